@@ -1,0 +1,35 @@
+"""The ``threedrs`` command: one file here per group of commands.
+
+Command functions import what they need when called, so that ``threedrs --help`` stays quick.
+"""
+
+import sys
+
+import typer
+
+from threedrs.cli import demo, doctor, evaluate, features, instructions, scans
+from threedrs.errors import ThreedrsError
+
+app = typer.Typer(
+    name="threedrs",
+    help="3DRS as one workflow: ScanNet scans in, five benchmark scores out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("import-rgbd")(scans.import_rgbd)
+app.add_typer(scans.sens_app, name="sens")
+app.add_typer(instructions.app, name="instructions")
+app.add_typer(features.app, name="features")
+app.command("score")(evaluate.score)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line; an error the user can put right ends in one line and status 1."""
+    try:
+        app()
+    except ThreedrsError as error:
+        print(f"threedrs: error: {error}", file=sys.stderr)
+        sys.exit(1)
