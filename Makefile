@@ -1,0 +1,32 @@
+# make demo   set up, then the whole workflow on generated data; ends with the report's path
+# make test   set up, then every check and test
+# make setup  everything into .venv; clean removes what was made, except .venv
+
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+STAMP := .venv/.complete
+
+.PHONY: demo test setup lint clean
+
+demo: setup
+	snakemake --cores all all
+	@echo "Report: $(CURDIR)/results/report/index.html"
+
+test: setup lint
+	pytest
+
+lint: setup
+	ruff check
+	ruff format --check
+	snakefmt --check Snakefile workflow
+	mypy
+	snakemake --lint
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml setup.sh
+	PYTHON=$(PYTHON) sh ./setup.sh
+	touch $@
+
+clean:
+	rm -rf results .snakemake .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,56 @@
+# threedrs: from ScanNet scans to five benchmark scores.
+#
+#   snakemake all                    everything, on this machine (profiles/default)
+#   snakemake --profile slurm all    everything, on a Slurm cluster (slurm/)
+#   snakemake scenes | features | instructions | models | scores | report
+#
+# Settings: config/config.yaml (demo data, tiny models); add --configfile config/paper.yaml for
+# the paper's run. README.md draws this DAG.
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+wildcard_constraints:
+    benchmark="|".join(BENCHMARKS),
+    mix="|".join(MIXES),
+    run="|".join(RUNS),
+    shard="|".join([*SCENE_SHARDS, *FEATURE_SHARDS]),
+    split="train|val|test",
+    teacher="|".join(TEACHERS) or "none",
+
+
+localrules:
+    all,
+    scenes,
+    features,
+    instructions,
+    models,
+    scores,
+    report,
+    run_config,
+
+
+rule all:
+    input:
+        "results/report/index.html",
+
+
+if config["data"]["demo"]:
+
+    include: "workflow/rules/demo.smk"
+
+
+include: "workflow/rules/scenes.smk"  #        scan files -> boxes, scene stores
+include: "workflow/rules/features.smk"  #      scene stores -> teacher features
+include: "workflow/rules/instructions.smk"  #  annotation files -> records -> mix
+include: "workflow/rules/train.smk"  #         mix, scenes, features -> models
+include: "workflow/rules/evaluate.smk"  #      models, scenes, records -> predictions -> metrics
+include: "workflow/rules/report.smk"  #        metrics of all runs -> summary, report

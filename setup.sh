@@ -1,0 +1,62 @@
+#!/bin/sh
+# Sets up everything into .venv; called by `make setup`.
+#
+# System packages are installed where this user may (root with apt-get), otherwise listed. torch
+# comes as the CPU build on machines without an NVIDIA GPU: the registry's default build would
+# pull gigabytes of CUDA libraries.
+set -eu
+PYTHON=${PYTHON:-python3}
+BIN=.venv/bin
+
+"$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || {
+    echo "setup: $PYTHON is not Python 3.11 or 3.12; name one with: make setup PYTHON=python3.11" >&2
+    exit 1
+}
+
+have_library() { ldconfig -p 2>/dev/null | grep -q "$1"; }
+wanted=""
+command -v g++ >/dev/null || wanted="$wanted g++"                     # DeepSpeed compiles a helper
+command -v java >/dev/null || wanted="$wanted default-jre-headless"   # METEOR
+have_library 'libusb-1\.0\.so' || wanted="$wanted libusb-1.0-0"       # Open3D
+have_library 'libGL\.so' || wanted="$wanted libgl1"                   # Open3D
+have_library 'libgomp\.so' || wanted="$wanted libgomp1"               # Open3D
+have_library 'libX11\.so' || wanted="$wanted libx11-6"                # Open3D
+"$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || wanted="$wanted python3-venv"
+"$PYTHON" -c 'import pathlib, sysconfig, sys
+sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' || wanted="$wanted python3-dev"
+
+if [ -n "$wanted" ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "setup: installing system packages:$wanted"
+        apt-get update -qq
+        # shellcheck disable=SC2086  # a list of package names
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >/dev/null
+    else
+        echo "setup: these system packages are missing; ask an administrator to install them:" >&2
+        echo "    apt-get install$wanted" >&2
+    fi
+fi
+
+"$PYTHON" -m venv .venv
+torch=$(sed -n 's/^torch==/torch==/p' requirements.lock)
+if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
+    echo "setup: NVIDIA GPU found, installing $torch with CUDA"
+    "$BIN/pip" install --quiet "$torch"
+elif "$BIN/pip" install --quiet --dry-run --report - "$torch" | grep -q '"name": "nvidia-'; then
+    echo "setup: no NVIDIA GPU, installing the CPU build of $torch"
+    "$BIN/pip" install --quiet uv
+    "$BIN/uv" pip install --python "$BIN/python" --torch-backend cpu "$torch"
+else
+    echo "setup: installing $torch"
+    "$BIN/pip" install --quiet "$torch"
+fi
+
+echo "setup: installing the locked packages"
+grep -v -e '^torch==' -e '^deepspeed==' requirements.lock >.venv/requirements.txt
+"$BIN/pip" install --quiet --no-deps -r .venv/requirements.txt
+# DeepSpeed is a source package whose build imports torch; its kernels are compiled when first used.
+DS_BUILD_OPS=0 "$BIN/pip" install --quiet --no-deps --no-build-isolation \
+    "$(grep '^deepspeed==' requirements.lock)"
+"$BIN/pip" install --quiet --no-deps --no-build-isolation --editable .
+"$BIN/threedrs" --help >/dev/null
+echo "setup: done"

@@ -1,0 +1,37 @@
+"""``threedrs score``: predictions to metrics, without model, GPU or data set."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def score(
+    benchmark: Annotated[
+        str, typer.Argument(help="scanrefer, multi3drefer, scan2cap, scanqa or sqa3d")
+    ],
+    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl, one row a question")],
+    out: Annotated[Path, typer.Option(help="where metrics.json is written")],
+    bootstrap: Annotated[
+        int, typer.Option(help="resamples for the 95 % intervals (scenes as clusters); 0: none")
+    ] = 1000,
+    no_meteor: Annotated[
+        bool, typer.Option("--no-meteor", help="leave METEOR out (it needs Java and is slow)")
+    ] = False,
+    run: Annotated[
+        str | None, typer.Option(help="name of the run; default: taken from the path")
+    ] = None,
+) -> None:
+    """Score a benchmark's predictions; values are percent, as papers print them."""
+    from rich.console import Console
+
+    from threedrs.evaluation.score import score_file
+    from threedrs.evaluation.tables import metrics_table, unavailable_lines
+
+    result = score_file(
+        benchmark, predictions, out, bootstrap=bootstrap, meteor=not no_meteor, run=run
+    )
+    console = Console()
+    console.print(metrics_table(result))
+    for line in unavailable_lines(result):
+        console.print(line, markup=False)

@@ -1,0 +1,55 @@
+"""``threedrs instructions``: annotation files to records, records to other tools' form."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Instruction data: convert annotations, export records.")
+
+
+@app.command()
+def convert(
+    benchmark: Annotated[str, typer.Argument(help="scanrefer, multi3drefer, scan2cap, ...")],
+    split: Annotated[str, typer.Argument(help="train, val or test")],
+    data: Annotated[Path, typer.Option(help="Data root: the folder that holds benchmark/")],
+    out: Annotated[Path, typer.Option(help="File of records to write (.jsonl)")],
+    on_reject: Annotated[str, typer.Option(help="report: list them; fail: stop")] = "report",
+    max_reject_fraction: Annotated[
+        float, typer.Option(help="Stop when more than this fraction of the rows is rejected")
+    ] = 0.01,
+) -> None:
+    """Convert a benchmark's annotation files to records (JSON lines)."""
+    from threedrs.instructions.convert import convert as convert_annotations
+    from threedrs.layout import DataLayout
+
+    summary = convert_annotations(
+        benchmark,
+        split,
+        DataLayout(root=data),
+        None,
+        out,
+        on_reject=on_reject,
+        max_reject_fraction=max_reject_fraction,
+    )
+    reasons = "".join(f"; {reason}: {count}" for reason, count in summary.reasons.items())
+    typer.echo(
+        f"{benchmark} {split}: {summary.records} records from {summary.rows} rows, "
+        f"{summary.rejected} rejected{reasons}"
+    )
+
+
+@app.command()
+def export(
+    records: Annotated[list[Path], typer.Argument(help="Files of records (.jsonl)")],
+    out: Annotated[Path, typer.Option(help="JSON array to write")],
+    style: Annotated[str, typer.Option(help="llava")] = "llava",
+) -> None:
+    """Write records as the JSON array that LLaVA-style training code reads."""
+    from threedrs.errors import ConfigError
+    from threedrs.instructions.llava import load_records, write_llava
+
+    if style != "llava":
+        raise ConfigError(f"no style {style!r}; choose one of: llava")
+    count = write_llava(out, (record for path in records for record in load_records(path)))
+    typer.echo(f"{out}: {count} entries")

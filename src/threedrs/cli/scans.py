@@ -1,0 +1,98 @@
+"""Commands on scans: ``import-rgbd``, ``sens info`` and ``sens export``."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+sens_app = typer.Typer(help="Look into or export a .sens scan.", no_args_is_help=True)
+
+
+def import_rgbd(
+    folder: Annotated[Path, typer.Argument(help="Colour and depth images, intrinsic, trajectory.")],
+    out: Annotated[Path, typer.Argument(help="The .sens file to write.")],
+    intrinsic: Annotated[
+        str | None,
+        typer.Option(
+            help="fx,fy,cx,cy in pixels, or a file: 3x3 or 4x4 text, Open3D camera JSON. "
+            "Default: intrinsic.txt or a camera JSON in FOLDER."
+        ),
+    ] = None,
+    trajectory: Annotated[
+        Path | None,
+        typer.Option(
+            help="Open3D .log, TUM groundtruth.txt, or a folder of 4x4 texts, camera to world. "
+            "Default: trajectory.log, groundtruth.txt, pose/ or poses/ in FOLDER."
+        ),
+    ] = None,
+    depth_scale: Annotated[float, typer.Option(help="Depth units per metre.")] = 1000.0,
+) -> None:
+    """Turn a folder of posed RGB-D images into a .sens scan.
+
+    Images and poses pair by name, or by order where names differ and counts agree. Where file
+    names are times in seconds (TUM), they pair by nearest time within 0.02 s: a colour image
+    without a depth image is left out, one without a pose is kept and marked as not localised.
+    """
+    from threedrs.scannet import rgbd
+    from threedrs.scannet.sens import SensReader
+
+    count = rgbd.import_rgbd(
+        folder, out, intrinsic=intrinsic, trajectory=trajectory, depth_shift=depth_scale
+    )
+    with SensReader(out) as reader:
+        typer.echo(f"{out}: {count} frames, {int(reader.valid.sum())} with a valid pose")
+
+
+@sens_app.command("info")
+def info(
+    file: Annotated[Path, typer.Argument(help="A .sens scan.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print a scan's facts: cameras, sizes, compression, frames, valid poses."""
+    facts = _facts(file)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2, allow_nan=False))
+        return
+    for key, value in facts.items():
+        if key.startswith("intrinsic"):
+            (fx, _, cx, _), (_, fy, cy, _) = value[:2]
+            value = f"fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g}"
+        elif key.endswith("_size"):
+            value = f"{value[0]}x{value[1]}"
+        typer.echo(f"{key.replace('_', ' '):<18} {value}")
+
+
+@sens_app.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(help="A .sens scan.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write, e.g. posed_images/<scene>.")],
+    stride: Annotated[int, typer.Option(help="Export every STRIDE-th frame.")] = 1,
+) -> None:
+    """Export a scan to the posed_images layout: JPEG, depth PNG in millimetres, 4x4 pose texts."""
+    from threedrs.scannet.export import JPEG_QUALITY, export_posed_images
+
+    summary = export_posed_images(file, out, stride=stride)
+    note = f"; colour encoded as JPEG, quality {JPEG_QUALITY}" if summary.reencoded else ""
+    typer.echo(f"{out}: {summary.frames} frames, {summary.valid_poses} with a valid pose{note}")
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    from threedrs.scannet.sens import SensReader
+
+    with SensReader(file) as reader:
+        header = reader.header
+        return {
+            "file": str(file),
+            "bytes": file.stat().st_size,
+            "sensor_name": header.sensor_name,
+            "frames": len(reader),
+            "valid_poses": int(reader.valid.sum()),
+            "color_size": [header.color_width, header.color_height],
+            "color_compression": header.color_compression,
+            "depth_size": [header.depth_width, header.depth_height],
+            "depth_compression": header.depth_compression,
+            "depth_shift": header.depth_shift,
+            "intrinsic_color": header.intrinsic_color.tolist(),
+            "intrinsic_depth": header.intrinsic_depth.tolist(),
+        }

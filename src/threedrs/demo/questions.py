@@ -1,0 +1,178 @@
+"""Questions about a room: by an onlooker (ScanQA) and by someone standing in it (SQA3D).
+
+As with descriptions, a question is kept only where the geometry answers it without doubt. Kinds of
+question take turns and answers of a kind are drawn evenly where there is a choice, so that the
+question alone does not give the answer away.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from threedrs.demo.furniture import KINDS, PALETTE
+from threedrs.demo.language import article, identifying, phrase, reference
+from threedrs.demo.relations import (
+    UNCOLOURED,
+    Query,
+    Relation,
+    all_relations,
+    gap,
+    noun,
+    on_floor,
+    resolve,
+)
+from threedrs.demo.rooms import Piece, Room, plural
+
+QUESTIONS = 12
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its answers (the first is the one to give), and the objects it is about."""
+
+    text: str
+    answers: tuple[str, ...]
+    object_ids: tuple[int, ...]
+
+
+def _shuffled(rng: np.random.Generator, values: list) -> list:
+    return [values[i] for i in rng.permutation(len(values))]
+
+
+def _named(room: Room, rng: np.random.Generator) -> list[tuple[Piece, str]]:
+    """Pieces with the phrase that identifies them, in random order."""
+    pairs = [(piece, noun(room, piece)) for piece in room.furniture]
+    return _shuffled(rng, [(piece, name) for piece, name in pairs if name is not None])
+
+
+def _ask_colour(room: Room, rng: np.random.Generator) -> Iterator[Question]:
+    for piece in _shuffled(rng, [p for p in room.furniture if p.label not in UNCOLOURED]):
+        queries = identifying(room, piece, with_colour=False)
+        if queries and piece.colour:
+            query = queries[int(rng.integers(len(queries)))]
+            opening = str(rng.choice(["what color is {}?", "what is the color of {}?"]))
+            text = opening.format(reference(room, query, rng))
+            yield Question(text, (piece.colour,), (piece.id,))
+
+
+def _ask_count(room: Room, rng: np.random.Generator) -> Iterator[Question]:
+    counts: dict[int, list[tuple[str, tuple[int, ...]]]] = {}
+    for label in sorted({piece.label for piece in room.furniture}):
+        same = [piece for piece in room.furniture if piece.label == label]
+        phrases = [(plural(label), same)]
+        if label not in UNCOLOURED:
+            colours = sorted({str(piece.colour) for piece in same})
+            if len(colours) > 1:
+                colour = str(rng.choice(colours))
+                fitting = [piece for piece in same if piece.colour == colour]
+                phrases.append((f"{colour} {plural(label)}", fitting))
+        for words, pieces in phrases:
+            ids = tuple(piece.id for piece in pieces)
+            counts.setdefault(len(ids), []).append((words, ids))
+    while any(counts.values()):  # numbers take turns, or nearly all answers were "one"
+        for number in _shuffled(rng, [n for n, rows in sorted(counts.items()) if rows]):
+            words, ids = counts[number].pop(int(rng.integers(len(counts[number]))))
+            opening = rng.choice(["how many {} are there in the room?", "how many {} are in this room?"])
+            yield Question(str(opening).format(words), (NUMBERS[number], str(number)), ids)
+
+
+def _ask_on(room: Room, rng: np.random.Generator) -> Iterator[Question]:
+    for piece, name in _named(room, rng):
+        carried = [other for other in room.furniture if other.support == piece.id]
+        if len(carried) == 1:
+            thing = carried[0]
+            text = str(rng.choice(["what is on {}?", "what is on top of {}?"])).format(name)
+            yield Question(text, (thing.label, f"{thing.colour} {thing.label}"), (thing.id,))
+
+
+def _ask_where(room: Room, rng: np.random.Generator) -> Iterator[Question]:
+    for piece, name in _named(room, rng):
+        kinds = ("on", "next to", "in a corner", "between", "in front of")
+        relations = [row for row in all_relations(room, piece) if row.kind in kinds]
+        where = [row for row in relations if resolve(room, Query(piece.label, None, row)) == {piece.id}]
+        if where:
+            chosen = _shuffled(rng, where)[:2]
+            answers = tuple(dict.fromkeys(phrase(room, row, rng) for row in chosen))
+            yield Question(f"where is {name} located?", answers, (piece.id,))
+
+
+def _ask_next_to(room: Room, rng: np.random.Generator) -> Iterator[Question]:
+    standing = [piece for piece in room.furniture if on_floor(piece)]
+    for anchor, name in _named(room, rng):
+        if not on_floor(anchor):
+            continue
+        apart = sorted((gap(anchor, other), other.id) for other in standing if other is not anchor)
+        if apart[1][0] > apart[0][0] * 1.2 + 0.2:
+            closest = room.pieces[apart[0][1]]
+            text = str(rng.choice(["what piece of furniture is closest to {}?", "what stands nearest to {}?"]))
+            answers = [closest.label]
+            if closest.label not in UNCOLOURED:
+                answers.append(f"{closest.colour} {closest.label}")
+            yield Question(text.format(name), tuple(answers), (closest.id,))
+
+
+def _ask_taller(room: Room, rng: np.random.Generator) -> Iterator[Question]:
+    named = [(p, name) for p, name in _named(room, rng) if on_floor(p)]
+    for (first, one), (second, other) in zip(named[::2], named[1::2], strict=False):
+        if abs(first.size[2] - second.size[2]) > 0.25 and first.label != second.label:
+            taller = first if first.size[2] > second.size[2] else second
+            yield Question(f"which is taller, {one} or {other}?", (taller.label,), (taller.id,))
+
+
+def _ask_is_there(room: Room, rng: np.random.Generator) -> Iterator[Question]:
+    labels = sorted({p.label for p in room.furniture} - set(UNCOLOURED) - {"door"})
+    for label in _shuffled(rng, labels):
+        same = [piece for piece in room.furniture if piece.label == label]
+        colours = sorted({str(piece.colour) for piece in same})
+        answer = "yes" if rng.random() < 0.5 else "no"
+        pool = colours if answer == "yes" else [name for name in PALETTE if name not in colours]
+        colour = str(rng.choice(pool))
+        ids = tuple(piece.id for piece in same if piece.colour == colour)
+        yield Question(f"is there {article(f'{colour} {label}')} in the room?", (answer,), ids)
+
+
+def _ask_side(room: Room, rng: np.random.Generator) -> Iterator[Question]:
+    for piece, name in _named(room, rng):
+        for anchor, other in _named(room, rng):
+            if anchor is piece or anchor.front is None or not on_floor(anchor):
+                continue
+            sides = [
+                side
+                for side in ("left", "right")
+                if resolve(room, Query(piece.label, piece.colour, Relation(f"{side} of", (anchor.id,))))
+                == {piece.id}
+            ]
+            if len(sides) == 1:
+                text = f"when you face {other}, on which side of it is {name}?"
+                yield Question(text, (sides[0], f"{sides[0]} side"), (piece.id,))
+                break
+
+
+def make_questions(room: Room, rng: np.random.Generator) -> list[Question]:
+    """Return up to ``QUESTIONS`` questions about a room, kinds taking turns."""
+    kinds = (_ask_colour, _ask_count, _ask_on, _ask_where, _ask_next_to, _ask_taller, _ask_is_there,
+             _ask_side)  # fmt: skip
+    return take_turns([kind(room, rng) for kind in kinds], QUESTIONS, rng)
+
+
+def take_turns(
+    kinds: list[Iterator[Question]], count: int, rng: np.random.Generator
+) -> list[Question]:
+    """Take one question of each kind in turn until there are ``count`` or no kind has more."""
+    questions: dict[str, Question] = {}
+    waiting = list(kinds)
+    while waiting and len(questions) < count:
+        for kind in _shuffled(rng, waiting):
+            question = next(kind, None)
+            if question is None:
+                waiting.remove(kind)
+            elif len(questions) < count:
+                questions.setdefault(question.text, question)
+    return list(questions.values())
+
+
+def label_words() -> list[str]:
+    """Return the classes that questions may name."""
+    return sorted(KINDS)

@@ -1,0 +1,185 @@
+"""One room's files in ScanNet's formats: stream, mesh, segments, aggregation, meta, proposals.
+
+The room is written as a scanner leaves it: in a frame of its own, turned and shifted, which
+``axisAlignment`` of the meta file brings back to the axis-aligned world. Some four seconds and
+10 MB a room of 112 frames.
+"""
+
+import io
+import json
+
+import numpy as np
+import scipy.sparse
+
+from threedrs.demo.mesh import SceneMesh
+from threedrs.demo.render import (
+    COLOR_INTRINSIC,
+    COLOR_SIZE,
+    DEPTH_INTRINSIC,
+    DEPTH_SIZE,
+    FrameRenderer,
+)
+from threedrs.demo.rooms import Room
+from threedrs.demo.trajectory import camera_walk, lost_frames
+from threedrs.files import atomic_file, write_text
+from threedrs.layout import ScanFiles
+from threedrs.scannet.sens import SensHeader, SensWriter
+
+FRAME_INTERVAL = 33_333  # microseconds
+CANDIDATE_STRIDE = 10  # a lost pose falls on one of these frames
+FALSE_PROPOSALS = 3
+
+_SEGMENTATION = {
+    "kThresh": "0.0001", "segMinVerts": "20", "minPoints": "750", "maxPoints": "30000",
+    "thinThresh": "0.05", "flatThresh": "0.001", "minLength": "0.02", "maxLength": "1",
+}  # fmt: skip
+
+
+def scanner_frame(room: Room, rng: np.random.Generator) -> np.ndarray:
+    """Return a random axis alignment (4,4) f64: scanner frame to axis-aligned world, metres.
+
+    A turn about z and a shift, rounded to the six decimals that the meta file holds.
+    """
+    angle = rng.uniform(-np.pi, np.pi)
+    alignment = np.eye(4)
+    alignment[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    corner = np.array([*room.size[:2], 0.0]) / 2 + [0.4, 0.4, 0.05]
+    alignment[:3, 3] = -alignment[:3, :3] @ (corner + rng.uniform(-0.2, 0.2, 3) * [1, 1, 0.2])
+    return alignment.round(6)
+
+
+def write_stream(
+    scan: ScanFiles, room: Room, mesh: SceneMesh, to_scanner: np.ndarray, frames: int,
+    seeds: list[np.random.SeedSequence],
+) -> None:  # fmt: skip
+    """Write the ``.sens`` file; ``seeds``: of the walk and of the sensor's noise."""
+    rng = np.random.default_rng(seeds[0])
+    walk = camera_walk(room, frames, rng)
+    lost = lost_frames(frames, CANDIDATE_STRIDE, rng)
+    renderer = FrameRenderer(mesh, room.floor_style, seeds[1])
+    header = SensHeader(
+        sensor_name="threedrs demo",
+        intrinsic_color=COLOR_INTRINSIC, extrinsic_color=np.eye(4),
+        intrinsic_depth=DEPTH_INTRINSIC, extrinsic_depth=np.eye(4),
+        color_compression="jpeg", depth_compression="zlib",
+        color_width=COLOR_SIZE[0], color_height=COLOR_SIZE[1],
+        depth_width=DEPTH_SIZE[0], depth_height=DEPTH_SIZE[1], depth_shift=1000.0,
+    )  # fmt: skip
+    with SensWriter(scan.sens, header) as writer:
+        for index, pose in enumerate(walk):
+            color, depth = renderer.render(pose, index)
+            stored = np.full((4, 4), -np.inf) if index in lost else to_scanner @ pose
+            time = index * FRAME_INTERVAL
+            writer.add(stored, color, depth, color_timestamp=time, depth_timestamp=time)
+
+
+def write_mesh(scan: ScanFiles, mesh: SceneMesh, to_scanner: np.ndarray) -> None:
+    """Write the mesh as ScanNet does: binary little-endian PLY, RGBA vertex colours."""
+    count = len(mesh.vertices)
+    vertices = np.empty(count, [("xyz", "<f4", 3), ("rgba", "u1", 4)])
+    vertices["xyz"] = mesh.vertices @ to_scanner[:3, :3].T + to_scanner[:3, 3]
+    vertices["rgba"] = np.append(mesh.vertex_rgb, np.full((count, 1), 255), axis=1)
+    faces = np.empty(len(mesh.triangles), [("count", "u1"), ("index", "<i4", 3)])
+    faces["count"], faces["index"] = 3, mesh.triangles
+    header = "\n".join(
+        ["ply", "format binary_little_endian 1.0", f"element vertex {count}"]
+        + [f"property float {axis}" for axis in "xyz"]
+        + [f"property uchar {channel}" for channel in ("red", "green", "blue", "alpha")]
+        + [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header\n"]
+    )
+    with atomic_file(scan.mesh) as temporary:
+        temporary.write_bytes(header.encode() + vertices.tobytes() + faces.tobytes())
+
+
+def write_annotation(scan: ScanFiles, room: Room, mesh: SceneMesh) -> None:
+    """Write segments and aggregation. A segment's id is its first vertex, as in ScanNet."""
+    _, first, segment = np.unique(mesh.vertex_segment, return_index=True, return_inverse=True)
+    segment_ids = first[segment]
+    segments = {
+        "params": _SEGMENTATION,
+        "sceneId": scan.scene,
+        "segIndices": segment_ids.tolist(),
+    }
+    write_text(scan.segments, json.dumps(segments))
+    groups = []
+    for piece in room.pieces:
+        members = np.unique(segment_ids[mesh.vertex_object == piece.id]).tolist()
+        groups.append(
+            {"id": piece.id, "objectId": piece.id, "segments": members, "label": piece.label}
+        )
+    aggregation = {
+        "sceneId": f"scannet.{scan.scene}",
+        "appId": "Aggregator.v2",
+        "segGroups": groups,
+        "segmentsFile": f"scannet.{scan.segments.name}",
+    }
+    write_text(scan.aggregation, json.dumps(aggregation))
+
+
+def write_meta(scan: ScanFiles, room: Room, alignment: np.ndarray, frames: int) -> None:
+    """Write ``<scene>.txt``: sizes, intrinsics and the axis alignment, one key a line."""
+    values = {
+        "axisAlignment": " ".join(f"{value:f}" for value in alignment.ravel()),
+        "colorHeight": COLOR_SIZE[1],
+        "colorToDepthExtrinsics": " ".join(f"{value:f}" for value in np.eye(4).ravel()),
+        "colorWidth": COLOR_SIZE[0],
+        "depthHeight": DEPTH_SIZE[1],
+        "depthWidth": DEPTH_SIZE[0],
+        "fx_color": f"{COLOR_INTRINSIC[0, 0]:f}",
+        "fx_depth": f"{DEPTH_INTRINSIC[0, 0]:f}",
+        "fy_color": f"{COLOR_INTRINSIC[1, 1]:f}",
+        "fy_depth": f"{DEPTH_INTRINSIC[1, 1]:f}",
+        "mx_color": f"{COLOR_INTRINSIC[0, 2]:f}",
+        "mx_depth": f"{DEPTH_INTRINSIC[0, 2]:f}",
+        "my_color": f"{COLOR_INTRINSIC[1, 2]:f}",
+        "my_depth": f"{DEPTH_INTRINSIC[1, 2]:f}",
+        "numColorFrames": frames,
+        "numDepthFrames": frames,
+        "numIMUmeasurements": 0,
+        "sceneType": room.theme.title(),
+    }
+    write_text(scan.meta, "".join(f"{key} = {value}\n" for key, value in values.items()))
+
+
+def _grown(mesh: SceneMesh, inside: np.ndarray, reach: float) -> np.ndarray:
+    """Vertices (P,) bool within ``reach`` metres of the box of the vertices ``inside``."""
+    low, high = mesh.vertices[inside].min(axis=0), mesh.vertices[inside].max(axis=0)
+    return ((mesh.vertices >= low - reach) & (mesh.vertices <= high + reach)).all(axis=1)
+
+
+def make_proposals(room: Room, mesh: SceneMesh, rng: np.random.Generator) -> np.ndarray:
+    """Return detector-like masks (N,P) bool, best first.
+
+    One for each piece of furniture: its vertices less one cut-off end and a random few, plus some
+    of its surroundings, the better the higher its score; some are missed. Then false positives:
+    random spots of walls, floor and furniture.
+    """
+    scored = []
+    for piece in room.furniture:
+        truth = mesh.vertex_object == piece.id
+        quality = rng.beta(5, 1.6)
+        if quality < 0.35:
+            continue
+        axis = rng.integers(3)
+        place = mesh.vertices[:, axis]
+        share = (1 - quality) * rng.uniform(0.1, 0.5)
+        cut = np.quantile(place[truth], share if rng.random() < 0.5 else 1 - share)
+        kept = truth & ((place >= cut) if cut <= np.median(place[truth]) else (place <= cut))
+        kept &= rng.random(len(truth)) < 0.97
+        spill = _grown(mesh, truth, (1 - quality) * 0.15) & ~truth
+        mask = kept | (spill & (rng.random(len(truth)) < 0.3))
+        scored.append((quality, mask if mask.any() else truth))
+    for _ in range(FALSE_PROPOSALS):
+        middle = mesh.vertices[rng.integers(len(mesh.vertices))]
+        mask = np.linalg.norm(mesh.vertices - middle, axis=1) < rng.uniform(0.3, 0.7)
+        scored.append((rng.uniform(0.05, 0.6), mask))
+    scored.sort(key=lambda row: -row[0])
+    return np.stack([mask for _, mask in scored])
+
+
+def write_proposals(scan: ScanFiles, masks: np.ndarray) -> None:
+    """Write masks (N,P) bool as ``scipy.sparse.save_npz`` does."""
+    buffer = io.BytesIO()
+    scipy.sparse.save_npz(buffer, scipy.sparse.csr_matrix(masks.astype(np.uint8)))
+    with atomic_file(scan.proposals) as temporary:
+        temporary.write_bytes(buffer.getvalue())

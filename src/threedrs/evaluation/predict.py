@@ -1,0 +1,185 @@
+"""A trained model and a benchmark's questions to predictions.
+
+Questions are grouped by scene, so that a scene is loaded and its visual tokens are run once.
+Scenes are split over the ranks; finished scenes are kept on disk, so that a killed run goes on
+where it stopped. The first rank writes ``predictions.jsonl`` in the questions' order and then
+``predictions.meta.json``; both appear only when every question is answered.
+
+Cost: the model's time, plus one hash over the model folder (about a second a GB).
+"""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from threedrs import __version__
+from threedrs.errors import DataError
+from threedrs.evaluation.benchmark import Benchmark
+from threedrs.evaluation.partial import PartialWriter, partial_files, read_partial, remove_foreign
+from threedrs.evaluation.predictions import (
+    FORMAT_VERSION,
+    Prediction,
+    meta_path,
+    write_predictions,
+)
+from threedrs.evaluation.questions import answer_inputs, open_store, read_questions
+from threedrs.evaluation.ranks import Ranks, joined_ranks
+from threedrs.evaluation.rows import Answerer, Answers, grounding_rows, needs_model, text_rows
+from threedrs.evaluation.settings import PredictSettings
+from threedrs.files import sha256_of_file, write_json
+from threedrs.instructions.record import Record
+
+
+def load_answerer(model: Path, settings: PredictSettings, local_rank: int) -> Answerer:
+    """Return the trained model, on this rank's device."""
+    from threedrs.evaluation.answering import StudentAnswerer
+
+    return StudentAnswerer(model, settings, local_rank)
+
+
+def predict_benchmark(
+    model: Path,
+    records_file: Path,
+    scenes: Path,
+    settings: PredictSettings,
+    out: Path,
+    *,
+    load: Callable[[Path, PredictSettings, int], Answerer] = load_answerer,
+) -> None:
+    """Answer every question of ``records_file`` and write ``out`` and its meta file.
+
+    Args:
+        model: folder of the trained model.
+        records_file: evaluation records of one benchmark.
+        scenes: folder of the scene stores, ``<scene>.zarr``.
+        settings: how the model is asked.
+        out: ``predictions.jsonl``.
+        load: makes the model; called only where a question needs one.
+
+    Raises:
+        ThreedrsError: records, a scene store, the model or the machine cannot be used; finished
+            scenes are kept.
+    """
+    began = time.monotonic()
+    with joined_ranks() as ranks:
+        records, benchmark = read_questions(records_file)
+        header: dict[str, str] | None = None
+        if ranks.rank == 0:
+            header = answer_inputs(model, records_file, records, scenes, settings)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            for note in remove_foreign(out, header):
+                _say(note)
+        header = ranks.from_first(header)
+        assert header is not None
+        done = read_partial(out, benchmark)
+        ranks.wait()  # nobody appends before everybody has read
+        if done and ranks.rank == 0:
+            _say(f"{len(done)} of {len(records)} questions are answered already; going on")
+        mine = _share(records, done, ranks)
+        with PartialWriter(out, ranks.rank, header) as writer:
+            _answer_scenes(
+                mine,
+                benchmark,
+                scenes,
+                settings,
+                writer,
+                lambda: load(model, settings, ranks.local_rank),
+            )
+        ranks.wait()
+        if ranks.rank == 0:
+            timing = {"seconds": round(time.monotonic() - began, 3), "resumed": len(done)}
+            _finish(out, records, benchmark, settings, header, {**timing, "ranks": ranks.count})
+
+
+def _share(
+    records: Sequence[Record], done: Mapping[str, Prediction], ranks: Ranks
+) -> dict[str, list[Record]]:
+    """Return this rank's open questions by scene; scenes with many questions come first."""
+    open_questions: dict[str, list[Record]] = {}
+    for record in records:
+        if record.id not in done:
+            open_questions.setdefault(record.scene, []).append(record)
+    order = sorted(open_questions, key=lambda scene: -len(open_questions[scene]))
+    return {scene: open_questions[scene] for scene in order[ranks.rank :: ranks.count]}
+
+
+def _answer_scenes(
+    questions: Mapping[str, Sequence[Record]],
+    benchmark: Benchmark,
+    scenes: Path,
+    settings: PredictSettings,
+    writer: PartialWriter,
+    load: Callable[[], Answerer],
+) -> None:
+    total, finished, began = sum(map(len, questions.values())), 0, time.monotonic()
+    answerer: Answerer | None = None
+    for number, (scene, records) in enumerate(questions.items(), start=1):
+        store = open_store(scenes, scene)
+        answers: Answers | None = None
+        if any(map(needs_model, records)):
+            answerer = answerer or load()
+            answers = answerer.open(store)
+        if benchmark.grounding:
+            assert answers is not None
+            writer.add(grounding_rows(records, answers, store, settings))
+        else:
+            writer.add(text_rows(records, answers))
+        finished += len(records)
+        speed = finished / max(time.monotonic() - began, 1e-9)
+        _say(
+            f"{scene}, {number} of {len(questions)} scenes, {finished} of {total} questions, "
+            f"{speed:.1f} a second, {(total - finished) / speed:.0f} s left"
+        )
+
+
+def _finish(
+    out: Path,
+    records: Sequence[Record],
+    benchmark: Benchmark,
+    settings: PredictSettings,
+    header: Mapping[str, str],
+    timing: Mapping[str, Any],
+) -> None:
+    """Write predictions and, last, the meta file; then remove the partial files."""
+    done = read_partial(out, benchmark)
+    missing = [record.id for record in records if record.id not in done]
+    if missing:
+        raise DataError(
+            f"{out}: {len(missing)} of {len(records)} questions have no answer (first: "
+            f"{missing[0]!r}); run it again"
+        )
+    meta_path(out).unlink(missing_ok=True)
+    write_predictions(out, (done[record.id] for record in records))
+    without_model = sum(not needs_model(record) for record in records)
+    write_json(
+        meta_path(out),
+        {
+            "format_version": FORMAT_VERSION,
+            "benchmark": benchmark.name,
+            "n": len(records),
+            "counts": {
+                "scenes": len({record.scene for record in records}),
+                "without_model": without_model,
+            },
+            "inputs": dict(header),
+            "predictions_sha256": sha256_of_file(out),
+            "decoding": {"method": "greedy", **settings.to_json()},
+            "versions": _versions(),
+            "timing": dict(timing),
+        },
+    )
+    for path in partial_files(out):
+        path.unlink()
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    packages = ("torch", "transformers", "numpy")
+    return {"threedrs": __version__, **{name: version(name) for name in packages}}
+
+
+def _say(text: str) -> None:
+    print(f"predict: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,229 @@
+"""The prediction row: what inference hands to scoring, one JSON object a line.
+
+A text row carries `prediction` and `references`; a grounding row carries the score of every
+proposal and, last, of the zero target, with the proposal boxes and the true boxes. Boxes are
+(cx, cy, cz, dx, dy, dz), axis-aligned, metres. Beside ``predictions.jsonl`` lies
+``predictions.meta.json``, written last, which says how many questions there are.
+
+Reading checks every row and names the line that is wrong. About 1 s for 10,000 rows of 50 boxes.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from threedrs.errors import DataError
+from threedrs.evaluation.benchmark import Benchmark
+from threedrs.files import read_json, read_json_lines, write_json_lines
+
+FORMAT_VERSION = 1
+
+
+def _no_boxes() -> np.ndarray:
+    return np.zeros((0, 6))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """One answered question.
+
+    Attributes:
+        id: the question's id, unique within a file.
+        benchmark: the benchmark's name.
+        scene: the ScanNet scene; the cluster of the bootstrap.
+        question_type: the benchmark's own type of question, if it has any.
+        prediction: the model's text; None in a grounding row.
+        references: the true texts; empty in a grounding row.
+        scores: (N+1,) float64 cosine scores, the zero target last; None in a text row.
+        boxes: (N, 6) float64 proposal boxes.
+        gt: (M, 6) float64 true boxes; none for a zero-target question.
+    """
+
+    id: str
+    benchmark: str
+    scene: str
+    question_type: str | None = None
+    prediction: str | None = None
+    references: tuple[str, ...] = ()
+    scores: np.ndarray | None = None
+    boxes: np.ndarray = field(default_factory=_no_boxes)
+    gt: np.ndarray = field(default_factory=_no_boxes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as written to ``predictions.jsonl``."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "id": self.id,
+            "benchmark": self.benchmark,
+            "scene": self.scene,
+            "question_type": self.question_type,
+            "prediction": self.prediction,
+            "references": list(self.references),
+            "scores": None if self.scores is None else self.scores.tolist(),
+            "boxes": self.boxes.tolist(),
+            "gt": self.gt.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, row: Any, benchmark: Benchmark, where: str) -> "Prediction":
+        """Return the checked row of ``benchmark``; ``where`` names file and line in the error.
+
+        Raises:
+            DataError: a field is missing, of the wrong type or size, or not finite; the row is of
+                another format version or another benchmark.
+        """
+        if not isinstance(row, Mapping):
+            raise DataError(f"{where}: expected a JSON object, found {type(row).__name__}")
+        version = _field(row, "format_version", where)
+        if version != FORMAT_VERSION or isinstance(version, bool):
+            raise DataError(
+                f"{where}: format_version is {version!r}, this threedrs reads {FORMAT_VERSION}"
+            )
+        name = _text(row, "benchmark", where)
+        if name != benchmark.name:
+            raise DataError(f"{where}: is a row of {name!r}, expected {benchmark.name!r}")
+        question_type = row.get("question_type")
+        if question_type is not None:
+            question_type = _text(row, "question_type", where)
+        identity: dict[str, Any] = {
+            "id": _text(row, "id", where),
+            "benchmark": benchmark.name,
+            "scene": _text(row, "scene", where),
+            "question_type": question_type,
+        }
+        for name in ("id", "scene"):
+            if not identity[name]:
+                raise DataError(f"{where}: {name} is empty")
+        if not benchmark.grounding:
+            return cls(
+                **identity,
+                prediction=_text(row, "prediction", where),
+                references=_references(row, where),
+            )
+        boxes = _boxes(row, "boxes", where)
+        scores = _numbers(_field(row, "scores", where), "scores", where)
+        if scores.shape != (len(boxes) + 1,):
+            raise DataError(
+                f"{where}: expected {len(boxes) + 1} scores ({len(boxes)} boxes and the zero "
+                f"target), found shape {scores.shape}"
+            )
+        return cls(
+            **identity,
+            scores=scores,
+            boxes=boxes,
+            gt=_boxes(row, "gt", where),
+        )
+
+
+def _field(row: Mapping[str, Any], name: str, where: str) -> Any:
+    if name not in row:
+        raise DataError(f"{where}: field {name!r} is missing")
+    return row[name]
+
+
+def _text(row: Mapping[str, Any], name: str, where: str) -> str:
+    value = _field(row, name, where)
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {name} must be text, found {_kind(value)}")
+    return value
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def _references(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    value = _field(row, "references", where)
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise DataError(f"{where}: references must be a list of texts")
+    if not any(text.strip() for text in value):
+        raise DataError(f"{where}: references holds no text to compare with")
+    return tuple(value)
+
+
+def _numbers(value: Any, name: str, where: str) -> np.ndarray:
+    if not isinstance(value, list):
+        raise DataError(f"{where}: {name} must be a list of numbers, found {_kind(value)}")
+    try:
+        array = np.array(value if value else np.zeros(0))
+    except ValueError as error:
+        raise DataError(f"{where}: {name} has rows of different length") from error
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{where}: {name} must hold numbers only")
+    array = array.astype(np.float64)
+    if not math.isfinite(array.sum()) and not np.isfinite(array).all():
+        raise DataError(f"{where}: {name} holds a value that is not finite")
+    return array
+
+
+def _boxes(row: Mapping[str, Any], name: str, where: str) -> np.ndarray:
+    boxes = _numbers(_field(row, name, where), name, where)
+    if boxes.size == 0:
+        return _no_boxes()
+    if boxes.ndim != 2 or boxes.shape[1] != 6:
+        raise DataError(f"{where}: {name} must be a list of boxes of 6 numbers each")
+    if (boxes[:, 3:] < 0).any():
+        raise DataError(f"{where}: {name} holds a box of negative size")
+    return boxes
+
+
+def meta_path(path: Path) -> Path:
+    """Return where the meta file of a predictions file lies."""
+    return Path(path).with_suffix(".meta.json")
+
+
+def read_meta(path: Path) -> dict[str, Any] | None:
+    """Return the meta file beside the predictions file ``path``, or None if there is none.
+
+    Raises:
+        DataError: it is there but malformed or of another format version.
+    """
+    meta_file = meta_path(path)
+    if not meta_file.exists():
+        return None
+    meta = read_json(meta_file)
+    if not isinstance(meta, dict) or meta.get("format_version") != FORMAT_VERSION:
+        raise DataError(f"{meta_file}: is not a meta file of format version {FORMAT_VERSION}")
+    count = meta.get("n")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise DataError(f"{meta_file}: n must say how many questions there are, found {count!r}")
+    return meta
+
+
+def read_predictions(path: Path, benchmark: Benchmark) -> list[Prediction]:
+    """Return the rows of a predictions file, in its order.
+
+    A file with a meta file beside it must hold as many rows as that says; a file that stands alone
+    is taken as it is.
+
+    Raises:
+        DataError: a line is malformed, an id repeats, a row is of another benchmark, the file is
+            empty or partial.
+    """
+    rows: list[Prediction] = []
+    lines: dict[str, int] = {}
+    for number, value in enumerate(read_json_lines(path), start=1):
+        where = f"{path}: line {number}"
+        row = Prediction.from_json(value, benchmark, where)
+        if row.id in lines:
+            raise DataError(f"{where}: id {row.id!r} already stands on line {lines[row.id]}")
+        lines[row.id] = number
+        rows.append(row)
+    meta = read_meta(path)
+    if meta is not None and meta["n"] != len(rows):
+        raise DataError(
+            f"{path}: holds {len(rows)} of {meta['n']} questions (says {meta_path(path).name}); "
+            "a partial file is not scored: rerun predict to finish it"
+        )
+    if not rows:
+        raise DataError(f"{path}: holds no predictions")
+    return rows
+
+
+def write_predictions(path: Path, rows: Iterable[Prediction]) -> int:
+    """Write the rows as JSON lines, whole or not at all; return their number."""
+    return write_json_lines(path, (row.to_json() for row in rows))

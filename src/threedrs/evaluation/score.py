@@ -1,0 +1,110 @@
+"""Predictions to metrics: no model, no GPU, no data set.
+
+Cost: seconds for a full-size benchmark on one core, METEOR's Java program apart.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from threedrs import __version__
+from threedrs.errors import ConfigError
+from threedrs.evaluation.benchmark import Benchmark
+from threedrs.evaluation.bootstrap import SEED, Metric, Metrics, estimate
+from threedrs.evaluation.predictions import Prediction, read_meta, read_predictions
+from threedrs.evaluation.registry import benchmark_named
+from threedrs.files import sha256_of_file, write_json
+
+FORMAT_VERSION = 1
+BOOTSTRAP = 1000
+
+
+def score_rows(
+    rows: Sequence[Prediction], benchmark: Benchmark, *, bootstrap: int = BOOTSTRAP, meteor: bool
+) -> dict[str, Any]:
+    """Return ``{"n", "metrics", "by_type"}`` of the rows (at least one), in percent.
+
+    ``by_type`` holds ``{"n", "metrics"}`` of each question type; rows without one are in none.
+    """
+    metrics = benchmark.measure(rows, meteor)
+    assert set(metrics) == set(benchmark.metrics)
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        if row.question_type is not None:
+            groups.setdefault(row.question_type, []).append(index)
+    return {
+        **_estimates(rows, metrics, list(range(len(rows))), benchmark, bootstrap),
+        "by_type": {
+            name: _estimates(rows, metrics, groups[name], benchmark, bootstrap)
+            for name in sorted(groups)
+        },
+    }
+
+
+def _estimates(
+    rows: Sequence[Prediction],
+    metrics: Metrics,
+    chosen: list[int],
+    benchmark: Benchmark,
+    bootstrap: int,
+) -> dict[str, Any]:
+    ordered = {name: metrics[name] for name in benchmark.metrics}
+    subset = {
+        name: metric.of(chosen) if isinstance(metric, Metric) else metric
+        for name, metric in ordered.items()
+    }
+    scenes = [rows[index].scene for index in chosen]
+    return {"n": len(chosen), "metrics": estimate(subset, scenes, resamples=bootstrap)}
+
+
+def run_name(path: Path, benchmark: str) -> str:
+    """Return the run a predictions file belongs to, by ``<run>/<benchmark>/predictions.jsonl``.
+
+    A file that lies elsewhere is its own run, named after the file.
+    """
+    folder = Path(path).resolve().parent
+    return folder.parent.name if folder.name == benchmark else Path(path).stem
+
+
+def score_file(
+    benchmark: str,
+    predictions: Path,
+    out: Path,
+    *,
+    bootstrap: int = BOOTSTRAP,
+    meteor: bool = True,
+    run: str | None = None,
+) -> dict[str, Any]:
+    """Score a predictions file, write ``metrics.json`` to ``out`` and return its content.
+
+    Args:
+        benchmark: name of the benchmark.
+        predictions: the predictions file; a meta file beside it must agree with its length.
+        out: where the metrics go.
+        bootstrap: resamples for the 95 % intervals; 0: no intervals.
+        meteor: whether to compute METEOR (needs Java; without it the rest is still given).
+        run: name of the run; None: taken from the path.
+
+    Raises:
+        ConfigError: unknown benchmark, negative number of resamples.
+        DataError: the predictions are malformed or partial.
+    """
+    chosen = benchmark_named(benchmark)
+    if bootstrap < 0:
+        raise ConfigError(f"bootstrap is {bootstrap}; give the number of resamples, or 0 for none")
+    rows = read_predictions(predictions, chosen)
+    result = {
+        "format_version": FORMAT_VERSION,
+        "run": run if run is not None else run_name(predictions, benchmark),
+        "benchmark": benchmark,
+        **score_rows(rows, chosen, bootstrap=bootstrap, meteor=meteor),
+        "provenance": {
+            "predictions": str(predictions),
+            "predictions_sha256": sha256_of_file(predictions),
+            "predictions_meta": read_meta(predictions),
+            "threedrs": __version__,
+            "settings": {"bootstrap": bootstrap, "seed": SEED, "meteor": meteor},
+        },
+    }
+    write_json(out, result)
+    return result

@@ -1,0 +1,45 @@
+"""A metrics file as a table for the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from threedrs.evaluation.registry import benchmark_named
+
+
+def metrics_table(result: Mapping[str, Any]) -> Table:
+    """Return the table of a metrics file: a row a metric, a column a question type."""
+    title = benchmark_named(result["benchmark"]).title
+    table = Table(title=f"{title}, run {result['run']}, percent")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("all", justify="right", no_wrap=True)
+    table.add_column("95 %", no_wrap=True)
+    for name in result["by_type"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for metric, estimate in result["metrics"].items():
+        groups = (group["metrics"][metric] for group in result["by_type"].values())
+        table.add_row(metric, _value(estimate), _interval(estimate), *map(_value, groups))
+    table.add_section()
+    counts = (str(group["n"]) for group in result["by_type"].values())
+    table.add_row("questions", str(result["n"]), "", *counts)
+    return table
+
+
+def unavailable_lines(result: Mapping[str, Any]) -> list[str]:
+    """Return one line a metric that could not be computed, with the reason."""
+    return [
+        f"{metric} is unavailable: {estimate['unavailable']}"
+        for metric, estimate in result["metrics"].items()
+        if "unavailable" in estimate
+    ]
+
+
+def _value(estimate: Mapping[str, Any]) -> str:
+    return "-" if estimate["value"] is None else f"{estimate['value']:.1f}"
+
+
+def _interval(estimate: Mapping[str, Any]) -> str:
+    if estimate["low"] is None:
+        return ""
+    return f"{estimate['low']:.1f} to {estimate['high']:.1f}"

@@ -1,0 +1,1 @@
+"""Candidate frames of a scan, and the choice of V of them."""

@@ -1,0 +1,50 @@
+"""Which of the user's files a run needs, and how scenes are cut into shards."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from threedrs.errors import DataError
+from threedrs.instructions import annotation_files
+from threedrs.layout import DataLayout
+
+SHOWN = 20
+
+
+def shards(split: str, scenes: Sequence[str], size: int) -> dict[str, list[str]]:
+    """Cut ``scenes`` into runs of ``size``, named ``<split>-000``, ``<split>-001``, ..."""
+    return {
+        f"{split}-{start // size:03d}": list(scenes[start : start + size])
+        for start in range(0, len(scenes), size)
+    }
+
+
+def required_files(layout: DataLayout, benchmarks: Iterable[str]) -> list[Path]:
+    """Return every file that a run over train and val scenes reads.
+
+    Raises:
+        DataError: a scene list is missing or malformed.
+    """
+    files = [layout.labels_file]
+    for split in ("train", "val"):
+        for scene in layout.scenes(split):
+            scan = layout.scan(scene)
+            files += [scan.sens, scan.mesh, scan.segments, scan.aggregation, scan.meta]
+            if split == "val":
+                files.append(scan.proposals)
+    for benchmark in benchmarks:
+        files += annotation_files(layout, benchmark)
+    return files
+
+
+def missing_inputs(layout: DataLayout, benchmarks: Iterable[str]) -> None:
+    """Check that every required file is there.
+
+    Raises:
+        DataError: one line a missing file, the first twenty of them.
+    """
+    missing = [path for path in required_files(layout, benchmarks) if not path.is_file()]
+    if missing:
+        lines = [f"{path}: missing (README.md shows the folder layout)" for path in missing[:SHOWN]]
+        if len(missing) > SHOWN:
+            lines.append(f"... and {len(missing) - SHOWN} more")
+        raise DataError("\n".join(lines))

@@ -1,0 +1,147 @@
+"""The field's own form of instruction data: one JSON array of LLaVA-style entries.
+
+An entry is ``{"id", "video": "scannet/<scene>", "conversations", "metadata": {"dataset",
+"question_type", "ann_id", "object_id"}}`` plus ``box``, ``box_input`` and ``references`` where the
+record has them, so that exported records read back unchanged. Arrays that others made are read
+too. Writing streams; reading holds the array in memory (223,128 entries: about 0.5 GB).
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from threedrs.errors import DataError
+from threedrs.files import atomic_file, read_json
+from threedrs.instructions.record import FORMAT_VERSION, Record, read_records, with_unique_ids
+from threedrs.instructions.registry import BENCHMARKS
+
+_BENCHMARK_OF_DATASET = {benchmark.dataset: name for name, benchmark in BENCHMARKS.items()}
+# Benchmarks whose samples are about annotated objects.
+_OBJECT_BENCHMARKS = ("scanrefer", "multi3drefer", "scan2cap")
+_ANNOTATION_IN_ID = re.compile(
+    r"(?:(?:scanrefer|scan2cap)_scene\d{4}_\d{2}_\d+|multi3drefer_scene\d{4}_\d{2})_(\d+)"
+)
+
+
+def write_llava(path: Path, records: Iterable[Record]) -> int:
+    """Write records as one LLaVA-style JSON array, whole or not at all; return how many."""
+    count = 0
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.write("[")
+        for record in records:
+            stream.write(",\n" if count else "\n")
+            stream.write(json.dumps(_entry(record), ensure_ascii=False, allow_nan=False))
+            count += 1
+        stream.write("\n]\n")
+    return count
+
+
+def _entry(record: Record) -> dict[str, Any]:
+    annotation = _ANNOTATION_IN_ID.fullmatch(record.id)
+    object_id: int | list[int] | None = record.object_ids
+    # Only Multi3DRefer has samples of several objects or none, so there it is always a list.
+    if record.object_ids and record.benchmark != "multi3drefer":
+        object_id = record.object_ids[0]
+    entry: dict[str, Any] = {
+        "id": record.id,
+        "video": f"scannet/{record.scene}",
+        "conversations": record.conversations,
+        "metadata": {
+            "dataset": BENCHMARKS[record.benchmark].dataset,
+            "question_type": record.question_type,
+            "ann_id": int(annotation[1]) if annotation else None,
+            "object_id": object_id,
+        },
+    }
+    for name in ("box", "box_input", "references"):
+        if getattr(record, name) is not None:
+            entry[name] = getattr(record, name)
+    return entry
+
+
+def read_llava(path: Path) -> list[Record]:
+    """Return the records of a LLaVA-style JSON array.
+
+    Entries without a text as id are named by dataset, scene and annotation, or by their place;
+    repeated ids get a number appended.
+
+    Raises:
+        DataError: the file is no such array; an entry is of an unknown dataset, is malformed, or
+            lacks the object id (grounding) or ``box_input`` (Scan2Cap) that training needs.
+    """
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: expected a JSON array of LLaVA-style entries")
+    records = [
+        _record(entry, place, f"{path}: entry {place}") for place, entry in enumerate(entries)
+    ]
+    return list(with_unique_ids(records))
+
+
+def _record(entry: Any, place: int, where: str) -> Record:
+    metadata = entry.get("metadata") if isinstance(entry, dict) else None
+    if not isinstance(metadata, dict):
+        raise DataError(f"{where}: expected a JSON object with an object under 'metadata'")
+    dataset = metadata.get("dataset")
+    if not isinstance(dataset, str) or dataset not in _BENCHMARK_OF_DATASET:
+        choices = ", ".join(_BENCHMARK_OF_DATASET)
+        raise DataError(f"{where}: metadata.dataset is {dataset!r}; known are {choices}")
+    benchmark = _BENCHMARK_OF_DATASET[dataset]
+    video = entry.get("video")
+    if not isinstance(video, str) or not video.startswith("scannet/"):
+        raise DataError(f"{where}: video is {video!r}; expected 'scannet/<scene>'")
+    scene = video.removeprefix("scannet/")
+    object_ids = None
+    if benchmark in _OBJECT_BENCHMARKS:
+        object_ids = _object_ids(metadata.get("object_id"), where)
+    if benchmark == "scan2cap" and not (entry.get("box_input") or entry.get("references")):
+        raise DataError(f"{where}: box_input is missing, which a Scan2Cap sample describes")
+    value = {
+        "format_version": FORMAT_VERSION,
+        "id": _identifier(entry, benchmark, scene, object_ids, place),
+        "benchmark": benchmark,
+        "scene": scene,
+        "conversations": entry.get("conversations"),
+        "question_type": metadata.get("question_type"),
+        "object_ids": object_ids,
+        "box": entry.get("box"),
+        "box_input": entry.get("box_input"),
+        "references": entry.get("references"),
+    }
+    return Record.from_json(value, where)
+
+
+def _object_ids(value: Any, where: str) -> list[int]:
+    """Return the object ids of an entry: one, as number or digits, or a list of such."""
+    try:
+        return [int(item) for item in (value if isinstance(value, list) else [value])]
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{where}: metadata.object_id is {value!r}; expected an object id or a list of them"
+        ) from None
+
+
+def _identifier(
+    entry: dict[str, Any], benchmark: str, scene: str, object_ids: list[int] | None, place: int
+) -> str:
+    identifier, annotation = entry.get("id"), entry["metadata"].get("ann_id")
+    if isinstance(identifier, str) and identifier:
+        return identifier
+    if object_ids is not None and annotation is not None:
+        objects = "" if benchmark == "multi3drefer" else f"_{object_ids[0]}"
+        return f"{benchmark}_{scene}{objects}_{annotation}"
+    return f"{benchmark}_{place}"
+
+
+def load_records(path: Path) -> Iterator[Record]:
+    """Yield the records of a file: LLaVA-style if its name ends in ``.json``, else JSON lines.
+
+    Raises:
+        DataError: the file is missing or malformed.
+    """
+    if Path(path).suffix == ".json":
+        yield from read_llava(path)
+    else:
+        yield from read_records(path)

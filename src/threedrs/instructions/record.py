@@ -1,0 +1,194 @@
+"""The instruction record: one training sample or one evaluation question, one JSON line each.
+
+A line is validated field by field when read (about 5 microseconds), so that what uses records need
+not check them again.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from threedrs.errors import DataError
+from threedrs.files import check_scene_name, read_json_lines, write_json_lines
+
+FORMAT_VERSION = 1
+REQUIRED_FIELDS = ("id", "benchmark", "scene", "conversations")
+OPTIONAL_FIELDS = ("question_type", "object_ids", "box", "box_input", "references")
+_FIELDS = frozenset({"format_version", *REQUIRED_FIELDS, *OPTIONAL_FIELDS})
+
+
+def conversation(human: str, answer: str) -> list[dict[str, str]]:
+    """Return the two turns of a record: prompt with its ``<image>`` mark, and answer."""
+    return [{"from": "human", "value": human}, {"from": "gpt", "value": answer}]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One sample; the fields of the JSON line, absent ones None.
+
+    Attributes:
+        id: unique within a file.
+        benchmark: a name of ``threedrs.instructions.registry.BENCHMARKS``.
+        scene: ScanNet scene name.
+        conversations: two turns ``{"from": "human" | "gpt", "value": text}``, human first.
+        question_type: the benchmark's own division, where it has one.
+        object_ids: annotated objects that the sample is about (the grounding target); empty where
+            Multi3DRefer describes no object of the scene.
+        box: ground-truth box of the one object (centre x, y, z, size x, y, z; world frame, metres).
+        box_input: box that the question points at with ``<coord>``; same form.
+        references: all true answers; set for evaluation only.
+    """
+
+    id: str
+    benchmark: str
+    scene: str
+    conversations: list[dict[str, str]]
+    question_type: str | None = None
+    object_ids: list[int] | None = None
+    box: list[float] | None = None
+    box_input: list[float] | None = None
+    references: list[str] | None = None
+
+    @property
+    def human(self) -> str:
+        """The human turn's text."""
+        return self.conversations[0]["value"]
+
+    @property
+    def answer(self) -> str:
+        """The assistant turn's text."""
+        return self.conversations[1]["value"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON line's value, every field present."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "id": self.id,
+            "benchmark": self.benchmark,
+            "scene": self.scene,
+            "conversations": self.conversations,
+            "question_type": self.question_type,
+            "object_ids": self.object_ids,
+            "box": self.box,
+            "box_input": self.box_input,
+            "references": self.references,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> "Record":
+        """Return the record of a JSON line's value; ``where`` names file and line for messages.
+
+        Raises:
+            DataError: another format version, an unknown or missing field, or a wrong type.
+        """
+        if not isinstance(value, dict):
+            raise DataError(f"{where}: a record must be a JSON object")
+        if value.get("format_version") != FORMAT_VERSION:
+            raise DataError(
+                f"{where}: format_version is {value.get('format_version')!r}, this version reads "
+                f"{FORMAT_VERSION}; convert the annotations again"
+            )
+        for name in REQUIRED_FIELDS:
+            if name not in value:
+                raise DataError(f"{where}: the record has no field {name!r}")
+        if not _FIELDS.issuperset(value):
+            unknown = ", ".join(sorted(set(value) - _FIELDS))
+            raise DataError(f"{where}: the record has unknown fields: {unknown}")
+        for name in ("id", "benchmark"):
+            if not (isinstance(value[name], str) and value[name]):
+                raise DataError(f"{where}: {name} must be a non-empty text, not {value[name]!r}")
+        check_scene_name(value["scene"], where)
+        if not is_conversation(value["conversations"]):
+            raise DataError(
+                f'{where}: conversations must be [{{"from": "human", "value": text}}, '
+                f'{{"from": "gpt", "value": text}}] without empty texts'
+            )
+        for name, check, expected in _OPTIONAL_CHECKS:
+            item = value.get(name)
+            if item is not None and not check(item):
+                raise DataError(f"{where}: {name} must be {expected} or null, not {item!r}")
+        return cls(
+            id=value["id"],
+            benchmark=value["benchmark"],
+            scene=value["scene"],
+            conversations=value["conversations"],
+            question_type=value.get("question_type"),
+            object_ids=value.get("object_ids"),
+            box=value.get("box"),
+            box_input=value.get("box_input"),
+            references=value.get("references"),
+        )
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether ``value`` is a human turn followed by an assistant turn, both with text."""
+    if not (isinstance(value, list) and len(value) == 2):
+        return False
+    return all(
+        isinstance(turn, dict)
+        and set(turn) == {"from", "value"}
+        and turn["from"] == speaker
+        and isinstance(turn["value"], str)
+        and bool(turn["value"].strip())
+        for turn, speaker in zip(value, ("human", "gpt"), strict=True)
+    )
+
+
+def is_box(value: Any) -> bool:
+    """Whether ``value`` is a list of six finite numbers, the sizes not negative."""
+    return (
+        isinstance(value, list)
+        and len(value) == 6
+        and all(type(number) in (int, float) and math.isfinite(number) for number in value)
+        and min(value[3:]) >= 0
+    )
+
+
+def is_integer_list(value: Any) -> bool:
+    """Whether ``value`` is a list of integers (true and false are none)."""
+    return isinstance(value, list) and all(type(number) is int for number in value)
+
+
+_OPTIONAL_CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("question_type", lambda value: isinstance(value, str), "a text"),
+    ("object_ids", is_integer_list, "a list of integers"),
+    ("box", is_box, "six finite numbers (centre and size)"),
+    ("box_input", is_box, "six finite numbers (centre and size)"),
+    (
+        "references",
+        lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value),
+        "a list of texts",
+    ),
+)
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Yield the records of a JSON-lines file, in order.
+
+    Raises:
+        DataError: the file is missing, or a line is not a record; the message names the line.
+    """
+    for number, value in enumerate(read_json_lines(path), start=1):
+        yield Record.from_json(value, f"{path}: line {number}")
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Write records as JSON lines, whole or not at all; return how many."""
+    return write_json_lines(path, (record.to_json() for record in records))
+
+
+def with_unique_ids(records: Sequence[Record]) -> Iterator[Record]:
+    """Yield the records; one whose id stood before gets ``-2``, ``-3``, ... appended."""
+    taken = {record.id for record in records}
+    seen: set[str] = set()
+    for record in records:
+        if record.id in seen:
+            number = 2
+            while f"{record.id}-{number}" in taken:
+                number += 1
+            record = replace(record, id=f"{record.id}-{number}")
+            taken.add(record.id)
+        seen.add(record.id)
+        yield record

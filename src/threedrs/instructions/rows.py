@@ -1,0 +1,81 @@
+"""Annotation rows: typed access to their fields, and why a row cannot be converted."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Why a row is rejected: the keys of the summary's counts.
+SCENE_MISSING = "scene missing"
+SCENE_UNREADABLE = "scene unreadable"
+NO_BOX = "object without a box"
+EMPTY_TEXT = "empty text"
+NO_ANSWER = "question without an answer"
+NO_QUESTION = "answer without a question"
+MALFORMED = "malformed row"
+
+Row = Mapping[str, Any]
+
+
+class RowError(Exception):
+    """One row cannot be converted: a reason that can be counted, and the detail."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def check_row(row: Any) -> Row:
+    """Return the row if it is a JSON object.
+
+    Raises:
+        RowError: it is something else.
+    """
+    if not isinstance(row, dict):
+        raise RowError(MALFORMED, "is not a JSON object")
+    return row
+
+
+def field(row: Row, name: str) -> Any:
+    """Return a field that must be there."""
+    if name not in row:
+        raise RowError(MALFORMED, f"has no field {name!r}")
+    return row[name]
+
+
+def text_field(row: Row, name: str) -> str:
+    """Return a field that must be a text with more than white space, verbatim."""
+    return check_text(field(row, name), name)
+
+
+def check_text(value: Any, name: str) -> str:
+    """Return ``value`` if it is a text with more than white space."""
+    if not isinstance(value, str):
+        raise RowError(MALFORMED, f"{name} is not a text: {value!r:.80}")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise RowError(MALFORMED, f"{name} holds half a surrogate pair, which is no character")
+    if not value.strip():
+        raise RowError(EMPTY_TEXT, f"{name} is empty")
+    return value
+
+
+def list_field(row: Row, name: str) -> list[Any]:
+    """Return a field that must be a list."""
+    value = field(row, name)
+    if not isinstance(value, list):
+        raise RowError(MALFORMED, f"{name} is not a list: {value!r:.80}")
+    return value
+
+
+def identifier_field(row: Row, name: str) -> str:
+    """Return a field that must be an identifier, a text or an integer, as text."""
+    value = field(row, name)
+    return str(value) if type(value) is int else check_text(value, name)
+
+
+def check_number(value: Any, name: str) -> int:
+    """Return an integer that is given as a number or as its decimal digits."""
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and len(value) < 10 and value.isascii() and value.isdecimal():
+        return int(value)
+    raise RowError(MALFORMED, f"{name} is not an integer: {value!r:.80}")

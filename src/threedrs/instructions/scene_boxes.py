@@ -1,0 +1,131 @@
+"""What the converters may ask about scenes: which there are, and the boxes of their objects.
+
+Boxes are given, or read from the scans a scene at a time when a row first asks for them (about a
+second a scene, for the mesh).
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from threedrs.errors import DataError, ThreedrsError
+from threedrs.files import SCENE_NAME
+from threedrs.instructions.rows import (
+    MALFORMED,
+    NO_BOX,
+    SCENE_MISSING,
+    SCENE_UNREADABLE,
+    Row,
+    RowError,
+    text_field,
+)
+from threedrs.layout import DataLayout
+
+if TYPE_CHECKING:
+    from threedrs.scannet.boxes import BoxSet
+
+
+class SceneBoxes:
+    """Which scenes there are, and the boxes of their objects.
+
+    Args:
+        layout: the data root.
+        boxes: scene -> {"gt": BoxSet, "pred": BoxSet}; None: computed from the layout's scans.
+    """
+
+    def __init__(
+        self, layout: DataLayout, boxes: "Mapping[str, Mapping[str, BoxSet]] | None"
+    ) -> None:
+        self._layout = layout
+        self._given = boxes
+        self._scans = layout.root / layout.scans
+        self._known = self._known_scenes()
+        self._cache: dict[tuple[str, str], BoxSet | RowError] = {}
+
+    def _known_scenes(self) -> set[str] | None:
+        """Scenes that have a scan and stand in a scene list; None without a scans folder."""
+        if not self._scans.is_dir():
+            return None
+        known = {path.name for path in self._scans.iterdir() if path.is_dir()}
+        splits = [s for s in ("train", "val", "test") if self._layout.split_file(s).is_file()]
+        if splits:
+            known &= {scene for split in splits for scene in self._layout.scenes(split)}
+        return known
+
+    def scene_of(self, row: Row) -> str:
+        """Return the row's scene; without a scans folder every scene name will do.
+
+        Raises:
+            RowError: it is not a scene name, has no scan, or stands in no scene list.
+        """
+        scene = text_field(row, "scene_id")
+        if SCENE_NAME.fullmatch(scene) is None:
+            raise RowError(MALFORMED, f"scene_id is not a scene name: {scene!r}")
+        if self._known is not None and scene not in self._known:
+            raise RowError(SCENE_MISSING, f"{scene} has no scan or stands in no scene list")
+        return scene
+
+    def ground_truth(self, scene: str, object_ids: list[int]) -> list[list[float]]:
+        """Return each object's ground-truth box (centre, size; world frame, metres).
+
+        Raises:
+            RowError: the scene has no boxes, or an object is not among them.
+            DataError: there is nothing to take boxes from.
+        """
+        box_set = self._boxes(scene, "gt")
+        rows = {int(object_id): row for row, object_id in enumerate(box_set.ids)}
+        for object_id in object_ids:
+            if object_id not in rows:
+                raise RowError(NO_BOX, f"object {object_id} of {scene} has no ground-truth box")
+        return [_numbers(box_set.boxes[rows[object_id]]) for object_id in object_ids]
+
+    def best_detector_box(self, scene: str, box: list[float], minimum: float) -> list[float] | None:
+        """Return the detector box that overlaps ``box`` most; None if its IoU is below ``minimum``.
+
+        Of equal ones the first, which is the detector's more confident.
+        """
+        from threedrs.scannet.boxes import box_iou_NM
+
+        box_set = self._boxes(scene, "pred")
+        if len(box_set.ids) == 0:
+            return None
+        iou_N = box_iou_NM(np.asarray([box], np.float32), box_set.boxes)[0]
+        best = int(iou_N.argmax())
+        return _numbers(box_set.boxes[best]) if iou_N[best] >= minimum else None
+
+    def _boxes(self, scene: str, kind: str) -> "BoxSet":
+        key = (scene, kind)
+        if key not in self._cache:
+            try:
+                self._cache[key] = self._load(scene, kind)
+            except RowError as error:
+                self._cache[key] = error
+        found = self._cache[key]
+        if isinstance(found, RowError):
+            raise RowError(found.reason, found.detail)
+        return found
+
+    def _load(self, scene: str, kind: str) -> "BoxSet":
+        if self._given is not None:
+            if scene not in self._given:
+                raise RowError(SCENE_MISSING, f"{scene} is not among the scenes with boxes")
+            return self._given[scene][kind]
+        if not self._scans.is_dir():
+            raise DataError(
+                f"{self._scans}: is not a folder; object boxes come from the scans, so the data "
+                "root must hold them"
+            )
+        from threedrs.scannet.boxes import detector_boxes, ground_truth_boxes
+
+        try:
+            scan = self._layout.scan(scene)
+            boxes, _ = ground_truth_boxes(scan) if kind == "gt" else detector_boxes(scan)
+            return boxes
+        except ThreedrsError as error:
+            raise RowError(SCENE_UNREADABLE, str(error)) from error
+
+
+def _numbers(box: np.ndarray) -> list[float]:
+    """Return float32 values as the shortest decimals that read back to the same float32."""
+    return [float(str(value)) for value in box]

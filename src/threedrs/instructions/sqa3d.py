@@ -1,0 +1,115 @@
+"""SQA3D: answers to questions asked from a described place in the scene.
+
+Ma et al., "SQA3D: Situated Question Answering in 3D Scenes", ICLR 2023.
+"""
+
+from collections.abc import Iterator
+
+from threedrs.instructions.benchmark import (
+    AnnotationFile,
+    Benchmark,
+    Published,
+    Rejection,
+    Source,
+)
+from threedrs.instructions.record import Record, conversation
+from threedrs.instructions.rows import (
+    EMPTY_TEXT,
+    MALFORMED,
+    NO_ANSWER,
+    NO_QUESTION,
+    Row,
+    RowError,
+    check_row,
+    check_text,
+    field,
+    identifier_field,
+    list_field,
+    text_field,
+)
+
+PROMPT = "<image> {situation} {question} Answer the question using a single word or phrase."
+QUESTION_TYPES = ("what", "is", "how", "can", "which")
+OTHER_TYPE = "others"
+FOLDER = "sqa_task/balanced/"
+
+
+def question_type(question: str) -> str:
+    """Return the question's type: its first word's beginning, in lower case ("Isn't" is "is")."""
+    start = question.lstrip().lower()
+    return next((kind for kind in QUESTION_TYPES if start.startswith(kind)), OTHER_TYPE)
+
+
+def convert(source: Source) -> Iterator[Record | Rejection]:
+    """Yield one record a situation for training (alternatives first), one a question otherwise."""
+    answers: dict[str, tuple[int, Row]] = {}
+    for number, row in enumerate(source.tables[1]):
+        try:
+            question_id = identifier_field(check_row(row), "question_id")
+            if question_id in answers:
+                raise RowError(MALFORMED, f"question {question_id} is answered more than once")
+            answers[question_id] = (number, row)
+        except RowError as error:
+            yield source.rejection(number, error, table=1)
+    asked: set[str] = set()
+
+    def make(_: int, row: Row) -> list[Record]:
+        question_id = identifier_field(row, "question_id")
+        asked.add(question_id)
+        scene = source.scenes.scene_of(row)
+        question = text_field(row, "question")
+        situations = [text_field(row, "situation")]
+        if source.training:
+            alternatives = list_field(row, "alternative_situation")
+            checked = [check_text(text, "alternative_situation") for text in alternatives]
+            situations = checked + situations
+        if question_id not in answers:
+            raise RowError(NO_ANSWER, f"question {question_id} is not among the annotations")
+        texts = _answer_texts(answers[question_id][1])
+        return [
+            Record(
+                id=f"sqa3d_{question_id}_{number}" if source.training else f"sqa3d_{question_id}",
+                benchmark="sqa3d",
+                scene=scene,
+                conversations=conversation(
+                    PROMPT.format(situation=situation, question=question), texts[0]
+                ),
+                question_type=question_type(question),
+                references=None if source.training else texts,
+            )
+            for number, situation in enumerate(situations)
+        ]
+
+    yield from source.each_row(make)
+    for question_id in answers.keys() - asked:
+        orphan = RowError(NO_QUESTION, f"question {question_id} is not among the questions")
+        yield source.rejection(answers[question_id][0], orphan, table=1)
+
+
+def _answer_texts(row: Row) -> list[str]:
+    answers = list_field(row, "answers")
+    if not answers:
+        raise RowError(EMPTY_TEXT, "answers is an empty list")
+    return [check_text(field(check_row(answer), "answer"), "answer") for answer in answers]
+
+
+BENCHMARK = Benchmark(
+    name="sqa3d",
+    paper="https://arxiv.org/abs/2210.07474",
+    dataset="sqa3d",
+    files=(
+        AnnotationFile(
+            path=FOLDER + "v1_balanced_questions_{split}_scannetv2.json", key="questions"
+        ),
+        AnnotationFile(
+            path=FOLDER + "v1_balanced_sqa_annotations_{split}_scannetv2.json", key="annotations"
+        ),
+    ),
+    splits=("train", "val", "test"),
+    evaluation_split="test",
+    published={
+        "train": Published(rows=26_623, records=79_445),
+        "test": Published(rows=3_519, records=3_519),
+    },
+    convert=convert,
+)

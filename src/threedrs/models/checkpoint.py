@@ -1,0 +1,253 @@
+"""Loading and saving students: the published layout in, the published layout out.
+
+A checkpoint is a folder with config.json, the tokenizer, and safetensors, sharded or not. Loading
+builds the model without memory for its weights and takes the tensors over file by file, so the peak
+is the model itself. What the folder lacks or has too much is either known and logged, or an error.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from huggingface_hub import save_torch_state_dict
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
+
+from threedrs.errors import CheckpointError
+from threedrs.files import atomic_folder, write_json
+from threedrs.models.checkpoint_config import (
+    checkpoint_config,
+    read_teacher_channels,
+    read_text_config,
+    read_vision_config,
+)
+from threedrs.models.llava import Student
+from threedrs.models.prompt import COORD, GROUND
+from threedrs.models.published import (
+    StoredTensor,
+    is_ignored,
+    own_name,
+    published_name,
+    read_config,
+    stored_tensors,
+    tensor_files,
+)
+from threedrs.models.settings import ModelSettings
+from threedrs.models.tiny import tiny_text_config, tiny_tokenizer, tiny_vision_config
+
+logger = logging.getLogger(__name__)
+
+EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
+PROJECTION_OUTPUT = "model.proj_3d.2.weight"
+
+
+def add_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Add ``<ground>`` and ``<coord>``; return whether they were new.
+
+    Raises:
+        CheckpointError: the tokenizer has one of them but not the other.
+    """
+    tokens = [AddedToken(token, normalized=False, special=False) for token in (GROUND, COORD)]
+    added = tokenizer.add_tokens(tokens)
+    if added == 1:
+        raise CheckpointError(
+            f"{tokenizer.name_or_path}: the tokenizer has only one of {GROUND} and {COORD}"
+        )
+    return added == 2
+
+
+def with_mean_rows(embedding_TD: Tensor, tokens: int) -> Tensor:
+    """Return the matrix with rows ``tokens`` and ``tokens + 1`` set to the mean of those before.
+
+    Later rows, which pad published matrices, stay; a matrix that is too short grows.
+    """
+    rows = max(len(embedding_TD), tokens + 2)
+    result_TD = embedding_TD.new_zeros(rows, embedding_TD.shape[1])
+    result_TD[: len(embedding_TD)] = embedding_TD
+    result_TD[tokens : tokens + 2] = embedding_TD[:tokens].float().mean(0).to(embedding_TD.dtype)
+    return result_TD
+
+
+def load_student(
+    settings: ModelSettings, *, teacher_channels: int | None = None
+) -> tuple[Student, PreTrainedTokenizerBase]:
+    """Return the student, in evaluation mode on the CPU, and its tokenizer.
+
+    Without ``settings.path``: the tiny student with random weights from ``settings.seed``, float32.
+    With it: the checkpoint, in the precision of its embedding matrix; heads that a pretrained
+    checkpoint lacks are random from that seed.
+
+    Args:
+        settings: which student.
+        teacher_channels: output size of the projection head, 0 for none; None: what the checkpoint
+            holds (for evaluation).
+
+    Raises:
+        CheckpointError: a file is missing or damaged, a tensor is unknown, missing or of another
+            shape, or the checkpoint was trained with another teacher's channels.
+    """
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(settings.seed)
+        if settings.path is None:
+            student, tokenizer = _build_tiny(settings, teacher_channels or 0)
+        else:
+            student, tokenizer = _load(settings, settings.path, teacher_channels)
+    return student.eval(), tokenizer
+
+
+def _build_tiny(
+    settings: ModelSettings, teacher_channels: int
+) -> tuple[Student, PreTrainedTokenizerBase]:
+    tokenizer = tiny_tokenizer()
+    tokens = len(tokenizer)
+    add_tokens(tokenizer)
+    student = Student(
+        tiny_text_config(len(tokenizer)),
+        tiny_vision_config(),
+        teacher_channels=teacher_channels,
+        coordinate_dtype=getattr(torch, settings.coordinate_dtype),
+    )
+    with torch.no_grad():
+        for name in EMBEDDINGS:
+            parameter = student.get_parameter(name)
+            parameter.copy_(with_mean_rows(parameter, tokens))
+    return student, tokenizer
+
+
+def _load(
+    settings: ModelSettings, folder: Path, teacher_channels: int | None
+) -> tuple[Student, PreTrainedTokenizerBase]:
+    config_path = folder / "config.json"
+    config = read_config(config_path)
+    stored = stored_tensors(tensor_files(folder))
+    try:
+        # Given a configuration, transformers does not warn that it has no model of this type.
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=Qwen2Config())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({error})") from error
+    tokens = len(tokenizer)
+    first_new = tokens if add_tokens(tokenizer) else None
+
+    trained = read_teacher_channels(config, config_path)
+    held = stored[PROJECTION_OUTPUT].shape[0] if PROJECTION_OUTPUT in stored else 0
+    channels = held if teacher_channels is None else teacher_channels
+    if held and channels not in (0, held):
+        raise CheckpointError(
+            f"{folder}: its projection head is for a teacher of {held} channels, the teacher of "
+            f"this run has {channels}; choose another teacher or another checkpoint"
+        )
+    with init_empty_weights(include_buffers=False):
+        student = Student(
+            read_text_config(config, config_path, len(tokenizer)),
+            read_vision_config(config, config_path),
+            teacher_channels=channels,
+            coordinate_dtype=getattr(torch, settings.coordinate_dtype),
+        )
+    names = _match(student, stored, folder, first_new, needs_heads=trained is not None)
+    student.reset_heads()
+    for file in sorted({tensor.file for tensor in names.values()}):
+        state = {}
+        with safe_open(file, framework="pt") as stream:
+            for own, tensor in names.items():
+                if tensor.file == file:
+                    state[own] = stream.get_tensor(tensor.name)
+        if first_new is not None:
+            for own in set(EMBEDDINGS) & set(state):
+                state[own] = with_mean_rows(state[own], first_new)
+        student.load_state_dict(state, strict=False, assign=True)
+    student.language_model.tie_weights()
+    # One precision throughout: published folders keep single tensors in another one.
+    return student.to(student.get_parameter(EMBEDDINGS[0]).dtype), tokenizer
+
+
+def _match(
+    student: Student,
+    stored: Mapping[str, StoredTensor],
+    folder: Path,
+    first_new: int | None,
+    *,
+    needs_heads: bool,
+) -> dict[str, StoredTensor]:
+    """Return, by the student's names, the tensors to take over; log what is new or not used."""
+    expected = {name: tuple(value.shape) for name, value in student.state_dict().items()}
+    run_layers = student.vision_config.num_hidden_layers - 1
+    names, ignored, unknown, wrong = {}, [], [], []
+    for published, tensor in stored.items():
+        own = own_name(published)
+        if own in expected:
+            shape = tensor.shape
+            if own in EMBEDDINGS and first_new is not None:
+                shape = (max(shape[0], first_new + 2), *shape[1:])
+            if shape != expected[own]:
+                wrong.append(f"{published} {tensor.shape}, expected {expected[own]}")
+            names[own] = tensor
+        elif is_ignored(published, run_layers) or (own or "").startswith("proj_3d."):
+            ignored.append(published)
+        else:
+            unknown.append(published)
+    missing = [name for name in expected if name not in names]
+    if student.text_config.tie_word_embeddings:
+        missing = [name for name in missing if name != EMBEDDINGS[1]]
+    # A head may be new as a whole, never in part.
+    new_heads = [
+        name
+        for head in ("grounding_head.", "proj_3d.")
+        for name in missing
+        if name.startswith(head) and not any(found.startswith(head) for found in names)
+    ]
+    if needs_heads:
+        new_heads = []
+    problems = {
+        "unknown": unknown,
+        "missing": [published_name(name) for name in missing if name not in new_heads],
+        "of another shape": wrong,
+    }
+    found = [f"{len(what)} {kind}: {_some(what)}" for kind, what in problems.items() if what]
+    if found:
+        raise CheckpointError(f"{folder}: tensors do not fit the model ({'; '.join(found)})")
+    if new_heads:
+        new = [published_name(name) for name in new_heads]
+        logger.info("%s: %d tensors start at random: %s", folder, len(new), _some(new))
+    if ignored:
+        logger.info("%s: %d tensors are not used: %s", folder, len(ignored), _some(ignored))
+    return names
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def save_student(
+    student: Student,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write the student as a checkpoint folder in the published layout, whole or not at all.
+
+    Args:
+        student: its configuration, and its tensors unless ``state`` is given.
+        tokenizer: saved beside the weights.
+        folder: replaced if it exists.
+        state: the tensors under `Student`'s names, for a student whose own are spread over ranks.
+    """
+    tensors = {
+        published_name(name): tensor.detach()
+        for name, tensor in (student.state_dict() if state is None else state).items()
+    }
+    tied = student.text_config.tie_word_embeddings
+    if tied:
+        tensors.pop(published_name(EMBEDDINGS[1]))
+    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    config = checkpoint_config(
+        student.text_config, student.vision_config, student.teacher_channels, dtype
+    )
+    with atomic_folder(folder) as temporary:
+        save_torch_state_dict(tensors, temporary, metadata={"format": "pt"})
+        write_json(temporary / "config.json", config)
+        tokenizer.save_pretrained(temporary)

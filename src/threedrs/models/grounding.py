@@ -1,0 +1,77 @@
+"""Objects and the grounding head: which boxes does a description mean? (3DRS, section 3.1)
+
+An object's feature joins what the vision tower saw in the object's patches (A) with what the
+language model made of them (B); the head scores each object, and a learned "no object" row,
+against the hidden state at ``<ground>``. Cost: two products of an (objects, tokens) mask with the
+tokens, and two small networks.
+"""
+
+import torch
+from torch import Tensor, nn
+
+TEMPERATURE = 0.07
+
+
+def masked_mean(mask_NT: Tensor, tokens_TD: Tensor) -> Tensor:
+    """Return the mean (N,D) of the tokens that each row of the bool mask selects; zeros if none."""
+    weights_NT = mask_NT.to(tokens_TD.dtype)
+    count_N1 = mask_NT.sum(1, keepdim=True).clamp(min=1)
+    return (weights_NT @ tokens_TD) / count_N1.to(tokens_TD.dtype)
+
+
+def object_features(
+    visual_VFFD: Tensor,
+    hidden_VGGD: Tensor,
+    position_ND: Tensor,
+    fine_NVFF: Tensor,
+    coarse_NVGG: Tensor,
+) -> Tensor:
+    """Return the object features (N,D): the mean of features A and B.
+
+    Args:
+        visual_VFFD: projected visual tokens before pooling, without position embedding.
+        hidden_VGGD: last-layer hidden states at the visual tokens, newline columns dropped.
+        position_ND: position embedding of the box centres.
+        fine_NVFF: bool, patches of the fine grid that see the object.
+        coarse_NVGG: bool, patches of the coarse grid that see the object.
+    """
+    feature_a = masked_mean(fine_NVFF.flatten(1), visual_VFFD.flatten(0, 2)) + position_ND
+    feature_b = masked_mean(coarse_NVGG.flatten(1), hidden_VGGD.flatten(0, 2))
+    return (feature_a + feature_b) / 2
+
+
+def _branch(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(channels, channels),
+        nn.ReLU(),
+        nn.LayerNorm(channels, eps=1e-5),
+        nn.Linear(channels, channels),
+    )
+
+
+class GroundingHead(nn.Module):
+    """Two small networks whose outputs' cosine scores objects against queries."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.obj = _branch(channels)
+        self.query = _branch(channels)
+        self.zero_target = nn.Parameter(torch.randn(channels))
+
+    def forward(self, objects_ND: Tensor, queries_KD: Tensor) -> Tensor:
+        """Return cosine scores (K,N+1) float32; the last column is the zero target."""
+        rows_MD = torch.cat([objects_ND, self.zero_target[None].to(objects_ND.dtype)])
+        rows_MD = nn.functional.normalize(self.obj(rows_MD).float(), dim=-1)
+        queries_KD = nn.functional.normalize(self.query(queries_KD).float(), dim=-1)
+        return queries_KD @ rows_MD.T
+
+
+def info_nce(scores_M: Tensor, target_rows: list[int]) -> Tensor:
+    """Return the InfoNCE loss () of one query's scores, the zero target's last.
+
+    -log( sum over target rows of exp(s / 0.07) / sum over all rows of exp(s / 0.07) ); without
+    target rows the zero target is the target.
+    """
+    logits_M = scores_M / TEMPERATURE
+    rows = target_rows or [len(scores_M) - 1]
+    return torch.logsumexp(logits_M, 0) - torch.logsumexp(logits_M[rows], 0)

@@ -1,0 +1,281 @@
+"""The student of the LLaVA family: SigLIP, projector, Qwen2, and the parts that make it 3D-aware.
+
+A frame of 384x384 pixels becomes 27x27 projected tokens, resized to 14x14, each with the position
+embedding of the world point it shows, each row closed by a learned newline token: 210 tokens. They
+stand in the prompt in the place of the picture. Hidden states at them feed the object features and
+the 3D supervision. A forward pass over a pack costs one vision pass over the V frames and one
+language pass over the shared prefix and all suffixes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
+
+from threedrs.errors import ConfigError
+from threedrs.models.attention import PACKED
+from threedrs.models.grounding import GroundingHead, info_nce, object_features
+from threedrs.models.packing import Layout, PackLosses, TextTargets
+from threedrs.models.position import position_embedding
+from threedrs.models.samples import FINE, Pack, Query, Sample, SceneInputs
+from threedrs.models.settings import SupervisionSettings
+from threedrs.models.supervision import projection_head, supervision_loss
+from threedrs.models.visual import NewlineTokens, VisualTokens, drop_newlines, pool
+
+
+class Student(nn.Module):
+    """The multimodal language model with its grounding and projection heads.
+
+    Args:
+        text_config: of Qwen2; ``vocab_size`` covers ``<ground>`` and ``<coord>``.
+        vision_config: of the whole SigLIP; its last layer, final norm and head are not built.
+        teacher_channels: output size of the projection head; 0: no such head.
+        coordinate_dtype: arithmetic of the position embedding.
+    """
+
+    def __init__(
+        self,
+        text_config: Qwen2Config,
+        vision_config: SiglipVisionConfig,
+        *,
+        teacher_channels: int,
+        coordinate_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        channels = text_config.hidden_size
+        self.vision_config = vision_config
+        self.teacher_channels = teacher_channels
+        self.coordinate_dtype = coordinate_dtype
+        run_layers = vision_config.num_hidden_layers - 1
+        tower_config = SiglipVisionConfig(
+            **{**vision_config.to_dict(), "num_hidden_layers": run_layers, "vision_use_head": False}
+        )
+        self.vision_tower = SiglipVisionModel(tower_config)
+        self.vision_tower.set_submodule("post_layernorm", nn.Identity())
+        self.projector = nn.Sequential(
+            nn.Linear(vision_config.hidden_size, channels), nn.GELU(), nn.Linear(channels, channels)
+        )
+        self.newline_tokens = NewlineTokens(channels)
+        self.language_model = Qwen2ForCausalLM(text_config)
+        # Set on the built model: the constructor admits only transformers' own attention names.
+        self.language_model.config._attn_implementation = PACKED
+        self.grounding_head: GroundingHead
+        self.proj_3d: nn.Sequential | None
+        self.reset_heads()
+
+    def reset_heads(self) -> None:
+        """Build both heads anew, with random weights from torch's generator."""
+        self.grounding_head = GroundingHead(self.channels)
+        self.proj_3d = None
+        if self.teacher_channels:
+            self.proj_3d = projection_head(self.channels, self.teacher_channels)
+
+    @property
+    def text_config(self) -> Qwen2Config:
+        """The language model's configuration."""
+        return self.language_model.config
+
+    @property
+    def channels(self) -> int:
+        """The hidden size D."""
+        return self.text_config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.newline_tokens.image_newline.device
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return every parameter once, under the names of ``train.tunable``."""
+        heads = [self.grounding_head] + ([self.proj_3d] if self.proj_3d is not None else [])
+        modules: dict[str, Sequence[nn.Module]] = {
+            "vision_tower": [self.vision_tower],
+            "projector": [self.projector, self.newline_tokens],
+            "language_model": [self.language_model],
+            "heads": heads,
+        }
+        return {
+            name: [parameter for module in parts for parameter in module.parameters()]
+            for name, parts in modules.items()
+        }
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the layers of vision tower and language model in the backward pass."""
+        for model in (self.vision_tower, self.language_model):
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def position_embedding(self, points: Tensor) -> Tensor:
+        """Return the position embedding (..., D) float32 of ``points`` (..., 3), metres, world."""
+        return position_embedding(points, self.channels, self.coordinate_dtype)
+
+    def visual_tokens(self, scene: SceneInputs) -> VisualTokens:
+        """Run vision tower and projector over a scene's frames."""
+        dtype = self.vision_tower.embeddings.patch_embedding.weight.dtype
+        pixels_V3HW = (scene.rgb_VHWC.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+        features = self.vision_tower(pixels_V3HW.to(dtype)).last_hidden_state
+        fine_VFFD = self.projector(features).unflatten(1, (FINE, FINE))
+        grid_VGGD = pool(fine_VFFD)
+        grid_VGGD = grid_VGGD + self.position_embedding(scene.patch_xyz_VGG3).to(grid_VGGD.dtype)
+        return VisualTokens(fine_VFFD, self.newline_tokens(grid_VGGD))
+
+    def embed(
+        self, ids_T: Tensor, items: Sequence[Sample | Query], starts: Sequence[int]
+    ) -> Tensor:
+        """Return the embeddings (T,D) of text tokens; ``items`` begin at ``starts`` in ``ids_T``.
+
+        The ``<coord>`` token of an item gets the position embedding of its point added.
+        """
+        tokens_TD = self.language_model.get_input_embeddings()(ids_T)
+        places, points = [], []
+        for item, start in zip(items, starts, strict=True):
+            if item.coordinate is not None and item.coordinate_index is not None:
+                places.append(start + item.coordinate_index)
+                points.append(item.coordinate)
+        if points:
+            code = self.position_embedding(torch.stack(points).to(ids_T.device))
+            index = torch.tensor(places, device=ids_T.device)
+            tokens_TD = tokens_TD.index_add(0, index, code.to(tokens_TD.dtype))
+        return tokens_TD
+
+    def run_language_model(
+        self,
+        tokens_TD: Tensor,
+        position_ids: Tensor,
+        mask: Tensor | None,
+        *,
+        layer: int = -1,
+        cache: Cache | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return last hidden states (T,D), after the final norm, and the output (T,D) of ``layer``.
+
+        Args:
+            tokens_TD: input embeddings.
+            position_ids: (1,T).
+            mask: see `threedrs.models.attention.packed_attention`.
+            layer: index of a layer; the output of the last one (also -1) is the normed one.
+            cache: keys and values before ``tokens_TD``; theirs are added to it.
+        """
+        last = layer in (-1, self.text_config.num_hidden_layers - 1)
+        output = self.language_model.model(
+            inputs_embeds=tokens_TD[None],
+            position_ids=position_ids,
+            attention_mask={"full_attention": mask},
+            past_key_values=cache,
+            use_cache=cache is not None,
+            output_hidden_states=False if last else [layer],
+        )
+        hidden_TD = output.last_hidden_state[0]
+        return hidden_TD, hidden_TD if last else output.hidden_states[layer][0]
+
+    def object_features(self, scene: SceneInputs, fine_VFFD: Tensor, hidden_TD: Tensor) -> Tensor:
+        """Return the scene's object features (N,D); ``hidden_TD`` at its visual tokens."""
+        position_ND = self.position_embedding(scene.boxes_N6[:, :3]).to(hidden_TD.dtype)
+        return object_features(
+            fine_VFFD, drop_newlines(hidden_TD), position_ND, scene.fine_NVFF, scene.coarse_NVGG
+        )
+
+    def forward(self, pack: Pack, supervision: SupervisionSettings) -> PackLosses:
+        """Return the losses of a pack; vocabulary head and both 3D heads run in every step.
+
+        A head without a loss in this pack takes part with weight zero, so that all ranks of a
+        sharded run execute the same modules.
+
+        Raises:
+            ConfigError: ``supervision.layer`` is not a layer of this language model.
+            DataError: the teacher features do not fit or are not finite.
+        """
+        scene, samples, device = pack.scene, pack.samples, self.device
+        prefix = samples[0].prefix
+        before = len(prefix.before_ids)
+        layout = Layout(
+            prefix_length=prefix.length(scene.visual_tokens),
+            lengths=tuple(len(sample.input_ids) for sample in samples),
+        )
+        layer = self._supervised_layer(supervision)
+
+        visual = self.visual_tokens(scene)
+        shared_ids = torch.tensor([*prefix.before_ids, *prefix.after_ids])
+        ids_T = torch.cat([shared_ids, *[sample.input_ids for sample in samples]]).to(device)
+        starts = [start - scene.visual_tokens for start in layout.starts]
+        text_TD = self.embed(ids_T, samples, starts)
+        tokens_TD = torch.cat([text_TD[:before], visual.sequence_TD, text_TD[before:]])
+        hidden_TD, supervised_TD = self.run_language_model(
+            tokens_TD, layout.position_ids(device), layout.suffix_mask(device), layer=layer
+        )
+        at_visual = slice(before, before + scene.visual_tokens)
+
+        targets = TextTargets.of(pack, layout, device)
+        text_K = self._text_losses(hidden_TD, targets)
+        grounding_K = self._grounding_losses(
+            pack,
+            layout,
+            hidden_TD,
+            self.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual]),
+        )
+        supervised_VGGD = drop_newlines(supervised_TD[at_visual])
+        return PackLosses(
+            text_K=text_K,
+            grounding_K=grounding_K,
+            supervision=self._supervision_loss(scene, supervised_VGGD, supervision),
+            is_grounding_K=torch.tensor(
+                [s.target_rows is not None for s in samples], device=device
+            ),
+            counts={
+                "samples": len(samples),
+                "tokens": pack.tokens,
+                "prefix_tokens": layout.prefix_length,
+                "labels": targets.labels,
+            },
+        )
+
+    def _supervised_layer(self, supervision: SupervisionSettings) -> int:
+        layers = self.text_config.num_hidden_layers
+        layer = layers - 1 if supervision.layer == "last" else int(supervision.layer)
+        if layer >= layers:
+            raise ConfigError(
+                f"supervision.layer: {layer} is not a layer of this model; "
+                f"valid: last, or 0 to {layers - 1}"
+            )
+        return layer
+
+    def _text_losses(self, hidden_TD: Tensor, targets: TextTargets) -> Tensor:
+        """Cross entropy, logits at the M predicting places only: the mean of each sample (K,)."""
+        logits_MT = self.language_model.lm_head(hidden_TD[targets.predictor_M])
+        losses_M = nn.functional.cross_entropy(
+            logits_MT.float(), targets.target_M, reduction="none"
+        )
+        return targets.weights_KM @ losses_M
+
+    def _grounding_losses(
+        self, pack: Pack, layout: Layout, hidden_TD: Tensor, objects_ND: Tensor
+    ) -> Tensor:
+        """InfoNCE of the grounding samples (K,); 0 for the others."""
+        places = [
+            layout.prefix_length - 1 if sample.ground_index is None else start + sample.ground_index
+            for start, sample in zip(layout.starts, pack.samples, strict=True)
+        ]
+        scores_KM = self.grounding_head(objects_ND, hidden_TD[places])
+        return torch.stack(
+            [
+                0 * scores_M.sum()
+                if sample.target_rows is None
+                else info_nce(scores_M, sample.target_rows)
+                for scores_M, sample in zip(scores_KM, pack.samples, strict=True)
+            ]
+        )
+
+    def _supervision_loss(
+        self, scene: SceneInputs, hidden_VGGD: Tensor, supervision: SupervisionSettings
+    ) -> Tensor:
+        if self.proj_3d is None:
+            if scene.teacher_VGGC is not None:
+                raise ConfigError(
+                    "teacher.name: the pack carries teacher features but this student has no "
+                    "projection head; build it with the teacher's channels"
+                )
+            return hidden_VGGD.new_zeros((), dtype=torch.float32)
+        if scene.teacher_VGGC is None:
+            return 0 * self.proj_3d(hidden_VGGD[:1, 0, 0]).float().sum()
+        predicted_VGGC = self.proj_3d(hidden_VGGD)
+        return supervision_loss(predicted_VGGC, scene.teacher_VGGC, supervision, scene.scene)

@@ -1,0 +1,187 @@
+"""From records to tokens: the chat format, the cut into shared prefix and own suffix, the labels.
+
+The whole text of a sample is
+
+    <|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n
+    <|im_start|>user\\n<image>\\n[instruction sentence]\\n[question]<|im_end|>\\n
+    <|im_start|>assistant\\n[answer]<|im_end|>\\n
+
+(without the line breaks shown) with the visual tokens in the place of ``<image>``. All samples of a
+scene share its beginning. The cut lies before the full stop of the instruction sentence, because
+Qwen2's tokeniser starts a new word there whatever follows and merges the full stop with the line
+breaks after it: so shared ids + own ids are exactly the ids of the whole text. Without the
+instruction sentence the cut lies right behind the visual tokens.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from threedrs.errors import ConfigError, DataError
+from threedrs.instructions.record import Record
+from threedrs.models.samples import IGNORE, Prefix, Query, Sample
+
+PromptStyle = Literal["reference", "as_trained"]
+PROMPTS = ("reference", "as_trained")
+IMAGE, GROUND, COORD = "<image>", "<ground>", "<coord>"
+START, END = "<|im_start|>", "<|im_end|>"
+INSTRUCTION = (
+    "The video captures 3D spatial information of a scene. Please focus on the spatial "
+    "relationships in the video and answer the following questions."
+)
+BEFORE_IMAGE = f"{START}system\nYou are a helpful assistant.{END}\n{START}user\n"
+SHARED_AFTER_IMAGE = {"as_trained": "\n" + INSTRUCTION.removesuffix("."), "reference": ""}
+OWN_START = {"as_trained": ".\n", "reference": "\n"}
+ASSISTANT = f"{START}assistant\n"
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """Return the id of a token that the vocabulary holds as such."""
+    number = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(number, int), f"{token} is not one token"
+    return number
+
+
+def chat_token_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids of ``<|im_start|>``, ``<|im_end|>`` and the single newline (198 in Qwen2)."""
+    newline = _encode(tokenizer, "\n")
+    assert len(newline) == 1, "a Qwen2 tokenizer has a token for the newline"
+    return frozenset({token_id(tokenizer, START), token_id(tokenizer, END), newline[0]})
+
+
+def _chat_labels(ids: Sequence[int], labelled: frozenset[int]) -> list[int]:
+    return [token if token in labelled else IGNORE for token in ids]
+
+
+def shared_prefix(
+    tokenizer: PreTrainedTokenizerBase, prompt: PromptStyle, label_chat_tokens: bool
+) -> Prefix:
+    """Return the shared tokens of a prompt style, with the labels of their chat tokens.
+
+    Raises:
+        ConfigError: the style is not known.
+    """
+    if prompt not in PROMPTS:
+        raise ConfigError(f"eval.prompt: {prompt!r} is not valid; valid: {', '.join(PROMPTS)}")
+    labelled = chat_token_ids(tokenizer) if label_chat_tokens else frozenset()
+    before = _encode(tokenizer, BEFORE_IMAGE)
+    after = _encode(tokenizer, SHARED_AFTER_IMAGE[prompt])
+    return Prefix(
+        before_ids=tuple(before),
+        before_labels=tuple(_chat_labels(before, labelled)),
+        after_ids=tuple(after),
+        after_labels=tuple(_chat_labels(after, labelled)),
+    )
+
+
+def _question_ids(
+    record: Record, tokenizer: PreTrainedTokenizerBase, prompt: PromptStyle
+) -> list[int]:
+    """The ids from the cut to the end of the user turn, its closing newline included."""
+    question = record.human.replace(IMAGE, "")
+    return _encode(tokenizer, OWN_START[prompt] + question + END + "\n")
+
+
+def _coordinate(
+    record: Record, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase
+) -> tuple[Tensor | None, int | None]:
+    """The point of the ``<coord>`` token and its index in ``ids``; (None, None) without one."""
+    coord = token_id(tokenizer, COORD)
+    places = [index for index, token in enumerate(ids) if token == coord]
+    if not places:
+        return None, None
+    if len(places) > 1:
+        raise DataError(f"{record.id}: {COORD} stands {len(places)} times; one point is known")
+    if record.box_input is None:
+        raise DataError(f"{record.id}: the text has {COORD} but the record has no box_input")
+    return torch.tensor(record.box_input[:3], dtype=torch.float32), places[0]
+
+
+def _target_rows(record: Record, box_ids: Sequence[int]) -> list[int]:
+    """The rows, in the scene's boxes, of the objects that a grounding record means."""
+    if record.object_ids is None:
+        raise DataError(f"{record.id}: a grounding record needs object_ids ([] for no object)")
+    row_of = {int(box_id): row for row, box_id in enumerate(box_ids)}
+    missing = [object_id for object_id in record.object_ids if object_id not in row_of]
+    if missing:
+        raise DataError(
+            f"{record.id}: object {missing[0]} has no box in {record.scene}; "
+            "convert the annotations again with this run's boxes"
+        )
+    return [row_of[object_id] for object_id in record.object_ids]
+
+
+def build_sample(
+    record: Record,
+    box_ids: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    label_chat_tokens: bool,
+) -> Sample:
+    """Return the training sample of a record; the instruction sentence is in.
+
+    The assistant turn is labelled, its header included; of the other turns, with
+    ``label_chat_tokens``, the chat tokens and single newlines (the published way). A grounding
+    sample has no text loss: none of its tokens is labelled.
+
+    Args:
+        box_ids: the object id of each row of the scene's boxes.
+
+    Raises:
+        DataError: an object without a box, or ``<coord>`` without a point.
+    """
+    question = _question_ids(record, tokenizer, "as_trained")
+    answer = _encode(tokenizer, f"{ASSISTANT}{record.answer}{END}\n")
+    ids = question + answer
+    coordinate, coordinate_index = _coordinate(record, question, tokenizer)
+    target_rows: list[int] | None = None
+    ground_index: int | None = None
+    if record.answer == GROUND:
+        target_rows = _target_rows(record, box_ids)
+        ground_index = len(question) + answer.index(token_id(tokenizer, GROUND))
+        labels = [IGNORE] * len(ids)
+    else:
+        labelled = chat_token_ids(tokenizer) if label_chat_tokens else frozenset()
+        labels = _chat_labels(question, labelled) + answer
+    return Sample(
+        id=record.id,
+        benchmark=record.benchmark,
+        input_ids=torch.tensor(ids),
+        labels=torch.tensor(labels),
+        prefix=shared_prefix(tokenizer, "as_trained", label_chat_tokens),
+        target_rows=target_rows,
+        ground_index=ground_index,
+        coordinate=coordinate,
+        coordinate_index=coordinate_index,
+    )
+
+
+def build_query(
+    record: Record, tokenizer: PreTrainedTokenizerBase, *, prompt: PromptStyle
+) -> Query:
+    """Return the evaluation question of a record, ending with the assistant's header.
+
+    ``reference`` leaves the instruction sentence out, as the published evaluation does;
+    ``as_trained`` keeps it.
+
+    Raises:
+        ConfigError: the style is not known.
+        DataError: ``<coord>`` without a point.
+    """
+    prefix = shared_prefix(tokenizer, prompt, label_chat_tokens=False)
+    question = _question_ids(record, tokenizer, prompt)
+    coordinate, coordinate_index = _coordinate(record, question, tokenizer)
+    return Query(
+        id=record.id,
+        input_ids=torch.tensor(question + _encode(tokenizer, ASSISTANT)),
+        prefix=prefix,
+        coordinate=coordinate,
+        coordinate_index=coordinate_index,
+    )

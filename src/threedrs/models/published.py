@@ -1,0 +1,125 @@
+"""The published layout of LLaVA checkpoints on disk: tensor names, files, shapes."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from threedrs.errors import CheckpointError, DataError
+from threedrs.files import read_json
+
+# Prefix in a published checkpoint, prefix in `Student`.
+NAME_MAP = (
+    ("model.vision_tower.vision_tower.vision_model.", "vision_tower."),
+    ("model.mm_projector.", "projector."),
+    ("model.image_newline", "newline_tokens.image_newline"),
+    ("model.proj_3d.", "proj_3d."),
+    ("model.embed_tokens.", "language_model.model.embed_tokens."),
+    ("model.layers.", "language_model.model.layers."),
+    ("model.norm.", "language_model.model.norm."),
+    ("lm_head.", "language_model.lm_head."),
+    ("ground_head_obj.", "grounding_head.obj."),
+    ("ground_head_query.", "grounding_head.query."),
+    ("ground_head_zero_target", "grounding_head.zero_target"),
+)
+# Tensors of published checkpoints that no loss and no output uses.
+IGNORED = re.compile(
+    r"model\.(corres_linear|linear_dc|geometric_linear)\..+"
+    r"|model\.vision_tower\.vision_tower\.vision_model\.(post_layernorm|head)\..+"
+    r"|.+\.(rotary_emb\.inv_freq|embeddings\.position_ids)"
+)
+VISION_LAYER = re.compile(
+    r"model\.vision_tower\.vision_tower\.vision_model\.encoder\.layers\.(\d+)\..+"
+)
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+
+def own_name(published: str) -> str | None:
+    """Return the name in `Student` of a published tensor name, None if it is not known."""
+    for theirs, ours in NAME_MAP:
+        if published.startswith(theirs):
+            return ours + published.removeprefix(theirs)
+    return None
+
+
+def published_name(own: str) -> str:
+    """Return the published name of one of `Student`'s tensors."""
+    for theirs, ours in NAME_MAP:
+        if own.startswith(ours):
+            return theirs + own.removeprefix(ours)
+    raise AssertionError(f"{own} has no published name")
+
+
+def is_ignored(published: str, run_layers: int) -> bool:
+    """Whether a tensor is known and not used: see `IGNORED`, and vision layers that do not run."""
+    layer = VISION_LAYER.fullmatch(published)
+    return IGNORED.fullmatch(published) is not None or (
+        layer is not None and int(layer.group(1)) == run_layers
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's config.json.
+
+    Raises:
+        CheckpointError: it is missing, or not a JSON object.
+    """
+    try:
+        config = read_json(path)
+    except DataError as error:
+        raise CheckpointError(f"{error}; model.path must name a checkpoint folder") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: is not a JSON object")
+    return config
+
+
+def tensor_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a checkpoint folder.
+
+    Raises:
+        CheckpointError: there are none, or the index names one that is missing.
+    """
+    index = folder / INDEX
+    if index.is_file():
+        weight_map = read_config(index).get("weight_map", {})
+        files = [folder / name for name in sorted(set(weight_map.values()))]
+    else:
+        files = [folder / SINGLE]
+    missing = [file for file in files if not file.is_file()]
+    if missing or not files:
+        raise CheckpointError(
+            f"{folder}: {missing[0].name if missing else SINGLE} is missing; "
+            "fetch the whole checkpoint, in safetensors"
+        )
+    return files
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTensor:
+    """Where a tensor of a checkpoint is, and its shape."""
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+
+
+def stored_tensors(files: Iterable[Path]) -> dict[str, StoredTensor]:
+    """Return every tensor of a checkpoint by its published name; reads the headers only.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    tensors = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as stream:
+                for name in stream.keys():  # noqa: SIM118 (not a dictionary)
+                    shape = tuple(stream.get_slice(name).get_shape())
+                    tensors[name] = StoredTensor(file=file, name=name, shape=shape)
+        except SafetensorError as error:
+            raise CheckpointError(f"{file}: is damaged ({error}); fetch it again") from error
+    return tensors

@@ -1,0 +1,94 @@
+"""Settings of the student and of the 3D supervision, read from the resolved configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from threedrs.errors import CheckpointError, ConfigError
+
+NAMES = ("llava-video",)
+SIZES = ("tiny", "7b")
+ATTENTIONS = ("auto", "sdpa")
+COORDINATE_DTYPES = ("float32", "bfloat16", "float16")
+LOSSES = ("l2", "cosine", "both")
+
+
+def _choice(key: str, value: Any, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise ConfigError(f"{key}: {value!r} is not available; valid: {', '.join(valid)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which student to build or load.
+
+    ``path`` is a checkpoint folder in the published layout (pretrained or trained). Without it,
+    ``size: tiny`` is built with random weights from ``seed``. With it, the folder's own config.json
+    gives the architecture and ``seed`` is that of heads which the checkpoint lacks.
+    """
+
+    name: str = "llava-video"
+    size: str = "tiny"
+    path: Path | None = None
+    attention: str = "auto"
+    coordinate_dtype: str = "float32"
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        _choice("model.name", self.name, NAMES)
+        _choice("model.size", self.size, SIZES)
+        _choice("model.attention", self.attention, ATTENTIONS)
+        _choice("geometry.coordinate_dtype", self.coordinate_dtype, COORDINATE_DTYPES)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ConfigError(f"train.seed: {self.seed!r} is not a whole number from 0 up")
+        if self.size == "7b" and self.path is None:
+            raise CheckpointError(
+                "model.path: size 7b needs a checkpoint folder; fetch "
+                "lmms-lab/LLaVA-Video-7B-Qwen2 (about 16 GB, Apache-2.0) from the Hugging Face "
+                "Hub into e.g. data/models/LLaVA-Video-7B-Qwen2 and set model.path to that folder"
+            )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "ModelSettings":
+        """Return the settings of a resolved run configuration."""
+        model = config["model"]
+        return cls(
+            name=model["name"],
+            size=model["size"],
+            path=None if model["path"] is None else Path(model["path"]),
+            attention=model["attention"],
+            coordinate_dtype=config["geometry"]["coordinate_dtype"],
+            seed=config["train"]["seed"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisionSettings:
+    """The 3D representation loss: its weight, its form, and the hidden states it is put on.
+
+    ``layer`` is ``last`` (after the final norm) or the index of a language-model layer, 0 the
+    first, whose raw output is taken; the index of the last layer means ``last``.
+    """
+
+    weight: float = 1.0
+    loss: str = "l2"
+    layer: str | int = "last"
+
+    def __post_init__(self) -> None:
+        _choice("supervision.loss", self.loss, LOSSES)
+        number = isinstance(self.weight, int | float) and not isinstance(self.weight, bool)
+        if not number or not 0 <= self.weight < float("inf"):
+            raise ConfigError(f"supervision.weight: {self.weight!r} is not a number from 0 up")
+        index = isinstance(self.layer, int) and not isinstance(self.layer, bool)
+        if self.layer != "last" and not (index and int(self.layer) >= 0):
+            raise ConfigError(
+                f"supervision.layer: {self.layer!r} is not valid; "
+                "valid: last, or a layer index from 0 up"
+            )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "SupervisionSettings":
+        """Return the settings of a resolved run configuration."""
+        section = config["supervision"]
+        return cls(weight=section["weight"], loss=section["loss"], layer=section["layer"])

@@ -1,0 +1,49 @@
+"""Entry point of an inference process: ``python -m threedrs.predict``.
+
+Runs alone, or once a rank under torchrun. Ends with status 1 and one line if anything fails; the
+same command then goes on where it stopped.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from threedrs.errors import ConfigError, ThreedrsError
+
+
+def main() -> int:
+    """Run inference; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m threedrs.predict", description="A trained model's answers to a benchmark."
+    )
+    parser.add_argument("--model", type=Path, required=True, help="folder of the trained model")
+    parser.add_argument("--records", type=Path, required=True, help="evaluation records (JSONL)")
+    parser.add_argument("--scenes", type=Path, required=True, help="folder of the scene stores")
+    parser.add_argument("--out", type=Path, required=True, help="predictions.jsonl to write")
+    parser.add_argument(
+        "--settings",
+        default="{}",
+        help="JSON object: prompt, max_new_tokens, boxes, attention, coordinate_dtype",
+    )
+    arguments = parser.parse_args()
+    from threedrs.evaluation.predict import predict_benchmark
+    from threedrs.evaluation.settings import PredictSettings
+
+    try:
+        try:
+            settings = PredictSettings.from_json(json.loads(arguments.settings))
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"--settings: is not JSON ({error.msg})") from error
+        predict_benchmark(
+            arguments.model, arguments.records, arguments.scenes, settings, arguments.out
+        )
+    except ThreedrsError as error:
+        print(f"predict: rank {os.environ.get('RANK', '0')}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

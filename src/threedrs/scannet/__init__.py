@@ -1,0 +1,1 @@
+"""ScanNet's file formats and the geometry of a scan: readers, writers, conversions."""

@@ -1,0 +1,192 @@
+"""Which colour image, depth image and pose of a posed RGB-D folder belong together.
+
+File names that are timestamps in seconds (TUM: ``1305031102.175304.png``) are paired by nearest
+time. Otherwise equal names pair (``7`` equals ``00007``), and where names follow another scheme on
+each side, equal counts pair by order. Anything else is refused: a shifted pairing would give a scan
+that looks whole and is wrong.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from threedrs.errors import DataError
+from threedrs.scannet.trajectory import Trajectory, natural_order, read_trajectory
+
+COLOR_FOLDERS = ("color", "rgb", "image", "images")
+COLOR_SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
+TRAJECTORIES = ("trajectory.log", "groundtruth.txt", "pose", "poses")
+MAX_TIME_DIFFERENCE = 0.02  # seconds; of TUM's own association tool
+UNLOCALISED = np.full((4, 4), -np.inf)
+_TIMESTAMP = re.compile(r"\d+\.\d+")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PosedImage:
+    """One frame: its two files, its pose (4, 4) camera to world, its times in microseconds."""
+
+    color: Path
+    depth: Path
+    pose: NDArray[np.float64]
+    color_timestamp: int = 0
+    depth_timestamp: int = 0
+
+
+def read_rgbd_folder(folder: Path, trajectory: Path | None) -> list[PosedImage]:
+    """List the frames of a posed RGB-D folder in order; no image is opened.
+
+    A colour image without a pose within 0.02 s is kept with a pose of ``-inf`` (not localised);
+    one without a depth image within 0.02 s is left out.
+
+    Raises:
+        DataError: a folder or the trajectory is missing or ambiguous, or counts or names disagree.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder")
+    colors = _images(_one_of(folder, COLOR_FOLDERS, "colour images", "rename the other"))
+    formats = {COLOR_SUFFIXES[path.suffix.lower()] for path in colors}
+    if len(formats) > 1:
+        raise DataError(f"{colors[0].parent}: mixes JPEG and PNG images; convert one kind")
+    depths = _images(_one_of(folder, ("depth",), "depth images", ""))
+    for path in depths:
+        if path.suffix.lower() != ".png":
+            raise DataError(f"{path}: depth must be a 16-bit PNG")
+    if trajectory is None:
+        trajectory = _one_of(folder, TRAJECTORIES, "a trajectory", "choose with --trajectory")
+    track = read_trajectory(trajectory)
+    if not len(track.poses):
+        raise DataError(f"{trajectory}: holds no pose")
+
+    color_times, depth_times = _timestamps(colors), _timestamps(depths)
+    if color_times is None or depth_times is None:
+        partners = _match_names(colors, depths, "colour images", "depth images")
+        poses = _poses_of(colors, color_times, track)
+        return [
+            PosedImage(color=color, depth=depths[partner], pose=pose)
+            for color, partner, pose in zip(colors, partners, poses, strict=True)
+        ]
+    pairs = _match_times(color_times, depth_times)
+    if not pairs:
+        raise DataError(
+            f"{folder}: no depth image within {MAX_TIME_DIFFERENCE} s of a colour image"
+        )
+    poses = _poses_of(colors, color_times, track)
+    return [
+        PosedImage(
+            color=colors[i],
+            depth=depths[j],
+            pose=poses[i],
+            color_timestamp=round(color_times[i] * 1e6),
+            depth_timestamp=round(depth_times[j] * 1e6),
+        )
+        for i, j in pairs
+    ]
+
+
+def _one_of(folder: Path, names: tuple[str, ...], what: str, remedy: str) -> Path:
+    found = [folder / name for name in names if (folder / name).exists()]
+    if not found:
+        raise DataError(f"{folder}: holds no {what} (looked for {', '.join(names)})")
+    if len(found) > 1:
+        both = " and ".join(path.name for path in found)
+        raise DataError(f"{folder}: both {both} could hold {what}; {remedy}")
+    return found[0]
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder")
+    images = [path for path in folder.iterdir() if path.suffix.lower() in COLOR_SUFFIXES]
+    if not images:
+        raise DataError(f"{folder}: holds no .jpg, .jpeg or .png image")
+    return sorted(images, key=natural_order)
+
+
+def _timestamps(files: list[Path]) -> NDArray[np.float64] | None:
+    """Return the file names as times in seconds, or None if they are not times."""
+    if not all(_TIMESTAMP.fullmatch(path.stem) for path in files):
+        return None
+    return np.array([float(path.stem) for path in files])
+
+
+def _poses_of(
+    colors: list[Path], color_times: NDArray[np.float64] | None, track: Trajectory
+) -> NDArray[np.float64]:
+    """Return the pose of each colour image, (N, 4, 4)."""
+    if track.files is not None:
+        return track.poses[_match_names(colors, list(track.files), "colour images", "pose files")]
+    if track.timestamps is not None and color_times is not None:
+        nearest, difference = _nearest(color_times, track.timestamps)
+        localised = difference <= MAX_TIME_DIFFERENCE
+        if not localised.any():
+            raise DataError(
+                f"{track.path}: no pose within {MAX_TIME_DIFFERENCE} s of a colour image "
+                f"(images {color_times[0]:.3f} to {color_times[-1]:.3f}, "
+                f"poses {track.timestamps.min():.3f} to {track.timestamps.max():.3f})"
+            )
+        return np.where(localised[:, None, None], track.poses[nearest], UNLOCALISED)
+    if len(track.poses) != len(colors):
+        raise DataError(
+            f"{track.path}: holds {len(track.poses)} poses, {colors[0].parent} "
+            f"{len(colors)} images; one pose a colour image is needed"
+        )
+    return track.poses
+
+
+def _match_names(first: list[Path], second: list[Path], what: str, others: str) -> list[int]:
+    """Return for each of ``first`` the index of its partner in ``second``."""
+    first_names, second_names = ([_name(path) for path in files] for files in (first, second))
+    places = {name: index for index, name in enumerate(second_names)}
+    if len(places) == len(second) and set(first_names) == set(places):
+        return [places[name] for name in first_names]
+    if len(first) != len(second):
+        raise DataError(
+            f"{first[0].parent} holds {len(first)} {what}, {second[0].parent} {len(second)} "
+            f"{others}{_partnerless(first, second)}"
+        )
+    if all(isinstance(name, int) for name in [*first_names, *second_names]):
+        raise DataError(
+            f"{first[0].parent} and {second[0].parent} hold {len(first)} files each"
+            f"{_partnerless(first, second)}"
+        )
+    return list(range(len(first)))
+
+
+def _partnerless(first: list[Path], second: list[Path]) -> str:
+    """Return a clause that names the first file whose name the other side lacks, if any."""
+    for files, others in ((first, second), (second, first)):
+        names = {_name(path) for path in others}
+        alone = next((path for path in files if _name(path) not in names), None)
+        if alone is not None:
+            return f"; {alone.parent.name}/{alone.name} has no partner in {others[0].parent.name}"
+    return ""
+
+
+def _name(path: Path) -> int | str:
+    return int(path.stem) if path.stem.isdecimal() else path.stem
+
+
+def _match_times(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Pair times that are each other's nearest and close enough."""
+    forward, difference = _nearest(first, second)
+    backward, _ = _nearest(second, first)
+    return [
+        (i, int(j))
+        for i, j in enumerate(forward)
+        if backward[j] == i and difference[i] <= MAX_TIME_DIFFERENCE
+    ]
+
+
+def _nearest(
+    times: NDArray[np.float64], others: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return index and distance of the nearest of ``others`` for each time (ties: the earlier)."""
+    order = np.argsort(others, kind="stable")
+    ordered = others[order]
+    right = np.searchsorted(ordered, times).clip(0, len(ordered) - 1)
+    left = (right - 1).clip(0)
+    nearest = np.where(np.abs(times - ordered[left]) <= np.abs(ordered[right] - times), left, right)
+    return order[nearest], np.abs(ordered[nearest] - times)

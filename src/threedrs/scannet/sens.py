@@ -1,0 +1,242 @@
+"""Reading ``.sens`` RGB-D streams of any size with the memory of an index and one frame.
+
+Opening reads the header and then only the 96-byte header of each frame, seeking over the payloads
+(some 160 bytes of index a frame; a 6,000-frame scan opens in well under a second on a local disk).
+Pixels are decoded when asked for. Reads are positioned, so threads may share a reader.
+
+Every malformed file ends in :class:`SensError`. After the last frame a file may hold ScanNet's
+motion-sensor records (a count and 128 bytes each); any other trailing byte is an error.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from threedrs.scannet.sens_format import (
+    FRAME_HEADER,
+    MAX_FRAMES,
+    MOTION_RECORD_BYTES,
+    SensError,
+    SensHeader,
+    frame_count_offset,
+    read_header,
+)
+from threedrs.scannet.sens_payload import (
+    PayloadError,
+    check_payload_sizes,
+    decode_color,
+    decode_depth,
+)
+from threedrs.scannet.sens_writer import SensWriter
+
+__all__ = ["SensError", "SensFrame", "SensHeader", "SensReader", "SensWriter"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SensFrame:
+    """One decoded frame.
+
+    ``color`` (H, W, 3) uint8 RGB; ``depth`` (H, W) uint16 in the header's depth units, 0 for no
+    measurement; ``pose`` (4, 4) float64 camera to world in metres, not axis-aligned.
+    """
+
+    color: NDArray[np.uint8]
+    depth: NDArray[np.uint16]
+    pose: NDArray[np.float64]
+
+
+class SensReader:
+    """Random access to the frames of a ``.sens`` file; iterating decodes frame after frame.
+
+    Attributes:
+        header: what holds for all frames.
+        header_bytes: the header as it stands in the file (for content hashes).
+        poses: (N, 4, 4) float64 camera to world, metres.
+        valid: (N,) bool, False where the pose holds a non-finite value or is all zero.
+        color_timestamps: (N,) uint64 microseconds.
+        depth_timestamps: (N,) uint64 microseconds.
+
+    Raises:
+        SensError: the file is missing, malformed or unsupported; also later, by any method, if a
+            payload is damaged or the file changed after it was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._descriptor = -1
+        try:
+            # Opening a named pipe would wait for its writer, so the kind of file is asked first.
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                raise SensError(self.path, "is not a regular file")
+            self._descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise SensError(self.path, f"cannot be opened ({error.strerror})") from error
+        try:
+            state = os.fstat(self._descriptor)
+            self._size, self._modified = state.st_size, state.st_mtime_ns
+            self._read_index()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    def __iter__(self) -> Iterator[SensFrame]:
+        return (self.frame(index) for index in range(len(self)))
+
+    def close(self) -> None:
+        """Close the file; closing twice is harmless."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def frame(self, index: int) -> SensFrame:
+        """Decode frame ``index``; IndexError outside 0..N-1, SensError if it is damaged."""
+        return SensFrame(
+            color=self.color(index), depth=self.depth(index), pose=self.poses[index].copy()
+        )
+
+    def color(self, index: int) -> NDArray[np.uint8]:
+        """Decode the colour image of frame ``index``: (H, W, 3) uint8, RGB."""
+        try:
+            return decode_color(self.color_bytes(index), self.header)
+        except PayloadError as error:
+            raise SensError(self.path, str(error), index, self._color_offset(index)) from error
+
+    def depth(self, index: int) -> NDArray[np.uint16]:
+        """Decode the depth image of frame ``index``: (H, W) uint16 in the header's units."""
+        try:
+            return decode_depth(self.depth_bytes(index), self.header)
+        except PayloadError as error:
+            raise SensError(self.path, str(error), index, self._depth_offset(index)) from error
+
+    def depth_millimetres(self, index: int) -> NDArray[np.uint16]:
+        """Decode the depth image of frame ``index``: (H, W) uint16 in millimetres.
+
+        The same as :meth:`depth` for ScanNet's depth shift of 1000. With another shift values are
+        rounded; a distance beyond 65.535 m becomes 0, no measurement.
+        """
+        depth = self.depth(index)
+        if self.header.depth_shift == 1000.0:
+            return depth
+        millimetres = np.rint(depth * (1000.0 / self.header.depth_shift))
+        return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)
+
+    def color_bytes(self, index: int) -> bytes:
+        """Return the colour payload of frame ``index`` as it stands in the file."""
+        return self._payload(index, self._color_offset(index), int(self._color_sizes[index]))
+
+    def depth_bytes(self, index: int) -> bytes:
+        """Return the depth payload of frame ``index`` as it stands in the file."""
+        return self._payload(index, self._depth_offset(index), int(self._depth_sizes[index]))
+
+    def _read_index(self) -> None:
+        self.header, count, self.header_bytes = read_header(self.path, self._read)
+        offset = len(self.header_bytes)
+        if count > MAX_FRAMES or count * FRAME_HEADER.size > self._size - offset:
+            raise SensError(
+                self.path,
+                f"{count} frames are announced, the file of {self._size} bytes cannot hold them",
+                offset=frame_count_offset(self.header_bytes),
+            )
+        self.poses = np.empty((count, 4, 4), dtype=np.float64)
+        self._offsets = np.empty(count, dtype=np.int64)
+        words = np.empty((count, 4), dtype=np.uint64)
+        for index in range(count):
+            values = FRAME_HEADER.unpack(self._read(offset, FRAME_HEADER.size, index))
+            self.poses[index] = np.reshape(values[:16], (4, 4))
+            words[index] = values[16:]
+            self._offsets[index] = offset
+            color_size, depth_size = values[18:]
+            try:
+                check_payload_sizes(color_size, depth_size, self.header)
+            except PayloadError as error:
+                raise SensError(self.path, str(error), index, offset + 80) from error
+            end = offset + FRAME_HEADER.size + color_size + depth_size
+            if end > self._size:
+                raise SensError(
+                    self.path,
+                    f"the payloads end at byte {end}, the file has {self._size}: it is truncated",
+                    index,
+                    offset,
+                )
+            offset = end
+        self.color_timestamps, self.depth_timestamps = words[:, 0], words[:, 1]
+        self._color_sizes, self._depth_sizes = words[:, 2], words[:, 3]
+        finite = np.isfinite(self.poses).all(axis=(1, 2))
+        self.valid = finite & (self.poses != 0).any(axis=(1, 2))
+        self._check_trailer(offset)
+
+    def _check_trailer(self, offset: int) -> None:
+        left = self._size - offset
+        if left == 0:
+            return
+        last = len(self) - 1 if len(self) else None
+        if left >= 8:
+            records = int.from_bytes(self._read(offset, 8, last), "little")
+            if left == 8 + records * MOTION_RECORD_BYTES:
+                return
+        raise SensError(
+            self.path,
+            f"{left} bytes follow the last frame and are not a list of motion-sensor records",
+            last,
+            offset,
+        )
+
+    def _check_index(self, index: int) -> None:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path}: frame {index} of {len(self)}")
+
+    def _color_offset(self, index: int) -> int:
+        self._check_index(index)
+        return int(self._offsets[index]) + FRAME_HEADER.size
+
+    def _depth_offset(self, index: int) -> int:
+        return self._color_offset(index) + int(self._color_sizes[index])
+
+    def _payload(self, index: int, offset: int, size: int) -> bytes:
+        payload = self._read(offset, size, index)
+        state = os.fstat(self._descriptor)
+        if (state.st_size, state.st_mtime_ns) != (self._size, self._modified):
+            raise SensError(self.path, "the file changed after it was opened", index, offset)
+        return payload
+
+    def _read(self, offset: int, size: int, frame: int | None = None) -> bytes:
+        """Return exactly ``size`` bytes from ``offset``."""
+        if self._descriptor < 0:
+            raise SensError(self.path, "the reader is closed", frame, offset)
+        if offset + size > self._size:
+            problem = f"{size} bytes are due, the file ends at {self._size}: it is truncated"
+            raise SensError(self.path, problem, frame, offset)
+        parts = []
+        position = offset
+        while position < offset + size:
+            try:
+                part = os.pread(self._descriptor, offset + size - position, position)
+            except OSError as error:
+                problem = f"cannot be read ({error.strerror})"
+                raise SensError(self.path, problem, frame, position) from error
+            if not part:
+                raise SensError(self.path, "the file shrank while being read", frame, position)
+            parts.append(part)
+            position += len(part)
+        return b"".join(parts)

@@ -1,0 +1,264 @@
+"""The feature store: one shard's teacher features, one zarr group a scene.
+
+``<shard>.zarr/<scene>/features`` holds (V, h, w, C) float16, one chunk a frame, sharded to one file
+a scene, every chunk with its crc32c. ``<shard>.zarr/manifest.json`` is written last, so a store
+without it is unfinished. Reading a scene of 32 frames at 14x14x2048 reads one file of 25.7 MB.
+
+V frames, h w rows and columns of the feature grid, C channels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from threedrs import __version__
+from threedrs.errors import DataError, StoreError
+from threedrs.files import SCENE_NAME, read_json, write_json
+from threedrs.scenes.zarr_io import StoreReader, array_digest, create_store, write_array
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+ARRAY = "features"
+# beside format_version, which the reader checks
+ATTRIBUTES = (
+    "scene",
+    "frame_ids",
+    "teacher",
+    "weights_sha256",
+    "input_sha256",
+    "settings_sha256",
+    "grid",
+    "input_size",
+    "dtype",
+    "features_sha256",
+    "seconds",
+    "threedrs_version",
+)
+
+
+def damage_remedy(shard: Path) -> str:
+    """Return what to do about a damaged store; undamaged scenes survive it."""
+    return f"delete {shard / MANIFEST} and rerun `snakemake features`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneOrigin:
+    """What one scene's features were computed from; equal origins mean equal features.
+
+    Attributes:
+        scene: the scene's name.
+        frame_ids: the scene store's frames, in its order.
+        input_sha256: content hash of the scene store.
+        teacher: the teacher's name.
+        weights_sha256: hash of its weights.
+        settings_sha256: hash of everything else that decides the values.
+    """
+
+    scene: str
+    frame_ids: tuple[int, ...]
+    input_sha256: str
+    teacher: str
+    weights_sha256: str
+    settings_sha256: str
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the origin as attributes of the scene's group."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "scene": self.scene,
+            "frame_ids": list(self.frame_ids),
+            "teacher": self.teacher,
+            "weights_sha256": self.weights_sha256,
+            "input_sha256": self.input_sha256,
+            "settings_sha256": self.settings_sha256,
+        }
+
+
+def write_scene(
+    shard: Path,
+    origin: SceneOrigin,
+    features_VhwC: np.ndarray,
+    *,
+    input_size: tuple[int, int],
+    seconds: float,
+) -> None:
+    """Write one scene's group, whole or not at all.
+
+    Args:
+        shard: the store's folder.
+        origin: what the features were computed from.
+        features_VhwC: (V, h, w, C) float16.
+        input_size: height and width in pixels of the pictures that the teacher saw.
+        seconds: what the scene took.
+
+    Raises:
+        StoreError: the disk does not take it.
+    """
+    attributes = origin.attributes() | {
+        "grid": list(features_VhwC.shape[1:3]),
+        "input_size": list(input_size),
+        "dtype": str(features_VhwC.dtype),
+        "features_sha256": array_digest(features_VhwC),
+        "seconds": round(seconds, 3),
+        "threedrs_version": __version__,
+    }
+    with create_store(shard / origin.scene) as group:
+        group.attrs.update(attributes)
+        # repeated on the array, for readers that open only that
+        write_array(
+            group,
+            ARRAY,
+            features_VhwC,
+            chunk_shape=(1, *features_VhwC.shape[1:]),
+            attributes=attributes,
+        )
+
+
+def open_scene(shard: Path, scene: str) -> StoreReader:
+    """Open one scene's group.
+
+    Raises:
+        StoreError: it is missing, damaged, of another format version, or lacks an attribute.
+    """
+    reader = StoreReader.open(
+        shard / scene,
+        kind="feature store",
+        format_version=FORMAT_VERSION,
+        remedy=damage_remedy(shard),
+    )
+    missing = [name for name in ATTRIBUTES if name not in reader.attributes]
+    if missing:
+        raise reader.error(f"attributes {', '.join(missing)} are missing")
+    return reader
+
+
+def read_scene(reader: StoreReader) -> np.ndarray:
+    """Return one scene's features, (V, h, w, C) float16.
+
+    Raises:
+        StoreError: a missing or damaged chunk, or a shape that does not fit the attributes.
+    """
+    shape = reader.check(ARRAY, (None, None, None, None), "float16")
+    if shape[0] != len(reader.attributes["frame_ids"]):
+        raise reader.error(f"array {ARRAY} holds {shape[0]} frames, its frame_ids say otherwise")
+    return reader.read(ARRAY)
+
+
+def manifest_entry(reader: StoreReader) -> dict[str, Any]:
+    """Return a written scene's row of the manifest; it depends on what is stored alone."""
+    return {
+        "shape": list(reader.check(ARRAY, (None, None, None, None), "float16")),
+        "features_sha256": reader.attributes["features_sha256"],
+        "input_sha256": reader.attributes["input_sha256"],
+        "seconds": reader.attributes["seconds"],
+    }
+
+
+def write_root(shard: Path) -> None:
+    """Make ``shard`` a zarr group, so that zarr's tools can open the whole store."""
+    root = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {"format_version": FORMAT_VERSION},
+    }
+    write_json(shard / "zarr.json", root)
+
+
+class FeatureStore:
+    """A finished shard, opened for reading; from :meth:`open`."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: Path) -> "FeatureStore":
+        """Open the shard at ``path``.
+
+        Raises:
+            StoreError: it is missing, unfinished, of another format version, or its manifest is
+                damaged.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise StoreError(f"{path}: there is no feature store here; run `snakemake features`")
+        if not (path / MANIFEST).is_file():
+            raise StoreError(
+                f"{path}: has no {MANIFEST}: the shard is unfinished; rerun `snakemake features`"
+            )
+        try:
+            manifest = read_json(path / MANIFEST)
+        except DataError as error:
+            raise StoreError(f"{error}; {damage_remedy(path)}") from error
+        version = manifest.get("format_version") if isinstance(manifest, dict) else None
+        if version != FORMAT_VERSION:
+            raise StoreError(
+                f"{path}: feature store of format version {version!r}, this release reads version "
+                f"{FORMAT_VERSION}; delete the store and rerun `snakemake features`"
+            )
+        scenes = manifest.get("scenes")
+        if not isinstance(scenes, dict) or not isinstance(manifest.get("channels"), int):
+            raise StoreError(f"{path / MANIFEST}: is no feature manifest; {damage_remedy(path)}")
+        for scene, entry in scenes.items():
+            if SCENE_NAME.fullmatch(scene) is None or not isinstance(entry, dict):
+                raise StoreError(
+                    f"{path / MANIFEST}: {scene!r} is no row of a scene; {damage_remedy(path)}"
+                )
+        return cls(path, manifest)
+
+    @property
+    def scenes(self) -> list[str]:
+        """The scenes that have features, in the shard's order."""
+        return list(self.manifest["scenes"])
+
+    @property
+    def channels(self) -> int:
+        """Channels C of the features."""
+        return int(self.manifest["channels"])
+
+    def frame_ids(self, scene: str) -> list[int]:
+        """Return the frame ids of ``scene``'s features, in their order."""
+        return list(self._reader(scene).attributes["frame_ids"])
+
+    def require_frame_ids(self, scene: str, frame_ids: Sequence[int]) -> None:
+        """Check that the features are of exactly these frames, in this order.
+
+        Raises:
+            StoreError: they are not.
+        """
+        stored = self.frame_ids(scene)
+        wanted = [int(frame) for frame in frame_ids]
+        if stored != wanted:
+            raise StoreError(
+                f"{self.path / scene}: features are of frames {_brief(stored)}, the scene store "
+                f"holds {_brief(wanted)}; rerun `snakemake features`"
+            )
+
+    def features(self, scene: str) -> np.ndarray:
+        """Return ``scene``'s features, (V, h, w, C) float16; every chunk's crc32c is checked.
+
+        Raises:
+            StoreError: an unknown scene, a damaged chunk, or features other than the manifest says.
+        """
+        reader = self._reader(scene)
+        if reader.attributes["features_sha256"] != self.entry(scene).get("features_sha256"):
+            raise reader.error(f"{MANIFEST} describes other features of {scene}")
+        return read_scene(reader)
+
+    def entry(self, scene: str) -> dict[str, Any]:
+        """Return ``scene``'s row of the manifest. Raises StoreError where there is none."""
+        if scene not in self.manifest["scenes"]:
+            raise StoreError(f"{self.path}: holds no features of {scene}; run `snakemake features`")
+        return self.manifest["scenes"][scene]
+
+    def _reader(self, scene: str) -> StoreReader:
+        self.entry(scene)
+        return open_scene(self.path, scene)
+
+
+def _brief(frames: Sequence[int]) -> str:
+    shown = ", ".join(str(frame) for frame in frames[:6])
+    return f"[{shown}{', ...' if len(frames) > 6 else ''}] ({len(frames)})"

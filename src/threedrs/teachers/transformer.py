@@ -1,0 +1,92 @@
+"""The transformer block shared by DINOv2's encoder and VGGT's aggregator.
+
+``x + ls1(attn(norm1(x)))`` then ``x + ls2(mlp(norm2(x)))``. Attention is exact and goes through
+torch's fused kernels, so its memory grows with the number of tokens, not with its square. The
+residual stream keeps the dtype of its input: with bf16 linear layers under autocast it stays
+float32, as do the norms, the layer scales and the rotation.
+
+N sequences, T tokens, D channels, M heads, E channels of a head.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from threedrs.teachers.rope import rotate
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel (CaiT, Touvron et al. 2021, eq. 4)."""
+
+    def __init__(self, channels: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((channels,), initial))
+
+    def forward(self, x_NTD: Tensor) -> Tensor:
+        """Return ``x_NTD`` times the factors."""
+        return x_NTD * self.gamma
+
+
+class Mlp(nn.Module):
+    """Two linear layers, four times as wide between them, with exact GELU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, 4 * channels)
+        self.fc2 = nn.Linear(4 * channels, channels)
+
+    def forward(self, x_NTD: Tensor) -> Tensor:
+        """Return (N, T, D)."""
+        return self.fc2(functional.gelu(self.fc1(x_NTD)))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; VGGT's has norms on queries and keys and a rotary embedding."""
+
+    def __init__(self, channels: int, heads: int, *, query_key_norm: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.q_norm = nn.LayerNorm(channels // heads) if query_key_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(channels // heads) if query_key_norm else nn.Identity()
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x_NTD: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return (N, T, D); ``rotation`` holds the cosine and sine, each (T, E)."""
+        N, T, D = x_NTD.shape
+        qkv_3NMTE = (
+            self.qkv(x_NTD).view(N, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        )
+        q, k, v = qkv_3NMTE.unbind(0)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        q, k = q.to(v.dtype), k.to(v.dtype)
+        out_NMTE = functional.scaled_dot_product_attention(q, k, v)
+        return self.proj(out_NMTE.transpose(1, 2).reshape(N, T, D))
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block with layer scale."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        *,
+        norm_epsilon: float,
+        layer_scale: float,
+        query_key_norm: bool,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels, eps=norm_epsilon)
+        self.attn = Attention(channels, heads, query_key_norm=query_key_norm)
+        self.ls1 = LayerScale(channels, layer_scale)
+        self.norm2 = nn.LayerNorm(channels, eps=norm_epsilon)
+        self.mlp = Mlp(channels)
+        self.ls2 = LayerScale(channels, layer_scale)
+
+    def forward(self, x_NTD: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return (N, T, D), in the dtype of ``x_NTD`` promoted with the layer scales'."""
+        x_NTD = x_NTD + self.ls1(self.attn(self.norm1(x_NTD), rotation))
+        return x_NTD + self.ls2(self.mlp(self.norm2(x_NTD)))

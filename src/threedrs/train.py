@@ -1,0 +1,40 @@
+"""Entry point of training: ``python -m threedrs.train --config results/train/RUN/config.json``.
+
+Runs alone, or once a rank under torchrun. Ends with status 1 and one line if anything fails.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from threedrs.errors import ThreedrsError
+from threedrs.files import read_json
+
+# A loader process is forked from this one; the tokenizer's threads would not survive that.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def main() -> int:
+    """Run training; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m threedrs.train", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="the resolved run (JSON)")
+    arguments = parser.parse_args()
+    from threedrs.training.engine import AgreedError
+    from threedrs.training.loop import train
+
+    rank = os.environ.get("RANK", "0")
+    try:
+        train(read_json(arguments.config))
+    except AgreedError as error:
+        if rank == "0":
+            print(f"train: {error}", file=sys.stderr)
+        return 1
+    except ThreedrsError as error:
+        print(f"train: rank {rank}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""Training checkpoints: written whole or not at all, verified before use, the newest few kept.
+
+``checkpoints/step-00000050/`` holds DeepSpeed's state (weights, optimizer, schedule) in ``state/``,
+each rank's random state, and ``manifest.json``, which is written last and names every file with its
+SHA-256. The folder is built under another name and renamed when complete, and older checkpoints
+are removed only after that; so a killed process or a full disk costs the newest one at most.
+Saving reads every written byte once more for the checksums.
+"""
+
+import os
+import random
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+
+from threedrs.errors import CheckpointError, DataError
+from threedrs.files import read_json, sha256_of_file, sha256_of_json, write_json
+from threedrs.training.engine import Ranks, agree
+from threedrs.training.settings import fingerprint_changes
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+STEP_FOLDER = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands: what it has seen and done, seconds of steps."""
+
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the complete checkpoints in ``folder``, newest first."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if STEP_FOLDER.fullmatch(path.name)]
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def _files(checkpoint: Path) -> list[Path]:
+    return sorted(path for path in checkpoint.rglob("*") if path.is_file())
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (what libraries draw from)
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def _restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    version, values, gauss = state["python"]
+    random.setstate((version, tuple(values), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _gather_checksums(temporary: Path, ranks: Ranks) -> dict[str, str]:
+    """Sync every file to disk and return its checksum; each rank takes its share."""
+    mine = _files(temporary)[ranks.rank :: ranks.count]
+    for file in mine:
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    own = {file.relative_to(temporary).as_posix(): sha256_of_file(file) for file in mine}
+    shares: list[dict[str, str]] = [{} for _ in range(ranks.count)]
+    torch.distributed.all_gather_object(shares, own)
+    return {name: checksum for share in shares for name, checksum in share.items()}
+
+
+def save_checkpoint(
+    engine: Any,
+    folder: Path,
+    progress: Progress,
+    fingerprint: Mapping[str, Any],
+    *,
+    keep: int,
+    ranks: Ranks,
+) -> Path:
+    """Write the checkpoint of ``progress``; all ranks call this. Return its folder.
+
+    Raises:
+        CheckpointError: it could not be written (a full disk); the older ones are untouched.
+    """
+    target = folder / f"step-{progress.step:08d}"
+    temporary = folder / f".{target.name}.tmp"
+    if agree(ranks, target.exists):  # what is here under its final name is complete and valid
+        return target
+    try:
+        if ranks.first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        torch.distributed.barrier()
+        engine.save_checkpoint(str(temporary), tag="state", save_latest=False)
+        torch.save(_random_state(ranks.device), temporary / f"random-{ranks.rank:05d}.pt")
+        torch.distributed.barrier()
+        checksums = _gather_checksums(temporary, ranks)
+        if ranks.first:
+            manifest = {
+                "format_version": FORMAT_VERSION,
+                **asdict(progress),
+                "ranks": ranks.count,
+                "config_hash": sha256_of_json(fingerprint),
+                "fingerprint": dict(fingerprint),
+                "files": checksums,
+            }
+            write_json(temporary / MANIFEST, manifest)
+            temporary.rename(target)
+            for old in list_checkpoints(folder)[keep:]:
+                shutil.rmtree(old)
+        torch.distributed.barrier()
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"{target}: cannot be written ({error}); free disk space there and run the same "
+            "command again; the checkpoints before it are kept"
+        ) from error
+    return target
+
+
+def _problem(checkpoint: Path, fingerprint: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the folder that a useless checkpoint moves to and why, or None for a valid one.
+
+    Files are read in full, unless the checkpoint is of another recipe anyway.
+    """
+    try:
+        manifest = read_json(checkpoint / MANIFEST)
+    except DataError as error:
+        return "damaged", str(error)
+    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
+        return "damaged", f"{checkpoint / MANIFEST} is of another format version"
+    if manifest["config_hash"] != sha256_of_json(fingerprint):
+        changes = fingerprint_changes(manifest["fingerprint"], fingerprint)
+        return f"stale-{manifest['config_hash'][:8]}", f"the recipe has changed: {changes}"
+    for name, checksum in manifest["files"].items():
+        file = checkpoint / name
+        if not file.is_file():
+            return "damaged", f"{file} is missing"
+        if sha256_of_file(file) != checksum:
+            return "damaged", f"{file} does not match its checksum"
+    return None
+
+
+def find_checkpoint(
+    folder: Path, fingerprint: Mapping[str, Any], ranks: int, warn: Callable[[str], None]
+) -> Path | None:
+    """Return the newest valid checkpoint of this very run, or None to start afresh.
+
+    A damaged one is skipped, and one of another recipe; they move to ``damaged/`` and
+    ``stale-<hash>/``, with a warning that says why. One process calls this.
+
+    Raises:
+        CheckpointError: the checkpoint was made by another number of ranks.
+    """
+    for leftover in folder.glob(".step-*.tmp"):
+        shutil.rmtree(leftover)
+    for checkpoint in list_checkpoints(folder):
+        problem = _problem(checkpoint, fingerprint)
+        if problem is not None:
+            aside, reason = problem
+            warn(f"{checkpoint.name} is not used and moves to {folder / aside}: {reason}")
+            (folder / aside).mkdir(exist_ok=True)
+            shutil.rmtree(folder / aside / checkpoint.name, ignore_errors=True)
+            checkpoint.rename(folder / aside / checkpoint.name)
+            continue
+        saved_by = read_json(checkpoint / MANIFEST)["ranks"]
+        if saved_by != ranks:
+            raise CheckpointError(
+                f"{checkpoint}: was saved by {saved_by} ranks, this run has {ranks}; go on with "
+                f"{saved_by} ranks, or move {folder} away to start afresh"
+            )
+        return checkpoint
+    return None
+
+
+def load_checkpoint(engine: Any, checkpoint: Path, ranks: Ranks) -> Progress:
+    """Restore weights, optimizer, schedule and random state; all ranks call this.
+
+    Raises:
+        CheckpointError: DeepSpeed cannot read it.
+    """
+    loaded, _ = engine.load_checkpoint(str(checkpoint), tag="state")
+    if loaded is None:
+        raise CheckpointError(f"{checkpoint}: cannot be read; move it away and run again")
+    # Read as plain tensors and numbers: nothing in the file is executed.
+    state = torch.load(checkpoint / f"random-{ranks.rank:05d}.pt", weights_only=True)
+    _restore_random_state(state, ranks.device)
+    manifest = read_json(checkpoint / MANIFEST)
+    return Progress(**{field.name: manifest[field.name] for field in fields(Progress)})

@@ -1,0 +1,164 @@
+"""Packs for the student, read ahead by loader processes.
+
+A pack costs one read of the scene store and, with a teacher, one of the feature store; its samples
+share them. Nothing is kept after a pack is handed over, so the loaders of a rank hold at most
+workers x ``PREFETCH`` packs (a pack of 32 frames: 14 MB of pixels, 26 MB of features).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError
+from threedrs.instructions.record import Record
+from threedrs.models.prompt import build_sample
+from threedrs.models.samples import Pack, SceneInputs
+from threedrs.scenes.store import SceneStore
+from threedrs.teachers.store import FeatureStore
+from threedrs.training.sampler import PackPlan
+
+PREFETCH = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackReader:
+    """Builds the packs of a run from its records and stores.
+
+    Attributes:
+        records: the training mix, in the order that pack plans index.
+        scenes: folder of the scene stores.
+        features: feature store of each scene; empty without a teacher.
+        boxes: box set that the student sees, ``gt`` or ``pred``.
+        tokenizer: the student's.
+        label_chat_tokens: see ``build_sample``.
+        max_length: most tokens of a pack.
+    """
+
+    records: Sequence[Record]
+    scenes: Path
+    features: Mapping[str, Path]
+    boxes: str
+    tokenizer: Any
+    label_chat_tokens: bool
+    max_length: int
+
+    def read(self, plan: PackPlan) -> Pack:
+        """Return the pack of ``plan``.
+
+        Raises:
+            ThreedrsError: a store or a record cannot be used, or the pack is too long.
+        """
+        records = [self.records[index] for index in plan.indices]
+        store = SceneStore.open(self.scenes / f"{plan.scene}.zarr")
+        boxes = store.boxes(self.boxes)
+        fine_NVFF, coarse_NVGG = store.masks(self.boxes)
+        samples = tuple(
+            build_sample(
+                record,
+                [int(box_id) for box_id in boxes.ids],
+                self.tokenizer,
+                label_chat_tokens=self.label_chat_tokens,
+            )
+            for record in records
+        )
+        scene = SceneInputs(
+            scene=plan.scene,
+            rgb_VHWC=torch.from_numpy(np.asarray(store.rgb())),
+            patch_xyz_VGG3=torch.from_numpy(np.asarray(store.patch_xyz())),
+            boxes_N6=torch.from_numpy(np.asarray(boxes.boxes)),
+            fine_NVFF=torch.from_numpy(np.asarray(fine_NVFF)),
+            coarse_NVGG=torch.from_numpy(np.asarray(coarse_NVGG)),
+            teacher_VGGC=self._teacher(plan.scene, store.frame_ids),
+        )
+        pack = Pack(scene=scene, samples=samples)
+        self._check_length(pack)
+        return pack
+
+    def _check_length(self, pack: Pack) -> None:
+        if pack.tokens > self.max_length:
+            longest = max(pack.samples, key=lambda sample: len(sample.input_ids))
+            raise DataError(
+                f"sample {longest.id}: its pack of {len(pack.samples)} samples holds {pack.tokens} "
+                f"tokens, more than train.max_length {self.max_length}; raise it, lower "
+                "train.pack, or leave the sample out of the mix"
+            )
+
+    def _teacher(self, scene: str, frame_ids: Sequence[int]) -> torch.Tensor | None:
+        if not self.features:
+            return None
+        if scene not in self.features:
+            raise StoreError(f"{scene}: no feature store holds it; run the stage `features`")
+        path = self.features[scene]
+        store = FeatureStore.open(path)
+        store.require_frame_ids(scene, frame_ids)
+        features_VGGC = np.asarray(store.features(scene))
+        if not np.isfinite(features_VGGC).all():
+            raise StoreError(
+                f"{path}: {scene} holds features that are not finite; remove the store and run "
+                "the stage `features` again"
+            )
+        return torch.from_numpy(features_VGGC)
+
+
+class _PackDataset(Dataset):
+    """Packs in the order of ``plans``; an error a user can put right is returned, not raised.
+
+    A raised one would reach the training process wrapped in the loader's own traceback.
+    """
+
+    def __init__(self, reader: PackReader, plans: Sequence[PackPlan]) -> None:
+        self.reader = reader
+        self.plans = plans
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def __getitem__(self, position: int) -> Pack | ThreedrsError:
+        try:
+            return self.reader.read(self.plans[position])
+        except ThreedrsError as error:
+            return ThreedrsError(str(error))
+
+
+def _as_is(pack: Any) -> Any:
+    return pack
+
+
+def load_packs(reader: PackReader, plans: Sequence[PackPlan], workers: int) -> Iterator[Pack]:
+    """Yield the packs of ``plans`` in order, read ahead by ``workers`` processes (0: none).
+
+    Raises:
+        ThreedrsError: the first error of a pack, in the words of whoever found it.
+        MachineError: a loader process was killed.
+    """
+    loader = DataLoader(
+        _PackDataset(reader, plans),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=PREFETCH if workers else None,
+        collate_fn=_as_is,
+        # Its own generator: a loader must not draw from the run's random state, or a resumed run
+        # would differ from an uninterrupted one.
+        generator=torch.Generator(),
+    )
+    iterator = iter(loader)
+    while True:
+        try:
+            pack = next(iterator)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise MachineError(
+                f"a loader process ended ({str(error).splitlines()[0]}); if memory ran out, lower "
+                "train.workers or ask for more memory"
+            ) from error
+        if isinstance(pack, ThreedrsError):
+            raise pack
+        yield pack

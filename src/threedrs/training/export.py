@@ -1,0 +1,218 @@
+"""What a finished run leaves: the model with its card, the loss curve, and the run's numbers.
+
+``train.json`` is written last: where it is, everything is there.
+"""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+import threedrs
+from threedrs.errors import DataError
+from threedrs.files import (
+    atomic_file,
+    atomic_folder,
+    read_json,
+    sha256_of_json,
+    write_json,
+    write_text,
+)
+from threedrs.models.checkpoint import save_student
+from threedrs.models.llava import Student
+from threedrs.training.checkpoints import Progress
+from threedrs.training.engine import Ranks
+from threedrs.training.flops import device_peak
+from threedrs.training.progress import PARTS, read_rows
+from threedrs.training.settings import TUNABLE, TrainSettings
+
+FORMAT_VERSION = 1
+PACKAGES = ("torch", "transformers", "deepspeed", "numpy", "zarr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """The figures of a finished run that its outputs are written from.
+
+    Attributes:
+        config: the resolved run.
+        parts: its fingerprint.
+        progress: what it has seen and done.
+    """
+
+    config: Mapping[str, Any]
+    parts: Mapping[str, Any]
+    progress: Progress
+
+
+def is_exported(out: Path, parts: Mapping[str, Any]) -> bool:
+    """Whether ``out`` holds the complete outputs of the recipe ``parts``."""
+    if not all((out / name).exists() for name in ("train.json", "model", "loss.png", "log.jsonl")):
+        return False
+    try:
+        return read_json(out / "train.json").get("config_hash") == sha256_of_json(parts)
+    except (DataError, AttributeError):
+        return False
+
+
+def _utilisation(
+    summary: RunSummary, settings: TrainSettings, ranks: Ranks
+) -> tuple[float | None, str]:
+    """Return the model FLOPs utilisation and how it was counted, or None and why not."""
+    if ranks.device.type != "cuda":
+        return None, "not measured: the run was on CPU"
+    peak = device_peak(ranks.device)
+    if peak is None:
+        return None, f"not measured: peak of {torch.cuda.get_device_name(ranks.device)} not known"
+    if settings.precision != "bfloat16" or set(settings.tunable) != set(TUNABLE):
+        return None, "not measured: counted for bfloat16 with every part trained only"
+    value = summary.progress.flops / summary.progress.seconds / (peak * ranks.count)
+    return value, f"forward and backward without recomputation, of {peak / 1e12:.0f} TFLOP/s a GPU"
+
+
+def _packing_note(pack: int) -> str:
+    if pack == 1:
+        return "one sample a sequence, as in the paper"
+    return (
+        f"up to {pack} samples of a scene share a sequence, so a batch holds fewer scenes than the "
+        "paper's one sample a sequence: a deviation from the paper (train.pack: 1 is its recipe)"
+    )
+
+
+def _peak_memory(ranks: Ranks) -> float:
+    """Return the peak memory in GiB of the rank that used most: GPU memory, on CPU the process."""
+    if ranks.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(ranks.device) / 2**30
+    else:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    value = torch.tensor([peak], dtype=torch.float64, device=ranks.device)
+    torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
+    return round(value.item(), 3)
+
+
+def _numbers(summary: RunSummary, ranks: Ranks, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    settings = TrainSettings.from_config(summary.config["train"])
+    progress = summary.progress
+    utilisation, basis = _utilisation(summary, settings, ranks)
+    device = "CPU" if ranks.device.type == "cpu" else torch.cuda.get_device_name(ranks.device)
+    return {
+        "format_version": FORMAT_VERSION,
+        "run": summary.config["run"],
+        "config_hash": sha256_of_json(summary.parts),
+        "steps": progress.step,
+        "samples": progress.samples,
+        "tokens": progress.tokens,
+        "seconds": round(progress.seconds, 3),
+        "samples_per_second": round(progress.samples / progress.seconds, 4),
+        "tokens_per_second": round(progress.tokens / progress.seconds, 1),
+        "model_flops_utilisation": utilisation,
+        "model_flops_utilisation_basis": basis,
+        "peak_memory_gib": _peak_memory(ranks),
+        "device": device,
+        "ranks": ranks.count,
+        "loss": {name: _last(rows, name) for name in PARTS},
+        "pack": settings.pack,
+        "packing": _packing_note(settings.pack),
+        "versions": {"threedrs": threedrs.__version__, "python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES},
+    }
+
+
+def _last(rows: list[dict[str, Any]], name: str) -> float | None:
+    """Return the newest value of a loss part; a batch without such samples has none."""
+    return next((row[name] for row in reversed(rows) if row[name] is not None), None)
+
+
+def _draw_losses(rows: list[dict[str, Any]], out: Path, run: str) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in PARTS:
+        points = [(row["step"], row[name]) for row in rows if row[name] is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
+    axes.set(xlabel="optimizer step", ylabel="loss", title=f"training of {run}")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    with atomic_file(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def _model_card(summary: RunSummary, numbers: Mapping[str, Any]) -> str:
+    config, loss = summary.config, numbers["loss"]
+    train, model = config["train"], config["model"]
+    losses = "\n".join(
+        f"| {name} | {value:.4f} |" for name, value in loss.items() if value is not None
+    )
+    versions = "\n".join(f"| {name} | {value} |" for name, value in numbers["versions"].items())
+    return f"""# {config["run"]}
+
+A video language model fine-tuned on 3D scene tasks with 3D-aware representation supervision (3DRS,
+arXiv 2506.01946), trained by this repository.
+
+- backbone: {model["name"]}, size {model["size"]}, from {model["path"] or "random weights"}
+- teacher: {config["teacher"]["name"]}; 3D loss {config["supervision"]["loss"]}, weight
+  {config["supervision"]["weight"]}, layer {config["supervision"]["layer"]}
+- data: mix `{train["mix"]}` ({config["paths"]["mix"]}), boxes {config["boxes"]["train"]}
+- {numbers["steps"]} optimizer steps of {train["global_batch"]} samples ({numbers["samples"]} seen),
+  learning rate {train["learning_rate"]} (vision tower {train["learning_rate_vision_tower"]}),
+  {train["precision"]}, seed {train["seed"]}
+- packing: {numbers["packing"]}
+- recipe hash: {numbers["config_hash"]}; the whole configuration is in `../config.json`
+
+Scores are in the report of the workflow that trained it. ScanNet's terms of use and the backbone's
+licence apply to these weights.
+
+| final loss | |
+|---|---|
+{losses}
+
+| package | version |
+|---|---|
+{versions}
+"""
+
+
+def _whole_state(engine: Any, student: Student, ranks: Ranks) -> dict[str, Tensor]:
+    """Return a copy of the whole tensors on the first rank's host; nothing on the others.
+
+    ZeRO-2 keeps parameters as pieces of one buffer, ZeRO-3 spreads each over the ranks; they are
+    gathered one at a time.
+    """
+    import deepspeed
+
+    spread = engine.zero_optimization_stage() == 3
+    state = {}
+    for name, tensor in student.state_dict(keep_vars=True).items():
+        with deepspeed.zero.GatheredParameters([tensor], enabled=spread):
+            if ranks.first:
+                state[name] = tensor.detach().cpu().clone()
+    return state
+
+
+def export_run(
+    engine: Any, student: Student, tokenizer: Any, summary: RunSummary, out: Path, ranks: Ranks
+) -> None:
+    """Write model, card, loss curve and train.json to ``out``; all ranks call this.
+
+    The first rank's host holds a copy of the weights for a moment.
+    """
+    rows = read_rows(out / "log.jsonl")
+    numbers = _numbers(summary, ranks, rows)
+    state = _whole_state(engine, student, ranks)
+    if ranks.first:
+        with atomic_folder(out / "model") as folder:
+            save_student(student, tokenizer, folder, state=state)
+            write_text(folder / "README.md", _model_card(summary, numbers))
+        _draw_losses(rows, out / "loss.png", summary.config["run"])
+        write_json(out / "train.json", numbers)
+    torch.distributed.barrier()

@@ -1,0 +1,307 @@
+"""A training run from its resolved configuration to the exported model.
+
+Read top down: ``train`` prepares the run and resumes it, ``_run_steps`` is the loop itself.
+"""
+
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from threedrs.errors import DataError, MachineError, StoreError
+from threedrs.instructions.record import Record, read_records
+from threedrs.models.checkpoint import load_student
+from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.scenes.store import SceneStore
+from threedrs.teachers.registry import NO_TEACHER, teacher_channels
+from threedrs.teachers.store import FeatureStore
+from threedrs.training.checkpoints import (
+    Progress,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from threedrs.training.data import PackReader, load_packs
+from threedrs.training.engine import (
+    AgreedError,
+    NonFiniteError,
+    Ranks,
+    agree,
+    build_engine,
+    start_ranks,
+    train_step,
+)
+from threedrs.training.export import RunSummary, export_run, is_exported
+from threedrs.training.progress import RunLog, say, step_row
+from threedrs.training.sampler import (
+    Batch,
+    batches_per_epoch,
+    micro_steps,
+    plan_batches,
+    sample_count,
+)
+from threedrs.training.settings import RunPaths, TrainSettings, fingerprint
+
+
+class StoppedError(AgreedError):
+    """The run was asked to stop; its state is saved."""
+
+
+@dataclass
+class StopRequest:
+    """Remembers SIGTERM and SIGUSR1 (Slurm's warning before the time limit) for the loop."""
+
+    name: str | None = None
+
+    def install(self) -> "StopRequest":
+        """Catch both signals from here on."""
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._remember)
+        return self
+
+    def _remember(self, number: int, frame: object) -> None:
+        self.name = signal.Signals(number).name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything about a run that does not change while it goes."""
+
+    config: Mapping[str, Any]
+    settings: TrainSettings
+    paths: RunPaths
+    records: list[Record]
+    parts: dict[str, Any]
+    ranks: Ranks
+    stop: StopRequest = field(default_factory=StopRequest)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        settings = self.settings
+        return batches_per_epoch(len(self.records), settings.global_batch, settings.drop_last)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        steps = self.settings.epochs * self.steps_per_epoch
+        return min(steps, self.settings.max_steps or steps)
+
+    def save(self, engine: Any, progress: Progress) -> Path:
+        """Write the checkpoint of ``progress``, unless it is the one the run resumed from."""
+        return save_checkpoint(
+            engine,
+            self.paths.checkpoints,
+            progress,
+            self.parts,
+            keep=self.settings.keep,
+            ranks=self.ranks,
+        )
+
+
+def _read_hashes(
+    records: list[Record], paths: RunPaths, teacher: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the content hashes of the mix's scene stores and of their teacher features.
+
+    Raises:
+        StoreError: a store is missing or damaged, or a scene has no features.
+    """
+    scenes = sorted({record.scene for record in records})
+    contents = {s: SceneStore.open(paths.scenes / f"{s}.zarr").content_hash() for s in scenes}
+    if teacher == NO_TEACHER:
+        return contents, {}
+    lacking = [scene for scene in scenes if scene not in paths.features]
+    if lacking:
+        raise StoreError(
+            f"{paths.mix}: {len(lacking)} of its scenes have no features of teacher {teacher} "
+            f"({', '.join(lacking[:5])}); run `snakemake features`"
+        )
+    shards = {path: FeatureStore.open(path) for path in sorted(set(paths.features.values()))}
+    entries = {scene: shards[paths.features[scene]].entry(scene) for scene in scenes}
+    return contents, {scene: entry["features_sha256"] for scene, entry in entries.items()}
+
+
+def prepare(config: Mapping[str, Any]) -> Run:
+    """Read a resolved run's settings and mix, join its ranks, and fingerprint it.
+
+    Raises:
+        ThreedrsError: a setting, the mix, or a store cannot be used.
+    """
+    stop = StopRequest().install()
+    settings = TrainSettings.from_config(config["train"])
+    paths = RunPaths.from_config(config["paths"])
+    ranks = start_ranks()
+    agree(ranks, lambda: settings.accumulation(ranks.count))
+
+    def describe() -> dict[str, Any]:
+        scenes, features = _read_hashes(records, paths, config["teacher"]["name"])
+        return fingerprint(config, scenes, features)
+
+    records = list(read_records(paths.mix))
+    parts = agree(ranks, describe)
+    run = Run(
+        config=config,
+        settings=settings,
+        paths=paths,
+        records=records,
+        parts=parts,
+        ranks=ranks,
+        stop=stop,
+    )
+    if run.total_steps < 1:
+        raise DataError(
+            f"{paths.mix}: {len(records)} samples make no batch of {settings.global_batch}; lower "
+            "train.global_batch or set train.drop_last to false"
+        )
+    return run
+
+
+def train(config: Mapping[str, Any]) -> None:
+    """Train, or go on training, the resolved run ``config`` and export the model.
+
+    Raises:
+        ThreedrsError: an input cannot be used; a loss or gradient is not finite; the disk is full;
+            or the run was asked to stop. In the last three cases the same command goes on.
+    """
+    run = prepare(config)
+    ranks, settings = run.ranks, run.settings
+    if agree(ranks, lambda: is_exported(run.paths.out, run.parts)):
+        if ranks.first:
+            say(f"{run.paths.out} is complete; nothing to do")
+        return
+    checkpoint = agree(
+        ranks,
+        lambda: find_checkpoint(run.paths.checkpoints, run.parts, ranks.count, say),
+    )
+    torch.manual_seed(settings.seed)
+    student, tokenizer = load_student(
+        ModelSettings.from_config(config),
+        teacher_channels=teacher_channels(config["teacher"]["name"]),
+    )
+    if settings.gradient_checkpointing:
+        student.gradient_checkpointing_enable()
+    student.train()
+    supervision = SupervisionSettings.from_config(config)
+    engine = build_engine(student, settings, supervision, ranks, run.total_steps)
+    progress = Progress()
+    if checkpoint is not None:
+        progress = load_checkpoint(engine, checkpoint, ranks)
+        if ranks.first:
+            say(f"goes on from {checkpoint.name}, {progress.samples} samples seen")
+    reader = PackReader(
+        records=run.records,
+        scenes=run.paths.scenes,
+        features=run.paths.features,
+        boxes=config["boxes"]["train"],
+        tokenizer=tokenizer,
+        label_chat_tokens=settings.label_chat_tokens,
+        max_length=settings.max_length,
+    )
+    progress = _run_steps(run, engine, reader, progress)
+    summary = RunSummary(config=config, parts=run.parts, progress=progress)
+    export_run(engine, student, tokenizer, summary, run.paths.out, ranks)
+
+
+def _remaining_batches(run: Run, step: int) -> Iterator[list[Batch]]:
+    """Yield each epoch's batches that come after ``step`` optimizer steps."""
+    settings = run.settings
+    scenes = [record.scene for record in run.records]
+    while step < run.total_steps:
+        epoch, position = divmod(step, run.steps_per_epoch)
+        batches = plan_batches(
+            scenes,
+            pack=settings.pack,
+            global_batch=settings.global_batch,
+            drop_last=settings.drop_last,
+            seed=settings.seed,
+            epoch=epoch,
+        )
+        remaining = batches[position : position + run.total_steps - step]
+        step += len(remaining)
+        yield remaining
+
+
+def _run_steps(run: Run, engine: Any, reader: PackReader, progress: Progress) -> Progress:
+    """Run the optimizer steps that are left; return where the run stands then."""
+    if progress.step == run.total_steps:
+        return progress
+    log = None
+    if run.ranks.first:
+        log = RunLog(run.paths.out, first_step=progress.step, total_steps=run.total_steps)
+    try:
+        for batches in _remaining_batches(run, progress.step):
+            progress = _run_batches(run, engine, reader, batches, progress, log)
+    finally:
+        if log is not None:
+            log.close()
+    return progress
+
+
+def _run_batches(
+    run: Run,
+    engine: Any,
+    reader: PackReader,
+    batches: list[Batch],
+    progress: Progress,
+    log: RunLog | None,
+) -> Progress:
+    settings, ranks = run.settings, run.ranks
+    own_plans = [micro_steps(batch, ranks.rank, ranks.count) for batch in batches]
+    plans = [plan for own in own_plans for plan in own]
+    packs = zip(load_packs(reader, plans, settings.workers), plans, strict=True)
+    for batch, own in zip(batches, own_plans, strict=True):
+        started = time.perf_counter()
+        rate = engine.get_lr()[-1]
+        try:
+            outcome = train_step(
+                engine,
+                ((pack, plan.weight) for pack, plan in islice(packs, len(own))),
+                micro_step_count=len(own),
+                samples=sample_count(batch),
+                ranks=ranks,
+                interrupted=run.stop.name is not None,
+            )
+        except NonFiniteError as error:
+            run.save(engine, progress)
+            raise NonFiniteError(
+                f"step {progress.step + 1}: {error}; the state before it is saved in "
+                f"{run.paths.checkpoints}"
+            ) from error
+        except torch.OutOfMemoryError as error:
+            raise MachineError(
+                f"step {progress.step + 1}: the GPU is out of memory; lower train.pack, set "
+                "train.gradient_checkpointing, or use config/deepspeed/zero3_offload.json"
+            ) from error
+        seconds = time.perf_counter() - started
+        progress = Progress(
+            step=progress.step + 1,
+            samples=progress.samples + sample_count(batch),
+            tokens=progress.tokens + int(outcome.sums["tokens"]),
+            flops=progress.flops + outcome.sums["flops"],
+            seconds=progress.seconds + seconds,
+        )
+        last = progress.step == run.total_steps
+        if log is not None:
+            row = step_row(
+                progress.step,
+                progress.samples,
+                outcome.sums,
+                rate=rate,
+                grad_norm=outcome.grad_norm,
+                speed=sample_count(batch) / seconds,
+            )
+            log.step(row, record=last or progress.step % settings.log_every == 0)
+        if last or outcome.interrupted or progress.step % settings.save_every == 0:
+            run.save(engine, progress)
+        if outcome.interrupted and not last:
+            raise StoppedError(
+                f"stopped by {run.stop.name or 'a signal'}, saved at step {progress.step}; run the "
+                "same command to go on"
+            )
+    return progress

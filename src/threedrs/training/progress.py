@@ -1,0 +1,116 @@
+"""What a run says while it goes: rows of log.jsonl, TensorBoard events, a bar or plain lines.
+
+The first rank alone writes. Rows are those of single steps, so that the rows of a resumed run equal
+an uninterrupted run's; rows past the checkpoint that a run resumes from are dropped first.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from threedrs.errors import DataError
+from threedrs.files import read_json_lines, write_json_lines
+
+PARTS = ("loss", "text", "grounding", "supervision")
+
+
+def step_row(
+    step: int, seen: int, sums: Mapping[str, float], *, rate: float, grad_norm: float, speed: float
+) -> dict[str, Any]:
+    """Return a step's row of log.jsonl.
+
+    ``text`` and ``grounding`` are means over the batch's samples of that kind (null without any),
+    ``loss`` and ``supervision`` over all of them; the supervision's weight is in ``loss`` only.
+    """
+    return {
+        "step": step,
+        "samples": seen,
+        "loss": sums["loss"] / sums["samples"],
+        "text": sums["text"] / sums["texts"] if sums["texts"] else None,
+        "grounding": sums["grounding"] / sums["groundings"] if sums["groundings"] else None,
+        "supervision": sums["supervision"] / sums["samples"],
+        "lr": rate,
+        "grad_norm": grad_norm,
+        "samples_per_second": round(speed, 4),
+    }
+
+
+def read_rows(log: Path, last_step: int | None = None) -> list[dict[str, Any]]:
+    """Return the rows of log.jsonl, up to ``last_step``; a line cut off by a kill ends them."""
+    rows: list[dict[str, Any]] = []
+    if not log.exists():
+        return rows
+    try:
+        for row in read_json_lines(log):
+            if last_step is None or row["step"] <= last_step:
+                rows.append(row)
+    except DataError:
+        return rows
+    return rows
+
+
+def say(text: str) -> None:
+    """Print one plain line for the log."""
+    print(f"train: {text}", file=sys.stderr, flush=True)
+
+
+class RunLog:
+    """Writes the rows of a run from ``first_step`` on, and shows how far it is."""
+
+    def __init__(self, out: Path, *, first_step: int, total_steps: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.total_steps = total_steps
+        self.first_step = first_step
+        self.started = time.monotonic()
+        rows = read_rows(out / "log.jsonl", first_step)
+        write_json_lines(out / "log.jsonl", rows)
+        self._stream = (out / "log.jsonl").open("a", encoding="utf-8")
+        self._events = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            self._bar = self._open_bar()
+
+    def _open_bar(self) -> Any:
+        from rich import progress
+        from rich.console import Console
+
+        bar = progress.Progress(
+            progress.TextColumn("train"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[parts]}"),
+            console=Console(stderr=True),
+        )
+        bar.add_task("train", total=self.total_steps, completed=self.first_step, parts="")
+        bar.start()
+        return bar
+
+    def step(self, row: Mapping[str, Any], *, record: bool) -> None:
+        """Show a finished step; ``record`` also writes its row."""
+        parts = " ".join(f"{name} {row[name]:.4f}" for name in PARTS if row[name] is not None)
+        parts += f" {row['samples_per_second']:.2f} samples/s"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=row["step"], parts=parts)
+        if not record:
+            return
+        self._stream.write(json.dumps(row, allow_nan=False) + "\n")
+        self._stream.flush()
+        for name, value in row.items():
+            if name != "step" and value is not None:
+                self._events.add_scalar(f"train/{name}", value, row["step"])
+        if self._bar is None:
+            done = row["step"] - self.first_step
+            left = (time.monotonic() - self.started) / done * (self.total_steps - row["step"])
+            say(f"step {row['step']}/{self.total_steps} {parts} ETA {left / 60:.1f} min")
+
+    def close(self) -> None:
+        """Close the files and the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._stream.close()
+        self._events.close()

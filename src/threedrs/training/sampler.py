@@ -1,0 +1,102 @@
+"""The order of samples: which packs make which optimizer step, and which rank runs which pack.
+
+Samples of a scene are shuffled and cut into packs of at most K; the packs are shuffled; the stream
+of packs is cut into batches of exactly ``global_batch`` samples, and the pack that straddles a
+boundary is split. So every sample is seen once an epoch, and a batch mixes scenes and benchmarks.
+With K = 1 the order is a plain shuffle, the paper's recipe; with K > 1 a batch holds fewer scenes.
+
+The order depends on seed and epoch only. Ranks share out the packs of a batch afterwards and run
+the same number of micro-steps: where the packs do not divide, a rank repeats a pack with weight
+zero, because ZeRO-3 gathers parameters collectively and every rank has to take part.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackPlan:
+    """Samples of one scene that share a sequence: positions in the mix, and their weight (1 or 0).
+
+    Weight 0 marks a repeat that only keeps a rank in step with the others.
+    """
+
+    scene: str
+    indices: tuple[int, ...]
+    weight: float = 1.0
+
+
+Batch = tuple[PackPlan, ...]
+
+
+def plan_packs(scenes: Sequence[str], pack: int, seed: int, epoch: int) -> list[PackPlan]:
+    """Return an epoch's packs in order.
+
+    Args:
+        scenes: scene of each sample, in the mix's order.
+        pack: K, the most samples a pack holds.
+        seed: of the run.
+        epoch: counted from 0; each has its own order.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    samples_of_scene: dict[str, list[int]] = {}
+    for index in generator.permutation(len(scenes)):
+        samples_of_scene.setdefault(scenes[index], []).append(int(index))
+    packs = [
+        PackPlan(scene=scene, indices=tuple(indices[start : start + pack]))
+        for scene, indices in samples_of_scene.items()
+        for start in range(0, len(indices), pack)
+    ]
+    return [packs[position] for position in generator.permutation(len(packs))]
+
+
+def plan_batches(
+    scenes: Sequence[str], *, pack: int, global_batch: int, drop_last: bool, seed: int, epoch: int
+) -> list[Batch]:
+    """Return an epoch's batches of exactly ``global_batch`` samples, in order.
+
+    The last batch may hold fewer samples; with ``drop_last`` it is left out.
+    """
+    batches: list[Batch] = []
+    current: list[PackPlan] = []
+    room = global_batch
+    for plan in plan_packs(scenes, pack, seed, epoch):
+        rest = plan.indices
+        while rest:
+            taken, rest = rest[:room], rest[room:]
+            current.append(PackPlan(scene=plan.scene, indices=taken))
+            room -= len(taken)
+            if room == 0:
+                batches.append(tuple(current))
+                current, room = [], global_batch
+    if current and not drop_last:
+        batches.append(tuple(current))
+    return batches
+
+
+def batches_per_epoch(samples: int, global_batch: int, drop_last: bool) -> int:
+    """Return the number of optimizer steps of an epoch, without planning it."""
+    whole, rest = divmod(samples, global_batch)
+    return whole if drop_last or rest == 0 else whole + 1
+
+
+def sample_count(batch: Batch) -> int:
+    """Return the number of samples that ``batch`` is the mean over."""
+    return sum(len(plan.indices) for plan in batch if plan.weight > 0)
+
+
+def micro_steps(batch: Batch, rank: int, ranks: int) -> list[PackPlan]:
+    """Return the packs that ``rank`` runs for ``batch``: the same number on every rank.
+
+    The packs go round the ranks, longest first, so that the ranks of a micro-step carry about the
+    same load; a rank with nothing left repeats the batch's shortest pack with weight zero.
+    """
+    ordered = sorted(batch, key=lambda plan: -len(plan.indices))
+    mine = list(ordered[rank::ranks])
+    steps = -(-len(ordered) // ranks)
+    if len(mine) < steps:
+        shortest = ordered[-1]
+        mine.append(PackPlan(scene=shortest.scene, indices=shortest.indices, weight=0.0))
+    return mine

@@ -1,0 +1,194 @@
+"""What a training run is: its settings, its files, and the fingerprint that a resume compares.
+
+The fingerprint names everything that shapes the trained weights, part by part, so that a run that
+starts afresh can say what has changed. What only moves files or changes how often something is
+written (paths, workers, save_every, keep, log_every) is no part of it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import threedrs
+from threedrs.errors import ConfigError
+from threedrs.files import read_json, sha256_of_file, sha256_of_json
+
+TUNABLE = ("vision_tower", "projector", "language_model", "heads")
+PRECISIONS = ("float32", "bfloat16")
+# Keys of `train` that leave the trained weights as they are.
+OPERATIONAL = ("workers", "save_every", "keep", "log_every", "mix", "deepspeed")
+# Sections whose every key shapes the weights.
+SHAPING = ("frames", "geometry", "boxes", "supervision", "model")
+# Source files that shape the weights: an edited model must not resume an old run.
+SHAPING_CODE = ("models/*.py", "training/data.py", "training/engine.py", "training/sampler.py")
+
+
+def _require(condition: bool, key: str, value: object, expected: str) -> None:
+    if not condition:
+        raise ConfigError(f"train.{key}: {value!r} is not valid; expected {expected}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """The section ``train`` of the configuration; config/config.yaml explains each key."""
+
+    seed: int
+    mix: str
+    epochs: int
+    max_steps: int | None
+    global_batch: int
+    pack: int
+    drop_last: bool
+    learning_rate: float
+    learning_rate_vision_tower: float
+    weight_decay: float
+    warmup_fraction: float
+    gradient_clip: float
+    precision: str
+    deepspeed: Path
+    gradient_checkpointing: bool
+    tunable: tuple[str, ...]
+    label_chat_tokens: bool
+    max_length: int
+    save_every: int
+    keep: int
+    log_every: int
+    workers: int
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any]) -> "TrainSettings":
+        """Return the settings of a resolved ``train`` section.
+
+        Raises:
+            ConfigError: a key is missing or unknown, or a value is out of range.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        missing = [name for name in names if name not in section]
+        unknown = [key for key in section if key not in names]
+        if missing or unknown:
+            raise ConfigError(
+                f"train: missing keys {missing}, unknown keys {unknown}; valid: {', '.join(names)}"
+            )
+        values = dict(section)
+        values["deepspeed"] = Path(values["deepspeed"])
+        values["tunable"] = tuple(values["tunable"])
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "global_batch", "pack", "max_length", "save_every", "keep"):
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "a number from 1 on")
+        _require(self.seed >= 0, "seed", self.seed, "a number from 0 on")
+        _require(self.log_every >= 1, "log_every", self.log_every, "a number from 1 on")
+        _require(self.workers >= 0, "workers", self.workers, "a number from 0 on")
+        if self.max_steps is not None:
+            _require(self.max_steps >= 1, "max_steps", self.max_steps, "null or a number from 1 on")
+        for key in ("learning_rate", "learning_rate_vision_tower", "gradient_clip"):
+            _require(getattr(self, key) > 0, key, getattr(self, key), "a number above 0")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _require(0 <= self.warmup_fraction <= 1, "warmup_fraction", self.warmup_fraction, "0 to 1")
+        _require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
+        _require(
+            len(self.tunable) > 0 and set(self.tunable) <= set(TUNABLE),
+            "tunable",
+            list(self.tunable),
+            f"one or more of {', '.join(TUNABLE)}",
+        )
+
+    def accumulation(self, ranks: int) -> int:
+        """Return the micro-steps of an optimizer step when every pack is full.
+
+        Raises:
+            ConfigError: ``pack`` x ``ranks`` does not divide ``global_batch``; the message lists
+                the choices that do.
+        """
+        if self.global_batch % (self.pack * ranks) == 0:
+            return self.global_batch // (self.pack * ranks)
+        if self.global_batch % ranks == 0:
+            each = self.global_batch // ranks
+            valid = [pack for pack in range(1, each + 1) if each % pack == 0]
+            remedy = f"with {ranks} ranks train.pack may be {', '.join(map(str, valid))}"
+        else:
+            unit = self.pack * ranks
+            below = self.global_batch // unit * unit
+            choices = [value for value in (below, below + unit) if value > 0]
+            nearest = " or ".join(map(str, choices))
+            remedy = f"train.global_batch may be {nearest}, or another multiple of {unit}"
+        raise ConfigError(
+            f"train.pack {self.pack} x {ranks} ranks x accumulation is not train.global_batch "
+            f"{self.global_batch}; {remedy}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPaths:
+    """A run's files, relative to the working directory."""
+
+    mix: Path
+    scenes: Path
+    features: Mapping[str, Path]
+    out: Path
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any]) -> "RunPaths":
+        """Return the paths of the resolved run's ``paths`` section."""
+        return cls(
+            mix=Path(section["mix"]),
+            scenes=Path(section["scenes"]),
+            features={scene: Path(path) for scene, path in section["features"].items()},
+            out=Path(section["out"]),
+        )
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the training checkpoints."""
+        return self.out / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        """The rows of the logged steps."""
+        return self.out / "log.jsonl"
+
+
+def _source_hash() -> str:
+    package = Path(threedrs.__file__).parent
+    files = sorted(file for pattern in SHAPING_CODE for file in package.glob(pattern))
+    return sha256_of_json([[file.name, sha256_of_file(file)] for file in files])
+
+
+def fingerprint(
+    config: Mapping[str, Any], scenes: Mapping[str, str], features: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return everything that shapes the trained weights, as a flat mapping from name to value.
+
+    Args:
+        config: the resolved run.
+        scenes: content hash of each scene store that the mix uses.
+        features: hash of the teacher's features of each of these scenes.
+    """
+    paths = RunPaths.from_config(config["paths"])
+    parts: dict[str, Any] = {
+        f"{section}.{key}": value
+        for section in SHAPING
+        for key, value in config.get(section, {}).items()
+    }
+    parts |= {f"train.{k}": v for k, v in config["train"].items() if k not in OPERATIONAL}
+    parts["teacher.name"] = config["teacher"]["name"]
+    parts["train.deepspeed"] = sha256_of_json(read_json(Path(config["train"]["deepspeed"])))
+    parts["instruction mix"] = sha256_of_file(paths.mix)
+    parts["scene stores"] = sha256_of_json(dict(scenes))
+    parts["teacher features"] = sha256_of_json(dict(features))
+    parts["code of student or training"] = _source_hash()
+    return parts
+
+
+def fingerprint_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return in words what differs between two fingerprints."""
+    changes = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if before != after:
+            hashed = "." not in name or name == "train.deepspeed"
+            changes.append(name if hashed else f"{name} ({before} -> {after})")
+    return ", ".join(changes)

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from threedrs.frames.candidates import candidate_frames, pose_problem
+from threedrs.frames.uniform import uniform_indices
+
+
+def make_poses(count: int) -> np.ndarray:
+    return np.tile(np.eye(4), (count, 1, 1))
+
+
+def test_every_stride_th_frame_without_invalid_poses() -> None:
+    poses = make_poses(45)
+    poses[10, 0, 3] = -np.inf
+    poses[11] = np.nan  # not on the stride: plays no part
+    poses[30] = 0
+    found = candidate_frames(poses, 10)
+    assert found.frames == (0, 20, 40)
+    assert [(drop.frame, drop.reason) for drop in found.dropped] == [
+        (10, "the pose is not finite"),
+        (30, "the pose is all zero"),
+    ]
+
+
+def test_stride_edges() -> None:
+    assert candidate_frames(make_poses(21), 10).frames == (0, 10, 20)
+    assert candidate_frames(make_poses(20), 10).frames == (0, 10)
+    assert candidate_frames(make_poses(3), 1).frames == (0, 1, 2)
+    assert candidate_frames(make_poses(0), 10).frames == ()
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        candidate_frames(make_poses(3), 0)
+
+
+def test_pose_problem_of_a_valid_pose() -> None:
+    assert pose_problem(np.eye(4)) is None
+
+
+def test_uniform_by_hand() -> None:
+    assert uniform_indices(10, 4) == [0, 3, 6, 9]
+    assert uniform_indices(10, 3) == [0, 4, 9]  # 4.5 is truncated
+    assert uniform_indices(7, 1) == [0]
+    assert uniform_indices(3, 5) == [0, 0, 1, 1, 2]  # fewer candidates than asked for: repeats
+    assert uniform_indices(1, 3) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("n", "count"), [(300, 32), (32, 32), (33, 32), (5, 32), (1000, 7)])
+def test_uniform_properties(n: int, count: int) -> None:
+    found = uniform_indices(n, count)
+    assert len(found) == count
+    assert (found[0], found[-1]) == (0, n - 1)
+    assert all(type(index) is int for index in found)
+    for position, index in enumerate(found):
+        assert index <= position * (n - 1) / (count - 1) + 1e-9 < index + 1 + 1e-6
+    assert found == sorted(found)
+
+
+@pytest.mark.parametrize(("n", "count"), [(0, 4), (4, 0)])
+def test_nothing_to_choose(n: int, count: int) -> None:
+    with pytest.raises(ValueError, match=f"cannot choose {count} frames from {n}"):
+        uniform_indices(n, count)

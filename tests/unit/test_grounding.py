@@ -1,0 +1,89 @@
+import math
+
+import pytest
+import torch
+
+from threedrs.models.grounding import GroundingHead, info_nce, object_features
+
+
+def test_object_features_equal_loops() -> None:
+    random = torch.Generator().manual_seed(0)
+    frames, objects, channels = 2, 3, 5
+    visual = torch.rand(frames, 27, 27, channels, generator=random)
+    hidden = torch.rand(frames, 14, 14, channels, generator=random)
+    position = torch.rand(objects, channels, generator=random)
+    fine = torch.rand(objects, frames, 27, 27, generator=random) > 0.95
+    coarse = torch.rand(objects, frames, 14, 14, generator=random) > 0.9
+    fine[1], coarse[2] = False, False  # an object that no fine or no coarse patch sees
+
+    result = object_features(visual, hidden, position, fine, coarse)
+
+    for number in range(objects):
+        seen_a = [
+            visual[v, r, c]
+            for v in range(frames)
+            for r in range(27)
+            for c in range(27)
+            if fine[number, v, r, c]
+        ]
+        seen_b = [
+            hidden[v, r, c]
+            for v in range(frames)
+            for r in range(14)
+            for c in range(14)
+            if coarse[number, v, r, c]
+        ]
+        nothing = torch.zeros(channels)
+        feature_a = (sum(seen_a) / len(seen_a) if seen_a else nothing) + position[number]
+        feature_b = sum(seen_b) / len(seen_b) if seen_b else nothing
+        torch.testing.assert_close(result[number], (feature_a + feature_b) / 2)
+
+
+def test_head_equals_its_definition() -> None:
+    torch.manual_seed(0)
+    head = GroundingHead(6)
+    objects, queries = torch.randn(3, 6), torch.randn(2, 6)
+
+    def branch(layers: torch.nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+        first, norm, last = layers[0], layers[2], layers[3]
+        x = (first.weight @ x + first.bias).clamp(min=0)
+        x = (x - x.mean()) / (x.var(unbiased=False) + 1e-5).sqrt() * norm.weight + norm.bias
+        return last.weight @ x + last.bias
+
+    scores = head(objects, queries)
+    assert scores.shape == (2, 4)
+    for q in range(2):
+        for o, row in enumerate([*objects, head.zero_target]):
+            a, b = branch(head.obj, row), branch(head.query, queries[q])
+            cosine = (a @ b) / (a.norm() * b.norm())
+            torch.testing.assert_close(scores[q, o], cosine)
+
+
+def test_parameter_names_follow_published_ones() -> None:
+    names = {name for name, _ in GroundingHead(4).named_parameters()}
+    layers = [
+        f"{side}.{i}.{p}"
+        for side in ("obj", "query")
+        for i in (0, 2, 3)
+        for p in ("weight", "bias")
+    ]
+    assert names == {"zero_target", *layers}
+
+
+def test_head_without_objects_scores_the_zero_target() -> None:
+    assert GroundingHead(4)(torch.zeros(0, 4), torch.randn(2, 4)).shape == (2, 1)
+
+
+@pytest.mark.parametrize("rows", [[1], [0, 2], []])
+def test_info_nce_equals_the_formula(rows: list[int]) -> None:
+    scores = [0.3, -0.2, 0.9, 0.1]
+    weights = [math.exp(score / 0.07) for score in scores]
+    targets = sum(weights[row] for row in (rows or [3]))
+    expected = -math.log(targets / sum(weights))
+    assert info_nce(torch.tensor(scores), rows).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_info_nce_by_hand() -> None:
+    # Three equal scores: each row has probability 1/3.
+    assert info_nce(torch.zeros(3), [0]).item() == pytest.approx(math.log(3))
+    assert info_nce(torch.zeros(3), [0, 1]).item() == pytest.approx(math.log(1.5))

@@ -1,0 +1,143 @@
+"""The record format: what is written reads back, what is wrong is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from threedrs.errors import DataError
+from threedrs.instructions.llava import read_llava, write_llava
+from threedrs.instructions.record import (
+    Record,
+    conversation,
+    read_records,
+    with_unique_ids,
+    write_records,
+)
+
+VALUE: dict[str, Any] = {
+    "format_version": 1,
+    "id": "scanrefer_scene0000_00_3_0",
+    "benchmark": "scanrefer",
+    "scene": "scene0000_00",
+    "conversations": [
+        {"from": "human", "value": "<image>Find it."},
+        {"from": "gpt", "value": "<ground>"},
+    ],
+    "question_type": "unique",
+    "object_ids": [3],
+    "box": [0.5, 1.0, 0.25, 1.0, 2.0, 0.5],
+    "box_input": None,
+    "references": None,
+}
+
+text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+boxes = st.lists(st.floats(0, 1e6, width=32), min_size=6, max_size=6)
+
+
+@st.composite
+def training_records(draw: st.DrawFn) -> Record:
+    """A record as the converters make them for training."""
+    benchmark = draw(st.sampled_from(["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"]))
+    grounded = benchmark in ("scanrefer", "scan2cap")
+    object_ids = draw(st.lists(st.integers(0, 999), max_size=4))
+    return Record(
+        id=draw(text),
+        benchmark=benchmark,
+        scene=f"scene{draw(st.integers(0, 9999)):04d}_{draw(st.integers(0, 99)):02d}",
+        conversations=conversation(draw(text), draw(text)),
+        question_type=draw(st.none() | text),
+        object_ids=draw(st.integers(0, 999).map(lambda n: [n]))
+        if grounded
+        else (object_ids if benchmark == "multi3drefer" else None),
+        box=draw(boxes) if grounded else None,
+        box_input=draw(boxes) if benchmark == "scan2cap" else None,
+    )
+
+
+record_lists = st.lists(training_records(), max_size=5, unique_by=lambda record: record.id)
+any_folder = settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def test_line_is_as_specified() -> None:
+    record = Record.from_json(VALUE, "here")
+    assert record.to_json() == VALUE
+    assert list(record.to_json()) == [
+        *("format_version", "id", "benchmark", "scene", "conversations", "question_type"),
+        *("object_ids", "box", "box_input", "references"),
+    ]
+    assert (record.human, record.answer) == ("<image>Find it.", "<ground>")
+
+
+@any_folder
+@given(records=record_lists)
+def test_round_trips(tmp_path: Path, records: list[Record]) -> None:
+    write_records(tmp_path / "records.jsonl", records)
+    assert list(read_records(tmp_path / "records.jsonl")) == records
+    assert write_llava(tmp_path / "llava.json", records) == len(records)
+    assert read_llava(tmp_path / "llava.json") == records
+
+
+def test_absent_optional_fields_are_null() -> None:
+    required = ("format_version", "id", "benchmark", "scene", "conversations")
+    record = Record.from_json({name: VALUE[name] for name in required}, "here")
+    assert record.object_ids is None
+    assert record.to_json()["box"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "format_version is 2, this version reads 1"),
+        ({"id": ""}, "id must be a non-empty text"),
+        ({"id": 5}, "id must be a non-empty text, not 5"),
+        ({"scene": "../x"}, "'../x' is not a scene name"),
+        ({"scene": None}, "None is not a scene name"),
+        ({"conversations": []}, "conversations must be"),
+        ({"conversations": VALUE["conversations"][::-1]}, "conversations must be"),
+        ({"conversations": conversation("a", " ")}, "conversations must be"),
+        ({"question_type": 1}, "question_type must be a text or null, not 1"),
+        ({"object_ids": 3}, "object_ids must be a list of integers or null, not 3"),
+        ({"object_ids": [True]}, "object_ids must be a list of integers"),
+        ({"box": [1, 2, 3]}, "box must be six finite numbers"),
+        ({"box": [0, 0, 0, 1, 1, float("nan")]}, "box must be six finite numbers"),
+        ({"box_input": [0, 0, 0, 1, -1, 1]}, "box_input must be six finite numbers"),
+        ({"references": ["a", None]}, "references must be a list of texts"),
+        ({"boxes": []}, "unknown fields: boxes"),
+    ],
+)
+def test_wrong_line_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(VALUE) + "\n" + json.dumps({**VALUE, **change}) + "\n")
+    with pytest.raises(DataError) as error:
+        list(read_records(path))
+    assert str(error.value).startswith(f"{path}: line 2: ")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["id", "benchmark", "scene", "conversations"])
+def test_missing_field_is_named(name: str) -> None:
+    value = {key: item for key, item in VALUE.items() if key != name}
+    with pytest.raises(DataError, match=f"here: the record has no field '{name}'"):
+        Record.from_json(value, "here")
+
+
+@pytest.mark.parametrize("line", ["[]", "3", "null"])
+def test_line_without_an_object(tmp_path: Path, line: str) -> None:
+    (tmp_path / "records.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match="line 1: a record must be a JSON object"):
+        list(read_records(tmp_path / "records.jsonl"))
+
+
+def test_repeated_ids_become_unique() -> None:
+    def named(name: str) -> Record:
+        return Record.from_json({**VALUE, "id": name}, "here")
+
+    records = [named(name) for name in ("a", "b", "a", "a-2", "a", "b")]
+    ids = [record.id for record in with_unique_ids(records)]
+    assert ids == ["a", "b", "a-3", "a-2", "a-4", "b-2"]

@@ -1,0 +1,157 @@
+"""The training mix: order, refusals, the three files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from threedrs.errors import ConfigError, DataError
+from threedrs.instructions.llava import write_llava
+from threedrs.instructions.mix import build_mix
+from threedrs.instructions.record import Record, conversation, read_records, write_records
+
+BOX = [0.5, 0.25, 1.0, 1.0, 2.0, 0.5]
+
+
+def record(benchmark: str, number: int, answer: str = "yes", **changes: Any) -> Record:
+    fields: dict[str, Any] = {"scene": "scene0000_00", **changes}
+    return Record(
+        id=f"{benchmark}_{number}",
+        benchmark=benchmark,
+        conversations=conversation("<image> Is it?", answer),
+        **fields,
+    )
+
+
+def mix(folder: Path, *files: list[Record], balance: str = "all", **options: Any) -> dict[str, Any]:
+    paths = []
+    for number, records in enumerate(files):
+        paths.append(folder / f"{number}.jsonl")
+        write_records(paths[-1], records)
+    return build_mix(
+        paths,
+        balance=balance,
+        held_out_scenes=options.get("held_out_scenes", []),
+        out_jsonl=folder / "mixes" / "full.jsonl",
+        out_parquet=folder / "mixes" / "full.parquet",
+        out_summary=folder / "mixes" / "full.summary.json",
+    )
+
+
+def test_all_holds_every_record_once_in_benchmark_order(tmp_path: Path) -> None:
+    refer = [record("scanrefer", n, "<ground>", object_ids=[n], box=BOX) for n in range(2)]
+    multi = [record("multi3drefer", 0, "<ground>", object_ids=[])]
+    caption = [record("scan2cap", 0, "A chair.", box_input=BOX)]
+    answers = [record("scanqa", 0), record("sqa3d", 1), record("scanqa", 2)]
+    mix(tmp_path, answers, caption, refer, multi)
+    expected = [*refer, *multi, *caption, answers[0], answers[2], answers[1]]
+    assert list(read_records(tmp_path / "mixes" / "full.jsonl")) == expected
+
+
+def test_table_holds_the_same_records(tmp_path: Path) -> None:
+    records = [
+        record("scanrefer", 0, "<ground>", object_ids=[3], box=BOX, question_type="unique"),
+        record("multi3drefer", 0, "<ground>", object_ids=[]),
+        record("scanqa", 0, "röd"),
+    ]
+    mix(tmp_path, records)
+    table = pd.read_parquet(tmp_path / "mixes" / "full.parquet")
+    assert list(table.columns) == list(records[0].to_json())
+    assert table["id"].tolist() == ["scanrefer_0", "multi3drefer_0", "scanqa_0"]
+    assert [turns[1]["value"] for turns in table["conversations"]] == [
+        "<ground>",
+        "<ground>",
+        "röd",
+    ]
+    assert table["object_ids"][0].tolist() == [3]
+    assert table["object_ids"][1].tolist() == []
+    assert table["object_ids"][2] is None
+    assert table["box"][0].tolist() == BOX
+
+
+def test_summary(tmp_path: Path) -> None:
+    scenes = ["scene0000_00"] * 3 + ["scene0001_00"]
+    records = [
+        record("scanqa", 0, "yes", scene=scenes[0]),
+        record("scanqa", 1, "two words", scene=scenes[1]),
+        record("scanqa", 2, "yes", scene=scenes[2]),
+        record("sqa3d", 3, "no", scene=scenes[3], question_type="is"),
+    ]
+    summary = mix(tmp_path, records)
+    assert json.loads((tmp_path / "mixes" / "full.summary.json").read_text()) == summary
+    (source,) = summary.pop("inputs")
+    assert source["file"] == "0.jsonl"
+    assert len(source["sha256"]) == 64
+    assert summary == {
+        "format_version": 1,
+        "balance": "all",
+        "samples": 4,
+        "benchmarks": {"scanqa": 3, "sqa3d": 1},
+        "question_types": {"scanqa": {"none": 3}, "sqa3d": {"is": 1}},
+        "scenes": 2,
+        "samples_per_scene": {
+            "mean": 2.0,
+            "minimum": 1.0,
+            "quartile1": 1.5,
+            "median": 2.0,
+            "quartile3": 2.5,
+            "maximum": 3.0,
+        },
+        "answer_words": {
+            "scanqa": {
+                "mean": pytest.approx(4 / 3),
+                "minimum": 1.0,
+                "quartile1": 1.0,
+                "median": 1.0,
+                "quartile3": 1.5,
+                "maximum": 2.0,
+            },
+            "sqa3d": dict.fromkeys(
+                ("mean", "minimum", "quartile1", "median", "quartile3", "maximum"), 1.0
+            ),
+        },
+        "top_answers": {
+            "scanqa": [{"answer": "yes", "samples": 2}, {"answer": "two words", "samples": 1}],
+            "sqa3d": [{"answer": "no", "samples": 1}],
+        },
+    }
+
+
+def test_llava_arrays_mix_too(tmp_path: Path) -> None:
+    records = [record("scanqa", 0), record("scanrefer", 1, "<ground>", object_ids=[1])]
+    write_llava(tmp_path / "others.json", records)
+    out = tmp_path / "mix.jsonl"
+    build_mix(
+        [tmp_path / "others.json"], "all", [], out, tmp_path / "mix.parquet", tmp_path / "mix.json"
+    )
+    assert list(read_records(out)) == records[::-1]
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        (
+            [record("scanqa", 0), record("scanqa", 1, references=["yes"])],
+            "scanqa_1 is a question of an evaluation split",
+        ),
+        (
+            [record("scanrefer", 5, scene="scene0011_00")],
+            "scanrefer_5 is of scene0011_00, a held-out scene",
+        ),
+        ([record("scanqa", 0), record("scanqa", 0)], "scanqa_0 stands twice in the mix"),
+        ([record("nr3d", 0)], "nr3d_0: no benchmark 'nr3d'; known are scanrefer, multi3drefer"),
+        ([], "the training mix has no record"),
+    ],
+)
+def test_refusals(tmp_path: Path, records: list[Record], message: str) -> None:
+    with pytest.raises(DataError) as error:
+        mix(tmp_path, records, held_out_scenes=["scene0011_00"])
+    assert message in str(error.value)
+    assert not (tmp_path / "mixes").exists()
+
+
+def test_unknown_balance(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="balance is 'temperature'; choose one of: all"):
+        mix(tmp_path, [record("scanqa", 0)], balance="temperature")

@@ -1,0 +1,40 @@
+"""What a user gets wrong ends in readable lines and a status other than 0, before any job."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Checkout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train: {epocs: 2}", "train.epocs is not a key; did you mean epochs?"),
+        ("frames: {strategy: covrage}", "frames.strategy is 'covrage'; choose one of: uniform"),
+        ("train: {global_batch: 10, pack: 4}", "choose one of: 1, 2, 5, 10"),
+        ("eval: {benchmarks: [scanreffer]}", "'scanreffer'; choose one of: scanrefer"),
+        ("teacher: {name: vggt}", "needs teacher.weights"),
+        ("model: {size: 7b}", "needs model.path"),
+        ("report: {baseline: base}", "which is no run; choose one of: 3drs, baseline"),
+        (
+            "data: {demo: null, root: nowhere}",
+            "nowhere/scannet/scannetv2_train.txt: cannot be read",
+        ),
+    ],
+)
+def test_bad_configuration(checkout: Checkout, tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    done = checkout.snakemake("-n", "all", config=path)
+    assert done.returncode != 0
+    assert said in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not (checkout.folder / "results").exists()
+
+
+def test_all_problems_at_once(checkout: Checkout, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("train: {epochs: 0}\nframes: {cuont: 3}\n")
+    done = checkout.snakemake("-n", "all", config=path)
+    assert "train.epochs" in done.stdout
+    assert "frames.cuont is not a key; did you mean count?" in done.stdout

@@ -1,0 +1,31 @@
+"""The demo through `--profile slurm` on a real one-node Slurm with stand-in GPUs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Checkout
+from results import check_results
+from slurm_cluster import SlurmUnavailable, slurm_cluster
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[None]:
+    running = slurm_cluster(tmp_path / "slurm")
+    try:
+        running.__enter__()
+    except SlurmUnavailable as reason:
+        pytest.skip(f"no Slurm here: {reason}")
+    yield
+    running.__exit__(None, None, None)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_demo_on_slurm(checkout: Checkout) -> None:
+    said = checkout.snakemake("--profile", "slurm", "all")
+    assert said.returncode == 0, said.stdout[-6000:]
+    assert "submitted with SLURM jobid" in said.stdout
+    check_results(checkout.folder)
+    assert checkout.planned_jobs() == {}

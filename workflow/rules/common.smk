@@ -1,0 +1,127 @@
+# Configuration, the lists that the rules expand over, and the modules each stage depends on.
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from threedrs.config import data_layout, load_config, resolve_run
+from threedrs.demo import demo_files, demo_scenes
+from threedrs.errors import ThreedrsError
+from threedrs.inputs import missing_inputs, shards
+from threedrs.instructions import EVALUATION_SPLITS, annotation_files
+
+# Shell commands use the Python (and its tools, such as ninja) that runs Snakemake.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def stop_on_bad_configuration(check):
+    """Run `check`; where it finds a fault, show it without a traceback and stop."""
+    try:
+        return check()
+    except ThreedrsError as error:
+        sys.exit(f"threedrs: error:\n{error}")
+
+
+CONFIG = stop_on_bad_configuration(
+    lambda: load_config(
+        config, Path(workflow.basedir, "workflow/schemas/config.schema.yaml")
+    )
+)
+LAYOUT = data_layout(CONFIG)
+DEMO = CONFIG["data"]["demo"]
+if DEMO:
+    SCENES = demo_scenes(DEMO["scenes"])
+else:
+    stop_on_bad_configuration(
+        lambda: missing_inputs(LAYOUT, CONFIG["eval"]["benchmarks"])
+    )
+    SCENES = {split: LAYOUT.scenes(split) for split in ("train", "val")}
+
+SCENE_SHARDS = {
+    name: scenes
+    for split in ("train", "val")
+    for name, scenes in shards(
+        split, SCENES[split], CONFIG["data"]["scenes_per_shard"]
+    ).items()
+}
+FEATURE_SHARDS = shards("train", SCENES["train"], CONFIG["teacher"]["scenes_per_shard"])
+RESOLVED = {run: resolve_run(CONFIG, run) for run in CONFIG["runs"]}
+RUNS = list(RESOLVED)
+TEACHERS = sorted({run["teacher"]["name"] for run in RESOLVED.values()} - {"none"})
+MIXES = list(CONFIG["instructions"]["mixes"])
+BENCHMARKS = CONFIG["eval"]["benchmarks"]
+
+
+def split_shards(split):
+    """The scene shards of a split."""
+    return [shard for shard in SCENE_SHARDS if shard.startswith(f"{split}-")]
+
+
+def scene_shards_of(scenes):
+    """The scene shards that hold any of the scenes."""
+    return [
+        shard for shard, members in SCENE_SHARDS.items() if set(members) & set(scenes)
+    ]
+
+
+def scan_files(shard, *kinds):
+    """The files of the given kinds of a shard's scans."""
+    return [
+        getattr(LAYOUT.scan(scene), kind)
+        for scene in SCENE_SHARDS[shard]
+        for kind in kinds
+    ]
+
+
+def code(*patterns):
+    """Modules that a stage runs: inputs, so that edited code makes its results stale.
+
+    Small files are compared by checksum, so touching one reruns nothing.
+    """
+    package = Path(workflow.basedir, "src/threedrs")
+    return sorted(
+        path.relative_to(workflow.basedir).as_posix()
+        for pattern in patterns
+        for path in package.glob(pattern)
+    )
+
+
+# One process where one GPU (or none) is asked for, one a GPU under torchrun otherwise.
+LAUNCH = (
+    "launch=''; [ {resources.gpu} -le 1 ] ||"
+    " launch='torch.distributed.run --standalone --nproc-per-node {resources.gpu} -m';"
+    " python -m $launch "
+)
+
+
+# What a job needs follows from its model; a profile's set-resources and set-threads override it.
+TRAIN_NEEDS = {
+    "tiny": {"gpu": 1, "threads": 1, "mem_mb": 4000, "runtime": 120},
+    "7b": {"gpu": 8, "threads": 64, "mem_mb": 512000, "runtime": 2880},
+}
+PREDICT_NEEDS = {
+    "tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
+    "7b": {"gpu": 1, "threads": 8, "mem_mb": 64000, "runtime": 720},
+}
+TEACHER_NEEDS = {
+    "vggt-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
+    "vggt": {"gpu": 1, "threads": 8, "mem_mb": 48000, "runtime": 240},
+}
+
+
+def train_need(kind):
+    """A resource of a training job, as a function of its wildcards."""
+    return lambda wildcards: TRAIN_NEEDS[RESOLVED[wildcards.run]["model"]["size"]][kind]
+
+
+def predict_need(kind):
+    """A resource of a prediction job, as a function of its wildcards."""
+    return lambda wildcards: PREDICT_NEEDS[RESOLVED[wildcards.run]["model"]["size"]][
+        kind
+    ]
+
+
+def teacher_need(kind):
+    """A resource of a feature job, as a function of its wildcards."""
+    return lambda wildcards: TEACHER_NEEDS[wildcards.teacher][kind]

@@ -1,0 +1,22 @@
+# in:  seed and number of scenes
+# out: a data set in ScanNet's on-disk formats under data.root
+
+
+rule demo_data:
+    input:
+        code=code("demo/*.py", "scannet/sens*.py"),
+    output:
+        [LAYOUT.root / file for file in demo_files(DEMO["scenes"])],
+    log:
+        "results/logs/demo_data.log",
+    benchmark:
+        "results/benchmarks/demo_data.tsv"
+    threads: 2
+    params:
+        root=LAYOUT.root.as_posix(),
+        scenes=DEMO["scenes"],
+        seed=DEMO["seed"],
+    message:
+        "Generating the demo data: {params.scenes} scenes"
+    script:
+        "../scripts/demo_data.py"

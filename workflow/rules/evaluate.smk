@@ -1,0 +1,72 @@
+# in:  models, scene stores, evaluation records
+# out: results/eval/<run>/<benchmark>/{predictions.jsonl, predictions.meta.json, metrics.json}
+
+
+rule scores:
+    input:
+        expand(
+            "results/eval/{run}/{benchmark}/metrics.json",
+            run=RUNS,
+            benchmark=BENCHMARKS,
+        ),
+
+
+rule predict:
+    input:
+        model="results/train/{run}/model",
+        records=lambda wildcards: (
+            f"results/instructions/{wildcards.benchmark}_{EVALUATION_SPLITS[wildcards.benchmark]}.jsonl"
+        ),
+        scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("val")),
+        code=code("predict.py", "evaluation/predict*.py", "models/*.py"),
+    output:
+        predictions="results/eval/{run}/{benchmark}/predictions.jsonl",
+        meta="results/eval/{run}/{benchmark}/predictions.meta.json",
+    log:
+        "results/logs/predict/{run}/{benchmark}.log",
+    benchmark:
+        "results/benchmarks/predict/{run}/{benchmark}.tsv"
+    threads: predict_need("threads")
+    resources:
+        gpu=predict_need("gpu"),
+        mem_mb=predict_need("mem_mb"),
+        runtime=predict_need("runtime"),
+    params:
+        settings=lambda wildcards: json.dumps(
+            {
+                "prompt": CONFIG["eval"]["prompt"],
+                "max_new_tokens": CONFIG["eval"]["max_new_tokens"],
+                "boxes": CONFIG["boxes"]["eval"],
+                "coordinate_dtype": CONFIG["geometry"]["coordinate_dtype"],
+                "attention": RESOLVED[wildcards.run]["model"]["attention"],
+            }
+        ),
+    message:
+        "Predictions of {wildcards.run} on {wildcards.benchmark}"
+    shell:
+        LAUNCH + "threedrs.predict --model {input.model} --records {input.records}"
+        " --scenes results/scenes --settings '{params.settings}' --out {output.predictions}"
+        " 2>&1 | tee {log}"
+
+
+rule score:
+    input:
+        predictions="results/eval/{run}/{benchmark}/predictions.jsonl",
+        meta="results/eval/{run}/{benchmark}/predictions.meta.json",
+        code=code(
+            "evaluation/[!pa]*.py",
+            "evaluation/predictions.py",
+            "evaluation/answers.py",
+        ),
+    output:
+        "results/eval/{run}/{benchmark}/metrics.json",
+    log:
+        "results/logs/score/{run}/{benchmark}.log",
+    benchmark:
+        "results/benchmarks/score/{run}/{benchmark}.tsv"
+    params:
+        bootstrap=CONFIG["eval"]["bootstrap"],
+    message:
+        "Scores of {wildcards.run} on {wildcards.benchmark}"
+    script:
+        "../scripts/score.py"

@@ -1,0 +1,41 @@
+# in:  scene stores
+# out: results/features/<teacher>/<shard>.zarr, whose manifest.json is written last
+
+
+rule features:
+    input:
+        expand(
+            "results/features/{teacher}/{shard}.zarr/manifest.json",
+            teacher=TEACHERS,
+            shard=FEATURE_SHARDS,
+        ),
+
+
+rule extract_features:
+    input:
+        scenes=lambda wildcards: expand(
+            "results/scenes/shards/{shard}.json",
+            shard=scene_shards_of(FEATURE_SHARDS[wildcards.shard]),
+        ),
+        weights=lambda wildcards: (
+            CONFIG["teacher"]["weights"] if wildcards.teacher == "vggt" else []
+        ),
+        code=code("teachers/*.py"),
+    output:
+        "results/features/{teacher}/{shard}.zarr/manifest.json",
+    log:
+        "results/logs/extract_features/{teacher}/{shard}.log",
+    benchmark:
+        "results/benchmarks/extract_features/{teacher}/{shard}.tsv"
+    threads: teacher_need("threads")
+    resources:
+        gpu=teacher_need("gpu"),
+        mem_mb=teacher_need("mem_mb"),
+        runtime=teacher_need("runtime"),
+    params:
+        teacher=lambda wildcards: CONFIG["teacher"] | {"name": wildcards.teacher},
+        scenes=lambda wildcards: FEATURE_SHARDS[wildcards.shard],
+    message:
+        "Features of {wildcards.teacher} for shard {wildcards.shard}"
+    script:
+        "../scripts/extract_features.py"

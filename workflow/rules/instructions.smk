@@ -1,0 +1,69 @@
+# in:  the benchmarks' annotation files, boxes
+# out: results/instructions/<benchmark>_<split>.jsonl, results/instructions/mixes/<mix>.*
+
+
+rule instructions:
+    input:
+        [
+            f"results/instructions/{benchmark}_{EVALUATION_SPLITS[benchmark]}.jsonl"
+            for benchmark in BENCHMARKS
+        ],
+        expand("results/instructions/mixes/{mix}.jsonl", mix=MIXES),
+
+
+rule convert_instructions:
+    input:
+        annotations=lambda wildcards: annotation_files(
+            LAYOUT, wildcards.benchmark, wildcards.split
+        ),
+        labels=LAYOUT.labels_file,
+        scene_lists=[LAYOUT.split_file(split) for split in ("train", "val")],
+        boxes=lambda wildcards: expand(
+            "results/boxes/{shard}.json",
+            shard=split_shards("train" if wildcards.split == "train" else "val"),
+        ),
+        code=code(
+            "instructions/[!m]*.py",
+            "instructions/multi3drefer.py",
+            "scannet/labels.py",
+        ),
+    output:
+        records="results/instructions/{benchmark}_{split}.jsonl",
+        rejected="results/instructions/{benchmark}_{split}.rejected.jsonl",
+        summary="results/instructions/{benchmark}_{split}.summary.json",
+    log:
+        "results/logs/convert_instructions/{benchmark}_{split}.log",
+    benchmark:
+        "results/benchmarks/convert_instructions/{benchmark}_{split}.tsv"
+    params:
+        data=CONFIG["data"],
+        on_reject=CONFIG["instructions"]["on_reject"],
+        max_reject_fraction=CONFIG["instructions"]["max_reject_fraction"],
+    message:
+        "Records of {wildcards.benchmark}, {wildcards.split}"
+    script:
+        "../scripts/convert_instructions.py"
+
+
+rule balance:
+    input:
+        records=expand(
+            "results/instructions/{benchmark}_train.jsonl", benchmark=BENCHMARKS
+        ),
+        held_out=LAYOUT.split_file("val"),
+        code=code("instructions/mix.py", "instructions/record.py"),
+    output:
+        mix="results/instructions/mixes/{mix}.jsonl",
+        table="results/instructions/mixes/{mix}.parquet",
+        summary="results/instructions/mixes/{mix}.summary.json",
+    log:
+        "results/logs/balance/{mix}.log",
+    benchmark:
+        "results/benchmarks/balance/{mix}.tsv"
+    params:
+        mix=lambda wildcards: CONFIG["instructions"]["mixes"][wildcards.mix],
+        data=CONFIG["data"],
+    message:
+        "Training mix {wildcards.mix}"
+    script:
+        "../scripts/balance.py"

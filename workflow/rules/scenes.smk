@@ -1,0 +1,61 @@
+# in:  scans (.sens, mesh, segments, aggregation, axis alignment), detector proposals
+# out: results/boxes/<shard>.json, results/scenes/<scene>.zarr, results/scenes/shards/<shard>.json
+
+
+rule scenes:
+    input:
+        expand("results/scenes/shards/{shard}.json", shard=SCENE_SHARDS),
+
+
+rule boxes:
+    input:
+        scans=lambda wildcards: scan_files(
+            wildcards.shard, "mesh", "segments", "aggregation", "meta"
+        ),
+        proposals=lambda wildcards: (
+            scan_files(wildcards.shard, "proposals")
+            if DEMO
+            else [
+                path
+                for path in scan_files(wildcards.shard, "proposals")
+                if path.is_file()
+            ]
+        ),
+        code=code("scannet/boxes.py", "scannet/mesh.py", "scannet/meta.py"),
+    output:
+        "results/boxes/{shard}.json",
+    log:
+        "results/logs/boxes/{shard}.log",
+    benchmark:
+        "results/benchmarks/boxes/{shard}.tsv"
+    params:
+        layout=CONFIG["data"],
+        scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
+    message:
+        "Boxes of shard {wildcards.shard}"
+    script:
+        "../scripts/boxes.py"
+
+
+rule build_scenes:
+    input:
+        sens=lambda wildcards: scan_files(wildcards.shard, "sens", "meta"),
+        boxes="results/boxes/{shard}.json",
+        code=code(
+            "scannet/sens*.py", "scannet/geometry.py", "frames/*.py", "scenes/*.py"
+        ),
+    output:
+        "results/scenes/shards/{shard}.json",
+    log:
+        "results/logs/build_scenes/{shard}.log",
+    benchmark:
+        "results/benchmarks/build_scenes/{shard}.tsv"
+    params:
+        data=CONFIG["data"],
+        frames=CONFIG["frames"],
+        invalid_depth=CONFIG["geometry"]["invalid_depth"],
+        scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
+    message:
+        "Scene stores of shard {wildcards.shard}"
+    script:
+        "../scripts/build_scenes.py"

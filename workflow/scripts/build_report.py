@@ -1,0 +1,18 @@
+"""Rule build_report: the report page and its pictures."""
+
+from pathlib import Path
+
+from threedrs.joblog import job_log
+from threedrs.report.build import ReportSettings, build_report
+
+with job_log(snakemake.log[0], "build_report"):
+    build_report(
+        Path("results"),
+        ReportSettings(
+            title=snakemake.params.report["title"],
+            baseline=snakemake.params.report["baseline"],
+            examples=snakemake.params.report["examples"],
+            runs=tuple(snakemake.params.runs),
+            benchmarks=tuple(snakemake.params.benchmarks),
+        ),
+    )

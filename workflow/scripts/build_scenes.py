@@ -1,0 +1,25 @@
+"""Rule build_scenes: the scene stores of a shard."""
+
+from pathlib import Path
+
+from threedrs.config import data_layout
+from threedrs.joblog import job_log
+from threedrs.scannet.boxes import read_boxes_file
+from threedrs.scenes.build import SceneSettings, build_shard
+
+with job_log(snakemake.log[0], f"build_scenes {snakemake.wildcards.shard}"):
+    layout = data_layout({"data": snakemake.params.data})
+    settings = SceneSettings.from_config(
+        {
+            "frames": snakemake.params.frames,
+            "geometry": {"invalid_depth": snakemake.params.invalid_depth},
+        }
+    )
+    build_shard(
+        [layout.scan(scene) for scene in snakemake.params.scenes],
+        read_boxes_file(Path(snakemake.input.boxes)),
+        settings,
+        out_folder=Path("results/scenes"),
+        manifest=Path(snakemake.output[0]),
+        split=snakemake.wildcards.shard.split("-")[0],
+    )

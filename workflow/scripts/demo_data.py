@@ -1,0 +1,10 @@
+"""Rule demo_data: a generated data set in ScanNet's formats."""
+
+from pathlib import Path
+
+from threedrs.demo.write import write_demo
+
+from threedrs.joblog import job_log
+
+with job_log(snakemake.log[0], "demo_data"):
+    write_demo(Path(snakemake.params.root), snakemake.params.scenes, snakemake.params.seed)

@@ -1,0 +1,24 @@
+"""Rule run_config: the resolved settings of one run, with the paths of its inputs."""
+
+from pathlib import Path
+
+from threedrs.files import write_json
+from threedrs.joblog import job_log
+
+run = snakemake.wildcards.run
+with job_log(snakemake.log[0], f"run_config {run}"):
+    resolved = dict(snakemake.params.run)
+    teacher = resolved["teacher"]["name"]
+    features = {
+        scene: f"results/features/{teacher}/{shard}.zarr"
+        for shard, scenes in snakemake.params.shards.items()
+        for scene in scenes
+        if teacher != "none"
+    }
+    paths = {
+        "mix": f"results/instructions/mixes/{resolved['train']['mix']}.jsonl",
+        "scenes": "results/scenes",
+        "features": features,
+        "out": f"results/train/{run}",
+    }
+    write_json(Path(snakemake.output[0]), {"run": run, **resolved, "paths": paths})

@@ -1,0 +1,16 @@
+"""Rule score: one predictions file to metrics."""
+
+from pathlib import Path
+
+from threedrs.evaluation.score import score_file
+from threedrs.joblog import job_log
+
+run, benchmark = snakemake.wildcards.run, snakemake.wildcards.benchmark
+with job_log(snakemake.log[0], f"score {run} {benchmark}"):
+    score_file(
+        benchmark,
+        Path(snakemake.input.predictions),
+        Path(snakemake.output[0]),
+        run=run,
+        bootstrap=snakemake.params.bootstrap,
+    )
