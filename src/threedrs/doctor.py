@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from threedrs.config import Config, data_layout, resolve_run
-from threedrs.demo import demo_scenes
+from threedrs.demo.write import demo_scenes
 from threedrs.errors import ThreedrsError
 from threedrs.inputs import missing_inputs
 

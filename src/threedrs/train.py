@@ -20,6 +20,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m threedrs.train", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the resolved run (JSON)")
     arguments = parser.parse_args()
+    import torch.distributed
+
     from threedrs.training.engine import AgreedError
     from threedrs.training.loop import train
 
@@ -28,10 +30,22 @@ def main() -> int:
         train(read_json(arguments.config))
     except AgreedError as error:
         if rank == "0":
-            print(f"train: {error}", file=sys.stderr)
+            print(f"train: {error}", file=sys.stderr, flush=True)
+        # torchrun ends the others as soon as one rank is gone: let the first one speak before.
+        torch.distributed.barrier()
         return 1
     except ThreedrsError as error:
         print(f"train: rank {rank}: {error}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if not lost:
+            raise
+        print(
+            f"train: rank {rank}: lost another rank, whose own message says why; run the same "
+            f"command to go on from the newest checkpoint ({str(error).splitlines()[0]})",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

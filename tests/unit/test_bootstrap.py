@@ -69,9 +69,7 @@ def test_it_is_deterministic_and_blind_to_order():
     first = estimate({"m": mean_metric(values)}, SCENES, resamples=300)
     assert estimate({"m": mean_metric(values)}, SCENES, resamples=300) == first
     order = np.random.default_rng(5).permutation(len(SCENES))
-    turned = estimate(
-        {"m": mean_metric(values[order])}, [SCENES[i] for i in order], resamples=300
-    )
+    turned = estimate({"m": mean_metric(values[order])}, [SCENES[i] for i in order], resamples=300)
     assert turned["m"] == pytest.approx(first["m"])
     assert estimate({"m": mean_metric(values)}, SCENES, resamples=300, seed=1) != first
 

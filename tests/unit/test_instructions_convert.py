@@ -1,11 +1,14 @@
 """Rejected rows, wrong files, counts and the command line of the conversion."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.sparse
 from instruction_files import SCENE, description, rejected, run, write_annotations
 from instruction_files import write_sqa3d as write_sqa3d_files
 
@@ -14,6 +17,7 @@ from threedrs.files import sha256_of_file
 from threedrs.instructions import EVALUATION_SPLITS, annotation_files
 from threedrs.instructions.benchmark import Published
 from threedrs.instructions.convert import convert
+from threedrs.instructions.record import read_records
 from threedrs.instructions.registry import BENCHMARKS
 from threedrs.layout import DataLayout
 
@@ -210,6 +214,7 @@ def test_too_many_rejects_stop(tmp_path: Path, split: str) -> None:
     with pytest.raises(DataError) as error:
         run(tmp_path, "scanrefer", split, max_reject_fraction=0.2)
     assert "2 rows rejected of 8, more than max_reject_fraction 0.2" in str(error.value)
+    assert str(error.value).endswith("e.g. row 0: empty text (description is empty)")
     assert len(rejected(tmp_path, "scanrefer", split)) == 2
     assert [path.name for path in (tmp_path / "out").iterdir()] == [
         f"scanrefer_{split}.rejected.jsonl"
@@ -348,3 +353,48 @@ def test_annotation_files(tmp_path: Path) -> None:
         tmp_path / "benchmark/scanrefer/ScanRefer_filtered_val.json"
     ]
     assert EVALUATION_SPLITS["sqa3d"] == "test"
+
+
+def write_scan(root: Path) -> None:
+    """A scan of two cubes, sides 1 m (object 4) and 2 m (object 6), and one proposal: the first."""
+    scan = DataLayout(root=root).scan(SCENE)
+    scan.mesh.parent.mkdir(parents=True)
+    corners = np.array(list(itertools.product((0.0, 1.0), repeat=3)))
+    vertices = np.concatenate([corners, corners * 2 + 5])
+    lines = [
+        "ply",
+        "format ascii 1.0",
+        f"element vertex {len(vertices)}",
+        *(f"property float {axis}" for axis in "xyz"),
+        "element face 1",
+        "property list uchar int vertex_indices",
+        "end_header",
+        *(" ".join(map(str, vertex)) for vertex in vertices),
+        "3 0 1 2",
+    ]
+    scan.mesh.write_text("\n".join(lines) + "\n")
+    scan.segments.write_text(json.dumps({"segIndices": [10] * 8 + [20] * 8}))
+    groups = [
+        {"objectId": object_id, "label": "chair", "segments": [segment]}
+        for object_id, segment in ((4, 10), (6, 20))
+    ]
+    scan.aggregation.write_text(json.dumps({"segGroups": groups}))
+    scan.meta.write_text("axisAlignment = 1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1\n")
+    scan.proposals.parent.mkdir(parents=True)
+    masks = scipy.sparse.csr_matrix(np.repeat([[True, False]], 8, axis=1))
+    scipy.sparse.save_npz(scan.proposals, masks)
+
+
+def test_boxes_of_a_scan(tmp_path: Path) -> None:
+    write_scan(tmp_path)
+    rows = [description(4, 0, "a"), description(6, 0, "b"), description(1, 0, "c")]
+    write_annotations(tmp_path, "scanrefer/ScanRefer_filtered_val.json", rows)
+    out = tmp_path / "out" / "scan2cap_val.jsonl"
+    layout = DataLayout(root=tmp_path)
+    convert("scan2cap", "val", layout, None, out, max_reject_fraction=0.5)
+    small, large = read_records(out)
+    assert small.box == small.box_input == [0.5, 0.5, 0.5, 1, 1, 1]
+    assert (large.box, large.box_input) == ([6, 6, 6, 2, 2, 2], None)
+    assert [line[1:3] for line in reasons(tmp_path, "scan2cap", "val")] == [
+        (2, "object without a box")
+    ]

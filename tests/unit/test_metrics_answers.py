@@ -140,10 +140,8 @@ def test_scanqa_tells_verbatim_from_normalised():
 @pytest.mark.skipif(not SQA3D.is_dir(), reason="SQA3D's published annotations are not here")
 def test_all_published_sqa3d_answers_score_100_against_themselves():
     file = SQA3D / "v1_balanced_sqa_annotations_test_scannetv2.json"
-    answers = [
-        row["answers"][0]["answer"] for row in json.loads(file.read_text())["annotations"]
-    ]
+    answers = [row["answers"][0]["answer"] for row in json.loads(file.read_text())["annotations"]]
     assert len(answers) == 3519
-    rows = rows_of("sqa3d", *((f" The {text}." , [text], "what") for text in answers))
+    rows = rows_of("sqa3d", *((f" The {text}.", [text], "what") for text in answers))
     result = score_rows(rows, BENCHMARKS["sqa3d"], bootstrap=0, meteor=False)
     assert result["metrics"]["em"]["value"] > 99.0

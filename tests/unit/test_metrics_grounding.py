@@ -70,7 +70,7 @@ def test_no_proposal_is_a_wrong_answer():
 
 
 def test_scanrefer_needs_one_true_box():
-    with pytest.raises(DataError, match="question 'a' .* exactly one true box, found 2"):
+    with pytest.raises(DataError, match=r"question 'a' .* exactly one true box, found 2"):
         values([row("a", [0.9, 0], [box(0)], [box(0), box(1)])], "scanrefer")
 
 
@@ -132,9 +132,7 @@ def slow_f1(predicted, true):
         key=lambda order: sum(slow_iou(small[i], large[j]) for i, j in enumerate(order)),
     )
     overlaps = [slow_iou(small[i], large[j]) for i, j in enumerate(best)]
-    return [
-        2 * sum(o >= t for o in overlaps) / (len(small) + len(large)) for t in (0.25, 0.5)
-    ]
+    return [2 * sum(o >= t for o in overlaps) / (len(small) + len(large)) for t in (0.25, 0.5)]
 
 
 @settings(max_examples=60)
@@ -187,9 +185,12 @@ def test_scores_are_bounded_and_independent_of_order(benchmark):
 
 
 def test_perfect_grounding_is_100():
+    boxes = [box(0), box(5), box(9)]
     rows = [
-        row("one", [0.9, 0.0, 0.0], [box(0), box(5)], [box(0)], "multi3drefer"),
-        row("two", [0.9, 0.9, 0.0], [box(0), box(5)], [box(5), box(0)], "multi3drefer"),
-        row("none", [0.1, 0.9], [box(0)], [], "multi3drefer"),
+        row("one", [0.9, 0.0, 0.0, 0.1], boxes, [box(0)], "multi3drefer"),
+        row("two", [0.9, 0.9, 0.9, 0.0], boxes, [box(5), box(0)], "multi3drefer"),
+        row("none", [0.1, 0.1, 0.1, 0.9], boxes, [], "multi3drefer"),
     ]
     assert values(rows, "multi3drefer") == {"f1@0.25": 100.0, "f1@0.5": 100.0}
+    rows = [row("one", [0.9, 0.1], [box(0)], [box(0)]) for _ in range(3)]
+    assert values(rows, "scanrefer") == {"acc@0.25": 100.0, "acc@0.5": 100.0}

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from student_fixtures import CAPTION, GROUNDING, MIXED, TEXT, pack, scene, tokenizer
+from student_fixtures import CAPTION, GROUNDING, TEXT, pack, scene, tokenizer
 
 from threedrs.errors import DataError
 from threedrs.models.attention import packed_attention
@@ -142,4 +142,3 @@ def test_scene_tensors_must_fit_together() -> None:
             coarse_NVGG=good.coarse_NVGG,
             teacher_VGGC=scene(frames=3).teacher_VGGC,
         )
-    assert len(MIXED) == 4

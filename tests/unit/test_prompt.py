@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from threedrs.errors import ConfigError, DataError
 from threedrs.instructions.record import Record
 from threedrs.models.prompt import build_query, build_sample
 from threedrs.models.samples import IGNORE, Sample
+from threedrs.models.tiny import tiny_tokenizer
 
 SENTENCE = (
     "The video captures 3D spatial information of a scene. Please focus on the spatial "
@@ -84,17 +86,11 @@ def test_newline_and_special_tokens_have_ids_as_in_qwen2() -> None:
 
 def test_tokenizer_is_the_same_in_another_process() -> None:
     code = (
-        "import hashlib, json; from threedrs.models.tiny import tiny_tokenizer;"
-        "print(hashlib.sha256(json.dumps(tiny_tokenizer().get_vocab(), sort_keys=True)"
-        ".encode()).hexdigest())"
+        "import json; from threedrs.models.tiny import tiny_tokenizer;"
+        "print(json.dumps(tiny_tokenizer().get_vocab()))"
     )
-    runs = {
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout
-        for _ in range(2)
-    }
-    assert len(runs) == 1
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(other.stdout) == tiny_tokenizer().get_vocab()
 
 
 def test_labels_of_a_text_sample_by_hand() -> None:
@@ -156,7 +152,8 @@ def test_coordinate_of_a_caption() -> None:
 
 def test_query_ends_with_the_assistants_header() -> None:
     query = build_query(TEXT, tokenizer(), prompt="reference")
-    assert query.input_ids.tolist()[-3:] == _ids("<|im_start|>assistant\n")
+    header = _ids("<|im_start|>assistant\n")
+    assert query.input_ids.tolist()[-len(header) :] == header
     assert query.input_ids.dtype == torch.int64
 
 

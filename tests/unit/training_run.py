@@ -1,6 +1,8 @@
 """A complete small training run's inputs, for the tests of the training package."""
 
 import json
+import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from threedrs.scannet.boxes import BoxSet
 from threedrs.scenes.writer import SceneContents, write_scene_store
 from threedrs.teachers.registry import teacher_channels
 from threedrs.teachers.store import SceneOrigin, manifest_entry, open_scene, write_root, write_scene
+from threedrs.training.engine import Ranks, start_ranks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCENES = ("scene0000_00", "scene0001_00")
@@ -134,3 +137,13 @@ def edit_config(path: Path, **train: Any) -> None:
     config = json.loads(path.read_text())
     config["train"] |= train
     write_json(path, config)
+
+
+@cache
+def lone_ranks() -> Ranks:
+    """Return this test process as a group of one; its environment stays as it was."""
+    before = dict(os.environ)
+    ranks = start_ranks()
+    for name in set(os.environ) - set(before) - {"DS_ACCELERATOR"}:
+        del os.environ[name]
+    return ranks

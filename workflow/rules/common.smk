@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 from threedrs.config import data_layout, load_config, resolve_run
-from threedrs.demo import demo_files, demo_scenes
+from threedrs.demo.write import demo_files, demo_scenes
 from threedrs.errors import ThreedrsError
 from threedrs.inputs import missing_inputs, shards
 from threedrs.instructions import EVALUATION_SPLITS, annotation_files
+from threedrs.modules import PACKAGE, module_files
 
-# Shell commands use the Python (and its tools, such as ninja) that runs Snakemake.
+# Jobs use the Python (and its tools, such as ninja) that runs Snakemake, and this checkout's code.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ["PYTHONPATH"] = str(Path(workflow.basedir, "src"))
 
 
 def stop_on_bad_configuration(check):
@@ -74,17 +76,14 @@ def scan_files(shard, *kinds):
     ]
 
 
-def code(*patterns):
-    """Modules that a stage runs: inputs, so that edited code makes its results stale.
+def code(*entries, without=(), files=()):
+    """The modules that a stage runs: inputs, so that edited code makes its results stale.
 
     Small files are compared by checksum, so touching one reruns nothing.
     """
-    package = Path(workflow.basedir, "src/threedrs")
-    return sorted(
-        path.relative_to(workflow.basedir).as_posix()
-        for pattern in patterns
-        for path in package.glob(pattern)
-    )
+    sources = [*module_files(*entries, without=without)]
+    sources += [path for pattern in files for path in sorted(PACKAGE.glob(pattern))]
+    return [os.path.relpath(path) for path in sources]
 
 
 # One process where one GPU (or none) is asked for, one a GPU under torchrun otherwise.

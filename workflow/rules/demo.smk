@@ -4,13 +4,15 @@
 
 rule demo_data:
     input:
-        code=code("demo/*.py", "scannet/sens*.py"),
+        code=code("demo.write"),
     output:
         [LAYOUT.root / file for file in demo_files(DEMO["scenes"])],
     log:
         "results/logs/demo_data.log",
     benchmark:
         "results/benchmarks/demo_data.tsv"
+    conda:
+        "../../envs/data.yaml"
     threads: 2
     params:
         root=LAYOUT.root.as_posix(),

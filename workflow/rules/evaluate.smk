@@ -18,7 +18,7 @@ rule predict:
             f"results/instructions/{wildcards.benchmark}_{EVALUATION_SPLITS[wildcards.benchmark]}.jsonl"
         ),
         scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("val")),
-        code=code("predict.py", "evaluation/predict*.py", "models/*.py"),
+        code=code("predict", without=["evaluation.registry", "evaluation.bootstrap"]),
     output:
         predictions="results/eval/{run}/{benchmark}/predictions.jsonl",
         meta="results/eval/{run}/{benchmark}/predictions.meta.json",
@@ -26,6 +26,8 @@ rule predict:
         "results/logs/predict/{run}/{benchmark}.log",
     benchmark:
         "results/benchmarks/predict/{run}/{benchmark}.tsv"
+    conda:
+        "../../envs/gpu.yaml"
     threads: predict_need("threads")
     resources:
         gpu=predict_need("gpu"),
@@ -53,17 +55,15 @@ rule score:
     input:
         predictions="results/eval/{run}/{benchmark}/predictions.jsonl",
         meta="results/eval/{run}/{benchmark}/predictions.meta.json",
-        code=code(
-            "evaluation/[!pa]*.py",
-            "evaluation/predictions.py",
-            "evaluation/answers.py",
-        ),
+        code=code("evaluation.score"),
     output:
         "results/eval/{run}/{benchmark}/metrics.json",
     log:
         "results/logs/score/{run}/{benchmark}.log",
     benchmark:
         "results/benchmarks/score/{run}/{benchmark}.tsv"
+    conda:
+        "../../envs/report.yaml"
     params:
         bootstrap=CONFIG["eval"]["bootstrap"],
     message:

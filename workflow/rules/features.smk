@@ -20,13 +20,15 @@ rule extract_features:
         weights=lambda wildcards: (
             CONFIG["teacher"]["weights"] if wildcards.teacher == "vggt" else []
         ),
-        code=code("teachers/*.py"),
+        code=code("teachers.extract"),
     output:
         "results/features/{teacher}/{shard}.zarr/manifest.json",
     log:
         "results/logs/extract_features/{teacher}/{shard}.log",
     benchmark:
         "results/benchmarks/extract_features/{teacher}/{shard}.tsv"
+    conda:
+        "../../envs/gpu.yaml"
     threads: teacher_need("threads")
     resources:
         gpu=teacher_need("gpu"),

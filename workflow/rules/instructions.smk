@@ -22,11 +22,7 @@ rule convert_instructions:
             "results/boxes/{shard}.json",
             shard=split_shards("train" if wildcards.split == "train" else "val"),
         ),
-        code=code(
-            "instructions/[!m]*.py",
-            "instructions/multi3drefer.py",
-            "scannet/labels.py",
-        ),
+        code=code("instructions.convert"),
     output:
         records="results/instructions/{benchmark}_{split}.jsonl",
         rejected="results/instructions/{benchmark}_{split}.rejected.jsonl",
@@ -35,6 +31,8 @@ rule convert_instructions:
         "results/logs/convert_instructions/{benchmark}_{split}.log",
     benchmark:
         "results/benchmarks/convert_instructions/{benchmark}_{split}.tsv"
+    conda:
+        "../../envs/data.yaml"
     params:
         data=CONFIG["data"],
         on_reject=CONFIG["instructions"]["on_reject"],
@@ -51,7 +49,7 @@ rule balance:
             "results/instructions/{benchmark}_train.jsonl", benchmark=BENCHMARKS
         ),
         held_out=LAYOUT.split_file("val"),
-        code=code("instructions/mix.py", "instructions/record.py"),
+        code=code("instructions.mix", without=["instructions.registry"]),
     output:
         mix="results/instructions/mixes/{mix}.jsonl",
         table="results/instructions/mixes/{mix}.parquet",
@@ -60,6 +58,8 @@ rule balance:
         "results/logs/balance/{mix}.log",
     benchmark:
         "results/benchmarks/balance/{mix}.tsv"
+    conda:
+        "../../envs/data.yaml"
     params:
         mix=lambda wildcards: CONFIG["instructions"]["mixes"][wildcards.mix],
         data=CONFIG["data"],

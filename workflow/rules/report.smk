@@ -11,7 +11,7 @@ rule aggregate:
         ),
         trained=expand("results/train/{run}/train.json", run=RUNS),
         configs=expand("results/train/{run}/config.json", run=RUNS),
-        code=code("evaluation/aggregate.py"),
+        code=code("evaluation.aggregate"),
     output:
         csv="results/report/summary.csv",
         json="results/report/summary.json",
@@ -19,6 +19,8 @@ rule aggregate:
         "results/logs/aggregate.log",
     benchmark:
         "results/benchmarks/aggregate.tsv"
+    conda:
+        "../../envs/report.yaml"
     params:
         runs=RUNS,
         benchmarks=BENCHMARKS,
@@ -44,7 +46,7 @@ rule build_report:
         ],
         mixes=expand("results/instructions/mixes/{mix}.summary.json", mix=MIXES),
         scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("val")),
-        code=code("report/*.py", "report/templates/*"),
+        code=code("report.build", files=["report/templates/*"]),
     output:
         page=report(
             "results/report/index.html",
@@ -55,6 +57,8 @@ rule build_report:
         "results/logs/build_report.log",
     benchmark:
         "results/benchmarks/build_report.tsv"
+    conda:
+        "../../envs/report.yaml"
     params:
         report=CONFIG["report"],
         runs=RUNS,

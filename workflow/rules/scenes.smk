@@ -21,13 +21,15 @@ rule boxes:
                 if path.is_file()
             ]
         ),
-        code=code("scannet/boxes.py", "scannet/mesh.py", "scannet/meta.py"),
+        code=code("scannet.boxes"),
     output:
         "results/boxes/{shard}.json",
     log:
         "results/logs/boxes/{shard}.log",
     benchmark:
         "results/benchmarks/boxes/{shard}.tsv"
+    conda:
+        "../../envs/data.yaml"
     params:
         layout=CONFIG["data"],
         scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
@@ -41,15 +43,15 @@ rule build_scenes:
     input:
         sens=lambda wildcards: scan_files(wildcards.shard, "sens", "meta"),
         boxes="results/boxes/{shard}.json",
-        code=code(
-            "scannet/sens*.py", "scannet/geometry.py", "frames/*.py", "scenes/*.py"
-        ),
+        code=code("scenes.build"),
     output:
         "results/scenes/shards/{shard}.json",
     log:
         "results/logs/build_scenes/{shard}.log",
     benchmark:
         "results/benchmarks/build_scenes/{shard}.tsv"
+    conda:
+        "../../envs/data.yaml"
     params:
         data=CONFIG["data"],
         frames=CONFIG["frames"],

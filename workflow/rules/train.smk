@@ -13,6 +13,8 @@ rule run_config:
         "results/train/{run}/config.json",
     log:
         "results/logs/run_config/{run}.log",
+    conda:
+        "../../envs/data.yaml"
     params:
         run=lambda wildcards: RESOLVED[wildcards.run],
         shards=FEATURE_SHARDS,
@@ -35,7 +37,7 @@ rule train:
             shard=FEATURE_SHARDS,
         ),
         deepspeed=lambda wildcards: RESOLVED[wildcards.run]["train"]["deepspeed"],
-        code=code("train.py", "training/*.py", "models/[!s]*.py", "models/s[!e]*.py"),
+        code=code("train", without=["teachers.registry"], files=["models/*.txt"]),
     output:
         model=directory("results/train/{run}/model"),
         summary="results/train/{run}/train.json",
@@ -45,6 +47,8 @@ rule train:
         "results/logs/train/{run}.log",
     benchmark:
         "results/benchmarks/train/{run}.tsv"
+    conda:
+        "../../envs/gpu.yaml"
     threads: train_need("threads")
     resources:
         gpu=train_need("gpu"),

@@ -49,7 +49,7 @@ RING_POINTS = 24
 
 
 def unit_ring(shape: str) -> np.ndarray:
-    """Return the outline (24,2) of a ``cylinder`` or of a ``pad`` (rounded square), extent -1..1."""
+    """Return the outline (24,2) in -1..1 of a ``cylinder``, or of a ``pad``: a rounded square."""
     angle = np.arange(RING_POINTS) * (2 * np.pi / RING_POINTS)
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=1).round(12)
     return np.sign(ring) * np.abs(ring) ** 0.5 if shape == "pad" else ring
@@ -83,7 +83,9 @@ def _tint(rgb: Rgb, factor: float) -> Rgb:
 
 def _legs(w: float, d: float, h: float, thickness: float, rgb: Rgb) -> list[Part]:
     x, y = (w - thickness) / 2, (d - thickness) / 2
-    return [_box(sx * x, sy * y, 0, thickness, thickness, h, rgb) for sx in (-1, 1) for sy in (-1, 1)]
+    return [
+        _box(sx * x, sy * y, 0, thickness, thickness, h, rgb) for sx in (-1, 1) for sy in (-1, 1)
+    ]
 
 
 def _chair(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
@@ -122,12 +124,17 @@ def _couch(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> 
     each = inner / cushions
     for number in range(cushions):
         x = -inner / 2 + each * (number + 0.5)
-        parts.append(_box(x, back / 2, 0.26, each - 0.02, d - back - 0.02, seat - 0.26, _tint(rgb, 1.1)))
+        parts.append(
+            _box(x, back / 2, 0.26, each - 0.02, d - back - 0.02, seat - 0.26, _tint(rgb, 1.1))
+        )
     return parts
 
 
 def _table(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
-    return [*_legs(w - 0.08, d - 0.08, h - 0.05, 0.07, _tint(rgb, 0.8)), _box(0, 0, h - 0.05, w, d, 0.05, rgb)]
+    return [
+        *_legs(w - 0.08, d - 0.08, h - 0.05, 0.07, _tint(rgb, 0.8)),
+        _box(0, 0, h - 0.05, w, d, 0.05, rgb),
+    ]
 
 
 def _coffee_table(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
@@ -149,7 +156,9 @@ def _drawers(
             bottom = z + h / rows * row + 0.015
             wide, high = w / columns - 0.03, h / rows - 0.03
             parts.append(_box(middle, y - 0.035, bottom, wide, 0.02, high, _tint(rgb, 1.18)))
-            parts.append(_box(middle, y - 0.0125, bottom + high * 0.6, wide * 0.3, 0.025, 0.025, METAL))
+            parts.append(
+                _box(middle, y - 0.0125, bottom + high * 0.6, wide * 0.3, 0.025, 0.025, METAL)
+            )
     return parts
 
 
@@ -169,7 +178,9 @@ def _cabinet(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -
     parts = [_box(0, -0.0225, 0, w, d - 0.045, h, rgb)]
     for number in range(doors):
         x = -w / 2 + w / doors * (number + 0.5)
-        parts.append(_box(x, d / 2 - 0.035, 0.06, w / doors - 0.03, 0.02, h - 0.1, _tint(rgb, 1.18)))
+        parts.append(
+            _box(x, d / 2 - 0.035, 0.06, w / doors - 0.03, 0.02, h - 0.1, _tint(rgb, 1.18))
+        )
         side = 1 if doors == 1 or number == 0 else -1
         handle = x + side * (w / doors / 2 - 0.06)
         parts.append(_box(handle, d / 2 - 0.0125, h * 0.45, 0.02, 0.025, min(0.2, h * 0.2), METAL))
@@ -204,7 +215,15 @@ def _bookshelf(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator)
             if rng.random() < 0.8:
                 ink = _tint(inks[rng.integers(len(inks))], 0.8)
                 parts.append(
-                    _box(x + wide / 2, -0.03, number * pitch + thickness, wide - 0.008, d * 0.66, high, ink)
+                    _box(
+                        x + wide / 2,
+                        -0.03,
+                        number * pitch + thickness,
+                        wide - 0.008,
+                        d * 0.66,
+                        high,
+                        ink,
+                    )
                 )
             x += wide
     return parts
@@ -233,7 +252,9 @@ def _lamp(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> l
     return [
         _cylinder(0, 0, 0, w * 0.7, 0.03, DARK),
         _cylinder(0, 0, 0.03, 0.03, h - shade - 0.01, METAL),
-        Part(shape="cylinder", centre=(0, 0, h - shade / 2), size=(w, d, shade), rgb=rgb, taper=1.6),
+        Part(
+            shape="cylinder", centre=(0, 0, h - shade / 2), size=(w, d, shade), rgb=rgb, taper=1.6
+        ),
     ]
 
 

@@ -26,8 +26,14 @@ MULTI_DESCRIPTIONS = ("zt_w_d", "zt_wo_d", "st_w_d", "st_w_d", "st_wo_d", "mt", 
 WORDINGS: dict[str, tuple[str, ...]] = {
     "on": ("on {a}", "on top of {a}"),
     "next to": ("next to {a}", "right beside {a}"),
-    "left of": ("to the left of {a} when you face it", "on the left side of {a}, seen from its front"),
-    "right of": ("to the right of {a} when you face it", "on the right side of {a}, seen from its front"),
+    "left of": (
+        "to the left of {a} when you face it",
+        "on the left side of {a}, seen from its front",
+    ),
+    "right of": (
+        "to the right of {a} when you face it",
+        "on the right side of {a}, seen from its front",
+    ),
     "in front of": ("in front of {a}", "right in front of {a}"),
     "between": ("between {a} and {b}", "in between {a} and {b}"),
     "in a corner": ("in a corner of the room", "in the corner"),
@@ -77,7 +83,11 @@ def describe(room: Room, query: Query, rng: np.random.Generator) -> str:
     if relation is None:
         return str(
             rng.choice(
-                [f"the {words} in the room.", f"this is {article(words)}.", f"there is {article(words)}."]
+                [
+                    f"the {words} in the room.",
+                    f"this is {article(words)}.",
+                    f"there is {article(words)}.",
+                ]
             )
         )
     if relation.kind in SUPERLATIVES:
@@ -93,19 +103,15 @@ def describe(room: Room, query: Query, rng: np.random.Generator) -> str:
             )
         )
     where = phrase(room, relation, rng)
-    return str(
-        rng.choice(
-            [f"the {words} {where}.", f"this is {article(words)}. it is {where}.",
-             f"there is {article(words)} {where}.", f"{where} stands {article(words)}."]
-            if relation.kind != "on"
-            else [f"the {words} {where}.", f"this is {article(words)}. it is {where}."]
-        )
-    )  # fmt: skip
+    wordings = [f"the {words} {where}.", f"this is {article(words)}. it is {where}."]
+    if relation.kind != "on":
+        wordings += [f"there is {article(words)} {where}.", f"{where} stands {article(words)}."]
+    return str(rng.choice(wordings))
 
 
 def identifying(room: Room, piece: Piece, *, with_colour: bool = True) -> list[Query]:
-    """Return all queries that mean exactly ``piece``; ``with_colour=False``: none names a colour."""
-    colours = [None]
+    """Return all queries that mean exactly ``piece``, with its colour or without."""
+    colours: list[str | None] = [None]
     if with_colour and piece.label not in UNCOLOURED:
         colours = [None, piece.colour]
     found = []
@@ -129,12 +135,13 @@ def _draw(queries: list[Query], rng: np.random.Generator, used: dict[str, int]) 
 
 def make_descriptions(room: Room, rng: np.random.Generator) -> list[Description]:
     """Return ``DESCRIPTIONS`` sentences that each identify one object, spread over the objects."""
-    pieces = [piece for piece in room.furniture if identifying(room, piece)]
+    queries = {piece: identifying(room, piece) for piece in room.furniture}
+    pieces = [piece for piece in room.furniture if queries[piece]]
     order = [pieces[i] for _ in range(4) for i in rng.permutation(len(pieces))]
     described: list[Description] = []
     used: dict[str, int] = {}
     for piece in order:
-        query = _draw(identifying(room, piece), rng, used)
+        query = _draw(queries[piece], rng, used)
         text = describe(room, query, rng)
         if len(described) < DESCRIPTIONS and text not in {row.text for row in described}:
             described.append(Description(text, (piece.id,), piece.label, query))
@@ -142,7 +149,7 @@ def make_descriptions(room: Room, rng: np.random.Generator) -> list[Description]
 
 
 def eval_type(room: Room, query: Query) -> str | None:
-    """Return Multi3DRefer's type of a query: zero, single or multiple targets, distractors or not."""
+    """Return Multi3DRefer's type of a query: how many targets, and whether with distractors."""
     found = resolve(room, query)
     if found is None:
         return None
@@ -162,8 +169,10 @@ def _random_query(room: Room, rng: np.random.Generator) -> Query:
     of_label = [piece for piece in room.furniture if piece.label == label]
     colour = None
     if label not in UNCOLOURED and rng.random() < 0.6:
-        names = [piece.colour for piece in of_label] if of_label and rng.random() < 0.6 else PALETTE
-        colour = str(rng.choice(list(names)))
+        names = list(PALETTE)
+        if of_label and rng.random() < 0.6:
+            names = [str(piece.colour) for piece in of_label]
+        colour = str(rng.choice(names))
     target = of_label[int(rng.integers(len(of_label)))] if of_label else room.furniture[0]
     relations = [row for row in all_relations(room, target) if row.kind not in SUPERLATIVES]
     relation = relations[int(rng.integers(len(relations)))] if rng.random() < 0.5 else None

@@ -50,7 +50,8 @@ class SceneMesh:
 def _raycaster(vertices: np.ndarray, triangles: np.ndarray) -> o3d.t.geometry.RaycastingScene:
     scene = o3d.t.geometry.RaycastingScene(nthreads=1)
     scene.add_triangles(
-        o3d.core.Tensor(vertices.astype(np.float32)), o3d.core.Tensor(triangles.astype(np.uint32))
+        o3d.core.Tensor.from_numpy(vertices.astype(np.float32)),
+        o3d.core.Tensor.from_numpy(triangles.astype(np.uint32)),
     )
     return scene
 
@@ -75,14 +76,18 @@ def _grid_triangles(rows: int, columns: int, wrap: bool = False) -> np.ndarray:
     return np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)]).reshape(-1, 3)
 
 
-def _rectangle(origin: np.ndarray, u: np.ndarray, v: np.ndarray, cell: float, segment: float) -> _Patch:
+def _rectangle(
+    origin: np.ndarray, u: np.ndarray, v: np.ndarray, cell: float, segment: float
+) -> _Patch:
     """A subdivided rectangle at ``origin`` with edges ``u`` and ``v``; its normal is u x v."""
     lengths = np.linalg.norm(u), np.linalg.norm(v)
     columns, rows = (max(2, int(np.ceil(length / cell)) + 1) for length in lengths)
     s, t = np.meshgrid(np.linspace(0, 1, columns), np.linspace(0, 1, rows))
     s, t = s.ravel()[:, None], t.ravel()[:, None]
     pieces = [max(1, int(np.ceil(length / segment))) for length in lengths]
-    cells = [np.minimum((x[:, 0] * n).astype(int), n - 1) for x, n in zip((s, t), pieces, strict=True)]
+    cells = [
+        np.minimum((x[:, 0] * n).astype(int), n - 1) for x, n in zip((s, t), pieces, strict=True)
+    ]
     normal = np.cross(u, v)
     return _Patch(
         origin + s * u + t * v,
@@ -116,7 +121,10 @@ def _round_patches(part: Part) -> list[_Patch]:
         height = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 9))
         radius = (1 - np.abs(height) ** 3).clip(0) ** (1 / 3)
     side = np.concatenate(
-        [np.append(ring * r, np.full((len(ring), 1), h), axis=1) for r, h in zip(radius, height, strict=True)]
+        [
+            np.append(ring * r, np.full((len(ring), 1), h), axis=1)
+            for r, h in zip(radius, height, strict=True)
+        ]
     )
     outward = side if part.shape == "pad" else side * np.array([1, 1, 0])
     outward = outward / size
@@ -139,7 +147,16 @@ class _Builder:
     def __init__(self) -> None:
         self.columns: dict[str, list[np.ndarray]] = {
             name: []
-            for name in ("vertices", "normals", "triangles", "object", "segment", "rgb", "floor", "plane")
+            for name in (
+                "vertices",
+                "normals",
+                "triangles",
+                "object",
+                "segment",
+                "rgb",
+                "floor",
+                "plane",
+            )
         }
         self.vertex_count = 0
         self.segment_count = 0
@@ -155,7 +172,9 @@ class _Builder:
         rows["segment"].append(patch.segments + self.segment_count)
         rows["rgb"].append(np.broadcast_to(np.array(rgb, np.float32), (len(patch.triangles), 3)))
         rows["floor"].append(np.full(len(patch.triangles), on_floor))
-        planes = np.arange(len(patch.triangles)) if patch.curved else np.zeros(len(patch.triangles), int)
+        planes = (
+            np.arange(len(patch.triangles)) if patch.curved else np.zeros(len(patch.triangles), int)
+        )
         rows["plane"].append(planes + self.plane_count)
         self.plane_count += int(planes.max()) + 1
         self.vertex_count += count
@@ -172,7 +191,9 @@ class _Builder:
                 segments = patch.segments
                 if size.max() <= SMALL_PART:
                     segments = np.zeros_like(segments)
-                moved = _Patch(vertices, patch.normals @ turn.T, patch.triangles, segments, patch.curved)
+                moved = _Patch(
+                    vertices, patch.normals @ turn.T, patch.triangles, segments, patch.curved
+                )
                 self.add(moved, piece.id, part.rgb)
 
     def add_shell(self, room: Room) -> None:
@@ -200,7 +221,7 @@ class _Builder:
         self, wall: Piece, inward: np.ndarray, inset: float, height: tuple[float, float],
         thickness: float, piece_id: int,
     ) -> None:  # fmt: skip
-        """A white board on a wall, ``inset`` (share of the wall's length) short of both its ends."""
+        """Add a white board on a wall, short of both its ends by ``inset`` of the wall's length."""
         length = np.where(np.abs(inward) > 0, thickness, wall.size * (1 - 2 * inset))
         size = length * [1, 1, 0] + [0, 0, height[1] - height[0]]
         centre = wall.centre * [1, 1, 0] + inward * thickness / 2 + [0, 0, sum(height) / 2]
@@ -223,13 +244,13 @@ def _visible(
 ) -> np.ndarray:
     """Whether nothing stands between each origin (R,3) and origin + offset: (R,) bool."""
     rays = np.concatenate([origins, offsets], axis=1).astype(np.float32)
-    return ~caster.test_occlusions(o3d.core.Tensor(rays), 0.0, 1.0, nthreads=1).numpy()
+    return ~caster.test_occlusions(o3d.core.Tensor.from_numpy(rays), 0.0, 1.0, nthreads=1).numpy()
 
 
 def bake_light(
     vertices: np.ndarray, normals: np.ndarray, triangles: np.ndarray, room: Room
 ) -> np.ndarray:
-    """Return the light (P,) f32 in 0..1 that reaches each vertex: ambient plus two ceiling lamps."""
+    """Return the light (P,) f32, 0..1, at each vertex: ambient plus two ceiling lamps."""
     caster = _raycaster(vertices, triangles)
     origins = vertices + 0.004 * normals
     towards = _directions(OCCLUSION_RAYS)[None] + normals[:, None] * 1.001  # cosine-weighted

@@ -7,6 +7,7 @@ question alone does not give the answer away.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -37,18 +38,19 @@ class Question:
     object_ids: tuple[int, ...]
 
 
-def _shuffled(rng: np.random.Generator, values: list) -> list:
+def shuffled(rng: np.random.Generator, values: list) -> list:
+    """Return the values in random order."""
     return [values[i] for i in rng.permutation(len(values))]
 
 
-def _named(room: Room, rng: np.random.Generator) -> list[tuple[Piece, str]]:
-    """Pieces with the phrase that identifies them, in random order."""
+def named_pieces(room: Room, rng: np.random.Generator) -> list[tuple[Piece, str]]:
+    """Return pieces with the phrase that identifies them, in random order."""
     pairs = [(piece, noun(room, piece)) for piece in room.furniture]
-    return _shuffled(rng, [(piece, name) for piece, name in pairs if name is not None])
+    return shuffled(rng, [(piece, name) for piece, name in pairs if name is not None])
 
 
 def _ask_colour(room: Room, rng: np.random.Generator) -> Iterator[Question]:
-    for piece in _shuffled(rng, [p for p in room.furniture if p.label not in UNCOLOURED]):
+    for piece in shuffled(rng, [p for p in room.furniture if p.label not in UNCOLOURED]):
         queries = identifying(room, piece, with_colour=False)
         if queries and piece.colour:
             query = queries[int(rng.integers(len(queries)))]
@@ -72,14 +74,16 @@ def _ask_count(room: Room, rng: np.random.Generator) -> Iterator[Question]:
             ids = tuple(piece.id for piece in pieces)
             counts.setdefault(len(ids), []).append((words, ids))
     while any(counts.values()):  # numbers take turns, or nearly all answers were "one"
-        for number in _shuffled(rng, [n for n, rows in sorted(counts.items()) if rows]):
+        for number in shuffled(rng, [n for n, rows in sorted(counts.items()) if rows]):
             words, ids = counts[number].pop(int(rng.integers(len(counts[number]))))
-            opening = rng.choice(["how many {} are there in the room?", "how many {} are in this room?"])
+            opening = rng.choice(
+                ["how many {} are there in the room?", "how many {} are in this room?"]
+            )
             yield Question(str(opening).format(words), (NUMBERS[number], str(number)), ids)
 
 
 def _ask_on(room: Room, rng: np.random.Generator) -> Iterator[Question]:
-    for piece, name in _named(room, rng):
+    for piece, name in named_pieces(room, rng):
         carried = [other for other in room.furniture if other.support == piece.id]
         if len(carried) == 1:
             thing = carried[0]
@@ -88,25 +92,31 @@ def _ask_on(room: Room, rng: np.random.Generator) -> Iterator[Question]:
 
 
 def _ask_where(room: Room, rng: np.random.Generator) -> Iterator[Question]:
-    for piece, name in _named(room, rng):
+    for piece, name in named_pieces(room, rng):
         kinds = ("on", "next to", "in a corner", "between", "in front of")
         relations = [row for row in all_relations(room, piece) if row.kind in kinds]
-        where = [row for row in relations if resolve(room, Query(piece.label, None, row)) == {piece.id}]
+        where = [
+            row for row in relations if resolve(room, Query(piece.label, None, row)) == {piece.id}
+        ]
         if where:
-            chosen = _shuffled(rng, where)[:2]
+            chosen = shuffled(rng, where)[:2]
             answers = tuple(dict.fromkeys(phrase(room, row, rng) for row in chosen))
             yield Question(f"where is {name} located?", answers, (piece.id,))
 
 
 def _ask_next_to(room: Room, rng: np.random.Generator) -> Iterator[Question]:
     standing = [piece for piece in room.furniture if on_floor(piece)]
-    for anchor, name in _named(room, rng):
+    for anchor, name in named_pieces(room, rng):
         if not on_floor(anchor):
             continue
         apart = sorted((gap(anchor, other), other.id) for other in standing if other is not anchor)
         if apart[1][0] > apart[0][0] * 1.2 + 0.2:
             closest = room.pieces[apart[0][1]]
-            text = str(rng.choice(["what piece of furniture is closest to {}?", "what stands nearest to {}?"]))
+            text = str(
+                rng.choice(
+                    ["what piece of furniture is closest to {}?", "what stands nearest to {}?"]
+                )
+            )
             answers = [closest.label]
             if closest.label not in UNCOLOURED:
                 answers.append(f"{closest.colour} {closest.label}")
@@ -114,16 +124,20 @@ def _ask_next_to(room: Room, rng: np.random.Generator) -> Iterator[Question]:
 
 
 def _ask_taller(room: Room, rng: np.random.Generator) -> Iterator[Question]:
-    named = [(p, name) for p, name in _named(room, rng) if on_floor(p)]
-    for (first, one), (second, other) in zip(named[::2], named[1::2], strict=False):
-        if abs(first.size[2] - second.size[2]) > 0.25 and first.label != second.label:
+    named = [(p, name) for p, name in named_pieces(room, rng) if on_floor(p)]
+    for (first, one), (second, other) in combinations(named, 2):
+        if first.label == second.label:
+            continue
+        ranges = [[corner[2] for corner in KINDS[piece.label].size] for piece in (first, second)]
+        open_question = max(ranges[0][0], ranges[1][0]) < min(ranges[0][1], ranges[1][1])
+        if open_question and abs(first.size[2] - second.size[2]) > 0.1:
             taller = first if first.size[2] > second.size[2] else second
             yield Question(f"which is taller, {one} or {other}?", (taller.label,), (taller.id,))
 
 
 def _ask_is_there(room: Room, rng: np.random.Generator) -> Iterator[Question]:
     labels = sorted({p.label for p in room.furniture} - set(UNCOLOURED) - {"door"})
-    for label in _shuffled(rng, labels):
+    for label in shuffled(rng, labels):
         same = [piece for piece in room.furniture if piece.label == label]
         colours = sorted({str(piece.colour) for piece in same})
         answer = "yes" if rng.random() < 0.5 else "no"
@@ -134,14 +148,16 @@ def _ask_is_there(room: Room, rng: np.random.Generator) -> Iterator[Question]:
 
 
 def _ask_side(room: Room, rng: np.random.Generator) -> Iterator[Question]:
-    for piece, name in _named(room, rng):
-        for anchor, other in _named(room, rng):
+    for piece, name in named_pieces(room, rng):
+        for anchor, other in named_pieces(room, rng):
             if anchor is piece or anchor.front is None or not on_floor(anchor):
                 continue
             sides = [
                 side
                 for side in ("left", "right")
-                if resolve(room, Query(piece.label, piece.colour, Relation(f"{side} of", (anchor.id,))))
+                if resolve(
+                    room, Query(piece.label, piece.colour, Relation(f"{side} of", (anchor.id,)))
+                )
                 == {piece.id}
             ]
             if len(sides) == 1:
@@ -164,15 +180,10 @@ def take_turns(
     questions: dict[str, Question] = {}
     waiting = list(kinds)
     while waiting and len(questions) < count:
-        for kind in _shuffled(rng, waiting):
+        for kind in shuffled(rng, waiting):
             question = next(kind, None)
             if question is None:
                 waiting.remove(kind)
             elif len(questions) < count:
                 questions.setdefault(question.text, question)
     return list(questions.values())
-
-
-def label_words() -> list[str]:
-    """Return the classes that questions may name."""
-    return sorted(KINDS)

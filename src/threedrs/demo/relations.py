@@ -190,7 +190,9 @@ def all_relations(room: Room, target: Piece) -> list[Relation]:
     relations = [Relation("in a corner")]
     relations += [Relation(kind) for kind in SUPERLATIVES[2:]]
     for anchor in named:
-        relations += [Relation(kind, (anchor.id,)) for kind in ("closest to", "farthest from", "on")]
+        relations += [
+            Relation(kind, (anchor.id,)) for kind in ("closest to", "farthest from", "on")
+        ]
         if not on_floor(anchor):
             continue
         relations.append(Relation("next to", (anchor.id,)))

@@ -19,9 +19,7 @@ from threedrs.demo.mesh import SceneMesh
 
 DEPTH_SIZE = (640, 480)
 COLOR_SIZE = (648, 484)
-DEPTH_INTRINSIC = np.array(
-    [[525.0, 0, 319.5, 0], [0, 525.0, 239.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-)
+DEPTH_INTRINSIC = np.array([[525.0, 0, 319.5, 0], [0, 525.0, 239.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 _RATIO = np.array(COLOR_SIZE) / np.array(DEPTH_SIZE)
 COLOR_INTRINSIC = np.array(
     [
@@ -104,11 +102,13 @@ class FrameRenderer:
         )
         image = Image.fromarray(self._color(pose.astype(np.float32), hits, noise.grain))
         buffer = io.BytesIO()
-        image.resize(COLOR_SIZE, Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=JPEG_QUALITY)
+        image.resize(COLOR_SIZE, Image.Resampling.BILINEAR).save(
+            buffer, "JPEG", quality=JPEG_QUALITY
+        )
         return buffer.getvalue(), self._depth(pose, hits, noise)
 
     def _directions(self, pose: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """World directions (R,3) f32 of the pixels' rays; z = 1 in the camera, so t is the depth."""
+        """World directions (R,3) f32 of pixels' rays, 1 along the camera's z: t is the depth."""
         x, y = self.x[columns][:, None], self.y[rows][:, None]
         return x * pose[:3, 0] + y * pose[:3, 1] + pose[:3, 2]
 
@@ -172,7 +172,9 @@ class FrameRenderer:
     def _color(self, pose: np.ndarray, hits: _Hits, grain: np.ndarray) -> np.ndarray:
         """Return the picture (480,640,3) u8."""
         light = hits.light
-        on_floor = np.take(self.mesh.triangle_floor, hits.triangle, mode="wrap") & (hits.triangle >= 0)
+        on_floor = np.take(self.mesh.triangle_floor, hits.triangle, mode="wrap") & (
+            hits.triangle >= 0
+        )
         rows, columns = np.nonzero(on_floor)
         reach = self._directions(pose, rows, columns) / hits.inverse_depth[on_floor][:, None]
         light[on_floor] *= self._floor_tone(pose[:3, 3] + reach)

@@ -15,7 +15,8 @@ from threedrs.demo.furniture import KINDS, PALETTE, Part, unit_ring
 
 GAP = 0.06  # metres kept between the boxes of pieces, and from the walls
 DOOR_CLEARANCE = 0.8
-MAX_CAMERA_HEIGHT = 1.0  # pieces taller than this are kept out of the middle of the room
+TALL, WALL_STRIP = 1.12, 1.1  # metres; taller pieces stay this close to a wall: the camera's way
+ON_WALL = ("door", "window", "picture")
 ATTEMPTS = 400
 
 WALL_COLOURS = ((206, 198, 184), (190, 202, 206), (212, 204, 176), (196, 206, 190), (208, 192, 188))
@@ -32,6 +33,8 @@ EXTRAS = (
     "chair", "stool", "trash can", "trash can", "box", "box", "lamp", "cabinet", "bookshelf",
     "nightstand", "ottoman", "armchair", "dresser", "refrigerator", "pillow", "monitor",
 )  # fmt: skip
+# A room has one of each group only: with an armchair about, "the chair" would leave open which.
+LOOKALIKES = (("chair", "office chair", "armchair"), ("table", "coffee table"))
 SUPPORTS = {
     "monitor": ("desk", "table"),
     "pillow": ("bed", "couch"),
@@ -40,7 +43,7 @@ SUPPORTS = {
 PLURALS = {"bookshelf": "bookshelves", "box": "boxes"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Piece:
     """An object of the room. World frame: axis-aligned, metres, z up, floor at 0.
 
@@ -108,7 +111,9 @@ def part_corners(piece_parts: tuple[Part, ...], yaw: float) -> np.ndarray:
         else:
             ring = unit_ring(part.shape)
             for z in (-1, 1):
-                offset = np.append(ring, np.full((len(ring), 1), z), axis=1) * np.array(part.size) / 2
+                offset = (
+                    np.append(ring, np.full((len(ring), 1), z), axis=1) * np.array(part.size) / 2
+                )
                 points.append(np.array(part.centre) + offset)
     corners = np.concatenate(points)
     cos, sin = np.cos(yaw), np.sin(yaw)
@@ -134,20 +139,21 @@ class _Layout:
         front = np.array([-np.sin(yaw), np.cos(yaw)]) if KINDS[label].has_front else None
         return Piece(
             id=len(self.pieces), label=label, colour=colour, parts=parts, position=position,
-            yaw=yaw, low=corners.min(axis=0), high=corners.max(axis=0), front=front, support=support,
+            yaw=yaw, low=corners.min(axis=0), high=corners.max(axis=0), front=front,
+            support=support,
         )  # fmt: skip
 
     def fits(self, piece: Piece) -> bool:
         """Whether the piece is inside the room and its box meets no other."""
-        margin = 0.02 if piece.label in ("door", "window", "picture") else GAP
-        inside = 0.0 if piece.label in ("door", "window", "picture") else 0.03
-        half = np.array([self.width, self.depth]) / 2 - inside + 1e-9
-        if (piece.low[:2] < -half).any() or (piece.high[:2] > half).any():
+        on_wall = piece.label in ON_WALL
+        margin, inside = (0.02, 0.0) if on_wall else (GAP, 0.03)
+        half = np.array([self.width, self.depth]) / 2
+        if (np.maximum(-piece.low, piece.high)[:2] > half - inside + 1e-9).any():
             return False
-        middle = np.array([self.width, self.depth]) / 2 - 1.1
-        if piece.high[2] > MAX_CAMERA_HEIGHT + 0.12 and piece.label not in ("door", "window", "picture"):
-            if (piece.low[:2] < middle).all() and (piece.high[:2] > -middle).all():
-                return False
+        tall = piece.high[2] > TALL and not on_wall
+        middle = half - WALL_STRIP
+        if tall and (piece.low[:2] < middle).all() and (piece.high[:2] > -middle).all():
+            return False
         others = [(other.low, other.high, other.id) for other in self.pieces]
         others += [(low, high, -2) for low, high in self.forbidden]
         for low, high, other in others:
@@ -156,17 +162,22 @@ class _Layout:
                 return False
         return True
 
-    def place(self, label: str, colour: str, draw: Callable[[np.ndarray], tuple | None]) -> Piece | None:
+    def place(
+        self, label: str, colour: str, draw: Callable[[np.ndarray], tuple | None]
+    ) -> Piece | None:
         """Try positions from ``draw(size)`` -> (x, y, z, yaw, support) until the piece fits."""
         kind = KINDS[label]
         size = self.rng.uniform(np.array(kind.size[0]), np.array(kind.size[1]))
-        parts = tuple(kind.build(*(float(edge) for edge in size), PALETTE[colour], self.rng))
+        width, depth, height = (float(edge) for edge in size)
+        parts = tuple(kind.build(width, depth, height, PALETTE[colour], self.rng))
         for _ in range(80):
             drawn = draw(size)
             if drawn is None:
                 return None
             x, y, z, yaw, support = drawn
-            piece = self.make(label, colour, (float(x), float(y), float(z)), float(yaw), parts, support)
+            piece = self.make(
+                label, colour, (float(x), float(y), float(z)), float(yaw), parts, support
+            )
             if self.fits(piece):
                 self.pieces.append(piece)
                 return piece
@@ -196,7 +207,9 @@ class _Layout:
         x, y = _turn(shift, -depth / 2 + size[1] / 2, other.yaw)
         return other.position[0] + x, other.position[1] + y, 0.0, other.yaw, -1
 
-    def in_front(self, other: Piece, size: np.ndarray, gap: tuple[float, float], turned: bool) -> tuple:
+    def in_front(
+        self, other: Piece, size: np.ndarray, gap: tuple[float, float], turned: bool
+    ) -> tuple:
         """Before the front of a piece; ``turned``: looking at it."""
         _, depth = _own_size(other)
         reach = depth / 2 + size[1] / 2 + self.rng.uniform(*gap)
@@ -251,15 +264,21 @@ class _Layout:
             return self.place(label, colour, lambda size: self.around(tables[0], size))
         if label in ("chair", "office chair") and desks:
             desk = desks[-1]
-            return self.place(label, colour, lambda size: self.in_front(desk, size, (0.08, 0.3), True))
+            return self.place(
+                label, colour, lambda size: self.in_front(desk, size, (0.08, 0.3), True)
+            )
         if label == "coffee table" and couches:
             couch = couches[0]
-            return self.place(label, colour, lambda size: self.in_front(couch, size, (0.35, 0.6), False))
+            return self.place(
+                label, colour, lambda size: self.in_front(couch, size, (0.35, 0.6), False)
+            )
         if label == "nightstand" and self.find("bed"):
             bed = self.find("bed")[0]
             return self.place(label, colour, lambda size: self.beside(bed, size))
         if label == "table" and self.rng.random() < 0.8:
-            return self.place(label, colour, lambda size: (*self.rng.uniform(-0.4, 0.4, 2), 0.0, 0.0, -1))
+            return self.place(
+                label, colour, lambda size: (*self.rng.uniform(-0.4, 0.4, 2), 0.0, 0.0, -1)
+            )
         if label in ("chair", "armchair", "ottoman", "stool", "office chair"):
             return self.place(label, colour, self.anywhere)
         return self.place(label, colour, self.at_wall)
@@ -295,20 +314,29 @@ def _try_room(theme: str, rng: np.random.Generator) -> Room | None:
     layout = _Layout(width=width, depth=depth, rng=rng)
     names = list(PALETTE)
 
-    door = layout.place("door", str(rng.choice(names)), lambda size: layout.at_wall(size, distance=0.0))
+    door = layout.place(
+        "door", str(rng.choice(names)), lambda size: layout.at_wall(size, distance=0.0)
+    )
     if door is None or door.front is None:
         return None
     reach = np.append(door.front * DOOR_CLEARANCE, 0.0)
-    layout.forbidden.append((np.minimum(door.low, door.low + reach), np.maximum(door.high, door.high + reach)))
+    layout.forbidden.append(
+        (np.minimum(door.low, door.low + reach), np.maximum(door.high, door.high + reach))
+    )
 
     target = int(rng.integers(8, 13))
     labels = list(THEMES[theme])
     repeated = {"dining room": "chair", "office": "trash can"}.get(theme)
     if repeated:
         labels.append(repeated)
-    extras = [label for label in rng.permutation(EXTRAS)]
-    while len(labels) < target + 4:
-        labels.append(str(extras.pop()))
+    shunned = {
+        other
+        for group in LOOKALIKES
+        if set(group) & set(labels)
+        for other in set(group) - set(labels)
+    }
+    extras = [str(label) for label in rng.permutation(EXTRAS) if label not in shunned]
+    labels += extras[: target + 4 - len(labels)]
     colours = _choose_colours(labels, rng)
     placed = 0
     for number, (label, colour) in enumerate(zip(labels, colours, strict=True)):
@@ -325,7 +353,9 @@ def _try_room(theme: str, rng: np.random.Generator) -> Room | None:
     bottoms = {"window": rng.uniform(1.0, 1.15), "picture": rng.uniform(1.35, 1.5)}
     for label in ("window", "picture", "picture")[: int(rng.integers(2, 4))]:
         colour = "white" if label == "window" else str(rng.choice(names))
-        layout.place(label, colour, lambda size, z=bottoms[label]: layout.at_wall(size, distance=0.0, z=z))
+        layout.place(
+            label, colour, lambda size, z=bottoms[label]: layout.at_wall(size, distance=0.0, z=z)
+        )
     return _finish(theme, (float(width), float(depth), height), layout, rng)
 
 
@@ -348,7 +378,13 @@ def _finish(
     order = rng.permutation(len(everything))
     new_id = {int(old): new for new, old in enumerate(order)}
     pieces = tuple(
-        Piece(**{**vars(everything[old]), "id": new, "support": new_id.get(everything[old].support, -1)})
+        Piece(
+            **{
+                **vars(everything[old]),
+                "id": new,
+                "support": new_id.get(everything[old].support, -1),
+            }
+        )
         for new, old in enumerate(order)
     )
     return Room(

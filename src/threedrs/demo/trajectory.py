@@ -12,7 +12,9 @@ from threedrs.demo.rooms import Room
 LOST_RUN = 3  # longest run of frames without a pose
 
 
-def _sway(rng: np.random.Generator, time: np.ndarray, amplitude: float, cycles: tuple[int, int]) -> np.ndarray:
+def _sway(
+    rng: np.random.Generator, time: np.ndarray, amplitude: float, cycles: tuple[int, int]
+) -> np.ndarray:
     """A smooth random curve over ``time`` in 0..1: three sines of random frequency and phase."""
     frequency = rng.uniform(*cycles, 3)[:, None]
     phase = rng.uniform(0, 2 * np.pi, 3)[:, None]
@@ -41,7 +43,9 @@ def camera_walk(room: Room, frames: int, rng: np.random.Generator) -> np.ndarray
     roll = _sway(rng, time, 0.05, (1, 4)) + _sway(rng, time, 0.008, (15, 30))
 
     zero = np.zeros(frames)
-    forward = np.stack([np.cos(heading) * np.cos(pitch), np.sin(heading) * np.cos(pitch), np.sin(pitch)], 1)
+    forward = np.stack(
+        [np.cos(heading) * np.cos(pitch), np.sin(heading) * np.cos(pitch), np.sin(pitch)], 1
+    )
     level_right = np.stack([np.sin(heading), -np.cos(heading), zero], 1)
     level_down = np.cross(forward, level_right)
     cos, sin = np.cos(roll)[:, None], np.sin(roll)[:, None]

@@ -88,7 +88,7 @@ def _write_scene(out: Path, seed: int, number: int, frames: int) -> dict[str, li
     masks = scan_files.make_proposals(room, mesh, np.random.default_rng(seeds[4]))
     scan_files.write_proposals(scan, masks)
     scan_files.write_stream(scan, room, mesh, to_scanner, frames, seeds[2:4])
-    return annotate(scan.scene, number, room, np.random.default_rng(seeds[5]))
+    return annotate(scan.scene, room, np.random.default_rng(seeds[5]))
 
 
 def _prepare(out: Path, scenes: int, seed: int) -> None:
@@ -98,7 +98,9 @@ def _prepare(out: Path, scenes: int, seed: int) -> None:
         older = read_json(marker)
         known = isinstance(older, dict) and older.get("format_version") == FORMAT_VERSION
         if not known or not isinstance(older.get("scenes"), int):
-            raise DataError(f"{marker}: is not a demo data set's of this version; choose a new folder")
+            raise DataError(
+                f"{marker}: is not a demo data set's of this version; choose a new folder"
+            )
         for stale in sorted(set(demo_files(older["scenes"])) - set(demo_files(scenes))):
             (out / stale).unlink(missing_ok=True)
             if (out / stale).parent.is_dir() and not any((out / stale).parent.iterdir()):

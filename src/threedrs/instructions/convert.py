@@ -112,12 +112,14 @@ def convert(
     out = Path(out)
     rejected_file = out.with_suffix(".rejected.jsonl")
     write_json_lines(rejected_file, _rejected_lines(rejections))
-    rejected_of_file = Counter(rejection.file for rejection in rejections)
     for name, table in zip(names, source.tables, strict=True):
-        if rejected_of_file[name] > max_reject_fraction * len(table):
+        of_file = [rejection for rejection in rejections if rejection.file == name]
+        if len(of_file) > max_reject_fraction * len(table):
+            # With the first row, since Snakemake removes the list together with a failed job.
             raise DataError(
-                f"{folder / name}: {rejected_of_file[name]} rows rejected of {len(table)}, more "
-                f"than max_reject_fraction {max_reject_fraction:g}; {rejected_file} lists them"
+                f"{folder / name}: {len(of_file)} rows rejected of {len(table)}, more than "
+                f"max_reject_fraction {max_reject_fraction:g}; {rejected_file} lists them, e.g. "
+                f"row {of_file[0].row}: {of_file[0].reason} ({of_file[0].detail})"
             )
     rows = len(source.tables[0])
     published = converter.published.get(split)

@@ -14,9 +14,10 @@ TEMPERATURE = 0.07
 
 def masked_mean(mask_NT: Tensor, tokens_TD: Tensor) -> Tensor:
     """Return the mean (N,D) of the tokens that each row of the bool mask selects; zeros if none."""
-    weights_NT = mask_NT.to(tokens_TD.dtype)
-    count_N1 = mask_NT.sum(1, keepdim=True).clamp(min=1)
-    return (weights_NT @ tokens_TD) / count_N1.to(tokens_TD.dtype)
+    sum_ND = mask_NT.to(tokens_TD.dtype) @ tokens_TD
+    # Divided in float32: half precision cannot hold the count of a large object's tokens.
+    mean_ND = sum_ND.float() / mask_NT.sum(1, keepdim=True).clamp(min=1)
+    return mean_ND.to(tokens_TD.dtype)
 
 
 def object_features(

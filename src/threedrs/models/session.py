@@ -1,7 +1,7 @@
 """Answering a scene's questions from one prefill of what they share.
 
 The prefix with the visual tokens runs once and its keys and values stay; a question then costs the
-pass over its own tokens and one small pass an answer token. After each question the cache is cut
+pass over its own tokens and one small pass an answer token. Before each question the cache is cut
 back to the prefix, so answers do not depend on the questions before. Object features for grounding
 come from the same prefix pass.
 """
@@ -65,7 +65,6 @@ class SceneSession:
                 break
             ids = torch.tensor([token], device=self.student.device)
             hidden_TD = self._run(self.student.embed(ids, (), ()))
-        self._forget()
         text = self.tokenizer.decode(generated, skip_special_tokens=True)
         assert isinstance(text, str)
         return text.strip()
@@ -74,12 +73,12 @@ class SceneSession:
     def ground(self, query: Query) -> list[float]:
         """Return the score (cosine) of each of the scene's boxes and, last, of the zero target."""
         hidden_TD = self._run_query(query, self.ground_token)
-        self._forget()
         return self.student.grounding_head(self.objects_ND, hidden_TD[-1:])[0].tolist()
 
     def _run_query(self, query: Query, *more: int) -> Tensor:
         """Run a question's own tokens, and ``more``, after the prefix; return hidden states."""
         assert query.prefix == self.prefix, "the query was built for another prompt style"
+        self.cache.crop(self.prefix_length - self.cache.get_seq_length())
         ids = torch.cat([query.input_ids, torch.tensor(more, dtype=torch.long)])
         return self._run(self.student.embed(ids.to(self.student.device), (query,), (0,)))
 
@@ -95,7 +94,3 @@ class SceneSession:
             tokens_TD, torch.arange(past, past + count, device=device)[None], mask, cache=self.cache
         )
         return hidden_TD
-
-    def _forget(self) -> None:
-        """Cut the cache back to the prefix."""
-        self.cache.crop(self.prefix_length - self.cache.get_seq_length())

@@ -1,7 +1,7 @@
 """From a scan to its scene store, and from a shard of scans to its manifest.
 
-One pass over the .sens index, and one read and decode of each chosen frame. A scene of 32 frames
-and 80 boxes takes some 5 s on one core and 150 MB.
+One pass over the .sens index, and one read and decode of each chosen frame. Measured: 32 frames of
+640x480 and 100 boxes take 1.8 s on one core, 160 MB of memory and 15 MB of disk.
 """
 
 import io

@@ -5,7 +5,7 @@ A patch sees a box if enough of its pixels' world coordinates lie inside, both c
 grid (14x14 patches of 27x27 pixels: the language model's visual tokens). Both grids cover the
 top-left 378x378 pixels.
 
-Cost: one frame's coordinates (1.7 MB) at a time; about 0.2 ms an object and frame, as each axis
+Cost: one frame's coordinates (1.7 MB) at a time; about 0.3 ms an object and frame, as each axis
 looks only at the pixels that the axes before it left.
 """
 

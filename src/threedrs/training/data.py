@@ -5,7 +5,9 @@ share them. Nothing is kept after a pack is handed over, so the loaders of a ran
 workers x ``PREFETCH`` packs (a pack of 32 frames: 14 MB of pixels, 26 MB of features).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,12 +131,21 @@ def _as_is(pack: Any) -> Any:
     return pack
 
 
-def load_packs(reader: PackReader, plans: Sequence[PackPlan], workers: int) -> Iterator[Pack]:
+def _ignore_stop_signals(worker: int) -> None:
+    """Let the training process decide when to stop: Slurm signals every process of a job."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def load_packs(
+    reader: PackReader, plans: Sequence[PackPlan], workers: int
+) -> Generator[Pack, None, None]:
     """Yield the packs of ``plans`` in order, read ahead by ``workers`` processes (0: none).
+
+    Close it (``contextlib.closing``) to end the processes.
 
     Raises:
         ThreedrsError: the first error of a pack, in the words of whoever found it.
-        MachineError: a loader process was killed.
     """
     loader = DataLoader(
         _PackDataset(reader, plans),
@@ -142,23 +153,26 @@ def load_packs(reader: PackReader, plans: Sequence[PackPlan], workers: int) -> I
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
         collate_fn=_as_is,
+        worker_init_fn=_ignore_stop_signals,
         # Its own generator: a loader must not draw from the run's random state, or a resumed run
         # would differ from an uninterrupted one.
         generator=torch.Generator(),
     )
-    iterator = iter(loader)
-    while True:
-        try:
-            pack = next(iterator)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise MachineError(
-                f"a loader process ended ({str(error).splitlines()[0]}); if memory ran out, lower "
-                "train.workers or ask for more memory"
-            ) from error
+    for pack in loader:
         if isinstance(pack, ThreedrsError):
             raise pack
         yield pack
+
+
+@contextmanager
+def explain_lost_loader() -> Iterator[None]:
+    """Raise MachineError where a loader process was killed; torch reports that at any point."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise MachineError(
+            f"a loader process was lost ({str(error).splitlines()[0]}); if memory ran out, lower "
+            "train.workers or ask for more memory, and run the same command to go on"
+        ) from error

@@ -3,11 +3,11 @@
 Read top down: ``train`` prepares the run and resumes it, ``_run_steps`` is the loop itself.
 """
 
+import contextlib
 import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from threedrs.errors import DataError, MachineError, StoreError
 from threedrs.instructions.record import Record, read_records
 from threedrs.models.checkpoint import load_student
+from threedrs.models.samples import Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.registry import NO_TEACHER, teacher_channels
@@ -26,7 +27,7 @@ from threedrs.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from threedrs.training.data import PackReader, load_packs
+from threedrs.training.data import PackReader, explain_lost_loader, load_packs
 from threedrs.training.engine import (
     AgreedError,
     NonFiniteError,
@@ -40,6 +41,7 @@ from threedrs.training.export import RunSummary, export_run, is_exported
 from threedrs.training.progress import RunLog, say, step_row
 from threedrs.training.sampler import (
     Batch,
+    PackPlan,
     batches_per_epoch,
     micro_steps,
     plan_batches,
@@ -236,72 +238,73 @@ def _run_steps(run: Run, engine: Any, reader: PackReader, progress: Progress) ->
         log = RunLog(run.paths.out, first_step=progress.step, total_steps=run.total_steps)
     try:
         for batches in _remaining_batches(run, progress.step):
-            progress = _run_batches(run, engine, reader, batches, progress, log)
+            own = [micro_steps(batch, run.ranks.rank, run.ranks.count) for batch in batches]
+            plans = [plan for batch_plans in own for plan in batch_plans]
+            packs = load_packs(reader, plans, run.settings.workers)
+            with explain_lost_loader(), contextlib.closing(packs):
+                for batch, batch_plans in zip(batches, own, strict=True):
+                    progress = _run_step(run, engine, batch, batch_plans, packs, progress, log)
     finally:
         if log is not None:
             log.close()
     return progress
 
 
-def _run_batches(
+def _run_step(
     run: Run,
     engine: Any,
-    reader: PackReader,
-    batches: list[Batch],
+    batch: Batch,
+    plans: list[PackPlan],
+    packs: Iterator[Pack],
     progress: Progress,
     log: RunLog | None,
 ) -> Progress:
-    settings, ranks = run.settings, run.ranks
-    own_plans = [micro_steps(batch, ranks.rank, ranks.count) for batch in batches]
-    plans = [plan for own in own_plans for plan in own]
-    packs = zip(load_packs(reader, plans, settings.workers), plans, strict=True)
-    for batch, own in zip(batches, own_plans, strict=True):
-        started = time.perf_counter()
-        rate = engine.get_lr()[-1]
-        try:
-            outcome = train_step(
-                engine,
-                ((pack, plan.weight) for pack, plan in islice(packs, len(own))),
-                micro_step_count=len(own),
-                samples=sample_count(batch),
-                ranks=ranks,
-                interrupted=run.stop.name is not None,
-            )
-        except NonFiniteError as error:
-            run.save(engine, progress)
-            raise NonFiniteError(
-                f"step {progress.step + 1}: {error}; the state before it is saved in "
-                f"{run.paths.checkpoints}"
-            ) from error
-        except torch.OutOfMemoryError as error:
-            raise MachineError(
-                f"step {progress.step + 1}: the GPU is out of memory; lower train.pack, set "
-                "train.gradient_checkpointing, or use config/deepspeed/zero3_offload.json"
-            ) from error
-        seconds = time.perf_counter() - started
-        progress = Progress(
-            step=progress.step + 1,
-            samples=progress.samples + sample_count(batch),
-            tokens=progress.tokens + int(outcome.sums["tokens"]),
-            flops=progress.flops + outcome.sums["flops"],
-            seconds=progress.seconds + seconds,
+    """Run one optimizer step, log it, and save a checkpoint where one is due."""
+    settings, step, samples = run.settings, progress.step + 1, sample_count(batch)
+    started, rate = time.perf_counter(), engine.get_lr()[-1]
+    try:
+        outcome = train_step(
+            engine,
+            ((next(packs), plan.weight) for plan in plans),
+            micro_step_count=len(plans),
+            samples=samples,
+            ranks=run.ranks,
+            interrupted=run.stop.name is not None,
         )
-        last = progress.step == run.total_steps
-        if log is not None:
-            row = step_row(
-                progress.step,
-                progress.samples,
-                outcome.sums,
-                rate=rate,
-                grad_norm=outcome.grad_norm,
-                speed=sample_count(batch) / seconds,
-            )
-            log.step(row, record=last or progress.step % settings.log_every == 0)
-        if last or outcome.interrupted or progress.step % settings.save_every == 0:
-            run.save(engine, progress)
-        if outcome.interrupted and not last:
-            raise StoppedError(
-                f"stopped by {run.stop.name or 'a signal'}, saved at step {progress.step}; run the "
-                "same command to go on"
-            )
+    except NonFiniteError as error:
+        run.save(engine, progress)
+        raise NonFiniteError(
+            f"step {step}: {error}; the state before it is saved in {run.paths.checkpoints}"
+        ) from error
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            f"step {step}: the GPU is out of memory; lower train.pack, set "
+            "train.gradient_checkpointing, or use config/deepspeed/zero3_offload.json"
+        ) from error
+    seconds = time.perf_counter() - started
+    progress = Progress(
+        step=step,
+        samples=progress.samples + samples,
+        tokens=progress.tokens + int(outcome.sums["tokens"]),
+        flops=progress.flops + outcome.sums["flops"],
+        seconds=progress.seconds + seconds,
+    )
+    last = step == run.total_steps
+    if log is not None:
+        row = step_row(
+            step,
+            progress.samples,
+            outcome.sums,
+            rate=rate,
+            grad_norm=outcome.grad_norm,
+            speed=samples / seconds,
+        )
+        log.step(row, record=last or step % settings.log_every == 0)
+    if last or outcome.interrupted or step % settings.save_every == 0:
+        run.save(engine, progress)
+    if outcome.interrupted and not last:
+        raise StoppedError(
+            f"stopped by {run.stop.name or 'a signal'}, saved at step {step}; run the same command "
+            "to go on"
+        )
     return progress

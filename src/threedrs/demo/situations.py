@@ -1,0 +1,253 @@
+"""SQA3D: a situation (where someone stands and looks) and a question from that point of view.
+
+The situation follows from one piece of furniture, so that whoever sees the room can find the spot;
+its two alternatives tell the same in other words. A piece counts as in front, left, behind or
+right where its whole box lies in that quarter, ten degrees of doubt at each border.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from threedrs.demo.language import article
+from threedrs.demo.questions import NUMBERS, Question, named_pieces, shuffled, take_turns
+from threedrs.demo.relations import UNCOLOURED
+from threedrs.demo.rooms import Piece, Room, plural
+
+SIDES = {"front": 0.0, "left": 90.0, "behind": 180.0, "right": -90.0}
+DIRECTIONS = {"front": "forward", "left": "left", "behind": "backward", "right": "right"}
+PLACES = {
+    "front": "in front of me",
+    "left": "on my left",
+    "behind": "behind me",
+    "right": "on my right",
+}
+BODY_RADIUS = 0.2  # metres kept between the person and furniture
+
+FACING = (
+    "I am standing in front of {} and facing it.",
+    "I just walked up to {} and look straight at it.",
+    "Right before me is {}, and I am looking at it.",
+    "I am facing {}, about a step away from it.",
+)
+TURNED_AWAY = (
+    "I am standing in front of {} with my back to it.",
+    "{} is right behind me and I am facing away from it.",
+    "I turned around in front of {}, so that it is at my back.",
+    "I am about to walk away from {}, which is just behind me.",
+)
+SITTING = (
+    "I am sitting on {} and looking straight ahead.",
+    "I just sat down on {}, leaning back.",
+    "I am resting on {} and facing forward.",
+)
+SEATS = ("chair", "office chair", "armchair", "couch")
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Someone's place: ``texts`` (the situation, then its alternatives), where and which way.
+
+    ``position`` (2,) metres in the axis-aligned world; ``heading`` radians from +x.
+    """
+
+    texts: tuple[str, str, str]
+    position: tuple[float, float]
+    heading: float
+    anchor: int
+
+
+@dataclass(frozen=True)
+class SituatedQuestion:
+    """A situation with a question asked in it."""
+
+    situation: Situation
+    question: Question
+
+
+def _bearings(situation: Situation, piece: Piece, where: str) -> np.ndarray:
+    """Degrees (5,) between a side's middle and the piece's four corners and its own middle."""
+    xs, ys = (piece.low[0], piece.high[0]), (piece.low[1], piece.high[1])
+    points = np.array([[x, y] for x in xs for y in ys] + [piece.centre[:2].tolist()])
+    offset = points - situation.position
+    bearing = np.degrees(np.arctan2(offset[:, 1], offset[:, 0]) - situation.heading)
+    return np.abs((bearing - SIDES[where] + 180) % 360 - 180)
+
+
+def side(situation: Situation, piece: Piece) -> str | None:
+    """Return the side of the person a piece is on (a key of ``SIDES``), None in doubt."""
+    for name in SIDES:
+        off = _bearings(situation, piece, name)
+        if (off[:-1] < 55).all() and off[-1] < 35:
+            return name
+    return None
+
+
+def surely_not(situation: Situation, piece: Piece, where: str) -> bool:
+    """Whether no part of a piece is on that side, by more than ten degrees."""
+    return bool((_bearings(situation, piece, where) > 55).all())
+
+
+def _on_side(room: Room, situation: Situation, label: str, where: str) -> list[Piece] | None:
+    """Pieces of a class on that side, or None where one is in doubt."""
+    found = []
+    for piece in room.furniture:
+        if piece.label != label:
+            continue
+        if side(situation, piece) == where:
+            found.append(piece)
+        elif not surely_not(situation, piece, where):
+            return None
+    return found
+
+
+def _free(room: Room, position: np.ndarray) -> bool:
+    inside = np.array(room.size[:2]) / 2 - BODY_RADIUS
+    if (np.abs(position) > inside).any():
+        return False
+    return not any(
+        (position > piece.low[:2] - BODY_RADIUS).all()
+        and (position < piece.high[:2] + BODY_RADIUS).all()
+        for piece in room.furniture
+        if piece.low[2] < 1.8
+    )
+
+
+def make_situation(room: Room, rng: np.random.Generator) -> Situation | None:
+    """Draw a situation; None where the drawn piece leaves no room for a person before it."""
+    named = [(piece, name) for piece, name in named_pieces(room, rng) if piece.front is not None]
+    piece, name = named[0]
+    assert piece.front is not None
+    if piece.support >= 0 or piece.label in UNCOLOURED:
+        return None
+    outward = float(np.arctan2(piece.front[1], piece.front[0]))
+    if piece.label in SEATS:
+        position, heading = piece.centre[:2], outward
+        wordings: tuple[str, ...] = SITTING
+    else:
+        reach = float(np.abs(piece.front) @ piece.size[:2]) / 2 + rng.uniform(0.45, 0.8)
+        position = piece.centre[:2] + piece.front * reach
+        if not _free(room, position):
+            return None
+        away = rng.random() < 0.5
+        heading, wordings = (outward, TURNED_AWAY) if away else (outward + np.pi, FACING)
+    chosen = [str(text).format(name) for text in shuffled(rng, list(wordings))[:3]]
+    first, second, third = (text[0].upper() + text[1:] for text in chosen)
+    place = (float(position[0]), float(position[1]))
+    return Situation((first, second, third), place, float(heading), piece.id)
+
+
+def _ask_colour(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
+    labels = {p.label for p in room.furniture if p.id != here.anchor} - set(UNCOLOURED)
+    for label in shuffled(rng, sorted(labels)):
+        for where in shuffled(rng, list(SIDES)):
+            found = _on_side(room, here, label, where)
+            if found is not None and len(found) == 1 and found[0].id != here.anchor:
+                text = f"What color is the {label} {PLACES[where]}?"
+                yield Question(text, (str(found[0].colour),), (found[0].id,))
+                break
+
+
+def _ask_is_there(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
+    rows: dict[str, list[Question]] = {"yes": [], "no": []}
+    for label in sorted({p.label for p in room.furniture if p.id != here.anchor}):
+        for where in SIDES:
+            found = _on_side(room, here, label, where)
+            if found is not None:
+                text = f"Is there {article(label)} {PLACES[where]}?"
+                ids = tuple(piece.id for piece in found)
+                rows["yes" if found else "no"].append(
+                    Question(text, ("yes" if found else "no",), ids)
+                )
+    yield from _evenly(rows, rng)
+
+
+def _evenly(rows: dict[str, list[Question]], rng: np.random.Generator) -> Iterator[Question]:
+    """Questions of each answer in turn, the answer that comes first drawn."""
+    for answer in sorted(rows, key=lambda answer: (answer == "zero", rng.random())):
+        yield from shuffled(rng, rows[answer])[:1]
+
+
+def _ask_count(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
+    rows: dict[str, list[Question]] = {}
+    for label in sorted({p.label for p in room.furniture if p.id != here.anchor}):
+        if sum(piece.label == label for piece in room.furniture) < 2:
+            continue
+        for where in SIDES:
+            found = _on_side(room, here, label, where)
+            if found is not None:
+                number = NUMBERS[len(found)]
+                text = f"How many {plural(label)} are {PLACES[where]}?"
+                ids = tuple(piece.id for piece in found)
+                rows.setdefault(number, []).append(Question(text, (number,), ids))
+    yield from _evenly(rows, rng)
+
+
+def _others(
+    room: Room, here: Situation, rng: np.random.Generator
+) -> Iterator[tuple[Piece, str, str]]:
+    for piece, name in named_pieces(room, rng):
+        where = side(here, piece)
+        if piece.id != here.anchor and where is not None:
+            yield piece, name, where
+
+
+def _ask_direction(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
+    for piece, name, where in _others(room, here, rng):
+        answer = (DIRECTIONS[where],)
+        yield Question(f"Which direction should I go to get to {name}?", answer, (piece.id,))
+
+
+def _ask_visible(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
+    for piece, name, where in _others(room, here, rng):
+        if where in ("front", "behind"):
+            answer = "yes" if where == "front" else "no"
+            yield Question(f"Can I look at {name} without turning around?", (answer,), (piece.id,))
+
+
+def _ask_side(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
+    for piece, name, where in _others(room, here, rng):
+        if where in ("left", "right"):
+            yield Question(f"On which side of me is {name}?", (where,), (piece.id,))
+
+
+def _ask_closer(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
+    others = list(_others(room, here, rng))
+    for (first, one, _), (second, other, _) in zip(others[::2], others[1::2], strict=False):
+        near, far = sorted(
+            (first, second), key=lambda p: float(np.linalg.norm(p.centre[:2] - here.position))
+        )
+        reach = [float(np.linalg.norm(p.centre[:2] - here.position)) for p in (near, far)]
+        if reach[1] > reach[0] * 1.4 + 0.2 and near.label != far.label:
+            yield Question(f"What is closer to me, {one} or {other}?", (near.label,), (near.id,))
+
+
+def make_situated_questions(
+    room: Room, count: int, rng: np.random.Generator
+) -> list[SituatedQuestion]:
+    """Return ``count`` situations with one question each; kinds of question take turns."""
+    kinds = (
+        _ask_colour,
+        _ask_is_there,
+        _ask_count,
+        _ask_direction,
+        _ask_visible,
+        _ask_side,
+        _ask_closer,
+    )
+    rows: list[SituatedQuestion] = []
+    seen: set[tuple[int, str]] = set()
+    for attempt in range(count * 40):
+        if len(rows) == count:
+            break
+        here = make_situation(room, rng)
+        if here is None:
+            continue
+        kind = kinds[attempt % len(kinds)]
+        for question in take_turns([kind(room, here, rng)], 1, rng):
+            if (here.anchor, question.text) not in seen:
+                seen.add((here.anchor, question.text))
+                rows.append(SituatedQuestion(here, question))
+    assert len(rows) == count, "too few situated questions in this room"
+    return rows

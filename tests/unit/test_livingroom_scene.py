@@ -1,0 +1,110 @@
+"""A real camera path through a furnished room, from images to a scene store."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.spatial import cKDTree
+
+from threedrs.layout import DataLayout
+from threedrs.scannet.boxes import BoxSet, make_box_set
+from threedrs.scannet.rgbd import import_rgbd
+from threedrs.scenes.build import SceneSettings, build_scene
+from threedrs.scenes.store import SceneStore
+
+LIVING_ROOM = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "livingroom1"
+pytestmark = pytest.mark.skipif(not LIVING_ROOM.is_dir(), reason=f"{LIVING_ROOM} is not here")
+
+EVERY = 5  # every fifth of the 211 images goes into the scan
+INTRINSIC = (525.0, 525.0, 319.5, 239.5)
+
+
+@pytest.fixture(scope="module")
+def scan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The room with fewer images, in the same layout."""
+    folder = tmp_path_factory.mktemp("livingroom")
+    lines = (LIVING_ROOM / "trajectory.log").read_text().splitlines()
+    kept: list[str] = []
+    for kind, suffix in (("image", "jpg"), ("depth", "png")):
+        (folder / kind).mkdir()
+        for row, path in enumerate(sorted((LIVING_ROOM / kind).iterdir())[::EVERY]):
+            (folder / kind / f"{row:05d}.{suffix}").symlink_to(path)
+    for row, start in enumerate(range(0, len(lines), 5 * EVERY)):
+        kept += [f"{row} {row} {row + 1}", *lines[start + 1 : start + 5]]
+    (folder / "trajectory.log").write_text("\n".join(kept) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def room(scan_folder: Path) -> SceneStore:
+    layout = DataLayout(root=scan_folder / "data")
+    scan = layout.scan("scene0000_00")
+    scan.sens.parent.mkdir(parents=True)
+    import_rgbd(scan_folder, scan.sens, intrinsic=INTRINSIC)
+    settings = SceneSettings(stride=2, count=12)
+    boxes = {"gt": BoxSet.empty(), "pred": BoxSet.empty()}
+    return build_scene(scan, boxes, settings, scan_folder / "scene0000_00.zarr", "val")
+
+
+def test_images_and_depth_come_through(room: SceneStore, scan_folder: Path) -> None:
+    assert len(room.frame_ids) == 12
+    assert room.frame_ids == sorted(set(room.frame_ids))
+    for row in (0, 11):
+        name = f"{room.frame_ids[row]:05d}"
+        assert room.jpegs()[row] == (scan_folder / "image" / f"{name}.jpg").read_bytes()
+        with Image.open(scan_folder / "depth" / f"{name}.png") as image:
+            depth = np.asarray(image)
+        assert room.depth()[row, 100, 200] == depth[100 * 480 // 384, 200 * 640 // 384]
+    assert room.masks("gt")[0].shape == (0, 12, 27, 27)
+
+
+def test_neighbouring_frames_see_the_same_surfaces(room: SceneStore) -> None:
+    clouds = [
+        coordinates[depth > 0][::7]
+        for coordinates, depth in zip(room.coordinates(), room.depth(), strict=True)
+    ]
+    for first, second in itertools.pairwise(clouds):
+        distances, _ = cKDTree(first).query(second[::5])
+        assert np.median(distances) < 0.02
+
+
+def test_points_reproject_onto_the_neighbour_s_depth(room: SceneStore) -> None:
+    fx, fy, cx, cy = INTRINSIC
+    coordinates, depths, poses = room.coordinates(), room.depth(), room.poses()
+    for row in range(len(poses) - 1):
+        points = coordinates[row + 1][depths[row + 1] > 0].astype(np.float64)
+        camera = (points - poses[row, :3, 3]) @ poses[row, :3, :3]
+        camera = camera[camera[:, 2] > 0.1]
+        u = fx * camera[:, 0] / camera[:, 2] + cx
+        v = fy * camera[:, 1] / camera[:, 2] + cy
+        inside = (u >= 0) & (u < 639) & (v >= 0) & (v < 479)
+        column, line = (u[inside] * 384 / 640).astype(int), (v[inside] * 384 / 480).astype(int)
+        measured = depths[row, line, column] / 1000
+        difference = np.abs(measured - camera[inside, 2])[measured > 0]
+        assert inside.mean() > 0.2
+        assert np.median(difference) < 0.02
+
+
+def test_patch_means_lie_on_the_surfaces(room: SceneStore) -> None:
+    cloud = room.coordinates()[0][room.depth()[0] > 0]
+    distances, _ = cKDTree(cloud).query(room.patch_xyz()[0].reshape(-1, 3))
+    assert np.median(distances) < 0.02
+
+
+def test_a_box_is_seen_where_its_points_are(room: SceneStore, scan_folder: Path) -> None:
+    centre = room.patch_xyz()[5, 7, 7]
+    box = make_box_set([(np.array([*centre, 0.8, 0.8, 0.8]), 3, "whatever is there")])
+    scan = DataLayout(root=scan_folder / "data").scan("scene0000_00")
+    store = build_scene(
+        scan,
+        {"gt": box, "pred": BoxSet.empty()},
+        SceneSettings(stride=2, count=12),
+        scan_folder / "boxed.zarr",
+        "val",
+    )
+    fine, coarse = store.masks("gt")
+    assert coarse[0, 5, 7, 7]
+    assert fine[0, 5].sum() > 3
+    assert coarse.mean() < 0.5

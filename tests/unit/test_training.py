@@ -1,0 +1,404 @@
+"""Training itself: settings, one exact optimizer step, and whole runs that are interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from training_run import REPOSITORY, edit_config, lone_ranks, records, write_run
+
+from threedrs.errors import ConfigError
+from threedrs.files import write_json
+from threedrs.models.checkpoint import load_student
+from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.teachers.registry import teacher_channels
+from threedrs.training.data import PackReader
+from threedrs.training.engine import NonFiniteError, build_engine, deepspeed_config, train_step
+from threedrs.training.progress import read_rows, step_row
+from threedrs.training.sampler import PackPlan
+from threedrs.training.settings import RunPaths, TrainSettings, fingerprint, fingerprint_changes
+
+SECTION = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())["train"]
+SUPERVISION = SupervisionSettings(weight=0.5)
+
+
+def settings(**changes):
+    section = SECTION | {"deepspeed": str(REPOSITORY / SECTION["deepspeed"])}
+    return TrainSettings.from_config(section | changes)
+
+
+# Settings
+
+
+def test_accumulation_counts_samples_whatever_packing_and_ranks():
+    assert settings(global_batch=16, pack=1).accumulation(8) == 2
+    assert settings(global_batch=16, pack=8).accumulation(2) == 1
+
+
+@pytest.mark.parametrize(
+    ("global_batch", "pack", "ranks", "remedy"),
+    [
+        (16, 3, 2, "with 2 ranks train.pack may be 1, 2, 4, 8"),
+        (16, 1, 3, "train.global_batch may be 15 or 18, or another multiple of 3"),
+        (2, 1, 4, "train.global_batch may be 4, or another multiple of 4"),
+    ],
+)
+def test_batch_that_does_not_divide_lists_the_choices(global_batch, pack, ranks, remedy):
+    with pytest.raises(ConfigError, match=remedy):
+        settings(global_batch=global_batch, pack=pack).accumulation(ranks)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "train.epochs: 0 is not valid; expected a number from 1 on"),
+        ({"precision": "fp16"}, "train.precision: 'fp16' .* float32 or bfloat16"),
+        ({"tunable": ["head"]}, "train.tunable: .* one or more of vision_tower, projector"),
+        ({"lora": {}}, r"unknown keys \['lora'\]; valid: seed, mix"),
+        ({"warmup_fraction": 1.5}, "expected 0 to 1"),
+    ],
+)
+def test_bad_settings_name_key_and_choices(change, message):
+    with pytest.raises(ConfigError, match=message):
+        settings(**change)
+
+
+def test_deepspeed_file_may_not_set_what_the_recipe_sets(tmp_path):
+    path = tmp_path / "mine.json"
+    write_json(path, {"zero_optimization": {"stage": 2}, "train_batch_size": 3})
+    with pytest.raises(ConfigError, match=r"mine.json: remove train_batch_size"):
+        deepspeed_config(settings(deepspeed=str(path)), 1)
+
+    write_json(path, {"zero_optimization": {"stage": 1}})
+    with pytest.raises(ConfigError, match=r"stage is 1; expected 2 or 3"):
+        deepspeed_config(settings(deepspeed=str(path)), 1)
+
+
+@pytest.mark.parametrize("name", ["zero2", "zero3", "zero3_offload"])
+def test_own_deepspeed_files_take_the_recipe(name):
+    path = REPOSITORY / f"config/deepspeed/{name}.json"
+    config = deepspeed_config(settings(deepspeed=str(path), global_batch=16, pack=2), ranks=4)
+
+    assert config["train_micro_batch_size_per_gpu"] == 2
+    assert config["gradient_accumulation_steps"] == 2
+    assert config["gradient_clipping"] == SECTION["gradient_clip"]
+
+
+def test_fingerprint_sees_the_recipe_and_not_the_operation(tmp_path, monkeypatch):
+    config = json.loads(write_run(tmp_path).read_text())
+    monkeypatch.chdir(tmp_path)
+    before = fingerprint(config, {"scene0000_00": "a"}, {})
+
+    config["train"] |= {"workers": 7, "save_every": 3, "keep": 1, "log_every": 9}
+    assert fingerprint(config, {"scene0000_00": "a"}, {}) == before
+    config["supervision"]["weight"] = 0.25
+    changed = fingerprint(config, {"scene0000_00": "b"}, {})
+    assert fingerprint_changes(before, changed) == "scene stores, supervision.weight (1.0 -> 0.25)"
+
+
+# Log rows
+
+
+def test_row_holds_means_over_the_samples_of_each_kind():
+    sums = {"loss": 8.0, "samples": 4, "text": 6.0, "texts": 3, "grounding": 2.0, "groundings": 1}
+    row = step_row(5, 20, sums | {"supervision": 1.0}, rate=0.1, grad_norm=2.0, speed=3.0)
+
+    assert (row["loss"], row["text"], row["grounding"], row["supervision"]) == (2, 2, 2, 0.25)
+    none = step_row(
+        5, 20, sums | {"groundings": 0, "supervision": 1.0}, rate=0.1, grad_norm=2.0, speed=3.0
+    )
+    assert none["grounding"] is None
+
+
+def test_rows_past_the_checkpoint_and_a_cut_line_are_dropped(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+
+    assert read_rows(log, 2) == [{"step": 1}, {"step": 2}]
+    assert read_rows(log) == [{"step": 1}, {"step": 2}, {"step": 3}]
+    assert read_rows(tmp_path / "none.jsonl") == []
+
+
+# One optimizer step
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("step")
+    config = json.loads(write_run(folder).read_text())
+    paths = RunPaths.from_config(config["paths"])
+    _, tokenizer = load_student(ModelSettings())
+    return PackReader(
+        records=records(3),
+        scenes=folder / paths.scenes,
+        features={scene: folder / shard for scene, shard in paths.features.items()},
+        boxes="gt",
+        tokenizer=tokenizer,
+        label_chat_tokens=True,
+        max_length=4096,
+    )
+
+
+def tiny_student():
+    return load_student(ModelSettings(), teacher_channels=teacher_channels("vggt-tiny"))[0]
+
+
+def new_engine(student, **changes):
+    recipe = settings(global_batch=3, pack=1, warmup_fraction=0.0, gradient_clip=1e9, **changes)
+    return build_engine(student, recipe, SUPERVISION, lone_ranks(), total_steps=10)
+
+
+def step(engine, reader, plans):
+    return train_step(
+        engine,
+        [(reader.read(plan), plan.weight) for plan in plans],
+        micro_step_count=len(plans),
+        samples=3,
+        ranks=lone_ranks(),
+        interrupted=False,
+    )
+
+
+def plans(*groups, weight=1.0):
+    return [PackPlan(scene="scene0000_00", indices=group, weight=weight) for group in groups]
+
+
+@pytest.mark.parametrize(
+    ("stage", "micro_steps"),
+    [
+        ("zero2", plans((0, 1, 2))),
+        ("zero2", plans((0,), (1,), (2,))),
+        ("zero2", [*plans((2, 0), (1,)), *plans((1,), weight=0.0)]),
+        ("zero3", plans((0, 2), (1,))),
+    ],
+    ids=["one pack", "one sample a pack", "with a repeat of weight zero", "zero3"],
+)
+def test_gradient_is_the_mean_over_the_samples(reader, stage, micro_steps):
+    from deepspeed.utils import safe_get_full_grad
+
+    reference = tiny_student()
+    for plan in plans((0,), (1,), (2,)):
+        losses = reference(reader.read(plan), SUPERVISION)
+        loss = losses.text_K[0] + losses.grounding_K[0] + 0.5 * losses.supervision
+        (loss / 3).backward()
+    student = tiny_student()
+    path = str(REPOSITORY / f"config/deepspeed/{stage}.json")
+    engine = new_engine(student, deepspeed=path)
+    gradients = {}
+    update = engine.step
+
+    def keep_gradients():
+        for name, parameter in student.named_parameters():
+            gradients[name] = safe_get_full_grad(parameter).clone()
+        update()
+
+    engine.step = keep_gradients
+    outcome = step(engine, reader, micro_steps)
+
+    for name, parameter in reference.named_parameters():
+        error = (gradients[name] - parameter.grad).norm()
+        assert error <= 1e-5 * parameter.grad.norm() + 1e-9, name
+    norm = torch.stack([p.grad.norm() for p in reference.parameters()]).norm()
+    assert outcome.grad_norm == pytest.approx(float(norm), rel=1e-5)
+    assert (outcome.sums["samples"], outcome.sums["texts"], outcome.sums["groundings"]) == (3, 2, 1)
+
+
+def test_frozen_parts_stay_and_groups_have_their_rates(reader):
+    student = tiny_student()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    engine = new_engine(student, tunable=["vision_tower", "heads"])
+
+    step(engine, reader, plans((0, 1, 2)))
+
+    changed = {
+        name.split(".")[0]
+        for name, value in student.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert changed == {"vision_tower", "grounding_head", "proj_3d"}
+    assert [group["initial_lr"] for group in engine.optimizer.param_groups] == [1.0e-3, 2.0e-3]
+
+
+def test_loss_that_is_not_finite_names_samples_and_changes_nothing(reader):
+    student = tiny_student()
+    engine = new_engine(student)
+    with torch.no_grad():
+        student.grounding_head.zero_target.fill_(float("nan"))
+    before = student.projector[0].weight.clone()
+
+    with pytest.raises(NonFiniteError, match=r"the loss is not finite \(rank 0: sample-1\)"):
+        step(engine, reader, plans((0,), (1,)))
+
+    assert torch.equal(student.projector[0].weight, before)
+
+
+@pytest.mark.parametrize("stage", ["zero2", "zero3"])
+def test_gradient_that_is_not_finite_changes_nothing(reader, stage):
+    student = tiny_student()
+    engine = new_engine(student, deepspeed=str(REPOSITORY / f"config/deepspeed/{stage}.json"))
+    before = deepest(student)
+    hook = student.newline_tokens.register_full_backward_hook(
+        lambda module, inputs, outputs: tuple(value * float("inf") for value in inputs)
+    )
+
+    with pytest.raises(NonFiniteError, match=r"the gradient is not finite \(rank 0: sample-0"):
+        step(engine, reader, plans((0, 1, 2)))
+
+    hook.remove()
+    assert torch.equal(deepest(student), before)
+
+
+def deepest(student):
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    return safe_get_full_fp32_param(student.projector[0].weight).clone()
+
+
+def test_bfloat16_keeps_buffers_and_master_weights_in_float32(reader):
+    student = tiny_student()
+    engine = new_engine(student, precision="bfloat16")
+
+    outcome = step(engine, reader, plans((0, 1, 2)))
+
+    assert student.projector[0].weight.dtype == torch.bfloat16
+    assert student.language_model.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert deepest(student).dtype == torch.float32
+    assert np.isfinite(outcome.sums["loss"])
+
+
+# Whole runs
+
+
+def start(folder: Path, ranks: int = 1) -> subprocess.Popen:
+    kept = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
+    environment = kept | {"PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"}
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    return subprocess.Popen(
+        [sys.executable, *(launcher if ranks > 1 else []), "-m", "threedrs.train"]
+        + ["--config", "results/train/3drs/config.json"],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    _, text = process.communicate(timeout=300)
+    return process.returncode, text
+
+
+def wait_for_row(folder: Path, process: subprocess.Popen, step: int) -> None:
+    log = folder / "results/train/3drs/log.jsonl"
+    while process.poll() is None and not any(row["step"] >= step for row in read_rows(log)):
+        time.sleep(0.05)
+
+
+def loss_rows(folder: Path) -> list[dict]:
+    rows = read_rows(folder / "results/train/3drs/log.jsonl")
+    return [{k: v for k, v in row.items() if k != "samples_per_second"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    write_run(folder, samples=18, epochs=3)
+    status, text = finish(start(folder))
+    assert status == 0, text
+    return folder
+
+
+@pytest.mark.slow
+def test_whole_run_leaves_model_numbers_and_curves(whole_run):
+    out = whole_run / "results/train/3drs"
+
+    numbers = json.loads((out / "train.json").read_text())
+    assert (numbers["steps"], numbers["samples"]) == (15, 54)
+    assert numbers["model_flops_utilisation"] is None
+    assert "CPU" in numbers["model_flops_utilisation_basis"]
+    assert "fewer scenes" in numbers["packing"]
+    assert numbers["samples_per_second"] > 0
+    assert [row["step"] for row in loss_rows(whole_run)] == list(range(1, 16))
+    assert loss_rows(whole_run)[-1]["loss"] < loss_rows(whole_run)[0]["loss"]
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert "vggt-tiny" in (out / "model/README.md").read_text()
+    assert list((out / "tensorboard").iterdir())
+    student, tokenizer = load_student(ModelSettings(path=out / "model"))
+    assert student.proj_3d is not None
+    assert tokenizer.convert_tokens_to_ids("<ground>") is not None
+
+
+@pytest.mark.slow
+def test_interrupted_run_equals_the_uninterrupted_one(whole_run, tmp_path):
+    config = write_run(tmp_path, samples=18, epochs=3)
+    edit_config(config, save_every=2, workers=1)
+    checkpoints = tmp_path / "results/train/3drs/checkpoints"
+
+    process = start(tmp_path)
+    wait_for_row(tmp_path, process, 3)
+    process.kill()
+    assert finish(process)[0] == -signal.SIGKILL
+    process = start(tmp_path)
+    wait_for_row(tmp_path, process, 6)
+    process.send_signal(signal.SIGUSR1)
+    status, text = finish(process)
+    assert status == 1
+    assert "stopped by SIGUSR1, saved at step" in text.splitlines()[-1]
+    newest = max(path for path in checkpoints.iterdir() if path.name.startswith("step-"))
+    (newest / "state/mp_rank_00_model_states.pt").write_bytes(b"damaged")
+    status, text = finish(start(tmp_path))
+
+    assert status == 0, text
+    assert f"{newest.name} is not used" in text
+    assert loss_rows(tmp_path) == loss_rows(whole_run)
+    assert (tmp_path / "results/train/3drs/model/model.safetensors").read_bytes() == (
+        whole_run / "results/train/3drs/model/model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.slow
+def test_two_ranks_with_zero3_equal_one(whole_run, tmp_path):
+    config = write_run(tmp_path, samples=18, epochs=3)
+    edit_config(config, deepspeed=str(REPOSITORY / "config/deepspeed/zero3.json"))
+
+    status, text = finish(start(tmp_path, ranks=2))
+
+    assert status == 0, text
+    for ours, theirs in zip(loss_rows(tmp_path), loss_rows(whole_run), strict=True):
+        assert ours["step"] == theirs["step"]
+        for name in ("loss", "text", "grounding", "supervision", "grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-4), ours["step"]
+
+
+@pytest.mark.slow
+def test_finished_run_exports_again_without_training(whole_run):
+    out = whole_run / "results/train/3drs"
+    rows, numbers = loss_rows(whole_run), json.loads((out / "train.json").read_text())
+    (out / "train.json").unlink()
+
+    status, text = finish(start(whole_run))
+
+    assert status == 0, text
+    assert "goes on from step-00000015" in text
+    assert loss_rows(whole_run) == rows
+    again = json.loads((out / "train.json").read_text())
+    assert (again["steps"], again["seconds"]) == (numbers["steps"], numbers["seconds"])
+
+
+@pytest.mark.slow
+def test_failure_is_one_line_and_status_one(tmp_path):
+    config = write_run(tmp_path)
+    edit_config(config, max_length=10)
+
+    status, text = finish(start(tmp_path))
+
+    assert status == 1
+    assert "max_length 10" in text.splitlines()[-1]
+    assert "Traceback" not in text

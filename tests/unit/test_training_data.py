@@ -1,0 +1,129 @@
+"""Reading packs: what they hold, and one-line errors from the loader's processes."""
+
+from contextlib import closing
+from dataclasses import replace
+from multiprocessing import active_children
+
+import numpy as np
+import pytest
+import torch
+from training_run import SCENES, SHARD, records, write_features, write_scene_inputs
+
+from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError
+from threedrs.models.tiny import tiny_tokenizer
+from threedrs.scenes.store import SceneStore
+from threedrs.teachers.store import FeatureStore
+from threedrs.training.data import PackReader, explain_lost_loader, load_packs
+from threedrs.training.sampler import PackPlan
+
+PLANS = [
+    PackPlan(scene=SCENES[0], indices=(0, 1, 2)),
+    PackPlan(scene=SCENES[1], indices=(3,)),
+    PackPlan(scene=SCENES[1], indices=(4, 5)),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    for seed, scene in enumerate(SCENES):
+        write_scene_inputs(folder, scene, seed)
+    write_features(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reader(folder):
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<ground>", "<coord>"])
+    return PackReader(
+        records=records(6),
+        scenes=folder / "results/scenes",
+        features=dict.fromkeys(SCENES, folder / SHARD),
+        boxes="gt",
+        tokenizer=tokenizer,
+        label_chat_tokens=True,
+        max_length=4096,
+    )
+
+
+def test_pack_holds_what_the_stores_hold(folder, reader):
+    pack = reader.read(PLANS[0])
+
+    store = SceneStore.open(folder / f"results/scenes/{SCENES[0]}.zarr")
+    fine, coarse = store.masks("gt")
+    features = FeatureStore.open(folder / SHARD).features(SCENES[0])
+    assert [sample.id for sample in pack.samples] == ["sample-0", "sample-1", "sample-2"]
+    assert [sample.target_rows for sample in pack.samples] == [None, [1], None]
+    np.testing.assert_array_equal(pack.scene.rgb_VHWC, store.rgb())
+    np.testing.assert_array_equal(pack.scene.patch_xyz_VGG3, store.patch_xyz())
+    np.testing.assert_array_equal(pack.scene.boxes_N6, store.boxes("gt").boxes)
+    np.testing.assert_array_equal(pack.scene.fine_NVFF, fine)
+    np.testing.assert_array_equal(pack.scene.coarse_NVGG, coarse)
+    np.testing.assert_array_equal(pack.scene.teacher_VGGC, features)
+    assert pack.scene.patch_xyz_VGG3.dtype == pack.scene.boxes_N6.dtype == torch.float32
+
+
+def test_without_a_teacher_no_features_are_read(reader):
+    assert replace(reader, features={}).read(PLANS[1]).scene.teacher_VGGC is None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_packs_come_in_order_and_leave_the_random_state_alone(reader, workers):
+    before = torch.get_rng_state()
+
+    packs = list(load_packs(reader, PLANS, workers))
+
+    assert [len(pack.samples) for pack in packs] == [3, 1, 2]
+    assert [pack.samples[0].id for pack in packs] == ["sample-0", "sample-3", "sample-4"]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_too_long_pack_names_its_longest_sample(reader):
+    with pytest.raises(DataError, match=r"sample-2: its pack of 3 samples .*max_length 300"):
+        replace(reader, max_length=300).read(PLANS[0])
+
+
+def test_error_in_a_worker_arrives_as_its_own_line(reader, tmp_path):
+    missing = replace(reader, scenes=tmp_path)
+
+    with pytest.raises(ThreedrsError) as caught:
+        list(load_packs(missing, PLANS, workers=1))
+
+    assert str(tmp_path) in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def kill_the_loader_after_its_first_pack(reader):
+    packs = load_packs(reader, PLANS * 20, workers=1)
+    with explain_lost_loader(), closing(packs):
+        next(packs)
+        for child in active_children():
+            child.kill()
+        list(packs)
+
+
+def test_killed_worker_is_explained(reader):
+    with pytest.raises(MachineError, match=r"a loader process was lost .*train\.workers"):
+        kill_the_loader_after_its_first_pack(reader)
+
+
+def test_scene_without_features_is_named(reader):
+    with pytest.raises(StoreError, match="scene0001_00: no feature store holds it"):
+        replace(reader, features={SCENES[0]: reader.features[SCENES[0]]}).read(PLANS[1])
+
+
+def test_features_of_other_frames_are_refused(reader, tmp_path):
+    write_features(tmp_path, frame_ids=(7,))
+
+    with pytest.raises(StoreError, match=SCENES[0]):
+        replace(reader, features={SCENES[0]: tmp_path / SHARD}).read(PLANS[0])
+
+
+def test_features_that_are_not_finite_are_refused(reader, monkeypatch):
+    monkeypatch.setattr(
+        FeatureStore, "features", lambda store, scene: np.full((1, 14, 14, 768), np.nan, np.float16)
+    )
+
+    with pytest.raises(StoreError, match="scene0000_00 holds features that are not finite"):
+        reader.read(PLANS[0])
