@@ -24,7 +24,8 @@ def metrics_file(folder, run, benchmark, values):
 def config_file(folder, run, seed, teacher="vggt"):
     path = folder / run / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"train": {"seed": seed, "epochs": 1}, "teacher": teacher}))
+    settings = {"train": {"seed": seed, "epochs": 1}, "teacher": {"name": teacher}}
+    path.write_text(json.dumps({"run": run, **settings, "paths": {"out": f"results/train/{run}"}}))
     return path
 
 

@@ -12,6 +12,11 @@ from transformers import AutoTokenizer, Qwen2Config
 
 from threedrs.errors import CheckpointError
 from threedrs.models.checkpoint import load_student, save_student, with_mean_rows
+from threedrs.models.checkpoint_config import (
+    checkpoint_config,
+    read_text_config,
+    read_vision_config,
+)
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.tiny import tiny_tokenizer
 
@@ -48,9 +53,8 @@ def _as_pretrained(folder: Path) -> Path:
 
     _edit(folder, strip)
     config = json.loads((folder / "config.json").read_text())
-    vision = config.pop("threedrs")["vision_config"]
+    del config["threedrs"]
     config["vocab_size"] -= 2
-    config["threedrs_test_vision"] = vision
     (folder / "config.json").write_text(json.dumps(config))
     tiny_tokenizer().save_pretrained(folder)
     return folder
@@ -118,7 +122,7 @@ def test_sharded_checkpoints_load(saved: Path) -> None:
     loaded, _ = _load(saved)
     assert torch.equal(_total(loaded), _total(student()))
     (saved / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="model-00002-of-00002.safetensors is missing"):
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors is missing"):
         _load(saved)
 
 
@@ -245,11 +249,56 @@ def test_unusable_folders(tmp_path: Path, saved: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model.safetensors: is damaged"):
         _load(saved)
     weights.unlink()
-    with pytest.raises(CheckpointError, match="model.safetensors is missing"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
         _load(saved)
-    (saved / "config.json").write_text('{"threedrs": {"format_version": 9}}')
-    with pytest.raises(CheckpointError):
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threedrs": {"format_version": 9}}, "format_version is 9, this version reads 1"),
+        ({"hidden_size": None}, "lacks hidden_size"),
+        ({"threedrs": None, "mm_vision_tower": "clip"}, "mm_vision_tower is 'clip'"),
+        ({"vocab_size": 10}, r"config\.json has 10 tokens, the tokenizer"),
+    ],
+)
+def test_unusable_configurations(saved: Path, change: dict, message: str) -> None:
+    config = json.loads((saved / "config.json").read_text()) | change
+    kept = {name: value for name, value in config.items() if value is not None}
+    (saved / "config.json").write_text(json.dumps(kept))
+    with pytest.raises(CheckpointError, match=message):
         _load(saved)
+
+
+def test_published_configuration() -> None:
+    """The fields of the 7B checkpoint's config.json that decide the architecture."""
+    published = {
+        "architectures": ["LlavaQwenForCausalLM"],
+        "model_type": "llava_qwen",
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+        "rope_theta": 1000000.0,
+        "rope_scaling": None,
+        "tie_word_embeddings": False,
+        "sliding_window": 131072,
+        "use_sliding_window": False,
+        "mm_vision_tower": "google/siglip-so400m-patch14-384",
+    }
+    path = Path("config.json")
+    text = read_text_config(published, path, 151648)
+    assert (text.vocab_size, text.num_hidden_layers) == (152064, 28)
+    assert text.rope_parameters is not None
+    assert text.rope_parameters["rope_theta"] == 1_000_000
+    assert set(text.layer_types or ()) == {"full_attention"}
+    vision = read_vision_config(published, path)
+    assert (vision.hidden_size, vision.num_hidden_layers) == (1152, 27)
+    assert (vision.hidden_act, vision.layer_norm_eps) == ("gelu_pytorch_tanh", 1e-6)
+    saved = checkpoint_config(text, vision, 2048, "bfloat16")
+    assert read_text_config(saved, path, 1).to_dict() == text.to_dict()
 
 
 def test_tiny_student_is_seeded() -> None:

@@ -52,8 +52,13 @@ def test_packed_gradients_equal_the_sum_over_single_samples(
     alone = _gradients(model, singles)
     assert set(together) == set(alone) == {name for name, _ in model.named_parameters()}
     for name, gradient in alone.items():
-        difference = (together[name] - gradient).norm() / gradient.norm()
-        assert difference <= 1e-5, f"{name}: {difference}"
+        difference = (together[name] - gradient).norm()
+        if name == "vision_tower.encoder.layers.0.self_attn.k_proj.bias":
+            # Softmax cancels what is added to all keys alike: zero but for rounding.
+            assert gradient.norm() < 1e-6
+            assert difference < 1e-6
+        else:
+            assert difference <= 1e-5 * gradient.norm(), f"{name}: {difference}"
 
 
 def test_packed_losses_equal_single_losses() -> None:
@@ -73,7 +78,7 @@ def test_packed_losses_equal_single_losses() -> None:
 
 
 def _slow_losses(model: Student, packed: Pack) -> tuple[float, float, float]:
-    """Text, grounding and 3D loss of a pack of one, step by step through transformers' own calls."""
+    """Text, grounding and 3D loss of a pack of one, step by step."""
     inputs, (sample,) = packed.scene, packed.samples
     pixels = (inputs.rgb_VHWC.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     tower = model.vision_tower
@@ -260,6 +265,15 @@ def test_parameter_groups_hold_every_parameter_once() -> None:
     listed = [id(parameter) for group in groups.values() for parameter in group]
     assert sorted(listed) == sorted(id(parameter) for parameter in model.parameters())
     assert any(p is model.newline_tokens.image_newline for p in groups["projector"])
+
+
+def test_bfloat16_runs_with_float32_losses() -> None:
+    with torch.no_grad():
+        exact = student()(pack(MIXED), SUPERVISION)
+        losses = student().bfloat16()(pack(MIXED), SUPERVISION)
+    for half, full in zip(losses[:3], exact[:3], strict=True):
+        assert half.dtype == torch.float32
+        torch.testing.assert_close(half, full, rtol=0.05, atol=0.05)
 
 
 def test_coordinate_reaches_the_model() -> None:

@@ -141,9 +141,13 @@ def edit_config(path: Path, **train: Any) -> None:
 
 @cache
 def lone_ranks() -> Ranks:
-    """Return this test process as a group of one; its environment stays as it was."""
+    """Return this test process as a group of one.
+
+    Of the environment that this leaves, DeepSpeed needs two names later on; the others would make
+    the runs that tests start look for this group.
+    """
     before = dict(os.environ)
     ranks = start_ranks()
-    for name in set(os.environ) - set(before) - {"DS_ACCELERATOR"}:
+    for name in set(os.environ) - set(before) - {"DS_ACCELERATOR", "LOCAL_RANK"}:
         del os.environ[name]
     return ranks

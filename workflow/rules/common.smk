@@ -7,14 +7,13 @@ from pathlib import Path
 
 from threedrs.config import data_layout, load_config, resolve_run
 from threedrs.demo.write import demo_files, demo_scenes
+from threedrs.environment import use_this_checkout
 from threedrs.errors import ThreedrsError
 from threedrs.inputs import missing_inputs, shards
 from threedrs.instructions import EVALUATION_SPLITS, annotation_files
 from threedrs.modules import PACKAGE, module_files
 
-# Jobs use the Python (and its tools, such as ninja) that runs Snakemake, and this checkout's code.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-os.environ["PYTHONPATH"] = str(Path(workflow.basedir, "src"))
+use_this_checkout(Path(workflow.basedir))
 
 
 def stop_on_bad_configuration(check):
@@ -84,14 +83,6 @@ def code(*entries, without=(), files=()):
     sources = [*module_files(*entries, without=without)]
     sources += [path for pattern in files for path in sorted(PACKAGE.glob(pattern))]
     return [os.path.relpath(path) for path in sources]
-
-
-# One process where one GPU (or none) is asked for, one a GPU under torchrun otherwise.
-LAUNCH = (
-    "launch=''; [ {resources.gpu} -le 1 ] ||"
-    " launch='torch.distributed.run --standalone --nproc-per-node {resources.gpu} -m';"
-    " python -m $launch "
-)
 
 
 # What a job needs follows from its model; a profile's set-resources and set-threads override it.

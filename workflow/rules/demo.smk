@@ -15,7 +15,7 @@ rule demo_data:
         "../../envs/data.yaml"
     threads: 2
     params:
-        root=LAYOUT.root.as_posix(),
+        root=lambda wildcards, output: Path(output[0]).parent.as_posix(),
         scenes=DEMO["scenes"],
         seed=DEMO["seed"],
     message:

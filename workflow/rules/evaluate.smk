@@ -46,7 +46,9 @@ rule predict:
     message:
         "Predictions of {wildcards.run} on {wildcards.benchmark}"
     shell:
-        LAUNCH + "threedrs.predict --model {input.model} --records {input.records}"
+        "launch=''; [ {resources.gpu} -le 1 ] ||"
+        " launch='torch.distributed.run --standalone --nproc-per-node {resources.gpu} -m';"
+        " python -m $launch threedrs.predict --model {input.model} --records {input.records}"
         " --scenes results/scenes --settings '{params.settings}' --out {output.predictions}"
         " 2>&1 | tee {log}"
 

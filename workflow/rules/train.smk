@@ -57,4 +57,6 @@ rule train:
     message:
         "Training run {wildcards.run}"
     shell:
-        LAUNCH + "threedrs.train --config {input.config} 2>&1 | tee {log}"
+        "launch=''; [ {resources.gpu} -le 1 ] ||"
+        " launch='torch.distributed.run --standalone --nproc-per-node {resources.gpu} -m';"
+        " python -m $launch threedrs.train --config {input.config} 2>&1 | tee {log}"

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from threedrs.demo.write import write_demo
-
 from threedrs.joblog import job_log
 
-with job_log(snakemake.log[0], "demo_data"):
-    write_demo(Path(snakemake.params.root), snakemake.params.scenes, snakemake.params.seed)
+if __name__ == "__main__":  # the worker processes import this file
+    with job_log(snakemake.log[0], "demo_data"):
+        write_demo(Path(snakemake.params.root), snakemake.params.scenes, snakemake.params.seed)

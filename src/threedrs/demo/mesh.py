@@ -20,6 +20,7 @@ SMALL_PART = 0.2  # metres; a part no longer than this is one segment
 FLOOR_DROP = 0.012  # metres by which the floor is lower at one wall than at the opposite one
 BOARD_RGB = (228, 226, 220)
 OCCLUSION_RAYS, OCCLUSION_REACH = 32, 0.8
+LIGHT_INSET, LIGHT_OFFSET = 0.02, 0.004  # metres
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +151,7 @@ class _Builder:
             for name in (
                 "vertices",
                 "normals",
+                "lit",
                 "triangles",
                 "object",
                 "segment",
@@ -167,6 +169,11 @@ class _Builder:
         rows = self.columns
         rows["vertices"].append(patch.vertices)
         rows["normals"].append(patch.normals)
+        # Where light is taken: just off the surface, and off its edge, which may lie in another's.
+        inward = patch.vertices.mean(axis=0) - patch.vertices
+        length = np.linalg.norm(inward, axis=1, keepdims=True)
+        inward *= LIGHT_INSET / np.maximum(length, LIGHT_INSET)
+        rows["lit"].append(patch.vertices + inward + LIGHT_OFFSET * patch.normals)
         rows["triangles"].append(patch.triangles + self.vertex_count)
         rows["object"].append(np.full(count, piece_id))
         rows["segment"].append(patch.segments + self.segment_count)
@@ -248,14 +255,15 @@ def _visible(
 
 
 def bake_light(
-    vertices: np.ndarray, normals: np.ndarray, triangles: np.ndarray, room: Room
+    caster: o3d.t.geometry.RaycastingScene, origins: np.ndarray, normals: np.ndarray, room: Room
 ) -> np.ndarray:
-    """Return the light (P,) f32, 0..1, at each vertex: ambient plus two ceiling lamps."""
-    caster = _raycaster(vertices, triangles)
-    origins = vertices + 0.004 * normals
+    """Return the light (P,) f32, 0..1, that points (P,3) just off the mesh receive.
+
+    Ambient light, less what is near, plus two ceiling lamps with soft shadows.
+    """
     towards = _directions(OCCLUSION_RAYS)[None] + normals[:, None] * 1.001  # cosine-weighted
     towards *= OCCLUSION_REACH / np.linalg.norm(towards, axis=2, keepdims=True)
-    count = len(vertices)
+    count = len(origins)
     repeated = np.repeat(origins, OCCLUSION_RAYS, axis=0)
     ambient = _visible(caster, repeated, towards.reshape(-1, 3)).reshape(count, -1).mean(axis=1)
     width, depth, height = room.size
@@ -280,7 +288,8 @@ def build_mesh(room: Room) -> SceneMesh:
         builder.add_piece(piece)
     rows = {name: np.concatenate(column) for name, column in builder.columns.items()}
     triangles = rows["triangles"].astype(np.int32)
-    light = bake_light(rows["vertices"], rows["normals"], triangles, room)
+    caster = _raycaster(rows["vertices"], triangles)
+    light = bake_light(caster, rows["lit"], rows["normals"], room)
     albedo = np.zeros((len(light), 3), np.float32)
     for corner in range(3):
         albedo[triangles[:, corner]] = rows["rgb"]

@@ -8,6 +8,7 @@ not work out is drawn again. Milliseconds a room.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -353,9 +354,8 @@ def _try_room(theme: str, rng: np.random.Generator) -> Room | None:
     bottoms = {"window": rng.uniform(1.0, 1.15), "picture": rng.uniform(1.35, 1.5)}
     for label in ("window", "picture", "picture")[: int(rng.integers(2, 4))]:
         colour = "white" if label == "window" else str(rng.choice(names))
-        layout.place(
-            label, colour, lambda size, z=bottoms[label]: layout.at_wall(size, distance=0.0, z=z)
-        )
+        hang = partial(layout.at_wall, distance=0.0, z=float(bottoms[label]))
+        layout.place(label, colour, hang)
     return _finish(theme, (float(width), float(depth), height), layout, rng)
 
 

@@ -17,7 +17,7 @@ from threedrs.errors import ConfigError, DataError
 from threedrs.files import read_json, write_json, write_text
 from threedrs.layout import DataLayout, ScanFiles
 
-FRAMES = 112  # of a stream: 12 candidates at stride 10, of which one has no pose
+FRAMES = 104  # of a stream: 11 candidates at stride 10, of which one has no pose
 MARKER = "demo.json"
 FORMAT_VERSION = 1
 MAX_SCENES = 10_000

@@ -4,7 +4,6 @@ Runs that differ in nothing but their training seed form a group with mean and s
 a run on its own has no standard deviation, because one number has no spread.
 """
 
-import copy
 import csv
 import statistics
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,8 @@ from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
 from threedrs.files import atomic_file, read_json, sha256_of_file, sha256_of_json, write_json
 
 FORMAT_VERSION = 1
+# Sections of a run's config.json that hold its name and the paths that follow from it.
+_RUN_NAMES = ("run", "paths")
 
 
 def read_metrics(path: Path, run: str, benchmark: str) -> dict[str, Any]:
@@ -127,8 +128,8 @@ def _groups(
     """Return the groups of runs that differ in ``train.seed`` only, in the order of the runs."""
     members: dict[str, list[str]] = {}
     for run, config in configs.items():
-        seedless = copy.deepcopy(config)
-        seedless.get("train", {}).pop("seed", None)
+        seedless = {name: config[name] for name in config if name not in _RUN_NAMES}
+        seedless["train"] = {k: v for k, v in config["train"].items() if k != "seed"}
         members.setdefault(sha256_of_json(seedless), []).append(run)
     return [
         {"runs": runs, "metrics": _mean_and_deviation([results[run] for run in runs])}

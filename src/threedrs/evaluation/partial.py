@@ -2,7 +2,7 @@
 
 Each rank appends to a file of its own beside the final one, ``predictions.partial.jsonl`` and
 ``predictions.partial.<rank>.jsonl``. The first line says what the answers depend on (model,
-records, settings, scenes, version); answers under another first line are of no use and are removed.
+records, settings, scenes, code); answers under another first line are of no use and are removed.
 A line cut off by a kill, and whatever follows it, is dropped.
 """
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from threedrs import __version__
+import threedrs
 from threedrs.errors import DataError, StoreError
 from threedrs.evaluation.benchmark import Benchmark
 from threedrs.evaluation.registry import benchmark_named
@@ -11,6 +11,9 @@ from threedrs.evaluation.settings import PredictSettings
 from threedrs.files import sha256_of_file, sha256_of_json
 from threedrs.instructions.record import Record, read_records
 from threedrs.scenes.store import SceneStore
+
+# Beside the student's modules, what decides over an answer.
+_CODE = ("answering.py", "rows.py")
 
 
 def read_questions(path: Path) -> tuple[list[Record], Benchmark]:
@@ -59,7 +62,7 @@ def answer_inputs(
     scenes: Path,
     settings: PredictSettings,
 ) -> dict[str, str]:
-    """Return what the answers depend on, as hashes: model, records, settings, scenes, version.
+    """Return what the answers depend on, as hashes: model, records, settings, scenes, code.
 
     Raises:
         DataError: there is no trained model.
@@ -69,10 +72,12 @@ def answer_inputs(
         raise DataError(f"{model}: is not a folder with a trained model; run the stage `models`")
     names = sorted({record.scene for record in records})
     files = sorted(path for path in model.rglob("*") if path.is_file())
+    package = Path(threedrs.__file__).parent
+    code = [*(package / "models").glob("*.py"), *map((package / "evaluation").joinpath, _CODE)]
     return {
         "model": sha256_of_json({str(p.relative_to(model)): sha256_of_file(p) for p in files}),
         "records": sha256_of_file(records_file),
         "settings": sha256_of_json(settings.to_json()),
         "scenes": sha256_of_json({n: open_store(scenes, n).content_hash() for n in names}),
-        "threedrs": __version__,
+        "code": sha256_of_json({path.name: sha256_of_file(path) for path in code}),
     }

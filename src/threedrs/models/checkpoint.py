@@ -130,6 +130,9 @@ def _load(
         raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({error})") from error
     tokens = len(tokenizer)
     first_new = tokens if add_tokens(tokenizer) else None
+    rows = config.get("vocab_size", tokens)
+    if rows < tokens:
+        raise CheckpointError(f"{folder}: config.json has {rows} tokens, the tokenizer {tokens}")
 
     trained = read_teacher_channels(config, config_path)
     held = stored[PROJECTION_OUTPUT].shape[0] if PROJECTION_OUTPUT in stored else 0
