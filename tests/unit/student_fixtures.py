@@ -7,11 +7,11 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfig
 
 from threedrs.instructions.record import Record, conversation
-from threedrs.models.checkpoint import add_tokens
 from threedrs.models.llava import Student
 from threedrs.models.prompt import build_sample
 from threedrs.models.samples import Pack, SceneInputs
 from threedrs.models.tiny import tiny_tokenizer
+from threedrs.models.vocabulary import add_tokens
 
 CHANNELS = 16
 SCENE = "scene0000_00"

@@ -11,7 +11,7 @@ from student_fixtures import CHANNELS, MIXED, pack, student, tokenizer
 from transformers import AutoTokenizer, Qwen2Config
 
 from threedrs.errors import CheckpointError
-from threedrs.models.checkpoint import load_student, save_student, with_mean_rows
+from threedrs.models.checkpoint import load_student, save_student
 from threedrs.models.checkpoint_config import (
     checkpoint_config,
     read_text_config,
@@ -19,6 +19,7 @@ from threedrs.models.checkpoint_config import (
 )
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.tiny import tiny_tokenizer
+from threedrs.models.vocabulary import with_mean_rows
 
 HEAD_PREFIXES = ("ground_head_", "model.proj_3d.")
 
@@ -234,6 +235,36 @@ def test_tensors_of_another_shape_stop_the_load(saved: Path) -> None:
         _load(saved)
 
 
+def test_unusable_tokenizers(saved: Path) -> None:
+    tiny_tokenizer().save_pretrained(saved)
+    with pytest.raises(CheckpointError, match="grounding head but its tokenizer lacks <ground>"):
+        _load(saved)
+    (saved / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="the tokenizer cannot be loaded"):
+        _load(saved)
+    (saved / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing"):
+        _load(saved)
+
+
+def test_tokenizers_in_the_older_format_load(saved: Path) -> None:
+    """vocab.json, merges.txt and the added tokens in tokenizer_config.json, as published."""
+    whole = json.loads((saved / "tokenizer.json").read_text())
+    (saved / "tokenizer.json").unlink()
+    (saved / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+    merges = "\n".join(" ".join(pair) for pair in whole["model"]["merges"])
+    (saved / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+    config = json.loads((saved / "tokenizer_config.json").read_text())
+    config["added_tokens_decoder"] = {
+        str(token.pop("id")): token for token in whole["added_tokens"]
+    }
+    (saved / "tokenizer_config.json").write_text(json.dumps(config))
+    loaded, text = _load(saved)
+    sentence = "What is <ground> at <coord>?\n\n<|im_end|>"
+    assert text(sentence)["input_ids"] == tokenizer()(sentence)["input_ids"]
+    assert torch.equal(_total(loaded), _total(student()))
+
+
 def test_teacher_channels(saved: Path) -> None:
     assert _load(saved)[0].teacher_channels == CHANNELS
     assert _load(saved, teacher_channels=0)[0].proj_3d is None
@@ -259,6 +290,7 @@ def test_unusable_folders(tmp_path: Path, saved: Path) -> None:
         ({"threedrs": {"format_version": 9}}, "format_version is 9, this version reads 1"),
         ({"hidden_size": None}, "lacks hidden_size"),
         ({"threedrs": None, "mm_vision_tower": "clip"}, "mm_vision_tower is 'clip'"),
+        ({"threedrs": None, "mm_vision_tower": None}, "this version knows google/siglip-so400m"),
         ({"vocab_size": 10}, r"config\.json has 10 tokens, the tokenizer"),
     ],
 )

@@ -19,6 +19,7 @@ from threedrs.files import write_json
 from threedrs.models.checkpoint import load_student
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.teachers.registry import teacher_channels
+from threedrs.train import main
 from threedrs.training.data import PackReader
 from threedrs.training.engine import NonFiniteError, build_engine, deepspeed_config, train_step
 from threedrs.training.progress import read_rows, step_row
@@ -396,13 +397,13 @@ def test_finished_run_exports_again_without_training(whole_run):
     assert (again["steps"], again["seconds"]) == (numbers["steps"], numbers["seconds"])
 
 
-@pytest.mark.slow
-def test_failure_is_one_line_and_status_one(tmp_path):
+def test_failure_is_one_line_and_status_one(tmp_path, monkeypatch, capsys):
     config = write_run(tmp_path)
-    edit_config(config, max_length=10)
+    edit_config(config, precision="fp8")
+    monkeypatch.setattr(sys, "argv", ["train", "--config", str(config)])
 
-    status, text = finish(start(tmp_path))
+    assert main() == 1
 
-    assert status == 1
-    assert "max_length 10" in text.splitlines()[-1]
-    assert "Traceback" not in text
+    printed = capsys.readouterr().err
+    assert printed.startswith("train: rank 0: train.precision: 'fp8' is not valid")
+    assert printed.count("\n") == 1

@@ -172,7 +172,7 @@ class _Builder:
         # Where light is taken: just off the surface, and off its edge, which may lie in another's.
         inward = patch.vertices.mean(axis=0) - patch.vertices
         length = np.linalg.norm(inward, axis=1, keepdims=True)
-        inward *= LIGHT_INSET / np.maximum(length, LIGHT_INSET)
+        inward *= (0 if patch.curved else LIGHT_INSET) / np.maximum(length, LIGHT_INSET)
         rows["lit"].append(patch.vertices + inward + LIGHT_OFFSET * patch.normals)
         rows["triangles"].append(patch.triangles + self.vertex_count)
         rows["object"].append(np.full(count, piece_id))

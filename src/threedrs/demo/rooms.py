@@ -24,11 +24,11 @@ WALL_COLOURS = ((206, 198, 184), (190, 202, 206), (212, 204, 176), (196, 206, 19
 FLOOR_COLOURS = ((150, 118, 86), (132, 108, 92), (172, 146, 112), (128, 126, 124))
 
 THEMES: dict[str, tuple[str, ...]] = {
-    "bedroom": ("bed", "nightstand", "dresser", "desk", "chair"),
+    "bedroom": ("bed", "nightstand", "dresser", "desk", "chair", "pillow"),
     "living room": ("couch", "coffee table", "armchair", "bookshelf", "lamp"),
-    "office": ("desk", "office chair", "desk", "office chair", "bookshelf"),
-    "dining room": ("table", "chair", "chair", "chair", "cabinet"),
-    "studio": ("bed", "desk", "chair", "couch", "cabinet"),
+    "office": ("desk", "office chair", "desk", "office chair", "bookshelf", "monitor"),
+    "dining room": ("table", "chair", "chair", "chair", "cabinet", "box"),
+    "studio": ("bed", "desk", "chair", "couch", "cabinet", "pillow"),
 }
 EXTRAS = (
     "chair", "stool", "trash can", "trash can", "box", "box", "lamp", "cabinet", "bookshelf",
@@ -155,11 +155,11 @@ class _Layout:
         middle = half - WALL_STRIP
         if tall and (piece.low[:2] < middle).all() and (piece.high[:2] > -middle).all():
             return False
-        others = [(other.low, other.high, other.id) for other in self.pieces]
-        others += [(low, high, -2) for low, high in self.forbidden]
-        for low, high, other in others:
-            apart = 0.0 if other == piece.support else margin
-            if (piece.low < high + apart - 1e-9).all() and (piece.high > low - apart + 1e-9).all():
+        others = [(p.low, p.high) for p in self.pieces if p.id != piece.support]
+        for low, high in others + self.forbidden:
+            if (piece.low < high + margin - 1e-9).all() and (
+                piece.high > low - margin + 1e-9
+            ).all():
                 return False
         return True
 
@@ -258,7 +258,7 @@ class _Layout:
         """Place one piece of ``label`` where such a piece stands in a room."""
         if label in ("monitor", "pillow"):
             return self.place(label, colour, lambda size: self.on_top(label, size))
-        if label == "box" and self.rng.random() < 0.5:
+        if label == "box" and self.rng.random() < 0.6:
             return self.place(label, colour, lambda size: self.on_top(label, size))
         tables, desks, couches = self.find("table"), self.find("desk"), self.find("couch")
         if label in ("chair", "stool") and tables:

@@ -14,7 +14,7 @@ from accelerate import init_empty_weights
 from huggingface_hub import save_torch_state_dict
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
+from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import CheckpointError
 from threedrs.files import atomic_folder, write_json
@@ -25,7 +25,7 @@ from threedrs.models.checkpoint_config import (
     read_vision_config,
 )
 from threedrs.models.llava import Student
-from threedrs.models.prompt import COORD, GROUND
+from threedrs.models.prompt import GROUND
 from threedrs.models.published import (
     StoredTensor,
     is_ignored,
@@ -37,38 +37,13 @@ from threedrs.models.published import (
 )
 from threedrs.models.settings import ModelSettings
 from threedrs.models.tiny import tiny_text_config, tiny_tokenizer, tiny_vision_config
+from threedrs.models.vocabulary import add_tokens, load_tokenizer, with_mean_rows
 
 logger = logging.getLogger(__name__)
 
 EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 PROJECTION_OUTPUT = "model.proj_3d.2.weight"
-
-
-def add_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Add ``<ground>`` and ``<coord>``; return whether they were new.
-
-    Raises:
-        CheckpointError: the tokenizer has one of them but not the other.
-    """
-    tokens = [AddedToken(token, normalized=False, special=False) for token in (GROUND, COORD)]
-    added = tokenizer.add_tokens(tokens)
-    if added == 1:
-        raise CheckpointError(
-            f"{tokenizer.name_or_path}: the tokenizer has only one of {GROUND} and {COORD}"
-        )
-    return added == 2
-
-
-def with_mean_rows(embedding_TD: Tensor, tokens: int) -> Tensor:
-    """Return the matrix with rows ``tokens`` and ``tokens + 1`` set to the mean of those before.
-
-    Later rows, which pad published matrices, stay; a matrix that is too short grows.
-    """
-    rows = max(len(embedding_TD), tokens + 2)
-    result_TD = embedding_TD.new_zeros(rows, embedding_TD.shape[1])
-    result_TD[: len(embedding_TD)] = embedding_TD
-    result_TD[tokens : tokens + 2] = embedding_TD[:tokens].float().mean(0).to(embedding_TD.dtype)
-    return result_TD
+GROUNDING_OUTPUT = "ground_head_obj.3.weight"
 
 
 def load_student(
@@ -123,16 +98,15 @@ def _load(
     config_path = folder / "config.json"
     config = read_config(config_path)
     stored = stored_tensors(tensor_files(folder))
-    try:
-        # Given a configuration, transformers does not warn that it has no model of this type.
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=Qwen2Config())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({error})") from error
+    tokenizer = load_tokenizer(folder)
     tokens = len(tokenizer)
     first_new = tokens if add_tokens(tokenizer) else None
     rows = config.get("vocab_size", tokens)
     if rows < tokens:
         raise CheckpointError(f"{folder}: config.json has {rows} tokens, the tokenizer {tokens}")
+    if first_new is not None and GROUNDING_OUTPUT in stored:
+        # Its trained rows would be overwritten with the mean of the others.
+        raise CheckpointError(f"{folder}: has a grounding head but its tokenizer lacks {GROUND}")
 
     trained = read_teacher_channels(config, config_path)
     held = stored[PROJECTION_OUTPUT].shape[0] if PROJECTION_OUTPUT in stored else 0

@@ -73,7 +73,8 @@ def read_vision_config(config: Mapping[str, Any], path: Path) -> SiglipVisionCon
     if own is not None:
         return SiglipVisionConfig(**own["vision_config"])
     tower = config.get("mm_vision_tower")
-    if tower != PUBLISHED_TOWER:
+    # Checkpoints trained from a local copy of the tower name that copy's folder.
+    if Path(str(tower)).name != Path(PUBLISHED_TOWER).name:
         raise CheckpointError(
             f"{path}: mm_vision_tower is {tower!r}; this version knows {PUBLISHED_TOWER}"
         )

@@ -135,9 +135,9 @@ def prepare(config: Mapping[str, Any]) -> Run:
     Raises:
         ThreedrsError: a setting, the mix, or a store cannot be used.
     """
-    stop = StopRequest().install()
     settings = TrainSettings.from_config(config["train"])
     paths = RunPaths.from_config(config["paths"])
+    stop = StopRequest().install()
     ranks = start_ranks()
     agree(ranks, lambda: settings.accumulation(ranks.count))
 
@@ -177,6 +177,8 @@ def train(config: Mapping[str, Any]) -> None:
         if ranks.first:
             say(f"{run.paths.out} is complete; nothing to do")
         return
+    if ranks.first:  # what an earlier recipe left must not pass for this run's
+        (run.paths.out / "train.json").unlink(missing_ok=True)
     checkpoint = agree(
         ranks,
         lambda: find_checkpoint(run.paths.checkpoints, run.parts, ranks.count, say),

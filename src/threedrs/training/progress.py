@@ -5,6 +5,7 @@ an uninterrupted run's; rows past the checkpoint that a run resumes from are dro
 """
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -69,6 +70,8 @@ class RunLog:
         rows = read_rows(out / "log.jsonl", first_step)
         write_json_lines(out / "log.jsonl", rows)
         self._stream = (out / "log.jsonl").open("a", encoding="utf-8")
+        if first_step == 0:
+            shutil.rmtree(out / "tensorboard", ignore_errors=True)
         self._events = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
         self._bar: Any = None
         if sys.stderr.isatty():
