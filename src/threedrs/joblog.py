@@ -21,7 +21,10 @@ def job_log(path: str | Path, stage: str) -> Iterator[logging.Logger]:
     logger = logging.getLogger("threedrs")
     logger.setLevel(logging.INFO)
     form = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    handlers = [logging.FileHandler(path, mode="w"), logging.StreamHandler(sys.stderr)]
+    handlers: list[logging.Handler] = [
+        logging.FileHandler(path, mode="w"),
+        logging.StreamHandler(sys.stderr),
+    ]
     for handler in handlers:
         handler.setFormatter(form)
         logger.addHandler(handler)
