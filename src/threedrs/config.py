@@ -15,7 +15,9 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from threedrs.errors import ConfigError
+from threedrs.instructions.mix_settings import MixSettings
 from threedrs.layout import DataLayout
+from threedrs.teachers.registry import TEACHERS, weights_problem
 
 Config = dict[str, Any]
 
@@ -58,7 +60,10 @@ def data_layout(config: Config) -> DataLayout:
     data = config["data"]
     return DataLayout(
         root=Path(data["root"]),
+        source=data["source"],
         scans=data["scans"],
+        posed_images=data["posed_images"],
+        candidates=data["candidates"],
         masks=data["masks"],
         labels=data["labels"],
         splits=data["splits"],
@@ -110,8 +115,30 @@ def _cross_checks(config: Config) -> Iterator[str]:
             f"report.baseline is {config['report']['baseline']!r}, which is no run; "
             f"choose one of: {', '.join(config['runs'])}"
         )
+    data = config["data"]
+    if data["demo"] and data["source"] != "sens":
+        yield f"data.source is {data['source']}; the demo data (data.demo) holds .sens only"
+    if data["demo"] and data["candidates"]:
+        yield "data.candidates is set; the demo data (data.demo) has no EmbodiedScan infos"
+    for name, mix in config["instructions"]["mixes"].items():
+        try:
+            settings = MixSettings.from_config(mix)
+        except ConfigError as error:
+            yield f"instructions.mixes.{name}: {error}"
+            continue
+        for benchmark in {**settings.sampling, **settings.weights}:
+            if benchmark not in config["eval"]["benchmarks"]:
+                yield f"instructions.mixes.{name}: {benchmark} is not among eval.benchmarks"
+    resolved = {run: resolve_run(config, run) for run in config["runs"]}
+    teachers = sorted({part["teacher"]["name"] for part in resolved.values()})
+    weighted = [name for name in teachers if name in TEACHERS and TEACHERS[name].weights]
+    if isinstance(config["teacher"]["weights"], str) and len(weighted) > 1:
+        yield (
+            f"teacher.weights is one path, but the runs use teachers {', '.join(weighted)}; "
+            "give a mapping from teacher to path"
+        )
     for run in config["runs"]:
-        yield from _check_run(run, resolve_run(config, run), config)
+        yield from _check_run(run, resolved[run], config)
 
 
 def _check_run(run: str, resolved: Config, config: Config) -> Iterator[str]:
@@ -136,12 +163,6 @@ def _check_run(run: str, resolved: Config, config: Config) -> Iterator[str]:
         )
     elif model["path"] and not Path(model["path"]).is_dir():
         yield f"runs.{run}: model.path: {model['path']} is not a folder"
-    if resolved["teacher"]["name"] == "vggt":
-        weights = resolved["teacher"]["weights"]
-        if not weights:
-            yield (
-                f"runs.{run}: teacher vggt needs teacher.weights, the path of VGGT-1B's model.pt "
-                "or model.safetensors (README.md: licences and downloads)"
-            )
-        elif not Path(weights).is_file():
-            yield f"runs.{run}: teacher.weights: {weights} is not a file"
+    problem = weights_problem(resolved["teacher"], resolved["teacher"]["name"])
+    if problem is not None:
+        yield f"runs.{run}: {problem}"

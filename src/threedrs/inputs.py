@@ -8,6 +8,7 @@ from threedrs.instructions import annotation_files
 from threedrs.layout import DataLayout
 
 SHOWN = 20
+INTRINSIC_FILES = ("intrinsic.txt", "depth_intrinsic.txt")  # every export has both
 
 
 def shards(split: str, scenes: Sequence[str], size: int) -> dict[str, list[str]]:
@@ -26,9 +27,16 @@ def required_files(layout: DataLayout, benchmarks: Iterable[str]) -> list[Path]:
     """
     files = [layout.labels_file]
     for split in ("train", "val"):
+        candidates = layout.candidates_file(split)
+        if candidates is not None:
+            files.append(candidates)
         for scene in layout.scenes(split):
             scan = layout.scan(scene)
-            files += [scan.sens, scan.mesh, scan.segments, scan.aggregation, scan.meta]
+            if scan.source == "sens":
+                files.append(scan.sens)
+            else:
+                files += [scan.posed_images / name for name in INTRINSIC_FILES]
+            files += [scan.mesh, scan.segments, scan.aggregation, scan.meta]
             if split == "val":
                 files.append(scan.proposals)
     for benchmark in benchmarks:

@@ -28,11 +28,13 @@ def main() -> int:
     rank = os.environ.get("RANK", "0")
     try:
         train(read_json(arguments.config))
+        torch.distributed.destroy_process_group()
     except AgreedError as error:
         if rank == "0":
             print(f"train: {error}", file=sys.stderr, flush=True)
         # torchrun ends the others as soon as one rank is gone: let the first one speak before.
         torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
         return 1
     except ThreedrsError as error:
         print(f"train: rank {rank}: {error}", file=sys.stderr)

@@ -15,9 +15,10 @@ import scipy.sparse
 from threedrs.demo.annotations import annotate
 from threedrs.demo.language import describe, eval_type
 from threedrs.demo.mesh import build_mesh
+from threedrs.demo.pieces import Room, plural
 from threedrs.demo.relations import Query, resolve
 from threedrs.demo.render import DEPTH_INTRINSIC, FrameRenderer
-from threedrs.demo.rooms import THEMES, Room, make_room, plural
+from threedrs.demo.rooms import THEMES, make_room
 from threedrs.demo.situations import make_situated_questions
 from threedrs.demo.trajectory import camera_walk
 from threedrs.demo.write import demo_files, demo_scenes, write_demo

@@ -18,7 +18,7 @@ from threedrs.scannet.boxes import BoxSet
 from threedrs.scenes.writer import SceneContents, write_scene_store
 from threedrs.teachers import extract, registry
 from threedrs.teachers.extract import TeacherSettings, extract_shard
-from threedrs.teachers.forward import scene_features
+
 from threedrs.teachers.preprocess import preprocess_jpeg
 from threedrs.teachers.store import FeatureStore
 from threedrs.teachers.verify import verify_store

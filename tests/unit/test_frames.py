@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from threedrs.frames.candidates import candidate_frames, pose_problem
+from threedrs.frames.candidates import candidate_frames, listed_frames, pose_problem
 from threedrs.frames.uniform import uniform_indices
 
 
@@ -29,6 +29,26 @@ def test_stride_edges() -> None:
     assert candidate_frames(make_poses(0), 10).frames == ()
     with pytest.raises(ValueError, match="at least 1, not 0"):
         candidate_frames(make_poses(3), 0)
+
+
+def test_frames_numbered_by_the_stream() -> None:
+    poses = make_poses(5)
+    poses[2] = -np.inf
+    found = candidate_frames(poses, 10, [0, 5, 10, 15, 20])
+    assert (found.frames, found.places) == ((0, 20), (0, 4))
+    assert [drop.frame for drop in found.dropped] == [10]
+
+
+def test_listed_frames_in_any_order() -> None:
+    poses = make_poses(5)
+    poses[1] = 0
+    found = listed_frames(poses, np.array([0, 5, 10, 15, 20]), [15, 7, 5, 0])
+    assert (found.frames, found.places) == ((0, 15), (0, 3))
+    assert [(drop.frame, drop.reason) for drop in found.dropped] == [
+        (5, "the pose is all zero"),
+        (7, "listed, but not in the scan"),
+    ]
+    assert listed_frames(poses, [0, 5, 10, 15, 20], []).frames == ()
 
 
 def test_pose_problem_of_a_valid_pose() -> None:

@@ -1,15 +1,18 @@
 """The training mix: order, refusals, the three files."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import DataError
 from threedrs.instructions.llava import write_llava
 from threedrs.instructions.mix import build_mix
+from threedrs.instructions.mix_settings import MixSettings
 from threedrs.instructions.record import Record, conversation, read_records, write_records
 
 BOX = [0.5, 0.25, 1.0, 1.0, 2.0, 0.5]
@@ -25,18 +28,28 @@ def record(benchmark: str, number: int, answer: str = "yes", **changes: Any) -> 
     )
 
 
-def mix(folder: Path, *files: list[Record], balance: str = "all", **options: Any) -> dict[str, Any]:
+def mix(
+    folder: Path, *files: list[Record], held_out: Sequence[str] = (), **settings: Any
+) -> dict[str, Any]:
     paths = []
     for number, records in enumerate(files):
         paths.append(folder / f"{number}.jsonl")
         write_records(paths[-1], records)
+    return build(paths, folder / "mixes", held_out, **settings)
+
+
+def build(
+    paths: list[Path], folder: Path, held_out: Sequence[str] = (), **settings: Any
+) -> dict[str, Any]:
     return build_mix(
         paths,
-        balance=balance,
-        held_out_scenes=options.get("held_out_scenes", []),
-        out_jsonl=folder / "mixes" / "full.jsonl",
-        out_parquet=folder / "mixes" / "full.parquet",
-        out_summary=folder / "mixes" / "full.summary.json",
+        MixSettings.from_config({"balance": "all", **settings}),
+        held_out_scenes=held_out,
+        out_jsonl=folder / "full.jsonl",
+        out_parquet=folder / "full.parquet",
+        out_summary=folder / "full.summary.json",
+        out_table=folder / "full.csv",
+        out_picture=folder / "full.png",
     )
 
 
@@ -84,9 +97,16 @@ def test_summary(tmp_path: Path) -> None:
     (source,) = summary.pop("inputs")
     assert source["file"] == "0.jsonl"
     assert len(source["sha256"]) == 64
+    assert summary.pop("format_version") == 1
+    assert summary.pop("balance") == "all"
+    assert (summary.pop("seed"), summary.pop("caps")) == (0, {})
+    assert summary.pop("repeats") == 0
+    assert summary.pop("sources") == {
+        "scanqa": {"available": 3, "requested": 3, "drawn": 3, "repeats": 0},
+        "sqa3d": {"available": 1, "requested": 1, "drawn": 1, "repeats": 0},
+    }
+    assert summary.pop("before") == summary
     assert summary == {
-        "format_version": 1,
-        "balance": "all",
         "samples": 4,
         "benchmarks": {"scanqa": 3, "sqa3d": 1},
         "question_types": {"scanqa": {"none": 3}, "sqa3d": {"is": 1}},
@@ -122,11 +142,43 @@ def test_summary(tmp_path: Path) -> None:
 def test_llava_arrays_mix_too(tmp_path: Path) -> None:
     records = [record("scanqa", 0), record("scanrefer", 1, "<ground>", object_ids=[1])]
     write_llava(tmp_path / "others.json", records)
-    out = tmp_path / "mix.jsonl"
-    build_mix(
-        [tmp_path / "others.json"], "all", [], out, tmp_path / "mix.parquet", tmp_path / "mix.json"
+    build([tmp_path / "others.json"], tmp_path / "mixes")
+    assert list(read_records(tmp_path / "mixes" / "full.jsonl")) == records[::-1]
+
+
+def test_balanced_mix_with_its_table_and_picture(tmp_path: Path) -> None:
+    answers = [record("scanqa", n, "yes" if n % 2 else f"answer {n}") for n in range(40)]
+    boxes = [record("scanrefer", n, "<ground>", object_ids=[n], box=BOX) for n in range(4)]
+    summary = mix(
+        tmp_path, answers, boxes, balance="weights", weights={"scanqa": 1, "scanrefer": 3}, size=20
     )
-    assert list(read_records(out)) == records[::-1]
+    assert summary["benchmarks"] == {"scanrefer": 15, "scanqa": 5}
+    assert summary["before"]["benchmarks"] == {"scanrefer": 4, "scanqa": 40}
+    assert summary["repeats"] == summary["sources"]["scanrefer"]["repeats"] == 11
+    table = pd.read_csv(tmp_path / "mixes" / "full.csv")
+    assert table.to_dict("records") == [
+        {
+            "benchmark": "scanrefer",
+            "records": 4,
+            "requested": 15,
+            "samples": 15,
+            "repeats": 11,
+            "share_before": 0.090909,
+            "share_after": 0.75,
+        },
+        {
+            "benchmark": "scanqa",
+            "records": 40,
+            "requested": 5,
+            "samples": 5,
+            "repeats": 0,
+            "share_before": 0.909091,
+            "share_after": 0.25,
+        },
+    ]
+    with Image.open(tmp_path / "mixes" / "full.png") as picture:
+        assert picture.size[0] > 1000
+        assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 50
 
 
 @pytest.mark.parametrize(
@@ -147,11 +199,6 @@ def test_llava_arrays_mix_too(tmp_path: Path) -> None:
 )
 def test_refusals(tmp_path: Path, records: list[Record], message: str) -> None:
     with pytest.raises(DataError) as error:
-        mix(tmp_path, records, held_out_scenes=["scene0011_00"])
+        mix(tmp_path, records, held_out=["scene0011_00"])
     assert message in str(error.value)
     assert not (tmp_path / "mixes").exists()
-
-
-def test_unknown_balance(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="balance is 'temperature'; choose one of: all"):
-        mix(tmp_path, [record("scanqa", 0)], balance="temperature")

@@ -103,7 +103,7 @@ class Fake:
     """Stands for a model; answers with the question's id, stops at the questions it is told to."""
 
     def __init__(self, stop_at=()):
-        self.stop_at, self.asked, self.opened = stop_at, [], []
+        self.stop_at, self.asked, self.opened = set(stop_at), [], []
 
     def load(self, model, settings, local_rank):
         return self
@@ -112,15 +112,15 @@ class Fake:
         self.opened.append(store.scene)
         return self
 
-    def text(self, record):
-        if record.id in self.stop_at:
+    def texts(self, records):
+        if self.stop_at & {record.id for record in records}:
             raise KeyboardInterrupt
-        self.asked.append(record.id)
-        return f"answer {record.id}"
+        self.asked += [record.id for record in records]
+        return [f"answer {record.id}" for record in records]
 
-    def scores(self, record):
-        self.asked.append(record.id)
-        return [0.1, 0.9, 0.2, -0.5]
+    def scores(self, records):
+        self.asked += [record.id for record in records]
+        return [[0.1, 0.9, 0.2, -0.5]] * len(records)
 
 
 def run(model, records, scenes, out, fake, settings=SETTINGS):

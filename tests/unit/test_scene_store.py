@@ -535,8 +535,8 @@ def test_settings_name_valid_choices() -> None:
     }
     settings = SceneSettings.from_config(config)
     assert settings == SceneSettings(stride=5, count=8, invalid_depth="ignore")
-    with pytest.raises(ConfigError, match="'coverage' is not known; choose one of uniform"):
-        SceneSettings(strategy="coverage")
+    with pytest.raises(ConfigError, match="'random' is not known; choose one of uniform, coverage"):
+        SceneSettings(strategy="random")
     with pytest.raises(ConfigError, match=r"frames\.stride: must be a whole number from 1, not 0"):
         SceneSettings(stride=0)
     with pytest.raises(ConfigError, match=r"frames\.count: must be a whole number from 1"):

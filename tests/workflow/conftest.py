@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config", "profiles", "slurm", "src", "workflow")
+PARTS = ("Snakefile", "config", "envs", "profiles", "slurm", "src", "workflow")
 SMALL = ROOT / "tests" / "workflow" / "small.yaml"
 
 
@@ -33,7 +33,7 @@ class Checkout:
         return subprocess.run(
             command,
             cwd=self.folder,
-            env=environment | {"PYTHONPATH": str(ROOT / "src")},
+            env=environment | {"PYTHONPATH": str(self.folder / "src")},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -12,6 +12,7 @@ from threedrs.errors import ThreedrsError
 from threedrs.inputs import missing_inputs, shards
 from threedrs.instructions import EVALUATION_SPLITS, annotation_files
 from threedrs.modules import PACKAGE, module_files
+from threedrs.teachers.registry import source_module, weight_files, weights_of
 
 use_this_checkout(Path(workflow.basedir))
 
@@ -95,8 +96,16 @@ PREDICT_NEEDS = {
     "7b": {"gpu": 1, "threads": 8, "mem_mb": 64000, "runtime": 720},
 }
 TEACHER_NEEDS = {
-    "vggt-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
     "vggt": {"gpu": 1, "threads": 8, "mem_mb": 48000, "runtime": 240},
+    "dinov2": {"gpu": 1, "threads": 8, "mem_mb": 24000, "runtime": 120},
+    "siglip2": {"gpu": 1, "threads": 8, "mem_mb": 32000, "runtime": 120},
+    "mae": {"gpu": 1, "threads": 8, "mem_mb": 24000, "runtime": 120},
+    "import": {"gpu": 0, "threads": 1, "mem_mb": 8000, "runtime": 240},
+    "pointmap": {"gpu": 0, "threads": 1, "mem_mb": 4000, "runtime": 120},
+    "vggt-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
+    "dinov2-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
+    "siglip2-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
+    "mae-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
 }
 
 
@@ -110,6 +119,17 @@ def predict_need(kind):
     return lambda wildcards: PREDICT_NEEDS[RESOLVED[wildcards.run]["model"]["size"]][
         kind
     ]
+
+
+def teacher_section(teacher):
+    """What of the config's section `teacher` decides this teacher's features."""
+    weights = weights_of(CONFIG["teacher"], teacher)
+    return {
+        "name": teacher,
+        "weights": None if weights is None else str(weights),
+        "seed": CONFIG["teacher"]["seed"],
+        "grid": CONFIG["teacher"]["grid"],
+    }
 
 
 def teacher_need(kind):

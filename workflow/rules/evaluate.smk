@@ -1,5 +1,6 @@
 # in:  models, scene stores, evaluation records
-# out: results/eval/<run>/<benchmark>/{predictions.jsonl, predictions.meta.json, metrics.json}
+# out: results/eval/<run>/<benchmark>/{predictions.jsonl, predictions.meta.json,
+#      metrics.json, per_question.npz}
 
 
 rule scores:
@@ -59,7 +60,8 @@ rule score:
         meta="results/eval/{run}/{benchmark}/predictions.meta.json",
         code=code("evaluation.score"),
     output:
-        "results/eval/{run}/{benchmark}/metrics.json",
+        metrics="results/eval/{run}/{benchmark}/metrics.json",
+        per_question="results/eval/{run}/{benchmark}/per_question.npz",
     log:
         "results/logs/score/{run}/{benchmark}.log",
     benchmark:

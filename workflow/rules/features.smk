@@ -17,10 +17,14 @@ rule extract_features:
             "results/scenes/shards/{shard}.json",
             shard=scene_shards_of(FEATURE_SHARDS[wildcards.shard]),
         ),
-        weights=lambda wildcards: (
-            CONFIG["teacher"]["weights"] if wildcards.teacher == "vggt" else []
+        weights=lambda wildcards: weight_files(
+            CONFIG["teacher"], wildcards.teacher, FEATURE_SHARDS[wildcards.shard]
         ),
-        code=code("teachers.extract"),
+        code=lambda wildcards: code(
+            "teachers.extract",
+            source_module(wildcards.teacher),
+            without=["teachers.registry"],
+        ),
     output:
         "results/features/{teacher}/{shard}.zarr/manifest.json",
     log:
@@ -35,7 +39,7 @@ rule extract_features:
         mem_mb=teacher_need("mem_mb"),
         runtime=teacher_need("runtime"),
     params:
-        teacher=lambda wildcards: CONFIG["teacher"] | {"name": wildcards.teacher},
+        teacher=lambda wildcards: teacher_section(wildcards.teacher),
         scenes=lambda wildcards: FEATURE_SHARDS[wildcards.shard],
     message:
         "Features of {wildcards.teacher} for shard {wildcards.shard}"

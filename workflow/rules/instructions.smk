@@ -48,12 +48,18 @@ rule balance:
         records=expand(
             "results/instructions/{benchmark}_train.jsonl", benchmark=BENCHMARKS
         ),
-        held_out=LAYOUT.split_file("val"),
+        held_out=[
+            LAYOUT.split_file(split)
+            for split in ("val", "test")
+            if split == "val" or DEMO or LAYOUT.split_file(split).is_file()
+        ],
         code=code("instructions.mix", without=["instructions.registry"]),
     output:
         mix="results/instructions/mixes/{mix}.jsonl",
-        table="results/instructions/mixes/{mix}.parquet",
+        parquet="results/instructions/mixes/{mix}.parquet",
         summary="results/instructions/mixes/{mix}.summary.json",
+        table="results/instructions/mixes/{mix}.csv",
+        picture="results/instructions/mixes/{mix}.png",
     log:
         "results/logs/balance/{mix}.log",
     benchmark:

@@ -1,5 +1,8 @@
-# in:  metrics of all runs, training logs, predictions, scene stores
-# out: results/report/{summary.csv, summary.json, index.html}
+# in:  metrics of all runs, training logs, predictions, records, scene stores, features
+# out: results/report/{summary.csv, summary.json, summary.tex, summary.md, index.html}
+
+
+report: "../report/workflow.rst"
 
 
 rule aggregate:
@@ -9,12 +12,23 @@ rule aggregate:
             run=RUNS,
             benchmark=BENCHMARKS,
         ),
+        per_question=expand(
+            "results/eval/{run}/{benchmark}/per_question.npz",
+            run=RUNS,
+            benchmark=BENCHMARKS,
+        ),
         trained=expand("results/train/{run}/train.json", run=RUNS),
         configs=expand("results/train/{run}/config.json", run=RUNS),
         code=code("evaluation.aggregate"),
     output:
-        csv="results/report/summary.csv",
+        csv=report(
+            "results/report/summary.csv",
+            caption="../report/summary.rst",
+            category="Scores",
+        ),
         json="results/report/summary.json",
+        latex="results/report/summary.tex",
+        markdown="results/report/summary.md",
     log:
         "results/logs/aggregate.log",
     benchmark:
@@ -25,6 +39,7 @@ rule aggregate:
         runs=RUNS,
         benchmarks=BENCHMARKS,
         baseline=CONFIG["report"]["baseline"],
+        bootstrap=CONFIG["eval"]["bootstrap"],
     message:
         "Summary of {params.runs}"
     script:
@@ -35,6 +50,11 @@ rule build_report:
     input:
         summary="results/report/summary.json",
         histories=expand("results/train/{run}/log.jsonl", run=RUNS),
+        per_question=expand(
+            "results/eval/{run}/{benchmark}/per_question.npz",
+            run=RUNS,
+            benchmark=BENCHMARKS,
+        ),
         predictions=expand(
             "results/eval/{run}/{benchmark}/predictions.jsonl",
             run=RUNS,
@@ -46,12 +66,21 @@ rule build_report:
         ],
         mixes=expand("results/instructions/mixes/{mix}.summary.json", mix=MIXES),
         scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("val")),
+        features=expand(
+            "results/features/{teacher}/{shard}.zarr/manifest.json",
+            teacher=TEACHERS,
+            shard=list(FEATURE_SHARDS)[:1],
+        ),
+        train_scenes=[
+            f"results/scenes/shards/{shard}.json"
+            for shard in scene_shards_of(next(iter(FEATURE_SHARDS.values())))
+        ],
         code=code("report.build", files=["report/templates/*"]),
     output:
         page=report(
             "results/report/index.html",
             caption="../report/index.rst",
-            category="Report",
+            category="Page",
         ),
     log:
         "results/logs/build_report.log",
@@ -63,6 +92,8 @@ rule build_report:
         report=CONFIG["report"],
         runs=RUNS,
         benchmarks=BENCHMARKS,
+        demo=bool(DEMO),
+        features=list(FEATURE_SHARDS)[0],
     message:
         "Report"
     script:

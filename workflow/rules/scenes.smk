@@ -1,5 +1,6 @@
-# in:  scans (.sens, mesh, segments, aggregation, axis alignment), detector proposals
-# out: results/boxes/<shard>.json, results/scenes/<scene>.zarr, results/scenes/shards/<shard>.json
+# in:  scans (.sens or posed_images, mesh, segments, aggregation, axis alignment), detector
+#      proposals, EmbodiedScan's candidate lists where configured
+# out: results/boxes/<shard>.json, results/candidates/<split>.json, results/scenes/<scene>.zarr, results/scenes/shards/<shard>.json
 
 
 rule scenes:
@@ -39,9 +40,41 @@ rule boxes:
         "../scripts/boxes.py"
 
 
+rule candidates:
+    input:
+        infos=lambda wildcards: LAYOUT.candidates_file(wildcards.split),
+        code=code("scannet.embodiedscan"),
+    output:
+        "results/candidates/{split}.json",
+    log:
+        "results/logs/candidates/{split}.log",
+    benchmark:
+        "results/benchmarks/candidates/{split}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=16000,
+    message:
+        "Candidate frames of split {wildcards.split}"
+    script:
+        "../scripts/candidates.py"
+
+
 rule build_scenes:
     input:
-        sens=lambda wildcards: scan_files(wildcards.shard, "sens", "meta"),
+        # An exported folder counts by its own date: one that gained or lost a file is newer.
+        frames=lambda wildcards: scan_files(wildcards.shard, "frames", "meta"),
+        # The coverage strategies look at which of the mesh's voxels a frame sees.
+        mesh=lambda wildcards: (
+            []
+            if CONFIG["frames"]["strategy"] == "uniform"
+            else scan_files(wildcards.shard, "mesh")
+        ),
+        candidates=lambda wildcards: (
+            f"results/candidates/{wildcards.shard.split('-')[0]}.json"
+            if LAYOUT.candidates
+            else []
+        ),
         boxes="results/boxes/{shard}.json",
         code=code("scenes.build"),
     output:

@@ -6,16 +6,21 @@ from threedrs.evaluation.aggregate import aggregate
 from threedrs.joblog import job_log
 
 runs, benchmarks = snakemake.params.runs, snakemake.params.benchmarks
+folders = {
+    (run, benchmark): Path(f"results/eval/{run}/{benchmark}")
+    for run in runs
+    for benchmark in benchmarks
+}
 with job_log(snakemake.log[0], "aggregate"):
     aggregate(
-        {
-            (run, benchmark): Path(f"results/eval/{run}/{benchmark}/metrics.json")
-            for run in runs
-            for benchmark in benchmarks
-        },
+        {key: folder / "metrics.json" for key, folder in folders.items()},
+        per_question_files={key: folder / "per_question.npz" for key, folder in folders.items()},
         baseline=snakemake.params.baseline,
+        resamples=snakemake.params.bootstrap,
         train_summaries={run: Path(f"results/train/{run}/train.json") for run in runs},
         run_configs={run: Path(f"results/train/{run}/config.json") for run in runs},
         out_csv=Path(snakemake.output.csv),
         out_json=Path(snakemake.output.json),
+        out_latex=Path(snakemake.output.latex),
+        out_markdown=Path(snakemake.output.markdown),
     )

@@ -4,14 +4,19 @@ from pathlib import Path
 
 from threedrs.config import data_layout
 from threedrs.instructions.mix import build_mix
+from threedrs.instructions.mix_settings import MixSettings
 from threedrs.joblog import job_log
 
 with job_log(snakemake.log[0], f"balance {snakemake.wildcards.mix}"):
+    layout = data_layout({"data": snakemake.params.data})
+    held_out = [split for split in ("val", "test") if layout.split_file(split).is_file()]
     build_mix(
         [Path(path) for path in snakemake.input.records],
-        balance=snakemake.params.mix["balance"],
-        held_out_scenes=data_layout({"data": snakemake.params.data}).scenes("val"),
+        settings=MixSettings.from_config(snakemake.params.mix),
+        held_out_scenes=[scene for split in held_out for scene in layout.scenes(split)],
         out_jsonl=Path(snakemake.output.mix),
-        out_parquet=Path(snakemake.output.table),
+        out_parquet=Path(snakemake.output.parquet),
         out_summary=Path(snakemake.output.summary),
+        out_table=Path(snakemake.output.table),
+        out_picture=Path(snakemake.output.picture),
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from threedrs.config import data_layout
 from threedrs.joblog import job_log
 from threedrs.scannet.boxes import read_boxes_file
+from threedrs.scannet.embodiedscan import read_candidates_file
 from threedrs.scenes.build import SceneSettings, build_shard
 
 with job_log(snakemake.log[0], f"build_scenes {snakemake.wildcards.shard}"):
@@ -15,6 +16,7 @@ with job_log(snakemake.log[0], f"build_scenes {snakemake.wildcards.shard}"):
             "geometry": {"invalid_depth": snakemake.params.invalid_depth},
         }
     )
+    listed = snakemake.input.get("candidates")
     build_shard(
         [layout.scan(scene) for scene in snakemake.params.scenes],
         read_boxes_file(Path(snakemake.input.boxes)),
@@ -22,4 +24,5 @@ with job_log(snakemake.log[0], f"build_scenes {snakemake.wildcards.shard}"):
         out_folder=Path("results/scenes"),
         manifest=Path(snakemake.output[0]),
         split=snakemake.wildcards.shard.split("-")[0],
+        candidates=read_candidates_file(Path(listed)) if listed else None,
     )

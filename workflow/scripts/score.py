@@ -10,7 +10,8 @@ with job_log(snakemake.log[0], f"score {run} {benchmark}"):
     score_file(
         benchmark,
         Path(snakemake.input.predictions),
-        Path(snakemake.output[0]),
+        Path(snakemake.output.metrics),
         run=run,
         bootstrap=snakemake.params.bootstrap,
+        per_question=Path(snakemake.output.per_question),
     )

@@ -10,7 +10,10 @@ def score(
     benchmark: Annotated[
         str, typer.Argument(help="scanrefer, multi3drefer, scan2cap, scanqa or sqa3d")
     ],
-    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl, one row a question")],
+    predictions: Annotated[
+        Path,
+        typer.Argument(help="predictions.jsonl, or the field's own jsonl (docs/EVALUATION.md)"),
+    ],
     out: Annotated[Path, typer.Option(help="where metrics.json is written")],
     bootstrap: Annotated[
         int, typer.Option(help="resamples for the 95 % intervals (scenes as clusters); 0: none")
@@ -21,17 +24,27 @@ def score(
     run: Annotated[
         str | None, typer.Option(help="name of the run; default: taken from the path")
     ] = None,
+    per_question: Annotated[
+        Path | None,
+        typer.Option(help="where the per-question values are written; default: nowhere"),
+    ] = None,
 ) -> None:
     """Score a benchmark's predictions; values are percent, as papers print them."""
     from rich.console import Console
 
     from threedrs.evaluation.score import score_file
-    from threedrs.evaluation.tables import metrics_table, unavailable_lines
+    from threedrs.evaluation.tables import metrics_table, notes
 
     result = score_file(
-        benchmark, predictions, out, bootstrap=bootstrap, meteor=not no_meteor, run=run
+        benchmark,
+        predictions,
+        out,
+        bootstrap=bootstrap,
+        meteor=not no_meteor,
+        run=run,
+        per_question=per_question,
     )
     console = Console()
     console.print(metrics_table(result))
-    for line in unavailable_lines(result):
+    for line in notes(result):
         console.print(line, markup=False)

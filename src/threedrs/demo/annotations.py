@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from threedrs.demo.language import make_descriptions, make_multi_descriptions
+from threedrs.demo.pieces import Room
 from threedrs.demo.questions import make_questions
 from threedrs.demo.relations import Query
-from threedrs.demo.rooms import Room
 from threedrs.demo.situations import SituatedQuestion, make_situated_questions
 
 SITUATIONS = 8  # a scene and split; val scenes have as many again for test

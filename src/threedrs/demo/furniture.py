@@ -7,107 +7,47 @@ the size it is given, so that the box of the parts is the box of the piece.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-Rgb = tuple[int, int, int]
-
-PALETTE: dict[str, Rgb] = {
-    "red": (200, 38, 38),
-    "orange": (240, 132, 24),
-    "yellow": (240, 208, 48),
-    "green": (52, 150, 64),
-    "blue": (40, 84, 196),
-    "purple": (128, 56, 168),
-    "brown": (122, 76, 44),
-    "white": (240, 240, 238),
-    "black": (36, 36, 40),
-}
-METAL: Rgb = (120, 122, 126)
-DARK: Rgb = (62, 60, 60)
-LINEN: Rgb = (226, 222, 212)
-LEAF: Rgb = (46, 112, 50)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """A primitive: ``box``, ``cylinder`` (axis z; ``taper`` = bottom over top radius) or ``pad``.
-
-    ``centre`` and ``size`` (metres) are of the part's box in the piece's frame; a ``pad`` is a
-    rounded cushion that fills its box.
-    """
-
-    shape: Literal["box", "cylinder", "pad"]
-    centre: tuple[float, float, float]
-    size: tuple[float, float, float]
-    rgb: Rgb
-    taper: float = 1.0
-
-
-RING_POINTS = 24
-
-
-def unit_ring(shape: str) -> np.ndarray:
-    """Return the outline (24,2) in -1..1 of a ``cylinder``, or of a ``pad``: a rounded square."""
-    angle = np.arange(RING_POINTS) * (2 * np.pi / RING_POINTS)
-    ring = np.stack([np.cos(angle), np.sin(angle)], axis=1).round(12)
-    return np.sign(ring) * np.abs(ring) ** 0.5 if shape == "pad" else ring
-
+from threedrs.demo.parts import (
+    DARK,
+    LINEN,
+    METAL,
+    PALETTE,
+    Part,
+    Rgb,
+    box,
+    cylinder,
+    drawers,
+    legs,
+    pad,
+    tint,
+)
 
 Builder = Callable[[float, float, float, Rgb, np.random.Generator], list[Part]]
 
 
-def _box(x: float, y: float, z: float, w: float, d: float, h: float, rgb: Rgb) -> Part:
-    """A box whose *bottom* middle is at (x, y, z)."""
-    return Part(shape="box", centre=(x, y, z + h / 2), size=(w, d, h), rgb=rgb)
-
-
-def _cylinder(
-    x: float, y: float, z: float, diameter: float, h: float, rgb: Rgb, taper: float = 1.0
-) -> Part:
-    size = (diameter, diameter, h)
-    return Part(shape="cylinder", centre=(x, y, z + h / 2), size=size, rgb=rgb, taper=taper)
-
-
-def _pad(x: float, y: float, z: float, w: float, d: float, h: float, rgb: Rgb) -> Part:
-    return Part(shape="pad", centre=(x, y, z + h / 2), size=(w, d, h), rgb=rgb)
-
-
-def _tint(rgb: Rgb, factor: float) -> Rgb:
-    """``rgb`` made lighter (> 1) or darker (< 1); a light tint also lifts black a little."""
-    lift = 14 if factor > 1 else 0
-    red, green, blue = (int(np.clip(channel * factor + lift, 0, 255)) for channel in rgb)
-    return red, green, blue
-
-
-def _legs(w: float, d: float, h: float, thickness: float, rgb: Rgb) -> list[Part]:
-    x, y = (w - thickness) / 2, (d - thickness) / 2
-    return [
-        _box(sx * x, sy * y, 0, thickness, thickness, h, rgb) for sx in (-1, 1) for sy in (-1, 1)
-    ]
-
-
 def _chair(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     seat = 0.5 * h
-    parts = _legs(w, d, seat - 0.05, 0.045, DARK)
-    parts.append(_box(0, 0, seat - 0.05, w, d, 0.06, rgb))
-    parts.append(_box(0, -d / 2 + 0.03, seat + 0.01, w * 0.94, 0.06, h - seat - 0.01, rgb))
+    parts = legs(w, d, seat - 0.05, 0.045, DARK)
+    parts.append(box(0, 0, seat - 0.05, w, d, 0.06, rgb))
+    parts.append(box(0, -d / 2 + 0.03, seat + 0.01, w * 0.94, 0.06, h - seat - 0.01, rgb))
     return parts
 
 
 def _office_chair(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     seat = 0.48 * h
     return [
-        _box(0, 0, 0.02, w, 0.06, 0.05, METAL),
-        _box(0, 0, 0.02, 0.06, d, 0.05, METAL),
-        _cylinder(0, 0, 0.0, 0.09, 0.02, DARK),
-        _cylinder(0, 0, 0.07, 0.06, seat - 0.11, METAL),
-        _box(0, 0.02, seat - 0.04, w * 0.86, d * 0.82, 0.08, rgb),
-        _box(0, -d * 0.36, seat + 0.1, w * 0.8, 0.07, h - seat - 0.1, rgb),
-        _box(0, -d * 0.38, seat, 0.06, 0.04, 0.12, DARK),
-        *[_box(s * w * 0.43, 0, seat + 0.18, 0.05, d * 0.5, 0.03, DARK) for s in (-1, 1)],
-        *[_box(s * w * 0.43, -0.02, seat, 0.04, 0.05, 0.18, DARK) for s in (-1, 1)],
+        box(0, 0, 0.02, w, 0.06, 0.05, METAL),
+        box(0, 0, 0.02, 0.06, d, 0.05, METAL),
+        cylinder(0, 0, 0.0, 0.09, 0.02, DARK),
+        cylinder(0, 0, 0.07, 0.06, seat - 0.11, METAL),
+        box(0, 0.02, seat - 0.04, w * 0.86, d * 0.82, 0.08, rgb),
+        box(0, -d * 0.36, seat + 0.1, w * 0.8, 0.07, h - seat - 0.1, rgb),
+        box(0, -d * 0.38, seat, 0.06, 0.04, 0.12, DARK),
+        *[box(s * w * 0.43, 0, seat + 0.18, 0.05, d * 0.5, 0.03, DARK) for s in (-1, 1)],
+        *[box(s * w * 0.43, -0.02, seat, 0.04, 0.05, 0.18, DARK) for s in (-1, 1)],
     ]
 
 
@@ -116,74 +56,55 @@ def _couch(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> 
     cushions = max(1, round((w - 2 * arm) / 0.7))
     inner = w - 2 * arm
     parts = [
-        _box(0, 0, 0, w, d, 0.26, rgb),
-        _box(0, -d / 2 + back / 2, 0.26, inner, back, h - 0.26, rgb),
-        _box(-w / 2 + arm / 2, 0, 0.26, arm, d, 0.34, rgb),
-        _box(w / 2 - arm / 2, 0, 0.26, arm, d, 0.34, rgb),
+        box(0, 0, 0, w, d, 0.26, rgb),
+        box(0, -d / 2 + back / 2, 0.26, inner, back, h - 0.26, rgb),
+        box(-w / 2 + arm / 2, 0, 0.26, arm, d, 0.34, rgb),
+        box(w / 2 - arm / 2, 0, 0.26, arm, d, 0.34, rgb),
     ]
     each = inner / cushions
     for number in range(cushions):
         x = -inner / 2 + each * (number + 0.5)
         parts.append(
-            _box(x, back / 2, 0.26, each - 0.02, d - back - 0.02, seat - 0.26, _tint(rgb, 1.1))
+            box(x, back / 2, 0.26, each - 0.02, d - back - 0.02, seat - 0.26, tint(rgb, 1.1))
         )
     return parts
 
 
 def _table(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     return [
-        *_legs(w - 0.08, d - 0.08, h - 0.05, 0.07, _tint(rgb, 0.8)),
-        _box(0, 0, h - 0.05, w, d, 0.05, rgb),
+        *legs(w - 0.08, d - 0.08, h - 0.05, 0.07, tint(rgb, 0.8)),
+        box(0, 0, h - 0.05, w, d, 0.05, rgb),
     ]
 
 
 def _coffee_table(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     return [
-        *_legs(w - 0.04, d - 0.04, h - 0.05, 0.06, _tint(rgb, 0.8)),
-        _box(0, 0, h * 0.3, w - 0.1, d - 0.1, 0.03, _tint(rgb, 0.9)),
-        _box(0, 0, h - 0.05, w, d, 0.05, rgb),
+        *legs(w - 0.04, d - 0.04, h - 0.05, 0.06, tint(rgb, 0.8)),
+        box(0, 0, h * 0.3, w - 0.1, d - 0.1, 0.03, tint(rgb, 0.9)),
+        box(0, 0, h - 0.05, w, d, 0.05, rgb),
     ]
-
-
-def _drawers(
-    x: float, y: float, z: float, w: float, h: float, rows: int, columns: int, rgb: Rgb
-) -> list[Part]:
-    """Drawer fronts with handles, whose handles end at depth ``y`` (the front of the piece)."""
-    parts = []
-    for row in range(rows):
-        for column in range(columns):
-            middle = x - w / 2 + w / columns * (column + 0.5)
-            bottom = z + h / rows * row + 0.015
-            wide, high = w / columns - 0.03, h / rows - 0.03
-            parts.append(_box(middle, y - 0.035, bottom, wide, 0.02, high, _tint(rgb, 1.18)))
-            parts.append(
-                _box(middle, y - 0.0125, bottom + high * 0.6, wide * 0.3, 0.025, 0.025, METAL)
-            )
-    return parts
 
 
 def _desk(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     block = 0.4
     return [
-        _box(0, 0, h - 0.05, w, d, 0.05, rgb),
-        _box(-w / 2 + 0.03, 0, 0, 0.05, d - 0.06, h - 0.05, _tint(rgb, 0.85)),
-        _box(w / 2 - block / 2 - 0.01, -0.03, 0, block, d - 0.08, h - 0.05, _tint(rgb, 0.85)),
-        _box(-block / 2, -d / 2 + 0.05, h * 0.45, w - block - 0.06, 0.03, h * 0.5, _tint(rgb, 0.8)),
-        *_drawers(w / 2 - block / 2 - 0.01, d / 2 - 0.005, 0.04, block, h - 0.1, 3, 1, rgb),
+        box(0, 0, h - 0.05, w, d, 0.05, rgb),
+        box(-w / 2 + 0.03, 0, 0, 0.05, d - 0.06, h - 0.05, tint(rgb, 0.85)),
+        box(w / 2 - block / 2 - 0.01, -0.03, 0, block, d - 0.08, h - 0.05, tint(rgb, 0.85)),
+        box(-block / 2, -d / 2 + 0.05, h * 0.45, w - block - 0.06, 0.03, h * 0.5, tint(rgb, 0.8)),
+        *drawers(w / 2 - block / 2 - 0.01, d / 2 - 0.005, 0.04, block, h - 0.1, 3, 1, rgb),
     ]
 
 
 def _cabinet(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     doors = 2 if w > 0.6 else 1
-    parts = [_box(0, -0.0225, 0, w, d - 0.045, h, rgb)]
+    parts = [box(0, -0.0225, 0, w, d - 0.045, h, rgb)]
     for number in range(doors):
         x = -w / 2 + w / doors * (number + 0.5)
-        parts.append(
-            _box(x, d / 2 - 0.035, 0.06, w / doors - 0.03, 0.02, h - 0.1, _tint(rgb, 1.18))
-        )
+        parts.append(box(x, d / 2 - 0.035, 0.06, w / doors - 0.03, 0.02, h - 0.1, tint(rgb, 1.18)))
         side = 1 if doors == 1 or number == 0 else -1
         handle = x + side * (w / doors / 2 - 0.06)
-        parts.append(_box(handle, d / 2 - 0.0125, h * 0.45, 0.02, 0.025, min(0.2, h * 0.2), METAL))
+        parts.append(box(handle, d / 2 - 0.0125, h * 0.45, 0.02, 0.025, min(0.2, h * 0.2), METAL))
     return parts
 
 
@@ -191,8 +112,8 @@ def _dresser(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -
     columns = 2 if w > 0.75 else 1
     rows = max(2, round(h / 0.28))
     return [
-        _box(0, -0.0225, 0, w, d - 0.045, h, rgb),
-        *_drawers(0, d / 2, 0.05, w - 0.04, h - 0.08, rows, columns, rgb),
+        box(0, -0.0225, 0, w, d - 0.045, h, rgb),
+        *drawers(0, d / 2, 0.05, w - 0.04, h - 0.08, rows, columns, rgb),
     ]
 
 
@@ -200,22 +121,22 @@ def _bookshelf(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator)
     thickness = 0.035
     shelves = max(3, round(h / 0.36))
     parts = [
-        _box(-w / 2 + thickness / 2, 0, 0, thickness, d, h, rgb),
-        _box(w / 2 - thickness / 2, 0, 0, thickness, d, h, rgb),
-        _box(0, -d / 2 + 0.01, 0, w - 2 * thickness, 0.02, h, _tint(rgb, 0.7)),
+        box(-w / 2 + thickness / 2, 0, 0, thickness, d, h, rgb),
+        box(w / 2 - thickness / 2, 0, 0, thickness, d, h, rgb),
+        box(0, -d / 2 + 0.01, 0, w - 2 * thickness, 0.02, h, tint(rgb, 0.7)),
     ]
     pitch = (h - thickness) / shelves
     inks = list(PALETTE.values())
     for number in range(shelves + 1):
-        parts.append(_box(0, 0.01, number * pitch, w - 2 * thickness, d - 0.02, thickness, rgb))
+        parts.append(box(0, 0.01, number * pitch, w - 2 * thickness, d - 0.02, thickness, rgb))
         x = -w / 2 + thickness + 0.02
         while number < shelves and x < w / 2 - 0.16:
             wide = float(rng.uniform(0.05, 0.13))
             high = float(rng.uniform(0.55, 0.85)) * (pitch - thickness)
             if rng.random() < 0.8:
-                ink = _tint(inks[rng.integers(len(inks))], 0.8)
+                ink = tint(inks[rng.integers(len(inks))], 0.8)
                 parts.append(
-                    _box(
+                    box(
                         x + wide / 2,
                         -0.03,
                         number * pitch + thickness,
@@ -231,27 +152,27 @@ def _bookshelf(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator)
 
 def _bed(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     return [
-        _box(0, -d / 2 + 0.03, 0, w, 0.06, h, _tint(rgb, 0.8)),
-        _box(0, 0.03, 0.08, w, d - 0.06, 0.2, _tint(rgb, 0.8)),
-        *_legs(w, d, 0.08, 0.07, DARK),
-        _box(0, 0.02, 0.28, w - 0.04, d - 0.1, 0.2, LINEN),
-        _box(0, d * 0.15 + 0.005, 0.29, w - 0.01, d * 0.68, 0.215, rgb),
+        box(0, -d / 2 + 0.03, 0, w, 0.06, h, tint(rgb, 0.8)),
+        box(0, 0.03, 0.08, w, d - 0.06, 0.2, tint(rgb, 0.8)),
+        *legs(w, d, 0.08, 0.07, DARK),
+        box(0, 0.02, 0.28, w - 0.04, d - 0.1, 0.2, LINEN),
+        box(0, d * 0.15 + 0.005, 0.29, w - 0.01, d * 0.68, 0.215, rgb),
     ]
 
 
 def _nightstand(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     return [
-        *_legs(w, d - 0.045, 0.1, 0.04, DARK),
-        _box(0, -0.0225, 0.1, w, d - 0.045, h - 0.1, rgb),
-        *_drawers(0, d / 2, 0.12, w - 0.02, h - 0.16, 2, 1, rgb),
+        *legs(w, d - 0.045, 0.1, 0.04, DARK),
+        box(0, -0.0225, 0.1, w, d - 0.045, h - 0.1, rgb),
+        *drawers(0, d / 2, 0.12, w - 0.02, h - 0.16, 2, 1, rgb),
     ]
 
 
 def _lamp(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     shade = min(0.32, h * 0.4)
     return [
-        _cylinder(0, 0, 0, w * 0.7, 0.03, DARK),
-        _cylinder(0, 0, 0.03, 0.03, h - shade - 0.01, METAL),
+        cylinder(0, 0, 0, w * 0.7, 0.03, DARK),
+        cylinder(0, 0, 0.03, 0.03, h - shade - 0.01, METAL),
         Part(
             shape="cylinder", centre=(0, 0, h - shade / 2), size=(w, d, shade), rgb=rgb, taper=1.6
         ),
@@ -260,81 +181,81 @@ def _lamp(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> l
 
 def _trash_can(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     return [
-        _cylinder(0, 0, 0, w - 0.03, h - 0.04, rgb, taper=0.82),
-        _cylinder(0, 0, h - 0.04, w, 0.04, _tint(rgb, 0.75)),
+        cylinder(0, 0, 0, w - 0.03, h - 0.04, rgb, taper=0.82),
+        cylinder(0, 0, h - 0.04, w, 0.04, tint(rgb, 0.75)),
     ]
 
 
 def _refrigerator(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     split = h * 0.62
     return [
-        _box(0, -0.04, 0, w, d - 0.08, h, _tint(rgb, 0.85)),
-        _box(0, d / 2 - 0.055, 0.04, w - 0.01, 0.05, split - 0.05, rgb),
-        _box(0, d / 2 - 0.055, split + 0.01, w - 0.01, 0.05, h - split - 0.02, rgb),
-        _box(-w * 0.4, d / 2 - 0.015, split - 0.45, 0.03, 0.03, 0.35, METAL),
-        _box(-w * 0.4, d / 2 - 0.015, split + 0.06, 0.03, 0.03, 0.28, METAL),
+        box(0, -0.04, 0, w, d - 0.08, h, tint(rgb, 0.85)),
+        box(0, d / 2 - 0.055, 0.04, w - 0.01, 0.05, split - 0.05, rgb),
+        box(0, d / 2 - 0.055, split + 0.01, w - 0.01, 0.05, h - split - 0.02, rgb),
+        box(-w * 0.4, d / 2 - 0.015, split - 0.45, 0.03, 0.03, 0.35, METAL),
+        box(-w * 0.4, d / 2 - 0.015, split + 0.06, 0.03, 0.03, 0.28, METAL),
     ]
 
 
 def _monitor(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     return [
-        _box(0, 0, 0, w * 0.4, d, 0.02, rgb),
-        _box(0, -0.03, 0.02, 0.05, 0.04, h * 0.4, rgb),
-        _box(0, 0, h * 0.22, w, 0.05, h * 0.78, rgb),
-        _box(0, 0.028, h * 0.22 + 0.025, w - 0.05, 0.008, h * 0.78 - 0.05, (70, 100, 120)),
+        box(0, 0, 0, w * 0.4, d, 0.02, rgb),
+        box(0, -0.03, 0.02, 0.05, 0.04, h * 0.4, rgb),
+        box(0, 0, h * 0.22, w, 0.05, h * 0.78, rgb),
+        box(0, 0.028, h * 0.22 + 0.025, w - 0.05, 0.008, h * 0.78 - 0.05, (70, 100, 120)),
     ]
 
 
 def _carton(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     return [
-        _box(0, 0, 0, w - 0.02, d - 0.02, h - 0.05, rgb),
-        _box(0, 0, h - 0.05, w, d, 0.05, _tint(rgb, 0.82)),
+        box(0, 0, 0, w - 0.02, d - 0.02, h - 0.05, rgb),
+        box(0, 0, h - 0.05, w, d, 0.05, tint(rgb, 0.82)),
     ]
 
 
 def _pillow(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
-    return [_pad(0, 0, 0, w, d, h, rgb)]
+    return [pad(0, 0, 0, w, d, h, rgb)]
 
 
 def _stool(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
-    return [*_legs(w * 0.7, d * 0.7, h - 0.06, 0.04, DARK), _cylinder(0, 0, h - 0.06, w, 0.06, rgb)]
+    return [*legs(w * 0.7, d * 0.7, h - 0.06, 0.04, DARK), cylinder(0, 0, h - 0.06, w, 0.06, rgb)]
 
 
 def _ottoman(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     return [
-        *_legs(w - 0.06, d - 0.06, 0.08, 0.05, DARK),
-        _box(0, 0, 0.08, w, d, h - 0.16, rgb),
-        _pad(0, 0, h - 0.16, w, d, 0.16, _tint(rgb, 1.1)),
+        *legs(w - 0.06, d - 0.06, 0.08, 0.05, DARK),
+        box(0, 0, 0.08, w, d, h - 0.16, rgb),
+        pad(0, 0, h - 0.16, w, d, 0.16, tint(rgb, 1.1)),
     ]
 
 
 def _door(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     return [
-        _box(-w / 2 + 0.04, -0.01, 0, 0.08, d - 0.02, h, LINEN),
-        _box(w / 2 - 0.04, -0.01, 0, 0.08, d - 0.02, h, LINEN),
-        _box(0, -0.01, h - 0.08, w - 0.16, d - 0.02, 0.08, LINEN),
-        _box(0, -0.015, 0, w - 0.16, d - 0.03, h - 0.08, rgb),
-        _box(w / 2 - 0.17, 0, 0.98, 0.1, d, 0.03, METAL),
+        box(-w / 2 + 0.04, -0.01, 0, 0.08, d - 0.02, h, LINEN),
+        box(w / 2 - 0.04, -0.01, 0, 0.08, d - 0.02, h, LINEN),
+        box(0, -0.01, h - 0.08, w - 0.16, d - 0.02, 0.08, LINEN),
+        box(0, -0.015, 0, w - 0.16, d - 0.03, h - 0.08, rgb),
+        box(w / 2 - 0.17, 0, 0.98, 0.1, d, 0.03, METAL),
     ]
 
 
 def _window(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     return [
-        _box(0, -0.01, 0, w, d - 0.02, h, (188, 214, 232)),
-        *[_box(s * (w / 2 - 0.03), 0, 0, 0.06, d, h, rgb) for s in (-1, 1)],
-        *[_box(0, 0, z, w - 0.12, d, 0.06, rgb) for z in (0, h - 0.06)],
-        _box(0, 0, 0.06, 0.04, d, h - 0.12, rgb),
+        box(0, -0.01, 0, w, d - 0.02, h, (188, 214, 232)),
+        *[box(s * (w / 2 - 0.03), 0, 0, 0.06, d, h, rgb) for s in (-1, 1)],
+        *[box(0, 0, z, w - 0.12, d, 0.06, rgb) for z in (0, h - 0.06)],
+        box(0, 0, 0.06, 0.04, d, h - 0.12, rgb),
     ]
 
 
 def _picture(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     inks = list(PALETTE.values())
-    ink = _tint(inks[rng.integers(len(inks))], 0.9)
+    ink = tint(inks[rng.integers(len(inks))], 0.9)
     wide, high = w * float(rng.uniform(0.3, 0.5)), h * float(rng.uniform(0.3, 0.5))
     return [
-        _box(0, -0.005, 0, w, d - 0.01, h, rgb),
-        _box(0, 0, 0.05, w - 0.1, d - 0.004, h - 0.1, LINEN),
-        _box(0, 0, (h - high) / 2, wide, d, high, ink),
+        box(0, -0.005, 0, w, d - 0.01, h, rgb),
+        box(0, 0, 0.05, w - 0.1, d - 0.004, h - 0.1, LINEN),
+        box(0, 0, (h - high) / 2, wide, d, high, ink),
     ]
 
 
@@ -350,7 +271,6 @@ class Kind:
     build: Builder
     size: tuple[tuple[float, float, float], tuple[float, float, float]]
     has_front: bool = True
-    has_colour: bool = True
 
 
 def _kind(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from threedrs.demo.furniture import KINDS, PALETTE
+from threedrs.demo.furniture import KINDS
+from threedrs.demo.parts import PALETTE
+from threedrs.demo.pieces import Piece, Room, plural
 from threedrs.demo.relations import (
     SUPERLATIVES,
     UNCOLOURED,
@@ -18,7 +20,6 @@ from threedrs.demo.relations import (
     noun,
     resolve,
 )
-from threedrs.demo.rooms import Piece, Room, plural
 
 DESCRIPTIONS = 10
 MULTI_DESCRIPTIONS = ("zt_w_d", "zt_wo_d", "st_w_d", "st_w_d", "st_wo_d", "mt", "mt", "zt_w_d")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import open3d as o3d
 
-from threedrs.demo.furniture import RING_POINTS, Part, Rgb, unit_ring
-from threedrs.demo.rooms import Piece, Room
+from threedrs.demo.parts import RING_POINTS, Part, Rgb, unit_ring
+from threedrs.demo.pieces import Piece, Room
 
 FURNITURE_CELL, SHELL_CELL = 0.12, 0.14  # metres between vertices
 FURNITURE_SEGMENT, SHELL_SEGMENT = 0.6, 1.4  # longest edge of a segment, metres
@@ -209,17 +209,15 @@ class _Builder:
             if piece.label not in ("wall", "floor"):
                 continue
             edges = [np.diag(piece.size)[axis] for axis in range(3) if piece.size[axis] > 0]
-            inward = np.array([0.0, 0.0, 1.0])
-            if piece.label == "floor":
-                edges = [np.diag(piece.size)[0], np.array([0.0, piece.size[1], -FLOOR_DROP])]
-            else:
-                inward = -np.sign(piece.centre) * [1, 1, 0]
+            is_floor = piece.label == "floor"
+            inward = np.array([0, 0, 1.0]) if is_floor else -np.sign(piece.centre) * [1, 1, 0]
+            if is_floor:
+                edges[1] = edges[1] - [0, 0, FLOOR_DROP]
             u, v = edges if np.cross(*edges) @ inward > 0 else edges[::-1]
             patch = _rectangle(piece.low, u, v, SHELL_CELL, SHELL_SEGMENT)
-            is_floor = piece.label == "floor"
             rgb = room.floor_rgb if is_floor else room.wall_rgb
             self.add(patch, piece.id, rgb, on_floor=is_floor)
-            if piece.label == "wall":
+            if not is_floor:
                 self._add_on_wall(piece, inward, 0.0, (-FLOOR_DROP, 0.08), 0.014, piece.id)
                 high = piece.high[2] - 0.3
                 self._add_on_wall(piece, inward, 0.4, (high, high + 0.16), 0.02, -1)

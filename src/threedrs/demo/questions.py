@@ -11,8 +11,10 @@ from itertools import combinations
 
 import numpy as np
 
-from threedrs.demo.furniture import KINDS, PALETTE
+from threedrs.demo.furniture import KINDS
 from threedrs.demo.language import article, identifying, phrase, reference
+from threedrs.demo.parts import PALETTE
+from threedrs.demo.pieces import Piece, Room, plural
 from threedrs.demo.relations import (
     UNCOLOURED,
     Query,
@@ -23,7 +25,6 @@ from threedrs.demo.relations import (
     on_floor,
     resolve,
 )
-from threedrs.demo.rooms import Piece, Room, plural
 
 QUESTIONS = 12
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight")

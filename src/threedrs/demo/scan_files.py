@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from threedrs.demo.mesh import SceneMesh
+from threedrs.demo.pieces import Room
 from threedrs.demo.render import (
     COLOR_INTRINSIC,
     COLOR_SIZE,
@@ -19,7 +20,6 @@ from threedrs.demo.render import (
     DEPTH_SIZE,
     FrameRenderer,
 )
-from threedrs.demo.rooms import Room
 from threedrs.demo.trajectory import camera_walk, lost_frames
 from threedrs.files import atomic_file, write_text
 from threedrs.layout import ScanFiles

@@ -15,7 +15,7 @@ import numpy as np
 
 from threedrs.errors import ConfigError, DataError
 from threedrs.files import read_json, write_json, write_text
-from threedrs.layout import DataLayout, ScanFiles
+from threedrs.layout import DataLayout
 
 FRAMES = 104  # of a stream: 11 candidates at stride 10, of which one has no pose
 MARKER = "demo.json"
@@ -59,7 +59,7 @@ def demo_files(scenes: int) -> list[str]:
     paths += [layout.benchmark_folder / name for name in _annotation_files()]
     for scene in splits["train"] + splits["val"]:
         scan = layout.scan(scene)
-        paths += [getattr(scan, name) for name in ScanFiles.__dataclass_fields__ if name != "scene"]
+        paths += [scan.sens, scan.mesh, scan.segments, scan.aggregation, scan.meta, scan.proposals]
     return [path.as_posix() for path in paths]
 
 
@@ -120,7 +120,8 @@ def write_demo(
     """Write a data set of ``scenes`` generated rooms under ``out``, in ScanNet's formats.
 
     The bytes depend on ``scenes``, ``seed`` and ``frames`` (of each stream) alone. ``processes``:
-    how many render at a time (default: one a core). 12 scenes take about 40 s on two cores and
+    how many render at a time (default: one a core); a script that calls this with several needs
+    Python's ``if __name__ == "__main__"`` guard. 12 scenes take about 40 s on two cores and
     some 120 MB.
 
     Raises:
@@ -134,7 +135,8 @@ def write_demo(
         raise ConfigError(f"demo: seed {seed}; valid are 0 and above")
     out = Path(out)
     _prepare(out, scenes, seed)
-    processes = min(scenes, processes or len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    processes = min(scenes, processes or cores or 1)
     arguments = ([out] * scenes, [seed] * scenes, range(scenes), [frames] * scenes)
     if processes == 1:
         rows = list(map(_write_scene, *arguments))

@@ -1,19 +1,25 @@
-"""Metrics of all runs to one table: ``summary.csv`` (a row a run) and ``summary.json`` (richer).
+"""Metrics of all runs to one summary: ``summary.csv`` (a row a run), ``.json`` (all), ``.tex``, ``.md``.
 
 Runs that differ in nothing but their training seed form a group with mean and standard deviation;
-a run on its own has no standard deviation, because one number has no spread.
+a run on its own has no standard deviation, because one number has no spread. Every run, and every
+group, is compared with the baseline question by question (``compare``).
 """
 
 import csv
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
+from threedrs.evaluation.bootstrap import SEED
+from threedrs.evaluation.compare import FEWEST_SCENES, LEVEL, compare, holm
+from threedrs.evaluation.headline import COLUMNS
+from threedrs.evaluation.paper_tables import latex_table, markdown_table
+from threedrs.evaluation.per_question import PerQuestion, read_per_question
 from threedrs.evaluation.registry import BENCHMARKS, benchmark_named
 from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
-from threedrs.files import atomic_file, read_json, sha256_of_file, sha256_of_json, write_json
+from threedrs.files import atomic_file, read_json, sha256_of_file, sha256_of_json, write_json, write_text
 
 FORMAT_VERSION = 1
 # Sections of a run's config.json that hold its name and the paths that follow from it.
@@ -41,27 +47,37 @@ def read_metrics(path: Path, run: str, benchmark: str) -> dict[str, Any]:
 def aggregate(
     metrics_files: Mapping[tuple[str, str], Path],
     *,
+    per_question_files: Mapping[tuple[str, str], Path],
     baseline: str,
+    resamples: int,
     out_csv: Path,
     out_json: Path,
+    out_latex: Path,
+    out_markdown: Path,
     train_summaries: Mapping[str, Path],
     run_configs: Mapping[str, Path],
 ) -> dict[str, Any]:
-    """Write both summaries and return the content of the JSON one.
+    """Write the summaries and return the content of the JSON one.
 
     Args:
         metrics_files: (run, benchmark) to ``metrics.json``.
+        per_question_files: the same to ``per_question.npz``.
         baseline: the run that the others are compared with.
+        resamples: of the paired bootstrap; 0: no intervals.
         out_csv: one row a run; columns ``<benchmark>:<metric>`` and the same with ``:low``,
-            ``:high``; a cell without a value is empty.
-        out_json: see README; per run the metrics, deltas to the baseline, settings and training
-            summary; groups of runs that differ in the seed only.
+            ``:high``, and against the baseline ``:difference``, ``:p``; a cell without a value is
+            empty.
+        out_json: per run the metrics, the comparison with the baseline, settings and training
+            summary; groups of runs that differ in the seed only, with mean, deviation, comparison.
+        out_latex: the headline metrics as a LaTeX table (booktabs).
+        out_markdown: the same in Markdown.
         train_summaries: run to ``train.json``.
         run_configs: run to its resolved ``config.json``.
 
     Raises:
         ConfigError: unknown benchmark.
-        DataError: a file is missing or malformed, there are no metrics, or none of the baseline.
+        DataError: a file is missing or malformed, runs answered different questions, there are no
+            metrics, or none of the baseline.
     """
     runs = list(dict.fromkeys(run for run, _ in metrics_files))
     if not runs:
@@ -74,29 +90,81 @@ def aggregate(
     for (run, benchmark), path in metrics_files.items():
         benchmark_named(benchmark)
         results[run][benchmark] = read_metrics(path, run, benchmark)
+    questions = {key: read_per_question(path) for key, path in per_question_files.items()}
     configs = {run: read_json(path) for run, path in run_configs.items()}
+    groups = _groups(runs, configs, baseline)
     summary = {
         "format_version": FORMAT_VERSION,
         "baseline": baseline,
         "benchmarks": [name for name in BENCHMARKS if any(name in r for r in results.values())],
+        "comparison": {
+            "resamples": resamples,
+            "seed": SEED,
+            "level": LEVEL,
+            "fewest_scenes": FEWEST_SCENES,
+        },
         "runs": {
             run: {
                 "benchmarks": results[run],
                 "deltas": {} if run == baseline else _deltas(results[run], results[baseline]),
+                "comparison": _comparison([run], [baseline], questions, resamples),
                 "train": read_json(train_summaries[run]) if run in train_summaries else None,
                 "config": configs.get(run),
             }
             for run in runs
         },
-        "groups": _groups({run: configs[run] for run in runs if run in configs}, results),
+        "groups": [
+            {
+                "name": members[0] if len(members) == 1 else f"{members[0]} ({len(members)} seeds)",
+                "runs": members,
+                "seeds": [configs[run]["train"]["seed"] for run in members if run in configs],
+                "metrics": _mean_and_deviation([results[run] for run in members]),
+                "comparison": _comparison(members, groups[0], questions, resamples),
+            }
+            for members in groups
+        ],
         "sources": {
             f"{run}/{benchmark}": sha256_of_file(path)
             for (run, benchmark), path in metrics_files.items()
         },
     }
     _write_csv(out_csv, summary)
+    write_text(out_latex, latex_table(summary))
+    write_text(out_markdown, markdown_table(summary))
     write_json(out_json, summary)
     return summary
+
+
+def _comparison(
+    members: list[str],
+    baselines: list[str],
+    questions: Mapping[tuple[str, str], PerQuestion],
+    resamples: int,
+) -> dict[str, Any]:
+    """Return benchmark to metric to difference, interval, p; ``p_holm`` on headline metrics.
+
+    ``p_holm`` is p corrected for the number of headline metrics that the runs are compared on.
+    """
+    if set(members) & set(baselines):
+        return {}
+    comparison = {
+        benchmark: compare(
+            [questions[run, benchmark] for run in members],
+            [questions[run, benchmark] for run in baselines],
+            resamples=resamples,
+        )
+        for benchmark in BENCHMARKS
+        if all((run, benchmark) in questions for run in (*members, *baselines))
+    }
+    headline = {
+        (column.benchmark, column.metric): comparison[column.benchmark][column.metric]["p"]
+        for column in COLUMNS
+        if column.metric in comparison.get(column.benchmark, {})
+    }
+    corrected = holm({key: p for key, p in headline.items() if p is not None})
+    for benchmark, metric in headline:
+        comparison[benchmark][metric]["p_holm"] = corrected.get((benchmark, metric))
+    return comparison
 
 
 def _values(result: Mapping[str, Any]) -> dict[str, float | None]:
@@ -122,19 +190,18 @@ def _deltas(
     return deltas
 
 
-def _groups(
-    configs: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return the groups of runs that differ in ``train.seed`` only, in the order of the runs."""
+def _groups(runs: list[str], configs: Mapping[str, Any], baseline: str) -> list[list[str]]:
+    """Return the runs in groups that differ in ``train.seed`` only, the baseline's group first."""
     members: dict[str, list[str]] = {}
-    for run, config in configs.items():
-        seedless = {name: config[name] for name in config if name not in _RUN_NAMES}
-        seedless["train"] = {k: v for k, v in config["train"].items() if k != "seed"}
-        members.setdefault(sha256_of_json(seedless), []).append(run)
-    return [
-        {"runs": runs, "metrics": _mean_and_deviation([results[run] for run in runs])}
-        for runs in members.values()
-    ]
+    for run in runs:
+        key = run
+        if run in configs:
+            config = configs[run]
+            seedless = {name: config[name] for name in config if name not in _RUN_NAMES}
+            seedless["train"] = {k: v for k, v in config["train"].items() if k != "seed"}
+            key = sha256_of_json(seedless)
+        members.setdefault(key, []).append(run)
+    return sorted(members.values(), key=lambda group: baseline not in group)
 
 
 def _mean_and_deviation(members: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -152,24 +219,25 @@ def _mean_and_deviation(members: list[Mapping[str, Any]]) -> dict[str, Any]:
     return spread
 
 
-def _columns(benchmarks: Iterable[str]) -> list[tuple[str, str, str]]:
-    return [
-        (benchmark, metric, bound)
-        for benchmark in benchmarks
-        for metric in BENCHMARKS[benchmark].metrics
-        for bound in ("value", "low", "high")
-    ]
+_ESTIMATES = ("value", "low", "high")
+_COMPARED = ("difference", "p")
 
 
 def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
-    columns = _columns(summary["benchmarks"])
-    heads = [f"{b}:{m}" if bound == "value" else f"{b}:{m}:{bound}" for b, m, bound in columns]
+    metrics = [(b, m) for b in summary["benchmarks"] for m in BENCHMARKS[b].metrics]
+    heads = [
+        f"{b}:{m}" if field == "value" else f"{b}:{m}:{field}"
+        for b, m in metrics
+        for field in (*_ESTIMATES, *_COMPARED)
+    ]
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["run", *heads])
         for run, entry in summary["runs"].items():
-            estimates = (
-                entry["benchmarks"].get(b, {}).get("metrics", {}).get(m, {}).get(bound)
-                for b, m, bound in columns
-            )
-            writer.writerow([run, *("" if v is None else f"{v:.4f}" for v in estimates)])
+            cells: list[float | None] = []
+            for b, m in metrics:
+                estimate = entry["benchmarks"].get(b, {}).get("metrics", {}).get(m, {})
+                compared = entry["comparison"].get(b, {}).get(m, {})
+                cells += [estimate.get(field) for field in _ESTIMATES]
+                cells += [compared.get(field) for field in _COMPARED]
+            writer.writerow([run, *("" if v is None else f"{v:.4f}" for v in cells)])

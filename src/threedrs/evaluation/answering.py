@@ -1,22 +1,24 @@
 """The trained student answering questions: one scene store in, one session a scene.
 
 Reads no teacher features. Holds one scene at a time; a scene costs one pass over its visual tokens,
-a grounding question one short pass, a text question one short pass and one an answer token.
+one short pass over all its questions, and one small pass for each token of the longest answer.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import DataError, MachineError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.instructions.record import Record
 from threedrs.models.checkpoint import load_student
+from threedrs.models.llava import Student
 from threedrs.models.prompt import build_query
-from threedrs.models.samples import SceneInputs
+from threedrs.models.samples import Query, SceneInputs
 from threedrs.models.session import SceneSession
 from threedrs.models.settings import ModelSettings
 from threedrs.scenes.store import SceneStore
@@ -49,29 +51,38 @@ def _memory_errors(where: str) -> Iterator[None]:
 
 
 class StudentAnswerer:
-    """A trained student, loaded once.
+    """A trained student, on the device where it answers.
 
     Args:
-        model: folder of the trained model.
+        student: in evaluation mode.
+        tokenizer: the student's.
         settings: prompt style, length of answers, box set.
-        local_rank: which GPU of this node.
-
-    Raises:
-        CheckpointError: the model cannot be loaded.
-        MachineError: there is no GPU for this rank.
     """
 
-    def __init__(self, model: Path, settings: PredictSettings, local_rank: int) -> None:
+    def __init__(
+        self, student: Student, tokenizer: PreTrainedTokenizerBase, settings: PredictSettings
+    ) -> None:
+        self.student = student
+        self.tokenizer = tokenizer
         self.settings = settings
+
+    @classmethod
+    def load(cls, model: Path, settings: PredictSettings, local_rank: int) -> "StudentAnswerer":
+        """Return the trained model of a folder, on GPU ``local_rank`` of this node.
+
+        Raises:
+            CheckpointError: the model cannot be loaded.
+            MachineError: there is no GPU for this rank, or its memory is too small.
+        """
         device = choose_device(local_rank)
         model_settings = ModelSettings(
             path=model,
             attention=settings.attention,
             coordinate_dtype=settings.coordinate_dtype,
         )
-        student, self.tokenizer = load_student(model_settings, teacher_channels=None)
+        student, tokenizer = load_student(model_settings, teacher_channels=None)
         with _memory_errors(str(model)):
-            self.student = student.to(device).eval()
+            return cls(student.to(device), tokenizer, settings)
 
     def open(self, store: SceneStore) -> "SceneAnswers":
         """Return the scene, ready for questions."""
@@ -101,26 +112,33 @@ class SceneAnswers:
         self._session = session
         self._boxes = boxes
 
-    def text(self, record: Record) -> str:
-        """Return the greedy answer to a text question."""
-        settings = self._answerer.settings
-        query = build_query(record, self._answerer.tokenizer, prompt=settings.prompt)
-        with _memory_errors(f"{record.scene}, question {record.id}"):
-            return self._session.answer(query, settings.max_new_tokens)
+    def texts(self, records: Sequence[Record]) -> list[str]:
+        """Return the greedy answers to text questions."""
+        with _memory_errors(self._session.scene):
+            return self._session.answer_all(
+                self._queries(records), self._answerer.settings.max_new_tokens
+            )
 
-    def scores(self, record: Record) -> list[float]:
-        """Return the score of each box of the scene and, last, of the zero target.
+    def scores(self, records: Sequence[Record]) -> list[list[float]]:
+        """Return for each question the score of each box and, last, of the zero target.
 
         Raises:
             DataError: the model gave a score that is not finite.
         """
-        query = build_query(record, self._answerer.tokenizer, prompt=self._answerer.settings.prompt)
-        with _memory_errors(f"{record.scene}, question {record.id}"):
-            scores = self._session.ground(query)
-        assert len(scores) == self._boxes + 1, "one score a box and one for the zero target"
-        if not all(map(math.isfinite, scores)):
-            raise DataError(
-                f"{record.scene}, question {record.id}: the model's scores are not finite; its "
-                "training diverged, or the checkpoint is damaged"
-            )
-        return scores
+        with _memory_errors(self._session.scene):
+            rows = self._session.ground_all(self._queries(records))
+        for record, scores in zip(records, rows, strict=True):
+            assert len(scores) == self._boxes + 1, "one score a box and one for the zero target"
+            if not all(map(math.isfinite, scores)):
+                raise DataError(
+                    f"{record.scene}, question {record.id}: the model's scores are not finite; "
+                    "its training diverged, or the checkpoint is damaged"
+                )
+        return rows
+
+    def _queries(self, records: Sequence[Record]) -> list[Query]:
+        answerer = self._answerer
+        return [
+            build_query(record, answerer.tokenizer, prompt=answerer.settings.prompt)
+            for record in records
+        ]

@@ -22,6 +22,7 @@ class Benchmark:
         paper: where its data and protocol are described.
         grounding: True: the answer is a set of boxes; False: a text.
         metrics: names of its metrics, in the order of tables.
+        one_true_box: whether every grounding question is about exactly one object.
         measure: rows and whether METEOR is wanted to the metrics over these rows.
     """
 
@@ -31,3 +32,4 @@ class Benchmark:
     grounding: bool
     metrics: tuple[str, ...]
     measure: Callable[[Sequence[Prediction], bool], Metrics]
+    one_true_box: bool = False

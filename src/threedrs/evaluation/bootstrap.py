@@ -51,22 +51,33 @@ class Unavailable:
 Metrics = Mapping[str, Metric | Unavailable]
 
 
-def _ratio(sums_R2: np.ndarray) -> np.ndarray:
+def ratio_of_sums(sums_R2: np.ndarray) -> np.ndarray:
+    """Return sum of values / number of questions, times 100: (R, 2) to (R,)."""
     return 100.0 * sums_R2[:, 0] / sums_R2[:, 1]
 
 
 def mean_metric(values_Q: np.ndarray | Sequence[float]) -> Metric:
     """Return the metric that is the mean of one value a question, times 100."""
     values = np.asarray(values_Q, dtype=np.float64)
-    return Metric(statistics_QS=np.stack([values, np.ones_like(values)], axis=1), combine=_ratio)
+    return Metric(
+        statistics_QS=np.stack([values, np.ones_like(values)], axis=1), combine=ratio_of_sums
+    )
 
 
-def _scene_counts(scenes: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def scene_counts(scenes: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield blocks (up to 256, C): how often each scene is drawn in each resample."""
     generator = np.random.default_rng(seed)
     shares = np.full(scenes, 1.0 / scenes)
     for start in range(0, resamples, _BLOCK):
         yield generator.multinomial(scenes, shares, size=min(_BLOCK, resamples - start))
+
+
+def scene_sums(statistics_QS: np.ndarray, scenes: Sequence[str]) -> np.ndarray:
+    """Return the statistics summed over each scene, (C, S), scenes in the order of their names."""
+    names, cluster_Q = np.unique(np.asarray(scenes, dtype=object).astype(str), return_inverse=True)
+    return np.stack(
+        [np.bincount(cluster_Q, column, len(names)) for column in statistics_QS.T], axis=1
+    )
 
 
 def estimate(
@@ -84,17 +95,10 @@ def estimate(
         resamples: R, how many resamples.
         seed: of the draws.
     """
-    names, cluster_Q = np.unique(np.asarray(scenes, dtype=object).astype(str), return_inverse=True)
     available = {name: m for name, m in metrics.items() if isinstance(m, Metric)}
-    sums_CS = {
-        name: np.stack(
-            [np.bincount(cluster_Q, column, len(names)) for column in metric.statistics_QS.T],
-            axis=1,
-        )
-        for name, metric in available.items()
-    }
+    sums_CS = {name: scene_sums(m.statistics_QS, scenes) for name, m in available.items()}
     values: dict[str, list[np.ndarray]] = {name: [] for name in available}
-    for counts_RC in _scene_counts(len(names), resamples, seed):
+    for counts_RC in scene_counts(len(set(scenes)), resamples, seed):
         for name, metric in available.items():
             values[name].append(metric.combine(counts_RC @ sums_CS[name]))
     results: dict[str, dict[str, Any]] = {}

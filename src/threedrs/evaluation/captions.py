@@ -92,12 +92,13 @@ def bleu_metrics(
         dtype=np.float64,
     )
     return {
-        f"bleu{order}": Metric(statistics_QS=statistics_QS, combine=_bleu(order))
+        f"bleu{order}": Metric(statistics_QS=statistics_QS, combine=bleu_of_sums(order))
         for order in range(1, ORDERS + 1)
     }
 
 
-def _bleu(order: int) -> Callable[[np.ndarray], np.ndarray]:
+def bleu_of_sums(order: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function from summed n-gram counts (R, 10) to BLEU (R,), percent."""
     # The two constants are pycocoevalcap's: no division by zero, no matches give (almost) 0.
     small, tiny = 1e-9, 1e-15
 

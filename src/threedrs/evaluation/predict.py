@@ -1,6 +1,6 @@
 """A trained model and a benchmark's questions to predictions.
 
-Questions are grouped by scene, so that a scene is loaded and its visual tokens are run once.
+Questions are grouped by scene, so that a scene is loaded once and its questions are asked together.
 Scenes are split over the ranks; finished scenes are kept on disk, so that a killed run goes on
 where it stopped. The first rank writes ``predictions.jsonl`` in the questions' order and then
 ``predictions.meta.json``; both appear only when every question is answered.
@@ -36,7 +36,7 @@ def load_answerer(model: Path, settings: PredictSettings, local_rank: int) -> An
     """Return the trained model, on this rank's device."""
     from threedrs.evaluation.answering import StudentAnswerer
 
-    return StudentAnswerer(model, settings, local_rank)
+    return StudentAnswerer.load(model, settings, local_rank)
 
 
 def predict_benchmark(

@@ -9,7 +9,7 @@ Reading checks every row and names the line that is wrong. About 1 s for 10,000 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,12 +111,12 @@ class Prediction:
                 f"{where}: expected {len(boxes) + 1} scores ({len(boxes)} boxes and the zero "
                 f"target), found shape {scores.shape}"
             )
-        return cls(
-            **identity,
-            scores=scores,
-            boxes=boxes,
-            gt=_boxes(row, "gt", where),
-        )
+        gt = _boxes(row, "gt", where)
+        if benchmark.one_true_box and len(gt) != 1:
+            raise DataError(
+                f"{where}: gt must hold exactly one true box in {benchmark.title}, found {len(gt)}"
+            )
+        return cls(**identity, scores=scores, boxes=boxes, gt=gt)
 
 
 def _field(row: Mapping[str, Any], name: str, where: str) -> Any:
@@ -194,8 +194,13 @@ def read_meta(path: Path) -> dict[str, Any] | None:
     return meta
 
 
-def read_predictions(path: Path, benchmark: Benchmark) -> list[Prediction]:
-    """Return the rows of a predictions file, in its order.
+def read_predictions(
+    path: Path,
+    benchmark: Benchmark,
+    *,
+    parse: Callable[[Any, Benchmark, str], Prediction] = Prediction.from_json,
+) -> list[Prediction]:
+    """Return the rows of a predictions file, in its order; ``parse`` turns a line into a row.
 
     A file with a meta file beside it must hold as many rows as that says; a file that stands alone
     is taken as it is.
@@ -208,7 +213,7 @@ def read_predictions(path: Path, benchmark: Benchmark) -> list[Prediction]:
     lines: dict[str, int] = {}
     for number, value in enumerate(read_json_lines(path), start=1):
         where = f"{path}: line {number}"
-        row = Prediction.from_json(value, benchmark, where)
+        row = parse(value, benchmark, where)
         if row.id in lines:
             raise DataError(f"{where}: id {row.id!r} already stands on line {lines[row.id]}")
         lines[row.id] = number

@@ -15,11 +15,11 @@ from threedrs.scenes.store import SceneStore
 class Answers(Protocol):
     """What is asked of a scene's session."""
 
-    def text(self, record: Record) -> str:
-        """Return the answer to a text question."""
+    def texts(self, records: Sequence[Record]) -> list[str]:
+        """Return the answers to text questions."""
 
-    def scores(self, record: Record) -> list[float]:
-        """Return the score of every box and, last, of the zero target."""
+    def scores(self, records: Sequence[Record]) -> list[list[float]]:
+        """Return for each question the score of every box and, last, of the zero target."""
 
 
 class Answerer(Protocol):
@@ -41,23 +41,23 @@ def text_rows(records: Sequence[Record], answers: Answers | None) -> list[Predic
         records: the questions.
         answers: the scene's session; None if no question needs the model.
     """
-    rows = []
-    for record in records:
-        text = ""
-        if needs_model(record):
-            assert answers is not None
-            text = answers.text(record)
-        rows.append(
-            Prediction(
-                id=record.id,
-                benchmark=record.benchmark,
-                scene=record.scene,
-                question_type=record.question_type,
-                prediction=text,
-                references=tuple(record.references or ()),
-            )
+    asked = [record for record in records if needs_model(record)]
+    text_of: dict[str, str] = {}
+    if asked:
+        assert answers is not None
+        texts = answers.texts(asked)
+        text_of = {record.id: text for record, text in zip(asked, texts, strict=True)}
+    return [
+        Prediction(
+            id=record.id,
+            benchmark=record.benchmark,
+            scene=record.scene,
+            question_type=record.question_type,
+            prediction=text_of.get(record.id, ""),
+            references=tuple(record.references or ()),
         )
-    return rows
+        for record in records
+    ]
 
 
 def grounding_rows(
@@ -71,24 +71,24 @@ def grounding_rows(
     boxes = store.boxes(settings.boxes).boxes.astype(np.float64)
     true = store.boxes("gt")
     row_of = {int(object_id): row for row, object_id in enumerate(true.ids)}
-    rows = []
     for record in records:
-        ids = record.object_ids or []
-        missing = [object_id for object_id in ids if object_id not in row_of]
+        missing = [object_id for object_id in record.object_ids or () if object_id not in row_of]
         if missing:
             raise DataError(
                 f"{store.path}: object {missing[0]} of question {record.id!r} has no true box; "
                 "convert the annotations again with this data"
             )
-        rows.append(
-            Prediction(
-                id=record.id,
-                benchmark=record.benchmark,
-                scene=record.scene,
-                question_type=record.question_type,
-                scores=np.array(answers.scores(record), dtype=np.float64),
-                boxes=boxes,
-                gt=true.boxes[[row_of[object_id] for object_id in ids]].astype(np.float64),
-            )
+    return [
+        Prediction(
+            id=record.id,
+            benchmark=record.benchmark,
+            scene=record.scene,
+            question_type=record.question_type,
+            scores=np.array(scores, dtype=np.float64),
+            boxes=boxes,
+            gt=true.boxes[[row_of[object_id] for object_id in record.object_ids or ()]].astype(
+                np.float64
+            ),
         )
-    return rows
+        for record, scores in zip(records, answers.scores(records), strict=True)
+    ]

@@ -48,6 +48,7 @@ BENCHMARK = Benchmark(
     title="ScanRefer",
     paper="https://arxiv.org/abs/1912.08830",
     grounding=True,
+    one_true_box=True,
     metrics=tuple(f"acc@{threshold}" for threshold in THRESHOLDS),
     measure=measure,
 )

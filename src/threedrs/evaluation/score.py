@@ -11,7 +11,9 @@ from threedrs import __version__
 from threedrs.errors import ConfigError
 from threedrs.evaluation.benchmark import Benchmark
 from threedrs.evaluation.bootstrap import SEED, Metric, Metrics, estimate
-from threedrs.evaluation.predictions import Prediction, read_meta, read_predictions
+from threedrs.evaluation.field_rows import has_scene, read_any_predictions
+from threedrs.evaluation.per_question import write_per_question
+from threedrs.evaluation.predictions import Prediction, read_meta
 from threedrs.evaluation.registry import benchmark_named
 from threedrs.files import sha256_of_file, write_json
 
@@ -26,7 +28,12 @@ def score_rows(
 
     ``by_type`` holds ``{"n", "metrics"}`` of each question type; rows without one are in none.
     """
-    metrics = benchmark.measure(rows, meteor)
+    return _summary(rows, benchmark.measure(rows, meteor), benchmark, bootstrap)
+
+
+def _summary(
+    rows: Sequence[Prediction], metrics: Metrics, benchmark: Benchmark, bootstrap: int
+) -> dict[str, Any]:
     assert set(metrics) == set(benchmark.metrics)
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
@@ -74,16 +81,19 @@ def score_file(
     bootstrap: int = BOOTSTRAP,
     meteor: bool = True,
     run: str | None = None,
+    per_question: Path | None = None,
 ) -> dict[str, Any]:
     """Score a predictions file, write ``metrics.json`` to ``out`` and return its content.
 
     Args:
         benchmark: name of the benchmark.
-        predictions: the predictions file; a meta file beside it must agree with its length.
+        predictions: the predictions file, ours or of the field's own form (``field_rows``); a meta
+            file beside it must agree with its length.
         out: where the metrics go.
         bootstrap: resamples for the 95 % intervals; 0: no intervals.
         meteor: whether to compute METEOR (needs Java; without it the rest is still given).
         run: name of the run; None: taken from the path.
+        per_question: where the per-question statistics go, for comparisons; None: nowhere.
 
     Raises:
         ConfigError: unknown benchmark, negative number of resamples.
@@ -92,19 +102,25 @@ def score_file(
     chosen = benchmark_named(benchmark)
     if bootstrap < 0:
         raise ConfigError(f"bootstrap is {bootstrap}; give the number of resamples, or 0 for none")
-    rows = read_predictions(predictions, chosen)
+    rows, form = read_any_predictions(predictions, chosen)
+    metrics = chosen.measure(rows, meteor)
     result = {
         "format_version": FORMAT_VERSION,
         "run": run if run is not None else run_name(predictions, benchmark),
         "benchmark": benchmark,
-        **score_rows(rows, chosen, bootstrap=bootstrap, meteor=meteor),
+        **_summary(rows, metrics, chosen, bootstrap),
         "provenance": {
             "predictions": str(predictions),
+            "predictions_form": form,
             "predictions_sha256": sha256_of_file(predictions),
             "predictions_meta": read_meta(predictions),
+            "scenes": len({row.scene for row in rows if has_scene(row)}),
+            "rows_without_scene": sum(not has_scene(row) for row in rows),
             "threedrs": __version__,
             "settings": {"bootstrap": bootstrap, "seed": SEED, "meteor": meteor},
         },
     }
+    if per_question is not None:
+        write_per_question(per_question, rows, metrics)
     write_json(out, result)
     return result

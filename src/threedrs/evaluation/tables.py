@@ -26,13 +26,22 @@ def metrics_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def unavailable_lines(result: Mapping[str, Any]) -> list[str]:
-    """Return one line a metric that could not be computed, with the reason."""
-    return [
+def notes(result: Mapping[str, Any]) -> list[str]:
+    """Return what a reader of the table must know: unavailable metrics, rows without a scene."""
+    lines = [
         f"{metric} is unavailable: {estimate['unavailable']}"
         for metric, estimate in result["metrics"].items()
         if "unavailable" in estimate
     ]
+    loose = result["provenance"]["rows_without_scene"]
+    if loose:
+        lines.append(
+            f"{loose} of {result['n']} rows name no scene: each is a cluster of its own in the "
+            "intervals, which are too narrow for that"
+        )
+    elif result["provenance"]["scenes"] == 1:
+        lines.append("all questions are of one scene: intervals over scenes show no spread")
+    return lines
 
 
 def _value(estimate: Mapping[str, Any]) -> str:

@@ -76,7 +76,7 @@ class MeshVoxels:
         z_HW = depth_HW / 1000.0
         axes = []
         for axis in range(3):
-            # The world coordinate of a pixel is its ray's times z; the ray splits by row and column.
+            # A pixel's world coordinate is its ray's times z; the ray splits by row and column.
             world_HW = pose[axis, 0] * x_W + (pose[axis, 1] * y_H1 + pose[axis, 2])
             world_HW *= z_HW
             world_HW += pose[axis, 3]
@@ -172,7 +172,7 @@ def greedy_rows(
         percent: stop as soon as this share of the voxels that any row covers is covered.
     """
     gain_F = seen_FM.sum(axis=1, dtype=np.int64)
-    open_M = seen_FM.any(axis=0)
+    open_M: NDArray[np.bool_] = np.logical_or.reduce(seen_FM, axis=0)
     coverable, covered = int(open_M.sum()), 0
     rows: list[int] = []
     while len(rows) < len(gain_F):

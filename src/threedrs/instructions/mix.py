@@ -1,65 +1,114 @@
 """Records of several benchmarks to one training mix.
 
-The mix ``all`` holds every record once, in the order of the benchmark table. All records are held
-in memory (223,128 of them: about 0.6 GB); writing takes a few seconds.
+What enters, and how often, is `threedrs.instructions.balance`; here records are read and checked,
+and the mix is written with what it held before and after: a summary, a table and a picture. All
+records are held in memory (223,128 of them: see benchmarks/instructions.py).
 """
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import DataError
 from threedrs.files import atomic_file, sha256_of_file, write_json
+from threedrs.instructions.balance import draw_mix, pool_table, source_table
 from threedrs.instructions.llava import load_records
+from threedrs.instructions.mix_pictures import draw_pictures
+from threedrs.instructions.mix_settings import MixSettings
 from threedrs.instructions.record import FORMAT_VERSION, Record, write_records
 from threedrs.instructions.registry import BENCHMARKS
 
-BALANCES = ("all",)
 TOP_ANSWERS = 20
+_log = logging.getLogger(__name__)
 
 
 def build_mix(
     record_files: Sequence[Path],
-    balance: str,
+    settings: MixSettings,
     held_out_scenes: Collection[str],
     out_jsonl: Path,
     out_parquet: Path,
     out_summary: Path,
+    out_table: Path,
+    out_picture: Path,
 ) -> dict[str, Any]:
     """Write the mix as JSON lines and as a table, and what it holds; return the latter.
 
+    A repeated record stands in the mix as often as it was drawn, under its own id.
+
     Args:
         record_files: training records, as JSON lines or LLaVA-style arrays.
-        balance: "all": every record once.
-        held_out_scenes: scenes of evaluation splits, none of which may enter.
-        out_jsonl: the mix, one record a line.
+        settings: how the mix is drawn.
+        held_out_scenes: scenes of evaluation splits (val and test), none of which may enter.
+        out_jsonl: the mix, one record a line, in the order of benchmarks and files.
         out_parquet: the same records, one column a field.
-        out_summary: shares, question types, samples a scene, answers.
+        out_summary: settings, samples and repeats per benchmark; question types, samples a scene
+            and answers, of the mix and (under ``before``) of all records.
+        out_table: one row a benchmark, as CSV: records, samples, repeats, shares.
+        out_picture: the distributions before and after, as PNG.
 
     Raises:
-        ConfigError: an unknown ``balance``.
+        ConfigError: the settings name a benchmark that has no records.
         DataError: a record is of an evaluation split, of a held-out scene, of an unknown
-            benchmark, or there twice; or there is no record at all.
+            benchmark, or there twice; there is no record at all; or the caps leave too few.
     """
-    if balance not in BALANCES:
-        raise ConfigError(f"balance is {balance!r}; choose one of: {', '.join(BALANCES)}")
     records = _training_records(record_files, frozenset(held_out_scenes))
+    pool = pool_table(records)
+    draw = draw_mix(pool, settings)
+    if not len(draw.rows):
+        raise DataError("the training mix holds no sample; ask for more in its sampling")
+    mix = [records[row] for row in draw.rows]
+    for name, source in draw.sources.items():
+        if source.repeats:
+            _log.warning(
+                "%s: %d of %d samples are repeats: the source has %d records",
+                *(name, source.repeats, source.drawn, source.available),
+            )
+    before, after = describe(records), describe(mix)
     summary = {
         "format_version": FORMAT_VERSION,
-        "balance": balance,
+        **settings.to_json(),
         "inputs": [{"file": path.name, "sha256": sha256_of_file(path)} for path in record_files],
-        **describe(records),
+        "sources": {name: asdict(source) for name, source in draw.sources.items()},
+        "repeats": sum(source.repeats for source in draw.sources.values()),
+        **after,
+        "before": before,
     }
-    write_records(out_jsonl, records)
+    write_records(out_jsonl, mix)
     with atomic_file(out_parquet) as temporary:
-        table = pd.DataFrame.from_records([record.to_json() for record in records])
-        table.to_parquet(temporary, index=False)
+        _columns(mix).to_parquet(temporary, index=False)
+    with atomic_file(out_table) as temporary:
+        source_table(draw).to_csv(temporary, index=False)
+    title = f"{out_jsonl.stem}: {settings.balance}, {len(mix):,} of {len(records):,} samples"
+    draw_pictures(_with_counts(before, records), _with_counts(after, mix), title, out_picture)
     write_json(out_summary, summary)
     return summary
+
+
+def _columns(mix: Sequence[Record]) -> pd.DataFrame:
+    """Return the mix with one column a field; column by column, which spares a dict a record."""
+    fields = mix[0].to_json()
+    columns: dict[str, Any] = {"format_version": [FORMAT_VERSION] * len(mix)}
+    for name in fields:
+        if name != "format_version":
+            columns[name] = pd.Series([getattr(record, name) for record in mix], dtype=object)
+    return pd.DataFrame(columns)
+
+
+def _with_counts(description: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+    """Return a description with the counts that histograms are drawn from."""
+    scenes = Counter(record.scene for record in records)
+    return {
+        **description,
+        "scene_counts": np.fromiter(scenes.values(), dtype=np.int64),
+        "word_counts": np.fromiter((len(record.answer.split()) for record in records), np.int64),
+    }
 
 
 def _training_records(record_files: Sequence[Path], held_out: frozenset[str]) -> list[Record]:

@@ -14,6 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
+from threedrs.models.questions import QuestionAttention
+
 PACKED = "threedrs_packed"
 
 
@@ -24,13 +26,18 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
+    questions: QuestionAttention | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend from ``query`` (B, heads, Q, d) to ``key`` and ``value`` (B, key heads, T, d).
 
     ``attention_mask`` (1,1,S,T) bool belongs to the last S queries; the Q - S before them are
     causal among themselves. None: all queries are causal. Returns (B, Q, heads, d).
+    ``questions``: the queries are tokens of a scene's questions; it knows what they attend to.
     """
+    if questions is not None:
+        assert scaling is not None and isinstance(module.layer_idx, int)
+        return questions.attend(module.layer_idx, query, key, value, scaling), None
     rows = query.shape[2] if attention_mask is None else attention_mask.shape[2]
     split = query.shape[2] - rows
     if attention_mask is None or split == 0:

@@ -18,6 +18,7 @@ from threedrs.models.attention import PACKED
 from threedrs.models.grounding import GroundingHead, info_nce, object_features
 from threedrs.models.packing import Layout, PackLosses, TextTargets
 from threedrs.models.position import position_embedding
+from threedrs.models.questions import QuestionAttention
 from threedrs.models.samples import FINE, Pack, Query, Sample, SceneInputs
 from threedrs.models.settings import SupervisionSettings
 from threedrs.models.supervision import projection_head, supervision_loss
@@ -146,6 +147,7 @@ class Student(nn.Module):
         *,
         layer: int = -1,
         cache: Cache | None = None,
+        questions: QuestionAttention | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return last hidden states (T,D), after the final norm, and the output (T,D) of ``layer``.
 
@@ -155,6 +157,7 @@ class Student(nn.Module):
             mask: see `threedrs.models.attention.packed_attention`.
             layer: index of a layer; the output of the last one (also -1) is the normed one.
             cache: keys and values before ``tokens_TD``; theirs are added to it.
+            questions: ``tokens_TD`` are those of a scene's questions, which share a prefix.
         """
         last = layer in (-1, self.text_config.num_hidden_layers - 1)
         output = self.language_model.model(
@@ -163,6 +166,7 @@ class Student(nn.Module):
             attention_mask={"full_attention": mask},
             past_key_values=cache,
             use_cache=cache is not None,
+            questions=questions,
             output_hidden_states=False if last else [layer],
         )
         hidden_TD = output.last_hidden_state[0]

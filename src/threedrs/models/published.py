@@ -1,4 +1,4 @@
-"""The published layout of LLaVA checkpoints on disk: tensor names, files, shapes."""
+"""The published layouts of checkpoints on disk: tensor names, files, shapes."""
 
 import re
 from collections.abc import Iterable
@@ -11,55 +11,80 @@ from safetensors import SafetensorError, safe_open
 from threedrs.errors import CheckpointError, DataError
 from threedrs.files import read_json
 
-# Prefix in a published checkpoint, prefix in `Student`.
-NAME_MAP = (
-    ("model.vision_tower.vision_tower.vision_model.", "vision_tower."),
-    ("model.mm_projector.", "projector."),
-    ("model.image_newline", "newline_tokens.image_newline"),
+# What all families' checkpoints of ours share: prefix in a published checkpoint, prefix in `Student`.
+HEADS = (
     ("model.proj_3d.", "proj_3d."),
-    ("model.embed_tokens.", "language_model.model.embed_tokens."),
-    ("model.layers.", "language_model.model.layers."),
-    ("model.norm.", "language_model.model.norm."),
-    ("lm_head.", "language_model.lm_head."),
     ("ground_head_obj.", "grounding_head.obj."),
     ("ground_head_query.", "grounding_head.query."),
     ("ground_head_zero_target", "grounding_head.zero_target"),
 )
-# Tensors of published checkpoints that no loss and no output uses.
-IGNORED = re.compile(
-    r"model\.(corres_linear|linear_dc|geometric_linear)\..+"
-    r"|model\.vision_tower\.vision_tower\.vision_model\.(post_layernorm|head)\..+"
-    r"|.+\.(rotary_emb\.inv_freq|embeddings\.position_ids)"
+LANGUAGE = (
+    ("model.embed_tokens.", "language_model.model.embed_tokens."),
+    ("model.layers.", "language_model.model.layers."),
+    ("model.norm.", "language_model.model.norm."),
+    ("lm_head.", "language_model.lm_head."),
 )
-VISION_LAYER = re.compile(
-    r"model\.vision_tower\.vision_tower\.vision_model\.encoder\.layers\.(\d+)\..+"
+UNUSED_HEADS = r"model\.(corres_linear|linear_dc|geometric_linear)\..+"
+ROTARY = r".+\.rotary_(pos_)?emb\.inv_freq"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedLayout:
+    """The tensor names of a family's published checkpoints.
+
+    ``names`` pairs prefixes, theirs with ours; the first that fits counts. ``ignored`` matches
+    tensors that no loss and no output uses; ``vision_layer`` the number of a vision layer, where
+    the last ones are not run.
+    """
+
+    names: tuple[tuple[str, str], ...]
+    ignored: re.Pattern[str]
+    vision_layer: re.Pattern[str] | None = None
+
+    def own_name(self, published: str) -> str | None:
+        """Return the name in `Student` of a published tensor name, None if it is not known."""
+        for theirs, ours in self.names:
+            if published.startswith(theirs):
+                return ours + published.removeprefix(theirs)
+        return None
+
+    def published_name(self, own: str) -> str:
+        """Return the published name of one of `Student`'s tensors."""
+        for theirs, ours in self.names:
+            if own.startswith(ours):
+                return theirs + own.removeprefix(ours)
+        raise AssertionError(f"{own} has no published name")
+
+    def is_ignored(self, published: str, run_layers: int) -> bool:
+        """Whether a tensor is known and not used, that of a vision layer that does not run too."""
+        if self.ignored.fullmatch(published) is not None:
+            return True
+        layer = self.vision_layer and self.vision_layer.fullmatch(published)
+        return layer is not None and int(layer.group(1)) == run_layers
+
+
+LLAVA_LAYOUT = PublishedLayout(
+    names=(
+        ("model.vision_tower.vision_tower.vision_model.", "vision_tower."),
+        ("model.mm_projector.", "projector."),
+        ("model.image_newline", "newline_tokens.image_newline"),
+        *HEADS,
+        *LANGUAGE,
+    ),
+    ignored=re.compile(
+        rf"{UNUSED_HEADS}|{ROTARY}|.+\.embeddings\.position_ids"
+        r"|model\.vision_tower\.vision_tower\.vision_model\.(post_layernorm|head)\..+"
+    ),
+    vision_layer=re.compile(
+        r"model\.vision_tower\.vision_tower\.vision_model\.encoder\.layers\.(\d+)\..+"
+    ),
+)
+QWEN2_VL_LAYOUT = PublishedLayout(
+    names=(("visual.merger.", "projector."), ("visual.", "vision_tower."), *HEADS, *LANGUAGE),
+    ignored=re.compile(rf"{UNUSED_HEADS}|{ROTARY}"),
 )
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-
-
-def own_name(published: str) -> str | None:
-    """Return the name in `Student` of a published tensor name, None if it is not known."""
-    for theirs, ours in NAME_MAP:
-        if published.startswith(theirs):
-            return ours + published.removeprefix(theirs)
-    return None
-
-
-def published_name(own: str) -> str:
-    """Return the published name of one of `Student`'s tensors."""
-    for theirs, ours in NAME_MAP:
-        if own.startswith(ours):
-            return theirs + own.removeprefix(ours)
-    raise AssertionError(f"{own} has no published name")
-
-
-def is_ignored(published: str, run_layers: int) -> bool:
-    """Whether a tensor is known and not used: see `IGNORED`, and vision layers that do not run."""
-    layer = VISION_LAYER.fullmatch(published)
-    return IGNORED.fullmatch(published) is not None or (
-        layer is not None and int(layer.group(1)) == run_layers
-    )
 
 
 def read_config(path: Path) -> dict[str, Any]:

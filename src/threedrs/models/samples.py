@@ -1,7 +1,7 @@
 """What the student takes in: a scene's tensors, tokenised samples, and packs of samples.
 
-Axis letters: V frames, H W image rows and columns (384), F fine grid (27), G coarse grid (14),
-N objects, T a sample's own tokens, C teacher channels.
+Axis letters: V frames, H W image rows and columns (384), F fine grid (LLaVA: 27), G coarse grid
+(LLaVA: 14), N objects, T a sample's own tokens, C teacher channels.
 """
 
 from dataclasses import dataclass, replace
@@ -12,18 +12,37 @@ from torch import Tensor
 from threedrs.errors import DataError
 
 IGNORE = -100  # label of a token without loss, the convention of torch's cross entropy
-FINE = 27  # visual tokens a side before pooling: 384 pixels in patches of 14
-COARSE = 14  # visual tokens a side after pooling
-FRAME_TOKENS = COARSE * (COARSE + 1)  # each row of a frame ends with a newline token
+TEACHER = 14  # the teacher's grid, as the feature store holds it
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualGrid:
+    """The visual tokens of a frame: ``fine`` a side as projected, ``coarse`` as the model reads.
+
+    With ``newline`` each row of the coarse grid ends with a newline token.
+    """
+
+    fine: int
+    coarse: int
+    newline: bool
+
+    @property
+    def frame_tokens(self) -> int:
+        """The tokens of a frame in the sequence, newline tokens included."""
+        return self.coarse * (self.coarse + self.newline)
+
+
+LLAVA_GRID = VisualGrid(fine=27, coarse=14, newline=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneInputs:
     """One scene's tensors.
 
-    ``rgb`` (V,384,384,3) uint8; ``patch_xyz`` (V,14,14,3) and ``boxes`` (N,6) float32, metres,
-    world frame, boxes as centre and size; object masks ``fine`` (N,V,27,27) and ``coarse``
-    (N,V,14,14) bool; ``teacher`` features (V,14,14,C), None at inference and without supervision.
+    ``rgb`` (V,384,384,3) uint8; ``patch_xyz`` (V,G,G,3) and ``boxes`` (N,6) float32, metres, world
+    frame, boxes as centre and size; object masks ``fine`` (N,V,F,F) and ``coarse`` (N,V,G,G) bool;
+    ``teacher`` features (V,14,14,C), None at inference and without supervision. ``grid`` is that of
+    the student who reads them.
 
     Raises:
         DataError: the shapes contradict each other.
@@ -36,18 +55,20 @@ class SceneInputs:
     fine_NVFF: Tensor
     coarse_NVGG: Tensor
     teacher_VGGC: Tensor | None
+    grid: VisualGrid = LLAVA_GRID
 
     def __post_init__(self) -> None:
         frames, objects = len(self.rgb_VHWC), len(self.boxes_N6)
+        fine, coarse = self.grid.fine, self.grid.coarse
         expected = {
             "rgb_VHWC": (frames, 384, 384, 3),
-            "patch_xyz_VGG3": (frames, COARSE, COARSE, 3),
+            "patch_xyz_VGG3": (frames, coarse, coarse, 3),
             "boxes_N6": (objects, 6),
-            "fine_NVFF": (objects, frames, FINE, FINE),
-            "coarse_NVGG": (objects, frames, COARSE, COARSE),
+            "fine_NVFF": (objects, frames, fine, fine),
+            "coarse_NVGG": (objects, frames, coarse, coarse),
         }
         if self.teacher_VGGC is not None:
-            expected["teacher_VGGC"] = (frames, COARSE, COARSE, self.teacher_VGGC.shape[-1])
+            expected["teacher_VGGC"] = (frames, TEACHER, TEACHER, self.teacher_VGGC.shape[-1])
         for name, shape in expected.items():
             found = tuple(getattr(self, name).shape)
             if found != shape:
@@ -59,13 +80,13 @@ class SceneInputs:
     @property
     def visual_tokens(self) -> int:
         """The number of the scene's visual tokens, newline tokens included."""
-        return len(self.rgb_VHWC) * FRAME_TOKENS
+        return len(self.rgb_VHWC) * self.grid.frame_tokens
 
     def to(self, device: torch.device | str) -> "SceneInputs":
         """Return the scene with every tensor on ``device``."""
         teacher = self.teacher_VGGC
-        return SceneInputs(
-            scene=self.scene,
+        return replace(
+            self,
             rgb_VHWC=self.rgb_VHWC.to(device, non_blocking=True),
             patch_xyz_VGG3=self.patch_xyz_VGG3.to(device, non_blocking=True),
             boxes_N6=self.boxes_N6.to(device, non_blocking=True),

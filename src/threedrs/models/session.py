@@ -1,10 +1,14 @@
 """Answering a scene's questions from one prefill of what they share.
 
-The prefix with the visual tokens runs once and its keys and values stay; a question then costs the
-pass over its own tokens and one small pass an answer token. Before each question the cache is cut
-back to the prefix, so answers do not depend on the questions before. Object features for grounding
-come from the same prefix pass.
+The prefix with the visual tokens runs once; its keys and values stay and are never copied. All
+questions then run together: one pass over their own tokens, packed in one row, then one pass for
+every next token of those that are not finished. Answers do not depend on what else is asked. Object
+features for grounding come from the same prefix pass. Questions that are too many for the memory
+are answered in several batches.
 """
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,11 +16,19 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from threedrs.models.llava import Student
 from threedrs.models.prompt import END, GROUND, PromptStyle, shared_prefix, token_id
+from threedrs.models.questions import QuestionAttention
 from threedrs.models.samples import Query, SceneInputs
+
+BATCH_TOKENS = 16384  # own tokens of the questions that run together; bounds memory without a GPU
+
+Result = TypeVar("Result")
 
 
 class SceneSession:
     """One scene, ready for questions.
+
+    Runs without gradients, yet not in torch's inference mode: parameters that a sharded training
+    run gathers here must stay fit for training.
 
     Args:
         student: in evaluation mode, on the device to run on.
@@ -25,7 +37,7 @@ class SceneSession:
         prompt: style of the queries that will come; their shared tokens differ.
     """
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __init__(
         self,
         student: Student,
@@ -36,61 +48,123 @@ class SceneSession:
     ) -> None:
         self.student = student
         self.tokenizer = tokenizer
+        self.scene = scene.scene
         self.prefix = shared_prefix(tokenizer, prompt, label_chat_tokens=False)
         self.end = token_id(tokenizer, END)
         self.ground_token = token_id(tokenizer, GROUND)
         self.cache = DynamicCache(config=student.text_config)
-        scene = scene.to(student.device)
+        device = student.device
+        scene = scene.to(device)
         visual = student.visual_tokens(scene)
         before = len(self.prefix.before_ids)
         ids = torch.tensor([*self.prefix.before_ids, *self.prefix.after_ids])
-        text_TD = student.embed(ids.to(student.device), (), ())
+        text_TD = student.embed(ids.to(device), (), ())
         tokens_TD = torch.cat([text_TD[:before], visual.sequence_TD, text_TD[before:]])
-        hidden_TD = self._run(tokens_TD)
-        at_visual = slice(before, before + scene.visual_tokens)
         self.prefix_length = len(tokens_TD)
+        positions = torch.arange(self.prefix_length, device=device)[None]
+        hidden_TD, _ = student.run_language_model(tokens_TD, positions, None, cache=self.cache)
+        at_visual = slice(before, before + scene.visual_tokens)
         self.objects_ND = student.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual])
 
-    @torch.inference_mode()
     def answer(self, query: Query, max_new_tokens: int) -> str:
         """Return the greedy answer, up to ``<|im_end|>`` or ``max_new_tokens``."""
-        generated: list[int] = []
-        hidden_TD = self._run_query(query)
-        while True:
-            token = int(self.student.language_model.lm_head(hidden_TD[-1]).argmax())
-            if token == self.end:
-                break
-            generated.append(token)
-            if len(generated) == max_new_tokens:
-                break
-            ids = torch.tensor([token], device=self.student.device)
-            hidden_TD = self._run(self.student.embed(ids, (), ()))
-        text = self.tokenizer.decode(generated, skip_special_tokens=True)
-        assert isinstance(text, str)
-        return text.strip()
+        return self.answer_all([query], max_new_tokens)[0]
 
-    @torch.inference_mode()
     def ground(self, query: Query) -> list[float]:
         """Return the score (cosine) of each of the scene's boxes and, last, of the zero target."""
-        hidden_TD = self._run_query(query, self.ground_token)
-        return self.student.grounding_head(self.objects_ND, hidden_TD[-1:])[0].tolist()
+        return self.ground_all([query])[0]
 
-    def _run_query(self, query: Query, *more: int) -> Tensor:
-        """Run a question's own tokens, and ``more``, after the prefix; return hidden states."""
-        assert query.prefix == self.prefix, "the query was built for another prompt style"
-        self.cache.crop(self.prefix_length - self.cache.get_seq_length())
-        ids = torch.cat([query.input_ids, torch.tensor(more, dtype=torch.long)])
-        return self._run(self.student.embed(ids.to(self.student.device), (query,), (0,)))
+    @torch.no_grad()
+    def answer_all(self, queries: Sequence[Query], max_new_tokens: int) -> list[str]:
+        """Return the greedy answers, each up to ``<|im_end|>`` or ``max_new_tokens``."""
+        return _in_batches(queries, lambda batch: self._answer(batch, max_new_tokens))
 
-    def _run(self, tokens_TD: Tensor) -> Tensor:
-        """Run tokens after those in the cache; return their hidden states (T,D)."""
-        past, count = self.cache.get_seq_length(), len(tokens_TD)
-        device = tokens_TD.device
-        mask = None
-        if past and count > 1:
-            mask = torch.ones(count, past + count, dtype=torch.bool, device=device)
-            mask = mask.tril(diagonal=past)[None, None]
-        hidden_TD, _ = self.student.run_language_model(
-            tokens_TD, torch.arange(past, past + count, device=device)[None], mask, cache=self.cache
+    @torch.no_grad()
+    def ground_all(self, queries: Sequence[Query]) -> list[list[float]]:
+        """Return for each query the score of each box and, last, of the zero target."""
+        return _in_batches(queries, self._ground)
+
+    def _ground(self, queries: Sequence[Query]) -> list[list[float]]:
+        hidden_BD, _ = self._run_queries(queries, self.ground_token)
+        return self.student.grounding_head(self.objects_ND, hidden_BD).tolist()
+
+    def _answer(self, queries: Sequence[Query], max_new_tokens: int) -> list[str]:
+        generated: list[list[int]] = [[] for _ in queries]
+        active = list(range(len(queries)))  # the questions in the batch that runs
+        hidden_BD, attention = self._run_queries(queries)
+        for step in range(max_new_tokens):
+            token_B = self.student.language_model.lm_head(hidden_BD).argmax(-1)
+            tokens = token_B.tolist()
+            going = [row for row, token in enumerate(tokens) if token != self.end]
+            for row in going:
+                generated[active[row]].append(tokens[row])
+            if not going or step == max_new_tokens - 1:
+                break
+            if len(going) < len(active):
+                active = [active[row] for row in going]
+                rows = torch.tensor(going, device=token_B.device)
+                attention.keep(rows)
+                token_B = token_B[rows]
+            lengths = [len(queries[number].input_ids) + step for number in active]
+            offset_B = torch.tensor(lengths, device=token_B.device)
+            attention.next_tokens()
+            hidden_BD = self._run(self.student.embed(token_B, (), ()), offset_B, attention)
+        texts = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _run_queries(
+        self, queries: Sequence[Query], *more: int
+    ) -> tuple[Tensor, QuestionAttention]:
+        """Run the questions' own tokens, each with ``more``; return the last hidden states (B,D)."""
+        assert all(query.prefix == self.prefix for query in queries), (
+            "a query was built for another prompt style"
         )
-        return hidden_TD
+        device = self.student.device
+        own = [torch.cat([query.input_ids, query.input_ids.new_tensor(more)]) for query in queries]
+        ends = torch.tensor([len(ids) for ids in own]).cumsum(0)
+        starts = [end - len(ids) for end, ids in zip(ends.tolist(), own, strict=True)]
+        attention = QuestionAttention(self.cache)
+        offset_S = attention.start([len(ids) for ids in own], device)
+        tokens_SD = self.student.embed(torch.cat(own).to(device), queries, starts)
+        hidden_SD = self._run(tokens_SD, offset_S, attention)
+        return hidden_SD[ends.to(device) - 1], attention
+
+    def _run(self, tokens_SD: Tensor, offset_S: Tensor, attention: QuestionAttention) -> Tensor:
+        """Run tokens that stand ``offset_S`` places after the prefix; return hidden states."""
+        positions = (self.prefix_length + offset_S)[None]
+        return self.student.run_language_model(tokens_SD, positions, None, questions=attention)[0]
+
+
+def _in_batches(
+    queries: Sequence[Query], run: Callable[[Sequence[Query]], list[Result]]
+) -> list[Result]:
+    """Return what ``run`` makes of the queries, in batches as large as memory allows.
+
+    Raises:
+        torch.OutOfMemoryError: a single question does not fit.
+    """
+    results: list[Result] = []
+    limit = len(queries)
+    while len(results) < len(queries):
+        batch = _next_batch(queries[len(results) :], limit)
+        try:
+            results += run(batch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            limit = len(batch) // 2
+        else:
+            continue
+        # Here the error is gone, and with it the tensors that its traceback held.
+        torch.cuda.empty_cache()
+    return results
+
+
+def _next_batch(queries: Sequence[Query], limit: int) -> Sequence[Query]:
+    """Return the first queries, at most ``limit``, of at most BATCH_TOKENS; at least one."""
+    tokens = 0
+    for count, query in enumerate(queries[:limit]):
+        tokens += len(query.input_ids)
+        if count and tokens > BATCH_TOKENS:
+            return queries[:count]
+    return queries[:limit]

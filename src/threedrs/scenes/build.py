@@ -1,12 +1,13 @@
 """From a scan to its scene store, and from a shard of scans to its manifest.
 
-One pass over the .sens index, and one read and decode of each chosen frame. Measured: 32 frames of
-640x480 and 100 boxes take 1.8 s on one core, 160 MB of memory and 15 MB of disk.
+One pass over the frames' index, and one read and decode of each chosen frame. Measured: 32 frames
+of 640x480 and 100 boxes take 1.8 s on one core, 160 MB of memory and 15 MB of disk; choosing them
+by coverage adds what `threedrs.scenes.choice` says.
 """
 
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from threedrs.files import write_json
 from threedrs.layout import ScanFiles
 from threedrs.scannet.boxes import BOX_SETS, BoxSet
 from threedrs.scannet.geometry import GRID, IMAGE_SIZE, coordinate_map, patch_means, resize_depth
-from threedrs.scannet.sens import SensReader
 from threedrs.scenes.masks import COARSE_GRID, FINE_GRID, frame_masks
+from threedrs.scenes.reader import Frames, open_frames
 from threedrs.scenes.settings import SceneSettings
-from threedrs.scenes.source import PayloadKeeper, Source, read_source
+from threedrs.scenes.source import Source, read_source
 from threedrs.scenes.store import SceneStore
 from threedrs.scenes.writer import SceneContents, write_scene_store
 
@@ -37,23 +38,25 @@ def build_scene(
     settings: SceneSettings,
     out: Path,
     split: str,
+    listed: Collection[int] | None = None,
 ) -> SceneStore:
     """Build the scene store of ``scan`` at ``out``, whole or not at all, and open it.
 
     Args:
-        scan: the scan's files; only ``sens`` and ``meta`` are read.
+        scan: the scan's files; its frames and ``meta`` are read, for coverage also ``mesh``.
         boxes: the sets ``gt`` and ``pred``; either may be empty.
         settings: the choice of frames, and how missing depth counts.
         out: the store's folder, for instance ``results/scenes/scene0000_00.zarr``.
         split: train, val or test.
+        listed: candidate frames (indices in the stream) from EmbodiedScan; None: by stride.
 
     Raises:
         DataError: the scan has no usable frame, or its files are malformed.
         SensError: the .sens is damaged.
         StoreError: the store cannot be written.
     """
-    with PayloadKeeper(scan.sens) as reader:
-        source = read_source(scan, reader, boxes, settings, split)
+    with open_frames(scan) as reader:
+        source = read_source(scan, reader, boxes, settings, split, listed)
         return _build(scan, reader, source, boxes, settings, out, split)
 
 
@@ -64,6 +67,7 @@ def build_shard(
     out_folder: Path,
     manifest: Path,
     split: str,
+    candidates: Mapping[str, Collection[int]] | None = None,
 ) -> None:
     """Build the stores of a shard's scenes, and last its manifest (docs/ARCHITECTURE.md).
 
@@ -77,6 +81,8 @@ def build_shard(
         out_folder: where ``<scene>.zarr`` goes.
         manifest: the shard's JSON file; an older one is removed first.
         split: train, val or test.
+        candidates: scene -> candidate frames from EmbodiedScan; a scene that it lacks takes them by
+            stride, with a note. None: all scenes do.
 
     Raises:
         DataError, SensError, StoreError: as `build_scene`; finished scenes survive.
@@ -88,8 +94,12 @@ def build_shard(
         if scan.scene not in boxes:
             raise DataError(f"{manifest.stem}: the boxes file has no entry for {scan.scene}")
         path = out_folder / f"{scan.scene}.zarr"
-        with PayloadKeeper(scan.sens) as reader:
-            source = read_source(scan, reader, boxes[scan.scene], settings, split)
+        listed = None if candidates is None else candidates.get(scan.scene)
+        if candidates is not None and listed is None:
+            note = f"not in EmbodiedScan's infos: candidates by stride {settings.stride}"
+            notes.append({"scene": scan.scene, "note": note})
+        with open_frames(scan) as reader:
+            source = read_source(scan, reader, boxes[scan.scene], settings, split, listed)
             store = _kept_store(path, source)
             _log.info("%s: %s", scan.scene, "kept" if store else "building")
             if store is None:
@@ -120,7 +130,7 @@ def _kept_store(path: Path, source: Source) -> SceneStore | None:
 
 def _build(
     scan: ScanFiles,
-    reader: SensReader,
+    reader: Frames,
     source: Source,
     boxes: Mapping[str, BoxSet],
     settings: SceneSettings,
@@ -139,22 +149,23 @@ def _build(
         )
         for name in BOX_SETS
     }
-    for row, frame in enumerate(source.frame_ids):
-        if row > 0 and frame == source.frame_ids[row - 1]:  # repeats of a frame are neighbours
+    for row, place in enumerate(source.places):
+        if row > 0 and place == source.places[row - 1]:  # repeats of a frame are neighbours
             for array in (rgb, depth, patch_xyz):
                 array[row] = array[row - 1]
             for fine, coarse in masks.values():
                 fine[:, row], coarse[:, row] = fine[:, row - 1], coarse[:, row - 1]
             continue
-        rgb[row] = _square(reader.color(frame))
-        depth[row] = resize_depth(reader.depth_millimetres(frame))
+        rgb[row] = _square(reader.color(place))
+        depth[row] = resize_depth(reader.depth_millimetres(place))
         world = coordinate_map(
             depth[row], source.poses_V44[row], header.intrinsic_depth, depth_size
         )
         valid = depth[row] > 0 if settings.invalid_depth == "ignore" else None
         patch_xyz[row] = patch_means(world, valid)
         if not np.isfinite(patch_xyz[row]).all():
-            raise DataError(f"{scan.sens}: frame {frame}: its coordinates are not finite")
+            frame = source.frame_ids[row]
+            raise DataError(f"{reader.path}: frame {frame}: its coordinates are not finite")
         for name in BOX_SETS:
             fine, coarse = masks[name]
             fine[:, row], coarse[:, row] = frame_masks(
@@ -162,7 +173,7 @@ def _build(
             )
     contents = SceneContents(
         rgb=rgb,
-        jpegs=[_payload(reader, frame) for frame in source.frame_ids],
+        jpegs=[_payload(reader, place) for place in source.places],
         depth=depth,
         poses=source.poses_V44,
         depth_intrinsic=header.intrinsic_depth,
@@ -174,12 +185,13 @@ def _build(
             "scene": scan.scene,
             "split": split,
             "frame_ids": source.frame_ids,
-            "source": scan.sens.name,
+            "source": reader.name,
             "source_sha256": source.source_sha256,
             "inputs_sha256": source.inputs_sha256,
             "stride": settings.stride,
             "strategy": settings.strategy,
             "invalid_depth": settings.invalid_depth,
+            "coverage": source.coverage,
             "notes": source.notes,
         },
     )
@@ -193,10 +205,10 @@ def _square(color_HW3: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(color_HW3).resize(size, Image.Resampling.BICUBIC))
 
 
-def _payload(reader: SensReader, frame: int) -> bytes:
+def _payload(reader: Frames, place: int) -> bytes:
     """Return a frame's colour image as captured; uncompressed pixels are stored as a PNG."""
     if reader.header.color_compression != "raw":
-        return reader.color_bytes(frame)
+        return reader.color_bytes(place)
     stream = io.BytesIO()
-    Image.fromarray(reader.color(frame)).save(stream, format="PNG")
+    Image.fromarray(reader.color(place)).save(stream, format="PNG")
     return stream.getvalue()

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from threedrs.errors import ConfigError
+from threedrs.frames.coverage import PERCENT
 from threedrs.scannet.geometry import check_invalid_depth
 
-STRATEGIES = ("uniform",)
+STRATEGIES = ("uniform", *PERCENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class SceneSettings:
     Attributes:
         stride: every stride-th frame of the stream is a candidate.
         strategy: how frames are chosen from the candidates, one of `STRATEGIES`.
-        count: frames a scene (V); the paper uses 32.
+        count: frames a scene (V) of `uniform` and `coverage`; the paper uses 32.
         invalid_depth: ``reference``: pixels without depth count, at the camera centre;
             ``ignore``: they are left out of averages and masks.
     """

@@ -5,7 +5,7 @@ At most three scenes of pictures are in memory: the one in use and two ahead.
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.preprocess import preprocess_jpeg
+from threedrs.teachers.preprocess import PictureFormat, preprocess_jpeg
 from threedrs.teachers.store import SceneOrigin
 
 SCENES_AHEAD = 2
@@ -21,25 +21,27 @@ DECODING_THREADS = 8  # at most
 
 
 def decoded_ahead(
-    due: Mapping[Path, SceneOrigin], width: int
-) -> Iterator[tuple[SceneOrigin, np.ndarray]]:
-    """Yield each scene's pictures, (S, 3, H, W) float32, while the next scenes are decoded.
+    due: Mapping[Path, SceneOrigin], picture_format: PictureFormat
+) -> Generator[tuple[SceneOrigin, np.ndarray], None, None]:
+    """Yield each scene's pictures, (S, H, W, 3) uint8, while the next scenes are decoded.
 
     Args:
         due: origin of each scene store to read, in the order to yield them.
-        width: pixels that the teacher's pictures are wide.
+        picture_format: the size of the teacher's pictures.
 
     Raises:
         StoreError: a scene store is unreadable.
         DataError: a picture cannot be decoded, or differs in size from the scene's first.
     """
-    threads = min(DECODING_THREADS, os.cpu_count() or 1)
+    threads = min(DECODING_THREADS, len(os.sched_getaffinity(0)))
     frame_pool = ThreadPoolExecutor(threads, thread_name_prefix="features-decode")
     scene_pool = ThreadPoolExecutor(1, thread_name_prefix="features-read")
     ahead: deque[tuple[SceneOrigin, Future[np.ndarray]]] = deque()
     try:
         for path, origin in due.items():
-            ahead.append((origin, scene_pool.submit(_read_scene, path, origin, width, frame_pool)))
+            ahead.append(
+                (origin, scene_pool.submit(read_pictures, path, origin, picture_format, frame_pool))
+            )
             if len(ahead) > SCENES_AHEAD:
                 first, future = ahead.popleft()
                 yield first, future.result()
@@ -51,21 +53,26 @@ def decoded_ahead(
         frame_pool.shutdown(cancel_futures=True)
 
 
-def _read_scene(
-    path: Path, origin: SceneOrigin, width: int, pool: ThreadPoolExecutor
+def read_pictures(
+    path: Path, origin: SceneOrigin, picture_format: PictureFormat, pool: ThreadPoolExecutor
 ) -> np.ndarray:
+    """Return one scene's pictures, (S, H, W, 3) uint8, decoded by ``pool``'s threads.
+
+    Raises:
+        StoreError, DataError: as `decoded_ahead`.
+    """
     futures = [
-        pool.submit(preprocess_jpeg, payload, width=width)
+        pool.submit(preprocess_jpeg, payload, picture_format)
         for payload in SceneStore.open(path).jpegs()
     ]
-    images: list[np.ndarray] = []
+    pictures: list[np.ndarray] = []
     for frame, future in zip(origin.frame_ids, futures, strict=True):
         try:
-            images.append(future.result())
+            pictures.append(future.result())
         except DataError as error:
             raise DataError(f"{path}: frame {frame}: {error}; replace the scan's file") from error
-        if images[-1].shape != images[0].shape:
+        if pictures[-1].shape != pictures[0].shape:
             raise DataError(
                 f"{path}: frame {frame}: picture of another shape than the scene's first frame"
             )
-    return np.stack(images)
+    return np.stack(pictures)

@@ -1,87 +1,102 @@
-"""The table of teachers: adding one is a loader and a row here.
+"""The table of teachers: adding one is a file beside this one and a row here.
 
-A teacher maps the frames of one scene, (1, S, 3, H, W) in [0, 1], to patch features
-(1, S, P, C). Its weights are identified without loading them, so that a shard whose features are
-all up to date costs no model load.
+A row's ``source`` names a function ``(settings) -> Source`` (`threedrs.teachers.sources`); its
+module, and with it torch or transformers, is imported when features are computed, not when the
+workflow reads its configuration.
 """
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threedrs.errors import ConfigError
-from threedrs.files import sha256_of_file, sha256_of_json
 
 if TYPE_CHECKING:
-    from torch import nn
+    from threedrs.teachers.settings import TeacherSettings
+    from threedrs.teachers.sources import Source
 
 NO_TEACHER = "none"  # runs without supervision; no features are extracted
-
-# the smallest DINOv2 encoder, two blocks deep; six aggregator heads of 64 channels as in VGGT-1B
-TINY: dict[str, Any] = {
-    "embed_dim": 384,
-    "depth": 2,
-    "num_heads": 6,
-    "patch_embed": "dinov2_vits14_reg",
-    "patch_embed_depth": 2,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
     """One row of the table.
 
-    ``identify(weights, seed)`` returns the SHA-256 that stands for the weights;
-    ``load(weights, seed)`` returns the model on the CPU. Both raise CheckpointError.
+    Attributes:
+        description: for people.
+        source: module below ``threedrs.teachers`` and function.
+        channels: C of the published checkpoint; None: the imported files'.
+        weights: what ``teacher.weights`` must be: "file"; "folder" of one file a scene; "model", a
+            folder in the Hub's layout, or nothing to take it from the Hub; None: not used.
+        on_gpu: whether a GPU helps.
     """
 
     description: str
-    channels: int
-    input_width: int  # pixels
-    identify: Callable[[Path | None, int], str]
-    load: Callable[[Path | None, int], "nn.Module"]
-
-
-def _identify_vggt(weights: Path | None, seed: int) -> str:
-    from threedrs.teachers.vggt_weights import require_weights
-
-    return sha256_of_file(require_weights(weights))
-
-
-def _load_vggt(weights: Path | None, seed: int) -> "nn.Module":
-    from threedrs.teachers.vggt_weights import load_vggt, require_weights
-
-    return load_vggt(require_weights(weights))
-
-
-def _identify_tiny(weights: Path | None, seed: int) -> str:
-    return sha256_of_json({"teacher": "vggt-tiny", "seed": seed, **TINY})
-
-
-def _load_tiny(weights: Path | None, seed: int) -> "nn.Module":
-    from threedrs.teachers.vggt import VGGTAggregator
-    from threedrs.teachers.vggt_weights import fill_random
-
-    model = VGGTAggregator(**TINY)
-    fill_random(model, seed)
-    return model
+    source: str
+    channels: int | None
+    weights: str | None = None
+    on_gpu: bool = True
 
 
 TEACHERS = {
     "vggt": Teacher(
         description="VGGT-1B, last layer of the aggregator",
+        source="vggt_source.source",
         channels=2048,
-        input_width=518,
-        identify=_identify_vggt,
-        load=_load_vggt,
+        weights="file",
+    ),
+    "dinov2": Teacher(
+        description="DINOv2, patch tokens of the last layer, frame by frame",
+        source="dinov2.source",
+        channels=1024,
+        weights="model",
+    ),
+    "siglip2": Teacher(
+        description="SigLIP 2's vision tower, patch tokens of the last layer, frame by frame",
+        source="siglip2.source",
+        channels=1152,
+        weights="model",
+    ),
+    "mae": Teacher(
+        description="MAE's encoder, patch tokens of the last layer, frame by frame",
+        source="mae.source",
+        channels=1024,
+        weights="model",
+    ),
+    "import": Teacher(
+        description="features computed elsewhere, one npz a scene",
+        source="imported.source",
+        channels=None,
+        weights="folder",
+        on_gpu=False,
+    ),
+    "pointmap": Teacher(
+        description="position, surface normal and depth spread of each patch; no weights",
+        source="pointmap.source",
+        channels=53,
+        on_gpu=False,
     ),
     "vggt-tiny": Teacher(
         description="VGGT's architecture, small, seeded random weights (demo and tests)",
-        channels=2 * TINY["embed_dim"],
-        input_width=224,
-        identify=_identify_tiny,
-        load=_load_tiny,
+        source="vggt_source.tiny_source",
+        channels=768,
+    ),
+    "dinov2-tiny": Teacher(
+        description="DINOv2's architecture, small, seeded random weights (demo and tests)",
+        source="dinov2.tiny_source",
+        channels=64,
+    ),
+    "siglip2-tiny": Teacher(
+        description="SigLIP 2's architecture, small, seeded random weights (demo and tests)",
+        source="siglip2.tiny_source",
+        channels=64,
+    ),
+    "mae-tiny": Teacher(
+        description="MAE's architecture, small, seeded random weights (demo and tests)",
+        source="mae.tiny_source",
+        channels=64,
     ),
 }
 
@@ -99,11 +114,32 @@ def get_teacher(name: str) -> Teacher:
     return TEACHERS[name]
 
 
-def teacher_channels(name: str) -> int:
-    """Return the channels C of the teacher's features; 0 for ``none``.
+def source_module(name: str) -> str:
+    """Return the module that computes the teacher's features, relative to the package."""
+    return f"teachers.{get_teacher(name).source.split('.')[0]}"
+
+
+def open_source(settings: "TeacherSettings") -> "Source":
+    """Return what computes the features; reads no weights yet.
 
     Raises:
-        ConfigError: an unknown name; lists the valid ones.
+        CheckpointError: the weights are missing; says what to fetch and where to put it.
+    """
+    module = importlib.import_module(f"threedrs.{source_module(settings.name)}")
+    return getattr(module, get_teacher(settings.name).source.split(".")[1])(settings)
+
+
+def teacher_channels(name: str, stores: Iterable[Path] = ()) -> int:
+    """Return the channels C of the teacher's features; 0 for ``none``.
+
+    Args:
+        name: the teacher.
+        stores: finished feature stores of it. With any, C is read from them, since a model folder
+            may hold another size than the published checkpoint, and imported files any.
+
+    Raises:
+        ConfigError: an unknown name, or an imported teacher without a store.
+        StoreError: a store is unreadable, or they differ in channels.
     """
     if name == NO_TEACHER:
         return 0
@@ -111,4 +147,58 @@ def teacher_channels(name: str) -> int:
         raise ConfigError(
             f"teacher.name {name!r} is unknown; choose one of {', '.join([*TEACHERS, NO_TEACHER])}"
         )
-    return TEACHERS[name].channels
+    paths = sorted(set(stores))
+    if paths:
+        from threedrs.teachers.store import common_channels
+
+        return common_channels(paths)
+    channels = TEACHERS[name].channels
+    if channels is None:
+        raise ConfigError(f"teacher {name}: its channels are known once features are extracted")
+    return channels
+
+
+def weights_of(section: Mapping[str, Any], name: str) -> Path | None:
+    """Return ``teacher.weights`` as far as teacher ``name`` is concerned.
+
+    The config gives one path, or a mapping from teacher to path where runs use several teachers.
+    """
+    weights = section.get("weights")
+    if isinstance(weights, Mapping):
+        weights = weights.get(name)
+    return None if weights is None or get_teacher(name).weights is None else Path(weights)
+
+
+def weights_problem(section: Mapping[str, Any], name: str) -> str | None:
+    """Return what is wrong with ``teacher.weights`` for teacher ``name``, in one line, or None."""
+    if name not in TEACHERS or TEACHERS[name].weights is None:
+        return None
+    kind, weights = TEACHERS[name].weights, weights_of(section, name)
+    if weights is None:
+        if kind == "model":
+            return None  # taken from the Hub, or from its cache
+        what = {
+            "file": "the path of VGGT-1B's model.pt or model.safetensors",
+            "folder": "the folder of the npz files, one <scene>.npz each",
+        }[str(kind)]
+        return f"teacher {name} needs teacher.weights, {what} (docs/TEACHERS.md)"
+    if kind == "file" and not weights.is_file():
+        return f"teacher.weights: {weights} is not a file (docs/TEACHERS.md)"
+    if kind != "file" and not weights.is_dir():
+        return f"teacher.weights: {weights} is not a folder (docs/TEACHERS.md)"
+    return None
+
+
+def weight_files(section: Mapping[str, Any], name: str, scenes: Sequence[str]) -> list[Path]:
+    """Return the files below ``teacher.weights`` that decide the features of ``scenes``."""
+    weights = weights_of(section, name)
+    if weights is None:
+        return []
+    kind = get_teacher(name).weights
+    if kind == "file":
+        return [weights]
+    if kind == "folder":
+        files = [weights / f"{scene}.npz" for scene in scenes]
+        return [file for file in files if file.is_file()]
+    patterns = ("config.json", "*.safetensors", "pytorch_model.bin")
+    return sorted(file for pattern in patterns for file in weights.glob(pattern))

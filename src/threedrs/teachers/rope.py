@@ -34,9 +34,9 @@ def rotation_tables(positions_T2: Tensor, head_channels: int, base: float) -> tu
     return angles_TE.cos(), angles_TE.sin()
 
 
-def rotate(x_BMTE: Tensor, cosine_TE: Tensor, sine_TE: Tensor) -> Tensor:
+def rotate(x_BTME: Tensor, cosine_TE: Tensor, sine_TE: Tensor) -> Tensor:
     """Rotate queries or keys by their position; computed in float32, returned in float32."""
-    x = x_BMTE.float()
+    x = x_BTME.float()
     row_a, row_b, column_a, column_b = x.chunk(4, dim=-1)
     turned = torch.cat((-row_b, row_a, -column_b, column_a), dim=-1)
-    return x * cosine_TE + turned * sine_TE
+    return x * cosine_TE[:, None] + turned * sine_TE[:, None]

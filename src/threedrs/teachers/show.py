@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw
 
 from threedrs.files import atomic_file
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.preprocess import preprocess_jpeg
+from threedrs.teachers.preprocess import PictureFormat, preprocess_jpeg
 from threedrs.teachers.store import FeatureStore
 
 FRAMES_SHOWN = 8  # evenly spaced over the scene
-FRAME_WIDTH = 224  # pixels
+PICTURES = PictureFormat(width=224, patch=14)
 SAMPLED_VECTORS = 1024
 GAP = 4  # pixels
 CAPTION_HEIGHT = 14  # pixels
@@ -78,8 +78,7 @@ def features_picture(features: FeatureStore, scene_store: SceneStore, out: Path)
 
 def _column(payload: bytes, colours_hw3: np.ndarray, caption: str) -> Image.Image:
     """Return one frame as the teacher saw it, above its features, above the caption."""
-    pixels_3HW = preprocess_jpeg(payload, width=FRAME_WIDTH)
-    frame = Image.fromarray((pixels_3HW.transpose(1, 2, 0) * 255).round().astype(np.uint8))
+    frame = Image.fromarray(preprocess_jpeg(payload, PICTURES))
     patches = Image.fromarray(colours_hw3).resize(frame.size, Image.Resampling.NEAREST)
     height = 2 * frame.height + GAP + CAPTION_HEIGHT
     column = Image.new("RGB", (frame.width, height), BACKGROUND)

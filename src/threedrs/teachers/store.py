@@ -251,12 +251,37 @@ class FeatureStore:
     def entry(self, scene: str) -> dict[str, Any]:
         """Return ``scene``'s row of the manifest. Raises StoreError where there is none."""
         if scene not in self.manifest["scenes"]:
-            raise StoreError(f"{self.path}: holds no features of {scene}; run `snakemake features`")
+            reasons = [
+                row.get("reason")
+                for row in self.manifest.get("skipped", [])
+                if isinstance(row, dict) and row.get("scene") == scene
+            ]
+            why = f" (skipped: {reasons[0]})" if reasons else ""
+            raise StoreError(
+                f"{self.path}: holds no features of {scene}{why}; run `snakemake features`"
+            )
         return self.manifest["scenes"][scene]
 
     def _reader(self, scene: str) -> StoreReader:
         self.entry(scene)
         return open_scene(self.path, scene)
+
+
+def common_channels(paths: Sequence[Path]) -> int:
+    """Return the channels C of the features of finished shards of one teacher.
+
+    Raises:
+        StoreError: a shard is unreadable, or two differ.
+    """
+    channels = {path: FeatureStore.open(path).channels for path in paths}
+    first, *others = channels
+    for path in others:
+        if channels[path] != channels[first]:
+            raise StoreError(
+                f"{path}: features of {channels[path]} channels, {first} has {channels[first]}; "
+                "delete both and rerun `snakemake features`"
+            )
+    return channels[first]
 
 
 def _brief(frames: Sequence[int]) -> str:

@@ -1,18 +1,28 @@
 """The transformer block shared by DINOv2's encoder and VGGT's aggregator.
 
-``x + ls1(attn(norm1(x)))`` then ``x + ls2(mlp(norm2(x)))``. Attention is exact and goes through
-torch's fused kernels, so its memory grows with the number of tokens, not with its square. The
-residual stream keeps the dtype of its input: with bf16 linear layers under autocast it stays
-float32, as do the norms, the layer scales and the rotation.
+``x + ls1(attn(norm1(x)))`` then ``x + ls2(mlp(norm2(x)))``. Attention is exact and fused, so its
+memory grows with the number of tokens, not with its square. The residual stream keeps the dtype of
+its input: with bfloat16 linear layers it stays float32, as do the norms, the layer scales and the
+rotation. On a GPU with bfloat16 linear layers, what lies between the matrix products goes through
+`threedrs.teachers.kernels`; everywhere else through the plain functions here.
 
 N sequences, T tokens, D channels, M heads, E channels of a head.
 """
+
+import importlib.util
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from threedrs.teachers.attention import attend
 from threedrs.teachers.rope import rotate
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 class LayerScale(nn.Module):
@@ -35,9 +45,14 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(channels, 4 * channels)
         self.fc2 = nn.Linear(4 * channels, channels)
 
-    def forward(self, x_NTD: Tensor) -> Tensor:
+    def forward(self, x_NTD: Tensor, *, fused: bool = False) -> Tensor:
         """Return (N, T, D)."""
-        return self.fc2(functional.gelu(self.fc1(x_NTD)))
+        hidden = self.fc1(x_NTD)
+        if not fused:
+            return self.fc2(functional.gelu(hidden))
+        from threedrs.teachers import kernels
+
+        return self.fc2(kernels.gelu(hidden))
 
 
 class Attention(nn.Module):
@@ -51,19 +66,24 @@ class Attention(nn.Module):
         self.k_norm = nn.LayerNorm(channels // heads) if query_key_norm else nn.Identity()
         self.proj = nn.Linear(channels, channels)
 
-    def forward(self, x_NTD: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(
+        self, x_NTD: Tensor, rotation: tuple[Tensor, Tensor] | None = None, *, fused: bool = False
+    ) -> Tensor:
         """Return (N, T, D); ``rotation`` holds the cosine and sine, each (T, E)."""
         N, T, D = x_NTD.shape
-        qkv_3NMTE = (
-            self.qkv(x_NTD).view(N, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        )
-        q, k, v = qkv_3NMTE.unbind(0)
-        q, k = self.q_norm(q), self.k_norm(k)
-        if rotation is not None:
-            q, k = rotate(q, *rotation), rotate(k, *rotation)
-        q, k = q.to(v.dtype), k.to(v.dtype)
-        out_NMTE = functional.scaled_dot_product_attention(q, k, v)
-        return self.proj(out_NMTE.transpose(1, 2).reshape(N, T, D))
+        qkv_NT3ME = self.qkv(x_NTD).view(N, T, 3, self.heads, D // self.heads)
+        q, k, v = qkv_NT3ME.unbind(2)
+        if fused and rotation is not None and isinstance(self.q_norm, nn.LayerNorm):
+            from threedrs.teachers import kernels
+
+            assert isinstance(self.k_norm, nn.LayerNorm)
+            q, k = kernels.norm_rotate(qkv_NT3ME, self.q_norm, self.k_norm, rotation)
+        else:
+            q, k = self.q_norm(q), self.k_norm(k)
+            if rotation is not None:
+                q, k = rotate(q, *rotation), rotate(k, *rotation)
+            q, k = q.to(v.dtype), k.to(v.dtype)
+        return self.proj(attend(q, k, v).reshape(N, T, D))
 
 
 class Block(nn.Module):
@@ -88,5 +108,15 @@ class Block(nn.Module):
 
     def forward(self, x_NTD: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return (N, T, D), in the dtype of ``x_NTD`` promoted with the layer scales'."""
-        x_NTD = x_NTD + self.ls1(self.attn(self.norm1(x_NTD), rotation))
-        return x_NTD + self.ls2(self.mlp(self.norm2(x_NTD)))
+        if not (x_NTD.is_cuda and self.attn.qkv.weight.dtype == torch.bfloat16 and _has_triton()):
+            x_NTD = x_NTD + self.ls1(self.attn(self.norm1(x_NTD), rotation))
+            return x_NTD + self.ls2(self.mlp(self.norm2(x_NTD)))
+        from threedrs.teachers import kernels
+
+        norm1, norm2 = self.norm1, self.norm2
+        normed = kernels.norm(x_NTD, norm1.weight, norm1.bias, norm1.eps)
+        branch = self.attn(normed, rotation, fused=True)
+        x_NTD, normed = kernels.scaled_sum_norm(
+            x_NTD, branch, self.ls1.gamma, norm2.weight, norm2.bias, norm2.eps
+        )
+        return kernels.scaled_sum(x_NTD, self.mlp(normed, fused=True), self.ls2.gamma)

@@ -143,7 +143,7 @@ def fill_random(model: nn.Module, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             kind = name.rsplit(".", 1)[-1]
-            if kind == "gamma":
+            if kind in ("gamma", "lambda1"):  # layer scales, here and in transformers
                 parameter.fill_(0.5)
             elif kind == "bias":
                 parameter.zero_()

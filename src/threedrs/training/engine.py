@@ -109,6 +109,8 @@ def start_ranks() -> Ranks:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # DeepSpeed calls collectives by names that torch 2.13 renames; one warning a call and layer.
     warnings.filterwarnings("ignore", message="`torch.distributed", category=FutureWarning)
+    # The device under the current context, which this asks to confirm, is the one set above.
+    warnings.filterwarnings("ignore", message=r"barrier\(\): using the device")
     if not cuda:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if cuda else "gloo"

@@ -186,7 +186,9 @@ def train(config: Mapping[str, Any]) -> None:
     torch.manual_seed(settings.seed)
     student, tokenizer = load_student(
         ModelSettings.from_config(config),
-        teacher_channels=teacher_channels(config["teacher"]["name"]),
+        teacher_channels=teacher_channels(
+            config["teacher"]["name"], run.paths.features.values()
+        ),
     )
     if settings.gradient_checkpointing:
         student.gradient_checkpointing_enable()

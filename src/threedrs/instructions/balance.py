@@ -1,0 +1,267 @@
+"""Which records enter a training mix: shares per benchmark, limits, and counted repeats.
+
+Each benchmark is a source of which a number of samples is asked (its quota). A source's records are
+taken in random order, none twice before all that the caps admit are in; only then is it gone
+through again, and each second taking of a record counts as a repeat. Caps hold for the finished
+mix, repeats included. With caps the sources take turns in proportion to their quotas, so that
+none uses up a scene's limit before the others.
+
+Same seed and same records give the same mix. 223,128 records take under a second, with caps two.
+"""
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from threedrs.errors import ConfigError, DataError
+from threedrs.instructions.benchmark import GROUNDING_ANSWER
+from threedrs.instructions.mix_settings import Caps, MixSettings, SourceSampling
+from threedrs.instructions.record import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceDraw:
+    """What one benchmark gave.
+
+    Attributes:
+        available: records of the source.
+        requested: samples asked of it.
+        drawn: samples in the mix; below ``requested`` only where caps stop records.
+        repeats: samples whose record is in the mix already.
+    """
+
+    available: int
+    requested: int
+    drawn: int
+    repeats: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Draw:
+    """A mix: rows of the pool, ascending, a repeated record's row as often as it was drawn."""
+
+    rows: np.ndarray
+    sources: dict[str, SourceDraw]
+
+
+def pool_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Return what balancing looks at, one row a record: benchmark, scene, answer, objects."""
+    return pd.DataFrame(
+        {
+            "benchmark": [record.benchmark for record in records],
+            "scene": [record.scene for record in records],
+            "answer": [record.answer.strip().casefold() for record in records],
+            "objects": [tuple(record.object_ids or ()) for record in records],
+        }
+    )
+
+
+def draw_mix(pool: pd.DataFrame, settings: MixSettings) -> Draw:
+    """Choose the mix's rows from a pool of records.
+
+    Args:
+        pool: as `pool_table`; benchmarks in the order of their rows.
+        settings: shares, caps and seed.
+
+    Raises:
+        ConfigError: a benchmark is named that has no records, or the caps leave fewer samples of
+            a benchmark than its share of ``size``.
+    """
+    rows_of = {
+        str(name): np.flatnonzero(pool["benchmark"].to_numpy() == name)
+        for name in dict.fromkeys(pool["benchmark"])
+    }
+    for key in ("sampling", "weights"):
+        for name in getattr(settings, key):
+            if name not in rows_of:
+                raise ConfigError(
+                    f"{key}.{name}: the mix has no records of it; choose from {', '.join(rows_of)}"
+                )
+    available = {name: len(rows) for name, rows in rows_of.items()}
+    quotas = quotas_of(available, settings)
+    queues = {
+        name: _Queue(
+            rows,
+            quotas[name],
+            settings.sampling.get(name, "all"),
+            # of its own, so that one source's settings leave the choice from the others alone
+            np.random.default_rng([settings.seed, zlib.crc32(name.encode())]),
+        )
+        for name, rows in rows_of.items()
+    }
+    if settings.caps.any:
+        taken = _draw_capped(pool, queues, settings.caps, fill=settings.size is not None)
+    else:
+        taken = {name: queue.first(queue.quota) for name, queue in queues.items()}
+    sources = {
+        name: SourceDraw(
+            available=available[name],
+            requested=quotas[name],
+            drawn=len(rows),
+            repeats=len(rows) - len(np.unique(rows)),
+        )
+        for name, rows in taken.items()
+    }
+    if settings.size is not None:
+        _require_shares(sources)
+    return Draw(rows=np.sort(np.concatenate(list(taken.values()))), sources=sources)
+
+
+def quotas_of(available: dict[str, int], settings: MixSettings) -> dict[str, int]:
+    """Return the samples asked of each benchmark, each within one of its exact share."""
+    if settings.balance == "all":
+        return dict(available)
+    if settings.balance == "sampling":
+        return {
+            name: SourceSampling.parse(settings.sampling.get(name, "all"), name).count(count)
+            for name, count in available.items()
+        }
+    if settings.balance == "weights":
+        shares = np.array([settings.weights.get(name, 0.0) for name in available], np.float64)
+    else:
+        assert settings.temperature is not None
+        counts = np.array(list(available.values()), np.float64)
+        shares = (counts / counts.max()) ** (1 / settings.temperature)
+    assert settings.size is not None
+    exact = settings.size * (shares / shares.sum())
+    quotas = np.floor(exact).astype(np.int64)
+    left = settings.size - int(quotas.sum())
+    quotas[np.argsort(quotas - exact, kind="stable")[:left]] += 1
+    return dict(zip(available, map(int, quotas), strict=True))
+
+
+class _Queue:
+    """One source's rows in the order in which they are taken, round after round."""
+
+    def __init__(
+        self, rows: np.ndarray, quota: int, sampling: str, generator: np.random.Generator
+    ) -> None:
+        self.order = SourceSampling.parse(sampling, "sampling").order
+        self.rows = rows
+        if self.order in ("first", "end"):
+            # the user named these rows, so no other may stand in for one that a cap stops
+            self.rows = rows[:quota] if self.order == "first" else rows[max(0, len(rows) - quota) :]
+        self.quota = quota
+        self.generator = generator
+
+    def round(self) -> np.ndarray:
+        """Return all rows once, in random order."""
+        return self.generator.permutation(self.rows)
+
+    def first(self, count: int) -> np.ndarray:
+        """Return ``count`` rows, each once before any is repeated; no caps."""
+        whole, rest = divmod(count, max(1, len(self.rows)))
+        if self.order == "first":
+            part = self.rows[:rest]
+        elif self.order == "end":
+            part = self.rows[len(self.rows) - rest :]
+        else:
+            part = self.round()[:rest]
+        return np.concatenate([np.tile(self.rows, whole), part])
+
+
+def _draw_capped(
+    pool: pd.DataFrame, queues: dict[str, _Queue], caps: Caps, fill: bool
+) -> dict[str, np.ndarray]:
+    """Take rows while quotas and caps admit them; with ``fill`` repeat as often as needed."""
+    gate = _Gate(pool, caps)
+    taken: dict[str, list[int]] = {name: [] for name in queues}
+    rounds = 0
+    while True:
+        names, keys, rows = [], [], []
+        for number, (name, queue) in enumerate(queues.items()):
+            asked = queue.quota - len(taken[name])
+            if asked <= 0 or not (fill or rounds * len(queue.rows) < queue.quota):
+                continue
+            order = queue.round()
+            rows.append(order)
+            names.append(np.full(len(order), number))
+            keys.append((np.arange(len(order)) + 0.5) / asked)
+        rounds += 1
+        if not rows:
+            break
+        name_R, key_R, row_R = (np.concatenate(part) for part in (names, keys, rows))
+        by_number = list(queues)
+        progress = False
+        for place in np.lexsort((name_R, key_R)):
+            name, row = by_number[name_R[place]], int(row_R[place])
+            if len(taken[name]) < queues[name].quota and gate.admit(row):
+                taken[name].append(row)
+                progress = True
+        if not progress:
+            break
+    return {name: np.array(rows, dtype=np.int64) for name, rows in taken.items()}
+
+
+class _Gate:
+    """Counts what the mix holds of each scene, answer and object, and refuses what is too much."""
+
+    def __init__(self, pool: pd.DataFrame, caps: Caps) -> None:
+        scene = pd.factorize(pool["scene"])[0]
+        self._keys: list[tuple[list[Any], dict[Any, int], int]] = []
+        if caps.max_per_scene is not None:
+            self._add([(int(code),) for code in scene], caps.max_per_scene)
+        if caps.max_per_answer is not None:
+            pairs = zip(pool["benchmark"], pool["answer"], strict=True)
+            self._add(
+                [() if pair[1] == GROUNDING_ANSWER else (pair,) for pair in pairs],
+                caps.max_per_answer,
+            )
+        if caps.max_per_object is not None:
+            objects = zip(scene, pool["objects"], strict=True)
+            self._add(
+                [tuple((int(code), one) for one in set(ids)) for code, ids in objects],
+                caps.max_per_object,
+            )
+
+    def _add(self, keys_of_row: list[Any], limit: int) -> None:
+        self._keys.append((keys_of_row, {}, limit))
+
+    def admit(self, row: int) -> bool:
+        """Count the row and return True, or return False if a limit stops it."""
+        for keys_of_row, counts, limit in self._keys:
+            if any(counts.get(key, 0) >= limit for key in keys_of_row[row]):
+                return False
+        for keys_of_row, counts, _ in self._keys:
+            for key in keys_of_row[row]:
+                counts[key] = counts.get(key, 0) + 1
+        return True
+
+
+def _require_shares(sources: dict[str, SourceDraw]) -> None:
+    short = {name: source for name, source in sources.items() if source.drawn < source.requested}
+    if not short:
+        return
+    total = sum(source.requested for source in sources.values())
+    possible = math.floor(total * min(source.drawn / source.requested for source in short.values()))
+    listed = ", ".join(
+        f"{source.drawn} of the {source.requested} samples of {name}"
+        for name, source in short.items()
+    )
+    raise DataError(
+        f"the caps leave only {listed} that size {total} asks for; raise the caps, or lower size "
+        f"to about {possible}"
+    )
+
+
+def source_table(draw: Draw) -> pd.DataFrame:
+    """Return one row a benchmark: records, samples, repeats, and its share before and after."""
+    table = pd.DataFrame(
+        {
+            name: {
+                "records": source.available,
+                "requested": source.requested,
+                "samples": source.drawn,
+                "repeats": source.repeats,
+            }
+            for name, source in draw.sources.items()
+        }
+    ).T.rename_axis("benchmark")
+    table["share_before"] = (table["records"] / table["records"].sum()).round(6)
+    table["share_after"] = (table["samples"] / table["samples"].sum()).round(6)
+    return table.reset_index()

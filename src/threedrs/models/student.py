@@ -1,0 +1,316 @@
+"""The student: vision tower, projector, language model, and the parts that make it 3D-aware.
+
+A frame becomes a grid of projected tokens, each with the position embedding of the world point it
+shows; in the LLaVA families each row is closed by a learned newline token. They stand in the prompt
+in the place of the picture. Hidden states at them feed the object features and the 3D supervision.
+A forward pass over a pack costs one vision pass over the V frames and one language pass over the
+shared prefix and all suffixes. What differs between backbones is in `threedrs.models.family`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache
+
+from threedrs.errors import ConfigError, DataError
+from threedrs.models.attention import PACKED, PackMask, pack_mask
+from threedrs.models.family import Family, restore_rotary
+from threedrs.models.grounding import GroundingHead, info_nce, object_features
+from threedrs.models.packing import Layout, PackLosses, TextTargets
+from threedrs.models.position import position_embedding
+from threedrs.models.questions import QuestionAttention
+from threedrs.models.samples import Pack, Prefix, Query, Sample, SceneInputs
+from threedrs.models.settings import SupervisionSettings
+from threedrs.models.supervision import projection_head, supervision_loss
+from threedrs.models.visual import NewlineTokens, VisualTokens, pooled_teacher, token_grid
+
+
+class Student(nn.Module):
+    """The multimodal language model with its grounding and projection heads.
+
+    Args:
+        family: the backbone, with its sizes.
+        teacher_channels: output size of the projection head; 0: no such head.
+        coordinate_dtype: precision of the coordinates in the position embedding.
+        attention: backend of the language model, see `threedrs.models.attention`.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        *,
+        teacher_channels: int,
+        coordinate_dtype: torch.dtype = torch.float32,
+        attention: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.family = family
+        self.teacher_channels = teacher_channels
+        self.coordinate_dtype = coordinate_dtype
+        self.attention = attention
+        self.vision_tower = family.vision_tower()
+        self.projector = family.projector()
+        self.newline_tokens: NewlineTokens | None = None
+        if family.grid.newline:
+            self.newline_tokens = NewlineTokens(self.channels)
+        self.language_model = family.language_model()
+        # Set on the built model: the constructor admits only transformers' own attention names.
+        self.language_model.config._attn_implementation = PACKED
+        self.grounding_head: GroundingHead
+        self.proj_3d: nn.Sequential | None
+        self.reset_heads()
+
+    def reset_heads(self) -> None:
+        """Build both heads anew, with random weights from torch's generator."""
+        self.grounding_head = GroundingHead(self.channels)
+        self.proj_3d = None
+        if self.teacher_channels:
+            self.proj_3d = projection_head(self.channels, self.teacher_channels)
+
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> "Student":
+        """Move or cast the student; rotary frequencies stay float32."""
+        super()._apply(fn, recurse)
+        self.restore_rotary()
+        return self
+
+    def restore_rotary(self) -> None:
+        """Compute the frequencies of all rotary embeddings again, in float32."""
+        for module in self.modules():
+            if hasattr(module, "original_inv_freq"):
+                restore_rotary(module)
+
+    @property
+    def text_config(self) -> Any:
+        """The language model's configuration."""
+        return self.family.text_config
+
+    @property
+    def channels(self) -> int:
+        """The hidden size D."""
+        return self.text_config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.language_model.lm_head.weight.device
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return every parameter once, under the names of ``train.tunable``."""
+        heads = [self.grounding_head] + ([self.proj_3d] if self.proj_3d is not None else [])
+        modules: dict[str, Sequence[nn.Module]] = {
+            "vision_tower": [self.vision_tower],
+            "projector": [self.projector, *([self.newline_tokens] if self.newline_tokens else [])],
+            "language_model": [self.language_model],
+            "heads": heads,
+        }
+        return {
+            name: [parameter for module in parts for parameter in module.parameters()]
+            for name, parts in modules.items()
+        }
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the layers of vision tower and language model in the backward pass."""
+        for model in (self.vision_tower, self.language_model):
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def position_embedding(self, points: Tensor) -> Tensor:
+        """Return the position embedding (..., D) float32 of ``points`` (..., 3), metres, world."""
+        return position_embedding(points, self.channels, self.coordinate_dtype)
+
+    def visual_tokens(self, scene: SceneInputs) -> VisualTokens:
+        """Run vision tower and projector over a scene's frames.
+
+        Raises:
+            DataError: the scene was read for another family's grid.
+        """
+        if scene.grid != self.family.grid:
+            raise DataError(
+                f"{scene.scene}: read for the token grid {scene.grid}, this student's is "
+                f"{self.family.grid}"
+            )
+        fine_VFFD = self.family.fine_tokens(self.vision_tower, self.projector, scene.rgb_VHWC)
+        grid_VGGD = self.family.coarse_tokens(fine_VFFD)
+        grid_VGGD = grid_VGGD + self.position_embedding(scene.patch_xyz_VGG3).to(grid_VGGD.dtype)
+        if self.newline_tokens is None:
+            return VisualTokens(fine_VFFD, grid_VGGD.flatten(0, 2))
+        return VisualTokens(fine_VFFD, self.newline_tokens(grid_VGGD))
+
+    def position_ids(self, index: Tensor, prefix: Prefix, scene: SceneInputs) -> Tensor:
+        """Return what the rotary embedding counts for tokens at ``index`` (B,T) of a sequence.
+
+        ``index`` counts along one sample: the shared prefix with the visual tokens, then own ones.
+        """
+        return self.family.position_ids(index, len(prefix.before_ids), len(scene.rgb_VHWC))
+
+    def embed(
+        self, ids_T: Tensor, items: Sequence[Sample | Query], starts: Sequence[int]
+    ) -> Tensor:
+        """Return the embeddings (T,D) of text tokens; ``items`` begin at ``starts`` in ``ids_T``.
+
+        The ``<coord>`` token of an item gets the position embedding of its point added.
+        """
+        tokens_TD = self.language_model.get_input_embeddings()(ids_T)
+        places, points = [], []
+        for item, start in zip(items, starts, strict=True):
+            if item.coordinate is not None and item.coordinate_index is not None:
+                places.append(start + item.coordinate_index)
+                points.append(item.coordinate)
+        if points:
+            code = self.position_embedding(torch.stack(points).to(ids_T.device))
+            index = torch.tensor(places, device=ids_T.device)
+            tokens_TD = tokens_TD.index_add(0, index, code.to(tokens_TD.dtype))
+        return tokens_TD
+
+    def run_language_model(
+        self,
+        tokens_TD: Tensor,
+        position_ids: Tensor,
+        mask: PackMask | Tensor | None,
+        *,
+        layer: int = -1,
+        cache: Cache | None = None,
+        questions: QuestionAttention | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return last hidden states (T,D), after the final norm, and the output (T,D) of ``layer``.
+
+        Args:
+            tokens_TD: input embeddings.
+            position_ids: from `position_ids`.
+            mask: see `threedrs.models.attention.packed_attention`.
+            layer: index of a layer; the output of the last one (also -1) is the normed one.
+            cache: keys and values before ``tokens_TD``; theirs are added to it.
+            questions: ``tokens_TD`` are those of a scene's questions, which share a prefix.
+        """
+        last = layer in (-1, self.text_config.num_hidden_layers - 1)
+        output = self.language_model.model(
+            inputs_embeds=tokens_TD[None],
+            position_ids=position_ids,
+            attention_mask={"full_attention": mask},
+            past_key_values=cache,
+            use_cache=cache is not None,
+            questions=questions,
+            output_hidden_states=False if last else [layer],
+        )
+        hidden_TD = output.last_hidden_state[0]
+        return hidden_TD, hidden_TD if last else output.hidden_states[layer][0]
+
+    def object_features(self, scene: SceneInputs, fine_VFFD: Tensor, hidden_TD: Tensor) -> Tensor:
+        """Return the scene's object features (N,D); ``hidden_TD`` at its visual tokens."""
+        position_ND = self.position_embedding(scene.boxes_N6[:, :3]).to(hidden_TD.dtype)
+        return object_features(
+            fine_VFFD,
+            token_grid(hidden_TD, self.family.grid),
+            position_ND,
+            scene.fine_NVFF,
+            scene.coarse_NVGG,
+        )
+
+    def forward(self, pack: Pack, supervision: SupervisionSettings) -> PackLosses:
+        """Return the losses of a pack; vocabulary head and both 3D heads run in every step.
+
+        A head without a loss in this pack takes part with weight zero, so that all ranks of a
+        sharded run execute the same modules.
+
+        Raises:
+            ConfigError: ``supervision.layer`` is not a layer of this language model.
+            DataError: the teacher features do not fit or are not finite.
+        """
+        scene, samples, device = pack.scene, pack.samples, self.device
+        prefix = samples[0].prefix
+        before = len(prefix.before_ids)
+        layout = Layout(
+            prefix_length=prefix.length(scene.visual_tokens),
+            lengths=tuple(len(sample.input_ids) for sample in samples),
+        )
+        layer = self._supervised_layer(supervision)
+
+        visual = self.visual_tokens(scene)
+        shared_ids = torch.tensor([*prefix.before_ids, *prefix.after_ids])
+        ids_T = torch.cat([shared_ids, *[sample.input_ids for sample in samples]]).to(device)
+        starts = [start - scene.visual_tokens for start in layout.starts]
+        text_TD = self.embed(ids_T, samples, starts)
+        tokens_TD = torch.cat([text_TD[:before], visual.sequence_TD, text_TD[before:]])
+        position_ids = self.position_ids(layout.position_ids(device), prefix, scene)
+        mask = pack_mask(layout, self.attention, tokens_TD)
+        hidden_TD, supervised_TD = self.run_language_model(
+            tokens_TD, position_ids, mask, layer=layer
+        )
+        at_visual = slice(before, before + scene.visual_tokens)
+
+        targets = TextTargets.of(pack, layout, device)
+        text_K = self._text_losses(hidden_TD, targets)
+        grounding_K = self._grounding_losses(
+            pack,
+            layout,
+            hidden_TD,
+            self.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual]),
+        )
+        supervised_VGGD = token_grid(supervised_TD[at_visual], self.family.grid)
+        return PackLosses(
+            text_K=text_K,
+            grounding_K=grounding_K,
+            supervision=self._supervision_loss(scene, supervised_VGGD, supervision),
+            is_grounding_K=torch.tensor(
+                [s.target_rows is not None for s in samples], device=device
+            ),
+            counts={
+                "samples": len(samples),
+                "tokens": pack.tokens,
+                "prefix_tokens": layout.prefix_length,
+                "labels": targets.labels,
+            },
+        )
+
+    def _supervised_layer(self, supervision: SupervisionSettings) -> int:
+        layers = self.text_config.num_hidden_layers
+        layer = layers - 1 if supervision.layer == "last" else int(supervision.layer)
+        if layer >= layers:
+            raise ConfigError(
+                f"supervision.layer: {layer} is not a layer of this model; "
+                f"valid: last, or 0 to {layers - 1}"
+            )
+        return layer
+
+    def _text_losses(self, hidden_TD: Tensor, targets: TextTargets) -> Tensor:
+        """Cross entropy, logits at the M predicting places only: the mean of each sample (K,)."""
+        logits_MT = self.language_model.lm_head(hidden_TD[targets.predictor_M])
+        losses_M = nn.functional.cross_entropy(
+            logits_MT.float(), targets.target_M, reduction="none"
+        )
+        return targets.weights_KM @ losses_M
+
+    def _grounding_losses(
+        self, pack: Pack, layout: Layout, hidden_TD: Tensor, objects_ND: Tensor
+    ) -> Tensor:
+        """InfoNCE of the grounding samples (K,); 0 for the others."""
+        places = [
+            layout.prefix_length - 1 if sample.ground_index is None else start + sample.ground_index
+            for start, sample in zip(layout.starts, pack.samples, strict=True)
+        ]
+        scores_KM = self.grounding_head(objects_ND, hidden_TD[places])
+        return torch.stack(
+            [
+                0 * scores_M.sum()
+                if sample.target_rows is None
+                else info_nce(scores_M, sample.target_rows)
+                for scores_M, sample in zip(scores_KM, pack.samples, strict=True)
+            ]
+        )
+
+    def _supervision_loss(
+        self, scene: SceneInputs, hidden_VGGD: Tensor, supervision: SupervisionSettings
+    ) -> Tensor:
+        if self.proj_3d is None:
+            if scene.teacher_VGGC is not None:
+                raise ConfigError(
+                    "teacher.name: the pack carries teacher features but this student has no "
+                    "projection head; build it with the teacher's channels"
+                )
+            return hidden_VGGD.new_zeros((), dtype=torch.float32)
+        if scene.teacher_VGGC is None:
+            return 0 * self.proj_3d(hidden_VGGD[:1, 0, 0]).float().sum()
+        predicted_VGGC = self.proj_3d(hidden_VGGD)
+        teacher_VGGC = pooled_teacher(scene.teacher_VGGC, self.family.grid.coarse)
+        return supervision_loss(predicted_VGGC, teacher_VGGC, supervision, scene.scene)
