@@ -109,7 +109,7 @@ def choose(folder: Path, strategy: str) -> None:
     """Choose the frames of the scan and print the figures."""
     vertices = np.load(folder / "vertices.npy")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     with SensReader(folder / "scan.sens") as reader:
         frames = candidate_frames(reader.poses, stride=1).frames
         voxels = MeshVoxels(vertices, "mesh")
@@ -121,11 +121,11 @@ def choose(folder: Path, strategy: str) -> None:
             len(voxels),
             lambda i: voxels.seen(reader.depth_millimetres(frames[i]), intrinsic, reader.poses[i]),
         )
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{strategy}: {seconds:.2f} s ({seconds / found.looked_at * 1000:.1f} ms a frame looked "
-        f"at), peak {peak:.0f} MB ({before:.0f} MB before); {len(found.indices)} frames of "
+        f"{strategy}: {seconds:.2f} s, of which {busy:.2f} s of processor time "
+        f"({busy / found.looked_at * 1000:.1f} ms a frame looked at), peak {peak:.0f} MB ({before:.0f} MB before); {len(found.indices)} frames of "
         f"{found.looked_at} looked at cover {found.covered} of {found.coverable} coverable voxels "
         f"(mesh: {len(vertices)} vertices, {found.voxels} voxels)"
     )

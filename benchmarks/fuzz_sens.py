@@ -19,8 +19,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
 
-from machine import machine
 from sens_fuzz import run_cases
+
+from machine import machine
 
 BATCH = 10_000
 

@@ -1,8 +1,8 @@
 """A fast, deterministic mutator of .sens files, and what must hold for whatever it makes.
 
 Case i of a seed is the same bytes everywhere. Each case takes one of three small streams (JPEG and
-zlib, PNG and zlib, raw) and changes it in one to three places: cut, bytes flipped, a field set to an
-absurd value, a part removed, doubled, overwritten or replaced by one of another stream.
+zlib, PNG and zlib, raw) and changes it in one to three places: cut, bytes flipped, a field set to
+an absurd value, a part removed, doubled, overwritten or replaced by one of another stream.
 """
 
 import struct
@@ -151,15 +151,20 @@ def check_case(path: Path, data: bytes, tally: Tally) -> None:
                 if header.depth_compression == "zlib" and frame.depth.size == DEPTH_W * DEPTH_H:
                     assert frame.depth.astype("<u2").tobytes() in _DEPTHS
                 tally.frames += 1
-    except SensError as error:
-        assert error.path == path
-        assert 0 <= error.offset <= len(data)
-        assert "\n" not in str(error)
+    except SensError as refusal:
+        check_refusal(refusal, path, len(data))
         tally.refused += 1
-        tally.reasons.add(error.problem[:14])
+        tally.reasons.add(refusal.problem[:14])
     peak = tracemalloc.get_traced_memory()[1] - before
     tally.largest = max(tally.largest, peak - 2 * announced)
     assert peak <= 2 * len(data) + 2 * announced + DECODER_BYTES
+
+
+def check_refusal(refusal: SensError, path: Path, size: int) -> None:
+    """Check that an error names its file and a byte of it, in one line."""
+    assert refusal.path == path
+    assert 0 <= refusal.offset <= size
+    assert "\n" not in str(refusal)
 
 
 def run_cases(path: Path, count: int, seed: int) -> Tally:

@@ -7,9 +7,10 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfig
 
 from threedrs.instructions.record import Record, conversation
-from threedrs.models.llava import Student
 from threedrs.models.prompt import build_sample
-from threedrs.models.samples import Pack, SceneInputs
+from threedrs.models.samples import LLAVA_GRID, Pack, SceneInputs
+from threedrs.models.siglip import LlavaFamily
+from threedrs.models.student import Student
 from threedrs.models.tiny import tiny_tokenizer
 from threedrs.models.vocabulary import add_tokens
 
@@ -27,7 +28,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 def student(*, seed: int = 0, teacher_channels: int = CHANNELS, tied: bool = False) -> Student:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        result = Student(
+        family = LlavaFamily(
             Qwen2Config(
                 vocab_size=len(tokenizer()),
                 hidden_size=32,
@@ -48,8 +49,9 @@ def student(*, seed: int = 0, teacher_channels: int = CHANNELS, tied: bool = Fal
                 image_size=384,
                 patch_size=14,
             ),
-            teacher_channels=teacher_channels,
+            LLAVA_GRID,
         )
+        result = Student(family, teacher_channels=teacher_channels)
     return result.eval()
 
 

@@ -149,8 +149,8 @@ def test_pretrained_backbone_gets_new_tokens_and_seeded_heads(
 ) -> None:
     folder = _as_pretrained(saved)
     monkeypatch.setattr(
-        "threedrs.models.checkpoint.read_vision_config",
-        lambda config, path: student().vision_config,
+        "threedrs.models.architecture.read_vision_config",
+        lambda config, path: student().family.vision_config,
     )
     with caplog.at_level(logging.INFO):
         first, text = _load(folder, teacher_channels=8)

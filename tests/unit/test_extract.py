@@ -3,7 +3,11 @@
 import io
 import json
 import logging
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,15 +17,17 @@ from torch import nn
 from typer.testing import CliRunner
 
 from threedrs.cli.features import app
-from threedrs.errors import ConfigError, DataError, StoreError
+from threedrs.errors import ConfigError, DataError, MachineError, StoreError
 from threedrs.scannet.boxes import BoxSet
 from threedrs.scenes.writer import SceneContents, write_scene_store
-from threedrs.teachers import extract, registry
+from threedrs.teachers import extract, picture_source
 from threedrs.teachers.extract import TeacherSettings, extract_shard
-
+from threedrs.teachers.forward import patch_features, pool_features
+from threedrs.teachers.picture_source import PictureSource
 from threedrs.teachers.preprocess import preprocess_jpeg
 from threedrs.teachers.store import FeatureStore
 from threedrs.teachers.verify import verify_store
+from threedrs.teachers.vggt_source import TINY_PICTURES, tiny_model
 
 TINY = TeacherSettings(name="vggt-tiny")
 
@@ -83,13 +89,13 @@ class Calls:
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     calls = Calls()
 
-    def counted(model: nn.Module, images: torch.Tensor, *, grid: int | str) -> torch.Tensor:
+    def counted(model: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
         calls.count += 1
         if calls.count == calls.fail_at:
             raise KeyboardInterrupt
-        return scene_features(model, images, grid=grid)
+        return patch_features(model, pictures)
 
-    monkeypatch.setattr(extract, "scene_features", counted)
+    monkeypatch.setattr(picture_source, "patch_features", counted)
     return calls
 
 
@@ -100,10 +106,10 @@ def test_values_are_the_pooled_features(scenes: list[Path], out: Path) -> None:
     assert store.scenes == ["scene0000_00", "scene0001_00", "scene0002_00"]
     assert store.channels == 768
     assert verify_store(out) == []
-    model = registry.get_teacher("vggt-tiny").load(None, 0)
-    images = [torch.from_numpy(preprocess_jpeg(payload(s), width=224)) for s in (10, 11)]
+    pictures = [torch.from_numpy(preprocess_jpeg(payload(s), TINY_PICTURES)) for s in (10, 11)]
+    images = torch.stack(pictures).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
-        patches = model(torch.stack(images)[None])[0].reshape(2, 12, 16, 768)
+        patches = tiny_model(0).eval()(images[None])[0].reshape(2, 12, 16, 768)
     expected = np.empty((2, 14, 14, 768))
     for row in range(14):  # adaptive pooling: cell i averages floor(i n / 14) to ceil((i+1) n / 14)
         for column in range(14):
@@ -157,6 +163,38 @@ def test_a_killed_run_loses_only_the_scene_it_was_at(
     assert calls.count == 4
     assert verify_store(out) == []
     assert not list(out.glob(".*"))
+
+
+def test_after_kill_9_finished_scenes_are_kept(scenes: list[Path], out: Path, calls: Calls) -> None:
+    program = f"""
+import time
+from pathlib import Path
+from threedrs.teachers import picture_source
+from threedrs.teachers.extract import TeacherSettings, extract_shard
+plain, done = picture_source.patch_features, []
+def slow(model, pictures):
+    if done:
+        time.sleep(600)
+    done.append(1)
+    return plain(model, pictures)
+picture_source.patch_features = slow
+extract_shard([Path(p) for p in {[str(path) for path in scenes]}],
+              TeacherSettings(name="vggt-tiny"), Path({str(out)!r}))
+"""
+    process = subprocess.Popen([sys.executable, "-c", program])
+    deadline = time.monotonic() + 300
+    while not (out / "scene0000_00").is_dir() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    before = (out / "scene0000_00" / "zarr.json").stat().st_mtime_ns
+    with pytest.raises(StoreError, match="unfinished"):
+        FeatureStore.open(out)
+    extract_shard(scenes, TINY, out)
+    assert calls.count == 2  # the other two
+    assert (out / "scene0000_00" / "zarr.json").stat().st_mtime_ns == before
+    assert verify_store(out) == []
 
 
 def test_what_changed_is_done_again(scenes: list[Path], out: Path, calls: Calls) -> None:
@@ -214,24 +252,56 @@ def test_each_scene_logs_one_line(
 def test_features_that_are_not_finite_are_named(
     scenes: list[Path], out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(model: nn.Module, images: torch.Tensor, *, grid: int | str) -> torch.Tensor:
-        features = torch.zeros(2, 14, 14, 768, dtype=torch.float16)
-        features[1, 3, 4, 5] = float("inf")
+    def broken(model: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
+        features = torch.zeros(2, 192, 768)
+        features[1, 34, 5] = float("nan")
         return features
 
-    monkeypatch.setattr(extract, "scene_features", broken)
+    monkeypatch.setattr(picture_source, "patch_features", broken)
     with pytest.raises(DataError, match="scene0000_00: the teacher's features of frame 7 are not"):
         extract_shard(scenes, TINY, out)
     assert not (out / "manifest.json").exists()
 
 
 def test_overflow_of_float16_counts_as_not_finite() -> None:
-    class Huge(nn.Linear):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return torch.full((1, images.shape[1], 4, 3), 1e6)
+    features = torch.zeros(3, 4, 5)
+    features[1] = 1e6
+    _, finite = pool_features(features, (2, 2), grid=14)
+    assert finite.tolist() == [True, False, True]
 
-    found = scene_features(Huge(1, 1), torch.zeros(2, 3, 28, 28), grid=14)
-    assert found.isinf().all()
+
+def test_too_little_gpu_memory_is_one_line(
+    scenes: list[Path], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(model: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(picture_source, "patch_features", full)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=16e9)
+    )
+    with pytest.raises(MachineError) as caught:
+        extract_shard(scenes, TINY, out)
+    assert str(caught.value) == (
+        "scene0000_00: teacher vggt-tiny needs more GPU memory for 2 frames of 224x168 than this "
+        "GPU has free (of 16 GB); stop what else runs on it, use a larger GPU, or lower "
+        "frames.count"
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+def test_the_real_model_without_a_gpu_warns_once(
+    scenes: list[Path], out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = PictureSource(
+        "vggt", TINY_PICTURES, identify=lambda: "x", load=lambda: tiny_model(0), heavy=True
+    )
+    monkeypatch.setattr(extract, "open_source", lambda settings: source)
+    extract_shard(scenes, TINY, out)
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "there is no GPU: teacher vggt takes about" in warnings[0]
+    assert "minutes for a scene of 32 frames" in warnings[0]
 
 
 def test_damaged_and_unequal_pictures_are_named(tmp_path: Path, out: Path) -> None:
@@ -259,8 +329,8 @@ def test_settings() -> None:
     assert TeacherSettings.from_config({"teacher": section}) == TeacherSettings(
         name="vggt", weights=Path("model.pt"), seed=3, grid="full"
     )
-    with pytest.raises(ConfigError, match="vggt, vggt-tiny"):
-        TeacherSettings(name="dinov2")
+    with pytest.raises(ConfigError, match="choose one of vggt, dinov2, siglip2, mae, import"):
+        TeacherSettings(name="clip")
     with pytest.raises(ConfigError, match="14, full"):
         TeacherSettings(name="vggt-tiny", grid=7)
     with pytest.raises(ConfigError, match="seed"):

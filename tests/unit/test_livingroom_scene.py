@@ -13,6 +13,9 @@ from threedrs.scannet.boxes import BoxSet, make_box_set
 from threedrs.scannet.rgbd import import_rgbd
 from threedrs.scenes.build import SceneSettings, build_scene
 from threedrs.scenes.store import SceneStore
+from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.store import FeatureStore
+from threedrs.teachers.verify import verify_store
 
 LIVING_ROOM = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "livingroom1"
 pytestmark = pytest.mark.skipif(not LIVING_ROOM.is_dir(), reason=f"{LIVING_ROOM} is not here")
@@ -108,3 +111,23 @@ def test_a_box_is_seen_where_its_points_are(room: SceneStore, scan_folder: Path)
     assert coarse[0, 5, 7, 7]
     assert fine[0, 5].sum() > 3
     assert coarse.mean() < 0.5
+
+
+def test_features_follow_the_frames(room: SceneStore, scan_folder: Path) -> None:
+    shard = scan_folder / "val-000.zarr"
+    settings = TeacherSettings.from_config(
+        {"teacher": {"name": "vggt-tiny", "weights": None, "seed": 0, "grid": 14}}
+    )
+    extract_shard([room.path], settings, shard)
+    features = FeatureStore.open(shard)
+    features.require_frame_ids("scene0000_00", room.frame_ids)
+    grid = features.features("scene0000_00")
+    assert grid.shape == (12, 14, 14, features.channels)
+    assert np.isfinite(grid).all()
+    assert verify_store(shard) == []
+    # Neighbouring frames look alike, and so do their features; frames far apart less so.
+    flat = grid.reshape(12, -1).astype(np.float64)
+    flat -= flat.mean(axis=0)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    likeness = flat @ flat.T
+    assert np.diagonal(likeness, 1).mean() > np.diagonal(likeness, 6).mean()

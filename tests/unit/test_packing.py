@@ -3,7 +3,7 @@ import torch
 from student_fixtures import CAPTION, GROUNDING, TEXT, pack, scene, tokenizer
 
 from threedrs.errors import DataError
-from threedrs.models.attention import packed_attention
+from threedrs.models.attention import pack_mask, packed_attention
 from threedrs.models.packing import Layout, TextTargets
 from threedrs.models.samples import IGNORE, Pack, SceneInputs
 
@@ -58,9 +58,8 @@ def test_attention_equals_the_full_dense_mask() -> None:
     module = torch.nn.Module()
     module.num_key_value_groups = heads // key_heads  # type: ignore[assignment]
     module.is_causal = True  # type: ignore[assignment]
-    result, _ = packed_attention(
-        module, query, key, value, layout.suffix_mask(CPU), scaling=width**-0.5
-    )
+    mask = pack_mask(layout, "sdpa", torch.empty(1))
+    result, _ = packed_attention(module, query, key, value, mask, scaling=width**-0.5)
     torch.testing.assert_close(result, expected)
 
 

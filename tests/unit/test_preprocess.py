@@ -7,13 +7,17 @@ import pytest
 from PIL import Image
 
 from threedrs.errors import DataError
-from threedrs.teachers.preprocess import preprocess_jpeg
+from threedrs.teachers.preprocess import PictureFormat, preprocess_jpeg
 
 
 def encoded(pixels_HW3: np.ndarray, format: str = "PNG") -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels_HW3).save(stream, format=format)
     return stream.getvalue()
+
+
+def pictures(width: int, **changes: int | bool) -> PictureFormat:
+    return PictureFormat(**({"width": width, "patch": 14} | changes))
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -31,28 +35,26 @@ def noise(height: int, width: int) -> np.ndarray:
     ],
 )
 def test_size(width: int, height: int, expected: tuple[int, int]) -> None:
-    image = preprocess_jpeg(encoded(noise(height, width), "JPEG"), width=518)
-    assert image.shape == (3, *expected)
-    assert image.dtype == np.float32
-    assert image.min() >= 0
-    assert image.max() <= 1
+    image = preprocess_jpeg(encoded(noise(height, width), "JPEG"), pictures(518))
+    assert image.shape == (*expected, 3)
+    assert image.dtype == np.uint8
 
 
 def test_values_without_resizing() -> None:
     pixels = noise(28, 42)
-    image = preprocess_jpeg(encoded(pixels), width=42)
-    np.testing.assert_array_equal(image, (pixels / 255).astype(np.float32).transpose(2, 0, 1))
+    image = preprocess_jpeg(encoded(pixels), pictures(42))
+    np.testing.assert_array_equal(image, pixels)
 
 
 def test_rows_are_cropped_in_the_middle() -> None:
     pixels = noise(70, 28)
-    image = preprocess_jpeg(encoded(pixels), width=28)
-    np.testing.assert_allclose(image, (pixels[21:49] / 255).transpose(2, 0, 1), rtol=1e-6)
+    image = preprocess_jpeg(encoded(pixels), pictures(28))
+    np.testing.assert_array_equal(image, pixels[21:49])
 
 
 def test_resizing_is_bicubic() -> None:
     pixels = noise(56, 56)
-    image = preprocess_jpeg(encoded(pixels), width=28)
+    image = preprocess_jpeg(encoded(pixels), pictures(28))
 
     def cubic(x: np.ndarray) -> np.ndarray:  # Pillow's a = -0.5, widened by the factor of 2
         x = np.abs(x)
@@ -64,24 +66,35 @@ def test_resizing_is_bicubic() -> None:
     weights = cubic((np.arange(56)[None] + 0.5 - centres[:, None]) / 2)
     weights /= weights.sum(axis=1, keepdims=True)
     rounded = np.clip(np.round(np.einsum("ow,hwc->hoc", weights, pixels)), 0, 255)
-    expected = np.clip(np.einsum("oh,hwc->owc", weights, rounded), 0, 255) / 255
-    np.testing.assert_allclose(image.transpose(1, 2, 0), expected, atol=1.5 / 255)
+    expected = np.clip(np.einsum("oh,hwc->owc", weights, rounded), 0, 255)
+    np.testing.assert_allclose(image, expected, atol=1.5)
 
 
 def test_grey_pictures_have_three_channels() -> None:
     stream = io.BytesIO()
     Image.new("L", (28, 28), 51).save(stream, format="JPEG")
-    image = preprocess_jpeg(stream.getvalue(), width=28)
-    np.testing.assert_allclose(image, np.full((3, 28, 28), 0.2), atol=1e-6)
+    image = preprocess_jpeg(stream.getvalue(), pictures(28))
+    np.testing.assert_array_equal(image, np.full((28, 28, 3), 51))
 
 
 @pytest.mark.parametrize("cut", [0, 3, 200])
 def test_damaged_pictures_are_named(cut: int) -> None:
     payload = encoded(noise(40, 40), "JPEG")
     with pytest.raises(DataError, match="cannot be decoded"):
-        preprocess_jpeg(payload[:cut], width=28)
+        preprocess_jpeg(payload[:cut], pictures(28))
 
 
 def test_too_flat_pictures_are_named() -> None:
     with pytest.raises(DataError, match="2000x20 picture is too flat"):
-        preprocess_jpeg(encoded(noise(20, 2000)), width=518)
+        preprocess_jpeg(encoded(noise(20, 2000)), pictures(518))
+
+
+def test_square_pictures_are_squeezed() -> None:
+    half = np.zeros((20, 64, 3), dtype=np.uint8)
+    half[:, 32:] = 200
+    image = preprocess_jpeg(encoded(half), pictures(32, patch=16, square=True))
+    assert image.shape == (32, 32, 3)
+    assert image[:, :12].max() < 10
+    assert image[:, 20:].min() > 190
+    assert pictures(32, patch=16, square=True).grid(32) == (2, 2)
+    assert pictures(518).grid(392) == (28, 37)

@@ -1,4 +1,4 @@
-"""20,000 damaged .sens files: each ends in SensError or in frames as announced, in bounded memory."""
+"""20,000 damaged .sens files: each ends in SensError or in frames as announced, memory bounded."""
 
 import tracemalloc
 

@@ -19,13 +19,14 @@ from transformers import SiglipVisionModel
 
 from threedrs.errors import CheckpointError, ConfigError, DataError
 from threedrs.models.grounding import info_nce
-from threedrs.models.llava import Student
 from threedrs.models.packing import PackLosses
 from threedrs.models.position import position_embedding
-from threedrs.models.samples import IGNORE, Pack, SceneInputs
+from threedrs.models.samples import IGNORE, LLAVA_GRID, Pack, SceneInputs
 from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.models.siglip import pool
+from threedrs.models.student import Student
 from threedrs.models.supervision import supervision_loss
-from threedrs.models.visual import NewlineTokens, drop_newlines, pool
+from threedrs.models.visual import NewlineTokens, token_grid
 
 SUPERVISION = SupervisionSettings(weight=0.7)
 
@@ -184,7 +185,7 @@ def test_without_a_teacher_the_supervision_is_zero() -> None:
 
 def test_vision_features_are_the_last_layer_but_one() -> None:
     model = student()
-    whole = SiglipVisionModel(model.vision_config).eval()
+    whole = SiglipVisionModel(model.family.vision_config).eval()
     state = {**whole.state_dict(), **model.vision_tower.state_dict()}
     whole.load_state_dict(state)
     pixels = torch.rand(1, 3, 384, 384)
@@ -200,12 +201,12 @@ def test_newlines_close_rows_and_can_be_dropped() -> None:
     assert tokens.shape == (2 * 210, 3)
     assert torch.equal(tokens[14], module.image_newline)
     assert torch.equal(tokens[210 + 15], grid[1, 1, 0])
-    assert torch.equal(drop_newlines(tokens), grid)
+    assert torch.equal(token_grid(tokens, LLAVA_GRID), grid)
 
 
 def test_pooling_equals_loops() -> None:
     fine = torch.rand(1, 27, 27, 2)
-    result = pool(fine)
+    result = pool(fine, 14)
     for row, column in ((0, 0), (6, 9), (13, 13), (13, 2)):
         y, x = (row + 0.5) * 27 / 14 - 0.5, (column + 0.5) * 27 / 14 - 0.5
         y0, x0 = int(y), int(x)
@@ -230,7 +231,7 @@ def test_supervised_layer() -> None:
         model(packed, SUPERVISION)
         handle.remove()
         before = len(packed.samples[0].prefix.before_ids)
-        grid = drop_newlines(captured[0][before : before + 2 * 210])
+        grid = token_grid(captured[0][before : before + 2 * 210], LLAVA_GRID)
         assert model.proj_3d is not None
         assert packed.scene.teacher_VGGC is not None
         expected = supervision_loss(
@@ -308,7 +309,7 @@ def test_scene_moves_as_a_whole() -> None:
     [
         ({"name": "llava"}, ConfigError, "model.name: 'llava' .*valid: llava-video"),
         ({"size": "13b"}, ConfigError, "valid: tiny, 7b"),
-        ({"attention": "flash"}, ConfigError, "model.attention: 'flash' is not available"),
+        ({"attention": "xla"}, ConfigError, "valid: auto, sdpa, flex, flash"),
         ({"coordinate_dtype": "int8"}, ConfigError, "valid: float32, bfloat16, float16"),
         ({"seed": -1}, ConfigError, "train.seed"),
         ({"size": "7b"}, CheckpointError, "LLaVA-Video-7B-Qwen2 .*16 GB, Apache-2.0.*model.path"),

@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from threedrs.errors import CheckpointError, ConfigError
-from threedrs.teachers.registry import TEACHERS, get_teacher, teacher_channels
+from threedrs.errors import CheckpointError
+from threedrs.teachers.registry import open_source
+from threedrs.teachers.settings import TeacherSettings
 from threedrs.teachers.vggt import VGGTAggregator
+from threedrs.teachers.vggt_source import tiny_model
 from threedrs.teachers.vggt_weights import fill_random, load_aggregator
 
 SMALL = {
@@ -166,34 +168,21 @@ def test_a_list_is_no_checkpoint(tmp_path: Path) -> None:
         load_aggregator(empty_model(), tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize("use", ["identify", "load"])
-def test_without_weights_the_error_says_what_to_fetch(use: str, tmp_path: Path) -> None:
-    vggt = get_teacher("vggt")
+def test_without_weights_the_error_says_what_to_fetch(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"teacher\.weights is not set.*licence"):
-        getattr(vggt, use)(None, 0)
+        open_source(TeacherSettings(name="vggt"))
     with pytest.raises(CheckpointError, match=r"nowhere\.pt: there is no such.*facebook/VGGT-1B"):
-        getattr(vggt, use)(tmp_path / "nowhere.pt", 0)
+        open_source(TeacherSettings(name="vggt", weights=tmp_path / "nowhere.pt"))
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:
-    tiny = get_teacher("vggt-tiny")
     torch.manual_seed(1)
-    first = tiny.load(None, 0).state_dict()
+    first = tiny_model(0).state_dict()
     torch.manual_seed(2)
-    again, other = tiny.load(None, 0).state_dict(), tiny.load(None, 1).state_dict()
+    again, other = tiny_model(0).state_dict(), tiny_model(1).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["camera_token"], other["camera_token"])
-    assert tiny.identify(None, 0) == tiny.identify(None, 0) != tiny.identify(None, 1)
-
-
-def test_channels() -> None:
-    assert {name: teacher_channels(name) for name in (*TEACHERS, "none")} == {
-        "vggt": 2048,
-        "vggt-tiny": 768,
-        "none": 0,
-    }
-    for name in ("dinov2", "siglip2", "mae", "import"):
-        with pytest.raises(ConfigError, match="choose one of vggt, vggt-tiny, none"):
-            teacher_channels(name)
-        with pytest.raises(ConfigError, match="choose one of vggt, vggt-tiny"):
-            get_teacher(name)
+    hashes = [
+        open_source(TeacherSettings(name="vggt-tiny", seed=s)).identify("") for s in (0, 0, 1)
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]

@@ -6,6 +6,7 @@ computes on the CPU.
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -107,10 +108,7 @@ def _start_munge(folder: Path) -> None:
 @contextmanager
 def slurm_cluster(folder: Path) -> Iterator[None]:
     """Run a cluster whose state lies in ``folder`` for the time of the block."""
-    if (CONFIGURATION / "slurm.conf").exists() and "threedrs-test" not in (
-        CONFIGURATION / "slurm.conf"
-    ).read_text():
-        raise SlurmUnavailable(f"{CONFIGURATION}/slurm.conf belongs to a real cluster")
+    _remove_leftover()
     install()
     if os.geteuid() != 0:
         raise SlurmUnavailable("needs root to write /etc/slurm and make device nodes")
@@ -123,10 +121,25 @@ def slurm_cluster(folder: Path) -> Iterator[None]:
         _wait_until_idle(folder)
         yield
     finally:
-        for daemon in ("slurmd", "slurmctld", "munged"):
-            _stop(folder / f"{daemon}.pid")
-        for name in ("slurm.conf", "gres.conf"):
-            (CONFIGURATION / name).unlink(missing_ok=True)
+        _stop_daemons(folder)
+
+
+def _remove_leftover() -> None:
+    """Stop what a killed test left running; refuse to touch a real cluster's configuration."""
+    configuration = CONFIGURATION / "slurm.conf"
+    if not configuration.exists():
+        return
+    text = configuration.read_text()
+    if "ClusterName=threedrs-test" not in text:
+        raise SlurmUnavailable(f"{configuration} belongs to a real cluster")
+    _stop_daemons(Path(re.search(r"SlurmdPidFile=(.*)/slurmd.pid", text)[1]))
+
+
+def _stop_daemons(folder: Path) -> None:
+    for daemon in ("slurmd", "slurmctld", "munged"):
+        _stop(folder / f"{daemon}.pid")
+    for name in ("slurm.conf", "gres.conf"):
+        (CONFIGURATION / name).unlink(missing_ok=True)
 
 
 def _wait_until_idle(folder: Path, seconds: int = 60) -> None:
@@ -146,6 +159,8 @@ def _stop(pid_file: Path) -> None:
     try:
         pid = int(pid_file.read_text())
     except (FileNotFoundError, ValueError):
+        return
+    if not Path(f"/proc/{pid}").exists():
         return
     os.kill(pid, 15)
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Rule build_report: the report page and its pictures."""
+"""Rule build_report: everything that was found, on one page."""
 
 from pathlib import Path
 
@@ -14,5 +14,7 @@ with job_log(snakemake.log[0], "build_report"):
             examples=snakemake.params.report["examples"],
             runs=tuple(snakemake.params.runs),
             benchmarks=tuple(snakemake.params.benchmarks),
+            demo=snakemake.params.demo,
+            feature_shard=snakemake.params.features,
         ),
     )

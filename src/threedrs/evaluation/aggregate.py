@@ -1,4 +1,4 @@
-"""Metrics of all runs to one summary: ``summary.csv`` (a row a run), ``.json`` (all), ``.tex``, ``.md``.
+"""Metrics of all runs to one summary: ``summary.csv`` (a row a run), ``.json``, ``.tex``, ``.md``.
 
 Runs that differ in nothing but their training seed form a group with mean and standard deviation;
 a run on its own has no standard deviation, because one number has no spread. Every run, and every
@@ -19,7 +19,14 @@ from threedrs.evaluation.paper_tables import latex_table, markdown_table
 from threedrs.evaluation.per_question import PerQuestion, read_per_question
 from threedrs.evaluation.registry import BENCHMARKS, benchmark_named
 from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
-from threedrs.files import atomic_file, read_json, sha256_of_file, sha256_of_json, write_json, write_text
+from threedrs.files import (
+    atomic_file,
+    read_json,
+    sha256_of_file,
+    sha256_of_json,
+    write_json,
+    write_text,
+)
 
 FORMAT_VERSION = 1
 # Sections of a run's config.json that hold its name and the paths that follow from it.

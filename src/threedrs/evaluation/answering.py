@@ -114,7 +114,7 @@ class SceneAnswers:
 
     def texts(self, records: Sequence[Record]) -> list[str]:
         """Return the greedy answers to text questions."""
-        with _memory_errors(self._session.scene):
+        with _memory_errors(self._session.scene.scene):
             return self._session.answer_all(
                 self._queries(records), self._answerer.settings.max_new_tokens
             )
@@ -125,7 +125,7 @@ class SceneAnswers:
         Raises:
             DataError: the model gave a score that is not finite.
         """
-        with _memory_errors(self._session.scene):
+        with _memory_errors(self._session.scene.scene):
             rows = self._session.ground_all(self._queries(records))
         for record, scores in zip(records, rows, strict=True):
             assert len(scores) == self._boxes + 1, "one score a box and one for the zero target"

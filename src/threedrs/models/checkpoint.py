@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from accelerate import init_empty_weights
 from huggingface_hub import save_torch_state_dict
 from safetensors import safe_open
 from torch import Tensor
@@ -18,25 +17,23 @@ from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import CheckpointError
 from threedrs.files import atomic_folder, write_json
-from threedrs.models.checkpoint_config import (
-    checkpoint_config,
-    read_teacher_channels,
-    read_text_config,
-    read_vision_config,
-)
-from threedrs.models.llava import Student
+from threedrs.models.architecture import family_config, new_family, read_family
+from threedrs.models.checkpoint_config import read_teacher_channels
+from threedrs.models.family import Family
 from threedrs.models.prompt import GROUND
-from threedrs.models.published import (
-    StoredTensor,
-    is_ignored,
-    own_name,
-    published_name,
-    read_config,
-    stored_tensors,
-    tensor_files,
-)
+from threedrs.models.published import StoredTensor, read_config, stored_tensors, tensor_files
 from threedrs.models.settings import ModelSettings
-from threedrs.models.tiny import tiny_text_config, tiny_tokenizer, tiny_vision_config
+from threedrs.models.sharded import (
+    ZeroConfig,
+    fill,
+    fill_random,
+    reads_values,
+    shape_of,
+    spread_modules,
+    without_weights,
+)
+from threedrs.models.student import Student
+from threedrs.models.tiny import tiny_tokenizer
 from threedrs.models.vocabulary import add_tokens, load_tokenizer, with_mean_rows
 
 logger = logging.getLogger(__name__)
@@ -47,18 +44,24 @@ GROUNDING_OUTPUT = "ground_head_obj.3.weight"
 
 
 def load_student(
-    settings: ModelSettings, *, teacher_channels: int | None = None
+    settings: ModelSettings,
+    *,
+    teacher_channels: int | None = None,
+    zero_init: ZeroConfig | None = None,
 ) -> tuple[Student, PreTrainedTokenizerBase]:
-    """Return the student, in evaluation mode on the CPU, and its tokenizer.
+    """Return the student, in evaluation mode, and its tokenizer.
 
-    Without ``settings.path``: the tiny student with random weights from ``settings.seed``, float32.
-    With it: the checkpoint, in the precision of its embedding matrix; heads that a pretrained
-    checkpoint lacks are random from that seed.
+    Without ``settings.path``: random weights from ``settings.seed``, the tiny student in float32,
+    the 7B one in bfloat16, with the tiny tokenizer. With it: the checkpoint, in the precision of
+    its embedding matrix; heads that a pretrained checkpoint lacks are random from that seed.
 
     Args:
         settings: which student.
         teacher_channels: output size of the projection head, 0 for none; None: what the checkpoint
             holds (for evaluation).
+        zero_init: the DeepSpeed configuration of a ZeRO-3 run, whose ranks all call this: the
+            parameters are spread over them from the start, in the run's precision. None: the whole
+            student, on torch's default device (CPU).
 
     Raises:
         CheckpointError: a file is missing or damaged, a tensor is unknown, missing or of another
@@ -67,33 +70,66 @@ def load_student(
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(settings.seed)
         if settings.path is None:
-            student, tokenizer = _build_tiny(settings, teacher_channels or 0)
+            student, tokenizer = _build_random(settings, teacher_channels or 0, zero_init)
         else:
-            student, tokenizer = _load(settings, settings.path, teacher_channels)
+            student, tokenizer = _load(settings, settings.path, teacher_channels, zero_init)
     return student.eval(), tokenizer
 
 
-def _build_tiny(
-    settings: ModelSettings, teacher_channels: int
-) -> tuple[Student, PreTrainedTokenizerBase]:
-    tokenizer = tiny_tokenizer()
-    tokens = len(tokenizer)
-    add_tokens(tokenizer)
-    student = Student(
-        tiny_text_config(len(tokenizer)),
-        tiny_vision_config(),
+def _student(family: Family, settings: ModelSettings, teacher_channels: int) -> Student:
+    return Student(
+        family,
         teacher_channels=teacher_channels,
         coordinate_dtype=getattr(torch, settings.coordinate_dtype),
+        attention=settings.attention,
     )
+
+
+def empty_student(settings: ModelSettings, teacher_channels: int) -> Student:
+    """Return the student of ``model.name`` and ``model.size`` without values, for counting."""
+    with without_weights(None):
+        return _student(new_family(settings, len(tiny_tokenizer()) + 2), settings, teacher_channels)
+
+
+def _build_random(
+    settings: ModelSettings, teacher_channels: int, zero_init: ZeroConfig | None
+) -> tuple[Student, PreTrainedTokenizerBase]:
+    tokenizer = tiny_tokenizer(vision=settings.name == "qwen2-vl")
+    tokens = len(tokenizer)
+    add_tokens(tokenizer)
+    family = new_family(settings, len(tokenizer))
+    if zero_init is not None and settings.size != "tiny":
+        with without_weights(zero_init):
+            student = _student(family, settings, teacher_channels)
+        student.restore_rotary()
+        fill_random(student)
+        return student, tokenizer
+    standard = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float32 if settings.size == "tiny" else torch.bfloat16)
+        student = _student(family, settings, teacher_channels)
+    finally:
+        torch.set_default_dtype(standard)
+    student.restore_rotary()
     with torch.no_grad():
         for name in EMBEDDINGS:
             parameter = student.get_parameter(name)
             parameter.copy_(with_mean_rows(parameter, tokens))
-    return student, tokenizer
+    if zero_init is None:
+        return student, tokenizer
+    # The tiny student is small enough to be built whole, so its weights do not depend on ZeRO.
+    with without_weights(zero_init):
+        spread = _student(family, settings, teacher_channels)
+    spread.restore_rotary()
+    fill(spread, student.state_dict())
+    return spread, tokenizer
 
 
 def _load(
-    settings: ModelSettings, folder: Path, teacher_channels: int | None
+    settings: ModelSettings,
+    folder: Path,
+    teacher_channels: int | None,
+    zero_init: ZeroConfig | None,
 ) -> tuple[Student, PreTrainedTokenizerBase]:
     config_path = folder / "config.json"
     config = read_config(config_path)
@@ -116,25 +152,25 @@ def _load(
             f"{folder}: its projection head is for a teacher of {held} channels, the teacher of "
             f"this run has {channels}; choose another teacher or another checkpoint"
         )
-    with init_empty_weights(include_buffers=False):
-        student = Student(
-            read_text_config(config, config_path, len(tokenizer)),
-            read_vision_config(config, config_path),
-            teacher_channels=channels,
-            coordinate_dtype=getattr(torch, settings.coordinate_dtype),
-        )
+    family = read_family(config, config_path, len(tokenizer), settings)
+    with without_weights(zero_init):
+        student = _student(family, settings, channels)
     names = _match(student, stored, folder, first_new, needs_heads=trained is not None)
-    student.reset_heads()
+    with spread_modules(zero_init):
+        student.reset_heads()
     for file in sorted({tensor.file for tensor in names.values()}):
-        state = {}
-        with safe_open(file, framework="pt") as stream:
-            for own, tensor in names.items():
-                if tensor.file == file:
-                    state[own] = stream.get_tensor(tensor.name)
-        if first_new is not None:
-            for own in set(EMBEDDINGS) & set(state):
-                state[own] = with_mean_rows(state[own], first_new)
-        student.load_state_dict(state, strict=False, assign=True)
+        state = {own: torch.empty(0) for own, tensor in names.items() if tensor.file == file}
+        if reads_values(zero_init):
+            with safe_open(file, framework="pt") as stream:
+                for own in state:
+                    state[own] = stream.get_tensor(names[own].name)
+            if first_new is not None:
+                for own in set(EMBEDDINGS) & set(state):
+                    state[own] = with_mean_rows(state[own], first_new)
+        fill(student, state)
+    if zero_init is not None:
+        student.restore_rotary()
+        return student, tokenizer
     student.language_model.tie_weights()
     # One precision throughout: published folders keep single tensors in another one.
     return student.to(student.get_parameter(EMBEDDINGS[0]).dtype), tokenizer
@@ -149,11 +185,11 @@ def _match(
     needs_heads: bool,
 ) -> dict[str, StoredTensor]:
     """Return, by the student's names, the tensors to take over; log what is new or not used."""
-    expected = {name: tuple(value.shape) for name, value in student.state_dict().items()}
-    run_layers = student.vision_config.num_hidden_layers - 1
+    expected = {n: shape_of(value) for n, value in student.state_dict(keep_vars=True).items()}
+    layout, run_layers = student.family.layout, student.family.run_layers
     names, ignored, unknown, wrong = {}, [], [], []
     for published, tensor in stored.items():
-        own = own_name(published)
+        own = layout.own_name(published)
         if own in expected:
             shape = tensor.shape
             if own in EMBEDDINGS and first_new is not None:
@@ -161,7 +197,7 @@ def _match(
             if shape != expected[own]:
                 wrong.append(f"{published} {tensor.shape}, expected {expected[own]}")
             names[own] = tensor
-        elif is_ignored(published, run_layers) or (own or "").startswith("proj_3d."):
+        elif layout.is_ignored(published, run_layers) or (own or "").startswith("proj_3d."):
             ignored.append(published)
         else:
             unknown.append(published)
@@ -179,14 +215,14 @@ def _match(
         new_heads = []
     problems = {
         "unknown": unknown,
-        "missing": [published_name(name) for name in missing if name not in new_heads],
+        "missing": [layout.published_name(name) for name in missing if name not in new_heads],
         "of another shape": wrong,
     }
     found = [f"{len(what)} {kind}: {_some(what)}" for kind, what in problems.items() if what]
     if found:
         raise CheckpointError(f"{folder}: tensors do not fit the model ({'; '.join(found)})")
     if new_heads:
-        new = [published_name(name) for name in new_heads]
+        new = [layout.published_name(name) for name in new_heads]
         logger.info("%s: %d tensors start at random: %s", folder, len(new), _some(new))
     if ignored:
         logger.info("%s: %d tensors are not used: %s", folder, len(ignored), _some(ignored))
@@ -213,6 +249,7 @@ def save_student(
         folder: replaced if it exists.
         state: the tensors under `Student`'s names, for a student whose own are spread over ranks.
     """
+    published_name = student.family.layout.published_name
     tensors = {
         published_name(name): tensor.detach()
         for name, tensor in (student.state_dict() if state is None else state).items()
@@ -221,9 +258,7 @@ def save_student(
     if tied:
         tensors.pop(published_name(EMBEDDINGS[1]))
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    config = checkpoint_config(
-        student.text_config, student.vision_config, student.teacher_channels, dtype
-    )
+    config = family_config(student.family, student.teacher_channels, dtype)
     with atomic_folder(folder) as temporary:
         save_torch_state_dict(tensors, temporary, metadata={"format": "pt"})
         write_json(temporary / "config.json", config)

@@ -1,4 +1,4 @@
-"""The config.json of a checkpoint: the published LLaVA layout plus a section of our own.
+"""The config.json of a LLaVA checkpoint: the published layout plus a section of our own.
 
 Published folders describe the language model field by field and name the vision tower; ours also
 carry ``threedrs``: format version, the teacher's channels, and the vision tower's sizes.
@@ -98,10 +98,23 @@ def read_teacher_channels(config: Mapping[str, Any], path: Path) -> int | None:
     return own["teacher_channels"]
 
 
+def own_section(
+    vision: Any, fields: tuple[str, ...], teacher_channels: int, **more: Any
+) -> dict[str, Any]:
+    """Return the section ``threedrs`` of a student's config.json."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "version": threedrs.__version__,
+        "teacher_channels": teacher_channels,
+        "vision_config": {name: getattr(vision, name) for name in fields},
+        **more,
+    }
+
+
 def checkpoint_config(
     text: Qwen2Config, vision: SiglipVisionConfig, teacher_channels: int, dtype: str
 ) -> dict[str, Any]:
-    """Return the config.json of a student."""
+    """Return the config.json of a student of the LLaVA families."""
     rope = text.rope_parameters
     assert rope is not None
     return {
@@ -118,10 +131,5 @@ def checkpoint_config(
         "mm_vision_select_feature": "patch",
         "mm_spatial_pool_mode": "bilinear",
         "mm_newline_position": "grid",
-        "threedrs": {
-            "format_version": FORMAT_VERSION,
-            "version": threedrs.__version__,
-            "teacher_channels": teacher_channels,
-            "vision_config": {name: getattr(vision, name) for name in VISION_FIELDS},
-        },
+        "threedrs": own_section(vision, VISION_FIELDS, teacher_channels),
     }

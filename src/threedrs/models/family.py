@@ -35,6 +35,11 @@ class Family(ABC):
         self.vision_config = vision_config
         self.grid = grid
 
+    @property
+    @abstractmethod
+    def run_layers(self) -> int:
+        """The layers of the vision tower that run."""
+
     @abstractmethod
     def language_model(self) -> PreTrainedModel:
         """Build the language model: ``model`` (decoder) and ``lm_head``."""

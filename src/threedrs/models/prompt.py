@@ -10,7 +10,8 @@ The whole text of a sample is
 scene share its beginning. The cut lies before the full stop of the instruction sentence, because
 Qwen2's tokeniser starts a new word there whatever follows and merges the full stop with the line
 breaks after it: so shared ids + own ids are exactly the ids of the whole text. Without the
-instruction sentence the cut lies right behind the visual tokens.
+instruction sentence the cut lies right behind the visual tokens. Qwen2-VL's tokenizer, the one
+that knows them, has two tokens more around the visual tokens.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ PromptStyle = Literal["reference", "as_trained"]
 PROMPTS = ("reference", "as_trained")
 IMAGE, GROUND, COORD = "<image>", "<ground>", "<coord>"
 START, END = "<|im_start|>", "<|im_end|>"
+VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 INSTRUCTION = (
     "The video captures 3D spatial information of a scene. Please focus on the spatial "
     "relationships in the video and answer the following questions."
@@ -60,6 +62,14 @@ def _chat_labels(ids: Sequence[int], labelled: frozenset[int]) -> list[int]:
     return [token if token in labelled else IGNORE for token in ids]
 
 
+def _vision_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """The tokens around the visual tokens, if the tokenizer has them."""
+    number = tokenizer.convert_tokens_to_ids(VISION_START)
+    if not isinstance(number, int) or tokenizer.convert_ids_to_tokens(number) != VISION_START:
+        return "", ""  # an unknown token may pass for another one
+    return VISION_START, VISION_END
+
+
 def shared_prefix(
     tokenizer: PreTrainedTokenizerBase, prompt: PromptStyle, label_chat_tokens: bool
 ) -> Prefix:
@@ -71,8 +81,9 @@ def shared_prefix(
     if prompt not in PROMPTS:
         raise ConfigError(f"eval.prompt: {prompt!r} is not valid; valid: {', '.join(PROMPTS)}")
     labelled = chat_token_ids(tokenizer) if label_chat_tokens else frozenset()
-    before = _encode(tokenizer, BEFORE_IMAGE)
-    after = _encode(tokenizer, SHARED_AFTER_IMAGE[prompt])
+    start, end = _vision_marks(tokenizer)
+    before = _encode(tokenizer, BEFORE_IMAGE + start)
+    after = _encode(tokenizer, end + SHARED_AFTER_IMAGE[prompt])
     return Prefix(
         before_ids=tuple(before),
         before_labels=tuple(_chat_labels(before, labelled)),

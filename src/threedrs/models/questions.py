@@ -2,56 +2,68 @@
 
 The prefix's keys and values stand in memory once and are read by all questions: the query heads
 that share a key head, and all tokens of all questions, are folded into one long row of queries, so
-torch's exact kernels read each key once for all of them and nothing is repeated. Own tokens, a few
-dozen a question, are attended to per question in float32. Both parts are joined by their log-sum-exp
-(the softmax over a union of keys is the mean of the parts' results, weighted by the parts' sums).
-Cost: one matrix product with the prefix a layer and pass, whatever the number of questions is split
-into.
+a kernel reads each key once for all of them and nothing is repeated. Own tokens, a few dozen a
+question, are attended to per question. Both results are joined by their log-sum-exp: the softmax
+over a union of keys is the mean of the parts' softmaxes, weighted by the parts' sums.
 
 Axis letters: B questions, S tokens of all questions in this pass, W this pass's tokens of the
 longest question, T own tokens of the longest question so far, L prefix length, N query heads, K key
-heads, G query heads a key head, d head size.
+heads, G query heads a key head, Q queries, d head size.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from torch.nn.functional import pad
+
+ALIGNMENT = 16  # the rows of a bias begin at multiples of this many elements: a kernel's demand
 
 
-def prefix_attention(
-    query_1KQd: Tensor, key_1KLd: Tensor, value_1KLd: Tensor, scale: float
+def summed_attention(
+    query_BKQd: Tensor,
+    key_BKTd: Tensor,
+    value_BKTd: Tensor,
+    scale: float,
+    bias_BKQT: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the attention of all queries to all keys, (1,K,Q,d), and its log-sum-exp (1,K,Q).
+    """Return attention (B,K,Q,d) and its log-sum-exp (B,K,Q) float32.
 
-    torch's public function keeps the log-sum-exp to itself; the operators below it return it.
+    torch's public function keeps the log-sum-exp to itself; the operators below it give it away.
     """
-    arguments = (query_1KQd, key_1KLd, value_1KLd)
-    if query_1KQd.device.type == "cpu":
-        operator: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        result = operator(*arguments, scale=scale)
-    elif query_1KQd.dtype == torch.float32:  # the flash kernels of a GPU are for half precision
-        operator = torch.ops.aten._scaled_dot_product_efficient_attention
-        result = operator(*arguments, None, True, scale=scale)
+    operators = torch.ops.aten
+    arguments = (query_BKQd, key_BKTd, value_BKTd)
+    if query_BKQd.device.type == "cpu":
+        result = operators._scaled_dot_product_flash_attention_for_cpu(
+            *arguments, attn_mask=bias_BKQT, scale=scale
+        )
+    elif bias_BKQT is not None or query_BKQd.dtype == torch.float32:
+        result = operators._scaled_dot_product_efficient_attention(
+            *arguments, bias_BKQT, True, scale=scale
+        )
     else:
-        result = torch.ops.aten._scaled_dot_product_flash_attention(*arguments, scale=scale)
-    return result[0], result[1][..., : query_1KQd.shape[2]]
+        result = operators._scaled_dot_product_flash_attention(*arguments, scale=scale)
+    return result[0], result[1][..., : query_BKQd.shape[2]]
 
 
 class QuestionAttention:
     """The keys and values of a scene's prefix and of the questions that are being answered.
 
+    Begin with ``start``; before each further pass, ``keep`` the questions that go on and call
+    ``next_tokens``. In every pass each layer of the language model calls ``attend``.
+
     Args:
-        prefix: keys and values of the prefix, as the language model left them; not changed.
+        prefix: each layer's keys and values (1,K,L,d) of the prefix; not changed.
+        groups: query heads a key head.
     """
 
-    def __init__(self, prefix: DynamicCache) -> None:
+    def __init__(self, prefix: Sequence[tuple[Tensor, Tensor]], groups: int) -> None:
         self.prefix = prefix
-        self.own: list[tuple[Tensor, Tensor]] = []
-        self.seen_BT: Tensor
+        self.groups = groups
+        self.own: dict[int, tuple[Tensor, Tensor]] = {}  # layer: keys and values (B,K,T,d)
+        self.place: tuple[Tensor, Tensor] | None  # row and column (S,) of each packed token
+        self.seen_BT: Tensor  # where own tokens stand; nothing stands before a short question
+        self.bias_B1QT: Tensor
 
     def start(self, lengths: Sequence[int], device: torch.device) -> Tensor:
         """Begin with questions of ``lengths`` tokens, packed in one row; return their offsets (S,).
@@ -60,78 +72,86 @@ class QuestionAttention:
         """
         widest = max(lengths)
         length_B = torch.tensor(lengths, device=device)
-        begin_B = torch.tensor([0, *accumulate(lengths)][:-1], device=device)
-        self.row_S = torch.repeat_interleave(torch.arange(len(lengths), device=device), length_B)
-        offset_S = torch.arange(sum(lengths), device=device) - begin_B[self.row_S]
-        self.column_S = offset_S + (widest - length_B)[self.row_S]
-        self.own = [(torch.empty(0), torch.empty(0))] * len(self.prefix.layers)
+        begin_B = length_B.cumsum(0) - length_B
+        row_S = torch.repeat_interleave(torch.arange(len(lengths), device=device), length_B)
+        offset_S = torch.arange(sum(lengths), device=device) - begin_B[row_S]
+        self.own = {}
+        self.place = row_S, offset_S + (widest - length_B)[row_S]
         self.seen_BT = torch.arange(widest, device=device) >= (widest - length_B)[:, None]
-        self.shape = (len(lengths), widest)
         causal_WT = torch.ones(widest, widest, dtype=torch.bool, device=device).tril()
-        self.hidden_BWT = ~(causal_WT & self.seen_BT[:, None])
         # An empty place attends to itself, so that no softmax is over nothing; nobody reads it.
-        self.hidden_BWT.diagonal(dim1=1, dim2=2).fill_(False)
+        itself_WT = torch.eye(widest, dtype=torch.bool, device=device)
+        self.bias_B1QT = self._bias(causal_WT & self.seen_BT[:, None] | itself_WT)
         return offset_S
 
     def next_tokens(self) -> None:
         """Prepare the pass over one more token of each question."""
-        count = len(self.seen_BT)
-        self.row_S = torch.arange(count, device=self.seen_BT.device)
-        self.column_S = torch.zeros_like(self.row_S)
-        self.seen_BT = torch.cat([self.seen_BT, self.seen_BT.new_ones(count, 1)], dim=1)
-        self.shape = (count, 1)
-        self.hidden_BWT = ~self.seen_BT[:, None]
+        self.place = None
+        self.seen_BT = pad(self.seen_BT, (0, 1), value=True)
+        self.bias_B1QT = self._bias(self.seen_BT[:, None])
 
     def keep(self, rows: Tensor) -> None:
         """Go on with the questions at ``rows`` only."""
-        self.own = [(key[rows], value[rows]) for key, value in self.own]
+        self.own = {layer: (key[rows], value[rows]) for layer, (key, value) in self.own.items()}
         self.seen_BT = self.seen_BT[rows]
 
     def attend(
         self, layer: int, query_1NSd: Tensor, key_1KSd: Tensor, value_1KSd: Tensor, scale: float
     ) -> Tensor:
         """Add the pass's keys and values to the layer's; return its attention (1,S,N,d)."""
-        prefix = self.prefix.layers[layer]
-        assert prefix.keys is not None and prefix.values is not None
-        key_heads, size = key_1KSd.shape[1], key_1KSd.shape[3]
-        query_KGSd = query_1NSd[0].unflatten(0, (key_heads, -1))
-        shared_1KQd, shared_1KQ = prefix_attention(
-            query_KGSd.flatten(1, 2)[None], prefix.keys, prefix.values, scale
+        query_SKGd = query_1NSd[0].transpose(0, 1).unflatten(1, (-1, self.groups))
+        shared_SKGd, shared_SKG = self._attend_prefix(layer, query_SKGd, scale)
+        key_SKd, value_SKd = key_1KSd[0].transpose(0, 1), value_1KSd[0].transpose(0, 1)
+        own_SKGd, own_SKG = self._attend_own(layer, query_SKGd, key_SKd, value_SKd, scale)
+        # exp(shared) / (exp(shared) + exp(own)): the prefix's part of the whole softmax's sum.
+        part_SKG1 = torch.sigmoid(shared_SKG - own_SKG)[..., None]
+        joined_SKGd = torch.lerp(own_SKGd.float(), shared_SKGd.float(), part_SKG1)
+        return joined_SKGd.to(query_1NSd.dtype).flatten(1, 2)[None]
+
+    def _attend_prefix(self, layer: int, query_SKGd: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Attention of each token to the prefix (S,K,G,d), and log-sum-exp (S,K,G)."""
+        query_1KQd = query_SKGd.transpose(0, 1).flatten(1, 2)[None]
+        result_1KQd, sum_1KQ = summed_attention(query_1KQd, *self.prefix[layer], scale)
+        tokens = (-1, self.groups)
+        return (
+            result_1KQd[0].unflatten(1, tokens).transpose(0, 1),
+            sum_1KQ[0].unflatten(1, tokens).transpose(0, 1),
         )
-        groups = query_KGSd.shape[1]
-        shared_SKGd = shared_1KQd[0].unflatten(1, (groups, -1)).permute(2, 0, 1, 3).float()
-        shared_SKG = shared_1KQ[0].unflatten(1, (groups, -1)).permute(2, 0, 1)
-
-        own_SKGd, own_SKG = self._attend_own(layer, query_KGSd, key_1KSd[0], value_1KSd[0], scale)
-
-        total_SKG = torch.logaddexp(shared_SKG, own_SKG)
-        joined_SKGd = shared_SKGd * (shared_SKG - total_SKG).exp()[..., None]
-        joined_SKGd += own_SKGd * (own_SKG - total_SKG).exp()[..., None]
-        return joined_SKGd.to(query_1NSd.dtype).reshape(1, -1, key_heads * groups, size)
 
     def _attend_own(
-        self, layer: int, query_KGSd: Tensor, key_KSd: Tensor, value_KSd: Tensor, scale: float
+        self, layer: int, query_SKGd: Tensor, key_SKd: Tensor, value_SKd: Tensor, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """Attention of each token to its own question (S,K,G,d), and log-sum-exp (S,K,G); f32."""
-        key_BKTd, value_BKTd = self.own[layer]
-        key_BKTd = self._append(key_BKTd, key_KSd)
-        value_BKTd = self._append(value_BKTd, value_KSd)
+        """Attention of each token to its own question (S,K,G,d), and log-sum-exp (S,K,G)."""
+        query_BKQd = self._unpack(query_SKGd).transpose(1, 2).flatten(2, 3)
+        key_BKTd = self._unpack(key_SKd).transpose(1, 2)
+        value_BKTd = self._unpack(value_SKd).transpose(1, 2)
+        if layer in self.own:
+            key_BKTd = torch.cat([self.own[layer][0], key_BKTd], dim=2)
+            value_BKTd = torch.cat([self.own[layer][1], value_BKTd], dim=2)
         self.own[layer] = key_BKTd, value_BKTd
-        query_BKGWd = self._grid(query_KGSd.permute(2, 0, 1, 3)).permute(0, 2, 3, 1, 4)
-        scores_BKGWT = scale * query_BKGWd.float() @ key_BKTd.float().mT[:, :, None]
-        scores_BKGWT = scores_BKGWT.masked_fill(self.hidden_BWT[:, None, None], -torch.inf)
-        total_BKGW = scores_BKGWT.logsumexp(-1)
-        weights_BKGWT = (scores_BKGWT - total_BKGW[..., None]).exp()
-        own_BKGWd = weights_BKGWT @ value_BKTd.float()[:, :, None]
-        place = (self.row_S, slice(None), slice(None), self.column_S)
-        return own_BKGWd[place], total_BKGW[place]
+        bias_BKQT = self.bias_B1QT.expand(-1, key_BKTd.shape[1], -1, -1)
+        result_BKQd, sum_BKQ = summed_attention(query_BKQd, key_BKTd, value_BKTd, scale, bias_BKQT)
+        tokens = (-1, self.groups)
+        return (
+            self._pack(result_BKQd.unflatten(2, tokens).transpose(1, 2)),
+            self._pack(sum_BKQ.unflatten(2, tokens).transpose(1, 2)),
+        )
 
-    def _append(self, past_BKTd: Tensor, new_KSd: Tensor) -> Tensor:
-        new_BKWd = self._grid(new_KSd.transpose(0, 1)).transpose(1, 2)
-        return torch.cat([past_BKTd, new_BKWd], dim=2) if past_BKTd.numel() else new_BKWd
-
-    def _grid(self, packed: Tensor) -> Tensor:
-        """Return packed tokens (S,...) at their places in (B,W,...); zeros elsewhere."""
-        grid = packed.new_zeros(*self.shape, *packed.shape[1:])
-        grid[self.row_S, self.column_S] = packed
+    def _unpack(self, tokens: Tensor) -> Tensor:
+        """Return packed tokens (S,...) at their places in (B,W,...)."""
+        if self.place is None:  # one token a question: S is B
+            return tokens[:, None]
+        grid = tokens.new_zeros(*self.seen_BT.shape, *tokens.shape[1:])
+        grid[self.place] = tokens
         return grid
+
+    def _pack(self, grid: Tensor) -> Tensor:
+        """Return the tokens (S,...) at their places in (B,W,...)."""
+        return grid[:, 0] if self.place is None else grid[self.place]
+
+    def _bias(self, allowed_BWT: Tensor) -> Tensor:
+        """Return what is added to the scores (B,1,W*G,T): 0 where allowed, otherwise -inf."""
+        width = allowed_BWT.shape[2]
+        bias_BWT = torch.zeros_like(allowed_BWT, dtype=self.prefix[0][0].dtype)
+        bias_BWT = pad(bias_BWT.masked_fill(~allowed_BWT, -torch.inf), (0, -width % ALIGNMENT))
+        return bias_BWT.repeat_interleave(self.groups, dim=1)[:, None, :, :width]

@@ -8,16 +8,18 @@ are answered in several batches.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 
-from threedrs.models.llava import Student
 from threedrs.models.prompt import END, GROUND, PromptStyle, shared_prefix, token_id
 from threedrs.models.questions import QuestionAttention
 from threedrs.models.samples import Query, SceneInputs
+from threedrs.models.student import Student
 
 BATCH_TOKENS = 16384  # own tokens of the questions that run together; bounds memory without a GPU
 
@@ -48,21 +50,20 @@ class SceneSession:
     ) -> None:
         self.student = student
         self.tokenizer = tokenizer
-        self.scene = scene.scene
+        self.scene = scene = scene.to(student.device)
         self.prefix = shared_prefix(tokenizer, prompt, label_chat_tokens=False)
         self.end = token_id(tokenizer, END)
         self.ground_token = token_id(tokenizer, GROUND)
-        self.cache = DynamicCache(config=student.text_config)
-        device = student.device
-        scene = scene.to(device)
+        cache = DynamicCache(config=student.text_config)
         visual = student.visual_tokens(scene)
         before = len(self.prefix.before_ids)
         ids = torch.tensor([*self.prefix.before_ids, *self.prefix.after_ids])
-        text_TD = student.embed(ids.to(device), (), ())
+        text_TD = student.embed(ids.to(student.device), (), ())
         tokens_TD = torch.cat([text_TD[:before], visual.sequence_TD, text_TD[before:]])
         self.prefix_length = len(tokens_TD)
-        positions = torch.arange(self.prefix_length, device=device)[None]
-        hidden_TD, _ = student.run_language_model(tokens_TD, positions, None, cache=self.cache)
+        positions = self._positions(torch.arange(self.prefix_length, device=student.device))
+        hidden_TD, _ = student.run_language_model(tokens_TD, positions, None, cache=cache)
+        self.shared = _keys_and_values(cache)
         at_visual = slice(before, before + scene.visual_tokens)
         self.objects_ND = student.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual])
 
@@ -74,10 +75,16 @@ class SceneSession:
         """Return the score (cosine) of each of the scene's boxes and, last, of the zero target."""
         return self.ground_all([query])[0]
 
-    @torch.no_grad()
     def answer_all(self, queries: Sequence[Query], max_new_tokens: int) -> list[str]:
         """Return the greedy answers, each up to ``<|im_end|>`` or ``max_new_tokens``."""
-        return _in_batches(queries, lambda batch: self._answer(batch, max_new_tokens))
+        generated = self.generate(queries, max_new_tokens)
+        texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in generated]
+        return [str(text).strip() for text in texts]
+
+    @torch.no_grad()
+    def generate(self, queries: Sequence[Query], max_new_tokens: int) -> list[list[int]]:
+        """Return the greedy answers as token ids, without the end token."""
+        return _in_batches(queries, lambda batch: self._generate(batch, max_new_tokens))
 
     @torch.no_grad()
     def ground_all(self, queries: Sequence[Query]) -> list[list[float]]:
@@ -88,7 +95,7 @@ class SceneSession:
         hidden_BD, _ = self._run_queries(queries, self.ground_token)
         return self.student.grounding_head(self.objects_ND, hidden_BD).tolist()
 
-    def _answer(self, queries: Sequence[Query], max_new_tokens: int) -> list[str]:
+    def _generate(self, queries: Sequence[Query], max_new_tokens: int) -> list[list[int]]:
         generated: list[list[int]] = [[] for _ in queries]
         active = list(range(len(queries)))  # the questions in the batch that runs
         hidden_BD, attention = self._run_queries(queries)
@@ -109,30 +116,44 @@ class SceneSession:
             offset_B = torch.tensor(lengths, device=token_B.device)
             attention.next_tokens()
             hidden_BD = self._run(self.student.embed(token_B, (), ()), offset_B, attention)
-        texts = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return generated
 
     def _run_queries(
         self, queries: Sequence[Query], *more: int
     ) -> tuple[Tensor, QuestionAttention]:
-        """Run the questions' own tokens, each with ``more``; return the last hidden states (B,D)."""
+        """Run the questions' own tokens, each with ``more``; return last hidden states (B,D)."""
         assert all(query.prefix == self.prefix for query in queries), (
             "a query was built for another prompt style"
         )
-        device = self.student.device
+        device, text = self.student.device, self.student.text_config
         own = [torch.cat([query.input_ids, query.input_ids.new_tensor(more)]) for query in queries]
-        ends = torch.tensor([len(ids) for ids in own]).cumsum(0)
-        starts = [end - len(ids) for end, ids in zip(ends.tolist(), own, strict=True)]
-        attention = QuestionAttention(self.cache)
-        offset_S = attention.start([len(ids) for ids in own], device)
+        lengths = [len(ids) for ids in own]
+        ends = list(accumulate(lengths))
+        starts = [end - length for end, length in zip(ends, lengths, strict=True)]
+        groups = text.num_attention_heads // text.num_key_value_heads
+        attention = QuestionAttention(self.shared, groups)
+        offset_S = attention.start(lengths, device)
         tokens_SD = self.student.embed(torch.cat(own).to(device), queries, starts)
         hidden_SD = self._run(tokens_SD, offset_S, attention)
-        return hidden_SD[ends.to(device) - 1], attention
+        return hidden_SD[torch.tensor(ends, device=device) - 1], attention
 
     def _run(self, tokens_SD: Tensor, offset_S: Tensor, attention: QuestionAttention) -> Tensor:
         """Run tokens that stand ``offset_S`` places after the prefix; return hidden states."""
-        positions = (self.prefix_length + offset_S)[None]
+        positions = self._positions(self.prefix_length + offset_S)
         return self.student.run_language_model(tokens_SD, positions, None, questions=attention)[0]
+
+    def _positions(self, index_T: Tensor) -> Tensor:
+        return self.student.position_ids(index_T[None], self.prefix, self.scene)
+
+
+def _keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    pairs = []
+    for layer in cache.layers:
+        assert isinstance(layer, DynamicLayer)
+        assert layer.keys is not None
+        assert layer.values is not None
+        pairs.append((layer.keys, layer.values))
+    return pairs
 
 
 def _in_batches(

@@ -7,11 +7,18 @@ from typing import Any
 
 from threedrs.errors import CheckpointError, ConfigError
 
-NAMES = ("llava-video",)
+NAMES = ("llava-video", "llava-onevision", "qwen2-vl")
 SIZES = ("tiny", "7b")
-ATTENTIONS = ("auto", "sdpa")
+ATTENTIONS = ("auto", "sdpa", "flex", "flash")
+GRIDS = (7, 14)
 COORDINATE_DTYPES = ("float32", "bfloat16", "float16")
 LOSSES = ("l2", "cosine", "both")
+# Where the pretrained weights of each backbone are, their size in GB and their licence.
+CHECKPOINTS = {
+    "llava-video": ("lmms-lab/LLaVA-Video-7B-Qwen2", 16, "Apache-2.0"),
+    "llava-onevision": ("lmms-lab/llava-onevision-qwen2-7b-ov", 16, "Apache-2.0"),
+    "qwen2-vl": ("Qwen/Qwen2-VL-7B-Instruct", 17, "Apache-2.0"),
+}
 
 
 def _choice(key: str, value: Any, valid: tuple[str, ...]) -> None:
@@ -23,30 +30,47 @@ def _choice(key: str, value: Any, valid: tuple[str, ...]) -> None:
 class ModelSettings:
     """Which student to build or load.
 
-    ``path`` is a checkpoint folder in the published layout (pretrained or trained). Without it,
-    ``size: tiny`` is built with random weights from ``seed``. With it, the folder's own config.json
-    gives the architecture and ``seed`` is that of heads which the checkpoint lacks.
+    ``path`` is a checkpoint folder in its family's published layout, pretrained or trained; its own
+    config.json gives the architecture, and ``seed`` is that of heads which it lacks. Without it,
+    ``size: tiny`` is built with random weights from ``seed``, and so is ``7b`` if
+    ``random_weights`` asks for that. ``name`` and ``grid`` (tokens a side of a frame, `qwen2-vl`)
+    may be None where a checkpoint of ours holds them.
     """
 
-    name: str = "llava-video"
+    name: str | None = None
     size: str = "tiny"
     path: Path | None = None
+    grid: int | None = None
     attention: str = "auto"
+    random_weights: bool = False
     coordinate_dtype: str = "float32"
     seed: int = 42
 
     def __post_init__(self) -> None:
-        _choice("model.name", self.name, NAMES)
+        if self.name is not None:
+            _choice("model.name", self.name, NAMES)
         _choice("model.size", self.size, SIZES)
         _choice("model.attention", self.attention, ATTENTIONS)
         _choice("geometry.coordinate_dtype", self.coordinate_dtype, COORDINATE_DTYPES)
+        if self.grid is not None and self.grid not in GRIDS:
+            raise ConfigError(
+                f"model.grid: {self.grid!r} is not available; valid: {', '.join(map(str, GRIDS))}"
+            )
+        if self.grid not in (None, 14) and self.name not in (None, "qwen2-vl"):
+            raise ConfigError(f"model.grid: {self.name} has a 14x14 grid; set it to 14")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(f"train.seed: {self.seed!r} is not a whole number from 0 up")
-        if self.size == "7b" and self.path is None:
+        if self.random_weights and self.path is not None:
+            raise ConfigError(
+                f"model.random_weights: model.path names the checkpoint {self.path}; set one of them"
+            )
+        if self.size == "7b" and self.path is None and not self.random_weights:
+            hub, gigabytes, licence = CHECKPOINTS[self.name or NAMES[0]]
             raise CheckpointError(
-                "model.path: size 7b needs a checkpoint folder; fetch "
-                "lmms-lab/LLaVA-Video-7B-Qwen2 (about 16 GB, Apache-2.0) from the Hugging Face "
-                "Hub into e.g. data/models/LLaVA-Video-7B-Qwen2 and set model.path to that folder"
+                f"model.path: size 7b needs a checkpoint folder; fetch {hub} (about {gigabytes} "
+                f"GB, {licence}) from the Hugging Face Hub into e.g. "
+                f"data/models/{hub.partition('/')[2]} and set model.path to that folder (or, to "
+                "measure speed only, model.random_weights: true)"
             )
 
     @classmethod
@@ -57,6 +81,8 @@ class ModelSettings:
             name=model["name"],
             size=model["size"],
             path=None if model["path"] is None else Path(model["path"]),
+            grid=model.get("grid"),
+            random_weights=model.get("random_weights", False),
             attention=model["attention"],
             coordinate_dtype=config["geometry"]["coordinate_dtype"],
             seed=config["train"]["seed"],

@@ -17,6 +17,7 @@ from transformers import Cache
 from threedrs.errors import ConfigError, DataError
 from threedrs.models.attention import PACKED, PackMask, pack_mask
 from threedrs.models.family import Family, restore_rotary
+from threedrs.models.fused import fuse
 from threedrs.models.grounding import GroundingHead, info_nce, object_features
 from threedrs.models.packing import Layout, PackLosses, TextTargets
 from threedrs.models.position import position_embedding
@@ -56,6 +57,7 @@ class Student(nn.Module):
         if family.grid.newline:
             self.newline_tokens = NewlineTokens(self.channels)
         self.language_model = family.language_model()
+        fuse(self.language_model)
         # Set on the built model: the constructor admits only transformers' own attention names.
         self.language_model.config._attn_implementation = PACKED
         self.grounding_head: GroundingHead
@@ -94,7 +96,7 @@ class Student(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return self.language_model.lm_head.weight.device
+        return self.grounding_head.zero_target.device
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return every parameter once, under the names of ``train.tunable``."""
@@ -110,10 +112,16 @@ class Student(nn.Module):
             for name, parts in modules.items()
         }
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Recompute the layers of vision tower and language model in the backward pass."""
+    def gradient_checkpointing_enable(self, kept_layers: int = 0) -> None:
+        """Recompute the layers of vision tower and language model in the backward pass.
+
+        The last ``kept_layers`` layers of the language model keep their activations instead.
+        """
         for model in (self.vision_tower, self.language_model):
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        layers = self.language_model.model.layers
+        for layer in layers[max(len(layers) - kept_layers, 0) :]:
+            layer.gradient_checkpointing = False
 
     def position_embedding(self, points: Tensor) -> Tensor:
         """Return the position embedding (..., D) float32 of ``points`` (..., 3), metres, world."""

@@ -7,14 +7,32 @@ the bytes come first, in Qwen2's order, so that the newline has the id 198 there
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2Tokenizer, SiglipVisionConfig
+from transformers import (
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2Tokenizer,
+    Qwen2VLTextConfig,
+    SiglipVisionConfig,
+)
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
+
+from threedrs.models.prompt import VISION_END, VISION_START
 
 CORPUS = Path(__file__).with_name("tiny_corpus.txt")
 MERGES = 800
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+WIDTH = 96
+TEXT: dict[str, Any] = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 256,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 def byte_alphabet() -> list[str]:
@@ -44,27 +62,47 @@ def _merges() -> tuple[tuple[str, str], ...]:
     return tuple((left, right) for left, right in merges)
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerBase:
-    """Return the tiny tokenizer: bytes, merges, then Qwen2's three special tokens."""
+def tiny_tokenizer(*, vision: bool = False) -> PreTrainedTokenizerBase:
+    """Return the tiny tokenizer: bytes, merges, then Qwen2's three special tokens.
+
+    With ``vision`` also the two tokens around pictures that Qwen2-VL's has.
+    """
     merges = list(_merges())
     tokens = byte_alphabet() + ["".join(pair) for pair in merges]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
-    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS[1:])})
+    special = [*SPECIAL_TOKENS[1:], *([VISION_START, VISION_END] if vision else [])]
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
     return tokenizer
 
 
 def tiny_text_config(vocabulary: int) -> Qwen2Config:
     """Return the tiny Qwen2: 3 layers of width 96."""
     return Qwen2Config(
+        **TEXT,
         vocab_size=vocabulary,
-        hidden_size=96,
-        intermediate_size=256,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         tie_word_embeddings=False,
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
+    )
+
+
+def tiny_qwen2_vl_text_config(vocabulary: int) -> Qwen2VLTextConfig:
+    """Return the tiny text part of Qwen2-VL: the same sizes, multimodal rotary embedding."""
+    rope = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [4, 4, 4]}
+    return Qwen2VLTextConfig(
+        **TEXT,
+        vocab_size=vocabulary,
+        rope_parameters=rope,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
+def tiny_qwen2_vl_vision_config() -> Qwen2VLVisionConfig:
+    """Return the tiny vision part of Qwen2-VL: 2 layers of width 48."""
+    return Qwen2VLVisionConfig(
+        depth=2, embed_dim=48, hidden_size=WIDTH, mlp_ratio=2, num_heads=4
     )
 
 

@@ -1,55 +1,115 @@
 """Builds the report page from the files that the other stages left.
 
-It computes no score: every number comes from a metrics file, and is shown with its provenance.
+It computes no score: every number comes from the summary, the metrics' per-question values or a
+training log, and stands beside its provenance. The page is one file without outside resources; its
+one script (filter, provenance links) is allowed by its hash, and the page can be read without it.
+Costs a second a scene for pictures, and some 100 kB a sampled question.
 """
 
-import csv
-from collections.abc import Mapping
+import base64
+import hashlib
+import re
+import tempfile
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from PIL import Image
 
 from threedrs import __version__
-from threedrs.evaluation.predictions import read_predictions
-from threedrs.evaluation.registry import benchmark_named
-from threedrs.files import read_json, read_json_lines, write_text
-from threedrs.instructions import EVALUATION_SPLITS
-from threedrs.instructions.record import read_records
-from threedrs.report import figures
-from threedrs.report.examples import Example, choose, make_example
-from threedrs.report.published import COLUMNS, PUBLISHED
+from threedrs.files import write_text
+from threedrs.report import charts
+from threedrs.report.costs import run_costs, stage_costs
+from threedrs.report.examples import Browser, Picture, Rooms, as_picture
+from threedrs.report.published import PUBLISHED, SOURCE
+from threedrs.report.results import Results
+from threedrs.report.verdict import config_differences, verdicts
+from threedrs.scenes.store import SceneStore
+from threedrs.teachers.show import features_picture
+from threedrs.teachers.store import FeatureStore
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSettings:
-    """What the page shows: ``examples`` sampled questions a benchmark, deltas to ``baseline``."""
+    """What the page shows.
+
+    Attributes:
+        title: of the page.
+        baseline: the run the others are compared with.
+        examples: sampled questions a benchmark.
+        runs: in the order of tables.
+        benchmarks: in the order of tables.
+        demo: whether the data is generated.
+        feature_shard: shard of teacher features of which a scene is shown.
+    """
 
     title: str
     baseline: str
     examples: int
     runs: tuple[str, ...]
     benchmarks: tuple[str, ...]
+    demo: bool
+    feature_shard: str
 
 
-def build_report(results: Path, settings: ReportSettings) -> None:
-    """Write ``results/report/index.html``, one self-contained page.
+def build_report(folder: Path, settings: ReportSettings) -> None:
+    """Write ``index.html`` to ``report`` in the results folder, one self-contained page.
 
     Raises:
         DataError: a file of an earlier stage is missing or malformed.
+        StoreError: a scene or feature store is damaged.
     """
-    metrics = {
-        (run, benchmark): read_json(results / "eval" / run / benchmark / "metrics.json")
-        for run in settings.runs
-        for benchmark in settings.benchmarks
-    }
-    trained = {run: read_json(results / "train" / run / "train.json") for run in settings.runs}
-    histories = {
-        run: list(read_json_lines(results / "train" / run / "log.jsonl")) for run in settings.runs
-    }
-    columns = [column for column in COLUMNS if column.benchmark in settings.benchmarks]
+    results = Results(folder=folder, runs=settings.runs, benchmarks=settings.benchmarks)
+    script = files("threedrs.report").joinpath("templates", "page.js").read_text(encoding="utf-8")
+    rooms = Rooms(results)
+    browsers = [Browser(results, name, settings.baseline) for name in settings.benchmarks]
+    judged = verdicts(results.summary, results.columns)
+    page = (
+        _environment()
+        .get_template("index.html.j2")
+        .render(
+            settings=settings,
+            version=__version__,
+            script=Markup(script),
+            script_hash=script_hash(script),
+            summary=results.summary,
+            columns=results.columns,
+            verdicts=judged,
+            difference_charts=[charts.differences_of(verdict) for verdict in judged],
+            config_differences={
+                run: config_differences(results.config(run), results.config(settings.baseline))
+                for run in settings.runs
+                if run != settings.baseline
+            },
+            counts=[count for browser in browsers for count in browser.counts()],
+            published=[(row.method, row.of(results.columns)) for row in PUBLISHED],
+            source=SOURCE,
+            radars=charts.radars(results),
+            types=charts.question_types(results),
+            curves=charts.training_curves(results),
+            mixes=charts.mixes(results),
+            teachers=_teachers(results, settings.feature_shard),
+            examples=[
+                (b.benchmark, b.metric, b.examples(settings.examples, rooms)) for b in browsers
+            ],
+            stages=stage_costs(folder / "benchmarks"),
+            run_costs=run_costs(results),
+            provenance={
+                (r, b): results.metrics(r, b) for r in settings.runs for b in results.benchmarks
+            },
+        )
+    )
+    write_text(folder / "report" / "index.html", page)
+
+
+def script_hash(script: str) -> str:
+    """Return the hash by which a Content-Security-Policy allows the inline ``script``."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("threedrs.report"),
         autoescape=True,
@@ -57,167 +117,30 @@ def build_report(results: Path, settings: ReportSettings) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("index.html.j2").render(
-        settings=settings,
-        version=__version__,
-        columns=columns,
-        rows=_table(settings, metrics),
-        verdict=_verdict(settings, metrics),
-        published=[
-            (
-                row.method,
-                [
-                    value
-                    for column, value in zip(COLUMNS, row.values, strict=True)
-                    if column in columns
-                ],
-            )
-            for row in PUBLISHED
-        ],
-        radar=Markup(_radar(settings, metrics)),
-        losses=Markup(figures.loss_curves(histories, "Training losses of every run")),
-        types=[Markup(chart) for chart in _type_charts(settings, metrics)],
-        mixes=_mixes(results),
-        stages=_stage_times(results),
-        examples=_examples(results, settings),
-        trained=trained,
-        provenance=[(run, benchmark, value) for (run, benchmark), value in metrics.items()],
+    environment.filters["anchor"] = anchor
+    return environment
+
+
+def anchor(*names: str) -> str:
+    """Return an HTML id for the names: distinct names give distinct ids."""
+    return "-".join(
+        re.sub(r"[^A-Za-z0-9]", lambda found: f"_{ord(found.group()):x}_", name) for name in names
     )
-    write_text(results / "report" / "index.html", page)
 
 
-def _value(metrics: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    entry = metrics["metrics"].get(name)
-    return entry if entry is not None and entry.get("value") is not None else None
-
-
-def _table(
-    settings: ReportSettings, metrics: Mapping[tuple[str, str], Any]
-) -> list[dict[str, Any]]:
-    """Rows of our runs: per column value, interval, and difference to the baseline."""
-    rows = []
-    for run in settings.runs:
-        cells = []
-        for column in COLUMNS:
-            if column.benchmark not in settings.benchmarks:
-                continue
-            entry = _value(metrics[run, column.benchmark], column.metric)
-            base = _value(metrics[settings.baseline, column.benchmark], column.metric)
-            delta = None
-            if entry and base and run != settings.baseline:
-                delta = entry["value"] - base["value"]
-            cells.append({"entry": entry, "delta": delta})
-        rows.append({"run": run, "cells": cells})
-    return rows
-
-
-def _verdict(settings: ReportSettings, metrics: Mapping[tuple[str, str], Any]) -> list[str]:
-    """One sentence a run: on how many headline metrics it is above the baseline."""
-    sentences = []
-    for row in _table(settings, metrics):
-        deltas = [cell["delta"] for cell in row["cells"] if cell["delta"] is not None]
-        if deltas:
-            better = sum(delta > 0 for delta in deltas)
-            worse = sum(delta < 0 for delta in deltas)
-            sentences.append(
-                f"{row['run']} against {settings.baseline}: higher on {better}, lower on {worse} "
-                f"of {len(deltas)} headline metrics."
-            )
-    return sentences
-
-
-def _radar(settings: ReportSettings, metrics: Mapping[tuple[str, str], Any]) -> str:
-    columns = [column for column in COLUMNS if column.benchmark in settings.benchmarks]
-    series = {
-        run: [
-            (_value(metrics[run, column.benchmark], column.metric) or {}).get("value")
-            for column in columns
-        ]
-        for run in settings.runs
-    }
-    return figures.radar([column.title for column in columns], series, "Scores of every run")
-
-
-def _type_charts(settings: ReportSettings, metrics: Mapping[tuple[str, str], Any]) -> list[str]:
-    """Bars per question type, for the first headline metric of each benchmark that has types."""
-    charts = []
-    for benchmark in settings.benchmarks:
-        metric = next(column.metric for column in COLUMNS if column.benchmark == benchmark)
-        kinds = sorted(
-            {kind for run in settings.runs for kind in metrics[run, benchmark]["by_type"]}
-        )
-        if not kinds:
-            continue
-        series = {
-            run: [
-                (
-                    metrics[run, benchmark]["by_type"].get(kind, {}).get("metrics", {}).get(metric)
-                    or {}
-                ).get("value")
-                for kind in kinds
-            ]
-            for run in settings.runs
-        }
-        charts.append(figures.bars(kinds, series, f"{benchmark}: {metric} by question type"))
-    return charts
-
-
-def _mixes(results: Path) -> list[tuple[str, Any, Markup]]:
-    """Name, summary and picture of every training mix."""
-    mixes = []
-    for path in sorted((results / "instructions" / "mixes").glob("*.summary.json")):
-        summary = read_json(path)
-        name = path.name.removesuffix(".summary.json")
-        counts = summary["benchmarks"]
-        chart = figures.bars(list(counts), {name: list(counts.values())}, f"mix {name}: samples")
-        mixes.append((name, summary, Markup(chart)))
-    return mixes
-
-
-def _stage_times(results: Path) -> list[dict[str, Any]]:
-    """Jobs, total seconds and peak memory of each stage, from Snakemake's benchmark files."""
-    stages: dict[str, dict[str, Any]] = {}
-    folder = results / "benchmarks"
-    for path in sorted(folder.rglob("*.tsv")):
-        name = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        with path.open(newline="") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
-        stage = stages.setdefault(name, {"stage": name, "jobs": 0, "seconds": 0.0, "memory": 0.0})
-        for row in rows:
-            stage["jobs"] += 1
-            stage["seconds"] += float(row["s"])
-            memory = row.get("max_rss", "-")
-            stage["memory"] = max(stage["memory"], 0.0 if memory in ("-", "NA") else float(memory))
-    return list(stages.values())
-
-
-def _examples(results: Path, settings: ReportSettings) -> list[tuple[str, list[Example]]]:
-    groups = []
-    for benchmark in settings.benchmarks:
-        split = EVALUATION_SPLITS[benchmark]
-        records = list(read_records(results / "instructions" / f"{benchmark}_{split}.jsonl"))
-        predictions = {
-            run: {
-                row.id: row
-                for row in read_predictions(
-                    results / "eval" / run / benchmark / "predictions.jsonl",
-                    benchmark_named(benchmark),
+def _teachers(results: Results, shard: str) -> list[tuple[str, Picture]]:
+    """Return each teacher's name and a picture of its features of one scene."""
+    pictures = []
+    for folder in sorted((results.folder / "features").glob(f"*/{shard}.zarr")):
+        features = FeatureStore.open(folder)
+        scene = features.scenes[0]
+        store = SceneStore.open(results.folder / "scenes" / f"{scene}.zarr")
+        with tempfile.TemporaryDirectory() as temporary:
+            out = Path(temporary) / "features.png"
+            features_picture(features, store, out)
+            with Image.open(out) as drawn:
+                alt = (
+                    f"Frames of {scene} above the features of {folder.parent.name} in false colour"
                 )
-            }
-            for run in settings.runs
-        }
-        chosen = [records[row] for row in choose(len(records), settings.examples)]
-        groups.append(
-            (
-                benchmark,
-                [
-                    make_example(
-                        record,
-                        {run: rows[record.id] for run, rows in predictions.items()},
-                        results / "scenes",
-                    )
-                    for record in chosen
-                ],
-            )
-        )
-    return groups
+                pictures.append((folder.parent.name, as_picture(drawn, alt)))
+    return pictures

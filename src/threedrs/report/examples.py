@@ -1,38 +1,67 @@
-"""Sampled questions with pictures: what was asked, what each run answered, and where."""
+"""Sampled questions with pictures: what was asked, what each run answered, where, and how well.
+
+How good an answer is comes from the metrics' own per-question values, so that the counts here and
+the scores agree. The sample takes outcomes in turn (every run right, one run better, none right,
+...), evenly spaced within each, so that rare differences between runs can be looked at; how often
+each outcome occurs in all questions stands beside it.
+"""
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from threedrs.evaluation.answers import normalise_answer
+from threedrs.evaluation.multi3drefer import predicted_proposals
 from threedrs.evaluation.predictions import Prediction
 from threedrs.instructions.record import Record
-from threedrs.report.overlay import DrawnBox, best_frame, contact_sheet, draw_boxes
+from threedrs.report.overlay import DrawnBox, contact_sheet, draw_boxes, frames_that_show
+from threedrs.report.results import Results
+from threedrs.report.room import RoomMap
+from threedrs.report.scene_view import SceneView
 from threedrs.scannet.boxes import box_iou_NM
 from threedrs.scenes.store import SceneStore
 
-TRUE_COLOUR = "#35c759"
-RUN_COLOURS = ("#ff9f0a", "#0a84ff", "#bf5af2", "#ff453a")
+TRUE_COLOUR = "#4cd964"
+RUN_COLOURS = ("#ff9f0a", "#40a9ff", "#d58bff", "#ff6b61")
+# The metric that says how good one answer is; CIDEr has no right and wrong.
+JUDGED_BY = {
+    "scanrefer": "acc@0.25",
+    "multi3drefer": "f1@0.25",
+    "scan2cap": "cider",
+    "scanqa": "em",
+    "sqa3d": "em",
+}
+MOST_FRAMES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What one run said, and whether it was right (None: not a matter of right and wrong)."""
+    """What one run said; ``mark``: right, partly, wrong, or "" where that is no question."""
 
     run: str
     text: str
-    right: bool | None
+    value: float
+    mark: str
     colour: str
 
 
 @dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture for the page, as a data URI."""
+
+    uri: str
+    alt: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Example:
-    """One question, for the page. ``picture`` is a data URI."""
+    """One question; ``better`` and ``worse`` name the runs that did so against the baseline."""
 
     benchmark: str
     id: str
@@ -40,79 +69,189 @@ class Example:
     question_type: str
     question: str
     references: Sequence[str]
-    picture: str
-    alt: str
-    answers: list[Answer] = field(default_factory=list)
+    pictures: Sequence[Picture]
+    unseen: str
+    answers: Sequence[Answer]
+    better: Sequence[str]
+    worse: Sequence[str]
+    all_right: bool
+    none_right: bool
 
 
-def choose(count: int, wanted: int) -> list[int]:
-    """Return ``wanted`` evenly spaced row numbers of ``count`` rows."""
-    return sorted(set(np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist()))
+@dataclass(frozen=True, kw_only=True)
+class OutcomeCount:
+    """Questions of a benchmark on which a run did better, worse or as well as the baseline."""
+
+    run: str
+    benchmark: str
+    metric: str
+    better: int
+    worse: int
+    same: int
 
 
-def make_example(record: Record, predictions: Mapping[str, Prediction], scenes: Path) -> Example:
-    """Return the example of one record, with each run's prediction for it."""
-    store = SceneStore.open(scenes / f"{record.scene}.zarr")
-    first = next(iter(predictions.values()))
-    drawn = [DrawnBox(box=box, colour=TRUE_COLOUR) for box in first.gt]
-    answers = []
-    for index, (run, prediction) in enumerate(predictions.items()):
-        colour = RUN_COLOURS[index % len(RUN_COLOURS)]
-        if prediction.scores is None:
-            answers.append(_text_answer(run, prediction, colour))
-        else:
-            answer, box = _grounding_answer(run, prediction, colour)
-            answers.append(answer)
-            if box is not None:
-                drawn.append(DrawnBox(box=box, colour=colour))
-    if record.box_input is not None:
-        drawn.append(DrawnBox(box=np.asarray(record.box_input), colour=TRUE_COLOUR))
-    if drawn:
-        frame = best_frame(store, drawn[0].box)
-        picture = draw_boxes(store, frame, drawn)
-        alt = f"Frame {store.frame_ids[frame]} of {record.scene} with {len(drawn)} boxes"
-    else:
-        picture = contact_sheet(store)
-        alt = f"Frames of {record.scene}"
-    return Example(
-        benchmark=record.benchmark,
-        id=record.id,
-        scene=record.scene,
-        question_type=record.question_type or "",
-        question=record.conversations[0]["value"].replace("<image>", "").strip(),
-        references=list(record.references or ()),
-        picture=_data_uri(picture),
-        alt=alt,
-        answers=answers,
-    )
+class Browser:
+    """The questions of one benchmark, with every run's answers and how good they are."""
+
+    def __init__(self, results: Results, benchmark: str, baseline: str) -> None:
+        self.benchmark, self.metric = benchmark, JUDGED_BY[benchmark]
+        self._results, self._baseline = results, baseline
+        self._records = results.records(benchmark)
+        self._predictions = {run: results.predictions(run, benchmark) for run in results.runs}
+        self._values: dict[str, dict[str, float]] = {}
+        for run in results.runs:
+            per_question = results.per_question(run, benchmark)
+            values = per_question.values(self.metric).tolist()
+            self._values[run] = dict(zip(per_question.ids, values, strict=True))
+
+    def counts(self) -> list[OutcomeCount]:
+        """Return, for each run but the baseline, on how many questions it did better or worse."""
+        counts = []
+        for run in self._results.runs:
+            if run != self._baseline:
+                signs = [self._sign(run, record.id) for record in self._records]
+                counts.append(
+                    OutcomeCount(
+                        run=run,
+                        benchmark=self.benchmark,
+                        metric=self.metric,
+                        better=signs.count(1),
+                        worse=signs.count(-1),
+                        same=signs.count(0),
+                    )
+                )
+        return counts
+
+    def examples(self, wanted: int, rooms: "Rooms") -> list[Example]:
+        """Return up to ``wanted`` examples."""
+        outcomes = [self._outcome(record.id) for record in self._records]
+        return [self._example(self._records[row], rooms) for row in choose(outcomes, wanted)]
+
+    def _sign(self, run: str, question: str) -> int:
+        difference = self._values[run][question] - self._values[self._baseline][question]
+        return 0 if abs(difference) < 1e-9 else 1 if difference > 0 else -1
+
+    def _outcome(self, question: str) -> tuple[Any, ...]:
+        marks = [self._mark(run, question) for run in self._results.runs]
+        return (*(self._sign(run, question) for run in self._results.runs), *marks)
+
+    def _mark(self, run: str, question: str) -> str:
+        value = self._values[run][question]
+        if self.metric == "cider":
+            return ""
+        return "right" if value >= 100 - 1e-9 else "partly" if value > 1e-9 else "wrong"
+
+    def _example(self, record: Record, rooms: "Rooms") -> Example:
+        first = self._predictions[self._results.runs[0]][record.id]
+        drawn = [DrawnBox(box=box, colour=TRUE_COLOUR, label="true") for box in first.gt]
+        if record.box_input is not None:
+            box = np.asarray(record.box_input)
+            drawn.append(DrawnBox(box=box, colour=TRUE_COLOUR, label="this one"))
+        answers = []
+        for index, run in enumerate(self._results.runs):
+            colour = RUN_COLOURS[index % len(RUN_COLOURS)]
+            prediction = self._predictions[run][record.id]
+            text = prediction.prediction or "(no answer)"
+            if prediction.scores is not None:
+                chosen = chosen_boxes(prediction)
+                text = _boxes_in_words(chosen, prediction.gt)
+                drawn += [DrawnBox(box=box, colour=colour, label=run) for box in chosen]
+            answers.append(
+                Answer(
+                    run=run,
+                    text=text,
+                    value=self._values[run][record.id],
+                    mark=self._mark(run, record.id),
+                    colour=colour,
+                )
+            )
+        marks = {answer.mark for answer in answers}
+        pictures, unseen = rooms.pictures(record.scene, drawn)
+        return Example(
+            benchmark=self.benchmark,
+            id=record.id,
+            scene=record.scene,
+            question_type=record.question_type or "",
+            question=record.human.replace("<image>", "").replace("<coord>", "the box").strip(),
+            references=list(record.references or ()),
+            pictures=pictures,
+            unseen=unseen,
+            answers=answers,
+            better=[run for run in self._results.runs if self._sign(run, record.id) > 0],
+            worse=[run for run in self._results.runs if self._sign(run, record.id) < 0],
+            all_right=marks == {"right"},
+            none_right="right" not in marks and "" not in marks,
+        )
 
 
-def _text_answer(run: str, prediction: Prediction, colour: str) -> Answer:
-    right = None
-    if prediction.benchmark in ("scanqa", "sqa3d"):
-        said = normalise_answer(prediction.prediction or "")
-        right = said in {normalise_answer(text) for text in prediction.references}
-    return Answer(run=run, text=prediction.prediction or "(empty)", right=right, colour=colour)
+class Rooms:
+    """Pictures of scenes; a scene is read once."""
+
+    def __init__(self, results: Results) -> None:
+        self._folder = results.folder / "scenes"
+        self._views: dict[str, tuple[SceneView, RoomMap]] = {}
+
+    def pictures(self, scene: str, drawn: Sequence[DrawnBox]) -> tuple[list[Picture], str]:
+        """Return frames and room with the boxes, and in words which boxes no frame shows."""
+        if scene not in self._views:
+            view = SceneView.of(SceneStore.open(self._folder / f"{scene}.zarr"))
+            self._views[scene] = view, RoomMap(view)
+        view, room = self._views[scene]
+        if not drawn:
+            sheet = as_picture(contact_sheet(view), f"Frames of {scene}")
+            return [sheet, as_picture(room.with_boxes([], []), f"{scene} from above")], ""
+        frames, unseen = frames_that_show(view, drawn, MOST_FRAMES)
+        names = ", ".join(dict.fromkeys(box.label for box in drawn))
+        pictures = [
+            as_picture(
+                draw_boxes(view, frame, drawn),
+                f"Frame {view.frame_ids[frame]} of {scene} with boxes: {names}",
+            )
+            for frame in frames
+        ]
+        above = room.with_boxes(drawn, frames)
+        pictures.append(as_picture(above, f"{scene} from above with boxes: {names}"))
+        return pictures, ", ".join(dict.fromkeys(box.label for box in unseen))
 
 
-def _grounding_answer(
-    run: str, prediction: Prediction, colour: str
-) -> tuple[Answer, np.ndarray | None]:
-    """The best proposal; for Multi3DRefer the zero target may win."""
+def choose(outcomes: Sequence[tuple[Any, ...]], wanted: int) -> list[int]:
+    """Return up to ``wanted`` row numbers, rising: outcomes in turn, evenly spaced within each."""
+    rows: dict[tuple[Any, ...], list[int]] = {}
+    for row, outcome in enumerate(outcomes):
+        rows.setdefault(outcome, []).append(row)
+    shares = dict.fromkeys(rows, 0)
+    for _ in range(min(wanted, len(outcomes))):
+        open_outcomes = [outcome for outcome in rows if shares[outcome] < len(rows[outcome])]
+        shares[min(open_outcomes, key=lambda outcome: shares[outcome])] += 1
+    chosen: list[int] = []
+    for outcome, members in rows.items():
+        places = np.linspace(0, len(members) - 1, shares[outcome]).round().astype(int)
+        chosen += [members[place] for place in places]
+    return sorted(chosen)
+
+
+def chosen_boxes(prediction: Prediction) -> np.ndarray:
+    """Return the boxes (P, 6) that a grounding row counts as predicted, as its metric does."""
     assert prediction.scores is not None
-    scores, boxes = prediction.scores, prediction.boxes
-    nothing = prediction.benchmark == "multi3drefer" and int(np.argmax(scores)) == len(boxes)
-    if nothing or not len(boxes):
-        right = len(prediction.gt) == 0
-        return Answer(run=run, text="no such object", right=right, colour=colour), None
-    best = int(np.argmax(scores[:-1]))
-    overlap = box_iou_NM(boxes[best : best + 1], prediction.gt) if len(prediction.gt) else None
-    iou = 0.0 if overlap is None else float(overlap.max())
-    text = f"proposal {best}, IoU {iou:.2f}"
-    return Answer(run=run, text=text, right=iou >= 0.25, colour=colour), boxes[best]
+    if prediction.benchmark == "multi3drefer":
+        return prediction.boxes[predicted_proposals(prediction.scores)]
+    best = [int(np.argmax(prediction.scores[:-1]))] if len(prediction.boxes) else []
+    return prediction.boxes[best]
 
 
-def _data_uri(picture: Image.Image) -> str:
+def _boxes_in_words(chosen: np.ndarray, true: np.ndarray) -> str:
+    if not len(chosen):
+        return "no such object"
+    count = "1 box" if len(chosen) == 1 else f"{len(chosen)} boxes"
+    if not len(true):
+        return f"{count}, where there is no such object"
+    overlap = float(box_iou_NM(chosen, true).max())
+    return f"{count}, overlap (IoU) {'' if len(chosen) == 1 else 'at best '}{overlap:.2f}"
+
+
+def as_picture(picture: Image.Image, alt: str) -> Picture:
+    """Return the picture as a JPEG data URI."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture.convert("RGB").save(buffer, format="JPEG", quality=76, optimize=True)
+    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Picture(uri=uri, alt=alt, width=picture.width, height=picture.height)

@@ -1,11 +1,14 @@
-"""Figures of the report as SVG text: radar, loss curves, bars.
+"""Figures of the report as SVG text: radar, differences, curves, bars.
 
-Drawn by matplotlib on transparent ground, in tones that read on light and dark pages alike.
+Drawn by matplotlib on transparent ground. Text and lines take the page's text colour, so they read
+in light and dark alike; each figure keeps its natural width and shrinks where the page is narrower.
 """
 
+import html
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -16,94 +19,149 @@ import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 
-TONE = "#808080"
-COLOURS = ("#2a78d6", "#e07b00", "#2e9e4f", "#a24fc9", "#c9413a", "#0f9aa8")
+INK = "#123456"  # stands for the page's text colour, put in when the figure is text
+COLOURS = ("#2a7de1", "#e07b00", "#2e9e4f", "#a24fc9", "#d0433c", "#0f9aa8")
+POINTS_PER_INCH = 72
+PIXELS_PER_POINT = 1.3
 STYLE: Any = {
-    "axes.edgecolor": TONE,
-    "axes.labelcolor": TONE,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
     "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "font.size": 10,
-    "grid.alpha": 0.3,
-    "grid.color": TONE,
-    "legend.labelcolor": TONE,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "font.size": 9,
+    "grid.alpha": 0.2,
+    "grid.color": INK,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
     "savefig.transparent": True,
     "svg.fonttype": "none",
     "svg.hashsalt": "threedrs",
-    "text.color": TONE,
-    "xtick.color": TONE,
-    "ytick.color": TONE,
+    "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in an answer is a dollar sign
+    "xtick.color": INK,
+    "ytick.color": INK,
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One row of the chart of differences; low and high may be unknown."""
+
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    significant: bool
+
+
 def _svg(figure: plt.Figure, title: str) -> str:
+    """Return the figure as SVG for a page: a label for screen readers, no size in pixels."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    # A fixed size would overflow narrow screens; the view box alone scales.
-    text = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", text, count=1)
-    text = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", text, count=1)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # Names of groups repeat from figure to figure; a page must not hold an id twice.
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    width = re.search(r'width="([\d.]+)pt"', text)
+    assert width is not None
+    shown = float(width.group(1)) * PIXELS_PER_POINT
+    text = re.sub(r'(<svg [^>]*?)(height|width)="[^"]*" ', r"\1", text, count=1)
+    text = re.sub(r'(<svg [^>]*?)(height|width)="[^"]*" ', r"\1", text, count=1)
+    label = html.escape(title, quote=True)
+    opening = f'<svg role="img" aria-label="{label}" style="width:min(100%,{shown:.0f}px)" '
+    return text.replace("<svg ", opening, 1)
 
 
 def radar(axes: Sequence[str], series: Mapping[str, Sequence[float | None]], title: str) -> str:
-    """Return a radar chart; each axis is scaled to its largest value over the series."""
+    """Return a radar chart; each axis is scaled to its largest value over the series.
+
+    A missing value leaves a gap.
+    """
     values = np.array([[np.nan if v is None else v for v in row] for row in series.values()])
     top = np.nanmax(np.where(np.isnan(values), 0.0, values), axis=0)
     top[top <= 0] = 1.0
     angles = np.linspace(0, 2 * np.pi, len(axes), endpoint=False)
     with plt.rc_context(STYLE):
-        figure, plot = plt.subplots(figsize=(5.5, 4.6), subplot_kw={"polar": True})
-        for (name, _), row in zip(series.items(), values, strict=True):
-            radius = np.nan_to_num(row / top)
+        figure, plot = plt.subplots(figsize=(3.4, 3.4), subplot_kw={"polar": True})
+        for name, row in zip(series, values, strict=True):
+            radius = row / top
             closed = np.append(radius, radius[0])
-            plot.plot(np.append(angles, angles[0]), closed, label=name, linewidth=2)
-            plot.fill(np.append(angles, angles[0]), closed, alpha=0.1)
-        labels = [f"{axis}\n(max {limit:.1f})" for axis, limit in zip(axes, top, strict=True)]
+            plot.plot(
+                np.append(angles, angles[0]), closed, label=name, linewidth=2, marker="o", ms=3
+            )
+            plot.fill(np.append(angles, angles[0]), np.nan_to_num(closed), alpha=0.1)
+        labels = [f"{axis}\n{limit:.1f}" for axis, limit in zip(axes, top, strict=True)]
         plot.set_xticks(angles, labels, fontsize=8)
         plot.set_yticks([0.25, 0.5, 0.75, 1.0], [])
         plot.set_ylim(0, 1.05)
-        plot.tick_params(pad=14)
-        plot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
+        plot.tick_params(pad=12)
+        plot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
         return _svg(figure, title)
 
 
-def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> str:
-    """Return the loss parts of every run over optimizer steps."""
-    parts = ("text", "grounding", "supervision")
+def differences(rows: Sequence[Difference], title: str) -> str:
+    """Return the differences with their intervals; a filled dot is more than chance."""
     with plt.rc_context(STYLE):
-        figure, plots = plt.subplots(1, len(parts), figsize=(10, 2.8))
-        for plot, part in zip(plots, parts, strict=True):
-            for run, rows in histories.items():
-                points = [(row["step"], row[part]) for row in rows if row.get(part) is not None]
-                # A run without a teacher has no supervision loss: its flat zero is left out.
-                if points and any(value for _, value in points):
-                    plot.plot(*zip(*points, strict=True), label=run)
-            plot.set_title(f"{part} loss", fontsize=10, color=TONE)
-            plot.set_xlabel("step")
-            plot.grid(True)
-            if plot.lines:
-                plot.legend(frameon=False)
-        figure.tight_layout()
+        figure, plot = plt.subplots(figsize=(4.2, 0.6 + 0.28 * len(rows)))
+        for place, row in enumerate(rows):
+            colour = COLOURS[0] if row.value >= 0 else COLOURS[4]
+            if row.low is not None and row.high is not None:
+                plot.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
+            face = colour if row.significant else "none"
+            plot.plot([row.value], [place], "o", color=colour, markerfacecolor=face, ms=7)
+        plot.axvline(0, color=INK, linewidth=1)
+        plot.set_yticks(range(len(rows)), [row.label for row in rows])
+        plot.set_ylim(len(rows) - 0.5, -0.5)
+        plot.grid(True, axis="x")
+        plot.set_xlabel("difference, percentage points")
         return _svg(figure, title)
+
+
+def curves(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]], field: str, name: str
+) -> str | None:
+    """Return ``field`` of every run over optimizer steps; None if no run has a value above 0."""
+    with plt.rc_context(STYLE):
+        figure, plot = plt.subplots(figsize=(3.2, 2.2))
+        for index, (run, rows) in enumerate(histories.items()):
+            points = [(row["step"], row[field]) for row in rows if row.get(field) is not None]
+            # A run without a teacher has no supervision loss: its flat zero is left out.
+            if any(value for _, value in points):
+                colour = COLOURS[index % len(COLOURS)]
+                plot.plot(*zip(*points, strict=True), label=run, color=colour, linewidth=1.5)
+        if not plot.lines:
+            plt.close(figure)
+            return None
+        plot.set_title(name)
+        plot.set_xlabel("optimizer step")
+        plot.grid(True)
+        figure.legend(loc="upper center", bbox_to_anchor=(0.5, -0.05), ncols=3)
+        return _svg(figure, f"{name} over optimizer steps, one line a run")
 
 
 def bars(groups: Sequence[str], series: Mapping[str, Sequence[float | None]], title: str) -> str:
-    """Return grouped horizontal bars: one group a name, one bar a series."""
+    """Return grouped horizontal bars with their values: one group a name, one bar a series."""
     height = 0.8 / max(len(series), 1)
     with plt.rc_context(STYLE):
-        figure, plot = plt.subplots(figsize=(5, 0.5 + 0.3 * len(groups) * max(len(series), 1)))
+        figure, plot = plt.subplots(
+            figsize=(3.2, 0.5 + (0.1 + 0.2 * max(len(series), 1)) * len(groups))
+        )
         for index, (name, row) in enumerate(series.items()):
             places = np.arange(len(groups)) + index * height
-            plot.barh(places, [value or 0.0 for value in row], height=height * 0.9, label=name)
+            drawn = plot.barh(
+                places, [value or 0.0 for value in row], height=height * 0.9, label=name
+            )
+            texts = ["none" if v is None else f"{v:.1f}".removesuffix(".0") for v in row]
+            plot.bar_label(drawn, texts, padding=3, fontsize=8)
         plot.set_yticks(np.arange(len(groups)) + height * (len(series) - 1) / 2, groups)
         plot.invert_yaxis()
-        plot.grid(True, axis="x")
-        plot.set_title(title, fontsize=10, color=TONE)
+        plot.margins(x=0.15)
+        plot.set_title(title)
         if len(series) > 1:
-            plot.legend(frameon=False, fontsize=8)
+            figure.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
         return _svg(figure, title)

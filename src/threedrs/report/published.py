@@ -1,53 +1,102 @@
 """Published scores, for comparison (3DRS, arXiv 2506.01946, and the papers it cites).
 
-Values in percent as the papers print them; ``None`` where a paper gives no number.
+Values in percent as the papers print them, on ScanNet's validation scenes (SQA3D: test questions);
+``None`` where a paper gives no number.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from threedrs.evaluation.headline import COLUMNS, Column
 
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A headline metric of the comparison table."""
-
-    benchmark: str
-    metric: str
-    title: str
+SOURCE = "https://arxiv.org/abs/2506.01946"
+# Backbone family, as in the configuration's ``model.name``, to the paper's name of it.
+BACKBONES = {
+    "llava-video": "LLaVA-Video",
+    "llava-onevision": "LLaVA-OneVision",
+    "qwen2-vl": "Qwen2-VL",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """One method's published scores, in the order of ``COLUMNS``."""
+    """One method's published scores, in the order of ``COLUMNS``.
+
+    ``backbone`` is set for the rows that compare 3DRS with its baseline on one backbone.
+    """
 
     method: str
     values: tuple[float | None, ...]
+    backbone: str | None
+
+    def of(self, columns: Sequence[Column]) -> list[float | None]:
+        """Return the values of the given headline columns."""
+        return [self.values[COLUMNS.index(column)] for column in columns]
 
 
-COLUMNS = (
-    Column(benchmark="scanrefer", metric="acc@0.25", title="ScanRefer Acc@0.25"),
-    Column(benchmark="scanrefer", metric="acc@0.5", title="ScanRefer Acc@0.5"),
-    Column(benchmark="multi3drefer", metric="f1@0.25", title="Multi3DRefer F1@0.25"),
-    Column(benchmark="multi3drefer", metric="f1@0.5", title="Multi3DRefer F1@0.5"),
-    Column(benchmark="scan2cap", metric="cider", title="Scan2Cap CIDEr@0.5"),
-    Column(benchmark="scan2cap", metric="bleu4", title="Scan2Cap BLEU-4@0.5"),
-    Column(benchmark="scanqa", metric="cider", title="ScanQA CIDEr"),
-    Column(benchmark="scanqa", metric="em", title="ScanQA EM"),
-    Column(benchmark="sqa3d", metric="em", title="SQA3D EM"),
-)
-
-
-def _row(method: str, *values: float | None) -> PublishedRow:
+def _row(method: str, *values: float | None, backbone: str | None = None) -> PublishedRow:
     assert len(values) == len(COLUMNS)
-    return PublishedRow(method=method, values=values)
+    return PublishedRow(method=method, values=values, backbone=backbone)
+
+
+_LLAVA_VIDEO, _ONE_VISION, _QWEN = BACKBONES
 
 
 PUBLISHED = (
-    _row("3DRS (LLaVA-Video)", 62.9, 56.1, 60.4, 54.9, 86.1, 41.6, 104.8, 30.3, 60.6),
-    _row("its baseline (Video-3D LLM)", 58.1, 51.7, 58.0, 52.7, 83.8, 41.3, 102.1, 30.1, 58.6),
-    _row("LLaVA-OneVision + 3DRS", 61.8, 55.0, 60.5, 55.0, 83.1, 41.2, 104.0, 29.5, 59.4),
-    _row("LLaVA-OneVision", 57.3, 51.0, 57.1, 51.9, 81.7, 40.4, 101.7, 29.0, 57.4),
-    _row("Qwen2-VL + 3DRS", 60.1, 53.5, 58.5, 54.5, 81.6, 40.9, 99.2, 28.9, 60.0),
-    _row("Qwen2-VL", 57.0, 50.8, 56.2, 51.4, 79.4, 39.5, 97.5, 28.7, 58.6),
+    _row(
+        "3DRS (LLaVA-Video)",
+        62.9,
+        56.1,
+        60.4,
+        54.9,
+        86.1,
+        41.6,
+        104.8,
+        30.3,
+        60.6,
+        backbone=_LLAVA_VIDEO,
+    ),
+    _row(
+        "its baseline (Video-3D LLM)",
+        58.1,
+        51.7,
+        58.0,
+        52.7,
+        83.8,
+        41.3,
+        102.1,
+        30.1,
+        58.6,
+        backbone=_LLAVA_VIDEO,
+    ),
+    _row(
+        "LLaVA-OneVision + 3DRS",
+        61.8,
+        55.0,
+        60.5,
+        55.0,
+        83.1,
+        41.2,
+        104.0,
+        29.5,
+        59.4,
+        backbone=_ONE_VISION,
+    ),
+    _row(
+        "LLaVA-OneVision",
+        57.3,
+        51.0,
+        57.1,
+        51.9,
+        81.7,
+        40.4,
+        101.7,
+        29.0,
+        57.4,
+        backbone=_ONE_VISION,
+    ),
+    _row("Qwen2-VL + 3DRS", 60.1, 53.5, 58.5, 54.5, 81.6, 40.9, 99.2, 28.9, 60.0, backbone=_QWEN),
+    _row("Qwen2-VL", 57.0, 50.8, 56.2, 51.4, 79.4, 39.5, 97.5, 28.7, 58.6, backbone=_QWEN),
     _row("LLaVA-3D", 54.1, 42.4, None, None, 79.2, 41.1, 91.7, 27.0, 55.6),
     _row("ChatScene", 55.5, 50.2, 57.1, 52.4, 77.1, 36.3, 87.7, 21.6, 54.6),
     _row("Inst3D-LLM", 57.8, 51.6, 58.3, 53.5, 79.7, 38.3, 88.6, 24.6, None),

@@ -49,7 +49,9 @@ def write_scene_store(path: Path, contents: SceneContents) -> None:
     with create_store(path) as group:
         frame = (1, IMAGE_SIZE, IMAGE_SIZE)
         digests = {
-            "rgb": write_array(group, "rgb", contents.rgb, chunk_shape=(*frame, 3)),
+            "rgb": write_array(
+                group, "rgb", contents.rgb, chunk_shape=(*frame, 3), compressed=False
+            ),
             "jpeg": write_bytes(group, "jpeg", contents.jpegs),
             "depth": write_array(group, "depth", contents.depth, chunk_shape=frame),
             "pose": write_array(group, "pose", contents.poses),

@@ -3,8 +3,8 @@
 The layout is that of the reference's own feature files: the last layer of a model under the key
 ``feature`` or ``arr_0``, (V, T, C) or (1, V, T, C), one row of T tokens a frame, in the order of
 the scene store's frames; patch tokens start at ``ps_idx`` (default 0) and go row by row. An
-optional ``frame_ids`` (V,) is compared with the scene store's. A scene without a file is skipped and listed
-in the shard's manifest: published sets leave out scenes that no benchmark trains on.
+optional ``frame_ids`` (V,) is compared with the scene store's. A scene without a file is skipped
+and listed in the shard's manifest: published sets leave out scenes that no benchmark trains on.
 
 Files are untrusted: nothing pickled is read. Reading a scene of VGGT's costs 2.4 s and 540 MB.
 

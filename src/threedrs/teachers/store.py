@@ -113,6 +113,7 @@ def write_scene(
             ARRAY,
             features_VhwC,
             chunk_shape=(1, *features_VhwC.shape[1:]),
+            compressed=False,
             attributes=attributes,
         )
 

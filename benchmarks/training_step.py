@@ -1,0 +1,232 @@
+"""One student's forward and backward pass at full size, by samples a pack: time, memory, shares.
+
+A pack is made up: random pictures, boxes and teacher features, 24 shared text tokens, and samples
+of 64 own tokens, text and grounding in turn. Weights are random. Each line is one pack size K on
+one GPU, or on CPU with ``--size tiny``; the optimizer step is left out, as the optimizer's state of
+a 7B model does not fit one GPU. Utilisation counts forward and backward without recomputation.
+
+    python benchmarks/training_step.py --size 7b --run sdpa:0:1,2,4,8,16 --run flex:0:8,16
+
+``--run ATTENTION:KEPT:K,...`` measures a backend with the activations of KEPT language-model layers
+kept instead of recomputed. The first line of each run is the base of its ratio of samples a second.
+"""
+
+import argparse
+import datetime
+import gc
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from threedrs.models.checkpoint import load_student
+from threedrs.models.packing import Layout
+from threedrs.models.attention import pack_mask
+from threedrs.models.samples import IGNORE, Pack, Prefix, Sample, SceneInputs
+from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.models.student import Student
+from threedrs.training.flops import device_peak, pack_flops
+
+OBJECTS = 30
+OWN_TOKENS = 64
+ANSWER_TOKENS = 16
+PREFIX = Prefix(
+    before_ids=tuple(range(14)), before_labels=(IGNORE,) * 14,
+    after_ids=tuple(range(10)), after_labels=(IGNORE,) * 10,
+)
+SUPERVISION = SupervisionSettings()
+
+
+def scene(student: Student, frames: int) -> SceneInputs:
+    """Return a made-up scene of ``frames`` frames for the student's token grid."""
+    grid, channels = student.family.grid, student.teacher_channels
+    return SceneInputs(
+        scene="scene0000_00",
+        rgb_VHWC=torch.randint(0, 256, (frames, 384, 384, 3), dtype=torch.uint8),
+        patch_xyz_VGG3=torch.rand(frames, grid.coarse, grid.coarse, 3) * 6 - 3,
+        boxes_N6=torch.rand(OBJECTS, 6) + 0.1,
+        fine_NVFF=torch.rand(OBJECTS, frames, grid.fine, grid.fine) > 0.95,
+        coarse_NVGG=torch.rand(OBJECTS, frames, grid.coarse, grid.coarse) > 0.95,
+        teacher_VGGC=torch.randn(frames, 14, 14, channels).half(),
+        grid=grid,
+    )
+
+
+def sample(number: int) -> Sample:
+    """Return a text sample, or for odd numbers a grounding sample."""
+    grounding = number % 2 == 1
+    labels = torch.full((OWN_TOKENS,), IGNORE)
+    ids = torch.randint(20, 1000, (OWN_TOKENS,))
+    if not grounding:
+        labels[-ANSWER_TOKENS:] = ids[-ANSWER_TOKENS:]
+    return Sample(
+        id=str(number),
+        benchmark="scanqa",
+        input_ids=ids,
+        labels=labels,
+        prefix=PREFIX,
+        target_rows=[number % OBJECTS] if grounding else None,
+        ground_index=OWN_TOKENS - 3 if grounding else None,
+        coordinate=None,
+        coordinate_index=None,
+    )
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(work: Callable[[], None], device: torch.device, repeats: int) -> float:
+    """Return the median time of ``work`` after one warm-up."""
+    times = []
+    for number in range(repeats + 1):
+        synchronize(device)
+        began = time.perf_counter()
+        work()
+        synchronize(device)
+        if number:
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def step(student: Student, pack: Pack) -> None:
+    """Run a forward and backward pass; the gradients are added up."""
+    student(pack, SUPERVISION).total(SUPERVISION.weight).backward()
+
+
+def vision_step(student: Student, pack: Pack) -> None:
+    """Run the vision tower and projector alone."""
+    tokens = student.visual_tokens(pack.scene).sequence_TD
+    tokens.backward(torch.ones_like(tokens))
+
+
+def language_step(student: Student, pack: Pack) -> None:
+    """Run the language model alone, with the tokens of the pack."""
+    dtype, device = student.language_model.lm_head.weight.dtype, student.device
+    layout = Layout(
+        prefix_length=PREFIX.length(pack.scene.visual_tokens),
+        lengths=tuple(len(one.input_ids) for one in pack.samples),
+    )
+    tokens = torch.randn(pack.tokens, student.channels, dtype=dtype, device=device)
+    tokens.requires_grad_()
+    positions = student.position_ids(layout.position_ids(device), PREFIX, pack.scene)
+    mask = pack_mask(layout, student.attention, tokens)
+    hidden, _ = student.run_language_model(tokens, positions, mask)
+    hidden.backward(torch.ones_like(hidden))
+
+
+def measure(
+    student: Student, attention: str, kept: int, samples: int, frames: int, repeats: int
+) -> dict[str, float | str | int]:
+    """Return the figures of packs of ``samples`` samples."""
+    device = student.device
+    student.attention = attention
+    student.gradient_checkpointing_enable(kept)
+    pack = Pack(scene=scene(student, frames), samples=tuple(map(sample, range(samples)))).to(device)
+    labels = (samples + 1) // 2 * ANSWER_TOKENS
+    student.zero_grad(set_to_none=False)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    whole = seconds(lambda: step(student, pack), device, repeats)
+    memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
+    vision = seconds(lambda: vision_step(student, pack), device, 1)
+    language = seconds(lambda: language_step(student, pack), device, 1)
+    peak = device_peak(device)
+    return {
+        "attention": attention,
+        "kept_layers": kept,
+        "pack": samples,
+        "tokens": pack.tokens,
+        "seconds": round(whole, 4),
+        "samples_per_second": round(samples / whole, 3),
+        "mfu": round(pack_flops(student, pack, labels) / whole / peak, 4) if peak else float("nan"),
+        "memory_gib": round(memory, 1),
+        "vision_share": round(vision / whole, 3),
+        "language_share": round(language / whole, 3),
+        "rest_share": round(1 - (vision + language) / whole, 3),
+    }
+
+
+def print_profile(student: Student, frames: int) -> None:
+    """Print the kernels of a pack of one sample that take the most time."""
+    pack = Pack(scene=scene(student, frames), samples=(sample(0),)).to(student.device)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        step(student, pack)
+        torch.cuda.synchronize()
+    total = sum(event.self_device_time_total for event in profiler.key_averages())
+    rows = sorted(profiler.key_averages(), key=lambda event: -event.self_device_time_total)
+    print(f"kernels of one pack, K=1, {total / 1e6:.3f} s:")
+    for event in rows[:28]:
+        share = event.self_device_time_total / total
+        print(f"{share:7.2%} {event.count:6d} x {event.key[:110]}")
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--name", default="llava-video")
+    parser.add_argument("--size", default="7b", choices=("tiny", "7b"))
+    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--run", action="append", metavar="ATTENTION:KEPT:K,K,...")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--profile", action="store_true", help="print the slowest kernels (GPU)")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON lines")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure every run and print one table row each."""
+    arguments = parse()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine() + " CPU"
+    settings = ModelSettings(
+        name=arguments.name, size=arguments.size, random_weights=arguments.size == "7b"
+    )
+    with device:
+        student, _ = load_student(settings, teacher_channels=2048)
+    student.to(device).train()
+    command = "python benchmarks/training_step.py " + " ".join(sys.argv[1:])
+    print(f"`{command}`, {machine}, torch {torch.__version__}, {datetime.date.today()}")
+    print("| attention | kept | K | tokens | s/pack | samples/s | ratio | MFU | GiB | vision | "
+          "language | rest |\n|" + "---|" * 12, flush=True)
+    rows = []
+    for run in arguments.run or ["sdpa:0:1,2,4,8,16"]:
+        attention, kept, packs = run.split(":")
+        base = None
+        for samples in map(int, packs.split(",")):
+            gc.collect()
+            try:
+                row = measure(
+                    student, attention, int(kept), samples, arguments.frames, arguments.repeats
+                )
+            except torch.OutOfMemoryError as error:
+                print(f"| {attention} | {kept} | {samples} | out of memory: {str(error)[:60]} |")
+                torch.cuda.empty_cache()
+                continue
+            base = base or row["samples_per_second"]
+            rows.append(row | {"command": command, "machine": machine})
+            print(
+                f"| {attention} | {kept} | {samples} | {row['tokens']} | {row['seconds']} | "
+                f"{row['samples_per_second']} | {row['samples_per_second'] / base:.2f} | "
+                f"{row['mfu']:.1%} | {row['memory_gib']} | {row['vision_share']:.0%} | "
+                f"{row['language_share']:.0%} | {row['rest_share']:.0%} |",
+                flush=True,
+            )
+    if arguments.profile:
+        student.attention = "sdpa"
+        print_profile(student, arguments.frames)
+    if arguments.out:
+        arguments.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    main()

@@ -1,0 +1,232 @@
+"""Attention of packed suffixes as two passes, to the prefix and to themselves, joined exactly.
+
+The softmax over a union of keys is the mean of the parts' results, weighted by the parts' sums of
+exponentials; kernels of the flash kind return the logarithm of that sum. The backward pass of such
+a kernel, given the joined result and the joined log-sum-exp, yields exactly the part's share of the
+gradient, so both parts run their own backward kernel and the shares of the queries are added.
+Nothing of rows x keys size is ever stored.
+
+Axis letters: N query heads, M key heads, T tokens of the pack, L of the prefix, S of all suffixes,
+K suffixes, W tokens of the longest suffix, d head size.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from threedrs.errors import MachineError
+from threedrs.models.packing import Layout
+
+
+class Kernels(Protocol):
+    """A flash-kind kernel: exact attention that returns its log-sum-exp; batch first, then heads."""
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return the result (B,N,Q,d) and the log-sum-exp (B,N,Q) float32."""
+
+    def backward(
+        self,
+        gradient: Tensor,
+        inputs: tuple[Tensor, Tensor, Tensor],
+        result: Tensor,
+        total: Tensor,
+        scale: float,
+        causal: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of query, key and value, given those of the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suffixes:
+    """Where the S suffix tokens of a pack stand in a (K,W) grid, each suffix from the left."""
+
+    prefix_length: int
+    shape: tuple[int, int]
+    row_S: Tensor
+    column_S: Tensor
+
+    @classmethod
+    def of(cls, layout: Layout, device: torch.device) -> "Suffixes":
+        """Return the places of a pack's suffix tokens."""
+        rows = [k for k, length in enumerate(layout.lengths) for _ in range(length)]
+        columns = [column for length in layout.lengths for column in range(length)]
+        return cls(
+            prefix_length=layout.prefix_length,
+            shape=(len(layout.lengths), max(layout.lengths)),
+            row_S=torch.tensor(rows, device=device),
+            column_S=torch.tensor(columns, device=device),
+        )
+
+    def grid(self, packed: Tensor) -> Tensor:
+        """Return (1,heads,S,...) at its places in (K,heads,W,...); zeros elsewhere."""
+        grid = packed.new_zeros(self.shape[0], packed.shape[1], self.shape[1], *packed.shape[3:])
+        grid[self.row_S, :, self.column_S] = packed[0].transpose(0, 1)
+        return grid
+
+    def packed(self, grid: Tensor) -> Tensor:
+        """Return (K,heads,W,...) in packed order, (1,heads,S,...)."""
+        return grid[self.row_S, :, self.column_S].transpose(0, 1)[None]
+
+
+class JoinedAttention(torch.autograd.Function):
+    """Prefix rows: causal. Suffix rows: to the whole prefix, and causally to their own suffix."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        suffixes: Suffixes,
+        kernels: Kernels,
+    ) -> Tensor:
+        """Attend from (1,N,T,d) to (1,M,T,d); return (1,N,T,d)."""
+        split = suffixes.prefix_length
+        first, last = slice(None, split), slice(split, None)
+        prefix_key, prefix_value = key[:, :, first], value[:, :, first]
+        result_L, total_L = kernels.forward(
+            query[:, :, first], prefix_key, prefix_value, scale, causal=True
+        )
+        shared, shared_total = kernels.forward(
+            query[:, :, last], prefix_key, prefix_value, scale, causal=False
+        )
+        grids = tuple(suffixes.grid(tensor[:, :, last]) for tensor in (query, key, value))
+        own_grid, own_total_grid = kernels.forward(*grids, scale, causal=True)
+        own, own_total = suffixes.packed(own_grid), suffixes.packed(own_total_grid)
+        total_S = torch.logaddexp(shared_total, own_total)
+        result_S = shared.float() * (shared_total - total_S).exp()[..., None]
+        result_S += own.float() * (own_total - total_S).exp()[..., None]
+        result = torch.cat([result_L, result_S.to(result_L.dtype)], dim=2)
+        ctx.save_for_backward(query, key, value, result, total_L, total_S, own_total_grid)
+        ctx.scale, ctx.suffixes, ctx.kernels = scale, suffixes, kernels
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of query, key and value."""
+        query, key, value, result, total_L, total_S, own_total_grid = ctx.saved_tensors
+        suffixes: Suffixes = ctx.suffixes
+        kernels: Kernels = ctx.kernels
+        (gradient,) = gradients
+        split = suffixes.prefix_length
+        first, last = slice(None, split), slice(split, None)
+        prefix = (key[:, :, first], value[:, :, first])
+        query_L, key_L, value_L = kernels.backward(
+            gradient[:, :, first],
+            (query[:, :, first], *prefix),
+            result[:, :, first],
+            total_L,
+            ctx.scale,
+            causal=True,
+        )
+        query_S, shared_key_L, shared_value_L = kernels.backward(
+            gradient[:, :, last],
+            (query[:, :, last], *prefix),
+            result[:, :, last],
+            total_S,
+            ctx.scale,
+            causal=False,
+        )
+        # Empty places keep their own sum, so that their weights stay finite; their gradient is 0.
+        total_grid = own_total_grid.clone()
+        total_grid[suffixes.row_S, :, suffixes.column_S] = total_S[0].transpose(0, 1)
+        own = kernels.backward(
+            suffixes.grid(gradient[:, :, last]),
+            (
+                suffixes.grid(query[:, :, last]),
+                suffixes.grid(key[:, :, last]),
+                suffixes.grid(value[:, :, last]),
+            ),
+            suffixes.grid(result[:, :, last]),
+            total_grid,
+            ctx.scale,
+            causal=True,
+        )
+        own_query_S, own_key_S, own_value_S = (suffixes.packed(grid) for grid in own)
+        return (
+            torch.cat([query_L, query_S + own_query_S], dim=2),
+            torch.cat([key_L + shared_key_L, own_key_S], dim=2),
+            torch.cat([value_L + shared_value_L, own_value_S], dim=2),
+            None,
+            None,
+            None,
+        )
+
+
+class FlashAttnKernels:
+    """The kernels of the package flash-attn (2.7 or later), which puts tokens before heads."""
+
+    def __init__(self, interface: Any) -> None:
+        self.interface = interface
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
+    ) -> tuple[Tensor, Tensor]:
+        """See `Kernels.forward`."""
+        result, total, *_ = self.interface._flash_attn_forward(
+            *(tensor.transpose(1, 2).contiguous() for tensor in (query, key, value)),
+            dropout_p=0.0,
+            softmax_scale=scale,
+            causal=causal,
+            window_size_left=-1,
+            window_size_right=0 if causal else -1,
+            softcap=0.0,
+            alibi_slopes=None,
+            return_softmax=False,
+        )
+        return result.transpose(1, 2), total[..., : query.shape[2]]
+
+    def backward(
+        self,
+        gradient: Tensor,
+        inputs: tuple[Tensor, Tensor, Tensor],
+        result: Tensor,
+        total: Tensor,
+        scale: float,
+        causal: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Kernels.backward`."""
+        query, key, value = (tensor.transpose(1, 2).contiguous() for tensor in inputs)
+        gradients = tuple(torch.empty_like(tensor) for tensor in (query, key, value))
+        self.interface._flash_attn_backward(
+            gradient.transpose(1, 2).contiguous(),
+            query,
+            key,
+            value,
+            result.transpose(1, 2).contiguous(),
+            total.contiguous(),
+            *gradients,
+            dropout_p=0.0,
+            softmax_scale=scale,
+            causal=causal,
+            window_size_left=-1,
+            window_size_right=0 if causal else -1,
+            softcap=0.0,
+            alibi_slopes=None,
+            deterministic=False,
+        )
+        of_query, of_key, of_value = (tensor.transpose(1, 2) for tensor in gradients)
+        return of_query, of_key, of_value
+
+
+@cache
+def flash_kernels() -> Kernels:
+    """Return flash-attn's kernels.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    try:
+        from flash_attn import flash_attn_interface
+    except ImportError as error:
+        raise MachineError(
+            "model.attention: flash needs the package flash-attn (README.md: GPU machines); "
+            "choose auto or sdpa without it"
+        ) from error
+    return FlashAttnKernels(flash_attn_interface)

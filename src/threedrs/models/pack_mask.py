@@ -1,0 +1,136 @@
+"""What tokens of a packed sequence attend to, in the form that each attention backend reads.
+
+- ``sdpa``: torch's exact kernels, on any device, in two calls: plain causal for the prefix rows, so
+  that the fast kernels apply and no mask of prefix x prefix size exists, and a dense mask for the
+  few hundred rows of the suffixes. Costs over one sample's pass what the suffix rows alone cost.
+- ``flex``: FlexAttention with a block mask, one compiled kernel for all rows (GPU). Compiles for
+  half a minute at its first use, and again when lengths change.
+- ``flash``: flash-attn; suffix rows attend to the prefix and to themselves in two passes, which are
+  joined by their log-sum-exp (`threedrs.models.joined_attention`).
+
+``auto`` is ``sdpa``: torch ships the flash kernels too, and of the three it is the fastest that was
+measured (benchmarks/results/training_step.md).
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.integrations.sdpa_attention import repeat_kv
+
+from threedrs.errors import ConfigError, MachineError
+from threedrs.models.joined_attention import JoinedAttention, Suffixes, flash_kernels
+from threedrs.models.packing import Layout
+
+KERNELS = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackMask:
+    """A pack's mask for one backend; ``mask`` is a dense mask, a block mask, or suffix places."""
+
+    prefix_length: int
+    mask: Tensor | BlockMask | Suffixes
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Attend from (1,heads,T,d) to (1,key heads,T,d); return (1,T,heads,d)."""
+        if isinstance(self.mask, Suffixes):
+            result = JoinedAttention.apply(query, key, value, scale, self.mask, flash_kernels())
+        elif isinstance(self.mask, Tensor):
+            result = self._two_parts(query, key, value, scale)
+        else:
+            result = _flex(query.device.type)(
+                query, key, value, block_mask=self.mask, scale=scale, enable_gqa=True
+            )
+        return result.transpose(1, 2)
+
+    def _two_parts(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        split = self.prefix_length
+        with fast_kernels():
+            prefix = scaled_dot_product_attention(
+                query[:, :, :split],
+                key[:, :, :split],
+                value[:, :, :split],
+                is_causal=True,
+                scale=scale,
+                enable_gqa=True,
+            )
+        groups = query.shape[1] // key.shape[1]
+        suffixes = scaled_dot_product_attention(
+            query[:, :, split:],
+            repeat_kv(key, groups),
+            repeat_kv(value, groups),
+            attn_mask=self.mask,
+            scale=scale,
+        )
+        return torch.cat([prefix, suffixes], dim=2)
+
+
+def fast_kernels() -> AbstractContextManager[None]:
+    """Prefer cuDNN's attention, on Hopper the fastest that torch has; others where it cannot."""
+    return sdpa_kernel(KERNELS, set_priority=True)
+
+
+@cache
+def _flex(device_type: str) -> Any:
+    """FlexAttention for a device; on CPU it runs as it is, for tests and inference."""
+    return torch.compile(flex_attention) if device_type == "cuda" else flex_attention
+
+
+def _block_mask(layout: Layout, device: torch.device) -> BlockMask:
+    owners = [-1] * layout.prefix_length
+    for number, length in enumerate(layout.lengths):
+        owners += [number] * length
+    owner_T = torch.tensor(owners, device=device)
+
+    def allowed(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        own = (owner_T[column] == owner_T[row]) | (owner_T[column] < 0)
+        return (column <= row) & own
+
+    return create_block_mask(allowed, None, None, len(owners), len(owners), device=device)
+
+
+def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | None:
+    """Return the mask of a pack whose embeddings are ``tokens_TD``; None: plain causal attention.
+
+    One sample needs no mask, whatever the backend, and takes the plain path.
+
+    Raises:
+        MachineError: flash-attn was asked for and is not installed, or there is no GPU for it.
+        ConfigError: the backend cannot run a pass of this precision or on this device.
+    """
+    device = tokens_TD.device
+    mask: Tensor | BlockMask | Suffixes | None
+    if backend == "flash":
+        if device.type != "cuda":
+            raise MachineError("model.attention: flash needs a GPU; choose auto or sdpa")
+        if tokens_TD.dtype == torch.float32:
+            raise ConfigError(
+                "model.attention: flash computes in half precision; set train.precision: bfloat16 "
+                "or choose auto or sdpa"
+            )
+        flash_kernels()
+        mask = Suffixes.of(layout, device)
+    elif len(layout.lengths) == 1:
+        return None
+    elif backend == "flex":
+        if device.type != "cuda" and torch.is_grad_enabled():
+            raise ConfigError(
+                "model.attention: flex has no backward pass on this device; choose auto or sdpa"
+            )
+        mask = _block_mask(layout, device)
+    else:
+        mask = layout.suffix_mask(device)
+        assert mask is not None
+    return PackMask(prefix_length=layout.prefix_length, mask=mask)

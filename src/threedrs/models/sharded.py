@@ -1,0 +1,91 @@
+"""Building a student without its weights, and filling in tensors: whole, or spread over ranks.
+
+Without ZeRO-3 the parameters take up no memory until a tensor is assigned to each. Under ZeRO-3
+every parameter is spread over the ranks as soon as its module is built, and each tensor is handed
+out by the first rank alone: no rank ever holds more than one whole tensor beside its share.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import initialization
+
+ZeroConfig = Mapping[str, Any]
+
+
+@contextmanager
+def without_weights(zero_init: ZeroConfig | None) -> Iterator[None]:
+    """Modules built inside have parameters without values."""
+    if zero_init is None:
+        with init_empty_weights(include_buffers=False):
+            yield
+        return
+    with spread_modules(zero_init), initialization.no_init_weights():
+        yield
+
+
+@contextmanager
+def spread_modules(zero_init: ZeroConfig | None) -> Iterator[None]:
+    """Modules built inside have their parameters spread over the ranks; None: as usual."""
+    if zero_init is None:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.Init(config_dict_or_path=dict(zero_init)):
+        yield
+
+
+def shape_of(tensor: Tensor) -> tuple[int, ...]:
+    """Return the shape of a whole parameter, spread or not."""
+    return tuple(getattr(tensor, "ds_shape", tensor.shape))
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Take over the tensors of ``state`` by name; of spread parameters, those of the first rank.
+
+    All ranks call this with the same names; only the first one's values count where the parameters
+    are spread, and the others may give empty tensors.
+    """
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    spread = [name for name in state if hasattr(parameters.get(name), "ds_shape")]
+    if spread:
+        import deepspeed
+
+        first = torch.distributed.get_rank() == 0
+        for name in spread:
+            with (
+                deepspeed.zero.GatheredParameters([parameters[name]], modifier_rank=0),
+                torch.no_grad(),
+            ):
+                if first:
+                    parameters[name].data.copy_(state[name])
+    rest = {name: tensor for name, tensor in state.items() if name not in spread}
+    module.load_state_dict(rest, strict=False, assign=True)
+
+
+def reads_values(zero_init: ZeroConfig | None) -> bool:
+    """Whether this rank's tensors count in `fill`."""
+    return zero_init is None or torch.distributed.get_rank() == 0
+
+
+def fill_random(module: nn.Module, deviation: float = 0.02) -> None:
+    """Draw the values of spread parameters: matrices normal, biases 0, weights of norms 1.
+
+    Each rank draws its own share, so nothing is gathered; the values depend on the number of ranks.
+    """
+    generators: dict[torch.device, torch.Generator] = {}
+    for name, parameter in module.named_parameters():
+        share: Tensor = parameter.ds_tensor  # type: ignore[attr-defined]
+        if len(shape_of(parameter)) > 1 or not name.endswith((".weight", ".bias")):
+            if share.device not in generators:
+                seed = torch.initial_seed() + torch.distributed.get_rank()
+                generators[share.device] = torch.Generator(share.device).manual_seed(seed)
+            share.data.normal_(0, deviation, generator=generators[share.device])
+        else:
+            share.data.fill_(name.endswith(".weight"))

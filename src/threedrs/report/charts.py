@@ -1,0 +1,115 @@
+"""The report's charts: results in, SVG for the page out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from threedrs.evaluation.headline import Column
+from threedrs.report import figures
+from threedrs.report.published import BACKBONES, PUBLISHED
+from threedrs.report.results import Results
+from threedrs.report.verdict import Verdict
+
+CURVES = {
+    "text": "text loss",
+    "grounding": "grounding loss",
+    "supervision": "3D supervision loss",
+    "samples_per_second": "samples a second",
+}
+ANSWERS_SHOWN = 8
+
+
+def differences_of(verdict: Verdict) -> Markup:
+    """Return the chart of a verdict's differences with their intervals."""
+    rows = [
+        figures.Difference(
+            label=_name(line.column),
+            value=line.difference,
+            low=line.low,
+            high=line.high,
+            significant=line.tone != "even",
+        )
+        for line in verdict.lines
+    ]
+    title = f"Differences of {verdict.name} to the baseline, with 95 % intervals"
+    return Markup(figures.differences(rows, title))
+
+
+def radars(results: Results) -> list[tuple[str, Markup]]:
+    """Return caption and radar of each backbone: our runs, then the published ones."""
+    axes = [f"{column.group}\n{column.title}" for column in results.columns]
+    drawn: list[tuple[str, Markup]] = []
+    backbones = {run: str(results.config(run)["model"]["name"]) for run in results.runs}
+    for backbone in dict.fromkeys(backbones.values()):
+        runs = [run for run in results.runs if backbones[run] == backbone]
+        series = {
+            run: [_value(results.metrics(run, c.benchmark), c.metric) for c in results.columns]
+            for run in runs
+        }
+        title = f"{BACKBONES.get(backbone, backbone)}, the runs of this report"
+        drawn.append((title, Markup(figures.radar(axes, series, title))))
+    for backbone, name in BACKBONES.items():
+        rows = [row for row in PUBLISHED if row.backbone == backbone]
+        series = {row.method: row.of(results.columns) for row in rows}
+        title = f"{name}, published, on ScanNet"
+        drawn.append((title, Markup(figures.radar(axes, series, title))))
+    return drawn
+
+
+def question_types(results: Results) -> list[Markup]:
+    """Return bars per question type: the first headline metric of each benchmark with types."""
+    drawn = []
+    for benchmark in results.benchmarks:
+        column = next(column for column in results.columns if column.benchmark == benchmark)
+        by_type = {run: results.metrics(run, benchmark)["by_type"] for run in results.runs}
+        kinds = sorted({kind for types in by_type.values() for kind in types})
+        if kinds:
+            counts = {kind: types[kind]["n"] for types in by_type.values() for kind in types}
+            series = {
+                run: [_value(types.get(kind), column.metric) for kind in kinds]
+                for run, types in by_type.items()
+            }
+            labels = [f"{kind} ({counts[kind]})" for kind in kinds]
+            drawn.append(Markup(figures.bars(labels, series, _name(column))))
+    return drawn
+
+
+def training_curves(results: Results) -> list[Markup]:
+    """Return the curves of losses and throughput that any run has."""
+    histories = results.histories()
+    drawn = [figures.curves(histories, field, name) for field, name in CURVES.items()]
+    return [Markup(chart) for chart in drawn if chart is not None]
+
+
+def mixes(results: Results) -> list[tuple[str, dict[str, Any], list[Markup]]]:
+    """Return name, summary and charts of each training mix."""
+    drawn = []
+    for name, summary in results.mixes().items():
+        counts: Mapping[str, int] = summary["benchmarks"]
+        charts = [figures.bars(list(counts), {name: list(counts.values())}, "samples a benchmark")]
+        for benchmark, answers in summary["top_answers"].items():
+            # Grounding answers are all alike; only spoken ones can be out of balance.
+            frequent = [row for row in answers[:ANSWERS_SHOWN] if row["samples"] > 1]
+            if len(answers) > 1 and frequent:
+                series = {name: [row["samples"] for row in frequent]}
+                labels = [_short(row["answer"]) for row in frequent]
+                charts.append(figures.bars(labels, series, f"{benchmark}: most frequent answers"))
+        drawn.append((name, summary, [Markup(chart) for chart in charts]))
+    return drawn
+
+
+def _name(column: Column) -> str:
+    return f"{column.group} {column.title}"
+
+
+def _short(text: str, limit: int = 24) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _value(group: Mapping[str, Any] | None, metric: str) -> float | None:
+    """Return a metric's value in a metrics file or one of its types; None where it has none."""
+    if group is None:
+        return None
+    value: float | None = group["metrics"][metric]["value"]
+    return value

@@ -1,0 +1,84 @@
+"""What the other stages left, read for the report: one object, checked when read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from threedrs.errors import DataError
+from threedrs.evaluation.aggregate import FORMAT_VERSION
+from threedrs.evaluation.headline import COLUMNS, Column
+from threedrs.evaluation.per_question import FILE_NAME, PerQuestion, read_per_question
+from threedrs.evaluation.predictions import Prediction, read_predictions
+from threedrs.evaluation.registry import benchmark_named
+from threedrs.files import read_json, read_json_lines
+from threedrs.instructions import EVALUATION_SPLITS
+from threedrs.instructions.record import Record, read_records
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The results folder, for the given runs and benchmarks.
+
+    Every property raises DataError where a file is missing or malformed.
+    """
+
+    folder: Path
+    runs: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+
+    @property
+    def columns(self) -> list[Column]:
+        """The headline columns of these benchmarks."""
+        return [column for column in COLUMNS if column.benchmark in self.benchmarks]
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The content of ``summary.json``."""
+        path = self.folder / "report" / "summary.json"
+        summary = read_json(path)
+        if not isinstance(summary, dict) or summary.get("format_version") != FORMAT_VERSION:
+            raise DataError(f"{path}: is not a summary of format version {FORMAT_VERSION}")
+        missing = [run for run in self.runs if run not in summary["runs"]]
+        if missing:
+            raise DataError(f"{path}: has no run {missing[0]!r}; aggregate again")
+        return summary
+
+    def metrics(self, run: str, benchmark: str) -> dict[str, Any]:
+        """Return the metrics file of a run and benchmark."""
+        return self.summary["runs"][run]["benchmarks"][benchmark]
+
+    def train(self, run: str) -> dict[str, Any]:
+        """Return the training summary of a run."""
+        return self.summary["runs"][run]["train"]
+
+    def config(self, run: str) -> dict[str, Any]:
+        """Return the resolved configuration of a run."""
+        return self.summary["runs"][run]["config"]
+
+    def histories(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Return run to the rows of its training log."""
+        return {
+            run: list(read_json_lines(self.folder / "train" / run / "log.jsonl"))
+            for run in self.runs
+        }
+
+    def mixes(self) -> dict[str, dict[str, Any]]:
+        """Return mix to its summary."""
+        paths = sorted((self.folder / "instructions" / "mixes").glob("*.summary.json"))
+        return {path.name.removesuffix(".summary.json"): read_json(path) for path in paths}
+
+    def records(self, benchmark: str) -> list[Record]:
+        """Return the questions of a benchmark, in their order."""
+        name = f"{benchmark}_{EVALUATION_SPLITS[benchmark]}.jsonl"
+        return list(read_records(self.folder / "instructions" / name))
+
+    def predictions(self, run: str, benchmark: str) -> dict[str, Prediction]:
+        """Return question id to what a run answered."""
+        path = self.folder / "eval" / run / benchmark / "predictions.jsonl"
+        return {row.id: row for row in read_predictions(path, benchmark_named(benchmark))}
+
+    def per_question(self, run: str, benchmark: str) -> PerQuestion:
+        """Return what each question contributes to a run's metrics."""
+        return read_per_question(self.folder / "eval" / run / benchmark / FILE_NAME)

@@ -1,0 +1,195 @@
+"""Every attention backend against a softmax written out over a dense mask, results and gradients."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from threedrs.errors import ConfigError, MachineError
+from threedrs.models.joined_attention import JoinedAttention, Suffixes
+from threedrs.models.pack_mask import PackMask, pack_mask
+from threedrs.models.packing import Layout
+
+CPU = torch.device("cpu")
+LAYOUTS = [
+    Layout(prefix_length=37, lengths=(5, 1, 9)),
+    Layout(prefix_length=4, lengths=(1, 1)),
+    Layout(prefix_length=130, lengths=(3,) * 16),
+]
+SCALE = 0.2
+HEADS, KEY_HEADS, WIDTH = 4, 2, 16
+
+
+def _tensors(layout: Layout, device: torch.device = CPU) -> list[Tensor]:
+    random = torch.Generator().manual_seed(0)
+    total = layout.prefix_length + sum(layout.lengths)
+    shapes = [(1, heads, total, WIDTH) for heads in (HEADS, KEY_HEADS, KEY_HEADS, HEADS)]
+    return [torch.randn(shape, generator=random).to(device) for shape in shapes]
+
+
+def _dense(layout: Layout, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention, (1,T,heads,d), one head after the other."""
+    owner = [-1] * layout.prefix_length
+    owner += [number for number, length in enumerate(layout.lengths) for _ in range(length)]
+    total = len(owner)
+    allowed = [[c <= r and owner[c] in (-1, owner[r]) for c in range(total)] for r in range(total)]
+    hidden = ~torch.tensor(allowed, device=query.device)
+    heads = []
+    for head in range(HEADS):
+        shared = head // (HEADS // KEY_HEADS)
+        scores = SCALE * query[0, head] @ key[0, shared].T
+        weights = torch.softmax(scores.masked_fill(hidden, -torch.inf), dim=-1)
+        heads.append(weights @ value[0, shared])
+    return torch.stack(heads, dim=1)[None]
+
+
+class CpuKernels:
+    """torch's flash kernels for CPU, key heads repeated as they do not share them."""
+
+    def _repeated(self, query: Tensor, *others: Tensor) -> list[Tensor]:
+        return [other.repeat_interleave(query.shape[1] // other.shape[1], 1) for other in others]
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
+    ) -> tuple[Tensor, Tensor]:
+        key, value = self._repeated(query, key, value)
+        operator: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        return operator(query, key, value, 0.0, causal, scale=scale)
+
+    def backward(
+        self,
+        gradient: Tensor,
+        inputs: tuple[Tensor, Tensor, Tensor],
+        result: Tensor,
+        total: Tensor,
+        scale: float,
+        causal: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = inputs
+        repeated = self._repeated(query, key, value)
+        operator: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        of_query, of_key, of_value = operator(
+            gradient, query, *repeated, result, total, 0.0, causal, scale=scale
+        )
+        groups = query.shape[1] // key.shape[1]
+        return (
+            of_query,
+            of_key.unflatten(1, (-1, groups)).sum(2),
+            of_value.unflatten(1, (-1, groups)).sum(2),
+        )
+
+
+def _check_gradients(attend: Any, layout: Layout, device: torch.device = CPU) -> None:
+    *inputs, gradient = _tensors(layout, device)
+    gradient = gradient.transpose(1, 2)
+    results = []
+    for function in (attend, lambda *tensors: _dense(layout, *tensors)):
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        result = function(*leaves)
+        results.append([result, *torch.autograd.grad(result, leaves, gradient)])
+    for found, expected in zip(*results, strict=True):
+        assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sdpa(layout: Layout) -> None:
+    mask = pack_mask(layout, "sdpa", torch.empty(1))
+    assert isinstance(mask, PackMask)
+    _check_gradients(lambda *tensors: mask.attend(*tensors, SCALE), layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_joined_passes_with_torchs_flash_kernels(layout: Layout) -> None:
+    suffixes = Suffixes.of(layout, CPU)
+    _check_gradients(
+        lambda *tensors: JoinedAttention.apply(
+            *tensors, SCALE, suffixes, CpuKernels()
+        ).transpose(1, 2),
+        layout,
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_flex_forward_on_cpu(layout: Layout) -> None:
+    query, key, value, _ = _tensors(layout)
+    with torch.no_grad():
+        mask = pack_mask(layout, "flex", torch.empty(1))
+        assert isinstance(mask, PackMask)
+        found = mask.attend(query, key, value, SCALE)
+    torch.testing.assert_close(found, _dense(layout, query, key, value))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_flex_gradients_on_gpu() -> None:
+    device = torch.device("cuda")
+    layout = LAYOUTS[0]
+    mask = pack_mask(layout, "flex", torch.empty(1, device=device))
+    assert isinstance(mask, PackMask)
+    _check_gradients(lambda *tensors: mask.attend(*tensors, SCALE), layout, device)
+
+
+def test_places_of_suffixes() -> None:
+    suffixes = Suffixes.of(Layout(prefix_length=3, lengths=(2, 1)), CPU)
+    packed = torch.tensor([1.0, 2.0, 3.0])[None, None, :, None]
+    grid = suffixes.grid(packed)
+    assert grid[:, 0, :, 0].tolist() == [[1, 2], [3, 0]]
+    assert torch.equal(suffixes.packed(grid), packed)
+
+
+def test_one_sample_takes_the_plain_path() -> None:
+    for backend in ("auto", "sdpa", "flex"):
+        assert pack_mask(Layout(prefix_length=9, lengths=(4,)), backend, torch.empty(1)) is None
+
+
+def test_backends_that_cannot_run_say_so() -> None:
+    layout = LAYOUTS[0]
+    with pytest.raises(ConfigError, match="flex has no backward pass on this device; choose auto"):
+        pack_mask(layout, "flex", torch.empty(1))
+    with pytest.raises(MachineError, match="flash needs a GPU; choose auto or sdpa"):
+        pack_mask(layout, "flash", torch.empty(1))
+
+
+def test_flash_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "flash_attn", None)
+    from threedrs.models.joined_attention import flash_kernels
+
+    flash_kernels.cache_clear()
+    with pytest.raises(MachineError, match="needs the package flash-attn"):
+        flash_kernels()
+
+
+def test_flash_kernels_arrange_axes_for_the_package() -> None:
+    """The package's interface, played by softmax written out: tokens before heads."""
+    from threedrs.models.joined_attention import FlashAttnKernels
+
+    class Interface:
+        def _flash_attn_forward(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> tuple:
+            assert options["window_size_right"] == (0 if options["causal"] else -1)
+            result, total = CpuKernels().forward(
+                *(tensor.transpose(1, 2) for tensor in (q, k, v)),
+                options["softmax_scale"],
+                options["causal"],
+            )
+            return result.transpose(1, 2), total, None, None
+
+        def _flash_attn_backward(self, *tensors: Tensor, **options: Any) -> None:
+            gradient, q, k, v, result, total, *outputs = tensors
+            found = CpuKernels().backward(
+                gradient.transpose(1, 2),
+                (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)),
+                result.transpose(1, 2),
+                total,
+                options["softmax_scale"],
+                options["causal"],
+            )
+            for output, value in zip(outputs, found, strict=True):
+                output.copy_(value.transpose(1, 2))
+
+    kernels = FlashAttnKernels(Interface())
+    layout = LAYOUTS[0]
+    suffixes = Suffixes.of(layout, CPU)
+    _check_gradients(
+        lambda *tensors: JoinedAttention.apply(*tensors, SCALE, suffixes, kernels).transpose(1, 2),
+        layout,
+    )

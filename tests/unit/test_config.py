@@ -1,0 +1,67 @@
+"""The shipped configurations are valid; runs inherit and override."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from threedrs.config import load_config, resolve_run
+from threedrs.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+
+
+@pytest.fixture
+def config(monkeypatch: pytest.MonkeyPatch) -> dict:
+    monkeypatch.chdir(ROOT)
+    return yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+
+
+def test_the_default_is_valid_and_complete(config: dict) -> None:
+    loaded = load_config(config, SCHEMA)
+    assert loaded["frames"] == config["frames"]
+    baseline = resolve_run(loaded, "baseline")
+    assert baseline["teacher"]["name"] == "none"
+    assert resolve_run(loaded, "3drs")["teacher"]["name"] == config["teacher"]["name"]
+    assert "runs" not in baseline
+
+
+def test_defaults_are_filled_in(config: dict) -> None:
+    del config["frames"]["stride"], config["data"]["scans"]
+    loaded = load_config(config, SCHEMA)
+    assert loaded["frames"]["stride"] == 10
+    assert loaded["data"]["scans"] == "scannet/scans"
+
+
+def test_the_papers_recipe(config: dict) -> None:
+    paper = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
+    for section, values in paper.items():
+        config[section].update(values)
+    train = config["train"]
+    assert (train["global_batch"], train["pack"], config["frames"]["count"]) == (16, 1, 32)
+    assert (train["learning_rate"], train["learning_rate_vision_tower"]) == (1e-5, 2e-6)
+    with pytest.raises(ConfigError, match=r"teacher\.weights") as error:
+        load_config(config, SCHEMA)
+    # Only what nobody ships is missing.
+    for line in str(error.value).splitlines():
+        assert "data/models" in line
+
+
+def test_every_problem_has_a_line(config: dict) -> None:
+    config["train"]["epocs"] = 1
+    config["frames"]["count"] = 0
+    config["model"]["size"] = "8b"
+    with pytest.raises(ConfigError) as error:
+        load_config(config, SCHEMA)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3
+    assert any("train.epocs is not a key; did you mean epochs?" in line for line in lines)
+    assert any("frames.count" in line for line in lines)
+    assert any("model.size is '8b'; choose one of: tiny, 7b" in line for line in lines)
+
+
+def test_a_run_that_overrides_into_nonsense_is_named(config: dict) -> None:
+    config["runs"]["odd"] = {"train": {"pack": 3}}
+    with pytest.raises(ConfigError, match=r"runs\.odd: train\.pack is 3"):
+        load_config(config, SCHEMA)

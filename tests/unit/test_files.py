@@ -1,0 +1,95 @@
+"""Outputs appear whole or not at all; bad input is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from threedrs.errors import DataError
+from threedrs.files import (
+    atomic_file,
+    atomic_folder,
+    check_scene_name,
+    read_json,
+    read_json_lines,
+    sha256_of_json,
+    write_json_lines,
+)
+
+
+def test_a_failed_writer_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_writer_leaves_the_old_folder(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    path.mkdir()
+    (path / "kept").write_text("old")
+    with pytest.raises(RuntimeError), atomic_folder(path) as temporary:
+        (temporary / "new").write_text("half")
+        raise RuntimeError
+    assert [file.name for file in path.iterdir()] == ["kept"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_replaces_the_old_one_and_leftovers(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    path.mkdir()
+    (path / "old").write_text("")
+    (tmp_path / ".store.99999.tmp").mkdir()
+    with atomic_folder(path) as temporary:
+        (temporary / "new").write_text("")
+    assert [file.name for file in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_lines_round_trip(tmp_path: Path) -> None:
+    rows = [{"a": 1}, {"b": "ü\n"}]
+    path = tmp_path / "rows.jsonl"
+    assert write_json_lines(path, rows) == 2
+    assert list(read_json_lines(path)) == rows
+
+
+def test_a_value_json_cannot_hold_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json_lines(path, [{"a": 1.0}, {"a": float("nan")}])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "line 1, column 2"), ("[" * 100_000, "nested too deeply"), ("\udcff", "is not UTF-8")],
+)
+def test_bad_json_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(DataError, match=said) as error:
+        read_json(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_bad_line_is_numbered(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"a": \n')
+    with pytest.raises(DataError, match="line 2"):
+        list(read_json_lines(path))
+
+
+@pytest.mark.parametrize("name", ["../scene0000_00", "scene0000_00/..", "scene000_00", "", 3, None])
+def test_names_that_could_leave_the_root_are_refused(name: str) -> None:
+    with pytest.raises(DataError, match="is not a scene name"):
+        check_scene_name(name, "list")
+
+
+def test_the_hash_of_json_ignores_the_order_of_keys() -> None:
+    value = {"a": 1, "b": [1, {"c": None, "d": 0.5}]}
+    shuffled = json.loads('{"b": [1, {"d": 0.5, "c": null}], "a": 1}')
+    assert sha256_of_json(value) == sha256_of_json(shuffled)
+    assert sha256_of_json(value) != sha256_of_json(value | {"a": 2})

@@ -1,0 +1,69 @@
+"""Attention of a scene's questions against a softmax over each token's keys, written out."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from threedrs.models.questions import QuestionAttention, summed_attention
+
+HEADS, GROUPS, SIZE, PREFIX = 2, 3, 8, 11
+SCALE = SIZE**-0.5
+
+
+def obvious(query_Nd: Tensor, keys_KTd: Tensor, values_KTd: Tensor) -> Tensor:
+    """One token's attention (N,d), head by head."""
+    rows = []
+    for head, query_d in enumerate(query_Nd):
+        shared = head // GROUPS
+        weights = torch.softmax(keys_KTd[shared] @ query_d * SCALE, dim=0)
+        rows.append(weights @ values_KTd[shared])
+    return torch.stack(rows)
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape)
+
+
+def test_each_token_attends_to_the_prefix_and_its_own_question() -> None:
+    torch.manual_seed(0)
+    keys_1KLd, values_1KLd = random(1, HEADS, PREFIX, SIZE), random(1, HEADS, PREFIX, SIZE)
+    attention = QuestionAttention([(keys_1KLd, values_1KLd)], GROUPS)
+    lengths = [4, 1, 6]
+    offsets = attention.start(lengths, torch.device("cpu"))
+    assert offsets.tolist() == [0, 1, 2, 3, 0, 0, 1, 2, 3, 4, 5]
+    own: dict[int, list[tuple[Tensor, Tensor]]] = {0: [], 1: [], 2: []}
+    owners = [0] * 4 + [1] + [2] * 6
+    for keep in (None, None, [0, 2], None):
+        if keep is not None:
+            attention.keep(torch.tensor(keep))
+        if attention.own:
+            owners = sorted(set(owners) if keep is None else keep)
+            attention.next_tokens()
+        count = len(owners)
+        query = random(1, HEADS * GROUPS, count, SIZE)
+        key, value = random(1, HEADS, count, SIZE), random(1, HEADS, count, SIZE)
+        result = attention.attend(0, query, key, value, SCALE)
+        assert result.shape == (1, count, HEADS * GROUPS, SIZE)
+        for place, owner in enumerate(owners):
+            own[owner].append((key[0, :, place], value[0, :, place]))
+            keys = torch.stack([pair[0] for pair in own[owner]], dim=1)
+            values = torch.stack([pair[1] for pair in own[owner]], dim=1)
+            expected = obvious(
+                query[0, :, place],
+                torch.cat([keys_1KLd[0], keys], dim=1),
+                torch.cat([values_1KLd[0], values], dim=1),
+            )
+            torch.testing.assert_close(result[0, place], expected)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_comes_with_its_log_sum_exp(biased: bool) -> None:
+    torch.manual_seed(1)
+    query, key, value = random(2, 3, 5, 8), random(2, 3, 7, 8), random(2, 3, 7, 8)
+    bias = torch.zeros(2, 3, 5, 7)
+    if biased:
+        bias[:, :, 1:, 2:4] = -torch.inf
+    result, total = summed_attention(query, key, value, 0.3, bias if biased else None)
+    scores = 0.3 * query @ key.mT + bias
+    torch.testing.assert_close(result, scores.softmax(-1) @ value)
+    torch.testing.assert_close(total, scores.logsumexp(-1))
