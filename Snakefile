@@ -41,6 +41,7 @@ localrules:
 rule all:
     input:
         "results/report/index.html",
+        "results/scenes/report.html",
 
 
 if config["data"]["demo"]:

@@ -125,8 +125,9 @@ def choose(folder: Path, strategy: str) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{strategy}: {seconds:.2f} s, of which {busy:.2f} s of processor time "
-        f"({busy / found.looked_at * 1000:.1f} ms a frame looked at), peak {peak:.0f} MB ({before:.0f} MB before); {len(found.indices)} frames of "
-        f"{found.looked_at} looked at cover {found.covered} of {found.coverable} coverable voxels "
+        f"({busy / found.looked_at * 1000:.1f} ms a frame looked at), peak {peak:.0f} MB "
+        f"({before:.0f} MB before); {len(found.indices)} frames of {found.looked_at} looked at "
+        f"cover {found.covered} of {found.coverable} coverable voxels "
         f"(mesh: {len(vertices)} vertices, {found.voxels} voxels)"
     )
 

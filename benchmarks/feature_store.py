@@ -93,7 +93,7 @@ def measure(frames: int, tokens: int, channels: int, folder: Path) -> str:
         "| how | MB | write s | read s |",
         "|---|---|---|---|",
     ]
-    lines += [f"| {name} | {mb:.1f} | {write:.2f} | {read:.3f} |" for name, mb, write, read in rows]
+    lines += [f"| {name} | {mb:.4g} | {write:.3g} | {read:.3g} |" for name, mb, write, read in rows]
     return "\n".join(lines) + "\n"
 
 

@@ -25,9 +25,9 @@ from pathlib import Path
 
 import torch
 
+from threedrs.models.attention import pack_mask
 from threedrs.models.checkpoint import load_student
 from threedrs.models.packing import Layout
-from threedrs.models.attention import pack_mask
 from threedrs.models.samples import IGNORE, Pack, Prefix, Sample, SceneInputs
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
@@ -37,8 +37,10 @@ OBJECTS = 30
 OWN_TOKENS = 64
 ANSWER_TOKENS = 16
 PREFIX = Prefix(
-    before_ids=tuple(range(14)), before_labels=(IGNORE,) * 14,
-    after_ids=tuple(range(10)), after_labels=(IGNORE,) * 10,
+    before_ids=tuple(range(14)),
+    before_labels=(IGNORE,) * 14,
+    after_ids=tuple(range(10)),
+    after_labels=(IGNORE,) * 10,
 )
 SUPERVISION = SupervisionSettings()
 
@@ -195,8 +197,11 @@ def main() -> None:
     student.to(device).train()
     command = "python benchmarks/training_step.py " + " ".join(sys.argv[1:])
     print(f"`{command}`, {machine}, torch {torch.__version__}, {datetime.date.today()}")
-    print("| attention | kept | K | tokens | s/pack | samples/s | ratio | MFU | GiB | vision | "
-          "language | rest |\n|" + "---|" * 12, flush=True)
+    print(
+        "| attention | kept | K | tokens | s/pack | samples/s | ratio | MFU | GiB | vision | "
+        "language | rest |\n|" + "---|" * 12,
+        flush=True,
+    )
     rows = []
     for run in arguments.run or ["sdpa:0:1,2,4,8,16"]:
         attention, kept, packs = run.split(":")

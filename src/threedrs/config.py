@@ -156,10 +156,16 @@ def _check_run(run: str, resolved: Config, config: Config) -> Iterator[str]:
     if not Path(train["deepspeed"]).is_file():
         file = train["deepspeed"]
         yield f"runs.{run}: train.deepspeed: {file} is not a file (see config/deepspeed/)"
-    if model["size"] != "tiny" and not model["path"]:
+    random_weights = model.get("random_weights", False)
+    if random_weights and model["path"]:
+        yield f"runs.{run}: model.random_weights and model.path are both set; keep one of them"
+    if model.get("grid", 14) != 14 and model["name"] != "qwen2-vl":
+        yield f"runs.{run}: model.grid {model['grid']} is for qwen2-vl; {model['name']} has 14"
+    if model["size"] != "tiny" and not model["path"] and not random_weights:
         yield (
             f"runs.{run}: model.size {model['size']} needs model.path, the folder of the "
-            "pretrained checkpoint (README.md: licences and downloads)"
+            "pretrained checkpoint (README.md: licences and downloads), or, to measure speed "
+            "only, model.random_weights: true"
         )
     elif model["path"] and not Path(model["path"]).is_dir():
         yield f"runs.{run}: model.path: {model['path']} is not a folder"

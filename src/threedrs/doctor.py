@@ -115,7 +115,7 @@ def _attention(config: Config, root: Path) -> Iterator[Finding]:
             status="error" if asked else "ok",
             message="not installed; "
             + (
-                "model.attention asks for it: pip install -e '.[gpu]'"
+                "model.attention asks for it: pip install --no-build-isolation -e '.[flash-attn]'"
                 if asked
                 else "torch's own attention is used"
             ),

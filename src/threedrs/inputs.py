@@ -20,7 +20,10 @@ def shards(split: str, scenes: Sequence[str], size: int) -> dict[str, list[str]]
 
 
 def required_files(layout: DataLayout, benchmarks: Iterable[str]) -> list[Path]:
-    """Return every file that a run over train and val scenes reads.
+    """Return every file that a run over train and val scenes cannot do without.
+
+    A scan may lack its detector proposals: it then has no detector boxes, and the scene report says
+    so.
 
     Raises:
         DataError: a scene list is missing or malformed.
@@ -37,20 +40,21 @@ def required_files(layout: DataLayout, benchmarks: Iterable[str]) -> list[Path]:
             else:
                 files += [scan.posed_images / name for name in INTRINSIC_FILES]
             files += [scan.mesh, scan.segments, scan.aggregation, scan.meta]
-            if split == "val":
-                files.append(scan.proposals)
     for benchmark in benchmarks:
         files += annotation_files(layout, benchmark)
     return files
 
 
 def missing_inputs(layout: DataLayout, benchmarks: Iterable[str]) -> None:
-    """Check that every required file is there.
+    """Check that every required file is there, and the proposals of at least one val scene.
 
     Raises:
         DataError: one line a missing file, the first twenty of them.
     """
     missing = [path for path in required_files(layout, benchmarks) if not path.is_file()]
+    proposals = [layout.scan(scene).proposals for scene in layout.scenes("val")]
+    if proposals and not any(path.is_file() for path in proposals):
+        missing.append(proposals[0])
     if missing:
         lines = [f"{path}: missing (README.md shows the folder layout)" for path in missing[:SHOWN]]
         if len(missing) > SHOWN:

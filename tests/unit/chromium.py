@@ -9,6 +9,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,14 @@ FLAGS = (
 )
 PACKAGE = "chromium"
 SECONDS = 60
+# The browser reads commands from descriptor 3 and answers on 4, whatever numbers the pipes have.
+LAUNCHER = """
+import fcntl, os, sys
+reads, writes = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(reads, 3)
+os.dup2(writes, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class ChromiumUnavailable(Exception):
@@ -157,16 +166,8 @@ def chromium(folder: Path) -> Iterator[Page]:
     program = browser_program()
     browser_reads, we_write = os.pipe()
     we_read, browser_writes = os.pipe()
-    # The browser reads commands from descriptor 3 and answers on 4.
-    command = [
-        "sh",
-        "-c",
-        f'exec "$@" 3<&{browser_reads} 4>&{browser_writes}',
-        "sh",
-        program,
-        *FLAGS,
-        f"--user-data-dir={folder}",
-    ]
+    command = [sys.executable, "-c", LAUNCHER, str(browser_reads), str(browser_writes)]
+    command += [program, *FLAGS, f"--user-data-dir={folder}"]
     process = subprocess.Popen(
         command,
         pass_fds=(browser_reads, browser_writes),

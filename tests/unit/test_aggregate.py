@@ -7,6 +7,10 @@ import pytest
 
 from threedrs.errors import DataError
 from threedrs.evaluation.aggregate import aggregate
+from threedrs.evaluation.bootstrap import mean_metric
+from threedrs.evaluation.per_question import write_per_question
+from threedrs.evaluation.predictions import Prediction
+from threedrs.evaluation.registry import BENCHMARKS
 
 
 def metrics_file(folder, run, benchmark, values):
@@ -21,6 +25,19 @@ def metrics_file(folder, run, benchmark, values):
     return path
 
 
+def question_file(folder, run, benchmark, share):
+    """Ten scenes of five questions; the first of each are right."""
+    rows = [
+        Prediction(id=f"q{i}", benchmark=benchmark, scene=f"scene{i // 5:04d}_00")
+        for i in range(50)
+    ]
+    right = [float(i % 5 < share * 5) for i in range(50)]
+    path = folder / run / benchmark / "per_question.npz"
+    metrics = {name: mean_metric(right) for name in BENCHMARKS[benchmark].metrics}
+    write_per_question(path, rows, metrics)
+    return path
+
+
 def config_file(folder, run, seed, teacher="vggt"):
     path = folder / run / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,10 +46,14 @@ def config_file(folder, run, seed, teacher="vggt"):
     return path
 
 
-def summary_of(folder, files, baseline="baseline", trains=None, configs=None):
+def summary_of(folder, files, baseline="baseline", trains=None, configs=None, questions=None):
     return aggregate(
         files,
+        per_question_files=questions or {},
         baseline=baseline,
+        resamples=200,
+        out_latex=folder / "summary.tex",
+        out_markdown=folder / "summary.md",
         out_csv=folder / "summary.csv",
         out_json=folder / "summary.json",
         train_summaries=trains or {},
@@ -111,3 +132,60 @@ def test_wrong_inputs_are_named(tmp_path, files):
     with pytest.raises(DataError, match="is not a metrics file of format version 1"):
         summary_of(tmp_path, {**files, ("x", "scanrefer"): lacking})
     assert not (tmp_path / "summary.csv").exists()
+
+
+@pytest.fixture
+def compared(tmp_path, files):
+    """All three runs with questions; 3drs_x & co answer 4 of 5, the baseline 2 of 5."""
+    shares = {"baseline": 0.4, "3drs": 0.8, "3drs-b": 0.6}
+    questions = {
+        (run, "scanrefer"): question_file(tmp_path, run, "scanrefer", share)
+        for run, share in shares.items()
+    }
+    configs = {
+        "baseline": config_file(tmp_path, "baseline", 1, teacher="none"),
+        "3drs": config_file(tmp_path, "3drs", 1),
+        "3drs-b": config_file(tmp_path, "3drs-b", 2),
+    }
+    scanrefer = {key: path for key, path in files.items() if key[1] == "scanrefer"}
+    return summary_of(tmp_path, scanrefer, configs=configs, questions=questions)
+
+
+def test_runs_and_groups_are_compared_with_the_baseline(tmp_path, compared):
+    assert compared["runs"]["baseline"]["comparison"] == {}
+    run = compared["runs"]["3drs"]["comparison"]["scanrefer"]["acc@0.25"]
+    assert run["difference"] == pytest.approx(40)
+    assert (run["p"], run["scenes"]) == (pytest.approx(2 / 201), 10)
+    assert run["p_holm"] == pytest.approx(4 / 201)  # two headline metrics
+    base, group = compared["groups"]
+    assert (base["runs"], base["comparison"]) == (["baseline"], {})
+    assert (group["name"], group["seeds"]) == ("3drs (2 seeds)", [1, 2])
+    assert group["comparison"]["scanrefer"]["acc@0.5"]["difference"] == pytest.approx(30)
+    with (tmp_path / "summary.csv").open(newline="") as stream:
+        rows = {row["run"]: row for row in csv.DictReader(stream)}
+    assert rows["3drs"]["scanrefer:acc@0.25:difference"] == "40.0000"
+    assert rows["3drs"]["scanrefer:acc@0.25:p"] == "0.0100"
+    assert rows["baseline"]["scanrefer:acc@0.25:p"] == ""
+
+
+def test_the_tables_paste_into_a_paper(tmp_path, compared):
+    lines = (tmp_path / "summary.md").read_text().splitlines()
+    assert lines[0] == "| run | ScanRefer Acc@0.25 | ScanRefer Acc@0.5 |"
+    assert lines[2] == "| baseline | 50.0 | 40.0 |"
+    assert lines[3] == r"| 3drs (2 seeds) | 61.0 ± 1.4\*\* | 46.0 ± 0.7\*\* |"
+    latex = (tmp_path / "summary.tex").read_text()
+    assert r"\multicolumn{2}{c}{ScanRefer}" in latex
+    assert r"baseline & 50.0 & 40.0 \\" in latex
+    assert r"\textbf{61.0} {\scriptsize $\pm$1.4}$^{**}$" in latex
+    assert latex.count("{") == latex.count("}")
+
+
+def test_names_are_escaped_for_latex_and_markdown(tmp_path):
+    name = "a_b|50%"
+    files = {
+        (run, "sqa3d"): metrics_file(tmp_path, run, "sqa3d", {"em": 0.0, "em_normalised": 0.0})
+        for run in ("base", name)
+    }
+    summary_of(tmp_path, files, baseline="base")
+    assert r"a\_b|50\% & \textbf{0.0} \\" in (tmp_path / "summary.tex").read_text()
+    assert r"| a_b\|50% | 0.0 |" in (tmp_path / "summary.md").read_text()

@@ -1,4 +1,4 @@
-"""Every attention backend against a softmax written out over a dense mask, results and gradients."""
+"""Every attention backend, results and gradients, against a softmax over a dense mask."""
 
 from typing import Any
 
@@ -103,9 +103,9 @@ def test_sdpa(layout: Layout) -> None:
 def test_joined_passes_with_torchs_flash_kernels(layout: Layout) -> None:
     suffixes = Suffixes.of(layout, CPU)
     _check_gradients(
-        lambda *tensors: JoinedAttention.apply(
-            *tensors, SCALE, suffixes, CpuKernels()
-        ).transpose(1, 2),
+        lambda *tensors: JoinedAttention.apply(*tensors, SCALE, suffixes, CpuKernels()).transpose(
+            1, 2
+        ),
         layout,
     )
 

@@ -144,7 +144,7 @@ def test_scenes_without_a_file_are_skipped_with_the_reason(
     settings = TeacherSettings(name="import", weights=folder)
     with caplog.at_level(logging.WARNING):
         manifest = extract_shard(scenes, settings, tmp_path / "a.zarr")
-    reason = f"{folder / 'scene0001_00.npz'} not exist"
+    reason = f"{folder / 'scene0001_00.npz'} does not exist"
     assert manifest["skipped"] == [{"scene": "scene0001_00", "reason": reason}]
     assert f"scene0001_00: skipped: {reason}" in caplog.text
     store = FeatureStore.open(tmp_path / "a.zarr")

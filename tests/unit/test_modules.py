@@ -15,7 +15,7 @@ def test_metrics_are_no_part_of_prediction() -> None:
     metrics = {f"evaluation/{name}.py" for name in ("captions", "answers", "multi3drefer")}
     assert metrics <= score
     assert not metrics & predict
-    assert {"predict.py", "models/llava.py", "models/session.py"} <= predict
+    assert {"predict.py", "models/student.py", "models/session.py"} <= predict
 
 
 def test_training_does_not_depend_on_evaluation_or_teachers_code() -> None:

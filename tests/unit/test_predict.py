@@ -347,6 +347,52 @@ def test_the_entry_point_ends_in_one_line(tmp_path, model, records, scenes, monk
     assert capsys.readouterr().err.startswith("predict: rank 0: --settings: is not JSON")
 
 
+def test_two_ranks_of_torchrun_answer_as_one(tmp_path, scenes):
+    """With the real student: the same bytes, also where finished scenes are found."""
+    from threedrs.models.checkpoint import load_student, save_student
+    from threedrs.models.settings import ModelSettings
+
+    student, tokenizer = load_student(ModelSettings(seed=1), teacher_channels=0)
+    save_student(student, tokenizer, tmp_path / "model")
+    box = [0.0, 0, 0, 1, 1, 1]
+    records = tmp_path / "records.jsonl"
+    questions = [
+        question(
+            i, "scan2cap", SCENES[i * 7 % 3], references=["x"], box_input=box if i % 4 else None
+        )
+        for i in range(12)
+    ]
+    write_records(records, questions)
+    root = Path(__file__).resolve().parents[2]
+    outs = {ranks: tmp_path / f"of_{ranks}" / "predictions.jsonl" for ranks in (1, 2)}
+
+    def predict(ranks):
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        command = [sys.executable, *launcher, "-m", "threedrs.predict"]
+        command += ["--model", tmp_path / "model", "--records", records, "--scenes", scenes]
+        command += ["--out", outs[ranks], "--settings", json.dumps({"max_new_tokens": 6})]
+        environment = {**os.environ, "PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    predict(1)
+    whole = outs[1].read_bytes()
+    rows = whole.decode().splitlines(keepends=True)
+    assert len({json.loads(row)["prediction"] for row in rows}) > 1
+    # What a killed run of one rank would have left: the answers of its first scene.
+    header = json.dumps({"format_version": 1, "header": read_meta(outs[1])["inputs"]})
+    kept = [row for row in rows if json.loads(row)["scene"] == SCENES[0]]
+    outs[2].parent.mkdir()
+    partial_path(outs[2], 0).write_text("".join([f"{header}\n", *kept]))
+
+    assert f"{len(kept)} of 12 questions are answered already" in predict(2)
+    assert outs[2].read_bytes() == whole
+    assert read_meta(outs[2])["timing"] == read_meta(outs[2])["timing"] | {"ranks": 2, "resumed": 4}
+
+
 def test_the_tiny_student_answers_both_kinds(tmp_path, scenes, monkeypatch):
     from threedrs.models.checkpoint import load_student, save_student
     from threedrs.models.settings import ModelSettings

@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from training_run import REPOSITORY, edit_config, lone_ranks, records, write_run
+from training_run import (
+    REPOSITORY,
+    edit_config,
+    lone_ranks,
+    records,
+    write_evaluation,
+    write_run,
+)
 
 from threedrs.errors import ConfigError
 from threedrs.files import write_json
@@ -64,6 +71,7 @@ def test_batch_that_does_not_divide_lists_the_choices(global_batch, pack, ranks,
         ({"tunable": ["head"]}, "train.tunable: .* one or more of vision_tower, projector"),
         ({"lora": {}}, r"unknown keys \['lora'\]; valid: seed, mix"),
         ({"warmup_fraction": 1.5}, "expected 0 to 1"),
+        ({"eval_every": 0}, "train.eval_every: 0 is not valid; expected null or a number from 1"),
     ],
 )
 def test_bad_settings_name_key_and_choices(change, message):
@@ -97,7 +105,7 @@ def test_fingerprint_sees_the_recipe_and_not_the_operation(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     before = fingerprint(config, {"scene0000_00": "a"}, {})
 
-    config["train"] |= {"workers": 7, "save_every": 3, "keep": 1, "log_every": 9}
+    config["train"] |= {"workers": 7, "save_every": 3, "keep": 1, "log_every": 9, "eval_every": 3}
     assert fingerprint(config, {"scene0000_00": "a"}, {}) == before
     config["supervision"]["weight"] = 0.25
     changed = fingerprint(config, {"scene0000_00": "b"}, {})
@@ -380,6 +388,34 @@ def test_two_ranks_with_zero3_equal_one(whole_run, tmp_path):
         assert ours["step"] == theirs["step"]
         for name in ("loss", "supervision", "grad_norm"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3), ours["step"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "stage"), [(1, "zero2"), (2, "zero3")])
+def test_evaluating_on_the_way_changes_no_loss(whole_run, tmp_path, ranks, stage):
+    config = write_run(tmp_path, samples=18, epochs=2)
+    deepspeed = str(REPOSITORY / f"config/deepspeed/{stage}.json")
+    edit_config(config, deepspeed=deepspeed, eval_every=4, eval_samples=3, log_every=5)
+    write_evaluation(tmp_path, config)
+
+    status, text = finish(start(tmp_path, ranks))
+
+    assert status == 0, text
+    rows = loss_rows(tmp_path)
+    evaluated = {row["step"]: row.pop("eval") for row in rows if "eval" in row}
+    assert sorted(evaluated) == [4, 8, 10]
+    assert "step 4 scanqa cider" in text
+    for scores in evaluated.values():
+        assert set(scores) == {"scanqa", "scanrefer"}
+        assert set(scores["scanrefer"]) == {"acc@0.25", "acc@0.5"}
+        assert all(0 <= value <= 100 for value in scores["scanrefer"].values())
+    expected = {row["step"]: row for row in loss_rows(whole_run)}
+    assert [row["step"] for row in rows] == [4, 5, 8, 10]
+    for row in rows:
+        if ranks == 1:
+            assert row == expected[row["step"]]
+        else:
+            assert row["loss"] == pytest.approx(expected[row["step"]]["loss"], rel=1e-3)
 
 
 @pytest.mark.slow

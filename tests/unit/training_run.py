@@ -132,6 +132,34 @@ def write_run(folder: Path, *, samples: int = 8, **train: Any) -> Path:
     return path
 
 
+def write_evaluation(folder: Path, config_path: Path) -> None:
+    """Write evaluation records of two benchmarks; the run evaluates on the way with them."""
+    asked = {
+        "scanqa": [("<image>\nWhat colour is the chair?", "brown", {"references": ["brown"]})],
+        "scanrefer": [("<image>\nIdentify the table.", "<ground>", {"object_ids": [5]})],
+    }
+    names = {benchmark: f"results/instructions/{benchmark}_val.jsonl" for benchmark in asked}
+    for benchmark, questions in asked.items():
+        write_records(
+            folder / names[benchmark],
+            [
+                Record(
+                    id=f"{benchmark}-{index}",
+                    benchmark=benchmark,
+                    scene=SCENES[index % 2],
+                    conversations=conversation(human, answer),
+                    **fields,
+                )
+                for index in range(4)
+                for human, answer, fields in questions
+            ],
+        )
+    config = json.loads(config_path.read_text())
+    settings = {"prompt": "as_trained", "max_new_tokens": 4, "boxes": "gt"}
+    config["evaluation"] = {"records": list(names.values()), "settings": settings}
+    write_json(config_path, config)
+
+
 def edit_config(path: Path, **train: Any) -> None:
     """Change keys of the section ``train`` of a run's config.json."""
     config = json.loads(path.read_text())

@@ -47,7 +47,9 @@ def check_results(folder: Path) -> None:
     assert [row["run"] for row in table] == list(RUNS)
     for benchmark, names in HEADLINE.items():
         assert all(f"{benchmark}:{name}" in table[0] for name in names)
+    assert "\\begin{tabular}" in (results / "report" / "summary.tex").read_text()
+    assert all(f"| {run} |" in (results / "report" / "summary.md").read_text() for run in RUNS)
     page = (results / "report" / "index.html").read_text()
     for wanted in (*RUNS, *BENCHMARKS, "data:image/jpeg;base64", "Published, on ScanNet"):
         assert wanted in page
-    assert page.count("<article>") == 2 * len(BENCHMARKS)
+    assert page.count('<article class="card"') == 2 * len(BENCHMARKS)

@@ -86,6 +86,22 @@ def code(*entries, without=(), files=()):
     return [os.path.relpath(path) for path in sources]
 
 
+def evaluation_records(benchmark):
+    """The evaluation records of a benchmark."""
+    return f"results/instructions/{benchmark}_{EVALUATION_SPLITS[benchmark]}.jsonl"
+
+
+def predict_settings(run):
+    """How the model of a run is asked."""
+    return {
+        "prompt": CONFIG["eval"]["prompt"],
+        "max_new_tokens": CONFIG["eval"]["max_new_tokens"],
+        "boxes": CONFIG["boxes"]["eval"],
+        "coordinate_dtype": CONFIG["geometry"]["coordinate_dtype"],
+        "attention": RESOLVED[run]["model"]["attention"],
+    }
+
+
 # What a job needs follows from its model; a profile's set-resources and set-threads override it.
 TRAIN_NEEDS = {
     "tiny": {"gpu": 1, "threads": 1, "mem_mb": 4000, "runtime": 120},

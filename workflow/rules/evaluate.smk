@@ -15,9 +15,7 @@ rule scores:
 rule predict:
     input:
         model="results/train/{run}/model",
-        records=lambda wildcards: (
-            f"results/instructions/{wildcards.benchmark}_{EVALUATION_SPLITS[wildcards.benchmark]}.jsonl"
-        ),
+        records=lambda wildcards: evaluation_records(wildcards.benchmark),
         scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("val")),
         code=code("predict", without=["evaluation.registry", "evaluation.bootstrap"]),
     output:
@@ -35,15 +33,7 @@ rule predict:
         mem_mb=predict_need("mem_mb"),
         runtime=predict_need("runtime"),
     params:
-        settings=lambda wildcards: json.dumps(
-            {
-                "prompt": CONFIG["eval"]["prompt"],
-                "max_new_tokens": CONFIG["eval"]["max_new_tokens"],
-                "boxes": CONFIG["boxes"]["eval"],
-                "coordinate_dtype": CONFIG["geometry"]["coordinate_dtype"],
-                "attention": RESOLVED[wildcards.run]["model"]["attention"],
-            }
-        ),
+        settings=lambda wildcards: json.dumps(predict_settings(wildcards.run)),
     message:
         "Predictions of {wildcards.run} on {wildcards.benchmark}"
     shell:

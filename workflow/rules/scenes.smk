@@ -1,11 +1,13 @@
 # in:  scans (.sens or posed_images, mesh, segments, aggregation, axis alignment), detector
 #      proposals, EmbodiedScan's candidate lists where configured
-# out: results/boxes/<shard>.json, results/candidates/<split>.json, results/scenes/<scene>.zarr, results/scenes/shards/<shard>.json
+# out: results/boxes/<shard>.json, results/candidates/<split>.json, results/scenes/<scene>.zarr, results/scenes/shards/<shard>.json,
+#      results/scenes/report.html, results/scenes/report/<shard>/, results/scenes/sources.json
 
 
 rule scenes:
     input:
         expand("results/scenes/shards/{shard}.json", shard=SCENE_SHARDS),
+        "results/scenes/report.html",
 
 
 rule boxes:
@@ -94,3 +96,51 @@ rule build_scenes:
         "Scene stores of shard {wildcards.shard}"
     script:
         "../scripts/build_scenes.py"
+
+
+rule scene_facts:
+    input:
+        manifest="results/scenes/shards/{shard}.json",
+        boxes="results/boxes/{shard}.json",
+        code=code("scenes.facts"),
+    output:
+        directory("results/scenes/report/{shard}"),
+    log:
+        "results/logs/scene_facts/{shard}.log",
+    benchmark:
+        "results/benchmarks/scene_facts/{shard}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    params:
+        data=CONFIG["data"],
+        scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
+    message:
+        "Facts and pictures of shard {wildcards.shard}"
+    script:
+        "../scripts/scene_facts.py"
+
+
+rule scene_report:
+    input:
+        parts=expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),
+        code=code("scenes.report", "sources", files=["scenes/templates/*"]),
+    output:
+        page=report(
+            "results/scenes/report.html",
+            caption="../report/scenes.rst",
+            category="Page",
+        ),
+        sources="results/scenes/sources.json",
+    log:
+        "results/logs/scene_report.log",
+    benchmark:
+        "results/benchmarks/scene_report.tsv"
+    conda:
+        "../../envs/report.yaml"
+    params:
+        data=CONFIG["data"],
+        scenes=SCENES,
+    message:
+        "Scene report"
+    script:
+        "../scripts/scene_report.py"

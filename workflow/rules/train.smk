@@ -1,6 +1,25 @@
-# in:  the mix, scene stores, features
+# in:  the mix, scene stores, features; where a run evaluates on the way, evaluation records too
 # out: results/train/<run>/{config.json, model/, train.json, log.jsonl, loss.png, tensorboard/}
 #      checkpoints/ beside them is no declared output, so a failed job keeps it
+
+
+def evaluation_on_the_way(run):
+    """What a run answers while it trains, and how; None: nothing."""
+    if RESOLVED[run]["train"]["eval_every"] is None:
+        return None
+    return {
+        "records": [evaluation_records(benchmark) for benchmark in BENCHMARKS],
+        "settings": predict_settings(run),
+    }
+
+
+def evaluation_files(wildcards):
+    """The files that an evaluation on the way reads."""
+    section = evaluation_on_the_way(wildcards.run)
+    if section is None:
+        return []
+    shards = expand("results/scenes/shards/{shard}.json", shard=split_shards("val"))
+    return section["records"] + shards
 
 
 rule models:
@@ -18,6 +37,7 @@ rule run_config:
     params:
         run=lambda wildcards: RESOLVED[wildcards.run],
         shards=FEATURE_SHARDS,
+        evaluation=lambda wildcards: evaluation_on_the_way(wildcards.run),
     message:
         "Settings of run {wildcards.run}"
     script:
@@ -36,8 +56,14 @@ rule train:
             teacher=set(TEACHERS) & {RESOLVED[wildcards.run]["teacher"]["name"]},
             shard=FEATURE_SHARDS,
         ),
+        evaluation=evaluation_files,
         deepspeed=lambda wildcards: RESOLVED[wildcards.run]["train"]["deepspeed"],
-        code=code("train", without=["teachers.registry"], files=["models/*.txt"]),
+        # An edited metric changes what is logged on the way, not the model.
+        code=code(
+            "train",
+            without=["teachers.registry", "training.evaluate"],
+            files=["models/*.txt"],
+        ),
     output:
         model=directory("results/train/{run}/model"),
         summary="results/train/{run}/train.json",

@@ -21,4 +21,7 @@ with job_log(snakemake.log[0], f"run_config {run}"):
         "features": features,
         "out": f"results/train/{run}",
     }
-    write_json(Path(snakemake.output[0]), {"run": run, **resolved, "paths": paths})
+    config = {"run": run, **resolved, "paths": paths}
+    if snakemake.params.evaluation is not None:
+        config["evaluation"] = snakemake.params.evaluation
+    write_json(Path(snakemake.output[0]), config)

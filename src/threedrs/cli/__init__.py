@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from threedrs.cli import demo, doctor, evaluate, features, instructions, scans
+from threedrs.cli import ask, demo, doctor, evaluate, features, instructions, plan, scans, scenes
 from threedrs.errors import ThreedrsError
 
 app = typer.Typer(
@@ -20,9 +20,12 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("import-rgbd")(scans.import_rgbd)
 app.add_typer(scans.sens_app, name="sens")
+app.add_typer(scenes.app, name="scene")
 app.add_typer(instructions.app, name="instructions")
 app.add_typer(features.app, name="features")
 app.command("score")(evaluate.score)
+app.command("ask")(ask.ask)
+app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 
 

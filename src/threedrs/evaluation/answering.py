@@ -16,11 +16,12 @@ from threedrs.errors import DataError, MachineError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.instructions.record import Record
 from threedrs.models.checkpoint import load_student
-from threedrs.models.llava import Student
 from threedrs.models.prompt import build_query
-from threedrs.models.samples import Query, SceneInputs
+from threedrs.models.samples import Query
+from threedrs.models.scene_inputs import read_scene
 from threedrs.models.session import SceneSession
 from threedrs.models.settings import ModelSettings
+from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
 
 
@@ -86,22 +87,12 @@ class StudentAnswerer:
 
     def open(self, store: SceneStore) -> "SceneAnswers":
         """Return the scene, ready for questions."""
-        boxes = store.boxes(self.settings.boxes)
-        fine_NVFF, coarse_NVGG = store.masks(self.settings.boxes)
-        inputs = SceneInputs(
-            scene=store.scene,
-            rgb_VHWC=torch.from_numpy(store.rgb()),
-            patch_xyz_VGG3=torch.from_numpy(store.patch_xyz()),
-            boxes_N6=torch.from_numpy(boxes.boxes),
-            fine_NVFF=torch.from_numpy(fine_NVFF),
-            coarse_NVGG=torch.from_numpy(coarse_NVGG),
-            teacher_VGGC=None,
-        )
+        inputs = read_scene(store, self.settings.boxes, grid=self.student.family.grid)
         with _memory_errors(store.scene):
             session = SceneSession(
                 self.student, self.tokenizer, inputs, prompt=self.settings.prompt
             )
-        return SceneAnswers(self, session, len(boxes))
+        return SceneAnswers(self, session, len(inputs.boxes_N6))
 
 
 class SceneAnswers:

@@ -46,7 +46,7 @@ class MeshVoxels:
         if not len(vertices_P3):
             raise DataError(f"{where}: holds no vertices")
         voxels_P3 = np.rint(vertices_P3 / VOXEL)
-        # Voxels are counted from one below the mesh's lowest; 0 and the last of an axis are outside.
+        # Counted from one below the mesh's lowest voxel: the first and last of an axis are outside.
         self._origin = voxels_P3.min(axis=0) - 1
         self._sizes = voxels_P3.max(axis=0) - self._origin + 2
         if self._sizes.max() > _MOST_VOXELS_AN_AXIS:
@@ -103,12 +103,14 @@ class MeshVoxels:
         keys_SW = np.zeros_like(z_SW)
         voxel_SW = np.empty_like(z_SW)
         for axis in range(3):
-            turn_3, shift = pose[axis, :3] / VOXEL, pose[axis, 3] / VOXEL
             # The ray's world direction is a sum over its column and its row.
-            np.add(turn_3[0] * x_W, turn_3[1] * y_S1 + turn_3[2], out=voxel_SW)
+            row_S1 = pose[axis, 1] * y_S1 + pose[axis, 2]
+            np.add(pose[axis, 0] * x_W, row_S1, out=voxel_SW)
             voxel_SW *= z_SW
-            voxel_SW += shift - self._origin[axis]
+            voxel_SW += pose[axis, 3]
+            voxel_SW /= VOXEL
             np.rint(voxel_SW, out=voxel_SW)
+            voxel_SW -= self._origin[axis]
             np.clip(voxel_SW, 0, self._sizes[axis] - 1, out=voxel_SW)
             keys_SW *= self._sizes[axis]
             keys_SW += voxel_SW

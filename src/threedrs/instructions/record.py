@@ -124,15 +124,21 @@ class Record:
 
 def is_conversation(value: Any) -> bool:
     """Whether ``value`` is a human turn followed by an assistant turn, both with text."""
-    if not (isinstance(value, list) and len(value) == 2):
-        return False
-    return all(
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and _is_turn(value[0], "human")
+        and _is_turn(value[1], "gpt")
+    )
+
+
+def _is_turn(turn: Any, speaker: str) -> bool:
+    return (
         isinstance(turn, dict)
-        and set(turn) == {"from", "value"}
-        and turn["from"] == speaker
-        and isinstance(turn["value"], str)
+        and len(turn) == 2
+        and turn.get("from") == speaker
+        and isinstance(turn.get("value"), str)
         and bool(turn["value"].strip())
-        for turn, speaker in zip(value, ("human", "gpt"), strict=True)
     )
 
 

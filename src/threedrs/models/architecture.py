@@ -51,18 +51,15 @@ def new_family(settings: ModelSettings, tokens: int) -> Family:
     """Return the family of ``model.name`` in ``model.size``, for a vocabulary of ``tokens``."""
     tiny = settings.size == "tiny"
     if settings.name == "qwen2-vl":
-        mrope = {"type": "mrope", "mrope_section": [16, 24, 24]}
+        rope = {"type": "mrope", "mrope_section": [16, 24, 24]}
+        full: dict[str, Any] = {**TEXT_7B, "rope_scaling": rope, "tie_word_embeddings": False}
         return Qwen2VLFamily.of_grid(
-            tiny_qwen2_vl_text_config(tokens)
-            if tiny
-            else Qwen2VLTextConfig(**TEXT_7B, rope_scaling=mrope, tie_word_embeddings=False),
+            tiny_qwen2_vl_text_config(tokens) if tiny else Qwen2VLTextConfig(**full),
             tiny_qwen2_vl_vision_config() if tiny else Qwen2VLVisionConfig(),
             settings.grid or NATIVE_GRID,
         )
     return LlavaFamily(
-        tiny_text_config(tokens)
-        if tiny
-        else Qwen2Config(**TEXT_7B, tie_word_embeddings=False),
+        tiny_text_config(tokens) if tiny else Qwen2Config(**TEXT_7B, tie_word_embeddings=False),
         tiny_vision_config() if tiny else SiglipVisionConfig(**SO400M),
         LLAVA_GRID,
     )

@@ -71,18 +71,21 @@ class Family(ABC):
         return index
 
     @abstractmethod
+    def vision_sizes(self) -> tuple[int, int, int]:
+        """Return the tower's patches a frame, width, and MLP width."""
+
+    @abstractmethod
     def vision_operations(self) -> float:
         """Return the forward operations of tower and projector for one frame (two a product)."""
 
 
-def restore_rotary(module: nn.Module) -> None:
+def restore_rotary(module: Any) -> None:
     """Compute a rotary embedding's frequencies again, in float32.
 
     A cast of the whole model to half precision rounds them, and their products with positions in
     the thousands are then off by many radians.
     """
-    held = module.inv_freq
-    assert isinstance(held, Tensor)
+    held: Tensor = module.inv_freq
     if held.is_meta:
         return
     compute = getattr(module, "compute_axial_rope_parameters", None)

@@ -22,7 +22,7 @@ from threedrs.models.packing import Layout
 
 
 class Kernels(Protocol):
-    """A flash-kind kernel: exact attention that returns its log-sum-exp; batch first, then heads."""
+    """A flash-kind kernel: exact attention that returns its log-sum-exp; batch, then heads."""
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
@@ -96,8 +96,13 @@ class JoinedAttention(torch.autograd.Function):
         shared, shared_total = kernels.forward(
             query[:, :, last], prefix_key, prefix_value, scale, causal=False
         )
-        grids = tuple(suffixes.grid(tensor[:, :, last]) for tensor in (query, key, value))
-        own_grid, own_total_grid = kernels.forward(*grids, scale, causal=True)
+        own_grid, own_total_grid = kernels.forward(
+            suffixes.grid(query[:, :, last]),
+            suffixes.grid(key[:, :, last]),
+            suffixes.grid(value[:, :, last]),
+            scale,
+            causal=True,
+        )
         own, own_total = suffixes.packed(own_grid), suffixes.packed(own_total_grid)
         total_S = torch.logaddexp(shared_total, own_total)
         result_S = shared.float() * (shared_total - total_S).exp()[..., None]

@@ -48,14 +48,16 @@ class PackMask:
         if isinstance(self.mask, Suffixes):
             result = JoinedAttention.apply(query, key, value, scale, self.mask, flash_kernels())
         elif isinstance(self.mask, Tensor):
-            result = self._two_parts(query, key, value, scale)
+            result = self._two_parts(query, key, value, scale, self.mask)
         else:
             result = _flex(query.device.type)(
                 query, key, value, block_mask=self.mask, scale=scale, enable_gqa=True
             )
         return result.transpose(1, 2)
 
-    def _two_parts(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def _two_parts(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, mask_11ST: Tensor
+    ) -> Tensor:
         split = self.prefix_length
         with fast_kernels():
             prefix = scaled_dot_product_attention(
@@ -71,7 +73,7 @@ class PackMask:
             query[:, :, split:],
             repeat_kv(key, groups),
             repeat_kv(value, groups),
-            attn_mask=self.mask,
+            attn_mask=mask_11ST,
             scale=scale,
         )
         return torch.cat([prefix, suffixes], dim=2)

@@ -16,8 +16,14 @@ VOXEL = 0.1  # metres
 def discretise(points: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the voxel indices of ``points`` (..., 3) in metres, as int64 (..., 3).
 
-    The arithmetic runs in ``dtype``: float32, or a half precision to reproduce what a trainer that
-    casts every input computes. Halves round to even.
+    Points, clamp, subtraction and division all run in ``dtype``, and halves round to even. float32
+    is exact for this purpose. The half precisions reproduce a trainer that casts every float input,
+    after which its arithmetic stays in that type: behind the subtraction a coordinate lies between
+    8 and 32, where bfloat16 has steps of 0.06 to 0.13 m. On rooms of 5 m this moves 44 to 54 % of
+    the tokens by a voxel in bfloat16 and 12 to 20 % in float16 (20 to 30 % of the x and of the y
+    coordinates in bfloat16); a cast of the points alone, with float32 arithmetic behind it, would
+    move 3 to 5 %. The published figure, about a third in training, is nearer to the first reading;
+    whether pixels or patch means are cast makes no difference.
     """
     points = points.to(dtype)
     lower = torch.tensor(LOWER_CORNER, dtype=dtype, device=points.device)

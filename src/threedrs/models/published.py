@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from threedrs.errors import CheckpointError, DataError
 from threedrs.files import read_json
 
-# What all families' checkpoints of ours share: prefix in a published checkpoint, prefix in `Student`.
+# What all families share: prefix in a published checkpoint, prefix in `Student`.
 HEADS = (
     ("model.proj_3d.", "proj_3d."),
     ("ground_head_obj.", "grounding_head.obj."),

@@ -31,7 +31,7 @@ DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 class Qwen2VLLanguageModel(Qwen2VLPreTrainedModel):
     """Qwen2-VL's decoder with its vocabulary head, without the vision tower."""
 
-    config: Qwen2VLTextConfig
+    config: Qwen2VLTextConfig  # type: ignore[assignment]
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 
     def __init__(self, config: Qwen2VLTextConfig) -> None:
@@ -50,9 +50,7 @@ class Qwen2VLFamily(Family):
     @classmethod
     def of_grid(cls, text_config: Any, vision_config: Any, side: int) -> "Qwen2VLFamily":
         """Return the family with ``side`` x ``side`` tokens a frame."""
-        return cls(
-            text_config, vision_config, VisualGrid(fine=side, coarse=side, newline=False)
-        )
+        return cls(text_config, vision_config, VisualGrid(fine=side, coarse=side, newline=False))
 
     @property
     def run_layers(self) -> int:
@@ -103,12 +101,18 @@ class Qwen2VLFamily(Family):
         within = (visual >= 0) & (visual < frames * side**2)
         return torch.stack([torch.where(within, before + place, text) for place in places])
 
+    def vision_sizes(self) -> tuple[int, int, int]:
+        """Return the tower's patches a frame, before they are merged, width, and MLP width."""
+        config = self.vision_config
+        patches = (self.grid.fine * config.spatial_merge_size) ** 2
+        return patches, config.embed_dim, config.embed_dim * config.mlp_ratio
+
     def vision_operations(self) -> float:
         """Return the forward operations of tower and merger for one frame."""
         config = self.vision_config
         merged = config.spatial_merge_size**2
-        patches, width = self.grid.fine**2 * merged, config.embed_dim
-        layer = 2 * (4 + 2 * config.mlp_ratio) * width**2 + 4 * width * patches
+        patches, width, inner = self.vision_sizes()
+        layer = 2 * (4 * width**2 + 2 * width * inner) + 4 * width * patches
         embedding = 2 * 3 * config.temporal_patch_size * config.patch_size**2 * width
         joined = merged * width
         merger = 2 * (joined**2 + joined * config.hidden_size) / merged

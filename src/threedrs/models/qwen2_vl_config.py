@@ -35,7 +35,7 @@ def read_qwen2_vl_text(config: Mapping[str, Any], path: Path, tokens: int) -> Qw
     missing = [name for name in SHAPE_FIELDS if name not in config]
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; is it a Qwen2-VL checkpoint?")
-    chosen = {"tie_word_embeddings": False}
+    chosen: dict[str, Any] = {"tie_word_embeddings": False}
     chosen |= {name: config[name] for name in READ_FIELDS if name in config}
     chosen["vocab_size"] = max(config["vocab_size"], tokens)
     return Qwen2VLTextConfig(**chosen)
@@ -62,8 +62,7 @@ def qwen2_vl_config(
     grid: int,
 ) -> dict[str, Any]:
     """Return the config.json of a student of this family; ``grid``: tokens a side of a frame."""
-    rope = text.rope_parameters
-    assert isinstance(rope, dict)
+    rope: Any = text.rope_parameters
     fields = {name: getattr(text, name) for name in SAVED_FIELDS if hasattr(text, name)}
     return {
         "architectures": ["Qwen2VLForConditionalGeneration"],

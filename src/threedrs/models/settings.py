@@ -62,7 +62,7 @@ class ModelSettings:
             raise ConfigError(f"train.seed: {self.seed!r} is not a whole number from 0 up")
         if self.random_weights and self.path is not None:
             raise ConfigError(
-                f"model.random_weights: model.path names the checkpoint {self.path}; set one of them"
+                f"model.random_weights: model.path names a checkpoint, {self.path}; set one of them"
             )
         if self.size == "7b" and self.path is None and not self.random_weights:
             hub, gigabytes, licence = CHECKPOINTS[self.name or NAMES[0]]

@@ -4,6 +4,8 @@ A frame of 384x384 pixels becomes 27x27 projected tokens, from the output of Sig
 one, resized to 14x14.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
@@ -46,9 +48,9 @@ class LlavaFamily(Family):
             nn.Linear(channels, channels),
         )
 
-    def fine_tokens(self, tower: nn.Module, projector: nn.Module, rgb_VHWC: Tensor) -> Tensor:
+    def fine_tokens(self, tower: Any, projector: nn.Module, rgb_VHWC: Tensor) -> Tensor:
         """Return the projected tokens (V,27,27,D)."""
-        dtype = tower.embeddings.patch_embedding.weight.dtype  # type: ignore[union-attr]
+        dtype = tower.embeddings.patch_embedding.weight.dtype
         pixels_V3HW = (rgb_VHWC.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
         features = tower(pixels_V3HW.to(dtype)).last_hidden_state
         return projector(features).unflatten(1, (self.grid.fine, self.grid.fine))
@@ -57,12 +59,17 @@ class LlavaFamily(Family):
         """Return the 27x27 token grid resized to 14x14, bilinear, corners not aligned."""
         return pool(fine_VFFD, self.grid.coarse)
 
+    def vision_sizes(self) -> tuple[int, int, int]:
+        """Return the tower's patches a frame, width, and MLP width."""
+        config = self.vision_config
+        return self.grid.fine**2, config.hidden_size, config.intermediate_size
+
     def vision_operations(self) -> float:
         """Return the forward operations of tower and projector for one frame."""
-        config, patches = self.vision_config, self.grid.fine**2
-        width, channels = config.hidden_size, self.text_config.hidden_size
-        layer = 2 * (4 * width**2 + 2 * width * config.intermediate_size) + 4 * width * patches
-        embedding = 2 * 3 * config.patch_size**2 * width
+        patches, width, inner = self.vision_sizes()
+        channels = self.text_config.hidden_size
+        layer = 2 * (4 * width**2 + 2 * width * inner) + 4 * width * patches
+        embedding = 2 * 3 * self.vision_config.patch_size**2 * width
         projector = 2 * (width * channels + channels**2)
         return patches * (self.run_layers * layer + embedding + projector)
 

@@ -80,7 +80,7 @@ class Student(nn.Module):
     def restore_rotary(self) -> None:
         """Compute the frequencies of all rotary embeddings again, in float32."""
         for module in self.modules():
-            if hasattr(module, "original_inv_freq"):
+            if getattr(module, "rope_type", None) in ("default", "axial"):
                 restore_rotary(module)
 
     @property

@@ -89,11 +89,11 @@ def tiny_text_config(vocabulary: int) -> Qwen2Config:
 def tiny_qwen2_vl_text_config(vocabulary: int) -> Qwen2VLTextConfig:
     """Return the tiny text part of Qwen2-VL: the same sizes, multimodal rotary embedding."""
     rope = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [4, 4, 4]}
+    fields: dict[str, Any] = {"tie_word_embeddings": False, **TEXT}
     return Qwen2VLTextConfig(
-        **TEXT,
+        **fields,
         vocab_size=vocabulary,
         rope_parameters=rope,
-        tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=None,
     )
@@ -101,9 +101,7 @@ def tiny_qwen2_vl_text_config(vocabulary: int) -> Qwen2VLTextConfig:
 
 def tiny_qwen2_vl_vision_config() -> Qwen2VLVisionConfig:
     """Return the tiny vision part of Qwen2-VL: 2 layers of width 48."""
-    return Qwen2VLVisionConfig(
-        depth=2, embed_dim=48, hidden_size=WIDTH, mlp_ratio=2, num_heads=4
-    )
+    return Qwen2VLVisionConfig(depth=2, embed_dim=48, hidden_size=WIDTH, mlp_ratio=2, num_heads=4)
 
 
 def tiny_vision_config() -> SiglipVisionConfig:

@@ -76,18 +76,41 @@ def question_types(results: Results) -> list[Markup]:
 
 
 def training_curves(results: Results) -> list[Markup]:
-    """Return the curves of losses and throughput that any run has."""
-    histories = results.histories()
-    drawn = [figures.curves(histories, field, name) for field, name in CURVES.items()]
+    """Return the curves of losses, throughput and scores on the way that any run has."""
+    histories = {
+        run: [_with_scores(row) for row in rows] for run, rows in results.histories().items()
+    }
+    fields = CURVES | {
+        _score_field(column.benchmark, column.metric): f"{_name(column)}, on the way"
+        for column in results.columns
+    }
+    drawn = [figures.curves(histories, field, name) for field, name in fields.items()]
     return [Markup(chart) for chart in drawn if chart is not None]
+
+
+def _score_field(benchmark: str, metric: str) -> str:
+    return f"eval:{benchmark}:{metric}"
+
+
+def _with_scores(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of a training log with the scores of an evaluation on the way as fields."""
+    scores = {
+        _score_field(benchmark, metric): value
+        for benchmark, metrics in row.get("eval", {}).items()
+        for metric, value in metrics.items()
+    }
+    return {**row, **scores}
 
 
 def mixes(results: Results) -> list[tuple[str, dict[str, Any], list[Markup]]]:
     """Return name, summary and charts of each training mix."""
     drawn = []
     for name, summary in results.mixes().items():
-        counts: Mapping[str, int] = summary["benchmarks"]
-        charts = [figures.bars(list(counts), {name: list(counts.values())}, "samples a benchmark")]
+        counts, before = summary["benchmarks"], summary["before"]["benchmarks"]
+        balance = {name: [counts.get(benchmark, 0) for benchmark in before]}
+        if counts != before:
+            balance = {"all records": list(before.values()), **balance}
+        charts = [figures.bars(list(before), balance, "samples a benchmark")]
         for benchmark, answers in summary["top_answers"].items():
             # Grounding answers are all alike; only spoken ones can be out of balance.
             frequent = [row for row in answers[:ANSWERS_SHOWN] if row["samples"] > 1]

@@ -4,6 +4,7 @@ Drawn by matplotlib on transparent ground. Text and lines take the page's text c
 in light and dark alike; each figure keeps its natural width and shrinks where the page is narrower.
 """
 
+import hashlib
 import html
 import io
 import re
@@ -67,6 +68,9 @@ def _svg(figure: plt.Figure, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # Names of groups repeat from figure to figure; a page must not hold an id twice.
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    # What is left (markers, clip paths) is named after its content: make it the figure's own.
+    own = hashlib.sha256((title + text).encode()).hexdigest()[:8]
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{own}-", text)
     width = re.search(r'width="([\d.]+)pt"', text)
     assert width is not None
     shown = float(width.group(1)) * PIXELS_PER_POINT

@@ -115,8 +115,11 @@ def draw_boxes(view: SceneView, frame: int, boxes: Sequence[DrawnBox]) -> Image.
 
 
 def rank_width(rank: int) -> int:
-    """Return how much wider the lines of the box of this rank are; at most three steps."""
-    return min(rank, 3)
+    """Return how many times two pixels wider the lines of the box of this rank are.
+
+    Two steps a rank, so that a line shows on both sides of the rim of one in the same place.
+    """
+    return 2 * min(rank, 2)
 
 
 def draw_labels(
@@ -126,30 +129,44 @@ def draw_labels(
 ) -> None:
     """Write each label in its box's colour on a dark plate above its point, none over another.
 
-    A plate that would leave the picture or cover another one is moved; the same label of several
-    boxes in one place is written once.
+    A plate that would leave the picture is moved into it; one that would cover another goes beside
+    or above it, so that stacks of plates do not hide what the boxes are about. The same label of
+    several boxes in one place is written once.
     """
     font = ImageFont.load_default(14 * OVERSAMPLING)
-    placed: list[tuple[float, float, float, float, str]] = []
+    placed: list[tuple[_Plate, str]] = []
     for point, drawn in labels:
         left, top, right, bottom = draw.textbbox((0, 0), drawn.label, font=font)
         width, height = right - left + 12, bottom - top + 12
         x = min(max(point[0] - width / 2, 0), size[0] - width)
         y = min(max(point[1] - height - 4, 0), size[1] - height)
-        covered = [plate for plate in placed if _overlap(plate, (x, y, width, height))]
-        if any(plate[4] == drawn.label for plate in covered):
+        covered = [
+            (plate, name) for plate, name in placed if _overlap(plate, (x, y, width, height))
+        ]
+        if any(name == drawn.label for _, name in covered):
             continue
-        while covered:
-            y = max(plate[1] + plate[3] for plate in covered) + 1
-            covered = [plate for plate in placed if _overlap(plate, (x, y, width, height))]
-        placed.append((x, y, width, height, drawn.label))
+        for plate, _ in covered:
+            places = [(plate[0] + plate[2] + 2, plate[1]), (plate[0] - width - 2, plate[1])]
+            places += [(x, plate[1] - height - 2), (x, plate[1] + plate[3] + 2)]
+            free = [place for place in places if _is_free((*place, width, height), placed, size)]
+            if free:
+                x, y = free[0]
+                break
+        placed.append(((x, y, width, height), drawn.label))
         draw.rectangle((x, y, x + width, y + height), fill=RIM)
         draw.text((x + 6 - left, y + 6 - top), drawn.label, fill=drawn.colour, font=font)
 
 
-def _overlap(
-    plate: tuple[float, float, float, float, str], other: tuple[float, float, float, float]
-) -> bool:
+_Plate = tuple[float, float, float, float]  # left, top, width, height
+
+
+def _is_free(plate: _Plate, placed: Sequence[tuple[_Plate, str]], size: tuple[int, int]) -> bool:
+    x, y, width, height = plate
+    inside = x >= 0 and y >= 0 and x + width <= size[0] and y + height <= size[1]
+    return inside and not any(_overlap(other, plate) for other, _ in placed)
+
+
+def _overlap(plate: _Plate, other: _Plate) -> bool:
     apart_x = plate[0] + plate[2] <= other[0] or other[0] + other[2] <= plate[0]
     apart_y = plate[1] + plate[3] <= other[1] or other[1] + other[3] <= plate[1]
     return not (apart_x or apart_y)

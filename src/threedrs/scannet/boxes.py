@@ -17,7 +17,7 @@ from threedrs.errors import DataError
 from threedrs.files import check_scene_name, read_json, write_json
 from threedrs.layout import ScanFiles
 from threedrs.scannet.mesh import read_instances, read_vertices
-from threedrs.scannet.meta import axis_alignment
+from threedrs.scannet.meta import axis_alignment, has_axis_alignment
 from threedrs.scannet.proposals import read_proposals
 
 FORMAT_VERSION = 1
@@ -116,6 +116,9 @@ def ground_truth_boxes(
             notes.append(f"object {object_id} ({label}) owns no vertex: no gt box")
         else:
             rows.append((_bounding_box(vertices_P3[order[start:stop]]), object_id, label))
+    if instances.ids != tuple(range(len(instances.ids))):
+        last = instances.ids[-1]
+        notes.append(f"object ids are not 0..{len(instances.ids) - 1} (last: {last}): kept as ids")
     return make_box_set(rows), notes
 
 
@@ -156,6 +159,9 @@ def extract_boxes(scans: Sequence[ScanFiles], out: Path) -> None:
         )
         vertices_P3 = aligned_vertices(scan) if needs_mesh else None
         scene: dict[str, Any] = {}
+        if scan.meta.exists() and not has_axis_alignment(scan.meta):
+            note = f"no axisAlignment in {scan.meta.name}: the scan's own frame is the world"
+            notes.append({"scene": scan.scene, "note": note})
         for name, (boxes, left_out) in (
             ("gt", ground_truth_boxes(scan, vertices_P3)),
             ("pred", detector_boxes(scan, vertices_P3=vertices_P3)),

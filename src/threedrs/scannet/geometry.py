@@ -101,22 +101,26 @@ def coordinate_map(
     )
 
 
-def patch_means(coordinates_HW3: np.ndarray, valid_HW: np.ndarray | None = None) -> np.ndarray:
+def patch_means(
+    coordinates_HW3: np.ndarray, valid_HW: np.ndarray | None = None, grid: int = GRID
+) -> np.ndarray:
     """Return the mean coordinate of each patch of the coarse grid, (14,14,3) f64, metres.
 
     Args:
         coordinates_HW3: (384,384,3) world coordinates.
         valid_HW: (384,384) bool, the pixels that enter the means; None: all. A patch without any
             such pixel gets the mean over all its pixels, which for depth 0 is the camera centre.
+        grid: patches a side of the 378 pixels, a divisor of 378, where it is not 14.
     """
     side = GRID * PATCH
+    patch = side // grid
     patches_GGPP3 = (
-        coordinates_HW3[:side, :side].reshape(GRID, PATCH, GRID, PATCH, 3).transpose(0, 2, 1, 3, 4)
+        coordinates_HW3[:side, :side].reshape(grid, patch, grid, patch, 3).transpose(0, 2, 1, 3, 4)
     )
     all_GG3 = patches_GGPP3.mean(axis=(2, 3))
     if valid_HW is None:
         return all_GG3
-    valid_GGPP = valid_HW[:side, :side].reshape(GRID, PATCH, GRID, PATCH).transpose(0, 2, 1, 3)
+    valid_GGPP = valid_HW[:side, :side].reshape(grid, patch, grid, patch).transpose(0, 2, 1, 3)
     count_GG = valid_GGPP.sum(axis=(2, 3))
     total_GG3 = np.where(valid_GGPP[..., None], patches_GGPP3, 0.0).sum(axis=(2, 3))
     valid_GG3 = total_GG3 / np.maximum(count_GG, 1)[..., None]

@@ -23,11 +23,7 @@ def read_axis_alignment(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, or the value is not a rigid 4x4 transform.
     """
-    values: dict[str, str] = {}
-    for line in read_text(path).splitlines():
-        key, equals, value = line.partition("=")
-        if equals:
-            values[key.strip()] = value
+    values = _values(path)
     if "axisAlignment" not in values:
         return np.eye(4)
     try:
@@ -43,6 +39,20 @@ def read_axis_alignment(path: Path) -> np.ndarray:
             "0 0 0 1); restore the file from ScanNet"
         )
     return alignment
+
+
+def has_axis_alignment(path: Path) -> bool:
+    """Whether the file has the key ``axisAlignment``. Raises DataError if it is missing."""
+    return "axisAlignment" in _values(path)
+
+
+def _values(path: Path) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for line in read_text(path).splitlines():
+        key, equals, value = line.partition("=")
+        if equals:
+            values[key.strip()] = value
+    return values
 
 
 def axis_alignment(scan: ScanFiles) -> np.ndarray:

@@ -1,11 +1,12 @@
 """What lies between the matrix products of a transformer block, one pass over memory each (CUDA).
 
 Written out, layer norm, layer scale, residual sum, query and key norm, rotary embedding and GELU
-are some twenty passes over the tokens a block, 0.17 s of the 0.61 s that VGGT-1B takes for a scene
-on an H100. These three kernels read and write each value once. They compute in float32 and round
-once, to the bfloat16 that the next matrix product takes; `threedrs.teachers.transformer` holds the
-same arithmetic in plain torch. Compiling them takes about two seconds a process, where compiling
-whole blocks with torch.compile takes 14 s for the same speed.
+are some twenty passes over the tokens a block: 0.17 s of the 0.61 s that VGGT-1B takes for a scene
+on an H100. torch.compile saves these too, but compiles for 14 s, which 81 scenes pay back: more
+than a shard has. The kernels here take three seconds of one core, once a machine (Triton keeps what
+it compiled), and read and write each value once. They compute in float32 and round once, to the
+bfloat16 that the next matrix product takes; `threedrs.teachers.transformer` holds the same
+arithmetic in plain torch.
 
 U tokens of all sequences, D channels, M heads, E channels of a head.
 """

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError
 from threedrs.instructions.record import Record
 from threedrs.models.prompt import build_sample
-from threedrs.models.samples import Pack, SceneInputs
+from threedrs.models.samples import LLAVA_GRID, Pack, VisualGrid
+from threedrs.models.scene_inputs import read_scene
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.store import FeatureStore
 from threedrs.training.sampler import PackPlan
@@ -39,6 +40,7 @@ class PackReader:
         tokenizer: the student's.
         label_chat_tokens: see ``build_sample``.
         max_length: most tokens of a pack.
+        grid: the student's visual tokens of a frame.
     """
 
     records: Sequence[Record]
@@ -48,6 +50,7 @@ class PackReader:
     tokenizer: Any
     label_chat_tokens: bool
     max_length: int
+    grid: VisualGrid = LLAVA_GRID
 
     def read(self, plan: PackPlan) -> Pack:
         """Return the pack of ``plan``.
@@ -58,7 +61,6 @@ class PackReader:
         records = [self.records[index] for index in plan.indices]
         store = SceneStore.open(self.scenes / f"{plan.scene}.zarr")
         boxes = store.boxes(self.boxes)
-        fine_NVFF, coarse_NVGG = store.masks(self.boxes)
         samples = tuple(
             build_sample(
                 record,
@@ -68,13 +70,10 @@ class PackReader:
             )
             for record in records
         )
-        scene = SceneInputs(
-            scene=plan.scene,
-            rgb_VHWC=torch.from_numpy(np.asarray(store.rgb())),
-            patch_xyz_VGG3=torch.from_numpy(np.asarray(store.patch_xyz())),
-            boxes_N6=torch.from_numpy(np.asarray(boxes.boxes)),
-            fine_NVFF=torch.from_numpy(np.asarray(fine_NVFF)),
-            coarse_NVGG=torch.from_numpy(np.asarray(coarse_NVGG)),
+        scene = read_scene(
+            store,
+            self.boxes,
+            grid=self.grid,
             teacher_VGGC=self._teacher(plan.scene, store.frame_ids),
         )
         pack = Pack(scene=scene, samples=samples)

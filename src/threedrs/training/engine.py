@@ -22,9 +22,9 @@ from torch import nn
 
 from threedrs.errors import ConfigError, MachineError, ThreedrsError
 from threedrs.files import read_json
-from threedrs.models.llava import Student
 from threedrs.models.samples import Pack
 from threedrs.models.settings import SupervisionSettings
+from threedrs.models.student import Student
 from threedrs.training.flops import pack_flops
 from threedrs.training.settings import TrainSettings
 
@@ -195,6 +195,16 @@ def deepspeed_config(settings: TrainSettings, ranks: int) -> dict[str, Any]:
         "bf16": {"enabled": settings.precision == "bfloat16"},
         "steps_per_print": 2**31 - 1,
     }
+
+
+def zero_init(settings: TrainSettings, ranks: int) -> dict[str, Any] | None:
+    """Return what ``load_student`` needs to spread a ZeRO-3 run's student; None for ZeRO-2.
+
+    Raises:
+        ConfigError: see `deepspeed_config`.
+    """
+    config = deepspeed_config(settings, ranks)
+    return config if config["zero_optimization"]["stage"] == 3 else None
 
 
 def parameter_groups(student: Student, settings: TrainSettings) -> list[dict[str, Any]]:

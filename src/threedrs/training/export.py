@@ -25,7 +25,7 @@ from threedrs.files import (
     write_text,
 )
 from threedrs.models.checkpoint import save_student
-from threedrs.models.llava import Student
+from threedrs.models.student import Student
 from threedrs.training.checkpoints import Progress
 from threedrs.training.engine import Ranks
 from threedrs.training.flops import device_peak

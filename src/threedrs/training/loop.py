@@ -36,7 +36,9 @@ from threedrs.training.engine import (
     build_engine,
     start_ranks,
     train_step,
+    zero_init,
 )
+from threedrs.training.evaluate import Evaluation
 from threedrs.training.export import RunSummary, export_run, is_exported
 from threedrs.training.progress import RunLog, say, step_row
 from threedrs.training.sampler import (
@@ -186,12 +188,11 @@ def train(config: Mapping[str, Any]) -> None:
     torch.manual_seed(settings.seed)
     student, tokenizer = load_student(
         ModelSettings.from_config(config),
-        teacher_channels=teacher_channels(
-            config["teacher"]["name"], run.paths.features.values()
-        ),
+        teacher_channels=teacher_channels(config["teacher"]["name"], run.paths.features.values()),
+        zero_init=zero_init(settings, ranks.count),
     )
     if settings.gradient_checkpointing:
-        student.gradient_checkpointing_enable()
+        student.gradient_checkpointing_enable(settings.kept_layers)
     student.train()
     supervision = SupervisionSettings.from_config(config)
     engine = build_engine(student, settings, supervision, ranks, run.total_steps)
@@ -208,8 +209,10 @@ def train(config: Mapping[str, Any]) -> None:
         tokenizer=tokenizer,
         label_chat_tokens=settings.label_chat_tokens,
         max_length=settings.max_length,
+        grid=student.family.grid,
     )
-    progress = _run_steps(run, engine, reader, progress)
+    evaluation = Evaluation(config, student, tokenizer) if settings.eval_every else None
+    progress = _run_steps(run, engine, reader, progress, evaluation)
     summary = RunSummary(config=config, parts=run.parts, progress=progress)
     export_run(engine, student, tokenizer, summary, run.paths.out, ranks)
 
@@ -233,7 +236,9 @@ def _remaining_batches(run: Run, step: int) -> Iterator[list[Batch]]:
         yield remaining
 
 
-def _run_steps(run: Run, engine: Any, reader: PackReader, progress: Progress) -> Progress:
+def _run_steps(
+    run: Run, engine: Any, reader: PackReader, progress: Progress, evaluation: Evaluation | None
+) -> Progress:
     """Run the optimizer steps that are left; return where the run stands then."""
     if progress.step == run.total_steps:
         return progress
@@ -247,7 +252,9 @@ def _run_steps(run: Run, engine: Any, reader: PackReader, progress: Progress) ->
             packs = load_packs(reader, plans, run.settings.workers)
             with explain_lost_loader(), contextlib.closing(packs):
                 for batch, batch_plans in zip(batches, own, strict=True):
-                    progress = _run_step(run, engine, batch, batch_plans, packs, progress, log)
+                    progress = _run_step(
+                        run, engine, batch, batch_plans, packs, progress, log, evaluation
+                    )
     finally:
         if log is not None:
             log.close()
@@ -262,8 +269,9 @@ def _run_step(
     packs: Iterator[Pack],
     progress: Progress,
     log: RunLog | None,
+    evaluation: Evaluation | None,
 ) -> Progress:
-    """Run one optimizer step, log it, and save a checkpoint where one is due."""
+    """Run one optimizer step, evaluate where it is due, log, and save a checkpoint likewise."""
     settings, step, samples = run.settings, progress.step + 1, sample_count(batch)
     started, rate = time.perf_counter(), engine.get_lr()[-1]
     try:
@@ -294,6 +302,9 @@ def _run_step(
         seconds=progress.seconds + seconds,
     )
     last = step == run.total_steps
+    scores = None
+    if evaluation is not None and not outcome.interrupted and (last or evaluation.is_due(step)):
+        scores = evaluation.measure()
     if log is not None:
         row = step_row(
             step,
@@ -303,7 +314,10 @@ def _run_step(
             grad_norm=outcome.grad_norm,
             speed=samples / seconds,
         )
-        log.step(row, record=last or step % settings.log_every == 0)
+        if scores is not None:
+            row["eval"] = scores
+        due = last or scores is not None or step % settings.log_every == 0
+        log.step(row, record=due)
     if last or outcome.interrupted or step % settings.save_every == 0:
         run.save(engine, progress)
     if outcome.interrupted and not last:

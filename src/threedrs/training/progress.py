@@ -58,6 +58,15 @@ def say(text: str) -> None:
     print(f"train: {text}", file=sys.stderr, flush=True)
 
 
+def evaluation_text(scores: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Return the metrics of an evaluation on the way in one line."""
+    parts = []
+    for benchmark, metrics in scores.items():
+        known = [f"{name} {value:.1f}" for name, value in metrics.items() if value is not None]
+        parts.append(" ".join([benchmark, *known]))
+    return ", ".join(parts)
+
+
 class RunLog:
     """Writes the rows of a run from ``first_step`` on, and shows how far it is."""
 
@@ -103,9 +112,14 @@ class RunLog:
             return
         self._stream.write(json.dumps(row, allow_nan=False) + "\n")
         self._stream.flush()
-        for name, value in row.items():
-            if name != "step" and value is not None:
-                self._events.add_scalar(f"train/{name}", value, row["step"])
+        scalars = {f"train/{name}": row[name] for name in row if name not in ("step", "eval")}
+        for benchmark, metrics in row.get("eval", {}).items():
+            scalars |= {f"eval/{benchmark}/{name}": metrics[name] for name in metrics}
+        for name, value in scalars.items():
+            if value is not None:
+                self._events.add_scalar(name, value, row["step"])
+        if "eval" in row:
+            say(f"step {row['step']} {evaluation_text(row['eval'])}")
         if self._bar is None:
             done = row["step"] - self.first_step
             left = (time.monotonic() - self.started) / done * (self.total_steps - row["step"])

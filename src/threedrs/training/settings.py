@@ -2,7 +2,7 @@
 
 The fingerprint names everything that shapes the trained weights, part by part, so that a run that
 starts afresh can say what has changed. What only moves files or changes how often something is
-written (paths, workers, save_every, keep, log_every) is no part of it.
+written or evaluated (paths, workers, save_every, keep, log_every, eval_every) is no part of it.
 """
 
 import dataclasses
@@ -18,7 +18,17 @@ from threedrs.files import read_json, sha256_of_file, sha256_of_json
 TUNABLE = ("vision_tower", "projector", "language_model", "heads")
 PRECISIONS = ("float32", "bfloat16")
 # Keys of `train` that leave the trained weights as they are.
-OPERATIONAL = ("workers", "save_every", "keep", "log_every", "mix", "deepspeed")
+OPERATIONAL = (
+    "workers",
+    "kept_layers",
+    "save_every",
+    "keep",
+    "log_every",
+    "eval_every",
+    "eval_samples",
+    "mix",
+    "deepspeed",
+)
 # Sections whose every key shapes the weights.
 SHAPING = ("frames", "geometry", "boxes", "supervision", "model")
 # Source files that shape the weights: an edited model must not resume an old run.
@@ -49,12 +59,15 @@ class TrainSettings:
     precision: str
     deepspeed: Path
     gradient_checkpointing: bool
+    kept_layers: int
     tunable: tuple[str, ...]
     label_chat_tokens: bool
     max_length: int
     save_every: int
     keep: int
     log_every: int
+    eval_every: int | None
+    eval_samples: int
     workers: int
 
     @classmethod
@@ -82,8 +95,11 @@ class TrainSettings:
         _require(self.seed >= 0, "seed", self.seed, "a number from 0 on")
         _require(self.log_every >= 1, "log_every", self.log_every, "a number from 1 on")
         _require(self.workers >= 0, "workers", self.workers, "a number from 0 on")
-        if self.max_steps is not None:
-            _require(self.max_steps >= 1, "max_steps", self.max_steps, "null or a number from 1 on")
+        _require(self.kept_layers >= 0, "kept_layers", self.kept_layers, "a number from 0 on")
+        for key in ("max_steps", "eval_every"):
+            value = getattr(self, key)
+            _require(value is None or value >= 1, key, value, "null or a number from 1 on")
+        _require(self.eval_samples >= 1, "eval_samples", self.eval_samples, "a number from 1 on")
         for key in ("learning_rate", "learning_rate_vision_tower", "gradient_clip"):
             _require(getattr(self, key) > 0, key, getattr(self, key), "a number above 0")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")

@@ -1,0 +1,204 @@
+"""Questions answered per second: a scene's questions together, beside one after the other.
+
+Random weights; random pictures; questions of ScanQA's kind; every answer is exactly as long as
+asked for. "One at a time" is the usual way: for each question the frames are encoded again, and
+pictures and question prefilled together, with torch's own attention and a plain cache. Its answers
+are also the check: how many of them the shared way gives token for token. With random weights and
+bfloat16 that says little, as the best tokens' scores often lie closer together than a rounding
+step; with float32 it must be all.
+
+    python benchmarks/inference.py --size 7b --dtype bfloat16
+"""
+
+import argparse
+import datetime
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from transformers import DynamicCache, PreTrainedTokenizerBase
+
+from machine import machine
+from threedrs.instructions.record import Record, conversation
+from threedrs.models.checkpoint import load_student
+from threedrs.models.prompt import build_query
+from threedrs.models.samples import Query, SceneInputs
+from threedrs.models.session import SceneSession
+from threedrs.models.settings import ModelSettings
+from threedrs.models.student import Student
+
+THINGS = ("chair", "table", "window", "door", "bookshelf", "couch", "lamp", "whiteboard")
+KINDS = (
+    "What color is the {0} that is next to the {1}?",
+    "How many {0}s are between the {1} and the wall on the left side of the room?",
+    "Where is the {0} located?",
+    "What is on top of the {0} to the right of the {1}?",
+)
+NO_TOKEN = -1  # in the place of the end token: no answer stops early
+
+
+def build(
+    size: str, device: torch.device, dtype: torch.dtype
+) -> tuple[Student, PreTrainedTokenizerBase]:
+    """Return a student with random weights, made on ``device``, and the tiny tokenizer."""
+    settings = ModelSettings(name="llava-video", size=size, random_weights=size != "tiny")
+    with device:
+        student, tokenizer = load_student(settings, teacher_channels=0)
+    return student.to(dtype), tokenizer
+
+
+def make_scene(frames: int, device: torch.device, objects: int = 40) -> SceneInputs:
+    """Return a scene of random pictures and boxes."""
+    random = torch.Generator().manual_seed(1)
+    scene = SceneInputs(
+        scene="scene0000_00",
+        rgb_VHWC=torch.randint(0, 256, (frames, 384, 384, 3), generator=random, dtype=torch.uint8),
+        patch_xyz_VGG3=torch.rand(frames, 14, 14, 3, generator=random) * 6 - 3,
+        boxes_N6=torch.rand(objects, 6, generator=random) * 2,
+        fine_NVFF=torch.rand(objects, frames, 27, 27, generator=random) > 0.98,
+        coarse_NVGG=torch.rand(objects, frames, 14, 14, generator=random) > 0.98,
+        teacher_VGGC=None,
+    )
+    return scene.to(device)
+
+
+def make_queries(count: int, tokenizer: PreTrainedTokenizerBase) -> list[Query]:
+    """Return ``count`` questions."""
+    queries = []
+    for number in range(count):
+        first, second = THINGS[number % 8], THINGS[(number // 8 + number + 1) % 8]
+        text = KINDS[number % 4].format(first, second)
+        human = f"<image> {text} Answer the question using a single word or phrase."
+        record = Record(
+            id=f"q{number}",
+            benchmark="scanqa",
+            scene="scene0000_00",
+            conversations=conversation(human, "-"),
+        )
+        queries.append(build_query(record, tokenizer, prompt="reference"))
+    return queries
+
+
+@torch.no_grad()
+def one_at_a_time(student: Student, scene: SceneInputs, query: Query, tokens: int) -> list[int]:
+    """Return an answer's tokens: everything from the pictures on, for this question alone."""
+    cache = DynamicCache(config=student.text_config)
+    before, after = query.prefix.before_ids, query.prefix.after_ids
+    visual = student.visual_tokens(scene)
+    ids = torch.tensor([*before, *after, *query.input_ids.tolist()], device=student.device)
+    text_TD = student.embed(ids, (query,), (len(before) + len(after),))
+    inputs_TD = torch.cat([text_TD[: len(before)], visual.sequence_TD, text_TD[len(before) :]])
+    position, answer = 0, []
+    while True:
+        places = torch.arange(position, position + len(inputs_TD), device=student.device)
+        positions = student.position_ids(places[None], query.prefix, scene)
+        hidden_TD, _ = student.run_language_model(inputs_TD, positions, None, cache=cache)
+        position += len(inputs_TD)
+        answer.append(int(student.language_model.lm_head(hidden_TD[-1]).argmax()))
+        if len(answer) == tokens:
+            return answer
+        inputs_TD = student.embed(torch.tensor(answer[-1:], device=student.device), (), ())
+
+
+def seconds(run: Callable[[], object], repeats: int) -> float:
+    """Return the median time of ``run`` after one run to warm up."""
+    times = []
+    for _ in range(repeats + 1):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
+
+
+def measure(
+    size: str, dtype: torch.dtype, frames: int, counts: Sequence[int], tokens: int, repeats: int
+) -> list[str]:
+    """Return the report's lines."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    student, tokenizer = build(size, device, dtype)
+    scene = make_scene(frames, device)
+    queries = make_queries(max(counts), tokenizer)
+
+    def shared(count: int, length: int) -> list[list[int]]:
+        session = SceneSession(student, tokenizer, scene, prompt="reference")
+        session.end = NO_TOKEN
+        return session.generate(queries[:count], length)
+
+    def measure_alone() -> float:
+        return seconds(lambda: one_at_a_time(student, scene, queries[0], tokens), repeats)
+
+    first_alone = measure_alone()
+    opening = seconds(lambda: SceneSession(student, tokenizer, scene, prompt="reference"), repeats)
+    times = []
+    for count in counts:
+        whole = seconds(lambda count=count: shared(count, tokens), repeats)
+        first = seconds(lambda count=count: shared(count, 1), repeats)
+        times.append((count, whole, first))
+    # Measured at both ends, as machines grow faster or slower while they run; the better counts.
+    alone = min(first_alone, measure_alone())
+    rows = []
+    for count, whole, first in times:
+        step = (whole - first) / (tokens - 1)
+        rows.append(
+            f"| {count} | {whole:.3f} | {opening:.3f} | {first - opening:.3f} | {1000 * step:.1f} "
+            f"| {count / whole:.2f} | {count * alone / whole:.1f}x |"
+        )
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    together = shared(max(counts), tokens)
+    checked = range(0, len(queries), max(1, len(queries) // 8))
+    equal = sum(together[n] == one_at_a_time(student, scene, queries[n], tokens) for n in checked)
+    own = statistics.mean(len(query.input_ids) for query in queries)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else machine()
+    lines = [
+        f"- machine: {name}, torch {torch.__version__}; "
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
+        f"- model: {size}, {sum(p.numel() for p in student.parameters()) / 1e9:.2f} G parameters, "
+        f"{str(dtype).removeprefix('torch.')}; {frames} "
+        f"frames; questions of {own:.0f} own tokens, answers of {tokens} tokens; median of "
+        f"{repeats} runs",
+        f"- one at a time: {alone:.3f} s a question, {1 / alone:.2f} questions/s",
+        f"- answers equal to one at a time, token for token: {equal} of {len(checked)} looked at",
+    ]
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        lines.append(f"- peak memory with {max(counts)} questions: {peak:.1f} GiB")
+    header = (
+        "| questions a scene | s a scene | of it: prefix | questions' prefill | ms a token step "
+        "| questions/s | over one at a time |"
+    )
+    return [*lines, "", header, "|---" * 7 + "|", *rows]
+
+
+def main() -> None:
+    """Run and print the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=("tiny", "7b"), default="tiny")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--questions", type=int, nargs="+", default=[1, 8, 66])
+    parser.add_argument("--tokens", type=int, default=16, help="of every answer, 2 or more")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="also write the report to this file")
+    arguments = parser.parse_args()
+    lines = measure(
+        arguments.size,
+        getattr(torch, arguments.dtype),
+        arguments.frames,
+        arguments.questions,
+        arguments.tokens,
+        arguments.repeats,
+    )
+    print("\n".join(lines))
+    if arguments.out:
+        arguments.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

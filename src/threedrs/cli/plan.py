@@ -1,0 +1,94 @@
+"""``threedrs plan``: does a training run fit these GPUs, and how long is an epoch?"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def plan(
+    configfile: Annotated[
+        list[Path] | None,
+        typer.Option("--configfile", help="Configuration on top of config/config.yaml."),
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="Only this run of the configuration.")] = None,
+    gpus: Annotated[int, typer.Option(help="GPUs of the run.")] = 8,
+    gpu_memory: Annotated[float, typer.Option(help="Memory of a GPU in GB.")] = 80.0,
+    peak: Annotated[
+        float, typer.Option(help="Dense bfloat16 TFLOP/s of a GPU (H100, H200: 989; A100: 312).")
+    ] = 989.0,
+    utilisation: Annotated[
+        float, typer.Option(help="Model FLOPs utilisation to reckon with.")
+    ] = 0.40,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Estimate memory and time of training; run it from the repository's folder."""
+    import yaml
+    from snakemake.utils import update_config
+
+    from threedrs.config import load_config, resolve_run
+    from threedrs.errors import ConfigError
+    from threedrs.plan import PAPER_SAMPLES, Machine, plan_run
+    from threedrs.teachers.registry import teacher_channels
+
+    config: dict = {}
+    for path in [Path("config/config.yaml"), *(configfile or [])]:
+        if not path.is_file():
+            raise ConfigError(f"{path}: missing; run threedrs plan from the repository's folder")
+        update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    # The plan comes before the checkpoints are fetched.
+    for section in (config, *config.get("runs", {}).values()):
+        if "model" in section:
+            section["model"] |= {"path": None, "random_weights": True}
+    config["teacher"]["name"], teacher = "none", config["teacher"]["name"]
+    config = load_config(config, Path("workflow/schemas/config.schema.yaml"))
+    config["teacher"]["name"] = teacher
+    if run is not None and run not in config["runs"]:
+        raise ConfigError(f"--run {run} is no run; choose one of: {', '.join(config['runs'])}")
+    machine = Machine(gpus=gpus, memory=gpu_memory * 1e9, peak=peak * 1e12, utilisation=utilisation)
+    plans = {}
+    for name in [run] if run else config["runs"]:
+        resolved = resolve_run(config, name)
+        mix = Path(f"results/instructions/mixes/{resolved['train']['mix']}.jsonl")
+        samples = PAPER_SAMPLES
+        if mix.is_file():
+            with mix.open(encoding="utf-8") as stream:
+                samples = sum(1 for _ in stream)
+        source = str(mix) if mix.is_file() else "the paper's mix"
+        channels = teacher_channels(resolved["teacher"]["name"])
+        found = plan_run(resolved, machine, teacher_channels=channels, samples=samples)
+        plans[name] = {
+            "parameters": found.parameters,
+            "tokens_of_a_pack": found.tokens,
+            "gigabytes_a_gpu": {part: round(b / 1e9, 2) for part, b in found.memory.items()},
+            "gigabytes_a_gpu_total": round(found.total / 1e9, 2),
+            "fits": found.total <= machine.memory,
+            "most_kept_layers": found.most_kept_layers,
+            "samples": samples,
+            "samples_from": source,
+            "optimizer_steps": found.steps_an_epoch,
+            "seconds_a_step": round(found.seconds_a_step, 3),
+            "hours_an_epoch": round(found.hours_an_epoch, 2),
+            "utilisation": utilisation,
+        }
+    if as_json:
+        print(json.dumps(plans, indent=2))
+        return
+    for name, facts in plans.items():
+        _print_plan(name, facts, gpus, gpu_memory)
+
+
+def _print_plan(name: str, facts: dict, gpus: int, gpu_memory: float) -> None:
+    verdict = "fits" if facts["fits"] else "does NOT fit"
+    print(f"{name}: {facts['parameters'] / 1e9:.2f} billion parameters, {gpus} GPUs")
+    for part, gigabytes in facts["gigabytes_a_gpu"].items():
+        print(f"  {part:22}{gigabytes:9.2f} GB a GPU")
+    print(f"  {'together':22}{facts['gigabytes_a_gpu_total']:9.2f} GB: {verdict} {gpu_memory:g} GB")
+    if facts["fits"]:
+        print(f"  train.kept_layers may be {facts['most_kept_layers']} (faster)")
+    print(
+        f"  epoch: {facts['samples']} samples ({facts['samples_from']}), "
+        f"{facts['optimizer_steps']} steps of {facts['seconds_a_step']:.2f} s, "
+        f"{facts['hours_an_epoch']:.1f} h at {facts['utilisation']:.0%} utilisation"
+    )

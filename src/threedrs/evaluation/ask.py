@@ -1,0 +1,147 @@
+"""One question to a trained model about one scene, from a terminal.
+
+The question goes through the prompts of the benchmarks: ScanQA's for a question, ScanRefer's for a
+description of an object to find, Scan2Cap's for a box to describe. Costs loading the model and one
+pass over the scene.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from threedrs.errors import DataError, StoreError
+from threedrs.evaluation.answering import StudentAnswerer
+from threedrs.evaluation.settings import PredictSettings
+from threedrs.instructions import scan2cap, scanqa, scanrefer
+from threedrs.instructions.record import Record, conversation, is_box
+from threedrs.models.prompt import COORD, GROUND
+from threedrs.report.overlay import DrawnBox, draw_boxes, frames_that_show
+from threedrs.report.room import RoomMap
+from threedrs.report.scene_view import SceneView
+from threedrs.scenes.store import SceneStore
+
+COLOURS = ("#4cd964", "#ff9f0a", "#40a9ff", "#d58bff", "#ff6b61")  # of the best box and the next
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundBox:
+    """A box with its score (cosine, -1 to 1); ``box`` (6,) centre and size, metres, world frame."""
+
+    id: int
+    label: str
+    box: np.ndarray
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The boxes of a scene, best first, and the score of none of them being meant."""
+
+    boxes: list[FoundBox]
+    none: float
+
+
+class SceneDialogue:
+    """A model and a scene, ready for questions.
+
+    Args:
+        model: folder of the trained model.
+        scene: a scene store, ``<scene>.zarr``.
+        settings: prompt style, length of answers, box set.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        StoreError: there is no such store, or it cannot be used.
+        MachineError: the GPU's memory is too small.
+    """
+
+    def __init__(self, model: Path, scene: Path, settings: PredictSettings) -> None:
+        if not scene.is_dir():
+            raise StoreError(f"{scene}: there is no scene store; give a folder <scene>.zarr")
+        self.store = SceneStore.open(scene)
+        self.boxes = self.store.boxes(settings.boxes)
+        self._answers = StudentAnswerer.load(model, settings, local_rank=0).open(self.store)
+
+    def answer(self, question: str) -> str:
+        """Return the answer to a question."""
+        return self._text(scanqa.PROMPT.format(question=_checked(question)), None)
+
+    def describe(self, box: Sequence[float]) -> str:
+        """Return a description of what is in ``box``, centre and size in metres, world frame.
+
+        Raises:
+            DataError: these are not six numbers with sizes from 0 up.
+        """
+        if not is_box(list(box)):
+            raise DataError(f"box {list(box)}: give six numbers, centre x, y, z and size x, y, z")
+        return self._text(scan2cap.PROMPT, list(box))
+
+    def find(self, description: str) -> Found:
+        """Return the scene's boxes by how well the description fits.
+
+        Raises:
+            DataError: the scene has no boxes.
+        """
+        if not len(self.boxes):
+            raise DataError(f"{self.store.path}: holds no boxes to choose from")
+        text = _checked(description)
+        human = scanrefer.PROMPT.format(description=text[0].upper() + text[1:])
+        *scores, none = self._answers.scores([self._record("scanrefer", human, GROUND, None)])[0]
+        boxes = [
+            FoundBox(id=int(box_id), label=label, box=box, score=score)
+            for box_id, label, box, score in zip(
+                self.boxes.ids, self.boxes.labels, self.boxes.boxes, scores, strict=True
+            )
+        ]
+        return Found(boxes=sorted(boxes, key=lambda found: -found.score), none=none)
+
+    def _text(self, human: str, box: list[float] | None) -> str:
+        return self._answers.texts([self._record("scanqa", human, "-", box)])[0]
+
+    def _record(self, benchmark: str, human: str, answer: str, box: list[float] | None) -> Record:
+        return Record(
+            id="question",
+            benchmark=benchmark,
+            scene=self.store.scene,
+            conversations=conversation(human, answer),
+            box_input=box,
+        )
+
+
+def _checked(text: str) -> str:
+    """Return the text without outer spaces.
+
+    Raises:
+        DataError: it is empty, or holds a token that stands for something else than words.
+    """
+    text = text.strip()
+    if not text:
+        raise DataError("the question is empty")
+    for token in (COORD, GROUND):
+        if token in text:
+            raise DataError(
+                f"the question holds {token}, which is no word; to ask about a box or "
+                "to find an object there are options"
+            )
+    return text
+
+
+def picture_of(store: SceneStore, boxes: Sequence[FoundBox]) -> Image.Image:
+    """Return the frame that shows the first box best, and the room from above, boxes drawn in."""
+    view = SceneView.of(store)
+    drawn = [
+        DrawnBox(box=found.box, colour=COLOURS[rank % len(COLOURS)], label=f"{rank + 1}")
+        for rank, found in enumerate(boxes)
+    ]
+    (frame, *_), _ = frames_that_show(view, drawn, 1)
+    parts = [draw_boxes(view, frame, drawn), RoomMap(view).with_boxes(drawn, [frame])]
+    size = (sum(part.width for part in parts), max(part.height for part in parts))
+    picture = Image.new("RGB", size, "white")
+    left = 0
+    for part in parts:
+        picture.paste(part, (left, 0))
+        left += part.width
+    return picture

@@ -1,0 +1,213 @@
+"""What a training run will need: memory of each GPU and time of an epoch, before it starts.
+
+Sizes: P parameters, U of them tuned, n GPUs, b bytes of a number (bfloat16: 2, float32: 4); t tokens
+of a packed sequence, L language layers of width D, MLP width I and key width k; q patches of all
+frames, l vision layers of width w and MLP width i.
+
+Memory of a GPU, in bytes:
+
+- parameters: b P (ZeRO-2) or b P / n (ZeRO-3; 0 if offloaded to the host)
+- gathered: b times `stage3_max_live_parameters`, at most b P (ZeRO-3 on more than one GPU)
+- gradients: b U / n
+- optimizer: 12 U / n, float32 master copy and Adam's two moments (0 if offloaded)
+- buckets: 2 b times `reduce_bucket_size`, as one is filled while the other is on its way
+- kept: b (L t D + l q w), the inputs of all layers; and for each layer that is not recomputed
+  b t (5 D + 2 k + 3 I) or b q (7 w + 2 i)
+- at work: the same of one recomputed layer, and its gradient: b t (2 I + 2 D) or b q (2 i + 2 w),
+  the larger of the two
+- projector: b q (w + 3 D)
+- heads and logits: b 6 D of each of the G x G x V supervised tokens, and 10 bytes a vocabulary entry
+  and predicted token
+- system: 2 GiB for CUDA, NCCL and what the allocator cannot use
+
+Time of an epoch: the operations of forward and backward passes (`threedrs.training.flops`) over
+n x peak x utilisation; recomputation is in the utilisation. The default utilisation is the one
+measured on one H100 without ZeRO's communication (benchmarks/results/training_step.md). Own tokens,
+64 a sample, and the 20 predictions of it are typical figures of the five benchmarks, not counted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from threedrs.errors import ConfigError
+from threedrs.files import read_json
+from threedrs.models.checkpoint import empty_student
+from threedrs.models.settings import ModelSettings
+from threedrs.models.student import Student
+from threedrs.training.flops import sequence_flops
+from threedrs.training.settings import TrainSettings
+
+GIB = 2**30
+OWN_TOKENS = 64
+PREDICTIONS = 20  # of a sample
+TEXT_TOKENS = 44  # shared by the samples of a scene, beside the visual tokens
+PAPER_SAMPLES = 223_128
+SYSTEM = 2 * GIB
+UTILISATION = 0.40
+PEAK = 989e12  # H100 and H200, dense bfloat16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The GPUs of a run: how many, bytes of memory and operations a second of each."""
+
+    gpus: int
+    memory: float
+    peak: float = PEAK
+    utilisation: float = UTILISATION
+
+    def __post_init__(self) -> None:
+        if self.gpus < 1 or self.memory <= 0 or self.peak <= 0:
+            raise ConfigError("plan: --gpus, --gpu-memory and --peak must be above 0")
+        if not 0 < self.utilisation <= 1:
+            raise ConfigError(f"plan: --utilisation {self.utilisation} is not between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The estimate of one run; memory in bytes a GPU, by part."""
+
+    parameters: int
+    tokens: int
+    memory: dict[str, float]
+    seconds_a_step: float
+    hours_an_epoch: float
+    steps_an_epoch: int
+    most_kept_layers: int
+
+    @property
+    def total(self) -> float:
+        """The bytes of a GPU."""
+        return sum(self.memory.values())
+
+
+def _activations(student: Student, settings: TrainSettings, frames: int) -> dict[str, float]:
+    """Return the bytes of what a forward pass leaves, and of the layer at work."""
+    family, text = student.family, student.text_config
+    size = 2 if settings.precision == "bfloat16" else 4
+    width, inner = text.hidden_size, text.intermediate_size
+    keys = width // text.num_attention_heads * text.num_key_value_heads
+    layers, tokens = text.num_hidden_layers, sequence_tokens(student, settings, frames)
+    patches, vision_width, vision_inner = family.vision_sizes()
+    patches *= frames
+
+    layer = tokens * (5 * width + 2 * keys + 3 * inner)
+    vision_layer = patches * (7 * vision_width + 2 * vision_inner)
+    if settings.gradient_checkpointing:
+        kept_layers = min(settings.kept_layers, layers)
+        kept = layers * tokens * width + family.run_layers * patches * vision_width
+        kept += kept_layers * layer
+        work = max(
+            layer + tokens * (2 * inner + 2 * width),
+            vision_layer + patches * (2 * vision_inner + 2 * vision_width),
+        )
+    else:
+        kept = layers * (layer + tokens * width)
+        kept += family.run_layers * (vision_layer + patches * vision_width)
+        work = max(
+            tokens * (2 * inner + 2 * width), patches * (2 * vision_inner + 2 * vision_width)
+        )
+    supervised = frames * family.grid.coarse**2 * 6 * width * bool(student.teacher_channels)
+    logits = 10 * text.vocab_size * PREDICTIONS * settings.pack
+    return {
+        "kept activations": float(size * kept),
+        "layer at work": float(size * work),
+        "projector": float(size * patches * (vision_width + 3 * width)),
+        "heads and logits": float(size * supervised + logits),
+    }
+
+
+def sequence_tokens(student: Student, settings: TrainSettings, frames: int) -> int:
+    """Return the tokens of a full pack's sequence."""
+    return frames * student.family.grid.frame_tokens + TEXT_TOKENS + settings.pack * OWN_TOKENS
+
+
+def memory_parts(
+    student: Student,
+    settings: TrainSettings,
+    deepspeed: Mapping[str, Any],
+    frames: int,
+    gpus: int,
+) -> dict[str, float]:
+    """Return the bytes of a GPU by part, see the module's text."""
+    groups = student.parameter_groups()
+    counts = {name: sum(p.numel() for p in parameters) for name, parameters in groups.items()}
+    whole = sum(counts.values())
+    tuned = sum(counts[name] for name in settings.tunable)
+    size = 2 if settings.precision == "bfloat16" else 4
+    zero = deepspeed["zero_optimization"]
+    spread = zero["stage"] == 3
+    share = 0 if "offload_param" in zero else size * whole / (gpus if spread else 1)
+    live = min(zero.get("stage3_max_live_parameters", 1e9), whole)
+    return {
+        "parameters": float(share),
+        "gathered parameters": float(size * live) if spread and gpus > 1 else 0.0,
+        "gradients": size * tuned / gpus,
+        "optimizer": 0.0 if "offload_optimizer" in zero else 12 * tuned / gpus,
+        "buckets": 2.0 * size * min(zero.get("reduce_bucket_size", 5e8), tuned),
+        **_activations(student, settings, frames),
+        "system": float(SYSTEM),
+    }
+
+
+def _most_kept_layers(
+    student: Student,
+    settings: TrainSettings,
+    frames: int,
+    free: float,
+) -> int:
+    """Return how many language layers can keep their activations in ``free`` bytes more."""
+    text = student.text_config
+    keys = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
+    size = 2 if settings.precision == "bfloat16" else 4
+    layer = sequence_tokens(student, settings, frames) * size
+    layer *= 5 * text.hidden_size + 2 * keys + 3 * text.intermediate_size
+    most = settings.kept_layers + int(free // layer)
+    return max(0, min(most, text.num_hidden_layers))
+
+
+def plan_run(
+    config: Mapping[str, Any], machine: Machine, *, teacher_channels: int, samples: int
+) -> Plan:
+    """Return the estimate of a resolved run.
+
+    Args:
+        config: sections ``frames``, ``geometry``, ``model`` and ``train`` of the run.
+        machine: to run on.
+        teacher_channels: 0 without a teacher.
+        samples: of an epoch.
+
+    Raises:
+        ConfigError: a setting is wrong, or the batch does not fit the GPUs.
+    """
+    settings = TrainSettings.from_config(config["train"])
+    settings.accumulation(machine.gpus)
+    deepspeed = read_json(Path(settings.deepspeed))
+    # What the checkpoint holds is the published size: the plan needs no file of it.
+    model = {**config["model"], "path": None, "random_weights": True}
+    student = empty_student(ModelSettings.from_config({**config, "model": model}), teacher_channels)
+    frames = config["frames"]["count"]
+    tokens = sequence_tokens(student, settings, frames)
+    operations = sequence_flops(
+        student,
+        frames=frames,
+        prefix=tokens - settings.pack * OWN_TOKENS,
+        own=[OWN_TOKENS] * settings.pack,
+        predictions=PREDICTIONS * settings.pack,
+    )
+    a_sample = sum(operations.values()) / settings.pack
+    speed = machine.gpus * machine.peak * machine.utilisation
+    memory = memory_parts(student, settings, deepspeed, frames, machine.gpus)
+    return Plan(
+        parameters=sum(p.numel() for p in student.parameters()),
+        tokens=tokens,
+        memory=memory,
+        seconds_a_step=settings.global_batch * a_sample / speed,
+        hours_an_epoch=samples * a_sample / speed / 3600,
+        steps_an_epoch=-(-samples // settings.global_batch),
+        most_kept_layers=_most_kept_layers(
+            student, settings, frames, machine.memory - sum(memory.values())
+        ),
+    )

@@ -1,0 +1,62 @@
+"""What each rank of test_zero3.py runs: `python -m torch.distributed.run zero3_ranks.py FOLDER`.
+
+Two ranks under ZeRO-3: the first one's pack has text and grounding samples, the other's text only.
+The gathered gradients of one step, and the students' weights, go to FOLDER for the test to read.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from student_fixtures import CAPTION, GROUNDING, TEXT, ZERO_TARGET, pack, scene, tokenizer
+
+from threedrs.models.checkpoint import load_student
+from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.training.engine import start_ranks
+
+PACKS = ((TEXT, GROUNDING, ZERO_TARGET), (CAPTION, TEXT))
+SUPERVISION = SupervisionSettings(weight=0.7)
+CONFIG: dict[str, Any] = {
+    "train_micro_batch_size_per_gpu": 1,
+    "gradient_accumulation_steps": 1,
+    "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+    "zero_allow_untested_optimizer": True,
+    "zero_force_ds_cpu_optimizer": False,
+}
+
+
+def gathered(student: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return whole copies of the parameters."""
+    import deepspeed
+
+    state = {}
+    for name, parameter in student.named_parameters():
+        with deepspeed.zero.GatheredParameters([parameter]):
+            state[name] = parameter.detach().clone()
+    return state
+
+
+def main(folder: Path) -> None:
+    """Load the saved student spread over the ranks, run one step, write what came out."""
+    ranks = start_ranks()
+    import deepspeed
+    from deepspeed.utils import safe_get_full_grad
+
+    tiny, _ = load_student(ModelSettings(), teacher_channels=8, zero_init=CONFIG)
+    student, _ = load_student(ModelSettings(path=folder / "model"), zero_init=CONFIG)
+    shares = sum(parameter.ds_tensor.numel() for parameter in student.parameters())
+    before = {"tiny": gathered(tiny), "loaded": gathered(student), "shares": shares}
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.0)
+    engine, *_ = deepspeed.initialize(model=student, optimizer=optimizer, config=CONFIG)
+    packed = pack(PACKS[ranks.rank], scene(seed=ranks.rank))
+    assert len(tokenizer()) > 0
+    loss = engine(packed, SUPERVISION).total(SUPERVISION.weight)
+    engine.backward(loss)
+    gradients = {n: safe_get_full_grad(p).clone() for n, p in student.named_parameters()}
+    torch.save(before | {"gradients": gradients}, folder / f"rank{ranks.rank}.pt")
+    torch.distributed.barrier()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,14 @@
+"""Rule scene_report: the page on all scenes, and the table of what each scan has."""
+
+from pathlib import Path
+
+from threedrs.config import data_layout
+from threedrs.files import write_json
+from threedrs.joblog import job_log
+from threedrs.scenes.report import write_scene_report
+from threedrs.sources import source_table
+
+with job_log(snakemake.log[0], "scene_report"):
+    layout = data_layout({"data": snakemake.params.data})
+    write_json(Path(snakemake.output.sources), source_table(layout, snakemake.params.scenes))
+    write_scene_report([Path(part) for part in snakemake.input.parts], Path(snakemake.output.page))
