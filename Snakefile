@@ -49,6 +49,7 @@ if config["data"]["demo"]:
     include: "workflow/rules/demo.smk"
 
 
+include: "workflow/rules/download.smk"  #      files from the Hub, where the config lists any
 include: "workflow/rules/scenes.smk"  #        scan files -> boxes, scene stores
 include: "workflow/rules/features.smk"  #      scene stores -> teacher features
 include: "workflow/rules/instructions.smk"  #  annotation files -> records -> mix

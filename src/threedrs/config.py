@@ -14,6 +14,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from threedrs.download import downloads
 from threedrs.errors import ConfigError
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.layout import DataLayout
@@ -129,6 +130,11 @@ def _cross_checks(config: Config) -> Iterator[str]:
         for benchmark in {**settings.sampling, **settings.weights}:
             if benchmark not in config["eval"]["benchmarks"]:
                 yield f"instructions.mixes.{name}: {benchmark} is not among eval.benchmarks"
+    try:
+        downloads(config)
+    except ConfigError as error:
+        yield str(error)
+        return
     resolved = {run: resolve_run(config, run) for run in config["runs"]}
     teachers = sorted({part["teacher"]["name"] for part in resolved.values()})
     weighted = [name for name in teachers if name in TEACHERS and TEACHERS[name].weights]
@@ -139,6 +145,15 @@ def _cross_checks(config: Config) -> Iterator[str]:
         )
     for run in config["runs"]:
         yield from _check_run(run, resolved[run], config)
+
+
+def _arrives(path: Path, config: Config) -> bool:
+    """Whether a download brings ``path`` or a file below it."""
+    return any(
+        found == path or path in found.parents
+        for download in downloads(config)
+        for found in download.paths()
+    )
 
 
 def _check_run(run: str, resolved: Config, config: Config) -> Iterator[str]:
@@ -167,8 +182,12 @@ def _check_run(run: str, resolved: Config, config: Config) -> Iterator[str]:
             "pretrained checkpoint (README.md: licences and downloads), or, to measure speed "
             "only, model.random_weights: true"
         )
-    elif model["path"] and not Path(model["path"]).is_dir():
+    elif model["path"] and not (
+        Path(model["path"]).is_dir() or _arrives(Path(model["path"]), config)
+    ):
         yield f"runs.{run}: model.path: {model['path']} is not a folder"
     problem = weights_problem(resolved["teacher"], resolved["teacher"]["name"])
-    if problem is not None:
+    weights = resolved["teacher"]["weights"]
+    arriving = isinstance(weights, str) and _arrives(Path(weights), config)
+    if problem is not None and not arriving:
         yield f"runs.{run}: {problem}"

@@ -1,6 +1,6 @@
 """Which of the user's files a run needs, and how scenes are cut into shards."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from threedrs.errors import DataError
@@ -45,15 +45,20 @@ def required_files(layout: DataLayout, benchmarks: Iterable[str]) -> list[Path]:
     return files
 
 
-def missing_inputs(layout: DataLayout, benchmarks: Iterable[str]) -> None:
+def missing_inputs(
+    layout: DataLayout, benchmarks: Iterable[str], arriving: Collection[Path] = ()
+) -> None:
     """Check that every required file is there, and the proposals of at least one val scene.
+
+    ``arriving`` are files that the run downloads.
 
     Raises:
         DataError: one line a missing file, the first twenty of them.
     """
-    missing = [path for path in required_files(layout, benchmarks) if not path.is_file()]
+    needed = required_files(layout, benchmarks)
+    missing = [path for path in needed if not path.is_file() and path not in arriving]
     proposals = [layout.scan(scene).proposals for scene in layout.scenes("val")]
-    if proposals and not any(path.is_file() for path in proposals):
+    if proposals and not any(path.is_file() or path in arriving for path in proposals):
         missing.append(proposals[0])
     if missing:
         lines = [f"{path}: missing (README.md shows the folder layout)" for path in missing[:SHOWN]]

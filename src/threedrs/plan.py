@@ -1,8 +1,8 @@
 """What a training run will need: memory of each GPU and time of an epoch, before it starts.
 
-Sizes: P parameters, U of them tuned, n GPUs, b bytes of a number (bfloat16: 2, float32: 4); t tokens
-of a packed sequence, L language layers of width D, MLP width I and key width k; q patches of all
-frames, l vision layers of width w and MLP width i.
+Sizes: P parameters, U of them tuned, n GPUs, b bytes of a number (bfloat16: 2, float32: 4); t
+tokens of a packed sequence, L language layers of width D, MLP width I and key width k; q patches of
+all frames, l vision layers of width w and MLP width i.
 
 Memory of a GPU, in bytes:
 
@@ -12,12 +12,12 @@ Memory of a GPU, in bytes:
 - optimizer: 12 U / n, float32 master copy and Adam's two moments (0 if offloaded)
 - buckets: 2 b times `reduce_bucket_size`, as one is filled while the other is on its way
 - kept: b (L t D + l q w), the inputs of all layers; and for each layer that is not recomputed
-  b t (5 D + 2 k + 3 I) or b q (7 w + 2 i)
+  b t (5 D + 2 k + 3 I) or b q (7 w + 2 i) more
 - at work: the same of one recomputed layer, and its gradient: b t (2 I + 2 D) or b q (2 i + 2 w),
   the larger of the two
 - projector: b q (w + 3 D)
-- heads and logits: b 6 D of each of the G x G x V supervised tokens, and 10 bytes a vocabulary entry
-  and predicted token
+- heads and logits: b 6 D of each of the G x G x V supervised tokens, and 10 bytes of each
+  vocabulary entry and predicted token
 - system: 2 GiB for CUDA, NCCL and what the allocator cannot use
 
 Time of an epoch: the operations of forward and backward passes (`threedrs.training.flops`) over

@@ -79,7 +79,7 @@ def test_the_answer_follows_from_the_numbers(first, second, answer, words):
 def test_the_size_is_told_whatever_the_chance():
     (verdict,) = verdicts(summary(entry(2.0, 0.5), entry(-1.0, 0.5)), SCANREFER)
     assert "higher on 1, lower on 1 and the same on 0 of 2 metrics" in verdict.explanation
-    assert "between -1.0 and +2.0 points, half of them above +0.5" in verdict.explanation
+    assert "between -1.0 and +2.0 points, +0.5 in the middle (median)" in verdict.explanation
 
 
 def test_stars():

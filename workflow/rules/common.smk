@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from threedrs.config import data_layout, load_config, resolve_run
+from threedrs.download import downloads
 from threedrs.demo.write import demo_files, demo_scenes
 from threedrs.environment import use_this_checkout
 from threedrs.errors import ThreedrsError
@@ -31,12 +32,14 @@ CONFIG = stop_on_bad_configuration(
     )
 )
 LAYOUT = data_layout(CONFIG)
+DOWNLOADS = downloads(CONFIG)
+DOWNLOADED = [path for entry in DOWNLOADS for path in entry.paths()]
 DEMO = CONFIG["data"]["demo"]
 if DEMO:
     SCENES = demo_scenes(DEMO["scenes"])
 else:
     stop_on_bad_configuration(
-        lambda: missing_inputs(LAYOUT, CONFIG["eval"]["benchmarks"])
+        lambda: missing_inputs(LAYOUT, CONFIG["eval"]["benchmarks"], DOWNLOADED)
     )
     SCENES = {split: LAYOUT.scenes(split) for split in ("train", "val")}
 

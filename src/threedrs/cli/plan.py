@@ -18,6 +18,9 @@ def plan(
     peak: Annotated[
         float, typer.Option(help="Dense bfloat16 TFLOP/s of a GPU (H100, H200: 989; A100: 312).")
     ] = 989.0,
+    samples: Annotated[
+        int | None, typer.Option(help="Of an epoch; default: the demo's mix, or the paper's.")
+    ] = None,
     utilisation: Annotated[
         float, typer.Option(help="Model FLOPs utilisation to reckon with.")
     ] = 0.40,
@@ -37,27 +40,33 @@ def plan(
         if not path.is_file():
             raise ConfigError(f"{path}: missing; run threedrs plan from the repository's folder")
         update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    # The plan comes before the checkpoints are fetched.
-    for section in (config, *config.get("runs", {}).values()):
+    # The plan comes before checkpoints are fetched: nobody asks where they are.
+    overrides = config.get("runs") or {}
+    teachers = {
+        name: ((part or {}).get("teacher") or {}).get("name", config["teacher"]["name"])
+        for name, part in overrides.items()
+    }
+    for section in (config, *filter(None, overrides.values())):
         if "model" in section:
             section["model"] |= {"path": None, "random_weights": True}
-    config["teacher"]["name"], teacher = "none", config["teacher"]["name"]
+        if "teacher" in section:
+            section["teacher"] |= {"name": "none"}
     config = load_config(config, Path("workflow/schemas/config.schema.yaml"))
-    config["teacher"]["name"] = teacher
     if run is not None and run not in config["runs"]:
         raise ConfigError(f"--run {run} is no run; choose one of: {', '.join(config['runs'])}")
     machine = Machine(gpus=gpus, memory=gpu_memory * 1e9, peak=peak * 1e12, utilisation=utilisation)
     plans = {}
     for name in [run] if run else config["runs"]:
         resolved = resolve_run(config, name)
+        count, source = samples, "--samples"
         mix = Path(f"results/instructions/mixes/{resolved['train']['mix']}.jsonl")
-        samples = PAPER_SAMPLES
-        if mix.is_file():
+        if count is None and config["data"]["demo"] and mix.is_file():
             with mix.open(encoding="utf-8") as stream:
-                samples = sum(1 for _ in stream)
-        source = str(mix) if mix.is_file() else "the paper's mix"
-        channels = teacher_channels(resolved["teacher"]["name"])
-        found = plan_run(resolved, machine, teacher_channels=channels, samples=samples)
+                count, source = sum(1 for _ in stream), str(mix)
+        if count is None:
+            count, source = PAPER_SAMPLES, "the paper's mix"
+        channels = teacher_channels(teachers[name])
+        found = plan_run(resolved, machine, teacher_channels=channels, samples=count)
         plans[name] = {
             "parameters": found.parameters,
             "tokens_of_a_pack": found.tokens,
@@ -65,7 +74,7 @@ def plan(
             "gigabytes_a_gpu_total": round(found.total / 1e9, 2),
             "fits": found.total <= machine.memory,
             "most_kept_layers": found.most_kept_layers,
-            "samples": samples,
+            "samples": count,
             "samples_from": source,
             "optimizer_steps": found.steps_an_epoch,
             "seconds_a_step": round(found.seconds_a_step, 3),

@@ -149,7 +149,7 @@ def _explanation(lines: Sequence[Line]) -> str:
     return (
         f"Chance aside, it scores higher on {higher}, lower on {lower} and the same on "
         f"{len(lines) - higher - lower} of {len(lines)} metrics; the difference lies between "
-        f"{low:+.1f} and {high:+.1f} points, half of them above {middle:+.1f}."
+        f"{low:+.1f} and {high:+.1f} points, {middle:+.1f} in the middle (median)."
     )
 
 

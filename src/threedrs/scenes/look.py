@@ -90,7 +90,7 @@ def _top_view(
         low = points_N3[:, 2] < np.percentile(points_N3[:, 2], 1) + CEILING
         order = np.argsort(points_N3[low, 2], kind="stable")  # the highest are drawn last
         shown, colours = points_N3[low][order], colours_N3[low][order] / 255.0
-        axes.scatter(shown[:, 0], shown[:, 1], c=colours, s=1.5, linewidths=0, rasterized=True)
+        axes.scatter(shown[:, 0], shown[:, 1], c=colours, s=4, linewidths=0, rasterized=True)
     for name, box_set in boxes.items():
         for row, box in enumerate(box_set.boxes):
             corner = box[:2] - box[3:5] / 2

@@ -182,7 +182,7 @@ licence apply to these weights.
 """
 
 
-def _whole_state(engine: Any, student: Student, ranks: Ranks) -> dict[str, Tensor]:
+def whole_state(engine: Any, student: Student, ranks: Ranks) -> dict[str, Tensor]:
     """Return a copy of the whole tensors on the first rank's host; nothing on the others.
 
     ZeRO-2 keeps parameters as pieces of one buffer, ZeRO-3 spreads each over the ranks; they are
@@ -208,7 +208,7 @@ def export_run(
     """
     rows = read_rows(out / "log.jsonl")
     numbers = _numbers(summary, ranks, rows)
-    state = _whole_state(engine, student, ranks)
+    state = whole_state(engine, student, ranks)
     if ranks.first:
         with atomic_folder(out / "model") as folder:
             save_student(student, tokenizer, folder, state=state)

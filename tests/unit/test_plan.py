@@ -1,0 +1,151 @@
+"""The estimate before a run: against arithmetic by hand, and against what was measured."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from threedrs.cli import app
+from threedrs.errors import ConfigError
+from threedrs.models.checkpoint import empty_student
+from threedrs.models.settings import ModelSettings
+from threedrs.plan import GIB, Machine, memory_parts, plan_run
+from threedrs.training.settings import TrainSettings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ZERO3 = {
+    "zero_optimization": {
+        "stage": 3,
+        "reduce_bucket_size": 1000,
+        "stage3_max_live_parameters": 5000,
+    }
+}
+
+
+def settings(**changes: Any) -> TrainSettings:
+    section = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())["train"]
+    return TrainSettings.from_config(section | changes)
+
+
+def test_tiny_student_by_hand() -> None:
+    student = empty_student(ModelSettings(name="llava-video"), 8)
+    parameters = sum(p.numel() for p in student.parameters())
+    recipe = settings(pack=2, gradient_checkpointing=True, kept_layers=1)
+    parts = memory_parts(student, recipe, ZERO3, frames=2, gpus=4)
+    # Language: 3 layers of width 96, MLP 256, 2 key heads of 24. Vision: 2 layers of 48, MLP 96.
+    tokens = 2 * 210 + 44 + 2 * 64
+    patches = 2 * 729
+    layer = tokens * (5 * 96 + 2 * 48 + 3 * 256)
+    assert parts["parameters"] == parameters * 4 / 4
+    assert parts["gathered parameters"] == 4 * 5000
+    assert parts["gradients"] == parameters * 4 / 4
+    assert parts["optimizer"] == parameters * 12 / 4
+    assert parts["buckets"] == 2 * 4 * 1000
+    assert parts["kept activations"] == 4 * (3 * tokens * 96 + 2 * patches * 48 + layer)
+    assert parts["layer at work"] == 4 * max(
+        layer + tokens * (2 * 256 + 2 * 96), patches * (7 * 48 + 2 * 96 + 2 * 96 + 2 * 48)
+    )
+    assert parts["projector"] == 4 * patches * (48 + 3 * 96)
+    vocabulary = student.text_config.vocab_size
+    assert parts["heads and logits"] == 4 * 2 * 196 * 6 * 96 + 10 * vocabulary * 20 * 2
+    assert parts["system"] == 2 * GIB
+
+
+def test_stages_and_frozen_parts() -> None:
+    student = empty_student(ModelSettings(name="qwen2-vl"), 0)
+    counts = {k: sum(p.numel() for p in v) for k, v in student.parameter_groups().items()}
+    whole = sum(counts.values())
+    recipe = settings(tunable=["heads"], precision="bfloat16")
+    zero2 = memory_parts(student, recipe, {"zero_optimization": {"stage": 2}}, 2, gpus=2)
+    assert zero2["parameters"] == 2 * whole
+    assert zero2["gathered parameters"] == 0
+    assert zero2["gradients"] == 2 * counts["heads"] / 2
+    assert zero2["optimizer"] == 12 * counts["heads"] / 2
+    offload = {"zero_optimization": {"stage": 3, "offload_optimizer": {}, "offload_param": {}}}
+    offloaded = memory_parts(student, recipe, offload, 2, gpus=2)
+    assert offloaded["parameters"] == offloaded["optimizer"] == 0
+
+
+@pytest.mark.parametrize(
+    ("kept", "pack", "measured_gib"), [(0, 1, 35.0), (0, 8, 35.3), (22, 1, 55.7), (22, 16, 62.7)]
+)
+def test_memory_that_was_measured(kept: int, pack: int, measured_gib: float) -> None:
+    """One H100, forward and backward without optimizer: benchmarks/results/training_step.md."""
+    student = empty_student(ModelSettings(name="llava-video", size="7b", random_weights=True), 2048)
+    recipe = settings(
+        pack=pack,
+        gradient_checkpointing=True,
+        kept_layers=kept,
+        precision="bfloat16",
+        global_batch=16,
+    )
+    zero = {"zero_optimization": {"stage": 2}}
+    parts = memory_parts(student, recipe, zero, frames=32, gpus=1)
+    estimate = sum(parts.values()) - parts["optimizer"] - parts["buckets"] - parts["system"]
+    assert estimate / GIB == pytest.approx(measured_gib, rel=0.05)
+
+
+def _paper() -> dict[str, Any]:
+    config = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())
+    for section, values in yaml.safe_load((REPOSITORY / "config/paper.yaml").read_text()).items():
+        config[section] = {**config[section], **values}
+    config["train"]["deepspeed"] = str(REPOSITORY / config["train"]["deepspeed"])
+    return config
+
+
+def test_time_from_operations() -> None:
+    machine = Machine(gpus=8, memory=80e9, peak=1e15, utilisation=0.5)
+    plan = plan_run(_paper(), machine, teacher_channels=2048, samples=3200)
+    # 6 operations a weight and token: 28 layers of 233,046,016 weights; attention besides.
+    tokens = 32 * 210 + 44 + 64
+    weights = 28 * (2 * 3584 * (3584 + 512) + 3 * 3584 * 18944)
+    attention = 12 * 28 * 3584 * tokens * (tokens + 1) / 2
+    vision = 26 * (4 * 1152**2 + 2 * 1152 * 4304) * 6 + 26 * 12 * 1152 * 729
+    vision += 6 * (3 * 14 * 14 * 1152 + 1152 * 3584 + 3584**2)
+    head = 6 * (2 * 3584**2 + 2 * 3584 * 2048) * 32 * 196
+    operations = 6 * weights * tokens + attention + vision * 32 * 729 + head
+    operations += 6 * 3584 * 152064 * 20
+    assert plan.tokens == tokens
+    assert plan.seconds_a_step == pytest.approx(16 * operations / 4e15, rel=1e-6)
+    assert plan.hours_an_epoch == pytest.approx(3200 * operations / 4e15 / 3600, rel=1e-6)
+    assert plan.steps_an_epoch == 200
+    assert plan.total < 80e9
+    assert plan.most_kept_layers == 28
+
+
+def test_what_does_not_fit_keeps_no_layers() -> None:
+    machine = Machine(gpus=1, memory=24e9)
+    plan = plan_run(_paper(), machine, teacher_channels=2048, samples=16)
+    assert plan.total > 100e9
+    assert plan.most_kept_layers == 0
+
+
+def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    options = ["plan", "--configfile", "config/paper.yaml", "--gpus", "4", "--run", "3drs"]
+    result = CliRunner().invoke(app, [*options, "--json"], catch_exceptions=False)
+    facts = json.loads(result.stdout)["3drs"]
+    assert facts["parameters"] == 8_122_138_400
+    assert facts["samples"] == 223_128
+    assert facts["fits"]
+    text = CliRunner().invoke(app, options, catch_exceptions=False).stdout
+    assert "fits 80 GB" in text
+    assert "13946 steps" in text
+
+
+def test_bad_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(ConfigError, match="is no run; choose one of: 3drs, baseline"):
+        CliRunner().invoke(app, ["plan", "--run", "x"], catch_exceptions=False)
+    with pytest.raises(ConfigError, match="utilisation 2 is not between"):
+        Machine(gpus=1, memory=1, utilisation=2)
+    with pytest.raises(ConfigError, match="must be above 0"):
+        Machine(gpus=0, memory=1)
+    machine = Machine(gpus=3, memory=1)
+    with pytest.raises(ConfigError, match="global_batch may be"):
+        plan_run(_paper(), machine, teacher_channels=0, samples=1)
+    assert dataclasses.asdict(machine)["peak"] == 989e12
