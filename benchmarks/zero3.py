@@ -1,4 +1,4 @@
-"""ZeRO-3 training of the full-size student on several GPUs: speed, memory, checkpoint, resume, export.
+"""ZeRO-3 training of the full-size student: speed, memory, checkpoint, resume, export.
 
 Runs the engine, optimizer step, checkpoints and export of `threedrs.train` on made-up packs (see
 training_step.py) and random weights, which stand in for the published checkpoint. No rank ever
@@ -25,7 +25,6 @@ from typing import Any
 import torch
 import torch.distributed
 import yaml
-from training_step import sample, scene
 
 from threedrs.models.checkpoint import load_student, save_student
 from threedrs.models.samples import Pack
@@ -36,6 +35,7 @@ from threedrs.training.engine import Ranks, build_engine, start_ranks, train_ste
 from threedrs.training.export import whole_state
 from threedrs.training.flops import device_peak
 from threedrs.training.settings import TrainSettings
+from training_step import sample, scene
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WARM_UP = 2

@@ -1,11 +1,14 @@
 """Which of the user's files a run needs, and how scenes are cut into shards."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.instructions import annotation_files
+from threedrs.instructions import EVALUATION_SPLITS, annotation_files
 from threedrs.layout import DataLayout
+from threedrs.scannet.boxes import BOX_SETS
 
 SHOWN = 20
 INTRINSIC_FILES = ("intrinsic.txt", "depth_intrinsic.txt")  # every export has both
@@ -19,7 +22,38 @@ def shards(split: str, scenes: Sequence[str], size: int) -> dict[str, list[str]]
     }
 
 
-def required_files(layout: DataLayout, benchmarks: Iterable[str]) -> list[Path]:
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """Processed files that stand in for annotations and scans.
+
+    Attributes:
+        instructions: split -> LLaVA-style array of its records.
+        boxes: path below the data root with ``{split}`` and ``{set}``, or None.
+    """
+
+    instructions: Mapping[str, Path] = field(default_factory=dict)
+    boxes: str | None = None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Ready":
+        """Return what the config's ``instructions.ready`` and ``boxes.ready`` name."""
+        arrays = config["instructions"]["ready"]
+        return cls(
+            instructions={split: Path(path) for split, path in arrays.items()},
+            boxes=config["boxes"]["ready"],
+        )
+
+    def box_files(self, layout: DataLayout, split: str) -> dict[str, Path]:
+        """Return box set -> its ready file, for those that exist."""
+        if self.boxes is None:
+            return {}
+        named = {name: layout.root / self.boxes.format(split=split, set=name) for name in BOX_SETS}
+        return {name: path for name, path in named.items() if path.is_file()}
+
+
+def required_files(
+    layout: DataLayout, benchmarks: Iterable[str], ready: Ready | None = None
+) -> list[Path]:
     """Return every file that a run over train and val scenes cannot do without.
 
     A scan may lack its detector proposals: it then has no detector boxes, and the scene report says
@@ -28,7 +62,8 @@ def required_files(layout: DataLayout, benchmarks: Iterable[str]) -> list[Path]:
     Raises:
         DataError: a scene list is missing or malformed.
     """
-    files = [layout.labels_file]
+    ready = ready or Ready()
+    files = [layout.labels_file, *ready.instructions.values()]
     for split in ("train", "val"):
         candidates = layout.candidates_file(split)
         if candidates is not None:
@@ -39,25 +74,37 @@ def required_files(layout: DataLayout, benchmarks: Iterable[str]) -> list[Path]:
                 files.append(scan.sens)
             else:
                 files += [scan.posed_images / name for name in INTRINSIC_FILES]
-            files += [scan.mesh, scan.segments, scan.aggregation, scan.meta]
+            files.append(scan.meta)
+            if ready.boxes is None:
+                files += [scan.mesh, scan.segments, scan.aggregation]
+        if ready.boxes is not None:
+            files.append(layout.root / ready.boxes.format(split=split, set="gt"))
     for benchmark in benchmarks:
-        files += annotation_files(layout, benchmark)
+        for split in ("train", EVALUATION_SPLITS[benchmark]):
+            if split not in ready.instructions:
+                files += annotation_files(layout, benchmark, split)
     return files
 
 
 def missing_inputs(
-    layout: DataLayout, benchmarks: Iterable[str], arriving: Collection[Path] = ()
+    layout: DataLayout,
+    benchmarks: Iterable[str],
+    arriving: Collection[Path] = (),
+    ready: Ready | None = None,
 ) -> None:
     """Check that every required file is there, and the proposals of at least one val scene.
 
-    ``arriving`` are files that the run downloads.
+    ``arriving`` are files that the run downloads, ``ready`` those that stand in for others.
 
     Raises:
         DataError: one line a missing file, the first twenty of them.
     """
-    needed = required_files(layout, benchmarks)
+    ready = ready or Ready()
+    needed = required_files(layout, benchmarks, ready)
     missing = [path for path in needed if not path.is_file() and path not in arriving]
     proposals = [layout.scan(scene).proposals for scene in layout.scenes("val")]
+    if ready.boxes is not None:
+        proposals = [layout.root / ready.boxes.format(split="val", set="pred")]
     if proposals and not any(path.is_file() or path in arriving for path in proposals):
         missing.append(proposals[0])
     if missing:

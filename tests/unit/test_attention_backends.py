@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from threedrs.errors import ConfigError, MachineError
+from threedrs.models.checkpoint import load_student
 from threedrs.models.joined_attention import JoinedAttention, Suffixes
 from threedrs.models.pack_mask import PackMask, pack_mask
 from threedrs.models.packing import Layout
+from threedrs.models.settings import ModelSettings
 
 CPU = torch.device("cpu")
 LAYOUTS = [
@@ -157,6 +159,8 @@ def test_flash_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     flash_kernels.cache_clear()
     with pytest.raises(MachineError, match="needs the package flash-attn"):
         flash_kernels()
+    with pytest.raises(MachineError, match="needs the package flash-attn"):
+        load_student(ModelSettings(attention="flash"))
 
 
 def test_flash_kernels_arrange_axes_for_the_package() -> None:

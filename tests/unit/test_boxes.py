@@ -67,7 +67,10 @@ def test_ground_truth_is_ordered_by_id_and_keeps_ids(tmp_path: Path) -> None:
     np.testing.assert_allclose(boxes.boxes, [slow_box([0, 1]), slow_box([2, 3, 4])], rtol=1e-6)
     # By hand: the chair spans x 0..1, y 0..2; after the quarter turn x 8..10, y 20..21.
     np.testing.assert_allclose(boxes.boxes[0], [9, 20.5, 30.25, 2, 1, 0.5])
-    assert notes == ["object 9 (ghost) owns no vertex: no gt box"]
+    assert notes == [
+        "object 9 (ghost) owns no vertex: no gt box",
+        "object ids are not 0..2 (last: 9): kept as ids",
+    ]
 
 
 def test_detector_boxes_keep_the_row_of_the_file_as_id(tmp_path: Path) -> None:
@@ -168,6 +171,7 @@ def test_file_round_trip_is_exact(tmp_path: Path) -> None:
         assert boxes.boxes.dtype == np.float32
     assert json.loads(out.read_text())["notes"] == [
         {"scene": "scene0000_00", "note": "object 9 (ghost) owns no vertex: no gt box"},
+        {"scene": "scene0000_00", "note": "object ids are not 0..2 (last: 9): kept as ids"},
         {"scene": "scene0000_00", "note": "proposal 1 masks no vertex: left out"},
     ]
 

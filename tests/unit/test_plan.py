@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from threedrs.cli import app
+from threedrs.config import load_config
 from threedrs.errors import ConfigError
 from threedrs.models.checkpoint import empty_student
 from threedrs.models.settings import ModelSettings
@@ -149,3 +150,30 @@ def test_bad_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="global_batch may be"):
         plan_run(_paper(), machine, teacher_channels=0, samples=1)
     assert dataclasses.asdict(machine)["peak"] == 989e12
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"size": "7b"}, "needs model.path, .*model.random_weights: true"),
+        ({"grid": 7}, "model.grid 7 is for qwen2-vl; llava-video has 14"),
+        ({"size": "7b", "random_weights": True, "path": "."}, "are both set; keep one of them"),
+        ({"name": "llava"}, "choose one of: llava-video, llava-onevision, qwen2-vl"),
+    ],
+)
+def test_configuration_says_what_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    config = yaml.safe_load(Path("config/config.yaml").read_text())
+    config["model"] |= model
+    with pytest.raises(ConfigError, match=message):
+        load_config(config, Path("workflow/schemas/config.schema.yaml"))
+
+
+def test_random_weights_start_without_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    config = yaml.safe_load(Path("config/config.yaml").read_text())
+    config["model"] |= {"name": "qwen2-vl", "grid": 7, "size": "7b", "random_weights": True}
+    checked = load_config(config, Path("workflow/schemas/config.schema.yaml"))
+    assert ModelSettings.from_config({**checked, "geometry": checked["geometry"]}).random_weights

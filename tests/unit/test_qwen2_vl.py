@@ -17,13 +17,14 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from threedrs.errors import CheckpointError, ConfigError, DataError
 from threedrs.models.checkpoint import load_student, save_student
 from threedrs.models.grounding import info_nce
-from threedrs.models.prompt import build_query, build_sample
+from threedrs.models.prompt import build_query, build_sample, shared_prefix
 from threedrs.models.qwen2_vl import pixel_patches
-from threedrs.models.samples import Pack, SceneInputs
+from threedrs.models.samples import IGNORE, Pack, SceneInputs
 from threedrs.models.scene_inputs import grid_masks
 from threedrs.models.session import SceneSession
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
+from threedrs.models.tiny import tiny_tokenizer
 from threedrs.scannet.geometry import patch_means
 
 CHANNELS = 16
@@ -96,6 +97,20 @@ def test_positions_equal_transformers_rope_index() -> None:
     )
     found = student.family.position_ids(torch.arange(total)[None], before, frames)
     assert torch.equal(found, expected)
+
+
+def test_prompt_has_the_marks_of_its_tokenizer() -> None:
+    tokenizer = loaded()[1]
+    for prompt in ("reference", "as_trained"):
+        prefix = shared_prefix(tokenizer, prompt, label_chat_tokens=True)
+        before = tokenizer.decode(prefix.before_ids)
+        assert before.endswith("<|im_start|>user\n<|vision_start|>")
+        assert tokenizer.decode(prefix.after_ids).startswith("<|vision_end|>")
+        assert prefix.before_labels[-1] == prefix.after_labels[0] == IGNORE
+    plain = tiny_tokenizer()
+    prefix = shared_prefix(plain, "reference", label_chat_tokens=True)
+    assert plain.decode(prefix.before_ids).endswith("user\n")
+    assert prefix.after_ids == ()
 
 
 def test_logits_equal_transformers_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

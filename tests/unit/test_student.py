@@ -1,5 +1,7 @@
 """The student against slow code written from its definition, and packs against single samples."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from student_fixtures import (
@@ -15,9 +17,10 @@ from student_fixtures import (
     student,
 )
 from torch.nn import functional
-from transformers import SiglipVisionModel
+from transformers import Qwen2ForCausalLM, SiglipVisionModel
 
 from threedrs.errors import CheckpointError, ConfigError, DataError
+from threedrs.models.attention import PACKED
 from threedrs.models.grounding import info_nce
 from threedrs.models.packing import PackLosses
 from threedrs.models.position import position_embedding
@@ -244,10 +247,14 @@ def test_supervised_layer() -> None:
         model(packed, SupervisionSettings(layer=3))
 
 
-def test_gradient_checkpointing_changes_nothing() -> None:
+@pytest.mark.parametrize("kept_layers", [0, 2, 99])
+def test_gradient_checkpointing_changes_nothing(kept_layers: int) -> None:
     packed, settings = pack(MIXED[:2]), SupervisionSettings(layer=1)
     plain, recomputing = student(), student()
-    recomputing.gradient_checkpointing_enable()
+    recomputing.gradient_checkpointing_enable(kept_layers)
+    layers = recomputing.language_model.model.layers
+    kept = [not layer.gradient_checkpointing for layer in layers]
+    assert kept == [number >= 3 - kept_layers for number in range(3)]
     for model in (plain, recomputing):
         model.train()
         model(packed, settings).total(1.0).backward()
@@ -275,6 +282,27 @@ def test_bfloat16_runs_with_float32_losses() -> None:
     for half, full in zip(losses[:3], exact[:3], strict=True):
         assert half.dtype == torch.float32
         torch.testing.assert_close(half, full, rtol=0.05, atol=0.05)
+
+
+def test_a_cast_leaves_rotary_frequencies_exact() -> None:
+    # In bfloat16 the frequency of the first channel pairs is off by up to 0.4 %.
+    exact = student().language_model.model.rotary_emb.inv_freq
+    half = student().bfloat16().float().language_model.model.rotary_emb
+    assert half.inv_freq.dtype == torch.float32
+    assert torch.equal(half.inv_freq, exact)
+
+
+def test_fused_layers_equal_transformers() -> None:
+    model = student()
+    plain = Qwen2ForCausalLM(model.text_config)
+    plain.config._attn_implementation = "eager"
+    plain.load_state_dict(model.language_model.state_dict())
+    tokens = torch.randn(9, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = plain.model(inputs_embeds=tokens[None]).last_hidden_state[0]
+        model.language_model.config._attn_implementation = PACKED
+        found, _ = model.run_language_model(tokens, torch.arange(9)[None], None)
+    torch.testing.assert_close(found, expected)
 
 
 def test_coordinate_reaches_the_model() -> None:
@@ -313,6 +341,13 @@ def test_scene_moves_as_a_whole() -> None:
         ({"coordinate_dtype": "int8"}, ConfigError, "valid: float32, bfloat16, float16"),
         ({"seed": -1}, ConfigError, "train.seed"),
         ({"size": "7b"}, CheckpointError, "LLaVA-Video-7B-Qwen2 .*16 GB, Apache-2.0.*model.path"),
+        (
+            {"size": "7b", "name": "llava-onevision"},
+            CheckpointError,
+            "fetch lmms-lab/llava-onevision-qwen2-7b-ov .*random_weights: true",
+        ),
+        ({"size": "7b", "name": "qwen2-vl"}, CheckpointError, "Qwen/Qwen2-VL-7B-Instruct"),
+        ({"random_weights": True, "path": Path("m")}, ConfigError, "model.path names a checkpoint"),
     ],
 )
 def test_bad_settings(values: dict, error: type[Exception], message: str) -> None:
@@ -322,12 +357,21 @@ def test_bad_settings(values: dict, error: type[Exception], message: str) -> Non
 
 def test_settings_from_config() -> None:
     config = {
-        "model": {"name": "llava-video", "size": "tiny", "path": None, "attention": "auto"},
+        "model": {
+            "name": "qwen2-vl",
+            "size": "tiny",
+            "path": None,
+            "grid": 7,
+            "attention": "flex",
+            "random_weights": True,
+        },
         "geometry": {"coordinate_dtype": "bfloat16"},
         "train": {"seed": 7},
         "supervision": {"weight": 0.5, "loss": "both", "layer": 1},
     }
     settings = ModelSettings.from_config(config)
+    assert (settings.name, settings.grid, settings.attention) == ("qwen2-vl", 7, "flex")
+    assert settings.random_weights
     assert (settings.seed, settings.coordinate_dtype, settings.path) == (7, "bfloat16", None)
     supervision = SupervisionSettings.from_config(config)
     assert (supervision.weight, supervision.loss, supervision.layer) == (0.5, "both", 1)

@@ -50,6 +50,18 @@ def test_tiny_weights_do_not_depend_on_zero(ranks: list[dict[str, Any]]) -> None
         assert torch.equal(ranks[1]["tiny"][name], parameter), name
 
 
+def test_random_weights_are_drawn_share_by_share(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["random"] for rank in ranks)
+    norm = "language_model.model.layers.1.input_layernorm.weight"
+    assert torch.equal(first[norm], torch.ones(32))
+    assert not first["vision_tower.encoder.layers.0.self_attn.k_proj.bias"].any()
+    for name in ("language_model.model.embed_tokens.weight", "grounding_head.zero_target"):
+        assert torch.equal(first[name], second[name])
+        assert 0.01 < first[name].std() < 0.03
+        half = first[name].numel() // RANKS
+        assert not torch.equal(first[name].flatten()[:half], first[name].flatten()[-half:])
+
+
 def test_no_rank_holds_a_whole_copy(ranks: list[dict[str, Any]]) -> None:
     whole = sum(parameter.numel() for parameter in student().parameters())
     for rank in ranks:

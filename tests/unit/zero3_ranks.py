@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from student_fixtures import CAPTION, GROUNDING, TEXT, ZERO_TARGET, pack, scene, tokenizer
 
+from threedrs.models import architecture
 from threedrs.models.checkpoint import load_student
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.training.engine import start_ranks
@@ -24,6 +25,15 @@ CONFIG: dict[str, Any] = {
     "zero_allow_untested_optimizer": True,
     "zero_force_ds_cpu_optimizer": False,
 }
+
+
+def shrink_full_size() -> None:
+    """Make the full size small, but for its path through the code."""
+    text = {"vocab_size": 2000, "hidden_size": 32, "intermediate_size": 48}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
+    architecture.TEXT_7B.update(text | heads)
+    vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    architecture.SO400M.update(vision | {"num_attention_heads": 2})
 
 
 def gathered(student: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -44,9 +54,17 @@ def main(folder: Path) -> None:
     from deepspeed.utils import safe_get_full_grad
 
     tiny, _ = load_student(ModelSettings(), teacher_channels=8, zero_init=CONFIG)
+    shrink_full_size()
+    random, _ = load_student(
+        ModelSettings(name="llava-video", size="7b", random_weights=True),
+        teacher_channels=8,
+        zero_init=CONFIG,
+    )
     student, _ = load_student(ModelSettings(path=folder / "model"), zero_init=CONFIG)
     shares = sum(parameter.ds_tensor.numel() for parameter in student.parameters())
-    before = {"tiny": gathered(tiny), "loaded": gathered(student), "shares": shares}
+    students = {"tiny": tiny, "random": random, "loaded": student}
+    before: dict[str, Any] = {name: gathered(one) for name, one in students.items()}
+    before["shares"] = shares
     optimizer = torch.optim.SGD(student.parameters(), lr=0.0)
     engine, *_ = deepspeed.initialize(model=student, optimizer=optimizer, config=CONFIG)
     packed = pack(PACKS[ranks.rank], scene(seed=ranks.rank))

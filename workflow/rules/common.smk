@@ -10,7 +10,7 @@ from threedrs.download import downloads
 from threedrs.demo.write import demo_files, demo_scenes
 from threedrs.environment import use_this_checkout
 from threedrs.errors import ThreedrsError
-from threedrs.inputs import missing_inputs, shards
+from threedrs.inputs import Ready, missing_inputs, shards
 from threedrs.instructions import EVALUATION_SPLITS, annotation_files
 from threedrs.modules import PACKAGE, module_files
 from threedrs.teachers.registry import source_module, weight_files, weights_of
@@ -32,6 +32,7 @@ CONFIG = stop_on_bad_configuration(
     )
 )
 LAYOUT = data_layout(CONFIG)
+READY = Ready.from_config(CONFIG)
 DOWNLOADS = downloads(CONFIG)
 DOWNLOADED = [path for entry in DOWNLOADS for path in entry.paths()]
 DEMO = CONFIG["data"]["demo"]
@@ -39,7 +40,9 @@ if DEMO:
     SCENES = demo_scenes(DEMO["scenes"])
 else:
     stop_on_bad_configuration(
-        lambda: missing_inputs(LAYOUT, CONFIG["eval"]["benchmarks"], DOWNLOADED)
+        lambda: missing_inputs(
+            LAYOUT, CONFIG["eval"]["benchmarks"], DOWNLOADED, READY
+        )
     )
     SCENES = {split: LAYOUT.scenes(split) for split in ("train", "val")}
 
@@ -68,6 +71,16 @@ def scene_shards_of(scenes):
     return [
         shard for shard, members in SCENE_SHARDS.items() if set(members) & set(scenes)
     ]
+
+
+def downloaded_below(folder):
+    """The files below a folder that the config downloads."""
+    return [path for path in DOWNLOADED if folder and Path(folder) in path.parents]
+
+
+def ready_boxes(shard):
+    """The ready box files of a shard's split, by box set."""
+    return READY.box_files(LAYOUT, shard.split("-")[0])
 
 
 def scan_files(shard, *kinds):

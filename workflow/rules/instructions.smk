@@ -13,8 +13,10 @@ rule instructions:
 
 rule convert_instructions:
     input:
-        annotations=lambda wildcards: annotation_files(
-            LAYOUT, wildcards.benchmark, wildcards.split
+        annotations=lambda wildcards: (
+            READY.instructions[wildcards.split]
+            if wildcards.split in READY.instructions
+            else annotation_files(LAYOUT, wildcards.benchmark, wildcards.split)
         ),
         labels=LAYOUT.labels_file,
         scene_lists=[LAYOUT.split_file(split) for split in ("train", "val")],
@@ -22,7 +24,7 @@ rule convert_instructions:
             "results/boxes/{shard}.json",
             shard=split_shards("train" if wildcards.split == "train" else "val"),
         ),
-        code=code("instructions.convert"),
+        code=code("instructions.convert", "instructions.ready"),
     output:
         records="results/instructions/{benchmark}_{split}.jsonl",
         rejected="results/instructions/{benchmark}_{split}.rejected.jsonl",
@@ -35,6 +37,10 @@ rule convert_instructions:
         "../../envs/data.yaml"
     params:
         data=CONFIG["data"],
+        ready=lambda wildcards: wildcards.split in READY.instructions,
+        scenes=lambda wildcards: SCENES[
+            "train" if wildcards.split == "train" else "val"
+        ],
         on_reject=CONFIG["instructions"]["on_reject"],
         max_reject_fraction=CONFIG["instructions"]["max_reject_fraction"],
     message:

@@ -12,19 +12,20 @@ rule scenes:
 
 rule boxes:
     input:
-        scans=lambda wildcards: scan_files(
-            wildcards.shard, "mesh", "segments", "aggregation", "meta"
+        scans=lambda wildcards: (
+            []
+            if READY.boxes
+            else scan_files(
+                wildcards.shard, "mesh", "segments", "aggregation", "meta"
+            )
         ),
-        proposals=lambda wildcards: (
-            scan_files(wildcards.shard, "proposals")
-            if DEMO
-            else [
-                path
-                for path in scan_files(wildcards.shard, "proposals")
-                if path.is_file()
-            ]
-        ),
-        code=code("scannet.boxes"),
+        proposals=lambda wildcards: [
+            path
+            for path in scan_files(wildcards.shard, "proposals")
+            if not READY.boxes and (DEMO or path.is_file())
+        ],
+        ready=lambda wildcards: list(ready_boxes(wildcards.shard).values()),
+        code=code("scannet.boxes", "scannet.ready_boxes"),
     output:
         "results/boxes/{shard}.json",
     log:
@@ -36,6 +37,10 @@ rule boxes:
     params:
         layout=CONFIG["data"],
         scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
+        ready=lambda wildcards: {
+            name: path.as_posix()
+            for name, path in ready_boxes(wildcards.shard).items()
+        },
     message:
         "Boxes of shard {wildcards.shard}"
     script:

@@ -58,6 +58,9 @@ rule train:
         ),
         evaluation=evaluation_files,
         deepspeed=lambda wildcards: RESOLVED[wildcards.run]["train"]["deepspeed"],
+        downloaded=lambda wildcards: downloaded_below(
+            RESOLVED[wildcards.run]["model"]["path"]
+        ),
         # An edited metric changes what is logged on the way, not the model.
         code=code(
             "train",

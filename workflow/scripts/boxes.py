@@ -5,8 +5,13 @@ from pathlib import Path
 from threedrs.config import data_layout
 from threedrs.joblog import job_log
 from threedrs.scannet.boxes import extract_boxes
+from threedrs.scannet.ready_boxes import take_boxes
 
 with job_log(snakemake.log[0], f"boxes {snakemake.wildcards.shard}"):
     layout = data_layout({"data": snakemake.params.layout})
-    scans = [layout.scan(scene) for scene in snakemake.params.scenes]
-    extract_boxes(scans, Path(snakemake.output[0]))
+    out = Path(snakemake.output[0])
+    if snakemake.params.ready:
+        files = {name: Path(path) for name, path in snakemake.params.ready.items()}
+        take_boxes(snakemake.params.scenes, files, out)
+    else:
+        extract_boxes([layout.scan(scene) for scene in snakemake.params.scenes], out)

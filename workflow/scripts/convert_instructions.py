@@ -4,20 +4,33 @@ from pathlib import Path
 
 from threedrs.config import data_layout
 from threedrs.instructions.convert import convert
+from threedrs.instructions.ready import take_ready
 from threedrs.joblog import job_log
 from threedrs.scannet.boxes import read_boxes_file
 
 name = f"{snakemake.wildcards.benchmark}_{snakemake.wildcards.split}"
 with job_log(snakemake.log[0], f"convert_instructions {name}"):
-    boxes = {}
-    for path in snakemake.input.boxes:
-        boxes |= read_boxes_file(Path(path))
-    convert(
-        snakemake.wildcards.benchmark,
-        snakemake.wildcards.split,
-        data_layout({"data": snakemake.params.data}),
-        boxes,
-        Path(snakemake.output.records),
-        on_reject=snakemake.params.on_reject,
-        max_reject_fraction=snakemake.params.max_reject_fraction,
-    )
+    benchmark, split = snakemake.wildcards.benchmark, snakemake.wildcards.split
+    out = Path(snakemake.output.records)
+    if snakemake.params.ready:
+        take_ready(
+            benchmark,
+            split,
+            Path(snakemake.input.annotations),
+            frozenset(snakemake.params.scenes),
+            out,
+            max_reject_fraction=snakemake.params.max_reject_fraction,
+        )
+    else:
+        boxes = {}
+        for path in snakemake.input.boxes:
+            boxes |= read_boxes_file(Path(path))
+        convert(
+            benchmark,
+            split,
+            data_layout({"data": snakemake.params.data}),
+            boxes,
+            out,
+            on_reject=snakemake.params.on_reject,
+            max_reject_fraction=snakemake.params.max_reject_fraction,
+        )

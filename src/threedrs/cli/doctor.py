@@ -2,9 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from threedrs.config import Config
 
 
 def doctor(
@@ -28,9 +33,8 @@ def doctor(
         if not path.is_file():
             raise ConfigError(f"{path}: missing; run threedrs doctor from the repository's folder")
         update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    findings = checks.examine(
-        load_config(config, Path("workflow/schemas/config.schema.yaml")), Path.cwd()
-    )
+    config_checked = load_config(config, Path("workflow/schemas/config.schema.yaml"))
+    findings = checks.examine(config_checked, Path.cwd())
     if as_json:
         print(json.dumps(checks.as_json(findings), indent=2))
     else:
@@ -40,5 +44,23 @@ def doctor(
             colour = colours[finding.status]
             console.print(f"[{colour}]{finding.status:8}[/] {finding.check:11} ", end="")
             console.print(finding.message, markup=False)
+        _print_sources(console, config_checked)
     if any(finding.status == "error" for finding in findings):
         raise typer.Exit(1)
+
+
+def _print_sources(console: "Console", config: "Config") -> None:
+    """Print how many scenes have which files; nothing for demo data or without scene lists."""
+    from rich.table import Table
+
+    from threedrs.config import data_layout
+    from threedrs.sources import source_table, summary_rows
+
+    layout = data_layout(config)
+    splits = [split for split in ("train", "val") if layout.split_file(split).is_file()]
+    if config["data"]["demo"] or not splits:
+        return
+    table = Table("split", "files", "scenes", "without", title="What the scans have")
+    for row in summary_rows(source_table(layout, {s: layout.scenes(s) for s in splits})):
+        table.add_row(*row)
+    console.print(table)

@@ -20,6 +20,7 @@ from threedrs.files import atomic_folder, write_json
 from threedrs.models.architecture import family_config, new_family, read_family
 from threedrs.models.checkpoint_config import read_teacher_channels
 from threedrs.models.family import Family
+from threedrs.models.joined_attention import flash_kernels
 from threedrs.models.prompt import GROUND
 from threedrs.models.published import StoredTensor, read_config, stored_tensors, tensor_files
 from threedrs.models.settings import ModelSettings
@@ -66,7 +67,10 @@ def load_student(
     Raises:
         CheckpointError: a file is missing or damaged, a tensor is unknown, missing or of another
             shape, or the checkpoint was trained with another teacher's channels.
+        MachineError: flash-attn is asked for and not installed.
     """
+    if settings.attention == "flash":
+        flash_kernels()
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(settings.seed)
         if settings.path is None:

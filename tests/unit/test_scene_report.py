@@ -1,0 +1,225 @@
+"""The scene report: every fault of a scan that is survived has its line; the page and pictures."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+from PIL import Image
+from test_scene_store import BOXES, SETTINGS, make_scan
+from typer.testing import CliRunner
+
+from threedrs.cli import app
+from threedrs.errors import DataError, MachineError
+from threedrs.layout import DataLayout, ScanFiles
+from threedrs.scannet.boxes import extract_boxes, read_boxes_file
+from threedrs.scenes.build import SceneSettings, build_scene, build_shard
+from threedrs.scenes.facts import ROWS_FILE, scene_facts, write_shard_facts
+from threedrs.scenes.recording import write_recording
+from threedrs.scenes.report import write_scene_report
+from threedrs.scenes.store import SceneStore
+from threedrs.sources import source_table, summary_rows
+
+# A plane of vertices two metres ahead of the first camera, and a few far away that none sees.
+VERTICES = np.array(
+    [[x / 20, y / 20, 2.0] for x in range(-20, 20) for y in range(-16, 16)]
+    + [[40.0 + x / 20, 40.0, 2.0] for x in range(160)]
+)
+
+
+def write_mesh(scan: ScanFiles, object_ids: tuple[int, ...] = (0, 1)) -> None:
+    import open3d
+
+    mesh = open3d.geometry.TriangleMesh(
+        open3d.utility.Vector3dVector(VERTICES),
+        open3d.utility.Vector3iVector(np.array([[0, 1, 2]])),
+    )
+    open3d.io.write_triangle_mesh(str(scan.mesh), mesh)
+    segments = [row // 32 for row in range(len(VERTICES))]
+    groups = [
+        {"objectId": number, "label": "desk", "segments": [2 * place, 2 * place + 1]}
+        for place, number in enumerate(object_ids)
+    ]
+    scan.segments.write_text(json.dumps({"segIndices": segments}))
+    scan.aggregation.write_text(json.dumps({"segGroups": groups}))
+
+
+def write_proposals(scan: ScanFiles, masks: list[list[int]], vertices: int = len(VERTICES)) -> None:
+    matrix = np.zeros((len(masks), vertices), dtype=np.uint8)
+    for row, mask in enumerate(masks):
+        matrix[row, mask] = 1
+    scan.proposals.parent.mkdir(parents=True, exist_ok=True)
+    scipy.sparse.save_npz(scan.proposals, scipy.sparse.csr_matrix(matrix))
+
+
+def report_of(root: Path, scan: ScanFiles, **settings: Any) -> tuple[list[dict[str, Any]], str]:
+    """Run boxes, scene store, facts and page on one val scan; return the rows and the page."""
+    results = root / "results"
+    boxes, manifest = results / "boxes.json", results / "scenes" / "shards" / "val-000.json"
+    extract_boxes([scan], boxes)
+    build_shard(
+        [scan],
+        read_boxes_file(boxes),
+        SceneSettings(**{"stride": 10, "count": 3, **settings}),
+        results / "scenes",
+        manifest,
+        "val",
+    )
+    part = results / "scenes" / "report" / "val-000"
+    write_shard_facts([scan], results / "scenes", manifest, boxes, part)
+    page = results / "scenes" / "report.html"
+    write_scene_report([part], page)
+    return json.loads((part / ROWS_FILE).read_text())["scenes"], page.read_text()
+
+
+def test_a_whole_scene_has_its_numbers_and_its_picture(tmp_path: Path) -> None:
+    scan = make_scan(tmp_path)
+    write_mesh(scan)
+    write_proposals(scan, [[0, 1, 2, 40], [500, 501]])
+    (row,), page = report_of(tmp_path, scan)
+    assert row["frame_ids"] == [0, 20, 40]
+    assert row["boxes"] == {"gt": 2, "pred": 2}
+    assert row["notes"] == [
+        "1 of 5 candidate frames dropped (the pose is not finite): 10",
+    ]
+    assert row["notes"][0] in page
+    assert 'src="report/val-000/scene0000_00.jpg"' in page
+    with Image.open(tmp_path / "results/scenes/report/val-000/scene0000_00.jpg") as picture:
+        assert picture.size[0] > 1000
+
+
+def test_coverage_is_the_share_of_mesh_voxels_that_some_pixel_falls_in(tmp_path: Path) -> None:
+    scan = make_scan(tmp_path)
+    write_mesh(scan)
+    store = build_scene(scan, BOXES, SETTINGS, tmp_path / "scene0000_00.zarr", "train")
+    row = scene_facts(store, scan, [])
+    world = store.coordinates()[store.depth() > 0]
+    alignment = np.array([[0, -1, 0, 1.0], [1, 0, 0, 2.0], [0, 0, 1, 0.5], [0, 0, 0, 1]])
+    aligned = VERTICES @ alignment[:3, :3].T + alignment[:3, 3]
+    mesh = {tuple(voxel) for voxel in np.rint(aligned / 0.1).astype(int).tolist()}
+    seen = {tuple(voxel) for voxel in np.rint(world / 0.1).astype(int).tolist()}
+    assert row["voxels"] == len(mesh)
+    # coordinates are kept as float32, so a pixel on a voxel's edge may fall on either side
+    assert row["coverage"] == pytest.approx(len(mesh & seen) / len(mesh), abs=0.01)
+    assert 0.02 < row["coverage"] < 0.9
+
+
+def test_missing_detector_boxes_and_repeated_frames_are_said(tmp_path: Path) -> None:
+    scan = make_scan(tmp_path)
+    write_mesh(scan)
+    (row,), page = report_of(tmp_path, scan, count=9)
+    assert "no proposals (scene0000_00.mask.npz): no pred boxes" in row["notes"]
+    assert "only 4 candidate frames for 9: frames are repeated" in row["notes"]
+    assert "Evaluation scenes without detector boxes (1): scene0000_00." in page
+    assert (row["frames"], row["different_frames"]) == (9, 4)
+    assert "(4 different ones)" in page
+
+
+def test_odd_ids_empty_masks_and_no_alignment_are_said(tmp_path: Path) -> None:
+    scan = make_scan(tmp_path)
+    write_mesh(scan, object_ids=(3, 7))
+    write_proposals(scan, [[0, 1], []])
+    scan.meta.write_text("numColorFrames = 45\n")
+    (row,), page = report_of(tmp_path, scan)
+    expected = [
+        "no axisAlignment in scene0000_00.txt: the scan's own frame is the world",
+        "object ids are not 0..1 (last: 7): kept as ids",
+        "proposal 1 masks no vertex: left out",
+    ]
+    assert row["notes"][:3] == expected
+    assert row["boxes"] == {"gt": 2, "pred": 1}
+    for note in expected:
+        assert note.replace("'", "&#39;") in page
+
+
+def test_a_scan_without_a_valid_pose_stops_with_the_remedy(tmp_path: Path) -> None:
+    scan = make_scan(tmp_path, invalid=tuple(range(45)))
+    with pytest.raises(DataError, match=r"scene0000_00 has no candidate frame with a valid pose"):
+        build_scene(scan, BOXES, SETTINGS, tmp_path / "out.zarr", "val")
+
+
+def test_proposals_of_another_mesh_stop_with_the_reason(tmp_path: Path) -> None:
+    scan = make_scan(tmp_path)
+    write_mesh(scan)
+    write_proposals(scan, [[0]], vertices=len(VERTICES) - 1)
+    with pytest.raises(DataError, match="proposals and mesh are not of the same scan version"):
+        extract_boxes([scan], tmp_path / "boxes.json")
+
+
+def test_notes_are_escaped(tmp_path: Path) -> None:
+    part = tmp_path / "report" / "val-000"
+    part.mkdir(parents=True)
+    row = {
+        "scene": "scene0000_00",
+        "split": "val",
+        "source": "<b>.sens",
+        "strategy": "uniform",
+        "frame_ids": [0],
+        "frames": 1,
+        "different_frames": 1,
+        "coverage": None,
+        "voxels": None,
+        "boxes": {"gt": 0, "pred": 0},
+        "notes": ["object 1 (<script>) owns no vertex"],
+    }
+    (part / ROWS_FILE).write_text(json.dumps({"format_version": 1, "scenes": [row]}))
+    write_scene_report([part], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "<script>" not in page
+    assert "no mesh" in page
+    assert "Scenes without ground-truth boxes (1): scene0000_00" in page
+
+
+def test_scene_show_writes_a_picture(tmp_path: Path) -> None:
+    scan = make_scan(tmp_path)
+    write_mesh(scan)
+    store = build_scene(scan, BOXES, SETTINGS, tmp_path / "scene0000_00.zarr", "train")
+    out = tmp_path / "look.png"
+    said = CliRunner().invoke(
+        app, ["scene", "show", str(store.path), "--out", str(out), "--data", str(tmp_path)]
+    )
+    assert said.exit_code == 0
+    assert re.search(r"scene0000_00 \(train\): 3 frames, \d+ % of the mesh's voxels", said.output)
+    assert "note: 1 of 5 candidate frames dropped" in said.output
+    with Image.open(out) as picture:
+        assert picture.format == "PNG"
+
+
+def test_a_recording_without_rerun_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = make_scan(tmp_path)
+    store = build_scene(scan, BOXES, SETTINGS, tmp_path / "scene0000_00.zarr", "train")
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    with pytest.raises(MachineError, match="needs the Rerun SDK, which is not installed"):
+        write_recording(SceneStore.open(store.path), tmp_path / "a.rrd")
+    assert not (tmp_path / "a.rrd").exists()
+
+
+def test_a_recording_is_written_where_rerun_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("rerun")
+    scan = make_scan(tmp_path)
+    store = build_scene(scan, BOXES, SETTINGS, tmp_path / "scene0000_00.zarr", "train")
+    write_recording(store, tmp_path / "a.rrd")
+    assert (tmp_path / "a.rrd").stat().st_size > 10_000
+
+
+def test_the_table_of_sources(tmp_path: Path) -> None:
+    layout = DataLayout(root=tmp_path)
+    scan = make_scan(tmp_path)
+    write_mesh(scan)
+    table = source_table(layout, {"val": ["scene0000_00", "scene0001_00"]})
+    assert table["splits"]["val"]["scene0000_00"] == {
+        "sens": True,
+        "posed_images": False,
+        "mesh": True,
+        "annotation": True,
+        "alignment": True,
+        "proposals": False,
+    }
+    assert not any(table["splits"]["val"]["scene0001_00"].values())
+    assert ("val", "mesh", "1 of 2", "scene0001_00") in summary_rows(table)
