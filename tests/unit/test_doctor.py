@@ -42,7 +42,7 @@ def test_missing_data_is_named_file_by_file(config: dict, tmp_path: Path) -> Non
         (tmp_path / "scannet" / f"scannetv2_{split}.txt").write_text(f"{scene}\n")
     lines = [f.message for f in examine(config, ROOT) if f.check == "data"]
     assert any("scene0000_00.sens: missing" in line for line in lines)
-    assert any("scene0001_00.mask.npz: missing" in line for line in lines)
+    assert any("scene0001_00_vh_clean_2.ply: missing" in line for line in lines)
 
 
 def test_json_for_scripts(config: dict) -> None:

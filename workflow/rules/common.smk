@@ -40,9 +40,7 @@ if DEMO:
     SCENES = demo_scenes(DEMO["scenes"])
 else:
     stop_on_bad_configuration(
-        lambda: missing_inputs(
-            LAYOUT, CONFIG["eval"]["benchmarks"], DOWNLOADED, READY
-        )
+        lambda: missing_inputs(LAYOUT, CONFIG["eval"]["benchmarks"], DOWNLOADED, READY)
     )
     SCENES = {split: LAYOUT.scenes(split) for split in ("train", "val")}
 

@@ -15,9 +15,7 @@ rule boxes:
         scans=lambda wildcards: (
             []
             if READY.boxes
-            else scan_files(
-                wildcards.shard, "mesh", "segments", "aggregation", "meta"
-            )
+            else scan_files(wildcards.shard, "mesh", "segments", "aggregation", "meta")
         ),
         proposals=lambda wildcards: [
             path

@@ -51,7 +51,7 @@ def ask(
 
     from threedrs.evaluation.ask import SceneDialogue, picture_of
 
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     dialogue = SceneDialogue(model, scene, settings)
     if place is not None:
         console.print(dialogue.describe(place) or EMPTY)
