@@ -17,12 +17,16 @@ from threedrs.files import (
 )
 
 
+def fail_half_way(path: Path) -> None:
+    path.write_text("half")
+    raise RuntimeError("disk full")
+
+
 def test_a_failed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="disk full"), atomic_file(path) as temporary:
+        fail_half_way(temporary)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -31,9 +35,8 @@ def test_a_failed_writer_leaves_the_old_folder(tmp_path: Path) -> None:
     path = tmp_path / "store"
     path.mkdir()
     (path / "kept").write_text("old")
-    with pytest.raises(RuntimeError), atomic_folder(path) as temporary:
-        (temporary / "new").write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="disk full"), atomic_folder(path) as temporary:
+        fail_half_way(temporary / "new")
     assert [file.name for file in path.iterdir()] == ["kept"]
     assert list(tmp_path.iterdir()) == [path]
 

@@ -43,7 +43,7 @@ class Checkout:
 
     def planned_jobs(self, *arguments: str, config: Path | None = SMALL) -> dict[str, int]:
         """Return how many jobs of each rule a dry run of ``all`` would run."""
-        said = self.snakemake("-n", "-q", "rules", *arguments, "all", config=config)
+        said = self.snakemake("all", "-n", "-q", "rules", *arguments, config=config)
         assert said.returncode == 0, said.stdout
         jobs = {}
         for line in said.stdout.splitlines():

@@ -72,10 +72,7 @@ def _read(descriptor: int, target: np.ndarray, checksum: bytearray, offset: int,
     """Fill ``target`` from ``offset`` and compare the crc32c that follows it."""
     if not 0 <= offset < 2**63:
         raise ShardError(f"the {what} lies outside the file")
-    if (
-        os.preadv(descriptor, [target.data, checksum], offset)
-        != target.nbytes + _CHECKSUM.size
-    ):
+    if os.preadv(descriptor, [target.data, checksum], offset) != target.nbytes + _CHECKSUM.size:
         raise ShardError(f"the {what} is cut off")
     if google_crc32c.value(target) != _CHECKSUM.unpack(checksum)[0]:
         raise ShardError(f"the checksum of the {what} does not match")
