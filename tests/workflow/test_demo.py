@@ -1,7 +1,7 @@
 """The demo end to end on this machine, and what a second call runs."""
 
 from conftest import SMALL, Checkout
-from results import check_results
+from demo_results import check_results
 
 PER_RUN = {"train": 1, "run_config": 1, "predict": 5, "score": 5}
 REPORTS = {"aggregate": 1, "build_report": 1, "all": 1}

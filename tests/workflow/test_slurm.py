@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Checkout
-from results import check_results
+from demo_results import check_results
 from slurm_cluster import SlurmUnavailable, slurm_cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
