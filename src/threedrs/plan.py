@@ -22,7 +22,7 @@ Memory of a GPU, in bytes:
 
 Time of an epoch: the operations of forward and backward passes (`threedrs.training.flops`) over
 n x peak x utilisation; recomputation is in the utilisation. The default utilisation is the one
-measured on one H100 without ZeRO's communication (benchmarks/results/training_step.md). Own tokens,
+measured on one H100 without ZeRO's communication (benchmarks/RESULTS.md). Own tokens,
 64 a sample, and the 20 predictions of it are typical figures of the five benchmarks, not counted.
 """
 

@@ -75,7 +75,7 @@ def test_stages_and_frozen_parts() -> None:
     ("kept", "pack", "measured_gib"), [(0, 1, 35.0), (0, 8, 35.3), (22, 1, 55.7), (22, 16, 62.7)]
 )
 def test_memory_that_was_measured(kept: int, pack: int, measured_gib: float) -> None:
-    """One H100, forward and backward without optimizer: benchmarks/results/training_step.md."""
+    """One H100, forward and backward without optimizer: benchmarks/RESULTS.md."""
     student = empty_student(ModelSettings(name="llava-video", size="7b", random_weights=True), 2048)
     recipe = settings(
         pack=pack,

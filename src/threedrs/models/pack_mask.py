@@ -9,7 +9,7 @@
   joined by their log-sum-exp (`threedrs.models.joined_attention`).
 
 ``auto`` is ``sdpa``: torch ships the flash kernels too, and of the three it is the fastest that was
-measured (benchmarks/results/training_step.md).
+measured (benchmarks/RESULTS.md).
 """
 
 from contextlib import AbstractContextManager
