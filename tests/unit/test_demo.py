@@ -64,10 +64,10 @@ def rooms() -> list[Room]:
     ]
 
 
-def test_scenes_split_by_a_quarter() -> None:
+def test_three_of_seven_scenes_are_val() -> None:
     assert demo_scenes(2) == {"train": ["scene0000_00"], "val": ["scene0001_00"], "test": []}
-    splits = demo_scenes(12)
-    assert (len(splits["train"]), len(splits["val"])) == (9, 3)
+    splits = demo_scenes(14)
+    assert (len(splits["train"]), len(splits["val"])) == (8, 6)
     assert not set(splits["train"]) & set(splits["val"])
     with pytest.raises(ConfigError, match="1 scenes; valid are 2 to 10000"):
         demo_scenes(1)

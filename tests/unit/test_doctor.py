@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from threedrs.cli import app
 from threedrs.config import load_config
+from threedrs.demo.write import demo_scenes
 from threedrs.doctor import FEATURE_BYTES, FRAME_BYTES, disk_needed, examine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ def test_disk_grows_with_frames_and_teachers(config: dict) -> None:
     before = disk_needed(config)
     config["frames"]["count"] += 1
     scenes = config["data"]["demo"]["scenes"]
-    train = scenes - round(scenes / 4)
+    train = len(demo_scenes(scenes)["train"])
     assert disk_needed(config) - before == scenes * FRAME_BYTES + train * FEATURE_BYTES
 
 
