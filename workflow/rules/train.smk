@@ -3,25 +3,6 @@
 #      checkpoints/ beside them is no declared output, so a failed job keeps it
 
 
-def evaluation_on_the_way(run):
-    """What a run answers while it trains, and how; None: nothing."""
-    if RESOLVED[run]["train"]["eval_every"] is None:
-        return None
-    return {
-        "records": [evaluation_records(benchmark) for benchmark in BENCHMARKS],
-        "settings": predict_settings(run),
-    }
-
-
-def evaluation_files(wildcards):
-    """The files that an evaluation on the way reads."""
-    section = evaluation_on_the_way(wildcards.run)
-    if section is None:
-        return []
-    shards = expand("results/scenes/shards/{shard}.json", shard=split_shards("val"))
-    return section["records"] + shards
-
-
 rule models:
     input:
         expand("results/train/{run}/train.json", run=RUNS),
