@@ -224,7 +224,7 @@ def test_gradient_is_the_mean_over_the_samples(reader, stage, micro_steps):
 def test_frozen_parts_stay_and_groups_have_their_rates(reader):
     student = tiny_student()
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    engine = new_engine(student, tunable=["vision_tower", "heads"])
+    engine = new_engine(student, tunable=["vision_tower", "heads"], learning_rate=2.0e-3)
 
     step(engine, reader, plans((0, 1, 2)))
 

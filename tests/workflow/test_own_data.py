@@ -26,18 +26,18 @@ report: {examples: 2}
 
 @pytest.mark.slow
 def test_coverage_with_detector_boxes_missing_for_one_scene(checkout: Checkout) -> None:
-    write_demo(checkout.folder / "mine", 8, 3)
-    (checkout.folder / "mine" / "scannet" / "mask" / "scene0007_00.mask.npz").unlink()
+    write_demo(checkout.folder / "mine", 5, 3)
+    (checkout.folder / "mine" / "scannet" / "mask" / "scene0004_00.mask.npz").unlink()
     config = checkout.folder / "mine.yaml"
     config.write_text(CONFIG)
     said = checkout.snakemake("--cores", "2", "all", config=config)
     assert said.returncode == 0, said.stdout[-6000:]
     results = checkout.folder / "results"
     page = (results / "scenes" / "report.html").read_text()
-    assert "Evaluation scenes without detector boxes (1): scene0007_00." in page
-    assert "no proposals (scene0007_00.mask.npz): no pred boxes" in page
+    assert "Evaluation scenes without detector boxes (1): scene0004_00." in page
+    assert "no proposals (scene0004_00.mask.npz): no pred boxes" in page
     sources = json.loads((results / "scenes" / "sources.json").read_text())
-    assert sources["splits"]["val"]["scene0007_00"]["proposals"] is False
+    assert sources["splits"]["val"]["scene0004_00"]["proposals"] is False
     (part,) = (results / "scenes" / "report").glob("val-*")
     rows = json.loads((part / "scenes.json").read_text())["scenes"]
     assert [row["strategy"] for row in rows] == ["coverage90"] * 2
