@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from threedrs.errors import ConfigError, ThreedrsError
+from threedrs.gpus import claim_gpu
 
 
 def main() -> int:
@@ -28,6 +29,8 @@ def main() -> int:
         help="JSON object: prompt, max_new_tokens, boxes, attention, coordinate_dtype",
     )
     arguments = parser.parse_args()
+    if "RANK" not in os.environ:  # torchrun's ranks have a GPU each
+        claim_gpu()
     from threedrs.evaluation.predict import predict_benchmark
     from threedrs.evaluation.settings import PredictSettings
 

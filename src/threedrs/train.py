@@ -10,6 +10,7 @@ from pathlib import Path
 
 from threedrs.errors import ThreedrsError
 from threedrs.files import read_json
+from threedrs.gpus import claim_gpu
 
 # A loader process is forked from this one; the tokenizer's threads would not survive that.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -20,6 +21,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m threedrs.train", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the resolved run (JSON)")
     arguments = parser.parse_args()
+    if "RANK" not in os.environ:  # torchrun's ranks have a GPU each
+        claim_gpu()
     import torch.distributed
 
     from threedrs.training.engine import AgreedError

@@ -1,0 +1,43 @@
+"""Which GPU of this machine a job of one GPU takes, where no scheduler has decided.
+
+Slurm shows each job its own GPUs. Snakemake on one machine only counts them, so jobs that run side
+by side agree through lock files: a job holds the lock of its GPU until its process ends, however it
+ends.
+"""
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from typing import TextIO
+
+_held: list[TextIO] = []  # open as long as the process lives; closing gives the lock back
+
+
+def gpus_present() -> list[int]:
+    """Return the numbers of this machine's NVIDIA GPUs, without starting CUDA."""
+    return sorted(int(path.name[6:]) for path in Path("/dev").glob("nvidia[0-9]*"))
+
+
+def claim_gpu(gpus: list[int] | None = None, folder: Path | None = None) -> int | None:
+    """Let this process see one GPU that no other job here holds; return its number.
+
+    None: nothing was claimed, because a scheduler or the user has set CUDA_VISIBLE_DEVICES, because
+    there are fewer than two GPUs, or because each is held (more jobs than GPUs share the first).
+    Must be called before CUDA starts.
+    """
+    gpus = gpus_present() if gpus is None else gpus
+    if "CUDA_VISIBLE_DEVICES" in os.environ or len(gpus) < 2:
+        return None
+    place = folder or Path(tempfile.gettempdir())
+    for gpu in gpus:
+        lock = (place / f"threedrs-{os.getuid()}-gpu{gpu}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        _held.append(lock)
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        return gpu
+    return None
