@@ -52,4 +52,6 @@ def check_results(folder: Path) -> None:
     page = (results / "report" / "index.html").read_text()
     for wanted in (*RUNS, *BENCHMARKS, "data:image/jpeg;base64", "Published, on ScanNet"):
         assert wanted in page
+    assert (results / "scenes" / "report.html").is_file()
+    assert "../scenes/report.html" in page
     assert page.count('<article class="card"') == 2 * len(BENCHMARKS)
