@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from threedrs.teachers.registry import teacher_channels
 from threedrs.train import main
 from threedrs.training.data import PackReader
 from threedrs.training.engine import NonFiniteError, build_engine, deepspeed_config, train_step
-from threedrs.training.progress import read_rows, step_row
+from threedrs.training.progress import growing_log, read_rows, step_row
 from threedrs.training.sampler import PackPlan
 from threedrs.training.settings import RunPaths, TrainSettings, fingerprint, fingerprint_changes
 
@@ -309,13 +310,13 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
 
 
 def wait_for_row(folder: Path, process: subprocess.Popen, step: int) -> None:
-    log = folder / "results/train/3drs/log.jsonl"
+    log = growing_log(folder / "results/train/3drs")
     while process.poll() is None and not any(row["step"] >= step for row in read_rows(log)):
         time.sleep(0.05)
 
 
 def loss_rows(folder: Path) -> list[dict]:
-    rows = read_rows(folder / "results/train/3drs/log.jsonl")
+    rows = read_rows(growing_log(folder / "results/train/3drs"))
     return [{k: v for k, v in row.items() if k != "samples_per_second"} for row in rows]
 
 
@@ -422,12 +423,15 @@ def test_evaluating_on_the_way_changes_no_loss(whole_run, tmp_path, ranks, stage
 def test_finished_run_exports_again_without_training(whole_run):
     out = whole_run / "results/train/3drs"
     rows, numbers = loss_rows(whole_run), json.loads((out / "train.json").read_text())
-    (out / "train.json").unlink()
+    shutil.rmtree(out / "model")  # as Snakemake does before it runs a job again
+    for name in ("train.json", "log.jsonl", "loss.png"):
+        (out / name).unlink()
 
     status, text = finish(start(whole_run))
 
     assert status == 0, text
     assert "goes on from step-00000010" in text
+    assert read_rows(out / "log.jsonl") == read_rows(growing_log(out))
     assert loss_rows(whole_run) == rows
     again = json.loads((out / "train.json").read_text())
     assert (again["steps"], again["seconds"]) == (numbers["steps"], numbers["seconds"])

@@ -22,6 +22,7 @@ from threedrs.files import (
     read_json,
     sha256_of_json,
     write_json,
+    write_json_lines,
     write_text,
 )
 from threedrs.models.checkpoint import save_student
@@ -29,7 +30,7 @@ from threedrs.models.student import Student
 from threedrs.training.checkpoints import Progress
 from threedrs.training.engine import Ranks
 from threedrs.training.flops import device_peak
-from threedrs.training.progress import PARTS, read_rows
+from threedrs.training.progress import PARTS, growing_log, read_rows
 from threedrs.training.settings import TUNABLE, TrainSettings
 
 FORMAT_VERSION = 1
@@ -206,13 +207,14 @@ def export_run(
 
     The first rank's host holds a copy of the weights for a moment.
     """
-    rows = read_rows(out / "log.jsonl")
+    rows = read_rows(growing_log(out))
     numbers = _numbers(summary, ranks, rows)
     state = whole_state(engine, student, ranks)
     if ranks.first:
         with atomic_folder(out / "model") as folder:
             save_student(student, tokenizer, folder, state=state)
             write_text(folder / "README.md", _model_card(summary, numbers))
+        write_json_lines(out / "log.jsonl", rows)
         _draw_losses(rows, out / "loss.png", summary.config["run"])
         write_json(out / "train.json", numbers)
     torch.distributed.barrier()

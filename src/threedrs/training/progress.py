@@ -39,6 +39,16 @@ def step_row(
     }
 
 
+def growing_log(out: Path) -> Path:
+    """Return the log that a run writes as it goes.
+
+    It lies beside the checkpoints: Snakemake removes the declared outputs of a failed or repeated
+    job, and with them the rows before the checkpoint would be lost. Export copies it to
+    ``log.jsonl``.
+    """
+    return out / "checkpoints" / "log.jsonl"
+
+
 def read_rows(log: Path, last_step: int | None = None) -> list[dict[str, Any]]:
     """Return the rows of log.jsonl, up to ``last_step``; a line cut off by a kill ends them."""
     rows: list[dict[str, Any]] = []
@@ -76,9 +86,9 @@ class RunLog:
         self.total_steps = total_steps
         self.first_step = first_step
         self.started = time.monotonic()
-        rows = read_rows(out / "log.jsonl", first_step)
-        write_json_lines(out / "log.jsonl", rows)
-        self._stream = (out / "log.jsonl").open("a", encoding="utf-8")
+        log = growing_log(out)
+        write_json_lines(log, read_rows(log, first_step))
+        self._stream = log.open("a", encoding="utf-8")
         if first_step == 0:
             shutil.rmtree(out / "tensorboard", ignore_errors=True)
         self._events = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)

@@ -161,11 +161,6 @@ class RunPaths:
         """The folder of the training checkpoints."""
         return self.out / "checkpoints"
 
-    @property
-    def log(self) -> Path:
-        """The rows of the logged steps."""
-        return self.out / "log.jsonl"
-
 
 def _source_hash() -> str:
     package = Path(threedrs.__file__).parent
