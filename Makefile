@@ -13,7 +13,7 @@ demo: setup
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
 test: setup lint
-	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	ruff check
