@@ -19,7 +19,7 @@ include: "workflow/rules/common.smk"
 
 
 wildcard_constraints:
-    benchmark="|".join(BENCHMARKS),
+    benchmark="|".join({*CONFIG["instructions"]["benchmarks"], *BENCHMARKS}),
     mix="|".join(MIXES),
     run="|".join(RUNS),
     shard="|".join([*SCENE_SHARDS, *FEATURE_SHARDS]),
@@ -38,12 +38,6 @@ localrules:
     run_config,
 
 
-rule all:
-    input:
-        "results/report/index.html",
-        "results/scenes/report.html",
-
-
 if config["data"]["demo"]:
 
     include: "workflow/rules/demo.smk"
@@ -56,3 +50,15 @@ include: "workflow/rules/instructions.smk"  #  annotation files -> records -> mi
 include: "workflow/rules/train.smk"  #         mix, scenes, features -> models
 include: "workflow/rules/evaluate.smk"  #      models, scenes, records -> predictions -> metrics
 include: "workflow/rules/report.smk"  #        metrics of all runs -> summary, report
+
+
+rule all:
+    # Every stage's results, so that one that was removed is made again.
+    default_target: True
+    input:
+        rules.scenes.input,
+        rules.features.input,
+        rules.instructions.input,
+        rules.models.input,
+        rules.scores.input,
+        rules.report.input,

@@ -2,15 +2,21 @@
 
 Runs the engine, optimizer step, checkpoints and export of `threedrs.train` on made-up packs (see
 training_step.py) and random weights, which stand in for the published checkpoint. No rank ever
-holds the whole model: it is built spread over the ranks. A checkpoint of the 7B student takes
-14 bytes a parameter, 114 GB; ``--folder`` must be on a disk that holds it and the export (16 GB).
+holds the whole model while it is built. A checkpoint of the 7B student takes 12 bytes a parameter,
+97 GB; ``--folder`` must be on a disk that holds it and the export (16 GB).
 
-    torchrun --nproc-per-node=2 benchmarks/zero3.py --steps 8 --folder /local/disk
-    torchrun --nproc-per-node=2 benchmarks/zero3.py --steps 8 --pack 8 --kept-layers 20
+    torchrun --nproc-per-node=4 benchmarks/zero3.py --measure 1:0 --measure 1:20 --measure 1:all
+    torchrun --nproc-per-node=2 benchmarks/zero3.py --folder /local/disk
+
+``--measure PACK:KEPT`` measures packs of PACK samples with the activations of KEPT language-model
+layers kept instead of recomputed (``all``: nothing is recomputed, the vision tower neither), one
+run after the other on the same engine. A step has ``--accumulation`` packs a GPU: 4 packs of one
+sample on 4 GPUs are the paper's 16 samples. ``--profile`` says where the GPU's time goes in a step
+of the last run.
 
 Without ``--folder`` nothing is written. With it: the checkpoint is saved after the timed steps, two
-more steps are run, the checkpoint is loaded, the two steps are run again, and their losses must be
-the same (bitwise on CPU; on a GPU kernels may add in another order).
+more steps (of one pack a GPU) are run, the checkpoint is loaded, the two steps are run again, and
+their losses must be the same (bitwise on CPU; on a GPU kernels may add in another order).
 """
 
 import argparse
@@ -19,6 +25,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +33,21 @@ import torch
 import torch.distributed
 import yaml
 
+from gpu_time import Kernel, time_shares
 from threedrs.models.checkpoint import load_student, save_student
 from threedrs.models.samples import Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.training.checkpoints import Progress, load_checkpoint, save_checkpoint
-from threedrs.training.engine import Ranks, build_engine, start_ranks, train_step, zero_init
+from threedrs.training.engine import build_engine, train_step, zero_init
 from threedrs.training.export import whole_state
 from threedrs.training.flops import device_peak
+from threedrs.training.ranks import Ranks, start_ranks
 from threedrs.training.settings import TrainSettings
 from training_step import sample, scene
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-WARM_UP = 2
+PROBE = 2**29  # bytes of each rank in the all-gather that shows what the links give
 
 
 def parse() -> argparse.Namespace:
@@ -47,13 +56,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--name", default="llava-video")
     parser.add_argument("--size", default="7b", choices=("tiny", "7b"))
     parser.add_argument("--frames", type=int, default=32)
-    parser.add_argument("--pack", type=int, default=1)
-    parser.add_argument("--accumulation", type=int, default=1)
-    parser.add_argument("--kept-layers", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=8, help="timed, after two of warm-up")
+    parser.add_argument("--measure", action="append", metavar="PACK:KEPT", help="default: 1:0")
+    parser.add_argument("--accumulation", type=int, default=4, help="packs a GPU and step")
+    parser.add_argument("--steps", type=int, default=3, help="timed, after one of warm-up")
     parser.add_argument(
         "--deepspeed", type=Path, default=REPOSITORY / "config/deepspeed/zero3.json"
     )
+    parser.add_argument("--profile", action="store_true", help="where the GPU's time goes (GPU)")
     parser.add_argument("--folder", type=Path, help="save, resume and export there")
     return parser.parse_args()
 
@@ -64,9 +73,8 @@ def recipe(arguments: argparse.Namespace, ranks: Ranks) -> TrainSettings:
     for name in ("config.yaml", "paper.yaml"):
         section |= yaml.safe_load((REPOSITORY / "config" / name).read_text())["train"]
     section |= {
-        "pack": arguments.pack,
-        "global_batch": arguments.pack * arguments.accumulation * ranks.count,
-        "kept_layers": arguments.kept_layers,
+        "pack": 1,
+        "global_batch": arguments.accumulation * ranks.count,
         "deepspeed": str(arguments.deepspeed),
         "precision": "bfloat16" if ranks.device.type == "cuda" else "float32",
     }
@@ -82,11 +90,28 @@ def peak_memory(ranks: Ranks) -> float:
     return round(value.item(), 1)
 
 
+def gather_speed(ranks: Ranks) -> float | None:
+    """Return the GB a second that each GPU receives in a large all-gather; None without GPUs."""
+    if ranks.device.type == "cpu" or ranks.count == 1:
+        return None
+    share = torch.zeros(PROBE, dtype=torch.uint8, device=ranks.device)
+    whole = torch.empty(PROBE * ranks.count, dtype=torch.uint8, device=ranks.device)
+    for _ in range(4):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        torch.distributed.all_gather_into_tensor(whole, share)
+        torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+    return round(PROBE * (ranks.count - 1) / seconds / 1e9, 1)
+
+
 class Bench:
     """A built engine with the packs of this rank."""
 
     def __init__(self, arguments: argparse.Namespace, ranks: Ranks) -> None:
         self.ranks = ranks
+        self.frames = arguments.frames
+        self.accumulation = arguments.accumulation
         self.settings = recipe(arguments, ranks)
         began = time.perf_counter()
         torch.manual_seed(self.settings.seed)
@@ -97,20 +122,28 @@ class Bench:
         self.student, self.tokenizer = load_student(
             settings, teacher_channels=2048, zero_init=zero_init(self.settings, ranks.count)
         )
-        self.student.gradient_checkpointing_enable(self.settings.kept_layers)
         self.student.train()
         self.engine = build_engine(
             self.student, self.settings, SupervisionSettings(), ranks, total_steps=1000
         )
+        self.steps = 0
         self.build_seconds = time.perf_counter() - began
         torch.manual_seed(ranks.rank)
-        self.packs = [
-            Pack(
-                scene=scene(self.student, arguments.frames),
-                samples=tuple(map(sample, range(arguments.pack))),
-            )
-            for _ in range(arguments.accumulation)
+
+    def prepare(self, pack: int, kept: str) -> None:
+        """Make packs of ``pack`` samples; keep the activations of ``kept`` layers, or ``all``."""
+        if kept == "all":
+            self.student.vision_tower.gradient_checkpointing_disable()
+            self.student.language_model.gradient_checkpointing_disable()
+        else:
+            self.student.gradient_checkpointing_enable(int(kept))
+        packs = [
+            Pack(scene=scene(self.student, self.frames), samples=tuple(map(sample, range(pack))))
+            for _ in range(self.accumulation)
         ]
+        # As the loader hands them over.
+        self.packs = [one.pin_memory() for one in packs] if torch.cuda.is_available() else packs
+        self.samples = pack * self.accumulation * self.ranks.count
 
     def step(self) -> dict[str, float]:
         """Run one optimizer step; return its sums over all ranks."""
@@ -118,10 +151,11 @@ class Bench:
             self.engine,
             [(pack, 1.0) for pack in self.packs],
             micro_step_count=len(self.packs),
-            samples=self.settings.global_batch,
+            samples=self.samples,
             ranks=self.ranks,
             interrupted=False,
         )
+        self.steps += 1
         return outcome.sums
 
     def timed(self, count: int) -> tuple[float, dict[str, float]]:
@@ -135,25 +169,60 @@ class Bench:
         torch.distributed.barrier()
         return (time.perf_counter() - began) / count, sums
 
+    def measure(self, run: str, steps: int) -> dict[str, Any]:
+        """Return the figures of ``steps`` optimizer steps of the run PACK:KEPT."""
+        pack, kept = run.split(":")
+        self.prepare(int(pack), kept)
+        self.timed(1)
+        cuda = self.ranks.device.type == "cuda"
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        seconds, sums = self.timed(steps)
+        peak = device_peak(self.ranks.device)
+        return {
+            "pack": int(pack),
+            "kept_layers": kept,
+            "seconds_a_step": round(seconds, 4),
+            "samples_a_step": self.samples,
+            "samples_per_second": round(self.samples / seconds, 3),
+            "mfu": round(sums["flops"] / seconds / (peak * self.ranks.count), 4) if peak else None,
+            "memory_gib": peak_memory(self.ranks),
+            "reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 1) if cuda else None,
+            "loss": sums["loss"],
+        }
 
-def checkpoint_and_resume(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Save, go on, load, go on again; return times, size, and both pairs of losses."""
+    def profile(self) -> dict[str, float]:
+        """Return where the GPU's time goes in one step, as shares of its span."""
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+            self.step()
+            torch.cuda.synchronize()
+        return time_shares(
+            [
+                Kernel(event.name, event.time_range.start, event.time_range.end)
+                for event in profiler.events()
+                if event.device_type == torch.autograd.DeviceType.CUDA
+            ]
+        )
+
+
+def checkpoint_and_resume(bench: Bench, folder: Path) -> Iterator[dict[str, Any]]:
+    """Save, go on, load, go on again; yield times, size, and both pairs of losses."""
     parts = {"benchmark": "zero3"}
+    bench.packs, bench.samples = bench.packs[:1], bench.samples // len(bench.packs)
     began = time.perf_counter()
+    progress = Progress(step=bench.steps)
     target = save_checkpoint(
-        bench.engine, folder / "checkpoints", Progress(step=1), parts, keep=1, ranks=bench.ranks
+        bench.engine, folder / "checkpoints", progress, parts, keep=1, ranks=bench.ranks
     )
     saved = time.perf_counter() - began
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    yield {"checkpoint_gb": round(size / 1e9, 2), "save_seconds": round(saved, 1)}
     first = [bench.step()["loss"] for _ in range(2)]
     began = time.perf_counter()
     load_checkpoint(bench.engine, target, bench.ranks)
-    loaded = time.perf_counter() - began
+    yield {"load_seconds": round(time.perf_counter() - began, 1)}
     again = [bench.step()["loss"] for _ in range(2)]
-    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
-    return {
-        "checkpoint_gb": round(size / 1e9, 2),
-        "save_seconds": round(saved, 1),
-        "load_seconds": round(loaded, 1),
+    yield {
         "losses": first,
         "losses_after_resume": again,
         "resumed_equal": first == again,
@@ -176,7 +245,7 @@ def export(bench: Bench, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Build, time the steps, and with ``--folder`` save, resume and export; print JSON."""
+    """Build, time the runs, and with ``--folder`` save, resume and export; print JSON."""
     arguments = parse()
     ranks = start_ranks()
     cuda = ranks.device.type == "cuda"
@@ -189,24 +258,20 @@ def main() -> None:
         "versions": {"torch": torch.__version__},
         "build_seconds": round(bench.build_seconds, 1),
         "build_memory_gib": peak_memory(ranks),
+        "gather_gb_per_second": gather_speed(ranks),
+        "runs": [],
     }
-    bench.timed(WARM_UP)
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    seconds, sums = bench.timed(arguments.steps)
-    peak = device_peak(ranks.device)
-    report |= {
-        "steps_per_second": round(1 / seconds, 4),
-        "seconds_a_step": round(seconds, 4),
-        "samples_per_second": round(bench.settings.global_batch / seconds, 3),
-        "mfu": round(sums["flops"] / seconds / (peak * ranks.count), 4) if peak else None,
-        "memory_gib": peak_memory(ranks),
-        "loss": sums["loss"],
-    }
-    if ranks.first:
-        print(json.dumps(report), flush=True)
+    for run in arguments.measure or ["1:0"]:
+        report["runs"].append(bench.measure(run, arguments.steps))
+        if ranks.first:
+            print(json.dumps(report["runs"][-1]), flush=True)
+    if arguments.profile and cuda:
+        report["time_shares"] = bench.profile()
     if arguments.folder:
-        report |= checkpoint_and_resume(bench, arguments.folder)
+        for facts in checkpoint_and_resume(bench, arguments.folder):
+            report |= facts
+            if ranks.first:
+                print(json.dumps(facts), flush=True)
         report |= export(bench, arguments.folder)
     if ranks.first:
         print(json.dumps(report, indent=2), flush=True)

@@ -22,11 +22,14 @@ from threedrs.teachers.registry import TEACHERS, weights_problem
 
 Config = dict[str, Any]
 
+# Keys of the section `data` that change no stage's result; a run's settings go without them.
+SCENE_POLICY = ("on_bad_scene", "max_bad_fraction")
+UNSUPERVISED = {"weight": 0.0, "loss": "l2", "layer": "last"}  # of a run without a teacher
 RUN_SECTIONS = ("data", "frames", "geometry", "boxes", "teacher", "supervision", "model", "train")
 
 
 def load_config(config: Mapping[str, Any], schema_file: Path) -> Config:
-    """Return ``config`` with the schema's defaults filled in.
+    """Return ``config`` with the schema's defaults filled in and its keys in order.
 
     Raises:
         ConfigError: at least one value is wrong; the message has one line a problem.
@@ -45,14 +48,47 @@ def load_config(config: Mapping[str, Any], schema_file: Path) -> Config:
         problems = list(_cross_checks(checked))
     if problems:
         raise ConfigError("\n".join(f"config: {problem}" for problem in problems))
-    return checked
+    return _in_order(checked)
+
+
+def _in_order(config: Config) -> Config:
+    """Return ``config`` with all keys sorted, but for the names of runs and mixes.
+
+    Snakemake compares parameters as text: the order of keys in a file would count as a change.
+    """
+    ordered = _sorted_keys(config)
+    ordered["runs"] = {name: ordered["runs"][name] for name in config["runs"]}
+    mixes = ordered["instructions"]["mixes"]
+    ordered["instructions"]["mixes"] = {
+        name: mixes[name] for name in config["instructions"]["mixes"]
+    }
+    return ordered
+
+
+def _sorted_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted_keys(value[key]) for key in sorted(value)}
+    return [_sorted_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def resolve_run(config: Config, run: str) -> Config:
-    """Return the sections that shape one training run, with the run's overrides merged in."""
+    """Return the sections that shape one training run, with the run's overrides merged in.
+
+    What does not concern the run is left out, so that a change of it leaves the run as it is: the
+    boxes of evaluation, other teachers' weights, and where it has no teacher all about one.
+    """
     resolved = {name: copy.deepcopy(config[name]) for name in RUN_SECTIONS}
+    for key in SCENE_POLICY:
+        resolved["data"].pop(key, None)
     for section, overrides in config["runs"][run].items():
         resolved[section].update(copy.deepcopy(overrides))
+    weights = resolved["teacher"]["weights"]
+    if isinstance(weights, Mapping):
+        resolved["teacher"]["weights"] = weights.get(resolved["teacher"]["name"])
+    del resolved["boxes"]["eval"]  # a setting of prediction
+    if resolved["teacher"]["name"] == "none":
+        resolved["teacher"] = {"name": "none", "weights": None}
+        resolved["supervision"] = dict(UNSUPERVISED)
     return resolved
 
 
@@ -128,8 +164,10 @@ def _cross_checks(config: Config) -> Iterator[str]:
             yield f"instructions.mixes.{name}: {error}"
             continue
         for benchmark in {**settings.sampling, **settings.weights}:
-            if benchmark not in config["eval"]["benchmarks"]:
-                yield f"instructions.mixes.{name}: {benchmark} is not among eval.benchmarks"
+            if benchmark not in config["instructions"]["benchmarks"]:
+                yield (
+                    f"instructions.mixes.{name}: {benchmark} is not among instructions.benchmarks"
+                )
     try:
         downloads(config)
     except ConfigError as error:
@@ -171,12 +209,18 @@ def _check_run(run: str, resolved: Config, config: Config) -> Iterator[str]:
     if not Path(train["deepspeed"]).is_file():
         file = train["deepspeed"]
         yield f"runs.{run}: train.deepspeed: {file} is not a file (see config/deepspeed/)"
+    if train.get("lora") and "language_model" not in train["tunable"]:
+        yield (
+            f"runs.{run}: train.lora: adapters train the language model, which train.tunable "
+            "leaves out; add language_model there (its own weights stay frozen) or set train.lora "
+            "to null"
+        )
     random_weights = model.get("random_weights", False)
     if random_weights and model["path"]:
         yield f"runs.{run}: model.random_weights and model.path are both set; keep one of them"
     if model.get("grid", 14) != 14 and model["name"] != "qwen2-vl":
         yield f"runs.{run}: model.grid {model['grid']} is for qwen2-vl; {model['name']} has 14"
-    if model["size"] != "tiny" and not model["path"] and not random_weights:
+    if model["size"] == "7b" and not model["path"] and not random_weights:
         yield (
             f"runs.{run}: model.size {model['size']} needs model.path, the folder of the "
             "pretrained checkpoint (README.md: licences and downloads), or, to measure speed "

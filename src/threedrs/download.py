@@ -2,10 +2,12 @@
 
 Through `huggingface_hub`, with the user's own token from its usual place (HF_TOKEN, or what
 `hf auth login` stored); nothing is downloaded unless the config's ``download`` lists it. An
-interrupted download goes on where it stopped. A file whose SHA-256 the config gives is compared
-with it, also when it is there already.
+interrupted or killed download goes on where it stopped. A file whose SHA-256 the config gives is
+compared with it, also when it is there already.
 """
 
+import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,24 +93,21 @@ def fetch(download: Download, name: str) -> str:
 
 
 def _fetch_file(download: Download, name: str) -> None:
-    from huggingface_hub import hf_hub_download
+    import httpx
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
-        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
     what = f"download of {download.repo}: {name}"
+    path = Path(download.to) / name
+    url = hf_hub_url(download.repo, name, repo_type=download.type, revision=download.revision)
     try:
-        hf_hub_download(
-            download.repo,
-            name,
-            repo_type=download.type,
-            revision=download.revision,
-            local_dir=download.to,
-        )
+        metadata = get_hf_file_metadata(url)
     except GatedRepoError as error:
         raise DataError(
             f"{what}: access is gated; accept its terms on its page, then `hf auth login`"
@@ -120,15 +119,52 @@ def _fetch_file(download: Download, name: str) -> None:
         ) from error
     except RevisionNotFoundError as error:
         raise DataError(f"{what}: there is no revision {download.revision}") from error
-    except LocalEntryNotFoundError as error:
-        raise DataError(
-            f"{what}: the Hub cannot be reached and the file is not here yet; connect this "
-            f"machine, or copy the file to {Path(download.to) / name}"
-        ) from error
     except EntryNotFoundError as error:
         raise DataError(f"{what}: the repository holds no such file") from error
-    except Exception as error:  # network, disk, and what the Hub answers else
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    except (httpx.TransportError, OfflineModeIsEnabled) as error:
         raise DataError(
-            f"{what}: failed ({reason}); run again, the download goes on where it stopped"
+            f"{what}: the Hub cannot be reached and the file is not here yet; connect this "
+            f"machine, or copy the file to {path}"
         ) from error
+    except Exception as error:  # what the Hub answers else
+        raise DataError(f"{what}: failed ({_in_one_line(error)}); run again") from error
+    try:
+        _receive(url, path, metadata.etag or metadata.commit_hash or "", metadata.size)
+    except Exception as error:  # network, disk
+        raise DataError(
+            f"{what}: failed ({_in_one_line(error)}); run again, the download goes on where it "
+            "stopped"
+        ) from error
+
+
+def _receive(url: str, path: Path, version: str, size: int | None) -> None:
+    """Receive the rest of a file into a part beside ``path``; put it in place when it is whole.
+
+    `hf_hub_download` would do, but starts a killed download over. The part's name holds the
+    file's ``version`` on the Hub: a part of another one is of no use and is removed.
+    """
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(version.encode()).hexdigest()[:16]
+    part = path.with_name(f".{path.name}.{digest}.part")
+    for other in path.parent.glob(f".{path.name}.*.part"):
+        if other != part or (size is not None and other.stat().st_size > size):
+            other.unlink()
+    with part.open("ab") as stream:
+        http_get(
+            url,
+            stream,
+            resume_size=stream.tell(),
+            headers=build_hf_headers(),
+            expected_size=size,
+            displayed_filename=path.name,
+        )
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -4,6 +4,11 @@ Each message is one readable line that names the file, the thing in it and the r
 line and the workflow scripts print it without a traceback and exit with status 1.
 """
 
+import errno
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
 
 class ThreedrsError(ValueError):
     """Base of all errors whose cause lies in the input, the configuration or the machine."""
@@ -27,3 +32,23 @@ class CheckpointError(ThreedrsError):
 
 class MachineError(ThreedrsError):
     """The machine lacks something that was asked for (a GPU, Java, disk space, a package)."""
+
+
+def write_problem(error: OSError) -> str:
+    """Return the clause for what cannot be written: what the system says, and the remedy."""
+    remedy = "make the folder writable for this user, or results/ a link to one that is"
+    if error.errno in _FULL:
+        remedy = "free space there, or make results/ a link to a larger disk"
+    return f"cannot be written ({error.strerror or error}); {remedy}, and run the same again"
+
+
+def readable(error: BaseException) -> str | None:
+    """Return the one line that the user should see of ``error``; None for a bug.
+
+    A full disk and a folder that may not be written to can show in any line that writes.
+    """
+    if isinstance(error, ThreedrsError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (*_FULL, *_LOCKED):
+        return f"{error.filename or 'a file of the results'}: {write_problem(error)}"
+    return None

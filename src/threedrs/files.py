@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 from threedrs.errors import DataError
 
 SCENE_NAME = re.compile(r"scene\d{4}_\d{2}")
+# Bytes of a text that is read whole; the largest of the field's files has some 0.3 GB.
+MOST_TEXT = 4 * 2**30
 
 
 def check_scene_name(scene: str, where: str) -> str:
@@ -101,13 +104,25 @@ def write_json_lines(path: Path, rows: Iterable[Any]) -> int:
     return count
 
 
-def read_text(path: Path) -> str:
-    """Return the file's text.
+def _check_text_file(path: Path, most: int) -> None:
+    """Refuse what would wait for a writer or fill the memory."""
+    state = path.stat()
+    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+        raise DataError(f"{path}: cannot be read (it is no regular file)")
+    if state.st_size > most:
+        raise DataError(
+            f"{path}: has {state.st_size} bytes, such a text has at most {most}; copy it again"
+        )
+
+
+def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
+    """Return the file's text, of ``most`` bytes at most.
 
     Raises:
-        DataError: the file is missing or not UTF-8.
+        DataError: the file is missing, too large, no regular file, or not UTF-8.
     """
     try:
+        _check_text_file(Path(path), most)
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
@@ -129,6 +144,10 @@ def read_json(path: Path) -> Any:
         ) from error
     except RecursionError as error:
         raise DataError(f"{path}: is not valid JSON (nested too deeply)") from error
+    except ValueError as error:  # Python's limit for the digits of an integer
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: is not valid JSON (a number has too many digits)") from error
 
 
 def read_json_lines(path: Path) -> Iterator[Any]:
@@ -138,12 +157,14 @@ def read_json_lines(path: Path) -> Iterator[Any]:
         DataError: the file is missing, or a line is not JSON; the message names the line.
     """
     try:
+        _check_text_file(Path(path), MOST_TEXT)
         with Path(path).open(encoding="utf-8") as stream:
             for number, line in enumerate(stream, start=1):
                 try:
-                    yield json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as error:
+                    value = json.loads(line)
+                except (ValueError, RecursionError) as error:
                     raise DataError(f"{path}: line {number} is not valid JSON") from error
+                yield value
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

@@ -6,6 +6,7 @@ ends.
 """
 
 import fcntl
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -20,18 +21,17 @@ def gpus_present() -> list[int]:
 
 
 def claim_gpu(gpus: list[int] | None = None, folder: Path | None = None) -> int | None:
-    """Let this process see one GPU that no other job here holds; return its number.
+    """Let this process see the GPU that the fewest other jobs here hold; return its number.
 
-    None: nothing was claimed, because a scheduler or the user has set CUDA_VISIBLE_DEVICES, because
-    there are fewer than two GPUs, or because each is held (more jobs than GPUs share the first).
-    Must be called before CUDA starts.
+    None: nothing was claimed, because a scheduler or the user has set CUDA_VISIBLE_DEVICES, or
+    because there are fewer than two GPUs. Must be called before CUDA starts.
     """
     gpus = gpus_present() if gpus is None else gpus
     if "CUDA_VISIBLE_DEVICES" in os.environ or len(gpus) < 2:
         return None
     place = folder or Path(tempfile.gettempdir())
-    for gpu in gpus:
-        lock = (place / f"threedrs-{os.getuid()}-gpu{gpu}.lock").open("w")
+    for share, gpu in ((share, gpu) for share in itertools.count() for gpu in gpus):
+        lock = (place / f"threedrs-{os.getuid()}-gpu{gpu}-{share}.lock").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -40,4 +40,4 @@ def claim_gpu(gpus: list[int] | None = None, folder: Path | None = None) -> int 
         _held.append(lock)
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
         return gpu
-    return None
+    raise AssertionError("the shares of a GPU do not end")

@@ -51,10 +51,18 @@ class Ready:
         return {name: path for name, path in named.items() if path.is_file()}
 
 
+def conversions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return benchmark and split of the records that a run needs: to train on, to evaluate on."""
+    trained = [(name, "train") for name in config["instructions"]["benchmarks"]]
+    return trained + [(name, EVALUATION_SPLITS[name]) for name in config["eval"]["benchmarks"]]
+
+
 def required_files(
-    layout: DataLayout, benchmarks: Iterable[str], ready: Ready | None = None
+    layout: DataLayout, records: Iterable[tuple[str, str]], ready: Ready | None = None
 ) -> list[Path]:
     """Return every file that a run over train and val scenes cannot do without.
+
+    ``records`` are the pairs of `conversions`.
 
     A scan may lack its detector proposals: it then has no detector boxes, and the scene report says
     so.
@@ -79,28 +87,28 @@ def required_files(
                 files += [scan.mesh, scan.segments, scan.aggregation]
         if ready.boxes is not None:
             files.append(layout.root / ready.boxes.format(split=split, set="gt"))
-    for benchmark in benchmarks:
-        for split in ("train", EVALUATION_SPLITS[benchmark]):
-            if split not in ready.instructions:
-                files += annotation_files(layout, benchmark, split)
+    for benchmark, split in records:
+        if split not in ready.instructions:
+            files += annotation_files(layout, benchmark, split)
     return files
 
 
 def missing_inputs(
     layout: DataLayout,
-    benchmarks: Iterable[str],
+    records: Iterable[tuple[str, str]],
     arriving: Collection[Path] = (),
     ready: Ready | None = None,
 ) -> None:
     """Check that every required file is there, and the proposals of at least one val scene.
 
-    ``arriving`` are files that the run downloads, ``ready`` those that stand in for others.
+    ``records`` are the pairs of `conversions`, ``arriving`` files that the run downloads, ``ready``
+    those that stand in for others.
 
     Raises:
         DataError: one line a missing file, the first twenty of them.
     """
     ready = ready or Ready()
-    needed = required_files(layout, benchmarks, ready)
+    needed = required_files(layout, records, ready)
     missing = [path for path in needed if not path.is_file() and path not in arriving]
     proposals = [layout.scan(scene).proposals for scene in layout.scenes("val")]
     if ready.boxes is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from threedrs.errors import ThreedrsError
+from threedrs.errors import readable
 
 
 @contextmanager
@@ -30,10 +30,11 @@ def job_log(path: str | Path, stage: str) -> Iterator[logging.Logger]:
         logger.addHandler(handler)
     try:
         yield logger
-    except ThreedrsError as error:
-        logger.error("%s: %s (log: %s)", stage, error, path)
-        sys.exit(1)
-    except Exception:
+    except Exception as error:
+        line = readable(error)
+        if line is not None:
+            logger.error("%s: %s (log: %s)", stage, line, path)
+            sys.exit(1)
         with Path(path).open("a") as stream:
             traceback.print_exc(file=stream)
         raise

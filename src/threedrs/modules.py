@@ -24,6 +24,12 @@ def module_files(*entries: str, without: Sequence[str] = ()) -> list[Path]:
     Raises:
         FileNotFoundError: an entry is not a module of the package.
     """
+    return list(_closure(entries, tuple(without)))
+
+
+@cache
+def _closure(entries: tuple[str, ...], without: tuple[str, ...]) -> tuple[Path, ...]:
+    """The same; every job of a rule whose inputs are a function asks again."""
     found: set[Path] = set()
     left_out = {_file_of(f"threedrs.{name}".rstrip(".")) for name in (*SHARED, *without)}
     waiting = [_file_of(f"threedrs.{entry}") for entry in entries]
@@ -36,9 +42,10 @@ def module_files(*entries: str, without: Sequence[str] = ()) -> list[Path]:
             continue
         found.add(file)
         waiting += [_file_of(name) for name in _imports(file)]
-    return sorted(found)
+    return tuple(sorted(found))
 
 
+@cache
 def _file_of(name: str) -> Path | None:
     parts = name.split(".")
     if parts[0] != "threedrs":

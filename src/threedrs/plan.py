@@ -1,18 +1,22 @@
 """What a training run will need: memory of each GPU and time of an epoch, before it starts.
 
-Sizes: P parameters, U of them tuned, n GPUs, b bytes of a number (bfloat16: 2, float32: 4); t
-tokens of a packed sequence, L language layers of width D, MLP width I and key width k; q patches of
-all frames, l vision layers of width w and MLP width i.
+Sizes: P parameters, U of them trained (of a language model with LoRA its adapters and two rows of
+each embedding matrix), n GPUs, b bytes of a number (bfloat16: 2, float32: 4); t tokens of a packed
+sequence, L language layers of width D, MLP width I and key width k; q patches of all frames, l
+vision layers of width w and MLP width i.
 
 Memory of a GPU, in bytes:
 
 - parameters: b P (ZeRO-2) or b P / n (ZeRO-3; 0 if offloaded to the host)
-- gathered: b times `stage3_max_live_parameters`, at most b P (ZeRO-3 on more than one GPU)
+- gathered: b times `stage3_max_live_parameters`, at most b P; b P where
+  `stage3_max_reuse_distance` is at least 2 P, so that parameters stay from the forward to the
+  backward pass (ZeRO-3 on more than one GPU)
 - gradients: b U / n
 - optimizer: 12 U / n, float32 master copy and Adam's two moments (0 if offloaded)
 - buckets: 2 b times `reduce_bucket_size`, as one is filled while the other is on its way
 - kept: b (L t D + l q w), the inputs of all layers; and for each layer that is not recomputed
-  b t (5 D + 2 k + 3 I) or b q (7 w + 2 i) more
+  b t (5 D + 2 k + 3 I) or b q (7 w + 2 i) more; LoRA adds b t times its rank for each layer that
+  it is on, with dropout also (b + 1) t times the layer's inputs
 - at work: the same of one recomputed layer, and its gradient: b t (2 I + 2 D) or b q (2 i + 2 w),
   the larger of the two
 - projector: b q (w + 3 D)
@@ -21,8 +25,10 @@ Memory of a GPU, in bytes:
 - system: 2 GiB for CUDA, NCCL and what the allocator cannot use
 
 Time of an epoch: the operations of forward and backward passes (`threedrs.training.flops`) over
-n x peak x utilisation; recomputation is in the utilisation. The default utilisation is the one
-measured on one H100 without ZeRO's communication (benchmarks/RESULTS.md). Own tokens,
+n x peak x utilisation, which counts no recomputation. The default utilisation follows from what was
+measured under ZeRO-3 on four H200 (benchmarks/RESULTS.md): with the second forward pass of what is
+recomputed, the GPUs reach ``REACHED`` of their peak, much or little recomputed. All parts count as
+trained: with LoRA or frozen parts the time is an upper bound. Own tokens,
 64 a sample, and the 20 predictions of it are typical figures of the five benchmarks, not counted.
 """
 
@@ -34,6 +40,7 @@ from typing import Any
 from threedrs.errors import ConfigError
 from threedrs.files import read_json
 from threedrs.models.checkpoint import empty_student
+from threedrs.models.lora import add_lora, trained_parameters
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.training.flops import sequence_flops
@@ -45,7 +52,7 @@ PREDICTIONS = 20  # of a sample
 TEXT_TOKENS = 44  # shared by the samples of a scene, beside the visual tokens
 PAPER_SAMPLES = 223_128
 SYSTEM = 2 * GIB
-UTILISATION = 0.40
+REACHED = 0.44
 PEAK = 989e12  # H100 and H200, dense bfloat16
 
 
@@ -56,12 +63,12 @@ class Machine:
     gpus: int
     memory: float
     peak: float = PEAK
-    utilisation: float = UTILISATION
+    utilisation: float | None = None
 
     def __post_init__(self) -> None:
         if self.gpus < 1 or self.memory <= 0 or self.peak <= 0:
             raise ConfigError("plan: --gpus, --gpu-memory and --peak must be above 0")
-        if not 0 < self.utilisation <= 1:
+        if self.utilisation is not None and not 0 < self.utilisation <= 1:
             raise ConfigError(f"plan: --utilisation {self.utilisation} is not between 0 and 1")
 
 
@@ -72,6 +79,7 @@ class Plan:
     parameters: int
     tokens: int
     memory: dict[str, float]
+    utilisation: float
     seconds_a_step: float
     hours_an_epoch: float
     steps_an_epoch: int
@@ -83,17 +91,29 @@ class Plan:
         return sum(self.memory.values())
 
 
+def _layer_numbers(text: Any, settings: TrainSettings, size: int) -> float:
+    """Return the numbers, of ``size`` bytes, that a language layer keeps of each token."""
+    width, inner, lora = text.hidden_size, text.intermediate_size, settings.lora
+    keys = width // text.num_attention_heads * text.num_key_value_heads
+    numbers: float = 5 * width + 2 * keys + 3 * inner
+    if lora is not None:
+        numbers += lora.rank * len(lora.targets)
+        if lora.dropout:
+            inputs = sum(inner if name == "down_proj" else width for name in lora.targets)
+            numbers += inputs * (size + 1) / size
+    return numbers
+
+
 def _activations(student: Student, settings: TrainSettings, frames: int) -> dict[str, float]:
     """Return the bytes of what a forward pass leaves, and of the layer at work."""
     family, text = student.family, student.text_config
     size = 2 if settings.precision == "bfloat16" else 4
     width, inner = text.hidden_size, text.intermediate_size
-    keys = width // text.num_attention_heads * text.num_key_value_heads
     layers, tokens = text.num_hidden_layers, sequence_tokens(student, settings, frames)
     patches, vision_width, vision_inner = family.vision_sizes()
     patches *= frames
 
-    layer = tokens * (5 * width + 2 * keys + 3 * inner)
+    layer = tokens * _layer_numbers(text, settings, size)
     vision_layer = patches * (7 * vision_width + 2 * vision_inner)
     if settings.gradient_checkpointing:
         kept_layers = min(settings.kept_layers, layers)
@@ -132,15 +152,16 @@ def memory_parts(
     gpus: int,
 ) -> dict[str, float]:
     """Return the bytes of a GPU by part, see the module's text."""
-    groups = student.parameter_groups()
-    counts = {name: sum(p.numel() for p in parameters) for name, parameters in groups.items()}
-    whole = sum(counts.values())
-    tuned = sum(counts[name] for name in settings.tunable)
+    whole = sum(parameter.numel() for parameter in student.parameters())
+    trained = trained_parameters(student, settings.tunable)
+    tuned = sum(parameter.numel() for group in trained.values() for parameter in group)
     size = 2 if settings.precision == "bfloat16" else 4
     zero = deepspeed["zero_optimization"]
     spread = zero["stage"] == 3
     share = 0 if "offload_param" in zero else size * whole / (gpus if spread else 1)
     live = min(zero.get("stage3_max_live_parameters", 1e9), whole)
+    if zero.get("stage3_max_reuse_distance", 1e9) >= 2 * whole:
+        live = whole
     return {
         "parameters": float(share),
         "gathered parameters": float(size * live) if spread and gpus > 1 else 0.0,
@@ -152,6 +173,24 @@ def memory_parts(
     }
 
 
+def _operations(student: Student, settings: TrainSettings, frames: int) -> tuple[float, float]:
+    """Return the operations of a full pack, and of what is recomputed of it besides."""
+    own = [OWN_TOKENS] * settings.pack
+    parts = sequence_flops(
+        student,
+        frames=frames,
+        prefix=sequence_tokens(student, settings, frames) - sum(own),
+        own=own,
+        predictions=PREDICTIONS * settings.pack,
+    )
+    repeated = 0.0
+    if settings.gradient_checkpointing:
+        layers = student.text_config.num_hidden_layers
+        recomputed = 1 - min(settings.kept_layers, layers) / layers
+        repeated = (parts["vision"] + recomputed * parts["language"]) / 3  # one pass of three
+    return sum(parts.values()), repeated
+
+
 def _most_kept_layers(
     student: Student,
     settings: TrainSettings,
@@ -160,10 +199,9 @@ def _most_kept_layers(
 ) -> int:
     """Return how many language layers can keep their activations in ``free`` bytes more."""
     text = student.text_config
-    keys = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
     size = 2 if settings.precision == "bfloat16" else 4
-    layer = sequence_tokens(student, settings, frames) * size
-    layer *= 5 * text.hidden_size + 2 * keys + 3 * text.intermediate_size
+    tokens = sequence_tokens(student, settings, frames)
+    layer = size * tokens * _layer_numbers(text, settings, size)
     most = settings.kept_layers + int(free // layer)
     return max(0, min(most, text.num_hidden_layers))
 
@@ -188,22 +226,20 @@ def plan_run(
     # What the checkpoint holds is the published size: the plan needs no file of it.
     model = {**config["model"], "path": None, "random_weights": True}
     student = empty_student(ModelSettings.from_config({**config, "model": model}), teacher_channels)
+    if settings.lora is not None:
+        add_lora(student, settings.lora, (0, 1), seed=0)  # which rows makes no difference
     frames = config["frames"]["count"]
     tokens = sequence_tokens(student, settings, frames)
-    operations = sequence_flops(
-        student,
-        frames=frames,
-        prefix=tokens - settings.pack * OWN_TOKENS,
-        own=[OWN_TOKENS] * settings.pack,
-        predictions=PREDICTIONS * settings.pack,
-    )
-    a_sample = sum(operations.values()) / settings.pack
-    speed = machine.gpus * machine.peak * machine.utilisation
+    a_pack, repeated = _operations(student, settings, frames)
+    utilisation = machine.utilisation or REACHED * a_pack / (a_pack + repeated)
+    a_sample = a_pack / settings.pack
+    speed = machine.gpus * machine.peak * utilisation
     memory = memory_parts(student, settings, deepspeed, frames, machine.gpus)
     return Plan(
         parameters=sum(p.numel() for p in student.parameters()),
         tokens=tokens,
         memory=memory,
+        utilisation=utilisation,
         seconds_a_step=settings.global_batch * a_sample / speed,
         hours_an_epoch=samples * a_sample / speed / 3600,
         steps_an_epoch=-(-samples // settings.global_batch),

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from threedrs.errors import ConfigError, ThreedrsError
+from threedrs.errors import ConfigError, ThreedrsError, readable
 from threedrs.gpus import claim_gpu
 
 
@@ -28,11 +28,15 @@ def main() -> int:
         default="{}",
         help="JSON object: prompt, max_new_tokens, boxes, attention, coordinate_dtype",
     )
+    parser.add_argument(
+        "--left-out", type=Path, help="JSON file that lists scenes whose scans cannot be used"
+    )
     arguments = parser.parse_args()
     if "RANK" not in os.environ:  # torchrun's ranks have a GPU each
         claim_gpu()
     from threedrs.evaluation.predict import predict_benchmark
     from threedrs.evaluation.settings import PredictSettings
+    from threedrs.left_out import read_left_out
 
     try:
         try:
@@ -40,10 +44,18 @@ def main() -> int:
         except json.JSONDecodeError as error:
             raise ConfigError(f"--settings: is not JSON ({error.msg})") from error
         predict_benchmark(
-            arguments.model, arguments.records, arguments.scenes, settings, arguments.out
+            arguments.model,
+            arguments.records,
+            arguments.scenes,
+            settings,
+            arguments.out,
+            left_out=read_left_out(arguments.left_out) if arguments.left_out else None,
         )
-    except ThreedrsError as error:
-        print(f"predict: rank {os.environ.get('RANK', '0')}: {error}", file=sys.stderr)
+    except (ThreedrsError, OSError) as error:
+        line = readable(error)
+        if line is None:
+            raise
+        print(f"predict: rank {os.environ.get('RANK', '0')}: {line}", file=sys.stderr)
         return 1
     return 0
 

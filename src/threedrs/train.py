@@ -1,6 +1,7 @@
 """Entry point of training: ``python -m threedrs.train --config results/train/RUN/config.json``.
 
-Runs alone, or once a rank under torchrun. Ends with status 1 and one line if anything fails.
+Runs alone, or once a rank under ``threedrs.launch``, torchrun or srun. Ends with status 1 and one
+line if anything fails.
 """
 
 import argparse
@@ -8,9 +9,11 @@ import os
 import sys
 from pathlib import Path
 
-from threedrs.errors import ThreedrsError
+from threedrs.errors import ThreedrsError, readable
 from threedrs.files import read_json
 from threedrs.gpus import claim_gpu
+from threedrs.training.rendezvous import is_lone, own_rank
+from threedrs.training.stop import StopRequest
 
 # A loader process is forked from this one; the tokenizer's threads would not survive that.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -21,26 +24,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m threedrs.train", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the resolved run (JSON)")
     arguments = parser.parse_args()
-    if "RANK" not in os.environ:  # torchrun's ranks have a GPU each
+    stop = StopRequest().install()  # before the imports, which take seconds
+    rank = own_rank(os.environ)
+    if is_lone(os.environ):  # the ranks of a launcher have a GPU each
         claim_gpu()
     import torch.distributed
 
-    from threedrs.training.engine import AgreedError
     from threedrs.training.loop import train
+    from threedrs.training.ranks import AgreedError
 
-    rank = os.environ.get("RANK", "0")
     try:
-        train(read_json(arguments.config))
+        train(read_json(arguments.config), stop)
         torch.distributed.destroy_process_group()
     except AgreedError as error:
-        if rank == "0":
+        if rank == 0:
             print(f"train: {error}", file=sys.stderr, flush=True)
-        # torchrun ends the others as soon as one rank is gone: let the first one speak before.
+        # A launcher ends the others once one rank is gone: let the first one speak before.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
         return 1
-    except ThreedrsError as error:
-        print(f"train: rank {rank}: {error}", file=sys.stderr)
+    except (ThreedrsError, OSError) as error:
+        line = readable(error)
+        if line is None:
+            raise
+        print(f"train: rank {rank}: {line}", file=sys.stderr)
         return 1
     except RuntimeError as error:
         lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)

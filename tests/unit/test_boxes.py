@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import zipfile
@@ -174,6 +175,32 @@ def test_file_round_trip_is_exact(tmp_path: Path) -> None:
         {"scene": "scene0000_00", "note": "object ids are not 0..2 (last: 9): kept as ids"},
         {"scene": "scene0000_00", "note": "proposal 1 masks no vertex: left out"},
     ]
+
+
+def test_a_scan_of_two_versions_is_left_out_of_the_file(tmp_path: Path) -> None:
+    scan = make_scan(tmp_path, masks=np.ones((1, 5)))
+    out = tmp_path / "boxes.json"
+    extract_boxes([scan], out)
+    assert read_boxes_file(out) == {}
+    content = json.loads(out.read_text())
+    assert content["notes"] == []
+    (row,) = content["left_out"]
+    assert row["scene"] == "scene0000_00"
+    assert "masks of shape (1, 5) for a mesh of 6 vertices" in row["reason"]
+
+
+def test_a_fault_of_the_machine_stops_the_boxes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = make_scan(tmp_path, masks=None)
+
+    def no_answer(*arguments: object, **options: object) -> str:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "read_text", no_answer)
+    with pytest.raises(DataError, match="cannot be read \\(Stale file handle"):
+        extract_boxes([scan], tmp_path / "boxes.json")
+    assert not (tmp_path / "boxes.json").exists()
 
 
 def test_scans_without_annotation_proposals_or_mesh(tmp_path: Path) -> None:

@@ -58,10 +58,39 @@ def test_every_problem_has_a_line(config: dict) -> None:
     assert len(lines) == 3
     assert any("train.epocs is not a key; did you mean epochs?" in line for line in lines)
     assert any("frames.count" in line for line in lines)
-    assert any("model.size is '8b'; choose one of: tiny, 7b" in line for line in lines)
+    assert any("model.size is '8b'; choose one of: tiny, small, 7b" in line for line in lines)
 
 
 def test_a_run_that_overrides_into_nonsense_is_named(config: dict) -> None:
     config["runs"]["odd"] = {"train": {"pack": 3}}
     with pytest.raises(ConfigError, match=r"runs\.odd: train\.pack is 3"):
         load_config(config, SCHEMA)
+
+
+def test_a_run_holds_nothing_that_does_not_concern_it(config: dict) -> None:
+    config["teacher"] |= {"name": "vggt-tiny", "weights": {"dinov2": "a", "mae": "b"}}
+    config["runs"]["other"] = {"teacher": {"name": "mae-tiny"}}
+    before = {run: resolve_run(config, run) for run in config["runs"]}
+    config["teacher"] |= {"weights": {"dinov2": "c"}}
+    config["boxes"]["eval"] = "gt"
+    assert {run: resolve_run(config, run) for run in config["runs"]} == before
+    config["teacher"] |= {"seed": 3, "grid": "full"}
+    config["supervision"]["weight"] = 0.25
+    changed = {run for run in before if resolve_run(config, run) != before[run]}
+    assert changed == {"3drs", "other"}
+    assert before["baseline"]["teacher"] == {"name": "none", "weights": None}
+    assert before["baseline"]["supervision"]["weight"] == 0.0
+
+
+def test_the_order_of_keys_says_nothing_but_that_of_runs_and_mixes(config: dict) -> None:
+    config["instructions"]["mixes"]["a"] = {"seed": 1, "balance": "all"}
+    turned = {
+        name: dict(reversed(section.items())) if isinstance(section, dict) else section
+        for name, section in reversed(config.items())
+    }
+    turned["runs"] = {"baseline": config["runs"]["baseline"], "3drs": {}}
+    one, other = load_config(config, SCHEMA), load_config(turned, SCHEMA)
+    assert str(resolve_run(one, "3drs")) == str(resolve_run(other, "3drs"))
+    assert (list(one["runs"]), list(other["runs"])) == (["3drs", "baseline"], ["baseline", "3drs"])
+    assert list(one["instructions"]["mixes"]) == ["full", "a"]
+    assert str(one["instructions"]["mixes"]["a"]) == "{'balance': 'all', 'seed': 1}"

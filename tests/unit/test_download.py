@@ -1,23 +1,18 @@
 """Downloads against a server on this machine that speaks the Hub's calls."""
 
-import hashlib
-import http.server
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fake_hub import CONTENT, DIGEST, Hub, fake_hub
 from threedrs.download import Download, downloads
 from threedrs.errors import ConfigError
 
-CONTENT = bytes(range(256)) * 96_000  # 24 MB: the client keeps what it has by 10 MB
-COMMIT = "a" * 40
 SCRIPT = """
 import sys
 from threedrs.download import Download, fetch
@@ -32,75 +27,10 @@ except ThreedrsError as error:
 """
 
 
-@dataclass
-class Hub:
-    """What the server was asked, and whether it breaks off the first answer."""
-
-    address: str = ""
-    break_off: bool = False
-    asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
-
-
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    state = Hub()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-        def do_HEAD(self) -> None:
-            self.answer(body=False)
-
-        def do_GET(self) -> None:
-            self.answer(body=True)
-
-        def answer(self, body: bool) -> None:
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            if "/resolve/" in self.path:
-                state.asked.append((self.command, self.path, headers))
-            refusals = {
-                "/lab/gated": (403, "GatedRepo"),
-                "/lab/private": (401, "RepoNotFound"),
-            }
-            for start, (status, code) in refusals.items():
-                if self.path.startswith(start):
-                    return self.refuse(status, code)
-            if not self.path.endswith("features/a.bin"):
-                return self.refuse(404, "EntryNotFound")
-            start = 0
-            if body and "range" in headers:
-                start = int(headers["range"].removeprefix("bytes=").split("-")[0])
-            self.send_response(206 if start else 200)
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{hashlib.sha256(CONTENT).hexdigest()}"')
-            self.send_header("Content-Length", str(len(CONTENT) - start))
-            self.send_header("Accept-Ranges", "bytes")
-            if start:
-                size = len(CONTENT)
-                self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-            self.end_headers()
-            if body and state.break_off:
-                state.break_off = False
-                self.wfile.write(CONTENT[: len(CONTENT) // 2])
-                self.wfile.flush()
-                self.connection.close()
-            elif body:
-                self.wfile.write(CONTENT[start:])
-
-        def refuse(self, status: int, code: str) -> None:
-            self.send_response(status)
-            self.send_header("X-Error-Code", code)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield state
-    server.shutdown()
-    server.server_close()
+    with fake_hub() as state:
+        yield state
 
 
 def run(hub: Hub, folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
@@ -125,9 +55,6 @@ def run(hub: Hub, folder: Path, *arguments: str, **environment: str) -> tuple[in
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
-DIGEST = hashlib.sha256(CONTENT).hexdigest()
-
-
 def test_a_file_arrives_with_the_users_token_and_is_not_fetched_twice(
     hub: Hub, tmp_path: Path
 ) -> None:
@@ -146,9 +73,8 @@ def test_a_broken_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) ->
     status, said = run(hub, tmp_path, "lab/data", "features/a.bin", "model", DIGEST)
     assert status == 0, said
     assert DIGEST in said.splitlines()
-    ranges = [headers["range"] for method, _, headers in hub.asked if "range" in headers]
-    assert len(ranges) == 1
-    assert 0 < int(ranges[0].removeprefix("bytes=").split("-")[0]) <= len(CONTENT) // 2
+    (start,) = hub.starts()
+    assert 0 < start <= len(CONTENT) // 2
 
 
 def test_a_wrong_checksum_stops(hub: Hub, tmp_path: Path) -> None:

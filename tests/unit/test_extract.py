@@ -25,7 +25,7 @@ from threedrs.teachers.extract import TeacherSettings, extract_shard
 from threedrs.teachers.forward import patch_features, pool_features
 from threedrs.teachers.picture_source import PictureSource
 from threedrs.teachers.preprocess import preprocess_jpeg
-from threedrs.teachers.store import FeatureStore
+from threedrs.teachers.store import FeatureStore, common_channels
 from threedrs.teachers.verify import verify_store
 from threedrs.teachers.vggt_source import TINY_PICTURES, tiny_model
 
@@ -316,6 +316,34 @@ def test_damaged_and_unequal_pictures_are_named(tmp_path: Path, out: Path) -> No
 def test_a_missing_scene_store_is_named(scenes: list[Path], out: Path) -> None:
     with pytest.raises(StoreError, match="scene0077_00"):
         extract_shard([*scenes, scenes[0].parent / "scene0077_00.zarr"], TINY, out)
+
+
+def test_left_out_scenes_are_listed_and_keep_what_they_had(scenes: list[Path], out: Path) -> None:
+    extract_shard(scenes, TINY, out)
+    digest = (out / "scene0001_00" / "zarr.json").read_bytes()
+    left_out = {"scene0001_00": "it is truncated"}
+    manifest = extract_shard([scenes[0], scenes[2]], TINY, out, left_out=left_out)
+    assert manifest["skipped"] == [{"scene": "scene0001_00", "reason": "it is truncated"}]
+    store = FeatureStore.open(out)
+    assert store.scenes == ["scene0000_00", "scene0002_00"]
+    with pytest.raises(StoreError, match=r"no features of scene0001_00 \(skipped: it is truncated"):
+        store.features("scene0001_00")
+    assert (out / "scene0001_00" / "zarr.json").read_bytes() == digest
+    assert verify_store(out) == []
+
+
+def test_a_shard_of_left_out_scenes_is_empty(scenes: list[Path], out: Path, calls: Calls) -> None:
+    left_out = {f"scene000{number}_00": "no pose" for number in range(3)}
+    manifest = extract_shard([], TINY, out, left_out=left_out)
+    assert (manifest["scenes"], manifest["channels"], calls.count) == ({}, 0, 0)
+    assert len(manifest["skipped"]) == 3
+    assert FeatureStore.open(out).scenes == []
+    assert verify_store(out) == []
+    other = out.with_name("train-001.zarr")
+    extract_shard(scenes[:1], TINY, other)
+    assert common_channels([out, other]) == FeatureStore.open(other).channels > 0
+    with pytest.raises(StoreError, match="no scene has features here or beside it"):
+        common_channels([out])
 
 
 def test_settings() -> None:

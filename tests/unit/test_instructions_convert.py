@@ -314,7 +314,57 @@ def test_summary_file(tmp_path: Path) -> None:
         "repeated_ids": 0,
         "inputs": {SCANQA: sha256_of_file(path)},
         "published_records": None,
+        "left_out": {},
     }
+
+
+LEFT_OUT = {"scene0005_00": "mesh and segments are not of the same scan version"}
+
+
+@pytest.mark.parametrize(
+    ("path", "split", "records"),
+    [(SCANREFER, "train", 1), (MULTI3DREFER, "train", 1), (SCANQA, "train", 2), (SCANQA, "val", 1)],
+)
+def test_rows_of_a_left_out_scene_are_listed_counted_and_stop_nothing(
+    tmp_path: Path, path: str, split: str, records: int
+) -> None:
+    path = path.replace("train", split)
+    benchmark = path.split("/")[0]
+    good = GOOD[path.replace(split, "train")]
+    gone = {**good, "scene_id": "scene0005_00"}
+    if benchmark == "scanqa":
+        gone |= {"answers": ["a", "b"]}
+    write_annotations(tmp_path, path, [gone, good])
+    options = {"left_out": LEFT_OUT, "max_reject_fraction": 0.0, "on_reject": "fail"}
+    kept, summary = run(tmp_path, benchmark, split, **options)
+    assert [record.scene for record in kept] == [SCENE]
+    assert summary.left_out == {"scene0005_00": records}
+    assert (summary.rejected, summary.reasons) == (1, {"scene left out": 1})
+    detail = f"scene0005_00: {LEFT_OUT['scene0005_00']}"
+    assert reasons(tmp_path, benchmark, split) == [(path, 0, "scene left out", detail)]
+    (line,) = rejected(tmp_path, benchmark, split)
+    assert set(line) == {"format_version", "file", "row", "reason", "detail"}
+
+
+def test_a_faulty_row_of_a_left_out_scene_is_still_faulty(tmp_path: Path) -> None:
+    gone = {**GOOD[SCANREFER], "scene_id": "scene0005_00", "description": ""}
+    write_annotations(tmp_path, SCANREFER, [gone, GOOD[SCANREFER]])
+    with pytest.raises(DataError, match="1 rows rejected of 2, more than max_reject_fraction 0"):
+        run(tmp_path, "scanrefer", "train", left_out=LEFT_OUT, max_reject_fraction=0.0)
+
+
+def test_captions_of_a_left_out_scene_count_once_an_object(tmp_path: Path) -> None:
+    rows = [
+        description(1, 0, "a chair", scene_id="scene0005_00"),
+        description(1, 1, "the same chair", scene_id="scene0005_00"),
+        description(6, 0, "a desk", scene_id="scene0005_00"),
+        description(1, 0, "a chair"),
+    ]
+    write_annotations(tmp_path, "scanrefer/ScanRefer_filtered_val.json", rows)
+    records, summary = run(tmp_path, "scan2cap", "val", left_out=LEFT_OUT, max_reject_fraction=0.0)
+    assert [record.scene for record in records] == [SCENE]
+    assert summary.left_out == {"scene0005_00": 2}
+    assert (summary.rejected, summary.reasons) == (3, {"scene left out": 3})
 
 
 def test_published_file_must_give_the_published_records(

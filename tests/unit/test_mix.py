@@ -1,7 +1,7 @@
 """The training mix: order, refusals, the three files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,11 @@ def mix(
 
 
 def build(
-    paths: list[Path], folder: Path, held_out: Sequence[str] = (), **settings: Any
+    paths: list[Path],
+    folder: Path,
+    held_out: Sequence[str] = (),
+    left_out: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     return build_mix(
         paths,
@@ -50,6 +54,7 @@ def build(
         out_summary=folder / "full.summary.json",
         out_table=folder / "full.csv",
         out_picture=folder / "full.png",
+        left_out=left_out,
     )
 
 
@@ -84,6 +89,29 @@ def test_table_holds_the_same_records(tmp_path: Path) -> None:
     assert table["box"][0].tolist() == BOX
 
 
+def test_records_of_scenes_that_cannot_be_used_stay_out(tmp_path: Path) -> None:
+    records = [record("scanqa", n, scene=f"scene000{n % 2}_00") for n in range(5)]
+    path = tmp_path / "scanqa_train.jsonl"
+    write_records(path, records)
+    (tmp_path / "scanqa_train.summary.json").write_text('{"left_out": {"scene0007_00": 3}}')
+    left_out = {"scene0001_00": "it is truncated", "scene0007_00": "of another mesh"}
+    summary = build([path], tmp_path / "mixes", left_out=left_out)
+    mixed = list(read_records(tmp_path / "mixes" / "full.jsonl"))
+    assert mixed == [records[0], records[2], records[4]]
+    assert summary["samples"] == summary["before"]["samples"] == 3
+    assert summary["sources"]["scanqa"]["available"] == 3
+    assert summary["left_out"] == {
+        "records": 5,
+        "scenes": [
+            {"scene": "scene0001_00", "reason": "it is truncated", "records": 2},
+            {"scene": "scene0007_00", "reason": "of another mesh", "records": 3},
+        ],
+    }
+    left_out["scene0000_00"] = "no pose"
+    with pytest.raises(DataError, match="no record: all are of scenes that are left out"):
+        build([path], tmp_path / "mixes", left_out=left_out)
+
+
 def test_summary(tmp_path: Path) -> None:
     scenes = ["scene0000_00"] * 3 + ["scene0001_00"]
     records = [
@@ -101,6 +129,7 @@ def test_summary(tmp_path: Path) -> None:
     assert summary.pop("balance") == "all"
     assert (summary.pop("seed"), summary.pop("caps")) == (0, {})
     assert summary.pop("repeats") == 0
+    assert summary.pop("left_out") == {"records": 0, "scenes": []}
     assert summary.pop("sources") == {
         "scanqa": {"available": 3, "requested": 3, "drawn": 3, "repeats": 0},
         "sqa3d": {"available": 1, "requested": 1, "drawn": 1, "repeats": 0},

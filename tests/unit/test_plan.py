@@ -13,6 +13,7 @@ from threedrs.cli import app
 from threedrs.config import load_config
 from threedrs.errors import ConfigError
 from threedrs.models.checkpoint import empty_student
+from threedrs.models.lora import add_lora
 from threedrs.models.settings import ModelSettings
 from threedrs.plan import GIB, Machine, memory_parts, plan_run
 from threedrs.training.settings import TrainSettings
@@ -23,6 +24,7 @@ ZERO3 = {
         "stage": 3,
         "reduce_bucket_size": 1000,
         "stage3_max_live_parameters": 5000,
+        "stage3_max_reuse_distance": 5000,
     }
 }
 
@@ -54,6 +56,28 @@ def test_tiny_student_by_hand() -> None:
     vocabulary = student.text_config.vocab_size
     assert parts["heads and logits"] == 4 * 2 * 196 * 6 * 96 + 10 * vocabulary * 20 * 2
     assert parts["system"] == 2 * GIB
+
+
+def test_adapters_by_hand() -> None:
+    student = empty_student(ModelSettings(name="llava-video"), 8)
+    plain = sum(p.numel() for p in student.parameters())
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "v_proj", "down_proj"]}
+    recipe = settings(pack=2, lora=lora, tunable=["language_model", "heads"])
+    add_lora(student, recipe.lora, (0, 1), seed=0)
+    parts = memory_parts(student, recipe, ZERO3, frames=2, gpus=4)
+    # Rank 4 on 96 -> 96, 96 -> 48 and 256 -> 96 in 3 layers, and two rows of two matrices.
+    adapters = 3 * 4 * (96 + 96 + 96 + 48 + 256 + 96) + 2 * 2 * 96
+    heads = sum(p.numel() for p in student.parameter_groups()["heads"])
+    assert parts["parameters"] == (plain + adapters) * 4 / 4
+    assert parts["optimizer"] == 12 * (adapters + heads) / 4
+    assert parts["gradients"] == 4 * (adapters + heads) / 4
+    without = memory_parts(
+        student, settings(pack=2, tunable=list(recipe.tunable)), ZERO3, frames=2, gpus=4
+    )
+    tokens = 2 * 210 + 44 + 2 * 64
+    # Kept besides: the narrow products, and what goes in behind dropout with a byte of its mask.
+    more = 3 * tokens * (4 * 3 * 4 + (96 + 96 + 256) * (4 + 1))
+    assert parts["kept activations"] - without["kept activations"] == pytest.approx(more)
 
 
 def test_stages_and_frozen_parts() -> None:
@@ -90,6 +114,28 @@ def test_memory_that_was_measured(kept: int, pack: int, measured_gib: float) -> 
     assert estimate / GIB == pytest.approx(measured_gib, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("kept", "pack", "measured_gib", "measured_seconds"),
+    [(0, 1, 51.5, 4.385), (None, 1, 97.1, 3.359), (None, 8, 103.2, 3.565)],
+)
+def test_zero3_that_was_measured(
+    kept: int | None, pack: int, measured_gib: float, measured_seconds: float
+) -> None:
+    """Four H200, 4 packs a GPU and step, buckets of 5e8; None: nothing recomputed."""
+    config = _paper()
+    config["train"] |= {
+        "pack": pack,
+        "gradient_checkpointing": kept is not None,
+        "kept_layers": kept or 0,
+        "global_batch": 16 * pack,
+    }
+    machine = Machine(gpus=4, memory=150e9)
+    plan = plan_run(config, machine, teacher_channels=2048, samples=1)
+    assert plan.memory["gathered parameters"] == 2 * plan.parameters
+    assert plan.total / GIB == pytest.approx(measured_gib, rel=0.05)
+    assert plan.seconds_a_step == pytest.approx(measured_seconds, rel=0.05)
+
+
 def _paper() -> dict[str, Any]:
     config = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())
     for section, values in yaml.safe_load((REPOSITORY / "config/paper.yaml").read_text()).items():
@@ -100,7 +146,9 @@ def _paper() -> dict[str, Any]:
 
 def test_time_from_operations() -> None:
     machine = Machine(gpus=8, memory=80e9, peak=1e15, utilisation=0.5)
-    plan = plan_run(_paper(), machine, teacher_channels=2048, samples=3200)
+    paper = _paper()
+    paper["train"]["kept_layers"] = 0
+    plan = plan_run(paper, machine, teacher_channels=2048, samples=3200)
     # 6 operations a weight and token: 28 layers of 233,046,016 weights; attention besides.
     tokens = 32 * 210 + 44 + 64
     weights = 28 * (2 * 3584 * (3584 + 512) + 3 * 3584 * 18944)
@@ -116,6 +164,14 @@ def test_time_from_operations() -> None:
     assert plan.steps_an_epoch == 200
     assert plan.total < 80e9
     assert plan.most_kept_layers == 28
+    assert plan.utilisation == 0.5
+    # What is recomputed, all layers of both towers, is a third of their operations.
+    usual = plan_run(
+        paper, dataclasses.replace(machine, utilisation=None), teacher_channels=2048, samples=1
+    )
+    assert usual.utilisation == pytest.approx(
+        0.44 * operations / (operations + (operations - head) / 3), rel=1e-6
+    )
 
 
 def test_what_does_not_fit_keeps_no_layers() -> None:

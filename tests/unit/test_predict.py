@@ -16,7 +16,9 @@ from threedrs.evaluation.partial import partial_files, partial_path
 from threedrs.evaluation.predict import predict_benchmark
 from threedrs.evaluation.predictions import read_meta, read_predictions
 from threedrs.evaluation.registry import BENCHMARKS
+from threedrs.evaluation.score import score_file
 from threedrs.evaluation.settings import PredictSettings
+from threedrs.evaluation.tables import notes
 from threedrs.files import sha256_of_file
 from threedrs.instructions.record import Record, conversation, write_records
 from threedrs.scannet.boxes import make_box_set
@@ -146,6 +148,38 @@ def test_rows_stand_in_the_questions_order_and_scenes_are_opened_once(
     assert meta["timing"]["ranks"] == 1
     assert partial_files(out) == []
     assert "9 of 9 questions" in capsys.readouterr().err
+
+
+def test_questions_of_left_out_scenes_are_not_asked_but_counted(tmp_path, model, scenes, records):
+    summary = {"left_out": {"scene0044_00": 5}}
+    records.with_suffix(".summary.json").write_text(json.dumps(summary))
+    left_out = {SCENES[1]: "it is truncated", "scene0044_00": "of another mesh"}
+    fewer = tmp_path / "scenes"
+    fewer.mkdir()
+    for scene in (SCENES[0], SCENES[2]):  # the left-out scene has no store at all
+        (fewer / f"{scene}.zarr").symlink_to(scenes / f"{scene}.zarr")
+    out, fake = tmp_path / "predictions.jsonl", Fake()
+    predict_benchmark(model, records, fewer, SETTINGS, out, left_out=left_out, load=fake.load)
+    rows = read_predictions(out, BENCHMARKS["scanqa"])
+    assert [row.id for row in rows] == ["q0", "q2", "q3", "q5", "q6", "q8"]
+    assert fake.opened == [SCENES[0], SCENES[2]]
+    meta = read_meta(out)
+    assert (meta["n"], meta["counts"]["scenes"]) == (6, 2)
+    assert meta["left_out"] == {
+        "questions": 8,
+        "scenes": [
+            {"scene": SCENES[1], "reason": "it is truncated", "questions": 3},
+            {"scene": "scene0044_00", "reason": "of another mesh", "questions": 5},
+        ],
+    }
+    metrics = score_file(
+        "scanqa", out, tmp_path / "metrics.json", run="a", bootstrap=0, meteor=False
+    )
+    assert (metrics["n"], metrics["left_out"]) == (6, meta["left_out"])
+    assert "8 further questions are left out" in notes(metrics)[-1] + notes(metrics)[-2]
+    every = dict.fromkeys(SCENES, "no pose")
+    with pytest.raises(DataError, match="every question is of a scene that is left out"):
+        predict_benchmark(model, records, fewer, SETTINGS, out, left_out=every, load=fake.load)
 
 
 def test_grounding_rows_hold_scores_proposals_and_true_boxes(tmp_path, model, scenes):
@@ -318,13 +352,6 @@ def test_questions_that_cannot_be_scored_are_refused(tmp_path, model, scenes, qu
 
 def test_settings_name_what_is_valid():
     assert PredictSettings.from_json(SETTINGS.to_json()) == SETTINGS
-    config = {
-        "boxes": {"train": "gt", "eval": "gt"},
-        "model": {"attention": "sdpa"},
-        "geometry": {"coordinate_dtype": "float16"},
-    }
-    read = PredictSettings.from_config(config, {"prompt": "as_trained", "max_new_tokens": 5})
-    assert (read.boxes, read.attention, read.max_new_tokens) == ("gt", "sdpa", 5)
     for value, message in (
         ({"promt": "reference"}, "promt is not a key; did you mean prompt"),
         ({"prompt": "plain"}, "choose one of reference, as_trained"),

@@ -101,7 +101,7 @@ def test_ready_files_replace_what_they_stand_for(tmp_path: Path) -> None:
     array = tmp_path / "train.json"
     ready = Ready(instructions={"train": array, "val": array}, boxes="boxes/{split}_{set}.json")
     with pytest.raises(DataError) as error:
-        missing_inputs(layout, ["scanqa"], ready=ready)
+        missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")], ready=ready)
     said = str(error.value)
     assert "train.json: missing" in said
     assert "boxes/train_gt.json: missing" in said
@@ -112,7 +112,7 @@ def test_ready_files_replace_what_they_stand_for(tmp_path: Path) -> None:
     for name in ("train_gt", "val_gt", "val_pred"):
         (tmp_path / "boxes" / f"{name}.json").write_text("{}")
     array.touch()
-    missing_inputs(layout, ["scanqa"], ready=ready)
+    missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")], ready=ready)
     assert set(ready.box_files(layout, "train")) == {"gt"}
     with pytest.raises(DataError, match="ScanQA"):
-        missing_inputs(layout, ["scanqa"])
+        missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")])

@@ -1,6 +1,8 @@
 """The report page: what it says, that it is safe and whole, and how it behaves in a browser."""
 
+import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -123,6 +125,36 @@ def test_without_resamples_it_gives_no_verdict(results, tmp_path):
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Cannot be told: too little data to compare 3drs with baseline." in page
     assert "not tested (no resamples)" in page
+
+
+def test_questions_left_out_are_said(results, tmp_path):
+    for part in results.iterdir():
+        if part.name not in ("report", "eval", "instructions"):
+            (tmp_path / part.name).symlink_to(part)
+    for part in ("eval", "instructions"):
+        shutil.copytree(results / part, tmp_path / part)
+    rows = [{"scene": "scene0088_00", "reason": "it is truncated", "questions": 2}]
+    for path in tmp_path.glob("eval/*/scanrefer/metrics.json"):
+        metrics = json.loads(path.read_text())
+        metrics["left_out"] = {"questions": 2, "scenes": rows}
+        path.write_text(json.dumps(metrics))
+    records = tmp_path / "instructions" / "scanrefer_val.jsonl"
+    first = json.loads(records.read_text().splitlines()[0])
+    unasked = [{**first, "id": f"unasked{n}", "scene": "scene0088_00"} for n in range(2)]
+    with records.open("a") as stream:
+        stream.writelines(f"{json.dumps(row)}\n" for row in unasked)
+    mix = tmp_path / "instructions" / "mixes" / "full.summary.json"
+    facts = {"records": 9, "scenes": [{"scene": "scene0087_00", "reason": "", "records": 9}]}
+    mix.write_text(json.dumps({**json.loads(mix.read_text()), "left_out": facts}))
+    summarise(tmp_path)
+    build_report(tmp_path, SETTINGS)
+    page = " ".join((tmp_path / "report" / "index.html").read_text().split())
+    assert "Some questions are left out" in page
+    assert "scanrefer 2 of 20. Scores with all questions may differ." in page
+    assert "18 questions of 6 rooms, 2 more left out" in page
+    assert "9 samples of 1 rooms whose scans cannot be used" in page
+    table = (tmp_path / "report" / "summary.md").read_text()
+    assert "scanrefer 18 (2 more left out: scans that cannot be used), scan2cap 18" in table
 
 
 def test_a_missing_file_is_named(results, tmp_path):

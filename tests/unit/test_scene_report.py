@@ -1,8 +1,10 @@
 """The scene report: every fault of a scan that is survived has its line; the page and pictures."""
 
 import json
+import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,20 @@ import numpy as np
 import pytest
 import scipy.sparse
 from PIL import Image
-from test_scene_store import BOXES, SETTINGS, make_scan
+from test_scene_store import BOXES, FRAMES, SETTINGS, make_scan, write_sens
 from typer.testing import CliRunner
 
 from threedrs.cli import app
-from threedrs.errors import DataError, MachineError
+from threedrs.errors import MachineError
 from threedrs.layout import DataLayout, ScanFiles
+from threedrs.left_out import read_left_out
 from threedrs.scannet.boxes import extract_boxes, read_boxes_file
 from threedrs.scenes.build import SceneSettings, build_scene, build_shard
 from threedrs.scenes.facts import ROWS_FILE, scene_facts, write_shard_facts
 from threedrs.scenes.recording import write_recording
 from threedrs.scenes.report import write_scene_report
 from threedrs.scenes.store import SceneStore
-from threedrs.sources import source_table, summary_rows
+from threedrs.sources import source_table, start_table, summary_rows
 
 # A plane of vertices two metres ahead of the first camera, and a few far away that none sees.
 VERTICES = np.array(
@@ -68,6 +71,7 @@ def report_of(root: Path, scan: ScanFiles, **settings: Any) -> tuple[list[dict[s
         results / "scenes",
         manifest,
         "val",
+        left_out=read_left_out(boxes),
     )
     part = results / "scenes" / "report" / "val-000"
     write_shard_facts([scan], results / "scenes", manifest, boxes, part)
@@ -136,18 +140,66 @@ def test_odd_ids_empty_masks_and_no_alignment_are_said(tmp_path: Path) -> None:
         assert note.replace("'", "&#39;") in page
 
 
-def test_a_scan_without_a_valid_pose_stops_with_the_remedy(tmp_path: Path) -> None:
-    scan = make_scan(tmp_path, invalid=tuple(range(45)))
-    with pytest.raises(DataError, match=r"scene0000_00 has no candidate frame with a valid pose"):
-        build_scene(scan, BOXES, SETTINGS, tmp_path / "out.zarr", "val")
+def no_pose(scan: ScanFiles) -> None:
+    write_sens(scan.sens, invalid=tuple(range(FRAMES)))
 
 
-def test_proposals_of_another_mesh_stop_with_the_reason(tmp_path: Path) -> None:
+def truncated_sens(scan: ScanFiles) -> None:
+    os.truncate(scan.sens, scan.sens.stat().st_size - 100)
+
+
+def foreign_proposals(scan: ScanFiles) -> None:
+    write_proposals(scan, [[0]], vertices=len(VERTICES) - 1)
+
+
+def foreign_segments(scan: ScanFiles) -> None:
+    scan.segments.write_text(json.dumps({"segIndices": [0, 1, 2]}))
+
+
+def damaged_mesh(scan: ScanFiles) -> None:
+    scan.mesh.write_text("ply\nformat")
+
+
+def damaged_alignment(scan: ScanFiles) -> None:
+    scan.meta.write_text("axisAlignment = 1 2 3\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (no_pose, "has no candidate frame with a valid pose (45 frames, stride 10); leave it out"),
+        (truncated_sens, "it is truncated"),
+        (foreign_proposals, "proposals and mesh are not of the same scan version"),
+        (foreign_segments, "mesh and segments are not of the same scan version"),
+        (damaged_mesh, "holds no vertices that can be read"),
+        (damaged_alignment, "axisAlignment has 3 numbers, expected 16"),
+    ],
+)
+def test_a_scan_that_cannot_be_used_is_left_out_and_said(
+    tmp_path: Path, spoil: Callable[[ScanFiles], None], reason: str
+) -> None:
     scan = make_scan(tmp_path)
     write_mesh(scan)
-    write_proposals(scan, [[0]], vertices=len(VERTICES) - 1)
-    with pytest.raises(DataError, match="proposals and mesh are not of the same scan version"):
-        extract_boxes([scan], tmp_path / "boxes.json")
+    spoil(scan)
+    os.utime(scan.sens, (1, 1))
+    rows, page = report_of(tmp_path, scan)
+    assert rows == []
+    assert not (tmp_path / "results" / "scenes" / "scene0000_00.zarr").exists()
+    assert "<h2>Left out</h2>" in page
+    assert "1 scan cannot be used" in page
+    assert "<td>scene0000_00</td><td>val</td>" in page
+    assert reason in page.replace("&#39;", "'")
+    assert "copy the named file again from where it came" in page
+
+
+def test_a_mesh_that_only_the_report_reads_is_a_note(tmp_path: Path) -> None:
+    scan = make_scan(tmp_path)
+    store = build_scene(scan, BOXES, SETTINGS, tmp_path / "scene0000_00.zarr", "train")
+    damaged_mesh(scan)
+    row = scene_facts(store, scan, ["a note"])
+    assert row["coverage"] is None
+    assert row["notes"][0] == "a note"
+    assert row["notes"][1].startswith(f"coverage is not known: {scan.mesh}: holds no vertices")
 
 
 def test_notes_are_escaped(tmp_path: Path) -> None:
@@ -220,6 +272,41 @@ def test_the_table_of_sources(tmp_path: Path) -> None:
         "annotation": True,
         "alignment": True,
         "proposals": False,
+        "gt_boxes": True,
+        "detector_boxes": False,
+        "candidates": True,
     }
-    assert not any(table["splits"]["val"]["scene0001_00"].values())
+    other = table["splits"]["val"]["scene0001_00"]
+    assert [kind for kind, there in other.items() if there] == ["candidates"]
     assert ("val", "mesh", "1 of 2", "scene0001_00") in summary_rows(table)
+
+
+def test_the_table_at_the_start_of_a_run(tmp_path: Path) -> None:
+    layout = DataLayout(root=tmp_path)
+    scan = make_scan(tmp_path)
+    write_mesh(scan)
+    others = [f"scene{number:04d}_00" for number in range(1, 6)]
+    scenes = {"train": ["scene0000_00"], "val": ["scene0000_00", *others]}
+    lines = start_table(layout, scenes, stride=10).splitlines()
+    lack = "5 lack it: scene0001_00, scene0002_00, scene0003_00, ..."
+    assert [re.split(r" {2,}", line) for line in lines] == [
+        ["What the scans have", "train (1)", "val (6)"],
+        ["scans (.sens)", "all", lack, "frames are read from here"],
+        ["frames (posed_images)", "none", "none"],
+        ["mesh", "all", lack],
+        ["annotation", "all", lack],
+        ["axis alignment (.txt)", "all", lack],
+        ["masks (proposals)", "none", "none"],
+        ["gt boxes", "all", lack, "from mesh and annotation"],
+        ["detector boxes", "none", "none", "from mesh and masks"],
+        ["candidate frames", "all", "all", "every 10th frame"],
+    ]
+    ready = tmp_path / "val_pred.json"
+    ready.write_text(json.dumps({scene: [] for scene in others}))
+    layout = DataLayout(root=tmp_path, source="posed_images", candidates="infos_{split}.pkl")
+    rows = start_table(layout, scenes, stride=10, ready_boxes="{split}_{set}.json").splitlines()
+    cells = {row[0]: row[1:] for row in (re.split(r" {2,}", line) for line in rows)}
+    assert cells["frames (posed_images)"][2] == "frames are read from here"
+    assert cells["detector boxes"] == ["none", "1 lack it: scene0000_00", "{split}_{set}.json"]
+    assert cells["gt boxes"][:2] == ["none", "none"]
+    assert cells["candidate frames"] == ["none", "none", "infos_{split}.pkl"]

@@ -4,7 +4,9 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 import zarr
 from PIL import Image
 
-from threedrs.errors import ConfigError, DataError, StoreError, ThreedrsError
+from threedrs.errors import ConfigError, DataError, StoreError
 from threedrs.layout import DataLayout, ScanFiles
 from threedrs.scannet.boxes import BoxSet, make_box_set
 from threedrs.scannet.sens import SensHeader, SensReader, SensWriter
@@ -512,20 +514,81 @@ def test_what_else_remakes_a_scene(
     SceneStore.open(shard.out / "scene0000_00.zarr").verify()
 
 
-def test_a_failing_scene_leaves_finished_scenes_and_no_manifest(shard: Shard) -> None:
-    shard.build()
+def test_a_bad_scan_is_left_out_and_tried_anew_each_time(shard: Shard) -> None:
+    whole = shard.build()
+    assert whole["left_out"] == []
     built = shard.identities()
     content = shard.scans[1].sens.read_bytes()
     shard.scans[1].sens.write_bytes(content[:-100])
-    with pytest.raises(ThreedrsError, match=r"scene0001_00\.sens.*truncated"):
-        shard.build()
-    assert not shard.manifest.exists()
+    os.utime(shard.scans[1].sens, (1, 1))
+    manifest = shard.build()
+    assert list(manifest["scenes"]) == ["scene0000_00"]
+    assert [note["scene"] for note in manifest["notes"]] == ["scene0000_00"]
+    (row,) = manifest["left_out"]
+    assert row["scene"] == "scene0001_00"
+    assert re.search(r"scene0001_00\.sens: frame 44, byte \d+: .*truncated", row["reason"])
     shard.scans[1].sens.write_bytes(content)
-    shard.build()
-    assert shard.identities() == built
+    assert shard.build() == whole
+    assert shard.identities() == built  # the store that it had is kept
+    write_sens(shard.scans[1].sens, seed=5)
+    again = shard.build()
+    assert again["left_out"] == []
+    assert shard.identities()[1] != built[1]
     del shard.boxes["scene0001_00"]
     with pytest.raises(DataError, match="boxes file has no entry for scene0001_00"):
         shard.build()
+    assert not shard.manifest.exists()
+
+
+def test_what_the_boxes_leave_out_is_not_built(shard: Shard) -> None:
+    del shard.boxes["scene0000_00"]
+    build_shard(
+        shard.scans,
+        shard.boxes,
+        SETTINGS,
+        shard.out,
+        shard.manifest,
+        "train",
+        left_out={"scene0000_00": "of another mesh"},
+    )
+    manifest = json.loads(shard.manifest.read_text())
+    assert list(manifest["scenes"]) == ["scene0001_00"]
+    assert manifest["left_out"] == [{"scene": "scene0000_00", "reason": "of another mesh"}]
+    assert not (shard.out / "scene0000_00.zarr").exists()
+
+
+def test_a_scan_that_is_still_being_copied_stops_the_shard(shard: Shard) -> None:
+    os.truncate(shard.scans[1].sens, 5000)
+    later = time.time() + 60
+    os.utime(shard.scans[1].sens, (later, later))
+    with pytest.raises(
+        DataError, match=r"scene0001_00\.sens: changed while it was read; run again"
+    ):
+        shard.build()
+    assert not shard.manifest.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM])
+def test_a_fault_of_the_machine_is_no_bad_scan(
+    shard: Shard, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing_pread(descriptor: int, size: int, offset: int) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pread", failing_pread)
+    with pytest.raises(DataError, match=r"scene0000_00\.sens.*cannot be read"):
+        shard.build()
+    assert not shard.manifest.exists()
+
+
+def test_a_full_disk_is_no_bad_scan(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer, "write_array", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        shard.build()
+    assert not shard.manifest.exists()
 
 
 def test_settings_name_valid_choices() -> None:

@@ -58,6 +58,7 @@ def test_it_writes_the_metrics_file_and_prints_a_table(tmp_path):
         "n",
         "metrics",
         "by_type",
+        "left_out",
         "provenance",
     ]
     assert (written["format_version"], written["run"], written["n"]) == (1, "3drs", 6)
@@ -127,3 +128,15 @@ def test_scoring_imports_neither_torch_nor_open3d():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_predictions_other_than_their_meta_file_says_are_not_scored(tmp_path):
+    path = predictions(tmp_path)
+    meta = {"format_version": 1, "n": 6, "predictions_sha256": sha256_of_file(path)}
+    path.with_name("predictions.meta.json").write_text(json.dumps(meta))
+    arguments = ["scanqa", path, "--out", tmp_path / "metrics.json", "--no-meteor"]
+    assert run(*arguments).exit_code == 0
+    path.write_text(path.read_text().replace("brown", "green", 1))
+    error = run(*arguments).exception
+    assert isinstance(error, DataError)
+    assert "is not the file that predictions.meta.json describes" in str(error)

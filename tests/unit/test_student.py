@@ -336,7 +336,7 @@ def test_scene_moves_as_a_whole() -> None:
     ("values", "error", "message"),
     [
         ({"name": "llava"}, ConfigError, "model.name: 'llava' .*valid: llava-video"),
-        ({"size": "13b"}, ConfigError, "valid: tiny, 7b"),
+        ({"size": "13b"}, ConfigError, "valid: tiny, small, 7b"),
         ({"attention": "xla"}, ConfigError, "valid: auto, sdpa, flex, flash"),
         ({"coordinate_dtype": "int8"}, ConfigError, "valid: float32, bfloat16, float16"),
         ({"seed": -1}, ConfigError, "train.seed"),

@@ -70,7 +70,9 @@ def test_batch_that_does_not_divide_lists_the_choices(global_batch, pack, ranks,
         ({"epochs": 0}, "train.epochs: 0 is not valid; expected a number from 1 on"),
         ({"precision": "fp16"}, "train.precision: 'fp16' .* float32 or bfloat16"),
         ({"tunable": ["head"]}, "train.tunable: .* one or more of vision_tower, projector"),
-        ({"lora": {}}, r"unknown keys \['lora'\]; valid: seed, mix"),
+        ({"lorra": {}}, r"unknown keys \['lorra'\]; valid: seed, mix"),
+        ({"lora": {}}, r"train.lora: missing keys \['rank', 'alpha'\]"),
+        ({"wandb": {}}, "train.wandb: needs project"),
         ({"warmup_fraction": 1.5}, "expected 0 to 1"),
         ({"eval_every": 0}, "train.eval_every: 0 is not valid; expected null or a number from 1"),
     ],
@@ -290,13 +292,16 @@ def test_bfloat16_keeps_buffers_and_master_weights_in_float32(reader):
 # Whole runs
 
 
-def start(folder: Path, ranks: int = 1) -> subprocess.Popen:
+OURS = ("threedrs.launch", "--gpus")
+TORCHRUN = ("torch.distributed.run", "--standalone", "-m", "--nproc-per-node")
+
+
+def start(folder: Path, ranks: int = 1, launcher: tuple[str, ...] = OURS) -> subprocess.Popen:
     kept = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
     environment = kept | {"PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"}
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command = ["-m", "threedrs.train", "--config", "results/train/3drs/config.json"]
+    command = ["threedrs.train", "--config", "results/train/3drs/config.json"]
     return subprocess.Popen(
-        [sys.executable, *(launcher if ranks > 1 else []), *command],
+        [sys.executable, "-m", *launcher, str(ranks), *command],
         cwd=folder,
         env=environment,
         stderr=subprocess.PIPE,
@@ -366,7 +371,7 @@ def test_interrupted_run_equals_the_uninterrupted_one(whole_run, tmp_path):
     assert status == 1
     assert "stopped by SIGUSR1, saved at step" in text.splitlines()[-1]
     newest = max(path for path in checkpoints.iterdir() if path.name.startswith("step-"))
-    (newest / "state/mp_rank_00_model_states.pt").write_bytes(b"damaged")
+    (newest / "state/rank-00000-000.safetensors").write_bytes(b"damaged")
     status, text = finish(start(tmp_path))
 
     assert status == 0, text
@@ -382,13 +387,38 @@ def test_two_ranks_with_zero3_equal_one(whole_run, tmp_path):
     config = write_run(tmp_path, samples=18, epochs=2)
     edit_config(config, deepspeed=str(REPOSITORY / "config/deepspeed/zero3.json"))
 
-    status, text = finish(start(tmp_path, ranks=2))
+    status, text = finish(start(tmp_path, 2, TORCHRUN))
 
     assert status == 0, text
-    for ours, theirs in zip(loss_rows(tmp_path), loss_rows(whole_run), strict=True):
-        assert ours["step"] == theirs["step"]
+    assert_same_curve(tmp_path, whole_run)
+
+
+def assert_same_curve(folder: Path, reference: Path) -> None:
+    for ours, theirs in zip(loss_rows(folder), loss_rows(reference), strict=True):
+        assert (ours["step"], ours["samples"]) == (theirs["step"], theirs["samples"])
         for name in ("loss", "supervision", "grad_norm"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3), ours["step"]
+
+
+@pytest.mark.slow
+def test_run_goes_on_with_other_ranks_and_another_zero_stage(whole_run, tmp_path):
+    config = write_run(tmp_path, samples=18, epochs=2)
+    said = []
+    for ranks, stage, last in ((2, "zero3", 3), (1, "zero2", 6), (2, "zero2", None)):
+        edit_config(config, deepspeed=str(REPOSITORY / f"config/deepspeed/{stage}.json"))
+        process = start(tmp_path, ranks)
+        if last is not None:
+            wait_for_row(tmp_path, process, last)
+            process.send_signal(signal.SIGUSR1)
+        status, text = finish(process)
+        assert status == (0 if last is None else 1), text
+        said.append(text)
+
+    for text in said[:2]:
+        assert "stopped by SIGUSR1, saved at step" in text.splitlines()[-1]
+    for text in said[1:]:
+        assert "goes on from step-0000" in text
+    assert_same_curve(tmp_path, whole_run)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from threedrs.scannet.boxes import BoxSet
 from threedrs.scenes.writer import SceneContents, write_scene_store
 from threedrs.teachers.registry import teacher_channels
 from threedrs.teachers.store import SceneOrigin, manifest_entry, open_scene, write_root, write_scene
-from threedrs.training.engine import Ranks, start_ranks
+from threedrs.training.ranks import Ranks, start_ranks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCENES = ("scene0000_00", "scene0001_00")

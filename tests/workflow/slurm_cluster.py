@@ -1,4 +1,6 @@
-"""A real one-node Slurm cluster, started and stopped by process id, with stand-in GPUs.
+"""A real Slurm cluster on one machine, started and stopped by process id, with stand-in GPUs.
+
+A node is a daemon with a name and a port of its own, so there may be several.
 
 The GPUs are character devices that Slurm hands out like real ones: a job that asks for a GPU is
 queued, placed and given CUDA_VISIBLE_DEVICES as on a cluster; what runs there finds no CUDA and
@@ -18,7 +20,8 @@ from pathlib import Path
 PACKAGES = ["slurm-wlm", "munge"]
 CONFIGURATION = Path("/etc/slurm")  # jobs do not inherit SLURM_CONF
 DAEMONS = ("munged", "slurmctld", "slurmd")
-GPUS = 2
+GPUS = 2  # a node
+PORT = 17010  # of the first node
 FAKE_GPU_MAJOR = 1  # with minor 3: the null device
 
 
@@ -44,12 +47,20 @@ def install() -> None:
             raise SlurmUnavailable(f"apt-get {command[0]} failed: {done.stderr.strip()[-200:]}")
 
 
-def _configure(folder: Path) -> None:
+def _configure(folder: Path, nodes: list[str]) -> None:
     host = socket.gethostname().split(".")[0]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    gpus = [folder / f"gpu{index}" for index in range(GPUS)]
-    for device in gpus:
-        os.mknod(device, 0o666 | 0o020000, os.makedev(FAKE_GPU_MAJOR, 3))
+    gpus = []
+    for node in nodes:
+        for index in range(GPUS):
+            device = folder / f"{node}-gpu{index}"
+            os.mknod(device, 0o666 | 0o020000, os.makedev(FAKE_GPU_MAJOR, 3))
+        gpus.append(f"NodeName={node} Name=gpu File={folder}/{node}-gpu[0-{GPUS - 1}]\n")
+    lines = [
+        f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={PORT + number} "
+        f"CPUs={os.cpu_count()} RealMemory={memory} Gres=gpu:{GPUS}\n"
+        for number, node in enumerate(nodes)
+    ]
     settings = f"""
 ClusterName=threedrs-test
 SlurmctldHost={host}(127.0.0.1)
@@ -65,24 +76,23 @@ MinJobAge=600
 GresTypes=gpu
 ReturnToService=2
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 SlurmctldTimeout=30
 SlurmdTimeout=60
 SchedulerParameters=sched_interval=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs={os.cpu_count()} RealMemory={memory} Gres=gpu:{GPUS}
-PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
+{"".join(lines)}
+PartitionName=main Nodes={",".join(nodes)} Default=YES MaxTime=INFINITE State=UP
 """
     CONFIGURATION.mkdir(parents=True, exist_ok=True)
     (CONFIGURATION / "slurm.conf").write_text(settings.lstrip())
-    (CONFIGURATION / "gres.conf").write_text(
-        f"NodeName={host} Name=gpu File={folder}/gpu[0-{GPUS - 1}]\n"
-    )
+    (CONFIGURATION / "gres.conf").write_text("".join(gpus))
     (folder / "state").mkdir()
-    (folder / "spool").mkdir()
+    for node in nodes:
+        (folder / f"spool-{node}").mkdir()
 
 
 def _start_munge(folder: Path) -> None:
@@ -106,18 +116,20 @@ def _start_munge(folder: Path) -> None:
 
 
 @contextmanager
-def slurm_cluster(folder: Path) -> Iterator[None]:
+def slurm_cluster(folder: Path, nodes: int = 1) -> Iterator[None]:
     """Run a cluster whose state lies in ``folder`` for the time of the block."""
+    names = [f"node{number}" for number in range(1, nodes + 1)]
     _remove_leftover()
     install()
     if os.geteuid() != 0:
         raise SlurmUnavailable("needs root to write /etc/slurm and make device nodes")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        _configure(folder)
+        _configure(folder, names)
         _start_munge(folder)
         subprocess.run(["slurmctld", "-c"], check=True)
-        subprocess.run(["slurmd", "-c"], check=True)
+        for name in names:
+            subprocess.run(["slurmd", "-c", "-N", name], check=True)
         _wait_until_idle(folder)
         yield
     finally:
@@ -132,12 +144,12 @@ def _remove_leftover() -> None:
     text = configuration.read_text()
     if "ClusterName=threedrs-test" not in text:
         raise SlurmUnavailable(f"{configuration} belongs to a real cluster")
-    _stop_daemons(Path(re.search(r"SlurmdPidFile=(.*)/slurmd.pid", text)[1]))
+    _stop_daemons(Path(re.search(r"SlurmctldPidFile=(.*)/slurmctld.pid", text)[1]))
 
 
 def _stop_daemons(folder: Path) -> None:
-    for daemon in ("slurmd", "slurmctld", "munged"):
-        _stop(folder / f"{daemon}.pid")
+    for pid_file in (*folder.glob("node*.pid"), folder / "slurmctld.pid", folder / "munged.pid"):
+        _stop(pid_file)
     for name in ("slurm.conf", "gres.conf"):
         (CONFIGURATION / name).unlink(missing_ok=True)
 
@@ -148,11 +160,11 @@ def _wait_until_idle(folder: Path, seconds: int = 60) -> None:
         state = subprocess.run(
             ["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False
         ).stdout.strip()
-        if state == "idle":
+        if state == "idle":  # one line: all nodes are
             return
         time.sleep(0.5)
     logs = "\n".join(path.read_text()[-500:] for path in folder.glob("slurm*.log"))
-    raise SlurmUnavailable(f"the node did not become idle ({state!r}):\n{logs}")
+    raise SlurmUnavailable(f"the nodes did not become idle ({state!r}):\n{logs}")
 
 
 def _stop(pid_file: Path) -> None:

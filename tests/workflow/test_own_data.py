@@ -4,17 +4,21 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.sparse
 from conftest import Checkout
 
 from threedrs.demo.write import write_demo
 from threedrs.instructions.llava import load_records, write_llava
 from threedrs.scannet.boxes import read_boxes_file
+from threedrs.scannet.sens import SensReader, SensWriter
 
 CONFIG = """
-data: {demo: null, root: mine, scenes_per_shard: 2}
+data: {demo: null, root: mine, scenes_per_shard: 2, max_bad_fraction: 0.4}
 frames: {strategy: coverage90, count: 3}
 instructions:
+  benchmarks: [scanrefer, scan2cap]
   mixes:
     level: {balance: temperature, temperature: 2, size: 60, caps: {max_per_answer: 20}}
 teacher: {scenes_per_shard: 2}
@@ -24,31 +28,129 @@ report: {examples: 2}
 """
 
 
+FOREIGN = "scene0001_00"  # train: its proposals are of another mesh
+UNBOXED = "scene0004_00"  # val: it has no proposals
+LOST = "scene0005_00"  # val: no frame has a pose
+
+
+def spoil(mine: Path) -> Path:
+    """Make three of seven scans what users' scans may be; return the .sens without poses."""
+    (mine / "scannet" / "mask" / f"{UNBOXED}.mask.npz").unlink()
+    foreign = scipy.sparse.csr_matrix(np.ones((2, 7)))
+    scipy.sparse.save_npz(mine / "scannet" / "mask" / f"{FOREIGN}.mask.npz", foreign)
+    lost = mine / "scannet" / "scans" / LOST / f"{LOST}.sens"
+    whole = shutil.copy2(lost, mine / "whole.sens")
+    with SensReader(whole) as reader, SensWriter(lost, reader.header) as writer:
+        for frame in range(len(reader)):
+            writer.add(np.full((4, 4), -np.inf), reader.color_bytes(frame), reader.depth(frame))
+    return lost
+
+
 @pytest.mark.slow
-def test_coverage_with_detector_boxes_missing_for_one_scene(checkout: Checkout) -> None:
-    write_demo(checkout.folder / "mine", 5, 3)
-    (checkout.folder / "mine" / "scannet" / "mask" / "scene0004_00.mask.npz").unlink()
-    config = checkout.folder / "mine.yaml"
+def test_bad_scans_and_missing_detector_boxes_stop_nothing_and_are_said(
+    checkout: Checkout,
+) -> None:
+    mine, config = checkout.folder / "mine", checkout.folder / "mine.yaml"
+    write_demo(mine, 7, 3, frames=64)
+    lost = spoil(mine)
     config.write_text(CONFIG)
     said = checkout.snakemake("--cores", "2", "all", config=config)
     assert said.returncode == 0, said.stdout[-6000:]
+    assert said.stdout.count("What the scans have") == 1
+    assert "masks (proposals)" in said.stdout
+    assert f"1 lack it: {UNBOXED}" in said.stdout
+    assert f"{LOST}: left out:" in said.stdout
     results = checkout.folder / "results"
+    scene_report_says_all(results)
+    mix_leaves_out(results)
+    for benchmark in ("scanrefer", "scan2cap"):
+        scores_leave_out(results, benchmark)
+    page = (results / "report" / "index.html").read_text()
+    assert "Some questions are left out" in page
+    none_may_be_left_out(checkout)
+    a_scan_put_right_is_used(checkout, config, lost)
+    ready_files_give_the_same(checkout, results)
+
+
+def scene_report_says_all(results: Path) -> None:
     page = (results / "scenes" / "report.html").read_text()
-    assert "Evaluation scenes without detector boxes (1): scene0004_00." in page
-    assert "no proposals (scene0004_00.mask.npz): no pred boxes" in page
+    assert f"Evaluation scenes without detector boxes (1): {UNBOXED}." in page
+    assert f"no proposals ({UNBOXED}.mask.npz): no pred boxes" in page
+    assert "<h2>Left out</h2>" in page
+    assert "2 scans cannot be used" in page
+    assert f"<td>{FOREIGN}</td><td>train</td>" in page
+    assert "proposals and mesh are not of the same scan version" in page
+    assert f"<td>{LOST}</td><td>val</td>" in page
+    assert f"scene {LOST} has no candidate frame with a valid pose (64 frames" in page
     sources = json.loads((results / "scenes" / "sources.json").read_text())
-    assert sources["splits"]["val"]["scene0004_00"]["proposals"] is False
-    (part,) = (results / "scenes" / "report").glob("val-*")
-    rows = json.loads((part / "scenes.json").read_text())["scenes"]
-    assert [row["strategy"] for row in rows] == ["coverage90"] * 2
+    assert sources["splits"]["val"][UNBOXED]["proposals"] is False
+    parts = [json.loads(p.read_text()) for p in results.glob("scenes/report/*/scenes.json")]
+    rows = [row for part in parts for row in part["scenes"]]
+    assert [row["strategy"] for row in rows] == ["coverage90"] * 5
     assert all(row["coverage"] > 0.1 for row in rows)
+    assert not (results / "scenes" / f"{LOST}.zarr").exists()
+    skipped = [
+        row["scene"]
+        for path in results.glob("features/*/*/manifest.json")
+        for row in json.loads(path.read_text())["skipped"]
+    ]
+    assert skipped == [FOREIGN]
+
+
+def mix_leaves_out(results: Path) -> None:
     summary = json.loads((results / "instructions/mixes/level.summary.json").read_text())
     assert (summary["samples"], summary["balance"]) == (60, "temperature")
-    for benchmark in ("scanrefer", "scan2cap"):
-        metrics = results / "eval" / "3drs" / benchmark / "metrics.json"
-        records = list(load_records(results / "instructions" / f"{benchmark}_val.jsonl"))
-        assert json.loads(metrics.read_text())["n"] == len(records)
-    ready_files_give_the_same(checkout, results)
+    (row,) = summary["left_out"]["scenes"]
+    assert row["scene"] == FOREIGN
+    assert "not of the same scan version" in row["reason"]
+    assert summary["left_out"]["records"] == row["records"] > 0
+    mixed = load_records(results / "instructions" / "mixes" / "level.jsonl")
+    assert FOREIGN not in {record.scene for record in mixed}
+
+
+def scores_leave_out(results: Path, benchmark: str) -> None:
+    folder = results / "eval" / "3drs" / benchmark
+    records = list(load_records(results / "instructions" / f"{benchmark}_val.jsonl"))
+    lost = [record for record in records if record.scene == LOST]
+    assert lost
+    metrics = json.loads((folder / "metrics.json").read_text())
+    meta = json.loads((folder / "predictions.meta.json").read_text())
+    assert metrics["n"] == meta["n"] == len(records) - len(lost)
+    (row,) = metrics["left_out"]["scenes"]
+    assert metrics["left_out"] == meta["left_out"] == {"questions": len(lost), "scenes": [row]}
+    assert (row["scene"], row["questions"]) == (LOST, len(lost))
+    table = (results / "report" / "summary.md").read_text()
+    assert f"{benchmark} {metrics['n']} ({len(lost)} more left out" in table
+
+
+def none_may_be_left_out(checkout: Checkout) -> None:
+    """With `on_bad_scene: fail` the same scan ends the run, in one line."""
+    config = checkout.folder / "strict.yaml"
+    config.write_text(CONFIG.replace("max_bad_fraction: 0.4", "on_bad_scene: fail"))
+    jobs = checkout.planned_jobs(config=config)
+    assert jobs == {"check_scenes": 2, "all": 1}
+    target = "results/scenes/left_out/val.json"
+    said = checkout.snakemake("--cores", "1", target, "--quiet", config=config)
+    assert said.returncode != 0
+    assert "1 of 3 val scenes cannot be used (data.on_bad_scene: fail), e.g. scene0005_00" in (
+        said.stdout
+    )
+    assert "Traceback" not in said.stdout
+    assert "What the scans have" not in said.stdout
+
+
+def a_scan_put_right_is_used(checkout: Checkout, config: Path, lost: Path) -> None:
+    shutil.copy(checkout.folder / "mine" / "whole.sens", lost)
+    jobs = checkout.planned_jobs(config=config)
+    assert jobs["build_scenes"] == 1
+    assert jobs["predict"] == 4
+    assert not {"boxes", "convert_instructions", "balance", "extract_features", "train"} & set(jobs)
+    target = "results/scenes/left_out/val.json"
+    said = checkout.snakemake("--cores", "1", target, config=config)
+    assert said.returncode == 0, said.stdout[-6000:]
+    results = checkout.folder / "results"
+    assert json.loads((results / "scenes" / "left_out" / "val.json").read_text())["left_out"] == []
+    assert (results / "scenes" / f"{LOST}.zarr").is_dir()
 
 
 def ready_files_give_the_same(checkout: Checkout, results: Path) -> None:
@@ -88,4 +190,4 @@ def ready_files_give_the_same(checkout: Checkout, results: Path) -> None:
         assert records[name].read_text() == text
     for name, text in before.items():
         old, new = json.loads(text), json.loads((results / "boxes" / name).read_text())
-        assert new["scenes"] == old["scenes"]
+        assert old["scenes"].items() <= new["scenes"].items()

@@ -5,17 +5,23 @@ import os
 import sys
 from pathlib import Path
 
-from threedrs.config import data_layout, load_config, resolve_run
+from snakemake.logging import logger
+from snakemake.settings.enums import Quietness
+
+from threedrs.config import SCENE_POLICY, data_layout, load_config, resolve_run
 from threedrs.download import downloads
 from threedrs.demo.write import demo_files, demo_scenes
-from threedrs.environment import use_this_checkout
+from threedrs.environment import hand_on_stop_warning, use_this_checkout
 from threedrs.errors import ThreedrsError
-from threedrs.inputs import Ready, missing_inputs, shards
+from threedrs.inputs import Ready, conversions, missing_inputs, shards
 from threedrs.instructions import EVALUATION_SPLITS, annotation_files
+from threedrs.job_needs import PREDICT_NEEDS, TEACHER_NEEDS, TRAIN_NEEDS
 from threedrs.modules import PACKAGE, module_files
+from threedrs.sources import start_table
 from threedrs.teachers.registry import source_module, weight_files, weights_of
 
 use_this_checkout(Path(workflow.basedir))
+hand_on_stop_warning()
 
 
 def stop_on_bad_configuration(check):
@@ -32,6 +38,8 @@ CONFIG = stop_on_bad_configuration(
     )
 )
 LAYOUT = data_layout(CONFIG)
+# What is done about bad scans is for check_scenes alone: it changes no other stage's result.
+DATA = {key: value for key, value in CONFIG["data"].items() if key not in SCENE_POLICY}
 READY = Ready.from_config(CONFIG)
 DOWNLOADS = downloads(CONFIG)
 DOWNLOADED = [path for entry in DOWNLOADS for path in entry.paths()]
@@ -40,7 +48,7 @@ if DEMO:
     SCENES = demo_scenes(DEMO["scenes"])
 else:
     stop_on_bad_configuration(
-        lambda: missing_inputs(LAYOUT, CONFIG["eval"]["benchmarks"], DOWNLOADED, READY)
+        lambda: missing_inputs(LAYOUT, conversions(CONFIG), DOWNLOADED, READY)
     )
     SCENES = {split: LAYOUT.scenes(split) for split in ("train", "val")}
 
@@ -57,6 +65,15 @@ RUNS = list(RESOLVED)
 TEACHERS = sorted({run["teacher"]["name"] for run in RESOLVED.values()} - {"none"})
 MIXES = list(CONFIG["instructions"]["mixes"])
 BENCHMARKS = CONFIG["eval"]["benchmarks"]
+
+
+def what_scans_have():
+    """One table: which of the scenes have which files."""
+    if DEMO and not LAYOUT.labels_file.is_file():
+        return "What the scans have: everything, the demo data is generated first"
+    return start_table(
+        LAYOUT, SCENES, stride=CONFIG["frames"]["stride"], ready_boxes=READY.boxes
+    )
 
 
 def split_shards(split):
@@ -84,18 +101,20 @@ def ready_boxes(shard):
 def scan_files(shard, *kinds):
     """The files of the given kinds of a shard's scans."""
     return [
-        getattr(LAYOUT.scan(scene), kind)
-        for scene in SCENE_SHARDS[shard]
+        getattr(scan, kind)
+        for scan in map(LAYOUT.scan, SCENE_SHARDS[shard])
         for kind in kinds
     ]
 
 
-def code(*entries, without=(), files=()):
-    """The modules that a stage runs: inputs, so that edited code makes its results stale.
+def code(*entries, without=(), files=(), script=None):
+    """The modules and the script that a stage runs: edited code makes its results stale.
 
-    Small files are compared by checksum, so touching one reruns nothing.
+    They are inputs, which compare by checksum, so touching one reruns nothing.
     """
     sources = [*module_files(*entries, without=without)]
+    if script:
+        sources.append(Path(workflow.basedir, "workflow/scripts", f"{script}.py"))
     sources += [path for pattern in files for path in sorted(PACKAGE.glob(pattern))]
     return [os.path.relpath(path) for path in sources]
 
@@ -103,6 +122,12 @@ def code(*entries, without=(), files=()):
 def evaluation_records(benchmark):
     """The evaluation records of a benchmark."""
     return f"results/instructions/{benchmark}_{EVALUATION_SPLITS[benchmark]}.jsonl"
+
+
+def evaluation_summary(benchmark):
+    """What the conversion of a benchmark's evaluation records counted."""
+    name = f"{benchmark}_{EVALUATION_SPLITS[benchmark]}"
+    return f"results/instructions/{name}.summary.json"
 
 
 def predict_settings(run):
@@ -114,29 +139,6 @@ def predict_settings(run):
         "coordinate_dtype": CONFIG["geometry"]["coordinate_dtype"],
         "attention": RESOLVED[run]["model"]["attention"],
     }
-
-
-# What a job needs follows from its model; a profile's set-resources and set-threads override it.
-TRAIN_NEEDS = {
-    "tiny": {"gpu": 1, "threads": 1, "mem_mb": 4000, "runtime": 120},
-    "7b": {"gpu": 8, "threads": 64, "mem_mb": 512000, "runtime": 2880},
-}
-PREDICT_NEEDS = {
-    "tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
-    "7b": {"gpu": 1, "threads": 8, "mem_mb": 64000, "runtime": 720},
-}
-TEACHER_NEEDS = {
-    "vggt": {"gpu": 1, "threads": 8, "mem_mb": 48000, "runtime": 240},
-    "dinov2": {"gpu": 1, "threads": 8, "mem_mb": 24000, "runtime": 120},
-    "siglip2": {"gpu": 1, "threads": 8, "mem_mb": 32000, "runtime": 120},
-    "mae": {"gpu": 1, "threads": 8, "mem_mb": 24000, "runtime": 120},
-    "import": {"gpu": 0, "threads": 1, "mem_mb": 8000, "runtime": 240},
-    "pointmap": {"gpu": 0, "threads": 1, "mem_mb": 4000, "runtime": 120},
-    "vggt-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
-    "dinov2-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
-    "siglip2-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
-    "mae-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
-}
 
 
 def train_need(kind):
@@ -174,6 +176,7 @@ def evaluation_on_the_way(run):
     return {
         "records": [evaluation_records(benchmark) for benchmark in BENCHMARKS],
         "settings": predict_settings(run),
+        "left_out": "results/scenes/left_out/val.json",
     }
 
 
@@ -184,3 +187,9 @@ def evaluation_files(wildcards):
         return []
     shards = expand("results/scenes/shards/{shard}.json", shard=split_shards("val"))
     return section["records"] + shards
+
+
+def evaluation_gate(wildcards):
+    """What an evaluation on the way waits for: that enough val scenes can be used."""
+    section = evaluation_on_the_way(wildcards.run)
+    return [] if section is None else section["left_out"]

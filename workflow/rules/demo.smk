@@ -4,7 +4,7 @@
 
 rule demo_data:
     input:
-        code=code("demo.write"),
+        code=code("demo.write", script="demo_data"),
     output:
         [LAYOUT.root / file for file in demo_files(DEMO["scenes"])],
     log:
@@ -18,6 +18,8 @@ rule demo_data:
         root=lambda wildcards, output: Path(output[0]).parent.as_posix(),
         scenes=DEMO["scenes"],
         seed=DEMO["seed"],
+        frames=DEMO["frames"],
+        rounds=DEMO["rounds"],
     message:
         "Generating the demo data: {params.scenes} scenes"
     script:

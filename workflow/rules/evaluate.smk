@@ -1,4 +1,4 @@
-# in:  models, scene stores, evaluation records
+# in:  models, scene stores, evaluation records, which scenes are left out
 # out: results/eval/<run>/<benchmark>/{predictions.jsonl, predictions.meta.json,
 #      metrics.json, per_question.npz}
 
@@ -6,17 +6,22 @@
 rule scores:
     input:
         expand(
-            "results/eval/{run}/{benchmark}/metrics.json",
+            "results/eval/{run}/{benchmark}/{file}",
             run=RUNS,
             benchmark=BENCHMARKS,
+            file=["predictions.jsonl", "metrics.json"],
         ),
 
 
 rule predict:
     input:
-        model="results/train/{run}/model",
+        # The folder's files by their hashes; its date says nothing.
+        manifest="results/train/{run}/model.json",
+        model=ancient("results/train/{run}/model"),
         records=lambda wildcards: evaluation_records(wildcards.benchmark),
+        converted=lambda wildcards: evaluation_summary(wildcards.benchmark),
         scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("val")),
+        left_out=ancient("results/scenes/left_out/val.json"),
         code=code("predict", without=["evaluation.registry", "evaluation.bootstrap"]),
     output:
         predictions="results/eval/{run}/{benchmark}/predictions.jsonl",
@@ -33,6 +38,7 @@ rule predict:
         mem_mb=predict_need("mem_mb"),
         runtime=predict_need("runtime"),
     params:
+        recipe=1,  # raise it when the command below changes what comes out
         settings=lambda wildcards: json.dumps(predict_settings(wildcards.run)),
     message:
         "Predictions of {wildcards.run} on {wildcards.benchmark}"
@@ -40,7 +46,8 @@ rule predict:
         "launch=''; [ {resources.gpu} -le 1 ] ||"
         " launch='torch.distributed.run --standalone --nproc-per-node {resources.gpu} -m';"
         " python -m $launch threedrs.predict --model {input.model} --records {input.records}"
-        " --scenes results/scenes --settings '{params.settings}' --out {output.predictions}"
+        " --scenes results/scenes --left-out {input.left_out}"
+        " --settings '{params.settings}' --out {output.predictions}"
         " 2>&1 | tee {log}"
 
 
@@ -48,7 +55,13 @@ rule score:
     input:
         predictions="results/eval/{run}/{benchmark}/predictions.jsonl",
         meta="results/eval/{run}/{benchmark}/predictions.meta.json",
-        code=code("evaluation.score"),
+        # Another benchmark's metrics change nothing here.
+        code=lambda wildcards: code(
+            "evaluation.score",
+            f"evaluation.{wildcards.benchmark}",
+            without=["evaluation.registry"],
+            script="score",
+        ),
     output:
         metrics="results/eval/{run}/{benchmark}/metrics.json",
         per_question="results/eval/{run}/{benchmark}/per_question.npz",

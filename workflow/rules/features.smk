@@ -24,6 +24,7 @@ rule extract_features:
             "teachers.extract",
             source_module(wildcards.teacher),
             without=["teachers.registry"],
+            script="extract_features",
         ),
     output:
         "results/features/{teacher}/{shard}.zarr/manifest.json",

@@ -1,12 +1,12 @@
-# in:  the benchmarks' annotation files, boxes
+# in:  the benchmarks' annotation files, boxes, which scenes are left out
 # out: results/instructions/<benchmark>_<split>.jsonl, results/instructions/mixes/<mix>.*
 
 
 rule instructions:
     input:
         [
-            f"results/instructions/{benchmark}_{EVALUATION_SPLITS[benchmark]}.jsonl"
-            for benchmark in BENCHMARKS
+            f"results/instructions/{name}_{split}.jsonl"
+            for name, split in conversions(CONFIG)
         ],
         expand("results/instructions/mixes/{mix}.jsonl", mix=MIXES),
 
@@ -24,7 +24,14 @@ rule convert_instructions:
             "results/boxes/{shard}.json",
             shard=split_shards("train" if wildcards.split == "train" else "val"),
         ),
-        code=code("instructions.convert", "instructions.ready"),
+        # Another benchmark's converter changes nothing here.
+        code=lambda wildcards: code(
+            "instructions.convert",
+            "instructions.ready",
+            f"instructions.{wildcards.benchmark}",
+            without=["instructions.registry"],
+            script="convert_instructions",
+        ),
     output:
         records="results/instructions/{benchmark}_{split}.jsonl",
         rejected="results/instructions/{benchmark}_{split}.rejected.jsonl",
@@ -36,7 +43,7 @@ rule convert_instructions:
     conda:
         "../../envs/data.yaml"
     params:
-        data=CONFIG["data"],
+        data=DATA,
         ready=lambda wildcards: wildcards.split in READY.instructions,
         scenes=lambda wildcards: SCENES[
             "train" if wildcards.split == "train" else "val"
@@ -52,14 +59,24 @@ rule convert_instructions:
 rule balance:
     input:
         records=expand(
-            "results/instructions/{benchmark}_train.jsonl", benchmark=BENCHMARKS
+            "results/instructions/{benchmark}_train.jsonl",
+            benchmark=CONFIG["instructions"]["benchmarks"],
         ),
+        converted=expand(
+            "results/instructions/{benchmark}_train.summary.json",
+            benchmark=CONFIG["instructions"]["benchmarks"],
+        ),
+        # Records of scenes that cannot be used stay out.
+        scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("train")),
+        left_out=ancient("results/scenes/left_out/train.json"),
         held_out=[
             LAYOUT.split_file(split)
             for split in ("val", "test")
             if split == "val" or DEMO or LAYOUT.split_file(split).is_file()
         ],
-        code=code("instructions.mix", without=["instructions.registry"]),
+        code=code(
+            "instructions.mix", without=["instructions.registry"], script="balance"
+        ),
     output:
         mix="results/instructions/mixes/{mix}.jsonl",
         parquet="results/instructions/mixes/{mix}.parquet",
@@ -74,7 +91,7 @@ rule balance:
         "../../envs/data.yaml"
     params:
         mix=lambda wildcards: CONFIG["instructions"]["mixes"][wildcards.mix],
-        data=CONFIG["data"],
+        data=DATA,
     message:
         "Training mix {wildcards.mix}"
     script:

@@ -19,7 +19,7 @@ rule aggregate:
         ),
         trained=expand("results/train/{run}/train.json", run=RUNS),
         configs=expand("results/train/{run}/config.json", run=RUNS),
-        code=code("evaluation.aggregate"),
+        code=code("evaluation.aggregate", script="aggregate"),
     output:
         csv=report(
             "results/report/summary.csv",
@@ -75,7 +75,7 @@ rule build_report:
             f"results/scenes/shards/{shard}.json"
             for shard in scene_shards_of(next(iter(FEATURE_SHARDS.values())))
         ],
-        code=code("report.build", files=["report/templates/*"]),
+        code=code("report.build", files=["report/templates/*"], script="build_report"),
     output:
         page=report(
             "results/report/index.html",

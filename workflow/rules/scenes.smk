@@ -1,12 +1,20 @@
 # in:  scans (.sens or posed_images, mesh, segments, aggregation, axis alignment), detector
 #      proposals, EmbodiedScan's candidate lists where configured
 # out: results/boxes/<shard>.json, results/candidates/<split>.json, results/scenes/<scene>.zarr, results/scenes/shards/<shard>.json,
-#      results/scenes/report.html, results/scenes/report/<shard>/, results/scenes/sources.json
+#      results/scenes/report.html, results/scenes/report/<shard>/, results/scenes/sources.json,
+#      results/scenes/left_out/<split>.json
+
+
+onstart:
+    # One table a run: a dry run, a job's own process and --quiet do not show it.
+    logger.info(what_scans_have(), extra={"quietness": Quietness.PROGRESS})
 
 
 rule scenes:
     input:
+        expand("results/boxes/{shard}.json", shard=SCENE_SHARDS),
         expand("results/scenes/shards/{shard}.json", shard=SCENE_SHARDS),
+        expand("results/scenes/left_out/{split}.json", split=["train", "val"]),
         "results/scenes/report.html",
 
 
@@ -23,7 +31,7 @@ rule boxes:
             if not READY.boxes and (DEMO or path.is_file())
         ],
         ready=lambda wildcards: list(ready_boxes(wildcards.shard).values()),
-        code=code("scannet.boxes", "scannet.ready_boxes"),
+        code=code("scannet.boxes", "scannet.ready_boxes", script="boxes"),
     output:
         "results/boxes/{shard}.json",
     log:
@@ -33,7 +41,7 @@ rule boxes:
     conda:
         "../../envs/data.yaml"
     params:
-        layout=CONFIG["data"],
+        layout=DATA,
         scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
         ready=lambda wildcards: {
             name: path.as_posix()
@@ -48,7 +56,7 @@ rule boxes:
 rule candidates:
     input:
         infos=lambda wildcards: LAYOUT.candidates_file(wildcards.split),
-        code=code("scannet.embodiedscan"),
+        code=code("scannet.embodiedscan", script="candidates"),
     output:
         "results/candidates/{split}.json",
     log:
@@ -81,7 +89,7 @@ rule build_scenes:
             else []
         ),
         boxes="results/boxes/{shard}.json",
-        code=code("scenes.build"),
+        code=code("scenes.build", script="build_scenes"),
     output:
         "results/scenes/shards/{shard}.json",
     log:
@@ -91,7 +99,7 @@ rule build_scenes:
     conda:
         "../../envs/data.yaml"
     params:
-        data=CONFIG["data"],
+        data=DATA,
         frames=CONFIG["frames"],
         invalid_depth=CONFIG["geometry"]["invalid_depth"],
         scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
@@ -101,11 +109,34 @@ rule build_scenes:
         "../scripts/build_scenes.py"
 
 
+rule check_scenes:
+    input:
+        manifests=lambda wildcards: expand(
+            "results/scenes/shards/{shard}.json", shard=split_shards(wildcards.split)
+        ),
+        code=code("scenes.usable", script="check_scenes"),
+    output:
+        # What waits for it takes it as ancient(): another limit reruns nothing that has passed.
+        "results/scenes/left_out/{split}.json",
+    log:
+        "results/logs/check_scenes/{split}.log",
+    benchmark:
+        "results/benchmarks/check_scenes/{split}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    params:
+        policy={key: CONFIG["data"][key] for key in SCENE_POLICY},
+    message:
+        "Usable scenes of split {wildcards.split}"
+    script:
+        "../scripts/check_scenes.py"
+
+
 rule scene_facts:
     input:
         manifest="results/scenes/shards/{shard}.json",
         boxes="results/boxes/{shard}.json",
-        code=code("scenes.facts"),
+        code=code("scenes.facts", script="scene_facts"),
     output:
         directory("results/scenes/report/{shard}"),
     log:
@@ -115,7 +146,7 @@ rule scene_facts:
     conda:
         "../../envs/data.yaml"
     params:
-        data=CONFIG["data"],
+        data=DATA,
         scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
     message:
         "Facts and pictures of shard {wildcards.shard}"
@@ -126,7 +157,12 @@ rule scene_facts:
 rule scene_report:
     input:
         parts=expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),
-        code=code("scenes.report", "sources", files=["scenes/templates/*"]),
+        code=code(
+            "scenes.report",
+            "sources",
+            files=["scenes/templates/*"],
+            script="scene_report",
+        ),
     output:
         page=report(
             "results/scenes/report.html",
@@ -141,7 +177,8 @@ rule scene_report:
     conda:
         "../../envs/report.yaml"
     params:
-        data=CONFIG["data"],
+        data=DATA,
+        ready_boxes=READY.boxes,
         scenes=SCENES,
     message:
         "Scene report"

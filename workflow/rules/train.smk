@@ -1,14 +1,18 @@
 # in:  the mix, scene stores, features; where a run evaluates on the way, evaluation records too
-# out: results/train/<run>/{config.json, model/, train.json, log.jsonl, loss.png, tensorboard/}
+# out: results/train/<run>/{config.json, model/, model.json, train.json, log.jsonl, loss.png, tensorboard/}
 #      checkpoints/ beside them is no declared output, so a failed job keeps it
 
 
 rule models:
     input:
-        expand("results/train/{run}/train.json", run=RUNS),
+        expand(
+            "results/train/{run}/{file}", run=RUNS, file=["model.json", "train.json"]
+        ),
 
 
 rule run_config:
+    input:
+        code=code(script="run_config"),
     output:
         "results/train/{run}/config.json",
     log:
@@ -38,18 +42,26 @@ rule train:
             shard=FEATURE_SHARDS,
         ),
         evaluation=evaluation_files,
+        left_out=ancient(evaluation_gate),
         deepspeed=lambda wildcards: RESOLVED[wildcards.run]["train"]["deepspeed"],
         downloaded=lambda wildcards: downloaded_below(
             RESOLVED[wildcards.run]["model"]["path"]
         ),
-        # An edited metric changes what is logged on the way, not the model.
+        # An edited metric changes what is logged on the way, not the model; how ranks meet and
+        # stop changes nothing.
         code=code(
             "train",
-            without=["teachers.registry", "training.evaluate"],
+            without=[
+                "teachers.registry",
+                "training.evaluate",
+                "training.rendezvous",
+                "training.stop",
+            ],
             files=["models/*.txt"],
         ),
     output:
         model=directory("results/train/{run}/model"),
+        manifest="results/train/{run}/model.json",
         summary="results/train/{run}/train.json",
         history="results/train/{run}/log.jsonl",
         curve="results/train/{run}/loss.png",
@@ -64,9 +76,16 @@ rule train:
         gpu=train_need("gpu"),
         mem_mb=train_need("mem_mb"),
         runtime=train_need("runtime"),
+        nodes=1,  # slurm/config.yaml shows training on several
+        tasks=1,
+        tasks_per_gpu=0,
+    params:
+        recipe=1,  # raise it when the command below changes what comes out
     message:
         "Training run {wildcards.run}"
+    # A stop signal is for the training alone: this shell and tee go on.
     shell:
-        "launch=''; [ {resources.gpu} -le 1 ] ||"
-        " launch='torch.distributed.run --standalone --nproc-per-node {resources.gpu} -m';"
-        " python -m $launch threedrs.train --config {input.config} 2>&1 | tee {log}"
+        "trap '' TERM USR1;"
+        " python -m threedrs.launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " --tasks {resources.tasks} --cores {threads}"
+        " threedrs.train --config {input.config} 2>&1 | tee {log}"

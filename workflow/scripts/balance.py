@@ -6,6 +6,7 @@ from threedrs.config import data_layout
 from threedrs.instructions.mix import build_mix
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.joblog import job_log
+from threedrs.left_out import read_left_out
 
 with job_log(snakemake.log[0], f"balance {snakemake.wildcards.mix}"):
     layout = data_layout({"data": snakemake.params.data})
@@ -19,4 +20,5 @@ with job_log(snakemake.log[0], f"balance {snakemake.wildcards.mix}"):
         out_summary=Path(snakemake.output.summary),
         out_table=Path(snakemake.output.table),
         out_picture=Path(snakemake.output.picture),
+        left_out=read_left_out(Path(snakemake.input.left_out)),
     )

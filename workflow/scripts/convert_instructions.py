@@ -6,6 +6,7 @@ from threedrs.config import data_layout
 from threedrs.instructions.convert import convert
 from threedrs.instructions.ready import take_ready
 from threedrs.joblog import job_log
+from threedrs.left_out import read_left_out
 from threedrs.scannet.boxes import read_boxes_file
 
 name = f"{snakemake.wildcards.benchmark}_{snakemake.wildcards.split}"
@@ -33,4 +34,5 @@ with job_log(snakemake.log[0], f"convert_instructions {name}"):
             out,
             on_reject=snakemake.params.on_reject,
             max_reject_fraction=snakemake.params.max_reject_fraction,
+            left_out=read_left_out(*map(Path, snakemake.input.boxes)),
         )

@@ -7,4 +7,10 @@ from threedrs.joblog import job_log
 
 if __name__ == "__main__":  # the worker processes import this file
     with job_log(snakemake.log[0], "demo_data"):
-        write_demo(Path(snakemake.params.root), snakemake.params.scenes, snakemake.params.seed)
+        write_demo(
+            Path(snakemake.params.root),
+            snakemake.params.scenes,
+            snakemake.params.seed,
+            frames=snakemake.params.frames,
+            rounds=snakemake.params.rounds,
+        )

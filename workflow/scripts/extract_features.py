@@ -4,12 +4,16 @@ from pathlib import Path
 
 from threedrs.gpus import claim_gpu
 from threedrs.joblog import job_log
+from threedrs.left_out import read_left_out
 from threedrs.teachers.extract import TeacherSettings, extract_shard
 
 with job_log(snakemake.log[0], f"extract_features {snakemake.wildcards.shard}"):
     claim_gpu()
+    scenes = snakemake.params.scenes
+    left_out = read_left_out(*map(Path, snakemake.input.scenes))
     extract_shard(
-        [Path("results/scenes") / f"{scene}.zarr" for scene in snakemake.params.scenes],
+        [Path("results/scenes") / f"{scene}.zarr" for scene in scenes if scene not in left_out],
         TeacherSettings.from_config({"teacher": snakemake.params.teacher}),
         Path(snakemake.output[0]).parent,
+        left_out={scene: left_out[scene] for scene in scenes if scene in left_out},
     )

@@ -10,5 +10,6 @@ from threedrs.sources import source_table
 
 with job_log(snakemake.log[0], "scene_report"):
     layout = data_layout({"data": snakemake.params.data})
-    write_json(Path(snakemake.output.sources), source_table(layout, snakemake.params.scenes))
+    table = source_table(layout, snakemake.params.scenes, snakemake.params.ready_boxes)
+    write_json(Path(snakemake.output.sources), table)
     write_scene_report([Path(part) for part in snakemake.input.parts], Path(snakemake.output.page))

@@ -7,8 +7,20 @@ import sys
 
 import typer
 
-from threedrs.cli import ask, demo, doctor, evaluate, features, instructions, plan, scans, scenes
-from threedrs.errors import ThreedrsError
+from threedrs.cli import (
+    ask,
+    demo,
+    doctor,
+    evaluate,
+    features,
+    instructions,
+    model,
+    plan,
+    scans,
+    scenes,
+    verify,
+)
+from threedrs.errors import readable
 
 app = typer.Typer(
     name="threedrs",
@@ -23,16 +35,21 @@ app.add_typer(scans.sens_app, name="sens")
 app.add_typer(scenes.app, name="scene")
 app.add_typer(instructions.app, name="instructions")
 app.add_typer(features.app, name="features")
+app.add_typer(model.app, name="model")
 app.command("score")(evaluate.score)
 app.command("ask")(ask.ask)
 app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
+app.command("verify")(verify.verify)
 
 
 def main() -> None:
     """Run the command line; an error the user can put right ends in one line and status 1."""
     try:
         app()
-    except ThreedrsError as error:
-        print(f"threedrs: error: {error}", file=sys.stderr)
+    except Exception as error:
+        line = readable(error)
+        if line is None:
+            raise
+        print(f"threedrs: error: {line}", file=sys.stderr)
         sys.exit(1)

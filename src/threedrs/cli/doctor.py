@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from threedrs.config import Config
+    from threedrs.doctor import Finding
 
 
 def doctor(
@@ -17,36 +18,70 @@ def doctor(
         list[Path] | None,
         typer.Option("--configfile", help="Configuration on top of config/config.yaml."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="For snakemake --profile slurm: Slurm must be there.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: a list of check, status, message, remedy.")
+    ] = False,
 ) -> None:
-    """Check the machine and the data; run it from the repository's folder."""
+    """Check the machine and the data; run it from the repository's folder.
+
+    Ends with status 1 if a run would stop, 0 with warnings only.
+    """
+    from threedrs.doctor import Finding, examine
+    from threedrs.errors import ConfigError
+
+    config: Config | None = None
+    try:
+        config = _read_config(configfile or [])
+        findings = examine(config, Path.cwd(), slurm=slurm)
+    except ConfigError as error:
+        findings = [
+            Finding(
+                check="config", status="error", message=line, remedy="correct the configuration"
+            )
+            for line in str(error).splitlines()
+        ]
+    if as_json:
+        print(json.dumps([finding.to_json() for finding in findings], indent=2))
+    else:
+        _print(findings, config)
+    if any(finding.status == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _read_config(configfiles: list[Path]) -> "Config":
     import yaml
-    from rich.console import Console
     from snakemake.utils import update_config
 
-    from threedrs import doctor as checks
     from threedrs.config import load_config
     from threedrs.errors import ConfigError
 
     config: dict = {}
-    for path in [Path("config/config.yaml"), *(configfile or [])]:
+    for path in [Path("config/config.yaml"), *configfiles]:
         if not path.is_file():
             raise ConfigError(f"{path}: missing; run threedrs doctor from the repository's folder")
-        update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    config_checked = load_config(config, Path("workflow/schemas/config.schema.yaml"))
-    findings = checks.examine(config_checked, Path.cwd())
-    if as_json:
-        print(json.dumps(checks.as_json(findings), indent=2))
-    else:
-        console = Console(highlight=False, soft_wrap=True)
-        colours = {"ok": "green", "warning": "yellow", "error": "red"}
-        for finding in findings:
-            colour = colours[finding.status]
-            console.print(f"[{colour}]{finding.status:8}[/] {finding.check:11} ", end="")
-            console.print(finding.message, markup=False)
-        _print_sources(console, config_checked)
-    if any(finding.status == "error" for finding in findings):
-        raise typer.Exit(1)
+        try:
+            update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+    return load_config(config, Path("workflow/schemas/config.schema.yaml"))
+
+
+def _print(findings: "list[Finding]", config: "Config | None") -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    colours = {"ok": "green", "warning": "yellow", "error": "red"}
+    for finding in findings:
+        console.print(
+            f"[{colours[finding.status]}]{finding.status:8}[/] {finding.check:12}", end=""
+        )
+        remedy = f": {finding.remedy}" if finding.remedy else ""
+        console.print(f"{finding.message}{remedy}", markup=False)
+    if config is not None:
+        _print_sources(console, config)
 
 
 def _print_sources(console: "Console", config: "Config") -> None:
@@ -61,6 +96,7 @@ def _print_sources(console: "Console", config: "Config") -> None:
     if config["data"]["demo"] or not splits:
         return
     table = Table("split", "files", "scenes", "without", title="What the scans have")
-    for row in summary_rows(source_table(layout, {s: layout.scenes(s) for s in splits})):
+    scenes = {split: layout.scenes(split) for split in splits}
+    for row in summary_rows(source_table(layout, scenes, config["boxes"]["ready"])):
         table.add_row(*row)
     console.print(table)

@@ -1,4 +1,4 @@
-"""``threedrs plan``: does a training run fit these GPUs, and how long is an epoch?"""
+"""``threedrs plan``: does a training run fit these GPUs, how long is an epoch, or everything?"""
 
 import json
 from pathlib import Path
@@ -22,38 +22,33 @@ def plan(
         int | None, typer.Option(help="Of an epoch; default: the demo's mix, or the paper's.")
     ] = None,
     utilisation: Annotated[
-        float, typer.Option(help="Model FLOPs utilisation to reckon with.")
-    ] = 0.40,
+        float | None,
+        typer.Option(help="Model FLOPs utilisation to reckon with; default: as measured."),
+    ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(help="A cluster (config/cluster.yaml): plan every stage, not one training."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
-    """Estimate memory and time of training; run it from the repository's folder."""
-    import yaml
-    from snakemake.utils import update_config
+    """Estimate memory and time of training; run it from the repository's folder.
 
-    from threedrs.config import load_config, resolve_run
+    With --cluster: jobs, hours, disk and network of every stage, wall time, and the largest risk;
+    GPUs and their kind then come from that file.
+    """
+    from threedrs.config import resolve_run
     from threedrs.errors import ConfigError
     from threedrs.plan import PAPER_SAMPLES, Machine, plan_run
     from threedrs.teachers.registry import teacher_channels
 
-    config: dict = {}
-    for path in [Path("config/config.yaml"), *(configfile or [])]:
-        if not path.is_file():
-            raise ConfigError(f"{path}: missing; run threedrs plan from the repository's folder")
-        update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    # The plan comes before checkpoints are fetched: nobody asks where they are.
-    overrides = config.get("runs") or {}
-    teachers = {
-        name: ((part or {}).get("teacher") or {}).get("name", config["teacher"]["name"])
-        for name, part in overrides.items()
-    }
-    for section in (config, *filter(None, overrides.values())):
-        if "model" in section:
-            section["model"] |= {"path": None, "random_weights": True}
-        if "teacher" in section:
-            section["teacher"] |= {"name": "none"}
-    config = load_config(config, Path("workflow/schemas/config.schema.yaml"))
+    config, teachers = _configuration(configfile or [])
     if run is not None and run not in config["runs"]:
         raise ConfigError(f"--run {run} is no run; choose one of: {', '.join(config['runs'])}")
+    if cluster is not None:
+        if run is not None:
+            config["runs"] = {run: config["runs"][run]}
+        _print_cluster_plan(config, teachers, cluster, as_json)
+        return
     machine = Machine(gpus=gpus, memory=gpu_memory * 1e9, peak=peak * 1e12, utilisation=utilisation)
     plans = {}
     for name in [run] if run else config["runs"]:
@@ -79,13 +74,52 @@ def plan(
             "optimizer_steps": found.steps_an_epoch,
             "seconds_a_step": round(found.seconds_a_step, 3),
             "hours_an_epoch": round(found.hours_an_epoch, 2),
-            "utilisation": utilisation,
+            "utilisation": round(found.utilisation, 4),
         }
     if as_json:
         print(json.dumps(plans, indent=2))
         return
     for name, facts in plans.items():
         _print_plan(name, facts, gpus, gpu_memory)
+
+
+def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
+    """Return the configuration as far as a plan needs it, and the teacher of each run."""
+    import yaml
+    from snakemake.utils import update_config
+
+    from threedrs.config import load_config
+    from threedrs.errors import ConfigError
+
+    config: dict = {}
+    for path in [Path("config/config.yaml"), *configfiles]:
+        if not path.is_file():
+            raise ConfigError(f"{path}: missing; run threedrs plan from the repository's folder")
+        update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    # The plan comes before checkpoints are fetched: nobody asks where they are.
+    overrides = config.get("runs") or {}
+    teachers = {
+        name: ((part or {}).get("teacher") or {}).get("name", config["teacher"]["name"])
+        for name, part in overrides.items()
+    }
+    for section in (config, *filter(None, overrides.values())):
+        if "model" in section:
+            section["model"] |= {"path": None, "random_weights": True}
+        if "teacher" in section:
+            section["teacher"] |= {"name": "none"}
+    return load_config(config, Path("workflow/schemas/config.schema.yaml")), teachers
+
+
+def _print_cluster_plan(config: dict, teachers: dict, file: Path, as_json: bool) -> None:
+    from threedrs.cluster.estimate import estimate
+    from threedrs.cluster.settings import read_cluster
+    from threedrs.cluster.table import as_text, as_values
+    from threedrs.cluster.workload import Workload
+
+    cluster = read_cluster(file)
+    used = {run: teachers[run] for run in config["runs"]}
+    found = estimate(Workload(config=config, teachers=used, cluster=cluster))
+    print(json.dumps(as_values(found, cluster), indent=2) if as_json else as_text(found, cluster))
 
 
 def _print_plan(name: str, facts: dict, gpus: int, gpu_memory: float) -> None:

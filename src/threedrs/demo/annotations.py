@@ -15,7 +15,7 @@ from threedrs.demo.questions import make_questions
 from threedrs.demo.relations import Query
 from threedrs.demo.situations import SituatedQuestion, make_situated_questions
 
-SITUATIONS = 8  # a scene and split; val scenes have as many again for test
+SITUATIONS = 8  # a round, scene and split; val scenes have as many again for test
 FIRST_SQA3D_ID = 220_602_000_000
 
 _TABLE_HEADER = [
@@ -84,14 +84,18 @@ def _flags(query: Query) -> dict[str, bool]:
     }
 
 
-def annotate(scene: str, room: Room, rng: np.random.Generator) -> dict[str, list[Any]]:
+def annotate(
+    scene: str, room: Room, rng: np.random.Generator, rounds: int = 1
+) -> dict[str, list[Any]]:
     """Return a scene's rows of each benchmark, by name, without what depends on the split.
+
+    ``rounds``: times the usual number of rows, as far as the room has different ones.
 
     ``object_name`` has underscores for spaces, as published in ScanRefer.
     """
     count: dict[int, int] = {}
     scanrefer = []
-    for row in make_descriptions(room, rng):
+    for row in make_descriptions(room, rng, rounds):
         target = row.object_ids[0]
         scanrefer.append(
             {
@@ -114,7 +118,7 @@ def annotate(scene: str, room: Room, rng: np.random.Generator) -> dict[str, list
             "eval_type": eval_type,
             **_flags(row.query),
         }
-        for number, (eval_type, row) in enumerate(make_multi_descriptions(room, rng))
+        for number, (eval_type, row) in enumerate(make_multi_descriptions(room, rng, rounds))
     ]
     scanqa = [
         {
@@ -124,9 +128,9 @@ def annotate(scene: str, room: Room, rng: np.random.Generator) -> dict[str, list
             "object_ids": list(row.object_ids),
             "object_names": [room.pieces[i].label for i in row.object_ids],
         }
-        for row in make_questions(room, rng)
+        for row in make_questions(room, rng, rounds)
     ]
-    situated = make_situated_questions(room, 2 * SITUATIONS, rng)
+    situated = make_situated_questions(room, 2 * SITUATIONS * rounds, rng)
     sqa3d = [_situated_row(scene, row) for row in situated]
     return {"scanrefer": scanrefer, "multi3drefer": multi3drefer, "scanqa": scanqa, "sqa3d": sqa3d}
 
@@ -195,10 +199,12 @@ def annotation_files(
             for number, row in enumerate(rows[scene]["scanqa"])
         ]
     number = FIRST_SQA3D_ID
-    halves = {"train": slice(SITUATIONS), "val": slice(SITUATIONS), "test": slice(SITUATIONS, None)}
-    for split, half in halves.items():
-        scenes = splits["train" if split == "train" else "val"]
-        chosen = [row for scene in scenes for row in rows[scene]["sqa3d"][half]]
+    for split in ("train", "val", "test"):
+        chosen = []
+        for scene in splits["train" if split == "train" else "val"]:
+            situated = rows[scene]["sqa3d"]
+            half = len(situated) // 2
+            chosen += situated[half:] if split == "test" else situated[:half]
         ids = range(number, number + len(chosen))
         number += len(chosen)
         for key, name, part in (

@@ -134,17 +134,20 @@ def _draw(queries: list[Query], rng: np.random.Generator, used: dict[str, int]) 
     return fitting[int(rng.integers(len(fitting)))]
 
 
-def make_descriptions(room: Room, rng: np.random.Generator) -> list[Description]:
-    """Return ``DESCRIPTIONS`` sentences that each identify one object, spread over the objects."""
+def make_descriptions(room: Room, rng: np.random.Generator, rounds: int = 1) -> list[Description]:
+    """Return sentences that each identify one object, spread over the objects.
+
+    ``rounds`` times ``DESCRIPTIONS``, or fewer where the wordings run out.
+    """
     queries = {piece: identifying(room, piece) for piece in room.furniture}
     pieces = [piece for piece in room.furniture if queries[piece]]
-    order = [pieces[i] for _ in range(4) for i in rng.permutation(len(pieces))]
+    order = [pieces[i] for _ in range(4 * rounds) for i in rng.permutation(len(pieces))]
     described: list[Description] = []
     used: dict[str, int] = {}
     for piece in order:
         query = _draw(queries[piece], rng, used)
         text = describe(room, query, rng)
-        if len(described) < DESCRIPTIONS and text not in {row.text for row in described}:
+        if len(described) < rounds * DESCRIPTIONS and text not in {row.text for row in described}:
             described.append(Description(text, (piece.id,), piece.label, query))
     return described
 
@@ -193,12 +196,15 @@ def _describe_many(room: Room, query: Query, count: int, rng: np.random.Generato
 
 
 def make_multi_descriptions(
-    room: Room, rng: np.random.Generator, types: tuple[str, ...] = MULTI_DESCRIPTIONS
+    room: Room, rng: np.random.Generator, rounds: int = 1
 ) -> list[tuple[str, Description]]:
-    """Return (eval_type, description) rows, one for each of ``types`` that the room allows."""
+    """Return (eval_type, description) rows: ``rounds`` for each of ``MULTI_DESCRIPTIONS``.
+
+    Fewer where the room does not allow a type, or no new wording of it is found.
+    """
     rows: list[tuple[str, Description]] = []
     texts: set[str] = set()
-    for wanted in types:
+    for wanted in rounds * MULTI_DESCRIPTIONS:
         for _ in range(400):
             query = _random_query(room, rng)
             if eval_type(room, query) != wanted:

@@ -167,11 +167,12 @@ def _ask_side(room: Room, rng: np.random.Generator) -> Iterator[Question]:
                 break
 
 
-def make_questions(room: Room, rng: np.random.Generator) -> list[Question]:
-    """Return up to ``QUESTIONS`` questions about a room, kinds taking turns."""
+def make_questions(room: Room, rng: np.random.Generator, rounds: int = 1) -> list[Question]:
+    """Return up to ``rounds`` times ``QUESTIONS`` different questions, kinds taking turns."""
     kinds = (_ask_colour, _ask_count, _ask_on, _ask_where, _ask_next_to, _ask_taller, _ask_is_there,
              _ask_side)  # fmt: skip
-    return take_turns([kind(room, rng) for kind in kinds], QUESTIONS, rng)
+    asked = [kind(room, rng) for kind in rounds * kinds]
+    return take_turns(asked, rounds * QUESTIONS, rng)
 
 
 def take_turns(

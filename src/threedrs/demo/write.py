@@ -21,10 +21,11 @@ FRAMES = 104  # of a stream: 11 candidates at stride 10, of which one has no pos
 MARKER = "demo.json"
 FORMAT_VERSION = 1
 MAX_SCENES = 10_000
+MOST_VAL = 40  # scenes; more rooms are better spent on training
 
 
 def demo_scenes(scenes: int) -> dict[str, list[str]]:
-    """Return the scenes of each split: three of seven val, at least one each; test is empty.
+    """Return the scenes of each split: three of seven val, 1 to ``MOST_VAL``; test is empty.
 
     So 14 scenes give 6 rooms to evaluate on, the fewest for which the report gives a verdict.
 
@@ -37,7 +38,7 @@ def demo_scenes(scenes: int) -> dict[str, list[str]]:
             "to evaluate on"
         )
     names = [f"scene{number:04d}_00" for number in range(scenes)]
-    train = scenes - max(1, round(scenes * 3 / 7))
+    train = scenes - min(max(1, round(scenes * 3 / 7)), MOST_VAL)
     return {"train": names[:train], "val": names[train:], "test": []}
 
 
@@ -70,7 +71,9 @@ def _room_seeds(seed: int, number: int) -> list[np.random.SeedSequence]:
     return np.random.SeedSequence([seed, number]).spawn(6)
 
 
-def _write_scene(out: Path, seed: int, number: int, frames: int) -> dict[str, list[Any]]:
+def _write_scene(
+    out: Path, seed: int, number: int, frames: int, rounds: int
+) -> dict[str, list[Any]]:
     """Write one scene's scan; return its rows of the benchmarks' files."""
     from threedrs.demo import scan_files
     from threedrs.demo.annotations import annotate
@@ -90,7 +93,7 @@ def _write_scene(out: Path, seed: int, number: int, frames: int) -> dict[str, li
     masks = scan_files.make_proposals(room, mesh, np.random.default_rng(seeds[4]))
     scan_files.write_proposals(scan, masks)
     scan_files.write_stream(scan, room, mesh, to_scanner, frames, seeds[2:4])
-    return annotate(scan.scene, room, np.random.default_rng(seeds[5]))
+    return annotate(scan.scene, room, np.random.default_rng(seeds[5]), rounds)
 
 
 def _prepare(out: Path, scenes: int, seed: int) -> None:
@@ -117,14 +120,20 @@ def _prepare(out: Path, scenes: int, seed: int) -> None:
 
 
 def write_demo(
-    out: Path, scenes: int, seed: int, *, frames: int = FRAMES, processes: int | None = None
+    out: Path,
+    scenes: int,
+    seed: int,
+    *,
+    frames: int = FRAMES,
+    rounds: int = 1,
+    processes: int | None = None,
 ) -> None:
     """Write a data set of ``scenes`` generated rooms under ``out``, in ScanNet's formats.
 
-    The bytes depend on ``scenes``, ``seed`` and ``frames`` (of each stream) alone. ``processes``:
-    how many render at a time (default: one a core); a script that calls this with several needs
-    Python's ``if __name__ == "__main__"`` guard. 12 scenes take about 40 s on two cores and
-    some 120 MB.
+    The bytes depend on ``scenes``, ``seed``, ``frames`` (of each stream) and ``rounds`` (times the
+    usual 46 descriptions and questions a scene) alone. ``processes``: how many render at a time
+    (default: one a core); a script that calls this with several needs Python's
+    ``if __name__ == "__main__"`` guard. 12 scenes take about 40 s on two cores and some 120 MB.
 
     Raises:
         ConfigError: too few or too many scenes, or a negative seed.
@@ -139,7 +148,13 @@ def write_demo(
     _prepare(out, scenes, seed)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processes = min(scenes, processes or cores or 1)
-    arguments = ([out] * scenes, [seed] * scenes, range(scenes), [frames] * scenes)
+    arguments = (
+        [out] * scenes,
+        [seed] * scenes,
+        range(scenes),
+        [frames] * scenes,
+        [rounds] * scenes,
+    )
     if processes == 1:
         rows = list(map(_write_scene, *arguments))
     else:

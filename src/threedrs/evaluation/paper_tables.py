@@ -126,4 +126,9 @@ def _explanation(summary: Mapping[str, Any]) -> str:
 def _question_counts(summary: Mapping[str, Any]) -> str:
     baseline: Mapping[str, Any] = summary["runs"][summary["baseline"]]["benchmarks"]
     names: Sequence[str] = [name for name in summary["benchmarks"] if name in baseline]
-    return ", ".join(f"{name} {baseline[name]['n']}" for name in names)
+    return ", ".join(f"{name} {baseline[name]['n']}{_left_out(baseline[name])}" for name in names)
+
+
+def _left_out(result: Mapping[str, Any]) -> str:
+    questions = (result.get("left_out") or {"questions": 0})["questions"]
+    return f" ({questions} more left out: scans that cannot be used)" if questions else ""

@@ -30,6 +30,7 @@ from threedrs.evaluation.rows import Answerer, Answers, grounding_rows, needs_mo
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.files import sha256_of_file, write_json
 from threedrs.instructions.record import Record
+from threedrs.left_out import tally
 
 
 def load_answerer(model: Path, settings: PredictSettings, local_rank: int) -> Answerer:
@@ -46,9 +47,10 @@ def predict_benchmark(
     settings: PredictSettings,
     out: Path,
     *,
+    left_out: Mapping[str, str] | None = None,
     load: Callable[[Path, PredictSettings, int], Answerer] = load_answerer,
 ) -> None:
-    """Answer every question of ``records_file`` and write ``out`` and its meta file.
+    """Answer the questions of ``records_file`` and write ``out`` and its meta file.
 
     Args:
         model: folder of the trained model.
@@ -56,6 +58,8 @@ def predict_benchmark(
         scenes: folder of the scene stores, ``<scene>.zarr``.
         settings: how the model is asked.
         out: ``predictions.jsonl``.
+        left_out: scene -> reason, for scenes whose scans cannot be used: their questions are not
+            asked, and the meta file says how many these are.
         load: makes the model; called only where a question needs one.
 
     Raises:
@@ -64,7 +68,11 @@ def predict_benchmark(
     """
     began = time.monotonic()
     with joined_ranks() as ranks:
-        records, benchmark = read_questions(records_file)
+        every_record, benchmark = read_questions(records_file)
+        left_out = left_out or {}
+        records = [record for record in every_record if record.scene not in left_out]
+        if not records:
+            raise DataError(f"{records_file}: every question is of a scene that is left out")
         header: dict[str, str] | None = None
         if ranks.rank == 0:
             header = answer_inputs(model, records_file, records, scenes, settings)
@@ -90,7 +98,16 @@ def predict_benchmark(
         ranks.wait()
         if ranks.rank == 0:
             timing = {"seconds": round(time.monotonic() - began, 3), "resumed": len(done)}
-            _finish(out, records, benchmark, settings, header, {**timing, "ranks": ranks.count})
+            facts = {
+                "left_out": tally(
+                    left_out,
+                    (record.scene for record in every_record if record.scene in left_out),
+                    [records_file.with_suffix(".summary.json")],
+                    "questions",
+                ),
+                "timing": {**timing, "ranks": ranks.count},
+            }
+            _finish(out, records, benchmark, settings, header, facts)
 
 
 def _share(
@@ -140,9 +157,9 @@ def _finish(
     benchmark: Benchmark,
     settings: PredictSettings,
     header: Mapping[str, str],
-    timing: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> None:
-    """Write predictions and, last, the meta file; then remove the partial files."""
+    """Write predictions and, last, the meta file with ``facts``; then remove the partial files."""
     done = read_partial(out, benchmark)
     missing = [record.id for record in records if record.id not in done]
     if missing:
@@ -167,7 +184,7 @@ def _finish(
             "predictions_sha256": sha256_of_file(out),
             "decoding": {"method": "greedy", **settings.to_json()},
             "versions": _versions(),
-            "timing": dict(timing),
+            **facts,
         },
     )
     for path in partial_files(out):

@@ -188,6 +188,9 @@ def read_meta(path: Path) -> dict[str, Any] | None:
     meta = read_json(meta_file)
     if not isinstance(meta, dict) or meta.get("format_version") != FORMAT_VERSION:
         raise DataError(f"{meta_file}: is not a meta file of format version {FORMAT_VERSION}")
+    left_out = meta.get("left_out", {"questions": 0, "scenes": []})
+    if not isinstance(left_out, dict) or not {"questions", "scenes"} <= left_out.keys():
+        raise DataError(f"{meta_file}: left_out must say how many questions are left out, and why")
     count = meta.get("n")
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         raise DataError(f"{meta_file}: n must say how many questions there are, found {count!r}")

@@ -10,6 +10,7 @@ from threedrs.evaluation.registry import benchmark_named
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.files import sha256_of_file, sha256_of_json
 from threedrs.instructions.record import Record, read_records
+from threedrs.models.manifest import hash_files, require_whole
 from threedrs.scenes.store import SceneStore
 
 # Beside the student's modules, what decides over an answer.
@@ -66,16 +67,18 @@ def answer_inputs(
 
     Raises:
         DataError: there is no trained model.
+        CheckpointError: the model does not fit the manifest beside it.
         StoreError: a scene store is missing or cannot be used.
     """
     if not model.is_dir():
         raise DataError(f"{model}: is not a folder with a trained model; run the stage `models`")
     names = sorted({record.scene for record in records})
-    files = sorted(path for path in model.rglob("*") if path.is_file())
+    hashes = hash_files(model)
+    require_whole(model, hashes)
     package = Path(threedrs.__file__).parent
     code = [*(package / "models").glob("*.py"), *map((package / "evaluation").joinpath, _CODE)]
     return {
-        "model": sha256_of_json({str(p.relative_to(model)): sha256_of_file(p) for p in files}),
+        "model": sha256_of_json(hashes),
         "records": sha256_of_file(records_file),
         "settings": sha256_of_json(settings.to_json()),
         "scenes": sha256_of_json({n: open_store(scenes, n).content_hash() for n in names}),

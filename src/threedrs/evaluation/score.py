@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from threedrs import __version__
-from threedrs.errors import ConfigError
+from threedrs.errors import ConfigError, DataError
 from threedrs.evaluation.benchmark import Benchmark
 from threedrs.evaluation.bootstrap import SEED, Metric, Metrics, estimate
 from threedrs.evaluation.field_rows import has_scene, read_any_predictions
 from threedrs.evaluation.per_question import write_per_question
-from threedrs.evaluation.predictions import Prediction, read_meta
+from threedrs.evaluation.predictions import Prediction, meta_path, read_meta
 from threedrs.evaluation.registry import benchmark_named
 from threedrs.files import sha256_of_file, write_json
 
@@ -85,6 +85,9 @@ def score_file(
 ) -> dict[str, Any]:
     """Score a predictions file, write ``metrics.json`` to ``out`` and return its content.
 
+    Its ``left_out`` says how many questions were not asked, since their scenes' scans cannot be
+    used; None where the predictions do not say.
+
     Args:
         benchmark: name of the benchmark.
         predictions: the predictions file, ours or of the field's own form (``field_rows``); a meta
@@ -97,23 +100,31 @@ def score_file(
 
     Raises:
         ConfigError: unknown benchmark, negative number of resamples.
-        DataError: the predictions are malformed or partial.
+        DataError: the predictions are malformed, partial, or not those of the meta file.
     """
     chosen = benchmark_named(benchmark)
     if bootstrap < 0:
         raise ConfigError(f"bootstrap is {bootstrap}; give the number of resamples, or 0 for none")
     rows, form = read_any_predictions(predictions, chosen)
     metrics = chosen.measure(rows, meteor)
+    meta = read_meta(predictions)
+    digest = sha256_of_file(predictions)
+    if meta is not None and meta.get("predictions_sha256", digest) != digest:
+        raise DataError(
+            f"{predictions}: is not the file that {meta_path(predictions).name} describes: damaged "
+            "or edited; delete it and run `snakemake all`, or delete the meta file to score it so"
+        )
     result = {
         "format_version": FORMAT_VERSION,
         "run": run if run is not None else run_name(predictions, benchmark),
         "benchmark": benchmark,
         **_summary(rows, metrics, chosen, bootstrap),
+        "left_out": meta.get("left_out") if meta else None,
         "provenance": {
             "predictions": str(predictions),
             "predictions_form": form,
-            "predictions_sha256": sha256_of_file(predictions),
-            "predictions_meta": read_meta(predictions),
+            "predictions_sha256": digest,
+            "predictions_meta": meta,
             "scenes": len({row.scene for row in rows if has_scene(row)}),
             "rows_without_scene": sum(not has_scene(row) for row in rows),
             "threedrs": __version__,

@@ -43,19 +43,6 @@ class PredictSettings:
             )
 
     @classmethod
-    def from_config(
-        cls, resolved: Mapping[str, Any], evaluation: Mapping[str, Any]
-    ) -> "PredictSettings":
-        """Return the settings of a resolved run and the configuration's ``eval`` section."""
-        return cls(
-            prompt=evaluation["prompt"],
-            max_new_tokens=evaluation["max_new_tokens"],
-            boxes=resolved["boxes"]["eval"],
-            attention=resolved["model"]["attention"],
-            coordinate_dtype=resolved["geometry"]["coordinate_dtype"],
-        )
-
-    @classmethod
     def from_json(cls, value: Any) -> "PredictSettings":
         """Return the settings of a JSON object; what it leaves out keeps its default.
 

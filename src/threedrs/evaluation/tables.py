@@ -27,12 +27,17 @@ def metrics_table(result: Mapping[str, Any]) -> Table:
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
-    """Return what a reader of the table must know: unavailable metrics, rows without a scene."""
+    """Return what a reader must know: missing metrics, questions left out, rows without a scene."""
     lines = [
         f"{metric} is unavailable: {estimate['unavailable']}"
         for metric, estimate in result["metrics"].items()
         if "unavailable" in estimate
     ]
+    questions = (result.get("left_out") or {"questions": 0})["questions"]
+    if questions:
+        lines.append(
+            f"{questions} further questions are left out: the scans of their scenes cannot be used"
+        )
     loose = result["provenance"]["rows_without_scene"]
     if loose:
         lines.append(

@@ -5,7 +5,7 @@ out as a ``Rejection``, so that nothing is dropped in silence. A row is converte
 all. Annotation files are read into memory (the largest, SQA3D's training questions, is 12 MB).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from threedrs.errors import DataError
 from threedrs.files import read_json
 from threedrs.instructions.record import Record
-from threedrs.instructions.rows import Row, RowError, check_row
+from threedrs.instructions.rows import SCENE_LEFT_OUT, Row, RowError, check_row
 from threedrs.instructions.scene_boxes import SceneBoxes
 
 GROUNDING_ANSWER = "<ground>"
@@ -21,12 +21,17 @@ GROUNDING_ANSWER = "<ground>"
 
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
-    """A row that was not converted; ``row`` counts from 0 within the annotation file's list."""
+    """A row that was not converted; ``row`` counts from 0 within the annotation file's list.
+
+    A row of a scene that is left out names ``scene``, and how many ``records`` it would have given.
+    """
 
     file: str
     row: int
     reason: str
     detail: str
+    scene: str | None = None
+    records: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +106,29 @@ class Source:
         """
         for number, row in enumerate(self.tables[0]):
             try:
-                yield from make(number, check_row(row))
+                made = make(number, check_row(row))
             except RowError as error:
                 yield self.rejection(number, error)
+            else:
+                yield from self.usable(made, [number])
+
+    def usable(
+        self, records: Sequence[Record], rows: Sequence[int]
+    ) -> Iterator[Record | Rejection]:
+        """Yield one scene's ``records``; of a scene that is left out, its ``rows`` as rejected."""
+        scene = records[0].scene if records else None
+        if scene is None or scene not in self.scenes.left_out:
+            yield from records
+            return
+        for place, row in enumerate(rows):
+            yield Rejection(
+                file=self.names[0],
+                row=row,
+                reason=SCENE_LEFT_OUT,
+                detail=f"{scene}: {self.scenes.left_out[scene]}",
+                scene=scene,
+                records=0 if place else len(records),
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ training records, takes a few seconds and about 300 MB.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from threedrs.files import sha256_of_file, write_json, write_json_lines
 from threedrs.instructions.benchmark import Rejection, Source
 from threedrs.instructions.record import FORMAT_VERSION, Record, with_unique_ids, write_records
 from threedrs.instructions.registry import find_benchmark
+from threedrs.instructions.rows import SCENE_LEFT_OUT
 from threedrs.instructions.scene_boxes import SceneBoxes
 from threedrs.layout import DataLayout
 
@@ -33,12 +34,13 @@ class ConversionSummary:
         benchmark, split: what was converted.
         rows: rows of the benchmark's first annotation file.
         records: records written.
-        rejected: rows rejected, of all its annotation files.
+        rejected: rows rejected, of all its annotation files, those of left-out scenes included.
         reasons: reason -> rows rejected for it.
         repeated_ids: records whose id stood before; they got a number appended.
         inputs: annotation file (path below the benchmark folder) -> SHA-256.
         published_records: records that the full published file gives; None where this file has
             another number of rows or the number is not known.
+        left_out: scene whose scan cannot be used -> records that it would have had.
     """
 
     benchmark: str
@@ -50,6 +52,7 @@ class ConversionSummary:
     repeated_ids: int
     inputs: dict[str, str]
     published_records: int | None
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the value of the summary file."""
@@ -64,6 +67,7 @@ def convert(
     out: Path,
     on_reject: str = "report",
     max_reject_fraction: float = 0.01,
+    left_out: Mapping[str, str] | None = None,
 ) -> ConversionSummary:
     """Convert a benchmark's annotation files and write records, rejected rows and summary.
 
@@ -76,6 +80,8 @@ def convert(
         on_reject: "report" lists rejected rows, "fail" stops at the first.
         max_reject_fraction: stop when more than this fraction of a file's rows is rejected; the
             list of rejected rows is then still written, records are not.
+        left_out: scene -> reason, for scenes whose scans cannot be used. Their rows are listed as
+            rejected and counted, but are no fault of the annotations: they stop nothing.
 
     Raises:
         ConfigError: unknown benchmark, split or ``on_reject``, or a fraction outside 0 to 1.
@@ -93,7 +99,7 @@ def convert(
         split=split,
         names=names,
         tables=tuple(file.read(folder, split) for file in converter.files),
-        scenes=SceneBoxes(layout, boxes),
+        scenes=SceneBoxes(layout, boxes, left_out),
         labels_file=layout.labels_file,
     )
     records: list[Record] = []
@@ -101,7 +107,7 @@ def convert(
     for outcome in converter.convert(source):
         if isinstance(outcome, Record):
             records.append(outcome)
-        elif on_reject == "fail":
+        elif on_reject == "fail" and outcome.reason != SCENE_LEFT_OUT:
             raise DataError(
                 f"{folder / outcome.file}: row {outcome.row}: {outcome.reason} ({outcome.detail}); "
                 "mend the row, or set on_reject to report"
@@ -113,7 +119,7 @@ def convert(
     rejected_file = out.with_suffix(".rejected.jsonl")
     write_json_lines(rejected_file, _rejected_lines(rejections))
     for name, table in zip(names, source.tables, strict=True):
-        of_file = [rejection for rejection in rejections if rejection.file == name]
+        of_file = [r for r in rejections if r.file == name and r.reason != SCENE_LEFT_OUT]
         if len(of_file) > max_reject_fraction * len(table):
             # With the first row, since Snakemake removes the list together with a failed job.
             raise DataError(
@@ -142,6 +148,7 @@ def convert(
         repeated_ids=sum(a is not b for a, b in zip(records, unique, strict=True)),
         inputs={name: sha256_of_file(folder / name) for name in names},
         published_records=expected,
+        left_out=_records_by_scene(rejections),
     )
     write_records(out, unique)
     write_json(out.with_suffix(".summary.json"), summary.to_json())
@@ -150,4 +157,13 @@ def convert(
 
 def _rejected_lines(rejections: list[Rejection]) -> Iterator[dict[str, Any]]:
     for rejection in sorted(rejections, key=lambda rejection: (rejection.file, rejection.row)):
-        yield {"format_version": FORMAT_VERSION, **asdict(rejection)}
+        fields = ("file", "row", "reason", "detail")
+        yield {"format_version": FORMAT_VERSION, **{f: getattr(rejection, f) for f in fields}}
+
+
+def _records_by_scene(rejections: list[Rejection]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for rejection in rejections:
+        if rejection.scene is not None:
+            counts[rejection.scene] += rejection.records
+    return dict(counts)

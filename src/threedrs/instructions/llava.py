@@ -117,9 +117,9 @@ def _object_ids(value: Any, where: str) -> list[int]:
     """Return the object ids of an entry: one, as number or digits, or a list of such."""
     try:
         return [int(item) for item in (value if isinstance(value, list) else [value])]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(
-            f"{where}: metadata.object_id is {value!r}; expected an object id or a list of them"
+            f"{where}: metadata.object_id is {value!r:.80}; expected an object id or a list of them"
         ) from None
 
 

@@ -7,7 +7,7 @@ records are held in memory (223,128 of them: see benchmarks/instructions.py).
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from threedrs.instructions.mix_pictures import draw_pictures
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.instructions.record import FORMAT_VERSION, Record, write_records
 from threedrs.instructions.registry import BENCHMARKS
+from threedrs.left_out import tally
 
 TOP_ANSWERS = 20
 _log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def build_mix(
     out_summary: Path,
     out_table: Path,
     out_picture: Path,
+    left_out: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write the mix as JSON lines and as a table, and what it holds; return the latter.
 
@@ -49,16 +51,23 @@ def build_mix(
         out_jsonl: the mix, one record a line, in the order of benchmarks and files.
         out_parquet: the same records, one column a field.
         out_summary: settings, samples and repeats per benchmark; question types, samples a scene
-            and answers, of the mix and (under ``before``) of all records.
+            and answers, of the mix and (under ``before``) of all records that can be used; under
+            ``left_out`` the records of scenes that cannot.
         out_table: one row a benchmark, as CSV: records, samples, repeats, shares.
         out_picture: the distributions before and after, as PNG.
+        left_out: scene -> reason, for scenes whose scans cannot be used; none of their records
+            enters.
 
     Raises:
         ConfigError: the settings name a benchmark that has no records.
         DataError: a record is of an evaluation split, of a held-out scene, of an unknown
             benchmark, or there twice; there is no record at all; or the caps leave too few.
     """
-    records = _training_records(record_files, frozenset(held_out_scenes))
+    left_out = left_out or {}
+    every_record = _training_records(record_files, frozenset(held_out_scenes))
+    records = [record for record in every_record if record.scene not in left_out]
+    if not records:
+        raise DataError("the training mix has no record: all are of scenes that are left out")
     pool = pool_table(records)
     draw = draw_mix(pool, settings)
     if not len(draw.rows):
@@ -77,6 +86,12 @@ def build_mix(
         "inputs": [{"file": path.name, "sha256": sha256_of_file(path)} for path in record_files],
         "sources": {name: asdict(source) for name, source in draw.sources.items()},
         "repeats": sum(source.repeats for source in draw.sources.values()),
+        "left_out": tally(
+            left_out,
+            (record.scene for record in every_record if record.scene in left_out),
+            [path.with_suffix(".summary.json") for path in map(Path, record_files)],
+            "records",
+        ),
         **after,
         "before": before,
     }

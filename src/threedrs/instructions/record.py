@@ -4,7 +4,6 @@ A line is validated field by field when read (about 5 microseconds), so that wha
 not check them again.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from threedrs.errors import DataError
 from threedrs.files import check_scene_name, read_json_lines, write_json_lines
 
 FORMAT_VERSION = 1
+FARTHEST = 1e6  # metres from the origin: no scan reaches so far
 REQUIRED_FIELDS = ("id", "benchmark", "scene", "conversations")
 OPTIONAL_FIELDS = ("question_type", "object_ids", "box", "box_input", "references")
 _FIELDS = frozenset({"format_version", *REQUIRED_FIELDS, *OPTIONAL_FIELDS})
@@ -108,7 +108,7 @@ class Record:
         for name, check, expected in _OPTIONAL_CHECKS:
             item = value.get(name)
             if item is not None and not check(item):
-                raise DataError(f"{where}: {name} must be {expected} or null, not {item!r}")
+                raise DataError(f"{where}: {name} must be {expected} or null, not {item!r:.80}")
         return cls(
             id=value["id"],
             benchmark=value["benchmark"],
@@ -147,7 +147,7 @@ def is_box(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 6
-        and all(type(number) in (int, float) and math.isfinite(number) for number in value)
+        and all(type(number) in (int, float) and abs(number) <= FARTHEST for number in value)
         and min(value[3:]) >= 0
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 # Why a row is rejected: the keys of the summary's counts.
 SCENE_MISSING = "scene missing"
 SCENE_UNREADABLE = "scene unreadable"
+SCENE_LEFT_OUT = "scene left out"
 NO_BOX = "object without a box"
 EMPTY_TEXT = "empty text"
 NO_ANSWER = "question without an answer"

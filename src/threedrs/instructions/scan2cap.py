@@ -71,7 +71,7 @@ def _evaluation(source: Source) -> Iterator[Record | Rejection]:
                 yield source.rejection(number, error)
             continue
         texts = [described.text for _, described in members]
-        yield Record(
+        record = Record(
             id=f"scan2cap_{scene}_{object_id}_{object_name}",
             benchmark="scan2cap",
             scene=scene,
@@ -81,6 +81,7 @@ def _evaluation(source: Source) -> Iterator[Record | Rejection]:
             box_input=box_input,
             references=texts,
         )
+        yield from source.usable([record], [number for number, _ in members])
 
 
 BENCHMARK = Benchmark(

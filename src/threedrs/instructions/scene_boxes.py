@@ -32,11 +32,17 @@ class SceneBoxes:
     Args:
         layout: the data root.
         boxes: scene -> {"gt": BoxSet, "pred": BoxSet}; None: computed from the layout's scans.
+        left_out: scene -> reason, for scenes whose scans cannot be used. They have no boxes; the
+            zeros given for them only serve to count the records that they would have had.
     """
 
     def __init__(
-        self, layout: DataLayout, boxes: "Mapping[str, Mapping[str, BoxSet]] | None"
+        self,
+        layout: DataLayout,
+        boxes: "Mapping[str, Mapping[str, BoxSet]] | None",
+        left_out: Mapping[str, str] | None = None,
     ) -> None:
+        self.left_out = left_out or {}
         self._layout = layout
         self._given = boxes
         self._scans = layout.root / layout.scans
@@ -73,6 +79,8 @@ class SceneBoxes:
             RowError: the scene has no boxes, or an object is not among them.
             DataError: there is nothing to take boxes from.
         """
+        if scene in self.left_out:
+            return [[0.0] * 6 for _ in object_ids]
         box_set = self._boxes(scene, "gt")
         rows = {int(object_id): row for row, object_id in enumerate(box_set.ids)}
         for object_id in object_ids:
@@ -87,6 +95,8 @@ class SceneBoxes:
         """
         from threedrs.scannet.boxes import box_iou_NM
 
+        if scene in self.left_out:
+            return None
         box_set = self._boxes(scene, "pred")
         if len(box_set.ids) == 0:
             return None

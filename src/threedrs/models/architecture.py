@@ -26,10 +26,10 @@ from threedrs.models.samples import LLAVA_GRID
 from threedrs.models.settings import ModelSettings
 from threedrs.models.siglip import LlavaFamily
 from threedrs.models.tiny import (
-    tiny_qwen2_vl_text_config,
-    tiny_qwen2_vl_vision_config,
-    tiny_text_config,
-    tiny_vision_config,
+    scratch_qwen2_vl_text_config,
+    scratch_qwen2_vl_vision_config,
+    scratch_text_config,
+    scratch_vision_config,
 )
 
 NATIVE_GRID = 14  # of Qwen2-VL on frames of 384 pixels
@@ -49,18 +49,20 @@ TEXT_7B: dict[str, Any] = {
 
 def new_family(settings: ModelSettings, tokens: int) -> Family:
     """Return the family of ``model.name`` in ``model.size``, for a vocabulary of ``tokens``."""
-    tiny = settings.size == "tiny"
+    size, scratch = settings.size, settings.from_scratch
     if settings.name == "qwen2-vl":
         rope = {"type": "mrope", "mrope_section": [16, 24, 24]}
         full: dict[str, Any] = {**TEXT_7B, "rope_scaling": rope, "tie_word_embeddings": False}
         return Qwen2VLFamily.of_grid(
-            tiny_qwen2_vl_text_config(tokens) if tiny else Qwen2VLTextConfig(**full),
-            tiny_qwen2_vl_vision_config() if tiny else Qwen2VLVisionConfig(),
+            scratch_qwen2_vl_text_config(size, tokens) if scratch else Qwen2VLTextConfig(**full),
+            scratch_qwen2_vl_vision_config(size) if scratch else Qwen2VLVisionConfig(),
             settings.grid or NATIVE_GRID,
         )
     return LlavaFamily(
-        tiny_text_config(tokens) if tiny else Qwen2Config(**TEXT_7B, tie_word_embeddings=False),
-        tiny_vision_config() if tiny else SiglipVisionConfig(**SO400M),
+        scratch_text_config(size, tokens)
+        if scratch
+        else Qwen2Config(**TEXT_7B, tie_word_embeddings=False),
+        scratch_vision_config(size) if scratch else SiglipVisionConfig(**SO400M),
         LLAVA_GRID,
     )
 

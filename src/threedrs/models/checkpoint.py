@@ -15,14 +15,22 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from threedrs.errors import CheckpointError
-from threedrs.files import atomic_folder, write_json
+from threedrs.errors import CheckpointError, ThreedrsError
+from threedrs.files import atomic_folder, read_text, write_json, write_text
+from threedrs.models.adapter import apply_adapter, is_adapter, read_adapter
 from threedrs.models.architecture import family_config, new_family, read_family
 from threedrs.models.checkpoint_config import read_teacher_channels
 from threedrs.models.family import Family
 from threedrs.models.joined_attention import flash_kernels
+from threedrs.models.lora import merge_lora
 from threedrs.models.prompt import GROUND
-from threedrs.models.published import StoredTensor, read_config, stored_tensors, tensor_files
+from threedrs.models.published import (
+    StoredTensor,
+    read_config,
+    share_weights,
+    stored_tensors,
+    tensor_files,
+)
 from threedrs.models.settings import ModelSettings
 from threedrs.models.sharded import (
     ZeroConfig,
@@ -52,14 +60,15 @@ def load_student(
 ) -> tuple[Student, PreTrainedTokenizerBase]:
     """Return the student, in evaluation mode, and its tokenizer.
 
-    Without ``settings.path``: random weights from ``settings.seed``, the tiny student in float32,
-    the 7B one in bfloat16, with the tiny tokenizer. With it: the checkpoint, in the precision of
-    its embedding matrix; heads that a pretrained checkpoint lacks are random from that seed.
+    Without ``settings.path``: random weights from ``settings.seed``, tiny and small students in
+    float32, the 7B one in bfloat16, with the tiny tokenizer. With it: the checkpoint, in the
+    precision of its embedding matrix; heads that a pretrained checkpoint lacks are random from that
+    seed. A folder with an adapter gives its base model with the adapter on it, for evaluation.
 
     Args:
         settings: which student.
         teacher_channels: output size of the projection head, 0 for none; None: what the checkpoint
-            holds (for evaluation).
+            holds (for evaluation, the only use of an adapter).
         zero_init: the DeepSpeed configuration of a ZeRO-3 run, whose ranks all call this: the
             parameters are spread over them from the start, in the run's precision. None: the whole
             student, on torch's default device (CPU).
@@ -71,6 +80,15 @@ def load_student(
     """
     if settings.attention == "flash":
         flash_kernels()
+    if settings.path is not None and is_adapter(settings.path):
+        if teacher_channels is not None or zero_init is not None:
+            raise CheckpointError(
+                f"{settings.path}: is an adapter, which cannot be trained on; make a whole model "
+                f"of it first: threedrs model merge {settings.path} OUT"
+            )
+        saved = read_adapter(settings.path, settings)
+        student, tokenizer = load_student(saved.base, teacher_channels=saved.teacher_channels)
+        return apply_adapter(student, tokenizer, saved).eval(), tokenizer
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(settings.seed)
         if settings.path is None:
@@ -102,7 +120,7 @@ def _build_random(
     tokens = len(tokenizer)
     add_tokens(tokenizer)
     family = new_family(settings, len(tokenizer))
-    if zero_init is not None and settings.size != "tiny":
+    if zero_init is not None and not settings.from_scratch:
         with without_weights(zero_init):
             student = _student(family, settings, teacher_channels)
         student.restore_rotary()
@@ -110,7 +128,7 @@ def _build_random(
         return student, tokenizer
     standard = torch.get_default_dtype()
     try:
-        torch.set_default_dtype(torch.float32 if settings.size == "tiny" else torch.bfloat16)
+        torch.set_default_dtype(torch.float32 if settings.from_scratch else torch.bfloat16)
         student = _student(family, settings, teacher_channels)
     finally:
         torch.set_default_dtype(standard)
@@ -121,7 +139,7 @@ def _build_random(
             parameter.copy_(with_mean_rows(parameter, tokens))
     if zero_init is None:
         return student, tokenizer
-    # The tiny student is small enough to be built whole, so its weights do not depend on ZeRO.
+    # These students are small enough to be built whole, so its weights do not depend on ZeRO.
     with without_weights(zero_init):
         spread = _student(family, settings, teacher_channels)
     spread.restore_rotary()
@@ -142,7 +160,7 @@ def _load(
     tokens = len(tokenizer)
     first_new = tokens if add_tokens(tokenizer) else None
     rows = config.get("vocab_size", tokens)
-    if rows < tokens:
+    if type(rows) is int and rows < tokens:
         raise CheckpointError(f"{folder}: config.json has {rows} tokens, the tokenizer {tokens}")
     if first_new is not None and GROUNDING_OUTPUT in stored:
         # Its trained rows would be overwritten with the mean of the others.
@@ -156,9 +174,15 @@ def _load(
             f"{folder}: its projection head is for a teacher of {held} channels, the teacher of "
             f"this run has {channels}; choose another teacher or another checkpoint"
         )
-    family = read_family(config, config_path, len(tokenizer), settings)
-    with without_weights(zero_init):
-        student = _student(family, settings, channels)
+    try:
+        family = read_family(config, config_path, len(tokenizer), settings)
+        with without_weights(zero_init):
+            student = _student(family, settings, channels)
+    except ThreedrsError:
+        raise
+    except Exception as error:  # transformers and torch document no list of what bad values raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"{config_path}: describes no model ({reason})") from error
     names = _match(student, stored, folder, first_new, needs_heads=trained is not None)
     with spread_modules(zero_init):
         student.reset_heads()
@@ -238,6 +262,28 @@ def _some(names: list[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def merge_adapter(folder: Path, out: Path) -> None:
+    """Write the whole model of an adapter folder, in the published layout.
+
+    Args:
+        folder: of a LoRA run's model.
+        out: must not exist yet.
+
+    Raises:
+        CheckpointError: ``out`` exists, or the adapter or its base cannot be used.
+    """
+    if not is_adapter(folder):
+        raise CheckpointError(f"{folder}: holds no adapter (adapter_config.json is missing)")
+    if out.exists():
+        raise CheckpointError(f"{out}: is there already; choose another place")
+    student, tokenizer = load_student(ModelSettings(path=folder))
+    merge_lora(student)
+    save_student(student, tokenizer, out)
+    card = folder / "README.md"
+    if card.is_file():
+        write_text(out / card.name, f"{read_text(card)}\nThis folder: adapter and base merged.\n")
+
+
 def save_student(
     student: Student,
     tokenizer: PreTrainedTokenizerBase,
@@ -266,4 +312,5 @@ def save_student(
     with atomic_folder(folder) as temporary:
         save_torch_state_dict(tensors, temporary, metadata={"format": "pt"})
         write_json(temporary / "config.json", config)
+        share_weights(temporary)
         tokenizer.save_pretrained(temporary)

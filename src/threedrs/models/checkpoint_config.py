@@ -4,7 +4,7 @@ Published folders describe the language model field by field and name the vision
 carry ``threedrs``: format version, the teacher's channels, and the vision tower's sizes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,11 @@ SAVED_FIELDS = (
     "bos_token_id",
     "eos_token_id",
 )
+# Far above any model: a larger number would only fill the memory with layers, before a tensor of
+# the checkpoint is compared with it.
+MOST_LAYERS = 1024
+MOST_SIDE = 8192  # pixels
+MOST = 2**21
 READ_FIELDS = (*SAVED_FIELDS, "rope_theta", "rope_scaling", "rope_parameters")
 
 
@@ -58,9 +63,27 @@ def read_text_config(config: Mapping[str, Any], path: Path, tokens: int) -> Qwen
     missing = [name for name in SHAPE_FIELDS if name not in config]
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; is it a Qwen2 checkpoint?")
+    check_sizes(config, SHAPE_FIELDS, path)
     chosen = {name: config[name] for name in READ_FIELDS if name in config}
     chosen["vocab_size"] = max(config["vocab_size"], tokens)
     return Qwen2Config(**chosen)
+
+
+def check_sizes(section: Mapping[str, Any], names: Iterable[str], path: Path) -> None:
+    """Check the sizes of a model that a config.json gives.
+
+    Raises:
+        CheckpointError: one is no whole number, or absurd.
+    """
+    for name in names:
+        most = MOST_LAYERS if name in ("num_hidden_layers", "depth") else MOST
+        most = MOST_SIDE if name in ("image_size", "patch_size") else most
+        value = section.get(name)
+        if type(value) is not int or not 1 <= value <= most:
+            raise CheckpointError(
+                f"{path}: {name} is {value!r:.40}, expected a whole number from 1 to {most}; "
+                "fetch the checkpoint again"
+            )
 
 
 def read_vision_config(config: Mapping[str, Any], path: Path) -> SiglipVisionConfig:
@@ -71,7 +94,10 @@ def read_vision_config(config: Mapping[str, Any], path: Path) -> SiglipVisionCon
     """
     own = config.get("threedrs")
     if own is not None:
-        return SiglipVisionConfig(**own["vision_config"])
+        section = own.get("vision_config")
+        section = section if isinstance(section, dict) else {}
+        check_sizes(section, VISION_FIELDS, path)
+        return SiglipVisionConfig(**{name: section[name] for name in VISION_FIELDS})
     tower = config.get("mm_vision_tower")
     # Checkpoints trained from a local copy of the tower name that copy's folder.
     if Path(str(tower)).name != Path(PUBLISHED_TOWER).name:
@@ -90,12 +116,15 @@ def read_teacher_channels(config: Mapping[str, Any], path: Path) -> int | None:
     own = config.get("threedrs")
     if own is None:
         return None
-    version = own.get("format_version")
+    version = own.get("format_version") if isinstance(own, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: threedrs.format_version is {version}, this version reads {FORMAT_VERSION}"
         )
-    return own["teacher_channels"]
+    channels = own.get("teacher_channels")
+    if type(channels) is not int or not 0 <= channels <= MOST:
+        raise CheckpointError(f"{path}: threedrs.teacher_channels is {channels!r:.40}, no number")
+    return channels
 
 
 def own_section(

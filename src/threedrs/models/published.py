@@ -102,16 +102,31 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def share_weights(folder: Path) -> None:
+    """Give a folder's weights the file mode of its config.json; safetensors makes them private."""
+    mode = (folder / "config.json").stat().st_mode
+    for file in folder.glob("*.safetensors"):
+        file.chmod(mode)
+
+
 def tensor_files(folder: Path) -> list[Path]:
     """Return the safetensors files of a checkpoint folder.
 
     Raises:
-        CheckpointError: there are none, or the index names one that is missing.
+        CheckpointError: there are none, or the index names one that is missing or outside.
     """
     index = folder / INDEX
     if index.is_file():
         weight_map = read_config(index).get("weight_map", {})
-        files = [folder / name for name in sorted(set(weight_map.values()))]
+        names = [*weight_map.values()] if isinstance(weight_map, dict) else [weight_map]
+        for name in names:
+            plain = isinstance(name, str) and Path(name).name == name
+            if not plain or not name.endswith(".safetensors"):
+                raise CheckpointError(
+                    f"{index}: weight_map names {name!r:.80}, expected names of files beside it; "
+                    "fetch the checkpoint again"
+                )
+        files = [folder / name for name in sorted(set(names))]
     else:
         files = [folder / SINGLE]
     missing = [file for file in files if not file.is_file()]

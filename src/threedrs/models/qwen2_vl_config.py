@@ -11,7 +11,13 @@ from transformers import Qwen2VLTextConfig
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 
 from threedrs.errors import CheckpointError
-from threedrs.models.checkpoint_config import READ_FIELDS, SAVED_FIELDS, SHAPE_FIELDS, own_section
+from threedrs.models.checkpoint_config import (
+    READ_FIELDS,
+    SAVED_FIELDS,
+    SHAPE_FIELDS,
+    check_sizes,
+    own_section,
+)
 
 MODEL_TYPE = "qwen2_vl"
 VISION_FIELDS = (
@@ -35,6 +41,7 @@ def read_qwen2_vl_text(config: Mapping[str, Any], path: Path, tokens: int) -> Qw
     missing = [name for name in SHAPE_FIELDS if name not in config]
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; is it a Qwen2-VL checkpoint?")
+    check_sizes(config, SHAPE_FIELDS, path)
     chosen: dict[str, Any] = {"tie_word_embeddings": False}
     chosen |= {name: config[name] for name in READ_FIELDS if name in config}
     chosen["vocab_size"] = max(config["vocab_size"], tokens)
@@ -51,7 +58,9 @@ def read_qwen2_vl_vision(config: Mapping[str, Any], path: Path) -> Qwen2VLVision
     if not isinstance(section, Mapping):
         raise CheckpointError(f"{path}: lacks vision_config; is it a Qwen2-VL checkpoint?")
     # Published folders leave out what is the default of the 7B model.
-    return Qwen2VLVisionConfig(**{k: section[k] for k in VISION_FIELDS if k in section})
+    given = [name for name in VISION_FIELDS if name in section]
+    check_sizes(section, [name for name in given if name != "mlp_ratio"], path)
+    return Qwen2VLVisionConfig(**{name: section[name] for name in given})
 
 
 def qwen2_vl_config(

@@ -95,6 +95,22 @@ class SceneInputs:
             teacher_VGGC=None if teacher is None else teacher.to(device, non_blocking=True),
         )
 
+    def pin_memory(self) -> "SceneInputs":
+        """Return the scene in page-locked memory, from which a GPU takes it while the host goes on.
+
+        A loader's thread calls this; the name is the one that torch looks for.
+        """
+        teacher = self.teacher_VGGC
+        return replace(
+            self,
+            rgb_VHWC=self.rgb_VHWC.pin_memory(),
+            patch_xyz_VGG3=self.patch_xyz_VGG3.pin_memory(),
+            boxes_N6=self.boxes_N6.pin_memory(),
+            fine_NVFF=self.fine_NVFF.pin_memory(),
+            coarse_NVGG=self.coarse_NVGG.pin_memory(),
+            teacher_VGGC=None if teacher is None else teacher.pin_memory(),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prefix:
@@ -166,3 +182,7 @@ class Pack:
     def to(self, device: torch.device | str) -> "Pack":
         """Return the pack with its scene on ``device``; the samples are small and stay."""
         return replace(self, scene=self.scene.to(device))
+
+    def pin_memory(self) -> "Pack":
+        """Return the pack with its scene in page-locked memory."""
+        return replace(self, scene=self.scene.pin_memory())

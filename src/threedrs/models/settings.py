@@ -1,18 +1,20 @@
 """Settings of the student and of the 3D supervision, read from the resolved configuration."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from threedrs.errors import CheckpointError, ConfigError
 
 NAMES = ("llava-video", "llava-onevision", "qwen2-vl")
-SIZES = ("tiny", "7b")
+SIZES = ("tiny", "small", "7b")
 ATTENTIONS = ("auto", "sdpa", "flex", "flash")
 GRIDS = (7, 14)
 COORDINATE_DTYPES = ("float32", "bfloat16", "float16")
 LOSSES = ("l2", "cosine", "both")
+# The linear layers of a language-model layer, by their usual names.
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Where the pretrained weights of each backbone are, their size in GB and their licence.
 CHECKPOINTS = {
     "llava-video": ("lmms-lab/LLaVA-Video-7B-Qwen2", 16, "Apache-2.0"),
@@ -32,9 +34,9 @@ class ModelSettings:
 
     ``path`` is a checkpoint folder in its family's published layout, pretrained or trained; its own
     config.json gives the architecture, and ``seed`` is that of heads which it lacks. Without it,
-    ``size: tiny`` is built with random weights from ``seed``, and so is ``7b`` if
-    ``random_weights`` asks for that. ``name`` and ``grid`` (tokens a side of a frame, `qwen2-vl`)
-    may be None where a checkpoint of ours holds them.
+    ``size: tiny`` and ``small`` are built with random weights from ``seed``, and so is ``7b``
+    if ``random_weights`` asks for that. ``name`` and ``grid`` (tokens a side of a frame,
+    `qwen2-vl`) may be None where a checkpoint of ours holds them.
     """
 
     name: str | None = None
@@ -72,6 +74,11 @@ class ModelSettings:
                 f"data/models/{hub.partition('/')[2]} and set model.path to that folder (or, to "
                 "measure speed only, model.random_weights: true)"
             )
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the student is one that starts with random weights: tiny or small."""
+        return self.path is None and self.size != "7b"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ModelSettings":
@@ -118,3 +125,61 @@ class SupervisionSettings:
         """Return the settings of a resolved run configuration."""
         section = config["supervision"]
         return cls(weight=section["weight"], loss=section["loss"], layer=section["layer"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """``train.lora``: low-rank adapters on linear layers of the language model.
+
+    Attributes:
+        rank: of the two matrices, r.
+        alpha: their product counts alpha / r times.
+        dropout: of what enters them, in training.
+        targets: the layers that get them, of `LORA_TARGETS`.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    targets: tuple[str, ...] = LORA_TARGETS
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise ConfigError(f"train.lora.rank: {self.rank!r} is not a whole number from 1 up")
+        if not _is_number(self.alpha) or self.alpha <= 0:
+            raise ConfigError(f"train.lora.alpha: {self.alpha!r} is not a number above 0")
+        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise ConfigError(f"train.lora.dropout: {self.dropout!r} is not a number from 0 to 1")
+        if not self.targets or not set(self.targets) <= set(LORA_TARGETS):
+            raise ConfigError(
+                f"train.lora.targets: {list(self.targets)} is not valid; "
+                f"one or more of: {', '.join(LORA_TARGETS)}"
+            )
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any]) -> "LoraSettings":
+        """Return the settings of ``train.lora``.
+
+        Raises:
+            ConfigError: a key is missing or unknown, or a value is out of range.
+        """
+        names = [field.name for field in fields(cls)]
+        missing = [name for name in names[:2] if name not in section]
+        unknown = [key for key in section if key not in names]
+        if missing or unknown:
+            raise ConfigError(
+                f"train.lora: missing keys {missing}, unknown keys {unknown}; "
+                f"valid: {', '.join(names)}"
+            )
+        named = section.get("targets", LORA_TARGETS)
+        known = [target for target in LORA_TARGETS if target in named]
+        targets = (*known, *(target for target in named if target not in LORA_TARGETS))
+        return cls(**{**section, "targets": targets})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every setting as JSON values, the same for the same adapters."""
+        return {**asdict(self), "alpha": float(self.alpha), "targets": list(self.targets)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

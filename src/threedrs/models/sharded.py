@@ -5,7 +5,7 @@ every parameter is spread over the ranks as soon as its module is built, and eac
 out by the first rank alone: no rank ever holds more than one whole tensor beside its share.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,3 +89,13 @@ def fill_random(module: nn.Module, deviation: float = 0.02) -> None:
             share.data.normal_(0, deviation, generator=generators[share.device])
         else:
             share.data.fill_(name.endswith(".weight"))
+
+
+def whole_rows(matrix: nn.Parameter, rows: Sequence[int]) -> Tensor:
+    """Return a copy of these rows of a matrix, spread or not; under ZeRO-3 all ranks call this."""
+    if not hasattr(matrix, "ds_shape"):
+        return matrix.detach()[list(rows)].clone()
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([matrix]):
+        return matrix.detach()[list(rows)].clone()

@@ -234,9 +234,12 @@ class Student(nn.Module):
         )
         layer = self._supervised_layer(supervision)
 
-        visual = self.visual_tokens(scene)
+        # Small tensors first: copied to a GPU, each waits for what is queued there before it.
         shared_ids = torch.tensor([*prefix.before_ids, *prefix.after_ids])
         ids_T = torch.cat([shared_ids, *[sample.input_ids for sample in samples]]).to(device)
+        targets = TextTargets.of(pack, layout, device)
+        is_grounding_K = torch.tensor([s.target_rows is not None for s in samples], device=device)
+        visual = self.visual_tokens(scene)
         starts = [start - scene.visual_tokens for start in layout.starts]
         text_TD = self.embed(ids_T, samples, starts)
         tokens_TD = torch.cat([text_TD[:before], visual.sequence_TD, text_TD[before:]])
@@ -247,7 +250,6 @@ class Student(nn.Module):
         )
         at_visual = slice(before, before + scene.visual_tokens)
 
-        targets = TextTargets.of(pack, layout, device)
         text_K = self._text_losses(hidden_TD, targets)
         grounding_K = self._grounding_losses(
             pack,
@@ -260,9 +262,7 @@ class Student(nn.Module):
             text_K=text_K,
             grounding_K=grounding_K,
             supervision=self._supervision_loss(scene, supervised_VGGD, supervision),
-            is_grounding_K=torch.tensor(
-                [s.target_rows is not None for s in samples], device=device
-            ),
+            is_grounding_K=is_grounding_K,
             counts={
                 "samples": len(samples),
                 "tokens": pack.tokens,

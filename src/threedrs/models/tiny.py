@@ -1,4 +1,7 @@
-"""The tiny student for the demo and tests: real image and token grids, small widths, no download.
+"""Students to train from scratch: real image and token grids, small widths, no download.
+
+``tiny`` (under a million parameters) is for the demo and tests, ``small`` (36 million) learns on
+one GPU in minutes.
 
 Its tokenizer is a byte-level BPE in Qwen2's format, trained from a committed text in milliseconds;
 the bytes come first, in Qwen2's order, so that the newline has the id 198 there as well.
@@ -25,15 +28,28 @@ from threedrs.models.prompt import VISION_END, VISION_START
 CORPUS = Path(__file__).with_name("tiny_corpus.txt")
 MERGES = 800
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-WIDTH = 96
-TEXT: dict[str, Any] = {
-    "hidden_size": WIDTH,
-    "intermediate_size": 256,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.1,  # 1 / sqrt(width): 0.02 would drown the words in 1,680 visual tokens
+# Initial range 1 / sqrt(width): 0.02 would drown the words in 1,680 visual tokens.
+TEXT: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.1,
+    },
+    "small": {
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "initializer_range": 0.044,
+    },
 }
+# Width, MLP width, layers and heads of the vision tower. SigLIP runs all layers but its last.
+VISION = {"tiny": (48, 96, 2, 4), "small": (384, 1152, 6, 6)}
+ROTARY_SECTIONS = {"tiny": [4, 4, 4], "small": [8, 12, 12]}  # of Qwen2-VL: time, height, width
 
 
 def byte_alphabet() -> list[str]:
@@ -77,20 +93,21 @@ def tiny_tokenizer(*, vision: bool = False) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def tiny_text_config(vocabulary: int) -> Qwen2Config:
-    """Return the tiny Qwen2: 3 layers of width 96."""
+def scratch_text_config(size: str, vocabulary: int) -> Qwen2Config:
+    """Return a Qwen2 of ``size``: tiny or small."""
     return Qwen2Config(
-        **TEXT,
+        **TEXT[size],
         vocab_size=vocabulary,
         tie_word_embeddings=False,
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
     )
 
 
-def tiny_qwen2_vl_text_config(vocabulary: int) -> Qwen2VLTextConfig:
-    """Return the tiny text part of Qwen2-VL: the same sizes, multimodal rotary embedding."""
-    rope = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [4, 4, 4]}
-    fields: dict[str, Any] = {"tie_word_embeddings": False, **TEXT}
+def scratch_qwen2_vl_text_config(size: str, vocabulary: int) -> Qwen2VLTextConfig:
+    """Return the text part of a Qwen2-VL of ``size``: multimodal rotary embedding."""
+    rope = {"rope_type": "default", "rope_theta": 1_000_000.0}
+    rope["mrope_section"] = ROTARY_SECTIONS[size]
+    fields: dict[str, Any] = {"tie_word_embeddings": False, **TEXT[size]}
     return Qwen2VLTextConfig(
         **fields,
         vocab_size=vocabulary,
@@ -100,18 +117,26 @@ def tiny_qwen2_vl_text_config(vocabulary: int) -> Qwen2VLTextConfig:
     )
 
 
-def tiny_qwen2_vl_vision_config() -> Qwen2VLVisionConfig:
-    """Return the tiny vision part of Qwen2-VL: 2 layers of width 48."""
-    return Qwen2VLVisionConfig(depth=2, embed_dim=48, hidden_size=WIDTH, mlp_ratio=2, num_heads=4)
+def scratch_qwen2_vl_vision_config(size: str) -> Qwen2VLVisionConfig:
+    """Return the vision part of a Qwen2-VL of ``size``."""
+    width, inner, layers, heads = VISION[size]
+    return Qwen2VLVisionConfig(
+        depth=layers,
+        embed_dim=width,
+        hidden_size=TEXT[size]["hidden_size"],
+        mlp_ratio=inner // width,
+        num_heads=heads,
+    )
 
 
-def tiny_vision_config() -> SiglipVisionConfig:
-    """Return the tiny SigLIP: 3 layers of width 48 (2 of them run) on the real 27x27 grid."""
+def scratch_vision_config(size: str) -> SiglipVisionConfig:
+    """Return a SigLIP of ``size`` on the real 27x27 grid."""
+    width, inner, layers, heads = VISION[size]
     return SiglipVisionConfig(
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=4,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers + 1,
+        num_attention_heads=heads,
         image_size=384,
         patch_size=14,
     )

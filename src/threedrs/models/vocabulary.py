@@ -22,7 +22,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise CheckpointError(f"{folder}: tokenizer.json is missing; fetch the whole checkpoint")
     try:
         # Given a configuration, transformers does not warn that it has no model of this type.
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=Qwen2Config())
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder,
+            config=Qwen2Config(),
+            # Nor does it ask on the terminal whether to run a class that the folder brings along.
+            trust_remote_code=False,
+            local_files_only=True,
+        )
     except Exception as error:  # the tokenizers library raises bare exceptions
         raise CheckpointError(
             f"{folder}: the tokenizer cannot be loaded ({error!r}); fetch its files again"

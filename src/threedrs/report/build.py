@@ -76,6 +76,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             script_hash=script_hash(script),
             summary=results.summary,
             columns=results.columns,
+            left_out=results.left_out,
             verdicts=judged,
             difference_charts=[charts.differences_of(verdict) for verdict in judged],
             config_differences={
@@ -129,10 +130,12 @@ def anchor(*names: str) -> str:
 
 
 def _teachers(results: Results, shard: str) -> list[tuple[str, Picture]]:
-    """Return each teacher's name and a picture of its features of one scene."""
+    """Return each teacher's name and a picture of its features of one scene, if it has any."""
     pictures = []
     for folder in sorted((results.folder / "features").glob(f"*/{shard}.zarr")):
         features = FeatureStore.open(folder)
+        if not features.scenes:  # the scans of the whole shard cannot be used
+            continue
         scene = features.scenes[0]
         store = SceneStore.open(results.folder / "scenes" / f"{scene}.zarr")
         with tempfile.TemporaryDirectory() as temporary:

@@ -49,6 +49,13 @@ class Results:
         """Return the metrics file of a run and benchmark."""
         return self.summary["runs"][run]["benchmarks"][benchmark]
 
+    @property
+    def left_out(self) -> list[tuple[str, dict[str, Any]]]:
+        """The benchmarks with questions that no run was asked, and the metrics' ``left_out``."""
+        first = self.runs[0]
+        found = [(name, self.metrics(first, name).get("left_out")) for name in self.benchmarks]
+        return [(name, facts) for name, facts in found if facts and facts["questions"]]
+
     def train(self, run: str) -> dict[str, Any]:
         """Return the training summary of a run."""
         return self.summary["runs"][run]["train"]
@@ -70,9 +77,12 @@ class Results:
         return {path.name.removesuffix(".summary.json"): read_json(path) for path in paths}
 
     def records(self, benchmark: str) -> list[Record]:
-        """Return the questions of a benchmark, in their order."""
+        """Return the questions of a benchmark that were asked, in their order."""
         name = f"{benchmark}_{EVALUATION_SPLITS[benchmark]}.jsonl"
-        return list(read_records(self.folder / "instructions" / name))
+        records = list(read_records(self.folder / "instructions" / name))
+        facts = dict(self.left_out).get(benchmark, {"scenes": []})
+        left_out = {row["scene"] for row in facts["scenes"]}
+        return [record for record in records if record.scene not in left_out]
 
     def predictions(self, run: str, benchmark: str) -> dict[str, Prediction]:
         """Return question id to what a run answered."""

@@ -53,9 +53,11 @@ class SceneView:
         """
         height = round(width * self.depth_size[1] / self.depth_size[0])
         try:
-            with Image.open(io.BytesIO(self.jpegs[frame])) as captured:
+            # Not whatever Pillow knows: some formats start programs (EPS: Ghostscript).
+            stream = io.BytesIO(self.jpegs[frame])
+            with Image.open(stream, formats=("JPEG", "PNG")) as captured:
                 return captured.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(
                 f"{self.scene}: frame {self.frame_ids[frame]} cannot be decoded ({error})"
             ) from error

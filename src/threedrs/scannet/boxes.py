@@ -5,7 +5,6 @@ the min/max corners of the object's mesh vertices. Cost: one mesh and two JSON f
 second or so.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,13 @@ import numpy as np
 from threedrs.errors import DataError
 from threedrs.files import check_scene_name, read_json, write_json
 from threedrs.layout import ScanFiles
+from threedrs.left_out import leaving_out, left_out_rows
 from threedrs.scannet.mesh import read_instances, read_vertices
 from threedrs.scannet.meta import axis_alignment, has_axis_alignment
 from threedrs.scannet.proposals import read_proposals
 
 FORMAT_VERSION = 1
+FARTHEST = 1e6  # metres from the origin: no scan reaches so far, and float32 holds it
 BOX_SETS = ("gt", "pred")
 """gt: ground truth from the annotated mesh; pred: detector proposals."""
 
@@ -148,33 +149,43 @@ def detector_boxes(
 def extract_boxes(scans: Sequence[ScanFiles], out: Path) -> None:
     """Write the boxes of ``scans`` as JSON (docs/ARCHITECTURE.md), whole or not at all.
 
+    A scan with a file that is missing, malformed or of another mesh is listed under ``left_out``
+    with the reason.
+
     Raises:
-        DataError: a file of a scan is missing or malformed.
+        DataError: a file cannot be read by a fault of the machine.
     """
     scenes: dict[str, Any] = {}
     notes: list[dict[str, str]] = []
+    left_out: dict[str, str] = {}
     for scan in scans:
-        needs_mesh = any(
-            path.exists() for path in (scan.segments, scan.aggregation, scan.proposals)
-        )
-        vertices_P3 = aligned_vertices(scan) if needs_mesh else None
-        scene: dict[str, Any] = {}
-        if scan.meta.exists() and not has_axis_alignment(scan.meta):
-            note = f"no axisAlignment in {scan.meta.name}: the scan's own frame is the world"
-            notes.append({"scene": scan.scene, "note": note})
-        for name, (boxes, left_out) in (
-            ("gt", ground_truth_boxes(scan, vertices_P3)),
-            ("pred", detector_boxes(scan, vertices_P3=vertices_P3)),
-        ):
-            scene[name] = {
-                # str() of a float32 is its shortest text, and reads back to the same float32.
-                "boxes": [[float(str(value)) for value in box] for box in boxes.boxes],
-                "ids": boxes.ids.tolist(),
-                "labels": list(boxes.labels),
-            }
-            notes += [{"scene": scan.scene, "note": note} for note in left_out]
-        scenes[scan.scene] = scene
-    write_json(out, {"format_version": FORMAT_VERSION, "scenes": scenes, "notes": notes})
+        with leaving_out(scan.scene, left_out):
+            scenes[scan.scene], found = _sets_and_notes(scan)
+            notes += [{"scene": scan.scene, "note": note} for note in found]
+    rows = {"scenes": scenes, "notes": notes, "left_out": left_out_rows(left_out)}
+    write_json(out, {"format_version": FORMAT_VERSION, **rows})
+
+
+def _sets_and_notes(scan: ScanFiles) -> tuple[dict[str, Any], list[str]]:
+    """Return a scan's box sets as JSON values, and its notes."""
+    needs_mesh = any(path.exists() for path in (scan.segments, scan.aggregation, scan.proposals))
+    vertices_P3 = aligned_vertices(scan) if needs_mesh else None
+    sets: dict[str, Any] = {}
+    notes = []
+    if scan.meta.exists() and not has_axis_alignment(scan.meta):
+        notes.append(f"no axisAlignment in {scan.meta.name}: the scan's own frame is the world")
+    for name, (boxes, without_box) in (
+        ("gt", ground_truth_boxes(scan, vertices_P3)),
+        ("pred", detector_boxes(scan, vertices_P3=vertices_P3)),
+    ):
+        sets[name] = {
+            # str() of a float32 is its shortest text, and reads back to the same float32.
+            "boxes": [[float(str(value)) for value in box] for box in boxes.boxes],
+            "ids": boxes.ids.tolist(),
+            "labels": list(boxes.labels),
+        }
+        notes += without_box
+    return sets, notes
 
 
 def read_boxes_file(path: Path) -> dict[str, dict[str, BoxSet]]:
@@ -212,7 +223,9 @@ def _parse_box_set(sets: Any, name: str, where: str) -> BoxSet:
         raise DataError(f"{where}: {len(boxes)} boxes, {len(ids)} ids and {len(labels)} labels")
     for row, (box, object_id, label) in enumerate(zip(boxes, ids, labels, strict=True)):
         if not _is_box(box):
-            raise DataError(f"{where}: boxes[{row}] is not 6 finite numbers with sizes from 0")
+            raise DataError(
+                f"{where}: boxes[{row}] is not 6 finite numbers with sizes from 0, in metres"
+            )
         if type(object_id) is not int or not 0 <= object_id < 2**31 or not isinstance(label, str):
             raise DataError(f"{where}: row {row} needs a whole number as id and a text as label")
     if len(set(ids)) != len(ids):
@@ -224,7 +237,7 @@ def _is_box(box: Any) -> bool:
     return (
         isinstance(box, list)
         and len(box) == 6
-        and all(type(value) in (int, float) and math.isfinite(value) for value in box)
+        and all(type(value) in (int, float) and abs(value) <= FARTHEST for value in box)
         and all(size >= 0 for size in box[3:])
     )
 

@@ -7,11 +7,15 @@ A pickle is a program. This one runs with an empty tool box: the names it may us
 dtype and scalar constructors, which here make an inert stand-in (arrays are not needed), and plain
 containers. Any other name ends the reading before anything is called. Costs the memory of the
 file's plain values (some GB for EmbodiedScan's train file); the arrays are dropped as they come.
+A pickle may also ask for memory far beyond its size (a memo of billions of places, copies of
+copies), so the process gets no more than a stated multiple of the file's size while it is read.
 """
 
 import pickle
 import re
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,9 @@ FORMAT_VERSION = 1
 _SCANNET = "scannet/"
 _IMAGE = re.compile(r"(?:.*/)?(?P<scene>[^/]+)/(?P<frame>\d{1,9})\.(?:jpg|jpeg|png)")
 _REMEDY = "download it again from EmbodiedScan"
+# Memory for reading: a file's plain values take some ten times its size.
+_MOST_PER_BYTE = 64
+_MOST_BESIDE = 2**29
 
 
 class _RefusedError(Exception):
@@ -148,7 +155,8 @@ def read_candidates_file(path: Path) -> dict[str, list[int]]:
 
 def _load(path: Path) -> Any:
     try:
-        with path.open("rb") as stream:
+        most = _MOST_PER_BYTE * path.stat().st_size + _MOST_BESIDE
+        with path.open("rb") as stream, _memory_limit(most):
             return _PlainUnpickler(stream).load()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
@@ -158,6 +166,24 @@ def _load(path: Path) -> Any:
         raise DataError(
             f"{path}: is not a readable pickle ({type(error).__name__}); {_REMEDY}"
         ) from error
+
+
+@contextmanager
+def _memory_limit(most: int) -> Iterator[None]:
+    """Let the process take ``most`` bytes more at most; MemoryError beyond (Linux only)."""
+    used = Path("/proc/self/statm")
+    if not used.exists():
+        yield
+        return
+    limits = soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = int(used.read_text().split()[0]) * resource.getpagesize() + most
+    if soft != resource.RLIM_INFINITY:
+        limit = min(limit, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def _frame_ids(images: Any, scene: str, where: str) -> list[int]:

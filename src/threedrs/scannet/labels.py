@@ -14,6 +14,7 @@ from threedrs.files import read_text
 # The 20 classes of the ScanNet benchmark, by NYU40 id; 39 is "other furniture".
 BENCHMARK_CLASSES = frozenset({*range(1, 13), 14, 16, 24, 28, 33, 34, 36, 39})
 OTHER_CLASS = 39
+MOST_BYTES = 64 * 2**20  # ScanNet's table has 50 kB
 
 
 def read_label_table(path: Path) -> dict[str, int]:
@@ -23,20 +24,25 @@ def read_label_table(path: Path) -> dict[str, int]:
         DataError: the table is missing, lacks a column, or holds an id that is not a number.
     """
     # Categories may hold quotation marks, which mean nothing in this format.
-    lines = read_text(path).splitlines()
+    lines = read_text(path, most=MOST_BYTES).splitlines()
     reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    for column in ("raw_category", "nyu40id"):
-        if column not in (reader.fieldnames or ()):
-            raise DataError(
-                f"{path}: has no column {column!r} in its first line; expected ScanNet's "
-                "tab-separated label table"
-            )
     table: dict[str, int] = {}
-    for number, row in enumerate(reader, start=2):
-        value = row["nyu40id"]
-        if value is None or not value.strip().isdecimal():
-            raise DataError(f"{path}: line {number}: nyu40id {value!r} is not a number")
-        table[row["raw_category"]] = int(value)
+    try:
+        for column in ("raw_category", "nyu40id"):
+            if column not in (reader.fieldnames or ()):
+                raise DataError(
+                    f"{path}: has no column {column!r} in its first line; expected ScanNet's "
+                    "tab-separated label table"
+                )
+        for number, row in enumerate(reader, start=2):
+            value = row["nyu40id"]
+            if value is None or not (value.strip().isdecimal() and len(value) < 10):
+                raise DataError(f"{path}: line {number}: nyu40id {value!r:.80} is not a number")
+            table[row["raw_category"]] = int(value)
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: line {reader.line_num + 1} is not a table row ({error})"
+        ) from error
     return table
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.files import read_json
+from threedrs.scannet.ply import PlyError, check_ply
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +39,19 @@ def read_vertices(path: Path) -> np.ndarray:
     """
     if not path.is_file():
         raise DataError(f"{path}: the mesh is missing")
+    try:
+        check_ply(path)
+    except (PlyError, OSError) as error:
+        raise DataError(
+            f"{path}: holds no vertices that can be read ({error}); copy the file again"
+        ) from error
     import open3d
 
-    # Open3D reports a malformed file by a warning on the terminal and an empty mesh.
+    # Open3D reports a malformed file by a warning on the terminal and an empty cloud. Only the
+    # vertices are used, and of a mesh it would follow polygons to vertices that do not exist.
     with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
-        mesh = open3d.io.read_triangle_mesh(path)
-    vertices = np.asarray(mesh.vertices, dtype=np.float64)
+        cloud = open3d.io.read_point_cloud(path, format="ply")
+    vertices = np.asarray(cloud.points, dtype=np.float64)
     if len(vertices) == 0:
         raise DataError(f"{path}: holds no vertices that can be read; copy the file again")
     if not np.isfinite(vertices).all():

@@ -13,6 +13,7 @@ from threedrs.layout import ScanFiles
 
 # The published matrices are rotations about z printed with six decimals.
 _RIGID_TOLERANCE = 1e-2
+MOST_BYTES = 2**20  # ScanNet's have 1 kB
 
 
 def read_axis_alignment(path: Path) -> np.ndarray:
@@ -48,7 +49,7 @@ def has_axis_alignment(path: Path) -> bool:
 
 def _values(path: Path) -> dict[str, str]:
     values: dict[str, str] = {}
-    for line in read_text(path).splitlines():
+    for line in read_text(path, most=MOST_BYTES).splitlines():
         key, equals, value = line.partition("=")
         if equals:
             values[key.strip()] = value

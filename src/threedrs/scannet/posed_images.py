@@ -11,6 +11,7 @@ comes out equals what the .sens gave, bit for bit: numbers are rounded to the f3
 
 import io
 import re
+import stat
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,7 @@ from threedrs.scannet.trajectory import parse_numbers
 _FRAME_FILE = re.compile(r"(\d{5,9})\.(jpg|png|txt)")
 _KINDS = ("jpg", "png", "txt")
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I")
+MOST_MATRIX_BYTES = 64 * 2**10  # sixteen numbers
 _REMEDY = "export the scan again (threedrs sens export)"
 
 
@@ -149,7 +151,7 @@ def _frame_names(folder: Path) -> list[str]:
 
 def _read_matrix(path: Path) -> NDArray[np.float64]:
     """Return the (4,4) matrix of a text file, each number rounded to f32."""
-    values = parse_numbers(read_text(path), str(path))
+    values = parse_numbers(read_text(path, most=MOST_MATRIX_BYTES), str(path))
     if len(values) != 16:
         raise DataError(f"{path}: holds {len(values)} numbers, a 4x4 matrix has 16; {_REMEDY}")
     with np.errstate(over="ignore"):
@@ -159,6 +161,8 @@ def _read_matrix(path: Path) -> NDArray[np.float64]:
 def _image_size(path: Path, kind: str) -> tuple[int, int]:
     """Return an image's (width, height) from its first bytes."""
     try:
+        if not path.is_file():  # a named pipe would wait for its writer
+            raise OSError("not a regular file")
         with Image.open(path, formats=[kind]) as image:
             return image.size
     except Exception as error:  # Pillow documents no closed set of exceptions for damaged input
@@ -167,9 +171,13 @@ def _image_size(path: Path, kind: str) -> tuple[int, int]:
 
 def _read_bytes(path: Path, decoded_bytes: int) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > largest_payload(decoded_bytes):
-            raise DataError(f"{path}: {size} bytes are absurd for an image of {decoded_bytes}")
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):  # a named pipe would wait for its writer
+            raise DataError(f"{path}: is not a regular file; {_REMEDY}")
+        if state.st_size > largest_payload(decoded_bytes):
+            raise DataError(
+                f"{path}: {state.st_size} bytes are absurd for an image of {decoded_bytes}"
+            )
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error

@@ -4,16 +4,18 @@ The file comes from elsewhere and is not trusted: nothing is unpickled, and ever
 before scipy's compiled code follows it.
 """
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse
 
 from threedrs.errors import DataError
+from threedrs.npz import check_npz
 
-# A scene's proposals unpack to some 100 MB; far more is a damaged or hostile file.
-_MAX_BYTES = 8 * 2**30
+# A scene's proposals, some hundred of them, unpack to some 100 MB; far more is a damaged or hostile
+# file. The number counts as well, as a row costs memory whether something is stored in it or not.
+_MOST_BYTES = 4 * 2**30
+_MOST_PROPOSALS = 1_000_000
 
 
 def read_proposals(path: Path, vertex_count: int, limit: int) -> list[np.ndarray]:
@@ -25,10 +27,7 @@ def read_proposals(path: Path, vertex_count: int, limit: int) -> list[np.ndarray
         DataError: the file is missing, damaged, not such a matrix, or of another mesh.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > _MAX_BYTES:
-            raise DataError(f"{path}: claims to unpack to {unpacked >> 30} GiB; copy it again")
+        check_npz(path, _MOST_BYTES)
         matrix = scipy.sparse.load_npz(path)
         if matrix.format not in ("csr", "csc", "coo"):
             raise DataError(
@@ -51,6 +50,8 @@ def read_proposals(path: Path, vertex_count: int, limit: int) -> list[np.ndarray
             f"{path}: masks of shape {matrix.shape} for a mesh of {vertex_count} vertices; "
             "proposals and mesh are not of the same scan version"
         )
+    if matrix.shape[0] > _MOST_PROPOSALS:
+        raise DataError(f"{path}: {matrix.shape[0]} proposals are absurd; copy it again")
     if matrix.dtype.kind not in "biuf":
         raise DataError(f"{path}: masks of dtype {matrix.dtype}, expected bool or a number")
     rows = matrix.tocsr()[:limit]

@@ -40,12 +40,15 @@ def take_boxes(scenes: Sequence[str], files: dict[str, Path], out: Path) -> None
             taken[scene][name] = {"boxes": [], "ids": [], "labels": []}
             where = files[name].name if name in files else "configured file"
             notes.append({"scene": scene, "note": f"not in {where}: no {name} boxes"})
-    write_json(out, {"format_version": FORMAT_VERSION, "scenes": taken, "notes": notes})
+    used = ", ".join(str(file) for file in files.values())
+    try:
+        write_json(out, {"format_version": FORMAT_VERSION, "scenes": taken, "notes": notes})
+    except ValueError as error:  # JSON has no infinity, Python's reader takes it
+        raise DataError(f"{used}: holds a number that is not finite") from error
     try:
         read_boxes_file(out)  # its checks of numbers and ids
     except DataError as error:
         out.unlink()
-        used = ", ".join(str(file) for file in files.values())
         raise DataError(f"{used}: {str(error).removeprefix(f'{out}: ')}") from error
 
 

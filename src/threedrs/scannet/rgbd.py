@@ -15,7 +15,7 @@ from PIL import Image
 from threedrs.errors import DataError
 from threedrs.files import read_json, read_text
 from threedrs.scannet.rgbd_folder import COLOR_SUFFIXES, read_rgbd_folder
-from threedrs.scannet.sens_format import SensHeader
+from threedrs.scannet.sens_format import SensHeader, largest_payload
 from threedrs.scannet.sens_payload import PayloadError, decode_color
 from threedrs.scannet.sens_writer import SensWriter
 from threedrs.scannet.trajectory import parse_numbers
@@ -102,6 +102,9 @@ def _size(path: Path) -> Size:
 
 def _read_color(path: Path, header: SensHeader) -> bytes:
     try:
+        size = path.stat().st_size
+        if size > largest_payload(header.color_bytes):
+            raise DataError(f"{path}: {size} bytes are absurd for an image of {header.color_bytes}")
         payload = path.read_bytes()
         decode_color(payload, header)
     except OSError as error:

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from threedrs.errors import DataError, ThreedrsError
+from threedrs.errors import DataError
 
 VERSION = 4
 COLOR_COMPRESSIONS = {0: "raw", 1: "png", 2: "jpeg"}
@@ -54,7 +54,7 @@ _SUFFIX_OFFSETS = {
 }
 
 
-class SensError(ThreedrsError):
+class SensError(DataError):
     """A ``.sens`` file is malformed, unsupported, or changed while being read.
 
     Attributes:

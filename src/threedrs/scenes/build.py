@@ -7,6 +7,7 @@ by coverage adds what `threedrs.scenes.choice` says.
 
 import io
 import logging
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from threedrs.errors import DataError, StoreError
 from threedrs.files import write_json
 from threedrs.layout import ScanFiles
+from threedrs.left_out import leaving_out, left_out_rows
 from threedrs.scannet.boxes import BOX_SETS, BoxSet
 from threedrs.scannet.geometry import GRID, IMAGE_SIZE, coordinate_map, patch_means, resize_depth
 from threedrs.scenes.masks import COARSE_GRID, FINE_GRID, frame_masks
@@ -68,11 +70,14 @@ def build_shard(
     manifest: Path,
     split: str,
     candidates: Mapping[str, Collection[int]] | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> None:
     """Build the stores of a shard's scenes, and last its manifest (docs/ARCHITECTURE.md).
 
     A finished store is kept if it is undamaged and the hash of its inputs is the recorded one
-    (`threedrs.scenes.source`); file dates do not count.
+    (`threedrs.scenes.source`); file dates do not count. A scan that cannot be used is listed in
+    the manifest under ``left_out`` with the reason, and tried anew each time; a store that it
+    had stays, unused, and is kept once the scan is as it was.
 
     Args:
         scans: the scenes, in the manifest's order.
@@ -83,34 +88,73 @@ def build_shard(
         split: train, val or test.
         candidates: scene -> candidate frames from EmbodiedScan; a scene that it lacks takes them by
             stride, with a note. None: all scenes do.
+        left_out: scene -> reason, for scans that the boxes file leaves out.
 
     Raises:
-        DataError, SensError, StoreError: as `build_scene`; finished scenes survive.
+        DataError: the boxes file lacks a scene, or a file cannot be read by a fault of the
+            machine; finished scenes survive.
+        StoreError: a store cannot be written; finished scenes survive.
     """
+    began = time.time()
     manifest.unlink(missing_ok=True)
     scenes: dict[str, Any] = {}
     notes: list[dict[str, str]] = []
+    reasons = dict(left_out or {})
     for scan in scans:
+        if scan.scene in reasons:
+            continue
         if scan.scene not in boxes:
             raise DataError(f"{manifest.stem}: the boxes file has no entry for {scan.scene}")
-        path = out_folder / f"{scan.scene}.zarr"
         listed = None if candidates is None else candidates.get(scan.scene)
-        if candidates is not None and listed is None:
-            note = f"not in EmbodiedScan's infos: candidates by stride {settings.stride}"
-            notes.append({"scene": scan.scene, "note": note})
-        with open_frames(scan) as reader:
-            source = read_source(scan, reader, boxes[scan.scene], settings, split, listed)
-            store = _kept_store(path, source)
-            _log.info("%s: %s", scan.scene, "kept" if store else "building")
-            if store is None:
-                store = _build(scan, reader, source, boxes[scan.scene], settings, path, split)
-        scenes[scan.scene] = {
-            "content": store.content_hash(),
-            "frames": len(store.frame_ids),
-            "objects": store.object_counts(),
-        }
-        notes += [{"scene": scan.scene, "note": note} for note in source.notes]
-    write_json(manifest, {"format_version": MANIFEST_VERSION, "scenes": scenes, "notes": notes})
+        with leaving_out(scan.scene, reasons):
+            store, found = _build_or_keep(
+                scan,
+                boxes[scan.scene],
+                settings,
+                out_folder / f"{scan.scene}.zarr",
+                split,
+                listed,
+            )
+            scenes[scan.scene] = {
+                "content": store.content_hash(),
+                "frames": len(store.frame_ids),
+                "objects": store.object_counts(),
+            }
+            if candidates is not None and listed is None:
+                note = f"not in EmbodiedScan's infos: candidates by stride {settings.stride}"
+                found = [note, *found]
+            notes += [{"scene": scan.scene, "note": note} for note in found]
+    ordered = {scan.scene: reasons[scan.scene] for scan in scans if scan.scene in reasons}
+    _refuse_unfinished_copies([scan for scan in scans if scan.scene in reasons], began)
+    rows = {"scenes": scenes, "notes": notes, "left_out": left_out_rows(ordered)}
+    write_json(manifest, {"format_version": MANIFEST_VERSION, **rows})
+
+
+def _refuse_unfinished_copies(left_out: Sequence[ScanFiles], began: float) -> None:
+    """Raise DataError for a file that changed since ``began``: its date tells no later run."""
+    for scan in left_out:
+        if scan.frames.exists() and scan.frames.stat().st_mtime > began:
+            raise DataError(
+                f"{scan.frames}: changed while it was read; run again when it is copied"
+            )
+
+
+def _build_or_keep(
+    scan: ScanFiles,
+    boxes: Mapping[str, BoxSet],
+    settings: SceneSettings,
+    path: Path,
+    split: str,
+    listed: Collection[int] | None,
+) -> tuple[SceneStore, list[str]]:
+    """Return the scan's store, made anew if need be, and the notes on its frames."""
+    with open_frames(scan) as reader:
+        source = read_source(scan, reader, boxes, settings, split, listed)
+        store = _kept_store(path, source)
+        _log.info("%s: %s", scan.scene, "kept" if store else "building")
+        if store is None:
+            store = _build(scan, reader, source, boxes, settings, path, split)
+    return store, source.notes
 
 
 def _kept_store(path: Path, source: Source) -> SceneStore | None:

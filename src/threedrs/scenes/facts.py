@@ -13,6 +13,7 @@ from threedrs.errors import DataError
 from threedrs.files import atomic_folder, read_json, write_json
 from threedrs.frames.coverage import MeshVoxels
 from threedrs.layout import ScanFiles
+from threedrs.left_out import is_of_the_file, read_left_out
 from threedrs.scannet.boxes import aligned_vertices
 from threedrs.scannet.geometry import IMAGE_SIZE, nearest_indices
 from threedrs.scenes.look import scene_picture
@@ -27,16 +28,21 @@ def scene_facts(store: SceneStore, scan: ScanFiles, notes: Sequence[str]) -> dic
 
     ``coverage`` is the share of the mesh's voxels of 0.1 m that the chosen frames see: as counted
     when the frames were chosen by it, else from the depth kept in the store (384x384 of the
-    original pixels); None for a scan without a mesh.
+    original pixels); None, with a note, where the mesh cannot be read; None without a mesh.
 
     Raises:
-        DataError: the mesh is malformed.
+        DataError: the mesh cannot be read by a fault of the machine.
         StoreError: the store is damaged.
     """
-    attributes = store.attributes
+    attributes, notes = store.attributes, list(notes)
     counted = attributes.get("coverage")
     if counted is None and scan.mesh.is_file():
-        counted = _coverage(store, scan)
+        try:
+            counted = _coverage(store, scan)
+        except DataError as error:
+            if not is_of_the_file(error):
+                raise
+            notes.append(f"coverage is not known: {error}")
     return {
         "scene": store.scene,
         "split": store.split,
@@ -48,7 +54,7 @@ def scene_facts(store: SceneStore, scan: ScanFiles, notes: Sequence[str]) -> dic
         "coverage": None if counted is None else counted["covered"] / counted["voxels"],
         "voxels": None if counted is None else counted["voxels"],
         "boxes": store.object_counts(),
-        "notes": list(notes),
+        "notes": notes,
     }
 
 
@@ -72,7 +78,8 @@ def write_shard_facts(
     Args:
         scans: the shard's scans.
         scenes: folder of the scene stores.
-        manifest: the shard's manifest; its notes are on frames.
+        manifest: the shard's manifest; its notes are on frames. Scenes that it leaves out have no
+            row and no picture, but a reason under ``left_out``.
         boxes: the shard's boxes file; its notes are on boxes.
         out: the folder, written whole or not at all.
 
@@ -80,15 +87,22 @@ def write_shard_facts(
         DataError: a file is malformed.
         StoreError: a store is damaged.
     """
-    notes = _notes(boxes, manifest)
+    notes, left_out = _notes(boxes, manifest), read_left_out(manifest)
+    split = manifest.stem.rpartition("-")[0]
     rows = []
     with atomic_folder(out) as folder:
         for scan in scans:
+            if scan.scene in left_out:
+                continue
             store = SceneStore.open(scenes / f"{scan.scene}.zarr")
             row = scene_facts(store, scan, notes.get(scan.scene, []))
             scene_picture(store, caption(row), folder / f"{scan.scene}.jpg")
             rows.append(row)
-        write_json(folder / ROWS_FILE, {"format_version": FORMAT_VERSION, "scenes": rows})
+        reasons = [
+            {"scene": scene, "split": split, "reason": reason} for scene, reason in left_out.items()
+        ]
+        content = {"format_version": FORMAT_VERSION, "scenes": rows, "left_out": reasons}
+        write_json(folder / ROWS_FILE, content)
 
 
 def caption(row: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """The scene report: one page on all scenes, from the shards' parts.
 
-Per scene: frames kept and dropped, coverage, boxes, notes, a contact sheet. Pictures are linked,
-not embedded, and load when scrolled to, so 1,513 scenes stay one quick page.
+Per scene: frames kept and dropped, coverage, boxes, notes, a contact sheet; and which scenes are
+left out of the run, why, and what to do. Pictures are linked, not embedded, and load when scrolled
+to, so 1,513 scenes stay one quick page.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ def write_scene_report(parts: Sequence[Path], out: Path) -> None:
         DataError: a part is missing or malformed.
     """
     rows: list[dict[str, Any]] = []
+    left_out: list[dict[str, str]] = []
     for part in parts:
         content = read_json(part / ROWS_FILE)
         if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
@@ -36,6 +38,7 @@ def write_scene_report(parts: Sequence[Path], out: Path) -> None:
         folder = part.relative_to(out.parent).as_posix()
         for row in content["scenes"]:
             rows.append({**row, "picture": f"{folder}/{row['scene']}.jpg"})
+        left_out += content.get("left_out", [])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -43,7 +46,9 @@ def write_scene_report(parts: Sequence[Path], out: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html.j2").render(rows=rows, totals=_totals(rows))
+    page = environment.get_template("report.html.j2").render(
+        rows=rows, left_out=left_out, totals=_totals(rows)
+    )
     write_text(out, page)
 
 

@@ -25,9 +25,10 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.dtype import VariableLengthBytes
 from zarr.errors import UnstableSpecificationWarning
 
-from threedrs.errors import StoreError
+from threedrs.errors import StoreError, write_problem
 from threedrs.files import atomic_folder
 from threedrs.scenes.shard_read import is_plain_shard, read_shard
+from threedrs.scenes.zarr_limits import check_array, check_chunks, check_file, check_metadata
 
 # Zstd's fastest level: what shrinks at all (depth, masks) shrinks at this one.
 _ZSTD_LEVEL = 1
@@ -46,7 +47,7 @@ def create_store(path: Path) -> Iterator[zarr.Group]:
         with atomic_folder(path) as temporary:
             yield zarr.open_group(temporary, mode="w", zarr_format=3)
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise StoreError(f"{path}: {write_problem(error)}") from error
 
 
 def write_array(
@@ -155,6 +156,7 @@ class StoreReader:
         if not path.is_dir():
             raise StoreError(f"{path}: there is no {kind} here; {remedy}")
         try:
+            check_metadata(path, "")
             group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
             attributes = dict(group.attrs)
         except Exception as error:  # zarr raises many kinds on damaged metadata
@@ -203,14 +205,18 @@ class StoreReader:
         array = self._array(name)
         try:
             if is_plain_shard(array):
-                return read_shard(array, self.path.joinpath(name, "c", *("0" * array.ndim)))
-            # Zarr reads an absent file, and an empty shard, as zeros without a word.
-            files = [file.stat() for file in (self.path / name / "c").rglob("*") if file.is_file()]
+                shard = self.path.joinpath(name, "c", *("0" * array.ndim))
+                check_file(self.path, shard)
+                return read_shard(array, shard)
+            chunks = [file for file in (self.path / name / "c").rglob("*") if not file.is_dir()]
+            sizes = [check_file(self.path, file) for file in chunks]
+            check_chunks(array, [file for file, size in zip(chunks, sizes, strict=True) if size])
             expected = math.prod(
                 -(-length // size)
                 for length, size in zip(array.shape, array.shards or array.chunks, strict=True)
             )
-            present = sum(file.st_size > 0 for file in files)
+            # Zarr reads an absent file, and an empty shard, as zeros without a word.
+            present = sum(size > 0 for size in sizes)
             values = array[...] if present >= expected else None
         except Exception as error:  # checksum, decompression, shard index, input/output
             raise self.error(f"array {name} is damaged ({_one_line(error)})") from error
@@ -240,9 +246,12 @@ class StoreReader:
 
     def _open_array(self, name: str) -> zarr.Array:
         try:
+            check_metadata(self.path, name)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UnstableSpecificationWarning)
                 array = self._group[name]
+            if isinstance(array, zarr.Array):
+                check_array(array)
         except KeyError as error:
             raise self.error(f"array {name} is missing") from error
         except Exception as error:

@@ -17,8 +17,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import DataError, StoreError
+from threedrs.errors import DataError, StoreError, write_problem
 from threedrs.files import SCENE_NAME, check_scene_name, sha256_of_json, write_json
+from threedrs.left_out import left_out_rows
 from threedrs.scenes.store import SceneStore
 from threedrs.scenes.zarr_io import array_digest
 from threedrs.teachers import store as feature_store
@@ -38,18 +39,24 @@ logger = logging.getLogger(__name__)
 
 
 def extract_shard(
-    scene_stores: Sequence[Path], settings: TeacherSettings, out: Path
+    scene_stores: Sequence[Path],
+    settings: TeacherSettings,
+    out: Path,
+    left_out: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Compute what is missing of the shard's features; write and return its manifest.
 
     A scene for which the teacher has nothing (an npz that is not there) is listed under ``skipped``
-    with the reason; whatever cannot be read or computed is an error.
+    with the reason, as is a scene that the scene stage left out; whatever cannot be read or
+    computed is an error.
 
     Args:
         scene_stores: the shard's scene stores, in its order; groups of other scenes in ``out`` are
             removed.
         settings: the teacher and its options.
         out: the store's folder, ``<shard>.zarr``.
+        left_out: scene -> reason, for the shard's scenes that have no usable store; features that
+            they have from earlier stay, unused.
 
     Raises:
         CheckpointError: the teacher's weights are missing or do not fit.
@@ -59,6 +66,7 @@ def extract_shard(
             shard's scenes; names scene and frame.
     """
     source = open_source(settings)
+    left_out = left_out or {}
     origins, skipped = _origins(scene_stores, source, settings)
     for row in skipped:
         logger.warning("%s: skipped: %s", row["scene"], row["reason"])
@@ -71,15 +79,17 @@ def extract_shard(
         # from here on the old manifest, if any, may describe what is no longer there
         (out / feature_store.MANIFEST).unlink(missing_ok=True)
         feature_store.write_root(out)
-        _remove_other_scenes(out, {origin.scene for origin in origins.values()})
+        _remove_other_scenes(out, {origin.scene for origin in origins.values()} | set(left_out))
         due = {path: origin for path, origin in origins.items() if not _is_current(out, origin)}
         logger.info("%s: %d scenes kept, %d to do", out, len(origins) - len(due), len(due))
         if due:
             _extract_scenes(source, due, out, grid=settings.grid)
-        manifest = _manifest(out, list(origins.values()), settings, skipped)
+        manifest = _manifest(
+            out, list(origins.values()), settings, skipped + left_out_rows(left_out)
+        )
         write_json(out / feature_store.MANIFEST, manifest)
     except OSError as error:
-        raise StoreError(f"{out}: cannot be written ({error.strerror or error})") from error
+        raise StoreError(f"{out}: {write_problem(error)}") from error
     return manifest
 
 

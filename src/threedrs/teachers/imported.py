@@ -24,13 +24,17 @@ from PIL import Image
 
 from threedrs.errors import CheckpointError, DataError
 from threedrs.files import sha256_of_file
+from threedrs.npz import check_npz
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.forward import pool_features
+from threedrs.teachers.preprocess import PICTURE_FORMATS
 from threedrs.teachers.settings import TeacherSettings
 from threedrs.teachers.sources import SceneFeatures, SkippedSceneError
 from threedrs.teachers.store import SceneOrigin
 
 KEYS = ("feature", "arr_0")
+# A scene of VGGT's unpacks to 0.4 GB; 32 frames of 1,369 float64 tokens of 4,096 channels to 1.4.
+MOST_BYTES = 8 * 2**30
 PROPORTION_TOLERANCE = 0.05  # by which rounding to whole patches may change height / width
 
 
@@ -56,6 +60,7 @@ def read_features(path: Path, frame_ids: tuple[int, ...]) -> np.ndarray:
             is not finite; one line that names it.
     """
     try:
+        check_npz(path, MOST_BYTES)
         with np.load(path, allow_pickle=False) as archive:
             key = next((key for key in KEYS if key in archive.files), None)
             if key is None:
@@ -127,8 +132,12 @@ class ImportedSource:
         for path, origin in due.items():
             file = self.folder / f"{origin.scene}.npz"
             features_VPC = read_features(file, origin.frame_ids)
-            with Image.open(io.BytesIO(SceneStore.open(path).jpegs()[0])) as picture:
-                width, height = picture.size
+            first = io.BytesIO(SceneStore.open(path).jpegs()[0])
+            try:
+                with Image.open(first, formats=PICTURE_FORMATS) as picture:
+                    width, height = picture.size
+            except (OSError, ValueError, Image.DecompressionBombError) as error:
+                raise DataError(f"{path}: its first picture is unreadable ({error})") from error
             patches = patch_grid(features_VPC.shape[1], height / width)
             if patches is None:
                 raise DataError(

@@ -12,6 +12,8 @@ from PIL import Image
 
 from threedrs.errors import DataError
 
+PICTURE_FORMATS = ("JPEG", "PNG")  # of a scene store's pictures
+
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFormat:
@@ -43,7 +45,8 @@ def preprocess_jpeg(payload: bytes, picture_format: PictureFormat) -> np.ndarray
         DataError: the payload is no picture, is damaged, or is so flat that no patch fits in it.
     """
     try:
-        with Image.open(io.BytesIO(payload)) as picture:
+        # Not whatever Pillow knows: some formats start programs (EPS: Ghostscript).
+        with Image.open(io.BytesIO(payload), formats=PICTURE_FORMATS) as picture:
             colour = picture.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"the colour picture cannot be decoded ({error})") from error

@@ -130,9 +130,13 @@ def open_scene(shard: Path, scene: str) -> StoreReader:
         format_version=FORMAT_VERSION,
         remedy=damage_remedy(shard),
     )
+    if not reader.path.resolve().is_relative_to(shard.resolve()):
+        raise reader.error("is a link that leads out of the feature store")
     missing = [name for name in ATTRIBUTES if name not in reader.attributes]
     if missing:
         raise reader.error(f"attributes {', '.join(missing)} are missing")
+    if not isinstance(reader.attributes["frame_ids"], list):
+        raise reader.error("attribute frame_ids is malformed")
     return reader
 
 
@@ -149,12 +153,14 @@ def read_scene(reader: StoreReader) -> np.ndarray:
 
 
 def manifest_entry(reader: StoreReader) -> dict[str, Any]:
-    """Return a written scene's row of the manifest; it depends on what is stored alone."""
+    """Return a written scene's row of the manifest: content alone.
+
+    Nothing of when and how fast, so a store that is remade alike leaves later stages as they are.
+    """
     return {
         "shape": list(reader.check(ARRAY, (None, None, None, None), "float16")),
         "features_sha256": reader.attributes["features_sha256"],
         "input_sha256": reader.attributes["input_sha256"],
-        "seconds": reader.attributes["seconds"],
     }
 
 
@@ -201,7 +207,13 @@ class FeatureStore:
                 f"{FORMAT_VERSION}; delete the store and rerun `snakemake features`"
             )
         scenes = manifest.get("scenes")
-        if not isinstance(scenes, dict) or not isinstance(manifest.get("channels"), int):
+        skipped = manifest.get("skipped", [])
+        if (
+            not isinstance(scenes, dict)
+            or not isinstance(manifest.get("channels"), int)
+            or not isinstance(skipped, list)
+            or not all(isinstance(row, dict) and "scene" in row for row in skipped)
+        ):
             raise StoreError(f"{path / MANIFEST}: is no feature manifest; {damage_remedy(path)}")
         for scene, entry in scenes.items():
             if SCENE_NAME.fullmatch(scene) is None or not isinstance(entry, dict):
@@ -271,10 +283,15 @@ class FeatureStore:
 def common_channels(paths: Sequence[Path]) -> int:
     """Return the channels C of the features of finished shards of one teacher.
 
+    A shard whose scenes are all left out has none and says nothing.
+
     Raises:
-        StoreError: a shard is unreadable, or two differ.
+        StoreError: a shard is unreadable, two differ, or no shard has features.
     """
-    channels = {path: FeatureStore.open(path).channels for path in paths}
+    stores = {path: FeatureStore.open(path) for path in paths}
+    channels = {path: store.channels for path, store in stores.items() if store.scenes}
+    if not channels:
+        raise StoreError(f"{paths[0]}: no scene has features here or beside it")
     first, *others = channels
     for path in others:
         if channels[path] != channels[first]:

@@ -1,10 +1,12 @@
 """Training checkpoints: written whole or not at all, verified before use, the newest few kept.
 
-``checkpoints/step-00000050/`` holds DeepSpeed's state (weights, optimizer, schedule) in ``state/``,
-each rank's random state, and ``manifest.json``, which is written last and names every file with its
-SHA-256. The folder is built under another name and renamed when complete, and older checkpoints
-are removed only after that; so a killed process or a full disk costs the newest one at most.
-Saving reads every written byte once more for the checksums.
+``checkpoints/step-00000050/`` holds weights and moments in ``state/`` (`threedrs.training.shares`),
+the learning rates' schedule, each rank's random state, and ``manifest.json``, which is written last
+and names every file with its SHA-256. The folder is built under another name and renamed when
+complete, and older checkpoints are removed only after that; so a killed process or a full disk
+costs the newest one at most. Saving reads every written byte once more for the checksums. A run may
+go on with another number of ranks: bit by bit the same with as many, otherwise up to the rounding
+of sums that are added in another order.
 """
 
 import os
@@ -19,14 +21,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed
+from safetensors import SafetensorError
 
 from threedrs.errors import CheckpointError, DataError
 from threedrs.files import read_json, sha256_of_file, sha256_of_json, write_json
-from threedrs.training.engine import Ranks, agree
+from threedrs.training.ranks import Ranks, agree
 from threedrs.training.settings import fingerprint_changes
+from threedrs.training.shares import read_shares, write_shares
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+STATE = "state"
+SCHEDULE = "schedule.json"
 STEP_FOLDER = re.compile(r"step-(\d{8})")
 
 
@@ -69,7 +75,7 @@ def _restore_random_state(state: Mapping[str, Any], device: torch.device) -> Non
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if device.type == "cuda":
+    if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
@@ -108,7 +114,9 @@ def save_checkpoint(
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         torch.distributed.barrier()
-        engine.save_checkpoint(str(temporary), tag="state", save_latest=False)
+        write_shares(engine, temporary / STATE, ranks)
+        if ranks.first:
+            write_json(temporary / SCHEDULE, engine.lr_scheduler.state_dict())
         torch.save(_random_state(ranks.device), temporary / f"random-{ranks.rank:05d}.pt")
         torch.distributed.barrier()
         checksums = _gather_checksums(temporary, ranks)
@@ -126,7 +134,7 @@ def save_checkpoint(
             for old in list_checkpoints(folder)[keep:]:
                 shutil.rmtree(old)
         torch.distributed.barrier()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
             f"{target}: cannot be written ({error}); free disk space there and run the same "
@@ -159,15 +167,12 @@ def _problem(checkpoint: Path, fingerprint: Mapping[str, Any]) -> tuple[str, str
 
 
 def find_checkpoint(
-    folder: Path, fingerprint: Mapping[str, Any], ranks: int, warn: Callable[[str], None]
+    folder: Path, fingerprint: Mapping[str, Any], warn: Callable[[str], None]
 ) -> Path | None:
     """Return the newest valid checkpoint of this very run, or None to start afresh.
 
     A damaged one is skipped, and one of another recipe; they move to ``damaged/`` and
     ``stale-<hash>/``, with a warning that says why. One process calls this.
-
-    Raises:
-        CheckpointError: the checkpoint was made by another number of ranks.
     """
     for leftover in folder.glob(".step-*.tmp"):
         shutil.rmtree(leftover)
@@ -180,12 +185,6 @@ def find_checkpoint(
             shutil.rmtree(folder / aside / checkpoint.name, ignore_errors=True)
             checkpoint.rename(folder / aside / checkpoint.name)
             continue
-        saved_by = read_json(checkpoint / MANIFEST)["ranks"]
-        if saved_by != ranks:
-            raise CheckpointError(
-                f"{checkpoint}: was saved by {saved_by} ranks, this run has {ranks}; go on with "
-                f"{saved_by} ranks, or move {folder} away to start afresh"
-            )
         return checkpoint
     return None
 
@@ -194,13 +193,16 @@ def load_checkpoint(engine: Any, checkpoint: Path, ranks: Ranks) -> Progress:
     """Restore weights, optimizer, schedule and random state; all ranks call this.
 
     Raises:
-        CheckpointError: DeepSpeed cannot read it.
+        CheckpointError: it lacks a parameter.
     """
-    loaded, _ = engine.load_checkpoint(str(checkpoint), tag="state")
-    if loaded is None:
-        raise CheckpointError(f"{checkpoint}: cannot be read; move it away and run again")
-    # Read as plain tensors and numbers: nothing in the file is executed.
-    state = torch.load(checkpoint / f"random-{ranks.rank:05d}.pt", weights_only=True)
-    _restore_random_state(state, ranks.device)
     manifest = read_json(checkpoint / MANIFEST)
+    read_shares(engine, checkpoint / STATE, ranks, manifest["step"])
+    engine.lr_scheduler.load_state_dict(read_json(checkpoint / SCHEDULE))
+    rates = engine.lr_scheduler.get_last_lr()
+    for group, rate in zip(engine.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    # A rank that the run did not have before takes another one's random numbers. Read as plain
+    # tensors and numbers: nothing in the file is executed.
+    source = checkpoint / f"random-{ranks.rank % manifest['ranks']:05d}.pt"
+    _restore_random_state(torch.load(source, weights_only=True), ranks.device)
     return Progress(**{field.name: manifest[field.name] for field in fields(Progress)})

@@ -1,8 +1,10 @@
 """Packs for the student, read ahead by loader processes.
 
 A pack costs one read of the scene store and, with a teacher, one of the feature store; its samples
-share them. Nothing is kept after a pack is handed over, so the loaders of a rank hold at most
-workers x ``PREFETCH`` packs (a pack of 32 frames: 14 MB of pixels, 26 MB of features).
+share them. Nothing is kept after a pack is handed over, however many scenes a run has: the loaders
+of a rank hold at most workers x ``PREFETCH`` packs, beside the one in training. A pack of 32 frames
+takes 41 MB, whatever its samples (14 MB of pixels, 26 MB of features, 1 MB of masks): 330 MB with 4
+workers. Where there is a GPU, as much again may be page-locked copies on their way to it.
 """
 
 import signal
@@ -153,6 +155,9 @@ def load_packs(
         prefetch_factor=PREFETCH if workers else None,
         collate_fn=_as_is,
         worker_init_fn=_ignore_stop_signals,
+        # A thread takes each pack over from its loader into page-locked memory, while the GPU
+        # computes: handing over 41 MB takes 7 ms, and from ordinary memory the GPU waits for it.
+        pin_memory=torch.cuda.is_available(),
         # Its own generator: a loader must not draw from the run's random state, or a resumed run
         # would differ from an uninterrupted one.
         generator=torch.Generator(),

@@ -1,4 +1,4 @@
-"""DeepSpeed around the student: ranks, objective, optimizer, and one exact optimizer step.
+"""DeepSpeed around the student: objective, optimizer, and one exact optimizer step.
 
 The gradient of a step is the mean over exactly the samples of its batch, however they are packed
 and spread over ranks: a pack's loss is the sum over its samples, each rank adds up its packs, and
@@ -7,28 +7,25 @@ checked on all ranks before the update, its gradient norm by DeepSpeed before it
 so a step that is not finite leaves the state of the step before.
 """
 
-import logging
 import math
-import os
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed
 from torch import nn
 
-from threedrs.errors import ConfigError, MachineError, ThreedrsError
+from threedrs.errors import ConfigError
 from threedrs.files import read_json
+from threedrs.models.lora import trained_parameters
 from threedrs.models.samples import Pack
 from threedrs.models.settings import SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.training.flops import pack_flops
+from threedrs.training.ranks import AgreedError, Ranks
 from threedrs.training.settings import TrainSettings
-
-T = TypeVar("T")
 
 # Sums over samples that a step reports, in this order, beside the flags of `StepOutcome`.
 SUMS = (
@@ -53,91 +50,29 @@ RECIPE_KEYS = (
     "optimizer",
     "scheduler",
 )
-
-
-class AgreedError(ThreedrsError):
-    """All ranks raise it alike; the first one tells the user."""
+# Keys that a DeepSpeed file may hold. Of the others some write files or send numbers to places of
+# their own choice (tensorboard, wandb, flops_profiler, autotuning, ...).
+DEEPSPEED_KEYS = (
+    "zero_optimization",
+    "zero_allow_untested_optimizer",
+    "communication_data_type",
+    "prescale_gradients",
+    "gradient_predivide_factor",
+    "aio",
+    "wall_clock_breakdown",
+    "memory_breakdown",
+)
 
 
 class NonFiniteError(AgreedError):
     """A loss or a gradient is NaN or infinite; the weights are those of the step before."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ranks:
-    """This process among those of the run."""
-
-    rank: int
-    count: int
-    device: torch.device
-
-    @property
-    def first(self) -> bool:
-        """Whether this process writes what is written once."""
-        return self.rank == 0
-
-
-def start_ranks() -> Ranks:
-    """Join the process group that torchrun describes; without torchrun, be a group of one.
-
-    NCCL on GPUs, gloo on CPU. A lone process needs neither a port nor a network interface. On CPU,
-    DeepSpeed's shared-memory helper, which it would compile for a minute at its first start, is
-    left out: gloo does its work.
-
-    Raises:
-        MachineError: this node has fewer GPUs than ranks.
-    """
-    cuda = torch.cuda.is_available()
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
-    lone = "RANK" not in os.environ
-    if lone:
-        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-        os.environ.update(alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"})
-    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    device = torch.device("cpu")
-    if cuda:
-        local = int(os.environ["LOCAL_RANK"])
-        if local >= torch.cuda.device_count():
-            raise MachineError(
-                f"local rank {local} has no GPU ({torch.cuda.device_count()} found); start as many "
-                "ranks a node as it has GPUs"
-            )
-        device = torch.device("cuda", local)
-        torch.cuda.set_device(device)
-    import deepspeed  # after DS_ACCELERATOR is set; takes seconds
-
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # DeepSpeed calls collectives by names that torch 2.13 renames; one warning a call and layer.
-    warnings.filterwarnings("ignore", message="`torch.distributed", category=FutureWarning)
-    # The device under the current context, which this asks to confirm, is the one set above.
-    warnings.filterwarnings("ignore", message=r"barrier\(\): using the device")
-    if not cuda:
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    backend = "nccl" if cuda else "gloo"
-    if lone:
-        torch.distributed.init_process_group(
-            backend, store=torch.distributed.HashStore(), rank=0, world_size=1
-        )
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-    return Ranks(rank=rank, count=count, device=device)
-
-
-def agree(ranks: Ranks, decide: Callable[[], T]) -> T:
-    """Return what ``decide`` returns on the first rank, the only one that runs it.
-
-    Raises:
-        AgreedError: on all ranks, if ``decide`` raised an error that the user can put right.
-    """
-    answer: list[Any] = [None, None]
-    if ranks.first:
-        try:
-            answer[0] = decide()
-        except ThreedrsError as error:
-            answer[1] = str(error)
-    torch.distributed.broadcast_object_list(answer, src=0)
-    if answer[1] is not None:
-        raise AgreedError(answer[1])
-    return answer[0]
+def _on_device(value: torch.Tensor | float, device: torch.device) -> torch.Tensor:
+    """Return the detached float64 scalar of ``value`` on ``device``."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().double()
+    return torch.full((), value, dtype=torch.float64, device=device)
 
 
 class PackObjective(nn.Module):
@@ -158,7 +93,7 @@ class PackObjective(nn.Module):
         losses = self.student(pack, self.supervision)
         loss = losses.total(self.supervision.weight)
         samples = len(pack.samples)
-        groundings = int(losses.is_grounding_K.sum())
+        groundings = sum(sample.target_rows is not None for sample in pack.samples)
         values = {
             "loss": loss,
             "samples": samples,
@@ -170,7 +105,8 @@ class PackObjective(nn.Module):
             "tokens": losses.counts["tokens"],
             "flops": pack_flops(self.student, pack, losses.counts["labels"]),
         }
-        sums = [torch.as_tensor(values[name]).detach().to(loss.device).double() for name in SUMS]
+        # Numbers are filled in on the device: copied there, each would wait for its queue.
+        sums = [_on_device(values[name], loss.device) for name in SUMS]
         return weight * loss, weight * torch.stack(sums)
 
 
@@ -178,14 +114,23 @@ def deepspeed_config(settings: TrainSettings, ranks: int) -> dict[str, Any]:
     """Return the DeepSpeed file of the recipe with what the recipe itself decides filled in.
 
     Raises:
-        ConfigError: the file sets one of those keys, or its ZeRO stage is not 2 or 3.
+        ConfigError: the file sets one of those keys or an unknown one, or its ZeRO stage is not 2
+            or 3.
     """
     path = Path(settings.deepspeed)
     config = read_json(path)
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path}: is not a JSON object; see config/deepspeed/")
     taken = [key for key in RECIPE_KEYS if key in config]
     if taken:
         raise ConfigError(f"{path}: remove {', '.join(taken)}; the section `train` sets them")
-    stage = config.get("zero_optimization", {}).get("stage")
+    unknown = [key for key in config if key not in DEEPSPEED_KEYS]
+    if unknown:
+        raise ConfigError(
+            f"{path}: remove {', '.join(unknown)}; it may hold: {', '.join(DEEPSPEED_KEYS)}"
+        )
+    zero = config.get("zero_optimization")
+    stage = zero.get("stage") if isinstance(zero, dict) else None
     if stage not in (2, 3):
         raise ConfigError(f"{path}: zero_optimization.stage is {stage}; expected 2 or 3")
     return config | {
@@ -208,15 +153,15 @@ def zero_init(settings: TrainSettings, ranks: int) -> dict[str, Any] | None:
 
 
 def parameter_groups(student: Student, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Freeze what is not tunable; return the optimizer's groups with their learning rates."""
+    """Freeze what is not trained; return the optimizer's groups with their learning rates."""
+    student.requires_grad_(False)
     groups = []
-    for name, parameters in student.parameter_groups().items():
-        tunable = name in settings.tunable
+    for name, parameters in trained_parameters(student, settings.tunable).items():
         for parameter in parameters:
-            parameter.requires_grad_(tunable)
+            parameter.requires_grad_(True)
         vision = name == "vision_tower"
         rate = settings.learning_rate_vision_tower if vision else settings.learning_rate
-        if tunable and parameters:
+        if parameters:
             groups.append({"params": list(parameters), "lr": rate, "name": name})
     return groups
 

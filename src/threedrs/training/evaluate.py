@@ -22,6 +22,7 @@ from threedrs.evaluation.rows import grounding_rows, text_rows
 from threedrs.evaluation.score import score_rows
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.instructions.record import Record
+from threedrs.left_out import read_left_out
 from threedrs.models.student import Student
 
 Scores = dict[str, dict[str, float | None]]
@@ -32,8 +33,8 @@ class Evaluation:
 
     Args:
         config: the resolved run; its section ``evaluation`` names the evaluation ``records`` of
-            each benchmark and the ``settings`` of inference.
-
+            each benchmark, the ``settings`` of inference, and optionally the file ``left_out``
+            with the scenes that are not asked about.
         student: the one in training.
         tokenizer: the student's.
 
@@ -51,9 +52,11 @@ class Evaluation:
         self.every: int = config["train"]["eval_every"]
         self.settings = PredictSettings.from_json(section["settings"])
         self.scenes = Path(config["paths"]["scenes"])
+        left_out = read_left_out(Path(section["left_out"])) if "left_out" in section else {}
         self.records: dict[str, dict[str, list[Record]]] = {}  # by scene, then by benchmark
         for path in section["records"]:
-            records, benchmark = read_questions(Path(path))
+            every_record, benchmark = read_questions(Path(path))
+            records = [record for record in every_record if record.scene not in left_out]
             for record in records[:count]:
                 of_scene = self.records.setdefault(record.scene, {})
                 of_scene.setdefault(benchmark.name, []).append(record)

@@ -4,7 +4,7 @@
 """
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,16 +25,20 @@ from threedrs.files import (
     write_json_lines,
     write_text,
 )
+from threedrs.models.adapter import Trained, save_adapter
 from threedrs.models.checkpoint import save_student
+from threedrs.models.lora import LANGUAGE_MODEL
+from threedrs.models.manifest import write_manifest
+from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.training.checkpoints import Progress
-from threedrs.training.engine import Ranks
 from threedrs.training.flops import device_peak
 from threedrs.training.progress import PARTS, growing_log, read_rows
+from threedrs.training.ranks import Ranks
 from threedrs.training.settings import TUNABLE, TrainSettings
 
 FORMAT_VERSION = 1
-PACKAGES = ("torch", "transformers", "deepspeed", "numpy", "zarr")
+PACKAGES = ("torch", "transformers", "deepspeed", "peft", "numpy", "zarr")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,8 @@ class RunSummary:
 
 def is_exported(out: Path, parts: Mapping[str, Any]) -> bool:
     """Whether ``out`` holds the complete outputs of the recipe ``parts``."""
-    if not all((out / name).exists() for name in ("train.json", "model", "loss.png", "log.jsonl")):
+    names = ("train.json", "model", "model.json", "loss.png", "log.jsonl")
+    if not all((out / name).exists() for name in names):
         return False
     try:
         return read_json(out / "train.json").get("config_hash") == sha256_of_json(parts)
@@ -71,7 +76,8 @@ def _utilisation(
     peak = device_peak(ranks.device)
     if peak is None:
         return None, f"not measured: peak of {torch.cuda.get_device_name(ranks.device)} not known"
-    if settings.precision != "bfloat16" or set(settings.tunable) != set(TUNABLE):
+    whole = set(settings.tunable) == set(TUNABLE) and settings.lora is None
+    if settings.precision != "bfloat16" or not whole:
         return None, "not measured: counted for bfloat16 with every part trained only"
     value = summary.progress.flops / summary.progress.seconds / (peak * ranks.count)
     return value, f"forward and backward without recomputation, of {peak / 1e12:.0f} TFLOP/s a GPU"
@@ -167,6 +173,7 @@ arXiv 2506.01946), trained by this repository.
 - {numbers["steps"]} optimizer steps of {train["global_batch"]} samples ({numbers["samples"]} seen),
   learning rate {train["learning_rate"]} (vision tower {train["learning_rate_vision_tower"]}),
   {train["precision"]}, seed {train["seed"]}
+- {_trained_note(TrainSettings.from_config(train), model["path"])}
 - packing: {numbers["packing"]}
 - recipe hash: {numbers["config_hash"]}; the whole configuration is in `../config.json`
 
@@ -183,8 +190,24 @@ licence apply to these weights.
 """
 
 
-def whole_state(engine: Any, student: Student, ranks: Ranks) -> dict[str, Tensor]:
-    """Return a copy of the whole tensors on the first rank's host; nothing on the others.
+def _trained_note(settings: TrainSettings, path: str | None) -> str:
+    if settings.lora is None:
+        return f"trained: {', '.join(settings.tunable)}"
+    lora, base = settings.lora, path or "the random weights of the seed"
+    full = [name for name in settings.tunable if name != "language_model"]
+    return (
+        f"trained: LoRA adapters on {', '.join(lora.targets)} of the language model, rank "
+        f"{lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}; in full: "
+        f"{', '.join(['the rows of the two new tokens', *full])}\n"
+        f"- these weights are a change of the base model, {base}, and need it; `threedrs model "
+        "merge` makes a whole checkpoint of both"
+    )
+
+
+def whole_state(
+    engine: Any, student: Student, ranks: Ranks, wanted: Callable[[str], bool] = lambda name: True
+) -> dict[str, Tensor]:
+    """Return copies of the ``wanted`` tensors, whole, on the first rank's host; none on the others.
 
     ZeRO-2 keeps parameters as pieces of one buffer, ZeRO-3 spreads each over the ranks; they are
     gathered one at a time.
@@ -194,6 +217,8 @@ def whole_state(engine: Any, student: Student, ranks: Ranks) -> dict[str, Tensor
     spread = engine.zero_optimization_stage() == 3
     state = {}
     for name, tensor in student.state_dict(keep_vars=True).items():
+        if not wanted(name):
+            continue
         with deepspeed.zero.GatheredParameters([tensor], enabled=spread):
             if ranks.first:
                 state[name] = tensor.detach().cpu().clone()
@@ -205,15 +230,26 @@ def export_run(
 ) -> None:
     """Write model, card, loss curve and train.json to ``out``; all ranks call this.
 
-    The first rank's host holds a copy of the weights for a moment.
+    The first rank's host holds a copy of the weights for a moment, with LoRA of the trained ones.
     """
     rows = read_rows(growing_log(out))
     numbers = _numbers(summary, ranks, rows)
-    state = whole_state(engine, student, ranks)
+    settings = TrainSettings.from_config(summary.config["train"])
+    base, trained, wanted = ModelSettings.from_config(summary.config), None, lambda name: True
+    if settings.lora is not None:
+        groups = tuple(name for name in settings.tunable if name != LANGUAGE_MODEL)
+        trained = Trained(lora=settings.lora, groups=groups)
+        if base.path is not None:  # what random weights were is known from the frozen ones only
+            wanted = trained.is_saved
+    state = whole_state(engine, student, ranks, wanted)
     if ranks.first:
         with atomic_folder(out / "model") as folder:
-            save_student(student, tokenizer, folder, state=state)
+            if trained is None:
+                save_student(student, tokenizer, folder, state=state)
+            else:
+                save_adapter(student, tokenizer, folder, state=state, base=base, trained=trained)
             write_text(folder / "README.md", _model_card(summary, numbers))
+        write_manifest(out / "model")
         write_json_lines(out / "log.jsonl", rows)
         _draw_losses(rows, out / "loss.png", summary.config["run"])
         write_json(out / "train.json", numbers)

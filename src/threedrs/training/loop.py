@@ -4,18 +4,20 @@ Read top down: ``train`` prepares the run and resumes it, ``_run_steps`` is the 
 """
 
 import contextlib
-import signal
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from threedrs.errors import DataError, MachineError, StoreError
+from threedrs.files import sha256_of_json
 from threedrs.instructions.record import Record, read_records
 from threedrs.models.checkpoint import load_student
+from threedrs.models.lora import add_lora
+from threedrs.models.prompt import COORD, GROUND, token_id
 from threedrs.models.samples import Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.scenes.store import SceneStore
@@ -28,19 +30,11 @@ from threedrs.training.checkpoints import (
     save_checkpoint,
 )
 from threedrs.training.data import PackReader, explain_lost_loader, load_packs
-from threedrs.training.engine import (
-    AgreedError,
-    NonFiniteError,
-    Ranks,
-    agree,
-    build_engine,
-    start_ranks,
-    train_step,
-    zero_init,
-)
+from threedrs.training.engine import NonFiniteError, build_engine, train_step, zero_init
 from threedrs.training.evaluate import Evaluation
 from threedrs.training.export import RunSummary, export_run, is_exported
 from threedrs.training.progress import RunLog, say, step_row
+from threedrs.training.ranks import AgreedError, Ranks, agree, start_ranks
 from threedrs.training.sampler import (
     Batch,
     PackPlan,
@@ -50,26 +44,12 @@ from threedrs.training.sampler import (
     sample_count,
 )
 from threedrs.training.settings import RunPaths, TrainSettings, fingerprint
+from threedrs.training.stop import StopRequest
+from threedrs.training.tracking import Tracker, require_wandb
 
 
 class StoppedError(AgreedError):
     """The run was asked to stop; its state is saved."""
-
-
-@dataclass
-class StopRequest:
-    """Remembers SIGTERM and SIGUSR1 (Slurm's warning before the time limit) for the loop."""
-
-    name: str | None = None
-
-    def install(self) -> "StopRequest":
-        """Catch both signals from here on."""
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._remember)
-        return self
-
-    def _remember(self, number: int, frame: object) -> None:
-        self.name = signal.Signals(number).name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +62,7 @@ class Run:
     records: list[Record]
     parts: dict[str, Any]
     ranks: Ranks
-    stop: StopRequest = field(default_factory=StopRequest)
+    stop: StopRequest
 
     @property
     def steps_per_epoch(self) -> int:
@@ -131,7 +111,7 @@ def _read_hashes(
     return contents, {scene: entry["features_sha256"] for scene, entry in entries.items()}
 
 
-def prepare(config: Mapping[str, Any]) -> Run:
+def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
     """Read a resolved run's settings and mix, join its ranks, and fingerprint it.
 
     Raises:
@@ -139,9 +119,9 @@ def prepare(config: Mapping[str, Any]) -> Run:
     """
     settings = TrainSettings.from_config(config["train"])
     paths = RunPaths.from_config(config["paths"])
-    stop = StopRequest().install()
     ranks = start_ranks()
     agree(ranks, lambda: settings.accumulation(ranks.count))
+    agree(ranks, lambda: require_wandb(settings.wandb))
 
     def describe() -> dict[str, Any]:
         scenes, features = _read_hashes(records, paths, config["teacher"]["name"])
@@ -166,14 +146,16 @@ def prepare(config: Mapping[str, Any]) -> Run:
     return run
 
 
-def train(config: Mapping[str, Any]) -> None:
+def train(config: Mapping[str, Any], stop: StopRequest) -> None:
     """Train, or go on training, the resolved run ``config`` and export the model.
+
+    ``stop`` is asked at each optimizer step, on every rank.
 
     Raises:
         ThreedrsError: an input cannot be used; a loss or gradient is not finite; the disk is full;
             or the run was asked to stop. In the last three cases the same command goes on.
     """
-    run = prepare(config)
+    run = prepare(config, stop)
     ranks, settings = run.ranks, run.settings
     if agree(ranks, lambda: is_exported(run.paths.out, run.parts)):
         if ranks.first:
@@ -183,7 +165,7 @@ def train(config: Mapping[str, Any]) -> None:
         (run.paths.out / "train.json").unlink(missing_ok=True)
     checkpoint = agree(
         ranks,
-        lambda: find_checkpoint(run.paths.checkpoints, run.parts, ranks.count, say),
+        lambda: find_checkpoint(run.paths.checkpoints, run.parts, say),
     )
     torch.manual_seed(settings.seed)
     student, tokenizer = load_student(
@@ -191,6 +173,9 @@ def train(config: Mapping[str, Any]) -> None:
         teacher_channels=teacher_channels(config["teacher"]["name"], run.paths.features.values()),
         zero_init=zero_init(settings, ranks.count),
     )
+    if settings.lora is not None:
+        tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
+        add_lora(student, settings.lora, tokens, seed=settings.seed)
     if settings.gradient_checkpointing:
         student.gradient_checkpointing_enable(settings.kept_layers)
     student.train()
@@ -236,6 +221,20 @@ def _remaining_batches(run: Run, step: int) -> Iterator[list[Batch]]:
         yield remaining
 
 
+def _tracker(run: Run) -> Tracker | None:
+    """Return where the run's rows also go, if the user wants that."""
+    if run.settings.wandb is None:
+        return None
+    return Tracker(
+        run.settings.wandb,
+        run.paths.out,
+        name=run.config["run"],
+        config=run.config,
+        config_hash=sha256_of_json(run.parts),
+        warn=say,
+    )
+
+
 def _run_steps(
     run: Run, engine: Any, reader: PackReader, progress: Progress, evaluation: Evaluation | None
 ) -> Progress:
@@ -244,7 +243,12 @@ def _run_steps(
         return progress
     log = None
     if run.ranks.first:
-        log = RunLog(run.paths.out, first_step=progress.step, total_steps=run.total_steps)
+        log = RunLog(
+            run.paths.out,
+            first_step=progress.step,
+            total_steps=run.total_steps,
+            tracker=_tracker(run),
+        )
     try:
         for batches in _remaining_batches(run, progress.step):
             own = [micro_steps(batch, run.ranks.rank, run.ranks.count) for batch in batches]

@@ -1,4 +1,4 @@
-"""What a run says while it goes: rows of log.jsonl, TensorBoard events, a bar or plain lines.
+"""What a run says while it goes: log.jsonl, TensorBoard, W&B if asked for, a bar or plain lines.
 
 The first rank alone writes. Rows are those of single steps, so that the rows of a resumed run equal
 an uninterrupted run's; rows past the checkpoint that a run resumes from are dropped first.
@@ -14,6 +14,7 @@ from typing import Any
 
 from threedrs.errors import DataError
 from threedrs.files import read_json_lines, write_json_lines
+from threedrs.training.tracking import Tracker
 
 PARTS = ("loss", "text", "grounding", "supervision")
 
@@ -80,11 +81,14 @@ def evaluation_text(scores: Mapping[str, Mapping[str, float | None]]) -> str:
 class RunLog:
     """Writes the rows of a run from ``first_step`` on, and shows how far it is."""
 
-    def __init__(self, out: Path, *, first_step: int, total_steps: int) -> None:
+    def __init__(
+        self, out: Path, *, first_step: int, total_steps: int, tracker: Tracker | None = None
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.total_steps = total_steps
         self.first_step = first_step
+        self._tracker = tracker
         self.started = time.monotonic()
         log = growing_log(out)
         write_json_lines(log, read_rows(log, first_step))
@@ -122,6 +126,8 @@ class RunLog:
             return
         self._stream.write(json.dumps(row, allow_nan=False) + "\n")
         self._stream.flush()
+        if self._tracker is not None:
+            self._tracker.log(row)
         scalars = {f"train/{name}": row[name] for name in row if name not in ("step", "eval")}
         for benchmark, metrics in row.get("eval", {}).items():
             scalars |= {f"eval/{benchmark}/{name}": metrics[name] for name in metrics}
@@ -141,3 +147,5 @@ class RunLog:
             self._bar.stop()
         self._stream.close()
         self._events.close()
+        if self._tracker is not None:
+            self._tracker.close()

@@ -1,8 +1,9 @@
 """What a training run is: its settings, its files, and the fingerprint that a resume compares.
 
 The fingerprint names everything that shapes the trained weights, part by part, so that a run that
-starts afresh can say what has changed. What only moves files or changes how often something is
-written or evaluated (paths, workers, save_every, keep, log_every, eval_every) is no part of it.
+starts afresh can say what has changed. What only moves files, changes how often something is
+written or evaluated (paths, workers, save_every, keep, log_every, eval_every) or spreads the run
+over machines (the DeepSpeed file, the number of ranks) is no part of it.
 """
 
 import dataclasses
@@ -13,7 +14,9 @@ from typing import Any
 
 import threedrs
 from threedrs.errors import ConfigError
-from threedrs.files import read_json, sha256_of_file, sha256_of_json
+from threedrs.files import sha256_of_file, sha256_of_json
+from threedrs.models.settings import LoraSettings
+from threedrs.training.tracking import WandbSettings
 
 TUNABLE = ("vision_tower", "projector", "language_model", "heads")
 PRECISIONS = ("float32", "bfloat16")
@@ -28,6 +31,7 @@ OPERATIONAL = (
     "eval_samples",
     "mix",
     "deepspeed",
+    "wandb",
 )
 # Sections whose every key shapes the weights.
 SHAPING = ("frames", "geometry", "boxes", "supervision", "model")
@@ -61,6 +65,7 @@ class TrainSettings:
     gradient_checkpointing: bool
     kept_layers: int
     tunable: tuple[str, ...]
+    lora: LoraSettings | None
     label_chat_tokens: bool
     max_length: int
     save_every: int
@@ -69,6 +74,7 @@ class TrainSettings:
     eval_every: int | None
     eval_samples: int
     workers: int
+    wandb: WandbSettings | None
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> "TrainSettings":
@@ -87,6 +93,10 @@ class TrainSettings:
         values = dict(section)
         values["deepspeed"] = Path(values["deepspeed"])
         values["tunable"] = tuple(values["tunable"])
+        if values["lora"] is not None:
+            values["lora"] = LoraSettings.from_config(values["lora"])
+        if values["wandb"] is not None:
+            values["wandb"] = WandbSettings.from_config(values["wandb"])
         return cls(**values)
 
     def __post_init__(self) -> None:
@@ -111,6 +121,11 @@ class TrainSettings:
             list(self.tunable),
             f"one or more of {', '.join(TUNABLE)}",
         )
+        if self.lora is not None and "language_model" not in self.tunable:
+            raise ConfigError(
+                "train.lora: adapters train the language model, which train.tunable leaves out; "
+                "add language_model there (its own weights stay frozen) or set train.lora to null"
+            )
 
     def accumulation(self, ranks: int) -> int:
         """Return the micro-steps of an optimizer step when every pack is full.
@@ -185,8 +200,9 @@ def fingerprint(
         for key, value in config.get(section, {}).items()
     }
     parts |= {f"train.{k}": v for k, v in config["train"].items() if k not in OPERATIONAL}
+    lora = config["train"]["lora"]
+    parts["train.lora"] = None if lora is None else LoraSettings.from_config(lora).to_json()
     parts["teacher.name"] = config["teacher"]["name"]
-    parts["train.deepspeed"] = sha256_of_json(read_json(Path(config["train"]["deepspeed"])))
     parts["instruction mix"] = sha256_of_file(paths.mix)
     parts["scene stores"] = sha256_of_json(dict(scenes))
     parts["teacher features"] = sha256_of_json(dict(features))
@@ -200,6 +216,6 @@ def fingerprint_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
         if before != after:
-            hashed = "." not in name or name == "train.deepspeed"
+            hashed = "." not in name
             changes.append(name if hashed else f"{name} ({before} -> {after})")
     return ", ".join(changes)

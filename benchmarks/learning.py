@@ -1,0 +1,159 @@
+"""Does it learn? The runs of config/small.yaml on held-out rooms, against chance.
+
+    snakemake --configfile config/small.yaml --resources gpu=1 -- scores
+    python benchmarks/learning.py [--results results]
+
+prints a table: mean and standard deviation over the seeds of each method, the untrained student,
+and two answers without a look at the room, scored by the same code on the same questions:
+
+- chance: random scores of the proposals; the most frequent answer of the training questions; a
+  random training caption
+- words alone: the most frequent answer of the training questions that open with the same words (as
+  many of the first four as any training question shares); for captions the same as chance
+"""
+
+import argparse
+import re
+import statistics
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from threedrs.evaluation.headline import COLUMNS
+from threedrs.evaluation.registry import benchmark_named
+from threedrs.evaluation.score import score_file
+from threedrs.files import read_json, read_json_lines, write_json_lines
+
+METHODS = {"3drs": "3drs", "baseline": "baseline"}
+MARK = "-seed"
+WORDS = 4  # of a question that count as its opening
+
+
+def opening(question: str, words: int) -> str:
+    """Return the first ``words`` words of the sentence that ends with a prompt's question mark."""
+    asked = re.split(r"[.!?>\n]\s*", question.rpartition("?")[0])[-1]
+    return " ".join(asked.lower().split()[:words])
+
+
+class Answers:
+    """What the training answers of a benchmark say about a question without its room."""
+
+    def __init__(self, records: list[dict[str, Any]]) -> None:
+        turns = [[turn["value"] for turn in record["conversations"]] for record in records]
+        self.all = Counter(answer for _, answer in turns)
+        self.by_opening: dict[str, Counter[str]] = {}
+        for question, answer in turns:
+            for words in range(1, WORDS + 1):
+                self.by_opening.setdefault(opening(question, words), Counter())[answer] += 1
+
+    def most_frequent(self) -> str:
+        """Return the most frequent answer; of several, the first by the alphabet."""
+        return min(self.all, key=lambda answer: (-self.all[answer], answer))
+
+    def by_words(self, question: str) -> str:
+        """Return the most frequent answer to questions that open alike."""
+        for words in range(WORDS, 0, -1):
+            found = self.by_opening.get(opening(question, words))
+            if found:
+                return min(found, key=lambda answer: (-found[answer], answer))
+        return self.most_frequent()
+
+
+def without_looking(
+    rows: list[dict[str, Any]],
+    questions: dict[str, str],
+    answers: Answers,
+    *,
+    words: bool,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Return prediction rows whose scores and texts come from no room.
+
+    Args:
+        rows: prediction rows of any run; their proposals, true boxes and references are kept.
+        questions: the prompt of each question, by id.
+        answers: of the training records of the benchmark.
+        words: whether the question's opening words choose the answer.
+        seed: of random scores and captions.
+    """
+    generator = np.random.default_rng(seed)
+    captions = sorted(answers.all)
+    guessed = []
+    for row in rows:
+        if row["scores"] is not None:
+            guess = {"scores": generator.uniform(-1, 1, len(row["scores"])).tolist()}
+        elif row["benchmark"] == "scan2cap":
+            guess = {"prediction": captions[int(generator.integers(len(captions)))]}
+        elif words:
+            guess = {"prediction": answers.by_words(questions[row["id"]])}
+        else:
+            guess = {"prediction": answers.most_frequent()}
+        guessed.append({**row, **guess})
+    return guessed
+
+
+def blind_metrics(results: Path, run: str, benchmark: str, *, words: bool) -> dict[str, Any]:
+    """Score ``without_looking`` on the questions that ``run`` answered."""
+    rows = list(read_json_lines(results / "eval" / run / benchmark / "predictions.jsonl"))
+    split = "test" if benchmark == "sqa3d" else "val"
+    records = read_json_lines(results / "instructions" / f"{benchmark}_{split}.jsonl")
+    questions = {record["id"]: record["conversations"][0]["value"] for record in records}
+    trained = list(read_json_lines(results / "instructions" / f"{benchmark}_train.jsonl"))
+    guessed = without_looking(rows, questions, Answers(trained), words=words)
+    with tempfile.TemporaryDirectory() as folder:
+        predictions = Path(folder) / "predictions.jsonl"
+        write_json_lines(predictions, guessed)
+        name = benchmark_named(benchmark).name
+        return score_file(name, predictions, Path(folder) / "m.json", bootstrap=0, meteor=False)
+
+
+def table(results: Path) -> str:
+    """Return the comparison as a Markdown table."""
+    runs = sorted(path.name for path in (results / "eval").iterdir() if path.is_dir())
+    seeds = {
+        method: [run for run in runs if run == name or run.startswith(f"{name}{MARK}")]
+        for method, name in METHODS.items()
+    }
+    lines = [
+        "| benchmark | metric | n | chance | words alone | untrained | "
+        + " | ".join(f"{method} ({len(found)} seeds)" for method, found in seeds.items())
+        + " |",
+        "|---|---|---|---|---|---|" + "---|" * len(seeds),
+    ]
+    benchmarks = list(dict.fromkeys(column.benchmark for column in COLUMNS))
+    chance = {b: blind_metrics(results, runs[0], b, words=False) for b in benchmarks}
+    words = {b: blind_metrics(results, runs[0], b, words=True) for b in benchmarks}
+    for column in COLUMNS:
+
+        def measured(run: str, column: Any = column) -> float:
+            metrics = read_json(results / "eval" / run / column.benchmark / "metrics.json")
+            return float(metrics["metrics"][column.metric]["value"])
+
+        cells = [
+            f"{chance[column.benchmark]['metrics'][column.metric]['value']:.1f}",
+            f"{words[column.benchmark]['metrics'][column.metric]['value']:.1f}",
+            f"{measured('untrained'):.1f}" if "untrained" in runs else "",
+        ]
+        for found in seeds.values():
+            values = [measured(run) for run in found]
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.1f}{spread}" if values else "")
+        count = chance[column.benchmark]["n"]
+        lines.append(f"| {column.group} | {column.title} | {count} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    print(table(parser.parse_args().results))
+
+
+if __name__ == "__main__":
+    main()

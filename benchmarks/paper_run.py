@@ -1,0 +1,186 @@
+"""The paper's run at full size, through its own command: start, crash, resume, export.
+
+    python benchmarks/paper_run.py FOLDER --gpus 4
+
+FOLDER gets generated scenes with teacher features of 2,048 channels (see generated_run.py) and the
+run of config/paper.yaml on them, with ``model.random_weights: true`` in place of the checkpoint.
+Then, each time ``torchrun -m threedrs.train --config FOLDER/config.json``:
+
+1. it trains, saves its checkpoint after ``--save-every`` steps, makes one step more, and all of its
+   processes are killed while it saves the next;
+2. it goes on from the checkpoint, whose files it verifies; the row of the step that is made twice
+   is compared (bitwise equal on CPU; on a GPU the gradient's sums may add in another order); it
+   saves and exports. This one is timed (timed_training.py).
+
+Last, the exported model is loaded. At 7B a checkpoint is 97 GB and two of them are there at a time,
+beside the model of 16 GB: FOLDER needs 215 GB.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from generated_run import REPOSITORY, write_inputs, write_run
+from threedrs.training.progress import growing_log, read_rows
+
+COMPARED = ("loss", "text", "grounding", "supervision", "grad_norm", "lr")
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--gpus", type=int, default=4, help="ranks; without GPUs they run on CPU")
+    parser.add_argument("--size", default="7b", choices=("tiny", "7b"))
+    parser.add_argument("--scenes", type=int, default=64, help="as many as FOLDER holds, if any")
+    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--save-every", type=int, default=3, help="steps before the checkpoint")
+    parser.add_argument("--seconds", type=float, default=600, help="most time of each command")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="in `train`")
+    return parser.parse_args()
+
+
+def prepare(arguments: argparse.Namespace) -> Path:
+    """Write the inputs, unless they are there, and the resolved run; return its path."""
+    if not (arguments.folder / "mix.jsonl").is_file():
+        write_inputs(
+            arguments.folder,
+            scenes=arguments.scenes,
+            frames=arguments.frames,
+            samples=16 * arguments.scenes,
+        )
+    train = {
+        "max_steps": arguments.save_every + 1,
+        "save_every": arguments.save_every,
+        "keep": 1,
+        "log_every": 1,
+    }
+    for item in arguments.set:
+        key, _, value = item.partition("=")
+        train[key] = json.loads(value)
+    model = {"size": arguments.size, "path": None, "random_weights": arguments.size == "7b"}
+    return write_run(
+        arguments.folder,
+        scenes=arguments.scenes,
+        overrides={"model": model, "train": train, "frames": {"count": arguments.frames}},
+        configfile=REPOSITORY / "config/paper.yaml",
+    )
+
+
+def start(arguments: argparse.Namespace, config: Path, *program: str) -> subprocess.Popen:
+    """Start ``program`` on every GPU."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    ranks = f"--nproc-per-node={arguments.gpus}"
+    command = [*launcher, ranks, *program, "--config", str(config)]
+    print("$", " ".join(command), flush=True)
+    return subprocess.Popen(command, cwd=REPOSITORY)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Kill a launcher and everything it started, as a node that goes down does."""
+    if process.poll() is not None:
+        return
+    family = [psutil.Process(process.pid)]
+    family += family[0].children(recursive=True)
+    for one in family:
+        try:
+            one.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+    psutil.wait_procs(family[1:], timeout=30)
+
+
+def crash(arguments: argparse.Namespace, config: Path, out: Path) -> dict[str, Any]:
+    """Train, and kill the run while it saves its last checkpoint; return its rows and times."""
+    began = time.perf_counter()
+    process = start(arguments, config, "-m", "threedrs.train")
+    log, last, seen = growing_log(out), arguments.save_every + 1, {}
+    saving = out / f"checkpoints/.step-{last:08d}.tmp"
+    try:
+        while not saving.is_dir() or last not in seen:
+            if process.poll() is not None or time.perf_counter() - began > arguments.seconds:
+                raise SystemExit(f"{config}: the run ended, or took too long, before step {last}")
+            for row in read_rows(log):
+                seen.setdefault(row["step"], round(time.perf_counter() - began, 1))
+            time.sleep(0.02)
+    finally:
+        kill(process)
+    return {"rows": read_rows(log), "seconds_until_step": seen}
+
+
+def load_export(folder: Path) -> None:
+    """Load the model in ``folder``; print its parameters and whether all of them are finite."""
+    from threedrs.models.checkpoint import load_student
+    from threedrs.models.settings import ModelSettings
+
+    began = time.perf_counter()
+    student, _ = load_student(ModelSettings(path=folder))
+    finite = all(bool(parameter.isfinite().all()) for parameter in student.parameters())
+    count = sum(parameter.numel() for parameter in student.parameters())
+    seconds = round(time.perf_counter() - began, 1)
+    print(json.dumps({"parameters": count, "finite": finite, "seconds": seconds}))
+
+
+def gigabytes(folder: Path) -> float:
+    """Return the size of the files in ``folder``."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return round(sum(file.stat().st_size for file in files) / 1e9, 2)
+
+
+def main() -> None:
+    """Prepare, crash, resume, compare, load; print JSON."""
+    arguments = parse()
+    config = prepare(arguments)
+    out = arguments.folder / "run"
+    if out.exists():
+        shutil.rmtree(out)
+    first = crash(arguments, config, out)
+    print(json.dumps(first), flush=True)
+    (checkpoint,) = [path for path in (out / "checkpoints").iterdir() if path.name[:4] == "step"]
+    report: dict[str, Any] = {
+        "command": " ".join(["benchmarks/paper_run.py", *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "seconds_until_step": first["seconds_until_step"],
+        "checkpoint_gb": gigabytes(checkpoint),
+    }
+    began = time.perf_counter()
+    process = start(arguments, config, "benchmarks/timed_training.py")
+    try:
+        status = process.wait(timeout=arguments.seconds)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        status = -1
+    report |= {"resumed_status": status, "resumed_seconds": round(time.perf_counter() - began, 1)}
+    ranks = sorted(out.glob("timings-*.json"))
+    report["ranks"] = [json.loads(file.read_text()) for file in ranks]
+    crashed, resumed = first["rows"][-1], read_rows(growing_log(out))[-1]
+    report["step_made_twice"] = {key: [crashed[key], resumed[key]] for key in ("step", *COMPARED)}
+    report["equal"] = {key: crashed[key] == resumed[key] for key in COMPARED}
+    if status == 0:
+        report["train.json"] = json.loads((out / "train.json").read_text())
+        report["export_gb"] = gigabytes(out / "model")
+        code = "import sys; from pathlib import Path; from paper_run import load_export; "
+        loaded = subprocess.run(
+            [sys.executable, "-c", code + "load_export(Path(sys.argv[1]))", str(out / "model")],
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        report["loaded"] = loaded.stdout.strip() or loaded.stderr[-500:]
+    print(json.dumps(report, indent=2), flush=True)
+
+
+if __name__ == "__main__":
+    main()

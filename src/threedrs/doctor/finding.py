@@ -1,0 +1,53 @@
+"""What a check is given and what it says."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from threedrs.config import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One check's outcome, one line.
+
+    Attributes:
+        check: the check's name; several findings may have the same.
+        status: ``warning``: the run works, but slower or without a part; ``error``: it would stop.
+        message: what was found.
+        remedy: what to do about a warning or an error; empty where nothing needs to be done.
+    """
+
+    check: str
+    status: Literal["ok", "warning", "error"]
+    message: str
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Return the finding for scripts: ``check``, ``status``, ``message``, ``remedy``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is examined.
+
+    Attributes:
+        config: the checked configuration.
+        root: the repository's folder.
+        slurm: whether the run goes to Slurm (``--profile slurm``).
+    """
+
+    config: Config
+    root: Path
+    slurm: bool = False
+
+    @property
+    def results(self) -> Path:
+        """The folder that everything is written to; it may not be there yet."""
+        return self.root / "results"
+
+    @property
+    def written_folder(self) -> Path:
+        """The results folder, or where it will be made."""
+        return self.results if self.results.is_dir() else self.root

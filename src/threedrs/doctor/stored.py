@@ -1,0 +1,124 @@
+"""Can what earlier runs left be read by this version?
+
+Of every kind of file the format version is compared with the one that this version reads: JSON
+files whole, lists of JSON lines by their first one. Of the scene stores up to `OPENED` are opened
+and up to `VERIFIED` compared with their checksums, evenly spaced; of the feature stores every
+manifest is read and up to `VERIFIED` scenes are. `threedrs features verify` checks all of a shard.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from threedrs.doctor.finding import Finding, Setting
+from threedrs.errors import DataError, StoreError
+from threedrs.files import read_json, read_json_lines
+from threedrs.scenes.store import SceneStore
+from threedrs.teachers.store import FeatureStore
+
+OPENED, VERIFIED = 100, 5
+# Files below results/, the module whose FORMAT_VERSION they carry, and what makes them anew.
+FILES = (
+    ("boxes/*.json", "scannet.boxes", "snakemake scenes"),
+    ("instructions/*_*.jsonl", "instructions.record", "snakemake instructions"),
+    ("instructions/mixes/*.jsonl", "instructions.record", "snakemake instructions"),
+    ("train/*/checkpoints/step-*/manifest.json", "training.checkpoints", "snakemake models"),
+    ("train/*/model/config.json", "models.checkpoint_config", "snakemake models"),
+    ("eval/*/*/predictions.jsonl", "evaluation.predictions", "snakemake scores"),
+    ("eval/*/*/predictions.meta.json", "evaluation.predictions", "snakemake scores"),
+    ("eval/*/*/metrics.json", "evaluation.score", "snakemake scores"),
+    ("report/summary.json", "evaluation.aggregate", "snakemake report"),
+)
+LISTS_OF_OTHERS = (".rejected.jsonl",)
+
+
+def check_versions(setting: Setting) -> Iterator[Finding]:
+    """Name the results of another format version, or that cannot be read."""
+    count, problems = 0, 0
+    for pattern, module, command in FILES:
+        files = [f for f in setting.results.glob(pattern) if not f.name.endswith(LISTS_OF_OTHERS)]
+        if not files:
+            continue
+        expected = importlib.import_module(f"threedrs.{module}").FORMAT_VERSION
+        for file in sorted(files):
+            count += 1
+            message = _version_problem(file, expected)
+            if message:
+                problems += 1
+                yield _version_finding(module, message, command)
+    if not problems:
+        text = f"{count} files of earlier runs, all of this version" if count else "none yet"
+        yield Finding(check="results", status="ok", message=text)
+
+
+def _version_finding(module: str, message: str, command: str) -> Finding:
+    if module == "training.checkpoints":  # training sets it aside and goes on without it
+        remedy = "finish the run with the version that began it, or let it start afresh"
+        return Finding(check="results", status="warning", message=message, remedy=remedy)
+    remedy = f"delete it and run `{command}`"
+    return Finding(check="results", status="error", message=message, remedy=remedy)
+
+
+def _version_problem(file: Path, expected: int) -> str:
+    try:
+        content: Any = (
+            next(read_json_lines(file), None) if file.suffix == ".jsonl" else read_json(file)
+        )
+    except DataError as error:
+        return str(error)
+    if content is None:  # a list of nothing
+        return ""
+    if file.name == "config.json" and isinstance(content, dict):
+        content = content.get("threedrs")
+    found = content.get("format_version") if isinstance(content, dict) else None
+    if found == expected:
+        return ""
+    return f"{file}: is of format version {found!r}, this version reads {expected}"
+
+
+def check_stores(setting: Setting) -> Iterator[Finding]:
+    """Open the stores that earlier runs left, and verify a sample of them."""
+    scenes = sorted((setting.results / "scenes").glob("scene*.zarr"))
+    shards = sorted((setting.results / "features").glob("*/*.zarr"))
+    finished = [shard for shard in shards if (shard / "manifest.json").exists()]
+    problems: list[str] = []
+    _collect(_spread(scenes, OPENED), SceneStore.open, problems)
+    if not problems:
+        _collect(_spread(scenes, VERIFIED), lambda path: SceneStore.open(path).verify(), problems)
+    opened: list[tuple[Path, str]] = []
+    for shard in finished:
+        _collect([shard], lambda path: _add_scenes(path, opened), problems)
+    for shard, scene in _spread(opened, VERIFIED):
+        _collect([shard], partial(_read_features, scene=scene), problems)
+    for problem in problems:
+        message, _, remedy = problem.rpartition("; ")
+        yield Finding(check="stores", status="error", message=message or problem, remedy=remedy)
+    if not problems:
+        text = f"{len(scenes)} scene stores and {len(finished)} feature stores, a sample verified"
+        yield Finding(
+            check="stores", status="ok", message=text if scenes or finished else "none yet"
+        )
+
+
+def _collect(paths: Sequence[Path], read: Callable[[Path], Any], problems: list[str]) -> None:
+    for path in paths:
+        try:
+            read(path)
+        except StoreError as error:
+            problems.append(str(error))
+
+
+def _add_scenes(shard: Path, opened: list[tuple[Path, str]]) -> None:
+    opened += [(shard, scene) for scene in FeatureStore.open(shard).scenes]
+
+
+def _read_features(shard: Path, scene: str) -> None:
+    FeatureStore.open(shard).features(scene)
+
+
+def _spread(items: Sequence[Any], most: int) -> list[Any]:
+    """Return up to ``most`` of ``items``, evenly spaced."""
+    step = max(1, -(-len(items) // most))
+    return list(items[::step])

@@ -1,0 +1,138 @@
+"""The loaders hold workers x PREFETCH packs, however many scenes they have read."""
+
+import dataclasses
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import closing
+from multiprocessing import active_children
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_run import SCENES, SHARD, records, write_features, write_scene_inputs
+
+from threedrs.models.samples import Pack
+from threedrs.models.tiny import tiny_tokenizer
+from threedrs.training.data import PREFETCH, PackReader, load_packs
+from threedrs.training.sampler import PackPlan
+
+READS = 1000
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> PackReader:
+    """Return a reader of a thousand scenes, which are two stores under many names."""
+    folder = tmp_path_factory.mktemp("loader")
+    for seed, scene in enumerate(SCENES):
+        write_scene_inputs(folder, scene, seed)
+    write_features(folder)
+    # A thousand paths, so that whatever remembers by path would remember a thousand.
+    for number in range(READS // 2):
+        (folder / f"copy-{number}").mkdir()
+        (folder / f"copy-{number}/scenes").symlink_to(folder / "results/scenes")
+        (folder / f"copy-{number}/shard").symlink_to(folder / SHARD)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<ground>", "<coord>"])
+    return ManyNames(
+        records=records(6),
+        scenes=folder,
+        features={},
+        boxes="gt",
+        tokenizer=tokenizer,
+        label_chat_tokens=True,
+        max_length=4096,
+    )
+
+
+class ManyNames(PackReader):
+    """Reads each plan's stores under another path; ``scene`` of a plan is NUMBER/SCENE."""
+
+    def read(self, plan: PackPlan) -> Pack:
+        """Return the pack of the plan's scene, by its own name."""
+        number, _, scene = plan.scene.partition("/")
+        copy = self.scenes / f"copy-{number}"
+        one = PackReader(
+            **{
+                field.name: getattr(self, field.name)
+                for field in dataclasses.fields(PackReader)
+                if field.name not in ("scenes", "features")
+            },
+            scenes=copy / "scenes",
+            features={scene: copy / "shard"},
+        )
+        return one.read(PackPlan(scene=scene, indices=plan.indices))
+
+
+def plans(count: int) -> Iterator[PackPlan]:
+    for read in range(count):
+        yield PackPlan(scene=f"{read // 2}/{SCENES[read % 2]}", indices=(read % 6,))
+
+
+def own_kilobytes(process: int) -> int:
+    """Return the memory that the process shares with no other."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def pack_bytes(pack: Pack) -> int:
+    values = vars(pack.scene).values()
+    return sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="needs Linux")
+def test_a_thousand_scenes_leave_no_trace_in_a_loader(reader: PackReader) -> None:
+    sizes = []
+    with closing(load_packs(reader, list(plans(READS)), workers=1)) as packs:
+        for number, pack in enumerate(packs, start=1):
+            if number == 1:
+                (loader,) = active_children()
+                size = pack_bytes(pack)
+            if number % 100 == 0 and number < READS:
+                assert loader.pid is not None
+                sizes.append(own_kilobytes(loader.pid))
+    assert number == READS
+    # One pack takes 0.8 MB here: keeping every scene would have added 650 MB by now.
+    assert size > 700_000
+    growth = 1024 * (max(sizes[4:]) - sizes[0])
+    assert growth < 5 * size, sizes
+
+
+class Counted(ManyNames):
+    """Counts, over all processes, the reads begun."""
+
+    def read(self, plan: PackPlan) -> Pack:
+        """Count, then read."""
+        with BEGUN.get_lock():
+            BEGUN.value += 1
+        return super().read(plan)
+
+
+BEGUN: Any = multiprocessing.get_context("fork").Value("i", 0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_more_is_read_ahead_than_the_bound(reader: PackReader, workers: int) -> None:
+    BEGUN.value = 0
+    counted = Counted(**{f.name: getattr(reader, f.name) for f in dataclasses.fields(PackReader)})
+    ahead = []
+    with closing(load_packs(counted, list(plans(30)), workers)) as packs:
+        for taken, _ in enumerate(packs, start=1):
+            ahead.append(BEGUN.value - taken)
+    assert BEGUN.value == 30
+    assert max(ahead) <= workers * PREFETCH
+
+
+def test_packs_may_be_page_locked(reader: PackReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+    (plan,) = plans(1)
+    pack = reader.read(plan)
+    locked = torch.utils.data._utils.pin_memory.pin_memory(pack)
+    assert locked.samples == pack.samples
+    for name, value in vars(pack.scene).items():
+        other = getattr(locked.scene, name)
+        if isinstance(value, torch.Tensor):
+            assert other is not value
+            assert torch.equal(other, value)
+        else:
+            assert other == value

@@ -1,0 +1,95 @@
+"""Which rank a process is: torchrun's variables, Slurm's, or none."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from threedrs.errors import MachineError
+from threedrs.training.rendezvous import is_lone, own_rank, rank_variables
+
+# As Slurm sets them for the second of two tasks, one a node.
+STEP = {
+    "SLURM_JOB_ID": "1203",
+    "SLURM_STEP_ID": "1",
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_STEP_NODELIST": "node[07-08]",
+    "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "0",
+}
+SCONTROL = """#!/bin/sh
+case "$*" in
+"show hostnames node[07-08]") printf 'node07\\nnode08\\n' ;;
+"--oneliner show node node07") echo "NodeName=node07 Arch=x86_64 NodeAddr=10.1.0.7 Port=6818" ;;
+*) echo "not asked for: $*" >&2; exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    script = tmp_path / "scontrol"
+    script.write_text(SCONTROL)
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return script
+
+
+def test_lone_process_meets_nobody():
+    assert is_lone({})
+    assert own_rank({}) == 0
+    assert rank_variables({})["WORLD_SIZE"] == "1"
+    assert rank_variables({})["MASTER_PORT"] == "0"
+
+
+def test_torchruns_variables_stand_as_they_are():
+    given = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a"}
+    given |= {"MASTER_PORT": "29500"}
+
+    assert not is_lone(given)
+    assert own_rank(given) == 3
+    assert rank_variables(STEP | given | {"OTHER": "1"}) == given
+
+
+@pytest.mark.usefixtures("scontrol")
+def test_tasks_of_a_step_meet_on_its_first_node():
+    assert not is_lone(STEP)
+    assert own_rank(STEP) == 1
+    assert rank_variables(STEP) == {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "10.1.0.7",
+        "MASTER_PORT": str(12000 + (1203 * 16 + 1) % 20000),
+    }
+
+
+@pytest.mark.usefixtures("scontrol")
+def test_tasks_agree_on_a_port_and_neighbouring_steps_and_jobs_do_not():
+    def port(**changes: str) -> str:
+        return rank_variables(STEP | changes)["MASTER_PORT"]
+
+    assert port(SLURM_PROCID="0", SLURM_LOCALID="1") == port()
+    others = {port(SLURM_STEP_ID="2"), port(SLURM_JOB_ID="1204"), port(SLURM_JOB_ID="1202")}
+    assert port() not in others
+    assert len(others) == 3
+    assert all(12000 <= int(one) < 32000 for one in others)
+
+
+def test_place_that_the_user_sets_stays():
+    place = {"MASTER_ADDR": "ib-node07", "MASTER_PORT": "29400"}
+    found = rank_variables(STEP | place)
+    assert {name: found[name] for name in place} == place
+
+
+def test_step_of_one_task_and_a_batch_script_are_lone():
+    assert is_lone(STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"})
+    batch = {"SLURM_JOB_ID": "1203", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}
+    assert is_lone(batch)
+    assert own_rank(batch) == 0
+
+
+def test_slurm_that_does_not_answer_is_one_line_with_a_remedy(scontrol):
+    scontrol.write_text("#!/bin/sh\necho 'slurm_load_node error: no controller' >&2; exit 1\n")
+    with pytest.raises(MachineError, match=r"`scontrol show .*no controller\); set MASTER_ADDR"):
+        rank_variables(STEP)

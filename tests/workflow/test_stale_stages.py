@@ -1,0 +1,368 @@
+"""What reruns after which change: exactly the stale jobs, named by rule and wildcards.
+
+docs/RELIABILITY.md shows the same as a table. Changes are made in a copy of a finished run and
+taken back, so each test starts from the finished state.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import SMALL, Checkout, copy_finished
+from snakemake.utils import update_config
+
+from threedrs.scannet.sens import SensReader, SensWriter
+
+RUNS = ("3drs", "baseline")
+EVALUATED = {
+    "scanrefer": "val",
+    "multi3drefer": "val",
+    "scan2cap": "val",
+    "scanqa": "val",
+    "sqa3d": "test",
+}
+SHARDS = ("train-000", "val-000")  # scenes 0 and 1; scene 2
+TEACHER = "vggt-tiny"
+
+REPORTS = {"aggregate", "build_report"}
+MIX = {"balance full"}
+SETTINGS = {f"run_config {run}" for run in RUNS}
+BOXES = {f"boxes {shard}" for shard in SHARDS}
+CONVERSIONS = {
+    f"convert_instructions {name} {part}"
+    for name, split in EVALUATED.items()
+    for part in ("train", split)
+}
+
+
+def scenes(*shards: str) -> set[str]:
+    """The jobs on scenes where these shards are stale."""
+    splits = {shard.split("-")[0] for shard in shards}
+    jobs = {f"{rule} {shard}" for rule in ("build_scenes", "scene_facts") for shard in shards}
+    return jobs | {f"check_scenes {split}" for split in splits} | {"scene_report"}
+
+
+def features(teacher: str = TEACHER) -> set[str]:
+    """The jobs of a teacher: each shard of features has one scene, both of train-000."""
+    return {f"extract_features {teacher} train-00{shard}" for shard in (0, 1)}
+
+
+def scored(runs: Iterable[str] = RUNS, benchmarks: Iterable[str] = EVALUATED) -> set[str]:
+    """The jobs from scoring on."""
+    return {f"score {run} {name}" for run in runs for name in benchmarks} | REPORTS
+
+
+def predicted(runs: Iterable[str] = RUNS, benchmarks: Iterable[str] = EVALUATED) -> set[str]:
+    """The jobs from prediction on."""
+    jobs = {f"predict {run} {name}" for run in runs for name in benchmarks}
+    return jobs | scored(runs, benchmarks)
+
+
+def trained(*runs: str) -> set[str]:
+    """The jobs from training on."""
+    return {f"train {run}" for run in runs} | predicted(runs)
+
+
+FROM_TRAINING = trained(*RUNS)
+FROM_SCENES = scenes(*SHARDS) | features() | MIX | FROM_TRAINING
+
+
+@pytest.fixture(scope="module")
+def trial(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A copy of the finished run; a test takes its changes back."""
+    return copy_finished(finished, tmp_path_factory.mktemp("stale") / "checkout")
+
+
+@contextmanager
+def edited(*files: Path) -> Iterator[None]:
+    """Add a comment to each file for the time of the block."""
+    before = {file: (file.read_bytes(), file.stat()) for file in files}
+    for file in files:
+        with file.open("a") as stream:
+            stream.write("{# edited #}\n" if file.suffix == ".j2" else "# edited\n")
+    try:
+        yield
+    finally:
+        for file, (content, status) in before.items():
+            file.write_bytes(content)
+            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@contextmanager
+def removed(*files: Path) -> Iterator[None]:
+    """Take the files or folders away for the time of the block."""
+    away = {file: file.with_name(f"{file.name}.away") for file in files}
+    for file, place in away.items():
+        file.rename(place)
+    try:
+        yield
+    finally:
+        for file, place in away.items():
+            place.rename(file)
+
+
+def configured(folder: Path, changes: dict) -> Path:
+    """Write the small configuration with ``changes`` to another file."""
+    config = yaml.safe_load(SMALL.read_text())
+    update_config(config, changes)
+    path = folder / "changed.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def package(trial: Checkout, *names: str) -> list[Path]:
+    return [trial.folder / "src" / "threedrs" / name for name in names]
+
+
+def test_nothing_changed_in_content_or_in_the_users_machine(trial: Checkout) -> None:
+    """Comments, white space, order and place of the settings; threads, memory, partitions."""
+    config = yaml.safe_load(SMALL.read_text())
+    path = trial.folder / "elsewhere" / "mine.yml"
+    path.parent.mkdir()
+    text = "# a remark\n\n" + yaml.safe_dump(dict(reversed(config.items())), indent=6)
+    path.write_text(text.replace("count: 3", "count:   3   # frames"))
+    profile = trial.folder / "mine"
+    profile.mkdir()
+    (profile / "config.yaml").write_text(
+        "set-threads: {predict: 4, build_scenes: 2}\n"
+        "default-resources: {mem_mb: 700, slurm_partition: short}\n"
+    )
+    machine = ["--profile", str(profile), "--set-threads", "train=3", "--set-resources"]
+    machine += ["train:mem_mb=5000", "train:gpu=2", "predict:gpu=4", "score:slurm_partition=big"]
+    assert trial.planned(*machine, config=path) == set()
+
+
+def test_touched_files_and_edited_helpers_rerun_nothing(trial: Checkout) -> None:
+    """A new date on every result, input, module and script; comments in the shared helpers."""
+    parts = ("results", "src", "config", "workflow")
+    entries = [entry for part in parts for entry in (trial.folder / part).rglob("*")]
+    dates = {entry: entry.stat() for entry in entries}
+    for entry in entries:
+        os.utime(entry)
+    helpers = ("__init__.py", "errors.py", "files.py", "gpus.py", "joblog.py", "layout.py")
+    try:
+        with edited(*package(trial, *helpers)):
+            assert trial.planned() == set()
+    finally:
+        for entry, status in dates.items():
+            os.utime(entry, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+CONFIGURATIONS = {
+    "loss weight of one run, a run added": (
+        {
+            "runs": {
+                "3drs": {"supervision": {"weight": 0.5}},
+                "new": {"train": {"seed": 5}},
+            }
+        },
+        {"run_config 3drs", "run_config new"} | trained("3drs", "new"),
+    ),
+    "loss weight of all runs: the baseline has none": (
+        {"supervision": {"weight": 0.5}},
+        {"run_config 3drs"} | trained("3drs"),
+    ),
+    "frame strategy": ({"frames": {"strategy": "coverage"}}, SETTINGS | FROM_SCENES),
+    "teacher": (
+        {"teacher": {"name": "dinov2-tiny", "seed": 1}},
+        {"run_config 3drs"} | features("dinov2-tiny") | trained("3drs"),
+    ),
+    "balancing": (
+        {"instructions": {"mixes": {"full": {"caps": {"max_per_scene": 9}}}}},
+        MIX | FROM_TRAINING,
+    ),
+    "another mix for one run": (
+        {
+            "instructions": {"mixes": {"less": {"balance": "all", "caps": {"max_per_scene": 9}}}},
+            "runs": {"baseline": {"train": {"mix": "less"}}},
+        },
+        {"balance less", "run_config baseline"} | trained("baseline"),
+    ),
+    "how the model is asked": (
+        {"eval": {"max_new_tokens": 9}, "boxes": {"eval": "gt"}},
+        predicted(),
+    ),
+    "a benchmark removed": ({"eval": {"benchmarks": [*EVALUATED][1:]}}, REPORTS),
+    "title of the report": ({"report": {"title": "Another"}}, {"build_report"}),
+    "limit of bad scenes": (
+        {"data": {"max_bad_fraction": 0.5}},
+        {"check_scenes train", "check_scenes val"},
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CONFIGURATIONS)
+def test_an_edited_configuration_reruns_what_uses_it(trial: Checkout, change: str) -> None:
+    changes, expected = CONFIGURATIONS[change]
+    assert trial.planned(config=configured(trial.folder, changes)) == expected
+
+
+CODE = {
+    "boxes": (["scannet/ready_boxes.py"], BOXES | CONVERSIONS | FROM_SCENES),
+    "scenes": (["scenes/build.py"], FROM_SCENES),
+    "features of one teacher": (["teachers/vggt_source.py"], features() | trained("3drs")),
+    "conversion of one benchmark": (
+        ["instructions/sqa3d.py"],
+        {"convert_instructions sqa3d train", "convert_instructions sqa3d test"}
+        | MIX
+        | FROM_TRAINING,
+    ),
+    "balance": (["instructions/balance.py"], MIX | FROM_TRAINING),
+    "train": (["training/loop.py"], FROM_TRAINING),
+    "predict": (["evaluation/answering.py"], predicted()),
+    "score of one benchmark, scenes left out, scene report, tables": (
+        [
+            "evaluation/multi3drefer.py",
+            "scenes/usable.py",
+            "scenes/templates/report.html.j2",
+            "evaluation/paper_tables.py",
+        ],
+        {"check_scenes train", "check_scenes val", "scene_report"}
+        | scored(benchmarks=["multi3drefer"]),
+    ),
+    "a metric that two benchmarks use": (
+        ["evaluation/captions.py"],
+        scored(benchmarks=["scan2cap", "scanqa"]),
+    ),
+    "report and its page": (
+        ["report/charts.py", "report/templates/scores.html.j2"],
+        {"build_report"},
+    ),
+    "other teachers, the command line, a caption of Snakemake's own report": (
+        ["teachers/dinov2.py", "cli/plan.py", "doctor.py", "../../workflow/report/summary.rst"],
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("stage", CODE)
+def test_edited_code_reruns_its_stage_and_what_follows(trial: Checkout, stage: str) -> None:
+    names, expected = CODE[stage]
+    with edited(*package(trial, *names)):
+        assert trial.planned() == expected
+
+
+def test_an_edited_script_reruns_its_stage_and_what_follows(trial: Checkout) -> None:
+    with edited(trial.folder / "workflow" / "scripts" / "aggregate.py"):
+        assert trial.planned() == REPORTS
+
+
+def test_a_removed_result_reruns_its_makers_and_users(trial: Checkout) -> None:
+    results = trial.folder / "results"
+    with removed(results / "eval" / "3drs" / "scanqa" / "predictions.jsonl"):
+        assert trial.planned() == predicted(["3drs"], ["scanqa"])
+    # Stores of features are stood for by their manifests.
+    with removed(results / "features" / TEACHER):
+        assert trial.planned() == features() | trained("3drs")
+
+
+def really_run(checkout: Checkout, *targets: str) -> None:
+    said = checkout.snakemake("--cores", "2", *targets)
+    assert said.returncode == 0, said.stdout[-4000:]
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Path -> bytes and date, of all files."""
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_replaced_sens_remakes_its_scene_alone(finished: Checkout, tmp_path: Path) -> None:
+    checkout = copy_finished(finished, tmp_path / "checkout")
+    results = checkout.folder / "results"
+    sens = results / "demo" / "scannet" / "scans" / "scene0000_00" / "scene0000_00.sens"
+    old = sens.rename(tmp_path / "old.sens")
+    with SensReader(old) as reader, SensWriter(sens, reader.header) as writer:
+        for frame in range(len(reader)):
+            writer.add(reader.poses[frame], reader.color_bytes(0), reader.depth(frame))
+    assert checkout.planned() == scenes("train-000") | features() | MIX | FROM_TRAINING
+    stores = {
+        scene: results / "scenes" / f"{scene}.zarr" for scene in ("scene0000_00", "scene0001_00")
+    }
+    stores["features"] = results / "features" / TEACHER / "train-001.zarr" / "scene0001_00"
+    before = {name: contents(store) for name, store in stores.items()}
+    manifest = results / "features" / TEACHER / "train-001.zarr" / "manifest.json"
+    listed = manifest.read_bytes()
+    really_run(checkout, "features")
+    after = {name: contents(store) for name, store in stores.items()}
+    assert after["scene0000_00"] != before["scene0000_00"]
+    assert after["scene0001_00"] == before["scene0001_00"]
+    assert after["features"] == before["features"]
+    assert manifest.read_bytes() == listed
+    checks = {"check_scenes train", "scene_facts train-000", "scene_report"}
+    assert checkout.planned() == checks | MIX | FROM_TRAINING
+
+
+def flip(path: Path) -> None:
+    """Change one byte in the middle of a file; its date stays, as where a disk fails."""
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def verify(checkout: Checkout, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "threedrs", "verify", *options],
+        cwd=checkout.folder,
+        env=os.environ | {"PYTHONPATH": str(checkout.folder / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_damaged_results_are_found_and_they_alone_remade(
+    finished: Checkout, tmp_path: Path
+) -> None:
+    checkout = copy_finished(finished, tmp_path / "checkout")
+    results = checkout.folder / "results"
+    shard = results / "features" / TEACHER / "train-000.zarr"
+    damaged = [
+        next((results / "scenes" / "scene0001_00.zarr" / "rgb" / "c").rglob("0/0/0/0")),
+        results / "scenes" / "shards" / "val-000.json",
+        next((shard / "scene0000_00" / "features" / "c").rglob("0/0/0/0")),
+        results / "instructions" / "scanqa_val.jsonl",
+        results / "instructions" / "mixes" / "full.jsonl",
+        results / "train" / "3drs" / "model" / "model.safetensors",
+        results / "eval" / "baseline" / "scanqa" / "predictions.jsonl",
+        results / "eval" / "baseline" / "sqa3d" / "metrics.json",
+    ]
+    before = {path: path.read_bytes() for path in damaged}
+    kept = {
+        folder: contents(results / folder)
+        for folder in ("scenes/scene0000_00.zarr", "train/baseline/model", "eval/3drs/sqa3d")
+    }
+    assert verify(checkout).returncode == 0
+    for path in damaged:
+        flip(path)
+    damaged[4].write_bytes(before[damaged[4]][:-100])  # cut short
+    found = verify(checkout, "--repair")
+    assert found.returncode == 1
+    lines = found.stdout.splitlines()
+    names = ["scene0001_00.zarr: array rgb", "val-000.json", "features", "scanqa_val.jsonl"]
+    names += ["full.jsonl", "model.safetensors", "predictions.jsonl", "metrics.json"]
+    start = next(number for number, line in enumerate(lines) if line.startswith("Removed."))
+    assert [sum(name in line for line in lines[:start]) for name in names] == [1] * len(names)
+    assert start == len(names)
+    commands = [shlex.split(line) for line in lines[start + 1 :]]
+    assert {command[0] for command in commands} == {"snakemake"}
+    assert commands.pop() == ["snakemake", "all"]
+    for _, *targets in commands:
+        really_run(checkout, *targets)
+    for path, content in before.items():
+        if path.name != "metrics.json":  # it says how long the predictions took
+            assert path.read_bytes() == content, path
+    assert {folder: contents(results / folder) for folder in kept} == kept
+    assert verify(checkout).returncode == 0
+    assert checkout.planned() <= {"score baseline scanqa", *REPORTS}

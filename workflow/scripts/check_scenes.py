@@ -1,0 +1,14 @@
+"""Rule check_scenes: whether enough of a split's scans can be used, and which cannot."""
+
+from pathlib import Path
+
+from threedrs.joblog import job_log
+from threedrs.scenes.usable import BadScenePolicy, check_usable
+
+with job_log(snakemake.log[0], f"check_scenes {snakemake.wildcards.split}"):
+    check_usable(
+        snakemake.wildcards.split,
+        [Path(path) for path in snakemake.input.manifests],
+        BadScenePolicy.from_config(snakemake.params.policy),
+        Path(snakemake.output[0]),
+    )
