@@ -36,6 +36,7 @@ localrules:
     scores,
     report,
     run_config,
+    check_limit,
 
 
 if config["data"]["demo"]:

@@ -9,7 +9,7 @@ import pytest
 
 from threedrs.errors import ConfigError, DataError, StoreError
 from threedrs.left_out import is_of_the_file, leaving_out, left_out_rows, read_left_out, tally
-from threedrs.scenes.usable import BadScenePolicy, check_usable
+from threedrs.scenes.usable import BadScenePolicy, check_limit, check_usable
 
 
 def caused_by(*causes: BaseException) -> DataError:
@@ -197,3 +197,15 @@ def test_an_evaluation_on_the_way_asks_nothing_of_left_out_scenes(tmp_path: Path
     del config["evaluation"]["left_out"]
     with pytest.raises(StoreError, match="there is no scene store of scene0101_00"):
         Evaluation(config, student, student)
+
+
+def test_another_limit_is_held_against_what_has_passed(tmp_path: Path) -> None:
+    rows = [{"scene": "scene0001_00", "reason": "no poses"}]
+    passed, out = tmp_path / "val.json", tmp_path / "limit.json"
+    passed.write_text(json.dumps({"split": "val", "scenes": 3, "left_out": rows}))
+    check_limit(passed, BadScenePolicy(max_bad_fraction=0.25), out)
+    assert json.loads(out.read_text())["max_bad_fraction"] == 0.25
+    with pytest.raises(DataError, match="1 of 4 val scenes cannot be used, more than data.max_bad"):
+        check_limit(passed, BadScenePolicy(max_bad_fraction=0.2), out)
+    with pytest.raises(DataError, match=r"on_bad_scene: fail\), e\.g\. scene0001_00: no poses"):
+        check_limit(passed, BadScenePolicy(on_bad_scene="fail"), out)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import Dinov2Model, SiglipModel, SiglipVisionModel, ViTMAEForPreTraining
 
 from threedrs.errors import CheckpointError, ConfigError, StoreError
+from threedrs.job_needs import TEACHER_NEEDS
 from threedrs.teachers import dinov2, mae, siglip2
 from threedrs.teachers.extract import TeacherSettings, extract_shard
 from threedrs.teachers.registry import (
@@ -100,10 +101,9 @@ def test_the_schema_and_the_rules_know_every_teacher() -> None:
     line = next(text for text in schema.splitlines() if "enum: [vggt," in text)
     names = [name.strip(" ]") for name in line.split("[")[1].split(",")]
     assert names == [*TEACHERS, NO_TEACHER]
-    rules = (ROOT / "workflow/rules/common.smk").read_text()
     docs = (ROOT / "docs/TEACHERS.md").read_text()
     for name in TEACHERS:
-        assert f'"{name}": {{"gpu": {int(TEACHERS[name].on_gpu)}' in rules
+        assert TEACHER_NEEDS[name]["gpu"] == int(TEACHERS[name].on_gpu)
         assert f"`{name}`" in docs
 
 

@@ -21,6 +21,7 @@ MESSAGES = {
     r"Boxes of shard (\S+)": "boxes",
     r"Scene stores of shard (\S+)": "build_scenes",
     r"Usable scenes of split (\S+)": "check_scenes",
+    r"Limit of bad scenes of split (\S+)": "check_limit",
     r"Facts and pictures of shard (\S+)": "scene_facts",
     r"Scene report": "scene_report",
     r"Features of (\S+) for shard (\S+)": "extract_features",

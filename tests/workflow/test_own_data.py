@@ -128,8 +128,8 @@ def none_may_be_left_out(checkout: Checkout) -> None:
     config = checkout.folder / "strict.yaml"
     config.write_text(CONFIG.replace("max_bad_fraction: 0.4", "on_bad_scene: fail"))
     jobs = checkout.planned_jobs(config=config)
-    assert jobs == {"check_scenes": 2, "all": 1}
-    target = "results/scenes/left_out/val.json"
+    assert jobs == {"check_limit": 2, "all": 1}
+    target = "results/scenes/limit/val.json"
     said = checkout.snakemake("--cores", "1", target, "--quiet", config=config)
     assert said.returncode != 0
     assert "1 of 3 val scenes cannot be used (data.on_bad_scene: fail), e.g. scene0005_00" in (

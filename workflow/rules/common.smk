@@ -38,7 +38,7 @@ CONFIG = stop_on_bad_configuration(
     )
 )
 LAYOUT = data_layout(CONFIG)
-# What is done about bad scans is for check_scenes alone: it changes no other stage's result.
+# What is done about bad scans is for two rules alone: it changes no other stage's result.
 DATA = {key: value for key, value in CONFIG["data"].items() if key not in SCENE_POLICY}
 READY = Ready.from_config(CONFIG)
 DOWNLOADS = downloads(CONFIG)

@@ -21,7 +21,7 @@ rule predict:
         records=lambda wildcards: evaluation_records(wildcards.benchmark),
         converted=lambda wildcards: evaluation_summary(wildcards.benchmark),
         scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("val")),
-        left_out=ancient("results/scenes/left_out/val.json"),
+        left_out="results/scenes/left_out/val.json",
         code=code("predict", without=["evaluation.registry", "evaluation.bootstrap"]),
     output:
         predictions="results/eval/{run}/{benchmark}/predictions.jsonl",

@@ -68,7 +68,7 @@ rule balance:
         ),
         # Records of scenes that cannot be used stay out.
         scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("train")),
-        left_out=ancient("results/scenes/left_out/train.json"),
+        left_out="results/scenes/left_out/train.json",
         held_out=[
             LAYOUT.split_file(split)
             for split in ("val", "test")

@@ -2,7 +2,7 @@
 #      proposals, EmbodiedScan's candidate lists where configured
 # out: results/boxes/<shard>.json, results/candidates/<split>.json, results/scenes/<scene>.zarr, results/scenes/shards/<shard>.json,
 #      results/scenes/report.html, results/scenes/report/<shard>/, results/scenes/sources.json,
-#      results/scenes/left_out/<split>.json
+#      results/scenes/left_out/<split>.json, results/scenes/limit/<split>.json
 
 
 onstart:
@@ -14,7 +14,7 @@ rule scenes:
     input:
         expand("results/boxes/{shard}.json", shard=SCENE_SHARDS),
         expand("results/scenes/shards/{shard}.json", shard=SCENE_SHARDS),
-        expand("results/scenes/left_out/{split}.json", split=["train", "val"]),
+        expand("results/scenes/limit/{split}.json", split=["train", "val"]),
         "results/scenes/report.html",
 
 
@@ -116,7 +116,6 @@ rule check_scenes:
         ),
         code=code("scenes.usable", script="check_scenes"),
     output:
-        # What waits for it takes it as ancient(): another limit reruns nothing that has passed.
         "results/scenes/left_out/{split}.json",
     log:
         "results/logs/check_scenes/{split}.log",
@@ -124,12 +123,32 @@ rule check_scenes:
         "results/benchmarks/check_scenes/{split}.tsv"
     conda:
         "../../envs/data.yaml"
-    params:
-        policy={key: CONFIG["data"][key] for key in SCENE_POLICY},
+    resources:
+        # Not parameters: training waits for this, and a changed resource reruns nothing.
+        **{key: str(CONFIG["data"][key]) for key in SCENE_POLICY},
     message:
         "Usable scenes of split {wildcards.split}"
     script:
         "../scripts/check_scenes.py"
+
+
+rule check_limit:
+    # Nothing waits for this: it tells when a changed limit no longer allows what has passed.
+    input:
+        left_out="results/scenes/left_out/{split}.json",
+        code=code("scenes.usable", script="check_limit"),
+    output:
+        "results/scenes/limit/{split}.json",
+    log:
+        "results/logs/check_limit/{split}.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        policy={key: CONFIG["data"][key] for key in SCENE_POLICY},
+    message:
+        "Limit of bad scenes of split {wildcards.split}"
+    script:
+        "../scripts/check_limit.py"
 
 
 rule scene_facts:

@@ -42,7 +42,7 @@ rule train:
             shard=FEATURE_SHARDS,
         ),
         evaluation=evaluation_files,
-        left_out=ancient(evaluation_gate),
+        left_out=evaluation_gate,
         deepspeed=lambda wildcards: RESOLVED[wildcards.run]["train"]["deepspeed"],
         downloaded=lambda wildcards: downloaded_below(
             RESOLVED[wildcards.run]["model"]["path"]

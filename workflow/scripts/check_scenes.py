@@ -9,6 +9,9 @@ with job_log(snakemake.log[0], f"check_scenes {snakemake.wildcards.split}"):
     check_usable(
         snakemake.wildcards.split,
         [Path(path) for path in snakemake.input.manifests],
-        BadScenePolicy.from_config(snakemake.params.policy),
+        BadScenePolicy(
+            on_bad_scene=snakemake.resources.on_bad_scene,
+            max_bad_fraction=float(snakemake.resources.max_bad_fraction),
+        ),
         Path(snakemake.output[0]),
     )

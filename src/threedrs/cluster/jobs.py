@@ -13,8 +13,7 @@ from threedrs.cluster.schedule import Job
 from threedrs.cluster.workload import RULES, Workload, built, channels_of, extracted, make_job
 from threedrs.config import data_layout
 from threedrs.errors import ConfigError
-from threedrs.inputs import shards
-from threedrs.instructions import EVALUATION_SPLITS
+from threedrs.inputs import conversions, shards
 from threedrs.job_needs import TEACHER_NEEDS, USUAL_NEEDS
 from threedrs.plan import Plan
 from threedrs.teachers.registry import TEACHERS
@@ -79,6 +78,8 @@ def _scene_jobs(work: Workload) -> Iterator[Job]:
         )
     for split in work.scenes:
         yield make_job(work, "check_scenes", f"check_scenes/{split}", 1, built(work, split))
+        after = [f"check_scenes/{split}"]
+        yield make_job(work, "check_limit", f"check_limit/{split}", 1, after)
     facts = [f"scene_facts/{shard}" for shard in work.scene_shards]
     yield make_job(work, "scene_report", "scene_report", figure("reports, s a run") / core, facts)
 
@@ -109,14 +110,13 @@ def _feature_jobs(work: Workload) -> Iterator[Job]:
 
 
 def _instruction_jobs(work: Workload) -> Iterator[Job]:
-    core, benchmarks = work.cluster.core_speed, work.config["eval"]["benchmarks"]
-    for benchmark in benchmarks:
-        for split in ("train", EVALUATION_SPLITS[benchmark]):
-            scenes = "train" if split == "train" else "val"
-            seconds = figure("conversion, s of 223,128 records") / core
-            after = [f"boxes/{s}" for s in work.scene_shards if s.startswith(scenes)]
-            name = f"convert_instructions/{benchmark}_{split}"
-            yield make_job(work, "convert_instructions", name, seconds, after)
+    core, benchmarks = work.cluster.core_speed, work.config["instructions"]["benchmarks"]
+    for benchmark, split in conversions(work.config):
+        scenes = "train" if split == "train" else "val"
+        seconds = figure("conversion, s of 223,128 records") / core
+        after = [f"boxes/{s}" for s in work.scene_shards if s.startswith(scenes)]
+        name = f"convert_instructions/{benchmark}_{split}"
+        yield make_job(work, "convert_instructions", name, seconds, after)
     for mix in work.config["instructions"]["mixes"]:
         seconds = figure("mix, s of 223,128 records") / core
         after = [f"convert_instructions/{benchmark}_train" for benchmark in benchmarks]

@@ -1,7 +1,7 @@
 """The jobs of each run: training, prediction, scores; and of the report over all runs.
 
 Training follows from its operations and the measured utilisation (`threedrs.plan`): samples a
-second grow with the number of GPUs, which is measured on two of them only. It stops for its
+second grow with the number of GPUs, which is measured on four of them only. It stops for its
 checkpoints and reads while it computes. A prediction takes its scenes one after another.
 """
 
@@ -42,13 +42,10 @@ def training_plans(work: Workload) -> dict[str, Plan]:
         channels = channels_of(work.teachers[name])
         key = repr((run["model"], train, channels))
         if key not in found:
-            kept = run["train"]["kept_layers"] >= 20
-            share = "20 layers kept" if kept else "all recomputed"
             machine = Machine(
                 gpus=max(1, needs["gpu"] * needs["nodes"]),
                 memory=work.cluster.gpu_memory * 1e9,
                 peak=work.cluster.peak,
-                utilisation=figure(f"training, utilisation, {share}"),
             )
             samples = samples_of(work.config, run["train"]["mix"])
             found[key] = plan_run(run, machine, teacher_channels=channels, samples=samples)

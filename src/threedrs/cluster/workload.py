@@ -19,6 +19,7 @@ RULES = (
     "candidates",
     "build_scenes",
     "check_scenes",
+    "check_limit",
     "scene_facts",
     "scene_report",
     "extract_features",

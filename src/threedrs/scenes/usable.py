@@ -5,7 +5,7 @@ for it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,25 @@ def check_usable(split: str, manifests: Sequence[Path], policy: BadScenePolicy, 
     """
     left_out = read_left_out(*manifests)
     usable = sum(len(read_json(manifest)["scenes"]) for manifest in manifests)
+    _require_enough(split, usable, left_out, policy)
+    content = {"split": split, "scenes": usable, "left_out": left_out_rows(left_out)}
+    write_json(out, {"format_version": FORMAT_VERSION, **content})
+
+
+def check_limit(file: Path, policy: BadScenePolicy, out: Path) -> None:
+    """Hold what `check_usable` wrote to ``file`` against ``policy``, and note this in ``out``.
+
+    Raises:
+        DataError: as `check_usable`.
+    """
+    content = read_json(file)
+    _require_enough(content["split"], content["scenes"], read_left_out(file), policy)
+    write_json(out, {"format_version": FORMAT_VERSION, **asdict(policy)})
+
+
+def _require_enough(
+    split: str, usable: int, left_out: Mapping[str, str], policy: BadScenePolicy
+) -> None:
     total = usable + len(left_out)
     problem = None
     if left_out and not usable:
@@ -77,8 +96,6 @@ def check_usable(split: str, manifests: Sequence[Path], policy: BadScenePolicy, 
             f"{problem}, e.g. {scene}: {reason}; the scene report lists all: put their files "
             "right, or take them out of the scene list"
         )
-    content = {"split": split, "scenes": usable, "left_out": left_out_rows(left_out)}
-    write_json(out, {"format_version": FORMAT_VERSION, **content})
 
 
 def _count(left_out: Mapping[str, str], total: int, split: str) -> str:

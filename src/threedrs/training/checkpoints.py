@@ -14,6 +14,7 @@ import random
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from threedrs.training.shares import read_shares, write_shares
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 STATE = "state"
+CHECKSUM_THREADS = 8
 SCHEDULE = "schedule.json"
 STEP_FOLDER = re.compile(r"step-(\d{8})")
 
@@ -79,13 +81,19 @@ def _restore_random_state(state: Mapping[str, Any], device: torch.device) -> Non
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
+def _sha256(files: list[Path]) -> list[str]:
+    """Return the SHA-256 of each file; several at a time, since one core reads 1.25 GB/s."""
+    with ThreadPoolExecutor(CHECKSUM_THREADS) as pool:
+        return list(pool.map(sha256_of_file, files))
+
+
 def _gather_checksums(temporary: Path, ranks: Ranks) -> dict[str, str]:
     """Sync every file to disk and return its checksum; each rank takes its share."""
     mine = _files(temporary)[ranks.rank :: ranks.count]
     for file in mine:
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
-    own = {file.relative_to(temporary).as_posix(): sha256_of_file(file) for file in mine}
+    own = {f.relative_to(temporary).as_posix(): s for f, s in zip(mine, _sha256(mine), strict=True)}
     shares: list[dict[str, str]] = [{} for _ in range(ranks.count)]
     torch.distributed.all_gather_object(shares, own)
     return {name: checksum for share in shares for name, checksum in share.items()}
@@ -157,11 +165,12 @@ def _problem(checkpoint: Path, fingerprint: Mapping[str, Any]) -> tuple[str, str
     if manifest["config_hash"] != sha256_of_json(fingerprint):
         changes = fingerprint_changes(manifest["fingerprint"], fingerprint)
         return f"stale-{manifest['config_hash'][:8]}", f"the recipe has changed: {changes}"
-    for name, checksum in manifest["files"].items():
-        file = checkpoint / name
+    files = {checkpoint / name: checksum for name, checksum in manifest["files"].items()}
+    for file in files:
         if not file.is_file():
             return "damaged", f"{file} is missing"
-        if sha256_of_file(file) != checksum:
+    for (file, checksum), found in zip(files.items(), _sha256(list(files)), strict=True):
+        if found != checksum:
             return "damaged", f"{file} does not match its checksum"
     return None
 

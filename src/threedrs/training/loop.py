@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -31,7 +31,6 @@ from threedrs.training.checkpoints import (
 )
 from threedrs.training.data import PackReader, explain_lost_loader, load_packs
 from threedrs.training.engine import NonFiniteError, build_engine, train_step, zero_init
-from threedrs.training.evaluate import Evaluation
 from threedrs.training.export import RunSummary, export_run, is_exported
 from threedrs.training.progress import RunLog, say, step_row
 from threedrs.training.ranks import AgreedError, Ranks, agree, start_ranks
@@ -46,6 +45,9 @@ from threedrs.training.sampler import (
 from threedrs.training.settings import RunPaths, TrainSettings, fingerprint
 from threedrs.training.stop import StopRequest
 from threedrs.training.tracking import Tracker, require_wandb
+
+if TYPE_CHECKING:
+    from threedrs.training.evaluate import Evaluation
 
 
 class StoppedError(AgreedError):
@@ -196,7 +198,11 @@ def train(config: Mapping[str, Any], stop: StopRequest) -> None:
         max_length=settings.max_length,
         grid=student.family.grid,
     )
-    evaluation = Evaluation(config, student, tokenizer) if settings.eval_every else None
+    evaluation = None
+    if settings.eval_every:  # its metrics are the only part of training that needs their packages
+        from threedrs.training.evaluate import Evaluation
+
+        evaluation = Evaluation(config, student, tokenizer)
     progress = _run_steps(run, engine, reader, progress, evaluation)
     summary = RunSummary(config=config, parts=run.parts, progress=progress)
     export_run(engine, student, tokenizer, summary, run.paths.out, ranks)
@@ -236,7 +242,7 @@ def _tracker(run: Run) -> Tracker | None:
 
 
 def _run_steps(
-    run: Run, engine: Any, reader: PackReader, progress: Progress, evaluation: Evaluation | None
+    run: Run, engine: Any, reader: PackReader, progress: Progress, evaluation: "Evaluation | None"
 ) -> Progress:
     """Run the optimizer steps that are left; return where the run stands then."""
     if progress.step == run.total_steps:
@@ -273,7 +279,7 @@ def _run_step(
     packs: Iterator[Pack],
     progress: Progress,
     log: RunLog | None,
-    evaluation: Evaluation | None,
+    evaluation: "Evaluation | None",
 ) -> Progress:
     """Run one optimizer step, evaluate where it is due, log, and save a checkpoint likewise."""
     settings, step, samples = run.settings, progress.step + 1, sample_count(batch)
