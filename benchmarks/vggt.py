@@ -36,7 +36,7 @@ from threedrs.teachers.decode import DECODING_THREADS, read_pictures
 from threedrs.teachers.forward import choose_device, patch_features, pool_features, prepare
 from threedrs.teachers.picture_source import PictureSource
 from threedrs.teachers.settings import TeacherSettings
-from threedrs.teachers.store import SceneOrigin, write_scene
+from threedrs.teachers.store import SceneOrigin, open_scene, write_scene
 from threedrs.teachers.vggt import SPECIAL_TOKENS, VGGTAggregator
 from threedrs.teachers.vggt_source import PICTURES, TINY, TINY_PICTURES
 
@@ -219,7 +219,7 @@ def measure_shard(size: Size, model: nn.Module, stores: list[Path], folder: Path
     with patch.object(extract, "open_source", lambda settings: source):
         manifest = extract.extract_shard(stores, settings, out)
     whole = time.perf_counter() - start
-    each = [entry["seconds"] for entry in manifest["scenes"].values()]
+    each = [open_scene(out, scene).attributes["seconds"] for scene in manifest["scenes"]]
     steady = each[2:]  # the first scenes wait for decoding and for the kernels to be compiled
     written = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
     return {
