@@ -48,7 +48,7 @@ def scene_picture(store: SceneStore, title: str, out: Path) -> None:
     if options["format"] == "jpeg":
         options["pil_kwargs"] = {"quality": 85}
     with atomic_file(out) as temporary:
-        figure.savefig(temporary, dpi=90, **options)
+        figure.savefig(temporary, dpi=90, bbox_inches="tight", pad_inches=0.1, **options)
     plt.close(figure)
 
 
