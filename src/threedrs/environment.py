@@ -1,11 +1,17 @@
 """What the jobs of the workflow inherit from the Snakemake process, and hear through it."""
 
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
+from typing import BinaryIO
+
+_held: list[BinaryIO] = []  # open as long as the process lives; closing gives the lock back
 
 
 def use_this_checkout(root: Path) -> None:
@@ -36,3 +42,48 @@ def _hand_on(number: int, frame: object) -> None:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
+
+
+def remove_dead_lock(state: Path) -> str | None:
+    """Remove the lock of a killed Snakemake; return a line about what was found, or None.
+
+    Snakemake's own lock does not say whose it is and outlives a kill. So each Snakemake here also
+    holds a file in the kernel's way, which ends with its process: who can have that file alone
+    knows that the others are gone. Where the last ones ran on other machines, whose locks may not
+    be seen from here, it is left to the user to say so.
+
+    Args:
+        state: Snakemake's folder, ``.snakemake`` in the working directory.
+    """
+    host, locks = socket.gethostname(), state / "locks"
+    try:
+        state.mkdir(exist_ok=True)
+        alive = (state / "alive").open("ab", buffering=0)
+    except OSError:
+        return None  # Snakemake says it
+    found = None
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        holders = (state / "alive").read_text().splitlines()
+        elsewhere = sorted({line.split()[0] for line in holders if line.strip()} - {host})
+        if locks.is_dir() and any(locks.iterdir()):
+            if elsewhere:
+                found = (
+                    f"the lock in {locks} is of a Snakemake on {', '.join(elsewhere)}; if none "
+                    "runs there any more, call snakemake --unlock, and then the same again"
+                )
+            else:
+                shutil.rmtree(locks, ignore_errors=True)
+                found = f"removed the lock that a killed Snakemake left in {locks}"
+        if not found or not elsewhere:
+            alive.truncate(0)
+    except BlockingIOError:
+        pass  # another one runs; whether they get in each other's way is for Snakemake to say
+    except OSError:  # no locks on this file system
+        alive.close()
+        return None
+    fcntl.flock(alive, fcntl.LOCK_SH)
+    with contextlib.suppress(OSError):
+        alive.write(f"{host} {os.getpid()}\n".encode())
+    _held.append(alive)
+    return found

@@ -5,6 +5,9 @@ line and the workflow scripts print it without a traceback and exit with status 
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -42,13 +45,39 @@ def write_problem(error: OSError) -> str:
     return f"cannot be written ({error.strerror or error}); {remedy}, and run the same again"
 
 
+@contextmanager
+def name_full_disk(path: Path) -> Iterator[None]:
+    """Name ``path`` in the error of a full disk: a failed write does not name its file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL or error.filename not in (None, str(path)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def readable(error: BaseException) -> str | None:
     """Return the one line that the user should see of ``error``; None for a bug.
 
-    A full disk and a folder that may not be written to can show in any line that writes.
+    A full disk and a folder that may not be written to can show in any line that writes, too little
+    memory in any line at all.
     """
     if isinstance(error, ThreedrsError):
         return str(error)
+    if _is_lack_of_memory(error):
+        said = " ".join(str(error).split())[:200] or "no memory left"
+        return (
+            f"memory ran out ({said}); give the job more of it (mem_mb in the profile's "
+            "set-resources, or fewer --cores at a time), and run the same again"
+        )
     if isinstance(error, OSError) and error.errno in (*_FULL, *_LOCKED):
         return f"{error.filename or 'a file of the results'}: {write_problem(error)}"
     return None
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    """Whether Python, numpy, the system, or torch on the CPU could not get memory."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    torch_says = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return torch_says or isinstance(error, MemoryError)

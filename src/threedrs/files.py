@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import DataError
+from threedrs.errors import DataError, name_full_disk
 
 SCENE_NAME = re.compile(r"scene\d{4}_\d{2}")
+# A temporary name; of a folder within such a folder, two.
+LEFTOVER = re.compile(r"\.+(?P<name>.+?)\.(?P<process>\d+)\.tmp(\.\d+\.tmp)*")
 # Bytes of a text that is read whole; the largest of the field's files has some 0.3 GB.
 MOST_TEXT = 4 * 2**30
 
@@ -41,18 +43,44 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def is_leftover(path: Path, name: str | None = None) -> bool:
+    """Whether ``path`` is what a killed writer (of the file or folder ``name``) left behind.
+
+    What a process that lives on this machine is writing is none.
+    """
+    found = LEFTOVER.fullmatch(path.name)
+    if found is None or (name is not None and found["name"] != name):
+        return False
+    process = int(found["process"])
+    return process == os.getpid() or not Path(f"/proc/{process}").exists()
+
+
+def _remove_leftovers(path: Path) -> None:
+    for other in path.parent.iterdir():
+        if is_leftover(other, path.name):
+            if other.is_dir():
+                shutil.rmtree(other, ignore_errors=True)
+            else:
+                other.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``."""
+    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``.
+
+    Leftovers of killed writers of the same path are removed first.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with name_full_disk(path):
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -65,8 +93,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        shutil.rmtree(leftover)
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.mkdir()
     try:

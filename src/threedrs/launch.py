@@ -7,7 +7,6 @@ is killed, so are the ranks: a run that goes on unseen would write beside the ne
 """
 
 import argparse
-import ctypes
 import os
 import signal
 import socket
@@ -16,10 +15,10 @@ import sys
 import time
 
 from threedrs.errors import MachineError, ThreedrsError
+from threedrs.one_writer import end_with_parent, end_with_snakemake
 
 PATIENCE = 20.0  # seconds that the other ranks have after one has failed
 FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-SET_DEATH_SIGNAL = 1  # of Linux's prctl
 
 
 def srun_command(command: list[str], *, nodes: int, tasks: int, cores: int) -> list[str]:
@@ -52,10 +51,6 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-def _end_with_launcher() -> None:
-    ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
-
-
 def run_ranks(command: list[str], count: int) -> int:
     """Run ``command`` as ``count`` ranks on this machine; return 0, or 1 if any of them failed."""
     asked: list[int] = []
@@ -68,7 +63,7 @@ def run_ranks(command: list[str], count: int) -> int:
         subprocess.Popen(
             command,
             env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            preexec_fn=_end_with_launcher,
+            preexec_fn=end_with_parent,
         )
         for rank in range(count)
     ]
@@ -117,6 +112,7 @@ def main() -> int:
                 "the GPUs of a node"
             )
         elif given.gpus > 1:
+            end_with_snakemake()
             return run_ranks(command, given.gpus)
         os.execvp(command[0], command)
     except FileNotFoundError:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 # Shared helpers that shape no result: an edit to them reruns nothing.
-SHARED = ("", "errors", "files", "gpus", "joblog", "layout")
+SHARED = ("", "errors", "files", "gpus", "joblog", "layout", "one_writer")
 
 
 def module_files(*entries: str, without: Sequence[str] = ()) -> list[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from threedrs.errors import ConfigError, ThreedrsError, readable
 from threedrs.gpus import claim_gpu
+from threedrs.one_writer import end_with_snakemake
 
 
 def main() -> int:
@@ -32,6 +33,7 @@ def main() -> int:
         "--left-out", type=Path, help="JSON file that lists scenes whose scans cannot be used"
     )
     arguments = parser.parse_args()
+    end_with_snakemake()
     if "RANK" not in os.environ:  # torchrun's ranks have a GPU each
         claim_gpu()
     from threedrs.evaluation.predict import predict_benchmark
@@ -51,7 +53,7 @@ def main() -> int:
             arguments.out,
             left_out=read_left_out(arguments.left_out) if arguments.left_out else None,
         )
-    except (ThreedrsError, OSError) as error:
+    except (ThreedrsError, OSError, MemoryError, RuntimeError) as error:
         line = readable(error)
         if line is None:
             raise

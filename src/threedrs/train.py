@@ -12,6 +12,7 @@ from pathlib import Path
 from threedrs.errors import ThreedrsError, readable
 from threedrs.files import read_json
 from threedrs.gpus import claim_gpu
+from threedrs.one_writer import end_with_snakemake
 from threedrs.training.rendezvous import is_lone, own_rank
 from threedrs.training.stop import StopRequest
 
@@ -24,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m threedrs.train", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the resolved run (JSON)")
     arguments = parser.parse_args()
+    end_with_snakemake()
     stop = StopRequest().install()  # before the imports, which take seconds
     rank = own_rank(os.environ)
     if is_lone(os.environ):  # the ranks of a launcher have a GPU each
@@ -43,14 +45,14 @@ def main() -> int:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
         return 1
-    except (ThreedrsError, OSError) as error:
+    except (ThreedrsError, OSError, MemoryError, RuntimeError) as error:
         line = readable(error)
-        if line is None:
-            raise
-        print(f"train: rank {rank}: {line}", file=sys.stderr)
-        return 1
-    except RuntimeError as error:
-        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if line is not None:
+            print(f"train: rank {rank}: {line}", file=sys.stderr)
+            return 1
+        lost = isinstance(error, torch.distributed.DistError) or (
+            isinstance(error, RuntimeError) and "gloo" in str(error)
+        )
         if not lost:
             raise
         print(

@@ -146,6 +146,17 @@ def test_full_disk_leaves_the_older_ones(tmp_path, error):
     assert find(tmp_path) == (tmp_path / "step-00000050", [])
 
 
+def test_a_lost_loader_is_no_full_disk(tmp_path):
+    class Lost(RuntimeError):
+        def __init__(self, text):
+            super().__init__("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    with pytest.raises(RuntimeError, match=r"^DataLoader worker"):
+        save(tmp_path, 100, engine=PlainEngine(full=Lost), keep=1)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_leftover_of_a_killed_save_is_removed(tmp_path):
     save(tmp_path, 50)
     (tmp_path / ".step-00000100.tmp/state").mkdir(parents=True)

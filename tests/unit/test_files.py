@@ -1,11 +1,14 @@
 """Outputs appear whole or not at all; bad input is named."""
 
+import errno
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from threedrs.errors import DataError
+from threedrs.errors import DataError, readable
 from threedrs.files import (
     atomic_file,
     atomic_folder,
@@ -14,6 +17,7 @@ from threedrs.files import (
     read_json_lines,
     sha256_of_json,
     write_json_lines,
+    write_text,
 )
 
 
@@ -50,6 +54,34 @@ def test_a_folder_replaces_the_old_one_and_leftovers(tmp_path: Path) -> None:
         (temporary / "new").write_text("")
     assert [file.name for file in path.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_leftovers_of_killed_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    living = os.getppid()
+    kept = {f".a.json.{living}.tmp", f".b.json.{gone.pid}.tmp", f"a.json.{gone.pid}.tmp", "a.tmp"}
+    left = {f".a.json.{gone.pid}.tmp", f".a.json.{os.getpid()}.tmp"}
+    folders = {f".store.{gone.pid}.tmp", f"..store.{gone.pid}.tmp.{gone.pid}.tmp"}
+    for name in kept | left:
+        (tmp_path / name).touch()
+    for name in folders:
+        (tmp_path / name / "array").mkdir(parents=True)
+    write_text(tmp_path / "a.json", "new")
+    assert {path.name for path in tmp_path.iterdir()} == kept | folders | {"a.json"}
+    with atomic_folder(tmp_path / "store") as folder:
+        (folder / "new").touch()
+    assert {path.name for path in tmp_path.iterdir()} == kept | {"a.json", "store"}
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with pytest.raises(OSError) as raised, atomic_file(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert str(readable(raised.value)).startswith(f"{path}: cannot be written (No space left on")
+    with pytest.raises(OSError) as raised, atomic_file(path):
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), "another")
+    assert raised.value.filename == "another"
 
 
 def test_json_lines_round_trip(tmp_path: Path) -> None:

@@ -4,25 +4,37 @@ A node is a daemon with a name and a port of its own, so there may be several.
 
 The GPUs are character devices that Slurm hands out like real ones: a job that asks for a GPU is
 queued, placed and given CUDA_VISIBLE_DEVICES as on a cluster; what runs there finds no CUDA and
-computes on the CPU.
+computes on the CPU. A job whose processes hold more memory than it asked for is killed, as where
+control groups confine it. While the file ``hold`` lies in the cluster's folder, jobs start, occupy
+what they asked for, and wait before they do anything. One test has the cluster at a time.
 """
 
+import fcntl
 import os
-import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 PACKAGES = ["slurm-wlm", "munge"]
 CONFIGURATION = Path("/etc/slurm")  # jobs do not inherit SLURM_CONF
+PIDS = Path("/run/threedrs-slurm-test")  # outlives a test's own folder
 DAEMONS = ("munged", "slurmctld", "slurmd")
 GPUS = 2  # a node
+CPUS = 8  # a node, whatever the machine has: GPUs and memory decide what runs at a time
 PORT = 17010  # of the first node
 FAKE_GPU_MAJOR = 1  # with minor 3: the null device
+
+
+HOLD = """#!/bin/sh
+while [ -e "$(dirname "$0")/hold" ]; do sleep 0.1; done
+"""
 
 
 class SlurmUnavailable(Exception):
@@ -58,9 +70,12 @@ def _configure(folder: Path, nodes: list[str]) -> None:
         gpus.append(f"NodeName={node} Name=gpu File={folder}/{node}-gpu[0-{GPUS - 1}]\n")
     lines = [
         f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={PORT + number} "
-        f"CPUs={os.cpu_count()} RealMemory={memory} Gres=gpu:{GPUS}\n"
+        f"CPUs={CPUS} RealMemory={memory} Gres=gpu:{GPUS}\n"
         for number, node in enumerate(nodes)
     ]
+    prolog = folder / "hold.sh"
+    prolog.write_text(HOLD)
+    prolog.chmod(0o755)
     settings = f"""
 ClusterName=threedrs-test
 SlurmctldHost={host}(127.0.0.1)
@@ -70,15 +85,20 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+TaskProlog={prolog}
 JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+KillWait=5
+SlurmdParameters=config_overrides
 AccountingStorageType=accounting_storage/none
 MinJobAge=600
 GresTypes=gpu
 ReturnToService=2
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/%n.pid
+SlurmctldPidFile={PIDS}/slurmctld.pid
+SlurmdPidFile={PIDS}/%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 SlurmctldTimeout=30
@@ -91,6 +111,7 @@ PartitionName=main Nodes={",".join(nodes)} Default=YES MaxTime=INFINITE State=UP
     (CONFIGURATION / "slurm.conf").write_text(settings.lstrip())
     (CONFIGURATION / "gres.conf").write_text("".join(gpus))
     (folder / "state").mkdir()
+    PIDS.mkdir(exist_ok=True)
     for node in nodes:
         (folder / f"spool-{node}").mkdir()
 
@@ -107,7 +128,7 @@ def _start_munge(folder: Path) -> None:
             "munged",
             "--force",
             f"--key-file={key}",
-            f"--pid-file={folder}/munged.pid",
+            f"--pid-file={PIDS}/munged.pid",
             f"--log-file={folder}/munged.log",
             f"--seed-file={folder}/munged.seed",
         ],
@@ -116,13 +137,43 @@ def _start_munge(folder: Path) -> None:
 
 
 @contextmanager
-def slurm_cluster(folder: Path, nodes: int = 1) -> Iterator[None]:
-    """Run a cluster whose state lies in ``folder`` for the time of the block."""
-    names = [f"node{number}" for number in range(1, nodes + 1)]
-    _remove_leftover()
-    install()
+def slurm_cluster(folder: Path, nodes: int = 1) -> Iterator[Path]:
+    """Run a cluster whose state lies in ``folder``, yielded, for the time of the block."""
     if os.geteuid() != 0:
         raise SlurmUnavailable("needs root to write /etc/slurm and make device nodes")
+    with Path(tempfile.gettempdir(), "threedrs-slurm-test.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with _daemons(folder, [f"node{number}" for number in range(1, nodes + 1)]):
+            yield folder
+
+
+def running_cluster(folder: Path, nodes: int = 1) -> Iterator[Path]:
+    """Be the body of a fixture: a cluster, or the test is skipped with the reason."""
+    running = slurm_cluster(folder, nodes)
+    try:
+        running.__enter__()
+    except SlurmUnavailable as reason:
+        pytest.skip(f"no Slurm here: {reason}")
+    try:
+        yield folder
+    finally:
+        running.__exit__(None, None, None)
+
+
+def stop_controller() -> None:
+    """End slurmctld; jobs run on, and nobody can be asked about them."""
+    _stop(PIDS / "slurmctld.pid")
+
+
+def start_controller() -> None:
+    """Start slurmctld again with the state that it left."""
+    subprocess.run(["slurmctld"], check=True)
+
+
+@contextmanager
+def _daemons(folder: Path, names: list[str]) -> Iterator[None]:
+    _remove_leftover()
+    install()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         _configure(folder, names)
@@ -133,7 +184,8 @@ def slurm_cluster(folder: Path, nodes: int = 1) -> Iterator[None]:
         _wait_until_idle(folder)
         yield
     finally:
-        _stop_daemons(folder)
+        (folder / "hold").unlink(missing_ok=True)
+        _stop_daemons()
 
 
 def _remove_leftover() -> None:
@@ -144,11 +196,18 @@ def _remove_leftover() -> None:
     text = configuration.read_text()
     if "ClusterName=threedrs-test" not in text:
         raise SlurmUnavailable(f"{configuration} belongs to a real cluster")
-    _stop_daemons(Path(re.search(r"SlurmctldPidFile=(.*)/slurmctld.pid", text)[1]))
+    _stop_daemons()
 
 
-def _stop_daemons(folder: Path) -> None:
-    for pid_file in (*folder.glob("node*.pid"), folder / "slurmctld.pid", folder / "munged.pid"):
+def _stop_daemons() -> None:
+    """End all jobs and then the daemons; a job's own daemon would outlive them."""
+    if _running(PIDS / "slurmctld.pid"):
+        _ask("scancel", "--signal=KILL", "--full", "--user=root")
+        _ask("scancel", "--user=root")
+        deadline = time.monotonic() + 15
+        while _ask("squeue", "-h", "-o", "%A") and time.monotonic() < deadline:
+            time.sleep(0.2)
+    for pid_file in (*PIDS.glob("node*.pid"), PIDS / "slurmctld.pid", PIDS / "munged.pid"):
         _stop(pid_file)
     for name in ("slurm.conf", "gres.conf"):
         (CONFIGURATION / name).unlink(missing_ok=True)
@@ -157,9 +216,7 @@ def _stop_daemons(folder: Path) -> None:
 def _wait_until_idle(folder: Path, seconds: int = 60) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        state = subprocess.run(
-            ["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False
-        ).stdout.strip()
+        state = _ask("sinfo", "-h", "-o", "%T")
         if state == "idle":  # one line: all nodes are
             return
         time.sleep(0.5)
@@ -167,12 +224,22 @@ def _wait_until_idle(folder: Path, seconds: int = 60) -> None:
     raise SlurmUnavailable(f"the nodes did not become idle ({state!r}):\n{logs}")
 
 
-def _stop(pid_file: Path) -> None:
+def _ask(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout.strip()
+
+
+def _running(pid_file: Path) -> int | None:
     try:
         pid = int(pid_file.read_text())
     except (FileNotFoundError, ValueError):
-        return
-    if not Path(f"/proc/{pid}").exists():
+        return None
+    return pid if Path(f"/proc/{pid}").exists() else None
+
+
+def _stop(pid_file: Path) -> None:
+    pid = _running(pid_file)
+    if pid is None:
         return
     os.kill(pid, 15)
     for _ in range(100):

@@ -6,20 +6,14 @@ from pathlib import Path
 import pytest
 from conftest import Checkout
 from demo_results import check_results
-from slurm_cluster import SlurmUnavailable, slurm_cluster
+from slurm_cluster import running_cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[None]:
-    running = slurm_cluster(tmp_path / "slurm")
-    try:
-        running.__enter__()
-    except SlurmUnavailable as reason:
-        pytest.skip(f"no Slurm here: {reason}")
-    yield
-    running.__exit__(None, None, None)
+def cluster(tmp_path: Path) -> Iterator[Path]:
+    yield from running_cluster(tmp_path / "slurm")
 
 
 @pytest.mark.usefixtures("cluster")

@@ -6,6 +6,7 @@ the steps of the job, not to its batch script.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT, Checkout
-from slurm_cluster import SlurmUnavailable, slurm_cluster
+from slurm_cluster import running_cluster
 
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 from training_run import FRAMES, SCENES, write_run
@@ -25,7 +26,7 @@ from training_run import FRAMES, SCENES, write_run
 pytestmark = pytest.mark.slow
 
 RUN = Path("results/train/3drs")
-STEPS = 16
+STEPS = 10
 CONFIG = {
     "data": {"demo": {"scenes": len(SCENES) + 1, "seed": 0}},
     "frames": {"count": FRAMES},
@@ -48,14 +49,8 @@ TWO_GPUS = ("--set-resources", "train:gpu=2")
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[None]:
-    running = slurm_cluster(tmp_path / "slurm", nodes=2)
-    try:
-        running.__enter__()
-    except SlurmUnavailable as reason:
-        pytest.skip(f"no Slurm here: {reason}")
-    yield
-    running.__exit__(None, None, None)
+def cluster(tmp_path: Path) -> Iterator[Path]:
+    yield from running_cluster(tmp_path / "slurm", nodes=2)
 
 
 @pytest.fixture
@@ -148,22 +143,25 @@ def submit_and_warn(checkout: Checkout, step: int, *options: str) -> None:
 @pytest.mark.slurm
 @pytest.mark.usefixtures("cluster")
 def test_one_node_two_nodes_and_no_node_make_one_curve(prepared: Checkout, tmp_path: Path) -> None:
-    submit_and_warn(prepared, 3, *TWO_GPUS)
-    assert_saved(prepared, ranks=2)
-    submit_and_warn(prepared, 9, *TWO_NODES)
-    assert_saved(prepared, ranks=2)
     entry = ("threedrs.train", "--config", f"{RUN}/config.json")
+    alone = Checkout(tmp_path / "alone")
+    write_run(alone.folder, samples=4 * STEPS)
+    for name in ("src", "config"):
+        (alone.folder / name).symlink_to(prepared.folder / name)
+    settings = start_snakemake(prepared, "--cores", "1", "--until", "run_config")
+    assert settings.wait(timeout=60) == 0, settings.communicate()[0]
+    shutil.copy(prepared.folder / RUN / "config.json", alone.folder / RUN)
+    reference = start(alone, *entry)  # beside the others
+
+    submit_and_warn(prepared, 2, *TWO_GPUS)
+    assert_saved(prepared, ranks=2)
+    submit_and_warn(prepared, 5, *TWO_NODES)
+    assert_saved(prepared, ranks=2)
     last = start(prepared, *entry)
     said, _ = last.communicate(timeout=300)
     assert last.returncode == 0, said
     assert "goes on from step-" in said
 
-    alone = Checkout(tmp_path / "alone")
-    write_run(alone.folder, samples=4 * STEPS)
-    for name in ("src", "config", RUN / "config.json"):
-        (alone.folder / name).unlink(missing_ok=True)
-        (alone.folder / name).symlink_to(prepared.folder / name)
-    reference = start(alone, *entry)
     said, _ = reference.communicate(timeout=300)
     assert reference.returncode == 0, said
     assert len(rows(alone.folder)) == STEPS

@@ -11,17 +11,30 @@ from snakemake.settings.enums import Quietness
 from threedrs.config import SCENE_POLICY, data_layout, load_config, resolve_run
 from threedrs.download import downloads
 from threedrs.demo.write import demo_files, demo_scenes
-from threedrs.environment import hand_on_stop_warning, use_this_checkout
+from threedrs.environment import (
+    hand_on_stop_warning,
+    remove_dead_lock,
+    use_this_checkout,
+)
 from threedrs.errors import ThreedrsError
 from threedrs.inputs import Ready, conversions, missing_inputs, shards
 from threedrs.instructions import EVALUATION_SPLITS, annotation_files
 from threedrs.job_needs import PREDICT_NEEDS, TEACHER_NEEDS, TRAIN_NEEDS
 from threedrs.modules import PACKAGE, module_files
+from threedrs.one_writer import name_snakemake
+from threedrs.slurm_log import explain_failures
+from threedrs.slurm_patience import outlast_silence
 from threedrs.sources import start_table
 from threedrs.teachers.registry import source_module, weight_files, weights_of
 
 use_this_checkout(Path(workflow.basedir))
 hand_on_stop_warning()
+outlast_silence(sys.modules.get("snakemake_executor_plugin_slurm"))
+name_snakemake()
+if workflow.is_main_process:
+    about_lock = remove_dead_lock(Path(".snakemake"))
+    if about_lock:
+        logger.warning(f"threedrs: {about_lock}")
 
 
 def stop_on_bad_configuration(check):
@@ -141,6 +154,11 @@ def predict_settings(run):
     }
 
 
+def more_each_time(memory):
+    """A job's memory: as much again with every attempt."""
+    return lambda wildcards, attempt: attempt * memory(wildcards)
+
+
 def train_need(kind):
     """A resource of a training job, as a function of its wildcards."""
     return lambda wildcards: TRAIN_NEEDS[RESOLVED[wildcards.run]["model"]["size"]][kind]
@@ -193,3 +211,9 @@ def evaluation_gate(wildcards):
     """What an evaluation on the way waits for: that enough val scenes can be used."""
     section = evaluation_on_the_way(wildcards.run)
     return [] if section is None else section["left_out"]
+
+
+onerror:
+    # What Slurm refused or ended, and the setting to change; elsewhere nothing.
+    for line in explain_failures(log):
+        logger.error(line)

@@ -35,7 +35,7 @@ rule predict:
     threads: predict_need("threads")
     resources:
         gpu=predict_need("gpu"),
-        mem_mb=predict_need("mem_mb"),
+        mem_mb=more_each_time(predict_need("mem_mb")),
         runtime=predict_need("runtime"),
     params:
         recipe=1,  # raise it when the command below changes what comes out

@@ -37,7 +37,7 @@ rule extract_features:
     threads: teacher_need("threads")
     resources:
         gpu=teacher_need("gpu"),
-        mem_mb=teacher_need("mem_mb"),
+        mem_mb=more_each_time(teacher_need("mem_mb")),
         runtime=teacher_need("runtime"),
     params:
         teacher=lambda wildcards: teacher_section(wildcards.teacher),

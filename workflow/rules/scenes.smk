@@ -66,7 +66,7 @@ rule candidates:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=16000,
+        mem_mb=lambda wildcards, attempt: attempt * 16000,
     message:
         "Candidate frames of split {wildcards.split}"
     script:

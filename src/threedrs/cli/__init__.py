@@ -11,6 +11,7 @@ from threedrs.cli import (
     ask,
     demo,
     doctor,
+    efficiency,
     evaluate,
     features,
     instructions,
@@ -40,6 +41,7 @@ app.command("score")(evaluate.score)
 app.command("ask")(ask.ask)
 app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
+app.command("efficiency")(efficiency.efficiency)
 app.command("verify")(verify.verify)
 
 

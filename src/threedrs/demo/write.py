@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.files import read_json, write_json, write_text
+from threedrs.files import is_leftover, read_json, write_json, write_text
 from threedrs.layout import DataLayout
+from threedrs.one_writer import end_with_parent
 
 FRAMES = 104  # of a stream: 11 candidates at stride 10, of which one has no pose
 MARKER = "demo.json"
@@ -96,6 +97,11 @@ def _write_scene(
     return annotate(scan.scene, room, np.random.default_rng(seeds[5]), rounds)
 
 
+def _is_foreign(path: Path) -> bool:
+    """Whether ``path`` is a file that no killed writer of this module left."""
+    return not path.is_dir() and not is_leftover(path)
+
+
 def _prepare(out: Path, scenes: int, seed: int) -> None:
     """Claim the folder: refuse one that holds something else, drop an older demo's other files."""
     marker = out / MARKER
@@ -110,7 +116,7 @@ def _prepare(out: Path, scenes: int, seed: int) -> None:
             (out / stale).unlink(missing_ok=True)
             if (out / stale).parent.is_dir() and not any((out / stale).parent.iterdir()):
                 (out / stale).parent.rmdir()
-    elif out.exists() and (not out.is_dir() or any(not path.is_dir() for path in out.rglob("*"))):
+    elif out.exists() and (not out.is_dir() or any(map(_is_foreign, out.rglob("*")))):
         raise DataError(
             f"{out}: holds files that are not a demo data set (no {MARKER}); name a new or empty "
             "folder, so that nothing of yours is overwritten"
@@ -160,7 +166,9 @@ def write_demo(
     else:
         # Spawned, not forked: ray casting and its threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        with ProcessPoolExecutor(
+            processes, mp_context=context, initializer=end_with_parent
+        ) as pool:
             rows = list(pool.map(_write_scene, *arguments))
     layout = DataLayout(root=out)
     by_scene = dict(zip(splits["train"] + splits["val"], rows, strict=True))

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from threedrs.errors import DataError
+from threedrs.errors import DataError, write_problem
 from threedrs.evaluation.benchmark import Benchmark
 from threedrs.evaluation.predictions import FORMAT_VERSION, Prediction
 
@@ -112,6 +112,5 @@ class PartialWriter:
             os.fsync(self._stream.fileno())
         except OSError as error:
             raise DataError(
-                f"{self.path}: cannot be written ({error.strerror}); free the disk and rerun, "
-                "finished scenes are kept"
+                f"{self.path}: {write_problem(error)} (finished scenes are kept)"
             ) from error

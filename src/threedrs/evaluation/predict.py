@@ -11,6 +11,7 @@ Cost: the model's time, plus one hash over the model folder (about a second a GB
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from threedrs.evaluation.settings import PredictSettings
 from threedrs.files import sha256_of_file, write_json
 from threedrs.instructions.record import Record
 from threedrs.left_out import tally
+from threedrs.one_writer import claimed
 
 
 def load_answerer(model: Path, settings: PredictSettings, local_rank: int) -> Answerer:
@@ -67,7 +69,7 @@ def predict_benchmark(
             scenes are kept.
     """
     began = time.monotonic()
-    with joined_ranks() as ranks:
+    with joined_ranks() as ranks, ExitStack() as claims:
         every_record, benchmark = read_questions(records_file)
         left_out = left_out or {}
         records = [record for record in every_record if record.scene not in left_out]
@@ -76,7 +78,7 @@ def predict_benchmark(
         header: dict[str, str] | None = None
         if ranks.rank == 0:
             header = answer_inputs(model, records_file, records, scenes, settings)
-            out.parent.mkdir(parents=True, exist_ok=True)
+            claims.enter_context(claimed(out))
             for note in remove_foreign(out, header):
                 _say(note)
         header = ranks.from_first(header)

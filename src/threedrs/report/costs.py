@@ -1,10 +1,10 @@
 """What the stages and runs cost: time, memory, processor and GPU hours."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from threedrs.job_records import read_job_records
 from threedrs.report.results import Results
 
 
@@ -34,17 +34,13 @@ class RunCost:
 def stage_costs(folder: Path) -> list[StageCost]:
     """Return the cost of each stage; ``folder`` is ``results/benchmarks``."""
     stages: dict[str, StageCost] = {}
-    for path in sorted(folder.rglob("*.tsv")):
-        name = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        stage = stages.setdefault(name, StageCost(stage=name))
-        with path.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream, delimiter="\t"):
-                seconds = _number(row.get("s"))
-                stage.jobs += 1
-                stage.seconds += seconds
-                stage.longest = max(stage.longest, seconds)
-                stage.cpu_seconds += _number(row.get("cpu_time"))
-                stage.memory = max(stage.memory, _number(row.get("max_rss")))
+    for job in read_job_records(folder):
+        stage = stages.setdefault(job.rule, StageCost(stage=job.rule))
+        stage.jobs += 1
+        stage.seconds += job.seconds
+        stage.longest = max(stage.longest, job.seconds)
+        stage.cpu_seconds += job.cpu_seconds
+        stage.memory = max(stage.memory, job.memory)
     return sorted(stages.values(), key=lambda stage: -stage.seconds)
 
 
@@ -70,8 +66,3 @@ def run_costs(results: Results) -> list[RunCost]:
             )
         )
     return costs
-
-
-def _number(text: str | None) -> float:
-    """Return a benchmark file's number; "-" and "NA" stand for not measured."""
-    return 0.0 if text in (None, "", "-", "NA") else float(text)

@@ -35,6 +35,8 @@ MANIFEST = "manifest.json"
 STATE = "state"
 CHECKSUM_THREADS = 8
 SCHEDULE = "schedule.json"
+# torch.save says so as a RuntimeError
+_TORCH_CANNOT_WRITE = re.compile(r"PytorchStreamWriter|inline_container|No space left")
 STEP_FOLDER = re.compile(r"step-(\d{8})")
 
 
@@ -144,6 +146,8 @@ def save_checkpoint(
         torch.distributed.barrier()
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, RuntimeError) and not _TORCH_CANNOT_WRITE.search(str(error)):
+            raise  # a lost rank or loader
         raise CheckpointError(
             f"{target}: cannot be written ({error}); free disk space there and run the same "
             "command again; the checkpoints before it are kept"

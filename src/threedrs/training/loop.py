@@ -20,6 +20,7 @@ from threedrs.models.lora import add_lora
 from threedrs.models.prompt import COORD, GROUND, token_id
 from threedrs.models.samples import Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.one_writer import claimed
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.registry import NO_TEACHER, teacher_channels
 from threedrs.teachers.store import FeatureStore
@@ -154,11 +155,18 @@ def train(config: Mapping[str, Any], stop: StopRequest) -> None:
     ``stop`` is asked at each optimizer step, on every rank.
 
     Raises:
-        ThreedrsError: an input cannot be used; a loss or gradient is not finite; the disk is full;
-            or the run was asked to stop. In the last three cases the same command goes on.
+        ThreedrsError: an input cannot be used; another process trains this run; a loss or gradient
+            is not finite; the disk is full; or the run was asked to stop. In the last three cases
+            the same command goes on.
     """
     run = prepare(config, stop)
-    ranks, settings = run.ranks, run.settings
+    with contextlib.ExitStack() as stack:
+        agree(run.ranks, lambda: stack.enter_context(claimed(run.paths.checkpoints)))
+        _train(run)
+
+
+def _train(run: Run) -> None:
+    ranks, settings, config = run.ranks, run.settings, run.config
     if agree(ranks, lambda: is_exported(run.paths.out, run.parts)):
         if ranks.first:
             say(f"{run.paths.out} is complete; nothing to do")

@@ -1,0 +1,127 @@
+"""Why jobs of a run did not end well on Slurm, and which setting to change.
+
+Snakemake's log says of a job only that Slurm refused it, or ended it with some state; the reason of
+the latter stands in the job's own log of Slurm. Here both become one line a rule and reason. Costs
+one pass over Snakemake's log and the last 64 KiB of the log of each job that failed.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+TAIL = 65536  # bytes of a job's log that are looked at
+PROFILE = "slurm/config.yaml"
+
+_FAILED = re.compile(r"^Error in rule (?P<rule>\w+):$")
+_FINISHED = re.compile(r"^Finished jobid: (?P<job>\d+)\b")
+_JOB = re.compile(r"^    jobid: (?P<job>\d+)$")
+_LOGS = re.compile(r"^    log: (?P<logs>.*) \(check log file", re.MULTILINE)
+_STATE = re.compile(r"SLURM-job '(?P<number>\w+)' failed.*?SLURM status is: '(?P<state>\w+)'")
+_REFUSED = re.compile(
+    r"(?:sbatch failed\. The error message was '|submission failed with exception: )(?P<why>[^']*)"
+)
+
+# What Slurm says when it refuses a job -> the setting, first match.
+REFUSALS = (
+    (r"account", "set slurm_account there to one that `sacctmgr show associations` lists"),
+    (r"partition", "set slurm_partition there to one that `sinfo` lists"),
+    (r"qos", "set qos there to one that `sacctmgr show qos` lists"),
+    (r"time limit", "set runtime (minutes) there to what the partition allows"),
+    (
+        r"node configuration|memory|gres|cpu count|node count",
+        "no node has what the rule asks for: lower mem_mb, gpu, nodes or its threads there, or "
+        "choose another slurm_partition",
+    ),
+    (
+        r"unable to contact|socket timed out|connect failure",
+        "the controller did not answer: run the same command again when `sinfo` does",
+    ),
+    (r"", "the settings of jobs are there"),
+)
+# State of a job, and what its log says -> what happened and the remedy, first match.
+ENDINGS = (
+    (
+        "OUT_OF_MEMORY",
+        r"exceeded (job )?memory limit|oom.?kill|out of memory",
+        "took more memory than it had asked for: raise mem_mb",
+    ),
+    (
+        "TIMEOUT|DEADLINE",
+        r"due to time limit",
+        "reached its time limit: raise runtime (minutes); training goes on from its checkpoint",
+    ),
+    ("NODE_FAIL|BOOT_FAIL", r"due to node failure", "lost its node"),
+    ("PREEMPTED", r"due to preemption", "was preempted"),
+    ("CANCELLED", r"cancelled at|due to job requeue", "was cancelled"),
+)
+
+
+def explain_failures(logs: Iterable[str | Path]) -> list[str]:
+    """Return a line for each rule and reason for which Slurm refused or ended jobs.
+
+    Args:
+        logs: of the Snakemake process that submitted the jobs; a missing one counts as empty.
+            Jobs that came to a good end on a later attempt are left out, and so are those whose
+            own program failed: its log says why.
+    """
+    present = [Path(log) for log in logs if Path(log).is_file()]
+    text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in present)
+    reasons: dict[str, tuple[str, str]] = {}  # job of Snakemake -> rule and reason
+    for rule, job, block in _blocks(text):
+        reason = _reason(block) if rule else None
+        if reason is None:
+            reasons.pop(job, None)
+        else:
+            reasons[job] = (rule, reason)
+    counts = Counter(reasons.values())
+    return [
+        f"threedrs: Slurm: {rule}{f' ({count} jobs)' if count > 1 else ''}: {reason}"
+        for (rule, reason), count in counts.items()
+    ]
+
+
+def _blocks(text: str) -> list[tuple[str, str, list[str]]]:
+    """Return (rule, job, lines) of each failure, and ("", job, []) of each good end, in order."""
+    found: list[tuple[str, str, list[str]]] = []
+    rule = ""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if start := _FAILED.match(line):
+            rule, lines = start["rule"], []
+        elif end := _FINISHED.match(line):
+            rule = ""
+            found.append(("", end["job"], []))
+        elif rule:
+            if job := _JOB.match(line):
+                found.append((rule, job["job"], lines))
+            lines.append(line)  # also those behind the job's number
+    return found
+
+
+def _reason(lines: list[str]) -> str | None:
+    text = "\n".join(lines)
+    if refused := _REFUSED.search(text):
+        said = refused["why"].strip().splitlines() or [""]
+        why = said[-1] if said[-1].startswith("sbatch") else said[0]
+        why = why.removeprefix("sbatch: error: ").removeprefix("Batch job submission failed: ")
+        whole = refused["why"].lower()
+        remedy = next(remedy for sign, remedy in REFUSALS if re.search(sign, whole))
+        return f"submission refused ({why}); {PROFILE}: {remedy}"
+    if ended := _STATE.search(text):
+        logs = _LOGS.search(text)
+        end = _tail(Path(logs["logs"].split(", ")[-1])) if logs else ""
+        for states, sign, what in ENDINGS:
+            if re.fullmatch(states, ended["state"]) or re.search(sign, end):
+                where = "" if what.startswith(("was", "lost")) else f" for this rule in {PROFILE}"
+                return f"job {ended['number']} {what}{where}; run the same command to go on"
+    return None
+
+
+def _tail(path: Path) -> str:
+    """Return the end of a job's log in lower case; nothing where it is gone."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - TAIL))
+        return stream.read().decode("utf-8", errors="replace").lower()

@@ -1,0 +1,124 @@
+"""The longer faults on a real Slurm, recorded: ``python tests/workflow/slurm_recorded.py``.
+
+Prints rows of the table in docs/RELIABILITY.md, section "On a Slurm cluster", and the efficiency
+table of the whole small demo. Some ten minutes on two cores.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+from conftest import SMALL, Checkout, make_checkout
+from demo_results import check_results
+from slurm_cluster import GPUS, slurm_cluster, start_controller, stop_controller
+from slurm_jobs import explained, slurm_jobs, snakemake, submitted, wait_until
+
+LONG = 900.0
+STEPS = 120
+TRAINING = Path("results/train/3drs")
+TWO_MINUTES = (
+    *("--set-resources", "train:runtime=2", "train:slurm_extra='--signal=USR1@30'", "--retries"),
+    *("0", "--", f"{TRAINING}/train.json"),
+)
+
+
+def row(fault: str, outcome: str, started: float) -> None:
+    print(f"| {fault} | {outcome} | {time.monotonic() - started:.0f} s |", flush=True)
+
+
+def whole_demo(checkout: Checkout) -> None:
+    """Run everything; never more GPUs than there are, then nothing to do, then the table."""
+    started, most, busy = time.monotonic(), 0, 0
+    with snakemake(checkout, "--", "all") as run:
+        while run.process.poll() is None:
+            nodes = subprocess.check_output(["scontrol", "-d", "show", "node"], text=True)
+            used = map(int, re.findall(r"GresUsed=gpu:(?:\(null\):)?(\d+)", nodes))
+            most, busy = max(most, sum(used)), max(busy, len(slurm_jobs("RUNNING")))
+            time.sleep(0.5)
+        assert run.process.returncode == 0, run.said()[-5000:]
+        jobs = sum(submitted(run.said()).values())
+    check_results(checkout.folder)
+    assert 0 < most <= GPUS, most
+    assert checkout.planned_jobs() == {}
+    text = f"{jobs} jobs, at most {busy} at once and {most} of {GPUS} GPUs"
+    row("none: the whole small demo", text, started)
+    command = [sys.executable, "-m", "threedrs", "efficiency", "--markdown"]
+    print(subprocess.check_output(command, cwd=checkout.folder, text=True), flush=True)
+
+
+def time_limit_of_training(checkout: Checkout) -> None:
+    """A limit of two minutes, warned of before: the same command goes on until all is trained."""
+    config = yaml.safe_load(SMALL.read_text())
+    config["train"] |= {"epochs": 1000, "max_steps": STEPS, "save_every": 100}
+    path = checkout.folder / "limit.yaml"
+    path.write_text(yaml.safe_dump(config))
+    started, ends, saved = time.monotonic(), [], []
+    for _ in range(20):
+        with snakemake(checkout, *TWO_MINUTES, config=path) as run:
+            ends.append(run.ended(LONG))
+            assert set(submitted(run.said())) == {"train 3drs"}, run.said()
+        if ends[-1] == 0:
+            break
+        log = (checkout.folder / "results/logs/train/3drs.log").read_text()
+        assert "stopped by SIGUSR1, saved at step" in log, log
+        saved.append(int(log.split("saved at step")[1].split()[0].strip(".,;")))
+    assert ends[-1] == 0
+    assert saved, "training was too quick to meet its limit"
+    log = (checkout.folder / TRAINING / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == list(range(1, STEPS + 1))
+    text = f"saved at steps {saved}, went on, each of {STEPS} steps once"
+    row("training reaches `runtime` (2 min), signal from the profile", text, started)
+
+
+def time_limit_of_a_stage(checkout: Checkout, cluster: Path) -> None:
+    """A stage without a warning is ended; the line names the setting."""
+    started, file = time.monotonic(), "results/instructions/scanqa_val.jsonl"
+    (checkout.folder / file).unlink()
+    (cluster / "hold").touch()
+    limit = ("--retries", "0", "--set-resources", "convert_instructions:runtime=1", "--", file)
+    with snakemake(checkout, *limit) as run:
+        wait_until(lambda: slurm_jobs("TIMEOUT"), run, LONG)
+        (cluster / "hold").unlink()
+        assert run.ended(LONG) == 1
+    (line,) = explained(run.said())
+    assert "reached its time limit: raise runtime" in line
+    with snakemake(checkout, "--", file) as run:
+        assert run.ended() == 0
+        assert sum(submitted(run.said()).values()) == 1
+    row("a stage reaches `runtime` (1 min)", f"`{line}`; then 1 job", started)
+
+
+def controller_away(checkout: Checkout, cluster: Path) -> None:
+    """Slurm's controller ends and starts again while a job runs."""
+    started, file = time.monotonic(), "results/instructions/scanqa_val.jsonl"
+    (checkout.folder / file).unlink()
+    (cluster / "hold").touch()
+    with snakemake(checkout, "--", file) as run:
+        wait_until(lambda: slurm_jobs("RUNNING"), run)
+        stop_controller()
+        time.sleep(20)
+        assert run.process.poll() is None, run.said()
+        start_controller()
+        (cluster / "hold").unlink()
+        assert run.ended(LONG) == 0, run.said()
+        assert sum(submitted(run.said()).values()) == 1
+    row("slurmctld is away for 20 s", "the job and Snakemake go on; 1 job", started)
+
+
+def main() -> None:
+    """Run all of it on one cluster."""
+    with tempfile.TemporaryDirectory() as place, slurm_cluster(Path(place, "slurm")) as cluster:
+        checkout = make_checkout(Path(place, "checkout"))
+        whole_demo(checkout)
+        controller_away(checkout, cluster)
+        time_limit_of_a_stage(checkout, cluster)
+        time_limit_of_training(checkout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""What goes wrong on a cluster ends in one clear line, and the same command finishes the rest.
+
+The smallest rules, on a real Slurm with two stand-in GPUs; slurm_recorded.py has the longer ones.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Checkout, make_checkout
+from slurm_cluster import GPUS, running_cluster
+from slurm_jobs import Running, explained, slurm_jobs, snakemake, submitted, wait_until
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+CONFIG = {"data": {"demo": {"scenes": 3, "seed": 3, "frames": 30}}, "frames": {"count": 3}}
+RECORDS = ["scanrefer_val", "multi3drefer_val", "scan2cap_val", "scanqa_val", "sqa3d_test"]
+FILES = [f"results/instructions/{name}.jsonl" for name in RECORDS]
+A_GPU = ("--set-resources", "convert_instructions:gpu=1", "--")
+TOO_LITTLE = 150  # MB: less than Snakemake itself takes
+NODE = ("scontrol", "update", "nodename=node1")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield from running_cluster(tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture(scope="module")
+def ready(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which the boxes are there, and the conversion of records is next."""
+    checkout = make_checkout(tmp_path_factory.mktemp("faults") / "checkout")
+    (checkout.folder / "run.yaml").write_text(yaml.safe_dump(CONFIG))
+    boxes = ("results/boxes/train-000.json", "results/boxes/val-000.json")
+    said = checkout.snakemake(*boxes, "--cores", "2", config=checkout.folder / "run.yaml")
+    assert said.returncode == 0, said.stdout[-3000:]
+    return checkout
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(cluster: Path, ready: Checkout) -> Iterator[None]:
+    """Leave neither jobs nor records, and the profile as it was."""
+    profile = ready.folder / "slurm/config.yaml"
+    text = profile.read_text()
+    yield
+    (cluster / "hold").unlink(missing_ok=True)
+    profile.write_text(text)
+    if jobs := [job.number for job in slurm_jobs("PENDING", "RUNNING")]:
+        subprocess.run(["scancel", *jobs], check=True)
+    for path in (ready.folder / "results/instructions").glob("*"):
+        path.unlink()
+
+
+def started(checkout: Checkout, *arguments: str) -> AbstractContextManager[Running]:
+    return snakemake(checkout, *arguments, config=checkout.folder / "run.yaml")
+
+
+def edit_profile(checkout: Checkout, before: str, after: str) -> None:
+    path = checkout.folder / "slurm/config.yaml"
+    text = path.read_text()
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, after))
+
+
+def kill_step(job: str) -> list[str]:
+    """Kill what a job has started with `srun`, as the kernel does when memory runs out."""
+    command = ["scontrol", "listpids", f"{job}.0"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    processes = re.findall(r"^(\d+)\s", listed, re.MULTILINE)
+    for process in processes:
+        subprocess.run(["kill", "-9", process], check=False)
+    return processes
+
+
+def test_cancelled_killed_and_drained_in_one_run(cluster: Path, ready: Checkout) -> None:
+    """A GPU a job, so two run: one is cancelled, a node drains, and later a step is killed."""
+    (cluster / "hold").touch()
+    with started(ready, "--retries", "0", *A_GPU, *FILES) as run:
+        wait_until(lambda: len(slurm_jobs()) == 5 and len(slurm_jobs("RUNNING")) == GPUS, run)
+        first, _ = slurm_jobs("RUNNING")
+        assert {job.reason for job in slurm_jobs("PENDING")} <= {"Resources", "Priority"}
+        subprocess.run([*NODE, "state=drain", "reason=test"], check=True)
+        subprocess.run(["scancel", first.number], check=True)
+        wait_until(lambda: len(slurm_jobs("RUNNING")) == 1, run)
+        (cluster / "hold").unlink()
+        wait_until(lambda: not slurm_jobs("RUNNING"), run)
+        assert len(slurm_jobs("PENDING")) == 3  # the drained node takes no more
+        (cluster / "hold").touch()
+        subprocess.run([*NODE, "state=resume"], check=True)
+        wait_until(lambda: len(slurm_jobs("RUNNING")) == GPUS, run)
+        third, _ = slurm_jobs("RUNNING")
+        (cluster / "hold").unlink()
+        wait_until(lambda: kill_step(third.number), run)
+        assert run.ended() == 1
+        said = run.said()
+    (line,) = explained(said)
+    assert line == (
+        f"threedrs: Slurm: convert_instructions: job {first.number} was cancelled; run the same "
+        "command to go on"
+    )
+    assert f"SLURM-job '{third.number}' failed" in said
+    lost = [job.comment.split("_wildcards_")[1] for job in (first, third)]
+    with started(ready, *A_GPU, *FILES) as run:
+        assert run.ended() == 0, run.said()
+    assert submitted(run.said()) == {
+        f"convert_instructions {name.replace('_', ' ')}": 1 for name in lost
+    }
+
+
+def test_over_its_memory_then_enough(ready: Checkout) -> None:
+    """The profile's own line, with a memory of which the first attempt takes more."""
+    edit_profile(ready, 'mem_mb: "attempt * 3000"', f'mem_mb: "attempt * {TOO_LITTLE}"')
+    with started(ready, "--", FILES[0]) as run:
+        assert run.ended() == 0, run.said()
+        assert submitted(run.said()) == {"convert_instructions scanrefer val": 2}
+    edit_profile(ready, f'"attempt * {TOO_LITTLE}"', f"{TOO_LITTLE}")
+    (ready.folder / FILES[0]).unlink()
+    with started(ready, "--retries", "0", "--", FILES[0]) as run:
+        assert run.ended() == 1, run.said()
+    (line,) = explained(run.said())
+    assert "took more memory than it had asked for: raise mem_mb" in line
+    assert "slurm/config.yaml" in line
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        (
+            "slurm_partition: nosuch",
+            "threedrs: Slurm: convert_instructions (2 jobs): submission refused (Invalid partition "
+            "name specified); slurm/config.yaml: set slurm_partition there to one that `sinfo` "
+            "lists",
+        ),
+        (
+            "mem_mb_per_cpu: 9000000",
+            "threedrs: Slurm: convert_instructions (2 jobs): submission refused (Requested node "
+            "configuration is not available); slurm/config.yaml: no node has what the rule asks "
+            "for: lower mem_mb, gpu, nodes or its threads there, or choose another slurm_partition",
+        ),
+    ],
+)
+def test_a_refused_submission_names_the_setting(ready: Checkout, setting: str, line: str) -> None:
+    edit_profile(ready, "  runtime: 240", f"  runtime: 240\n  {setting}")
+    with started(ready, "--", *FILES[:2]) as run:
+        assert run.ended() == 1, run.said()
+    assert explained(run.said()) == [line]
+    assert not slurm_jobs("PENDING", "RUNNING")
