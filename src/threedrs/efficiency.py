@@ -22,6 +22,7 @@ from threedrs.job_records import JobRecord
 
 SNAKEMAKE_MB = 400  # of its own processes in a cluster's job, which count there; measured
 MEMORY_STEP, TIME_STEP = 500, 10  # MB, minutes: what would do is rounded up to these
+SHORT = 5.0  # seconds; of a shorter job the memory is measured too rarely to advise on
 REMEMBERED = "now-30days"  # how far back accounting is asked
 _COMMENT = re.compile(r"\brule_(?P<rule>\w+?)(?:_wildcards_|['\"\s]|$)")
 
@@ -62,8 +63,9 @@ class RuleUse:
 
     def enough(self) -> dict[str, int]:
         """Return what would do, of those requests that are wasteful, for a profile."""
+        measured = max((job.memory for job in self.jobs if job.seconds >= SHORT), default=0)
         would_do = {
-            "mem_mb": _up(1.5 * self.memory + SNAKEMAKE_MB, MEMORY_STEP) if self.memory else None,
+            "mem_mb": _up(1.5 * measured + SNAKEMAKE_MB, MEMORY_STEP) if measured else None,
             "runtime": _up(3 * self.longest / 60, TIME_STEP),
         }
         return {

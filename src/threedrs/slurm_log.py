@@ -49,7 +49,7 @@ ENDINGS = (
     (
         "TIMEOUT|DEADLINE",
         r"due to time limit",
-        "reached its time limit: raise runtime (minutes); training goes on from its checkpoint",
+        "reached its time limit: raise runtime (minutes)",
     ),
     ("NODE_FAIL|BOOT_FAIL", r"due to node failure", "lost its node"),
     ("PREEMPTED", r"due to preemption", "was preempted"),

@@ -40,7 +40,7 @@ def results(tmp_path: Path) -> Path:
     write_job(
         folder / "benchmarks/aggregate.tsv",
         seconds=0.2,
-        memory="NA",
+        memory="40.0",
         cpu="NA",
         threads=1,
         resources="{'mem_mb': 3000, 'runtime': 20}",
@@ -59,7 +59,7 @@ def test_rules_against_their_largest_job(results: Path) -> None:
     assert predict.asked("gpu") == 1
     # 1.5 x 12000 + 400 MB, up to the next 500; 3 x 20 minutes
     assert predict.enough() == {"mem_mb": 18500, "runtime": 60}
-    # Memory was not measured, and 10 minutes are half of 20.
+    # Its memory was measured once, if at all; 10 minutes are half of 20.
     assert aggregate.enough() == {"runtime": 10}
     assert advice(uses) == [
         "  predict: {mem_mb: 18500, runtime: 60}",
@@ -79,7 +79,7 @@ def test_rules_against_their_largest_job(results: Path) -> None:
         "9",
         "60",
     ]
-    assert " ".join(rows[2]) == "aggregate 1 1 - 3000 - 20* 0.0 - - -"
+    assert " ".join(rows[2]) == "aggregate 1 1 - 3000 40 20* 0.0 - - -"
 
 
 def test_files_without_requests_still_count(tmp_path: Path) -> None:

@@ -250,6 +250,19 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path, model, records, scenes
     assert read_meta(out)["timing"]["resumed"] == 3
 
 
+def test_a_scene_of_which_lines_are_lost_is_asked_as_a_whole(tmp_path, model, records, scenes):
+    """Scores depend in their last bits on the questions asked together."""
+    whole, out, fake = tmp_path / "a" / "p.jsonl", tmp_path / "b" / "p.jsonl", Fake()
+    run(model, records, scenes, whole, Fake())
+    kill_in_the_second_scene(model, records, scenes, out)
+    part = partial_path(out, 0)
+    part.write_text("".join(part.read_text().splitlines(keepends=True)[:3]))  # header, two of three
+    run(model, records, scenes, out, fake)
+    assert len(fake.asked) == 9
+    assert read_meta(out)["timing"]["resumed"] == 0
+    assert out.read_bytes() == whole.read_bytes()
+
+
 @pytest.mark.parametrize("what", ["model", "settings", "records"])
 def test_answers_of_something_else_are_not_used(tmp_path, model, records, scenes, what, capsys):
     out, fake, settings = tmp_path / "p.jsonl", Fake(), SETTINGS

@@ -1,15 +1,15 @@
 """Processes killed at many points of the small demo, and what the same command makes of it.
 
-    python tests/workflow/kill_matrix.py        # 40 kills, ten to twenty minutes on two cores
+    python tests/workflow/kill_matrix.py        # some 60 kills, half an hour on two cores
 
 One Snakemake call after the other, always the same: each is killed (SIGKILL), or one of its jobs
-is, at the next of a list of points, and the last one runs to its end. Afterwards the results must
-equal an undisturbed run's, nothing that had finished may have run again, and no process of a killed
-call may be left. test_kills.py runs a few of the points; docs/RELIABILITY.md has the table of all.
+is, at the next of a list of points, and the last one runs to its end. Nothing that had finished may
+run again, and no process of a killed call may be left; at the end the results must equal an
+undisturbed run's. kill_points.py has the points, test_kills.py runs a few, docs/RELIABILITY.md
+has the outcome of all.
 """
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -17,43 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import psutil
 from conftest import SMALL, Checkout, make_checkout, named
+from kill_points import CHAINS, Point, points_of
+from same_results import differences
 
-# Measured, or a hash of what is: allowed to differ by name.
-MEASURED = {
-    "sources",  # of a summary: hashes of files that hold times
-    "seconds",
-    "samples_per_second",
-    "tokens_per_second",
-    "peak_memory_gib",
-    "timing",
-}
-# TensorBoard's files hold dates; checkpoints are no results.
-UNCOMPARED = ("logs/*", "benchmarks/*", "train/*/checkpoints/*", "train/*/tensorboard/*")
 LOOK_EVERY = 0.003  # seconds
-ANSWERS = "results/eval/3drs/scanrefer"
-
-
-@dataclass(frozen=True)
-class Point:
-    """Where a process is killed: when ``reached`` first holds while the job runs.
-
-    ``job`` names rule and wildcards, ``mark`` is a text that only this job's command or script
-    holds; ``victim`` is the job's own process (``worker``) or ``snakemake``.
-    """
-
-    job: str
-    mark: str
-    victim: str
-    when: str
-    reached: Callable[[Path], bool]
 
 
 @dataclass(frozen=True)
@@ -66,28 +39,6 @@ class Outcome:
     said: str
     started: tuple[str, ...]
     finished: tuple[str, ...]
-
-
-def there(pattern: str) -> Callable[[Path], bool]:
-    """Whether a file of this name is there."""
-    return lambda folder: next(folder.glob(pattern), None) is not None
-
-
-def lines(path: str, count: int) -> Callable[[Path], bool]:
-    """Whether the file has that many lines."""
-
-    def enough(folder: Path) -> bool:
-        try:
-            return (folder / path).read_bytes().count(b"\n") >= count
-        except OSError:
-            return False
-
-    return enough
-
-
-def at_once(folder: Path) -> bool:
-    """As soon as the job's process is there."""
-    return True
 
 
 def _is_job(process: psutil.Process, point: Point, folder: Path) -> bool:
@@ -180,106 +131,6 @@ def jobs_of(said: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(names.values()), tuple(names[number] for number in ended if number in names)
 
 
-# job, mark, and the moments at which it is killed
-STAGES: tuple[tuple[str, str, dict[str, Callable[[Path], bool]]], ...] = (
-    (
-        "demo_data",
-        "results/demo/demo.json",
-        {
-            "start": at_once,
-            "first scan written": there("results/demo/scannet/scans/*/*.sens"),
-            "annotations being written": there("results/demo/benchmark/scanrefer/*.json"),
-        },
-    ),
-    (
-        "boxes train-000",
-        "results/boxes/train-000.json",
-        {"start": at_once, "result written": there("results/boxes/train-000.json")},
-    ),
-    (
-        "build_scenes train-000",
-        "results/scenes/shards/train-000.json",
-        {
-            "start": at_once,
-            "first store half written": there("results/scenes/.scene0000_00.zarr.*.tmp"),
-            "first store written": there("results/scenes/scene0000_00.zarr"),
-            "manifest written": there("results/scenes/shards/train-000.json"),
-        },
-    ),
-    (
-        "extract_features vggt-tiny train-000",
-        "results/features/vggt-tiny/train-000.zarr/manifest.json",
-        {
-            "start": at_once,
-            "features half written": there("results/features/*/train-000.zarr/.scene*.tmp"),
-            "features written": there("results/features/*/train-000.zarr/scene*"),
-            "manifest written": there("results/features/*/train-000.zarr/manifest.json"),
-        },
-    ),
-    (
-        "convert_instructions scanrefer train",
-        "results/instructions/scanrefer_train.jsonl",
-        {"start": at_once, "records written": there("results/instructions/scanrefer_train.jsonl")},
-    ),
-    (
-        "balance full",
-        "results/instructions/mixes/full.jsonl",
-        {
-            "start": at_once,
-            "mix written": there("results/instructions/mixes/full.jsonl"),
-            "summary written": there("results/instructions/mixes/full.summary.json"),
-        },
-    ),
-    (
-        "train 3drs",
-        "results/train/3drs/config.json",
-        {
-            "start": at_once,
-            "step 1 logged": lines("results/train/3drs/checkpoints/log.jsonl", 1),
-            "checkpoint half written": there("results/train/3drs/checkpoints/.step-*.tmp/*"),
-            "step 3 logged": lines("results/train/3drs/checkpoints/log.jsonl", 3),
-            "model half written": there("results/train/3drs/.model.*.tmp"),
-            "model written": there("results/train/3drs/model"),
-        },
-    ),
-    (
-        "predict 3drs scanrefer",
-        "results/eval/3drs/scanrefer/predictions.jsonl",
-        {
-            "start": at_once,
-            "some answers written": lines(f"{ANSWERS}/predictions.partial.jsonl", 2),
-            "predictions written": there(f"{ANSWERS}/predictions.jsonl"),
-        },
-    ),
-    (
-        "score 3drs scanrefer",
-        "results/eval/3drs/scanrefer/metrics.json",
-        {"start": at_once, "metrics written": there("results/eval/3drs/scanrefer/metrics.json")},
-    ),
-    (
-        "aggregate",
-        "results/report/summary.csv",
-        {"start": at_once, "first table written": there("results/report/summary.*")},
-    ),
-    (
-        "build_report",
-        "results/report/index.html",
-        {"start": at_once, "page written": there("results/report/index.html")},
-    ),
-)
-
-
-def point(job: str, when: str, victim: str) -> Point:
-    """Return the point of a job and moment."""
-    mark, moments = next((mark, moments) for name, mark, moments in STAGES if name == job)
-    return Point(job, mark, victim, when, moments[when])
-
-
-def all_points(victim: str) -> list[Point]:
-    """Return the points of all stages for one victim."""
-    return [point(job, when, victim) for job, _, moments in STAGES for when in moments]
-
-
 def run_chain(
     checkout: Checkout, arguments: Sequence[str], points: Sequence[Point]
 ) -> Iterator[Outcome]:
@@ -309,65 +160,6 @@ def run_chain(
     assert not left, f"left behind: {left}"
 
 
-def differences(ours: Path, theirs: Path) -> list[str]:
-    """Return what differs between two results folders, other than measured numbers."""
-    names = [{*_compared(folder)} for folder in (ours, theirs)]
-    found = [f"only in one: {name}" for name in sorted(names[0] ^ names[1])]
-    for name in sorted(names[0] & names[1]):
-        if not _equal(ours / name, theirs / name):
-            found.append(name)
-    return found
-
-
-def _compared(folder: Path) -> Iterator[str]:
-    for path in folder.rglob("*"):
-        relative = path.relative_to(folder)
-        inside = any(
-            part.match(pattern) for part in (relative, *relative.parents) for pattern in UNCOMPARED
-        )
-        if path.is_file() and not inside and path.suffix != ".lock":
-            yield relative.as_posix()
-
-
-def _equal(ours: Path, theirs: Path) -> bool:
-    one, other = ours.read_bytes(), theirs.read_bytes()
-    if one == other:
-        return True
-    if ours.suffix == ".npz":
-        with np.load(ours) as left, np.load(theirs) as right:
-            return set(left) == set(right) and all(
-                np.array_equal(left[key], right[key], equal_nan=left[key].dtype.kind == "f")
-                for key in left
-            )
-    if ours.suffix in (".json", ".jsonl"):
-        parse = json.loads if ours.suffix == ".json" else _rows
-        return _computed(parse(one)) == _computed(parse(other))
-    if ours.suffix == ".html":
-        return _TIMES.sub(b"", one) == _TIMES.sub(b"", other)
-    return False
-
-
-# The page's table of seconds and megabytes, its curve of the speed of training, and such numbers
-# within the provenance.
-_TIMES = re.compile(
-    rb'<section id="costs".*?</section>|<svg(?:(?!</svg>).)*samples a second.*?</svg>'
-    rb'|"timing": \{[^}]*\}'
-    rb'|"(?:seconds|samples_per_second|tokens_per_second|peak_memory_gib)": [^,}]*',
-    re.DOTALL,
-)
-
-
-def _rows(text: bytes) -> list[Any]:
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def _computed(value: Any) -> Any:
-    """Return the value without what is measured."""
-    if isinstance(value, dict):
-        return {key: _computed(item) for key, item in value.items() if key not in MEASURED}
-    return [_computed(item) for item in value] if isinstance(value, list) else value
-
-
 def main() -> int:
     """Run the matrix in a temporary folder and print its table; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -378,22 +170,26 @@ def main() -> int:
             undisturbed = Path(place, "undisturbed")
             said = make_checkout(undisturbed).snakemake("--cores", "2", "all")
             assert said.returncode == 0, said.stdout[-6000:]
-        met: dict[str, dict[tuple[str, str], bool]] = {}
+        met: dict[tuple[str, str], dict[str, str]] = {}
+        kills = 0
         for victim in ("worker", "snakemake"):
             checkout = make_checkout(Path(place, victim))
-            met[victim] = {}
-            for outcome in run_chain(checkout, ["--cores", "2", "all"], all_points(victim)):
-                if outcome.point is not None:
-                    met[victim][outcome.point.job, outcome.point.when] = outcome.hit
-                    print(victim, outcome.point.job, outcome.point.when, outcome.hit, flush=True)
+            for target, stages in CHAINS.items():
+                chain = run_chain(checkout, ["--cores", "2", target], points_of(stages, victim))
+                for outcome in chain:
+                    if outcome.point is None:
+                        continue
+                    kills += outcome.hit
+                    row = met.setdefault((outcome.point.job, outcome.point.when), {})
+                    row[victim] = "same results" if outcome.hit else "not met"
+                    print(victim, outcome.point.job, outcome.point.when, row[victim], flush=True)
             found = differences(checkout.folder / "results", undisturbed / "results")
             assert not found, found
         print("| job | killed | the job | Snakemake |\n|---|---|---|---|")
-        words = {True: "same results", False: "not met"}
-        for key, hit in met["worker"].items():
-            other = words[met["snakemake"].get(key, False)]
-            print(f"| `{key[0]}` | {key[1]} | {words[hit]} | {other} |")
-        print(f"{sum(sum(hits.values()) for hits in met.values())} kills")
+        for (job, when), row in met.items():
+            cells = [row.get(victim, "not met") for victim in ("worker", "snakemake")]
+            print(f"| `{job}` | {when} | {' | '.join(cells)} |")
+        print(f"{kills} kills")
     return 0
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from conftest import SMALL, Checkout, named
 
-QUICK = ("--slurm-init-seconds-before-status-checks", "2")
 PATIENCE = 150.0  # seconds for what should happen soon, on a busy machine
 
 
@@ -69,7 +68,7 @@ def snakemake(checkout: Checkout, *arguments: str, config: Path = SMALL) -> Iter
     output = checkout.folder / "said.txt"
     with output.open("w") as stream:
         process = subprocess.Popen(
-            [*command, *QUICK, *arguments],
+            [*command, *arguments],
             cwd=checkout.folder,
             env=kept | {"PYTHONPATH": str(checkout.folder / "src"), "OMP_NUM_THREADS": "1"},
             stdout=stream,

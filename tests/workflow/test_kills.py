@@ -1,6 +1,6 @@
 """A killed job, a killed Snakemake: the same command goes on, and ends with the same results.
 
-kill_matrix.py holds the points, the checks of each call, and the recorded run of all points.
+kill_matrix.py holds the checks of each call and the recorded run of all points.
 """
 
 import shutil
@@ -8,7 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from conftest import Checkout, copy_finished
-from kill_matrix import differences, point, run_chain
+from kill_matrix import run_chain
+from kill_points import point
+from same_results import differences
 
 # Job, moment, victim, in the order in which the calls meet them
 KILLS = (

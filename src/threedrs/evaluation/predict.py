@@ -83,7 +83,7 @@ def predict_benchmark(
                 _say(note)
         header = ranks.from_first(header)
         assert header is not None
-        done = read_partial(out, benchmark)
+        done = _of_whole_scenes(records, read_partial(out, benchmark))
         ranks.wait()  # nobody appends before everybody has read
         if done and ranks.rank == 0:
             _say(f"{len(done)} of {len(records)} questions are answered already; going on")
@@ -110,6 +110,18 @@ def predict_benchmark(
                 "timing": {**timing, "ranks": ranks.count},
             }
             _finish(out, records, benchmark, settings, header, facts)
+
+
+def _of_whole_scenes(
+    records: Sequence[Record], done: Mapping[str, Prediction]
+) -> dict[str, Prediction]:
+    """Return the answers of the scenes whose questions are all answered.
+
+    A scene of which a kill or a full disk cost some lines is asked again as a whole: scores depend,
+    in their last bits, on the questions asked together, and a resumed run should equal another.
+    """
+    unfinished = {record.scene for record in records if record.id not in done}
+    return {record.id: done[record.id] for record in records if record.scene not in unfinished}
 
 
 def _share(

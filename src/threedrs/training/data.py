@@ -173,10 +173,12 @@ def explain_lost_loader() -> Iterator[None]:
     """Raise MachineError where a loader process was killed; torch reports that at any point."""
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # The last two: it was killed while it handed a pack over.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
+        why = next(iter(str(error).splitlines()), type(error).__name__)
         raise MachineError(
-            f"a loader process was lost ({str(error).splitlines()[0]}); if memory ran out, lower "
+            f"a loader process was lost ({why}); if memory ran out, lower "
             "train.workers or ask for more memory, and run the same command to go on"
         ) from error
