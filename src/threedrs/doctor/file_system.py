@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from threedrs.doctor.finding import Finding, Setting
+from threedrs.files import sync
 
 MOST_SKEW = 2.0  # seconds; Snakemake's own tolerance of file times is a few
 # Names of file systems in /proc/mounts on which a rename is a copy, or others see it late.
@@ -28,8 +29,8 @@ def check_file_system(setting: Setting) -> Iterator[Finding]:
         new.write_bytes(b"new")
         after, changed = time.time(), new.stat().st_mtime
         step = "synced to disk"
-        _sync(new)
-        _sync(folder)
+        sync(new)
+        sync(folder)
         step = "renamed over another"
         new.replace(old)
         if old.read_bytes() != b"new" or new.exists():
@@ -89,11 +90,3 @@ def mount_kind(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
         if place.is_relative_to(point) and len(point) >= best:
             best, kind = len(point), found
     return kind
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
