@@ -22,6 +22,7 @@ from threedrs.layout import DataLayout
 from threedrs.scenes.build import SceneSettings, build_shard
 from threedrs.scenes.store import SceneStore
 
+MANIFEST = Path("shards/train-000.json")
 REMEDY = "give the job more of it (mem_mb in the profile's set-resources, or fewer --cores at a "
 
 
@@ -42,7 +43,7 @@ def build(folder: Path, *, scenes: int, spare: int | None = None) -> None:
     """Build the shard of the scans below ``folder`` with ``spare`` bytes more than are in use."""
     scans = [DataLayout(root=folder / "data").scan(f"scene000{number}_00") for number in (0, 1)]
     boxes = {scan.scene: BOXES for scan in scans}
-    settings, manifest = SceneSettings(stride=10, count=60), folder / "shards" / "train-000.json"
+    settings, manifest = SceneSettings(stride=10, count=60), folder / MANIFEST
     limit = contextlib.nullcontext() if spare is None else little_memory(spare)
     with job_log(folder / "log", "build_scenes train-000"), limit:
         build_shard(scans[:scenes], boxes, settings, folder / "scenes", manifest, "train")
@@ -54,7 +55,8 @@ def test_a_scene_stage_over_its_memory(tmp_path: Path) -> None:
     # In a process of its own, as this one may have room left over from other tests; the first
     # scene, built without a limit, also lets the libraries make their own buffers.
     code = "import sys, pathlib, test_out_of_memory as test; folder = pathlib.Path(sys.argv[1]); "
-    code += "test.build(folder, scenes=1); test.build(folder, scenes=2, spare=20 * 2**20)"
+    code += "test.build(folder, scenes=1); (folder / test.MANIFEST).unlink(); "
+    code += "test.build(folder, scenes=2, spare=20 * 2**20)"
     ended = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         cwd=Path(__file__).parent,
@@ -70,10 +72,11 @@ def test_a_scene_stage_over_its_memory(tmp_path: Path) -> None:
     assert f"(log: {tmp_path / 'log'})" in said
     store = tmp_path / "scenes" / "scene0000_00.zarr"
     whole = SceneStore.open(store).content_hash()
+    assert not (tmp_path / MANIFEST).exists()
     assert not [path for path in (tmp_path / "scenes").iterdir() if path.suffix == ".tmp"]
 
     build(tmp_path, scenes=2)
-    manifest = json.loads((tmp_path / "shards" / "train-000.json").read_text())
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
     assert list(manifest["scenes"]) == ["scene0000_00", "scene0001_00"]
     assert SceneStore.open(store).content_hash() == whole
 

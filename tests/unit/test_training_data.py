@@ -1,8 +1,12 @@
 """Reading packs: what they hold, and one-line errors from the loader's processes."""
 
+import random
+import sys
+import time
 from contextlib import closing
 from dataclasses import replace
 from multiprocessing import active_children, get_context
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -94,30 +98,40 @@ def test_error_in_a_worker_arrives_as_its_own_line(reader, tmp_path):
     assert "Traceback" not in str(caught.value)
 
 
-def kill_the_loader_after_its_first_pack(reader, said):
-    packs = load_packs(reader, PLANS * 20, workers=1)
-    try:
-        with explain_lost_loader(), closing(packs):
-            next(packs)
-            for child in active_children():
-                child.kill()
-            list(packs)
-    except MachineError as error:
-        said.put(str(error))
+def kill_loaders(reader, said):
+    """Kill loaders at 8 moments; tell what was said of each, and what Python said besides."""
+    lines, besides, moments = [], [], random.Random(0)
+    sys.unraisablehook = besides.append
+    for _ in range(8):
+        packs = load_packs(reader, PLANS * 20, workers=1)
+        try:
+            with explain_lost_loader(), closing(packs):
+                next(packs)
+                (loader,) = active_children()
+                Timer(moments.random() / 5, loader.kill).start()
+                for _ in packs:
+                    time.sleep(0.01)
+        except MachineError as error:
+            lines.append(str(error))
+    said.put((lines, [str(other.exc_value) for other in besides]))
 
 
+@pytest.mark.slow
 def test_killed_worker_is_explained(reader):
     # In a process of its own: torch raises from a signal handler, at whatever line is running.
     context = get_context("spawn")
     said = context.Queue()
-    process = context.Process(target=kill_the_loader_after_its_first_pack, args=(reader, said))
+    process = context.Process(target=kill_loaders, args=(reader, said))
     process.start()
 
-    line = said.get(timeout=120)
+    lines, besides = said.get(timeout=120)
     process.join()
 
-    assert "a loader process was lost" in line
-    assert "train.workers" in line
+    assert len(lines) == 8
+    for line in lines:
+        assert "a loader process was lost" in line
+        assert "train.workers" in line
+    assert besides == []
 
 
 def test_scene_without_features_is_named(reader):

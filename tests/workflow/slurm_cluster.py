@@ -137,21 +137,24 @@ def _start_munge(folder: Path) -> None:
 
 
 @contextmanager
-def slurm_cluster(folder: Path, nodes: int = 1) -> Iterator[Path]:
-    """Run a cluster whose state lies in ``folder``, yielded, for the time of the block."""
+def slurm_cluster(nodes: int = 1) -> Iterator[Path]:
+    """Run a cluster for the time of the block; yield the folder of its state and logs."""
     if os.geteuid() != 0:
         raise SlurmUnavailable("needs root to write /etc/slurm and make device nodes")
     with Path(tempfile.gettempdir(), "threedrs-slurm-test.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with _daemons(folder, [f"node{number}" for number in range(1, nodes + 1)]):
-            yield folder
+        # Jobs have sockets here, and a socket's path has at most 108 bytes: not pytest's folder.
+        names = [f"node{number}" for number in range(1, nodes + 1)]
+        place = tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp")
+        with place as folder, _daemons(Path(folder), names):
+            yield Path(folder)
 
 
-def running_cluster(folder: Path, nodes: int = 1) -> Iterator[Path]:
+def running_cluster(nodes: int = 1) -> Iterator[Path]:
     """Be the body of a fixture: a cluster, or the test is skipped with the reason."""
-    running = slurm_cluster(folder, nodes)
+    running = slurm_cluster(nodes)
     try:
-        running.__enter__()
+        folder = running.__enter__()
     except SlurmUnavailable as reason:
         pytest.skip(f"no Slurm here: {reason}")
     try:
@@ -174,7 +177,6 @@ def start_controller() -> None:
 def _daemons(folder: Path, names: list[str]) -> Iterator[None]:
     _remove_leftover()
     install()
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         _configure(folder, names)
         _start_munge(folder)

@@ -112,7 +112,7 @@ def controller_away(checkout: Checkout, cluster: Path) -> None:
 
 def main() -> None:
     """Run all of it on one cluster."""
-    with tempfile.TemporaryDirectory() as place, slurm_cluster(Path(place, "slurm")) as cluster:
+    with tempfile.TemporaryDirectory() as place, slurm_cluster() as cluster:
         checkout = make_checkout(Path(place, "checkout"))
         whole_demo(checkout)
         controller_away(checkout, cluster)

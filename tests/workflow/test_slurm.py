@@ -12,8 +12,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Path]:
-    yield from running_cluster(tmp_path / "slurm")
+def cluster() -> Iterator[Path]:
+    yield from running_cluster()
 
 
 @pytest.mark.usefixtures("cluster")

@@ -26,8 +26,8 @@ NODE = ("scontrol", "update", "nodename=node1")
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield from running_cluster(tmp_path_factory.mktemp("cluster"))
+def cluster() -> Iterator[Path]:
+    yield from running_cluster()
 
 
 @pytest.fixture(scope="module")

@@ -49,8 +49,8 @@ TWO_GPUS = ("--set-resources", "train:gpu=2")
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Path]:
-    yield from running_cluster(tmp_path / "slurm", nodes=2)
+def cluster() -> Iterator[Path]:
+    yield from running_cluster(nodes=2)
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ workers. Where there is a GPU, as much again may be page-locked copies on their 
 """
 
 import signal
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from threedrs.teachers.store import FeatureStore
 from threedrs.training.sampler import PackPlan
 
 PREFETCH = 2
+ENDING = 2.0  # seconds from the last byte of a killed process to the signal of its end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +176,12 @@ def explain_lost_loader() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
-        # The last two: it was killed while it handed a pack over.
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
+        if isinstance(error, RuntimeError):
+            if "DataLoader worker" not in str(error):
+                raise
+        else:  # killed while it handed a pack over: torch has yet to hear of it, and raises then
+            with suppress(RuntimeError):
+                time.sleep(ENDING)
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise MachineError(
             f"a loader process was lost ({why}); if memory ran out, lower "
