@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from threedrs.errors import ThreedrsError, readable
-from threedrs.files import read_json
 from threedrs.gpus import claim_gpu
 from threedrs.one_writer import end_with_snakemake
 from threedrs.training.rendezvous import is_lone, own_rank
+from threedrs.training.settings import read_run
 from threedrs.training.stop import StopRequest
 
 # A loader process is forked from this one; the tokenizer's threads would not survive that.
@@ -36,7 +36,7 @@ def main() -> int:
     from threedrs.training.ranks import AgreedError
 
     try:
-        train(read_json(arguments.config), stop)
+        train(read_run(arguments.config), stop)
         torch.distributed.destroy_process_group()
     except AgreedError as error:
         if rank == 0:

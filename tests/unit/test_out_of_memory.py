@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from memory_limit import little_memory
+from hostile import little_memory
 from test_scene_store import BOXES, make_scan
 from test_training import finish, loss_rows, start, wait_for_row
 from training_run import edit_config, write_run

@@ -22,7 +22,7 @@ from training_run import (
     write_run,
 )
 
-from threedrs.errors import ConfigError
+from threedrs.errors import ConfigError, DataError
 from threedrs.files import write_json
 from threedrs.models.checkpoint import load_student
 from threedrs.models.settings import ModelSettings, SupervisionSettings
@@ -32,7 +32,16 @@ from threedrs.training.data import PackReader
 from threedrs.training.engine import NonFiniteError, build_engine, deepspeed_config, train_step
 from threedrs.training.progress import growing_log, read_rows, step_row
 from threedrs.training.sampler import PackPlan
-from threedrs.training.settings import RunPaths, TrainSettings, fingerprint, fingerprint_changes
+from threedrs.training.settings import (
+    OPERATION,
+    OPERATIONAL,
+    RunPaths,
+    TrainSettings,
+    fingerprint,
+    fingerprint_changes,
+    read_run,
+    split_operation,
+)
 
 SECTION = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())["train"]
 SUPERVISION = SupervisionSettings(weight=0.5)
@@ -62,6 +71,25 @@ def test_accumulation_counts_samples_whatever_packing_and_ranks():
 def test_batch_that_does_not_divide_lists_the_choices(global_batch, pack, ranks, remedy):
     with pytest.raises(ConfigError, match=remedy):
         settings(global_batch=global_batch, pack=pack).accumulation(ranks)
+
+
+def test_a_run_is_read_as_it_is_to_be_carried_out_now(tmp_path):
+    whole = json.loads(write_run(tmp_path, keep=3).read_text())
+    recipe, operation = split_operation(whole)
+    assert set(operation) == set(OPERATION) <= set(OPERATIONAL)
+    assert recipe["train"].keys() & set(OPERATION) == set()
+    file, told = tmp_path / "config.json", tmp_path / "operation.json"
+    recipe["paths"]["operation"] = str(told)
+    write_json(file, recipe)
+    write_json(told, {"3drs": operation | {"keep": 5}, "other": {}})
+
+    assert read_run(file)["train"] == whole["train"] | {"keep": 5}
+    assert {k: v for k, v in read_run(file).items() if k != "train"} == {
+        k: v for k, v in recipe.items() if k != "train"
+    }
+    write_json(told, {"other": {}})
+    with pytest.raises(DataError, match=r"operation\.json: has nothing of run 3drs; `snakemake"):
+        read_run(file)
 
 
 @pytest.mark.parametrize(

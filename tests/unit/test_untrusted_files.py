@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile import little_memory, one_line
 from instruction_files import description, rejected, run, write_annotations
-from memory_limit import little_memory
 from test_boxes import CSR, save_arrays
 from test_mesh import VERTICES
 from test_posed_images import folder, scan  # noqa: F401 (fixtures)
 from test_predictions import GROUNDING, error_of
 
-from threedrs.errors import DataError, ThreedrsError
+from threedrs.errors import DataError
 from threedrs.files import read_json, read_json_lines, read_text
 from threedrs.instructions.llava import read_llava
 from threedrs.instructions.record import Record, conversation
@@ -48,17 +48,6 @@ DIGITS = "9" * 5000  # more than Python converts
 def _little_memory() -> Iterator[None]:
     with little_memory():
         yield
-
-
-def one_line(call: Callable[[], Any], path: Path) -> str:
-    """Return the error of ``call``: one line of readable length that names ``path``."""
-    with pytest.raises(ThreedrsError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert str(path) in message
-    assert len(message) < len(str(path)) + 400
-    return message
 
 
 def sparse(path: Path, size: int) -> Path:

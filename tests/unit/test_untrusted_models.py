@@ -8,8 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import hostile
 import pytest
-from memory_limit import little_memory
+from hostile import little_memory
 from student_fixtures import student, tokenizer
 from test_lora import CONFIG, IN_FULL, saved  # noqa: F401 (fixture)
 from test_training import settings as train_settings
@@ -37,13 +38,7 @@ def load(folder: Path) -> Any:
 
 
 def one_line(call: Callable[[], Any], path: Path) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert str(path) in message
-    assert len(message) < len(str(path)) + 500
-    return message
+    return hostile.one_line(call, path, CheckpointError, most=500)
 
 
 def edit(file: Path, **changes: Any) -> None:

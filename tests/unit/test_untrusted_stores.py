@@ -12,7 +12,7 @@ import google_crc32c
 import numpy as np
 import pytest
 import zarr
-from memory_limit import little_memory
+from hostile import little_memory
 from numcodecs.zstd import Zstd
 from training_run import SCENES, SHARD, write_features, write_scene_inputs
 from zarr.codecs import GzipCodec

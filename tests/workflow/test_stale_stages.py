@@ -4,6 +4,7 @@ docs/RELIABILITY.md shows the same as a table. Changes are made in a copy of a f
 taken back, so each test starts from the finished state.
 """
 
+import json
 import os
 import shlex
 import subprocess
@@ -137,6 +138,21 @@ def test_nothing_changed_in_content_or_in_the_users_machine(trial: Checkout) -> 
     machine = ["--profile", str(profile), "--set-threads", "train=3", "--set-resources"]
     machine += ["train:mem_mb=5000", "train:gpu=2", "predict:gpu=4", "score:slurm_partition=big"]
     assert trial.planned(*machine, config=path) == set()
+
+
+def test_how_training_is_carried_out_reruns_nothing_and_arrives(trial: Checkout) -> None:
+    """Loader processes, checkpoints, log, W&B, DeepSpeed's file: for the next start of a run."""
+    keys = {"workers": 3, "save_every": 7, "keep": 1, "log_every": 9, "kept_layers": 1}
+    keys |= {"wandb": {"project": "rooms"}, "deepspeed": "config/deepspeed/zero3.json"}
+    config = configured(trial.folder, {"train": keys, "runs": {"3drs": {"train": {"keep": 4}}}})
+    assert trial.planned(config=config) == set()
+
+    settings = "results/train/3drs/config.json"
+    with removed(trial.folder / settings):
+        said = trial.snakemake("--cores", "1", settings, config=config)
+        assert said.returncode == 0, said.stdout
+    told = json.loads((trial.folder / "results/operation.json").read_text())
+    assert told == {"3drs": keys | {"keep": 4}, "baseline": keys}
 
 
 def test_touched_files_and_edited_helpers_rerun_nothing(trial: Checkout) -> None:

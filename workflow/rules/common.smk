@@ -16,7 +16,8 @@ from threedrs.environment import (
     remove_dead_lock,
     use_this_checkout,
 )
-from threedrs.errors import ThreedrsError
+from threedrs.errors import ThreedrsError, readable
+from threedrs.files import write_json
 from threedrs.inputs import Ready, conversions, missing_inputs, shards
 from threedrs.instructions import EVALUATION_SPLITS, annotation_files
 from threedrs.job_needs import PREDICT_NEEDS, TEACHER_NEEDS, TRAIN_NEEDS
@@ -26,6 +27,7 @@ from threedrs.slurm_log import explain_failures
 from threedrs.slurm_patience import outlast_silence
 from threedrs.sources import start_table
 from threedrs.teachers.registry import source_module, weight_files, weights_of
+from threedrs.training.settings import split_operation
 
 use_this_checkout(Path(workflow.basedir))
 hand_on_stop_warning()
@@ -75,6 +77,7 @@ SCENE_SHARDS = {
 FEATURE_SHARDS = shards("train", SCENES["train"], CONFIG["teacher"]["scenes_per_shard"])
 RESOLVED = {run: resolve_run(CONFIG, run) for run in CONFIG["runs"]}
 RUNS = list(RESOLVED)
+OPERATION = "results/operation.json"  # keys of each run that change no result
 TEACHERS = sorted({run["teacher"]["name"] for run in RESOLVED.values()} - {"none"})
 MIXES = list(CONFIG["instructions"]["mixes"])
 BENCHMARKS = CONFIG["eval"]["benchmarks"]
@@ -211,6 +214,21 @@ def evaluation_gate(wildcards):
     """What an evaluation on the way waits for: that enough val scenes can be used."""
     section = evaluation_on_the_way(wildcards.run)
     return [] if section is None else section["left_out"]
+
+
+def write_operation():
+    """Write how every run is carried out from now on; no rule knows, so a change stales none."""
+    keys = {run: split_operation(resolved)[1] for run, resolved in RESOLVED.items()}
+    try:
+        write_json(Path(OPERATION), keys)
+    except OSError as error:
+        sys.exit(f"threedrs: error: {readable(error) or error}")
+
+
+onstart:
+    # Neither for a dry run nor for a job's own process; the table not with --quiet.
+    logger.info(what_scans_have(), extra={"quietness": Quietness.PROGRESS})
+    write_operation()
 
 
 onerror:

@@ -5,11 +5,6 @@
 #      results/scenes/left_out/<split>.json, results/scenes/limit/<split>.json
 
 
-onstart:
-    # One table a run: a dry run, a job's own process and --quiet do not show it.
-    logger.info(what_scans_have(), extra={"quietness": Quietness.PROGRESS})
-
-
 rule scenes:
     input:
         expand("results/boxes/{shard}.json", shard=SCENE_SHARDS),

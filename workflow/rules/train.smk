@@ -20,7 +20,8 @@ rule run_config:
     conda:
         "../../envs/data.yaml"
     params:
-        run=lambda wildcards: RESOLVED[wildcards.run],
+        run=lambda wildcards: split_operation(RESOLVED[wildcards.run])[0],
+        operation=OPERATION,
         shards=FEATURE_SHARDS,
         evaluation=lambda wildcards: evaluation_on_the_way(wildcards.run),
     message:
@@ -43,7 +44,6 @@ rule train:
         ),
         evaluation=evaluation_files,
         left_out=evaluation_gate,
-        deepspeed=lambda wildcards: RESOLVED[wildcards.run]["train"]["deepspeed"],
         downloaded=lambda wildcards: downloaded_below(
             RESOLVED[wildcards.run]["model"]["path"]
         ),

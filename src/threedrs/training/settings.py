@@ -13,26 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import threedrs
-from threedrs.errors import ConfigError
-from threedrs.files import sha256_of_file, sha256_of_json
+from threedrs.errors import ConfigError, DataError
+from threedrs.files import read_json, sha256_of_file, sha256_of_json
 from threedrs.models.settings import LoraSettings
 from threedrs.training.tracking import WandbSettings
 
 TUNABLE = ("vision_tower", "projector", "language_model", "heads")
 PRECISIONS = ("float32", "bfloat16")
-# Keys of `train` that leave the trained weights as they are.
-OPERATIONAL = (
-    "workers",
-    "kept_layers",
-    "save_every",
-    "keep",
-    "log_every",
-    "eval_every",
-    "eval_samples",
-    "mix",
+# Keys of `train` that only say how a run is carried out: no result is stale after a change.
+OPERATION = (
     "deepspeed",
+    "keep",
+    "kept_layers",
+    "log_every",
+    "save_every",
     "wandb",
+    "workers",
 )
+# Keys of `train` that leave the trained weights as they are.
+OPERATIONAL = (*OPERATION, "eval_every", "eval_samples", "mix")
 # Sections whose every key shapes the weights.
 SHAPING = ("frames", "geometry", "boxes", "supervision", "model")
 # Source files that shape the weights: an edited model must not resume an old run.
@@ -175,6 +174,35 @@ class RunPaths:
     def checkpoints(self) -> Path:
         """The folder of the training checkpoints."""
         return self.out / "checkpoints"
+
+
+def split_operation(resolved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a resolved run without the keys of `OPERATION`, and these keys."""
+    train = resolved["train"]
+    recipe = {key: value for key, value in train.items() if key not in OPERATION}
+    return {**resolved, "train": recipe}, {key: train[key] for key in OPERATION if key in train}
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Return the resolved run in ``path``, whole.
+
+    Its ``paths.operation``, if any, names the JSON file that holds, of each run, the keys of
+    `OPERATION`: there the workflow writes at every start what the configuration says then.
+
+    Raises:
+        DataError: a file is missing or malformed, or the second has nothing of this run.
+    """
+    config = read_json(path)
+    operation = config["paths"].get("operation")
+    if operation is None:
+        return config
+    runs = read_json(Path(operation))
+    if not isinstance(runs, dict) or config["run"] not in runs:
+        raise DataError(
+            f"{operation}: has nothing of run {config['run']}; `snakemake --cores 1 {path}` "
+            "writes it"
+        )
+    return {**config, "train": {**config["train"], **runs[config["run"]]}}
 
 
 def _source_hash() -> str:
