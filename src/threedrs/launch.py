@@ -69,9 +69,11 @@ def run_ranks(command: list[str], count: int) -> int:
     ]
     give_up: float | None = None
     killed: set[int] = set()
+    passed_on: set[int] = set()
     while running := [rank for rank in ranks if rank.poll() is None]:
         while asked:
             number = asked.pop(0)
+            passed_on.add(number)
             for rank in running:
                 rank.send_signal(number)
         if give_up is None and any(rank.returncode for rank in ranks):
@@ -84,9 +86,10 @@ def run_ranks(command: list[str], count: int) -> int:
     for place, rank in enumerate(ranks):
         if rank.returncode < 0 and rank.pid not in killed:  # it could not say so itself
             name = signal.Signals(-rank.returncode).name
+            asked_for = -rank.returncode in passed_on
+            memory = "" if asked_for else "give it more memory if that ran out, and "
             print(
-                f"launch: rank {place} was ended by {name}; give it more memory if that ran out, "
-                "and run the same command to go on",
+                f"launch: rank {place} was ended by {name}; {memory}run the same command to go on",
                 file=sys.stderr,
             )
     return int(any(rank.returncode for rank in ranks))

@@ -1,7 +1,7 @@
 """Entry point of an inference process: ``python -m threedrs.predict``.
 
-Runs alone, or once a rank under torchrun. Ends with status 1 and one line if anything fails; the
-same command then goes on where it stopped.
+Runs alone, or once a rank under ``threedrs.launch`` or torchrun. Ends with status 1 and one line if
+anything fails; the same command then goes on where it stopped.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     end_with_snakemake()
-    if "RANK" not in os.environ:  # torchrun's ranks have a GPU each
+    if "RANK" not in os.environ:  # the ranks of a launcher have a GPU each
         claim_gpu()
     from threedrs.evaluation.predict import predict_benchmark
     from threedrs.evaluation.settings import PredictSettings

@@ -117,6 +117,19 @@ def test_killed_rank_is_named(start):
     )
 
 
+def test_ranks_that_a_passed_on_signal_ends_lacked_no_memory(tmp_path, start):
+    process = start("wait", "--gpus", "2")
+    pids(tmp_path, 2)
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=30)
+
+    assert process.returncode == 1
+    assert text.splitlines() == [
+        f"launch: rank {rank} was ended by SIGTERM; run the same command to go on"
+        for rank in range(2)
+    ]
+
+
 def test_ranks_do_not_outlive_a_killed_launcher(tmp_path, start):
     process = start("stop", "--gpus", "2")
     started = pids(tmp_path, 2)

@@ -387,7 +387,7 @@ def test_the_entry_point_ends_in_one_line(tmp_path, model, records, scenes, monk
     assert capsys.readouterr().err.startswith("predict: rank 0: --settings: is not JSON")
 
 
-def test_two_ranks_of_torchrun_answer_as_one(tmp_path, scenes):
+def test_two_ranks_answer_as_one(tmp_path, scenes):
     """With the real student: the same bytes, also where finished scenes are found."""
     from threedrs.models.checkpoint import load_student, save_student
     from threedrs.models.settings import ModelSettings
@@ -406,9 +406,10 @@ def test_two_ranks_of_torchrun_answer_as_one(tmp_path, scenes):
     root = Path(__file__).resolve().parents[2]
     outs = {ranks: tmp_path / f"of_{ranks}" / "predictions.jsonl" for ranks in (1, 2)}
 
-    def predict(ranks):
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-        command = [sys.executable, *launcher, "-m", "threedrs.predict"]
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m")
+
+    def predict(ranks, *launcher):
+        command = [sys.executable, "-m", *launcher, "threedrs.predict"]
         command += ["--model", tmp_path / "model", "--records", records, "--scenes", scenes]
         command += ["--out", outs[ranks], "--settings", json.dumps({"max_new_tokens": 6})]
         environment = {**os.environ, "PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"}
@@ -418,7 +419,7 @@ def test_two_ranks_of_torchrun_answer_as_one(tmp_path, scenes):
         assert done.returncode == 0, done.stderr
         return done.stderr
 
-    predict(1)
+    predict(1, *torchrun)
     whole = outs[1].read_bytes()
     rows = whole.decode().splitlines(keepends=True)
     assert len({json.loads(row)["prediction"] for row in rows}) > 1
@@ -428,7 +429,8 @@ def test_two_ranks_of_torchrun_answer_as_one(tmp_path, scenes):
     outs[2].parent.mkdir()
     partial_path(outs[2], 0).write_text("".join([f"{header}\n", *kept]))
 
-    assert f"{len(kept)} of 12 questions are answered already" in predict(2)
+    said = predict(2, "threedrs.launch", "--gpus", "2")
+    assert f"{len(kept)} of 12 questions are answered already" in said
     assert outs[2].read_bytes() == whole
     assert read_meta(outs[2])["timing"] == read_meta(outs[2])["timing"] | {"ranks": 2, "resumed": 4}
 

@@ -43,9 +43,8 @@ rule predict:
     message:
         "Predictions of {wildcards.run} on {wildcards.benchmark}"
     shell:
-        "launch=''; [ {resources.gpu} -le 1 ] ||"
-        " launch='torch.distributed.run --standalone --nproc-per-node {resources.gpu} -m';"
-        " python -m $launch threedrs.predict --model {input.model} --records {input.records}"
+        "python -m threedrs.launch --gpus {resources.gpu}"
+        " threedrs.predict --model {input.model} --records {input.records}"
         " --scenes results/scenes --left-out {input.left_out}"
         " --settings '{params.settings}' --out {output.predictions}"
         " 2>&1 | tee {log}"

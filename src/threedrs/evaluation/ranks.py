@@ -1,4 +1,4 @@
-"""The processes of one inference run, as torchrun starts them; alone without torchrun.
+"""The processes of one inference run, as a launcher starts them; alone without one.
 
 They share no tensors, only a few words: who may go on, and what the first one found out. So gloo
 does, on GPUs too.
