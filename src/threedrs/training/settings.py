@@ -23,6 +23,7 @@ PRECISIONS = ("float32", "bfloat16")
 # Keys of `train` that only say how a run is carried out: no result is stale after a change.
 OPERATION = (
     "deepspeed",
+    "gradient_checkpointing",
     "keep",
     "kept_layers",
     "log_every",
