@@ -276,6 +276,10 @@ def test_a_removed_result_reruns_its_makers_and_users(trial: Checkout) -> None:
     # Stores of features are stood for by their manifests.
     with removed(results / "features" / TEACHER):
         assert trial.planned() == features() | trained("3drs")
+    with removed(results / "train" / "3drs" / "model"):
+        assert trial.planned() == trained("3drs")
+    with removed(results / "report" / "summary.tex"):
+        assert trial.planned() == REPORTS
 
 
 def really_run(checkout: Checkout, *targets: str) -> None:

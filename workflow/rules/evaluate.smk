@@ -9,7 +9,12 @@ rule scores:
             "results/eval/{run}/{benchmark}/{file}",
             run=RUNS,
             benchmark=BENCHMARKS,
-            file=["predictions.jsonl", "metrics.json"],
+            file=[
+                "predictions.jsonl",
+                "predictions.meta.json",
+                "metrics.json",
+                "per_question.npz",
+            ],
         ),
 
 

@@ -5,10 +5,15 @@
 rule instructions:
     input:
         [
-            f"results/instructions/{name}_{split}.jsonl"
+            f"results/instructions/{name}_{split}.{kind}"
             for name, split in conversions(CONFIG)
+            for kind in ("jsonl", "rejected.jsonl", "summary.json")
         ],
-        expand("results/instructions/mixes/{mix}.jsonl", mix=MIXES),
+        expand(
+            "results/instructions/mixes/{mix}.{kind}",
+            mix=MIXES,
+            kind=["jsonl", "parquet", "summary.json", "csv", "png"],
+        ),
 
 
 rule convert_instructions:

@@ -103,3 +103,4 @@ rule build_report:
 rule report:
     input:
         "results/report/index.html",
+        expand("results/report/summary.{kind}", kind=["csv", "json", "tex", "md"]),

@@ -11,6 +11,8 @@ rule scenes:
         expand("results/scenes/shards/{shard}.json", shard=SCENE_SHARDS),
         expand("results/scenes/limit/{split}.json", split=["train", "val"]),
         "results/scenes/report.html",
+        "results/scenes/sources.json",
+        expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),
 
 
 rule boxes:

@@ -6,7 +6,9 @@
 rule models:
     input:
         expand(
-            "results/train/{run}/{file}", run=RUNS, file=["model.json", "train.json"]
+            "results/train/{run}/{file}",
+            run=RUNS,
+            file=["model", "model.json", "train.json", "log.jsonl", "loss.png"],
         ),
 
 
