@@ -137,6 +137,24 @@ def test_links_and_pipes_in_place_of_chunks(store: Path, tmp_path: Path, array: 
     assert "is no regular file" in one_line(lambda: read(opened), store)
 
 
+@pytest.mark.parametrize("stray", ["decoy", ".nfs0001", ".0.AbC123"])
+def test_other_files_do_not_stand_for_chunks(store: Path, tmp_path: Path, stray: str) -> None:
+    opened, folder = SceneStore.open(store), store / "pose/c/0"
+    folder.rename(tmp_path / "outside")
+    (store / "pose/c" / stray).write_bytes(b"not a chunk")
+    assert "No such file" in one_line(opened.poses, store)
+    folder.symlink_to(tmp_path / "outside")
+    assert "leads out of the store" in one_line(opened.poses, store)
+
+
+def test_chunks_are_checked_where_zarr_reads_them(store: Path, tmp_path: Path) -> None:
+    elsewhere = {"name": "v2", "configuration": {"separator": "."}}
+    edit(store / "pose/zarr.json", lambda array: array.update(chunk_key_encoding=elsewhere))
+    outside = shutil.copy(chunk(store, "pose"), tmp_path / "outside")
+    (store / "pose/0.0.0").symlink_to(outside)
+    assert "leads out of the store" in one_line(SceneStore.open(store).poses, store)
+
+
 def test_links_pipes_and_giants_in_place_of_metadata(store: Path, tmp_path: Path) -> None:
     for name in ("zarr.json", "pose/zarr.json"):
         whole = (store / name).read_bytes()

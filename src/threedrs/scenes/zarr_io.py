@@ -4,7 +4,7 @@ Used by the scene store and the feature store. Each chunk carries a crc32c; an a
 so that it is one file whose chunks are read one by one. Zarr itself reads a *missing* chunk as
 zeros; here that is an error, as is any other damage: a `StoreError` naming store and array.
 An uncompressed shard is read faster than by plain zarr (`shard_read`), another array at the cost of
-one folder listing more.
+a look at each of its files.
 
 Array content is also described by `array_digest`, a hash of values that does not depend on how zarr
 encodes them.
@@ -23,6 +23,7 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.dtype import VariableLengthBytes
+from zarr.core.metadata import ArrayV3Metadata
 from zarr.errors import UnstableSpecificationWarning
 
 from threedrs.errors import StoreError, write_problem
@@ -208,21 +209,28 @@ class StoreReader:
                 shard = self.path.joinpath(name, "c", *("0" * array.ndim))
                 check_file(self.path, shard)
                 return read_shard(array, shard)
-            chunks = [file for file in (self.path / name / "c").rglob("*") if not file.is_dir()]
-            sizes = [check_file(self.path, file) for file in chunks]
-            check_chunks(array, [file for file, size in zip(chunks, sizes, strict=True) if size])
-            expected = math.prod(
-                -(-length // size)
-                for length, size in zip(array.shape, array.shards or array.chunks, strict=True)
-            )
-            # Zarr reads an absent file, and an empty shard, as zeros without a word.
-            present = sum(size > 0 for size in sizes)
-            values = array[...] if present >= expected else None
+            check_chunks(array, self._chunk_files(name, array))
+            values = array[...]
         except Exception as error:  # checksum, decompression, shard index, input/output
             raise self.error(f"array {name} is damaged ({_one_line(error)})") from error
-        if values is None:
-            raise self.error(f"array {name} is damaged (data files are missing or empty)")
         return np.asarray(values)
+
+    def _chunk_files(self, name: str, array: zarr.Array) -> list[Path]:
+        """Return the files that zarr reads for ``array``, each checked to be there and inside."""
+        assert isinstance(array.metadata, ArrayV3Metadata)
+        grid = [
+            -(-length // size)
+            for length, size in zip(array.shape, array.shards or array.chunks, strict=True)
+        ]
+        files = []
+        for number in range(math.prod(grid)):  # one by one: a hostile grid is large
+            place = tuple(map(int, np.unravel_index(number, grid)))
+            file = self.path / name / array.metadata.encode_chunk_key(place)
+            # Zarr reads an absent file, and an empty shard, as zeros without a word.
+            if check_file(self.path, file) == 0:
+                raise ValueError("a data file is empty")
+            files.append(file)
+        return files
 
     def read_bytes(self, name: str) -> list[bytes]:
         """Read an array of byte strings. Raises StoreError as `read` does."""
