@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_SOME_FILE = "a file of the results"
 
 
 class ThreedrsError(ValueError):
@@ -59,8 +59,8 @@ def name_full_disk(path: Path) -> Iterator[None]:
 def readable(error: BaseException) -> str | None:
     """Return the one line that the user should see of ``error``; None for a bug.
 
-    A full disk and a folder that may not be written to can show in any line that writes, too little
-    memory in any line at all.
+    A full disk and a folder that may not be written to can show in any line that writes, a lack of
+    permission in any that reads or writes, too little memory in any line at all.
     """
     if isinstance(error, ThreedrsError):
         return str(error)
@@ -70,8 +70,14 @@ def readable(error: BaseException) -> str | None:
             f"memory ran out ({said}); give the job more of it (mem_mb in the profile's "
             "set-resources, or fewer --cores at a time), and run the same again"
         )
-    if isinstance(error, OSError) and error.errno in (*_FULL, *_LOCKED):
-        return f"{error.filename or 'a file of the results'}: {write_problem(error)}"
+    if isinstance(error, OSError) and error.errno in (*_FULL, errno.EROFS):
+        return f"{error.filename or _SOME_FILE}: {write_problem(error)}"
+    if isinstance(error, PermissionError):  # which of the two was tried, the system does not say
+        return (
+            f"{error.filename or _SOME_FILE}: cannot be read or written "
+            f"({error.strerror or error}); make the file readable or make the folder writable for "
+            "this user, and run the same again"
+        )
     return None
 
 

@@ -5,13 +5,16 @@ that is cut short is news to it only when a stage reads it, if then. Here everyt
 and compared with what was recorded when it was made: stores with their own hashes and the
 manifests, models with ``model.json``, and each other file with the checksum that Snakemake kept
 when a later stage read it. Costs one read of ``results/`` at the disk's speed.
+
+What is suspect by its date alone, cannot be read, or could only be made again by training from the
+start is named, but not for removal.
 """
 
 import json
 from base64 import urlsafe_b64decode
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +36,12 @@ class Damage:
 
     Attributes:
         problem: one line that names the file and what is wrong with it.
-        remake: the file that must go, so that Snakemake makes the result again.
+        remake: the file that must go, so that Snakemake makes the result again; None: it stays, and
+            ``problem`` says what to do.
     """
 
     problem: str
-    remake: Path
+    remake: Path | None
 
 
 def verify_results(results: Path) -> list[Damage]:
@@ -50,7 +54,7 @@ def verify_results(results: Path) -> list[Damage]:
     """
     if not results.is_dir():
         raise DataError(f"{results}: is no folder; run this where `snakemake all` was run")
-    return [
+    found = [
         *(
             damage
             for file in sorted(results.glob("scenes/shards/*.json"))
@@ -64,6 +68,35 @@ def verify_results(results: Path) -> list[Damage]:
         *(damage for model in sorted(results.glob("train/*/model")) for damage in _model(model)),
         *_files(results),
     ]
+    return [_spare_training(results, damage) for damage in found]
+
+
+def _spare_training(results: Path, damage: Damage) -> Damage:
+    """Leave what a training made, if Snakemake would have to train again from the start for it.
+
+    With a checkpoint the training goes on from its end; without one, and with its outputs removed
+    by Snakemake, all of it is gone.
+    """
+    if damage.remake is None:
+        return damage
+    place = damage.remake.relative_to(results).parts
+    made_by_training = place[0] == "train" and place[2:] != ("config.json",)
+    if not made_by_training or any((results / "train" / place[1]).glob("checkpoints/step-*")):
+        return damage
+    problem = (
+        f"{damage.problem}; it stays: without checkpoints the run would be trained again from the "
+        f"start (delete {damage.remake} for that)"
+    )
+    return replace(damage, problem=problem, remake=None)
+
+
+def _unreadable(path: Path, error: OSError) -> Damage:
+    """Return the damage of what the system does not let one read, which may be fine elsewhere."""
+    problem = (
+        f"{error.filename or path}: cannot be read ({error.strerror or error}); it stays: check "
+        f"its permissions and the disk, and delete {path} if it is lost"
+    )
+    return Damage(problem=problem, remake=None)
 
 
 def _scenes(manifest: Path) -> Iterator[Damage]:
@@ -102,6 +135,8 @@ def _model(model: Path) -> Iterator[Damage]:
         require_whole(model, hash_files(model))
     except CheckpointError as error:
         yield Damage(problem=_without_remedy(str(error)), remake=manifest_path(model))
+    except OSError as error:
+        yield _unreadable(manifest_path(model), error)
 
 
 def _without_remedy(message: str) -> str:
@@ -120,9 +155,11 @@ def _files(results: Path) -> Iterator[Damage]:
         path = results.parent / name
         own = records.get(name)
         inside = Path(name).parts[0] == results.name and ".." not in Path(name).parts
-        if own is None or not inside or not path.is_file():
-            continue
-        yield from _compare(path, own["endtime"], found)
+        try:
+            if own is not None and inside and path.is_file():
+                yield from _compare(path, own["endtime"], found)
+        except OSError as error:
+            yield _unreadable(path, error)
 
 
 def _compare(path: Path, made: float, readers: list[tuple[float, str]]) -> Iterator[Damage]:
@@ -139,7 +176,11 @@ def _compare(path: Path, made: float, readers: list[tuple[float, str]]) -> Itera
     if checksums and sha256_of_file(path) not in checksums:
         yield Damage(problem=f"{path}: is not as it was when a later stage read it", remake=path)
     elif changed and not checksums:
-        yield Damage(problem=f"{path}: was changed after it was made", remake=path)
+        problem = (
+            f"{path}: was changed after it was made, by its date alone; it stays: delete it if it "
+            "is not as it should be"
+        )
+        yield Damage(problem=problem, remake=None)
 
 
 def in_steps(results: Path, files: Collection[Path]) -> list[list[Path]]:

@@ -84,6 +84,13 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     assert raised.value.filename == "another"
 
 
+def test_a_locked_file_may_have_been_read_or_written() -> None:
+    said = readable(PermissionError(errno.EACCES, "Permission denied", "data/a.txt"))
+    assert str(said).startswith("data/a.txt: cannot be read or written (Permission denied); make")
+    said = readable(OSError(errno.EROFS, "Read-only file system", "a"))
+    assert str(said).startswith("a: cannot be written (Read-only file system); make the folder")
+
+
 def test_json_lines_round_trip(tmp_path: Path) -> None:
     rows = [{"a": 1}, {"b": "ü\n"}]
     path = tmp_path / "rows.jsonl"

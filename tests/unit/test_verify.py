@@ -1,5 +1,6 @@
 """Damage in results is found, named, and cleared away so that it can be made again."""
 
+import errno
 import json
 import os
 from base64 import urlsafe_b64encode
@@ -56,6 +57,7 @@ def results(tmp_path: Path) -> Path:
     (model / "config.json").write_text("{}")
     write_manifest(model)
     (model / ".snakemake_timestamp").touch()
+    (model.parent / "checkpoints/step-00000002").mkdir(parents=True)
     mix = folder / MIX
     mix.parent.mkdir(parents=True)
     mix.write_text('{"id": 1}\n')
@@ -89,10 +91,10 @@ def data_file(folder: Path) -> Path:
     return next(path for path in sorted(folder.rglob("c/**/*")) if path.is_file())
 
 
-def found(results: Path) -> list[tuple[str, str]]:
-    """Where damage is found, and what must go."""
+def found(results: Path) -> list[tuple[str, str | None]]:
+    """Where damage is found, and what must go; None: nothing."""
     return [
-        (damage.problem, damage.remake.relative_to(results).as_posix())
+        (damage.problem, damage.remake and damage.remake.relative_to(results).as_posix())
         for damage in verify_results(results)
     ]
 
@@ -160,17 +162,23 @@ def test_a_model_is_checked_before_it_is_asked(results: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("date", "text", "read_again", "said"),
+    ("date", "text", "read_again", "said", "goes"),
     [
-        (1000, '{"id": 1}\n', None, None),  # as it was
-        (5000, '{"id": 1}\n', None, None),  # touched
-        (1000, '{"id": 2}\n', None, "is not as it was"),  # rotten: the date is the old one
-        (5000, '{"id": 2}\n', None, "is not as it was"),  # edited
-        (5000, '{"id": 2}\n', 6000, "was changed after it was made"),  # edited, then read so
+        (1000, '{"id": 1}\n', None, None, None),  # as it was
+        (5000, '{"id": 1}\n', None, None, None),  # touched
+        (1000, '{"id": 2}\n', None, "is not as it was", MIX),  # rotten: the date is the old one
+        (5000, '{"id": 2}\n', None, "is not as it was", MIX),  # edited
+        # Edited or touched, then read so: the date alone speaks, and nothing is removed for it.
+        (5000, '{"id": 2}\n', 6000, "changed after it was made, by its date alone; it stays", None),
     ],
 )
 def test_a_file_is_compared_with_what_its_readers_found(
-    results: Path, date: int, text: str, read_again: float | None, said: str | None
+    results: Path,
+    date: int,
+    text: str,
+    read_again: float | None,
+    said: str | None,
+    goes: str | None,
 ) -> None:
     mix = results / MIX
     mix.write_text(text)
@@ -178,8 +186,46 @@ def test_a_file_is_compared_with_what_its_readers_found(
     if read_again is not None:
         read_mix(results.parent, starttime=read_again)
     problems = found(results)
-    assert [remake for _, remake in problems] == ([MIX] if said else [])
+    assert [remake for _, remake in problems] == ([goes] if said else [])
     assert all(said in problem for problem, _ in problems)
+
+
+def test_what_only_a_whole_training_would_make_again_stays(results: Path) -> None:
+    history = results / "train/3drs/log.jsonl"
+    history.write_text("{}\n")
+    name = f"results/{history.relative_to(results).as_posix()}"
+    record(results.parent, name, endtime=history.stat().st_mtime, starttime=990.0, inputs={})
+    record(
+        results.parent,
+        "results/report/index.html",
+        endtime=9e9,
+        starttime=9e9,
+        inputs={name: "sha256:0"},
+    )
+    flip(results / MODEL / "model.safetensors")
+    assert [remake for _, remake in found(results)] == [f"{MODEL}.json", "train/3drs/log.jsonl"]
+    (results / "train/3drs/checkpoints/step-00000002").rmdir()
+    said = found(results)
+    assert [remake for _, remake in said] == [None, None]
+    assert all("would be trained again from the start" in problem for problem, _ in said)
+    repaired = CliRunner().invoke(app, ["verify", "--results", str(results), "--repair"])
+    assert (repaired.exit_code, "snakemake" in repaired.output) == (1, False)
+    assert history.is_file()
+    assert (results / f"{MODEL}.json").is_file()
+
+
+def test_what_cannot_be_read_is_named_and_stays(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("threedrs.verify.sha256_of_file", fails)
+    monkeypatch.setattr("threedrs.models.manifest.sha256_of_file", fails)
+    said = found(results)
+    assert [remake for _, remake in said] == [None, None]
+    assert said[0][0].startswith(f"{results / MODEL}/config.json: cannot be read (Input/output")
+    assert said[1][0].startswith(f"{results / MIX}: cannot be read (Input/output error); it stays")
 
 
 def test_a_file_made_anew_is_not_compared_with_what_was_read_before(results: Path) -> None:

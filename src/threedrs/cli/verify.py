@@ -15,7 +15,8 @@ def verify(
 ) -> None:
     """Read all results again and name the damaged ones; exit status 1 if there are any.
 
-    With --repair they can be remade: the commands to do so are printed. What is undamaged stays.
+    With --repair they can be remade: the commands to do so are printed. What is undamaged stays,
+    and what would cost a whole training.
     """
     from threedrs.verify import in_steps, verify_results
 
@@ -25,7 +26,9 @@ def verify(
     if not found:
         typer.echo(f"{results}: no damage found")
         return
-    files = {damage.remake for damage in found}
+    files = {damage.remake for damage in found if damage.remake is not None}
+    if not files:
+        raise typer.Exit(1)
     if not repair:
         names = ", ".join(map(str, sorted(files)))
         typer.echo(f"`threedrs verify --repair` removes {names} and says how to remake them")
