@@ -189,6 +189,22 @@ def test_a_scan_of_two_versions_is_left_out_of_the_file(tmp_path: Path) -> None:
     assert "masks of shape (1, 5) for a mesh of 6 vertices" in row["reason"]
 
 
+@pytest.mark.parametrize(
+    ("far", "fits"), [(4e5, True), (6e5, False), (1e30, False), (-3e38, False)]
+)
+def test_a_vertex_far_out_leaves_its_scan_out_alone(tmp_path: Path, far: float, fits: bool) -> None:
+    """What is left in the file is what its reader takes, at any distance."""
+    other, scan = (make_scan(tmp_path, f"scene000{row}_00", masks=None) for row in range(2))
+    scan.mesh.write_text(scan.mesh.read_text().replace("3.0 0.0 0.0\n", f"{far} {-far} 0.0\n"))
+    out = tmp_path / "boxes.json"
+    extract_boxes([other, scan], out)
+    assert list(read_boxes_file(out)) == [other.scene] + [scan.scene] * fits
+    reasons = [row["reason"] for row in json.loads(out.read_text())["left_out"]]
+    assert len(reasons) == 1 - fits
+    for reason in reasons:
+        assert reason.startswith(f"{scan.mesh}: vertex 2 lies more than 500000 m from the origin")
+
+
 def test_a_fault_of_the_machine_stops_the_boxes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

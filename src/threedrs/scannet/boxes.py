@@ -82,10 +82,19 @@ def aligned_vertices(scan: ScanFiles) -> np.ndarray:
     """Return the scan's mesh vertices in the axis-aligned world, (P,3) f64, metres.
 
     Raises:
-        DataError: mesh or axis alignment is missing or malformed.
+        DataError: mesh or axis alignment is missing or malformed, or a vertex lies so far out that
+            a box over it would be none (`read_boxes_file`).
     """
     alignment = axis_alignment(scan)
-    return read_vertices(scan.mesh) @ alignment[:3, :3].T + alignment[:3, 3]
+    vertices_P3 = read_vertices(scan.mesh) @ alignment[:3, :3].T + alignment[:3, 3]
+    most = FARTHEST / 2  # a box from one end to the other has FARTHEST as its size
+    far = np.flatnonzero((np.abs(vertices_P3) > most).any(axis=1))
+    if len(far):
+        raise DataError(
+            f"{scan.mesh}: vertex {far[0]} lies more than {most:g} m from the origin of the "
+            f"axis-aligned world; copy the file and {scan.meta.name} again"
+        )
+    return vertices_P3
 
 
 def ground_truth_boxes(
