@@ -19,11 +19,17 @@ _JOB = re.compile(r"^    jobid: (?P<job>\d+)$")
 _LOGS = re.compile(r"^    log: (?P<logs>.*) \(check log file", re.MULTILINE)
 _STATE = re.compile(r"SLURM-job '(?P<number>\w+)' failed.*?SLURM status is: '(?P<state>\w+)'")
 _REFUSED = re.compile(
-    r"(?:sbatch failed\. The error message was '|submission failed with exception: )(?P<why>[^']*)"
+    r"(?:sbatch failed\. The error message was '|submission failed with exception: )"
+    r"(?P<why>(?:[^']|'(?=\w))*)"
 )
 
 # What Slurm says when it refuses a job -> the setting, first match.
 REFUSALS = (
+    (
+        r"accounting/qos policy",
+        "the limits of the account or the QOS do not allow it: lower jobs (how many are submitted "
+        "at a time) there, or what the rule asks for",
+    ),
     (r"account", "set slurm_account there to one that `sacctmgr show associations` lists"),
     (r"partition", "set slurm_partition there to one that `sinfo` lists"),
     (r"qos", "set qos there to one that `sacctmgr show qos` lists"),
@@ -43,7 +49,9 @@ REFUSALS = (
 ENDINGS = (
     (
         "OUT_OF_MEMORY",
-        r"exceeded (job )?memory limit|oom.?kill|out of memory",
+        # srun says a task is out of memory; our own lines say it of a GPU, which needs no mem_mb.
+        r"exceeded (job )?memory limit|oom.?kill|out-of-memory handler"
+        r"|tasks? [\d,-]+: out of memory",
         "took more memory than it had asked for: raise mem_mb",
     ),
     (

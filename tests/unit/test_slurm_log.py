@@ -43,6 +43,8 @@ def explained(folder: Path, text: str) -> list[str]:
         ("OUT_OF_MEMORY", "", "raise mem_mb"),
         ("FAILED", "error: StepId=7.0 exceeded memory limit (2 > 1), being killed", "mem_mb"),
         ("FAILED", "error: Detected 1 oom_kill event in StepId=7.0", "mem_mb"),
+        ("FAILED", "error: Some were killed by the cgroup out-of-memory handler.", "mem_mb"),
+        ("FAILED", "srun: error: node1: tasks 0,2-3: Out Of Memory", "mem_mb"),
         ("NODE_FAIL", "", "lost its node"),
     ],
 )
@@ -63,6 +65,8 @@ def test_a_stage_that_failed_by_itself_needs_no_line(tmp_path: Path) -> None:
     log.write_text("train: results/mix.jsonl: is missing\n")
     text = ENDED.format(rule="train", number=7, state="FAILED", job=3, log=log)
     assert explained(tmp_path, text) == []
+    log.write_text("train: step 5: the GPU is out of memory; lower train.pack\n")
+    assert explained(tmp_path, text) == []
     log.unlink()
     assert explained(tmp_path, text) == []
 
@@ -81,6 +85,12 @@ def test_a_stage_that_failed_by_itself_needs_no_line(tmp_path: Path) -> None:
             "combination specified",
             "(Invalid account or account/partition combination specified)",
             "slurm_account",
+        ),
+        (
+            "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: "
+            "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+            "user's size and/or time limits))",
+            "lower jobs",
         ),
         (
             "sbatch: error: Batch job submission failed: Requested time limit is invalid "
