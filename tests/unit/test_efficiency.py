@@ -150,3 +150,19 @@ def test_the_command(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = run.invoke(app, ["efficiency", "--results", str(results / "none")])
     assert isinstance(nothing.exception, DataError)
     assert "no job has finished here" in str(nothing.exception)
+
+
+def test_waits_are_those_of_the_folder_that_links_to_the_results(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout, commands = tmp_path / "checkout", tmp_path / "bin"
+    for folder in (checkout, commands):
+        folder.mkdir()
+    (checkout / "results").symlink_to(results)
+    place = checkout.resolve()
+    job = f"2026-11-22T19:00:00|2026-11-22T19:00:41|{place}|rule_predict_wildcards_3drs"
+    _command(commands, "squeue", job)
+    monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
+    monkeypatch.chdir(checkout)
+    said = CliRunner().invoke(app, ["efficiency", "--markdown"])
+    assert "| 41 | 41 |" in said.output

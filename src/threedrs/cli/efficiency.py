@@ -21,7 +21,7 @@ def efficiency(
     from threedrs.job_records import read_job_records
 
     folder = results / "benchmarks"
-    uses = rule_uses(read_job_records(folder), queue_waits(results.resolve().parent))
+    uses = rule_uses(read_job_records(folder), queue_waits(results.absolute().parent))
     if not uses:
         raise DataError(f"{folder}: no job has finished here; run the workflow first")
     rows = table(uses)
