@@ -15,6 +15,7 @@ import sys
 import time
 
 from threedrs.errors import MachineError, ThreedrsError
+from threedrs.gpus import claim_gpus
 from threedrs.one_writer import end_with_parent, end_with_snakemake
 
 PATIENCE = 20.0  # seconds that the other ranks have after one has failed
@@ -51,14 +52,21 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-def run_ranks(command: list[str], count: int) -> int:
-    """Run ``command`` as ``count`` ranks on this machine; return 0, or 1 if any of them failed."""
+def run_ranks(command: list[str], count: int, cores: int) -> int:
+    """Run ``command`` as ``count`` ranks on this machine; return 0, or 1 if any of them failed.
+
+    The ranks divide the job's ``cores``, and the GPUs that other jobs here leave.
+    """
     asked: list[int] = []
     for caught in FORWARDED:
         signal.signal(caught, lambda number, frame: asked.append(number))
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     meeting |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    shared = {"OMP_NUM_THREADS": "1"} | os.environ | meeting
+    claim_gpus(count)
+    # Snakemake sets such variables to the cores of the whole job.
+    names = {"OMP_NUM_THREADS", *(name for name in os.environ if name.endswith("_NUM_THREADS"))}
+    threads = dict.fromkeys(names, str(max(1, cores // count)))
+    shared = os.environ | meeting | threads
     ranks = [
         subprocess.Popen(
             command,
@@ -101,7 +109,7 @@ def main() -> int:
     parser.add_argument("--gpus", type=int, default=1, help="ranks on this machine")
     parser.add_argument("--nodes", type=int, default=1, help="nodes of the Slurm job")
     parser.add_argument("--tasks", type=int, default=1, help="ranks as tasks of Slurm; 1: none")
-    parser.add_argument("--cores", type=int, default=1, help="CPU cores of a Slurm task")
+    parser.add_argument("--cores", type=int, default=1, help="CPU cores of the job, or of a task")
     parser.add_argument("module", help="what each rank runs, e.g. threedrs.train")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on")
     given = parser.parse_args()
@@ -116,7 +124,7 @@ def main() -> int:
             )
         elif given.gpus > 1:
             end_with_snakemake()
-            return run_ranks(command, given.gpus)
+            return run_ranks(command, given.gpus, given.cores)
         os.execvp(command[0], command)
     except FileNotFoundError:
         print(f"launch: {command[0]} is not on this machine; tasks need Slurm", file=sys.stderr)

@@ -26,8 +26,10 @@ if mode == "stop":
 
     signal.signal(signal.SIGUSR1, save)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"]
-(folder / f"rank{number}").write_text(" ".join([str(os.getpid()), *map(os.environ.get, names)]))
+names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]
+names += ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"]
+words = [os.environ.get(name, "none") for name in names]
+(folder / f"rank{number}").write_text(" ".join([str(os.getpid()), *words]))
 if mode == "end":
     sys.exit(0)
 if mode == "fail" and number == "1":
@@ -76,14 +78,39 @@ def is_running(pid: int) -> bool:
     return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
+def told(folder: Path, count: int) -> list[list[str]]:
+    """Return what each rank found in its environment."""
+    pids(folder, count)
+    return [(folder / f"rank{number}").read_text().split()[1:] for number in range(count)]
+
+
 def test_ranks_know_their_place_and_where_to_meet(tmp_path, start):
     assert start("end", "--gpus", "3").wait(timeout=30) == 0
 
-    words = [(tmp_path / f"rank{number}").read_text().split() for number in range(3)]
-    assert [word[1:4] for word in words] == [["0", "0", "3"], ["1", "1", "3"], ["2", "2", "3"]]
-    ((address, port, threads),) = {tuple(word[4:]) for word in words}
-    assert (address, threads) == ("127.0.0.1", os.environ.get("OMP_NUM_THREADS", "1"))
+    words = told(tmp_path, 3)
+    assert [word[:3] for word in words] == [["0", "0", "3"], ["1", "1", "3"], ["2", "2", "3"]]
+    ((address, port),) = {tuple(word[3:5]) for word in words}
+    assert address == "127.0.0.1"
     assert int(port) > 1023
+
+
+@pytest.mark.parametrize(("cores", "threads"), [("7", "3"), ("1", "1")])
+def test_ranks_divide_the_cores_of_the_job(tmp_path, start, monkeypatch, cores, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", cores)  # as Snakemake does
+    monkeypatch.setenv("MKL_NUM_THREADS", cores)
+    assert start("end", "--gpus", "2", "--cores", cores).wait(timeout=30) == 0
+
+    assert [word[5:7] for word in told(tmp_path, 2)] == [[threads, threads]] * 2
+
+
+def test_runs_side_by_side_have_gpus_of_their_own(tmp_path, start, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # the locks' place
+    start("wait", "--gpus", "2")
+    assert [word[7] for word in told(tmp_path, 2)] == ["0,1", "0,1"]
+
+    assert start("end", "--gpus", "2").wait(timeout=30) == 0
+    assert [word[7] for word in told(tmp_path, 2)] == ["2,3", "2,3"]
 
 
 def test_stop_signal_reaches_all_ranks_which_may_take_their_time(tmp_path, start):
