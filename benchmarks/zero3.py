@@ -153,7 +153,7 @@ class Bench:
             micro_step_count=len(self.packs),
             samples=self.samples,
             ranks=self.ranks,
-            interrupted=False,
+            interrupted=lambda: False,
         )
         self.steps += 1
         return outcome.sums

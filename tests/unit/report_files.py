@@ -131,6 +131,7 @@ def _write_training(folder: Path, run: str) -> None:
     config = {"run": run, "teacher": {"name": teacher}, "train": {"seed": 1}, "paths": {"out": run}}
     write_json(folder / "config.json", {**config, "model": {"name": "llava-video"}})
     summary = {"device": "CPU", "ranks": 1, "steps": 2, "samples": 8, "seconds": 2.0}
+    summary |= {"rank_seconds": 2.0}
     speeds = {"samples_per_second": 4.0, "tokens_per_second": 100.0}
     unknown = {"model_flops_utilisation": None, "peak_memory_gib": 0.5}
     write_json(folder / "train.json", {**summary, **speeds, **unknown})

@@ -36,11 +36,12 @@ class PlainEngine:
 
 @pytest.fixture(autouse=True)
 def plain_shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(engine: PlainEngine, folder: Path, ranks) -> None:
+    def write(engine: PlainEngine, folder: Path, ranks) -> list[Path]:
         folder.mkdir()
         (folder / "weights").write_text(engine.state[: 3 if engine.full else None])
         if engine.full:
             raise engine.full("No space left on device")
+        return [folder / "weights"]
 
     def read(engine: PlainEngine, folder: Path, ranks, step: int) -> None:
         engine.state = f"{(folder / 'weights').read_text()}, step {step}"

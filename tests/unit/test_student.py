@@ -74,7 +74,6 @@ def test_packed_losses_equal_single_losses() -> None:
         torch.testing.assert_close(together.text_K[k], single.text_K[0])
         torch.testing.assert_close(together.grounding_K[k], single.grounding_K[0])
         torch.testing.assert_close(together.supervision, single.supervision)
-    assert together.is_grounding_K.tolist() == [False, True, False, True]
     assert (together.text_K > 0).tolist() == [True, False, True, False]
     assert (together.grounding_K > 0).tolist() == [False, True, False, True]
     assert together.counts["samples"] == 4
@@ -156,7 +155,6 @@ def test_total_is_the_sum_over_samples() -> None:
         text_K=torch.tensor([1.0, 0.0, 2.0]),
         grounding_K=torch.tensor([0.0, 5.0, 0.0]),
         supervision=torch.tensor(0.25),
-        is_grounding_K=torch.tensor([False, True, False]),
         counts={},
     )
     assert losses.total(2.0).item() == 1 + 5 + 2 + 3 * 2 * 0.25

@@ -24,7 +24,7 @@ class Settings(dict):
 
 class Run:
     def __init__(self):
-        self.rows, self.step, self.finished = [], 0, 0
+        self.rows, self.step, self.finished = [], 0, []
 
     def log(self, values, step):
         if "log" in FAIL:
@@ -32,8 +32,8 @@ class Run:
         self.rows.append(values)
         self.step = step + 1
 
-    def finish(self):
-        self.finished += 1
+    def finish(self, exit_code):
+        self.finished.append(exit_code)
         if "finish" in FAIL:
             FAIL[-1].wait()
 
@@ -62,7 +62,7 @@ def tracker(out: Path, warnings: list[str], *, recipe: str = "a") -> Tracker:
         WandbSettings(project="3drs", entity="lab"),
         out,
         name="baseline",
-        config={"model": {"name": "llava-video"}},
+        config={"model": {"name": "llava-video"}, "paths": {"features": {}}},
         config_hash=recipe,
         warn=warnings.append,
     )
@@ -77,7 +77,7 @@ def test_rows_and_configuration_arrive(wandb: Any, tmp_path: Path) -> None:
     rows = tracker(tmp_path, warnings)
     rows.log(row(1))
     rows.log(row(2, eval={"scanqa": {"cider": 30.5, "meteor": None}}))
-    rows.close()
+    rows.close(failed=False)
     (one,) = wandb.RUNS.values()
     assert one.rows == [
         {"step": 1, "loss": 1.0},
@@ -87,7 +87,7 @@ def test_rows_and_configuration_arrive(wandb: Any, tmp_path: Path) -> None:
     assert (asked["project"], asked["entity"], asked["mode"]) == ("3drs", "lab", "online")
     assert (asked["name"], asked["resume"], asked["dir"]) == ("baseline", "allow", str(tmp_path))
     assert asked["config"] == {"model": {"name": "llava-video"}}
-    assert (one.finished, warnings) == (1, [])
+    assert (one.finished, warnings) == ([0], [])
 
 
 def test_a_resumed_run_goes_on_and_another_recipe_does_not(wandb: Any, tmp_path: Path) -> None:
@@ -95,13 +95,14 @@ def test_a_resumed_run_goes_on_and_another_recipe_does_not(wandb: Any, tmp_path:
     first = tracker(tmp_path, warnings)
     for step in (1, 2, 3):
         first.log(row(step))
-    first.close()
+    first.close(failed=True)
     again = tracker(tmp_path, warnings)  # from the checkpoint of step 1
     for step in (2, 3, 4):
         again.log(row(step))
-    again.close()
+    again.close(failed=False)
     (one,) = wandb.RUNS.values()
     assert [sent["step"] for sent in one.rows] == [1, 2, 3, 4]
+    assert one.finished == [1, 0]
     tracker(tmp_path, warnings, recipe="b").log(row(1))
     assert len(wandb.RUNS) == 2
     assert warnings == []
@@ -120,7 +121,7 @@ def test_what_fails_is_said_once(wandb: Any, tmp_path: Path, fails: str, message
     rows = tracker(tmp_path, warnings)
     for step in (1, 2, 3):
         rows.log(row(step))
-    rows.close()
+    rows.close(failed=False)
     assert warnings == [message]
 
 
@@ -131,7 +132,7 @@ def test_an_end_that_takes_for_ever_is_not_waited_for(
     hanging = threading.Event()
     wandb.FAIL.extend(["finish", hanging])
     warnings: list[str] = []
-    tracker(tmp_path, warnings).close()
+    tracker(tmp_path, warnings).close(failed=False)
     hanging.set()
     assert len(warnings) == 1
     assert "`wandb sync`" in warnings[0]

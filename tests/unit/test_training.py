@@ -81,14 +81,14 @@ def test_a_run_is_read_as_it_is_to_be_carried_out_now(tmp_path):
     file, told = tmp_path / "config.json", tmp_path / "operation.json"
     recipe["paths"]["operation"] = str(told)
     write_json(file, recipe)
-    write_json(told, {"3drs": operation | {"keep": 5}, "other": {}})
+    write_json(told, operation | {"keep": 5})
 
     assert read_run(file)["train"] == whole["train"] | {"keep": 5}
     assert {k: v for k, v in read_run(file).items() if k != "train"} == {
         k: v for k, v in recipe.items() if k != "train"
     }
-    write_json(told, {"other": {}})
-    with pytest.raises(DataError, match=r"operation\.json: has nothing of run 3drs; `snakemake"):
+    told.unlink()
+    with pytest.raises(DataError, match=r"operation\.json: does not hold .* --force "):
         read_run(file)
 
 
@@ -121,6 +121,23 @@ def test_deepspeed_file_may_not_set_what_the_recipe_sets(tmp_path):
         deepspeed_config(settings(deepspeed=str(path)), 1)
 
 
+@pytest.mark.parametrize(
+    ("keys", "zero", "message"),
+    [
+        ({"communication_data_type": "fp16"}, {}, "remove communication_data_type; it may hold"),
+        ({"aio": {}}, {}, "remove aio; it may hold"),
+        ({}, {"zero_quantized_gradients": True}, "remove zero_optimization.zero_quantized_grad"),
+        ({}, {"offload_optimizer": {"device": "nvme"}}, "offload_optimizer: .* set device to cpu"),
+        ({}, {"offload_param": {"device": "cpu", "ratio": 0.5}}, "offload_param: .* remove ratio"),
+    ],
+)
+def test_deepspeed_file_may_not_change_gradients_or_miss_checkpoints(tmp_path, keys, zero, message):
+    path = tmp_path / "mine.json"
+    write_json(path, {"zero_optimization": {"stage": 3, **zero}, **keys})
+    with pytest.raises(ConfigError, match=rf"mine\.json: .*{message}"):
+        deepspeed_config(settings(deepspeed=str(path)), 1)
+
+
 @pytest.mark.parametrize("name", ["zero2", "zero3", "zero3_offload"])
 def test_own_deepspeed_files_take_the_recipe(name):
     path = REPOSITORY / f"config/deepspeed/{name}.json"
@@ -141,6 +158,13 @@ def test_fingerprint_sees_the_recipe_and_not_the_operation(tmp_path, monkeypatch
     config["supervision"]["weight"] = 0.25
     changed = fingerprint(config, {"scene0000_00": "b"}, {})
     assert fingerprint_changes(before, changed) == "scene stores, supervision.weight (1.0 -> 0.25)"
+
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"1" * 3_000_000)
+    config["model"]["path"] = str(tmp_path)
+    before = fingerprint(config, {}, {})
+    weights.write_bytes(b"1" * 2_999_999 + b"2")
+    assert fingerprint_changes(before, fingerprint(config, {}, {})) == "pretrained weights"
 
 
 # Log rows
@@ -202,7 +226,7 @@ def step(engine, reader, plans):
         micro_step_count=len(plans),
         samples=3,
         ranks=lone_ranks(),
-        interrupted=False,
+        interrupted=lambda: False,
     )
 
 
@@ -432,21 +456,24 @@ def assert_same_curve(folder: Path, reference: Path) -> None:
 def test_run_goes_on_with_other_ranks_and_another_zero_stage(whole_run, tmp_path):
     config = write_run(tmp_path, samples=18, epochs=2)
     said = []
+    signals = (signal.SIGUSR1, signal.SIGINT)
     for ranks, stage, last in ((2, "zero3", 3), (1, "zero2", 6), (2, "zero2", None)):
         edit_config(config, deepspeed=str(REPOSITORY / f"config/deepspeed/{stage}.json"))
         process = start(tmp_path, ranks)
         if last is not None:
             wait_for_row(tmp_path, process, last)
-            process.send_signal(signal.SIGUSR1)
+            process.send_signal(signals[len(said)])
         status, text = finish(process)
         assert status == (0 if last is None else 1), text
         said.append(text)
 
-    for text in said[:2]:
-        assert "stopped by SIGUSR1, saved at step" in text.splitlines()[-1]
+    for text, number in zip(said, signals, strict=False):
+        assert f"stopped by {number.name}, saved at step" in text.splitlines()[-1]
     for text in said[1:]:
         assert "goes on from step-0000" in text
     assert_same_curve(tmp_path, whole_run)
+    numbers = json.loads((tmp_path / "results/train/3drs/train.json").read_text())
+    assert 1 < numbers["rank_seconds"] / numbers["seconds"] < 2  # of one rank, then of two
 
 
 @pytest.mark.slow

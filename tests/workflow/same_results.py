@@ -12,6 +12,7 @@ import numpy as np
 MEASURED = {
     "sources",  # of a summary: hashes of files that hold times
     "seconds",
+    "rank_seconds",
     "samples_per_second",
     "tokens_per_second",
     "peak_memory_gib",
@@ -64,7 +65,7 @@ def _equal(ours: Path, theirs: Path) -> bool:
 _TIMES = re.compile(
     rb'<section id="costs".*?</section>|<svg(?:(?!</svg>).)*samples a second.*?</svg>'
     rb'|"timing": \{[^}]*\}'
-    rb'|"(?:seconds|samples_per_second|tokens_per_second|peak_memory_gib)": [^,}]*',
+    rb'|"(?:seconds|rank_seconds|samples_per_second|tokens_per_second|peak_memory_gib)": [^,}]*',
     re.DOTALL,
 )
 

@@ -150,8 +150,8 @@ def test_one_node_two_nodes_and_no_node_make_one_curve(prepared: Checkout, tmp_p
         (alone.folder / name).symlink_to(prepared.folder / name)
     settings = start_snakemake(prepared, "--cores", "1", "--until", "run_config")
     assert settings.wait(timeout=60) == 0, settings.communicate()[0]
-    for name in (RUN / "config.json", "results/operation.json"):
-        shutil.copy(prepared.folder / name, alone.folder / name)
+    for name in ("config.json", "operation.json"):
+        shutil.copy(prepared.folder / RUN / name, alone.folder / RUN)
     reference = start(alone, *entry)  # beside the others
 
     submit_and_warn(prepared, 2, *TWO_GPUS)

@@ -77,7 +77,6 @@ SCENE_SHARDS = {
 FEATURE_SHARDS = shards("train", SCENES["train"], CONFIG["teacher"]["scenes_per_shard"])
 RESOLVED = {run: resolve_run(CONFIG, run) for run in CONFIG["runs"]}
 RUNS = list(RESOLVED)
-OPERATION = "results/operation.json"  # keys of each run that change no result
 TEACHERS = sorted({run["teacher"]["name"] for run in RESOLVED.values()} - {"none"})
 MIXES = list(CONFIG["instructions"]["mixes"])
 BENCHMARKS = CONFIG["eval"]["benchmarks"]
@@ -216,11 +215,16 @@ def evaluation_gate(wildcards):
     return [] if section is None else section["left_out"]
 
 
+def operation_file(run):
+    """Where the keys of a run stand that change no result."""
+    return f"results/train/{run}/operation.json"
+
+
 def write_operation():
-    """Write how every run is carried out from now on; no rule knows, so a change stales none."""
-    keys = {run: split_operation(resolved)[1] for run, resolved in RESOLVED.items()}
+    """Write how each run is carried out from now on; no rule knows, so a change stales none."""
     try:
-        write_json(Path(OPERATION), keys)
+        for run, resolved in RESOLVED.items():
+            write_json(Path(operation_file(run)), split_operation(resolved)[1])
     except OSError as error:
         sys.exit(f"threedrs: error: {readable(error) or error}")
 

@@ -23,7 +23,7 @@ rule run_config:
         "../../envs/data.yaml"
     params:
         run=lambda wildcards: split_operation(RESOLVED[wildcards.run])[0],
-        operation=OPERATION,
+        operation=lambda wildcards: operation_file(wildcards.run),
         shards=FEATURE_SHARDS,
         evaluation=lambda wildcards: evaluation_on_the_way(wildcards.run),
     message:
@@ -50,7 +50,7 @@ rule train:
             RESOLVED[wildcards.run]["model"]["path"]
         ),
         # An edited metric changes what is logged on the way, not the model; how ranks meet and
-        # stop changes nothing.
+        # stop, and what goes to W&B, changes nothing.
         code=code(
             "train",
             without=[
@@ -58,6 +58,7 @@ rule train:
                 "training.evaluate",
                 "training.rendezvous",
                 "training.stop",
+                "training.tracking",
             ],
             files=["models/*.txt"],
         ),
@@ -87,7 +88,7 @@ rule train:
         "Training run {wildcards.run}"
     # A stop signal is for the training alone: this shell and tee go on.
     shell:
-        "trap '' TERM USR1;"
+        "trap '' INT TERM USR1;"
         " python -m threedrs.launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " --tasks {resources.tasks} --cores {threads}"
         " threedrs.train --config {input.config} 2>&1 | tee {log}"

@@ -22,12 +22,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import CheckpointError
-from threedrs.files import sha256_of_json, write_json
+from threedrs.files import write_json
 from threedrs.models.architecture import family_config
 from threedrs.models.checkpoint_config import read_teacher_channels
 from threedrs.models.lora import ADAPTER, LANGUAGE_MODEL, add_lora, is_added, lora_config
 from threedrs.models.prompt import COORD, GROUND, token_id
-from threedrs.models.published import read_config, share_weights, tensor_files
+from threedrs.models.published import read_config, share_weights, weights_hash
 from threedrs.models.settings import LORA_TARGETS, LoraSettings, ModelSettings
 from threedrs.models.student import Student
 
@@ -49,7 +49,6 @@ BASE_FIELDS = {
     "content",
     "trained_in_full",
 }
-ENDS = 2**20  # bytes of each end of a base's files that its hash covers
 # Modules of the groups of ``train.tunable`` beside the language model.
 MODULES = {
     "vision_tower": ("vision_tower.",),
@@ -161,22 +160,13 @@ def _own_name(name: str) -> str:
 def _content(path: Path | None, state: Mapping[str, Tensor], trained: Trained) -> str:
     """Return a hash of a base: of both ends of its files, or of all frozen random weights."""
     if path is not None:
-        return sha256_of_json([_ends(file) for file in tensor_files(path)])
+        return weights_hash(path)
     digest = hashlib.sha256()
     for name in sorted(state, key=lambda name: name.replace(".base_layer.", ".")):
         if not trained.is_saved(name):
             values = state[name].detach().cpu().contiguous().view(torch.uint8)
             digest.update(values.numpy().data)
     return digest.hexdigest()
-
-
-def _ends(file: Path) -> list[Any]:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        digest = hashlib.sha256(stream.read(ENDS))
-        stream.seek(max(size - ENDS, 0))
-        digest.update(stream.read(ENDS))
-    return [file.name, size, digest.hexdigest()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,14 +24,13 @@ class PackLosses(NamedTuple):
 
     ``text_K``: mean over the sample's own label tokens, 0 for grounding samples; ``grounding_K``:
     InfoNCE, 0 for text samples; ``supervision`` (): the 3D loss of the scene, the same for each
-    sample, 0 without a teacher; ``is_grounding_K`` bool; ``counts``: samples, tokens of the packed
-    sequence, shared prefix tokens, and predictions in the text losses (shared ones once a sample).
+    sample, 0 without a teacher; ``counts``: samples, tokens of the packed sequence, shared prefix
+    tokens, and predictions in the text losses (shared ones once a sample).
     """
 
     text_K: Tensor
     grounding_K: Tensor
     supervision: Tensor
-    is_grounding_K: Tensor
     counts: dict[str, int]
 
     def total(self, weight: float) -> Tensor:

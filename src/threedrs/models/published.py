@@ -1,5 +1,6 @@
 """The published layouts of checkpoints on disk: tensor names, files, shapes."""
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from threedrs.errors import CheckpointError, DataError
-from threedrs.files import read_json
+from threedrs.files import read_json, sha256_of_json
 
 # What all families share: prefix in a published checkpoint, prefix in `Student`.
 HEADS = (
@@ -24,6 +25,7 @@ LANGUAGE = (
     ("model.norm.", "language_model.model.norm."),
     ("lm_head.", "language_model.lm_head."),
 )
+ENDS = 2**20  # bytes of each end of a file that the hash of a checkpoint's weights covers
 UNUSED_HEADS = r"model\.(corres_linear|linear_dc|geometric_linear)\..+"
 ROTARY = r".+\.rotary_(pos_)?emb\.inv_freq"
 
@@ -136,6 +138,23 @@ def tensor_files(folder: Path) -> list[Path]:
             "fetch the whole checkpoint, in safetensors"
         )
     return files
+
+
+def weights_hash(folder: Path) -> str:
+    """Return a hash of a checkpoint's weights: of names, sizes and both ends of its files.
+
+    Raises:
+        CheckpointError: see `tensor_files`.
+    """
+    facts = []
+    for file in tensor_files(folder):
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            digest = hashlib.sha256(stream.read(ENDS))
+            stream.seek(max(size - ENDS, 0))
+            digest.update(stream.read(ENDS))
+        facts.append([file.name, size, digest.hexdigest()])
+    return sha256_of_json(facts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -238,7 +238,6 @@ class Student(nn.Module):
         shared_ids = torch.tensor([*prefix.before_ids, *prefix.after_ids])
         ids_T = torch.cat([shared_ids, *[sample.input_ids for sample in samples]]).to(device)
         targets = TextTargets.of(pack, layout, device)
-        is_grounding_K = torch.tensor([s.target_rows is not None for s in samples], device=device)
         visual = self.visual_tokens(scene)
         starts = [start - scene.visual_tokens for start in layout.starts]
         text_TD = self.embed(ids_T, samples, starts)
@@ -262,7 +261,6 @@ class Student(nn.Module):
             text_K=text_K,
             grounding_K=grounding_K,
             supervision=self._supervision_loss(scene, supervised_VGGD, supervision),
-            is_grounding_K=is_grounding_K,
             counts={
                 "samples": len(samples),
                 "tokens": pack.tokens,

@@ -55,7 +55,7 @@ def run_costs(results: Results) -> list[RunCost]:
             timings.append(meta.get("timing", {}))
         seconds = sum(timing.get("seconds", 0.0) for timing in timings)
         ranks = sum(timing.get("seconds", 0.0) * timing.get("ranks", 1) for timing in timings)
-        hours = (train["seconds"] * train["ranks"] + ranks) / 3600
+        hours = (train["rank_seconds"] + ranks) / 3600
         costs.append(
             RunCost(
                 run=run,

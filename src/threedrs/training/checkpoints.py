@@ -9,7 +9,6 @@ go on with another number of ranks: bit by bit the same with as many, otherwise 
 of sums that are added in another order.
 """
 
-import os
 import random
 import re
 import shutil
@@ -25,7 +24,7 @@ import torch.distributed
 from safetensors import SafetensorError
 
 from threedrs.errors import CheckpointError, DataError
-from threedrs.files import read_json, sha256_of_file, sha256_of_json, write_json
+from threedrs.files import read_json, sha256_of_file, sha256_of_json, sync, write_json
 from threedrs.training.ranks import Ranks, agree
 from threedrs.training.settings import fingerprint_changes
 from threedrs.training.shares import read_shares, write_shares
@@ -42,13 +41,19 @@ STEP_FOLDER = re.compile(r"step-(\d{8})")
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands: what it has seen and done, seconds of steps."""
+    """Where a run stands: what it has seen and done, on however many ranks at a time.
+
+    ``seconds`` are those of steps, ``rank_seconds`` those of all ranks together;
+    ``peak_memory_gib`` is that of the rank that used most (`peak_memory`).
+    """
 
     step: int = 0
     samples: int = 0
     tokens: int = 0
     flops: float = 0.0
     seconds: float = 0.0
+    rank_seconds: float = 0.0
+    peak_memory_gib: float = 0.0
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -57,10 +62,6 @@ def list_checkpoints(folder: Path) -> list[Path]:
         return []
     found = [path for path in folder.iterdir() if STEP_FOLDER.fullmatch(path.name)]
     return sorted(found, key=lambda path: path.name, reverse=True)
-
-
-def _files(checkpoint: Path) -> list[Path]:
-    return sorted(path for path in checkpoint.rglob("*") if path.is_file())
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:
@@ -89,12 +90,13 @@ def _sha256(files: list[Path]) -> list[str]:
         return list(pool.map(sha256_of_file, files))
 
 
-def _gather_checksums(temporary: Path, ranks: Ranks) -> dict[str, str]:
-    """Sync every file to disk and return its checksum; each rank takes its share."""
-    mine = _files(temporary)[ranks.rank :: ranks.count]
-    for file in mine:
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
+def _gather_checksums(temporary: Path, mine: list[Path], ranks: Ranks) -> dict[str, str]:
+    """Sync the files that this rank wrote, and return the checksums of all ranks' files.
+
+    A rank knows its own files: on a network file system a listing may lack what others just wrote.
+    """
+    for path in (*mine, *{file.parent for file in mine}):
+        sync(path)
     own = {f.relative_to(temporary).as_posix(): s for f, s in zip(mine, _sha256(mine), strict=True)}
     shares: list[dict[str, str]] = [{} for _ in range(ranks.count)]
     torch.distributed.all_gather_object(shares, own)
@@ -124,12 +126,13 @@ def save_checkpoint(
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         torch.distributed.barrier()
-        write_shares(engine, temporary / STATE, ranks)
+        mine = write_shares(engine, temporary / STATE, ranks)
         if ranks.first:
-            write_json(temporary / SCHEDULE, engine.lr_scheduler.state_dict())
-        torch.save(_random_state(ranks.device), temporary / f"random-{ranks.rank:05d}.pt")
-        torch.distributed.barrier()
-        checksums = _gather_checksums(temporary, ranks)
+            mine.append(temporary / SCHEDULE)
+            write_json(mine[-1], engine.lr_scheduler.state_dict())
+        mine.append(temporary / f"random-{ranks.rank:05d}.pt")
+        torch.save(_random_state(ranks.device), mine[-1])
+        checksums = _gather_checksums(temporary, mine, ranks)
         if ranks.first:
             manifest = {
                 "format_version": FORMAT_VERSION,
@@ -141,6 +144,7 @@ def save_checkpoint(
             }
             write_json(temporary / MANIFEST, manifest)
             temporary.rename(target)
+            sync(folder)
             for old in list_checkpoints(folder)[keep:]:
                 shutil.rmtree(old)
         torch.distributed.barrier()

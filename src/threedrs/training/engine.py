@@ -8,7 +8,7 @@ so a step that is not finite leaves the state of the step before.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,15 +50,12 @@ RECIPE_KEYS = (
     "optimizer",
     "scheduler",
 )
-# Keys that a DeepSpeed file may hold. Of the others some write files or send numbers to places of
-# their own choice (tensorboard, wandb, flops_profiler, autotuning, ...).
+# Keys that a DeepSpeed file may hold: none that changes a gradient, as a run goes on with another
+# file. Of the others some write files or send numbers to places of their own choice (tensorboard,
+# wandb, flops_profiler, autotuning, ...).
 DEEPSPEED_KEYS = (
     "zero_optimization",
     "zero_allow_untested_optimizer",
-    "communication_data_type",
-    "prescale_gradients",
-    "gradient_predivide_factor",
-    "aio",
     "wall_clock_breakdown",
     "memory_breakdown",
 )
@@ -133,6 +130,17 @@ def deepspeed_config(settings: TrainSettings, ranks: int) -> dict[str, Any]:
     stage = zero.get("stage") if isinstance(zero, dict) else None
     if stage not in (2, 3):
         raise ConfigError(f"{path}: zero_optimization.stage is {stage}; expected 2 or 3")
+    for key, value in zero.items():
+        offload = value if key in ("offload_optimizer", "offload_param") else None
+        if isinstance(offload, dict) and (
+            offload.get("device", "none") not in ("cpu", "none") or "ratio" in offload
+        ):
+            raise ConfigError(
+                f"{path}: zero_optimization.{key}: checkpoints hold what is on the GPU or, whole, "
+                "on the CPU; set device to cpu, and remove ratio"
+            )
+        if key.startswith("zero_quantized"):
+            raise ConfigError(f"{path}: remove zero_optimization.{key}; it changes the gradients")
     return config | {
         "train_micro_batch_size_per_gpu": settings.pack,
         "gradient_accumulation_steps": settings.accumulation(ranks),
@@ -224,7 +232,7 @@ def train_step(
     micro_step_count: int,
     samples: int,
     ranks: Ranks,
-    interrupted: bool,
+    interrupted: Callable[[], bool],
 ) -> StepOutcome:
     """Run one optimizer step over this rank's packs of a batch.
 
@@ -234,7 +242,8 @@ def train_step(
         micro_step_count: the same on all ranks.
         samples: of the whole batch, over all ranks.
         ranks: this process among the run's.
-        interrupted: whether this rank was asked to stop; the outcome says if any was.
+        interrupted: says, after the backward passes, whether this rank was asked to stop; the
+            outcome says if any was.
 
     Raises:
         NonFiniteError: a loss or the gradient is NaN or infinite, on any rank.
@@ -247,7 +256,8 @@ def train_step(
         rows.append(row)
         ids.append([sample.id for sample in pack.samples])
     finite = [bool(row.isfinite().all()) for row in rows]
-    flags = torch.tensor([not all(finite), interrupted], dtype=torch.float64, device=ranks.device)
+    own_flags = [not all(finite), interrupted()]
+    flags = torch.tensor(own_flags, dtype=torch.float64, device=ranks.device)
     totals = torch.cat([torch.stack(rows).sum(dim=0), flags])
     torch.distributed.all_reduce(totals)
     *sums, not_finite, any_interrupted = totals.tolist()

@@ -79,7 +79,7 @@ def _utilisation(
     whole = set(settings.tunable) == set(TUNABLE) and settings.lora is None
     if settings.precision != "bfloat16" or not whole:
         return None, "not measured: counted for bfloat16 with every part trained only"
-    value = summary.progress.flops / summary.progress.seconds / (peak * ranks.count)
+    value = summary.progress.flops / summary.progress.rank_seconds / peak
     return value, f"forward and backward without recomputation, of {peak / 1e12:.0f} TFLOP/s a GPU"
 
 
@@ -90,19 +90,6 @@ def _packing_note(pack: int) -> str:
         f"up to {pack} samples of a scene share a sequence, so a batch holds fewer scenes than the "
         "paper's one sample a sequence: a deviation from the paper (train.pack: 1 is its recipe)"
     )
-
-
-def _peak_memory(ranks: Ranks) -> float:
-    """Return the peak memory in GiB of the rank that used most: GPU memory, on CPU the process."""
-    if ranks.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(ranks.device) / 2**30
-    else:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    value = torch.tensor([peak], dtype=torch.float64, device=ranks.device)
-    torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
-    return round(value.item(), 3)
 
 
 def _numbers(summary: RunSummary, ranks: Ranks, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -122,7 +109,8 @@ def _numbers(summary: RunSummary, ranks: Ranks, rows: list[dict[str, Any]]) -> d
         "tokens_per_second": round(progress.tokens / progress.seconds, 1),
         "model_flops_utilisation": utilisation,
         "model_flops_utilisation_basis": basis,
-        "peak_memory_gib": _peak_memory(ranks),
+        "rank_seconds": round(progress.rank_seconds, 3),
+        "peak_memory_gib": round(progress.peak_memory_gib, 3),
         "device": device,
         "ranks": ranks.count,
         "loss": {name: _last(rows, name) for name in PARTS},

@@ -4,6 +4,7 @@ Read top down: ``train`` prepares the run and resumes it, ``_run_steps`` is the 
 """
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from threedrs.training.data import PackReader, explain_lost_loader, load_packs
 from threedrs.training.engine import NonFiniteError, build_engine, train_step, zero_init
 from threedrs.training.export import RunSummary, export_run, is_exported
 from threedrs.training.progress import RunLog, say, step_row
-from threedrs.training.ranks import AgreedError, Ranks, agree, start_ranks
+from threedrs.training.ranks import AgreedError, Ranks, agree, peak_memory, start_ranks
 from threedrs.training.sampler import (
     Batch,
     PackPlan,
@@ -273,9 +274,12 @@ def _run_steps(
                     progress = _run_step(
                         run, engine, batch, batch_plans, packs, progress, log, evaluation
                     )
-    finally:
+    except BaseException:
         if log is not None:
-            log.close()
+            log.close(failed=True)
+        raise
+    if log is not None:
+        log.close(failed=False)
     return progress
 
 
@@ -299,7 +303,7 @@ def _run_step(
             micro_step_count=len(plans),
             samples=samples,
             ranks=run.ranks,
-            interrupted=run.stop.name is not None,
+            interrupted=lambda: run.stop.name is not None,
         )
     except NonFiniteError as error:
         run.save(engine, progress)
@@ -318,6 +322,8 @@ def _run_step(
         tokens=progress.tokens + int(outcome.sums["tokens"]),
         flops=progress.flops + outcome.sums["flops"],
         seconds=progress.seconds + seconds,
+        rank_seconds=progress.rank_seconds + seconds * run.ranks.count,
+        peak_memory_gib=progress.peak_memory_gib,
     )
     last = step == run.total_steps
     scores = None
@@ -337,6 +343,8 @@ def _run_step(
         due = last or scores is not None or step % settings.log_every == 0
         log.step(row, record=due)
     if last or outcome.interrupted or step % settings.save_every == 0:
+        peak = max(progress.peak_memory_gib, peak_memory(run.ranks))
+        progress = dataclasses.replace(progress, peak_memory_gib=peak)
         run.save(engine, progress)
     if outcome.interrupted and not last:
         raise StoppedError(

@@ -141,11 +141,11 @@ class RunLog:
             left = (time.monotonic() - self.started) / done * (self.total_steps - row["step"])
             say(f"step {row['step']}/{self.total_steps} {parts} ETA {left / 60:.1f} min")
 
-    def close(self) -> None:
-        """Close the files and the bar."""
+    def close(self, *, failed: bool) -> None:
+        """Close the files and the bar; W&B shows a run that was stopped as ``failed``, too."""
         if self._bar is not None:
             self._bar.stop()
         self._stream.close()
         self._events.close()
         if self._tracker is not None:
-            self._tracker.close()
+            self._tracker.close(failed=failed)

@@ -77,6 +77,19 @@ def start_ranks() -> Ranks:
     return Ranks(rank=rank, count=count, device=device)
 
 
+def peak_memory(ranks: Ranks) -> float:
+    """Return the peak memory in GiB of the rank that used most: GPU memory, on CPU the process."""
+    if ranks.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(ranks.device) / 2**30
+    else:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    value = torch.tensor([peak], dtype=torch.float64, device=ranks.device)
+    torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
+    return value.item()
+
+
 def agree(ranks: Ranks, decide: Callable[[], T]) -> T:
     """Return what ``decide`` returns on the first rank, the only one that runs it.
 

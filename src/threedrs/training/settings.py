@@ -1,9 +1,8 @@
 """What a training run is: its settings, its files, and the fingerprint that a resume compares.
 
 The fingerprint names everything that shapes the trained weights, part by part, so that a run that
-starts afresh can say what has changed. What only moves files, changes how often something is
-written or evaluated (paths, workers, save_every, keep, log_every, eval_every) or spreads the run
-over machines (the DeepSpeed file, the number of ranks) is no part of it.
+starts afresh can say what has changed. What only moves files, says how the run is carried out
+(`OPERATION`, the number of ranks) or is evaluated on the way is no part of it.
 """
 
 import dataclasses
@@ -15,6 +14,7 @@ from typing import Any
 import threedrs
 from threedrs.errors import ConfigError, DataError
 from threedrs.files import read_json, sha256_of_file, sha256_of_json
+from threedrs.models.published import weights_hash
 from threedrs.models.settings import LoraSettings
 from threedrs.training.tracking import WandbSettings
 
@@ -31,7 +31,7 @@ OPERATION = (
     "wandb",
     "workers",
 )
-# Keys of `train` that leave the trained weights as they are.
+# Keys of `train` that leave the trained weights as they are; of the mix its content counts.
 OPERATIONAL = (*OPERATION, "eval_every", "eval_samples", "mix")
 # Sections whose every key shapes the weights.
 SHAPING = ("frames", "geometry", "boxes", "supervision", "model")
@@ -187,23 +187,23 @@ def split_operation(resolved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
 def read_run(path: Path) -> dict[str, Any]:
     """Return the resolved run in ``path``, whole.
 
-    Its ``paths.operation``, if any, names the JSON file that holds, of each run, the keys of
-    `OPERATION`: there the workflow writes at every start what the configuration says then.
+    Its ``paths.operation``, if any, names the JSON file that holds the keys of `OPERATION`: the
+    workflow writes there, whenever it starts, what the configuration says then.
 
     Raises:
-        DataError: a file is missing or malformed, or the second has nothing of this run.
+        DataError: a file is missing or malformed.
     """
     config = read_json(path)
-    operation = config["paths"].get("operation")
-    if operation is None:
+    file = config["paths"].get("operation")
+    if file is None:
         return config
-    runs = read_json(Path(operation))
-    if not isinstance(runs, dict) or config["run"] not in runs:
+    operation = read_json(Path(file)) if Path(file).exists() else None
+    if not isinstance(operation, dict):
         raise DataError(
-            f"{operation}: has nothing of run {config['run']}; `snakemake --cores 1 {path}` "
+            f"{file}: does not hold the run's operation; `snakemake --cores 1 --force {path}` "
             "writes it"
         )
-    return {**config, "train": {**config["train"], **runs[config["run"]]}}
+    return {**config, "train": {**config["train"], **operation}}
 
 
 def _source_hash() -> str:
@@ -223,6 +223,7 @@ def fingerprint(
         features: hash of the teacher's features of each of these scenes.
     """
     paths = RunPaths.from_config(config["paths"])
+    pretrained = config["model"]["path"]
     parts: dict[str, Any] = {
         f"{section}.{key}": value
         for section in SHAPING
@@ -232,6 +233,8 @@ def fingerprint(
     lora = config["train"]["lora"]
     parts["train.lora"] = None if lora is None else LoraSettings.from_config(lora).to_json()
     parts["teacher.name"] = config["teacher"]["name"]
+    # What is not trained is not in a checkpoint: the same folder must bring it back.
+    parts["pretrained weights"] = None if pretrained is None else weights_hash(Path(pretrained))
     parts["instruction mix"] = sha256_of_file(paths.mix)
     parts["scene stores"] = sha256_of_json(dict(scenes))
     parts["teacher features"] = sha256_of_json(dict(features))

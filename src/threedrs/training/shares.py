@@ -98,8 +98,8 @@ def _set_moments(engine: Any, step: int) -> None:
         adamw.state[flat] = {"step": count} | moments
 
 
-def write_shares(engine: Any, folder: Path, ranks: Ranks) -> None:
-    """Write this rank's shares to ``folder``/rank-00000-000.safetensors and so on.
+def write_shares(engine: Any, folder: Path, ranks: Ranks) -> list[Path]:
+    """Write this rank's shares to ``folder``/rank-00000-000.safetensors and so on; return these.
 
     Raises:
         OSError, SafetensorError: a file cannot be written.
@@ -109,11 +109,11 @@ def write_shares(engine: Any, folder: Path, ranks: Ranks) -> None:
     folder.mkdir(exist_ok=True)
     tensors: dict[str, torch.Tensor] = {}
     starts: dict[str, int] = {}
-    written = 0
+    written: list[Path] = []
 
     def write() -> None:
-        path = folder / f"rank-{ranks.rank:05d}-{written:03d}.safetensors"
-        save_file(tensors, path, metadata={"starts": json.dumps(starts)})
+        written.append(folder / f"rank-{ranks.rank:05d}-{len(written):03d}.safetensors")
+        save_file(tensors, written[-1], metadata={"starts": json.dumps(starts)})
 
     for share in _own_shares(engine, ranks):
         for kind, values in share.tensors.items():
@@ -121,10 +121,10 @@ def write_shares(engine: Any, folder: Path, ranks: Ranks) -> None:
             starts[f"{kind}/{share.name}"] = share.start
         if sum(4 * values.numel() for values in tensors.values()) >= FILE_BYTES:
             write()
-            written += 1
             tensors, starts = {}, {}
     if tensors:
         write()
+    return written
 
 
 class _Files:

@@ -3,8 +3,8 @@
 import signal
 from dataclasses import dataclass
 
-# SIGUSR1 is Slurm's warning before the time limit (slurm/config.yaml).
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# SIGUSR1 is Slurm's warning before the time limit (slurm/config.yaml), SIGINT that of Ctrl-C.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 @dataclass

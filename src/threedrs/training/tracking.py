@@ -2,7 +2,7 @@
 
 The first rank alone uses it, and training never waits or fails for it: what goes wrong there is
 said once, and the run goes on without. The identity of the W&B run lies beside the checkpoints, so
-that a resumed run goes on in the same one; rows that are there already are not sent again.
+that a resumed run goes on in the same one; rows that W&B knows of already are not sent again.
 """
 
 import dataclasses
@@ -82,7 +82,7 @@ class Tracker:
         settings: where they go.
         out: folder of the training run.
         name: of the run.
-        config: the resolved run, shown beside the rows.
+        config: the resolved run, shown beside the rows but for its paths, a line a scene.
         config_hash: of the run's recipe; another recipe is another W&B run.
         warn: says what goes wrong, once.
     """
@@ -111,7 +111,7 @@ class Tracker:
                 id=_identity(out / "checkpoints" / "wandb.json", config_hash),
                 name=name,
                 resume="allow",
-                config=dict(config),
+                config={name: part for name, part in config.items() if name != "paths"},
                 dir=str(out),
                 settings=wandb.Settings(
                     console="off", silent=True, init_timeout=SECONDS, login_timeout=SECONDS
@@ -131,11 +131,14 @@ class Tracker:
             values |= {f"eval/{benchmark}/{metric}": value for metric, value in known.items()}
         self._attempt(lambda: self._run.log(values, step=row["step"]))
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """Send what is left, for half a minute at most; the rest lies in the run's folder."""
         if self._run is None:
             return
-        end = threading.Thread(target=self._attempt, args=(self._run.finish,), daemon=True)
+        run = self._run
+        end = threading.Thread(
+            target=self._attempt, args=(lambda: run.finish(exit_code=int(failed)),), daemon=True
+        )
         end.start()
         end.join(SECONDS)
         if end.is_alive():
