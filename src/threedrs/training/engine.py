@@ -127,8 +127,8 @@ def deepspeed_config(settings: TrainSettings, ranks: int) -> dict[str, Any]:
             f"{path}: remove {', '.join(unknown)}; it may hold: {', '.join(DEEPSPEED_KEYS)}"
         )
     zero = config.get("zero_optimization")
-    stage = zero.get("stage") if isinstance(zero, dict) else None
-    if stage not in (2, 3):
+    if not isinstance(zero, dict) or zero.get("stage") not in (2, 3):
+        stage = zero.get("stage") if isinstance(zero, dict) else None
         raise ConfigError(f"{path}: zero_optimization.stage is {stage}; expected 2 or 3")
     for key, value in zero.items():
         offload = value if key in ("offload_optimizer", "offload_param") else None
