@@ -29,7 +29,7 @@ from threedrs.models.lora import ADAPTER, LANGUAGE_MODEL, add_lora, is_added, lo
 from threedrs.models.prompt import COORD, GROUND, token_id
 from threedrs.models.published import read_config, share_weights, weights_hash
 from threedrs.models.settings import LORA_TARGETS, LoraSettings, ModelSettings
-from threedrs.models.student import Student
+from threedrs.models.student import GROUPS, Student
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -49,12 +49,6 @@ BASE_FIELDS = {
     "content",
     "trained_in_full",
 }
-# Modules of the groups of ``train.tunable`` beside the language model.
-MODULES = {
-    "vision_tower": ("vision_tower.",),
-    "projector": ("projector.", "newline_tokens."),
-    "heads": ("grounding_head.", "proj_3d."),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +60,8 @@ class Trained:
 
     def is_in_full(self, name: str) -> bool:
         """Whether one of the student's tensors is saved whole; the heads always are."""
-        prefixes = [p for group in {*self.groups, "heads"} for p in MODULES.get(group, ())]
-        return name.startswith(tuple(prefixes))
+        modules = [module for group in {*self.groups, "heads"} for module in GROUPS.get(group, ())]
+        return name.split(".")[0] in modules
 
     def is_saved(self, name: str) -> bool:
         """Whether one of the student's tensors is saved at all."""

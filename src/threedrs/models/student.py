@@ -27,6 +27,14 @@ from threedrs.models.settings import SupervisionSettings
 from threedrs.models.supervision import projection_head, supervision_loss
 from threedrs.models.visual import NewlineTokens, VisualTokens, pooled_teacher, token_grid
 
+# The student's modules by the groups of ``train.tunable``.
+GROUPS = {
+    "vision_tower": ("vision_tower",),
+    "projector": ("projector", "newline_tokens"),
+    "language_model": ("language_model",),
+    "heads": ("grounding_head", "proj_3d"),
+}
+
 
 class Student(nn.Module):
     """The multimodal language model with its grounding and projection heads.
@@ -100,17 +108,12 @@ class Student(nn.Module):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return every parameter once, under the names of ``train.tunable``."""
-        heads = [self.grounding_head] + ([self.proj_3d] if self.proj_3d is not None else [])
-        modules: dict[str, Sequence[nn.Module]] = {
-            "vision_tower": [self.vision_tower],
-            "projector": [self.projector, *([self.newline_tokens] if self.newline_tokens else [])],
-            "language_model": [self.language_model],
-            "heads": heads,
-        }
-        return {
-            name: [parameter for module in parts for parameter in module.parameters()]
-            for name, parts in modules.items()
-        }
+        groups: dict[str, list[nn.Parameter]] = {name: [] for name in GROUPS}
+        for name, parameter in self.named_parameters():
+            module = name.split(".")[0]
+            (group,) = [group for group, modules in GROUPS.items() if module in modules]
+            groups[group].append(parameter)
+        return groups
 
     def gradient_checkpointing_enable(self, kept_layers: int = 0) -> None:
         """Recompute the layers of vision tower and language model in the backward pass.
