@@ -12,7 +12,7 @@ import pytest
 
 from threedrs import predict as entry
 from threedrs.errors import ConfigError, DataError, StoreError
-from threedrs.evaluation.partial import partial_files, partial_path
+from threedrs.evaluation.partial import partial_files, partial_path, read_partial
 from threedrs.evaluation.predict import predict_benchmark
 from threedrs.evaluation.predictions import read_meta, read_predictions
 from threedrs.evaluation.registry import BENCHMARKS
@@ -261,6 +261,22 @@ def test_a_scene_of_which_lines_are_lost_is_asked_as_a_whole(tmp_path, model, re
     assert len(fake.asked) == 9
     assert read_meta(out)["timing"]["resumed"] == 0
     assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("cut_off", [0, 1])
+def test_a_scene_asked_again_by_another_rank_has_one_ranks_answers(tmp_path, cut_off):
+    """Of the rank that was cut off, no answer is left among those of the other."""
+    out, header = tmp_path / "p.jsonl", json.dumps({"format_version": 1, "header": {}})
+    for rank in (0, 1):
+        rows = [
+            {"format_version": 1, "id": f"q{i}", "benchmark": "scanqa", "scene": SCENES[0]}
+            | {"prediction": f"rank {rank}", "references": ["yes"]}
+            for i in range(2 if rank == cut_off else 3)
+        ]
+        lines = [header, *map(json.dumps, rows)]
+        partial_path(out, rank).write_text("".join(f"{line}\n" for line in lines))
+    rows = read_partial(out, BENCHMARKS["scanqa"])
+    assert [row.prediction for row in rows.values()] == [f"rank {1 - cut_off}"] * 3
 
 
 @pytest.mark.parametrize("what", ["model", "settings", "records"])

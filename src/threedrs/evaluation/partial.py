@@ -44,14 +44,22 @@ def remove_foreign(out: Path, header: Mapping[str, str]) -> list[str]:
 
 
 def read_partial(out: Path, benchmark: Benchmark) -> dict[str, Prediction]:
-    """Return the finished answers of all partial files, by question id."""
-    rows: dict[str, Prediction] = {}
+    """Return the finished answers of all partial files, by question id.
+
+    A scene that was cut off in one file, and asked again as a whole into another, has its answers
+    from the second alone: scores depend, in their last bits, on the questions asked together.
+    """
+    by_scene: dict[str, dict[str, Prediction]] = {}
     for path in partial_files(out):
         values, _ = _complete_lines(path)
+        found: dict[str, dict[str, Prediction]] = {}
         for number, value in enumerate(values[1:], start=2):
             row = Prediction.from_json(value, benchmark, f"{path}: line {number}")
-            rows[row.id] = row
-    return rows
+            found.setdefault(row.scene, {})[row.id] = row
+        for scene, rows in found.items():
+            if len(rows) > len(by_scene.get(scene, {})):
+                by_scene[scene] = rows
+    return {name: row for rows in by_scene.values() for name, row in rows.items()}
 
 
 def _complete_lines(path: Path) -> tuple[list[Any], int]:
