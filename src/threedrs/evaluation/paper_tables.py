@@ -123,6 +123,11 @@ def _explanation(summary: Mapping[str, Any]) -> str:
     )
 
 
+def questions_left_out(result: Mapping[str, Any]) -> int:
+    """Return how many questions of a benchmark's result were not asked, their scans unusable."""
+    return (result.get("left_out") or {"questions": 0})["questions"]
+
+
 def _question_counts(summary: Mapping[str, Any]) -> str:
     baseline: Mapping[str, Any] = summary["runs"][summary["baseline"]]["benchmarks"]
     names: Sequence[str] = [name for name in summary["benchmarks"] if name in baseline]
@@ -130,5 +135,5 @@ def _question_counts(summary: Mapping[str, Any]) -> str:
 
 
 def _left_out(result: Mapping[str, Any]) -> str:
-    questions = (result.get("left_out") or {"questions": 0})["questions"]
+    questions = questions_left_out(result)
     return f" ({questions} more left out: scans that cannot be used)" if questions else ""

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from threedrs.evaluation.paper_tables import questions_left_out
 from threedrs.evaluation.registry import benchmark_named
 
 
@@ -33,7 +34,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         for metric, estimate in result["metrics"].items()
         if "unavailable" in estimate
     ]
-    questions = (result.get("left_out") or {"questions": 0})["questions"]
+    questions = questions_left_out(result)
     if questions:
         lines.append(
             f"{questions} further questions are left out: the scans of their scenes cannot be used"
