@@ -49,8 +49,8 @@ def remove_dead_lock(state: Path) -> str | None:
 
     Snakemake's own lock does not say whose it is and outlives a kill. So each Snakemake here also
     holds a file in the kernel's way, which ends with its process: who can have that file alone
-    knows that the others are gone. Where the last ones ran on other machines, whose locks may not
-    be seen from here, it is left to the user to say so.
+    knows that the others are gone. Where some ran on other machines, whose locks may not be seen
+    from here, it is left to the user to say so, by ``snakemake --unlock``: only that forgets them.
 
     Args:
         state: Snakemake's folder, ``.snakemake`` in the working directory.
@@ -64,8 +64,11 @@ def remove_dead_lock(state: Path) -> str | None:
     found = None
     try:
         fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        holders = (state / "alive").read_text().splitlines()
-        elsewhere = sorted({line.split()[0] for line in holders if line.strip()} - {host})
+        holders = [line.split() for line in (state / "alive").read_text().splitlines()]
+        others = [words for words in holders if words and words[0] != host]
+        if "--unlock" in sys.argv:
+            others = []
+        elsewhere = sorted({words[0] for words in others})
         if locks.is_dir() and any(locks.iterdir()):
             if elsewhere:
                 found = (
@@ -75,8 +78,8 @@ def remove_dead_lock(state: Path) -> str | None:
             else:
                 shutil.rmtree(locks, ignore_errors=True)
                 found = f"removed the lock that a killed Snakemake left in {locks}"
-        if not found or not elsewhere:
-            alive.truncate(0)
+        alive.truncate(0)
+        alive.write("".join(f"{' '.join(words)}\n" for words in others).encode())
     except BlockingIOError:
         pass  # another one runs; whether they get in each other's way is for Snakemake to say
     except OSError:  # no locks on this file system

@@ -149,9 +149,9 @@ time.sleep(60)
 """
 
 
-def remove_in_a_process(state: Path) -> str:
+def remove_in_a_process(state: Path, *options: str) -> str:
     code = "import sys; from pathlib import Path; from threedrs.environment import *; "
-    said = start(code + "print(remove_dead_lock(Path(sys.argv[1])))", str(state))
+    said = start(code + "print(remove_dead_lock(Path(sys.argv[1])))", str(state), *options)
     line = first_line(said).strip()
     said.wait()
     return line
@@ -185,9 +185,20 @@ def test_a_lock_from_another_machine_is_left_to_the_user(tmp_path: Path) -> None
     for _ in range(2):
         assert remove_in_a_process(tmp_path).startswith(wanted)
         assert (tmp_path / "locks" / "0.input.lock").exists()
-    (tmp_path / "locks" / "0.input.lock").unlink()  # --unlock
-    assert remove_in_a_process(tmp_path) == "None"
+    assert remove_in_a_process(tmp_path, "--unlock").startswith("removed the lock")
+    assert not (tmp_path / "locks").exists()
     assert "login7" not in (tmp_path / "alive").read_text()
+
+
+def test_a_snakemake_elsewhere_that_has_no_lock_yet_is_not_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "alive").write_text("login7 123\n")
+    assert remove_in_a_process(tmp_path) == "None"  # a dry run here, while login7's plans
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "0.input.lock").touch()
+    assert "is of a Snakemake on login7;" in remove_in_a_process(tmp_path)
+    lines = (tmp_path / "alive").read_text().splitlines()
+    assert len(lines) == 2  # login7's and the last one's of this machine
+    assert lines[0] == "login7 123"
 
 
 def test_a_folder_that_cannot_be_written_is_left_to_snakemake(tmp_path: Path) -> None:
