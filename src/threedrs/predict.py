@@ -1,7 +1,7 @@
 """Entry point of an inference process: ``python -m threedrs.predict``.
 
-Runs alone, or once a rank under ``threedrs.launch`` or torchrun. Ends with status 1 and one line if
-anything fails; the same command then goes on where it stopped.
+Runs alone, or once a rank under ``threedrs.launch``, torchrun or srun. Ends with status 1 and one
+line if anything fails; the same command then goes on where it stopped.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 from threedrs.errors import ConfigError, ThreedrsError, readable
 from threedrs.gpus import claim_gpu
 from threedrs.one_writer import end_with_snakemake
+from threedrs.training.rendezvous import is_lone, own_rank
 
 
 def main() -> int:
@@ -34,7 +35,8 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     end_with_snakemake()
-    if "RANK" not in os.environ:  # the ranks of a launcher have a GPU each
+    rank = own_rank(os.environ)
+    if is_lone(os.environ):  # the ranks of a launcher have a GPU each
         claim_gpu()
     from threedrs.evaluation.predict import predict_benchmark
     from threedrs.evaluation.settings import PredictSettings
@@ -57,7 +59,7 @@ def main() -> int:
         line = readable(error)
         if line is None:
             raise
-        print(f"predict: rank {os.environ.get('RANK', '0')}: {line}", file=sys.stderr)
+        print(f"predict: rank {rank}: {line}", file=sys.stderr)
         return 1
     return 0
 

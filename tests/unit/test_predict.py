@@ -314,7 +314,15 @@ run(model, records, scenes, out, Fake())
 """
 
 
-def test_two_ranks_write_the_same_bytes_as_one(tmp_path, model, records, scenes):
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("RANK", "LOCAL_RANK", "WORLD_SIZE"),
+        ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"),
+    ],
+    ids=["torchrun", "srun"],
+)
+def test_two_ranks_write_the_same_bytes_as_one(tmp_path, model, records, scenes, names):
     one, two = tmp_path / "one" / "p.jsonl", tmp_path / "two" / "p.jsonl"
     run(model, records, scenes, one, Fake())
     with socket.socket() as listener:
@@ -329,9 +337,7 @@ def test_two_ranks_write_the_same_bytes_as_one(tmp_path, model, records, scenes)
             env={
                 **os.environ,
                 "PYTHONPATH": f"{root / 'src'}:{root}",
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
+                **dict(zip(names, (str(rank), str(rank), "2"), strict=True)),
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": port,
             },

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from threedrs.errors import MachineError
+from threedrs.training.rendezvous import rank_variables
 
 # One rank may have scenes left for hours after another is done.
 _PATIENCE = timedelta(days=7)
@@ -52,17 +53,21 @@ class Ranks:
 
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """Yield this process's place; with several, within a process group."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    """Yield this process's place; with several, within a process group.
+
+    Raises:
+        MachineError: under srun, Slurm does not say where the first node is.
+    """
+    given = rank_variables(os.environ)
+    count = int(given["WORLD_SIZE"])
     if count == 1:
         yield Ranks()
         return
     from torch import distributed
 
+    os.environ.update(given)
     distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
-        yield Ranks(
-            rank=int(os.environ["RANK"]), local_rank=int(os.environ["LOCAL_RANK"]), count=count
-        )
+        yield Ranks(rank=int(given["RANK"]), local_rank=int(given["LOCAL_RANK"]), count=count)
     finally:
         distributed.destroy_process_group()
