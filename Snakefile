@@ -1,8 +1,8 @@
 # threedrs: from ScanNet scans to five benchmark scores.
 #
-#   snakemake all                    everything, on this machine (profiles/default)
+#   snakemake --cores all all        everything, on this machine (profiles/default)
 #   snakemake --profile slurm all    everything, on a Slurm cluster (slurm/)
-#   snakemake scenes | features | instructions | models | scores | report
+#   instead of the last `all`: scenes | features | instructions | models | scores | report
 #
 # Settings: config/config.yaml (demo data, tiny models); add --configfile config/paper.yaml for
 # the paper's run. README.md draws this DAG.

@@ -1,6 +1,6 @@
 """Does it learn? The runs of config/small.yaml on held-out rooms, against chance.
 
-    snakemake --configfile config/small.yaml --resources gpu=1 -- scores
+    snakemake --cores all --configfile config/small.yaml --resources gpu=1 -- scores
     python benchmarks/learning.py [--results results]
 
 prints a table: mean and standard deviation over the seeds of each method, the untrained student,
