@@ -23,12 +23,15 @@ def show(
         Path | None, typer.Option(help="Also a recording for the Rerun viewer (.rrd).")
     ] = None,
     data: Annotated[
-        Path, typer.Option(help="Data root with the scene's mesh, for the coverage.")
+        Path,
+        typer.Option(
+            help="Data root with the scene's mesh, for the coverage; of the demo results/demo."
+        ),
     ] = Path("data"),
 ) -> None:
-    """Write a picture of a scene: its frames, and from above with ground-truth and detector boxes.
+    r"""Write a picture of a scene: its frames, and from above with ground-truth and detector boxes.
 
-    With --rrd also points, boxes and cameras in 3D; that needs `pip install 'threedrs[rerun]'`.
+    With --rrd also points, boxes and cameras in 3D; that needs `pip install -e '.\[rerun]'`.
     """
     from threedrs.layout import DataLayout
     from threedrs.scenes.facts import caption, scene_facts
