@@ -93,6 +93,27 @@ def required_files(
     return files
 
 
+def proposal_files(
+    layout: DataLayout, ready: Ready, splits: Iterable[str] = ("train", "val")
+) -> list[Path]:
+    """Return where the detector proposals of ``splits`` belong; scans may lack them.
+
+    Raises:
+        DataError: a scene list is missing or malformed.
+    """
+    if ready.boxes is not None:
+        return [layout.root / ready.boxes.format(split=split, set="pred") for split in splits]
+    return [layout.scan(scene).proposals for split in splits for scene in layout.scenes(split)]
+
+
+def _problem(path: Path) -> str:
+    """Return why a file cannot be an input; empty: it is there."""
+    try:
+        return "" if path.is_file() else "missing (README.md shows the folder layout)"
+    except PermissionError:
+        return "may not be read by this user; ask the owner of its folder"
+
+
 def missing_inputs(
     layout: DataLayout,
     records: Iterable[tuple[str, str]],
@@ -109,14 +130,12 @@ def missing_inputs(
     """
     ready = ready or Ready()
     needed = required_files(layout, records, ready)
-    missing = [path for path in needed if not path.is_file() and path not in arriving]
-    proposals = [layout.scan(scene).proposals for scene in layout.scenes("val")]
-    if ready.boxes is not None:
-        proposals = [layout.root / ready.boxes.format(split="val", set="pred")]
-    if proposals and not any(path.is_file() or path in arriving for path in proposals):
+    missing = [path for path in needed if _problem(path) and path not in arriving]
+    proposals = proposal_files(layout, ready, ("val",))
+    if proposals and all(_problem(path) and path not in arriving for path in proposals):
         missing.append(proposals[0])
     if missing:
-        lines = [f"{path}: missing (README.md shows the folder layout)" for path in missing[:SHOWN]]
+        lines = [f"{path}: {_problem(path)}" for path in missing[:SHOWN]]
         if len(missing) > SHOWN:
             lines.append(f"... and {len(missing) - SHOWN} more")
         raise DataError("\n".join(lines))

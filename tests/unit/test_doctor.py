@@ -60,6 +60,31 @@ def test_the_demo_needs_nothing_else(config: dict, setting: Setting) -> None:
     assert not list((setting.root / "results").iterdir())
 
 
+def test_what_cannot_be_looked_at_is_a_finding(
+    config: dict, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*arguments: object, **options: object) -> None:
+        raise OSError(30, "Read-only file system", "results/.doctor")
+
+    monkeypatch.setattr(Path, "write_bytes", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    monkeypatch.setattr(os, "statvfs", read_only)
+    findings = {finding.check: finding for finding in examine(config, setting.root)}
+    assert findings["inodes"].message == (
+        "results/.doctor: cannot be looked at (Read-only file system)"
+    )
+    assert "cannot be written (Read-only" in findings["file system"].message
+    assert {"disk", "data", "licences"} <= {*findings}
+
+
+def test_results_that_link_to_nothing(config: dict, setting: Setting) -> None:
+    setting.results.rmdir()
+    setting.results.symlink_to("nowhere")
+    findings = {finding.check: finding for finding in examine(config, setting.root)}
+    assert {findings[check].status for check in ("disk", "inodes", "file system")} == {"error"}
+    assert "where results/ is a link, make its folder" in findings["disk"].remedy
+
+
 # Software
 
 
@@ -325,6 +350,26 @@ def test_locked_and_empty_data(setting: Setting, monkeypatch: pytest.MonkeyPatch
     assert locked.message == f"{files[0]}: may not be read by this user"
     assert locked.remedy == f"chmod u+r {files[0]}, or ask its owner"
     assert (empty.status, empty.message) == ("error", f"{files[1]}: is empty")
+    proposals = root / "scannet/mask/scene0000_00.mask.npz"
+    proposals.parent.mkdir()
+    proposals.touch()
+    assert f"{proposals}: is empty" in [finding.message for finding in data.check_inputs(setting)]
+
+
+def test_data_in_a_folder_that_may_not_be_entered(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_data(setting)
+    is_file = Path.is_file
+
+    def locked(path: Path) -> bool:
+        if "scans" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", locked)
+    lines = [finding.message for finding in data.check_inputs(setting)]
+    assert any("scene0000_00.sens: may not be read by this user; ask" in line for line in lines)
 
 
 # What earlier runs left

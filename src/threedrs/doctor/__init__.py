@@ -44,4 +44,24 @@ def examine(config: Config, root: Path, *, slurm: bool = False) -> list[Finding]
         slurm: whether the run goes to Slurm, which is then required.
     """
     setting = Setting(config=config, root=root, slurm=slurm)
-    return [finding for check in CHECKS for finding in check(setting)]
+    return [finding for check in CHECKS for finding in _outcome(check, setting)]
+
+
+def _outcome(check: Callable[[Setting], Iterator[Finding]], setting: Setting) -> list[Finding]:
+    """Return what ``check`` finds; what the system does not let it look at is a finding, too."""
+    found: list[Finding] = []
+    try:
+        for finding in check(setting):
+            found.append(finding)
+    except OSError as error:
+        found.append(
+            Finding(
+                check=check.__name__.removeprefix("check_").replace("_", " "),
+                status="error",
+                message=f"{error.filename or 'a file'}: cannot be looked at "
+                f"({error.strerror or error})",
+                remedy="let this user enter the folder and read the file; where results/ is a "
+                "link, make its folder",
+            )
+        )
+    return found

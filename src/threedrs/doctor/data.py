@@ -7,7 +7,14 @@ from threedrs.config import data_layout
 from threedrs.doctor.finding import Finding, Setting
 from threedrs.download import downloads
 from threedrs.errors import ThreedrsError
-from threedrs.inputs import SHOWN, Ready, conversions, missing_inputs, required_files
+from threedrs.inputs import (
+    SHOWN,
+    Ready,
+    conversions,
+    missing_inputs,
+    proposal_files,
+    required_files,
+)
 
 
 def check_inputs(setting: Setting) -> Iterator[Finding]:
@@ -22,6 +29,7 @@ def check_inputs(setting: Setting) -> Iterator[Finding]:
     try:
         missing_inputs(layout, records, arriving, ready)
         files = required_files(layout, records, ready)
+        files += [path for path in proposal_files(layout, ready) if path.is_file()]
     except ThreedrsError as error:
         for line in str(error).splitlines():
             yield Finding(

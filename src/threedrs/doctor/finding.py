@@ -49,5 +49,6 @@ class Setting:
 
     @property
     def written_folder(self) -> Path:
-        """The results folder, or where it will be made."""
-        return self.results if self.results.is_dir() else self.root
+        """The results folder, or where it will be made; a link to nothing is no such place."""
+        there = self.results.is_dir() or self.results.is_symlink()
+        return self.results if there else self.root
