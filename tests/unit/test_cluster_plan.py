@@ -125,19 +125,40 @@ def test_the_papers_run_by_hand(paper: Workload) -> None:
     train = stage(found, "train")
     plans = training_plans(paper)
     start = figure("start of a job, CPU s") + figure("queue, s a job")
-    # 27 checkpoints of 114 GB written and read again, a model of 16.2 GB read and written.
-    stops = figure("start of training, s") + (27 * 2 * 114 + 2 * 16.2) / 5
+    # 28 checkpoints (every 500 steps, and the last) of 114 GB written and read again, a model of
+    # 16.2 GB read and written.
+    stops = figure("start of training, s") + (28 * 2 * 114 + 2 * 16.2) / 5
     steps = 13946
     seconds = [start + stops + plan.seconds_a_step * steps for plan in plans.values()]
     assert train.gpu_hours == pytest.approx(8 * sum(seconds) / 3600)
     pixels, features = steps * 16 * 0.0142, steps * 16 * 0.0257
-    assert train.read == pytest.approx(2 * pixels + features + 2 * (16.2 + 27 * 114))
+    assert train.read == pytest.approx(2 * pixels + features + 2 * (16.2 + 28 * 114))
     assert (train.kept, train.checkpoints) == pytest.approx((2 * 16.2, 4 * 114))
     assert stage(found, "extract_features").jobs == 25
     assert stage(found, "predict").start >= train.start + min(seconds) / 3600 - 1e-6
     assert found.hours >= max(seconds) / 3600
     assert found.disk_peak > found.disk_peak_pruned - 1e-6
     assert "train takes" in found.risks[0].text
+    assert found.risks[0].share == pytest.approx((train.end - train.start) / found.hours)
+    assert found.risks[0].share < 1
+
+
+def test_predictions_share_their_scenes_out_to_their_gpus(paper: Workload) -> None:
+    plans = training_plans(paper)
+    seconds = []
+    for gpus in (1, 4):
+        jobs = workflow_jobs(on(paper, needs={"predict": {"gpu": gpus}}), plans)
+        seconds.append(next(job for job in jobs if job.name == "predict/3drs/scan2cap").seconds)
+    start = figure("start of a job, CPU s") + figure("queue, s a job")
+    start += figure("start of prediction, s") + figure("model, GB") / 5
+    assert seconds[0] - start == pytest.approx(4 * (seconds[1] - start))
+
+
+def test_the_last_step_saves_as_well(paper: Workload) -> None:
+    train = {**paper.config["train"], "max_steps": 600, "save_every": 500, "keep": 2}
+    work = dataclasses.replace(paper, config=paper.config | {"train": train})
+    jobs = workflow_jobs(work, training_plans(work))
+    assert {job.checkpoints for job in jobs if job.rule == "train"} == {2 * 114}
 
 
 def test_more_is_never_slower(paper: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +196,8 @@ def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["plan", "--cluster", "config/cluster.yaml", "--configfile", "config/paper.yaml"]
     text = CliRunner().invoke(app, command, catch_exceptions=False).stdout
     assert "2 nodes x 8 H100, 128 cores, storage 5 GB/s, 20 TB free" in text
-    assert "\nlargest risk: " in text
+    assert "\nlargest risk: wall time: train takes " in text
+    assert "so its figures decide; time a few of its jobs first\n" in text
     assert "boxes, s a scene: 3" in text
     said = CliRunner().invoke(app, [*command, "--run", "3drs", "--json"], catch_exceptions=False)
     values = json.loads(said.stdout)

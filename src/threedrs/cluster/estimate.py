@@ -34,7 +34,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Risk:
-    """Something that may go wrong: ``share`` of its limit that the plan uses up."""
+    """Something that may go wrong: ``share`` of its limit (or of the wall time) that is used up."""
 
     share: float
     text: str
@@ -52,7 +52,7 @@ class Estimate:
         disk_peak: most GB of results at a time; checkpoints stay.
         disk_peak_pruned: GB at most, if each run's checkpoints are removed when it is trained.
         gpus_busy: share of all GPUs' time.
-        risks: the largest first.
+        risks: the largest first; where no limit is near, before them the stage that takes longest.
     """
 
     stages: Sequence[Stage]
@@ -96,6 +96,8 @@ def estimate(work: Workload) -> Estimate:
         risks=(),
     )
     risks = sorted(_risks(cluster, plans, spans, found), key=lambda risk: -risk.share)
+    if risks[0].share < NEAR:  # a wrong figure of what takes longest would then cost most
+        risks.insert(0, _longest_stage(found))
     return Estimate(**{**vars(found), "risks": tuple(risks)})
 
 
@@ -158,7 +160,7 @@ def _risks(
     allowed = min(longest.job.runtime, limit) / HOUR
     resumes = "; it saves before the limit and goes on" if rule == "train" else ""
     run, plan = max(plans.items(), key=lambda item: item[1].total)
-    risks = [
+    return [
         Risk(
             share=share_of_limit(longest),
             text=f"time limit: {longest.job.name} runs {taken:.1f} h of {allowed:.1f} h{resumes}",
@@ -183,10 +185,10 @@ def _risks(
             remedy="use more GPUs, or config/deepspeed/zero3_offload.json",
         ),
     ]
-    if all(risk.share < NEAR for risk in risks):
-        # No limit is near: a wrong figure of what takes longest would then cost most.
-        stage = max(found.stages, key=lambda stage: stage.end - stage.start)
-        share = (stage.end - stage.start) / found.hours
-        text = f"wall time: {stage.rule} takes {share:.0%} of it, so its figures decide"
-        risks.append(Risk(share=1.0, text=text, remedy="time a few of its jobs first"))
-    return risks
+
+
+def _longest_stage(found: Estimate) -> Risk:
+    stage = max(found.stages, key=lambda stage: stage.end - stage.start)
+    share = (stage.end - stage.start) / found.hours
+    text = f"wall time: {stage.rule} takes {share:.0%} of it, so its figures decide"
+    return Risk(share=share, text=text, remedy="time a few of its jobs first")

@@ -2,7 +2,7 @@
 
 Training follows from its operations and the measured utilisation (`threedrs.plan`): samples a
 second grow with the number of GPUs, which is measured on four of them only. It stops for its
-checkpoints and reads while it computes. A prediction takes its scenes one after another.
+checkpoints and reads while it computes. A prediction shares its scenes out to its GPUs.
 """
 
 from collections.abc import Iterator, Mapping
@@ -78,7 +78,7 @@ def _training(work: Workload, name: str, plan: Plan) -> Job:
     steps = run["epochs"] * plan.steps_an_epoch
     steps = min(steps, run["max_steps"] or steps)
     computing = plan.seconds_a_step * steps
-    saves = max(1, steps // run["save_every"])
+    saves = -(-steps // run["save_every"])  # the last step saves, too
     checkpoint, model = figure("checkpoint, GB"), figure("model, GB")
     # Written, and read once more for the checksums.
     saving = 2 * saves * checkpoint
@@ -116,6 +116,8 @@ def _prediction(work: Workload, name: str, benchmark: str) -> Job:
     seconds = scenes * figure("prediction, s of a scene's prefix") * work.frames
     seconds += questions * figure("prediction, s a question")
     seconds += scenes * tokens * figure("prediction, s a token step")
+    # Each GPU has a copy of the model and a share of the scenes.
+    seconds /= max(1, work.needs("predict", PREDICT_NEEDS["7b"])["gpu"])
     model = figure("model, GB")
     read = model + scenes * figure("pixels of a sample, GB") * work.frames
     return make_job(

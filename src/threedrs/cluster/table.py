@@ -58,7 +58,7 @@ def as_text(found: Estimate, cluster: Cluster) -> str:
         f"disk at most {found.disk_peak / 1000:.2f} TB, of which checkpoints "
         f"{checkpoints / 1000:.2f} TB that may be removed once a run is trained (then at most "
         f"{found.disk_peak_pruned / 1000:.2f} TB at a time)",
-        "largest risk: " + _risk(found.risks[0]),
+        f"largest risk: {found.risks[0].text}; {found.risks[0].remedy}",
         *("then: " + _risk(risk) for risk in found.risks[1:]),
         "figures: benchmarks/RESULTS.md; not measured are "
         + "; ".join(f"{name}: {one.value:.3g}" for name, one in ASSUMED.items()),
