@@ -1,4 +1,4 @@
-"""A student under ZeRO-3: never whole on a rank, and with exactly the gradients of plain code."""
+"""A student under ZeRO-3: never whole on a rank, and with the gradients of plain code."""
 
 import os
 import subprocess

@@ -1,6 +1,6 @@
 """Processes killed at many points of the small demo, and what the same command makes of it.
 
-    python tests/workflow/kill_matrix.py        # some 60 kills, half an hour on two cores
+    python tests/workflow/kill_matrix.py        # 66 kills, 12 minutes on two cores
 
 One Snakemake call after the other, always the same: each is killed (SIGKILL), or one of its jobs
 is, at the next of a list of points, and the last one runs to its end. Nothing that had finished may

@@ -27,7 +27,14 @@ rule predict:
         converted=lambda wildcards: evaluation_summary(wildcards.benchmark),
         scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("val")),
         left_out="results/scenes/left_out/val.json",
-        code=code("predict", without=["evaluation.registry", "evaluation.bootstrap"]),
+        code=code(
+            "predict",
+            without=[
+                "evaluation.bootstrap",
+                "evaluation.registry",
+                "training.rendezvous",
+            ],
+        ),
     output:
         predictions="results/eval/{run}/{benchmark}/predictions.jsonl",
         meta="results/eval/{run}/{benchmark}/predictions.meta.json",
