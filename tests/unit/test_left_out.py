@@ -9,7 +9,7 @@ import pytest
 
 from threedrs.errors import ConfigError, DataError, StoreError
 from threedrs.left_out import is_of_the_file, leaving_out, left_out_rows, read_left_out, tally
-from threedrs.scenes.usable import BadScenePolicy, check_limit, check_usable
+from threedrs.scenes.usable import BadScenePolicy, check_limit, check_usable, removed_stores
 
 
 def caused_by(*causes: BaseException) -> DataError:
@@ -209,3 +209,20 @@ def test_another_limit_is_held_against_what_has_passed(tmp_path: Path) -> None:
         check_limit(passed, BadScenePolicy(max_bad_fraction=0.2), out)
     with pytest.raises(DataError, match=r"on_bad_scene: fail\), e\.g\. scene0001_00: no poses"):
         check_limit(passed, BadScenePolicy(on_bad_scene="fail"), out)
+
+
+@pytest.mark.parametrize("malformed", ["", "[]", '{"scenes": 3}', '{"scenes": [{}]}'])
+def test_removed_stores_are_those_that_a_manifest_lists(tmp_path: Path, malformed: str) -> None:
+    (tmp_path / "shards").mkdir()
+    write_manifest(tmp_path / "shards/train-000.json", 4, {"scene0009_00": "truncated"})
+    (tmp_path / "shards/train-001.json").write_text(malformed)
+    for scene in ("scene0001_00", "scene0002_00"):
+        (tmp_path / f"{scene}.zarr").mkdir()
+    (tmp_path / "scene0002_00.zarr/zarr.json").touch()
+    shards = {
+        # scene0003_00 is of the scene list no more
+        "train-000": ["scene0001_00", "scene0000_00", "scene0002_00", "scene0009_00"],
+        "train-001": ["scene0100_00"],
+        "val-000": ["scene0200_00"],
+    }
+    assert removed_stores(shards, tmp_path) == ["scene0001_00", "scene0000_00"]

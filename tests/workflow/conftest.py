@@ -22,6 +22,7 @@ MESSAGES = {
     r"Generating the demo data: .*": "demo_data",
     r"Boxes of shard (\S+)": "boxes",
     r"Scene stores of shard (\S+)": "build_scenes",
+    r"Store of scene (\S+)": "restore_store",
     r"Usable scenes of split (\S+)": "check_scenes",
     r"Limit of bad scenes of split (\S+)": "check_limit",
     r"Facts and pictures of shard (\S+)": "scene_facts",

@@ -7,6 +7,7 @@ taken back, so each test starts from the finished state.
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from conftest import SMALL, Checkout, copy_finished
 from snakemake.utils import update_config
 
 from threedrs.scannet.sens import SensReader, SensWriter
+from threedrs.scenes.store import SceneStore
 
 RUNS = ("3drs", "baseline")
 EVALUATED = {
@@ -321,6 +323,36 @@ def test_a_replaced_sens_remakes_its_scene_alone(finished: Checkout, tmp_path: P
     assert manifest.read_bytes() == listed
     checks = {"check_scenes train", "check_limit train", "scene_facts train-000", "scene_report"}
     assert checkout.planned() == checks | MIX | FROM_TRAINING
+
+
+def test_a_removed_scene_store_is_built_again_alone(finished: Checkout, tmp_path: Path) -> None:
+    """Its shard's manifest, which stands for it, and what follows stay as they are."""
+    checkout = copy_finished(finished, tmp_path / "checkout")
+    scenes = checkout.folder / "results" / "scenes"
+    store, manifest = scenes / "scene0002_00.zarr", scenes / "shards" / "val-000.json"
+    before = contents(scenes / "shards")
+    shutil.rmtree(store)
+    assert checkout.planned() == {"restore_store scene0002_00"}
+
+    listed = json.loads(manifest.read_text())
+    content = listed["scenes"]["scene0002_00"]["content"]
+    listed["scenes"]["scene0002_00"]["content"] = "of another scan"
+    manifest.write_text(json.dumps(listed))
+    said = checkout.snakemake("--cores", "1", "results/scenes/scene0002_00.zarr/zarr.json")
+    assert "the scan no longer gives the store that results/scenes/shards/val" in said.stdout
+    assert "Traceback" not in said.stdout
+    put_back(manifest, before["val-000.json"])
+
+    really_run(checkout, "scenes")
+    assert SceneStore.open(store).content_hash() == content
+    assert contents(scenes / "shards") == before
+    assert checkout.planned() == set()
+
+
+def put_back(path: Path, before: tuple[bytes, int]) -> None:
+    """Give a file the bytes and the date that `contents` found."""
+    path.write_bytes(before[0])
+    os.utime(path, ns=(before[1], before[1]))
 
 
 def flip(path: Path) -> None:

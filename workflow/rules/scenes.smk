@@ -4,6 +4,8 @@
 #      results/scenes/report.html, results/scenes/report/<shard>/, results/scenes/sources.json,
 #      results/scenes/left_out/<split>.json, results/scenes/limit/<split>.json
 
+from threedrs.scenes.usable import removed_stores
+
 
 rule scenes:
     input:
@@ -13,6 +15,11 @@ rule scenes:
         "results/scenes/report.html",
         "results/scenes/sources.json",
         expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),
+        # Manifests stand for the stores, which are many: only those that are gone are asked for.
+        lambda wildcards: expand(
+            "results/scenes/{scene}.zarr/zarr.json",
+            scene=removed_stores(SCENE_SHARDS, Path("results/scenes")),
+        ),
 
 
 rule boxes:
@@ -104,6 +111,46 @@ rule build_scenes:
         "Scene stores of shard {wildcards.shard}"
     script:
         "../scripts/build_scenes.py"
+
+
+rule restore_store:
+    # One store that was removed, while its shard's manifest is there and stays.
+    input:
+        frames=lambda wildcards: LAYOUT.scan(wildcards.scene).frames,
+        meta=lambda wildcards: LAYOUT.scan(wildcards.scene).meta,
+        mesh=lambda wildcards: (
+            []
+            if CONFIG["frames"]["strategy"] == "uniform"
+            else LAYOUT.scan(wildcards.scene).mesh
+        ),
+        candidates=lambda wildcards: (
+            f"results/candidates/{scene_shards_of([wildcards.scene])[0].split('-')[0]}.json"
+            if LAYOUT.candidates
+            else []
+        ),
+        boxes=lambda wildcards: f"results/boxes/{scene_shards_of([wildcards.scene])[0]}.json",
+        manifest=lambda wildcards: (
+            f"results/scenes/shards/{scene_shards_of([wildcards.scene])[0]}.json"
+        ),
+        code=code("scenes.build", script="restore_store"),
+    output:
+        "results/scenes/{scene}.zarr/zarr.json",
+    log:
+        "results/logs/restore_store/{scene}.log",
+    benchmark:
+        "results/benchmarks/restore_store/{scene}.tsv"
+    wildcard_constraints:
+        scene="|".join(scene for scenes in SCENE_SHARDS.values() for scene in scenes),
+    conda:
+        "../../envs/data.yaml"
+    params:
+        data=DATA,
+        frames=CONFIG["frames"],
+        invalid_depth=CONFIG["geometry"]["invalid_depth"],
+    message:
+        "Store of scene {wildcards.scene}"
+    script:
+        "../scripts/restore_store.py"
 
 
 rule check_scenes:

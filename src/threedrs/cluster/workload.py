@@ -18,6 +18,7 @@ RULES = (
     "boxes",
     "candidates",
     "build_scenes",
+    "restore_store",
     "check_scenes",
     "check_limit",
     "scene_facts",

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from threedrs.errors import DataError, StoreError
-from threedrs.files import write_json
+from threedrs.files import read_json, write_json
 from threedrs.layout import ScanFiles
 from threedrs.left_out import leaving_out, left_out_rows
 from threedrs.scannet.boxes import BOX_SETS, BoxSet
@@ -28,7 +28,7 @@ from threedrs.scenes.source import Source, read_source
 from threedrs.scenes.store import SceneStore
 from threedrs.scenes.writer import SceneContents, write_scene_store
 
-__all__ = ["SceneSettings", "build_scene", "build_shard"]
+__all__ = ["SceneSettings", "build_scene", "build_shard", "restore_store"]
 
 MANIFEST_VERSION = 1
 _log = logging.getLogger(__name__)
@@ -128,6 +128,41 @@ def build_shard(
     _refuse_unfinished_copies([scan for scan in scans if scan.scene in reasons], began)
     rows = {"scenes": scenes, "notes": notes, "left_out": left_out_rows(ordered)}
     write_json(manifest, {"format_version": MANIFEST_VERSION, **rows})
+
+
+def restore_store(
+    scan: ScanFiles,
+    boxes: Mapping[str, BoxSet] | None,
+    settings: SceneSettings,
+    out: Path,
+    manifest: Path,
+    split: str,
+    listed: Collection[int] | None = None,
+) -> None:
+    """Build the store again that a finished shard lists and that is gone; the manifest stays.
+
+    Args:
+        scan: the scan's files.
+        boxes: the scene's boxes; None: the boxes file leaves it out.
+        settings: the choice of frames, and how missing depth counts.
+        out: the store's folder; a store that is whole and of the same inputs is kept.
+        manifest: the shard's JSON file.
+        split: train, val or test.
+        listed: candidate frames from EmbodiedScan; None: by stride.
+
+    Raises:
+        DataError: the scan cannot be used any more, or no longer gives what the manifest says.
+        StoreError: the store cannot be written.
+    """
+    entry = read_json(manifest)["scenes"].get(scan.scene)
+    store = None
+    if entry and boxes:
+        store, _ = _build_or_keep(scan, boxes, settings, out, split, listed)
+    if store is None or store.content_hash() != entry["content"]:
+        raise DataError(
+            f"{out}: the scan no longer gives the store that {manifest} lists; delete that file "
+            "and run `snakemake scenes`"
+        )
 
 
 def _refuse_unfinished_copies(left_out: Sequence[ScanFiles], began: float) -> None:

@@ -1,4 +1,4 @@
-"""Whether enough of a split's scans can be used for a run to go on.
+"""Whether enough of a split's scans can be used for a run to go on, and their stores are there.
 
 Runs after the scene stage of a whole split and reads its manifests; training and prediction wait
 for it.
@@ -76,6 +76,28 @@ def check_limit(file: Path, policy: BadScenePolicy, out: Path) -> None:
     content = read_json(file)
     _require_enough(content["split"], content["scenes"], read_left_out(file), policy)
     write_json(out, {"format_version": FORMAT_VERSION, **asdict(policy)})
+
+
+def removed_stores(shards: Mapping[str, Sequence[str]], folder: Path) -> list[str]:
+    """Return the scenes whose stores their shards' manifests list, but which are not there.
+
+    Args:
+        shards: shard -> its scenes.
+        folder: where ``<scene>.zarr`` and ``shards/<shard>.json`` are; a manifest that is missing
+            or malformed lists none.
+    """
+    removed = []
+    for shard, scenes in shards.items():
+        try:
+            listed = set(read_json(folder / "shards" / f"{shard}.json")["scenes"])
+        except (DataError, KeyError, TypeError):
+            continue
+        removed += [
+            scene
+            for scene in scenes
+            if scene in listed and not (folder / f"{scene}.zarr" / "zarr.json").exists()
+        ]
+    return removed
 
 
 def _require_enough(
