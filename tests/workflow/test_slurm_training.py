@@ -87,6 +87,7 @@ def start(checkout: Checkout, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     started.append(process)
     return process
@@ -110,10 +111,10 @@ def wait_for_step(checkout: Checkout, step: int, process: subprocess.Popen[str])
         time.sleep(0.05)
 
 
-def assert_saved(checkout: Checkout, ranks: int) -> None:
+def assert_saved(checkout: Checkout, ranks: int, by: str = "SIGUSR1") -> None:
     """The training said so, and left a checkpoint of ``ranks`` ranks before its end."""
     log = (checkout.folder / "results/logs/train/3drs.log").read_text()
-    assert "stopped by SIGUSR1, saved at step" in log, log
+    assert f"stopped by {by}, saved at step" in log, log
     newest = max((checkout.folder / RUN / "checkpoints").glob("step-*"))
     manifest = json.loads((newest / "manifest.json").read_text())
     assert (manifest["ranks"], manifest["step"]) == (ranks, len(rows(checkout.folder)))
@@ -180,3 +181,14 @@ def test_warning_that_reaches_snakemake_alone_reaches_the_ranks(prepared: Checko
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 1, said
     assert_saved(prepared, ranks=2)
+
+
+def test_ctrl_c_saves(prepared: Checkout) -> None:
+    process = start_snakemake(prepared, "--cores", "1", *TWO_GPUS)
+    wait_for_step(prepared, 3, process)
+
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 1, said
+    assert_saved(prepared, ranks=2, by="SIGINT")
