@@ -209,6 +209,29 @@ def test_bad_requests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", r"own\.yaml: is not YAML"),
+        ("train", r"own\.yaml: holds no sections"),
+        ("- train: 1", r"own\.yaml: holds no sections"),
+        ("runs: {3drs: {teacher: none}}", r"runs\.3drs\.teacher: 'none' is not of type 'object'"),
+        ("runs: [3drs]", r"config: runs: \['3drs'\] is not of type 'object'"),
+        ("runs: {3drs: {teacher: {name: vgtt}}}", r"runs\.3drs\.teacher\.name is 'vgtt'; choose"),
+        ("teacher: {name: [vggt]}", r"teacher\.name is \['vggt'\]; choose one of"),
+        ("model: 7b", r"config: model: '7b' is not of type 'object'"),
+    ],
+)
+def test_a_wrong_configuration_file_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, message: str
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        CliRunner().invoke(app, ["plan", "--configfile", str(file)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
     ("model", "message"),
     [
         ({"size": "7b"}, "needs model.path, .*model.random_weights: true"),

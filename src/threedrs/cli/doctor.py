@@ -29,12 +29,15 @@ def doctor(
 
     Ends with status 1 if a run would stop, 0 with warnings only.
     """
+    from threedrs.cli.configfiles import merged_configuration
+    from threedrs.config import load_config
     from threedrs.doctor import Finding, examine
     from threedrs.errors import ConfigError
 
     config: Config | None = None
     try:
-        config = _read_config(configfile or [])
+        merged = merged_configuration(configfile or [], "doctor")
+        config = load_config(merged, Path("workflow/schemas/config.schema.yaml"))
         findings = examine(config, Path.cwd(), slurm=slurm)
     except ConfigError as error:
         findings = [
@@ -49,24 +52,6 @@ def doctor(
         _print(findings, config)
     if any(finding.status == "error" for finding in findings):
         raise typer.Exit(1)
-
-
-def _read_config(configfiles: list[Path]) -> "Config":
-    import yaml
-    from snakemake.utils import update_config
-
-    from threedrs.config import load_config
-    from threedrs.errors import ConfigError
-
-    config: dict = {}
-    for path in [Path("config/config.yaml"), *configfiles]:
-        if not path.is_file():
-            raise ConfigError(f"{path}: missing; run threedrs doctor from the repository's folder")
-        try:
-            update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
-    return load_config(config, Path("workflow/schemas/config.schema.yaml"))
 
 
 def _print(findings: "list[Finding]", config: "Config | None") -> None:

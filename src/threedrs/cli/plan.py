@@ -1,5 +1,6 @@
 """``threedrs plan``: does a training run fit these GPUs, how long is an epoch, or everything?"""
 
+import copy
 import json
 from pathlib import Path
 from typing import Annotated
@@ -85,29 +86,29 @@ def plan(
 
 def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
     """Return the configuration as far as a plan needs it, and the teacher of each run."""
-    import yaml
-    from snakemake.utils import update_config
-
+    from threedrs.cli.configfiles import merged_configuration
     from threedrs.config import load_config
-    from threedrs.errors import ConfigError
+    from threedrs.teachers.registry import TEACHERS
 
-    config: dict = {}
-    for path in [Path("config/config.yaml"), *configfiles]:
-        if not path.is_file():
-            raise ConfigError(f"{path}: missing; run threedrs plan from the repository's folder")
-        update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    # The plan comes before checkpoints are fetched: nobody asks where they are.
-    overrides = config.get("runs") or {}
+    asked = merged_configuration(configfiles, "plan")
+    config = copy.deepcopy(asked)
+    runs = config.get("runs")
+    # The plan comes before checkpoints are fetched: nobody asks where they are. What is not of the
+    # right kind is left for the check to name.
+    for section in (config, *(runs.values() if isinstance(runs, dict) else ())):
+        if not isinstance(section, dict):
+            continue
+        model, teacher = section.get("model"), section.get("teacher")
+        if isinstance(model, dict):
+            model |= {"path": None, "random_weights": True}
+        if isinstance(teacher, dict) and teacher.get("name") in [*TEACHERS]:
+            teacher["name"] = "none"
+    checked = load_config(config, Path("workflow/schemas/config.schema.yaml"))
+    usual = asked["teacher"]["name"]
     teachers = {
-        name: ((part or {}).get("teacher") or {}).get("name", config["teacher"]["name"])
-        for name, part in overrides.items()
+        run: part.get("teacher", {}).get("name", usual) for run, part in asked["runs"].items()
     }
-    for section in (config, *filter(None, overrides.values())):
-        if "model" in section:
-            section["model"] |= {"path": None, "random_weights": True}
-        if "teacher" in section:
-            section["teacher"] |= {"name": "none"}
-    return load_config(config, Path("workflow/schemas/config.schema.yaml")), teachers
+    return checked, teachers
 
 
 def _print_cluster_plan(config: dict, teachers: dict, file: Path, as_json: bool) -> None:
