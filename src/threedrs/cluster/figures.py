@@ -7,7 +7,7 @@ row: an H100 or H200, or one core of a shared Intel Xeon.
 
 from dataclasses import dataclass
 
-from threedrs.plan import REACHED
+from threedrs.plan import PEAK, REACHED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +100,8 @@ QUESTIONS = {
 GROUNDING = ("scanrefer", "multi3drefer")  # answered by scores of boxes, no token is generated
 WITH_METEOR = ("scan2cap", "scanqa")
 # Dense bfloat16 operations a second and memory in GB.
-GPUS = {"H100": (989e12, 80.0), "H200": (989e12, 141.0), "A100": (312e12, 80.0)}
-MEASURED_PEAK = 989e12
+GPUS = {"H100": (PEAK, 80.0), "H200": (PEAK, 141.0), "A100": (312e12, 80.0)}
+MEASURED_PEAK = PEAK
 
 
 def figure(name: str) -> float:
