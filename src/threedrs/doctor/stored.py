@@ -1,9 +1,10 @@
 """Can what earlier runs left be read by this version?
 
 Of the kinds of file in `FILES` the format version is compared with the one that this version
-reads: JSON files whole, lists of JSON lines by their first one. Of the scene stores up to `OPENED` are opened
-and up to `VERIFIED` compared with their checksums, evenly spaced; of the feature stores every
-manifest is read and up to `VERIFIED` scenes are. `threedrs features verify` checks all of a shard.
+reads: JSON files whole, lists of JSON lines by their first one. Of the scene stores up to `OPENED`
+are opened and up to `VERIFIED` compared with their checksums, evenly spaced; of the feature stores
+every manifest is read and up to `VERIFIED` scenes are. `threedrs features verify` checks all of a
+shard.
 """
 
 import importlib
