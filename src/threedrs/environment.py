@@ -1,5 +1,6 @@
 """What the jobs of the workflow inherit from the Snakemake process, and hear through it."""
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -49,8 +50,9 @@ def remove_dead_lock(state: Path) -> str | None:
 
     Snakemake's own lock does not say whose it is and outlives a kill. So each Snakemake here also
     holds a file in the kernel's way, which ends with its process: who can have that file alone
-    knows that the others are gone. Where some ran on other machines, whose locks may not be seen
-    from here, it is left to the user to say so, by ``snakemake --unlock``: only that forgets them.
+    knows that the others are gone. Where some did not end by themselves on other machines, whose
+    locks may not be seen from here, it is left to the user to say so, by ``snakemake --unlock``:
+    only that forgets them.
 
     Args:
         state: Snakemake's folder, ``.snakemake`` in the working directory.
@@ -86,7 +88,18 @@ def remove_dead_lock(state: Path) -> str | None:
         alive.close()
         return None
     fcntl.flock(alive, fcntl.LOCK_SH)
+    line = f"{host} {os.getpid()}"
     with contextlib.suppress(OSError):
-        alive.write(f"{host} {os.getpid()}\n".encode())
+        alive.write(f"{line}\n".encode())
     _held.append(alive)
+    atexit.register(_leave, alive, state / "alive", line)
     return found
+
+
+def _leave(alive: BinaryIO, path: Path, line: str) -> None:
+    """Take this process's line away, unless others are here: they may be writing theirs."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        others = [other for other in path.read_text().splitlines() if other != line]
+        alive.truncate(0)
+        alive.write("".join(f"{other}\n" for other in others).encode())

@@ -196,9 +196,19 @@ def test_a_snakemake_elsewhere_that_has_no_lock_yet_is_not_forgotten(tmp_path: P
     (tmp_path / "locks").mkdir()
     (tmp_path / "locks" / "0.input.lock").touch()
     assert "is of a Snakemake on login7;" in remove_in_a_process(tmp_path)
-    lines = (tmp_path / "alive").read_text().splitlines()
-    assert len(lines) == 2  # login7's and the last one's of this machine
-    assert lines[0] == "login7 123"
+    assert (tmp_path / "alive").read_text() == "login7 123\n"
+
+
+def test_a_snakemake_elsewhere_that_ended_by_itself_is_forgotten(tmp_path: Path) -> None:
+    elsewhere = (
+        "import socket, sys; from pathlib import Path; socket.gethostname = lambda: 'login7'; "
+    )
+    elsewhere += "from threedrs.environment import *; remove_dead_lock(Path(sys.argv[1]))"
+    assert start(elsewhere, str(tmp_path)).wait(timeout=20) == 0
+    (tmp_path / "locks").mkdir()
+    assert remove_in_a_process(tmp_path) == "None"
+    (tmp_path / "locks" / "0.input.lock").touch()
+    assert remove_in_a_process(tmp_path).startswith("removed the lock")
 
 
 def test_a_folder_that_cannot_be_written_is_left_to_snakemake(tmp_path: Path) -> None:
