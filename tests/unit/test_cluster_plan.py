@@ -125,15 +125,16 @@ def test_the_papers_run_by_hand(paper: Workload) -> None:
     train = stage(found, "train")
     plans = training_plans(paper)
     start = figure("start of a job, CPU s") + figure("queue, s a job")
-    # 28 checkpoints (every 500 steps, and the last) of 114 GB written and read again, a model of
-    # 16.2 GB read and written.
-    stops = figure("start of training, s") + (28 * 2 * 114 + 2 * 16.2) / 5
+    # 28 checkpoints (every 500 steps, and the last) of 12 bytes a parameter written and read again,
+    # a model of 2 bytes a parameter read and written.
+    checkpoint, model = 12 * 8.1227, 2 * 8.1227
+    stops = figure("start of training, s") + (28 * 2 * checkpoint + 2 * model) / 5
     steps = 13946
     seconds = [start + stops + plan.seconds_a_step * steps for plan in plans.values()]
     assert train.gpu_hours == pytest.approx(8 * sum(seconds) / 3600)
     pixels, features = steps * 16 * 0.0142, steps * 16 * 0.0257
-    assert train.read == pytest.approx(2 * pixels + features + 2 * (16.2 + 28 * 114))
-    assert (train.kept, train.checkpoints) == pytest.approx((2 * 16.2, 4 * 114))
+    assert train.read == pytest.approx(2 * pixels + features + 2 * (model + 28 * checkpoint))
+    assert (train.kept, train.checkpoints) == pytest.approx((2 * model, 4 * checkpoint))
     assert stage(found, "extract_features").jobs == 25
     assert stage(found, "predict").start >= train.start + min(seconds) / 3600 - 1e-6
     assert found.hours >= max(seconds) / 3600
@@ -158,7 +159,7 @@ def test_the_last_step_saves_as_well(paper: Workload) -> None:
     train = {**paper.config["train"], "max_steps": 600, "save_every": 500, "keep": 2}
     work = dataclasses.replace(paper, config=paper.config | {"train": train})
     jobs = workflow_jobs(work, training_plans(work))
-    assert {job.checkpoints for job in jobs if job.rule == "train"} == {2 * 114}
+    assert {job.checkpoints for job in jobs if job.rule == "train"} == {2 * 12 * 8.1227}
 
 
 def test_more_is_never_slower(paper: Workload, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,8 @@ from threedrs.config import load_config
 from threedrs.demo.write import demo_scenes
 from threedrs.doctor import Finding, Setting, data, disk, examine, file_system, machine, software
 from threedrs.doctor import stored as doctor_stored
-from threedrs.doctor.disk import FEATURE_BYTES, FRAME_BYTES, disk_needed, stage_needs
+from threedrs.doctor.disk import disk_needed, stage_needs
+from threedrs.sizes import FRAME_BYTES, feature_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 EMPTY = Path("nothing/here")
@@ -196,7 +197,8 @@ def test_disk_grows_with_frames_and_teachers(config: dict) -> None:
     config["frames"]["count"] += 1
     scenes = config["data"]["demo"]["scenes"]
     train = len(demo_scenes(scenes)["train"])
-    assert disk_needed(config, EMPTY) - before == scenes * FRAME_BYTES + train * FEATURE_BYTES
+    features = feature_bytes(config["teacher"], 768)
+    assert disk_needed(config, EMPTY) - before == scenes * FRAME_BYTES + train * features
 
 
 def test_what_is_there_is_not_needed_again(setting: Setting) -> None:
@@ -211,7 +213,8 @@ def test_what_is_there_is_not_needed_again(setting: Setting) -> None:
         (setting.results / "train" / run / "train.json").touch()
     after = {need.stage: need.size for need in stage_needs(setting.config, setting.results)}
     assert before["scenes"] - after["scenes"] == frames * FRAME_BYTES
-    assert before["features"] - after["features"] == frames * FEATURE_BYTES
+    features = feature_bytes(setting.config["teacher"], 768)
+    assert before["features"] - after["features"] == frames * features
     assert before["models"] > after["models"] == 0
 
 

@@ -8,6 +8,13 @@ row: an H100 or H200, or one core of a shared Intel Xeon.
 from dataclasses import dataclass
 
 from threedrs.plan import PEAK, REACHED
+from threedrs.sizes import (
+    CHECKPOINT_BYTES,
+    EXPORTED_BYTES,
+    FRAME_BYTES,
+    GIGABYTE,
+    PARAMETERS,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +86,15 @@ ASSUMED = {
         value=2.5e6 / 1513 * 4.01 / 6120, why="ScanNet's 2.5 million frames at the size measured"
     ),
     "mesh, annotation and proposals, GB": Assumed(value=0.02, why="ScanNet's usual sizes"),
-    "scene store, GB": Assumed(
-        value=0.0322, why="array shapes at 32 frames, as threedrs doctor reckons"
-    ),
+    "scene store, GB": Assumed(value=32 * FRAME_BYTES / GIGABYTE, why="array shapes at 32 frames"),
     "pixels of a sample, GB": Assumed(value=0.0142, why="32 frames of 384 x 384 x 3 bytes"),
-    "checkpoint, GB": Assumed(value=114, why="14 bytes a parameter, 8.12 billion"),
-    "model, GB": Assumed(value=16.2, why="2 bytes a parameter, 8.12 billion"),
+    "checkpoint, bytes a trained parameter": Assumed(
+        value=CHECKPOINT_BYTES, why="a weight and two moments, float32"
+    ),
+    "model, GB": Assumed(
+        value=sum(PARAMETERS["7b"].values()) * EXPORTED_BYTES["7b"] / GIGABYTE,
+        why="2 bytes a parameter, 8.12 billion",
+    ),
 }
 
 SCANNET = {"train": 1201, "val": 312}  # scenes of the published splits

@@ -16,6 +16,7 @@ from threedrs.errors import ConfigError
 from threedrs.inputs import conversions, shards
 from threedrs.job_needs import TEACHER_NEEDS, USUAL_NEEDS
 from threedrs.plan import Plan
+from threedrs.sizes import PATCHES
 from threedrs.teachers.registry import TEACHERS
 
 
@@ -96,6 +97,7 @@ def _feature_jobs(work: Workload) -> Iterator[Job]:
             speed = work.cluster.peak / MEASURED_PEAK if on_gpu else work.cluster.core_speed
             features = len(scenes) * figure("features, GB a scene") * work.frames
             features *= channels_of(teacher) / 2048
+            features *= PATCHES[work.config["teacher"]["grid"]] / PATCHES[14]
             yield make_job(
                 work,
                 "extract_features",

@@ -21,6 +21,7 @@ from threedrs.config import Config
 from threedrs.instructions import EVALUATION_SPLITS
 from threedrs.job_needs import PREDICT_NEEDS, TRAIN_NEEDS
 from threedrs.plan import Machine, Plan, plan_run
+from threedrs.sizes import GIGABYTE, checkpoint_bytes, model_bytes
 
 
 def samples_of(config: Config, mix: str) -> int:
@@ -79,14 +80,15 @@ def _training(work: Workload, name: str, plan: Plan) -> Job:
     steps = min(steps, run["max_steps"] or steps)
     computing = plan.seconds_a_step * steps
     saves = -(-steps // run["save_every"])  # the last step saves, too
-    checkpoint, model = figure("checkpoint, GB"), figure("model, GB")
+    checkpoint, model = checkpoint_bytes(work.runs[name]) / GIGABYTE, figure("model, GB")
+    exported = model_bytes(work.runs[name]) / GIGABYTE
     # Written, and read once more for the checksums.
     saving = 2 * saves * checkpoint
     pack = figure("pixels of a sample, GB")
     if teacher != "none":
         pack += figure("features, GB a scene") * channels_of(teacher) / 2048
     reading = steps * run["global_batch"] / run["pack"] * pack * work.frames
-    stops = figure("start of training, s") + (2 * model + saving) / rate
+    stops = figure("start of training, s") + (model + exported + saving) / rate
     return make_job(
         work,
         "train",
@@ -100,8 +102,8 @@ def _training(work: Workload, name: str, plan: Plan) -> Job:
         ],
         TRAIN_NEEDS["7b"],
         read=reading + model + saving / 2,
-        written=saving / 2 + model,
-        kept=model,
+        written=saving / 2 + exported,
+        kept=exported,
         checkpoints=min(saves, run["keep"]) * checkpoint,
         # The oldest goes when the next is complete.
         temporary=checkpoint,

@@ -14,17 +14,10 @@ from threedrs.config import Config, data_layout, resolve_run
 from threedrs.demo.write import demo_scenes
 from threedrs.doctor.finding import Finding, Setting
 from threedrs.errors import ThreedrsError
+from threedrs.sizes import FRAME_BYTES, GIGABYTE, checkpoint_bytes, feature_bytes, model_bytes
+from threedrs.teachers.registry import TEACHERS
 
-GIGABYTE = 10**9
-# Bytes on disk, by array shapes: rgb + depth + jpeg + masks of one frame; 14 x 14 x 2048 float16.
-FRAME_BYTES = 384 * 384 * (3 + 2) + 250_000 + 20_000
-FEATURE_BYTES = 14 * 14 * 2048 * 2
-# Exported bfloat16 weights, and one checkpoint with float32 master weights and two moments.
-MODEL_BYTES = {
-    "tiny": (5_000_000, 20_000_000),
-    "small": (75_000_000, 450_000_000),
-    "7b": (int(16.2 * GIGABYTE), 114 * GIGABYTE),
-}
+MOST_CHANNELS = 2048  # of a teacher whose features are imported
 # Records, mixes, predictions, logs and pages of a scene, far on the large side.
 TEXT_BYTES = 2_000_000
 # Files and folders of a scene store, a scene's features, and a run beside its checkpoints.
@@ -57,16 +50,19 @@ def stage_needs(config: Config, results: Path) -> list[StageNeed]:
     scenes = [scene for split in ("train", "val") for scene in splits[split]]
     open_scenes = [s for s in scenes if not (results / "scenes" / f"{s}.zarr/zarr.json").exists()]
     runs = {run: resolve_run(config, run) for run in config["runs"]}
-    features = 0
+    features, feature_size = 0, 0
     for teacher in {run["teacher"]["name"] for run in runs.values()} - {"none"}:
         done = len(list((results / "features" / teacher).glob("*.zarr/scene*")))
-        features += max(0, len(splits["train"]) - done)
+        due = max(0, len(splits["train"]) - done)
+        channels = TEACHERS[teacher].channels or MOST_CHANNELS
+        features += due
+        feature_size += due * frames * feature_bytes(config["teacher"], channels)
     models = 0
     for name, run in runs.items():
-        export, checkpoint = MODEL_BYTES[run["model"]["size"]]
         if not (results / "train" / name / "train.json").exists():
             # The newest is whole before the oldest goes.
-            models += export + checkpoint * (run["train"]["keep"] + 1)
+            checkpoints = checkpoint_bytes(run) * (run["train"]["keep"] + 1)
+            models += int(model_bytes(run) + checkpoints)
     texts = TEXT_BYTES * len(scenes)
     return [
         StageNeed(
@@ -76,7 +72,7 @@ def stage_needs(config: Config, results: Path) -> list[StageNeed]:
         ),
         StageNeed(
             stage="features",
-            size=features * frames * FEATURE_BYTES,
+            size=feature_size,
             inodes=features * FEATURE_INODES,
         ),
         StageNeed(stage="instructions", size=texts // 2, inodes=100),
