@@ -34,6 +34,18 @@ def load_config(config: Mapping[str, Any], schema_file: Path) -> Config:
     Raises:
         ConfigError: at least one value is wrong; the message has one line a problem.
     """
+    checked, problems = check_config(config, schema_file)
+    if checked is None or problems:
+        raise ConfigError("\n".join(f"config: {problem}" for problem in problems))
+    return checked
+
+
+def check_config(config: Mapping[str, Any], schema_file: Path) -> tuple[Config | None, list[str]]:
+    """Return ``config`` as `load_config` does, and its problems, a line each.
+
+    It is None where a key is unknown, missing or of the wrong kind; other problems, such as files
+    that are not there yet, leave a configuration that the rest of a machine can be held against.
+    """
     schema = yaml.safe_load(Path(schema_file).read_text(encoding="utf-8"))
     checked = copy.deepcopy(dict(config))
     problems = [
@@ -45,10 +57,10 @@ def load_config(config: Mapping[str, Any], schema_file: Path) -> Config:
     ]
     if not problems:
         _fill_defaults(checked, schema)
-        problems = list(_cross_checks(checked))
+        problems = list(_missing_keys(checked))
     if problems:
-        raise ConfigError("\n".join(f"config: {problem}" for problem in problems))
-    return _in_order(checked)
+        return None, problems
+    return _in_order(checked), list(_cross_checks(checked))
 
 
 def _in_order(config: Config) -> Config:
@@ -136,17 +148,19 @@ def _fill_defaults(value: Any, schema: Mapping[str, Any]) -> None:
             _fill_defaults(value[name], part)
 
 
-def _cross_checks(config: Config) -> Iterator[str]:
-    for section in ("supervision", "model", "train"):
-        missing = {
-            "supervision": ("weight", "loss", "layer"),
-            "model": ("name", "size", "path", "attention"),
-            "train": ("seed", "mix", "global_batch", "pack", "deepspeed"),
-        }[section]
-        for key in missing:
+def _missing_keys(config: Config) -> Iterator[str]:
+    needed = {
+        "supervision": ("weight", "loss", "layer"),
+        "model": ("name", "size", "path", "attention"),
+        "train": ("seed", "mix", "global_batch", "pack", "deepspeed"),
+    }
+    for section, keys in needed.items():
+        for key in keys:
             if key not in config[section]:
                 yield f"{section}.{key} is missing (config/config.yaml has every key)"
-                return
+
+
+def _cross_checks(config: Config) -> Iterator[str]:
     if config["report"]["baseline"] not in config["runs"]:
         yield (
             f"report.baseline is {config['report']['baseline']!r}, which is no run; "

@@ -510,5 +510,10 @@ def test_a_wrong_configuration_is_a_finding(
         assert code == 1
         assert {(row["check"], row["status"]) for row in rows} == {("config", "error")}
         assert words in rows[0]["message"]
+    file.write_text("model: {size: 7b, path: no/model}")  # not there yet: the rest is looked at
+    code, rows = run("--configfile", str(file))
+    assert code == 1
+    assert "model.path: no/model is not a folder" in rows[0]["message"]
+    assert {"config", "python", "disk", "data", "licences"} <= {row["check"] for row in rows}
     monkeypatch.chdir(tmp_path)
     assert "run threedrs doctor from the repository's folder" in run()[1][0]["message"]

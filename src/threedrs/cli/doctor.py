@@ -30,22 +30,25 @@ def doctor(
     Ends with status 1 if a run would stop, 0 with warnings only.
     """
     from threedrs.cli.configfiles import merged_configuration
-    from threedrs.config import load_config
+    from threedrs.config import check_config
     from threedrs.doctor import Finding, examine
     from threedrs.errors import ConfigError
 
     config: Config | None = None
+    findings: list[Finding] = []
+    problems: list[str] = []
     try:
         merged = merged_configuration(configfile or [], "doctor")
-        config = load_config(merged, Path("workflow/schemas/config.schema.yaml"))
-        findings = examine(config, Path.cwd(), slurm=slurm)
+        config, problems = check_config(merged, Path("workflow/schemas/config.schema.yaml"))
+        if config is not None:
+            findings = examine(config, Path.cwd(), slurm=slurm)
     except ConfigError as error:
-        findings = [
-            Finding(
-                check="config", status="error", message=line, remedy="correct the configuration"
-            )
-            for line in str(error).splitlines()
-        ]
+        problems += str(error).splitlines()
+    wrong = [
+        Finding(check="config", status="error", message=line, remedy="correct the configuration")
+        for line in problems
+    ]
+    findings = wrong + findings
     if as_json:
         print(json.dumps([finding.to_json() for finding in findings], indent=2))
     else:
