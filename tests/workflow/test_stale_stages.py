@@ -166,7 +166,8 @@ def test_touched_files_and_edited_helpers_rerun_nothing(trial: Checkout) -> None
     dates = {entry: entry.stat() for entry in entries}
     for entry in entries:
         os.utime(entry)
-    helpers = ("__init__.py", "errors.py", "files.py", "gpus.py", "joblog.py", "layout.py")
+    names = ("__init__", "errors", "files", "gpus", "joblog", "launch", "layout", "one_writer")
+    helpers = [f"{name}.py" for name in names]
     try:
         with edited(*package(trial, *helpers)):
             assert trial.planned() == set()
@@ -184,6 +185,10 @@ CONFIGURATIONS = {
             }
         },
         {"run_config 3drs", "run_config new"} | trained("3drs", "new"),
+    ),
+    "a run added": (
+        {"runs": {"new": {"train": {"seed": 5}}}},
+        {"run_config new"} | trained("new"),
     ),
     "loss weight of all runs: the baseline has none": (
         {"supervision": {"weight": 0.5}},
@@ -209,6 +214,7 @@ CONFIGURATIONS = {
         {"eval": {"max_new_tokens": 9}, "boxes": {"eval": "gt"}},
         predicted(),
     ),
+    "instruction sentence in the prompt": ({"eval": {"prompt": "as_trained"}}, predicted()),
     "a benchmark removed": ({"eval": {"benchmarks": [*EVALUATED][1:]}}, REPORTS),
     "title of the report": ({"report": {"title": "Another"}}, {"build_report"}),
     "limit of bad scenes": (
