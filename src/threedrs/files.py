@@ -78,8 +78,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         with name_full_disk(path):
             yield temporary
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync(temporary)
             temporary.replace(path)
             sync(path.parent)
     finally:
@@ -101,8 +100,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
+                sync(file)
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)

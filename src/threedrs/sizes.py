@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from threedrs.teachers.registry import TEACHERS
+
 GIGABYTE = 10**9
 # Of a frame in a scene store: rgb and depth, and about as much as its JPEG and its masks take.
 FRAME_BYTES = 384 * 384 * (3 + 2) + 250_000 + 20_000
@@ -22,6 +24,11 @@ PARAMETERS = {
 ADAPTER_PARAMETERS = {"tiny": 5.2e3, "small": 7.5e4, "7b": 2.52e6}
 EXPORTED_BYTES = {"tiny": 4, "small": 4, "7b": 2}  # a parameter
 CHECKPOINT_BYTES = 12  # a trained parameter: the weight and two moments, float32
+
+
+def channels_of(teacher: str) -> int:
+    """Return the channels of a teacher's features; for imported ones as many as VGGT's."""
+    return 0 if teacher == "none" else TEACHERS[teacher].channels or 2048
 
 
 def feature_bytes(teacher: Mapping[str, Any], channels: int) -> int:

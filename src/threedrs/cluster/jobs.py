@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from threedrs.cluster.figures import MEASURED_PEAK, figure
 from threedrs.cluster.runs import run_jobs
 from threedrs.cluster.schedule import Job
-from threedrs.cluster.workload import RULES, Workload, built, channels_of, extracted, make_job
+from threedrs.cluster.workload import RULES, Workload, built, extracted, make_job
 from threedrs.config import data_layout
 from threedrs.errors import ConfigError
 from threedrs.inputs import conversions, shards
 from threedrs.job_needs import TEACHER_NEEDS, USUAL_NEEDS
 from threedrs.plan import Plan
-from threedrs.sizes import PATCHES
+from threedrs.sizes import PATCHES, channels_of
 from threedrs.teachers.registry import TEACHERS
 
 

@@ -16,12 +16,12 @@ from threedrs.cluster.figures import (
     figure,
 )
 from threedrs.cluster.schedule import Job
-from threedrs.cluster.workload import Workload, built, channels_of, extracted, make_job
+from threedrs.cluster.workload import Workload, built, extracted, make_job
 from threedrs.config import Config
 from threedrs.instructions import EVALUATION_SPLITS
 from threedrs.job_needs import PREDICT_NEEDS, TRAIN_NEEDS
 from threedrs.plan import Machine, Plan, plan_run
-from threedrs.sizes import GIGABYTE, checkpoint_bytes, model_bytes
+from threedrs.sizes import GIGABYTE, channels_of, checkpoint_bytes, model_bytes
 
 
 def samples_of(config: Config, mix: str) -> int:

@@ -10,7 +10,6 @@ from threedrs.cluster.settings import Cluster
 from threedrs.config import Config, data_layout, resolve_run
 from threedrs.inputs import shards
 from threedrs.job_needs import USUAL_NEEDS
-from threedrs.teachers.registry import TEACHERS
 
 MEASURED_FRAMES = 32
 # In the order in which the plan shows them; a test compares them with the Snakefile's rules.
@@ -123,8 +122,3 @@ def extracted(work: Workload, teacher: str) -> list[str]:
     count = len(work.scenes["train"])
     size = work.config["teacher"]["scenes_per_shard"]
     return [f"extract_features/{teacher}/{number}" for number in range(-(-count // size))]
-
-
-def channels_of(teacher: str) -> int:
-    """Return the channels of a teacher's features; for imported ones as many as VGGT's."""
-    return 0 if teacher == "none" else TEACHERS[teacher].channels or 2048

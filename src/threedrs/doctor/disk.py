@@ -14,10 +14,15 @@ from threedrs.config import Config, data_layout, resolve_run
 from threedrs.demo.write import demo_scenes
 from threedrs.doctor.finding import Finding, Setting
 from threedrs.errors import ThreedrsError
-from threedrs.sizes import FRAME_BYTES, GIGABYTE, checkpoint_bytes, feature_bytes, model_bytes
-from threedrs.teachers.registry import TEACHERS
+from threedrs.sizes import (
+    FRAME_BYTES,
+    GIGABYTE,
+    channels_of,
+    checkpoint_bytes,
+    feature_bytes,
+    model_bytes,
+)
 
-MOST_CHANNELS = 2048  # of a teacher whose features are imported
 # Records, mixes, predictions, logs and pages of a scene, far on the large side.
 TEXT_BYTES = 2_000_000
 # Files and folders of a scene store, a scene's features, and a run beside its checkpoints.
@@ -54,9 +59,8 @@ def stage_needs(config: Config, results: Path) -> list[StageNeed]:
     for teacher in {run["teacher"]["name"] for run in runs.values()} - {"none"}:
         done = len(list((results / "features" / teacher).glob("*.zarr/scene*")))
         due = max(0, len(splits["train"]) - done)
-        channels = TEACHERS[teacher].channels or MOST_CHANNELS
         features += due
-        feature_size += due * frames * feature_bytes(config["teacher"], channels)
+        feature_size += due * frames * feature_bytes(config["teacher"], channels_of(teacher))
     models = 0
     for name, run in runs.items():
         if not (results / "train" / name / "train.json").exists():

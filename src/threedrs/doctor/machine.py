@@ -5,10 +5,10 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
+from threedrs.cluster.figures import WITH_METEOR
 from threedrs.config import resolve_run
 from threedrs.doctor.finding import Finding, Setting
 
-CAPTION_BENCHMARKS = ("scan2cap", "scanqa")  # scored with METEOR, among others
 SINFO_SECONDS = 30
 
 
@@ -62,7 +62,7 @@ def check_attention(setting: Setting) -> Iterator[Finding]:
 def check_java(setting: Setting) -> Iterator[Finding]:
     """Look for Java, which METEOR needs."""
     found = shutil.which("java")
-    captions = [b for b in setting.config["eval"]["benchmarks"] if b in CAPTION_BENCHMARKS]
+    captions = [b for b in setting.config["eval"]["benchmarks"] if b in WITH_METEOR]
     if found or not captions:
         yield Finding(check="java", status="ok", message=found or "not here; no benchmark needs it")
         return
