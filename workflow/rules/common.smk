@@ -103,6 +103,11 @@ def scene_shards_of(scenes):
     ]
 
 
+def shard_of(wildcards):
+    """The scene shard of a rule's wildcard `scene`."""
+    return scene_shards_of([wildcards.scene])[0]
+
+
 def downloaded_below(folder):
     """The files below a folder that the config downloads."""
     return [path for path in DOWNLOADED if folder and Path(folder) in path.parents]

@@ -124,14 +124,12 @@ rule restore_store:
             else LAYOUT.scan(wildcards.scene).mesh
         ),
         candidates=lambda wildcards: (
-            f"results/candidates/{scene_shards_of([wildcards.scene])[0].split('-')[0]}.json"
+            f"results/candidates/{shard_of(wildcards).split('-')[0]}.json"
             if LAYOUT.candidates
             else []
         ),
-        boxes=lambda wildcards: f"results/boxes/{scene_shards_of([wildcards.scene])[0]}.json",
-        manifest=lambda wildcards: (
-            f"results/scenes/shards/{scene_shards_of([wildcards.scene])[0]}.json"
-        ),
+        boxes=lambda wildcards: f"results/boxes/{shard_of(wildcards)}.json",
+        manifest=lambda wildcards: f"results/scenes/shards/{shard_of(wildcards)}.json",
         code=code("scenes.build", script="restore_store"),
     output:
         "results/scenes/{scene}.zarr/zarr.json",
