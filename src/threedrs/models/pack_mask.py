@@ -3,6 +3,8 @@
 - ``sdpa``: torch's exact kernels, on any device, in two calls: plain causal for the prefix rows, so
   that the fast kernels apply and no mask of prefix x prefix size exists, and a dense mask for the
   few hundred rows of the suffixes. Costs over one sample's pass what the suffix rows alone cost.
+  Never cuDNN for the suffixes: it plans for some 0.1 s at each new length, and hardly two packs
+  are of the same; the prefix has one length in a whole run.
 - ``flex``: FlexAttention with a block mask, one compiled kernel for all rows (GPU). Compiles for
   half a minute at its first use, and again when lengths change.
 - ``flash``: flash-attn; suffix rows attend to the prefix and to themselves in two passes, which are
@@ -28,12 +30,13 @@ from threedrs.errors import ConfigError, MachineError
 from threedrs.models.joined_attention import JoinedAttention, Suffixes, flash_kernels
 from threedrs.models.packing import Layout
 
-KERNELS = [
+KERNELS: list[SDPBackend] = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+UNPLANNED_KERNELS = KERNELS[1:]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +72,14 @@ class PackMask:
                 enable_gqa=True,
             )
         groups = query.shape[1] // key.shape[1]
-        suffixes = scaled_dot_product_attention(
-            query[:, :, split:],
-            repeat_kv(key, groups),
-            repeat_kv(value, groups),
-            attn_mask=mask_11ST,
-            scale=scale,
-        )
+        with sdpa_kernel(UNPLANNED_KERNELS):
+            suffixes = scaled_dot_product_attention(
+                query[:, :, split:],
+                repeat_kv(key, groups),
+                repeat_kv(value, groups),
+                attn_mask=mask_11ST,
+                scale=scale,
+            )
         return torch.cat([prefix, suffixes], dim=2)
 
 
