@@ -434,10 +434,21 @@ def test_interrupted_run_equals_the_uninterrupted_one(whole_run, tmp_path):
     ).read_bytes()
 
 
+def spread_zero3(folder: Path) -> str:
+    """Write ZeRO-3's settings under which the tiny student is spread as one of 7B is."""
+    settings = json.loads((REPOSITORY / "config/deepspeed/zero3.json").read_text())
+    settings["zero_optimization"] |= {
+        "stage3_param_persistence_threshold": 100,
+        "stage3_prefetch_bucket_size": 20_000,
+    }
+    write_json(folder / "zero3.json", settings)
+    return str(folder / "zero3.json")
+
+
 @pytest.mark.slow
 def test_two_ranks_with_zero3_equal_one(whole_run, tmp_path):
     config = write_run(tmp_path, samples=18, epochs=2)
-    edit_config(config, deepspeed=str(REPOSITORY / "config/deepspeed/zero3.json"))
+    edit_config(config, deepspeed=spread_zero3(tmp_path))
 
     status, text = finish(start(tmp_path, 2, TORCHRUN))
 
@@ -453,12 +464,32 @@ def assert_same_curve(folder: Path, reference: Path) -> None:
 
 
 @pytest.mark.slow
+def test_interrupted_run_of_two_ranks_with_zero3_equals_the_uninterrupted_one(tmp_path):
+    rows = {}
+    for name in ("whole", "interrupted"):
+        folder = tmp_path / name
+        config = write_run(folder, samples=18, pack=1)
+        edit_config(config, deepspeed=spread_zero3(folder))
+        process = start(folder, 2)
+        if name == "interrupted":
+            wait_for_row(folder, process, 2)
+            process.send_signal(signal.SIGUSR1)
+            assert finish(process)[0] == 1
+            process = start(folder, 2)
+        status, text = finish(process)
+        assert status == 0, text
+        rows[name] = loss_rows(folder)
+    assert rows["interrupted"] == rows["whole"]
+
+
+@pytest.mark.slow
 def test_run_goes_on_with_other_ranks_and_another_zero_stage(whole_run, tmp_path):
     config = write_run(tmp_path, samples=18, epochs=2)
     said = []
     signals = (signal.SIGUSR1, signal.SIGINT)
-    for ranks, stage, last in ((2, "zero3", 3), (1, "zero2", 6), (2, "zero2", None)):
-        edit_config(config, deepspeed=str(REPOSITORY / f"config/deepspeed/{stage}.json"))
+    zero2, zero3 = str(REPOSITORY / "config/deepspeed/zero2.json"), spread_zero3(tmp_path)
+    for ranks, deepspeed, last in ((2, zero3, 3), (1, zero2, 6), (2, zero2, None)):
+        edit_config(config, deepspeed=deepspeed)
         process = start(tmp_path, ranks)
         if last is not None:
             wait_for_row(tmp_path, process, last)
@@ -480,7 +511,8 @@ def test_run_goes_on_with_other_ranks_and_another_zero_stage(whole_run, tmp_path
 @pytest.mark.parametrize(("ranks", "stage"), [(1, "zero2"), (2, "zero3")])
 def test_evaluating_on_the_way_changes_no_loss(whole_run, tmp_path, ranks, stage):
     config = write_run(tmp_path, samples=18, epochs=2)
-    deepspeed = str(REPOSITORY / f"config/deepspeed/{stage}.json")
+    zero2 = str(REPOSITORY / "config/deepspeed/zero2.json")
+    deepspeed = zero2 if stage == "zero2" else spread_zero3(tmp_path)
     edit_config(config, deepspeed=deepspeed, eval_every=4, eval_samples=3, log_every=5)
     write_evaluation(tmp_path, config)
 

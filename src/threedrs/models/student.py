@@ -228,7 +228,9 @@ class Student(nn.Module):
             ConfigError: ``supervision.layer`` is not a layer of this language model.
             DataError: the teacher features do not fit or are not finite.
         """
-        scene, samples, device = pack.scene, pack.samples, self.device
+        # Not the student's own device: a look at a head's parameter from here would count as its use
+        # here, which ZeRO-3 has to know from the first pack on.
+        scene, samples, device = pack.scene, pack.samples, pack.scene.rgb_VHWC.device
         prefix = samples[0].prefix
         before = len(prefix.before_ids)
         layout = Layout(
