@@ -74,18 +74,29 @@ def test_head_without_objects_scores_the_zero_target() -> None:
     assert GroundingHead(4)(torch.zeros(0, 4), torch.randn(2, 4)).shape == (2, 1)
 
 
-@pytest.mark.parametrize("rows", [[1], [0, 2], []])
-def test_info_nce_equals_the_formula(rows: list[int]) -> None:
-    scores = [0.3, -0.2, 0.9, 0.1]
-    weights = [math.exp(score / 0.07) for score in scores]
-    targets = sum(weights[row] for row in (rows or [3]))
-    expected = -math.log(targets / sum(weights))
-    assert info_nce(torch.tensor(scores), rows).item() == pytest.approx(
-        expected, rel=1e-5, abs=1e-6
-    )
+def test_info_nce_equals_the_formula() -> None:
+    scores = [[0.3, -0.2, 0.9, 0.1], [0.8, 0.7, -0.4, 0.0], [-0.9, 0.2, 0.2, 0.5]]
+    rows_of_query = [[1], [0, 2], [3]]
+    target_KM = torch.tensor([[row in rows for row in range(4)] for rows in rows_of_query])
+    expected = []
+    for row, rows in zip(scores, rows_of_query, strict=True):
+        weights = [math.exp(score / 0.07) for score in row]
+        expected.append(-math.log(sum(weights[row] for row in rows) / sum(weights)))
+    found = info_nce(torch.tensor(scores), target_KM).tolist()
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_info_nce_by_hand() -> None:
     # Three equal scores: each row has probability 1/3.
-    assert info_nce(torch.zeros(3), [0]).item() == pytest.approx(math.log(3))
-    assert info_nce(torch.zeros(3), [0, 1]).item() == pytest.approx(math.log(1.5))
+    target_KM = torch.tensor([[True, False, False], [True, True, False]])
+    assert info_nce(torch.zeros(2, 3), target_KM).tolist() == pytest.approx(
+        [math.log(3), math.log(1.5)]
+    )
+
+
+def test_gradient_of_info_nce_is_finite_where_rows_are_no_targets() -> None:
+    scores_KM = torch.tensor([[0.9, -0.9, 0.1]], requires_grad=True)
+    info_nce(scores_KM, torch.tensor([[False, False, True]])).sum().backward()
+    probability = torch.softmax(torch.tensor([0.9, -0.9, 0.1]) / 0.07, 0)
+    expected = (probability - torch.tensor([0.0, 0.0, 1.0])) / 0.07
+    torch.testing.assert_close(scores_KM.grad, expected[None])

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from student_fixtures import CAPTION, GROUNDING, TEXT, pack, scene, tokenizer
+from student_fixtures import CAPTION, GROUNDING, TEXT, ZERO_TARGET, pack, scene, tokenizer
 
 from threedrs.errors import DataError
 from threedrs.models.attention import pack_mask, packed_attention
-from threedrs.models.packing import Layout, TextTargets
+from threedrs.models.packing import GroundingTargets, Layout, TextTargets
 from threedrs.models.samples import IGNORE, Pack, SceneInputs
 
 CPU = torch.device("cpu")
@@ -92,6 +92,18 @@ def test_text_targets_equal_each_samples_own_sequence(label_chat_tokens: bool) -
         }
         assert found == pytest.approx(expected)
     assert targets.labels == labels
+
+
+def test_grounding_targets_by_sample() -> None:
+    packed = pack([TEXT, GROUNDING, ZERO_TARGET])
+    layout, objects = _layout(packed), len(packed.scene.boxes_N6)
+    targets = GroundingTargets.of(packed, layout, CPU)
+    assert targets.weight_K.tolist() == [0.0, 1.0, 1.0]
+    meant = [row.nonzero().flatten().tolist() for row in targets.target_KM]
+    assert meant == [[objects], [0, 2], [objects]]
+    ids = torch.cat([torch.zeros(layout.prefix_length), *[s.input_ids for s in packed.samples]])
+    ground = tokenizer().convert_tokens_to_ids("<ground>")
+    assert ids[targets.place_K[1:]].tolist() == [ground, ground]
 
 
 def test_first_token_of_the_sequence_has_no_prediction() -> None:

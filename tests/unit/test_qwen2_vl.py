@@ -212,8 +212,9 @@ def test_session_scores_give_the_training_loss() -> None:
     scores = session.ground(build_query(GROUNDING, tokenizer, prompt="as_trained"))
     with torch.no_grad():
         losses = model(pack((GROUNDING,)), SUPERVISION)
-    found = info_nce(torch.tensor(scores), [2, 0]).item()
-    assert found == pytest.approx(losses.grounding_K[0].item(), rel=1e-4)
+    targets = torch.isin(torch.arange(len(scores)), torch.tensor([2, 0]))
+    loss = info_nce(torch.tensor([scores]), targets[None]).item()
+    assert loss == pytest.approx(losses.grounding_K[0].item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("grid", [14, 7])

@@ -239,9 +239,9 @@ def test_scores_give_the_training_loss() -> None:
     scores = session.ground(_query(GROUNDING, "as_trained"))
     with torch.no_grad():
         losses = model(pack(MIXED), SupervisionSettings())
-    assert info_nce(torch.tensor(scores), [2, 0]).item() == pytest.approx(
-        losses.grounding_K[1].item(), rel=1e-4
-    )
+    targets = torch.isin(torch.arange(len(scores)), torch.tensor([2, 0]))
+    loss = info_nce(torch.tensor([scores]), targets[None]).item()
+    assert loss == pytest.approx(losses.grounding_K[1].item(), rel=1e-4)
 
 
 def test_prompt_styles_do_not_mix() -> None:

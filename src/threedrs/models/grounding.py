@@ -67,12 +67,11 @@ class GroundingHead(nn.Module):
         return queries_KD @ rows_MD.T
 
 
-def info_nce(scores_M: Tensor, target_rows: list[int]) -> Tensor:
-    """Return the InfoNCE loss () of one query's scores, the zero target's last.
+def info_nce(scores_KM: Tensor, target_KM: Tensor) -> Tensor:
+    """Return the InfoNCE loss (K,) of each query's scores, given its target rows (bool).
 
-    -log( sum over target rows of exp(s / 0.07) / sum over all rows of exp(s / 0.07) ); without
-    target rows the zero target is the target.
+    -log( sum over target rows of exp(s / 0.07) / sum over all rows of exp(s / 0.07) )
     """
-    logits_M = scores_M / TEMPERATURE
-    rows = target_rows or [len(scores_M) - 1]
-    return torch.logsumexp(logits_M, 0) - torch.logsumexp(logits_M[rows], 0)
+    logits_KM = scores_KM / TEMPERATURE
+    targets_KM = logits_KM.masked_fill(~target_KM, -torch.inf)
+    return torch.logsumexp(logits_KM, 1) - torch.logsumexp(targets_KM, 1)

@@ -16,7 +16,24 @@ from torch import Tensor
 
 from threedrs.models.samples import IGNORE, Pack, Prefix, Sample, SceneInputs
 
-__all__ = ["Layout", "Pack", "PackLosses", "Prefix", "Sample", "SceneInputs", "TextTargets"]
+__all__ = [
+    "GroundingTargets",
+    "Layout",
+    "Pack",
+    "PackLosses",
+    "Prefix",
+    "Sample",
+    "SceneInputs",
+    "TextTargets",
+    "on_device",
+]
+
+
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """Return a small host tensor on ``device``; from page-locked memory no copy waits for a GPU."""
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 class PackLosses(NamedTuple):
@@ -54,23 +71,24 @@ class Layout:
             position += length
         return tuple(starts)
 
+    @property
+    def owner_S(self) -> Tensor:
+        """The number (S,) of the suffix that each suffix token belongs to, on the host."""
+        return torch.repeat_interleave(torch.arange(len(self.lengths)), torch.tensor(self.lengths))
+
     def position_ids(self, device: torch.device) -> Tensor:
         """The position (1,T) of each token; every suffix continues from the prefix length."""
-        parts = [torch.arange(self.prefix_length, device=device)]
-        parts += [
-            torch.arange(self.prefix_length, self.prefix_length + length, device=device)
-            for length in self.lengths
-        ]
-        return torch.cat(parts)[None]
+        ids_T = torch.arange(self.prefix_length + sum(self.lengths))
+        skipped_K = torch.tensor(self.starts) - self.prefix_length
+        ids_T[self.prefix_length :] -= skipped_K[self.owner_S]
+        return on_device(ids_T[None], device)
 
     def suffix_mask(self, device: torch.device) -> Tensor | None:
         """What suffix tokens attend to, (1,1,S,T) bool; None for one sample: plain causal."""
         if len(self.lengths) == 1:
             return None
-        lengths = torch.tensor(self.lengths, device=device)
-        owner_S = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
-        same_SS = owner_S[:, None] == owner_S
-        own_SS = same_SS.tril()
+        owner_S = on_device(self.owner_S, device)
+        own_SS = (owner_S[:, None] == owner_S).tril()
         prefix_SL = own_SS.new_ones(len(owner_S), self.prefix_length)
         return torch.cat([prefix_SL, own_SS], dim=1)[None, None]
 
@@ -119,10 +137,43 @@ class TextTargets:
                 rows[own.start : own.stop] = 1 / count
                 labels += count
         return cls(
-            predictor_M=torch.tensor(predictor, device=device),
-            target_M=torch.tensor(target, device=device),
-            weights_KM=weights_KM.to(device),
+            predictor_M=on_device(torch.tensor(predictor), device),
+            target_M=on_device(torch.tensor(target), device),
+            weights_KM=on_device(weights_KM, device),
             labels=labels,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundingTargets:
+    """Where the K samples of a pack ask for objects, and which rows of the scores they mean.
+
+    ``place_K`` is the place of ``<ground>`` in the sequence; ``target_KM`` (bool) marks the target
+    objects, or without any the zero target, the last of the M rows; ``weight_K`` is 0 for text
+    samples, which take part so that the grounding head runs in every step.
+    """
+
+    place_K: Tensor
+    target_KM: Tensor
+    weight_K: Tensor
+
+    @classmethod
+    def of(cls, pack: Pack, layout: Layout, device: torch.device) -> "GroundingTargets":
+        """Collect the targets of a pack."""
+        objects = len(pack.scene.boxes_N6)
+        target_KM = torch.zeros(len(pack.samples), objects + 1, dtype=torch.bool)
+        places = []
+        for row_M, start, sample in zip(target_KM, layout.starts, pack.samples, strict=True):
+            row_M[sample.target_rows or [objects]] = True
+            last_shared = layout.prefix_length - 1
+            places.append(
+                last_shared if sample.ground_index is None else start + sample.ground_index
+            )
+        weights = [float(sample.target_rows is not None) for sample in pack.samples]
+        return cls(
+            place_K=on_device(torch.tensor(places), device),
+            target_KM=on_device(target_KM, device),
+            weight_K=on_device(torch.tensor(weights), device),
         )
 
 

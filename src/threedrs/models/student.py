@@ -19,7 +19,13 @@ from threedrs.models.attention import PACKED, PackMask, pack_mask
 from threedrs.models.family import Family, restore_rotary
 from threedrs.models.fused import fuse
 from threedrs.models.grounding import GroundingHead, info_nce, object_features
-from threedrs.models.packing import Layout, PackLosses, TextTargets
+from threedrs.models.packing import (
+    GroundingTargets,
+    Layout,
+    PackLosses,
+    TextTargets,
+    on_device,
+)
 from threedrs.models.position import position_embedding
 from threedrs.models.questions import QuestionAttention
 from threedrs.models.samples import Pack, Prefix, Query, Sample, SceneInputs
@@ -169,8 +175,8 @@ class Student(nn.Module):
                 places.append(start + item.coordinate_index)
                 points.append(item.coordinate)
         if points:
-            code = self.position_embedding(torch.stack(points).to(ids_T.device))
-            index = torch.tensor(places, device=ids_T.device)
+            code = self.position_embedding(on_device(torch.stack(points), ids_T.device))
+            index = on_device(torch.tensor(places), ids_T.device)
             tokens_TD = tokens_TD.index_add(0, index, code.to(tokens_TD.dtype))
         return tokens_TD
 
@@ -226,10 +232,10 @@ class Student(nn.Module):
 
         Raises:
             ConfigError: ``supervision.layer`` is not a layer of this language model.
-            DataError: the teacher features do not fit or are not finite.
+            DataError: the teacher features do not fit.
         """
-        # Not the student's own device: a look at a head's parameter from here would count as its use
-        # here, which ZeRO-3 has to know from the first pack on.
+        # Not the student's own device: ZeRO-3 would count a look at a head's parameter from here as
+        # its use here, which it has to know from the first pack on.
         scene, samples, device = pack.scene, pack.samples, pack.scene.rgb_VHWC.device
         prefix = samples[0].prefix
         before = len(prefix.before_ids)
@@ -239,28 +245,26 @@ class Student(nn.Module):
         )
         layer = self._supervised_layer(supervision)
 
-        # Small tensors first: copied to a GPU, each waits for what is queued there before it.
         shared_ids = torch.tensor([*prefix.before_ids, *prefix.after_ids])
-        ids_T = torch.cat([shared_ids, *[sample.input_ids for sample in samples]]).to(device)
-        targets = TextTargets.of(pack, layout, device)
+        own_ids = [sample.input_ids for sample in samples]
+        ids_T = on_device(torch.cat([shared_ids, *own_ids]), device)
+        text_targets = TextTargets.of(pack, layout, device)
+        grounding_targets = GroundingTargets.of(pack, layout, device)
+        position_ids = self.position_ids(layout.position_ids(device), prefix, scene)
+
         visual = self.visual_tokens(scene)
         starts = [start - scene.visual_tokens for start in layout.starts]
         text_TD = self.embed(ids_T, samples, starts)
         tokens_TD = torch.cat([text_TD[:before], visual.sequence_TD, text_TD[before:]])
-        position_ids = self.position_ids(layout.position_ids(device), prefix, scene)
         mask = pack_mask(layout, self.attention, tokens_TD)
         hidden_TD, supervised_TD = self.run_language_model(
             tokens_TD, position_ids, mask, layer=layer
         )
         at_visual = slice(before, before + scene.visual_tokens)
 
-        text_K = self._text_losses(hidden_TD, targets)
-        grounding_K = self._grounding_losses(
-            pack,
-            layout,
-            hidden_TD,
-            self.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual]),
-        )
+        text_K = self._text_losses(hidden_TD, text_targets)
+        objects_ND = self.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual])
+        grounding_K = self._grounding_losses(hidden_TD, objects_ND, grounding_targets)
         supervised_VGGD = token_grid(supervised_TD[at_visual], self.family.grid)
         return PackLosses(
             text_K=text_K,
@@ -270,7 +274,7 @@ class Student(nn.Module):
                 "samples": len(samples),
                 "tokens": pack.tokens,
                 "prefix_tokens": layout.prefix_length,
-                "labels": targets.labels,
+                "labels": text_targets.labels,
             },
         )
 
@@ -293,22 +297,11 @@ class Student(nn.Module):
         return targets.weights_KM @ losses_M
 
     def _grounding_losses(
-        self, pack: Pack, layout: Layout, hidden_TD: Tensor, objects_ND: Tensor
+        self, hidden_TD: Tensor, objects_ND: Tensor, targets: GroundingTargets
     ) -> Tensor:
         """InfoNCE of the grounding samples (K,); 0 for the others."""
-        places = [
-            layout.prefix_length - 1 if sample.ground_index is None else start + sample.ground_index
-            for start, sample in zip(layout.starts, pack.samples, strict=True)
-        ]
-        scores_KM = self.grounding_head(objects_ND, hidden_TD[places])
-        return torch.stack(
-            [
-                0 * scores_M.sum()
-                if sample.target_rows is None
-                else info_nce(scores_M, sample.target_rows)
-                for scores_M, sample in zip(scores_KM, pack.samples, strict=True)
-            ]
-        )
+        scores_KM = self.grounding_head(objects_ND, hidden_TD[targets.place_K])
+        return targets.weight_K * info_nce(scores_KM, targets.target_KM)
 
     def _supervision_loss(
         self, scene: SceneInputs, hidden_VGGD: Tensor, supervision: SupervisionSettings
