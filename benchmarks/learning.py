@@ -4,7 +4,8 @@
     python benchmarks/learning.py [--results results]
 
 prints a table: mean and standard deviation over the seeds of each method, the untrained student,
-and two answers without a look at the room, scored by the same code on the same questions:
+and two answers without a look at the room, scored by the same code on the same questions; then the
+exact answers to ScanQA's questions by kind.
 
 - chance: random scores of the proposals; the most frequent answer of the training questions; a
   random training caption
@@ -22,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from threedrs.demo.parts import PALETTE
+from threedrs.demo.questions import NUMBERS
 from threedrs.evaluation.headline import COLUMNS
 from threedrs.evaluation.registry import benchmark_named
 from threedrs.evaluation.score import score_file
@@ -30,6 +33,12 @@ from threedrs.files import read_json, read_json_lines, write_json_lines
 METHODS = {"3drs": "3drs", "baseline": "baseline"}
 MARK = "-seed"
 WORDS = 4  # of a question that count as its opening
+KINDS = {
+    "colour": tuple(PALETTE),
+    "number": NUMBERS,
+    "side": ("left", "right"),
+    "yes or no": ("yes", "no"),
+}
 
 
 def opening(question: str, words: int) -> str:
@@ -95,28 +104,82 @@ def without_looking(
     return guessed
 
 
-def blind_metrics(results: Path, run: str, benchmark: str, *, words: bool) -> dict[str, Any]:
-    """Score ``without_looking`` on the questions that ``run`` answered."""
-    rows = list(read_json_lines(results / "eval" / run / benchmark / "predictions.jsonl"))
+def predictions(results: Path, run: str, benchmark: str) -> list[dict[str, Any]]:
+    """Return a run's prediction rows."""
+    return list(read_json_lines(results / "eval" / run / benchmark / "predictions.jsonl"))
+
+
+def blind_rows(results: Path, run: str, benchmark: str, *, words: bool) -> list[dict[str, Any]]:
+    """Return ``without_looking`` for the questions that ``run`` answered."""
+    rows = predictions(results, run, benchmark)
     split = "test" if benchmark == "sqa3d" else "val"
     records = read_json_lines(results / "instructions" / f"{benchmark}_{split}.jsonl")
     questions = {record["id"]: record["conversations"][0]["value"] for record in records}
     trained = list(read_json_lines(results / "instructions" / f"{benchmark}_train.jsonl"))
-    guessed = without_looking(rows, questions, Answers(trained), words=words)
+    return without_looking(rows, questions, Answers(trained), words=words)
+
+
+def blind_metrics(results: Path, run: str, benchmark: str, *, words: bool) -> dict[str, Any]:
+    """Score ``blind_rows``."""
+    guessed = blind_rows(results, run, benchmark, words=words)
     with tempfile.TemporaryDirectory() as folder:
-        predictions = Path(folder) / "predictions.jsonl"
-        write_json_lines(predictions, guessed)
+        file = Path(folder) / "predictions.jsonl"
+        write_json_lines(file, guessed)
         name = benchmark_named(benchmark).name
-        return score_file(name, predictions, Path(folder) / "m.json", bootstrap=0, meteor=False)
+        return score_file(name, file, Path(folder) / "m.json", bootstrap=0, meteor=False)
+
+
+def evaluated_runs(results: Path) -> list[str]:
+    """Return the names of the runs with results."""
+    return sorted(path.name for path in (results / "eval").iterdir() if path.is_dir())
+
+
+def seeds_of_methods(runs: list[str]) -> dict[str, list[str]]:
+    """Return each method's runs."""
+    return {
+        method: [run for run in runs if run == name or run.startswith(f"{name}{MARK}")]
+        for method, name in METHODS.items()
+    }
+
+
+def spread(values: list[float]) -> str:
+    """Return mean and standard deviation in a cell's words."""
+    if not values:
+        return ""
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{deviation}"
+
+
+def exact_by_kind(rows: list[dict[str, Any]]) -> dict[str, tuple[int, float]]:
+    """Return the number of questions of each kind of answer and the percentage that is exact."""
+    exact: dict[str, list[bool]] = {}
+    for row in rows:
+        first = row["references"][0]
+        kind = next((kind for kind, answers in KINDS.items() if first in answers), "other")
+        exact.setdefault(kind, []).append(row["prediction"] in row["references"])
+    return {kind: (len(right), 100 * statistics.mean(right)) for kind, right in exact.items()}
+
+
+def table_of_kinds(results: Path, benchmark: str = "scanqa") -> str:
+    """Return the exact answers by kind as a Markdown table."""
+    runs = evaluated_runs(results)
+    seeds = seeds_of_methods(runs)
+    found = {run: exact_by_kind(predictions(results, run, benchmark)) for run in runs}
+    words = exact_by_kind(blind_rows(results, runs[0], benchmark, words=True))
+    lines = [
+        f"| {benchmark}: answer | n | words alone | " + " | ".join(seeds) + " |",
+        "|---|---|---|" + "---|" * len(seeds),
+    ]
+    for kind, (count, percentage) in sorted(words.items()):
+        cells = [spread([found[run][kind][1] for run in own]) for own in seeds.values()]
+        lines.append(f"| {kind} | {count} | {percentage:.1f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def table(results: Path) -> str:
     """Return the comparison as a Markdown table."""
-    runs = sorted(path.name for path in (results / "eval").iterdir() if path.is_dir())
-    seeds = {
-        method: [run for run in runs if run == name or run.startswith(f"{name}{MARK}")]
-        for method, name in METHODS.items()
-    }
+    runs = evaluated_runs(results)
+    seeds = seeds_of_methods(runs)
     lines = [
         "| benchmark | metric | n | chance | words alone | untrained | "
         + " | ".join(f"{method} ({len(found)} seeds)" for method, found in seeds.items())
@@ -137,22 +200,22 @@ def table(results: Path) -> str:
             f"{words[column.benchmark]['metrics'][column.metric]['value']:.1f}",
             f"{measured('untrained'):.1f}" if "untrained" in runs else "",
         ]
-        for found in seeds.values():
-            values = [measured(run) for run in found]
-            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.1f}{spread}" if values else "")
+        cells += [spread([measured(run) for run in own]) for own in seeds.values()]
         count = chance[column.benchmark]["n"]
         lines.append(f"| {column.group} | {column.title} | {count} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--results", type=Path, default=Path("results"))
-    print(table(parser.parse_args().results))
+    results = parser.parse_args().results
+    print(table(results))
+    print()
+    print(table_of_kinds(results))
 
 
 if __name__ == "__main__":

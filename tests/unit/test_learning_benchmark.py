@@ -73,11 +73,7 @@ def write_run(results: Path, run: str, accuracy: float) -> None:
             "id": "a",
             "benchmark": benchmark,
             "scene": "scene0000_00",
-            "question_type": {
-                "scanrefer": "unique",
-                "multi3drefer": "st_wo_d",
-                "sqa3d": "what",
-            }.get(benchmark),
+            "question_type": TYPES.get(benchmark),
             "prediction": None if grounding else "x",
             "references": [] if grounding else ["two"],
             "scores": [0.5, 0.1] if grounding else None,
@@ -109,6 +105,28 @@ def test_table_means_over_seeds(tmp_path: Path) -> None:
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[2:] == ["1", "100.0", "100.0", "1.0", "55.0 ± 7.1", "40.0"]
     assert "3drs (2 seeds)" in lines[0]
+
+
+def test_exact_answers_by_kind() -> None:
+    given = [("red", "red"), ("blue", "red"), ("2", "two"), ("left", "right"), ("bed", "bed")]
+    rows = [
+        {"prediction": prediction, "references": [answer, "2"] if answer == "two" else [answer]}
+        for prediction, answer in given
+    ]
+    assert learning.exact_by_kind(rows) == {
+        "colour": (2, 50.0),
+        "number": (1, 100.0),
+        "side": (1, 0.0),
+        "other": (1, 100.0),
+    }
+
+
+def test_table_of_kinds_means_over_seeds(tmp_path: Path) -> None:
+    for run in ("3drs", "3drs-seed43", "baseline"):
+        write_run(tmp_path, run, 0.0)
+    lines = learning.table_of_kinds(tmp_path).splitlines()
+    assert lines[0] == "| scanqa: answer | n | words alone | 3drs | baseline |"
+    assert lines[2:] == ["| number | 1 | 100.0 | 0.0 ± 0.0 | 0.0 |"]
 
 
 @pytest.mark.parametrize("method", ["3drs", "baseline"])
