@@ -94,6 +94,18 @@ def _check_gradients(attend: Any, layout: Layout, device: torch.device = CPU) ->
         assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
+def test_sdpa_meets_few_shapes() -> None:
+    shapes = set()
+    for own in range(2, 129):
+        layout = Layout(prefix_length=10, lengths=(own - 1, 1))
+        mask = pack_mask(layout, "sdpa", torch.empty(1))
+        assert mask is not None
+        assert isinstance(mask.mask, Tensor)
+        shapes.add(tuple(mask.mask.shape))
+        assert mask.mask.any(-1).all()  # no softmax is over nothing
+    assert shapes == {(1, 1, 64, 74), (1, 1, 128, 138)}
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_sdpa(layout: Layout) -> None:
     mask = pack_mask(layout, "sdpa", torch.empty(1))

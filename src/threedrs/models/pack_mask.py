@@ -3,8 +3,9 @@
 - ``sdpa``: torch's exact kernels, on any device, in two calls: plain causal for the prefix rows, so
   that the fast kernels apply and no mask of prefix x prefix size exists, and a dense mask for the
   few hundred rows of the suffixes. Costs over one sample's pass what the suffix rows alone cost.
-  Never cuDNN for the suffixes: it plans for some 0.1 s at each new length, and hardly two packs
-  are of the same; the prefix has one length in a whole run.
+  Suffix rows are rounded up to a multiple of `ROWS`: cuDNN plans for a tenth of a second, and
+  keeps 4 MB, at each length that it has not met, and hardly two packs have the same. The prefix
+  has one length in a whole run.
 - ``flex``: FlexAttention with a block mask, one compiled kernel for all rows (GPU). Compiles for
   half a minute at its first use, and again when lengths change.
 - ``flash``: flash-attn; suffix rows attend to the prefix and to themselves in two passes, which are
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import repeat_kv
 
 from threedrs.errors import ConfigError, MachineError
@@ -36,12 +37,15 @@ KERNELS: list[SDPBackend] = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
-UNPLANNED_KERNELS = KERNELS[1:]
+ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackMask:
-    """A pack's mask for one backend; ``mask`` is a dense mask, a block mask, or suffix places."""
+    """A pack's mask for one backend; ``mask`` is a dense mask, a block mask, or suffix places.
+
+    A dense mask (1,1,S,T) is that of the suffix rows, with rows and keys added (`ROWS`).
+    """
 
     prefix_length: int
     mask: Tensor | BlockMask | Suffixes
@@ -71,16 +75,17 @@ class PackMask:
                 scale=scale,
                 enable_gqa=True,
             )
-        groups = query.shape[1] // key.shape[1]
-        with sdpa_kernel(UNPLANNED_KERNELS):
+        groups, total = query.shape[1] // key.shape[1], query.shape[2]
+        added = (0, 0, 0, mask_11ST.shape[-1] - total)
+        with fast_kernels():
             suffixes = scaled_dot_product_attention(
-                query[:, :, split:],
-                repeat_kv(key, groups),
-                repeat_kv(value, groups),
+                pad(query[:, :, split:], added),
+                repeat_kv(pad(key, added), groups),
+                repeat_kv(pad(value, added), groups),
                 attn_mask=mask_11ST,
                 scale=scale,
             )
-        return torch.cat([prefix, suffixes], dim=2)
+        return torch.cat([prefix, suffixes[:, :, : total - split]], dim=2)
 
 
 def fast_kernels() -> AbstractContextManager[None]:
@@ -92,6 +97,17 @@ def fast_kernels() -> AbstractContextManager[None]:
 def _flex(device_type: str) -> Any:
     """FlexAttention for a device; on CPU it runs as it is, for tests and inference."""
     return torch.compile(flex_attention) if device_type == "cuda" else flex_attention
+
+
+def _rounded(mask_11ST: Tensor) -> Tensor:
+    """Return the mask with rows and keys up to a multiple of `ROWS` rows; nothing reads those.
+
+    An added row attends to all keys but the added ones, so that its softmax is not over nothing.
+    """
+    rows, keys = mask_11ST.shape[-2:]
+    rounded = pad(mask_11ST, (0, -rows % ROWS, 0, -rows % ROWS))
+    rounded[:, :, rows:, :keys] = True
+    return rounded
 
 
 def _block_mask(layout: Layout, device: torch.device) -> BlockMask:
@@ -137,6 +153,7 @@ def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | Non
             )
         mask = _block_mask(layout, device)
     else:
-        mask = layout.suffix_mask(device)
-        assert mask is not None
+        suffix_mask = layout.suffix_mask(device)
+        assert suffix_mask is not None
+        mask = _rounded(suffix_mask)
     return PackMask(prefix_length=layout.prefix_length, mask=mask)
