@@ -160,14 +160,14 @@ def exact_by_kind(rows: list[dict[str, Any]]) -> dict[str, tuple[int, float]]:
     return {kind: (len(right), 100 * statistics.mean(right)) for kind, right in exact.items()}
 
 
-def table_of_kinds(results: Path, benchmark: str = "scanqa") -> str:
-    """Return the exact answers by kind as a Markdown table."""
+def table_of_kinds(results: Path) -> str:
+    """Return ScanQA's exact answers by kind as a Markdown table."""
     runs = evaluated_runs(results)
     seeds = seeds_of_methods(runs)
-    found = {run: exact_by_kind(predictions(results, run, benchmark)) for run in runs}
-    words = exact_by_kind(blind_rows(results, runs[0], benchmark, words=True))
+    found = {run: exact_by_kind(predictions(results, run, "scanqa")) for run in runs}
+    words = exact_by_kind(blind_rows(results, runs[0], "scanqa", words=True))
     lines = [
-        f"| {benchmark}: answer | n | words alone | " + " | ".join(seeds) + " |",
+        "| scanqa: answer | n | words alone | " + " | ".join(seeds) + " |",
         "|---|---|---|" + "---|" * len(seeds),
     ]
     for kind, (count, percentage) in sorted(words.items()):

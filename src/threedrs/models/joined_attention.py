@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from threedrs.errors import MachineError
-from threedrs.models.packing import Layout
+from threedrs.models.packing import Layout, on_device
 
 
 class Kernels(Protocol):
@@ -53,13 +53,12 @@ class Suffixes:
     @classmethod
     def of(cls, layout: Layout, device: torch.device) -> "Suffixes":
         """Return the places of a pack's suffix tokens."""
-        rows = [k for k, length in enumerate(layout.lengths) for _ in range(length)]
-        columns = [column for length in layout.lengths for column in range(length)]
+        prefix = layout.prefix_length
         return cls(
-            prefix_length=layout.prefix_length,
+            prefix_length=prefix,
             shape=(len(layout.lengths), max(layout.lengths)),
-            row_S=torch.tensor(rows, device=device),
-            column_S=torch.tensor(columns, device=device),
+            row_S=on_device(layout.owner_S, device),
+            column_S=layout.position_ids(device)[0, prefix:] - prefix,
         )
 
     def grid(self, packed: Tensor) -> Tensor:

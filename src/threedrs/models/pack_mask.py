@@ -29,7 +29,7 @@ from transformers.integrations.sdpa_attention import repeat_kv
 
 from threedrs.errors import ConfigError, MachineError
 from threedrs.models.joined_attention import JoinedAttention, Suffixes, flash_kernels
-from threedrs.models.packing import Layout
+from threedrs.models.packing import Layout, on_device
 
 KERNELS: list[SDPBackend] = [
     SDPBackend.CUDNN_ATTENTION,
@@ -111,16 +111,14 @@ def _rounded(mask_11ST: Tensor) -> Tensor:
 
 
 def _block_mask(layout: Layout, device: torch.device) -> BlockMask:
-    owners = [-1] * layout.prefix_length
-    for number, length in enumerate(layout.lengths):
-        owners += [number] * length
-    owner_T = torch.tensor(owners, device=device)
+    shared_L = torch.full((layout.prefix_length,), -1)
+    owner_T = on_device(torch.cat([shared_L, layout.owner_S]), device)
 
     def allowed(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
         own = (owner_T[column] == owner_T[row]) | (owner_T[column] < 0)
         return (column <= row) & own
 
-    return create_block_mask(allowed, None, None, len(owners), len(owners), device=device)
+    return create_block_mask(allowed, None, None, len(owner_T), len(owner_T), device=device)
 
 
 def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | None:

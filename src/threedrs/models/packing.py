@@ -162,10 +162,9 @@ class GroundingTargets:
         """Collect the targets of a pack."""
         objects = len(pack.scene.boxes_N6)
         target_KM = torch.zeros(len(pack.samples), objects + 1, dtype=torch.bool)
-        places = []
+        last_shared, places = layout.prefix_length - 1, []
         for row_M, start, sample in zip(target_KM, layout.starts, pack.samples, strict=True):
             row_M[sample.target_rows or [objects]] = True
-            last_shared = layout.prefix_length - 1
             places.append(
                 last_shared if sample.ground_index is None else start + sample.ground_index
             )
