@@ -13,7 +13,7 @@ import pytest
 import torch
 from hostile import little_memory
 from test_scene_store import BOXES, make_scan
-from test_training import finish, loss_rows, start, wait_for_row
+from training_process import finish, loss_rows, start, wait_for_row
 from training_run import edit_config, write_run
 
 from threedrs.errors import readable

@@ -11,7 +11,7 @@ from test_predict import SCENES as ASKED
 from test_predict import Fake, question, write_store
 from test_predict import run as predict
 from test_scene_store import BOXES, SETTINGS, make_scan
-from test_training import finish, start
+from training_process import finish, start
 from training_run import SHARD, write_run, write_scene_inputs
 
 from threedrs.errors import StoreError

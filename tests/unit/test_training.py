@@ -1,13 +1,6 @@
-"""Training itself: settings, one exact optimizer step, and whole runs that are interrupted."""
+"""Training itself: settings, log rows, and one exact optimizer step."""
 
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +8,8 @@ import torch
 import yaml
 from training_run import (
     REPOSITORY,
-    edit_config,
     lone_ranks,
     records,
-    write_evaluation,
     write_run,
 )
 
@@ -27,10 +18,9 @@ from threedrs.files import write_json
 from threedrs.models.checkpoint import load_student
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.teachers.registry import teacher_channels
-from threedrs.train import main
 from threedrs.training.data import PackReader
 from threedrs.training.engine import NonFiniteError, build_engine, deepspeed_config, train_step
-from threedrs.training.progress import growing_log, read_rows, step_row
+from threedrs.training.progress import read_rows, step_row
 from threedrs.training.sampler import PackPlan
 from threedrs.training.settings import (
     OPERATION,
@@ -339,228 +329,3 @@ def test_bfloat16_keeps_buffers_and_master_weights_in_float32(reader):
     assert student.language_model.model.rotary_emb.inv_freq.dtype == torch.float32
     assert deepest(student).dtype == torch.float32
     assert np.isfinite(outcome.sums["loss"])
-
-
-# Whole runs
-
-
-OURS = ("threedrs.launch", "--gpus")
-TORCHRUN = ("torch.distributed.run", "--standalone", "-m", "--nproc-per-node")
-
-
-def start(folder: Path, ranks: int = 1, launcher: tuple[str, ...] = OURS) -> subprocess.Popen:
-    kept = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
-    environment = kept | {"PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"}
-    command = ["threedrs.train", "--config", "results/train/3drs/config.json"]
-    return subprocess.Popen(
-        [sys.executable, "-m", *launcher, str(ranks), *command],
-        cwd=folder,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str]:
-    _, text = process.communicate(timeout=300)
-    return process.returncode, text
-
-
-def wait_for_row(folder: Path, process: subprocess.Popen, step: int) -> None:
-    log = growing_log(folder / "results/train/3drs")
-    while process.poll() is None and not any(row["step"] >= step for row in read_rows(log)):
-        time.sleep(0.05)
-
-
-def loss_rows(folder: Path) -> list[dict]:
-    rows = read_rows(growing_log(folder / "results/train/3drs"))
-    return [{k: v for k, v in row.items() if k != "samples_per_second"} for row in rows]
-
-
-@pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    write_run(folder, samples=18, epochs=2)
-    status, text = finish(start(folder))
-    assert status == 0, text
-    return folder
-
-
-@pytest.mark.slow
-def test_whole_run_leaves_model_numbers_and_curves(whole_run):
-    out = whole_run / "results/train/3drs"
-
-    numbers = json.loads((out / "train.json").read_text())
-    assert (numbers["steps"], numbers["samples"]) == (10, 36)
-    assert numbers["model_flops_utilisation"] is None
-    assert "CPU" in numbers["model_flops_utilisation_basis"]
-    assert "fewer scenes" in numbers["packing"]
-    assert numbers["samples_per_second"] > 0
-    assert [row["step"] for row in loss_rows(whole_run)] == list(range(1, 11))
-    assert loss_rows(whole_run)[-1]["loss"] < loss_rows(whole_run)[0]["loss"]
-    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert "vggt-tiny" in (out / "model/README.md").read_text()
-    assert list((out / "tensorboard").iterdir())
-    student, tokenizer = load_student(ModelSettings(path=out / "model"))
-    assert student.proj_3d is not None
-    assert tokenizer.convert_tokens_to_ids("<ground>") is not None
-
-
-@pytest.mark.slow
-def test_interrupted_run_equals_the_uninterrupted_one(whole_run, tmp_path):
-    config = write_run(tmp_path, samples=18, epochs=2)
-    edit_config(config, save_every=2, workers=1)
-    checkpoints = tmp_path / "results/train/3drs/checkpoints"
-
-    process = start(tmp_path)
-    wait_for_row(tmp_path, process, 3)
-    process.kill()
-    assert finish(process)[0] == -signal.SIGKILL
-    process = start(tmp_path)
-    wait_for_row(tmp_path, process, 6)
-    process.send_signal(signal.SIGUSR1)
-    status, text = finish(process)
-    assert status == 1
-    assert "stopped by SIGUSR1, saved at step" in text.splitlines()[-1]
-    newest = max(path for path in checkpoints.iterdir() if path.name.startswith("step-"))
-    (newest / "state/rank-00000-000.safetensors").write_bytes(b"damaged")
-    status, text = finish(start(tmp_path))
-
-    assert status == 0, text
-    assert f"{newest.name} is not used" in text
-    assert loss_rows(tmp_path) == loss_rows(whole_run)
-    assert (tmp_path / "results/train/3drs/model/model.safetensors").read_bytes() == (
-        whole_run / "results/train/3drs/model/model.safetensors"
-    ).read_bytes()
-
-
-def spread_zero3(folder: Path) -> str:
-    """Write ZeRO-3's settings under which the tiny student is spread as one of 7B is."""
-    settings = json.loads((REPOSITORY / "config/deepspeed/zero3.json").read_text())
-    settings["zero_optimization"] |= {
-        "stage3_param_persistence_threshold": 100,
-        "stage3_prefetch_bucket_size": 20_000,
-    }
-    write_json(folder / "zero3.json", settings)
-    return str(folder / "zero3.json")
-
-
-@pytest.mark.slow
-def test_two_ranks_with_zero3_equal_one(whole_run, tmp_path):
-    config = write_run(tmp_path, samples=18, epochs=2)
-    edit_config(config, deepspeed=spread_zero3(tmp_path))
-
-    status, text = finish(start(tmp_path, 2, TORCHRUN))
-
-    assert status == 0, text
-    assert_same_curve(tmp_path, whole_run)
-
-
-def assert_same_curve(folder: Path, reference: Path) -> None:
-    for ours, theirs in zip(loss_rows(folder), loss_rows(reference), strict=True):
-        assert (ours["step"], ours["samples"]) == (theirs["step"], theirs["samples"])
-        for name in ("loss", "supervision", "grad_norm"):
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-3), ours["step"]
-
-
-@pytest.mark.slow
-def test_interrupted_run_of_two_ranks_with_zero3_equals_the_uninterrupted_one(tmp_path):
-    rows = {}
-    for name in ("whole", "interrupted"):
-        folder = tmp_path / name
-        config = write_run(folder, samples=18, pack=1)
-        edit_config(config, deepspeed=spread_zero3(folder))
-        process = start(folder, 2)
-        if name == "interrupted":
-            wait_for_row(folder, process, 2)
-            process.send_signal(signal.SIGUSR1)
-            assert finish(process)[0] == 1
-            process = start(folder, 2)
-        status, text = finish(process)
-        assert status == 0, text
-        rows[name] = loss_rows(folder)
-    assert rows["interrupted"] == rows["whole"]
-
-
-@pytest.mark.slow
-def test_run_goes_on_with_other_ranks_and_another_zero_stage(whole_run, tmp_path):
-    config = write_run(tmp_path, samples=18, epochs=2)
-    said = []
-    signals = (signal.SIGUSR1, signal.SIGINT)
-    zero2, zero3 = str(REPOSITORY / "config/deepspeed/zero2.json"), spread_zero3(tmp_path)
-    for ranks, deepspeed, last in ((2, zero3, 3), (1, zero2, 6), (2, zero2, None)):
-        edit_config(config, deepspeed=deepspeed)
-        process = start(tmp_path, ranks)
-        if last is not None:
-            wait_for_row(tmp_path, process, last)
-            process.send_signal(signals[len(said)])
-        status, text = finish(process)
-        assert status == (0 if last is None else 1), text
-        said.append(text)
-
-    for text, number in zip(said, signals, strict=False):
-        assert f"stopped by {number.name}, saved at step" in text.splitlines()[-1]
-    for text in said[1:]:
-        assert "goes on from step-0000" in text
-    assert_same_curve(tmp_path, whole_run)
-    numbers = json.loads((tmp_path / "results/train/3drs/train.json").read_text())
-    assert 1 < numbers["rank_seconds"] / numbers["seconds"] < 2  # of one rank, then of two
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "stage"), [(1, "zero2"), (2, "zero3")])
-def test_evaluating_on_the_way_changes_no_loss(whole_run, tmp_path, ranks, stage):
-    config = write_run(tmp_path, samples=18, epochs=2)
-    zero2 = str(REPOSITORY / "config/deepspeed/zero2.json")
-    deepspeed = zero2 if stage == "zero2" else spread_zero3(tmp_path)
-    edit_config(config, deepspeed=deepspeed, eval_every=4, eval_samples=3, log_every=5)
-    write_evaluation(tmp_path, config)
-
-    status, text = finish(start(tmp_path, ranks))
-
-    assert status == 0, text
-    rows = loss_rows(tmp_path)
-    evaluated = {row["step"]: row.pop("eval") for row in rows if "eval" in row}
-    assert sorted(evaluated) == [4, 8, 10]
-    assert "step 4 scanqa cider" in text
-    for scores in evaluated.values():
-        assert set(scores) == {"scanqa", "scanrefer"}
-        assert set(scores["scanrefer"]) == {"acc@0.25", "acc@0.5"}
-        assert all(0 <= value <= 100 for value in scores["scanrefer"].values())
-    expected = {row["step"]: row for row in loss_rows(whole_run)}
-    assert [row["step"] for row in rows] == [4, 5, 8, 10]
-    for row in rows:
-        if ranks == 1:
-            assert row == expected[row["step"]]
-        else:
-            assert row["loss"] == pytest.approx(expected[row["step"]]["loss"], rel=1e-3)
-
-
-@pytest.mark.slow
-def test_finished_run_exports_again_without_training(whole_run):
-    out = whole_run / "results/train/3drs"
-    rows, numbers = loss_rows(whole_run), json.loads((out / "train.json").read_text())
-    shutil.rmtree(out / "model")  # as Snakemake does before it runs a job again
-    for name in ("train.json", "log.jsonl", "loss.png"):
-        (out / name).unlink()
-
-    status, text = finish(start(whole_run))
-
-    assert status == 0, text
-    assert "goes on from step-00000010" in text
-    assert read_rows(out / "log.jsonl") == read_rows(growing_log(out))
-    assert loss_rows(whole_run) == rows
-    again = json.loads((out / "train.json").read_text())
-    assert (again["steps"], again["seconds"]) == (numbers["steps"], numbers["seconds"])
-
-
-def test_failure_is_one_line_and_status_one(tmp_path, monkeypatch, capsys):
-    config = write_run(tmp_path)
-    edit_config(config, precision="fp8")
-    monkeypatch.setattr(sys, "argv", ["train", "--config", str(config)])
-
-    assert main() == 1
-
-    printed = capsys.readouterr().err
-    assert printed.startswith("train: rank 0: train.precision: 'fp8' is not valid")
-    assert printed.count("\n") == 1
