@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from threedrs.models.attention import pack_mask
@@ -63,8 +64,8 @@ def scene(student: Student, frames: int) -> SceneInputs:
 def sample(number: int) -> Sample:
     """Return a text sample, or for odd numbers a grounding sample."""
     grounding = number % 2 == 1
-    labels = torch.full((OWN_TOKENS,), IGNORE)
-    ids = torch.randint(20, 1000, (OWN_TOKENS,))
+    labels = np.full(OWN_TOKENS, IGNORE)
+    ids = np.random.default_rng(number).integers(20, 1000, OWN_TOKENS)
     if not grounding:
         labels[-ANSWER_TOKENS:] = ids[-ANSWER_TOKENS:]
     return Sample(

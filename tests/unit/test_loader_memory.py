@@ -92,10 +92,11 @@ def test_a_thousand_scenes_leave_no_trace_in_a_loader(reader: PackReader) -> Non
                 assert loader.pid is not None
                 sizes.append(own_kilobytes(loader.pid))
     assert number == READS
-    # One pack takes 0.8 MB here: keeping every scene would have added 650 MB by now.
+    # One pack takes 0.8 MB here: keeping every scene would have added 600 MB since the first look.
+    # After many other tests a loader, their process's fork, takes some 8 MB more at one point.
     assert size > 700_000
-    growth = 1024 * (max(sizes[4:]) - sizes[0])
-    assert growth < 5 * size, sizes
+    growth = 1024 * (max(sizes) - sizes[0])
+    assert growth < 20 * size, sizes
 
 
 class Counted(ManyNames):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from student_fixtures import CAPTION, GROUNDING, TEXT, ZERO_TARGET, pack, scene, tokenizer
@@ -101,7 +102,7 @@ def test_grounding_targets_by_sample() -> None:
     assert targets.weight_K.tolist() == [0.0, 1.0, 1.0]
     meant = [row.nonzero().flatten().tolist() for row in targets.target_KM]
     assert meant == [[objects], [0, 2], [objects]]
-    ids = torch.cat([torch.zeros(layout.prefix_length), *[s.input_ids for s in packed.samples]])
+    ids = np.concatenate([np.zeros(layout.prefix_length), *[s.input_ids for s in packed.samples]])
     ground = tokenizer().convert_tokens_to_ids("<ground>")
     assert ids[targets.place_K[1:]].tolist() == [ground, ground]
 

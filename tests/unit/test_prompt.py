@@ -1,8 +1,8 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from student_fixtures import BOX_IDS, CAPTION, GROUNDING, TEXT, ZERO_TARGET, record, tokenizer
@@ -152,7 +152,7 @@ def test_query_ends_with_the_assistants_header() -> None:
     query = build_query(TEXT, tokenizer(), prompt="reference")
     header = _ids("<|im_start|>assistant\n")
     assert query.input_ids.tolist()[-len(header) :] == header
-    assert query.input_ids.dtype == torch.int64
+    assert query.input_ids.dtype == np.int64
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from threedrs.training.sampler import (
     batches_per_epoch,
     micro_steps,
     plan_batches,
-    plan_packs,
     sample_count,
 )
 
@@ -26,10 +25,9 @@ def plan(scenes, *, pack=2, global_batch=4, drop_last=False, seed=7, epoch=0):
 
 
 @settings(max_examples=60, deadline=None)
-@given(scenes=MIXES, pack=SIZES, global_batch=SIZES, seed=SIZES)
-def test_every_sample_once_an_epoch_in_exact_batches_of_unmixed_packs(
-    scenes, pack, global_batch, seed
-):
+@given(scenes=MIXES, pack=SIZES, packs=SIZES, seed=SIZES)
+def test_every_sample_once_an_epoch_in_exact_batches_of_unmixed_packs(scenes, pack, packs, seed):
+    global_batch = pack * packs
     batches = plan(scenes, pack=pack, global_batch=global_batch, seed=seed)
 
     seen = Counter(index for batch in batches for p in batch for index in p.indices)
@@ -44,9 +42,9 @@ def test_every_sample_once_an_epoch_in_exact_batches_of_unmixed_packs(
 
 
 @settings(max_examples=60, deadline=None)
-@given(scenes=MIXES, pack=SIZES, global_batch=SIZES, ranks=SIZES)
-def test_ranks_share_out_each_batch_in_equally_many_micro_steps(scenes, pack, global_batch, ranks):
-    for batch in plan(scenes, pack=pack, global_batch=global_batch):
+@given(scenes=MIXES, pack=SIZES, packs=SIZES, ranks=SIZES)
+def test_ranks_share_out_each_batch_in_equally_many_micro_steps(scenes, pack, packs, ranks):
+    for batch in plan(scenes, pack=pack, global_batch=pack * packs):
         shares = [micro_steps(batch, rank, ranks) for rank in range(ranks)]
         real = [p for share in shares for p in share if p.weight > 0]
         assert len({len(share) for share in shares}) == 1
@@ -64,7 +62,7 @@ def test_order_depends_on_seed_and_epoch_only():
 
 def test_one_sample_packs_are_a_plain_shuffle():
     scenes = ["scene0000_00"] * 20 + ["scene0001_00"] * 20
-    packs = plan_packs(scenes, 1, seed=3, epoch=0)
+    packs = [p for batch in plan(scenes, pack=1, global_batch=8) for p in batch]
 
     order = [index for p in packs for index in p.indices]
     assert sorted(order) == list(range(40))
@@ -73,8 +71,36 @@ def test_one_sample_packs_are_a_plain_shuffle():
     assert 0 < first_half.count("scene0000_00") < 20
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(min_value=1, max_value=40), min_size=1, max_size=6),
+    pack=SIZES,
+    packs=SIZES,
+)
+def test_full_packs_are_not_split_by_what_is_left_of_the_scenes(counts, pack, packs):
+    scenes = [f"scene{number:04d}_00" for number, count in enumerate(counts) for _ in range(count)]
+    batches = plan(scenes, pack=pack, global_batch=pack * packs)
+
+    full = sum(count // pack for count in counts)
+    unsplit = [batch for batch in batches if len(batch) == packs == sample_count(batch) / pack]
+    assert len(unsplit) >= full // packs
+
+
+def test_what_is_left_of_the_scenes_fills_batches_of_its_own_anywhere_in_the_epoch():
+    scenes = [f"scene{number:04d}_00" for number in range(4) for _ in range(11)]
+    orders = [
+        [[len(p.indices) for p in batch] for batch in plan(scenes, pack=4, seed=seed)]
+        for seed in range(20)
+    ]
+    for sizes in orders:  # of each scene 4, 4 and 3
+        assert sizes.count([4]) == 8
+        assert sorted(size for size in sizes if size != [4]) == [[1, 3], [2, 2], [3, 1]]
+    assert len({sizes.index([3, 1]) for sizes in orders}) > 3
+
+
 def test_pack_that_straddles_a_boundary_is_split():
-    batches = plan(["scene0000_00"] * 6, pack=3, global_batch=4)
+    scenes = ["scene0000_00"] * 3 + ["scene0001_00"] * 3
+    batches = plan(scenes, pack=4, global_batch=4)
 
     assert [[len(p.indices) for p in batch] for batch in batches] == [[3, 1], [2]]
 

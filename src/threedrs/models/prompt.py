@@ -15,10 +15,10 @@ that knows them, has two tokens more around the visual tokens.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import ConfigError, DataError
@@ -51,6 +51,7 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     return number
 
 
+@lru_cache(maxsize=4)
 def chat_token_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the ids of ``<|im_start|>``, ``<|im_end|>`` and the single newline (198 in Qwen2)."""
     newline = _encode(tokenizer, "\n")
@@ -70,6 +71,7 @@ def _vision_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     return VISION_START, VISION_END
 
 
+@lru_cache(maxsize=4)
 def shared_prefix(
     tokenizer: PreTrainedTokenizerBase, prompt: PromptStyle, label_chat_tokens: bool
 ) -> Prefix:
@@ -102,7 +104,7 @@ def _question_ids(
 
 def _coordinate(
     record: Record, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase
-) -> tuple[Tensor | None, int | None]:
+) -> tuple[np.ndarray | None, int | None]:
     """The point of the ``<coord>`` token and its index in ``ids``; (None, None) without one."""
     coord = token_id(tokenizer, COORD)
     places = [index for index, token in enumerate(ids) if token == coord]
@@ -112,7 +114,7 @@ def _coordinate(
         raise DataError(f"{record.id}: {COORD} stands {len(places)} times; one point is known")
     if record.box_input is None:
         raise DataError(f"{record.id}: the text has {COORD} but the record has no box_input")
-    return torch.tensor(record.box_input[:3], dtype=torch.float32), places[0]
+    return np.array(record.box_input[:3], dtype=np.float32), places[0]
 
 
 def _target_rows(record: Record, box_ids: Sequence[int]) -> list[int]:
@@ -164,8 +166,8 @@ def build_sample(
     return Sample(
         id=record.id,
         benchmark=record.benchmark,
-        input_ids=torch.tensor(ids),
-        labels=torch.tensor(labels),
+        input_ids=np.array(ids),
+        labels=np.array(labels),
         prefix=shared_prefix(tokenizer, "as_trained", label_chat_tokens),
         target_rows=target_rows,
         ground_index=ground_index,
@@ -191,7 +193,7 @@ def build_query(
     coordinate, coordinate_index = _coordinate(record, question, tokenizer)
     return Query(
         id=record.id,
-        input_ids=torch.tensor(question + _encode(tokenizer, ASSISTANT)),
+        input_ids=np.array(question + _encode(tokenizer, ASSISTANT)),
         prefix=prefix,
         coordinate=coordinate,
         coordinate_index=coordinate_index,

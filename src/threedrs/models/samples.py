@@ -6,6 +6,7 @@ Axis letters: V frames, H W image rows and columns (384), F fine grid (LLaVA: 27
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -130,14 +131,15 @@ class Prefix:
 class Query:
     """An evaluation question: its own tokens up to and including the assistant's header.
 
-    ``input_ids`` (T,) int64; ``coordinate`` (3,) float32, metres, world frame: the point that the
-    ``<coord>`` token at ``coordinate_index`` stands for; both None without such a token.
+    Arrays on the host: ``input_ids`` (T,) int64; ``coordinate`` (3,) float32, metres, world frame:
+    the point that the ``<coord>`` token at ``coordinate_index`` stands for; both None without such
+    a token.
     """
 
     id: str
-    input_ids: Tensor
+    input_ids: np.ndarray
     prefix: Prefix
-    coordinate: Tensor | None
+    coordinate: np.ndarray | None
     coordinate_index: int | None
 
 
@@ -145,20 +147,21 @@ class Query:
 class Sample:
     """A training sample: its own tokens after the shared prefix, up to the end of the answer.
 
-    ``input_ids`` and ``labels`` (T,) int64, labels not shifted, -100 without loss. ``target_rows``:
-    None for a text sample; for a grounding sample the rows of the scene's boxes that the text
-    means, [] for the zero target, and ``ground_index`` is where ``<ground>`` stands in
-    ``input_ids``. ``coordinate`` and ``coordinate_index`` as in `Query`.
+    Arrays on the host, which a loader hands over in one piece; torch would open a file for each
+    tensor. ``input_ids`` and ``labels`` (T,) int64, labels not shifted, -100 without loss.
+    ``target_rows``: None for a text sample; for a grounding sample the rows of the scene's boxes
+    that the text means, [] for the zero target, and ``ground_index`` is where ``<ground>`` stands
+    in ``input_ids``. ``coordinate`` and ``coordinate_index`` as in `Query`.
     """
 
     id: str
     benchmark: str
-    input_ids: Tensor
-    labels: Tensor
+    input_ids: np.ndarray
+    labels: np.ndarray
     prefix: Prefix
     target_rows: list[int] | None
     ground_index: int | None
-    coordinate: Tensor | None
+    coordinate: np.ndarray | None
     coordinate_index: int | None
 
 

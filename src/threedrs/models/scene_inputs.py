@@ -12,34 +12,20 @@ from torch import Tensor
 
 from threedrs.models.samples import LLAVA_GRID, SceneInputs, VisualGrid
 from threedrs.scannet.geometry import GRID, patch_means
+from threedrs.scenes.masks import SIDE, patch_counts
 from threedrs.scenes.store import SceneStore
-
-SIDE = 378  # pixels of a frame that the patches cover, from the top left
 
 
 def grid_masks(
     coordinates_HW3: np.ndarray, boxes_N6: np.ndarray, valid_HW: np.ndarray | None, grid: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the patches of a frame that see each box well enough for features A and B.
+    """Return the patches (N,grid,grid) of a frame that see each box well enough, bool, twice.
 
-    Args:
-        coordinates_HW3: (384,384,3) f32 world coordinates, metres.
-        boxes_N6: (N,6) f32 centre + size, metres; both corners belong to the box.
-        valid_HW: (384,384) bool: pixels that may lie inside a box; None: all.
-        grid: patches a side, a divisor of 378.
-
-    Returns:
-        bool (N,grid,grid) twice: at least half, and at least an eighth of the pixels inside.
+    For feature A at least half, for feature B at least an eighth of a patch's pixels lie inside;
+    arguments as of `patch_counts`.
     """
-    square = coordinates_HW3[:SIDE, :SIDE]
-    valid = np.True_ if valid_HW is None else valid_HW[:SIDE, :SIDE]
-    patch = SIDE // grid
-    counts = np.zeros((len(boxes_N6), grid, grid), dtype=np.int64)
-    half_N3 = boxes_N6[:, 3:] / np.float32(2)
-    for row, (centre, half) in enumerate(zip(boxes_N6[:, :3], half_N3, strict=True)):
-        inside = ((square >= centre - half) & (square <= centre + half)).all(axis=-1) & valid
-        counts[row] = inside.reshape(grid, patch, grid, patch).sum(axis=(1, 3))
-    pixels = patch**2
+    (counts,) = patch_counts(coordinates_HW3, boxes_N6, valid_HW, (grid,))
+    pixels = (SIDE // grid) ** 2
     return 2 * counts >= pixels, counts >= pixels // 8
 
 

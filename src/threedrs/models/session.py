@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
@@ -126,14 +127,16 @@ class SceneSession:
             "a query was built for another prompt style"
         )
         device, text = self.student.device, self.student.text_config
-        own = [torch.cat([query.input_ids, query.input_ids.new_tensor(more)]) for query in queries]
+        own = [np.append(query.input_ids, np.array(more, dtype=np.int64)) for query in queries]
         lengths = [len(ids) for ids in own]
         ends = list(accumulate(lengths))
         starts = [end - length for end, length in zip(ends, lengths, strict=True)]
         groups = text.num_attention_heads // text.num_key_value_heads
         attention = QuestionAttention(self.shared, groups)
         offset_S = attention.start(lengths, device)
-        tokens_SD = self.student.embed(torch.cat(own).to(device), queries, starts)
+        tokens_SD = self.student.embed(
+            torch.from_numpy(np.concatenate(own)).to(device), queries, starts
+        )
         hidden_SD = self._run(tokens_SD, offset_S, attention)
         return hidden_SD[torch.tensor(ends, device=device) - 1], attention
 

@@ -10,6 +10,7 @@ shared prefix and all suffixes. What differs between backbones is in `threedrs.m
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import Cache
@@ -175,7 +176,8 @@ class Student(nn.Module):
                 places.append(start + item.coordinate_index)
                 points.append(item.coordinate)
         if points:
-            code = self.position_embedding(on_device(torch.stack(points), ids_T.device))
+            points_P3 = on_device(torch.from_numpy(np.stack(points)), ids_T.device)
+            code = self.position_embedding(points_P3)
             index = on_device(torch.tensor(places), ids_T.device)
             tokens_TD = tokens_TD.index_add(0, index, code.to(tokens_TD.dtype))
         return tokens_TD
@@ -245,9 +247,9 @@ class Student(nn.Module):
         )
         layer = self._supervised_layer(supervision)
 
-        shared_ids = torch.tensor([*prefix.before_ids, *prefix.after_ids])
-        own_ids = [sample.input_ids for sample in samples]
-        ids_T = on_device(torch.cat([shared_ids, *own_ids]), device)
+        shared_ids = np.array([*prefix.before_ids, *prefix.after_ids], dtype=np.int64)
+        ids = np.concatenate([shared_ids, *(sample.input_ids for sample in samples)])
+        ids_T = on_device(torch.from_numpy(ids), device)
         text_targets = TextTargets.of(pack, layout, device)
         grounding_targets = GroundingTargets.of(pack, layout, device)
         position_ids = self.position_ids(layout.position_ids(device), prefix, scene)

@@ -9,60 +9,70 @@ Cost: one frame's coordinates (1.7 MB) at a time; about 0.3 ms an object and fra
 looks only at the pixels that the axes before it left.
 """
 
+from collections.abc import Sequence
+from functools import cache
+
 import numpy as np
 
 FINE_GRID = 27
-FINE_PATCH = 14
 FINE_THRESHOLD = 98
 COARSE_GRID = 14
-COARSE_PATCH = 27
 COARSE_THRESHOLD = 91
-_SIDE = FINE_GRID * FINE_PATCH
+SIDE = 378  # pixels of a frame that the patches cover, from the top left
 
 
-def _patch_of_pixel(grid: int, patch: int) -> np.ndarray:
+@cache
+def _patch_of_pixel(grid: int) -> np.ndarray:
     """Return the (378*378,) row-major patch number of each pixel of the square."""
-    along = np.arange(_SIDE) // patch
+    along = np.arange(SIDE) // (SIDE // grid)
     return (along[:, None] * grid + along[None, :]).ravel()
 
 
-_FINE_PATCH_OF_PIXEL = _patch_of_pixel(FINE_GRID, FINE_PATCH)
-_COARSE_PATCH_OF_PIXEL = _patch_of_pixel(COARSE_GRID, COARSE_PATCH)
-
-
-def frame_masks(
-    coordinates_HW3: np.ndarray, boxes_N6: np.ndarray, valid_HW: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return one frame's fine (N,27,27) and coarse (N,14,14) bool masks.
+def patch_counts(
+    coordinates_HW3: np.ndarray,
+    boxes_N6: np.ndarray,
+    valid_HW: np.ndarray | None,
+    grids: Sequence[int],
+) -> list[np.ndarray]:
+    """Return for each grid how many pixels of each patch of a frame lie in each box.
 
     Args:
         coordinates_HW3: (384,384,3) f32 world coordinates, metres.
-        boxes_N6: (N,6) f32 centre + size, metres.
+        boxes_N6: (N,6) f32 centre + size, metres; both corners belong to the box.
         valid_HW: (384,384) bool: pixels that may lie inside a box; None: all.
+        grids: patches a side, divisors of 378.
+
+    Returns:
+        int (N,grid,grid) for each of ``grids``.
     """
-    square_P3 = coordinates_HW3[:_SIDE, :_SIDE].astype(np.float32).reshape(-1, 3)
+    square_P3 = coordinates_HW3[:SIDE, :SIDE].astype(np.float32).reshape(-1, 3)
     pixels_P = np.arange(len(square_P3))
     if valid_HW is not None:
-        pixels_P = np.flatnonzero(valid_HW[:_SIDE, :_SIDE])
+        pixels_P = np.flatnonzero(valid_HW[:SIDE, :SIDE])
     axes = [np.ascontiguousarray(square_P3[pixels_P, axis]) for axis in range(3)]
     half_N3 = boxes_N6[:, 3:].astype(np.float32) / np.float32(2)
     lower_N3 = boxes_N6[:, :3].astype(np.float32) - half_N3
     upper_N3 = boxes_N6[:, :3].astype(np.float32) + half_N3
-    fine_NFF = np.zeros((len(boxes_N6), FINE_GRID, FINE_GRID), dtype=bool)
-    coarse_NGG = np.zeros((len(boxes_N6), COARSE_GRID, COARSE_GRID), dtype=bool)
+    counts = [np.zeros((len(boxes_N6), grid * grid), dtype=np.int64) for grid in grids]
     for row, (lower, upper) in enumerate(zip(lower_N3, upper_N3, strict=True)):
         inside = np.flatnonzero((axes[0] >= lower[0]) & (axes[0] <= upper[0]))
         for axis in (1, 2):
             values = axes[axis][inside]
             inside = inside[(values >= lower[axis]) & (values <= upper[axis])]
-        if len(inside) < min(FINE_THRESHOLD, COARSE_THRESHOLD):
-            continue
-        seen = pixels_P[inside]
-        fine = np.bincount(_FINE_PATCH_OF_PIXEL[seen], minlength=FINE_GRID**2)
-        coarse = np.bincount(_COARSE_PATCH_OF_PIXEL[seen], minlength=COARSE_GRID**2)
-        fine_NFF[row] = (fine >= FINE_THRESHOLD).reshape(FINE_GRID, FINE_GRID)
-        coarse_NGG[row] = (coarse >= COARSE_THRESHOLD).reshape(COARSE_GRID, COARSE_GRID)
-    return fine_NFF, coarse_NGG
+        for grid, counts_NQ in zip(grids, counts, strict=True):
+            patches = _patch_of_pixel(grid)[pixels_P[inside]]
+            counts_NQ[row] = np.bincount(patches, minlength=grid * grid)
+    return [
+        counts_NQ.reshape(-1, grid, grid) for grid, counts_NQ in zip(grids, counts, strict=True)
+    ]
+
+
+def frame_masks(
+    coordinates_HW3: np.ndarray, boxes_N6: np.ndarray, valid_HW: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return one frame's fine (N,27,27) and coarse (N,14,14) bool masks; see `patch_counts`."""
+    fine, coarse = patch_counts(coordinates_HW3, boxes_N6, valid_HW, (FINE_GRID, COARSE_GRID))
+    return fine >= FINE_THRESHOLD, coarse >= COARSE_THRESHOLD
 
 
 def pack_masks(masks: np.ndarray) -> np.ndarray:

@@ -1,16 +1,17 @@
 """The order of samples: which packs make which optimizer step, and which rank runs which pack.
 
-Samples of a scene are shuffled and cut into packs of at most K; the packs are shuffled; the stream
-of packs is cut into batches of exactly ``global_batch`` samples, and the pack that straddles a
-boundary is split. So every sample is seen once an epoch, and a batch mixes scenes and benchmarks.
-With K = 1 the order is a plain shuffle, the paper's recipe; with K > 1 a batch holds fewer scenes.
+Samples of a scene are shuffled and cut into packs of K; what is left of each scene makes a smaller
+pack. Batches hold exactly ``global_batch`` samples: most of them of full packs, so that no sequence
+is split; the rest of small packs, where the one that straddles a boundary is split. So every sample
+is seen once an epoch, and a batch mixes scenes and benchmarks. With K = 1 the order is a plain
+shuffle, the paper's recipe; with K > 1 a batch holds fewer scenes.
 
 The order depends on seed and epoch only. Ranks share out the packs of a batch afterwards and run
 the same number of micro-steps: where the packs do not divide, a rank repeats a pack with weight
 zero, because ZeRO-3 gathers parameters collectively and every rank has to take part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,16 +32,8 @@ class PackPlan:
 Batch = tuple[PackPlan, ...]
 
 
-def plan_packs(scenes: Sequence[str], pack: int, seed: int, epoch: int) -> list[PackPlan]:
-    """Return an epoch's packs in order.
-
-    Args:
-        scenes: scene of each sample, in the mix's order.
-        pack: K, the most samples a pack holds.
-        seed: of the run.
-        epoch: counted from 0; each has its own order.
-    """
-    generator = np.random.default_rng([seed, epoch])
+def _plan_packs(scenes: Sequence[str], pack: int, generator: np.random.Generator) -> list[PackPlan]:
+    """Return the packs of an epoch, at most ``pack`` samples each, in random order."""
     samples_of_scene: dict[str, list[int]] = {}
     for index in generator.permutation(len(scenes)):
         samples_of_scene.setdefault(scenes[index], []).append(int(index))
@@ -52,17 +45,12 @@ def plan_packs(scenes: Sequence[str], pack: int, seed: int, epoch: int) -> list[
     return [packs[position] for position in generator.permutation(len(packs))]
 
 
-def plan_batches(
-    scenes: Sequence[str], *, pack: int, global_batch: int, drop_last: bool, seed: int, epoch: int
-) -> list[Batch]:
-    """Return an epoch's batches of exactly ``global_batch`` samples, in order.
-
-    The last batch may hold fewer samples; with ``drop_last`` it is left out.
-    """
+def _cut(packs: Iterable[PackPlan], size: int) -> list[Batch]:
+    """Return batches of exactly ``size`` samples, the last of at most that many."""
     batches: list[Batch] = []
     current: list[PackPlan] = []
-    room = global_batch
-    for plan in plan_packs(scenes, pack, seed, epoch):
+    room = size
+    for plan in packs:
         rest = plan.indices
         while rest:
             taken, rest = rest[:room], rest[room:]
@@ -70,10 +58,34 @@ def plan_batches(
             room -= len(taken)
             if room == 0:
                 batches.append(tuple(current))
-                current, room = [], global_batch
-    if current and not drop_last:
-        batches.append(tuple(current))
-    return batches
+                current, room = [], size
+    return [*batches, tuple(current)] if current else batches
+
+
+def plan_batches(
+    scenes: Sequence[str], *, pack: int, global_batch: int, drop_last: bool, seed: int, epoch: int
+) -> list[Batch]:
+    """Return an epoch's batches of exactly ``global_batch`` samples, in order.
+
+    The last batch may hold fewer samples; with ``drop_last`` it is left out.
+
+    Args:
+        scenes: scene of each sample, in the mix's order.
+        pack: K, the most samples a pack holds; it divides ``global_batch``.
+        global_batch: samples of a batch.
+        drop_last: whether to leave out a short last batch.
+        seed: of the run.
+        epoch: counted from 0; each has its own order.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    packs = _plan_packs(scenes, pack, generator)
+    full = [plan for plan in packs if len(plan.indices) == pack]
+    small = [plan for plan in packs if len(plan.indices) < pack]
+    unsplit = len(full) - len(full) % (global_batch // pack)
+    batches = _cut(full[:unsplit], global_batch) + _cut(full[unsplit:] + small, global_batch)
+    last = [batches.pop()] if batches and sample_count(batches[-1]) < global_batch else []
+    mixed = [batches[position] for position in generator.permutation(len(batches))]
+    return mixed if drop_last else mixed + last
 
 
 def batches_per_epoch(samples: int, global_batch: int, drop_last: bool) -> int:
