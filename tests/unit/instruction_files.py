@@ -71,6 +71,24 @@ def description(object_id: int, annotation: int, text: str, **changes: Any) -> d
     }
 
 
+SCANREFER = "scanrefer/ScanRefer_filtered_train.json"
+MULTI3DREFER = "multi3drefer/multi3drefer_train.json"
+SCANQA = "scanqa/ScanQA_v1.0_train.json"
+QUESTIONS = "sqa_task/balanced/v1_balanced_questions_train_scannetv2.json"
+ANNOTATIONS = "sqa_task/balanced/v1_balanced_sqa_annotations_train_scannetv2.json"
+GOOD = {
+    SCANREFER: description(1, 0, "a chair"),
+    MULTI3DREFER: {
+        "scene_id": SCENE,
+        "object_ids": [1],
+        "ann_id": 0,
+        "eval_type": "mt",
+        "description": "x",
+    },
+    SCANQA: {"scene_id": SCENE, "question_id": "a", "question": "What?", "answers": ["b"]},
+}
+
+
 def run(
     root: Path, benchmark: str, split: str, **options: Any
 ) -> tuple[list[Record], ConversionSummary]:
@@ -85,3 +103,8 @@ def rejected(root: Path, benchmark: str, split: str) -> list[dict[str, Any]]:
     """The rejected rows of a conversion that ``run`` made."""
     text = (root / "out" / f"{benchmark}_{split}.rejected.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
+
+
+def reasons(root: Path, benchmark: str, split: str = "train") -> list[tuple[str, int, str, str]]:
+    lines = rejected(root, benchmark, split)
+    return [(line["file"], line["row"], line["reason"], line["detail"]) for line in lines]

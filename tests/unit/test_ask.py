@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from inference_run import write_store
 from PIL import Image
-from test_predict import write_store
 
 from threedrs.cli import main
 from threedrs.errors import DataError

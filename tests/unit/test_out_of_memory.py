@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 from hostile import little_memory
-from test_scene_store import BOXES, make_scan
+from scan_files import BOXES, make_scan
 from training_process import finish, loss_rows, start, wait_for_row
 from training_run import edit_config, write_run
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from test_predict import SCENES as ASKED
-from test_predict import Fake, question, write_store
-from test_predict import run as predict
-from test_scene_store import BOXES, SETTINGS, make_scan
+from inference_run import SCENES as ASKED
+from inference_run import Fake, question, write_store
+from inference_run import run as predict
+from scan_files import BOXES, SETTINGS, make_scan
 from training_process import finish, start
 from training_run import SHARD, write_run, write_scene_inputs
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 from PIL import Image
-from test_scene_store import BOXES, FRAMES, SETTINGS, make_scan, write_sens
+from scan_files import BOXES, FRAMES, SETTINGS, make_scan, write_sens
 from typer.testing import CliRunner
 
 from threedrs.cli import app

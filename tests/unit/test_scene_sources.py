@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scan_files import BOXES, FRAMES, INTRINSIC, SETTINGS, TURN, make_pose, make_scan
 from test_coverage import frame_voxels, plain_greedy, voxel_of
-from test_scene_store import BOXES, FRAMES, INTRINSIC, SETTINGS, TURN, make_pose, make_scan
 
 from threedrs.errors import ConfigError, DataError
 from threedrs.inputs import missing_inputs

@@ -6,11 +6,8 @@ taken back, so each test starts from the finished state.
 
 import json
 import os
-import shlex
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,63 +15,27 @@ import pytest
 import yaml
 from conftest import SMALL, Checkout, copy_finished
 from snakemake.utils import update_config
+from stale_jobs import (
+    BOXES,
+    CONVERSIONS,
+    EVALUATED,
+    FROM_SCENES,
+    FROM_TRAINING,
+    MIX,
+    REPORTS,
+    SETTINGS,
+    TEACHER,
+    contents,
+    features,
+    predicted,
+    really_run,
+    scenes,
+    scored,
+    trained,
+)
 
 from threedrs.scannet.sens import SensReader, SensWriter
 from threedrs.scenes.store import SceneStore
-
-RUNS = ("3drs", "baseline")
-EVALUATED = {
-    "scanrefer": "val",
-    "multi3drefer": "val",
-    "scan2cap": "val",
-    "scanqa": "val",
-    "sqa3d": "test",
-}
-SHARDS = ("train-000", "val-000")  # scenes 0 and 1; scene 2
-TEACHER = "vggt-tiny"
-
-REPORTS = {"aggregate", "build_report"}
-MIX = {"balance full"}
-SETTINGS = {f"run_config {run}" for run in RUNS}
-BOXES = {f"boxes {shard}" for shard in SHARDS}
-CONVERSIONS = {
-    f"convert_instructions {name} {part}"
-    for name, split in EVALUATED.items()
-    for part in ("train", split)
-}
-
-
-def scenes(*shards: str) -> set[str]:
-    """The jobs on scenes where these shards are stale."""
-    splits = {shard.split("-")[0] for shard in shards}
-    jobs = {f"{rule} {shard}" for rule in ("build_scenes", "scene_facts") for shard in shards}
-    checks = {f"{rule} {split}" for rule in ("check_scenes", "check_limit") for split in splits}
-    return jobs | checks | {"scene_report"}
-
-
-def features(teacher: str = TEACHER) -> set[str]:
-    """The jobs of a teacher: each shard of features has one scene, both of train-000."""
-    return {f"extract_features {teacher} train-00{shard}" for shard in (0, 1)}
-
-
-def scored(runs: Iterable[str] = RUNS, benchmarks: Iterable[str] = EVALUATED) -> set[str]:
-    """The jobs from scoring on."""
-    return {f"score {run} {name}" for run in runs for name in benchmarks} | REPORTS
-
-
-def predicted(runs: Iterable[str] = RUNS, benchmarks: Iterable[str] = EVALUATED) -> set[str]:
-    """The jobs from prediction on."""
-    jobs = {f"predict {run} {name}" for run in runs for name in benchmarks}
-    return jobs | scored(runs, benchmarks)
-
-
-def trained(*runs: str) -> set[str]:
-    """The jobs from training on."""
-    return {f"train {run}" for run in runs} | predicted(runs)
-
-
-FROM_TRAINING = trained(*RUNS)
-FROM_SCENES = scenes(*SHARDS) | features() | MIX | FROM_TRAINING
 
 
 @pytest.fixture(scope="module")
@@ -291,20 +252,6 @@ def test_a_removed_result_reruns_its_makers_and_users(trial: Checkout) -> None:
         assert trial.planned() == REPORTS
 
 
-def really_run(checkout: Checkout, *targets: str) -> None:
-    said = checkout.snakemake("--cores", "2", *targets)
-    assert said.returncode == 0, said.stdout[-4000:]
-
-
-def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Path -> bytes and date, of all files."""
-    return {
-        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
 def test_a_replaced_sens_remakes_its_scene_alone(finished: Checkout, tmp_path: Path) -> None:
     checkout = copy_finished(finished, tmp_path / "checkout")
     results = checkout.folder / "results"
@@ -359,75 +306,3 @@ def put_back(path: Path, before: tuple[bytes, int]) -> None:
     """Give a file the bytes and the date that `contents` found."""
     path.write_bytes(before[0])
     os.utime(path, ns=(before[1], before[1]))
-
-
-def flip(path: Path) -> None:
-    """Change one byte in the middle of a file; its date stays, as where a disk fails."""
-    status = path.stat()
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def verify(checkout: Checkout, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "threedrs", "verify", *options],
-        cwd=checkout.folder,
-        env=os.environ | {"PYTHONPATH": str(checkout.folder / "src")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_damaged_results_are_found_and_they_alone_remade(
-    finished: Checkout, tmp_path: Path
-) -> None:
-    checkout = copy_finished(finished, tmp_path / "checkout")
-    results = checkout.folder / "results"
-    shard = results / "features" / TEACHER / "train-000.zarr"
-    damaged = [
-        next((results / "scenes" / "scene0001_00.zarr" / "rgb" / "c").rglob("0/0/0/0")),
-        results / "scenes" / "shards" / "val-000.json",
-        next((shard / "scene0000_00" / "features" / "c").rglob("0/0/0/0")),
-        results / "instructions" / "scanqa_val.jsonl",
-        results / "instructions" / "mixes" / "full.jsonl",
-        results / "train" / "3drs" / "model" / "model.safetensors",
-        results / "eval" / "baseline" / "scanqa" / "predictions.jsonl",
-        results / "eval" / "baseline" / "sqa3d" / "metrics.json",
-    ]
-    before = {path: path.read_bytes() for path in damaged}
-    kept = {
-        folder: contents(results / folder)
-        for folder in ("scenes/scene0000_00.zarr", "train/baseline/model", "eval/3drs/sqa3d")
-    }
-    for path in damaged:
-        flip(path)
-    damaged[4].write_bytes(before[damaged[4]][:-100])  # cut short
-    found = verify(checkout, "--repair")
-    assert found.returncode == 1
-    lines = found.stdout.splitlines()
-    names = ["scene0001_00.zarr: array rgb", "val-000.json", "features", "scanqa_val.jsonl"]
-    names += ["full.jsonl", "model.safetensors", "predictions.jsonl", "metrics.json"]
-    start = next(number for number, line in enumerate(lines) if line.startswith("Removed."))
-    assert [sum(name in line for line in lines[:start]) for name in names] == [1] * len(names)
-    assert start == len(names)
-    commands = [shlex.split(line) for line in lines[start + 1 :]]
-    assert {command[0] for command in commands} == {"snakemake"}
-    assert commands.pop() == ["snakemake", "all"]
-    assert sum(len(targets) for _, *targets in commands) == len(names)
-    for _, *targets in commands[:-3]:
-        really_run(checkout, *targets)
-    for path in damaged[:5]:
-        assert path.read_bytes() == before[path], path
-    assert {folder: contents(results / folder) for folder in kept} == kept
-    last = [targets for _, *targets in commands[-3:]]
-    assert last == [
-        ["results/train/3drs/model.json"],
-        ["results/eval/baseline/scanqa/predictions.jsonl"],
-        ["results/eval/baseline/sqa3d/metrics.json"],
-    ]
-    rest = trained("3drs") | predicted(["baseline"], ["scanqa"]) | {"score baseline sqa3d"}
-    assert checkout.planned() == rest
-    assert "no damage found" in verify(checkout).stdout

@@ -1,0 +1,82 @@
+"""Results damaged on disk are found by `threedrs verify`, and they alone are remade."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import Checkout, copy_finished
+from stale_jobs import TEACHER, contents, predicted, really_run, trained
+
+
+def flip(path: Path) -> None:
+    """Change one byte in the middle of a file; its date stays, as where a disk fails."""
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def verify(checkout: Checkout, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "threedrs", "verify", *options],
+        cwd=checkout.folder,
+        env=os.environ | {"PYTHONPATH": str(checkout.folder / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_damaged_results_are_found_and_they_alone_remade(
+    finished: Checkout, tmp_path: Path
+) -> None:
+    checkout = copy_finished(finished, tmp_path / "checkout")
+    results = checkout.folder / "results"
+    shard = results / "features" / TEACHER / "train-000.zarr"
+    damaged = [
+        next((results / "scenes" / "scene0001_00.zarr" / "rgb" / "c").rglob("0/0/0/0")),
+        results / "scenes" / "shards" / "val-000.json",
+        next((shard / "scene0000_00" / "features" / "c").rglob("0/0/0/0")),
+        results / "instructions" / "scanqa_val.jsonl",
+        results / "instructions" / "mixes" / "full.jsonl",
+        results / "train" / "3drs" / "model" / "model.safetensors",
+        results / "eval" / "baseline" / "scanqa" / "predictions.jsonl",
+        results / "eval" / "baseline" / "sqa3d" / "metrics.json",
+    ]
+    before = {path: path.read_bytes() for path in damaged}
+    kept = {
+        folder: contents(results / folder)
+        for folder in ("scenes/scene0000_00.zarr", "train/baseline/model", "eval/3drs/sqa3d")
+    }
+    for path in damaged:
+        flip(path)
+    damaged[4].write_bytes(before[damaged[4]][:-100])  # cut short
+    found = verify(checkout, "--repair")
+    assert found.returncode == 1
+    lines = found.stdout.splitlines()
+    names = ["scene0001_00.zarr: array rgb", "val-000.json", "features", "scanqa_val.jsonl"]
+    names += ["full.jsonl", "model.safetensors", "predictions.jsonl", "metrics.json"]
+    start = next(number for number, line in enumerate(lines) if line.startswith("Removed."))
+    assert [sum(name in line for line in lines[:start]) for name in names] == [1] * len(names)
+    assert start == len(names)
+    commands = [shlex.split(line) for line in lines[start + 1 :]]
+    assert {command[0] for command in commands} == {"snakemake"}
+    assert commands.pop() == ["snakemake", "all"]
+    assert sum(len(targets) for _, *targets in commands) == len(names)
+    for _, *targets in commands[:-3]:
+        really_run(checkout, *targets)
+    for path in damaged[:5]:
+        assert path.read_bytes() == before[path], path
+    assert {folder: contents(results / folder) for folder in kept} == kept
+    last = [targets for _, *targets in commands[-3:]]
+    assert last == [
+        ["results/train/3drs/model.json"],
+        ["results/eval/baseline/scanqa/predictions.jsonl"],
+        ["results/eval/baseline/sqa3d/metrics.json"],
+    ]
+    rest = trained("3drs") | predicted(["baseline"], ["scanqa"]) | {"score baseline sqa3d"}
+    assert checkout.planned() == rest
+    assert "no damage found" in verify(checkout).stdout
