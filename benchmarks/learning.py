@@ -29,6 +29,7 @@ from threedrs.evaluation.headline import COLUMNS
 from threedrs.evaluation.registry import benchmark_named
 from threedrs.evaluation.score import score_file
 from threedrs.files import read_json, read_json_lines, write_json_lines
+from threedrs.instructions.registry import EVALUATION_SPLITS
 
 METHODS = {"3drs": "3drs", "baseline": "baseline"}
 MARK = "-seed"
@@ -112,8 +113,8 @@ def predictions(results: Path, run: str, benchmark: str) -> list[dict[str, Any]]
 def blind_rows(results: Path, run: str, benchmark: str, *, words: bool) -> list[dict[str, Any]]:
     """Return ``without_looking`` for the questions that ``run`` answered."""
     rows = predictions(results, run, benchmark)
-    split = "test" if benchmark == "sqa3d" else "val"
-    records = read_json_lines(results / "instructions" / f"{benchmark}_{split}.jsonl")
+    file = f"{benchmark}_{EVALUATION_SPLITS[benchmark]}.jsonl"
+    records = read_json_lines(results / "instructions" / file)
     questions = {record["id"]: record["conversations"][0]["value"] for record in records}
     trained = list(read_json_lines(results / "instructions" / f"{benchmark}_train.jsonl"))
     return without_looking(rows, questions, Answers(trained), words=words)

@@ -2,10 +2,10 @@
 
     python benchmarks/own_room.py RUN... [--results results] [--scenes 40]
 
-prints for each trained run and each benchmark of answers: how many held-out answers, and the mean
-over them of the summed loss of the answer's tokens, in nats. The other room is the next one of the
-list. A student that answers from the words alone loses nothing with another room's pictures; an
-exact answer may not show yet what this difference does.
+prints for each trained run and each benchmark of texts: how many held-out answers (of captions the
+first reference), and the mean over them of the summed loss of the answer's tokens, in nats. The
+other room is the next one of the list. A student that answers from the words alone loses nothing
+with another room's pictures; an exact answer may not show yet what this difference does.
 """
 
 import argparse
@@ -15,8 +15,10 @@ from pathlib import Path
 
 import torch
 
+from threedrs.evaluation.rows import needs_model
 from threedrs.files import read_json
 from threedrs.instructions.record import read_records
+from threedrs.instructions.registry import EVALUATION_SPLITS
 from threedrs.models.checkpoint import load_student
 from threedrs.models.samples import IGNORE, Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
@@ -24,7 +26,7 @@ from threedrs.models.student import Student
 from threedrs.training.data import PackReader
 from threedrs.training.sampler import PackPlan
 
-HELD_OUT = {"scanqa": "scanqa_val", "sqa3d": "sqa3d_test"}
+TEXTS = ("scan2cap", "scanqa", "sqa3d")
 
 
 def packs_of(reader: PackReader, most: int) -> list[Pack]:
@@ -54,30 +56,32 @@ def own_and_other(student: Student, packs: list[Pack]) -> list[tuple[float, floa
     return pairs
 
 
-def row(results: Path, run: str, benchmark: str, scenes: int, device: str) -> str:
-    """Return a line of the table."""
+def rows(results: Path, run: str, scenes: int, device: str) -> Iterator[str]:
+    """Yield the lines of a run."""
     config = read_json(results / "train" / run / "config.json")
     student, tokenizer = load_student(
         ModelSettings(path=results / "train" / run / "model"), teacher_channels=None
     )
     student.eval().to(device)
-    reader = PackReader(
-        records=list(read_records(results / "instructions" / f"{HELD_OUT[benchmark]}.jsonl")),
-        scenes=results / "scenes",
-        features={},
-        boxes=config["boxes"]["train"],
-        tokenizer=tokenizer,
-        label_chat_tokens=False,
-        max_length=2**20,
-        grid=student.family.grid,
-    )
-    pairs = own_and_other(student, packs_of(reader, scenes))
-    own, other = (statistics.mean(values) for values in zip(*pairs, strict=True))
-    error = statistics.stdev(there - here for here, there in pairs) / len(pairs) ** 0.5
-    return (
-        f"| {run} | {benchmark} | {len(pairs)} | {own:.3f} | {other:.3f} | "
-        f"{other - own:.3f} ± {error:.3f} |"
-    )
+    for benchmark in TEXTS:
+        file = f"{benchmark}_{EVALUATION_SPLITS[benchmark]}.jsonl"
+        reader = PackReader(
+            records=[r for r in read_records(results / "instructions" / file) if needs_model(r)],
+            scenes=results / "scenes",
+            features={},
+            boxes=config["boxes"]["train"],
+            tokenizer=tokenizer,
+            label_chat_tokens=False,
+            max_length=2**20,
+            grid=student.family.grid,
+        )
+        pairs = own_and_other(student, packs_of(reader, scenes))
+        own, other = (statistics.mean(values) for values in zip(*pairs, strict=True))
+        error = statistics.stdev(there - here for here, there in pairs) / len(pairs) ** 0.5
+        yield (
+            f"| {run} | {benchmark} | {len(pairs)} | {own:.3f} | {other:.3f} | "
+            f"{other - own:.3f} ± {error:.3f} |"
+        )
 
 
 def main() -> None:
@@ -93,8 +97,8 @@ def main() -> None:
     print("| run | benchmark | answers | own room | another | difference and its standard error |")
     print("|---|---|---|---|---|---|")
     for run in arguments.runs:
-        for benchmark in HELD_OUT:
-            print(row(arguments.results, run, benchmark, arguments.scenes, device), flush=True)
+        for row in rows(arguments.results, run, arguments.scenes, device):
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 The LLaVA families' two grids are in the store. Another grid (`qwen2-vl`) has one set of patches for
 both features of an object; they follow the same rules: patches of the top-left 378x378 pixels,
 their mean world coordinate, half of the pixels inside the box for feature A and an eighth for
-feature B. They are counted from the pixels when a scene is read: about a second for 32 frames.
+feature B. They are counted from the pixels when a scene is read.
 """
 
 import numpy as np

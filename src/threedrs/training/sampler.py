@@ -11,7 +11,7 @@ the same number of micro-steps: where the packs do not divide, a rank repeats a 
 zero, because ZeRO-3 gathers parameters collectively and every rank has to take part.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,7 @@ def _plan_packs(scenes: Sequence[str], pack: int, generator: np.random.Generator
     return [packs[position] for position in generator.permutation(len(packs))]
 
 
-def _cut(packs: Iterable[PackPlan], size: int) -> list[Batch]:
+def _cut(packs: Sequence[PackPlan], size: int) -> list[Batch]:
     """Return batches of exactly ``size`` samples, the last of at most that many."""
     batches: list[Batch] = []
     current: list[PackPlan] = []
@@ -71,7 +71,7 @@ def plan_batches(
 
     Args:
         scenes: scene of each sample, in the mix's order.
-        pack: K, the most samples a pack holds; it divides ``global_batch``.
+        pack: K, the most samples a pack holds.
         global_batch: samples of a batch.
         drop_last: whether to leave out a short last batch.
         seed: of the run.
@@ -79,10 +79,8 @@ def plan_batches(
     """
     generator = np.random.default_rng([seed, epoch])
     packs = _plan_packs(scenes, pack, generator)
-    full = [plan for plan in packs if len(plan.indices) == pack]
-    small = [plan for plan in packs if len(plan.indices) < pack]
-    unsplit = len(full) - len(full) % (global_batch // pack)
-    batches = _cut(full[:unsplit], global_batch) + _cut(full[unsplit:] + small, global_batch)
+    full_first = sorted(packs, key=lambda plan: len(plan.indices) < pack)
+    batches = _cut(full_first, global_batch)
     last = [batches.pop()] if batches and sample_count(batches[-1]) < global_batch else []
     mixed = [batches[position] for position in generator.permutation(len(batches))]
     return mixed if drop_last else mixed + last
