@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from student_fixtures import BOX_IDS, GROUNDING, MIXED, TEXT, scene
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from threedrs.errors import CheckpointError, ConfigError, DataError
 from threedrs.models.checkpoint import load_student, save_student
@@ -162,6 +163,34 @@ def test_packed_gradients_equal_the_sum_over_single_samples(grid: int) -> None:
     for name, gradient in alone.items():
         # Softmax cancels what is added to all keys alike; it is a third of the qkv bias.
         assert (together[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-8, name
+
+
+def test_a_step_waits_for_no_value_of_the_device() -> None:
+    # A tensor without values raises where the host would have to wait for a GPU.
+    nowhere = torch.device("meta")
+    student, _ = load_student(ModelSettings(name="qwen2-vl"), teacher_channels=CHANNELS)
+    one = pack(MIXED).to(nowhere)
+    student.to(nowhere)(one, SUPERVISION).total(SUPERVISION.weight).backward()
+    assert all(parameter.grad is not None for parameter in student.parameters())
+
+
+def test_frames_at_once_equal_transformers_frame_by_frame() -> None:
+    tower = loaded()[0].vision_tower
+    theirs = Qwen2VisionTransformerPretrainedModel(tower.config)
+    theirs.set_submodule("merger", torch.nn.Identity())
+    theirs.load_state_dict(tower.state_dict())
+    patches = torch.randn(3 * 28 * 28, 3 * 2 * 14 * 14, generator=torch.manual_seed(0))
+    outputs = []
+    for one in (tower, theirs):
+        one.zero_grad()
+        outputs.append(one(patches, grid_thw=torch.tensor([[3, 28, 28]])).last_hidden_state)
+        outputs[-1].square().sum().backward()
+    torch.testing.assert_close(*outputs)
+    expected = dict(theirs.named_parameters())
+    for name, parameter in tower.named_parameters():
+        difference = parameter.grad - expected[name].grad
+        assert difference.norm() <= 1e-5 * expected[name].grad.norm(), name
+    tower.zero_grad()
 
 
 @pytest.mark.parametrize("grid", [14, 7])

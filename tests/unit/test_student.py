@@ -177,6 +177,14 @@ def test_every_parameter_takes_part_in_every_step(records: tuple, channels: int 
         assert all(not gradients[name].any() for name in grounding)
 
 
+def test_a_step_waits_for_no_value_of_the_device() -> None:
+    # A tensor without values raises where the host would have to wait for a GPU.
+    nowhere = torch.device("meta")
+    model, one = student().to(nowhere), pack(MIXED).to(nowhere)
+    model(one, SUPERVISION).total(SUPERVISION.weight).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_without_a_teacher_the_supervision_is_zero() -> None:
     inputs = scene(channels=None)
     model = student(teacher_channels=0)

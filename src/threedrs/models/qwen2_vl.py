@@ -19,8 +19,11 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     Qwen2VLPreTrainedModel,
     Qwen2VLTextModel,
 )
+from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids
 
 from threedrs.models.family import Family
+from threedrs.models.frame_attention import join_frames
+from threedrs.models.packing import on_device
 from threedrs.models.published import QWEN2_VL_LAYOUT
 from threedrs.models.samples import VisualGrid
 
@@ -65,6 +68,7 @@ class Qwen2VLFamily(Family):
         """Build the vision transformer; its merger is the projector."""
         tower = Qwen2VisionTransformerPretrainedModel(self.vision_config)
         tower.set_submodule("merger", nn.Identity())
+        join_frames(tower)
         return tower
 
     def projector(self) -> nn.Module:
@@ -83,8 +87,15 @@ class Qwen2VLFamily(Family):
             repeats=config.temporal_patch_size,
         )
         side = self.grid.fine * config.spatial_merge_size
-        grid_thw = torch.tensor([[1, side, side]] * len(rgb_VHWC), device=rgb_VHWC.device)
-        features = tower(patches, grid_thw=grid_thw).last_hidden_state
+        frames = torch.tensor([[len(rgb_VHWC), side, side]])
+        # Made on the host: from a GPU, transformers would ask for every frame's size and wait.
+        places = get_vision_position_ids(frames, config.spatial_merge_size)
+        features = tower(
+            patches,
+            grid_thw=frames,
+            position_ids=on_device(places, rgb_VHWC.device),
+            cu_seqlens=get_vision_cu_seqlens(frames),
+        ).last_hidden_state
         return projector(features).unflatten(0, (-1, self.grid.fine, self.grid.fine))
 
     def coarse_tokens(self, fine_VFFD: Tensor) -> Tensor:
@@ -132,7 +143,10 @@ def pixel_patches(rgb_VHWC: Tensor, *, side: int, patch: int, merge: int, repeat
             pixels_V3HW, size=(size, size), mode="bicubic", antialias=True, align_corners=False
         )
         pixels_V3HW = pixels_V3HW.round().clamp(0, 255)
-    mean, deviation = (pixels_V3HW.new_tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
+    mean, deviation = (
+        on_device(torch.tensor(values)[:, None, None], rgb_VHWC.device)
+        for values in (MEAN, DEVIATION)
+    )
     pixels_V3HW = (pixels_V3HW / 255 - mean) / deviation
     blocks = side // merge
     # (V, colour, block row, row in block, pixel row, block column, column in block, pixel column)
