@@ -42,7 +42,7 @@ from threedrs.models.sharded import (
     without_weights,
 )
 from threedrs.models.student import Student
-from threedrs.models.tiny import tiny_tokenizer
+from threedrs.models.tiny import shrink_branches, tiny_tokenizer
 from threedrs.models.vocabulary import add_tokens, load_tokenizer, with_mean_rows
 
 logger = logging.getLogger(__name__)
@@ -137,6 +137,8 @@ def _build_random(
         for name in EMBEDDINGS:
             parameter = student.get_parameter(name)
             parameter.copy_(with_mean_rows(parameter, tokens))
+    if settings.from_scratch:
+        shrink_branches(student.language_model)
     if zero_init is None:
         return student, tokenizer
     # These students are small enough to be built whole, so its weights do not depend on ZeRO.

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedTokenizerBase,
@@ -140,3 +141,16 @@ def scratch_vision_config(size: str) -> SiglipVisionConfig:
         image_size=384,
         patch_size=14,
     )
+
+
+def shrink_branches(language_model: Any) -> None:
+    """Divide the weights that end the 2 L branches of L layers by sqrt(2 L), as GPT-2 does.
+
+    The hidden states then stay of the size of the tokens that they began as (Radford et al. 2019,
+    section 2.3). Without it a student from scratch learns to look at its room much later.
+    """
+    layers = language_model.model.layers
+    with torch.no_grad():
+        for layer in layers:
+            for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                linear.weight.div_((2 * len(layers)) ** 0.5)
