@@ -2,8 +2,8 @@
 
 A pack is made up: random pictures, boxes and teacher features, 24 shared text tokens, and samples
 of 64 own tokens, text and grounding in turn. Weights are random. Each line is one pack size K on
-one GPU, or on CPU with ``--size tiny``; the optimizer step is left out, as the optimizer's state of
-a 7B model does not fit one GPU. Utilisation counts forward and backward without recomputation.
+one GPU, or on the CPU; the optimizer step is left out, as the optimizer's state of a 7B model does
+not fit one GPU. Utilisation counts forward and backward without recomputation.
 
     python benchmarks/training_step.py --size 7b --run sdpa:0:1,2,4,8,16 --run flex:0:8,16
 
@@ -30,7 +30,7 @@ from threedrs.models.attention import pack_mask
 from threedrs.models.checkpoint import load_student
 from threedrs.models.packing import Layout
 from threedrs.models.samples import IGNORE, Pack, Prefix, Sample, SceneInputs
-from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.models.settings import SIZES, ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.training.flops import device_peak, pack_flops
 
@@ -176,7 +176,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--name", default="llava-video")
-    parser.add_argument("--size", default="7b", choices=("tiny", "7b"))
+    parser.add_argument("--size", default="7b", choices=SIZES)
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--run", action="append", metavar="ATTENTION:KEPT:K,K,...")
     parser.add_argument("--repeats", type=int, default=3)

@@ -36,7 +36,7 @@ import yaml
 from gpu_time import Kernel, time_shares
 from threedrs.models.checkpoint import load_student, save_student
 from threedrs.models.samples import Pack
-from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.models.settings import SIZES, ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.training.checkpoints import Progress, load_checkpoint, save_checkpoint
 from threedrs.training.engine import build_engine, train_step, zero_init
@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--name", default="llava-video")
-    parser.add_argument("--size", default="7b", choices=("tiny", "7b"))
+    parser.add_argument("--size", default="7b", choices=SIZES)
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--measure", action="append", metavar="PACK:KEPT", help="default: 1:0")
     parser.add_argument("--accumulation", type=int, default=4, help="packs a GPU and step")
