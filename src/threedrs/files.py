@@ -1,7 +1,8 @@
 """Reading and writing files so that outputs appear whole or not at all.
 
 Every writer builds its output under a temporary name in the target's own folder, syncs it to disk
-and renames it, so a killed process leaves the old file or the new one, never half of either.
+and renames it, so a killed process leaves the old file or the new one, never half of either. Of a
+folder that replaces another it may leave neither.
 """
 
 import hashlib
@@ -95,6 +96,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    old = temporary.with_name(f".{temporary.name}")
     temporary.mkdir()
     try:
         yield temporary
@@ -102,11 +104,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 sync(file)
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(old)
         temporary.replace(path)
         sync(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():  # interrupted between the two names
+            old.replace(path)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -53,6 +54,45 @@ def test_a_folder_replaces_the_old_one_and_leftovers(tmp_path: Path) -> None:
     with atomic_folder(path) as temporary:
         (temporary / "new").write_text("")
     assert [file.name for file in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_replaced_folder_is_never_half_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store"
+    path.mkdir()
+    (path / "old").write_text("")
+    child = os.fork()
+    if child == 0:  # killed while it removes the old files
+        monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: os._exit(9))
+        with atomic_folder(path) as temporary:
+            (temporary / "new").write_text("")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert [file.name for file in path.iterdir()] == ["new"]
+    write_text(tmp_path / "other", "")
+    with atomic_folder(path) as temporary:
+        (temporary / "newer").write_text("")
+    assert {file.name for file in tmp_path.iterdir()} == {"store", "other"}
+
+
+def test_a_folder_that_cannot_take_the_others_name_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store"
+    path.mkdir()
+    (path / "old").write_text("")
+    rename = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if target == path and (self / "new").exists():
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as temporary:
+        (temporary / "new").write_text("")
+    assert [file.name for file in path.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [path]
 
 
