@@ -24,13 +24,17 @@ SHARD = Path("results/features/vggt-tiny/train-000.zarr")
 
 
 def write_scene_inputs(folder: Path, scene: str, seed: int) -> None:
-    """Write one scene's store: random pictures and two boxes that random patches see."""
+    """Write one scene's store: random pictures and two boxes that random patches see.
+
+    The proposals are the same boxes in the opposite order.
+    """
     generator = np.random.default_rng(seed)
     boxes = BoxSet(
         boxes=np.array([[0, 0, 1, 1, 1, 1], [1, 1, 1, 2, 1, 1]], np.float32),
         ids=np.array([3, 5], np.int32),
         labels=("chair", "table"),
     )
+    proposals = BoxSet(boxes=boxes.boxes[::-1], ids=np.array([0, 2], np.int32), labels=("", ""))
     masks = (
         generator.random((2, FRAMES, 27, 27)) > 0.5,
         generator.random((2, FRAMES, 14, 14)) > 0.5,
@@ -43,7 +47,7 @@ def write_scene_inputs(folder: Path, scene: str, seed: int) -> None:
         depth_intrinsic=np.eye(4),
         depth_size=(640, 480),
         patch_xyz=generator.uniform(-2, 2, (FRAMES, 14, 14, 3)).astype(np.float32),
-        boxes={"gt": boxes, "pred": boxes},
+        boxes={"gt": boxes, "pred": proposals},
         masks={"gt": masks, "pred": masks},
         attributes={
             "scene": scene,

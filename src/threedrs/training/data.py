@@ -26,6 +26,7 @@ from threedrs.models.samples import LLAVA_GRID, Pack, VisualGrid
 from threedrs.models.scene_inputs import read_scene
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.store import FeatureStore
+from threedrs.training.proposals import name_proposals
 from threedrs.training.sampler import PackPlan
 
 PREFETCH = 2
@@ -65,6 +66,8 @@ class PackReader:
         records = [self.records[index] for index in plan.indices]
         store = SceneStore.open(self.scenes / f"{plan.scene}.zarr")
         boxes = store.boxes(self.boxes)
+        if self.boxes == "pred":
+            records = name_proposals(records, store.boxes("gt"), boxes)
         samples = tuple(
             build_sample(
                 record,
