@@ -85,11 +85,6 @@ def stage_needs(config: Config, results: Path) -> list[StageNeed]:
     ]
 
 
-def disk_needed(config: Config, results: Path) -> int:
-    """Return the bytes that a run will still write. Raises as `stage_needs`."""
-    return sum(need.size for need in stage_needs(config, results))
-
-
 def check_disk(setting: Setting) -> Iterator[Finding]:
     """Say of each stage whether the disk still has room when its turn comes."""
     try:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from threedrs.errors import ConfigError
+from threedrs.scannet.boxes import BOX_SETS
 
 PROMPTS = ("reference", "as_trained")
-BOX_SETS = ("gt", "pred")
 
 
 @dataclass(frozen=True, kw_only=True)

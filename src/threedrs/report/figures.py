@@ -22,7 +22,6 @@ from cycler import cycler
 
 INK = "#123456"  # stands for the page's text colour, put in when the figure is text
 COLOURS = ("#2a7de1", "#e07b00", "#2e9e4f", "#a24fc9", "#d0433c", "#0f9aa8")
-POINTS_PER_INCH = 72
 PIXELS_PER_POINT = 1.3
 STYLE: Any = {
     "axes.edgecolor": INK,

@@ -29,7 +29,7 @@ from threedrs.scannet.trajectory import parse_numbers
 
 _FRAME_FILE = re.compile(r"(\d{5,9})\.(jpg|png|txt)")
 _KINDS = ("jpg", "png", "txt")
-_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I")
+SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I")  # Pillow's modes of a 16-bit grey PNG
 MOST_MATRIX_BYTES = 64 * 2**10  # sixteen numbers
 _REMEDY = "export the scan again (threedrs sens export)"
 
@@ -189,7 +189,7 @@ def _decode_depth(payload: bytes, header: SensHeader) -> NDArray[np.uint16]:
         with Image.open(io.BytesIO(payload), formats=["PNG"]) as image:
             size, mode = image.size, image.mode
             image.verify()  # checksums of all chunks; Pillow's decoder skips them
-        if size == expected and mode in _SIXTEEN_BIT_MODES:
+        if size == expected and mode in SIXTEEN_BIT_MODES:
             with Image.open(io.BytesIO(payload), formats=["PNG"]) as image:
                 return np.array(image).astype(np.uint16)
     except Exception as error:  # Pillow documents no closed set of exceptions for damaged input

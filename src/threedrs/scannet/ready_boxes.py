@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.files import read_json, write_json
+from threedrs.files import read_json, text_problem, write_json
 from threedrs.scannet.boxes import BOX_SETS, FORMAT_VERSION, read_boxes_file
 
 
@@ -43,6 +43,9 @@ def take_boxes(scenes: Sequence[str], files: dict[str, Path], out: Path) -> None
     used = ", ".join(str(file) for file in files.values())
     try:
         write_json(out, {"format_version": FORMAT_VERSION, "scenes": taken, "notes": notes})
+    except UnicodeEncodeError as error:
+        problem = text_problem(error.object)
+        raise DataError(f"{used}: a text {problem}; mend the label") from error
     except ValueError as error:  # JSON has no infinity, Python's reader takes it
         raise DataError(f"{used}: holds a number that is not finite") from error
     try:

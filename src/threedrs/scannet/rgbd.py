@@ -14,6 +14,7 @@ from PIL import Image
 
 from threedrs.errors import DataError
 from threedrs.files import read_json, read_text
+from threedrs.scannet.posed_images import SIXTEEN_BIT_MODES
 from threedrs.scannet.rgbd_folder import COLOR_SUFFIXES, read_rgbd_folder
 from threedrs.scannet.sens_format import SensHeader, largest_payload
 from threedrs.scannet.sens_payload import PayloadError, decode_color
@@ -29,7 +30,6 @@ COLOR_INTRINSICS = (
     "intrinsic/intrinsic_color.txt",
 )
 DEPTH_INTRINSICS = ("depth_intrinsic.txt", "intrinsic/intrinsic_depth.txt")
-_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I")  # Pillow's modes of a 16-bit grey PNG
 
 Size = tuple[int, int]  # width, height
 
@@ -118,7 +118,7 @@ def _read_depth(path: Path, size: Size) -> NDArray[np.uint16]:
     """Return the (H, W) uint16 values of a 16-bit PNG."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            if image.mode not in _SIXTEEN_BIT_MODES:
+            if image.mode not in SIXTEEN_BIT_MODES:
                 raise DataError(f"{path}: is not a 16-bit grey PNG (Pillow mode {image.mode})")
             if image.size != size:
                 raise DataError(
