@@ -1,8 +1,11 @@
 """Training checkpoints: whole or not at all, verified, set aside rather than lost."""
 
 import dataclasses
+import errno
 import json
+import os
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from safetensors import SafetensorError
 from training_run import lone_ranks
 
 from threedrs.errors import CheckpointError
+from threedrs.files import sha256_of_file
 from threedrs.training import checkpoints
 from threedrs.training.checkpoints import (
     Progress,
@@ -95,16 +99,33 @@ def test_empty_folder_has_no_checkpoint(tmp_path):
     assert find(tmp_path / "none") == (None, [])
 
 
-@pytest.mark.parametrize("damage", ["changed", "removed", "manifest"])
-def test_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, damage):
+def unreadable_in(folder, file):
+    if file.is_relative_to(folder):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(file))
+    return sha256_of_file(file)
+
+
+@pytest.mark.parametrize(
+    "damage", ["changed", "removed", "manifest", "no hash", "no files", "unreadable"]
+)
+def test_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, damage, monkeypatch):
     save(tmp_path, 50)
     newest = save(tmp_path, 100)
     if damage == "changed":
         (newest / "state/weights").write_text("weights 1OO")
     elif damage == "removed":
         (newest / "state/weights").unlink()
+    elif damage == "unreadable":  # as a disk with a bad block answers
+        monkeypatch.setattr(checkpoints, "sha256_of_file", partial(unreadable_in, newest))
     else:
-        (newest / "manifest.json").write_text('{"format_version": 2, "st')
+        manifest = newest / "manifest.json"
+        whole = json.loads(manifest.read_text())
+        texts = {
+            "manifest": '{"format_version": 3, "st',
+            "no hash": json.dumps({"format_version": 3}),
+            "no files": json.dumps(whole | {"files": None}),
+        }
+        manifest.write_text(texts[damage])
 
     found, warnings = find(tmp_path)
 

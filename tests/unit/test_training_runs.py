@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from training_process import TORCHRUN, finish, loss_rows, start, wait_for_row
-from training_run import REPOSITORY, edit_config, write_evaluation, write_run
+from training_run import REPOSITORY, SCENES, edit_config, write_evaluation, write_run
 
 from threedrs.files import write_json
 from threedrs.models.checkpoint import load_student
@@ -174,6 +174,32 @@ def test_evaluating_on_the_way_changes_no_loss(whole_run, tmp_path, ranks, stage
             assert row == expected[row["step"]]
         else:
             assert row["loss"] == pytest.approx(expected[row["step"]]["loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_failed_evaluation_costs_no_step_and_is_made_up_for(whole_run, tmp_path):
+    config = write_run(tmp_path, samples=18, epochs=2)
+    edit_config(config, eval_every=4, eval_samples=3, save_every=4)
+    write_evaluation(tmp_path, config)
+    value = json.loads(config.read_text())
+    value["evaluation"]["settings"]["boxes"] = "pred"  # training reads those of gt
+    write_json(config, value)
+    masks = tmp_path / f"results/scenes/{SCENES[0]}.zarr/masks/pred/fine/c"
+    masks.rename(tmp_path / "aside")
+    checkpoints = tmp_path / "results/train/3drs/checkpoints"
+
+    status, _ = finish(start(tmp_path))
+    assert status == 1
+    assert (checkpoints / "step-00000004").is_dir()
+    assert [row["step"] for row in loss_rows(tmp_path)] == [1, 2, 3]
+
+    (tmp_path / "aside").rename(masks)
+    status, text = finish(start(tmp_path))
+    assert status == 0, text
+    assert "goes on from step-00000004" in text
+    rows = loss_rows(tmp_path)
+    assert [row["step"] for row in rows if row.pop("eval", None)] == [4, 8, 10]
+    assert rows == loss_rows(whole_run)
 
 
 @pytest.mark.slow

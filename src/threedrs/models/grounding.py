@@ -14,9 +14,11 @@ TEMPERATURE = 0.07
 
 def masked_mean(mask_NT: Tensor, tokens_TD: Tensor) -> Tensor:
     """Return the mean (N,D) of the tokens that each row of the bool mask selects; zeros if none."""
-    sum_ND = mask_NT.to(tokens_TD.dtype) @ tokens_TD
-    # Divided in float32: half precision cannot hold the count of a large object's tokens.
-    mean_ND = sum_ND.float() / mask_NT.sum(1, keepdim=True).clamp(min=1)
+    # The count is mantissa x 2^exponent. Half precision can hold neither the count of a large
+    # object's tokens nor their sum, but the sum over a power of two, which rounds nothing.
+    mantissa, exponent = torch.frexp(mask_NT.sum(1, keepdim=True).clamp(min=1).float())
+    shares_NT = torch.ldexp(mask_NT.float(), -exponent).to(tokens_TD.dtype)
+    mean_ND = (shares_NT @ tokens_TD).float() / mantissa
     return mean_ND.to(tokens_TD.dtype)
 
 

@@ -29,7 +29,7 @@ from threedrs.training.ranks import Ranks, agree
 from threedrs.training.settings import fingerprint_changes
 from threedrs.training.shares import read_shares, write_shares
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 STATE = "state"
 CHECKSUM_THREADS = 8
@@ -44,7 +44,8 @@ class Progress:
     """Where a run stands: what it has seen and done, on however many ranks at a time.
 
     ``seconds`` are those of steps, ``rank_seconds`` those of all ranks together;
-    ``peak_memory_gib`` is that of the rank that used most (`peak_memory`).
+    ``peak_memory_gib`` is that of the rank that used most (`peak_memory`). ``row`` is the step's in
+    log.jsonl, without scores: a run may end between its checkpoint and its row.
     """
 
     step: int = 0
@@ -54,6 +55,7 @@ class Progress:
     seconds: float = 0.0
     rank_seconds: float = 0.0
     peak_memory_gib: float = 0.0
+    row: Mapping[str, Any] | None = None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -165,9 +167,18 @@ def _problem(checkpoint: Path, fingerprint: Mapping[str, Any]) -> tuple[str, str
     Files are read in full, unless the checkpoint is of another recipe anyway.
     """
     try:
-        manifest = read_json(checkpoint / MANIFEST)
+        return _unchecked_problem(checkpoint, fingerprint)
     except DataError as error:
         return "damaged", str(error)
+    except OSError as error:
+        return "damaged", f"{error.filename or checkpoint} cannot be read ({error.strerror})"
+    except (KeyError, TypeError, AttributeError):
+        return "damaged", f"{checkpoint / MANIFEST} lacks a part or has one of another kind"
+
+
+def _unchecked_problem(checkpoint: Path, fingerprint: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return what `_problem` does of a manifest of the right shape."""
+    manifest = read_json(checkpoint / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
         return "damaged", f"{checkpoint / MANIFEST} is of another format version"
     if manifest["config_hash"] != sha256_of_json(fingerprint):

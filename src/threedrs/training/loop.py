@@ -34,7 +34,7 @@ from threedrs.training.checkpoints import (
 from threedrs.training.data import PackReader, explain_lost_loader, load_packs
 from threedrs.training.engine import NonFiniteError, build_engine, train_step, zero_init
 from threedrs.training.export import RunSummary, export_run, is_exported
-from threedrs.training.progress import RunLog, say, step_row
+from threedrs.training.progress import RunLog, has_row, say, step_row
 from threedrs.training.ranks import AgreedError, Ranks, agree, peak_memory, start_ranks
 from threedrs.training.sampler import (
     Batch,
@@ -254,7 +254,8 @@ def _run_steps(
     run: Run, engine: Any, reader: PackReader, progress: Progress, evaluation: "Evaluation | None"
 ) -> Progress:
     """Run the optimizer steps that are left; return where the run stands then."""
-    if progress.step == run.total_steps:
+    logged = agree(run.ranks, lambda: has_row(run.paths.out, progress.step))
+    if progress.step == run.total_steps and logged:
         return progress
     log = None
     if run.ranks.first:
@@ -265,6 +266,8 @@ def _run_steps(
             tracker=_tracker(run),
         )
     try:
+        if progress.row is not None and not logged:
+            _report(run, progress, log, evaluation)
         for batches in _remaining_batches(run, progress.step):
             own = [micro_steps(batch, run.ranks.rank, run.ranks.count) for batch in batches]
             plans = [plan for batch_plans in own for plan in batch_plans]
@@ -293,7 +296,7 @@ def _run_step(
     log: RunLog | None,
     evaluation: "Evaluation | None",
 ) -> Progress:
-    """Run one optimizer step, evaluate where it is due, log, and save a checkpoint likewise."""
+    """Run one optimizer step, save where it is due, evaluate and log likewise."""
     settings, step, samples = run.settings, progress.step + 1, sample_count(batch)
     started, rate = time.perf_counter(), engine.get_lr()[-1]
     try:
@@ -324,24 +327,16 @@ def _run_step(
         seconds=progress.seconds + seconds,
         rank_seconds=progress.rank_seconds + seconds * run.ranks.count,
         peak_memory_gib=progress.peak_memory_gib,
-    )
-    last = step == run.total_steps
-    scores = None
-    if evaluation is not None and not outcome.interrupted and (last or evaluation.is_due(step)):
-        scores = evaluation.measure()
-    if log is not None:
-        row = step_row(
+        row=step_row(
             step,
-            progress.samples,
+            progress.samples + samples,
             outcome.sums,
             rate=rate,
             grad_norm=outcome.grad_norm,
             speed=samples / seconds,
-        )
-        if scores is not None:
-            row["eval"] = scores
-        due = last or scores is not None or step % settings.log_every == 0
-        log.step(row, record=due)
+        ),
+    )
+    last = step == run.total_steps
     if last or outcome.interrupted or step % settings.save_every == 0:
         peak = max(progress.peak_memory_gib, peak_memory(run.ranks))
         progress = dataclasses.replace(progress, peak_memory_gib=peak)
@@ -351,4 +346,21 @@ def _run_step(
             f"stopped by {run.stop.name or 'a signal'}, saved at step {step}; run the same command "
             "to go on"
         )
+    _report(run, progress, log, evaluation)
     return progress
+
+
+def _report(
+    run: Run, progress: Progress, log: RunLog | None, evaluation: "Evaluation | None"
+) -> None:
+    """Evaluate after the step where it is due, and log it; all ranks call this.
+
+    It comes after the checkpoint, so that what goes wrong here costs no step, and again on the way
+    from the checkpoint if the row is not there.
+    """
+    step, last = progress.step, progress.step == run.total_steps
+    row = dict(progress.row or {})
+    if evaluation is not None and (last or evaluation.is_due(step)):
+        row["eval"] = evaluation.measure()
+    if log is not None:
+        log.step(row, record=last or "eval" in row or step % run.settings.log_every == 0)

@@ -64,6 +64,11 @@ def read_rows(log: Path, last_step: int | None = None) -> list[dict[str, Any]]:
     return rows
 
 
+def has_row(out: Path, step: int) -> bool:
+    """Whether the growing log has the row of ``step``."""
+    return any(row["step"] == step for row in read_rows(growing_log(out)))
+
+
 def say(text: str) -> None:
     """Print one plain line for the log."""
     print(f"train: {text}", file=sys.stderr, flush=True)
@@ -137,9 +142,10 @@ class RunLog:
         if "eval" in row:
             say(f"step {row['step']} {evaluation_text(row['eval'])}")
         if self._bar is None:
-            done = row["step"] - self.first_step
-            left = (time.monotonic() - self.started) / done * (self.total_steps - row["step"])
-            say(f"step {row['step']}/{self.total_steps} {parts} ETA {left / 60:.1f} min")
+            if done := row["step"] - self.first_step:
+                left = (time.monotonic() - self.started) / done * (self.total_steps - row["step"])
+                parts += f" ETA {left / 60:.1f} min"
+            say(f"step {row['step']}/{self.total_steps} {parts}")
 
     def close(self, *, failed: bool) -> None:
         """Close the files and the bar; W&B shows a run that was stopped as ``failed``, too."""
