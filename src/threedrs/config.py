@@ -127,17 +127,20 @@ def _describe(error: ValidationError, schema: Mapping[str, Any]) -> Iterator[str
     if error.validator == "additionalProperties":
         known = list(part.get("properties", {}))
         for key in sorted(set(map(str, cast(dict, error.instance))) - set(known)):
-            name = f"{where}.{key}" if where else key
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            advice = f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(known)}"
-            yield f"{name} is not a key; {advice}"
+            yield _unknown_key(where, key, known)
+    elif error.validator == "enum" and "propertyNames" in error.absolute_schema_path:
+        yield _unknown_key(where, str(error.instance), list(value))
     elif error.validator == "enum":
         choices = ", ".join(str(choice) for choice in value)
         yield f"{where} is {error.instance!r}; choose one of: {choices}"
-    elif error.validator == "oneOf":
-        yield f"{where} is {error.instance!r}, none of the accepted forms (see config/config.yaml)"
     else:
         yield f"{where or 'file'}: {error.message}"
+
+
+def _unknown_key(where: str, key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(known)}"
+    return f"{where}.{key} is not a key; {advice}".removeprefix(".")
 
 
 def _fill_defaults(value: Any, schema: Mapping[str, Any]) -> None:

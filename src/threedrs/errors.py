@@ -10,6 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_MISPLACED = {
+    errno.EISDIR: "a folder stands where a file is expected",
+    errno.ENOTDIR: "a file stands where a folder is expected",
+    errno.EEXIST: "a file stands where a folder is expected",
+}
 _SOME_FILE = "a file of the results"
 
 
@@ -59,8 +64,9 @@ def name_full_disk(path: Path) -> Iterator[None]:
 def readable(error: BaseException) -> str | None:
     """Return the one line that the user should see of ``error``; None for a bug.
 
-    A full disk and a folder that may not be written to can show in any line that writes, a lack of
-    permission in any that reads or writes, too little memory in any line at all.
+    A full disk, a file where a folder should be (or the reverse) and a folder that may not be
+    written to can show in any line that writes, a lack of permission in any that reads or writes,
+    too little memory in any line at all.
     """
     if isinstance(error, ThreedrsError):
         return str(error)
@@ -77,6 +83,13 @@ def readable(error: BaseException) -> str | None:
             f"{error.filename or _SOME_FILE}: cannot be read or written "
             f"({error.strerror or error}); make the file readable or make the folder writable for "
             "this user, and run the same again"
+        )
+    if isinstance(error, OSError) and error.errno in _MISPLACED:
+        # A rename is from a temporary file to the one that the user knows.
+        name = error.filename2 or error.filename or _SOME_FILE
+        return (
+            f"{name}: {_MISPLACED[error.errno]} ({error.strerror or error}); give another path or "
+            "move away what stands there, and run the same again"
         )
     return None
 

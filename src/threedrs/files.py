@@ -23,6 +23,7 @@ SCENE_NAME = re.compile(r"scene\d{4}_\d{2}")
 LEFTOVER = re.compile(r"\.+(?P<name>.+?)\.(?P<process>\d+)\.tmp(\.\d+\.tmp)*")
 # Bytes of a text that is read whole; the largest of the field's files has some 0.3 GB.
 MOST_TEXT = 4 * 2**30
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def check_scene_name(scene: str, where: str) -> str:
@@ -34,6 +35,13 @@ def check_scene_name(scene: str, where: str) -> str:
     if not isinstance(scene, str) or SCENE_NAME.fullmatch(scene) is None:
         raise DataError(f"{where}: {scene!r} is not a scene name (expected e.g. scene0000_00)")
     return scene
+
+
+def text_problem(text: str) -> str | None:
+    """Return what is wrong with a text out of JSON, which can spell what UTF-8 cannot; or None."""
+    if text.isascii() or _HALF_PAIR.search(text) is None:
+        return None
+    return "holds half a surrogate pair, which is no character"
 
 
 def sync(path: Path) -> None:

@@ -36,6 +36,8 @@ SETTINGS = ReportSettings(
     examples=6,
     runs=RUNS,
     benchmarks=tuple(SPLITS),
+    teachers=("vggt-tiny",),
+    mixes=("full",),
     demo=True,
     feature_shard="train-000",
 )

@@ -58,11 +58,12 @@ def test_questions_take_the_prompts_of_the_benchmarks(
     records = asked(dialogue, monkeypatch)
     assert dialogue.answer(" Is it brown? ") == dialogue.answer("Is it brown?") != ""
     assert dialogue.describe([0, 0, 1, 1, 1, 1]) != ""
-    dialogue.find("the brown chair")
+    dialogue.find(" the brown chair by the TV. It Is tall")
     assert [record.human for record in records[1:]] == [
         "<image> Is it brown? Answer the question simply.",
         "<image> Given an object located at <coord> , describe the object in detail.",
-        "<image>Identify the object according to the following description.\nThe brown chair",
+        "<image>Identify the object according to the following description.\n"
+        "The brown chair by the tv. it is tall",
     ]
     assert records[2].box_input == [0, 0, 1, 1, 1, 1]
 

@@ -61,6 +61,66 @@ def test_every_problem_has_a_line(config: dict) -> None:
     assert any("model.size is '8b'; choose one of: tiny, small, 7b" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        (
+            "data",
+            "demo",
+            {"scenes": 4, "seed": 0, "frmes": 50},
+            "data.demo.frmes is not a key; did",
+        ),
+        ("data", "demo", {"scenes": 1, "seed": 0}, "data.demo.scenes: 1 is less than"),
+        ("data", "demo", 3, "data.demo: 3 is not of type 'object', 'null'"),
+        ("teacher", "weights", {"dinov3": "a"}, "weights.dinov3 is not a key; did you mean dinov2"),
+        (
+            "teacher",
+            "weights",
+            {"other": "a"},
+            "weights.other is not a key; valid keys: vggt, dino",
+        ),
+        ("teacher", "weights", {"vggt": ""}, "teacher.weights.vggt: '' should be non-empty"),
+        ("teacher", "weights", "", "teacher.weights: '' should be non-empty"),
+        ("boxes", "ready", "boxes.json", "boxes.ready: 'boxes.json' does not match"),
+        ("supervision", "layer", "lst", "supervision.layer: 'lst' does not match '^last$'"),
+        ("supervision", "layer", -1, "supervision.layer: -1 is less than"),
+    ],
+)
+def test_a_problem_below_a_section_of_several_forms_is_named(
+    config: dict, section: str, key: str, value: object, message: str
+) -> None:
+    config[section][key] = value
+    with pytest.raises(ConfigError) as error:
+        load_config(config, SCHEMA)
+    (line,) = str(error.value).splitlines()
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("data", "demo", None),
+        ("teacher", "weights", None),
+        ("teacher", "weights", {"vggt": "a"}),
+        ("boxes", "ready", None),
+        ("boxes", "ready", "{split}_{set}.json"),
+        ("supervision", "layer", "last"),
+        ("supervision", "layer", 3),
+    ],
+)
+def test_every_form_of_such_a_section_is_taken(
+    config: dict, section: str, key: str, value: object
+) -> None:
+    config[section][key] = value
+    assert load_config(config, SCHEMA)[section][key] == value
+
+
+def test_defaults_of_the_demo_are_filled_in(config: dict) -> None:
+    config["data"]["demo"] = {"scenes": 4, "seed": 0}
+    filled = load_config(config, SCHEMA)["data"]["demo"]
+    assert filled == {"scenes": 4, "seed": 0, "frames": 104, "rounds": 1}
+
+
 def test_a_run_that_overrides_into_nonsense_is_named(config: dict) -> None:
     config["runs"]["odd"] = {"train": {"pack": 3}}
     with pytest.raises(ConfigError, match=r"runs\.odd: train\.pack is 3"):

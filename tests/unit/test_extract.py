@@ -365,7 +365,9 @@ def test_settings() -> None:
         TeacherSettings(name="vggt-tiny", seed=-1)
 
 
-def test_show_command(scenes: list[Path], out: Path, tmp_path: Path) -> None:
+def test_show_command(
+    scenes: list[Path], out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     extract_shard(scenes, TINY, out)
     picture = tmp_path / "picture.png"
     command = ["show", str(out), "scene0001_00", "--out", str(picture), "--scene-store"]
@@ -373,6 +375,11 @@ def test_show_command(scenes: list[Path], out: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     with Image.open(picture) as image:
         assert image.size == (2 * 224 + 4, 2 * 168 + 4 + 14)
+    monkeypatch.chdir(tmp_path)
+    command = ["show", str(out), "scene0001_00", "--scene-store"]
+    result = CliRunner().invoke(app, [*command, str(scenes[1])])
+    assert result.output == "scene0001_00.png: written\n"
+    assert (tmp_path / "scene0001_00.png").read_bytes() == picture.read_bytes()
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["skipped"] == []
     write_scene(scenes[1].parent, 1, [payload(1), payload(2), payload(3)])

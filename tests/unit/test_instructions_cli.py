@@ -8,9 +8,9 @@ from instruction_files import SCENE, write_annotations
 from typer.testing import CliRunner
 
 from threedrs.cli.instructions import app
-from threedrs.errors import ConfigError
+from threedrs.errors import ConfigError, DataError
 from threedrs.instructions.llava import read_llava
-from threedrs.instructions.record import read_records
+from threedrs.instructions.record import conversation, read_records
 
 runner = CliRunner(env={"COLUMNS": "200"})
 
@@ -46,6 +46,21 @@ def test_options_reach_the_conversion(tmp_path: Path) -> None:
         result = runner.invoke(app, [*arguments, *options])
         assert result.exit_code == 1
         assert message in str(result.exception)
+    assert not out.exists()
+
+
+def test_export_of_half_a_surrogate_pair(tmp_path: Path) -> None:
+    write_questions(tmp_path)
+    array, out = tmp_path / "a.json", tmp_path / "x.json"
+    entry = {
+        "video": f"scannet/{SCENE}",
+        "conversations": conversation("<image> What?", "\ud800"),
+        "metadata": {"dataset": "scanQA"},
+    }
+    array.write_text(json.dumps([entry]))
+    result = runner.invoke(app, ["export", str(array), "--out", str(out)])
+    assert isinstance(result.exception, DataError)
+    assert f"{array}: entry 0: conversations holds half" in str(result.exception)
     assert not out.exists()
 
 

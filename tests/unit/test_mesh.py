@@ -108,6 +108,7 @@ def test_against_a_loop_over_vertices(tmp_path: Path) -> None:
         ([1, 2, 3], ["chair"], r"segGroups\[0\].objectId is not a whole number"),
         ([1, 2, 3], [group(-1, "a", [])], r"segGroups\[0\].objectId is not a whole number"),
         ([1, 2, 3], [group(1, None, [])], r"segGroups\[0\].label is not a text"),
+        ([1, 2, 3], [group(1, "\ud800", [])], r"segGroups\[0\].label holds half a surrogate"),
         ([1, 2, 3], [group(1, "a", [1.5])], r"segGroups\[0\].segments is not a list"),
         ([1, 2, 3], [group(1, "a", [1]), group(1, "b", [2])], "objectId 1 stands more than once"),
     ],

@@ -15,6 +15,7 @@ from threedrs.evaluation.predictions import (
 )
 from threedrs.evaluation.registry import BENCHMARKS, benchmark_named
 
+HALF = "holds half a surrogate pair, which is no character; mend the text"
 BOX = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
 GROUNDING = {
     "format_version": 1,
@@ -101,6 +102,8 @@ def test_text_rows_need_no_boxes(tmp_path):
         ({"id": 7}, "id must be text, found int"),
         ({"scene": ""}, "scene is empty"),
         ({"question_type": 3}, "question_type must be text, found int"),
+        ({"question_type": "\ud800"}, f"question_type {HALF}"),
+        ({"id": "a\udc00"}, f"id {HALF}"),
     ],
 )
 def test_a_wrong_grounding_row_is_named_by_line(tmp_path, change, message):
@@ -115,6 +118,8 @@ def test_a_wrong_grounding_row_is_named_by_line(tmp_path, change, message):
         ({"references": "brown"}, "references must be a list of texts"),
         ({"references": []}, "references holds no text to compare with"),
         ({"references": [" "]}, "references holds no text to compare with"),
+        ({"prediction": "a \ud800"}, f"prediction {HALF}"),
+        ({"references": ["a", "\ud800"]}, f"references {HALF}"),
     ],
 )
 def test_a_wrong_text_row_is_named_by_line(tmp_path, change, message):
@@ -155,6 +160,8 @@ def test_a_partial_file_is_not_scored(tmp_path):
     assert "holds 1 of 3 questions" in error_of(path, "scanqa")
     meta.write_text('{"format_version": 1, "n": "3"}')
     assert "n must say how many questions" in error_of(path, "scanqa")
+    meta.write_text('{"format_version": 1, "n": 1, "run": "\\ud800"}')
+    assert f"{meta}: a text {HALF}" in error_of(path, "scanqa")
     meta.write_text('{"format_version": 9, "n": 1}')
     assert "is not a meta file of format version 1" in error_of(path, "scanqa")
 

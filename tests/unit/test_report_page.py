@@ -1,5 +1,6 @@
 """The report page: what it says, that it is safe and whole, and how it behaves in a browser."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,7 +11,7 @@ import pytest
 from chromium import ChromiumUnavailable, Page, chromium
 from report_files import HOSTILE, SETTINGS, SPLITS, summarise, write_results
 
-from threedrs.errors import DataError
+from threedrs.errors import DataError, StoreError
 from threedrs.report.build import anchor, build_report, script_hash
 
 QUESTIONS = 6 * len(SPLITS)
@@ -125,6 +126,34 @@ def test_without_resamples_it_gives_no_verdict(results, tmp_path):
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Cannot be told: too little data to compare 3drs with baseline." in page
     assert "not tested (no resamples)" in page
+
+
+def test_leftovers_of_earlier_configurations_change_nothing(results, text, tmp_path):
+    for part in ("scenes", "eval", "train", "benchmarks", "instructions", "features"):
+        shutil.copytree(results / part, tmp_path / part)
+    (tmp_path / "report").mkdir()
+    shutil.copy(results / "report" / "summary.json", tmp_path / "report")
+    features = tmp_path / "features"
+    (features / "pointmap" / "train-000.zarr" / "scene0000_00").mkdir(parents=True)  # interrupted
+    finished = features / "vggt" / "train-000.zarr"
+    shutil.copytree(features / "vggt-tiny" / "train-000.zarr", finished)
+    for file in finished.glob("scene*/zarr.json"):  # of frames that the scenes no longer have
+        content = json.loads(file.read_text())
+        content["attributes"]["frame_ids"] = [8]
+        file.write_text(json.dumps(content))
+    mixes = tmp_path / "instructions" / "mixes"
+    shutil.copy(mixes / "full.summary.json", mixes / "half.summary.json")
+    (mixes / "cut.summary.json").write_text("{")
+    build_report(tmp_path, SETTINGS)
+    assert (tmp_path / "report" / "index.html").read_text() == text
+
+
+@pytest.mark.parametrize("unknown", [{"teachers": ("pointmap",)}, {"mixes": ("half",)}])
+def test_what_is_configured_must_be_there(results, unknown):
+    before = (results / "report" / "index.html").read_bytes()
+    with pytest.raises((StoreError, DataError), match=r"pointmap|half"):
+        build_report(results, dataclasses.replace(SETTINGS, **unknown))
+    assert (results / "report" / "index.html").read_bytes() == before
 
 
 def test_questions_left_out_are_said(results, tmp_path):

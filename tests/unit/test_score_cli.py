@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from threedrs.cli import main
 from threedrs.cli.evaluate import score
 from threedrs.errors import ConfigError, DataError
 from threedrs.evaluation import meteor
@@ -119,6 +120,40 @@ def test_it_fails_with_one_line_and_no_file(tmp_path, arguments, error, message)
     assert isinstance(result.exception, error)
     assert message in str(result.exception)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["question_type", "prediction"])
+def test_half_a_surrogate_pair_is_named(tmp_path, name):
+    path = predictions(tmp_path)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[3][name] = "\ud800"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    error = run("scanqa", path, "--out", tmp_path / "metrics.json").exception
+    assert isinstance(error, DataError)
+    assert str(error).startswith(f"{path}: line 4: {name} holds half a surrogate pair")
+
+
+@pytest.mark.parametrize(
+    ("out", "named", "message"),
+    [
+        ("folder", "folder", "a folder stands where a file is expected (Is a directory)"),
+        ("file/m.json", "file", "a file stands where a folder is expected (File exists)"),
+        ("file/x/m.json", "file/x", "a file stands where a folder is expected (Not a directory)"),
+    ],
+)
+def test_a_folder_for_a_file_and_the_reverse(tmp_path, monkeypatch, capsys, out, named, message):
+    path = predictions(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    arguments = ["threedrs", "score", "scanqa", path, "--no-meteor", "--out", tmp_path / out]
+    monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    remedy = "give another path or move away what stands there, and run the same again"
+    assert said == f"threedrs: error: {tmp_path / named}: {message}; {remedy}\n"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["3drs", "file", "folder"]
 
 
 def test_scoring_imports_neither_torch_nor_open3d():

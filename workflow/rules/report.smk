@@ -92,6 +92,8 @@ rule build_report:
         report=CONFIG["report"],
         runs=RUNS,
         benchmarks=BENCHMARKS,
+        teachers=TEACHERS,
+        mixes=MIXES,
         demo=bool(DEMO),
         features=list(FEATURE_SHARDS)[0],
     message:

@@ -14,6 +14,8 @@ with job_log(snakemake.log[0], "build_report"):
             examples=snakemake.params.report["examples"],
             runs=tuple(snakemake.params.runs),
             benchmarks=tuple(snakemake.params.benchmarks),
+            teachers=tuple(snakemake.params.teachers),
+            mixes=tuple(snakemake.params.mixes),
             demo=snakemake.params.demo,
             feature_shard=snakemake.params.features,
         ),

@@ -13,26 +13,17 @@ name = f"{snakemake.wildcards.benchmark}_{snakemake.wildcards.split}"
 with job_log(snakemake.log[0], f"convert_instructions {name}"):
     benchmark, split = snakemake.wildcards.benchmark, snakemake.wildcards.split
     out = Path(snakemake.output.records)
+    layout = data_layout({"data": snakemake.params.data})
+    boxes = {}
+    for path in snakemake.input.boxes:
+        boxes |= read_boxes_file(Path(path))
+    policy = {
+        "on_reject": snakemake.params.on_reject,
+        "max_reject_fraction": snakemake.params.max_reject_fraction,
+        "left_out": read_left_out(*map(Path, snakemake.input.boxes)),
+    }
     if snakemake.params.ready:
-        take_ready(
-            benchmark,
-            split,
-            Path(snakemake.input.annotations),
-            frozenset(snakemake.params.scenes),
-            out,
-            max_reject_fraction=snakemake.params.max_reject_fraction,
-        )
+        array, scenes = Path(snakemake.input.annotations), frozenset(snakemake.params.scenes)
+        take_ready(benchmark, split, array, layout, scenes, boxes, out, **policy)
     else:
-        boxes = {}
-        for path in snakemake.input.boxes:
-            boxes |= read_boxes_file(Path(path))
-        convert(
-            benchmark,
-            split,
-            data_layout({"data": snakemake.params.data}),
-            boxes,
-            out,
-            on_reject=snakemake.params.on_reject,
-            max_reject_fraction=snakemake.params.max_reject_fraction,
-            left_out=read_left_out(*map(Path, snakemake.input.boxes)),
-        )
+        convert(benchmark, split, layout, boxes, out, **policy)

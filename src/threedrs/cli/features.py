@@ -30,7 +30,7 @@ def verify(store: Store) -> None:
 def show(
     store: Store,
     scene: Annotated[str, typer.Argument(help="The scene, e.g. scene0000_00.")],
-    out: Annotated[Path, typer.Option(help="The PNG to write.")],
+    out: Annotated[Path | None, typer.Option(help="The PNG to write; default <scene>.png.")] = None,
     scene_store: Annotated[
         Path | None,
         typer.Option(help="The scene's store; without it results/scenes/<scene>.zarr."),
@@ -44,5 +44,6 @@ def show(
 
     check_scene_name(scene, "SCENE")
     path = scene_store or Path("results/scenes") / f"{scene}.zarr"
-    features_picture(FeatureStore.open(store), SceneStore.open(path), out)
-    typer.echo(f"{out}: written")
+    picture = out or Path(f"{scene}.png")
+    features_picture(FeatureStore.open(store), SceneStore.open(path), picture)
+    typer.echo(f"{picture}: written")

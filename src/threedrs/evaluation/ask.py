@@ -87,8 +87,7 @@ class SceneDialogue:
         """
         if not len(self.boxes):
             raise DataError(f"{self.store.path}: holds no boxes to choose from")
-        text = _checked(description)
-        human = scanrefer.PROMPT.format(description=text[0].upper() + text[1:])
+        human = scanrefer.prompt(_checked(description))
         *scores, none = self._answers.scores([self._record("scanrefer", human, GROUND, None)])[0]
         boxes = [
             FoundBox(id=int(box_id), label=label, box=box, score=score)

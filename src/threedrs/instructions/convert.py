@@ -6,7 +6,7 @@ training records, takes a few seconds and about 300 MB.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,29 @@ if TYPE_CHECKING:
     from threedrs.scannet.boxes import BoxSet
 
 ON_REJECT = ("report", "fail")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectPolicy:
+    """What becomes of rejected rows.
+
+    Attributes:
+        on_reject: "report" lists them, "fail" stops at the first.
+        max_reject_fraction: stop when more than this fraction of a file's rows is rejected; the
+            list of rejected rows is then still written, records are not.
+    """
+
+    on_reject: str
+    max_reject_fraction: float
+
+    def __post_init__(self) -> None:
+        if self.on_reject not in ON_REJECT:
+            choices = ", ".join(ON_REJECT)
+            raise ConfigError(f"on_reject is {self.on_reject!r}; choose one of: {choices}")
+        if not 0 <= self.max_reject_fraction <= 1:
+            raise ConfigError(
+                f"max_reject_fraction is {self.max_reject_fraction}; choose from 0 to 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +100,7 @@ def convert(
         layout: the data root.
         boxes: scene -> {"gt": BoxSet, "pred": BoxSet}; None: computed from the scans when needed.
         out: file of records to write.
-        on_reject: "report" lists rejected rows, "fail" stops at the first.
-        max_reject_fraction: stop when more than this fraction of a file's rows is rejected; the
-            list of rejected rows is then still written, records are not.
+        on_reject, max_reject_fraction: as in `RejectPolicy`.
         left_out: scene -> reason, for scenes whose scans cannot be used. Their rows are listed as
             rejected and counted, but are no fault of the annotations: they stop nothing.
 
@@ -88,10 +109,7 @@ def convert(
         DataError: an annotation file is missing or malformed, too many rows are rejected, or a
             full published file gives another number of records than published.
     """
-    if on_reject not in ON_REJECT:
-        raise ConfigError(f"on_reject is {on_reject!r}; choose one of: {', '.join(ON_REJECT)}")
-    if not 0 <= max_reject_fraction <= 1:
-        raise ConfigError(f"max_reject_fraction is {max_reject_fraction}; choose from 0 to 1")
+    policy = RejectPolicy(on_reject=on_reject, max_reject_fraction=max_reject_fraction)
     converter = find_benchmark(benchmark, split)
     folder = layout.benchmark_folder
     names = tuple(file.path.format(split=split) for file in converter.files)
@@ -102,31 +120,8 @@ def convert(
         scenes=SceneBoxes(layout, boxes, left_out),
         labels_file=layout.labels_file,
     )
-    records: list[Record] = []
-    rejections: list[Rejection] = []
-    for outcome in converter.convert(source):
-        if isinstance(outcome, Record):
-            records.append(outcome)
-        elif on_reject == "fail" and outcome.reason != SCENE_LEFT_OUT:
-            raise DataError(
-                f"{folder / outcome.file}: row {outcome.row}: {outcome.reason} ({outcome.detail}); "
-                "mend the row, or set on_reject to report"
-            )
-        else:
-            rejections.append(outcome)
-
     out = Path(out)
-    rejected_file = out.with_suffix(".rejected.jsonl")
-    write_json_lines(rejected_file, _rejected_lines(rejections))
-    for name, table in zip(names, source.tables, strict=True):
-        of_file = [r for r in rejections if r.file == name and r.reason != SCENE_LEFT_OUT]
-        if len(of_file) > max_reject_fraction * len(table):
-            # With the first row, since Snakemake removes the list together with a failed job.
-            raise DataError(
-                f"{folder / name}: {len(of_file)} rows rejected of {len(table)}, more than "
-                f"max_reject_fraction {max_reject_fraction:g}; {rejected_file} lists them, e.g. "
-                f"row {of_file[0].row}: {of_file[0].reason} ({of_file[0].detail})"
-            )
+    records, rejections = sort_out(converter.convert(source), source, folder, out, policy)
     rows = len(source.tables[0])
     published = converter.published.get(split)
     full = published is not None and published.rows == rows
@@ -144,15 +139,61 @@ def convert(
         rows=rows,
         records=len(records),
         rejected=len(rejections),
-        reasons=dict(sorted(Counter(rejection.reason for rejection in rejections).items())),
+        reasons=count_reasons(rejections),
         repeated_ids=sum(a is not b for a, b in zip(records, unique, strict=True)),
         inputs={name: sha256_of_file(folder / name) for name in names},
         published_records=expected,
-        left_out=_records_by_scene(rejections),
+        left_out=count_left_out(rejections),
     )
     write_records(out, unique)
     write_json(out.with_suffix(".summary.json"), summary.to_json())
     return summary
+
+
+def sort_out(
+    outcomes: Iterable[Record | Rejection],
+    source: Source,
+    folder: Path,
+    out: Path,
+    policy: RejectPolicy,
+) -> tuple[list[Record], list[Rejection]]:
+    """Return the records and the rejections, which are listed beside ``out``.
+
+    Args:
+        outcomes: of all rows.
+        source: the files that the rows are of.
+        folder: where those files lie.
+        out: the file of records.
+        policy: what becomes of rejected rows; those of left-out scenes stop nothing.
+
+    Raises:
+        DataError: a row is rejected and ``on_reject`` is "fail", or too many are.
+    """
+    records: list[Record] = []
+    rejections: list[Rejection] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Record):
+            records.append(outcome)
+        elif policy.on_reject == "fail" and outcome.reason != SCENE_LEFT_OUT:
+            raise DataError(
+                f"{folder / outcome.file}: row {outcome.row}: {outcome.reason} ({outcome.detail}); "
+                "mend the row, or set on_reject to report"
+            )
+        else:
+            rejections.append(outcome)
+
+    rejected_file = out.with_suffix(".rejected.jsonl")
+    write_json_lines(rejected_file, _rejected_lines(rejections))
+    for name, table in zip(source.names, source.tables, strict=True):
+        of_file = [r for r in rejections if r.file == name and r.reason != SCENE_LEFT_OUT]
+        if len(of_file) > policy.max_reject_fraction * len(table):
+            # With the first row, since Snakemake removes the list together with a failed job.
+            raise DataError(
+                f"{folder / name}: {len(of_file)} rows rejected of {len(table)}, more than "
+                f"max_reject_fraction {policy.max_reject_fraction:g}; {rejected_file} lists them, "
+                f"e.g. row {of_file[0].row}: {of_file[0].reason} ({of_file[0].detail})"
+            )
+    return records, rejections
 
 
 def _rejected_lines(rejections: list[Rejection]) -> Iterator[dict[str, Any]]:
@@ -161,7 +202,13 @@ def _rejected_lines(rejections: list[Rejection]) -> Iterator[dict[str, Any]]:
         yield {"format_version": FORMAT_VERSION, **{f: getattr(rejection, f) for f in fields}}
 
 
-def _records_by_scene(rejections: list[Rejection]) -> dict[str, int]:
+def count_reasons(rejections: Iterable[Rejection]) -> dict[str, int]:
+    """Return reason -> rows rejected for it."""
+    return dict(sorted(Counter(rejection.reason for rejection in rejections).items()))
+
+
+def count_left_out(rejections: Iterable[Rejection]) -> dict[str, int]:
+    """Return scene that is left out -> records that it would have had."""
     counts: Counter[str] = Counter()
     for rejection in rejections:
         if rejection.scene is not None:

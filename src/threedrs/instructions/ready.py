@@ -4,93 +4,124 @@ One array may hold several benchmarks; of each, what is asked for is taken. Read
 in memory (223,128 entries: about 0.5 GB).
 """
 
-from collections import Counter
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from threedrs.errors import DataError
-from threedrs.files import sha256_of_file, write_json, write_json_lines
-from threedrs.instructions.convert import ConversionSummary
+from threedrs.files import sha256_of_file, write_json
+from threedrs.instructions.benchmark import Rejection, Source
+from threedrs.instructions.convert import (
+    ConversionSummary,
+    RejectPolicy,
+    count_left_out,
+    count_reasons,
+    sort_out,
+)
 from threedrs.instructions.llava import read_llava
-from threedrs.instructions.record import FORMAT_VERSION, Record, write_records
+from threedrs.instructions.record import Record, write_records
 from threedrs.instructions.registry import find_benchmark
-from threedrs.instructions.rows import SCENE_MISSING
+from threedrs.instructions.rows import MALFORMED, SCENE_MISSING, RowError
+from threedrs.instructions.scene_boxes import SceneBoxes
+from threedrs.layout import DataLayout
+
+if TYPE_CHECKING:
+    from threedrs.scannet.boxes import BoxSet
 
 
 def take_ready(
     benchmark: str,
     split: str,
     array: Path,
+    layout: DataLayout,
     scenes: frozenset[str],
+    boxes: "Mapping[str, Mapping[str, BoxSet]]",
     out: Path,
+    on_reject: str = "report",
     max_reject_fraction: float = 0.01,
+    left_out: Mapping[str, str] | None = None,
 ) -> ConversionSummary:
     """Write one benchmark's records of a LLaVA-style array, as `convert` does from annotations.
 
-    An entry of a scene outside ``scenes`` is rejected and listed. Evaluation questions must hold
-    their references; training samples may not.
+    An entry of a scene outside ``scenes``, or of an object without a box, is rejected and listed;
+    its row counts from 0 within the whole array. Evaluation questions must hold their references;
+    training samples may not.
 
     Args:
         benchmark: a name of the registry.
         split: one of the benchmark's splits.
         array: the .json file.
+        layout: the data root.
         scenes: the scenes of the split.
+        boxes: scene -> {"gt": BoxSet, "pred": BoxSet}.
         out: file of records to write.
-        max_reject_fraction: stop when more than this fraction of the entries is rejected.
+        on_reject, max_reject_fraction, left_out: as `convert` takes them.
 
     Raises:
-        ConfigError: unknown benchmark or split.
-        DataError: the file is no such array, holds nothing of the benchmark or too many entries
-            of other scenes, or questions and training samples are mixed up.
+        ConfigError: unknown benchmark, split or ``on_reject``, or a fraction outside 0 to 1.
+        DataError: the file is no such array or holds nothing of the benchmark, too many entries are
+            rejected, or questions and training samples are mixed up.
     """
+    policy = RejectPolicy(on_reject=on_reject, max_reject_fraction=max_reject_fraction)
     find_benchmark(benchmark, split)
     training = split == "train"
-    found = [record for record in read_llava(array) if record.benchmark == benchmark]
+    entries = enumerate(read_llava(array))
+    found = [(row, record) for row, record in entries if record.benchmark == benchmark]
     if not found:
         raise DataError(f"{array}: holds no entries of {benchmark}; leave it out of instructions")
-    for record in found:
+    for _, record in found:
         if training and record.references is not None:
             raise DataError(f"{array}: {record.id} has references: an evaluation question")
         if not training and record.references is None and benchmark in _WITH_REFERENCES:
             raise DataError(f"{array}: {record.id} has no references, which {split} is scored with")
-    kept: list[Record] = []
-    rejected = []
-    for place, record in enumerate(found):
-        if record.scene in scenes:
-            kept.append(record)
-        else:
-            rejected.append(
-                {
-                    "format_version": FORMAT_VERSION,
-                    "file": array.name,
-                    "row": place,
-                    "reason": SCENE_MISSING,
-                    "detail": f"{record.id}: {record.scene} is not in the split's scene list",
-                }
-            )
-    write_json_lines(out.with_suffix(".rejected.jsonl"), rejected)
-    if len(rejected) > max_reject_fraction * len(found):
-        raise DataError(
-            f"{array}: {len(rejected)} of {len(found)} {benchmark} entries rejected, more than "
-            f"max_reject_fraction {max_reject_fraction:g}, e.g. {rejected[0]['detail']}"
-        )
+    source = Source(
+        split=split,
+        names=(array.name,),
+        tables=(found,),
+        scenes=SceneBoxes(layout, boxes, left_out),
+        labels_file=layout.labels_file,
+    )
+    outcomes = _checked(found, source, scenes)
+    records, rejections = sort_out(outcomes, source, array.parent, out, policy)
     summary = ConversionSummary(
         benchmark=benchmark,
         split=split,
         rows=len(found),
-        records=len(kept),
-        rejected=len(rejected),
-        reasons=dict(Counter(str(row["reason"]) for row in rejected)),
+        records=len(records),
+        rejected=len(rejections),
+        reasons=count_reasons(rejections),
         repeated_ids=0,
         inputs={array.name: sha256_of_file(array)},
         published_records=None,
+        left_out=count_left_out(rejections),
     )
-    write_records(out, kept)
-    write_json(
-        out.with_suffix(".summary.json"), {"format_version": FORMAT_VERSION, **asdict(summary)}
-    )
+    write_records(out, records)
+    write_json(out.with_suffix(".summary.json"), summary.to_json())
     return summary
+
+
+def _checked(
+    found: Sequence[tuple[int, Record]], source: Source, scenes: frozenset[str]
+) -> Iterator[Record | Rejection]:
+    """Yield each record that the converters could have made, and the rejection of each other."""
+    for row, record in found:
+        try:
+            if record.scene not in scenes:
+                raise RowError(
+                    SCENE_MISSING,
+                    f"{record.id}: {record.scene} is not in the split's scene list",
+                )
+            if record.object_ids is not None:
+                count = len(record.object_ids)
+                if count != 1 and record.benchmark in _OF_ONE_OBJECT:
+                    raise RowError(MALFORMED, f"{record.id}: names {count} objects, expected one")
+                source.scenes.ground_truth(record.scene, record.object_ids)
+        except RowError as error:
+            yield source.rejection(row, error)
+        else:
+            yield from source.usable([record], [row])
 
 
 # Grounding is scored against boxes, not texts.
 _WITH_REFERENCES = ("scan2cap", "scanqa", "sqa3d")
+_OF_ONE_OBJECT = ("scanrefer", "scan2cap")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.files import check_scene_name, read_json_lines, write_json_lines
+from threedrs.files import check_scene_name, read_json_lines, text_problem, write_json_lines
 
 FORMAT_VERSION = 1
 FARTHEST = 1e6  # metres from the origin: no scan reaches so far
@@ -81,7 +81,8 @@ class Record:
         """Return the record of a JSON line's value; ``where`` names file and line for messages.
 
         Raises:
-            DataError: another format version, an unknown or missing field, or a wrong type.
+            DataError: another format version, an unknown or missing field, a wrong type, or a text
+                that is none.
         """
         if not isinstance(value, dict):
             raise DataError(f"{where}: a record must be a JSON object")
@@ -109,6 +110,10 @@ class Record:
             item = value.get(name)
             if item is not None and not check(item):
                 raise DataError(f"{where}: {name} must be {expected} or null, not {item!r:.80}")
+        for name, text in _texts(value):
+            problem = text_problem(text)
+            if problem is not None:
+                raise DataError(f"{where}: {name} {problem}; mend the text")
         return cls(
             id=value["id"],
             benchmark=value["benchmark"],
@@ -120,6 +125,18 @@ class Record:
             box_input=value.get("box_input"),
             references=value.get("references"),
         )
+
+
+def _texts(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the name and text of each text of a record's value, whose types are checked."""
+    yield "id", value["id"]
+    yield "benchmark", value["benchmark"]
+    for turn in value["conversations"]:
+        yield "conversations", turn["value"]
+    if value.get("question_type") is not None:
+        yield "question_type", value["question_type"]
+    for text in value.get("references") or ():
+        yield "references", text
 
 
 def is_conversation(value: Any) -> bool:

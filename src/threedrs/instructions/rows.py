@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from threedrs.files import text_problem
+
 # Why a row is rejected: the keys of the summary's counts.
 SCENE_MISSING = "scene missing"
 SCENE_UNREADABLE = "scene unreadable"
@@ -52,8 +54,9 @@ def check_text(value: Any, name: str) -> str:
     """Return ``value`` if it is a text with more than white space."""
     if not isinstance(value, str):
         raise RowError(MALFORMED, f"{name} is not a text: {value!r:.80}")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise RowError(MALFORMED, f"{name} holds half a surrogate pair, which is no character")
+    problem = text_problem(value)
+    if problem is not None:
+        raise RowError(MALFORMED, f"{name} {problem}")
     if not value.strip():
         raise RowError(EMPTY_TEXT, f"{name} is empty")
     return value

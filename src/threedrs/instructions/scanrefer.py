@@ -31,6 +31,11 @@ PROMPT = "<image>Identify the object according to the following description.\n{d
 FILE = AnnotationFile(path="scanrefer/ScanRefer_filtered_{split}.json")
 
 
+def prompt(description: str) -> str:
+    """Return the human text that asks for the described object."""
+    return PROMPT.format(description=description.capitalize())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """A row of ScanRefer's files, which Scan2Cap reads too."""
@@ -74,13 +79,12 @@ def convert(source: Source) -> Iterator[Record | Rejection]:
         scene, object_id = described.scene, described.object_id
         same_class = objects[scene, benchmark_class(table, described.object_name)]
         (box,) = source.scenes.ground_truth(scene, [object_id])
-        human = PROMPT.format(description=described.text.capitalize())
         return [
             Record(
                 id=f"scanrefer_{scene}_{object_id}_{described.annotation}",
                 benchmark="scanrefer",
                 scene=scene,
-                conversations=conversation(human, GROUNDING_ANSWER),
+                conversations=conversation(prompt(described.text), GROUNDING_ANSWER),
                 question_type="unique" if len(same_class) == 1 else "multiple",
                 object_ids=[object_id],
                 box=box,

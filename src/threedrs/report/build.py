@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -41,6 +42,8 @@ class ReportSettings:
         examples: sampled questions a benchmark.
         runs: in the order of tables.
         benchmarks: in the order of tables.
+        teachers: of the configured runs; features of others, left from earlier, are not looked at.
+        mixes: the configured training mixes; the same.
         demo: whether the data is generated.
         feature_shard: shard of teacher features of which a scene is shown.
     """
@@ -50,6 +53,8 @@ class ReportSettings:
     examples: int
     runs: tuple[str, ...]
     benchmarks: tuple[str, ...]
+    teachers: tuple[str, ...]
+    mixes: tuple[str, ...]
     demo: bool
     feature_shard: str
 
@@ -61,7 +66,12 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
         DataError: a file of an earlier stage is missing or malformed.
         StoreError: a scene or feature store is damaged.
     """
-    results = Results(folder=folder, runs=settings.runs, benchmarks=settings.benchmarks)
+    results = Results(
+        folder=folder,
+        runs=settings.runs,
+        benchmarks=settings.benchmarks,
+        mix_names=settings.mixes,
+    )
     script = files("threedrs.report").joinpath("templates", "page.js").read_text(encoding="utf-8")
     rooms = Rooms(results)
     browsers = [Browser(results, name, settings.baseline) for name in settings.benchmarks]
@@ -91,7 +101,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             types=charts.question_types(results),
             curves=charts.training_curves(results),
             mixes=charts.mixes(results),
-            teachers=_teachers(results, settings.feature_shard),
+            teachers=_teachers(folder, settings.teachers, settings.feature_shard),
             examples=[
                 (b.benchmark, b.metric, b.examples(settings.examples, rooms)) for b in browsers
             ],
@@ -129,21 +139,19 @@ def anchor(*names: str) -> str:
     )
 
 
-def _teachers(results: Results, shard: str) -> list[tuple[str, Picture]]:
+def _teachers(folder: Path, teachers: Sequence[str], shard: str) -> list[tuple[str, Picture]]:
     """Return each teacher's name and a picture of its features of one scene, if it has any."""
     pictures = []
-    for folder in sorted((results.folder / "features").glob(f"*/{shard}.zarr")):
-        features = FeatureStore.open(folder)
+    for teacher in teachers:
+        features = FeatureStore.open(folder / "features" / teacher / f"{shard}.zarr")
         if not features.scenes:  # the scans of the whole shard cannot be used
             continue
         scene = features.scenes[0]
-        store = SceneStore.open(results.folder / "scenes" / f"{scene}.zarr")
+        store = SceneStore.open(folder / "scenes" / f"{scene}.zarr")
         with tempfile.TemporaryDirectory() as temporary:
             out = Path(temporary) / "features.png"
             features_picture(features, store, out)
             with Image.open(out) as drawn:
-                alt = (
-                    f"Frames of {scene} above the features of {folder.parent.name} in false colour"
-                )
-                pictures.append((folder.parent.name, as_picture(drawn, alt)))
+                alt = f"Frames of {scene} above the features of {teacher} in false colour"
+                pictures.append((teacher, as_picture(drawn, alt)))
     return pictures

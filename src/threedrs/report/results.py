@@ -19,7 +19,9 @@ from threedrs.instructions.record import Record, read_records
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """The results folder, for the given runs and benchmarks.
+    """The results folder, for the given runs, benchmarks and training mixes.
+
+    It may hold more, left from an earlier configuration; that is not looked at.
 
     Every property raises DataError where a file is missing or malformed.
     """
@@ -27,6 +29,7 @@ class Results:
     folder: Path
     runs: tuple[str, ...]
     benchmarks: tuple[str, ...]
+    mix_names: tuple[str, ...]
 
     @property
     def columns(self) -> list[Column]:
@@ -73,8 +76,8 @@ class Results:
 
     def mixes(self) -> dict[str, dict[str, Any]]:
         """Return mix to its summary."""
-        paths = sorted((self.folder / "instructions" / "mixes").glob("*.summary.json"))
-        return {path.name.removesuffix(".summary.json"): read_json(path) for path in paths}
+        mixes = self.folder / "instructions" / "mixes"
+        return {name: read_json(mixes / f"{name}.summary.json") for name in self.mix_names}
 
     def records(self, benchmark: str) -> list[Record]:
         """Return the questions of a benchmark that were asked, in their order."""

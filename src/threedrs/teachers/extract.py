@@ -1,9 +1,9 @@
 """Features of one shard of scenes: scene stores in, one feature store out.
 
-The model is loaded once, and only if a scene needs it: a scene whose inputs, weights and settings
-are unchanged, and whose stored features match their checksum, is kept. Features are written by
-threads behind the teacher, so a GPU does not wait for the disk. A killed run loses the scenes that
-were not written yet, at most those in flight; the manifest is written last.
+The model is loaded once, and only if a scene needs it: a scene whose inputs, weights, settings and
+teacher's code are unchanged, and whose stored features match their checksum, is kept. Features are
+written by threads behind the teacher, so a GPU does not wait for the disk. A killed run loses the
+scenes that were not written yet, at most those in flight; the manifest is written last.
 """
 
 import logging
@@ -18,19 +18,25 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError, StoreError, write_problem
-from threedrs.files import SCENE_NAME, check_scene_name, sha256_of_json, write_json
+from threedrs.files import (
+    SCENE_NAME,
+    check_scene_name,
+    sha256_of_file,
+    sha256_of_json,
+    write_json,
+)
 from threedrs.left_out import left_out_rows
+from threedrs.modules import PACKAGE, module_files
 from threedrs.scenes.store import SceneStore
 from threedrs.scenes.zarr_io import array_digest
 from threedrs.teachers import store as feature_store
-from threedrs.teachers.registry import open_source
+from threedrs.teachers.registry import open_source, source_module
 from threedrs.teachers.settings import TeacherSettings
 from threedrs.teachers.sources import SkippedSceneError, Source
 from threedrs.teachers.store import SceneOrigin
 
 __all__ = ["TeacherSettings", "extract_shard"]
 
-RECIPE = 1  # raised when a change of this package changes the features; then every scene is redone
 WRITERS = 2  # threads; a scene of 26 MB takes one about 0.2 s, most of it checksums and compression
 # what killed writers leave behind
 LEFTOVER = re.compile(rf"\.{SCENE_NAME.pattern}\.\d+\.tmp")
@@ -65,9 +71,12 @@ def extract_shard(
         DataError: an input cannot be read, a feature is not finite, or the teacher has none of the
             shard's scenes; names scene and frame.
     """
+    # before the teacher's modules are imported: if they are edited meanwhile, what was made with
+    # the new ones counts as made with the old ones, and is made again
+    code_sha256 = _code_digest(settings.name)
     source = open_source(settings)
     left_out = left_out or {}
-    origins, skipped = _origins(scene_stores, source, settings)
+    origins, skipped = _origins(scene_stores, source, settings, code_sha256)
     for row in skipped:
         logger.warning("%s: skipped: %s", row["scene"], row["reason"])
     if skipped and not origins:
@@ -85,7 +94,7 @@ def extract_shard(
         if due:
             _extract_scenes(source, due, out, grid=settings.grid)
         manifest = _manifest(
-            out, list(origins.values()), settings, skipped + left_out_rows(left_out)
+            out, list(origins.values()), source, settings, skipped + left_out_rows(left_out)
         )
         write_json(out / feature_store.MANIFEST, manifest)
     except OSError as error:
@@ -93,13 +102,29 @@ def extract_shard(
     return manifest
 
 
+def _code_digest(teacher: str) -> str:
+    """Return the hash of the modules that make ``teacher``'s features, by name and content.
+
+    They are those that the rule lists. A release that changes none of them keeps the features, as
+    does another folder of the package.
+    """
+    files = module_files(
+        "teachers.extract", source_module(teacher), without=["modules", "teachers.registry"]
+    )
+    return sha256_of_json(
+        {file.relative_to(PACKAGE).as_posix(): sha256_of_file(file) for file in files}
+    )
+
+
+def _settings(source: Source, settings: TeacherSettings) -> dict[str, Any]:
+    return {"grid": settings.grid, **dict(source.recipe)}
+
+
 def _origins(
-    scene_stores: Sequence[Path], source: Source, settings: TeacherSettings
+    scene_stores: Sequence[Path], source: Source, settings: TeacherSettings, code_sha256: str
 ) -> tuple[dict[Path, SceneOrigin], list[dict[str, str]]]:
     """Return what each scene's features come from, and the scenes that have none."""
-    settings_sha256 = sha256_of_json(
-        {"recipe": RECIPE, "grid": settings.grid, **dict(source.recipe)}
-    )
+    settings_sha256 = sha256_of_json({"code": code_sha256, **_settings(source, settings)})
     origins: dict[Path, SceneOrigin] = {}
     skipped: list[dict[str, str]] = []
     for path in scene_stores:
@@ -124,9 +149,11 @@ def _origins(
 def _manifest(
     out: Path,
     origins: Sequence[SceneOrigin],
+    source: Source,
     settings: TeacherSettings,
     skipped: list[dict[str, str]],
 ) -> dict[str, Any]:
+    """Return the manifest; the code is not in it, so equal features leave later stages alone."""
     scenes = {
         origin.scene: feature_store.manifest_entry(feature_store.open_scene(out, origin.scene))
         for origin in origins
@@ -140,7 +167,7 @@ def _manifest(
         "teacher": settings.name,
         "channels": next(iter(channels), 0),
         "grid": settings.grid,
-        "settings_sha256": sha256_of_json(sorted({o.settings_sha256 for o in origins})),
+        "settings_sha256": sha256_of_json(_settings(source, settings)),
         "weights_sha256": sha256_of_json(sorted({o.weights_sha256 for o in origins})),
         "scenes": scenes,
         "skipped": skipped,
