@@ -43,6 +43,7 @@ from threedrs.models.checkpoint import empty_student
 from threedrs.models.lora import add_lora, trained_parameters
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
+from threedrs.training.engine import is_offloaded
 from threedrs.training.flops import sequence_flops
 from threedrs.training.settings import TrainSettings
 
@@ -74,7 +75,10 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The estimate of one run; memory in bytes a GPU, by part."""
+    """The estimate of one run; memory in bytes a GPU, by part.
+
+    ``most_kept_layers``: None where all keep their activations anyway.
+    """
 
     parameters: int
     tokens: int
@@ -83,7 +87,7 @@ class Plan:
     seconds_a_step: float
     hours_an_epoch: float
     steps_an_epoch: int
-    most_kept_layers: int
+    most_kept_layers: int | None
 
     @property
     def total(self) -> float:
@@ -158,7 +162,7 @@ def memory_parts(
     size = 2 if settings.precision == "bfloat16" else 4
     zero = deepspeed["zero_optimization"]
     spread = zero["stage"] == 3
-    share = 0 if "offload_param" in zero else size * whole / (gpus if spread else 1)
+    share = 0 if is_offloaded(deepspeed, "param") else size * whole / (gpus if spread else 1)
     live = min(zero.get("stage3_max_live_parameters", 1e9), whole)
     if zero.get("stage3_max_reuse_distance", 1e9) >= 2 * whole:
         live = whole
@@ -166,7 +170,7 @@ def memory_parts(
         "parameters": float(share),
         "gathered parameters": float(size * live) if spread and gpus > 1 else 0.0,
         "gradients": size * tuned / gpus,
-        "optimizer": 0.0 if "offload_optimizer" in zero else 12 * tuned / gpus,
+        "optimizer": 0.0 if is_offloaded(deepspeed, "optimizer") else 12 * tuned / gpus,
         "buckets": 2.0 * size * min(zero.get("reduce_bucket_size", 5e8), tuned),
         **_activations(student, settings, frames),
         "system": float(SYSTEM),
@@ -245,5 +249,7 @@ def plan_run(
         steps_an_epoch=-(-samples // settings.global_batch),
         most_kept_layers=_most_kept_layers(
             student, settings, frames, machine.memory - sum(memory.values())
-        ),
+        )
+        if settings.gradient_checkpointing
+        else None,
     )

@@ -90,9 +90,14 @@ def test_stages_and_frozen_parts() -> None:
     assert zero2["gathered parameters"] == 0
     assert zero2["gradients"] == 2 * counts["heads"] / 2
     assert zero2["optimizer"] == 12 * counts["heads"] / 2
-    offload = {"zero_optimization": {"stage": 3, "offload_optimizer": {}, "offload_param": {}}}
-    offloaded = memory_parts(student, recipe, offload, 2, gpus=2)
-    assert offloaded["parameters"] == offloaded["optimizer"] == 0
+    parts = {}
+    for device in ("cpu", "none"):
+        where = {"offload_optimizer": {"device": device}, "offload_param": {"device": device}}
+        offload = {"zero_optimization": {"stage": 3, **where}}
+        parts[device] = memory_parts(student, recipe, offload, 2, gpus=2)
+    assert parts["cpu"]["parameters"] == parts["cpu"]["optimizer"] == 0
+    assert parts["none"]["parameters"] == 2 * whole / 2
+    assert parts["none"]["optimizer"] == 12 * counts["heads"] / 2
 
 
 @pytest.mark.parametrize(
@@ -179,6 +184,9 @@ def test_what_does_not_fit_keeps_no_layers() -> None:
     plan = plan_run(_paper(), machine, teacher_channels=2048, samples=16)
     assert plan.total > 100e9
     assert plan.most_kept_layers == 0
+    config = _paper()
+    config["train"]["gradient_checkpointing"] = False
+    assert plan_run(config, machine, teacher_channels=2048, samples=16).most_kept_layers is None
 
 
 def test_command(monkeypatch: pytest.MonkeyPatch) -> None:

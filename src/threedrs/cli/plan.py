@@ -129,7 +129,7 @@ def _print_plan(name: str, facts: dict, gpus: int, gpu_memory: float) -> None:
     for part, gigabytes in facts["gigabytes_a_gpu"].items():
         print(f"  {part:22}{gigabytes:9.2f} GB a GPU")
     print(f"  {'together':22}{facts['gigabytes_a_gpu_total']:9.2f} GB: {verdict} {gpu_memory:g} GB")
-    if facts["fits"]:
+    if facts["fits"] and facts["most_kept_layers"] is not None:
         print(f"  train.kept_layers may be {facts['most_kept_layers']} (faster)")
     print(
         f"  epoch: {facts['samples']} samples ({facts['samples_from']}), "

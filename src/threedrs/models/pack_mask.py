@@ -11,8 +11,8 @@
 - ``flash``: flash-attn; suffix rows attend to the prefix and to themselves in two passes, which are
   joined by their log-sum-exp (`threedrs.models.joined_attention`).
 
-``auto`` is ``sdpa``: torch ships the flash kernels too, and of the three it is the fastest that was
-measured (benchmarks/RESULTS.md).
+``auto`` is ``sdpa``: torch ships the flash kernels too, and it is faster than ``flex``
+(benchmarks/RESULTS.md); flash-attn itself was not measured.
 """
 
 from contextlib import AbstractContextManager
@@ -141,9 +141,10 @@ def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | Non
                 "or choose auto or sdpa"
             )
         flash_kernels()
-        mask = Suffixes.of(layout, device)
-    elif len(layout.lengths) == 1:
+    if len(layout.lengths) == 1:
         return None
+    if backend == "flash":
+        mask = Suffixes.of(layout, device)
     elif backend == "flex":
         if device.type != "cuda" and torch.is_grad_enabled():
             raise ConfigError(

@@ -14,19 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from threedrs.models.samples import IGNORE, Pack, Prefix, Sample, SceneInputs
-
-__all__ = [
-    "GroundingTargets",
-    "Layout",
-    "Pack",
-    "PackLosses",
-    "Prefix",
-    "Sample",
-    "SceneInputs",
-    "TextTargets",
-    "on_device",
-]
+from threedrs.models.samples import IGNORE, Pack
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:
@@ -41,8 +29,8 @@ class PackLosses(NamedTuple):
 
     ``text_K``: mean over the sample's own label tokens, 0 for grounding samples; ``grounding_K``:
     InfoNCE, 0 for text samples; ``supervision`` (): the 3D loss of the scene, the same for each
-    sample, 0 without a teacher; ``counts``: samples, tokens of the packed sequence, shared prefix
-    tokens, and predictions in the text losses (shared ones once a sample).
+    sample, 0 without a teacher; ``counts``: tokens of the packed sequence, and places at which the
+    vocabulary head runs (shared ones once).
     """
 
     text_K: Tensor
@@ -106,7 +94,6 @@ class TextTargets:
     predictor_M: Tensor
     target_M: Tensor
     weights_KM: Tensor
-    labels: int
 
     @classmethod
     def of(cls, pack: Pack, layout: Layout, device: torch.device) -> "TextTargets":
@@ -128,19 +115,16 @@ class TextTargets:
         if not predictor:
             predictor, target = [layout.prefix_length - 1], [0]
         weights_KM = torch.zeros(len(pack.samples), len(predictor))
-        labels = 0
         for sample, rows, own in zip(pack.samples, weights_KM, owned, strict=True):
             count = len(shared) + len(own)
             if sample.target_rows is None:
                 assert own, "a text sample has labelled tokens of its own"
                 rows[: len(shared)] = 1 / count
                 rows[own.start : own.stop] = 1 / count
-                labels += count
         return cls(
             predictor_M=on_device(torch.tensor(predictor), device),
             target_M=on_device(torch.tensor(target), device),
             weights_KM=on_device(weights_KM, device),
-            labels=labels,
         )
 
 

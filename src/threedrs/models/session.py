@@ -85,12 +85,12 @@ class SceneSession:
     @torch.no_grad()
     def generate(self, queries: Sequence[Query], max_new_tokens: int) -> list[list[int]]:
         """Return the greedy answers as token ids, without the end token."""
-        return _in_batches(queries, lambda batch: self._generate(batch, max_new_tokens))
+        return self._in_batches(queries, lambda batch: self._generate(batch, max_new_tokens))
 
     @torch.no_grad()
     def ground_all(self, queries: Sequence[Query]) -> list[list[float]]:
         """Return for each query the score of each box and, last, of the zero target."""
-        return _in_batches(queries, self._ground)
+        return self._in_batches(queries, self._ground)
 
     def _ground(self, queries: Sequence[Query]) -> list[list[float]]:
         hidden_BD, _ = self._run_queries(queries, self.ground_token)
@@ -148,6 +148,32 @@ class SceneSession:
     def _positions(self, index_T: Tensor) -> Tensor:
         return self.student.position_ids(index_T[None], self.prefix, self.scene)
 
+    def _in_batches(
+        self, queries: Sequence[Query], run: Callable[[Sequence[Query]], list[Result]]
+    ) -> list[Result]:
+        """Return what ``run`` makes of the queries, in batches as large as memory allows.
+
+        Raises:
+            torch.OutOfMemoryError: a single question does not fit; or the parameters are spread
+                over ranks, which gather them together and so have to make the same passes.
+        """
+        spread = any(hasattr(parameter, "ds_id") for parameter in self.student.parameters())
+        results: list[Result] = []
+        limit = len(queries)
+        while len(results) < len(queries):
+            batch = _next_batch(queries[len(results) :], limit)
+            try:
+                results += run(batch)
+            except torch.OutOfMemoryError:
+                if spread or len(batch) == 1:
+                    raise
+                limit = len(batch) // 2
+            else:
+                continue
+            # Here the error is gone, and with it the tensors that its traceback held.
+            torch.cuda.empty_cache()
+        return results
+
 
 def _keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
     pairs = []
@@ -157,31 +183,6 @@ def _keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
         assert layer.values is not None
         pairs.append((layer.keys, layer.values))
     return pairs
-
-
-def _in_batches(
-    queries: Sequence[Query], run: Callable[[Sequence[Query]], list[Result]]
-) -> list[Result]:
-    """Return what ``run`` makes of the queries, in batches as large as memory allows.
-
-    Raises:
-        torch.OutOfMemoryError: a single question does not fit.
-    """
-    results: list[Result] = []
-    limit = len(queries)
-    while len(results) < len(queries):
-        batch = _next_batch(queries[len(results) :], limit)
-        try:
-            results += run(batch)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            limit = len(batch) // 2
-        else:
-            continue
-        # Here the error is gone, and with it the tensors that its traceback held.
-        torch.cuda.empty_cache()
-    return results
 
 
 def _next_batch(queries: Sequence[Query], limit: int) -> Sequence[Query]:

@@ -273,10 +273,8 @@ class Student(nn.Module):
             grounding_K=grounding_K,
             supervision=self._supervision_loss(scene, supervised_VGGD, supervision),
             counts={
-                "samples": len(samples),
                 "tokens": pack.tokens,
-                "prefix_tokens": layout.prefix_length,
-                "labels": text_targets.labels,
+                "places": len(text_targets.predictor_M),
             },
         )
 

@@ -8,7 +8,7 @@ so a step that is not finite leaves the state of the step before.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,11 +100,16 @@ class PackObjective(nn.Module):
             "groundings": groundings,
             "supervision": losses.supervision * samples,
             "tokens": losses.counts["tokens"],
-            "flops": pack_flops(self.student, pack, losses.counts["labels"]),
+            "flops": pack_flops(self.student, pack, losses.counts["places"]),
         }
         # Numbers are filled in on the device: copied there, each would wait for its queue.
         sums = [_on_device(values[name], loss.device) for name in SUMS]
         return weight * loss, weight * torch.stack(sums)
+
+
+def is_offloaded(config: Mapping[str, Any], part: str) -> bool:
+    """Whether a DeepSpeed configuration keeps ``optimizer`` or ``param`` on the host."""
+    return config["zero_optimization"].get(f"offload_{part}", {}).get("device") == "cpu"
 
 
 def deepspeed_config(settings: TrainSettings, ranks: int) -> dict[str, Any]:
@@ -188,7 +193,7 @@ def build_engine(
     config = deepspeed_config(settings, ranks.count)
     groups = parameter_groups(student, settings)
     cuda = ranks.device.type == "cuda"
-    offloaded = "offload_optimizer" in config["zero_optimization"]
+    offloaded = is_offloaded(config, "optimizer")
     optimizer: torch.optim.Optimizer
     if cuda and offloaded:
         optimizer = deepspeed.ops.adam.DeepSpeedCPUAdam(groups, weight_decay=settings.weight_decay)

@@ -36,7 +36,17 @@ OPERATIONAL = (*OPERATION, "eval_every", "eval_samples", "mix")
 # Sections whose every key shapes the weights.
 SHAPING = ("frames", "geometry", "boxes", "supervision", "model")
 # Source files that shape the weights: an edited model must not resume an old run.
-SHAPING_CODE = ("models/*.py", "training/data.py", "training/engine.py", "training/sampler.py")
+SHAPING_CODE = (
+    "models/*.py",
+    "models/*.txt",
+    "scannet/geometry.py",
+    "scenes/masks.py",
+    "training/data.py",
+    "training/engine.py",
+    "training/proposals.py",
+    "training/sampler.py",
+)
+INFERENCE_CODE = ("models/session.py",)  # of these
 
 
 def _require(condition: bool, key: str, value: object, expected: str) -> None:
@@ -208,8 +218,9 @@ def read_run(path: Path) -> dict[str, Any]:
 
 def _source_hash() -> str:
     package = Path(threedrs.__file__).parent
-    files = sorted(file for pattern in SHAPING_CODE for file in package.glob(pattern))
-    return sha256_of_json([[file.name, sha256_of_file(file)] for file in files])
+    files = {file for pattern in SHAPING_CODE for file in package.glob(pattern)}
+    files -= {package / name for name in INFERENCE_CODE}
+    return sha256_of_json([[file.name, sha256_of_file(file)] for file in sorted(files)])
 
 
 def fingerprint(
