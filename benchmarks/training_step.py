@@ -70,7 +70,6 @@ def sample(number: int) -> Sample:
         labels[-ANSWER_TOKENS:] = ids[-ANSWER_TOKENS:]
     return Sample(
         id=str(number),
-        benchmark="scanqa",
         input_ids=ids,
         labels=labels,
         prefix=PREFIX,

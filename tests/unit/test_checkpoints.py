@@ -148,6 +148,35 @@ def test_changed_recipe_starts_afresh_says_why_and_loses_nothing(tmp_path):
     assert sorted(path.name for path in stale.iterdir()) == ["step-00000050", "step-00000100"]
 
 
+def test_a_recipe_that_comes_back_finds_its_checkpoints_and_log(tmp_path):
+    save(tmp_path, 50)
+    save(tmp_path, 100)
+    (tmp_path / "log.jsonl").write_text("rows of the first recipe")
+    other = RECIPE | {"train.learning_rate": 0.2}
+    assert find(tmp_path, recipe=other)[0] is None
+    assert not (tmp_path / "log.jsonl").exists()
+    (tmp_path / "log.jsonl").write_text("rows of the other")
+
+    found, warnings = find(tmp_path)
+
+    assert found == tmp_path / "step-00000100"
+    assert "moves back" in warnings[-1]
+    assert (tmp_path / "log.jsonl").read_text() == "rows of the first recipe"
+    assert not list(tmp_path.glob("stale-*"))
+
+
+def test_the_other_recipe_keeps_its_own_when_the_first_comes_back(tmp_path):
+    save(tmp_path, 50)
+    other = RECIPE | {"train.learning_rate": 0.2}
+    find(tmp_path, recipe=other)
+    save(tmp_path, 20, recipe=other)
+    (tmp_path / "log.jsonl").write_text("rows of the other")
+
+    assert find(tmp_path)[0] == tmp_path / "step-00000050"
+    assert find(tmp_path, recipe=other)[0] == tmp_path / "step-00000020"
+    assert (tmp_path / "log.jsonl").read_text() == "rows of the other"
+
+
 def test_new_rank_takes_the_random_numbers_of_an_old_one(tmp_path):
     path = save(tmp_path, 50)
     expected = torch.rand(3)

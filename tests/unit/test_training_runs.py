@@ -163,6 +163,10 @@ def test_evaluating_on_the_way_changes_no_loss(whole_run, tmp_path, ranks, stage
     evaluated = {row["step"]: row.pop("eval") for row in rows if "eval" in row}
     assert sorted(evaluated) == [4, 8, 10]
     assert "step 4 scanqa cider" in text
+    card = (tmp_path / "results/train/3drs/model/README.md").read_text()
+    value = evaluated[10]["scanrefer"]["acc@0.25"]
+    assert f"| scanrefer acc@0.25 | {value:.1f} |" in card
+    assert "| after step 10, first 3 questions a benchmark | % |" in card
     for scores in evaluated.values():
         assert set(scores) == {"scanqa", "scanrefer"}
         assert set(scores["scanrefer"]) == {"acc@0.25", "acc@0.5"}

@@ -1,7 +1,7 @@
 # in:  the mix, scene stores, features; where a run evaluates on the way, evaluation records too
-# out: results/train/<run>/{config.json, model/, model.json, train.json, log.jsonl, loss.png, tensorboard/}
-#      checkpoints/ beside them is no declared output, so a failed job keeps it; operation.json is
-#      written when Snakemake starts
+# out: results/train/<run>/{config.json, model/, model.json, train.json, log.jsonl, loss.png}; beside
+#      them checkpoints/ and tensorboard/, no declared outputs, so a failed job keeps them;
+#      operation.json is written when Snakemake starts
 
 
 rule models:

@@ -165,7 +165,6 @@ def build_sample(
         labels = _chat_labels(question, labelled) + answer
     return Sample(
         id=record.id,
-        benchmark=record.benchmark,
         input_ids=np.array(ids),
         labels=np.array(labels),
         prefix=shared_prefix(tokenizer, "as_trained", label_chat_tokens),

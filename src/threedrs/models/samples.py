@@ -155,7 +155,6 @@ class Sample:
     """
 
     id: str
-    benchmark: str
     input_ids: np.ndarray
     labels: np.ndarray
     prefix: Prefix

@@ -34,6 +34,7 @@ MANIFEST = "manifest.json"
 STATE = "state"
 CHECKSUM_THREADS = 8
 SCHEDULE = "schedule.json"
+LOG = "log.jsonl"  # of the run, as it grows
 # torch.save says so as a RuntimeError
 _TORCH_CANNOT_WRITE = re.compile(r"PytorchStreamWriter|inline_container|No space left")
 STEP_FOLDER = re.compile(r"step-(\d{8})")
@@ -200,20 +201,38 @@ def find_checkpoint(
     """Return the newest valid checkpoint of this very run, or None to start afresh.
 
     A damaged one is skipped, and one of another recipe; they move to ``damaged/`` and
-    ``stale-<hash>/``, with a warning that says why. One process calls this.
+    ``stale-<hash>/``, the latter with the log of their run, with a warning that says why. What an
+    earlier change of the recipe set aside comes back when the recipe does. One process calls this.
     """
     for leftover in folder.glob(".step-*.tmp"):
         shutil.rmtree(leftover)
+    found = _newest_valid(folder, fingerprint, warn)
+    own = folder / f"stale-{sha256_of_json(fingerprint)[:8]}"
+    if found is None and list_checkpoints(own):
+        warn(f"the recipe is that of {own} again; what is there moves back")
+        for path in own.iterdir():
+            path.replace(folder / path.name)
+        own.rmdir()
+        found = _newest_valid(folder, fingerprint, warn)
+    return found
+
+
+def _newest_valid(
+    folder: Path, fingerprint: Mapping[str, Any], warn: Callable[[str], None]
+) -> Path | None:
     for checkpoint in list_checkpoints(folder):
         problem = _problem(checkpoint, fingerprint)
-        if problem is not None:
-            aside, reason = problem
-            warn(f"{checkpoint.name} is not used and moves to {folder / aside}: {reason}")
-            (folder / aside).mkdir(exist_ok=True)
-            shutil.rmtree(folder / aside / checkpoint.name, ignore_errors=True)
-            checkpoint.rename(folder / aside / checkpoint.name)
-            continue
-        return checkpoint
+        if problem is None:
+            return checkpoint
+        name, reason = problem
+        aside = folder / name
+        warn(f"{checkpoint.name} is not used and moves to {aside}: {reason}")
+        aside.mkdir(exist_ok=True)
+        shutil.rmtree(aside / checkpoint.name, ignore_errors=True)
+        checkpoint.rename(aside / checkpoint.name)
+        log = folder / LOG
+        if name.startswith("stale-") and log.is_file():
+            log.replace(aside / LOG)
     return None
 
 

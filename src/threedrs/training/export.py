@@ -142,7 +142,22 @@ def _draw_losses(rows: list[dict[str, Any]], out: Path, run: str) -> None:
         figure.savefig(temporary, format="png", dpi=120)
 
 
-def _model_card(summary: RunSummary, numbers: Mapping[str, Any]) -> str:
+def _scores(rows: list[dict[str, Any]], samples: int) -> str:
+    """Return the table of the last evaluation on the way; nothing without one."""
+    row = next((row for row in reversed(rows) if "eval" in row), None)
+    if row is None:
+        return ""
+    lines = [
+        f"| {benchmark} {metric} | {value:.1f} |"
+        for benchmark, metrics in row["eval"].items()
+        for metric, value in metrics.items()
+        if value is not None
+    ]
+    head = f"| after step {row['step']}, first {samples} questions a benchmark | % |"
+    return "\n".join([head, "|---|---|", *lines, "", ""])
+
+
+def _model_card(summary: RunSummary, numbers: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
     config, loss = summary.config, numbers["loss"]
     train, model = config["train"], config["model"]
     losses = "\n".join(
@@ -168,7 +183,7 @@ arXiv 2506.01946), trained by this repository.
 Scores are in the report of the workflow that trained it. ScanNet's terms of use and the backbone's
 licence apply to these weights.
 
-| final loss | |
+{_scores(rows, train["eval_samples"])}| final loss | |
 |---|---|
 {losses}
 
@@ -236,7 +251,7 @@ def export_run(
                 save_student(student, tokenizer, folder, state=state)
             else:
                 save_adapter(student, tokenizer, folder, state=state, base=base, trained=trained)
-            write_text(folder / "README.md", _model_card(summary, numbers))
+            write_text(folder / "README.md", _model_card(summary, numbers, rows))
         write_manifest(out / "model")
         write_json_lines(out / "log.jsonl", rows)
         _draw_losses(rows, out / "loss.png", summary.config["run"])

@@ -14,6 +14,7 @@ from typing import Any
 
 from threedrs.errors import DataError
 from threedrs.files import read_json_lines, write_json_lines
+from threedrs.training.checkpoints import LOG
 from threedrs.training.tracking import Tracker
 
 PARTS = ("loss", "text", "grounding", "supervision")
@@ -47,7 +48,7 @@ def growing_log(out: Path) -> Path:
     job, and with them the rows before the checkpoint would be lost. Export copies it to
     ``log.jsonl``.
     """
-    return out / "checkpoints" / "log.jsonl"
+    return out / "checkpoints" / LOG
 
 
 def read_rows(log: Path, last_step: int | None = None) -> list[dict[str, Any]]:
