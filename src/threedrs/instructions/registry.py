@@ -1,4 +1,7 @@
-"""The table of benchmarks. A new one is a file beside this one and a row here."""
+"""The table of benchmarks' annotations. A new one is a file beside this one and a row here.
+
+What else a benchmark needs: `threedrs.evaluation`.
+"""
 
 from pathlib import Path
 
