@@ -46,7 +46,7 @@ class Progress:
 
     ``seconds`` are those of steps, ``rank_seconds`` those of all ranks together;
     ``peak_memory_gib`` is that of the rank that used most (`peak_memory`). ``row`` is the step's in
-    log.jsonl, without scores: a run may end between its checkpoint and its row.
+    log.jsonl, without scores: an evaluation comes between a checkpoint and the row.
     """
 
     step: int = 0

@@ -266,8 +266,8 @@ def _run_steps(
             tracker=_tracker(run),
         )
     try:
-        if progress.row is not None and not logged:
-            _report(run, progress, log, evaluation)
+        if progress.row is not None and not logged:  # the run ended in its evaluation
+            _report(run, progress, log, _due(run, progress.step, evaluation))
         for batches in _remaining_batches(run, progress.step):
             own = [micro_steps(batch, run.ranks.rank, run.ranks.count) for batch in batches]
             plans = [plan for batch_plans in own for plan in batch_plans]
@@ -296,7 +296,7 @@ def _run_step(
     log: RunLog | None,
     evaluation: "Evaluation | None",
 ) -> Progress:
-    """Run one optimizer step, save where it is due, evaluate and log likewise."""
+    """Run one optimizer step, log it, save and evaluate where they are due."""
     settings, step, samples = run.settings, progress.step + 1, sample_count(batch)
     started, rate = time.perf_counter(), engine.get_lr()[-1]
     try:
@@ -336,7 +336,9 @@ def _run_step(
             speed=samples / seconds,
         ),
     )
-    last = step == run.total_steps
+    last, due = step == run.total_steps, _due(run, step, evaluation)
+    if due is None:
+        _report(run, progress, log, None)
     if last or outcome.interrupted or step % settings.save_every == 0:
         peak = max(progress.peak_memory_gib, peak_memory(run.ranks))
         progress = dataclasses.replace(progress, peak_memory_gib=peak)
@@ -346,21 +348,25 @@ def _run_step(
             f"stopped by {run.stop.name or 'a signal'}, saved at step {step}; run the same command "
             "to go on"
         )
-    _report(run, progress, log, evaluation)
+    if due is not None:  # after the checkpoint, so that an evaluation that fails costs no step
+        _report(run, progress, log, due)
     return progress
+
+
+def _due(run: Run, step: int, evaluation: "Evaluation | None") -> "Evaluation | None":
+    """Return the evaluation that belongs after ``step``."""
+    if evaluation is None or not (step == run.total_steps or evaluation.is_due(step)):
+        return None
+    return evaluation
 
 
 def _report(
     run: Run, progress: Progress, log: RunLog | None, evaluation: "Evaluation | None"
 ) -> None:
-    """Evaluate after the step where it is due, and log it; all ranks call this.
-
-    It comes after the checkpoint, so that what goes wrong here costs no step, and again on the way
-    from the checkpoint if the row is not there.
-    """
-    step, last = progress.step, progress.step == run.total_steps
+    """Log the last step, with the scores of ``evaluation``; all ranks call this."""
     row = dict(progress.row or {})
-    if evaluation is not None and (last or evaluation.is_due(step)):
+    if evaluation is not None:
         row["eval"] = evaluation.measure()
     if log is not None:
-        log.step(row, record=last or "eval" in row or step % run.settings.log_every == 0)
+        recorded = progress.step == run.total_steps or "eval" in row
+        log.step(row, record=recorded or progress.step % run.settings.log_every == 0)
