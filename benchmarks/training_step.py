@@ -32,7 +32,8 @@ from threedrs.models.packing import Layout
 from threedrs.models.samples import IGNORE, Pack, Prefix, Sample, SceneInputs
 from threedrs.models.settings import SIZES, ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
-from threedrs.training.flops import device_peak, pack_flops
+from threedrs.training.flops import OperationCount, device_peak
+from threedrs.training.settings import TUNABLE
 
 OBJECTS = 30
 OWN_TOKENS = 64
@@ -142,6 +143,7 @@ def measure(
     vision = seconds(lambda: vision_step(student, pack), device, 1)
     language = seconds(lambda: language_step(student, pack), device, 1)
     peak = device_peak(device)
+    operations = OperationCount(student, TUNABLE).of(pack, labels)
     return {
         "attention": attention,
         "kept_layers": kept,
@@ -149,7 +151,7 @@ def measure(
         "tokens": pack.tokens,
         "seconds": round(whole, 4),
         "samples_per_second": round(samples / whole, 3),
-        "mfu": round(pack_flops(student, pack, labels) / whole / peak, 4) if peak else float("nan"),
+        "mfu": round(operations / whole / peak, 4) if peak else float("nan"),
         "memory_gib": round(memory, 1),
         "vision_share": round(vision / whole, 3),
         "language_share": round(language / whole, 3),

@@ -42,7 +42,7 @@ from threedrs.training.checkpoints import Progress, load_checkpoint, save_checkp
 from threedrs.training.engine import build_engine, train_step, zero_init
 from threedrs.training.export import whole_state
 from threedrs.training.flops import device_peak
-from threedrs.training.ranks import Ranks, start_ranks
+from threedrs.training.ranks import Ranks, peak_memory, start_ranks
 from threedrs.training.settings import TrainSettings
 from training_step import sample, scene
 
@@ -79,15 +79,6 @@ def recipe(arguments: argparse.Namespace, ranks: Ranks) -> TrainSettings:
         "precision": "bfloat16" if ranks.device.type == "cuda" else "float32",
     }
     return TrainSettings.from_config(section)
-
-
-def peak_memory(ranks: Ranks) -> float:
-    """Return the most GPU memory, in GiB, that any rank has used since the last reset."""
-    if ranks.device.type == "cpu":
-        return float("nan")
-    value = torch.tensor(torch.cuda.max_memory_allocated() / 2**30, device=ranks.device)
-    torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
-    return round(value.item(), 1)
 
 
 def gather_speed(ranks: Ranks) -> float | None:
@@ -186,7 +177,7 @@ class Bench:
             "samples_a_step": self.samples,
             "samples_per_second": round(self.samples / seconds, 3),
             "mfu": round(sums["flops"] / seconds / (peak * self.ranks.count), 4) if peak else None,
-            "memory_gib": peak_memory(self.ranks),
+            "memory_gib": round(peak_memory(self.ranks), 1),
             "reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 1) if cuda else None,
             "loss": sums["loss"],
         }
@@ -257,7 +248,7 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "versions": {"torch": torch.__version__},
         "build_seconds": round(bench.build_seconds, 1),
-        "build_memory_gib": peak_memory(ranks),
+        "build_memory_gib": round(peak_memory(ranks), 1),
         "gather_gb_per_second": gather_speed(ranks),
         "runs": [],
     }

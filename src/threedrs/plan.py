@@ -27,9 +27,8 @@ Memory of a GPU, in bytes:
 Time of an epoch: the operations of forward and backward passes (`threedrs.training.flops`) over
 n x peak x utilisation, which counts no recomputation. The default utilisation follows from what was
 measured under ZeRO-3 on four H200 (benchmarks/RESULTS.md): with the second forward pass of what is
-recomputed, the GPUs reach ``REACHED`` of their peak, much or little recomputed. All parts count as
-trained: with LoRA or frozen parts the time is an upper bound. Own tokens,
-64 a sample, and the 20 predictions of it are typical figures of the five benchmarks, not counted.
+recomputed, the GPUs reach ``REACHED`` of their peak, much or little recomputed. Own tokens, 64 a
+sample, and the 20 predictions of it are typical figures of the five benchmarks, not counted.
 """
 
 from collections.abc import Mapping
@@ -44,7 +43,7 @@ from threedrs.models.lora import add_lora, trained_parameters
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.training.engine import is_offloaded
-from threedrs.training.flops import sequence_flops
+from threedrs.training.flops import OperationCount
 from threedrs.training.settings import TrainSettings
 
 GIB = 2**30
@@ -180,8 +179,7 @@ def memory_parts(
 def _operations(student: Student, settings: TrainSettings, frames: int) -> tuple[float, float]:
     """Return the operations of a full pack, and of what is recomputed of it besides."""
     own = [OWN_TOKENS] * settings.pack
-    parts = sequence_flops(
-        student,
+    parts = OperationCount(student, settings.tunable).parts(
         frames=frames,
         prefix=sequence_tokens(student, settings, frames) - sum(own),
         own=own,
@@ -191,8 +189,10 @@ def _operations(student: Student, settings: TrainSettings, frames: int) -> tuple
     if settings.gradient_checkpointing:
         layers = student.text_config.num_hidden_layers
         recomputed = 1 - min(settings.kept_layers, layers) / layers
-        repeated = (parts["vision"] + recomputed * parts["language"]) / 3  # one pass of three
-    return sum(parts.values()), repeated
+        for name, share in (("vision_tower", 1.0), ("language_model", recomputed)):
+            if parts[name].backward:  # otherwise nothing asks for its activations again
+                repeated += share * parts[name].forward
+    return sum(part.total for part in parts.values()), repeated
 
 
 def _most_kept_layers(

@@ -158,11 +158,12 @@ def test_time_from_operations() -> None:
     tokens = 32 * 210 + 44 + 64
     weights = 28 * (2 * 3584 * (3584 + 512) + 3 * 3584 * 18944)
     attention = 12 * 28 * 3584 * tokens * (tokens + 1) / 2
-    vision = 26 * (4 * 1152**2 + 2 * 1152 * 4304) * 6 + 26 * 12 * 1152 * 729
-    vision += 6 * (3 * 14 * 14 * 1152 + 1152 * 3584 + 3584**2)
+    tower = 26 * (4 * 1152**2 + 2 * 1152 * 4304) * 6 + 26 * 12 * 1152 * 729
+    tower = 32 * 729 * (tower + 6 * 3 * 14 * 14 * 1152)
+    projector = 32 * 729 * 6 * (1152 * 3584 + 3584**2)
     head = 6 * (2 * 3584**2 + 2 * 3584 * 2048) * 32 * 196
-    operations = 6 * weights * tokens + attention + vision * 32 * 729 + head
-    operations += 6 * 3584 * 152064 * 20
+    language = 6 * weights * tokens + attention + 6 * 3584 * 152064 * 20
+    operations = tower + projector + language + head
     assert plan.tokens == tokens
     assert plan.seconds_a_step == pytest.approx(16 * operations / 4e15, rel=1e-6)
     assert plan.hours_an_epoch == pytest.approx(3200 * operations / 4e15 / 3600, rel=1e-6)
@@ -175,7 +176,7 @@ def test_time_from_operations() -> None:
         paper, dataclasses.replace(machine, utilisation=None), teacher_channels=2048, samples=1
     )
     assert usual.utilisation == pytest.approx(
-        0.44 * operations / (operations + (operations - head) / 3), rel=1e-6
+        0.44 * operations / (operations + (tower + language) / 3), rel=1e-6
     )
 
 

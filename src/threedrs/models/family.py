@@ -75,8 +75,8 @@ class Family(ABC):
         """Return the tower's patches a frame, width, and MLP width."""
 
     @abstractmethod
-    def vision_operations(self) -> float:
-        """Return the forward operations of tower and projector for one frame (two a product)."""
+    def vision_operations(self) -> tuple[float, float, float]:
+        """Return the forward operations of one frame: tower, projector's first and last layer."""
 
 
 def restore_rotary(module: Any) -> None:

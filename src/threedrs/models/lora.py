@@ -133,6 +133,12 @@ def trained_parameters(student: Student, tunable: Sequence[str]) -> dict[str, li
     return groups
 
 
+def adapter_weights(student: Student) -> int:
+    """Return the weights of all adapters, 0 without LoRA; parameters may be spread over ranks."""
+    layers: list[Any] = [m for m in student.language_model.modules() if isinstance(m, LoraLayer)]
+    return sum(layer.r[ADAPTER] * (layer.in_features + layer.out_features) for layer in layers)
+
+
 def merge_lora(student: Student) -> None:
     """Put adapters and trained rows into the weights, in place; what remains is a plain student.
 

@@ -118,16 +118,15 @@ class Qwen2VLFamily(Family):
         patches = (self.grid.fine * config.spatial_merge_size) ** 2
         return patches, config.embed_dim, config.embed_dim * config.mlp_ratio
 
-    def vision_operations(self) -> float:
-        """Return the forward operations of tower and merger for one frame."""
+    def vision_operations(self) -> tuple[float, float, float]:
+        """Return the forward operations of one frame: tower, merger's first and last layer."""
         config = self.vision_config
-        merged = config.spatial_merge_size**2
         patches, width, inner = self.vision_sizes()
         layer = 2 * (4 * width**2 + 2 * width * inner) + 4 * width * patches
         embedding = 2 * 3 * config.temporal_patch_size * config.patch_size**2 * width
-        joined = merged * width
-        merger = 2 * (joined**2 + joined * config.hidden_size) / merged
-        return patches * (config.depth * layer + embedding + merger)
+        tower = patches * (config.depth * layer + embedding)
+        joined, places = config.spatial_merge_size**2 * width, self.grid.fine**2
+        return tower, 2 * places * joined**2, 2 * places * joined * config.hidden_size
 
 
 def pixel_patches(rgb_VHWC: Tensor, *, side: int, patch: int, merge: int, repeats: int) -> Tensor:

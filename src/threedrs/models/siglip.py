@@ -64,14 +64,14 @@ class LlavaFamily(Family):
         config = self.vision_config
         return self.grid.fine**2, config.hidden_size, config.intermediate_size
 
-    def vision_operations(self) -> float:
-        """Return the forward operations of tower and projector for one frame."""
+    def vision_operations(self) -> tuple[float, float, float]:
+        """Return the forward operations of one frame: tower, projector's first and last layer."""
         patches, width, inner = self.vision_sizes()
         channels = self.text_config.hidden_size
         layer = 2 * (4 * width**2 + 2 * width * inner) + 4 * width * patches
         embedding = 2 * 3 * self.vision_config.patch_size**2 * width
-        projector = 2 * (width * channels + channels**2)
-        return patches * (self.run_layers * layer + embedding + projector)
+        tower = patches * (self.run_layers * layer + embedding)
+        return tower, 2 * patches * width * channels, 2 * patches * channels**2
 
 
 def pool(fine_VFFD: Tensor, side: int) -> Tensor:

@@ -23,7 +23,7 @@ from threedrs.models.lora import trained_parameters
 from threedrs.models.samples import Pack
 from threedrs.models.settings import SupervisionSettings
 from threedrs.models.student import Student
-from threedrs.training.flops import pack_flops
+from threedrs.training.flops import OperationCount
 from threedrs.training.ranks import AgreedError, Ranks
 from threedrs.training.settings import TrainSettings
 
@@ -75,10 +75,13 @@ def _on_device(value: torch.Tensor | float, device: torch.device) -> torch.Tenso
 class PackObjective(nn.Module):
     """The loss of a pack: the sum over its samples of text or grounding loss plus the 3D loss."""
 
-    def __init__(self, student: Student, supervision: SupervisionSettings) -> None:
+    def __init__(
+        self, student: Student, supervision: SupervisionSettings, operations: OperationCount
+    ) -> None:
         super().__init__()
         self.student = student
         self.supervision = supervision
+        self.operations = operations
 
     def forward(self, pack: Pack, weight: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss () and the detached sums named by ``SUMS`` (9,) float64.
@@ -100,7 +103,7 @@ class PackObjective(nn.Module):
             "groundings": groundings,
             "supervision": losses.supervision * samples,
             "tokens": losses.counts["tokens"],
-            "flops": pack_flops(self.student, pack, losses.counts["places"]),
+            "flops": self.operations.of(pack, losses.counts["places"]),
         }
         # Numbers are filled in on the device: copied there, each would wait for its queue.
         sums = [_on_device(values[name], loss.device) for name in SUMS]
@@ -205,7 +208,7 @@ def build_engine(
     warm_up = math.ceil(settings.warmup_fraction * total_steps)
     scheduler = get_cosine_schedule_with_warmup(optimizer, warm_up, total_steps)
     engine, _, _, _ = deepspeed.initialize(
-        model=PackObjective(student, supervision),
+        model=PackObjective(student, supervision, OperationCount(student, settings.tunable)),
         optimizer=optimizer,
         lr_scheduler=scheduler,
         config=config,

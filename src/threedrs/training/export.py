@@ -35,7 +35,7 @@ from threedrs.training.checkpoints import Progress
 from threedrs.training.flops import device_peak
 from threedrs.training.progress import PARTS, growing_log, read_rows
 from threedrs.training.ranks import Ranks
-from threedrs.training.settings import TUNABLE, TrainSettings
+from threedrs.training.settings import TrainSettings
 
 FORMAT_VERSION = 1
 PACKAGES = ("torch", "transformers", "deepspeed", "peft", "numpy", "zarr")
@@ -76,11 +76,13 @@ def _utilisation(
     peak = device_peak(ranks.device)
     if peak is None:
         return None, f"not measured: peak of {torch.cuda.get_device_name(ranks.device)} not known"
-    whole = set(settings.tunable) == set(TUNABLE) and settings.lora is None
-    if settings.precision != "bfloat16" or not whole:
-        return None, "not measured: counted for bfloat16 with every part trained only"
+    if settings.precision != "bfloat16":
+        return None, "not measured: the GPU's peak is known for bfloat16 only"
     value = summary.progress.flops / summary.progress.rank_seconds / peak
-    return value, f"forward and backward without recomputation, of {peak / 1e12:.0f} TFLOP/s a GPU"
+    return value, (
+        "products of the forward pass and of the gradients that the trained parts need, without "
+        f"recomputation, of {peak / 1e12:.0f} TFLOP/s a GPU"
+    )
 
 
 def _packing_note(pack: int) -> str:

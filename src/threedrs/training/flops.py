@@ -1,16 +1,21 @@
 """Floating-point operations of a training step, for the utilisation of the GPU.
 
-Only products that the model needs count, forward and backward (three times the forward pass,
-6 operations a weight and token); recomputation of activations does not. Shared prefixes count once.
+Only products that the model needs count: a forward pass has 2 operations a weight and token, the
+backward pass 2 more for the gradient of a product's input, where something in front of it is
+trained, and 2 for that of its weights, where they are. So it is 6 where every part is trained and
+4 in the language model's own weights with LoRA. Recomputation of activations does not count.
+Shared prefixes count once.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
+from threedrs.models.lora import adapter_weights
 from threedrs.models.samples import Pack
 from threedrs.models.student import Student
+from threedrs.training.settings import TUNABLE
 
 # Dense bfloat16 peak, operations a second, from the makers' data sheets; first match counts.
 PEAK_OF_DEVICE = (
@@ -31,53 +36,104 @@ def device_peak(device: torch.device) -> float | None:
     return next((peak for part, peak in PEAK_OF_DEVICE if part in name), None)
 
 
-def _language_model(config: Any, prefix: int, own: Sequence[int], predictions: int) -> float:
-    width = config.hidden_size
-    head_width = getattr(config, "head_dim", None) or width // config.num_attention_heads
-    attention_width = config.num_attention_heads * head_width
-    projections = 2 * width * (attention_width + config.num_key_value_heads * head_width)
-    weights = projections + 3 * width * config.intermediate_size
-    pairs = prefix * (prefix + 1) / 2 + sum(n * prefix + n * (n + 1) / 2 for n in own)
-    tokens = prefix + sum(own)
-    layers = config.num_hidden_layers * (6 * weights * tokens + 12 * attention_width * pairs)
-    return layers + 6 * width * config.vocab_size * predictions
+@dataclass(frozen=True)
+class Operations:
+    """Of the forward pass through a part of the model, and of the backward pass."""
+
+    forward: float = 0.0
+    backward: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Of both."""
+        return self.forward + self.backward
+
+    def __add__(self, other: "Operations") -> "Operations":
+        return Operations(self.forward + other.forward, self.backward + other.backward)
 
 
-def sequence_flops(
-    student: Student, *, frames: int, prefix: int, own: Sequence[int], predictions: int
-) -> dict[str, float]:
-    """Return the operations of a forward and backward pass over a pack, every part trained.
-
-    Args:
-        student: the model, for its sizes; its parameters are not read.
-        frames: V.
-        prefix: shared tokens, the visual ones included.
-        own: the own tokens of each sample.
-        predictions: places at which the vocabulary head runs.
-    """
-    family, width = student.family, student.channels
-    head = (2 * width**2 + 2 * width * student.teacher_channels) * frames * family.grid.coarse**2
-    return {
-        "vision": 3 * frames * family.vision_operations(),
-        "language": _language_model(student.text_config, prefix, own, predictions),
-        "heads": 6.0 * head if student.teacher_channels else 0.0,
-    }
+def _product(forward: float, *, inputs: bool, weights: bool) -> Operations:
+    """Return the operations of products whose inputs and weights need gradients, or not."""
+    return Operations(forward, forward * (inputs + weights))
 
 
-def pack_flops(student: Student, pack: Pack, predictions: int) -> float:
-    """Return the operations of a forward and backward pass over ``pack``, every part trained.
-
-    Args:
-        student: the model, for its sizes.
-        pack: of K samples.
-        predictions: places at which the vocabulary head runs.
-    """
-    own = [len(sample.input_ids) for sample in pack.samples]
-    parts = sequence_flops(
-        student,
-        frames=len(pack.scene.rgb_VHWC),
-        prefix=pack.tokens - sum(own),
-        own=own,
-        predictions=predictions,
+def _two_layers(first: float, last: float, *, inputs: bool, weights: bool) -> Operations:
+    """Return the operations of two layers in a row, both trained or both not."""
+    return _product(first, inputs=inputs, weights=weights) + _product(
+        last, inputs=inputs or weights, weights=weights
     )
-    return sum(parts.values())
+
+
+class OperationCount:
+    """Counts the operations of passes over one student. Its values are not read."""
+
+    def __init__(self, student: Student, tunable: Sequence[str]) -> None:
+        """Take the sizes of ``student``, of which the parts ``train.tunable`` are trained."""
+        self._family = student.family
+        self._text = student.text_config
+        self._teacher_channels = student.teacher_channels
+        self._adapters = adapter_weights(student)
+        self._trained = {name: name in tunable for name in TUNABLE}
+
+    def parts(
+        self, *, frames: int, prefix: int, own: Sequence[int], predictions: int
+    ) -> dict[str, Operations]:
+        """Return the operations of a pack by part of the model.
+
+        Args:
+            frames: V.
+            prefix: shared tokens, the visual ones included.
+            own: the own tokens of each sample.
+            predictions: places at which the vocabulary head runs.
+        """
+        tower, *projector = (frames * each for each in self._family.vision_operations())
+        width, tokens = self._text.hidden_size, frames * self._family.grid.coarse**2
+        head = (4 * width**2 * tokens, 4 * width * self._teacher_channels * tokens)
+        trained = self._trained
+        seen = trained["vision_tower"]
+        hidden = seen or trained["projector"] or trained["language_model"]
+        return {
+            # its attention too: no weights, but two inputs that need gradients
+            "vision_tower": _product(tower, inputs=seen, weights=seen),
+            "projector": _two_layers(*projector, inputs=seen, weights=trained["projector"]),
+            "language_model": self._language_model(prefix, own, predictions, reached=hidden),
+            "heads": _two_layers(*head, inputs=hidden, weights=trained["heads"])
+            if self._teacher_channels
+            else Operations(),
+        }
+
+    def _language_model(
+        self, prefix: int, own: Sequence[int], predictions: int, *, reached: bool
+    ) -> Operations:
+        config, tokens = self._text, prefix + sum(own)
+        width = config.hidden_size
+        head_width = getattr(config, "head_dim", None) or width // config.num_attention_heads
+        attention_width = config.num_attention_heads * head_width
+        projections = 2 * width * (attention_width + config.num_key_value_heads * head_width)
+        weights = projections + 3 * width * config.intermediate_size
+        pairs = prefix * (prefix + 1) / 2 + sum(n * prefix + n * (n + 1) / 2 for n in own)
+        products = 2 * config.num_hidden_layers * weights * tokens
+        products += 2 * width * config.vocab_size * predictions
+        attention = 4 * config.num_hidden_layers * attention_width * pairs  # two inputs, no weights
+        trained = self._trained["language_model"]
+        return (
+            _product(products, inputs=reached, weights=trained and not self._adapters)
+            + _product(attention, inputs=reached, weights=reached)
+            + _product(2 * self._adapters * tokens, inputs=reached, weights=trained)
+        )
+
+    def of(self, pack: Pack, predictions: int) -> float:
+        """Return the operations of a forward and backward pass over ``pack``.
+
+        Args:
+            pack: of K samples.
+            predictions: places at which the vocabulary head runs.
+        """
+        own = [len(sample.input_ids) for sample in pack.samples]
+        parts = self.parts(
+            frames=len(pack.scene.rgb_VHWC),
+            prefix=pack.tokens - sum(own),
+            own=own,
+            predictions=predictions,
+        )
+        return sum(part.total for part in parts.values())
