@@ -27,8 +27,10 @@ Memory of a GPU, in bytes:
 Time of an epoch: the operations of forward and backward passes (`threedrs.training.flops`) over
 n x peak x utilisation, which counts no recomputation. The default utilisation follows from what was
 measured under ZeRO-3 on four H200 (benchmarks/RESULTS.md): with the second forward pass of what is
-recomputed, the GPUs reach ``REACHED`` of their peak, much or little recomputed. Own tokens, 64 a
-sample, and the 20 predictions of it are typical figures of the five benchmarks, not counted.
+recomputed, the GPUs reach ``REACHED`` of their peak, much or little recomputed. A small student's
+pack waits for the host to launch its kernels: ``LAUNCHES``, as measured with config/small.yaml and
+three trainings on a GPU. Own tokens, 64 a sample, and the 20 predictions of it are typical figures
+of the five benchmarks, not counted.
 """
 
 from collections.abc import Mapping
@@ -53,6 +55,7 @@ TEXT_TOKENS = 44  # shared by the samples of a scene, beside the visual tokens
 PAPER_SAMPLES = 223_128
 SYSTEM = 2 * GIB
 REACHED = 0.44
+LAUNCHES = 0.23  # seconds a pack
 PEAK = 989e12  # H100 and H200, dense bfloat16
 
 
@@ -235,7 +238,8 @@ def plan_run(
     frames = config["frames"]["count"]
     tokens = sequence_tokens(student, settings, frames)
     a_pack, repeated = _operations(student, settings, frames)
-    utilisation = machine.utilisation or REACHED * a_pack / (a_pack + repeated)
+    reached = REACHED * a_pack / (a_pack + repeated)
+    utilisation = machine.utilisation or min(reached, a_pack / machine.peak / LAUNCHES)
     a_sample = a_pack / settings.pack
     speed = machine.gpus * machine.peak * utilisation
     memory = memory_parts(student, settings, deepspeed, frames, machine.gpus)

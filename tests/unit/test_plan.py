@@ -180,6 +180,25 @@ def test_time_from_operations() -> None:
     )
 
 
+def test_a_small_student_waits_for_the_host() -> None:
+    """Its packs take as long as measured (RESULTS.md, "What fills a step"), whatever the GPU."""
+    paper = _paper()
+    paper["model"] |= {"size": "small"}
+    paper["train"] |= {"pack": 96, "global_batch": 192}
+    plans = [
+        plan_run(
+            paper, Machine(gpus=1, memory=80e9, peak=peak), teacher_channels=0, samples=192 * 3600
+        )
+        for peak in (1e15, 1e16)
+    ]
+    for plan in plans:
+        assert plan.seconds_a_step == pytest.approx(2 * 0.23)
+        assert plan.hours_an_epoch == pytest.approx(2 * 0.23)
+    assert plans[0].utilisation == pytest.approx(10 * plans[1].utilisation)
+    asked = Machine(gpus=1, memory=80e9, peak=1e15, utilisation=0.4)
+    assert plan_run(paper, asked, teacher_channels=0, samples=1).seconds_a_step < 0.1
+
+
 def test_what_does_not_fit_keeps_no_layers() -> None:
     machine = Machine(gpus=1, memory=24e9)
     plan = plan_run(_paper(), machine, teacher_channels=2048, samples=16)
