@@ -6,13 +6,15 @@ Reading and parsing the package takes a fraction of a second.
 """
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
+from threedrs.files import sha256_of_file, sha256_of_json
+
 PACKAGE = Path(__file__).parent
 # Shared helpers that shape no result: an edit to them reruns nothing.
-SHARED = ("", "errors", "files", "gpus", "joblog", "layout", "one_writer")
+SHARED = ("", "errors", "files", "gpus", "joblog", "layout", "modules", "one_writer")
 
 
 def module_files(*entries: str, without: Sequence[str] = ()) -> list[Path]:
@@ -25,6 +27,13 @@ def module_files(*entries: str, without: Sequence[str] = ()) -> list[Path]:
         FileNotFoundError: an entry is not a module of the package.
     """
     return list(_closure(entries, tuple(without)))
+
+
+def hash_of_code(files: Iterable[Path]) -> str:
+    """Return the hash of source files of the package, by name and content, wherever it lies."""
+    return sha256_of_json(
+        {file.relative_to(PACKAGE).as_posix(): sha256_of_file(file) for file in files}
+    )
 
 
 @cache

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfi
 
 from threedrs.instructions.record import Record, conversation
 from threedrs.models.prompt import build_sample
-from threedrs.models.samples import LLAVA_GRID, Pack, SceneInputs
+from threedrs.models.samples import LLAVA_GRID, Pack, SceneInputs, VisualGrid
 from threedrs.models.siglip import LlavaFamily
 from threedrs.models.student import Student
 from threedrs.models.tiny import tiny_tokenizer
@@ -56,7 +56,12 @@ def student(*, seed: int = 0, teacher_channels: int = CHANNELS, tied: bool = Fal
 
 
 def scene(
-    *, frames: int = 2, objects: int = 4, seed: int = 0, channels: int | None = CHANNELS
+    *,
+    frames: int = 2,
+    objects: int = 4,
+    seed: int = 0,
+    channels: int | None = CHANNELS,
+    grid: VisualGrid = LLAVA_GRID,
 ) -> SceneInputs:
     random = torch.Generator().manual_seed(seed)
 
@@ -66,11 +71,12 @@ def scene(
     return SceneInputs(
         scene=SCENE,
         rgb_VHWC=(uniform(frames, 384, 384, 3) * 256).to(torch.uint8),
-        patch_xyz_VGG3=uniform(frames, 14, 14, 3) * 6 - 3,
+        patch_xyz_VGG3=uniform(frames, grid.coarse, grid.coarse, 3) * 6 - 3,
         boxes_N6=torch.cat([uniform(objects, 3) * 4 - 2, uniform(objects, 3) + 0.1], dim=1),
-        fine_NVFF=uniform(objects, frames, 27, 27) > 0.9,
-        coarse_NVGG=uniform(objects, frames, 14, 14) > 0.9,
+        fine_NVFF=uniform(objects, frames, grid.fine, grid.fine) > 0.9,
+        coarse_NVGG=uniform(objects, frames, grid.coarse, grid.coarse) > 0.9,
         teacher_VGGC=None if channels is None else uniform(frames, 14, 14, channels).half() - 0.5,
+        grid=grid,
     )
 
 

@@ -5,54 +5,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from report_files import SCENES, scene_contents
-from torch import nn
+from test_extract import TINY, Calls
+from test_extract import calls as calls  # a fixture
+from test_extract import out as out  # a fixture
+from test_extract import scenes as scenes  # a fixture
 
 from threedrs import modules
-from threedrs.scenes.writer import write_scene_store
-from threedrs.teachers import extract, picture_source
 from threedrs.teachers import store as feature_store
-from threedrs.teachers.extract import TeacherSettings, extract_shard
-from threedrs.teachers.forward import patch_features
+from threedrs.teachers.extract import extract_shard
 from threedrs.teachers.verify import verify_store
-
-TINY = TeacherSettings(name="vggt-tiny")
-
-
-@pytest.fixture
-def scenes(tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / "scenes" / f"{scene}.zarr" for scene in SCENES[:3]]
-    for path in paths:
-        write_scene_store(path, scene_contents(path.stem))
-    return paths
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "features" / "vggt-tiny" / "train-000.zarr"
-
-
-class Calls:
-    """Counts the model's passes; ``fail_at``: those that raise, as a kill would end the run."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.fail_at: list[int] = []
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    calls = Calls()
-
-    def counted(model: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
-        calls.count += 1
-        if calls.count in calls.fail_at:
-            raise KeyboardInterrupt
-        return patch_features(model, pictures)
-
-    monkeypatch.setattr(picture_source, "patch_features", counted)
-    return calls
 
 
 @pytest.fixture
@@ -64,7 +25,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         copy = tmp_path / "elsewhere" / "package"
         shutil.copytree(modules.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
         monkeypatch.setattr(modules, "PACKAGE", copy)
-        monkeypatch.setattr(extract, "PACKAGE", copy)
         for cache in caches:
             cache.cache_clear()
         return copy
@@ -111,11 +71,11 @@ def test_other_code_and_another_folder_keep_all(
 def test_a_shard_half_done_by_other_code_is_done_whole(
     scenes: list[Path], out: Path, calls: Calls, package: Callable[[], Path]
 ) -> None:
-    calls.fail_at.append(3)
+    calls.fail_at = 3
     with pytest.raises(KeyboardInterrupt):
         extract_shard(scenes, TINY, out)
     edit(package() / "teachers" / "vggt_source.py")
-    calls.fail_at.append(5)  # and once more, at the second scene
+    calls.fail_at = 5  # and once more, at the second scene
     with pytest.raises(KeyboardInterrupt):
         extract_shard(scenes, TINY, out)
     extract_shard(scenes, TINY, out)

@@ -46,10 +46,16 @@ def test_a_failed_writer_leaves_the_old_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_replaces_the_old_one_and_leftovers(tmp_path: Path) -> None:
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A folder that stands where another one is written."""
     path = tmp_path / "store"
     path.mkdir()
     (path / "old").write_text("")
+    return path
+
+
+def test_a_folder_replaces_the_old_one_and_leftovers(tmp_path: Path, path: Path) -> None:
     (tmp_path / ".store.99999.tmp").mkdir()
     with atomic_folder(path) as temporary:
         (temporary / "new").write_text("")
@@ -58,11 +64,8 @@ def test_a_folder_replaces_the_old_one_and_leftovers(tmp_path: Path) -> None:
 
 
 def test_a_replaced_folder_is_never_half_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "store"
-    path.mkdir()
-    (path / "old").write_text("")
     child = os.fork()
     if child == 0:  # killed while it removes the old files
         monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: os._exit(9))
@@ -77,11 +80,8 @@ def test_a_replaced_folder_is_never_half_there(
 
 
 def test_a_folder_that_cannot_take_the_others_name_leaves_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "store"
-    path.mkdir()
-    (path / "old").write_text("")
     rename = Path.replace
 
     def interrupted(self: Path, target: Path) -> Path:

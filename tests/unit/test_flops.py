@@ -9,7 +9,7 @@ from student_fixtures import scene
 from torch.utils.flop_counter import FlopCounterMode
 
 from threedrs.models.checkpoint import empty_student
-from threedrs.models.lora import add_lora, trained_parameters
+from threedrs.models.lora import add_lora, train_only
 from threedrs.models.samples import IGNORE, Pack, Prefix, Sample
 from threedrs.models.settings import NAMES, LoraSettings, ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
@@ -28,10 +28,7 @@ def full_size(name: str, tunable: Sequence[str], lora: LoraSettings | None) -> S
     student = empty_student(ModelSettings(name=name, size="7b", random_weights=True), CHANNELS)
     if lora is not None:
         add_lora(student, lora, (0, 1), seed=0)
-    student.requires_grad_(False)
-    for parameters in trained_parameters(student, tunable).values():
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+    train_only(student, tunable)
     return student.to("meta").train()
 
 
@@ -49,10 +46,7 @@ def texts(student: Student) -> Pack:
         coordinate=None,
         coordinate_index=None,
     )
-    inputs = scene(frames=FRAMES, channels=CHANNELS)
-    if student.family.grid != inputs.grid:  # its fine grid is the coarse one
-        fields = vars(inputs) | {"fine_NVFF": inputs.coarse_NVGG, "grid": student.family.grid}
-        inputs = type(inputs)(**fields)
+    inputs = scene(frames=FRAMES, channels=CHANNELS, grid=student.family.grid)
     return Pack(scene=inputs, samples=(sample,) * SAMPLES)
 
 

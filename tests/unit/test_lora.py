@@ -22,7 +22,7 @@ from threedrs.models import pack_mask
 from threedrs.models.adapter import CONFIG, IN_FULL, WEIGHTS, Trained, save_adapter
 from threedrs.models.checkpoint import load_student, save_student
 from threedrs.models.joined_attention import Suffixes
-from threedrs.models.lora import add_lora, is_added, merge_lora, trained_parameters
+from threedrs.models.lora import add_lora, is_added, merge_lora, train_only, trained_parameters
 from threedrs.models.pack_mask import PackMask
 from threedrs.models.packing import Layout
 from threedrs.models.prompt import COORD, GROUND, build_sample, token_id
@@ -71,10 +71,7 @@ def family(name: str) -> tuple[Callable[[], Student], Pack]:
 
     tokens = load_student(ModelSettings(name=name))[1]
     samples = tuple(build_sample(r, BOX_IDS, tokens, label_chat_tokens=True) for r in MIXED)
-    inputs = scene(frames=1)
-    if name == "qwen2-vl":  # its fine grid is the coarse one
-        fields = vars(inputs) | {"fine_NVFF": inputs.coarse_NVGG, "grid": build().family.grid}
-        inputs = type(inputs)(**fields)
+    inputs = scene(frames=1, grid=build().family.grid)
     return build, Pack(scene=inputs, samples=samples)
 
 
@@ -139,11 +136,7 @@ def test_packed_gradients_equal_the_sum_over_single_samples(
     model = build()
     add_lora(model, LORA, new_tokens(load_student(ModelSettings(name=name))[1]), seed=1)
     stir(model)
-    model.requires_grad_(False)
-    trained = trained_parameters(model, ["language_model", "heads"])
-    for group in trained.values():
-        for parameter in group:
-            parameter.requires_grad_(True)
+    trained = train_only(model, ["language_model", "heads"])
     alone = [Pack(scene=packed.scene, samples=(sample,)) for sample in packed.samples]
     single = gradients(model, alone)
     if attention == "joined":  # as flash-attn does it, with torch's CPU kernels in its place

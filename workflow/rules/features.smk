@@ -23,7 +23,7 @@ rule extract_features:
         code=lambda wildcards: code(
             "teachers.extract",
             source_module(wildcards.teacher),
-            without=["modules", "teachers.registry"],
+            without=["teachers.registry"],
             script="extract_features",
         ),
     output:

@@ -19,7 +19,7 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.evaluation.benchmark import Benchmark
-from threedrs.files import read_json, read_json_lines, text_problem, write_json_lines
+from threedrs.files import check_encodable, read_json, read_json_lines, write_json_lines
 
 FORMAT_VERSION = 1
 
@@ -130,14 +130,7 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     value = _field(row, name, where)
     if not isinstance(value, str):
         raise DataError(f"{where}: {name} must be text, found {_kind(value)}")
-    return _encodable(value, name, where)
-
-
-def _encodable(text: str, name: str, where: str) -> str:
-    problem = text_problem(text)
-    if problem is not None:
-        raise DataError(f"{where}: {name} {problem}; mend the text")
-    return text
+    return check_encodable(value, name, where)
 
 
 def _kind(value: Any) -> str:
@@ -150,7 +143,7 @@ def _references(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
         raise DataError(f"{where}: references must be a list of texts")
     if not any(text.strip() for text in value):
         raise DataError(f"{where}: references holds no text to compare with")
-    return tuple(_encodable(text, "references", where) for text in value)
+    return tuple(check_encodable(text, "references", where) for text in value)
 
 
 def _numbers(value: Any, name: str, where: str) -> np.ndarray:
@@ -196,7 +189,7 @@ def read_meta(path: Path) -> dict[str, Any] | None:
     meta = read_json(meta_file)
     if not isinstance(meta, dict) or meta.get("format_version") != FORMAT_VERSION:
         raise DataError(f"{meta_file}: is not a meta file of format version {FORMAT_VERSION}")
-    _encodable(json.dumps(meta, ensure_ascii=False), "a text", str(meta_file))
+    check_encodable(json.dumps(meta, ensure_ascii=False), "a text", str(meta_file))
     left_out = meta.get("left_out", {"questions": 0, "scenes": []})
     if not isinstance(left_out, dict) or not {"questions", "scenes"} <= left_out.keys():
         raise DataError(f"{meta_file}: left_out must say how many questions are left out, and why")

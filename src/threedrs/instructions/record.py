@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.files import check_scene_name, read_json_lines, text_problem, write_json_lines
+from threedrs.files import check_encodable, check_scene_name, read_json_lines, write_json_lines
 
 FORMAT_VERSION = 1
 FARTHEST = 1e6  # metres from the origin: no scan reaches so far
@@ -111,9 +111,7 @@ class Record:
             if item is not None and not check(item):
                 raise DataError(f"{where}: {name} must be {expected} or null, not {item!r:.80}")
         for name, text in _texts(value):
-            problem = text_problem(text)
-            if problem is not None:
-                raise DataError(f"{where}: {name} {problem}; mend the text")
+            check_encodable(text, name, where)
         return cls(
             id=value["id"],
             benchmark=value["benchmark"],

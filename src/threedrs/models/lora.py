@@ -133,6 +133,16 @@ def trained_parameters(student: Student, tunable: Sequence[str]) -> dict[str, li
     return groups
 
 
+def train_only(student: Student, tunable: Sequence[str]) -> dict[str, list[nn.Parameter]]:
+    """Freeze all but `trained_parameters`, in place; return these."""
+    student.requires_grad_(False)
+    groups = trained_parameters(student, tunable)
+    for parameters in groups.values():
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+    return groups
+
+
 def adapter_weights(student: Student) -> int:
     """Return the weights of all adapters, 0 without LoRA; parameters may be spread over ranks."""
     layers: list[Any] = [m for m in student.language_model.modules() if isinstance(m, LoraLayer)]

@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from threedrs.models.prompt import END, GROUND, PromptStyle, shared_prefix, token_id
 from threedrs.models.questions import QuestionAttention
 from threedrs.models.samples import Query, SceneInputs
+from threedrs.models.sharded import is_spread
 from threedrs.models.student import Student
 
 BATCH_TOKENS = 16384  # own tokens of the questions that run together; bounds memory without a GPU
@@ -157,7 +158,7 @@ class SceneSession:
             torch.OutOfMemoryError: a single question does not fit; or the parameters are spread
                 over ranks, which gather them together and so have to make the same passes.
         """
-        spread = any(hasattr(parameter, "ds_id") for parameter in self.student.parameters())
+        spread = any(map(is_spread, self.student.parameters()))
         results: list[Result] = []
         limit = len(queries)
         while len(results) < len(queries):

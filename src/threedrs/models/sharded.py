@@ -41,6 +41,11 @@ def spread_modules(zero_init: ZeroConfig | None) -> Iterator[None]:
         yield
 
 
+def is_spread(parameter: object) -> bool:
+    """Whether DeepSpeed has spread a parameter over the ranks."""
+    return hasattr(parameter, "ds_id")
+
+
 def shape_of(tensor: Tensor) -> tuple[int, ...]:
     """Return the shape of a whole parameter, spread or not."""
     return tuple(getattr(tensor, "ds_shape", tensor.shape))
@@ -53,7 +58,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     are spread, and the others may give empty tensors.
     """
     parameters = dict(module.named_parameters(remove_duplicate=False))
-    spread = [name for name in state if hasattr(parameters.get(name), "ds_shape")]
+    spread = [name for name in state if is_spread(parameters.get(name))]
     if spread:
         import deepspeed
 
@@ -93,7 +98,7 @@ def fill_random(module: nn.Module, deviation: float = 0.02) -> None:
 
 def whole_rows(matrix: nn.Parameter, rows: Sequence[int]) -> Tensor:
     """Return a copy of these rows of a matrix, spread or not; under ZeRO-3 all ranks call this."""
-    if not hasattr(matrix, "ds_shape"):
+    if not is_spread(matrix):
         return matrix.detach()[list(rows)].clone()
     import deepspeed
 

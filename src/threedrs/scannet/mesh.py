@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.files import read_json, text_problem
+from threedrs.files import check_encodable, read_json
 from threedrs.scannet.ply import PlyError, check_ply
 
 
@@ -119,9 +119,7 @@ def _check_group(path: Path, position: int, group: Any) -> tuple[int, str, list[
         raise DataError(f"{path}: segGroups[{position}].objectId is not a whole number from 0")
     if not isinstance(label, str):
         raise DataError(f"{path}: segGroups[{position}].label is not a text")
-    problem = text_problem(label)
-    if problem is not None:
-        raise DataError(f"{path}: segGroups[{position}].label {problem}; copy the file again")
+    check_encodable(label, f"segGroups[{position}].label", str(path), "copy the file again")
     if not isinstance(segments, list) or not all(type(segment) is int for segment in segments):
         raise DataError(f"{path}: segGroups[{position}].segments is not a list of whole numbers")
     return object_id, label, segments

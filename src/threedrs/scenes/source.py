@@ -17,6 +17,7 @@ from threedrs.errors import DataError
 from threedrs.files import sha256_of_json
 from threedrs.frames import candidates, coverage, uniform
 from threedrs.layout import ScanFiles
+from threedrs.modules import hash_of_code
 from threedrs.scannet import geometry, posed_images, sens, sens_format, sens_payload
 from threedrs.scannet.boxes import BOX_SETS, BoxSet
 from threedrs.scannet.meta import axis_alignment
@@ -111,7 +112,4 @@ def _code_digest() -> str:
     writers = [masks, settings, store, writer, zarr_io]
     here = Path(__file__)
     files = [Path(str(module.__file__)) for module in readers + choosers + writers]
-    digest = hashlib.sha256()
-    for file in [*files, here, here.with_name("build.py")]:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return hash_of_code([*files, here, here.with_name("build.py")])

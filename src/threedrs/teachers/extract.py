@@ -18,15 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError, StoreError, write_problem
-from threedrs.files import (
-    SCENE_NAME,
-    check_scene_name,
-    sha256_of_file,
-    sha256_of_json,
-    write_json,
-)
+from threedrs.files import SCENE_NAME, check_scene_name, sha256_of_json, write_json
 from threedrs.left_out import left_out_rows
-from threedrs.modules import PACKAGE, module_files
+from threedrs.modules import hash_of_code, module_files
 from threedrs.scenes.store import SceneStore
 from threedrs.scenes.zarr_io import array_digest
 from threedrs.teachers import store as feature_store
@@ -103,16 +97,12 @@ def extract_shard(
 
 
 def _code_digest(teacher: str) -> str:
-    """Return the hash of the modules that make ``teacher``'s features, by name and content.
+    """Return the hash of the modules that make ``teacher``'s features: those that the rule lists.
 
-    They are those that the rule lists. A release that changes none of them keeps the features, as
-    does another folder of the package.
+    A release that changes none of them keeps the features.
     """
-    files = module_files(
-        "teachers.extract", source_module(teacher), without=["modules", "teachers.registry"]
-    )
-    return sha256_of_json(
-        {file.relative_to(PACKAGE).as_posix(): sha256_of_file(file) for file in files}
+    return hash_of_code(
+        module_files("teachers.extract", source_module(teacher), without=["teachers.registry"])
     )
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from threedrs.errors import ConfigError
 from threedrs.files import read_json
-from threedrs.models.lora import trained_parameters
+from threedrs.models.lora import train_only
 from threedrs.models.samples import Pack
 from threedrs.models.settings import SupervisionSettings
 from threedrs.models.student import Student
@@ -170,11 +170,8 @@ def zero_init(settings: TrainSettings, ranks: int) -> dict[str, Any] | None:
 
 def parameter_groups(student: Student, settings: TrainSettings) -> list[dict[str, Any]]:
     """Freeze what is not trained; return the optimizer's groups with their learning rates."""
-    student.requires_grad_(False)
     groups = []
-    for name, parameters in trained_parameters(student, settings.tunable).items():
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+    for name, parameters in train_only(student, settings.tunable).items():
         vision = name == "vision_tower"
         rate = settings.learning_rate_vision_tower if vision else settings.learning_rate
         if parameters:

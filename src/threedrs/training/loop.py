@@ -266,7 +266,7 @@ def _run_steps(
             tracker=_tracker(run),
         )
     try:
-        if progress.row is not None and not logged:  # the run ended in its evaluation
+        if progress.row is not None and not logged:  # as when the run ended in its evaluation
             _report(run, progress, log, _due(run, progress.step, evaluation))
         for batches in _remaining_batches(run, progress.step):
             own = [micro_steps(batch, run.ranks.rank, run.ranks.count) for batch in batches]

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import threedrs
 from threedrs.errors import ConfigError, DataError
 from threedrs.files import read_json, sha256_of_file, sha256_of_json
 from threedrs.models.published import weights_hash
 from threedrs.models.settings import LoraSettings
+from threedrs.modules import PACKAGE, hash_of_code
 from threedrs.training.tracking import WandbSettings
 
 TUNABLE = ("vision_tower", "projector", "language_model", "heads")
@@ -217,10 +217,8 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def _source_hash() -> str:
-    package = Path(threedrs.__file__).parent
-    files = {file for pattern in SHAPING_CODE for file in package.glob(pattern)}
-    files -= {package / name for name in INFERENCE_CODE}
-    return sha256_of_json([[file.name, sha256_of_file(file)] for file in sorted(files)])
+    files = {file for pattern in SHAPING_CODE for file in PACKAGE.glob(pattern)}
+    return hash_of_code(files - {PACKAGE / name for name in INFERENCE_CODE})
 
 
 def fingerprint(
