@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from threedrs.errors import ConfigError, MachineError
+from threedrs.models import pack_mask as kernels_of_packs
 from threedrs.models.checkpoint import load_student
 from threedrs.models.joined_attention import JoinedAttention, Suffixes
 from threedrs.models.pack_mask import PackMask, pack_mask
@@ -94,16 +95,31 @@ def _check_gradients(attend: Any, layout: Layout, device: torch.device = CPU) ->
         assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
-def test_sdpa_meets_few_shapes() -> None:
-    shapes = set()
-    for own in range(2, 129):
+def test_sdpa_kernels_meet_few_shapes_and_strides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN plans anew for each: it must not meet the number of a pack's tokens in any of them."""
+    met: dict[bool, set[Any]] = {True: set(), False: set()}
+
+    def attend(*tensors: Tensor, is_causal: bool = False, **options: Any) -> Tensor:
+        mask = options.get("attn_mask")
+        if mask is not None:
+            assert mask.any(-1).all()  # no softmax is over nothing
+            tensors = (*tensors, mask)
+        met[is_causal].add(tuple((tensor.shape, tensor.stride()) for tensor in tensors))
+        return torch.zeros_like(tensors[0])
+
+    monkeypatch.setattr(kernels_of_packs, "scaled_dot_product_attention", attend)
+    rows = [*range(64, 1024, 64), *range(1024, 2048, 128), *range(2048, 4097, 256)]
+    for own in [2, *rows, *(length + 1 for length in rows[:-1])]:
         layout = Layout(prefix_length=10, lengths=(own - 1, 1))
         mask = pack_mask(layout, "sdpa", torch.empty(1))
         assert mask is not None
-        assert isinstance(mask.mask, Tensor)
-        shapes.add(tuple(mask.mask.shape))
-        assert mask.mask.any(-1).all()  # no softmax is over nothing
-    assert shapes == {(1, 1, 64, 74), (1, 1, 128, 138)}
+        # As the model has them: tokens before heads in memory.
+        query, key, value = (
+            torch.empty(1, 10 + own, heads, 1).transpose(1, 2) for heads in (HEADS, 2, 2)
+        )
+        assert mask.attend(query, key, value, SCALE).shape == (1, 10 + own, HEADS, 1)
+    assert len(met[True]) == 1
+    assert sorted(shapes[0][0][2] for shapes in met[False]) == rows
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -3,9 +3,9 @@
 - ``sdpa``: torch's exact kernels, on any device, in two calls: plain causal for the prefix rows, so
   that the fast kernels apply and no mask of prefix x prefix size exists, and a dense mask for the
   few hundred rows of the suffixes. Costs over one sample's pass what the suffix rows alone cost.
-  Suffix rows are rounded up to a multiple of `ROWS`: cuDNN plans for a tenth of a second, and
-  keeps 4 MB, at each length that it has not met, and hardly two packs have the same. The prefix
-  has one length in a whole run.
+  cuDNN plans for a tenth of a second, and keeps 4 MB, at each length and at each stride that it has
+  not met, and hardly two packs have as many tokens: so suffix rows are rounded up (by an eighth at
+  most), and the prefix, of one length in a whole run, is handed over with strides of its own.
 - ``flex``: FlexAttention with a block mask, one compiled kernel for all rows (GPU). Compiles for
   half a minute at its first use, and again when lengths change.
 - ``flash``: flash-attn; suffix rows attend to the prefix and to themselves in two passes, which are
@@ -37,7 +37,7 @@ KERNELS: list[SDPBackend] = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
-ROWS = 64
+ROWS = 64  # suffix rows are a multiple of this, and of a sixteenth of the next power of two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,23 +65,24 @@ class PackMask:
     def _two_parts(
         self, query: Tensor, key: Tensor, value: Tensor, scale: float, mask_11ST: Tensor
     ) -> Tensor:
-        split = self.prefix_length
+        split, total = self.prefix_length, query.shape[2]
+        prefix_query, suffix_query = query.split([split, total - split], dim=2)
         with fast_kernels():
             prefix = scaled_dot_product_attention(
-                query[:, :, :split],
-                key[:, :, :split],
-                value[:, :, :split],
+                _as_own(prefix_query),
+                _as_own(key[:, :, :split]),
+                _as_own(value[:, :, :split]),
                 is_causal=True,
                 scale=scale,
                 enable_gqa=True,
             )
-        groups, total = query.shape[1] // key.shape[1], query.shape[2]
-        added = (0, 0, 0, mask_11ST.shape[-1] - total)
+        groups = query.shape[1] // key.shape[1]
+        added = mask_11ST.shape[-1] - total
         with fast_kernels():
             suffixes = scaled_dot_product_attention(
-                pad(query[:, :, split:], added),
-                repeat_kv(pad(key, added), groups),
-                repeat_kv(pad(value, added), groups),
+                _lengthened(suffix_query, added),
+                repeat_kv(_lengthened(key, added), groups),
+                repeat_kv(_lengthened(value, added), groups),
                 attn_mask=mask_11ST,
                 scale=scale,
             )
@@ -93,6 +94,20 @@ def fast_kernels() -> AbstractContextManager[None]:
     return sdpa_kernel(KERNELS, set_priority=True)
 
 
+def _as_own(part_1NLd: Tensor) -> Tensor:
+    """Return the same elements with the strides of a tensor that has no other tokens.
+
+    The stride of the batch, which has one element, would be that of all the pack's tokens, and
+    cuDNN plans for strides as it does for lengths.
+    """
+    return part_1NLd.squeeze(0).transpose(0, 1).unflatten(0, (1, -1)).transpose(1, 2)
+
+
+def _lengthened(tokens_1NTd: Tensor, added: int) -> Tensor:
+    """Return the tensor with ``added`` tokens of zeros, and the strides of its shape."""
+    return pad(tokens_1NTd, (0, 0, 0, added)).contiguous()
+
+
 @cache
 def _flex(device_type: str) -> Any:
     """FlexAttention for a device; on CPU it runs as it is, for tests and inference."""
@@ -100,12 +115,13 @@ def _flex(device_type: str) -> Any:
 
 
 def _rounded(mask_11ST: Tensor) -> Tensor:
-    """Return the mask with rows and keys up to a multiple of `ROWS` rows; nothing reads those.
+    """Return the mask with rows and keys added up to one of few lengths; nothing reads those.
 
     An added row attends to all keys but the added ones, so that its softmax is not over nothing.
     """
     rows, keys = mask_11ST.shape[-2:]
-    rounded = pad(mask_11ST, (0, -rows % ROWS, 0, -rows % ROWS))
+    added = -rows % max(ROWS, 2 ** (rows.bit_length() - 4))
+    rounded = pad(mask_11ST, (0, added, 0, added))
     rounded[:, :, rows:, :keys] = True
     return rounded
 

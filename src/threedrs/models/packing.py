@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,27 +101,25 @@ class TextTargets:
         """Collect the targets of a pack."""
         prefix, visual = pack.samples[0].prefix, pack.scene.visual_tokens
         shared = _shifted([*prefix.before_labels, *[IGNORE] * visual, *prefix.after_labels])
-        predictor, target = [index for index, _ in shared], [label for _, label in shared]
-        owned: list[range] = []
-        for start, sample in zip(layout.starts, pack.samples, strict=True):
-            first = len(predictor)
-            if sample.target_rows is None:
-                for offset, label in enumerate(sample.labels.tolist()):
-                    if label != IGNORE:
-                        # The last shared token predicts the first own token of every sample.
-                        place = start + offset - 1 if offset else layout.prefix_length - 1
-                        predictor.append(place)
-                        target.append(label)
-            owned.append(range(first, len(predictor)))
+        last_shared, owner_S = layout.prefix_length - 1, layout.owner_S.numpy()
+        place_S = last_shared + np.arange(len(owner_S))
+        # The last shared token predicts the first own token of every sample.
+        place_S[np.array(layout.starts) - layout.prefix_length] = last_shared
+        label_S = np.concatenate([sample.labels for sample in pack.samples])
+        text_K = np.array([sample.target_rows is None for sample in pack.samples])
+        own = np.flatnonzero((label_S != IGNORE) & text_K[owner_S])
+        predictor = [*(place for place, _ in shared), *place_S[own].tolist()]
+        target = [*(label for _, label in shared), *label_S[own].tolist()]
+        own_count_K = np.bincount(owner_S[own], minlength=len(text_K))
+        assert own_count_K[text_K].all(), "a text sample has labelled tokens of its own"
         if not predictor:
-            predictor, target = [layout.prefix_length - 1], [0]
-        weights_KM = torch.zeros(len(pack.samples), len(predictor))
-        for sample, rows, own in zip(pack.samples, weights_KM, owned, strict=True):
-            count = len(shared) + len(own)
-            if sample.target_rows is None:
-                assert own, "a text sample has labelled tokens of its own"
-                rows[: len(shared)] = 1 / count
-                rows[own.start : own.stop] = 1 / count
+            predictor, target = [last_shared], [0]
+        weight_K = text_K / np.maximum(1, len(shared) + own_count_K)
+        weights_KM = torch.zeros(len(text_K), len(predictor))
+        weights_KM[:, : len(shared)] = torch.from_numpy(weight_K)[:, None]
+        weights_KM[owner_S[own], len(shared) + np.arange(len(own))] = torch.from_numpy(
+            weight_K[owner_S[own]]
+        ).float()
         return cls(
             predictor_M=on_device(torch.tensor(predictor), device),
             target_M=on_device(torch.tensor(target), device),
@@ -144,14 +143,15 @@ class GroundingTargets:
     @classmethod
     def of(cls, pack: Pack, layout: Layout, device: torch.device) -> "GroundingTargets":
         """Collect the targets of a pack."""
-        objects = len(pack.scene.boxes_N6)
-        target_KM = torch.zeros(len(pack.samples), objects + 1, dtype=torch.bool)
-        last_shared, places = layout.prefix_length - 1, []
-        for row_M, start, sample in zip(target_KM, layout.starts, pack.samples, strict=True):
-            row_M[sample.target_rows or [objects]] = True
-            places.append(
-                last_shared if sample.ground_index is None else start + sample.ground_index
-            )
+        objects, last_shared = len(pack.scene.boxes_N6), layout.prefix_length - 1
+        targets = [sample.target_rows or [objects] for sample in pack.samples]
+        target_KM = torch.zeros(len(targets), objects + 1, dtype=torch.bool)
+        sample_of_row = np.repeat(np.arange(len(targets)), [len(rows) for rows in targets])
+        target_KM[sample_of_row, np.concatenate(targets)] = True
+        places = [
+            last_shared if sample.ground_index is None else start + sample.ground_index
+            for start, sample in zip(layout.starts, pack.samples, strict=True)
+        ]
         weights = [float(sample.target_rows is not None) for sample in pack.samples]
         return cls(
             place_K=on_device(torch.tensor(places), device),
