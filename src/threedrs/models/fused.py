@@ -1,10 +1,12 @@
-"""Fused element-wise parts of the language model's layers.
+"""Fused element-wise parts of the language model's layers and of Qwen2-VL's vision tower.
 
-As transformers writes them, a norm is six passes over the hidden states and the gate of the MLP
-two, forward and again when recomputed; here each is one. The norm is torch's own fused operator;
-the gate is compiled, for GPU training only, since compiling costs seconds.
+As transformers writes them, a norm is six passes over the hidden states, the gate of the MLP two,
+and the vision tower's activation three, forward and again when recomputed; here each is one. The
+norm is torch's own fused operator; the others are compiled, for GPU training only, since compiling
+costs seconds.
 """
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -16,9 +18,19 @@ def _gate(gate: Tensor, up: Tensor) -> Tensor:
     return nn.functional.silu(gate) * up
 
 
+def _quick_gelu(hidden: Tensor) -> Tensor:
+    return hidden * torch.sigmoid(1.702 * hidden)
+
+
 @cache
-def _compiled_gate() -> Any:
-    return torch.compile(_gate, dynamic=True)
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, dynamic=True)
+
+
+def run_fused(function: Callable[..., Any], *tensors: Tensor) -> Any:
+    """Return ``function`` of the tensors, element-wise work, as one kernel where that pays."""
+    training = tensors[0].is_cuda and torch.is_grad_enabled()
+    return (_compiled(function) if training else function)(*tensors)
 
 
 def _norm(module: nn.Module, hidden: Tensor) -> Tensor:
@@ -28,8 +40,7 @@ def _norm(module: nn.Module, hidden: Tensor) -> Tensor:
 
 def _mlp(module: Any, hidden: Tensor) -> Tensor:
     gate, up = module.gate_proj(hidden), module.up_proj(hidden)
-    training = gate.is_cuda and torch.is_grad_enabled()
-    return module.down_proj((_compiled_gate() if training else _gate)(gate, up))
+    return module.down_proj(run_fused(_gate, gate, up))
 
 
 def fuse(language_model: Any) -> None:
@@ -42,3 +53,10 @@ def fuse(language_model: Any) -> None:
         layer.mlp.forward = partial(_mlp, layer.mlp)
     for norm in norms:
         norm.forward = partial(_norm, norm)
+
+
+def fuse_activations(tower: Any) -> None:
+    """Let a Qwen2-VL vision tower run its activations fused."""
+    assert tower.config.hidden_act == "quick_gelu"
+    for block in tower.blocks:
+        block.mlp.act.forward = partial(run_fused, _quick_gelu)

@@ -23,6 +23,7 @@ from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position
 
 from threedrs.models.family import Family
 from threedrs.models.frame_attention import join_frames
+from threedrs.models.fused import fuse_activations
 from threedrs.models.packing import on_device
 from threedrs.models.published import QWEN2_VL_LAYOUT
 from threedrs.models.samples import VisualGrid
@@ -69,6 +70,7 @@ class Qwen2VLFamily(Family):
         tower = Qwen2VisionTransformerPretrainedModel(self.vision_config)
         tower.set_submodule("merger", nn.Identity())
         join_frames(tower)
+        fuse_activations(tower)
         return tower
 
     def projector(self) -> nn.Module:
