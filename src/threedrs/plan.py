@@ -24,6 +24,10 @@ Memory of a GPU, in bytes:
   vocabulary entry and predicted token
 - system: 2 GiB for CUDA, NCCL and what the allocator cannot use
 
+Memory of the hosts, all together, for what is offloaded: 16 U for the optimizer with its gradients,
+b P for the parameters, and half as much again, as DeepSpeed's own estimate has it
+(`estimate_zero3_model_states_mem_needs`). The time of the update there is not in the estimate.
+
 Time of an epoch: the operations of forward and backward passes (`threedrs.training.flops`) over
 n x peak x utilisation, which counts no recomputation. The default utilisation follows from what was
 measured under ZeRO-3 on four H200 (benchmarks/RESULTS.md): with the second forward pass of what is
@@ -56,6 +60,7 @@ PAPER_SAMPLES = 223_128
 SYSTEM = 2 * GIB
 REACHED = 0.44
 LAUNCHES = 0.23  # seconds a pack
+HOST_BUFFERS = 1.5
 PEAK = 989e12  # H100 and H200, dense bfloat16
 
 
@@ -77,7 +82,7 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The estimate of one run; memory in bytes a GPU, by part.
+    """The estimate of one run; memory in bytes a GPU, by part, and of all hosts if offloaded.
 
     ``most_kept_layers``: None where all keep their activations anyway.
     """
@@ -85,6 +90,7 @@ class Plan:
     parameters: int
     tokens: int
     memory: dict[str, float]
+    host_memory: float
     utilisation: float
     seconds_a_step: float
     hours_an_epoch: float
@@ -150,6 +156,23 @@ def sequence_tokens(student: Student, settings: TrainSettings, frames: int) -> i
     return frames * student.family.grid.frame_tokens + TEXT_TOKENS + settings.pack * OWN_TOKENS
 
 
+def _numbers(student: Student, settings: TrainSettings) -> tuple[int, int, int]:
+    """Return the parameters, those that are trained, and the bytes of a number."""
+    trained = trained_parameters(student, settings.tunable)
+    return (
+        sum(parameter.numel() for parameter in student.parameters()),
+        sum(parameter.numel() for group in trained.values() for parameter in group),
+        2 if settings.precision == "bfloat16" else 4,
+    )
+
+
+def host_memory(student: Student, settings: TrainSettings, deepspeed: Mapping[str, Any]) -> float:
+    """Return the bytes of all hosts that hold what is offloaded, see the module's text."""
+    whole, tuned, size = _numbers(student, settings)
+    optimizer = 16 * tuned * is_offloaded(deepspeed, "optimizer")
+    return HOST_BUFFERS * (optimizer + size * whole * is_offloaded(deepspeed, "param"))
+
+
 def memory_parts(
     student: Student,
     settings: TrainSettings,
@@ -158,10 +181,7 @@ def memory_parts(
     gpus: int,
 ) -> dict[str, float]:
     """Return the bytes of a GPU by part, see the module's text."""
-    whole = sum(parameter.numel() for parameter in student.parameters())
-    trained = trained_parameters(student, settings.tunable)
-    tuned = sum(parameter.numel() for group in trained.values() for parameter in group)
-    size = 2 if settings.precision == "bfloat16" else 4
+    whole, tuned, size = _numbers(student, settings)
     zero = deepspeed["zero_optimization"]
     spread = zero["stage"] == 3
     share = 0 if is_offloaded(deepspeed, "param") else size * whole / (gpus if spread else 1)
@@ -247,6 +267,7 @@ def plan_run(
         parameters=sum(p.numel() for p in student.parameters()),
         tokens=tokens,
         memory=memory,
+        host_memory=host_memory(student, settings, deepspeed),
         utilisation=utilisation,
         seconds_a_step=settings.global_batch * a_sample / speed,
         hours_an_epoch=samples * a_sample / speed / 3600,

@@ -15,7 +15,7 @@ from threedrs.errors import ConfigError
 from threedrs.models.checkpoint import empty_student
 from threedrs.models.lora import add_lora
 from threedrs.models.settings import ModelSettings
-from threedrs.plan import GIB, Machine, memory_parts, plan_run
+from threedrs.plan import GIB, Machine, host_memory, memory_parts, plan_run
 from threedrs.training.settings import TrainSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -90,11 +90,13 @@ def test_stages_and_frozen_parts() -> None:
     assert zero2["gathered parameters"] == 0
     assert zero2["gradients"] == 2 * counts["heads"] / 2
     assert zero2["optimizer"] == 12 * counts["heads"] / 2
-    parts = {}
+    parts, hosts = {}, {}
     for device in ("cpu", "none"):
         where = {"offload_optimizer": {"device": device}, "offload_param": {"device": device}}
         offload = {"zero_optimization": {"stage": 3, **where}}
         parts[device] = memory_parts(student, recipe, offload, 2, gpus=2)
+        hosts[device] = host_memory(student, recipe, offload)
+    assert hosts == {"cpu": 1.5 * (16 * counts["heads"] + 2 * whole), "none": 0}
     assert parts["cpu"]["parameters"] == parts["cpu"]["optimizer"] == 0
     assert parts["none"]["parameters"] == 2 * whole / 2
     assert parts["none"]["optimizer"] == 12 * counts["heads"] / 2

@@ -68,6 +68,7 @@ def plan(
             "tokens_of_a_pack": found.tokens,
             "gigabytes_a_gpu": {part: round(b / 1e9, 2) for part, b in found.memory.items()},
             "gigabytes_a_gpu_total": round(found.total / 1e9, 2),
+            "gigabytes_of_the_hosts": round(found.host_memory / 1e9, 2),
             "fits": found.total <= machine.memory,
             "most_kept_layers": found.most_kept_layers,
             "samples": count,
@@ -129,6 +130,9 @@ def _print_plan(name: str, facts: dict, gpus: int, gpu_memory: float) -> None:
     for part, gigabytes in facts["gigabytes_a_gpu"].items():
         print(f"  {part:22}{gigabytes:9.2f} GB a GPU")
     print(f"  {'together':22}{facts['gigabytes_a_gpu_total']:9.2f} GB: {verdict} {gpu_memory:g} GB")
+    if facts["gigabytes_of_the_hosts"]:
+        hosts = facts["gigabytes_of_the_hosts"]
+        print(f"  {'all hosts, offloaded':22}{hosts:9.2f} GB; their work is not in the time below")
     if facts["fits"] and facts["most_kept_layers"] is not None:
         print(f"  train.kept_layers may be {facts['most_kept_layers']} (faster)")
     print(
