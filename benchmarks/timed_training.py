@@ -15,9 +15,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-# As the command does, before a tokenizer starts threads that a forked loader would lack.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
 from threedrs import train as command
 from threedrs.files import read_json, write_json
 from threedrs.training import loop

@@ -10,8 +10,8 @@ Memory of a GPU, in bytes:
 - parameters: b P (ZeRO-2) or b P / n (ZeRO-3; 0 if offloaded to the host)
 - gathered: b times `stage3_max_live_parameters`, at most b P; b P where
   `stage3_max_reuse_distance` is at least 2 P, so that parameters stay from the forward to the
-  backward pass (ZeRO-3 on more than one GPU)
-- gradients: b U / n
+  backward pass (ZeRO-3 on more than one GPU, or with parameters on the host)
+- gradients: b U / n (0 if the optimizer is offloaded)
 - optimizer: 12 U / n, float32 master copy and Adam's two moments (0 if offloaded)
 - buckets: 2 b times `reduce_bucket_size`, as one is filled while the other is on its way
 - kept: b (L t D + l q w), the inputs of all layers; and for each layer that is not recomputed
@@ -39,16 +39,14 @@ of the five benchmarks, not counted.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from threedrs.errors import ConfigError
-from threedrs.files import read_json
 from threedrs.models.checkpoint import empty_student
 from threedrs.models.lora import add_lora, trained_parameters
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
-from threedrs.training.engine import is_offloaded
+from threedrs.training.engine import deepspeed_config, is_offloaded
 from threedrs.training.flops import OperationCount
 from threedrs.training.settings import TrainSettings
 
@@ -188,11 +186,13 @@ def memory_parts(
     live = min(zero.get("stage3_max_live_parameters", 1e9), whole)
     if zero.get("stage3_max_reuse_distance", 1e9) >= 2 * whole:
         live = whole
+    gathered = spread and (gpus > 1 or is_offloaded(deepspeed, "param"))
+    update = 0.0 if is_offloaded(deepspeed, "optimizer") else tuned / gpus
     return {
         "parameters": float(share),
-        "gathered parameters": float(size * live) if spread and gpus > 1 else 0.0,
-        "gradients": size * tuned / gpus,
-        "optimizer": 0.0 if is_offloaded(deepspeed, "optimizer") else 12 * tuned / gpus,
+        "gathered parameters": float(size * live) if gathered else 0.0,
+        "gradients": size * update,
+        "optimizer": 12 * update,
         "buckets": 2.0 * size * min(zero.get("reduce_bucket_size", 5e8), tuned),
         **_activations(student, settings, frames),
         "system": float(SYSTEM),
@@ -248,8 +248,7 @@ def plan_run(
         ConfigError: a setting is wrong, or the batch does not fit the GPUs.
     """
     settings = TrainSettings.from_config(config["train"])
-    settings.accumulation(machine.gpus)
-    deepspeed = read_json(Path(settings.deepspeed))
+    deepspeed = deepspeed_config(settings, machine.gpus)
     # What the checkpoint holds is the published size: the plan needs no file of it.
     model = {**config["model"], "path": None, "random_weights": True}
     student = empty_student(ModelSettings.from_config({**config, "model": model}), teacher_channels)

@@ -19,7 +19,8 @@ from threedrs.training.stop import StopRequest
 # A loader process is forked from this one; the tokenizer's threads would not survive that.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Packs differ in length: in segments that grow, what one has freed serves the next.
-os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+if "PYTORCH_ALLOC_CONF" not in os.environ:
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 
 def main() -> int:

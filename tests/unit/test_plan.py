@@ -96,8 +96,13 @@ def test_stages_and_frozen_parts() -> None:
         offload = {"zero_optimization": {"stage": 3, **where}}
         parts[device] = memory_parts(student, recipe, offload, 2, gpus=2)
         hosts[device] = host_memory(student, recipe, offload)
+    on_host = {"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}
     assert hosts == {"cpu": 1.5 * (16 * counts["heads"] + 2 * whole), "none": 0}
-    assert parts["cpu"]["parameters"] == parts["cpu"]["optimizer"] == 0
+    for part in ("parameters", "gradients", "optimizer"):
+        assert parts["cpu"][part] == 0
+    assert parts["none"]["gradients"] == 2 * counts["heads"] / 2
+    alone = [memory_parts(student, recipe, what, 2, gpus=1) for what in (offload, on_host)]
+    assert [part["gathered parameters"] for part in alone] == [0, 2 * whole]
     assert parts["none"]["parameters"] == 2 * whole / 2
     assert parts["none"]["optimizer"] == 12 * counts["heads"] / 2
 

@@ -20,7 +20,14 @@ from threedrs.models.checkpoint import load_student
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.teachers.registry import teacher_channels
 from threedrs.training.data import PackReader
-from threedrs.training.engine import NonFiniteError, build_engine, deepspeed_config, train_step
+from threedrs.training.engine import (
+    NonFiniteError,
+    build_engine,
+    deepspeed_config,
+    is_offloaded,
+    train_step,
+    zero_init,
+)
 from threedrs.training.progress import read_rows, step_row
 from threedrs.training.sampler import PackPlan
 from threedrs.training.settings import (
@@ -120,6 +127,9 @@ def test_deepspeed_file_may_not_set_what_the_recipe_sets(tmp_path):
         ({}, {"zero_quantized_gradients": True}, "remove zero_optimization.zero_quantized_grad"),
         ({}, {"offload_optimizer": {"device": "nvme"}}, "offload_optimizer: .* set device to cpu"),
         ({}, {"offload_param": {"device": "cpu", "ratio": 0.5}}, "offload_param: .* remove ratio"),
+        ({}, {"offload_param": "cpu"}, "offload_param: .* set device to cpu"),
+        ({}, {"stage": 2, "offload_param": {"device": "cpu"}}, "offload_param needs stage 3"),
+        ({}, {"compute_grad_norm": False}, "remove zero_optimization.compute_grad_norm"),
     ],
 )
 def test_deepspeed_file_may_not_change_gradients_or_miss_checkpoints(tmp_path, keys, zero, message):
@@ -127,6 +137,21 @@ def test_deepspeed_file_may_not_change_gradients_or_miss_checkpoints(tmp_path, k
     write_json(path, {"zero_optimization": {"stage": 3, **zero}, **keys})
     with pytest.raises(ConfigError, match=rf"mine\.json: .*{message}"):
         deepspeed_config(settings(deepspeed=str(path)), 1)
+
+
+def test_what_deepspeed_refuses_is_said_before_the_student_is_built(tmp_path):
+    path = tmp_path / "mine.json"
+    write_json(path, {"zero_optimization": {"stage": 2, "unknown_key": 3}})
+    with pytest.raises(
+        ConfigError, match=r"mine\.json: zero_optimization\.unknown_key: Extra inputs"
+    ):
+        zero_init(settings(deepspeed=str(path)), 1)
+
+
+def test_offload_may_be_null_as_in_deepspeeds_defaults(tmp_path):
+    path = tmp_path / "mine.json"
+    write_json(path, {"zero_optimization": {"stage": 3, "offload_optimizer": None}})
+    assert not is_offloaded(zero_init(settings(deepspeed=str(path)), 1), "optimizer")
 
 
 @pytest.mark.parametrize("name", ["zero2", "zero3", "zero3_offload"])

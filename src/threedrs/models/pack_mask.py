@@ -4,8 +4,9 @@
   that the fast kernels apply and no mask of prefix x prefix size exists, and a dense mask for the
   few hundred rows of the suffixes. Costs over one sample's pass what the suffix rows alone cost.
   cuDNN plans for a tenth of a second, and keeps 4 MB, at each length and at each stride that it has
-  not met, and hardly two packs have as many tokens: so suffix rows are rounded up (by an eighth at
-  most), and the prefix, of one length in a whole run, is handed over with strides of its own.
+  not met, and hardly two packs have as many tokens: so suffix rows are rounded up, to a multiple of
+  64 or by an eighth at most, and the prefix, of one length in a whole run, is handed over with
+  strides of its own.
 - ``flex``: FlexAttention with a block mask, one compiled kernel for all rows (GPU). Compiles for
   half a minute at its first use, and again when lengths change.
 - ``flash``: flash-attn; suffix rows attend to the prefix and to themselves in two passes, which are

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed
+from pydantic import ValidationError
 from torch import nn
 
 from threedrs.errors import ConfigError
@@ -112,7 +113,8 @@ class PackObjective(nn.Module):
 
 def is_offloaded(config: Mapping[str, Any], part: str) -> bool:
     """Whether a DeepSpeed configuration keeps ``optimizer`` or ``param`` on the host."""
-    return config["zero_optimization"].get(f"offload_{part}", {}).get("device") == "cpu"
+    offload = config["zero_optimization"].get(f"offload_{part}")
+    return offload is not None and offload.get("device") == "cpu"
 
 
 def deepspeed_config(settings: TrainSettings, ranks: int) -> dict[str, Any]:
@@ -139,16 +141,22 @@ def deepspeed_config(settings: TrainSettings, ranks: int) -> dict[str, Any]:
         stage = zero.get("stage") if isinstance(zero, dict) else None
         raise ConfigError(f"{path}: zero_optimization.stage is {stage}; expected 2 or 3")
     for key, value in zero.items():
-        offload = value if key in ("offload_optimizer", "offload_param") else None
-        if isinstance(offload, dict) and (
-            offload.get("device", "none") not in ("cpu", "none") or "ratio" in offload
-        ):
-            raise ConfigError(
-                f"{path}: zero_optimization.{key}: checkpoints hold what is on the GPU or, whole, "
-                "on the CPU; set device to cpu, and remove ratio"
-            )
+        if key in ("offload_optimizer", "offload_param") and value is not None:
+            if (
+                not isinstance(value, dict)
+                or value.get("device", "none") not in ("cpu", "none")
+                or "ratio" in value
+            ):
+                raise ConfigError(
+                    f"{path}: zero_optimization.{key}: checkpoints hold what is on the GPU or, "
+                    "whole, on the CPU; set device to cpu, and remove ratio"
+                )
+            if key == "offload_param" and zero["stage"] == 2:
+                raise ConfigError(f"{path}: zero_optimization.{key} needs stage 3")
         if key.startswith("zero_quantized"):
             raise ConfigError(f"{path}: remove zero_optimization.{key}; it changes the gradients")
+    if zero.get("compute_grad_norm", True) is not True:
+        raise ConfigError(f"{path}: remove zero_optimization.compute_grad_norm; a step reads it")
     return config | {
         "train_micro_batch_size_per_gpu": settings.pack,
         "gradient_accumulation_steps": settings.accumulation(ranks),
@@ -162,9 +170,17 @@ def zero_init(settings: TrainSettings, ranks: int) -> dict[str, Any] | None:
     """Return what ``load_student`` needs to spread a ZeRO-3 run's student; None for ZeRO-2.
 
     Raises:
-        ConfigError: see `deepspeed_config`.
+        ConfigError: see `deepspeed_config`; or DeepSpeed itself refuses a setting.
     """
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
     config = deepspeed_config(settings, ranks)
+    try:
+        DeepSpeedZeroConfig(**config["zero_optimization"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, ("zero_optimization", *first["loc"])))
+        raise ConfigError(f"{settings.deepspeed}: {key}: {first['msg']}") from error
     return config if config["zero_optimization"]["stage"] == 3 else None
 
 
