@@ -6,7 +6,9 @@ choices, and the cross-checks that a schema cannot express.
 
 import copy
 import difflib
+import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,6 +50,9 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> tuple[Config |
     """
     schema = yaml.safe_load(Path(schema_file).read_text(encoding="utf-8"))
     checked = copy.deepcopy(dict(config))
+    problems = list(_odd_values(checked, ()))
+    if problems:
+        return None, problems
     problems = [
         line
         for error in sorted(
@@ -120,6 +125,21 @@ def data_layout(config: Config) -> DataLayout:
     )
 
 
+def _odd_values(value: Any, path: tuple[str, ...]) -> Iterator[str]:
+    """Say what JSON has not and a schema does not see: keys that are no text, NaN and infinity."""
+    where = ".".join(path)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield f"{where}: the key {key!r} is not a text to YAML; write it in quotes"
+            yield from _odd_values(item, (*path, str(key)))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _odd_values(item, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} is {value}; expected a finite number"
+
+
 def _describe(error: ValidationError, schema: Mapping[str, Any]) -> Iterator[str]:
     where = ".".join(str(step) for step in error.absolute_path)
     part: Any = error.schema
@@ -134,7 +154,19 @@ def _describe(error: ValidationError, schema: Mapping[str, Any]) -> Iterator[str
         choices = ", ".join(str(choice) for choice in value)
         yield f"{where} is {error.instance!r}; choose one of: {choices}"
     else:
-        yield f"{where or 'file'}: {error.message}"
+        hint = ""
+        if error.validator == "type" and isinstance(error.instance, str):
+            # 1e-5 has no point: YAML 1.1 takes it for a text.
+            with suppress(ValueError):
+                hint = f"; to YAML this is a text, write {_with_point(error.instance)}"
+        yield f"{where or 'file'}: {error.message}{hint}"
+
+
+def _with_point(text: str) -> str:
+    """Return the number in ``text`` as YAML reads it; raises ValueError if it is none."""
+    number = repr(float(text))
+    mantissa, exponent, power = number.partition("e")
+    return mantissa + ("" if "." in mantissa else ".0") + exponent + power
 
 
 def _unknown_key(where: str, key: str, known: list[str]) -> str:
@@ -170,6 +202,13 @@ def _cross_checks(config: Config) -> Iterator[str]:
             f"choose one of: {', '.join(config['runs'])}"
         )
     data = config["data"]
+    patterns = {"data.splits": data["splits"], "data.candidates": data["candidates"]}
+    patterns["boxes.ready"] = config["boxes"]["ready"]
+    for name, pattern in patterns.items():
+        try:
+            (pattern or "").format(split="train", set="gt")
+        except (LookupError, ValueError, AttributeError) as error:
+            yield f"{name} is {pattern!r}, which cannot be filled in: {error!r:.80}"
     if data["demo"] and data["source"] != "sens":
         yield f"data.source is {data['source']}; the demo data (data.demo) holds .sens only"
     if data["demo"] and data["candidates"]:

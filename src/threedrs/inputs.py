@@ -139,3 +139,21 @@ def missing_inputs(
         if len(missing) > SHOWN:
             lines.append(f"... and {len(missing) - SHOWN} more")
         raise DataError("\n".join(lines))
+    _check_splits(layout, arriving)
+
+
+def _check_splits(layout: DataLayout, arriving: Collection[Path]) -> None:
+    """Raise DataError if a list that is there holds no scene, or two lists hold the same one."""
+    split_of: dict[str, str] = {}
+    for split in ("train", "val", "test"):
+        path = layout.split_file(split)
+        if not path.is_file() or path in arriving:
+            continue
+        scenes = layout.scenes(split)
+        if not scenes and split != "test":
+            raise DataError(f"{path}: holds no scene; copy the list again")
+        for scene in scenes:
+            if scene in split_of:
+                other = layout.split_file(split_of[scene])
+                raise DataError(f"{path}: {scene} stands in {other.name} too; keep it in one list")
+            split_of[scene] = split

@@ -117,6 +117,23 @@ def test_runs_that_differ_in_the_seed_form_a_group(tmp_path, files):
     assert "sqa3d" not in groups[1]["metrics"]
 
 
+def test_equal_runs_are_no_seeds(tmp_path, files):
+    configs = {
+        run: config_file(tmp_path, run, seed, teacher)
+        for run, seed, teacher in (
+            ("baseline", 42, "none"),
+            ("3drs", 42, "vggt"),
+            ("3drs-b", 42, "vggt"),
+        )
+    }
+    summary = summary_of(tmp_path, files, configs=configs)
+    assert sorted(group["runs"] for group in summary["groups"]) == [
+        ["3drs"],
+        ["3drs-b"],
+        ["baseline"],
+    ]
+
+
 def test_wrong_inputs_are_named(tmp_path, files):
     with pytest.raises(DataError, match="no metrics files"):
         summary_of(tmp_path, {})

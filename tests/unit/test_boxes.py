@@ -74,6 +74,25 @@ def test_ground_truth_is_ordered_by_id_and_keeps_ids(tmp_path: Path) -> None:
     ]
 
 
+def test_objects_that_are_listed_twice_have_one_box_under_both_ids(tmp_path: Path) -> None:
+    """As in ScanNet's scene0217_00, whose second half repeats the segments of the first."""
+    scan = make_scan(tmp_path, masks=None)
+    groups = [
+        {"objectId": number, "label": label, "segments": segments}
+        for number, (label, segments) in enumerate([("desk", [3, 4]), ("chair", [7])] * 2)
+    ]
+    groups += [{"objectId": 4 + n, "label": "none", "segments": []} for n in range(2)]
+    scan.aggregation.write_text(json.dumps({"segGroups": groups}))
+    boxes, notes = ground_truth_boxes(scan)
+    assert boxes.ids.tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(boxes.boxes, [slow_box([2, 3, 4]), slow_box([0, 1])] * 2)
+    assert notes == [
+        "object 4 (none) owns no vertex: no gt box",
+        "object 5 (none) owns no vertex: no gt box",
+        "2 objects stand once more under another id: one box each",
+    ]
+
+
 def test_detector_boxes_keep_the_row_of_the_file_as_id(tmp_path: Path) -> None:
     masks = np.zeros((60, 6))
     masks[0, [2, 4]] = 1.0

@@ -121,6 +121,26 @@ def test_defaults_of_the_demo_are_filled_in(config: dict) -> None:
     assert filled == {"scenes": 4, "seed": 0, "frames": 104, "rounds": 1}
 
 
+@pytest.mark.parametrize(
+    ("section", "change", "line"),
+    [
+        ("supervision", {"weight": float("nan")}, "supervision.weight is nan; expected a finite"),
+        ("train", {"learning_rate": float("inf")}, "train.learning_rate is inf; expected a finite"),
+        ("train", {"learning_rate": "1e-5"}, "to YAML this is a text, write 1.0e-05"),
+        ("runs", {42: {"train": {"seed": 42}}}, "runs: the key 42 is not a text to YAML"),
+        ("data", {"splits": "scannet/{nope}{split}.txt"}, "data.splits is .* KeyError"),
+        ("boxes", {"ready": "{split}/{set}/{0}"}, "boxes.ready is .* cannot be filled in"),
+    ],
+)
+def test_what_a_schema_does_not_see_is_named(
+    config: dict, section: str, change: dict, line: str
+) -> None:
+    config[section].update(change)
+    with pytest.raises(ConfigError, match=line) as error:
+        load_config(config, SCHEMA)
+    assert "\n" not in str(error.value)
+
+
 def test_a_run_that_overrides_into_nonsense_is_named(config: dict) -> None:
     config["runs"]["odd"] = {"train": {"pack": 3}}
     with pytest.raises(ConfigError, match=r"runs\.odd: train\.pack is 3"):

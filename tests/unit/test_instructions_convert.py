@@ -43,6 +43,8 @@ from threedrs.errors import ConfigError, DataError
         (MULTI3DREFER, {"eval_type": "st"}, "malformed row", "none of zt_w_d, zt_wo_d, st_w_d"),
         (MULTI3DREFER, {"description": ""}, "empty text", "description is empty"),
         (SCANQA, {"question": ""}, "empty text", "question is empty"),
+        (SCANQA, {"question": "What is at <coord>?"}, "malformed row", "question holds <coord>"),
+        (SCANREFER, {"description": "an <image>"}, "malformed row", "description holds <image>"),
         (SCANQA, {"answers": []}, "empty text", "answers is an empty list"),
         (SCANQA, {"answers": ["a", ""]}, "empty text", "answer is empty"),
         (SCANQA, {"answers": "a"}, "malformed row", "answers is not a list"),
@@ -87,6 +89,25 @@ def test_row_that_is_no_object(tmp_path: Path, row: Any) -> None:
         assert reasons(tmp_path, path.split("/")[0]) == [
             (path, 0, "malformed row", "is not a JSON object")
         ]
+
+
+def test_scenes_of_the_other_list_are_rejected(tmp_path: Path) -> None:
+    for split, scene in (("train", SCENE), ("val", "scene0001_00")):
+        (tmp_path / "scannet/scans" / scene).mkdir(parents=True)
+        (tmp_path / f"scannet/scannetv2_{split}.txt").write_text(f"{scene}\n")
+    write_annotations(tmp_path, SCANQA, [GOOD[SCANQA], GOOD[SCANQA] | {"scene_id": "scene0001_00"}])
+    records, summary = run(tmp_path, "scanqa", "train")
+    assert [record.scene for record in records] == [SCENE]
+    assert summary.reasons == {"scene missing": 1}
+    assert "scene0001_00 has no scan or is not in scannetv2_train.txt" in str(
+        reasons(tmp_path, "scanqa")
+    )
+
+
+def test_an_object_that_is_listed_twice_is_one_target(tmp_path: Path) -> None:
+    write_annotations(tmp_path, MULTI3DREFER, [GOOD[MULTI3DREFER] | {"object_ids": [2, 1, 2]}])
+    ((record,), _) = run(tmp_path, "multi3drefer", "train")
+    assert record.object_ids == [2, 1]
 
 
 def test_sqa3d_rejects(tmp_path: Path) -> None:

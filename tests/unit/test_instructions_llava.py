@@ -143,6 +143,13 @@ def test_others_entries_get_ids(tmp_path: Path) -> None:
             entry("scanrefer", metadata={"dataset": "scanrefer", "object_id": "chair"}),
             "metadata.object_id is 'chair'",
         ),
+        *(
+            (
+                entry("scanrefer", metadata={"dataset": "scanrefer", "object_id": number}),
+                f"metadata.object_id is {number!r}",
+            )
+            for number in (True, 3.7, -4, [1.9])
+        ),
     ],
 )
 def test_wrong_entry_is_named(tmp_path: Path, item: Any, message: str) -> None:

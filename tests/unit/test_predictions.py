@@ -95,6 +95,7 @@ def test_text_rows_need_no_boxes(tmp_path):
         ({"scores": [0.5, float("nan")]}, "scores holds a value that is not finite"),
         ({"scores": [0.5, float("inf")]}, "scores holds a value that is not finite"),
         ({"boxes": [BOX[:5]]}, "boxes must be a list of boxes of 6 numbers each"),
+        ({"boxes": [[]]}, "boxes must be a list of boxes of 6 numbers each"),
         ({"boxes": [BOX, BOX[:5]]}, "boxes has rows of different length"),
         ({"gt": [[0, 0, 0, 1, -1, 1]]}, "gt holds a box of negative size"),
         ({"gt": [[0, 0, 0, 1, float("nan"), 1]]}, "gt holds a value that is not finite"),

@@ -178,6 +178,16 @@ def test_ready_files_replace_what_they_stand_for(tmp_path: Path) -> None:
     for name in ("train_gt", "val_gt", "val_pred"):
         (tmp_path / "boxes" / f"{name}.json").write_text("{}")
     array.touch()
+    for split, scenes, said in (
+        ("train", "", "scannetv2_train.txt: holds no scene"),
+        ("train", "scene0001_00", "val.txt: scene0001_00 stands in scannetv2_train.txt too"),
+        ("val", "", "scannetv2_val.txt: holds no scene"),
+    ):
+        kept = layout.split_file(split).read_text()
+        layout.split_file(split).write_text(f"{scenes}\n")
+        with pytest.raises(DataError, match=said):
+            missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")], ready=ready)
+        layout.split_file(split).write_text(kept)
     missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")], ready=ready)
     assert set(ready.box_files(layout, "train")) == {"gt"}
     with pytest.raises(DataError, match="ScanQA"):

@@ -45,6 +45,8 @@ def read_metrics(path: Path, run: str, benchmark: str) -> dict[str, Any]:
     for name, expected in (("run", run), ("benchmark", benchmark)):
         if result.get(name) != expected:
             raise DataError(f"{path}: {name} is {result.get(name)!r}, expected {expected!r}")
+    if not isinstance(result.get("metrics"), dict):
+        raise DataError(f"{path}: has no metrics; score the predictions again")
     missing = [name for name in BENCHMARKS[benchmark].metrics if name not in result["metrics"]]
     if missing:
         raise DataError(f"{path}: has no metric {missing[0]!r}; score the predictions again")
@@ -198,15 +200,21 @@ def _deltas(
 
 
 def _groups(runs: list[str], configs: Mapping[str, Any], baseline: str) -> list[list[str]]:
-    """Return the runs in groups that differ in ``train.seed`` only, the baseline's group first."""
+    """Return the runs in groups that differ in ``train.seed`` only, the baseline's group first.
+
+    Of runs that are equal in everything the first counts as a seed, each other as a group.
+    """
     members: dict[str, list[str]] = {}
+    known: set[str] = set()
     for run in runs:
         key = run
         if run in configs:
             config = configs[run]
             seedless = {name: config[name] for name in config if name not in _RUN_NAMES}
+            whole = sha256_of_json(seedless)
             seedless["train"] = {k: v for k, v in config["train"].items() if k != "seed"}
-            key = sha256_of_json(seedless)
+            key = run if whole in known else sha256_of_json(seedless)
+            known.add(whole)
         members.setdefault(key, []).append(run)
     return sorted(members.values(), key=lambda group: baseline not in group)
 

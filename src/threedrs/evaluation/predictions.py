@@ -163,7 +163,7 @@ def _numbers(value: Any, name: str, where: str) -> np.ndarray:
 
 def _boxes(row: Mapping[str, Any], name: str, where: str) -> np.ndarray:
     boxes = _numbers(_field(row, name, where), name, where)
-    if boxes.size == 0:
+    if len(boxes) == 0:
         return _no_boxes()
     if boxes.ndim != 2 or boxes.shape[1] != 6:
         raise DataError(f"{where}: {name} must be a list of boxes of 6 numbers each")

@@ -117,7 +117,7 @@ def convert(
         split=split,
         names=names,
         tables=tuple(file.read(folder, split) for file in converter.files),
-        scenes=SceneBoxes(layout, boxes, left_out),
+        scenes=SceneBoxes(layout, split, boxes, left_out),
         labels_file=layout.labels_file,
     )
     out = Path(out)

@@ -16,6 +16,7 @@ from threedrs.errors import DataError
 from threedrs.files import atomic_file, read_json
 from threedrs.instructions.record import FORMAT_VERSION, Record, read_records, with_unique_ids
 from threedrs.instructions.registry import BENCHMARKS
+from threedrs.instructions.rows import RowError, check_number
 
 _BENCHMARK_OF_DATASET = {benchmark.dataset: name for name, benchmark in BENCHMARKS.items()}
 # Benchmarks whose samples are about annotated objects.
@@ -116,11 +117,14 @@ def _record(entry: Any, place: int, where: str) -> Record:
 def _object_ids(value: Any, where: str) -> list[int]:
     """Return the object ids of an entry: one, as number or digits, or a list of such."""
     try:
-        return [int(item) for item in (value if isinstance(value, list) else [value])]
-    except (TypeError, ValueError, OverflowError):
+        ids = [check_number(item, "") for item in (value if isinstance(value, list) else [value])]
+    except RowError:
+        ids = [-1]
+    if min(ids, default=0) < 0:
         raise DataError(
             f"{where}: metadata.object_id is {value!r:.80}; expected an object id or a list of them"
-        ) from None
+        )
+    return ids
 
 
 def _identifier(

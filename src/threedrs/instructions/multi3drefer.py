@@ -37,7 +37,8 @@ def convert(source: Source) -> Iterator[Record | Rejection]:
 
     def make(number: int, row: Row) -> list[Record]:
         scene = source.scenes.scene_of(row)
-        object_ids = [check_number(value, "object_ids") for value in list_field(row, "object_ids")]
+        listed = [check_number(value, "object_ids") for value in list_field(row, "object_ids")]
+        object_ids = [*dict.fromkeys(listed)]  # each object once: it can be found once
         # A file without ann_id is still told apart, by place.
         annotation = check_number(row.get("ann_id", number), "ann_id")
         question_type = text_field(row, "eval_type")

@@ -78,7 +78,7 @@ def take_ready(
         split=split,
         names=(array.name,),
         tables=(found,),
-        scenes=SceneBoxes(layout, boxes, left_out),
+        scenes=SceneBoxes(layout, split, boxes, left_out),
         labels_file=layout.labels_file,
     )
     outcomes = _checked(found, source, scenes)

@@ -15,6 +15,9 @@ NO_ANSWER = "question without an answer"
 NO_QUESTION = "answer without a question"
 MALFORMED = "malformed row"
 
+# Of the prompts: an annotator's text that held one would ask for something else.
+MARKS = ("<image>", "<ground>", "<coord>", "<|im_start|>", "<|im_end|>")
+
 Row = Mapping[str, Any]
 
 
@@ -59,6 +62,9 @@ def check_text(value: Any, name: str) -> str:
         raise RowError(MALFORMED, f"{name} {problem}")
     if not value.strip():
         raise RowError(EMPTY_TEXT, f"{name} is empty")
+    for mark in MARKS:
+        if mark in value:
+            raise RowError(MALFORMED, f"{name} holds {mark}, which means something to the model")
     return value
 
 

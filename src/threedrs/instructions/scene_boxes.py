@@ -20,7 +20,7 @@ from threedrs.instructions.rows import (
     RowError,
     text_field,
 )
-from threedrs.layout import DataLayout
+from threedrs.layout import DataLayout, read_scenes
 
 if TYPE_CHECKING:
     from threedrs.scannet.boxes import BoxSet
@@ -31,6 +31,7 @@ class SceneBoxes:
 
     Args:
         layout: the data root.
+        split: of the annotations; the scenes of all but train stand in ScanNet's val list.
         boxes: scene -> {"gt": BoxSet, "pred": BoxSet}; None: computed from the layout's scans.
         left_out: scene -> reason, for scenes whose scans cannot be used. They have no boxes; the
             zeros given for them only serve to count the records that they would have had.
@@ -39,6 +40,7 @@ class SceneBoxes:
     def __init__(
         self,
         layout: DataLayout,
+        split: str,
         boxes: "Mapping[str, Mapping[str, BoxSet]] | None",
         left_out: Mapping[str, str] | None = None,
     ) -> None:
@@ -46,30 +48,28 @@ class SceneBoxes:
         self._layout = layout
         self._given = boxes
         self._scans = layout.root / layout.scans
+        self._list = layout.split_file("train" if split == "train" else "val")
         self._known = self._known_scenes()
         self._cache: dict[tuple[str, str], BoxSet | RowError] = {}
 
     def _known_scenes(self) -> set[str] | None:
-        """Scenes that have a scan and stand in a scene list; None without a scans folder."""
+        """Scenes that have a scan and stand in the split's list; None without a scans folder."""
         if not self._scans.is_dir():
             return None
         known = {path.name for path in self._scans.iterdir() if path.is_dir()}
-        splits = [s for s in ("train", "val", "test") if self._layout.split_file(s).is_file()]
-        if splits:
-            known &= {scene for split in splits for scene in self._layout.scenes(split)}
-        return known
+        return known & set(read_scenes(self._list)) if self._list.is_file() else known
 
     def scene_of(self, row: Row) -> str:
         """Return the row's scene; without a scans folder every scene name will do.
 
         Raises:
-            RowError: it is not a scene name, has no scan, or stands in no scene list.
+            RowError: it is not a scene name, has no scan, or does not stand in the split's list.
         """
         scene = text_field(row, "scene_id")
         if SCENE_NAME.fullmatch(scene) is None:
             raise RowError(MALFORMED, f"scene_id is not a scene name: {scene!r}")
         if self._known is not None and scene not in self._known:
-            raise RowError(SCENE_MISSING, f"{scene} has no scan or stands in no scene list")
+            raise RowError(SCENE_MISSING, f"{scene} has no scan or is not in {self._list.name}")
         return scene
 
     def ground_truth(self, scene: str, object_ids: list[int]) -> list[list[float]]:

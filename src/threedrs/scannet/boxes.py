@@ -103,7 +103,8 @@ def ground_truth_boxes(
     """Return the annotated objects' boxes, ordered by object id, and notes on objects left out.
 
     A scan without annotation (ScanNet's test scans, or the user's own captures) has no boxes and
-    one note. An object that owns no vertex has no box and one note.
+    one note. An object that owns no vertex has no box and one note; but if a later object of the
+    file has exactly its segments, it has that object's box, and all such objects one note.
 
     Args:
         scan: the scan's files.
@@ -121,11 +122,16 @@ def ground_truth_boxes(
     order = np.argsort(instances.vertex_object, kind="stable")
     ordered = instances.vertex_object[order]
     for object_id, label in zip(instances.ids, instances.labels, strict=True):
-        start, stop = np.searchsorted(ordered, [object_id, object_id + 1])
+        owner = instances.again.get(object_id, object_id)
+        start, stop = np.searchsorted(ordered, [owner, owner + 1])
         if start == stop:
             notes.append(f"object {object_id} ({label}) owns no vertex: no gt box")
         else:
             rows.append((_bounding_box(vertices_P3[order[start:stop]]), object_id, label))
+    if instances.again:
+        notes.append(
+            f"{len(instances.again)} objects stand once more under another id: one box each"
+        )
     if instances.ids != tuple(range(len(instances.ids))):
         last = instances.ids[-1]
         notes.append(f"object ids are not 0..{len(instances.ids) - 1} (last: {last}): kept as ids")

@@ -5,6 +5,7 @@ over-segmentation (a segment id per vertex) and the aggregation (the segments of
 about a second a scene, most of it parsing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,14 @@ class Instances:
         vertex_object: (P,) i32, the object id of each vertex; -1: none.
         ids: object ids, ascending.
         labels: the raw category of each of ``ids``.
+        again: object id -> the id of the last object of exactly the same segments, which owns their
+            vertices. ScanNet's scene0217_00 lists each of its objects twice.
     """
 
     vertex_object: np.ndarray
     ids: tuple[int, ...]
     labels: tuple[str, ...]
+    again: Mapping[int, int]
 
 
 def read_vertices(path: Path) -> np.ndarray:
@@ -71,11 +75,14 @@ def read_instances(segments: Path, aggregation: Path, vertex_count: int) -> Inst
     segment_of_vertex = _read_segments(segments, vertex_count)
     object_of_segment: dict[int, int] = {}
     label_of_object: dict[int, str] = {}
+    objects_of_segments: dict[frozenset[int], list[int]] = {}
     for object_id, label, segment_ids in _read_groups(aggregation):
         if object_id in label_of_object:
             raise DataError(f"{aggregation}: objectId {object_id} stands more than once")
         label_of_object[object_id] = label
         object_of_segment.update(dict.fromkeys(segment_ids, object_id))
+        if segment_ids:
+            objects_of_segments.setdefault(frozenset(segment_ids), []).append(object_id)
     present, vertex_row = np.unique(segment_of_vertex, return_inverse=True)
     object_of_present = np.array(
         [object_of_segment.get(int(segment), -1) for segment in present], dtype=np.int32
@@ -85,6 +92,11 @@ def read_instances(segments: Path, aggregation: Path, vertex_count: int) -> Inst
         vertex_object=object_of_present[vertex_row],
         ids=ids,
         labels=tuple(label_of_object[object_id] for object_id in ids),
+        again={
+            object_id: objects[-1]
+            for objects in objects_of_segments.values()
+            for object_id in objects[:-1]
+        },
     )
 
 
