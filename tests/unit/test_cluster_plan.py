@@ -192,6 +192,18 @@ def test_the_largest_risk_is_named(paper: Workload, changes: dict, words: str) -
     assert re.search(words, f"{risk.text}; {risk.remedy}")
 
 
+def test_offload_needs_the_memory_of_the_hosts(paper: Workload) -> None:
+    file = str(REPOSITORY / "config/deepspeed/zero3_offload.json")
+    config = {**paper.config, "train": paper.config["train"] | {"deepspeed": file}}
+    needs = {"train": {"gpu": 8, "threads": 64, "mem_mb": 128_000}}
+    work = on(dataclasses.replace(paper, config=config), needs=needs, memory_per_node=512)
+    (risk,) = [risk for risk in estimate(work).risks if risk.text.startswith("host memory")]
+    # 16 bytes a parameter for the optimizer, 2 for itself, and half as much again.
+    assert risk.share == pytest.approx(8.122e9 * 18 * 1.5 / 128e9, rel=1e-3)
+    assert "219 GB on its hosts, of 128 GB asked for" in risk.text
+    assert not any("host memory" in risk.text for risk in estimate(paper).risks)
+
+
 def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     command = ["plan", "--cluster", "config/cluster.yaml", "--configfile", "config/paper.yaml"]

@@ -161,6 +161,7 @@ def _risks(
     resumes = "; it saves before the limit and goes on" if rule == "train" else ""
     run, plan = max(plans.items(), key=lambda item: item[1].total)
     return [
+        *_offload_risk(plans, spans),
         Risk(
             share=share_of_limit(longest),
             text=f"time limit: {longest.job.name} runs {taken:.1f} h of {allowed:.1f} h{resumes}",
@@ -184,6 +185,23 @@ def _risks(
             f"{cluster.gpu_memory:.0f} GB a GPU",
             remedy="use more GPUs, or config/deepspeed/zero3_offload.json",
         ),
+    ]
+
+
+def _offload_risk(plans: Mapping[str, Plan], spans: Sequence[Span]) -> list[Risk]:
+    """Return what training keeps on the hosts as a risk, if it keeps anything there."""
+    run, plan = max(plans.items(), key=lambda item: item[1].host_memory)
+    if not plan.host_memory:
+        return []
+    job = next(span.job for span in spans if span.job.name == f"train/{run}")
+    needed, asked = plan.host_memory / 1e9, job.memory * job.nodes / 1000
+    return [
+        Risk(
+            share=needed / asked,
+            text=f"host memory: training {run} keeps {needed:.0f} GB on its hosts, of {asked:.0f} "
+            "GB asked for, and the times above leave out the work there",
+            remedy="raise mem_mb or nodes of train, or do without offload",
+        )
     ]
 
 
