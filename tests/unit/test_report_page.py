@@ -186,6 +186,17 @@ def test_questions_left_out_are_said(results, tmp_path):
     assert "scanrefer 18 (2 more left out: scans that cannot be used), scan2cap 18" in table
 
 
+def test_an_answer_that_is_gone_is_named(results, tmp_path):
+    folder = tmp_path / "results"
+    shutil.copytree(results, folder, symlinks=True)
+    file = folder / "eval/3drs/sqa3d/predictions.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:1]))
+    with pytest.raises(
+        DataError, match=r"predictions\.jsonl: has no answer to question .*; predict"
+    ):
+        build_report(folder, SETTINGS)
+
+
 def test_a_missing_file_is_named(results, tmp_path):
     with pytest.raises(DataError, match=r"scanrefer_val\.jsonl: cannot be read"):
         build_report(tmp_path, SETTINGS)

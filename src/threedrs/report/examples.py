@@ -8,7 +8,7 @@ each outcome occurs in all questions stands beside it.
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,6 @@ class Browser:
         self.benchmark, self.metric = benchmark, JUDGED_BY[benchmark]
         self._results, self._baseline = results, baseline
         self._records = results.records(benchmark)
-        self._predictions = {run: results.predictions(run, benchmark) for run in results.runs}
         self._values: dict[str, dict[str, float]] = {}
         for run in results.runs:
             per_question = results.per_question(run, benchmark)
@@ -125,7 +124,15 @@ class Browser:
     def examples(self, wanted: int, rooms: "Rooms") -> list[Example]:
         """Return up to ``wanted`` examples."""
         outcomes = [self._outcome(record.id) for record in self._records]
-        return [self._example(self._records[row], rooms) for row in choose(outcomes, wanted)]
+        chosen = [self._records[row] for row in choose(outcomes, wanted)]
+        ids = {record.id for record in chosen}
+        predictions = {
+            run: self._results.predictions(run, self.benchmark, ids) for run in self._results.runs
+        }
+        return [
+            self._example(record, {run: predictions[run][record.id] for run in predictions}, rooms)
+            for record in chosen
+        ]
 
     def _sign(self, run: str, question: str) -> int:
         difference = self._values[run][question] - self._values[self._baseline][question]
@@ -141,8 +148,10 @@ class Browser:
             return ""
         return "right" if value >= 100 - 1e-9 else "partly" if value > 1e-9 else "wrong"
 
-    def _example(self, record: Record, rooms: "Rooms") -> Example:
-        first = self._predictions[self._results.runs[0]][record.id]
+    def _example(
+        self, record: Record, predictions: Mapping[str, Prediction], rooms: "Rooms"
+    ) -> Example:
+        first = predictions[self._results.runs[0]]
         drawn = [DrawnBox(box=box, colour=TRUE_COLOUR, label="true") for box in first.gt]
         if record.box_input is not None:
             box = np.asarray(record.box_input)
@@ -150,7 +159,7 @@ class Browser:
         answers = []
         for index, run in enumerate(self._results.runs):
             colour = RUN_COLOURS[index % len(RUN_COLOURS)]
-            prediction = self._predictions[run][record.id]
+            prediction = predictions[run]
             text = prediction.prediction or "(no answer)"
             if prediction.scores is not None:
                 chosen = chosen_boxes(prediction)

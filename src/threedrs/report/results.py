@@ -1,6 +1,6 @@
 """What the other stages left, read for the report: one object, checked when read."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from threedrs.errors import DataError
 from threedrs.evaluation.aggregate import FORMAT_VERSION
 from threedrs.evaluation.headline import COLUMNS, Column
 from threedrs.evaluation.per_question import FILE_NAME, PerQuestion, read_per_question
-from threedrs.evaluation.predictions import Prediction, read_predictions
+from threedrs.evaluation.predictions import Prediction
 from threedrs.evaluation.registry import benchmark_named
 from threedrs.files import read_json, read_json_lines
 from threedrs.instructions import EVALUATION_SPLITS
@@ -87,10 +87,21 @@ class Results:
         left_out = {row["scene"] for row in facts["scenes"]}
         return [record for record in records if record.scene not in left_out]
 
-    def predictions(self, run: str, benchmark: str) -> dict[str, Prediction]:
-        """Return question id to what a run answered."""
+    def predictions(self, run: str, benchmark: str, ids: Collection[str]) -> dict[str, Prediction]:
+        """Return what a run answered to the questions ``ids``; no other row stays in memory.
+
+        Raises:
+            DataError: the file is missing, or holds no answer to one of them, or a malformed one.
+        """
         path = self.folder / "eval" / run / benchmark / "predictions.jsonl"
-        return {row.id: row for row in read_predictions(path, benchmark_named(benchmark))}
+        answered, kind = {}, benchmark_named(benchmark)
+        for number, row in enumerate(read_json_lines(path), start=1):
+            if isinstance(row, dict) and isinstance(row.get("id"), str) and row["id"] in ids:
+                answered[row["id"]] = Prediction.from_json(row, kind, f"{path}: line {number}")
+        for question in ids:
+            if question not in answered:
+                raise DataError(f"{path}: has no answer to question {question}; predict again")
+        return answered
 
     def per_question(self, run: str, benchmark: str) -> PerQuestion:
         """Return what each question contributes to a run's metrics."""
