@@ -155,18 +155,12 @@ def _describe(error: ValidationError, schema: Mapping[str, Any]) -> Iterator[str
         yield f"{where} is {error.instance!r}; choose one of: {choices}"
     else:
         hint = ""
-        if error.validator == "type" and isinstance(error.instance, str):
+        if error.validator == "type" and "number" in value and isinstance(error.instance, str):
             # 1e-5 has no point: YAML 1.1 takes it for a text.
             with suppress(ValueError):
-                hint = f"; to YAML this is a text, write {_with_point(error.instance)}"
+                number = yaml.safe_dump(float(error.instance)).split()[0]
+                hint = f"; to YAML this is a text, write {number}"
         yield f"{where or 'file'}: {error.message}{hint}"
-
-
-def _with_point(text: str) -> str:
-    """Return the number in ``text`` as YAML reads it; raises ValueError if it is none."""
-    number = repr(float(text))
-    mantissa, exponent, power = number.partition("e")
-    return mantissa + ("" if "." in mantissa else ".0") + exponent + power
 
 
 def _unknown_key(where: str, key: str, known: list[str]) -> str:
@@ -202,11 +196,13 @@ def _cross_checks(config: Config) -> Iterator[str]:
             f"choose one of: {', '.join(config['runs'])}"
         )
     data = config["data"]
-    patterns = {"data.splits": data["splits"], "data.candidates": data["candidates"]}
-    patterns["boxes.ready"] = config["boxes"]["ready"]
-    for name, pattern in patterns.items():
+    for name, pattern, filled in (
+        ("data.splits", data["splits"], {"split": "train"}),
+        ("data.candidates", data["candidates"], {"split": "train"}),
+        ("boxes.ready", config["boxes"]["ready"], {"split": "train", "set": "gt"}),
+    ):
         try:
-            (pattern or "").format(split="train", set="gt")
+            (pattern or "").format(**filled)
         except (LookupError, ValueError, AttributeError) as error:
             yield f"{name} is {pattern!r}, which cannot be filled in: {error!r:.80}"
     if data["demo"] and data["source"] != "sens":

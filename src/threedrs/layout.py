@@ -94,20 +94,21 @@ class DataLayout:
         return self.root / self.candidates.format(split=split)
 
     def scenes(self, split: str) -> list[str]:
-        """Return the scenes of ``split``, see `read_scenes`."""
-        return read_scenes(self.split_file(split))
+        """Return the scenes of ``split``, in the file's order.
+
+        Raises:
+            DataError: the list is missing, or holds a repeated or malformed name.
+        """
+        path = self.split_file(split)
+        scenes = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+        for number, scene in enumerate(scenes, start=1):
+            check_scene_name(scene, f"{path}: line {number}")
+        if len(set(scenes)) != len(scenes):
+            repeated = next(scene for scene in scenes if scenes.count(scene) > 1)
+            raise DataError(f"{path}: {repeated} stands more than once; keep one line a scene")
+        return scenes
 
 
-def read_scenes(path: Path) -> list[str]:
-    """Return the scenes of a list, in the file's order.
-
-    Raises:
-        DataError: the list is missing, or holds a repeated or malformed name.
-    """
-    scenes = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    for number, scene in enumerate(scenes, start=1):
-        check_scene_name(scene, f"{path}: line {number}")
-    if len(set(scenes)) != len(scenes):
-        repeated = next(scene for scene in scenes if scenes.count(scene) > 1)
-        raise DataError(f"{path}: {repeated} stands more than once; keep one line a scene")
-    return scenes
+def scene_split(split: str) -> str:
+    """Return the scene list of a benchmark's split: train, or val, which SQA3D's test is of too."""
+    return "train" if split == "train" else "val"

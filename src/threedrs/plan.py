@@ -117,7 +117,7 @@ def _layer_numbers(text: Any, settings: TrainSettings, size: int) -> float:
 def _activations(student: Student, settings: TrainSettings, frames: int) -> dict[str, float]:
     """Return the bytes of what a forward pass leaves, and of the layer at work."""
     family, text = student.family, student.text_config
-    size = 2 if settings.precision == "bfloat16" else 4
+    size = _bytes(settings)
     width, inner = text.hidden_size, text.intermediate_size
     layers, tokens = text.num_hidden_layers, sequence_tokens(student, settings, frames)
     patches, vision_width, vision_inner = family.vision_sizes()
@@ -154,19 +154,23 @@ def sequence_tokens(student: Student, settings: TrainSettings, frames: int) -> i
     return frames * student.family.grid.frame_tokens + TEXT_TOKENS + settings.pack * OWN_TOKENS
 
 
-def _numbers(student: Student, settings: TrainSettings) -> tuple[int, int, int]:
-    """Return the parameters, those that are trained, and the bytes of a number."""
+def _bytes(settings: TrainSettings) -> int:
+    """Return the bytes of a number."""
+    return 2 if settings.precision == "bfloat16" else 4
+
+
+def _parameters(student: Student, settings: TrainSettings) -> tuple[int, int]:
+    """Return how many parameters there are, and how many are trained."""
     trained = trained_parameters(student, settings.tunable)
     return (
         sum(parameter.numel() for parameter in student.parameters()),
         sum(parameter.numel() for group in trained.values() for parameter in group),
-        2 if settings.precision == "bfloat16" else 4,
     )
 
 
 def host_memory(student: Student, settings: TrainSettings, deepspeed: Mapping[str, Any]) -> float:
     """Return the bytes of all hosts that hold what is offloaded, see the module's text."""
-    whole, tuned, size = _numbers(student, settings)
+    (whole, tuned), size = _parameters(student, settings), _bytes(settings)
     optimizer = 16 * tuned * is_offloaded(deepspeed, "optimizer")
     return HOST_BUFFERS * (optimizer + size * whole * is_offloaded(deepspeed, "param"))
 
@@ -179,7 +183,7 @@ def memory_parts(
     gpus: int,
 ) -> dict[str, float]:
     """Return the bytes of a GPU by part, see the module's text."""
-    whole, tuned, size = _numbers(student, settings)
+    (whole, tuned), size = _parameters(student, settings), _bytes(settings)
     zero = deepspeed["zero_optimization"]
     spread = zero["stage"] == 3
     share = 0 if is_offloaded(deepspeed, "param") else size * whole / (gpus if spread else 1)
@@ -226,7 +230,7 @@ def _most_kept_layers(
 ) -> int:
     """Return how many language layers can keep their activations in ``free`` bytes more."""
     text = student.text_config
-    size = 2 if settings.precision == "bfloat16" else 4
+    size = _bytes(settings)
     tokens = sequence_tokens(student, settings, frames)
     layer = size * tokens * _layer_numbers(text, settings, size)
     most = settings.kept_layers + int(free // layer)

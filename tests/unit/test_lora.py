@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from threedrs.cli import app
 from threedrs.config import load_config
 from threedrs.errors import CheckpointError, ConfigError
+from threedrs.instructions.record import COORD, GROUND
 from threedrs.models import pack_mask
 from threedrs.models.adapter import CONFIG, IN_FULL, WEIGHTS, Trained, save_adapter
 from threedrs.models.checkpoint import load_student, save_student
@@ -25,7 +26,7 @@ from threedrs.models.joined_attention import Suffixes
 from threedrs.models.lora import add_lora, is_added, merge_lora, train_only, trained_parameters
 from threedrs.models.pack_mask import PackMask
 from threedrs.models.packing import Layout
-from threedrs.models.prompt import COORD, GROUND, build_sample, token_id
+from threedrs.models.prompt import build_sample, token_id
 from threedrs.models.samples import Pack
 from threedrs.models.settings import LORA_TARGETS, NAMES, LoraSettings, ModelSettings
 from threedrs.models.settings import SupervisionSettings as Supervision

@@ -15,10 +15,11 @@ from training_run import edit_config, lone_ranks, records, write_run
 from threedrs.errors import ConfigError
 from threedrs.evaluation.answering import StudentAnswerer
 from threedrs.evaluation.settings import PredictSettings
+from threedrs.instructions.record import COORD, GROUND
 from threedrs.models.adapter import IN_FULL, WEIGHTS
 from threedrs.models.checkpoint import load_student, save_student
 from threedrs.models.lora import add_lora, is_added, trained_parameters
-from threedrs.models.prompt import COORD, GROUND, token_id
+from threedrs.models.prompt import token_id
 from threedrs.models.settings import LoraSettings, ModelSettings
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore

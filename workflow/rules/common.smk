@@ -21,6 +21,7 @@ from threedrs.files import write_json
 from threedrs.inputs import Ready, conversions, missing_inputs, shards
 from threedrs.instructions import EVALUATION_SPLITS, annotation_files
 from threedrs.job_needs import PREDICT_NEEDS, TEACHER_NEEDS, TRAIN_NEEDS
+from threedrs.layout import scene_split
 from threedrs.modules import PACKAGE, module_files
 from threedrs.one_writer import name_snakemake
 from threedrs.slurm_log import explain_failures

@@ -27,7 +27,7 @@ rule convert_instructions:
         scene_lists=[LAYOUT.split_file(split) for split in ("train", "val")],
         boxes=lambda wildcards: expand(
             "results/boxes/{shard}.json",
-            shard=split_shards("train" if wildcards.split == "train" else "val"),
+            shard=split_shards(scene_split(wildcards.split)),
         ),
         # Another benchmark's converter changes nothing here.
         code=lambda wildcards: code(
@@ -50,9 +50,7 @@ rule convert_instructions:
     params:
         data=DATA,
         ready=lambda wildcards: wildcards.split in READY.instructions,
-        scenes=lambda wildcards: SCENES[
-            "train" if wildcards.split == "train" else "val"
-        ],
+        scenes=lambda wildcards: SCENES[scene_split(wildcards.split)],
         on_reject=CONFIG["instructions"]["on_reject"],
         max_reject_fraction=CONFIG["instructions"]["max_reject_fraction"],
     message:

@@ -15,6 +15,7 @@ from threedrs.config import data_layout
 from threedrs.errors import ConfigError
 from threedrs.inputs import conversions, shards
 from threedrs.job_needs import TEACHER_NEEDS, USUAL_NEEDS
+from threedrs.layout import scene_split
 from threedrs.plan import Plan
 from threedrs.sizes import PATCHES, channels_of
 from threedrs.teachers.registry import TEACHERS
@@ -114,7 +115,7 @@ def _feature_jobs(work: Workload) -> Iterator[Job]:
 def _instruction_jobs(work: Workload) -> Iterator[Job]:
     core, benchmarks = work.cluster.core_speed, work.config["instructions"]["benchmarks"]
     for benchmark, split in conversions(work.config):
-        scenes = "train" if split == "train" else "val"
+        scenes = scene_split(split)
         seconds = figure("conversion, s of 223,128 records") / core
         after = [f"boxes/{s}" for s in work.scene_shards if s.startswith(scenes)]
         name = f"convert_instructions/{benchmark}_{split}"

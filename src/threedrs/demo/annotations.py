@@ -14,6 +14,7 @@ from threedrs.demo.pieces import Room
 from threedrs.demo.questions import make_questions
 from threedrs.demo.relations import Query
 from threedrs.demo.situations import SituatedQuestion, make_situated_questions
+from threedrs.layout import scene_split
 
 SITUATIONS = 8  # a round, scene and split; val scenes have as many again for test
 FIRST_SQA3D_ID = 220_602_000_000
@@ -201,7 +202,7 @@ def annotation_files(
     number = FIRST_SQA3D_ID
     for split in ("train", "val", "test"):
         chosen = []
-        for scene in splits["train" if split == "train" else "val"]:
+        for scene in splits[scene_split(split)]:
             situated = rows[scene]["sqa3d"]
             half = len(situated) // 2
             chosen += situated[half:] if split == "test" else situated[:half]

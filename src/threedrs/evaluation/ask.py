@@ -16,8 +16,7 @@ from threedrs.errors import DataError, StoreError
 from threedrs.evaluation.answering import StudentAnswerer
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.instructions import scan2cap, scanqa, scanrefer
-from threedrs.instructions.record import Record, conversation, is_box
-from threedrs.models.prompt import COORD, GROUND
+from threedrs.instructions.record import COORD, GROUND, Record, conversation, is_box
 from threedrs.report.overlay import DrawnBox, draw_boxes, frames_that_show
 from threedrs.report.room import RoomMap
 from threedrs.report.scene_view import SceneView

@@ -12,11 +12,11 @@ from typing import Any
 
 from threedrs.errors import DataError
 from threedrs.files import read_json
-from threedrs.instructions.record import Record
+from threedrs.instructions.record import GROUND, Record
 from threedrs.instructions.rows import SCENE_LEFT_OUT, Row, RowError, check_row
 from threedrs.instructions.scene_boxes import SceneBoxes
 
-GROUNDING_ANSWER = "<ground>"
+GROUNDING_ANSWER = GROUND
 
 
 @dataclass(frozen=True, kw_only=True)

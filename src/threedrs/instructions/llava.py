@@ -9,6 +9,7 @@ too. Writing streams; reading holds the array in memory (223,128 entries: about 
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,15 +117,14 @@ def _record(entry: Any, place: int, where: str) -> Record:
 
 def _object_ids(value: Any, where: str) -> list[int]:
     """Return the object ids of an entry: one, as number or digits, or a list of such."""
-    try:
-        ids = [check_number(item, "") for item in (value if isinstance(value, list) else [value])]
-    except RowError:
-        ids = [-1]
-    if min(ids, default=0) < 0:
-        raise DataError(
-            f"{where}: metadata.object_id is {value!r:.80}; expected an object id or a list of them"
-        )
-    return ids
+    items = value if isinstance(value, list) else [value]
+    with suppress(RowError):
+        ids = [check_number(item, "object_id") for item in items]
+        if all(number >= 0 for number in ids):
+            return ids
+    raise DataError(
+        f"{where}: metadata.object_id is {value!r:.80}; expected an object id or a list of them"
+    )
 
 
 def _identifier(

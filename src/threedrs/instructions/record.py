@@ -13,6 +13,9 @@ from threedrs.errors import DataError
 from threedrs.files import check_encodable, check_scene_name, read_json_lines, write_json_lines
 
 FORMAT_VERSION = 1
+# Marks of a conversation, and of the chat that it becomes: an annotator's text may hold none.
+IMAGE, GROUND, COORD = "<image>", "<ground>", "<coord>"
+START, END = "<|im_start|>", "<|im_end|>"
 FARTHEST = 1e6  # metres from the origin: no scan reaches so far
 REQUIRED_FIELDS = ("id", "benchmark", "scene", "conversations")
 OPTIONAL_FIELDS = ("question_type", "object_ids", "box", "box_input", "references")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from threedrs.files import text_problem
+from threedrs.instructions.record import COORD, END, GROUND, IMAGE, START
 
 # Why a row is rejected: the keys of the summary's counts.
 SCENE_MISSING = "scene missing"
@@ -14,9 +15,6 @@ EMPTY_TEXT = "empty text"
 NO_ANSWER = "question without an answer"
 NO_QUESTION = "answer without a question"
 MALFORMED = "malformed row"
-
-# Of the prompts: an annotator's text that held one would ask for something else.
-MARKS = ("<image>", "<ground>", "<coord>", "<|im_start|>", "<|im_end|>")
 
 Row = Mapping[str, Any]
 
@@ -62,7 +60,7 @@ def check_text(value: Any, name: str) -> str:
         raise RowError(MALFORMED, f"{name} {problem}")
     if not value.strip():
         raise RowError(EMPTY_TEXT, f"{name} is empty")
-    for mark in MARKS:
+    for mark in (IMAGE, GROUND, COORD, START, END):
         if mark in value:
             raise RowError(MALFORMED, f"{name} holds {mark}, which means something to the model")
     return value

@@ -20,7 +20,7 @@ from threedrs.instructions.rows import (
     RowError,
     text_field,
 )
-from threedrs.layout import DataLayout, read_scenes
+from threedrs.layout import DataLayout, scene_split
 
 if TYPE_CHECKING:
     from threedrs.scannet.boxes import BoxSet
@@ -31,7 +31,7 @@ class SceneBoxes:
 
     Args:
         layout: the data root.
-        split: of the annotations; the scenes of all but train stand in ScanNet's val list.
+        split: of the annotations.
         boxes: scene -> {"gt": BoxSet, "pred": BoxSet}; None: computed from the layout's scans.
         left_out: scene -> reason, for scenes whose scans cannot be used. They have no boxes; the
             zeros given for them only serve to count the records that they would have had.
@@ -48,7 +48,7 @@ class SceneBoxes:
         self._layout = layout
         self._given = boxes
         self._scans = layout.root / layout.scans
-        self._list = layout.split_file("train" if split == "train" else "val")
+        self._split = scene_split(split)
         self._known = self._known_scenes()
         self._cache: dict[tuple[str, str], BoxSet | RowError] = {}
 
@@ -57,7 +57,9 @@ class SceneBoxes:
         if not self._scans.is_dir():
             return None
         known = {path.name for path in self._scans.iterdir() if path.is_dir()}
-        return known & set(read_scenes(self._list)) if self._list.is_file() else known
+        if self._layout.split_file(self._split).is_file():
+            known &= set(self._layout.scenes(self._split))
+        return known
 
     def scene_of(self, row: Row) -> str:
         """Return the row's scene; without a scans folder every scene name will do.
@@ -69,7 +71,8 @@ class SceneBoxes:
         if SCENE_NAME.fullmatch(scene) is None:
             raise RowError(MALFORMED, f"scene_id is not a scene name: {scene!r}")
         if self._known is not None and scene not in self._known:
-            raise RowError(SCENE_MISSING, f"{scene} has no scan or is not in {self._list.name}")
+            name = self._layout.split_file(self._split).name
+            raise RowError(SCENE_MISSING, f"{scene} has no scan or is not in {name}")
         return scene
 
     def ground_truth(self, scene: str, object_ids: list[int]) -> list[list[float]]:

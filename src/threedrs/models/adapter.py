@@ -23,10 +23,11 @@ from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import CheckpointError
 from threedrs.files import write_json
+from threedrs.instructions.record import COORD, GROUND
 from threedrs.models.architecture import family_config
 from threedrs.models.checkpoint_config import read_teacher_channels
 from threedrs.models.lora import ADAPTER, LANGUAGE_MODEL, add_lora, is_added, lora_config
-from threedrs.models.prompt import COORD, GROUND, token_id
+from threedrs.models.prompt import token_id
 from threedrs.models.published import read_config, share_weights, weights_hash
 from threedrs.models.settings import LORA_TARGETS, LoraSettings, ModelSettings
 from threedrs.models.student import GROUPS, Student

@@ -17,13 +17,13 @@ from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import CheckpointError, ThreedrsError
 from threedrs.files import atomic_folder, read_text, write_json, write_text
+from threedrs.instructions.record import GROUND
 from threedrs.models.adapter import apply_adapter, is_adapter, read_adapter
 from threedrs.models.architecture import family_config, new_family, read_family
 from threedrs.models.checkpoint_config import read_teacher_channels
 from threedrs.models.family import Family
 from threedrs.models.joined_attention import flash_kernels
 from threedrs.models.lora import merge_lora
-from threedrs.models.prompt import GROUND
 from threedrs.models.published import (
     StoredTensor,
     read_config,

@@ -67,6 +67,7 @@ class PackMask:
         self, query: Tensor, key: Tensor, value: Tensor, scale: float, mask_11ST: Tensor
     ) -> Tensor:
         split, total = self.prefix_length, query.shape[2]
+        groups, added = query.shape[1] // key.shape[1], mask_11ST.shape[-1] - total
         prefix_query, suffix_query = query.split([split, total - split], dim=2)
         with fast_kernels():
             prefix = scaled_dot_product_attention(
@@ -77,9 +78,6 @@ class PackMask:
                 scale=scale,
                 enable_gqa=True,
             )
-        groups = query.shape[1] // key.shape[1]
-        added = mask_11ST.shape[-1] - total
-        with fast_kernels():
             suffixes = scaled_dot_product_attention(
                 _lengthened(suffix_query, added),
                 repeat_kv(_lengthened(key, added), groups),

@@ -110,16 +110,15 @@ class TextTargets:
         own = np.flatnonzero((label_S != IGNORE) & text_K[owner_S])
         predictor = [*(place for place, _ in shared), *place_S[own].tolist()]
         target = [*(label for _, label in shared), *label_S[own].tolist()]
-        own_count_K = np.bincount(owner_S[own], minlength=len(text_K))
+        owner_M = owner_S[own]
+        own_count_K = np.bincount(owner_M, minlength=len(text_K))
         assert own_count_K[text_K].all(), "a text sample has labelled tokens of its own"
         if not predictor:
             predictor, target = [last_shared], [0]
-        weight_K = text_K / np.maximum(1, len(shared) + own_count_K)
+        weight_K = torch.from_numpy(text_K / np.maximum(1, len(shared) + own_count_K)).float()
         weights_KM = torch.zeros(len(text_K), len(predictor))
-        weights_KM[:, : len(shared)] = torch.from_numpy(weight_K)[:, None]
-        weights_KM[owner_S[own], len(shared) + np.arange(len(own))] = torch.from_numpy(
-            weight_K[owner_S[own]]
-        ).float()
+        weights_KM[:, : len(shared)] = weight_K[:, None]
+        weights_KM[owner_M, len(shared) + np.arange(len(own))] = weight_K[owner_M]
         return cls(
             predictor_M=on_device(torch.tensor(predictor), device),
             target_M=on_device(torch.tensor(target), device),

@@ -22,13 +22,11 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.instructions.record import Record
+from threedrs.instructions.record import COORD, END, GROUND, IMAGE, START, Record
 from threedrs.models.samples import IGNORE, Prefix, Query, Sample
 
 PromptStyle = Literal["reference", "as_trained"]
 PROMPTS = ("reference", "as_trained")
-IMAGE, GROUND, COORD = "<image>", "<ground>", "<coord>"
-START, END = "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 INSTRUCTION = (
     "The video captures 3D spatial information of a scene. Please focus on the spatial "

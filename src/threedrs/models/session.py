@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
-from threedrs.models.prompt import END, GROUND, PromptStyle, shared_prefix, token_id
+from threedrs.instructions.record import END, GROUND
+from threedrs.models.prompt import PromptStyle, shared_prefix, token_id
 from threedrs.models.questions import QuestionAttention
 from threedrs.models.samples import Query, SceneInputs
 from threedrs.models.sharded import is_spread

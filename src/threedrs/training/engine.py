@@ -140,19 +140,20 @@ def deepspeed_config(settings: TrainSettings, ranks: int) -> dict[str, Any]:
     if not isinstance(zero, dict) or zero.get("stage") not in (2, 3):
         stage = zero.get("stage") if isinstance(zero, dict) else None
         raise ConfigError(f"{path}: zero_optimization.stage is {stage}; expected 2 or 3")
-    for key, value in zero.items():
-        if key in ("offload_optimizer", "offload_param") and value is not None:
-            if (
-                not isinstance(value, dict)
-                or value.get("device", "none") not in ("cpu", "none")
-                or "ratio" in value
-            ):
-                raise ConfigError(
-                    f"{path}: zero_optimization.{key}: checkpoints hold what is on the GPU or, "
-                    "whole, on the CPU; set device to cpu, and remove ratio"
-                )
-            if key == "offload_param" and zero["stage"] == 2:
-                raise ConfigError(f"{path}: zero_optimization.{key} needs stage 3")
+    for key in ("offload_optimizer", "offload_param"):
+        offload = zero.get(key)
+        if offload is not None and (
+            not isinstance(offload, dict)
+            or offload.get("device", "none") not in ("cpu", "none")
+            or "ratio" in offload
+        ):
+            raise ConfigError(
+                f"{path}: zero_optimization.{key}: checkpoints hold what is on the GPU or, whole, "
+                "on the CPU; set device to cpu, and remove ratio"
+            )
+    if zero["stage"] == 2 and zero.get("offload_param") is not None:
+        raise ConfigError(f"{path}: zero_optimization.offload_param needs stage 3")
+    for key in zero:
         if key.startswith("zero_quantized"):
             raise ConfigError(f"{path}: remove zero_optimization.{key}; it changes the gradients")
     if zero.get("compute_grad_norm", True) is not True:

@@ -15,10 +15,10 @@ import torch
 
 from threedrs.errors import DataError, MachineError, StoreError
 from threedrs.files import sha256_of_json
-from threedrs.instructions.record import Record, read_records
+from threedrs.instructions.record import COORD, GROUND, Record, read_records
 from threedrs.models.checkpoint import load_student
 from threedrs.models.lora import add_lora
-from threedrs.models.prompt import COORD, GROUND, token_id
+from threedrs.models.prompt import token_id
 from threedrs.models.samples import Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.one_writer import claimed
