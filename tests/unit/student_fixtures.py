@@ -25,17 +25,24 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return result
 
 
-def student(*, seed: int = 0, teacher_channels: int = CHANNELS, tied: bool = False) -> Student:
+def student(
+    *,
+    seed: int = 0,
+    teacher_channels: int = CHANNELS,
+    tied: bool = False,
+    width: int = 32,
+    heads: tuple[int, int] = (4, 2),
+) -> Student:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         family = LlavaFamily(
             Qwen2Config(
                 vocab_size=len(tokenizer()),
-                hidden_size=32,
+                hidden_size=width,
                 intermediate_size=48,
                 num_hidden_layers=3,
-                num_attention_heads=4,
-                num_key_value_heads=2,
+                num_attention_heads=heads[0],
+                num_key_value_heads=heads[1],
                 tie_word_embeddings=tied,
                 # Larger than usual, so that random weights give answers that differ.
                 initializer_range=0.2,

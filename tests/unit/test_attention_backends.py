@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from student_fixtures import MIXED, pack, student
 from torch import Tensor
 
 from threedrs.errors import ConfigError, MachineError
@@ -12,7 +13,7 @@ from threedrs.models.checkpoint import load_student
 from threedrs.models.joined_attention import JoinedAttention, Suffixes
 from threedrs.models.pack_mask import PackMask, pack_mask
 from threedrs.models.packing import Layout
-from threedrs.models.settings import ModelSettings
+from threedrs.models.settings import ModelSettings, SupervisionSettings
 
 CPU = torch.device("cpu")
 LAYOUTS = [
@@ -24,10 +25,10 @@ SCALE = 0.2
 HEADS, KEY_HEADS, WIDTH = 4, 2, 16
 
 
-def _tensors(layout: Layout, device: torch.device = CPU) -> list[Tensor]:
+def _tensors(layout: Layout, device: torch.device = CPU, width: int = WIDTH) -> list[Tensor]:
     random = torch.Generator().manual_seed(0)
     total = layout.prefix_length + sum(layout.lengths)
-    shapes = [(1, heads, total, WIDTH) for heads in (HEADS, KEY_HEADS, KEY_HEADS, HEADS)]
+    shapes = [(1, heads, total, width) for heads in (HEADS, KEY_HEADS, KEY_HEADS, HEADS)]
     return [torch.randn(shape, generator=random).to(device) for shape in shapes]
 
 
@@ -157,6 +158,50 @@ def test_flex_gradients_on_gpu() -> None:
     mask = pack_mask(layout, "flex", torch.empty(1, device=device))
     assert isinstance(mask, PackMask)
     _check_gradients(lambda *tensors: mask.attend(*tensors, SCALE), layout, device)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_flash_gradients_on_gpu(layout: Layout) -> None:
+    pytest.importorskip("flash_attn")
+    device = torch.device("cuda")
+    *inputs, gradient = (tensor.bfloat16() for tensor in _tensors(layout, device, width=128))
+    mask = pack_mask(layout, "flash", inputs[0][0, :, 0])
+    assert isinstance(mask, PackMask)
+    results = []
+    for attend, dtype in (
+        (lambda *tensors: mask.attend(*tensors, SCALE), torch.bfloat16),
+        (lambda *tensors: _dense(layout, *tensors), torch.float32),
+    ):
+        leaves = [tensor.to(dtype).requires_grad_() for tensor in inputs]
+        result = attend(*leaves)
+        results.append(
+            [result, *torch.autograd.grad(result, leaves, gradient.transpose(1, 2).to(dtype))]
+        )
+    for found, expected in zip(*results, strict=True):
+        assert (found - expected).norm() <= 1e-2 * expected.norm()  # bfloat16 has 8 bits
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("backend", ["sdpa", "flex"])
+def test_packed_gradients_on_gpu(backend: str) -> None:
+    model = student(width=256, heads=(2, 1)).to("cuda")
+    sums = []
+    for attention, packs in (
+        (backend, [pack(MIXED)]),
+        ("sdpa", [pack([item]) for item in MIXED]),
+    ):
+        model.attention = attention
+        model.zero_grad()
+        for one in packs:
+            model(one.to("cuda"), SupervisionSettings()).total(1.0).backward()
+        sums.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    together, alone = sums
+    largest = max(gradient.norm() for gradient in alone.values())
+    for name, gradient in alone.items():
+        # Kernels of a GPU add in any order; a gradient that is zero but for rounding counts too.
+        difference = (together[name] - gradient).norm()
+        assert difference <= 1e-4 * gradient.norm() + 1e-6 * largest, name
 
 
 def test_places_of_suffixes() -> None:
