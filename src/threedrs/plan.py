@@ -15,8 +15,9 @@ Memory of a GPU, in bytes:
 - optimizer: 12 U / n, float32 master copy and Adam's two moments (0 if offloaded)
 - buckets: 2 b times `reduce_bucket_size`, as one is filled while the other is on its way
 - kept: b (L t D + l q w), the inputs of all layers; and for each layer that is not recomputed
-  b t (5 D + 2 k + 3 I) or b q (7 w + 2 i) more; LoRA adds b t times its rank for each layer that
-  it is on, with dropout also (b + 1) t times the layer's inputs
+  b t (5 D + 2 k + 3 I) or b q (7 w + 2 i) more; with K > 1 also 3 b t D, keys and values repeated
+  for each head that shares them and the two parts of the attention's result; LoRA adds b t times
+  its rank for each layer that it is on, with dropout also (b + 1) t times the layer's inputs
 - at work: the same of one recomputed layer, and its gradient: b t (2 I + 2 D) or b q (2 i + 2 w),
   the larger of the two
 - projector: b q (w + 3 D)
@@ -106,6 +107,8 @@ def _layer_numbers(text: Any, settings: TrainSettings, size: int) -> float:
     width, inner, lora = text.hidden_size, text.intermediate_size, settings.lora
     keys = width // text.num_attention_heads * text.num_key_value_heads
     numbers: float = 5 * width + 2 * keys + 3 * inner
+    if settings.pack > 1:
+        numbers += 3 * width
     if lora is not None:
         numbers += lora.rank * len(lora.targets)
         if lora.dropout:

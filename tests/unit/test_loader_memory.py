@@ -1,7 +1,9 @@
 """The loaders hold workers x PREFETCH packs, however many scenes they have read."""
 
 import dataclasses
+import gc
 import multiprocessing
+import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -13,9 +15,11 @@ import pytest
 import torch
 from training_run import SCENES, SHARD, records, write_features, write_scene_inputs
 
+from threedrs.instructions.record import Record
 from threedrs.models.samples import Pack
 from threedrs.models.tiny import tiny_tokenizer
 from threedrs.training.data import PREFETCH, PackReader, load_packs
+from threedrs.training.record_table import RecordTable
 from threedrs.training.sampler import PackPlan
 
 READS = 1000
@@ -107,6 +111,48 @@ def test_a_thousand_scenes_leave_no_trace_in_a_loader(reader: PackReader) -> Non
     assert size > 700_000
     growth = 1024 * (max(sizes[4:]) - sizes[0])
     assert growth < 5 * size, sizes
+
+
+def read_all(table: RecordTable, sizes: Any) -> None:
+    gc.collect()  # which writes to all objects that it counts
+    before = own_kilobytes(os.getpid())
+    length = sum(len(record.human) for record in table)
+    sizes.put((length, own_kilobytes(os.getpid()) - before))
+
+
+def grown_by_reading_all(record: Record, count: int) -> tuple[int, int]:
+    """Return the characters of all prompts, and by how many kilobytes a fork grew to read them."""
+    fork = multiprocessing.get_context("fork")
+    sizes = fork.Queue()
+    process = fork.Process(target=read_all, args=(RecordTable([record] * count), sizes))
+    process.start()
+    found = sizes.get(timeout=60)
+    process.join()
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="needs Linux")
+def test_a_loader_shares_the_mix_with_its_rank() -> None:
+    (record,) = records(1)
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=fresh) as process:
+        length, grown = process.submit(grown_by_reading_all, record, 50_000).result(timeout=120)
+    assert length == 50_000 * len(record.human)
+    # As objects these records are some 60 MB, which a fork copies by looking at them.
+    assert grown < 4_000
+
+
+def test_a_record_table_is_a_sequence_of_its_records() -> None:
+    items = [dataclasses.replace(item, id=f"line\n{n} é") for n, item in enumerate(records(5))]
+    table = RecordTable(items)
+    assert list(table) == items
+    assert table[-2] == items[-2]
+    assert table[1:4:2] == items[1:4:2]
+    assert table.scenes == [item.scene for item in items]
+    assert list(RecordTable([])) == []
+    for outside in (5, -6):
+        with pytest.raises(IndexError):
+            table[outside]
 
 
 class Counted(ManyNames):

@@ -42,7 +42,7 @@ def test_tiny_student_by_hand() -> None:
     # Language: 3 layers of width 96, MLP 256, 2 key heads of 24. Vision: 2 layers of 48, MLP 96.
     tokens = 2 * 210 + 44 + 2 * 64
     patches = 2 * 729
-    layer = tokens * (5 * 96 + 2 * 48 + 3 * 256)
+    layer = tokens * (5 * 96 + 2 * 48 + 3 * 256 + 3 * 96)
     assert parts["parameters"] == parameters * 4 / 4
     assert parts["gathered parameters"] == 4 * 5000
     assert parts["gradients"] == parameters * 4 / 4
@@ -108,7 +108,16 @@ def test_stages_and_frozen_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "pack", "measured_gib"), [(0, 1, 35.0), (0, 8, 35.3), (22, 1, 55.7), (22, 16, 62.7)]
+    ("kept", "pack", "measured_gib"),
+    [
+        (0, 1, 35.0),
+        (0, 8, 35.3),
+        (22, 1, 55.7),
+        (22, 2, 59.0),
+        (22, 4, 59.5),
+        (22, 8, 60.6),
+        (22, 16, 62.7),
+    ],
 )
 def test_memory_that_was_measured(kept: int, pack: int, measured_gib: float) -> None:
     """One H100, forward and backward without optimizer: benchmarks/RESULTS.md."""
@@ -123,7 +132,7 @@ def test_memory_that_was_measured(kept: int, pack: int, measured_gib: float) -> 
     zero = {"zero_optimization": {"stage": 2}}
     parts = memory_parts(student, recipe, zero, frames=32, gpus=1)
     estimate = sum(parts.values()) - parts["optimizer"] - parts["buckets"] - parts["system"]
-    assert estimate / GIB == pytest.approx(measured_gib, rel=0.05)
+    assert measured_gib - 0.2 <= estimate / GIB <= 1.03 * measured_gib
 
 
 @pytest.mark.parametrize(
@@ -144,7 +153,7 @@ def test_zero3_that_was_measured(
     machine = Machine(gpus=4, memory=150e9)
     plan = plan_run(config, machine, teacher_channels=2048, samples=1)
     assert plan.memory["gathered parameters"] == 2 * plan.parameters
-    assert plan.total / GIB == pytest.approx(measured_gib, rel=0.05)
+    assert measured_gib <= plan.total / GIB <= 1.06 * measured_gib
     assert plan.seconds_a_step == pytest.approx(measured_seconds, rel=0.05)
 
 

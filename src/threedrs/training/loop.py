@@ -15,7 +15,7 @@ import torch
 
 from threedrs.errors import DataError, MachineError, StoreError
 from threedrs.files import sha256_of_json
-from threedrs.instructions.record import COORD, GROUND, Record, read_records
+from threedrs.instructions.record import COORD, GROUND
 from threedrs.models.checkpoint import load_student
 from threedrs.models.lora import add_lora
 from threedrs.models.prompt import token_id
@@ -36,6 +36,7 @@ from threedrs.training.engine import NonFiniteError, build_engine, train_step, z
 from threedrs.training.export import RunSummary, export_run, is_exported
 from threedrs.training.progress import RunLog, has_row, say, step_row
 from threedrs.training.ranks import AgreedError, Ranks, agree, peak_memory, start_ranks
+from threedrs.training.record_table import RecordTable
 from threedrs.training.sampler import (
     Batch,
     PackPlan,
@@ -63,7 +64,7 @@ class Run:
     config: Mapping[str, Any]
     settings: TrainSettings
     paths: RunPaths
-    records: list[Record]
+    records: RecordTable
     parts: dict[str, Any]
     ranks: Ranks
     stop: StopRequest
@@ -93,14 +94,14 @@ class Run:
 
 
 def _read_hashes(
-    records: list[Record], paths: RunPaths, teacher: str
+    records: RecordTable, paths: RunPaths, teacher: str
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the content hashes of the mix's scene stores and of their teacher features.
 
     Raises:
         StoreError: a store is missing or damaged, or a scene has no features.
     """
-    scenes = sorted({record.scene for record in records})
+    scenes = sorted(set(records.scenes))
     contents = {s: SceneStore.open(paths.scenes / f"{s}.zarr").content_hash() for s in scenes}
     if teacher == NO_TEACHER:
         return contents, {}
@@ -131,7 +132,7 @@ def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
         scenes, features = _read_hashes(records, paths, config["teacher"]["name"])
         return fingerprint(config, scenes, features)
 
-    records = list(read_records(paths.mix))
+    records = RecordTable.read(paths.mix)
     parts = agree(ranks, describe)
     run = Run(
         config=config,
@@ -220,11 +221,10 @@ def _train(run: Run) -> None:
 def _remaining_batches(run: Run, step: int) -> Iterator[list[Batch]]:
     """Yield each epoch's batches that come after ``step`` optimizer steps."""
     settings = run.settings
-    scenes = [record.scene for record in run.records]
     while step < run.total_steps:
         epoch, position = divmod(step, run.steps_per_epoch)
         batches = plan_batches(
-            scenes,
+            run.records.scenes,
             pack=settings.pack,
             global_batch=settings.global_batch,
             drop_last=settings.drop_last,
