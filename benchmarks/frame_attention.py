@@ -1,8 +1,8 @@
 """One layer's attention within the frames of each vision tower, kernel by kernel (GPU).
 
 32 frames at the sizes of the published towers in bfloat16, laid out as their layers hand them over
-(heads behind patches). Milliseconds, the mean of 20 passes after three of warm-up; "as it is
-trained" is what `threedrs.models.pack_mask.fast_kernels` chooses.
+(heads behind patches). Milliseconds, the mean of 20 passes after three of warm-up. "torch's own
+choice" is what the towers train with.
 
     python benchmarks/frame_attention.py
 """
@@ -16,16 +16,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from threedrs.models.pack_mask import fast_kernels
-
 FRAMES = 32
 TOWERS = {"SigLIP so400m": (729, 16, 72), "Qwen2-VL": (784, 16, 80)}  # patches, heads, channels
 KERNELS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "cuDNN": lambda: sdpa_kernel(SDPBackend.CUDNN_ATTENTION),
     "FlashAttention-2": lambda: sdpa_kernel(SDPBackend.FLASH_ATTENTION),
     "efficient": lambda: sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION),
-    "torch's own choice": contextlib.nullcontext,
-    "**as it is trained**": fast_kernels,
+    "**torch's own choice**": contextlib.nullcontext,
 }
 
 

@@ -58,7 +58,7 @@ TEXT_TOKENS = 44  # shared by the samples of a scene, beside the visual tokens
 PAPER_SAMPLES = 223_128
 SYSTEM = 2 * GIB
 REACHED = 0.44
-LAUNCHES = 0.23  # seconds a pack
+LAUNCHES = 0.11  # seconds a pack
 HOST_BUFFERS = 1.5
 PEAK = 989e12  # H100 and H200, dense bfloat16
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from threedrs.errors import DataError
-from threedrs.evaluation.aggregate import aggregate
+from threedrs.evaluation.aggregate import _group_name, aggregate
 from threedrs.evaluation.bootstrap import mean_metric
 from threedrs.evaluation.per_question import write_per_question
 from threedrs.evaluation.predictions import Prediction
@@ -166,6 +166,11 @@ def compared(tmp_path, files):
     }
     scanrefer = {key: path for key, path in files.items() if key[1] == "scanrefer"}
     return summary_of(tmp_path, scanrefer, configs=configs, questions=questions)
+
+
+def test_a_group_has_the_shortest_of_its_names() -> None:
+    assert _group_name(["3drs-seed43", "3drs", "3drs-seed44"]) == "3drs (3 seeds)"
+    assert _group_name(["3drs"]) == "3drs"
 
 
 def test_runs_and_groups_are_compared_with_the_baseline(tmp_path, compared):

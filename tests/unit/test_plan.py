@@ -208,8 +208,8 @@ def test_a_small_student_waits_for_the_host() -> None:
         for peak in (1e15, 1e16)
     ]
     for plan in plans:
-        assert plan.seconds_a_step == pytest.approx(2 * 0.23)
-        assert plan.hours_an_epoch == pytest.approx(2 * 0.23)
+        assert plan.seconds_a_step == pytest.approx(2 * 0.11)
+        assert plan.hours_an_epoch == pytest.approx(2 * 0.11)
     assert plans[0].utilisation == pytest.approx(10 * plans[1].utilisation)
     asked = Machine(gpus=1, memory=80e9, peak=1e15, utilisation=0.4)
     assert plan_run(paper, asked, teacher_channels=0, samples=1).seconds_a_step < 0.1

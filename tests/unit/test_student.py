@@ -1,7 +1,6 @@
 """The student against slow code written from its definition, and packs against single samples."""
 
 import math
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -22,10 +21,7 @@ from torch.nn import functional
 from transformers import Qwen2ForCausalLM, SiglipVisionModel
 
 from threedrs.errors import CheckpointError, ConfigError
-from threedrs.models import frame_attention
 from threedrs.models.attention import PACKED
-from threedrs.models.checkpoint import load_student
-from threedrs.models.pack_mask import fast_kernels
 from threedrs.models.packing import PackLosses
 from threedrs.models.position import position_embedding
 from threedrs.models.samples import IGNORE, LLAVA_GRID, Pack, SceneInputs
@@ -209,21 +205,6 @@ def test_vision_features_are_the_last_layer_but_one() -> None:
     with torch.no_grad():
         expected = whole(pixels, output_hidden_states=True).hidden_states[-2]
         torch.testing.assert_close(model.vision_tower(pixels).last_hidden_state, expected)
-
-
-@pytest.mark.parametrize("name", ["llava-video", "qwen2-vl"])
-def test_vision_towers_ask_for_the_fast_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
-
-    def kernels() -> AbstractContextManager[None]:
-        asked.append(True)
-        return fast_kernels()
-
-    monkeypatch.setattr(frame_attention, "fast_kernels", kernels)
-    model, _ = load_student(ModelSettings(name=name), teacher_channels=0)
-    frames = torch.zeros(1, 384, 384, 3, dtype=torch.uint8)
-    model.family.fine_tokens(model.vision_tower, model.projector, frames)
-    assert len(asked) == model.family.run_layers
 
 
 def test_newlines_close_rows_and_can_be_dropped() -> None:

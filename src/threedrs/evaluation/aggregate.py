@@ -124,7 +124,7 @@ def aggregate(
         },
         "groups": [
             {
-                "name": members[0] if len(members) == 1 else f"{members[0]} ({len(members)} seeds)",
+                "name": _group_name(members),
                 "runs": members,
                 "seeds": [configs[run]["train"]["seed"] for run in members if run in configs],
                 "metrics": _mean_and_deviation([results[run] for run in members]),
@@ -142,6 +142,12 @@ def aggregate(
     write_text(out_markdown, markdown_table(summary))
     write_json(out_json, summary)
     return summary
+
+
+def _group_name(members: list[str]) -> str:
+    """Return the shortest name of runs that differ in their seed, and how many they are."""
+    name = min(members, key=len)
+    return name if len(members) == 1 else f"{name} ({len(members)} seeds)"
 
 
 def _comparison(

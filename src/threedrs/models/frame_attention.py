@@ -1,34 +1,18 @@
-"""Attention inside each frame of a vision tower, by the fastest exact kernels that torch has.
+"""Attention inside each frame of Qwen2-VL's vision tower, all frames in one product.
 
-On Hopper cuDNN's take two thirds of the time of FlashAttention-2, which torch prefers
-(benchmarks/RESULTS.md). A run has one shape, so they are planned once.
-
-SigLIP attends in all frames at once already. Qwen2-VL's tower, as transformers writes it, asks the
-GPU three times a layer for the lengths of the frames, for which the host waits, and then takes one
-frame after another. Here every frame has the same number of patches, which the host knows. Queries
-and keys are turned in float32, as published, but in one pass over them.
+As transformers writes it, a layer asks the GPU three times for the lengths of the frames, for which
+the host waits, and then takes one frame after another. Here every frame has the same number of
+patches, which the host knows. Queries and keys are turned in float32, as published, but in one pass
+over them.
 """
 
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
 from threedrs.models.fused import run_fused
-from threedrs.models.pack_mask import fast_kernels
-
-FRAMES = "threedrs_frames"
-
-
-def _frame_attention(module: nn.Module, *arguments: Any, **options: Any) -> tuple[Tensor, None]:
-    with fast_kernels():
-        return sdpa_attention_forward(module, *arguments, **options)
-
-
-AttentionInterface.register(FRAMES, _frame_attention)
 
 
 def _attend(
@@ -47,10 +31,7 @@ def _attend(
     query, key, value = (
         part.unflatten(0, (frames, -1)).transpose(1, 2) for part in (query, key, value)
     )
-    with fast_kernels():
-        seen = nn.functional.scaled_dot_product_attention(
-            query, key, value, scale=attention.scaling
-        )
+    seen = nn.functional.scaled_dot_product_attention(query, key, value, scale=attention.scaling)
     return attention.proj(seen.transpose(1, 2).reshape(hidden_PC.shape))
 
 

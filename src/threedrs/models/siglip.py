@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
 from threedrs.models.family import Family
-from threedrs.models.frame_attention import FRAMES
 from threedrs.models.published import LLAVA_LAYOUT
 
 
@@ -38,8 +37,6 @@ class LlavaFamily(Family):
             )
         )
         tower.set_submodule("post_layernorm", nn.Identity())
-        # Set on the built model: the constructor admits only transformers' own attention names.
-        tower.config._attn_implementation = FRAMES
         return tower
 
     def projector(self) -> nn.Module:
