@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from student_fixtures import pack, scene, student, tokenizer
 from zero3_ranks import PACKS, SUPERVISION
 
@@ -22,6 +23,10 @@ RANKS = 2
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("zero3")
     save_student(student(), tokenizer(), folder / "model")
+    save_student(student(tied=True), tokenizer(), folder / "tied")
+    tied = load_file(folder / "tied/model.safetensors")
+    tied["lm_head.weight"] = torch.zeros_like(tied["model.embed_tokens.weight"])  # does not count
+    save_file(tied, folder / "tied/model.safetensors")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={RANKS}", str(TESTS / "zero3_ranks.py"), str(folder)]
     paths = f"{TESTS.parents[1] / 'src'}:{TESTS}"
@@ -42,6 +47,14 @@ def test_loaded_weights_are_the_checkpoints(ranks: list[dict[str, Any]]) -> None
     for rank in ranks:
         assert set(rank["loaded"]) == set(expected)
         assert all(torch.equal(rank["loaded"][name], expected[name]) for name in expected)
+
+
+def test_a_tied_vocabulary_head_is_the_embedding_matrix(ranks: list[dict[str, Any]]) -> None:
+    expected = dict(student(tied=True).named_parameters())
+    assert "language_model.lm_head.weight" not in expected
+    for rank in ranks:
+        assert set(rank["tied"]) == set(expected)
+        assert all(torch.equal(rank["tied"][name], expected[name]) for name in expected)
 
 
 def test_tiny_weights_do_not_depend_on_zero(ranks: list[dict[str, Any]]) -> None:

@@ -185,6 +185,10 @@ def _load(
     except Exception as error:  # transformers and torch document no list of what bad values raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{config_path}: describes no model ({reason})") from error
+    if zero_init is not None:
+        # Modules that are built spread come with a vocabulary head of their own. It is replaced
+        # before values are read: no tensor of the folder would fill it.
+        student.language_model.tie_weights()
     names = _match(student, stored, folder, first_new, needs_heads=trained is not None)
     with spread_modules(zero_init):
         student.reset_heads()
@@ -233,6 +237,8 @@ def _match(
             unknown.append(published)
     missing = [name for name in expected if name not in names]
     if student.text_config.tie_word_embeddings:
+        # Where a folder holds the head all the same, it is the matrix it is tied to that counts.
+        names.pop(EMBEDDINGS[1], None)
         missing = [name for name in missing if name != EMBEDDINGS[1]]
     # A head may be new as a whole, never in part.
     new_heads = [
