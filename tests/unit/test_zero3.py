@@ -3,14 +3,17 @@
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from student_fixtures import pack, scene, student, tokenizer
-from zero3_ranks import PACKS, SUPERVISION
+from training_run import lone_ranks
+from zero3_ranks import CONFIG, PACKS, SUPERVISION
 
 from threedrs.models.checkpoint import load_student, save_student
 from threedrs.models.settings import ModelSettings
@@ -55,6 +58,36 @@ def test_a_tied_vocabulary_head_is_the_embedding_matrix(ranks: list[dict[str, An
     for rank in ranks:
         assert set(rank["tied"]) == set(expected)
         assert all(torch.equal(rank["tied"][name], expected[name]) for name in expected)
+
+
+def test_a_tensor_is_read_when_the_one_before_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_student(student(), tokenizer(), tmp_path / "m")
+    lone_ranks()
+    read: list[weakref.ref[torch.Tensor]] = []
+    whole = []
+
+    class File:
+        def __init__(self, path: Path, **options: str) -> None:
+            self.opened = safe_open(path, **options)
+
+        def __enter__(self) -> "File":
+            self.stream = self.opened.__enter__()
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.opened.__exit__(*error)
+
+        def get_tensor(self, name: str) -> torch.Tensor:
+            whole.append(sum(tensor() is not None for tensor in read))
+            tensor = self.stream.get_tensor(name)
+            read.append(weakref.ref(tensor))
+            return tensor
+
+    monkeypatch.setattr("threedrs.models.checkpoint.safe_open", File)
+    load_student(ModelSettings(path=tmp_path / "m"), zero_init=CONFIG)
+    assert whole == [0] * len(student().state_dict())
 
 
 def test_tiny_weights_do_not_depend_on_zero(ranks: list[dict[str, Any]]) -> None:

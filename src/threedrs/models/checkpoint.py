@@ -2,12 +2,15 @@
 
 A checkpoint is a folder with config.json, the tokenizer, and safetensors, sharded or not. Loading
 builds the model without memory for its weights and takes the tensors over file by file, so the peak
-is the model itself. What the folder lacks or has too much is either known and logged, or an error.
+is the model itself; where it is spread over ranks, tensor by tensor. What the folder lacks or has
+too much is either known and logged, or an error.
 """
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -36,7 +39,6 @@ from threedrs.models.sharded import (
     ZeroConfig,
     fill,
     fill_random,
-    reads_values,
     shape_of,
     spread_modules,
     without_weights,
@@ -145,7 +147,8 @@ def _build_random(
     with without_weights(zero_init):
         spread = _student(family, settings, teacher_channels)
     spread.restore_rotary()
-    fill(spread, student.state_dict())
+    state = student.state_dict()
+    fill(spread, state, state.__getitem__)
     return spread, tokenizer
 
 
@@ -193,21 +196,25 @@ def _load(
     with spread_modules(zero_init):
         student.reset_heads()
     for file in sorted({tensor.file for tensor in names.values()}):
-        state = {own: torch.empty(0) for own, tensor in names.items() if tensor.file == file}
-        if reads_values(zero_init):
-            with safe_open(file, framework="pt") as stream:
-                for own in state:
-                    state[own] = stream.get_tensor(names[own].name)
-            if first_new is not None:
-                for own in set(EMBEDDINGS) & set(state):
-                    state[own] = with_mean_rows(state[own], first_new)
-        fill(student, state)
+        with safe_open(file, framework="pt") as stream:
+            value = partial(_value, stream=stream, names=names, first_new=first_new)
+            fill(student, [own for own, tensor in names.items() if tensor.file == file], value)
     if zero_init is not None:
         student.restore_rotary()
         return student, tokenizer
     student.language_model.tie_weights()
     # One precision throughout: published folders keep single tensors in another one.
     return student.to(student.get_parameter(EMBEDDINGS[0]).dtype), tokenizer
+
+
+def _value(
+    own: str, *, stream: Any, names: Mapping[str, StoredTensor], first_new: int | None
+) -> Tensor:
+    """Read the tensor of one of the student's names from its open file."""
+    value = stream.get_tensor(names[own].name)
+    if first_new is not None and own in EMBEDDINGS:
+        return with_mean_rows(value, first_new)
+    return value
 
 
 def _match(
