@@ -53,3 +53,13 @@ def test_tied_embeddings_train_alike_whole_and_spread(tmp_path: Path) -> None:
     embedding = again.language_model.get_input_embeddings().weight
     assert again.language_model.lm_head.weight is embedding
     assert torch.equal(embedding, exported["zero3"]["model.embed_tokens.weight"])
+
+
+@pytest.mark.slow
+def test_the_precision_is_the_runs_and_not_the_checkpoints(tmp_path: Path) -> None:
+    student, tokenizer = load_student(ModelSettings(), teacher_channels=CHANNELS)
+    save_student(student.bfloat16(), tokenizer, tmp_path / "base")
+    for stage in ("zero2", "zero3"):
+        exported = run_from(tmp_path / stage, tmp_path / "base", stage, precision="float32")
+        assert {tensor.dtype for tensor in exported.values()} == {torch.float32}, stage
+    assert_same_curve(tmp_path / "zero3", tmp_path / "zero2")
