@@ -65,7 +65,8 @@ def load_student(
     Without ``settings.path``: random weights from ``settings.seed``, tiny and small students in
     float32, the 7B one in bfloat16, with the tiny tokenizer. With it: the checkpoint, in the
     precision of its embedding matrix; heads that a pretrained checkpoint lacks are random from that
-    seed. A folder with an adapter gives its base model with the adapter on it, for evaluation.
+    seed, and so is the projection head of one that was trained without a teacher. A folder with an
+    adapter gives its base model with the adapter on it, for evaluation.
 
     Args:
         settings: which student.
@@ -192,7 +193,7 @@ def _load(
         # Modules that are built spread come with a vocabulary head of their own. It is replaced
         # before values are read: no tensor of the folder would fill it.
         student.language_model.tie_weights()
-    names = _match(student, stored, folder, first_new, needs_heads=trained is not None)
+    names = _match(student, stored, folder, first_new, trained)
     with spread_modules(zero_init):
         student.reset_heads()
     for file in sorted({tensor.file for tensor in names.values()}):
@@ -222,10 +223,12 @@ def _match(
     stored: Mapping[str, StoredTensor],
     folder: Path,
     first_new: int | None,
-    *,
-    needs_heads: bool,
+    trained: int | None,
 ) -> dict[str, StoredTensor]:
-    """Return, by the student's names, the tensors to take over; log what is new or not used."""
+    """Return, by the student's names, the tensors to take over; log what is new or not used.
+
+    ``trained``: the teacher's channels of a folder of ours (0: no teacher), None for any other.
+    """
     expected = {n: shape_of(value) for n, value in student.state_dict(keep_vars=True).items()}
     layout, run_layers = student.family.layout, student.family.run_layers
     names, ignored, unknown, wrong = {}, [], [], []
@@ -247,15 +250,16 @@ def _match(
         # Where a folder holds the head all the same, it is the matrix it is tied to that counts.
         names.pop(EMBEDDINGS[1], None)
         missing = [name for name in missing if name != EMBEDDINGS[1]]
-    # A head may be new as a whole, never in part.
+    # A head may be new as a whole, never in part, and only where the training had none.
+    trained_heads = {"grounding_head.": trained is not None, "proj_3d.": bool(trained)}
     new_heads = [
         name
-        for head in ("grounding_head.", "proj_3d.")
+        for head, was_trained in trained_heads.items()
         for name in missing
-        if name.startswith(head) and not any(found.startswith(head) for found in names)
+        if name.startswith(head)
+        and not was_trained
+        and not any(found.startswith(head) for found in names)
     ]
-    if needs_heads:
-        new_heads = []
     problems = {
         "unknown": unknown,
         "missing": [layout.published_name(name) for name in missing if name not in new_heads],
