@@ -364,6 +364,29 @@ def test_published_configuration() -> None:
     assert read_text_config(saved, path, 1).to_dict() == text.to_dict()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, r"rope_scaling\.type is 'linear'"),
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+            r"config\.json: rope_scaling\.rope_type is 'yarn'.* this version knows default;",
+        ),
+        ({"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}, "type is 'mrope'"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, r"rope_parameters\.rope_type is 'llama3'"),
+        ({"rope_scaling": "yarn"}, r"rope_scaling is 'yarn'"),
+    ],
+)
+def test_scaled_positions_are_refused(saved: Path, change: dict, message: str) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(CheckpointError, match=message):
+        _load(saved)
+    default = {"rope_scaling": {"rope_type": "default"}}
+    (saved / "config.json").write_text(json.dumps(config | default))
+    assert torch.equal(_total(_load(saved)[0]), _total(student()))
+
+
 def test_tiny_student_is_seeded() -> None:
     first, _ = load_student(ModelSettings(), teacher_channels=8)
     again, _ = load_student(ModelSettings(), teacher_channels=8)
