@@ -229,6 +229,37 @@ def test_a_trained_checkpoint_must_hold_its_heads(saved: Path) -> None:
         _load(saved)
 
 
+def test_a_checkpoint_trained_without_a_teacher_gets_a_new_projection_head(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    baseline = student(teacher_channels=0)
+    save_student(baseline, tokenizer(), tmp_path / "m")
+    assert _load(tmp_path / "m")[0].proj_3d is None
+    with caplog.at_level(logging.INFO):
+        first, _ = _load(tmp_path / "m", teacher_channels=8)
+    assert "4 tensors start at random: model.proj_3d.0.weight" in caplog.text
+    again, _ = _load(tmp_path / "m", teacher_channels=8)
+    other, _ = load_student(ModelSettings(path=tmp_path / "m", seed=1), teacher_channels=8)
+    assert first.proj_3d[2].out_features == 8
+    assert torch.equal(first.proj_3d[0].weight, again.proj_3d[0].weight)
+    assert not torch.equal(first.proj_3d[0].weight, other.proj_3d[0].weight)
+    kept = baseline.state_dict()
+    assert all(torch.equal(first.state_dict()[name], kept[name]) for name in kept)
+    _edit(tmp_path / "m", lambda tensors: tensors.pop("ground_head_zero_target"))
+    with pytest.raises(CheckpointError, match="1 missing: ground_head_zero_target"):
+        _load(tmp_path / "m", teacher_channels=8)
+
+
+def test_a_checkpoint_trained_with_a_teacher_must_hold_its_projection_head(saved: Path) -> None:
+    def strip(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if name.startswith("model.proj_3d.")]:
+            del tensors[name]
+
+    _edit(saved, strip)
+    with pytest.raises(CheckpointError, match=r"4 missing: model\.proj_3d\.0\.weight"):
+        _load(saved, teacher_channels=CHANNELS)
+
+
 def test_tensors_of_another_shape_stop_the_load(saved: Path) -> None:
     _edit(saved, lambda tensors: tensors.update({"model.norm.weight": torch.ones(5)}))
     with pytest.raises(CheckpointError, match=r"of another shape: model.norm.weight \(5,\)"):
@@ -331,6 +362,29 @@ def test_published_configuration() -> None:
     assert (vision.hidden_act, vision.layer_norm_eps) == ("gelu_pytorch_tanh", 1e-6)
     saved = checkpoint_config(text, vision, 2048, "bfloat16")
     assert read_text_config(saved, path, 1).to_dict() == text.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, r"rope_scaling\.type is 'linear'"),
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+            r"config\.json: rope_scaling\.rope_type is 'yarn'.* this version knows default;",
+        ),
+        ({"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}, "type is 'mrope'"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, r"rope_parameters\.rope_type is 'llama3'"),
+        ({"rope_scaling": "yarn"}, r"rope_scaling is 'yarn'"),
+    ],
+)
+def test_scaled_positions_are_refused(saved: Path, change: dict, message: str) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(CheckpointError, match=message):
+        _load(saved)
+    default = {"rope_scaling": {"rope_type": "default"}}
+    (saved / "config.json").write_text(json.dumps(config | default))
+    assert torch.equal(_total(_load(saved)[0]), _total(student()))
 
 
 def test_tiny_student_is_seeded() -> None:

@@ -201,3 +201,20 @@ def test_a_run_on_a_checkpoint_leaves_an_adapter_that_answers(
     asked = records(3)
     assert isinstance(scene.texts([asked[0]])[0], str)
     assert len(scene.scores([asked[1]])[0]) == 3
+
+
+@pytest.mark.parametrize("stage", ["zero2", "zero3"])
+def test_a_run_in_bfloat16_on_a_float32_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    deepspeed = str(REPOSITORY / f"config/deepspeed/{stage}.json")
+    recipe = {"lora": LORA, "tunable": ["language_model", "heads"], "deepspeed": deepspeed}
+    write_run(tmp_path, samples=4, epochs=1, precision="bfloat16", **recipe)
+
+    run(tmp_path, monkeypatch)
+
+    assert {tensor.dtype for tensor in load_file(OUT / "model" / WEIGHTS).values()} == {
+        torch.bfloat16
+    }
+    student, _ = load_student(ModelSettings(path=OUT / "model"))
+    assert {parameter.dtype for parameter in student.parameters()} == {torch.bfloat16}

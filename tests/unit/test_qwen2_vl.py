@@ -235,6 +235,26 @@ def test_checkpoints_of_another_family_or_grid(tmp_path: Path) -> None:
         loaded()[0](replace(pack((TEXT,)), scene=scene()), SUPERVISION)
 
 
+@pytest.mark.parametrize(
+    ("rope", "message"),
+    [
+        (
+            {"type": "yarn", "factor": 4.0},
+            r"scaling\.type is 'yarn'.* knows default or mrope;",
+        ),
+        (None, "lacks rope_scaling.mrope_section"),
+    ],
+)
+def test_rotary_embeddings_that_cannot_be_saved_are_refused(
+    tmp_path: Path, rope: dict | None, message: str
+) -> None:
+    save_student(*loaded(), tmp_path / "m")
+    path = tmp_path / "m/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_scaling": rope}))
+    with pytest.raises(CheckpointError, match=message):
+        load_student(ModelSettings(path=tmp_path / "m"))
+
+
 def test_session_scores_give_the_training_loss() -> None:
     model, tokenizer = loaded()
     session = SceneSession(model, tokenizer, inputs(), prompt="as_trained")

@@ -24,6 +24,11 @@ from threedrs.models.settings import ModelSettings
 from threedrs.teachers.vggt_weights import load_aggregator
 from threedrs.training.engine import deepspeed_config
 
+QWEN2_VL = {
+    "model_type": "qwen2_vl",
+    "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
+}
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
@@ -141,13 +146,13 @@ def test_safetensors(folder: Path, why: str) -> None:
         ({"vocab_size": True}, "vocab_size is True"),
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
         ({"hidden_act": "os.system"}, "describes no model"),
-        ({"rope_parameters": {"rope_type": "evil"}}, "describes no model"),
+        ({"rope_parameters": {"rope_type": "evil"}}, "rope_parameters.rope_type is 'evil'"),
         ({"threedrs": [1]}, "format_version is None"),
         ({"threedrs": {"format_version": 1, "teacher_channels": "all"}}, "teacher_channels is"),
         ({"threedrs": {"format_version": 1, "teacher_channels": 0}}, "hidden_size is None"),
-        ({"model_type": "qwen2_vl"}, "lacks vision_config"),
+        (QWEN2_VL, "lacks vision_config"),
         (
-            {"model_type": "qwen2_vl", "vision_config": {"depth": 10**9}},
+            QWEN2_VL | {"vision_config": {"depth": 10**9}},
             "depth is 1000000000, expected a whole number from 1 to 1024",
         ),
     ],

@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from student_fixtures import pack, scene, student, tokenizer
-from zero3_ranks import PACKS, SUPERVISION
+from training_run import lone_ranks
+from zero3_ranks import CONFIG, PACKS, SUPERVISION
 
 from threedrs.models.checkpoint import load_student, save_student
 from threedrs.models.settings import ModelSettings
@@ -22,6 +26,10 @@ RANKS = 2
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("zero3")
     save_student(student(), tokenizer(), folder / "model")
+    save_student(student(tied=True), tokenizer(), folder / "tied")
+    tied = load_file(folder / "tied/model.safetensors")
+    tied["lm_head.weight"] = torch.zeros_like(tied["model.embed_tokens.weight"])  # does not count
+    save_file(tied, folder / "tied/model.safetensors")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={RANKS}", str(TESTS / "zero3_ranks.py"), str(folder)]
     paths = f"{TESTS.parents[1] / 'src'}:{TESTS}"
@@ -42,6 +50,44 @@ def test_loaded_weights_are_the_checkpoints(ranks: list[dict[str, Any]]) -> None
     for rank in ranks:
         assert set(rank["loaded"]) == set(expected)
         assert all(torch.equal(rank["loaded"][name], expected[name]) for name in expected)
+
+
+def test_a_tied_vocabulary_head_is_the_embedding_matrix(ranks: list[dict[str, Any]]) -> None:
+    expected = dict(student(tied=True).named_parameters())
+    assert "language_model.lm_head.weight" not in expected
+    for rank in ranks:
+        assert set(rank["tied"]) == set(expected)
+        assert all(torch.equal(rank["tied"][name], expected[name]) for name in expected)
+
+
+def test_a_tensor_is_read_when_the_one_before_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_student(student(), tokenizer(), tmp_path / "m")
+    lone_ranks()
+    read: list[weakref.ref[torch.Tensor]] = []
+    whole = []
+
+    class File:
+        def __init__(self, path: Path, **options: str) -> None:
+            self.opened = safe_open(path, **options)
+
+        def __enter__(self) -> "File":
+            self.stream = self.opened.__enter__()
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.opened.__exit__(*error)
+
+        def get_tensor(self, name: str) -> torch.Tensor:
+            whole.append(sum(tensor() is not None for tensor in read))
+            tensor = self.stream.get_tensor(name)
+            read.append(weakref.ref(tensor))
+            return tensor
+
+    monkeypatch.setattr("threedrs.models.checkpoint.safe_open", File)
+    load_student(ModelSettings(path=tmp_path / "m"), zero_init=CONFIG)
+    assert whole == [0] * len(student().state_dict())
 
 
 def test_tiny_weights_do_not_depend_on_zero(ranks: list[dict[str, Any]]) -> None:

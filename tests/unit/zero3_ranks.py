@@ -66,7 +66,8 @@ def main(folder: Path) -> None:
     )
     student, _ = load_student(ModelSettings(path=folder / "model"), zero_init=CONFIG)
     shares = sum(parameter.ds_tensor.numel() for parameter in student.parameters())
-    students = {"tiny": tiny, "random": random, "loaded": student}
+    tied, _ = load_student(ModelSettings(path=folder / "tied"), zero_init=CONFIG)
+    students = {"tiny": tiny, "random": random, "loaded": student, "tied": tied}
     before: dict[str, Any] = {name: gathered(one) for name, one in students.items()}
     before["shares"] = shares
     optimizer = torch.optim.SGD(student.parameters(), lr=0.0)

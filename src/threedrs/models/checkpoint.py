@@ -2,12 +2,15 @@
 
 A checkpoint is a folder with config.json, the tokenizer, and safetensors, sharded or not. Loading
 builds the model without memory for its weights and takes the tensors over file by file, so the peak
-is the model itself. What the folder lacks or has too much is either known and logged, or an error.
+is the model itself; where it is spread over ranks, tensor by tensor. What the folder lacks or has
+too much is either known and logged, or an error.
 """
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -36,7 +39,6 @@ from threedrs.models.sharded import (
     ZeroConfig,
     fill,
     fill_random,
-    reads_values,
     shape_of,
     spread_modules,
     without_weights,
@@ -63,7 +65,8 @@ def load_student(
     Without ``settings.path``: random weights from ``settings.seed``, tiny and small students in
     float32, the 7B one in bfloat16, with the tiny tokenizer. With it: the checkpoint, in the
     precision of its embedding matrix; heads that a pretrained checkpoint lacks are random from that
-    seed. A folder with an adapter gives its base model with the adapter on it, for evaluation.
+    seed, and so is the projection head of one that was trained without a teacher. A folder with an
+    adapter gives its base model with the adapter on it, for evaluation.
 
     Args:
         settings: which student.
@@ -145,7 +148,8 @@ def _build_random(
     with without_weights(zero_init):
         spread = _student(family, settings, teacher_channels)
     spread.restore_rotary()
-    fill(spread, student.state_dict())
+    state = student.state_dict()
+    fill(spread, state, state.__getitem__)
     return spread, tokenizer
 
 
@@ -185,19 +189,17 @@ def _load(
     except Exception as error:  # transformers and torch document no list of what bad values raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{config_path}: describes no model ({reason})") from error
-    names = _match(student, stored, folder, first_new, needs_heads=trained is not None)
+    if zero_init is not None:
+        # Modules that are built spread come with a vocabulary head of their own. It is replaced
+        # before values are read: no tensor of the folder would fill it.
+        student.language_model.tie_weights()
+    names = _match(student, stored, folder, first_new, trained)
     with spread_modules(zero_init):
         student.reset_heads()
     for file in sorted({tensor.file for tensor in names.values()}):
-        state = {own: torch.empty(0) for own, tensor in names.items() if tensor.file == file}
-        if reads_values(zero_init):
-            with safe_open(file, framework="pt") as stream:
-                for own in state:
-                    state[own] = stream.get_tensor(names[own].name)
-            if first_new is not None:
-                for own in set(EMBEDDINGS) & set(state):
-                    state[own] = with_mean_rows(state[own], first_new)
-        fill(student, state)
+        with safe_open(file, framework="pt") as stream:
+            value = partial(_value, stream=stream, names=names, first_new=first_new)
+            fill(student, [own for own, tensor in names.items() if tensor.file == file], value)
     if zero_init is not None:
         student.restore_rotary()
         return student, tokenizer
@@ -206,15 +208,27 @@ def _load(
     return student.to(student.get_parameter(EMBEDDINGS[0]).dtype), tokenizer
 
 
+def _value(
+    own: str, *, stream: Any, names: Mapping[str, StoredTensor], first_new: int | None
+) -> Tensor:
+    """Read the tensor of one of the student's names from its open file."""
+    value = stream.get_tensor(names[own].name)
+    if first_new is not None and own in EMBEDDINGS:
+        return with_mean_rows(value, first_new)
+    return value
+
+
 def _match(
     student: Student,
     stored: Mapping[str, StoredTensor],
     folder: Path,
     first_new: int | None,
-    *,
-    needs_heads: bool,
+    trained: int | None,
 ) -> dict[str, StoredTensor]:
-    """Return, by the student's names, the tensors to take over; log what is new or not used."""
+    """Return, by the student's names, the tensors to take over; log what is new or not used.
+
+    ``trained``: the teacher's channels of a folder of ours (0: no teacher), None for any other.
+    """
     expected = {n: shape_of(value) for n, value in student.state_dict(keep_vars=True).items()}
     layout, run_layers = student.family.layout, student.family.run_layers
     names, ignored, unknown, wrong = {}, [], [], []
@@ -233,16 +247,19 @@ def _match(
             unknown.append(published)
     missing = [name for name in expected if name not in names]
     if student.text_config.tie_word_embeddings:
+        # Where a folder holds the head all the same, it is the matrix it is tied to that counts.
+        names.pop(EMBEDDINGS[1], None)
         missing = [name for name in missing if name != EMBEDDINGS[1]]
-    # A head may be new as a whole, never in part.
+    # A head may be new as a whole, never in part, and only where the training had none.
+    trained_heads = {"grounding_head.": trained is not None, "proj_3d.": bool(trained)}
     new_heads = [
         name
-        for head in ("grounding_head.", "proj_3d.")
+        for head, was_trained in trained_heads.items()
         for name in missing
-        if name.startswith(head) and not any(found.startswith(head) for found in names)
+        if name.startswith(head)
+        and not was_trained
+        and not any(found.startswith(head) for found in names)
     ]
-    if needs_heads:
-        new_heads = []
     problems = {
         "unknown": unknown,
         "missing": [layout.published_name(name) for name in missing if name not in new_heads],

@@ -4,7 +4,7 @@ Published folders describe the language model field by field and name the vision
 carry ``threedrs``: format version, the teacher's channels, and the vision tower's sizes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,13 @@ def read_text_config(config: Mapping[str, Any], path: Path, tokens: int) -> Qwen
     """Return the language model's configuration, its vocabulary at least ``tokens`` large.
 
     Raises:
-        CheckpointError: a field that decides a tensor's shape is missing.
+        CheckpointError: a field that decides a tensor's shape is missing, or positions are scaled.
     """
     missing = [name for name in SHAPE_FIELDS if name not in config]
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; is it a Qwen2 checkpoint?")
     check_sizes(config, SHAPE_FIELDS, path)
+    check_rotary(config, path, ("default",))
     chosen = {name: config[name] for name in READ_FIELDS if name in config}
     chosen["vocab_size"] = max(config["vocab_size"], tokens)
     return Qwen2Config(**chosen)
@@ -84,6 +85,28 @@ def check_sizes(section: Mapping[str, Any], names: Iterable[str], path: Path) ->
                 f"{path}: {name} is {value!r:.40}, expected a whole number from 1 to {most}; "
                 "fetch the checkpoint again"
             )
+
+
+def check_rotary(config: Mapping[str, Any], path: Path, known: Sequence[str]) -> None:
+    """Check that the rotary embedding is of a type that is restored after a cast and saved again.
+
+    With another one a student would train on other positions than its export is read with.
+
+    Raises:
+        CheckpointError: it is of none of the ``known`` types.
+    """
+    for section in ("rope_scaling", "rope_parameters"):
+        rope = config.get(section)
+        if isinstance(rope, Mapping):
+            types = {f"{section}.{key}": rope[key] for key in ("type", "rope_type") if key in rope}
+        else:
+            types = {} if rope is None else {section: rope}
+        for key, value in types.items():
+            if value not in known:
+                raise CheckpointError(
+                    f"{path}: {key} is {value!r:.40}, this version knows {' or '.join(known)}; "
+                    "choose a checkpoint whose positions are not scaled"
+                )
 
 
 def read_vision_config(config: Mapping[str, Any], path: Path) -> SiglipVisionConfig:

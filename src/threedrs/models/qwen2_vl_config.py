@@ -15,6 +15,7 @@ from threedrs.models.checkpoint_config import (
     READ_FIELDS,
     SAVED_FIELDS,
     SHAPE_FIELDS,
+    check_rotary,
     check_sizes,
     own_section,
 )
@@ -36,16 +37,22 @@ def read_qwen2_vl_text(config: Mapping[str, Any], path: Path, tokens: int) -> Qw
     """Return the language model's configuration, its vocabulary at least ``tokens`` large.
 
     Raises:
-        CheckpointError: a field that decides a tensor's shape is missing.
+        CheckpointError: a field that decides a tensor's shape is missing, or positions are scaled.
     """
     missing = [name for name in SHAPE_FIELDS if name not in config]
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; is it a Qwen2-VL checkpoint?")
     check_sizes(config, SHAPE_FIELDS, path)
+    check_rotary(config, path, ("default", "mrope"))
     chosen: dict[str, Any] = {"tie_word_embeddings": False}
     chosen |= {name: config[name] for name in READ_FIELDS if name in config}
     chosen["vocab_size"] = max(config["vocab_size"], tokens)
-    return Qwen2VLTextConfig(**chosen)
+    text = Qwen2VLTextConfig(**chosen)
+    if "mrope_section" not in (text.rope_parameters or {}):
+        raise CheckpointError(
+            f"{path}: lacks rope_scaling.mrope_section; is it a Qwen2-VL checkpoint?"
+        )
+    return text
 
 
 def read_qwen2_vl_vision(config: Mapping[str, Any], path: Path) -> Qwen2VLVisionConfig:

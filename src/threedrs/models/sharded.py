@@ -5,7 +5,7 @@ every parameter is spread over the ranks as soon as its module is built, and eac
 out by the first rank alone: no rank ever holds more than one whole tensor beside its share.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,32 +51,27 @@ def shape_of(tensor: Tensor) -> tuple[int, ...]:
     return tuple(getattr(tensor, "ds_shape", tensor.shape))
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Take over the tensors of ``state`` by name; of spread parameters, those of the first rank.
+def fill(module: nn.Module, names: Iterable[str], value: Callable[[str], Tensor]) -> None:
+    """Take over the tensors of these ``names``; of spread parameters, those of the first rank.
 
-    All ranks call this with the same names; only the first one's values count where the parameters
-    are spread, and the others may give empty tensors.
+    All ranks call this with the same names. For a spread parameter ``value`` is asked on the first
+    rank alone, and when its turn comes; so what it reads from a file is not held longer.
     """
     parameters = dict(module.named_parameters(remove_duplicate=False))
-    spread = [name for name in state if is_spread(parameters.get(name))]
-    if spread:
+    rest = []
+    for name in names:
+        if not is_spread(parameters.get(name)):
+            rest.append(name)
+            continue
         import deepspeed
 
-        first = torch.distributed.get_rank() == 0
-        for name in spread:
-            with (
-                deepspeed.zero.GatheredParameters([parameters[name]], modifier_rank=0),
-                torch.no_grad(),
-            ):
-                if first:
-                    parameters[name].data.copy_(state[name])
-    rest = {name: tensor for name, tensor in state.items() if name not in spread}
-    module.load_state_dict(rest, strict=False, assign=True)
-
-
-def reads_values(zero_init: ZeroConfig | None) -> bool:
-    """Whether this rank's tensors count in `fill`."""
-    return zero_init is None or torch.distributed.get_rank() == 0
+        with (
+            deepspeed.zero.GatheredParameters([parameters[name]], modifier_rank=0),
+            torch.no_grad(),
+        ):
+            if torch.distributed.get_rank() == 0:
+                parameters[name].data.copy_(value(name))
+    module.load_state_dict({name: value(name) for name in rest}, strict=False, assign=True)
 
 
 def fill_random(module: nn.Module, deviation: float = 0.02) -> None:

@@ -180,11 +180,16 @@ def _train(run: Run) -> None:
         lambda: find_checkpoint(run.paths.checkpoints, run.parts, say),
     )
     torch.manual_seed(settings.seed)
+    spread = zero_init(settings, ranks.count)
     student, tokenizer = load_student(
         ModelSettings.from_config(config),
         teacher_channels=teacher_channels(config["teacher"]["name"], run.paths.features.values()),
-        zero_init=zero_init(settings, ranks.count),
+        zero_init=spread,
     )
+    if spread is None:
+        # Spread parameters are in the run's precision from the start. Whole ones DeepSpeed casts to
+        # bfloat16 only, never to float32, and later, when LoRA has made buffers that stay behind.
+        student.to(getattr(torch, settings.precision))
     if settings.lora is not None:
         tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
         add_lora(student, settings.lora, tokens, seed=settings.seed)
