@@ -20,7 +20,7 @@ from threedrs.download import downloads
 from threedrs.errors import ConfigError
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.layout import DataLayout
-from threedrs.teachers.registry import TEACHERS, weights_problem
+from threedrs.teachers.registry import TEACHERS
 
 Config = dict[str, Any]
 
@@ -223,8 +223,7 @@ def _cross_checks(config: Config) -> Iterator[str]:
     try:
         downloads(config)
     except ConfigError as error:
-        yield str(error)
-        return
+        yield from str(error).splitlines()
     resolved = {run: resolve_run(config, run) for run in config["runs"]}
     teachers = sorted({part["teacher"]["name"] for part in resolved.values()})
     weighted = [name for name in teachers if name in TEACHERS and TEACHERS[name].weights]
@@ -233,57 +232,11 @@ def _cross_checks(config: Config) -> Iterator[str]:
             f"teacher.weights is one path, but the runs use teachers {', '.join(weighted)}; "
             "give a mapping from teacher to path"
         )
-    for run in config["runs"]:
-        yield from _check_run(run, resolved[run], config)
+    from threedrs.run_checks import check_run  # needs what nodes for data alone do not have
 
-
-def _arrives(path: Path, config: Config) -> bool:
-    """Whether a download brings ``path`` or a file below it."""
-    return any(
-        found == path or path in found.parents
-        for download in downloads(config)
-        for found in download.paths()
-    )
-
-
-def _check_run(run: str, resolved: Config, config: Config) -> Iterator[str]:
-    train, model = resolved["train"], resolved["model"]
-    mixes = config["instructions"]["mixes"]
-    if train["mix"] not in mixes:
-        yield f"runs.{run}: train.mix is {train['mix']!r}; choose one of: {', '.join(mixes)}"
-    batch, pack = train["global_batch"], train["pack"]
-    if batch % pack:
-        divisors = ", ".join(str(k) for k in range(1, batch + 1) if batch % k == 0)
-        yield (
-            f"runs.{run}: train.pack is {pack}, which does not divide train.global_batch {batch}; "
-            f"choose one of: {divisors}"
-        )
-    if not Path(train["deepspeed"]).is_file():
-        file = train["deepspeed"]
-        yield f"runs.{run}: train.deepspeed: {file} is not a file (see config/deepspeed/)"
-    if train.get("lora") and "language_model" not in train["tunable"]:
-        yield (
-            f"runs.{run}: train.lora: adapters train the language model, which train.tunable "
-            "leaves out; add language_model there (its own weights stay frozen) or set train.lora "
-            "to null"
-        )
-    random_weights = model.get("random_weights", False)
-    if random_weights and model["path"]:
-        yield f"runs.{run}: model.random_weights and model.path are both set; keep one of them"
-    if model.get("grid", 14) != 14 and model["name"] != "qwen2-vl":
-        yield f"runs.{run}: model.grid {model['grid']} is for qwen2-vl; {model['name']} has 14"
-    if model["size"] == "7b" and not model["path"] and not random_weights:
-        yield (
-            f"runs.{run}: model.size {model['size']} needs model.path, the folder of the "
-            "pretrained checkpoint (README.md: licences and downloads), or, to measure speed "
-            "only, model.random_weights: true"
-        )
-    elif model["path"] and not (
-        Path(model["path"]).is_dir() or _arrives(Path(model["path"]), config)
-    ):
-        yield f"runs.{run}: model.path: {model['path']} is not a folder"
-    problem = weights_problem(resolved["teacher"], resolved["teacher"]["name"])
-    weights = resolved["teacher"]["weights"]
-    arriving = isinstance(weights, str) and _arrives(Path(weights), config)
-    if problem is not None and not arriving:
-        yield f"runs.{run}: {problem}"
+    # Whatever else is wrong with an entry of `download`, its files are no second problem.
+    arriving = [Path(entry["to"]) / name for entry in config["download"] for name in entry["files"]]
+    for run, sections in resolved.items():
+        mixes = list(config["instructions"]["mixes"])
+        for problem in check_run(sections, mixes=mixes, arriving=arriving):
+            yield f"runs.{run}: {problem}"

@@ -269,9 +269,12 @@ def test_a_wrong_configuration_file_is_said(
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"size": "7b"}, "needs model.path, .*model.random_weights: true"),
-        ({"grid": 7}, "model.grid 7 is for qwen2-vl; llava-video has 14"),
-        ({"size": "7b", "random_weights": True, "path": "."}, "are both set; keep one of them"),
+        ({"size": "7b"}, "size 7b needs a checkpoint folder; .*model.random_weights: true"),
+        ({"grid": 7}, "model.grid: llava-video has a 14x14 grid; set it to 14"),
+        (
+            {"size": "7b", "random_weights": True, "path": "."},
+            "model.path names a checkpoint, \\.; set one of them",
+        ),
         ({"name": "llava"}, "choose one of: llava-video, llava-onevision, qwen2-vl"),
     ],
 )

@@ -20,11 +20,11 @@ from threedrs.models.checkpoint import load_student
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.teachers.registry import teacher_channels
 from threedrs.training.data import PackReader
+from threedrs.training.deepspeed_file import is_offloaded
 from threedrs.training.engine import (
     NonFiniteError,
     build_engine,
     deepspeed_config,
-    is_offloaded,
     train_step,
     zero_init,
 )
