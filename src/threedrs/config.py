@@ -31,7 +31,7 @@ RUN_SECTIONS = ("data", "frames", "geometry", "boxes", "teacher", "supervision",
 
 
 def load_config(config: Mapping[str, Any], schema_file: Path) -> Config:
-    """Return ``config`` with the schema's defaults filled in and its keys in order.
+    """Return ``config`` with the schema's defaults and kinds of numbers, and its keys in order.
 
     Raises:
         ConfigError: at least one value is wrong; the message has one line a problem.
@@ -65,15 +65,47 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> tuple[Config |
         problems = list(_missing_keys(checked))
     if problems:
         return None, problems
-    return _in_order(checked), list(_cross_checks(checked))
+    checked = _in_order(_typed(checked, schema, schema), schema)
+    return checked, list(_cross_checks(checked))
 
 
-def _in_order(config: Config) -> Config:
+def _typed(value: Any, part: Mapping[str, Any], schema: Mapping[str, Any]) -> Any:
+    """Return ``value`` with the numbers of the kind that its ``part`` of the schema says.
+
+    To a schema 1000.0 is an integer and 1 a number; as text, which hashes and Snakemake compare,
+    they are others than 1000 and 1.0.
+    """
+    if "$ref" in part:
+        part = schema["$defs"][part["$ref"].rpartition("/")[2]]
+    if isinstance(value, dict):
+        known, others = part.get("properties", {}), part.get("additionalProperties")
+        others = others if isinstance(others, dict) else {}
+        return {key: _typed(item, known.get(key, others), schema) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(item, part.get("items", {}), schema) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if "integer" in part.get("type", ()) or "enum" in part:
+            return int(value)
+        if "number" in part.get("type", ()):
+            return float(value)
+    return value
+
+
+def _in_order(config: Config, schema: Mapping[str, Any]) -> Config:
     """Return ``config`` with all keys sorted, but for the names of runs and mixes.
 
-    Snakemake compares parameters as text: the order of keys in a file would count as a change.
+    Snakemake compares parameters as text: the order of keys in a file would count as a change, and
+    so would that of the trained parts and of the layers with adapters.
     """
     ordered = _sorted_keys(config)
+    keys = schema["$defs"]["train"]["properties"]
+    for section in (ordered, *ordered["runs"].values()):
+        train = section.get("train", {})
+        if "tunable" in train:
+            train["tunable"].sort(key=keys["tunable"]["items"]["enum"].index)
+        if "targets" in (train.get("lora") or {}):
+            targets = keys["lora"]["properties"]["targets"]
+            train["lora"]["targets"].sort(key=targets["items"]["enum"].index)
     ordered["runs"] = {name: ordered["runs"][name] for name in config["runs"]}
     mixes = ordered["instructions"]["mixes"]
     ordered["instructions"]["mixes"] = {

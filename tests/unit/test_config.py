@@ -340,3 +340,44 @@ def test_the_check_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
+
+
+def test_a_number_is_of_the_kind_that_its_key_has(config: dict) -> None:
+    """JSON Schema takes 1000.0 for an integer and 1 for a number; hashes do not."""
+    before = load_config(config, SCHEMA)
+    turned = json.loads(json.dumps(config), parse_int=float)
+    turned["train"]["gradient_clip"] = 1
+    turned["supervision"]["weight"] = 1
+    turned["train"]["tunable"].reverse()
+    assert json.dumps(load_config(turned, SCHEMA)) == json.dumps(before)
+
+    lora = {"rank": 4.0, "alpha": 8, "targets": ["v_proj", "q_proj"]}
+    config["train"] |= {"max_steps": 1.0e3, "lora": lora}
+    config["supervision"]["layer"] = 1.0
+    config["runs"]["odd"] = {"train": {"pack": 2.0, "weight_decay": 0, "tunable": ["heads"]}}
+    config["runs"]["odd"]["train"]["lora"] = None
+    config["instructions"]["mixes"]["some"] = {"balance": "temperature", "temperature": 2}
+    config["instructions"]["mixes"]["some"] |= {"size": 9.0, "caps": {"max_per_scene": 3.0}}
+    loaded = load_config(config, SCHEMA)
+    train, odd = loaded["train"], loaded["runs"]["odd"]["train"]
+    found = [train["max_steps"], train["lora"], loaded["supervision"]["layer"], odd]
+    assert repr(found) == repr(
+        [
+            1000,
+            {"alpha": 8.0, "rank": 4, "targets": ["q_proj", "v_proj"]},
+            1,
+            {"lora": None, "pack": 2, "tunable": ["heads"], "weight_decay": 0.0},
+        ]
+    )
+    mix = loaded["instructions"]["mixes"]["some"]
+    assert repr(mix["caps"]) == "{'max_per_scene': 3}"
+    assert (repr(mix["size"]), repr(mix["temperature"])) == ("9", "2.0")
+
+
+def test_the_shipped_settings_keep_their_text(config: dict) -> None:
+    """Whoever runs them as they are has the hashes that the files' own text gives."""
+    loaded = load_config(config, SCHEMA)
+    for section in ("frames", "supervision", "model", "train"):
+        assert json.dumps(loaded[section], sort_keys=True) == json.dumps(
+            config[section], sort_keys=True
+        )

@@ -175,6 +175,10 @@ def test_fingerprint_sees_the_recipe_and_not_the_operation(tmp_path, monkeypatch
     changed = fingerprint(config, {"scene0000_00": "b"}, {})
     assert fingerprint_changes(before, changed) == "scene stores, supervision.weight (1.0 -> 0.25)"
 
+    # The hashes tell 1 from 1.0, and null from nothing; so does the reason.
+    assert fingerprint_changes({"a.b": 1.0}, {"a.b": 1}) == "a.b (1.0 -> 1)"
+    assert fingerprint_changes({}, {"a.b": None}) == "a.b (not there -> None)"
+
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"1" * 3_000_000)
     config["model"]["path"] = str(tmp_path)

@@ -273,11 +273,11 @@ def fingerprint(
 
 
 def fingerprint_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Return in words what differs between two fingerprints."""
+    """Return in words what differs between two fingerprints, as text, as their hashes do."""
     changes = []
     for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if before != after:
+        before, after = old.get(name, "not there"), new.get(name, "not there")
+        if sha256_of_json(before) != sha256_of_json(after):
             hashed = "." not in name
             changes.append(name if hashed else f"{name} ({before} -> {after})")
     return ", ".join(changes)
