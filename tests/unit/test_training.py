@@ -170,6 +170,7 @@ def test_fingerprint_sees_the_recipe_and_not_the_operation(tmp_path, monkeypatch
     before = fingerprint(config, {"scene0000_00": "a"}, {})
 
     config["train"] |= {"workers": 7, "save_every": 3, "keep": 1, "log_every": 9, "eval_every": 3}
+    config["train"]["max_length"] *= 2  # a guard, whose error says to raise it
     assert fingerprint(config, {"scene0000_00": "a"}, {}) == before
     config["supervision"]["weight"] = 0.25
     changed = fingerprint(config, {"scene0000_00": "b"}, {})

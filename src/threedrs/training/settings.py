@@ -27,6 +27,7 @@ OPERATION = (
     "keep",
     "kept_layers",
     "log_every",
+    "max_length",
     "save_every",
     "wandb",
     "workers",
