@@ -198,6 +198,9 @@ def _describe(error: ValidationError, schema: Mapping[str, Any]) -> Iterator[str
 def _unknown_key(where: str, key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     advice = f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(known)}"
+    if key == "teacher" and where.endswith("supervision"):  # beside the loss one looks for it
+        section = where.removesuffix("supervision") + "teacher"
+        advice = f"the teacher is {section}.name"
     return f"{where}.{key} is not a key; {advice}".removeprefix(".")
 
 

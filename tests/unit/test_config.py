@@ -104,6 +104,18 @@ def test_a_problem_below_a_section_of_several_forms_is_named(
     assert message in line
 
 
+def test_the_key_of_the_teacher_is_pointed_to(config: dict) -> None:
+    config["supervision"]["teacher"] = "vggt"
+    config["runs"]["other"] = {"supervision": {"teacher": "mae"}}
+    with pytest.raises(ConfigError) as error:
+        load_config(config, SCHEMA)
+    assert str(error.value).splitlines() == [
+        "config: runs.other.supervision.teacher is not a key; "
+        "the teacher is runs.other.teacher.name",
+        "config: supervision.teacher is not a key; the teacher is teacher.name",
+    ]
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [
