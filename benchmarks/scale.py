@@ -106,6 +106,7 @@ def write_checkout(folder: Path, config: dict[str, Any], scenes: dict[str, int])
         if not path.is_file():
             path.touch()
             os.truncate(path, size)
+    (folder / config["model"]["path"] / "config.json").write_text("{}", encoding="ascii")
     for split, names in scene_names(scenes).items():
         layout.split_file(split).write_text("\n".join(names) + "\n", encoding="ascii")
 
@@ -136,7 +137,7 @@ def data_files(
         for path in annotation_files(layout, name):
             yield path, 0
     yield folder / config["teacher"]["weights"]["vggt"], GIGABYTE
-    yield folder / config["model"]["path"] / "config.json", 0
+    yield folder / config["model"]["path"] / "model.safetensors", 0
 
 
 def snakemake(folder: Path, *arguments: str) -> dict[str, Any]:

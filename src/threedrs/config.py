@@ -20,7 +20,7 @@ from threedrs.download import downloads
 from threedrs.errors import ConfigError
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.layout import DataLayout
-from threedrs.teachers.registry import TEACHERS, weights_problem
+from threedrs.teachers.registry import TEACHERS
 
 Config = dict[str, Any]
 
@@ -31,7 +31,7 @@ RUN_SECTIONS = ("data", "frames", "geometry", "boxes", "teacher", "supervision",
 
 
 def load_config(config: Mapping[str, Any], schema_file: Path) -> Config:
-    """Return ``config`` with the schema's defaults filled in and its keys in order.
+    """Return ``config`` with the schema's defaults and kinds of numbers, and its keys in order.
 
     Raises:
         ConfigError: at least one value is wrong; the message has one line a problem.
@@ -65,15 +65,47 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> tuple[Config |
         problems = list(_missing_keys(checked))
     if problems:
         return None, problems
-    return _in_order(checked), list(_cross_checks(checked))
+    checked = _in_order(_typed(checked, schema, schema), schema)
+    return checked, list(_cross_checks(checked))
 
 
-def _in_order(config: Config) -> Config:
+def _typed(value: Any, part: Mapping[str, Any], schema: Mapping[str, Any]) -> Any:
+    """Return ``value`` with the numbers of the kind that its ``part`` of the schema says.
+
+    To a schema 1000.0 is an integer and 1 a number; as text, which hashes and Snakemake compare,
+    they are others than 1000 and 1.0.
+    """
+    if "$ref" in part:
+        part = schema["$defs"][part["$ref"].rpartition("/")[2]]
+    if isinstance(value, dict):
+        known, others = part.get("properties", {}), part.get("additionalProperties")
+        others = others if isinstance(others, dict) else {}
+        return {key: _typed(item, known.get(key, others), schema) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(item, part.get("items", {}), schema) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if "integer" in part.get("type", ()) or "enum" in part:
+            return int(value)
+        if "number" in part.get("type", ()):
+            return float(value)
+    return value
+
+
+def _in_order(config: Config, schema: Mapping[str, Any]) -> Config:
     """Return ``config`` with all keys sorted, but for the names of runs and mixes.
 
-    Snakemake compares parameters as text: the order of keys in a file would count as a change.
+    Snakemake compares parameters as text: the order of keys in a file would count as a change, and
+    so would that of the trained parts and of the layers with adapters.
     """
     ordered = _sorted_keys(config)
+    keys = schema["$defs"]["train"]["properties"]
+    for section in (ordered, *ordered["runs"].values()):
+        train = section.get("train", {})
+        if "tunable" in train:
+            train["tunable"].sort(key=keys["tunable"]["items"]["enum"].index)
+        if "targets" in (train.get("lora") or {}):
+            targets = keys["lora"]["properties"]["targets"]
+            train["lora"]["targets"].sort(key=targets["items"]["enum"].index)
     ordered["runs"] = {name: ordered["runs"][name] for name in config["runs"]}
     mixes = ordered["instructions"]["mixes"]
     ordered["instructions"]["mixes"] = {
@@ -166,6 +198,9 @@ def _describe(error: ValidationError, schema: Mapping[str, Any]) -> Iterator[str
 def _unknown_key(where: str, key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     advice = f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(known)}"
+    if key == "teacher" and where.endswith("supervision"):  # beside the loss one looks for it
+        section = where.removesuffix("supervision") + "teacher"
+        advice = f"the teacher is {section}.name"
     return f"{where}.{key} is not a key; {advice}".removeprefix(".")
 
 
@@ -223,8 +258,7 @@ def _cross_checks(config: Config) -> Iterator[str]:
     try:
         downloads(config)
     except ConfigError as error:
-        yield str(error)
-        return
+        yield from str(error).splitlines()
     resolved = {run: resolve_run(config, run) for run in config["runs"]}
     teachers = sorted({part["teacher"]["name"] for part in resolved.values()})
     weighted = [name for name in teachers if name in TEACHERS and TEACHERS[name].weights]
@@ -233,57 +267,11 @@ def _cross_checks(config: Config) -> Iterator[str]:
             f"teacher.weights is one path, but the runs use teachers {', '.join(weighted)}; "
             "give a mapping from teacher to path"
         )
-    for run in config["runs"]:
-        yield from _check_run(run, resolved[run], config)
+    from threedrs.run_checks import check_run  # needs what nodes for data alone do not have
 
-
-def _arrives(path: Path, config: Config) -> bool:
-    """Whether a download brings ``path`` or a file below it."""
-    return any(
-        found == path or path in found.parents
-        for download in downloads(config)
-        for found in download.paths()
-    )
-
-
-def _check_run(run: str, resolved: Config, config: Config) -> Iterator[str]:
-    train, model = resolved["train"], resolved["model"]
-    mixes = config["instructions"]["mixes"]
-    if train["mix"] not in mixes:
-        yield f"runs.{run}: train.mix is {train['mix']!r}; choose one of: {', '.join(mixes)}"
-    batch, pack = train["global_batch"], train["pack"]
-    if batch % pack:
-        divisors = ", ".join(str(k) for k in range(1, batch + 1) if batch % k == 0)
-        yield (
-            f"runs.{run}: train.pack is {pack}, which does not divide train.global_batch {batch}; "
-            f"choose one of: {divisors}"
-        )
-    if not Path(train["deepspeed"]).is_file():
-        file = train["deepspeed"]
-        yield f"runs.{run}: train.deepspeed: {file} is not a file (see config/deepspeed/)"
-    if train.get("lora") and "language_model" not in train["tunable"]:
-        yield (
-            f"runs.{run}: train.lora: adapters train the language model, which train.tunable "
-            "leaves out; add language_model there (its own weights stay frozen) or set train.lora "
-            "to null"
-        )
-    random_weights = model.get("random_weights", False)
-    if random_weights and model["path"]:
-        yield f"runs.{run}: model.random_weights and model.path are both set; keep one of them"
-    if model.get("grid", 14) != 14 and model["name"] != "qwen2-vl":
-        yield f"runs.{run}: model.grid {model['grid']} is for qwen2-vl; {model['name']} has 14"
-    if model["size"] == "7b" and not model["path"] and not random_weights:
-        yield (
-            f"runs.{run}: model.size {model['size']} needs model.path, the folder of the "
-            "pretrained checkpoint (README.md: licences and downloads), or, to measure speed "
-            "only, model.random_weights: true"
-        )
-    elif model["path"] and not (
-        Path(model["path"]).is_dir() or _arrives(Path(model["path"]), config)
-    ):
-        yield f"runs.{run}: model.path: {model['path']} is not a folder"
-    problem = weights_problem(resolved["teacher"], resolved["teacher"]["name"])
-    weights = resolved["teacher"]["weights"]
-    arriving = isinstance(weights, str) and _arrives(Path(weights), config)
-    if problem is not None and not arriving:
-        yield f"runs.{run}: {problem}"
+    # Whatever else is wrong with an entry of `download`, its files are no second problem.
+    arriving = [Path(entry["to"]) / name for entry in config["download"] for name in entry["files"]]
+    for run, sections in resolved.items():
+        mixes = list(config["instructions"]["mixes"])
+        for problem in check_run(sections, mixes=mixes, arriving=arriving):
+            yield f"runs.{run}: {problem}"

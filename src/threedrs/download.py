@@ -8,12 +8,13 @@ compared with it, also when it is there already.
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import ConfigError, DataError, raise_all
 from threedrs.files import sha256_of_file
 
 
@@ -45,13 +46,16 @@ class Download:
             ConfigError: a name leads out of the folder, or a checksum is of no listed file.
         """
         found = cls(**{**entry, "files": tuple(entry["files"])})
-        for name in found.files:
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise ConfigError(f"download of {found.repo}: {name} leads out of {found.to}")
-        for name in found.sha256:
-            if name not in found.files:
-                raise ConfigError(f"download of {found.repo}: sha256 names {name}, files does not")
+        raise_all(found._problems())
         return found
+
+    def _problems(self) -> Iterator[ConfigError]:
+        for name in self.files:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                yield ConfigError(f"download of {self.repo}: {name} leads out of {self.to}")
+        for name in self.sha256:
+            if name not in self.files:
+                yield ConfigError(f"download of {self.repo}: sha256 names {name}, files does not")
 
     def paths(self) -> list[Path]:
         """Return where the files will be."""
@@ -62,13 +66,20 @@ def downloads(config: Mapping[str, Any]) -> list[Download]:
     """Return the entries of the config's ``download``.
 
     Raises:
-        ConfigError: as `Download.from_config`; or two entries give the same file.
+        ConfigError: as `Download.from_config`; or two entries give the same file. It has a line
+            for each problem.
     """
-    found = [Download.from_config(entry) for entry in config["download"]]
-    paths = [path for download in found for path in download.paths()]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise ConfigError(f"download: two entries give {path}")
+    found: list[Download] = []
+    problems: list[ConfigError] = []
+    for entry in config["download"]:
+        try:
+            found.append(Download.from_config(entry))
+        except ConfigError as error:
+            problems.append(error)
+    counts = Counter(path for download in found for path in download.paths())
+    twice = [path for path, count in counts.items() if count > 1]
+    problems += [ConfigError(f"download: two entries give {path}") for path in twice]
+    raise_all(problems)
     return found
 
 

@@ -5,7 +5,7 @@ line and the workflow scripts print it without a traceback and exit with status 
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +40,15 @@ class CheckpointError(ThreedrsError):
 
 class MachineError(ThreedrsError):
     """The machine lacks something that was asked for (a GPU, Java, disk space, a package)."""
+
+
+def raise_all(errors: Iterable[ThreedrsError]) -> None:
+    """Raise what there is: one error as it is, several as a ConfigError of a line each."""
+    found = [*errors]
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise ConfigError("\n".join(map(str, found)))
 
 
 def write_problem(error: OSError) -> str:

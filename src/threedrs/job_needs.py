@@ -4,6 +4,9 @@ Follows from the model's size or the teacher; a profile's set-resources and set-
 The rules ask for this, and `threedrs plan --cluster` reckons with it.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 TRAIN_NEEDS: dict[str, dict[str, int]] = {
     "tiny": {"gpu": 1, "threads": 1, "mem_mb": 4000, "runtime": 120},
     "small": {"gpu": 1, "threads": 4, "mem_mb": 16000, "runtime": 60},
@@ -28,3 +31,20 @@ TEACHER_NEEDS: dict[str, dict[str, int]] = {
 }
 # Other rules: Snakemake's own default, and that of slurm/config.yaml for memory and run time.
 USUAL_NEEDS: dict[str, int] = {"gpu": 0, "threads": 1, "mem_mb": 3000, "runtime": 240}
+
+
+def train_ranks(size: str, override: Callable[[str, int], Any]) -> int | None:
+    """Return how many ranks a training job starts (`threedrs.launch`); None: not known.
+
+    Args:
+        size: of the model.
+        override: from a resource's name and what the rule asks for, to what is in force; None
+            where only the job knows.
+    """
+    tasks = override("tasks", 1)
+    if not isinstance(tasks, int):
+        return None
+    if tasks > 1:
+        return tasks
+    gpus = override("gpu", TRAIN_NEEDS[size]["gpu"])
+    return max(1, gpus) if isinstance(gpus, int) else None

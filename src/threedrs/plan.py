@@ -47,7 +47,8 @@ from threedrs.models.checkpoint import empty_student
 from threedrs.models.lora import add_lora, trained_parameters
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
-from threedrs.training.engine import deepspeed_config, is_offloaded
+from threedrs.training.deepspeed_file import is_offloaded
+from threedrs.training.engine import deepspeed_config
 from threedrs.training.flops import OperationCount
 from threedrs.training.settings import TrainSettings
 

@@ -7,8 +7,9 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfig
 
 from threedrs.instructions.record import Record, conversation
+from threedrs.models.grid import LLAVA_GRID, VisualGrid
 from threedrs.models.prompt import build_sample
-from threedrs.models.samples import LLAVA_GRID, Pack, SceneInputs, VisualGrid
+from threedrs.models.samples import Pack, SceneInputs
 from threedrs.models.siglip import LlavaFamily
 from threedrs.models.student import Student
 from threedrs.models.tiny import tiny_tokenizer

@@ -238,6 +238,27 @@ def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "13946 steps" in text
 
 
+def test_imported_features_are_planned_as_those_of_vggt(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    plans, texts = {}, {}
+    for teacher in ("vggt", "import"):
+        file = tmp_path / f"{teacher}.yaml"
+        file.write_text(f"teacher: {{name: {teacher}}}")
+        options = ["plan", "--configfile", str(file), "--gpus", "1"]
+        found = CliRunner().invoke(app, [*options, "--json"], catch_exceptions=False).stdout
+        plans[teacher] = json.loads(found)
+        texts[teacher] = CliRunner().invoke(app, options, catch_exceptions=False).stdout
+    notes = [plan["3drs"].pop("note") for plan in plans.values()]
+    assert plans["vggt"] == plans["import"]
+    assert notes[0] is None
+    assert notes[1].startswith("teacher import: 2048 channels are reckoned with, VGGT's; ")
+    assert f"\n  note: {notes[1]}\n" in texts["import"]
+    assert texts["import"].count("note:") == 1  # the baseline has no teacher
+    assert "note:" not in texts["vggt"]
+
+
 def test_bad_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises(ConfigError, match="is no run; choose one of: 3drs, baseline"):
@@ -278,9 +299,12 @@ def test_a_wrong_configuration_file_is_said(
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"size": "7b"}, "needs model.path, .*model.random_weights: true"),
-        ({"grid": 7}, "model.grid 7 is for qwen2-vl; llava-video has 14"),
-        ({"size": "7b", "random_weights": True, "path": "."}, "are both set; keep one of them"),
+        ({"size": "7b"}, "size 7b needs a checkpoint folder; .*model.random_weights: true"),
+        ({"grid": 7}, "model.grid: llava-video has a 14x14 grid; set it to 14"),
+        (
+            {"size": "7b", "random_weights": True, "path": "."},
+            "model.path names a checkpoint, \\.; set one of them",
+        ),
         ({"name": "llava"}, "choose one of: llava-video, llava-onevision, qwen2-vl"),
     ],
 )

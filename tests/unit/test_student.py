@@ -22,9 +22,10 @@ from transformers import Qwen2ForCausalLM, SiglipVisionModel
 
 from threedrs.errors import CheckpointError, ConfigError
 from threedrs.models.attention import PACKED
+from threedrs.models.grid import LLAVA_GRID
 from threedrs.models.packing import PackLosses
 from threedrs.models.position import position_embedding
-from threedrs.models.samples import IGNORE, LLAVA_GRID, Pack, SceneInputs
+from threedrs.models.samples import IGNORE, Pack, SceneInputs
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.siglip import pool
 from threedrs.models.student import Student

@@ -20,11 +20,11 @@ from threedrs.models.checkpoint import load_student
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.teachers.registry import teacher_channels
 from threedrs.training.data import PackReader
+from threedrs.training.deepspeed_file import is_offloaded
 from threedrs.training.engine import (
     NonFiniteError,
     build_engine,
     deepspeed_config,
-    is_offloaded,
     train_step,
     zero_init,
 )
@@ -170,10 +170,15 @@ def test_fingerprint_sees_the_recipe_and_not_the_operation(tmp_path, monkeypatch
     before = fingerprint(config, {"scene0000_00": "a"}, {})
 
     config["train"] |= {"workers": 7, "save_every": 3, "keep": 1, "log_every": 9, "eval_every": 3}
+    config["train"]["max_length"] *= 2  # a guard, whose error says to raise it
     assert fingerprint(config, {"scene0000_00": "a"}, {}) == before
     config["supervision"]["weight"] = 0.25
     changed = fingerprint(config, {"scene0000_00": "b"}, {})
     assert fingerprint_changes(before, changed) == "scene stores, supervision.weight (1.0 -> 0.25)"
+
+    # The hashes tell 1 from 1.0, and null from nothing; so does the reason.
+    assert fingerprint_changes({"a.b": 1.0}, {"a.b": 1}) == "a.b (1.0 -> 1)"
+    assert fingerprint_changes({}, {"a.b": None}) == "a.b (not there -> None)"
 
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"1" * 3_000_000)

@@ -11,10 +11,10 @@ from conftest import Checkout
     [
         ("train: {epocs: 2}", "train.epocs is not a key; did you mean epochs?"),
         ("frames: {strategy: covrage}", "frames.strategy is 'covrage'; choose one of: uniform"),
-        ("train: {global_batch: 10, pack: 4}", "choose one of: 1, 2, 5, 10"),
+        ("train: {global_batch: 10, pack: 4}", "with 1 rank train.pack may be 1, 2, 5, 10"),
         ("eval: {benchmarks: [scanreffer]}", "'scanreffer'; choose one of: scanrefer"),
         ("teacher: {name: vggt}", "needs teacher.weights"),
-        ("model: {size: 7b}", "needs model.path"),
+        ("model: {size: 7b}", "size 7b needs a checkpoint folder"),
         ("report: {baseline: base}", "which is no run; choose one of: 3drs, baseline"),
         (
             "data: {demo: null, root: nowhere}",
@@ -38,3 +38,25 @@ def test_all_problems_at_once(checkout: Checkout, tmp_path: Path) -> None:
     done = checkout.snakemake("-n", "all", config=path)
     assert "train.epochs" in done.stdout
     assert "frames.cuont is not a key; did you mean count?" in done.stdout
+
+
+def test_a_batch_is_held_against_the_gpus_that_training_gets(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    path = tmp_path / "packed.yaml"
+    path.write_text("model: {size: 7b, random_weights: true}\ntrain: {global_batch: 16, pack: 4}\n")
+    refused = "train.pack 4 x 8 ranks x accumulation is not train.global_batch 16"
+    said = checkout.snakemake("-n", "all", config=path)
+    assert said.returncode != 0
+    assert refused in said.stdout
+    assert "Traceback" not in said.stdout
+    for fitting in (
+        ("all", "--set-resources", "train:gpu=4"),
+        ("all", "--set-resources", "train:gpu=attempt*2"),
+        ("all", "--resources", "gpu=2"),
+        ("scenes",),
+    ):
+        said = checkout.snakemake(*fitting, "-n", config=path)
+        assert said.returncode == 0, said.stdout
+    tasks = ("--set-resources", "train:tasks=8", "train:gpu=0")
+    assert refused in checkout.snakemake("-n", "all", *tasks, config=path).stdout

@@ -104,8 +104,9 @@ def test_nothing_changed_in_content_or_in_the_users_machine(trial: Checkout) -> 
 
 
 def test_how_training_is_carried_out_reruns_nothing_and_arrives(trial: Checkout) -> None:
-    """Loader processes, checkpoints, log, W&B, DeepSpeed's file: for the next start of a run."""
+    """Loader processes, checkpoints, log, W&B, DeepSpeed, a guard: for the next start of a run."""
     keys = {"workers": 3, "save_every": 7, "keep": 1, "log_every": 9, "kept_layers": 1}
+    keys |= {"max_length": 40000}
     keys |= {"gradient_checkpointing": True, "deepspeed": "config/deepspeed/zero3.json"}
     keys |= {"wandb": {"project": "rooms"}}
     config = configured(trial.folder, {"train": keys, "runs": {"3drs": {"train": {"keep": 4}}}})

@@ -24,6 +24,7 @@ from threedrs.job_needs import PREDICT_NEEDS, TEACHER_NEEDS, TRAIN_NEEDS
 from threedrs.layout import scene_split
 from threedrs.modules import PACKAGE, module_files
 from threedrs.one_writer import name_snakemake
+from threedrs.run_checks import batch_problem
 from threedrs.slurm_log import explain_failures
 from threedrs.slurm_patience import outlast_silence
 from threedrs.sources import start_table
@@ -170,6 +171,36 @@ def more_each_time(memory):
 def train_need(kind):
     """A resource of a training job, as a function of its wildcards."""
     return lambda wildcards: TRAIN_NEEDS[RESOLVED[wildcards.run]["model"]["size"]][kind]
+
+
+def train_resource(name, asked):
+    """What a training job gets where `asked` is usual; None: only the job knows."""
+    overrides = workflow.resource_settings.overwrite_resources.get("train", {})
+    resource = overrides.get(name)
+    if resource is not None:  # a profile's set-resources
+        asked = None if resource.is_evaluable() else resource.value
+    limit = workflow.global_resources.get(name)  # --resources
+    most = limit.value if limit is not None else None
+    return min(asked, most) if isinstance(asked, int) and most is not None else asked
+
+
+def batch_gate(wildcards):
+    """No file; stops where the ranks that a training would get do not divide its batch.
+
+    Asked when a training is among the jobs: without one, nobody knows where it will be.
+    """
+    if not workflow.is_main_process:
+        return []
+    problems = {
+        run: batch_problem(resolved, train_resource, Path(f"results/train/{run}"))
+        for run, resolved in RESOLVED.items()
+    }
+    if problems[wildcards.run]:
+        lines = [
+            f"config: runs.{run}: {line}" for run, line in problems.items() if line
+        ]
+        sys.exit("\n".join(["threedrs: error:", *lines]))
+    return []
 
 
 def predict_need(kind):

@@ -47,6 +47,7 @@ rule train:
         ),
         evaluation=evaluation_files,
         left_out=evaluation_gate,
+        batch=batch_gate,
         downloaded=lambda wildcards: downloaded_below(
             RESOLVED[wildcards.run]["model"]["path"]
         ),

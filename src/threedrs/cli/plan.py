@@ -40,7 +40,8 @@ def plan(
     from threedrs.config import resolve_run
     from threedrs.errors import ConfigError
     from threedrs.plan import PAPER_SAMPLES, Machine, plan_run
-    from threedrs.teachers.registry import teacher_channels
+    from threedrs.sizes import channels_of
+    from threedrs.teachers.registry import TEACHERS
 
     config, teachers = _configuration(configfile or [])
     if run is not None and run not in config["runs"]:
@@ -61,7 +62,9 @@ def plan(
                 count, source = sum(1 for _ in stream), str(mix)
         if count is None:
             count, source = PAPER_SAMPLES, "the paper's mix"
-        channels = teacher_channels(teachers[name])
+        teacher = teachers[name]
+        channels = channels_of(teacher)
+        assumed = teacher in TEACHERS and TEACHERS[teacher].channels is None
         found = plan_run(resolved, machine, teacher_channels=channels, samples=count)
         plans[name] = {
             "parameters": found.parameters,
@@ -77,6 +80,10 @@ def plan(
             "seconds_a_step": round(found.seconds_a_step, 3),
             "hours_an_epoch": round(found.hours_an_epoch, 2),
             "utilisation": round(found.utilisation, 4),
+            "note": f"teacher {teacher}: {channels} channels are reckoned with, VGGT's; the files' "
+            "own are known once features are extracted"
+            if assumed
+            else None,
         }
     if as_json:
         print(json.dumps(plans, indent=2))
@@ -140,3 +147,5 @@ def _print_plan(name: str, facts: dict, gpus: int, gpu_memory: float) -> None:
         f"{facts['optimizer_steps']} steps of {facts['seconds_a_step']:.2f} s, "
         f"{facts['hours_an_epoch']:.1f} h at {facts['utilisation']:.0%} utilisation"
     )
+    if facts["note"]:
+        print(f"  note: {facts['note']}")

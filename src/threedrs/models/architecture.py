@@ -15,6 +15,7 @@ from threedrs.models.checkpoint_config import (
     read_vision_config,
 )
 from threedrs.models.family import Family
+from threedrs.models.grid import LLAVA_GRID, NATIVE_GRID
 from threedrs.models.qwen2_vl import Qwen2VLFamily
 from threedrs.models.qwen2_vl_config import (
     MODEL_TYPE,
@@ -22,8 +23,7 @@ from threedrs.models.qwen2_vl_config import (
     read_qwen2_vl_text,
     read_qwen2_vl_vision,
 )
-from threedrs.models.samples import LLAVA_GRID
-from threedrs.models.settings import ModelSettings
+from threedrs.models.settings import LAYERS, ModelSettings
 from threedrs.models.siglip import LlavaFamily
 from threedrs.models.tiny import (
     scratch_qwen2_vl_text_config,
@@ -32,13 +32,12 @@ from threedrs.models.tiny import (
     scratch_vision_config,
 )
 
-NATIVE_GRID = 14  # of Qwen2-VL on frames of 384 pixels
 # The 7B language model of all three backbones.
 TEXT_7B: dict[str, Any] = {
     "vocab_size": 152064,
     "hidden_size": 3584,
     "intermediate_size": 18944,
-    "num_hidden_layers": 28,
+    "num_hidden_layers": LAYERS["7b"],
     "num_attention_heads": 28,
     "num_key_value_heads": 4,
     "max_position_embeddings": 32768,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from threedrs.models.grid import VisualGrid
 from threedrs.models.published import PublishedLayout
-from threedrs.models.samples import VisualGrid
 
 
 class Family(ABC):

@@ -24,9 +24,9 @@ from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position
 from threedrs.models.family import Family
 from threedrs.models.frame_attention import join_frames
 from threedrs.models.fused import fuse_activations
+from threedrs.models.grid import qwen2_vl_grid
 from threedrs.models.packing import on_device
 from threedrs.models.published import QWEN2_VL_LAYOUT
-from threedrs.models.samples import VisualGrid
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the red, green and blue of its training pictures
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -54,7 +54,7 @@ class Qwen2VLFamily(Family):
     @classmethod
     def of_grid(cls, text_config: Any, vision_config: Any, side: int) -> "Qwen2VLFamily":
         """Return the family with ``side`` x ``side`` tokens a frame."""
-        return cls(text_config, vision_config, VisualGrid(fine=side, coarse=side, newline=False))
+        return cls(text_config, vision_config, qwen2_vl_grid(side))
 
     @property
     def run_layers(self) -> int:

@@ -11,29 +11,10 @@ import torch
 from torch import Tensor
 
 from threedrs.errors import DataError
+from threedrs.models.grid import LLAVA_GRID, VisualGrid
 
 IGNORE = -100  # label of a token without loss, the convention of torch's cross entropy
 TEACHER = 14  # the teacher's grid, as the feature store holds it
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisualGrid:
-    """The visual tokens of a frame: ``fine`` a side as projected, ``coarse`` as the model reads.
-
-    With ``newline`` each row of the coarse grid ends with a newline token.
-    """
-
-    fine: int
-    coarse: int
-    newline: bool
-
-    @property
-    def frame_tokens(self) -> int:
-        """The tokens of a frame in the sequence, newline tokens included."""
-        return self.coarse * (self.coarse + self.newline)
-
-
-LLAVA_GRID = VisualGrid(fine=27, coarse=14, newline=True)
 
 
 @dataclass(frozen=True, kw_only=True)

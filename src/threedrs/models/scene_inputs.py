@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threedrs.models.samples import LLAVA_GRID, SceneInputs, VisualGrid
+from threedrs.models.grid import LLAVA_GRID, VisualGrid
+from threedrs.models.samples import SceneInputs
 from threedrs.scannet.geometry import GRID, patch_means
 from threedrs.scenes.masks import SIDE, patch_counts
 from threedrs.scenes.store import SceneStore

@@ -1,14 +1,16 @@
 """Settings of the student and of the 3D supervision, read from the resolved configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import CheckpointError, ConfigError
+from threedrs.errors import CheckpointError, ConfigError, ThreedrsError, raise_all
+from threedrs.models.grid import LLAVA_GRID, NATIVE_GRID, qwen2_vl_grid
 
 NAMES = ("llava-video", "llava-onevision", "qwen2-vl")
-SIZES = ("tiny", "small", "7b")
+LAYERS = {"tiny": 3, "small": 5, "7b": 28}  # of the language model
+SIZES = tuple(LAYERS)
 ATTENTIONS = ("auto", "sdpa", "flex", "flash")
 GRIDS = (7, 14)
 COORDINATE_DTYPES = ("float32", "bfloat16", "float16")
@@ -23,9 +25,9 @@ CHECKPOINTS = {
 }
 
 
-def _choice(key: str, value: Any, valid: tuple[str, ...]) -> None:
+def _choice(key: str, value: Any, valid: tuple[str, ...]) -> Iterator[ConfigError]:
     if value not in valid:
-        raise ConfigError(f"{key}: {value!r} is not available; valid: {', '.join(valid)}")
+        yield ConfigError(f"{key}: {value!r} is not available; valid: {', '.join(valid)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,26 +51,29 @@ class ModelSettings:
     seed: int = 42
 
     def __post_init__(self) -> None:
+        raise_all(self._problems())
+
+    def _problems(self) -> Iterator[ThreedrsError]:
         if self.name is not None:
-            _choice("model.name", self.name, NAMES)
-        _choice("model.size", self.size, SIZES)
-        _choice("model.attention", self.attention, ATTENTIONS)
-        _choice("geometry.coordinate_dtype", self.coordinate_dtype, COORDINATE_DTYPES)
+            yield from _choice("model.name", self.name, NAMES)
+        yield from _choice("model.size", self.size, SIZES)
+        yield from _choice("model.attention", self.attention, ATTENTIONS)
+        yield from _choice("geometry.coordinate_dtype", self.coordinate_dtype, COORDINATE_DTYPES)
         if self.grid is not None and self.grid not in GRIDS:
-            raise ConfigError(
+            yield ConfigError(
                 f"model.grid: {self.grid!r} is not available; valid: {', '.join(map(str, GRIDS))}"
             )
-        if self.grid not in (None, 14) and self.name not in (None, "qwen2-vl"):
-            raise ConfigError(f"model.grid: {self.name} has a 14x14 grid; set it to 14")
+        elif self.grid not in (None, 14) and self.name not in (None, "qwen2-vl"):
+            yield ConfigError(f"model.grid: {self.name} has a 14x14 grid; set it to 14")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ConfigError(f"train.seed: {self.seed!r} is not a whole number from 0 up")
+            yield ConfigError(f"train.seed: {self.seed!r} is not a whole number from 0 up")
         if self.random_weights and self.path is not None:
-            raise ConfigError(
+            yield ConfigError(
                 f"model.random_weights: model.path names a checkpoint, {self.path}; set one of them"
             )
         if self.size == "7b" and self.path is None and not self.random_weights:
-            hub, gigabytes, licence = CHECKPOINTS[self.name or NAMES[0]]
-            raise CheckpointError(
+            hub, gigabytes, licence = CHECKPOINTS.get(self.name or "", CHECKPOINTS[NAMES[0]])
+            yield CheckpointError(
                 f"model.path: size 7b needs a checkpoint folder; fetch {hub} (about {gigabytes} "
                 f"GB, {licence}) from the Hugging Face Hub into e.g. "
                 f"data/models/{hub.partition('/')[2]} and set model.path to that folder (or, to "
@@ -79,6 +84,17 @@ class ModelSettings:
     def from_scratch(self) -> bool:
         """Whether the student is one that starts with random weights: tiny or small."""
         return self.path is None and self.size != "7b"
+
+    @property
+    def frame_tokens(self) -> int | None:
+        """The visual tokens of a frame; None where only the checkpoint says."""
+        if self.name is None:
+            return None
+        if self.name != "qwen2-vl":
+            return LLAVA_GRID.frame_tokens
+        if self.grid is None and self.path is not None:
+            return None
+        return qwen2_vl_grid(self.grid or NATIVE_GRID).frame_tokens
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ModelSettings":
@@ -109,13 +125,16 @@ class SupervisionSettings:
     layer: str | int = "last"
 
     def __post_init__(self) -> None:
-        _choice("supervision.loss", self.loss, LOSSES)
+        raise_all(self._problems())
+
+    def _problems(self) -> Iterator[ConfigError]:
+        yield from _choice("supervision.loss", self.loss, LOSSES)
         number = isinstance(self.weight, int | float) and not isinstance(self.weight, bool)
         if not number or not 0 <= self.weight < float("inf"):
-            raise ConfigError(f"supervision.weight: {self.weight!r} is not a number from 0 up")
+            yield ConfigError(f"supervision.weight: {self.weight!r} is not a number from 0 up")
         index = isinstance(self.layer, int) and not isinstance(self.layer, bool)
         if self.layer != "last" and not (index and int(self.layer) >= 0):
-            raise ConfigError(
+            yield ConfigError(
                 f"supervision.layer: {self.layer!r} is not valid; "
                 "valid: last, or a layer index from 0 up"
             )
@@ -144,14 +163,17 @@ class LoraSettings:
     targets: tuple[str, ...] = LORA_TARGETS
 
     def __post_init__(self) -> None:
+        raise_all(self._problems())
+
+    def _problems(self) -> Iterator[ConfigError]:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise ConfigError(f"train.lora.rank: {self.rank!r} is not a whole number from 1 up")
+            yield ConfigError(f"train.lora.rank: {self.rank!r} is not a whole number from 1 up")
         if not _is_number(self.alpha) or self.alpha <= 0:
-            raise ConfigError(f"train.lora.alpha: {self.alpha!r} is not a number above 0")
+            yield ConfigError(f"train.lora.alpha: {self.alpha!r} is not a number above 0")
         if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
-            raise ConfigError(f"train.lora.dropout: {self.dropout!r} is not a number from 0 to 1")
+            yield ConfigError(f"train.lora.dropout: {self.dropout!r} is not a number from 0 to 1")
         if not self.targets or not set(self.targets) <= set(LORA_TARGETS):
-            raise ConfigError(
+            yield ConfigError(
                 f"train.lora.targets: {list(self.targets)} is not valid; "
                 f"one or more of: {', '.join(LORA_TARGETS)}"
             )

@@ -25,6 +25,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 
 from threedrs.models.prompt import VISION_END, VISION_START
+from threedrs.models.settings import LAYERS
 
 CORPUS = Path(__file__).with_name("tiny_corpus.txt")
 MERGES = 800
@@ -34,7 +35,7 @@ TEXT: dict[str, dict[str, Any]] = {
     "tiny": {
         "hidden_size": 96,
         "intermediate_size": 256,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": LAYERS["tiny"],
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "initializer_range": 0.1,
@@ -42,7 +43,7 @@ TEXT: dict[str, dict[str, Any]] = {
     "small": {
         "hidden_size": 640,
         "intermediate_size": 1792,
-        "num_hidden_layers": 5,
+        "num_hidden_layers": LAYERS["small"],
         "num_attention_heads": 10,
         "num_key_value_heads": 5,
         "initializer_range": 0.04,

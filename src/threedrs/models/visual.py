@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from threedrs.models.samples import VisualGrid
+from threedrs.models.grid import VisualGrid
 
 
 class VisualTokens(NamedTuple):

@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError
 from threedrs.instructions.record import Record
+from threedrs.models.grid import LLAVA_GRID, VisualGrid
 from threedrs.models.prompt import build_sample
-from threedrs.models.samples import LLAVA_GRID, Pack, VisualGrid
+from threedrs.models.samples import Pack
 from threedrs.models.scene_inputs import read_scene
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.store import FeatureStore

@@ -8,9 +8,8 @@ so a step that is not finite leaves the state of the step before.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,11 +18,11 @@ from pydantic import ValidationError
 from torch import nn
 
 from threedrs.errors import ConfigError
-from threedrs.files import read_json
 from threedrs.models.lora import train_only
 from threedrs.models.samples import Pack
 from threedrs.models.settings import SupervisionSettings
 from threedrs.models.student import Student
+from threedrs.training.deepspeed_file import is_offloaded, read_deepspeed
 from threedrs.training.flops import OperationCount
 from threedrs.training.ranks import AgreedError, Ranks
 from threedrs.training.settings import TrainSettings
@@ -39,26 +38,6 @@ SUMS = (
     "supervision",
     "tokens",
     "flops",
-)
-# Keys that the recipe sets and a DeepSpeed file must leave out.
-RECIPE_KEYS = (
-    "train_batch_size",
-    "train_micro_batch_size_per_gpu",
-    "gradient_accumulation_steps",
-    "gradient_clipping",
-    "bf16",
-    "fp16",
-    "optimizer",
-    "scheduler",
-)
-# Keys that a DeepSpeed file may hold: none that changes a gradient, as a run goes on with another
-# file. Of the others some write files or send numbers to places of their own choice (tensorboard,
-# wandb, flops_profiler, autotuning, ...).
-DEEPSPEED_KEYS = (
-    "zero_optimization",
-    "zero_allow_untested_optimizer",
-    "wall_clock_breakdown",
-    "memory_breakdown",
 )
 
 
@@ -111,53 +90,14 @@ class PackObjective(nn.Module):
         return weight * loss, weight * torch.stack(sums)
 
 
-def is_offloaded(config: Mapping[str, Any], part: str) -> bool:
-    """Whether a DeepSpeed configuration keeps ``optimizer`` or ``param`` on the host."""
-    offload = config["zero_optimization"].get(f"offload_{part}")
-    return offload is not None and offload.get("device") == "cpu"
-
-
 def deepspeed_config(settings: TrainSettings, ranks: int) -> dict[str, Any]:
     """Return the DeepSpeed file of the recipe with what the recipe itself decides filled in.
 
     Raises:
-        ConfigError: the file sets one of those keys or an unknown one, or its ZeRO stage is not 2
-            or 3.
+        ConfigError: see `read_deepspeed`; or the batch does not divide over the ranks.
+        DataError: the file is missing or malformed.
     """
-    path = Path(settings.deepspeed)
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path}: is not a JSON object; see config/deepspeed/")
-    taken = [key for key in RECIPE_KEYS if key in config]
-    if taken:
-        raise ConfigError(f"{path}: remove {', '.join(taken)}; the section `train` sets them")
-    unknown = [key for key in config if key not in DEEPSPEED_KEYS]
-    if unknown:
-        raise ConfigError(
-            f"{path}: remove {', '.join(unknown)}; it may hold: {', '.join(DEEPSPEED_KEYS)}"
-        )
-    zero = config.get("zero_optimization")
-    if not isinstance(zero, dict) or zero.get("stage") not in (2, 3):
-        stage = zero.get("stage") if isinstance(zero, dict) else None
-        raise ConfigError(f"{path}: zero_optimization.stage is {stage}; expected 2 or 3")
-    for key in ("offload_optimizer", "offload_param"):
-        offload = zero.get(key)
-        if offload is not None and (
-            not isinstance(offload, dict)
-            or offload.get("device", "none") not in ("cpu", "none")
-            or "ratio" in offload
-        ):
-            raise ConfigError(
-                f"{path}: zero_optimization.{key}: checkpoints hold what is on the GPU or, whole, "
-                "on the CPU; set device to cpu, and remove ratio"
-            )
-    if zero["stage"] == 2 and zero.get("offload_param") is not None:
-        raise ConfigError(f"{path}: zero_optimization.offload_param needs stage 3")
-    for key in zero:
-        if key.startswith("zero_quantized"):
-            raise ConfigError(f"{path}: remove zero_optimization.{key}; it changes the gradients")
-    if zero.get("compute_grad_norm", True) is not True:
-        raise ConfigError(f"{path}: remove zero_optimization.compute_grad_norm; a step reads it")
+    config = read_deepspeed(settings.deepspeed)
     return config | {
         "train_micro_batch_size_per_gpu": settings.pack,
         "gradient_accumulation_steps": settings.accumulation(ranks),

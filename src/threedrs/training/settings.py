@@ -6,12 +6,12 @@ starts afresh can say what has changed. What only moves files, says how the run 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import ConfigError, DataError, raise_all
 from threedrs.files import read_json, sha256_of_file, sha256_of_json
 from threedrs.models.published import weights_hash
 from threedrs.models.settings import LoraSettings
@@ -27,6 +27,7 @@ OPERATION = (
     "keep",
     "kept_layers",
     "log_every",
+    "max_length",
     "save_every",
     "wandb",
     "workers",
@@ -49,9 +50,35 @@ SHAPING_CODE = (
 INFERENCE_CODE = ("models/session.py",)  # of these
 
 
-def _require(condition: bool, key: str, value: object, expected: str) -> None:
+def _require(condition: bool, key: str, value: object, expected: str) -> Iterator[ConfigError]:
     if not condition:
-        raise ConfigError(f"train.{key}: {value!r} is not valid; expected {expected}")
+        yield ConfigError(f"train.{key}: {value!r} is not valid; expected {expected}")
+
+
+def accumulation(global_batch: int, pack: int, ranks: int) -> int:
+    """Return the micro-steps of an optimizer step when every pack is full.
+
+    Raises:
+        ConfigError: ``pack`` x ``ranks`` does not divide ``global_batch``; the message lists the
+            choices that do.
+    """
+    if global_batch % (pack * ranks) == 0:
+        return global_batch // (pack * ranks)
+    named = f"{ranks} rank{'s' * (ranks > 1)}"
+    if global_batch % ranks == 0:
+        each = global_batch // ranks
+        valid = [choice for choice in range(1, each + 1) if each % choice == 0]
+        remedy = f"with {named} train.pack may be {', '.join(map(str, valid))}"
+    else:
+        unit = pack * ranks
+        below = global_batch // unit * unit
+        choices = [value for value in (below, below + unit) if value > 0]
+        nearest = " or ".join(map(str, choices))
+        remedy = f"train.global_batch may be {nearest}, or another multiple of {unit}"
+    raise ConfigError(
+        f"train.pack {pack} x {named} x accumulation is not train.global_batch {global_batch}; "
+        f"{remedy}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,56 +137,51 @@ class TrainSettings:
         return cls(**values)
 
     def __post_init__(self) -> None:
+        raise_all(self._problems())
+
+    def _problems(self) -> Iterator[ConfigError]:
         for key in ("epochs", "global_batch", "pack", "max_length", "save_every", "keep"):
-            _require(getattr(self, key) >= 1, key, getattr(self, key), "a number from 1 on")
-        _require(self.seed >= 0, "seed", self.seed, "a number from 0 on")
-        _require(self.log_every >= 1, "log_every", self.log_every, "a number from 1 on")
-        _require(self.workers >= 0, "workers", self.workers, "a number from 0 on")
-        _require(self.kept_layers >= 0, "kept_layers", self.kept_layers, "a number from 0 on")
+            yield from _require(
+                getattr(self, key) >= 1, key, getattr(self, key), "a number from 1 on"
+            )
+        yield from _require(self.seed >= 0, "seed", self.seed, "a number from 0 on")
+        yield from _require(self.log_every >= 1, "log_every", self.log_every, "a number from 1 on")
+        yield from _require(self.workers >= 0, "workers", self.workers, "a number from 0 on")
+        yield from _require(
+            self.kept_layers >= 0, "kept_layers", self.kept_layers, "a number from 0 on"
+        )
         for key in ("max_steps", "eval_every"):
             value = getattr(self, key)
-            _require(value is None or value >= 1, key, value, "null or a number from 1 on")
-        _require(self.eval_samples >= 1, "eval_samples", self.eval_samples, "a number from 1 on")
+            yield from _require(
+                value is None or value >= 1, key, value, "null or a number from 1 on"
+            )
+        yield from _require(
+            self.eval_samples >= 1, "eval_samples", self.eval_samples, "a number from 1 on"
+        )
         for key in ("learning_rate", "learning_rate_vision_tower", "gradient_clip"):
-            _require(getattr(self, key) > 0, key, getattr(self, key), "a number above 0")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        _require(0 <= self.warmup_fraction <= 1, "warmup_fraction", self.warmup_fraction, "0 to 1")
-        _require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
-        _require(
+            yield from _require(getattr(self, key) > 0, key, getattr(self, key), "a number above 0")
+        yield from _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        yield from _require(
+            0 <= self.warmup_fraction <= 1, "warmup_fraction", self.warmup_fraction, "0 to 1"
+        )
+        yield from _require(
+            self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS)
+        )
+        yield from _require(
             len(self.tunable) > 0 and set(self.tunable) <= set(TUNABLE),
             "tunable",
             list(self.tunable),
             f"one or more of {', '.join(TUNABLE)}",
         )
         if self.lora is not None and "language_model" not in self.tunable:
-            raise ConfigError(
+            yield ConfigError(
                 "train.lora: adapters train the language model, which train.tunable leaves out; "
                 "add language_model there (its own weights stay frozen) or set train.lora to null"
             )
 
     def accumulation(self, ranks: int) -> int:
-        """Return the micro-steps of an optimizer step when every pack is full.
-
-        Raises:
-            ConfigError: ``pack`` x ``ranks`` does not divide ``global_batch``; the message lists
-                the choices that do.
-        """
-        if self.global_batch % (self.pack * ranks) == 0:
-            return self.global_batch // (self.pack * ranks)
-        if self.global_batch % ranks == 0:
-            each = self.global_batch // ranks
-            valid = [pack for pack in range(1, each + 1) if each % pack == 0]
-            remedy = f"with {ranks} ranks train.pack may be {', '.join(map(str, valid))}"
-        else:
-            unit = self.pack * ranks
-            below = self.global_batch // unit * unit
-            choices = [value for value in (below, below + unit) if value > 0]
-            nearest = " or ".join(map(str, choices))
-            remedy = f"train.global_batch may be {nearest}, or another multiple of {unit}"
-        raise ConfigError(
-            f"train.pack {self.pack} x {ranks} ranks x accumulation is not train.global_batch "
-            f"{self.global_batch}; {remedy}"
-        )
+        """Return the micro-steps of an optimizer step, see the function `accumulation`."""
+        return accumulation(self.global_batch, self.pack, ranks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,11 +274,11 @@ def fingerprint(
 
 
 def fingerprint_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Return in words what differs between two fingerprints."""
+    """Return in words what differs between two fingerprints, as text, as their hashes do."""
     changes = []
     for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if before != after:
+        before, after = old.get(name, "not there"), new.get(name, "not there")
+        if sha256_of_json(before) != sha256_of_json(after):
             hashed = "." not in name
             changes.append(name if hashed else f"{name} ({before} -> {after})")
     return ", ".join(changes)
