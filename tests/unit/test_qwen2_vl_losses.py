@@ -47,7 +47,7 @@ def test_pooled_teacher_equals_loops(side: int) -> None:
 
 
 def slow_visual(model: Student, rgb: Tensor, side: int) -> Tensor:
-    """The tokens (V,side,side,D) of each frame by transformers' tower, alone and with its merger."""
+    """The tokens (V,side,side,D) of each frame, alone, by transformers' tower and merger."""
     tower = Qwen2VisionTransformerPretrainedModel(model.family.vision_config).eval()
     weights = {f"merger.{name}": value for name, value in model.projector.state_dict().items()}
     tower.load_state_dict(weights | model.vision_tower.state_dict())
