@@ -21,6 +21,7 @@ from threedrs.models.lora import add_lora
 from threedrs.models.prompt import token_id
 from threedrs.models.samples import Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.models.student import Student
 from threedrs.one_writer import claimed
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.registry import NO_TEACHER, teacher_channels
@@ -50,6 +51,16 @@ from threedrs.training.tracking import Tracker, require_wandb
 
 if TYPE_CHECKING:
     from threedrs.training.evaluate import Evaluation
+
+
+# What helps where a GPU is out of memory: for what a run always holds, and for what a step takes.
+SPREAD = (
+    "stop what else runs on it, take more GPUs with config/deepspeed/zero3.json, or use "
+    "config/deepspeed/zero3_offload.json"
+)
+SMALLER = (
+    "lower train.pack, set train.gradient_checkpointing, or use config/deepspeed/zero3_offload.json"
+)
 
 
 class StoppedError(AgreedError):
@@ -82,14 +93,24 @@ class Run:
 
     def save(self, engine: Any, progress: Progress) -> Path:
         """Write the checkpoint of ``progress``, unless it is the one the run resumed from."""
-        return save_checkpoint(
-            engine,
-            self.paths.checkpoints,
-            progress,
-            self.parts,
-            keep=self.settings.keep,
-            ranks=self.ranks,
-        )
+        with _fits(f"checkpoint of step {progress.step}", SPREAD):
+            return save_checkpoint(
+                engine,
+                self.paths.checkpoints,
+                progress,
+                self.parts,
+                keep=self.settings.keep,
+                ranks=self.ranks,
+            )
+
+
+@contextlib.contextmanager
+def _fits(what: str, remedy: str) -> Iterator[None]:
+    """Raise MachineError where a GPU is out of memory for ``what``."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MachineError(f"{what}: the GPU is out of memory; {remedy}") from error
 
 
 def _read_hashes(
@@ -157,8 +178,8 @@ def train(config: Mapping[str, Any], stop: StopRequest) -> None:
 
     Raises:
         ThreedrsError: an input cannot be used; another process trains this run; a loss or gradient
-            is not finite; the disk is full; or the run was asked to stop. In the last three cases
-            the same command goes on.
+            is not finite; the disk or a GPU's memory is full; or the run was asked to stop. In the
+            last three cases the same command goes on.
     """
     run = prepare(config, stop)
     with contextlib.ExitStack() as stack:
@@ -178,25 +199,15 @@ def _train(run: Run) -> None:
         ranks,
         lambda: find_checkpoint(run.paths.checkpoints, run.parts, say),
     )
-    torch.manual_seed(settings.seed)
-    student, tokenizer = load_student(
-        ModelSettings.from_config(config),
-        teacher_channels=teacher_channels(config["teacher"]["name"], run.paths.features.values()),
-        zero_init=zero_init(settings, ranks.count),
-    )
-    if settings.lora is not None:
-        tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
-        add_lora(student, settings.lora, tokens, seed=settings.seed)
-    if settings.gradient_checkpointing:
-        student.gradient_checkpointing_enable(settings.kept_layers)
-    student.train()
-    supervision = SupervisionSettings.from_config(config)
-    engine = build_engine(student, settings, supervision, ranks, run.total_steps)
-    progress = Progress()
-    if checkpoint is not None:
-        progress = load_checkpoint(engine, checkpoint, ranks)
-        if ranks.first:
-            say(f"goes on from {checkpoint.name}, {progress.samples} samples seen")
+    with _fits("student and optimizer", SPREAD):
+        student, tokenizer = _student(run)
+        supervision = SupervisionSettings.from_config(config)
+        engine = build_engine(student, settings, supervision, ranks, run.total_steps)
+        progress = Progress()
+        if checkpoint is not None:
+            progress = load_checkpoint(engine, checkpoint, ranks)
+            if ranks.first:
+                say(f"goes on from {checkpoint.name}, {progress.samples} samples seen")
     reader = PackReader(
         records=run.records,
         scenes=run.paths.scenes,
@@ -214,7 +225,25 @@ def _train(run: Run) -> None:
         evaluation = Evaluation(config, student, tokenizer)
     progress = _run_steps(run, engine, reader, progress, evaluation)
     summary = RunSummary(config=config, parts=run.parts, progress=progress)
-    export_run(engine, student, tokenizer, summary, run.paths.out, ranks)
+    with _fits(f"export after step {progress.step}, which is saved", SPREAD):
+        export_run(engine, student, tokenizer, summary, run.paths.out, ranks)
+
+
+def _student(run: Run) -> tuple[Student, Any]:
+    """Return the student to train, as the recipe starts it, and its tokenizer."""
+    settings, config = run.settings, run.config
+    torch.manual_seed(settings.seed)
+    student, tokenizer = load_student(
+        ModelSettings.from_config(config),
+        teacher_channels=teacher_channels(config["teacher"]["name"], run.paths.features.values()),
+        zero_init=zero_init(settings, run.ranks.count),
+    )
+    if settings.lora is not None:
+        tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
+        add_lora(student, settings.lora, tokens, seed=settings.seed)
+    if settings.gradient_checkpointing:
+        student.gradient_checkpointing_enable(settings.kept_layers)
+    return student.train(), tokenizer
 
 
 def _remaining_batches(run: Run, step: int) -> Iterator[list[Batch]]:
@@ -300,23 +329,19 @@ def _run_step(
     settings, step, samples = run.settings, progress.step + 1, sample_count(batch)
     started, rate = time.perf_counter(), engine.get_lr()[-1]
     try:
-        outcome = train_step(
-            engine,
-            ((next(packs), plan.weight) for plan in plans),
-            micro_step_count=len(plans),
-            samples=samples,
-            ranks=run.ranks,
-            interrupted=lambda: run.stop.name is not None,
-        )
+        with _fits(f"step {step}", SMALLER):
+            outcome = train_step(
+                engine,
+                ((next(packs), plan.weight) for plan in plans),
+                micro_step_count=len(plans),
+                samples=samples,
+                ranks=run.ranks,
+                interrupted=lambda: run.stop.name is not None,
+            )
     except NonFiniteError as error:
         run.save(engine, progress)
         raise NonFiniteError(
             f"step {step}: {error}; the state before it is saved in {run.paths.checkpoints}"
-        ) from error
-    except torch.OutOfMemoryError as error:
-        raise MachineError(
-            f"step {step}: the GPU is out of memory; lower train.pack, set "
-            "train.gradient_checkpointing, or use config/deepspeed/zero3_offload.json"
         ) from error
     seconds = time.perf_counter() - started
     progress = Progress(
