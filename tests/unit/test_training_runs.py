@@ -126,7 +126,7 @@ def test_interrupted_run_of_two_ranks_with_zero3_equals_the_uninterrupted_one(tm
 def test_run_goes_on_with_other_ranks_and_another_zero_stage(whole_run, tmp_path):
     config = write_run(tmp_path, samples=18, epochs=2)
     said = []
-    signals = (signal.SIGUSR1, signal.SIGINT)
+    signals = (signal.SIGTERM, signal.SIGINT)
     zero2, zero3 = str(REPOSITORY / "config/deepspeed/zero2.json"), spread_zero3(tmp_path)
     for ranks, deepspeed, last in ((2, zero3, 3), (1, zero2, 6), (2, zero2, None)):
         edit_config(config, deepspeed=deepspeed)

@@ -7,7 +7,7 @@ over the ranks are gathered by all of them alike. Costs a pass over each scene o
 small pass for each token of the longest answer in it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,12 @@ class Evaluation:
         """Whether to evaluate after ``step`` optimizer steps."""
         return step % self.every == 0
 
-    def measure(self) -> Scores:
+    def measure(self, stopped: Callable[[], bool]) -> Scores | None:
         """Return the headline metrics of each benchmark in percent; None where one cannot be had.
+
+        Args:
+            stopped: asked before each scene, on every rank, which all get the same answer; if it
+                says yes, the rest is left undone and there are no scores at all.
 
         Raises:
             DataError: scores are not finite, or an object has no true box.
@@ -77,14 +81,21 @@ class Evaluation:
         training = self.student.training
         self.student.eval()
         try:
-            rows = self._answer(StudentAnswerer(self.student, self.tokenizer, self.settings))
+            answerer = StudentAnswerer(self.student, self.tokenizer, self.settings)
+            rows = self._answer(answerer, stopped)
         finally:
             self.student.train(training)
+        if rows is None:
+            return None
         return {name: _headline(name, rows[name]) for name in sorted(rows)}
 
-    def _answer(self, answerer: StudentAnswerer) -> dict[str, list[Prediction]]:
+    def _answer(
+        self, answerer: StudentAnswerer, stopped: Callable[[], bool]
+    ) -> dict[str, list[Prediction]] | None:
         rows: dict[str, list[Prediction]] = {}
         for scene, of_scene in self.records.items():
+            if stopped():
+                return None
             store = open_store(self.scenes, scene)
             answers = answerer.open(store)
             for name, records in of_scene.items():

@@ -8,12 +8,11 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from threedrs.errors import DataError, MachineError, StoreError
+from threedrs.errors import DataError, StoreError
 from threedrs.files import sha256_of_json
 from threedrs.instructions.record import COORD, GROUND
 from threedrs.models.checkpoint import load_student
@@ -21,6 +20,7 @@ from threedrs.models.lora import add_lora
 from threedrs.models.prompt import token_id
 from threedrs.models.samples import Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.models.student import Student
 from threedrs.one_writer import claimed
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.registry import NO_TEACHER, teacher_channels
@@ -34,8 +34,9 @@ from threedrs.training.checkpoints import (
 from threedrs.training.data import PackReader, explain_lost_loader, load_packs
 from threedrs.training.engine import NonFiniteError, build_engine, train_step, zero_init
 from threedrs.training.export import RunSummary, export_run, is_exported
+from threedrs.training.gpu_memory import SMALLER, SPREAD, fits_gpu
 from threedrs.training.progress import RunLog, has_row, say, step_row
-from threedrs.training.ranks import AgreedError, Ranks, agree, peak_memory, start_ranks
+from threedrs.training.ranks import AgreedError, Ranks, agree, any_rank, peak_memory, start_ranks
 from threedrs.training.record_table import RecordTable
 from threedrs.training.sampler import (
     Batch,
@@ -81,16 +82,25 @@ class Run:
         steps = self.settings.epochs * self.steps_per_epoch
         return min(steps, self.settings.max_steps or steps)
 
-    def save(self, engine: Any, progress: Progress) -> Path:
-        """Write the checkpoint of ``progress``, unless it is the one the run resumed from."""
-        return save_checkpoint(
-            engine,
-            self.paths.checkpoints,
-            progress,
-            self.parts,
-            keep=self.settings.keep,
-            ranks=self.ranks,
-        )
+    def save(self, engine: Any, progress: Progress) -> Progress:
+        """Write the checkpoint of ``progress``, unless it is there; return it with peak memory."""
+        peak = max(progress.peak_memory_gib, peak_memory(self.ranks))
+        progress = dataclasses.replace(progress, peak_memory_gib=peak)
+        with fits_gpu(f"checkpoint of step {progress.step}", SPREAD):
+            save_checkpoint(
+                engine,
+                self.paths.checkpoints,
+                progress,
+                self.parts,
+                keep=self.settings.keep,
+                ranks=self.ranks,
+            )
+        return progress
+
+    def stopped(self, step: int) -> StoppedError:
+        """Return the error that says that the run was stopped and is saved."""
+        by = self.stop.name or "a signal"
+        return StoppedError(f"stopped by {by}, saved at step {step}; run the same command to go on")
 
 
 def _read_hashes(
@@ -154,12 +164,12 @@ def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
 def train(config: Mapping[str, Any], stop: StopRequest) -> None:
     """Train, or go on training, the resolved run ``config`` and export the model.
 
-    ``stop`` is asked at each optimizer step, on every rank.
+    ``stop`` is asked at each optimizer step and each scene of an evaluation, on every rank.
 
     Raises:
         ThreedrsError: an input cannot be used; another process trains this run; a loss or gradient
-            is not finite; the disk is full; or the run was asked to stop. In the last three cases
-            the same command goes on.
+            is not finite; the disk or a GPU's memory is full; or the run was asked to stop. In the
+            last three cases the same command goes on.
     """
     run = prepare(config, stop)
     with contextlib.ExitStack() as stack:
@@ -179,30 +189,15 @@ def _train(run: Run) -> None:
         ranks,
         lambda: find_checkpoint(run.paths.checkpoints, run.parts, say),
     )
-    torch.manual_seed(settings.seed)
-    spread = zero_init(settings, ranks.count)
-    student, tokenizer = load_student(
-        ModelSettings.from_config(config),
-        teacher_channels=teacher_channels(config["teacher"]["name"], run.paths.features.values()),
-        zero_init=spread,
-    )
-    if spread is None:
-        # Spread parameters are in the run's precision from the start. Whole ones DeepSpeed casts to
-        # bfloat16 only, never to float32, and later, when LoRA has made buffers that stay behind.
-        student.to(getattr(torch, settings.precision))
-    if settings.lora is not None:
-        tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
-        add_lora(student, settings.lora, tokens, seed=settings.seed)
-    if settings.gradient_checkpointing:
-        student.gradient_checkpointing_enable(settings.kept_layers)
-    student.train()
-    supervision = SupervisionSettings.from_config(config)
-    engine = build_engine(student, settings, supervision, ranks, run.total_steps)
-    progress = Progress()
-    if checkpoint is not None:
-        progress = load_checkpoint(engine, checkpoint, ranks)
-        if ranks.first:
-            say(f"goes on from {checkpoint.name}, {progress.samples} samples seen")
+    with fits_gpu("student and optimizer", SPREAD):
+        student, tokenizer = _student(run)
+        supervision = SupervisionSettings.from_config(config)
+        engine = build_engine(student, settings, supervision, ranks, run.total_steps)
+        progress = Progress()
+        if checkpoint is not None:
+            progress = load_checkpoint(engine, checkpoint, ranks)
+            if ranks.first:
+                say(f"goes on from {checkpoint.name}, {progress.samples} samples seen")
     reader = PackReader(
         records=run.records,
         scenes=run.paths.scenes,
@@ -220,7 +215,30 @@ def _train(run: Run) -> None:
         evaluation = Evaluation(config, student, tokenizer)
     progress = _run_steps(run, engine, reader, progress, evaluation)
     summary = RunSummary(config=config, parts=run.parts, progress=progress)
-    export_run(engine, student, tokenizer, summary, run.paths.out, ranks)
+    with fits_gpu(f"export after step {progress.step}, which is saved", SPREAD):
+        export_run(engine, student, tokenizer, summary, run.paths.out, ranks)
+
+
+def _student(run: Run) -> tuple[Student, Any]:
+    """Return the student to train, as the recipe starts it, and its tokenizer."""
+    settings, config = run.settings, run.config
+    torch.manual_seed(settings.seed)
+    spread = zero_init(settings, run.ranks.count)
+    student, tokenizer = load_student(
+        ModelSettings.from_config(config),
+        teacher_channels=teacher_channels(config["teacher"]["name"], run.paths.features.values()),
+        zero_init=spread,
+    )
+    if spread is None:
+        # Spread parameters are in the run's precision from the start. Whole ones DeepSpeed casts to
+        # bfloat16 only, never to float32, and later, when LoRA has made buffers that stay behind.
+        student.to(getattr(torch, settings.precision))
+    if settings.lora is not None:
+        tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
+        add_lora(student, settings.lora, tokens, seed=settings.seed)
+    if settings.gradient_checkpointing:
+        student.gradient_checkpointing_enable(settings.kept_layers)
+    return student.train(), tokenizer
 
 
 def _remaining_batches(run: Run, step: int) -> Iterator[list[Batch]]:
@@ -272,7 +290,7 @@ def _run_steps(
         )
     try:
         if progress.row is not None and not logged:  # as when the run ended in its evaluation
-            _report(run, progress, log, _due(run, progress.step, evaluation))
+            _report(run, engine, progress, log, _due(run, progress.step, evaluation))
         for batches in _remaining_batches(run, progress.step):
             own = [micro_steps(batch, run.ranks.rank, run.ranks.count) for batch in batches]
             plans = [plan for batch_plans in own for plan in batch_plans]
@@ -305,23 +323,19 @@ def _run_step(
     settings, step, samples = run.settings, progress.step + 1, sample_count(batch)
     started, rate = time.perf_counter(), engine.get_lr()[-1]
     try:
-        outcome = train_step(
-            engine,
-            ((next(packs), plan.weight) for plan in plans),
-            micro_step_count=len(plans),
-            samples=samples,
-            ranks=run.ranks,
-            interrupted=lambda: run.stop.name is not None,
-        )
+        with fits_gpu(f"step {step}", SMALLER):
+            outcome = train_step(
+                engine,
+                ((next(packs), plan.weight) for plan in plans),
+                micro_step_count=len(plans),
+                samples=samples,
+                ranks=run.ranks,
+                interrupted=lambda: run.stop.name is not None,
+            )
     except NonFiniteError as error:
         run.save(engine, progress)
         raise NonFiniteError(
             f"step {step}: {error}; the state before it is saved in {run.paths.checkpoints}"
-        ) from error
-    except torch.OutOfMemoryError as error:
-        raise MachineError(
-            f"step {step}: the GPU is out of memory; lower train.pack, set "
-            "train.gradient_checkpointing, or use config/deepspeed/zero3_offload.json"
         ) from error
     seconds = time.perf_counter() - started
     progress = Progress(
@@ -343,18 +357,13 @@ def _run_step(
     )
     last, due = step == run.total_steps, _due(run, step, evaluation)
     if due is None:
-        _report(run, progress, log, None)
+        _report(run, engine, progress, log, None)
     if last or outcome.interrupted or step % settings.save_every == 0:
-        peak = max(progress.peak_memory_gib, peak_memory(run.ranks))
-        progress = dataclasses.replace(progress, peak_memory_gib=peak)
-        run.save(engine, progress)
+        progress = run.save(engine, progress)
     if outcome.interrupted and not last:
-        raise StoppedError(
-            f"stopped by {run.stop.name or 'a signal'}, saved at step {step}; run the same command "
-            "to go on"
-        )
+        raise run.stopped(step)
     if due is not None:  # after the checkpoint, so that an evaluation that fails costs no step
-        _report(run, progress, log, due)
+        _report(run, engine, progress, log, due)
     return progress
 
 
@@ -366,12 +375,21 @@ def _due(run: Run, step: int, evaluation: "Evaluation | None") -> "Evaluation | 
 
 
 def _report(
-    run: Run, progress: Progress, log: RunLog | None, evaluation: "Evaluation | None"
+    run: Run, engine: Any, progress: Progress, log: RunLog | None, evaluation: "Evaluation | None"
 ) -> None:
-    """Log the last step, with the scores of ``evaluation``; all ranks call this."""
+    """Log the last step, with the scores of ``evaluation``; all ranks call this.
+
+    Raises:
+        StoppedError: the run was asked to stop before the scores were there. The step is saved and
+            has no row, so whoever goes on from it evaluates first.
+    """
     row = dict(progress.row or {})
     if evaluation is not None:
-        row["eval"] = evaluation.measure()
+        scores = evaluation.measure(lambda: any_rank(run.ranks, run.stop.name is not None))
+        if scores is None:
+            run.save(engine, progress)
+            raise run.stopped(progress.step)
+        row["eval"] = scores
     if log is not None:
         recorded = progress.step == run.total_steps or "eval" in row
         log.step(row, record=recorded or progress.step % run.settings.log_every == 0)

@@ -18,6 +18,7 @@ from threedrs.training.checkpoints import LOG
 from threedrs.training.tracking import Tracker
 
 PARTS = ("loss", "text", "grounding", "supervision")
+PACE = 3600.0  # seconds that the bar looks back for its pace: two steps at least lie within
 
 
 def step_row(
@@ -117,6 +118,7 @@ class RunLog:
             progress.TimeRemainingColumn(),
             progress.TextColumn("{task.fields[parts]}"),
             console=Console(stderr=True),
+            speed_estimate_period=PACE,
         )
         bar.add_task("train", total=self.total_steps, completed=self.first_step, parts="")
         bar.start()

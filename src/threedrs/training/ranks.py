@@ -90,6 +90,13 @@ def peak_memory(ranks: Ranks) -> float:
     return value.item()
 
 
+def any_rank(ranks: Ranks, flag: bool) -> bool:
+    """Return on all ranks whether ``flag`` is set on any; all ranks call this."""
+    value = torch.tensor([float(flag)], device=ranks.device)
+    torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
+    return value.item() > 0
+
+
 def agree(ranks: Ranks, decide: Callable[[], T]) -> T:
     """Return what ``decide`` returns on the first rank, the only one that runs it.
 
