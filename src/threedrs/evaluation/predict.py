@@ -26,7 +26,7 @@ from threedrs.evaluation.predictions import (
     write_predictions,
 )
 from threedrs.evaluation.questions import answer_inputs, open_store, read_questions
-from threedrs.evaluation.ranks import Ranks, joined_ranks
+from threedrs.evaluation.ranks import AnsweringRanks, joined_ranks
 from threedrs.evaluation.rows import Answerer, Answers, grounding_rows, needs_model, text_rows
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.files import sha256_of_file, write_json
@@ -125,7 +125,7 @@ def _of_whole_scenes(
 
 
 def _share(
-    records: Sequence[Record], done: Mapping[str, Prediction], ranks: Ranks
+    records: Sequence[Record], done: Mapping[str, Prediction], ranks: AnsweringRanks
 ) -> dict[str, list[Record]]:
     """Return this rank's open questions by scene; scenes with many questions come first."""
     open_questions: dict[str, list[Record]] = {}

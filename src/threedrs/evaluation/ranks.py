@@ -19,7 +19,7 @@ _PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranks:
+class AnsweringRanks:
     """This process among those of the run."""
 
     rank: int = 0
@@ -52,7 +52,7 @@ class Ranks:
 
 
 @contextmanager
-def joined_ranks() -> Iterator[Ranks]:
+def joined_ranks() -> Iterator[AnsweringRanks]:
     """Yield this process's place; with several, within a process group.
 
     Raises:
@@ -61,13 +61,15 @@ def joined_ranks() -> Iterator[Ranks]:
     given = rank_variables(os.environ)
     count = int(given["WORLD_SIZE"])
     if count == 1:
-        yield Ranks()
+        yield AnsweringRanks()
         return
     from torch import distributed
 
     os.environ.update(given)
     distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
-        yield Ranks(rank=int(given["RANK"]), local_rank=int(given["LOCAL_RANK"]), count=count)
+        yield AnsweringRanks(
+            rank=int(given["RANK"]), local_rank=int(given["LOCAL_RANK"]), count=count
+        )
     finally:
         distributed.destroy_process_group()

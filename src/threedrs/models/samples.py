@@ -4,7 +4,9 @@ Axis letters: V frames, H W image rows and columns (384), F fine grid (LLaVA: 27
 (LLaVA: 14), N objects, T a sample's own tokens, C teacher channels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,32 +68,20 @@ class SceneInputs:
 
     def to(self, device: torch.device | str) -> "SceneInputs":
         """Return the scene with every tensor on ``device``."""
-        teacher = self.teacher_VGGC
-        return replace(
-            self,
-            rgb_VHWC=self.rgb_VHWC.to(device, non_blocking=True),
-            patch_xyz_VGG3=self.patch_xyz_VGG3.to(device, non_blocking=True),
-            boxes_N6=self.boxes_N6.to(device, non_blocking=True),
-            fine_NVFF=self.fine_NVFF.to(device, non_blocking=True),
-            coarse_NVGG=self.coarse_NVGG.to(device, non_blocking=True),
-            teacher_VGGC=None if teacher is None else teacher.to(device, non_blocking=True),
-        )
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "SceneInputs":
         """Return the scene in page-locked memory, from which a GPU takes it while the host goes on.
 
         A loader's thread calls this; the name is the one that torch looks for.
         """
-        teacher = self.teacher_VGGC
-        return replace(
-            self,
-            rgb_VHWC=self.rgb_VHWC.pin_memory(),
-            patch_xyz_VGG3=self.patch_xyz_VGG3.pin_memory(),
-            boxes_N6=self.boxes_N6.pin_memory(),
-            fine_NVFF=self.fine_NVFF.pin_memory(),
-            coarse_NVGG=self.coarse_NVGG.pin_memory(),
-            teacher_VGGC=None if teacher is None else teacher.pin_memory(),
-        )
+        return self._changed(lambda tensor: tensor.pin_memory())
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "SceneInputs":
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True, kw_only=True)
