@@ -98,6 +98,56 @@ def test_error_in_a_worker_arrives_as_its_own_line(reader, tmp_path):
     assert "Traceback" not in str(caught.value)
 
 
+class Failing:
+    """A reader that raises."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def read(self, plan):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("sizes differ\nby one"), EOFError("cut off"), KeyError("no such key")]
+)
+def test_a_bug_in_a_worker_is_shown_and_is_no_lost_loader(error):
+    packs = load_packs(Failing(error), PLANS, workers=1)
+    with pytest.raises(RuntimeError) as caught, explain_lost_loader(), closing(packs):
+        next(packs)
+
+    assert "in read\n    raise self.error" in str(caught.value)
+    assert f"{type(error).__name__}: " in str(caught.value)
+    assert str(error) in str(caught.value)
+    assert active_children() == []  # the traceback, still held here, would keep them alive
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("DefaultCPUAllocator: you tried to allocate 8 bytes"), "memory ran out (Def"),
+        (PermissionError(13, "Permission denied", "store.zarr"), "store.zarr: cannot be read"),
+    ],
+)
+def test_what_a_user_can_put_right_is_one_line_from_a_worker_too(error, line):
+    packs = load_packs(Failing(error), PLANS, workers=1)
+    with pytest.raises(ThreedrsError) as caught, explain_lost_loader(), closing(packs):
+        next(packs)
+
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_a_loader_that_is_gone_is_explained():
+    with (
+        pytest.raises(MachineError, match=r"lost \(DataLoader worker \(pid 3\) is killed by .*\)"),
+        explain_lost_loader(),
+    ):
+        raise RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed. ")
+    with pytest.raises(RuntimeError, match=r"^the DataLoader worker"), explain_lost_loader():
+        raise RuntimeError("the DataLoader worker's pack does not fit the student")
+
+
 def kill_loaders(reader, said):
     """Kill loaders at 8 moments; tell what was said of each, and what Python said besides."""
     lines, besides, moments = [], [], random.Random(0)

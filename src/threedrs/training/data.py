@@ -10,6 +10,7 @@ is shared by all processes of a rank (`threedrs.training.record_table`).
 
 import signal
 import time
+import traceback
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError
+from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError, readable
 from threedrs.instructions.record import Record
 from threedrs.models.grid import LLAVA_GRID, VisualGrid
 from threedrs.models.prompt import build_sample
@@ -32,6 +33,7 @@ from threedrs.training.proposals import name_proposals
 from threedrs.training.sampler import PackPlan
 
 PREFETCH = 2
+LOST = "DataLoader worker (pid"  # so begin torch's errors that say that a loader is gone
 ENDING = 2.0  # seconds from the last byte of a killed process to the signal of its end
 
 
@@ -115,10 +117,16 @@ class PackReader:
         return torch.from_numpy(features_VGGC)
 
 
-class _PackDataset(Dataset):
-    """Packs in the order of ``plans``; an error a user can put right is returned, not raised.
+class _Bug(str):
+    """The traceback of an error in a loader that no user can put right."""
 
-    A raised one would reach the training process wrapped in the loader's own traceback.
+
+class _PackDataset(Dataset):
+    """Packs in the order of ``plans``; an error is returned, not raised.
+
+    A raised one would reach the training process wrapped in the loader's own traceback. And that
+    would keep alive the loaders, which ignore what usually ends them: the process would wait for
+    them at its end, for ever.
     """
 
     def __init__(self, reader: PackReader, plans: Sequence[PackPlan]) -> None:
@@ -128,11 +136,12 @@ class _PackDataset(Dataset):
     def __len__(self) -> int:
         return len(self.plans)
 
-    def __getitem__(self, position: int) -> Pack | ThreedrsError:
+    def __getitem__(self, position: int) -> Pack | ThreedrsError | _Bug:
         try:
             return self.reader.read(self.plans[position])
-        except ThreedrsError as error:
-            return ThreedrsError(str(error))
+        except Exception as error:
+            line = readable(error)
+            return _Bug(traceback.format_exc()) if line is None else ThreedrsError(line)
 
 
 def _as_is(pack: Any) -> Any:
@@ -154,6 +163,7 @@ def load_packs(
 
     Raises:
         ThreedrsError: the first error of a pack, in the words of whoever found it.
+        RuntimeError: a bug, with its traceback in the loader.
     """
     loader = DataLoader(
         _PackDataset(reader, plans),
@@ -172,6 +182,8 @@ def load_packs(
     for pack in loader:
         if isinstance(pack, ThreedrsError):
             raise pack
+        if isinstance(pack, _Bug):
+            raise RuntimeError(f"a pack could not be read:\n{pack}")
         yield pack
 
 
@@ -182,7 +194,7 @@ def explain_lost_loader() -> Iterator[None]:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError):
-            if "DataLoader worker" not in str(error):
+            if not str(error).startswith(LOST):
                 raise
         else:  # killed while it handed a pack over: torch has yet to hear of it, and raises then
             with suppress(RuntimeError):
