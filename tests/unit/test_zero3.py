@@ -130,3 +130,9 @@ def test_gradients_equal_single_samples_where_a_rank_has_no_grounding(
             assert difference < 1e-6  # zero but for rounding, see test_student.py
         else:
             assert difference <= 1e-5 * expected.norm(), name
+
+
+def test_ranks_whose_logits_differ_make_the_same_passes(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["answers"] for rank in ranks)
+    assert [len(tokens) for tokens in first] == [4, 4]
+    assert second == first

@@ -2,8 +2,9 @@
 
 Two ranks under the ZeRO-3 settings of config/deepspeed/zero3.json, but that no parameter is small
 enough to stay whole: the first one's pack has text and grounding samples, the other's text only.
-The gathered gradients of the last step, and the students' weights, go to FOLDER for the test to
-read. DeepSpeed looks on for two steps; in the third it gathers ahead what it has seen.
+Then they answer questions. The gathered gradients of the last step, the students' weights and the
+answers go to FOLDER for the test to read. DeepSpeed looks on for two steps; in the third it gathers
+ahead what it has seen.
 """
 
 import json
@@ -16,7 +17,10 @@ from student_fixtures import CAPTION, GROUNDING, TEXT, ZERO_TARGET, pack, scene,
 
 from threedrs.models import architecture
 from threedrs.models.checkpoint import load_student
+from threedrs.models.prompt import build_query
+from threedrs.models.session import SceneSession
 from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.models.student import Student
 from threedrs.training.ranks import start_ranks
 
 PACKS = ((TEXT, GROUNDING, ZERO_TARGET), (CAPTION, TEXT))
@@ -51,6 +55,22 @@ def gathered(student: torch.nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
+def answers(student: Student, rank: int) -> list[list[int]]:
+    """Return what a rank answers to two questions, though their logits tell it other tokens.
+
+    To the first rank no answer ends; to the other every one does at once.
+    """
+    session = SceneSession(student.eval(), tokenizer(), scene(), prompt="reference")
+
+    def other_logits(module: Any, inputs: Any, logits_BT: torch.Tensor) -> torch.Tensor:
+        logits_BT[:, session.end] = torch.inf if rank else -torch.inf
+        return logits_BT
+
+    student.language_model.lm_head.register_forward_hook(other_logits)
+    queries = [build_query(one, tokenizer(), prompt="reference") for one in (TEXT, CAPTION)]
+    return session.generate(queries, max_new_tokens=4)
+
+
 def main(folder: Path) -> None:
     """Load the saved student spread over the ranks, run one step, write what came out."""
     ranks = start_ranks()
@@ -82,7 +102,8 @@ def main(folder: Path) -> None:
         loss = engine(packed, SUPERVISION).total(SUPERVISION.weight)
         engine.backward(loss)
     gradients = {n: safe_get_full_grad(p).clone() for n, p in student.named_parameters()}
-    torch.save(before | {"gradients": gradients}, folder / f"rank{ranks.rank}.pt")
+    after = {"gradients": gradients, "answers": answers(student, ranks.rank)}
+    torch.save(before | after, folder / f"rank{ranks.rank}.pt")
     torch.distributed.barrier()
 
 

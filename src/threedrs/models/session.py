@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.distributed
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
@@ -33,7 +34,7 @@ class SceneSession:
     """One scene, ready for questions.
 
     Runs without gradients, yet not in torch's inference mode: parameters that a sharded training
-    run gathers here must stay fit for training.
+    run gathers here must stay fit for training. All its ranks take the first one's tokens.
 
     Args:
         student: in evaluation mode, on the device to run on.
@@ -102,8 +103,11 @@ class SceneSession:
         generated: list[list[int]] = [[] for _ in queries]
         active = list(range(len(queries)))  # the questions in the batch that runs
         hidden_BD, attention = self._run_queries(queries)
+        spread = self._is_spread()
         for step in range(max_new_tokens):
             token_B = self.student.language_model.lm_head(hidden_BD).argmax(-1)
+            if spread:  # ranks that round otherwise must still make the same passes
+                torch.distributed.broadcast(token_B, src=0)
             tokens = token_B.tolist()
             going = [row for row, token in enumerate(tokens) if token != self.end]
             for row in going:
@@ -147,6 +151,10 @@ class SceneSession:
         positions = self._positions(self.prefix_length + offset_S)
         return self.student.run_language_model(tokens_SD, positions, None, questions=attention)[0]
 
+    def _is_spread(self) -> bool:
+        """Whether ranks gather the parameters together, and so have to make the same passes."""
+        return any(map(is_spread, self.student.parameters()))
+
     def _positions(self, index_T: Tensor) -> Tensor:
         return self.student.position_ids(index_T[None], self.prefix, self.scene)
 
@@ -159,7 +167,6 @@ class SceneSession:
             torch.OutOfMemoryError: a single question does not fit; or the parameters are spread
                 over ranks, which gather them together and so have to make the same passes.
         """
-        spread = any(map(is_spread, self.student.parameters()))
         results: list[Result] = []
         limit = len(queries)
         while len(results) < len(queries):
@@ -167,7 +174,7 @@ class SceneSession:
             try:
                 results += run(batch)
             except torch.OutOfMemoryError:
-                if spread or len(batch) == 1:
+                if self._is_spread() or len(batch) == 1:
                     raise
                 limit = len(batch) // 2
             else:
