@@ -1,0 +1,40 @@
+"""The published configuration of the LLaVA families, read and written again."""
+
+from pathlib import Path
+
+from threedrs.models.checkpoint_config import (
+    checkpoint_config,
+    read_text_config,
+    read_vision_config,
+)
+
+
+def test_published_configuration() -> None:
+    """The fields of the 7B checkpoint's config.json that decide the architecture."""
+    published = {
+        "architectures": ["LlavaQwenForCausalLM"],
+        "model_type": "llava_qwen",
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+        "rope_theta": 1000000.0,
+        "rope_scaling": None,
+        "tie_word_embeddings": False,
+        "sliding_window": 131072,
+        "use_sliding_window": False,
+        "mm_vision_tower": "google/siglip-so400m-patch14-384",
+    }
+    path = Path("config.json")
+    text = read_text_config(published, path, 151648)
+    assert (text.vocab_size, text.num_hidden_layers) == (152064, 28)
+    assert text.rope_parameters is not None
+    assert text.rope_parameters["rope_theta"] == 1_000_000
+    assert set(text.layer_types or ()) == {"full_attention"}
+    vision = read_vision_config(published, path)
+    assert (vision.hidden_size, vision.num_hidden_layers) == (1152, 27)
+    assert (vision.hidden_act, vision.layer_norm_eps) == ("gelu_pytorch_tanh", 1e-6)
+    saved = checkpoint_config(text, vision, 2048, "bfloat16")
+    assert read_text_config(saved, path, 1).to_dict() == text.to_dict()
