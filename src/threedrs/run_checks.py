@@ -75,12 +75,13 @@ def batch_problem(
     """
     train = resolved["train"]
     ranks = train_ranks(resolved["model"]["size"], override)
-    if ranks is None or _was_trained(folder, train):
+    if ranks is None:
         return None
     try:
         accumulation(train["global_batch"], train["pack"], ranks)
     except ConfigError as error:
-        return f"{error}; or change what the job asks for (set-resources)"
+        if not _was_trained(folder, train):
+            return f"{error}; or change what the job asks for (set-resources)"
     return None
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from test_training import REPOSITORY, SUPERVISION, plans, settings, step, tiny_student
 from test_training import reader as reader  # a fixture
-from training_run import edit_config, lone_ranks, records, write_run
+from training_run import OUT, edit_config, lone_ranks, records, run, write_run
 
 from threedrs.errors import ConfigError
 from threedrs.evaluation.answering import StudentAnswerer
@@ -24,15 +24,12 @@ from threedrs.models.settings import LoraSettings, ModelSettings
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.registry import teacher_channels
-from threedrs.training import loop
 from threedrs.training.data import PackReader
 from threedrs.training.engine import build_engine
 from threedrs.training.progress import growing_log, read_rows
 from threedrs.training.settings import fingerprint, fingerprint_changes
-from threedrs.training.stop import StopRequest
 
 LORA = {"rank": 4, "alpha": 8}
-OUT = Path("results/train/3drs")
 
 
 def adapted(**lora: Any) -> Student:
@@ -119,13 +116,6 @@ def test_fingerprint_sees_the_adapters_and_not_where_rows_go(
 
 
 # Whole runs
-
-
-def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the training of ``folder`` in this process."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(loop, "start_ranks", lone_ranks)
-    loop.train(json.loads((OUT / "config.json").read_text()), StopRequest())
 
 
 def rows(folder: Path) -> list[dict]:

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_lora_training import OUT, run
 from torch import Tensor
-from training_run import SHARD, records, write_run
+from training_run import OUT, SHARD, records, run, write_run
 
 from threedrs.files import write_json
 from threedrs.instructions.record import Record

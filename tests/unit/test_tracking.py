@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_lora_training import OUT, run
-from training_run import write_run
+from training_run import OUT, run, write_run
 
 from threedrs.errors import ConfigError, MachineError
 from threedrs.training import loop, tracking

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_lora_training import OUT, run
-from training_run import write_evaluation, write_run
+from training_run import OUT, run, write_evaluation, write_run
 
 from threedrs.errors import MachineError
 from threedrs.evaluation.answering import SceneAnswers, StudentAnswerer

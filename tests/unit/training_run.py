@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 
 from threedrs.files import write_json
@@ -15,12 +16,15 @@ from threedrs.scannet.boxes import BoxSet
 from threedrs.scenes.writer import SceneContents, write_scene_store
 from threedrs.teachers.registry import teacher_channels
 from threedrs.teachers.store import SceneOrigin, manifest_entry, open_scene, write_root, write_scene
+from threedrs.training import loop
 from threedrs.training.ranks import Ranks, start_ranks
+from threedrs.training.stop import StopRequest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCENES = ("scene0000_00", "scene0001_00")
 FRAMES = 1
 SHARD = Path("results/features/vggt-tiny/train-000.zarr")
+OUT = Path("results/train/3drs")
 
 
 def write_scene_inputs(folder: Path, scene: str, seed: int) -> None:
@@ -124,14 +128,14 @@ def write_run(folder: Path, *, samples: int = 8, **train: Any) -> Path:
             "mix": "results/instructions/mixes/full.jsonl",
             "scenes": "results/scenes",
             "features": {scene: str(SHARD) for scene in SCENES},
-            "out": "results/train/3drs",
+            "out": str(OUT),
         },
     }
     for seed, scene in enumerate(SCENES):
         write_scene_inputs(folder, scene, seed)
     write_features(folder)
     write_records(folder / resolved["paths"]["mix"], records(samples))
-    path = folder / "results/train/3drs/config.json"
+    path = folder / OUT / "config.json"
     write_json(path, resolved)
     return path
 
@@ -183,3 +187,10 @@ def lone_ranks() -> Ranks:
     for name in set(os.environ) - set(before) - {"DS_ACCELERATOR", "LOCAL_RANK"}:
         del os.environ[name]
     return ranks
+
+
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the training of ``folder`` in this process."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(loop, "start_ranks", lone_ranks)
+    loop.train(json.loads((OUT / "config.json").read_text()), StopRequest())

@@ -189,16 +189,14 @@ def batch_gate(wildcards):
 
     Asked when a training is among the jobs: without one, nobody knows where it will be.
     """
-    if not workflow.is_main_process:
-        return []
-    problems = {
-        run: batch_problem(resolved, train_resource, Path(f"results/train/{run}"))
-        for run, resolved in RESOLVED.items()
-    }
-    if problems[wildcards.run]:
-        lines = [
-            f"config: runs.{run}: {line}" for run, line in problems.items() if line
-        ]
+
+    def problem(run):
+        folder = Path(f"results/train/{run}")
+        return batch_problem(RESOLVED[run], train_resource, folder)
+
+    if workflow.is_main_process and problem(wildcards.run):
+        found = {run: problem(run) for run in RUNS}
+        lines = [f"config: runs.{run}: {line}" for run, line in found.items() if line]
         sys.exit("\n".join(["threedrs: error:", *lines]))
     return []
 
