@@ -1,12 +1,13 @@
 # make demo   set up, then the whole workflow on generated data; ends with the report's path
 # make test   set up, then every check and test
+# make check  set up, then lint, types and the fast unit tests: two minutes, for the daily work
 # make setup  everything into .venv; clean removes what was made, except .venv
 
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.complete
 
-.PHONY: demo test setup lint clean
+.PHONY: demo test check setup lint clean
 
 demo: setup
 	snakemake --cores all all
@@ -14,6 +15,9 @@ demo: setup
 
 test: setup lint
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+check: setup lint
+	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal -m "not slow" tests/unit
 
 lint: setup
 	ruff check

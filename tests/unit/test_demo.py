@@ -22,7 +22,7 @@ from threedrs.scannet.meta import read_axis_alignment
 from threedrs.scannet.sens import SensReader
 
 FRAMES = 21
-SQA3D = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "sqa3d"
+SQA3D = Path(__file__).resolve().parents[1] / "data" / "sqa3d"
 
 
 def read_ply_vertices(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -273,7 +273,6 @@ def test_annotation_files_speak_of_their_splits_scenes(data_root: Path) -> None:
     assert not asked["val", "ids"] & (asked["test", "ids"] | asked["train", "ids"])
 
 
-@pytest.mark.skipif(not SQA3D.is_dir(), reason="shared/data/sqa3d is not beside the project")
 def test_sqa3d_has_the_published_structure(data_root: Path) -> None:
     for kind, key in (("questions", "questions"), ("sqa_annotations", "annotations")):
         name = f"v1_balanced_{kind}_test_scannetv2.json"

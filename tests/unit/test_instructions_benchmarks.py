@@ -16,7 +16,7 @@ from instruction_files import (
 
 from threedrs.instructions.sqa3d import question_type
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "sqa3d"
+SQA3D = Path(__file__).resolve().parents[1] / "data" / "sqa3d"
 GOLDEN = json.loads(
     (Path(__file__).resolve().parents[1] / "golden" / "prompts.json").read_text(encoding="utf-8")
 )
@@ -231,27 +231,25 @@ def test_sqa3d_question_type(question: str, kind: str) -> None:
     assert question_type(question) == kind
 
 
-def test_sqa3d_published_test_split(tmp_path: Path) -> None:
-    if not SHARED.is_dir():
-        pytest.skip(f"SQA3D's published files are not at {SHARED}")
+def test_rows_of_sqa3d_s_published_test_split(tmp_path: Path) -> None:
     folder = tmp_path / "benchmark" / "sqa_task" / "balanced"
     folder.mkdir(parents=True)
-    for path in SHARED.glob("*.json"):
+    for path in SQA3D.glob("*.json"):
         (folder / path.name).symlink_to(path)
     records, summary = run(tmp_path, "sqa3d", "test", max_reject_fraction=0.0)
-    assert (summary.rows, summary.records, summary.rejected) == (3519, 3519, 0)
-    assert summary.published_records == 3519
+    assert (summary.rows, summary.records, summary.rejected) == (100, 100, 0)
+    assert summary.published_records is None  # a part of the split: no size to compare with
     assert summary.repeated_ids == 0
-    # The sizes of the question types that papers report.
+    # Counted by hand from the first words of the hundred questions.
     kinds = [record.question_type for record in records]
     sizes = {kind: kinds.count(kind) for kind in set(kinds)}
     assert sizes == {
-        "what": 1147,
-        "is": 652,
-        "how": 465,
-        "can": 338,
-        "which": 351,
-        "others": 566,
+        "what": 35,
+        "is": 15,
+        "how": 14,
+        "can": 7,
+        "which": 15,
+        "others": 14,
     }
     assert records[0].human == (
         "<image> I am standing by the ottoman on my right facing a couple of toolboxes. "

@@ -17,47 +17,33 @@ from threedrs.teachers.extract import TeacherSettings, extract_shard
 from threedrs.teachers.store import FeatureStore
 from threedrs.teachers.verify import verify_store
 
-LIVING_ROOM = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "livingroom1"
-pytestmark = pytest.mark.skipif(not LIVING_ROOM.is_dir(), reason=f"{LIVING_ROOM} is not here")
-
-EVERY = 5  # every fifth of the 211 images goes into the scan
+LIVING_ROOM = Path(__file__).resolve().parents[1] / "data" / "livingroom1"
 INTRINSIC = (525.0, 525.0, 319.5, 239.5)
 
 
 @pytest.fixture(scope="module")
-def scan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The room with fewer images, in the same layout."""
-    folder = tmp_path_factory.mktemp("livingroom")
-    lines = (LIVING_ROOM / "trajectory.log").read_text().splitlines()
-    kept: list[str] = []
-    for kind, suffix in (("image", "jpg"), ("depth", "png")):
-        (folder / kind).mkdir()
-        for row, path in enumerate(sorted((LIVING_ROOM / kind).iterdir())[::EVERY]):
-            (folder / kind / f"{row:05d}.{suffix}").symlink_to(path)
-    for row, start in enumerate(range(0, len(lines), 5 * EVERY)):
-        kept += [f"{row} {row} {row + 1}", *lines[start + 1 : start + 5]]
-    (folder / "trajectory.log").write_text("\n".join(kept) + "\n")
-    return folder
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("livingroom")
 
 
 @pytest.fixture(scope="module")
-def room(scan_folder: Path) -> SceneStore:
-    layout = DataLayout(root=scan_folder / "data")
+def room(folder: Path) -> SceneStore:
+    layout = DataLayout(root=folder / "data")
     scan = layout.scan("scene0000_00")
     scan.sens.parent.mkdir(parents=True)
-    import_rgbd(scan_folder, scan.sens, intrinsic=INTRINSIC)
-    settings = SceneSettings(stride=2, count=12)
+    import_rgbd(LIVING_ROOM, scan.sens, intrinsic=INTRINSIC)
+    settings = SceneSettings(stride=1, count=12)
     boxes = {"gt": BoxSet.empty(), "pred": BoxSet.empty()}
-    return build_scene(scan, boxes, settings, scan_folder / "scene0000_00.zarr", "val")
+    return build_scene(scan, boxes, settings, folder / "scene0000_00.zarr", "val")
 
 
-def test_images_and_depth_come_through(room: SceneStore, scan_folder: Path) -> None:
+def test_images_and_depth_come_through(room: SceneStore) -> None:
     assert len(room.frame_ids) == 12
     assert room.frame_ids == sorted(set(room.frame_ids))
     for row in (0, 11):
         name = f"{room.frame_ids[row]:05d}"
-        assert room.jpegs()[row] == (scan_folder / "image" / f"{name}.jpg").read_bytes()
-        with Image.open(scan_folder / "depth" / f"{name}.png") as image:
+        assert room.jpegs()[row] == (LIVING_ROOM / "image" / f"{name}.jpg").read_bytes()
+        with Image.open(LIVING_ROOM / "depth" / f"{name}.png") as image:
             depth = np.asarray(image)
         assert room.depth()[row, 100, 200] == depth[100 * 480 // 384, 200 * 640 // 384]
     assert room.masks("gt")[0].shape == (0, 12, 27, 27)
@@ -96,15 +82,15 @@ def test_patch_means_lie_on_the_surfaces(room: SceneStore) -> None:
     assert np.median(distances) < 0.02
 
 
-def test_a_box_is_seen_where_its_points_are(room: SceneStore, scan_folder: Path) -> None:
+def test_a_box_is_seen_where_its_points_are(room: SceneStore, folder: Path) -> None:
     centre = room.patch_xyz()[5, 7, 7]
     box = make_box_set([(np.array([*centre, 0.8, 0.8, 0.8]), 3, "whatever is there")])
-    scan = DataLayout(root=scan_folder / "data").scan("scene0000_00")
+    scan = DataLayout(root=folder / "data").scan("scene0000_00")
     store = build_scene(
         scan,
         {"gt": box, "pred": BoxSet.empty()},
-        SceneSettings(stride=2, count=12),
-        scan_folder / "boxed.zarr",
+        SceneSettings(stride=1, count=12),
+        folder / "boxed.zarr",
         "val",
     )
     fine, coarse = store.masks("gt")
@@ -113,8 +99,8 @@ def test_a_box_is_seen_where_its_points_are(room: SceneStore, scan_folder: Path)
     assert coarse.mean() < 0.5
 
 
-def test_features_follow_the_frames(room: SceneStore, scan_folder: Path) -> None:
-    shard = scan_folder / "val-000.zarr"
+def test_features_follow_the_frames(room: SceneStore, folder: Path) -> None:
+    shard = folder / "val-000.zarr"
     settings = TeacherSettings.from_config(
         {"teacher": {"name": "vggt-tiny", "weights": None, "seed": 0, "grid": 14}}
     )

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from xdist.remote import Producer
-from xdist.scheduler import LoadFileScheduling
+
+from scheduling import pytest_xdist_make_scheduler  # noqa: F401  # a hook of pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "config", "envs", "profiles", "slurm", "src", "workflow")
@@ -37,18 +37,6 @@ MESSAGES = {
     r"Summary of .*": "aggregate",
     r"Report": "build_report",
 }
-
-
-class OneForTheCluster(LoadFileScheduling):
-    """A worker of `make test` takes a file at a time, and one all files of the one cluster."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = super()._split_scope(nodeid)
-        return "slurm" if Path(file).match("workflow/test_slurm*.py") else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneForTheCluster:
-    return OneForTheCluster(config, log)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""How `make test` spreads tests over workers, and goes on after a worker has crashed."""
+
+from pathlib import Path
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
+
+
+class FileAtATime(LoadFileScheduling):
+    """A worker takes a file at a time, and one worker takes all files of the one Slurm cluster.
+
+    xdist's own schedulers that keep files or groups together do not survive a crashed worker:
+    they run the test that crashed it again, hand out finished files as empty work, and ask a
+    replacement for tests before it has collected any (a KeyError). `--dist loadgroup` shares
+    this code. The overrides here mend these three.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "slurm" if Path(file).match("workflow/test_slurm*.py") else file
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Take a worker away, and return the test that it was running, or None.
+
+        The caller reports that test as failed; the worker's other tests are handed out again.
+        """
+        files = self.assigned_work.pop(node)
+        if self.collection is None:
+            # Nothing is handed out before as many workers as were started have collected.
+            # A dead one must not stand in for one that still collects.
+            self.registered_collections.pop(node, None)
+        # A worker runs its tests in order, so the first unfinished one is what it was running.
+        crashed = None
+        for tests in files.values():
+            for test, finished in tests.items():
+                if crashed is None and not finished:
+                    crashed = test
+                    tests[test] = True  # run again, it would take the next worker with it
+        self.workqueue.update(
+            {file: tests for file, tests in files.items() if not all(tests.values())}
+        )
+        for other in self.assigned_work:
+            self._reschedule(other)
+        return crashed
+
+    def _reschedule(self, node: WorkerController) -> None:
+        if node not in self.registered_collections:
+            return  # It still collects; schedule() asks again when it is done.
+        super()._reschedule(node)
+        # A worker starts a test when it knows the next one, or that there is none: a replacement
+        # that got the last test of a file would wait for ever.
+        if not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileAtATime | None:
+    """Give `--dist loadfile` this scheduler; None leaves any other way to xdist."""
+    return FileAtATime(config, log) if config.getvalue("dist") == "loadfile" else None
