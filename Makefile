@@ -6,6 +6,8 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.complete
+# A worker takes a file at a time: tests/scheduling.py, which tests/workflow/conftest.py brings in.
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check setup lint clean
 
@@ -14,10 +16,10 @@ demo: setup
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
 test: setup lint
-	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 check: setup lint
-	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal -m "not slow" tests/unit
+	$(PYTEST) -m "not slow" tests/unit tests/workflow/conftest.py
 
 lint: setup
 	ruff check

@@ -141,6 +141,7 @@ def test_joined_passes_with_torchs_flash_kernels(layout: Layout) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_flex_forward_on_cpu(layout: Layout) -> None:
     query, key, value, _ = _tensors(layout)

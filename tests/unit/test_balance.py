@@ -94,6 +94,7 @@ def drawn_or_refused(pool: pd.DataFrame, mix: dict[str, Any]) -> Draw:
         raise
 
 
+@pytest.mark.slow
 @quick
 @given(mixes(with_caps=True))
 def test_same_seed_same_mix(case: tuple[pd.DataFrame, dict[str, Any]]) -> None:
@@ -156,6 +157,7 @@ def test_shares_are_within_one_sample_and_repeats_come_last_and_are_counted(
         assert not often or max(often) - min(often) <= 1
 
 
+@pytest.mark.slow
 @quick
 @given(mixes(with_caps=True))
 def test_caps_hold(case: tuple[pd.DataFrame, dict[str, Any]]) -> None:
@@ -186,6 +188,7 @@ def test_caps_hold(case: tuple[pd.DataFrame, dict[str, Any]]) -> None:
             assert source.drawn <= ceil(wanted)
 
 
+@pytest.mark.slow
 @quick
 @given(mixes(with_caps=True))
 def test_capped_all_leaves_out_only_what_the_caps_stop(

@@ -66,6 +66,7 @@ def closure(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
         edges = more
 
 
+@pytest.mark.slow
 def test_jobs_are_those_of_the_snakefile(tmp_path: Path, paper: Workload) -> None:
     """A generated ScanNet of 70 scenes: the same jobs of each rule, the same dependencies."""
     benchmark, folder = scale(), tmp_path / "checkout"
@@ -95,6 +96,7 @@ def test_jobs_are_those_of_the_snakefile(tmp_path: Path, paper: Workload) -> Non
     assert closure(edges) == {edge for edge in closure(theirs) if edge[1] != "all"}
 
 
+@pytest.mark.slow
 def test_rules_are_those_of_the_snakefile() -> None:
     said = subprocess.run(
         [sys.executable, "-m", "snakemake", "--list-rules"],
@@ -120,6 +122,7 @@ def stage(found: Estimate, rule: str):
     return next(stage for stage in found.stages if stage.rule == rule)
 
 
+@pytest.mark.slow
 def test_the_papers_run_by_hand(paper: Workload) -> None:
     found = estimate(paper)
     train = stage(found, "train")
@@ -162,6 +165,7 @@ def test_the_last_step_saves_as_well(paper: Workload) -> None:
     assert {job.checkpoints for job in jobs if job.rule == "train"} == {2 * 12 * 8.1227}
 
 
+@pytest.mark.slow
 def test_more_is_never_slower(paper: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = [
         estimate(on(paper, gpus_per_node=count, needs={"train": {"gpu": count}})).hours
@@ -179,6 +183,7 @@ def test_more_is_never_slower(paper: Workload, monkeypatch: pytest.MonkeyPatch) 
     assert estimate(on(paper, gpu="A100")).hours > 2.5 * hours[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -192,6 +197,7 @@ def test_the_largest_risk_is_named(paper: Workload, changes: dict, words: str) -
     assert re.search(words, f"{risk.text}; {risk.remedy}")
 
 
+@pytest.mark.slow
 def test_offload_needs_the_memory_of_the_hosts(paper: Workload) -> None:
     file = str(REPOSITORY / "config/deepspeed/zero3_offload.json")
     config = {**paper.config, "train": paper.config["train"] | {"deepspeed": file}}
@@ -204,6 +210,7 @@ def test_offload_needs_the_memory_of_the_hosts(paper: Workload) -> None:
     assert not any("host memory" in risk.text for risk in estimate(paper).risks)
 
 
+@pytest.mark.slow
 def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     command = ["plan", "--cluster", "config/cluster.yaml", "--configfile", "config/paper.yaml"]

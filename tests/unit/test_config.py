@@ -330,6 +330,7 @@ def test_all_that_is_wrong_with_a_run_is_said(config: dict) -> None:
         assert said.count(f"runs.3drs: {part}") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_sizes_that_the_check_knows_are_those_of_the_students(name: str) -> None:
     for size in SIZES:

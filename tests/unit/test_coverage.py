@@ -98,6 +98,7 @@ def test_greedy_equals_a_greedy_on_sets(frames: list[set], strategy: str, count:
     assert covered == len(set().union(*(frames[row] for row in rows)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", sorted(PERCENT))
 def test_a_scene_equals_the_definition(strategy: str) -> None:
     poses = [make_pose(0.1 * frame) for frame in range(70)]

@@ -66,6 +66,7 @@ def test_naming_files_needs_no_renderer() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_files_are_those_announced_and_bytes_follow_the_seed(
     data_root: Path, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         write_demo(tmp_path, 2, 0)
 
 
+@pytest.mark.slow
 def test_older_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     write_demo(tmp_path, 3, 1, frames=2, processes=1)
     (tmp_path / "notes.txt").write_text("mine")

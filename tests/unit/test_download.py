@@ -13,6 +13,8 @@ from fake_hub import CONTENT, DIGEST, Hub, fake_hub
 from threedrs.download import Download, downloads
 from threedrs.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import sys
 from threedrs.download import Download, fetch

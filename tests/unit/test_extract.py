@@ -29,6 +29,8 @@ from threedrs.teachers.store import FeatureStore, common_channels
 from threedrs.teachers.verify import verify_store
 from threedrs.teachers.vggt_source import TINY_PICTURES, tiny_model
 
+pytestmark = pytest.mark.slow
+
 TINY = TeacherSettings(name="vggt-tiny")
 
 

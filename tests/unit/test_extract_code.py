@@ -38,6 +38,7 @@ def edit(file: Path) -> None:
     file.write_text(file.read_text() + "# edited\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vggt_source", "rope", "extract", "store"])
 def test_edited_code_of_the_teacher_makes_all_anew(
     scenes: list[Path], out: Path, calls: Calls, package: Callable[[], Path], name: str
@@ -68,6 +69,7 @@ def test_other_code_and_another_folder_keep_all(
     assert calls.count == 3
 
 
+@pytest.mark.slow
 def test_a_shard_half_done_by_other_code_is_done_whole(
     scenes: list[Path], out: Path, calls: Calls, package: Callable[[], Path]
 ) -> None:

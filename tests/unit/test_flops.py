@@ -60,6 +60,7 @@ def attention(student: Student, pack: Pack, *, tower: bool, reached: bool) -> fl
     return seen * (3 if tower else 1) + read * (3 if reached else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tunable", "lora"),
     [(name, TUNABLE, None) for name in NAMES]

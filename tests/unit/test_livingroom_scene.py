@@ -99,6 +99,7 @@ def test_a_box_is_seen_where_its_points_are(room: SceneStore, folder: Path) -> N
     assert coarse.mean() < 0.5
 
 
+@pytest.mark.slow
 def test_features_follow_the_frames(room: SceneStore, folder: Path) -> None:
     shard = folder / "val-000.zarr"
     settings = TeacherSettings.from_config(

@@ -101,6 +101,7 @@ def loader_sizes(reader: PackReader) -> tuple[int, list[int]]:
     return size, sizes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="needs Linux")
 def test_a_thousand_scenes_leave_no_trace_in_a_loader(reader: PackReader) -> None:
     # In a new process: a loader is its fork, and copies what earlier tests left when it touches it.
@@ -131,6 +132,7 @@ def grown_by_reading_all(record: Record, count: int) -> tuple[int, int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="needs Linux")
 def test_a_loader_shares_the_mix_with_its_rank() -> None:
     (record,) = records(1)
@@ -168,6 +170,7 @@ class Counted(ManyNames):
 BEGUN: Any = multiprocessing.get_context("fork").Value("i", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_more_is_read_ahead_than_the_bound(reader: PackReader, workers: int) -> None:
     BEGUN.value = 0

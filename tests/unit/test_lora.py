@@ -76,6 +76,7 @@ def family(name: str) -> tuple[Callable[[], Student], Pack]:
     return build, Pack(scene=inputs, samples=samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_start_is_the_base_model_bit_by_bit(name: str) -> None:
     build, packed = family(name)
@@ -126,6 +127,7 @@ def joined(layout: Layout, backend: str, tokens_TD: torch.Tensor) -> PackMask:
     return PackMask(prefix_length=layout.prefix_length, mask=places)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "attention", "checkpointing"),
     [(name, "sdpa", True) for name in NAMES] + [("llava-video", "joined", False)],

@@ -29,6 +29,8 @@ from threedrs.training.engine import build_engine
 from threedrs.training.progress import growing_log, read_rows
 from threedrs.training.settings import fingerprint, fingerprint_changes
 
+pytestmark = pytest.mark.slow
+
 LORA = {"rank": 4, "alpha": 8}
 
 

@@ -49,6 +49,7 @@ def build(folder: Path, *, scenes: int, spare: int | None = None) -> None:
         build_shard(scans[:scenes], boxes, settings, folder / "scenes", manifest, "train")
 
 
+@pytest.mark.slow
 def test_a_scene_stage_over_its_memory(tmp_path: Path) -> None:
     for number in range(2):
         make_scan(tmp_path / "data", f"scene000{number}_00")

@@ -107,6 +107,7 @@ def test_stages_and_frozen_parts() -> None:
     assert parts["none"]["optimizer"] == 12 * counts["heads"] / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kept", "pack", "measured_gib"),
     [

@@ -125,6 +125,7 @@ run(model, records, scenes, out, Fake())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [
@@ -164,6 +165,7 @@ def test_two_ranks_write_the_same_bytes_as_one(tmp_path, model, records, scenes,
     assert partial_files(two) == []
 
 
+@pytest.mark.slow
 def test_two_ranks_answer_as_one(tmp_path, scenes):
     """With the real student: the same bytes, also where finished scenes are found."""
     from threedrs.models.checkpoint import load_student, save_student

@@ -62,6 +62,7 @@ def test_the_right_to_write_is_taken_and_given_back(tmp_path: Path) -> None:
     (folder / "b").touch()
 
 
+@pytest.mark.slow
 def test_training_only_reads_its_inputs(tmp_path: Path) -> None:
     write_run(tmp_path, max_steps=1)
     results = tmp_path / "results"
@@ -72,6 +73,7 @@ def test_training_only_reads_its_inputs(tmp_path: Path) -> None:
     assert (results / "train/3drs/train.json").is_file()
 
 
+@pytest.mark.slow
 def test_training_without_a_place_for_its_output(tmp_path: Path) -> None:
     write_run(tmp_path, max_steps=1)
     with read_only(tmp_path / "results/train"):

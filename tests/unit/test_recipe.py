@@ -116,6 +116,7 @@ def plain(inputs: Inputs) -> Plain:
     return Plain(inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["zero2", "zero3"])
 def test_steps_equal_plain_code(inputs: Inputs, plain: Plain, stage: str) -> None:
     ranks = lone_ranks()

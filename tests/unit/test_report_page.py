@@ -14,6 +14,8 @@ from report_files import HOSTILE, SETTINGS, SPLITS, summarise, write_results
 from threedrs.errors import DataError, StoreError
 from threedrs.report.build import anchor, build_report, script_hash
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = 6 * len(SPLITS)
 
 

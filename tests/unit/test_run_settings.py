@@ -107,6 +107,7 @@ def mean(values: list[Tensor]) -> float | None:
     return sum(value.item() for value in values) / len(values) if values else None
 
 
+@pytest.mark.slow
 def test_every_setting_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_run(
         tmp_path,

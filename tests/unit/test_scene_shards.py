@@ -68,6 +68,7 @@ def test_shard_manifest_and_what_is_remade(shard: Shard) -> None:
     assert replaced["scenes"]["scene0001_00"] != manifest["scenes"]["scene0001_00"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["boxes", "alignment", "settings", "damage", "code"])
 def test_what_else_remakes_a_scene(
     shard: Shard, what: str, monkeypatch: pytest.MonkeyPatch

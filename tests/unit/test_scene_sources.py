@@ -44,6 +44,7 @@ def exported(scan: ScanFiles) -> ScanFiles:
     return replace(scan, source="posed_images")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["uniform", "coverage"])
 def test_an_export_gives_the_store_of_its_scan(
     scan: ScanFiles, exported: ScanFiles, tmp_path: Path, strategy: str
@@ -104,6 +105,7 @@ def test_a_scene_that_is_not_listed_has_a_note(scan: ScanFiles, tmp_path: Path) 
         assert (note in notes) is (note is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["coverage", "coverage90", "coverage95"])
 def test_coverage_is_that_of_the_scans_own_mesh(
     scan: ScanFiles, tmp_path: Path, strategy: str
@@ -128,6 +130,7 @@ def test_coverage_is_that_of_the_scans_own_mesh(
     store.verify()
 
 
+@pytest.mark.slow
 def test_strategies_differ_in_how_many_frames(scan: ScanFiles, tmp_path: Path) -> None:
     counts = {}
     for strategy in ("coverage90", "coverage95", "coverage"):

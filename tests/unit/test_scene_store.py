@@ -97,6 +97,7 @@ def test_content_hash_is_of_values_not_of_encoding(copy: Path, built: SceneStore
     assert store.content_hash() == built.content_hash()
 
 
+@pytest.mark.slow
 def test_content_hash_tells_values_apart(
     scan: ScanFiles, built: SceneStore, tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ READS: dict[str, Callable[[SceneStore], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("array", READS)
 def test_damaged_chunks_are_one_error(copy: Path, array: str) -> None:
     file = chunk_file(copy, array)

@@ -34,6 +34,7 @@ def run_pytest(folder: Path, workers: int) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "files", "crashing"),
     [

@@ -7,6 +7,7 @@ import pytest
 from sens_fuzz import STREAMS, Tally, check_case, mutated, run_cases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_twenty_thousand_damaged_files(tmp_path, seed):
     tally = run_cases(tmp_path / "fuzz.sens", 5000, seed)

@@ -66,6 +66,7 @@ def test_error_survives_pickling(tmp_path):
     assert str(error) == f"{tmp_path / 'x.sens'}: frame 3, byte 17: is odd"
 
 
+@pytest.mark.slow
 def test_truncation_at_every_byte(tmp_path):
     data = stream_bytes()
     for size in range(len(data)):
@@ -323,6 +324,7 @@ def reads_or_refuses(path, data: bytes) -> None:
     assert 0 <= error.offset <= len(data)
 
 
+@pytest.mark.slow
 @fuzz
 @given(
     flips=st.lists(

@@ -78,6 +78,7 @@ MANY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", ["reference", "as_trained"])
 def test_answers_equal_decoding_without_a_cache(prompt: PromptStyle) -> None:
     model = student()
@@ -90,6 +91,7 @@ def test_answers_equal_decoding_without_a_cache(prompt: PromptStyle) -> None:
     assert len(set(answers)) > 1, "the questions must lead to different answers to test anything"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llava-video", "llava-onevision", "qwen2-vl"])
 def test_questions_together_get_the_answers_they_get_alone(name: str) -> None:
     model, words = load_student(ModelSettings(name=name), teacher_channels=0)

@@ -15,6 +15,8 @@ from threedrs.errors import CheckpointError
 from threedrs.training import shares
 from threedrs.training.shares import read_shares, write_shares
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 
 

@@ -27,6 +27,7 @@ def test_feature_store(tmp_path: Path) -> None:
     assert all(float(cell) > 0 for row in rows for cell in row[3:5])
 
 
+@pytest.mark.slow
 def test_vggt(tmp_path: Path) -> None:
     run("vggt.py", tmp_path)
     result = json.loads((tmp_path / "vggt.json").read_text())

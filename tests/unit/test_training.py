@@ -41,6 +41,8 @@ from threedrs.training.settings import (
     split_operation,
 )
 
+pytestmark = pytest.mark.slow
+
 SECTION = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())["train"]
 SUPERVISION = SupervisionSettings(weight=0.5)
 

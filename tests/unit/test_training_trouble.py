@@ -16,6 +16,8 @@ from threedrs.training.checkpoints import list_checkpoints
 from threedrs.training.progress import growing_log, read_rows
 from threedrs.training.stop import StopRequest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("name", "message"),

@@ -19,6 +19,8 @@ from threedrs.report.build import build_report
 from threedrs.scenes.facts import ROWS_FILE
 from threedrs.scenes.report import write_scene_report
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = "<!--</script></title></style></pre>]]>" + HOSTILE + "{{ 7 * 7 }}javascript:\u2028'\"><"
 
 

@@ -18,6 +18,8 @@ from zero3_ranks import CONFIG, PACKS, SUPERVISION
 from threedrs.models.checkpoint import load_student, save_student
 from threedrs.models.settings import ModelSettings
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 RANKS = 2
 
