@@ -1,6 +1,6 @@
 # make demo   set up, then the whole workflow on generated data; ends with the report's path
 # make test   set up, then every check and test
-# make check  set up, then lint, types and the fast unit tests: two minutes, for the daily work
+# make check  set up, then lint, types and the fast unit tests, for the daily work
 # make setup  everything into .venv; clean removes what was made, except .venv
 
 PYTHON ?= python3

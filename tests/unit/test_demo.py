@@ -11,6 +11,7 @@ import open3d as o3d
 import pytest
 import scipy.sparse
 
+from real_data import SHIPPED
 from threedrs.demo.mesh import build_mesh
 from threedrs.demo.render import DEPTH_INTRINSIC, FrameRenderer
 from threedrs.demo.rooms import THEMES, make_room
@@ -22,7 +23,7 @@ from threedrs.scannet.meta import read_axis_alignment
 from threedrs.scannet.sens import SensReader
 
 FRAMES = 21
-SQA3D = Path(__file__).resolve().parents[1] / "data" / "sqa3d"
+SQA3D = SHIPPED / "sqa3d"
 
 
 def read_ply_vertices(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -14,9 +14,9 @@ from instruction_files import (
     write_sqa3d,
 )
 
+from real_data import shipped_and_whole
 from threedrs.instructions.sqa3d import question_type
 
-SQA3D = Path(__file__).resolve().parents[1] / "data" / "sqa3d"
 GOLDEN = json.loads(
     (Path(__file__).resolve().parents[1] / "golden" / "prompts.json").read_text(encoding="utf-8")
 )
@@ -231,26 +231,28 @@ def test_sqa3d_question_type(question: str, kind: str) -> None:
     assert question_type(question) == kind
 
 
-def test_rows_of_sqa3d_s_published_test_split(tmp_path: Path) -> None:
+# Question types: of the shipped hundred, counted from their first words; of the whole split, the
+# sizes that papers report.
+TYPES = {
+    100: {"what": 35, "is": 15, "how": 14, "can": 7, "which": 15, "others": 14},
+    3519: {"what": 1147, "is": 652, "how": 465, "can": 338, "which": 351, "others": 566},
+}
+
+
+@pytest.mark.parametrize(("source", "rows"), shipped_and_whole("sqa3d", 100, 3519))
+def test_published_sqa3d_questions(tmp_path: Path, source: Path, rows: int) -> None:
     folder = tmp_path / "benchmark" / "sqa_task" / "balanced"
     folder.mkdir(parents=True)
-    for path in SQA3D.glob("*.json"):
+    for path in source.glob("*.json"):
         (folder / path.name).symlink_to(path)
     records, summary = run(tmp_path, "sqa3d", "test", max_reject_fraction=0.0)
-    assert (summary.rows, summary.records, summary.rejected) == (100, 100, 0)
-    assert summary.published_records is None  # a part of the split: no size to compare with
+    assert (summary.rows, summary.records, summary.rejected) == (rows, rows, 0)
+    # A part of the split has no published size to be compared with.
+    assert summary.published_records == (3519 if rows == 3519 else None)
     assert summary.repeated_ids == 0
-    # Counted by hand from the first words of the hundred questions.
     kinds = [record.question_type for record in records]
     sizes = {kind: kinds.count(kind) for kind in set(kinds)}
-    assert sizes == {
-        "what": 35,
-        "is": 15,
-        "how": 14,
-        "can": 7,
-        "which": 15,
-        "others": 14,
-    }
+    assert sizes == TYPES[rows]
     assert records[0].human == (
         "<image> I am standing by the ottoman on my right facing a couple of toolboxes. "
         "What instrument in front of me is ebony and ivory? "

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from real_data import SHIPPED
 from threedrs.layout import DataLayout
 from threedrs.scannet.boxes import BoxSet, make_box_set
 from threedrs.scannet.rgbd import import_rgbd
@@ -17,7 +18,7 @@ from threedrs.teachers.extract import TeacherSettings, extract_shard
 from threedrs.teachers.store import FeatureStore
 from threedrs.teachers.verify import verify_store
 
-LIVING_ROOM = Path(__file__).resolve().parents[1] / "data" / "livingroom1"
+LIVING_ROOM = SHIPPED / "livingroom1"
 INTRINSIC = (525.0, 525.0, 319.5, 239.5)
 
 

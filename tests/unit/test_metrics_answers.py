@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from real_data import shipped_and_whole
 from threedrs.evaluation.answers import exact_match, exact_match_normalised, normalise_answer
 from threedrs.evaluation.predictions import Prediction
 from threedrs.evaluation.registry import BENCHMARKS
 from threedrs.evaluation.score import score_rows
 
-SQA3D = Path(__file__).resolve().parents[1] / "data" / "sqa3d"
 NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen twenty"
@@ -137,10 +137,11 @@ def test_scanqa_tells_verbatim_from_normalised():
     assert list(result["metrics"]) == list(BENCHMARKS["scanqa"].metrics)
 
 
-def test_published_sqa3d_answers_score_100_against_themselves():
-    file = SQA3D / "v1_balanced_sqa_annotations_test_scannetv2.json"
+@pytest.mark.parametrize(("folder", "questions"), shipped_and_whole("sqa3d", 100, 3519))
+def test_published_sqa3d_answers_score_100_against_themselves(folder: Path, questions: int) -> None:
+    file = folder / "v1_balanced_sqa_annotations_test_scannetv2.json"
     answers = [row["answers"][0]["answer"] for row in json.loads(file.read_text())["annotations"]]
-    assert len(answers) == 100
+    assert len(answers) == questions
     rows = rows_of("sqa3d", *((f" The {text}.", [text], "what") for text in answers))
     result = score_rows(rows, BENCHMARKS["sqa3d"], bootstrap=0, meteor=False)
     assert result["metrics"]["em"]["value"] > 99.0
