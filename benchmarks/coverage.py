@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from threedrs.frames.candidates import candidate_frames
-from threedrs.frames.coverage import PERCENT, MeshVoxels, coverage_indices
 from threedrs.scannet.sens import SensHeader, SensReader, SensWriter
+from threedrs.scenes.candidates import candidate_frames
+from threedrs.scenes.coverage import PERCENT, MeshVoxels, coverage_indices
 
 WIDTH, HEIGHT = 640, 480
 INTRINSIC = np.array([[577.9, 0, 319.5, 0], [0, 578.7, 239.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from machine import machine
-from threedrs.files import write_text
+from threedrs.io.files import write_text
 from threedrs.teachers.store import (
     SceneOrigin,
     manifest_entry,

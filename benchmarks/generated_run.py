@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from threedrs.config import load_config, resolve_run
-from threedrs.files import write_json
+from threedrs.config.load import load_config, resolve_run
 from threedrs.instructions.record import Record, conversation, write_records
+from threedrs.io.files import write_json
 from threedrs.scannet.boxes import BoxSet
 from threedrs.scenes.writer import SceneContents, write_scene_store
 from threedrs.teachers.store import SceneOrigin, manifest_entry, open_scene, write_root, write_scene

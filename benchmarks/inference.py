@@ -22,10 +22,10 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from machine import machine
 from threedrs.instructions.record import Record, conversation
-from threedrs.models.checkpoint import load_student
+from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.inference import SceneSession
 from threedrs.models.prompt import build_query
 from threedrs.models.samples import Query, SceneInputs
-from threedrs.models.session import SceneSession
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from machine import machine, peak_megabytes
-from threedrs.files import write_json
-from threedrs.layout import DataLayout
+from threedrs.io.files import write_json
+from threedrs.scannet.layout import DataLayout
 
 SCENES = [f"scene{number:04d}_00" for number in range(562)]
 OBJECTS = 33

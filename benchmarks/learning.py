@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from threedrs.demo.parts import PALETTE
+from threedrs.demo.primitives import PALETTE
 from threedrs.demo.questions import NUMBERS
 from threedrs.evaluation.headline import COLUMNS
 from threedrs.evaluation.registry import benchmark_named
 from threedrs.evaluation.score import score_file
-from threedrs.files import read_json, read_json_lines, write_json_lines
 from threedrs.instructions.registry import EVALUATION_SPLITS
+from threedrs.io.files import read_json, read_json_lines, write_json_lines
 
 METHODS = {"3drs": "3drs", "baseline": "baseline"}
 MARK = "-seed"

@@ -28,11 +28,11 @@ import torch.distributed
 
 from generated_run import scene_name, shard_path, write_inputs
 from machine import machine
+from threedrs.distributed.training_ranks import Ranks, start_ranks
 from threedrs.instructions.record import read_records
+from threedrs.models.backbones.tiny import tiny_tokenizer
 from threedrs.models.samples import Pack
-from threedrs.models.tiny import tiny_tokenizer
 from threedrs.training.data import PackReader, load_packs
-from threedrs.training.ranks import Ranks, start_ranks
 from threedrs.training.sampler import PackPlan, micro_steps, plan_batches
 
 SIDE = 8192  # of the matrices that keep the GPU busy

@@ -18,7 +18,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from threedrs.models.pack_mask import pack_mask
+from threedrs.models.attention.packed import pack_mask
 from threedrs.models.packing import Layout
 
 HEADS, KEY_HEADS, HEAD_SIZE, PREFIX = 28, 4, 128, 6744

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from threedrs.evaluation.rows import needs_model
-from threedrs.files import read_json
+from threedrs.evaluation.prediction_rows import needs_model
 from threedrs.instructions.record import read_records
 from threedrs.instructions.registry import EVALUATION_SPLITS
-from threedrs.models.checkpoint import load_student
+from threedrs.io.files import read_json
+from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.samples import IGNORE, Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student

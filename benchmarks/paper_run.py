@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 
 from generated_run import REPOSITORY, write_inputs, write_run
-from threedrs.training.progress import growing_log, read_rows
+from threedrs.training.run_log import growing_log, read_rows
 
 COMPARED = ("loss", "text", "grounding", "supervision", "grad_norm", "lr")
 
@@ -120,7 +120,7 @@ def crash(arguments: argparse.Namespace, config: Path, out: Path) -> dict[str, A
 
 def load_export(folder: Path) -> None:
     """Load the model in ``folder``; print its parameters and whether all of them are finite."""
-    from threedrs.models.checkpoint import load_student
+    from threedrs.models.checkpoint.load_save import load_student
     from threedrs.models.settings import ModelSettings
 
     began = time.perf_counter()

@@ -31,7 +31,7 @@ import yaml
 
 from machine import machine
 from threedrs.instructions import BENCHMARKS, annotation_files
-from threedrs.layout import DataLayout
+from threedrs.scannet.layout import DataLayout
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARTS = ("Snakefile", "config", "envs", "profiles", "slurm", "src", "workflow")

@@ -26,9 +26,9 @@ from PIL import Image
 
 from machine import machine
 from synthetic_scan import DEPTH, INTRINSIC_DEPTH, depth_image, jpeg, picture, pose, write_scan
-from threedrs.files import write_json
-from threedrs.layout import DataLayout
+from threedrs.io.files import write_json
 from threedrs.scannet.boxes import make_box_set
+from threedrs.scannet.layout import DataLayout
 from threedrs.scenes.build import SceneSettings, build_scene
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.store import (

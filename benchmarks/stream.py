@@ -22,8 +22,8 @@ import numpy as np
 
 from machine import machine, peak_megabytes
 from synthetic_scan import depth_image, header, jpeg, picture, pose
-from threedrs.layout import DataLayout
 from threedrs.scannet.boxes import make_box_set
+from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.sens import SensReader, SensWriter
 from threedrs.scenes.build import SceneSettings, build_scene
 

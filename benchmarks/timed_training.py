@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs import train as command
-from threedrs.files import read_json, write_json
+from threedrs.io.files import read_json, write_json
 from threedrs.training import loop
 
 RANK = int(os.environ.get("RANK", "0"))

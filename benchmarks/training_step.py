@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from threedrs.models.attention import pack_mask
-from threedrs.models.checkpoint import load_student
+from threedrs.models.attention.dispatch import pack_mask
+from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.packing import Layout
 from threedrs.models.samples import IGNORE, Pack, Prefix, Sample, SceneInputs
 from threedrs.models.settings import SIZES, ModelSettings, SupervisionSettings

@@ -31,14 +31,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scene_stores import write_scene_stores
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers import attention, extract
-from threedrs.teachers.decode import DECODING_THREADS, read_pictures
+from threedrs.teachers import extract
 from threedrs.teachers.forward import choose_device, patch_features, pool_features, prepare
+from threedrs.teachers.images import DECODING_THREADS, read_pictures
 from threedrs.teachers.picture_source import PictureSource
 from threedrs.teachers.settings import TeacherSettings
 from threedrs.teachers.store import SceneOrigin, open_scene, write_scene
-from threedrs.teachers.vggt import SPECIAL_TOKENS, VGGTAggregator
-from threedrs.teachers.vggt_source import PICTURES, TINY, TINY_PICTURES
+from threedrs.teachers.vggt.aggregator import SPECIAL_TOKENS, VGGTAggregator, attention
+from threedrs.teachers.vggt.extractor import PICTURES, TINY, TINY_PICTURES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,8 @@ import torch.distributed
 import yaml
 
 from gpu_time import Kernel, time_shares
-from threedrs.models.checkpoint import load_student, save_student
+from threedrs.distributed.training_ranks import Ranks, peak_memory, start_ranks
+from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.samples import Pack
 from threedrs.models.settings import SIZES, ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
@@ -42,7 +43,6 @@ from threedrs.training.checkpoints import Progress, load_checkpoint, save_checkp
 from threedrs.training.engine import build_engine, train_step, zero_init
 from threedrs.training.export import whole_state
 from threedrs.training.flops import device_peak
-from threedrs.training.ranks import Ranks, peak_memory, start_ranks
 from threedrs.training.settings import TrainSettings
 from training_step import sample, scene
 

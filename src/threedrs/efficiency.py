@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from threedrs.job_records import JobRecord
+from threedrs.workflow.job_usage import JobRecord
 
 SNAKEMAKE_MB = 400  # of its own processes in a cluster's job, which count there; measured
 MEMORY_STEP, TIME_STEP = 500, 10  # MB, minutes: what would do is rounded up to these

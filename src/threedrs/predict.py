@@ -1,7 +1,7 @@
 """Entry point of an inference process: ``python -m threedrs.predict``.
 
-Runs alone, or once a rank under ``threedrs.launch``, torchrun or srun. Ends with status 1 and one
-line if anything fails; the same command then goes on where it stopped.
+Runs alone, or once a rank under ``threedrs.distributed.launch``, torchrun or srun. Ends with status
+1 and one line if anything fails; the same command then goes on where it stopped.
 """
 
 import argparse
@@ -10,10 +10,10 @@ import os
 import sys
 from pathlib import Path
 
+from threedrs.distributed.gpus import claim_gpu
+from threedrs.distributed.rendezvous import is_lone, own_rank
 from threedrs.errors import ConfigError, ThreedrsError, readable
-from threedrs.gpus import claim_gpu
-from threedrs.one_writer import end_with_snakemake
-from threedrs.training.rendezvous import is_lone, own_rank
+from threedrs.workflow.locks import end_with_snakemake
 
 
 def main() -> int:
@@ -40,7 +40,7 @@ def main() -> int:
         claim_gpu()
     from threedrs.evaluation.predict import predict_benchmark
     from threedrs.evaluation.settings import PredictSettings
-    from threedrs.left_out import read_left_out
+    from threedrs.scannet.excluded_scans import read_left_out
 
     try:
         try:

@@ -1,7 +1,7 @@
 """Entry point of training: ``python -m threedrs.train --config results/train/RUN/config.json``.
 
-Runs alone, or once a rank under ``threedrs.launch``, torchrun or srun. Ends with status 1 and one
-line if anything fails.
+Runs alone, or once a rank under ``threedrs.distributed.launch``, torchrun or srun. Ends with status
+1 and one line if anything fails.
 """
 
 import argparse
@@ -9,12 +9,12 @@ import os
 import sys
 from pathlib import Path
 
+from threedrs.distributed.gpus import claim_gpu
+from threedrs.distributed.rendezvous import is_lone, own_rank
 from threedrs.errors import ThreedrsError, readable
-from threedrs.gpus import claim_gpu
-from threedrs.one_writer import end_with_snakemake
-from threedrs.training.rendezvous import is_lone, own_rank
 from threedrs.training.settings import read_run
 from threedrs.training.stop import StopRequest
+from threedrs.workflow.locks import end_with_snakemake
 
 # A loader process is forked from this one; the tokenizer's threads would not survive that.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -35,8 +35,8 @@ def main() -> int:
         claim_gpu()
     import torch.distributed
 
+    from threedrs.distributed.training_ranks import AgreedError
     from threedrs.training.loop import train
-    from threedrs.training.ranks import AgreedError
 
     try:
         train(read_run(arguments.config), stop)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from threedrs.config import load_config
+from threedrs.config.load import load_config
 from threedrs.doctor import Finding, Setting
 
 ROOT = Path(__file__).resolve().parents[2]

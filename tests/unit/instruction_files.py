@@ -9,8 +9,8 @@ import numpy as np
 
 from threedrs.instructions.convert import ConversionSummary, convert
 from threedrs.instructions.record import Record, read_records
-from threedrs.layout import DataLayout
 from threedrs.scannet.boxes import BoxSet
+from threedrs.scannet.layout import DataLayout
 
 SCENE, OTHER_SCENE = "scene0000_00", "scene0001_00"
 LABELS = (

@@ -14,9 +14,9 @@ from PIL import Image
 from threedrs.evaluation.aggregate import aggregate
 from threedrs.evaluation.predictions import Prediction, write_predictions
 from threedrs.evaluation.score import score_file
-from threedrs.files import write_json, write_json_lines
 from threedrs.instructions.mix import describe
 from threedrs.instructions.record import Record, conversation, write_records
+from threedrs.io.files import write_json, write_json_lines
 from threedrs.report.build import ReportSettings
 from threedrs.scannet.boxes import make_box_set
 from threedrs.scenes.writer import SceneContents, write_scene_store

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from threedrs.layout import DataLayout, ScanFiles
 from threedrs.scannet.boxes import make_box_set
+from threedrs.scannet.layout import DataLayout, ScanFiles
 from threedrs.scannet.sens import SensHeader, SensWriter
 from threedrs.scenes.build import SceneSettings
 

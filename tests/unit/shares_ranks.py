@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from threedrs.training.ranks import Ranks, start_ranks
-from threedrs.training.shares import MOMENTS, read_shares, write_shares
+from threedrs.distributed.training_ranks import Ranks, start_ranks
+from threedrs.training.optimizer_shards import MOMENTS, read_shares, write_shares
 
 STAGES = (2, 3)
 SAMPLES = 4  # of an optimizer step

@@ -7,13 +7,13 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfig
 
 from threedrs.instructions.record import Record, conversation
+from threedrs.models.backbones.llava import LlavaFamily
+from threedrs.models.backbones.tiny import tiny_tokenizer
+from threedrs.models.checkpoint.vocabulary import add_tokens
 from threedrs.models.grid import LLAVA_GRID, VisualGrid
 from threedrs.models.prompt import build_sample
 from threedrs.models.samples import Pack, SceneInputs
-from threedrs.models.siglip import LlavaFamily
 from threedrs.models.student import Student
-from threedrs.models.tiny import tiny_tokenizer
-from threedrs.models.vocabulary import add_tokens
 
 CHANNELS = 16
 SCENE = "scene0000_00"

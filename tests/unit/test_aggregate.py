@@ -7,10 +7,10 @@ import pytest
 
 from threedrs.errors import DataError
 from threedrs.evaluation.aggregate import _group_name, aggregate
-from threedrs.evaluation.bootstrap import mean_metric
 from threedrs.evaluation.per_question import write_per_question
 from threedrs.evaluation.predictions import Prediction
 from threedrs.evaluation.registry import BENCHMARKS
+from threedrs.metrics.bootstrap import mean_metric
 
 
 def metrics_file(folder, run, benchmark, values):

@@ -14,7 +14,7 @@ from threedrs.errors import DataError
 from threedrs.evaluation import ask as ask_module
 from threedrs.evaluation.ask import Found, FoundBox, SceneDialogue, picture_of
 from threedrs.evaluation.settings import PredictSettings
-from threedrs.models.checkpoint import load_student, save_student
+from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.settings import ModelSettings
 
 SCENE = "scene0003_00"

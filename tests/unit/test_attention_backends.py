@@ -8,10 +8,10 @@ from student_fixtures import MIXED, pack, student
 from torch import Tensor
 
 from threedrs.errors import ConfigError, MachineError
-from threedrs.models import pack_mask as kernels_of_packs
-from threedrs.models.checkpoint import load_student
-from threedrs.models.joined_attention import JoinedAttention, Suffixes
-from threedrs.models.pack_mask import PackMask, pack_mask
+from threedrs.models.attention.dispatch import packed as kernels_of_packs
+from threedrs.models.attention.packed import PackMask, pack_mask
+from threedrs.models.attention.prefix_suffix import JoinedAttention, Suffixes
+from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.packing import Layout
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 
@@ -228,7 +228,7 @@ def test_backends_that_cannot_run_say_so() -> None:
 
 def test_flash_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "flash_attn", None)
-    from threedrs.models.joined_attention import flash_kernels
+    from threedrs.models.attention.prefix_suffix import flash_kernels
 
     flash_kernels.cache_clear()
     with pytest.raises(MachineError, match="needs the package flash-attn"):
@@ -239,7 +239,7 @@ def test_flash_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_flash_kernels_arrange_axes_for_the_package() -> None:
     """The package's interface, played by softmax written out: tokens before heads."""
-    from threedrs.models.joined_attention import FlashAttnKernels
+    from threedrs.models.attention.prefix_suffix import FlashAttnKernels
 
     class Interface:
         def _flash_attn_forward(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> tuple:

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from threedrs.config import load_config
+from threedrs.config.load import load_config
 from threedrs.errors import ConfigError, DataError
 from threedrs.instructions.balance import Draw, draw_mix, pool_table
 from threedrs.instructions.mix_settings import MixSettings, SourceSampling

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from threedrs.evaluation.bootstrap import Metric, Unavailable, estimate, mean_metric
-from threedrs.evaluation.captions import bleu_metrics
+from threedrs.metrics.bootstrap import Metric, Unavailable, estimate, mean_metric
+from threedrs.metrics.captions import bleu_metrics
 
 SCENES = ["scene0000_00", "scene0001_00", "scene0001_00", "scene0002_00", "scene0002_00"] * 4
 

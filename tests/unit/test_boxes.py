@@ -9,7 +9,6 @@ import pytest
 import scipy.sparse
 
 from threedrs.errors import DataError
-from threedrs.layout import DataLayout, ScanFiles
 from threedrs.scannet.boxes import (
     BoxSet,
     box_iou_NM,
@@ -18,6 +17,7 @@ from threedrs.scannet.boxes import (
     ground_truth_boxes,
     read_boxes_file,
 )
+from threedrs.scannet.layout import DataLayout, ScanFiles
 from threedrs.scannet.proposals import read_proposals
 
 # Six vertices: two on a chair, three on a desk, one on nothing.

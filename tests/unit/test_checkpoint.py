@@ -11,10 +11,10 @@ from student_fixtures import CHANNELS, MIXED, pack, student, tokenizer
 from transformers import AutoTokenizer, Qwen2Config
 
 from threedrs.errors import CheckpointError
-from threedrs.models.checkpoint import load_student, save_student
+from threedrs.models.backbones.tiny import tiny_tokenizer
+from threedrs.models.checkpoint.load_save import load_student, save_student
+from threedrs.models.checkpoint.vocabulary import with_mean_rows
 from threedrs.models.settings import ModelSettings, SupervisionSettings
-from threedrs.models.tiny import tiny_tokenizer
-from threedrs.models.vocabulary import with_mean_rows
 
 HEAD_PREFIXES = ("ground_head_", "model.proj_3d.")
 
@@ -154,7 +154,7 @@ def test_pretrained_backbone_gets_new_tokens_and_seeded_heads(
 ) -> None:
     folder = _as_pretrained(saved)
     monkeypatch.setattr(
-        "threedrs.models.architecture.read_vision_config",
+        "threedrs.models.backbones.registry.read_vision_config",
         lambda config, path: student().family.vision_config,
     )
     with caplog.at_level(logging.INFO):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from threedrs.models.checkpoint_config import (
+from threedrs.models.checkpoint.llava_config import (
     checkpoint_config,
     read_text_config,
     read_vision_config,

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from training_run import lone_ranks
 
 from threedrs.errors import CheckpointError
-from threedrs.files import sha256_of_file
+from threedrs.io.files import sha256_of_file
 from threedrs.training import checkpoints
 from threedrs.training.checkpoints import (
     Progress,

@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 from threedrs.cli import app
 from threedrs.cli.plan import _configuration
-from threedrs.cluster.estimate import Estimate, estimate
-from threedrs.cluster.figures import MEASURED, SAMPLES, figure
-from threedrs.cluster.jobs import workflow_jobs
-from threedrs.cluster.runs import training_plans
-from threedrs.cluster.settings import Cluster, read_cluster
-from threedrs.cluster.workload import RULES, Workload
 from threedrs.errors import ConfigError, DataError
-from threedrs.plan import PAPER_SAMPLES
+from threedrs.planning.cluster.estimate import Estimate, estimate
+from threedrs.planning.cluster.figures import MEASURED, SAMPLES, figure
+from threedrs.planning.cluster.jobs import workflow_jobs
+from threedrs.planning.cluster.runs import training_plans
+from threedrs.planning.cluster.settings import Cluster, read_cluster
+from threedrs.planning.cluster.workload import RULES, Workload
+from threedrs.planning.training import PAPER_SAMPLES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TARGETS = {"all", "scenes", "features", "instructions", "models", "scores", "report"}
@@ -173,7 +173,7 @@ def test_more_is_never_slower(paper: Workload, monkeypatch: pytest.MonkeyPatch) 
     ]
     assert gpus == sorted(gpus, reverse=True)
     plans = training_plans(paper)
-    monkeypatch.setattr("threedrs.cluster.estimate.training_plans", lambda work: plans)
+    monkeypatch.setattr("threedrs.planning.cluster.estimate.training_plans", lambda work: plans)
     hours = [estimate(on(paper, nodes=nodes)).hours for nodes in (1, 2, 3, 4, 6, 8)]
     assert hours == sorted(hours, reverse=True)
     assert hours[0] > 1.8 * hours[1]  # two runs on one node, then on one each

@@ -2,9 +2,9 @@
 
 import pytest
 
-from threedrs.cluster.estimate import disk_peak
-from threedrs.cluster.schedule import Job, chains, simulate
 from threedrs.errors import ConfigError
+from threedrs.planning.cluster.estimate import disk_peak
+from threedrs.planning.cluster.schedule import Job, chains, simulate
 
 
 def job(name: str, seconds: float, *after: str, **more) -> Job:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from threedrs.errors import DataError
-from threedrs.evaluation.bootstrap import Unavailable, mean_metric
-from threedrs.evaluation.captions import bleu_metrics
 from threedrs.evaluation.compare import FEWEST_SCENES, compare, holm
 from threedrs.evaluation.per_question import PerQuestion, read_per_question, write_per_question
 from threedrs.evaluation.predictions import Prediction
+from threedrs.metrics.bootstrap import Unavailable, mean_metric
+from threedrs.metrics.captions import bleu_metrics
 
 SCENES = tuple(f"scene{number % 8:04d}_00" for number in range(40))
 IDS = tuple(f"q{number}" for number in range(40))

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from threedrs.config import load_config, resolve_run
+from threedrs.config.checks import batch_problem
+from threedrs.config.load import load_config, resolve_run
+from threedrs.config.resources import train_ranks
 from threedrs.errors import ConfigError
-from threedrs.job_needs import train_ranks
-from threedrs.models.checkpoint import empty_student
+from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.settings import LAYERS, NAMES, SIZES, ModelSettings
-from threedrs.run_checks import batch_problem
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -346,7 +346,7 @@ def test_sizes_that_the_check_knows_are_those_of_the_students(name: str) -> None
 
 def test_the_check_imports_no_torch() -> None:
     code = (
-        "import sys, yaml, pathlib; from threedrs.config import load_config; "
+        "import sys, yaml, pathlib; from threedrs.config.load import load_config; "
         "config = yaml.safe_load(open('config/config.yaml')); "
         "load_config(config, pathlib.Path('workflow/schemas/config.schema.yaml')); "
         "print({'torch', 'deepspeed', 'transformers'} & set(sys.modules))"

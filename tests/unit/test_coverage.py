@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from threedrs.errors import DataError
-from threedrs.frames.coverage import PERCENT, MeshVoxels, coverage_indices, greedy_rows
+from threedrs.scenes.coverage import PERCENT, MeshVoxels, coverage_indices, greedy_rows
 
 Voxel = tuple[int, int, int]
 INTRINSIC = np.array([[34.7, 0, 19.5, 0], [0, 35.1, 14.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])

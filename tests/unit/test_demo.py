@@ -18,8 +18,8 @@ from threedrs.demo.rooms import THEMES, make_room
 from threedrs.demo.trajectory import camera_walk
 from threedrs.demo.write import demo_files, demo_scenes, write_demo
 from threedrs.errors import ConfigError, DataError
-from threedrs.layout import DataLayout
-from threedrs.scannet.meta import read_axis_alignment
+from threedrs.scannet.axis_alignment import read_axis_alignment
+from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.sens import SensReader
 
 FRAMES = 21

@@ -15,7 +15,7 @@ from doctor_setting import ROOT, make_setting, only, read_config
 from threedrs.demo.write import demo_scenes
 from threedrs.doctor import Setting, disk, file_system, machine, software
 from threedrs.doctor.disk import stage_needs
-from threedrs.sizes import FRAME_BYTES, feature_bytes
+from threedrs.planning.disk import FRAME_BYTES, feature_bytes
 
 EMPTY = Path("nothing/here")
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from fake_hub import CONTENT, DIGEST, Hub, fake_hub
-from threedrs.download import Download, downloads
 from threedrs.errors import ConfigError
+from threedrs.inputs.download import Download, downloads
 
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import sys
-from threedrs.download import Download, fetch
+from threedrs.inputs.download import Download, fetch
 from threedrs.errors import ThreedrsError
 entry = {"repo": sys.argv[1], "files": [sys.argv[2]], "to": sys.argv[3], "type": sys.argv[4]}
 if len(sys.argv) > 5:

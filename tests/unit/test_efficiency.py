@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from threedrs.cli import app
 from threedrs.efficiency import advice, queue_waits, rule_uses, table
 from threedrs.errors import DataError
-from threedrs.job_records import read_job_records
+from threedrs.workflow.job_usage import read_job_records
 
 HEAD = (
     "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\tjobid\t"

@@ -27,7 +27,7 @@ from threedrs.teachers.picture_source import PictureSource
 from threedrs.teachers.preprocess import preprocess_jpeg
 from threedrs.teachers.store import FeatureStore, common_channels
 from threedrs.teachers.verify import verify_store
-from threedrs.teachers.vggt_source import TINY_PICTURES, tiny_model
+from threedrs.teachers.vggt.extractor import TINY_PICTURES, tiny_model
 
 pytestmark = pytest.mark.slow
 

@@ -10,10 +10,10 @@ from test_extract import calls as calls  # a fixture
 from test_extract import out as out  # a fixture
 from test_extract import scenes as scenes  # a fixture
 
-from threedrs import modules
 from threedrs.teachers import store as feature_store
 from threedrs.teachers.extract import extract_shard
 from threedrs.teachers.verify import verify_store
+from threedrs.workflow import code_inputs as modules
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def edit(file: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vggt_source", "rope", "extract", "store"])
+@pytest.mark.parametrize("name", ["vggt/extractor", "vggt/rope", "extract", "store"])
 def test_edited_code_of_the_teacher_makes_all_anew(
     scenes: list[Path], out: Path, calls: Calls, package: Callable[[], Path], name: str
 ) -> None:
@@ -61,9 +61,9 @@ def test_other_code_and_another_folder_keep_all(
     copy = package()
     extract_shard(scenes, TINY, out)
     assert calls.count == 3
-    for name in ("__init__", "files", "modules", "train"):
+    for name in ("__init__", "io/files", "workflow/code_inputs", "train"):
         edit(copy / f"{name}.py")
-    for name in ("registry", "pointmap", "imported", "dinov2"):
+    for name in ("registry", "pointmap", "precomputed", "dinov2"):
         edit(copy / "teachers" / f"{name}.py")
     extract_shard(scenes, TINY, out)
     assert calls.count == 3
@@ -76,7 +76,7 @@ def test_a_shard_half_done_by_other_code_is_done_whole(
     calls.fail_at = 3
     with pytest.raises(KeyboardInterrupt):
         extract_shard(scenes, TINY, out)
-    edit(package() / "teachers" / "vggt_source.py")
+    edit(package() / "teachers" / "vggt" / "extractor.py")
     calls.fail_at = 5  # and once more, at the second scene
     with pytest.raises(KeyboardInterrupt):
         extract_shard(scenes, TINY, out)

@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 from threedrs.cli.features import app
 from threedrs.errors import StoreError
-from threedrs.files import write_json
-from threedrs.teachers.show import principal_colours
+from threedrs.io.files import write_json
 from threedrs.teachers.store import (
     FeatureStore,
     SceneOrigin,
@@ -21,6 +20,7 @@ from threedrs.teachers.store import (
     write_scene,
 )
 from threedrs.teachers.verify import verify_store
+from threedrs.visualization.feature_plot import principal_colours
 
 SCENES = ("scene0000_00", "scene0001_00")
 FRAMES = (0, 10, 40)

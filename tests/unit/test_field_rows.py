@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from threedrs.errors import DataError
-from threedrs.evaluation.field_rows import read_any_predictions
+from threedrs.evaluation.external_predictions import read_any_predictions
 from threedrs.evaluation.registry import BENCHMARKS
 from threedrs.evaluation.score import score_file
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from threedrs.errors import DataError, readable
-from threedrs.files import (
+from threedrs.io.files import (
     atomic_file,
     atomic_folder,
     check_scene_name,

@@ -8,8 +8,8 @@ import torch
 from student_fixtures import scene
 from torch.utils.flop_counter import FlopCounterMode
 
-from threedrs.models.checkpoint import empty_student
-from threedrs.models.lora import add_lora, train_only
+from threedrs.models.checkpoint.load_save import empty_student
+from threedrs.models.lora.layers import add_lora, train_only
 from threedrs.models.samples import IGNORE, Pack, Prefix, Sample
 from threedrs.models.settings import NAMES, LoraSettings, ModelSettings, SupervisionSettings
 from threedrs.models.student import Student

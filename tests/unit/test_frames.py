@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from threedrs.frames.candidates import candidate_frames, listed_frames, pose_problem
-from threedrs.frames.uniform import uniform_indices
+from threedrs.scenes.candidates import candidate_frames, listed_frames, pose_problem
+from threedrs.scenes.uniform import uniform_indices
 
 
 def make_poses(count: int) -> np.ndarray:

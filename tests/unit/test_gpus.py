@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from threedrs.gpus import visible_gpus
+from threedrs.distributed.gpus import visible_gpus
 
 CLAIM = """
 import os, sys
 from pathlib import Path
-from threedrs.gpus import claim_gpus
+from threedrs.distributed.gpus import claim_gpus
 claim_gpus(int(sys.argv[2]), Path(sys.argv[1]))
 print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 sys.stdin.read()

@@ -9,7 +9,7 @@ from test_extract import write_scene
 
 from threedrs.errors import CheckpointError, DataError, StoreError
 from threedrs.teachers.extract import TeacherSettings, extract_shard
-from threedrs.teachers.imported import patch_grid
+from threedrs.teachers.precomputed import patch_grid
 from threedrs.teachers.store import FeatureStore
 from threedrs.teachers.verify import verify_store
 

@@ -22,13 +22,13 @@ from instruction_files import (
 )
 
 from threedrs.errors import DataError
-from threedrs.files import sha256_of_file
 from threedrs.instructions import EVALUATION_SPLITS, annotation_files
 from threedrs.instructions.benchmark import Published
 from threedrs.instructions.convert import convert
 from threedrs.instructions.record import read_records
 from threedrs.instructions.registry import BENCHMARKS
-from threedrs.layout import DataLayout
+from threedrs.io.files import sha256_of_file
+from threedrs.scannet.layout import DataLayout
 
 
 def test_repeated_annotations_stay_apart(tmp_path: Path) -> None:

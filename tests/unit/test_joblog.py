@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from threedrs.errors import DataError
-from threedrs.joblog import job_log
+from threedrs.workflow.job_log import job_log
 
 
 def test_a_users_error_is_one_line_on_the_terminal_and_in_the_log(

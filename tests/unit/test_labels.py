@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from threedrs.errors import DataError
-from threedrs.scannet.labels import benchmark_class, read_label_table
+from threedrs.scannet.label_table import benchmark_class, read_label_table
 
 HEADER = "id\traw_category\tcategory\tcount\tnyu40id\teigen13id\n"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from threedrs import launch
+from threedrs.distributed import launch
 
-SOURCE = Path(launch.__file__).parents[1]
+SOURCE = Path(launch.__file__).parents[2]
 RANK = """
 import os, signal, sys, time
 from pathlib import Path
@@ -44,7 +44,7 @@ time.sleep(60)
 @pytest.fixture
 def start(tmp_path):
     (tmp_path / "rank_module.py").write_text(RANK)
-    patience = "import threedrs.launch as l; l.PATIENCE = 0.5; raise SystemExit(l.main())"
+    patience = "from threedrs.distributed import launch as l; l.PATIENCE = 0.5; exit(l.main())"
     started = []
 
     def run(mode: str, *options: str) -> subprocess.Popen:

@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 
 from threedrs.errors import ConfigError, DataError, StoreError
-from threedrs.left_out import is_of_the_file, leaving_out, left_out_rows, read_left_out, tally
-from threedrs.scenes.usable import BadScenePolicy, check_limit, check_usable, removed_stores
+from threedrs.scannet.excluded_scans import (
+    is_of_the_file,
+    leaving_out,
+    left_out_rows,
+    read_left_out,
+    tally,
+)
+from threedrs.scenes.excluded import BadScenePolicy, check_limit, check_usable, removed_stores
 
 
 def caused_by(*causes: BaseException) -> DataError:
@@ -172,7 +178,7 @@ def test_policies_are_checked() -> None:
 
 def test_an_evaluation_on_the_way_asks_nothing_of_left_out_scenes(tmp_path: Path) -> None:
     from threedrs.instructions.record import Record, conversation, write_records
-    from threedrs.training.evaluate import Evaluation
+    from threedrs.training.evaluation import Evaluation
 
     records = [
         Record(

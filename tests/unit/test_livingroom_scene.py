@@ -9,9 +9,9 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from real_data import SHIPPED
-from threedrs.layout import DataLayout
 from threedrs.scannet.boxes import BoxSet, make_box_set
-from threedrs.scannet.rgbd import import_rgbd
+from threedrs.scannet.layout import DataLayout
+from threedrs.scannet.rgbd_import import import_rgbd
 from threedrs.scenes.build import SceneSettings, build_scene
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.extract import TeacherSettings, extract_shard

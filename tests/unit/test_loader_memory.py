@@ -16,8 +16,8 @@ import torch
 from training_run import SCENES, SHARD, records, write_features, write_scene_inputs
 
 from threedrs.instructions.record import Record
+from threedrs.models.backbones.tiny import tiny_tokenizer
 from threedrs.models.samples import Pack
-from threedrs.models.tiny import tiny_tokenizer
 from threedrs.training.data import PREFETCH, PackReader, load_packs
 from threedrs.training.record_table import RecordTable
 from threedrs.training.sampler import PackPlan

@@ -16,15 +16,21 @@ from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
 from threedrs.cli import app
-from threedrs.config import load_config
+from threedrs.config.load import load_config
 from threedrs.errors import CheckpointError, ConfigError
 from threedrs.instructions.record import COORD, GROUND
-from threedrs.models import pack_mask
-from threedrs.models.adapter import CONFIG, IN_FULL, WEIGHTS, Trained, save_adapter
-from threedrs.models.checkpoint import load_student, save_student
-from threedrs.models.joined_attention import Suffixes
-from threedrs.models.lora import add_lora, is_added, merge_lora, train_only, trained_parameters
-from threedrs.models.pack_mask import PackMask
+from threedrs.models.attention.dispatch import packed as pack_mask
+from threedrs.models.attention.packed import PackMask
+from threedrs.models.attention.prefix_suffix import Suffixes
+from threedrs.models.checkpoint.load_save import load_student, save_student
+from threedrs.models.lora.adapter import CONFIG, IN_FULL, WEIGHTS, Trained, save_adapter
+from threedrs.models.lora.layers import (
+    add_lora,
+    is_added,
+    merge_lora,
+    train_only,
+    trained_parameters,
+)
 from threedrs.models.packing import Layout
 from threedrs.models.prompt import build_sample, token_id
 from threedrs.models.samples import Pack

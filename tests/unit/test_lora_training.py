@@ -13,12 +13,12 @@ from test_training import reader as reader  # a fixture
 from training_run import OUT, edit_config, lone_ranks, records, run, write_run
 
 from threedrs.errors import ConfigError
-from threedrs.evaluation.answering import StudentAnswerer
 from threedrs.evaluation.settings import PredictSettings
+from threedrs.evaluation.student_answerer import StudentAnswerer
 from threedrs.instructions.record import COORD, GROUND
-from threedrs.models.adapter import IN_FULL, WEIGHTS
-from threedrs.models.checkpoint import load_student, save_student
-from threedrs.models.lora import add_lora, is_added, trained_parameters
+from threedrs.models.checkpoint.load_save import load_student, save_student
+from threedrs.models.lora.adapter import IN_FULL, WEIGHTS
+from threedrs.models.lora.layers import add_lora, is_added, trained_parameters
 from threedrs.models.prompt import token_id
 from threedrs.models.settings import LoraSettings, ModelSettings
 from threedrs.models.student import Student
@@ -26,7 +26,7 @@ from threedrs.scenes.store import SceneStore
 from threedrs.teachers.registry import teacher_channels
 from threedrs.training.data import PackReader
 from threedrs.training.engine import build_engine
-from threedrs.training.progress import growing_log, read_rows
+from threedrs.training.run_log import growing_log, read_rows
 from threedrs.training.settings import fingerprint, fingerprint_changes
 
 pytestmark = pytest.mark.slow

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from real_data import shipped_and_whole
-from threedrs.evaluation.answers import exact_match, exact_match_normalised, normalise_answer
 from threedrs.evaluation.predictions import Prediction
 from threedrs.evaluation.registry import BENCHMARKS
 from threedrs.evaluation.score import score_rows
+from threedrs.metrics.exact_match import exact_match, exact_match_normalised, normalise_answer
 
 NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "

@@ -12,21 +12,21 @@ from pathlib import Path
 import psutil
 import pytest
 
-from threedrs.environment import remove_dead_lock
 from threedrs.errors import MachineError
-from threedrs.one_writer import STARTER, claimed
+from threedrs.workflow.environment import remove_dead_lock
+from threedrs.workflow.locks import STARTER, claimed
 
 # A stand-in for Snakemake: names itself, starts a shell with a job, and says the job's processes.
 SNAKEMAKE = """
 import subprocess, sys, time
-from threedrs.one_writer import name_snakemake
+from threedrs.workflow.locks import name_snakemake
 name_snakemake()
 subprocess.Popen(["bash", "-c", f"{sys.executable} -c '$JOB' | cat"])
 time.sleep(60)
 """
 JOB = """
 import os, subprocess, sys, time
-from threedrs.one_writer import end_with_snakemake
+from threedrs.workflow.locks import end_with_snakemake
 end_with_snakemake()
 own = subprocess.Popen(["sleep", "60"])
 print(os.getpid(), own.pid, flush=True)
@@ -35,7 +35,7 @@ time.sleep(60)
 HOLDER = """
 import sys, time
 from pathlib import Path
-from threedrs.one_writer import claimed
+from threedrs.workflow.locks import claimed
 with claimed(Path(sys.argv[1])):
     print("holds", flush=True)
     time.sleep(60)
@@ -85,7 +85,8 @@ def test_a_job_and_its_processes_end_with_their_snakemake() -> None:
 
 def test_a_job_whose_snakemake_is_gone_already_ends_at_once() -> None:
     naming = start(
-        "import os; from threedrs.one_writer import *; name_snakemake(); print(os.environ[STARTER])"
+        "import os; from threedrs.workflow.locks import *; name_snakemake();"
+        " print(os.environ[STARTER])"
     )
     gone = first_line(naming).strip()
     naming.wait()
@@ -141,7 +142,7 @@ def test_a_claim_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 SNAKEMAKE_LOCKS = """
 import sys, time
 from pathlib import Path
-from threedrs.environment import remove_dead_lock
+from threedrs.workflow.environment import remove_dead_lock
 print(remove_dead_lock(Path(sys.argv[1])), flush=True)
 (Path(sys.argv[1]) / "locks").mkdir(exist_ok=True)
 (Path(sys.argv[1]) / "locks" / "0.output.lock").touch()
@@ -150,7 +151,7 @@ time.sleep(60)
 
 
 def remove_in_a_process(state: Path, *options: str) -> str:
-    code = "import sys; from pathlib import Path; from threedrs.environment import *; "
+    code = "import sys; from pathlib import Path; from threedrs.workflow.environment import *; "
     said = start(code + "print(remove_dead_lock(Path(sys.argv[1])))", str(state), *options)
     line = first_line(said).strip()
     said.wait()
@@ -203,7 +204,7 @@ def test_a_snakemake_elsewhere_that_ended_by_itself_is_forgotten(tmp_path: Path)
     elsewhere = (
         "import socket, sys; from pathlib import Path; socket.gethostname = lambda: 'login7'; "
     )
-    elsewhere += "from threedrs.environment import *; remove_dead_lock(Path(sys.argv[1]))"
+    elsewhere += "from threedrs.workflow.environment import *; remove_dead_lock(Path(sys.argv[1]))"
     assert start(elsewhere, str(tmp_path)).wait(timeout=20) == 0
     (tmp_path / "locks").mkdir()
     assert remove_in_a_process(tmp_path) == "None"

@@ -17,10 +17,10 @@ from training_process import finish, loss_rows, start, wait_for_row
 from training_run import edit_config, write_run
 
 from threedrs.errors import readable
-from threedrs.joblog import job_log
-from threedrs.layout import DataLayout
+from threedrs.scannet.layout import DataLayout
 from threedrs.scenes.build import SceneSettings, build_shard
 from threedrs.scenes.store import SceneStore
+from threedrs.workflow.job_log import job_log
 
 MANIFEST = Path("shards/train-000.json")
 REMEDY = "give the job more of it (mem_mb in the profile's set-resources, or fewer --cores at a "

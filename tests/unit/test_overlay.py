@@ -7,7 +7,9 @@ import pytest
 from report_files import INTRINSIC, OTHER, TRUE, scene_contents
 
 from threedrs.errors import DataError
-from threedrs.report.overlay import (
+from threedrs.scenes.store import SceneStore
+from threedrs.scenes.writer import write_scene_store
+from threedrs.visualization.box_overlay import (
     FRAME_WIDTH,
     DrawnBox,
     clip,
@@ -19,10 +21,8 @@ from threedrs.report.overlay import (
     seen_shares,
     to_camera,
 )
-from threedrs.report.room import RoomMap
-from threedrs.report.scene_view import SceneView
-from threedrs.scenes.store import SceneStore
-from threedrs.scenes.writer import write_scene_store
+from threedrs.visualization.room_plot import RoomMap
+from threedrs.visualization.scene_view import SceneView
 
 GREEN, RED = "#00ff00", "#ff0000"
 

@@ -4,7 +4,7 @@ import torch
 from student_fixtures import CAPTION, GROUNDING, TEXT, ZERO_TARGET, pack, scene, tokenizer
 
 from threedrs.errors import DataError
-from threedrs.models.attention import pack_mask, packed_attention
+from threedrs.models.attention.dispatch import pack_mask, packed_attention
 from threedrs.models.packing import GroundingTargets, Layout, TextTargets
 from threedrs.models.samples import IGNORE, Pack, SceneInputs
 

@@ -10,12 +10,12 @@ import yaml
 from typer.testing import CliRunner
 
 from threedrs.cli import app
-from threedrs.config import load_config
+from threedrs.config.load import load_config
 from threedrs.errors import ConfigError
-from threedrs.models.checkpoint import empty_student
-from threedrs.models.lora import add_lora
+from threedrs.models.checkpoint.load_save import empty_student
+from threedrs.models.lora.layers import add_lora
 from threedrs.models.settings import ModelSettings
-from threedrs.plan import GIB, Machine, host_memory, memory_parts, plan_run
+from threedrs.planning.training import GIB, Machine, host_memory, memory_parts, plan_run
 from threedrs.training.settings import TrainSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]

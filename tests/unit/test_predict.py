@@ -25,8 +25,8 @@ from threedrs.evaluation.registry import BENCHMARKS
 from threedrs.evaluation.score import score_file
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.tables import notes
-from threedrs.files import sha256_of_file
 from threedrs.instructions.record import write_records
+from threedrs.io.files import sha256_of_file
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_the_entry_point_ends_in_one_line(tmp_path, model, records, scenes, monk
 
 
 def test_the_tiny_student_answers_both_kinds(tmp_path, scenes, monkeypatch):
-    from threedrs.models.checkpoint import load_student, save_student
+    from threedrs.models.checkpoint.load_save import load_student, save_student
     from threedrs.models.settings import ModelSettings
 
     student, tokenizer = load_student(ModelSettings(seed=1), teacher_channels=8)

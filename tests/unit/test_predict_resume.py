@@ -168,7 +168,7 @@ def test_two_ranks_write_the_same_bytes_as_one(tmp_path, model, records, scenes,
 @pytest.mark.slow
 def test_two_ranks_answer_as_one(tmp_path, scenes):
     """With the real student: the same bytes, also where finished scenes are found."""
-    from threedrs.models.checkpoint import load_student, save_student
+    from threedrs.models.checkpoint.load_save import load_student, save_student
     from threedrs.models.settings import ModelSettings
 
     student, tokenizer = load_student(ModelSettings(seed=1), teacher_channels=0)
@@ -208,7 +208,7 @@ def test_two_ranks_answer_as_one(tmp_path, scenes):
     outs[2].parent.mkdir()
     partial_path(outs[2], 0).write_text("".join([f"{header}\n", *kept]))
 
-    said = predict(2, "threedrs.launch", "--gpus", "2")
+    said = predict(2, "threedrs.distributed.launch", "--gpus", "2")
     assert f"{len(kept)} of 12 questions are answered already" in said
     assert outs[2].read_bytes() == whole
     assert read_meta(outs[2])["timing"] == read_meta(outs[2])["timing"] | {"ranks": 2, "resumed": 4}

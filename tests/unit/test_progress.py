@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import rich.console
 
-from threedrs.training import progress
-from threedrs.training.progress import RunLog, growing_log
+from threedrs.training import run_log as progress
+from threedrs.training.run_log import RunLog, growing_log
 from threedrs.training.stop import StopRequest
 
 

@@ -9,9 +9,9 @@ from student_fixtures import BOX_IDS, CAPTION, GROUNDING, TEXT, ZERO_TARGET, rec
 
 from threedrs.errors import ConfigError, DataError
 from threedrs.instructions.record import Record
+from threedrs.models.backbones.tiny import tiny_tokenizer
 from threedrs.models.prompt import build_query, build_sample
 from threedrs.models.samples import IGNORE, Sample
-from threedrs.models.tiny import tiny_tokenizer
 
 SENTENCE = (
     "The video captures 3D spatial information of a scene. Please focus on the spatial "

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from threedrs.models.questions import QuestionAttention, summed_attention
+from threedrs.models.attention.question_decoding import QuestionAttention, summed_attention
 
 HEADS, GROUPS, SIZE, PREFIX = 2, 3, 8, 11
 SCALE = SIZE**-0.5

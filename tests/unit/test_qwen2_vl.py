@@ -16,16 +16,16 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from threedrs.errors import CheckpointError, ConfigError, DataError
-from threedrs.models.checkpoint import load_student, save_student
+from threedrs.models.backbones.qwen2_vl import pixel_patches
+from threedrs.models.backbones.tiny import tiny_tokenizer
+from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.grounding import info_nce
+from threedrs.models.inference import SceneSession
 from threedrs.models.prompt import build_query, build_sample, shared_prefix
-from threedrs.models.qwen2_vl import pixel_patches
 from threedrs.models.samples import IGNORE, Pack, SceneInputs
 from threedrs.models.scene_inputs import grid_masks
-from threedrs.models.session import SceneSession
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
-from threedrs.models.tiny import tiny_tokenizer
 from threedrs.scannet.geometry import patch_means
 
 CHANNELS = 16

@@ -15,13 +15,13 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 )
 
 from threedrs.instructions.record import Record
-from threedrs.models.checkpoint import load_student
+from threedrs.models.backbones.qwen2_vl import pixel_patches
+from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.position import position_embedding
-from threedrs.models.qwen2_vl import pixel_patches
 from threedrs.models.samples import IGNORE, Pack
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
-from threedrs.models.visual import pooled_teacher
+from threedrs.models.visual_tokens import pooled_teacher
 
 WIDTH = 96
 

@@ -17,14 +17,14 @@ from training_run import SHARD, write_run, write_scene_inputs
 from threedrs.errors import StoreError
 from threedrs.evaluation.predictions import read_predictions
 from threedrs.evaluation.registry import BENCHMARKS
-from threedrs.files import write_json
 from threedrs.instructions.record import write_records
-from threedrs.joblog import job_log
+from threedrs.io.files import write_json
 from threedrs.scenes.build import build_scene
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.extract import extract_shard
 from threedrs.teachers.settings import TeacherSettings
 from threedrs.teachers.verify import verify_store
+from threedrs.workflow.job_log import job_log
 
 
 @contextmanager

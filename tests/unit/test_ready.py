@@ -11,13 +11,13 @@ from instruction_files import run as converted
 from test_mix import record
 
 from threedrs.errors import DataError
-from threedrs.inputs import Ready, missing_inputs
+from threedrs.inputs.required_files import Ready, missing_inputs
 from threedrs.instructions.convert import ConversionSummary
 from threedrs.instructions.llava import write_llava
 from threedrs.instructions.ready import take_ready
 from threedrs.instructions.record import read_records
-from threedrs.layout import DataLayout
 from threedrs.scannet.boxes import read_boxes_file
+from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.ready_boxes import take_boxes
 
 SCENES = frozenset({"scene0000_00", "scene0001_00"})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from training_run import REPOSITORY, SCENES, lone_ranks, records, write_run
 
-from threedrs.models.checkpoint import load_student
+from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.samples import Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student

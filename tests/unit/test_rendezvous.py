@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from threedrs.distributed.rendezvous import is_lone, own_rank, rank_variables
 from threedrs.errors import MachineError
-from threedrs.training.rendezvous import is_lone, own_rank, rank_variables
 
 # As Slurm sets them for the second of two tasks, one a node.
 STEP = {

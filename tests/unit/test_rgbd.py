@@ -9,8 +9,8 @@ from scipy.spatial.transform import Rotation
 from sens_files import picture
 
 from threedrs.errors import DataError
-from threedrs.scannet.rgbd import import_rgbd
 from threedrs.scannet.rgbd_folder import MAX_TIME_DIFFERENCE, read_rgbd_folder
+from threedrs.scannet.rgbd_import import import_rgbd
 from threedrs.scannet.sens import SensReader
 from threedrs.scannet.trajectory import read_trajectory
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from training_run import OUT, SHARD, records, run, write_run
 
-from threedrs.files import write_json
 from threedrs.instructions.record import Record
-from threedrs.models.checkpoint import load_student
+from threedrs.io.files import write_json
+from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.position import position_embedding
 from threedrs.models.prompt import build_sample
 from threedrs.models.samples import Pack
@@ -23,7 +23,7 @@ from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.registry import teacher_channels
 from threedrs.teachers.store import FeatureStore
-from threedrs.training.progress import growing_log, read_rows
+from threedrs.training.run_log import growing_log, read_rows
 from threedrs.training.sampler import plan_batches
 
 SEED, EPOCHS, SAMPLES, BATCH = 7, 2, 10, 4

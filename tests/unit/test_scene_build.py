@@ -13,8 +13,8 @@ from PIL import Image
 from scan_files import BOXES, DEPTH, FRAMES, INTRINSIC, SETTINGS, TURN, make_scan
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.layout import ScanFiles
 from threedrs.scannet.boxes import BoxSet, make_box_set
+from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.sens import SensReader
 from threedrs.scenes.build import SceneSettings, build_scene
 from threedrs.scenes.masks import frame_masks

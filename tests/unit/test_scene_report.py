@@ -17,15 +17,15 @@ from typer.testing import CliRunner
 
 from threedrs.cli import app
 from threedrs.errors import MachineError
-from threedrs.layout import DataLayout, ScanFiles
-from threedrs.left_out import read_left_out
+from threedrs.inputs.scan_table import source_table, start_table, summary_rows
 from threedrs.scannet.boxes import extract_boxes, read_boxes_file
+from threedrs.scannet.excluded_scans import read_left_out
+from threedrs.scannet.layout import DataLayout, ScanFiles
 from threedrs.scenes.build import SceneSettings, build_scene, build_shard
 from threedrs.scenes.facts import ROWS_FILE, scene_facts, write_shard_facts
-from threedrs.scenes.recording import write_recording
 from threedrs.scenes.report import write_scene_report
 from threedrs.scenes.store import SceneStore
-from threedrs.sources import source_table, start_table, summary_rows
+from threedrs.visualization.rerun_export import write_recording
 
 # A plane of vertices two metres ahead of the first camera, and a few far away that none sees.
 VERTICES = np.array(

@@ -12,10 +12,10 @@ from scan_files import BOXES, FRAMES, INTRINSIC, SETTINGS, TURN, make_pose, make
 from test_coverage import frame_voxels, plain_greedy, voxel_of
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.inputs import missing_inputs
-from threedrs.layout import DataLayout, ScanFiles
+from threedrs.inputs.required_files import missing_inputs
 from threedrs.scannet.boxes import aligned_vertices
 from threedrs.scannet.export import export_posed_images
+from threedrs.scannet.layout import DataLayout, ScanFiles
 from threedrs.scannet.sens import SensReader
 from threedrs.scenes.build import build_scene, build_shard
 from threedrs.scenes.store import SceneStore

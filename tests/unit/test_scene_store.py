@@ -15,8 +15,9 @@ import zarr
 from scan_files import BOXES, DEPTH, SETTINGS, chunk_file, make_scan, write_sens
 
 from threedrs.errors import StoreError
-from threedrs.layout import ScanFiles
-from threedrs.scenes import writer, zarr_io
+from threedrs.io import zarr_store as zarr_io
+from threedrs.scannet.layout import ScanFiles
+from threedrs.scenes import writer
 from threedrs.scenes.build import build_scene
 from threedrs.scenes.store import SceneStore
 

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from threedrs.cli import main
 from threedrs.cli.evaluate import score
 from threedrs.errors import ConfigError, DataError
-from threedrs.evaluation import meteor
 from threedrs.evaluation.registry import BENCHMARKS
-from threedrs.files import sha256_of_file
+from threedrs.io.files import sha256_of_file
+from threedrs.metrics import meteor
 
 app = typer.Typer()
 app.command()(score)

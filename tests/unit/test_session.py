@@ -17,12 +17,12 @@ from student_fixtures import (
 )
 
 from threedrs.instructions.record import Record
-from threedrs.models import session as session_module
-from threedrs.models.checkpoint import load_student
+from threedrs.models import inference as session_module
+from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.grounding import info_nce
+from threedrs.models.inference import SceneSession
 from threedrs.models.prompt import PromptStyle, build_query
 from threedrs.models.samples import Query, SceneInputs
-from threedrs.models.session import SceneSession
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 

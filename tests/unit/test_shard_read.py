@@ -7,8 +7,8 @@ import pytest
 import zarr
 
 from threedrs.errors import StoreError
-from threedrs.scenes.shard_read import ShardError, is_plain_shard, read_shard
-from threedrs.scenes.zarr_io import StoreReader, create_store, write_array
+from threedrs.io.shard_read import ShardError, is_plain_shard, read_shard
+from threedrs.io.zarr_store import StoreReader, create_store, write_array
 
 VALUES = np.arange(3 * 5 * 7, dtype=np.float16).reshape(3, 5, 7)
 FILE = "features/c/0/0/0"

@@ -12,8 +12,8 @@ import torch
 from training_run import lone_ranks
 
 from threedrs.errors import CheckpointError
-from threedrs.training import shares
-from threedrs.training.shares import read_shares, write_shares
+from threedrs.training import optimizer_shards as shares
+from threedrs.training.optimizer_shards import read_shares, write_shares
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         engine = trained(stage, small.SAVED)
         write_shares(engine, folder / f"by-one-{stage}", lone_ranks())
         torch.save(small.output(engine), folder / f"output-{stage}.pt")
-    command = ["threedrs.launch", "--gpus", "2", "shares_ranks", str(folder)]
+    command = ["threedrs.distributed.launch", "--gpus", "2", "shares_ranks", str(folder)]
     done = subprocess.run(
         [sys.executable, "-m", *command],
         env=os.environ | {"PYTHONPATH": f"{TESTS.parents[1] / 'src'}:{TESTS}"},

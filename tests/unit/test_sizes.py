@@ -3,14 +3,14 @@
 import pytest
 
 from threedrs.models.settings import LORA_TARGETS, ModelSettings
-from threedrs.plan import empty_student
-from threedrs.sizes import (
+from threedrs.planning.disk import (
     ADAPTER_PARAMETERS,
     PARAMETERS,
     checkpoint_bytes,
     feature_bytes,
     model_bytes,
 )
+from threedrs.planning.training import empty_student
 
 
 @pytest.mark.parametrize("size", PARAMETERS)

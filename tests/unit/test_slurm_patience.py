@@ -7,7 +7,7 @@ from typing import Any
 
 import snakemake_executor_plugin_slurm
 
-from threedrs.slurm_patience import outlast_silence
+from threedrs.workflow.slurm_patch import outlast_silence
 
 
 def test_the_names_that_are_replaced_are_those_of_the_plugin() -> None:

@@ -21,16 +21,16 @@ from torch.nn import functional
 from transformers import Qwen2ForCausalLM, SiglipVisionModel
 
 from threedrs.errors import CheckpointError, ConfigError
-from threedrs.models.attention import PACKED
+from threedrs.models.attention.dispatch import PACKED
+from threedrs.models.backbones.llava import pool
 from threedrs.models.grid import LLAVA_GRID
 from threedrs.models.packing import PackLosses
 from threedrs.models.position import position_embedding
 from threedrs.models.samples import IGNORE, Pack, SceneInputs
 from threedrs.models.settings import ModelSettings, SupervisionSettings
-from threedrs.models.siglip import pool
 from threedrs.models.student import Student
 from threedrs.models.supervision import supervision_loss
-from threedrs.models.visual import NewlineTokens, token_grid
+from threedrs.models.visual_tokens import NewlineTokens, token_grid
 
 SUPERVISION = SupervisionSettings(weight=0.7)
 

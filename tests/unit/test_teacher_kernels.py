@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from threedrs.teachers.rope import grid_positions, rotate, rotation_tables
-from threedrs.teachers.transformer import Block
+from threedrs.teachers.vggt.rope import grid_positions, rotate, rotation_tables
+from threedrs.teachers.vggt.transformer import Block
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -38,7 +38,7 @@ def assert_near(found: Tensor, exact: Tensor, bound: float = 5e-3) -> None:
 
 @pytest.mark.parametrize("channels", [64, 96, 1024])
 def test_norm_and_scaled_sums(channels: int) -> None:
-    from threedrs.teachers import kernels
+    from threedrs.teachers.vggt import kernels
 
     x = 2 * random(2, 5, channels) + 1
     branch = random(2, 5, channels, seed=1, dtype=torch.bfloat16)
@@ -55,7 +55,7 @@ def test_norm_and_scaled_sums(channels: int) -> None:
 
 
 def test_gelu() -> None:
-    from threedrs.teachers import kernels
+    from threedrs.teachers.vggt import kernels
 
     x = 3 * random(3, 1500, dtype=torch.bfloat16)
     assert_near(kernels.gelu(x), functional.gelu(x.float()))
@@ -63,7 +63,7 @@ def test_gelu() -> None:
 
 @pytest.mark.parametrize("heads", [6, 16])
 def test_query_key_norm_and_rotation(heads: int) -> None:
-    from threedrs.teachers import kernels
+    from threedrs.teachers.vggt import kernels
 
     qkv = random(2, 17, 3, heads, 64, dtype=torch.bfloat16)
     norms = [nn.LayerNorm(64).to(DEVICE) for _ in range(2)]

@@ -13,8 +13,8 @@ from test_extract import payload, write_scene
 from torch.nn import functional
 from transformers import Dinov2Model, SiglipModel, SiglipVisionModel, ViTMAEForPreTraining
 
+from threedrs.config.resources import TEACHER_NEEDS
 from threedrs.errors import CheckpointError, ConfigError, StoreError
-from threedrs.job_needs import TEACHER_NEEDS
 from threedrs.teachers import dinov2, mae, siglip2
 from threedrs.teachers.extract import TeacherSettings, extract_shard
 from threedrs.teachers.registry import (
@@ -29,7 +29,7 @@ from threedrs.teachers.registry import (
 )
 from threedrs.teachers.store import FeatureStore
 from threedrs.teachers.verify import verify_store
-from threedrs.teachers.vggt_weights import fill_random
+from threedrs.teachers.vggt.weights import fill_random
 
 ROOT = Path(__file__).resolve().parents[2]
 RIVALS = {"dinov2": dinov2, "siglip2": siglip2, "mae": mae}

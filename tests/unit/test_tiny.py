@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from threedrs.models.checkpoint import load_student
+from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.settings import ModelSettings
 
 

@@ -10,9 +10,10 @@ import pytest
 from training_run import OUT, run, write_run
 
 from threedrs.errors import ConfigError, MachineError
-from threedrs.training import loop, tracking
-from threedrs.training.progress import growing_log, read_rows
-from threedrs.training.tracking import Tracker, WandbSettings, require_wandb
+from threedrs.training import loop
+from threedrs.training import wandb_logger as tracking
+from threedrs.training.run_log import growing_log, read_rows
+from threedrs.training.wandb_logger import Tracker, WandbSettings, require_wandb
 
 STAND_IN = '''
 """What the tests need of wandb: runs are kept by id, and go on where they stood."""

@@ -15,8 +15,8 @@ from training_run import (
 )
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.files import write_json
-from threedrs.models.checkpoint import load_student
+from threedrs.io.files import write_json
+from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.teachers.registry import teacher_channels
 from threedrs.training.data import PackReader
@@ -28,7 +28,7 @@ from threedrs.training.engine import (
     train_step,
     zero_init,
 )
-from threedrs.training.progress import read_rows, step_row
+from threedrs.training.run_log import read_rows, step_row
 from threedrs.training.sampler import PackPlan
 from threedrs.training.settings import (
     OPERATION,

@@ -11,7 +11,7 @@ from test_training_runs import assert_same_curve, spread_zero3
 from training_process import finish, start
 from training_run import edit_config, write_run
 
-from threedrs.models.checkpoint import load_student, save_student
+from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.settings import ModelSettings
 from threedrs.teachers.registry import teacher_channels
 

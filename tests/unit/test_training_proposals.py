@@ -8,7 +8,7 @@ from training_run import SCENES, records, write_scene_inputs
 
 from threedrs.errors import DataError
 from threedrs.instructions.record import Record, conversation
-from threedrs.models.tiny import tiny_tokenizer
+from threedrs.models.backbones.tiny import tiny_tokenizer
 from threedrs.scannet.boxes import make_box_set
 from threedrs.training.data import PackReader
 from threedrs.training.proposals import name_proposals

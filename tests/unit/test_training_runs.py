@@ -10,11 +10,11 @@ import pytest
 from training_process import TORCHRUN, finish, loss_rows, start, wait_for_row
 from training_run import REPOSITORY, SCENES, edit_config, write_evaluation, write_run
 
-from threedrs.files import write_json
-from threedrs.models.checkpoint import load_student
+from threedrs.io.files import write_json
+from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.settings import ModelSettings
 from threedrs.train import main
-from threedrs.training.progress import growing_log, read_rows
+from threedrs.training.run_log import growing_log, read_rows
 
 
 @pytest.fixture(scope="module")

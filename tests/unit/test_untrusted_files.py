@@ -26,20 +26,20 @@ from test_posed_images import folder, scan  # noqa: F401 (fixtures)
 from test_predictions import GROUNDING, error_of
 
 from threedrs.errors import DataError
-from threedrs.files import read_json, read_json_lines, read_text
 from threedrs.instructions.llava import read_llava
 from threedrs.instructions.record import Record, conversation
-from threedrs.layout import DataLayout
+from threedrs.io.files import read_json, read_json_lines, read_text
 from threedrs.scannet import proposals
+from threedrs.scannet.axis_alignment import read_axis_alignment
 from threedrs.scannet.embodiedscan import read_candidates
-from threedrs.scannet.labels import read_label_table
+from threedrs.scannet.label_table import read_label_table
+from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.mesh import read_vertices
-from threedrs.scannet.meta import read_axis_alignment
 from threedrs.scannet.posed_images import PosedImagesReader
 from threedrs.scannet.proposals import read_proposals
 from threedrs.scannet.ready_boxes import take_boxes
-from threedrs.teachers import imported
-from threedrs.teachers.imported import read_features
+from threedrs.teachers import precomputed as imported
+from threedrs.teachers.precomputed import read_features
 
 DIGITS = "9" * 5000  # more than Python converts
 

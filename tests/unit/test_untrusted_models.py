@@ -17,11 +17,11 @@ from test_training import settings as train_settings
 from test_vggt_weights import empty_model
 
 from threedrs.errors import CheckpointError, ConfigError, ThreedrsError
-from threedrs.files import write_json
-from threedrs.models.checkpoint import load_student, save_student
-from threedrs.models.published import tensor_files
+from threedrs.io.files import write_json
+from threedrs.models.checkpoint.load_save import load_student, save_student
+from threedrs.models.checkpoint.tensor_names import tensor_files
 from threedrs.models.settings import ModelSettings
-from threedrs.teachers.vggt_weights import load_aggregator
+from threedrs.teachers.vggt.weights import load_aggregator
 from threedrs.training.engine import deepspeed_config
 
 QWEN2_VL = {

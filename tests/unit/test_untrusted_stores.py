@@ -18,8 +18,8 @@ from training_run import SCENES, SHARD, write_features, write_scene_inputs
 from zarr.codecs import GzipCodec
 
 from threedrs.errors import StoreError, ThreedrsError
+from threedrs.io.zarr_limits import frame_content_size
 from threedrs.scenes.store import SceneStore
-from threedrs.scenes.zarr_limits import frame_content_size
 from threedrs.teachers.preprocess import PictureFormat, preprocess_jpeg
 from threedrs.teachers.store import FeatureStore
 from threedrs.teachers.verify import verify_store

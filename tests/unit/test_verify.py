@@ -11,11 +11,11 @@ from training_run import SCENES, SHARD, write_features, write_scene_inputs
 from typer.testing import CliRunner
 
 from threedrs.cli import app
+from threedrs.doctor.verify import verify_results
 from threedrs.errors import CheckpointError, DataError
-from threedrs.files import sha256_of_file, write_json
-from threedrs.models.manifest import hash_files, require_whole, write_manifest
+from threedrs.io.files import sha256_of_file, write_json
+from threedrs.models.checkpoint.manifest import hash_files, require_whole, write_manifest
 from threedrs.scenes.store import SceneStore
-from threedrs.verify import verify_results
 
 MANIFEST = "scenes/shards/train-000.json"
 MIX = "instructions/mixes/full.jsonl"
@@ -220,8 +220,8 @@ def test_what_cannot_be_read_is_named_and_stays(
     def fails(path: Path) -> str:
         raise OSError(errno.EIO, "Input/output error", str(path))
 
-    monkeypatch.setattr("threedrs.verify.sha256_of_file", fails)
-    monkeypatch.setattr("threedrs.models.manifest.sha256_of_file", fails)
+    monkeypatch.setattr("threedrs.doctor.verify.sha256_of_file", fails)
+    monkeypatch.setattr("threedrs.models.checkpoint.manifest.sha256_of_file", fails)
     said = found(results)
     assert [remake for _, remake in said] == [None, None]
     assert said[0][0].startswith(f"{results / MODEL}/config.json: cannot be read (Input/output")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from threedrs.teachers.rope import grid_positions, rotate, rotation_tables
-from threedrs.teachers.transformer import Block
-from threedrs.teachers.vggt import VGGTAggregator
-from threedrs.teachers.vggt_weights import fill_random
-from threedrs.teachers.vision_transformer import EncoderSize, VisionTransformer
+from threedrs.teachers.vggt.aggregator import VGGTAggregator
+from threedrs.teachers.vggt.rope import grid_positions, rotate, rotation_tables
+from threedrs.teachers.vggt.transformer import Block
+from threedrs.teachers.vggt.vision_transformer import EncoderSize, VisionTransformer
+from threedrs.teachers.vggt.weights import fill_random
 
 SMALL = {
     "embed_dim": 384,

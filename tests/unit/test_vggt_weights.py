@@ -13,9 +13,9 @@ from torch import Tensor
 from threedrs.errors import CheckpointError
 from threedrs.teachers.registry import open_source
 from threedrs.teachers.settings import TeacherSettings
-from threedrs.teachers.vggt import VGGTAggregator
-from threedrs.teachers.vggt_source import tiny_model
-from threedrs.teachers.vggt_weights import fill_random, load_aggregator
+from threedrs.teachers.vggt.aggregator import VGGTAggregator
+from threedrs.teachers.vggt.extractor import tiny_model
+from threedrs.teachers.vggt.weights import fill_random, load_aggregator
 
 SMALL = {
     "embed_dim": 384,

@@ -15,7 +15,7 @@ from student_fixtures import pack, scene, student, tokenizer
 from training_run import lone_ranks
 from zero3_ranks import CONFIG, PACKS, SUPERVISION
 
-from threedrs.models.checkpoint import load_student, save_student
+from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.settings import ModelSettings
 
 pytestmark = pytest.mark.slow
@@ -87,7 +87,7 @@ def test_a_tensor_is_read_when_the_one_before_is_gone(
             read.append(weakref.ref(tensor))
             return tensor
 
-    monkeypatch.setattr("threedrs.models.checkpoint.safe_open", File)
+    monkeypatch.setattr("threedrs.models.checkpoint.load_save.safe_open", File)
     load_student(ModelSettings(path=tmp_path / "m"), zero_init=CONFIG)
     assert whole == [0] * len(student().state_dict())
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from training_run import REPOSITORY
 
-from threedrs.training.progress import growing_log, read_rows
+from threedrs.training.run_log import growing_log, read_rows
 
-OURS = ("threedrs.launch", "--gpus")
+OURS = ("threedrs.distributed.launch", "--gpus")
 TORCHRUN = ("torch.distributed.run", "--standalone", "-m", "--nproc-per-node")
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import yaml
 
-from threedrs.files import write_json
+from threedrs.distributed.training_ranks import Ranks, start_ranks
 from threedrs.instructions.record import Record, conversation, write_records
+from threedrs.io.files import write_json
 from threedrs.scannet.boxes import BoxSet
 from threedrs.scenes.writer import SceneContents, write_scene_store
 from threedrs.teachers.registry import teacher_channels
 from threedrs.teachers.store import SceneOrigin, manifest_entry, open_scene, write_root, write_scene
 from threedrs.training import loop
-from threedrs.training.ranks import Ranks, start_ranks
 from threedrs.training.stop import StopRequest
 
 REPOSITORY = Path(__file__).resolve().parents[2]

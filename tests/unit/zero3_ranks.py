@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from student_fixtures import CAPTION, GROUNDING, TEXT, ZERO_TARGET, pack, scene, tokenizer
 
-from threedrs.models import architecture
-from threedrs.models.checkpoint import load_student
+from threedrs.distributed.training_ranks import start_ranks
+from threedrs.models.backbones import registry as architecture
+from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.inference import SceneSession
 from threedrs.models.prompt import build_query
-from threedrs.models.session import SceneSession
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
-from threedrs.training.ranks import start_ranks
 
 PACKS = ((TEXT, GROUNDING, ZERO_TARGET), (CAPTION, TEXT))
 SUPERVISION = SupervisionSettings(weight=0.7)

@@ -128,7 +128,8 @@ def test_touched_files_and_edited_helpers_rerun_nothing(trial: Checkout) -> None
     dates = {entry: entry.stat() for entry in entries}
     for entry in entries:
         os.utime(entry)
-    names = ("__init__", "errors", "files", "gpus", "joblog", "launch", "layout", "one_writer")
+    names = ("__init__", "errors", "io/files", "distributed/gpus", "workflow/job_log")
+    names += ("distributed/launch", "scannet/layout", "workflow/locks")
     helpers = [f"{name}.py" for name in names]
     try:
         with edited(*package(trial, *helpers)):
@@ -195,7 +196,7 @@ def test_an_edited_configuration_reruns_what_uses_it(trial: Checkout, change: st
 CODE = {
     "boxes": (["scannet/ready_boxes.py"], BOXES | CONVERSIONS | FROM_SCENES),
     "scenes": (["scenes/build.py"], FROM_SCENES),
-    "features of one teacher": (["teachers/vggt_source.py"], features() | trained("3drs")),
+    "features of one teacher": (["teachers/vggt/extractor.py"], features() | trained("3drs")),
     "conversion of one benchmark": (
         ["instructions/sqa3d.py"],
         {"convert_instructions sqa3d train", "convert_instructions sqa3d test"}
@@ -204,7 +205,7 @@ CODE = {
     ),
     "balance": (["instructions/balance.py"], MIX | FROM_TRAINING),
     "train": (["training/loop.py"], FROM_TRAINING),
-    "predict": (["evaluation/answering.py"], predicted()),
+    "predict": (["evaluation/student_answerer.py"], predicted()),
     "score of one benchmark, scene report, tables": (
         [
             "evaluation/multi3drefer.py",
@@ -214,7 +215,7 @@ CODE = {
         {"scene_report"} | scored(benchmarks=["multi3drefer"]),
     ),
     "a metric that two benchmarks use": (
-        ["evaluation/answers.py"],
+        ["metrics/exact_match.py"],
         scored(benchmarks=["scanqa", "sqa3d"]),
     ),
     "report and its page": (
@@ -222,7 +223,12 @@ CODE = {
         {"build_report"},
     ),
     "other teachers, the command line, a caption of Snakemake's own report": (
-        ["teachers/dinov2.py", "cli/plan.py", "plan.py", "../../workflow/report/summary.rst"],
+        [
+            "teachers/dinov2.py",
+            "cli/plan.py",
+            "planning/training.py",
+            "../../workflow/report/summary.rst",
+        ],
         set(),
     ),
 }

@@ -8,26 +8,26 @@ from pathlib import Path
 from snakemake.logging import logger
 from snakemake.settings.enums import Quietness
 
-from threedrs.config import SCENE_POLICY, data_layout, load_config, resolve_run
-from threedrs.download import downloads
+from threedrs.config.load import SCENE_POLICY, data_layout, load_config, resolve_run
+from threedrs.inputs.download import downloads
 from threedrs.demo.write import demo_files, demo_scenes
-from threedrs.environment import (
+from threedrs.workflow.environment import (
     hand_on_stop_warning,
     remove_dead_lock,
     use_this_checkout,
 )
 from threedrs.errors import ThreedrsError, readable
-from threedrs.files import write_json
-from threedrs.inputs import Ready, conversions, missing_inputs, shards
+from threedrs.io.files import write_json
+from threedrs.inputs.required_files import Ready, conversions, missing_inputs, shards
 from threedrs.instructions import EVALUATION_SPLITS, annotation_files
-from threedrs.job_needs import PREDICT_NEEDS, TEACHER_NEEDS, TRAIN_NEEDS
-from threedrs.layout import scene_split
-from threedrs.modules import PACKAGE, module_files
-from threedrs.one_writer import name_snakemake
-from threedrs.run_checks import batch_problem
-from threedrs.slurm_log import explain_failures
-from threedrs.slurm_patience import outlast_silence
-from threedrs.sources import start_table
+from threedrs.config.resources import PREDICT_NEEDS, TEACHER_NEEDS, TRAIN_NEEDS
+from threedrs.scannet.layout import scene_split
+from threedrs.workflow.code_inputs import PACKAGE, module_files
+from threedrs.workflow.locks import name_snakemake
+from threedrs.config.checks import batch_problem
+from threedrs.workflow.slurm_log import explain_failures
+from threedrs.workflow.slurm_patch import outlast_silence
+from threedrs.inputs.scan_table import start_table
 from threedrs.teachers.registry import source_module, weight_files, weights_of
 from threedrs.training.settings import split_operation
 

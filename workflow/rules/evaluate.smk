@@ -30,9 +30,9 @@ rule predict:
         code=code(
             "predict",
             without=[
-                "evaluation.bootstrap",
+                "metrics.bootstrap",
                 "evaluation.registry",
-                "training.rendezvous",
+                "distributed.rendezvous",
             ],
         ),
     output:
@@ -55,7 +55,7 @@ rule predict:
     message:
         "Predictions of {wildcards.run} on {wildcards.benchmark}"
     shell:
-        "python -m threedrs.launch --gpus {resources.gpu} --cores {threads}"
+        "python -m threedrs.distributed.launch --gpus {resources.gpu} --cores {threads}"
         " threedrs.predict --model {input.model} --records {input.records}"
         " --scenes results/scenes --left-out {input.left_out}"
         " --settings '{params.settings}' --out {output.predictions}"

@@ -4,7 +4,7 @@
 #      results/scenes/report.html, results/scenes/report/<shard>/, results/scenes/sources.json,
 #      results/scenes/left_out/<split>.json, results/scenes/limit/<split>.json
 
-from threedrs.scenes.usable import removed_stores
+from threedrs.scenes.excluded import removed_stores
 
 
 rule scenes:
@@ -156,7 +156,7 @@ rule check_scenes:
         manifests=lambda wildcards: expand(
             "results/scenes/shards/{shard}.json", shard=split_shards(wildcards.split)
         ),
-        code=code("scenes.usable", script="check_scenes"),
+        code=code("scenes.excluded", script="check_scenes"),
     output:
         "results/scenes/left_out/{split}.json",
     log:
@@ -178,7 +178,7 @@ rule check_limit:
     # Nothing waits for this: it tells when a changed limit no longer allows what has passed.
     input:
         left_out="results/scenes/left_out/{split}.json",
-        code=code("scenes.usable", script="check_limit"),
+        code=code("scenes.excluded", script="check_limit"),
     output:
         "results/scenes/limit/{split}.json",
     log:
@@ -220,7 +220,7 @@ rule scene_report:
         parts=expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),
         code=code(
             "scenes.report",
-            "sources",
+            "inputs.scan_table",
             files=["scenes/templates/*"],
             script="scene_report",
         ),

@@ -57,12 +57,12 @@ rule train:
             "train",
             without=[
                 "teachers.registry",
-                "training.evaluate",
-                "training.rendezvous",
+                "training.evaluation",
+                "distributed.rendezvous",
                 "training.stop",
-                "training.tracking",
+                "training.wandb_logger",
             ],
-            files=["models/*.txt"],
+            files=["models/backbones/*.txt"],
         ),
     output:
         model=directory("results/train/{run}/model"),
@@ -91,6 +91,6 @@ rule train:
     # A stop signal is for the training alone: this shell and tee go on.
     shell:
         "trap '' INT TERM USR1;"
-        " python -m threedrs.launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " python -m threedrs.distributed.launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " --tasks {resources.tasks} --cores {threads}"
         " threedrs.train --config {input.config} 2>&1 | tee {log}"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from threedrs.evaluation.aggregate import aggregate
-from threedrs.joblog import job_log
+from threedrs.workflow.job_log import job_log
 
 runs, benchmarks = snakemake.params.runs, snakemake.params.benchmarks
 folders = {

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from threedrs.config import data_layout
+from threedrs.config.load import data_layout
 from threedrs.instructions.mix import build_mix
 from threedrs.instructions.mix_settings import MixSettings
-from threedrs.joblog import job_log
-from threedrs.left_out import read_left_out
+from threedrs.scannet.excluded_scans import read_left_out
+from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"balance {snakemake.wildcards.mix}"):
     layout = data_layout({"data": snakemake.params.data})

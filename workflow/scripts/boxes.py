@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from threedrs.config import data_layout
-from threedrs.joblog import job_log
+from threedrs.config.load import data_layout
 from threedrs.scannet.boxes import extract_boxes
 from threedrs.scannet.ready_boxes import take_boxes
+from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"boxes {snakemake.wildcards.shard}"):
     layout = data_layout({"data": snakemake.params.layout})

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from threedrs.joblog import job_log
 from threedrs.report.build import ReportSettings, build_report
+from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], "build_report"):
     build_report(

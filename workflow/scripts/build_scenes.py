@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from threedrs.config import data_layout
-from threedrs.joblog import job_log
-from threedrs.left_out import read_left_out
+from threedrs.config.load import data_layout
 from threedrs.scannet.boxes import read_boxes_file
 from threedrs.scannet.embodiedscan import read_candidates_file
+from threedrs.scannet.excluded_scans import read_left_out
 from threedrs.scenes.build import SceneSettings, build_shard
+from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"build_scenes {snakemake.wildcards.shard}"):
     layout = data_layout({"data": snakemake.params.data})

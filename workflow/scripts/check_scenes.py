@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from threedrs.joblog import job_log
-from threedrs.scenes.usable import BadScenePolicy, check_usable
+from threedrs.scenes.excluded import BadScenePolicy, check_usable
+from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"check_scenes {snakemake.wildcards.split}"):
     check_usable(

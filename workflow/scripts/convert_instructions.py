@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from threedrs.config import data_layout
+from threedrs.config.load import data_layout
 from threedrs.instructions.convert import convert
 from threedrs.instructions.ready import take_ready
-from threedrs.joblog import job_log
-from threedrs.left_out import read_left_out
 from threedrs.scannet.boxes import read_boxes_file
+from threedrs.scannet.excluded_scans import read_left_out
+from threedrs.workflow.job_log import job_log
 
 name = f"{snakemake.wildcards.benchmark}_{snakemake.wildcards.split}"
 with job_log(snakemake.log[0], f"convert_instructions {name}"):

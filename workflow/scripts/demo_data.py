@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from threedrs.demo.write import write_demo
-from threedrs.joblog import job_log
+from threedrs.workflow.job_log import job_log
 
 if __name__ == "__main__":  # the worker processes import this file
     with job_log(snakemake.log[0], "demo_data"):

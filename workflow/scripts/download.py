@@ -1,7 +1,7 @@
 """Rules download_<n>: one file from the Hugging Face Hub."""
 
-from threedrs.download import Download, fetch
-from threedrs.joblog import job_log
+from threedrs.inputs.download import Download, fetch
+from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"download {snakemake.params.file}") as log:
     digest = fetch(Download.from_config(snakemake.params.entry), snakemake.params.file)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from threedrs.gpus import claim_gpu
-from threedrs.joblog import job_log
-from threedrs.left_out import read_left_out
+from threedrs.distributed.gpus import claim_gpu
+from threedrs.scannet.excluded_scans import read_left_out
 from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"extract_features {snakemake.wildcards.shard}"):
     claim_gpu()

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from threedrs.config import data_layout
-from threedrs.joblog import job_log
+from threedrs.config.load import data_layout
 from threedrs.scannet.boxes import read_boxes_file
 from threedrs.scannet.embodiedscan import read_candidates_file
 from threedrs.scenes.build import SceneSettings, restore_store
+from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"restore_store {snakemake.wildcards.scene}"):
     scene, store = snakemake.wildcards.scene, Path(snakemake.output[0]).parent

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from threedrs.files import write_json
-from threedrs.joblog import job_log
+from threedrs.io.files import write_json
+from threedrs.workflow.job_log import job_log
 
 run = snakemake.wildcards.run
 with job_log(snakemake.log[0], f"run_config {run}"):

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from threedrs.config import data_layout
-from threedrs.files import write_json
-from threedrs.joblog import job_log
+from threedrs.config.load import data_layout
+from threedrs.inputs.scan_table import source_table
+from threedrs.io.files import write_json
 from threedrs.scenes.report import write_scene_report
-from threedrs.sources import source_table
+from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], "scene_report"):
     layout = data_layout({"data": snakemake.params.data})

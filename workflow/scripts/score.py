@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from threedrs.evaluation.score import score_file
-from threedrs.joblog import job_log
+from threedrs.workflow.job_log import job_log
 
 run, benchmark = snakemake.wildcards.run, snakemake.wildcards.benchmark
 with job_log(snakemake.log[0], f"score {run} {benchmark}"):

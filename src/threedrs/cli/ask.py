@@ -65,7 +65,7 @@ def ask(
         numbers = ", ".join(f"{number:.2f}" for number in one.box)
         console.print(f"{rank}  {one.score:+.3f}  box {one.id} {one.label}  [{numbers}]")
     console.print(f"-  {found.none:+.3f}  none of the {len(found.boxes)} boxes")
-    from threedrs.files import atomic_file
+    from threedrs.io.files import atomic_file
 
     with atomic_file(out) as temporary:
         picture = picture_of(dialogue.store, best)

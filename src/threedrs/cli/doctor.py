@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from threedrs.config import Config
+    from threedrs.config.load import Config
     from threedrs.doctor import Finding
 
 
@@ -30,7 +30,7 @@ def doctor(
     Ends with status 1 if a run would stop, 0 with warnings only.
     """
     from threedrs.cli.configfiles import merged_configuration
-    from threedrs.config import check_config
+    from threedrs.config.load import check_config
     from threedrs.doctor import Finding, examine
     from threedrs.errors import ConfigError
 
@@ -76,8 +76,8 @@ def _print_sources(console: "Console", config: "Config") -> None:
     """Print how many scenes have which files; nothing for demo data or without scene lists."""
     from rich.table import Table
 
-    from threedrs.config import data_layout
-    from threedrs.sources import source_table, summary_rows
+    from threedrs.config.load import data_layout
+    from threedrs.inputs.scan_table import source_table, summary_rows
 
     layout = data_layout(config)
     splits = [split for split in ("train", "val") if layout.split_file(split).is_file()]

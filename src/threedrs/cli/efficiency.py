@@ -18,7 +18,7 @@ def efficiency(
     """
     from threedrs.efficiency import advice, queue_waits, rule_uses, table
     from threedrs.errors import DataError
-    from threedrs.job_records import read_job_records
+    from threedrs.workflow.job_usage import read_job_records
 
     folder = results / "benchmarks"
     uses = rule_uses(read_job_records(folder), queue_waits(results.absolute().parent))

@@ -37,10 +37,10 @@ def show(
     ] = None,
 ) -> None:
     """Write a picture: frames above their features' first three principal components."""
-    from threedrs.files import check_scene_name
+    from threedrs.io.files import check_scene_name
     from threedrs.scenes.store import SceneStore
-    from threedrs.teachers.show import features_picture
     from threedrs.teachers.store import FeatureStore
+    from threedrs.visualization.feature_plot import features_picture
 
     check_scene_name(scene, "SCENE")
     path = scene_store or Path("results/scenes") / f"{scene}.zarr"

@@ -21,7 +21,7 @@ def convert(
 ) -> None:
     """Convert a benchmark's annotation files to records (JSON lines)."""
     from threedrs.instructions.convert import convert as convert_annotations
-    from threedrs.layout import DataLayout
+    from threedrs.scannet.layout import DataLayout
 
     summary = convert_annotations(
         benchmark,

@@ -19,7 +19,7 @@ def merge(
     out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
 ) -> None:
     """Write adapter and base model as one whole checkpoint in the published layout."""
-    from threedrs.models.checkpoint import merge_adapter
+    from threedrs.models.checkpoint.load_save import merge_adapter
 
     merge_adapter(run_model, out)
     typer.echo(f"{out}: written")

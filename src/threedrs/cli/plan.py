@@ -37,10 +37,10 @@ def plan(
     With --cluster: jobs, hours, disk and network of every stage, wall time, and the largest risk;
     GPUs and their kind then come from that file.
     """
-    from threedrs.config import resolve_run
+    from threedrs.config.load import resolve_run
     from threedrs.errors import ConfigError
-    from threedrs.plan import PAPER_SAMPLES, Machine, plan_run
-    from threedrs.sizes import channels_of
+    from threedrs.planning.disk import channels_of
+    from threedrs.planning.training import PAPER_SAMPLES, Machine, plan_run
     from threedrs.teachers.registry import TEACHERS
 
     config, teachers = _configuration(configfile or [])
@@ -95,7 +95,7 @@ def plan(
 def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
     """Return the configuration as far as a plan needs it, and the teacher of each run."""
     from threedrs.cli.configfiles import merged_configuration
-    from threedrs.config import load_config
+    from threedrs.config.load import load_config
     from threedrs.teachers.registry import TEACHERS
 
     asked = merged_configuration(configfiles, "plan")
@@ -120,10 +120,10 @@ def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
 
 
 def _print_cluster_plan(config: dict, teachers: dict, file: Path, as_json: bool) -> None:
-    from threedrs.cluster.estimate import estimate
-    from threedrs.cluster.settings import read_cluster
-    from threedrs.cluster.table import as_text, as_values
-    from threedrs.cluster.workload import Workload
+    from threedrs.planning.cluster.estimate import estimate
+    from threedrs.planning.cluster.settings import read_cluster
+    from threedrs.planning.cluster.table import as_text, as_values
+    from threedrs.planning.cluster.workload import Workload
 
     cluster = read_cluster(file)
     used = {run: teachers[run] for run in config["runs"]}

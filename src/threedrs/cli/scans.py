@@ -34,7 +34,7 @@ def import_rgbd(
     names are times in seconds (TUM), they pair by nearest time within 0.02 s: a colour image
     without a depth image is left out, one without a pose is kept and marked as not localised.
     """
-    from threedrs.scannet import rgbd
+    from threedrs.scannet import rgbd_import as rgbd
     from threedrs.scannet.sens import SensReader
 
     count = rgbd.import_rgbd(

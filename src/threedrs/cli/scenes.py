@@ -33,11 +33,11 @@ def show(
 
     With --rrd also points, boxes and cameras in 3D; that needs `pip install -e '.\[rerun]'`.
     """
-    from threedrs.layout import DataLayout
+    from threedrs.scannet.layout import DataLayout
     from threedrs.scenes.facts import caption, scene_facts
-    from threedrs.scenes.look import scene_picture
-    from threedrs.scenes.recording import write_recording
     from threedrs.scenes.store import SceneStore
+    from threedrs.visualization.rerun_export import write_recording
+    from threedrs.visualization.scene_plot import scene_picture
 
     opened = SceneStore.open(store)
     scan = DataLayout(root=data).scan(opened.scene)

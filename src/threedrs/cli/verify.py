@@ -18,7 +18,7 @@ def verify(
     With --repair they can be remade: the commands to do so are printed. What is undamaged stays,
     and what would cost a whole training.
     """
-    from threedrs.verify import in_steps, verify_results
+    from threedrs.doctor.verify import in_steps, verify_results
 
     found = verify_results(results)
     for damage in found:

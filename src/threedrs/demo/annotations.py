@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from threedrs.demo.language import make_descriptions, make_multi_descriptions
-from threedrs.demo.pieces import Room
 from threedrs.demo.questions import make_questions
 from threedrs.demo.relations import Query
+from threedrs.demo.room_objects import Room
 from threedrs.demo.situations import SituatedQuestion, make_situated_questions
-from threedrs.layout import scene_split
+from threedrs.scannet.layout import scene_split
 
 SITUATIONS = 8  # a round, scene and split; val scenes have as many again for test
 FIRST_SQA3D_ID = 220_602_000_000

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from threedrs.demo.parts import (
+from threedrs.demo.primitives import (
     DARK,
     LINEN,
     METAL,

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from threedrs.demo.furniture import KINDS
-from threedrs.demo.parts import PALETTE
-from threedrs.demo.pieces import Piece, Room, plural
+from threedrs.demo.primitives import PALETTE
 from threedrs.demo.relations import (
     SUPERLATIVES,
     UNCOLOURED,
@@ -20,6 +19,7 @@ from threedrs.demo.relations import (
     noun,
     resolve,
 )
+from threedrs.demo.room_objects import Piece, Room, plural
 
 DESCRIPTIONS = 10
 MULTI_DESCRIPTIONS = ("zt_w_d", "zt_wo_d", "st_w_d", "st_w_d", "st_wo_d", "mt", "mt", "zt_w_d")

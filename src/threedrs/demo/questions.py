@@ -13,8 +13,7 @@ import numpy as np
 
 from threedrs.demo.furniture import KINDS
 from threedrs.demo.language import article, identifying, phrase, reference
-from threedrs.demo.parts import PALETTE
-from threedrs.demo.pieces import Piece, Room, plural
+from threedrs.demo.primitives import PALETTE
 from threedrs.demo.relations import (
     UNCOLOURED,
     Query,
@@ -25,6 +24,7 @@ from threedrs.demo.relations import (
     on_floor,
     resolve,
 )
+from threedrs.demo.room_objects import Piece, Room, plural
 
 QUESTIONS = 12
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight")

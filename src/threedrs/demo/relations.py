@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from threedrs.demo.pieces import Piece, Room
+from threedrs.demo.room_objects import Piece, Room
 
 UNCOLOURED = ("window", "picture")  # seen as several colours
 

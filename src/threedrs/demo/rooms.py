@@ -10,9 +10,9 @@ from functools import partial
 
 import numpy as np
 
-from threedrs.demo.parts import PALETTE
-from threedrs.demo.pieces import Piece, Room
 from threedrs.demo.placement import Layout
+from threedrs.demo.primitives import PALETTE
+from threedrs.demo.room_objects import Piece, Room
 
 DOOR_CLEARANCE = 0.8
 ATTEMPTS = 400

@@ -12,7 +12,6 @@ import numpy as np
 import scipy.sparse
 
 from threedrs.demo.mesh import SceneMesh
-from threedrs.demo.pieces import Room
 from threedrs.demo.render import (
     COLOR_INTRINSIC,
     COLOR_SIZE,
@@ -20,9 +19,10 @@ from threedrs.demo.render import (
     DEPTH_SIZE,
     FrameRenderer,
 )
+from threedrs.demo.room_objects import Room
 from threedrs.demo.trajectory import camera_walk, lost_frames
-from threedrs.files import atomic_file, write_text
-from threedrs.layout import ScanFiles
+from threedrs.io.files import atomic_file, write_text
+from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.sens import SensHeader, SensWriter
 
 FRAME_INTERVAL = 33_333  # microseconds

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from threedrs.demo.language import article
-from threedrs.demo.pieces import Piece, Room, plural
 from threedrs.demo.questions import NUMBERS, Question, named_pieces, shuffled, take_turns
 from threedrs.demo.relations import UNCOLOURED
+from threedrs.demo.room_objects import Piece, Room, plural
 
 SIDES = {"front": 0.0, "left": 90.0, "behind": 180.0, "right": -90.0}
 DIRECTIONS = {"front": "forward", "left": "left", "behind": "backward", "right": "right"}

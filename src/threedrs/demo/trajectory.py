@@ -7,7 +7,7 @@ shake stand for the hand.
 
 import numpy as np
 
-from threedrs.demo.pieces import Room
+from threedrs.demo.room_objects import Room
 
 LOST_RUN = 3  # longest run of frames without a pose
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.files import is_leftover, read_json, write_json, write_text
-from threedrs.layout import DataLayout
-from threedrs.one_writer import end_with_parent
+from threedrs.io.files import is_leftover, read_json, write_json, write_text
+from threedrs.scannet.layout import DataLayout
+from threedrs.workflow.locks import end_with_parent
 
 FRAMES = 104  # of a stream: 11 candidates at stride 10, of which one has no pose
 MARKER = "demo.json"

@@ -7,7 +7,7 @@ look at every input file.
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from threedrs.config import Config
+from threedrs.config.load import Config
 from threedrs.doctor.data import check_inputs, check_licences
 from threedrs.doctor.disk import check_disk, check_inodes
 from threedrs.doctor.file_system import check_file_system

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Iterator
 
-from threedrs.config import data_layout
+from threedrs.config.load import data_layout
 from threedrs.doctor.finding import Finding, Setting
-from threedrs.download import downloads
 from threedrs.errors import ThreedrsError
-from threedrs.inputs import (
+from threedrs.inputs.download import downloads
+from threedrs.inputs.required_files import (
     SHOWN,
     Ready,
     conversions,

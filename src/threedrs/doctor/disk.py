@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from threedrs.config import Config, data_layout, resolve_run
+from threedrs.config.load import Config, data_layout, resolve_run
 from threedrs.demo.write import demo_scenes
 from threedrs.doctor.finding import Finding, Setting
 from threedrs.errors import ThreedrsError
-from threedrs.sizes import (
+from threedrs.planning.disk import (
     FRAME_BYTES,
     GIGABYTE,
     channels_of,

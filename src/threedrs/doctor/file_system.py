@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from threedrs.doctor.finding import Finding, Setting
-from threedrs.files import sync
+from threedrs.io.files import sync
 
 MOST_SKEW = 2.0  # seconds; Snakemake's own tolerance of file times is a few
 # Names of file systems in /proc/mounts on which a rename is a copy, or others see it late.

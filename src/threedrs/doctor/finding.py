@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from threedrs.config import Config
+from threedrs.config.load import Config
 
 
 @dataclass(frozen=True, kw_only=True)

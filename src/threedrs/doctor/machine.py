@@ -5,9 +5,9 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
-from threedrs.cluster.figures import WITH_METEOR
-from threedrs.config import resolve_run
+from threedrs.config.load import resolve_run
 from threedrs.doctor.finding import Finding, Setting
+from threedrs.planning.cluster.figures import WITH_METEOR
 
 SINFO_SECONDS = 30
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from threedrs.doctor.finding import Finding, Setting
 from threedrs.errors import DataError, StoreError
-from threedrs.files import read_json, read_json_lines
+from threedrs.io.files import read_json, read_json_lines
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.store import FeatureStore
 

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.evaluation.bootstrap import SEED
 from threedrs.evaluation.compare import FEWEST_SCENES, LEVEL, compare, holm
 from threedrs.evaluation.headline import COLUMNS
 from threedrs.evaluation.paper_tables import latex_table, markdown_table
 from threedrs.evaluation.per_question import PerQuestion, read_per_question
 from threedrs.evaluation.registry import BENCHMARKS, benchmark_named
 from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
-from threedrs.files import (
+from threedrs.io.files import (
     atomic_file,
     read_json,
     sha256_of_file,
@@ -27,6 +26,7 @@ from threedrs.files import (
     write_json,
     write_text,
 )
+from threedrs.metrics.bootstrap import SEED
 
 FORMAT_VERSION = 1
 # Sections of a run's config.json that hold its name and the paths that follow from it.

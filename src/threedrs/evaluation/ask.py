@@ -13,14 +13,14 @@ import numpy as np
 from PIL import Image
 
 from threedrs.errors import DataError, StoreError
-from threedrs.evaluation.answering import StudentAnswerer
 from threedrs.evaluation.settings import PredictSettings
+from threedrs.evaluation.student_answerer import StudentAnswerer
 from threedrs.instructions import scan2cap, scanqa, scanrefer
 from threedrs.instructions.record import COORD, GROUND, Record, conversation, is_box
-from threedrs.report.overlay import DrawnBox, draw_boxes, frames_that_show
-from threedrs.report.room import RoomMap
-from threedrs.report.scene_view import SceneView
 from threedrs.scenes.store import SceneStore
+from threedrs.visualization.box_overlay import DrawnBox, draw_boxes, frames_that_show
+from threedrs.visualization.room_plot import RoomMap
+from threedrs.visualization.scene_view import SceneView
 
 COLOURS = ("#4cd964", "#ff9f0a", "#40a9ff", "#d58bff", "#ff6b61")  # of the best box and the next
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from threedrs.evaluation.bootstrap import Metrics
+from threedrs.metrics.bootstrap import Metrics
 
 if TYPE_CHECKING:
     from threedrs.evaluation.predictions import Prediction

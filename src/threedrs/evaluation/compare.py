@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.evaluation.bootstrap import PERCENTILES, SEED, Metric, scene_counts, scene_sums
 from threedrs.evaluation.per_question import PerQuestion
+from threedrs.metrics.bootstrap import PERCENTILES, SEED, Metric, scene_counts, scene_sums
 
 FEWEST_SCENES = 6
 LEVEL = 0.05

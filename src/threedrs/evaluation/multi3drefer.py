@@ -11,8 +11,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from threedrs.evaluation.benchmark import Benchmark
-from threedrs.evaluation.bootstrap import Metrics, mean_metric
 from threedrs.evaluation.predictions import Prediction
+from threedrs.metrics.bootstrap import Metrics, mean_metric
 from threedrs.scannet.boxes import box_iou_NM
 
 THRESHOLDS = (0.25, 0.5)

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.evaluation.bootstrap import Metric, Metrics, ratio_of_sums
-from threedrs.evaluation.captions import ORDERS, bleu_of_sums
-from threedrs.evaluation.meteor import meteor_score
 from threedrs.evaluation.predictions import Prediction
-from threedrs.files import atomic_file
+from threedrs.io.files import atomic_file
+from threedrs.metrics.bootstrap import Metric, Metrics, ratio_of_sums
+from threedrs.metrics.captions import ORDERS, bleu_of_sums
+from threedrs.metrics.meteor import meteor_score
 
 FORMAT_VERSION = 1
 FILE_NAME = "per_question.npz"

@@ -16,9 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from threedrs import __version__
+from threedrs.distributed.inference_ranks import AnsweringRanks, joined_ranks
 from threedrs.errors import DataError
 from threedrs.evaluation.benchmark import Benchmark
 from threedrs.evaluation.partial import PartialWriter, partial_files, read_partial, remove_foreign
+from threedrs.evaluation.prediction_rows import (
+    Answerer,
+    Answers,
+    grounding_rows,
+    needs_model,
+    text_rows,
+)
 from threedrs.evaluation.predictions import (
     FORMAT_VERSION,
     Prediction,
@@ -26,18 +34,16 @@ from threedrs.evaluation.predictions import (
     write_predictions,
 )
 from threedrs.evaluation.questions import answer_inputs, open_store, read_questions
-from threedrs.evaluation.ranks import AnsweringRanks, joined_ranks
-from threedrs.evaluation.rows import Answerer, Answers, grounding_rows, needs_model, text_rows
 from threedrs.evaluation.settings import PredictSettings
-from threedrs.files import sha256_of_file, write_json
 from threedrs.instructions.record import Record
-from threedrs.left_out import tally
-from threedrs.one_writer import claimed
+from threedrs.io.files import sha256_of_file, write_json
+from threedrs.scannet.excluded_scans import tally
+from threedrs.workflow.locks import claimed
 
 
 def load_answerer(model: Path, settings: PredictSettings, local_rank: int) -> Answerer:
     """Return the trained model, on this rank's device."""
-    from threedrs.evaluation.answering import StudentAnswerer
+    from threedrs.evaluation.student_answerer import StudentAnswerer
 
     return StudentAnswerer.load(model, settings, local_rank)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.evaluation.benchmark import Benchmark
-from threedrs.files import check_encodable, read_json, read_json_lines, write_json_lines
+from threedrs.io.files import check_encodable, read_json, read_json_lines, write_json_lines
 
 FORMAT_VERSION = 1
 

@@ -8,13 +8,13 @@ from threedrs.errors import DataError, StoreError
 from threedrs.evaluation.benchmark import Benchmark
 from threedrs.evaluation.registry import benchmark_named
 from threedrs.evaluation.settings import PredictSettings
-from threedrs.files import sha256_of_file, sha256_of_json
 from threedrs.instructions.record import Record, read_records
-from threedrs.models.manifest import hash_files, require_whole
+from threedrs.io.files import sha256_of_file, sha256_of_json
+from threedrs.models.checkpoint.manifest import hash_files, require_whole
 from threedrs.scenes.store import SceneStore
 
 # Beside the student's modules, what decides over an answer.
-_CODE = ("answering.py", "rows.py")
+_CODE = ("student_answerer.py", "prediction_rows.py")
 
 
 def read_questions(path: Path) -> tuple[list[Record], Benchmark]:
@@ -76,7 +76,7 @@ def answer_inputs(
     hashes = hash_files(model)
     require_whole(model, hashes)
     package = Path(threedrs.__file__).parent
-    code = [*(package / "models").glob("*.py"), *map((package / "evaluation").joinpath, _CODE)]
+    code = [*(package / "models").rglob("*.py"), *map((package / "evaluation").joinpath, _CODE)]
     return {
         "model": sha256_of_json(hashes),
         "records": sha256_of_file(records_file),

@@ -6,9 +6,9 @@ An object without a detector box of IoU >= 0.5 has the empty prediction, and it 
 from collections.abc import Sequence
 
 from threedrs.evaluation.benchmark import Benchmark
-from threedrs.evaluation.bootstrap import Metrics
-from threedrs.evaluation.captions import CAPTION_METRICS, caption_metrics
 from threedrs.evaluation.predictions import Prediction
+from threedrs.metrics.bootstrap import Metrics
+from threedrs.metrics.captions import CAPTION_METRICS, caption_metrics
 
 
 def wrapped(text: str) -> str:

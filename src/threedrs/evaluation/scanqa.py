@@ -6,11 +6,11 @@ The caption metrics see the prediction without its trailing dots, the references
 
 from collections.abc import Sequence
 
-from threedrs.evaluation.answers import exact_match, exact_match_normalised
 from threedrs.evaluation.benchmark import Benchmark
-from threedrs.evaluation.bootstrap import Metrics, mean_metric
-from threedrs.evaluation.captions import CAPTION_METRICS, caption_metrics
 from threedrs.evaluation.predictions import Prediction
+from threedrs.metrics.bootstrap import Metrics, mean_metric
+from threedrs.metrics.captions import CAPTION_METRICS, caption_metrics
+from threedrs.metrics.exact_match import exact_match, exact_match_normalised
 
 
 def measure(rows: Sequence[Prediction], meteor: bool) -> Metrics:

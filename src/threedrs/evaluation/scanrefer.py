@@ -10,8 +10,8 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.evaluation.benchmark import Benchmark
-from threedrs.evaluation.bootstrap import Metrics, mean_metric
 from threedrs.evaluation.predictions import Prediction
+from threedrs.metrics.bootstrap import Metrics, mean_metric
 from threedrs.scannet.boxes import box_iou_NM
 
 THRESHOLDS = (0.25, 0.5)

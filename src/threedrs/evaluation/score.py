@@ -10,12 +10,12 @@ from typing import Any
 from threedrs import __version__
 from threedrs.errors import ConfigError, DataError
 from threedrs.evaluation.benchmark import Benchmark
-from threedrs.evaluation.bootstrap import SEED, Metric, Metrics, estimate
-from threedrs.evaluation.field_rows import has_scene, read_any_predictions
+from threedrs.evaluation.external_predictions import has_scene, read_any_predictions
 from threedrs.evaluation.per_question import write_per_question
 from threedrs.evaluation.predictions import Prediction, meta_path, read_meta
 from threedrs.evaluation.registry import benchmark_named
-from threedrs.files import sha256_of_file, write_json
+from threedrs.io.files import sha256_of_file, write_json
+from threedrs.metrics.bootstrap import SEED, Metric, Metrics, estimate
 
 FORMAT_VERSION = 1
 BOOTSTRAP = 1000

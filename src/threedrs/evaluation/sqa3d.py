@@ -6,10 +6,10 @@ Its exact match is always the normalised one, so ``em`` (the benchmark's own num
 
 from collections.abc import Sequence
 
-from threedrs.evaluation.answers import exact_match_normalised
 from threedrs.evaluation.benchmark import Benchmark
-from threedrs.evaluation.bootstrap import Metrics, mean_metric
 from threedrs.evaluation.predictions import Prediction
+from threedrs.metrics.bootstrap import Metrics, mean_metric
+from threedrs.metrics.exact_match import exact_match_normalised
 
 
 def measure(rows: Sequence[Prediction], meteor: bool) -> Metrics:

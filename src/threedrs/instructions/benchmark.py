@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.files import read_json
 from threedrs.instructions.record import GROUND, Record
 from threedrs.instructions.rows import SCENE_LEFT_OUT, Row, RowError, check_row
 from threedrs.instructions.scene_boxes import SceneBoxes
+from threedrs.io.files import read_json
 
 GROUNDING_ANSWER = GROUND
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.files import sha256_of_file, write_json, write_json_lines
 from threedrs.instructions.benchmark import Rejection, Source
 from threedrs.instructions.record import FORMAT_VERSION, Record, with_unique_ids, write_records
 from threedrs.instructions.registry import find_benchmark
 from threedrs.instructions.rows import SCENE_LEFT_OUT
 from threedrs.instructions.scene_boxes import SceneBoxes
-from threedrs.layout import DataLayout
+from threedrs.io.files import sha256_of_file, write_json, write_json_lines
+from threedrs.scannet.layout import DataLayout
 
 if TYPE_CHECKING:
     from threedrs.scannet.boxes import BoxSet

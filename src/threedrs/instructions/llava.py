@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.files import atomic_file, read_json
 from threedrs.instructions.record import FORMAT_VERSION, Record, read_records, with_unique_ids
 from threedrs.instructions.registry import BENCHMARKS
 from threedrs.instructions.rows import RowError, check_number
+from threedrs.io.files import atomic_file, read_json
 
 _BENCHMARK_OF_DATASET = {benchmark.dataset: name for name, benchmark in BENCHMARKS.items()}
 # Benchmarks whose samples are about annotated objects.

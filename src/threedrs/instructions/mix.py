@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 
 from threedrs.errors import DataError
-from threedrs.files import atomic_file, sha256_of_file, write_json
 from threedrs.instructions.balance import draw_mix, pool_table, source_table
 from threedrs.instructions.llava import load_records
-from threedrs.instructions.mix_pictures import draw_pictures
+from threedrs.instructions.mix_plots import draw_pictures
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.instructions.record import FORMAT_VERSION, Record, write_records
 from threedrs.instructions.registry import BENCHMARKS
-from threedrs.left_out import tally
+from threedrs.io.files import atomic_file, sha256_of_file, write_json
+from threedrs.scannet.excluded_scans import tally
 
 TOP_ANSWERS = 20
 _log = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from threedrs.errors import DataError
-from threedrs.files import sha256_of_file, write_json
 from threedrs.instructions.benchmark import Rejection, Source
 from threedrs.instructions.convert import (
     ConversionSummary,
@@ -23,7 +22,8 @@ from threedrs.instructions.record import Record, write_records
 from threedrs.instructions.registry import find_benchmark
 from threedrs.instructions.rows import MALFORMED, SCENE_MISSING, RowError
 from threedrs.instructions.scene_boxes import SceneBoxes
-from threedrs.layout import DataLayout
+from threedrs.io.files import sha256_of_file, write_json
+from threedrs.scannet.layout import DataLayout
 
 if TYPE_CHECKING:
     from threedrs.scannet.boxes import BoxSet

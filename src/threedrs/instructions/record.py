@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.files import check_encodable, check_scene_name, read_json_lines, write_json_lines
+from threedrs.io.files import check_encodable, check_scene_name, read_json_lines, write_json_lines
 
 FORMAT_VERSION = 1
 # Marks of a conversation, and of the chat that it becomes: an annotator's text may hold none.

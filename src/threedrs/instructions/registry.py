@@ -8,7 +8,7 @@ from pathlib import Path
 from threedrs.errors import ConfigError
 from threedrs.instructions import multi3drefer, scan2cap, scanqa, scanrefer, sqa3d
 from threedrs.instructions.benchmark import Benchmark
-from threedrs.layout import DataLayout
+from threedrs.scannet.layout import DataLayout
 
 # In the order of the training mix, which is the paper's.
 BENCHMARKS: dict[str, Benchmark] = {

@@ -25,7 +25,7 @@ from threedrs.instructions.rows import (
     text_field,
 )
 from threedrs.instructions.scene_boxes import SceneBoxes
-from threedrs.scannet.labels import benchmark_class, read_label_table
+from threedrs.scannet.label_table import benchmark_class, read_label_table
 
 PROMPT = "<image>Identify the object according to the following description.\n{description}"
 FILE = AnnotationFile(path="scanrefer/ScanRefer_filtered_{split}.json")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from threedrs.errors import DataError, ThreedrsError
-from threedrs.files import SCENE_NAME
 from threedrs.instructions.rows import (
     MALFORMED,
     NO_BOX,
@@ -20,7 +19,8 @@ from threedrs.instructions.rows import (
     RowError,
     text_field,
 )
-from threedrs.layout import DataLayout, scene_split
+from threedrs.io.files import SCENE_NAME
+from threedrs.scannet.layout import DataLayout, scene_split
 
 if TYPE_CHECKING:
     from threedrs.scannet.boxes import BoxSet

@@ -4,7 +4,8 @@ A frame becomes a grid of projected tokens, each with the position embedding of 
 shows; in the LLaVA families each row is closed by a learned newline token. They stand in the prompt
 in the place of the picture. Hidden states at them feed the object features and the 3D supervision.
 A forward pass over a pack costs one vision pass over the V frames and one language pass over the
-shared prefix and all suffixes. What differs between backbones is in `threedrs.models.family`.
+shared prefix and all suffixes. What differs between backbones is in
+`threedrs.models.backbones.base`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.models.attention import PACKED, PackMask, pack_mask
-from threedrs.models.family import Family, restore_rotary
+from threedrs.models.attention.dispatch import PACKED, PackMask, pack_mask
+from threedrs.models.attention.question_decoding import QuestionAttention
+from threedrs.models.backbones.base import Family, restore_rotary
 from threedrs.models.fused import fuse
 from threedrs.models.grounding import GroundingHead, info_nce, object_features
 from threedrs.models.packing import (
@@ -28,11 +30,10 @@ from threedrs.models.packing import (
     on_device,
 )
 from threedrs.models.position import position_embedding
-from threedrs.models.questions import QuestionAttention
 from threedrs.models.samples import Pack, Prefix, Query, Sample, SceneInputs
 from threedrs.models.settings import SupervisionSettings
 from threedrs.models.supervision import projection_head, supervision_loss
-from threedrs.models.visual import NewlineTokens, VisualTokens, pooled_teacher, token_grid
+from threedrs.models.visual_tokens import NewlineTokens, VisualTokens, pooled_teacher, token_grid
 
 # The student's modules by the groups of ``train.tunable``.
 GROUPS = {
@@ -50,7 +51,7 @@ class Student(nn.Module):
         family: the backbone, with its sizes.
         teacher_channels: output size of the projection head; 0: no such head.
         coordinate_dtype: precision of the coordinates in the position embedding.
-        attention: backend of the language model, see `threedrs.models.attention`.
+        attention: backend of the language model, see `threedrs.models.attention.dispatch`.
     """
 
     def __init__(
@@ -197,7 +198,7 @@ class Student(nn.Module):
         Args:
             tokens_TD: input embeddings.
             position_ids: from `position_ids`.
-            mask: see `threedrs.models.attention.packed_attention`.
+            mask: see `threedrs.models.attention.dispatch.packed_attention`.
             layer: index of a layer; the output of the last one (also -1) is the normed one.
             cache: keys and values before ``tokens_TD``; theirs are added to it.
             questions: ``tokens_TD`` are those of a scene's questions, which share a prefix.

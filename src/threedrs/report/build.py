@@ -20,7 +20,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from threedrs import __version__
-from threedrs.files import write_text
+from threedrs.io.files import write_text
 from threedrs.report import charts
 from threedrs.report.costs import run_costs, stage_costs
 from threedrs.report.examples import Browser, Picture, Rooms, as_picture
@@ -28,8 +28,8 @@ from threedrs.report.published import PUBLISHED, SOURCE
 from threedrs.report.results import Results
 from threedrs.report.verdict import config_differences, verdicts
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.show import features_picture
 from threedrs.teachers.store import FeatureStore
+from threedrs.visualization.feature_plot import features_picture
 
 
 @dataclass(frozen=True, kw_only=True)

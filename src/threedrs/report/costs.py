@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from threedrs.job_records import read_job_records
 from threedrs.report.results import Results
+from threedrs.workflow.job_usage import read_job_records
 
 
 @dataclass(kw_only=True)

@@ -18,12 +18,12 @@ from PIL import Image
 from threedrs.evaluation.multi3drefer import predicted_proposals
 from threedrs.evaluation.predictions import Prediction
 from threedrs.instructions.record import Record
-from threedrs.report.overlay import DrawnBox, contact_sheet, draw_boxes, frames_that_show
 from threedrs.report.results import Results
-from threedrs.report.room import RoomMap
-from threedrs.report.scene_view import SceneView
 from threedrs.scannet.boxes import box_iou_NM
 from threedrs.scenes.store import SceneStore
+from threedrs.visualization.box_overlay import DrawnBox, contact_sheet, draw_boxes, frames_that_show
+from threedrs.visualization.room_plot import RoomMap
+from threedrs.visualization.scene_view import SceneView
 
 TRUE_COLOUR = "#4cd964"
 RUN_COLOURS = ("#ff9f0a", "#40a9ff", "#d58bff", "#ff6b61")

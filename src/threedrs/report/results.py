@@ -12,9 +12,9 @@ from threedrs.evaluation.headline import COLUMNS, Column
 from threedrs.evaluation.per_question import FILE_NAME, PerQuestion, read_per_question
 from threedrs.evaluation.predictions import Prediction
 from threedrs.evaluation.registry import benchmark_named
-from threedrs.files import read_json, read_json_lines
 from threedrs.instructions import EVALUATION_SPLITS
 from threedrs.instructions.record import Record, read_records
+from threedrs.io.files import read_json, read_json_lines
 
 
 @dataclass(frozen=True, kw_only=True)

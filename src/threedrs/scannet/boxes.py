@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.files import check_scene_name, read_json, write_json
-from threedrs.layout import ScanFiles
-from threedrs.left_out import leaving_out, left_out_rows
+from threedrs.io.files import check_scene_name, read_json, write_json
+from threedrs.scannet.axis_alignment import axis_alignment, has_axis_alignment
+from threedrs.scannet.excluded_scans import leaving_out, left_out_rows
+from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.mesh import read_instances, read_vertices
-from threedrs.scannet.meta import axis_alignment, has_axis_alignment
 from threedrs.scannet.proposals import read_proposals
 
 FORMAT_VERSION = 1

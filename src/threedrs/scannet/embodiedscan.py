@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.files import check_scene_name, read_json, write_json
+from threedrs.io.files import check_scene_name, read_json, write_json
 
 FORMAT_VERSION = 1
 _SCANNET = "scannet/"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from threedrs.errors import DataError
-from threedrs.files import atomic_folder
+from threedrs.io.files import atomic_folder
 from threedrs.scannet.sens import SensReader
 
 JPEG_QUALITY = 95

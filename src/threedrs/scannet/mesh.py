@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.files import check_encodable, read_json
+from threedrs.io.files import check_encodable, read_json
 from threedrs.scannet.ply import PlyError, check_ply
 
 

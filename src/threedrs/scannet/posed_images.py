@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from threedrs.errors import DataError
-from threedrs.files import read_text
+from threedrs.io.files import read_text
 from threedrs.scannet.sens_format import HeaderFieldError, SensHeader, largest_payload
 from threedrs.scannet.sens_payload import PayloadError, decode_color
 from threedrs.scannet.trajectory import parse_numbers

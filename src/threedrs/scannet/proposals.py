@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from threedrs.errors import DataError
-from threedrs.npz import check_npz
+from threedrs.io.npz import check_npz
 
 # A scene's proposals, some hundred of them, unpack to some 100 MB; far more is a damaged or hostile
 # file. The number counts as well, as a row costs memory whether something is stored in it or not.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.files import read_json, text_problem, write_json
+from threedrs.io.files import read_json, text_problem, write_json
 from threedrs.scannet.boxes import BOX_SETS, FORMAT_VERSION, read_boxes_file
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from threedrs.errors import DataError
-from threedrs.files import atomic_file
+from threedrs.io.files import atomic_file
 from threedrs.scannet.sens_format import (
     FRAME_HEADER,
     MAX_FRAMES,

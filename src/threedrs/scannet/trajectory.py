@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from threedrs.errors import DataError
-from threedrs.files import read_text
+from threedrs.io.files import read_text
 
 RIGID_TOLERANCE = 1e-2  # of a rotation's orthonormality; text files round to a few decimals
 

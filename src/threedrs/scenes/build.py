@@ -2,7 +2,7 @@
 
 One pass over the frames' index, and one read and decode of each chosen frame. Measured: 32 frames
 of 640x480 and 100 boxes take 1.8 s on one core, 160 MB of memory and 15 MB of disk; choosing them
-by coverage adds what `threedrs.scenes.choice` says.
+by coverage adds what `threedrs.scenes.frame_selection` says.
 """
 
 import io
@@ -16,16 +16,16 @@ import numpy as np
 from PIL import Image
 
 from threedrs.errors import DataError, StoreError
-from threedrs.files import read_json, write_json
-from threedrs.layout import ScanFiles
-from threedrs.left_out import leaving_out, left_out_rows
+from threedrs.io.files import read_json, write_json
 from threedrs.scannet.boxes import BOX_SETS, BoxSet
+from threedrs.scannet.excluded_scans import leaving_out, left_out_rows
 from threedrs.scannet.geometry import GRID, IMAGE_SIZE, coordinate_map, patch_means, resize_depth
+from threedrs.scannet.layout import ScanFiles
+from threedrs.scenes.frame_reader import Frames, open_frames
 from threedrs.scenes.masks import COARSE_GRID, FINE_GRID, frame_masks
-from threedrs.scenes.reader import Frames, open_frames
 from threedrs.scenes.settings import SceneSettings
-from threedrs.scenes.source import Source, read_source
 from threedrs.scenes.store import SceneStore
+from threedrs.scenes.store_inputs import Source, read_source
 from threedrs.scenes.writer import SceneContents, write_scene_store
 
 __all__ = ["SceneSettings", "build_scene", "build_shard", "restore_store"]
@@ -75,8 +75,8 @@ def build_shard(
     """Build the stores of a shard's scenes, and last its manifest (docs/ARCHITECTURE.md).
 
     A finished store is kept if it is undamaged and the hash of its inputs is the recorded one
-    (`threedrs.scenes.source`); file dates do not count. A scan that cannot be used is listed in
-    the manifest under ``left_out`` with the reason, and tried anew each time; a store that it
+    (`threedrs.scenes.store_inputs`); file dates do not count. A scan that cannot be used is listed
+    in the manifest under ``left_out`` with the reason, and tried anew each time; a store that it
     had stays, unused, and is kept once the scan is as it was.
 
     Args:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.files import atomic_folder, read_json, write_json
-from threedrs.frames.coverage import MeshVoxels
-from threedrs.layout import ScanFiles
-from threedrs.left_out import is_of_the_file, read_left_out
+from threedrs.io.files import atomic_folder, read_json, write_json
 from threedrs.scannet.boxes import aligned_vertices
+from threedrs.scannet.excluded_scans import is_of_the_file, read_left_out
 from threedrs.scannet.geometry import IMAGE_SIZE, nearest_indices
-from threedrs.scenes.look import scene_picture
+from threedrs.scannet.layout import ScanFiles
+from threedrs.scenes.coverage import MeshVoxels
 from threedrs.scenes.store import SceneStore
+from threedrs.visualization.scene_plot import scene_picture
 
 FORMAT_VERSION = 1
 ROWS_FILE = "scenes.json"

@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.files import read_json, write_text
+from threedrs.io.files import read_json, write_text
 from threedrs.scenes.facts import FORMAT_VERSION, ROWS_FILE
 
 TEMPLATES = Path(__file__).parent / "templates"

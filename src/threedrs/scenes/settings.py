@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from threedrs.errors import ConfigError
-from threedrs.frames.coverage import PERCENT
 from threedrs.scannet.geometry import check_invalid_depth
+from threedrs.scenes.coverage import PERCENT
 
 STRATEGIES = ("uniform", *PERCENT)
 

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from threedrs.errors import StoreError
-from threedrs.files import sha256_of_json
+from threedrs.io.files import sha256_of_json
+from threedrs.io.zarr_store import StoreReader, array_digest, bytes_digest
 from threedrs.scannet.boxes import BOX_SETS, BoxSet
 from threedrs.scannet.geometry import GRID, IMAGE_SIZE, coordinate_map
 from threedrs.scenes.masks import COARSE_GRID, FINE_GRID, unpack_masks
-from threedrs.scenes.zarr_io import StoreReader, array_digest, bytes_digest
 
 FORMAT_VERSION = 1
 _REMEDY = "delete its shard's file in results/scenes/shards and run `snakemake scenes` to remake it"

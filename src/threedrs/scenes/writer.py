@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 import threedrs
+from threedrs.io.zarr_store import create_store, write_array, write_bytes
 from threedrs.scannet.boxes import BOX_SETS, BoxSet
 from threedrs.scannet.geometry import IMAGE_SIZE
 from threedrs.scenes.masks import pack_masks
 from threedrs.scenes.store import FORMAT_VERSION, content_hash
-from threedrs.scenes.zarr_io import create_store, write_array, write_bytes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError, StoreError, write_problem
-from threedrs.files import SCENE_NAME, check_scene_name, sha256_of_json, write_json
-from threedrs.left_out import left_out_rows
-from threedrs.modules import hash_of_code, module_files
+from threedrs.io.files import SCENE_NAME, check_scene_name, sha256_of_json, write_json
+from threedrs.io.zarr_store import array_digest
+from threedrs.scannet.excluded_scans import left_out_rows
 from threedrs.scenes.store import SceneStore
-from threedrs.scenes.zarr_io import array_digest
 from threedrs.teachers import store as feature_store
+from threedrs.teachers.base import SkippedSceneError, Source
 from threedrs.teachers.registry import open_source, source_module
 from threedrs.teachers.settings import TeacherSettings
-from threedrs.teachers.sources import SkippedSceneError, Source
 from threedrs.teachers.store import SceneOrigin
+from threedrs.workflow.code_inputs import hash_of_code, module_files
 
 __all__ = ["TeacherSettings", "extract_shard"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import CheckpointError, DataError
-from threedrs.files import read_json, sha256_of_file, sha256_of_json
+from threedrs.io.files import read_json, sha256_of_file, sha256_of_json
 
 CONFIG = "config.json"
 SAFETENSORS = ("*.safetensors", "model.safetensors.index.json")

@@ -16,7 +16,7 @@ from threedrs.teachers.patch_encoder import PatchEncoder, encoder_source, tiny_e
 from threedrs.teachers.picture_source import PictureSource
 from threedrs.teachers.preprocess import PictureFormat
 from threedrs.teachers.settings import TeacherSettings
-from threedrs.teachers.vggt import IMAGE_MEAN, IMAGE_STD
+from threedrs.teachers.vggt.aggregator import IMAGE_MEAN, IMAGE_STD
 
 PUBLISHED = HubModel(
     teacher="mae",

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from threedrs.files import sha256_of_json
+from threedrs.io.files import sha256_of_json
 from threedrs.teachers.hub import HubModel, folder_sha256, load_model, model_folder, read_config
 from threedrs.teachers.picture_source import PictureSource
 from threedrs.teachers.preprocess import PictureFormat
 from threedrs.teachers.settings import TeacherSettings
-from threedrs.teachers.vggt_weights import fill_random
+from threedrs.teachers.vggt.weights import fill_random
 
 
 class PatchEncoder(nn.Module):

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from threedrs.errors import DataError, MachineError
-from threedrs.teachers.attention import kernel_name
-from threedrs.teachers.decode import decoded_ahead
+from threedrs.teachers.base import SceneFeatures
 from threedrs.teachers.forward import (
     choose_device,
     cpu_warning,
@@ -29,9 +28,10 @@ from threedrs.teachers.forward import (
     pool_features,
     prepare,
 )
+from threedrs.teachers.images import decoded_ahead
 from threedrs.teachers.preprocess import PictureFormat
-from threedrs.teachers.sources import SceneFeatures
 from threedrs.teachers.store import SceneOrigin
+from threedrs.teachers.vggt.attention import kernel_name
 
 SCENES_IN_FLIGHT = 2  # queued on the GPU at a time
 

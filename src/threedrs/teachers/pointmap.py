@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from threedrs.files import sha256_of_json
+from threedrs.io.files import sha256_of_json
 from threedrs.scannet.geometry import IMAGE_SIZE
 from threedrs.scenes.store import SceneStore
+from threedrs.teachers.base import SceneFeatures
 from threedrs.teachers.settings import GRID, TeacherSettings
-from threedrs.teachers.sources import SceneFeatures
 from threedrs.teachers.store import SceneOrigin
 
 WAVELENGTHS = 16.0 * 0.5 ** np.arange(8)  # metres

@@ -1,6 +1,6 @@
 """The table of teachers: adding one is a file beside this one and a row here.
 
-A row's ``source`` names a function ``(settings) -> Source`` (`threedrs.teachers.sources`); its
+A row's ``source`` names a function ``(settings) -> Source`` (`threedrs.teachers.base`); its
 module, and with it torch or transformers, is imported when features are computed, not when the
 workflow reads its configuration.
 """
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from threedrs.errors import ConfigError
 
 if TYPE_CHECKING:
+    from threedrs.teachers.base import Source
     from threedrs.teachers.settings import TeacherSettings
-    from threedrs.teachers.sources import Source
 
 NO_TEACHER = "none"  # runs without supervision; no features are extracted
 
@@ -43,7 +43,7 @@ class Teacher:
 TEACHERS = {
     "vggt": Teacher(
         description="VGGT-1B, last layer of the aggregator",
-        source="vggt_source.source",
+        source="vggt.extractor.source",
         channels=2048,
         weights="file",
     ),
@@ -67,7 +67,7 @@ TEACHERS = {
     ),
     "import": Teacher(
         description="features computed elsewhere, one npz a scene",
-        source="imported.source",
+        source="precomputed.source",
         channels=None,
         weights="folder",
         on_gpu=False,
@@ -80,7 +80,7 @@ TEACHERS = {
     ),
     "vggt-tiny": Teacher(
         description="VGGT's architecture, small, seeded random weights (demo and tests)",
-        source="vggt_source.tiny_source",
+        source="vggt.extractor.tiny_source",
         channels=768,
     ),
     "dinov2-tiny": Teacher(
@@ -116,7 +116,7 @@ def get_teacher(name: str) -> Teacher:
 
 def source_module(name: str) -> str:
     """Return the module that computes the teacher's features, relative to the package."""
-    return f"teachers.{get_teacher(name).source.split('.')[0]}"
+    return f"teachers.{get_teacher(name).source.rpartition('.')[0]}"
 
 
 def open_source(settings: "TeacherSettings") -> "Source":
@@ -126,7 +126,7 @@ def open_source(settings: "TeacherSettings") -> "Source":
         CheckpointError: the weights are missing; says what to fetch and where to put it.
     """
     module = importlib.import_module(f"threedrs.{source_module(settings.name)}")
-    return getattr(module, get_teacher(settings.name).source.split(".")[1])(settings)
+    return getattr(module, get_teacher(settings.name).source.rpartition(".")[2])(settings)
 
 
 def teacher_channels(name: str, stores: Iterable[Path] = ()) -> int:

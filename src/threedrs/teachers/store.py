@@ -16,8 +16,8 @@ import numpy as np
 
 from threedrs import __version__
 from threedrs.errors import DataError, StoreError
-from threedrs.files import SCENE_NAME, read_json, write_json
-from threedrs.scenes.zarr_io import StoreReader, array_digest, create_store, write_array
+from threedrs.io.files import SCENE_NAME, read_json, write_json
+from threedrs.io.zarr_store import StoreReader, array_digest, create_store, write_array
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from threedrs.errors import StoreError
-from threedrs.files import SCENE_NAME
-from threedrs.scenes.zarr_io import array_digest
+from threedrs.io.files import SCENE_NAME
+from threedrs.io.zarr_store import array_digest
 from threedrs.teachers.store import MANIFEST, FeatureStore, open_scene, read_scene
 
 

@@ -1,12 +1,12 @@
 """Training checkpoints: written whole or not at all, verified before use, the newest few kept.
 
-``checkpoints/step-00000050/`` holds weights and moments in ``state/`` (`threedrs.training.shares`),
-the learning rates' schedule, each rank's random state, and ``manifest.json``, which is written last
-and names every file with its SHA-256. The folder is built under another name and renamed when
-complete, and older checkpoints are removed only after that; so a killed process or a full disk
-costs the newest one at most. Saving reads every written byte once more for the checksums. A run may
-go on with another number of ranks: bit by bit the same with as many, otherwise up to the rounding
-of sums that are added in another order.
+``checkpoints/step-00000050/`` holds weights and moments in ``state/``
+(`threedrs.training.optimizer_shards`), the learning rates' schedule, each rank's random state, and
+``manifest.json``, which is written last and names every file with its SHA-256. The folder is built
+under another name and renamed when complete, and older checkpoints are removed only after that; so
+a killed process or a full disk costs the newest one at most. Saving reads every written byte once
+more for the checksums. A run may go on with another number of ranks: bit by bit the same with as
+many, otherwise up to the rounding of sums that are added in another order.
 """
 
 import random
@@ -23,11 +23,11 @@ import torch
 import torch.distributed
 from safetensors import SafetensorError
 
+from threedrs.distributed.training_ranks import Ranks, agree
 from threedrs.errors import CheckpointError, DataError
-from threedrs.files import read_json, sha256_of_file, sha256_of_json, sync, write_json
-from threedrs.training.ranks import Ranks, agree
+from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, sync, write_json
+from threedrs.training.optimizer_shards import read_shares, write_shares
 from threedrs.training.settings import fingerprint_changes
-from threedrs.training.shares import read_shares, write_shares
 
 FORMAT_VERSION = 3
 MANIFEST = "manifest.json"

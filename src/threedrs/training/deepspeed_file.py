@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import ConfigError
-from threedrs.files import read_json
+from threedrs.io.files import read_json
 
 # Keys that the recipe sets and a DeepSpeed file must leave out.
 RECIPE_KEYS = (

@@ -17,14 +17,14 @@ import torch.distributed
 from pydantic import ValidationError
 from torch import nn
 
+from threedrs.distributed.training_ranks import AgreedError, Ranks
 from threedrs.errors import ConfigError
-from threedrs.models.lora import train_only
+from threedrs.models.lora.layers import train_only
 from threedrs.models.samples import Pack
 from threedrs.models.settings import SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.training.deepspeed_file import is_offloaded, read_deepspeed
 from threedrs.training.flops import OperationCount
-from threedrs.training.ranks import AgreedError, Ranks
 from threedrs.training.settings import TrainSettings
 
 # Sums over samples that a step reports, in this order, beside the flags of `StepOutcome`.

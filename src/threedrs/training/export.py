@@ -15,8 +15,9 @@ import torch.distributed
 from torch import Tensor
 
 import threedrs
+from threedrs.distributed.training_ranks import Ranks
 from threedrs.errors import DataError
-from threedrs.files import (
+from threedrs.io.files import (
     atomic_file,
     atomic_folder,
     read_json,
@@ -25,16 +26,15 @@ from threedrs.files import (
     write_json_lines,
     write_text,
 )
-from threedrs.models.adapter import Trained, save_adapter
-from threedrs.models.checkpoint import save_student
-from threedrs.models.lora import LANGUAGE_MODEL
-from threedrs.models.manifest import write_manifest
+from threedrs.models.checkpoint.load_save import save_student
+from threedrs.models.checkpoint.manifest import write_manifest
+from threedrs.models.lora.adapter import Trained, save_adapter
+from threedrs.models.lora.layers import LANGUAGE_MODEL
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.training.checkpoints import Progress
 from threedrs.training.flops import device_peak
-from threedrs.training.progress import PARTS, growing_log, read_rows
-from threedrs.training.ranks import Ranks
+from threedrs.training.run_log import PARTS, growing_log, read_rows
 from threedrs.training.settings import TrainSettings
 
 FORMAT_VERSION = 1

@@ -12,16 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from threedrs.distributed.training_ranks import (
+    AgreedError,
+    Ranks,
+    agree,
+    any_rank,
+    peak_memory,
+    start_ranks,
+)
 from threedrs.errors import DataError, StoreError
-from threedrs.files import sha256_of_json
 from threedrs.instructions.record import COORD, GROUND
-from threedrs.models.checkpoint import load_student
-from threedrs.models.lora import add_lora
+from threedrs.io.files import sha256_of_json
+from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.lora.layers import add_lora
 from threedrs.models.prompt import token_id
 from threedrs.models.samples import Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
-from threedrs.one_writer import claimed
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.registry import NO_TEACHER, teacher_channels
 from threedrs.teachers.store import FeatureStore
@@ -35,9 +42,8 @@ from threedrs.training.data import PackReader, explain_lost_loader, load_packs
 from threedrs.training.engine import NonFiniteError, build_engine, train_step, zero_init
 from threedrs.training.export import RunSummary, export_run, is_exported
 from threedrs.training.gpu_memory import SMALLER, SPREAD, fits_gpu
-from threedrs.training.progress import RunLog, has_row, say, step_row
-from threedrs.training.ranks import AgreedError, Ranks, agree, any_rank, peak_memory, start_ranks
 from threedrs.training.record_table import RecordTable
+from threedrs.training.run_log import RunLog, has_row, say, step_row
 from threedrs.training.sampler import (
     Batch,
     PackPlan,
@@ -48,10 +54,11 @@ from threedrs.training.sampler import (
 )
 from threedrs.training.settings import RunPaths, TrainSettings, fingerprint
 from threedrs.training.stop import StopRequest
-from threedrs.training.tracking import Tracker, require_wandb
+from threedrs.training.wandb_logger import Tracker, require_wandb
+from threedrs.workflow.locks import claimed
 
 if TYPE_CHECKING:
-    from threedrs.training.evaluate import Evaluation
+    from threedrs.training.evaluation import Evaluation
 
 
 class StoppedError(AgreedError):
@@ -210,7 +217,7 @@ def _train(run: Run) -> None:
     )
     evaluation = None
     if settings.eval_every:  # its metrics are the only part of training that needs their packages
-        from threedrs.training.evaluate import Evaluation
+        from threedrs.training.evaluation import Evaluation
 
         evaluation = Evaluation(config, student, tokenizer)
     progress = _run_steps(run, engine, reader, progress, evaluation)

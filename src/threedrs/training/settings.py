@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import ConfigError, DataError, raise_all
-from threedrs.files import read_json, sha256_of_file, sha256_of_json
-from threedrs.models.published import weights_hash
+from threedrs.io.files import read_json, sha256_of_file, sha256_of_json
+from threedrs.models.checkpoint.tensor_names import weights_hash
 from threedrs.models.settings import LoraSettings
-from threedrs.modules import PACKAGE, hash_of_code
-from threedrs.training.tracking import WandbSettings
+from threedrs.training.wandb_logger import WandbSettings
+from threedrs.workflow.code_inputs import PACKAGE, hash_of_code
 
 TUNABLE = ("vision_tower", "projector", "language_model", "heads")
 PRECISIONS = ("float32", "bfloat16")
@@ -38,8 +38,8 @@ OPERATIONAL = (*OPERATION, "eval_every", "eval_samples", "mix")
 SHAPING = ("frames", "geometry", "boxes", "supervision", "model")
 # Source files that shape the weights: an edited model must not resume an old run.
 SHAPING_CODE = (
-    "models/*.py",
-    "models/*.txt",
+    "models/**/*.py",
+    "models/**/*.txt",
     "scannet/geometry.py",
     "scenes/masks.py",
     "training/data.py",
@@ -47,7 +47,7 @@ SHAPING_CODE = (
     "training/proposals.py",
     "training/sampler.py",
 )
-INFERENCE_CODE = ("models/session.py",)  # of these
+INFERENCE_CODE = ("models/inference.py",)  # of these
 
 
 def _require(condition: bool, key: str, value: object, expected: str) -> Iterator[ConfigError]:

@@ -1,0 +1,156 @@
+"""What of a run's settings cannot work, each in one line, before anything runs.
+
+The settings' own classes say what is wrong within a section; here is what concerns several, or
+files. Only what is certain counts: what a download brings or a checkpoint decides is left to the
+training. Neither torch nor DeepSpeed is imported, so that a dry run stays quick.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from threedrs.config.resources import train_ranks
+from threedrs.errors import ConfigError, DataError, ThreedrsError, readable
+from threedrs.io.files import read_json
+from threedrs.models.checkpoint.tensor_names import read_config, tensor_files
+from threedrs.models.settings import LAYERS, ModelSettings, SupervisionSettings
+from threedrs.teachers.registry import weights_problem
+from threedrs.training.deepspeed_file import read_deepspeed
+from threedrs.training.settings import TrainSettings, accumulation
+
+T = TypeVar("T")
+
+
+def check_run(
+    resolved: Mapping[str, Any],
+    *,
+    mixes: Sequence[str],
+    arriving: Sequence[Path],
+) -> Iterator[str]:
+    """Yield the problems of a resolved run.
+
+    Args:
+        resolved: the run's sections, valid by the schema.
+        mixes: names of the mixes that there are.
+        arriving: the files that the configuration downloads.
+    """
+    train, problems = resolved["train"], list[str]()
+    if train["mix"] not in mixes:
+        yield f"train.mix is {train['mix']!r}; choose one of: {', '.join(mixes)}"
+    _built(lambda: TrainSettings.from_config(train), problems)
+    # A lone rank is the least that a batch has to fit; of more see `batch_problem`.
+    _built(lambda: accumulation(train["global_batch"], train["pack"], 1), problems)
+    model = _built(lambda: ModelSettings.from_config(resolved), problems)
+    supervision = _built(lambda: SupervisionSettings.from_config(resolved), problems)
+    yield from problems
+    yield from _check_deepspeed(Path(train["deepspeed"]))
+    if resolved["model"]["attention"] == "flash" and train["precision"] == "float32":
+        yield (
+            "model.attention: flash computes in half precision; set train.precision: bfloat16 or "
+            "choose auto or sdpa"
+        )
+    folder = resolved["model"]["path"]
+    if folder is not None and not _arrives(Path(folder), arriving):
+        yield from _check_checkpoint(Path(folder))
+    if model is not None:
+        yield from _check_length(resolved, model)
+        if supervision is not None and supervision.layer != "last":
+            yield from _check_layer(int(supervision.layer), model)
+    problem = weights_problem(resolved["teacher"], resolved["teacher"]["name"])
+    weights = resolved["teacher"]["weights"]
+    if problem is not None and not (isinstance(weights, str) and _arrives(Path(weights), arriving)):
+        yield problem
+
+
+def batch_problem(
+    resolved: Mapping[str, Any], override: Callable[[str, int], Any], folder: Path
+) -> str | None:
+    """Return why the batch of a run does not divide over the ranks of its training, or None.
+
+    Args:
+        resolved: the run's sections.
+        override: see `train_ranks`.
+        folder: of the run's results. What was trained with this batch is left alone: perhaps it
+            was so elsewhere, on another number of GPUs.
+    """
+    train = resolved["train"]
+    ranks = train_ranks(resolved["model"]["size"], override)
+    if ranks is None:
+        return None
+    try:
+        accumulation(train["global_batch"], train["pack"], ranks)
+    except ConfigError as error:
+        if not _was_trained(folder, train):
+            return f"{error}; or change what the job asks for (set-resources)"
+    return None
+
+
+def _was_trained(folder: Path, train: Mapping[str, Any]) -> bool:
+    try:
+        before = read_json(folder / "config.json")["train"]
+        same = all(before[key] == train[key] for key in ("global_batch", "pack"))
+    except (ThreedrsError, OSError, LookupError, TypeError):  # none, or a damaged file
+        return False
+    return same and (folder / "train.json").is_file()
+
+
+def _built(build: Callable[[], T], problems: list[str]) -> T | None:
+    """Return what ``build`` returns; where it finds the settings wrong, add the lines and None."""
+    try:
+        return build()
+    except ThreedrsError as error:
+        problems += str(error).splitlines()
+        return None
+
+
+def _arrives(path: Path, arriving: Sequence[Path]) -> bool:
+    """Whether a download brings ``path`` or a file below it."""
+    return any(found == path or path in found.parents for found in arriving)
+
+
+def _check_deepspeed(path: Path) -> Iterator[str]:
+    if not path.is_file():
+        yield f"train.deepspeed: {path} is not a file (see config/deepspeed/)"
+        return
+    try:
+        read_deepspeed(path)
+    except (ConfigError, DataError, OSError) as error:
+        yield f"train.deepspeed: {readable(error) or error}"
+
+
+def _check_checkpoint(folder: Path) -> Iterator[str]:
+    if not folder.is_dir():
+        yield f"model.path: {folder} is not a folder"
+        return
+    try:
+        read_config(folder / "config.json")
+        tensor_files(folder)
+    except (ThreedrsError, OSError) as error:
+        yield f"model.path: {readable(error) or error}"
+
+
+def _check_length(resolved: Mapping[str, Any], model: ModelSettings) -> Iterator[str]:
+    """Hold the visual tokens against the longest pack; ``coverage`` may take fewer frames."""
+    frames, longest = resolved["frames"], resolved["train"]["max_length"]
+    if frames["strategy"] != "uniform" or model.frame_tokens is None:
+        return
+    tokens = frames["count"] * model.frame_tokens
+    if tokens >= longest:  # a question and its answer come on top
+        yield (
+            f"train.max_length is {longest}; the {frames['count']} frames of a scene alone are "
+            f"{tokens} tokens; raise it or lower frames.count"
+        )
+
+
+def _check_layer(layer: int, model: ModelSettings) -> Iterator[str]:
+    layers: Any = LAYERS[model.size]
+    if model.path is not None:
+        try:
+            layers = read_config(model.path / "config.json").get("num_hidden_layers")
+        except (ThreedrsError, OSError):  # on its way, or named above
+            return
+    if type(layers) is int and layer >= layers:
+        yield (
+            f"supervision.layer: {layer} is not a layer of this model; "
+            f"valid: last, or 0 to {layers - 1}"
+        )

@@ -1,0 +1,50 @@
+"""What a job asks the machine for: GPUs, threads, memory in MB and run time in minutes.
+
+Follows from the model's size or the teacher; a profile's set-resources and set-threads override it.
+The rules ask for this, and `threedrs plan --cluster` reckons with it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+TRAIN_NEEDS: dict[str, dict[str, int]] = {
+    "tiny": {"gpu": 1, "threads": 1, "mem_mb": 4000, "runtime": 120},
+    "small": {"gpu": 1, "threads": 4, "mem_mb": 16000, "runtime": 60},
+    "7b": {"gpu": 8, "threads": 64, "mem_mb": 512000, "runtime": 2880},
+}
+PREDICT_NEEDS: dict[str, dict[str, int]] = {
+    "tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
+    "small": {"gpu": 1, "threads": 2, "mem_mb": 8000, "runtime": 60},
+    "7b": {"gpu": 1, "threads": 8, "mem_mb": 64000, "runtime": 720},
+}
+TEACHER_NEEDS: dict[str, dict[str, int]] = {
+    "vggt": {"gpu": 1, "threads": 8, "mem_mb": 48000, "runtime": 240},
+    "dinov2": {"gpu": 1, "threads": 8, "mem_mb": 24000, "runtime": 120},
+    "siglip2": {"gpu": 1, "threads": 8, "mem_mb": 32000, "runtime": 120},
+    "mae": {"gpu": 1, "threads": 8, "mem_mb": 24000, "runtime": 120},
+    "import": {"gpu": 0, "threads": 1, "mem_mb": 8000, "runtime": 240},
+    "pointmap": {"gpu": 0, "threads": 1, "mem_mb": 4000, "runtime": 120},
+    "vggt-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
+    "dinov2-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
+    "siglip2-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
+    "mae-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
+}
+# Other rules: Snakemake's own default, and that of slurm/config.yaml for memory and run time.
+USUAL_NEEDS: dict[str, int] = {"gpu": 0, "threads": 1, "mem_mb": 3000, "runtime": 240}
+
+
+def train_ranks(size: str, override: Callable[[str, int], Any]) -> int | None:
+    """Return how many ranks a training job starts (`threedrs.distributed.launch`); None: not known.
+
+    Args:
+        size: of the model.
+        override: from a resource's name and what the rule asks for, to what is in force; None
+            where only the job knows.
+    """
+    tasks = override("tasks", 1)
+    if not isinstance(tasks, int):
+        return None
+    if tasks > 1:
+        return tasks
+    gpus = override("gpu", TRAIN_NEEDS[size]["gpu"])
+    return max(1, gpus) if isinstance(gpus, int) else None

@@ -1,0 +1,1 @@
+"""Processes of a run: how they start, meet, decide together, and which GPUs they take."""

@@ -1,0 +1,141 @@
+"""Start the ranks of a run and end with them.
+
+``python -m threedrs.distributed.launch ... MODULE ARGUMENTS``
+
+With several Slurm tasks, by ``srun``, a rank a task. Otherwise here, a rank a GPU. Unlike torchrun,
+a stop signal goes on to all ranks, which then have all the time they need to save. If a rank ends
+with an error, the others have a few seconds to say their word and are then killed. If this process
+is killed, so are the ranks: a run that goes on unseen would write beside the next one.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from threedrs.distributed.gpus import claim_gpus
+from threedrs.errors import MachineError, ThreedrsError
+from threedrs.workflow.locks import end_with_parent, end_with_snakemake
+
+PATIENCE = 20.0  # seconds that the other ranks have after one has failed
+FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+def srun_command(command: list[str], *, nodes: int, tasks: int, cores: int) -> list[str]:
+    """Return the ``srun`` line that runs ``command`` as ``tasks`` tasks on ``nodes`` nodes.
+
+    Raises:
+        MachineError: the tasks do not divide over the nodes.
+    """
+    if tasks % nodes:
+        raise MachineError(
+            f"{tasks} tasks do not divide over {nodes} nodes; set the resource `tasks` to the "
+            "nodes times the GPUs of a node"
+        )
+    return [
+        "srun",
+        f"--nodes={nodes}",
+        f"--ntasks={tasks}",
+        f"--ntasks-per-node={tasks // nodes}",
+        f"--cpus-per-task={cores}",
+        "--distribution=block",
+        "--kill-on-bad-exit=1",
+        "--input=none",
+        *command,
+    ]
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def run_ranks(command: list[str], count: int, cores: int) -> int:
+    """Run ``command`` as ``count`` ranks on this machine; return 0, or 1 if any of them failed.
+
+    The ranks divide the job's ``cores``, and the GPUs that other jobs here leave.
+    """
+    asked: list[int] = []
+    for caught in FORWARDED:
+        signal.signal(caught, lambda number, frame: asked.append(number))
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    meeting |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    claim_gpus(count)
+    # Snakemake sets such variables to the cores of the whole job.
+    names = {"OMP_NUM_THREADS", *(name for name in os.environ if name.endswith("_NUM_THREADS"))}
+    threads = dict.fromkeys(names, str(max(1, cores // count)))
+    shared = os.environ | meeting | threads
+    ranks = [
+        subprocess.Popen(
+            command,
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            preexec_fn=end_with_parent,
+        )
+        for rank in range(count)
+    ]
+    give_up: float | None = None
+    killed: set[int] = set()
+    passed_on: set[int] = set()
+    while running := [rank for rank in ranks if rank.poll() is None]:
+        while asked:
+            number = asked.pop(0)
+            passed_on.add(number)
+            for rank in running:
+                rank.send_signal(number)
+        if give_up is None and any(rank.returncode for rank in ranks):
+            give_up = time.monotonic() + PATIENCE
+        if give_up is not None and time.monotonic() > give_up:
+            for rank in running:
+                rank.kill()
+                killed.add(rank.pid)
+        time.sleep(0.05)
+    for place, rank in enumerate(ranks):
+        if rank.returncode < 0 and rank.pid not in killed:  # it could not say so itself
+            name = signal.Signals(-rank.returncode).name
+            asked_for = -rank.returncode in passed_on
+            memory = "" if asked_for else "give it more memory if that ran out, and "
+            print(
+                f"launch: rank {place} was ended by {name}; {memory}run the same command to go on",
+                file=sys.stderr,
+            )
+    return int(any(rank.returncode for rank in ranks))
+
+
+def main() -> int:
+    """Start the ranks; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m threedrs.distributed.launch", description=__doc__
+    )
+    parser.add_argument("--gpus", type=int, default=1, help="ranks on this machine")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes of the Slurm job")
+    parser.add_argument("--tasks", type=int, default=1, help="ranks as tasks of Slurm; 1: none")
+    parser.add_argument("--cores", type=int, default=1, help="CPU cores of the job, or of a task")
+    parser.add_argument("module", help="what each rank runs, e.g. threedrs.train")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on")
+    given = parser.parse_args()
+    command = [sys.executable, "-m", given.module, *given.arguments]
+    try:
+        if given.tasks > 1:
+            command = srun_command(command, nodes=given.nodes, tasks=given.tasks, cores=given.cores)
+        elif given.nodes > 1:
+            raise MachineError(
+                f"{given.nodes} nodes, but one task; set the resource `tasks` to the nodes times "
+                "the GPUs of a node"
+            )
+        elif given.gpus > 1:
+            end_with_snakemake()
+            return run_ranks(command, given.gpus, given.cores)
+        os.execvp(command[0], command)
+    except FileNotFoundError:
+        print(f"launch: {command[0]} is not on this machine; tasks need Slurm", file=sys.stderr)
+    except ThreedrsError as error:
+        print(f"launch: {error}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

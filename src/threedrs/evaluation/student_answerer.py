@@ -1,0 +1,135 @@
+"""The trained student answering questions: one scene store in, one session a scene.
+
+Reads no teacher features. Holds one scene at a time; a scene costs one pass over its visual tokens,
+one short pass over all its questions, and one small pass for each token of the longest answer.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from threedrs.errors import DataError, MachineError
+from threedrs.evaluation.settings import PredictSettings
+from threedrs.instructions.record import Record
+from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.inference import SceneSession
+from threedrs.models.prompt import build_query
+from threedrs.models.samples import Query
+from threedrs.models.scene_inputs import read_scene
+from threedrs.models.settings import ModelSettings
+from threedrs.models.student import Student
+from threedrs.scenes.store import SceneStore
+
+
+def choose_device(local_rank: int) -> torch.device:
+    """Return the GPU of this rank, or the CPU where there is no GPU at all.
+
+    Raises:
+        MachineError: more ranks than GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise MachineError(
+            f"local rank {local_rank} has no GPU ({torch.cuda.device_count()} found); start as "
+            "many ranks a node as it has GPUs"
+        )
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def _memory_errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            f"{where}: the GPU's memory is full; use a larger GPU or stop other processes on it"
+        ) from error
+
+
+class StudentAnswerer:
+    """A trained student, on the device where it answers.
+
+    Args:
+        student: in evaluation mode.
+        tokenizer: the student's.
+        settings: prompt style, length of answers, box set.
+    """
+
+    def __init__(
+        self, student: Student, tokenizer: PreTrainedTokenizerBase, settings: PredictSettings
+    ) -> None:
+        self.student = student
+        self.tokenizer = tokenizer
+        self.settings = settings
+
+    @classmethod
+    def load(cls, model: Path, settings: PredictSettings, local_rank: int) -> "StudentAnswerer":
+        """Return the trained model of a folder, on GPU ``local_rank`` of this node.
+
+        Raises:
+            CheckpointError: the model cannot be loaded.
+            MachineError: there is no GPU for this rank, or its memory is too small.
+        """
+        device = choose_device(local_rank)
+        model_settings = ModelSettings(
+            path=model,
+            attention=settings.attention,
+            coordinate_dtype=settings.coordinate_dtype,
+        )
+        student, tokenizer = load_student(model_settings, teacher_channels=None)
+        with _memory_errors(str(model)):
+            return cls(student.to(device), tokenizer, settings)
+
+    def open(self, store: SceneStore) -> "SceneAnswers":
+        """Return the scene, ready for questions."""
+        inputs = read_scene(store, self.settings.boxes, grid=self.student.family.grid)
+        with _memory_errors(store.scene):
+            session = SceneSession(
+                self.student, self.tokenizer, inputs, prompt=self.settings.prompt
+            )
+        return SceneAnswers(self, session, len(inputs.boxes_N6))
+
+
+class SceneAnswers:
+    """One scene's open session."""
+
+    def __init__(self, answerer: StudentAnswerer, session: SceneSession, boxes: int) -> None:
+        self._answerer = answerer
+        self._session = session
+        self._boxes = boxes
+
+    def texts(self, records: Sequence[Record]) -> list[str]:
+        """Return the greedy answers to text questions."""
+        with _memory_errors(self._session.scene.scene):
+            return self._session.answer_all(
+                self._queries(records), self._answerer.settings.max_new_tokens
+            )
+
+    def scores(self, records: Sequence[Record]) -> list[list[float]]:
+        """Return for each question the score of each box and, last, of the zero target.
+
+        Raises:
+            DataError: the model gave a score that is not finite.
+        """
+        with _memory_errors(self._session.scene.scene):
+            rows = self._session.ground_all(self._queries(records))
+        for record, scores in zip(records, rows, strict=True):
+            assert len(scores) == self._boxes + 1, "one score a box and one for the zero target"
+            if not all(map(math.isfinite, scores)):
+                raise DataError(
+                    f"{record.scene}, question {record.id}: the model's scores are not finite; "
+                    "its training diverged, or the checkpoint is damaged"
+                )
+        return rows
+
+    def _queries(self, records: Sequence[Record]) -> list[Query]:
+        answerer = self._answerer
+        return [
+            build_query(record, answerer.tokenizer, prompt=answerer.settings.prompt)
+            for record in records
+        ]

@@ -1,1 +1,0 @@
-"""Candidate frames of a scan, and the choice of V of them."""

@@ -1,0 +1,276 @@
+"""Zarr v3 groups written whole or not at all, and read with every byte checked.
+
+Used by the scene store and the feature store. Each chunk carries a crc32c; an array may be sharded,
+so that it is one file whose chunks are read one by one. Zarr itself reads a *missing* chunk as
+zeros; here that is an error, as is any other damage: a `StoreError` naming store and array.
+An uncompressed shard is read faster than by plain zarr (`shard_read`), another array at the cost of
+a look at each of its files.
+
+Array content is also described by `array_digest`, a hash of values that does not depend on how zarr
+encodes them.
+"""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.dtype import VariableLengthBytes
+from zarr.core.metadata import ArrayV3Metadata
+from zarr.errors import UnstableSpecificationWarning
+
+from threedrs.errors import StoreError, write_problem
+from threedrs.io.files import atomic_folder
+from threedrs.io.shard_read import is_plain_shard, read_shard
+from threedrs.io.zarr_limits import check_array, check_chunks, check_file, check_metadata
+
+# Zstd's fastest level: what shrinks at all (depth, masks) shrinks at this one.
+_ZSTD_LEVEL = 1
+
+
+@contextmanager
+def create_store(path: Path) -> Iterator[zarr.Group]:
+    """Yield an empty zarr v3 group that takes the place of ``path`` when the block succeeds.
+
+    Compute first, write inside: every OSError in the block is taken for a failure to write.
+
+    Raises:
+        StoreError: the store cannot be written (for instance, the disk is full).
+    """
+    try:
+        with atomic_folder(path) as temporary:
+            yield zarr.open_group(temporary, mode="w", zarr_format=3)
+    except OSError as error:
+        raise StoreError(f"{path}: {write_problem(error)}") from error
+
+
+def write_array(
+    group: zarr.Group,
+    name: str,
+    values: np.ndarray,
+    *,
+    chunk_shape: tuple[int, ...] | None = None,
+    compressed: bool = True,
+    attributes: Mapping[str, Any] | None = None,
+) -> str:
+    """Write ``values`` as the array ``name`` (a path within ``group``); return its digest.
+
+    Args:
+        group: the group from `create_store`.
+        name: for instance ``"rgb"`` or ``"masks/gt/fine"``.
+        values: any numeric array; axes of length zero are allowed.
+        chunk_shape: with it, the array is one file (shard) of such chunks; without, one chunk.
+        compressed: False for what hardly shrinks (photographs, features): zstd takes 5 to 10 % off
+            and most of the time of a read.
+        attributes: JSON values kept with the array.
+    """
+    whole = tuple(max(1, size) for size in values.shape)
+    sharded = chunk_shape is not None and values.size > 0
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype=values.dtype,
+        chunks=chunk_shape if sharded and chunk_shape is not None else whole,
+        shards=whole if sharded else None,
+        compressors=[*([ZstdCodec(level=_ZSTD_LEVEL)] if compressed else []), Crc32cCodec()],
+        attributes=dict(attributes or {}),
+        # An all-zero chunk is written too: on reading, an absent chunk always means damage.
+        config={"write_empty_chunks": True},
+    )
+    array[...] = values
+    return array_digest(values)
+
+
+def write_bytes(group: zarr.Group, name: str, payloads: Sequence[bytes]) -> str:
+    """Write byte strings (compressed already) as a one-dimensional array; return its digest."""
+    values = np.empty(len(payloads), dtype=object)
+    values[:] = payloads
+    with warnings.catch_warnings():
+        # The encoding (zarr's vlen-bytes codec) is in wide use; the warning concerns its paper.
+        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            dtype=VariableLengthBytes(),
+            chunks=(max(1, len(payloads)),),
+            compressors=[Crc32cCodec()],
+            config={"write_empty_chunks": True},
+        )
+        array[...] = values
+    return bytes_digest(payloads)
+
+
+def array_digest(values: np.ndarray) -> str:
+    """Return the SHA-256 of an array's dtype, shape and values (little endian, C order)."""
+    values = np.asarray(values)
+    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    digest = hashlib.sha256(f"{little.dtype.str}{values.shape}".encode())
+    digest.update(little.data if little.size else b"")
+    return digest.hexdigest()
+
+
+def bytes_digest(payloads: Sequence[bytes]) -> str:
+    """Return the SHA-256 of a list of byte strings and their lengths."""
+    digest = hashlib.sha256(f"bytes{tuple(len(payload) for payload in payloads)}".encode())
+    for payload in payloads:
+        digest.update(payload)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class StoreReader:
+    """An opened store: its attributes, and its arrays read one a call.
+
+    Attributes:
+        path: the store's folder.
+        attributes: the group's attributes.
+        remedy: what the user should do when the store is damaged; ends every error message.
+    """
+
+    path: Path
+    attributes: dict[str, Any]
+    remedy: str
+    _group: zarr.Group
+    _opened: dict[str, zarr.Array] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path, *, kind: str, format_version: int, remedy: str) -> "StoreReader":
+        """Open a store for reading and check its format version.
+
+        Args:
+            path: the store's folder.
+            kind: what the store is called in messages, for instance ``"scene store"``.
+            format_version: the only version that is read.
+            remedy: how to remake the store, for instance ``"remake it with `snakemake scenes`"``.
+
+        Raises:
+            StoreError: there is no store, it is damaged, or of another format version.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise StoreError(f"{path}: there is no {kind} here; {remedy}")
+        try:
+            check_metadata(path, "")
+            group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
+            attributes = dict(group.attrs)
+        except Exception as error:  # zarr raises many kinds on damaged metadata
+            raise StoreError(
+                f"{path}: is not a readable {kind} ({_one_line(error)}); {remedy}"
+            ) from error
+        found = attributes.get("format_version")
+        if found != format_version or isinstance(found, bool):
+            raise StoreError(
+                f"{path}: {kind} of format version {found!r}, this release reads version "
+                f"{format_version}; {remedy}"
+            )
+        return cls(path, attributes, remedy, group)
+
+    def error(self, problem: str) -> StoreError:
+        """Return a StoreError naming the store, the problem and the remedy."""
+        return StoreError(f"{self.path}: {problem}; {self.remedy}")
+
+    def check(self, name: str, shape: Sequence[int | None], dtype: str) -> tuple[int, ...]:
+        """Return the shape of array ``name`` after checking it (None: any length) and its dtype.
+
+        ``dtype`` is numpy's name of it, or ``"bytes"`` for variable-length bytes.
+
+        Raises:
+            StoreError: the array is missing, or of another shape or dtype.
+        """
+        array = self._array(name)
+        expected = tuple("any" if size is None else size for size in shape)
+        fits = len(array.shape) == len(shape) and all(
+            size is None or size == length for size, length in zip(shape, array.shape, strict=True)
+        )
+        found = "bytes" if array.dtype == object else str(array.dtype)
+        if not fits or found != dtype:
+            raise self.error(
+                f"array {name} has shape {array.shape} and dtype {found}, "
+                f"expected ({', '.join(map(str, expected))}) and {dtype}"
+            )
+        return tuple(array.shape)
+
+    def read(self, name: str) -> np.ndarray:
+        """Read the whole of array ``name``.
+
+        Raises:
+            StoreError: the array or one of its chunks is missing or damaged.
+        """
+        array = self._array(name)
+        try:
+            if is_plain_shard(array):
+                shard = self.path.joinpath(name, "c", *("0" * array.ndim))
+                check_file(self.path, shard)
+                return read_shard(array, shard)
+            check_chunks(array, self._chunk_files(name, array))
+            values = array[...]
+        except Exception as error:  # checksum, decompression, shard index, input/output
+            raise self.error(f"array {name} is damaged ({_one_line(error)})") from error
+        return np.asarray(values)
+
+    def _chunk_files(self, name: str, array: zarr.Array) -> list[Path]:
+        """Return the files that zarr reads for ``array``, each checked to be there and inside."""
+        assert isinstance(array.metadata, ArrayV3Metadata)
+        grid = [
+            -(-length // size)
+            for length, size in zip(array.shape, array.shards or array.chunks, strict=True)
+        ]
+        files = []
+        for number in range(math.prod(grid)):  # one by one: a hostile grid is large
+            place = tuple(map(int, np.unravel_index(number, grid)))
+            file = self.path / name / array.metadata.encode_chunk_key(place)
+            # Zarr reads an absent file, and an empty shard, as zeros without a word.
+            if check_file(self.path, file) == 0:
+                raise ValueError("a data file is empty")
+            files.append(file)
+        return files
+
+    def read_bytes(self, name: str) -> list[bytes]:
+        """Read an array of byte strings. Raises StoreError as `read` does."""
+        return [bytes(payload) for payload in self.read(name)]
+
+    def array_attributes(self, name: str) -> dict[str, Any]:
+        """Return the attributes of array ``name``. Raises StoreError if it is missing."""
+        return dict(self._array(name).attrs)
+
+    def names(self) -> list[str]:
+        """Return the names of the groups and arrays directly in the store, sorted."""
+        try:
+            return sorted(self._group.keys())
+        except Exception as error:
+            raise self.error(f"is damaged ({_one_line(error)})") from error
+
+    def _array(self, name: str) -> zarr.Array:
+        if name not in self._opened:
+            self._opened[name] = self._open_array(name)
+        return self._opened[name]
+
+    def _open_array(self, name: str) -> zarr.Array:
+        try:
+            check_metadata(self.path, name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnstableSpecificationWarning)
+                array = self._group[name]
+            if isinstance(array, zarr.Array):
+                check_array(array)
+        except KeyError as error:
+            raise self.error(f"array {name} is missing") from error
+        except Exception as error:
+            raise self.error(f"array {name} is damaged ({_one_line(error)})") from error
+        if not isinstance(array, zarr.Array):
+            raise self.error(f"array {name} is missing (a group stands in its place)")
+        return array
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if text.startswith("Stored and computed checksum"):  # zarr prints the two as bytes
+        return "its checksum does not match"
+    return text if len(text) <= 160 else text[:157] + "..."

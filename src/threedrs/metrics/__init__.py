@@ -1,0 +1,1 @@
+"""Metrics of answers and captions, and their bootstrap intervals."""

@@ -1,0 +1,173 @@
+"""What tokens of a packed sequence attend to, in the form that each attention backend reads.
+
+- ``sdpa``: torch's exact kernels, on any device, in two calls: plain causal for the prefix rows, so
+  that the fast kernels apply and no mask of prefix x prefix size exists, and a dense mask for the
+  few hundred rows of the suffixes. Costs over one sample's pass what the suffix rows alone cost.
+  cuDNN plans for a tenth of a second, and keeps 4 MB, at each length and at each stride that it has
+  not met, and hardly two packs have as many tokens: so suffix rows are rounded up, to a multiple of
+  64 or by an eighth at most, and the prefix, of one length in a whole run, is handed over with
+  strides of its own.
+- ``flex``: FlexAttention with a block mask, one compiled kernel for all rows (GPU). Compiles for
+  half a minute at its first use, and again when lengths change.
+- ``flash``: flash-attn; suffix rows attend to the prefix and to themselves in two passes, which are
+  joined by their log-sum-exp (`threedrs.models.attention.prefix_suffix`).
+
+``auto`` is ``sdpa``: torch ships the flash kernels too, and it is faster than ``flex``
+(benchmarks/RESULTS.md); flash-attn itself was not measured.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
+from transformers.integrations.sdpa_attention import repeat_kv
+
+from threedrs.errors import ConfigError, MachineError
+from threedrs.models.attention.prefix_suffix import JoinedAttention, Suffixes, flash_kernels
+from threedrs.models.packing import Layout, on_device
+
+KERNELS: list[SDPBackend] = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+ROWS = 64  # suffix rows are a multiple of this, and of a sixteenth of the next power of two
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackMask:
+    """A pack's mask for one backend; ``mask`` is a dense mask, a block mask, or suffix places.
+
+    A dense mask (1,1,S,T) is that of the suffix rows, with rows and keys added (`ROWS`).
+    """
+
+    prefix_length: int
+    mask: Tensor | BlockMask | Suffixes
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Attend from (1,heads,T,d) to (1,key heads,T,d); return (1,T,heads,d)."""
+        if isinstance(self.mask, Suffixes):
+            result = JoinedAttention.apply(query, key, value, scale, self.mask, flash_kernels())
+        elif isinstance(self.mask, Tensor):
+            result = self._two_parts(query, key, value, scale, self.mask)
+        else:
+            result = _flex(query.device.type)(
+                query, key, value, block_mask=self.mask, scale=scale, enable_gqa=True
+            )
+        return result.transpose(1, 2)
+
+    def _two_parts(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, mask_11ST: Tensor
+    ) -> Tensor:
+        split, total = self.prefix_length, query.shape[2]
+        groups, added = query.shape[1] // key.shape[1], mask_11ST.shape[-1] - total
+        prefix_query, suffix_query = query.split([split, total - split], dim=2)
+        with fast_kernels():
+            prefix = scaled_dot_product_attention(
+                _as_own(prefix_query),
+                _as_own(key[:, :, :split]),
+                _as_own(value[:, :, :split]),
+                is_causal=True,
+                scale=scale,
+                enable_gqa=True,
+            )
+            suffixes = scaled_dot_product_attention(
+                _lengthened(suffix_query, added),
+                repeat_kv(_lengthened(key, added), groups),
+                repeat_kv(_lengthened(value, added), groups),
+                attn_mask=mask_11ST,
+                scale=scale,
+            )
+        return torch.cat([prefix, suffixes[:, :, : total - split]], dim=2)
+
+
+def fast_kernels() -> AbstractContextManager[None]:
+    """Prefer cuDNN's attention, on Hopper the fastest that torch has; others where it cannot."""
+    return sdpa_kernel(KERNELS, set_priority=True)
+
+
+def _as_own(part_1NLd: Tensor) -> Tensor:
+    """Return the same elements with the strides of a tensor that has no other tokens.
+
+    The stride of the batch, which has one element, would be that of all the pack's tokens, and
+    cuDNN plans for strides as it does for lengths.
+    """
+    return part_1NLd.squeeze(0).transpose(0, 1).unflatten(0, (1, -1)).transpose(1, 2)
+
+
+def _lengthened(tokens_1NTd: Tensor, added: int) -> Tensor:
+    """Return the tensor with ``added`` tokens of zeros, and the strides of its shape."""
+    return pad(tokens_1NTd, (0, 0, 0, added)).contiguous()
+
+
+@cache
+def _flex(device_type: str) -> Any:
+    """FlexAttention for a device; on CPU it runs as it is, for tests and inference."""
+    return torch.compile(flex_attention) if device_type == "cuda" else flex_attention
+
+
+def _rounded(mask_11ST: Tensor) -> Tensor:
+    """Return the mask with rows and keys added up to one of few lengths; nothing reads those.
+
+    An added row attends to all keys but the added ones, so that its softmax is not over nothing.
+    """
+    rows, keys = mask_11ST.shape[-2:]
+    added = -rows % max(ROWS, 2 ** (rows.bit_length() - 4))
+    rounded = pad(mask_11ST, (0, added, 0, added))
+    rounded[:, :, rows:, :keys] = True
+    return rounded
+
+
+def _block_mask(layout: Layout, device: torch.device) -> BlockMask:
+    shared_L = torch.full((layout.prefix_length,), -1)
+    owner_T = on_device(torch.cat([shared_L, layout.owner_S]), device)
+
+    def allowed(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        own = (owner_T[column] == owner_T[row]) | (owner_T[column] < 0)
+        return (column <= row) & own
+
+    return create_block_mask(allowed, None, None, len(owner_T), len(owner_T), device=device)
+
+
+def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | None:
+    """Return the mask of a pack whose embeddings are ``tokens_TD``; None: plain causal attention.
+
+    One sample needs no mask, whatever the backend, and takes the plain path.
+
+    Raises:
+        MachineError: flash-attn was asked for and is not installed, or there is no GPU for it.
+        ConfigError: the backend cannot run a pass of this precision or on this device.
+    """
+    device = tokens_TD.device
+    mask: Tensor | BlockMask | Suffixes | None
+    if backend == "flash":
+        if device.type != "cuda":
+            raise MachineError("model.attention: flash needs a GPU; choose auto or sdpa")
+        if tokens_TD.dtype == torch.float32:
+            raise ConfigError(
+                "model.attention: flash computes in half precision; set train.precision: bfloat16 "
+                "or choose auto or sdpa"
+            )
+        flash_kernels()
+    if len(layout.lengths) == 1:
+        return None
+    if backend == "flash":
+        mask = Suffixes.of(layout, device)
+    elif backend == "flex":
+        if device.type != "cuda" and torch.is_grad_enabled():
+            raise ConfigError(
+                "model.attention: flex has no backward pass on this device; choose auto or sdpa"
+            )
+        mask = _block_mask(layout, device)
+    else:
+        suffix_mask = layout.suffix_mask(device)
+        assert suffix_mask is not None
+        mask = _rounded(suffix_mask)
+    return PackMask(prefix_length=layout.prefix_length, mask=mask)

@@ -1,0 +1,1 @@
+"""Checkpoints of students on disk: layouts, tensor names, vocabulary, manifest."""

@@ -1,0 +1,335 @@
+"""Loading and saving students: the published layout in, the published layout out.
+
+A checkpoint is a folder with config.json, the tokenizer, and safetensors, sharded or not. Loading
+builds the model without memory for its weights and takes the tensors over file by file, so the peak
+is the model itself; where it is spread over ranks, tensor by tensor. What the folder lacks or has
+too much is either known and logged, or an error.
+"""
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from threedrs.errors import CheckpointError, ThreedrsError
+from threedrs.instructions.record import GROUND
+from threedrs.io.files import atomic_folder, read_text, write_json, write_text
+from threedrs.models.attention.prefix_suffix import flash_kernels
+from threedrs.models.backbones.base import Family
+from threedrs.models.backbones.registry import family_config, new_family, read_family
+from threedrs.models.backbones.tiny import shrink_branches, tiny_tokenizer
+from threedrs.models.checkpoint.llava_config import read_teacher_channels
+from threedrs.models.checkpoint.tensor_names import (
+    StoredTensor,
+    read_config,
+    share_weights,
+    stored_tensors,
+    tensor_files,
+)
+from threedrs.models.checkpoint.vocabulary import add_tokens, load_tokenizer, with_mean_rows
+from threedrs.models.lora.adapter import apply_adapter, is_adapter, read_adapter
+from threedrs.models.lora.layers import merge_lora
+from threedrs.models.settings import ModelSettings
+from threedrs.models.student import Student
+from threedrs.models.zero3 import (
+    ZeroConfig,
+    fill,
+    fill_random,
+    shape_of,
+    spread_modules,
+    without_weights,
+)
+
+logger = logging.getLogger(__name__)
+
+EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
+PROJECTION_OUTPUT = "model.proj_3d.2.weight"
+GROUNDING_OUTPUT = "ground_head_obj.3.weight"
+
+
+def load_student(
+    settings: ModelSettings,
+    *,
+    teacher_channels: int | None = None,
+    zero_init: ZeroConfig | None = None,
+) -> tuple[Student, PreTrainedTokenizerBase]:
+    """Return the student, in evaluation mode, and its tokenizer.
+
+    Without ``settings.path``: random weights from ``settings.seed``, tiny and small students in
+    float32, the 7B one in bfloat16, with the tiny tokenizer. With it: the checkpoint, in the
+    precision of its embedding matrix; heads that a pretrained checkpoint lacks are random from that
+    seed, and so is the projection head of one that was trained without a teacher. A folder with an
+    adapter gives its base model with the adapter on it, for evaluation.
+
+    Args:
+        settings: which student.
+        teacher_channels: output size of the projection head, 0 for none; None: what the checkpoint
+            holds (for evaluation, the only use of an adapter).
+        zero_init: the DeepSpeed configuration of a ZeRO-3 run, whose ranks all call this: the
+            parameters are spread over them from the start, in the run's precision. None: the whole
+            student, on torch's default device (CPU).
+
+    Raises:
+        CheckpointError: a file is missing or damaged, a tensor is unknown, missing or of another
+            shape, or the checkpoint was trained with another teacher's channels.
+        MachineError: flash-attn is asked for and not installed.
+    """
+    if settings.attention == "flash":
+        flash_kernels()
+    if settings.path is not None and is_adapter(settings.path):
+        if teacher_channels is not None or zero_init is not None:
+            raise CheckpointError(
+                f"{settings.path}: is an adapter, which cannot be trained on; make a whole model "
+                f"of it first: threedrs model merge {settings.path} OUT"
+            )
+        saved = read_adapter(settings.path, settings)
+        student, tokenizer = load_student(saved.base, teacher_channels=saved.teacher_channels)
+        return apply_adapter(student, tokenizer, saved).eval(), tokenizer
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(settings.seed)
+        if settings.path is None:
+            student, tokenizer = _build_random(settings, teacher_channels or 0, zero_init)
+        else:
+            student, tokenizer = _load(settings, settings.path, teacher_channels, zero_init)
+    return student.eval(), tokenizer
+
+
+def _student(family: Family, settings: ModelSettings, teacher_channels: int) -> Student:
+    return Student(
+        family,
+        teacher_channels=teacher_channels,
+        coordinate_dtype=getattr(torch, settings.coordinate_dtype),
+        attention=settings.attention,
+    )
+
+
+def empty_student(settings: ModelSettings, teacher_channels: int) -> Student:
+    """Return the student of ``model.name`` and ``model.size`` without values, for counting."""
+    with without_weights(None):
+        return _student(new_family(settings, len(tiny_tokenizer()) + 2), settings, teacher_channels)
+
+
+def _build_random(
+    settings: ModelSettings, teacher_channels: int, zero_init: ZeroConfig | None
+) -> tuple[Student, PreTrainedTokenizerBase]:
+    tokenizer = tiny_tokenizer(vision=settings.name == "qwen2-vl")
+    tokens = len(tokenizer)
+    add_tokens(tokenizer)
+    family = new_family(settings, len(tokenizer))
+    if zero_init is not None and not settings.from_scratch:
+        with without_weights(zero_init):
+            student = _student(family, settings, teacher_channels)
+        student.restore_rotary()
+        fill_random(student)
+        return student, tokenizer
+    standard = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float32 if settings.from_scratch else torch.bfloat16)
+        student = _student(family, settings, teacher_channels)
+    finally:
+        torch.set_default_dtype(standard)
+    student.restore_rotary()
+    with torch.no_grad():
+        for name in EMBEDDINGS:
+            parameter = student.get_parameter(name)
+            parameter.copy_(with_mean_rows(parameter, tokens))
+    if settings.from_scratch:
+        shrink_branches(student.language_model)
+    if zero_init is None:
+        return student, tokenizer
+    # These students are small enough to be built whole, so its weights do not depend on ZeRO.
+    with without_weights(zero_init):
+        spread = _student(family, settings, teacher_channels)
+    spread.restore_rotary()
+    state = student.state_dict()
+    fill(spread, state, state.__getitem__)
+    return spread, tokenizer
+
+
+def _load(
+    settings: ModelSettings,
+    folder: Path,
+    teacher_channels: int | None,
+    zero_init: ZeroConfig | None,
+) -> tuple[Student, PreTrainedTokenizerBase]:
+    config_path = folder / "config.json"
+    config = read_config(config_path)
+    stored = stored_tensors(tensor_files(folder))
+    tokenizer = load_tokenizer(folder)
+    tokens = len(tokenizer)
+    first_new = tokens if add_tokens(tokenizer) else None
+    rows = config.get("vocab_size", tokens)
+    if type(rows) is int and rows < tokens:
+        raise CheckpointError(f"{folder}: config.json has {rows} tokens, the tokenizer {tokens}")
+    if first_new is not None and GROUNDING_OUTPUT in stored:
+        # Its trained rows would be overwritten with the mean of the others.
+        raise CheckpointError(f"{folder}: has a grounding head but its tokenizer lacks {GROUND}")
+
+    trained = read_teacher_channels(config, config_path)
+    held = stored[PROJECTION_OUTPUT].shape[0] if PROJECTION_OUTPUT in stored else 0
+    channels = held if teacher_channels is None else teacher_channels
+    if held and channels not in (0, held):
+        raise CheckpointError(
+            f"{folder}: its projection head is for a teacher of {held} channels, the teacher of "
+            f"this run has {channels}; choose another teacher or another checkpoint"
+        )
+    try:
+        family = read_family(config, config_path, len(tokenizer), settings)
+        with without_weights(zero_init):
+            student = _student(family, settings, channels)
+    except ThreedrsError:
+        raise
+    except Exception as error:  # transformers and torch document no list of what bad values raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"{config_path}: describes no model ({reason})") from error
+    if zero_init is not None:
+        # Modules that are built spread come with a vocabulary head of their own. It is replaced
+        # before values are read: no tensor of the folder would fill it.
+        student.language_model.tie_weights()
+    names = _match(student, stored, folder, first_new, trained)
+    with spread_modules(zero_init):
+        student.reset_heads()
+    for file in sorted({tensor.file for tensor in names.values()}):
+        with safe_open(file, framework="pt") as stream:
+            value = partial(_value, stream=stream, names=names, first_new=first_new)
+            fill(student, [own for own, tensor in names.items() if tensor.file == file], value)
+    if zero_init is not None:
+        student.restore_rotary()
+        return student, tokenizer
+    student.language_model.tie_weights()
+    # One precision throughout: published folders keep single tensors in another one.
+    return student.to(student.get_parameter(EMBEDDINGS[0]).dtype), tokenizer
+
+
+def _value(
+    own: str, *, stream: Any, names: Mapping[str, StoredTensor], first_new: int | None
+) -> Tensor:
+    """Read the tensor of one of the student's names from its open file."""
+    value = stream.get_tensor(names[own].name)
+    if first_new is not None and own in EMBEDDINGS:
+        return with_mean_rows(value, first_new)
+    return value
+
+
+def _match(
+    student: Student,
+    stored: Mapping[str, StoredTensor],
+    folder: Path,
+    first_new: int | None,
+    trained: int | None,
+) -> dict[str, StoredTensor]:
+    """Return, by the student's names, the tensors to take over; log what is new or not used.
+
+    ``trained``: the teacher's channels of a folder of ours (0: no teacher), None for any other.
+    """
+    expected = {n: shape_of(value) for n, value in student.state_dict(keep_vars=True).items()}
+    layout, run_layers = student.family.layout, student.family.run_layers
+    names, ignored, unknown, wrong = {}, [], [], []
+    for published, tensor in stored.items():
+        own = layout.own_name(published)
+        if own in expected:
+            shape = tensor.shape
+            if own in EMBEDDINGS and first_new is not None:
+                shape = (max(shape[0], first_new + 2), *shape[1:])
+            if shape != expected[own]:
+                wrong.append(f"{published} {tensor.shape}, expected {expected[own]}")
+            names[own] = tensor
+        elif layout.is_ignored(published, run_layers) or (own or "").startswith("proj_3d."):
+            ignored.append(published)
+        else:
+            unknown.append(published)
+    missing = [name for name in expected if name not in names]
+    if student.text_config.tie_word_embeddings:
+        # Where a folder holds the head all the same, it is the matrix it is tied to that counts.
+        names.pop(EMBEDDINGS[1], None)
+        missing = [name for name in missing if name != EMBEDDINGS[1]]
+    # A head may be new as a whole, never in part, and only where the training had none.
+    trained_heads = {"grounding_head.": trained is not None, "proj_3d.": bool(trained)}
+    new_heads = [
+        name
+        for head, was_trained in trained_heads.items()
+        for name in missing
+        if name.startswith(head)
+        and not was_trained
+        and not any(found.startswith(head) for found in names)
+    ]
+    problems = {
+        "unknown": unknown,
+        "missing": [layout.published_name(name) for name in missing if name not in new_heads],
+        "of another shape": wrong,
+    }
+    found = [f"{len(what)} {kind}: {_some(what)}" for kind, what in problems.items() if what]
+    if found:
+        raise CheckpointError(f"{folder}: tensors do not fit the model ({'; '.join(found)})")
+    if new_heads:
+        new = [layout.published_name(name) for name in new_heads]
+        logger.info("%s: %d tensors start at random: %s", folder, len(new), _some(new))
+    if ignored:
+        logger.info("%s: %d tensors are not used: %s", folder, len(ignored), _some(ignored))
+    return names
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def merge_adapter(folder: Path, out: Path) -> None:
+    """Write the whole model of an adapter folder, in the published layout.
+
+    Args:
+        folder: of a LoRA run's model.
+        out: must not exist yet.
+
+    Raises:
+        CheckpointError: ``out`` exists, or the adapter or its base cannot be used.
+    """
+    if not is_adapter(folder):
+        raise CheckpointError(f"{folder}: holds no adapter (adapter_config.json is missing)")
+    if out.exists():
+        raise CheckpointError(f"{out}: is there already; choose another place")
+    student, tokenizer = load_student(ModelSettings(path=folder))
+    merge_lora(student)
+    save_student(student, tokenizer, out)
+    card = folder / "README.md"
+    if card.is_file():
+        write_text(out / card.name, f"{read_text(card)}\nThis folder: adapter and base merged.\n")
+
+
+def save_student(
+    student: Student,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write the student as a checkpoint folder in the published layout, whole or not at all.
+
+    Args:
+        student: its configuration, and its tensors unless ``state`` is given.
+        tokenizer: saved beside the weights.
+        folder: replaced if it exists.
+        state: the tensors under `Student`'s names, for a student whose own are spread over ranks.
+    """
+    published_name = student.family.layout.published_name
+    tensors = {
+        published_name(name): tensor.detach()
+        for name, tensor in (student.state_dict() if state is None else state).items()
+    }
+    tied = student.text_config.tie_word_embeddings
+    if tied:
+        tensors.pop(published_name(EMBEDDINGS[1]))
+    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    config = family_config(student.family, student.teacher_channels, dtype)
+    with atomic_folder(folder) as temporary:
+        save_torch_state_dict(tensors, temporary, metadata={"format": "pt"})
+        write_json(temporary / "config.json", config)
+        share_weights(temporary)
+        tokenizer.save_pretrained(temporary)

@@ -1,0 +1,204 @@
+"""Answering a scene's questions from one prefill of what they share.
+
+The prefix with the visual tokens runs once; its keys and values stay and are never copied. All
+questions then run together: one pass over their own tokens, packed in one row, then one pass for
+every next token of those that are not finished. Answers do not depend on what else is asked. Object
+features for grounding come from the same prefix pass. Questions that are too many for the memory
+are answered in several batches.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
+
+from threedrs.instructions.record import END, GROUND
+from threedrs.models.attention.question_decoding import QuestionAttention
+from threedrs.models.prompt import PromptStyle, shared_prefix, token_id
+from threedrs.models.samples import Query, SceneInputs
+from threedrs.models.student import Student
+from threedrs.models.zero3 import is_spread
+
+BATCH_TOKENS = 16384  # own tokens of the questions that run together; bounds memory without a GPU
+
+Result = TypeVar("Result")
+
+
+class SceneSession:
+    """One scene, ready for questions.
+
+    Runs without gradients, yet not in torch's inference mode: parameters that a sharded training
+    run gathers here must stay fit for training. All its ranks take the first one's tokens.
+
+    Args:
+        student: in evaluation mode, on the device to run on.
+        tokenizer: the student's.
+        scene: on any device; teacher features are not read.
+        prompt: style of the queries that will come; their shared tokens differ.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        student: Student,
+        tokenizer: PreTrainedTokenizerBase,
+        scene: SceneInputs,
+        *,
+        prompt: PromptStyle,
+    ) -> None:
+        self.student = student
+        self.tokenizer = tokenizer
+        self.scene = scene = scene.to(student.device)
+        self.prefix = shared_prefix(tokenizer, prompt, label_chat_tokens=False)
+        self.end = token_id(tokenizer, END)
+        self.ground_token = token_id(tokenizer, GROUND)
+        cache = DynamicCache(config=student.text_config)
+        visual = student.visual_tokens(scene)
+        before = len(self.prefix.before_ids)
+        ids = torch.tensor([*self.prefix.before_ids, *self.prefix.after_ids])
+        text_TD = student.embed(ids.to(student.device), (), ())
+        tokens_TD = torch.cat([text_TD[:before], visual.sequence_TD, text_TD[before:]])
+        self.prefix_length = len(tokens_TD)
+        positions = self._positions(torch.arange(self.prefix_length, device=student.device))
+        hidden_TD, _ = student.run_language_model(tokens_TD, positions, None, cache=cache)
+        self.shared = _keys_and_values(cache)
+        at_visual = slice(before, before + scene.visual_tokens)
+        self.objects_ND = student.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual])
+
+    def answer(self, query: Query, max_new_tokens: int) -> str:
+        """Return the greedy answer, up to ``<|im_end|>`` or ``max_new_tokens``."""
+        return self.answer_all([query], max_new_tokens)[0]
+
+    def ground(self, query: Query) -> list[float]:
+        """Return the score (cosine) of each of the scene's boxes and, last, of the zero target."""
+        return self.ground_all([query])[0]
+
+    def answer_all(self, queries: Sequence[Query], max_new_tokens: int) -> list[str]:
+        """Return the greedy answers, each up to ``<|im_end|>`` or ``max_new_tokens``."""
+        generated = self.generate(queries, max_new_tokens)
+        texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in generated]
+        return [str(text).strip() for text in texts]
+
+    @torch.no_grad()
+    def generate(self, queries: Sequence[Query], max_new_tokens: int) -> list[list[int]]:
+        """Return the greedy answers as token ids, without the end token."""
+        return self._in_batches(queries, lambda batch: self._generate(batch, max_new_tokens))
+
+    @torch.no_grad()
+    def ground_all(self, queries: Sequence[Query]) -> list[list[float]]:
+        """Return for each query the score of each box and, last, of the zero target."""
+        return self._in_batches(queries, self._ground)
+
+    def _ground(self, queries: Sequence[Query]) -> list[list[float]]:
+        hidden_BD, _ = self._run_queries(queries, self.ground_token)
+        return self.student.grounding_head(self.objects_ND, hidden_BD).tolist()
+
+    def _generate(self, queries: Sequence[Query], max_new_tokens: int) -> list[list[int]]:
+        generated: list[list[int]] = [[] for _ in queries]
+        active = list(range(len(queries)))  # the questions in the batch that runs
+        hidden_BD, attention = self._run_queries(queries)
+        spread = self._is_spread()
+        for step in range(max_new_tokens):
+            token_B = self.student.language_model.lm_head(hidden_BD).argmax(-1)
+            if spread:  # ranks that round otherwise must still make the same passes
+                torch.distributed.broadcast(token_B, src=0)
+            tokens = token_B.tolist()
+            going = [row for row, token in enumerate(tokens) if token != self.end]
+            for row in going:
+                generated[active[row]].append(tokens[row])
+            if not going or step == max_new_tokens - 1:
+                break
+            if len(going) < len(active):
+                active = [active[row] for row in going]
+                rows = torch.tensor(going, device=token_B.device)
+                attention.keep(rows)
+                token_B = token_B[rows]
+            lengths = [len(queries[number].input_ids) + step for number in active]
+            offset_B = torch.tensor(lengths, device=token_B.device)
+            attention.next_tokens()
+            hidden_BD = self._run(self.student.embed(token_B, (), ()), offset_B, attention)
+        return generated
+
+    def _run_queries(
+        self, queries: Sequence[Query], *more: int
+    ) -> tuple[Tensor, QuestionAttention]:
+        """Run the questions' own tokens, each with ``more``; return last hidden states (B,D)."""
+        assert all(query.prefix == self.prefix for query in queries), (
+            "a query was built for another prompt style"
+        )
+        device, text = self.student.device, self.student.text_config
+        own = [np.append(query.input_ids, np.array(more, dtype=np.int64)) for query in queries]
+        lengths = [len(ids) for ids in own]
+        ends = list(accumulate(lengths))
+        starts = [end - length for end, length in zip(ends, lengths, strict=True)]
+        groups = text.num_attention_heads // text.num_key_value_heads
+        attention = QuestionAttention(self.shared, groups)
+        offset_S = attention.start(lengths, device)
+        tokens_SD = self.student.embed(
+            torch.from_numpy(np.concatenate(own)).to(device), queries, starts
+        )
+        hidden_SD = self._run(tokens_SD, offset_S, attention)
+        return hidden_SD[torch.tensor(ends, device=device) - 1], attention
+
+    def _run(self, tokens_SD: Tensor, offset_S: Tensor, attention: QuestionAttention) -> Tensor:
+        """Run tokens that stand ``offset_S`` places after the prefix; return hidden states."""
+        positions = self._positions(self.prefix_length + offset_S)
+        return self.student.run_language_model(tokens_SD, positions, None, questions=attention)[0]
+
+    def _is_spread(self) -> bool:
+        """Whether ranks gather the parameters together, and so have to make the same passes."""
+        return any(map(is_spread, self.student.parameters()))
+
+    def _positions(self, index_T: Tensor) -> Tensor:
+        return self.student.position_ids(index_T[None], self.prefix, self.scene)
+
+    def _in_batches(
+        self, queries: Sequence[Query], run: Callable[[Sequence[Query]], list[Result]]
+    ) -> list[Result]:
+        """Return what ``run`` makes of the queries, in batches as large as memory allows.
+
+        Raises:
+            torch.OutOfMemoryError: a single question does not fit; or the parameters are spread
+                over ranks, which gather them together and so have to make the same passes.
+        """
+        results: list[Result] = []
+        limit = len(queries)
+        while len(results) < len(queries):
+            batch = _next_batch(queries[len(results) :], limit)
+            try:
+                results += run(batch)
+            except torch.OutOfMemoryError:
+                if self._is_spread() or len(batch) == 1:
+                    raise
+                limit = len(batch) // 2
+            else:
+                continue
+            # Here the error is gone, and with it the tensors that its traceback held.
+            torch.cuda.empty_cache()
+        return results
+
+
+def _keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    pairs = []
+    for layer in cache.layers:
+        assert isinstance(layer, DynamicLayer)
+        assert layer.keys is not None
+        assert layer.values is not None
+        pairs.append((layer.keys, layer.values))
+    return pairs
+
+
+def _next_batch(queries: Sequence[Query], limit: int) -> Sequence[Query]:
+    """Return the first queries, at most ``limit``, of at most BATCH_TOKENS; at least one."""
+    tokens = 0
+    for count, query in enumerate(queries[:limit]):
+        tokens += len(query.input_ids)
+        if count and tokens > BATCH_TOKENS:
+            return queries[:count]
+    return queries[:limit]

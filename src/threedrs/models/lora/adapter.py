@@ -1,0 +1,293 @@
+"""A LoRA run's model on disk: what was trained, and where the rest comes from.
+
+The folder holds ``adapter_config.json`` and ``adapter_model.safetensors`` in peft's own format, for
+the language model under the names of the published checkpoints, the rows of ``<ground>`` and
+``<coord>`` among its tensors; ``trained_in_full.safetensors`` with both heads and what else was
+trained, under published names; the tokenizer; and a config.json whose section ``threedrs.base``
+names the base model, with a hash of it. The base's weights are not here. A base of random weights
+is drawn again from its seed. Loading costs the base's, and a look at the ends of its files.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from threedrs.errors import CheckpointError
+from threedrs.instructions.record import COORD, GROUND
+from threedrs.io.files import write_json
+from threedrs.models.backbones.registry import family_config
+from threedrs.models.checkpoint.llava_config import read_teacher_channels
+from threedrs.models.checkpoint.tensor_names import read_config, share_weights, weights_hash
+from threedrs.models.lora.layers import ADAPTER, LANGUAGE_MODEL, add_lora, is_added, lora_config
+from threedrs.models.prompt import token_id
+from threedrs.models.settings import LORA_TARGETS, LoraSettings, ModelSettings
+from threedrs.models.student import GROUPS, Student
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+IN_FULL = "trained_in_full.safetensors"
+# peft's names: of a whole model, and of trained rows.
+ROOT = "base_model.model."
+ROWS = "token_adapter.trainable_tokens_delta"
+MOST_RANK = 4096
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BASE_FIELDS = {
+    "name",
+    "size",
+    "grid",
+    "seed",
+    "random_weights",
+    "path",
+    "content",
+    "trained_in_full",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What of a run's model is saved: adapters and rows, and the groups trained in full."""
+
+    lora: LoraSettings
+    groups: tuple[str, ...]
+
+    def is_in_full(self, name: str) -> bool:
+        """Whether one of the student's tensors is saved whole; the heads always are."""
+        modules = [module for group in {*self.groups, "heads"} for module in GROUPS.get(group, ())]
+        return name.split(".")[0] in modules
+
+    def is_saved(self, name: str) -> bool:
+        """Whether one of the student's tensors is saved at all."""
+        return is_added(name) or self.is_in_full(name)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a model folder holds an adapter instead of a whole model."""
+    return (folder / CONFIG).is_file()
+
+
+def save_adapter(
+    student: Student,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    state: Mapping[str, Tensor],
+    base: ModelSettings,
+    trained: Trained,
+) -> None:
+    """Write a LoRA run's model into the folder, which exists.
+
+    Args:
+        student: for its configuration.
+        tokenizer: saved beside the weights.
+        folder: to write into.
+        state: the student's tensors by name, whole; where the base has random weights all of them,
+            otherwise those that are saved.
+        base: what the training started from.
+        trained: what was trained.
+    """
+    added = {name: tensor for name, tensor in state.items() if is_added(name)}
+    if student.text_config.tie_word_embeddings:  # one row serves both matrices
+        added.pop(f"{LANGUAGE_MODEL}.lm_head.rows")
+    save_file(
+        {_peft_name(name): tensor.contiguous() for name, tensor in added.items()},
+        folder / WEIGHTS,
+        metadata={"format": "pt"},
+    )
+    layout = student.family.layout
+    in_full = {
+        layout.published_name(name): tensor.contiguous()
+        for name, tensor in state.items()
+        if trained.is_in_full(name)
+    }
+    save_file(in_full, folder / IN_FULL, metadata={"format": "pt"})
+
+    config = lora_config(trained.lora)
+    config.target_modules = sorted(trained.lora.targets)
+    config.inference_mode = True
+    tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
+    matrices = sorted({name.split(".")[-2] for name in added if name.endswith(".rows")})
+    config.trainable_token_indices = dict.fromkeys(matrices, tokens)
+    if base.path is not None:
+        config.base_model_name_or_path = str(base.path.resolve())
+    config.save_pretrained(str(folder))
+
+    dtype = str(next(iter(added.values())).dtype).removeprefix("torch.")
+    described = family_config(student.family, student.teacher_channels, dtype)
+    described["threedrs"]["base"] = {
+        "name": base.name,
+        "size": base.size,
+        "grid": student.family.grid.coarse,
+        "seed": base.seed,
+        "random_weights": base.random_weights,
+        "path": None if base.path is None else str(base.path),
+        "content": _content(base.path, state, trained),
+        "trained_in_full": sorted(trained.groups),
+    }
+    write_json(folder / "config.json", described)
+    share_weights(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _peft_name(own: str) -> str:
+    name = own.removeprefix(f"{LANGUAGE_MODEL}.").replace(f".{ADAPTER}.", ".")
+    if name.endswith(".rows"):
+        name = name.removesuffix("rows") + ROWS
+    return ROOT + name
+
+
+def _own_name(name: str) -> str:
+    name = name.removeprefix(ROOT)
+    if name.endswith(ROWS):
+        return f"{LANGUAGE_MODEL}.{name.removesuffix(ROWS)}rows"
+    head, _, tail = name.rpartition(".")
+    return f"{LANGUAGE_MODEL}.{head}.{ADAPTER}.{tail}"
+
+
+def _content(path: Path | None, state: Mapping[str, Tensor], trained: Trained) -> str:
+    """Return a hash of a base: of both ends of its files, or of all frozen random weights."""
+    if path is not None:
+        return weights_hash(path)
+    digest = hashlib.sha256()
+    for name in sorted(state, key=lambda name: name.replace(".base_layer.", ".")):
+        if not trained.is_saved(name):
+            values = state[name].detach().cpu().contiguous().view(torch.uint8)
+            digest.update(values.numpy().data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedAdapter:
+    """A folder's description of itself.
+
+    Attributes:
+        folder: that holds the adapter.
+        trained: what its files hold.
+        base: the model that it changes.
+        content: hash of that model.
+        dtype: precision of the trained student.
+        teacher_channels: output size of the projection head, 0 for none.
+    """
+
+    folder: Path
+    trained: Trained
+    base: ModelSettings
+    content: str
+    dtype: torch.dtype
+    teacher_channels: int
+
+
+def read_adapter(folder: Path, settings: ModelSettings) -> SavedAdapter:
+    """Return what an adapter folder says of itself; ``settings`` are those to run its model with.
+
+    Raises:
+        CheckpointError: a file is missing or malformed, or the base model is not where it was.
+    """
+    path = folder / "config.json"
+    config = read_config(path)
+    try:
+        adapter = LoraConfig.from_pretrained(str(folder))
+        if adapter.r > MOST_RANK:
+            raise ValueError(f"rank {adapter.r}, at most {MOST_RANK} is read")
+        lora = LoraSettings(
+            rank=adapter.r,
+            alpha=adapter.lora_alpha,
+            dropout=adapter.lora_dropout,
+            targets=tuple(t for t in LORA_TARGETS if t in (adapter.target_modules or ())),
+        )
+    except (TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: is no LoRA adapter of ours ({error})") from error
+    channels = read_teacher_channels(config, path)
+    held = None if channels is None else config["threedrs"].get("base")
+    if channels is None or not isinstance(held, dict) or not held.keys() >= BASE_FIELDS:
+        raise CheckpointError(f"{path}: does not name the base model of the adapter beside it")
+    dtype = DTYPES.get(str(config.get("torch_dtype")))
+    if dtype is None or not isinstance(held["trained_in_full"], list):
+        raise CheckpointError(f"{path}: torch_dtype or threedrs.base.trained_in_full is malformed")
+    base = replace(
+        settings,
+        name=held["name"] if settings.name is None else settings.name,
+        size=held["size"],
+        grid=held["grid"],
+        seed=held["seed"],
+        random_weights=held["random_weights"],
+        path=_base_path(folder, adapter.base_model_name_or_path, held["path"]),
+    )
+    return SavedAdapter(
+        folder=folder,
+        trained=Trained(lora=lora, groups=tuple(held["trained_in_full"])),
+        base=base,
+        content=held["content"],
+        dtype=dtype,
+        teacher_channels=channels,
+    )
+
+
+def _base_path(folder: Path, *recorded: str | None) -> Path | None:
+    places = [Path(path) for path in recorded if path]
+    if not places:
+        return None
+    for place in places:
+        if place.is_dir():
+            return place
+    raise CheckpointError(
+        f"{folder}: its base model is not in {places[0]} any more; write its new place to "
+        f"base_model_name_or_path in {folder / CONFIG}"
+    )
+
+
+def apply_adapter(
+    student: Student, tokenizer: PreTrainedTokenizerBase, saved: SavedAdapter
+) -> Student:
+    """Return the base ``student`` with what was trained, in the precision of the training.
+
+    Raises:
+        CheckpointError: the base model is another one than that of the training, or a file is
+            missing, damaged, or does not fit the model.
+    """
+    student = student.to(saved.dtype)
+    if _content(saved.base.path, student.state_dict(), saved.trained) != saved.content:
+        what = saved.base.path or f"the random weights of seed {saved.base.seed}"
+        raise CheckpointError(
+            f"{saved.folder}: the base model, {what}, is not the one of its training; give it that"
+        )
+    tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
+    add_lora(student, saved.trained.lora, tokens, seed=0)
+    state = {_own_name(n): t for n, t in _tensors(saved.folder / WEIGHTS).items()}
+    if student.text_config.tie_word_embeddings:
+        state[f"{LANGUAGE_MODEL}.lm_head.rows"] = state[f"{LANGUAGE_MODEL}.model.embed_tokens.rows"]
+    own_name = student.family.layout.own_name
+    state |= {own_name(n) or n: t for n, t in _tensors(saved.folder / IN_FULL).items()}
+    expected = {n: t.shape for n, t in student.state_dict().items() if saved.trained.is_saved(n)}
+    wrong = _differing(expected, {name: tensor.shape for name, tensor in state.items()})
+    if wrong:
+        raise CheckpointError(
+            f"{saved.folder}: {len(wrong)} tensors do not fit the model, e.g. {wrong[0]}; "
+            "copy the whole folder of the trained model again"
+        )
+    student.load_state_dict(state, strict=False)
+    return student
+
+
+def _differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Sequence[str]:
+    names: Iterable[str] = expected.keys() | found.keys()
+    return sorted(name for name in names if expected.get(name) != found.get(name))
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{file}: is missing; copy the whole folder of the trained model"
+        ) from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{file}: is damaged ({error}); copy it again") from error

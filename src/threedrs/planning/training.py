@@ -1,0 +1,287 @@
+"""What a training run will need: memory of each GPU and time of an epoch, before it starts.
+
+Sizes: P parameters, U of them trained (of a language model with LoRA its adapters and two rows of
+each embedding matrix), n GPUs, b bytes of a number (bfloat16: 2, float32: 4); t tokens of a packed
+sequence, L language layers of width D, MLP width I and key width k; q patches of all frames, l
+vision layers of width w and MLP width i.
+
+Memory of a GPU, in bytes:
+
+- parameters: b P (ZeRO-2) or b P / n (ZeRO-3; 0 if offloaded to the host)
+- gathered: b times `stage3_max_live_parameters`, at most b P; b P where
+  `stage3_max_reuse_distance` is at least 2 P, so that parameters stay from the forward to the
+  backward pass (ZeRO-3 on more than one GPU, or with parameters on the host)
+- gradients: b U / n (0 if the optimizer is offloaded)
+- optimizer: 12 U / n, float32 master copy and Adam's two moments (0 if offloaded)
+- buckets: 2 b times `reduce_bucket_size`, as one is filled while the other is on its way
+- kept: b (L t D + l q w), the inputs of all layers; and for each layer that is not recomputed
+  b t (5 D + 2 k + 3 I) or b q (7 w + 2 i) more; with K > 1 also 3 b t D, keys and values repeated
+  for each head that shares them and the two parts of the attention's result; LoRA adds b t times
+  its rank for each layer that it is on, with dropout also (b + 1) t times the layer's inputs
+- at work: the same of one recomputed layer, and its gradient: b t (2 I + 2 D) or b q (2 i + 2 w),
+  the larger of the two
+- projector: b q (w + 3 D)
+- heads and logits: b 6 D of each of the G x G x V supervised tokens, and 10 bytes of each
+  vocabulary entry and predicted token
+- system: 2 GiB for CUDA, NCCL and what the allocator cannot use
+
+Memory of the hosts, all together, for what is offloaded: 16 U for the optimizer with its gradients,
+b P for the parameters, and half as much again, as DeepSpeed's own estimate has it
+(`estimate_zero3_model_states_mem_needs`). The time of the update there is not in the estimate.
+
+Time of an epoch: the operations of forward and backward passes (`threedrs.training.flops`) over
+n x peak x utilisation, which counts no recomputation. The default utilisation follows from what was
+measured under ZeRO-3 on four H200 (benchmarks/RESULTS.md): with the second forward pass of what is
+recomputed, the GPUs reach ``REACHED`` of their peak, much or little recomputed. A small student's
+pack waits for the host to launch its kernels: ``LAUNCHES``, as measured with config/small.yaml and
+three trainings on a GPU. Own tokens, 64 a sample, and the 20 predictions of it are typical figures
+of the five benchmarks, not counted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from threedrs.errors import ConfigError
+from threedrs.models.checkpoint.load_save import empty_student
+from threedrs.models.lora.layers import add_lora, trained_parameters
+from threedrs.models.settings import ModelSettings
+from threedrs.models.student import Student
+from threedrs.training.deepspeed_file import is_offloaded
+from threedrs.training.engine import deepspeed_config
+from threedrs.training.flops import OperationCount
+from threedrs.training.settings import TrainSettings
+
+GIB = 2**30
+OWN_TOKENS = 64
+PREDICTIONS = 20  # of a sample
+TEXT_TOKENS = 44  # shared by the samples of a scene, beside the visual tokens
+PAPER_SAMPLES = 223_128
+SYSTEM = 2 * GIB
+REACHED = 0.44
+LAUNCHES = 0.11  # seconds a pack
+HOST_BUFFERS = 1.5
+PEAK = 989e12  # H100 and H200, dense bfloat16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The GPUs of a run: how many, bytes of memory and operations a second of each."""
+
+    gpus: int
+    memory: float
+    peak: float = PEAK
+    utilisation: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.gpus < 1 or self.memory <= 0 or self.peak <= 0:
+            raise ConfigError("plan: --gpus, --gpu-memory and --peak must be above 0")
+        if self.utilisation is not None and not 0 < self.utilisation <= 1:
+            raise ConfigError(f"plan: --utilisation {self.utilisation} is not between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The estimate of one run; memory in bytes a GPU, by part, and of all hosts if offloaded.
+
+    ``most_kept_layers``: None where all keep their activations anyway.
+    """
+
+    parameters: int
+    tokens: int
+    memory: dict[str, float]
+    host_memory: float
+    utilisation: float
+    seconds_a_step: float
+    hours_an_epoch: float
+    steps_an_epoch: int
+    most_kept_layers: int | None
+
+    @property
+    def total(self) -> float:
+        """The bytes of a GPU."""
+        return sum(self.memory.values())
+
+
+def _layer_numbers(text: Any, settings: TrainSettings, size: int) -> float:
+    """Return the numbers, of ``size`` bytes, that a language layer keeps of each token."""
+    width, inner, lora = text.hidden_size, text.intermediate_size, settings.lora
+    keys = width // text.num_attention_heads * text.num_key_value_heads
+    numbers: float = 5 * width + 2 * keys + 3 * inner
+    if settings.pack > 1:
+        numbers += 3 * width
+    if lora is not None:
+        numbers += lora.rank * len(lora.targets)
+        if lora.dropout:
+            inputs = sum(inner if name == "down_proj" else width for name in lora.targets)
+            numbers += inputs * (size + 1) / size
+    return numbers
+
+
+def _activations(student: Student, settings: TrainSettings, frames: int) -> dict[str, float]:
+    """Return the bytes of what a forward pass leaves, and of the layer at work."""
+    family, text = student.family, student.text_config
+    size = _bytes(settings)
+    width, inner = text.hidden_size, text.intermediate_size
+    layers, tokens = text.num_hidden_layers, sequence_tokens(student, settings, frames)
+    patches, vision_width, vision_inner = family.vision_sizes()
+    patches *= frames
+
+    layer = tokens * _layer_numbers(text, settings, size)
+    vision_layer = patches * (7 * vision_width + 2 * vision_inner)
+    if settings.gradient_checkpointing:
+        kept_layers = min(settings.kept_layers, layers)
+        kept = layers * tokens * width + family.run_layers * patches * vision_width
+        kept += kept_layers * layer
+        work = max(
+            layer + tokens * (2 * inner + 2 * width),
+            vision_layer + patches * (2 * vision_inner + 2 * vision_width),
+        )
+    else:
+        kept = layers * (layer + tokens * width)
+        kept += family.run_layers * (vision_layer + patches * vision_width)
+        work = max(
+            tokens * (2 * inner + 2 * width), patches * (2 * vision_inner + 2 * vision_width)
+        )
+    supervised = frames * family.grid.coarse**2 * 6 * width * bool(student.teacher_channels)
+    logits = 10 * text.vocab_size * PREDICTIONS * settings.pack
+    return {
+        "kept activations": float(size * kept),
+        "layer at work": float(size * work),
+        "projector": float(size * patches * (vision_width + 3 * width)),
+        "heads and logits": float(size * supervised + logits),
+    }
+
+
+def sequence_tokens(student: Student, settings: TrainSettings, frames: int) -> int:
+    """Return the tokens of a full pack's sequence."""
+    return frames * student.family.grid.frame_tokens + TEXT_TOKENS + settings.pack * OWN_TOKENS
+
+
+def _bytes(settings: TrainSettings) -> int:
+    """Return the bytes of a number."""
+    return 2 if settings.precision == "bfloat16" else 4
+
+
+def _parameters(student: Student, settings: TrainSettings) -> tuple[int, int]:
+    """Return how many parameters there are, and how many are trained."""
+    trained = trained_parameters(student, settings.tunable)
+    return (
+        sum(parameter.numel() for parameter in student.parameters()),
+        sum(parameter.numel() for group in trained.values() for parameter in group),
+    )
+
+
+def host_memory(student: Student, settings: TrainSettings, deepspeed: Mapping[str, Any]) -> float:
+    """Return the bytes of all hosts that hold what is offloaded, see the module's text."""
+    (whole, tuned), size = _parameters(student, settings), _bytes(settings)
+    optimizer = 16 * tuned * is_offloaded(deepspeed, "optimizer")
+    return HOST_BUFFERS * (optimizer + size * whole * is_offloaded(deepspeed, "param"))
+
+
+def memory_parts(
+    student: Student,
+    settings: TrainSettings,
+    deepspeed: Mapping[str, Any],
+    frames: int,
+    gpus: int,
+) -> dict[str, float]:
+    """Return the bytes of a GPU by part, see the module's text."""
+    (whole, tuned), size = _parameters(student, settings), _bytes(settings)
+    zero = deepspeed["zero_optimization"]
+    spread = zero["stage"] == 3
+    share = 0 if is_offloaded(deepspeed, "param") else size * whole / (gpus if spread else 1)
+    live = min(zero.get("stage3_max_live_parameters", 1e9), whole)
+    if zero.get("stage3_max_reuse_distance", 1e9) >= 2 * whole:
+        live = whole
+    gathered = spread and (gpus > 1 or is_offloaded(deepspeed, "param"))
+    update = 0.0 if is_offloaded(deepspeed, "optimizer") else tuned / gpus
+    return {
+        "parameters": float(share),
+        "gathered parameters": float(size * live) if gathered else 0.0,
+        "gradients": size * update,
+        "optimizer": 12 * update,
+        "buckets": 2.0 * size * min(zero.get("reduce_bucket_size", 5e8), tuned),
+        **_activations(student, settings, frames),
+        "system": float(SYSTEM),
+    }
+
+
+def _operations(student: Student, settings: TrainSettings, frames: int) -> tuple[float, float]:
+    """Return the operations of a full pack, and of what is recomputed of it besides."""
+    own = [OWN_TOKENS] * settings.pack
+    parts = OperationCount(student, settings.tunable).parts(
+        frames=frames,
+        prefix=sequence_tokens(student, settings, frames) - sum(own),
+        own=own,
+        predictions=PREDICTIONS * settings.pack,
+    )
+    repeated = 0.0
+    if settings.gradient_checkpointing:
+        layers = student.text_config.num_hidden_layers
+        recomputed = 1 - min(settings.kept_layers, layers) / layers
+        for name, share in (("vision_tower", 1.0), ("language_model", recomputed)):
+            if parts[name].backward:  # otherwise nothing asks for its activations again
+                repeated += share * parts[name].forward
+    return sum(part.total for part in parts.values()), repeated
+
+
+def _most_kept_layers(
+    student: Student,
+    settings: TrainSettings,
+    frames: int,
+    free: float,
+) -> int:
+    """Return how many language layers can keep their activations in ``free`` bytes more."""
+    text = student.text_config
+    size = _bytes(settings)
+    tokens = sequence_tokens(student, settings, frames)
+    layer = size * tokens * _layer_numbers(text, settings, size)
+    most = settings.kept_layers + int(free // layer)
+    return max(0, min(most, text.num_hidden_layers))
+
+
+def plan_run(
+    config: Mapping[str, Any], machine: Machine, *, teacher_channels: int, samples: int
+) -> Plan:
+    """Return the estimate of a resolved run.
+
+    Args:
+        config: sections ``frames``, ``geometry``, ``model`` and ``train`` of the run.
+        machine: to run on.
+        teacher_channels: 0 without a teacher.
+        samples: of an epoch.
+
+    Raises:
+        ConfigError: a setting is wrong, or the batch does not fit the GPUs.
+    """
+    settings = TrainSettings.from_config(config["train"])
+    deepspeed = deepspeed_config(settings, machine.gpus)
+    # What the checkpoint holds is the published size: the plan needs no file of it.
+    model = {**config["model"], "path": None, "random_weights": True}
+    student = empty_student(ModelSettings.from_config({**config, "model": model}), teacher_channels)
+    if settings.lora is not None:
+        add_lora(student, settings.lora, (0, 1), seed=0)  # which rows makes no difference
+    frames = config["frames"]["count"]
+    tokens = sequence_tokens(student, settings, frames)
+    a_pack, repeated = _operations(student, settings, frames)
+    reached = REACHED * a_pack / (a_pack + repeated)
+    utilisation = machine.utilisation or min(reached, a_pack / machine.peak / LAUNCHES)
+    a_sample = a_pack / settings.pack
+    speed = machine.gpus * machine.peak * utilisation
+    memory = memory_parts(student, settings, deepspeed, frames, machine.gpus)
+    return Plan(
+        parameters=sum(p.numel() for p in student.parameters()),
+        tokens=tokens,
+        memory=memory,
+        host_memory=host_memory(student, settings, deepspeed),
+        utilisation=utilisation,
+        seconds_a_step=settings.global_batch * a_sample / speed,
+        hours_an_epoch=samples * a_sample / speed / 3600,
+        steps_an_epoch=-(-samples // settings.global_batch),
+        most_kept_layers=_most_kept_layers(
+            student, settings, frames, machine.memory - sum(memory.values())
+        )
+        if settings.gradient_checkpointing
+        else None,
+    )

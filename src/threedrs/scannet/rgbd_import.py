@@ -1,0 +1,219 @@
+"""Turning a posed RGB-D folder into a ``.sens`` scan.
+
+One pass over the files with one frame in memory. Colour files become payloads byte for byte; each
+is decoded once to be sure of it. Depth PNGs are re-packed as zlib, their units stay as they are and
+are stated in the header. Costs some 40 ms a frame of 640x480.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from threedrs.errors import DataError
+from threedrs.io.files import read_json, read_text
+from threedrs.scannet.posed_images import SIXTEEN_BIT_MODES
+from threedrs.scannet.rgbd_folder import COLOR_SUFFIXES, read_rgbd_folder
+from threedrs.scannet.sens_format import SensHeader, largest_payload
+from threedrs.scannet.sens_payload import PayloadError, decode_color
+from threedrs.scannet.sens_writer import SensWriter
+from threedrs.scannet.trajectory import parse_numbers
+
+SENSOR_NAME = "imported RGB-D folder"
+COLOR_INTRINSICS = (
+    "intrinsic.txt",
+    "intrinsic.json",
+    "camera_intrinsic.json",
+    "camera.json",
+    "intrinsic/intrinsic_color.txt",
+)
+DEPTH_INTRINSICS = ("depth_intrinsic.txt", "intrinsic/intrinsic_depth.txt")
+
+Size = tuple[int, int]  # width, height
+
+
+def import_rgbd(
+    folder: Path,
+    out: Path,
+    *,
+    intrinsic: str | Path | Sequence[float] | None = None,
+    trajectory: Path | None = None,
+    depth_shift: float = 1000.0,
+) -> int:
+    """Write the posed RGB-D images of ``folder`` to the ``.sens`` file ``out``.
+
+    Args:
+        folder: holds colour images (``color/``, ``rgb/``, ``image/`` or ``images/``), 16-bit depth
+            PNGs (``depth/``), and unless given otherwise an intrinsic and a trajectory.
+        out: the file to write; replaced if it exists.
+        intrinsic: four numbers or text ``fx,fy,cx,cy`` in pixels, or a file: 3x3 or 4x4 text, or
+            Open3D's camera JSON. None: looked up in ``folder``. It holds for both images where
+            they have one size; else ``folder/depth_intrinsic.txt`` is the depth camera's.
+        trajectory: ``.log`` file, TUM text, or folder of 4x4 texts. None: looked up in ``folder``.
+        depth_shift: depth units per metre.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        DataError: something is missing, malformed or contradictory; names file and remedy.
+    """
+    folder, out = Path(folder), Path(out)
+    if out.is_dir():
+        raise DataError(f"{out}: is a folder; name the .sens file to write")
+    frames = read_rgbd_folder(folder, None if trajectory is None else Path(trajectory))
+    color_size, depth_size = _size(frames[0].color), _size(frames[0].depth)
+    color_matrix, depth_matrix = _intrinsics(folder, intrinsic, color_size, depth_size)
+    header = SensHeader(
+        sensor_name=SENSOR_NAME,
+        intrinsic_color=color_matrix,
+        extrinsic_color=np.eye(4),
+        intrinsic_depth=depth_matrix,
+        extrinsic_depth=np.eye(4),
+        color_compression=COLOR_SUFFIXES[frames[0].color.suffix.lower()],
+        depth_compression="zlib",
+        color_width=color_size[0],
+        color_height=color_size[1],
+        depth_width=depth_size[0],
+        depth_height=depth_size[1],
+        depth_shift=depth_shift,
+    )
+    with SensWriter(out, header) as writer:
+        for frame in frames:
+            writer.add(
+                frame.pose,
+                _read_color(frame.color, header),
+                _read_depth(frame.depth, depth_size),
+                frame.color_timestamp,
+                frame.depth_timestamp,
+            )
+    return len(frames)
+
+
+def _size(path: Path) -> Size:
+    try:
+        with Image.open(path, formats=["PNG", "JPEG"]) as image:
+            return image.size
+    except Exception as error:  # Pillow documents no closed set of exceptions for damaged input
+        raise DataError(f"{path}: is not a readable image ({error})") from error
+
+
+def _read_color(path: Path, header: SensHeader) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > largest_payload(header.color_bytes):
+            raise DataError(f"{path}: {size} bytes are absurd for an image of {header.color_bytes}")
+        payload = path.read_bytes()
+        decode_color(payload, header)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except PayloadError as error:
+        raise DataError(f"{path}: {error}") from error
+    return payload
+
+
+def _read_depth(path: Path, size: Size) -> NDArray[np.uint16]:
+    """Return the (H, W) uint16 values of a 16-bit PNG."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.mode not in SIXTEEN_BIT_MODES:
+                raise DataError(f"{path}: is not a 16-bit grey PNG (Pillow mode {image.mode})")
+            if image.size != size:
+                raise DataError(
+                    f"{path}: is {image.size[0]}x{image.size[1]} pixels, "
+                    f"the first depth image {size[0]}x{size[1]}; all must have one size"
+                )
+            return np.array(image).astype(np.uint16)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow documents no closed set of exceptions for damaged input
+        raise DataError(f"{path}: is not a readable PNG ({error})") from error
+
+
+def _intrinsics(
+    folder: Path,
+    intrinsic: str | Path | Sequence[float] | None,
+    color_size: Size,
+    depth_size: Size,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the 4x4 intrinsics of the colour and of the depth images."""
+    if intrinsic is None:
+        intrinsic = _first_file(folder, COLOR_INTRINSICS)
+        if intrinsic is None:
+            raise DataError(
+                f"{folder}: holds no intrinsic (looked for {', '.join(COLOR_INTRINSICS)}); "
+                "give --intrinsic fx,fy,cx,cy"
+            )
+    color_matrix = _intrinsic(intrinsic, color_size)
+    depth_file = _first_file(folder, DEPTH_INTRINSICS)
+    if depth_file is not None:
+        return color_matrix, _intrinsic(depth_file, depth_size)
+    if color_size != depth_size:
+        raise DataError(
+            f"{folder}: colour images are {color_size[0]}x{color_size[1]} pixels, depth images "
+            f"{depth_size[0]}x{depth_size[1]}; add {DEPTH_INTRINSICS[0]} with the depth intrinsic"
+        )
+    return color_matrix, color_matrix
+
+
+def _first_file(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _intrinsic(source: str | Path | Sequence[float], size: Size) -> NDArray[np.float64]:
+    """Return a 4x4 pinhole matrix from numbers, text ``fx,fy,cx,cy``, or a file."""
+    if isinstance(source, str) and "," in source:
+        where = f"intrinsic {source!r}"
+        matrix = _from_four(parse_numbers(source.replace(",", " "), where), where)
+    elif isinstance(source, str | Path):
+        where = str(source)
+        path = Path(source)
+        matrix = _from_json(path, size) if path.suffix.lower() == ".json" else _from_text(path)
+    else:
+        where = f"intrinsic {tuple(source)}"
+        matrix = _from_four(list(source), where)
+    if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
+        raise DataError(f"{where}: focal lengths must be positive and all values finite")
+    return matrix
+
+
+def _from_four(values: list[float], where: str) -> NDArray[np.float64]:
+    if len(values) != 4:
+        raise DataError(f"{where}: holds {len(values)} numbers, expected fx,fy,cx,cy")
+    matrix = np.eye(4)
+    matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2] = values
+    return matrix
+
+
+def _from_text(path: Path) -> NDArray[np.float64]:
+    values = parse_numbers(read_text(path), str(path))
+    if len(values) not in (9, 16):
+        raise DataError(f"{path}: holds {len(values)} numbers, an intrinsic is 3x3 or 4x4")
+    return _embed(np.reshape(values, (3, 3) if len(values) == 9 else (4, 4)), path)
+
+
+def _from_json(path: Path, size: Size) -> NDArray[np.float64]:
+    """Read Open3D's PinholeCameraIntrinsic: width, height, and the matrix column by column."""
+    value = read_json(path)
+    try:
+        columns = np.array(value["intrinsic_matrix"], dtype=np.float64).reshape(3, 3)
+        stated = (value["width"], value["height"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: is not an Open3D camera intrinsic (width, height, intrinsic_matrix of 9)"
+        ) from error
+    if stated != size:
+        raise DataError(
+            f"{path}: is for {stated[0]}x{stated[1]} pixels, the images have {size[0]}x{size[1]}"
+        )
+    return _embed(columns.T, path)
+
+
+def _embed(values: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
+    matrix = np.eye(4)
+    matrix[: len(values), : len(values)] = values
+    if matrix[2, :2].any() or matrix[1, 0] != 0 or matrix[2, 2] != 1:
+        raise DataError(f"{path}: is not a pinhole intrinsic [fx 0 cx; 0 fy cy; 0 0 1]")
+    return matrix

@@ -1,0 +1,156 @@
+"""Weights of VGGT's aggregator: from the public checkpoint, or seeded random ones.
+
+A checkpoint is a state dict in PyTorch's file format or in safetensors, with the aggregator's
+parameters below ``aggregator.`` and those of the prediction heads, which are not needed, beside
+them. Loading is strict: anything else missing or left over is an error. A checkpoint is untrusted
+input; a file that would run code when read is refused. Costs one read of the file (5 GB for
+VGGT-1B); the tensors are mapped, not copied, until the model moves to its device.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from threedrs.errors import CheckpointError
+from threedrs.teachers.vggt.aggregator import VGGTAggregator
+
+PREFIX = "aggregator."
+IGNORED_PREFIXES = ("camera_head.", "point_head.", "depth_head.", "track_head.")
+SHOWN = 5  # names listed in an error
+
+WHAT_TO_FETCH = (
+    "download model.pt (about 5 GB) of facebook/VGGT-1B from the Hugging Face Hub, or of its "
+    "commercial variant, after accepting the VGGT licence (facebook/VGGT-1B: non-commercial use "
+    "only), and set teacher.weights to the file's path; for a try-out without it use teacher.name "
+    "vggt-tiny"
+)
+
+
+def require_weights(path: Path | None) -> Path:
+    """Return ``path`` if it is a file.
+
+    Raises:
+        CheckpointError: none is configured or there is no such file; says what to fetch.
+    """
+    if path is None:
+        raise CheckpointError(f"teacher vggt: teacher.weights is not set; {WHAT_TO_FETCH}")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint file; {WHAT_TO_FETCH}")
+    return path
+
+
+def load_vggt(path: Path) -> VGGTAggregator:
+    """Return VGGT-1B's aggregator with the checkpoint's weights, float32 on the CPU.
+
+    Raises:
+        CheckpointError: the file is unreadable or holds another model.
+    """
+    with torch.device("meta"):
+        model = VGGTAggregator()
+    load_aggregator(model, path)
+    return model
+
+
+def load_aggregator(model: nn.Module, path: Path) -> None:
+    """Give ``model`` (on the meta device or not) the checkpoint's weights, as float32.
+
+    Raises:
+        CheckpointError: the file is unreadable, or a parameter is missing, left over, or of another
+            shape than the model's.
+    """
+    found = _aggregator_parameters(read_checkpoint(path), path)
+    expected = model.state_dict()
+    problems = [f"{PREFIX}{name} is missing" for name in expected if name not in found]
+    problems += [f"{PREFIX}{name} is unexpected" for name in found if name not in expected]
+    problems += [
+        f"{PREFIX}{name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+        for name, tensor in found.items()
+        if name in expected and tensor.shape != expected[name].shape
+    ]
+    _raise_problems(path, problems)
+    model.load_state_dict({name: tensor.float() for name, tensor in found.items()}, assign=True)
+
+
+def read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """Return the file's state dict (that below ``model`` where it is nested), mapped into memory.
+
+    Raises:
+        CheckpointError: the file is damaged, is no state dict, or would run code when read.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: is no plain state dict: it holds code or objects other than tensors, or is "
+            f"damaged, and is not loaded, because reading it could run that code; {WHAT_TO_FETCH}"
+        ) from error
+    except Exception as error:  # the two readers document no list of what damage raises
+        reason = str(error).strip().splitlines()
+        raise CheckpointError(
+            f"{path}: cannot be read as a checkpoint ({reason[0] if reason else 'damaged'}); "
+            "download it again"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a state dict")
+    return state
+
+
+def _aggregator_parameters(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    parameters: dict[str, Tensor] = {}
+    problems = []
+    for name, value in state.items():
+        if isinstance(name, str) and name.startswith(IGNORED_PREFIXES):
+            continue
+        if not isinstance(name, str) or not name.startswith(PREFIX):
+            problems.append(f"{name} is unexpected")
+        elif not isinstance(value, Tensor) or not value.is_floating_point():
+            problems.append(f"{name} is not a tensor of floating-point numbers")
+        else:
+            parameters[name.removeprefix(PREFIX)] = value
+    _raise_problems(path, problems)
+    return parameters
+
+
+def _raise_problems(path: Path, problems: list[str]) -> None:
+    if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise CheckpointError(
+            f"{path}: is not the checkpoint of VGGT-1B: {'; '.join(problems[:SHOWN])}{more}; "
+            f"{WHAT_TO_FETCH}"
+        )
+
+
+def fill_random(model: nn.Module, seed: int) -> None:
+    """Overwrite all parameters of ``model`` with values that depend on ``seed`` alone.
+
+    Linear maps keep the size of what passes through them, and the layer scales (0.5) let every
+    block change its input, so that the features follow the pictures and views affect each other.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            kind = name.rsplit(".", 1)[-1]
+            if kind in ("gamma", "lambda1"):  # layer scales, here and in transformers
+                parameter.fill_(0.5)
+            elif kind == "bias":
+                parameter.zero_()
+            elif kind == "weight" and parameter.ndim == 1:
+                parameter.fill_(1.0)
+            elif kind == "weight":
+                fan_in = parameter[0].numel()
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
+            else:  # tokens and position embedding
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)

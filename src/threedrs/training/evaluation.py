@@ -1,0 +1,112 @@
+"""Evaluation on the way: the model as it stands answers a small, fixed slice of the benchmarks.
+
+The slice is the first questions of each benchmark's evaluation records, answered and scored by the
+code of the final evaluation. Nothing is drawn from random numbers and no weight changes, so losses
+are the same with and without it. Every rank answers the whole slice: parameters that are sharded
+over the ranks are gathered by all of them alike. Costs a pass over each scene of the slice, and one
+small pass for each token of the longest answer in it.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from threedrs.evaluation.headline import COLUMNS
+from threedrs.evaluation.prediction_rows import grounding_rows, text_rows
+from threedrs.evaluation.predictions import Prediction
+from threedrs.evaluation.questions import open_store, read_questions
+from threedrs.evaluation.registry import benchmark_named
+from threedrs.evaluation.score import score_rows
+from threedrs.evaluation.settings import PredictSettings
+from threedrs.evaluation.student_answerer import StudentAnswerer
+from threedrs.instructions.record import Record
+from threedrs.models.student import Student
+from threedrs.scannet.excluded_scans import read_left_out
+
+Scores = dict[str, dict[str, float | None]]
+
+
+class Evaluation:
+    """The slice of a run.
+
+    Args:
+        config: the resolved run; its section ``evaluation`` names the evaluation ``records`` of
+            each benchmark, the ``settings`` of inference, and optionally the file ``left_out``
+            with the scenes that are not asked about.
+        student: the one in training.
+        tokenizer: the student's.
+
+    Raises:
+        DataError: records cannot be used.
+        StoreError: the store of a scene of the slice is missing.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], student: Student, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        self.student = student
+        self.tokenizer = tokenizer
+        section, count = config["evaluation"], config["train"]["eval_samples"]
+        self.every: int = config["train"]["eval_every"]
+        self.settings = PredictSettings.from_json(section["settings"])
+        self.scenes = Path(config["paths"]["scenes"])
+        left_out = read_left_out(Path(section["left_out"])) if "left_out" in section else {}
+        self.records: dict[str, dict[str, list[Record]]] = {}  # by scene, then by benchmark
+        for path in section["records"]:
+            every_record, benchmark = read_questions(Path(path))
+            records = [record for record in every_record if record.scene not in left_out]
+            for record in records[:count]:
+                of_scene = self.records.setdefault(record.scene, {})
+                of_scene.setdefault(benchmark.name, []).append(record)
+        for scene in self.records:
+            open_store(self.scenes, scene)
+
+    def is_due(self, step: int) -> bool:
+        """Whether to evaluate after ``step`` optimizer steps."""
+        return step % self.every == 0
+
+    def measure(self, stopped: Callable[[], bool]) -> Scores | None:
+        """Return the headline metrics of each benchmark in percent; None where one cannot be had.
+
+        Args:
+            stopped: asked before each scene, on every rank, which all get the same answer; if it
+                says yes, the rest is left undone and there are no scores at all.
+
+        Raises:
+            DataError: scores are not finite, or an object has no true box.
+            MachineError: a scene does not fit into the GPU's memory.
+        """
+        training = self.student.training
+        self.student.eval()
+        try:
+            answerer = StudentAnswerer(self.student, self.tokenizer, self.settings)
+            rows = self._answer(answerer, stopped)
+        finally:
+            self.student.train(training)
+        if rows is None:
+            return None
+        return {name: _headline(name, rows[name]) for name in sorted(rows)}
+
+    def _answer(
+        self, answerer: StudentAnswerer, stopped: Callable[[], bool]
+    ) -> dict[str, list[Prediction]] | None:
+        rows: dict[str, list[Prediction]] = {}
+        for scene, of_scene in self.records.items():
+            if stopped():
+                return None
+            store = open_store(self.scenes, scene)
+            answers = answerer.open(store)
+            for name, records in of_scene.items():
+                if benchmark_named(name).grounding:
+                    answered = grounding_rows(records, answers, store, self.settings)
+                else:
+                    answered = text_rows(records, answers)
+                rows.setdefault(name, []).extend(answered)
+        return rows
+
+
+def _headline(name: str, rows: list[Prediction]) -> dict[str, float | None]:
+    metrics = score_rows(rows, benchmark_named(name), bootstrap=0, meteor=False)["metrics"]
+    return {c.metric: metrics[c.metric]["value"] for c in COLUMNS if c.benchmark == name}

@@ -1,0 +1,160 @@
+"""What a run says while it goes: log.jsonl, TensorBoard, W&B if asked for, a bar or plain lines.
+
+The first rank alone writes. Rows are those of single steps, so that the rows of a resumed run equal
+an uninterrupted run's; rows past the checkpoint that a run resumes from are dropped first.
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from threedrs.errors import DataError
+from threedrs.io.files import read_json_lines, write_json_lines
+from threedrs.training.checkpoints import LOG
+from threedrs.training.wandb_logger import Tracker
+
+PARTS = ("loss", "text", "grounding", "supervision")
+PACE = 3600.0  # seconds that the bar looks back for its pace: two steps at least lie within
+
+
+def step_row(
+    step: int, seen: int, sums: Mapping[str, float], *, rate: float, grad_norm: float, speed: float
+) -> dict[str, Any]:
+    """Return a step's row of log.jsonl.
+
+    ``text`` and ``grounding`` are means over the batch's samples of that kind (null without any),
+    ``loss`` and ``supervision`` over all of them; the supervision's weight is in ``loss`` only.
+    """
+    return {
+        "step": step,
+        "samples": seen,
+        "loss": sums["loss"] / sums["samples"],
+        "text": sums["text"] / sums["texts"] if sums["texts"] else None,
+        "grounding": sums["grounding"] / sums["groundings"] if sums["groundings"] else None,
+        "supervision": sums["supervision"] / sums["samples"],
+        "lr": rate,
+        "grad_norm": grad_norm,
+        "samples_per_second": round(speed, 4),
+    }
+
+
+def growing_log(out: Path) -> Path:
+    """Return the log that a run writes as it goes.
+
+    It lies beside the checkpoints: Snakemake removes the declared outputs of a failed or repeated
+    job, and with them the rows before the checkpoint would be lost. Export copies it to
+    ``log.jsonl``.
+    """
+    return out / "checkpoints" / LOG
+
+
+def read_rows(log: Path, last_step: int | None = None) -> list[dict[str, Any]]:
+    """Return the rows of log.jsonl, up to ``last_step``; a line cut off by a kill ends them."""
+    rows: list[dict[str, Any]] = []
+    if not log.exists():
+        return rows
+    try:
+        for row in read_json_lines(log):
+            if last_step is None or row["step"] <= last_step:
+                rows.append(row)
+    except DataError:
+        return rows
+    return rows
+
+
+def has_row(out: Path, step: int) -> bool:
+    """Whether the growing log has the row of ``step``."""
+    return any(row["step"] == step for row in read_rows(growing_log(out)))
+
+
+def say(text: str) -> None:
+    """Print one plain line for the log."""
+    print(f"train: {text}", file=sys.stderr, flush=True)
+
+
+def evaluation_text(scores: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Return the metrics of an evaluation on the way in one line."""
+    parts = []
+    for benchmark, metrics in scores.items():
+        known = [f"{name} {value:.1f}" for name, value in metrics.items() if value is not None]
+        parts.append(" ".join([benchmark, *known]))
+    return ", ".join(parts)
+
+
+class RunLog:
+    """Writes the rows of a run from ``first_step`` on, and shows how far it is."""
+
+    def __init__(
+        self, out: Path, *, first_step: int, total_steps: int, tracker: Tracker | None = None
+    ) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.total_steps = total_steps
+        self.first_step = first_step
+        self._tracker = tracker
+        self.started = time.monotonic()
+        log = growing_log(out)
+        write_json_lines(log, read_rows(log, first_step))
+        self._stream = log.open("a", encoding="utf-8")
+        if first_step == 0:
+            shutil.rmtree(out / "tensorboard", ignore_errors=True)
+        self._events = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            self._bar = self._open_bar()
+
+    def _open_bar(self) -> Any:
+        from rich import progress
+        from rich.console import Console
+
+        bar = progress.Progress(
+            progress.TextColumn("train"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[parts]}"),
+            console=Console(stderr=True),
+            speed_estimate_period=PACE,
+        )
+        bar.add_task("train", total=self.total_steps, completed=self.first_step, parts="")
+        bar.start()
+        return bar
+
+    def step(self, row: Mapping[str, Any], *, record: bool) -> None:
+        """Show a finished step; ``record`` also writes its row."""
+        parts = " ".join(f"{name} {row[name]:.4f}" for name in PARTS if row[name] is not None)
+        parts += f" {row['samples_per_second']:.2f} samples/s"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=row["step"], parts=parts)
+        if not record:
+            return
+        self._stream.write(json.dumps(row, allow_nan=False) + "\n")
+        self._stream.flush()
+        if self._tracker is not None:
+            self._tracker.log(row)
+        scalars = {f"train/{name}": row[name] for name in row if name not in ("step", "eval")}
+        for benchmark, metrics in row.get("eval", {}).items():
+            scalars |= {f"eval/{benchmark}/{name}": metrics[name] for name in metrics}
+        for name, value in scalars.items():
+            if value is not None:
+                self._events.add_scalar(name, value, row["step"])
+        if "eval" in row:
+            say(f"step {row['step']} {evaluation_text(row['eval'])}")
+        if self._bar is None:
+            if done := row["step"] - self.first_step:
+                left = (time.monotonic() - self.started) / done * (self.total_steps - row["step"])
+                parts += f" ETA {left / 60:.1f} min"
+            say(f"step {row['step']}/{self.total_steps} {parts}")
+
+    def close(self, *, failed: bool) -> None:
+        """Close the files and the bar; W&B shows a run that was stopped as ``failed``, too."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._stream.close()
+        self._events.close()
+        if self._tracker is not None:
+            self._tracker.close(failed=failed)

@@ -1,0 +1,169 @@
+"""Weights & Biases, if the user turns it on: the rows of log.jsonl and the run's configuration.
+
+The first rank alone uses it, and training never waits or fails for it: what goes wrong there is
+said once, and the run goes on without. The identity of the W&B run lies beside the checkpoints, so
+that a resumed run goes on in the same one; rows that W&B knows of already are not sent again.
+"""
+
+import dataclasses
+import importlib.util
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from threedrs.errors import ConfigError, DataError, MachineError
+from threedrs.io.files import read_json, write_json
+
+MODES = ("online", "offline")
+SECONDS = 30  # that the start may take, and the end
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbSettings:
+    """``train.wandb``: where the rows go.
+
+    Attributes:
+        project: in W&B.
+        entity: user or team; None: the user's default.
+        mode: online, or offline: into the run's folder, for ``wandb sync``.
+    """
+
+    project: str
+    entity: str | None = None
+    mode: str = "online"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.project, str) or not self.project:
+            raise ConfigError(f"train.wandb.project: {self.project!r} is not a name")
+        if self.mode not in MODES:
+            raise ConfigError(
+                f"train.wandb.mode: {self.mode!r} is not valid; valid: {', '.join(MODES)}"
+            )
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any]) -> "WandbSettings":
+        """Return the settings of ``train.wandb``.
+
+        Raises:
+            ConfigError: the project is missing, a key unknown, or a value not valid.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        unknown = [key for key in section if key not in names]
+        if "project" not in section or unknown:
+            raise ConfigError(
+                f"train.wandb: needs project, unknown keys {unknown}; valid: {', '.join(names)}"
+            )
+        return cls(**section)
+
+
+def require_wandb(settings: WandbSettings | None) -> None:
+    """Check that what is asked for is installed.
+
+    Raises:
+        MachineError: it is not.
+    """
+    if settings is None:
+        return
+    found = importlib.util.find_spec("wandb")
+    if found is None or found.origin is None:  # without origin: a mere folder of that name
+        raise MachineError(
+            "train.wandb: the package wandb is not installed; `pip install -e '.[wandb]'`, or set "
+            "train.wandb to null"
+        )
+
+
+class Tracker:
+    """A run's rows on their way to W&B.
+
+    Args:
+        settings: where they go.
+        out: folder of the training run.
+        name: of the run.
+        config: the resolved run, shown beside the rows but for its paths, a line a scene.
+        config_hash: of the run's recipe; another recipe is another W&B run.
+        warn: says what goes wrong, once.
+    """
+
+    def __init__(
+        self,
+        settings: WandbSettings,
+        out: Path,
+        *,
+        name: str,
+        config: Mapping[str, Any],
+        config_hash: str,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._warn = warn
+        self._run: Any = None
+        self._first_step = 0
+
+        def start() -> None:
+            import wandb
+
+            self._run = wandb.init(
+                project=settings.project,
+                entity=settings.entity,
+                mode=settings.mode,
+                id=_identity(out / "checkpoints" / "wandb.json", config_hash),
+                name=name,
+                resume="allow",
+                config={name: part for name, part in config.items() if name != "paths"},
+                dir=str(out),
+                settings=wandb.Settings(
+                    console="off", silent=True, init_timeout=SECONDS, login_timeout=SECONDS
+                ),
+            )
+            self._first_step = self._run.step
+
+        self._attempt(start)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Send a row of log.jsonl; evaluations on the way become ``eval/<benchmark>/<metric>``."""
+        if self._run is None or row["step"] < self._first_step:
+            return
+        values = {key: value for key, value in row.items() if key != "eval" and value is not None}
+        for benchmark, metrics in row.get("eval", {}).items():
+            known = {metric: value for metric, value in metrics.items() if value is not None}
+            values |= {f"eval/{benchmark}/{metric}": value for metric, value in known.items()}
+        self._attempt(lambda: self._run.log(values, step=row["step"]))
+
+    def close(self, *, failed: bool) -> None:
+        """Send what is left, for half a minute at most; the rest lies in the run's folder."""
+        if self._run is None:
+            return
+        run = self._run
+        end = threading.Thread(
+            target=self._attempt, args=(lambda: run.finish(exit_code=int(failed)),), daemon=True
+        )
+        end.start()
+        end.join(SECONDS)
+        if end.is_alive():
+            self._warn(
+                "W&B does not take the last rows; they lie in the run's folder wandb/ "
+                "(`wandb sync`)"
+            )
+
+    def _attempt(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:  # whatever it is, training goes on
+            self._run = None
+            reason = str(error).strip().splitlines() or [""]
+            self._warn(f"goes on without W&B: {type(error).__name__}: {reason[0]}")
+
+
+def _identity(path: Path, config_hash: str) -> str:
+    """Return the W&B run's id: the one of this recipe's earlier start, or a new one."""
+    try:
+        known = read_json(path)
+        if known["config_hash"] == config_hash:
+            return str(known["id"])
+    except (DataError, KeyError, TypeError):
+        pass  # the first start
+    identity = secrets.token_hex(8)
+    write_json(path, {"id": identity, "config_hash": config_hash})
+    return identity

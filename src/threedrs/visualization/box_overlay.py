@@ -1,0 +1,199 @@
+"""Boxes drawn into frames by projection.
+
+World boxes (centre + size, axis-aligned metres) go through the inverse pose and the depth
+intrinsic onto the depth image's pixels, which the colour image shares up to scale. Lines are drawn
+at twice the size and reduced, with a dark rim, so that they show on any ground; each box carries
+its label, so that colour is not the only mark.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from threedrs.visualization.scene_view import SceneView
+
+NEAR = 0.05  # metres in front of the camera before which an edge is cut
+EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).count("1") == 1]
+LEAST_SEEN = 0.1  # share of a box that must be in view for a frame to count as showing it
+FRAME_WIDTH = 480  # pixels
+OVERSAMPLING = 2
+RIM = "#101010"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnBox:
+    """A box (6,) float, the colour of its edges, and what it is."""
+
+    box: NDArray[np.floating]
+    colour: str
+    label: str
+
+
+def corners(box: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the (8, 3) corners of a centre + size box; bit a of i: high on axis a."""
+    signs = np.array([[(i >> axis & 1) - 0.5 for axis in range(3)] for i in range(8)])
+    return np.asarray(box[:3], np.float64) + signs * np.asarray(box[3:], np.float64)
+
+
+def to_camera(points: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return world points (..., 3) in the camera frame of a camera-to-world ``pose`` (4, 4)."""
+    return (points - pose[:3, 3]) @ pose[:3, :3]
+
+
+def project(camera: NDArray[np.float64], intrinsic: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return pixels (..., 2) as (u, v) of camera points (..., 3) whose z is above 0."""
+    u = intrinsic[0, 0] * camera[..., 0] / camera[..., 2] + intrinsic[0, 2]
+    v = intrinsic[1, 1] * camera[..., 1] / camera[..., 2] + intrinsic[1, 2]
+    return np.stack([u, v], axis=-1)
+
+
+def seen_shares(view: SceneView, box: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return how much of ``box`` each frame shows, (V,) from 0 to 1.
+
+    125 sample points of the box count where they fall in the picture and no measured depth lies
+    more than half the box's diagonal in front of them.
+    """
+    grid = np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, 5)] * 3), axis=-1).reshape(-1, 3)
+    points = np.asarray(box[:3], np.float64) + grid * np.asarray(box[3:], np.float64)
+    slack = float(np.linalg.norm(box[3:])) / 2
+    size = view.depth_VHW.shape[1]
+    shares = np.zeros(len(view.frame_ids))
+    for frame, pose in enumerate(view.poses_V44):
+        camera = to_camera(points, pose)
+        ahead = camera[camera[:, 2] > NEAR]
+        pixels = np.floor(project(ahead, view.intrinsic) * size / view.depth_size).astype(int)
+        inside = ((pixels >= 0) & (pixels < size)).all(axis=1)
+        measured = view.depth_VHW[frame, pixels[inside, 1], pixels[inside, 0]] / 1000.0
+        visible = (measured == 0) | (measured > ahead[inside, 2] - slack)
+        shares[frame] = visible.sum() / len(points)
+    return shares
+
+
+def frames_that_show(
+    view: SceneView, boxes: Sequence[DrawnBox], most: int
+) -> tuple[list[int], list[DrawnBox]]:
+    """Return up to ``most`` frames that show the boxes, and the boxes that no frame shows.
+
+    The first frame is the one that shows most of the first visible box; another is added for the
+    next box that none of the chosen frames shows. Without a visible box: the middle frame.
+    """
+    chosen: list[int] = []
+    unseen: list[DrawnBox] = []
+    for drawn in boxes:
+        shares = seen_shares(view, drawn.box)
+        if shares.max() < LEAST_SEEN:
+            unseen.append(drawn)
+        elif len(chosen) < most and not any(shares[frame] >= LEAST_SEEN for frame in chosen):
+            chosen.append(int(np.argmax(shares)))
+    return chosen or [len(view.frame_ids) // 2], unseen
+
+
+def draw_boxes(view: SceneView, frame: int, boxes: Sequence[DrawnBox]) -> Image.Image:
+    """Return ``frame`` as captured, with the boxes' edges; the first box is drawn on top."""
+    picture = view.picture(frame, FRAME_WIDTH * OVERSAMPLING)
+    draw = ImageDraw.Draw(picture)
+    scale = picture.width / view.depth_size[0]
+    tops = []
+    for rank, drawn in reversed(list(enumerate(boxes))):
+        camera = to_camera(corners(drawn.box), view.poses_V44[frame])
+        lines = [clip(camera[first], camera[second]) for first, second in EDGES]
+        ends = [project(line, view.intrinsic) * scale for line in lines if line is not None]
+        # Boxes further down are wider, so that they show beside a box in the same place.
+        for colour, width in ((RIM, 4), (drawn.colour, 2)):
+            for line in ends:
+                points = [(float(u), float(v)) for u, v in line]
+                draw.line(points, fill=colour, width=(width + 2 * rank_width(rank)) * OVERSAMPLING)
+        inside = [point for line in ends for point in line if _is_inside(point, picture.size)]
+        if inside:
+            top = min(inside, key=lambda point: point[1])
+            tops.append(((float(top[0]), float(top[1])), drawn))
+    draw_labels(draw, tops[::-1], picture.size)
+    return picture.resize((FRAME_WIDTH, round(FRAME_WIDTH * picture.height / picture.width)))
+
+
+def rank_width(rank: int) -> int:
+    """Return how many times two pixels wider the lines of the box of this rank are.
+
+    Two steps a rank, so that a line shows on both sides of the rim of one in the same place.
+    """
+    return 2 * min(rank, 2)
+
+
+def draw_labels(
+    draw: ImageDraw.ImageDraw,
+    labels: Sequence[tuple[tuple[float, float], DrawnBox]],
+    size: tuple[int, int],
+) -> None:
+    """Write each label in its box's colour on a dark plate above its point, none over another.
+
+    A plate that would leave the picture is moved into it; one that would cover another goes beside
+    or above it, so that stacks of plates do not hide what the boxes are about. The same label of
+    several boxes in one place is written once.
+    """
+    font = ImageFont.load_default(14 * OVERSAMPLING)
+    placed: list[tuple[_Plate, str]] = []
+    for point, drawn in labels:
+        left, top, right, bottom = draw.textbbox((0, 0), drawn.label, font=font)
+        width, height = right - left + 12, bottom - top + 12
+        x = min(max(point[0] - width / 2, 0), size[0] - width)
+        y = min(max(point[1] - height - 4, 0), size[1] - height)
+        covered = [
+            (plate, name) for plate, name in placed if _overlap(plate, (x, y, width, height))
+        ]
+        if any(name == drawn.label for _, name in covered):
+            continue
+        for plate, _ in covered:
+            places = [(plate[0] + plate[2] + 2, plate[1]), (plate[0] - width - 2, plate[1])]
+            places += [(x, plate[1] - height - 2), (x, plate[1] + plate[3] + 2)]
+            free = [place for place in places if _is_free((*place, width, height), placed, size)]
+            if free:
+                x, y = free[0]
+                break
+        placed.append(((x, y, width, height), drawn.label))
+        draw.rectangle((x, y, x + width, y + height), fill=RIM)
+        draw.text((x + 6 - left, y + 6 - top), drawn.label, fill=drawn.colour, font=font)
+
+
+_Plate = tuple[float, float, float, float]  # left, top, width, height
+
+
+def _is_free(plate: _Plate, placed: Sequence[tuple[_Plate, str]], size: tuple[int, int]) -> bool:
+    x, y, width, height = plate
+    inside = x >= 0 and y >= 0 and x + width <= size[0] and y + height <= size[1]
+    return inside and not any(_overlap(other, plate) for other, _ in placed)
+
+
+def _overlap(plate: _Plate, other: _Plate) -> bool:
+    apart_x = plate[0] + plate[2] <= other[0] or other[0] + other[2] <= plate[0]
+    apart_y = plate[1] + plate[3] <= other[1] or other[1] + other[3] <= plate[1]
+    return not (apart_x or apart_y)
+
+
+def _is_inside(point: NDArray[np.float64], size: tuple[int, int]) -> bool:
+    return bool(0 <= point[0] < size[0] and 0 <= point[1] < size[1])
+
+
+def clip(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Return the part of an edge (camera frame) in front of the near plane, (2, 3), or None."""
+    if first[2] < NEAR and second[2] < NEAR:
+        return None
+    ends = np.stack([first, second])
+    for near, far in ((0, 1), (1, 0)):
+        if ends[near, 2] < NEAR:
+            share = (NEAR - ends[near, 2]) / (ends[far, 2] - ends[near, 2])
+            ends[near] += share * (ends[far] - ends[near])
+    return ends
+
+
+def contact_sheet(view: SceneView, columns: int = 4) -> Image.Image:
+    """Return up to ``columns`` evenly spaced frames side by side, two a row."""
+    shown = np.unique(np.linspace(0, len(view.frame_ids) - 1, columns).astype(int))
+    tiles = [view.picture(int(frame), FRAME_WIDTH // 2) for frame in shown]
+    width, height = tiles[0].size
+    sheet = Image.new("RGB", (2 * width, height * -(-len(tiles) // 2)), "#808080")
+    for number, tile in enumerate(tiles):
+        sheet.paste(tile, (width * (number % 2), height * (number // 2)))
+    return sheet

@@ -1,0 +1,88 @@
+"""A picture of a scene's features: frames beside their first three principal components.
+
+The components are those of all frames' features together, so a colour means the same in each. Costs
+one singular value decomposition of at most 1,024 sampled feature vectors (about a second at 2,048
+channels).
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from threedrs.io.files import atomic_file
+from threedrs.scenes.store import SceneStore
+from threedrs.teachers.preprocess import PictureFormat, preprocess_jpeg
+from threedrs.teachers.store import FeatureStore
+
+FRAMES_SHOWN = 8  # evenly spaced over the scene
+PICTURES = PictureFormat(width=224, patch=14)
+SAMPLED_VECTORS = 1024
+GAP = 4  # pixels
+CAPTION_HEIGHT = 14  # pixels
+BACKGROUND = (255, 255, 255)
+INK = (60, 60, 60)
+
+
+def principal_colours(features_VhwC: np.ndarray) -> np.ndarray:
+    """Return the first three principal components as colours, (V, h, w, 3) uint8.
+
+    Each component is scaled so that its 1st to 99th percentile spans 0 to 255. Its sign, which is
+    arbitrary, is chosen so that the channel with the largest weight counts positive.
+    """
+    channels = features_VhwC.shape[-1]
+    vectors_NC = features_VhwC.reshape(-1, channels).astype(np.float32)
+    vectors_NC -= vectors_NC.mean(axis=0)
+    sampled = np.linspace(0, len(vectors_NC) - 1, min(SAMPLED_VECTORS, len(vectors_NC))).astype(int)
+    _, _, axes_KC = np.linalg.svd(vectors_NC[sampled], full_matrices=False)
+    axes_3C = np.zeros((3, channels), dtype=np.float32)
+    axes_3C[: len(axes_KC[:3])] = axes_KC[:3]
+    largest_3 = np.abs(axes_3C).argmax(axis=1)
+    axes_3C *= np.where(axes_3C[np.arange(3), largest_3] < 0, -1, 1)[:, None]
+    components_N3 = vectors_NC @ axes_3C.T
+    low_3, high_3 = np.percentile(components_N3, (1, 99), axis=0)
+    spread_3 = np.where(high_3 > low_3, high_3 - low_3, 1)
+    scaled_N3 = np.clip((components_N3 - low_3) / spread_3, 0, 1) * 255
+    return scaled_N3.astype(np.uint8).reshape(*features_VhwC.shape[:3], 3)
+
+
+def features_picture(features: FeatureStore, scene_store: SceneStore, out: Path) -> None:
+    """Write a PNG: each shown frame above its features' principal components.
+
+    Args:
+        features: a finished shard that holds the scene.
+        scene_store: the scene, whose frames the features must be of.
+        out: the PNG's path.
+
+    Raises:
+        StoreError: the shard lacks the scene, is damaged, or is of other frames.
+        DataError: a frame cannot be decoded.
+    """
+    scene = scene_store.scene
+    frame_ids = scene_store.frame_ids
+    features.require_frame_ids(scene, frame_ids)
+    colours_Vhw3 = principal_colours(features.features(scene))
+    payloads = scene_store.jpegs()
+    shown = np.unique(np.linspace(0, len(frame_ids) - 1, FRAMES_SHOWN).astype(int))
+    columns = [
+        _column(payloads[index], colours_Vhw3[index], f"frame {frame_ids[index]}")
+        for index in shown
+    ]
+    width, height = columns[0].size
+    sheet = Image.new("RGB", (len(columns) * (width + GAP) - GAP, height), BACKGROUND)
+    for number, column in enumerate(columns):
+        sheet.paste(column, (number * (width + GAP), 0))
+    with atomic_file(Path(out)) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def _column(payload: bytes, colours_hw3: np.ndarray, caption: str) -> Image.Image:
+    """Return one frame as the teacher saw it, above its features, above the caption."""
+    frame = Image.fromarray(preprocess_jpeg(payload, PICTURES))
+    patches = Image.fromarray(colours_hw3).resize(frame.size, Image.Resampling.NEAREST)
+    height = 2 * frame.height + GAP + CAPTION_HEIGHT
+    column = Image.new("RGB", (frame.width, height), BACKGROUND)
+    column.paste(frame, (0, 0))
+    column.paste(patches, (0, frame.height + GAP))
+    ImageDraw.Draw(column).text((0, height - CAPTION_HEIGHT), caption, fill=INK)
+    return column

@@ -1,0 +1,1 @@
+"""What the Snakefile needs of the package: code inputs, logs of jobs, locks, Slurm."""

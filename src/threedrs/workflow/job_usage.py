@@ -1,0 +1,65 @@
+"""What each job of a run used and had asked for, from Snakemake's benchmark files.
+
+A file is a table of one row: `s` (wall seconds), `max_rss` (MB, of the job's program and all it
+started), `cpu_time` (seconds); with Snakemake's `benchmark-extended` (profiles/default) also
+`threads` and `resources`. A job that ended within half a second was not measured.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from threedrs.errors import DataError
+from threedrs.io.files import read_text
+
+_NOT_MEASURED = ("", "-", "NA")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """One finished job; ``asked`` and ``threads`` are empty and 0 where the file does not say."""
+
+    rule: str
+    seconds: float
+    memory: float = 0.0  # MB; 0: not measured
+    cpu_seconds: float = 0.0
+    threads: int = 0
+    asked: dict[str, int] = field(default_factory=dict)  # mem_mb, runtime (minutes), gpu
+
+
+def read_job_records(folder: Path) -> Iterator[JobRecord]:
+    """Yield the jobs below ``folder``, ``results/benchmarks``.
+
+    Raises:
+        DataError: a file is no such table.
+    """
+    for path in sorted(folder.rglob("*.tsv")):
+        rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
+        head, *rows = read_text(path).splitlines() or [""]
+        for line in rows:
+            row = dict(zip(head.split("\t"), line.split("\t"), strict=False))
+            try:
+                yield JobRecord(
+                    rule=rule,
+                    seconds=_number(row["s"]),
+                    memory=_number(row.get("max_rss", "")),
+                    cpu_seconds=_number(row.get("cpu_time", "")),
+                    threads=int(row.get("threads", 0)),
+                    asked=_resources(row.get("resources", "{}")),
+                )
+            except (KeyError, ValueError, SyntaxError, TypeError, AttributeError) as error:
+                raise DataError(
+                    f"{path}: is no benchmark file of Snakemake; remove it, it comes back when "
+                    "its job runs again"
+                ) from error
+
+
+def _number(text: str) -> float:
+    return 0.0 if text in _NOT_MEASURED else float(text)
+
+
+def _resources(text: str) -> dict[str, int]:
+    """Return the whole numbers among a job's resources, which the file holds as Python's text."""
+    values = ast.literal_eval(text)
+    return {name: value for name, value in values.items() if type(value) is int}
