@@ -8,7 +8,7 @@ from student_fixtures import MIXED, pack, student
 from torch import Tensor
 
 from threedrs.errors import ConfigError, MachineError
-from threedrs.models.attention.dispatch import packed as kernels_of_packs
+from threedrs.models.attention import packed as kernels_of_packs
 from threedrs.models.attention.packed import PackMask, pack_mask
 from threedrs.models.attention.prefix_suffix import JoinedAttention, Suffixes
 from threedrs.models.checkpoint.load_save import load_student

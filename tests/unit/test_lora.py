@@ -19,7 +19,7 @@ from threedrs.cli import app
 from threedrs.config.load import load_config
 from threedrs.errors import CheckpointError, ConfigError
 from threedrs.instructions.record import COORD, GROUND
-from threedrs.models.attention.dispatch import packed as pack_mask
+from threedrs.models.attention import packed as pack_mask
 from threedrs.models.attention.packed import PackMask
 from threedrs.models.attention.prefix_suffix import Suffixes
 from threedrs.models.checkpoint.load_save import load_student, save_student

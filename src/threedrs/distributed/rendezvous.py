@@ -3,7 +3,8 @@
 torchrun and ``threedrs.distributed.launch`` set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
 MASTER_PORT. Slurm's ``srun`` numbers its tasks in variables of its own. The ranks of a step meet
 on the node of the first, whose address Slurm's controller knows, at a port that follows from job
-and step: nothing has to be agreed on beforehand. Kept free of torch, because a lone process claims its GPU first.
+and step: nothing has to be agreed on beforehand. Kept free of torch, because a lone process claims
+its GPU first.
 """
 
 import subprocess
