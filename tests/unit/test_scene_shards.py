@@ -88,7 +88,7 @@ def test_what_else_remakes_a_scene(
         content[1000] ^= 1
         file.write_bytes(content)
     else:
-        monkeypatch.setattr("threedrs.scenes.store_inputs._code_digest", lambda: "other code")
+        monkeypatch.setattr("threedrs.scenes.store_inputs.code_hash", lambda stage: "other code")
     remade = shard.build(settings)
     kept = [new == old for new, old in zip(shard.identities(), built, strict=True)]
     assert kept == [False, untouched]

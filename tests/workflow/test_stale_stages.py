@@ -46,11 +46,11 @@ def trial(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Check
 
 @contextmanager
 def edited(*files: Path) -> Iterator[None]:
-    """Add a comment to each file for the time of the block."""
+    """Add a statement to each file for the time of the block."""
     before = {file: (file.read_bytes(), file.stat()) for file in files}
     for file in files:
         with file.open("a") as stream:
-            stream.write("{# edited #}\n" if file.suffix == ".j2" else "# edited\n")
+            stream.write("{# edited #}\n" if file.suffix == ".j2" else "id('edited')\n")
     try:
         yield
     finally:
@@ -122,7 +122,7 @@ def test_how_training_is_carried_out_reruns_nothing_and_arrives(trial: Checkout)
 
 
 def test_touched_files_and_edited_helpers_rerun_nothing(trial: Checkout) -> None:
-    """A new date on every result, input, module and script; comments in the shared helpers."""
+    """A new date on every result, input, module and script; edits in the shared helpers."""
     parts = ("results", "src", "config", "workflow")
     entries = [entry for part in parts for entry in (trial.folder / part).rglob("*")]
     dates = {entry: entry.stat() for entry in entries}
@@ -239,6 +239,56 @@ def test_edited_code_reruns_its_stage_and_what_follows(trial: Checkout, stage: s
     names, expected = CODE[stage]
     with edited(*package(trial, *names)):
         assert trial.planned() == expected
+
+
+@contextmanager
+def rewritten(trial: Checkout, replacements: dict[str, str]) -> Iterator[None]:
+    """Replace text in all modules and scripts for the time of the block; each must be there."""
+    files = [*(trial.folder / "src").rglob("*.py"), *(trial.folder / "workflow").rglob("*.py")]
+    before = {file: file.read_text() for file in files}
+    missing = set(replacements)
+    for file, text in before.items():
+        for old, new in replacements.items():
+            if old in text:
+                missing.discard(old)
+                text = text.replace(old, new)
+        if text != before[file]:
+            file.write_text(text)
+    assert not missing
+    try:
+        yield
+    finally:
+        for file, text in before.items():
+            if file.read_text() != text:
+                file.write_text(text)
+
+
+def test_words_and_places_rerun_nothing(trial: Checkout) -> None:
+    """Another docstring, a comment, a module moved to another package, a helper's file renamed."""
+    models, scenes_ = package(trial, "models", "scenes")
+    words = {
+        "normalised.\n": "normalised, by token.\n",
+        "    distance = (predicted": "    # squared\n    distance = (predicted",
+        "threedrs.models.grid": "threedrs.scenes.lattice",
+        "threedrs.models.fused": "threedrs.models.joined_kernels",
+    }
+    moves = {
+        models / "grid.py": scenes_ / "lattice.py",
+        models / "fused.py": models / "joined_kernels.py",
+    }
+    with rewritten(trial, words):
+        for old, new in moves.items():
+            old.rename(new)
+        try:
+            assert trial.planned() == set()
+        finally:
+            for old, new in moves.items():
+                new.rename(old)
+
+
+def test_a_constant_in_the_loss_makes_training_stale_and_what_follows(trial: Checkout) -> None:
+    with rewritten(trial, {"cosine = (1 - ": "cosine = (2 - "}):
+        assert trial.planned() == FROM_TRAINING
 
 
 def test_an_edited_script_reruns_its_stage_and_what_follows(trial: Checkout) -> None:

@@ -1,7 +1,6 @@
 # Configuration, the lists that the rules expand over, and the modules each stage depends on.
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from threedrs.inputs.required_files import Ready, conversions, missing_inputs, s
 from threedrs.instructions import EVALUATION_SPLITS, annotation_files
 from threedrs.config.resources import PREDICT_NEEDS, TEACHER_NEEDS, TRAIN_NEEDS
 from threedrs.scannet.layout import scene_split
-from threedrs.workflow.code_inputs import PACKAGE, module_files
+from threedrs.workflow.code_hash import code_hash, code_changes
 from threedrs.workflow.locks import name_snakemake
 from threedrs.config.checks import batch_problem
 from threedrs.workflow.slurm_log import explain_failures
@@ -129,16 +128,10 @@ def scan_files(shard, *kinds):
     ]
 
 
-def code(*entries, without=(), files=(), script=None):
-    """The modules and the script that a stage runs: edited code makes its results stale.
-
-    They are inputs, which compare by checksum, so touching one reruns nothing.
-    """
-    sources = [*module_files(*entries, without=without)]
-    if script:
-        sources.append(Path(workflow.basedir, "workflow/scripts", f"{script}.py"))
-    sources += [path for pattern in files for path in sorted(PACKAGE.glob(pattern))]
-    return [os.path.relpath(path) for path in sources]
+def code(stage=None, *entries, script=None, **more):
+    """The hash of the code that a stage runs: edited code makes its results stale."""
+    script = script and Path(workflow.basedir, "workflow/scripts", f"{script}.py")
+    return code_hash(stage, *entries, script=script, **more)
 
 
 def evaluation_records(benchmark):
@@ -266,6 +259,9 @@ def write_operation():
 
 onstart:
     # Neither for a dry run nor for a job's own process; the table not with --quiet.
+    changed = code_changes(Path("results"))
+    if changed:
+        logger.warning(f"threedrs: {changed}")
     logger.info(what_scans_have(), extra={"quietness": Quietness.PROGRESS})
     write_operation()
 

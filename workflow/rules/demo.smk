@@ -3,8 +3,6 @@
 
 
 rule demo_data:
-    input:
-        code=code("demo.write", script="demo_data"),
     output:
         [LAYOUT.root / file for file in demo_files(DEMO["scenes"])],
     log:
@@ -15,6 +13,7 @@ rule demo_data:
         "../../envs/data.yaml"
     threads: 2
     params:
+        code=code(script="demo_data"),
         root=lambda wildcards, output: Path(output[0]).parent.as_posix(),
         scenes=DEMO["scenes"],
         seed=DEMO["seed"],

@@ -27,14 +27,6 @@ rule predict:
         converted=lambda wildcards: evaluation_summary(wildcards.benchmark),
         scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("val")),
         left_out="results/scenes/left_out/val.json",
-        code=code(
-            "predict",
-            without=[
-                "metrics.bootstrap",
-                "evaluation.registry",
-                "distributed.rendezvous",
-            ],
-        ),
     output:
         predictions="results/eval/{run}/{benchmark}/predictions.jsonl",
         meta="results/eval/{run}/{benchmark}/predictions.meta.json",
@@ -50,6 +42,7 @@ rule predict:
         mem_mb=more_each_time(predict_need("mem_mb")),
         runtime=predict_need("runtime"),
     params:
+        code=code("predict"),
         recipe=1,  # raise it when the command below changes what comes out
         settings=lambda wildcards: json.dumps(predict_settings(wildcards.run)),
     message:
@@ -66,13 +59,6 @@ rule score:
     input:
         predictions="results/eval/{run}/{benchmark}/predictions.jsonl",
         meta="results/eval/{run}/{benchmark}/predictions.meta.json",
-        # Another benchmark's metrics change nothing here.
-        code=lambda wildcards: code(
-            "evaluation.score",
-            f"evaluation.{wildcards.benchmark}",
-            without=["evaluation.registry"],
-            script="score",
-        ),
     output:
         metrics="results/eval/{run}/{benchmark}/metrics.json",
         per_question="results/eval/{run}/{benchmark}/per_question.npz",
@@ -83,6 +69,12 @@ rule score:
     conda:
         "../../envs/report.yaml"
     params:
+        code=lambda wildcards: code(
+            None,
+            f"evaluation.{wildcards.benchmark}",
+            script="score",
+            without=["evaluation.registry"],
+        ),
         bootstrap=CONFIG["eval"]["bootstrap"],
     message:
         "Scores of {wildcards.run} on {wildcards.benchmark}"

@@ -20,12 +20,6 @@ rule extract_features:
         weights=lambda wildcards: weight_files(
             CONFIG["teacher"], wildcards.teacher, FEATURE_SHARDS[wildcards.shard]
         ),
-        code=lambda wildcards: code(
-            "teachers.extract",
-            source_module(wildcards.teacher),
-            without=["teachers.registry"],
-            script="extract_features",
-        ),
     output:
         "results/features/{teacher}/{shard}.zarr/manifest.json",
     log:
@@ -40,6 +34,9 @@ rule extract_features:
         mem_mb=more_each_time(teacher_need("mem_mb")),
         runtime=teacher_need("runtime"),
     params:
+        code=lambda wildcards: code(
+            "features", source_module(wildcards.teacher), script="extract_features"
+        ),
         teacher=lambda wildcards: teacher_section(wildcards.teacher),
         scenes=lambda wildcards: FEATURE_SHARDS[wildcards.shard],
     message:

@@ -29,14 +29,6 @@ rule convert_instructions:
             "results/boxes/{shard}.json",
             shard=split_shards(scene_split(wildcards.split)),
         ),
-        # Another benchmark's converter changes nothing here.
-        code=lambda wildcards: code(
-            "instructions.convert",
-            "instructions.ready",
-            f"instructions.{wildcards.benchmark}",
-            without=["instructions.registry"],
-            script="convert_instructions",
-        ),
     output:
         records="results/instructions/{benchmark}_{split}.jsonl",
         rejected="results/instructions/{benchmark}_{split}.rejected.jsonl",
@@ -48,6 +40,12 @@ rule convert_instructions:
     conda:
         "../../envs/data.yaml"
     params:
+        code=lambda wildcards: code(
+            None,
+            f"instructions.{wildcards.benchmark}",
+            script="convert_instructions",
+            without=["instructions.registry"],
+        ),
         data=DATA,
         ready=lambda wildcards: wildcards.split in READY.instructions,
         scenes=lambda wildcards: SCENES[scene_split(wildcards.split)],
@@ -77,9 +75,6 @@ rule balance:
             for split in ("val", "test")
             if split == "val" or DEMO or LAYOUT.split_file(split).is_file()
         ],
-        code=code(
-            "instructions.mix", without=["instructions.registry"], script="balance"
-        ),
     output:
         mix="results/instructions/mixes/{mix}.jsonl",
         parquet="results/instructions/mixes/{mix}.parquet",
@@ -93,6 +88,7 @@ rule balance:
     conda:
         "../../envs/data.yaml"
     params:
+        code=code(script="balance", without=["instructions.registry"]),
         mix=lambda wildcards: CONFIG["instructions"]["mixes"][wildcards.mix],
         data=DATA,
     message:

@@ -19,7 +19,6 @@ rule aggregate:
         ),
         trained=expand("results/train/{run}/train.json", run=RUNS),
         configs=expand("results/train/{run}/config.json", run=RUNS),
-        code=code("evaluation.aggregate", script="aggregate"),
     output:
         csv=report(
             "results/report/summary.csv",
@@ -36,6 +35,7 @@ rule aggregate:
     conda:
         "../../envs/report.yaml"
     params:
+        code=code(script="aggregate"),
         runs=RUNS,
         benchmarks=BENCHMARKS,
         baseline=CONFIG["report"]["baseline"],
@@ -75,7 +75,6 @@ rule build_report:
             f"results/scenes/shards/{shard}.json"
             for shard in scene_shards_of(next(iter(FEATURE_SHARDS.values())))
         ],
-        code=code("report.build", files=["report/templates/*"], script="build_report"),
     output:
         page=report(
             "results/report/index.html",
@@ -89,6 +88,7 @@ rule build_report:
     conda:
         "../../envs/report.yaml"
     params:
+        code=code(script="build_report", files=["report/templates/*"]),
         report=CONFIG["report"],
         runs=RUNS,
         benchmarks=BENCHMARKS,

@@ -35,7 +35,6 @@ rule boxes:
             if not READY.boxes and (DEMO or path.is_file())
         ],
         ready=lambda wildcards: list(ready_boxes(wildcards.shard).values()),
-        code=code("scannet.boxes", "scannet.ready_boxes", script="boxes"),
     output:
         "results/boxes/{shard}.json",
     log:
@@ -45,6 +44,7 @@ rule boxes:
     conda:
         "../../envs/data.yaml"
     params:
+        code=code(script="boxes"),
         layout=DATA,
         scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
         ready=lambda wildcards: {
@@ -60,7 +60,6 @@ rule boxes:
 rule candidates:
     input:
         infos=lambda wildcards: LAYOUT.candidates_file(wildcards.split),
-        code=code("scannet.embodiedscan", script="candidates"),
     output:
         "results/candidates/{split}.json",
     log:
@@ -71,6 +70,8 @@ rule candidates:
         "../../envs/data.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: attempt * 16000,
+    params:
+        code=code(script="candidates"),
     message:
         "Candidate frames of split {wildcards.split}"
     script:
@@ -93,7 +94,6 @@ rule build_scenes:
             else []
         ),
         boxes="results/boxes/{shard}.json",
-        code=code("scenes.build", script="build_scenes"),
     output:
         "results/scenes/shards/{shard}.json",
     log:
@@ -103,6 +103,7 @@ rule build_scenes:
     conda:
         "../../envs/data.yaml"
     params:
+        code=code(script="build_scenes"),
         data=DATA,
         frames=CONFIG["frames"],
         invalid_depth=CONFIG["geometry"]["invalid_depth"],
@@ -130,7 +131,6 @@ rule restore_store:
         ),
         boxes=lambda wildcards: f"results/boxes/{shard_of(wildcards)}.json",
         manifest=lambda wildcards: f"results/scenes/shards/{shard_of(wildcards)}.json",
-        code=code("scenes.build", script="restore_store"),
     output:
         "results/scenes/{scene}.zarr/zarr.json",
     log:
@@ -142,6 +142,7 @@ rule restore_store:
     conda:
         "../../envs/data.yaml"
     params:
+        code=code(script="restore_store"),
         data=DATA,
         frames=CONFIG["frames"],
         invalid_depth=CONFIG["geometry"]["invalid_depth"],
@@ -156,7 +157,6 @@ rule check_scenes:
         manifests=lambda wildcards: expand(
             "results/scenes/shards/{shard}.json", shard=split_shards(wildcards.split)
         ),
-        code=code("scenes.excluded", script="check_scenes"),
     output:
         "results/scenes/left_out/{split}.json",
     log:
@@ -168,6 +168,8 @@ rule check_scenes:
     resources:
         # Not parameters: training waits for this, and a changed resource reruns nothing.
         **{key: str(CONFIG["data"][key]) for key in SCENE_POLICY},
+    params:
+        code=code(script="check_scenes"),
     message:
         "Usable scenes of split {wildcards.split}"
     script:
@@ -178,7 +180,6 @@ rule check_limit:
     # Nothing waits for this: it tells when a changed limit no longer allows what has passed.
     input:
         left_out="results/scenes/left_out/{split}.json",
-        code=code("scenes.excluded", script="check_limit"),
     output:
         "results/scenes/limit/{split}.json",
     log:
@@ -186,6 +187,7 @@ rule check_limit:
     conda:
         "../../envs/data.yaml"
     params:
+        code=code(script="check_limit"),
         policy={key: CONFIG["data"][key] for key in SCENE_POLICY},
     message:
         "Limit of bad scenes of split {wildcards.split}"
@@ -197,7 +199,6 @@ rule scene_facts:
     input:
         manifest="results/scenes/shards/{shard}.json",
         boxes="results/boxes/{shard}.json",
-        code=code("scenes.facts", script="scene_facts"),
     output:
         directory("results/scenes/report/{shard}"),
     log:
@@ -207,6 +208,7 @@ rule scene_facts:
     conda:
         "../../envs/data.yaml"
     params:
+        code=code(script="scene_facts"),
         data=DATA,
         scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
     message:
@@ -218,12 +220,6 @@ rule scene_facts:
 rule scene_report:
     input:
         parts=expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),
-        code=code(
-            "scenes.report",
-            "inputs.scan_table",
-            files=["scenes/templates/*"],
-            script="scene_report",
-        ),
     output:
         page=report(
             "results/scenes/report.html",
@@ -238,6 +234,7 @@ rule scene_report:
     conda:
         "../../envs/report.yaml"
     params:
+        code=code(script="scene_report", files=["scenes/templates/*"]),
         data=DATA,
         ready_boxes=READY.boxes,
         scenes=SCENES,

@@ -14,8 +14,6 @@ rule models:
 
 
 rule run_config:
-    input:
-        code=code(script="run_config"),
     output:
         "results/train/{run}/config.json",
     log:
@@ -23,6 +21,7 @@ rule run_config:
     conda:
         "../../envs/data.yaml"
     params:
+        code=code(script="run_config"),
         run=lambda wildcards: split_operation(RESOLVED[wildcards.run])[0],
         operation=lambda wildcards: operation_file(wildcards.run),
         shards=FEATURE_SHARDS,
@@ -51,19 +50,6 @@ rule train:
         downloaded=lambda wildcards: downloaded_below(
             RESOLVED[wildcards.run]["model"]["path"]
         ),
-        # An edited metric changes what is logged on the way, not the model; how ranks meet and
-        # stop, and what goes to W&B, changes nothing.
-        code=code(
-            "train",
-            without=[
-                "teachers.registry",
-                "training.evaluation",
-                "distributed.rendezvous",
-                "training.stop",
-                "training.wandb_logger",
-            ],
-            files=["models/backbones/*.txt"],
-        ),
     output:
         model=directory("results/train/{run}/model"),
         manifest="results/train/{run}/model.json",
@@ -85,6 +71,7 @@ rule train:
         tasks=1,
         tasks_per_gpu=0,
     params:
+        code=code("train"),
         recipe=1,  # raise it when the command below changes what comes out
     message:
         "Training run {wildcards.run}"

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import threedrs
 from threedrs.errors import DataError, StoreError
 from threedrs.evaluation.benchmark import Benchmark
 from threedrs.evaluation.registry import benchmark_named
@@ -12,9 +11,7 @@ from threedrs.instructions.record import Record, read_records
 from threedrs.io.files import sha256_of_file, sha256_of_json
 from threedrs.models.checkpoint.manifest import hash_files, require_whole
 from threedrs.scenes.store import SceneStore
-
-# Beside the student's modules, what decides over an answer.
-_CODE = ("student_answerer.py", "prediction_rows.py")
+from threedrs.workflow.code_hash import code_hash
 
 
 def read_questions(path: Path) -> tuple[list[Record], Benchmark]:
@@ -75,12 +72,10 @@ def answer_inputs(
     names = sorted({record.scene for record in records})
     hashes = hash_files(model)
     require_whole(model, hashes)
-    package = Path(threedrs.__file__).parent
-    code = [*(package / "models").rglob("*.py"), *map((package / "evaluation").joinpath, _CODE)]
     return {
         "model": sha256_of_json(hashes),
         "records": sha256_of_file(records_file),
         "settings": sha256_of_json(settings.to_json()),
         "scenes": sha256_of_json({n: open_store(scenes, n).content_hash() for n in names}),
-        "code": sha256_of_json({path.name: sha256_of_file(path) for path in code}),
+        "code": code_hash("predict"),
     }

@@ -8,26 +8,19 @@ gigabytes), so with `uniform` a shard with one new scan is remade in about the t
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.io import zarr_store as zarr_io
 from threedrs.io.files import sha256_of_json
 from threedrs.io.zarr_store import array_digest
-from threedrs.scannet import geometry, posed_images, sens, sens_format, sens_payload
 from threedrs.scannet.axis_alignment import axis_alignment
 from threedrs.scannet.boxes import BOX_SETS, BoxSet
 from threedrs.scannet.layout import ScanFiles
-from threedrs.scenes import candidates, coverage, masks, settings, store, uniform, writer
-from threedrs.scenes import frame_reader as reader
-from threedrs.scenes import frame_selection as choice
 from threedrs.scenes.frame_reader import Frames
 from threedrs.scenes.frame_selection import choose_frames
 from threedrs.scenes.settings import SceneSettings
-from threedrs.workflow.code_inputs import hash_of_code
+from threedrs.workflow.code_hash import code_hash
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +74,7 @@ def read_source(
         payloads.update(frames.color_bytes(place))
         payloads.update(frames.depth_bytes(place))
     inputs = {
-        "code": _code_digest(),
+        "code": code_hash("scenes"),
         "payloads": payloads.hexdigest(),
         "frame_ids": found.frame_ids,
         "poses": array_digest(poses_V44),
@@ -105,14 +98,3 @@ def read_source(
         source_sha256=payloads.hexdigest(),
         inputs_sha256=sha256_of_json(inputs),
     )
-
-
-@cache
-def _code_digest() -> str:
-    """Return the hash of the modules that shape a store: changed code remakes kept stores."""
-    readers = [reader, sens, sens_format, sens_payload, posed_images, geometry]
-    choosers = [choice, candidates, uniform, coverage]
-    writers = [masks, settings, store, writer, zarr_io]
-    here = Path(__file__)
-    files = [Path(str(module.__file__)) for module in readers + choosers + writers]
-    return hash_of_code([*files, here, here.with_name("build.py")])

@@ -27,7 +27,7 @@ from threedrs.teachers.base import SkippedSceneError, Source
 from threedrs.teachers.registry import open_source, source_module
 from threedrs.teachers.settings import TeacherSettings
 from threedrs.teachers.store import SceneOrigin
-from threedrs.workflow.code_inputs import hash_of_code, module_files
+from threedrs.workflow.code_hash import code_hash
 
 __all__ = ["TeacherSettings", "extract_shard"]
 
@@ -67,7 +67,7 @@ def extract_shard(
     """
     # before the teacher's modules are imported: if they are edited meanwhile, what was made with
     # the new ones counts as made with the old ones, and is made again
-    code_sha256 = _code_digest(settings.name)
+    code_sha256 = code_hash("features", source_module(settings.name))
     source = open_source(settings)
     left_out = left_out or {}
     origins, skipped = _origins(scene_stores, source, settings, code_sha256)
@@ -94,16 +94,6 @@ def extract_shard(
     except OSError as error:
         raise StoreError(f"{out}: {write_problem(error)}") from error
     return manifest
-
-
-def _code_digest(teacher: str) -> str:
-    """Return the hash of the modules that make ``teacher``'s features: those that the rule lists.
-
-    A release that changes none of them keeps the features.
-    """
-    return hash_of_code(
-        module_files("teachers.extract", source_module(teacher), without=["teachers.registry"])
-    )
 
 
 def _settings(source: Source, settings: TeacherSettings) -> dict[str, Any]:

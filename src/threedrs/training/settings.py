@@ -16,7 +16,7 @@ from threedrs.io.files import read_json, sha256_of_file, sha256_of_json
 from threedrs.models.checkpoint.tensor_names import weights_hash
 from threedrs.models.settings import LoraSettings
 from threedrs.training.wandb_logger import WandbSettings
-from threedrs.workflow.code_inputs import PACKAGE, hash_of_code
+from threedrs.workflow.code_hash import code_hash
 
 TUNABLE = ("vision_tower", "projector", "language_model", "heads")
 PRECISIONS = ("float32", "bfloat16")
@@ -36,18 +36,6 @@ OPERATION = (
 OPERATIONAL = (*OPERATION, "eval_every", "eval_samples", "mix")
 # Sections whose every key shapes the weights.
 SHAPING = ("frames", "geometry", "boxes", "supervision", "model")
-# Source files that shape the weights: an edited model must not resume an old run.
-SHAPING_CODE = (
-    "models/**/*.py",
-    "models/**/*.txt",
-    "scannet/geometry.py",
-    "scenes/masks.py",
-    "training/data.py",
-    "training/engine.py",
-    "training/proposals.py",
-    "training/sampler.py",
-)
-INFERENCE_CODE = ("models/inference.py",)  # of these
 
 
 def _require(condition: bool, key: str, value: object, expected: str) -> Iterator[ConfigError]:
@@ -238,11 +226,6 @@ def read_run(path: Path) -> dict[str, Any]:
     return {**config, "train": {**config["train"], **operation}}
 
 
-def _source_hash() -> str:
-    files = {file for pattern in SHAPING_CODE for file in PACKAGE.glob(pattern)}
-    return hash_of_code(files - {PACKAGE / name for name in INFERENCE_CODE})
-
-
 def fingerprint(
     config: Mapping[str, Any], scenes: Mapping[str, str], features: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -269,7 +252,7 @@ def fingerprint(
     parts["instruction mix"] = sha256_of_file(paths.mix)
     parts["scene stores"] = sha256_of_json(dict(scenes))
     parts["teacher features"] = sha256_of_json(dict(features))
-    parts["code of student or training"] = _source_hash()
+    parts["code of student or training"] = code_hash("train")
     return parts
 
 

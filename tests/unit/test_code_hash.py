@@ -1,0 +1,176 @@
+"""The hash of a stage's code changes with what can change its result, and with nothing else."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from threedrs.workflow import code_hash as subject
+from threedrs.workflow.code_hash import STAGES, code_changes, code_hash, reached_code
+
+LOSS = '''"""Losses."""
+
+from demo import numbers as n
+from demo.numbers import scale
+
+
+def loss(x: float) -> float:
+    """Return the loss."""
+    # a comment
+    wide: float = scale(x)
+    if wide < 0:
+        raise ValueError(f"{wide} is below 0")
+    logger.info("the loss of %s", x)
+    return n.FACTOR * wide
+
+
+def unused() -> None:
+    print("never")
+'''
+NUMBERS = (
+    "FACTOR = 2.0\n\n\ndef scale(x):\n    return _half(x)\n\n\ndef _half(x):\n    return x / 2\n"
+)
+
+
+@pytest.fixture
+def clear() -> Iterator[Callable[[], None]]:
+    caches = (subject._hash, subject._file_of, subject._module, subject._digest)
+
+    def empty() -> None:
+        for cache in caches:
+            cache.cache_clear()
+
+    empty()
+    yield empty
+    empty()
+
+
+@pytest.fixture
+def package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clear: Callable[[], None]
+) -> Callable[..., str]:
+    """Returns the hash of ``loss`` in a package of the given modules."""
+    monkeypatch.setattr(subject, "PACKAGE", tmp_path)
+
+    def hashed(**modules: str) -> str:
+        for old in tmp_path.iterdir():
+            old.unlink()
+        for name, text in ({"losses": LOSS, "numbers": NUMBERS} | modules).items():
+            renamed = text.replace("from demo.", "from threedrs.").replace("demo", "threedrs")
+            (tmp_path / f"{name}.py").write_text(renamed)
+        clear()
+        return code_hash(None, "losses:loss")
+
+    return hashed
+
+
+SAME = {
+    "docstring": {"losses": LOSS.replace("Return the loss.", "Return what is to fall.")},
+    "comment": {"losses": LOSS.replace("# a comment", "# another")},
+    "annotation": {"losses": LOSS.replace(": float", ": int")},
+    "message of an error": {"losses": LOSS.replace("is below 0", "is negative")},
+    "log message": {"losses": LOSS.replace("the loss of", "a loss of")},
+    "import of a name": {
+        "losses": LOSS.replace("from demo import numbers as n", "import demo.numbers").replace(
+            "n.FACTOR", "demo.numbers.FACTOR"
+        )
+    },
+    "a definition that nothing reaches": {"losses": LOSS.replace("never", "ever")},
+    "order": {"numbers": "\n\n".join(reversed(NUMBERS.split("\n\n\n")))},
+    "a helper moved to another file": {
+        "numbers": NUMBERS.split("\n\n\ndef _half")[0].replace(
+            "FACTOR = 2.0", "from demo.halves import _half\n\nFACTOR = 2.0"
+        ),
+        "halves": "def _half(x):\n    return x / 2\n",
+    },
+    "a module moved": {
+        "losses": LOSS.replace("numbers as n", "lattice as n").replace("numbers", "lattice"),
+        "lattice": NUMBERS,
+        "numbers": "",
+    },
+}
+OTHER = {
+    "constant": {"numbers": NUMBERS.replace("2.0", "3.0")},
+    "formula": {"losses": LOSS.replace("n.FACTOR * wide", "n.FACTOR + wide")},
+    "private helper": {"numbers": NUMBERS.replace("x / 2", "x / 3")},
+    "which error": {"losses": LOSS.replace("ValueError", "TypeError")},
+    "condition of an error": {"losses": LOSS.replace("wide < 0", "wide < 1")},
+    "a statement that is executed on import": {"numbers": f"{NUMBERS}\nset_mode(3)\n"},
+    "a registering decorator": {"numbers": f"{NUMBERS}\n@register\ndef other(x):\n    return 0\n"},
+    "which of two helpers of one name": {
+        "losses": LOSS.replace("from demo.numbers import scale", "from demo.others import scale"),
+        "others": "def scale(x):\n    return 7 * x\n",
+    },
+}
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_what_changes_no_result_changes_no_hash(package: Callable[..., str], change: str) -> None:
+    assert package(**SAME[change]) == package()
+
+
+@pytest.mark.parametrize("change", OTHER)
+def test_what_changes_a_result_changes_the_hash(package: Callable[..., str], change: str) -> None:
+    assert package(**OTHER[change]) != package()
+
+
+def test_helpers_that_call_each_other_end(package: Callable[..., str]) -> None:
+    circle = NUMBERS.replace("return x / 2", "return scale(x) if x > 1 else x")
+    assert package(numbers=circle) != package()
+
+
+def test_a_name_that_is_not_there_is_refused(package: Callable[..., str]) -> None:
+    package()
+    with pytest.raises(LookupError, match="losses:gain is not in the package"):
+        code_hash(None, "losses:gain")
+
+
+def test_a_package_elsewhere_has_the_same_hashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clear: Callable[[], None]
+) -> None:
+    here = {stage: code_hash(stage) for stage in STAGES}
+    copy = tmp_path / "copy"
+    shutil.copytree(subject.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(subject, "PACKAGE", copy)
+    clear()
+    assert {stage: code_hash(stage) for stage in STAGES} == here
+
+
+def modules(stage: str) -> set[str]:
+    chosen = STAGES[stage]
+    without = (*subject.SHAPELESS, *chosen.without)
+    return {module for module, _ in reached_code(chosen.entries, None, without)}
+
+
+def test_training_reaches_loop_and_student_and_no_score_or_teacher() -> None:
+    reached = modules("train")
+    assert {"threedrs.training.loop", "threedrs.models.supervision"} <= reached
+    assert "threedrs.teachers.store" in reached
+    assert not {name for name in reached if name.startswith("threedrs.metrics")}
+    assert "threedrs.teachers.vggt.aggregator" not in reached
+
+
+def test_prediction_reaches_the_student_and_no_metric() -> None:
+    reached = modules("predict")
+    assert {"threedrs.models.inference", "threedrs.models.student"} <= reached
+    assert not {
+        name for name in reached if name.startswith(("threedrs.metrics", "threedrs.errors"))
+    }
+    # The next release alone makes nothing stale.
+    assert "threedrs" not in reached
+
+
+def test_a_start_says_which_code_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert code_changes(tmp_path) is None  # nothing was made yet
+    (tmp_path / "scenes").mkdir()
+    assert code_changes(tmp_path) is None
+    monkeypatch.setattr(subject, "code_hash", lambda stage: f"new {stage == 'train'}")
+    assert "the code of scenes, features, train, predict" in str(code_changes(tmp_path))
+    monkeypatch.setattr(subject, "code_hash", lambda stage: f"new {stage == 'predict'}")
+    said = "results: the code of train, predict has changed since the last start"
+    assert code_changes(tmp_path) == said
+    (tmp_path / "code.json").unlink()
+    assert "is made again once" in str(code_changes(tmp_path))
