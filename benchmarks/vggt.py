@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from harness import random_vggt, seconds
 from scene_stores import write_scene_stores
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers import extract
@@ -37,7 +38,8 @@ from threedrs.teachers.images import DECODING_THREADS, read_pictures
 from threedrs.teachers.picture_source import PictureSource
 from threedrs.teachers.settings import TeacherSettings
 from threedrs.teachers.store import SceneOrigin, open_scene, write_scene
-from threedrs.teachers.vggt.aggregator import SPECIAL_TOKENS, VGGTAggregator, attention
+from threedrs.teachers.vggt import attention
+from threedrs.teachers.vggt.aggregator import SPECIAL_TOKENS, VGGTAggregator
 from threedrs.teachers.vggt.extractor import PICTURES, TINY, TINY_PICTURES
 
 
@@ -55,46 +57,6 @@ class Size:
 
 REAL = Size(model={}, frames=32, scenes=14, picture=(1296, 968), pictures=PICTURES, matmul=8192)
 QUICK = Size(model=TINY, frames=2, scenes=3, picture=(64, 48), pictures=TINY_PICTURES, matmul=256)
-
-
-def seconds(work: Callable[[], Any], repeats: int = 3, warm_up: int = 1) -> float:
-    """Return the median seconds of ``work``, waiting for the GPU before and after."""
-    taken = []
-    for number in range(warm_up + repeats):
-        _wait()
-        start = time.perf_counter()
-        work()
-        _wait()
-        if number >= warm_up:
-            taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def random_model(size: Size, device: torch.device) -> VGGTAggregator:
-    """Return the aggregator with random float32 weights on ``device``."""
-    torch.manual_seed(0)
-    with torch.device("meta"):
-        model = VGGTAggregator(**size.model)
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model = model.to_empty(device=device)
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
-    for name, parameter in model.named_parameters():
-        kind = name.rsplit(".", 1)[-1]
-        if kind == "gamma":
-            parameter.data.fill_(0.3)
-        elif kind == "weight" and parameter.ndim == 1:
-            parameter.data.fill_(1.0)
-        elif kind == "weight":
-            parameter.data.normal_(0, parameter[0].numel() ** -0.5)
-        else:
-            parameter.data.normal_(0, 0.02)
-    return model.eval().requires_grad_(False)
 
 
 def matmul_rate(side: int, device: torch.device) -> float:
@@ -259,7 +221,7 @@ def measure_attention(model: VGGTAggregator, frames: int, tokens: int) -> dict[s
 def measure_precision(size: Size, device: torch.device, pictures: Tensor) -> dict[str, float]:
     """Return how far bfloat16's pooled features are from float32's, for eight frames."""
     grid = size.pictures.grid(pictures.shape[1])
-    exact_model = random_model(size, device)
+    exact_model = random_vggt(size.model, device)
     eight = pictures[:8].to(device)
     images = eight.permute(0, 3, 1, 2).float().div(255)
     with torch.inference_mode():
@@ -279,7 +241,7 @@ def measure(size: Size, folder: Path) -> dict[str, Any]:
     print("writing scene stores", flush=True)
     stores = write_scene_stores(folder / "scenes", size.scenes, size.frames, size.picture)
     rate = matmul_rate(size.matmul, device)
-    model = random_model(size, device)
+    model = random_vggt(size.model, device)
     pictures = load_pictures(size, stores[0])
     rows, columns = size.pictures.grid(pictures.shape[1])
     work = operations(model, size.frames, rows * columns)
@@ -310,7 +272,7 @@ def measure(size: Size, folder: Path) -> dict[str, Any]:
     print("precision", flush=True)
     result["bfloat16 against float32"] = measure_precision(size, device, pictures)
     print("the reference's way", flush=True)
-    model = random_model(size, device)
+    model = random_vggt(size.model, device)
     images = pictures.to(device).permute(0, 3, 1, 2).float().div(255)
     result["reference"] = measure_reference(size, model, images, folder)
     return result
