@@ -6,7 +6,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.complete
-# A worker takes a file at a time: tests/scheduling.py, which tests/workflow/conftest.py brings in.
+# A worker takes a file at a time: tests/scheduling.py, which tests/conftest.py brings in.
 PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check setup lint clean
@@ -19,7 +19,7 @@ test: setup lint
 	$(PYTEST)
 
 check: setup lint
-	$(PYTEST) -m "not slow" tests/unit tests/workflow/conftest.py
+	$(PYTEST) -m "not slow" tests/unit
 
 lint: setup
 	ruff check

@@ -2,7 +2,7 @@
 
 Every case must end in SensError or in frames as announced; the memory traced while reading stays
 below twice the file, twice the frame that its header announces, and 1 MiB for the decoder. The
-cases are those of tests/unit/sens_fuzz.py, whose first 20,000 CI runs:
+cases are those of tests/fixtures/sens_fuzz.py, whose first 20,000 CI runs:
 
     python benchmarks/fuzz_sens.py --cases 500000
 """
@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from sens_fuzz import run_cases
-
+from fixtures.sens_fuzz import run_cases
 from machine import machine
 
 BATCH = 10_000

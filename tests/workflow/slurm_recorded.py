@@ -13,10 +13,13 @@ import time
 from pathlib import Path
 
 import yaml
-from conftest import SMALL, Checkout, make_checkout
-from demo_results import check_results
-from slurm_cluster import GPUS, slurm_cluster, start_controller, stop_controller
-from slurm_jobs import explained, slurm_jobs, snakemake, submitted, wait_until
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fixtures.checkout import SMALL, Checkout, make_checkout
+from fixtures.demo_results import check_results
+from fixtures.slurm_cluster import GPUS, slurm_cluster, start_controller, stop_controller
+from fixtures.slurm_jobs import explained, slurm_jobs, snakemake, submitted, wait_until
 
 LONG = 900.0
 STEPS = 150

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from conftest import Checkout
+
+from fixtures.checkout import Checkout
 
 
 @pytest.mark.parametrize(

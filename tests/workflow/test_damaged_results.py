@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import Checkout, copy_finished
-from stale_jobs import TEACHER, contents, predicted, really_run, trained
+from fixtures.checkout import Checkout, copy_finished
+from fixtures.stale_jobs import TEACHER, contents, predicted, really_run, trained
 
 
 def flip(path: Path) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, Checkout
 
-from fake_hub import CONTENT, DIGEST, FILE, Hub, fake_hub
+from fixtures.checkout import SMALL, Checkout
+from fixtures.fake_hub import CONTENT, DIGEST, FILE, Hub, fake_hub
 
 WRONG = "0" * 64
 TOKEN = "hf_made_for_a_test"

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Checkout, copy_finished
-from same_results import differences
+
+from fixtures.checkout import Checkout, copy_finished
+from fixtures.same_results import differences
 
 # stage -> folder that is small, KiB it has, target, what of the folder the stage needs already
 STAGES: dict[str, tuple[str, int, str, tuple[str, ...]]] = {

@@ -1,16 +1,16 @@
 """A killed job, a killed Snakemake: the same command goes on, and ends with the same results.
 
-kill_matrix.py holds the checks of each call and the recorded run of all points.
+fixtures/kill_chain.py holds the checks of each call; kill_matrix.py runs all points.
 """
 
 import shutil
 from itertools import pairwise
 from pathlib import Path
 
-from conftest import Checkout, copy_finished
-from kill_matrix import run_chain
-from kill_points import point
-from same_results import differences
+from fixtures.checkout import Checkout, copy_finished
+from fixtures.kill_chain import run_chain
+from fixtures.kill_points import point
+from fixtures.same_results import differences
 
 # Job, moment, victim, in the order in which the calls meet them
 KILLS = (

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import Checkout
 
+from fixtures.checkout import Checkout
 from threedrs.demo.write import write_demo
 from threedrs.instructions.llava import load_records, write_llava
 from threedrs.scannet.boxes import read_boxes_file

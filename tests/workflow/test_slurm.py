@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Checkout
-from demo_results import check_results
-from slurm_cluster import running_cluster
+
+from fixtures.checkout import Checkout
+from fixtures.demo_results import check_results
+from fixtures.slurm_cluster import running_cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

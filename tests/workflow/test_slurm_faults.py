@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Checkout, make_checkout
-from slurm_cluster import GPUS, running_cluster
-from slurm_jobs import Running, explained, slurm_jobs, snakemake, submitted, wait_until
+
+from fixtures.checkout import Checkout, make_checkout
+from fixtures.slurm_cluster import GPUS, running_cluster
+from fixtures.slurm_jobs import Running, explained, slurm_jobs, snakemake, submitted, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -17,11 +17,10 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, Checkout
-from slurm_cluster import running_cluster
 
-sys.path.insert(0, str(ROOT / "tests" / "unit"))
-from training_run import FRAMES, SCENES, write_run
+from fixtures.checkout import Checkout
+from fixtures.slurm_cluster import running_cluster
+from fixtures.training_run import FRAMES, SCENES, write_run
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SMALL, Checkout, copy_finished
 from snakemake.utils import update_config
-from stale_jobs import (
+
+from fixtures.checkout import SMALL, Checkout, copy_finished
+from fixtures.stale_jobs import (
     BOXES,
     CONVERSIONS,
     EVALUATED,
@@ -33,7 +34,6 @@ from stale_jobs import (
     scored,
     trained,
 )
-
 from threedrs.scannet.sens import SensReader, SensWriter
 from threedrs.scenes.store import SceneStore
 

@@ -1,7 +1,7 @@
 """The demo end to end on this machine, and what a second call runs."""
 
-from conftest import Checkout
-from demo_results import check_results
+from fixtures.checkout import Checkout
+from fixtures.demo_results import check_results
 
 
 def test_every_result_is_there(finished: Checkout) -> None:

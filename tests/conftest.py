@@ -1,0 +1,37 @@
+"""How tests are spread over workers, and the checkouts of the workflow that they run in."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fixtures.checkout import Checkout, make_checkout
+from scheduling import pytest_xdist_make_scheduler  # noqa: F401  # a hook of pytest
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """A fresh checkout without results."""
+    return make_checkout(tmp_path / "checkout")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which the whole small demo has been run once, by one worker for all.
+
+    Nothing but dry runs is done in it, and nothing in it is changed.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, mark = shared / "finished-demo", shared / "finished-demo.complete"
+    with (shared / "finished-demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not mark.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            said = make_checkout(folder).snakemake("--cores", "2", "all")
+            assert said.returncode == 0, said.stdout[-6000:]
+            mark.touch()
+    return Checkout(folder)

@@ -1,0 +1,89 @@
+"""The GPU benchmarks run, small, on CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fixtures.repository import ROOT
+
+pytestmark = pytest.mark.slow
+
+ENVIRONMENT = {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def _run(*command: str) -> str:
+    result = subprocess.run(
+        [sys.executable, *command],
+        env=os.environ | ENVIRONMENT | {"OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def test_training_step(tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    options = ["--size", "tiny", "--frames", "1", "--repeats", "1", "--out", str(out)]
+    text = _run("benchmarks/training_step.py", *options, "--run", "sdpa:0:1,2", "--run", "sdpa:2:2")
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["kept_layers"], row["pack"]) for row in rows] == [(0, 1), (0, 2), (2, 2)]
+    assert rows[0]["tokens"] == 24 + 210 + 64
+    assert rows[1]["tokens"] == 24 + 210 + 2 * 64
+    assert all(row["samples_per_second"] > 0 for row in rows)
+    assert "| sdpa | 0 | 2 |" in text
+
+
+def test_zero3(tmp_path: Path) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    options = ["--size", "tiny", "--frames", "1", "--steps", "1", "--accumulation", "1"]
+    options += ["--measure", "1:0", "--measure", "2:1", "--measure", "2:all"]
+    text = _run(*launcher, "benchmarks/zero3.py", *options, "--folder", str(tmp_path))
+    report = json.loads(text[text.index("{\n") :])
+    assert [(run["pack"], run["kept_layers"]) for run in report["runs"]] == [
+        (1, "0"),
+        (2, "1"),
+        (2, "all"),
+    ]
+    assert [run["samples_a_step"] for run in report["runs"]] == [2, 4, 4]
+    assert all(run["samples_per_second"] > 0 for run in report["runs"])
+    assert report["resumed_equal"]
+    assert report["export_files"] == ["model.safetensors"]
+    assert report["checkpoint_gb"] > 0
+    assert (tmp_path / "model/config.json").is_file()
+
+
+def test_the_papers_run_crashes_and_goes_on(tmp_path: Path) -> None:
+    options = ["--gpus", "1", "--size", "tiny", "--scenes", "2", "--frames", "1"]
+    options += ["--save-every", "1", "--set", "workers=1", "--set", "global_batch=2"]
+    text = _run("benchmarks/paper_run.py", str(tmp_path), *options)
+    report = json.loads(text[text.rindex("\n{\n") :])
+    assert report["resumed_status"] == 0
+    assert set(report["equal"].values()) == {True}
+    assert report["step_made_twice"]["step"] == [2, 2]
+    (rank,) = report["ranks"]
+    stages = [name for name, _ in rank["stages"]]
+    assert stages[:4] == ["prepare", "find_checkpoint", "load_student", "build_engine"]
+    assert stages[4:] == ["load_checkpoint", "save_checkpoint", "export_run"]
+    assert len(rank["step_seconds"]) == 1
+    assert len(rank["pack_waits"]) == 2
+    assert json.loads(report["loaded"])["finite"]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["train"]["learning_rate"] == 1e-5
+    assert config["frames"]["count"] == 1
+
+    # The same inputs serve the loader's benchmark.
+    sizes = ["--scenes", "2", "--frames", "1", "--samples", "16", "--workers", "1", "--steps", "4"]
+    text = _run("benchmarks/loader.py", str(tmp_path), *sizes, "--packs", "2", "--seconds", "0.01")
+    (row,) = json.loads(text.splitlines()[0])["ranks"]
+    assert row["pack"] == 2
+    assert row["pack_mb"] > 1
+    assert 0 <= row["ready_share"] <= 1
+    assert row["packs_per_second"] > 0

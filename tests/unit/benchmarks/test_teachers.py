@@ -1,0 +1,60 @@
+"""The teachers' benchmarks run, at a small size."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fixtures.repository import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def run(script: str, out: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / script), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_feature_store(tmp_path: Path) -> None:
+    run("feature_store.py", tmp_path)
+    rows = [
+        line.split("|")
+        for line in (tmp_path / "feature_store.md").read_text().splitlines()
+        if "float" in line
+    ]
+    assert len(rows) == 3
+    assert all(float(cell) > 0 for row in rows for cell in row[3:5])
+
+
+@pytest.mark.slow
+def test_vggt(tmp_path: Path) -> None:
+    run("vggt.py", tmp_path)
+    result = json.loads((tmp_path / "vggt.json").read_text())
+    # 2 frames of 12x16 patches + 5, 384 channels, 2 + 2 x 2 blocks
+    tokens = 197
+    work = result["TFLOP of a scene"]
+    assert work["linear"] == pytest.approx(24 * 384**2 * 2 * tokens * 6 / 1e12)
+    assert work["attention over the scene"] == pytest.approx(4 * (2 * tokens) ** 2 * 384 * 2 / 1e12)
+    reference = result["reference"]
+    parts = [reference[name] for name in ("forward", "download", "deflate and write")]
+    assert reference["a scene"] == pytest.approx(sum(parts))
+    assert result["shard"]["a scene, steady state"] > 0
+    assert result["bfloat16 against float32"]["relative difference"] == 0  # no GPU, no bfloat16
+    assert "| reference: a scene |" in (tmp_path / "vggt.md").read_text()
+
+
+@pytest.mark.slow
+def test_teacher_kernels_vs_compile(tmp_path: Path) -> None:
+    run("teacher_kernels_vs_compile.py", tmp_path)
+    result = json.loads((tmp_path / "kernels.json").read_text())
+    assert list(result["ways"]) == ["kernels", "compiled", "eager", "float32"]
+    for row in result["ways"].values():
+        assert row["milliseconds a scene"] > 0
+        assert row["first scene, cold, seconds"] > 0
+        # Without a GPU all is float32, so the ways may differ by the order of sums alone.
+        assert row["smallest cosine of a token"] == pytest.approx(1)
+        assert row["largest difference"] < 0.01
+    assert "| milliseconds a scene |" in (tmp_path / "kernels.md").read_text()

@@ -1,0 +1,77 @@
+"""``threedrs instructions``: one summary line, or one line of error."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fixtures.instruction_files import SCENE, write_annotations
+from threedrs.cli.instructions import app
+from threedrs.errors import ConfigError, DataError
+from threedrs.instructions.llava import read_llava
+from threedrs.instructions.record import conversation, read_records
+
+runner = CliRunner(env={"COLUMNS": "200"})
+
+
+def write_questions(root: Path) -> None:
+    row = {"scene_id": SCENE, "question_id": "a", "question": "What?", "answers": ["b", "c"]}
+    write_annotations(root, "scanqa/ScanQA_v1.0_train.json", [row, {**row, "question": ""}])
+
+
+def test_convert_and_export(tmp_path: Path) -> None:
+    write_questions(tmp_path)
+    out = tmp_path / "scanqa_train.jsonl"
+    arguments = ["convert", "scanqa", "train", "--data", str(tmp_path), "--out", str(out)]
+    result = runner.invoke(app, [*arguments, "--max-reject-fraction", "0.5"])
+    assert result.exit_code == 0
+    assert result.output == ("scanqa train: 2 records from 2 rows, 1 rejected; empty text: 1\n")
+    arguments = ["export", str(out), "--style", "llava", "--out", str(tmp_path / "x.json")]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "2 entries" in result.output
+    assert read_llava(tmp_path / "x.json") == list(read_records(out))
+    assert json.loads((tmp_path / "x.json").read_text())[0]["metadata"]["dataset"] == "scanQA"
+
+
+def test_options_reach_the_conversion(tmp_path: Path) -> None:
+    write_questions(tmp_path)
+    out = tmp_path / "scanqa_train.jsonl"
+    arguments = ["convert", "scanqa", "train", "--data", str(tmp_path), "--out", str(out)]
+    for options, message in (
+        ([], "1 rows rejected of 2, more than max_reject_fraction 0.01"),
+        (["--on-reject", "fail"], "row 1: empty text"),
+    ):
+        result = runner.invoke(app, [*arguments, *options])
+        assert result.exit_code == 1
+        assert message in str(result.exception)
+    assert not out.exists()
+
+
+def test_export_of_half_a_surrogate_pair(tmp_path: Path) -> None:
+    write_questions(tmp_path)
+    array, out = tmp_path / "a.json", tmp_path / "x.json"
+    entry = {
+        "video": f"scannet/{SCENE}",
+        "conversations": conversation("<image> What?", "\ud800"),
+        "metadata": {"dataset": "scanQA"},
+    }
+    array.write_text(json.dumps([entry]))
+    result = runner.invoke(app, ["export", str(array), "--out", str(out)])
+    assert isinstance(result.exception, DataError)
+    assert f"{array}: entry 0: conversations holds half" in str(result.exception)
+    assert not out.exists()
+
+
+def test_unknown_style(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["export", "x.jsonl", "--style", "coco", "--out", "x.json"])
+    assert isinstance(result.exception, ConfigError)
+    assert "no style 'coco'; choose one of: llava" in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["convert", "export"])
+def test_help(command: str) -> None:
+    result = runner.invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "--out" in result.output

@@ -1,0 +1,183 @@
+"""The doctor on data: missing and locked inputs, damaged stores, results of another version."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.doctor_setting import make_setting, only, read_config
+from fixtures.repository import ROOT
+from fixtures.training_run import SCENES, SHARD, write_features, write_scene_inputs
+from threedrs.doctor import Setting, data, disk
+from threedrs.doctor import stored as doctor_stored
+
+
+@pytest.fixture
+def config(monkeypatch: pytest.MonkeyPatch) -> dict:
+    monkeypatch.chdir(ROOT)
+    return read_config()
+
+
+@pytest.fixture
+def setting(config: dict, tmp_path: Path) -> Setting:
+    return make_setting(config, tmp_path)
+
+
+# Data
+
+
+def own_data(setting: Setting) -> Path:
+    """Turn to data of the user's own: two scenes without any file."""
+    setting.config["data"] |= {"demo": None, "root": str(setting.root)}
+    (setting.root / "scannet").mkdir()
+    for split, scene in (("train", "scene0000_00"), ("val", "scene0001_00")):
+        (setting.root / "scannet" / f"scannetv2_{split}.txt").write_text(f"{scene}\n")
+    return setting.root
+
+
+def test_missing_data_is_named_file_by_file(setting: Setting) -> None:
+    assert "scannetv2_train.txt" not in str(list(data.check_inputs(setting)))
+    own_data(setting)
+    findings = list(data.check_inputs(setting))
+    lines = [finding.message for finding in findings]
+    assert any("scene0000_00.sens: missing" in line for line in lines)
+    assert any("scene0001_00_vh_clean_2.ply: missing" in line for line in lines)
+    assert {finding.status for finding in findings} == {"error"}
+    assert "section `data`" in findings[0].remedy
+
+
+def test_missing_scene_lists(setting: Setting) -> None:
+    setting.config["data"] |= {"demo": None, "root": str(setting.root / "none")}
+    found = only(disk.check_disk, setting, "error")
+    assert "what is needed is not known: " in found.message
+    assert "scannetv2_train.txt: cannot be read" in found.message
+
+
+def test_locked_and_empty_data(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = own_data(setting)
+    files = [root / "a.sens", root / "b.txt", root / "c.txt"]
+    for file, text in zip(files, ("a", "", "c"), strict=True):
+        file.write_text(text)
+    monkeypatch.setattr(data, "missing_inputs", lambda *arguments: None)
+    monkeypatch.setattr(data, "required_files", lambda *arguments: files)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != files[0])
+    locked, empty = data.check_inputs(setting)
+    assert locked.message == f"{files[0]}: may not be read by this user"
+    assert locked.remedy == f"chmod u+r {files[0]}, or ask its owner"
+    assert (empty.status, empty.message) == ("error", f"{files[1]}: is empty")
+    proposals = root / "scannet/mask/scene0000_00.mask.npz"
+    proposals.parent.mkdir()
+    proposals.touch()
+    assert f"{proposals}: is empty" in [finding.message for finding in data.check_inputs(setting)]
+
+
+def test_data_in_a_folder_that_may_not_be_entered(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_data(setting)
+    is_file = Path.is_file
+
+    def locked(path: Path) -> bool:
+        if "scans" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", locked)
+    lines = [finding.message for finding in data.check_inputs(setting)]
+    assert any("scene0000_00.sens: may not be read by this user; ask" in line for line in lines)
+
+
+# What earlier runs left
+
+
+@pytest.fixture
+def stores(setting: Setting) -> Path:
+    for seed, scene in enumerate(SCENES):
+        write_scene_inputs(setting.root, scene, seed)
+    write_features(setting.root)
+    return setting.results
+
+
+def test_stores_in_order(setting: Setting, stores: Path) -> None:
+    found = only(doctor_stored.check_stores, setting, "ok")
+    assert found.message == "2 scene stores and 1 feature stores, a sample verified"
+
+
+@pytest.mark.parametrize("damage", ["metadata", "chunk", "version"])
+def test_damaged_scene_stores(setting: Setting, stores: Path, damage: str) -> None:
+    store = stores / f"scenes/{SCENES[1]}.zarr"
+    metadata = json.loads((store / "zarr.json").read_text())
+    if damage == "metadata":
+        (store / "pose/zarr.json").write_text("{")
+    elif damage == "chunk":
+        (chunk,) = (path for path in (store / "rgb/c").rglob("*") if path.is_file())
+        content = bytearray(chunk.read_bytes())
+        content[1000] ^= 1
+        chunk.write_bytes(content)
+    else:
+        metadata["attributes"]["format_version"] = 0
+        (store / "zarr.json").write_text(json.dumps(metadata))
+    found = only(doctor_stored.check_stores, setting, "error")
+    words = {"metadata": "array pose is damaged", "chunk": "array rgb is damaged"}
+    assert words.get(damage, "of format version 0, this release reads") in found.message
+    assert str(store) in found.message
+    assert "run `snakemake scenes` to remake it" in found.remedy
+
+
+def test_damaged_feature_stores(setting: Setting, stores: Path) -> None:
+    shard = setting.root / SHARD
+    (chunk,) = (path for path in (shard / SCENES[0] / "features/c").rglob("*") if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    found = only(doctor_stored.check_stores, setting, "error")
+    assert "array features is damaged" in found.message
+    assert "rerun `snakemake features`" in found.remedy
+    manifest = json.loads((shard / "manifest.json").read_text())
+    (shard / "manifest.json").write_text(json.dumps(manifest | {"format_version": 0}))
+    assert "of format version 0" in only(doctor_stored.check_stores, setting, "error").message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "status", "words"),
+    [
+        ("boxes/train-000.json", {"format_version": 0}, "error", "snakemake scenes"),
+        ("boxes/train-000.json", [], "error", "snakemake scenes"),
+        ("instructions/scanqa_val.jsonl", {"format_version": 0}, "error", "snakemake instructions"),
+        ("instructions/mixes/full.jsonl", {}, "error", "snakemake instructions"),
+        ("eval/3drs/scanqa/metrics.json", {"format_version": "1"}, "error", "snakemake scores"),
+        ("report/summary.json", {"format_version": 9}, "error", "snakemake report"),
+        (
+            "train/3drs/model/config.json",
+            {"threedrs": {"format_version": 0}},
+            "error",
+            "snakemake models",
+        ),
+        (
+            "train/3drs/checkpoints/step-00000002/manifest.json",
+            {"format_version": 1},
+            "warning",
+            "let it start afresh",
+        ),
+    ],
+)
+def test_results_of_another_version(
+    setting: Setting, name: str, content: Any, status: str, words: str
+) -> None:
+    file = setting.results / name
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(content))
+    rejected = setting.results / "instructions/scanqa_val.rejected.jsonl"
+    rejected.parent.mkdir(exist_ok=True)
+    rejected.write_text("no json")
+    found = only(doctor_stored.check_versions, setting, status)
+    assert f"{file}: is of format version" in found.message
+    assert words in found.remedy
+
+
+def test_results_that_are_cut_off(setting: Setting) -> None:
+    file = setting.results / "boxes/train-000.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"format_version": 1')
+    found = only(doctor_stored.check_versions, setting, "error")
+    assert f"{file}: is not valid JSON (line 1" in found.message

@@ -1,0 +1,182 @@
+"""One question from a terminal: answers, boxes with a picture, descriptions; errors in a line."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fixtures.inference_run import write_store
+from threedrs.cli import main
+from threedrs.errors import DataError
+from threedrs.evaluation import ask as ask_module
+from threedrs.evaluation.ask import Found, FoundBox, SceneDialogue, picture_of
+from threedrs.evaluation.settings import PredictSettings
+from threedrs.models.checkpoint.load_save import load_student, save_student
+from threedrs.models.settings import ModelSettings
+
+SCENE = "scene0003_00"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that answers words, and a scene."""
+    folder = tmp_path_factory.mktemp("ask")
+    student, tokenizer = load_student(ModelSettings(seed=3), teacher_channels=0)
+    with torch.no_grad():
+        student.language_model.lm_head.weight[tokenizer.convert_tokens_to_ids("<|im_end|>")] = 0
+    save_student(student, tokenizer, folder / "model")
+    write_store(folder, SCENE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dialogue(folder: Path) -> SceneDialogue:
+    settings = PredictSettings(max_new_tokens=5)
+    return SceneDialogue(folder / "model", folder / f"{SCENE}.zarr", settings)
+
+
+def asked(dialogue: SceneDialogue, monkeypatch: pytest.MonkeyPatch) -> list:
+    """Collect the records that reach the model."""
+    records: list = []
+    texts, scores = dialogue._answers.texts, dialogue._answers.scores
+    for name, inner in (("texts", texts), ("scores", scores)):
+
+        def watch(batch, inner=inner):
+            records.extend(batch)
+            return inner(batch)
+
+        monkeypatch.setattr(dialogue._answers, name, watch)
+    return records
+
+
+def test_questions_take_the_prompts_of_the_benchmarks(
+    dialogue: SceneDialogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = asked(dialogue, monkeypatch)
+    assert dialogue.answer(" Is it brown? ") == dialogue.answer("Is it brown?") != ""
+    assert dialogue.describe([0, 0, 1, 1, 1, 1]) != ""
+    dialogue.find(" the brown chair by the TV. It Is tall")
+    assert [record.human for record in records[1:]] == [
+        "<image> Is it brown? Answer the question simply.",
+        "<image> Given an object located at <coord> , describe the object in detail.",
+        "<image>Identify the object according to the following description.\n"
+        "The brown chair by the tv. it is tall",
+    ]
+    assert records[2].box_input == [0, 0, 1, 1, 1, 1]
+
+
+def test_found_boxes_are_the_proposals_best_first(dialogue: SceneDialogue) -> None:
+    found = dialogue.find("a chair")
+    assert sorted(one.id for one in found.boxes) == [0, 1, 2]
+    scores = [one.score for one in found.boxes]
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1.001 <= score <= 1.001 for score in [*scores, found.none])
+    for one in found.boxes:
+        row = list(dialogue.boxes.ids).index(one.id)
+        assert np.array_equal(one.box, dialogue.boxes.boxes[row])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda d: d.answer("  "), "the question is empty"),
+        (lambda d: d.answer("What is at <coord>?"), "holds <coord>, which is no word"),
+        (lambda d: d.find("<ground>"), "holds <ground>, which is no word"),
+        (lambda d: d.describe([0, 0, 0, 1, 1]), "give six numbers"),
+        (lambda d: d.describe([0, 0, 0, 1, 1, -1]), "give six numbers"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(dialogue: SceneDialogue, call, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        call(dialogue)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["threedrs", "ask", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_the_command_finds_and_draws(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def picture(store, boxes):
+        assert store.scene == SCENE
+        return Image.new("RGB", (len(boxes), 7))
+
+    monkeypatch.setattr(ask_module, "picture_of", picture)
+    scene, out = folder / f"{SCENE}.zarr", tmp_path / "found.png"
+    status = run(
+        monkeypatch, folder / "model", scene, "a chair", "--ground", "--top", 2, "--out", out
+    )
+    said = capsys.readouterr().out.splitlines()
+    assert status == 0
+    assert [line.split()[0] for line in said] == ["1", "2", "-", "picture:"]
+    assert "none of the 3 boxes" in said[2]
+    with Image.open(out) as written:
+        assert (written.format, written.size) == ("PNG", (2, 7))
+
+
+def test_the_command_answers(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    scene = folder / f"{SCENE}.zarr"
+    status = run(monkeypatch, folder / "model", scene, "Is it?", "--max-new-tokens", 2)
+    assert status == 0
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give a question, or --box to describe; not both"),
+        (("x", "--box", "0,0,0,1,1,1"), "give a question, or --box"),
+        (("--box", "0,0,0,1,1,1", "--ground"), "--ground finds a box and --box describes one"),
+        (("--box", "0,0,a"), "give six numbers, cx,cy,cz,dx,dy,dz"),
+        (("x", "--ground", "--out", "a.gif"), "ends in .jpg or .png"),
+        (("x", "--boxes", "all"), "choose one of gt, pred"),
+        (("x",), "there is no scene store; give a folder"),
+    ],
+)
+def test_wrong_calls_end_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, arguments, message: str
+) -> None:
+    assert run(monkeypatch, tmp_path / "model", tmp_path / "none.zarr", *arguments) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_the_picture_shows_the_frame_and_the_room(tmp_path: Path) -> None:
+    class Store:
+        """What drawing reads of a store: one camera at the origin that looks along x."""
+
+        scene, frame_ids, depth_size = SCENE, [0], (64, 48)
+
+        def jpegs(self) -> list[bytes]:
+            Image.new("RGB", (64, 48), "gray").save(tmp_path / "frame.jpg")
+            return [(tmp_path / "frame.jpg").read_bytes()]
+
+        def depth(self) -> np.ndarray:
+            return np.full((1, 384, 384), 3000, np.uint16)
+
+        def poses(self) -> np.ndarray:
+            pose = np.eye(4)
+            pose[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]
+            return pose[None]
+
+        def depth_intrinsic(self) -> np.ndarray:
+            return np.array([[60.0, 0, 32, 0], [0, 60, 24, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+    box = np.array([2.0, 0, 0, 0.5, 0.5, 0.5])
+    boxes = [FoundBox(id=4, label="chair", box=box, score=0.5)]
+    found = Found(boxes=boxes, none=-0.1)
+    picture = picture_of(Store(), found.boxes)
+    assert picture.width > picture.height
+    pixels = np.asarray(picture).reshape(-1, 3).astype(int)
+    green = np.abs(pixels - [0x4C, 0xD9, 0x64]).max(axis=1) < 30
+    assert green.sum() > 100

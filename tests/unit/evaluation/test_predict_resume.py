@@ -1,0 +1,212 @@
+"""Inference resumed after a kill, and shared by ranks: the same bytes as of one whole run."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from fixtures.inference_run import (
+    SCENES,
+    SETTINGS,
+    Fake,
+    question,
+    run,
+    write_model,
+    write_questions,
+    write_scenes,
+)
+from fixtures.repository import ROOT
+from threedrs.evaluation.partial import partial_files, partial_path, read_partial
+from threedrs.evaluation.predictions import read_meta, read_predictions
+from threedrs.evaluation.registry import BENCHMARKS
+from threedrs.evaluation.settings import PredictSettings
+from threedrs.instructions.record import write_records
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return write_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_model(tmp_path / "model")
+
+
+@pytest.fixture
+def records(tmp_path):
+    return write_questions(tmp_path / "scanqa_val.jsonl")
+
+
+def kill_in_the_second_scene(model, records, scenes, out):
+    with pytest.raises(KeyboardInterrupt):
+        run(model, records, scenes, out, Fake(stop_at={"q4"}))
+    assert not out.exists()
+    assert read_meta(out) is None
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(tmp_path, model, records, scenes, capsys):
+    whole, out, fake = tmp_path / "a" / "p.jsonl", tmp_path / "b" / "p.jsonl", Fake()
+    run(model, records, scenes, whole, Fake())
+    kill_in_the_second_scene(model, records, scenes, out)
+    with partial_path(out, 0).open("a") as stream:
+        stream.write('{"format_version": 1, "id": "q1", "predi')
+    run(model, records, scenes, out, fake)
+    assert fake.asked == ["q1", "q4", "q7", "q2", "q5", "q8"]
+    assert "3 of 9 questions are answered already" in capsys.readouterr().err
+    assert out.read_bytes() == whole.read_bytes()
+    assert read_meta(out)["timing"]["resumed"] == 3
+
+
+def test_a_scene_of_which_lines_are_lost_is_asked_as_a_whole(tmp_path, model, records, scenes):
+    """Scores depend in their last bits on the questions asked together."""
+    whole, out, fake = tmp_path / "a" / "p.jsonl", tmp_path / "b" / "p.jsonl", Fake()
+    run(model, records, scenes, whole, Fake())
+    kill_in_the_second_scene(model, records, scenes, out)
+    part = partial_path(out, 0)
+    part.write_text("".join(part.read_text().splitlines(keepends=True)[:3]))  # header, two of three
+    run(model, records, scenes, out, fake)
+    assert len(fake.asked) == 9
+    assert read_meta(out)["timing"]["resumed"] == 0
+    assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("cut_off", [0, 1])
+def test_a_scene_asked_again_by_another_rank_has_one_ranks_answers(tmp_path, cut_off):
+    """Of the rank that was cut off, no answer is left among those of the other."""
+    out, header = tmp_path / "p.jsonl", json.dumps({"format_version": 1, "header": {}})
+    for rank in (0, 1):
+        rows = [
+            {"format_version": 1, "id": f"q{i}", "benchmark": "scanqa", "scene": SCENES[0]}
+            | {"prediction": f"rank {rank}", "references": ["yes"]}
+            for i in range(2 if rank == cut_off else 3)
+        ]
+        lines = [header, *map(json.dumps, rows)]
+        partial_path(out, rank).write_text("".join(f"{line}\n" for line in lines))
+    rows = read_partial(out, BENCHMARKS["scanqa"])
+    assert [row.prediction for row in rows.values()] == [f"rank {1 - cut_off}"] * 3
+
+
+@pytest.mark.parametrize("what", ["model", "settings", "records"])
+def test_answers_of_something_else_are_not_used(tmp_path, model, records, scenes, what, capsys):
+    out, fake, settings = tmp_path / "p.jsonl", Fake(), SETTINGS
+    kill_in_the_second_scene(model, records, scenes, out)
+    if what == "model":
+        (model / "weights").write_text("2")
+    elif what == "settings":
+        settings = PredictSettings(prompt="as_trained")
+    else:
+        lines = records.read_text().splitlines(keepends=True)
+        records.write_text("".join(reversed(lines)))
+    run(model, records, scenes, out, fake, settings)
+    assert len(fake.asked) == 9
+    assert f"are of another {what}; starting over" in capsys.readouterr().err
+    assert len(read_predictions(out, BENCHMARKS["scanqa"])) == 9
+
+
+def test_answers_of_more_ranks_are_used(tmp_path, model, records, scenes):
+    out, fake = tmp_path / "p.jsonl", Fake()
+    kill_in_the_second_scene(model, records, scenes, out)
+    partial_path(out, 0).rename(partial_path(out, 3))
+    run(model, records, scenes, out, fake)
+    assert len(fake.asked) == 6
+    assert partial_files(out) == []
+
+
+RANK = """
+import sys
+from pathlib import Path
+from fixtures.inference_run import Fake, run
+model, records, scenes, out = map(Path, sys.argv[1:])
+run(model, records, scenes, out, Fake())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("RANK", "LOCAL_RANK", "WORLD_SIZE"),
+        ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"),
+    ],
+    ids=["torchrun", "srun"],
+)
+def test_two_ranks_write_the_same_bytes_as_one(tmp_path, model, records, scenes, names):
+    one, two = tmp_path / "one" / "p.jsonl", tmp_path / "two" / "p.jsonl"
+    run(model, records, scenes, one, Fake())
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    program = [sys.executable, "-c", RANK, *map(str, (model, records, scenes, two))]
+    ranks = [
+        subprocess.Popen(
+            program,
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}",
+                **dict(zip(names, (str(rank), str(rank), "2"), strict=True)),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    assert two.read_bytes() == one.read_bytes()
+    assert read_meta(two)["timing"]["ranks"] == 2
+    assert partial_files(two) == []
+
+
+@pytest.mark.slow
+def test_two_ranks_answer_as_one(tmp_path, scenes):
+    """With the real student: the same bytes, also where finished scenes are found."""
+    from threedrs.models.checkpoint.load_save import load_student, save_student
+    from threedrs.models.settings import ModelSettings
+
+    student, tokenizer = load_student(ModelSettings(seed=1), teacher_channels=0)
+    save_student(student, tokenizer, tmp_path / "model")
+    box = [0.0, 0, 0, 1, 1, 1]
+    records = tmp_path / "records.jsonl"
+    questions = [
+        question(
+            i, "scan2cap", SCENES[i * 7 % 3], references=["x"], box_input=box if i % 4 else None
+        )
+        for i in range(12)
+    ]
+    write_records(records, questions)
+    outs = {ranks: tmp_path / f"of_{ranks}" / "predictions.jsonl" for ranks in (1, 2)}
+
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m")
+
+    def predict(ranks, *launcher):
+        command = [sys.executable, "-m", *launcher, "threedrs.predict"]
+        command += ["--model", tmp_path / "model", "--records", records, "--scenes", scenes]
+        command += ["--out", outs[ranks], "--settings", json.dumps({"max_new_tokens": 6})]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    predict(1, *torchrun)
+    whole = outs[1].read_bytes()
+    rows = whole.decode().splitlines(keepends=True)
+    assert len({json.loads(row)["prediction"] for row in rows}) > 1
+    # What a killed run of one rank would have left: the answers of its first scene.
+    header = json.dumps({"format_version": 1, "header": read_meta(outs[1])["inputs"]})
+    kept = [row for row in rows if json.loads(row)["scene"] == SCENES[0]]
+    outs[2].parent.mkdir()
+    partial_path(outs[2], 0).write_text("".join([f"{header}\n", *kept]))
+
+    said = predict(2, "threedrs.distributed.launch", "--gpus", "2")
+    assert f"{len(kept)} of 12 questions are answered already" in said
+    assert outs[2].read_bytes() == whole
+    assert read_meta(outs[2])["timing"] == read_meta(outs[2])["timing"] | {"ranks": 2, "resumed": 4}

@@ -1,0 +1,153 @@
+"""The prediction row: what is read back equals what was written, and what is wrong is named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fixtures.prediction_files import BOX, GROUNDING, error_of
+from threedrs.errors import ConfigError
+from threedrs.evaluation.predictions import (
+    Prediction,
+    meta_path,
+    read_predictions,
+    write_predictions,
+)
+from threedrs.evaluation.registry import BENCHMARKS, benchmark_named
+
+HALF = "holds half a surrogate pair, which is no character; mend the text"
+TEXT = {
+    "format_version": 1,
+    "id": "a",
+    "benchmark": "scanqa",
+    "scene": "scene0000_00",
+    "question_type": None,
+    "prediction": "brown",
+    "references": ["brown", "dark brown"],
+    "scores": None,
+    "boxes": [],
+    "gt": [],
+}
+
+
+def write_lines(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_rows_come_back_as_written(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    rows = [
+        Prediction(
+            id=name,
+            benchmark="multi3drefer",
+            scene="scene0001_00",
+            question_type="mt",
+            scores=np.array([0.1, 0.7, -0.2]),
+            boxes=np.array([BOX, BOX]),
+            gt=np.zeros((0, 6)),
+        )
+        for name in ("x", "y")
+    ]
+    assert write_predictions(path, rows) == 2
+    read = read_predictions(path, BENCHMARKS["multi3drefer"])
+    assert [row.to_json() for row in read] == [row.to_json() for row in rows]
+    assert read[0].gt.shape == (0, 6)
+    assert list(json.loads(path.read_text().splitlines()[0])) == list(GROUNDING)
+
+
+def test_text_rows_need_no_boxes(tmp_path):
+    bare = {name: TEXT[name] for name in TEXT if name not in ("scores", "boxes", "gt")}
+    path = write_lines(tmp_path / "p.jsonl", bare, {**TEXT, "id": "b", "prediction": ""})
+    rows = read_predictions(path, BENCHMARKS["scanqa"])
+    assert [row.prediction for row in rows] == ["brown", ""]
+    assert rows[0].references == ("brown", "dark brown")
+    assert rows[0].scores is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "format_version is 2, this threedrs reads 1"),
+        ({"scores": [0.5]}, "expected 2 scores (1 boxes and the zero target), found shape (1,)"),
+        ({"scores": None}, "scores must be a list of numbers, found null"),
+        ({"scores": [0.5, "x"]}, "scores must hold numbers only"),
+        ({"scores": [0.5, float("nan")]}, "scores holds a value that is not finite"),
+        ({"scores": [0.5, float("inf")]}, "scores holds a value that is not finite"),
+        ({"boxes": [BOX[:5]]}, "boxes must be a list of boxes of 6 numbers each"),
+        ({"boxes": [[]]}, "boxes must be a list of boxes of 6 numbers each"),
+        ({"boxes": [BOX, BOX[:5]]}, "boxes has rows of different length"),
+        ({"gt": [[0, 0, 0, 1, -1, 1]]}, "gt holds a box of negative size"),
+        ({"gt": [[0, 0, 0, 1, float("nan"), 1]]}, "gt holds a value that is not finite"),
+        ({"benchmark": "scanqa"}, "is a row of 'scanqa', expected 'scanrefer'"),
+        ({"id": 7}, "id must be text, found int"),
+        ({"scene": ""}, "scene is empty"),
+        ({"question_type": 3}, "question_type must be text, found int"),
+        ({"question_type": "\ud800"}, f"question_type {HALF}"),
+        ({"id": "a\udc00"}, f"id {HALF}"),
+    ],
+)
+def test_a_wrong_grounding_row_is_named_by_line(tmp_path, change, message):
+    path = write_lines(tmp_path / "p.jsonl", GROUNDING, {**GROUNDING, "id": "b", **change})
+    assert error_of(path, "scanrefer") == f"{path}: line 2: {message}"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prediction": None}, "prediction must be text, found null"),
+        ({"references": "brown"}, "references must be a list of texts"),
+        ({"references": []}, "references holds no text to compare with"),
+        ({"references": [" "]}, "references holds no text to compare with"),
+        ({"prediction": "a \ud800"}, f"prediction {HALF}"),
+        ({"references": ["a", "\ud800"]}, f"references {HALF}"),
+    ],
+)
+def test_a_wrong_text_row_is_named_by_line(tmp_path, change, message):
+    path = write_lines(tmp_path / "p.jsonl", {**TEXT, **change})
+    assert error_of(path, "scanqa") == f"{path}: line 1: {message}"
+
+
+@pytest.mark.parametrize("name", ["format_version", "id", "benchmark", "scene", "scores", "boxes"])
+def test_a_missing_field_is_named(tmp_path, name):
+    row = {key: value for key, value in GROUNDING.items() if key != name}
+    path = write_lines(tmp_path / "p.jsonl", row)
+    assert error_of(path, "scanrefer") == f"{path}: line 1: field '{name}' is missing"
+
+
+def test_malformed_json_is_named_by_line(tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", TEXT)
+    with path.open("a") as stream:
+        stream.write('{"format_version": 1, "id": "b", "pred')
+    assert error_of(path, "scanqa") == f"{path}: line 2 is not valid JSON"
+    assert "expected a JSON object" in error_of(write_lines(path, [1]), "scanqa")
+
+
+def test_repeated_ids_and_empty_files_are_refused(tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", TEXT, TEXT)
+    assert error_of(path, "scanqa") == f"{path}: line 2: id 'a' already stands on line 1"
+    assert error_of(write_lines(path), "scanqa") == f"{path}: holds no predictions"
+    assert "cannot be read" in error_of(tmp_path / "none.jsonl", "scanqa")
+
+
+def test_a_partial_file_is_not_scored(tmp_path):
+    path = write_lines(tmp_path / "predictions.jsonl", TEXT)
+    meta = meta_path(path)
+    assert meta.name == "predictions.meta.json"
+    assert len(read_predictions(path, BENCHMARKS["scanqa"])) == 1
+    meta.write_text('{"format_version": 1, "n": 1}')
+    assert len(read_predictions(path, BENCHMARKS["scanqa"])) == 1
+    meta.write_text('{"format_version": 1, "n": 3}')
+    assert "holds 1 of 3 questions" in error_of(path, "scanqa")
+    meta.write_text('{"format_version": 1, "n": "3"}')
+    assert "n must say how many questions" in error_of(path, "scanqa")
+    meta.write_text('{"format_version": 1, "n": 1, "run": "\\ud800"}')
+    assert f"{meta}: a text {HALF}" in error_of(path, "scanqa")
+    meta.write_text('{"format_version": 9, "n": 1}')
+    assert "is not a meta file of format version 1" in error_of(path, "scanqa")
+
+
+def test_an_unknown_benchmark_is_named_with_the_valid_ones():
+    with pytest.raises(ConfigError, match="unknown benchmark 'scanref'; choose one of scanrefer, "):
+        benchmark_named("scanref")

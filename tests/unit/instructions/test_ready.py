@@ -1,0 +1,194 @@
+"""Processed files that users have already: LLaVA-style arrays, ready box files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fixtures.instruction_files import BOXES, description, write_annotations
+from fixtures.instruction_files import run as converted
+from fixtures.mix_records import record
+from threedrs.errors import DataError
+from threedrs.inputs.required_files import Ready, missing_inputs
+from threedrs.instructions.convert import ConversionSummary
+from threedrs.instructions.llava import write_llava
+from threedrs.instructions.ready import take_ready
+from threedrs.instructions.record import read_records
+from threedrs.scannet.boxes import read_boxes_file
+from threedrs.scannet.layout import DataLayout
+from threedrs.scannet.ready_boxes import take_boxes
+
+SCENES = frozenset({"scene0000_00", "scene0001_00"})
+BOX = [0.5, 0.25, 1.0, 1.0, 2.0, 0.5]
+
+
+def take(folder: Path, benchmark: str, split: str, **options: Any) -> ConversionSummary:
+    """Take a benchmark of ``all.json``, with the boxes of the converters' tests."""
+    out, layout = folder / f"{benchmark}_{split}.jsonl", DataLayout(root=folder)
+    return take_ready(benchmark, split, folder / "all.json", layout, SCENES, BOXES, out, **options)
+
+
+def rejections(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"{name}.rejected.jsonl").open()]
+
+
+def test_one_benchmark_of_an_array(tmp_path: Path) -> None:
+    refer = [record("scanrefer", n, "<ground>", object_ids=[n], box=BOX) for n in (1, 2)]
+    answers = [record("scanqa", 0), record("scanqa", 1, scene="scene0707_00")]
+    write_llava(tmp_path / "all.json", [*refer, *answers])
+    summary = take(tmp_path, "scanqa", "train", max_reject_fraction=0.5)
+    assert list(read_records(tmp_path / "scanqa_train.jsonl")) == answers[:1]
+    assert (summary.rows, summary.records, summary.rejected) == (2, 1, 1)
+    assert summary.reasons == {"scene missing": 1}
+    (rejected,) = rejections(tmp_path, "scanqa_train")
+    assert (rejected["file"], rejected["row"]) == ("all.json", 3)
+    assert rejected["detail"] == "scanqa_1: scene0707_00 is not in the split's scene list"
+    assert json.loads((tmp_path / "scanqa_train.summary.json").read_text())["records"] == 1
+    take(tmp_path, "scanrefer", "train")
+    assert list(read_records(tmp_path / "scanrefer_train.jsonl")) == refer
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "object_ids", "reason", "detail"),
+    [
+        ("scanrefer", [9999], "object without a box", "object 9999 of scene0000_00 has no ground"),
+        ("scanrefer", [], "malformed row", "scanrefer_1: names 0 objects, expected one"),
+        ("multi3drefer", [1, 9999], "object without a box", "object 9999 of scene0000_00"),
+        ("scan2cap", [9999], "object without a box", "object 9999 of scene0000_00"),
+        ("scan2cap", [1, 2], "malformed row", "scan2cap_1: names 2 objects, expected one"),
+    ],
+)
+def test_entries_of_objects_without_a_box_are_rejected(
+    tmp_path: Path, benchmark: str, object_ids: list[int], reason: str, detail: str
+) -> None:
+    kept = record(benchmark, 0, object_ids=[1], box_input=BOX)
+    wrong = record(benchmark, 1, object_ids=object_ids, box_input=BOX)
+    write_llava(tmp_path / "all.json", [record("scanqa", 0), kept, wrong])
+    array = json.loads((tmp_path / "all.json").read_text())
+    array[2]["metadata"]["object_id"] = object_ids  # the writer names the first alone
+    (tmp_path / "all.json").write_text(json.dumps(array))
+    summary = take(tmp_path, benchmark, "train", max_reject_fraction=0.5)
+    assert (summary.records, summary.reasons) == (1, {reason: 1})
+    (rejected,) = rejections(tmp_path, f"{benchmark}_train")
+    assert (rejected["row"], rejected["reason"]) == (2, reason)
+    assert detail in rejected["detail"]
+    with pytest.raises(DataError, match=f"all.json: row 2: {reason} .*on_reject to report"):
+        take(tmp_path, benchmark, "train", on_reject="fail")
+    with pytest.raises(DataError, match=f"1 rows rejected of 2, .* row 2: {reason}"):
+        take(tmp_path, benchmark, "train")
+
+
+def test_entries_without_a_box_are_rejected_as_the_converters_do(tmp_path: Path) -> None:
+    file = "scanrefer/ScanRefer_filtered_train.json"
+    write_annotations(tmp_path, file, [description(1, 0, "a"), description(9999, 0, "b")])
+    _, summary = converted(tmp_path, "scanrefer", "train")
+    entries = [record("scanrefer", n, object_ids=[n]) for n in (1, 9999)]
+    write_llava(tmp_path / "all.json", entries)
+    assert take(tmp_path, "scanrefer", "train", max_reject_fraction=1).reasons == summary.reasons
+    (mine,), (theirs,) = (
+        rejections(folder, "scanrefer_train") for folder in (tmp_path, tmp_path / "out")
+    )
+    assert {**mine, "file": file} == theirs
+
+
+def test_entries_of_scenes_left_out_stop_nothing(tmp_path: Path) -> None:
+    write_llava(tmp_path / "all.json", [record("scanrefer", n, object_ids=[n]) for n in (1, 9999)])
+    summary = take(
+        tmp_path, "scanrefer", "train", on_reject="fail", left_out={"scene0000_00": "no mesh"}
+    )
+    assert (summary.records, summary.left_out) == (0, {"scene0000_00": 2})
+    assert summary.reasons == {"scene left out": 2}
+
+
+@pytest.mark.parametrize(
+    ("records", "split", "message"),
+    [
+        ([record("sqa3d", 0)], "train", "holds no entries of scanqa"),
+        ([record("scanqa", 0)], "val", "scanqa_0 has no references"),
+        ([record("scanqa", 0, references=["yes"])], "train", "has references: an evaluation"),
+        ([record("scanqa", 0, scene="scene0707_00")], "train", "1 rows rejected of 1"),
+    ],
+)
+def test_refused_arrays(tmp_path: Path, records: list[Any], split: str, message: str) -> None:
+    write_llava(tmp_path / "all.json", records)
+    with pytest.raises(DataError) as error:
+        take(tmp_path, "scanqa", split)
+    assert message in str(error.value)
+    assert not (tmp_path / f"scanqa_{split}.jsonl").exists()
+
+
+def test_boxes_of_both_forms(tmp_path: Path) -> None:
+    gt = {"scene0000_00": [BOX, [0, 0, 0, 1, 1, 1]], "scene0009_00": [BOX]}
+    pred = {"scene0000_00": {"boxes": [BOX], "ids": [7], "labels": ["chair"]}}
+    for name, content in (("gt", gt), ("pred", pred)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    files = {name: tmp_path / f"{name}.json" for name in ("gt", "pred")}
+    take_boxes(["scene0000_00", "scene0001_00"], files, tmp_path / "boxes.json")
+    found = read_boxes_file(tmp_path / "boxes.json")
+    np.testing.assert_array_equal(found["scene0000_00"]["gt"].boxes[0], np.float32(BOX))
+    assert found["scene0000_00"]["gt"].ids.tolist() == [0, 1]
+    assert found["scene0000_00"]["pred"].ids.tolist() == [7]
+    assert found["scene0000_00"]["pred"].labels == ("chair",)
+    assert len(found["scene0001_00"]["pred"]) == 0
+    notes = json.loads((tmp_path / "boxes.json").read_text())["notes"]
+    assert {"scene": "scene0001_00", "note": "not in pred.json: no pred boxes"} in notes
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "expected a JSON object, scene to boxes"),
+        ({"scene0000_00": 3}, "scene0000_00: expected a list of boxes"),
+        ({"scene0000_00": [[1, 2, 3]]}, "boxes[0] is not 6 finite numbers"),
+        ({"scene0000_00": {"boxes": [BOX], "ids": [1, 2]}}, "1 boxes, 2 ids"),
+        ({"scene0000_00": {"boxes": [BOX], "labels": ["\ud800"]}}, "half a surrogate pair"),
+    ],
+)
+def test_malformed_boxes(tmp_path: Path, content: Any, message: str) -> None:
+    (tmp_path / "gt.json").write_text(json.dumps(content))
+    with pytest.raises(DataError) as error:
+        take_boxes(["scene0000_00"], {"gt": tmp_path / "gt.json"}, tmp_path / "boxes.json")
+    assert message in str(error.value)
+    assert "gt.json" in str(error.value)
+    assert not (tmp_path / "boxes.json").exists()
+
+
+def test_ready_files_replace_what_they_stand_for(tmp_path: Path) -> None:
+    layout = DataLayout(root=tmp_path)
+    for split, scene in (("train", "scene0000_00"), ("val", "scene0001_00")):
+        layout.split_file(split).parent.mkdir(parents=True, exist_ok=True)
+        layout.split_file(split).write_text(f"{scene}\n")
+        for file in (layout.scan(scene).sens, layout.scan(scene).meta):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    layout.labels_file.touch()
+    array = tmp_path / "train.json"
+    ready = Ready(instructions={"train": array, "val": array}, boxes="boxes/{split}_{set}.json")
+    with pytest.raises(DataError) as error:
+        missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")], ready=ready)
+    said = str(error.value)
+    assert "train.json: missing" in said
+    assert "boxes/train_gt.json: missing" in said
+    assert "boxes/val_pred.json: missing" in said
+    assert "ScanQA" not in said
+    assert "vh_clean" not in said
+    (tmp_path / "boxes").mkdir()
+    for name in ("train_gt", "val_gt", "val_pred"):
+        (tmp_path / "boxes" / f"{name}.json").write_text("{}")
+    array.touch()
+    for split, scenes, said in (
+        ("train", "", "scannetv2_train.txt: holds no scene"),
+        ("train", "scene0001_00", "val.txt: scene0001_00 stands in scannetv2_train.txt too"),
+        ("val", "", "scannetv2_val.txt: holds no scene"),
+    ):
+        kept = layout.split_file(split).read_text()
+        layout.split_file(split).write_text(f"{scenes}\n")
+        with pytest.raises(DataError, match=said):
+            missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")], ready=ready)
+        layout.split_file(split).write_text(kept)
+    missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")], ready=ready)
+    assert set(ready.box_files(layout, "train")) == {"gt"}
+    with pytest.raises(DataError, match="ScanQA"):
+        missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")])

@@ -1,0 +1,238 @@
+"""Every attention backend, results and gradients, against a softmax over a dense mask."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fixtures.cpu_kernels import CpuKernels
+from fixtures.students import MIXED, pack, student
+from threedrs.errors import ConfigError, MachineError
+from threedrs.models.attention import packed as kernels_of_packs
+from threedrs.models.attention.packed import PackMask, pack_mask
+from threedrs.models.attention.prefix_suffix import JoinedAttention, Suffixes
+from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.packing import Layout
+from threedrs.models.settings import ModelSettings, SupervisionSettings
+
+CPU = torch.device("cpu")
+LAYOUTS = [
+    Layout(prefix_length=37, lengths=(5, 1, 9)),
+    Layout(prefix_length=4, lengths=(1, 1)),
+    Layout(prefix_length=130, lengths=(3,) * 16),
+]
+SCALE = 0.2
+HEADS, KEY_HEADS, WIDTH = 4, 2, 16
+
+
+def _tensors(layout: Layout, device: torch.device = CPU, width: int = WIDTH) -> list[Tensor]:
+    random = torch.Generator().manual_seed(0)
+    total = layout.prefix_length + sum(layout.lengths)
+    shapes = [(1, heads, total, width) for heads in (HEADS, KEY_HEADS, KEY_HEADS, HEADS)]
+    return [torch.randn(shape, generator=random).to(device) for shape in shapes]
+
+
+def _dense(layout: Layout, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention, (1,T,heads,d), one head after the other."""
+    owner = [-1] * layout.prefix_length
+    owner += [number for number, length in enumerate(layout.lengths) for _ in range(length)]
+    total = len(owner)
+    allowed = [[c <= r and owner[c] in (-1, owner[r]) for c in range(total)] for r in range(total)]
+    hidden = ~torch.tensor(allowed, device=query.device)
+    heads = []
+    for head in range(HEADS):
+        shared = head // (HEADS // KEY_HEADS)
+        scores = SCALE * query[0, head] @ key[0, shared].T
+        weights = torch.softmax(scores.masked_fill(hidden, -torch.inf), dim=-1)
+        heads.append(weights @ value[0, shared])
+    return torch.stack(heads, dim=1)[None]
+
+
+def _check_gradients(attend: Any, layout: Layout, device: torch.device = CPU) -> None:
+    *inputs, gradient = _tensors(layout, device)
+    gradient = gradient.transpose(1, 2)
+    results = []
+    for function in (attend, lambda *tensors: _dense(layout, *tensors)):
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        result = function(*leaves)
+        results.append([result, *torch.autograd.grad(result, leaves, gradient)])
+    for found, expected in zip(*results, strict=True):
+        assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_sdpa_kernels_meet_few_shapes_and_strides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN plans anew for each: it must not meet the number of a pack's tokens in any of them."""
+    met: dict[bool, set[Any]] = {True: set(), False: set()}
+
+    def attend(*tensors: Tensor, is_causal: bool = False, **options: Any) -> Tensor:
+        mask = options.get("attn_mask")
+        if mask is not None:
+            assert mask.any(-1).all()  # no softmax is over nothing
+            tensors = (*tensors, mask)
+        met[is_causal].add(tuple((tensor.shape, tensor.stride()) for tensor in tensors))
+        return torch.zeros_like(tensors[0])
+
+    monkeypatch.setattr(kernels_of_packs, "scaled_dot_product_attention", attend)
+    rows = [*range(64, 1024, 64), *range(1024, 2048, 128), *range(2048, 4097, 256)]
+    for own in [2, *rows, *(length + 1 for length in rows[:-1])]:
+        layout = Layout(prefix_length=10, lengths=(own - 1, 1))
+        mask = pack_mask(layout, "sdpa", torch.empty(1))
+        assert mask is not None
+        # As the model has them: tokens before heads in memory.
+        query, key, value = (
+            torch.empty(1, 10 + own, heads, 1).transpose(1, 2) for heads in (HEADS, 2, 2)
+        )
+        assert mask.attend(query, key, value, SCALE).shape == (1, 10 + own, HEADS, 1)
+    assert len(met[True]) == 1
+    assert sorted(shapes[0][0][2] for shapes in met[False]) == rows
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sdpa(layout: Layout) -> None:
+    mask = pack_mask(layout, "sdpa", torch.empty(1))
+    assert isinstance(mask, PackMask)
+    _check_gradients(lambda *tensors: mask.attend(*tensors, SCALE), layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_joined_passes_with_torchs_flash_kernels(layout: Layout) -> None:
+    suffixes = Suffixes.of(layout, CPU)
+    _check_gradients(
+        lambda *tensors: JoinedAttention.apply(*tensors, SCALE, suffixes, CpuKernels()).transpose(
+            1, 2
+        ),
+        layout,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_flex_forward_on_cpu(layout: Layout) -> None:
+    query, key, value, _ = _tensors(layout)
+    with torch.no_grad():
+        mask = pack_mask(layout, "flex", torch.empty(1))
+        assert isinstance(mask, PackMask)
+        found = mask.attend(query, key, value, SCALE)
+    torch.testing.assert_close(found, _dense(layout, query, key, value))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_flex_gradients_on_gpu() -> None:
+    device = torch.device("cuda")
+    layout = LAYOUTS[0]
+    mask = pack_mask(layout, "flex", torch.empty(1, device=device))
+    assert isinstance(mask, PackMask)
+    _check_gradients(lambda *tensors: mask.attend(*tensors, SCALE), layout, device)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_flash_gradients_on_gpu(layout: Layout) -> None:
+    pytest.importorskip("flash_attn")
+    device = torch.device("cuda")
+    *inputs, gradient = (tensor.bfloat16() for tensor in _tensors(layout, device, width=128))
+    mask = pack_mask(layout, "flash", inputs[0][0, :, 0])
+    assert isinstance(mask, PackMask)
+    results = []
+    for attend, dtype in (
+        (lambda *tensors: mask.attend(*tensors, SCALE), torch.bfloat16),
+        (lambda *tensors: _dense(layout, *tensors), torch.float32),
+    ):
+        leaves = [tensor.to(dtype).requires_grad_() for tensor in inputs]
+        result = attend(*leaves)
+        results.append(
+            [result, *torch.autograd.grad(result, leaves, gradient.transpose(1, 2).to(dtype))]
+        )
+    for found, expected in zip(*results, strict=True):
+        assert (found - expected).norm() <= 1e-2 * expected.norm()  # bfloat16 has 8 bits
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("backend", ["sdpa", "flex"])
+def test_packed_gradients_on_gpu(backend: str) -> None:
+    model = student(width=256, heads=(2, 1)).to("cuda")
+    sums = []
+    for attention, packs in (
+        (backend, [pack(MIXED)]),
+        ("sdpa", [pack([item]) for item in MIXED]),
+    ):
+        model.attention = attention
+        model.zero_grad()
+        for one in packs:
+            model(one.to("cuda"), SupervisionSettings()).total(1.0).backward()
+        sums.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    together, alone = sums
+    largest = max(gradient.norm() for gradient in alone.values())
+    for name, gradient in alone.items():
+        # Kernels of a GPU add in any order; a gradient that is zero but for rounding counts too.
+        difference = (together[name] - gradient).norm()
+        assert difference <= 1e-4 * gradient.norm() + 1e-6 * largest, name
+
+
+def test_places_of_suffixes() -> None:
+    suffixes = Suffixes.of(Layout(prefix_length=3, lengths=(2, 1)), CPU)
+    packed = torch.tensor([1.0, 2.0, 3.0])[None, None, :, None]
+    grid = suffixes.grid(packed)
+    assert grid[:, 0, :, 0].tolist() == [[1, 2], [3, 0]]
+    assert torch.equal(suffixes.packed(grid), packed)
+
+
+def test_one_sample_takes_the_plain_path() -> None:
+    for backend in ("auto", "sdpa", "flex"):
+        assert pack_mask(Layout(prefix_length=9, lengths=(4,)), backend, torch.empty(1)) is None
+
+
+def test_backends_that_cannot_run_say_so() -> None:
+    layout = LAYOUTS[0]
+    with pytest.raises(ConfigError, match="flex has no backward pass on this device; choose auto"):
+        pack_mask(layout, "flex", torch.empty(1))
+    with pytest.raises(MachineError, match="flash needs a GPU; choose auto or sdpa"):
+        pack_mask(layout, "flash", torch.empty(1))
+
+
+def test_flash_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "flash_attn", None)
+    from threedrs.models.attention.prefix_suffix import flash_kernels
+
+    flash_kernels.cache_clear()
+    with pytest.raises(MachineError, match="needs the package flash-attn"):
+        flash_kernels()
+    with pytest.raises(MachineError, match="needs the package flash-attn"):
+        load_student(ModelSettings(attention="flash"))
+
+
+def test_flash_kernels_arrange_axes_for_the_package() -> None:
+    """The package's interface, played by softmax written out: tokens before heads."""
+    from threedrs.models.attention.prefix_suffix import FlashAttnKernels
+
+    class Interface:
+        def _flash_attn_forward(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> tuple:
+            assert options["window_size_right"] == (0 if options["causal"] else -1)
+            result, total = CpuKernels().forward(
+                *(tensor.transpose(1, 2) for tensor in (q, k, v)),
+                options["softmax_scale"],
+                options["causal"],
+            )
+            return result.transpose(1, 2), total, None, None
+
+        def _flash_attn_backward(self, *tensors: Tensor, **options: Any) -> None:
+            gradient, q, k, v, result, total, *outputs = tensors
+            found = CpuKernels().backward(
+                gradient.transpose(1, 2),
+                (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)),
+                result.transpose(1, 2),
+                total,
+                options["softmax_scale"],
+                options["causal"],
+            )
+            for output, value in zip(outputs, found, strict=True):
+                output.copy_(value.transpose(1, 2))
+
+    kernels = FlashAttnKernels(Interface())
+    layout = LAYOUTS[0]
+    suffixes = Suffixes.of(layout, CPU)
+    _check_gradients(
+        lambda *tensors: JoinedAttention.apply(*tensors, SCALE, suffixes, kernels).transpose(1, 2),
+        layout,
+    )

@@ -1,0 +1,258 @@
+"""Scene-shared inference against one pass over everything for every token."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fixtures.students import (
+    CAPTION,
+    GROUNDING,
+    MIXED,
+    TEXT,
+    pack,
+    record,
+    scene,
+    student,
+    tokenizer,
+)
+from threedrs.instructions.record import Record
+from threedrs.models import inference as session_module
+from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.grounding import info_nce
+from threedrs.models.inference import SceneSession
+from threedrs.models.prompt import PromptStyle, build_query
+from threedrs.models.samples import Query, SceneInputs
+from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.models.student import Student
+
+
+def _query(item: Record, prompt: PromptStyle = "reference") -> Query:
+    return build_query(item, tokenizer(), prompt=prompt)
+
+
+@torch.no_grad()
+def _hidden(
+    model: Student, query: Query, more: list[int], inputs: SceneInputs | None = None
+) -> tuple[torch.Tensor, int]:
+    """Last hidden states of prefix, question and further tokens, without a cache."""
+    inputs = scene() if inputs is None else inputs
+    visual = model.visual_tokens(inputs)
+    before = len(query.prefix.before_ids)
+    own = before + len(query.prefix.after_ids)
+    ids = [*query.prefix.before_ids, *query.prefix.after_ids, *query.input_ids.tolist(), *more]
+    text = model.embed(torch.tensor(ids), (query,), (own,))
+    tokens = torch.cat([text[:before], visual.sequence_TD, text[before:]])
+    places = model.position_ids(torch.arange(len(tokens))[None], query.prefix, inputs)
+    hidden, _ = model.run_language_model(tokens, places, None)
+    return hidden, before
+
+
+def _naive_answer(
+    model: Student,
+    query: Query,
+    max_new_tokens: int,
+    inputs: SceneInputs | None = None,
+    end: int | None = None,
+) -> list[int]:
+    generated: list[int] = []
+    end = tokenizer().convert_tokens_to_ids("<|im_end|>") if end is None else end
+    while len(generated) < max_new_tokens:
+        hidden, _ = _hidden(model, query, generated, inputs)
+        token = int((model.language_model.lm_head.weight @ hidden[-1]).argmax())
+        if token == end:
+            break
+        generated.append(token)
+    return generated
+
+
+QUESTIONS = [
+    TEXT,
+    CAPTION,
+    record("<image> How many chairs are around the table?", "4"),
+    record("<image>x", "y"),
+]
+MANY = [
+    record("<image> " + "Is it the brown table? " * (number % 4) + f"Chair {number}?", "yes")
+    for number in range(12)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prompt", ["reference", "as_trained"])
+def test_answers_equal_decoding_without_a_cache(prompt: PromptStyle) -> None:
+    model = student()
+    session = SceneSession(model, tokenizer(), scene(), prompt=prompt)
+    answers = []
+    for item in QUESTIONS:
+        ids = _naive_answer(model, _query(item, prompt), 8)
+        answers.append(tokenizer().decode(ids, skip_special_tokens=True).strip())
+        assert session.answer(_query(item, prompt), 8) == answers[-1]
+    assert len(set(answers)) > 1, "the questions must lead to different answers to test anything"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llava-video", "llava-onevision", "qwen2-vl"])
+def test_questions_together_get_the_answers_they_get_alone(name: str) -> None:
+    model, words = load_student(ModelSettings(name=name), teacher_channels=0)
+    with torch.no_grad():
+        for parameter in model.language_model.model.layers.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(8)  # random weights as they are give all questions one answer
+    grid = model.family.grid
+    inputs = scene(frames=1, channels=None)
+    inputs = replace(
+        inputs,
+        grid=grid,
+        fine_NVFF=inputs.fine_NVFF[:, :, : grid.fine, : grid.fine],
+        coarse_NVGG=inputs.coarse_NVGG[:, :, : grid.coarse, : grid.coarse],
+    )
+    queries = [build_query(item, words, prompt="reference") for item in QUESTIONS]
+    session = SceneSession(model, words, inputs, prompt="reference")
+    expected = [_naive_answer(model, query, 5, inputs, session.end) for query in queries]
+    assert session.generate(queries, 5) == expected
+    assert len(set(map(tuple, expected))) > 1
+    ground = words.convert_tokens_to_ids("<ground>")
+    with torch.no_grad():
+        rows = [_hidden(model, query, [ground], inputs)[0][-1] for query in queries]
+        scores = model.grounding_head(session.objects_ND, torch.stack(rows))
+    torch.testing.assert_close(torch.tensor(session.ground_all(queries)), scores)
+
+
+def test_questions_that_stop_early_leave_the_others_as_they_are() -> None:
+    model = student()
+    session = SceneSession(model, tokenizer(), scene(), prompt="reference")
+    queries = [_query(item) for item in MANY]
+    session.end = -1
+    free = session.generate(queries, 14)
+    assert free == [session.generate([query], 14)[0] for query in queries]
+
+    def until(end: int) -> list[list[int]]:
+        return [ids[: ids.index(end)] if end in ids else ids for ids in free]
+
+    tokens = {token for ids in free for token in ids}
+    session.end = max(tokens, key=lambda end: (len(set(map(len, until(end)))), end))
+    expected = until(session.end)
+    assert len(set(map(len, expected))) >= 4, "the answers must differ in length to test anything"
+    assert session.generate(queries, 14) == expected
+
+
+def test_the_prefix_is_neither_copied_nor_changed() -> None:
+    session = SceneSession(student(), tokenizer(), scene(), prompt="reference")
+    before = [(k.data_ptr(), v.data_ptr(), k.clone(), v.clone()) for k, v in session.shared]
+    session.generate([_query(item) for item in MANY], 3)
+    session.ground_all([_query(item) for item in MANY])
+    for (keys, values), (at_keys, at_values, *contents) in zip(session.shared, before, strict=True):
+        assert (keys.data_ptr(), values.data_ptr()) == (at_keys, at_values)
+        assert torch.equal(keys, contents[0])
+        assert torch.equal(values, contents[1])
+
+
+def test_too_many_questions_for_the_memory_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = SceneSession(student(), tokenizer(), scene(), prompt="reference")
+    queries = [_query(item) for item in MANY]
+    expected, scores = session.generate(queries, 4), session.ground_all(queries)
+    run, sizes = session._run_queries, []
+
+    def tight(batch, *more):
+        sizes.append(len(batch))
+        if len(batch) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(batch, *more)
+
+    room = 4
+    monkeypatch.setattr(session, "_run_queries", tight)
+    assert session.generate(queries, 4) == expected
+    assert sizes == [12, 6, 3, 3, 3, 3]
+    assert session.ground_all(queries) == [pytest.approx(row, abs=1e-5) for row in scores]
+    room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        session.generate(queries, 4)
+    # Spread parameters, as ZeRO-3 marks them: a rank must not make more passes than the others.
+    room, session.student.grounding_head.zero_target.ds_id = 4, 0
+    sizes.clear()
+    with pytest.raises(torch.OutOfMemoryError):
+        session.generate(queries, 4)
+    assert sizes == [12]
+
+
+def test_a_batch_holds_a_bounded_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = SceneSession(student(), tokenizer(), scene(), prompt="reference")
+    queries = [_query(item) for item in MANY]
+    expected = session.generate(queries, 3)
+    longest = max(len(query.input_ids) for query in queries)
+    monkeypatch.setattr(session_module, "BATCH_TOKENS", longest)
+    batches = []
+    run = session._generate
+
+    def counted(batch, length):
+        batches.append([len(query.input_ids) for query in batch])
+        return run(batch, length)
+
+    monkeypatch.setattr(session, "_generate", counted)
+    assert session.generate(queries, 3) == expected
+    assert [size for batch in batches for size in batch] == [
+        len(query.input_ids) for query in queries
+    ]
+    assert 1 < len(batches) < len(queries)
+    assert all(sum(batch) <= longest for batch in batches)
+
+
+def test_no_questions_have_no_answers() -> None:
+    session = SceneSession(student(), tokenizer(), scene(), prompt="reference")
+    assert session.answer_all([], 3) == []
+    assert session.ground_all([]) == []
+
+
+def test_answers_do_not_depend_on_the_questions_before() -> None:
+    model = student()
+    session = SceneSession(model, tokenizer(), scene(), prompt="reference")
+    first = [session.answer(_query(item), 6) for item in QUESTIONS]
+    session.ground(_query(GROUNDING))
+    again = [session.answer(_query(item), 6) for item in reversed(QUESTIONS)]
+    assert first == again[::-1]
+
+
+def test_answer_stops_at_the_end_token_and_at_the_limit() -> None:
+    model = student()
+    session = SceneSession(model, tokenizer(), scene(), prompt="reference")
+    free = _naive_answer(model, _query(TEXT), 4)
+    assert len(free) == 4
+    # Make the third token the end token.
+    session.end = free[2]
+    expected = [] if free[0] == free[2] else free[: free.index(free[2])]
+    assert session.answer(_query(TEXT), 4) == tokenizer().decode(expected).strip()
+    session.end = -1
+    assert session.answer(_query(TEXT), 2) == tokenizer().decode(free[:2]).strip()
+
+
+def test_grounding_scores_equal_a_pass_without_a_cache() -> None:
+    model, inputs = student(), scene()
+    session = SceneSession(model, tokenizer(), inputs, prompt="reference")
+    query = _query(GROUNDING)
+    ground = tokenizer().convert_tokens_to_ids("<ground>")
+    hidden, before = _hidden(model, query, [ground])
+    with torch.no_grad():
+        fine = model.visual_tokens(inputs).fine_VFFD
+        objects = model.object_features(inputs, fine, hidden[before : before + 2 * 210])
+        expected = model.grounding_head(objects, hidden[-1:])[0]
+    scores = session.ground(query)
+    assert len(scores) == len(inputs.boxes_N6) + 1
+    assert scores == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_scores_give_the_training_loss() -> None:
+    model = student()
+    session = SceneSession(model, tokenizer(), scene(), prompt="as_trained")
+    scores = session.ground(_query(GROUNDING, "as_trained"))
+    with torch.no_grad():
+        losses = model(pack(MIXED), SupervisionSettings())
+    targets = torch.isin(torch.arange(len(scores)), torch.tensor([2, 0]))
+    loss = info_nce(torch.tensor([scores]), targets[None]).item()
+    assert loss == pytest.approx(losses.grounding_K[1].item(), rel=1e-4)
+
+
+def test_prompt_styles_do_not_mix() -> None:
+    session = SceneSession(student(), tokenizer(), scene(), prompt="reference")
+    with pytest.raises(AssertionError, match="another prompt style"):
+        session.answer(_query(TEXT, "as_trained"), 1)

@@ -1,0 +1,327 @@
+"""The estimate before a run: against arithmetic by hand, and against what was measured."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from fixtures.repository import ROOT
+from threedrs.cli import app
+from threedrs.config.load import load_config
+from threedrs.errors import ConfigError
+from threedrs.models.checkpoint.load_save import empty_student
+from threedrs.models.lora.layers import add_lora
+from threedrs.models.settings import ModelSettings
+from threedrs.planning.training import GIB, Machine, host_memory, memory_parts, plan_run
+from threedrs.training.settings import TrainSettings
+
+ZERO3 = {
+    "zero_optimization": {
+        "stage": 3,
+        "reduce_bucket_size": 1000,
+        "stage3_max_live_parameters": 5000,
+        "stage3_max_reuse_distance": 5000,
+    }
+}
+
+
+def settings(**changes: Any) -> TrainSettings:
+    section = yaml.safe_load((ROOT / "config/config.yaml").read_text())["train"]
+    return TrainSettings.from_config(section | changes)
+
+
+def test_tiny_student_by_hand() -> None:
+    student = empty_student(ModelSettings(name="llava-video"), 8)
+    parameters = sum(p.numel() for p in student.parameters())
+    recipe = settings(pack=2, gradient_checkpointing=True, kept_layers=1)
+    parts = memory_parts(student, recipe, ZERO3, frames=2, gpus=4)
+    # Language: 3 layers of width 96, MLP 256, 2 key heads of 24. Vision: 2 layers of 48, MLP 96.
+    tokens = 2 * 210 + 44 + 2 * 64
+    patches = 2 * 729
+    layer = tokens * (5 * 96 + 2 * 48 + 3 * 256 + 3 * 96)
+    assert parts["parameters"] == parameters * 4 / 4
+    assert parts["gathered parameters"] == 4 * 5000
+    assert parts["gradients"] == parameters * 4 / 4
+    assert parts["optimizer"] == parameters * 12 / 4
+    assert parts["buckets"] == 2 * 4 * 1000
+    assert parts["kept activations"] == 4 * (3 * tokens * 96 + 2 * patches * 48 + layer)
+    assert parts["layer at work"] == 4 * max(
+        layer + tokens * (2 * 256 + 2 * 96), patches * (7 * 48 + 2 * 96 + 2 * 96 + 2 * 48)
+    )
+    assert parts["projector"] == 4 * patches * (48 + 3 * 96)
+    vocabulary = student.text_config.vocab_size
+    assert parts["heads and logits"] == 4 * 2 * 196 * 6 * 96 + 10 * vocabulary * 20 * 2
+    assert parts["system"] == 2 * GIB
+
+
+def test_adapters_by_hand() -> None:
+    student = empty_student(ModelSettings(name="llava-video"), 8)
+    plain = sum(p.numel() for p in student.parameters())
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "v_proj", "down_proj"]}
+    recipe = settings(pack=2, lora=lora, tunable=["language_model", "heads"])
+    add_lora(student, recipe.lora, (0, 1), seed=0)
+    parts = memory_parts(student, recipe, ZERO3, frames=2, gpus=4)
+    # Rank 4 on 96 -> 96, 96 -> 48 and 256 -> 96 in 3 layers, and two rows of two matrices.
+    adapters = 3 * 4 * (96 + 96 + 96 + 48 + 256 + 96) + 2 * 2 * 96
+    heads = sum(p.numel() for p in student.parameter_groups()["heads"])
+    assert parts["parameters"] == (plain + adapters) * 4 / 4
+    assert parts["optimizer"] == 12 * (adapters + heads) / 4
+    assert parts["gradients"] == 4 * (adapters + heads) / 4
+    without = memory_parts(
+        student, settings(pack=2, tunable=list(recipe.tunable)), ZERO3, frames=2, gpus=4
+    )
+    tokens = 2 * 210 + 44 + 2 * 64
+    # Kept besides: the narrow products, and what goes in behind dropout with a byte of its mask.
+    more = 3 * tokens * (4 * 3 * 4 + (96 + 96 + 256) * (4 + 1))
+    assert parts["kept activations"] - without["kept activations"] == pytest.approx(more)
+
+
+def test_stages_and_frozen_parts() -> None:
+    student = empty_student(ModelSettings(name="qwen2-vl"), 0)
+    counts = {k: sum(p.numel() for p in v) for k, v in student.parameter_groups().items()}
+    whole = sum(counts.values())
+    recipe = settings(tunable=["heads"], precision="bfloat16")
+    zero2 = memory_parts(student, recipe, {"zero_optimization": {"stage": 2}}, 2, gpus=2)
+    assert zero2["parameters"] == 2 * whole
+    assert zero2["gathered parameters"] == 0
+    assert zero2["gradients"] == 2 * counts["heads"] / 2
+    assert zero2["optimizer"] == 12 * counts["heads"] / 2
+    parts, hosts = {}, {}
+    for device in ("cpu", "none"):
+        where = {"offload_optimizer": {"device": device}, "offload_param": {"device": device}}
+        offload = {"zero_optimization": {"stage": 3, **where}}
+        parts[device] = memory_parts(student, recipe, offload, 2, gpus=2)
+        hosts[device] = host_memory(student, recipe, offload)
+    on_host = {"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}
+    assert hosts == {"cpu": 1.5 * (16 * counts["heads"] + 2 * whole), "none": 0}
+    for part in ("parameters", "gradients", "optimizer"):
+        assert parts["cpu"][part] == 0
+    assert parts["none"]["gradients"] == 2 * counts["heads"] / 2
+    alone = [memory_parts(student, recipe, what, 2, gpus=1) for what in (offload, on_host)]
+    assert [part["gathered parameters"] for part in alone] == [0, 2 * whole]
+    assert parts["none"]["parameters"] == 2 * whole / 2
+    assert parts["none"]["optimizer"] == 12 * counts["heads"] / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kept", "pack", "measured_gib"),
+    [
+        (0, 1, 35.0),
+        (0, 8, 35.3),
+        (22, 1, 55.7),
+        (22, 2, 59.0),
+        (22, 4, 59.5),
+        (22, 8, 60.6),
+        (22, 16, 62.7),
+    ],
+)
+def test_memory_that_was_measured(kept: int, pack: int, measured_gib: float) -> None:
+    """One H100, forward and backward without optimizer: benchmarks/RESULTS.md."""
+    student = empty_student(ModelSettings(name="llava-video", size="7b", random_weights=True), 2048)
+    recipe = settings(
+        pack=pack,
+        gradient_checkpointing=True,
+        kept_layers=kept,
+        precision="bfloat16",
+        global_batch=16,
+    )
+    zero = {"zero_optimization": {"stage": 2}}
+    parts = memory_parts(student, recipe, zero, frames=32, gpus=1)
+    estimate = sum(parts.values()) - parts["optimizer"] - parts["buckets"] - parts["system"]
+    assert measured_gib - 0.2 <= estimate / GIB <= 1.03 * measured_gib
+
+
+@pytest.mark.parametrize(
+    ("kept", "pack", "measured_gib", "measured_seconds"),
+    [(0, 1, 51.5, 4.385), (None, 1, 97.1, 3.359), (None, 8, 103.2, 3.565)],
+)
+def test_zero3_that_was_measured(
+    kept: int | None, pack: int, measured_gib: float, measured_seconds: float
+) -> None:
+    """Four H200, 4 packs a GPU and step, buckets of 5e8; None: nothing recomputed."""
+    config = _paper()
+    config["train"] |= {
+        "pack": pack,
+        "gradient_checkpointing": kept is not None,
+        "kept_layers": kept or 0,
+        "global_batch": 16 * pack,
+    }
+    machine = Machine(gpus=4, memory=150e9)
+    plan = plan_run(config, machine, teacher_channels=2048, samples=1)
+    assert plan.memory["gathered parameters"] == 2 * plan.parameters
+    assert measured_gib <= plan.total / GIB <= 1.06 * measured_gib
+    assert plan.seconds_a_step == pytest.approx(measured_seconds, rel=0.05)
+
+
+def _paper() -> dict[str, Any]:
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    for section, values in yaml.safe_load((ROOT / "config/paper.yaml").read_text()).items():
+        config[section] = {**config[section], **values}
+    config["train"]["deepspeed"] = str(ROOT / config["train"]["deepspeed"])
+    return config
+
+
+def test_time_from_operations() -> None:
+    machine = Machine(gpus=8, memory=80e9, peak=1e15, utilisation=0.5)
+    paper = _paper()
+    paper["train"]["kept_layers"] = 0
+    plan = plan_run(paper, machine, teacher_channels=2048, samples=3200)
+    # 6 operations a weight and token: 28 layers of 233,046,016 weights; attention besides.
+    tokens = 32 * 210 + 44 + 64
+    weights = 28 * (2 * 3584 * (3584 + 512) + 3 * 3584 * 18944)
+    attention = 12 * 28 * 3584 * tokens * (tokens + 1) / 2
+    tower = 26 * (4 * 1152**2 + 2 * 1152 * 4304) * 6 + 26 * 12 * 1152 * 729
+    tower = 32 * 729 * (tower + 6 * 3 * 14 * 14 * 1152)
+    projector = 32 * 729 * 6 * (1152 * 3584 + 3584**2)
+    head = 6 * (2 * 3584**2 + 2 * 3584 * 2048) * 32 * 196
+    language = 6 * weights * tokens + attention + 6 * 3584 * 152064 * 20
+    operations = tower + projector + language + head
+    assert plan.tokens == tokens
+    assert plan.seconds_a_step == pytest.approx(16 * operations / 4e15, rel=1e-6)
+    assert plan.hours_an_epoch == pytest.approx(3200 * operations / 4e15 / 3600, rel=1e-6)
+    assert plan.steps_an_epoch == 200
+    assert plan.total < 80e9
+    assert plan.most_kept_layers == 28
+    assert plan.utilisation == 0.5
+    # What is recomputed, all layers of both towers, is a third of their operations.
+    usual = plan_run(
+        paper, dataclasses.replace(machine, utilisation=None), teacher_channels=2048, samples=1
+    )
+    assert usual.utilisation == pytest.approx(
+        0.44 * operations / (operations + (tower + language) / 3), rel=1e-6
+    )
+
+
+def test_a_small_student_waits_for_the_host() -> None:
+    """Its packs take as long as measured (RESULTS.md, "What fills a step"), whatever the GPU."""
+    paper = _paper()
+    paper["model"] |= {"size": "small"}
+    paper["train"] |= {"pack": 96, "global_batch": 192}
+    plans = [
+        plan_run(
+            paper, Machine(gpus=1, memory=80e9, peak=peak), teacher_channels=0, samples=192 * 3600
+        )
+        for peak in (1e15, 1e16)
+    ]
+    for plan in plans:
+        assert plan.seconds_a_step == pytest.approx(2 * 0.11)
+        assert plan.hours_an_epoch == pytest.approx(2 * 0.11)
+    assert plans[0].utilisation == pytest.approx(10 * plans[1].utilisation)
+    asked = Machine(gpus=1, memory=80e9, peak=1e15, utilisation=0.4)
+    assert plan_run(paper, asked, teacher_channels=0, samples=1).seconds_a_step < 0.1
+
+
+def test_what_does_not_fit_keeps_no_layers() -> None:
+    machine = Machine(gpus=1, memory=24e9)
+    plan = plan_run(_paper(), machine, teacher_channels=2048, samples=16)
+    assert plan.total > 100e9
+    assert plan.most_kept_layers == 0
+    config = _paper()
+    config["train"]["gradient_checkpointing"] = False
+    assert plan_run(config, machine, teacher_channels=2048, samples=16).most_kept_layers is None
+
+
+def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    options = ["plan", "--configfile", "config/paper.yaml", "--gpus", "4", "--run", "3drs"]
+    result = CliRunner().invoke(app, [*options, "--json"], catch_exceptions=False)
+    facts = json.loads(result.stdout)["3drs"]
+    assert facts["parameters"] == 8_122_138_400
+    assert facts["samples"] == 223_128
+    assert facts["fits"]
+    text = CliRunner().invoke(app, options, catch_exceptions=False).stdout
+    assert "fits 80 GB" in text
+    assert "13946 steps" in text
+
+
+def test_imported_features_are_planned_as_those_of_vggt(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    plans, texts = {}, {}
+    for teacher in ("vggt", "import"):
+        file = tmp_path / f"{teacher}.yaml"
+        file.write_text(f"teacher: {{name: {teacher}}}")
+        options = ["plan", "--configfile", str(file), "--gpus", "1"]
+        found = CliRunner().invoke(app, [*options, "--json"], catch_exceptions=False).stdout
+        plans[teacher] = json.loads(found)
+        texts[teacher] = CliRunner().invoke(app, options, catch_exceptions=False).stdout
+    notes = [plan["3drs"].pop("note") for plan in plans.values()]
+    assert plans["vggt"] == plans["import"]
+    assert notes[0] is None
+    assert notes[1].startswith("teacher import: 2048 channels are reckoned with, VGGT's; ")
+    assert f"\n  note: {notes[1]}\n" in texts["import"]
+    assert texts["import"].count("note:") == 1  # the baseline has no teacher
+    assert "note:" not in texts["vggt"]
+
+
+def test_bad_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError, match="is no run; choose one of: 3drs, baseline"):
+        CliRunner().invoke(app, ["plan", "--run", "x"], catch_exceptions=False)
+    with pytest.raises(ConfigError, match="utilisation 2 is not between"):
+        Machine(gpus=1, memory=1, utilisation=2)
+    with pytest.raises(ConfigError, match="must be above 0"):
+        Machine(gpus=0, memory=1)
+    machine = Machine(gpus=3, memory=1)
+    with pytest.raises(ConfigError, match="global_batch may be"):
+        plan_run(_paper(), machine, teacher_channels=0, samples=1)
+    assert dataclasses.asdict(machine)["peak"] == 989e12
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", r"own\.yaml: is not YAML"),
+        ("train", r"own\.yaml: holds no sections"),
+        ("- train: 1", r"own\.yaml: holds no sections"),
+        ("runs: {3drs: {teacher: none}}", r"runs\.3drs\.teacher: 'none' is not of type 'object'"),
+        ("runs: [3drs]", r"config: runs: \['3drs'\] is not of type 'object'"),
+        ("runs: {3drs: {teacher: {name: vgtt}}}", r"runs\.3drs\.teacher\.name is 'vgtt'; choose"),
+        ("teacher: {name: [vggt]}", r"teacher\.name is \['vggt'\]; choose one of"),
+        ("model: 7b", r"config: model: '7b' is not of type 'object'"),
+    ],
+)
+def test_a_wrong_configuration_file_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, message: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        CliRunner().invoke(app, ["plan", "--configfile", str(file)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"size": "7b"}, "size 7b needs a checkpoint folder; .*model.random_weights: true"),
+        ({"grid": 7}, "model.grid: llava-video has a 14x14 grid; set it to 14"),
+        (
+            {"size": "7b", "random_weights": True, "path": "."},
+            "model.path names a checkpoint, \\.; set one of them",
+        ),
+        ({"name": "llava"}, "choose one of: llava-video, llava-onevision, qwen2-vl"),
+    ],
+)
+def test_configuration_says_what_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(Path("config/config.yaml").read_text())
+    config["model"] |= model
+    with pytest.raises(ConfigError, match=message):
+        load_config(config, Path("workflow/schemas/config.schema.yaml"))
+
+
+def test_random_weights_start_without_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(Path("config/config.yaml").read_text())
+    config["model"] |= {"name": "qwen2-vl", "grid": 7, "size": "7b", "random_weights": True}
+    checked = load_config(config, Path("workflow/schemas/config.schema.yaml"))
+    assert ModelSettings.from_config({**checked, "geometry": checked["geometry"]}).random_weights

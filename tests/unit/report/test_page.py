@@ -1,0 +1,297 @@
+"""The report page: what it says, that it is safe and whole, and how it behaves in a browser."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fixtures.chromium import ChromiumUnavailable, Page, chromium
+from fixtures.html_tags import Tags
+from fixtures.html_tags import results as results
+from fixtures.html_tags import text as text
+from fixtures.report_files import HOSTILE, SETTINGS, SPLITS, summarise
+from threedrs.errors import DataError, StoreError
+from threedrs.report.build import anchor, build_report, script_hash
+
+pytestmark = pytest.mark.slow
+
+QUESTIONS = 6 * len(SPLITS)
+
+
+def test_it_answers_the_question_first(text):
+    # 3drs: 2 of 3 right in every scene, baseline 1 of 3; CIDEr is 0 where all references agree.
+    answer = "Yes: 3drs is better than baseline on 4 of 5 metrics, worse on none."
+    assert answer in text
+    assert text.index(answer) < text.index('id="scores"')
+    assert "This is the demo." in text
+    assert "+33.3**" in text
+    assert "<code>teacher.name</code> is vggt-tiny instead of none" in text
+    assert "differ in 1 setting<" in text
+    assert "better, clearly more than chance" in text
+
+
+def test_every_part_is_there(text):
+    parts = ("verdict", "scores", "types", "training", "data", "examples", "costs", "provenance")
+    assert set(parts) <= set(Tags(text).ids)
+    for wanted in (
+        "3DRS (LLaVA-Video)",
+        "86.1",
+        "3D supervision loss",
+        "costs $5 $",
+        "EM, on the way",
+    ):
+        assert wanted in text
+    assert text.count('<article class="card"') == QUESTIONS
+    assert "vggt-tiny sees" in text
+    assert "grounding loss" not in text  # no run has one
+
+
+def test_markup_in_questions_stays_text(text):
+    assert HOSTILE not in text
+    assert "&lt;/script&gt;&lt;script&gt;document.title" in text
+    tags = Tags(text).tags
+    assert sum(tag == "script" for tag, _ in tags) == 1
+    assert not any(name.startswith("on") for _, attributes in tags for name in attributes)
+
+
+def test_nothing_is_loaded_from_outside(text):
+    for tag, attributes in Tags(text).tags:
+        if tag in ("img", "script", "link", "iframe", "source"):
+            address = attributes.get("src") or attributes.get("href") or "data:"
+            assert address.startswith("data:"), (tag, attributes)
+    assert "url(" not in re.sub(r"url\(#", "", text)
+    script = text[text.index("<script>") + len("<script>") : text.index("</script>")]
+    assert f"script-src &#39;{script_hash(script)}" in text or script_hash(script) in text
+
+
+def test_links_lead_somewhere_and_ids_are_unique(text):
+    tags = Tags(text)
+    assert len(tags.ids) == len(set(tags.ids))
+    targets = {
+        address[1:]
+        for tag, attributes in tags.tags
+        if tag == "a" and (address := attributes["href"] or "").startswith("#")
+    }
+    assert targets <= set(tags.ids)
+    assert {anchor(run, name) for run in SETTINGS.runs for name in SPLITS} <= targets
+
+
+def test_pictures_and_charts_speak_to_screen_readers(text):
+    for tag, attributes in Tags(text).tags:
+        if tag == "img":
+            assert attributes["alt"]
+        if tag == "svg":
+            assert attributes["role"] == "img"
+            assert attributes["aria-label"]
+
+
+def test_anchors_of_different_names_differ():
+    assert anchor("a-b", "c") != anchor("a", "b-c")
+    assert anchor("a.b") != anchor("a_b")
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", anchor("ru n.1", "x"))
+
+
+def test_without_resamples_it_gives_no_verdict(results, tmp_path):
+    for part in results.iterdir():
+        if part.name != "report":
+            (tmp_path / part.name).symlink_to(part)
+    summary = summarise(tmp_path, resamples=0)
+    build_report(tmp_path, SETTINGS)
+    assert summary["runs"]["3drs"]["comparison"]["sqa3d"]["em"]["p"] is None
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "Cannot be told: too little data to compare 3drs with baseline." in page
+    assert "not tested (no resamples)" in page
+
+
+def test_leftovers_of_earlier_configurations_change_nothing(results, text, tmp_path):
+    for part in ("scenes", "eval", "train", "benchmarks", "instructions", "features"):
+        shutil.copytree(results / part, tmp_path / part)
+    (tmp_path / "report").mkdir()
+    shutil.copy(results / "report" / "summary.json", tmp_path / "report")
+    features = tmp_path / "features"
+    (features / "pointmap" / "train-000.zarr" / "scene0000_00").mkdir(parents=True)  # interrupted
+    finished = features / "vggt" / "train-000.zarr"
+    shutil.copytree(features / "vggt-tiny" / "train-000.zarr", finished)
+    for file in finished.glob("scene*/zarr.json"):  # of frames that the scenes no longer have
+        content = json.loads(file.read_text())
+        content["attributes"]["frame_ids"] = [8]
+        file.write_text(json.dumps(content))
+    mixes = tmp_path / "instructions" / "mixes"
+    shutil.copy(mixes / "full.summary.json", mixes / "half.summary.json")
+    (mixes / "cut.summary.json").write_text("{")
+    build_report(tmp_path, SETTINGS)
+    assert (tmp_path / "report" / "index.html").read_text() == text
+
+
+@pytest.mark.parametrize("unknown", [{"teachers": ("pointmap",)}, {"mixes": ("half",)}])
+def test_what_is_configured_must_be_there(results, unknown):
+    before = (results / "report" / "index.html").read_bytes()
+    with pytest.raises((StoreError, DataError), match=r"pointmap|half"):
+        build_report(results, dataclasses.replace(SETTINGS, **unknown))
+    assert (results / "report" / "index.html").read_bytes() == before
+
+
+def test_questions_left_out_are_said(results, tmp_path):
+    for part in results.iterdir():
+        if part.name not in ("report", "eval", "instructions"):
+            (tmp_path / part.name).symlink_to(part)
+    for part in ("eval", "instructions"):
+        shutil.copytree(results / part, tmp_path / part)
+    rows = [{"scene": "scene0088_00", "reason": "it is truncated", "questions": 2}]
+    for path in tmp_path.glob("eval/*/scanrefer/metrics.json"):
+        metrics = json.loads(path.read_text())
+        metrics["left_out"] = {"questions": 2, "scenes": rows}
+        path.write_text(json.dumps(metrics))
+    records = tmp_path / "instructions" / "scanrefer_val.jsonl"
+    first = json.loads(records.read_text().splitlines()[0])
+    unasked = [{**first, "id": f"unasked{n}", "scene": "scene0088_00"} for n in range(2)]
+    with records.open("a") as stream:
+        stream.writelines(f"{json.dumps(row)}\n" for row in unasked)
+    mix = tmp_path / "instructions" / "mixes" / "full.summary.json"
+    facts = {"records": 9, "scenes": [{"scene": "scene0087_00", "reason": "", "records": 9}]}
+    mix.write_text(json.dumps({**json.loads(mix.read_text()), "left_out": facts}))
+    summarise(tmp_path)
+    build_report(tmp_path, SETTINGS)
+    page = " ".join((tmp_path / "report" / "index.html").read_text().split())
+    assert "Some questions are left out" in page
+    assert "scanrefer 2 of 20. Scores with all questions may differ." in page
+    assert "18 questions of 6 rooms, 2 more left out" in page
+    assert "9 samples of 1 rooms whose scans cannot be used" in page
+    table = (tmp_path / "report" / "summary.md").read_text()
+    assert "scanrefer 18 (2 more left out: scans that cannot be used), scan2cap 18" in table
+
+
+def test_an_answer_that_is_gone_is_named(results, tmp_path):
+    folder = tmp_path / "results"
+    shutil.copytree(results, folder, symlinks=True)
+    file = folder / "eval/3drs/sqa3d/predictions.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:1]))
+    with pytest.raises(
+        DataError, match=r"predictions\.jsonl: has no answer to question .*; predict"
+    ):
+        build_report(folder, SETTINGS)
+
+
+def test_a_missing_file_is_named(results, tmp_path):
+    with pytest.raises(DataError, match=r"scanrefer_val\.jsonl: cannot be read"):
+        build_report(tmp_path, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory):
+    try:
+        with chromium(tmp_path_factory.mktemp("browser")) as page:
+            yield page
+    except ChromiumUnavailable as error:
+        pytest.skip(f"no Chromium: {error}")
+
+
+@pytest.fixture
+def page(browser: Page, results: Path) -> Page:
+    browser.complaints.clear()
+    browser.look(width=1280)
+    browser.open("about:blank")
+    browser.open((results / "report" / "index.html").as_uri())
+    return browser
+
+
+SHOWN = "[...document.querySelectorAll('.card')].filter((card) => card.checkVisibility()).length"
+
+
+def test_it_loads_without_complaints(page):
+    assert page.value(SHOWN) == QUESTIONS
+    assert page.value("document.title") == "A test"
+    assert page.value("document.getElementById('shown').textContent").startswith(f"{QUESTIONS} of")
+    broken = "[...document.images].filter((image) => image.complete && !image.naturalWidth).length"
+    assert page.value(broken) == 0
+    assert page.complaints == []
+
+
+def test_the_policy_stops_other_scripts(page):
+    page.value("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"x=1\">')")
+    page.value(
+        "const other = document.createElement('script'); other.text = 'window.y = 1';"
+        "document.body.append(other)"
+    )
+    assert page.value("window.y === undefined")
+    assert any("Content Security Policy" in complaint for complaint in page.complaints)
+
+
+def test_the_filter_works(page):
+    select = "(() => {{ const field = document.querySelector('[name={0}]'); field.value = '{1}'; "
+    select += "field.dispatchEvent(new Event('input', {{bubbles: true}})); }})()"
+    page.value(select.format("benchmark", "sqa3d"))
+    assert page.value(SHOWN) == 6
+    page.value(select.format("outcome", "better:3drs"))
+    better = page.value(SHOWN)
+    assert 0 < better < 6
+    assert page.value("document.getElementById('shown').textContent").startswith(f"{better} of")
+    cards = "[...document.querySelectorAll('.card:not([hidden])')]"
+    assert page.value(f"{cards}.every((card) => card.innerText.includes('3drs: the brown chair'))")
+    page.value(select.format("outcome", "worse:3drs"))
+    assert page.value(SHOWN) == 0
+    page.value("document.querySelector('#filter button').click()")
+    page.value(select.format("text", "SCENE0000"))
+    assert 0 < page.value(SHOWN) < QUESTIONS
+    assert page.complaints == []
+
+
+def test_a_count_leads_to_its_questions(page):
+    page.value("document.querySelector('a[data-filter*=\"sqa3d\"]').click()")
+    page.value("new Promise((done) => setTimeout(done, 50))")
+    assert page.value("document.querySelector('[name=benchmark]').value") == "sqa3d"
+    assert page.value("document.querySelector('[name=outcome]').value") == "better:3drs"
+
+
+def test_a_score_opens_its_origin(page):
+    target = anchor("3drs", "sqa3d")
+    page.value(f"document.querySelector('a[href=\"#{target}\"]').click()")
+    page.send(
+        "Runtime.evaluate",
+        expression="new Promise((done) => setTimeout(done, 100))",
+        awaitPromise=True,
+    )
+    assert page.value(f"document.getElementById('{target}').checkVisibility()")
+
+
+def test_the_keyboard_reaches_links_and_filter(page):
+    page.press("Tab", 9)
+    assert page.value("document.activeElement.textContent") == "Skip to the results"
+    reached = set()
+    for _ in range(60):
+        page.press("Tab", 9)
+        reached.add(page.value("document.activeElement.closest('[id]')?.id ?? ''"))
+    assert {"verdict", "scores"} <= reached
+    page.value("document.querySelector('#filter select').focus()")
+    page.press("s", 83)
+    assert page.value("document.querySelector('[name=benchmark]').value") == "scanrefer"
+    assert page.value(SHOWN) == 6
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_fits_the_window_in_light_and_dark(page, width, dark):
+    page.look(width=width, dark=dark)
+    assert page.value("document.documentElement.scrollWidth <= window.innerWidth")
+    ground, ink = page.value(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    light = [sum(map(int, re.findall(r"\d+", colour)[:3])) / 765 for colour in (ground, ink)]
+    assert (light[0] < 0.2 and light[1] > 0.8) if dark else (light[0] > 0.8 and light[1] < 0.2)
+    # Charts keep their natural size: none is blown up to the page's width.
+    widest = page.value(
+        "Math.max(...[...document.querySelectorAll('figure svg')].map((svg) => svg.clientWidth))"
+    )
+    assert widest <= min(640, width)
+
+
+def test_it_can_be_read_without_its_script(page, results, tmp_path):
+    text = (results / "report" / "index.html").read_text()
+    bare = tmp_path / "bare.html"
+    bare.write_text(re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL))
+    page.open(bare.as_uri())
+    assert page.value(SHOWN) == QUESTIONS
+    assert page.value("document.getElementById('filter').hidden")

@@ -1,0 +1,226 @@
+"""Whole training runs: what they leave, interrupted, on several ranks, and with errors."""
+
+import json
+import shutil
+import signal
+import sys
+
+import pytest
+
+from fixtures.repository import ROOT
+from fixtures.training_process import (
+    TORCHRUN,
+    assert_same_curve,
+    finish,
+    loss_rows,
+    spread_zero3,
+    start,
+    wait_for_row,
+)
+from fixtures.training_run import SCENES, edit_config, write_evaluation, write_run
+from threedrs.io.files import write_json
+from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.settings import ModelSettings
+from threedrs.train import main
+from threedrs.training.run_log import growing_log, read_rows
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    write_run(folder, samples=18, epochs=2)
+    status, text = finish(start(folder))
+    assert status == 0, text
+    return folder
+
+
+@pytest.mark.slow
+def test_whole_run_leaves_model_numbers_and_curves(whole_run):
+    out = whole_run / "results/train/3drs"
+
+    numbers = json.loads((out / "train.json").read_text())
+    assert (numbers["steps"], numbers["samples"]) == (10, 36)
+    assert numbers["model_flops_utilisation"] is None
+    assert "CPU" in numbers["model_flops_utilisation_basis"]
+    assert "fewer scenes" in numbers["packing"]
+    assert numbers["samples_per_second"] > 0
+    assert [row["step"] for row in loss_rows(whole_run)] == list(range(1, 11))
+    assert loss_rows(whole_run)[-1]["loss"] < loss_rows(whole_run)[0]["loss"]
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert "vggt-tiny" in (out / "model/README.md").read_text()
+    assert list((out / "tensorboard").iterdir())
+    student, tokenizer = load_student(ModelSettings(path=out / "model"))
+    assert student.proj_3d is not None
+    assert tokenizer.convert_tokens_to_ids("<ground>") is not None
+
+
+@pytest.mark.slow
+def test_interrupted_run_equals_the_uninterrupted_one(whole_run, tmp_path):
+    config = write_run(tmp_path, samples=18, epochs=2)
+    edit_config(config, save_every=2, workers=1)
+    checkpoints = tmp_path / "results/train/3drs/checkpoints"
+
+    process = start(tmp_path)
+    wait_for_row(tmp_path, process, 3)
+    process.kill()
+    assert finish(process)[0] == -signal.SIGKILL
+    process = start(tmp_path)
+    wait_for_row(tmp_path, process, 6)
+    process.send_signal(signal.SIGUSR1)
+    status, text = finish(process)
+    assert status == 1
+    assert "stopped by SIGUSR1, saved at step" in text.splitlines()[-1]
+    newest = max(path for path in checkpoints.iterdir() if path.name.startswith("step-"))
+    (newest / "state/rank-00000-000.safetensors").write_bytes(b"damaged")
+    status, text = finish(start(tmp_path))
+
+    assert status == 0, text
+    assert f"{newest.name} is not used" in text
+    assert loss_rows(tmp_path) == loss_rows(whole_run)
+    assert (tmp_path / "results/train/3drs/model/model.safetensors").read_bytes() == (
+        whole_run / "results/train/3drs/model/model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.slow
+def test_two_ranks_with_zero3_equal_one(whole_run, tmp_path):
+    config = write_run(tmp_path, samples=18, epochs=2)
+    edit_config(config, deepspeed=spread_zero3(tmp_path))
+
+    status, text = finish(start(tmp_path, 2, TORCHRUN))
+
+    assert status == 0, text
+    assert_same_curve(tmp_path, whole_run)
+
+
+@pytest.mark.slow
+def test_interrupted_run_of_two_ranks_with_zero3_equals_the_uninterrupted_one(tmp_path):
+    rows = {}
+    for name in ("whole", "interrupted"):
+        folder = tmp_path / name
+        config = write_run(folder, samples=18, pack=1)
+        edit_config(config, deepspeed=spread_zero3(folder))
+        process = start(folder, 2)
+        if name == "interrupted":
+            wait_for_row(folder, process, 2)
+            process.send_signal(signal.SIGUSR1)
+            assert finish(process)[0] == 1
+            process = start(folder, 2)
+        status, text = finish(process)
+        assert status == 0, text
+        rows[name] = loss_rows(folder)
+    assert rows["interrupted"] == rows["whole"]
+
+
+@pytest.mark.slow
+def test_run_goes_on_with_other_ranks_and_another_zero_stage(whole_run, tmp_path):
+    config = write_run(tmp_path, samples=18, epochs=2)
+    said = []
+    signals = (signal.SIGTERM, signal.SIGINT)
+    zero2, zero3 = str(ROOT / "config/deepspeed/zero2.json"), spread_zero3(tmp_path)
+    for ranks, deepspeed, last in ((2, zero3, 3), (1, zero2, 6), (2, zero2, None)):
+        edit_config(config, deepspeed=deepspeed)
+        process = start(tmp_path, ranks)
+        if last is not None:
+            wait_for_row(tmp_path, process, last)
+            process.send_signal(signals[len(said)])
+        status, text = finish(process)
+        assert status == (0 if last is None else 1), text
+        said.append(text)
+
+    for text, number in zip(said, signals, strict=False):
+        assert f"stopped by {number.name}, saved at step" in text.splitlines()[-1]
+    for text in said[1:]:
+        assert "goes on from step-0000" in text
+    assert_same_curve(tmp_path, whole_run)
+    numbers = json.loads((tmp_path / "results/train/3drs/train.json").read_text())
+    assert 1 < numbers["rank_seconds"] / numbers["seconds"] < 2  # of one rank, then of two
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "stage"), [(1, "zero2"), (2, "zero3")])
+def test_evaluating_on_the_way_changes_no_loss(whole_run, tmp_path, ranks, stage):
+    config = write_run(tmp_path, samples=18, epochs=2)
+    zero2 = str(ROOT / "config/deepspeed/zero2.json")
+    deepspeed = zero2 if stage == "zero2" else spread_zero3(tmp_path)
+    edit_config(config, deepspeed=deepspeed, eval_every=4, eval_samples=3, log_every=5)
+    write_evaluation(tmp_path, config)
+
+    status, text = finish(start(tmp_path, ranks))
+
+    assert status == 0, text
+    rows = loss_rows(tmp_path)
+    evaluated = {row["step"]: row.pop("eval") for row in rows if "eval" in row}
+    assert sorted(evaluated) == [4, 8, 10]
+    assert "step 4 scanqa cider" in text
+    card = (tmp_path / "results/train/3drs/model/README.md").read_text()
+    value = evaluated[10]["scanrefer"]["acc@0.25"]
+    assert f"| scanrefer acc@0.25 | {value:.1f} |" in card
+    assert "| after step 10, first 3 questions a benchmark | % |" in card
+    for scores in evaluated.values():
+        assert set(scores) == {"scanqa", "scanrefer"}
+        assert set(scores["scanrefer"]) == {"acc@0.25", "acc@0.5"}
+        assert all(0 <= value <= 100 for value in scores["scanrefer"].values())
+    expected = {row["step"]: row for row in loss_rows(whole_run)}
+    assert [row["step"] for row in rows] == [4, 5, 8, 10]
+    for row in rows:
+        if ranks == 1:
+            assert row == expected[row["step"]]
+        else:
+            assert row["loss"] == pytest.approx(expected[row["step"]]["loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_failed_evaluation_costs_no_step_and_is_made_up_for(whole_run, tmp_path):
+    config = write_run(tmp_path, samples=18, epochs=2)
+    edit_config(config, eval_every=4, eval_samples=3, save_every=4)
+    write_evaluation(tmp_path, config)
+    value = json.loads(config.read_text())
+    value["evaluation"]["settings"]["boxes"] = "pred"  # training reads those of gt
+    write_json(config, value)
+    masks = tmp_path / f"results/scenes/{SCENES[0]}.zarr/masks/pred/fine/c"
+    masks.rename(tmp_path / "aside")
+    checkpoints = tmp_path / "results/train/3drs/checkpoints"
+
+    status, _ = finish(start(tmp_path))
+    assert status == 1
+    assert (checkpoints / "step-00000004").is_dir()
+    assert [row["step"] for row in loss_rows(tmp_path)] == [1, 2, 3]
+
+    (tmp_path / "aside").rename(masks)
+    status, text = finish(start(tmp_path))
+    assert status == 0, text
+    assert "goes on from step-00000004" in text
+    rows = loss_rows(tmp_path)
+    assert [row["step"] for row in rows if row.pop("eval", None)] == [4, 8, 10]
+    assert rows == loss_rows(whole_run)
+
+
+@pytest.mark.slow
+def test_finished_run_exports_again_without_training(whole_run):
+    out = whole_run / "results/train/3drs"
+    rows, numbers = loss_rows(whole_run), json.loads((out / "train.json").read_text())
+    shutil.rmtree(out / "model")  # as Snakemake does before it runs a job again
+    for name in ("train.json", "log.jsonl", "loss.png"):
+        (out / name).unlink()
+
+    status, text = finish(start(whole_run))
+
+    assert status == 0, text
+    assert "goes on from step-00000010" in text
+    assert read_rows(out / "log.jsonl") == read_rows(growing_log(out))
+    assert loss_rows(whole_run) == rows
+    again = json.loads((out / "train.json").read_text())
+    assert (again["steps"], again["seconds"]) == (numbers["steps"], numbers["seconds"])
+
+
+def test_failure_is_one_line_and_status_one(tmp_path, monkeypatch, capsys):
+    config = write_run(tmp_path)
+    edit_config(config, precision="fp8")
+    monkeypatch.setattr(sys, "argv", ["train", "--config", str(config)])
+
+    assert main() == 1
+
+    printed = capsys.readouterr().err
+    assert printed.startswith("train: rank 0: train.precision: 'fp8' is not valid")
+    assert printed.count("\n") == 1

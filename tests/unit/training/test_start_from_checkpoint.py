@@ -1,0 +1,64 @@
+"""Training that starts from a checkpoint: the same under ZeRO-2 and ZeRO-3, whatever it holds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fixtures.training_process import assert_same_curve, finish, spread_zero3, start
+from fixtures.training_run import edit_config, write_run
+from threedrs.models.checkpoint.load_save import load_student, save_student
+from threedrs.models.settings import ModelSettings
+from threedrs.teachers.registry import teacher_channels
+
+CHANNELS = teacher_channels("vggt-tiny")
+MODEL = Path("results/train/3drs/model")
+
+
+def run_from(
+    folder: Path, base: Path, stage: str, *, name: str = "llava-video", **train: Any
+) -> dict[str, torch.Tensor]:
+    """Train two steps from ``base``; return the tensors of the export.
+
+    With ZeRO-2 that is one rank, with ZeRO-3 two, over which every large parameter is spread.
+    """
+    path = write_run(folder, samples=8, epochs=1, **train)
+    if stage == "zero3":
+        edit_config(path, deepspeed=spread_zero3(folder))
+    config = json.loads(path.read_text())
+    config["model"] |= {"name": name, "size": "7b", "path": str(base)}
+    path.write_text(json.dumps(config))
+    status, text = finish(start(folder, 1 if stage == "zero2" else 2))
+    assert status == 0, text
+    return load_file(folder / MODEL / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_tied_embeddings_train_alike_whole_and_spread(tmp_path: Path) -> None:
+    student, tokenizer = load_student(ModelSettings(name="qwen2-vl"), teacher_channels=CHANNELS)
+    student.text_config.tie_word_embeddings = True
+    student.language_model.tie_weights()
+    save_student(student, tokenizer, tmp_path / "base")
+    exported = {
+        stage: run_from(tmp_path / stage, tmp_path / "base", stage, name="qwen2-vl")
+        for stage in ("zero2", "zero3")
+    }
+    assert_same_curve(tmp_path / "zero3", tmp_path / "zero2")
+    assert "lm_head.weight" not in exported["zero3"]
+    again, _ = load_student(ModelSettings(path=tmp_path / "zero3" / MODEL))
+    embedding = again.language_model.get_input_embeddings().weight
+    assert again.language_model.lm_head.weight is embedding
+    assert torch.equal(embedding, exported["zero3"]["model.embed_tokens.weight"])
+
+
+@pytest.mark.slow
+def test_the_precision_is_the_runs_and_not_the_checkpoints(tmp_path: Path) -> None:
+    student, tokenizer = load_student(ModelSettings(), teacher_channels=CHANNELS)
+    save_student(student.bfloat16(), tokenizer, tmp_path / "base")
+    for stage in ("zero2", "zero3"):
+        exported = run_from(tmp_path / stage, tmp_path / "base", stage, precision="float32")
+        assert {tensor.dtype for tensor in exported.values()} == {torch.float32}, stage
+    assert_same_curve(tmp_path / "zero3", tmp_path / "zero2")
