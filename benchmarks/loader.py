@@ -28,7 +28,7 @@ import torch.distributed
 
 from generated_run import scene_name, shard_path, write_inputs
 from machine import machine
-from threedrs.distributed.training_ranks import Ranks, start_ranks
+from threedrs.distributed.ranks import Ranks, start_ranks
 from threedrs.instructions.record import read_records
 from threedrs.models.backbones.tiny import tiny_tokenizer
 from threedrs.models.samples import Pack

@@ -5,7 +5,8 @@ line and the workflow scripts print it without a traceback and exit with status 
 """
 
 import errno
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class MachineError(ThreedrsError):
 
 
 def raise_all(errors: Iterable[ThreedrsError]) -> None:
-    """Raise what there is: one error as it is, several as a ConfigError of a line each."""
+    """Raise the ``errors``, if any: one as it is, several as a ConfigError with a line for each."""
     found = [*errors]
     if len(found) == 1:
         raise found[0]
@@ -61,7 +62,7 @@ def write_problem(error: OSError) -> str:
 
 @contextmanager
 def name_full_disk(path: Path) -> Iterator[None]:
-    """Name ``path`` in the error of a full disk: a failed write does not name its file."""
+    """Add ``path`` to the error of a full disk, because a failed write does not name its file."""
     try:
         yield
     except OSError as error:
@@ -70,12 +71,13 @@ def name_full_disk(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def readable(error: BaseException) -> str | None:
-    """Return the one line that the user should see of ``error``; None for a bug.
+def user_message(error: BaseException) -> str | None:
+    """Return the one line that the user should see of ``error``, or None if it is a bug.
 
-    A full disk, a file where a folder should be (or the reverse) and a folder that may not be
-    written to can show in any line that writes, a lack of permission in any that reads or writes,
-    too little memory in any line at all.
+    Besides the errors of this package, these are errors of the machine. A full disk, a folder that
+    may not be written to, or a file in the place of a folder can show in any line that writes, too
+    little memory in any line at all. So they are translated here, where a process ends, and not
+    where they are raised.
     """
     if isinstance(error, ThreedrsError):
         return str(error)
@@ -101,6 +103,30 @@ def readable(error: BaseException) -> str | None:
             "move away what stands there, and run the same again"
         )
     return None
+
+
+def _print_error(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def one_line_errors(prefix: str, say: Callable[[str], None] = _print_error) -> Iterator[None]:
+    """End the process with one line and status 1 where the block fails for a user's reason.
+
+    A bug passes through with its traceback.
+
+    Args:
+        prefix: what the line begins with: the command, the stage or the rank.
+        say: prints the line, to standard error by default.
+    """
+    try:
+        yield
+    except Exception as error:  # a full disk or too little memory can end any line of any command
+        line = user_message(error)
+        if line is None:
+            raise
+        say(f"{prefix}: {line}")
+        sys.exit(1)
 
 
 def _is_lack_of_memory(error: BaseException) -> bool:

@@ -10,10 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-from threedrs.distributed.gpus import claim_gpu
-from threedrs.distributed.rendezvous import is_lone, own_rank
-from threedrs.errors import ConfigError, ThreedrsError, readable
-from threedrs.workflow.locks import end_with_snakemake
+from threedrs.distributed.gpus import claim_gpus
+from threedrs.distributed.ranks import is_lone, own_rank
+from threedrs.errors import ConfigError, one_line_errors
+from threedrs.workflow.processes import end_with_snakemake
 
 
 def main() -> int:
@@ -37,12 +37,12 @@ def main() -> int:
     end_with_snakemake()
     rank = own_rank(os.environ)
     if is_lone(os.environ):  # the ranks of a launcher have a GPU each
-        claim_gpu()
+        claim_gpus()
     from threedrs.evaluation.predict import predict_benchmark
     from threedrs.evaluation.settings import PredictSettings
     from threedrs.scannet.excluded_scans import read_left_out
 
-    try:
+    with one_line_errors(f"predict: rank {rank}"):
         try:
             settings = PredictSettings.from_json(json.loads(arguments.settings))
         except json.JSONDecodeError as error:
@@ -55,12 +55,6 @@ def main() -> int:
             arguments.out,
             left_out=read_left_out(arguments.left_out) if arguments.left_out else None,
         )
-    except (ThreedrsError, OSError, MemoryError, RuntimeError) as error:
-        line = readable(error)
-        if line is None:
-            raise
-        print(f"predict: rank {rank}: {line}", file=sys.stderr)
-        return 1
     return 0
 
 

@@ -9,12 +9,11 @@ import os
 import sys
 from pathlib import Path
 
-from threedrs.distributed.gpus import claim_gpu
-from threedrs.distributed.rendezvous import is_lone, own_rank
-from threedrs.errors import ThreedrsError, readable
+from threedrs.distributed.gpus import claim_gpus
+from threedrs.distributed.ranks import AgreedError, StopRequest, is_lone, own_rank
+from threedrs.errors import MachineError, one_line_errors
 from threedrs.training.settings import read_run
-from threedrs.training.stop import StopRequest
-from threedrs.workflow.locks import end_with_snakemake
+from threedrs.workflow.processes import end_with_snakemake
 
 # A loader process is forked from this one; the tokenizer's threads would not survive that.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -32,38 +31,29 @@ def main() -> int:
     stop = StopRequest().install()  # before the imports, which take seconds
     rank = own_rank(os.environ)
     if is_lone(os.environ):  # the ranks of a launcher have a GPU each
-        claim_gpu()
+        claim_gpus()
     import torch.distributed
 
-    from threedrs.distributed.training_ranks import AgreedError
     from threedrs.training.loop import train
 
-    try:
-        train(read_run(arguments.config), stop)
-        torch.distributed.destroy_process_group()
-    except AgreedError as error:
-        if rank == 0:
-            print(f"train: {error}", file=sys.stderr, flush=True)
-        # A launcher ends the others once one rank is gone: let the first one speak before.
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-        return 1
-    except (ThreedrsError, OSError, MemoryError, RuntimeError) as error:
-        line = readable(error)
-        if line is not None:
-            print(f"train: rank {rank}: {line}", file=sys.stderr)
+    with one_line_errors(f"train: rank {rank}"):
+        try:
+            train(read_run(arguments.config), stop)
+        except AgreedError as error:
+            if rank == 0:
+                print(f"train: {error}", file=sys.stderr, flush=True)
+            # A launcher ends the others once one rank is gone: let the first one speak before.
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
             return 1
-        lost = isinstance(error, torch.distributed.DistError) or (
-            isinstance(error, RuntimeError) and "gloo" in str(error)
-        )
-        if not lost:
-            raise
-        print(
-            f"train: rank {rank}: lost another rank, whose own message says why; run the same "
-            f"command to go on from the newest checkpoint ({str(error).splitlines()[0]})",
-            file=sys.stderr,
-        )
-        return 1
+        except RuntimeError as error:
+            if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+                raise
+            raise MachineError(
+                "lost another rank, whose own message says why; run the same command to go on from "
+                f"the newest checkpoint ({str(error).splitlines()[0]})"
+            ) from error
+        torch.distributed.destroy_process_group()
     return 0
 
 

@@ -10,29 +10,28 @@ from snakemake.settings.enums import Quietness
 from threedrs.config.load import SCENE_POLICY, data_layout, load_config, resolve_run
 from threedrs.inputs.download import downloads
 from threedrs.demo.write import demo_files, demo_scenes
-from threedrs.workflow.environment import (
-    hand_on_stop_warning,
-    remove_dead_lock,
-    use_this_checkout,
-)
-from threedrs.errors import ThreedrsError, readable
+from threedrs.errors import ThreedrsError, user_message
 from threedrs.io.files import write_json
 from threedrs.inputs.required_files import Ready, conversions, missing_inputs, shards
 from threedrs.instructions import EVALUATION_SPLITS, annotation_files
 from threedrs.config.resources import PREDICT_NEEDS, TEACHER_NEEDS, TRAIN_NEEDS
 from threedrs.scannet.layout import scene_split
 from threedrs.workflow.code_hash import code_hash, code_changes
-from threedrs.workflow.locks import name_snakemake
+from threedrs.workflow.locks import remove_dead_lock
+from threedrs.workflow.processes import (
+    hand_on_stop_warning,
+    name_snakemake,
+    use_this_checkout,
+)
 from threedrs.config.checks import batch_problem
-from threedrs.workflow.slurm_log import explain_failures
-from threedrs.workflow.slurm_patch import outlast_silence
+from threedrs.workflow.slurm import explain_failures, patch_status_query
 from threedrs.inputs.scan_table import start_table
 from threedrs.teachers.registry import source_module, weight_files, weights_of
 from threedrs.training.settings import split_operation
 
 use_this_checkout(Path(workflow.basedir))
 hand_on_stop_warning()
-outlast_silence(sys.modules.get("snakemake_executor_plugin_slurm"))
+patch_status_query(sys.modules.get("snakemake_executor_plugin_slurm"))
 name_snakemake()
 if workflow.is_main_process:
     about_lock = remove_dead_lock(Path(".snakemake"))
@@ -254,7 +253,7 @@ def write_operation():
         for run, resolved in RESOLVED.items():
             write_json(Path(operation_file(run)), split_operation(resolved)[1])
     except OSError as error:
-        sys.exit(f"threedrs: error: {readable(error) or error}")
+        sys.exit(f"threedrs: error: {user_message(error) or error}")
 
 
 onstart:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from threedrs.distributed.gpus import claim_gpu
+from threedrs.distributed.gpus import claim_gpus
 from threedrs.scannet.excluded_scans import read_left_out
 from threedrs.teachers.extract import TeacherSettings, extract_shard
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"extract_features {snakemake.wildcards.shard}"):
-    claim_gpu()
+    claim_gpus()
     scenes = snakemake.params.scenes
     left_out = read_left_out(*map(Path, snakemake.input.scenes))
     extract_shard(

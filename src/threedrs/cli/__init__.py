@@ -3,8 +3,6 @@
 Command functions import what they need when called, so that ``threedrs --help`` stays quick.
 """
 
-import sys
-
 import typer
 
 from threedrs.cli import (
@@ -21,7 +19,7 @@ from threedrs.cli import (
     scenes,
     verify,
 )
-from threedrs.errors import readable
+from threedrs.errors import one_line_errors
 
 app = typer.Typer(
     name="threedrs",
@@ -47,11 +45,5 @@ app.command("verify")(verify.verify)
 
 def main() -> None:
     """Run the command line; an error the user can put right ends in one line and status 1."""
-    try:
+    with one_line_errors("threedrs: error"):
         app()
-    except Exception as error:
-        line = readable(error)
-        if line is None:
-            raise
-        print(f"threedrs: error: {line}", file=sys.stderr)
-        sys.exit(1)

@@ -49,7 +49,7 @@ def ask(
         {"prompt": prompt, "boxes": boxes, "max_new_tokens": max_new_tokens}
     )
 
-    from threedrs.evaluation.ask import SceneDialogue, picture_of
+    from threedrs.evaluation.ask import SceneDialogue, draw_found
 
     console = Console(markup=False, highlight=False, soft_wrap=True)
     dialogue = SceneDialogue(model, scene, settings)
@@ -68,7 +68,7 @@ def ask(
     from threedrs.io.files import atomic_file
 
     with atomic_file(out) as temporary:
-        picture = picture_of(dialogue.store, best)
+        picture = draw_found(dialogue.store, best)
         picture.save(temporary, format="PNG" if out.suffix.lower() == ".png" else "JPEG")
     console.print(f"picture: {out}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from threedrs.config.resources import train_ranks
-from threedrs.errors import ConfigError, DataError, ThreedrsError, readable
+from threedrs.errors import ConfigError, DataError, ThreedrsError, user_message
 from threedrs.io.files import read_json
 from threedrs.models.checkpoint.tensor_names import read_config, tensor_files
 from threedrs.models.settings import LAYERS, ModelSettings, SupervisionSettings
@@ -115,7 +115,7 @@ def _check_deepspeed(path: Path) -> Iterator[str]:
     try:
         read_deepspeed(path)
     except (ConfigError, DataError, OSError) as error:
-        yield f"train.deepspeed: {readable(error) or error}"
+        yield f"train.deepspeed: {user_message(error) or error}"
 
 
 def _check_checkpoint(folder: Path) -> Iterator[str]:
@@ -126,7 +126,7 @@ def _check_checkpoint(folder: Path) -> Iterator[str]:
         read_config(folder / "config.json")
         tensor_files(folder)
     except (ThreedrsError, OSError) as error:
-        yield f"model.path: {readable(error) or error}"
+        yield f"model.path: {user_message(error) or error}"
 
 
 def _check_length(resolved: Mapping[str, Any], model: ModelSettings) -> Iterator[str]:

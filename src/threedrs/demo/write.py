@@ -16,7 +16,7 @@ import numpy as np
 from threedrs.errors import ConfigError, DataError
 from threedrs.io.files import is_leftover, read_json, write_json, write_text
 from threedrs.scannet.layout import DataLayout
-from threedrs.workflow.locks import end_with_parent
+from threedrs.workflow.processes import end_with_parent
 
 FRAMES = 104  # of a stream: 11 candidates at stride 10, of which one has no pose
 MARKER = "demo.json"

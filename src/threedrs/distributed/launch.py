@@ -2,10 +2,11 @@
 
 ``python -m threedrs.distributed.launch ... MODULE ARGUMENTS``
 
-With several Slurm tasks, by ``srun``, a rank a task. Otherwise here, a rank a GPU. Unlike torchrun,
-a stop signal goes on to all ranks, which then have all the time they need to save. If a rank ends
-with an error, the others have a few seconds to say their word and are then killed. If this process
-is killed, so are the ranks: a run that goes on unseen would write beside the next one.
+With several Slurm tasks, ``srun`` starts a rank a task. Otherwise this process starts a rank a GPU.
+Unlike torchrun, it hands a stop signal on to all ranks, which then have all the time they need to
+save. If a rank ends with an error, the others have a few seconds to say their word and are then
+killed. If this process is killed, so are the ranks: a run that goes on unseen would write beside
+the next one.
 """
 
 import argparse
@@ -17,11 +18,11 @@ import sys
 import time
 
 from threedrs.distributed.gpus import claim_gpus
-from threedrs.errors import MachineError, ThreedrsError
-from threedrs.workflow.locks import end_with_parent, end_with_snakemake
+from threedrs.distributed.ranks import STOP_SIGNALS
+from threedrs.errors import MachineError, one_line_errors
+from threedrs.workflow.processes import end_with_parent, end_with_snakemake
 
 PATIENCE = 20.0  # seconds that the other ranks have after one has failed
-FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 def srun_command(command: list[str], *, nodes: int, tasks: int, cores: int) -> list[str]:
@@ -60,12 +61,12 @@ def run_ranks(command: list[str], count: int, cores: int) -> int:
     The ranks divide the job's ``cores``, and the GPUs that other jobs here leave.
     """
     asked: list[int] = []
-    for caught in FORWARDED:
-        signal.signal(caught, lambda number, frame: asked.append(number))
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda number, frame: asked.append(number))
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     meeting |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     claim_gpus(count)
-    # Snakemake sets such variables to the cores of the whole job.
+    # Snakemake sets such variables to the cores of the whole job; each rank would take all of them.
     names = {"OMP_NUM_THREADS", *(name for name in os.environ if name.endswith("_NUM_THREADS"))}
     threads = dict.fromkeys(names, str(max(1, cores // count)))
     shared = os.environ | meeting | threads
@@ -77,15 +78,15 @@ def run_ranks(command: list[str], count: int, cores: int) -> int:
         )
         for rank in range(count)
     ]
-    give_up: float | None = None
+    give_up: float | None = None  # when the ranks that still run are killed
     killed: set[int] = set()
     passed_on: set[int] = set()
     while running := [rank for rank in ranks if rank.poll() is None]:
         while asked:
-            number = asked.pop(0)
-            passed_on.add(number)
+            caught = asked.pop(0)
+            passed_on.add(caught)
             for rank in running:
-                rank.send_signal(number)
+                rank.send_signal(caught)
         if give_up is None and any(rank.returncode for rank in ranks):
             give_up = time.monotonic() + PATIENCE
         if give_up is not None and time.monotonic() > give_up:
@@ -118,7 +119,7 @@ def main() -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on")
     given = parser.parse_args()
     command = [sys.executable, "-m", given.module, *given.arguments]
-    try:
+    with one_line_errors("launch"):
         if given.tasks > 1:
             command = srun_command(command, nodes=given.nodes, tasks=given.tasks, cores=given.cores)
         elif given.nodes > 1:
@@ -129,12 +130,10 @@ def main() -> int:
         elif given.gpus > 1:
             end_with_snakemake()
             return run_ranks(command, given.gpus, given.cores)
-        os.execvp(command[0], command)
-    except FileNotFoundError:
-        print(f"launch: {command[0]} is not on this machine; tasks need Slurm", file=sys.stderr)
-    except ThreedrsError as error:
-        print(f"launch: {error}", file=sys.stderr)
-    return 1
+        try:
+            os.execvp(command[0], command)  # becomes the one rank, or srun
+        except FileNotFoundError as error:
+            raise MachineError(f"{command[0]} is not on this machine; tasks need Slurm") from error
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from threedrs.distributed.gpus import own_device
 from threedrs.errors import DataError, StoreError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.student_answerer import StudentAnswerer
@@ -62,7 +63,7 @@ class SceneDialogue:
             raise StoreError(f"{scene}: there is no scene store; give a folder <scene>.zarr")
         self.store = SceneStore.open(scene)
         self.boxes = self.store.boxes(settings.boxes)
-        self._answers = StudentAnswerer.load(model, settings, local_rank=0).open(self.store)
+        self._answers = StudentAnswerer.load(model, settings, own_device()).open(self.store)
 
     def answer(self, question: str) -> str:
         """Return the answer to a question."""
@@ -127,7 +128,7 @@ def _checked(text: str) -> str:
     return text
 
 
-def picture_of(store: SceneStore, boxes: Sequence[FoundBox]) -> Image.Image:
+def draw_found(store: SceneStore, boxes: Sequence[FoundBox]) -> Image.Image:
     """Return the frame that shows the first box best, and the room from above, boxes drawn in."""
     view = SceneView.of(store)
     drawn = [

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from threedrs import __version__
-from threedrs.distributed.inference_ranks import AnsweringRanks, joined_ranks
+from threedrs import package_versions
+from threedrs.distributed.ranks import Ranks, first_ranks_value, inference_ranks
 from threedrs.errors import DataError
 from threedrs.evaluation.benchmark import Benchmark
 from threedrs.evaluation.partial import PartialWriter, partial_files, read_partial, remove_foreign
@@ -38,14 +38,17 @@ from threedrs.evaluation.settings import PredictSettings
 from threedrs.instructions.record import Record
 from threedrs.io.files import sha256_of_file, write_json
 from threedrs.scannet.excluded_scans import tally
-from threedrs.workflow.locks import claimed
+from threedrs.workflow.locks import exclusive
+
+if TYPE_CHECKING:
+    import torch
 
 
-def load_answerer(model: Path, settings: PredictSettings, local_rank: int) -> Answerer:
-    """Return the trained model, on this rank's device."""
+def load_answerer(model: Path, settings: PredictSettings, device: "torch.device") -> Answerer:
+    """Return the trained model, on ``device``."""
     from threedrs.evaluation.student_answerer import StudentAnswerer
 
-    return StudentAnswerer.load(model, settings, local_rank)
+    return StudentAnswerer.load(model, settings, device)
 
 
 def predict_benchmark(
@@ -56,7 +59,7 @@ def predict_benchmark(
     out: Path,
     *,
     left_out: Mapping[str, str] | None = None,
-    load: Callable[[Path, PredictSettings, int], Answerer] = load_answerer,
+    load: Callable[[Path, PredictSettings, "torch.device"], Answerer] = load_answerer,
 ) -> None:
     """Answer the questions of ``records_file`` and write ``out`` and its meta file.
 
@@ -75,25 +78,27 @@ def predict_benchmark(
             scenes are kept.
     """
     began = time.monotonic()
-    with joined_ranks() as ranks, ExitStack() as claims:
+    with inference_ranks() as ranks, ExitStack() as locks:
         every_record, benchmark = read_questions(records_file)
         left_out = left_out or {}
         records = [record for record in every_record if record.scene not in left_out]
         if not records:
             raise DataError(f"{records_file}: every question is of a scene that is left out")
         header: dict[str, str] | None = None
-        if ranks.rank == 0:
+        if ranks.first:
             header = answer_inputs(model, records_file, records, scenes, settings)
-            claims.enter_context(claimed(out))
+            locks.enter_context(exclusive(out))
             for note in remove_foreign(out, header):
                 _say(note)
-        header = ranks.from_first(header)
+        header = first_ranks_value(ranks, header)
         assert header is not None
         done = _of_whole_scenes(records, read_partial(out, benchmark))
-        ranks.wait()  # nobody appends before everybody has read
-        if done and ranks.rank == 0:
+        # Every rank must read the same answers, or two would ask about the same scene: so none
+        # appends before all have read.
+        first_ranks_value(ranks, None)
+        if done and ranks.first:
             _say(f"{len(done)} of {len(records)} questions are answered already; going on")
-        mine = _share(records, done, ranks)
+        mine = _own_questions(records, done, ranks)
         with PartialWriter(out, ranks.rank, header) as writer:
             _answer_scenes(
                 mine,
@@ -101,10 +106,10 @@ def predict_benchmark(
                 scenes,
                 settings,
                 writer,
-                lambda: load(model, settings, ranks.local_rank),
+                lambda: load(model, settings, ranks.device),
             )
-        ranks.wait()
-        if ranks.rank == 0:
+        first_ranks_value(ranks, None)  # the partial files are complete only when all are done
+        if ranks.first:
             timing = {"seconds": round(time.monotonic() - began, 3), "resumed": len(done)}
             facts = {
                 "left_out": tally(
@@ -130,8 +135,8 @@ def _of_whole_scenes(
     return {record.id: done[record.id] for record in records if record.scene not in unfinished}
 
 
-def _share(
-    records: Sequence[Record], done: Mapping[str, Prediction], ranks: AnsweringRanks
+def _own_questions(
+    records: Sequence[Record], done: Mapping[str, Prediction], ranks: Ranks
 ) -> dict[str, list[Record]]:
     """Return this rank's open questions by scene; scenes with many questions come first."""
     open_questions: dict[str, list[Record]] = {}
@@ -187,6 +192,7 @@ def _finish(
             f"{out}: {len(missing)} of {len(records)} questions have no answer (first: "
             f"{missing[0]!r}); run it again"
         )
+    # A kill between the two writes must not leave these predictions beside an older meta file.
     meta_path(out).unlink(missing_ok=True)
     write_predictions(out, (done[record.id] for record in records))
     without_model = sum(not needs_model(record) for record in records)
@@ -203,19 +209,12 @@ def _finish(
             "inputs": dict(header),
             "predictions_sha256": sha256_of_file(out),
             "decoding": {"method": "greedy", **settings.to_json()},
-            "versions": _versions(),
+            "versions": package_versions("torch", "transformers", "numpy"),
             **facts,
         },
     )
     for path in partial_files(out):
         path.unlink()
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    packages = ("torch", "transformers", "numpy")
-    return {"threedrs": __version__, **{name: version(name) for name in packages}}
 
 
 def _say(text: str) -> None:

@@ -5,14 +5,14 @@ one short pass over all its questions, and one small pass for each token of the 
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from threedrs.errors import DataError, MachineError
+from threedrs.distributed.gpus import translate_oom
+from threedrs.errors import DataError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.instructions.record import Record
 from threedrs.models.checkpoint.load_save import load_student
@@ -24,31 +24,8 @@ from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
 
-
-def choose_device(local_rank: int) -> torch.device:
-    """Return the GPU of this rank, or the CPU where there is no GPU at all.
-
-    Raises:
-        MachineError: more ranks than GPUs.
-    """
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise MachineError(
-            f"local rank {local_rank} has no GPU ({torch.cuda.device_count()} found); start as "
-            "many ranks a node as it has GPUs"
-        )
-    return torch.device("cuda", local_rank)
-
-
-@contextmanager
-def _memory_errors(where: str) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise MachineError(
-            f"{where}: the GPU's memory is full; use a larger GPU or stop other processes on it"
-        ) from error
+# What helps where a question or a scene does not fit.
+REMEDY = "use a larger GPU or stop what else runs on it"
 
 
 class StudentAnswerer:
@@ -68,27 +45,28 @@ class StudentAnswerer:
         self.settings = settings
 
     @classmethod
-    def load(cls, model: Path, settings: PredictSettings, local_rank: int) -> "StudentAnswerer":
-        """Return the trained model of a folder, on GPU ``local_rank`` of this node.
+    def load(
+        cls, model: Path, settings: PredictSettings, device: torch.device
+    ) -> "StudentAnswerer":
+        """Return the trained model of a folder, on ``device``.
 
         Raises:
             CheckpointError: the model cannot be loaded.
-            MachineError: there is no GPU for this rank, or its memory is too small.
+            MachineError: the GPU's memory is too small.
         """
-        device = choose_device(local_rank)
         model_settings = ModelSettings(
             path=model,
             attention=settings.attention,
             coordinate_dtype=settings.coordinate_dtype,
         )
         student, tokenizer = load_student(model_settings, teacher_channels=None)
-        with _memory_errors(str(model)):
+        with translate_oom(str(model), REMEDY):
             return cls(student.to(device), tokenizer, settings)
 
     def open(self, store: SceneStore) -> "SceneAnswers":
         """Return the scene, ready for questions."""
         inputs = read_scene(store, self.settings.boxes, grid=self.student.family.grid)
-        with _memory_errors(store.scene):
+        with translate_oom(store.scene, REMEDY):
             session = SceneSession(
                 self.student, self.tokenizer, inputs, prompt=self.settings.prompt
             )
@@ -105,7 +83,7 @@ class SceneAnswers:
 
     def texts(self, records: Sequence[Record]) -> list[str]:
         """Return the greedy answers to text questions."""
-        with _memory_errors(self._session.scene.scene):
+        with translate_oom(self._session.scene.scene, REMEDY):
             return self._session.answer_all(
                 self._queries(records), self._answerer.settings.max_new_tokens
             )
@@ -116,7 +94,7 @@ class SceneAnswers:
         Raises:
             DataError: the model gave a score that is not finite.
         """
-        with _memory_errors(self._session.scene.scene):
+        with translate_oom(self._session.scene.scene, REMEDY):
             rows = self._session.ground_all(self._queries(records))
         for record, scores in zip(records, rows, strict=True):
             assert len(scores) == self._boxes + 1, "one score a box and one for the zero target"

@@ -48,9 +48,9 @@ from threedrs.models.lora.layers import add_lora, trained_parameters
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.training.deepspeed_file import is_offloaded
-from threedrs.training.engine import deepspeed_config
 from threedrs.training.flops import OperationCount
 from threedrs.training.settings import TrainSettings
+from threedrs.training.step import deepspeed_config
 
 GIB = 2**30
 OWN_TOKENS = 64

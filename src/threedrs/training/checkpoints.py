@@ -23,10 +23,10 @@ import torch
 import torch.distributed
 from safetensors import SafetensorError
 
-from threedrs.distributed.training_ranks import Ranks, agree
+from threedrs.distributed.ranks import Ranks, broadcast_decision
 from threedrs.errors import CheckpointError, DataError
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, sync, write_json
-from threedrs.training.optimizer_shards import read_shares, write_shares
+from threedrs.training.optimizer_shards import read_shards, write_shards
 from threedrs.training.settings import fingerprint_changes
 
 FORMAT_VERSION = 3
@@ -101,9 +101,9 @@ def _gather_checksums(temporary: Path, mine: list[Path], ranks: Ranks) -> dict[s
     for path in (*mine, *{file.parent for file in mine}):
         sync(path)
     own = {f.relative_to(temporary).as_posix(): s for f, s in zip(mine, _sha256(mine), strict=True)}
-    shares: list[dict[str, str]] = [{} for _ in range(ranks.count)]
-    torch.distributed.all_gather_object(shares, own)
-    return {name: checksum for share in shares for name, checksum in share.items()}
+    of_rank: list[dict[str, str]] = [{} for _ in range(ranks.count)]
+    torch.distributed.all_gather_object(of_rank, own)
+    return {name: checksum for files in of_rank for name, checksum in files.items()}
 
 
 def save_checkpoint(
@@ -122,14 +122,16 @@ def save_checkpoint(
     """
     target = folder / f"step-{progress.step:08d}"
     temporary = folder / f".{target.name}.tmp"
-    if agree(ranks, target.exists):  # what is here under its final name is complete and valid
+    if broadcast_decision(
+        ranks, target.exists
+    ):  # what is here under its final name is complete and valid
         return target
     try:
         if ranks.first:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         torch.distributed.barrier()
-        mine = write_shares(engine, temporary / STATE, ranks)
+        mine = write_shards(engine, temporary / STATE, ranks)
         if ranks.first:
             mine.append(temporary / SCHEDULE)
             write_json(mine[-1], engine.lr_scheduler.state_dict())
@@ -243,7 +245,7 @@ def load_checkpoint(engine: Any, checkpoint: Path, ranks: Ranks) -> Progress:
         CheckpointError: it lacks a parameter.
     """
     manifest = read_json(checkpoint / MANIFEST)
-    read_shares(engine, checkpoint / STATE, ranks, manifest["step"])
+    read_shards(engine, checkpoint / STATE, ranks, manifest["step"])
     engine.lr_scheduler.load_state_dict(read_json(checkpoint / SCHEDULE))
     rates = engine.lr_scheduler.get_last_lr()
     for group, rate in zip(engine.optimizer.param_groups, rates, strict=True):

@@ -1,40 +1,78 @@
-"""Packs for the student, read ahead by loader processes.
+"""What a run reads while it trains: the mix, and packs for the student, read ahead by loaders.
 
 A pack costs one read of the scene store and, with a teacher, one of the feature store; its samples
 share them. Nothing is kept after a pack is handed over, however many scenes a run has: the loaders
 of a rank hold at most workers x ``PREFETCH`` packs, beside the one in training. A pack of 32 frames
 takes 41 MB, whatever its samples (14 MB of pixels, 26 MB of features, 1 MB of masks): 330 MB with 4
-workers. Where there is a GPU, as much again may be page-locked copies on their way to it. The mix
-is shared by all processes of a rank (`threedrs.training.record_table`).
+workers. Where there is a GPU, as much again may be page-locked copies on their way to it. All
+processes of a rank share the mix.
 """
 
+import json
 import signal
 import time
 import traceback
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError, readable
-from threedrs.instructions.record import Record
+from threedrs.distributed.ranks import STOP_SIGNALS
+from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError, user_message
+from threedrs.instructions.record import Record, read_records
 from threedrs.models.grid import LLAVA_GRID, VisualGrid
 from threedrs.models.prompt import build_sample
 from threedrs.models.samples import Pack
 from threedrs.models.scene_inputs import read_scene
+from threedrs.scannet.boxes import BoxSet, box_iou_NM
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.store import FeatureStore
-from threedrs.training.proposals import name_proposals
 from threedrs.training.sampler import PackPlan
 
-PREFETCH = 2
+PREFETCH = 2  # packs that a loader holds
+LEAST_IOU = 0.25  # of an object and the proposal that stands for it (`name_proposals`)
 LOST = "DataLoader worker (pid"  # so begin torch's errors that say that a loader is gone
 ENDING = 2.0  # seconds from the last byte of a killed process to the signal of its end
+
+
+class RecordTable:
+    """The records of a mix, in order, each made when it is asked for.
+
+    Attributes:
+        scenes: the scene of each record.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.scenes: list[str] = []
+        # Records as JSON in an Arrow array, not as Python objects. A loader process is a fork and
+        # shares what it only reads, but Python writes to an object whenever it refers to it: a list
+        # of records would be copied into each loader bit by bit, 240 MB for the published mix.
+        self._records_json = pa.array(self._encoded(records), pa.large_string())
+
+    def _encoded(self, records: Iterable[Record]) -> Iterator[str]:
+        names: dict[str, str] = {}  # so that a scene's records share one string
+        for record in records:
+            self.scenes.append(names.setdefault(record.scene, record.scene))
+            yield json.dumps(record.to_json())
+
+    @classmethod
+    def read(cls, path: Path) -> "RecordTable":
+        """Return the records of a JSON-lines file; see `read_records` for what is raised."""
+        return cls(read_records(path))
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Record:
+        value = json.loads(self._records_json[index].as_py())
+        del value["format_version"]
+        return Record(**value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +90,7 @@ class PackReader:
         grid: the student's visual tokens of a frame.
     """
 
-    records: Sequence[Record]
+    records: RecordTable | Sequence[Record]
     scenes: Path
     features: Mapping[str, Path]
     boxes: str
@@ -117,6 +155,44 @@ class PackReader:
         return torch.from_numpy(features_VGGC)
 
 
+def name_proposals(records: Sequence[Record], true: BoxSet, proposals: BoxSet) -> list[Record]:
+    """Return a scene's records with each object's id replaced by that of the proposal it matches.
+
+    A run with ``boxes.train: pred`` sees detector proposals, but annotations name objects of the
+    mesh. The proposal that overlaps an object best stands for it, if the two share a quarter of
+    their union, below which ScanRefer and Multi3DRefer count it as another thing. An object without
+    such a proposal is no target, and a sample without any target teaches that no box is meant.
+
+    Args:
+        records: of one scene; those without ``object_ids`` stay as they are.
+        true: the scene's objects.
+        proposals: the boxes that the student sees.
+
+    Raises:
+        DataError: an object has no true box.
+    """
+    best: dict[int, int | None] = {}
+    iou_NM = box_iou_NM(true.boxes, proposals.boxes)
+    for object_id, iou_M in zip(true.ids, iou_NM, strict=True):
+        found = len(iou_M) > 0 and iou_M.max() >= LEAST_IOU
+        best[int(object_id)] = int(proposals.ids[iou_M.argmax()]) if found else None
+    named = []
+    for record in records:
+        if record.object_ids is None:
+            named.append(record)
+            continue
+        missing = [object_id for object_id in record.object_ids if object_id not in best]
+        if missing:
+            raise DataError(
+                f"{record.id}: object {missing[0]} has no true box in {record.scene}; "
+                "convert the annotations again with this data"
+            )
+        chosen = [best[object_id] for object_id in record.object_ids]
+        ids = list(dict.fromkeys(number for number in chosen if number is not None))
+        named.append(replace(record, object_ids=ids))
+    return named
+
+
 class _Bug(str):
     """The traceback of an error in a loader that no user can put right."""
 
@@ -139,8 +215,8 @@ class _PackDataset(Dataset):
     def __getitem__(self, position: int) -> Pack | ThreedrsError | _Bug:
         try:
             return self.reader.read(self.plans[position])
-        except Exception as error:
-            line = readable(error)
+        except Exception as error:  # a bug too has to reach the training process
+            line = user_message(error)
             return _Bug(traceback.format_exc()) if line is None else ThreedrsError(line)
 
 
@@ -149,8 +225,9 @@ def _as_is(pack: Any) -> Any:
 
 
 def _ignore_stop_signals(worker: int) -> None:
-    """Let the training process decide when to stop: Slurm signals every process of a job."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    # Slurm signals every process of a job, but the training process decides when to stop, and still
+    # needs its loaders for the packs of the step that it is in.
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -6,7 +6,6 @@
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-import threedrs
-from threedrs.distributed.training_ranks import Ranks
+from threedrs import package_versions
+from threedrs.distributed.ranks import Ranks
 from threedrs.errors import DataError
 from threedrs.io.files import (
     atomic_file,
@@ -118,8 +117,7 @@ def _numbers(summary: RunSummary, ranks: Ranks, rows: list[dict[str, Any]]) -> d
         "loss": {name: _last(rows, name) for name in PARTS},
         "pack": settings.pack,
         "packing": _packing_note(settings.pack),
-        "versions": {"threedrs": threedrs.__version__, "python": platform.python_version()}
-        | {name: version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version(), **package_versions(*PACKAGES)},
     }
 
 

@@ -1,22 +1,25 @@
 """A training run from its resolved configuration to the exported model.
 
-Read top down: ``train`` prepares the run and resumes it, ``_run_steps`` is the loop itself.
+Read top down: `train` locks the run, `_train` builds or resumes it and exports it at the end, and
+`_Training` takes the optimizer steps in between. What a step does is in `threedrs.training.step`.
 """
 
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
-from threedrs.distributed.training_ranks import (
+from threedrs.distributed.gpus import translate_oom
+from threedrs.distributed.ranks import (
     AgreedError,
     Ranks,
-    agree,
+    StopRequest,
     any_rank,
+    broadcast_decision,
     peak_memory,
     start_ranks,
 )
@@ -38,11 +41,8 @@ from threedrs.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from threedrs.training.data import PackReader, explain_lost_loader, load_packs
-from threedrs.training.engine import NonFiniteError, build_engine, train_step, zero_init
+from threedrs.training.data import PackReader, RecordTable, explain_lost_loader, load_packs
 from threedrs.training.export import RunSummary, export_run, is_exported
-from threedrs.training.gpu_memory import SMALLER, SPREAD, fits_gpu
-from threedrs.training.record_table import RecordTable
 from threedrs.training.run_log import RunLog, has_row, say, step_row
 from threedrs.training.sampler import (
     Batch,
@@ -53,12 +53,21 @@ from threedrs.training.sampler import (
     sample_count,
 )
 from threedrs.training.settings import RunPaths, TrainSettings, fingerprint
-from threedrs.training.stop import StopRequest
+from threedrs.training.step import NonFiniteError, build_engine, train_step, zero_init
 from threedrs.training.wandb_logger import Tracker, require_wandb
-from threedrs.workflow.locks import claimed
+from threedrs.workflow.locks import exclusive
 
 if TYPE_CHECKING:
     from threedrs.training.evaluation import Evaluation
+
+# What helps where a GPU has no memory for what a run always holds, and for what a step takes.
+SPREAD = (
+    "stop what else runs on it, take more GPUs with config/deepspeed/zero3.json, or use "
+    "config/deepspeed/zero3_offload.json"
+)
+SMALLER = (
+    "lower train.pack, set train.gradient_checkpointing, or use config/deepspeed/zero3_offload.json"
+)
 
 
 class StoppedError(AgreedError):
@@ -67,7 +76,7 @@ class StoppedError(AgreedError):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything about a run that does not change while it goes."""
+    """Everything about a run that does not change while it goes; ``parts`` is its fingerprint."""
 
     config: Mapping[str, Any]
     settings: TrainSettings
@@ -88,26 +97,6 @@ class Run:
         """Optimizer steps of the whole run."""
         steps = self.settings.epochs * self.steps_per_epoch
         return min(steps, self.settings.max_steps or steps)
-
-    def save(self, engine: Any, progress: Progress) -> Progress:
-        """Write the checkpoint of ``progress``, unless it is there; return it with peak memory."""
-        peak = max(progress.peak_memory_gib, peak_memory(self.ranks))
-        progress = dataclasses.replace(progress, peak_memory_gib=peak)
-        with fits_gpu(f"checkpoint of step {progress.step}", SPREAD):
-            save_checkpoint(
-                engine,
-                self.paths.checkpoints,
-                progress,
-                self.parts,
-                keep=self.settings.keep,
-                ranks=self.ranks,
-            )
-        return progress
-
-    def stopped(self, step: int) -> StoppedError:
-        """Return the error that says that the run was stopped and is saved."""
-        by = self.stop.name or "a signal"
-        return StoppedError(f"stopped by {by}, saved at step {step}; run the same command to go on")
 
 
 def _read_hashes(
@@ -142,15 +131,15 @@ def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
     settings = TrainSettings.from_config(config["train"])
     paths = RunPaths.from_config(config["paths"])
     ranks = start_ranks()
-    agree(ranks, lambda: settings.accumulation(ranks.count))
-    agree(ranks, lambda: require_wandb(settings.wandb))
+    broadcast_decision(ranks, lambda: settings.accumulation(ranks.count))
+    broadcast_decision(ranks, lambda: require_wandb(settings.wandb))
 
     def describe() -> dict[str, Any]:
         scenes, features = _read_hashes(records, paths, config["teacher"]["name"])
         return fingerprint(config, scenes, features)
 
     records = RecordTable.read(paths.mix)
-    parts = agree(ranks, describe)
+    parts = broadcast_decision(ranks, describe)
     run = Run(
         config=config,
         settings=settings,
@@ -169,7 +158,7 @@ def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
 
 
 def train(config: Mapping[str, Any], stop: StopRequest) -> None:
-    """Train, or go on training, the resolved run ``config`` and export the model.
+    """Train the resolved run ``config``, from its newest checkpoint on, and export the model.
 
     ``stop`` is asked at each optimizer step and each scene of an evaluation, on every rank.
 
@@ -180,23 +169,26 @@ def train(config: Mapping[str, Any], stop: StopRequest) -> None:
     """
     run = prepare(config, stop)
     with contextlib.ExitStack() as stack:
-        agree(run.ranks, lambda: stack.enter_context(claimed(run.paths.checkpoints)))
+        # The first rank holds the lock for all of them, until the export is written.
+        broadcast_decision(run.ranks, lambda: stack.enter_context(exclusive(run.paths.checkpoints)))
         _train(run)
 
 
 def _train(run: Run) -> None:
     ranks, settings, config = run.ranks, run.settings, run.config
-    if agree(ranks, lambda: is_exported(run.paths.out, run.parts)):
+    if broadcast_decision(ranks, lambda: is_exported(run.paths.out, run.parts)):
         if ranks.first:
             say(f"{run.paths.out} is complete; nothing to do")
         return
-    if ranks.first:  # what an earlier recipe left must not pass for this run's
+    if ranks.first:
+        # train.json says that a run is complete: what an earlier recipe left must not say so now.
         (run.paths.out / "train.json").unlink(missing_ok=True)
-    checkpoint = agree(
-        ranks,
-        lambda: find_checkpoint(run.paths.checkpoints, run.parts, say),
+    # One rank looks and moves aside what is damaged or stale; all go on from what it found.
+    checkpoint = broadcast_decision(
+        ranks, lambda: find_checkpoint(run.paths.checkpoints, run.parts, say)
     )
-    with fits_gpu("student and optimizer", SPREAD):
+    with translate_oom("student and optimizer", SPREAD):
+        # A checkpoint holds only what is trained; so the student is loaded as for a fresh start.
         student, tokenizer = _student(run)
         supervision = SupervisionSettings.from_config(config)
         engine = build_engine(student, settings, supervision, ranks, run.total_steps)
@@ -220,9 +212,9 @@ def _train(run: Run) -> None:
         from threedrs.training.evaluation import Evaluation
 
         evaluation = Evaluation(config, student, tokenizer)
-    progress = _run_steps(run, engine, reader, progress, evaluation)
+    progress = _Training(run, engine, reader, progress, evaluation).run_steps()
     summary = RunSummary(config=config, parts=run.parts, progress=progress)
-    with fits_gpu(f"export after step {progress.step}, which is saved", SPREAD):
+    with translate_oom(f"export after step {progress.step}, which is saved", SPREAD):
         export_run(engine, student, tokenizer, summary, run.paths.out, ranks)
 
 
@@ -252,6 +244,8 @@ def _remaining_batches(run: Run, step: int) -> Iterator[list[Batch]]:
     """Yield each epoch's batches that come after ``step`` optimizer steps."""
     settings = run.settings
     while step < run.total_steps:
+        # The order of an epoch follows from seed and epoch alone. So a resumed run plans the whole
+        # epoch again and drops the batches that it has seen; no position is stored.
         epoch, position = divmod(step, run.steps_per_epoch)
         batches = plan_batches(
             run.records.scenes,
@@ -280,123 +274,153 @@ def _tracker(run: Run) -> Tracker | None:
     )
 
 
-def _run_steps(
-    run: Run, engine: Any, reader: PackReader, progress: Progress, evaluation: "Evaluation | None"
-) -> Progress:
-    """Run the optimizer steps that are left; return where the run stands then."""
-    logged = agree(run.ranks, lambda: has_row(run.paths.out, progress.step))
-    if progress.step == run.total_steps and logged:
-        return progress
-    log = None
-    if run.ranks.first:
-        log = RunLog(
-            run.paths.out,
-            first_step=progress.step,
-            total_steps=run.total_steps,
-            tracker=_tracker(run),
-        )
-    try:
-        if progress.row is not None and not logged:  # as when the run ended in its evaluation
-            _report(run, engine, progress, log, _due(run, progress.step, evaluation))
-        for batches in _remaining_batches(run, progress.step):
-            own = [micro_steps(batch, run.ranks.rank, run.ranks.count) for batch in batches]
-            plans = [plan for batch_plans in own for plan in batch_plans]
-            packs = load_packs(reader, plans, run.settings.workers)
-            with explain_lost_loader(), contextlib.closing(packs):
-                for batch, batch_plans in zip(batches, own, strict=True):
-                    progress = _run_step(
-                        run, engine, batch, batch_plans, packs, progress, log, evaluation
-                    )
-    except BaseException:
-        if log is not None:
-            log.close(failed=True)
-        raise
-    if log is not None:
-        log.close(failed=False)
-    return progress
+class _Training:
+    """The optimizer steps of a run, which ``progress`` counts.
 
-
-def _run_step(
-    run: Run,
-    engine: Any,
-    batch: Batch,
-    plans: list[PackPlan],
-    packs: Iterator[Pack],
-    progress: Progress,
-    log: RunLog | None,
-    evaluation: "Evaluation | None",
-) -> Progress:
-    """Run one optimizer step, log it, save and evaluate where they are due."""
-    settings, step, samples = run.settings, progress.step + 1, sample_count(batch)
-    started, rate = time.perf_counter(), engine.get_lr()[-1]
-    try:
-        with fits_gpu(f"step {step}", SMALLER):
-            outcome = train_step(
-                engine,
-                ((next(packs), plan.weight) for plan in plans),
-                micro_step_count=len(plans),
-                samples=samples,
-                ranks=run.ranks,
-                interrupted=lambda: run.stop.name is not None,
-            )
-    except NonFiniteError as error:
-        run.save(engine, progress)
-        raise NonFiniteError(
-            f"step {step}: {error}; the state before it is saved in {run.paths.checkpoints}"
-        ) from error
-    seconds = time.perf_counter() - started
-    progress = Progress(
-        step=step,
-        samples=progress.samples + samples,
-        tokens=progress.tokens + int(outcome.sums["tokens"]),
-        flops=progress.flops + outcome.sums["flops"],
-        seconds=progress.seconds + seconds,
-        rank_seconds=progress.rank_seconds + seconds * run.ranks.count,
-        peak_memory_gib=progress.peak_memory_gib,
-        row=step_row(
-            step,
-            progress.samples + samples,
-            outcome.sums,
-            rate=rate,
-            grad_norm=outcome.grad_norm,
-            speed=samples / seconds,
-        ),
-    )
-    last, due = step == run.total_steps, _due(run, step, evaluation)
-    if due is None:
-        _report(run, engine, progress, log, None)
-    if last or outcome.interrupted or step % settings.save_every == 0:
-        progress = run.save(engine, progress)
-    if outcome.interrupted and not last:
-        raise run.stopped(step)
-    if due is not None:  # after the checkpoint, so that an evaluation that fails costs no step
-        _report(run, engine, progress, log, due)
-    return progress
-
-
-def _due(run: Run, step: int, evaluation: "Evaluation | None") -> "Evaluation | None":
-    """Return the evaluation that belongs after ``step``."""
-    if evaluation is None or not (step == run.total_steps or evaluation.is_due(step)):
-        return None
-    return evaluation
-
-
-def _report(
-    run: Run, engine: Any, progress: Progress, log: RunLog | None, evaluation: "Evaluation | None"
-) -> None:
-    """Log the last step, with the scores of ``evaluation``; all ranks call this.
-
-    Raises:
-        StoppedError: the run was asked to stop before the scores were there. The step is saved and
-            has no row, so whoever goes on from it evaluates first.
+    Every rank takes the same steps and calls every method; the first one alone writes the log.
     """
-    row = dict(progress.row or {})
-    if evaluation is not None:
-        scores = evaluation.measure(lambda: any_rank(run.ranks, run.stop.name is not None))
-        if scores is None:
-            run.save(engine, progress)
-            raise run.stopped(progress.step)
-        row["eval"] = scores
-    if log is not None:
-        recorded = progress.step == run.total_steps or "eval" in row
-        log.step(row, record=recorded or progress.step % run.settings.log_every == 0)
+
+    def __init__(
+        self,
+        run: Run,
+        engine: Any,
+        reader: PackReader,
+        progress: Progress,
+        evaluation: "Evaluation | None",
+    ) -> None:
+        self.run = run
+        self.engine = engine
+        self.reader = reader
+        self.progress = progress
+        self.evaluation = evaluation
+        self.log: RunLog | None = None
+
+    def run_steps(self) -> Progress:
+        """Run the optimizer steps that are left; return where the run stands then."""
+        run, first_step = self.run, self.progress.step
+        logged = broadcast_decision(run.ranks, lambda: has_row(run.paths.out, first_step))
+        if first_step == run.total_steps and logged:
+            return self.progress
+        if run.ranks.first:
+            self.log = RunLog(
+                run.paths.out,
+                first_step=first_step,
+                total_steps=run.total_steps,
+                tracker=_tracker(run),
+            )
+        failed = True
+        try:
+            if self.progress.row is not None and not logged:
+                # The run ended between a checkpoint and its row, as in an evaluation: made up for.
+                self._report(self._due_evaluation())
+            for batches in _remaining_batches(run, first_step):
+                self._run_epoch(batches)
+            failed = False
+        finally:
+            if self.log is not None:
+                self.log.close(failed=failed)
+        return self.progress
+
+    def _run_epoch(self, batches: Sequence[Batch]) -> None:
+        ranks = self.run.ranks
+        own = [micro_steps(batch, ranks.rank, ranks.count) for batch in batches]
+        plans = [plan for batch_plans in own for plan in batch_plans]
+        # One loader for the whole epoch: it reads ahead over the borders of batches.
+        packs = load_packs(self.reader, plans, self.run.settings.workers)
+        with explain_lost_loader(), contextlib.closing(packs):
+            for batch, batch_plans in zip(batches, own, strict=True):
+                self._run_step(batch, batch_plans, packs)
+
+    def _run_step(self, batch: Batch, plans: Sequence[PackPlan], packs: Iterator[Pack]) -> None:
+        """Run one optimizer step, log it, save and evaluate where they are due."""
+        run, before, samples = self.run, self.progress, sample_count(batch)
+        step = before.step + 1
+        started, rate = time.perf_counter(), self.engine.get_lr()[-1]
+        try:
+            with translate_oom(f"step {step}", SMALLER):
+                outcome = train_step(
+                    self.engine,
+                    ((next(packs), plan.weight) for plan in plans),
+                    micro_step_count=len(plans),
+                    samples=samples,
+                    ranks=run.ranks,
+                    interrupted=lambda: run.stop.name is not None,
+                )
+        except NonFiniteError as error:
+            # The weights are those of the step before. Saved, they let the user look for the cause.
+            self._save()
+            raise NonFiniteError(
+                f"step {step}: {error}; the state before it is saved in {run.paths.checkpoints}"
+            ) from error
+        seconds = time.perf_counter() - started
+        self.progress = Progress(
+            step=step,
+            samples=before.samples + samples,
+            tokens=before.tokens + int(outcome.sums["tokens"]),
+            flops=before.flops + outcome.sums["flops"],
+            seconds=before.seconds + seconds,
+            rank_seconds=before.rank_seconds + seconds * run.ranks.count,
+            peak_memory_gib=before.peak_memory_gib,
+            row=step_row(
+                step,
+                before.samples + samples,
+                outcome.sums,
+                rate=rate,
+                grad_norm=outcome.grad_norm,
+                speed=samples / seconds,
+            ),
+        )
+        last, evaluation = step == run.total_steps, self._due_evaluation()
+        if evaluation is None:
+            self._report(None)
+        if last or outcome.interrupted or step % run.settings.save_every == 0:
+            self._save()
+        if outcome.interrupted and not last:
+            self._raise_stopped()
+        if evaluation is not None:
+            # After the checkpoint, so that an evaluation that fails or is stopped costs no step.
+            self._report(evaluation)
+
+    def _save(self) -> None:
+        """Write the checkpoint of this step, unless it is there."""
+        peak = max(self.progress.peak_memory_gib, peak_memory(self.run.ranks))
+        self.progress = dataclasses.replace(self.progress, peak_memory_gib=peak)
+        with translate_oom(f"checkpoint of step {self.progress.step}", SPREAD):
+            save_checkpoint(
+                self.engine,
+                self.run.paths.checkpoints,
+                self.progress,
+                self.run.parts,
+                keep=self.run.settings.keep,
+                ranks=self.run.ranks,
+            )
+
+    def _due_evaluation(self) -> "Evaluation | None":
+        """Return the evaluation if one belongs after this step."""
+        step, evaluation = self.progress.step, self.evaluation
+        if evaluation is None or not (step == self.run.total_steps or evaluation.is_due(step)):
+            return None
+        return evaluation
+
+    def _report(self, evaluation: "Evaluation | None") -> None:
+        """Log this step, with the scores of ``evaluation``.
+
+        Raises:
+            StoppedError: the run was asked to stop before the scores were there. The step is saved
+                and has no row, so whoever goes on from it evaluates first.
+        """
+        run, step = self.run, self.progress.step
+        row = dict(self.progress.row or {})
+        if evaluation is not None:
+            scores = evaluation.measure(lambda: any_rank(run.ranks, run.stop.name is not None))
+            if scores is None:
+                self._save()
+                self._raise_stopped()
+            row["eval"] = scores
+        due = evaluation is not None or step == run.total_steps
+        if self.log is not None and (due or step % run.settings.log_every == 0):
+            self.log.write(row)
+
+    def _raise_stopped(self) -> NoReturn:
+        by, step = self.run.stop.name or "a signal", self.progress.step
+        raise StoppedError(f"stopped by {by}, saved at step {step}; run the same command to go on")

@@ -1,8 +1,8 @@
 """Weights and AdamW's moments by parameter, for any number of ranks and for ZeRO-2 and ZeRO-3.
 
 ZeRO keeps on each rank a run of elements of each trained, flattened parameter: its float32 weights
-and both moments. ``write_shares`` writes a rank's runs to files of its own, under
-``<kind>/<parameter>``, with each run's position in the file's header; ``read_shares`` fills the
+and both moments. ``write_shards`` writes a rank's runs to files of its own, under
+``<kind>/<parameter>``, with each run's position in the file's header; ``read_shards`` fills the
 runs that a rank holds now from whichever files have them. Nothing is gathered or sent: a rank
 writes and reads its share of 12 bytes a parameter, and one file (``FILE_BYTES``, or one run, if
 that is larger) is in host memory at a time. Under ZeRO-2 a rank reads all weights besides, because
@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from threedrs.distributed.training_ranks import Ranks
+from threedrs.distributed.ranks import Ranks
 from threedrs.errors import CheckpointError
 
 FILE_BYTES = 2**30
@@ -29,7 +29,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class Shard:
     """A rank's run of the flattened parameter ``name``, from element ``start`` on.
 
     ``tensors`` holds, by kind, what the optimizer works on: views (n,) float32.
@@ -74,7 +74,7 @@ def _runs(engine: Any, ranks: Ranks) -> Iterator[tuple[torch.nn.Parameter, int, 
             yield parameter, group, start - first, start - low, end - start
 
 
-def _own_shares(engine: Any, ranks: Ranks) -> Iterator[Share]:
+def _own_shards(engine: Any, ranks: Ranks) -> Iterator[Shard]:
     names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
     flats, states = _flat_weights(engine), engine.optimizer.optimizer.state
     for parameter, group, start, offset, length in _runs(engine, ranks):
@@ -83,7 +83,7 @@ def _own_shares(engine: Any, ranks: Ranks) -> Iterator[Share]:
         flat = flats[group]
         kinds = {WEIGHTS: flat} | {moment: states[flat][moment] for moment in MOMENTS}
         tensors = {kind: values.data.narrow(0, offset, length) for kind, values in kinds.items()}
-        yield Share(name=names[id(parameter)], start=start, tensors=tensors)
+        yield Shard(name=names[id(parameter)], start=start, tensors=tensors)
 
 
 def _set_moments(engine: Any, step: int) -> None:
@@ -98,8 +98,8 @@ def _set_moments(engine: Any, step: int) -> None:
         adamw.state[flat] = {"step": count} | moments
 
 
-def write_shares(engine: Any, folder: Path, ranks: Ranks) -> list[Path]:
-    """Write this rank's shares to ``folder``/rank-00000-000.safetensors and so on; return these.
+def write_shards(engine: Any, folder: Path, ranks: Ranks) -> list[Path]:
+    """Write this rank's shards to ``folder``/rank-00000-000.safetensors and so on; return these.
 
     Raises:
         OSError, SafetensorError: a file cannot be written.
@@ -115,10 +115,10 @@ def write_shares(engine: Any, folder: Path, ranks: Ranks) -> list[Path]:
         written.append(folder / f"rank-{ranks.rank:05d}-{len(written):03d}.safetensors")
         save_file(tensors, written[-1], metadata={"starts": json.dumps(starts)})
 
-    for share in _own_shares(engine, ranks):
-        for kind, values in share.tensors.items():
-            tensors[f"{kind}/{share.name}"] = values.to("cpu", copy=True)
-            starts[f"{kind}/{share.name}"] = share.start
+    for shard in _own_shards(engine, ranks):
+        for kind, values in shard.tensors.items():
+            tensors[f"{kind}/{shard.name}"] = values.to("cpu", copy=True)
+            starts[f"{kind}/{shard.name}"] = shard.start
         if sum(4 * values.numel() for values in tensors.values()) >= FILE_BYTES:
             write()
             tensors, starts = {}, {}
@@ -160,8 +160,8 @@ class _Files:
             )
 
 
-def read_shares(engine: Any, folder: Path, ranks: Ranks, step: int) -> None:
-    """Set weights and moments, after ``step`` optimizer steps, from the files of ``write_shares``.
+def read_shards(engine: Any, folder: Path, ranks: Ranks, step: int) -> None:
+    """Set weights and moments, after ``step`` optimizer steps, from the files of ``write_shards``.
 
     All ranks call this; the files may be those of another number of ranks or ZeRO stage.
 
@@ -170,9 +170,9 @@ def read_shares(engine: Any, folder: Path, ranks: Ranks, step: int) -> None:
     """
     files = _Files(folder)
     _set_moments(engine, step)
-    for share in _own_shares(engine, ranks):
-        for kind, values in share.tensors.items():
-            files.fill(f"{kind}/{share.name}", share.start, values)
+    for shard in _own_shards(engine, ranks):
+        for kind, values in shard.tensors.items():
+            files.fill(f"{kind}/{shard.name}", shard.start, values)
     if _is_zero3(engine):
         zero = engine.optimizer
         zero.checkpoint_event_prologue()  # no whole copies of the weights before

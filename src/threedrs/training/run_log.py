@@ -1,4 +1,4 @@
-"""What a run says while it goes: log.jsonl, TensorBoard, W&B if asked for, a bar or plain lines.
+"""What a run says while it goes: log.jsonl, TensorBoard, W&B if asked for, and plain lines.
 
 The first rank alone writes. Rows are those of single steps, so that the rows of a resumed run equal
 an uninterrupted run's; rows past the checkpoint that a run resumes from are dropped first.
@@ -18,7 +18,6 @@ from threedrs.training.checkpoints import LOG
 from threedrs.training.wandb_logger import Tracker
 
 PARTS = ("loss", "text", "grounding", "supervision")
-PACE = 3600.0  # seconds that the bar looks back for its pace: two steps at least lie within
 
 
 def step_row(
@@ -86,7 +85,7 @@ def evaluation_text(scores: Mapping[str, Mapping[str, float | None]]) -> str:
 
 
 class RunLog:
-    """Writes the rows of a run from ``first_step`` on, and shows how far it is."""
+    """Writes and shows the rows of a run from ``first_step`` on."""
 
     def __init__(
         self, out: Path, *, first_step: int, total_steps: int, tracker: Tracker | None = None
@@ -103,35 +102,11 @@ class RunLog:
         if first_step == 0:
             shutil.rmtree(out / "tensorboard", ignore_errors=True)
         self._events = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            self._bar = self._open_bar()
 
-    def _open_bar(self) -> Any:
-        from rich import progress
-        from rich.console import Console
-
-        bar = progress.Progress(
-            progress.TextColumn("train"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[parts]}"),
-            console=Console(stderr=True),
-            speed_estimate_period=PACE,
-        )
-        bar.add_task("train", total=self.total_steps, completed=self.first_step, parts="")
-        bar.start()
-        return bar
-
-    def step(self, row: Mapping[str, Any], *, record: bool) -> None:
-        """Show a finished step; ``record`` also writes its row."""
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Write and show the row of a finished step."""
         parts = " ".join(f"{name} {row[name]:.4f}" for name in PARTS if row[name] is not None)
         parts += f" {row['samples_per_second']:.2f} samples/s"
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=row["step"], parts=parts)
-        if not record:
-            return
         self._stream.write(json.dumps(row, allow_nan=False) + "\n")
         self._stream.flush()
         if self._tracker is not None:
@@ -144,16 +119,13 @@ class RunLog:
                 self._events.add_scalar(name, value, row["step"])
         if "eval" in row:
             say(f"step {row['step']} {evaluation_text(row['eval'])}")
-        if self._bar is None:
-            if done := row["step"] - self.first_step:
-                left = (time.monotonic() - self.started) / done * (self.total_steps - row["step"])
-                parts += f" ETA {left / 60:.1f} min"
-            say(f"step {row['step']}/{self.total_steps} {parts}")
+        if done := row["step"] - self.first_step:
+            left = (time.monotonic() - self.started) / done * (self.total_steps - row["step"])
+            parts += f" ETA {left / 60:.1f} min"
+        say(f"step {row['step']}/{self.total_steps} {parts}")
 
     def close(self, *, failed: bool) -> None:
-        """Close the files and the bar; W&B shows a run that was stopped as ``failed``, too."""
-        if self._bar is not None:
-            self._bar.stop()
+        """Close the files; W&B shows a run that was stopped as ``failed``, too."""
         self._stream.close()
         self._events.close()
         if self._tracker is not None:

@@ -47,10 +47,8 @@ SHAPELESS = (
     "distributed",
     "scannet.layout",
     "workflow",
-    "training.stop",
     "training.run_log",
     "training.wandb_logger",
-    "training.gpu_memory",
     "training.flops",
 )
 # The stages whose hash is also stored with the result. A rule with a script starts at the script.

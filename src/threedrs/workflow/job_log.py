@@ -1,4 +1,4 @@
-"""Logs of one job: what a stage says goes to its log file and to the terminal."""
+"""The log of one job: what a stage says goes to its log file and to the terminal."""
 
 import logging
 import sys
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from threedrs.errors import MachineError, readable
-from threedrs.workflow.locks import claimed, end_with_snakemake
+from threedrs.errors import one_line_errors
+from threedrs.workflow.locks import exclusive
+from threedrs.workflow.processes import end_with_snakemake
 
 
 @contextmanager
@@ -19,22 +20,15 @@ def job_log(path: str | Path, stage: str) -> Iterator[logging.Logger]:
     status 1. Anything else is a bug: the traceback goes to the log, and the exception goes on.
     """
     end_with_snakemake()
-    try:
-        # Before the log of another process that works on the same is emptied.
-        with claimed(Path(path)), _logging(Path(path)) as logger:
-            try:
+    # The lock comes first: opening the log would empty that of another process at the same work.
+    with one_line_errors(stage), exclusive(Path(path)), _logging(Path(path)) as logger:
+        try:
+            with one_line_errors(stage, lambda line: logger.error("%s (log: %s)", line, path)):
                 yield logger
-            except Exception as error:
-                line = readable(error)
-                if line is not None:
-                    logger.error("%s: %s (log: %s)", stage, line, path)
-                    sys.exit(1)
-                with suppress(OSError), Path(path).open("a") as stream:
-                    traceback.print_exc(file=stream)
-                raise
-    except MachineError as error:
-        print(f"{stage}: {error}", file=sys.stderr)
-        sys.exit(1)
+        except Exception:  # a bug, whatever it is
+            with suppress(OSError), Path(path).open("a") as stream:
+                traceback.print_exc(file=stream)
+            raise
 
 
 class _LogFile(logging.FileHandler):

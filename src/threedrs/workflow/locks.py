@@ -1,110 +1,46 @@
-"""One writer a result, also after a kill: jobs end with their Snakemake, and claim what they write.
+"""One writer a result: a job locks what it writes, and a killed Snakemake's lock is removed.
 
-A Snakemake that is killed cannot end its jobs; left alone, they would go on and write beside those
-of the next Snakemake. So each job looks twice a second whether the Snakemake that started it lives,
-and ends itself and its own processes if not. Where that does not help (a Slurm job whose submitter
-was killed goes on, rightly), a job waits a little for the one before it, and then says who it is.
+Where a job does not end with its Snakemake (`threedrs.workflow.processes`; a Slurm job whose
+submitter was killed goes on, rightly), the next one waits a little for it and then says who it is.
 """
 
-import ctypes
+import atexit
 import fcntl
 import os
-import signal
+import shutil
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from threedrs.errors import MachineError, write_problem
 
-STARTER = "THREEDRS_SNAKEMAKE"  # machine, process namespace, process and its start
-SET_DEATH_SIGNAL = 1  # of Linux's prctl
-LOOK_EVERY = 0.5  # seconds; a Snakemake takes longer than that to start its first job
 PATIENCE = 30.0  # seconds that a job waits for another one that writes the same
-
-
-def end_with_parent() -> None:
-    """Let the kernel kill this process when the thread that started it ends (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
-
-
-def _started(process: int) -> str | None:
-    """Return when the process started, in the kernel's ticks; None: it is not, or no more."""
-    try:
-        text = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return None
-    state, *fields = text.rpartition(")")[2].split()
-    return None if state in "ZX" else fields[18]
-
-
-def _place() -> str:
-    """Return this machine and its numbering of processes (a container may have its own)."""
-    with suppress(OSError):
-        return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
-    return ""
-
-
-def name_snakemake() -> None:
-    """Tell the jobs that this process will start who started them."""
-    started = _started(os.getpid())
-    if started is not None:  # elsewhere than on Linux there is no /proc, and jobs do not look
-        os.environ[STARTER] = f"{_place()} {os.getpid()} {started}"
-
-
-def end_with_snakemake() -> None:
-    """Let this job end when the Snakemake that started it is gone; without one, do nothing.
-
-    A job of another machine or container than that Snakemake's does not look.
-    """
-    place, _, started = os.environ.get(STARTER, "").rpartition(" ")
-    place, _, number = place.rpartition(" ")
-    if not place or place != _place():
-        return
-    starter = int(number)
-    if _started(starter) != started:
-        _end()
-    watch = threading.Thread(target=_watch, args=(starter, started), daemon=True)
-    watch.start()
-
-
-def _watch(starter: int, started: str) -> None:
-    while _started(starter) == started:
-        time.sleep(LOOK_EVERY)
-    _end()
-
-
-def _end() -> None:
-    import psutil
-
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    os.kill(os.getpid(), signal.SIGKILL)
+_held: list[BinaryIO] = []  # open as long as the process lives; closing gives the lock back
 
 
 @contextmanager
-def claimed(result: Path, *, patience: float = PATIENCE) -> Iterator[None]:
-    """Be the only process that writes ``result`` for the time of the block.
+def exclusive(result: Path, *, patience: float = PATIENCE) -> Iterator[None]:
+    """Let the block run only while no other process writes ``result``.
 
-    The claim is a lock on a hidden file beside the result; it ends with the process, however that
-    ends. On a file system without locks nothing is claimed.
+    On a file system without locks the block runs in any case.
 
     Raises:
         MachineError: another process still holds it after ``patience`` seconds, and the message
-            names that process; or the hidden file cannot be made.
+            names that process; or the lock file cannot be made.
     """
-    place = result.with_name(f".{result.name}.lock")
+    # The kernel locks a hidden file beside the result, and unlocks it when this process ends,
+    # however that ends. The file stays: were it removed, a process that has it open would hold a
+    # lock that the next one, which makes a new file, does not see.
+    path = result.with_name(f".{result.name}.lock")
     try:
         result.parent.mkdir(parents=True, exist_ok=True)
-        lock = place.open("a+")
+        lock = path.open("a+")
     except OSError as error:
-        raise MachineError(f"{place}: {write_problem(error)}") from error
+        raise MachineError(f"{path}: {write_problem(error)}") from error
     with lock:
         if _is_locked(lock, patience):
             lock.seek(0)
@@ -136,3 +72,63 @@ def _is_locked(lock: TextIO, patience: float) -> bool:
             return False
         else:
             return False
+
+
+def remove_dead_lock(state: Path) -> str | None:
+    """Remove the lock of a killed Snakemake; return a line about what was found, or None.
+
+    Snakemake's own lock does not say whose it is and outlives a kill. So each Snakemake here also
+    holds a file in the kernel's way, which ends with its process: who can have that file alone
+    knows that the others are gone. Where some did not end by themselves on other machines, whose
+    locks may not be seen from here, it is left to the user to say so, by ``snakemake --unlock``:
+    only that forgets them.
+
+    Args:
+        state: Snakemake's folder, ``.snakemake`` in the working directory.
+    """
+    host, locks = socket.gethostname(), state / "locks"
+    try:
+        state.mkdir(exist_ok=True)
+        alive = (state / "alive").open("ab", buffering=0)
+    except OSError:
+        return None  # Snakemake says it
+    found = None
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        holders = [line.split() for line in (state / "alive").read_text().splitlines()]
+        others = [words for words in holders if words and words[0] != host]
+        if "--unlock" in sys.argv:
+            others = []
+        elsewhere = sorted({words[0] for words in others})
+        if locks.is_dir() and any(locks.iterdir()):
+            if elsewhere:
+                found = (
+                    f"the lock in {locks} is of a Snakemake on {', '.join(elsewhere)}; if none "
+                    "runs there any more, call snakemake --unlock, and then the same again"
+                )
+            else:
+                shutil.rmtree(locks, ignore_errors=True)
+                found = f"removed the lock that a killed Snakemake left in {locks}"
+        alive.truncate(0)
+        alive.write("".join(f"{' '.join(words)}\n" for words in others).encode())
+    except BlockingIOError:
+        pass  # another one runs; whether they get in each other's way is for Snakemake to say
+    except OSError:  # no locks on this file system
+        alive.close()
+        return None
+    fcntl.flock(alive, fcntl.LOCK_SH)
+    line = f"{host} {os.getpid()}"
+    with suppress(OSError):
+        alive.write(f"{line}\n".encode())
+    _held.append(alive)
+    atexit.register(_leave, alive, state / "alive", line)
+    return found
+
+
+def _leave(alive: BinaryIO, path: Path, line: str) -> None:
+    """Take this process's line away, unless others are here: they may be writing theirs."""
+    with suppress(OSError):
+        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        others = [other for other in path.read_text().splitlines() if other != line]
+        alive.truncate(0)
+        alive.write("".join(f"{other}\n" for other in others).encode())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from threedrs.distributed.rendezvous import is_lone, own_rank, rank_variables
+from threedrs.distributed.ranks import is_lone, own_rank, rank_variables
 from threedrs.errors import MachineError
 
 # As Slurm sets them for the second of two tasks, one a node.

@@ -12,7 +12,7 @@ from fixtures.inference_run import write_store
 from threedrs.cli import main
 from threedrs.errors import DataError
 from threedrs.evaluation import ask as ask_module
-from threedrs.evaluation.ask import Found, FoundBox, SceneDialogue, picture_of
+from threedrs.evaluation.ask import Found, FoundBox, SceneDialogue, draw_found
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.settings import ModelSettings
@@ -110,7 +110,7 @@ def test_the_command_finds_and_draws(
         assert store.scene == SCENE
         return Image.new("RGB", (len(boxes), 7))
 
-    monkeypatch.setattr(ask_module, "picture_of", picture)
+    monkeypatch.setattr(ask_module, "draw_found", picture)
     scene, out = folder / f"{SCENE}.zarr", tmp_path / "found.png"
     status = run(
         monkeypatch, folder / "model", scene, "a chair", "--ground", "--top", 2, "--out", out
@@ -175,7 +175,7 @@ def test_the_picture_shows_the_frame_and_the_room(tmp_path: Path) -> None:
     box = np.array([2.0, 0, 0, 0.5, 0.5, 0.5])
     boxes = [FoundBox(id=4, label="chair", box=box, score=0.5)]
     found = Found(boxes=boxes, none=-0.1)
-    picture = picture_of(Store(), found.boxes)
+    picture = draw_found(Store(), found.boxes)
     assert picture.width > picture.height
     pixels = np.asarray(picture).reshape(-1, 3).astype(int)
     green = np.abs(pixels - [0x4C, 0xD9, 0x64]).max(axis=1) < 30

@@ -194,10 +194,12 @@ def test_the_entry_point_ends_in_one_line(tmp_path, model, records, scenes, monk
     arguments = ["predict", "--model", str(tmp_path / "none"), "--records", str(records)]
     arguments += ["--scenes", str(scenes), "--out", str(tmp_path / "p.jsonl")]
     monkeypatch.setattr(sys, "argv", arguments)
-    assert entry.main() == 1
+    with pytest.raises(SystemExit, match="1"):
+        entry.main()
     assert "is not a folder with a trained model" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", [*arguments, "--settings", "{"])
-    assert entry.main() == 1
+    with pytest.raises(SystemExit, match="1"):
+        entry.main()
     assert capsys.readouterr().err.startswith("predict: rank 0: --settings: is not JSON")
 
 

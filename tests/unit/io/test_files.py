@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from threedrs.errors import DataError, readable
+from threedrs.errors import DataError, user_message
 from threedrs.io.files import (
     atomic_file,
     atomic_folder,
@@ -118,16 +118,18 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     with pytest.raises(OSError) as raised, atomic_file(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert str(readable(raised.value)).startswith(f"{path}: cannot be written (No space left on")
+    assert str(user_message(raised.value)).startswith(
+        f"{path}: cannot be written (No space left on"
+    )
     with pytest.raises(OSError) as raised, atomic_file(path):
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), "another")
     assert raised.value.filename == "another"
 
 
 def test_a_locked_file_may_have_been_read_or_written() -> None:
-    said = readable(PermissionError(errno.EACCES, "Permission denied", "data/a.txt"))
+    said = user_message(PermissionError(errno.EACCES, "Permission denied", "data/a.txt"))
     assert str(said).startswith("data/a.txt: cannot be read or written (Permission denied); make")
-    said = readable(OSError(errno.EROFS, "Read-only file system", "a"))
+    said = user_message(OSError(errno.EROFS, "Read-only file system", "a"))
     assert str(said).startswith("a: cannot be written (Read-only file system); make the folder")
 
 

@@ -39,7 +39,7 @@ class PlainEngine:
 
 
 @pytest.fixture(autouse=True)
-def plain_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+def plain_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(engine: PlainEngine, folder: Path, ranks) -> list[Path]:
         folder.mkdir()
         (folder / "weights").write_text(engine.state[: 3 if engine.full else None])
@@ -50,8 +50,8 @@ def plain_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(engine: PlainEngine, folder: Path, ranks, step: int) -> None:
         engine.state = f"{(folder / 'weights').read_text()}, step {step}"
 
-    monkeypatch.setattr(checkpoints, "write_shares", write)
-    monkeypatch.setattr(checkpoints, "read_shares", read)
+    monkeypatch.setattr(checkpoints, "write_shards", write)
+    monkeypatch.setattr(checkpoints, "read_shards", read)
 
 
 def save(folder, step, *, engine=None, recipe=RECIPE, keep=2):

@@ -17,12 +17,6 @@ from fixtures.training_steps import reader as reader
 from threedrs.errors import ConfigError, DataError
 from threedrs.io.files import write_json
 from threedrs.training.deepspeed_file import is_offloaded
-from threedrs.training.engine import (
-    NonFiniteError,
-    build_engine,
-    deepspeed_config,
-    zero_init,
-)
 from threedrs.training.run_log import read_rows, step_row
 from threedrs.training.settings import (
     OPERATION,
@@ -31,6 +25,12 @@ from threedrs.training.settings import (
     fingerprint_changes,
     read_run,
     split_operation,
+)
+from threedrs.training.step import (
+    NonFiniteError,
+    build_engine,
+    deepspeed_config,
+    zero_init,
 )
 
 pytestmark = pytest.mark.slow

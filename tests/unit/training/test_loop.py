@@ -219,7 +219,8 @@ def test_failure_is_one_line_and_status_one(tmp_path, monkeypatch, capsys):
     edit_config(config, precision="fp8")
     monkeypatch.setattr(sys, "argv", ["train", "--config", str(config)])
 
-    assert main() == 1
+    with pytest.raises(SystemExit, match="1"):
+        main()
 
     printed = capsys.readouterr().err
     assert printed.startswith("train: rank 0: train.precision: 'fp8' is not valid")

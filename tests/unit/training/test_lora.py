@@ -13,6 +13,7 @@ from fixtures.repository import ROOT
 from fixtures.training_run import OUT, edit_config, lone_ranks, records, run, write_run
 from fixtures.training_steps import SUPERVISION, plans, settings, step, tiny_student
 from fixtures.training_steps import reader as reader  # a fixture
+from threedrs.distributed.gpus import own_device
 from threedrs.errors import ConfigError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.student_answerer import StudentAnswerer
@@ -26,9 +27,9 @@ from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.registry import teacher_channels
 from threedrs.training.data import PackReader
-from threedrs.training.engine import build_engine
 from threedrs.training.run_log import growing_log, read_rows
 from threedrs.training.settings import fingerprint, fingerprint_changes
+from threedrs.training.step import build_engine
 
 pytestmark = pytest.mark.slow
 
@@ -189,7 +190,9 @@ def test_a_run_on_a_checkpoint_leaves_an_adapter_that_answers(
     assert "LoRA adapters on q_proj" in card
     assert "a change of the base model, base, and need it" in card
     assert json.loads((tmp_path / OUT / "train.json").read_text())["versions"]["peft"]
-    answerer = StudentAnswerer.load(model, PredictSettings(boxes="gt", max_new_tokens=3), 0)
+    answerer = StudentAnswerer.load(
+        model, PredictSettings(boxes="gt", max_new_tokens=3), own_device()
+    )
     scene = answerer.open(SceneStore.open(tmp_path / "results/scenes/scene0000_00.zarr"))
     asked = records(3)
     assert isinstance(scene.texts([asked[0]])[0], str)

@@ -13,8 +13,8 @@ from fixtures import optimizer_shard_ranks as small
 from fixtures.repository import ROOT
 from fixtures.training_run import lone_ranks
 from threedrs.errors import CheckpointError
-from threedrs.training import optimizer_shards as shares
-from threedrs.training.optimizer_shards import read_shares, write_shares
+from threedrs.training import optimizer_shards
+from threedrs.training.optimizer_shards import read_shards, write_shards
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,7 @@ def reference() -> dict[str, torch.Tensor]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             state[f"weights/{name}"] = parameter.detach()
-            state |= {f"{m}/{name}": adamw.state[parameter][m] for m in shares.MOMENTS}
+            state |= {f"{m}/{name}": adamw.state[parameter][m] for m in optimizer_shards.MOMENTS}
     return state
 
 
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shares")
     for stage in small.STAGES:
         engine = trained(stage, small.SAVED)
-        write_shares(engine, folder / f"by-one-{stage}", lone_ranks())
+        write_shards(engine, folder / f"by-one-{stage}", lone_ranks())
         torch.save(small.output(engine), folder / f"output-{stage}.pt")
     command = [
         "threedrs.distributed.launch",
@@ -82,13 +82,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=["zero2", "zero2 bfloat16", "zero3", "zero3 bfloat16", "zero3 offload"],
 )
 def test_same_ranks_go_on_bit_by_bit(tmp_path, monkeypatch, stage, options):
-    monkeypatch.setattr(shares, "FILE_BYTES", 200)
+    monkeypatch.setattr(optimizer_shards, "FILE_BYTES", 200)
     engine = trained(stage, small.SAVED, **options)
-    write_shares(engine, tmp_path / "state", lone_ranks())
+    write_shards(engine, tmp_path / "state", lone_ranks())
     assert len(list((tmp_path / "state").iterdir())) > 2
 
     resumed = small.new_engine(stage, lone_ranks(), **options, seed=1)
-    read_shares(resumed, tmp_path / "state", lone_ranks(), small.SAVED)
+    read_shards(resumed, tmp_path / "state", lone_ranks(), small.SAVED)
     assert torch.equal(small.output(resumed), small.output(engine))
     for one in (engine, resumed):
         small.train(one, lone_ranks(), small.SAVED, small.TOTAL)
@@ -100,10 +100,10 @@ def test_same_ranks_go_on_bit_by_bit(tmp_path, monkeypatch, stage, options):
 
 @pytest.mark.parametrize("stage", small.STAGES)
 def test_before_the_first_step_there_are_weights_and_no_moments(tmp_path, stage):
-    write_shares(small.new_engine(stage, lone_ranks()), tmp_path / "state", lone_ranks())
+    write_shards(small.new_engine(stage, lone_ranks()), tmp_path / "state", lone_ranks())
 
     resumed = small.new_engine(stage, lone_ranks(), seed=1)
-    read_shares(resumed, tmp_path / "state", lone_ranks(), 0)
+    read_shards(resumed, tmp_path / "state", lone_ranks(), 0)
     small.train(resumed, lone_ranks(), 0, small.TOTAL)
 
     assert_close(small.whole_state(resumed), reference())
@@ -124,7 +124,7 @@ def test_two_ranks_go_on_from_one(folder, saved, stage):
 @pytest.mark.parametrize("saved", small.STAGES)
 def test_one_rank_goes_on_from_two(folder, saved, stage):
     engine = small.new_engine(stage, lone_ranks(), seed=1)
-    read_shares(engine, folder / f"by-two-{saved}", lone_ranks(), small.SAVED)
+    read_shards(engine, folder / f"by-two-{saved}", lone_ranks(), small.SAVED)
     weights = torch.load(folder / "found0.pt")[f"saved-{saved}"]
     plain = small.new_model()
     values = {n.removeprefix("weights/"): v for n, v in weights.items() if n.startswith("weights")}
@@ -158,4 +158,4 @@ def test_lost_file_is_named_with_the_parameter(folder, tmp_path):
     with pytest.raises(
         CheckpointError, match=r"state: has \d+ of the elements 0 to \d+ of weights/layers\.\d"
     ):
-        read_shares(small.new_engine(3, lone_ranks()), state, lone_ranks(), small.SAVED)
+        read_shards(small.new_engine(3, lone_ranks()), state, lone_ranks(), small.SAVED)

@@ -17,9 +17,9 @@ from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.teachers.registry import teacher_channels
 from threedrs.training.data import PackReader
-from threedrs.training.engine import build_engine, train_step
 from threedrs.training.sampler import PackPlan
 from threedrs.training.settings import RunPaths, TrainSettings
+from threedrs.training.step import build_engine, train_step
 
 STEPS, SAMPLES, WARM_UP = 6, 3, 2
 RATE, RATE_VISION_TOWER = 3e-3, 1e-3

@@ -10,8 +10,7 @@ from threedrs.errors import DataError
 from threedrs.instructions.record import Record, conversation
 from threedrs.models.backbones.tiny import tiny_tokenizer
 from threedrs.scannet.boxes import make_box_set
-from threedrs.training.data import PackReader
-from threedrs.training.proposals import name_proposals
+from threedrs.training.data import PackReader, name_proposals
 from threedrs.training.sampler import PackPlan
 
 # A chair, a table beside it, and a lamp that no proposal sees; metres.

@@ -2,17 +2,15 @@
 
 import json
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import rich.console
 
+from threedrs.distributed.ranks import StopRequest
 from threedrs.training import run_log as progress
 from threedrs.training.run_log import RunLog, growing_log
-from threedrs.training.stop import StopRequest
 
 
 class Clock:
@@ -28,7 +26,6 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(progress.time, "monotonic", clock)
-    monkeypatch.setattr(rich.console, "monotonic", clock)
     return clock
 
 
@@ -49,15 +46,13 @@ def test_plain_lines_say_what_is_left_at_the_pace_so_far(
     tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = open_log(tmp_path, [row(3), row(5, loss=9.0)])
-    log.step(row(4), record=True)  # of an evaluation that is made up for: no pace yet
+    log.write(row(4))  # of an evaluation that is made up for: no pace yet
     clock.now += 60
-    log.step(row(5), record=True)
-    clock.now += 30
-    log.step(row(6), record=False)
-    clock.now += 30
-    log.step(row(7, eval={"scanqa": {"em": 25.04, "meteor": None}}), record=True)
+    log.write(row(5))
     clock.now += 60
-    log.step(row(10), record=True)
+    log.write(row(7, eval={"scanqa": {"em": 25.04, "meteor": None}}))
+    clock.now += 60
+    log.write(row(10))
     log.close(failed=False)
 
     parts = "loss 1.5000 text 2.0000 supervision 0.2500 4.00 samples/s"
@@ -71,28 +66,6 @@ def test_plain_lines_say_what_is_left_at_the_pace_so_far(
     written = [json.loads(line) for line in growing_log(tmp_path).read_text().splitlines()]
     assert [row["step"] for row in written] == [3, 4, 5, 7, 10]
     assert {row["loss"] for row in written} == {1.5}
-
-
-def test_bar_of_a_terminal(
-    tmp_path: Path,
-    clock: Clock,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    log = open_log(tmp_path, [])
-    (task,) = log._bar.tasks
-    assert (task.completed, task.total) == (4, 10)
-    clock.now += 60
-    log.step(row(5), record=False)
-    clock.now += 60
-    log.step(row(6), record=True)
-    assert (task.completed, task.total) == (6, 10)
-    assert task.time_remaining == 4 * 60
-    assert task.fields["parts"] == "loss 1.5000 text 2.0000 supervision 0.2500 4.00 samples/s"
-    log.close(failed=True)
-    assert "step 6/10" not in capsys.readouterr().err
-    assert len(growing_log(tmp_path).read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])

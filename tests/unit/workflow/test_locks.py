@@ -13,20 +13,20 @@ import psutil
 import pytest
 
 from threedrs.errors import MachineError
-from threedrs.workflow.environment import remove_dead_lock
-from threedrs.workflow.locks import STARTER, claimed
+from threedrs.workflow.locks import exclusive, remove_dead_lock
+from threedrs.workflow.processes import STARTER
 
 # A stand-in for Snakemake: names itself, starts a shell with a job, and says the job's processes.
 SNAKEMAKE = """
 import subprocess, sys, time
-from threedrs.workflow.locks import name_snakemake
+from threedrs.workflow.processes import name_snakemake
 name_snakemake()
 subprocess.Popen(["bash", "-c", f"{sys.executable} -c '$JOB' | cat"])
 time.sleep(60)
 """
 JOB = """
 import os, subprocess, sys, time
-from threedrs.workflow.locks import end_with_snakemake
+from threedrs.workflow.processes import end_with_snakemake
 end_with_snakemake()
 own = subprocess.Popen(["sleep", "60"])
 print(os.getpid(), own.pid, flush=True)
@@ -35,8 +35,8 @@ time.sleep(60)
 HOLDER = """
 import sys, time
 from pathlib import Path
-from threedrs.workflow.locks import claimed
-with claimed(Path(sys.argv[1])):
+from threedrs.workflow.locks import exclusive
+with exclusive(Path(sys.argv[1])):
     print("holds", flush=True)
     time.sleep(60)
 """
@@ -85,7 +85,7 @@ def test_a_job_and_its_processes_end_with_their_snakemake() -> None:
 
 def test_a_job_whose_snakemake_is_gone_already_ends_at_once() -> None:
     naming = start(
-        "import os; from threedrs.workflow.locks import *; name_snakemake();"
+        "import os; from threedrs.workflow.processes import *; name_snakemake();"
         " print(os.environ[STARTER])"
     )
     gone = first_line(naming).strip()
@@ -104,16 +104,16 @@ def test_a_second_writer_waits_and_then_names_the_first(tmp_path: Path) -> None:
     result = tmp_path / "deeper" / "train-000.json"
     holder = start(HOLDER, str(result))
     assert first_line(holder) == "holds\n"
-    with pytest.raises(MachineError) as raised, claimed(result, patience=0.3):
+    with pytest.raises(MachineError) as raised, exclusive(result, patience=0.3):
         pass
     assert str(raised.value) == (
         f"{result}: process {holder.pid} on {socket.gethostname()} is at work on it; wait until "
         "that has ended, or end it, and run the same command again"
     )
     holder.kill()
-    with claimed(result):
+    with exclusive(result):
         pass
-    with claimed(result, patience=0.0):
+    with exclusive(result, patience=0.0):
         pass
     holder.wait()
 
@@ -123,7 +123,7 @@ def test_a_slurm_job_is_named(tmp_path: Path) -> None:
     first_line(holder)
     with (
         pytest.raises(MachineError, match=r"\(Slurm job 77\) is at work"),
-        claimed(tmp_path / "mix", patience=0.0),
+        exclusive(tmp_path / "mix", patience=0.0),
     ):
         pass
     holder.kill()
@@ -134,7 +134,7 @@ def test_a_claim_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(MachineError, match=r"\.a\.lock: cannot be written \("),
-        claimed(tmp_path / "file" / "a"),
+        exclusive(tmp_path / "file" / "a"),
     ):
         pass
 
@@ -142,7 +142,7 @@ def test_a_claim_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 SNAKEMAKE_LOCKS = """
 import sys, time
 from pathlib import Path
-from threedrs.workflow.environment import remove_dead_lock
+from threedrs.workflow.locks import remove_dead_lock
 print(remove_dead_lock(Path(sys.argv[1])), flush=True)
 (Path(sys.argv[1]) / "locks").mkdir(exist_ok=True)
 (Path(sys.argv[1]) / "locks" / "0.output.lock").touch()
@@ -151,7 +151,7 @@ time.sleep(60)
 
 
 def remove_in_a_process(state: Path, *options: str) -> str:
-    code = "import sys; from pathlib import Path; from threedrs.workflow.environment import *; "
+    code = "import sys; from pathlib import Path; from threedrs.workflow.locks import *; "
     said = start(code + "print(remove_dead_lock(Path(sys.argv[1])))", str(state), *options)
     line = first_line(said).strip()
     said.wait()
@@ -204,7 +204,7 @@ def test_a_snakemake_elsewhere_that_ended_by_itself_is_forgotten(tmp_path: Path)
     elsewhere = (
         "import socket, sys; from pathlib import Path; socket.gethostname = lambda: 'login7'; "
     )
-    elsewhere += "from threedrs.workflow.environment import *; remove_dead_lock(Path(sys.argv[1]))"
+    elsewhere += "from threedrs.workflow.locks import *; remove_dead_lock(Path(sys.argv[1]))"
     assert start(elsewhere, str(tmp_path)).wait(timeout=20) == 0
     (tmp_path / "locks").mkdir()
     assert remove_in_a_process(tmp_path) == "None"

@@ -16,7 +16,7 @@ from fixtures.hostile import little_memory
 from fixtures.scan_files import BOXES, make_scan
 from fixtures.training_process import finish, loss_rows, start, wait_for_row
 from fixtures.training_run import edit_config, write_run
-from threedrs.errors import readable
+from threedrs.errors import user_message
 from threedrs.scannet.layout import DataLayout
 from threedrs.scenes.build import SceneSettings, build_shard
 from threedrs.scenes.store import SceneStore
@@ -29,14 +29,14 @@ REMEDY = "give the job more of it (mem_mb in the profile's set-resources, or few
 def test_what_reports_a_lack_of_memory_is_known() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**50)
-    said = readable(raised.value)
+    said = user_message(raised.value)
     assert said is not None
     assert said.startswith("memory ran out (")
     assert "you tried to allocate" in said
     assert REMEDY in said
     for error in (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), MemoryError()):
-        assert REMEDY in str(readable(error))
-    assert readable(RuntimeError("sizes differ")) is None
+        assert REMEDY in str(user_message(error))
+    assert user_message(RuntimeError("sizes differ")) is None
 
 
 def build(folder: Path, *, scenes: int, spare: int | None = None) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from threedrs.workflow.slurm_log import explain_failures
+from threedrs.workflow.slurm import explain_failures
 
 ENDED = """
 [Sun Nov 22 19:22:33 2026]

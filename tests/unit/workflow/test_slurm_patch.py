@@ -7,7 +7,7 @@ from typing import Any
 
 import snakemake_executor_plugin_slurm
 
-from threedrs.workflow.slurm_patch import outlast_silence
+from threedrs.workflow.slurm import patch_status_query
 
 
 def test_the_names_that_are_replaced_are_those_of_the_plugin() -> None:
@@ -42,8 +42,8 @@ def test_no_job_is_forgotten() -> None:
         [{"1": "RUNNING", "2": "RUNNING"}, None, None, {"1": "COMPLETED", "2": "RUNNING"}],
         [None, 600, None],
     )
-    outlast_silence(plugin)
-    outlast_silence(plugin)  # twice is once
+    patch_status_query(plugin)
+    patch_status_query(plugin)  # twice is once
     executor, jobs, rounds = plugin.Executor(), ["1", "2"], []
 
     async def one_round() -> list[str]:
@@ -57,4 +57,4 @@ def test_no_job_is_forgotten() -> None:
 
 
 def test_without_the_plugin_nothing_happens() -> None:
-    outlast_silence(None)
+    patch_status_query(None)

@@ -23,7 +23,7 @@ from threedrs.models.checkpoint.tensor_names import tensor_files
 from threedrs.models.lora.adapter import CONFIG, IN_FULL
 from threedrs.models.settings import ModelSettings
 from threedrs.teachers.vggt.weights import load_aggregator
-from threedrs.training.engine import deepspeed_config
+from threedrs.training.step import deepspeed_config
 
 QWEN2_VL = {
     "model_type": "qwen2_vl",

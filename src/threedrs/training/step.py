@@ -1,4 +1,4 @@
-"""DeepSpeed around the student: objective, optimizer, and one exact optimizer step.
+"""One optimizer step: the loss of a pack, the DeepSpeed engine around it, and the step itself.
 
 The gradient of a step is the mean over exactly the samples of its batch, however they are packed
 and spread over ranks: a pack's loss is the sum over its samples, each rank adds up its packs, and
@@ -17,7 +17,7 @@ import torch.distributed
 from pydantic import ValidationError
 from torch import nn
 
-from threedrs.distributed.training_ranks import AgreedError, Ranks
+from threedrs.distributed.ranks import AgreedError, Ranks
 from threedrs.errors import ConfigError
 from threedrs.models.lora.layers import train_only
 from threedrs.models.samples import Pack
@@ -85,7 +85,7 @@ class PackObjective(nn.Module):
             "tokens": losses.counts["tokens"],
             "flops": self.operations.of(pack, losses.counts["places"]),
         }
-        # Numbers are filled in on the device: copied there, each would wait for its queue.
+        # Numbers are filled in on the device: a copy to it would wait until its queue is empty.
         sums = [_on_device(values[name], loss.device) for name in SUMS]
         return weight * loss, weight * torch.stack(sums)
 
@@ -155,10 +155,12 @@ def build_engine(
     if cuda and offloaded:
         optimizer = deepspeed.ops.adam.DeepSpeedCPUAdam(groups, weight_decay=settings.weight_decay)
     else:
+        # Without a GPU, DeepSpeed must not insist on its own CPU optimizer, which it compiles.
         config["zero_force_ds_cpu_optimizer"] = False
         optimizer = torch.optim.AdamW(
             groups, weight_decay=settings.weight_decay, fused=cuda and not offloaded
         )
+    # Over the whole run, so that a resumed run has the learning rates of an uninterrupted one.
     warm_up = math.ceil(settings.warmup_fraction * total_steps)
     scheduler = get_cosine_schedule_with_warmup(optimizer, warm_up, total_steps)
     engine, _, _, _ = deepspeed.initialize(
@@ -168,8 +170,8 @@ def build_engine(
         config=config,
     )
     if config["zero_optimization"]["stage"] == 2 and not offloaded:
-        # It looks for values that are not finite in each gradient, 13 kernels a parameter, and then
-        # in the gradient's norm, where none can hide: the second look does.
+        # ZeRO-2 looks for values that are not finite in each gradient, which takes 13 kernels a
+        # parameter, and then in the gradient's norm. The second look alone finds all of them.
         engine.optimizer.check_overflow = lambda partition_gradients: None
     return engine
 
@@ -206,7 +208,7 @@ def train_step(
         engine: from ``build_engine``.
         micro_steps: this rank's packs with their weights, ``micro_step_count`` of them.
         micro_step_count: the same on all ranks.
-        samples: of the whole batch, over all ranks.
+        samples: number of samples of the whole batch, over all ranks.
         ranks: this process among the run's.
         interrupted: says, after the backward passes, whether this rank was asked to stop; the
             outcome says if any was.
@@ -216,22 +218,30 @@ def train_step(
     """
     rows, ids = [], []
     for number, (pack, weight) in enumerate(micro_steps, start=1):
+        # Gradients add up over the micro-steps of a batch. DeepSpeed would count to a fixed number
+        # of them, but batches are cut into different numbers of packs; so it is told the last one.
         engine.set_gradient_accumulation_boundary(number == micro_step_count)
         loss, row = engine(pack.to(ranks.device), weight)
+        # `loss` is a sum over samples, and DeepSpeed takes the mean over ranks. This factor makes
+        # the gradient the mean over the batch's samples. DeepSpeed's own division by the number of
+        # micro-steps is off, because packs hold different numbers of samples.
         engine.backward(loss * (ranks.count / samples), scale_wrt_gas=False)
         rows.append(row)
         ids.append([sample.id for sample in pack.samples])
+    # Only here does the CPU wait for the losses; before, it ran ahead of the GPU.
     finite = [bool(row.isfinite().all()) for row in rows]
     own_flags = [not all(finite), interrupted()]
     flags = torch.tensor(own_flags, dtype=torch.float64, device=ranks.device)
+    # One reduction carries the sums and both flags. So all ranks decide alike whether to take the
+    # step and whether to stop after it; a rank alone would wait for the others for ever.
     totals = torch.cat([torch.stack(rows).sum(dim=0), flags])
     torch.distributed.all_reduce(totals)
     *sums, not_finite, any_interrupted = totals.tolist()
-    if not_finite:
+    if not_finite:  # before the update, so that the weights are still good
         bad = [name for names, good in zip(ids, finite, strict=True) if not good for name in names]
         _refuse_not_finite("loss", bad, ranks)
-    engine.step()
-    if not engine.was_step_applied():
+    engine.step()  # clips, updates, zeroes the gradients, moves the learning rate on
+    if not engine.was_step_applied():  # DeepSpeed found the norm of the gradient not finite
         _refuse_not_finite("gradient", [name for names in ids for name in names], ranks)
     return StepOutcome(
         sums=dict(zip(SUMS, sums, strict=True)),

@@ -1,14 +1,22 @@
-"""Why jobs of a run did not end well on Slurm, and which setting to change.
+"""What Slurm needs of the workflow: why jobs failed there, and patience while it does not answer.
 
-Snakemake's log says of a job only that Slurm refused it, or ended it with some state; the reason of
-the latter stands in the job's own log of Slurm. Here both become one line a rule and reason. Costs
-one pass over Snakemake's log and the last 64 KiB of the log of each job that failed.
+Snakemake's log says of a job only that Slurm refused it, or ended it with some state. The reason of
+the latter stands in the job's own log of Slurm. `explain_failures` makes one line a rule and reason
+of both. It costs one pass over Snakemake's log and the last 64 KiB of the log of each job that
+failed.
+
+Version 2.8 of Snakemake's executor plugin forgets the jobs that it has submitted once a question
+about their state fails, and then waits for ever. A Slurm controller that is restarted, or too busy
+for its time limit, is enough. With `patch_status_query` such a question leaves all jobs as they
+were known.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 TAIL = 65536  # bytes of a job's log that are looked at
 PROFILE = "slurm/config.yaml"
@@ -133,3 +141,51 @@ def _tail(path: Path) -> str:
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - TAIL))
         return stream.read().decode("utf-8", errors="replace").lower()
+
+
+class _SilentError(Exception):
+    """Slurm has not answered."""
+
+
+def patch_status_query(plugin: ModuleType | None) -> None:
+    """Let the executor plugin keep its jobs when Slurm does not answer, and ask again later.
+
+    Args:
+        plugin: ``snakemake_executor_plugin_slurm``; None where it is not in use.
+    """
+    if plugin is None or hasattr(plugin.Executor, "status_query_is_patched"):
+        return
+    ask, age, check = (
+        plugin.query_job_status,
+        plugin.get_min_job_age,
+        plugin.Executor.check_active_jobs,
+    )
+    known: list[int] = []  # how long Slurm remembers jobs; asked before each question
+
+    async def query_job_status(command: str, logger: Any) -> tuple[dict[str, str], float]:
+        states, seconds = await ask(command, logger)
+        if states is None:
+            logger.warning(
+                f"Slurm does not answer `{command.split()[0]}`; jobs go on, asking again later."
+            )
+            raise _SilentError
+        return states, seconds
+
+    def get_min_job_age() -> int | None:
+        found = age()
+        if found is not None:
+            known[:] = [found]
+        return known[0] if known else None
+
+    async def check_active_jobs(self: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
+        try:
+            async for job in check(self, active_jobs):
+                yield job
+        except _SilentError:  # nothing has been reported or handed on yet
+            for job in active_jobs:
+                yield job
+
+    plugin.query_job_status = query_job_status  # type: ignore[attr-defined]
+    plugin.get_min_job_age = get_min_job_age  # type: ignore[attr-defined]
+    plugin.Executor.check_active_jobs = check_active_jobs
+    plugin.Executor.status_query_is_patched = True
