@@ -156,7 +156,7 @@ def reached_code(
             for target in _resolve(module, mention):
                 if any(f"{target[0]}.".startswith(f"{name}.") for name in excluded):
                     continue
-                if target[0] == "threedrs":  # its version
+                if target[0] in ("", "threedrs"):  # the script itself; the package's version
                     continue
                 waiting.append(target)
                 found.append(_digest(_module(target[0]), target[1]))

@@ -126,6 +126,22 @@ def test_a_name_that_is_not_there_is_refused(package: Callable[..., str]) -> Non
         code_hash(None, "losses:gain")
 
 
+def test_a_script_counts_whole(package: Callable[..., str], tmp_path: Path) -> None:
+    package()
+    script = tmp_path.parent / f"{tmp_path.name}-script.py"
+
+    def hashed(text: str) -> str:
+        script.write_text(text)
+        subject._hash.cache_clear()
+        return code_hash(script=script)
+
+    text = "from threedrs.losses import loss\n\nfactor = 3\nprint(loss(factor))\n"
+    assert hashed(f"# a remark\n{text}") == hashed(text)
+    assert hashed(text.replace("3", "4")) != hashed(text)
+    reached = reached_code((), script)
+    assert {("threedrs.losses", "loss"), ("threedrs.numbers", "_half")} <= set(reached)
+
+
 def test_a_package_elsewhere_has_the_same_hashes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clear: Callable[[], None]
 ) -> None:
