@@ -26,7 +26,7 @@ FILES = (
     ("instructions/*_*.jsonl", "instructions.record", "snakemake instructions"),
     ("instructions/mixes/*.jsonl", "instructions.record", "snakemake instructions"),
     ("train/*/checkpoints/step-*/manifest.json", "training.checkpoints", "snakemake models"),
-    ("train/*/model/config.json", "models.checkpoint_config", "snakemake models"),
+    ("train/*/model/config.json", "models.checkpoint.llava_config", "snakemake models"),
     ("eval/*/*/predictions.jsonl", "evaluation.predictions", "snakemake scores"),
     ("eval/*/*/predictions.meta.json", "evaluation.predictions", "snakemake scores"),
     ("eval/*/*/metrics.json", "evaluation.score", "snakemake scores"),
