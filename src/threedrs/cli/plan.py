@@ -34,8 +34,8 @@ def plan(
 ) -> None:
     """Estimate memory and time of training; run it from the repository's folder.
 
-    With --cluster: jobs, hours, disk and network of every stage, wall time, and the largest risk;
-    GPUs and their kind then come from that file.
+    With --cluster it prints jobs, GPU hours, disk and wall time of every stage, and the largest
+    risk. GPUs and their kind then come from that file.
     """
     from threedrs.config.load import resolve_run
     from threedrs.errors import ConfigError
@@ -120,15 +120,51 @@ def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
 
 
 def _print_cluster_plan(config: dict, teachers: dict, file: Path, as_json: bool) -> None:
-    from threedrs.planning.cluster.estimate import estimate
-    from threedrs.planning.cluster.settings import read_cluster
-    from threedrs.planning.cluster.table import as_text, as_values
-    from threedrs.planning.cluster.workload import Workload
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from threedrs.planning.cluster import Workload, estimate, read_cluster
+    from threedrs.planning.stage_costs import ASSUMED
 
     cluster = read_cluster(file)
     used = {run: teachers[run] for run in config["runs"]}
     found = estimate(Workload(config=config, teachers=used, cluster=cluster))
-    print(json.dumps(as_values(found, cluster), indent=2) if as_json else as_text(found, cluster))
+    if as_json:
+        print(json.dumps({"cluster": cluster.model_dump(), **asdict(found)}, indent=2))
+        return
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"{cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.gpu}, {cluster.cpus_per_node} "
+        f"cores, storage {cluster.storage_rate:g} GB/s, {cluster.disk / 1000:g} TB free"
+    )
+    table = Table("stage", *("jobs", "GPU h", "stays GB", "wall h"), box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    gpu_hours = sum(stage.gpu_hours for stage in found.stages)
+    disk = sum(stage.disk for stage in found.stages)
+    jobs = sum(stage.jobs for stage in found.stages)
+    for name, *numbers in [
+        *((one.stage, one.jobs, one.gpu_hours, one.disk, one.hours) for one in found.stages),
+        ("together", jobs, gpu_hours, disk, found.hours),
+    ]:
+        texts = zip(numbers, ("d", ",.1f", ",.0f", ".2f"), strict=True)
+        table.add_row(name, *(format(number, form) for number, form in texts))
+    console.print(table)
+    first, *others = found.risks
+    assumed = "; ".join(f"{name}: {value:.3g}" for name, (value, _) in ASSUMED.items())
+    console.print(
+        f"wall time {found.hours:.1f} h ({found.hours / 24:.1f} days), GPUs busy "
+        f"{found.gpus_busy:.0%}\n"
+        f"disk at most {found.disk_peak / 1000:.2f} TB, of which checkpoints "
+        f"{found.checkpoints / 1000:.2f} TB that may be removed once a run is trained (then at "
+        f"most {found.disk_peak_pruned / 1000:.2f} TB at a time)\n"
+        f"largest risk: {first.text}; {first.remedy}"
+    )
+    for risk in others:
+        console.print(f"then: {risk.text}" + (f"; {risk.remedy}" if risk.is_near else ""))
+    console.print(f"figures: benchmarks/RESULTS.md; not measured are {assumed}")
 
 
 def _print_plan(name: str, facts: dict, gpus: int, gpu_memory: float) -> None:

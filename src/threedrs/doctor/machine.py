@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from threedrs.config.load import resolve_run
 from threedrs.doctor.finding import Finding, Setting
-from threedrs.planning.cluster.figures import WITH_METEOR
+from threedrs.planning.stage_costs import WITH_METEOR
 
 SINFO_SECONDS = 30
 

@@ -1,0 +1,554 @@
+"""The whole workflow on a given cluster before it starts: jobs, GPU hours, disk and wall time.
+
+Closed form: the jobs of a rule take rounds of as many as fit the cluster at a time, so a rule takes
+rounds x the mean job, at least its longest job, and at least what it reads and writes over the rate
+of the shared storage. Rules follow each other here. In truth the jobs of different rules overlap,
+which saves some minutes: training takes more than nine tenths of the time. Not counted are
+downloads, the demo data, and the evaluation while a run trains.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from threedrs.config.load import Config, data_layout, resolve_run
+from threedrs.config.resources import PREDICT_NEEDS, TEACHER_NEEDS, TRAIN_NEEDS, USUAL_NEEDS
+from threedrs.errors import ConfigError, DataError
+from threedrs.inputs.required_files import conversions, shards
+from threedrs.io.files import read_text
+from threedrs.planning.disk import (
+    GIGABYTE,
+    PATCHES,
+    channels_of,
+    checkpoint_bytes,
+    model_bytes,
+)
+from threedrs.planning.stage_costs import (
+    GPUS,
+    GROUNDING,
+    MEASURED_FRAMES,
+    MEASURED_PEAK,
+    QUESTIONS,
+    SCANNET,
+    WITH_METEOR,
+    figure,
+)
+from threedrs.planning.training import PAPER_SAMPLES, Machine, Plan, plan_run
+from threedrs.teachers.registry import TEACHERS
+
+HOUR = 3600.0
+NEAR = 0.8  # of a limit
+STAGES = ("scenes", "features", "instructions", "models", "scores", "report")  # the targets
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Needs(_Strict):
+    """What the jobs of a rule ask for in place of the usual, as the profile's set-resources."""
+
+    gpu: int | None = Field(default=None, ge=0)
+    threads: int | None = Field(default=None, ge=1)
+    mem_mb: int | None = Field(default=None, ge=1)
+    runtime: int | None = Field(default=None, ge=1, description="minutes")
+    nodes: int | None = Field(default=None, ge=1)
+
+
+class Cluster(_Strict):
+    """Equal nodes around one shared storage."""
+
+    nodes: int = Field(ge=1)
+    cpus_per_node: int = Field(ge=1)
+    gpus_per_node: int = Field(ge=0)
+    gpu: Literal["H100", "H200", "A100"]
+    storage_rate: float = Field(gt=0, description="GB a second for all jobs together")
+    disk: float = Field(gt=0, description="GB free on the shared storage")
+    memory_per_node: float = Field(default=1000.0, gt=0, description="GB of host memory")
+    core_speed: float = Field(default=1.0, gt=0, description="of a core against the one measured")
+    time_limit: float | None = Field(
+        default=None, gt=0, description="hours that the partition allows"
+    )
+    jobs: int = Field(default=64, ge=1, description="running at a time, Snakemake's --jobs")
+    needs: dict[str, Needs] = Field(default_factory=dict, description="by rule")
+
+    @property
+    def peak(self) -> float:
+        """Dense bfloat16 operations a second of one GPU."""
+        return GPUS[self.gpu][0]
+
+    @property
+    def gpu_memory(self) -> float:
+        """GB of one GPU."""
+        return GPUS[self.gpu][1]
+
+
+def read_cluster(path: Path) -> Cluster:
+    """Return the cluster that the YAML file ``path`` describes.
+
+    Raises:
+        ConfigError: a key is unknown, missing, or out of range; a line names the file and the key.
+        DataError: the file cannot be read, or is not YAML.
+    """
+    try:
+        return Cluster.model_validate(yaml.safe_load(read_text(path)))
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {_line(one)}" for one in error.errors())) from error
+
+
+def _line(problem: Mapping[str, Any]) -> str:
+    *above, key = problem["loc"] or ("",)
+    if problem["type"] == "extra_forbidden":
+        known = ", ".join((Needs if above else Cluster).model_fields)
+        return f"{'.'.join([*above, key])} is not a key; choose one of: {known}"
+    found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
+    return f"{'.'.join([*above, key])}: {problem['msg']}{found}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """The jobs of one rule.
+
+    Attributes:
+        stage: one of `STAGES`.
+        seconds: of each job.
+        needs: what each asks for: gpu, threads, mem_mb, runtime in minutes, nodes.
+        moved: GB that all read and write.
+        kept: GB that stay.
+        checkpoints: GB besides, which may be removed once a run is trained.
+        temporary: GB besides, of one job while it runs.
+    """
+
+    stage: str
+    rule: str
+    seconds: Sequence[float]
+    needs: Mapping[str, int]
+    moved: float = 0.0
+    kept: float = 0.0
+    checkpoints: float = 0.0
+    temporary: float = 0.0
+
+    @property
+    def gpu_hours(self) -> float:
+        """Hours that the jobs hold GPUs, times their number."""
+        return sum(self.seconds) * self.needs["gpu"] * self.needs["nodes"] / HOUR
+
+    def at_once(self, cluster: Cluster) -> int:
+        """Return how many of the jobs run at a time.
+
+        Raises:
+            ConfigError: a job fits no node, or asks for more nodes than there are.
+        """
+        asked = [self.needs[name] for name in ("gpu", "threads", "mem_mb")]
+        memory = int(cluster.memory_per_node * 1000)
+        there = [cluster.gpus_per_node, cluster.cpus_per_node, memory]
+        on_a_node = min(has // need for need, has in zip(asked, there, strict=True) if need)
+        most = min(on_a_node * cluster.nodes // self.needs["nodes"], cluster.jobs)
+        if not on_a_node or self.needs["nodes"] > cluster.nodes:
+            gpu, threads, mem_mb = map(min, asked, there)
+            raise ConfigError(
+                f"cluster: {self.rule} asks for {self.needs['nodes']} x ({asked[0]} GPUs, "
+                f"{asked[1]} cores, {asked[2]} MB), there are {cluster.nodes} x ({there[0]}, "
+                f"{there[1]}, {there[2]} MB); set needs.{self.rule} in the cluster file, e.g. "
+                f"{{gpu: {gpu}, threads: {threads}, mem_mb: {mem_mb}}}"
+            )
+        return min(most, len(self.seconds))
+
+    def hours(self, cluster: Cluster) -> float:
+        """Return the wall time of all jobs, see the module's text."""
+        rounds = math.ceil(len(self.seconds) / self.at_once(cluster))
+        mean = sum(self.seconds) / len(self.seconds)
+        return max(rounds * mean, max(self.seconds), self.moved / cluster.storage_rate) / HOUR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is to be done where.
+
+    Attributes:
+        config: the checked configuration, of size 7b.
+        teachers: run -> its teacher; in ``config`` they may be ``none``, as no weights are needed.
+        cluster: it runs on.
+    """
+
+    config: Config
+    teachers: Mapping[str, str]
+    cluster: Cluster
+
+    @cached_property
+    def frames(self) -> float:
+        """Frames a scene, as a share of those of the measurements."""
+        return self.config["frames"]["count"] / MEASURED_FRAMES
+
+    @cached_property
+    def scenes(self) -> dict[str, Sequence[str]]:
+        """Split -> its scenes: those of the data, or as many as ScanNet's."""
+        layout = data_layout(self.config)
+        return {
+            split: layout.scenes(split) if layout.split_file(split).is_file() else [""] * count
+            for split, count in SCANNET.items()
+        }
+
+    @cached_property
+    def runs(self) -> dict[str, Config]:
+        """Run -> its resolved settings."""
+        return {run: resolve_run(self.config, run) for run in self.config["runs"]}
+
+    def shard_sizes(self, split: str, section: str) -> list[int]:
+        """Return the number of scenes of each shard of ``data`` or ``teacher``."""
+        size = self.config[section]["scenes_per_shard"]
+        return [len(scenes) for scenes in shards(split, self.scenes[split], size).values()]
+
+    def needs(self, rule: str, usual: Mapping[str, int] = USUAL_NEEDS) -> dict[str, int]:
+        """Return what a job of ``rule`` asks for on this cluster."""
+        own = self.cluster.needs.get(rule, Needs()).model_dump(exclude_none=True)
+        return {**usual, "nodes": 1, **own}
+
+    def step(
+        self,
+        stage: str,
+        rule: str,
+        seconds: Sequence[float],
+        usual: Mapping[str, int] = USUAL_NEEDS,
+        **gigabytes: float,
+    ) -> Step:
+        """Return the jobs of ``rule`` that compute for ``seconds``, each after its start."""
+        start = figure("start of a job, CPU s") / self.cluster.core_speed + figure("queue, s a job")
+        return Step(
+            stage=stage,
+            rule=rule,
+            seconds=[start + one for one in seconds],
+            needs=self.needs(rule, usual),
+            **gigabytes,
+        )
+
+
+def workflow_steps(work: Workload, plans: Mapping[str, Plan]) -> list[Step]:
+    """Return the jobs of ``snakemake all`` on ScanNet, rule by rule.
+
+    Args:
+        work: what is to be done.
+        plans: those of the trainings, see `training_plans`.
+
+    Raises:
+        ConfigError: the cluster's needs name an unknown rule.
+    """
+    steps = [*_scene_steps(work), *_feature_steps(work), *_instruction_steps(work)]
+    steps += [*_run_steps(work, plans)]
+    rules = {step.rule: None for step in steps}
+    for rule in work.cluster.needs:
+        if rule not in rules:
+            raise ConfigError(f"cluster: needs.{rule} names no rule; choose of: {', '.join(rules)}")
+    return steps
+
+
+def _scene_steps(work: Workload) -> Iterator[Step]:
+    core, splits = work.cluster.core_speed, len(work.scenes)
+    sizes = [size for split in work.scenes for size in work.shard_sizes(split, "data")]
+    count = sum(sizes)
+    if data_layout(work.config).candidates is not None:
+        seconds = [figure("candidates, s a split") / core] * splits
+        yield work.step("scenes", "candidates", seconds, USUAL_NEEDS | {"mem_mb": 16000})
+    stores = count * figure("scene store, GB") * work.frames
+    meshes = count * figure("mesh, annotation and proposals, GB")
+    for rule, name, factor, moved in (
+        ("boxes", "boxes", 1.0, meshes),
+        ("build_scenes", "scene store", work.frames, count * figure("scan, GB") + stores),
+        ("scene_facts", "facts", 1.0, stores),
+    ):
+        seconds = [size * figure(f"{name}, s a scene") * factor / core for size in sizes]
+        kept = stores if rule == "build_scenes" else 0.0
+        yield work.step("scenes", rule, seconds, moved=moved, kept=kept)
+    yield work.step("scenes", "check_scenes", [1.0] * splits)
+    yield work.step("scenes", "check_limit", [1.0] * splits)
+    yield work.step("scenes", "scene_report", [figure("reports, s a run") / core])
+
+
+def _feature_steps(work: Workload) -> Iterator[Step]:
+    grid = PATCHES[work.config["teacher"]["grid"]] / PATCHES[14]
+    sizes = work.shard_sizes("train", "teacher")
+    for teacher in sorted(set(work.teachers.values()) - {"none"}):
+        scene = figure("VGGT, s a scene" if teacher == "vggt" else "another teacher, s a scene")
+        on_gpu = TEACHERS[teacher].on_gpu
+        speed = work.cluster.peak / MEASURED_PEAK if on_gpu else work.cluster.core_speed
+        features = sum(sizes) * figure("features, GB a scene") * channels_of(teacher) / 2048
+        features *= grid * work.frames
+        yield work.step(
+            "features",
+            "extract_features",
+            [(figure("VGGT, s to start") + size * scene * work.frames) / speed for size in sizes],
+            TEACHER_NEEDS[teacher],
+            moved=sum(sizes) * figure("scene store, GB") * work.frames + features,
+            kept=features,
+        )
+
+
+def _instruction_steps(work: Workload) -> Iterator[Step]:
+    for rule, name, count in (
+        ("convert_instructions", "conversion", len(conversions(work.config))),
+        ("balance", "mix", len(work.config["instructions"]["mixes"])),
+    ):
+        seconds = figure(f"{name}, s of 223,128 records") / work.cluster.core_speed
+        yield work.step("instructions", rule, [seconds] * count)
+
+
+def training_plans(work: Workload) -> dict[str, Plan]:
+    """Return run -> memory and time of its training on the GPUs that a job asks for.
+
+    Samples a second grow with the number of GPUs, which is measured on four of them only.
+
+    Raises:
+        ConfigError: the batch does not fit this number of GPUs, or a setting is wrong.
+    """
+    needs = work.needs("train", TRAIN_NEEDS["7b"])
+    machine = Machine(
+        gpus=max(1, needs["gpu"] * needs["nodes"]),
+        memory=work.cluster.gpu_memory * 1e9,
+        peak=work.cluster.peak,
+    )
+    found: dict[str, Plan] = {}
+    plans: dict[str, Plan] = {}
+    for name, run in work.runs.items():
+        channels = channels_of(work.teachers[name])
+        # Runs that differ in their seed have the same plan, which takes a second to make.
+        key = repr((run["model"], run["train"] | {"seed": 0}, channels))
+        if key not in found:
+            mix = work.config["instructions"]["mixes"][run["train"]["mix"]]
+            samples = mix.get("size") or PAPER_SAMPLES
+            found[key] = plan_run(run, machine, teacher_channels=channels, samples=samples)
+        plans[name] = found[key]
+    return plans
+
+
+def _run_steps(work: Workload, plans: Mapping[str, Plan]) -> Iterator[Step]:
+    core, benchmarks = work.cluster.core_speed, work.config["eval"]["benchmarks"]
+    yield work.step("models", "run_config", [0.0] * len(work.runs))
+    yield _training(work, plans)
+    predictions = [_prediction(work, benchmark) for benchmark in benchmarks] * len(work.runs)
+    yield work.step(
+        "scores",
+        "predict",
+        [seconds for seconds, _ in predictions],
+        PREDICT_NEEDS["7b"],
+        moved=sum(read for _, read in predictions),
+    )
+    scoring = figure("scoring, s of all five benchmarks") / 5
+    seconds = [scoring + figure("METEOR, s a benchmark") * (b in WITH_METEOR) for b in benchmarks]
+    yield work.step("scores", "score", [one / core for one in seconds] * len(work.runs))
+    for rule in ("aggregate", "build_report"):
+        yield work.step("report", rule, [len(work.runs) * figure("reports, s a run") / core])
+
+
+def _training(work: Workload, plans: Mapping[str, Plan]) -> Step:
+    rate, model = work.cluster.storage_rate, figure("model, GB")
+    seconds, moved, kept, checkpoints, largest = [], 0.0, 0.0, 0.0, 0.0
+    for name, plan in plans.items():
+        run, teacher = work.runs[name]["train"], work.teachers[name]
+        steps = run["epochs"] * plan.steps_an_epoch
+        steps = min(steps, run["max_steps"] or steps)
+        saves = math.ceil(steps / run["save_every"])  # the last step saves, too
+        checkpoint = checkpoint_bytes(work.runs[name]) / GIGABYTE
+        exported = model_bytes(work.runs[name]) / GIGABYTE
+        pack = figure("pixels of a sample, GB")
+        pack += figure("features, GB a scene") * channels_of(teacher) / 2048
+        reading = steps * run["global_batch"] / run["pack"] * pack * work.frames
+        # Training stops for its checkpoints, which are written and read once more for their
+        # checksums. It reads its samples while it computes.
+        stops = model + exported + 2 * saves * checkpoint
+        computing = max(plan.seconds_a_step * steps, reading / rate)
+        seconds.append(figure("start of training, s") + stops / rate + computing)
+        moved += reading + stops
+        kept += exported
+        checkpoints += min(saves, run["keep"]) * checkpoint
+        largest = max(largest, checkpoint)
+    return work.step(
+        "models",
+        "train",
+        seconds,
+        TRAIN_NEEDS["7b"],
+        moved=moved,
+        kept=kept,
+        checkpoints=checkpoints,
+        temporary=largest,  # the oldest checkpoint goes when the next is complete
+    )
+
+
+def _prediction(work: Workload, benchmark: str) -> tuple[float, float]:
+    """Return the seconds of a job that answers a benchmark, and the GB that it reads."""
+    questions, scenes = QUESTIONS[benchmark]
+    tokens = 0.0 if benchmark in GROUNDING else figure("answer tokens of the slowest question")
+    tokens = min(tokens, work.config["eval"]["max_new_tokens"])
+    seconds = scenes * figure("prediction, s of a scene's prefix") * work.frames
+    seconds += questions * figure("prediction, s a question")
+    seconds += scenes * tokens * figure("prediction, s a token step")
+    # Each GPU has a copy of the model and a share of the scenes.
+    gpus = max(1, work.needs("predict", PREDICT_NEEDS["7b"])["gpu"])
+    speed = gpus * work.cluster.peak / MEASURED_PEAK
+    model = figure("model, GB")
+    seconds = seconds / speed + figure("start of prediction, s") + model / work.cluster.storage_rate
+    return seconds, model + scenes * figure("pixels of a sample, GB") * work.frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """The jobs of one target; GB that stay with the checkpoints, and hours of wall time."""
+
+    stage: str
+    jobs: int
+    gpu_hours: float
+    disk: float
+    hours: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Risk:
+    """Something that may go wrong: ``share`` of its limit (or of the wall time) that is used up."""
+
+    share: float
+    text: str
+    remedy: str
+
+    @property
+    def is_near(self) -> bool:
+        """Whether so much of the limit is used up that it is worth a warning."""
+        return self.share >= NEAR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A whole run on a cluster.
+
+    Attributes:
+        stages: in the order of the workflow.
+        hours: wall time.
+        gpus_busy: share of the time of all GPUs.
+        storage_busy: share of the wall time that reading and writing takes at the full rate.
+        disk_peak: most GB of results at a time, where checkpoints stay.
+        disk_peak_pruned: the same where each run's checkpoints are removed once it is trained.
+        checkpoints: GB of checkpoints that may be removed in the end.
+        risks: the largest first. Where no limit is near, the rule that takes longest stands before
+            them, as a wrong figure of it would cost most.
+    """
+
+    stages: Sequence[Stage]
+    hours: float
+    gpus_busy: float
+    storage_busy: float
+    disk_peak: float
+    disk_peak_pruned: float
+    checkpoints: float
+    risks: Sequence[Risk]
+
+
+def estimate(work: Workload) -> Estimate:
+    """Return the plan of ``work``.
+
+    Raises:
+        ConfigError: a run is not of size 7b, a job fits no node, or a setting is wrong.
+    """
+    for name, run in work.runs.items():
+        if run["model"]["size"] != "7b":
+            raise ConfigError(
+                f"runs.{name}: model.size {run['model']['size']} has no measured figures; "
+                "plan a run of size 7b, e.g. with --configfile config/paper.yaml"
+            )
+    cluster, plans = work.cluster, training_plans(work)
+    steps = workflow_steps(work, plans)
+    stages = []
+    for name in STAGES:
+        members = [step for step in steps if step.stage == name]
+        stages.append(
+            Stage(
+                stage=name,
+                jobs=sum(len(step.seconds) for step in members),
+                gpu_hours=sum(step.gpu_hours for step in members),
+                disk=sum(step.kept + step.checkpoints for step in members),
+                hours=sum(step.hours(cluster) for step in members),
+            )
+        )
+    hours = sum(stage.hours for stage in stages)
+    train = next(step for step in steps if step.rule == "train")
+    training, kept = train.at_once(cluster), sum(step.kept for step in steps)
+    of_a_run = train.checkpoints / len(train.seconds)
+    there = hours * cluster.nodes * cluster.gpus_per_node
+    storage_busy = sum(step.moved for step in steps) / cluster.storage_rate / HOUR / hours
+    peak = kept + train.checkpoints + training * train.temporary
+    pruned = kept + training * (of_a_run + train.temporary)
+    risks = [
+        _time_risk(steps, cluster),
+        Risk(
+            share=peak / cluster.disk,
+            text=f"disk: {peak / 1000:.2f} TB at most, {cluster.disk / 1000:g} TB free",
+            remedy="remove each run's checkpoints once it is trained (then at most "
+            f"{pruned / 1000:.2f} TB), or set train.keep: 1",
+        ),
+        Risk(
+            share=storage_busy,
+            text=f"shared storage: at {cluster.storage_rate:g} GB/s, busy for "
+            f"{storage_busy:.0%} of the time",
+            remedy="raise train.pack, whose samples share a read, or copy the stores to the nodes",
+        ),
+        *_memory_risks(plans, train, cluster),
+    ]
+    risks.sort(key=lambda risk: -risk.share)
+    if not risks[0].is_near:
+        longest = max(steps, key=lambda step: step.hours(cluster))
+        share = longest.hours(cluster) / hours
+        text = f"wall time: {longest.rule} takes {share:.0%} of it, so its figures decide"
+        risks.insert(0, Risk(share=share, text=text, remedy="time a few of its jobs first"))
+    return Estimate(
+        stages=stages,
+        hours=hours,
+        gpus_busy=sum(stage.gpu_hours for stage in stages) / there if there else 0.0,
+        storage_busy=storage_busy,
+        disk_peak=peak,
+        disk_peak_pruned=pruned,
+        checkpoints=train.checkpoints,
+        risks=risks,
+    )
+
+
+def _time_risk(steps: Sequence[Step], cluster: Cluster) -> Risk:
+    def allowed(step: Step) -> float:
+        asked = step.needs["runtime"] / 60
+        return asked if cluster.time_limit is None else min(asked, cluster.time_limit)
+
+    def share(step: Step) -> float:
+        return max(step.seconds) / HOUR / allowed(step)
+
+    step = max(steps, key=share)
+    taken = max(step.seconds) / HOUR
+    resumes = "; it saves before the limit and goes on" if step.rule == "train" else ""
+    return Risk(
+        share=share(step),
+        text=f"time limit: {step.rule} runs {taken:.1f} h of {allowed(step):.1f} h{resumes}",
+        remedy=f"give it more GPUs, or more time (runtime of {step.rule}, the partition's limit)",
+    )
+
+
+def _memory_risks(plans: Mapping[str, Plan], train: Step, cluster: Cluster) -> Iterator[Risk]:
+    run, plan = max(plans.items(), key=lambda item: item[1].total)
+    yield Risk(
+        share=plan.total / 1e9 / cluster.gpu_memory,
+        text=f"GPU memory: training {run} takes {plan.total / 1e9:.0f} GB of "
+        f"{cluster.gpu_memory:.0f} GB a GPU",
+        remedy="use more GPUs, or config/deepspeed/zero3_offload.json",
+    )
+    run, plan = max(plans.items(), key=lambda item: item[1].host_memory)
+    if plan.host_memory:
+        needed = plan.host_memory / 1e9
+        asked = train.needs["mem_mb"] * train.needs["nodes"] / 1000
+        yield Risk(
+            share=needed / asked,
+            text=f"host memory: training {run} keeps {needed:.0f} GB on its hosts, of {asked:.0f} "
+            "GB asked for, and the times above leave out the work there",
+            remedy="raise mem_mb or nodes of train, or do without offload",
+        )

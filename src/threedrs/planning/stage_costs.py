@@ -1,0 +1,84 @@
+"""What the stages cost, each figure with its source.
+
+``MEASURED`` names the section of benchmarks/RESULTS.md and the numbers written there from which a
+figure follows, and a test looks them up. ``ASSUMED`` holds what nobody measured, with the reason
+for the number, and the plan of a cluster prints these. Gigabytes are 10^9 bytes. Seconds are those
+of the machine that RESULTS.md names: an H100 or H200, or one core of a shared Intel Xeon. Figures
+of scenes hold for 32 frames.
+"""
+
+from threedrs.planning.disk import (
+    CHECKPOINT_BYTES,
+    EXPORTED_BYTES,
+    FRAME_BYTES,
+    GIGABYTE,
+    PARAMETERS,
+)
+from threedrs.planning.training import PEAK, REACHED
+
+_TEACHER = "Teacher: VGGT-1B on one GPU"
+_INFERENCE = "Scene-shared inference"
+
+# Name -> value, section, what is written there.
+MEASURED: dict[str, tuple[float, str, tuple[str, ...]]] = {
+    # A scan of 0.4 GB, a quarter of 4 scans. Longer ones hardly cost more: frames are skipped.
+    "scene store, s a scene": (14.7 / 4, "Scenes", ("14.7 s",)),
+    "VGGT, s a scene": (0.362, _TEACHER, ("0.362",)),
+    "VGGT, s to start": (8.54 - 14 * 0.362, _TEACHER, ("8.54", "shard of 14")),
+    "features, GB a scene": (0.0257, "Feature store against npz", ("| 25.7 |",)),
+    "conversion, s of 223,128 records": (7.3, "Instructions", ("conversion 7.3 s",)),
+    "mix, s of 223,128 records": (10.6, "Instructions", ("mix of all 10.6 s",)),
+    "training, share of the peak, recomputation counted": (
+        REACHED,
+        "Student: whole steps under ZeRO-3",
+        ("44 % of the peak", "| 33.2 % |", "| 43.4 % |"),
+    ),
+    "prediction, s of a scene's prefix": (0.224, _INFERENCE, ("| 0.224 |",)),
+    "prediction, s a question": (0.073 / 66, _INFERENCE, ("| 66 |", "| 0.073 |")),
+    "prediction, s a token step": (0.0342, _INFERENCE, ("| 34.2 |",)),
+    "scoring, s of all five benchmarks": (21.6, "Scoring", ("**21.6**",)),
+    "start of a job, CPU s": (2.5, "At full scale: the DAG", ("| 2.5 |", "one job")),
+}
+# Name -> value, why it is this one.
+ASSUMED: dict[str, tuple[float, str]] = {
+    "boxes, s a scene": (3, "a mesh, its segments and 50 masks, one core"),
+    "facts, s a scene": (4, "pictures of a room, one core"),
+    "candidates, s a split": (120, "one large pickle"),
+    "reports, s a run": (20, "resampling and pictures; 5 s for the demo's two"),
+    "METEOR, s a benchmark": (120, "scoring was measured without it"),
+    "another teacher, s a scene": (0.362, "as VGGT, which is the largest"),
+    "start of training, s": (180, "imports, weights spread, kernels"),
+    "start of prediction, s": (40, "imports and kernels"),
+    "queue, s a job": (10, "Slurm's scheduling and status checks"),
+    "answer tokens of the slowest question": (64, "captions are the longest"),
+    "scan, GB": (2.5e6 / 1513 * 4.01 / 6120, "ScanNet's 2.5 million frames at the size measured"),
+    "mesh, annotation and proposals, GB": (0.02, "ScanNet's usual sizes"),
+    "scene store, GB": (32 * FRAME_BYTES / GIGABYTE, "array shapes at 32 frames"),
+    "pixels of a sample, GB": (0.0142, "32 frames of 384 x 384 x 3 bytes"),
+    "checkpoint, bytes a trained parameter": (CHECKPOINT_BYTES, "a weight and two moments"),
+    "model, GB": (
+        sum(PARAMETERS["7b"].values()) * EXPORTED_BYTES["7b"] / GIGABYTE,
+        "2 bytes a parameter, 8.12 billion",
+    ),
+}
+MEASURED_FRAMES = 32
+MEASURED_PEAK = PEAK
+
+SCANNET = {"train": 1201, "val": 312}  # scenes of the published splits
+# Published: questions of each benchmark and the scenes that they are about.
+QUESTIONS = {
+    "scanrefer": (9508, 141),
+    "multi3drefer": (11120, 141),
+    "scan2cap": (2068, 141),
+    "scanqa": (4675, 71),
+    "sqa3d": (3519, 67),
+}
+GROUNDING = ("scanrefer", "multi3drefer")  # answered by scores of boxes, no token is generated
+WITH_METEOR = ("scan2cap", "scanqa")
+# Dense bfloat16 operations a second and memory in GB.
+GPUS = {"H100": (PEAK, 80.0), "H200": (PEAK, 141.0), "A100": (312e12, 80.0)}
+
+
+def figure(name: str) -> float:
+    """Return the figure of this name, measured or assumed."""
+    return (MEASURED[name] if name in MEASURED else ASSUMED[name])[0]
