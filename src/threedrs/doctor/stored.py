@@ -7,7 +7,6 @@ every manifest is read and up to `VERIFIED` scenes are. `threedrs features verif
 shard.
 """
 
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,22 +14,28 @@ from typing import Any
 
 from threedrs.doctor.finding import Finding, Setting
 from threedrs.errors import DataError, StoreError
+from threedrs.evaluation import aggregate, predictions, score
+from threedrs.instructions import record
 from threedrs.io.files import read_json, read_json_lines
+from threedrs.models.checkpoint import llava_config
+from threedrs.scannet import boxes
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.store import FeatureStore
+from threedrs.training import checkpoints
 
 OPENED, VERIFIED = 100, 5
-# Files below results/, the module whose FORMAT_VERSION they carry, and what makes them anew.
+CHECKPOINTS = "train/*/checkpoints/step-*/manifest.json"
+# Files below results/, the format version that this version reads, and the target that makes them.
 FILES = (
-    ("boxes/*.json", "scannet.boxes", "snakemake scenes"),
-    ("instructions/*_*.jsonl", "instructions.record", "snakemake instructions"),
-    ("instructions/mixes/*.jsonl", "instructions.record", "snakemake instructions"),
-    ("train/*/checkpoints/step-*/manifest.json", "training.checkpoints", "snakemake models"),
-    ("train/*/model/config.json", "models.checkpoint.llava_config", "snakemake models"),
-    ("eval/*/*/predictions.jsonl", "evaluation.predictions", "snakemake scores"),
-    ("eval/*/*/predictions.meta.json", "evaluation.predictions", "snakemake scores"),
-    ("eval/*/*/metrics.json", "evaluation.score", "snakemake scores"),
-    ("report/summary.json", "evaluation.aggregate", "snakemake report"),
+    ("boxes/*.json", boxes.FORMAT_VERSION, "scenes"),
+    ("instructions/*_*.jsonl", record.FORMAT_VERSION, "instructions"),
+    ("instructions/mixes/*.jsonl", record.FORMAT_VERSION, "instructions"),
+    (CHECKPOINTS, checkpoints.FORMAT_VERSION, "models"),
+    ("train/*/model/config.json", llava_config.FORMAT_VERSION, "models"),
+    ("eval/*/*/predictions.jsonl", predictions.FORMAT_VERSION, "scores"),
+    ("eval/*/*/predictions.meta.json", predictions.FORMAT_VERSION, "scores"),
+    ("eval/*/*/metrics.json", score.FORMAT_VERSION, "scores"),
+    ("report/summary.json", aggregate.FORMAT_VERSION, "report"),
 )
 LISTS_OF_OTHERS = (".rejected.jsonl",)
 
@@ -38,27 +43,25 @@ LISTS_OF_OTHERS = (".rejected.jsonl",)
 def check_versions(setting: Setting) -> Iterator[Finding]:
     """Name the results of another format version, or that cannot be read."""
     count, problems = 0, 0
-    for pattern, module, command in FILES:
-        files = [f for f in setting.results.glob(pattern) if not f.name.endswith(LISTS_OF_OTHERS)]
-        if not files:
-            continue
-        expected = importlib.import_module(f"threedrs.{module}").FORMAT_VERSION
-        for file in sorted(files):
+    for pattern, expected, target in FILES:
+        for file in sorted(setting.results.glob(pattern)):
+            if file.name.endswith(LISTS_OF_OTHERS):
+                continue
             count += 1
             message = _version_problem(file, expected)
             if message:
                 problems += 1
-                yield _version_finding(module, message, command)
+                yield _version_finding(message, target, of_training=pattern == CHECKPOINTS)
     if not problems:
         text = f"{count} files of earlier runs, all of this version" if count else "none yet"
         yield Finding(check="results", status="ok", message=text)
 
 
-def _version_finding(module: str, message: str, command: str) -> Finding:
-    if module == "training.checkpoints":  # training sets it aside and goes on without it
+def _version_finding(message: str, target: str, *, of_training: bool) -> Finding:
+    if of_training:  # training sets it aside and goes on without it
         remedy = "finish the run with the version that began it, or let it start afresh"
         return Finding(check="results", status="warning", message=message, remedy=remedy)
-    remedy = f"delete it and run `{command}`"
+    remedy = f"delete it and run `snakemake --cores all {target}`"
     return Finding(check="results", status="error", message=message, remedy=remedy)
 
 

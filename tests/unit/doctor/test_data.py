@@ -141,17 +141,27 @@ def test_damaged_feature_stores(setting: Setting, stores: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "status", "words"),
     [
-        ("boxes/train-000.json", {"format_version": 0}, "error", "snakemake scenes"),
-        ("boxes/train-000.json", [], "error", "snakemake scenes"),
-        ("instructions/scanqa_val.jsonl", {"format_version": 0}, "error", "snakemake instructions"),
-        ("instructions/mixes/full.jsonl", {}, "error", "snakemake instructions"),
-        ("eval/3drs/scanqa/metrics.json", {"format_version": "1"}, "error", "snakemake scores"),
-        ("report/summary.json", {"format_version": 9}, "error", "snakemake report"),
+        ("boxes/train-000.json", {"format_version": 0}, "error", "snakemake --cores all scenes"),
+        ("boxes/train-000.json", [], "error", "snakemake --cores all scenes"),
+        (
+            "instructions/scanqa_val.jsonl",
+            {"format_version": 0},
+            "error",
+            "snakemake --cores all instructions",
+        ),
+        ("instructions/mixes/full.jsonl", {}, "error", "snakemake --cores all instructions"),
+        (
+            "eval/3drs/scanqa/metrics.json",
+            {"format_version": "1"},
+            "error",
+            "snakemake --cores all scores",
+        ),
+        ("report/summary.json", {"format_version": 9}, "error", "snakemake --cores all report"),
         (
             "train/3drs/model/config.json",
             {"threedrs": {"format_version": 0}},
             "error",
-            "snakemake models",
+            "snakemake --cores all models",
         ),
         (
             "train/3drs/checkpoints/step-00000002/manifest.json",
