@@ -21,13 +21,13 @@ import torch
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from machine import machine
-from threedrs.instructions.record import Record, conversation
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
 from threedrs.models.prompt import build_query
 from threedrs.models.samples import Query, SceneInputs
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
+from threedrs.tasks.record import Record, conversation
 
 THINGS = ("chair", "table", "window", "door", "bookshelf", "couch", "lamp", "whiteboard")
 KINDS = (

@@ -150,15 +150,15 @@ def convert_and_balance(root: Path) -> None:
     from threedrs.instructions.convert import convert
     from threedrs.instructions.mix import build_mix
     from threedrs.instructions.mix_settings import MixSettings
-    from threedrs.instructions.registry import BENCHMARKS
     from threedrs.scannet.boxes import read_boxes_file
+    from threedrs.tasks.registry import TASKS
 
     start, start_cpu = time.perf_counter(), time.process_time()
     boxes = read_boxes_file(root / "boxes.json")
-    files = [root / f"{name}_train.jsonl" for name in BENCHMARKS]
+    files = [root / f"{name}_train.jsonl" for name in TASKS]
     records = sum(
         convert(name, "train", DataLayout(root=root), boxes, file).records
-        for name, file in zip(BENCHMARKS, files, strict=True)
+        for name, file in zip(TASKS, files, strict=True)
     )
     converted, converted_cpu = time.perf_counter(), time.process_time()
     seconds, processor = {}, {"convert": converted_cpu - start_cpu}

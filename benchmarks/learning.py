@@ -25,11 +25,9 @@ import numpy as np
 
 from threedrs.demo.primitives import PALETTE
 from threedrs.demo.questions import NUMBERS
-from threedrs.evaluation.headline import COLUMNS
-from threedrs.evaluation.registry import benchmark_named
 from threedrs.evaluation.score import score_file
-from threedrs.instructions.registry import EVALUATION_SPLITS
 from threedrs.io.files import read_json, read_json_lines, write_json_lines
+from threedrs.tasks.registry import evaluation_name, headline_columns
 
 METHODS = {"3drs": "3drs", "baseline": "baseline"}
 MARK = "-seed"
@@ -113,8 +111,7 @@ def predictions(results: Path, run: str, benchmark: str) -> list[dict[str, Any]]
 def blind_rows(results: Path, run: str, benchmark: str, *, words: bool) -> list[dict[str, Any]]:
     """Return ``without_looking`` for the questions that ``run`` answered."""
     rows = predictions(results, run, benchmark)
-    file = f"{benchmark}_{EVALUATION_SPLITS[benchmark]}.jsonl"
-    records = read_json_lines(results / "instructions" / file)
+    records = read_json_lines(results / "instructions" / f"{evaluation_name(benchmark)}.jsonl")
     questions = {record["id"]: record["conversations"][0]["value"] for record in records}
     trained = list(read_json_lines(results / "instructions" / f"{benchmark}_train.jsonl"))
     return without_looking(rows, questions, Answers(trained), words=words)
@@ -126,8 +123,7 @@ def blind_metrics(results: Path, run: str, benchmark: str, *, words: bool) -> di
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "predictions.jsonl"
         write_json_lines(file, guessed)
-        name = benchmark_named(benchmark).name
-        return score_file(name, file, Path(folder) / "m.json", bootstrap=0, meteor=False)
+        return score_file(benchmark, file, Path(folder) / "m.json", bootstrap=0, meteor=False)
 
 
 def evaluated_runs(results: Path) -> list[str]:
@@ -187,10 +183,11 @@ def table(results: Path) -> str:
         + " |",
         "|---|---|---|---|---|---|" + "---|" * len(seeds),
     ]
-    benchmarks = list(dict.fromkeys(column.benchmark for column in COLUMNS))
+    columns = headline_columns()
+    benchmarks = list(dict.fromkeys(column.benchmark for column in columns))
     chance = {b: blind_metrics(results, runs[0], b, words=False) for b in benchmarks}
     words = {b: blind_metrics(results, runs[0], b, words=True) for b in benchmarks}
-    for column in COLUMNS:
+    for column in columns:
 
         def measured(run: str, column: Any = column) -> float:
             metrics = read_json(results / "eval" / run / column.benchmark / "metrics.json")

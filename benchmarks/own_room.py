@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 
-from threedrs.evaluation.prediction_rows import needs_model
-from threedrs.instructions.record import read_records
-from threedrs.instructions.registry import EVALUATION_SPLITS
+from threedrs.evaluation.questions import needs_model
 from threedrs.io.files import read_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.samples import IGNORE, Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
+from threedrs.tasks.record import read_records
+from threedrs.tasks.registry import evaluation_name, find_task
 from threedrs.training.data import PackReader
 from threedrs.training.sampler import PackPlan
 
@@ -64,9 +64,11 @@ def rows(results: Path, run: str, scenes: int, device: str) -> Iterator[str]:
     )
     student.eval().to(device)
     for benchmark in TEXTS:
-        file = f"{benchmark}_{EVALUATION_SPLITS[benchmark]}.jsonl"
+        task, file = find_task(benchmark), f"{evaluation_name(benchmark)}.jsonl"
         reader = PackReader(
-            records=[r for r in read_records(results / "instructions" / file) if needs_model(r)],
+            records=[
+                r for r in read_records(results / "instructions" / file) if needs_model(r, task)
+            ],
             scenes=results / "scenes",
             features={},
             boxes=config["boxes"]["train"],

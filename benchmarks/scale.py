@@ -30,8 +30,8 @@ from typing import Any
 import yaml
 
 from machine import machine
-from threedrs.instructions import BENCHMARKS, annotation_files
 from threedrs.scannet.layout import DataLayout
+from threedrs.tasks.registry import TASKS, annotation_files
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARTS = ("Snakefile", "config", "envs", "profiles", "slurm", "src", "workflow")
@@ -133,7 +133,7 @@ def data_files(
         for path in (scan.mesh, scan.segments, scan.aggregation, scan.meta, scan.proposals):
             yield path, 0
     yield layout.labels_file, 0
-    for name in BENCHMARKS:
+    for name in TASKS:
         for path in annotation_files(layout, name):
             yield path, 0
     yield folder / config["teacher"]["weights"]["vggt"], GIGABYTE

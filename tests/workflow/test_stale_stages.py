@@ -197,22 +197,12 @@ CODE = {
     "boxes": (["scannet/ready_boxes.py"], BOXES | CONVERSIONS | FROM_SCENES),
     "scenes": (["scenes/build.py"], FROM_SCENES),
     "features of one teacher": (["teachers/vggt/extractor.py"], features() | trained("3drs")),
-    "conversion of one benchmark": (
-        ["instructions/sqa3d.py"],
-        {"convert_instructions sqa3d train", "convert_instructions sqa3d test"}
-        | MIX
-        | FROM_TRAINING,
-    ),
     "balance": (["instructions/balance.py"], MIX | FROM_TRAINING),
     "train": (["training/loop.py"], FROM_TRAINING),
     "predict": (["evaluation/student_answerer.py"], predicted()),
-    "score of one benchmark, scene report, tables": (
-        [
-            "evaluation/multi3drefer.py",
-            "scenes/templates/report.html.j2",
-            "evaluation/paper_tables.py",
-        ],
-        {"scene_report"} | scored(benchmarks=["multi3drefer"]),
+    "scene report, tables": (
+        ["scenes/templates/report.html.j2", "evaluation/tables.py"],
+        {"scene_report"} | REPORTS,
     ),
     "a metric that two benchmarks use": (
         ["metrics/exact_match.py"],
@@ -284,6 +274,14 @@ def test_words_and_places_rerun_nothing(trial: Checkout) -> None:
         finally:
             for old, new in moves.items():
                 new.rename(old)
+
+
+def test_a_benchmarks_conversion_and_its_metric_are_stale_apart(trial: Checkout) -> None:
+    with rewritten(trial, {'OTHER_TYPE = "others"': 'OTHER_TYPE = "other"'}):
+        converted = {f"convert_instructions sqa3d {split}" for split in ("train", "test")}
+        assert trial.planned() == converted | MIX | FROM_TRAINING
+    with rewritten(trial, {"PROBABILITY = 0.4": "PROBABILITY = 0.5"}):
+        assert trial.planned() == scored(benchmarks=["multi3drefer"])
 
 
 def test_a_constant_in_the_loss_makes_training_stale_and_what_follows(trial: Checkout) -> None:

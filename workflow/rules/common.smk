@@ -13,7 +13,7 @@ from threedrs.demo.write import demo_files, demo_scenes
 from threedrs.errors import ThreedrsError, user_message
 from threedrs.io.files import write_json
 from threedrs.inputs.required_files import Ready, conversions, missing_inputs, shards
-from threedrs.instructions import EVALUATION_SPLITS, annotation_files
+from threedrs.tasks.registry import annotation_files, evaluation_name, find_task
 from threedrs.config.resources import PREDICT_NEEDS, TEACHER_NEEDS, TRAIN_NEEDS
 from threedrs.scannet.layout import scene_split
 from threedrs.workflow.code_hash import code_hash, code_changes
@@ -135,13 +135,12 @@ def code(stage=None, *entries, script=None, **more):
 
 def evaluation_records(benchmark):
     """The evaluation records of a benchmark."""
-    return f"results/instructions/{benchmark}_{EVALUATION_SPLITS[benchmark]}.jsonl"
+    return f"results/instructions/{evaluation_name(benchmark)}.jsonl"
 
 
 def evaluation_summary(benchmark):
     """What the conversion of a benchmark's evaluation records counted."""
-    name = f"{benchmark}_{EVALUATION_SPLITS[benchmark]}"
-    return f"results/instructions/{name}.summary.json"
+    return f"results/instructions/{evaluation_name(benchmark)}.summary.json"
 
 
 def predict_settings(run):

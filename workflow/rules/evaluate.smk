@@ -71,9 +71,9 @@ rule score:
     params:
         code=lambda wildcards: code(
             None,
-            f"evaluation.{wildcards.benchmark}",
+            find_task(wildcards.benchmark).code_entry("measure"),
             script="score",
-            without=["evaluation.registry"],
+            without=["tasks.registry"],
         ),
         bootstrap=CONFIG["eval"]["bootstrap"],
     message:

@@ -42,9 +42,9 @@ rule convert_instructions:
     params:
         code=lambda wildcards: code(
             None,
-            f"instructions.{wildcards.benchmark}",
+            find_task(wildcards.benchmark).code_entry("convert"),
             script="convert_instructions",
-            without=["instructions.registry"],
+            without=["tasks.registry"],
         ),
         data=DATA,
         ready=lambda wildcards: wildcards.split in READY.instructions,
@@ -88,7 +88,7 @@ rule balance:
     conda:
         "../../envs/data.yaml"
     params:
-        code=code(script="balance", without=["instructions.registry"]),
+        code=code(script="balance", without=["tasks.registry"]),
         mix=lambda wildcards: CONFIG["instructions"]["mixes"][wildcards.mix],
         data=DATA,
     message:

@@ -60,10 +60,7 @@ rule build_report:
             run=RUNS,
             benchmark=BENCHMARKS,
         ),
-        records=[
-            f"results/instructions/{benchmark}_{EVALUATION_SPLITS[benchmark]}.jsonl"
-            for benchmark in BENCHMARKS
-        ],
+        records=[evaluation_records(benchmark) for benchmark in BENCHMARKS],
         mixes=expand("results/instructions/mixes/{mix}.summary.json", mix=MIXES),
         scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("val")),
         features=expand(

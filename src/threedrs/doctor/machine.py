@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from threedrs.config.load import resolve_run
 from threedrs.doctor.finding import Finding, Setting
-from threedrs.planning.stage_costs import WITH_METEOR
+from threedrs.tasks.registry import find_task
 
 SINFO_SECONDS = 30
 
@@ -62,7 +62,8 @@ def check_attention(setting: Setting) -> Iterator[Finding]:
 def check_java(setting: Setting) -> Iterator[Finding]:
     """Look for Java, which METEOR needs."""
     found = shutil.which("java")
-    captions = [b for b in setting.config["eval"]["benchmarks"] if b in WITH_METEOR]
+    asked = map(find_task, setting.config["eval"]["benchmarks"])
+    captions = [task.name for task in asked if "meteor" in task.metrics]
     if found or not captions:
         yield Finding(check="java", status="ok", message=found or "not here; no benchmark needs it")
         return

@@ -14,12 +14,12 @@ from typing import Any
 
 from threedrs.doctor.finding import Finding, Setting
 from threedrs.errors import DataError, StoreError
-from threedrs.evaluation import aggregate, predictions, score
-from threedrs.instructions import record
+from threedrs.evaluation import aggregate, score
 from threedrs.io.files import read_json, read_json_lines
 from threedrs.models.checkpoint import llava_config
 from threedrs.scannet import boxes
 from threedrs.scenes.store import SceneStore
+from threedrs.tasks import prediction, record
 from threedrs.teachers.store import FeatureStore
 from threedrs.training import checkpoints
 
@@ -32,8 +32,8 @@ FILES = (
     ("instructions/mixes/*.jsonl", record.FORMAT_VERSION, "instructions"),
     (CHECKPOINTS, checkpoints.FORMAT_VERSION, "models"),
     ("train/*/model/config.json", llava_config.FORMAT_VERSION, "models"),
-    ("eval/*/*/predictions.jsonl", predictions.FORMAT_VERSION, "scores"),
-    ("eval/*/*/predictions.meta.json", predictions.FORMAT_VERSION, "scores"),
+    ("eval/*/*/predictions.jsonl", prediction.FORMAT_VERSION, "scores"),
+    ("eval/*/*/predictions.meta.json", prediction.FORMAT_VERSION, "scores"),
     ("eval/*/*/metrics.json", score.FORMAT_VERSION, "scores"),
     ("report/summary.json", aggregate.FORMAT_VERSION, "report"),
 )

@@ -13,11 +13,9 @@ from typing import Any
 
 from threedrs.errors import DataError
 from threedrs.evaluation.compare import FEWEST_SCENES, LEVEL, compare, holm
-from threedrs.evaluation.headline import COLUMNS
-from threedrs.evaluation.paper_tables import latex_table, markdown_table
 from threedrs.evaluation.per_question import PerQuestion, read_per_question
-from threedrs.evaluation.registry import BENCHMARKS, benchmark_named
 from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
+from threedrs.evaluation.tables import latex_table, markdown_table
 from threedrs.io.files import (
     atomic_file,
     read_json,
@@ -27,6 +25,7 @@ from threedrs.io.files import (
     write_text,
 )
 from threedrs.metrics.bootstrap import SEED
+from threedrs.tasks.registry import TASKS, find_task, headline_columns
 
 FORMAT_VERSION = 1
 # Sections of a run's config.json that hold its name and the paths that follow from it.
@@ -47,7 +46,7 @@ def read_metrics(path: Path, run: str, benchmark: str) -> dict[str, Any]:
             raise DataError(f"{path}: {name} is {result.get(name)!r}, expected {expected!r}")
     if not isinstance(result.get("metrics"), dict):
         raise DataError(f"{path}: has no metrics; score the predictions again")
-    missing = [name for name in BENCHMARKS[benchmark].metrics if name not in result["metrics"]]
+    missing = [name for name in TASKS[benchmark].metrics if name not in result["metrics"]]
     if missing:
         raise DataError(f"{path}: has no metric {missing[0]!r}; score the predictions again")
     return result
@@ -97,15 +96,18 @@ def aggregate(
         )
     results: dict[str, dict[str, Any]] = {run: {} for run in runs}
     for (run, benchmark), path in metrics_files.items():
-        benchmark_named(benchmark)
+        find_task(benchmark)
         results[run][benchmark] = read_metrics(path, run, benchmark)
-    questions = {key: read_per_question(path) for key, path in per_question_files.items()}
+    questions = {
+        (run, benchmark): read_per_question(path, TASKS[benchmark])
+        for (run, benchmark), path in per_question_files.items()
+    }
     configs = {run: read_json(path) for run, path in run_configs.items()}
     groups = _groups(runs, configs, baseline)
     summary = {
         "format_version": FORMAT_VERSION,
         "baseline": baseline,
-        "benchmarks": [name for name in BENCHMARKS if any(name in r for r in results.values())],
+        "benchmarks": [name for name in TASKS if any(name in r for r in results.values())],
         "comparison": {
             "resamples": resamples,
             "seed": SEED,
@@ -168,12 +170,12 @@ def _comparison(
             [questions[run, benchmark] for run in baselines],
             resamples=resamples,
         )
-        for benchmark in BENCHMARKS
+        for benchmark in TASKS
         if all((run, benchmark) in questions for run in (*members, *baselines))
     }
     headline = {
         (column.benchmark, column.metric): comparison[column.benchmark][column.metric]["p"]
-        for column in COLUMNS
+        for column in headline_columns()
         if column.metric in comparison.get(column.benchmark, {})
     }
     corrected = holm({key: p for key, p in headline.items() if p is not None})
@@ -245,7 +247,7 @@ _COMPARED = ("difference", "p")
 
 
 def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
-    metrics = [(b, m) for b in summary["benchmarks"] for m in BENCHMARKS[b].metrics]
+    metrics = [(b, m) for b in summary["benchmarks"] for m in TASKS[b].metrics]
     heads = [
         f"{b}:{m}" if field == "value" else f"{b}:{m}:{field}"
         for b, m in metrics

@@ -16,9 +16,9 @@ from threedrs.distributed.gpus import own_device
 from threedrs.errors import DataError, StoreError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.student_answerer import StudentAnswerer
-from threedrs.instructions import scan2cap, scanqa, scanrefer
-from threedrs.instructions.record import COORD, GROUND, Record, conversation, is_box
 from threedrs.scenes.store import SceneStore
+from threedrs.tasks import scan2cap, scanqa, scanrefer
+from threedrs.tasks.record import COORD, GROUND, Record, conversation, is_box
 from threedrs.visualization.box_overlay import DrawnBox, draw_boxes, frames_that_show
 from threedrs.visualization.room_plot import RoomMap
 from threedrs.visualization.scene_view import SceneView
@@ -122,7 +122,7 @@ def _checked(text: str) -> str:
     for token in (COORD, GROUND):
         if token in text:
             raise DataError(
-                f"the question holds {token}, which is no word; to ask about a box or "
+                f"the question holds {token}, which is not a word; to ask about a box or "
                 "to find an object there are options"
             )
     return text

@@ -7,8 +7,8 @@ One JSON object a line, as 3D multimodal language models write them after infere
     gt_response    text questions: one true answer or a list of them;
                    grounding: one true box, a list of them, or [] for a question about no object
     question_type  optional
-    scores         grounding: one score a proposal, then the zero target's (ScanRefer, which never
-                   picks the zero target, may leave it out)
+    scores         grounding: one score a proposal, then the zero target's (a benchmark of
+                   exactly one object a question may leave that out)
     objects        grounding: the proposals' boxes
     scene, scene_id or video   optional, holds the scene's name, as ``sample_id`` may
 
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.evaluation.benchmark import Benchmark
-from threedrs.evaluation.predictions import FORMAT_VERSION, Prediction, read_predictions
 from threedrs.io.files import read_json_lines
+from threedrs.tasks.base import Task
+from threedrs.tasks.prediction import FORMAT_VERSION, Prediction, read_predictions
 
 _SCENE = re.compile(r"scene\d{4}_\d{2}")
 _SCENE_FIELDS = ("scene", "scene_id", "video", "sample_id")
@@ -35,18 +35,18 @@ def is_field_row(row: Any) -> bool:
     return isinstance(row, Mapping) and "sample_id" in row and "format_version" not in row
 
 
-def read_any_predictions(path: Path, benchmark: Benchmark) -> tuple[list[Prediction], str]:
+def read_any_predictions(path: Path, task: Task) -> tuple[list[Prediction], str]:
     """Return the rows of a predictions file of either form, and which it is: threedrs or field.
 
     Raises:
         DataError: as ``read_predictions``.
     """
     if is_field_row(next(read_json_lines(path), None)):
-        return read_predictions(path, benchmark, parse=prediction_of_field_row), "field"
-    return read_predictions(path, benchmark), "threedrs"
+        return read_predictions(path, task, parse=prediction_of_field_row), "field"
+    return read_predictions(path, task), "threedrs"
 
 
-def prediction_of_field_row(row: Any, benchmark: Benchmark, where: str) -> Prediction:
+def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
     """Return our row of a row of the field's own form; ``where`` names file and line.
 
     Raises:
@@ -54,23 +54,23 @@ def prediction_of_field_row(row: Any, benchmark: Benchmark, where: str) -> Predi
     """
     if not is_field_row(row):
         raise DataError(f"{where}: has no sample_id, unlike the first row; use one form a file")
-    wanted = ("objects", "scores", "gt_response") if benchmark.grounding else ("gt_response",)
-    for name in wanted if benchmark.grounding else ("pred_response", *wanted):
+    wanted = ("objects", "scores", "gt_response") if task.grounding else ("gt_response",)
+    for name in wanted if task.grounding else ("pred_response", *wanted):
         if row.get(name) is None:
-            raise DataError(f"{where}: field {name!r} is missing; {benchmark.title} needs it")
+            raise DataError(f"{where}: field {name!r} is missing; {task.title} needs it")
     sample = str(row["sample_id"])
     converted: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "id": sample,
-        "benchmark": benchmark.name,
+        "benchmark": task.name,
         "scene": _scene(row) or sample,
         "question_type": row.get("question_type"),
     }
     truth = row["gt_response"]
-    if benchmark.grounding:
+    if task.grounding:
         scores = row["scores"]
-        if benchmark.name == "scanrefer" and _same_length(scores, row["objects"]):
-            # ScanRefer never looks at the zero target; any number stands for the missing one.
+        if task.objects == "one" and _same_length(scores, row["objects"]):
+            # With exactly one object nobody looks at the zero target, so any number stands for it.
             scores = [*scores, 0.0]
         one_box = isinstance(truth, list) and bool(truth) and not isinstance(truth[0], list)
         gt = [truth] if one_box else truth
@@ -79,7 +79,7 @@ def prediction_of_field_row(row: Any, benchmark: Benchmark, where: str) -> Predi
         references = [truth] if isinstance(truth, str) else truth
         converted |= {"prediction": row["pred_response"], "references": references}
     try:
-        return Prediction.from_json(converted, benchmark, where)
+        return Prediction.from_json(converted, task, where)
     except DataError as error:
         raise DataError(_in_the_rows_own_words(str(error), where)) from error
 

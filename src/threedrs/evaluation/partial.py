@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from threedrs.errors import DataError, write_problem
-from threedrs.evaluation.benchmark import Benchmark
-from threedrs.evaluation.predictions import FORMAT_VERSION, Prediction
+from threedrs.tasks.base import Task
+from threedrs.tasks.prediction import FORMAT_VERSION, Prediction
 
 
 def partial_path(out: Path, rank: int) -> Path:
@@ -43,7 +43,7 @@ def remove_foreign(out: Path, header: Mapping[str, str]) -> list[str]:
     return notes
 
 
-def read_partial(out: Path, benchmark: Benchmark) -> dict[str, Prediction]:
+def read_partial(out: Path, task: Task) -> dict[str, Prediction]:
     """Return the finished answers of all partial files, by question id.
 
     A scene that was cut off in one file, and asked again as a whole into another, has its answers
@@ -54,7 +54,7 @@ def read_partial(out: Path, benchmark: Benchmark) -> dict[str, Prediction]:
         values, _ = _complete_lines(path)
         found: dict[str, dict[str, Prediction]] = {}
         for number, value in enumerate(values[1:], start=2):
-            row = Prediction.from_json(value, benchmark, f"{path}: line {number}")
+            row = Prediction.from_json(value, task, f"{path}: line {number}")
             found.setdefault(row.scene, {})[row.id] = row
         for scene, rows in found.items():
             if len(rows) > len(by_scene.get(scene, {})):

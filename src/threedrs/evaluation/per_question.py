@@ -14,19 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.evaluation.predictions import Prediction
 from threedrs.io.files import atomic_file
 from threedrs.metrics.bootstrap import Metric, Metrics, ratio_of_sums
-from threedrs.metrics.captions import ORDERS, bleu_of_sums
-from threedrs.metrics.meteor import meteor_score
+from threedrs.tasks.base import Task
+from threedrs.tasks.prediction import Prediction
 
 FORMAT_VERSION = 1
 FILE_NAME = "per_question.npz"
 _STATISTICS = "statistics:"
-# Metrics that are no mean over questions, by name; all others are ratios of two sums.
-_COMBINE = {f"bleu{order}": bleu_of_sums(order) for order in range(1, ORDERS + 1)} | {
-    "meteor": meteor_score
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,8 +65,8 @@ def write_per_question(path: Path, rows: Sequence[Prediction], metrics: Metrics)
         )
 
 
-def read_per_question(path: Path) -> PerQuestion:
-    """Return the content of a per-question file.
+def read_per_question(path: Path, task: Task) -> PerQuestion:
+    """Return the content of a per-question file of a benchmark.
 
     Raises:
         DataError: it is missing, damaged, or of another format version.
@@ -87,7 +82,7 @@ def read_per_question(path: Path) -> PerQuestion:
     version = arrays.get("format_version")
     if version is None or version.shape != () or version != FORMAT_VERSION:
         raise DataError(
-            f"{path}: is no per-question file of format version {FORMAT_VERSION}; score the "
+            f"{path}: is not a per-question file of format version {FORMAT_VERSION}; score the "
             "predictions again"
         )
     ids, scenes, question_types = (
@@ -107,7 +102,7 @@ def read_per_question(path: Path) -> PerQuestion:
         scenes=scenes,
         question_types=question_types,
         metrics={
-            name: Metric(statistics_QS=array, combine=_COMBINE.get(name, ratio_of_sums))
+            name: Metric(statistics_QS=array, combine=task.combine.get(name, ratio_of_sums))
             for name, array in statistics.items()
         },
     )

@@ -18,26 +18,26 @@ from typing import TYPE_CHECKING, Any
 from threedrs import package_versions
 from threedrs.distributed.ranks import Ranks, first_ranks_value, inference_ranks
 from threedrs.errors import DataError
-from threedrs.evaluation.benchmark import Benchmark
 from threedrs.evaluation.partial import PartialWriter, partial_files, read_partial, remove_foreign
-from threedrs.evaluation.prediction_rows import (
+from threedrs.evaluation.questions import (
     Answerer,
-    Answers,
-    grounding_rows,
+    answer_inputs,
     needs_model,
-    text_rows,
+    open_store,
+    prediction_rows,
+    read_questions,
 )
-from threedrs.evaluation.predictions import (
+from threedrs.evaluation.settings import PredictSettings
+from threedrs.io.files import sha256_of_file, write_json
+from threedrs.scannet.excluded_scans import tally
+from threedrs.tasks.base import Task
+from threedrs.tasks.prediction import (
     FORMAT_VERSION,
     Prediction,
     meta_path,
     write_predictions,
 )
-from threedrs.evaluation.questions import answer_inputs, open_store, read_questions
-from threedrs.evaluation.settings import PredictSettings
-from threedrs.instructions.record import Record
-from threedrs.io.files import sha256_of_file, write_json
-from threedrs.scannet.excluded_scans import tally
+from threedrs.tasks.record import Record
 from threedrs.workflow.locks import exclusive
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def predict_benchmark(
     """
     began = time.monotonic()
     with inference_ranks() as ranks, ExitStack() as locks:
-        every_record, benchmark = read_questions(records_file)
+        every_record, task = read_questions(records_file)
         left_out = left_out or {}
         records = [record for record in every_record if record.scene not in left_out]
         if not records:
@@ -92,7 +92,7 @@ def predict_benchmark(
                 _say(note)
         header = first_ranks_value(ranks, header)
         assert header is not None
-        done = _of_whole_scenes(records, read_partial(out, benchmark))
+        done = _of_whole_scenes(records, read_partial(out, task))
         # Every rank must read the same answers, or two would ask about the same scene: so none
         # appends before all have read.
         first_ranks_value(ranks, None)
@@ -102,7 +102,7 @@ def predict_benchmark(
         with PartialWriter(out, ranks.rank, header) as writer:
             _answer_scenes(
                 mine,
-                benchmark,
+                task,
                 scenes,
                 settings,
                 writer,
@@ -120,7 +120,7 @@ def predict_benchmark(
                 ),
                 "timing": {**timing, "ranks": ranks.count},
             }
-            _finish(out, records, benchmark, settings, header, facts)
+            _finish(out, records, task, settings, header, facts)
 
 
 def _of_whole_scenes(
@@ -149,7 +149,7 @@ def _own_questions(
 
 def _answer_scenes(
     questions: Mapping[str, Sequence[Record]],
-    benchmark: Benchmark,
+    task: Task,
     scenes: Path,
     settings: PredictSettings,
     writer: PartialWriter,
@@ -159,15 +159,11 @@ def _answer_scenes(
     answerer: Answerer | None = None
     for number, (scene, records) in enumerate(questions.items(), start=1):
         store = open_store(scenes, scene)
-        answers: Answers | None = None
-        if any(map(needs_model, records)):
+        answers = None
+        if any(needs_model(record, task) for record in records):
             answerer = answerer or load()
             answers = answerer.open(store)
-        if benchmark.grounding:
-            assert answers is not None
-            writer.add(grounding_rows(records, answers, store, settings))
-        else:
-            writer.add(text_rows(records, answers))
+        writer.add(prediction_rows(records, task, answers, store, settings))
         finished += len(records)
         speed = finished / max(time.monotonic() - began, 1e-9)
         _say(
@@ -179,13 +175,13 @@ def _answer_scenes(
 def _finish(
     out: Path,
     records: Sequence[Record],
-    benchmark: Benchmark,
+    task: Task,
     settings: PredictSettings,
     header: Mapping[str, str],
     facts: Mapping[str, Any],
 ) -> None:
     """Write predictions and, last, the meta file with ``facts``; then remove the partial files."""
-    done = read_partial(out, benchmark)
+    done = read_partial(out, task)
     missing = [record.id for record in records if record.id not in done]
     if missing:
         raise DataError(
@@ -195,12 +191,12 @@ def _finish(
     # A kill between the two writes must not leave these predictions beside an older meta file.
     meta_path(out).unlink(missing_ok=True)
     write_predictions(out, (done[record.id] for record in records))
-    without_model = sum(not needs_model(record) for record in records)
+    without_model = sum(not needs_model(record, task) for record in records)
     write_json(
         meta_path(out),
         {
             "format_version": FORMAT_VERSION,
-            "benchmark": benchmark.name,
+            "benchmark": task.name,
             "n": len(records),
             "counts": {
                 "scenes": len({record.scene for record in records}),

@@ -9,40 +9,40 @@ from typing import Any
 
 from threedrs import __version__
 from threedrs.errors import ConfigError, DataError
-from threedrs.evaluation.benchmark import Benchmark
 from threedrs.evaluation.external_predictions import has_scene, read_any_predictions
 from threedrs.evaluation.per_question import write_per_question
-from threedrs.evaluation.predictions import Prediction, meta_path, read_meta
-from threedrs.evaluation.registry import benchmark_named
 from threedrs.io.files import sha256_of_file, write_json
 from threedrs.metrics.bootstrap import SEED, Metric, Metrics, estimate
+from threedrs.tasks.base import Task
+from threedrs.tasks.prediction import Prediction, meta_path, read_meta
+from threedrs.tasks.registry import find_task
 
 FORMAT_VERSION = 1
 BOOTSTRAP = 1000
 
 
 def score_rows(
-    rows: Sequence[Prediction], benchmark: Benchmark, *, bootstrap: int = BOOTSTRAP, meteor: bool
+    rows: Sequence[Prediction], task: Task, *, bootstrap: int = BOOTSTRAP, meteor: bool
 ) -> dict[str, Any]:
     """Return ``{"n", "metrics", "by_type"}`` of the rows (at least one), in percent.
 
     ``by_type`` holds ``{"n", "metrics"}`` of each question type; rows without one are in none.
     """
-    return _summary(rows, benchmark.measure(rows, meteor), benchmark, bootstrap)
+    return _summary(rows, task.measure(rows, meteor), task, bootstrap)
 
 
 def _summary(
-    rows: Sequence[Prediction], metrics: Metrics, benchmark: Benchmark, bootstrap: int
+    rows: Sequence[Prediction], metrics: Metrics, task: Task, bootstrap: int
 ) -> dict[str, Any]:
-    assert set(metrics) == set(benchmark.metrics)
+    assert set(metrics) == set(task.metrics)
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         if row.question_type is not None:
             groups.setdefault(row.question_type, []).append(index)
     return {
-        **_estimates(rows, metrics, list(range(len(rows))), benchmark, bootstrap),
+        **_estimates(rows, metrics, list(range(len(rows))), task, bootstrap),
         "by_type": {
-            name: _estimates(rows, metrics, groups[name], benchmark, bootstrap)
+            name: _estimates(rows, metrics, groups[name], task, bootstrap)
             for name in sorted(groups)
         },
     }
@@ -52,10 +52,10 @@ def _estimates(
     rows: Sequence[Prediction],
     metrics: Metrics,
     chosen: list[int],
-    benchmark: Benchmark,
+    task: Task,
     bootstrap: int,
 ) -> dict[str, Any]:
-    ordered = {name: metrics[name] for name in benchmark.metrics}
+    ordered = {name: metrics[name] for name in task.metrics}
     subset = {
         name: metric.of(chosen) if isinstance(metric, Metric) else metric
         for name, metric in ordered.items()
@@ -90,8 +90,8 @@ def score_file(
 
     Args:
         benchmark: name of the benchmark.
-        predictions: the predictions file, ours or of the field's own form (``field_rows``); a meta
-            file beside it must agree with its length.
+        predictions: the predictions file, ours or of the field's own form
+            (``external_predictions``); a meta file beside it must agree with its length.
         out: where the metrics go.
         bootstrap: resamples for the 95 % intervals; 0: no intervals.
         meteor: whether to compute METEOR (needs Java; without it the rest is still given).
@@ -99,14 +99,14 @@ def score_file(
         per_question: where the per-question statistics go, for comparisons; None: nowhere.
 
     Raises:
-        ConfigError: unknown benchmark, negative number of resamples.
+        ConfigError: the benchmark is unknown or lacks a part; negative number of resamples.
         DataError: the predictions are malformed, partial, or not those of the meta file.
     """
-    chosen = benchmark_named(benchmark)
+    task = find_task(benchmark)
     if bootstrap < 0:
         raise ConfigError(f"bootstrap is {bootstrap}; give the number of resamples, or 0 for none")
-    rows, form = read_any_predictions(predictions, chosen)
-    metrics = chosen.measure(rows, meteor)
+    rows, form = read_any_predictions(predictions, task)
+    metrics = task.measure(rows, meteor)
     meta = read_meta(predictions)
     digest = sha256_of_file(predictions)
     if meta is not None and meta.get("predictions_sha256", digest) != digest:
@@ -118,7 +118,7 @@ def score_file(
         "format_version": FORMAT_VERSION,
         "run": run if run is not None else run_name(predictions, benchmark),
         "benchmark": benchmark,
-        **_summary(rows, metrics, chosen, bootstrap),
+        **_summary(rows, metrics, task, bootstrap),
         "left_out": meta.get("left_out") if meta else None,
         "provenance": {
             "predictions": str(predictions),

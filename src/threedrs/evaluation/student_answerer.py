@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 from threedrs.distributed.gpus import translate_oom
 from threedrs.errors import DataError
 from threedrs.evaluation.settings import PredictSettings
-from threedrs.instructions.record import Record
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
 from threedrs.models.prompt import build_query
@@ -23,6 +22,7 @@ from threedrs.models.scene_inputs import read_scene
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
+from threedrs.tasks.record import Record
 
 # What helps where a question or a scene does not fit.
 REMEDY = "use a larger GPU or stop what else runs on it"

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.instructions import EVALUATION_SPLITS, annotation_files
 from threedrs.scannet.boxes import BOX_SETS
 from threedrs.scannet.layout import DataLayout
+from threedrs.tasks.base import TRAINING_SPLIT
+from threedrs.tasks.registry import annotation_files, find_task
 
 SHOWN = 20
 INTRINSIC_FILES = ("intrinsic.txt", "depth_intrinsic.txt")  # every export has both
@@ -53,8 +54,9 @@ class Ready:
 
 def conversions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return benchmark and split of the records that a run needs: to train on, to evaluate on."""
-    trained = [(name, "train") for name in config["instructions"]["benchmarks"]]
-    return trained + [(name, EVALUATION_SPLITS[name]) for name in config["eval"]["benchmarks"]]
+    trained = [(name, TRAINING_SPLIT) for name in config["instructions"]["benchmarks"]]
+    asked = [(name, find_task(name).evaluation_split) for name in config["eval"]["benchmarks"]]
+    return trained + asked
 
 
 def required_files(

@@ -19,9 +19,8 @@ import numpy as np
 import pandas as pd
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.instructions.benchmark import GROUNDING_ANSWER
 from threedrs.instructions.mix_settings import Caps, MixSettings, SourceSampling
-from threedrs.instructions.record import Record
+from threedrs.tasks.record import GROUND, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +208,7 @@ class _Gate:
         if caps.max_per_answer is not None:
             pairs = zip(pool["benchmark"], pool["answer"], strict=True)
             self._add(
-                [() if pair[1] == GROUNDING_ANSWER else (pair,) for pair in pairs],
+                [() if pair[1] == GROUND else (pair,) for pair in pairs],
                 caps.max_per_answer,
             )
         if caps.max_per_object is not None:

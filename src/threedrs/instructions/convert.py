@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.instructions.benchmark import Rejection, Source
-from threedrs.instructions.record import FORMAT_VERSION, Record, with_unique_ids, write_records
-from threedrs.instructions.registry import find_benchmark
-from threedrs.instructions.rows import SCENE_LEFT_OUT
-from threedrs.instructions.scene_boxes import SceneBoxes
 from threedrs.io.files import sha256_of_file, write_json, write_json_lines
 from threedrs.scannet.layout import DataLayout
+from threedrs.tasks.annotation_rows import SCENE_LEFT_OUT
+from threedrs.tasks.base import AnnotationTables, Rejection
+from threedrs.tasks.record import FORMAT_VERSION, Record, with_unique_ids, write_records
+from threedrs.tasks.registry import find_task
+from threedrs.tasks.scene_boxes import SceneBoxes
 
 if TYPE_CHECKING:
     from threedrs.scannet.boxes import BoxSet
@@ -95,7 +95,7 @@ def convert(
     """Convert a benchmark's annotation files and write records, rejected rows and summary.
 
     Args:
-        benchmark: a name of the registry.
+        benchmark: name of the benchmark.
         split: one of the benchmark's splits.
         layout: the data root.
         boxes: scene -> {"gt": BoxSet, "pred": BoxSet}; None: computed from the scans when needed.
@@ -110,20 +110,20 @@ def convert(
             full published file gives another number of records than published.
     """
     policy = RejectPolicy(on_reject=on_reject, max_reject_fraction=max_reject_fraction)
-    converter = find_benchmark(benchmark, split)
+    task = find_task(benchmark, split)
     folder = layout.benchmark_folder
-    names = tuple(file.path.format(split=split) for file in converter.files)
-    source = Source(
+    names = tuple(file.path.format(split=split) for file in task.files)
+    source = AnnotationTables(
         split=split,
         names=names,
-        tables=tuple(file.read(folder, split) for file in converter.files),
+        tables=tuple(file.read(folder, split) for file in task.files),
         scenes=SceneBoxes(layout, split, boxes, left_out),
         labels_file=layout.labels_file,
     )
     out = Path(out)
-    records, rejections = sort_out(converter.convert(source), source, folder, out, policy)
+    records, rejections = split_rejections(task.convert(source), source, folder, out, policy)
     rows = len(source.tables[0])
-    published = converter.published.get(split)
+    published = task.published_sizes.get(split)
     full = published is not None and published.rows == rows
     expected = published.records if published is not None and full else None
     if expected is not None and not rejections and len(records) != expected:
@@ -143,21 +143,21 @@ def convert(
         repeated_ids=sum(a is not b for a, b in zip(records, unique, strict=True)),
         inputs={name: sha256_of_file(folder / name) for name in names},
         published_records=expected,
-        left_out=count_left_out(rejections),
+        left_out=count_excluded(rejections),
     )
     write_records(out, unique)
     write_json(out.with_suffix(".summary.json"), summary.to_json())
     return summary
 
 
-def sort_out(
+def split_rejections(
     outcomes: Iterable[Record | Rejection],
-    source: Source,
+    source: AnnotationTables,
     folder: Path,
     out: Path,
     policy: RejectPolicy,
 ) -> tuple[list[Record], list[Rejection]]:
-    """Return the records and the rejections, which are listed beside ``out``.
+    """Return records and rejections apart, and list the rejections beside ``out``.
 
     Args:
         outcomes: of all rows.
@@ -207,8 +207,8 @@ def count_reasons(rejections: Iterable[Rejection]) -> dict[str, int]:
     return dict(sorted(Counter(rejection.reason for rejection in rejections).items()))
 
 
-def count_left_out(rejections: Iterable[Rejection]) -> dict[str, int]:
-    """Return scene that is left out -> records that it would have had."""
+def count_excluded(rejections: Iterable[Rejection]) -> dict[str, int]:
+    """Return excluded scene -> records that it would have had."""
     counts: Counter[str] = Counter()
     for rejection in rejections:
         if rejection.scene is not None:

@@ -8,23 +8,26 @@ too. Writing streams; reading holds the array in memory (223,128 entries: about 
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.instructions.record import FORMAT_VERSION, Record, read_records, with_unique_ids
-from threedrs.instructions.registry import BENCHMARKS
-from threedrs.instructions.rows import RowError, check_number
 from threedrs.io.files import atomic_file, read_json
+from threedrs.tasks.annotation_rows import RowError, check_number
+from threedrs.tasks.base import Task
+from threedrs.tasks.record import FORMAT_VERSION, Record, read_records, with_unique_ids
+from threedrs.tasks.registry import TASKS
 
-_BENCHMARK_OF_DATASET = {benchmark.dataset: name for name, benchmark in BENCHMARKS.items()}
-# Benchmarks whose samples are about annotated objects.
-_OBJECT_BENCHMARKS = ("scanrefer", "multi3drefer", "scan2cap")
-_ANNOTATION_IN_ID = re.compile(
-    r"(?:(?:scanrefer|scan2cap)_scene\d{4}_\d{2}_\d+|multi3drefer_scene\d{4}_\d{2})_(\d+)"
-)
+
+def _annotation_number(record: Record, task: Task) -> int | None:
+    """Return the annotation's number that ends the id of a record about objects."""
+    if task.objects == "none":
+        return None
+    object_id = r"_\d+" if task.objects == "one" else ""
+    found = re.fullmatch(rf"{task.name}_scene\d{{4}}_\d{{2}}{object_id}_(\d+)", record.id)
+    return int(found[1]) if found else None
 
 
 def write_llava(path: Path, records: Iterable[Record]) -> int:
@@ -41,19 +44,19 @@ def write_llava(path: Path, records: Iterable[Record]) -> int:
 
 
 def _entry(record: Record) -> dict[str, Any]:
-    annotation = _ANNOTATION_IN_ID.fullmatch(record.id)
+    task = TASKS[record.benchmark]
     object_id: int | list[int] | None = record.object_ids
-    # Only Multi3DRefer has samples of several objects or none, so there it is always a list.
-    if record.object_ids and record.benchmark != "multi3drefer":
+    # Where a sample may be of several objects or none it is always a list.
+    if record.object_ids and task.objects != "any":
         object_id = record.object_ids[0]
     entry: dict[str, Any] = {
         "id": record.id,
         "video": f"scannet/{record.scene}",
         "conversations": record.conversations,
         "metadata": {
-            "dataset": BENCHMARKS[record.benchmark].dataset,
+            "dataset": task.dataset,
             "question_type": record.question_type,
-            "ann_id": int(annotation[1]) if annotation else None,
+            "ann_id": _annotation_number(record, task),
             "object_id": object_id,
         },
     }
@@ -71,39 +74,40 @@ def read_llava(path: Path) -> list[Record]:
 
     Raises:
         DataError: the file is no such array; an entry is of an unknown dataset, is malformed, or
-            lacks the object id (grounding) or ``box_input`` (Scan2Cap) that training needs.
+            lacks the object id or the ``box_input`` that training needs.
     """
     entries = read_json(path)
     if not isinstance(entries, list):
         raise DataError(f"{path}: expected a JSON array of LLaVA-style entries")
+    tasks = {task.dataset: task for task in TASKS.values()}
     records = [
-        _record(entry, place, f"{path}: entry {place}") for place, entry in enumerate(entries)
+        _record(entry, place, tasks, f"{path}: entry {place}")
+        for place, entry in enumerate(entries)
     ]
     return list(with_unique_ids(records))
 
 
-def _record(entry: Any, place: int, where: str) -> Record:
+def _record(entry: Any, place: int, tasks: Mapping[str, Task], where: str) -> Record:
     metadata = entry.get("metadata") if isinstance(entry, dict) else None
     if not isinstance(metadata, dict):
         raise DataError(f"{where}: expected a JSON object with an object under 'metadata'")
     dataset = metadata.get("dataset")
-    if not isinstance(dataset, str) or dataset not in _BENCHMARK_OF_DATASET:
-        choices = ", ".join(_BENCHMARK_OF_DATASET)
-        raise DataError(f"{where}: metadata.dataset is {dataset!r}; known are {choices}")
-    benchmark = _BENCHMARK_OF_DATASET[dataset]
+    if not isinstance(dataset, str) or dataset not in tasks:
+        raise DataError(f"{where}: metadata.dataset is {dataset!r}; known are {', '.join(tasks)}")
+    task = tasks[dataset]
     video = entry.get("video")
     if not isinstance(video, str) or not video.startswith("scannet/"):
         raise DataError(f"{where}: video is {video!r}; expected 'scannet/<scene>'")
     scene = video.removeprefix("scannet/")
     object_ids = None
-    if benchmark in _OBJECT_BENCHMARKS:
+    if task.objects != "none":
         object_ids = _object_ids(metadata.get("object_id"), where)
-    if benchmark == "scan2cap" and not (entry.get("box_input") or entry.get("references")):
-        raise DataError(f"{where}: box_input is missing, which a Scan2Cap sample describes")
+    if task.box_input and not (entry.get("box_input") or entry.get("references")):
+        raise DataError(f"{where}: box_input is missing, which a {task.title} sample points at")
     value = {
         "format_version": FORMAT_VERSION,
-        "id": _identifier(entry, benchmark, scene, object_ids, place),
-        "benchmark": benchmark,
+        "id": _identifier(entry, task, scene, object_ids, place),
+        "benchmark": task.name,
         "scene": scene,
         "conversations": entry.get("conversations"),
         "question_type": metadata.get("question_type"),
@@ -128,15 +132,15 @@ def _object_ids(value: Any, where: str) -> list[int]:
 
 
 def _identifier(
-    entry: dict[str, Any], benchmark: str, scene: str, object_ids: list[int] | None, place: int
+    entry: dict[str, Any], task: Task, scene: str, object_ids: list[int] | None, place: int
 ) -> str:
     identifier, annotation = entry.get("id"), entry["metadata"].get("ann_id")
     if isinstance(identifier, str) and identifier:
         return identifier
     if object_ids is not None and annotation is not None:
-        objects = "" if benchmark == "multi3drefer" else f"_{object_ids[0]}"
-        return f"{benchmark}_{scene}{objects}_{annotation}"
-    return f"{benchmark}_{place}"
+        objects = "" if task.objects == "any" else f"_{object_ids[0]}"
+        return f"{task.name}_{scene}{objects}_{annotation}"
+    return f"{task.name}_{place}"
 
 
 def load_records(path: Path) -> Iterator[Record]:

@@ -20,10 +20,10 @@ from threedrs.instructions.balance import draw_mix, pool_table, source_table
 from threedrs.instructions.llava import load_records
 from threedrs.instructions.mix_plots import draw_pictures
 from threedrs.instructions.mix_settings import MixSettings
-from threedrs.instructions.record import FORMAT_VERSION, Record, write_records
-from threedrs.instructions.registry import BENCHMARKS
 from threedrs.io.files import atomic_file, sha256_of_file, write_json
 from threedrs.scannet.excluded_scans import tally
+from threedrs.tasks.record import FORMAT_VERSION, Record, write_records
+from threedrs.tasks.registry import TASKS
 
 TOP_ANSWERS = 20
 _log = logging.getLogger(__name__)
@@ -128,14 +128,14 @@ def _with_counts(description: dict[str, Any], records: Sequence[Record]) -> dict
 
 def _training_records(record_files: Sequence[Path], held_out: frozenset[str]) -> list[Record]:
     """Return all records in the order of the benchmark table, each checked to be for training."""
-    by_benchmark: dict[str, list[Record]] = {name: [] for name in BENCHMARKS}
+    by_benchmark: dict[str, list[Record]] = {name: [] for name in TASKS}
     seen: set[tuple[str, str]] = set()
     for path in map(Path, record_files):
         for record in load_records(path):
             if record.benchmark not in by_benchmark:
                 raise DataError(
                     f"{path}: {record.id}: no benchmark {record.benchmark!r}; "
-                    f"known are {', '.join(BENCHMARKS)}"
+                    f"known are {', '.join(TASKS)}"
                 )
             if record.references is not None:
                 raise DataError(

@@ -16,8 +16,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from threedrs.instructions.benchmark import GROUNDING_ANSWER
 from threedrs.io.files import atomic_file
+from threedrs.tasks.record import GROUND
 
 BEFORE, AFTER = "#9a9a9a", "#2a78d6"
 SHOWN_ANSWERS = 15
@@ -96,7 +96,7 @@ def _scenes(axes: Axes, before: Side, after: Side) -> None:
 def _words(axes: Axes, before: Side, after: Side) -> None:
     _steps(axes, before["word_counts"], after["word_counts"], "words")
     axes.set_ylabel("% of the samples")
-    axes.set_title(f"Answer lengths ({GROUNDING_ANSWER} counts as one word)")
+    axes.set_title(f"Answer lengths ({GROUND} counts as one word)")
 
 
 def _types(axes: Axes, before: Side, after: Side) -> None:
@@ -125,7 +125,7 @@ def _answers(axes: Axes, before: Side, after: Side) -> None:
     for side, place in ((before, 0), (after, 1)):
         for name, answers in side["top_answers"].items():
             for row in answers:
-                if row["answer"] != GROUNDING_ANSWER:
+                if row["answer"] != GROUND:
                     found = counts.setdefault((name, row["answer"]), [0.0, 0.0])
                     found[place] = _percent(row["samples"], side["samples"])
     keys = sorted(counts, key=lambda key: -max(counts[key]))[:SHOWN_ANSWERS]

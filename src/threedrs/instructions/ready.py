@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from threedrs.errors import DataError
-from threedrs.instructions.benchmark import Rejection, Source
 from threedrs.instructions.convert import (
     ConversionSummary,
     RejectPolicy,
-    count_left_out,
+    count_excluded,
     count_reasons,
-    sort_out,
+    split_rejections,
 )
 from threedrs.instructions.llava import read_llava
-from threedrs.instructions.record import Record, write_records
-from threedrs.instructions.registry import find_benchmark
-from threedrs.instructions.rows import MALFORMED, SCENE_MISSING, RowError
-from threedrs.instructions.scene_boxes import SceneBoxes
 from threedrs.io.files import sha256_of_file, write_json
 from threedrs.scannet.layout import DataLayout
+from threedrs.tasks.annotation_rows import MALFORMED, SCENE_MISSING, RowError
+from threedrs.tasks.base import TRAINING_SPLIT, AnnotationTables, Rejection, Task
+from threedrs.tasks.record import Record, write_records
+from threedrs.tasks.registry import find_task
+from threedrs.tasks.scene_boxes import SceneBoxes
 
 if TYPE_CHECKING:
     from threedrs.scannet.boxes import BoxSet
@@ -48,7 +48,7 @@ def take_ready(
     training samples may not.
 
     Args:
-        benchmark: a name of the registry.
+        benchmark: name of the benchmark.
         split: one of the benchmark's splits.
         array: the .json file.
         layout: the data root.
@@ -63,8 +63,8 @@ def take_ready(
             rejected, or questions and training samples are mixed up.
     """
     policy = RejectPolicy(on_reject=on_reject, max_reject_fraction=max_reject_fraction)
-    find_benchmark(benchmark, split)
-    training = split == "train"
+    task = find_task(benchmark, split)
+    training = split == TRAINING_SPLIT
     entries = enumerate(read_llava(array))
     found = [(row, record) for row, record in entries if record.benchmark == benchmark]
     if not found:
@@ -72,17 +72,18 @@ def take_ready(
     for _, record in found:
         if training and record.references is not None:
             raise DataError(f"{array}: {record.id} has references: an evaluation question")
-        if not training and record.references is None and benchmark in _WITH_REFERENCES:
+        if not training and record.references is None and not task.grounding:
+            # Grounding is scored against boxes, not texts.
             raise DataError(f"{array}: {record.id} has no references, which {split} is scored with")
-    source = Source(
+    source = AnnotationTables(
         split=split,
         names=(array.name,),
         tables=(found,),
         scenes=SceneBoxes(layout, split, boxes, left_out),
         labels_file=layout.labels_file,
     )
-    outcomes = _checked(found, source, scenes)
-    records, rejections = sort_out(outcomes, source, array.parent, out, policy)
+    outcomes = _checked(found, task, source, scenes)
+    records, rejections = split_rejections(outcomes, source, array.parent, out, policy)
     summary = ConversionSummary(
         benchmark=benchmark,
         split=split,
@@ -93,7 +94,7 @@ def take_ready(
         repeated_ids=0,
         inputs={array.name: sha256_of_file(array)},
         published_records=None,
-        left_out=count_left_out(rejections),
+        left_out=count_excluded(rejections),
     )
     write_records(out, records)
     write_json(out.with_suffix(".summary.json"), summary.to_json())
@@ -101,7 +102,10 @@ def take_ready(
 
 
 def _checked(
-    found: Sequence[tuple[int, Record]], source: Source, scenes: frozenset[str]
+    found: Sequence[tuple[int, Record]],
+    task: Task,
+    source: AnnotationTables,
+    scenes: frozenset[str],
 ) -> Iterator[Record | Rejection]:
     """Yield each record that the converters could have made, and the rejection of each other."""
     for row, record in found:
@@ -113,15 +117,10 @@ def _checked(
                 )
             if record.object_ids is not None:
                 count = len(record.object_ids)
-                if count != 1 and record.benchmark in _OF_ONE_OBJECT:
+                if count != 1 and task.objects == "one":
                     raise RowError(MALFORMED, f"{record.id}: names {count} objects, expected one")
                 source.scenes.ground_truth(record.scene, record.object_ids)
         except RowError as error:
             yield source.rejection(row, error)
         else:
-            yield from source.usable([record], [row])
-
-
-# Grounding is scored against boxes, not texts.
-_WITH_REFERENCES = ("scan2cap", "scanqa", "sqa3d")
-_OF_ONE_OBJECT = ("scanrefer", "scan2cap")
+            yield from source.of_scene([record], [row])

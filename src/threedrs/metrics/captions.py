@@ -19,7 +19,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from threedrs.errors import MachineError
 from threedrs.metrics.bootstrap import Metric, Metrics, Unavailable, mean_metric
-from threedrs.metrics.meteor import meteor_metric
+from threedrs.metrics.meteor import meteor_metric, meteor_score
 
 ORDERS = 4
 CAPTION_METRICS = ("cider", "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l")
@@ -110,3 +110,9 @@ def bleu_of_sums(order: int) -> Callable[[np.ndarray], np.ndarray]:
         return 100.0 * precision * brevity
 
     return combine
+
+
+# The metrics that are not a ratio of two sums.
+COMBINE = {f"bleu{order}": bleu_of_sums(order) for order in range(1, ORDERS + 1)} | {
+    "meteor": meteor_score
+}

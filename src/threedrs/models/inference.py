@@ -18,12 +18,12 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
-from threedrs.instructions.record import END, GROUND
 from threedrs.models.attention.question_decoding import QuestionAttention
 from threedrs.models.prompt import PromptStyle, shared_prefix, token_id
 from threedrs.models.samples import Query, SceneInputs
 from threedrs.models.student import Student
 from threedrs.models.zero3 import is_spread
+from threedrs.tasks.record import END, GROUND
 
 BATCH_TOKENS = 16384  # own tokens of the questions that run together; bounds memory without a GPU
 

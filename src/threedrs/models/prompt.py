@@ -22,8 +22,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.instructions.record import COORD, END, GROUND, IMAGE, START, Record
 from threedrs.models.samples import IGNORE, Prefix, Query, Sample
+from threedrs.tasks.record import COORD, END, GROUND, IMAGE, START, Record
 
 PromptStyle = Literal["reference", "as_trained"]
 PROMPTS = ("reference", "as_trained")

@@ -31,15 +31,14 @@ from threedrs.planning.disk import (
 )
 from threedrs.planning.stage_costs import (
     GPUS,
-    GROUNDING,
     MEASURED_FRAMES,
     MEASURED_PEAK,
     QUESTIONS,
     SCANNET,
-    WITH_METEOR,
     figure,
 )
 from threedrs.planning.training import PAPER_SAMPLES, Machine, Plan, plan_run
+from threedrs.tasks.registry import find_task
 from threedrs.teachers.registry import TEACHERS
 
 HOUR = 3600.0
@@ -341,7 +340,8 @@ def _run_steps(work: Workload, plans: Mapping[str, Plan]) -> Iterator[Step]:
         moved=sum(read for _, read in predictions),
     )
     scoring = figure("scoring, s of all five benchmarks") / 5
-    seconds = [scoring + figure("METEOR, s a benchmark") * (b in WITH_METEOR) for b in benchmarks]
+    with_meteor = ["meteor" in find_task(name).metrics for name in benchmarks]
+    seconds = [scoring + figure("METEOR, s a benchmark") * slow for slow in with_meteor]
     yield work.step("scores", "score", [one / core for one in seconds] * len(work.runs))
     for rule in ("aggregate", "build_report"):
         yield work.step("report", rule, [len(work.runs) * figure("reports, s a run") / core])
@@ -383,8 +383,11 @@ def _training(work: Workload, plans: Mapping[str, Plan]) -> Step:
 
 def _prediction(work: Workload, benchmark: str) -> tuple[float, float]:
     """Return the seconds of a job that answers a benchmark, and the GB that it reads."""
-    questions, scenes = QUESTIONS[benchmark]
-    tokens = 0.0 if benchmark in GROUNDING else figure("answer tokens of the slowest question")
+    task = find_task(benchmark)
+    size = task.published_sizes.get(task.evaluation_split)
+    questions, scenes = (size.records, size.scenes) if size and size.scenes else QUESTIONS
+    # Grounding is answered by scores of boxes, no token is generated.
+    tokens = 0.0 if task.grounding else figure("answer tokens of the slowest question")
     tokens = min(tokens, work.config["eval"]["max_new_tokens"])
     seconds = scenes * figure("prediction, s of a scene's prefix") * work.frames
     seconds += questions * figure("prediction, s a question")

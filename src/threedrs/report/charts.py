@@ -5,11 +5,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from threedrs.evaluation.headline import Column
 from threedrs.report import figures
 from threedrs.report.published import BACKBONES, PUBLISHED
 from threedrs.report.results import Results
 from threedrs.report.verdict import Verdict
+from threedrs.tasks.base import Column
 
 CURVES = {
     "text": "text loss",

@@ -15,26 +15,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from threedrs.evaluation.multi3drefer import predicted_proposals
-from threedrs.evaluation.predictions import Prediction
-from threedrs.instructions.record import Record
 from threedrs.report.results import Results
 from threedrs.scannet.boxes import box_iou_NM
 from threedrs.scenes.store import SceneStore
+from threedrs.tasks.prediction import Prediction
+from threedrs.tasks.record import Record
+from threedrs.tasks.registry import find_task
 from threedrs.visualization.box_overlay import DrawnBox, contact_sheet, draw_boxes, frames_that_show
 from threedrs.visualization.room_plot import RoomMap
 from threedrs.visualization.scene_view import SceneView
 
 TRUE_COLOUR = "#4cd964"
 RUN_COLOURS = ("#ff9f0a", "#40a9ff", "#d58bff", "#ff6b61")
-# The metric that says how good one answer is; CIDEr has no right and wrong.
-JUDGED_BY = {
-    "scanrefer": "acc@0.25",
-    "multi3drefer": "f1@0.25",
-    "scan2cap": "cider",
-    "scanqa": "em",
-    "sqa3d": "em",
-}
 MOST_FRAMES = 2
 
 
@@ -94,7 +86,7 @@ class Browser:
     """The questions of one benchmark, with every run's answers and how good they are."""
 
     def __init__(self, results: Results, benchmark: str, baseline: str) -> None:
-        self.benchmark, self.metric = benchmark, JUDGED_BY[benchmark]
+        self.benchmark, self.metric = benchmark, find_task(benchmark).judged_by
         self._results, self._baseline = results, baseline
         self._records = results.records(benchmark)
         self._values: dict[str, dict[str, float]] = {}
@@ -145,7 +137,7 @@ class Browser:
     def _mark(self, run: str, question: str) -> str:
         value = self._values[run][question]
         if self.metric == "cider":
-            return ""
+            return ""  # a closeness, which has no right and wrong
         return "right" if value >= 100 - 1e-9 else "partly" if value > 1e-9 else "wrong"
 
     def _example(
@@ -242,10 +234,9 @@ def choose(outcomes: Sequence[tuple[Any, ...]], wanted: int) -> list[int]:
 def chosen_boxes(prediction: Prediction) -> np.ndarray:
     """Return the boxes (P, 6) that a grounding row counts as predicted, as its metric does."""
     assert prediction.scores is not None
-    if prediction.benchmark == "multi3drefer":
-        return prediction.boxes[predicted_proposals(prediction.scores)]
-    best = [int(np.argmax(prediction.scores[:-1]))] if len(prediction.boxes) else []
-    return prediction.boxes[best]
+    choose = find_task(prediction.benchmark).choose
+    assert choose is not None
+    return prediction.boxes[choose(prediction.scores)]
 
 
 def _boxes_in_words(chosen: np.ndarray, true: np.ndarray) -> str:

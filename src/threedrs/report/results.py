@@ -8,13 +8,12 @@ from typing import Any
 
 from threedrs.errors import DataError
 from threedrs.evaluation.aggregate import FORMAT_VERSION
-from threedrs.evaluation.headline import COLUMNS, Column
 from threedrs.evaluation.per_question import FILE_NAME, PerQuestion, read_per_question
-from threedrs.evaluation.predictions import Prediction
-from threedrs.evaluation.registry import benchmark_named
-from threedrs.instructions import EVALUATION_SPLITS
-from threedrs.instructions.record import Record, read_records
 from threedrs.io.files import read_json, read_json_lines
+from threedrs.tasks.base import Column
+from threedrs.tasks.prediction import Prediction
+from threedrs.tasks.record import Record, read_records
+from threedrs.tasks.registry import evaluation_name, find_task, headline_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +33,7 @@ class Results:
     @property
     def columns(self) -> list[Column]:
         """The headline columns of these benchmarks."""
-        return [column for column in COLUMNS if column.benchmark in self.benchmarks]
+        return headline_columns(self.benchmarks)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -81,8 +80,8 @@ class Results:
 
     def records(self, benchmark: str) -> list[Record]:
         """Return the questions of a benchmark that were asked, in their order."""
-        name = f"{benchmark}_{EVALUATION_SPLITS[benchmark]}.jsonl"
-        records = list(read_records(self.folder / "instructions" / name))
+        file = self.folder / "instructions" / f"{evaluation_name(benchmark)}.jsonl"
+        records = list(read_records(file))
         facts = dict(self.left_out).get(benchmark, {"scenes": []})
         left_out = {row["scene"] for row in facts["scenes"]}
         return [record for record in records if record.scene not in left_out]
@@ -94,10 +93,10 @@ class Results:
             DataError: the file is missing, or holds no answer to one of them, or a malformed one.
         """
         path = self.folder / "eval" / run / benchmark / "predictions.jsonl"
-        answered, kind = {}, benchmark_named(benchmark)
+        answered, task = {}, find_task(benchmark)
         for number, row in enumerate(read_json_lines(path), start=1):
             if isinstance(row, dict) and isinstance(row.get("id"), str) and row["id"] in ids:
-                answered[row["id"]] = Prediction.from_json(row, kind, f"{path}: line {number}")
+                answered[row["id"]] = Prediction.from_json(row, task, f"{path}: line {number}")
         for question in ids:
             if question not in answered:
                 raise DataError(f"{path}: has no answer to question {question}; predict again")
@@ -105,4 +104,5 @@ class Results:
 
     def per_question(self, run: str, benchmark: str) -> PerQuestion:
         """Return what each question contributes to a run's metrics."""
-        return read_per_question(self.folder / "eval" / run / benchmark / FILE_NAME)
+        path = self.folder / "eval" / run / benchmark / FILE_NAME
+        return read_per_question(path, find_task(benchmark))

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from threedrs.evaluation.headline import Column
-from threedrs.evaluation.paper_tables import stars
+from threedrs.evaluation.tables import stars
+from threedrs.tasks.base import Column
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,13 +25,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from threedrs.distributed.ranks import STOP_SIGNALS
 from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError, user_message
-from threedrs.instructions.record import Record, read_records
 from threedrs.models.grid import LLAVA_GRID, VisualGrid
 from threedrs.models.prompt import build_sample
 from threedrs.models.samples import Pack
 from threedrs.models.scene_inputs import read_scene
 from threedrs.scannet.boxes import BoxSet, box_iou_NM
 from threedrs.scenes.store import SceneStore
+from threedrs.tasks.record import Record, read_records
 from threedrs.teachers.store import FeatureStore
 from threedrs.training.sampler import PackPlan
 

@@ -13,17 +13,15 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from threedrs.evaluation.headline import COLUMNS
-from threedrs.evaluation.prediction_rows import grounding_rows, text_rows
-from threedrs.evaluation.predictions import Prediction
-from threedrs.evaluation.questions import open_store, read_questions
-from threedrs.evaluation.registry import benchmark_named
+from threedrs.evaluation.questions import open_store, prediction_rows, read_questions
 from threedrs.evaluation.score import score_rows
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.student_answerer import StudentAnswerer
-from threedrs.instructions.record import Record
 from threedrs.models.student import Student
 from threedrs.scannet.excluded_scans import read_left_out
+from threedrs.tasks.prediction import Prediction
+from threedrs.tasks.record import Record
+from threedrs.tasks.registry import find_task
 
 Scores = dict[str, dict[str, float | None]]
 
@@ -99,14 +97,13 @@ class Evaluation:
             store = open_store(self.scenes, scene)
             answers = answerer.open(store)
             for name, records in of_scene.items():
-                if benchmark_named(name).grounding:
-                    answered = grounding_rows(records, answers, store, self.settings)
-                else:
-                    answered = text_rows(records, answers)
+                task = find_task(name)
+                answered = prediction_rows(records, task, answers, store, self.settings)
                 rows.setdefault(name, []).extend(answered)
         return rows
 
 
 def _headline(name: str, rows: list[Prediction]) -> dict[str, float | None]:
-    metrics = score_rows(rows, benchmark_named(name), bootstrap=0, meteor=False)["metrics"]
-    return {c.metric: metrics[c.metric]["value"] for c in COLUMNS if c.benchmark == name}
+    task = find_task(name)
+    metrics = score_rows(rows, task, bootstrap=0, meteor=False)["metrics"]
+    return {headline.metric: metrics[headline.metric]["value"] for headline in task.headline}

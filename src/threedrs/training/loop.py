@@ -24,7 +24,6 @@ from threedrs.distributed.ranks import (
     start_ranks,
 )
 from threedrs.errors import DataError, StoreError
-from threedrs.instructions.record import COORD, GROUND
 from threedrs.io.files import sha256_of_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.lora.layers import add_lora
@@ -33,6 +32,7 @@ from threedrs.models.samples import Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
+from threedrs.tasks.record import COORD, GROUND
 from threedrs.teachers.registry import NO_TEACHER, teacher_channels
 from threedrs.teachers.store import FeatureStore
 from threedrs.training.checkpoints import (

@@ -10,7 +10,7 @@ from fixtures.instruction_files import SCENE, write_annotations
 from threedrs.cli.instructions import app
 from threedrs.errors import ConfigError, DataError
 from threedrs.instructions.llava import read_llava
-from threedrs.instructions.record import conversation, read_records
+from threedrs.tasks.record import conversation, read_records
 
 runner = CliRunner(env={"COLUMNS": "200"})
 

@@ -8,9 +8,9 @@ import pytest
 from threedrs.errors import DataError
 from threedrs.evaluation.aggregate import _group_name, aggregate
 from threedrs.evaluation.per_question import write_per_question
-from threedrs.evaluation.predictions import Prediction
-from threedrs.evaluation.registry import BENCHMARKS
 from threedrs.metrics.bootstrap import mean_metric
+from threedrs.tasks.prediction import Prediction
+from threedrs.tasks.registry import TASKS
 
 
 def metrics_file(folder, run, benchmark, values):
@@ -33,7 +33,7 @@ def question_file(folder, run, benchmark, share):
     ]
     right = [float(i % 5 < share * 5) for i in range(50)]
     path = folder / run / benchmark / "per_question.npz"
-    metrics = {name: mean_metric(right) for name in BENCHMARKS[benchmark].metrics}
+    metrics = {name: mean_metric(right) for name in TASKS[benchmark].metrics}
     write_per_question(path, rows, metrics)
     return path
 

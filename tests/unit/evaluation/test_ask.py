@@ -83,8 +83,8 @@ def test_found_boxes_are_the_proposals_best_first(dialogue: SceneDialogue) -> No
     ("call", "message"),
     [
         (lambda d: d.answer("  "), "the question is empty"),
-        (lambda d: d.answer("What is at <coord>?"), "holds <coord>, which is no word"),
-        (lambda d: d.find("<ground>"), "holds <ground>, which is no word"),
+        (lambda d: d.answer("What is at <coord>?"), "holds <coord>, which is not a word"),
+        (lambda d: d.find("<ground>"), "holds <ground>, which is not a word"),
         (lambda d: d.describe([0, 0, 0, 1, 1]), "give six numbers"),
         (lambda d: d.describe([0, 0, 0, 1, 1, -1]), "give six numbers"),
     ],

@@ -6,9 +6,10 @@ import pytest
 from threedrs.errors import DataError
 from threedrs.evaluation.compare import FEWEST_SCENES, compare, holm
 from threedrs.evaluation.per_question import PerQuestion, read_per_question, write_per_question
-from threedrs.evaluation.predictions import Prediction
 from threedrs.metrics.bootstrap import Unavailable, mean_metric
 from threedrs.metrics.captions import bleu_metrics
+from threedrs.tasks.prediction import Prediction
+from threedrs.tasks.registry import TASKS
 
 SCENES = tuple(f"scene{number % 8:04d}_00" for number in range(40))
 IDS = tuple(f"q{number}" for number in range(40))
@@ -124,7 +125,7 @@ def test_the_per_question_file_keeps_every_metric(tmp_path, rows):
     metrics = {"em": mean_metric([1, 0, 0]), **bleu_metrics(*texts)}
     path = tmp_path / "per_question.npz"
     write_per_question(path, rows, {**metrics, "meteor": Unavailable(reason="no Java")})
-    read = read_per_question(path)
+    read = read_per_question(path, TASKS["scanqa"])
     assert read.ids == ("q0", "q1", "q2")
     assert read.question_types == ("what", "", "is")
     assert set(read.metrics) == {"em", "bleu1", "bleu2", "bleu3", "bleu4"}
@@ -140,16 +141,16 @@ def test_the_per_question_file_keeps_every_metric(tmp_path, rows):
 def test_bad_per_question_files_are_named(tmp_path, rows):
     path = tmp_path / "per_question.npz"
     with pytest.raises(DataError, match="there is no such file; score the predictions again"):
-        read_per_question(path)
+        read_per_question(path, TASKS["scanqa"])
     path.write_bytes(b"PK\x03\x04 not a zip")
     with pytest.raises(DataError, match="is damaged"):
-        read_per_question(path)
+        read_per_question(path, TASKS["scanqa"])
     np.savez(path, format_version=np.array(9), id=np.array(["q"]))
-    with pytest.raises(DataError, match="no per-question file of format version 1"):
-        read_per_question(path)
+    with pytest.raises(DataError, match="is not a per-question file of format version 1"):
+        read_per_question(path, TASKS["scanqa"])
     np.savez(path, id=np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="is damaged"):
-        read_per_question(path)
+        read_per_question(path, TASKS["scanqa"])
     write_per_question(path, rows, {"em": mean_metric([1, 0])})
     with pytest.raises(DataError, match="its arrays do not fit together"):
-        read_per_question(path)
+        read_per_question(path, TASKS["scanqa"])

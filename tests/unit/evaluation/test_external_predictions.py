@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from threedrs.errors import DataError
 from threedrs.evaluation.external_predictions import read_any_predictions
-from threedrs.evaluation.registry import BENCHMARKS
 from threedrs.evaluation.score import score_file
+from threedrs.tasks.registry import TASKS
 
 BOX, FAR = [0, 0, 0, 1, 1, 1], [5, 5, 5, 1, 1, 1]
 
@@ -34,7 +34,7 @@ def test_text_rows(tmp_path):
         text(),
         text(sample_id="x", gt_response="red", video="scannet/scene0011_00"),
     )
-    rows, form = read_any_predictions(path, BENCHMARKS["scanqa"])
+    rows, form = read_any_predictions(path, TASKS["scanqa"])
     assert form == "field"
     assert [row.id for row in rows] == ["7", "x"]
     assert rows[0].references == ("brown", "dark brown")
@@ -73,7 +73,7 @@ def test_grounding_rows(tmp_path):
 def test_our_own_rows_are_still_ours(tmp_path):
     row = {"format_version": 1, "id": "q", "benchmark": "sqa3d", "scene": "scene0000_00"}
     path = write(tmp_path / "a.jsonl", {**row, "prediction": "a", "references": ["a"]})
-    assert read_any_predictions(path, BENCHMARKS["sqa3d"])[1] == "threedrs"
+    assert read_any_predictions(path, TASKS["sqa3d"])[1] == "threedrs"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_malformed_row_is_explained_by_its_line(tmp_path, benchmark, row, mess
     first = text() if benchmark == "scanqa" else grounding(sample_id="first")
     path = write(tmp_path / "a.jsonl", first, row)
     with pytest.raises(DataError) as caught:
-        read_any_predictions(path, BENCHMARKS[benchmark])
+        read_any_predictions(path, TASKS[benchmark])
     assert message in str(caught.value)
 
 

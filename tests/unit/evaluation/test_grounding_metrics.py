@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threedrs.errors import DataError
-from threedrs.evaluation.multi3drefer import f1_scores, predicted_proposals
-from threedrs.evaluation.predictions import Prediction
-from threedrs.evaluation.registry import BENCHMARKS
 from threedrs.evaluation.score import score_rows
+from threedrs.tasks.multi3drefer import f1_scores, predicted_proposals
+from threedrs.tasks.prediction import Prediction
+from threedrs.tasks.registry import TASKS
 
 
 def box(x: float, size: float = 1.0) -> list[float]:
@@ -31,7 +31,7 @@ def row(name, scores, boxes, gt, benchmark="scanrefer", kind=None, scene="scene0
 
 
 def values(rows, benchmark):
-    result = score_rows(rows, BENCHMARKS[benchmark], bootstrap=0, meteor=False)
+    result = score_rows(rows, TASKS[benchmark], bootstrap=0, meteor=False)
     return {name: estimate["value"] for name, estimate in result["metrics"].items()}
 
 
@@ -54,7 +54,7 @@ def test_accuracy_by_hand():
         row("iou 1/7", [0.9, 0.0], [box(0.75)], [box(0)], kind="multiple"),
     ]
     assert values(rows, "scanrefer") == {"acc@0.25": 75.0, "acc@0.5": 50.0}
-    result = score_rows(rows, BENCHMARKS["scanrefer"], bootstrap=0, meteor=False)
+    result = score_rows(rows, TASKS["scanrefer"], bootstrap=0, meteor=False)
     assert result["n"] == 4
     assert result["by_type"]["unique"]["n"] == 2
     assert result["by_type"]["unique"]["metrics"]["acc@0.5"]["value"] == 100.0
@@ -170,17 +170,17 @@ def random_rows(benchmark, count, seed=0):
 @pytest.mark.parametrize("benchmark", ["scanrefer", "multi3drefer"])
 def test_scores_are_bounded_and_independent_of_order(benchmark):
     rows = list(random_rows(benchmark, 40))
-    result = score_rows(rows, BENCHMARKS[benchmark], bootstrap=200, meteor=False)
-    turned = score_rows(rows[::-1], BENCHMARKS[benchmark], bootstrap=200, meteor=False)
+    result = score_rows(rows, TASKS[benchmark], bootstrap=200, meteor=False)
+    turned = score_rows(rows[::-1], TASKS[benchmark], bootstrap=200, meteor=False)
     for name, estimate in result["metrics"].items():
         assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"] <= 100
         for key in ("value", "low", "high"):
             assert turned["metrics"][name][key] == pytest.approx(estimate[key])
     weighted = sum(
-        group["n"] * group["metrics"][BENCHMARKS[benchmark].metrics[0]]["value"]
+        group["n"] * group["metrics"][TASKS[benchmark].metrics[0]]["value"]
         for group in result["by_type"].values()
     )
-    overall = result["metrics"][BENCHMARKS[benchmark].metrics[0]]["value"]
+    overall = result["metrics"][TASKS[benchmark].metrics[0]]["value"]
     assert weighted / len(rows) == pytest.approx(overall)
 
 

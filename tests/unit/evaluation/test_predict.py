@@ -20,13 +20,13 @@ from threedrs import predict as entry
 from threedrs.errors import ConfigError, DataError, StoreError
 from threedrs.evaluation.partial import partial_files
 from threedrs.evaluation.predict import predict_benchmark
-from threedrs.evaluation.predictions import read_meta, read_predictions
-from threedrs.evaluation.registry import BENCHMARKS
 from threedrs.evaluation.score import score_file
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.tables import notes
-from threedrs.instructions.record import write_records
 from threedrs.io.files import sha256_of_file
+from threedrs.tasks.prediction import read_meta, read_predictions
+from threedrs.tasks.record import write_records
+from threedrs.tasks.registry import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_rows_stand_in_the_questions_order_and_scenes_are_opened_once(
 ):
     out, fake = tmp_path / "out" / "predictions.jsonl", Fake()
     run(model, records, scenes, out, fake)
-    rows = read_predictions(out, BENCHMARKS["scanqa"])
+    rows = read_predictions(out, TASKS["scanqa"])
     assert [row.id for row in rows] == [f"q{i}" for i in range(9)]
     assert [row.prediction for row in rows] == [f"answer q{i}" for i in range(9)]
     assert rows[0].references == ("yes", "no")
@@ -75,7 +75,7 @@ def test_questions_of_left_out_scenes_are_not_asked_but_counted(tmp_path, model,
         (fewer / f"{scene}.zarr").symlink_to(scenes / f"{scene}.zarr")
     out, fake = tmp_path / "predictions.jsonl", Fake()
     predict_benchmark(model, records, fewer, SETTINGS, out, left_out=left_out, load=fake.load)
-    rows = read_predictions(out, BENCHMARKS["scanqa"])
+    rows = read_predictions(out, TASKS["scanqa"])
     assert [row.id for row in rows] == ["q0", "q2", "q3", "q5", "q6", "q8"]
     assert fake.opened == [SCENES[0], SCENES[2]]
     meta = read_meta(out)
@@ -108,7 +108,7 @@ def test_grounding_rows_hold_scores_proposals_and_true_boxes(tmp_path, model, sc
         ],
     )
     run(model, path, scenes, out, Fake())
-    one, none, two = read_predictions(out, BENCHMARKS["multi3drefer"])
+    one, none, two = read_predictions(out, TASKS["multi3drefer"])
     assert one.scores.tolist() == [0.1, 0.9, 0.2, -0.5]
     assert (one.boxes.shape, one.gt.shape, none.gt.shape, two.gt.shape) == (
         (3, 6),
@@ -139,7 +139,7 @@ def test_scan2cap_without_a_detector_box_is_empty_without_the_model(tmp_path, mo
         ],
     )
     run(model, path, scenes, out, fake)
-    rows = read_predictions(out, BENCHMARKS["scan2cap"])
+    rows = read_predictions(out, TASKS["scan2cap"])
     assert [row.prediction for row in rows] == ["answer q0", "", ""]
     assert (fake.asked, fake.opened) == (["q0"], [SCENES[0]])
     assert read_meta(out)["counts"]["without_model"] == 2
@@ -220,7 +220,7 @@ def test_the_tiny_student_answers_both_kinds(tmp_path, scenes, monkeypatch):
         arguments += ["--out", out, "--settings", json.dumps(SETTINGS.to_json())]
         monkeypatch.setattr(sys, "argv", ["predict", *map(str, arguments)])
         assert entry.main() == 0
-        read = read_predictions(out, BENCHMARKS[benchmark])
+        read = read_predictions(out, TASKS[benchmark])
         assert [row.id for row in read] == ["q0", "q1"]
         if benchmark == "scanrefer":
             assert all(

@@ -20,10 +20,10 @@ from fixtures.inference_run import (
 )
 from fixtures.repository import ROOT
 from threedrs.evaluation.partial import partial_files, partial_path, read_partial
-from threedrs.evaluation.predictions import read_meta, read_predictions
-from threedrs.evaluation.registry import BENCHMARKS
 from threedrs.evaluation.settings import PredictSettings
-from threedrs.instructions.record import write_records
+from threedrs.tasks.prediction import read_meta, read_predictions
+from threedrs.tasks.record import write_records
+from threedrs.tasks.registry import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_scene_asked_again_by_another_rank_has_one_ranks_answers(tmp_path, cut
         ]
         lines = [header, *map(json.dumps, rows)]
         partial_path(out, rank).write_text("".join(f"{line}\n" for line in lines))
-    rows = read_partial(out, BENCHMARKS["scanqa"])
+    rows = read_partial(out, TASKS["scanqa"])
     assert [row.prediction for row in rows.values()] == [f"rank {1 - cut_off}"] * 3
 
 
@@ -104,7 +104,7 @@ def test_answers_of_something_else_are_not_used(tmp_path, model, records, scenes
     run(model, records, scenes, out, fake, settings)
     assert len(fake.asked) == 9
     assert f"are of another {what}; starting over" in capsys.readouterr().err
-    assert len(read_predictions(out, BENCHMARKS["scanqa"])) == 9
+    assert len(read_predictions(out, TASKS["scanqa"])) == 9
 
 
 def test_answers_of_more_ranks_are_used(tmp_path, model, records, scenes):

@@ -8,13 +8,13 @@ import pytest
 
 from fixtures.prediction_files import BOX, GROUNDING, error_of
 from threedrs.errors import ConfigError
-from threedrs.evaluation.predictions import (
+from threedrs.tasks.prediction import (
     Prediction,
     meta_path,
     read_predictions,
     write_predictions,
 )
-from threedrs.evaluation.registry import BENCHMARKS, benchmark_named
+from threedrs.tasks.registry import TASKS, find_task
 
 HALF = "holds half a surrogate pair, which is no character; mend the text"
 TEXT = {
@@ -51,7 +51,7 @@ def test_rows_come_back_as_written(tmp_path):
         for name in ("x", "y")
     ]
     assert write_predictions(path, rows) == 2
-    read = read_predictions(path, BENCHMARKS["multi3drefer"])
+    read = read_predictions(path, TASKS["multi3drefer"])
     assert [row.to_json() for row in read] == [row.to_json() for row in rows]
     assert read[0].gt.shape == (0, 6)
     assert list(json.loads(path.read_text().splitlines()[0])) == list(GROUNDING)
@@ -60,7 +60,7 @@ def test_rows_come_back_as_written(tmp_path):
 def test_text_rows_need_no_boxes(tmp_path):
     bare = {name: TEXT[name] for name in TEXT if name not in ("scores", "boxes", "gt")}
     path = write_lines(tmp_path / "p.jsonl", bare, {**TEXT, "id": "b", "prediction": ""})
-    rows = read_predictions(path, BENCHMARKS["scanqa"])
+    rows = read_predictions(path, TASKS["scanqa"])
     assert [row.prediction for row in rows] == ["brown", ""]
     assert rows[0].references == ("brown", "dark brown")
     assert rows[0].scores is None
@@ -135,9 +135,9 @@ def test_a_partial_file_is_not_scored(tmp_path):
     path = write_lines(tmp_path / "predictions.jsonl", TEXT)
     meta = meta_path(path)
     assert meta.name == "predictions.meta.json"
-    assert len(read_predictions(path, BENCHMARKS["scanqa"])) == 1
+    assert len(read_predictions(path, TASKS["scanqa"])) == 1
     meta.write_text('{"format_version": 1, "n": 1}')
-    assert len(read_predictions(path, BENCHMARKS["scanqa"])) == 1
+    assert len(read_predictions(path, TASKS["scanqa"])) == 1
     meta.write_text('{"format_version": 1, "n": 3}')
     assert "holds 1 of 3 questions" in error_of(path, "scanqa")
     meta.write_text('{"format_version": 1, "n": "3"}')
@@ -150,4 +150,4 @@ def test_a_partial_file_is_not_scored(tmp_path):
 
 def test_an_unknown_benchmark_is_named_with_the_valid_ones():
     with pytest.raises(ConfigError, match="unknown benchmark 'scanref'; choose one of scanrefer, "):
-        benchmark_named("scanref")
+        find_task("scanref")

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from threedrs.cli import main
 from threedrs.cli.evaluate import score
 from threedrs.errors import ConfigError, DataError
-from threedrs.evaluation.registry import BENCHMARKS
 from threedrs.io.files import sha256_of_file
 from threedrs.metrics import meteor
+from threedrs.tasks.registry import TASKS
 
 app = typer.Typer()
 app.command()(score)
@@ -63,7 +63,7 @@ def test_it_writes_the_metrics_file_and_prints_a_table(tmp_path):
         "provenance",
     ]
     assert (written["format_version"], written["run"], written["n"]) == (1, "3drs", 6)
-    assert tuple(written["metrics"]) == BENCHMARKS["scanqa"].metrics
+    assert tuple(written["metrics"]) == TASKS["scanqa"].metrics
     assert written["metrics"]["em"]["value"] == 50.0
     assert written["metrics"]["em"]["low"] <= 50.0 <= written["metrics"]["em"]["high"]
     assert written["metrics"]["meteor"]["value"] is None

@@ -17,7 +17,7 @@ from threedrs.config.load import load_config
 from threedrs.errors import ConfigError, DataError
 from threedrs.instructions.balance import Draw, draw_mix, pool_table
 from threedrs.instructions.mix_settings import MixSettings, SourceSampling
-from threedrs.instructions.record import Record, conversation
+from threedrs.tasks.record import Record, conversation
 
 NAMES = ("scanrefer", "scan2cap", "scanqa", "sqa3d")
 

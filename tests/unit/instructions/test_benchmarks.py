@@ -16,7 +16,7 @@ from fixtures.instruction_files import (
 )
 from fixtures.real_data import shipped_and_whole
 from fixtures.repository import ROOT
-from threedrs.instructions.sqa3d import question_type
+from threedrs.tasks.sqa3d import question_type
 
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "prompts.json").read_text(encoding="utf-8"))
 TEXT = "the brown chair. It is next to the TV."

@@ -22,13 +22,12 @@ from fixtures.instruction_files import (
     write_annotations,
 )
 from threedrs.errors import DataError
-from threedrs.instructions import EVALUATION_SPLITS, annotation_files
-from threedrs.instructions.benchmark import Published
 from threedrs.instructions.convert import convert
-from threedrs.instructions.record import read_records
-from threedrs.instructions.registry import BENCHMARKS
 from threedrs.io.files import sha256_of_file
 from threedrs.scannet.layout import DataLayout
+from threedrs.tasks.base import PublishedSize
+from threedrs.tasks.record import read_records
+from threedrs.tasks.registry import TASKS, annotation_files
 
 
 def test_repeated_annotations_stay_apart(tmp_path: Path) -> None:
@@ -114,8 +113,8 @@ def test_published_file_must_give_the_published_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def publish(rows: int, records: int) -> None:
-        sizes = {"train": Published(rows=rows, records=records)}
-        monkeypatch.setitem(BENCHMARKS, "scanqa", replace(BENCHMARKS["scanqa"], published=sizes))
+        sizes = {"train": PublishedSize(rows=rows, records=records)}
+        monkeypatch.setitem(TASKS, "scanqa", replace(TASKS["scanqa"], published_sizes=sizes))
 
     write_annotations(tmp_path, SCANQA, [{**GOOD[SCANQA], "answers": ["a", "b"]}])
     publish(rows=1, records=2)
@@ -128,7 +127,7 @@ def test_published_file_must_give_the_published_records(
 
 
 def test_published_training_sizes() -> None:
-    sizes = [benchmark.published["train"].records for benchmark in BENCHMARKS.values()]
+    sizes = [benchmark.published_sizes["train"].records for benchmark in TASKS.values()]
     assert sizes == [36_665, 43_838, 36_665, 26_515, 79_445]
     assert sum(sizes) == 223_128
 
@@ -145,7 +144,7 @@ def test_annotation_files(tmp_path: Path) -> None:
     assert annotation_files(layout, "scan2cap", "val") == [
         tmp_path / "benchmark/scanrefer/ScanRefer_filtered_val.json"
     ]
-    assert EVALUATION_SPLITS["sqa3d"] == "test"
+    assert TASKS["sqa3d"].evaluation_split == "test"
 
 
 def test_boxes_come_from_the_scans_where_none_are_given(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from threedrs.errors import DataError
 from threedrs.instructions.llava import write_llava
 from threedrs.instructions.mix import build_mix
 from threedrs.instructions.mix_settings import MixSettings
-from threedrs.instructions.record import Record, read_records, write_records
+from threedrs.tasks.record import Record, read_records, write_records
 
 BOX = [0.5, 0.25, 1.0, 1.0, 2.0, 0.5]
 

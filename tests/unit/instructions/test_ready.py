@@ -15,10 +15,10 @@ from threedrs.inputs.required_files import Ready, missing_inputs
 from threedrs.instructions.convert import ConversionSummary
 from threedrs.instructions.llava import write_llava
 from threedrs.instructions.ready import take_ready
-from threedrs.instructions.record import read_records
 from threedrs.scannet.boxes import read_boxes_file
 from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.ready_boxes import take_boxes
+from threedrs.tasks.record import read_records
 
 SCENES = frozenset({"scene0000_00", "scene0001_00"})
 BOX = [0.5, 0.25, 1.0, 1.0, 2.0, 0.5]

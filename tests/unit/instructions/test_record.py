@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from threedrs.errors import DataError
 from threedrs.instructions.llava import read_llava, write_llava
-from threedrs.instructions.record import (
+from threedrs.tasks.record import (
     Record,
     conversation,
     read_records,

@@ -15,12 +15,12 @@ from fixtures.scan_files import BOXES, SETTINGS, make_scan
 from fixtures.training_process import finish, start
 from fixtures.training_run import SHARD, write_run, write_scene_inputs
 from threedrs.errors import StoreError
-from threedrs.evaluation.predictions import read_predictions
-from threedrs.evaluation.registry import BENCHMARKS
-from threedrs.instructions.record import write_records
 from threedrs.io.files import write_json
 from threedrs.scenes.build import build_scene
 from threedrs.scenes.store import SceneStore
+from threedrs.tasks.prediction import read_predictions
+from threedrs.tasks.record import write_records
+from threedrs.tasks.registry import TASKS
 from threedrs.teachers.extract import extract_shard
 from threedrs.teachers.settings import TeacherSettings
 from threedrs.teachers.verify import verify_store
@@ -99,7 +99,7 @@ def test_prediction_only_reads_its_inputs(tmp_path: Path) -> None:
         predict(model, file, scenes, out, Fake())
         for scene in ASKED:
             SceneStore.open(scenes / f"{scene}.zarr").verify()
-    assert len(read_predictions(out, BENCHMARKS["scanqa"])) == 6
+    assert len(read_predictions(out, TASKS["scanqa"])) == 6
 
 
 def test_the_scene_stage_says_file_and_remedy(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from fixtures.prediction_files import GROUNDING, error_of
 from fixtures.proposal_files import CSR, save_arrays
 from threedrs.errors import DataError
 from threedrs.instructions.llava import read_llava
-from threedrs.instructions.record import Record, conversation
 from threedrs.io.files import read_json, read_json_lines, read_text
 from threedrs.scannet import proposals
 from threedrs.scannet.axis_alignment import read_axis_alignment
@@ -37,6 +36,7 @@ from threedrs.scannet.mesh import read_vertices
 from threedrs.scannet.posed_images import PosedImagesReader
 from threedrs.scannet.proposals import read_proposals
 from threedrs.scannet.ready_boxes import take_boxes
+from threedrs.tasks.record import Record, conversation
 from threedrs.teachers import precomputed as imported
 from threedrs.teachers.precomputed import read_features
 

@@ -7,10 +7,10 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from threedrs.errors import MachineError
-from threedrs.evaluation.scan2cap import wrapped
 from threedrs.metrics import meteor
 from threedrs.metrics.bootstrap import Metric, Unavailable
 from threedrs.metrics.captions import CAPTION_METRICS, caption_metrics
+from threedrs.tasks.scan2cap import wrapped
 
 TEXT = "a brown chair is near the big black table in corner of room . it stands by window"
 

@@ -16,7 +16,6 @@ from fixtures.students import (
     student,
     tokenizer,
 )
-from threedrs.instructions.record import Record
 from threedrs.models import inference as session_module
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.grounding import info_nce
@@ -25,6 +24,7 @@ from threedrs.models.prompt import PromptStyle, build_query
 from threedrs.models.samples import Query, SceneInputs
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
+from threedrs.tasks.record import Record
 
 
 def _query(item: Record, prompt: PromptStyle = "reference") -> Query:

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from fixtures.students import BOX_IDS, CAPTION, GROUNDING, TEXT, ZERO_TARGET, record, tokenizer
 from threedrs.errors import ConfigError, DataError
-from threedrs.instructions.record import Record
 from threedrs.models.backbones.tiny import tiny_tokenizer
 from threedrs.models.prompt import build_query, build_sample
 from threedrs.models.samples import IGNORE, Sample
+from threedrs.tasks.record import Record
 
 SENTENCE = (
     "The video captures 3D spatial information of a scene. Please focus on the spatial "

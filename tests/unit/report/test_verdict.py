@@ -2,12 +2,12 @@
 
 import pytest
 
-from threedrs.evaluation.headline import COLUMNS
 from threedrs.report import figures
 from threedrs.report.examples import choose
 from threedrs.report.verdict import config_differences, verdicts
+from threedrs.tasks.registry import headline_columns
 
-SCANREFER = COLUMNS[:2]
+SCANREFER = headline_columns()[:2]
 
 
 def summary(*compared):

@@ -177,7 +177,7 @@ def test_policies_are_checked() -> None:
 
 
 def test_an_evaluation_on_the_way_asks_nothing_of_left_out_scenes(tmp_path: Path) -> None:
-    from threedrs.instructions.record import Record, conversation, write_records
+    from threedrs.tasks.record import Record, conversation, write_records
     from threedrs.training.evaluation import Evaluation
 
     records = [

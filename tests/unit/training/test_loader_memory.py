@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from fixtures.training_run import SCENES, SHARD, records, write_features, write_scene_inputs
-from threedrs.instructions.record import Record
 from threedrs.models.backbones.tiny import tiny_tokenizer
 from threedrs.models.samples import Pack
+from threedrs.tasks.record import Record
 from threedrs.training.data import PREFETCH, PackReader, RecordTable, load_packs
 from threedrs.training.sampler import PackPlan
 

@@ -17,7 +17,6 @@ from threedrs.distributed.gpus import own_device
 from threedrs.errors import ConfigError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.student_answerer import StudentAnswerer
-from threedrs.instructions.record import COORD, GROUND
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.lora.adapter import IN_FULL, WEIGHTS
 from threedrs.models.lora.layers import add_lora, is_added, trained_parameters
@@ -25,6 +24,7 @@ from threedrs.models.prompt import token_id
 from threedrs.models.settings import LoraSettings, ModelSettings
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
+from threedrs.tasks.record import COORD, GROUND
 from threedrs.teachers.registry import teacher_channels
 from threedrs.training.data import PackReader
 from threedrs.training.run_log import growing_log, read_rows

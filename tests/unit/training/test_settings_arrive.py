@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from fixtures.training_run import OUT, SHARD, records, run, write_run
-from threedrs.instructions.record import Record
 from threedrs.io.files import write_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.position import position_embedding
@@ -21,6 +20,7 @@ from threedrs.models.samples import Pack
 from threedrs.models.scene_inputs import read_scene
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.scenes.store import SceneStore
+from threedrs.tasks.record import Record
 from threedrs.teachers.registry import teacher_channels
 from threedrs.teachers.store import FeatureStore
 from threedrs.training.run_log import growing_log, read_rows

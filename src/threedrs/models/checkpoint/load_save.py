@@ -19,7 +19,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import CheckpointError, ThreedrsError
-from threedrs.instructions.record import GROUND
 from threedrs.io.files import atomic_folder, read_text, write_json, write_text
 from threedrs.models.attention.prefix_suffix import flash_kernels
 from threedrs.models.backbones.base import Family
@@ -46,6 +45,7 @@ from threedrs.models.zero3 import (
     spread_modules,
     without_weights,
 )
+from threedrs.tasks.record import GROUND
 
 logger = logging.getLogger(__name__)
 

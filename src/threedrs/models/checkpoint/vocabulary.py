@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
 
 from threedrs.errors import CheckpointError
-from threedrs.instructions.record import COORD, END, GROUND, START
+from threedrs.tasks.record import COORD, END, GROUND, START
 
 FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 

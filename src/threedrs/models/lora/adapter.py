@@ -22,7 +22,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import CheckpointError
-from threedrs.instructions.record import COORD, GROUND
 from threedrs.io.files import write_json
 from threedrs.models.backbones.registry import family_config
 from threedrs.models.checkpoint.llava_config import read_teacher_channels
@@ -31,6 +30,7 @@ from threedrs.models.lora.layers import ADAPTER, LANGUAGE_MODEL, add_lora, is_ad
 from threedrs.models.prompt import token_id
 from threedrs.models.settings import LORA_TARGETS, LoraSettings, ModelSettings
 from threedrs.models.student import GROUPS, Student
+from threedrs.tasks.record import COORD, GROUND
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

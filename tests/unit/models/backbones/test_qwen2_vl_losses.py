@@ -14,7 +14,6 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 
 from fixtures.qwen2_vl import CHANNELS, SUPERVISION, loaded, pack
 from fixtures.students import CAPTION, GROUNDING, TEXT, ZERO_TARGET
-from threedrs.instructions.record import Record
 from threedrs.models.backbones.qwen2_vl import pixel_patches
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.position import position_embedding
@@ -22,6 +21,7 @@ from threedrs.models.samples import IGNORE, Pack
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.models.visual_tokens import pooled_teacher
+from threedrs.tasks.record import Record
 
 WIDTH = 96
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from threedrs.instructions.record import COORD, END, GROUND, IMAGE, START
 from threedrs.io.files import text_problem
+from threedrs.tasks.record import COORD, END, GROUND, IMAGE, START
 
 # Why a row is rejected: the keys of the summary's counts.
 SCENE_MISSING = "scene missing"

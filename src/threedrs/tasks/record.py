@@ -33,7 +33,7 @@ class Record:
 
     Attributes:
         id: unique within a file.
-        benchmark: a name of ``threedrs.instructions.registry.BENCHMARKS``.
+        benchmark: name of a benchmark, a key of `threedrs.tasks.registry.TASKS`.
         scene: ScanNet scene name.
         conversations: two turns ``{"from": "human" | "gpt", "value": text}``, human first.
         question_type: the benchmark's own division, where it has one.

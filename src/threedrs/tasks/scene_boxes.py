@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from threedrs.errors import DataError, ThreedrsError
-from threedrs.instructions.rows import (
+from threedrs.io.files import SCENE_NAME
+from threedrs.scannet.layout import DataLayout, scene_split
+from threedrs.tasks.annotation_rows import (
     MALFORMED,
     NO_BOX,
     SCENE_MISSING,
@@ -19,8 +21,6 @@ from threedrs.instructions.rows import (
     RowError,
     text_field,
 )
-from threedrs.io.files import SCENE_NAME
-from threedrs.scannet.layout import DataLayout, scene_split
 
 if TYPE_CHECKING:
     from threedrs.scannet.boxes import BoxSet

@@ -13,13 +13,15 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.evaluation.benchmark import Benchmark
 from threedrs.io.files import check_encodable, read_json, read_json_lines, write_json_lines
+
+if TYPE_CHECKING:
+    from threedrs.tasks.base import Task
 
 FORMAT_VERSION = 1
 
@@ -70,8 +72,8 @@ class Prediction:
         }
 
     @classmethod
-    def from_json(cls, row: Any, benchmark: Benchmark, where: str) -> "Prediction":
-        """Return the checked row of ``benchmark``; ``where`` names file and line in the error.
+    def from_json(cls, row: Any, task: "Task", where: str) -> "Prediction":
+        """Return the checked row of ``task``; ``where`` names file and line in the error.
 
         Raises:
             DataError: a field is missing, of the wrong type or size, or not finite; the row is of
@@ -85,21 +87,21 @@ class Prediction:
                 f"{where}: format_version is {version!r}, this threedrs reads {FORMAT_VERSION}"
             )
         name = _text(row, "benchmark", where)
-        if name != benchmark.name:
-            raise DataError(f"{where}: is a row of {name!r}, expected {benchmark.name!r}")
+        if name != task.name:
+            raise DataError(f"{where}: is a row of {name!r}, expected {task.name!r}")
         question_type = row.get("question_type")
         if question_type is not None:
             question_type = _text(row, "question_type", where)
         identity: dict[str, Any] = {
             "id": _text(row, "id", where),
-            "benchmark": benchmark.name,
+            "benchmark": task.name,
             "scene": _text(row, "scene", where),
             "question_type": question_type,
         }
         for name in ("id", "scene"):
             if not identity[name]:
                 raise DataError(f"{where}: {name} is empty")
-        if not benchmark.grounding:
+        if not task.grounding:
             return cls(
                 **identity,
                 prediction=_text(row, "prediction", where),
@@ -113,9 +115,9 @@ class Prediction:
                 f"target), found shape {scores.shape}"
             )
         gt = _boxes(row, "gt", where)
-        if benchmark.one_true_box and len(gt) != 1:
+        if task.objects == "one" and len(gt) != 1:
             raise DataError(
-                f"{where}: gt must hold exactly one true box in {benchmark.title}, found {len(gt)}"
+                f"{where}: gt must hold exactly one true box in {task.title}, found {len(gt)}"
             )
         return cls(**identity, scores=scores, boxes=boxes, gt=gt)
 
@@ -201,9 +203,9 @@ def read_meta(path: Path) -> dict[str, Any] | None:
 
 def read_predictions(
     path: Path,
-    benchmark: Benchmark,
+    task: "Task",
     *,
-    parse: Callable[[Any, Benchmark, str], Prediction] = Prediction.from_json,
+    parse: Callable[[Any, "Task", str], Prediction] = Prediction.from_json,
 ) -> list[Prediction]:
     """Return the rows of a predictions file, in its order; ``parse`` turns a line into a row.
 
@@ -218,7 +220,7 @@ def read_predictions(
     lines: dict[str, int] = {}
     for number, value in enumerate(read_json_lines(path), start=1):
         where = f"{path}: line {number}"
-        row = parse(value, benchmark, where)
+        row = parse(value, task, where)
         if row.id in lines:
             raise DataError(f"{where}: id {row.id!r} already stands on line {lines[row.id]}")
         lines[row.id] = number

@@ -1,19 +1,16 @@
 """SQA3D: answers to questions asked from a described place in the scene.
 
 Ma et al., "SQA3D: Situated Question Answering in 3D Scenes", ICLR 2023.
+
+Its exact match is always the normalised one, so ``em`` (the benchmark's own number) and
+``em_normalised`` (the number that has one meaning in all benchmarks) agree here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from threedrs.instructions.benchmark import (
-    AnnotationFile,
-    Benchmark,
-    Published,
-    Rejection,
-    Source,
-)
-from threedrs.instructions.record import Record, conversation
-from threedrs.instructions.rows import (
+from threedrs.metrics.bootstrap import Metrics, mean_metric
+from threedrs.metrics.exact_match import exact_match_normalised
+from threedrs.tasks.annotation_rows import (
     EMPTY_TEXT,
     MALFORMED,
     NO_ANSWER,
@@ -27,6 +24,16 @@ from threedrs.instructions.rows import (
     list_field,
     text_field,
 )
+from threedrs.tasks.base import (
+    AnnotationFile,
+    AnnotationTables,
+    Headline,
+    PublishedSize,
+    Rejection,
+    Task,
+)
+from threedrs.tasks.prediction import Prediction
+from threedrs.tasks.record import Record, conversation
 
 PROMPT = "<image> {situation} {question} Answer the question using a single word or phrase."
 QUESTION_TYPES = ("what", "is", "how", "can", "which")
@@ -40,7 +47,7 @@ def question_type(question: str) -> str:
     return next((kind for kind in QUESTION_TYPES if start.startswith(kind)), OTHER_TYPE)
 
 
-def convert(source: Source) -> Iterator[Record | Rejection]:
+def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
     """Yield one record a situation for training (alternatives first), one a question otherwise."""
     answers: dict[str, tuple[int, Row]] = {}
     for number, row in enumerate(source.tables[1]):
@@ -93,9 +100,19 @@ def _answer_texts(row: Row) -> list[str]:
     return [check_text(field(check_row(answer), "answer"), "answer") for answer in answers]
 
 
-BENCHMARK = Benchmark(
+def measure(rows: Sequence[Prediction], meteor: bool) -> Metrics:
+    """Return the exact match (``meteor`` plays no part)."""
+    matches = mean_metric(
+        [exact_match_normalised(row.prediction or "", row.references) for row in rows]
+    )
+    return {"em": matches, "em_normalised": matches}
+
+
+TASK = Task(
     name="sqa3d",
+    title="SQA3D",
     paper="https://arxiv.org/abs/2210.07474",
+    protocol=1,
     dataset="sqa3d",
     files=(
         AnnotationFile(
@@ -107,9 +124,33 @@ BENCHMARK = Benchmark(
     ),
     splits=("train", "val", "test"),
     evaluation_split="test",
-    published={
-        "train": Published(rows=26_623, records=79_445),
-        "test": Published(rows=3_519, records=3_519),
+    published_sizes={
+        "train": PublishedSize(rows=26_623, records=79_445),
+        "test": PublishedSize(rows=3_519, records=3_519, scenes=67),
     },
+    prompt=PROMPT,
     convert=convert,
+    metrics=("em", "em_normalised"),
+    measure=measure,
+    headline=(
+        Headline(
+            metric="em",
+            title="EM",
+            meaning="answer from where one stands: share of right answers",
+        ),
+    ),
+    published_scores={
+        "3DRS (LLaVA-Video)": (60.6,),
+        "its baseline (Video-3D LLM)": (58.6,),
+        "LLaVA-OneVision + 3DRS": (59.4,),
+        "LLaVA-OneVision": (57.4,),
+        "Qwen2-VL + 3DRS": (60.0,),
+        "Qwen2-VL": (58.6,),
+        "LLaVA-3D": (55.6,),
+        "ChatScene": (54.6,),
+        "PQ3D": (47.1,),
+        "LEO": (50.0,),
+        "3D-VisTA": (48.5,),
+    },
+    judged_by="em",
 )

@@ -1,0 +1,261 @@
+"""What a benchmark's file defines: a `Task`.
+
+A benchmark turns annotation files into records, says how a model answers them, and measures the
+answers. Everything that knows a benchmark by name stands in its own file; all other code asks the
+`Task`. The functions that convert and that measure stand at the top level of that file, so that an
+edited metric makes no record stale.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from threedrs.errors import DataError
+from threedrs.io.files import read_json
+from threedrs.metrics.bootstrap import Metrics
+from threedrs.tasks.annotation_rows import SCENE_LEFT_OUT, Row, RowError, check_row
+from threedrs.tasks.prediction import Prediction
+from threedrs.tasks.record import Record
+from threedrs.tasks.scene_boxes import SceneBoxes
+
+TRAINING_SPLIT = "train"
+# Stands for a part that was not given: a Task without it can be made, and `Task.fault` names it.
+LACKING: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationFile:
+    """One of a benchmark's files: its path below the benchmark folder, with ``{split}``.
+
+    ``key`` is the top-level key that holds the rows, or None where the file is a list itself.
+    """
+
+    path: str
+    key: str | None = None
+
+    def read(self, folder: Path, split: str) -> list[Any]:
+        """Return the file's rows.
+
+        The file is read into memory; the largest, SQA3D's training questions, has 12 MB.
+
+        Raises:
+            DataError: the file is missing, not JSON, of another form, or without rows.
+        """
+        path = folder / self.path.format(split=split)
+        value = read_json(path)
+        if self.key is not None:
+            if not isinstance(value, dict) or self.key not in value:
+                raise DataError(f"{path}: expected a JSON object with the key {self.key!r}")
+            value = value[self.key]
+        if not isinstance(value, list):
+            within = "" if self.key is None else f" under the key {self.key!r}"
+            raise DataError(f"{path}: expected a JSON list of annotations{within}")
+        if not value:
+            raise DataError(f"{path}: holds no annotations")
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedSize:
+    """Rows of a published annotation file, the records they give, and the scenes these are of."""
+
+    rows: int
+    records: int
+    scenes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """A row that was not converted; ``row`` counts from 0 within the annotation file's list.
+
+    A row of an excluded scene names ``scene``, and how many ``records`` it would have given.
+    """
+
+    file: str
+    row: int
+    reason: str
+    detail: str
+    scene: str | None = None
+    records: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationTables:
+    """The annotations of one benchmark and split, and what its converter may look up.
+
+    Attributes:
+        split: train, val or test.
+        names: path of each file below the benchmark folder.
+        tables: rows of each file.
+        scenes: known scenes and boxes.
+        labels_file: ScanNet's label table.
+    """
+
+    split: str
+    names: tuple[str, ...]
+    tables: tuple[list[Any], ...]
+    scenes: SceneBoxes
+    labels_file: Path
+
+    @property
+    def training(self) -> bool:
+        """Whether the records are training samples, not evaluation questions."""
+        return self.split == TRAINING_SPLIT
+
+    def rejection(self, row: int, error: RowError, table: int = 0) -> Rejection:
+        """Return the report of a row of the ``table``-th file."""
+        return Rejection(file=self.names[table], row=row, reason=error.reason, detail=error.detail)
+
+    def each_row(self, make: Callable[[int, Row], list[Record]]) -> Iterator[Record | Rejection]:
+        """Yield what ``make(number, row)`` gives for each row of the first file, or its rejection.
+
+        ``make`` raises `RowError` for a row that cannot be converted. A row is converted whole or
+        not at all.
+        """
+        for number, row in enumerate(self.tables[0]):
+            try:
+                made = make(number, check_row(row))
+            except RowError as error:
+                yield self.rejection(number, error)
+            else:
+                yield from self.of_scene(made, [number])
+
+    def of_scene(
+        self, records: Sequence[Record], rows: Sequence[int]
+    ) -> Iterator[Record | Rejection]:
+        """Yield the ``records`` of one scene, or their ``rows`` as rejected if it is excluded."""
+        scene = records[0].scene if records else None
+        if scene is None or scene not in self.scenes.left_out:
+            yield from records
+            return
+        for place, row in enumerate(rows):
+            yield Rejection(
+                file=self.names[0],
+                row=row,
+                reason=SCENE_LEFT_OUT,
+                detail=f"{scene}: {self.scenes.left_out[scene]}",
+                scene=scene,
+                records=0 if place else len(records),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """A metric that papers print.
+
+    Attributes:
+        metric: name in ``metrics.json``.
+        title: name as papers print it.
+        meaning: what it measures, in plain words.
+    """
+
+    metric: str
+    title: str
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column(Headline):
+    """A headline metric of a benchmark: a column of the tables, under the benchmark's ``group``."""
+
+    benchmark: str
+    group: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One benchmark.
+
+    Attributes:
+        name: as in file names, in the configuration and on the command line.
+        title: as papers print it.
+        paper: where data and protocol are described.
+        protocol: version of prompt, conversion and metrics as they stand here. Raise it with a
+            change after which old and new scores do not compare.
+        dataset: name in LLaVA-style files.
+        files: annotation files; the rows of the first one are converted.
+        splits: splits that ``files`` exist for, "train" among them.
+        evaluation_split: the split that scores are published for.
+        published_sizes: per split, the sizes by which a full published file is known and checked.
+        prompt: what the model is asked, with the names of the row's texts in braces.
+        convert: yields a record or a rejection at a time.
+        objects: how many annotated objects a question is about: "none" if it names none, "one",
+            or "any" number, zero included.
+        box_input: whether a question points at a box. One without a box gets an empty answer.
+        choose: scores (N+1,) of proposals and zero target to the rows of the proposals that are
+            the answer, best first. None: the answer is a text, not boxes.
+        metrics: names of all metrics, in the order of tables.
+        measure: rows, and whether METEOR is wanted, to the metrics over these rows.
+        combine: metric to its function from sums of statistics to percent. A metric without one
+            is a ratio of two sums, such as a mean (``metrics.bootstrap``).
+        headline: the metrics that papers print, in their order.
+        published_scores: method to its published headline values in percent, None where the paper
+            gives no number.
+        judged_by: the metric that says how good one answer is.
+    """
+
+    name: str = LACKING
+    title: str = LACKING
+    paper: str = LACKING
+    protocol: int = LACKING
+    dataset: str = LACKING
+    files: tuple[AnnotationFile, ...] = LACKING
+    splits: tuple[str, ...] = LACKING
+    evaluation_split: str = LACKING
+    published_sizes: Mapping[str, PublishedSize] = field(default_factory=dict)
+    prompt: str = LACKING
+    convert: Callable[[AnnotationTables], Iterator[Record | Rejection]] = LACKING
+    objects: Literal["none", "one", "any"] = "none"
+    box_input: bool = False
+    choose: Callable[[np.ndarray], np.ndarray] | None = None
+    metrics: tuple[str, ...] = LACKING
+    measure: Callable[[Sequence[Prediction], bool], Metrics] = LACKING
+    combine: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
+    headline: tuple[Headline, ...] = LACKING
+    published_scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    judged_by: str = LACKING
+
+    @property
+    def grounding(self) -> bool:
+        """Whether the answer is a set of boxes, not a text."""
+        return self.choose is not None
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns of the tables."""
+        return [
+            Column(benchmark=self.name, group=self.title, **vars(headline))
+            for headline in self.headline
+        ]
+
+    def code_entry(self, part: Literal["convert", "measure"]) -> str:
+        """Return where a function stands, as `threedrs.workflow.code_hash` takes its entries."""
+        function = getattr(self, part)
+        return f"{function.__module__.removeprefix('threedrs.')}:{function.__qualname__}"
+
+    def fault(self) -> str | None:
+        """Return what keeps this task from being used, or None.
+
+        Asked before anything runs, so that a missing part is not found after a training.
+        """
+        optional = {"choose"}
+        lacking = [
+            part.name
+            for part in fields(self)
+            if getattr(self, part.name) is LACKING and part.name not in optional
+        ]
+        if lacking:
+            return f"lacks {', '.join(lacking)}"
+        if not {TRAINING_SPLIT, self.evaluation_split} <= set(self.splits):
+            return f"splits must hold {TRAINING_SPLIT!r} and {self.evaluation_split!r}"
+        for metric in (self.judged_by, *(headline.metric for headline in self.headline)):
+            if metric not in self.metrics:
+                return f"metrics does not hold {metric!r}, which a table or the report shows"
+        if any(len(row) != len(self.headline) for row in self.published_scores.values()):
+            return f"published_scores must give {len(self.headline)} values a method, as headline"
+        if self.grounding and self.objects == "none":
+            return "answers with boxes (choose), so objects must be 'one' or 'any'"
+        return None

@@ -1,0 +1,159 @@
+"""Multi3DRefer: find all objects that a description means: none, one or several.
+
+Zhang et al., "Multi3DRefer: Grounding Text Description to Multiple 3D Objects", ICCV 2023.
+
+No proposal is predicted if the zero target scores best. Otherwise a softmax at temperature 0.07
+over all scores gives probabilities, the zero target is dropped, and proposals are taken in falling
+order until their sum reaches 0.4. The metric is F1 under the best matching of boxes.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from threedrs.metrics.bootstrap import Metrics, mean_metric
+from threedrs.scannet.boxes import box_iou_NM
+from threedrs.tasks.annotation_rows import (
+    MALFORMED,
+    Row,
+    RowError,
+    check_number,
+    list_field,
+    text_field,
+)
+from threedrs.tasks.base import (
+    AnnotationFile,
+    AnnotationTables,
+    Headline,
+    PublishedSize,
+    Rejection,
+    Task,
+)
+from threedrs.tasks.prediction import Prediction
+from threedrs.tasks.record import GROUND, Record, conversation
+
+PROMPT = (
+    "<image>Identify the object according to the following description.\n{description}\n"
+    "There may be no corresponding object, or there may be one or more objects."
+)
+# zt, st, mt: zero, single, multiple targets; w_d, wo_d: with, without distractors of the class.
+QUESTION_TYPES = ("zt_w_d", "zt_wo_d", "st_w_d", "st_wo_d", "mt")
+THRESHOLDS = (0.25, 0.5)
+TEMPERATURE = 0.07
+PROBABILITY = 0.4
+_MEANING = "find all described objects, or none: F1 of the boxes that overlap a true one by"
+
+
+def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
+    """Yield one record a description; its boxes are looked up by ``object_ids`` when used."""
+
+    def make(number: int, row: Row) -> list[Record]:
+        scene = source.scenes.scene_of(row)
+        listed = [check_number(value, "object_ids") for value in list_field(row, "object_ids")]
+        object_ids = [*dict.fromkeys(listed)]  # each object once, as it can be found once
+        # A file without ann_id is told apart by the row's number.
+        annotation = check_number(row.get("ann_id", number), "ann_id")
+        question_type = text_field(row, "eval_type")
+        if question_type not in QUESTION_TYPES:
+            choices = ", ".join(QUESTION_TYPES)
+            raise RowError(MALFORMED, f"eval_type is {question_type!r}, none of {choices}")
+        human = PROMPT.format(description=text_field(row, "description").capitalize())
+        source.scenes.ground_truth(scene, object_ids)  # every target must have a box
+        return [
+            Record(
+                id=f"multi3drefer_{scene}_{annotation}",
+                benchmark="multi3drefer",
+                scene=scene,
+                conversations=conversation(human, GROUND),
+                question_type=question_type,
+                object_ids=object_ids,
+            )
+        ]
+
+    yield from source.each_row(make)
+
+
+def predicted_proposals(scores: np.ndarray) -> np.ndarray:
+    """Return the rows of the predicted proposals, best first.
+
+    Args:
+        scores: (N+1,) float64 cosine scores, the zero target last.
+    """
+    if int(np.argmax(scores)) == len(scores) - 1:
+        return np.zeros(0, dtype=np.int64)
+    weights = np.exp((scores - scores.max()) / TEMPERATURE)
+    probabilities_N = (weights / weights.sum())[:-1]
+    order = np.argsort(-probabilities_N, kind="stable")
+    reached = np.cumsum(probabilities_N[order]) >= PROBABILITY
+    # The zero target is not the best, so the proposals hold at least half of the probability.
+    return order[: int(np.argmax(reached)) + 1]
+
+
+def f1_scores(predicted: np.ndarray, true: np.ndarray) -> tuple[float, ...]:
+    """Return the question's F1 at each threshold.
+
+    The matching maximises the summed IoU (Hungarian method); a matched pair of IoU >= t is a true
+    positive. Nothing predicted and nothing true is 1; only one of them empty is 0.
+
+    Args:
+        predicted: (P, 6) boxes.
+        true: (M, 6) boxes.
+    """
+    # Two seconds to import, and every job of the workflow imports this file.
+    from scipy.optimize import linear_sum_assignment
+
+    if len(predicted) == 0 or len(true) == 0:
+        return (float(len(predicted) == len(true)),) * len(THRESHOLDS)
+    iou_PM = box_iou_NM(predicted, true)
+    matched = iou_PM[linear_sum_assignment(iou_PM, maximize=True)]
+    boxes = len(predicted) + len(true)
+    return tuple(2.0 * int((matched >= threshold).sum()) / boxes for threshold in THRESHOLDS)
+
+
+def measure(rows: Sequence[Prediction], meteor: bool) -> Metrics:
+    """Return F1@0.25 and F1@0.5, mean over questions (``meteor`` plays no part)."""
+    scores_Q2 = np.empty((len(rows), len(THRESHOLDS)))
+    for index, row in enumerate(rows):
+        assert row.scores is not None
+        scores_Q2[index] = f1_scores(row.boxes[predicted_proposals(row.scores)], row.gt)
+    return {f"f1@{t}": mean_metric(scores_Q2[:, i]) for i, t in enumerate(THRESHOLDS)}
+
+
+TASK = Task(
+    name="multi3drefer",
+    title="Multi3DRefer",
+    paper="https://arxiv.org/abs/2309.05251",
+    protocol=1,
+    dataset="multi3drefer",
+    files=(AnnotationFile(path="multi3drefer/multi3drefer_{split}.json"),),
+    splits=("train", "val"),
+    evaluation_split="val",
+    published_sizes={
+        "train": PublishedSize(rows=43_838, records=43_838),
+        "val": PublishedSize(rows=11_120, records=11_120, scenes=141),
+    },
+    prompt=PROMPT,
+    convert=convert,
+    objects="any",
+    choose=predicted_proposals,
+    metrics=("f1@0.25", "f1@0.5"),
+    measure=measure,
+    headline=(
+        Headline(metric="f1@0.25", title="F1@0.25", meaning=f"{_MEANING} 25 % or more"),
+        Headline(metric="f1@0.5", title="F1@0.5", meaning=f"{_MEANING} half or more"),
+    ),
+    published_scores={
+        "3DRS (LLaVA-Video)": (60.4, 54.9),
+        "its baseline (Video-3D LLM)": (58.0, 52.7),
+        "LLaVA-OneVision + 3DRS": (60.5, 55.0),
+        "LLaVA-OneVision": (57.1, 51.9),
+        "Qwen2-VL + 3DRS": (58.5, 54.5),
+        "Qwen2-VL": (56.2, 51.4),
+        "ChatScene": (57.1, 52.4),
+        "Inst3D-LLM": (58.3, 53.5),
+        "PQ3D": (None, 50.1),
+        "Grounded 3D-LLM": (45.2, 40.6),
+        "M3DRef-CLIP": (42.8, None),
+    },
+    judged_by="f1@0.25",
+)

@@ -1,0 +1,141 @@
+"""Scan2Cap: describe the object in a given box; annotations are ScanRefer's.
+
+Chen et al., "Scan2Cap: Context-aware Dense Captioning in RGB-D Scans", CVPR 2021.
+
+Evaluation follows the paper's "@0.5": every annotated object counts, but only a detector box with
+an IoU of at least 0.5 is described. An object without one has the empty prediction, and it counts.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from threedrs.metrics.bootstrap import Metrics
+from threedrs.metrics.captions import CAPTION_METRICS, COMBINE, caption_metrics
+from threedrs.tasks.annotation_rows import Row, RowError, check_row
+from threedrs.tasks.base import AnnotationTables, Headline, PublishedSize, Rejection, Task
+from threedrs.tasks.prediction import Prediction
+from threedrs.tasks.record import Record, conversation
+from threedrs.tasks.scanrefer import FILE, Description, read_description
+
+PROMPT = "<image> Given an object located at <coord> , describe the object in detail."
+MINIMUM_IOU = 0.5
+_MEANING = "describe an object: closeness to people's descriptions,"
+
+
+def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
+    """Yield one record a description for training, one an object for evaluation."""
+    return _training(source) if source.training else _evaluation(source)
+
+
+def _training(source: AnnotationTables) -> Iterator[Record | Rejection]:
+    def make(_: int, row: Row) -> list[Record]:
+        described = read_description(row, source.scenes)
+        scene, object_id = described.scene, described.object_id
+        (box,) = source.scenes.ground_truth(scene, [object_id])
+        return [
+            Record(
+                id=f"scan2cap_{scene}_{object_id}_{described.annotation}",
+                benchmark="scan2cap",
+                scene=scene,
+                conversations=conversation(PROMPT, described.text.capitalize()),
+                object_ids=[object_id],
+                box=box,
+                box_input=box,
+            )
+        ]
+
+    yield from source.each_row(make)
+
+
+def _evaluation(source: AnnotationTables) -> Iterator[Record | Rejection]:
+    """Yield a record for each (scene, object id, object name), in order of first occurrence."""
+    rows: dict[tuple[str, int, str], list[tuple[int, Description]]] = defaultdict(list)
+    for number, row in enumerate(source.tables[0]):
+        try:
+            described = read_description(check_row(row), source.scenes)
+        except RowError as error:
+            yield source.rejection(number, error)
+        else:
+            key = (described.scene, described.object_id, described.object_name)
+            rows[key].append((number, described))
+    for (scene, object_id, object_name), members in rows.items():
+        try:
+            (box,) = source.scenes.ground_truth(scene, [object_id])
+            box_input = source.scenes.best_detector_box(scene, box, MINIMUM_IOU)
+        except RowError as error:
+            for number, _ in members:
+                yield source.rejection(number, error)
+            continue
+        texts = [described.text for _, described in members]
+        record = Record(
+            id=f"scan2cap_{scene}_{object_id}_{object_name}",
+            benchmark="scan2cap",
+            scene=scene,
+            conversations=conversation(PROMPT, texts[0].capitalize()),
+            object_ids=[object_id],
+            box=box,
+            box_input=box_input,
+            references=texts,
+        )
+        yield from source.of_scene([record], [number for number, _ in members])
+
+
+def wrapped(text: str) -> str:
+    """Return the text as the benchmark compares it: ``sos [text] eos``.
+
+    Lower case, full stops and commas surrounded by spaces.
+    """
+    return f"sos {text.lower().replace('.', ' . ').replace(',', ' , ')} eos"
+
+
+def measure(rows: Sequence[Prediction], meteor: bool) -> Metrics:
+    """Return CIDEr, BLEU-1..4, METEOR and ROUGE-L of the wrapped texts."""
+    return caption_metrics(
+        [wrapped(row.prediction or "") for row in rows],
+        [[wrapped(text) for text in row.references] for row in rows],
+        meteor=meteor,
+    )
+
+
+TASK = Task(
+    name="scan2cap",
+    title="Scan2Cap",
+    paper="https://arxiv.org/abs/2012.02206",
+    protocol=1,
+    dataset="scan2cap",
+    files=(FILE,),
+    splits=("train", "val"),
+    evaluation_split="val",
+    published_sizes={
+        "train": PublishedSize(rows=36_665, records=36_665),
+        "val": PublishedSize(rows=9_508, records=2_068, scenes=141),
+    },
+    prompt=PROMPT,
+    convert=convert,
+    objects="one",
+    box_input=True,
+    metrics=CAPTION_METRICS,
+    measure=measure,
+    combine=COMBINE,
+    headline=(
+        Headline(metric="cider", title="C@0.5", meaning=f"{_MEANING} rare words counting more"),
+        Headline(metric="bleu4", title="B-4@0.5", meaning=f"{_MEANING} runs of four words"),
+    ),
+    published_scores={
+        "3DRS (LLaVA-Video)": (86.1, 41.6),
+        "its baseline (Video-3D LLM)": (83.8, 41.3),
+        "LLaVA-OneVision + 3DRS": (83.1, 41.2),
+        "LLaVA-OneVision": (81.7, 40.4),
+        "Qwen2-VL + 3DRS": (81.6, 40.9),
+        "Qwen2-VL": (79.4, 39.5),
+        "LLaVA-3D": (79.2, 41.1),
+        "ChatScene": (77.1, 36.3),
+        "Inst3D-LLM": (79.7, 38.3),
+        "PQ3D": (80.3, 36.0),
+        "LEO": (72.4, 38.2),
+        "Grounded 3D-LLM": (70.6, 35.5),
+        "3D-VisTA": (66.9, 34.0),
+        "M3DRef-CLIP": (38.4, None),
+    },
+    judged_by="cider",
+)

@@ -1,0 +1,179 @@
+"""ScanRefer: find the one object that a description means.
+
+Chen et al., "ScanRefer: 3D Object Localization in RGB-D Scans using Natural Language", ECCV 2020.
+
+The best-scoring proposal is the answer. Acc@t is the share of questions whose answer has an IoU of
+at least t with the true box, overall and for objects that are the only one of their class in the
+scene (unique) or not (multiple).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from threedrs.errors import DataError
+from threedrs.metrics.bootstrap import Metrics, mean_metric
+from threedrs.scannet.boxes import box_iou_NM
+from threedrs.scannet.label_table import benchmark_class, read_label_table
+from threedrs.tasks.annotation_rows import (
+    Row,
+    RowError,
+    check_number,
+    check_row,
+    field,
+    text_field,
+)
+from threedrs.tasks.base import (
+    AnnotationFile,
+    AnnotationTables,
+    Headline,
+    PublishedSize,
+    Rejection,
+    Task,
+)
+from threedrs.tasks.prediction import Prediction
+from threedrs.tasks.record import GROUND, Record, conversation
+from threedrs.tasks.scene_boxes import SceneBoxes
+
+PROMPT = "<image>Identify the object according to the following description.\n{description}"
+FILE = AnnotationFile(path="scanrefer/ScanRefer_filtered_{split}.json")
+THRESHOLDS = (0.25, 0.5)
+_MEANING = "find the one described object: share of questions whose box overlaps the true box by"
+
+
+def prompt(description: str) -> str:
+    """Return the human text that asks for the described object."""
+    return PROMPT.format(description=description.capitalize())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """A row of ScanRefer's files, which Scan2Cap reads too."""
+
+    scene: str
+    object_id: int
+    object_name: str
+    annotation: int
+    text: str
+
+
+def read_description(row: Row, scenes: SceneBoxes) -> Description:
+    """Return the row's fields, checked.
+
+    Raises:
+        RowError: a field is missing, malformed or empty, or the scene is not known.
+    """
+    return Description(
+        scene=scenes.scene_of(row),
+        object_id=check_number(field(row, "object_id"), "object_id"),
+        object_name=text_field(row, "object_name"),
+        annotation=check_number(field(row, "ann_id"), "ann_id"),
+        text=text_field(row, "description"),
+    )
+
+
+def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
+    """Yield one record a description."""
+    table = read_label_table(source.labels_file)
+    objects: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for row in source.tables[0]:
+        try:
+            described = read_description(check_row(row), source.scenes)
+        except RowError:
+            continue  # reported below, when the row is converted
+        class_id = benchmark_class(table, described.object_name)
+        objects[described.scene, class_id].add(described.object_id)
+
+    def make(_: int, row: Row) -> list[Record]:
+        described = read_description(row, source.scenes)
+        scene, object_id = described.scene, described.object_id
+        same_class = objects[scene, benchmark_class(table, described.object_name)]
+        (box,) = source.scenes.ground_truth(scene, [object_id])
+        return [
+            Record(
+                id=f"scanrefer_{scene}_{object_id}_{described.annotation}",
+                benchmark="scanrefer",
+                scene=scene,
+                conversations=conversation(prompt(described.text), GROUND),
+                question_type="unique" if len(same_class) == 1 else "multiple",
+                object_ids=[object_id],
+                box=box,
+            )
+        ]
+
+    yield from source.each_row(make)
+
+
+def best_proposal(scores: np.ndarray) -> np.ndarray:
+    """Return the row of the best-scoring proposal, as an array; empty without proposals.
+
+    Never the zero target, which stands last in ``scores`` (N+1,). Of equal scores the first counts.
+    """
+    proposals = scores[:-1]
+    return np.array([np.argmax(proposals)] if len(proposals) else [], dtype=np.int64)
+
+
+def best_proposal_iou(row: Prediction) -> float:
+    """Return the IoU of the best-scoring proposal with the true box; 0 without any proposal.
+
+    Raises:
+        DataError: the row has not exactly one true box.
+    """
+    if len(row.gt) != 1:
+        raise DataError(
+            f"question {row.id!r} ({row.scene}): ScanRefer needs exactly one true box, "
+            f"found {len(row.gt)}"
+        )
+    assert row.scores is not None
+    chosen = best_proposal(row.scores)
+    return float(box_iou_NM(row.boxes[chosen], row.gt)[0, 0]) if len(chosen) else 0.0
+
+
+def measure(rows: Sequence[Prediction], meteor: bool) -> Metrics:
+    """Return Acc@0.25 and Acc@0.5 (``meteor`` plays no part)."""
+    iou_Q = np.array([best_proposal_iou(row) for row in rows])
+    return {f"acc@{threshold}": mean_metric(iou_Q >= threshold) for threshold in THRESHOLDS}
+
+
+TASK = Task(
+    name="scanrefer",
+    title="ScanRefer",
+    paper="https://arxiv.org/abs/1912.08830",
+    protocol=1,
+    dataset="scanrefer",
+    files=(FILE,),
+    splits=("train", "val"),
+    evaluation_split="val",
+    published_sizes={
+        "train": PublishedSize(rows=36_665, records=36_665),
+        "val": PublishedSize(rows=9_508, records=9_508, scenes=141),
+    },
+    prompt=PROMPT,
+    convert=convert,
+    objects="one",
+    choose=best_proposal,
+    metrics=("acc@0.25", "acc@0.5"),
+    measure=measure,
+    headline=(
+        Headline(metric="acc@0.25", title="Acc@0.25", meaning=f"{_MEANING} 25 % or more"),
+        Headline(metric="acc@0.5", title="Acc@0.5", meaning=f"{_MEANING} half or more"),
+    ),
+    published_scores={
+        "3DRS (LLaVA-Video)": (62.9, 56.1),
+        "its baseline (Video-3D LLM)": (58.1, 51.7),
+        "LLaVA-OneVision + 3DRS": (61.8, 55.0),
+        "LLaVA-OneVision": (57.3, 51.0),
+        "Qwen2-VL + 3DRS": (60.1, 53.5),
+        "Qwen2-VL": (57.0, 50.8),
+        "LLaVA-3D": (54.1, 42.4),
+        "ChatScene": (55.5, 50.2),
+        "Inst3D-LLM": (57.8, 51.6),
+        "PQ3D": (57.0, 51.2),
+        "Grounded 3D-LLM": (47.9, 44.1),
+        "3D-VisTA": (50.6, 45.8),
+        "M3DRef-CLIP": (51.9, 44.7),
+    },
+    judged_by="acc@0.25",
+)
