@@ -5,7 +5,7 @@ of 64 own tokens, text and grounding in turn. Weights are random. Each line is o
 one GPU, or on the CPU; the optimizer step is left out, as the optimizer's state of a 7B model does
 not fit one GPU. Utilisation counts forward and backward without recomputation.
 
-    python benchmarks/training_step.py --size 7b --run sdpa:0:1,2,4,8,16 --run flex:0:8,16
+    python benchmarks/training_step.py --size 7b --run sdpa:0:1,2,4,8,16 --run flash:0:8,16
 
 ``--run ATTENTION:KEPT:K,...`` measures a backend with the activations of KEPT language-model layers
 kept instead of recomputed. The first line of each run is the base of its ratio of samples a second.

@@ -11,7 +11,7 @@ from threedrs.models.grid import LLAVA_GRID, NATIVE_GRID, qwen2_vl_grid
 NAMES = ("llava-video", "llava-onevision", "qwen2-vl")
 LAYERS = {"tiny": 3, "small": 5, "7b": 28}  # of the language model
 SIZES = tuple(LAYERS)
-ATTENTIONS = ("auto", "sdpa", "flex", "flash")
+ATTENTIONS = ("auto", "sdpa", "flash")
 GRIDS = (7, 14)
 COORDINATE_DTYPES = ("float32", "bfloat16", "float16")
 LOSSES = ("l2", "cosine", "both")

@@ -343,7 +343,7 @@ def test_scene_moves_as_a_whole() -> None:
     [
         ({"name": "llava"}, ConfigError, "model.name: 'llava' .*valid: llava-video"),
         ({"size": "13b"}, ConfigError, "valid: tiny, small, 7b"),
-        ({"attention": "xla"}, ConfigError, "valid: auto, sdpa, flex, flash"),
+        ({"attention": "xla"}, ConfigError, "valid: auto, sdpa, flash"),
         ({"coordinate_dtype": "int8"}, ConfigError, "valid: float32, bfloat16, float16"),
         ({"seed": -1}, ConfigError, "train.seed"),
         ({"size": "7b"}, CheckpointError, "LLaVA-Video-7B-Qwen2 .*16 GB, Apache-2.0.*model.path"),
@@ -368,7 +368,7 @@ def test_settings_from_config() -> None:
             "size": "tiny",
             "path": None,
             "grid": 7,
-            "attention": "flex",
+            "attention": "flash",
             "random_weights": True,
         },
         "geometry": {"coordinate_dtype": "bfloat16"},
@@ -376,7 +376,7 @@ def test_settings_from_config() -> None:
         "supervision": {"weight": 0.5, "loss": "both", "layer": 1},
     }
     settings = ModelSettings.from_config(config)
-    assert (settings.name, settings.grid, settings.attention) == ("qwen2-vl", 7, "flex")
+    assert (settings.name, settings.grid, settings.attention) == ("qwen2-vl", 7, "flash")
     assert settings.random_weights
     assert (settings.seed, settings.coordinate_dtype, settings.path) == (7, "bfloat16", None)
     supervision = SupervisionSettings.from_config(config)

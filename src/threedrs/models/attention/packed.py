@@ -7,24 +7,19 @@
   not met, and hardly two packs have as many tokens: so suffix rows are rounded up, to a multiple of
   64 or by an eighth at most, and the prefix, of one length in a whole run, is handed over with
   strides of its own.
-- ``flex``: FlexAttention with a block mask, one compiled kernel for all rows (GPU). Compiles for
-  half a minute at its first use, and again when lengths change.
 - ``flash``: flash-attn; suffix rows attend to the prefix and to themselves in two passes, which are
   joined by their log-sum-exp (`threedrs.models.attention.prefix_suffix`).
 
-``auto`` is ``sdpa``: torch ships the flash kernels too, and it is faster than ``flex``
-(benchmarks/RESULTS.md); flash-attn itself was not measured.
+``auto`` is ``sdpa``: torch ships flash kernels too; flash-attn itself was not measured.
 """
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import repeat_kv
 
@@ -49,18 +44,14 @@ class PackMask:
     """
 
     prefix_length: int
-    mask: Tensor | BlockMask | Suffixes
+    mask: Tensor | Suffixes
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attend from (1,heads,T,d) to (1,key heads,T,d); return (1,T,heads,d)."""
         if isinstance(self.mask, Suffixes):
             result = JoinedAttention.apply(query, key, value, scale, self.mask, flash_kernels())
-        elif isinstance(self.mask, Tensor):
-            result = self._two_parts(query, key, value, scale, self.mask)
         else:
-            result = _flex(query.device.type)(
-                query, key, value, block_mask=self.mask, scale=scale, enable_gqa=True
-            )
+            result = self._two_parts(query, key, value, scale, self.mask)
         return result.transpose(1, 2)
 
     def _two_parts(
@@ -107,12 +98,6 @@ def _lengthened(tokens_1NTd: Tensor, added: int) -> Tensor:
     return pad(tokens_1NTd, (0, 0, 0, added)).contiguous()
 
 
-@cache
-def _flex(device_type: str) -> Any:
-    """FlexAttention for a device; on CPU it runs as it is, for tests and inference."""
-    return torch.compile(flex_attention) if device_type == "cuda" else flex_attention
-
-
 def _rounded(mask_11ST: Tensor) -> Tensor:
     """Return the mask with rows and keys added up to one of few lengths; nothing reads those.
 
@@ -125,17 +110,6 @@ def _rounded(mask_11ST: Tensor) -> Tensor:
     return rounded
 
 
-def _block_mask(layout: Layout, device: torch.device) -> BlockMask:
-    shared_L = torch.full((layout.prefix_length,), -1)
-    owner_T = on_device(torch.cat([shared_L, layout.owner_S]), device)
-
-    def allowed(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        own = (owner_T[column] == owner_T[row]) | (owner_T[column] < 0)
-        return (column <= row) & own
-
-    return create_block_mask(allowed, None, None, len(owner_T), len(owner_T), device=device)
-
-
 def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | None:
     """Return the mask of a pack whose embeddings are ``tokens_TD``; None: plain causal attention.
 
@@ -146,7 +120,7 @@ def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | Non
         ConfigError: the backend cannot run a pass of this precision or on this device.
     """
     device = tokens_TD.device
-    mask: Tensor | BlockMask | Suffixes | None
+    mask: Tensor | Suffixes | None
     if backend == "flash":
         if device.type != "cuda":
             raise MachineError("model.attention: flash needs a GPU; choose auto or sdpa")
@@ -160,12 +134,6 @@ def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | Non
         return None
     if backend == "flash":
         mask = Suffixes.of(layout, device)
-    elif backend == "flex":
-        if device.type != "cuda" and torch.is_grad_enabled():
-            raise ConfigError(
-                "model.attention: flex has no backward pass on this device; choose auto or sdpa"
-            )
-        mask = _block_mask(layout, device)
     else:
         suffix_mask = layout.suffix_mask(device)
         assert suffix_mask is not None

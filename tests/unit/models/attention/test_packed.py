@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fixtures.cpu_kernels import CpuKernels
 from fixtures.students import MIXED, pack, student
-from threedrs.errors import ConfigError, MachineError
+from threedrs.errors import MachineError
 from threedrs.models.attention import packed as kernels_of_packs
 from threedrs.models.attention.packed import PackMask, pack_mask
 from threedrs.models.attention.prefix_suffix import JoinedAttention, Suffixes
@@ -106,26 +106,6 @@ def test_joined_passes_with_torchs_flash_kernels(layout: Layout) -> None:
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_flex_forward_on_cpu(layout: Layout) -> None:
-    query, key, value, _ = _tensors(layout)
-    with torch.no_grad():
-        mask = pack_mask(layout, "flex", torch.empty(1))
-        assert isinstance(mask, PackMask)
-        found = mask.attend(query, key, value, SCALE)
-    torch.testing.assert_close(found, _dense(layout, query, key, value))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_flex_gradients_on_gpu() -> None:
-    device = torch.device("cuda")
-    layout = LAYOUTS[0]
-    mask = pack_mask(layout, "flex", torch.empty(1, device=device))
-    assert isinstance(mask, PackMask)
-    _check_gradients(lambda *tensors: mask.attend(*tensors, SCALE), layout, device)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_flash_gradients_on_gpu(layout: Layout) -> None:
@@ -149,15 +129,13 @@ def test_flash_gradients_on_gpu(layout: Layout) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("backend", ["sdpa", "flex"])
-def test_packed_gradients_on_gpu(backend: str) -> None:
+def test_packed_gradients_on_gpu() -> None:
     model = student(width=256, heads=(2, 1)).to("cuda")
     sums = []
-    for attention, packs in (
-        (backend, [pack(MIXED)]),
-        ("sdpa", [pack([item]) for item in MIXED]),
+    for packs in (
+        [pack(MIXED)],
+        [pack([item]) for item in MIXED],
     ):
-        model.attention = attention
         model.zero_grad()
         for one in packs:
             model(one.to("cuda"), SupervisionSettings()).total(1.0).backward()
@@ -179,14 +157,12 @@ def test_places_of_suffixes() -> None:
 
 
 def test_one_sample_takes_the_plain_path() -> None:
-    for backend in ("auto", "sdpa", "flex"):
+    for backend in ("auto", "sdpa"):
         assert pack_mask(Layout(prefix_length=9, lengths=(4,)), backend, torch.empty(1)) is None
 
 
 def test_backends_that_cannot_run_say_so() -> None:
     layout = LAYOUTS[0]
-    with pytest.raises(ConfigError, match="flex has no backward pass on this device; choose auto"):
-        pack_mask(layout, "flex", torch.empty(1))
     with pytest.raises(MachineError, match="flash needs a GPU; choose auto or sdpa"):
         pack_mask(layout, "flash", torch.empty(1))
 
