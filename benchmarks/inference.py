@@ -23,8 +23,9 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from machine import machine
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
+from threedrs.models.packing import Query
 from threedrs.models.prompt import build_query
-from threedrs.models.samples import Query, SceneInputs
+from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.tasks.record import Record, conversation

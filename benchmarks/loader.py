@@ -29,8 +29,8 @@ import torch.distributed
 from generated_run import scene_name, shard_path, write_inputs
 from machine import machine
 from threedrs.distributed.ranks import Ranks, start_ranks
-from threedrs.models.backbones.tiny import tiny_tokenizer
-from threedrs.models.samples import Pack
+from threedrs.models.packing import Pack
+from threedrs.models.tokenizer import tiny_tokenizer
 from threedrs.tasks.record import read_records
 from threedrs.training.data import PackReader, load_packs
 from threedrs.training.sampler import PackPlan, micro_steps, plan_batches

@@ -18,7 +18,7 @@ import torch
 from threedrs.evaluation.questions import needs_model
 from threedrs.io.files import read_json
 from threedrs.models.checkpoint.load_save import load_student
-from threedrs.models.samples import IGNORE, Pack
+from threedrs.models.packing import IGNORE, Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.tasks.record import read_records

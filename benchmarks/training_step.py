@@ -26,11 +26,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from threedrs.models.attention.dispatch import pack_mask
+from threedrs.models.attention.packed import pack_mask
+from threedrs.models.backbones.sizes import SIZES
 from threedrs.models.checkpoint.load_save import load_student
-from threedrs.models.packing import Layout
-from threedrs.models.samples import IGNORE, Pack, Prefix, Sample, SceneInputs
-from threedrs.models.settings import SIZES, ModelSettings, SupervisionSettings
+from threedrs.models.packing import IGNORE, Layout, Pack, Prefix, Sample
+from threedrs.models.scene_inputs import SceneInputs
+from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.training.flops import OperationCount, device_peak
 from threedrs.training.settings import TUNABLE

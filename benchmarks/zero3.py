@@ -35,9 +35,10 @@ import yaml
 
 from gpu_time import Kernel, time_shares
 from threedrs.distributed.ranks import Ranks, peak_memory, start_ranks
+from threedrs.models.backbones.sizes import SIZES
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.samples import Pack
-from threedrs.models.settings import SIZES, ModelSettings, SupervisionSettings
+from threedrs.models.packing import Pack
+from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.training.checkpoints import Progress, load_checkpoint, save_checkpoint
 from threedrs.training.export import whole_state

@@ -259,12 +259,12 @@ def test_words_and_places_rerun_nothing(trial: Checkout) -> None:
     words = {
         "normalised.\n": "normalised, by token.\n",
         "    distance = (predicted": "    # squared\n    distance = (predicted",
-        "threedrs.models.grid": "threedrs.scenes.lattice",
-        "threedrs.models.fused": "threedrs.models.joined_kernels",
+        "threedrs.models.visual_tokens": "threedrs.scenes.lattice",
+        "threedrs.models.backbones.fused": "threedrs.models.backbones.joined_kernels",
     }
     moves = {
-        models / "grid.py": scenes_ / "lattice.py",
-        models / "fused.py": models / "joined_kernels.py",
+        models / "visual_tokens.py": scenes_ / "lattice.py",
+        models / "backbones" / "fused.py": models / "backbones" / "joined_kernels.py",
     }
     with rewritten(trial, words):
         for old, new in moves.items():

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from threedrs.config.resources import train_ranks
 from threedrs.errors import ConfigError, DataError, ThreedrsError, user_message
 from threedrs.io.files import read_json
-from threedrs.models.checkpoint.tensor_names import read_config, tensor_files
-from threedrs.models.settings import LAYERS, ModelSettings, SupervisionSettings
+from threedrs.models.backbones.sizes import LAYERS
+from threedrs.models.checkpoint.folder import read_config, tensor_files
+from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.teachers.registry import weights_problem
 from threedrs.training.deepspeed_file import read_deepspeed
 from threedrs.training.settings import TrainSettings, accumulation

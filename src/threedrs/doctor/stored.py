@@ -16,7 +16,7 @@ from threedrs.doctor.finding import Finding, Setting
 from threedrs.errors import DataError, StoreError
 from threedrs.evaluation import aggregate, score
 from threedrs.io.files import read_json, read_json_lines
-from threedrs.models.checkpoint import llava_config
+from threedrs.models.backbones import config_json
 from threedrs.scannet import boxes
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks import prediction, record
@@ -31,7 +31,7 @@ FILES = (
     ("instructions/*_*.jsonl", record.FORMAT_VERSION, "instructions"),
     ("instructions/mixes/*.jsonl", record.FORMAT_VERSION, "instructions"),
     (CHECKPOINTS, checkpoints.FORMAT_VERSION, "models"),
-    ("train/*/model/config.json", llava_config.FORMAT_VERSION, "models"),
+    ("train/*/model/config.json", config_json.FORMAT_VERSION, "models"),
     ("eval/*/*/predictions.jsonl", prediction.FORMAT_VERSION, "scores"),
     ("eval/*/*/predictions.meta.json", prediction.FORMAT_VERSION, "scores"),
     ("eval/*/*/metrics.json", score.FORMAT_VERSION, "scores"),

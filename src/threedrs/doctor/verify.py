@@ -20,7 +20,7 @@ from typing import Any
 
 from threedrs.errors import CheckpointError, DataError, StoreError
 from threedrs.io.files import check_scene_name, read_json, sha256_of_file
-from threedrs.models.checkpoint.manifest import hash_files, manifest_path, require_whole
+from threedrs.models.checkpoint.folder import hash_files, manifest_path, require_whole
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.store import MANIFEST
 from threedrs.teachers.verify import verify_store

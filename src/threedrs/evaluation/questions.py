@@ -9,7 +9,7 @@ import numpy as np
 from threedrs.errors import DataError, StoreError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.io.files import sha256_of_file, sha256_of_json
-from threedrs.models.checkpoint.manifest import hash_files, require_whole
+from threedrs.models.checkpoint.folder import hash_files, require_whole
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import Prediction

@@ -16,8 +16,8 @@ from threedrs.errors import DataError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
+from threedrs.models.packing import Query
 from threedrs.models.prompt import build_query
-from threedrs.models.samples import Query
 from threedrs.models.scene_inputs import read_scene
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student

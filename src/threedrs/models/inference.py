@@ -19,8 +19,9 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
 from threedrs.models.attention.question_decoding import QuestionAttention
+from threedrs.models.packing import Query
 from threedrs.models.prompt import PromptStyle, shared_prefix, token_id
-from threedrs.models.samples import Query, SceneInputs
+from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.student import Student
 from threedrs.models.zero3 import is_spread
 from threedrs.tasks.record import END, GROUND

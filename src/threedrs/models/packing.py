@@ -1,21 +1,102 @@
-"""Several samples of one scene in one sequence: shared prefix once, then every sample's suffix.
+"""Samples, and several of one scene in one sequence: the shared prefix once, then every suffix.
 
-The language model is causal, so the prefix does not depend on the suffixes; a suffix token attends
+The language model is causal, so the prefix does not depend on the suffixes. A suffix token attends
 to the prefix and to its own suffix only, and its position continues from the prefix. Losses and
 gradients equal the sum over separate sequences, for nearly the cost of one. Two details make it
 exact: the last shared token predicts the first own token of every sample, and labelled tokens in
 the shared part count in every text sample's mean, with that sample's own denominator.
+
+Axis letters: T tokens of a sequence, S suffix tokens, K samples, M predictions with a loss.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from threedrs.models.samples import IGNORE, Pack
+from threedrs.models.scene_inputs import SceneInputs
+
+IGNORE = -100  # label of a token without loss, the convention of torch's cross entropy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefix:
+    """The tokens that all samples of a scene share, around the visual tokens, with their labels."""
+
+    before_ids: tuple[int, ...]
+    before_labels: tuple[int, ...]
+    after_ids: tuple[int, ...]
+    after_labels: tuple[int, ...]
+
+    def length(self, visual_tokens: int) -> int:
+        """The number of shared tokens, the visual ones included."""
+        return len(self.before_ids) + visual_tokens + len(self.after_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """An evaluation question: its own tokens up to and including the assistant's header.
+
+    Arrays on the host: ``input_ids`` (T,) int64; ``coordinate`` (3,) float32, metres, world frame:
+    the point that the ``<coord>`` token at ``coordinate_index`` stands for; both None without such
+    a token.
+    """
+
+    id: str
+    input_ids: np.ndarray
+    prefix: Prefix
+    coordinate: np.ndarray | None
+    coordinate_index: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A training sample: its own tokens after the shared prefix, up to the end of the answer.
+
+    Arrays on the host, which a loader hands over in one piece; torch would open a file for each
+    tensor. ``input_ids`` and ``labels`` (T,) int64, labels not shifted, -100 without loss.
+    ``target_rows``: None for a text sample; for a grounding sample the rows of the scene's boxes
+    that the text means, [] for the zero target, and ``ground_index`` is where ``<ground>`` stands
+    in ``input_ids``. ``coordinate`` and ``coordinate_index`` as in `Query`.
+    """
+
+    id: str
+    input_ids: np.ndarray
+    labels: np.ndarray
+    prefix: Prefix
+    target_rows: list[int] | None
+    ground_index: int | None
+    coordinate: np.ndarray | None
+    coordinate_index: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """Samples of one scene that share its visual tokens; at least one, all with the same prefix."""
+
+    scene: SceneInputs
+    samples: tuple[Sample, ...]
+
+    def __post_init__(self) -> None:
+        assert self.samples, "a pack holds at least one sample"
+        assert len({sample.prefix for sample in self.samples}) == 1, "prefixes differ in a pack"
+
+    @property
+    def tokens(self) -> int:
+        """The length of the packed sequence."""
+        own = sum(len(sample.input_ids) for sample in self.samples)
+        return self.samples[0].prefix.length(self.scene.visual_tokens) + own
+
+    def to(self, device: torch.device | str) -> "Pack":
+        """Return the pack with its scene on ``device``; the samples are small and stay."""
+        return replace(self, scene=self.scene.to(device))
+
+    def pin_memory(self) -> "Pack":
+        """Return the pack with its scene in page-locked memory."""
+        return replace(self, scene=self.scene.pin_memory())
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:

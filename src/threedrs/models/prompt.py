@@ -22,12 +22,12 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.models.samples import IGNORE, Prefix, Query, Sample
+from threedrs.models.backbones.base import VISION_MARKS
+from threedrs.models.packing import IGNORE, Prefix, Query, Sample
 from threedrs.tasks.record import COORD, END, GROUND, IMAGE, START, Record
 
 PromptStyle = Literal["reference", "as_trained"]
 PROMPTS = ("reference", "as_trained")
-VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 INSTRUCTION = (
     "The video captures 3D spatial information of a scene. Please focus on the spatial "
     "relationships in the video and answer the following questions."
@@ -63,10 +63,11 @@ def _chat_labels(ids: Sequence[int], labelled: frozenset[int]) -> list[int]:
 
 def _vision_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     """The tokens around the visual tokens, if the tokenizer has them."""
-    number = tokenizer.convert_tokens_to_ids(VISION_START)
-    if not isinstance(number, int) or tokenizer.convert_ids_to_tokens(number) != VISION_START:
+    start, end = VISION_MARKS
+    number = tokenizer.convert_tokens_to_ids(start)
+    if not isinstance(number, int) or tokenizer.convert_ids_to_tokens(number) != start:
         return "", ""  # an unknown token may pass for another one
-    return VISION_START, VISION_END
+    return start, end
 
 
 @lru_cache(maxsize=4)

@@ -1,20 +1,94 @@
-"""A scene store as the student reads it, on the token grid of the student's family.
+"""A scene's tensors as the student reads them from a scene store, on its family's token grid.
 
 The LLaVA families' two grids are in the store. Another grid (`qwen2-vl`) has one set of patches for
-both features of an object; they follow the same rules: patches of the top-left 378x378 pixels,
+both features of an object. They follow the same rules: patches of the top-left 378x378 pixels,
 their mean world coordinate, half of the pixels inside the box for feature A and an eighth for
 feature B. They are counted from the pixels when a scene is read.
+
+Axis letters: V frames, H W image rows and columns (384), F fine grid (LLaVA: 27), G coarse grid
+(LLaVA: 14), N objects, C teacher channels.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from threedrs.models.grid import LLAVA_GRID, VisualGrid
-from threedrs.models.samples import SceneInputs
+from threedrs.errors import DataError
+from threedrs.models.backbones.base import LLAVA_GRID, VisualGrid
 from threedrs.scannet.geometry import GRID, patch_means
 from threedrs.scenes.masks import SIDE, patch_counts
 from threedrs.scenes.store import SceneStore
+
+TEACHER = 14  # the teacher's grid, as the feature store holds it
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneInputs:
+    """One scene's tensors.
+
+    ``rgb`` (V,384,384,3) uint8; ``patch_xyz`` (V,G,G,3) and ``boxes`` (N,6) float32, metres, world
+    frame, boxes as centre and size; object masks ``fine`` (N,V,F,F) and ``coarse`` (N,V,G,G) bool;
+    ``teacher`` features (V,14,14,C), None at inference and without supervision. ``grid`` is that of
+    the student who reads them.
+
+    Raises:
+        DataError: the shapes contradict each other.
+    """
+
+    scene: str
+    rgb_VHWC: Tensor
+    patch_xyz_VGG3: Tensor
+    boxes_N6: Tensor
+    fine_NVFF: Tensor
+    coarse_NVGG: Tensor
+    teacher_VGGC: Tensor | None
+    grid: VisualGrid = LLAVA_GRID
+
+    def __post_init__(self) -> None:
+        frames, objects = len(self.rgb_VHWC), len(self.boxes_N6)
+        fine, coarse = self.grid.fine, self.grid.coarse
+        expected = {
+            "rgb_VHWC": (frames, 384, 384, 3),
+            "patch_xyz_VGG3": (frames, coarse, coarse, 3),
+            "boxes_N6": (objects, 6),
+            "fine_NVFF": (objects, frames, fine, fine),
+            "coarse_NVGG": (objects, frames, coarse, coarse),
+        }
+        if self.teacher_VGGC is not None:
+            expected["teacher_VGGC"] = (frames, TEACHER, TEACHER, self.teacher_VGGC.shape[-1])
+        for name, shape in expected.items():
+            found = tuple(getattr(self, name).shape)
+            if found != shape:
+                raise DataError(
+                    f"{self.scene}: {name} has shape {found}, expected {shape}; "
+                    "the scene store and the feature store of this scene do not fit together"
+                )
+
+    @property
+    def visual_tokens(self) -> int:
+        """The number of the scene's visual tokens, newline tokens included."""
+        return len(self.rgb_VHWC) * self.grid.frame_tokens
+
+    def to(self, device: torch.device | str) -> "SceneInputs":
+        """Return the scene with every tensor on ``device``."""
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "SceneInputs":
+        """Return the scene in page-locked memory, from which a GPU takes it while the host goes on.
+
+        A loader's thread calls this; the name is the one that torch looks for.
+        """
+        return self._changed(lambda tensor: tensor.pin_memory())
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "SceneInputs":
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **changed)
 
 
 def grid_masks(

@@ -6,23 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import CheckpointError, ConfigError, ThreedrsError, raise_all
-from threedrs.models.grid import LLAVA_GRID, NATIVE_GRID, qwen2_vl_grid
+from threedrs.models.backbones.base import find_family
+from threedrs.models.backbones.sizes import SIZES
 
-NAMES = ("llava-video", "llava-onevision", "qwen2-vl")
-LAYERS = {"tiny": 3, "small": 5, "7b": 28}  # of the language model
-SIZES = tuple(LAYERS)
+DEFAULT_NAME = "llava-video"  # the backbone of a student that is built without a name
 ATTENTIONS = ("auto", "sdpa", "flash")
-GRIDS = (7, 14)
 COORDINATE_DTYPES = ("float32", "bfloat16", "float16")
 LOSSES = ("l2", "cosine", "both")
 # The linear layers of a language-model layer, by their usual names.
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# Where the pretrained weights of each backbone are, their size in GB and their licence.
-CHECKPOINTS = {
-    "llava-video": ("lmms-lab/LLaVA-Video-7B-Qwen2", 16, "Apache-2.0"),
-    "llava-onevision": ("lmms-lab/llava-onevision-qwen2-7b-ov", 16, "Apache-2.0"),
-    "qwen2-vl": ("Qwen/Qwen2-VL-7B-Instruct", 17, "Apache-2.0"),
-}
 
 
 def _choice(key: str, value: Any, valid: tuple[str, ...]) -> Iterator[ConfigError]:
@@ -54,17 +46,21 @@ class ModelSettings:
         raise_all(self._problems())
 
     def _problems(self) -> Iterator[ThreedrsError]:
-        if self.name is not None:
-            yield from _choice("model.name", self.name, NAMES)
+        try:
+            family = None if self.name is None else find_family(self.name)
+        except ConfigError as error:
+            family = None
+            yield error
         yield from _choice("model.size", self.size, SIZES)
         yield from _choice("model.attention", self.attention, ATTENTIONS)
         yield from _choice("geometry.coordinate_dtype", self.coordinate_dtype, COORDINATE_DTYPES)
-        if self.grid is not None and self.grid not in GRIDS:
+        if family is not None and self.grid is not None and self.grid not in family.grids:
+            side, valid = family.grids[0], ", ".join(map(str, sorted(family.grids)))
             yield ConfigError(
-                f"model.grid: {self.grid!r} is not available; valid: {', '.join(map(str, GRIDS))}"
+                f"model.grid: {self.name} has a {side}x{side} grid; set it to {side}"
+                if len(family.grids) == 1
+                else f"model.grid: {self.grid!r} is not available; valid: {valid}"
             )
-        elif self.grid not in (None, 14) and self.name not in (None, "qwen2-vl"):
-            yield ConfigError(f"model.grid: {self.name} has a 14x14 grid; set it to 14")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             yield ConfigError(f"train.seed: {self.seed!r} is not a whole number from 0 up")
         if self.random_weights and self.path is not None:
@@ -72,12 +68,13 @@ class ModelSettings:
                 f"model.random_weights: model.path names a checkpoint, {self.path}; set one of them"
             )
         if self.size == "7b" and self.path is None and not self.random_weights:
-            hub, gigabytes, licence = CHECKPOINTS.get(self.name or "", CHECKPOINTS[NAMES[0]])
+            name = self.name if self.name and family else DEFAULT_NAME
+            hub = find_family(name).checkpoints[name]
             yield CheckpointError(
-                f"model.path: size 7b needs a checkpoint folder; fetch {hub} (about {gigabytes} "
-                f"GB, {licence}) from the Hugging Face Hub into e.g. "
-                f"data/models/{hub.partition('/')[2]} and set model.path to that folder (or, to "
-                "measure speed only, model.random_weights: true)"
+                f"model.path: size 7b needs a checkpoint folder; fetch {hub.repository} (about "
+                f"{hub.gigabytes} GB, {hub.licence}) from the Hugging Face Hub into e.g. "
+                f"data/models/{hub.repository.rpartition('/')[2]} and set model.path to that "
+                "folder (or, to measure speed only, model.random_weights: true)"
             )
 
     @property
@@ -90,11 +87,10 @@ class ModelSettings:
         """The visual tokens of a frame; None where only the checkpoint says."""
         if self.name is None:
             return None
-        if self.name != "qwen2-vl":
-            return LLAVA_GRID.frame_tokens
-        if self.grid is None and self.path is not None:
+        family = find_family(self.name)
+        if self.grid is None and self.path is not None and len(family.grids) > 1:
             return None
-        return qwen2_vl_grid(self.grid or NATIVE_GRID).frame_tokens
+        return family.visual_grid(self.grid or family.grids[0]).frame_tokens
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ModelSettings":

@@ -17,23 +17,37 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.models.attention.dispatch import PACKED, PackMask, pack_mask
+from threedrs.models.attention.packed import PACKED, PackMask, pack_mask
 from threedrs.models.attention.question_decoding import QuestionAttention
-from threedrs.models.backbones.base import Family, restore_rotary
-from threedrs.models.fused import fuse
-from threedrs.models.grounding import GroundingHead, info_nce, object_features
+from threedrs.models.backbones.base import Family
+from threedrs.models.backbones.fused import fuse
+from threedrs.models.heads import (
+    GroundingHead,
+    info_nce,
+    object_features,
+    projection_head,
+    supervision_loss,
+)
 from threedrs.models.packing import (
     GroundingTargets,
     Layout,
+    Pack,
     PackLosses,
+    Prefix,
+    Query,
+    Sample,
     TextTargets,
     on_device,
 )
-from threedrs.models.position import position_embedding
-from threedrs.models.samples import Pack, Prefix, Query, Sample, SceneInputs
+from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.settings import SupervisionSettings
-from threedrs.models.supervision import projection_head, supervision_loss
-from threedrs.models.visual_tokens import NewlineTokens, VisualTokens, pooled_teacher, token_grid
+from threedrs.models.visual_tokens import (
+    NewlineTokens,
+    VisualTokens,
+    pooled_teacher,
+    position_embedding,
+    token_grid,
+)
 
 # The student's modules by the groups of ``train.tunable``.
 GROUPS = {
@@ -51,7 +65,7 @@ class Student(nn.Module):
         family: the backbone, with its sizes.
         teacher_channels: output size of the projection head; 0: no such head.
         coordinate_dtype: precision of the coordinates in the position embedding.
-        attention: backend of the language model, see `threedrs.models.attention.dispatch`.
+        attention: backend of the language model, see `threedrs.models.attention.packed`.
     """
 
     def __init__(
@@ -97,7 +111,7 @@ class Student(nn.Module):
         """Compute the frequencies of all rotary embeddings again, in float32."""
         for module in self.modules():
             if getattr(module, "rope_type", None) in ("default", "axial"):
-                restore_rotary(module)
+                _restore_frequencies(module)
 
     @property
     def text_config(self) -> Any:
@@ -198,7 +212,7 @@ class Student(nn.Module):
         Args:
             tokens_TD: input embeddings.
             position_ids: from `position_ids`.
-            mask: see `threedrs.models.attention.dispatch.packed_attention`.
+            mask: see `threedrs.models.attention.packed.packed_attention`.
             layer: index of a layer; the output of the last one (also -1) is the normed one.
             cache: keys and values before ``tokens_TD``; theirs are added to it.
             questions: ``tokens_TD`` are those of a scene's questions, which share a prefix.
@@ -319,3 +333,21 @@ class Student(nn.Module):
         predicted_VGGC = self.proj_3d(hidden_VGGD)
         teacher_VGGC = pooled_teacher(scene.teacher_VGGC, self.family.grid.coarse)
         return supervision_loss(predicted_VGGC, teacher_VGGC, supervision, scene.scene)
+
+
+def _restore_frequencies(module: Any) -> None:
+    """Compute a rotary embedding's frequencies again, in float32.
+
+    A cast of the whole model to half precision rounds them, and their products with positions in
+    the thousands are then off by many radians.
+    """
+    held: Tensor = module.inv_freq
+    if held.is_meta:
+        return
+    compute = getattr(module, "compute_axial_rope_parameters", None)
+    if compute is None:
+        compute = module.compute_default_rope_parameters
+    with torch.device("cpu"):
+        frequency, _ = compute(module.config)
+    for name in ("inv_freq", "original_inv_freq"):
+        setattr(module, name, frequency.to(device=held.device, dtype=torch.float32))

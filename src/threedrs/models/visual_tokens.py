@@ -1,11 +1,21 @@
-"""The token grids of a scene's frames: newline tokens in and out, a teacher's grid to another."""
+"""The visual tokens of a scene: position embedding, newline tokens, and a teacher's grid to theirs.
+
+The 3D position embedding turns world coordinates into a sine code of the hidden size, without
+parameters. A point is clamped to a fixed volume, counted in voxels of 0.1 m from the volume's lower
+corner, and each axis is written as sines and cosines into a third of the channels (3DRS, section
+3.1, after Video-3D LLM).
+"""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from threedrs.models.grid import VisualGrid
+from threedrs.models.backbones.base import VisualGrid
+
+LOWER_CORNER = (-15.0, -15.0, -5.0)  # metres, world frame
+UPPER_CORNER = (15.0, 15.0, 5.0)
+VOXEL = 0.1  # metres
 
 
 class VisualTokens(NamedTuple):
@@ -41,3 +51,50 @@ def pooled_teacher(teacher_VHWC: Tensor, side: int) -> Tensor:
         return teacher_VHWC.float()
     teacher_VCHW = teacher_VHWC.permute(0, 3, 1, 2).float()
     return nn.functional.adaptive_avg_pool2d(teacher_VCHW, side).permute(0, 2, 3, 1)
+
+
+def discretise(points: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the voxel indices of ``points`` (..., 3) in metres, as int64 (..., 3).
+
+    Points, clamp, subtraction and division all run in ``dtype``, and halves round to even. float32
+    is exact for this purpose. The half precisions reproduce a trainer that casts every float input,
+    after which its arithmetic stays in that type: behind the subtraction a coordinate lies between
+    8 and 32, where bfloat16 has steps of 0.06 to 0.13 m. On rooms of 5 m this moves 44 to 54 % of
+    the tokens by a voxel in bfloat16 and 12 to 20 % in float16 (20 to 30 % of the x and of the y
+    coordinates in bfloat16); a cast of the points alone, with float32 arithmetic behind it, would
+    move 3 to 5 %. The published figure, about a third in training, is nearer to the first reading;
+    whether pixels or patch means are cast makes no difference.
+    """
+    # Axis by axis with plain numbers: a tensor of the corners, copied to a GPU, would wait for what
+    # is queued there.
+    axes = [
+        (axis.clamp(lower, upper) - lower) / VOXEL
+        for axis, lower, upper in zip(
+            points.to(dtype).unbind(-1), LOWER_CORNER, UPPER_CORNER, strict=True
+        )
+    ]
+    return torch.stack(axes, dim=-1).round().long()
+
+
+def sine_embedding(voxels: Tensor, channels: int) -> Tensor:
+    """Return the embedding (..., channels) float32 of voxel indices (..., 3).
+
+    Each axis gets ``f = channels // 3`` channels; channel j of them has the frequency
+    10000^(-2 floor(j/2) / f), even channels the sine and odd ones the cosine. The channels that
+    are left over stay zero.
+    """
+    third = channels // 3
+    channel = torch.arange(third, device=voxels.device)
+    frequency = 10000.0 ** (-2.0 * (channel // 2).double() / third)
+    # Angles reach 300 radians: float64 keeps them exact before the result becomes float32.
+    angle = voxels[..., None].double() * frequency
+    code = torch.where(channel % 2 == 0, angle.sin(), angle.cos()).flatten(-2)
+    return torch.nn.functional.pad(code, (0, channels - 3 * third)).float()
+
+
+def position_embedding(points: Tensor, channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return the position embedding (..., channels) float32 of ``points`` (..., 3) in metres.
+
+    ``dtype`` is that of the coordinate arithmetic (see `discretise`).
+    """
+    return sine_embedding(discretise(points, dtype), channels)

@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from threedrs.distributed.ranks import STOP_SIGNALS
 from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError, user_message
-from threedrs.models.grid import LLAVA_GRID, VisualGrid
+from threedrs.models.backbones.base import LLAVA_GRID, VisualGrid
+from threedrs.models.packing import Pack
 from threedrs.models.prompt import build_sample
-from threedrs.models.samples import Pack
 from threedrs.models.scene_inputs import read_scene
 from threedrs.scannet.boxes import BoxSet, box_iou_NM
 from threedrs.scenes.store import SceneStore

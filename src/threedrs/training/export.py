@@ -25,8 +25,8 @@ from threedrs.io.files import (
     write_json_lines,
     write_text,
 )
+from threedrs.models.checkpoint.folder import write_manifest
 from threedrs.models.checkpoint.load_save import save_student
-from threedrs.models.checkpoint.manifest import write_manifest
 from threedrs.models.lora.adapter import Trained, save_adapter
 from threedrs.models.lora.layers import LANGUAGE_MODEL
 from threedrs.models.settings import ModelSettings

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from threedrs.models.lora.layers import adapter_weights
-from threedrs.models.samples import Pack
+from threedrs.models.packing import Pack
 from threedrs.models.student import Student
 from threedrs.training.settings import TUNABLE
 

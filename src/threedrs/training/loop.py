@@ -27,8 +27,8 @@ from threedrs.errors import DataError, StoreError
 from threedrs.io.files import sha256_of_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.lora.layers import add_lora
+from threedrs.models.packing import Pack
 from threedrs.models.prompt import token_id
-from threedrs.models.samples import Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore

@@ -13,7 +13,7 @@ from typing import Any
 
 from threedrs.errors import ConfigError, DataError, raise_all
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json
-from threedrs.models.checkpoint.tensor_names import weights_hash
+from threedrs.models.checkpoint.folder import weights_hash
 from threedrs.models.settings import LoraSettings
 from threedrs.training.wandb_logger import WandbSettings
 from threedrs.workflow.code_hash import code_hash

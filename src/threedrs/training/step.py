@@ -20,7 +20,7 @@ from torch import nn
 from threedrs.distributed.ranks import AgreedError, Ranks
 from threedrs.errors import ConfigError
 from threedrs.models.lora.layers import train_only
-from threedrs.models.samples import Pack
+from threedrs.models.packing import Pack
 from threedrs.models.settings import SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.training.deepspeed_file import is_offloaded, read_deepspeed

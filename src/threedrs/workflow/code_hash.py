@@ -59,12 +59,12 @@ STAGES = {
     "train": Stage(
         entries=("train:main",),
         without=("teachers.registry", "training.evaluation"),
-        files=("models/backbones/*.txt",),
+        files=("models/*.txt",),
     ),
     "predict": Stage(
         entries=("predict:main",),
         without=("evaluation.registry", "metrics"),
-        files=("models/backbones/*.txt",),
+        files=("models/*.txt",),
     ),
 }
 # Decorators of the standard library and of torch that register nothing.

@@ -8,7 +8,7 @@ import torch
 
 from fixtures.repository import ROOT
 from fixtures.students import CAPTION, TEXT, pack
-from threedrs.models.samples import IGNORE
+from threedrs.models.packing import IGNORE
 
 SPEC = importlib.util.spec_from_file_location("own_room", ROOT / "benchmarks" / "own_room.py")
 own_room = importlib.util.module_from_spec(SPEC)

@@ -14,8 +14,10 @@ from threedrs.config.checks import batch_problem
 from threedrs.config.load import load_config, resolve_run
 from threedrs.config.resources import train_ranks
 from threedrs.errors import ConfigError
+from threedrs.models.backbones.base import backbone_names
+from threedrs.models.backbones.sizes import LAYERS, SIZES
 from threedrs.models.checkpoint.load_save import empty_student
-from threedrs.models.settings import LAYERS, NAMES, SIZES, ModelSettings
+from threedrs.models.settings import ModelSettings
 
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 
@@ -331,7 +333,7 @@ def test_all_that_is_wrong_with_a_run_is_said(config: dict) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", backbone_names())
 def test_sizes_that_the_check_knows_are_those_of_the_students(name: str) -> None:
     for size in SIZES:
         settings = ModelSettings(name=name, size=size, random_weights=size == "7b")

@@ -14,7 +14,7 @@ from threedrs.cli import app
 from threedrs.doctor.verify import verify_results
 from threedrs.errors import CheckpointError, DataError
 from threedrs.io.files import sha256_of_file, write_json
-from threedrs.models.checkpoint.manifest import hash_files, require_whole, write_manifest
+from threedrs.models.checkpoint.folder import hash_files, require_whole, write_manifest
 from threedrs.scenes.store import SceneStore
 
 MANIFEST = "scenes/shards/train-000.json"
@@ -221,7 +221,7 @@ def test_what_cannot_be_read_is_named_and_stays(
         raise OSError(errno.EIO, "Input/output error", str(path))
 
     monkeypatch.setattr("threedrs.doctor.verify.sha256_of_file", fails)
-    monkeypatch.setattr("threedrs.models.checkpoint.manifest.sha256_of_file", fails)
+    monkeypatch.setattr("threedrs.models.checkpoint.folder.sha256_of_file", fails)
     said = found(results)
     assert [remake for _, remake in said] == [None, None]
     assert said[0][0].startswith(f"{results / MODEL}/config.json: cannot be read (Input/output")

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from threedrs.models.grounding import GroundingHead, info_nce, object_features
+from threedrs.models.heads import GroundingHead, info_nce, object_features
 
 
 def test_object_features_equal_loops() -> None:

@@ -4,9 +4,9 @@ import torch
 
 from fixtures.students import CAPTION, GROUNDING, TEXT, ZERO_TARGET, pack, scene, tokenizer
 from threedrs.errors import DataError
-from threedrs.models.attention.dispatch import pack_mask, packed_attention
-from threedrs.models.packing import GroundingTargets, Layout, TextTargets
-from threedrs.models.samples import IGNORE, Pack, SceneInputs
+from threedrs.models.attention.packed import pack_mask, packed_attention
+from threedrs.models.packing import IGNORE, GroundingTargets, Layout, Pack, TextTargets
+from threedrs.models.scene_inputs import SceneInputs
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from threedrs.models.position import discretise, position_embedding, sine_embedding
+from threedrs.models.visual_tokens import discretise, position_embedding, sine_embedding
 
 
 def test_voxels_by_hand() -> None:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from fixtures.students import BOX_IDS, CAPTION, GROUNDING, TEXT, ZERO_TARGET, record, tokenizer
 from threedrs.errors import ConfigError, DataError
-from threedrs.models.backbones.tiny import tiny_tokenizer
+from threedrs.models.packing import IGNORE, Sample
 from threedrs.models.prompt import build_query, build_sample
-from threedrs.models.samples import IGNORE, Sample
+from threedrs.models.tokenizer import tiny_tokenizer
 from threedrs.tasks.record import Record
 
 SENTENCE = (

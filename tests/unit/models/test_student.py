@@ -21,16 +21,15 @@ from fixtures.students import (
     student,
 )
 from threedrs.errors import CheckpointError, ConfigError
-from threedrs.models.attention.dispatch import PACKED
+from threedrs.models.attention.packed import PACKED
+from threedrs.models.backbones.base import LLAVA_GRID
 from threedrs.models.backbones.llava import pool
-from threedrs.models.grid import LLAVA_GRID
-from threedrs.models.packing import PackLosses
-from threedrs.models.position import position_embedding
-from threedrs.models.samples import IGNORE, Pack, SceneInputs
+from threedrs.models.heads import supervision_loss
+from threedrs.models.packing import IGNORE, Pack, PackLosses
+from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
-from threedrs.models.supervision import supervision_loss
-from threedrs.models.visual_tokens import NewlineTokens, token_grid
+from threedrs.models.visual_tokens import NewlineTokens, position_embedding, token_grid
 
 SUPERVISION = SupervisionSettings(weight=0.7)
 

@@ -3,8 +3,8 @@ import torch
 
 from fixtures.students import scene
 from threedrs.errors import ConfigError, DataError
+from threedrs.models.heads import projection_head, supervision_loss
 from threedrs.models.settings import SupervisionSettings
-from threedrs.models.supervision import projection_head, supervision_loss
 
 
 def _slow(predicted: torch.Tensor, teacher: torch.Tensor) -> tuple[float, float]:

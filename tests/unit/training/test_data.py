@@ -14,7 +14,7 @@ import torch
 
 from fixtures.training_run import SCENES, SHARD, records, write_features, write_scene_inputs
 from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError
-from threedrs.models.backbones.tiny import tiny_tokenizer
+from threedrs.models.tokenizer import tiny_tokenizer
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.store import FeatureStore
 from threedrs.training.data import PackReader, explain_lost_loader, load_packs

@@ -8,10 +8,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fixtures.students import scene
+from threedrs.models.backbones.base import backbone_names
 from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.lora.layers import add_lora, train_only
-from threedrs.models.samples import IGNORE, Pack, Prefix, Sample
-from threedrs.models.settings import NAMES, LoraSettings, ModelSettings, SupervisionSettings
+from threedrs.models.packing import IGNORE, Pack, Prefix, Sample
+from threedrs.models.settings import LoraSettings, ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.training.flops import OperationCount, device_peak
 from threedrs.training.settings import TUNABLE
@@ -63,7 +64,7 @@ def attention(student: Student, pack: Pack, *, tower: bool, reached: bool) -> fl
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tunable", "lora"),
-    [(name, TUNABLE, None) for name in NAMES]
+    [(name, TUNABLE, None) for name in backbone_names()]
     + [
         ("llava-video", TUNABLE, LORA),
         ("llava-video", ("projector", "language_model", "heads"), None),

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from fixtures.training_run import SCENES, SHARD, records, write_features, write_scene_inputs
-from threedrs.models.backbones.tiny import tiny_tokenizer
-from threedrs.models.samples import Pack
+from threedrs.models.packing import Pack
+from threedrs.models.tokenizer import tiny_tokenizer
 from threedrs.tasks.record import Record
 from threedrs.training.data import PREFETCH, PackReader, RecordTable, load_packs
 from threedrs.training.sampler import PackPlan

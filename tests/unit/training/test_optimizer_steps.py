@@ -12,7 +12,7 @@ from torch import Tensor
 from fixtures.repository import ROOT
 from fixtures.training_run import SCENES, lone_ranks, records, write_run
 from threedrs.models.checkpoint.load_save import load_student
-from threedrs.models.samples import Pack
+from threedrs.models.packing import Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.teachers.registry import teacher_channels

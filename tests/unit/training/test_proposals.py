@@ -7,7 +7,7 @@ import pytest
 
 from fixtures.training_run import SCENES, records, write_scene_inputs
 from threedrs.errors import DataError
-from threedrs.models.backbones.tiny import tiny_tokenizer
+from threedrs.models.tokenizer import tiny_tokenizer
 from threedrs.scannet.boxes import make_box_set
 from threedrs.tasks.record import Record, conversation
 from threedrs.training.data import PackReader, name_proposals

@@ -14,11 +14,11 @@ from torch import Tensor
 from fixtures.training_run import OUT, SHARD, records, run, write_run
 from threedrs.io.files import write_json
 from threedrs.models.checkpoint.load_save import load_student
-from threedrs.models.position import position_embedding
+from threedrs.models.packing import Pack
 from threedrs.models.prompt import build_sample
-from threedrs.models.samples import Pack
 from threedrs.models.scene_inputs import read_scene
 from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.models.visual_tokens import position_embedding
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import Record
 from threedrs.teachers.registry import teacher_channels

@@ -1,4 +1,9 @@
-"""What tokens of a packed sequence attend to, in the form that each attention backend reads.
+"""The attention of the student's language model: one sample, a pack of samples, or questions.
+
+Registered with transformers under the name `PACKED`, so that the language model runs it in every
+layer. One sample is plain causal attention. What the tokens of a pack attend to is in `pack_mask`,
+in the form that the chosen backend reads. A scene's questions know it themselves
+(`threedrs.models.attention.question_decoding`).
 
 - ``sdpa``: torch's exact kernels, on any device, in two calls: plain causal for the prefix rows, so
   that the fast kernels apply and no mask of prefix x prefix size exists, and a dense mask for the
@@ -18,15 +23,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention
-from transformers.integrations.sdpa_attention import repeat_kv
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
 from threedrs.errors import ConfigError, MachineError
 from threedrs.models.attention.prefix_suffix import JoinedAttention, Suffixes, flash_kernels
-from threedrs.models.packing import Layout, on_device
+from threedrs.models.attention.question_decoding import QuestionAttention
+from threedrs.models.packing import Layout
 
+PACKED = "threedrs_packed"
 KERNELS: list[SDPBackend] = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -38,9 +46,9 @@ ROWS = 64  # suffix rows are a multiple of this, and of a sixteenth of the next 
 
 @dataclass(frozen=True, kw_only=True)
 class PackMask:
-    """A pack's mask for one backend; ``mask`` is a dense mask, a block mask, or suffix places.
+    """A pack's mask for one backend: the mask of the suffix rows, or the places of the suffixes.
 
-    A dense mask (1,1,S,T) is that of the suffix rows, with rows and keys added (`ROWS`).
+    The mask (1,1,S,T) has rows and keys added (`ROWS`).
     """
 
     prefix_length: int
@@ -139,3 +147,32 @@ def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | Non
         assert suffix_mask is not None
         mask = _rounded(suffix_mask)
     return PackMask(prefix_length=layout.prefix_length, mask=mask)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: PackMask | None,
+    scaling: float | None = None,
+    questions: QuestionAttention | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend from ``query`` (B, heads, Q, d) to ``key`` and ``value`` (B, key heads, T, d).
+
+    Without ``attention_mask`` all queries are causal. Returns (B, Q, heads, d).
+    ``questions``: the queries are tokens of a scene's questions; it knows what they attend to.
+    """
+    if questions is not None:
+        assert scaling is not None
+        assert isinstance(module.layer_idx, int)
+        return questions.attend(module.layer_idx, query, key, value, scaling), None
+    if attention_mask is not None:
+        assert scaling is not None
+        return attention_mask.attend(query, key, value, scaling), None
+    with fast_kernels():
+        return sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **kwargs)
+
+
+AttentionInterface.register(PACKED, packed_attention)

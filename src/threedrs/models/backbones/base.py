@@ -1,39 +1,190 @@
-"""What differs between the backbone families, and nothing else: one object a family.
+"""The interface of a backbone family, and the register of all families.
 
-The `Student` holds the parameters and does everything that is the same for all: position embedding,
-packing, heads, losses. A family builds the three pretrained parts and says how pictures become
-tokens, where tokens stand for the rotary embedding, and what the checkpoints' tensors are called.
+The `Student` holds the parameters and does everything that is the same for all backbones: position
+embedding, packing, heads, losses. A family builds the three pretrained parts. It also says how
+images become tokens, where tokens stand for the rotary embedding, how its checkpoints describe
+themselves, and what their tensors are called.
+
+A family is one class, registered where it is defined. Families of other packages register through
+the entry point group `ENTRY_POINTS` (docs/BACKBONES.md). Neither torch nor transformers is imported
+here or at the head of a family's file: the configuration is held against the families at each start
+of Snakemake, and loading both would take four seconds.
 """
 
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from threedrs.errors import ConfigError
 
-from threedrs.models.checkpoint.tensor_names import PublishedLayout
-from threedrs.models.grid import VisualGrid
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+ENTRY_POINTS = "threedrs.backbones"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualGrid:
+    """The visual tokens of a frame: ``fine`` a side as projected, ``coarse`` as the model reads.
+
+    With ``newline`` each row of the coarse grid ends with a newline token.
+    """
+
+    fine: int
+    coarse: int
+    newline: bool
+
+    @property
+    def frame_tokens(self) -> int:
+        """The tokens of a frame in the sequence, newline tokens included."""
+        return self.coarse * (self.coarse + self.newline)
+
+
+VISION_MARKS = ("<|vision_start|>", "<|vision_end|>")  # around the visual tokens, in Qwen2-VL
+LLAVA_GRID = VisualGrid(fine=27, coarse=14, newline=True)  # also that of the scene stores
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubCheckpoint:
+    """Where the pretrained weights of a backbone are, their size in GB and their licence."""
+
+    repository: str
+    gigabytes: int
+    licence: str
+
+
+# What all families share: prefix in a published checkpoint, prefix in `Student`.
+HEAD_NAMES = (
+    ("model.proj_3d.", "proj_3d."),
+    ("ground_head_obj.", "grounding_head.obj."),
+    ("ground_head_query.", "grounding_head.query."),
+    ("ground_head_zero_target", "grounding_head.zero_target"),
+)
+LANGUAGE_NAMES = (
+    ("model.embed_tokens.", "language_model.model.embed_tokens."),
+    ("model.layers.", "language_model.model.layers."),
+    ("model.norm.", "language_model.model.norm."),
+    ("lm_head.", "language_model.lm_head."),
+)
+# Published 3DRS checkpoints hold heads that no loss uses, and older ones the rotary frequencies.
+UNUSED_NAMES = (
+    r"model\.(corres_linear|linear_dc|geometric_linear)\..+|.+\.rotary_(pos_)?emb\.inv_freq"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorNames:
+    """The tensor names of a family's published checkpoints.
+
+    Attributes:
+        pairs: prefixes, theirs with ours; the first that fits counts.
+        ignored: matches tensors that no loss and no output uses.
+        vision_layer: matches the tensors of a numbered vision layer, where the last is not run.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    ignored: re.Pattern[str]
+    vision_layer: re.Pattern[str] | None = None
+
+    def own_name(self, published: str) -> str | None:
+        """Return the name in `Student` of a published tensor name, None if it is not known."""
+        for theirs, ours in self.pairs:
+            if published.startswith(theirs):
+                return ours + published.removeprefix(theirs)
+        return None
+
+    def published_name(self, own: str) -> str:
+        """Return the published name of one of `Student`'s tensors."""
+        for theirs, ours in self.pairs:
+            if own.startswith(ours):
+                return theirs + own.removeprefix(ours)
+        raise AssertionError(f"{own} has no published name")
+
+    def is_ignored(self, published: str, run_layers: int) -> bool:
+        """Return whether a tensor is known and not used, such as those of a layer that is not run.
+
+        Args:
+            published: name of the tensor.
+            run_layers: the layers of the vision tower that run.
+        """
+        if self.ignored.fullmatch(published) is not None:
+            return True
+        layer = self.vision_layer and self.vision_layer.fullmatch(published)
+        return layer is not None and int(layer.group(1)) == run_layers
 
 
 class Family(ABC):
     """A backbone family with the sizes of one model.
 
     Attributes:
-        name: of the family, as in ``model.name`` of one of its checkpoints.
+        checkpoints: the names of ``model.name`` that mean this family, with the published weights.
+        model_type: what config.json of its checkpoints says under this key.
+        grids: the choices of ``model.grid``, tokens a side of a frame; the first is the default.
+        vision_marks: tokens around the visual tokens that its tokenizer has beyond Qwen2's.
+        tensor_names: of its published checkpoints.
         text_config: of the language model; its vocabulary covers ``<ground>`` and ``<coord>``.
         vision_config: of the whole vision tower, as published.
         grid: the visual tokens of a frame.
-        layout: names of the tensors in published checkpoints.
     """
 
-    name: str
-    layout: PublishedLayout
+    checkpoints: ClassVar[Mapping[str, HubCheckpoint]]
+    model_type: ClassVar[str]
+    grids: ClassVar[tuple[int, ...]] = (14,)
+    vision_marks: ClassVar[tuple[str, ...]] = ()
+    tensor_names: ClassVar[TensorNames]
 
     def __init__(self, text_config: Any, vision_config: Any, grid: VisualGrid) -> None:
         self.text_config = text_config
         self.vision_config = vision_config
         self.grid = grid
+
+    @classmethod
+    @abstractmethod
+    def visual_grid(cls, side: int) -> VisualGrid:
+        """Return the visual tokens of a frame for one of `grids`."""
+
+    @classmethod
+    @abstractmethod
+    def new(cls, size: str, tokens: int, grid: int) -> Family:
+        """Return the family in ``model.size``, with a vocabulary of ``tokens`` (size 7b: its own).
+
+        Args:
+            size: tiny, small or 7b.
+            tokens: of the tiny tokenizer, ``<ground>`` and ``<coord>`` included.
+            grid: one of `grids`.
+        """
+
+    @classmethod
+    @abstractmethod
+    def read(cls, config: Mapping[str, Any], path: Path, tokens: int, grid: int) -> Family:
+        """Return the family that the config.json of a checkpoint describes.
+
+        Args:
+            config: its content, perhaps of a stranger.
+            path: where it was read, for error messages.
+            tokens: the least size of the vocabulary.
+            grid: one of `grids`.
+
+        Raises:
+            CheckpointError: a field is missing or absurd.
+        """
+
+    @abstractmethod
+    def config_json(self, teacher_channels: int, dtype: str) -> dict[str, Any]:
+        """Return the config.json of a student: the published fields and the section ``threedrs``.
+
+        The section comes from `threedrs.models.backbones.config_json.own_section`.
+        """
 
     @property
     @abstractmethod
@@ -64,7 +215,7 @@ class Family(ABC):
         """Return what the rotary embedding counts for tokens at ``index`` of a sample's sequence.
 
         Args:
-            index: (B,T) place in the sequence of one sample: shared prefix, then own tokens.
+            index: (B,T) index in the sequence of one sample: shared prefix, then own tokens.
             before: the tokens in front of the visual ones.
             frames: V.
         """
@@ -79,19 +230,75 @@ class Family(ABC):
         """Return the forward operations of one frame: tower, projector's first and last layer."""
 
 
-def restore_rotary(module: Any) -> None:
-    """Compute a rotary embedding's frequencies again, in float32.
+FamilyClass = TypeVar("FamilyClass", bound=type[Family])
+_REGISTERED: dict[str, type[Family]] = {}
 
-    A cast of the whole model to half precision rounds them, and their products with positions in
-    the thousands are then off by many radians.
+
+def register(family: FamilyClass) -> FamilyClass:
+    """Make a family known under the names of its checkpoints; a class decorator."""
+    _REGISTERED.update(dict.fromkeys(family.checkpoints, family))
+    return family
+
+
+@cache
+def _outside() -> dict[str, EntryPoint]:
+    """Return the families of other packages, by name; a name that stands here already is ours."""
+    found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    return {name: point for name, point in found.items() if name not in _REGISTERED}
+
+
+def backbone_names() -> tuple[str, ...]:
+    """Return every valid ``model.name``: those of this package, then those of others."""
+    return (*_REGISTERED, *_outside())
+
+
+def find_family(name: str) -> type[Family]:
+    """Return the family that ``model.name`` means.
+
+    Raises:
+        ConfigError: there is none of this name, or another package's cannot be used.
     """
-    held: Tensor = module.inv_freq
-    if held.is_meta:
-        return
-    compute = getattr(module, "compute_axial_rope_parameters", None)
-    if compute is None:
-        compute = module.compute_default_rope_parameters
-    with torch.device("cpu"):
-        frequency, _ = compute(module.config)
-    for name in ("inv_freq", "original_inv_freq"):
-        setattr(module, name, frequency.to(device=held.device, dtype=torch.float32))
+    if name not in _REGISTERED and name in _outside():
+        _load(name, _outside()[name])
+    if name not in _REGISTERED:
+        names = backbone_names()
+        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+        advice = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(
+            f"model.name: {name!r} is not available; {advice}valid: {', '.join(names)}"
+        )
+    return _REGISTERED[name]
+
+
+def family_of_checkpoint(config: Mapping[str, Any]) -> type[Family]:
+    """Return the family of a checkpoint's config.json.
+
+    Checkpoints of the LLaVA families name their type in many ways, so what no other family claims
+    is held for one of them.
+    """
+    model_type = config.get("model_type")
+    for name in backbone_names():
+        family = find_family(name)
+        if family.model_type == model_type:
+            return family
+    return next(iter(_REGISTERED.values()))
+
+
+def _load(name: str, point: EntryPoint) -> None:
+    """Import a family of another package and register it under the entry point's name."""
+    where = f"model.name: {name} (entry point {point.value} of the group {ENTRY_POINTS})"
+    try:
+        family = point.load()
+    except Exception as error:  # what another package's import raises is its own affair
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{where} cannot be loaded: {type(error).__name__}: {reason}") from error
+    if not (isinstance(family, type) and issubclass(family, Family)):
+        raise ConfigError(f"{where} is not a subclass of threedrs.models.backbones.base.Family")
+    facts = ("checkpoints", "model_type", "tensor_names")
+    lacking = [fact for fact in facts if not hasattr(family, fact)]
+    lacking += sorted(getattr(family, "__abstractmethods__", ()))
+    if lacking or inspect.isabstract(family):
+        raise ConfigError(f"{where} lacks {', '.join(lacking)}; see docs/BACKBONES.md")
+    if name not in family.checkpoints:
+        raise ConfigError(f"{where}: its checkpoints do not list {name}; see docs/BACKBONES.md")
+    _REGISTERED[name] = family

@@ -1,23 +1,133 @@
 """The LLaVA families: SigLIP, a two-layer projector, Qwen2.
 
 A frame of 384x384 pixels becomes 27x27 projected tokens, from the output of SigLIP's last layer but
-one, resized to 14x14.
+one, resized to 14x14. Published folders describe the language model field by field and only name
+the vision tower.
 """
 
-from typing import Any
+from __future__ import annotations
 
-from torch import Tensor, nn
-from transformers import PreTrainedModel, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from threedrs.models.backbones.base import Family
-from threedrs.models.checkpoint.tensor_names import LLAVA_LAYOUT
+from threedrs.errors import CheckpointError
+from threedrs.models.backbones.base import (
+    HEAD_NAMES,
+    LANGUAGE_NAMES,
+    LLAVA_GRID,
+    UNUSED_NAMES,
+    Family,
+    HubCheckpoint,
+    TensorNames,
+    VisualGrid,
+    register,
+)
+from threedrs.models.backbones.config_json import (
+    SAVED_FIELDS,
+    check_sizes,
+    own_section,
+    text_fields,
+)
+from threedrs.models.backbones.sizes import ROTARY, TEXT, TEXT_7B, VISION
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, Qwen2Config, SiglipVisionConfig
+
+PUBLISHED_TOWER = "google/siglip-so400m-patch14-384"
+# Sizes of PUBLISHED_TOWER, which published folders only name.
+SO400M: dict[str, Any] = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "image_size": 384,
+    "patch_size": 14,
+}
+VISION_FIELDS = tuple(SO400M)
+TOWER = "model.vision_tower.vision_tower.vision_model."
 
 
+@register
 class LlavaFamily(Family):
     """`llava-video` and `llava-onevision`: the same parts, other weights."""
 
-    name = "llava-video"
-    layout = LLAVA_LAYOUT
+    checkpoints = {  # noqa: RUF012 (not changed)
+        "llava-video": HubCheckpoint(
+            repository="lmms-lab/LLaVA-Video-7B-Qwen2", gigabytes=16, licence="Apache-2.0"
+        ),
+        "llava-onevision": HubCheckpoint(
+            repository="lmms-lab/llava-onevision-qwen2-7b-ov", gigabytes=16, licence="Apache-2.0"
+        ),
+    }
+    model_type = "llava_qwen"
+    tensor_names = TensorNames(
+        pairs=(
+            (TOWER, "vision_tower."),
+            ("model.mm_projector.", "projector."),
+            ("model.image_newline", "newline_tokens.image_newline"),
+            *HEAD_NAMES,
+            *LANGUAGE_NAMES,
+        ),
+        ignored=re.compile(
+            rf"{UNUSED_NAMES}|.+\.embeddings\.position_ids"
+            rf"|{re.escape(TOWER)}(post_layernorm|head)\..+"
+        ),
+        vision_layer=re.compile(rf"{re.escape(TOWER)}encoder\.layers\.(\d+)\..+"),
+    )
+
+    @classmethod
+    def visual_grid(cls, side: int) -> VisualGrid:
+        """Return the one grid that there is."""
+        return LLAVA_GRID
+
+    @classmethod
+    def new(cls, size: str, tokens: int, grid: int) -> LlavaFamily:
+        """Return the family in ``model.size``; tiny and small on the real 27x27 patches."""
+        from transformers import Qwen2Config, SiglipVisionConfig
+
+        text: dict[str, Any] = {"tie_word_embeddings": False}
+        if size == "7b":
+            text |= TEXT_7B
+            vision = SO400M
+        else:
+            text |= TEXT[size] | {"vocab_size": tokens, "rope_parameters": {**ROTARY}}
+            width, inner, layers, heads = VISION[size]
+            # One layer more than runs: the last one counts as SigLIP's own and is not built.
+            sizes = (width, inner, layers + 1, heads, SO400M["image_size"], SO400M["patch_size"])
+            vision = dict(zip(VISION_FIELDS, sizes, strict=True))
+        return cls(Qwen2Config(**text), SiglipVisionConfig(**vision), cls.visual_grid(grid))
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any], path: Path, tokens: int, grid: int) -> LlavaFamily:
+        """Return the family that a config.json describes."""
+        return cls(
+            read_text_config(config, path, tokens),
+            read_vision_config(config, path),
+            cls.visual_grid(grid),
+        )
+
+    def config_json(self, teacher_channels: int, dtype: str) -> dict[str, Any]:
+        """Return the config.json of a student."""
+        text, vision = self.text_config, self.vision_config
+        return {
+            "architectures": ["LlavaQwenForCausalLM"],
+            "model_type": self.model_type,
+            **{name: getattr(text, name) for name in SAVED_FIELDS},
+            "rope_theta": text.rope_parameters["rope_theta"],
+            "rope_scaling": None,
+            "torch_dtype": dtype,
+            "mm_vision_tower": PUBLISHED_TOWER,
+            "mm_hidden_size": vision.hidden_size,
+            "mm_projector_type": "mlp2x_gelu",
+            "mm_vision_select_layer": -2,
+            "mm_vision_select_feature": "patch",
+            "mm_spatial_pool_mode": "bilinear",
+            "mm_newline_position": "grid",
+            "threedrs": own_section(vision, VISION_FIELDS, teacher_channels),
+        }
 
     @property
     def run_layers(self) -> int:
@@ -26,21 +136,25 @@ class LlavaFamily(Family):
 
     def language_model(self) -> PreTrainedModel:
         """Build Qwen2."""
+        from transformers import Qwen2ForCausalLM
+
         return Qwen2ForCausalLM(self.text_config)
 
     def vision_tower(self) -> PreTrainedModel:
         """Build SigLIP without its last layer, final norm and head."""
+        from torch import nn
+        from transformers import SiglipVisionConfig, SiglipVisionModel
+
         config = self.vision_config.to_dict()
-        tower = SiglipVisionModel(
-            SiglipVisionConfig(
-                **{**config, "num_hidden_layers": self.run_layers, "vision_use_head": False}
-            )
-        )
+        config |= {"num_hidden_layers": self.run_layers, "vision_use_head": False}
+        tower = SiglipVisionModel(SiglipVisionConfig(**config))
         tower.set_submodule("post_layernorm", nn.Identity())
         return tower
 
     def projector(self) -> nn.Module:
         """Build Linear, exact GELU, Linear."""
+        from torch import nn
+
         channels = self.text_config.hidden_size
         return nn.Sequential(
             nn.Linear(self.vision_config.hidden_size, channels),
@@ -56,7 +170,7 @@ class LlavaFamily(Family):
         return projector(features).unflatten(1, (self.grid.fine, self.grid.fine))
 
     def coarse_tokens(self, fine_VFFD: Tensor) -> Tensor:
-        """Return the 27x27 token grid resized to 14x14, bilinear, corners not aligned."""
+        """Return the 27x27 token grid resized to 14x14: bilinear, corners not aligned."""
         return pool(fine_VFFD, self.grid.coarse)
 
     def vision_sizes(self) -> tuple[int, int, int]:
@@ -74,10 +188,45 @@ class LlavaFamily(Family):
         return tower, 2 * patches * width * channels, 2 * patches * channels**2
 
 
+def read_text_config(config: Mapping[str, Any], path: Path, tokens: int) -> Qwen2Config:
+    """Return the configuration of the language model; see `text_fields`."""
+    from transformers import Qwen2Config
+
+    return Qwen2Config(**text_fields(config, path, tokens, kind="Qwen2", rotary=("default",)))
+
+
+def read_vision_config(config: Mapping[str, Any], path: Path) -> SiglipVisionConfig:
+    """Return the configuration of the vision tower, all layers counted.
+
+    Raises:
+        CheckpointError: the checkpoint names a vision tower whose sizes are not known here.
+    """
+    from transformers import SiglipVisionConfig
+
+    own = config.get("threedrs")
+    if own is not None:
+        section = own.get("vision_config")
+        section = section if isinstance(section, dict) else {}
+        check_sizes(section, VISION_FIELDS, path)
+        return SiglipVisionConfig(**{name: section[name] for name in VISION_FIELDS})
+    tower = config.get("mm_vision_tower")
+    # Checkpoints trained from a local copy of the tower name that copy's folder.
+    if Path(str(tower)).name != Path(PUBLISHED_TOWER).name:
+        raise CheckpointError(
+            f"{path}: mm_vision_tower is {tower!r}; this version knows {PUBLISHED_TOWER}"
+        )
+    return SiglipVisionConfig(**SO400M)
+
+
 def pool(fine_VFFD: Tensor, side: int) -> Tensor:
     """Return the token grid resized to ``side`` x ``side``, bilinear, no antialiasing."""
-    fine_VDFF = fine_VFFD.permute(0, 3, 1, 2)
-    coarse = nn.functional.interpolate(
-        fine_VDFF, size=(side, side), mode="bilinear", align_corners=False, antialias=False
+    from torch.nn.functional import interpolate
+
+    coarse_VDGG = interpolate(
+        fine_VFFD.permute(0, 3, 1, 2),
+        size=(side, side),
+        mode="bilinear",
+        align_corners=False,
+        antialias=False,
     )
-    return coarse.permute(0, 2, 3, 1)
+    return coarse_VDGG.permute(0, 2, 3, 1)

@@ -1,60 +1,136 @@
 """The Qwen2-VL family: its own vision transformer, patch merger and multimodal rotary embedding.
 
-A frame is resized to 28 G x 28 G pixels (bicubic, as Qwen2-VL's own preprocessing) and stands alone
-in time: the tower reads pairs of frames, so each one is given twice. The merger joins 2x2 patches
-into one token: G x G tokens a frame, which the language model reads as they are; so features A and
-B of an object come from the same grid, and rows get no newline token. The scene is one video: token
-positions are (frame, row, column) from where it starts, and text goes on behind the largest of
-them. The 384x384 frames give the native grid, 14; grid 7 costs a quarter of the visual tokens.
+A frame is resized to 28 G x 28 G pixels (bicubic, as in Qwen2-VL's own preprocessing) and stands
+alone in time: the tower reads pairs of frames, so each one is given twice. The merger joins 2x2
+patches into one token, so a frame has G x G tokens, which the language model reads as they are.
+Features A and B of an object come from the same grid, and rows get no newline token. The scene is
+one video: token positions are (frame, row, column) from where it starts, and text goes on behind
+the largest of them. The 384x384 frames give the native grid, 14; grid 7 costs a quarter of the
+visual tokens.
 """
 
-from typing import Any
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel, Qwen2VLTextConfig
-from transformers.models.qwen2_vl.modeling_qwen2_vl import (
-    PatchMerger,
-    Qwen2VisionTransformerPretrainedModel,
-    Qwen2VLPreTrainedModel,
-    Qwen2VLTextModel,
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from threedrs.errors import CheckpointError
+from threedrs.models.backbones.base import (
+    HEAD_NAMES,
+    LANGUAGE_NAMES,
+    UNUSED_NAMES,
+    VISION_MARKS,
+    Family,
+    HubCheckpoint,
+    TensorNames,
+    VisualGrid,
+    register,
 )
-from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids
+from threedrs.models.backbones.config_json import (
+    SAVED_FIELDS,
+    check_sizes,
+    own_section,
+    text_fields,
+)
+from threedrs.models.backbones.sizes import ROTARY, TEXT, TEXT_7B, VISION
 
-from threedrs.models.backbones.base import Family
-from threedrs.models.backbones.frame_attention import join_frames
-from threedrs.models.checkpoint.tensor_names import QWEN2_VL_LAYOUT
-from threedrs.models.fused import fuse_activations
-from threedrs.models.grid import qwen2_vl_grid
-from threedrs.models.packing import on_device
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, Qwen2VLTextConfig
+    from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the red, green and blue of its training pictures
-DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-
-
-class Qwen2VLLanguageModel(Qwen2VLPreTrainedModel):
-    """Qwen2-VL's decoder with its vocabulary head, without the vision tower."""
-
-    config: Qwen2VLTextConfig  # type: ignore[assignment]
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
-
-    def __init__(self, config: Qwen2VLTextConfig) -> None:
-        super().__init__(config)
-        self.model = Qwen2VLTextModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
+VISION_FIELDS = (
+    "depth",
+    "embed_dim",
+    "hidden_size",
+    "mlp_ratio",
+    "num_heads",
+    "patch_size",
+    "spatial_merge_size",
+    "temporal_patch_size",
+)
+# Frequencies of the rotary embedding that count time, height and width.
+ROTARY_SECTIONS = {"tiny": [4, 4, 4], "small": [8, 12, 12], "7b": [16, 24, 24]}
 
 
+@register
 class Qwen2VLFamily(Family):
     """`qwen2-vl`."""
 
-    name = "qwen2-vl"
-    layout = QWEN2_VL_LAYOUT
+    checkpoints = {  # noqa: RUF012 (not changed)
+        "qwen2-vl": HubCheckpoint(
+            repository="Qwen/Qwen2-VL-7B-Instruct", gigabytes=17, licence="Apache-2.0"
+        ),
+    }
+    model_type = "qwen2_vl"
+    grids = (14, 7)
+    vision_marks = VISION_MARKS
+    tensor_names = TensorNames(
+        pairs=(
+            ("visual.merger.", "projector."),
+            ("visual.", "vision_tower."),
+            *HEAD_NAMES,
+            *LANGUAGE_NAMES,
+        ),
+        ignored=re.compile(UNUSED_NAMES),
+    )
 
     @classmethod
-    def of_grid(cls, text_config: Any, vision_config: Any, side: int) -> "Qwen2VLFamily":
-        """Return the family with ``side`` x ``side`` tokens a frame."""
-        return cls(text_config, vision_config, qwen2_vl_grid(side))
+    def visual_grid(cls, side: int) -> VisualGrid:
+        """Return the grid of ``side`` x ``side`` tokens, the same for both features."""
+        return VisualGrid(fine=side, coarse=side, newline=False)
+
+    @classmethod
+    def new(cls, size: str, tokens: int, grid: int) -> Qwen2VLFamily:
+        """Return the family in ``model.size``."""
+        from transformers import Qwen2VLTextConfig
+        from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
+
+        text: dict[str, Any] = {"tie_word_embeddings": False}
+        if size == "7b":
+            rope: dict[str, Any] = {"type": "mrope", "mrope_section": ROTARY_SECTIONS[size]}
+            text |= {**TEXT_7B, "rope_scaling": rope}
+            vision: dict[str, Any] = {}  # transformers' defaults are the published model's
+        else:
+            rope = {**ROTARY, "mrope_section": ROTARY_SECTIONS[size]}
+            text |= {**TEXT[size], "vocab_size": tokens, "rope_parameters": rope}
+            text |= {"bos_token_id": None, "eos_token_id": None}
+            width, inner, layers, heads = VISION[size]
+            vision = {
+                "depth": layers,
+                "embed_dim": width,
+                "hidden_size": TEXT[size]["hidden_size"],
+                "mlp_ratio": inner // width,
+                "num_heads": heads,
+            }
+        return cls(Qwen2VLTextConfig(**text), Qwen2VLVisionConfig(**vision), cls.visual_grid(grid))
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any], path: Path, tokens: int, grid: int) -> Qwen2VLFamily:
+        """Return the family that a config.json describes."""
+        return cls(
+            read_text_config(config, path, tokens),
+            read_vision_config(config, path),
+            cls.visual_grid(grid),
+        )
+
+    def config_json(self, teacher_channels: int, dtype: str) -> dict[str, Any]:
+        """Return the config.json of a student."""
+        text, vision = self.text_config, self.vision_config
+        rope: Any = text.rope_parameters
+        sizes = {name: getattr(vision, name) for name in VISION_FIELDS}
+        return {
+            "architectures": ["Qwen2VLForConditionalGeneration"],
+            "model_type": self.model_type,
+            **{name: getattr(text, name) for name in SAVED_FIELDS if hasattr(text, name)},
+            "rope_theta": rope["rope_theta"],
+            "rope_scaling": {"type": "mrope", "mrope_section": list(rope["mrope_section"])},
+            "torch_dtype": dtype,
+            "vision_config": {"model_type": self.model_type, **sizes},
+            "threedrs": own_section(vision, VISION_FIELDS, teacher_channels, grid=self.grid.coarse),
+        }
 
     @property
     def run_layers(self) -> int:
@@ -63,41 +139,28 @@ class Qwen2VLFamily(Family):
 
     def language_model(self) -> PreTrainedModel:
         """Build the decoder and the vocabulary head."""
+        from threedrs.models.backbones.qwen2_vl_modules import Qwen2VLLanguageModel
+
         return Qwen2VLLanguageModel(self.text_config)
 
     def vision_tower(self) -> PreTrainedModel:
         """Build the vision transformer; its merger is the projector."""
-        tower = Qwen2VisionTransformerPretrainedModel(self.vision_config)
-        tower.set_submodule("merger", nn.Identity())
-        join_frames(tower)
-        fuse_activations(tower)
-        return tower
+        from threedrs.models.backbones.qwen2_vl_modules import build_vision_tower
+
+        return build_vision_tower(self.vision_config)
 
     def projector(self) -> nn.Module:
         """Build the patch merger."""
+        from transformers.models.qwen2_vl.modeling_qwen2_vl import PatchMerger
+
         config = self.vision_config
         return PatchMerger(config.hidden_size, config.embed_dim, config.spatial_merge_size)
 
     def fine_tokens(self, tower: nn.Module, projector: nn.Module, rgb_VHWC: Tensor) -> Tensor:
         """Return the merged tokens (V,G,G,D)."""
-        config = self.vision_config
-        patches = pixel_patches(
-            rgb_VHWC,
-            side=self.grid.fine * config.spatial_merge_size,
-            patch=config.patch_size,
-            merge=config.spatial_merge_size,
-            repeats=config.temporal_patch_size,
-        )
-        side = self.grid.fine * config.spatial_merge_size
-        frames = torch.tensor([[len(rgb_VHWC), side, side]])
-        # Made on the host: from a GPU, transformers would ask for every frame's size and wait.
-        places = get_vision_position_ids(frames, config.spatial_merge_size)
-        features = tower(
-            patches,
-            grid_thw=frames,
-            position_ids=on_device(places, rgb_VHWC.device),
-            cu_seqlens=get_vision_cu_seqlens(frames),
-        ).last_hidden_state
+        from threedrs.models.backbones.qwen2_vl_modules import frame_features
+
+        features = frame_features(tower, rgb_VHWC, self.vision_config, self.grid.fine)
         return projector(features).unflatten(0, (-1, self.grid.fine, self.grid.fine))
 
     def coarse_tokens(self, fine_VFFD: Tensor) -> Tensor:
@@ -106,13 +169,17 @@ class Qwen2VLFamily(Family):
 
     def position_ids(self, index: Tensor, before: int, frames: int) -> Tensor:
         """Return (3,B,T): frame, row and column; the same number three times for text."""
+        import torch
+
         side = self.grid.coarse
         visual = index - before
+        # A video of V frames takes up max(V, G) positions, however many tokens it has, so text
+        # behind it goes on from there.
         behind = index - frames * side**2 + max(frames, side)
         text = torch.where(visual < 0, index, behind)
-        places = (visual // side**2, visual // side % side, visual % side)
+        axes = (visual // side**2, visual // side % side, visual % side)
         within = (visual >= 0) & (visual < frames * side**2)
-        return torch.stack([torch.where(within, before + place, text) for place in places])
+        return torch.stack([torch.where(within, before + axis, text) for axis in axes])
 
     def vision_sizes(self) -> tuple[int, int, int]:
         """Return the tower's patches a frame, before they are merged, width, and MLP width."""
@@ -131,27 +198,35 @@ class Qwen2VLFamily(Family):
         return tower, 2 * places * joined**2, 2 * places * joined * config.hidden_size
 
 
-def pixel_patches(rgb_VHWC: Tensor, *, side: int, patch: int, merge: int, repeats: int) -> Tensor:
-    """Return the patches (V*side*side, 3*repeats*patch*patch) float32 of frames, in merged order.
+def read_text_config(config: Mapping[str, Any], path: Path, tokens: int) -> Qwen2VLTextConfig:
+    """Return the configuration of the language model; see `text_fields`.
 
-    The patches that the merger joins stand together; within a patch the order is colour, time,
-    row, column; ``repeats`` copies of the frame fill the patch's time.
+    Raises:
+        CheckpointError: the positions are not those of Qwen2-VL either.
     """
-    pixels_V3HW = rgb_VHWC.permute(0, 3, 1, 2).float()
-    size = side * patch
-    if pixels_V3HW.shape[-1] != size:
-        pixels_V3HW = nn.functional.interpolate(
-            pixels_V3HW, size=(size, size), mode="bicubic", antialias=True, align_corners=False
+    from transformers import Qwen2VLTextConfig
+
+    fields = text_fields(config, path, tokens, kind="Qwen2-VL", rotary=("default", "mrope"))
+    text = Qwen2VLTextConfig(**{"tie_word_embeddings": False, **fields})
+    if "mrope_section" not in (text.rope_parameters or {}):
+        raise CheckpointError(
+            f"{path}: lacks rope_scaling.mrope_section; is it a Qwen2-VL checkpoint?"
         )
-        pixels_V3HW = pixels_V3HW.round().clamp(0, 255)
-    mean, deviation = (
-        on_device(torch.tensor(values)[:, None, None], rgb_VHWC.device)
-        for values in (MEAN, DEVIATION)
-    )
-    pixels_V3HW = (pixels_V3HW / 255 - mean) / deviation
-    blocks = side // merge
-    # (V, colour, block row, row in block, pixel row, block column, column in block, pixel column)
-    parts = pixels_V3HW.unflatten(3, (blocks, merge, patch)).unflatten(2, (blocks, merge, patch))
-    parts = parts.permute(0, 2, 5, 3, 6, 1, 4, 7)  # V, block r c, in block r c, colour, pixel r c
-    parts = parts[:, :, :, :, :, :, None].expand(-1, -1, -1, -1, -1, -1, repeats, -1, -1)
-    return parts.reshape(len(rgb_VHWC) * side * side, -1)
+    return text
+
+
+def read_vision_config(config: Mapping[str, Any], path: Path) -> Qwen2VLVisionConfig:
+    """Return the configuration of the vision tower.
+
+    Raises:
+        CheckpointError: there is none, or a size is absurd.
+    """
+    from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
+
+    section = config.get("vision_config")
+    if not isinstance(section, Mapping):
+        raise CheckpointError(f"{path}: lacks vision_config; is it a Qwen2-VL checkpoint?")
+    # Published folders leave out what is the default of the 7B model.
+    given = [name for name in VISION_FIELDS if name in section]
+    check_sizes(section, [name for name in given if name != "mlp_ratio"], path)
+    return Qwen2VLVisionConfig(**{name: section[name] for name in given})

@@ -21,22 +21,20 @@ from transformers import PreTrainedTokenizerBase
 from threedrs.errors import CheckpointError, ThreedrsError
 from threedrs.io.files import atomic_folder, read_text, write_json, write_text
 from threedrs.models.attention.prefix_suffix import flash_kernels
-from threedrs.models.backbones.base import Family
-from threedrs.models.backbones.registry import family_config, new_family, read_family
-from threedrs.models.backbones.tiny import shrink_branches, tiny_tokenizer
-from threedrs.models.checkpoint.llava_config import read_teacher_channels
-from threedrs.models.checkpoint.tensor_names import (
+from threedrs.models.backbones.base import Family, find_family
+from threedrs.models.backbones.config_json import read_family, read_teacher_channels
+from threedrs.models.checkpoint.folder import (
     StoredTensor,
+    copy_file_mode,
     read_config,
-    share_weights,
     stored_tensors,
     tensor_files,
 )
-from threedrs.models.checkpoint.vocabulary import add_tokens, load_tokenizer, with_mean_rows
 from threedrs.models.lora.adapter import apply_adapter, is_adapter, read_adapter
 from threedrs.models.lora.layers import merge_lora
-from threedrs.models.settings import ModelSettings
+from threedrs.models.settings import DEFAULT_NAME, ModelSettings
 from threedrs.models.student import Student
+from threedrs.models.tokenizer import add_tokens, load_tokenizer, tiny_tokenizer
 from threedrs.models.zero3 import (
     ZeroConfig,
     fill,
@@ -113,16 +111,23 @@ def _student(family: Family, settings: ModelSettings, teacher_channels: int) -> 
 def empty_student(settings: ModelSettings, teacher_channels: int) -> Student:
     """Return the student of ``model.name`` and ``model.size`` without values, for counting."""
     with without_weights(None):
-        return _student(new_family(settings, len(tiny_tokenizer()) + 2), settings, teacher_channels)
+        return _student(
+            _new_family(settings, len(tiny_tokenizer()) + 2), settings, teacher_channels
+        )
+
+
+def _new_family(settings: ModelSettings, tokens: int) -> Family:
+    family = find_family(settings.name or DEFAULT_NAME)
+    return family.new(settings.size, tokens, settings.grid or family.grids[0])
 
 
 def _build_random(
     settings: ModelSettings, teacher_channels: int, zero_init: ZeroConfig | None
 ) -> tuple[Student, PreTrainedTokenizerBase]:
-    tokenizer = tiny_tokenizer(vision=settings.name == "qwen2-vl")
+    tokenizer = tiny_tokenizer(find_family(settings.name or DEFAULT_NAME).vision_marks)
     tokens = len(tokenizer)
     add_tokens(tokenizer)
-    family = new_family(settings, len(tokenizer))
+    family = _new_family(settings, len(tokenizer))
     if zero_init is not None and not settings.from_scratch:
         with without_weights(zero_init):
             student = _student(family, settings, teacher_channels)
@@ -141,7 +146,7 @@ def _build_random(
             parameter = student.get_parameter(name)
             parameter.copy_(with_mean_rows(parameter, tokens))
     if settings.from_scratch:
-        shrink_branches(student.language_model)
+        _shrink_branches(student.language_model)
     if zero_init is None:
         return student, tokenizer
     # These students are small enough to be built whole, so its weights do not depend on ZeRO.
@@ -181,7 +186,9 @@ def _load(
             f"this run has {channels}; choose another teacher or another checkpoint"
         )
     try:
-        family = read_family(config, config_path, len(tokenizer), settings)
+        family = read_family(
+            config, config_path, len(tokenizer), name=settings.name, grid=settings.grid
+        )
         with without_weights(zero_init):
             student = _student(family, settings, channels)
     except ThreedrsError:
@@ -230,7 +237,7 @@ def _match(
     ``trained``: the teacher's channels of a folder of ours (0: no teacher), None for any other.
     """
     expected = {n: shape_of(value) for n, value in student.state_dict(keep_vars=True).items()}
-    layout, run_layers = student.family.layout, student.family.run_layers
+    layout, run_layers = student.family.tensor_names, student.family.run_layers
     names, ignored, unknown, wrong = {}, [], [], []
     for published, tensor in stored.items():
         own = layout.own_name(published)
@@ -318,7 +325,7 @@ def save_student(
         folder: replaced if it exists.
         state: the tensors under `Student`'s names, for a student whose own are spread over ranks.
     """
-    published_name = student.family.layout.published_name
+    published_name = student.family.tensor_names.published_name
     tensors = {
         published_name(name): tensor.detach()
         for name, tensor in (student.state_dict() if state is None else state).items()
@@ -327,9 +334,34 @@ def save_student(
     if tied:
         tensors.pop(published_name(EMBEDDINGS[1]))
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    config = family_config(student.family, student.teacher_channels, dtype)
+    config = student.family.config_json(student.teacher_channels, dtype)
     with atomic_folder(folder) as temporary:
         save_torch_state_dict(tensors, temporary, metadata={"format": "pt"})
         write_json(temporary / "config.json", config)
-        share_weights(temporary)
+        copy_file_mode(temporary)
         tokenizer.save_pretrained(temporary)
+
+
+def with_mean_rows(embedding_TD: Tensor, tokens: int) -> Tensor:
+    """Return the matrix with rows ``tokens`` and ``tokens + 1`` set to the mean of those before.
+
+    Later rows, which pad published matrices, stay; a matrix that is too short grows.
+    """
+    rows = max(len(embedding_TD), tokens + 2)
+    result_TD = embedding_TD.new_zeros(rows, embedding_TD.shape[1])
+    result_TD[: len(embedding_TD)] = embedding_TD
+    result_TD[tokens : tokens + 2] = embedding_TD[:tokens].float().mean(0).to(embedding_TD.dtype)
+    return result_TD
+
+
+def _shrink_branches(language_model: Any) -> None:
+    """Divide the weights that end the 2 L branches of L layers by sqrt(2 L), as GPT-2 does.
+
+    The hidden states then stay of the size of the tokens that they began as (Radford et al. 2019,
+    section 2.3). Without it a student from scratch learns to look at its room much later.
+    """
+    layers = language_model.model.layers
+    with torch.no_grad():
+        for layer in layers:
+            for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                linear.weight.div_((2 * len(layers)) ** 0.5)

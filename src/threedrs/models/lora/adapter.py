@@ -23,9 +23,8 @@ from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import CheckpointError
 from threedrs.io.files import write_json
-from threedrs.models.backbones.registry import family_config
-from threedrs.models.checkpoint.llava_config import read_teacher_channels
-from threedrs.models.checkpoint.tensor_names import read_config, share_weights, weights_hash
+from threedrs.models.backbones.config_json import read_teacher_channels
+from threedrs.models.checkpoint.folder import copy_file_mode, read_config, weights_hash
 from threedrs.models.lora.layers import ADAPTER, LANGUAGE_MODEL, add_lora, is_added, lora_config
 from threedrs.models.prompt import token_id
 from threedrs.models.settings import LORA_TARGETS, LoraSettings, ModelSettings
@@ -102,9 +101,9 @@ def save_adapter(
         folder / WEIGHTS,
         metadata={"format": "pt"},
     )
-    layout = student.family.layout
+    tensor_names = student.family.tensor_names
     in_full = {
-        layout.published_name(name): tensor.contiguous()
+        tensor_names.published_name(name): tensor.contiguous()
         for name, tensor in state.items()
         if trained.is_in_full(name)
     }
@@ -121,7 +120,7 @@ def save_adapter(
     config.save_pretrained(str(folder))
 
     dtype = str(next(iter(added.values())).dtype).removeprefix("torch.")
-    described = family_config(student.family, student.teacher_channels, dtype)
+    described = student.family.config_json(student.teacher_channels, dtype)
     described["threedrs"]["base"] = {
         "name": base.name,
         "size": base.size,
@@ -133,7 +132,7 @@ def save_adapter(
         "trained_in_full": sorted(trained.groups),
     }
     write_json(folder / "config.json", described)
-    share_weights(folder)
+    copy_file_mode(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -264,7 +263,7 @@ def apply_adapter(
     state = {_own_name(n): t for n, t in _tensors(saved.folder / WEIGHTS).items()}
     if student.text_config.tie_word_embeddings:
         state[f"{LANGUAGE_MODEL}.lm_head.rows"] = state[f"{LANGUAGE_MODEL}.model.embed_tokens.rows"]
-    own_name = student.family.layout.own_name
+    own_name = student.family.tensor_names.own_name
     state |= {own_name(n) or n: t for n, t in _tensors(saved.folder / IN_FULL).items()}
     expected = {n: t.shape for n, t in student.state_dict().items() if saved.trained.is_saved(n)}
     wrong = _differing(expected, {name: tensor.shape for name, tensor in state.items()})

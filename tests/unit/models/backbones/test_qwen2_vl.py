@@ -16,16 +16,16 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransforme
 from fixtures.qwen2_vl import CHANNELS, SUPERVISION, inputs, loaded, pack
 from fixtures.students import BOX_IDS, GROUNDING, MIXED, TEXT, scene
 from threedrs.errors import CheckpointError, ConfigError, DataError
-from threedrs.models.backbones.qwen2_vl import pixel_patches
-from threedrs.models.backbones.tiny import tiny_tokenizer
+from threedrs.models.backbones.qwen2_vl_modules import pixel_patches
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.grounding import info_nce
+from threedrs.models.heads import info_nce
 from threedrs.models.inference import SceneSession
+from threedrs.models.packing import IGNORE
 from threedrs.models.prompt import build_query, build_sample, shared_prefix
-from threedrs.models.samples import IGNORE
 from threedrs.models.scene_inputs import grid_masks
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
+from threedrs.models.tokenizer import tiny_tokenizer
 from threedrs.scannet.geometry import patch_means
 
 

@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-from threedrs.models.checkpoint.llava_config import (
-    checkpoint_config,
-    read_text_config,
-    read_vision_config,
-)
+from threedrs.models.backbones.base import LLAVA_GRID
+from threedrs.models.backbones.llava import LlavaFamily, read_text_config, read_vision_config
 
 
 def test_published_configuration() -> None:
@@ -36,5 +33,5 @@ def test_published_configuration() -> None:
     vision = read_vision_config(published, path)
     assert (vision.hidden_size, vision.num_hidden_layers) == (1152, 27)
     assert (vision.hidden_act, vision.layer_norm_eps) == ("gelu_pytorch_tanh", 1e-6)
-    saved = checkpoint_config(text, vision, 2048, "bfloat16")
+    saved = LlavaFamily(text, vision, LLAVA_GRID).config_json(2048, "bfloat16")
     assert read_text_config(saved, path, 1).to_dict() == text.to_dict()

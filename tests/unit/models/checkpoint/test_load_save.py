@@ -11,10 +11,9 @@ from transformers import AutoTokenizer, Qwen2Config
 
 from fixtures.students import CHANNELS, MIXED, pack, student, tokenizer
 from threedrs.errors import CheckpointError
-from threedrs.models.backbones.tiny import tiny_tokenizer
-from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.checkpoint.vocabulary import with_mean_rows
+from threedrs.models.checkpoint.load_save import load_student, save_student, with_mean_rows
 from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.models.tokenizer import tiny_tokenizer
 
 HEAD_PREFIXES = ("ground_head_", "model.proj_3d.")
 
@@ -154,7 +153,7 @@ def test_pretrained_backbone_gets_new_tokens_and_seeded_heads(
 ) -> None:
     folder = _as_pretrained(saved)
     monkeypatch.setattr(
-        "threedrs.models.backbones.registry.read_vision_config",
+        "threedrs.models.backbones.llava.read_vision_config",
         lambda config, path: student().family.vision_config,
     )
     with caplog.at_level(logging.INFO):

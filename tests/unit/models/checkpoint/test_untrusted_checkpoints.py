@@ -18,8 +18,8 @@ from fixtures.training_steps import settings as train_settings
 from fixtures.vggt_models import empty_model
 from threedrs.errors import CheckpointError, ConfigError, ThreedrsError
 from threedrs.io.files import write_json
+from threedrs.models.checkpoint.folder import tensor_files
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.checkpoint.tensor_names import tensor_files
 from threedrs.models.lora.adapter import CONFIG, IN_FULL
 from threedrs.models.settings import ModelSettings
 from threedrs.teachers.vggt.weights import load_aggregator

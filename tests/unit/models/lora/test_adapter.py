@@ -24,6 +24,7 @@ from threedrs.errors import CheckpointError, ConfigError
 from threedrs.models.attention import packed as pack_mask
 from threedrs.models.attention.packed import PackMask
 from threedrs.models.attention.prefix_suffix import Suffixes
+from threedrs.models.backbones.base import backbone_names
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.lora.adapter import CONFIG, IN_FULL, WEIGHTS, Trained, save_adapter
 from threedrs.models.lora.layers import (
@@ -32,10 +33,9 @@ from threedrs.models.lora.layers import (
     merge_lora,
     train_only,
 )
-from threedrs.models.packing import Layout
+from threedrs.models.packing import Layout, Pack
 from threedrs.models.prompt import build_sample
-from threedrs.models.samples import Pack
-from threedrs.models.settings import LORA_TARGETS, NAMES, LoraSettings, ModelSettings
+from threedrs.models.settings import LORA_TARGETS, LoraSettings, ModelSettings
 from threedrs.models.settings import SupervisionSettings as Supervision
 from threedrs.models.student import Student
 
@@ -63,7 +63,7 @@ def family(name: str) -> tuple[Callable[[], Student], Pack]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", backbone_names())
 def test_the_start_is_the_base_model_bit_by_bit(name: str) -> None:
     build, packed = family(name)
     plain, adapted = build(), build()
@@ -116,7 +116,7 @@ def joined(layout: Layout, backend: str, tokens_TD: torch.Tensor) -> PackMask:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "attention", "checkpointing"),
-    [(name, "sdpa", True) for name in NAMES] + [("llava-video", "joined", False)],
+    [(name, "sdpa", True) for name in backbone_names()] + [("llava-video", "joined", False)],
 )
 def test_packed_gradients_equal_the_sum_over_single_samples(
     monkeypatch: pytest.MonkeyPatch, name: str, attention: str, checkpointing: bool

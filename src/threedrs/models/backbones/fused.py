@@ -1,9 +1,8 @@
-"""Fused element-wise parts of the language model's layers and of Qwen2-VL's vision tower.
+"""Fused element-wise parts of the language model's layers.
 
-As transformers writes them, a norm is six passes over the hidden states, the gate of the MLP two,
-and the vision tower's activation three, forward and again when recomputed; here each is one. The
-norm is torch's own fused operator; the others are compiled, for GPU training only, since compiling
-costs seconds.
+As transformers writes them, a norm is six passes over the hidden states and the gate of the MLP
+two, forward and again when recomputed. Here each is one. The norm is torch's own fused operator.
+The gate is compiled, for GPU training only, since compiling costs seconds.
 """
 
 from collections.abc import Callable
@@ -16,10 +15,6 @@ from torch import Tensor, nn
 
 def _gate(gate: Tensor, up: Tensor) -> Tensor:
     return nn.functional.silu(gate) * up
-
-
-def _quick_gelu(hidden: Tensor) -> Tensor:
-    return hidden * torch.sigmoid(1.702 * hidden)
 
 
 @cache
@@ -53,10 +48,3 @@ def fuse(language_model: Any) -> None:
         layer.mlp.forward = partial(_mlp, layer.mlp)
     for norm in norms:
         norm.forward = partial(_norm, norm)
-
-
-def fuse_activations(tower: Any) -> None:
-    """Let a Qwen2-VL vision tower run its activations fused."""
-    assert tower.config.hidden_act == "quick_gelu"
-    for block in tower.blocks:
-        block.mlp.act.forward = partial(run_fused, _quick_gelu)

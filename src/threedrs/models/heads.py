@@ -1,13 +1,19 @@
-"""Objects and the grounding head: which boxes does a description mean? (3DRS, section 3.1)
+"""The two 3D heads with their losses: grounding, and the 3D representation supervision of 3DRS.
 
-An object's feature joins what the vision tower saw in the object's patches (A) with what the
-language model made of them (B); the head scores each object, and a learned "no object" row,
-against the hidden state at ``<ground>``. Cost: two products of an (objects, tokens) mask with the
-tokens, and two small networks.
+Grounding (3DRS, section 3.1) asks which boxes a description means. An object's feature joins what
+the vision tower saw in the object's patches (A) with what the language model made of them (B). The
+head scores each object, and a learned "no object" row, against the hidden state at ``<ground>``.
+Cost: two products of an (objects, tokens) mask with the tokens, and two small networks.
+
+Supervision (section 3.3) takes the language model's hidden states at the visual tokens to the
+teacher's channels. The loss pulls them, token by token, towards the frozen teacher's features.
 """
 
 import torch
 from torch import Tensor, nn
+
+from threedrs.errors import DataError
+from threedrs.models.settings import SupervisionSettings
 
 TEMPERATURE = 0.07
 
@@ -77,3 +83,36 @@ def info_nce(scores_KM: Tensor, target_KM: Tensor) -> Tensor:
     logits_KM = scores_KM / TEMPERATURE
     targets_KM = logits_KM.masked_fill(~target_KM, -torch.inf)
     return torch.logsumexp(logits_KM, 1) - torch.logsumexp(targets_KM, 1)
+
+
+def projection_head(channels: int, teacher_channels: int) -> nn.Sequential:
+    """Return the head: Linear(D,2D), exact GELU, Linear(2D,C)."""
+    return nn.Sequential(
+        nn.Linear(channels, 2 * channels),
+        nn.GELU(),
+        nn.Linear(2 * channels, teacher_channels),
+    )
+
+
+def supervision_loss(
+    predicted_VGGC: Tensor, teacher_VGGC: Tensor, settings: SupervisionSettings, scene: str
+) -> Tensor:
+    """Return the loss () of projected hidden states against teacher features, both normalised.
+
+    ``l2``: mean over tokens of the squared distance (2 - 2 cos); ``cosine``: mean of 1 - cos;
+    ``both``: their sum. Computed in float32; the weight is not applied. A teacher value that is
+    not finite makes the loss so; the reader of packs refuses it before, where no GPU has to wait.
+
+    Raises:
+        DataError: the channels differ.
+    """
+    if predicted_VGGC.shape != teacher_VGGC.shape:
+        raise DataError(
+            f"{scene}: teacher features of shape {tuple(teacher_VGGC.shape)} do not fit the "
+            f"student's {tuple(predicted_VGGC.shape)}; extract the features of this run's teacher"
+        )
+    predicted_VGGC = nn.functional.normalize(predicted_VGGC.float(), dim=-1)
+    teacher_VGGC = nn.functional.normalize(teacher_VGGC.float(), dim=-1)
+    distance = (predicted_VGGC - teacher_VGGC).square().sum(-1).mean()
+    cosine = (1 - (predicted_VGGC * teacher_VGGC).sum(-1)).mean()
+    return {"l2": distance, "cosine": cosine, "both": distance + cosine}[settings.loss]

@@ -1,30 +1,18 @@
-"""The config.json of a LLaVA checkpoint: the published layout plus a section of our own.
+"""What all families share in reading and writing the config.json of a checkpoint.
 
-Published folders describe the language model field by field and name the vision tower; ours also
-carry ``threedrs``: format version, the teacher's channels, and the vision tower's sizes.
+Published folders describe the language model field by field. Ours also carry the section
+``threedrs``: format version, the teacher's channels, and the vision tower's sizes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import Qwen2Config, SiglipVisionConfig
-
 import threedrs
 from threedrs.errors import CheckpointError
+from threedrs.models.backbones.base import Family, family_of_checkpoint
 
 FORMAT_VERSION = 1
-PUBLISHED_TOWER = "google/siglip-so400m-patch14-384"
-# Sizes of PUBLISHED_TOWER, which published folders only name.
-SO400M: dict[str, Any] = {
-    "hidden_size": 1152,
-    "intermediate_size": 4304,
-    "num_hidden_layers": 27,
-    "num_attention_heads": 16,
-    "image_size": 384,
-    "patch_size": 14,
-}
-VISION_FIELDS = tuple(SO400M)
 # Fields of the language model that decide a tensor's shape.
 SHAPE_FIELDS = (
     "vocab_size",
@@ -46,35 +34,43 @@ SAVED_FIELDS = (
     "bos_token_id",
     "eos_token_id",
 )
+READ_FIELDS = (*SAVED_FIELDS, "rope_theta", "rope_scaling", "rope_parameters")
 # Far above any model: a larger number would only fill the memory with layers, before a tensor of
 # the checkpoint is compared with it.
 MOST_LAYERS = 1024
 MOST_SIDE = 8192  # pixels
 MOST = 2**21
-READ_FIELDS = (*SAVED_FIELDS, "rope_theta", "rope_scaling", "rope_parameters")
 
 
-def read_text_config(config: Mapping[str, Any], path: Path, tokens: int) -> Qwen2Config:
-    """Return the language model's configuration, its vocabulary at least ``tokens`` large.
+def text_fields(
+    config: Mapping[str, Any], path: Path, tokens: int, *, kind: str, rotary: Sequence[str]
+) -> dict[str, Any]:
+    """Return the fields of the language model, its vocabulary at least ``tokens`` large.
+
+    Args:
+        config: content of the config.json at ``path``.
+        path: for error messages.
+        tokens: the tokens that the vocabulary has to cover.
+        kind: what the checkpoint should be, for error messages.
+        rotary: the types of rotary embedding that the family knows.
 
     Raises:
         CheckpointError: a field that decides a tensor's shape is missing, or positions are scaled.
     """
     missing = [name for name in SHAPE_FIELDS if name not in config]
     if missing:
-        raise CheckpointError(f"{path}: lacks {', '.join(missing)}; is it a Qwen2 checkpoint?")
+        raise CheckpointError(f"{path}: lacks {', '.join(missing)}; is it a {kind} checkpoint?")
     check_sizes(config, SHAPE_FIELDS, path)
-    check_rotary(config, path, ("default",))
+    _check_rotary(config, path, rotary)
     chosen = {name: config[name] for name in READ_FIELDS if name in config}
-    chosen["vocab_size"] = max(config["vocab_size"], tokens)
-    return Qwen2Config(**chosen)
+    return chosen | {"vocab_size": max(config["vocab_size"], tokens)}
 
 
 def check_sizes(section: Mapping[str, Any], names: Iterable[str], path: Path) -> None:
     """Check the sizes of a model that a config.json gives.
 
     Raises:
-        CheckpointError: one is no whole number, or absurd.
+        CheckpointError: one is not an integer, or absurd.
     """
     for name in names:
         most = MOST_LAYERS if name in ("num_hidden_layers", "depth") else MOST
@@ -87,7 +83,7 @@ def check_sizes(section: Mapping[str, Any], names: Iterable[str], path: Path) ->
             )
 
 
-def check_rotary(config: Mapping[str, Any], path: Path, known: Sequence[str]) -> None:
+def _check_rotary(config: Mapping[str, Any], path: Path, known: Sequence[str]) -> None:
     """Check that the rotary embedding is of a type that is restored after a cast and saved again.
 
     With another one a student would train on other positions than its export is read with.
@@ -109,25 +105,34 @@ def check_rotary(config: Mapping[str, Any], path: Path, known: Sequence[str]) ->
                 )
 
 
-def read_vision_config(config: Mapping[str, Any], path: Path) -> SiglipVisionConfig:
-    """Return the vision tower's configuration, all layers counted.
+def read_family(
+    config: Mapping[str, Any],
+    path: Path,
+    tokens: int,
+    *,
+    name: str | None = None,
+    grid: int | None = None,
+) -> Family:
+    """Return the family that a checkpoint's config.json describes.
+
+    Args:
+        config: content of the config.json at ``path``, held by `read_teacher_channels` before.
+        path: for error messages.
+        tokens: the least size of the vocabulary.
+        name: ``model.name``, None: whatever the checkpoint is of.
+        grid: ``model.grid``, None: that of the training, or the family's default.
 
     Raises:
-        CheckpointError: the checkpoint names a vision tower whose sizes are not known here.
+        CheckpointError: a field is missing, or the settings name another family or grid.
     """
-    own = config.get("threedrs")
-    if own is not None:
-        section = own.get("vision_config")
-        section = section if isinstance(section, dict) else {}
-        check_sizes(section, VISION_FIELDS, path)
-        return SiglipVisionConfig(**{name: section[name] for name in VISION_FIELDS})
-    tower = config.get("mm_vision_tower")
-    # Checkpoints trained from a local copy of the tower name that copy's folder.
-    if Path(str(tower)).name != Path(PUBLISHED_TOWER).name:
-        raise CheckpointError(
-            f"{path}: mm_vision_tower is {tower!r}; this version knows {PUBLISHED_TOWER}"
-        )
-    return SiglipVisionConfig(**SO400M)
+    family = family_of_checkpoint(config)
+    if name is not None and name not in family.checkpoints:
+        found = " or ".join(family.checkpoints)
+        raise CheckpointError(f"{path}: is a checkpoint of {found}, model.name is {name}")
+    trained = config.get("threedrs", {}).get("grid")
+    if trained and grid not in (None, trained):
+        raise CheckpointError(f"{path}: was trained with model.grid {trained}, this run has {grid}")
+    return family.read(config, path, tokens, grid or trained or family.grids[0])
 
 
 def read_teacher_channels(config: Mapping[str, Any], path: Path) -> int | None:
@@ -160,28 +165,4 @@ def own_section(
         "teacher_channels": teacher_channels,
         "vision_config": {name: getattr(vision, name) for name in fields},
         **more,
-    }
-
-
-def checkpoint_config(
-    text: Qwen2Config, vision: SiglipVisionConfig, teacher_channels: int, dtype: str
-) -> dict[str, Any]:
-    """Return the config.json of a student of the LLaVA families."""
-    rope = text.rope_parameters
-    assert rope is not None
-    return {
-        "architectures": ["LlavaQwenForCausalLM"],
-        "model_type": "llava_qwen",
-        **{name: getattr(text, name) for name in SAVED_FIELDS},
-        "rope_theta": rope["rope_theta"],
-        "rope_scaling": None,
-        "torch_dtype": dtype,
-        "mm_vision_tower": PUBLISHED_TOWER,
-        "mm_hidden_size": vision.hidden_size,
-        "mm_projector_type": "mlp2x_gelu",
-        "mm_vision_select_layer": -2,
-        "mm_vision_select_feature": "patch",
-        "mm_spatial_pool_mode": "bilinear",
-        "mm_newline_position": "grid",
-        "threedrs": own_section(vision, VISION_FIELDS, teacher_channels),
     }

@@ -1,8 +1,10 @@
-"""The published layouts of checkpoints on disk: tensor names, files, shapes."""
+"""A checkpoint folder on disk: its files, the tensors in them, and the manifest that stands for it.
+
+Nothing here imports torch: the configuration is held against the folder before anything runs.
+"""
 
 import hashlib
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,83 +12,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from threedrs.errors import CheckpointError, DataError
-from threedrs.io.files import read_json, sha256_of_json
+from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, write_json
 
-# What all families share: prefix in a published checkpoint, prefix in `Student`.
-HEADS = (
-    ("model.proj_3d.", "proj_3d."),
-    ("ground_head_obj.", "grounding_head.obj."),
-    ("ground_head_query.", "grounding_head.query."),
-    ("ground_head_zero_target", "grounding_head.zero_target"),
-)
-LANGUAGE = (
-    ("model.embed_tokens.", "language_model.model.embed_tokens."),
-    ("model.layers.", "language_model.model.layers."),
-    ("model.norm.", "language_model.model.norm."),
-    ("lm_head.", "language_model.lm_head."),
-)
-ENDS = 2**20  # bytes of each end of a file that the hash of a checkpoint's weights covers
-UNUSED_HEADS = r"model\.(corres_linear|linear_dc|geometric_linear)\..+"
-ROTARY = r".+\.rotary_(pos_)?emb\.inv_freq"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublishedLayout:
-    """The tensor names of a family's published checkpoints.
-
-    ``names`` pairs prefixes, theirs with ours; the first that fits counts. ``ignored`` matches
-    tensors that no loss and no output uses; ``vision_layer`` the number of a vision layer, where
-    the last ones are not run.
-    """
-
-    names: tuple[tuple[str, str], ...]
-    ignored: re.Pattern[str]
-    vision_layer: re.Pattern[str] | None = None
-
-    def own_name(self, published: str) -> str | None:
-        """Return the name in `Student` of a published tensor name, None if it is not known."""
-        for theirs, ours in self.names:
-            if published.startswith(theirs):
-                return ours + published.removeprefix(theirs)
-        return None
-
-    def published_name(self, own: str) -> str:
-        """Return the published name of one of `Student`'s tensors."""
-        for theirs, ours in self.names:
-            if own.startswith(ours):
-                return theirs + own.removeprefix(ours)
-        raise AssertionError(f"{own} has no published name")
-
-    def is_ignored(self, published: str, run_layers: int) -> bool:
-        """Whether a tensor is known and not used, that of a vision layer that does not run too."""
-        if self.ignored.fullmatch(published) is not None:
-            return True
-        layer = self.vision_layer and self.vision_layer.fullmatch(published)
-        return layer is not None and int(layer.group(1)) == run_layers
-
-
-LLAVA_LAYOUT = PublishedLayout(
-    names=(
-        ("model.vision_tower.vision_tower.vision_model.", "vision_tower."),
-        ("model.mm_projector.", "projector."),
-        ("model.image_newline", "newline_tokens.image_newline"),
-        *HEADS,
-        *LANGUAGE,
-    ),
-    ignored=re.compile(
-        rf"{UNUSED_HEADS}|{ROTARY}|.+\.embeddings\.position_ids"
-        r"|model\.vision_tower\.vision_tower\.vision_model\.(post_layernorm|head)\..+"
-    ),
-    vision_layer=re.compile(
-        r"model\.vision_tower\.vision_tower\.vision_model\.encoder\.layers\.(\d+)\..+"
-    ),
-)
-QWEN2_VL_LAYOUT = PublishedLayout(
-    names=(("visual.merger.", "projector."), ("visual.", "vision_tower."), *HEADS, *LANGUAGE),
-    ignored=re.compile(rf"{UNUSED_HEADS}|{ROTARY}"),
-)
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ENDS = 2**20  # bytes of each end of a file that the hash of a checkpoint's weights covers
+FORMAT_VERSION = 1  # of the manifest
+_SNAKEMAKES_OWN = ".snakemake_timestamp"
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -104,7 +36,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def share_weights(folder: Path) -> None:
+def copy_file_mode(folder: Path) -> None:
     """Give a folder's weights the file mode of its config.json; safetensors makes them private."""
     mode = (folder / "config.json").stat().st_mode
     for file in folder.glob("*.safetensors"):
@@ -182,3 +114,46 @@ def stored_tensors(files: Iterable[Path]) -> dict[str, StoredTensor]:
         except SafetensorError as error:
             raise CheckpointError(f"{file}: is damaged ({error}); fetch it again") from error
     return tensors
+
+
+def manifest_path(model: Path) -> Path:
+    """Return where the manifest of the model in folder ``model`` lies."""
+    return model.with_name(f"{model.name}.json")
+
+
+def hash_files(model: Path) -> dict[str, str]:
+    """Return file (path below ``model``) -> SHA-256."""
+    files = sorted(path for path in model.rglob("*") if path.is_file())
+    return {
+        path.relative_to(model).as_posix(): sha256_of_file(path)
+        for path in files
+        if path.name != _SNAKEMAKES_OWN
+    }
+
+
+def write_manifest(model: Path) -> None:
+    """Write the manifest of the finished model in folder ``model``."""
+    value = {"format_version": FORMAT_VERSION, "files": hash_files(model)}
+    write_json(manifest_path(model), value)
+
+
+def require_whole(model: Path, hashes: Mapping[str, str]) -> None:
+    """Check the files of a model, hashed by `hash_files`, against its manifest, if it has one.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or foreign, or the manifest is malformed.
+    """
+    path = manifest_path(model)
+    if not path.is_file():
+        return
+    remedy = f"delete {path} and run `snakemake {path}`: it is written from the last checkpoint"
+    try:
+        value = read_json(path)
+    except DataError as error:
+        raise CheckpointError(f"{error}; {remedy}") from error
+    recorded = value.get("files") if isinstance(value, dict) else None
+    if not isinstance(recorded, dict) or value.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: is not the manifest of a trained model; {remedy}")
+    for name in sorted(recorded.keys() | hashes.keys()):
+        if recorded.get(name) != hashes.get(name):
+            raise CheckpointError(f"{model / name}: does not fit its hash in {path}; {remedy}")

@@ -1,0 +1,110 @@
+"""The tokenizers of students: the tiny one, a checkpoint's, and the two tokens added to either.
+
+The tiny tokenizer is a byte-level BPE in Qwen2's format, trained from a committed text in
+milliseconds. The bytes come first, in Qwen2's order, so that the newline has the id 198 there too.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    AddedToken,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2Tokenizer,
+)
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+from threedrs.errors import CheckpointError
+from threedrs.tasks.record import COORD, END, GROUND, START
+
+CORPUS = Path(__file__).with_name("tiny_corpus.txt")
+MERGES = 800
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+
+
+def byte_alphabet() -> list[str]:
+    """Return the 256 printable stand-ins of the bytes, in GPT-2's and Qwen2's order."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    shifted = 256 - len(printable)
+    return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(shifted)]
+
+
+@cache
+def _merges() -> tuple[tuple[str, str], ...]:
+    """Learn the merges from the corpus; the same on every machine."""
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=256 + MERGES,
+        initial_alphabet=byte_alphabet(),
+        show_progress=False,
+    )
+    learner.train([str(CORPUS)], trainer)
+    merges = json.loads(learner.to_str())["model"]["merges"]
+    return tuple((left, right) for left, right in merges)
+
+
+def tiny_tokenizer(more: Sequence[str] = ()) -> PreTrainedTokenizerBase:
+    """Return the tiny tokenizer: bytes, merges, Qwen2's three special tokens, then ``more``."""
+    merges = list(_merges())
+    tokens = byte_alphabet() + ["".join(pair) for pair in merges]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
+    special = [*SPECIAL_TOKENS[1:], *more]
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    return tokenizer
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a checkpoint folder.
+
+    Raises:
+        CheckpointError: its files are missing or damaged, or it does not know the chat tokens.
+    """
+    # Without its files transformers would return an empty tokenizer, not an error.
+    if not any(all((folder / name).is_file() for name in names) for names in FILES):
+        raise CheckpointError(f"{folder}: tokenizer.json is missing; fetch the whole checkpoint")
+    try:
+        # Given a configuration, transformers does not warn that it has no model of this type.
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder,
+            config=Qwen2Config(),
+            # Nor does it ask on the terminal whether to run a class that the folder brings along.
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except Exception as error:  # the tokenizers library raises bare exceptions
+        raise CheckpointError(
+            f"{folder}: the tokenizer cannot be loaded ({error!r}); fetch its files again"
+        ) from error
+    known = tokenizer.get_vocab()
+    missing = [token for token in (START, END) if token not in known]
+    if missing:
+        raise CheckpointError(f"{folder}: the tokenizer lacks {missing[0]}; is it Qwen2's?")
+    return tokenizer
+
+
+def add_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Add ``<ground>`` and ``<coord>``; return whether they were new.
+
+    Raises:
+        CheckpointError: the tokenizer has one of them but not the other.
+    """
+    tokens = [AddedToken(token, normalized=False, special=False) for token in (GROUND, COORD)]
+    added = tokenizer.add_tokens(tokens)
+    if added == 1:
+        raise CheckpointError(
+            f"{tokenizer.name_or_path}: the tokenizer has only one of {GROUND} and {COORD}"
+        )
+    return added == 2
