@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import CheckpointError, ConfigError, ThreedrsError, raise_all
-from threedrs.models.backbones.base import find_family
+from threedrs.models.backbones.registry import DEFAULT_NAME, find_family
 from threedrs.models.backbones.sizes import SIZES
 
-DEFAULT_NAME = "llava-video"  # the backbone of a student that is built without a name
 ATTENTIONS = ("auto", "sdpa", "flash")
 COORDINATE_DTYPES = ("float32", "bfloat16", "float16")
 LOSSES = ("l2", "cosine", "both")

@@ -14,7 +14,7 @@ from threedrs.config.checks import batch_problem
 from threedrs.config.load import load_config, resolve_run
 from threedrs.config.resources import train_ranks
 from threedrs.errors import ConfigError
-from threedrs.models.backbones.base import backbone_names
+from threedrs.models.backbones.registry import backbone_names
 from threedrs.models.backbones.sizes import LAYERS, SIZES
 from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.settings import ModelSettings

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fixtures.students import scene
-from threedrs.models.backbones.base import backbone_names
+from threedrs.models.backbones.registry import backbone_names
 from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.lora.layers import add_lora, train_only
 from threedrs.models.packing import IGNORE, Pack, Prefix, Sample

@@ -1,36 +1,28 @@
-"""The interface of a backbone family, and the register of all families.
+"""The interface of a backbone family: what differs between backbones, and nothing else.
 
 The `Student` holds the parameters and does everything that is the same for all backbones: position
 embedding, packing, heads, losses. A family builds the three pretrained parts. It also says how
 images become tokens, where tokens stand for the rotary embedding, how its checkpoints describe
 themselves, and what their tensors are called.
 
-A family is one class, registered where it is defined. Families of other packages register through
-the entry point group `ENTRY_POINTS` (docs/BACKBONES.md). Neither torch nor transformers is imported
-here or at the head of a family's file: the configuration is held against the families at each start
-of Snakemake, and loading both would take four seconds.
+A family is one class in a file of its own, and one row in `threedrs.models.backbones.registry`.
+docs/BACKBONES.md shows how to add one. Neither torch nor transformers is imported here or at the
+head of a family's file: the configuration is held against the families at each start of Snakemake,
+and loading both would take four seconds.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-
-from threedrs.errors import ConfigError
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
-
-ENTRY_POINTS = "threedrs.backbones"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,77 +220,3 @@ class Family(ABC):
     @abstractmethod
     def vision_operations(self) -> tuple[float, float, float]:
         """Return the forward operations of one frame: tower, projector's first and last layer."""
-
-
-FamilyClass = TypeVar("FamilyClass", bound=type[Family])
-_REGISTERED: dict[str, type[Family]] = {}
-
-
-def register(family: FamilyClass) -> FamilyClass:
-    """Make a family known under the names of its checkpoints; a class decorator."""
-    _REGISTERED.update(dict.fromkeys(family.checkpoints, family))
-    return family
-
-
-@cache
-def _outside() -> dict[str, EntryPoint]:
-    """Return the families of other packages, by name; a name that stands here already is ours."""
-    found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    return {name: point for name, point in found.items() if name not in _REGISTERED}
-
-
-def backbone_names() -> tuple[str, ...]:
-    """Return every valid ``model.name``: those of this package, then those of others."""
-    return (*_REGISTERED, *_outside())
-
-
-def find_family(name: str) -> type[Family]:
-    """Return the family that ``model.name`` means.
-
-    Raises:
-        ConfigError: there is none of this name, or another package's cannot be used.
-    """
-    if name not in _REGISTERED and name in _outside():
-        _load(name, _outside()[name])
-    if name not in _REGISTERED:
-        names = backbone_names()
-        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-        advice = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(
-            f"model.name: {name!r} is not available; {advice}valid: {', '.join(names)}"
-        )
-    return _REGISTERED[name]
-
-
-def family_of_checkpoint(config: Mapping[str, Any]) -> type[Family]:
-    """Return the family of a checkpoint's config.json.
-
-    Checkpoints of the LLaVA families name their type in many ways, so what no other family claims
-    is held for one of them.
-    """
-    model_type = config.get("model_type")
-    for name in backbone_names():
-        family = find_family(name)
-        if family.model_type == model_type:
-            return family
-    return next(iter(_REGISTERED.values()))
-
-
-def _load(name: str, point: EntryPoint) -> None:
-    """Import a family of another package and register it under the entry point's name."""
-    where = f"model.name: {name} (entry point {point.value} of the group {ENTRY_POINTS})"
-    try:
-        family = point.load()
-    except Exception as error:  # what another package's import raises is its own affair
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{where} cannot be loaded: {type(error).__name__}: {reason}") from error
-    if not (isinstance(family, type) and issubclass(family, Family)):
-        raise ConfigError(f"{where} is not a subclass of threedrs.models.backbones.base.Family")
-    facts = ("checkpoints", "model_type", "tensor_names")
-    lacking = [fact for fact in facts if not hasattr(family, fact)]
-    lacking += sorted(getattr(family, "__abstractmethods__", ()))
-    if lacking or inspect.isabstract(family):
-        raise ConfigError(f"{where} lacks {', '.join(lacking)}; see docs/BACKBONES.md")
-    if name not in family.checkpoints:
-        raise ConfigError(f"{where}: its checkpoints do not list {name}; see docs/BACKBONES.md")
-    _REGISTERED[name] = family

@@ -10,7 +10,6 @@ from typing import Any
 
 import threedrs
 from threedrs.errors import CheckpointError
-from threedrs.models.backbones.base import Family, family_of_checkpoint
 
 FORMAT_VERSION = 1
 # Fields of the language model that decide a tensor's shape.
@@ -103,36 +102,6 @@ def _check_rotary(config: Mapping[str, Any], path: Path, known: Sequence[str]) -
                     f"{path}: {key} is {value!r:.40}, this version knows {' or '.join(known)}; "
                     "choose a checkpoint whose positions are not scaled"
                 )
-
-
-def read_family(
-    config: Mapping[str, Any],
-    path: Path,
-    tokens: int,
-    *,
-    name: str | None = None,
-    grid: int | None = None,
-) -> Family:
-    """Return the family that a checkpoint's config.json describes.
-
-    Args:
-        config: content of the config.json at ``path``, held by `read_teacher_channels` before.
-        path: for error messages.
-        tokens: the least size of the vocabulary.
-        name: ``model.name``, None: whatever the checkpoint is of.
-        grid: ``model.grid``, None: that of the training, or the family's default.
-
-    Raises:
-        CheckpointError: a field is missing, or the settings name another family or grid.
-    """
-    family = family_of_checkpoint(config)
-    if name is not None and name not in family.checkpoints:
-        found = " or ".join(family.checkpoints)
-        raise CheckpointError(f"{path}: is a checkpoint of {found}, model.name is {name}")
-    trained = config.get("threedrs", {}).get("grid")
-    if trained and grid not in (None, trained):
-        raise CheckpointError(f"{path}: was trained with model.grid {trained}, this run has {grid}")
-    return family.read(config, path, tokens, grid or trained or family.grids[0])
 
 
 def read_teacher_channels(config: Mapping[str, Any], path: Path) -> int | None:

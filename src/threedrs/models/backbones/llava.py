@@ -22,7 +22,6 @@ from threedrs.models.backbones.base import (
     HubCheckpoint,
     TensorNames,
     VisualGrid,
-    register,
 )
 from threedrs.models.backbones.config_json import (
     SAVED_FIELDS,
@@ -50,7 +49,6 @@ VISION_FIELDS = tuple(SO400M)
 TOWER = "model.vision_tower.vision_tower.vision_model."
 
 
-@register
 class LlavaFamily(Family):
     """`llava-video` and `llava-onevision`: the same parts, other weights."""
 

@@ -26,7 +26,6 @@ from threedrs.models.backbones.base import (
     HubCheckpoint,
     TensorNames,
     VisualGrid,
-    register,
 )
 from threedrs.models.backbones.config_json import (
     SAVED_FIELDS,
@@ -55,7 +54,6 @@ VISION_FIELDS = (
 ROTARY_SECTIONS = {"tiny": [4, 4, 4], "small": [8, 12, 12], "7b": [16, 24, 24]}
 
 
-@register
 class Qwen2VLFamily(Family):
     """`qwen2-vl`."""
 

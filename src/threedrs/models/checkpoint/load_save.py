@@ -21,8 +21,9 @@ from transformers import PreTrainedTokenizerBase
 from threedrs.errors import CheckpointError, ThreedrsError
 from threedrs.io.files import atomic_folder, read_text, write_json, write_text
 from threedrs.models.attention.prefix_suffix import flash_kernels
-from threedrs.models.backbones.base import Family, find_family
-from threedrs.models.backbones.config_json import read_family, read_teacher_channels
+from threedrs.models.backbones.base import Family
+from threedrs.models.backbones.config_json import read_teacher_channels
+from threedrs.models.backbones.registry import find_family, read_family
 from threedrs.models.checkpoint.folder import (
     StoredTensor,
     copy_file_mode,
@@ -32,7 +33,7 @@ from threedrs.models.checkpoint.folder import (
 )
 from threedrs.models.lora.adapter import apply_adapter, is_adapter, read_adapter
 from threedrs.models.lora.layers import merge_lora
-from threedrs.models.settings import DEFAULT_NAME, ModelSettings
+from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.models.tokenizer import add_tokens, load_tokenizer, tiny_tokenizer
 from threedrs.models.zero3 import (
@@ -117,14 +118,14 @@ def empty_student(settings: ModelSettings, teacher_channels: int) -> Student:
 
 
 def _new_family(settings: ModelSettings, tokens: int) -> Family:
-    family = find_family(settings.name or DEFAULT_NAME)
+    family = find_family(settings.name)
     return family.new(settings.size, tokens, settings.grid or family.grids[0])
 
 
 def _build_random(
     settings: ModelSettings, teacher_channels: int, zero_init: ZeroConfig | None
 ) -> tuple[Student, PreTrainedTokenizerBase]:
-    tokenizer = tiny_tokenizer(find_family(settings.name or DEFAULT_NAME).vision_marks)
+    tokenizer = tiny_tokenizer(find_family(settings.name).vision_marks)
     tokens = len(tokenizer)
     add_tokens(tokenizer)
     family = _new_family(settings, len(tokenizer))

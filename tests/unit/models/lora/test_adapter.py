@@ -24,7 +24,7 @@ from threedrs.errors import CheckpointError, ConfigError
 from threedrs.models.attention import packed as pack_mask
 from threedrs.models.attention.packed import PackMask
 from threedrs.models.attention.prefix_suffix import Suffixes
-from threedrs.models.backbones.base import backbone_names
+from threedrs.models.backbones.registry import backbone_names
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.lora.adapter import CONFIG, IN_FULL, WEIGHTS, Trained, save_adapter
 from threedrs.models.lora.layers import (

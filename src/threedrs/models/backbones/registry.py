@@ -1,0 +1,117 @@
+"""Every backbone family by its name: those of this package, and those of other packages.
+
+Another package offers a family as an entry point of the group `ENTRY_POINTS`, whose name is the
+``model.name`` that means it. Such a family is imported only when it is asked for.
+"""
+
+import difflib
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from threedrs.errors import CheckpointError, ConfigError
+from threedrs.models.backbones.base import Family
+from threedrs.models.backbones.llava import LlavaFamily
+from threedrs.models.backbones.qwen2_vl import Qwen2VLFamily
+
+FAMILIES: tuple[type[Family], ...] = (LlavaFamily, Qwen2VLFamily)
+ENTRY_POINTS = "threedrs.backbones"
+DEFAULT_NAME = "llava-video"  # the backbone of a student that is built without a name
+
+
+def _own() -> dict[str, type[Family]]:
+    return {name: family for family in FAMILIES for name in family.checkpoints}
+
+
+@cache
+def _others() -> dict[str, EntryPoint]:
+    """Return the families of other packages; a name of ours stays ours."""
+    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    return {name: point for name, point in points.items() if name not in _own()}
+
+
+def backbone_names() -> tuple[str, ...]:
+    """Return every valid ``model.name``."""
+    return (*_own(), *_others())
+
+
+def find_family(name: str | None) -> type[Family]:
+    """Return the family that ``model.name`` means; None means `DEFAULT_NAME`.
+
+    Raises:
+        ConfigError: there is none of this name, or another package's cannot be used.
+    """
+    name = DEFAULT_NAME if name is None else name
+    if name in _own():
+        return _own()[name]
+    if name in _others():
+        return _load(name, _others()[name])
+    names = backbone_names()
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(f"model.name: {name!r} is not available; {advice}valid: {', '.join(names)}")
+
+
+def read_family(
+    config: Mapping[str, Any],
+    path: Path,
+    tokens: int,
+    *,
+    name: str | None = None,
+    grid: int | None = None,
+) -> Family:
+    """Return the family that a checkpoint's config.json describes.
+
+    Args:
+        config: content of the config.json at ``path``, held by `read_teacher_channels` before.
+        path: for error messages.
+        tokens: the least size of the vocabulary.
+        name: ``model.name``, None: whatever the checkpoint is of.
+        grid: ``model.grid``, None: that of the training, or the family's default.
+
+    Raises:
+        CheckpointError: a field is missing, or the settings name another family or grid.
+    """
+    family = _family_of(config)
+    if name is not None and name not in family.checkpoints:
+        found = " or ".join(family.checkpoints)
+        raise CheckpointError(f"{path}: is a checkpoint of {found}, model.name is {name}")
+    trained = config.get("threedrs", {}).get("grid")
+    if trained and grid not in (None, trained):
+        raise CheckpointError(f"{path}: was trained with model.grid {trained}, this run has {grid}")
+    return family.read(config, path, tokens, grid or trained or family.grids[0])
+
+
+def _family_of(config: Mapping[str, Any]) -> type[Family]:
+    """Return the family of a checkpoint's config.json.
+
+    Checkpoints of the LLaVA families name their type in many ways, so what no other family claims
+    is held for one of them.
+    """
+    for name in backbone_names():
+        if find_family(name).model_type == config.get("model_type"):
+            return find_family(name)
+    return LlavaFamily
+
+
+@cache
+def _load(name: str, point: EntryPoint) -> type[Family]:
+    where = f"model.name: {name} (entry point {point.value} of the group {ENTRY_POINTS})"
+    try:
+        family = point.load()
+    except Exception as error:  # whatever the other package raises
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{where} cannot be loaded: {type(error).__name__}: {reason}") from error
+    if not (isinstance(family, type) and issubclass(family, Family)):
+        raise ConfigError(f"{where} is not a subclass of threedrs.models.backbones.base.Family")
+    # Said here, at the start, and not when the student is built or a trained one is saved.
+    facts = ("checkpoints", "model_type", "tensor_names")
+    lacking = [fact for fact in facts if not hasattr(family, fact)]
+    lacking += sorted(family.__abstractmethods__)
+    if lacking:
+        raise ConfigError(f"{where} lacks {', '.join(lacking)}; see docs/BACKBONES.md")
+    if name not in family.checkpoints:
+        raise ConfigError(f"{where}: its checkpoints do not list {name}; see docs/BACKBONES.md")
+    return family
