@@ -1,8 +1,7 @@
 """One question to a trained model about one scene, from a terminal.
 
-The question goes through the prompts of the benchmarks: ScanQA's for a question, ScanRefer's for a
-description of an object to find, Scan2Cap's for a box to describe. Costs loading the model and one
-pass over the scene.
+A question is put as ScanQA puts it, an object to find as ScanRefer does, and a box to describe as
+Scan2Cap does. It costs loading the model and one pass over the scene.
 """
 
 from collections.abc import Sequence
@@ -38,7 +37,7 @@ class FoundBox:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The boxes of a scene, best first, and the score of none of them being meant."""
+    """The boxes of a scene, best first, and the score for "none of them is meant"."""
 
     boxes: list[FoundBox]
     none: float
@@ -80,7 +79,7 @@ class SceneDialogue:
         return self._text(scan2cap.PROMPT, list(box))
 
     def find(self, description: str) -> Found:
-        """Return the scene's boxes by how well the description fits.
+        """Return the scene's boxes, sorted by how well the description fits.
 
         Raises:
             DataError: the scene has no boxes.
@@ -114,7 +113,7 @@ def _checked(text: str) -> str:
     """Return the text without outer spaces.
 
     Raises:
-        DataError: it is empty, or holds a token that stands for something else than words.
+        DataError: it is empty, or holds one of the model's own tokens.
     """
     text = text.strip()
     if not text:
@@ -129,7 +128,7 @@ def _checked(text: str) -> str:
 
 
 def draw_found(store: SceneStore, boxes: Sequence[FoundBox]) -> Image.Image:
-    """Return the frame that shows the first box best, and the room from above, boxes drawn in."""
+    """Return an image of the frame that shows the first box best and the room from above."""
     view = SceneView.of(store)
     drawn = [
         DrawnBox(box=found.box, colour=COLOURS[rank % len(COLOURS)], label=f"{rank + 1}")
@@ -138,9 +137,9 @@ def draw_found(store: SceneStore, boxes: Sequence[FoundBox]) -> Image.Image:
     (frame, *_), _ = frames_that_show(view, drawn, 1)
     parts = [draw_boxes(view, frame, drawn), RoomMap(view).with_boxes(drawn, [frame])]
     size = (sum(part.width for part in parts), max(part.height for part in parts))
-    picture = Image.new("RGB", size, "white")
+    image = Image.new("RGB", size, "white")
     left = 0
     for part in parts:
-        picture.paste(part, (left, 0))
+        image.paste(part, (left, 0))
         left += part.width
-    return picture
+    return image

@@ -1,16 +1,16 @@
 """Finished answers of an unfinished run: appended as they come, read again after a kill.
 
-Each rank appends to a file of its own beside the final one, ``predictions.partial.jsonl`` and
-``predictions.partial.<rank>.jsonl``. The first line says what the answers depend on (model,
-records, settings, scenes, code); answers under another first line are of no use and are removed.
-A line cut off by a kill, and whatever follows it, is dropped.
+Each rank appends to its own file beside the final one: ``predictions.partial.jsonl``,
+``predictions.partial.1.jsonl`` and so on. The first line says what the answers depend on (model,
+records, settings, scenes, code); a file with another first line is removed. A line that a kill cut
+off is dropped, and so is what follows it.
 """
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from threedrs.errors import DataError, write_problem
@@ -24,12 +24,12 @@ def partial_path(out: Path, rank: int) -> Path:
 
 
 def partial_files(out: Path) -> list[Path]:
-    """Return the partial files that are there, of any number of ranks."""
+    """Return the partial files that exist, also those of ranks that this run does not have."""
     return sorted(out.parent.glob(f"{out.stem}.partial*{out.suffix}"))
 
 
 def remove_foreign(out: Path, header: Mapping[str, str]) -> list[str]:
-    """Remove partial files with another header; return a line each that says what differs."""
+    """Remove the partial files with another header; return for each a line on what differs."""
     notes = []
     for path in partial_files(out):
         found, _ = _complete_lines(path)
@@ -44,11 +44,7 @@ def remove_foreign(out: Path, header: Mapping[str, str]) -> list[str]:
 
 
 def read_partial(out: Path, task: Task) -> dict[str, Prediction]:
-    """Return the finished answers of all partial files, by question id.
-
-    A scene that was cut off in one file, and asked again as a whole into another, has its answers
-    from the second alone: scores depend, in their last bits, on the questions asked together.
-    """
+    """Return the finished answers of all partial files, by question id."""
     by_scene: dict[str, dict[str, Prediction]] = {}
     for path in partial_files(out):
         values, _ = _complete_lines(path)
@@ -56,6 +52,9 @@ def read_partial(out: Path, task: Task) -> dict[str, Prediction]:
         for number, value in enumerate(values[1:], start=2):
             row = Prediction.from_json(value, task, f"{path}: line {number}")
             found.setdefault(row.scene, {})[row.id] = row
+        # A scene may have been cut off in one file and asked again as a whole into another, after
+        # the number of ranks has changed. Only the answers of the fuller file count, because scores
+        # depend in their last bits on the questions asked together.
         for scene, rows in found.items():
             if len(rows) > len(by_scene.get(scene, {})):
                 by_scene[scene] = rows
@@ -63,7 +62,7 @@ def read_partial(out: Path, task: Task) -> dict[str, Prediction]:
 
 
 def _complete_lines(path: Path) -> tuple[list[Any], int]:
-    """Return the values of the leading whole lines, and how many bytes these take."""
+    """Return the values of the lines before the first broken one, and their size in bytes."""
     values: list[Any] = []
     end = 0
     with path.open("rb") as stream:
@@ -78,47 +77,32 @@ def _complete_lines(path: Path) -> tuple[list[Any], int]:
     return values, end
 
 
-class PartialWriter:
-    """Appends a rank's finished answers; a context manager.
+@contextmanager
+def partial_writer(
+    out: Path, rank: int, header: Mapping[str, str]
+) -> Iterator[Callable[[Iterable[Prediction]], None]]:
+    """Yield a function that appends a rank's finished answers, which are on disk when it returns.
 
-    Raises:
-        DataError: the disk is full or the file cannot be written.
+    The function raises DataError if the disk is full or the file cannot be written.
     """
+    path, kept = partial_path(out, rank), False
+    if path.exists():
+        values, end = _complete_lines(path)
+        os.truncate(path, end)  # a row behind half a line would be lost when the file is read
+        kept = bool(values)
+    with path.open("a", encoding="utf-8") as stream:
 
-    def __init__(self, out: Path, rank: int, header: Mapping[str, str]) -> None:
-        self.path = partial_path(out, rank)
-        self._header = header
+        def append(values: Iterable[dict[str, Any]]) -> None:
+            lines = (json.dumps(value, ensure_ascii=False, allow_nan=False) for value in values)
+            try:
+                stream.write("".join(f"{line}\n" for line in lines))
+                stream.flush()
+                os.fsync(stream.fileno())
+            except OSError as error:
+                raise DataError(
+                    f"{path}: {write_problem(error)} (finished scenes are kept)"
+                ) from error
 
-    def __enter__(self) -> "PartialWriter":
-        if self.path.exists():
-            values, end = _complete_lines(self.path)
-            os.truncate(self.path, end)
-        else:
-            values = []
-        self._stream = self.path.open("a", encoding="utf-8")
-        if not values:
-            self._append([{"format_version": FORMAT_VERSION, "header": dict(self._header)}])
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stream.close()
-
-    def add(self, rows: Iterable[Prediction]) -> None:
-        """Append the rows; they are on disk when this returns."""
-        self._append([row.to_json() for row in rows])
-
-    def _append(self, values: list[dict[str, Any]]) -> None:
-        lines = (json.dumps(value, ensure_ascii=False, allow_nan=False) for value in values)
-        try:
-            self._stream.write("".join(f"{line}\n" for line in lines))
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-        except OSError as error:
-            raise DataError(
-                f"{self.path}: {write_problem(error)} (finished scenes are kept)"
-            ) from error
+        if not kept:
+            append([{"format_version": FORMAT_VERSION, "header": dict(header)}])
+        yield lambda rows: append(row.to_json() for row in rows)

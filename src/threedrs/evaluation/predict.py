@@ -1,4 +1,4 @@
-"""A trained model and a benchmark's questions to predictions.
+"""Predictions of a trained model for a benchmark's questions.
 
 Questions are grouped by scene, so that a scene is loaded once and its questions are asked together.
 Scenes are split over the ranks; finished scenes are kept on disk, so that a killed run goes on
@@ -10,7 +10,7 @@ Cost: the model's time, plus one hash over the model folder (about a second a GB
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from threedrs import package_versions
 from threedrs.distributed.ranks import Ranks, first_ranks_value, inference_ranks
 from threedrs.errors import DataError
-from threedrs.evaluation.partial import PartialWriter, partial_files, read_partial, remove_foreign
+from threedrs.evaluation.partial import partial_files, partial_writer, read_partial, remove_foreign
 from threedrs.evaluation.questions import (
     Answerer,
     answer_inputs,
@@ -99,13 +99,13 @@ def predict_benchmark(
         if done and ranks.first:
             _say(f"{len(done)} of {len(records)} questions are answered already; going on")
         mine = _own_questions(records, done, ranks)
-        with PartialWriter(out, ranks.rank, header) as writer:
+        with partial_writer(out, ranks.rank, header) as add:
             _answer_scenes(
                 mine,
                 task,
                 scenes,
                 settings,
-                writer,
+                add,
                 lambda: load(model, settings, ranks.device),
             )
         first_ranks_value(ranks, None)  # the partial files are complete only when all are done
@@ -126,11 +126,9 @@ def predict_benchmark(
 def _of_whole_scenes(
     records: Sequence[Record], done: Mapping[str, Prediction]
 ) -> dict[str, Prediction]:
-    """Return the answers of the scenes whose questions are all answered.
-
-    A scene of which a kill or a full disk cost some lines is asked again as a whole: scores depend,
-    in their last bits, on the questions asked together, and a resumed run should equal another.
-    """
+    """Return the answers of the scenes whose questions are all answered."""
+    # A scene that lost some lines to a kill or a full disk is asked again as a whole. Scores depend
+    # in their last bits on the questions asked together, and a resumed run should equal another.
     unfinished = {record.scene for record in records if record.id not in done}
     return {record.id: done[record.id] for record in records if record.scene not in unfinished}
 
@@ -139,6 +137,7 @@ def _own_questions(
     records: Sequence[Record], done: Mapping[str, Prediction], ranks: Ranks
 ) -> dict[str, list[Record]]:
     """Return this rank's open questions by scene; scenes with many questions come first."""
+    # Longest first and round the ranks, so that no rank is left with the longest scene at the end.
     open_questions: dict[str, list[Record]] = {}
     for record in records:
         if record.id not in done:
@@ -152,7 +151,7 @@ def _answer_scenes(
     task: Task,
     scenes: Path,
     settings: PredictSettings,
-    writer: PartialWriter,
+    add: Callable[[Iterable[Prediction]], None],
     load: Callable[[], Answerer],
 ) -> None:
     total, finished, began = sum(map(len, questions.values())), 0, time.monotonic()
@@ -163,7 +162,7 @@ def _answer_scenes(
         if any(needs_model(record, task) for record in records):
             answerer = answerer or load()
             answers = answerer.open(store)
-        writer.add(prediction_rows(records, task, answers, store, settings))
+        add(prediction_rows(records, task, answers, store, settings))
         finished += len(records)
         speed = finished / max(time.monotonic() - began, 1e-9)
         _say(

@@ -1,7 +1,8 @@
-"""The trained student answering questions: one scene store in, one session a scene.
+"""The trained student answers questions about a scene.
 
-Reads no teacher features. Holds one scene at a time; a scene costs one pass over its visual tokens,
-one short pass over all its questions, and one small pass for each token of the longest answer.
+No teacher features are read, and one scene is held at a time. A scene costs one pass over its
+visual tokens, one short pass over all its questions, and one small pass for each token of the
+longest answer.
 """
 
 import math

@@ -3,10 +3,12 @@
 ``checkpoints/step-00000050/`` holds weights and moments in ``state/``
 (`threedrs.training.optimizer_shards`), the learning rates' schedule, each rank's random state, and
 ``manifest.json``, which is written last and names every file with its SHA-256. The folder is built
-under another name and renamed when complete, and older checkpoints are removed only after that; so
+under another name and renamed when complete, and older checkpoints are removed only after that. So
 a killed process or a full disk costs the newest one at most. Saving reads every written byte once
-more for the checksums. A run may go on with another number of ranks: bit by bit the same with as
-many, otherwise up to the rounding of sums that are added in another order.
+more for the checksums.
+
+A run may go on with another number of ranks. With as many as before it goes on bit by bit the same,
+otherwise up to the rounding of sums in another order.
 """
 
 import random
@@ -42,11 +44,17 @@ STEP_FOLDER = re.compile(r"step-(\d{8})")
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands: what it has seen and done, on however many ranks at a time.
+    """Where a run stands: what it has seen and done, also on other numbers of ranks before.
 
-    ``seconds`` are those of steps, ``rank_seconds`` those of all ranks together;
-    ``peak_memory_gib`` is that of the rank that used most (`peak_memory`). ``row`` is the step's in
-    log.jsonl, without scores: an evaluation comes between a checkpoint and the row.
+    Attributes:
+        step: number of optimizer steps taken.
+        samples: number of samples seen.
+        tokens: number of tokens seen.
+        flops: floating-point operations of all steps.
+        seconds: wall time of the steps.
+        rank_seconds: the same, times the number of ranks.
+        peak_memory_gib: peak memory of the rank that used most (`peak_memory`).
+        row: the step's row of log.jsonl without scores, which are computed after the checkpoint.
     """
 
     step: int = 0
@@ -88,16 +96,16 @@ def _restore_random_state(state: Mapping[str, Any], device: torch.device) -> Non
 
 
 def _sha256(files: list[Path]) -> list[str]:
-    """Return the SHA-256 of each file; several at a time, since one core reads 1.25 GB/s."""
+    """Return the SHA-256 of each file."""
+    # Several at a time: one core hashes 1.25 GB/s, and a disk gives more than that.
     with ThreadPoolExecutor(CHECKSUM_THREADS) as pool:
         return list(pool.map(sha256_of_file, files))
 
 
 def _gather_checksums(temporary: Path, mine: list[Path], ranks: Ranks) -> dict[str, str]:
-    """Sync the files that this rank wrote, and return the checksums of all ranks' files.
-
-    A rank knows its own files: on a network file system a listing may lack what others just wrote.
-    """
+    """Sync the files that this rank wrote, and return the checksums of all ranks' files."""
+    # Each rank names its own files, because on a network file system a listing may lack what other
+    # nodes have just written.
     for path in (*mine, *{file.parent for file in mine}):
         sync(path)
     own = {f.relative_to(temporary).as_posix(): s for f, s in zip(mine, _sha256(mine), strict=True)}
@@ -122,9 +130,7 @@ def save_checkpoint(
     """
     target = folder / f"step-{progress.step:08d}"
     temporary = folder / f".{target.name}.tmp"
-    if broadcast_decision(
-        ranks, target.exists
-    ):  # what is here under its final name is complete and valid
+    if broadcast_decision(ranks, target.exists):  # under its final name, so it is complete
         return target
     try:
         if ranks.first:
@@ -147,13 +153,15 @@ def save_checkpoint(
                 "fingerprint": dict(fingerprint),
                 "files": checksums,
             }
+            # The order is what makes a kill harmless: the manifest once all files are on the disk,
+            # the name once the manifest is, and the removal of older ones at the very end.
             write_json(temporary / MANIFEST, manifest)
             temporary.rename(target)
             sync(folder)
             for old in list_checkpoints(folder)[keep:]:
                 shutil.rmtree(old)
         torch.distributed.barrier()
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # safetensors and torch wrap OSError
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, RuntimeError) and not _TORCH_CANNOT_WRITE.search(str(error)):
             raise  # a lost rank or loader
@@ -170,30 +178,25 @@ def _problem(checkpoint: Path, fingerprint: Mapping[str, Any]) -> tuple[str, str
     Files are read in full, unless the checkpoint is of another recipe anyway.
     """
     try:
-        return _unchecked_problem(checkpoint, fingerprint)
+        manifest = read_json(checkpoint / MANIFEST)
+        if manifest.get("format_version") != FORMAT_VERSION:
+            return "damaged", f"{checkpoint / MANIFEST} is of another format version"
+        if manifest["config_hash"] != sha256_of_json(fingerprint):
+            changes = fingerprint_changes(manifest["fingerprint"], fingerprint)
+            return f"stale-{manifest['config_hash'][:8]}", f"the recipe has changed: {changes}"
+        files = {checkpoint / name: checksum for name, checksum in manifest["files"].items()}
+        for file in files:
+            if not file.is_file():
+                return "damaged", f"{file} is missing"
+        for (file, checksum), found in zip(files.items(), _sha256(list(files)), strict=True):
+            if found != checksum:
+                return "damaged", f"{file} does not match its checksum"
     except DataError as error:
         return "damaged", str(error)
     except OSError as error:
         return "damaged", f"{error.filename or checkpoint} cannot be read ({error.strerror})"
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):  # valid JSON, but not what we write
         return "damaged", f"{checkpoint / MANIFEST} lacks a part or has one of another kind"
-
-
-def _unchecked_problem(checkpoint: Path, fingerprint: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return what `_problem` does of a manifest of the right shape."""
-    manifest = read_json(checkpoint / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
-        return "damaged", f"{checkpoint / MANIFEST} is of another format version"
-    if manifest["config_hash"] != sha256_of_json(fingerprint):
-        changes = fingerprint_changes(manifest["fingerprint"], fingerprint)
-        return f"stale-{manifest['config_hash'][:8]}", f"the recipe has changed: {changes}"
-    files = {checkpoint / name: checksum for name, checksum in manifest["files"].items()}
-    for file in files:
-        if not file.is_file():
-            return "damaged", f"{file} is missing"
-    for (file, checksum), found in zip(files.items(), _sha256(list(files)), strict=True):
-        if found != checksum:
-            return "damaged", f"{file} does not match its checksum"
     return None
 
 
@@ -202,9 +205,9 @@ def find_checkpoint(
 ) -> Path | None:
     """Return the newest valid checkpoint of this very run, or None to start afresh.
 
-    A damaged one is skipped, and one of another recipe; they move to ``damaged/`` and
-    ``stale-<hash>/``, the latter with the log of their run, with a warning that says why. What an
-    earlier change of the recipe set aside comes back when the recipe does. One process calls this.
+    A damaged checkpoint moves to ``damaged/``. One of another recipe moves to ``stale-<hash>/``,
+    with the log of its run, and comes back when the recipe does. A warning says why. Only one
+    process calls this.
     """
     for leftover in folder.glob(".step-*.tmp"):
         shutil.rmtree(leftover)
@@ -246,12 +249,13 @@ def load_checkpoint(engine: Any, checkpoint: Path, ranks: Ranks) -> Progress:
     """
     manifest = read_json(checkpoint / MANIFEST)
     read_shards(engine, checkpoint / STATE, ranks, manifest["step"])
+    # The schedule alone does not set a rate before its next step, so this one's is set by hand.
     engine.lr_scheduler.load_state_dict(read_json(checkpoint / SCHEDULE))
     rates = engine.lr_scheduler.get_last_lr()
     for group, rate in zip(engine.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-    # A rank that the run did not have before takes another one's random numbers. Read as plain
-    # tensors and numbers: nothing in the file is executed.
+    # A rank that the run did not have before takes another one's random numbers. `weights_only`
+    # reads tensors and numbers alone and executes nothing in the file.
     source = checkpoint / f"random-{ranks.rank % manifest['ranks']:05d}.pt"
     _restore_random_state(torch.load(source, weights_only=True), ranks.device)
     return Progress(**{field.name: manifest[field.name] for field in fields(Progress)})

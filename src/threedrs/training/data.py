@@ -86,7 +86,7 @@ class PackReader:
         boxes: box set that the student sees, ``gt`` or ``pred``.
         tokenizer: the student's.
         label_chat_tokens: see ``build_sample``.
-        max_length: most tokens of a pack.
+        max_length: the largest number of tokens of a pack.
         grid: the student's visual tokens of a frame.
     """
 
@@ -194,16 +194,15 @@ def name_proposals(records: Sequence[Record], true: BoxSet, proposals: BoxSet) -
 
 
 class _Bug(str):
-    """The traceback of an error in a loader that no user can put right."""
+    """The traceback of a bug in a loader."""
 
 
 class _PackDataset(Dataset):
-    """Packs in the order of ``plans``; an error is returned, not raised.
+    """Packs in the order of ``plans``; an error is returned, not raised."""
 
-    A raised one would reach the training process wrapped in the loader's own traceback. And that
-    would keep alive the loaders, which ignore what usually ends them: the process would wait for
-    them at its end, for ever.
-    """
+    # A raised error would reach the training process wrapped in the loader's own traceback. That
+    # would keep the loaders alive, which ignore what usually ends them, and the process would wait
+    # for them for ever at its end.
 
     def __init__(self, reader: PackReader, plans: Sequence[PackPlan]) -> None:
         self.reader = reader
@@ -234,12 +233,13 @@ def _ignore_stop_signals(worker: int) -> None:
 def load_packs(
     reader: PackReader, plans: Sequence[PackPlan], workers: int
 ) -> Generator[Pack, None, None]:
-    """Yield the packs of ``plans`` in order, read ahead by ``workers`` processes (0: none).
+    """Yield the packs of ``plans`` in order, read ahead by ``workers`` processes.
 
-    Close it (``contextlib.closing``) to end the processes.
+    With 0 ``workers`` this process reads them. Close the generator (``contextlib.closing``) to end
+    the processes.
 
     Raises:
-        ThreedrsError: the first error of a pack, in the words of whoever found it.
+        ThreedrsError: the first error of a pack that a user can put right.
         RuntimeError: a bug, with its traceback in the loader.
     """
     loader = DataLoader(
@@ -266,7 +266,7 @@ def load_packs(
 
 @contextmanager
 def explain_lost_loader() -> Iterator[None]:
-    """Raise MachineError where a loader process was killed; torch reports that at any point."""
+    """Raise MachineError where a loader process was killed, which torch reports at any line."""
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:

@@ -1,7 +1,7 @@
 """What a DeepSpeed file (`train.deepspeed`) may hold.
 
-Without torch or DeepSpeed, as the configuration is held against it before anything runs. The values
-within ``zero_optimization`` DeepSpeed itself checks, when training starts.
+The configuration is checked before anything runs, so this module imports neither torch nor
+DeepSpeed. The values within ``zero_optimization`` are checked by DeepSpeed when training starts.
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ RECIPE_KEYS = (
     "optimizer",
     "scheduler",
 )
-# Keys that a DeepSpeed file may hold: none that changes a gradient, as a run goes on with another
-# file. Of the others some write files or send numbers to places of their own choice (tensorboard,
-# wandb, flops_profiler, autotuning, ...).
+# Keys that a DeepSpeed file may hold. None of them changes a gradient, because a run may go on with
+# another file, and none writes files or sends numbers elsewhere, as others do (tensorboard, wandb,
+# flops_profiler, autotuning, ...).
 DEEPSPEED_KEYS = (
     "zero_optimization",
     "zero_allow_untested_optimizer",

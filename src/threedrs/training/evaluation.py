@@ -1,10 +1,10 @@
-"""Evaluation on the way: the model as it stands answers a small, fixed slice of the benchmarks.
+"""Evaluation during training: the model as it stands answers a small, fixed part of the benchmarks.
 
-The slice is the first questions of each benchmark's evaluation records, answered and scored by the
-code of the final evaluation. Nothing is drawn from random numbers and no weight changes, so losses
-are the same with and without it. Every rank answers the whole slice: parameters that are sharded
-over the ranks are gathered by all of them alike. Costs a pass over each scene of the slice, and one
-small pass for each token of the longest answer in it.
+That part is the first questions of each benchmark's evaluation records, answered and scored by the
+code of the final evaluation. It draws no random numbers and changes no weight, so losses are the
+same with and without it. Every rank answers all of the questions, because under ZeRO-3 all ranks
+have to gather the parameters together. An evaluation costs a pass over each scene, and one small
+pass for each token of the longest answer in it.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ Scores = dict[str, dict[str, float | None]]
 
 
 class Evaluation:
-    """The slice of a run.
+    """The questions that a run answers while it trains.
 
     Args:
         config: the resolved run; its section ``evaluation`` names the evaluation ``records`` of

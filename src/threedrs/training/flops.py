@@ -1,10 +1,10 @@
 """Floating-point operations of a training step, for the utilisation of the GPU.
 
-Only products that the model needs count: a forward pass has 2 operations a weight and token, the
-backward pass 2 more for the gradient of a product's input, where something in front of it is
-trained, and 2 for that of its weights, where they are. So it is 6 where every part is trained and
-4 in the language model's own weights with LoRA. Recomputation of activations does not count.
-Shared prefixes count once.
+Only matrix products that the model needs count. A forward pass has 2 operations a weight and token.
+The backward pass has 2 more for the gradient of a product's input, if something in front of it is
+trained, and 2 more for the gradient of its weights, if these are trained. So a weight and token
+take 6 operations where every part is trained, and 4 in the language model's own weights with LoRA.
+Recomputation of activations does not count. Shared prefixes count once.
 """
 
 from collections.abc import Sequence
@@ -38,14 +38,14 @@ def device_peak(device: torch.device) -> float | None:
 
 @dataclass(frozen=True)
 class Operations:
-    """Of the forward pass through a part of the model, and of the backward pass."""
+    """The operations of the forward and the backward pass through a part of the model."""
 
     forward: float = 0.0
     backward: float = 0.0
 
     @property
     def total(self) -> float:
-        """Of both."""
+        """Operations of both passes."""
         return self.forward + self.backward
 
     def __add__(self, other: "Operations") -> "Operations":
@@ -65,7 +65,7 @@ def _two_layers(first: float, last: float, *, inputs: bool, weights: bool) -> Op
 
 
 class OperationCount:
-    """Counts the operations of passes over one student. Its values are not read."""
+    """Counts the operations of passes over one student from its sizes alone."""
 
     def __init__(self, student: Student, tunable: Sequence[str]) -> None:
         """Take the sizes of ``student``, of which the parts ``train.tunable`` are trained."""
@@ -84,7 +84,7 @@ class OperationCount:
             frames: V.
             prefix: shared tokens, the visual ones included.
             own: the own tokens of each sample.
-            predictions: places at which the vocabulary head runs.
+            predictions: number of tokens at which the vocabulary head runs.
         """
         tower, *projector = (frames * each for each in self._family.vision_operations())
         width, tokens = self._text.hidden_size, frames * self._family.grid.coarse**2
@@ -93,7 +93,7 @@ class OperationCount:
         seen = trained["vision_tower"]
         hidden = seen or trained["projector"] or trained["language_model"]
         return {
-            # its attention too: no weights, but two inputs that need gradients
+            # Its attention has no weights, but two inputs that need gradients: the same factor.
             "vision_tower": _product(tower, inputs=seen, weights=seen),
             "projector": _two_layers(*projector, inputs=seen, weights=trained["projector"]),
             "language_model": self._language_model(prefix, own, predictions, reached=hidden),
@@ -114,10 +114,11 @@ class OperationCount:
         pairs = prefix * (prefix + 1) / 2 + sum(n * prefix + n * (n + 1) / 2 for n in own)
         products = 2 * config.num_hidden_layers * weights * tokens
         products += 2 * width * config.vocab_size * predictions
-        attention = 4 * config.num_hidden_layers * attention_width * pairs  # two inputs, no weights
+        attention = 4 * config.num_hidden_layers * attention_width * pairs
         trained = self._trained["language_model"]
         return (
             _product(products, inputs=reached, weights=trained and not self._adapters)
+            # No weights here, but two inputs: the second one's gradient stands where weights do.
             + _product(attention, inputs=reached, weights=reached)
             + _product(2 * self._adapters * tokens, inputs=reached, weights=trained)
         )
@@ -127,7 +128,7 @@ class OperationCount:
 
         Args:
             pack: of K samples.
-            predictions: places at which the vocabulary head runs.
+            predictions: number of tokens at which the vocabulary head runs.
         """
         own = [len(sample.input_ids) for sample in pack.samples]
         parts = self.parts(

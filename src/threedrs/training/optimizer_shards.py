@@ -1,13 +1,14 @@
-"""Weights and AdamW's moments by parameter, for any number of ranks and for ZeRO-2 and ZeRO-3.
+"""Weights and AdamW's moments on disk, readable by any number of ranks, by ZeRO-2 and ZeRO-3.
 
 ZeRO keeps on each rank a run of elements of each trained, flattened parameter: its float32 weights
-and both moments. ``write_shards`` writes a rank's runs to files of its own, under
-``<kind>/<parameter>``, with each run's position in the file's header; ``read_shards`` fills the
-runs that a rank holds now from whichever files have them. Nothing is gathered or sent: a rank
-writes and reads its share of 12 bytes a parameter, and one file (``FILE_BYTES``, or one run, if
-that is larger) is in host memory at a time. Under ZeRO-2 a rank reads all weights besides, because
-it holds a whole copy in the precision of training. What is not trained is not written: loading the
-student brings it back.
+and both moments. Here such a run is a shard. ``write_shards`` writes a rank's shards to files of
+its own, under ``<kind>/<parameter>``, with the first element of each in the file's header.
+``read_shards`` fills the shards that a rank holds now from whichever files have their elements.
+
+Nothing is gathered or sent. A rank writes and reads its part of 12 bytes a parameter, and one file
+(``FILE_BYTES``, or one shard, if that is larger) is in host memory at a time. Under ZeRO-2 a rank
+reads all weights besides, because it holds a whole copy in the precision of training. What is not
+trained is not written: loading the student brings it back.
 """
 
 import json
@@ -30,9 +31,12 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A rank's run of the flattened parameter ``name``, from element ``start`` on.
+    """A rank's elements of a flattened parameter.
 
-    ``tensors`` holds, by kind, what the optimizer works on: views (n,) float32.
+    Attributes:
+        name: of the parameter.
+        start: index of the first element in the flattened parameter.
+        tensors: by kind, what the optimizer works on: views (n,) float32.
     """
 
     name: str
@@ -55,7 +59,8 @@ def _flat_weights(engine: Any) -> list[torch.Tensor]:
 def _runs(engine: Any, ranks: Ranks) -> Iterator[tuple[torch.nn.Parameter, int, int, int, int]]:
     """Yield parameter, group, first element in the parameter and in the group, and length."""
     zero = engine.optimizer
-    if _is_zero3(engine):  # the ranks cut each parameter into equal runs, the last one padded
+    # ZeRO-3 cuts each parameter into as many equal runs as there are ranks and pads the last one.
+    if _is_zero3(engine):
         for group, parameters in enumerate(zero.fp16_groups):
             offset = 0
             for parameter in parameters:
@@ -64,7 +69,9 @@ def _runs(engine: Any, ranks: Ranks) -> Iterator[tuple[torch.nn.Parameter, int, 
                 yield parameter, group, start, offset, min(length, parameter.ds_numel - start)
                 offset += length
         return
-    for group, parameters in enumerate(zero.bit16_groups):  # they cut each group, laid end to end
+    # ZeRO-2 lays the parameters of a group end to end and cuts the whole into equal runs, so that
+    # a border can lie anywhere within a parameter.
+    for group, parameters in enumerate(zero.bit16_groups):
         whole = zero.bit16_groups_flat[group]
         length = whole.numel() // ranks.count
         low, high = ranks.rank * length, (ranks.rank + 1) * length
@@ -87,7 +94,8 @@ def _own_shards(engine: Any, ranks: Ranks) -> Iterator[Shard]:
 
 
 def _set_moments(engine: Any, step: int) -> None:
-    """Give AdamW zero moments after ``step`` steps; it makes its own at its first step only."""
+    """Give AdamW moments of zeros, to be filled, and its count of steps."""
+    # AdamW makes its own at its first step only, and DeepSpeed has flattened its parameters.
     adamw = engine.optimizer.optimizer
     for flat in _flat_weights(engine):
         count: Any = step
@@ -104,7 +112,7 @@ def write_shards(engine: Any, folder: Path, ranks: Ranks) -> list[Path]:
     Raises:
         OSError, SafetensorError: a file cannot be written.
     """
-    if not engine.optimizer.optimizer.state:  # no step taken yet
+    if not engine.optimizer.optimizer.state:  # stopped before the first step
         _set_moments(engine, 0)
     folder.mkdir(exist_ok=True)
     tensors: dict[str, torch.Tensor] = {}
@@ -175,10 +183,11 @@ def read_shards(engine: Any, folder: Path, ranks: Ranks, step: int) -> None:
             files.fill(f"{kind}/{shard.name}", shard.start, values)
     if _is_zero3(engine):
         zero = engine.optimizer
-        zero.checkpoint_event_prologue()  # no whole copies of the weights before
+        # The shards above are float32 masters. The copies that the model computes with follow.
+        zero.checkpoint_event_prologue()  # drops whole copies of parameters that stay whole
         for group in range(len(_flat_weights(engine))):
             zero._reassign_or_swap_out_partitioned_parameters(group)
-        zero.checkpoint_event_epilogue()  # whole copies again of those that stay whole
+        zero.checkpoint_event_epilogue()  # gathers them again
         return
     for name, parameter in engine.module.named_parameters():
         if parameter.requires_grad:

@@ -1,7 +1,7 @@
 """What a run says while it goes: log.jsonl, TensorBoard, W&B if asked for, and plain lines.
 
-The first rank alone writes. Rows are those of single steps, so that the rows of a resumed run equal
-an uninterrupted run's; rows past the checkpoint that a run resumes from are dropped first.
+The first rank alone writes. A row is of a single step, not a mean over several, so that the rows of
+a resumed run equal those of an uninterrupted one.
 """
 
 import json
@@ -25,8 +25,9 @@ def step_row(
 ) -> dict[str, Any]:
     """Return a step's row of log.jsonl.
 
-    ``text`` and ``grounding`` are means over the batch's samples of that kind (null without any),
-    ``loss`` and ``supervision`` over all of them; the supervision's weight is in ``loss`` only.
+    ``text`` and ``grounding`` are means over the batch's samples of that kind, or null if it has
+    none. ``loss`` and ``supervision`` are means over all samples. The supervision's weight is in
+    ``loss`` only.
     """
     return {
         "step": step,
@@ -42,12 +43,9 @@ def step_row(
 
 
 def growing_log(out: Path) -> Path:
-    """Return the log that a run writes as it goes.
-
-    It lies beside the checkpoints: Snakemake removes the declared outputs of a failed or repeated
-    job, and with them the rows before the checkpoint would be lost. Export copies it to
-    ``log.jsonl``.
-    """
+    """Return the log that a run writes as it goes; export copies it to ``log.jsonl``."""
+    # Beside the checkpoints, not where the copy goes: Snakemake removes the declared outputs of a
+    # failed or repeated job, and the rows before the checkpoint would be lost.
     return out / "checkpoints" / LOG
 
 
@@ -76,7 +74,7 @@ def say(text: str) -> None:
 
 
 def evaluation_text(scores: Mapping[str, Mapping[str, float | None]]) -> str:
-    """Return the metrics of an evaluation on the way in one line."""
+    """Return the metrics of an evaluation in one line."""
     parts = []
     for benchmark, metrics in scores.items():
         known = [f"{name} {value:.1f}" for name, value in metrics.items() if value is not None]
@@ -97,6 +95,7 @@ class RunLog:
         self._tracker = tracker
         self.started = time.monotonic()
         log = growing_log(out)
+        # Rows past the checkpoint that the run resumes from come again.
         write_json_lines(log, read_rows(log, first_step))
         self._stream = log.open("a", encoding="utf-8")
         if first_step == 0:

@@ -1,14 +1,13 @@
 """The order of samples: which packs make which optimizer step, and which rank runs which pack.
 
-Samples of a scene are shuffled and cut into packs of K; what is left of each scene makes a smaller
-pack. Batches hold exactly ``global_batch`` samples: most of them of full packs, so that no sequence
-is split; the rest of small packs, where the one that straddles a boundary is split. So every sample
-is seen once an epoch, and a batch mixes scenes and benchmarks. With K = 1 the order is a plain
-shuffle, the paper's recipe; with K > 1 a batch holds fewer scenes.
+A pack is up to K samples of one scene that share a sequence. The samples of a scene are shuffled
+and cut into packs of K, and what is left makes a smaller pack. Batches hold exactly
+``global_batch`` samples. Most batches consist of full packs, none of which is split. The others
+consist of small packs, where a pack that straddles a boundary is split. So every sample is seen
+once an epoch, and a batch mixes scenes and benchmarks. With K = 1 the order is a plain shuffle, the
+paper's recipe; with K > 1 a batch holds fewer scenes.
 
-The order depends on seed and epoch only. Ranks share out the packs of a batch afterwards and run
-the same number of micro-steps: where the packs do not divide, a rank repeats a pack with weight
-zero, because ZeRO-3 gathers parameters collectively and every rank has to take part.
+The order depends on seed and epoch only. The ranks divide the packs of a batch afterwards.
 """
 
 from collections.abc import Sequence
@@ -19,9 +18,12 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class PackPlan:
-    """Samples of one scene that share a sequence: positions in the mix, and their weight (1 or 0).
+    """Samples of one scene that share a sequence.
 
-    Weight 0 marks a repeat that only keeps a rank in step with the others.
+    Attributes:
+        scene: their scene.
+        indices: their indices in the mix.
+        weight: 1, or 0 for a repeat that only keeps a rank in step with the others.
     """
 
     scene: str
@@ -34,6 +36,7 @@ Batch = tuple[PackPlan, ...]
 
 def _plan_packs(scenes: Sequence[str], pack: int, generator: np.random.Generator) -> list[PackPlan]:
     """Return the packs of an epoch, at most ``pack`` samples each, in random order."""
+    # One shuffle of all samples shuffles each scene's, and spreads its benchmarks over its packs.
     samples_of_scene: dict[str, list[int]] = {}
     for index in generator.permutation(len(scenes)):
         samples_of_scene.setdefault(scenes[index], []).append(int(index))
@@ -79,8 +82,11 @@ def plan_batches(
     """
     generator = np.random.default_rng([seed, epoch])
     packs = _plan_packs(scenes, pack, generator)
+    # Full packs first, so that they fill whole batches: K divides the batch.
     full_first = sorted(packs, key=lambda plan: len(plan.indices) < pack)
     batches = _cut(full_first, global_batch)
+    # A short batch comes last, wherever the small packs go: a resumed run and the learning rates
+    # count whole batches.
     last = [batches.pop()] if batches and sample_count(batches[-1]) < global_batch else []
     mixed = [batches[position] for position in generator.permutation(len(batches))]
     return mixed if drop_last else mixed + last
@@ -93,20 +99,19 @@ def batches_per_epoch(samples: int, global_batch: int, drop_last: bool) -> int:
 
 
 def sample_count(batch: Batch) -> int:
-    """Return the number of samples that ``batch`` is the mean over."""
+    """Return the number of samples in ``batch``, without repeats."""
     return sum(len(plan.indices) for plan in batch if plan.weight > 0)
 
 
 def micro_steps(batch: Batch, rank: int, ranks: int) -> list[PackPlan]:
-    """Return the packs that ``rank`` runs for ``batch``: the same number on every rank.
-
-    The packs go round the ranks, longest first, so that the ranks of a micro-step carry about the
-    same load; a rank with nothing left repeats the batch's shortest pack with weight zero.
-    """
+    """Return the packs that ``rank`` runs for ``batch``, as many as every other rank."""
+    # Longest first, round the ranks: the ranks of a micro-step then carry about the same load.
     ordered = sorted(batch, key=lambda plan: -len(plan.indices))
     mine = list(ordered[rank::ranks])
     steps = -(-len(ordered) // ranks)
     if len(mine) < steps:
+        # A rank with nothing left repeats a pack with weight zero. It could not just wait: ZeRO-3
+        # gathers each layer's parameters from all ranks, in every forward and backward pass.
         shortest = ordered[-1]
         mine.append(PackPlan(scene=shortest.scene, indices=shortest.indices, weight=0.0))
     return mine

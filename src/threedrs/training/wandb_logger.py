@@ -1,8 +1,9 @@
 """Weights & Biases, if the user turns it on: the rows of log.jsonl and the run's configuration.
 
-The first rank alone uses it, and training never waits or fails for it: what goes wrong there is
-said once, and the run goes on without. The identity of the W&B run lies beside the checkpoints, so
-that a resumed run goes on in the same one; rows that W&B knows of already are not sent again.
+The first rank alone uses it. Training never waits for it and never fails because of it: what goes
+wrong is said once, and the run goes on without. The identity of the W&B run lies beside the
+checkpoints, so that a resumed run continues the same one; rows that W&B knows of already are not
+sent again.
 """
 
 import dataclasses
@@ -60,10 +61,10 @@ class WandbSettings:
 
 
 def require_wandb(settings: WandbSettings | None) -> None:
-    """Check that what is asked for is installed.
+    """Check that wandb is installed if the ``settings`` ask for it.
 
     Raises:
-        MachineError: it is not.
+        MachineError: it is not installed.
     """
     if settings is None:
         return
@@ -82,7 +83,7 @@ class Tracker:
         settings: where they go.
         out: folder of the training run.
         name: of the run.
-        config: the resolved run, shown beside the rows but for its paths, a line a scene.
+        config: the resolved run, shown beside the rows without its paths, a line a scene.
         config_hash: of the run's recipe; another recipe is another W&B run.
         warn: says what goes wrong, once.
     """
@@ -136,6 +137,7 @@ class Tracker:
         if self._run is None:
             return
         run = self._run
+        # In a thread, because `finish` waits for a server that does not answer for ever.
         end = threading.Thread(
             target=self._attempt, args=(lambda: run.finish(exit_code=int(failed)),), daemon=True
         )

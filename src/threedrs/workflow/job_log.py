@@ -32,7 +32,7 @@ def job_log(path: str | Path, stage: str) -> Iterator[logging.Logger]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log whose disk may be full: what does not fit is on the terminal all the same."""
+    """A log file that a full disk does not stop: the terminal has the same lines."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], OSError):

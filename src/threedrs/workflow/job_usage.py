@@ -18,7 +18,7 @@ _NOT_MEASURED = ("", "-", "NA")
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:
-    """One finished job; ``asked`` and ``threads`` are empty and 0 where the file does not say."""
+    """One finished job; ``asked`` is empty and ``threads`` 0 if the file does not say."""
 
     rule: str
     seconds: float
@@ -60,6 +60,6 @@ def _number(text: str) -> float:
 
 
 def _resources(text: str) -> dict[str, int]:
-    """Return the whole numbers among a job's resources, which the file holds as Python's text."""
+    """Return the integers among a job's resources, which the file holds as a Python literal."""
     values = ast.literal_eval(text)
     return {name: value for name, value in values.items() if type(value) is int}

@@ -77,11 +77,12 @@ def _is_locked(lock: TextIO, patience: float) -> bool:
 def remove_dead_lock(state: Path) -> str | None:
     """Remove the lock of a killed Snakemake; return a line about what was found, or None.
 
-    Snakemake's own lock does not say whose it is and outlives a kill. So each Snakemake here also
-    holds a file in the kernel's way, which ends with its process: who can have that file alone
-    knows that the others are gone. Where some did not end by themselves on other machines, whose
-    locks may not be seen from here, it is left to the user to say so, by ``snakemake --unlock``:
-    only that forgets them.
+    Snakemake's own lock does not say whose it is, and outlives a kill. So each Snakemake here also
+    holds a kernel lock on the file ``alive``, which ends with its process, and writes its machine
+    and process there. A Snakemake that gets this lock alone knows that the others on this machine
+    are gone. Kernel locks of other machines may not be seen from here. If a Snakemake on another
+    machine did not take its line away, only the user can say that it is gone, by
+    ``snakemake --unlock``.
 
     Args:
         state: Snakemake's folder, ``.snakemake`` in the working directory.
@@ -91,7 +92,7 @@ def remove_dead_lock(state: Path) -> str | None:
         state.mkdir(exist_ok=True)
         alive = (state / "alive").open("ab", buffering=0)
     except OSError:
-        return None  # Snakemake says it
+        return None  # Snakemake reports a folder that it cannot write to
     found = None
     try:
         fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,6 +117,7 @@ def remove_dead_lock(state: Path) -> str | None:
     except OSError:  # no locks on this file system
         alive.close()
         return None
+    # Shared, as several Snakemakes may run here on different targets: none of them is dead.
     fcntl.flock(alive, fcntl.LOCK_SH)
     line = f"{host} {os.getpid()}"
     with suppress(OSError):
@@ -126,7 +128,7 @@ def remove_dead_lock(state: Path) -> str | None:
 
 
 def _leave(alive: BinaryIO, path: Path, line: str) -> None:
-    """Take this process's line away, unless others are here: they may be writing theirs."""
+    """Remove this process's line, unless another Snakemake runs, which may be writing its own."""
     with suppress(OSError):
         fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
         others = [other for other in path.read_text().splitlines() if other != line]

@@ -78,8 +78,8 @@ def explain_failures(logs: Iterable[str | Path]) -> list[str]:
 
     Args:
         logs: of the Snakemake process that submitted the jobs; a missing one counts as empty.
-            Jobs that came to a good end on a later attempt are left out, and so are those whose
-            own program failed: its log says why.
+            Jobs that succeeded on a later attempt are excluded, and so are those whose own program
+            failed, because its log says why.
     """
     present = [Path(log) for log in logs if Path(log).is_file()]
     text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in present)
@@ -98,7 +98,7 @@ def explain_failures(logs: Iterable[str | Path]) -> list[str]:
 
 
 def _blocks(text: str) -> list[tuple[str, str, list[str]]]:
-    """Return (rule, job, lines) of each failure, and ("", job, []) of each good end, in order."""
+    """Return (rule, job, lines) for each failure and ("", job, []) for each good end, in order."""
     found: list[tuple[str, str, list[str]]] = []
     rule = ""
     lines: list[str] = []
@@ -135,7 +135,7 @@ def _reason(lines: list[str]) -> str | None:
 
 
 def _tail(path: Path) -> str:
-    """Return the end of a job's log in lower case; nothing where it is gone."""
+    """Return the end of a job's log in lower case, or nothing if there is no log."""
     if not path.is_file():
         return ""
     with path.open("rb") as stream:
@@ -148,7 +148,7 @@ class _SilentError(Exception):
 
 
 def patch_status_query(plugin: ModuleType | None) -> None:
-    """Let the executor plugin keep its jobs when Slurm does not answer, and ask again later.
+    """Let Snakemake's executor plugin keep its jobs when Slurm does not answer, and ask again.
 
     Args:
         plugin: ``snakemake_executor_plugin_slurm``; None where it is not in use.
@@ -160,7 +160,7 @@ def patch_status_query(plugin: ModuleType | None) -> None:
         plugin.get_min_job_age,
         plugin.Executor.check_active_jobs,
     )
-    known: list[int] = []  # how long Slurm remembers jobs; asked before each question
+    known: list[int] = []  # for how long Slurm remembers jobs, as it last said
 
     async def query_job_status(command: str, logger: Any) -> tuple[dict[str, str], float]:
         states, seconds = await ask(command, logger)
