@@ -1,5 +1,11 @@
-# in:  seed and number of scenes
-# out: a data set in ScanNet's on-disk formats under data.root
+# Generated rooms in ScanNet's on-disk formats, for who has no scans.
+#
+# in:
+#   config = data.demo in config/config.yaml: scenes, seed, frames, rounds
+# out:
+#   scans = data.root: scans/, scannetv2_*.txt, scannetv2-labels.combined.tsv, benchmark/
+# by hand:
+#   threedrs demo DATA_ROOT --scenes 14 --seed 7
 
 
 rule demo_data:

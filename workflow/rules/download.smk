@@ -1,5 +1,11 @@
-# in:  the config's list `download` (empty: this file makes no rule)
-# out: each listed file, from the Hugging Face Hub, where the list says
+# Files from the Hugging Face Hub; an empty list `download` in the config makes no rule.
+#
+# in:
+#   config = the list download: repository, revision, files, folder
+# out:
+#   file = the folder that the list names
+# by hand:
+#   snakemake --cores 1 FOLDER/FILE
 
 
 for number, (entry, file) in enumerate(

@@ -1,6 +1,19 @@
-# in:  models, scene stores, evaluation records, which scenes are left out
-# out: results/eval/<run>/<benchmark>/{predictions.jsonl, predictions.meta.json,
-#      metrics.json, per_question.npz}
+# Questions of the benchmarks to answers, and answers to metrics.
+#
+# in:
+#   model    = results/train/<run>/model/
+#   records  = results/instructions/<benchmark>_<split>.jsonl
+#   scenes   = results/scenes/<scene>.zarr, listed in results/scenes/shards/<shard>.json
+#   left_out = results/scenes/left_out/val.json: scenes that are not asked about
+# out:
+#   predictions  = results/eval/<run>/<benchmark>/predictions.jsonl
+#   meta         = results/eval/<run>/<benchmark>/predictions.meta.json
+#   metrics      = results/eval/<run>/<benchmark>/metrics.json
+#   per_question = results/eval/<run>/<benchmark>/per_question.npz
+# by hand; the first command goes on where it stopped:
+#   python -m threedrs.predict --model results/train/3drs/model --scenes results/scenes \
+#     --records results/instructions/scanqa_val.jsonl --out predictions.jsonl
+#   threedrs score scanqa predictions.jsonl --out metrics.json
 
 
 rule scores:

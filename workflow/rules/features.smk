@@ -1,5 +1,12 @@
-# in:  scene stores
-# out: results/features/<teacher>/<shard>.zarr, whose manifest.json is written last
+# The teacher's features of the training scenes.
+#
+# in:
+#   scenes  = results/scenes/<scene>.zarr, listed in results/scenes/shards/<shard>.json
+#   weights = the teacher's checkpoint, where it has one
+# out:
+#   features = results/features/<teacher>/<shard>.zarr, whose manifest.json is written last
+# by hand:
+#   snakemake --cores 1 results/features/vggt-tiny/train-000.zarr/manifest.json
 
 
 rule features:

@@ -1,5 +1,15 @@
-# in:  the benchmarks' annotation files, boxes, which scenes are left out
-# out: results/instructions/<benchmark>_<split>.jsonl, results/instructions/mixes/<mix>.*
+# The benchmarks' annotation files to records, and the training records to a mix.
+#
+# in:
+#   annotations = data.root/benchmark/<benchmark>/
+#   boxes       = results/boxes/<shard>.json
+#   left_out    = results/scenes/left_out/train.json
+# out:
+#   records = results/instructions/<benchmark>_<split>.jsonl, with .rejected.jsonl, .summary.json
+#   mix     = results/instructions/mixes/<mix>.jsonl, with .summary.json
+# by hand:
+#   threedrs instructions convert scanqa val --data DATA_ROOT --out scanqa_val.jsonl
+#   snakemake --cores 1 results/instructions/mixes/full.jsonl
 
 
 rule instructions:

@@ -1,5 +1,16 @@
-# in:  metrics of all runs, training logs, predictions, records, scene stores, features
-# out: results/report/{summary.csv, summary.json, summary.tex, summary.md, index.html}
+# The tables of all runs, and the page that shows everything that was found.
+#
+# in:
+#   metrics     = results/eval/<run>/<benchmark>/{metrics.json, per_question.npz}
+#   predictions = results/eval/<run>/<benchmark>/predictions.jsonl
+#   training    = results/train/<run>/{train.json, config.json, log.jsonl}
+#   examples    = records, scene stores and features of the scenes that the page shows
+# out:
+#   summary = results/report/summary.{csv, json, tex, md}
+#   page    = results/report/index.html
+# by hand:
+#   snakemake --cores 1 results/report/summary.json
+#   snakemake --cores 1 results/report/index.html
 
 
 report: "../report/workflow.rst"

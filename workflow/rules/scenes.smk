@@ -1,8 +1,22 @@
-# in:  scans (.sens or posed_images, mesh, segments, aggregation, axis alignment), detector
-#      proposals, EmbodiedScan's candidate lists where configured
-# out: results/boxes/<shard>.json, results/candidates/<split>.json, results/scenes/<scene>.zarr, results/scenes/shards/<shard>.json,
-#      results/scenes/report.html, results/scenes/report/<shard>/, results/scenes/sources.json,
-#      results/scenes/left_out/<split>.json, results/scenes/limit/<split>.json
+# Scans to scene stores: a shard is a few scans that one job works on.
+#
+# in:
+#   frames     = <scan>.sens, or a folder posed_images/<scan>
+#   mesh       = <scan>_vh_clean_2.ply, with its segments, aggregation and axis alignment
+#   proposals  = a detector's boxes, where there are any
+#   candidates = EmbodiedScan's lists of images, where configured
+# out:
+#   boxes      = results/boxes/<shard>.json
+#   candidates = results/candidates/<split>.json
+#   stores     = results/scenes/<scene>.zarr, listed in results/scenes/shards/<shard>.json
+#   left_out   = results/scenes/left_out/<split>.json: scenes that cannot be used, and why
+#   limit      = results/scenes/limit/<split>.json: whether these are few enough
+#   report     = results/scenes/report.html, results/scenes/report/<shard>/
+#   sources    = results/scenes/sources.json: which files each scan has
+# by hand:
+#   snakemake --cores 1 results/boxes/train-000.json
+#   snakemake --cores 1 results/scenes/shards/train-000.json
+#   snakemake --cores 1 results/scenes/report.html
 
 from threedrs.scenes.excluded import removed_stores
 

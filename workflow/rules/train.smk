@@ -1,7 +1,24 @@
-# in:  the mix, scene stores, features; where a run evaluates on the way, evaluation records too
-# out: results/train/<run>/{config.json, model/, model.json, train.json, log.jsonl, loss.png}; beside
-#      them checkpoints/ and tensorboard/, no declared outputs, so a failed job keeps them;
-#      operation.json is written when Snakemake starts
+# Training: the mix, scene stores and features to a model.
+#
+# in:
+#   config   = results/train/<run>/config.json, the run's settings resolved
+#   mix      = results/instructions/mixes/<mix>.jsonl
+#   scenes   = results/scenes/<scene>.zarr, listed in results/scenes/shards/<shard>.json
+#   features = results/features/<teacher>/<shard>.zarr; none without a teacher
+#   records  = results/instructions/<benchmark>_<split>.jsonl, if the run evaluates while it trains
+# out:
+#   model    = results/train/<run>/model/, with the hashes of its files in model.json
+#   summary  = results/train/<run>/train.json
+#   history  = results/train/<run>/log.jsonl
+#   curve    = results/train/<run>/loss.png
+# not declared, so that Snakemake keeps them when a job fails or is repeated:
+#   checkpoints = results/train/<run>/checkpoints/
+#   events      = results/train/<run>/tensorboard/
+#   operation   = results/train/<run>/operation.json, written when Snakemake starts
+# by hand, here on 8 GPUs; the same command goes on where it stopped:
+#   snakemake --cores 1 results/train/3drs/config.json
+#   python -m threedrs.distributed.launch --gpus 8 --cores 64 threedrs.train --config \
+#     results/train/3drs/config.json
 
 
 rule models:

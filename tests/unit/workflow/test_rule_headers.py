@@ -1,0 +1,58 @@
+"""Each rule file says what goes in, what comes out, and the commands that do the same by hand."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fixtures.repository import ROOT
+from threedrs.cli import app
+
+RULES = [path for path in (ROOT / "workflow/rules").glob("*.smk") if path.stem != "common"]
+ENTRY = re.compile(r"#   \w+ += ")
+
+
+def header(path) -> list[str]:
+    lines = path.read_text().splitlines()
+    return lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
+
+
+def commands(path) -> list[list[str]]:
+    lines = header(path)
+    start = next(number for number, line in enumerate(lines) if line.startswith("# by hand"))
+    text = "\n".join(line.removeprefix("#") for line in lines[start + 1 :])
+    return [shlex.split(line) for line in text.replace("\\\n", " ").splitlines()]
+
+
+@pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
+def test_a_rule_file_opens_with_names_and_paths(path) -> None:
+    lines = header(path)
+    for part in ("# in:", "# out:"):
+        assert ENTRY.match(lines[lines.index(part) + 1]), part
+    assert commands(path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [words for path in RULES for words in commands(path)],
+    ids=lambda words: " ".join(words)[:60],
+)
+def test_a_command_by_hand_exists_and_knows_its_options(words) -> None:
+    options = [word for word in words if word.startswith("--")]
+    if words[0] == "snakemake":
+        assert options == ["--cores"]
+        return
+    if words[0] == "python":
+        modules = [word for word in words if word.startswith("threedrs.")]
+        sources = [importlib.util.find_spec(module).origin for module in modules]
+        text = "".join(Path(source).read_text() for source in sources)
+        assert all(f'"{option}"' in text for option in options)
+        return
+    assert words[0] == "threedrs"
+    names = words[1 : 3 if words[1] == "instructions" else 2]
+    told = CliRunner().invoke(app, [*names, "--help"], env={"COLUMNS": "200"})
+    assert told.exit_code == 0
+    assert all(option in told.output for option in options)
