@@ -127,6 +127,7 @@ def score_file(
             "predictions_meta": meta,
             "scenes": len({row.scene for row in rows if has_scene(row)}),
             "rows_without_scene": sum(not has_scene(row) for row in rows),
+            "protocol": task.protocol,
             "threedrs": __version__,
             "settings": {"bootstrap": bootstrap, "seed": SEED, "meteor": meteor},
         },

@@ -1,0 +1,211 @@
+"""A sixth benchmark, defined here alone, from annotation file to report; and one that lacks a part.
+
+It asks how many chairs are in a room, is scored by the share of right counts, and by the mean of
+that share over small and large counts, a metric that is not a mean over questions.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fixtures.report_files import RUNS, SCENES, SETTINGS, SPLITS, write_results
+from threedrs.errors import ConfigError
+from threedrs.evaluation.aggregate import aggregate
+from threedrs.evaluation.predict import predict_benchmark
+from threedrs.evaluation.score import score_file
+from threedrs.evaluation.settings import PredictSettings
+from threedrs.instructions.convert import convert
+from threedrs.instructions.llava import read_llava, write_llava
+from threedrs.instructions.mix import build_mix
+from threedrs.instructions.mix_settings import MixSettings
+from threedrs.io.files import write_json
+from threedrs.metrics.bootstrap import Metric, Metrics, mean_metric
+from threedrs.models.checkpoint.load_save import load_student, save_student
+from threedrs.models.settings import ModelSettings
+from threedrs.report.build import build_report
+from threedrs.scannet.layout import DataLayout
+from threedrs.tasks.annotation_rows import Row, check_number, field
+from threedrs.tasks.base import AnnotationFile, AnnotationTables, Headline, Rejection, Task
+from threedrs.tasks.prediction import Prediction
+from threedrs.tasks.record import Record, conversation, read_records
+from threedrs.tasks.registry import TASKS, annotation_files, find_task
+
+PROMPT = "<image> How many chairs are there? Answer with a number."
+
+
+def count(source: AnnotationTables) -> Iterator[Record | Rejection]:
+    def make(number: int, row: Row) -> list[Record]:
+        chairs = check_number(field(row, "chairs"), "chairs")
+        return [
+            Record(
+                id=f"count_chairs_{source.split}_{number}",
+                benchmark="count_chairs",
+                scene=source.scenes.scene_of(row),
+                conversations=conversation(PROMPT, str(chairs)),
+                question_type="few" if chairs < 3 else "many",
+                references=None if source.training else [str(chairs)],
+            )
+        ]
+
+    yield from source.each_row(make)
+
+
+def measure(rows: Sequence[Prediction], meteor: bool) -> Metrics:
+    right = np.array([row.prediction in row.references for row in rows], dtype=np.float64)
+    few = np.array([row.question_type == "few" for row in rows])
+    statistics = np.stack([right * few, few, right * ~few, ~few], axis=1)
+    return {"right": mean_metric(right), "macro": Metric(statistics_QS=statistics, combine=macro)}
+
+
+def macro(sums_R4: np.ndarray) -> np.ndarray:
+    return 50 * (sums_R4[:, 0] / sums_R4[:, 1].clip(1) + sums_R4[:, 2] / sums_R4[:, 3].clip(1))
+
+
+TASK = Task(
+    name="count_chairs",
+    title="Count the chairs",
+    paper="https://example.org/chairs",
+    protocol=1,
+    dataset="countChairs",
+    files=(AnnotationFile(path="chairs/{split}.json", key="rooms"),),
+    splits=("train", "val"),
+    evaluation_split="val",
+    prompt=PROMPT,
+    convert=count,
+    metrics=("right", "macro"),
+    measure=measure,
+    combine={"macro": macro},
+    headline=(
+        Headline(metric="right", title="Acc", meaning="share of right counts"),
+        Headline(metric="macro", title="Macro", meaning="the same, small and large counts alike"),
+    ),
+    published_scores={"LEO": (12.5, None)},
+    judged_by="right",
+)
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch) -> Task:
+    monkeypatch.setitem(TASKS, TASK.name, TASK)
+    return TASK
+
+
+def test_a_sixth_benchmark_goes_from_annotations_to_the_report(task: Task, tmp_path: Path) -> None:
+    layout = DataLayout(root=tmp_path)
+    train, val = annotation_files(layout, task.name)
+    rooms = [{"scene_id": f"scene01{number:02d}_00", "chairs": number} for number in range(6)]
+    write_json(train, {"rooms": [*rooms, {"scene_id": "scene0199_00", "chairs": "some"}]})
+    write_json(val, {"rooms": [{"scene_id": scene, "chairs": 2 * (scene == SCENES[0]) + 1}
+                               for scene in SCENES for _ in range(2)]})  # fmt: skip
+    results = write_results(tmp_path)
+    records = results / "instructions"
+    converted = {
+        split: convert(task.name, split, layout, {}, records / f"count_chairs_{split}.jsonl",
+                       max_reject_fraction=0.5)
+        for split in task.splits
+    }  # fmt: skip
+    assert (converted["train"].records, converted["train"].rejected) == (6, 1)
+    assert converted["train"].reasons == {"malformed row": 1}
+    write_llava(tmp_path / "array.json", read_records(records / "count_chairs_train.jsonl"))
+    training = list(read_records(records / "count_chairs_train.jsonl"))
+    assert read_llava(tmp_path / "array.json") == training
+
+    mixed = build_mix(
+        [records / "count_chairs_train.jsonl"],
+        MixSettings.from_config({"balance": "weights", "weights": {task.name: 1}, "size": 4}),
+        held_out_scenes=SCENES,
+        out_jsonl=tmp_path / "mix.jsonl",
+        out_parquet=tmp_path / "mix.parquet",
+        out_summary=tmp_path / "mix.summary.json",
+        out_table=tmp_path / "mix.csv",
+        out_picture=tmp_path / "mix.png",
+    )
+    assert mixed["samples"] == 4
+
+    student, tokenizer = load_student(ModelSettings(seed=3), teacher_channels=0)
+    save_student(student, tokenizer, tmp_path / "model")
+    for run in RUNS:
+        place = results / "eval" / run / task.name
+        predictions = place / "predictions.jsonl"
+        predict_benchmark(
+            tmp_path / "model",
+            records / "count_chairs_val.jsonl",
+            results / "scenes",
+            PredictSettings(max_new_tokens=2),
+            predictions,
+        )
+        scored = score_file(
+            task.name,
+            predictions,
+            place / "metrics.json",
+            bootstrap=20,
+            run=run,
+            per_question=place / "per_question.npz",
+        )
+        assert (scored["n"], list(scored["metrics"])) == (12, ["right", "macro"])
+        assert set(scored["by_type"]) == {"few", "many"}
+        assert scored["provenance"]["protocol"] == 1
+
+    benchmarks = (*SPLITS, task.name)
+    places = {(run, name): results / "eval" / run / name for run in RUNS for name in benchmarks}
+    summary = aggregate(
+        {key: place / "metrics.json" for key, place in places.items()},
+        per_question_files={key: place / "per_question.npz" for key, place in places.items()},
+        baseline="baseline",
+        resamples=20,
+        train_summaries={run: results / "train" / run / "train.json" for run in RUNS},
+        run_configs={run: results / "train" / run / "config.json" for run in RUNS},
+        out_csv=results / "report" / "summary.csv",
+        out_json=results / "report" / "summary.json",
+        out_latex=results / "report" / "summary.tex",
+        out_markdown=results / "report" / "summary.md",
+    )
+    assert summary["benchmarks"] == list(benchmarks)
+    assert summary["runs"]["3drs"]["comparison"][task.name]["macro"]["difference"] == 0
+    assert "Count the chairs Macro" in (results / "report" / "summary.md").read_text()
+
+    build_report(results, replace(SETTINGS, benchmarks=benchmarks))
+    page = (results / "report" / "index.html").read_text()
+    assert "Count the chairs" in page
+    assert "How many chairs are there?" in page
+    assert "12.5" in page  # published
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"measure": None}, "benchmark count_chairs: lacks measure; docs/ADD_A_BENCHMARK.md"),
+        ({"convert": None, "judged_by": None}, "lacks convert, judged_by"),
+        ({"judged_by": "em"}, "metrics does not hold 'em'"),
+        ({"evaluation_split": "test"}, "splits must hold 'train' and 'test'"),
+        ({"published_scores": {"LEO": (1.0,)}}, "published_scores must give 2 values a method"),
+        ({"choose": np.argsort}, "so objects must be 'one' or 'any'"),
+    ],
+)
+def test_a_missing_part_is_named(
+    monkeypatch: pytest.MonkeyPatch, change: dict, message: str
+) -> None:
+    monkeypatch.setitem(TASKS, TASK.name, replace(TASK, **change))
+    with pytest.raises(ConfigError) as error:
+        find_task(TASK.name)
+    assert message in str(error.value)
+
+
+def test_a_task_without_any_part_can_be_made_and_is_refused() -> None:
+    assert str(Task(name="empty").fault()).startswith("lacks title, paper, protocol, dataset, ")
+
+
+def test_an_incomplete_benchmark_stops_before_anything_is_scored(
+    task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(TASKS, TASK.name, replace(TASK, measure=None))
+    with pytest.raises(ConfigError, match="benchmark count_chairs: lacks measure"):
+        score_file(TASK.name, tmp_path / "missing.jsonl", tmp_path / "metrics.json")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_five_benchmarks_are_whole(name: str) -> None:
+    assert find_task(name) is TASKS[name]

@@ -1,0 +1,39 @@
+"""The table of benchmarks, and what else has to agree with it."""
+
+import pytest
+
+from threedrs.report.published import PUBLISHED
+from threedrs.tasks.registry import TASKS, headline_columns
+from threedrs.workflow.code_hash import SHAPELESS, reached_code
+
+
+def test_the_order_is_the_papers() -> None:
+    assert list(TASKS) == ["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"]
+    assert [column.title for column in headline_columns()] == [
+        "Acc@0.25", "Acc@0.5", "F1@0.25", "F1@0.5", "C@0.5", "B-4@0.5", "C", "EM", "EM",
+    ]  # fmt: skip
+    assert [column.benchmark for column in headline_columns(["sqa3d", "scanqa"])] == [
+        "scanqa",
+        "scanqa",
+        "sqa3d",
+    ]
+
+
+def test_published_scores_are_the_papers() -> None:
+    rows = {row.method: row.of(headline_columns()) for row in PUBLISHED}
+    assert {method for task in TASKS.values() for method in task.published_scores} == set(rows)
+    paper = [62.9, 56.1, 60.4, 54.9, 86.1, 41.6, 104.8, 30.3, 60.6]
+    assert rows["3DRS (LLaVA-Video)"] == paper
+    assert rows["PQ3D"] == [57.0, 51.2, None, 50.1, 80.3, 36.0, None, None, 47.1]
+    assert rows["LEO"] == [None, None, None, None, 72.4, 38.2, 101.4, 21.5, 50.0]
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_neither_the_conversion_nor_the_metric_depends_on_the_other(task) -> None:
+    """An edited metric makes no record stale, and an edited prompt no metric."""
+    reached = {
+        part: {name for _, name in reached_code([task.code_entry(part)], without=SHAPELESS)}
+        for part in ("convert", "measure")
+    }
+    assert "measure" not in reached["convert"]
+    assert not {"convert", "PROMPT", "TASK"} & reached["measure"]
