@@ -8,7 +8,7 @@ import typer
 
 def score(
     benchmark: Annotated[
-        str, typer.Argument(help="scanrefer, multi3drefer, scan2cap, scanqa or sqa3d")
+        str, typer.Argument(help="the benchmark, by a name of the config's eval.benchmarks")
     ],
     predictions: Annotated[
         Path,

@@ -10,7 +10,7 @@ app = typer.Typer(help="Instruction data: convert annotations, export records.")
 
 @app.command()
 def convert(
-    benchmark: Annotated[str, typer.Argument(help="scanrefer, multi3drefer, scan2cap, ...")],
+    benchmark: Annotated[str, typer.Argument(help="The benchmark, as the config names it")],
     split: Annotated[str, typer.Argument(help="train, val or test")],
     data: Annotated[Path, typer.Option(help="Data root: the folder that holds benchmark/")],
     out: Annotated[Path, typer.Option(help="File of records to write (.jsonl)")],

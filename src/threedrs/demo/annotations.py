@@ -15,6 +15,7 @@ from threedrs.demo.relations import Query
 from threedrs.demo.room_objects import Room
 from threedrs.demo.situations import SituatedQuestion, make_situated_questions
 from threedrs.scannet.layout import scene_split
+from threedrs.tasks import multi3drefer, scanqa, scanrefer, sqa3d
 
 SITUATIONS = 8  # a round, scene and split; val scenes have as many again for test
 FIRST_SQA3D_ID = 220_602_000_000
@@ -95,10 +96,10 @@ def annotate(
     ``object_name`` has underscores for spaces, as published in ScanRefer.
     """
     count: dict[int, int] = {}
-    scanrefer = []
+    descriptions = []
     for row in make_descriptions(room, rng, rounds):
         target = row.object_ids[0]
-        scanrefer.append(
+        descriptions.append(
             {
                 "scene_id": scene,
                 "object_id": str(target),
@@ -109,7 +110,7 @@ def annotate(
             }
         )
         count[target] += 1
-    multi3drefer = [
+    multiple = [
         {
             "scene_id": scene,
             "object_ids": list(row.object_ids),
@@ -121,7 +122,7 @@ def annotate(
         }
         for number, (eval_type, row) in enumerate(make_multi_descriptions(room, rng, rounds))
     ]
-    scanqa = [
+    questions = [
         {
             "scene_id": scene,
             "question": row.text[0].upper() + row.text[1:],
@@ -132,8 +133,12 @@ def annotate(
         for row in make_questions(room, rng, rounds)
     ]
     situated = make_situated_questions(room, 2 * SITUATIONS * rounds, rng)
-    sqa3d = [_situated_row(scene, row) for row in situated]
-    return {"scanrefer": scanrefer, "multi3drefer": multi3drefer, "scanqa": scanqa, "sqa3d": sqa3d}
+    return {
+        "scanrefer": descriptions,
+        "multi3drefer": multiple,
+        "scanqa": questions,
+        "sqa3d": [_situated_row(scene, row) for row in situated],
+    }
 
 
 def _situated_row(scene: str, row: SituatedQuestion) -> dict[str, dict[str, Any]]:
@@ -178,6 +183,16 @@ def _sqa3d_file(key: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def annotation_paths() -> list[str]:
+    """Return the paths of the files of `annotation_files`."""
+    return [
+        file.path.format(split=split)
+        for task in (scanrefer.TASK, multi3drefer.TASK, scanqa.TASK, sqa3d.TASK)
+        for split in task.splits
+        for file in task.files
+    ]
+
+
 def annotation_files(
     splits: dict[str, list[str]], rows: dict[str, dict[str, list[Any]]]
 ) -> dict[str, Any]:
@@ -189,12 +204,10 @@ def annotation_files(
     files: dict[str, Any] = {}
     for split in ("train", "val"):
         scenes = splits[split]
-        for benchmark, name in (
-            ("scanrefer", f"scanrefer/ScanRefer_filtered_{split}.json"),
-            ("multi3drefer", f"multi3drefer/multi3drefer_{split}.json"),
-        ):
-            files[name] = [row for scene in scenes for row in rows[scene][benchmark]]
-        files[f"scanqa/ScanQA_v1.0_{split}.json"] = [
+        for task in (scanrefer.TASK, multi3drefer.TASK):
+            path = task.files[0].path.format(split=split)
+            files[path] = [row for scene in scenes for row in rows[scene][task.name]]
+        files[scanqa.TASK.files[0].path.format(split=split)] = [
             {**row, "question_id": f"{split}-{scene.removesuffix('_00')}-{number}"}
             for scene in scenes
             for number, row in enumerate(rows[scene]["scanqa"])
@@ -208,11 +221,7 @@ def annotation_files(
             chosen += situated[half:] if split == "test" else situated[:half]
         ids = range(number, number + len(chosen))
         number += len(chosen)
-        for key, name, part in (
-            ("questions", "questions", "question"),
-            ("annotations", "sqa_annotations", "annotation"),
-        ):
+        for file, part in zip(sqa3d.TASK.files, ("question", "annotation"), strict=True):
             entries = [{**row[part], "question_id": i} for i, row in zip(ids, chosen, strict=True)]
-            path = f"sqa_task/balanced/v1_balanced_{name}_{split}_scannetv2.json"
-            files[path] = _sqa3d_file(key, entries)
+            files[file.path.format(split=split)] = _sqa3d_file(f"{part}s", entries)
     return files

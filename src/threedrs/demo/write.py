@@ -43,24 +43,14 @@ def demo_scenes(scenes: int) -> dict[str, list[str]]:
     return {"train": names[:train], "val": names[train:], "test": []}
 
 
-def _annotation_files() -> list[str]:
-    files = [f"scanrefer/ScanRefer_filtered_{split}.json" for split in ("train", "val")]
-    files += [f"multi3drefer/multi3drefer_{split}.json" for split in ("train", "val")]
-    files += [f"scanqa/ScanQA_v1.0_{split}.json" for split in ("train", "val")]
-    files += [
-        f"sqa_task/balanced/v1_balanced_{kind}_{split}_scannetv2.json"
-        for split in ("train", "val", "test")
-        for kind in ("questions", "sqa_annotations")
-    ]
-    return files
-
-
 def demo_files(scenes: int) -> list[str]:
     """Return the paths, relative to the data root, of all files that ``write_demo`` writes."""
+    from threedrs.demo.annotations import annotation_paths
+
     layout = DataLayout(root=Path())
     splits = demo_scenes(scenes)
     paths = [Path(MARKER), layout.labels_file, *(layout.split_file(split) for split in splits)]
-    paths += [layout.benchmark_folder / name for name in _annotation_files()]
+    paths += [layout.benchmark_folder / name for name in annotation_paths()]
     for scene in splits["train"] + splits["val"]:
         scan = layout.scan(scene)
         paths += [scan.sens, scan.mesh, scan.segments, scan.aggregation, scan.meta, scan.proposals]
