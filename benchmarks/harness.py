@@ -10,6 +10,11 @@ import torch
 from threedrs.teachers.vggt.aggregator import VGGTAggregator
 
 
+def choose_device() -> torch.device:
+    """Return the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def wait_for_gpu() -> None:
     """Wait until the GPU, where there is one, has done what was asked of it."""
     if torch.cuda.is_available():

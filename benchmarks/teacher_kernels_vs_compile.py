@@ -33,8 +33,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from harness import random_vggt, seconds, wait_for_gpu
-from threedrs.teachers.forward import choose_device, patch_features, pool_features, prepare
+from harness import choose_device, random_vggt, seconds, wait_for_gpu
+from threedrs.teachers.image_extractor import patch_features, pool_features, prepare
 from threedrs.teachers.vggt import attention, transformer
 
 WAYS = ("kernels", "compiled", "eager", "float32")

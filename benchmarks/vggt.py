@@ -29,18 +29,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from harness import random_vggt, seconds
+from harness import choose_device, random_vggt, seconds
 from scene_stores import write_scene_stores
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers import extract
-from threedrs.teachers.forward import choose_device, patch_features, pool_features, prepare
-from threedrs.teachers.images import DECODING_THREADS, read_pictures
-from threedrs.teachers.picture_source import PictureSource
-from threedrs.teachers.settings import TeacherSettings
+from threedrs.teachers.base import TeacherSettings
+from threedrs.teachers.image_extractor import (
+    ImageExtractor,
+    patch_features,
+    pool_features,
+    prepare,
+)
+from threedrs.teachers.images import DECODING_THREADS, read_images
 from threedrs.teachers.store import SceneOrigin, open_scene, write_scene
 from threedrs.teachers.vggt import attention
 from threedrs.teachers.vggt.aggregator import SPECIAL_TOKENS, VGGTAggregator
-from threedrs.teachers.vggt.extractor import PICTURES, TINY, TINY_PICTURES
+from threedrs.teachers.vggt.extractor import IMAGES, TINY, TINY_IMAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +59,8 @@ class Size:
     matmul: int  # side of the matrices whose product measures the arithmetic rate
 
 
-REAL = Size(model={}, frames=32, scenes=14, picture=(1296, 968), pictures=PICTURES, matmul=8192)
-QUICK = Size(model=TINY, frames=2, scenes=3, picture=(64, 48), pictures=TINY_PICTURES, matmul=256)
+REAL = Size(model={}, frames=32, scenes=14, picture=(1296, 968), pictures=IMAGES, matmul=8192)
+QUICK = Size(model=TINY, frames=2, scenes=3, picture=(64, 48), pictures=TINY_IMAGES, matmul=256)
 
 
 def matmul_rate(side: int, device: torch.device) -> float:
@@ -81,7 +85,7 @@ def scene_origin(store: Path) -> SceneOrigin:
 def load_pictures(size: Size, store: Path) -> Tensor:
     """Return the pictures of one scene, (S, H, W, 3) uint8."""
     with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        return torch.from_numpy(read_pictures(store, scene_origin(store), size.pictures, pool))
+        return torch.from_numpy(read_images(store, scene_origin(store), size.pictures, pool))
 
 
 def operations(model: VGGTAggregator, frames: int, patches: int) -> dict[str, float]:
@@ -172,13 +176,13 @@ def measure_stages(size: Size, model: nn.Module, stores: list[Path], folder: Pat
 
 def measure_shard(size: Size, model: nn.Module, stores: list[Path], folder: Path) -> Any:
     """Return what `extract_shard` takes: a scene in steady state, and the whole shard."""
-    source = PictureSource(
+    source = ImageExtractor(
         "vggt", size.pictures, identify=lambda: "0" * 64, load=lambda: model, heavy=False
     )
     out = folder / "shard.zarr"
     settings = TeacherSettings(name="vggt")
     start = time.perf_counter()
-    with patch.object(extract, "open_source", lambda settings: source):
+    with patch.object(extract, "open_extractor", lambda settings: source):
         manifest = extract.extract_shard(stores, settings, out)
     whole = time.perf_counter() - start
     each = [open_scene(out, scene).attributes["seconds"] for scene in manifest["scenes"]]

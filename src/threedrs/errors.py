@@ -71,6 +71,12 @@ def name_full_disk(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a foreign error says, or its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def user_message(error: BaseException) -> str | None:
     """Return the one line that the user should see of ``error``, or None if it is a bug.
 

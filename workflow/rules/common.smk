@@ -14,7 +14,7 @@ from threedrs.errors import ThreedrsError, user_message
 from threedrs.io.files import write_json
 from threedrs.inputs.required_files import Ready, conversions, missing_inputs, shards
 from threedrs.tasks.registry import annotation_files, evaluation_name, find_task
-from threedrs.config.resources import PREDICT_NEEDS, TEACHER_NEEDS, TRAIN_NEEDS
+from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
 from threedrs.scannet.layout import scene_split
 from threedrs.workflow.code_hash import code_hash, code_changes
 from threedrs.workflow.locks import remove_dead_lock
@@ -26,7 +26,12 @@ from threedrs.workflow.processes import (
 from threedrs.config.checks import batch_problem
 from threedrs.workflow.slurm import explain_failures, patch_status_query
 from threedrs.inputs.scan_table import start_table
-from threedrs.teachers.registry import source_module, weight_files, weights_of
+from threedrs.teachers.registry import (
+    get_teacher,
+    teacher_code_hash,
+    weight_files,
+    weights_of,
+)
 from threedrs.training.settings import split_operation
 
 use_this_checkout(Path(workflow.basedir))
@@ -212,7 +217,7 @@ def teacher_section(teacher):
 
 def teacher_need(kind):
     """A resource of a feature job, as a function of its wildcards."""
-    return lambda wildcards: TEACHER_NEEDS[wildcards.teacher][kind]
+    return lambda wildcards: get_teacher(wildcards.teacher).needs[kind]
 
 
 def evaluation_on_the_way(run):

@@ -41,9 +41,10 @@ rule extract_features:
         mem_mb=more_each_time(teacher_need("mem_mb")),
         runtime=teacher_need("runtime"),
     params:
-        code=lambda wildcards: code(
-            "features", source_module(wildcards.teacher), script="extract_features"
-        ),
+        code=lambda wildcards: [
+            code("features", script="extract_features"),
+            teacher_code_hash(wildcards.teacher),
+        ],
         teacher=lambda wildcards: teacher_section(wildcards.teacher),
         scenes=lambda wildcards: FEATURE_SHARDS[wildcards.shard],
     message:

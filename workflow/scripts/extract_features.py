@@ -4,7 +4,8 @@ from pathlib import Path
 
 from threedrs.distributed.gpus import claim_gpus
 from threedrs.scannet.excluded_scans import read_left_out
-from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.extract import extract_shard
+from threedrs.teachers.registry import teacher_settings
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"extract_features {snakemake.wildcards.shard}"):
@@ -13,7 +14,7 @@ with job_log(snakemake.log[0], f"extract_features {snakemake.wildcards.shard}"):
     left_out = read_left_out(*map(Path, snakemake.input.scenes))
     extract_shard(
         [Path("results/scenes") / f"{scene}.zarr" for scene in scenes if scene not in left_out],
-        TeacherSettings.from_config({"teacher": snakemake.params.teacher}),
+        teacher_settings(snakemake.params.teacher),
         Path(snakemake.output[0]).parent,
         left_out={scene: left_out[scene] for scene in scenes if scene in left_out},
     )

@@ -15,8 +15,7 @@ Store = Annotated[
 @app.command()
 def verify(store: Store) -> None:
     """Recompute all checksums of a feature store; exit status 1 and a line for each problem."""
-    from threedrs.teachers.store import FeatureStore
-    from threedrs.teachers.verify import verify_store
+    from threedrs.teachers.store import FeatureStore, verify_store
 
     problems = verify_store(store)
     for problem in problems:

@@ -41,7 +41,7 @@ def plan(
     from threedrs.errors import ConfigError
     from threedrs.planning.disk import channels_of
     from threedrs.planning.training import PAPER_SAMPLES, Machine, plan_run
-    from threedrs.teachers.registry import TEACHERS
+    from threedrs.teachers.registry import NO_TEACHER, get_teacher
 
     config, teachers = _configuration(configfile or [])
     if run is not None and run not in config["runs"]:
@@ -64,7 +64,7 @@ def plan(
             count, source = PAPER_SAMPLES, "the paper's mix"
         teacher = teachers[name]
         channels = channels_of(teacher)
-        assumed = teacher in TEACHERS and TEACHERS[teacher].channels is None
+        assumed = teacher != NO_TEACHER and get_teacher(teacher).channels is None
         found = plan_run(resolved, machine, teacher_channels=channels, samples=count)
         plans[name] = {
             "parameters": found.parameters,

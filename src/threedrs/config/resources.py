@@ -17,18 +17,6 @@ PREDICT_NEEDS: dict[str, dict[str, int]] = {
     "small": {"gpu": 1, "threads": 2, "mem_mb": 8000, "runtime": 60},
     "7b": {"gpu": 1, "threads": 8, "mem_mb": 64000, "runtime": 720},
 }
-TEACHER_NEEDS: dict[str, dict[str, int]] = {
-    "vggt": {"gpu": 1, "threads": 8, "mem_mb": 48000, "runtime": 240},
-    "dinov2": {"gpu": 1, "threads": 8, "mem_mb": 24000, "runtime": 120},
-    "siglip2": {"gpu": 1, "threads": 8, "mem_mb": 32000, "runtime": 120},
-    "mae": {"gpu": 1, "threads": 8, "mem_mb": 24000, "runtime": 120},
-    "import": {"gpu": 0, "threads": 1, "mem_mb": 8000, "runtime": 240},
-    "pointmap": {"gpu": 0, "threads": 1, "mem_mb": 4000, "runtime": 120},
-    "vggt-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
-    "dinov2-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
-    "siglip2-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
-    "mae-tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
-}
 # Other rules: Snakemake's own default, and that of slurm/config.yaml for memory and run time.
 USUAL_NEEDS: dict[str, int] = {"gpu": 0, "threads": 1, "mem_mb": 3000, "runtime": 240}
 

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from threedrs.config.load import Config, data_layout, resolve_run
-from threedrs.config.resources import PREDICT_NEEDS, TEACHER_NEEDS, TRAIN_NEEDS, USUAL_NEEDS
+from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS, USUAL_NEEDS
 from threedrs.errors import ConfigError, DataError
 from threedrs.inputs.required_files import conversions, shards
 from threedrs.io.files import read_text
@@ -39,7 +39,7 @@ from threedrs.planning.stage_costs import (
 )
 from threedrs.planning.training import PAPER_SAMPLES, Machine, Plan, plan_run
 from threedrs.tasks.registry import find_task
-from threedrs.teachers.registry import TEACHERS
+from threedrs.teachers.registry import get_teacher
 
 HOUR = 3600.0
 NEAR = 0.8  # of a limit
@@ -276,7 +276,7 @@ def _feature_steps(work: Workload) -> Iterator[Step]:
     sizes = work.shard_sizes("train", "teacher")
     for teacher in sorted(set(work.teachers.values()) - {"none"}):
         scene = figure("VGGT, s a scene" if teacher == "vggt" else "another teacher, s a scene")
-        on_gpu = TEACHERS[teacher].on_gpu
+        on_gpu = get_teacher(teacher).needs["gpu"]
         speed = work.cluster.peak / MEASURED_PEAK if on_gpu else work.cluster.core_speed
         features = sum(sizes) * figure("features, GB a scene") * channels_of(teacher) / 2048
         features *= grid * work.frames
@@ -284,7 +284,7 @@ def _feature_steps(work: Workload) -> Iterator[Step]:
             "features",
             "extract_features",
             [(figure("VGGT, s to start") + size * scene * work.frames) / speed for size in sizes],
-            TEACHER_NEEDS[teacher],
+            get_teacher(teacher).needs,
             moved=sum(sizes) * figure("scene store, GB") * work.frames + features,
             kept=features,
         )

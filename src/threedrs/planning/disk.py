@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from threedrs.teachers.registry import TEACHERS
+from threedrs.teachers.registry import get_teacher
 
 GIGABYTE = 10**9
 # Of a frame in a scene store: rgb and depth, and about as much as its JPEG and its masks take.
@@ -28,7 +28,7 @@ CHECKPOINT_BYTES = 12  # a trained parameter: the weight and two moments, float3
 
 def channels_of(teacher: str) -> int:
     """Return the channels of a teacher's features; for imported ones as many as VGGT's."""
-    return 0 if teacher == "none" else TEACHERS[teacher].channels or 2048
+    return 0 if teacher == "none" else get_teacher(teacher).channels or 2048
 
 
 def feature_bytes(teacher: Mapping[str, Any], channels: int) -> int:

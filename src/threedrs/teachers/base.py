@@ -1,42 +1,106 @@
-"""What a teacher is to the extraction of a shard: something that turns scene stores into features.
+"""What a teacher is: how it is described, what it needs, and what its extractor returns.
+
+A `Teacher` is a description that stands beside the code it describes and that
+`threedrs.teachers.registry` lists. The workflow reads it at every start, so a module that defines
+one imports torch, transformers and zarr inside the functions that compute, not at its top.
 
 S frames, h w rows and columns of the stored grid, C channels.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from threedrs.teachers.store import SceneOrigin
+from threedrs.errors import ConfigError
+
+if TYPE_CHECKING:
+    from threedrs.teachers.store import SceneOrigin
+
+GRID = 14  # rows and columns of the pooled grid
+Colour = tuple[float, float, float]  # red, green, blue
+IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
+IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
+LAST = "last"  # the tap that every teacher has: its last layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """What decides a teacher's features: the config section ``teacher``.
+
+    Attributes:
+        name: a teacher of the registry, or ``package.module:NAME``.
+        weights: its checkpoint file, model folder or folder of npz files.
+        seed: of the random weights of the ``-tiny`` teachers.
+        grid: 14: pooled to 14x14; "full": the teacher's own grid.
+    """
+
+    name: str
+    weights: Path | None = None
+    seed: int = 0
+    grid: int | str = GRID
+
+    def __post_init__(self) -> None:
+        if self.grid not in (GRID, "full"):
+            raise ConfigError(f"teacher.grid {self.grid!r} is unknown; choose one of 14, full")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ConfigError(f"teacher.seed {self.seed!r} must be an integer of at least 0")
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether a small model with random weights is asked for."""
+        return self.name.endswith("-tiny")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFormat:
+    """The size of a teacher's images.
+
+    Attributes:
+        width: pixels.
+        patch: pixels: rows and columns of a patch.
+        square: True: squeezed to ``width`` x ``width``; False: the proportions are kept, the height
+            rounded to whole patches and cropped to ``width``.
+    """
+
+    width: int
+    patch: int
+    square: bool = False
+
+    def grid(self, height: int) -> tuple[int, int]:
+        """Return the rows and columns of patches of an image of ``height`` rows."""
+        return height // self.patch, self.width // self.patch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SceneFeatures:
-    """One scene's features, (S, h, w, C) float16, finite.
+    """The features of one scene.
 
-    ``input_size``: height and width in pixels of the pictures that the teacher saw.
+    Attributes:
+        origin: the scene and what its features are computed from.
+        taps: features by the place in the teacher that they are taken from, (S, h, w, C) float16,
+            finite. The store holds the tap `LAST`; others would be further arrays of its group.
+        input_size: height and width in pixels of the images that the teacher saw.
     """
 
-    origin: SceneOrigin
-    features_ShwC: np.ndarray
+    origin: "SceneOrigin"
+    taps: Mapping[str, np.ndarray]
     input_size: tuple[int, int]
 
 
 class SkippedSceneError(Exception):
-    """The teacher has nothing for a scene, which is no fault; says why in one line."""
+    """The teacher has nothing for a scene, which is not a fault; says why in one line."""
 
 
-class Source(Protocol):
-    """A teacher, ready to work.
+class FeatureExtractor(Protocol):
+    """An opened teacher: turns scene stores into features."""
 
-    Attributes:
-        recipe: JSON values that, beside weights and grid, decide the features.
-    """
-
-    recipe: Mapping[str, Any]
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """JSON values that, beside weights and grid, decide the features."""
+        ...
 
     def identify(self, scene: str) -> str:
         """Return the SHA-256 of the weights (or files) that the scene's features come from.
@@ -48,11 +112,84 @@ class Source(Protocol):
         ...
 
     def features(
-        self, due: Mapping[Path, SceneOrigin], *, grid: int | str
+        self, due: Mapping[Path, "SceneOrigin"], *, grid: int | str
     ) -> Generator[SceneFeatures, None, None]:
         """Yield the features of each scene store of ``due``, in its order.
 
         Raises:
-            ThreedrsError: a scene cannot be read or done; names it.
+            ThreedrsError: a scene cannot be read or computed; names it.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What ``teacher.weights`` must be.
+
+    Attributes:
+        kind: "file"; "scenes", a folder of one ``<scene>.npz`` a scene; "model", a folder in the
+            Hugging Face Hub's layout.
+        what: names the path to set, for an error; None: it need not be set.
+    """
+
+    kind: Literal["file", "scenes", "model"]
+    what: str | None = None
+
+    def problem(self, teacher: str, path: Path | None) -> str | None:
+        """Return what is wrong with ``path`` in one line, or None."""
+        if path is None:
+            if self.what is None:
+                return None
+            return f"teacher {teacher} needs teacher.weights, {self.what} (docs/TEACHERS.md)"
+        if self.kind == "file":
+            found, expected = path.is_file(), "file"
+        else:
+            found, expected = path.is_dir(), "folder"
+        return None if found else f"teacher.weights: {path} is not a {expected} (docs/TEACHERS.md)"
+
+    def files(self, path: Path, scenes: Sequence[str]) -> list[Path]:
+        """Return the files at ``path`` that decide the features of ``scenes``."""
+        if self.kind == "file":
+            return [path]
+        if self.kind == "scenes":
+            return [file for scene in scenes if (file := path / f"{scene}.npz").is_file()]
+        patterns = ("config.json", "*.safetensors", "pytorch_model.bin")
+        return sorted(file for pattern in patterns for file in path.glob(pattern))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A teacher's description.
+
+    Attributes:
+        name: as the configuration has it.
+        description: for people.
+        channels: C of each tap of the published checkpoint; None: known once features are there.
+        open: returns the extractor without reading weights; raises CheckpointError where they are
+            missing. The function and what it mentions count as the code that makes the features.
+        needs: what a job of the feature stage asks for: GPUs, threads, memory in MB, run time in
+            minutes.
+        weights: what ``teacher.weights`` must be; None: it is not used.
+    """
+
+    name: str
+    description: str
+    channels: int | None
+    open: Callable[[TeacherSettings], FeatureExtractor]
+    needs: Mapping[str, int]
+    weights: Weights | None = None
+
+
+def job_needs(*, gpu: int = 1, threads: int = 1, mem_mb: int, runtime: int) -> dict[str, int]:
+    """Return what a job asks for; see `Teacher.needs`."""
+    return {"gpu": gpu, "threads": threads, "mem_mb": mem_mb, "runtime": runtime}
+
+
+# Of the small teachers with random weights, for the demo and tests.
+TINY_NEEDS = job_needs(mem_mb=3000, runtime=60)
+
+
+def shorten(values: Sequence[int]) -> str:
+    """Return frame ids for an error line: the first six, and how many there are."""
+    shown = ", ".join(str(value) for value in values[:6])
+    return f"[{shown}{', ...' if len(values) > 6 else ''}] ({len(values)})"

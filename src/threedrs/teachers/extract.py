@@ -23,9 +23,8 @@ from threedrs.io.zarr_store import array_digest
 from threedrs.scannet.excluded_scans import left_out_rows
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers import store as feature_store
-from threedrs.teachers.base import SkippedSceneError, Source
-from threedrs.teachers.registry import open_source, source_module
-from threedrs.teachers.settings import TeacherSettings
+from threedrs.teachers.base import LAST, FeatureExtractor, SkippedSceneError, TeacherSettings
+from threedrs.teachers.registry import open_extractor, teacher_code_hash
 from threedrs.teachers.store import SceneOrigin
 from threedrs.workflow.code_hash import code_hash
 
@@ -67,10 +66,10 @@ def extract_shard(
     """
     # before the teacher's modules are imported: if they are edited meanwhile, what was made with
     # the new ones counts as made with the old ones, and is made again
-    code_sha256 = code_hash("features", source_module(settings.name))
-    source = open_source(settings)
+    code_sha256 = sha256_of_json([code_hash("features"), teacher_code_hash(settings.name)])
+    extractor = open_extractor(settings)
     left_out = left_out or {}
-    origins, skipped = _origins(scene_stores, source, settings, code_sha256)
+    origins, skipped = _origins(scene_stores, extractor, settings, code_sha256)
     for row in skipped:
         logger.warning("%s: skipped: %s", row["scene"], row["reason"])
     if skipped and not origins:
@@ -86,9 +85,9 @@ def extract_shard(
         due = {path: origin for path, origin in origins.items() if not _is_current(out, origin)}
         logger.info("%s: %d scenes kept, %d to do", out, len(origins) - len(due), len(due))
         if due:
-            _extract_scenes(source, due, out, grid=settings.grid)
+            _extract_scenes(extractor, due, out, grid=settings.grid)
         manifest = _manifest(
-            out, list(origins.values()), source, settings, skipped + left_out_rows(left_out)
+            out, list(origins.values()), extractor, settings, skipped + left_out_rows(left_out)
         )
         write_json(out / feature_store.MANIFEST, manifest)
     except OSError as error:
@@ -96,22 +95,25 @@ def extract_shard(
     return manifest
 
 
-def _settings(source: Source, settings: TeacherSettings) -> dict[str, Any]:
-    return {"grid": settings.grid, **dict(source.recipe)}
+def _settings(extractor: FeatureExtractor, settings: TeacherSettings) -> dict[str, Any]:
+    return {"grid": settings.grid, **dict(extractor.recipe)}
 
 
 def _origins(
-    scene_stores: Sequence[Path], source: Source, settings: TeacherSettings, code_sha256: str
+    scene_stores: Sequence[Path],
+    extractor: FeatureExtractor,
+    settings: TeacherSettings,
+    code_sha256: str,
 ) -> tuple[dict[Path, SceneOrigin], list[dict[str, str]]]:
     """Return what each scene's features come from, and the scenes that have none."""
-    settings_sha256 = sha256_of_json({"code": code_sha256, **_settings(source, settings)})
+    settings_sha256 = sha256_of_json({"code": code_sha256, **_settings(extractor, settings)})
     origins: dict[Path, SceneOrigin] = {}
     skipped: list[dict[str, str]] = []
     for path in scene_stores:
         scene_store = SceneStore.open(path)
         scene = check_scene_name(scene_store.scene, str(path))
         try:
-            weights_sha256 = source.identify(scene)
+            weights_sha256 = extractor.identify(scene)
         except SkippedSceneError as reason:
             skipped.append({"scene": scene, "reason": str(reason)})
             continue
@@ -129,7 +131,7 @@ def _origins(
 def _manifest(
     out: Path,
     origins: Sequence[SceneOrigin],
-    source: Source,
+    extractor: FeatureExtractor,
     settings: TeacherSettings,
     skipped: list[dict[str, str]],
 ) -> dict[str, Any]:
@@ -147,7 +149,7 @@ def _manifest(
         "teacher": settings.name,
         "channels": next(iter(channels), 0),
         "grid": settings.grid,
-        "settings_sha256": sha256_of_json(_settings(source, settings)),
+        "settings_sha256": sha256_of_json(_settings(extractor, settings)),
         "weights_sha256": sha256_of_json(sorted({o.weights_sha256 for o in origins})),
         "scenes": scenes,
         "skipped": skipped,
@@ -178,7 +180,7 @@ def _is_current(out: Path, origin: SceneOrigin) -> bool:
 
 
 def _extract_scenes(
-    source: Source, due: Mapping[Path, SceneOrigin], out: Path, *, grid: int | str
+    extractor: FeatureExtractor, due: Mapping[Path, SceneOrigin], out: Path, *, grid: int | str
 ) -> None:
     """Compute and write the features of the scenes in ``due``, logging a line for each."""
     started = before = time.monotonic()
@@ -186,7 +188,7 @@ def _extract_scenes(
     # leaving the block waits for the writers, so scenes that are done survive an error
     with (
         ThreadPoolExecutor(WRITERS, thread_name_prefix="features-write") as writers,
-        closing(source.features(due, grid=grid)) as stream,
+        closing(extractor.features(due, grid=grid)) as stream,
     ):
         for number, result in enumerate(stream, start=1):
             now = time.monotonic()
@@ -195,7 +197,7 @@ def _extract_scenes(
                     feature_store.write_scene,
                     out,
                     result.origin,
-                    result.features_ShwC,
+                    result.taps[LAST],
                     input_size=result.input_size,
                     seconds=now - before,
                 )

@@ -4,11 +4,12 @@ A folder holds ``config.json`` and the weights, as safetensors or as PyTorch's f
 ``weights_only``, so that it cannot run code). No code of a repository is ever fetched or run.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import CheckpointError, DataError
+from threedrs.errors import CheckpointError, DataError, first_line
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json
 
 CONFIG = "config.json"
@@ -26,6 +27,7 @@ class HubModel:
         size: of the files to fetch, in words.
         licence: its name.
         model_types: what ``model_type`` in ``config.json`` may be.
+        tiny: the configuration of the small model with random weights.
     """
 
     teacher: str
@@ -33,6 +35,7 @@ class HubModel:
     size: str
     licence: str
     model_types: tuple[str, ...]
+    tiny: Mapping[str, int]
 
     @property
     def what_to_fetch(self) -> str:
@@ -72,10 +75,9 @@ def _fetched(model: HubModel) -> Path:
             patterns = [CONFIG, *PYTORCH]
             folder = Path(snapshot_download(model.repository, allow_patterns=patterns))
     except Exception as error:  # no network, a proxy, a full disk: the client has many kinds
-        reason = str(error).strip().splitlines()
         raise CheckpointError(
             f"teacher {model.teacher}: teacher.weights is not set and {model.repository} cannot be "
-            f"fetched ({reason[0] if reason else type(error).__name__}); {model.what_to_fetch}"
+            f"fetched ({first_line(error)}); {model.what_to_fetch}"
         ) from error
     return folder
 
@@ -123,10 +125,9 @@ def load_model(model: HubModel, folder: Path, kind: Any) -> Any:
             folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # the readers document no list of what damage raises
-        reason = str(error).strip().splitlines()
         raise CheckpointError(
             f"{folder}: cannot be read as {model.repository} "
-            f"({reason[0] if reason else 'damaged'}); {model.what_to_fetch}"
+            f"({first_line(error)}); {model.what_to_fetch}"
         ) from error
     wrong = sorted(map(str, {*report["missing_keys"], *report["mismatched_keys"]}))
     if wrong:

@@ -19,16 +19,16 @@ V frames, h w rows and columns of patches, K points of a patch.
 
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from threedrs.io.files import sha256_of_json
 from threedrs.scannet.geometry import IMAGE_SIZE
-from threedrs.scenes.store import SceneStore
-from threedrs.teachers.base import SceneFeatures
-from threedrs.teachers.settings import GRID, TeacherSettings
-from threedrs.teachers.store import SceneOrigin
+from threedrs.teachers.base import GRID, LAST, SceneFeatures, Teacher, TeacherSettings, job_needs
+
+if TYPE_CHECKING:
+    from threedrs.teachers.store import SceneOrigin
 
 WAVELENGTHS = 16.0 * 0.5 ** np.arange(8)  # metres
 HALF_SPREAD = 0.1  # metres of standard deviation of depth that count as 0.5
@@ -97,8 +97,8 @@ def frame_descriptors(
     return patch_descriptors(points_NK3, depth_NK, camera_3).reshape(rows, rows, CHANNELS)
 
 
-class PointmapSource:
-    """A `Source` that reads nothing but the scene store."""
+class PointmapExtractor:
+    """A `FeatureExtractor` that reads nothing but the scene store."""
 
     recipe: Mapping[str, Any] = {"channels": CHANNELS, "half_spread": HALF_SPREAD}
 
@@ -107,9 +107,11 @@ class PointmapSource:
         return sha256_of_json({"teacher": "pointmap"})
 
     def features(
-        self, due: Mapping[Path, SceneOrigin], *, grid: int | str
+        self, due: Mapping[Path, "SceneOrigin"], *, grid: int | str
     ) -> Generator[SceneFeatures, None, None]:
-        """Yield the features of each scene; see `Source`."""
+        """Yield the features of each scene; see `FeatureExtractor`."""
+        from threedrs.scenes.store import SceneStore
+
         rows = 14 if grid == GRID else 27
         for path, origin in due.items():
             store = SceneStore.open(path)
@@ -122,11 +124,20 @@ class PointmapSource:
             )
             yield SceneFeatures(
                 origin=origin,
-                features_ShwC=features_VhwC.astype(np.float16),
+                taps={LAST: features_VhwC.astype(np.float16)},
                 input_size=(IMAGE_SIZE, IMAGE_SIZE),
             )
 
 
-def source(settings: TeacherSettings) -> PointmapSource:
-    """Return the teacher; it has no settings but the grid."""
-    return PointmapSource()
+def open_pointmap(settings: TeacherSettings) -> PointmapExtractor:
+    """Return the extractor; it has no settings but the grid."""
+    return PointmapExtractor()
+
+
+POINTMAP = Teacher(
+    name="pointmap",
+    description="position, surface normal and depth spread of each patch; no weights",
+    channels=CHANNELS,
+    open=open_pointmap,
+    needs=job_needs(gpu=0, mem_mb=4000, runtime=120),
+)

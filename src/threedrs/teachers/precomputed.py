@@ -16,21 +16,26 @@ import zipfile
 import zlib
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from PIL import Image
 
 from threedrs.errors import CheckpointError, DataError
 from threedrs.io.files import sha256_of_file
 from threedrs.io.npz import check_npz
-from threedrs.scenes.store import SceneStore
-from threedrs.teachers.base import SceneFeatures, SkippedSceneError
-from threedrs.teachers.forward import pool_features
-from threedrs.teachers.preprocess import PICTURE_FORMATS
-from threedrs.teachers.settings import TeacherSettings
-from threedrs.teachers.store import SceneOrigin
+from threedrs.teachers.base import (
+    LAST,
+    SceneFeatures,
+    SkippedSceneError,
+    Teacher,
+    TeacherSettings,
+    Weights,
+    job_needs,
+    shorten,
+)
+
+if TYPE_CHECKING:
+    from threedrs.teachers.store import SceneOrigin
 
 KEYS = ("feature", "arr_0")
 # A scene of VGGT's unpacks to 0.4 GB; 32 frames of 1,369 float64 tokens of 4,096 channels to 1.4.
@@ -91,8 +96,8 @@ def read_features(path: Path, frame_ids: tuple[int, ...]) -> np.ndarray:
         )
     if stored_ids is not None and stored_ids.tolist() != list(frame_ids):
         raise DataError(
-            f"{path}: its frame_ids {_brief(stored_ids.tolist())} are not the scene store's "
-            f"{_brief(list(frame_ids))}; choose the same frames (frames.strategy, frames.stride)"
+            f"{path}: its frame_ids {shorten(stored_ids.tolist())} are not the scene store's "
+            f"{shorten(frame_ids)}; choose the same frames (frames.strategy, frames.stride)"
         )
     features_VPC = features[:, start.item() :].astype(np.float32)
     for frame, values in zip(frame_ids, features_VPC, strict=True):
@@ -105,13 +110,8 @@ def read_features(path: Path, frame_ids: tuple[int, ...]) -> np.ndarray:
     return features_VPC
 
 
-def _brief(values: Any) -> str:
-    text = str(values)
-    return text if len(text) <= 40 else f"{text[:40]}..."
-
-
-class ImportedSource:
-    """A `Source` that reads one npz file a scene from ``folder``."""
+class ImportExtractor:
+    """A `FeatureExtractor` that reads one npz file a scene from ``folder``."""
 
     recipe: Mapping[str, Any] = {"proportion_tolerance": PROPORTION_TOLERANCE}
 
@@ -126,15 +126,22 @@ class ImportedSource:
         return sha256_of_file(path)
 
     def features(
-        self, due: Mapping[Path, SceneOrigin], *, grid: int | str
+        self, due: Mapping[Path, "SceneOrigin"], *, grid: int | str
     ) -> Generator[SceneFeatures, None, None]:
-        """Yield the features of each scene; see `Source`."""
+        """Yield the features of each scene; see `FeatureExtractor`."""
+        import torch
+        from PIL import Image
+
+        from threedrs.scenes.store import SceneStore
+        from threedrs.teachers.image_extractor import pool_features
+        from threedrs.teachers.images import STORED_FORMATS
+
         for path, origin in due.items():
             file = self.folder / f"{origin.scene}.npz"
             features_VPC = read_features(file, origin.frame_ids)
             first = io.BytesIO(SceneStore.open(path).jpegs()[0])
             try:
-                with Image.open(first, formats=PICTURE_FORMATS) as picture:
+                with Image.open(first, formats=STORED_FORMATS) as picture:
                     width, height = picture.size
             except (OSError, ValueError, Image.DecompressionBombError) as error:
                 raise DataError(f"{path}: its first picture is unreadable ({error})") from error
@@ -146,15 +153,25 @@ class ImportedSource:
                 )
             pooled, _ = pool_features(torch.from_numpy(features_VPC), patches, grid=grid)
             yield SceneFeatures(
-                origin=origin, features_ShwC=pooled.numpy(), input_size=(height, width)
+                origin=origin, taps={LAST: pooled.numpy()}, input_size=(height, width)
             )
 
 
-def source(settings: TeacherSettings) -> ImportedSource:
-    """Return the teacher. Raises CheckpointError where ``teacher.weights`` is no folder."""
+def open_import(settings: TeacherSettings) -> ImportExtractor:
+    """Return the extractor. Raises CheckpointError where ``teacher.weights`` is not a folder."""
     if settings.weights is None or not settings.weights.is_dir():
         raise CheckpointError(
             f"teacher import: teacher.weights is {settings.weights}, not a folder; set it to the "
             "folder of the npz files, one <scene>.npz each (docs/TEACHERS.md has their layout)"
         )
-    return ImportedSource(settings.weights)
+    return ImportExtractor(settings.weights)
+
+
+IMPORT = Teacher(
+    name="import",
+    description="features computed elsewhere, one npz a scene",
+    channels=None,
+    open=open_import,
+    needs=job_needs(gpu=0, mem_mb=8000, runtime=240),
+    weights=Weights(kind="scenes", what="the folder of the npz files, one <scene>.npz each"),
+)

@@ -1,132 +1,113 @@
-"""The table of teachers: adding one is a file beside this one and a row here.
+"""The list of teachers, and how the configuration's ``teacher.name`` finds one.
 
-A row's ``source`` names a function ``(settings) -> Source`` (`threedrs.teachers.base`); its
-module, and with it torch or transformers, is imported when features are computed, not when the
-workflow reads its configuration.
+A teacher is described beside its code (`threedrs.teachers.base`) and listed here by one line.
+A teacher outside this package is named by its import path, ``package.module:NAME``.
 """
 
+import difflib
 import importlib
+import inspect
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from threedrs.errors import ConfigError
-
-if TYPE_CHECKING:
-    from threedrs.teachers.base import Source
-    from threedrs.teachers.settings import TeacherSettings
+from threedrs.errors import ConfigError, first_line
+from threedrs.teachers import hub_encoders, pointmap, precomputed
+from threedrs.teachers.base import FeatureExtractor, Teacher, TeacherSettings
+from threedrs.teachers.vggt import extractor as vggt
+from threedrs.workflow.code_hash import code_hash
 
 NO_TEACHER = "none"  # runs without supervision; no features are extracted
+IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
-
-@dataclass(frozen=True, kw_only=True)
-class Teacher:
-    """One row of the table.
-
-    Attributes:
-        description: for people.
-        source: module below ``threedrs.teachers`` and function.
-        channels: C of the published checkpoint; None: the imported files'.
-        weights: what ``teacher.weights`` must be: "file"; "folder" of one file a scene; "model", a
-            folder in the Hub's layout, or nothing to take it from the Hub; None: not used.
-        on_gpu: whether a GPU helps.
-    """
-
-    description: str
-    source: str
-    channels: int | None
-    weights: str | None = None
-    on_gpu: bool = True
-
-
-TEACHERS = {
-    "vggt": Teacher(
-        description="VGGT-1B, last layer of the aggregator",
-        source="vggt.extractor.source",
-        channels=2048,
-        weights="file",
-    ),
-    "dinov2": Teacher(
-        description="DINOv2, patch tokens of the last layer, frame by frame",
-        source="dinov2.source",
-        channels=1024,
-        weights="model",
-    ),
-    "siglip2": Teacher(
-        description="SigLIP 2's vision tower, patch tokens of the last layer, frame by frame",
-        source="siglip2.source",
-        channels=1152,
-        weights="model",
-    ),
-    "mae": Teacher(
-        description="MAE's encoder, patch tokens of the last layer, frame by frame",
-        source="mae.source",
-        channels=1024,
-        weights="model",
-    ),
-    "import": Teacher(
-        description="features computed elsewhere, one npz a scene",
-        source="precomputed.source",
-        channels=None,
-        weights="folder",
-        on_gpu=False,
-    ),
-    "pointmap": Teacher(
-        description="position, surface normal and depth spread of each patch; no weights",
-        source="pointmap.source",
-        channels=53,
-        on_gpu=False,
-    ),
-    "vggt-tiny": Teacher(
-        description="VGGT's architecture, small, seeded random weights (demo and tests)",
-        source="vggt.extractor.tiny_source",
-        channels=768,
-    ),
-    "dinov2-tiny": Teacher(
-        description="DINOv2's architecture, small, seeded random weights (demo and tests)",
-        source="dinov2.tiny_source",
-        channels=64,
-    ),
-    "siglip2-tiny": Teacher(
-        description="SigLIP 2's architecture, small, seeded random weights (demo and tests)",
-        source="siglip2.tiny_source",
-        channels=64,
-    ),
-    "mae-tiny": Teacher(
-        description="MAE's architecture, small, seeded random weights (demo and tests)",
-        source="mae.tiny_source",
-        channels=64,
-    ),
+TEACHERS: dict[str, Teacher] = {
+    teacher.name: teacher
+    for teacher in (
+        vggt.VGGT,
+        *hub_encoders.PUBLISHED,
+        precomputed.IMPORT,
+        pointmap.POINTMAP,
+        vggt.VGGT_TINY,
+        *hub_encoders.SMALL,
+    )
 }
 
 
 def get_teacher(name: str) -> Teacher:
-    """Return the table's row of ``name``.
+    """Return the teacher of a name or of an import path.
 
     Raises:
-        ConfigError: there is none; lists the valid names.
+        ConfigError: there is none; lists the valid names, the nearest first where one is near.
     """
-    if name not in TEACHERS:
+    if name in TEACHERS:
+        return TEACHERS[name]
+    if IMPORT_PATH.fullmatch(name):
+        return _imported(name)
+    near = difflib.get_close_matches(name, [*TEACHERS, NO_TEACHER], n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    if name == NO_TEACHER:
+        raise ConfigError(f"teacher.name {name!r} has no features to extract")
+    raise ConfigError(
+        f"teacher.name {name!r} is unknown; {hint}choose one of "
+        f"{', '.join([*TEACHERS, NO_TEACHER])}, or package.module:NAME of a teacher of your own"
+    )
+
+
+def _imported(path: str) -> Teacher:
+    """Return the teacher that stands at an import path."""
+    module_name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # foreign code may raise anything while it is imported
         raise ConfigError(
-            f"teacher.name {name!r} has no features to extract; choose one of {', '.join(TEACHERS)}"
+            f"teacher.name {path!r}: {module_name} cannot be imported "
+            f"({first_line(error)}); install its package in this environment, or put its folder "
+            "on PYTHONPATH"
+        ) from error
+    found = getattr(module, attribute, None)
+    if not isinstance(found, Teacher):
+        names = [name for name, value in vars(module).items() if isinstance(value, Teacher)]
+        near = difflib.get_close_matches(attribute, names, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"it has {', '.join(names) or 'none'}"
+        raise ConfigError(
+            f"teacher.name {path!r}: {module_name} has no threedrs.teachers.base.Teacher of the "
+            f"name {attribute}; {advice}"
         )
-    return TEACHERS[name]
+    return found
 
 
-def source_module(name: str) -> str:
-    """Return the module that computes the teacher's features, relative to the package."""
-    return f"teachers.{get_teacher(name).source.rpartition('.')[0]}"
+def teacher_code_hash(name: str) -> str:
+    """Return the hash of the code that opens a teacher, and of the package's code that it mentions.
+
+    Of a teacher outside the package the file in which it is opened counts, whole.
+    """
+    function = get_teacher(name).open
+    package, _, module = function.__module__.partition(".")
+    if package == "threedrs":
+        return code_hash(None, f"{module}:{function.__qualname__}")
+    return code_hash(None, script=Path(inspect.getfile(function)))
 
 
-def open_source(settings: "TeacherSettings") -> "Source":
+def teacher_settings(section: Mapping[str, Any]) -> TeacherSettings:
+    """Return the settings of the config's section ``teacher``.
+
+    Raises:
+        ConfigError: a value that is not valid.
+    """
+    known = {key: section[key] for key in ("seed", "grid") if key in section}
+    name = section["name"]
+    return TeacherSettings(name=name, weights=weights_of(section, name), **known)
+
+
+def open_extractor(settings: TeacherSettings) -> FeatureExtractor:
     """Return what computes the features; reads no weights yet.
 
     Raises:
+        ConfigError: an unknown name.
         CheckpointError: the weights are missing; says what to fetch and where to put it.
     """
-    module = importlib.import_module(f"threedrs.{source_module(settings.name)}")
-    return getattr(module, get_teacher(settings.name).source.rpartition(".")[2])(settings)
+    return get_teacher(settings.name).open(settings)
 
 
 def teacher_channels(name: str, stores: Iterable[Path] = ()) -> int:
@@ -143,19 +124,15 @@ def teacher_channels(name: str, stores: Iterable[Path] = ()) -> int:
     """
     if name == NO_TEACHER:
         return 0
-    if name not in TEACHERS:
-        raise ConfigError(
-            f"teacher.name {name!r} is unknown; choose one of {', '.join([*TEACHERS, NO_TEACHER])}"
-        )
+    teacher = get_teacher(name)
     paths = sorted(set(stores))
     if paths:
         from threedrs.teachers.store import common_channels
 
         return common_channels(paths)
-    channels = TEACHERS[name].channels
-    if channels is None:
+    if teacher.channels is None:
         raise ConfigError(f"teacher {name}: its channels are known once features are extracted")
-    return channels
+    return teacher.channels
 
 
 def weights_of(section: Mapping[str, Any], name: str) -> Path | None:
@@ -171,34 +148,11 @@ def weights_of(section: Mapping[str, Any], name: str) -> Path | None:
 
 def weights_problem(section: Mapping[str, Any], name: str) -> str | None:
     """Return what is wrong with ``teacher.weights`` for teacher ``name``, in one line, or None."""
-    if name not in TEACHERS or TEACHERS[name].weights is None:
-        return None
-    kind, weights = TEACHERS[name].weights, weights_of(section, name)
-    if weights is None:
-        if kind == "model":
-            return None  # taken from the Hub, or from its cache
-        what = {
-            "file": "the path of VGGT-1B's model.pt or model.safetensors",
-            "folder": "the folder of the npz files, one <scene>.npz each",
-        }[str(kind)]
-        return f"teacher {name} needs teacher.weights, {what} (docs/TEACHERS.md)"
-    if kind == "file" and not weights.is_file():
-        return f"teacher.weights: {weights} is not a file (docs/TEACHERS.md)"
-    if kind != "file" and not weights.is_dir():
-        return f"teacher.weights: {weights} is not a folder (docs/TEACHERS.md)"
-    return None
+    weights = None if name == NO_TEACHER else get_teacher(name).weights
+    return weights.problem(name, weights_of(section, name)) if weights else None
 
 
 def weight_files(section: Mapping[str, Any], name: str, scenes: Sequence[str]) -> list[Path]:
     """Return the files below ``teacher.weights`` that decide the features of ``scenes``."""
-    weights = weights_of(section, name)
-    if weights is None:
-        return []
-    kind = get_teacher(name).weights
-    if kind == "file":
-        return [weights]
-    if kind == "folder":
-        files = [weights / f"{scene}.npz" for scene in scenes]
-        return [file for file in files if file.is_file()]
-    patterns = ("config.json", "*.safetensors", "pytorch_model.bin")
-    return sorted(file for pattern in patterns for file in weights.glob(pattern))
+    weights, path = get_teacher(name).weights, weights_of(section, name)
+    return weights.files(path, scenes) if weights and path else []

@@ -18,6 +18,7 @@ from threedrs import __version__
 from threedrs.errors import DataError, StoreError
 from threedrs.io.files import SCENE_NAME, read_json, write_json
 from threedrs.io.zarr_store import StoreReader, array_digest, create_store, write_array
+from threedrs.teachers.base import shorten
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -246,8 +247,8 @@ class FeatureStore:
         wanted = [int(frame) for frame in frame_ids]
         if stored != wanted:
             raise StoreError(
-                f"{self.path / scene}: features are of frames {_brief(stored)}, the scene store "
-                f"holds {_brief(wanted)}; rerun `snakemake features`"
+                f"{self.path / scene}: features are of frames {shorten(stored)}, the scene store "
+                f"holds {shorten(wanted)}; rerun `snakemake features`"
             )
 
     def features(self, scene: str) -> np.ndarray:
@@ -302,6 +303,54 @@ def common_channels(paths: Sequence[Path]) -> int:
     return channels[first]
 
 
-def _brief(frames: Sequence[int]) -> str:
-    shown = ", ".join(str(frame) for frame in frames[:6])
-    return f"[{shown}{', ...' if len(frames) > 6 else ''}] ({len(frames)})"
+def verify_store(path: Path) -> list[str]:
+    """Return one line a problem of the finished shard at ``path``; an empty list means none.
+
+    Reported: a missing, unfinished or unreadable store; a scene that the manifest lists and that is
+    missing, damaged, or differs from its checksum or its row; a scene that it does not list; values
+    that are not finite.
+    """
+    path = Path(path)
+    try:
+        store = FeatureStore.open(path)
+    except StoreError as error:
+        return [str(error)]
+    problems = [problem for scene in store.scenes for problem in _scene_problems(store, scene)]
+    # A scene that is left out may keep the features that it had.
+    listed = {*store.scenes, *(row["scene"] for row in store.manifest.get("skipped", []))}
+    problems += [
+        f"{path}: {entry.name} is not listed in {MANIFEST}"
+        for entry in sorted(path.iterdir())
+        if SCENE_NAME.fullmatch(entry.name) and entry.name not in listed
+    ]
+    return problems
+
+
+def _scene_problems(store: FeatureStore, scene: str) -> list[str]:
+    try:
+        reader = open_scene(store.path, scene)
+        features_VhwC = read_scene(reader)
+    except StoreError as error:
+        return [str(error)]
+    where = reader.path
+    entry = store.manifest["scenes"][scene]
+    digest = array_digest(features_VhwC)
+    problems = []
+    if reader.attributes["scene"] != scene:
+        problems.append(f"{where}: holds the features of {reader.attributes['scene']}")
+    if digest != reader.attributes["features_sha256"]:
+        problems.append(f"{where}: values differ from the checksum in the attributes")
+    if digest != entry.get("features_sha256"):
+        problems.append(f"{where}: values differ from the checksum in {MANIFEST}")
+    if list(features_VhwC.shape) != entry.get("shape"):
+        problems.append(
+            f"{where}: shape {list(features_VhwC.shape)} differs from {MANIFEST}'s "
+            f"{entry.get('shape')}"
+        )
+    if features_VhwC.shape[-1] != store.channels:
+        problems.append(
+            f"{where}: {features_VhwC.shape[-1]} channels, {MANIFEST} says {store.channels}"
+        )
+    if not np.isfinite(features_VhwC).all():
+        problems.append(f"{where}: holds values that are not finite")
+    return problems

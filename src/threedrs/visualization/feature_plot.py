@@ -12,11 +12,12 @@ from PIL import Image, ImageDraw
 
 from threedrs.io.files import atomic_file
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.preprocess import PictureFormat, preprocess_jpeg
+from threedrs.teachers.base import ImageFormat
+from threedrs.teachers.images import preprocess_image
 from threedrs.teachers.store import FeatureStore
 
 FRAMES_SHOWN = 8  # evenly spaced over the scene
-PICTURES = PictureFormat(width=224, patch=14)
+PICTURES = ImageFormat(width=224, patch=14)
 SAMPLED_VECTORS = 1024
 GAP = 4  # pixels
 CAPTION_HEIGHT = 14  # pixels
@@ -78,7 +79,7 @@ def features_picture(features: FeatureStore, scene_store: SceneStore, out: Path)
 
 def _column(payload: bytes, colours_hw3: np.ndarray, caption: str) -> Image.Image:
     """Return one frame as the teacher saw it, above its features, above the caption."""
-    frame = Image.fromarray(preprocess_jpeg(payload, PICTURES))
+    frame = Image.fromarray(preprocess_image(payload, PICTURES))
     patches = Image.fromarray(colours_hw3).resize(frame.size, Image.Resampling.NEAREST)
     height = 2 * frame.height + GAP + CAPTION_HEIGHT
     column = Image.new("RGB", (frame.width, height), BACKGROUND)

@@ -20,9 +20,9 @@ from fixtures.training_run import SCENES, SHARD, write_features, write_scene_inp
 from threedrs.errors import StoreError, ThreedrsError
 from threedrs.io.zarr_limits import frame_content_size
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.preprocess import PictureFormat, preprocess_jpeg
-from threedrs.teachers.store import FeatureStore
-from threedrs.teachers.verify import verify_store
+from threedrs.teachers.base import ImageFormat
+from threedrs.teachers.images import preprocess_image
+from threedrs.teachers.store import FeatureStore, verify_store
 
 
 @pytest.fixture(scope="module")
@@ -220,4 +220,4 @@ def test_pictures_that_start_programs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(subprocess, name, started)
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\nshowpage\n%%EOF\n"
     with pytest.raises(ThreedrsError, match="the colour picture cannot be decoded"):
-        preprocess_jpeg(program, PictureFormat(width=168, patch=14))
+        preprocess_image(program, ImageFormat(width=168, patch=14))

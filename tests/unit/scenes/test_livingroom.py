@@ -15,8 +15,7 @@ from threedrs.scannet.rgbd_import import import_rgbd
 from threedrs.scenes.build import SceneSettings, build_scene
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.extract import TeacherSettings, extract_shard
-from threedrs.teachers.store import FeatureStore
-from threedrs.teachers.verify import verify_store
+from threedrs.teachers.store import FeatureStore, verify_store
 
 LIVING_ROOM = SHIPPED / "livingroom1"
 INTRINSIC = (525.0, 525.0, 319.5, 239.5)

@@ -21,14 +21,13 @@ from fixtures.teacher_scenes import out as out
 from fixtures.teacher_scenes import scenes as scenes
 from threedrs.cli.features import app
 from threedrs.errors import ConfigError, DataError, MachineError, StoreError
-from threedrs.teachers import extract, picture_source
+from threedrs.teachers import extract, image_extractor
 from threedrs.teachers.extract import TeacherSettings, extract_shard
-from threedrs.teachers.forward import pool_features
-from threedrs.teachers.picture_source import PictureSource
-from threedrs.teachers.preprocess import preprocess_jpeg
-from threedrs.teachers.store import FeatureStore, common_channels
-from threedrs.teachers.verify import verify_store
-from threedrs.teachers.vggt.extractor import TINY_PICTURES, tiny_model
+from threedrs.teachers.image_extractor import ImageExtractor, pool_features
+from threedrs.teachers.images import preprocess_image
+from threedrs.teachers.registry import teacher_settings
+from threedrs.teachers.store import FeatureStore, common_channels, verify_store
+from threedrs.teachers.vggt.extractor import TINY_IMAGES, tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +39,7 @@ def test_values_are_the_pooled_features(scenes: list[Path], out: Path) -> None:
     assert store.scenes == ["scene0000_00", "scene0001_00", "scene0002_00"]
     assert store.channels == 768
     assert verify_store(out) == []
-    pictures = [torch.from_numpy(preprocess_jpeg(payload(s), TINY_PICTURES)) for s in (10, 11)]
+    pictures = [torch.from_numpy(preprocess_image(payload(s), TINY_IMAGES)) for s in (10, 11)]
     images = torch.stack(pictures).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         patches = tiny_model(0).eval()(images[None])[0].reshape(2, 12, 16, 768)
@@ -103,15 +102,15 @@ def test_after_kill_9_finished_scenes_are_kept(scenes: list[Path], out: Path, ca
     program = f"""
 import time
 from pathlib import Path
-from threedrs.teachers import picture_source
+from threedrs.teachers import image_extractor
 from threedrs.teachers.extract import TeacherSettings, extract_shard
-plain, done = picture_source.patch_features, []
+plain, done = image_extractor.patch_features, []
 def slow(model, pictures):
     if done:
         time.sleep(600)
     done.append(1)
     return plain(model, pictures)
-picture_source.patch_features = slow
+image_extractor.patch_features = slow
 extract_shard([Path(p) for p in {[str(path) for path in scenes]}],
               TeacherSettings(name="vggt-tiny"), Path({str(out)!r}))
 """
@@ -191,7 +190,7 @@ def test_features_that_are_not_finite_are_named(
         features[1, 34, 5] = float("nan")
         return features
 
-    monkeypatch.setattr(picture_source, "patch_features", broken)
+    monkeypatch.setattr(image_extractor, "patch_features", broken)
     with pytest.raises(DataError, match="scene0000_00: the teacher's features of frame 7 are not"):
         extract_shard(scenes, TINY, out)
     assert not (out / "manifest.json").exists()
@@ -210,7 +209,7 @@ def test_too_little_gpu_memory_is_one_line(
     def full(model: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(picture_source, "patch_features", full)
+    monkeypatch.setattr(image_extractor, "patch_features", full)
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=16e9)
     )
@@ -227,10 +226,10 @@ def test_too_little_gpu_memory_is_one_line(
 def test_the_real_model_without_a_gpu_warns_once(
     scenes: list[Path], out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = PictureSource(
-        "vggt", TINY_PICTURES, identify=lambda: "x", load=lambda: tiny_model(0), heavy=True
+    source = ImageExtractor(
+        "vggt", TINY_IMAGES, identify=lambda: "x", load=lambda: tiny_model(0), heavy=True
     )
-    monkeypatch.setattr(extract, "open_source", lambda settings: source)
+    monkeypatch.setattr(extract, "open_extractor", lambda settings: source)
     extract_shard(scenes, TINY, out)
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 1
@@ -288,11 +287,11 @@ def test_settings() -> None:
         "grid": "full",
         "scenes_per_shard": 6,
     }
-    assert TeacherSettings.from_config({"teacher": section}) == TeacherSettings(
+    assert teacher_settings(section) == TeacherSettings(
         name="vggt", weights=Path("model.pt"), seed=3, grid="full"
     )
     with pytest.raises(ConfigError, match="choose one of vggt, dinov2, siglip2, mae, import"):
-        TeacherSettings(name="clip")
+        extract_shard([], TeacherSettings(name="clip"), Path("nowhere"))
     with pytest.raises(ConfigError, match="14, full"):
         TeacherSettings(name="vggt-tiny", grid=7)
     with pytest.raises(ConfigError, match="seed"):

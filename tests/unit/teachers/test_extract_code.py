@@ -12,7 +12,7 @@ from fixtures.teacher_scenes import out as out  # a fixture
 from fixtures.teacher_scenes import scenes as scenes  # a fixture
 from threedrs.teachers import store as feature_store
 from threedrs.teachers.extract import extract_shard
-from threedrs.teachers.verify import verify_store
+from threedrs.teachers.store import verify_store
 from threedrs.workflow import code_hash as modules
 
 
@@ -63,7 +63,7 @@ def test_other_code_and_another_folder_keep_all(
     assert calls.count == 3
     for name in ("__init__", "io/files", "workflow/code_hash", "train"):
         edit(copy / f"{name}.py")
-    for name in ("registry", "pointmap", "precomputed", "dinov2"):
+    for name in ("registry", "pointmap", "precomputed", "hub_encoders"):
         edit(copy / "teachers" / f"{name}.py")
     extract_shard(scenes, TINY, out)
     assert calls.count == 3

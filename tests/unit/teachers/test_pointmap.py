@@ -17,8 +17,7 @@ from threedrs.teachers.pointmap import (
     frame_descriptors,
     patch_descriptors,
 )
-from threedrs.teachers.store import FeatureStore
-from threedrs.teachers.verify import verify_store
+from threedrs.teachers.store import FeatureStore, verify_store
 
 INTRINSIC = np.array([[300.0, 0, 192, 0], [0, 300, 192, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 

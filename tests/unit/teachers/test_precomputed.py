@@ -10,8 +10,7 @@ from fixtures.teacher_scenes import write_scene
 from threedrs.errors import CheckpointError, DataError, StoreError
 from threedrs.teachers.extract import TeacherSettings, extract_shard
 from threedrs.teachers.precomputed import patch_grid
-from threedrs.teachers.store import FeatureStore
-from threedrs.teachers.verify import verify_store
+from threedrs.teachers.store import FeatureStore, verify_store
 
 C = 6
 

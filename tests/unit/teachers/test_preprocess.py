@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from threedrs.errors import DataError
-from threedrs.teachers.preprocess import PictureFormat, preprocess_jpeg
+from threedrs.teachers.base import ImageFormat
+from threedrs.teachers.images import preprocess_image
 
 
 def encoded(pixels_HW3: np.ndarray, format: str = "PNG") -> bytes:
@@ -16,8 +17,8 @@ def encoded(pixels_HW3: np.ndarray, format: str = "PNG") -> bytes:
     return stream.getvalue()
 
 
-def pictures(width: int, **changes: int | bool) -> PictureFormat:
-    return PictureFormat(**({"width": width, "patch": 14} | changes))
+def pictures(width: int, **changes: int | bool) -> ImageFormat:
+    return ImageFormat(**({"width": width, "patch": 14} | changes))
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -35,26 +36,26 @@ def noise(height: int, width: int) -> np.ndarray:
     ],
 )
 def test_size(width: int, height: int, expected: tuple[int, int]) -> None:
-    image = preprocess_jpeg(encoded(noise(height, width), "JPEG"), pictures(518))
+    image = preprocess_image(encoded(noise(height, width), "JPEG"), pictures(518))
     assert image.shape == (*expected, 3)
     assert image.dtype == np.uint8
 
 
 def test_values_without_resizing() -> None:
     pixels = noise(28, 42)
-    image = preprocess_jpeg(encoded(pixels), pictures(42))
+    image = preprocess_image(encoded(pixels), pictures(42))
     np.testing.assert_array_equal(image, pixels)
 
 
 def test_rows_are_cropped_in_the_middle() -> None:
     pixels = noise(70, 28)
-    image = preprocess_jpeg(encoded(pixels), pictures(28))
+    image = preprocess_image(encoded(pixels), pictures(28))
     np.testing.assert_array_equal(image, pixels[21:49])
 
 
 def test_resizing_is_bicubic() -> None:
     pixels = noise(56, 56)
-    image = preprocess_jpeg(encoded(pixels), pictures(28))
+    image = preprocess_image(encoded(pixels), pictures(28))
 
     def cubic(x: np.ndarray) -> np.ndarray:  # Pillow's a = -0.5, widened by the factor of 2
         x = np.abs(x)
@@ -73,7 +74,7 @@ def test_resizing_is_bicubic() -> None:
 def test_grey_pictures_have_three_channels() -> None:
     stream = io.BytesIO()
     Image.new("L", (28, 28), 51).save(stream, format="JPEG")
-    image = preprocess_jpeg(stream.getvalue(), pictures(28))
+    image = preprocess_image(stream.getvalue(), pictures(28))
     np.testing.assert_array_equal(image, np.full((28, 28, 3), 51))
 
 
@@ -81,18 +82,18 @@ def test_grey_pictures_have_three_channels() -> None:
 def test_damaged_pictures_are_named(cut: int) -> None:
     payload = encoded(noise(40, 40), "JPEG")
     with pytest.raises(DataError, match="cannot be decoded"):
-        preprocess_jpeg(payload[:cut], pictures(28))
+        preprocess_image(payload[:cut], pictures(28))
 
 
 def test_too_flat_pictures_are_named() -> None:
     with pytest.raises(DataError, match="2000x20 picture is too flat"):
-        preprocess_jpeg(encoded(noise(20, 2000)), pictures(518))
+        preprocess_image(encoded(noise(20, 2000)), pictures(518))
 
 
 def test_square_pictures_are_squeezed() -> None:
     half = np.zeros((20, 64, 3), dtype=np.uint8)
     half[:, 32:] = 200
-    image = preprocess_jpeg(encoded(half), pictures(32, patch=16, square=True))
+    image = preprocess_image(encoded(half), pictures(32, patch=16, square=True))
     assert image.shape == (32, 32, 3)
     assert image[:, :12].max() < 10
     assert image[:, 20:].min() > 190

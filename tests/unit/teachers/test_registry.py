@@ -1,7 +1,9 @@
-"""The table of teachers, and the picture teachers of transformers: weights, order, errors."""
+"""The list of teachers, a teacher from outside the package, the image encoders of transformers."""
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -14,30 +16,31 @@ from transformers import Dinov2Model, SiglipModel, SiglipVisionModel, ViTMAEForP
 
 from fixtures.repository import ROOT
 from fixtures.teacher_scenes import payload, write_scene
-from threedrs.config.resources import TEACHER_NEEDS
 from threedrs.errors import CheckpointError, ConfigError, StoreError
-from threedrs.teachers import dinov2, mae, siglip2
 from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.hub_encoders import DINOV2, MAE, SIGLIP2
 from threedrs.teachers.registry import (
     NO_TEACHER,
     TEACHERS,
     get_teacher,
-    open_source,
+    open_extractor,
     teacher_channels,
+    teacher_code_hash,
+    teacher_settings,
     weight_files,
     weights_of,
     weights_problem,
 )
-from threedrs.teachers.store import FeatureStore
-from threedrs.teachers.verify import verify_store
+from threedrs.teachers.store import FeatureStore, verify_store
 from threedrs.teachers.vggt.weights import fill_random
+from threedrs.workflow.code_hash import _hash as code_hash
 
-RIVALS = {"dinov2": dinov2, "siglip2": siglip2, "mae": mae}
+RIVALS = {"dinov2": DINOV2, "siglip2": SIGLIP2, "mae": MAE}
 
 
 def published(name: str, folder: Path, **changes: int) -> Path:
     """Write a model folder as the Hub has it: with text tower, decoder, config.json."""
-    config = RIVALS[name].TINY | changes
+    config = {**RIVALS[name].tiny, **changes}
     if name == "dinov2":
         model = Dinov2Model(Dinov2Model.config_class(**config))
     elif name == "mae":
@@ -82,8 +85,10 @@ def test_channels(tmp_path: Path) -> None:
         teacher_channels("import")
     with pytest.raises(ConfigError, match="'clip' is unknown; choose one of vggt, dinov2"):
         teacher_channels("clip")
-    with pytest.raises(ConfigError, match="'clip' has no features to extract"):
-        get_teacher("clip")
+    with pytest.raises(ConfigError, match=r"'vgtt-tiny' is unknown; did you mean vggt-tiny\?"):
+        get_teacher("vgtt-tiny")
+    with pytest.raises(ConfigError, match="'none' has no features to extract"):
+        get_teacher(NO_TEACHER)
 
 
 def test_channels_of_stores_count(tmp_path: Path) -> None:
@@ -103,7 +108,6 @@ def test_the_schema_and_the_rules_know_every_teacher() -> None:
     assert names == [*TEACHERS, NO_TEACHER]
     docs = (ROOT / "docs/TEACHERS.md").read_text()
     for name in TEACHERS:
-        assert TEACHER_NEEDS[name]["gpu"] == int(TEACHERS[name].on_gpu)
         assert f"`{name}`" in docs
 
 
@@ -128,7 +132,118 @@ def test_weights_of_the_configuration(tmp_path: Path) -> None:
     assert weight_files({"weights": str(file)}, "vggt", scenes) == [file]
 
 
-# --- picture teachers -----------------------------------------------------------------------------
+def test_the_descriptions_of_teachers_do_not_import_what_computes() -> None:
+    program = (
+        "import sys, threedrs.teachers.registry\n"
+        "heavy = {'torch', 'transformers', 'zarr', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "from threedrs.teachers.vggt import VGGTAggregator\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- a teacher outside the package ----------------------------------------------------------------
+
+OUTSIDE = """
+import hashlib
+import numpy as np
+from threedrs.scenes.store import SceneStore
+from threedrs.teachers.base import LAST, SceneFeatures, Teacher, Weights, job_needs
+
+DOUBLED = {factor}
+
+
+class MeanColour:
+    recipe = {{}}
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def identify(self, scene):
+        return hashlib.sha256(self.weights.read_bytes()).hexdigest()
+
+    def features(self, due, *, grid):
+        for path, origin in due.items():
+            colour_V3 = SceneStore.open(path).rgb().mean((1, 2)) + DOUBLED
+            features = np.broadcast_to(colour_V3[:, None, None], (len(colour_V3), 14, 14, 3))
+            yield SceneFeatures(
+                origin=origin, taps={{LAST: features.astype(np.float16)}}, input_size=(384, 384)
+            )
+
+
+COLOUR = Teacher(
+    name="colour",
+    description="mean colour of a frame",
+    channels=3,
+    open=lambda settings: MeanColour(settings.weights),
+    needs=job_needs(gpu=0, mem_mb=1000, runtime=10),
+    weights=Weights(kind="file", what="any file"),
+)
+"""
+
+
+def write_outside(folder: Path, monkeypatch: pytest.MonkeyPatch, factor: int = 2) -> str:
+    """Write a module with a teacher as a user may have it; return its import path."""
+    (folder / "my_lab").mkdir(exist_ok=True)
+    (folder / "my_lab" / "teachers.py").write_text(OUTSIDE.format(factor=factor))
+    monkeypatch.syspath_prepend(folder)
+    for name in ("my_lab", "my_lab.teachers"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return "my_lab.teachers:COLOUR"
+
+
+def test_a_teacher_outside_the_package_is_extracted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = write_outside(tmp_path, monkeypatch)
+    weights = tmp_path / "weights"
+    section = {"name": name, "weights": {name: str(weights)}, "seed": 0, "grid": 14}
+    assert (
+        weights_problem(section, name) == f"teacher.weights: {weights} is not a file ("
+        "docs/TEACHERS.md)"
+    )
+    weights.touch()
+    assert weights_problem(section, name) is None
+    assert weight_files(section, name, ["scene0001_00"]) == [weights]
+    assert teacher_channels(name) == 3
+    scene = write_scene(tmp_path / "scenes", 1)
+    manifest = extract_shard([scene], teacher_settings(section), tmp_path / "a.zarr")
+    assert manifest["teacher"] == name
+    assert manifest["channels"] == 3
+    assert verify_store(tmp_path / "a.zarr") == []
+    np.testing.assert_array_equal(
+        FeatureStore.open(tmp_path / "a.zarr").features("scene0001_00"), 2
+    )
+
+    # An edit of the user's file makes the features stale; an edit of a comment does not.
+    before = teacher_code_hash(name)
+    file = tmp_path / "my_lab" / "teachers.py"
+    file.write_text(file.read_text() + "# A comment.\n")
+    code_hash.cache_clear()
+    assert teacher_code_hash(name) == before
+    write_outside(tmp_path, monkeypatch, factor=4)
+    code_hash.cache_clear()
+    assert teacher_code_hash(name) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("my_lab.nothing:COLOUR", r"my_lab\.nothing cannot be imported \(No module named"),
+        ("my_lab.teachers:COLOR", r"has no threedrs\.teachers\.base\.Teacher .*mean COLOUR\?"),
+        ("my_lab.teachers:MeanColour", r"of the name MeanColour; it has COLOUR"),
+    ],
+)
+def test_a_mistyped_import_path_is_one_line(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_outside(tmp_path, monkeypatch)
+    with pytest.raises(ConfigError, match=message) as caught:
+        get_teacher(name)
+    assert "\n" not in str(caught.value)
+
+
+# --- image teachers ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", RIVALS)
@@ -192,23 +307,23 @@ def test_tiny_teachers_depend_on_seed_and_picture(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", RIVALS)
 def test_offline_without_a_folder_the_error_says_what_to_fetch(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
-        open_source(TeacherSettings(name=name))
+        open_extractor(TeacherSettings(name=name))
     text = str(caught.value)
     assert "\n" not in text
     assert text.startswith(f"teacher {name}: teacher.weights is not set and")
-    assert RIVALS[name].PUBLISHED.repository in text
+    assert RIVALS[name].repository in text
     assert "GB, Apache-2.0 licence" in text
     assert "set teacher.weights" in text
     with pytest.raises(CheckpointError, match=r"nowhere: there is no such folder; download"):
-        open_source(TeacherSettings(name=name, weights=tmp_path / "nowhere"))
+        open_extractor(TeacherSettings(name=name, weights=tmp_path / "nowhere"))
     with pytest.raises(CheckpointError, match=r"holds no config\.json or no weights; download"):
-        open_source(TeacherSettings(name=name, weights=tmp_path))
+        open_extractor(TeacherSettings(name=name, weights=tmp_path))
 
 
 def test_other_and_damaged_model_folders_are_named(tmp_path: Path) -> None:
     folder = published("dinov2", tmp_path / "dinov2")
     with pytest.raises(CheckpointError, match="model_type is 'dinov2', teacher mae needs vit_mae"):
-        open_source(TeacherSettings(name="mae", weights=folder))
+        open_extractor(TeacherSettings(name="mae", weights=folder))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     scene = write_scene(tmp_path / "scenes", 1)
@@ -225,6 +340,6 @@ def test_other_and_damaged_model_folders_are_named(tmp_path: Path) -> None:
 
 def test_changed_weights_are_noticed(tmp_path: Path) -> None:
     settings = TeacherSettings(name="mae", weights=published("mae", tmp_path / "mae"))
-    before = open_source(settings).identify("")
+    before = open_extractor(settings).identify("")
     published("mae", tmp_path / "mae", num_hidden_layers=1)
-    assert open_source(settings).identify("") != before
+    assert open_extractor(settings).identify("") != before

@@ -16,10 +16,10 @@ from threedrs.teachers.store import (
     SceneOrigin,
     manifest_entry,
     open_scene,
+    verify_store,
     write_root,
     write_scene,
 )
-from threedrs.teachers.verify import verify_store
 from threedrs.visualization.feature_plot import principal_colours
 
 SCENES = ("scene0000_00", "scene0001_00")

@@ -14,12 +14,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from threedrs.teachers.base import IMAGENET_MEAN, IMAGENET_STD
 from threedrs.teachers.vggt.rope import grid_positions, rotation_tables
 from threedrs.teachers.vggt.transformer import Block
 from threedrs.teachers.vggt.vision_transformer import ENCODERS, PATCH, REGISTERS, VisionTransformer
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
 ROPE_BASE = 100.0
 SPECIAL_TOKENS = 1 + REGISTERS
 
@@ -32,7 +31,7 @@ class VGGTAggregator(nn.Module):
         depth: pairs of a frame block and a global block.
         num_heads: attention heads of these blocks.
         patch_embed: the DINOv2 encoder, one of ``vision_transformer.ENCODERS``.
-        img_size: pixels of the square picture that the position embedding is stored for.
+        img_size: pixels of the square image that the position embedding is stored for.
         patch_embed_depth: blocks of the encoder; None: as many as the encoder's name says.
 
     Raises:
@@ -88,8 +87,8 @@ class VGGTAggregator(nn.Module):
         self.frame_blocks = blocks()
         self.global_blocks = blocks()
         # an explicit device: these hold their values also where the parameters are on "meta"
-        mean = torch.tensor(IMAGE_MEAN, device="cpu").view(3, 1, 1)
-        std = torch.tensor(IMAGE_STD, device="cpu").view(3, 1, 1)
+        mean = torch.tensor(IMAGENET_MEAN, device="cpu").view(3, 1, 1)
+        std = torch.tensor(IMAGENET_STD, device="cpu").view(3, 1, 1)
         self.register_buffer("image_mean", mean, persistent=False)
         self.register_buffer("image_std", std, persistent=False)
 

@@ -3,20 +3,24 @@
 Wang et al., "VGGT: Visual Geometry Grounded Transformer", CVPR 2025.
 """
 
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from threedrs.io.files import sha256_of_file, sha256_of_json
-from threedrs.teachers.picture_source import PictureSource
-from threedrs.teachers.preprocess import PictureFormat
-from threedrs.teachers.settings import TeacherSettings
-from threedrs.teachers.vggt.aggregator import VGGTAggregator
-from threedrs.teachers.vggt.vision_transformer import PATCH
-from threedrs.teachers.vggt.weights import fill_random, load_vggt, require_weights
+from threedrs.teachers.base import (
+    TINY_NEEDS,
+    ImageFormat,
+    Teacher,
+    TeacherSettings,
+    Weights,
+    job_needs,
+)
 
-PICTURES = PictureFormat(width=518, patch=PATCH)
-TINY_PICTURES = PictureFormat(width=224, patch=PATCH)
+if TYPE_CHECKING:
+    from threedrs.teachers.image_extractor import ImageExtractor
+    from threedrs.teachers.vggt.aggregator import VGGTAggregator
+
+IMAGES = ImageFormat(width=518, patch=14)
+TINY_IMAGES = ImageFormat(width=224, patch=14)
 # the smallest DINOv2 encoder, two blocks deep; six aggregator heads of 64 channels as in VGGT-1B
 TINY: dict[str, Any] = {
     "embed_dim": 384,
@@ -27,34 +31,55 @@ TINY: dict[str, Any] = {
 }
 
 
-def source(settings: TeacherSettings) -> PictureSource:
+def open_vggt(settings: TeacherSettings) -> "ImageExtractor":
     """Return VGGT-1B. Raises CheckpointError where the checkpoint file is missing."""
+    from threedrs.teachers.image_extractor import ImageExtractor
+    from threedrs.teachers.vggt.weights import load_vggt, require_weights
+
     path = require_weights(settings.weights)
-    return PictureSource(
+    return ImageExtractor(
         settings.name,
-        PICTURES,
+        IMAGES,
         identify=lambda: sha256_of_file(path),
         load=lambda: load_vggt(path),
         heavy=True,
     )
 
 
-def tiny_model(seed: int) -> VGGTAggregator:
+def open_tiny_vggt(settings: TeacherSettings) -> "ImageExtractor":
+    """Return the small teacher of the demo."""
+    from threedrs.teachers.image_extractor import ImageExtractor
+
+    return ImageExtractor(
+        settings.name,
+        TINY_IMAGES,
+        identify=lambda: sha256_of_json({"teacher": settings.name, "seed": settings.seed, **TINY}),
+        load=lambda: tiny_model(settings.seed),
+    )
+
+
+def tiny_model(seed: int) -> "VGGTAggregator":
     """Return the small aggregator with weights that depend on ``seed`` alone."""
+    from threedrs.teachers.vggt.aggregator import VGGTAggregator
+    from threedrs.teachers.vggt.weights import fill_random
+
     model = VGGTAggregator(**TINY)
     fill_random(model, seed)
     return model
 
 
-def tiny_source(settings: TeacherSettings) -> PictureSource:
-    """Return the small teacher of the demo."""
-
-    def load() -> nn.Module:
-        return tiny_model(settings.seed)
-
-    return PictureSource(
-        settings.name,
-        TINY_PICTURES,
-        identify=lambda: sha256_of_json({"teacher": settings.name, "seed": settings.seed, **TINY}),
-        load=load,
-    )
+VGGT = Teacher(
+    name="vggt",
+    description="VGGT-1B, last layer of the aggregator",
+    channels=2048,
+    open=open_vggt,
+    needs=job_needs(threads=8, mem_mb=48000, runtime=240),
+    weights=Weights(kind="file", what="the path of VGGT-1B's model.pt or model.safetensors"),
+)
+VGGT_TINY = Teacher(
+    name="vggt-tiny",
+    description="VGGT's architecture, small, seeded random weights (demo and tests)",
+    channels=768,
+    open=open_tiny_vggt,
+    needs=TINY_NEEDS,
+)

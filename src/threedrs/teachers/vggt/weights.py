@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from threedrs.errors import CheckpointError
+from threedrs.errors import CheckpointError, first_line
 from threedrs.teachers.vggt.aggregator import VGGTAggregator
 
 PREFIX = "aggregator."
@@ -96,10 +96,8 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
             f"damaged, and is not loaded, because reading it could run that code; {WHAT_TO_FETCH}"
         ) from error
     except Exception as error:  # the two readers document no list of what damage raises
-        reason = str(error).strip().splitlines()
         raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint ({reason[0] if reason else 'damaged'}); "
-            "download it again"
+            f"{path}: cannot be read as a checkpoint ({first_line(error)}); download it again"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         state = state["model"]

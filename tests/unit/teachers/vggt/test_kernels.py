@@ -79,7 +79,7 @@ def test_query_key_norm_and_rotation(heads: int) -> None:
 @pytest.mark.skipif(DEVICE == "cpu", reason="the block takes the kernels on a GPU only")
 @pytest.mark.parametrize("with_rotation", [True, False])
 def test_block_with_kernels_matches_float32(with_rotation: bool) -> None:
-    from threedrs.teachers.forward import prepare
+    from threedrs.teachers.image_extractor import prepare
 
     block = Block(384, 6, norm_epsilon=1e-5, layer_scale=0.5, query_key_norm=with_rotation).to(
         DEVICE

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fixtures.vggt_models import SMALL, empty_model
 from threedrs.errors import CheckpointError
-from threedrs.teachers.registry import open_source
-from threedrs.teachers.settings import TeacherSettings
+from threedrs.teachers.base import TeacherSettings
+from threedrs.teachers.registry import open_extractor
 from threedrs.teachers.vggt.aggregator import VGGTAggregator
 from threedrs.teachers.vggt.extractor import tiny_model
 from threedrs.teachers.vggt.weights import fill_random, load_aggregator
@@ -157,9 +157,9 @@ def test_a_list_is_no_checkpoint(tmp_path: Path) -> None:
 
 def test_without_weights_the_error_says_what_to_fetch(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"teacher\.weights is not set.*licence"):
-        open_source(TeacherSettings(name="vggt"))
+        open_extractor(TeacherSettings(name="vggt"))
     with pytest.raises(CheckpointError, match=r"nowhere\.pt: there is no such.*facebook/VGGT-1B"):
-        open_source(TeacherSettings(name="vggt", weights=tmp_path / "nowhere.pt"))
+        open_extractor(TeacherSettings(name="vggt", weights=tmp_path / "nowhere.pt"))
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:
@@ -170,6 +170,6 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["camera_token"], other["camera_token"])
     hashes = [
-        open_source(TeacherSettings(name="vggt-tiny", seed=s)).identify("") for s in (0, 0, 1)
+        open_extractor(TeacherSettings(name="vggt-tiny", seed=s)).identify("") for s in (0, 0, 1)
     ]
     assert hashes[0] == hashes[1] != hashes[2]

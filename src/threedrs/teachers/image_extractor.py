@@ -1,0 +1,260 @@
+"""A teacher that is a model of images: one pass a scene, on the device there is.
+
+On a GPU the linear layers run in bfloat16 and everything between them in float32; on a CPU all is
+float32 and the result depends on the input alone.
+
+On a GPU the next scene is queued before the last one's result is waited for, so the GPU never waits
+for the CPU: images go up as bytes from pinned memory and are normalised there, features are
+pooled there and come down as float16 into pinned memory. One wait a scene.
+
+S frames, P patches, h w rows and columns of the stored grid, C channels.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from threedrs.errors import DataError, MachineError
+from threedrs.teachers.base import GRID, LAST, Colour, ImageFormat, SceneFeatures
+from threedrs.teachers.images import decoded_ahead
+from threedrs.teachers.store import SceneOrigin
+from threedrs.teachers.vggt.attention import kernel_name
+
+SCENES_IN_FLIGHT = 2  # queued on the GPU at a time
+
+logger = logging.getLogger(__name__)
+
+
+def cpu_warning(teacher: str) -> str:
+    """Return one line on how slow VGGT-1B is without a GPU.
+
+    32 frames take 176 TFLOP; a core does about 0.05 TFLOP a second in float32.
+    """
+    minutes = 176 / (0.05 * len(os.sched_getaffinity(0))) / 60
+    return (
+        f"there is no GPU: teacher {teacher} takes about {minutes:.0f} minutes for a scene of 32 "
+        "frames on this machine, under half a second on an H100"
+    )
+
+
+def prepare(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return the model ready to run; on a GPU its linear maps hold bfloat16.
+
+    Under autocast these run in bfloat16 anyway; storing them so saves the conversion of all weights
+    in every scene and changes no value.
+    """
+    model = model.to(device).eval().requires_grad_(False)
+    if device.type == "cuda":
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.to(torch.bfloat16)
+    return model
+
+
+@torch.inference_mode()
+def patch_features(model: nn.Module, images_SHW3: Tensor) -> Tensor:
+    """Return the model's features of one scene, (S, P, C), on the device of ``images_SHW3``.
+
+    Args:
+        model: (1, S, 3, H, W) in [0, 1] to (1, S, P, C).
+        images_SHW3: the scene's pictures, uint8.
+    """
+    images_S3HW = images_SHW3.permute(0, 3, 1, 2).float().div(255)
+    on_gpu = images_SHW3.is_cuda
+    with torch.autocast(images_SHW3.device.type, torch.bfloat16, enabled=on_gpu):
+        return model(images_S3HW[None])[0]
+
+
+@torch.inference_mode()
+def pool_features(
+    features_SPC: Tensor, patches: tuple[int, int], *, grid: int | str
+) -> tuple[Tensor, Tensor]:
+    """Return the features on the stored grid, (S, h, w, C) float16, and which frames are finite.
+
+    Args:
+        features_SPC: patches row by row.
+        patches: rows and columns of patches.
+        grid: 14: averaged to 14x14 in float32 (adaptive_avg_pool2d); "full": as they are.
+    """
+    features_SCRc = features_SPC.float().transpose(1, 2).unflatten(2, patches)
+    if grid == GRID:
+        features_SCRc = functional.adaptive_avg_pool2d(features_SCRc, GRID)
+    features_ShwC = features_SCRc.permute(0, 2, 3, 1).to(torch.float16).contiguous()
+    return features_ShwC, features_ShwC.isfinite().flatten(1).all(dim=1)
+
+
+class PatchEncoder(nn.Module):
+    """A vision model of ``transformers``, with its normalisation, without its special tokens.
+
+    Args:
+        model: takes ``pixel_values`` (N, 3, H, W), returns ``last_hidden_state``.
+        mean: of each colour, subtracted from values in [0, 1]; then divided by ``std``.
+        std: see ``mean``.
+        special_tokens: tokens before the patches in ``last_hidden_state``.
+        arguments: further arguments of the model, from the model and the images.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mean: Colour,
+        std: Colour,
+        special_tokens: int,
+        arguments: Callable[[Any, Tensor], dict[str, Tensor]],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.special_tokens = special_tokens
+        self.arguments = arguments
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (1, S, P, C) of the images of one scene, (1, S, 3, H, W) in [0, 1]."""
+        images_N3HW = (images[0] - self.mean) / self.std
+        output = self.model(pixel_values=images_N3HW, **self.arguments(self.model, images_N3HW))
+        return output.last_hidden_state[None, :, self.special_tokens :]
+
+
+class ImageExtractor:
+    """A `FeatureExtractor` whose features are a model's patch tokens.
+
+    Args:
+        name: the teacher's.
+        image_format: the size of its pictures.
+        identify: returns the weights' SHA-256 without loading them; called once.
+        load: returns the model on the CPU, (1, S, 3, H, W) in [0, 1] to (1, S, P, C).
+        heavy: whether to warn where there is no GPU.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image_format: ImageFormat,
+        *,
+        identify: Callable[[], str],
+        load: Callable[[], nn.Module],
+        heavy: bool = False,
+    ) -> None:
+        self.name = name
+        self.image_format = image_format
+        self.heavy = heavy
+        self._identify = identify
+        self._load = load
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """The picture size."""
+        shape = self.image_format
+        return {"width": shape.width, "patch": shape.patch, "square": shape.square}
+
+    @cached_property
+    def _weights_sha256(self) -> str:
+        return self._identify()
+
+    def identify(self, scene: str) -> str:
+        """Return the SHA-256 of the weights, the same for every scene."""
+        return self._weights_sha256
+
+    def features(
+        self, due: Mapping[Path, SceneOrigin], *, grid: int | str
+    ) -> Generator[SceneFeatures, None, None]:
+        """Yield the features of each scene; see `FeatureExtractor`.
+
+        Raises:
+            MachineError: the GPU's memory is too small.
+            DataError: a picture cannot be decoded, or a feature is not finite.
+        """
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device.type == "cpu" and self.heavy:
+            logger.warning("%s", cpu_warning(self.name))
+        model = prepare(self._load(), device)
+        on_gpu = device.type == "cuda"
+        where = torch.cuda.get_device_name() if on_gpu else "CPU"
+        logger.info("teacher %s on %s, %s", self.name, where, kernel_name())
+        in_flight: deque[_Result] = deque()
+        with closing(decoded_ahead(due, self.image_format)) as decoded:
+            for origin, images_SHW3 in decoded:
+                in_flight.append(self._start(model, origin, images_SHW3, device, grid))
+                while len(in_flight) >= (SCENES_IN_FLIGHT if on_gpu else 1):
+                    yield in_flight.popleft().wait()
+        while in_flight:
+            yield in_flight.popleft().wait()
+
+    def _start(
+        self,
+        model: nn.Module,
+        origin: SceneOrigin,
+        images_SHW3: np.ndarray,
+        device: torch.device,
+        grid: int | str,
+    ) -> "_Result":
+        S, H, W, _ = images_SHW3.shape
+        pictures = torch.from_numpy(images_SHW3)
+        if device.type == "cuda":
+            pictures = pictures.pin_memory()
+        try:
+            features_SPC = patch_features(model, pictures.to(device, non_blocking=True))
+            patches = self.image_format.grid(H)
+            features_ShwC, finite_S = pool_features(features_SPC, patches, grid=grid)
+            return _Result(origin, (H, W), features_ShwC, finite_S)
+        except torch.cuda.OutOfMemoryError as error:
+            total = torch.cuda.get_device_properties(device).total_memory / 1e9
+            raise MachineError(
+                f"{origin.scene}: teacher {self.name} needs more GPU memory for {S} frames of "
+                f"{W}x{H} than this GPU has free (of {total:.0f} GB); stop what else runs on it, "
+                "use a larger GPU, or lower frames.count"
+            ) from error
+
+
+class _Result:
+    """Features on their way to the CPU."""
+
+    def __init__(
+        self,
+        origin: SceneOrigin,
+        input_size: tuple[int, int],
+        features_ShwC: Tensor,
+        finite_S: Tensor,
+    ) -> None:
+        self._origin = origin
+        self._input_size = input_size
+        self._event = torch.cuda.Event() if features_ShwC.is_cuda else None
+        self._features_ShwC, self._finite_S = self._fetch(features_ShwC), self._fetch(finite_S)
+        if self._event is not None:
+            self._event.record()
+
+    def _fetch(self, tensor: Tensor) -> Tensor:
+        if not tensor.is_cuda:
+            return tensor
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return host.copy_(tensor, non_blocking=True)
+
+    def wait(self) -> SceneFeatures:
+        """Return the features once they are here. Raises DataError if one is not finite."""
+        if self._event is not None:
+            self._event.synchronize()
+        if not self._finite_S.all():
+            frame = self._origin.frame_ids[int((~self._finite_S).nonzero()[0])]
+            raise DataError(
+                f"{self._origin.scene}: the teacher's features of frame {frame} are not finite; "
+                "check the checkpoint (teacher.weights)"
+            )
+        return SceneFeatures(
+            origin=self._origin,
+            taps={LAST: self._features_ShwC.numpy()},
+            input_size=self._input_size,
+        )
