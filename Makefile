@@ -7,7 +7,8 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.complete
 # A worker takes a file at a time: tests/scheduling.py, which tests/conftest.py brings in.
-PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# Byte code is written, as tests start some hundred processes.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check setup lint clean
 

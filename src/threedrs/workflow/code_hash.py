@@ -13,7 +13,10 @@ register something.
 """
 
 import ast
+import contextlib
 import hashlib
+import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,6 +25,7 @@ from pathlib import Path
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, write_json
 
 PACKAGE = Path(__file__).parents[1]
+KEPT = Path(".snakemake/code_hashes.json")  # below the folder that Snakemake works in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +135,40 @@ def _hash(
     entries: tuple[str, ...], script: Path | None, without: tuple[str, ...], files: tuple[str, ...]
 ) -> str:
     """Return the hash; every job of a rule asks again for the same one."""
-    others = sorted(path for pattern in files for path in PACKAGE.glob(pattern))
-    code = reached_code(entries, script, without)
-    return sha256_of_json([sorted(code.values()), [sha256_of_file(path) for path in others]])
+    others = [sha256_of_file(path) for pattern in files for path in sorted(PACKAGE.glob(pattern))]
+    # Each job is a process that asks for all hashes, and to parse the package takes seconds.
+    asked = [entries, script and sha256_of_file(script), without, others]
+    key = sha256_of_json([_package_sha256(), asked])
+    kept = _kept_hashes()
+    if key not in kept:
+        code = reached_code(entries, script, without)
+        kept[key] = sha256_of_json([sorted(code.values()), others])
+        _keep_hashes(kept)
+    return kept[key]
+
+
+@cache
+def _package_sha256() -> str:
+    return sha256_of_json(
+        [[str(p.relative_to(PACKAGE)), sha256_of_file(p)] for p in sorted(PACKAGE.rglob("*.py"))]
+    )
+
+
+def _kept_hashes() -> dict[str, str]:
+    """Return what earlier processes found for the package as it is now."""
+    try:
+        kept = json.loads(KEPT.read_text())
+        return dict(kept["hashes"]) if kept["package"] == _package_sha256() else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _keep_hashes(hashes: dict[str, str]) -> None:
+    """Keep the hashes in Snakemake's own folder, if this process works beside one."""
+    temporary = KEPT.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):  # it is a help alone
+        temporary.write_text(json.dumps({"package": _package_sha256(), "hashes": hashes}))
+        temporary.replace(KEPT)
 
 
 def reached_code(

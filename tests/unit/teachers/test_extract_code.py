@@ -19,7 +19,8 @@ from threedrs.workflow import code_hash as modules
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Path]]:
     """Has the sources read from a copy of the package in another folder, once it is called."""
-    caches = (modules._hash, modules._file_of, modules._module, modules._digest)
+    caches = (modules._hash, modules._package_sha256)
+    caches += (modules._file_of, modules._module, modules._digest)
 
     def moved() -> Path:
         copy = tmp_path / "elsewhere" / "package"

@@ -35,7 +35,8 @@ NUMBERS = (
 
 @pytest.fixture
 def clear() -> Iterator[Callable[[], None]]:
-    caches = (subject._hash, subject._file_of, subject._module, subject._digest)
+    caches = (subject._hash, subject._package_sha256)
+    caches += (subject._file_of, subject._module, subject._digest)
 
     def empty() -> None:
         for cache in caches:
@@ -151,6 +152,24 @@ def test_a_package_elsewhere_has_the_same_hashes(
     monkeypatch.setattr(subject, "PACKAGE", copy)
     clear()
     assert {stage: code_hash(stage) for stage in STAGES} == here
+
+
+def test_hashes_are_kept_for_the_package_as_it_is(
+    package: Callable[..., str], clear: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = subject.PACKAGE.with_name("work")
+    (folder / ".snakemake").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    first, other = package(), package(**OTHER["constant"])
+    assert package() == first
+    assert package(**OTHER["constant"]) == other
+    clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(subject, "reached_code", None)  # found without parsing
+        assert code_hash(None, "losses:loss") == other
+    subject.KEPT.write_text("{")
+    clear()
+    assert code_hash(None, "losses:loss") == other
 
 
 def modules(stage: str) -> set[str]:
