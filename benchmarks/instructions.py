@@ -169,10 +169,7 @@ def convert_and_balance(root: Path) -> None:
             MixSettings.from_config({"balance": "all", "caps": caps}),
             held_out_scenes=["scene0800_00"],
             out_jsonl=root / f"{name}.jsonl",
-            out_parquet=root / f"{name}.parquet",
             out_summary=root / f"{name}.summary.json",
-            out_table=root / f"{name}.csv",
-            out_picture=root / f"{name}.png",
         )
         seconds[name] = time.perf_counter() - before
         processor[name] = time.process_time() - before_cpu

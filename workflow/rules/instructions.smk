@@ -22,7 +22,7 @@ rule instructions:
         expand(
             "results/instructions/mixes/{mix}.{kind}",
             mix=MIXES,
-            kind=["jsonl", "parquet", "summary.json", "csv", "png"],
+            kind=["jsonl", "summary.json"],
         ),
 
 
@@ -87,10 +87,7 @@ rule balance:
         ],
     output:
         mix="results/instructions/mixes/{mix}.jsonl",
-        parquet="results/instructions/mixes/{mix}.parquet",
         summary="results/instructions/mixes/{mix}.summary.json",
-        table="results/instructions/mixes/{mix}.csv",
-        picture="results/instructions/mixes/{mix}.png",
     log:
         "results/logs/balance/{mix}.log",
     benchmark:

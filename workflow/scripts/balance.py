@@ -16,9 +16,6 @@ with job_log(snakemake.log[0], f"balance {snakemake.wildcards.mix}"):
         settings=MixSettings.from_config(snakemake.params.mix),
         held_out_scenes=[scene for split in held_out for scene in layout.scenes(split)],
         out_jsonl=Path(snakemake.output.mix),
-        out_parquet=Path(snakemake.output.parquet),
         out_summary=Path(snakemake.output.summary),
-        out_table=Path(snakemake.output.table),
-        out_picture=Path(snakemake.output.picture),
         left_out=read_left_out(Path(snakemake.input.left_out)),
     )

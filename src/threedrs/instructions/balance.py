@@ -246,21 +246,3 @@ def _require_shares(sources: dict[str, SourceDraw]) -> None:
         f"the caps leave only {listed} that size {total} asks for; raise the caps, or lower size "
         f"to about {possible}"
     )
-
-
-def source_table(draw: Draw) -> pd.DataFrame:
-    """Return one row a benchmark: records, samples, repeats, and its share before and after."""
-    table = pd.DataFrame(
-        {
-            name: {
-                "records": source.available,
-                "requested": source.requested,
-                "samples": source.drawn,
-                "repeats": source.repeats,
-            }
-            for name, source in draw.sources.items()
-        }
-    ).T.rename_axis("benchmark")
-    table["share_before"] = (table["records"] / table["records"].sum()).round(6)
-    table["share_after"] = (table["samples"] / table["samples"].sum()).round(6)
-    return table.reset_index()

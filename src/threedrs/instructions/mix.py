@@ -1,7 +1,7 @@
 """Records of several benchmarks to one training mix.
 
-What enters, and how often, is `threedrs.instructions.balance`; here records are read and checked,
-and the mix is written with what it held before and after: a summary, a table and a picture. All
+`threedrs.instructions.balance` decides what enters, and how often. Here records are read and
+checked, and the mix is written with a summary of what it holds and what it was drawn from. All
 records are held in memory (223,128 of them: see benchmarks/instructions.py).
 """
 
@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from threedrs.errors import DataError
-from threedrs.instructions.balance import draw_mix, pool_table, source_table
+from threedrs.instructions.balance import draw_mix, pool_table
 from threedrs.instructions.llava import load_records
-from threedrs.instructions.mix_plots import draw_pictures
 from threedrs.instructions.mix_settings import MixSettings
-from threedrs.io.files import atomic_file, sha256_of_file, write_json
+from threedrs.io.files import sha256_of_file, write_json
 from threedrs.scannet.excluded_scans import tally
 from threedrs.tasks.record import FORMAT_VERSION, Record, write_records
 from threedrs.tasks.registry import TASKS
@@ -34,13 +32,10 @@ def build_mix(
     settings: MixSettings,
     held_out_scenes: Collection[str],
     out_jsonl: Path,
-    out_parquet: Path,
     out_summary: Path,
-    out_table: Path,
-    out_picture: Path,
     left_out: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write the mix as JSON lines and as a table, and what it holds; return the latter.
+    """Write the mix and its summary, and return the summary.
 
     A repeated record stands in the mix as often as it was drawn, under its own id.
 
@@ -49,12 +44,9 @@ def build_mix(
         settings: how the mix is drawn.
         held_out_scenes: scenes of evaluation splits (val and test), none of which may enter.
         out_jsonl: the mix, one record a line, in the order of benchmarks and files.
-        out_parquet: the same records, one column a field.
         out_summary: settings, samples and repeats per benchmark; question types, samples a scene
             and answers, of the mix and (under ``before``) of all records that can be used; under
             ``left_out`` the records of scenes that cannot.
-        out_table: one row a benchmark, as CSV: records, samples, repeats, shares.
-        out_picture: the distributions before and after, as PNG.
         left_out: scene -> reason, for scenes whose scans cannot be used; none of their records
             enters.
 
@@ -79,7 +71,6 @@ def build_mix(
                 "%s: %d of %d samples are repeats: the source has %d records",
                 *(name, source.repeats, source.drawn, source.available),
             )
-    before, after = describe(records), describe(mix)
     summary = {
         "format_version": FORMAT_VERSION,
         **settings.to_json(),
@@ -92,38 +83,12 @@ def build_mix(
             [path.with_suffix(".summary.json") for path in map(Path, record_files)],
             "records",
         ),
-        **after,
-        "before": before,
+        **describe(mix),
+        "before": describe(records),
     }
     write_records(out_jsonl, mix)
-    with atomic_file(out_parquet) as temporary:
-        _columns(mix).to_parquet(temporary, index=False)
-    with atomic_file(out_table) as temporary:
-        source_table(draw).to_csv(temporary, index=False)
-    title = f"{out_jsonl.stem}: {settings.balance}, {len(mix):,} of {len(records):,} samples"
-    draw_pictures(_with_counts(before, records), _with_counts(after, mix), title, out_picture)
     write_json(out_summary, summary)
     return summary
-
-
-def _columns(mix: Sequence[Record]) -> pd.DataFrame:
-    """Return the mix with one column a field; column by column, which spares a dict a record."""
-    fields = mix[0].to_json()
-    columns: dict[str, Any] = {"format_version": [FORMAT_VERSION] * len(mix)}
-    for name in fields:
-        if name != "format_version":
-            columns[name] = pd.Series([getattr(record, name) for record in mix], dtype=object)
-    return pd.DataFrame(columns)
-
-
-def _with_counts(description: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
-    """Return a description with the counts that histograms are drawn from."""
-    scenes = Counter(record.scene for record in records)
-    return {
-        **description,
-        "scene_counts": np.fromiter(scenes.values(), dtype=np.int64),
-        "word_counts": np.fromiter((len(record.answer.split()) for record in records), np.int64),
-    }
 
 
 def _training_records(record_files: Sequence[Path], held_out: frozenset[str]) -> list[Record]:

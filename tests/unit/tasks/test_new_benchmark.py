@@ -118,10 +118,7 @@ def test_a_sixth_benchmark_goes_from_annotations_to_the_report(task: Task, tmp_p
         MixSettings.from_config({"balance": "weights", "weights": {task.name: 1}, "size": 4}),
         held_out_scenes=SCENES,
         out_jsonl=tmp_path / "mix.jsonl",
-        out_parquet=tmp_path / "mix.parquet",
         out_summary=tmp_path / "mix.summary.json",
-        out_table=tmp_path / "mix.csv",
-        out_picture=tmp_path / "mix.png",
     )
     assert mixed["samples"] == 4
 
