@@ -111,7 +111,9 @@ def _load(name: str, point: EntryPoint) -> type[Family]:
     lacking = [fact for fact in facts if not hasattr(family, fact)]
     lacking += sorted(family.__abstractmethods__)
     if lacking:
-        raise ConfigError(f"{where} lacks {', '.join(lacking)}; see docs/BACKBONES.md")
+        raise ConfigError(f"{where} lacks {', '.join(lacking)}; see docs/ADD_A_BACKBONE.md")
     if name not in family.checkpoints:
-        raise ConfigError(f"{where}: its checkpoints do not list {name}; see docs/BACKBONES.md")
+        raise ConfigError(
+            f"{where}: its checkpoints do not list {name}; see docs/ADD_A_BACKBONE.md"
+        )
     return family

@@ -1,0 +1,101 @@
+"""The register of backbones, and a family that another package brings along."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fixtures.students import BOX_IDS, MIXED, TEXT, scene
+from threedrs.errors import CheckpointError, ConfigError
+from threedrs.models.backbones import registry
+from threedrs.models.checkpoint.load_save import load_student, save_student
+from threedrs.models.inference import SceneSession
+from threedrs.models.packing import Pack
+from threedrs.models.prompt import build_query, build_sample
+from threedrs.models.settings import ModelSettings, SupervisionSettings
+
+ENTRY_POINTS = """[threedrs.backbones]
+toy = fixtures.toy_backbone:ToyFamily
+half = fixtures.toy_backbone:HalfFamily
+lost = fixtures.toy_backbone:LostFamily
+grid = fixtures.toy_backbone:VisualGrid
+alias = fixtures.toy_backbone:ToyFamily
+qwen2-vl = fixtures.toy_backbone:ToyFamily
+"""
+
+
+@pytest.fixture(autouse=True)
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Install a package with backbones, as pip leaves it."""
+    folder = tmp_path / "site" / "toy-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(folder.parent)
+    registry._others.cache_clear()
+    yield
+    registry._others.cache_clear()
+
+
+def test_a_family_of_another_package_learns_is_saved_and_answers(tmp_path: Path) -> None:
+    settings = ModelSettings(name="toy")
+    assert settings.frame_tokens == 81
+    student, tokenizer = load_student(settings, teacher_channels=16)
+    seen = scene(grid=student.family.grid)
+    samples = [build_sample(one, BOX_IDS, tokenizer, label_chat_tokens=True) for one in MIXED]
+    pack = Pack(scene=seen, samples=tuple(samples))
+    losses = student(pack, SupervisionSettings())
+    losses.total(1.0).backward()
+    assert all(parameter.grad is not None for parameter in student.projector.parameters())
+
+    save_student(student, tokenizer, tmp_path / "model")
+    again, _ = load_student(ModelSettings(path=tmp_path / "model"))  # the folder says which family
+    found = again(pack, SupervisionSettings())
+    torch.testing.assert_close(found.text_K, losses.text_K)
+    torch.testing.assert_close(found.supervision, losses.supervision)
+
+    session = SceneSession(again, tokenizer, seen, prompt="reference")
+    query = build_query(TEXT, tokenizer, prompt="reference")
+    assert len(session.ground(query)) == len(BOX_IDS) + 1
+    assert len(session.generate([query], max_new_tokens=3)[0]) <= 3
+
+
+def test_names_are_ours_and_then_those_of_others() -> None:
+    names = registry.backbone_names()
+    assert names[:3] == ("llava-video", "llava-onevision", "qwen2-vl")
+    assert sorted(names[3:]) == ["alias", "grid", "half", "lost", "toy"]
+    assert registry.find_family("qwen2-vl").model_type == "qwen2_vl"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("llava_video", r"'llava_video' is not available; did you mean llava-video\? valid: llava"),
+        ("zebra", "'zebra' is not available; valid: llava-video, llava-onevision, qwen2-vl"),
+        (
+            "half",
+            r"half \(entry point fixtures.toy_backbone:HalfFamily .* lacks config_json, read;",
+        ),
+        ("lost", "lost .* cannot be loaded: AttributeError"),
+        ("grid", "grid .* is not a subclass of .*Family"),
+        ("alias", "alias .*: its checkpoints do not list alias"),
+    ],
+)
+def test_a_name_that_means_no_family_is_one_line(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as raised:
+        ModelSettings(name=name)
+    assert "\n" not in str(raised.value)
+
+
+def test_weights_to_fetch_are_those_of_the_family() -> None:
+    with pytest.raises(CheckpointError, match=r"fetch us/toy \(about 1 GB, MIT\)"):
+        ModelSettings(name="toy", size="7b")
+
+
+def test_the_configuration_is_checked_without_torch() -> None:
+    code = "import sys, threedrs.models.settings as s; s.ModelSettings(name='qwen2-vl', grid=7)"
+    code += "; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
