@@ -18,6 +18,7 @@ from threedrs.models.backbones.qwen2_vl import Qwen2VLFamily
 
 FAMILIES: tuple[type[Family], ...] = (LlavaFamily, Qwen2VLFamily)
 ENTRY_POINTS = "threedrs.backbones"
+HELP = "see docs/ADD_A_BACKBONE.md"
 DEFAULT_NAME = "llava-video"  # the backbone of a student that is built without a name
 
 
@@ -111,7 +112,7 @@ def _load(name: str, point: EntryPoint) -> type[Family]:
     lacking = [fact for fact in facts if not hasattr(family, fact)]
     lacking += sorted(family.__abstractmethods__)
     if lacking:
-        raise ConfigError(f"{where} lacks {', '.join(lacking)}; see docs/ADD_A_BACKBONE.md")
+        raise ConfigError(f"{where} lacks {', '.join(lacking)}; {HELP}")
     if name not in family.checkpoints:
         raise ConfigError(
             f"{where}: its checkpoints do not list {name}; see docs/ADD_A_BACKBONE.md"

@@ -77,7 +77,7 @@ def test_names_are_ours_and_then_those_of_others() -> None:
         ("zebra", "'zebra' is not available; valid: llava-video, llava-onevision, qwen2-vl"),
         (
             "half",
-            r"half \(entry point fixtures.toy_backbone:HalfFamily .* lacks config_json, read;",
+            r"half \(entry point .*toy_backbone:HalfFamily .* lacks config_json, read;",
         ),
         ("lost", "lost .* cannot be loaded: AttributeError"),
         ("grid", "grid .* is not a subclass of .*Family"),
