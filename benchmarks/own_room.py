@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from threedrs.evaluation.questions import needs_model
+from threedrs.evaluation.answerer import needs_model
 from threedrs.io.files import read_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.packing import IGNORE, Pack

@@ -199,7 +199,7 @@ CODE = {
     "features of one teacher": (["teachers/vggt/extractor.py"], features() | trained("3drs")),
     "balance": (["instructions/balance.py"], MIX | FROM_TRAINING),
     "train": (["training/loop.py"], FROM_TRAINING),
-    "predict": (["evaluation/student_answerer.py"], predicted()),
+    "predict": (["evaluation/answerer.py"], predicted()),
     "scene report, tables": (
         ["scenes/templates/report.html.j2", "evaluation/tables.py"],
         {"scene_report"} | REPORTS,

@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.evaluation.compare import FEWEST_SCENES, LEVEL, compare, holm
-from threedrs.evaluation.per_question import PerQuestion, read_per_question
+from threedrs.evaluation.compare import (
+    FEWEST_SCENES,
+    LEVEL,
+    PerQuestion,
+    compare,
+    holm,
+    read_per_question,
+)
 from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
 from threedrs.evaluation.tables import latex_table, markdown_table
 from threedrs.io.files import (

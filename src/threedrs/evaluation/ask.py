@@ -13,8 +13,8 @@ from PIL import Image
 
 from threedrs.distributed.gpus import own_device
 from threedrs.errors import DataError, StoreError
+from threedrs.evaluation.answerer import StudentAnswerer
 from threedrs.evaluation.settings import PredictSettings
-from threedrs.evaluation.student_answerer import StudentAnswerer
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks import scan2cap, scanqa, scanrefer
 from threedrs.tasks.record import COORD, GROUND, Record, conversation, is_box

@@ -13,23 +13,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from threedrs import package_versions
 from threedrs.distributed.ranks import Ranks, first_ranks_value, inference_ranks
-from threedrs.errors import DataError
+from threedrs.errors import DataError, StoreError
+from threedrs.evaluation.answerer import Answerer, StudentAnswerer, needs_model, prediction_rows
 from threedrs.evaluation.partial import partial_files, partial_writer, read_partial, remove_foreign
-from threedrs.evaluation.questions import (
-    Answerer,
-    answer_inputs,
-    needs_model,
-    open_store,
-    prediction_rows,
-    read_questions,
-)
 from threedrs.evaluation.settings import PredictSettings
-from threedrs.io.files import sha256_of_file, write_json
+from threedrs.io.files import sha256_of_file, sha256_of_json, write_json
+from threedrs.models.checkpoint.folder import hash_files, require_whole
 from threedrs.scannet.excluded_scans import tally
+from threedrs.scenes.store import SceneStore
 from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import (
     FORMAT_VERSION,
@@ -37,18 +34,10 @@ from threedrs.tasks.prediction import (
     meta_path,
     write_predictions,
 )
-from threedrs.tasks.record import Record
+from threedrs.tasks.record import Record, read_records
+from threedrs.tasks.registry import find_task
+from threedrs.workflow.code_hash import code_hash
 from threedrs.workflow.locks import exclusive
-
-if TYPE_CHECKING:
-    import torch
-
-
-def load_answerer(model: Path, settings: PredictSettings, device: "torch.device") -> Answerer:
-    """Return the trained model, on ``device``."""
-    from threedrs.evaluation.student_answerer import StudentAnswerer
-
-    return StudentAnswerer.load(model, settings, device)
 
 
 def predict_benchmark(
@@ -59,7 +48,7 @@ def predict_benchmark(
     out: Path,
     *,
     left_out: Mapping[str, str] | None = None,
-    load: Callable[[Path, PredictSettings, "torch.device"], Answerer] = load_answerer,
+    load: Callable[[Path, PredictSettings, torch.device], Answerer] = StudentAnswerer.load,
 ) -> None:
     """Answer the questions of ``records_file`` and write ``out`` and its meta file.
 
@@ -210,6 +199,73 @@ def _finish(
     )
     for path in partial_files(out):
         path.unlink()
+
+
+def read_questions(path: Path) -> tuple[list[Record], Task]:
+    """Return the questions of a records file and their benchmark.
+
+    Raises:
+        ConfigError: the benchmark is unknown or lacks a part.
+        DataError: no questions, of several benchmarks, an id twice, or what scoring needs
+            (references, object ids) is missing.
+    """
+    records = list(read_records(path))
+    if not records:
+        raise DataError(f"{path}: holds no questions")
+    task = find_task(records[0].benchmark)
+    seen: set[str] = set()
+    for number, record in enumerate(records, start=1):
+        where = f"{path}: line {number}"
+        if record.benchmark != task.name:
+            raise DataError(f"{where}: is of {record.benchmark}, line 1 of {task.name}")
+        if record.id in seen:
+            raise DataError(f"{where}: id {record.id!r} stands there a second time")
+        seen.add(record.id)
+        if task.grounding and record.object_ids is None:
+            raise DataError(f"{where}: a grounding question needs object_ids ([] for no object)")
+        if not task.grounding and not any(t.strip() for t in record.references or ()):
+            raise DataError(f"{where}: an evaluation question needs references")
+    return records, task
+
+
+def open_store(scenes: Path, scene: str) -> SceneStore:
+    """Return the scene's store.
+
+    Raises:
+        StoreError: there is none, or it cannot be used.
+    """
+    path = scenes / f"{scene}.zarr"
+    if not path.is_dir():
+        raise StoreError(f"{path}: there is no scene store of {scene}; run the stage `scenes`")
+    return SceneStore.open(path)
+
+
+def answer_inputs(
+    model: Path,
+    records_file: Path,
+    records: Sequence[Record],
+    scenes: Path,
+    settings: PredictSettings,
+) -> dict[str, str]:
+    """Return what the answers depend on, as hashes: model, records, settings, scenes, code.
+
+    Raises:
+        DataError: there is no trained model.
+        CheckpointError: the model does not fit the manifest beside it.
+        StoreError: a scene store is missing or cannot be used.
+    """
+    if not model.is_dir():
+        raise DataError(f"{model}: is not a folder with a trained model; run the stage `models`")
+    names = sorted({record.scene for record in records})
+    hashes = hash_files(model)
+    require_whole(model, hashes)
+    return {
+        "model": sha256_of_json(hashes),
+        "records": sha256_of_file(records_file),
+        "settings": sha256_of_json(settings.to_json()),
+        "scenes": sha256_of_json({n: open_store(scenes, n).content_hash() for n in names}),
+        "code": code_hash("predict"),
+    }
 
 
 def _say(text: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from threedrs import __version__
 from threedrs.errors import ConfigError, DataError
+from threedrs.evaluation.compare import write_per_question
 from threedrs.evaluation.external_predictions import has_scene, read_any_predictions
-from threedrs.evaluation.per_question import write_per_question
 from threedrs.io.files import sha256_of_file, write_json
 from threedrs.metrics.bootstrap import SEED, Metric, Metrics, estimate
 from threedrs.tasks.base import Task

@@ -8,7 +8,7 @@ from typing import Any
 
 from threedrs.errors import DataError
 from threedrs.evaluation.aggregate import FORMAT_VERSION
-from threedrs.evaluation.per_question import FILE_NAME, PerQuestion, read_per_question
+from threedrs.evaluation.compare import FILE_NAME, PerQuestion, read_per_question
 from threedrs.io.files import read_json, read_json_lines
 from threedrs.tasks.base import Column
 from threedrs.tasks.prediction import Prediction

@@ -13,10 +13,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from threedrs.evaluation.questions import open_store, prediction_rows, read_questions
+from threedrs.evaluation.answerer import StudentAnswerer, prediction_rows
+from threedrs.evaluation.predict import open_store, read_questions
 from threedrs.evaluation.score import score_rows
 from threedrs.evaluation.settings import PredictSettings
-from threedrs.evaluation.student_answerer import StudentAnswerer
 from threedrs.models.student import Student
 from threedrs.scannet.excluded_scans import read_left_out
 from threedrs.tasks.prediction import Prediction

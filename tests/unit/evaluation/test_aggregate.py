@@ -7,7 +7,7 @@ import pytest
 
 from threedrs.errors import DataError
 from threedrs.evaluation.aggregate import _group_name, aggregate
-from threedrs.evaluation.per_question import write_per_question
+from threedrs.evaluation.compare import write_per_question
 from threedrs.metrics.bootstrap import mean_metric
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.registry import TASKS

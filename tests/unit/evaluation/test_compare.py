@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 
 from threedrs.errors import DataError
-from threedrs.evaluation.compare import FEWEST_SCENES, compare, holm
-from threedrs.evaluation.per_question import PerQuestion, read_per_question, write_per_question
+from threedrs.evaluation.compare import (
+    FEWEST_SCENES,
+    PerQuestion,
+    compare,
+    holm,
+    read_per_question,
+    write_per_question,
+)
 from threedrs.metrics.bootstrap import Unavailable, mean_metric
 from threedrs.metrics.captions import bleu_metrics
 from threedrs.tasks.prediction import Prediction

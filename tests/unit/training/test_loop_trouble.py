@@ -10,7 +10,7 @@ import torch
 from fixtures.training_run import OUT, run, write_evaluation, write_run
 from threedrs.distributed.ranks import StopRequest
 from threedrs.errors import MachineError
-from threedrs.evaluation.student_answerer import SceneAnswers, StudentAnswerer
+from threedrs.evaluation.answerer import SceneAnswers, StudentAnswerer
 from threedrs.scenes.store import SceneStore
 from threedrs.training import loop
 from threedrs.training.checkpoints import list_checkpoints

@@ -15,8 +15,8 @@ from fixtures.training_steps import SUPERVISION, plans, settings, step, tiny_stu
 from fixtures.training_steps import reader as reader  # a fixture
 from threedrs.distributed.gpus import own_device
 from threedrs.errors import ConfigError
+from threedrs.evaluation.answerer import StudentAnswerer
 from threedrs.evaluation.settings import PredictSettings
-from threedrs.evaluation.student_answerer import StudentAnswerer
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.lora.adapter import IN_FULL, WEIGHTS
 from threedrs.models.lora.layers import add_lora, is_added, trained_parameters

@@ -1,4 +1,4 @@
-"""The trained student answers questions about a scene.
+"""The trained student answers the questions about a scene, and the answers become prediction rows.
 
 No teacher features are read, and one scene is held at a time. A scene costs one pass over its
 visual tokens, one short pass over all its questions, and one small pass for each token of the
@@ -8,7 +8,9 @@ longest answer.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -23,10 +25,29 @@ from threedrs.models.scene_inputs import read_scene
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
+from threedrs.tasks.base import Task
+from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record
 
 # What helps where a question or a scene does not fit.
 REMEDY = "use a larger GPU or stop what else runs on it"
+
+
+class Answers(Protocol):
+    """What is asked of a scene's session."""
+
+    def texts(self, records: Sequence[Record]) -> list[str]:
+        """Return the answers to text questions."""
+
+    def scores(self, records: Sequence[Record]) -> list[list[float]]:
+        """Return for each question the score of every box and, last, of the zero target."""
+
+
+class Answerer(Protocol):
+    """What is asked of a model."""
+
+    def open(self, store: SceneStore) -> Answers:
+        """Return the scene, ready for questions."""
 
 
 class StudentAnswerer:
@@ -112,3 +133,83 @@ class SceneAnswers:
             build_query(record, answerer.tokenizer, prompt=answerer.settings.prompt)
             for record in records
         ]
+
+
+def needs_model(record: Record, task: Task) -> bool:
+    """Whether a model is asked this question; the answer to any other one is empty."""
+    return not task.box_input or record.box_input is not None
+
+
+def prediction_rows(
+    records: Sequence[Record],
+    task: Task,
+    answers: Answers | None,
+    store: SceneStore,
+    settings: PredictSettings,
+) -> list[Prediction]:
+    """Return the rows of a scene's questions.
+
+    Args:
+        records: the questions.
+        task: their benchmark.
+        answers: the scene's session, or None if no question needs the model.
+        store: the scene.
+        settings: how the model is asked.
+
+    Raises:
+        DataError: an object that a question is about has no true box in the store.
+    """
+    if task.grounding:
+        assert answers is not None
+        return _grounding_rows(records, answers, store, settings)
+    asked = [record for record in records if needs_model(record, task)]
+    text_of: dict[str, str] = {}
+    if asked:
+        assert answers is not None
+        texts = answers.texts(asked)
+        text_of = {record.id: text for record, text in zip(asked, texts, strict=True)}
+    return [
+        Prediction(
+            id=record.id,
+            benchmark=record.benchmark,
+            scene=record.scene,
+            question_type=record.question_type,
+            prediction=text_of.get(record.id, ""),
+            references=tuple(record.references or ()),
+        )
+        for record in records
+    ]
+
+
+def _grounding_rows(
+    records: Sequence[Record], answers: Answers, store: SceneStore, settings: PredictSettings
+) -> list[Prediction]:
+    """Return the rows of a scene's grounding questions, with proposal boxes and true boxes.
+
+    Raises:
+        DataError: an object that a question is about has no true box in the store.
+    """
+    boxes = store.boxes(settings.boxes).boxes.astype(np.float64)
+    true = store.boxes("gt")
+    row_of = {int(object_id): row for row, object_id in enumerate(true.ids)}
+    for record in records:
+        missing = [object_id for object_id in record.object_ids or () if object_id not in row_of]
+        if missing:
+            raise DataError(
+                f"{store.path}: object {missing[0]} of question {record.id!r} has no true box; "
+                "convert the annotations again with this data"
+            )
+    return [
+        Prediction(
+            id=record.id,
+            benchmark=record.benchmark,
+            scene=record.scene,
+            question_type=record.question_type,
+            scores=np.array(scores, dtype=np.float64),
+            boxes=boxes,
+            gt=true.boxes[[row_of[object_id] for object_id in record.object_ids or ()]].astype(
+                np.float64
+            ),
+        )
+        for record, scores in zip(records, answers.scores(records), strict=True)
+    ]
