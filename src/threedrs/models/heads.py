@@ -19,7 +19,7 @@ TEMPERATURE = 0.07
 
 
 def masked_mean(mask_NT: Tensor, tokens_TD: Tensor) -> Tensor:
-    """Return the mean (N,D) of the tokens that each row of the bool mask selects; zeros if none."""
+    """Return the mean (N,D) of the tokens that each row of the bool mask selects, or zeros."""
     # The count is mantissa x 2^exponent. Half precision can hold neither the count of a large
     # object's tokens nor their sum, but the sum over a power of two, which rounds nothing.
     mantissa, exponent = torch.frexp(mask_NT.sum(1, keepdim=True).clamp(min=1).float())
@@ -68,7 +68,7 @@ class GroundingHead(nn.Module):
         self.zero_target = nn.Parameter(torch.randn(channels))
 
     def forward(self, objects_ND: Tensor, queries_KD: Tensor) -> Tensor:
-        """Return cosine scores (K,N+1) float32; the last column is the zero target."""
+        """Return cosine scores (K,N+1) float32, those of the zero target in the last column."""
         rows_MD = torch.cat([objects_ND, self.zero_target[None].to(objects_ND.dtype)])
         rows_MD = nn.functional.normalize(self.obj(rows_MD).float(), dim=-1)
         queries_KD = nn.functional.normalize(self.query(queries_KD).float(), dim=-1)
@@ -99,9 +99,8 @@ def supervision_loss(
 ) -> Tensor:
     """Return the loss () of projected hidden states against teacher features, both normalised.
 
-    ``l2``: mean over tokens of the squared distance (2 - 2 cos); ``cosine``: mean of 1 - cos;
-    ``both``: their sum. Computed in float32; the weight is not applied. A teacher value that is
-    not finite makes the loss so; the reader of packs refuses it before, where no GPU has to wait.
+    With ``l2`` it is the mean over tokens of the squared distance (2 - 2 cos), with ``cosine`` the
+    mean of 1 - cos, with ``both`` their sum. The weight is not applied.
 
     Raises:
         DataError: the channels differ.
@@ -111,6 +110,9 @@ def supervision_loss(
             f"{scene}: teacher features of shape {tuple(teacher_VGGC.shape)} do not fit the "
             f"student's {tuple(predicted_VGGC.shape)}; extract the features of this run's teacher"
         )
+    # A teacher value that is not finite would make the loss so. The reader of packs refuses it
+    # before: a check here would have the host wait for the GPU in every step.
+    # In float32, since bfloat16 has 8 bits for a distance that training takes from 2 towards 0.
     predicted_VGGC = nn.functional.normalize(predicted_VGGC.float(), dim=-1)
     teacher_VGGC = nn.functional.normalize(teacher_VGGC.float(), dim=-1)
     distance = (predicted_VGGC - teacher_VGGC).square().sum(-1).mean()

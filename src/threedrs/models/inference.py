@@ -1,6 +1,6 @@
 """Answering a scene's questions from one prefill of what they share.
 
-The prefix with the visual tokens runs once; its keys and values stay and are never copied. All
+The prefix with the visual tokens runs once. Its keys and values stay and are never copied. All
 questions then run together: one pass over their own tokens, packed in one row, then one pass for
 every next token of those that are not finished. Answers do not depend on what else is asked. Object
 features for grounding come from the same prefix pass. Questions that are too many for the memory
@@ -40,8 +40,8 @@ class SceneSession:
     Args:
         student: in evaluation mode, on the device to run on.
         tokenizer: the student's.
-        scene: on any device; teacher features are not read.
-        prompt: style of the queries that will come; their shared tokens differ.
+        scene: on any device, with or without teacher features.
+        prompt: style of the queries that will come, on which the shared tokens depend.
     """
 
     @torch.no_grad()
@@ -129,7 +129,7 @@ class SceneSession:
     def _run_queries(
         self, queries: Sequence[Query], *more: int
     ) -> tuple[Tensor, QuestionAttention]:
-        """Run the questions' own tokens, each with ``more``; return last hidden states (B,D)."""
+        """Run each question's own tokens and ``more``, and return last hidden states (B,D)."""
         assert all(query.prefix == self.prefix for query in queries), (
             "a query was built for another prompt style"
         )
@@ -148,7 +148,7 @@ class SceneSession:
         return hidden_SD[torch.tensor(ends, device=device) - 1], attention
 
     def _run(self, tokens_SD: Tensor, offset_S: Tensor, attention: QuestionAttention) -> Tensor:
-        """Run tokens that stand ``offset_S`` places after the prefix; return hidden states."""
+        """Run tokens that stand ``offset_S`` behind the prefix, and return hidden states."""
         positions = self._positions(self.prefix_length + offset_S)
         return self.student.run_language_model(tokens_SD, positions, None, questions=attention)[0]
 
@@ -196,7 +196,7 @@ def _keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
 
 
 def _next_batch(queries: Sequence[Query], limit: int) -> Sequence[Query]:
-    """Return the first queries, at most ``limit``, of at most BATCH_TOKENS; at least one."""
+    """Return the first queries, at least one, at most ``limit`` and of at most BATCH_TOKENS."""
     tokens = 0
     for count, query in enumerate(queries[:limit]):
         tokens += len(query.input_ids)

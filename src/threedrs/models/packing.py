@@ -11,6 +11,7 @@ Axis letters: T tokens of a sequence, S suffix tokens, K samples, M predictions 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -40,9 +41,13 @@ class Prefix:
 class Query:
     """An evaluation question: its own tokens up to and including the assistant's header.
 
-    Arrays on the host: ``input_ids`` (T,) int64; ``coordinate`` (3,) float32, metres, world frame:
-    the point that the ``<coord>`` token at ``coordinate_index`` stands for; both None without such
-    a token.
+    Attributes:
+        id: of the record.
+        input_ids: (T,) int64, on the host.
+        prefix: the tokens before them.
+        coordinate: (3,) float32, metres, world frame, on the host: the point that ``<coord>``
+            stands for, None without that token.
+        coordinate_index: index of ``<coord>`` in ``input_ids``.
     """
 
     id: str
@@ -75,7 +80,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """Samples of one scene that share its visual tokens; at least one, all with the same prefix."""
+    """Samples of one scene that share its visual tokens and a prefix."""
 
     scene: SceneInputs
     samples: tuple[Sample, ...]
@@ -91,7 +96,7 @@ class Pack:
         return self.samples[0].prefix.length(self.scene.visual_tokens) + own
 
     def to(self, device: torch.device | str) -> "Pack":
-        """Return the pack with its scene on ``device``; the samples are small and stay."""
+        """Return the pack with its scene on ``device``, the samples being small enough to stay."""
         return replace(self, scene=self.scene.to(device))
 
     def pin_memory(self) -> "Pack":
@@ -100,8 +105,9 @@ class Pack:
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:
-    """Return a small host tensor on ``device``; from page-locked memory no copy waits for a GPU."""
+    """Return a small host tensor on ``device``."""
     if device.type == "cuda":
+        # Only from page-locked memory does the host go on before the copy is done.
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
 
@@ -109,10 +115,12 @@ def on_device(values: Tensor, device: torch.device) -> Tensor:
 class PackLosses(NamedTuple):
     """The losses of a pack of K samples, float32; a tuple, so that DeepSpeed sees the tensors.
 
-    ``text_K``: mean over the sample's own label tokens, 0 for grounding samples; ``grounding_K``:
-    InfoNCE, 0 for text samples; ``supervision`` (): the 3D loss of the scene, the same for each
-    sample, 0 without a teacher; ``counts``: tokens of the packed sequence, and places at which the
-    vocabulary head runs (shared ones once).
+    Attributes:
+        text_K: mean over the sample's label tokens, 0 for grounding samples.
+        grounding_K: InfoNCE, 0 for text samples.
+        supervision: the 3D loss () of the scene, the same for each sample, 0 without a teacher.
+        counts: ``tokens`` of the packed sequence, and ``places`` at which the vocabulary head runs
+            (shared ones once).
     """
 
     text_K: Tensor
@@ -127,7 +135,7 @@ class PackLosses(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where everything stands in a packed sequence of T tokens; S of them are suffix tokens."""
+    """Where everything stands in a packed sequence of T tokens, S of which are suffix tokens."""
 
     prefix_length: int
     lengths: tuple[int, ...]
@@ -135,11 +143,7 @@ class Layout:
     @property
     def starts(self) -> tuple[int, ...]:
         """The index in the sequence of each suffix's first token."""
-        starts, position = [], self.prefix_length
-        for length in self.lengths:
-            starts.append(position)
-            position += length
-        return tuple(starts)
+        return tuple(accumulate(self.lengths[:-1], initial=self.prefix_length))
 
     @property
     def owner_S(self) -> Tensor:
@@ -147,16 +151,18 @@ class Layout:
         return torch.repeat_interleave(torch.arange(len(self.lengths)), torch.tensor(self.lengths))
 
     def position_ids(self, device: torch.device) -> Tensor:
-        """The position (1,T) of each token; every suffix continues from the prefix length."""
+        """Return the position (1,T) of each token in its own sample."""
+        # Every suffix continues from the prefix, as if the suffixes before it were not there.
         ids_T = torch.arange(self.prefix_length + sum(self.lengths))
         skipped_K = torch.tensor(self.starts) - self.prefix_length
         ids_T[self.prefix_length :] -= skipped_K[self.owner_S]
         return on_device(ids_T[None], device)
 
     def suffix_mask(self, device: torch.device) -> Tensor | None:
-        """What suffix tokens attend to, (1,1,S,T) bool; None for one sample: plain causal."""
+        """Return what suffix tokens attend to (1,1,S,T), bool, or None for one sample."""
         if len(self.lengths) == 1:
-            return None
+            return None  # plain causal attention, for which the kernels need no mask
+        # The prefix rows are plain causal too. Left out, they save a mask of prefix x prefix.
         owner_S = on_device(self.owner_S, device)
         own_SS = (owner_S[:, None] == owner_S).tril()
         prefix_SL = own_SS.new_ones(len(owner_S), self.prefix_length)
@@ -167,10 +173,13 @@ class Layout:
 class TextTargets:
     """The M predictions of a pack that have a text loss.
 
-    ``predictor_M`` is the place, in the sequence, of the hidden state that predicts ``target_M``;
-    ``weights_KM`` takes the M losses to the mean of each sample, zero rows for grounding samples.
     At least one prediction is listed, if need be with weight zero, so that the vocabulary head
     runs in every step.
+
+    Attributes:
+        predictor_M: index in the sequence of the hidden state that predicts ``target_M``.
+        target_M: token ids.
+        weights_KM: takes the M losses to the mean of each sample, zero rows for grounding samples.
     """
 
     predictor_M: Tensor
@@ -183,8 +192,9 @@ class TextTargets:
         prefix, visual = pack.samples[0].prefix, pack.scene.visual_tokens
         shared = _shifted([*prefix.before_labels, *[IGNORE] * visual, *prefix.after_labels])
         last_shared, owner_S = layout.prefix_length - 1, layout.owner_S.numpy()
+        # A token is predicted by the one before it. Before the first own token of every sample
+        # stands the last shared one, whatever sample comes before it in the pack.
         place_S = last_shared + np.arange(len(owner_S))
-        # The last shared token predicts the first own token of every sample.
         place_S[np.array(layout.starts) - layout.prefix_length] = last_shared
         label_S = np.concatenate([sample.labels for sample in pack.samples])
         text_K = np.array([sample.target_rows is None for sample in pack.samples])
@@ -195,7 +205,9 @@ class TextTargets:
         own_count_K = np.bincount(owner_M, minlength=len(text_K))
         assert own_count_K[text_K].all(), "a text sample has labelled tokens of its own"
         if not predictor:
-            predictor, target = [last_shared], [0]
+            predictor, target = [last_shared], [0]  # of weight 0
+        # Shared labels count in each text sample's mean, by its own denominator, as they would if
+        # each sample had a sequence of its own.
         weight_K = torch.from_numpy(text_K / np.maximum(1, len(shared) + own_count_K)).float()
         weights_KM = torch.zeros(len(text_K), len(predictor))
         weights_KM[:, : len(shared)] = weight_K[:, None]
@@ -211,9 +223,10 @@ class TextTargets:
 class GroundingTargets:
     """Where the K samples of a pack ask for objects, and which rows of the scores they mean.
 
-    ``place_K`` is the place of ``<ground>`` in the sequence; ``target_KM`` (bool) marks the target
-    objects, or without any the zero target, the last of the M rows; ``weight_K`` is 0 for text
-    samples, which take part so that the grounding head runs in every step.
+    Attributes:
+        place_K: index of ``<ground>`` in the sequence.
+        target_KM: bool, marks the target objects, or without any the zero target, the last row.
+        weight_K: 0 for text samples, which take part so that the grounding head runs in every step.
     """
 
     place_K: Tensor
@@ -224,6 +237,7 @@ class GroundingTargets:
     def of(cls, pack: Pack, layout: Layout, device: torch.device) -> "GroundingTargets":
         """Collect the targets of a pack."""
         objects, last_shared = len(pack.scene.boxes_N6), layout.prefix_length - 1
+        # Row ``objects`` is the zero target. Text samples point at it too, with weight 0.
         targets = [sample.target_rows or [objects] for sample in pack.samples]
         target_KM = torch.zeros(len(targets), objects + 1, dtype=torch.bool)
         sample_of_row = np.repeat(np.arange(len(targets)), [len(rows) for rows in targets])
@@ -241,5 +255,5 @@ class GroundingTargets:
 
 
 def _shifted(labels: Sequence[int]) -> list[tuple[int, int]]:
-    """The (predicting place, label) pairs of a sequence's labelled tokens; the first has none."""
+    """Return (index of the predicting token, label) of each labelled token but the first."""
     return [(place - 1, label) for place, label in enumerate(labels) if place and label != IGNORE]

@@ -30,10 +30,15 @@ TEACHER = 14  # the teacher's grid, as the feature store holds it
 class SceneInputs:
     """One scene's tensors.
 
-    ``rgb`` (V,384,384,3) uint8; ``patch_xyz`` (V,G,G,3) and ``boxes`` (N,6) float32, metres, world
-    frame, boxes as centre and size; object masks ``fine`` (N,V,F,F) and ``coarse`` (N,V,G,G) bool;
-    ``teacher`` features (V,14,14,C), None at inference and without supervision. ``grid`` is that of
-    the student who reads them.
+    Attributes:
+        scene: its name.
+        rgb_VHWC: (V,384,384,3) uint8.
+        patch_xyz_VGG3: mean world coordinate of each patch, float32, metres.
+        boxes_N6: centre and size, float32, metres, world frame.
+        fine_NVFF: bool, the patches of the fine grid that see each object.
+        coarse_NVGG: bool, those of the coarse grid.
+        teacher_VGGC: features (V,14,14,C), None at inference and without supervision.
+        grid: that of the student who reads them.
 
     Raises:
         DataError: the shapes contradict each other.
@@ -80,7 +85,7 @@ class SceneInputs:
     def pin_memory(self) -> "SceneInputs":
         """Return the scene in page-locked memory, from which a GPU takes it while the host goes on.
 
-        A loader's thread calls this; the name is the one that torch looks for.
+        A loader's thread calls this by the name that torch looks for.
         """
         return self._changed(lambda tensor: tensor.pin_memory())
 
@@ -96,8 +101,8 @@ def grid_masks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the patches (N,grid,grid) of a frame that see each box well enough, bool, twice.
 
-    For feature A at least half, for feature B at least an eighth of a patch's pixels lie inside;
-    arguments as of `patch_counts`.
+    For feature A at least half of the pixels of a patch lie inside, for feature B at least an
+    eighth. The arguments are those of `patch_counts`.
     """
     (counts,) = patch_counts(coordinates_HW3, boxes_N6, valid_HW, (grid,))
     pixels = (SIDE // grid) ** 2

@@ -25,11 +25,11 @@ def _choice(key: str, value: Any, valid: tuple[str, ...]) -> Iterator[ConfigErro
 class ModelSettings:
     """Which student to build or load.
 
-    ``path`` is a checkpoint folder in its family's published layout, pretrained or trained; its own
+    ``path`` is a checkpoint folder in its family's published layout, pretrained or trained. Its own
     config.json gives the architecture, and ``seed`` is that of heads which it lacks. Without it,
     ``size: tiny`` and ``small`` are built with random weights from ``seed``, and so is ``7b``
-    if ``random_weights`` asks for that. ``name`` and ``grid`` (tokens a side of a frame,
-    `qwen2-vl`) may be None where a checkpoint of ours holds them.
+    if ``random_weights`` asks for that. ``name`` and ``grid`` (tokens a side of a frame) may be
+    None where a checkpoint of ours holds them.
     """
 
     name: str | None = None

@@ -1,10 +1,10 @@
 """The student: vision tower, projector, language model, and the parts that make it 3D-aware.
 
 A frame becomes a grid of projected tokens, each with the position embedding of the world point it
-shows; in the LLaVA families each row is closed by a learned newline token. They stand in the prompt
-in the place of the picture. Hidden states at them feed the object features and the 3D supervision.
-A forward pass over a pack costs one vision pass over the V frames and one language pass over the
-shared prefix and all suffixes. What differs between backbones is in
+shows. In the LLaVA families a learned newline token closes each row. These visual tokens stand in
+the prompt where the image is. Hidden states at them feed the object features and the 3D
+supervision. A forward pass over a pack costs one vision pass over the V frames and one language
+pass over the shared prefix and all suffixes. What differs between backbones is in
 `threedrs.models.backbones.base`.
 """
 
@@ -63,7 +63,7 @@ class Student(nn.Module):
 
     Args:
         family: the backbone, with its sizes.
-        teacher_channels: output size of the projection head; 0: no such head.
+        teacher_channels: output size of the projection head, or 0 for a student without one.
         coordinate_dtype: precision of the coordinates in the position embedding.
         attention: backend of the language model, see `threedrs.models.attention.packed`.
     """
@@ -102,7 +102,7 @@ class Student(nn.Module):
             self.proj_3d = projection_head(self.channels, self.teacher_channels)
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> "Student":
-        """Move or cast the student; rotary frequencies stay float32."""
+        """Move or cast the student, but for the rotary frequencies, which stay float32."""
         super()._apply(fn, recurse)
         self.restore_rotary()
         return self
@@ -185,15 +185,15 @@ class Student(nn.Module):
         The ``<coord>`` token of an item gets the position embedding of its point added.
         """
         tokens_TD = self.language_model.get_input_embeddings()(ids_T)
-        places, points = [], []
+        indices, points = [], []
         for item, start in zip(items, starts, strict=True):
             if item.coordinate is not None and item.coordinate_index is not None:
-                places.append(start + item.coordinate_index)
+                indices.append(start + item.coordinate_index)
                 points.append(item.coordinate)
         if points:
             points_P3 = on_device(torch.from_numpy(np.stack(points)), ids_T.device)
             code = self.position_embedding(points_P3)
-            index = on_device(torch.tensor(places), ids_T.device)
+            index = on_device(torch.tensor(indices), ids_T.device)
             tokens_TD = tokens_TD.index_add(0, index, code.to(tokens_TD.dtype))
         return tokens_TD
 
@@ -213,9 +213,11 @@ class Student(nn.Module):
             tokens_TD: input embeddings.
             position_ids: from `position_ids`.
             mask: see `threedrs.models.attention.packed.packed_attention`.
-            layer: index of a layer; the output of the last one (also -1) is the normed one.
-            cache: keys and values before ``tokens_TD``; theirs are added to it.
-            questions: ``tokens_TD`` are those of a scene's questions, which share a prefix.
+            layer: index of the layer whose output is wanted. The last one (or -1) means the output
+                after the final norm.
+            cache: keys and values before ``tokens_TD``, to which those of ``tokens_TD`` are added.
+            questions: given where ``tokens_TD`` belong to questions of a scene, which share a
+                prefix.
         """
         last = layer in (-1, self.text_config.num_hidden_layers - 1)
         output = self.language_model.model(
@@ -231,7 +233,13 @@ class Student(nn.Module):
         return hidden_TD, hidden_TD if last else output.hidden_states[layer][0]
 
     def object_features(self, scene: SceneInputs, fine_VFFD: Tensor, hidden_TD: Tensor) -> Tensor:
-        """Return the scene's object features (N,D); ``hidden_TD`` at its visual tokens."""
+        """Return the scene's object features (N,D).
+
+        Args:
+            scene: with the object masks.
+            fine_VFFD: the projected tokens.
+            hidden_TD: last hidden states at the visual tokens.
+        """
         position_ND = self.position_embedding(scene.boxes_N6[:, :3]).to(hidden_TD.dtype)
         return object_features(
             fine_VFFD,
@@ -242,10 +250,10 @@ class Student(nn.Module):
         )
 
     def forward(self, pack: Pack, supervision: SupervisionSettings) -> PackLosses:
-        """Return the losses of a pack; vocabulary head and both 3D heads run in every step.
+        """Return the losses of a pack.
 
-        A head without a loss in this pack takes part with weight zero, so that all ranks of a
-        sharded run execute the same modules.
+        The vocabulary head and both 3D heads run in every step: a head without a loss in this pack
+        takes part with weight zero, so that all ranks of a ZeRO-3 run gather the same modules.
 
         Raises:
             ConfigError: ``supervision.layer`` is not a layer of this language model.
@@ -270,6 +278,7 @@ class Student(nn.Module):
         position_ids = self.position_ids(layout.position_ids(device), prefix, scene)
 
         visual = self.visual_tokens(scene)
+        # ``ids_T`` holds no visual tokens, so a sample begins earlier there than in the sequence.
         starts = [start - scene.visual_tokens for start in layout.starts]
         text_TD = self.embed(ids_T, samples, starts)
         tokens_TD = torch.cat([text_TD[:before], visual.sequence_TD, text_TD[before:]])
@@ -279,6 +288,8 @@ class Student(nn.Module):
         )
         at_visual = slice(before, before + scene.visual_tokens)
 
+        # Causal attention: no suffix has changed the hidden states at the visual tokens. So object
+        # features and supervision are computed once and serve every sample of the pack.
         text_K = self._text_losses(hidden_TD, text_targets)
         objects_ND = self.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual])
         grounding_K = self._grounding_losses(hidden_TD, objects_ND, grounding_targets)
@@ -304,7 +315,8 @@ class Student(nn.Module):
         return layer
 
     def _text_losses(self, hidden_TD: Tensor, targets: TextTargets) -> Tensor:
-        """Cross entropy, logits at the M predicting places only: the mean of each sample (K,)."""
+        """Return the mean cross entropy (K,) of each sample."""
+        # Logits at every token would take 2 GB at 7B, and only M of them have a label to predict.
         logits_MT = self.language_model.lm_head(hidden_TD[targets.predictor_M])
         losses_M = nn.functional.cross_entropy(
             logits_MT.float(), targets.target_M, reduction="none"
@@ -314,7 +326,7 @@ class Student(nn.Module):
     def _grounding_losses(
         self, hidden_TD: Tensor, objects_ND: Tensor, targets: GroundingTargets
     ) -> Tensor:
-        """InfoNCE of the grounding samples (K,); 0 for the others."""
+        """Return InfoNCE (K,) of the grounding samples, 0 for the others."""
         scores_KM = self.grounding_head(objects_ND, hidden_TD[targets.place_K])
         return targets.weight_K * info_nce(scores_KM, targets.target_KM)
 
@@ -329,6 +341,7 @@ class Student(nn.Module):
                 )
             return hidden_VGGD.new_zeros((), dtype=torch.float32)
         if scene.teacher_VGGC is None:
+            # One token through the head, with weight 0: another rank's pack may have a teacher.
             return 0 * self.proj_3d(hidden_VGGD[:1, 0, 0]).float().sum()
         predicted_VGGC = self.proj_3d(hidden_VGGD)
         teacher_VGGC = pooled_teacher(scene.teacher_VGGC, self.family.grid.coarse)

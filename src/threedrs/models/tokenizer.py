@@ -37,7 +37,7 @@ def byte_alphabet() -> list[str]:
 
 @cache
 def _merges() -> tuple[tuple[str, str], ...]:
-    """Learn the merges from the corpus; the same on every machine."""
+    """Learn the merges from the corpus, the same on every machine."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -96,7 +96,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def add_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Add ``<ground>`` and ``<coord>``; return whether they were new.
+    """Add ``<ground>`` and ``<coord>``, and return whether they were new.
 
     Raises:
         CheckpointError: the tokenizer has one of them but not the other.

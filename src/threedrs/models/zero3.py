@@ -20,7 +20,7 @@ ZeroConfig = Mapping[str, Any]
 
 @contextmanager
 def without_weights(zero_init: ZeroConfig | None) -> Iterator[None]:
-    """Modules built inside have parameters without values."""
+    """Build the modules inside without values for their parameters."""
     if zero_init is None:
         with init_empty_weights(include_buffers=False):
             yield
@@ -31,7 +31,7 @@ def without_weights(zero_init: ZeroConfig | None) -> Iterator[None]:
 
 @contextmanager
 def spread_modules(zero_init: ZeroConfig | None) -> Iterator[None]:
-    """Modules built inside have their parameters spread over the ranks; None: as usual."""
+    """Spread the parameters of the modules built inside over the ranks, unless it is None."""
     if zero_init is None:
         yield
         return
@@ -42,7 +42,7 @@ def spread_modules(zero_init: ZeroConfig | None) -> Iterator[None]:
 
 
 def is_spread(parameter: object) -> bool:
-    """Whether DeepSpeed has spread a parameter over the ranks."""
+    """Return whether DeepSpeed has spread a parameter over the ranks."""
     return hasattr(parameter, "ds_id")
 
 
@@ -52,10 +52,10 @@ def shape_of(tensor: Tensor) -> tuple[int, ...]:
 
 
 def fill(module: nn.Module, names: Iterable[str], value: Callable[[str], Tensor]) -> None:
-    """Take over the tensors of these ``names``; of spread parameters, those of the first rank.
+    """Take over the tensors of these ``names``.
 
-    All ranks call this with the same names. For a spread parameter ``value`` is asked on the first
-    rank alone, and when its turn comes; so what it reads from a file is not held longer.
+    All ranks call this with the same names. The values of spread parameters come from the first
+    rank alone, which asks ``value`` when their turn comes: what it reads is not held longer.
     """
     parameters = dict(module.named_parameters(remove_duplicate=False))
     rest = []
@@ -92,7 +92,7 @@ def fill_random(module: nn.Module, deviation: float = 0.02) -> None:
 
 
 def whole_rows(matrix: nn.Parameter, rows: Sequence[int]) -> Tensor:
-    """Return a copy of these rows of a matrix, spread or not; under ZeRO-3 all ranks call this."""
+    """Return a copy of these rows of a matrix; if it is spread, all ranks call this."""
     if not is_spread(matrix):
         return matrix.detach()[list(rows)].clone()
     import deepspeed

@@ -68,6 +68,8 @@ class PackMask:
         split, total = self.prefix_length, query.shape[2]
         groups, added = query.shape[1] // key.shape[1], mask_11ST.shape[-1] - total
         prefix_query, suffix_query = query.split([split, total - split], dim=2)
+        # No suffix token is a key of a prefix row, so the prefix is an ordinary causal call, the
+        # only kind for which the fast kernels need no mask.
         with fast_kernels():
             prefix = scaled_dot_product_attention(
                 _as_own(prefix_query),
@@ -88,7 +90,7 @@ class PackMask:
 
 
 def fast_kernels() -> AbstractContextManager[None]:
-    """Prefer cuDNN's attention, on Hopper the fastest that torch has; others where it cannot."""
+    """Prefer cuDNN's attention, the fastest on Hopper; other kernels serve where it cannot."""
     return sdpa_kernel(KERNELS, set_priority=True)
 
 
@@ -107,21 +109,20 @@ def _lengthened(tokens_1NTd: Tensor, added: int) -> Tensor:
 
 
 def _rounded(mask_11ST: Tensor) -> Tensor:
-    """Return the mask with rows and keys added up to one of few lengths; nothing reads those.
-
-    An added row attends to all keys but the added ones, so that its softmax is not over nothing.
-    """
+    """Return the mask with rows and keys added up to one of few lengths."""
     rows, keys = mask_11ST.shape[-2:]
     added = -rows % max(ROWS, 2 ** (rows.bit_length() - 4))
     rounded = pad(mask_11ST, (0, added, 0, added))
+    # Nobody reads an added row, but its softmax must not be over nothing: NaN would spread to the
+    # gradients of the keys.
     rounded[:, :, rows:, :keys] = True
     return rounded
 
 
 def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | None:
-    """Return the mask of a pack whose embeddings are ``tokens_TD``; None: plain causal attention.
+    """Return the mask of a pack whose embeddings are ``tokens_TD``.
 
-    One sample needs no mask, whatever the backend, and takes the plain path.
+    One sample needs no mask, whatever the backend: None stands for plain causal attention.
 
     Raises:
         MachineError: flash-attn was asked for and is not installed, or there is no GPU for it.
@@ -162,7 +163,8 @@ def packed_attention(
     """Attend from ``query`` (B, heads, Q, d) to ``key`` and ``value`` (B, key heads, T, d).
 
     Without ``attention_mask`` all queries are causal. Returns (B, Q, heads, d).
-    ``questions``: the queries are tokens of a scene's questions; it knows what they attend to.
+    With ``questions`` the queries are tokens of a scene's questions, and it knows what these
+    attend to.
     """
     if questions is not None:
         assert scaling is not None

@@ -1,7 +1,7 @@
 """Attention of packed suffixes as two passes, to the prefix and to themselves, joined exactly.
 
 The softmax over a union of keys is the mean of the parts' results, weighted by the parts' sums of
-exponentials; kernels of the flash kind return the logarithm of that sum. The backward pass of such
+exponentials. Kernels of the flash kind return the logarithm of that sum. The backward pass of such
 a kernel, given the joined result and the joined log-sum-exp, yields exactly the part's share of the
 gradient, so both parts run their own backward kernel and the shares of the queries are added.
 Nothing of rows x keys size is ever stored.
@@ -22,7 +22,7 @@ from threedrs.models.packing import Layout, on_device
 
 
 class Kernels(Protocol):
-    """A flash-kind kernel: exact attention that returns its log-sum-exp; batch, then heads."""
+    """A kernel of the flash kind: exact attention that also returns its log-sum-exp."""
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
@@ -62,7 +62,7 @@ class Suffixes:
         )
 
     def grid(self, packed: Tensor) -> Tensor:
-        """Return (1,heads,S,...) at its places in (K,heads,W,...); zeros elsewhere."""
+        """Return (1,heads,S,...) spread out to (K,heads,W,...), with zeros elsewhere."""
         grid = packed.new_zeros(self.shape[0], packed.shape[1], self.shape[1], *packed.shape[3:])
         grid[self.row_S, :, self.column_S] = packed[0].transpose(0, 1)
         return grid

@@ -29,7 +29,7 @@ def summed_attention(
 ) -> tuple[Tensor, Tensor]:
     """Return attention (B,K,Q,d) and its log-sum-exp (B,K,Q) float32.
 
-    torch's public function keeps the log-sum-exp to itself; the operators below it give it away.
+    torch's public function keeps the log-sum-exp to itself, but the operators below it return it.
     """
     operators = torch.ops.aten
     arguments = (query_BKQd, key_BKTd, value_BKTd)
@@ -49,7 +49,7 @@ def summed_attention(
 class QuestionAttention:
     """The keys and values of a scene's prefix and of the questions that are being answered.
 
-    Begin with ``start``; before each further pass, ``keep`` the questions that go on and call
+    Begin with ``start``. Before each further pass, ``keep`` the questions that go on and call
     ``next_tokens``. In every pass each layer of the language model calls ``attend``.
 
     Args:
@@ -66,7 +66,7 @@ class QuestionAttention:
         self.bias_B1QT: Tensor
 
     def start(self, lengths: Sequence[int], device: torch.device) -> Tensor:
-        """Begin with questions of ``lengths`` tokens, packed in one row; return their offsets (S,).
+        """Begin with questions of ``lengths`` tokens in one row, and return their offsets (S,).
 
         Own tokens are aligned at their ends, so that every question's next token has one place.
         """
@@ -98,7 +98,7 @@ class QuestionAttention:
     def attend(
         self, layer: int, query_1NSd: Tensor, key_1KSd: Tensor, value_1KSd: Tensor, scale: float
     ) -> Tensor:
-        """Add the pass's keys and values to the layer's; return its attention (1,S,N,d)."""
+        """Return a layer's attention (1,S,N,d), after the pass's keys and values joined its own."""
         query_SKGd = query_1NSd[0].transpose(0, 1).unflatten(1, (-1, self.groups))
         shared_SKGd, shared_SKG = self._attend_prefix(layer, query_SKGd, scale)
         key_SKd, value_SKd = key_1KSd[0].transpose(0, 1), value_1KSd[0].transpose(0, 1)

@@ -105,7 +105,7 @@ def _check_rotary(config: Mapping[str, Any], path: Path, known: Sequence[str]) -
 
 
 def read_teacher_channels(config: Mapping[str, Any], path: Path) -> int | None:
-    """Return the teacher's channels of a checkpoint of ours; None for one that is not ours.
+    """Return the teacher's channels of a checkpoint of ours, None for one that is not ours.
 
     Raises:
         CheckpointError: the section is of another format version.

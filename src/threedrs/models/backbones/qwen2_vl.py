@@ -166,7 +166,7 @@ class Qwen2VLFamily(Family):
         return fine_VFFD
 
     def position_ids(self, index: Tensor, before: int, frames: int) -> Tensor:
-        """Return (3,B,T): frame, row and column; the same number three times for text."""
+        """Return frame, row and column (3,B,T), the same number three times for text."""
         import torch
 
         side = self.grid.coarse
@@ -192,8 +192,8 @@ class Qwen2VLFamily(Family):
         layer = 2 * (4 * width**2 + 2 * width * inner) + 4 * width * patches
         embedding = 2 * 3 * config.temporal_patch_size * config.patch_size**2 * width
         tower = patches * (config.depth * layer + embedding)
-        joined, places = config.spatial_merge_size**2 * width, self.grid.fine**2
-        return tower, 2 * places * joined**2, 2 * places * joined * config.hidden_size
+        joined, merged = config.spatial_merge_size**2 * width, self.grid.fine**2
+        return tower, 2 * merged * joined**2, 2 * merged * joined * config.hidden_size
 
 
 def read_text_config(config: Mapping[str, Any], path: Path, tokens: int) -> Qwen2VLTextConfig:

@@ -1,7 +1,9 @@
 """Every backbone family by its name: those of this package, and those of other packages.
 
 Another package offers a family as an entry point of the group `ENTRY_POINTS`, whose name is the
-``model.name`` that means it. Such a family is imported only when it is asked for.
+``model.name`` that means it. Such a family is imported only when it is asked for. An import path in
+the configuration would not do: a trained folder has to find its family by its config.json, and a
+stranger's config.json must not name code to import.
 """
 
 import difflib
@@ -28,7 +30,7 @@ def _own() -> dict[str, type[Family]]:
 
 @cache
 def _others() -> dict[str, EntryPoint]:
-    """Return the families of other packages; a name of ours stays ours."""
+    """Return the families of other packages, but for those that take one of our names."""
     points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     return {name: point for name, point in points.items() if name not in _own()}
 
@@ -69,8 +71,8 @@ def read_family(
         config: content of the config.json at ``path``, held by `read_teacher_channels` before.
         path: for error messages.
         tokens: the least size of the vocabulary.
-        name: ``model.name``, None: whatever the checkpoint is of.
-        grid: ``model.grid``, None: that of the training, or the family's default.
+        name: ``model.name``, or None for whatever the checkpoint is of.
+        grid: ``model.grid``, or None for that of the training or the family's default.
 
     Raises:
         CheckpointError: a field is missing, or the settings name another family or grid.

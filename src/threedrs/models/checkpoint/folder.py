@@ -37,7 +37,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def copy_file_mode(folder: Path) -> None:
-    """Give a folder's weights the file mode of its config.json; safetensors makes them private."""
+    """Give a folder's weights the file mode of its config.json."""
+    # safetensors makes its files private, whatever the user's mask is.
     mode = (folder / "config.json").stat().st_mode
     for file in folder.glob("*.safetensors"):
         file.chmod(mode)
@@ -99,7 +100,7 @@ class StoredTensor:
 
 
 def stored_tensors(files: Iterable[Path]) -> dict[str, StoredTensor]:
-    """Return every tensor of a checkpoint by its published name; reads the headers only.
+    """Return every tensor of a checkpoint by its published name, from the files' headers.
 
     Raises:
         CheckpointError: a file is damaged.
@@ -117,7 +118,11 @@ def stored_tensors(files: Iterable[Path]) -> dict[str, StoredTensor]:
 
 
 def manifest_path(model: Path) -> Path:
-    """Return where the manifest of the model in folder ``model`` lies."""
+    """Return where the manifest of the model in folder ``model`` lies.
+
+    It holds the SHA-256 of each file and stands for the model in later stages, so a model that is
+    exported again alike reruns nothing.
+    """
     return model.with_name(f"{model.name}.json")
 
 

@@ -130,6 +130,7 @@ def _build_random(
     add_tokens(tokenizer)
     family = _new_family(settings, len(tokenizer))
     if zero_init is not None and not settings.from_scratch:
+        # Too large for one rank, so each draws its own share.
         with without_weights(zero_init):
             student = _student(family, settings, teacher_channels)
         student.restore_rotary()
@@ -150,7 +151,7 @@ def _build_random(
         _shrink_branches(student.language_model)
     if zero_init is None:
         return student, tokenizer
-    # These students are small enough to be built whole, so its weights do not depend on ZeRO.
+    # Small enough to be built whole on each rank, so the weights do not depend on ZeRO.
     with without_weights(zero_init):
         spread = _student(family, settings, teacher_channels)
     spread.restore_rotary()
@@ -165,6 +166,7 @@ def _load(
     teacher_channels: int | None,
     zero_init: ZeroConfig | None,
 ) -> tuple[Student, PreTrainedTokenizerBase]:
+    # Headers first: whatever does not fit is said before a model is built or a tensor read.
     config_path = folder / "config.json"
     config = read_config(config_path)
     stored = stored_tensors(tensor_files(folder))
@@ -178,6 +180,8 @@ def _load(
         # Its trained rows would be overwritten with the mean of the others.
         raise CheckpointError(f"{folder}: has a grounding head but its tokenizer lacks {GROUND}")
 
+    # A student may go on with the teacher that it was trained with, drop it, or begin with one,
+    # but a head for another number of channels has learnt nothing that this run could use.
     trained = read_teacher_channels(config, config_path)
     held = stored[PROJECTION_OUTPUT].shape[0] if PROJECTION_OUTPUT in stored else 0
     channels = held if teacher_channels is None else teacher_channels
@@ -202,8 +206,12 @@ def _load(
         # before values are read: no tensor of the folder would fill it.
         student.language_model.tie_weights()
     names = _match(student, stored, folder, first_new, trained)
+    # The heads are random where the folder has none, and it is here that they draw their numbers:
+    # modules that are built without weights draw none.
     with spread_modules(zero_init):
         student.reset_heads()
+    # File by file, and in a spread student tensor by tensor, so that nothing but the student
+    # itself stays in memory.
     for file in sorted({tensor.file for tensor in names.values()}):
         with safe_open(file, framework="pt") as stream:
             value = partial(_value, stream=stream, names=names, first_new=first_new)
@@ -233,9 +241,18 @@ def _match(
     first_new: int | None,
     trained: int | None,
 ) -> dict[str, StoredTensor]:
-    """Return, by the student's names, the tensors to take over; log what is new or not used.
+    """Return the tensors to take over by the student's names, and log what is new or not used.
 
-    ``trained``: the teacher's channels of a folder of ours (0: no teacher), None for any other.
+    Args:
+        student: built, without values.
+        stored: the tensors of the folder by their published names.
+        folder: for messages.
+        first_new: row of the first new token in the embedding matrices, None if none is new.
+        trained: the teacher's channels of a folder of ours (0 without a teacher), None for any
+            other folder.
+
+    Raises:
+        CheckpointError: a tensor is unknown, missing or of another shape.
     """
     expected = {n: shape_of(value) for n, value in student.state_dict(keep_vars=True).items()}
     layout, run_layers = student.family.tensor_names, student.family.run_layers

@@ -1,11 +1,15 @@
 """A LoRA run's model on disk: what was trained, and where the rest comes from.
 
-The folder holds ``adapter_config.json`` and ``adapter_model.safetensors`` in peft's own format, for
-the language model under the names of the published checkpoints, the rows of ``<ground>`` and
-``<coord>`` among its tensors; ``trained_in_full.safetensors`` with both heads and what else was
-trained, under published names; the tokenizer; and a config.json whose section ``threedrs.base``
-names the base model, with a hash of it. The base's weights are not here. A base of random weights
-is drawn again from its seed. Loading costs the base's, and a look at the ends of its files.
+The folder holds:
+
+- ``adapter_config.json`` and ``adapter_model.safetensors`` in peft's own format, under the names of
+  the published language model, the rows of ``<ground>`` and ``<coord>`` among its tensors
+- ``trained_in_full.safetensors`` with both heads and what else was trained, under published names
+- the tokenizer
+- a config.json whose section ``threedrs.base`` names the base model, with a hash of it
+
+The weights of the base model are not here. Random ones are drawn again from their seed. Loading
+costs as much as loading the base model, and a look at the ends of its files.
 """
 
 import hashlib
@@ -59,17 +63,17 @@ class Trained:
     groups: tuple[str, ...]
 
     def is_in_full(self, name: str) -> bool:
-        """Whether one of the student's tensors is saved whole; the heads always are."""
+        """Return whether one of the student's tensors is saved whole, as the heads always are."""
         modules = [module for group in {*self.groups, "heads"} for module in GROUPS.get(group, ())]
         return name.split(".")[0] in modules
 
     def is_saved(self, name: str) -> bool:
-        """Whether one of the student's tensors is saved at all."""
+        """Return whether one of the student's tensors is saved at all."""
         return is_added(name) or self.is_in_full(name)
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a model folder holds an adapter instead of a whole model."""
+    """Return whether a model folder holds an adapter instead of a whole model."""
     return (folder / CONFIG).is_file()
 
 
@@ -88,7 +92,7 @@ def save_adapter(
         student: for its configuration.
         tokenizer: saved beside the weights.
         folder: to write into.
-        state: the student's tensors by name, whole; where the base has random weights all of them,
+        state: the student's tensors by name, whole. All of them where the base has random weights,
             otherwise those that are saved.
         base: what the training started from.
         trained: what was trained.
@@ -185,7 +189,7 @@ class SavedAdapter:
 
 
 def read_adapter(folder: Path, settings: ModelSettings) -> SavedAdapter:
-    """Return what an adapter folder says of itself; ``settings`` are those to run its model with.
+    """Return what an adapter folder says of itself, to be run with ``settings``.
 
     Raises:
         CheckpointError: a file is missing or malformed, or the base model is not where it was.

@@ -1,10 +1,10 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) on the language model, from peft.
 
-The language model's own weights stay as they are; beside each chosen linear layer W runs
+The language model's own weights stay as they are. Beside each chosen linear layer W runs
 B A x * alpha / rank, with B zero at the start. The rows of ``<ground>`` and ``<coord>`` in the two
 embedding matrices are new and trained in full, as parameters of their own: peft's way to train
 single rows copies the whole matrix (1.1 GB at 7B) in every pass and needs it whole on every rank,
-which ZeRO-3 does not give. A pass costs the two small products a layer; the rows cost nothing.
+which ZeRO-3 does not give. A pass costs the two small products a layer, and the rows nothing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -70,7 +70,7 @@ class HeadRows(_TrainedRows):
 def add_lora(student: Student, lora: LoraSettings, tokens: Sequence[int], *, seed: int) -> None:
     """Give the student's language model adapters and trained rows, in place, in its precision.
 
-    Under ZeRO-3 all ranks call this, with parameters already spread; the new ones are whole until
+    Under ZeRO-3 all ranks call this, with parameters already spread. The new ones are whole until
     DeepSpeed takes them over.
 
     Args:
@@ -109,7 +109,7 @@ def lora_config(lora: LoraSettings) -> LoraConfig:
 
 
 def is_added(name: str) -> bool:
-    """Whether a parameter of the language model is an adapter's or a trained row."""
+    """Return whether a parameter of the language model is an adapter's or a trained row."""
     return ".lora_" in name or name.endswith(".rows")
 
 
@@ -118,7 +118,7 @@ def _added(named: Iterable[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
 
 
 def has_lora(student: Student) -> bool:
-    """Whether `add_lora` has been at work here."""
+    """Return whether `add_lora` has been at work here."""
     return isinstance(student.language_model.lm_head, HeadRows)
 
 
@@ -134,7 +134,7 @@ def trained_parameters(student: Student, tunable: Sequence[str]) -> dict[str, li
 
 
 def train_only(student: Student, tunable: Sequence[str]) -> dict[str, list[nn.Parameter]]:
-    """Freeze all but `trained_parameters`, in place; return these."""
+    """Freeze all but `trained_parameters`, in place, and return these."""
     student.requires_grad_(False)
     groups = trained_parameters(student, tunable)
     for parameters in groups.values():
@@ -144,13 +144,13 @@ def train_only(student: Student, tunable: Sequence[str]) -> dict[str, list[nn.Pa
 
 
 def adapter_weights(student: Student) -> int:
-    """Return the weights of all adapters, 0 without LoRA; parameters may be spread over ranks."""
+    """Return the number of weights of all adapters, also where they are spread over ranks."""
     layers: list[Any] = [m for m in student.language_model.modules() if isinstance(m, LoraLayer)]
     return sum(layer.r[ADAPTER] * (layer.in_features + layer.out_features) for layer in layers)
 
 
 def merge_lora(student: Student) -> None:
-    """Put adapters and trained rows into the weights, in place; what remains is a plain student.
+    """Put adapters and trained rows into the weights, in place, so that a plain student remains.
 
     Sums are taken in float32, layer by layer, and rounded once to the weights' precision.
     """
