@@ -67,7 +67,7 @@ STAGES = {
     ),
     "predict": Stage(
         entries=("predict:main",),
-        without=("evaluation.registry", "metrics"),
+        without=("tasks.registry", "metrics"),
         files=("models/*.txt",),
     ),
 }

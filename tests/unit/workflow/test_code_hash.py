@@ -172,6 +172,11 @@ def test_hashes_are_kept_for_the_package_as_it_is(
     assert code_hash(None, "losses:loss") == other
 
 
+def test_what_is_left_out_is_there(clear: Callable[[], None]) -> None:
+    names = {*subject.SHAPELESS, *(name for stage in STAGES.values() for name in stage.without)}
+    assert [name for name in sorted(names) if subject._file_of(f"threedrs.{name}") is None] == []
+
+
 def modules(stage: str) -> set[str]:
     chosen = STAGES[stage]
     without = (*subject.SHAPELESS, *chosen.without)
