@@ -1,7 +1,7 @@
 """The longer faults on a real Slurm, recorded: ``python tests/workflow/slurm_recorded.py``.
 
-Prints rows of the table in docs/RELIABILITY.md, section "On a Slurm cluster", and the efficiency
-table of the whole small demo. Some ten minutes on two cores.
+Prints rows of the table in docs/RELIABILITY.md, section "On a Slurm cluster". Some ten minutes on
+two cores.
 """
 
 import json
@@ -35,7 +35,7 @@ def row(fault: str, outcome: str, started: float) -> None:
 
 
 def whole_demo(checkout: Checkout) -> None:
-    """Run everything; never more GPUs than there are, then nothing to do, then the table."""
+    """Run everything; never more GPUs than there are, and then nothing is left to do."""
     started, most, busy = time.monotonic(), 0, 0
     with snakemake(checkout, "--", "all") as run:
         while run.process.poll() is None:
@@ -50,8 +50,6 @@ def whole_demo(checkout: Checkout) -> None:
     assert checkout.planned_jobs() == {}
     text = f"{jobs} jobs, at most {busy} at once and {most} of {GPUS} GPUs"
     row("none: the whole small demo", text, started)
-    command = [sys.executable, "-m", "threedrs", "efficiency", "--markdown"]
-    print(subprocess.check_output(command, cwd=checkout.folder, text=True), flush=True)
 
 
 def time_limit_of_training(checkout: Checkout) -> None:

@@ -63,16 +63,16 @@ def test_damaged_results_are_found_and_they_alone_remade(
     assert [sum(name in line for line in lines[:start]) for name in names] == [1] * len(names)
     assert start == len(names)
     commands = [shlex.split(line) for line in lines[start + 1 :]]
-    assert {command[0] for command in commands} == {"snakemake"}
-    assert commands.pop() == ["snakemake", "all"]
-    assert sum(len(targets) for _, *targets in commands) == len(names)
-    for _, *targets in commands[:-3]:
+    assert {tuple(command[:3]) for command in commands} == {("snakemake", "--cores", "all")}
+    assert commands.pop()[3:] == ["all"]
+    commands = [targets for _, _, _, *targets in commands]
+    assert sum(map(len, commands)) == len(names)
+    for targets in commands[:-3]:
         really_run(checkout, *targets)
     for path in damaged[:5]:
         assert path.read_bytes() == before[path], path
     assert {folder: contents(results / folder) for folder in kept} == kept
-    last = [targets for _, *targets in commands[-3:]]
-    assert last == [
+    assert commands[-3:] == [
         ["results/train/3drs/model.json"],
         ["results/eval/baseline/scanqa/predictions.jsonl"],
         ["results/eval/baseline/sqa3d/metrics.json"],

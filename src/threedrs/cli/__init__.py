@@ -5,20 +5,7 @@ Command functions import what they need when called, so that ``threedrs --help``
 
 import typer
 
-from threedrs.cli import (
-    ask,
-    demo,
-    doctor,
-    efficiency,
-    evaluate,
-    features,
-    instructions,
-    model,
-    plan,
-    scans,
-    scenes,
-    verify,
-)
+from threedrs.cli import doctor, evaluate, instructions, plan, scans, stores
 from threedrs.errors import one_line_errors
 
 app = typer.Typer(
@@ -28,19 +15,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("demo")(demo.demo)
+app.command("demo")(scans.demo)
 app.command("import-rgbd")(scans.import_rgbd)
 app.add_typer(scans.sens_app, name="sens")
-app.add_typer(scenes.app, name="scene")
+app.add_typer(stores.scene_app, name="scene")
 app.add_typer(instructions.app, name="instructions")
-app.add_typer(features.app, name="features")
-app.add_typer(model.app, name="model")
+app.add_typer(stores.features_app, name="features")
+app.add_typer(evaluate.model_app, name="model")
 app.command("score")(evaluate.score)
-app.command("ask")(ask.ask)
+app.command("ask")(evaluate.ask)
 app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
-app.command("efficiency")(efficiency.efficiency)
-app.command("verify")(verify.verify)
+app.command("verify")(doctor.verify)
 
 
 def main() -> None:

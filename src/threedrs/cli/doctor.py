@@ -1,23 +1,21 @@
-"""``threedrs doctor``: is this machine ready for this configuration?"""
+"""``threedrs doctor``: is this machine ready? ``threedrs verify``: which results are damaged?"""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from threedrs.cli.shared import ConfigFiles, console, merged_configuration, table
 
+if TYPE_CHECKING:
     from threedrs.config.load import Config
     from threedrs.doctor import Finding
 
 
 def doctor(
-    configfile: Annotated[
-        list[Path] | None,
-        typer.Option("--configfile", help="Configuration on top of config/config.yaml."),
-    ] = None,
+    configfile: ConfigFiles = None,
     slurm: Annotated[
         bool, typer.Option("--slurm", help="For snakemake --profile slurm: Slurm must be there.")
     ] = False,
@@ -29,7 +27,6 @@ def doctor(
 
     Ends with status 1 if a run would stop, 0 with warnings only.
     """
-    from threedrs.cli.configfiles import merged_configuration
     from threedrs.config.load import check_config
     from threedrs.doctor import Finding, examine
     from threedrs.errors import ConfigError
@@ -58,24 +55,19 @@ def doctor(
 
 
 def _print(findings: "list[Finding]", config: "Config | None") -> None:
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
     colours = {"ok": "green", "warning": "yellow", "error": "red"}
     for finding in findings:
-        console.print(
-            f"[{colours[finding.status]}]{finding.status:8}[/] {finding.check:12}", end=""
-        )
         remedy = f": {finding.remedy}" if finding.remedy else ""
-        console.print(f"{finding.message}{remedy}", markup=False)
+        status = Text(f"{finding.status:8}", style=colours[finding.status])
+        console().print(status, f"{finding.check:12}{finding.message}{remedy}")
     if config is not None:
-        _print_sources(console, config)
+        _print_sources(config)
 
 
-def _print_sources(console: "Console", config: "Config") -> None:
+def _print_sources(config: "Config") -> None:
     """Print how many scenes have which files; nothing for demo data or without scene lists."""
-    from rich.table import Table
-
     from threedrs.config.load import data_layout
     from threedrs.inputs.scan_table import source_table, summary_rows
 
@@ -83,8 +75,45 @@ def _print_sources(console: "Console", config: "Config") -> None:
     splits = [split for split in ("train", "val") if layout.split_file(split).is_file()]
     if config["data"]["demo"] or not splits:
         return
-    table = Table("split", "files", "scenes", "without", title="What the scans have")
     scenes = {split: layout.scenes(split) for split in splits}
-    for row in summary_rows(source_table(layout, scenes, config["boxes"]["ready"])):
-        table.add_row(*row)
-    console.print(table)
+    rows = summary_rows(source_table(layout, scenes, config["boxes"]["ready"]))
+    console().print("What the scans have", table(("split", "files", "scenes", "without"), rows))
+
+
+def verify(
+    results: Annotated[Path, typer.Option(help="The folder of the results.")] = Path("results"),
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove what stands for a damaged result.")
+    ] = False,
+) -> None:
+    """Read all results again and name the damaged ones; exit status 1 if there are any.
+
+    With --repair they can be remade: the commands to do so are printed. What is undamaged stays,
+    and what would cost a whole training.
+    """
+    from threedrs.doctor.verify import in_steps, verify_results
+
+    found = verify_results(results)
+    for damage in found:
+        typer.echo(damage.problem)
+    if not found:
+        typer.echo(f"{results}: no damage found")
+        return
+    files = {damage.remake for damage in found if damage.remake is not None}
+    if not files:
+        raise typer.Exit(1)
+    if not repair:
+        names = ", ".join(map(str, sorted(files)))
+        typer.echo(f"`threedrs verify --repair` removes {names} and says how to remake them")
+        raise typer.Exit(1)
+    steps = in_steps(results, files)
+    for file in files:
+        file.unlink(missing_ok=True)
+    typer.echo(
+        "Removed. Make them again with these commands in this order, with your own --configfile or "
+        "--profile:"
+    )
+    for step in steps:
+        typer.echo(shlex.join(["snakemake", "--cores", "all", *(file.as_posix() for file in step)]))
+    typer.echo("snakemake --cores all all")
+    raise typer.Exit(1)

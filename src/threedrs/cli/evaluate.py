@@ -1,9 +1,14 @@
-"""``threedrs score``: predictions to metrics, without model, GPU or data set."""
+"""``threedrs score``, ``threedrs ask``, ``threedrs model``: predictions, questions, model files."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from threedrs.cli.shared import console
+
+model_app = typer.Typer(help="Work on a trained model's files.", no_args_is_help=True)
+EMPTY = "(the model's answer is empty)"
 
 
 def score(
@@ -44,7 +49,95 @@ def score(
         run=run,
         per_question=per_question,
     )
-    console = Console()
-    console.print(metrics_table(result))
+    Console().print(metrics_table(result))
     for line in notes(result):
-        console.print(line, markup=False)
+        console().print(line)
+
+
+def ask(
+    model: Annotated[Path, typer.Argument(help="Folder of the trained model.")],
+    scene: Annotated[Path, typer.Argument(help="A scene store, <scene>.zarr.")],
+    question: Annotated[
+        str, typer.Argument(help="The question; with --ground: what the object looks like.")
+    ] = "",
+    ground: Annotated[
+        bool, typer.Option("--ground", help="Find the described object among the scene's boxes.")
+    ] = False,
+    box: Annotated[
+        str | None,
+        typer.Option(help="cx,cy,cz,dx,dy,dz in metres: describe what is in this box."),
+    ] = None,
+    boxes: Annotated[str, typer.Option(help="Boxes to choose from: pred or gt.")] = "pred",
+    top: Annotated[int, typer.Option(min=1, help="How many boxes to show.")] = 3,
+    out: Annotated[Path, typer.Option(help="Picture of the boxes found; .jpg or .png.")] = Path(
+        "found.jpg"
+    ),
+    prompt: Annotated[
+        str,
+        typer.Option(help="reference, or as_trained: with the instruction sentence of training."),
+    ] = "reference",
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 512,
+) -> None:
+    """Ask a trained model about a scene: a question, an object to find, or a box to describe."""
+    from threedrs.errors import ConfigError
+    from threedrs.evaluation.settings import PredictSettings
+
+    if sum((bool(question), box is not None)) != 1:
+        raise ConfigError("give a question, or --box to describe; not both")
+    if ground and box is not None:
+        raise ConfigError("--ground finds a box and --box describes one; give one of them")
+    if out.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise ConfigError(f"--out {out}: give a name that ends in .jpg or .png")
+    place = _numbers(box) if box is not None else None
+    settings = PredictSettings.from_json(
+        {"prompt": prompt, "boxes": boxes, "max_new_tokens": max_new_tokens}
+    )
+
+    from threedrs.evaluation.ask import SceneDialogue, draw_found
+
+    print_line = console().print
+    dialogue = SceneDialogue(model, scene, settings)
+    if place is not None:
+        print_line(dialogue.describe(place) or EMPTY)
+        return
+    if not ground:
+        print_line(dialogue.answer(question) or EMPTY)
+        return
+    found = dialogue.find(question)
+    best = found.boxes[:top]
+    for rank, one in enumerate(best, start=1):
+        numbers = ", ".join(f"{number:.2f}" for number in one.box)
+        print_line(f"{rank}  {one.score:+.3f}  box {one.id} {one.label}  [{numbers}]")
+    print_line(f"-  {found.none:+.3f}  none of the {len(found.boxes)} boxes")
+    from threedrs.io.files import atomic_file
+
+    with atomic_file(out) as temporary:
+        picture = draw_found(dialogue.store, best)
+        picture.save(temporary, format="PNG" if out.suffix.lower() == ".png" else "JPEG")
+    print_line(f"picture: {out}")
+
+
+def _numbers(text: str) -> list[float]:
+    from threedrs.errors import ConfigError
+
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--box {text}: give six numbers, cx,cy,cz,dx,dy,dz") from error
+
+
+@model_app.callback()
+def model() -> None:
+    """Work on a trained model's files."""
+
+
+@model_app.command()
+def merge(
+    run_model: Annotated[Path, typer.Argument(help="Model folder of a LoRA run.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+) -> None:
+    """Write adapter and base model as one whole checkpoint in the published layout."""
+    from threedrs.models.checkpoint.load_save import merge_adapter
+
+    merge_adapter(run_model, out)
+    typer.echo(f"{out}: written")

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
+from threedrs.cli.shared import ConfigFiles, console, merged_configuration, table
+
 
 def plan(
-    configfile: Annotated[
-        list[Path] | None,
-        typer.Option("--configfile", help="Configuration on top of config/config.yaml."),
-    ] = None,
+    configfile: ConfigFiles = None,
     run: Annotated[str | None, typer.Option(help="Only this run of the configuration.")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs of the run.")] = 8,
     gpu_memory: Annotated[float, typer.Option(help="Memory of a GPU in GB.")] = 80.0,
@@ -94,7 +93,6 @@ def plan(
 
 def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
     """Return the configuration as far as a plan needs it, and the teacher of each run."""
-    from threedrs.cli.configfiles import merged_configuration
     from threedrs.config.load import load_config
     from threedrs.teachers.registry import TEACHERS
 
@@ -122,9 +120,6 @@ def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
 def _print_cluster_plan(config: dict, teachers: dict, file: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from rich.console import Console
-    from rich.table import Table
-
     from threedrs.planning.cluster import Workload, estimate, read_cluster
     from threedrs.planning.stage_costs import ASSUMED
 
@@ -134,27 +129,24 @@ def _print_cluster_plan(config: dict, teachers: dict, file: Path, as_json: bool)
     if as_json:
         print(json.dumps({"cluster": cluster.model_dump(), **asdict(found)}, indent=2))
         return
-    console = Console(markup=False, highlight=False, soft_wrap=True)
-    console.print(
+    say = console().print
+    say(
         f"{cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.gpu}, {cluster.cpus_per_node} "
         f"cores, storage {cluster.storage_rate:g} GB/s, {cluster.disk / 1000:g} TB free"
     )
-    table = Table("stage", *("jobs", "GPU h", "stays GB", "wall h"), box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
     gpu_hours = sum(stage.gpu_hours for stage in found.stages)
     disk = sum(stage.disk for stage in found.stages)
     jobs = sum(stage.jobs for stage in found.stages)
-    for name, *numbers in [
-        *((one.stage, one.jobs, one.gpu_hours, one.disk, one.hours) for one in found.stages),
-        ("together", jobs, gpu_hours, disk, found.hours),
-    ]:
-        texts = zip(numbers, ("d", ",.1f", ",.0f", ".2f"), strict=True)
-        table.add_row(name, *(format(number, form) for number, form in texts))
-    console.print(table)
+    stages = [(one.stage, one.jobs, one.gpu_hours, one.disk, one.hours) for one in found.stages]
+    stages.append(("together", jobs, gpu_hours, disk, found.hours))
+    rows = [
+        (name, str(jobs), f"{gpu_hours:,.1f}", f"{disk:,.0f}", f"{hours:.2f}")
+        for name, jobs, gpu_hours, disk, hours in stages
+    ]
+    say(table(("stage", "jobs", "GPU h", "stays GB", "wall h"), rows))
     first, *others = found.risks
     assumed = "; ".join(f"{name}: {value:.3g}" for name, (value, _) in ASSUMED.items())
-    console.print(
+    say(
         f"wall time {found.hours:.1f} h ({found.hours / 24:.1f} days), GPUs busy "
         f"{found.gpus_busy:.0%}\n"
         f"disk at most {found.disk_peak / 1000:.2f} TB, of which checkpoints "
@@ -163,8 +155,8 @@ def _print_cluster_plan(config: dict, teachers: dict, file: Path, as_json: bool)
         f"largest risk: {first.text}; {first.remedy}"
     )
     for risk in others:
-        console.print(f"then: {risk.text}" + (f"; {risk.remedy}" if risk.is_near else ""))
-    console.print(f"figures: benchmarks/RESULTS.md; not measured are {assumed}")
+        say(f"then: {risk.text}" + (f"; {risk.remedy}" if risk.is_near else ""))
+    say(f"figures: benchmarks/RESULTS.md; not measured are {assumed}")
 
 
 def _print_plan(name: str, facts: dict, gpus: int, gpu_memory: float) -> None:

@@ -1,4 +1,4 @@
-"""Commands on scans: ``import-rgbd``, ``sens info`` and ``sens export``."""
+"""Commands that make scans or look into one: ``demo``, ``import-rgbd``, ``sens``."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,19 @@ from typing import Annotated, Any
 import typer
 
 sens_app = typer.Typer(help="Look into or export a .sens scan.", no_args_is_help=True)
+
+
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder to write: new, empty, or an older demo.")],
+    scenes: Annotated[int, typer.Option(help="Rooms to generate; three of seven are val.")] = 14,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 7,
+) -> None:
+    """Write generated rooms in ScanNet's on-disk formats, with all five benchmarks' annotations."""
+    from threedrs.demo.write import demo_scenes, write_demo
+
+    write_demo(out, scenes, seed)
+    splits = demo_scenes(scenes)
+    print(f"{out}: {len(splits['train'])} train and {len(splits['val'])} val scenes, seed {seed}")
 
 
 def import_rgbd(

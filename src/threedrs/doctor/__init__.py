@@ -9,12 +9,17 @@ from pathlib import Path
 
 from threedrs.config.load import Config
 from threedrs.doctor.data import check_inputs, check_licences
-from threedrs.doctor.disk import check_disk, check_inodes
-from threedrs.doctor.file_system import check_file_system
+from threedrs.doctor.file_system import check_disk, check_file_system, check_inodes
 from threedrs.doctor.finding import Finding, Setting
-from threedrs.doctor.machine import check_attention, check_gpu, check_java, check_slurm
-from threedrs.doctor.software import check_packages, check_python
-from threedrs.doctor.stored import check_stores, check_versions
+from threedrs.doctor.machine import (
+    check_attention,
+    check_gpu,
+    check_java,
+    check_packages,
+    check_python,
+    check_slurm,
+)
+from threedrs.doctor.verify import check_stores, check_versions
 
 __all__ = ["CHECKS", "Finding", "Setting", "examine"]
 

@@ -112,7 +112,8 @@ def score_file(
     if meta is not None and meta.get("predictions_sha256", digest) != digest:
         raise DataError(
             f"{predictions}: is not the file that {meta_path(predictions).name} describes: damaged "
-            "or edited; delete it and run `snakemake all`, or delete the meta file to score it so"
+            "or edited; delete it and run `snakemake --cores all all`, or delete the meta file to "
+            "score it as it is"
         )
     result = {
         "format_version": FORMAT_VERSION,

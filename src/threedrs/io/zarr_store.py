@@ -148,7 +148,7 @@ class StoreReader:
             path: the store's folder.
             kind: what the store is called in messages, for instance ``"scene store"``.
             format_version: the only version that is read.
-            remedy: how to remake the store, for instance ``"remake it with `snakemake scenes`"``.
+            remedy: what to do about a damaged store; it ends every message.
 
         Raises:
             StoreError: there is no store, it is damaged, or of another format version.

@@ -231,7 +231,7 @@ class Workload:
 
 
 def workflow_steps(work: Workload, plans: Mapping[str, Plan]) -> list[Step]:
-    """Return the jobs of ``snakemake all`` on ScanNet, rule by rule.
+    """Return the jobs of the target ``all`` on ScanNet, rule by rule.
 
     Args:
         work: what is to be done.

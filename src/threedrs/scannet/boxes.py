@@ -214,7 +214,7 @@ def read_boxes_file(path: Path) -> dict[str, dict[str, BoxSet]]:
     if found != FORMAT_VERSION:
         raise DataError(
             f"{path}: boxes file of format version {found!r}, expected {FORMAT_VERSION}; "
-            "delete it and run `snakemake scenes`"
+            "delete it and run `snakemake --cores all scenes`"
         )
     scenes = content.get("scenes")
     if not isinstance(scenes, dict):

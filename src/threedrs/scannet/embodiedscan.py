@@ -147,7 +147,7 @@ def read_candidates_file(path: Path) -> dict[str, list[int]]:
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"{path}: is not a candidate list of format version {FORMAT_VERSION}; delete it and "
-            "run `snakemake scenes` to remake it"
+            "run `snakemake --cores all scenes` to remake it"
         )
     scenes: dict[str, list[int]] = content["scenes"]
     return scenes

@@ -78,7 +78,9 @@ def read_left_out(*files: Path) -> dict[str, str]:
         content = read_json(file)
         rows = content.get("left_out", []) if isinstance(content, dict) else None
         if not isinstance(rows, list):
-            raise DataError(f"{file}: left_out is no list; delete it and run `snakemake scenes`")
+            raise DataError(
+                f"{file}: left_out is no list; delete it and run `snakemake --cores all scenes`"
+            )
         for row in rows:
             fields = row if isinstance(row, dict) else {}
             scene = check_scene_name(fields.get("scene", ""), f"{file}: left_out")

@@ -161,7 +161,7 @@ def restore_store(
     if store is None or store.content_hash() != entry["content"]:
         raise DataError(
             f"{out}: the scan no longer gives the store that {manifest} lists; delete that file "
-            "and run `snakemake scenes`"
+            "and run `snakemake --cores all scenes`"
         )
 
 

@@ -121,7 +121,9 @@ def _notes(*files: Path) -> dict[str, list[str]]:
         content = read_json(file)
         rows = content.get("notes") if isinstance(content, dict) else None
         if not isinstance(rows, list):
-            raise DataError(f"{file}: has no list of notes; delete it and run `snakemake scenes`")
+            raise DataError(
+                f"{file}: has no list of notes; delete it and run `snakemake --cores all scenes`"
+            )
         for row in rows:
             notes.setdefault(row["scene"], []).append(row["note"])
     return notes

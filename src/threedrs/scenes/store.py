@@ -30,7 +30,10 @@ from threedrs.scannet.geometry import GRID, IMAGE_SIZE, coordinate_map
 from threedrs.scenes.masks import COARSE_GRID, FINE_GRID, unpack_masks
 
 FORMAT_VERSION = 1
-_REMEDY = "delete its shard's file in results/scenes/shards and run `snakemake scenes` to remake it"
+_REMEDY = (
+    "delete its shard's file in results/scenes/shards and run `snakemake --cores all scenes` to "
+    "remake it"
+)
 # Attributes that a consumer computes with; the others say where the store comes from.
 _CONTENT_ATTRIBUTES = ("scene", "split", "frame_ids", "invalid_depth")
 
@@ -78,6 +81,11 @@ class SceneStore:
         Raises:
             StoreError: there is no store, it is damaged, or of another format version.
         """
+        if not (Path(path) / "zarr.json").is_file():  # perhaps a mistyped name
+            raise StoreError(
+                f"{path}: there is no scene store here; check the name (`snakemake --cores all "
+                "scenes` makes the stores, `threedrs verify` finds lost ones)"
+            )
         return cls(
             StoreReader.open(
                 path, kind="scene store", format_version=FORMAT_VERSION, remedy=_REMEDY

@@ -42,7 +42,7 @@ ATTRIBUTES = (
 
 def damage_remedy(shard: Path) -> str:
     """Return what to do about a damaged store; undamaged scenes survive it."""
-    return f"delete {shard / MANIFEST} and rerun `snakemake features`"
+    return f"delete {shard / MANIFEST} and run `snakemake --cores all features`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,10 +192,13 @@ class FeatureStore:
         """
         path = Path(path)
         if not path.is_dir():
-            raise StoreError(f"{path}: there is no feature store here; run `snakemake features`")
+            raise StoreError(
+                f"{path}: there is no feature store here; run `snakemake --cores all features`"
+            )
         if not (path / MANIFEST).is_file():
             raise StoreError(
-                f"{path}: has no {MANIFEST}: the shard is unfinished; rerun `snakemake features`"
+                f"{path}: has no {MANIFEST}, so the shard is unfinished; "
+                "run `snakemake --cores all features`"
             )
         try:
             manifest = read_json(path / MANIFEST)
@@ -205,7 +208,7 @@ class FeatureStore:
         if version != FORMAT_VERSION:
             raise StoreError(
                 f"{path}: feature store of format version {version!r}, this release reads version "
-                f"{FORMAT_VERSION}; delete the store and rerun `snakemake features`"
+                f"{FORMAT_VERSION}; delete the store and run `snakemake --cores all features`"
             )
         scenes = manifest.get("scenes")
         skipped = manifest.get("skipped", [])
@@ -248,7 +251,7 @@ class FeatureStore:
         if stored != wanted:
             raise StoreError(
                 f"{self.path / scene}: features are of frames {shorten(stored)}, the scene store "
-                f"holds {shorten(wanted)}; rerun `snakemake features`"
+                f"holds {shorten(wanted)}; run `snakemake --cores all features`"
             )
 
     def features(self, scene: str) -> np.ndarray:
@@ -272,7 +275,8 @@ class FeatureStore:
             ]
             why = f" (skipped: {reasons[0]})" if reasons else ""
             raise StoreError(
-                f"{self.path}: holds no features of {scene}{why}; run `snakemake features`"
+                f"{self.path}: holds no features of {scene}{why}; "
+                "run `snakemake --cores all features`"
             )
         return self.manifest["scenes"][scene]
 
@@ -298,7 +302,7 @@ def common_channels(paths: Sequence[Path]) -> int:
         if channels[path] != channels[first]:
             raise StoreError(
                 f"{path}: features of {channels[path]} channels, {first} has {channels[first]}; "
-                "delete both and rerun `snakemake features`"
+                "delete both and run `snakemake --cores all features`"
             )
     return channels[first]
 

@@ -142,15 +142,17 @@ class PackReader:
         if not self.features:
             return None
         if scene not in self.features:
-            raise StoreError(f"{scene}: no feature store holds it; run the stage `features`")
+            raise StoreError(
+                f"{scene}: no feature store holds it; run `snakemake --cores all features`"
+            )
         path = self.features[scene]
         store = FeatureStore.open(path)
         store.require_frame_ids(scene, frame_ids)
         features_VGGC = np.asarray(store.features(scene))
         if not np.isfinite(features_VGGC).all():
             raise StoreError(
-                f"{path}: {scene} holds features that are not finite; remove the store and run "
-                "the stage `features` again"
+                f"{path}: {scene} holds features that are not finite; delete the store and run "
+                "`snakemake --cores all features`"
             )
         return torch.from_numpy(features_VGGC)
 

@@ -115,7 +115,7 @@ def _read_hashes(
     if lacking:
         raise StoreError(
             f"{paths.mix}: {len(lacking)} of its scenes have no features of teacher {teacher} "
-            f"({', '.join(lacking[:5])}); run `snakemake features`"
+            f"({', '.join(lacking[:5])}); run `snakemake --cores all features`"
         )
     shards = {path: FeatureStore.open(path) for path in sorted(set(paths.features.values()))}
     entries = {scene: shards[paths.features[scene]].entry(scene) for scene in scenes}

@@ -1,13 +1,11 @@
-"""What each job of a run used and had asked for, from Snakemake's benchmark files.
+"""What each job of a run used, from Snakemake's benchmark files.
 
 A file is a table of one row: `s` (wall seconds), `max_rss` (MB, of the job's program and all it
-started), `cpu_time` (seconds); with Snakemake's `benchmark-extended` (profiles/default) also
-`threads` and `resources`. A job that ended within half a second was not measured.
+started), `cpu_time` (seconds). A job that ended within half a second was not measured.
 """
 
-import ast
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from threedrs.errors import DataError
@@ -18,14 +16,12 @@ _NOT_MEASURED = ("", "-", "NA")
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:
-    """One finished job; ``asked`` is empty and ``threads`` 0 if the file does not say."""
+    """One finished job."""
 
     rule: str
     seconds: float
     memory: float = 0.0  # MB; 0: not measured
     cpu_seconds: float = 0.0
-    threads: int = 0
-    asked: dict[str, int] = field(default_factory=dict)  # mem_mb, runtime (minutes), gpu
 
 
 def read_job_records(folder: Path) -> Iterator[JobRecord]:
@@ -45,21 +41,13 @@ def read_job_records(folder: Path) -> Iterator[JobRecord]:
                     seconds=_number(row["s"]),
                     memory=_number(row.get("max_rss", "")),
                     cpu_seconds=_number(row.get("cpu_time", "")),
-                    threads=int(row.get("threads", 0)),
-                    asked=_resources(row.get("resources", "{}")),
                 )
-            except (KeyError, ValueError, SyntaxError, TypeError, AttributeError) as error:
+            except (KeyError, ValueError) as error:
                 raise DataError(
-                    f"{path}: is no benchmark file of Snakemake; remove it, it comes back when "
-                    "its job runs again"
+                    f"{path}: is not a benchmark file of Snakemake; remove it, and it comes back "
+                    "when its job runs again"
                 ) from error
 
 
 def _number(text: str) -> float:
     return 0.0 if text in _NOT_MEASURED else float(text)
-
-
-def _resources(text: str) -> dict[str, int]:
-    """Return the integers among a job's resources, which the file holds as a Python literal."""
-    values = ast.literal_eval(text)
-    return {name: value for name, value in values.items() if type(value) is int}

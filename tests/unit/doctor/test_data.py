@@ -10,8 +10,7 @@ import pytest
 from fixtures.doctor_setting import make_setting, only, read_config
 from fixtures.repository import ROOT
 from fixtures.training_run import SCENES, SHARD, write_features, write_scene_inputs
-from threedrs.doctor import Setting, data, disk
-from threedrs.doctor import stored as doctor_stored
+from threedrs.doctor import Setting, data, file_system, verify
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def test_missing_data_is_named_file_by_file(setting: Setting) -> None:
 
 def test_missing_scene_lists(setting: Setting) -> None:
     setting.config["data"] |= {"demo": None, "root": str(setting.root / "none")}
-    found = only(disk.check_disk, setting, "error")
+    found = only(file_system.check_disk, setting, "error")
     assert "what is needed is not known: " in found.message
     assert "scannetv2_train.txt: cannot be read" in found.message
 
@@ -101,7 +100,7 @@ def stores(setting: Setting) -> Path:
 
 
 def test_stores_in_order(setting: Setting, stores: Path) -> None:
-    found = only(doctor_stored.check_stores, setting, "ok")
+    found = only(verify.check_stores, setting, "ok")
     assert found.message == "2 scene stores and 1 feature stores, a sample verified"
 
 
@@ -119,23 +118,23 @@ def test_damaged_scene_stores(setting: Setting, stores: Path, damage: str) -> No
     else:
         metadata["attributes"]["format_version"] = 0
         (store / "zarr.json").write_text(json.dumps(metadata))
-    found = only(doctor_stored.check_stores, setting, "error")
+    found = only(verify.check_stores, setting, "error")
     words = {"metadata": "array pose is damaged", "chunk": "array rgb is damaged"}
     assert words.get(damage, "of format version 0, this release reads") in found.message
     assert str(store) in found.message
-    assert "run `snakemake scenes` to remake it" in found.remedy
+    assert "run `snakemake --cores all scenes` to remake it" in found.remedy
 
 
 def test_damaged_feature_stores(setting: Setting, stores: Path) -> None:
     shard = setting.root / SHARD
     (chunk,) = (path for path in (shard / SCENES[0] / "features/c").rglob("*") if path.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-1])
-    found = only(doctor_stored.check_stores, setting, "error")
+    found = only(verify.check_stores, setting, "error")
     assert "array features is damaged" in found.message
-    assert "rerun `snakemake features`" in found.remedy
+    assert "run `snakemake --cores all features`" in found.remedy
     manifest = json.loads((shard / "manifest.json").read_text())
     (shard / "manifest.json").write_text(json.dumps(manifest | {"format_version": 0}))
-    assert "of format version 0" in only(doctor_stored.check_stores, setting, "error").message
+    assert "of format version 0" in only(verify.check_stores, setting, "error").message
 
 
 @pytest.mark.parametrize(
@@ -180,7 +179,7 @@ def test_results_of_another_version(
     rejected = setting.results / "instructions/scanqa_val.rejected.jsonl"
     rejected.parent.mkdir(exist_ok=True)
     rejected.write_text("no json")
-    found = only(doctor_stored.check_versions, setting, status)
+    found = only(verify.check_versions, setting, status)
     assert f"{file}: is of format version" in found.message
     assert words in found.remedy
 
@@ -189,5 +188,5 @@ def test_results_that_are_cut_off(setting: Setting) -> None:
     file = setting.results / "boxes/train-000.json"
     file.parent.mkdir(parents=True)
     file.write_text('{"format_version": 1')
-    found = only(doctor_stored.check_versions, setting, "error")
+    found = only(verify.check_versions, setting, "error")
     assert f"{file}: is not valid JSON (line 1" in found.message

@@ -14,8 +14,8 @@ import torch
 from fixtures.doctor_setting import make_setting, only, read_config
 from fixtures.repository import ROOT
 from threedrs.demo.write import demo_scenes
-from threedrs.doctor import Setting, disk, file_system, machine, software
-from threedrs.doctor.disk import stage_needs
+from threedrs.doctor import Setting, file_system, machine
+from threedrs.doctor.file_system import stage_needs
 from threedrs.planning.disk import FRAME_BYTES, feature_bytes
 
 EMPTY = Path("nothing/here")
@@ -37,7 +37,7 @@ def setting(config: dict, tmp_path: Path) -> Setting:
 
 def test_another_python(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "python_version", lambda: "3.14.1")
-    found = only(software.check_python, setting, "error")
+    found = only(machine.check_python, setting, "error")
     assert "3.14.1, pyproject.toml asks for <3.13,>=3.11" in found.message.replace(
         ">=3.11,<3.13", "<3.13,>=3.11"
     )
@@ -54,15 +54,13 @@ def test_packages(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
         return versions.get(name) or real(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    found = only(software.check_packages, setting, "error")
+    found = only(machine.check_packages, setting, "error")
     assert "numpy 1.26.4 (needs >=2.1)" in found.message
     assert "torch 2.14.0 (needs <2.14,>=2.11)" in found.message
     assert "zarr missing (needs <4,>=3.1)" in found.message
     assert found.remedy == "run `make setup`"
     (setting.root / "pyproject.toml").unlink()
-    assert (
-        "run threedrs doctor from the" in only(software.check_packages, setting, "warning").remedy
-    )
+    assert "run threedrs doctor from the" in only(machine.check_packages, setting, "warning").remedy
 
 
 def test_packages_other_than_those_tested(
@@ -72,7 +70,7 @@ def test_packages_other_than_those_tested(
     monkeypatch.setattr(
         importlib.metadata, "version", lambda name: "99.9" if name == "rich" else real(name)
     )
-    found = only(software.check_packages, setting, "warning")
+    found = only(machine.check_packages, setting, "warning")
     assert found.message.startswith("not as tested: rich 99.9 (locked: ")
 
 
@@ -170,7 +168,7 @@ def test_too_little_disk_names_the_stage(setting: Setting, monkeypatch: pytest.M
     enough_for_two = needs[0].size + needs[1].size + 1
     usage = types.SimpleNamespace(free=enough_for_two)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    findings = list(disk.check_disk(setting))
+    findings = list(file_system.check_disk(setting))
     assert [finding.status for finding in findings] == ["ok", "ok", "error", "error", "error"]
     assert findings[2].message.startswith("instructions: about 0.0 GB to write")
     assert f"{enough_for_two / 1e9:.1f} GB free in results/" in findings[2].message
@@ -181,9 +179,9 @@ def test_the_disk_is_that_of_the_results(setting: Setting, monkeypatch: pytest.M
     asked: list[Path] = []
     usage = types.SimpleNamespace(free=2**60)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or usage)
-    list(disk.check_disk(setting))
+    list(file_system.check_disk(setting))
     setting.results.rmdir()
-    list(disk.check_disk(setting))
+    list(file_system.check_disk(setting))
     assert asked == [setting.root / "results", setting.root]
 
 
@@ -206,7 +204,7 @@ def test_inodes(
 ) -> None:
     state = types.SimpleNamespace(f_files=total, f_favail=free)
     monkeypatch.setattr(os, "statvfs", lambda path: state)
-    assert words in only(disk.check_inodes, setting, status).message
+    assert words in only(file_system.check_inodes, setting, status).message
 
 
 # File system

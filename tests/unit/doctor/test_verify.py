@@ -247,7 +247,7 @@ def test_records_that_are_no_records_and_files_elsewhere_are_passed_over(results
 
 
 def test_without_results(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no folder; run this where"):
+    with pytest.raises(DataError, match="is not a folder; run this where"):
         verify_results(tmp_path / "results")
     (tmp_path / "results").mkdir()
     assert verify_results(tmp_path / "results") == []
@@ -266,8 +266,11 @@ def test_the_command_clears_what_is_damaged_and_says_how_to_go_on(results: Path)
     repaired = run.invoke(app, ["verify", "--results", str(results), "--repair"])
     assert repaired.exit_code == 1
     lines = repaired.output.splitlines()
-    assert lines[-3:-1] == [f"snakemake {results / MANIFEST}", f"snakemake {results / MIX}"]
-    assert lines[-1] == "snakemake all"
+    assert lines[-3:-1] == [
+        f"snakemake --cores all {results / MANIFEST}",
+        f"snakemake --cores all {results / MIX}",
+    ]
+    assert lines[-1] == "snakemake --cores all all"
     assert not (results / MANIFEST).exists()
     assert not (results / MIX).exists()
     assert (results / "scenes" / f"{SCENES[0]}.zarr").is_dir()

@@ -19,7 +19,7 @@ from fixtures.teacher_scenes import TINY, Calls, payload, write_scene
 from fixtures.teacher_scenes import calls as calls
 from fixtures.teacher_scenes import out as out
 from fixtures.teacher_scenes import scenes as scenes
-from threedrs.cli.features import app
+from threedrs.cli.stores import features_app as app
 from threedrs.errors import ConfigError, DataError, MachineError, StoreError
 from threedrs.teachers import extract, image_extractor
 from threedrs.teachers.extract import TeacherSettings, extract_shard

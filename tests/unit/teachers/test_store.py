@@ -8,7 +8,7 @@ import pytest
 import zarr
 from typer.testing import CliRunner
 
-from threedrs.cli.features import app
+from threedrs.cli.stores import features_app as app
 from threedrs.errors import StoreError
 from threedrs.io.files import write_json
 from threedrs.teachers.store import (
@@ -165,7 +165,7 @@ def test_unfinished_missing_and_unreadable_stores_are_named(shard: Path, tmp_pat
     with pytest.raises(StoreError, match="not valid JSON"):
         FeatureStore.open(shard)
     (shard / "manifest.json").unlink()
-    with pytest.raises(StoreError, match="unfinished; rerun `snakemake features`"):
+    with pytest.raises(StoreError, match="unfinished; run `snakemake --cores all features`"):
         FeatureStore.open(shard)
     with pytest.raises(StoreError, match="no feature store here"):
         FeatureStore.open(tmp_path / "nowhere.zarr")

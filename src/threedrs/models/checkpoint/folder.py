@@ -151,7 +151,10 @@ def require_whole(model: Path, hashes: Mapping[str, str]) -> None:
     path = manifest_path(model)
     if not path.is_file():
         return
-    remedy = f"delete {path} and run `snakemake {path}`: it is written from the last checkpoint"
+    remedy = (
+        f"delete {path} and run `snakemake --cores all {path}`, which writes it from the last "
+        "checkpoint"
+    )
     try:
         value = read_json(path)
     except DataError as error:

@@ -1,0 +1,95 @@
+"""``threedrs scene`` and ``threedrs features``: look into a store, check a store."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+scene_app = typer.Typer(help="Look into a scene store.", no_args_is_help=True)
+features_app = typer.Typer(help="Check and show teacher features.", no_args_is_help=True)
+
+
+@scene_app.callback()
+def scene() -> None:
+    """Look into a scene store."""
+
+
+@scene_app.command("show")
+def show_scene(
+    store: Annotated[Path, typer.Argument(help="A scene store, results/scenes/<scene>.zarr.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The picture to write (.png or .jpg); default <scene>.png.")
+    ] = None,
+    rrd: Annotated[
+        Path | None, typer.Option(help="Also a recording for the Rerun viewer (.rrd).")
+    ] = None,
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Data root with the scene's mesh, for the coverage; of the demo results/demo."
+        ),
+    ] = Path("data"),
+) -> None:
+    r"""Write a picture of a scene: its frames, and from above with ground-truth and detector boxes.
+
+    With --rrd also points, boxes and cameras in 3D; that needs `pip install -e '.\[rerun]'`.
+    """
+    from threedrs.scannet.layout import DataLayout
+    from threedrs.scenes.facts import caption, scene_facts
+    from threedrs.scenes.store import SceneStore
+    from threedrs.visualization.rerun_export import write_recording
+    from threedrs.visualization.scene_plot import scene_picture
+
+    opened = SceneStore.open(store)
+    scan = DataLayout(root=data).scan(opened.scene)
+    row = scene_facts(opened, scan, opened.attributes.get("notes", []))
+    picture = out or Path(f"{opened.scene}.png")
+    if rrd is not None:
+        write_recording(opened, rrd)
+    scene_picture(opened, caption(row), picture)
+    typer.echo(caption(row))
+    for note in row["notes"]:
+        typer.echo(f"note: {note}")
+    written = [picture] if rrd is None else [picture, rrd]
+    typer.echo(f"{' and '.join(map(str, written))}: written")
+
+
+Store = Annotated[
+    Path, typer.Argument(help="A shard of features, results/features/<teacher>/<shard>.zarr.")
+]
+
+
+@features_app.command("verify")
+def verify_features(store: Store) -> None:
+    """Recompute all checksums of a feature store; exit status 1 and a line for each problem."""
+    from threedrs.teachers.store import FeatureStore, verify_store
+
+    problems = verify_store(store)
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{store}: ok, {len(FeatureStore.open(store).scenes)} scenes")
+
+
+@features_app.command("show")
+def show_features(
+    store: Store,
+    scene: Annotated[str, typer.Argument(help="The scene, e.g. scene0000_00.")],
+    out: Annotated[Path | None, typer.Option(help="The PNG to write; default <scene>.png.")] = None,
+    scene_store: Annotated[
+        Path | None,
+        typer.Option(help="The scene's store; without it results/scenes/<scene>.zarr."),
+    ] = None,
+) -> None:
+    """Write a picture: frames above their features' first three principal components."""
+    from threedrs.io.files import check_scene_name
+    from threedrs.scenes.store import SceneStore
+    from threedrs.teachers.store import FeatureStore
+    from threedrs.visualization.feature_plot import features_picture
+
+    check_scene_name(scene, "SCENE")
+    path = scene_store or Path("results/scenes") / f"{scene}.zarr"
+    picture = out or Path(f"{scene}.png")
+    features_picture(FeatureStore.open(store), SceneStore.open(path), picture)
+    typer.echo(f"{picture}: written")
