@@ -236,7 +236,9 @@ def open_store(scenes: Path, scene: str) -> SceneStore:
     """
     path = scenes / f"{scene}.zarr"
     if not path.is_dir():
-        raise StoreError(f"{path}: there is no scene store of {scene}; run the stage `scenes`")
+        raise StoreError(
+            f"{path}: there is no scene store of {scene}; run `snakemake --cores all scenes`"
+        )
     return SceneStore.open(path)
 
 
@@ -255,7 +257,9 @@ def answer_inputs(
         StoreError: a scene store is missing or cannot be used.
     """
     if not model.is_dir():
-        raise DataError(f"{model}: is not a folder with a trained model; run the stage `models`")
+        raise DataError(
+            f"{model}: is not a folder with a trained model; run `snakemake --cores all models`"
+        )
     names = sorted({record.scene for record in records})
     hashes = hash_files(model)
     require_whole(model, hashes)
