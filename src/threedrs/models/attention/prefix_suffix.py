@@ -174,14 +174,8 @@ class FlashAttnKernels:
     ) -> tuple[Tensor, Tensor]:
         """See `Kernels.forward`."""
         result, total, *_ = self.interface._flash_attn_forward(
-            *(tensor.transpose(1, 2).contiguous() for tensor in (query, key, value)),
-            dropout_p=0.0,
-            softmax_scale=scale,
-            causal=causal,
-            window_size_left=-1,
-            window_size_right=0 if causal else -1,
-            softcap=0.0,
-            alibi_slopes=None,
+            *map(_swapped, (query, key, value)),
+            **_options(scale, causal),
             return_softmax=False,
         )
         return result.transpose(1, 2), total[..., : query.shape[2]]
@@ -196,27 +190,36 @@ class FlashAttnKernels:
         causal: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Kernels.backward`."""
-        query, key, value = (tensor.transpose(1, 2).contiguous() for tensor in inputs)
-        gradients = tuple(torch.empty_like(tensor) for tensor in (query, key, value))
+        swapped = [_swapped(tensor) for tensor in inputs]
+        gradients = [torch.empty_like(tensor) for tensor in swapped]
         self.interface._flash_attn_backward(
-            gradient.transpose(1, 2).contiguous(),
-            query,
-            key,
-            value,
-            result.transpose(1, 2).contiguous(),
+            _swapped(gradient),
+            *swapped,
+            _swapped(result),
             total.contiguous(),
             *gradients,
-            dropout_p=0.0,
-            softmax_scale=scale,
-            causal=causal,
-            window_size_left=-1,
-            window_size_right=0 if causal else -1,
-            softcap=0.0,
-            alibi_slopes=None,
+            **_options(scale, causal),
             deterministic=False,
         )
         of_query, of_key, of_value = (tensor.transpose(1, 2) for tensor in gradients)
         return of_query, of_key, of_value
+
+
+def _swapped(tensor: Tensor) -> Tensor:
+    """Return the tensor with tokens before heads."""
+    return tensor.transpose(1, 2).contiguous()
+
+
+def _options(scale: float, causal: bool) -> dict[str, Any]:
+    return {
+        "dropout_p": 0.0,
+        "softmax_scale": scale,
+        "causal": causal,
+        "window_size_left": -1,
+        "window_size_right": 0 if causal else -1,
+        "softcap": 0.0,
+        "alibi_slopes": None,
+    }
 
 
 @cache
