@@ -164,12 +164,12 @@ def _comparison(
     questions: Mapping[tuple[str, str], PerQuestion],
     resamples: int,
 ) -> dict[str, Any]:
-    """Return benchmark to metric to difference, interval, p; ``p_holm`` on headline metrics.
+    """Return benchmark -> metric -> difference, interval and p; headline metrics have ``p_holm``.
 
     ``p_holm`` is p corrected for the number of headline metrics that the runs are compared on.
     """
     if set(members) & set(baselines):
-        return {}
+        return {}  # compared with itself, a run has no difference that means anything
     comparison = {
         benchmark: compare(
             [questions[run, benchmark] for run in members],
@@ -179,6 +179,7 @@ def _comparison(
         for benchmark in TASKS
         if all((run, benchmark) in questions for run in (*members, *baselines))
     }
+    # Corrected over the headline metrics alone: the others are there to look at, not to claim.
     headline = {
         (column.benchmark, column.metric): comparison[column.benchmark][column.metric]["p"]
         for column in headline_columns()
@@ -227,6 +228,7 @@ def _groups(runs: list[str], configs: Mapping[str, Any], baseline: str) -> list[
             seedless = {name: config[name] for name in config if name not in _RUN_NAMES}
             whole = sha256_of_json(seedless)
             seedless["train"] = {k: v for k, v in config["train"].items() if k != "seed"}
+            # The same run under two names is no second seed.
             key = run if whole in known else sha256_of_json(seedless)
             known.add(whole)
         members.setdefault(key, []).append(run)

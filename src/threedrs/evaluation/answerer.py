@@ -136,7 +136,7 @@ class SceneAnswers:
 
 
 def needs_model(record: Record, task: Task) -> bool:
-    """Whether a model is asked this question; the answer to any other one is empty."""
+    """Return whether a model is asked this question; the answer to any other one is empty."""
     return not task.box_input or record.box_input is not None
 
 

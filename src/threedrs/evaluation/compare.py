@@ -154,12 +154,14 @@ def compare(
     sides = [_aligned(side, baselines[0].ids) for side in (*runs, *baselines)]
     scenes = baselines[0].scenes
     names = [name for name in baselines[0].metrics if all(name in side for side in sides)]
+    # The difference of the two means is one product with these weights.
     signs = np.array([1 / len(runs)] * len(runs) + [-1 / len(baselines)] * len(baselines))
     sums = {
         name: [scene_sums(side[name].statistics_QS, scenes) for side in sides] for name in names
     }
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
     count = len(set(scenes))
+    # One draw of scenes serves all sides and metrics, which is what makes the comparison paired.
     for counts_RC in scene_counts(count, resamples, seed):
         for name in names:
             values_SR = [
@@ -192,7 +194,7 @@ def _spread(difference: float, differences_R: np.ndarray, scenes: int) -> dict[s
     spread: dict[str, Any] = {"low": None, "high": None, "p": None, "scenes": scenes}
     # One scene resampled is the same scene: it shows no spread.
     if len(differences_R) and scenes > 1:
-        # Sums in another order differ in the last digits; such a difference is none.
+        # Sums in another order differ in the last digits, which is not a difference of the runs.
         settled_R = np.where(np.abs(differences_R) < 1e-9, 0.0, differences_R)
         low, high = np.percentile(settled_R, PERCENTILES)
         spread["low"], spread["high"] = min(float(low), difference), max(float(high), difference)

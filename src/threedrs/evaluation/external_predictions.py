@@ -31,7 +31,7 @@ _SCENE_FIELDS = ("scene", "scene_id", "video", "sample_id")
 
 
 def is_field_row(row: Any) -> bool:
-    """Whether ``row`` is of the field's own form rather than of ours."""
+    """Return whether ``row`` is of the field's own form rather than of ours."""
     return isinstance(row, Mapping) and "sample_id" in row and "format_version" not in row
 
 
@@ -78,6 +78,7 @@ def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
     else:
         references = [truth] if isinstance(truth, str) else truth
         converted |= {"prediction": row["pred_response"], "references": references}
+    # Checked as our own rows are, but the message names the fields of the user's file.
     try:
         return Prediction.from_json(converted, task, where)
     except DataError as error:
@@ -85,7 +86,7 @@ def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
 
 
 def has_scene(row: Prediction) -> bool:
-    """Whether the row says which scene it is about."""
+    """Return whether the row says which scene it is about."""
     return _SCENE.fullmatch(row.scene) is not None
 
 

@@ -106,6 +106,7 @@ def score_file(
     if bootstrap < 0:
         raise ConfigError(f"bootstrap is {bootstrap}; give the number of resamples, or 0 for none")
     rows, form = read_any_predictions(predictions, task)
+    # Measured once over all rows; question types and resamples are reweighted sums of the same.
     metrics = task.measure(rows, meteor)
     meta = read_meta(predictions)
     digest = sha256_of_file(predictions)

@@ -128,7 +128,7 @@ def _explanation(summary: Mapping[str, Any]) -> str:
 
 
 def questions_left_out(result: Mapping[str, Any]) -> int:
-    """Return how many questions of a benchmark's result were not asked, their scans unusable."""
+    """Return how many questions were not asked because their scans cannot be used."""
     return (result.get("left_out") or {"questions": 0})["questions"]
 
 

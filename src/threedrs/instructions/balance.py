@@ -127,6 +127,7 @@ def quotas_of(available: dict[str, int], settings: MixSettings) -> dict[str, int
         counts = np.array(list(available.values()), np.float64)
         shares = (counts / counts.max()) ** (1 / settings.temperature)
     assert settings.size is not None
+    # Largest remainders: rounding each share by itself would miss the size by some samples.
     exact = settings.size * (shares / shares.sum())
     quotas = np.floor(exact).astype(np.int64)
     left = settings.size - int(quotas.sum())
@@ -154,6 +155,7 @@ class _Queue:
 
     def first(self, count: int) -> np.ndarray:
         """Return ``count`` rows, each once before any is repeated; no caps."""
+        # Whole rounds first, so that no record repeats twice before another repeats once.
         whole, rest = divmod(count, max(1, len(self.rows)))
         if self.order == "first":
             part = self.rows[:rest]
@@ -180,6 +182,8 @@ def _draw_capped(
             order = queue.round()
             rows.append(order)
             names.append(np.full(len(order), number))
+            # Sources take turns by the share of their quota that is done. Otherwise the first
+            # source would use up the caps on scenes and objects that all of them share.
             keys.append((np.arange(len(order)) + 0.5) / asked)
         rounds += 1
         if not rows:
@@ -192,7 +196,7 @@ def _draw_capped(
             if len(taken[name]) < queues[name].quota and gate.admit(row):
                 taken[name].append(row)
                 progress = True
-        if not progress:
+        if not progress:  # caps stop every row that is left
             break
     return {name: np.array(rows, dtype=np.int64) for name, rows in taken.items()}
 
@@ -208,6 +212,7 @@ class _Gate:
         if caps.max_per_answer is not None:
             pairs = zip(pool["benchmark"], pool["answer"], strict=True)
             self._add(
+                # Every grounding sample has the same answer, which says nothing about it.
                 [() if pair[1] == GROUND else (pair,) for pair in pairs],
                 caps.max_per_answer,
             )
@@ -223,6 +228,7 @@ class _Gate:
 
     def admit(self, row: int) -> bool:
         """Count the row and return True, or return False if a limit stops it."""
+        # All limits are asked before any count is raised: a refused row counts nowhere.
         for keys_of_row, counts, limit in self._keys:
             if any(counts.get(key, 0) >= limit for key in keys_of_row[row]):
                 return False

@@ -1,8 +1,8 @@
-"""Annotation files of one benchmark and split to a file of records.
+"""Conversion of a benchmark's annotation files to a file of records.
 
-Beside ``<name>.jsonl`` stand ``<name>.rejected.jsonl``, the rows that could not be converted (empty
-where all could), and ``<name>.summary.json``, the counts. The largest split, SQA3D's 79,445
-training records, takes a few seconds and about 300 MB.
+Beside ``<name>.jsonl`` stand ``<name>.rejected.jsonl`` with the rows that could not be converted,
+and ``<name>.summary.json`` with the counts. The largest split, SQA3D's 79,445 training records,
+takes a few seconds and about 300 MB.
 """
 
 from collections import Counter
@@ -145,6 +145,7 @@ def convert(
         published_records=expected,
         left_out=count_excluded(rejections),
     )
+    # The summary comes last: where it is, the records are whole.
     write_records(out, unique)
     write_json(out.with_suffix(".summary.json"), summary.to_json())
     return summary
@@ -182,6 +183,7 @@ def split_rejections(
         else:
             rejections.append(outcome)
 
+    # Written before the limit is checked, so that the user sees what was wrong.
     rejected_file = out.with_suffix(".rejected.jsonl")
     write_json_lines(rejected_file, _rejected_lines(rejections))
     for name, table in zip(source.names, source.tables, strict=True):

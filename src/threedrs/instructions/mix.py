@@ -86,6 +86,7 @@ def build_mix(
         **describe(mix),
         "before": describe(records),
     }
+    # The summary comes last: where it is, the mix is whole.
     write_records(out_jsonl, mix)
     write_json(out_summary, summary)
     return summary
@@ -93,6 +94,7 @@ def build_mix(
 
 def _training_records(record_files: Sequence[Path], held_out: frozenset[str]) -> list[Record]:
     """Return all records in the order of the benchmark table, each checked to be for training."""
+    # Sorted by benchmark, so that the mix does not depend on the order of the files.
     by_benchmark: dict[str, list[Record]] = {name: [] for name in TASKS}
     seen: set[tuple[str, str]] = set()
     for path in map(Path, record_files):

@@ -35,7 +35,7 @@ class SourceSampling:
 
     @classmethod
     def parse(cls, text: Any, where: str) -> "SourceSampling":
-        """Return the meaning of for instance ``"random:30%"``.
+        """Return the sampling that a string such as ``"random:30%"`` means.
 
         Raises:
             ConfigError: ``text`` is of no known form.
@@ -89,7 +89,7 @@ class Caps:
 
     @property
     def any(self) -> bool:
-        """Whether there is a limit at all."""
+        """Return whether there is a limit at all."""
         return any(getattr(self, part.name) is not None for part in fields(self))
 
 

@@ -1,7 +1,7 @@
-"""Records from a processed LLaVA-style array that the user has already, in place of a conversion.
+"""Records from a prepared LLaVA-style array, in place of a conversion.
 
-One array may hold several benchmarks; of each, what is asked for is taken. Reading holds the array
-in memory (223,128 entries: about 0.5 GB).
+One array may hold several benchmarks, of which one is taken. The array is held in memory: 223,128
+entries take about 0.5 GB.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +41,7 @@ def take_ready(
     max_reject_fraction: float = 0.01,
     left_out: Mapping[str, str] | None = None,
 ) -> ConversionSummary:
-    """Write one benchmark's records of a LLaVA-style array, as `convert` does from annotations.
+    """Write the records of one benchmark from a LLaVA-style array, as `convert` does.
 
     An entry of a scene outside ``scenes``, or of an object without a box, is rejected and listed;
     its row counts from 0 within the whole array. Evaluation questions must hold their references;

@@ -67,6 +67,7 @@ def mean_metric(values_Q: np.ndarray | Sequence[float]) -> Metric:
 def scene_counts(scenes: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield blocks (up to 256, C): how often each scene is drawn in each resample."""
     generator = np.random.default_rng(seed)
+    # Drawing C scenes with replacement is one multinomial draw; its counts weight the sums.
     shares = np.full(scenes, 1.0 / scenes)
     for start in range(0, resamples, _BLOCK):
         yield generator.multinomial(scenes, shares, size=min(_BLOCK, resamples - start))
@@ -74,6 +75,7 @@ def scene_counts(scenes: int, resamples: int, seed: int) -> Iterator[np.ndarray]
 
 def scene_sums(statistics_QS: np.ndarray, scenes: Sequence[str]) -> np.ndarray:
     """Return the statistics summed over each scene, (C, S), scenes in the order of their names."""
+    # By name, so that the draws fall on the same scenes in whatever order the questions come.
     names, cluster_Q = np.unique(np.asarray(scenes, dtype=object).astype(str), return_inverse=True)
     return np.stack(
         [np.bincount(cluster_Q, column, len(names)) for column in statistics_QS.T], axis=1

@@ -53,6 +53,7 @@ def cider_metric(predictions: Sequence[str], references: Sequence[Sequence[str]]
     """Return CIDEr as the mean of its per-question scores (0 to 10, so up to 1,000 in percent)."""
     truths = {index: list(texts) for index, texts in enumerate(references)}
     answers = {index: [text] for index, text in enumerate(predictions)}
+    # Document frequencies come from all references here, and stay fixed in every resample.
     _, scores_Q = Cider().compute_score(truths, answers)
     return mean_metric(scores_Q)
 

@@ -1,4 +1,4 @@
-r"""Short answers: SQA3D's normalisation and exact match.
+r"""Exact match of short answers, verbatim and after SQA3D's normalisation.
 
 The normalisation is a table of pattern and replacement, applied from top to bottom on the
 lower-cased answer; the order matters for equality with published numbers.
@@ -72,10 +72,10 @@ def normalise_answer(text: str) -> str:
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> bool:
-    """Whether the prediction equals one of the references, verbatim."""
+    """Return whether the prediction equals one of the references, verbatim."""
     return prediction in references
 
 
 def exact_match_normalised(prediction: str, references: Sequence[str]) -> bool:
-    """Whether the prediction equals one of the references after normalising both sides."""
+    """Return whether the prediction equals one of the references after normalising both sides."""
     return normalise_answer(prediction) in {normalise_answer(text) for text in references}

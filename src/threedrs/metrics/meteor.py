@@ -36,12 +36,12 @@ def meteor_metric(predictions: Sequence[str], references: Sequence[Sequence[str]
 
 
 def _one_line(text: str) -> str:
-    """Return the text without what the program's line protocol gives a meaning to."""
+    """Return the text on one line and without the separator of the program's protocol."""
     return " ".join(text.replace("|||", " ").split())
 
 
 def _count(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-    """Return (Q, 23): lengths, matches by matcher, chunks, matched words of both sides."""
+    """Return the counts of each question, (Q, 23); `meteor_score` names the columns."""
     java = shutil.which("java")
     if java is None:
         raise MachineError("METEOR needs Java: install a Java runtime so that `java` is found")
@@ -53,6 +53,7 @@ def _count(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> n
     command = [java, "-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", "meteor-1.5.jar"]
     command += ["-", "-", "-stdio", "-l", "en", "-norm"]
     try:
+        # One process for all questions, since loading its tables takes eight seconds.
         finished = subprocess.run(
             command,
             cwd=folder,

@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 
 
 class RowError(Exception):
-    """One row cannot be converted: a reason that can be counted, and the detail."""
+    """A row that cannot be converted, with a reason that can be counted, and a detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -60,6 +60,7 @@ def check_text(value: Any, name: str) -> str:
         raise RowError(MALFORMED, f"{name} {problem}")
     if not value.strip():
         raise RowError(EMPTY_TEXT, f"{name} is empty")
+    # The tokenizer would turn such a mark into its token, wherever it stands.
     for mark in (IMAGE, GROUND, COORD, START, END):
         if mark in value:
             raise RowError(MALFORMED, f"{name} holds {mark}, which means something to the model")
@@ -75,14 +76,14 @@ def list_field(row: Row, name: str) -> list[Any]:
 
 
 def identifier_field(row: Row, name: str) -> str:
-    """Return a field that must be an identifier, a text or an integer, as text."""
+    """Return an identifier, which may be a string or an integer, as a string."""
     value = field(row, name)
     return str(value) if type(value) is int else check_text(value, name)
 
 
 def check_number(value: Any, name: str) -> int:
     """Return an integer that is given as a number or as its decimal digits."""
-    if type(value) is int:
+    if type(value) is int:  # not isinstance, which takes true for 1
         return value
     if isinstance(value, str) and len(value) < 10 and value.isascii() and value.isdecimal():
         return int(value)

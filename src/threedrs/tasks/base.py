@@ -102,7 +102,7 @@ class AnnotationTables:
 
     @property
     def training(self) -> bool:
-        """Whether the records are training samples, not evaluation questions."""
+        """Return whether the records are training samples, not evaluation questions."""
         return self.split == TRAINING_SPLIT
 
     def rejection(self, row: int, error: RowError, table: int = 0) -> Rejection:
@@ -220,7 +220,7 @@ class Task:
 
     @property
     def grounding(self) -> bool:
-        """Whether the answer is a set of boxes, not a text."""
+        """Return whether the answer is a set of boxes, not a text."""
         return self.choose is not None
 
     @property

@@ -1,4 +1,4 @@
-"""The prediction row: what inference hands to scoring, one JSON object a line.
+"""The prediction row, which inference hands to scoring: one JSON object a line.
 
 A text row carries `prediction` and `references`; a grounding row carries the score of every
 proposal and, last, of the zero target, with the proposal boxes and the true boxes. Boxes are
@@ -158,6 +158,7 @@ def _numbers(value: Any, name: str, where: str) -> np.ndarray:
     if array.dtype.kind not in "iuf":
         raise DataError(f"{where}: {name} must hold numbers only")
     array = array.astype(np.float64)
+    # The sum is finite in nearly all rows, and much cheaper than a look at each number.
     if not math.isfinite(array.sum()) and not np.isfinite(array).all():
         raise DataError(f"{where}: {name} holds a value that is not finite")
     return array

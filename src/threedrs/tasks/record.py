@@ -1,4 +1,4 @@
-"""The instruction record: one training sample or one evaluation question, one JSON line each.
+"""The instruction record: one training sample or one evaluation question, one line of JSON.
 
 A line is validated field by field when read (about 5 microseconds), so that what uses records need
 not check them again.
@@ -29,7 +29,7 @@ def conversation(human: str, answer: str) -> list[dict[str, str]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One sample; the fields of the JSON line, absent ones None.
+    """One training sample or evaluation question; absent fields are None.
 
     Attributes:
         id: unique within a file.
@@ -84,8 +84,8 @@ class Record:
         """Return the record of a JSON line's value; ``where`` names file and line for messages.
 
         Raises:
-            DataError: another format version, an unknown or missing field, a wrong type, or a text
-                that is none.
+            DataError: another format version, an unknown or missing field, a wrong type, or a
+                string that cannot be written as UTF-8.
         """
         if not isinstance(value, dict):
             raise DataError(f"{where}: a record must be a JSON object")
@@ -141,7 +141,7 @@ def _texts(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def is_conversation(value: Any) -> bool:
-    """Whether ``value`` is a human turn followed by an assistant turn, both with text."""
+    """Return whether ``value`` is a human turn followed by an assistant turn, both with text."""
     return (
         isinstance(value, list)
         and len(value) == 2
@@ -161,7 +161,7 @@ def _is_turn(turn: Any, speaker: str) -> bool:
 
 
 def is_box(value: Any) -> bool:
-    """Whether ``value`` is a list of six finite numbers, the sizes not negative."""
+    """Return whether ``value`` is a list of six finite numbers, the sizes not negative."""
     return (
         isinstance(value, list)
         and len(value) == 6
@@ -171,7 +171,7 @@ def is_box(value: Any) -> bool:
 
 
 def is_integer_list(value: Any) -> bool:
-    """Whether ``value`` is a list of integers (true and false are none)."""
+    """Return whether ``value`` is a list of integers; true and false do not count."""
     return isinstance(value, list) and all(type(number) is int for number in value)
 
 
@@ -210,6 +210,7 @@ def with_unique_ids(records: Sequence[Record]) -> Iterator[Record]:
     for record in records:
         if record.id in seen:
             number = 2
+            # A number that another record bears already, here or further on, is skipped.
             while f"{record.id}-{number}" in taken:
                 number += 1
             record = replace(record, id=f"{record.id}-{number}")

@@ -1,7 +1,7 @@
 """What the converters may ask about scenes: which there are, and the boxes of their objects.
 
-Boxes are given, or read from the scans a scene at a time when a row first asks for them (about a
-second a scene, for the mesh).
+Boxes are given, or read from a scene's scan when a row first asks for them. That takes about a
+second, for the mesh.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class SceneBoxes:
-    """Which scenes there are, and the boxes of their objects.
+    """The scenes of a split and the boxes of their objects.
 
     Args:
         layout: the data root.
@@ -53,7 +53,7 @@ class SceneBoxes:
         self._cache: dict[tuple[str, str], BoxSet | RowError] = {}
 
     def _known_scenes(self) -> set[str] | None:
-        """Scenes that have a scan and stand in the split's list; None without a scans folder."""
+        """Return the split's scenes that have a scan, or None without a scans folder."""
         if not self._scans.is_dir():
             return None
         known = {path.name for path in self._scans.iterdir() if path.is_dir()}
@@ -113,6 +113,7 @@ class SceneBoxes:
             try:
                 self._cache[key] = self._load(scene, kind)
             except RowError as error:
+                # Kept as well, or each of a scene's rows would read the broken scan again.
                 self._cache[key] = error
         found = self._cache[key]
         if isinstance(found, RowError):
