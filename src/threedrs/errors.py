@@ -77,6 +77,12 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """Return all that a foreign error says, on one line that is cut at ``most`` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def user_message(error: BaseException) -> str | None:
     """Return the one line that the user should see of ``error``, or None if it is a bug.
 
@@ -88,7 +94,7 @@ def user_message(error: BaseException) -> str | None:
     if isinstance(error, ThreedrsError):
         return str(error)
     if _is_lack_of_memory(error):
-        said = " ".join(str(error).split())[:200] or "no memory left"
+        said = one_line(error) if str(error).strip() else "no memory left"
         return (
             f"memory ran out ({said}); give the job more of it (mem_mb in the profile's "
             "set-resources, or fewer --cores at a time), and run the same again"

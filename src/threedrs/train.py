@@ -11,7 +11,7 @@ from pathlib import Path
 
 from threedrs.distributed.gpus import claim_gpus
 from threedrs.distributed.ranks import AgreedError, StopRequest, is_lone, own_rank
-from threedrs.errors import MachineError, one_line_errors
+from threedrs.errors import MachineError, first_line, one_line_errors
 from threedrs.training.settings import read_run
 from threedrs.workflow.processes import end_with_snakemake
 
@@ -51,7 +51,7 @@ def main() -> int:
                 raise
             raise MachineError(
                 "lost another rank, whose own message says why; run the same command to go on from "
-                f"the newest checkpoint ({str(error).splitlines()[0]})"
+                f"the newest checkpoint ({first_line(error)})"
             ) from error
         torch.distributed.destroy_process_group()
     return 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import ConfigError, DataError, raise_all
+from threedrs.errors import ConfigError, DataError, one_line, raise_all
 from threedrs.io.files import sha256_of_file
 
 
@@ -138,13 +138,12 @@ def _fetch_file(download: Download, name: str) -> None:
             f"machine, or copy the file to {path}"
         ) from error
     except Exception as error:  # what the Hub answers else
-        raise DataError(f"{what}: failed ({_in_one_line(error)}); run again") from error
+        raise DataError(f"{what}: failed ({one_line(error)}); run again") from error
     try:
         _receive(url, path, metadata.etag or metadata.commit_hash or "", metadata.size)
     except Exception as error:  # network, disk
         raise DataError(
-            f"{what}: failed ({_in_one_line(error)}); run again, the download goes on where it "
-            "stopped"
+            f"{what}: failed ({one_line(error)}); run again, the download goes on where it stopped"
         ) from error
 
 
@@ -175,7 +174,3 @@ def _receive(url: str, path: Path, version: str, size: int | None) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(path)
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

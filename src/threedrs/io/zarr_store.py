@@ -26,7 +26,7 @@ from zarr.core.dtype import VariableLengthBytes
 from zarr.core.metadata import ArrayV3Metadata
 from zarr.errors import UnstableSpecificationWarning
 
-from threedrs.errors import StoreError, write_problem
+from threedrs.errors import StoreError, one_line, write_problem
 from threedrs.io.files import atomic_folder
 from threedrs.io.shard_read import is_plain_shard, read_shard
 from threedrs.io.zarr_limits import check_array, check_chunks, check_file, check_metadata
@@ -244,7 +244,7 @@ class StoreReader:
         """Return the names of the groups and arrays directly in the store, sorted."""
         try:
             return sorted(self._group.keys())
-        except Exception as error:
+        except Exception as error:  # the same, at the names of what the group holds
             raise self.error(f"is damaged ({_one_line(error)})") from error
 
     def _array(self, name: str) -> zarr.Array:
@@ -262,7 +262,7 @@ class StoreReader:
                 check_array(array)
         except KeyError as error:
             raise self.error(f"array {name} is missing") from error
-        except Exception as error:
+        except Exception as error:  # the same, at the array's own metadata
             raise self.error(f"array {name} is damaged ({_one_line(error)})") from error
         if not isinstance(array, zarr.Array):
             raise self.error(f"array {name} is missing (a group stands in its place)")
@@ -270,7 +270,6 @@ class StoreReader:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    if text.startswith("Stored and computed checksum"):  # zarr prints the two as bytes
-        return "its checksum does not match"
-    return text if len(text) <= 160 else text[:157] + "..."
+    text = one_line(error, 160)
+    # Zarr prints the two checksums as bytes.
+    return "its checksum does not match" if text.startswith("Stored and computed") else text

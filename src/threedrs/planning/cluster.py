@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from threedrs.config.load import Config, data_layout, resolve_run
 from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS, USUAL_NEEDS
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import ConfigError, DataError, first_line
 from threedrs.inputs.required_files import conversions, shards
 from threedrs.io.files import read_text
 from threedrs.planning.disk import (
@@ -98,7 +98,7 @@ def read_cluster(path: Path) -> Cluster:
     try:
         return Cluster.model_validate(yaml.safe_load(read_text(path)))
     except yaml.YAMLError as error:
-        raise DataError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
+        raise DataError(f"{path}: is not YAML ({first_line(error)})") from error
     except ValidationError as error:
         raise ConfigError("\n".join(f"{path}: {_line(one)}" for one in error.errors())) from error
 

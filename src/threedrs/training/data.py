@@ -24,7 +24,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from threedrs.distributed.ranks import STOP_SIGNALS
-from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError, user_message
+from threedrs.errors import (
+    DataError,
+    MachineError,
+    StoreError,
+    ThreedrsError,
+    first_line,
+    user_message,
+)
 from threedrs.models.backbones.base import LLAVA_GRID, VisualGrid
 from threedrs.models.packing import Pack
 from threedrs.models.prompt import build_sample
@@ -278,8 +285,7 @@ def explain_lost_loader() -> Iterator[None]:
         else:  # killed while it handed a pack over: torch has yet to hear of it, and raises then
             with suppress(RuntimeError):
                 time.sleep(ENDING)
-        why = next(iter(str(error).splitlines()), type(error).__name__)
         raise MachineError(
-            f"a loader process was lost ({why}); if memory ran out, lower "
+            f"a loader process was lost ({first_line(error)}); if memory ran out, lower "
             "train.workers or ask for more memory, and run the same command to go on"
         ) from error

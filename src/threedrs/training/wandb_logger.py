@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import ConfigError, DataError, MachineError
+from threedrs.errors import ConfigError, DataError, MachineError, first_line
 from threedrs.io.files import read_json, write_json
 
 MODES = ("online", "offline")
@@ -152,10 +152,9 @@ class Tracker:
     def _attempt(self, act: Callable[[], None]) -> None:
         try:
             act()
-        except Exception as error:  # whatever it is, training goes on
+        except Exception as error:  # of a network, a server, a package: training goes on
             self._run = None
-            reason = str(error).strip().splitlines() or [""]
-            self._warn(f"goes on without W&B: {type(error).__name__}: {reason[0]}")
+            self._warn(f"goes on without W&B: {type(error).__name__}: {first_line(error)}")
 
 
 def _identity(path: Path, config_hash: str) -> str:

@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import CheckpointError, ConfigError
+from threedrs.errors import CheckpointError, ConfigError, one_line
 from threedrs.models.backbones.base import Family
 from threedrs.models.backbones.llava import LlavaFamily
 from threedrs.models.backbones.qwen2_vl import Qwen2VLFamily
@@ -105,8 +105,8 @@ def _load(name: str, point: EntryPoint) -> type[Family]:
     try:
         family = point.load()
     except Exception as error:  # whatever the other package raises
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{where} cannot be loaded: {type(error).__name__}: {reason}") from error
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise ConfigError(f"{where} cannot be loaded: {reason}") from error
     if not (isinstance(family, type) and issubclass(family, Family)):
         raise ConfigError(f"{where} is not a subclass of threedrs.models.backbones.base.Family")
     # Said here, at the start, and not when the student is built or a trained one is saved.

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from threedrs.errors import CheckpointError, ThreedrsError
+from threedrs.errors import CheckpointError, ThreedrsError, one_line
 from threedrs.io.files import atomic_folder, read_text, write_json, write_text
 from threedrs.models.attention.prefix_suffix import flash_kernels
 from threedrs.models.backbones.base import Family
@@ -199,8 +199,7 @@ def _load(
     except ThreedrsError:
         raise
     except Exception as error:  # transformers and torch document no list of what bad values raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(f"{config_path}: describes no model ({reason})") from error
+        raise CheckpointError(f"{config_path}: describes no model ({one_line(error)})") from error
     if zero_init is not None:
         # Modules that are built spread come with a vocabulary head of their own. It is replaced
         # before values are read: no tensor of the folder would fill it.
