@@ -59,6 +59,7 @@ class SceneSession:
         self.prefix = shared_prefix(tokenizer, prompt, label_chat_tokens=False)
         self.end = token_id(tokenizer, END)
         self.ground_token = token_id(tokenizer, GROUND)
+        # The prefix runs without questions, so its keys and values serve whatever is asked later.
         cache = DynamicCache(config=student.text_config)
         visual = student.visual_tokens(scene)
         before = len(self.prefix.before_ids)
@@ -115,6 +116,7 @@ class SceneSession:
                 generated[active[row]].append(tokens[row])
             if not going or step == max_new_tokens - 1:
                 break
+            # Questions that are done leave the batch, and the others do not wait for the longest.
             if len(going) < len(active):
                 active = [active[row] for row in going]
                 rows = torch.tensor(going, device=token_B.device)

@@ -149,6 +149,7 @@ def build_sample(
     Raises:
         DataError: an object without a box, or ``<coord>`` without a point.
     """
+    # Question and answer are encoded apart. Special tokens stand at the cut, so no word spans it.
     question = _question_ids(record, tokenizer, "as_trained")
     answer = _encode(tokenizer, f"{ASSISTANT}{record.answer}{END}\n")
     ids = question + answer

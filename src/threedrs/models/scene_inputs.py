@@ -139,6 +139,7 @@ def read_scene(
         DataError: ``teacher_VGGC`` is of other frames.
     """
     boxes_N6 = np.asarray(store.boxes(box_set).boxes)
+    # The store holds the masks of LLaVA's two grids. Any other grid is counted from the pixels.
     if grid == LLAVA_GRID:
         patch_xyz, (fine, coarse) = store.patch_xyz(), store.masks(box_set)
     else:

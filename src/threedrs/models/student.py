@@ -90,6 +90,7 @@ class Student(nn.Module):
         fuse(self.language_model)
         # Set on the built model: the constructor admits only transformers' own attention names.
         self.language_model.config._attn_implementation = PACKED
+        # Declared here and built by `reset_heads`, which a load calls a second time.
         self.grounding_head: GroundingHead
         self.proj_3d: nn.Sequential | None
         self.reset_heads()
@@ -165,6 +166,8 @@ class Student(nn.Module):
             )
         fine_VFFD = self.family.fine_tokens(self.vision_tower, self.projector, scene.rgb_VHWC)
         grid_VGGD = self.family.coarse_tokens(fine_VFFD)
+        # Only the tokens that the language model reads get it: feature A of an object is a mean of
+        # the tokens before, and gets the embedding of the box centre instead.
         grid_VGGD = grid_VGGD + self.position_embedding(scene.patch_xyz_VGG3).to(grid_VGGD.dtype)
         if self.newline_tokens is None:
             return VisualTokens(fine_VFFD, grid_VGGD.flatten(0, 2))
@@ -220,6 +223,8 @@ class Student(nn.Module):
                 prefix.
         """
         last = layer in (-1, self.text_config.num_hidden_layers - 1)
+        # A mapping by kind of layer is taken as it is, where transformers would otherwise prepare a
+        # mask of its own. A list of layers captures their outputs alone, not those of all 28.
         output = self.language_model.model(
             inputs_embeds=tokens_TD[None],
             position_ids=position_ids,

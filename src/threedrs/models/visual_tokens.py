@@ -47,6 +47,7 @@ def token_grid(tokens_TD: Tensor, grid: VisualGrid) -> Tensor:
 
 def pooled_teacher(teacher_VHWC: Tensor, side: int) -> Tensor:
     """Return a teacher's grid averaged to ``side`` x ``side`` tokens, in float32."""
+    # A mean of the teacher's cells, not a sample of them: a token stands for all that it covers.
     if teacher_VHWC.shape[1:3] == (side, side):
         return teacher_VHWC.float()
     teacher_VCHW = teacher_VHWC.permute(0, 3, 1, 2).float()

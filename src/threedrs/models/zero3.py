@@ -25,6 +25,7 @@ def without_weights(zero_init: ZeroConfig | None) -> Iterator[None]:
         with init_empty_weights(include_buffers=False):
             yield
         return
+    # DeepSpeed spreads a module as soon as it is built, so drawing its values would be wasted.
     with spread_modules(zero_init), initialization.no_init_weights():
         yield
 
@@ -71,6 +72,7 @@ def fill(module: nn.Module, names: Iterable[str], value: Callable[[str], Tensor]
         ):
             if torch.distributed.get_rank() == 0:
                 parameters[name].data.copy_(value(name))
+    # Assigned, not copied: the module takes the tensor that was read, and no second one exists.
     module.load_state_dict({name: value(name) for name in rest}, strict=False, assign=True)
 
 

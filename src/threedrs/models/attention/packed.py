@@ -128,6 +128,7 @@ def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | Non
         MachineError: flash-attn was asked for and is not installed, or there is no GPU for it.
         ConfigError: the backend cannot run a pass of this precision or on this device.
     """
+    # What the backend cannot do is said at the first pack, though it may hold one sample only.
     device = tokens_TD.device
     mask: Tensor | Suffixes | None
     if backend == "flash":

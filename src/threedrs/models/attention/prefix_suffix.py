@@ -89,6 +89,8 @@ class JoinedAttention(torch.autograd.Function):
         split = suffixes.prefix_length
         first, last = slice(None, split), slice(split, None)
         prefix_key, prefix_value = key[:, :, first], value[:, :, first]
+        # Prefix rows see the prefix alone, causally. Suffix rows see all of the prefix, and of the
+        # suffixes their own: as rows of a batch, which a kernel never mixes.
         result_L, total_L = kernels.forward(
             query[:, :, first], prefix_key, prefix_value, scale, causal=True
         )
@@ -103,6 +105,7 @@ class JoinedAttention(torch.autograd.Function):
             causal=True,
         )
         own, own_total = suffixes.packed(own_grid), suffixes.packed(own_total_grid)
+        # Each part's softmax is off by its share of the whole sum; weighted by it, they add up.
         total_S = torch.logaddexp(shared_total, own_total)
         result_S = shared.float() * (shared_total - total_S).exp()[..., None]
         result_S += own.float() * (own_total - total_S).exp()[..., None]

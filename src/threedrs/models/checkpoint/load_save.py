@@ -91,6 +91,7 @@ def load_student(
         saved = read_adapter(settings.path, settings)
         student, tokenizer = load_student(saved.base, teacher_channels=saved.teacher_channels)
         return apply_adapter(student, tokenizer, saved).eval(), tokenizer
+    # What is drawn depends on the seed alone, and the caller's own random numbers go on as before.
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(settings.seed)
         if settings.path is None:
@@ -218,6 +219,7 @@ def _load(
     if zero_init is not None:
         student.restore_rotary()
         return student, tokenizer
+    # Taking over the embedding matrix has made it a parameter of its own.
     student.language_model.tie_weights()
     # One precision throughout: published folders keep single tensors in another one.
     return student.to(student.get_parameter(EMBEDDINGS[0]).dtype), tokenizer
@@ -347,6 +349,7 @@ def save_student(
         published_name(name): tensor.detach()
         for name, tensor in (student.state_dict() if state is None else state).items()
     }
+    # Under one name only, as published; a reader ties them again.
     tied = student.text_config.tie_word_embeddings
     if tied:
         tensors.pop(published_name(EMBEDDINGS[1]))

@@ -113,6 +113,7 @@ def save_adapter(
     }
     save_file(in_full, folder / IN_FULL, metadata={"format": "pt"})
 
+    # What follows is peft's own format, so that peft can load the folder without this package.
     config = lora_config(trained.lora)
     config.target_modules = sorted(trained.lora.targets)
     config.inference_mode = True
@@ -256,6 +257,7 @@ def apply_adapter(
         CheckpointError: the base model is another one than that of the training, or a file is
             missing, damaged, or does not fit the model.
     """
+    # Before anything is added: the hash is that of the base alone.
     student = student.to(saved.dtype)
     if _content(saved.base.path, student.state_dict(), saved.trained) != saved.content:
         what = saved.base.path or f"the random weights of seed {saved.base.seed}"

@@ -83,6 +83,7 @@ def add_lora(student: Student, lora: LoraSettings, tokens: Sequence[int], *, see
     embedding, head = language_model.get_input_embeddings(), language_model.lm_head
     matrix: nn.Parameter = embedding.weight  # type: ignore[assignment]
     config = lora_config(lora)
+    # A generator of their own, so that adapters leave what else is drawn from the seed as it was.
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         inject_adapter_in_model(
@@ -92,6 +93,7 @@ def add_lora(student: Student, lora: LoraSettings, tokens: Sequence[int], *, see
         parameter.data = parameter.data.to(matrix.dtype)  # peft makes them float32
     rows = nn.Parameter(whole_rows(matrix, tokens))
     language_model.set_input_embeddings(TokenRows(embedding, tokens, rows))
+    # Tied matrices share one parameter, or the two sets of rows would drift apart.
     if head.weight is not matrix:
         rows = nn.Parameter(whole_rows(head.weight, tokens))
     language_model.lm_head = HeadRows(head, tokens, rows)
@@ -158,6 +160,7 @@ def merge_lora(student: Student) -> None:
     for name, layer in list(language_model.named_modules()):
         if isinstance(layer, LoraLayer):
             base: Any = layer.get_base_layer()
+            # In half precision a small change would be lost beside the weight that it is added to.
             dtype = base.weight.dtype
             language_model.get_submodule(name).float()
             layer.merge()
