@@ -20,6 +20,7 @@ from threedrs.errors import ConfigError
 from threedrs.inputs.download import downloads
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.scannet.layout import DataLayout
+from threedrs.tasks.registry import find_task
 from threedrs.teachers.registry import TEACHERS
 
 Config = dict[str, Any]
@@ -244,6 +245,12 @@ def _cross_checks(config: Config) -> Iterator[str]:
         yield f"data.source is {data['source']}; the demo data (data.demo) holds .sens only"
     if data["demo"] and data["candidates"]:
         yield "data.candidates is set; the demo data (data.demo) has no EmbodiedScan infos"
+    benchmarks = (*config["instructions"]["benchmarks"], *config["eval"]["benchmarks"])
+    for name in dict.fromkeys(benchmarks):
+        try:
+            find_task(name)
+        except ConfigError as error:  # said now, not when the run that needs the part is over
+            yield str(error)
     for name, mix in config["instructions"]["mixes"].items():
         try:
             settings = MixSettings.from_config(mix)

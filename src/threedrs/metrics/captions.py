@@ -7,15 +7,13 @@ number of documents, all weights vanish, and CIDEr is 0, as its definition has i
 BLEU is a function of summed n-gram counts (closest reference length), not a mean.
 
 Sources: CIDEr (arXiv 1411.5726), BLEU (Papineni et al., ACL 2002), ROUGE-L (Lin, 2004).
+Nodes that prepare data know the benchmarks too, so pycocoevalcap is imported only where it is used.
 Cost: 10,000 references of 20 words take a few seconds; METEOR (Java) about ten more.
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from pycocoevalcap.bleu.bleu_scorer import BleuScorer
-from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.rouge.rouge import Rouge
 
 from threedrs.errors import MachineError
 from threedrs.metrics.bootstrap import Metric, Metrics, Unavailable, mean_metric
@@ -51,6 +49,8 @@ def caption_metrics(
 
 def cider_metric(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Metric:
     """Return CIDEr as the mean of its per-question scores (0 to 10, so up to 1,000 in percent)."""
+    from pycocoevalcap.cider.cider import Cider
+
     truths = {index: list(texts) for index, texts in enumerate(references)}
     answers = {index: [text] for index, text in enumerate(predictions)}
     # Document frequencies come from all references here, and stay fixed in every resample.
@@ -60,6 +60,8 @@ def cider_metric(predictions: Sequence[str], references: Sequence[Sequence[str]]
 
 def rouge_metric(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Metric:
     """Return ROUGE-L (F with beta 1.2, best precision and best recall over the references)."""
+    from pycocoevalcap.rouge.rouge import Rouge
+
     rouge = Rouge()
     return mean_metric(
         [
@@ -77,6 +79,8 @@ def bleu_metrics(
     A question's statistics: matched n-grams of order 1..4, n-grams of order 1..4 in the prediction,
     length of the prediction, length of the reference closest to it (of equally close, the shorter).
     """
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+
     scorer = BleuScorer(n=ORDERS)
     for text, texts in zip(predictions, references, strict=True):
         scorer += (text, list(texts))

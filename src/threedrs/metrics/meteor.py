@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pycocoevalcap
 
 from threedrs.errors import MachineError
 from threedrs.metrics.bootstrap import Metric
@@ -42,6 +41,8 @@ def _one_line(text: str) -> str:
 
 def _count(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
     """Return the counts of each question, (Q, 23); `meteor_score` names the columns."""
+    import pycocoevalcap
+
     java = shutil.which("java")
     if java is None:
         raise MachineError("METEOR needs Java: install a Java runtime so that `java` is found")

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from threedrs.models.backbones.registry import backbone_names
 from threedrs.models.backbones.sizes import LAYERS, SIZES
 from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.settings import ModelSettings
+from threedrs.tasks.registry import TASKS
 
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 
@@ -183,6 +185,14 @@ def test_a_run_holds_nothing_that_does_not_concern_it(config: dict) -> None:
     assert changed == {"3drs", "other"}
     assert before["baseline"]["teacher"] == {"name": "none", "weights": None}
     assert before["baseline"]["supervision"]["weight"] == 0.0
+
+
+def test_a_benchmark_that_lacks_a_part_is_named_at_the_start(
+    config: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TASKS, "scanqa", replace(TASKS["scanqa"], measure=None))
+    with pytest.raises(ConfigError, match="benchmark scanqa: lacks measure; docs/ADD_A_BENCHMARK"):
+        load_config(config, SCHEMA)
 
 
 def test_the_order_of_keys_says_nothing_but_that_of_runs_and_mixes(config: dict) -> None:

@@ -1,5 +1,8 @@
 """The table of benchmarks, and what else has to agree with it."""
 
+import subprocess
+import sys
+
 import pytest
 
 from threedrs.report.published import PUBLISHED
@@ -37,3 +40,11 @@ def test_neither_the_conversion_nor_the_metric_depends_on_the_other(task) -> Non
     }
     assert "measure" not in reached["convert"]
     assert not {"convert", "PROMPT", "TASK"} & reached["measure"]
+
+
+def test_nodes_that_prepare_data_need_no_package_of_the_metrics() -> None:
+    script = (
+        "import sys; sys.modules['pycocoevalcap'] = sys.modules['torch'] = None; "
+        "import threedrs.instructions.convert, threedrs.config.load, threedrs.inputs.required_files"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
