@@ -39,7 +39,7 @@ localrules:
     check_limit,
 
 
-if config["data"]["demo"]:
+if DEMO:
 
     include: "workflow/rules/demo.smk"
 

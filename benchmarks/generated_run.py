@@ -138,9 +138,9 @@ def write_run(
         for section, values in layer.items():
             merged = isinstance(values, Mapping) and isinstance(config.get(section), dict)
             config[section] = {**config[section], **values} if merged else values
-    file = Path(config["train"]["deepspeed"])
-    config["train"]["deepspeed"] = str(file if file.is_absolute() else REPOSITORY / file)
-    checked = load_config(config, REPOSITORY / "workflow/schemas/config.schema.yaml")
+    file = Path(config["execution"]["deepspeed"])
+    config["execution"]["deepspeed"] = str(file if file.is_absolute() else REPOSITORY / file)
+    checked = load_config(config)
     run = next(iter(checked["runs"]))
     paths = {
         "mix": str(folder / "mix.jsonl"),

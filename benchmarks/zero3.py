@@ -79,7 +79,7 @@ def recipe(arguments: argparse.Namespace, ranks: Ranks) -> TrainSettings:
         "deepspeed": str(arguments.deepspeed),
         "precision": "bfloat16" if ranks.device.type == "cuda" else "float32",
     }
-    return TrainSettings.from_config(section)
+    return TrainSettings(**section)
 
 
 def gather_speed(ranks: Ranks) -> float | None:

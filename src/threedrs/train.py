@@ -26,6 +26,9 @@ def main() -> int:
     """Run training; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m threedrs.train", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the resolved run (JSON)")
+    parser.add_argument(
+        "--execution", default="{}", help="JSON object: keys of the section execution"
+    )
     arguments = parser.parse_args()
     end_with_snakemake()
     stop = StopRequest().install()  # before the imports, which take seconds
@@ -38,7 +41,7 @@ def main() -> int:
 
     with one_line_errors(f"train: rank {rank}"):
         try:
-            train(read_run(arguments.config), stop)
+            train(read_run(arguments.config, arguments.execution), stop)
         except AgreedError as error:
             if rank == 0:
                 print(f"train: {error}", file=sys.stderr, flush=True)

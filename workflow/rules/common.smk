@@ -7,11 +7,16 @@ from pathlib import Path
 from snakemake.logging import logger
 from snakemake.settings.enums import Quietness
 
-from threedrs.config.load import SCENE_POLICY, data_layout, load_config, resolve_run
+from threedrs.config.load import (
+    SCENE_POLICY,
+    data_layout,
+    load_config,
+    old_places,
+    resolve_run,
+)
 from threedrs.inputs.download import downloads
 from threedrs.demo.write import demo_files, demo_scenes
-from threedrs.errors import ThreedrsError, user_message
-from threedrs.io.files import write_json
+from threedrs.errors import ThreedrsError
 from threedrs.inputs.required_files import Ready, conversions, missing_inputs, shards
 from threedrs.tasks.registry import annotation_files, evaluation_name, find_task
 from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
@@ -32,7 +37,6 @@ from threedrs.teachers.registry import (
     weight_files,
     weights_of,
 )
-from threedrs.training.settings import split_operation
 
 use_this_checkout(Path(workflow.basedir))
 hand_on_stop_warning()
@@ -52,11 +56,10 @@ def stop_on_bad_configuration(check):
         sys.exit(f"threedrs: error:\n{error}")
 
 
-CONFIG = stop_on_bad_configuration(
-    lambda: load_config(
-        config, Path(workflow.basedir, "workflow/schemas/config.schema.yaml")
-    )
-)
+CONFIG = stop_on_bad_configuration(lambda: load_config(config))
+if workflow.is_main_process:
+    for line in old_places(config):
+        logger.warning(f"threedrs: {line}")
 LAYOUT = data_layout(CONFIG)
 # What is done about bad scans is for two rules alone: it changes no other stage's result.
 DATA = {key: value for key, value in CONFIG["data"].items() if key not in SCENE_POLICY}
@@ -246,18 +249,14 @@ def evaluation_gate(wildcards):
     return [] if section is None else section["left_out"]
 
 
-def operation_file(run):
-    """Where the keys of a run stand that change no result."""
-    return f"results/train/{run}/operation.json"
+def recipe(run):
+    """What shapes a run: its sections, but how it is carried out."""
+    return {name: part for name, part in RESOLVED[run].items() if name != "execution"}
 
 
-def write_operation():
-    """Write how each run is carried out from now on; no rule knows, so a change stales none."""
-    try:
-        for run, resolved in RESOLVED.items():
-            write_json(Path(operation_file(run)), split_operation(resolved)[1])
-    except OSError as error:
-        sys.exit(f"threedrs: error: {user_message(error) or error}")
+def execution(wildcards):
+    """How a run is carried out, as JSON; a resource, whose change makes nothing stale."""
+    return json.dumps(RESOLVED[wildcards.run]["execution"])
 
 
 onstart:
@@ -266,7 +265,6 @@ onstart:
     if changed:
         logger.warning(f"threedrs: {changed}")
     logger.info(what_scans_have(), extra={"quietness": Quietness.PROGRESS})
-    write_operation()
 
 
 onerror:

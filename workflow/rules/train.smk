@@ -14,11 +14,10 @@
 # not declared, so that Snakemake keeps them when a job fails or is repeated:
 #   checkpoints = results/train/<run>/checkpoints/
 #   events      = results/train/<run>/tensorboard/
-#   operation   = results/train/<run>/operation.json, written when Snakemake starts
 # by hand, here on 8 GPUs; the same command goes on where it stopped:
 #   snakemake --cores 1 results/train/3drs/config.json
 #   python -m threedrs.distributed.launch --gpus 8 --cores 64 threedrs.train --config \
-#     results/train/3drs/config.json
+#     results/train/3drs/config.json --execution '{"deepspeed": "config/deepspeed/zero3.json"}'
 
 
 rule models:
@@ -39,8 +38,7 @@ rule run_config:
         "../../envs/data.yaml"
     params:
         code=code(script="run_config"),
-        run=lambda wildcards: split_operation(RESOLVED[wildcards.run])[0],
-        operation=lambda wildcards: operation_file(wildcards.run),
+        run=lambda wildcards: recipe(wildcards.run),
         shards=FEATURE_SHARDS,
         evaluation=lambda wildcards: evaluation_on_the_way(wildcards.run),
     message:
@@ -87,6 +85,7 @@ rule train:
         nodes=1,  # slurm/config.yaml shows training on several
         tasks=1,
         tasks_per_gpu=0,
+        execution=execution,
     params:
         code=code("train"),
         recipe=1,  # raise it when the command below changes what comes out
@@ -97,4 +96,4 @@ rule train:
         "trap '' INT TERM USR1;"
         " python -m threedrs.distributed.launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " --tasks {resources.tasks} --cores {threads}"
-        " threedrs.train --config {input.config} 2>&1 | tee {log}"
+        " threedrs.train --config {input.config} --execution {resources.execution:q} 2>&1 | tee {log}"

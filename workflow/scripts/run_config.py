@@ -19,7 +19,6 @@ with job_log(snakemake.log[0], f"run_config {run}"):
         "mix": f"results/instructions/mixes/{resolved['train']['mix']}.jsonl",
         "scenes": "results/scenes",
         "features": features,
-        "operation": snakemake.params.operation,
         "out": f"results/train/{run}",
     }
     config = {"run": run, **resolved, "paths": paths}

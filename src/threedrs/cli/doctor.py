@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from threedrs.cli.shared import ConfigFiles, console, merged_configuration, table
+from threedrs.cli.shared import ConfigFiles, console, table
 
 if TYPE_CHECKING:
     from threedrs.config.load import Config
@@ -27,16 +27,19 @@ def doctor(
 
     Ends with status 1 if a run would stop, 0 with warnings only.
     """
-    from threedrs.config.load import check_config
+    from threedrs.config.files import merged
+    from threedrs.config.load import check_config, old_places
     from threedrs.doctor import Finding, examine
     from threedrs.errors import ConfigError
 
     config: Config | None = None
     findings: list[Finding] = []
     problems: list[str] = []
+    moved: list[str] = []
     try:
-        merged = merged_configuration(configfile or [], "doctor")
-        config, problems = check_config(merged, Path("workflow/schemas/config.schema.yaml"))
+        asked = merged(configfile or [], "doctor")
+        config, problems = check_config(asked)
+        moved = old_places(asked)
         if config is not None:
             findings = examine(config, Path.cwd(), slurm=slurm)
     except ConfigError as error:
@@ -45,6 +48,7 @@ def doctor(
         Finding(check="config", status="error", message=line, remedy="correct the configuration")
         for line in problems
     ]
+    wrong += [Finding(check="config", status="warning", message=line) for line in moved]
     findings = wrong + findings
     if as_json:
         print(json.dumps([finding.to_json() for finding in findings], indent=2))

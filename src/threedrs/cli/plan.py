@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from threedrs.cli.shared import ConfigFiles, console, merged_configuration, table
+from threedrs.cli.shared import ConfigFiles, console, table
 
 
 def plan(
@@ -93,10 +93,11 @@ def plan(
 
 def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
     """Return the configuration as far as a plan needs it, and the teacher of each run."""
-    from threedrs.config.load import load_config
+    from threedrs.config.files import merged
+    from threedrs.config.load import check_config, load_config
     from threedrs.teachers.registry import TEACHERS
 
-    asked = merged_configuration(configfiles, "plan")
+    asked = merged(configfiles, "plan")
     config = copy.deepcopy(asked)
     runs = config.get("runs")
     # The plan comes before checkpoints are fetched: nobody asks where they are. What is not of the
@@ -109,10 +110,11 @@ def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
             model |= {"path": None, "random_weights": True}
         if isinstance(teacher, dict) and teacher.get("name") in [*TEACHERS]:
             teacher["name"] = "none"
-    checked = load_config(config, Path("workflow/schemas/config.schema.yaml"))
-    usual = asked["teacher"]["name"]
+    checked = load_config(config)
+    whole = check_config(asked)[0] or checked  # its files need not be there yet
+    usual = whole["teacher"]["name"]
     teachers = {
-        run: part.get("teacher", {}).get("name", usual) for run, part in asked["runs"].items()
+        run: part.get("teacher", {}).get("name", usual) for run, part in whole["runs"].items()
     }
     return checked, teachers
 
@@ -169,7 +171,7 @@ def _print_plan(name: str, facts: dict, gpus: int, gpu_memory: float) -> None:
         hosts = facts["gigabytes_of_the_hosts"]
         print(f"  {'all hosts, offloaded':22}{hosts:9.2f} GB; their work is not in the time below")
     if facts["fits"] and facts["most_kept_layers"] is not None:
-        print(f"  train.kept_layers may be {facts['most_kept_layers']} (faster)")
+        print(f"  execution.kept_layers may be {facts['most_kept_layers']} (faster)")
     print(
         f"  epoch: {facts['samples']} samples ({facts['samples_from']}), "
         f"{facts['optimizer_steps']} steps of {facts['seconds_a_step']:.2f} s, "

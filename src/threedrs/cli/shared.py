@@ -1,8 +1,8 @@
-"""What several commands share: configuration files, the console, tables."""
+"""What several commands share: the option for configuration files, the console, tables."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,40 +14,6 @@ ConfigFiles = Annotated[
     list[Path] | None,
     typer.Option("--configfile", help="Configuration on top of config/config.yaml."),
 ]
-
-
-def merged_configuration(configfiles: Iterable[Path], command: str) -> dict[str, Any]:
-    """Return config/config.yaml with ``configfiles`` on top, not checked yet, for ``command``.
-
-    Raises:
-        ConfigError: a file is missing, is not YAML, or holds no sections.
-    """
-    import yaml
-
-    from threedrs.errors import ConfigError
-
-    config: dict[str, Any] = {}
-    for path in [Path("config/config.yaml"), *configfiles]:
-        if not path.is_file():
-            raise ConfigError(
-                f"{path}: missing; run threedrs {command} from the repository's folder"
-            )
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
-        if not isinstance(content, dict | None):
-            raise ConfigError(f"{path}: holds no sections (such as train:); correct the file")
-        config = _merged(config, content or {})
-    return config
-
-
-def _merged(below: Any, above: dict[str, Any]) -> dict[str, Any]:
-    """Return ``below`` with ``above`` on top, table by table, as Snakemake merges its files."""
-    result = dict(below) if isinstance(below, dict) else {}
-    for key, value in above.items():
-        result[key] = _merged(result.get(key), value) if isinstance(value, dict) else value
-    return result
 
 
 def console() -> "Console":

@@ -14,7 +14,7 @@ from threedrs.errors import ConfigError, DataError, ThreedrsError, user_message
 from threedrs.io.files import read_json
 from threedrs.models.backbones.sizes import LAYERS
 from threedrs.models.checkpoint.folder import read_config, tensor_files
-from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.models.settings import ModelSettings
 from threedrs.teachers.registry import weights_problem
 from threedrs.training.deepspeed_file import read_deepspeed
 from threedrs.training.settings import TrainSettings, accumulation
@@ -38,13 +38,12 @@ def check_run(
     train, problems = resolved["train"], list[str]()
     if train["mix"] not in mixes:
         yield f"train.mix is {train['mix']!r}; choose one of: {', '.join(mixes)}"
-    _built(lambda: TrainSettings.from_config(train), problems)
+    _built(lambda: TrainSettings.from_config(resolved), problems)
     # A lone rank is the least that a batch has to fit; of more see `batch_problem`.
     _built(lambda: accumulation(train["global_batch"], train["pack"], 1), problems)
     model = _built(lambda: ModelSettings.from_config(resolved), problems)
-    supervision = _built(lambda: SupervisionSettings.from_config(resolved), problems)
     yield from problems
-    yield from _check_deepspeed(Path(train["deepspeed"]))
+    yield from _check_deepspeed(Path(resolved["execution"]["deepspeed"]))
     if resolved["model"]["attention"] == "flash" and train["precision"] == "float32":
         yield (
             "model.attention: flash computes in half precision; set train.precision: bfloat16 or "
@@ -55,10 +54,14 @@ def check_run(
         yield from _check_checkpoint(Path(folder))
     if model is not None:
         yield from _check_length(resolved, model)
-        if supervision is not None and supervision.layer != "last":
-            yield from _check_layer(int(supervision.layer), model)
-    problem = weights_problem(resolved["teacher"], resolved["teacher"]["name"])
-    weights = resolved["teacher"]["weights"]
+        if resolved["supervision"]["layer"] != "last":
+            yield from _check_layer(resolved["supervision"]["layer"], model)
+    teacher, weights = resolved["teacher"], resolved["teacher"]["weights"]
+    try:
+        problem = weights_problem(teacher, teacher["name"])
+    except ConfigError as error:  # a teacher outside the package that cannot be imported
+        yield str(error)
+        return
     if problem is not None and not (isinstance(weights, str) and _arrives(Path(weights), arriving)):
         yield problem
 
@@ -111,12 +114,12 @@ def _arrives(path: Path, arriving: Sequence[Path]) -> bool:
 
 def _check_deepspeed(path: Path) -> Iterator[str]:
     if not path.is_file():
-        yield f"train.deepspeed: {path} is not a file (see config/deepspeed/)"
+        yield f"execution.deepspeed: {path} is not a file (see config/deepspeed/)"
         return
     try:
         read_deepspeed(path)
     except (ConfigError, DataError, OSError) as error:
-        yield f"train.deepspeed: {user_message(error) or error}"
+        yield f"execution.deepspeed: {user_message(error) or error}"
 
 
 def _check_checkpoint(folder: Path) -> Iterator[str]:
@@ -132,13 +135,13 @@ def _check_checkpoint(folder: Path) -> Iterator[str]:
 
 def _check_length(resolved: Mapping[str, Any], model: ModelSettings) -> Iterator[str]:
     """Hold the visual tokens against the longest pack; ``coverage`` may take fewer frames."""
-    frames, longest = resolved["frames"], resolved["train"]["max_length"]
+    frames, longest = resolved["frames"], resolved["execution"]["max_length"]
     if frames["strategy"] != "uniform" or model.frame_tokens is None:
         return
     tokens = frames["count"] * model.frame_tokens
     if tokens >= longest:  # a question and its answer come on top
         yield (
-            f"train.max_length is {longest}; the {frames['count']} frames of a scene alone are "
+            f"execution.max_length is {longest}; the {frames['count']} frames of a scene alone are "
             f"{tokens} tokens; raise it or lower frames.count"
         )
 

@@ -1,121 +1,135 @@
-"""The configuration: validated against the schema and against itself before anything runs.
+"""The configuration: checked against the schema and against itself before anything runs.
 
-Every problem is reported at once: unknown keys with the nearest valid one, values with the valid
-choices, and the cross-checks that a schema cannot express.
+Every problem is reported at once: what `threedrs.config.schema` refuses, and the cross-checks that
+concern several sections or the files that they name.
 """
 
 import copy
-import difflib
-import math
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
+from pydantic import ValidationError
 
+from threedrs.config.schema import Configuration, Execution, Run, SupervisionSettings
+from threedrs.config.section import problem_lines
 from threedrs.errors import ConfigError
 from threedrs.inputs.download import downloads
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.registry import find_task
-from threedrs.teachers.registry import TEACHERS
+from threedrs.teachers.registry import NO_TEACHER, get_teacher
 
 Config = dict[str, Any]
 
 # Keys of the section `data` that change no stage's result; a run's settings go without them.
 SCENE_POLICY = ("on_bad_scene", "max_bad_fraction")
-UNSUPERVISED = {"weight": 0.0, "loss": "l2", "layer": "last"}  # of a run without a teacher
-RUN_SECTIONS = ("data", "frames", "geometry", "boxes", "teacher", "supervision", "model", "train")
+UNSUPERVISED = SupervisionSettings(weight=0.0).to_json()  # of a run without a teacher
+OVERRIDDEN = ("teacher", "supervision", "model", "train", "execution")  # by a run
+RUN_SECTIONS = ("data", "frames", "geometry", "boxes", *OVERRIDDEN)
 
 
-def load_config(config: Mapping[str, Any], schema_file: Path) -> Config:
-    """Return ``config`` with the schema's defaults and kinds of numbers, and its keys in order.
+def load_config(config: Mapping[str, Any]) -> Config:
+    """Return ``config`` with all defaults, numbers of their keys' kinds, and keys in order.
 
     Raises:
         ConfigError: at least one value is wrong; the message has one line a problem.
     """
-    checked, problems = check_config(config, schema_file)
+    checked, problems = check_config(config)
     if checked is None or problems:
         raise ConfigError("\n".join(f"config: {problem}" for problem in problems))
     return checked
 
 
-def check_config(config: Mapping[str, Any], schema_file: Path) -> tuple[Config | None, list[str]]:
+def check_config(config: Mapping[str, Any]) -> tuple[Config | None, list[str]]:
     """Return ``config`` as `load_config` does, and its problems, a line each.
 
     It is None where a key is unknown, missing or of the wrong kind; other problems, such as files
     that are not there yet, leave a configuration that the rest of a machine can be held against.
     """
-    schema = yaml.safe_load(Path(schema_file).read_text(encoding="utf-8"))
-    checked = copy.deepcopy(dict(config))
-    problems = list(_odd_values(checked, ()))
+    moved, _ = move_execution(config)
+    try:
+        found = Configuration.model_validate(moved)
+    except ValidationError as error:
+        return None, problem_lines(error, Configuration)
+    runs = {name: run for name, run in found.runs.items() if run is not None}
+    problems = [*_check_extends(runs)]
     if problems:
         return None, problems
-    problems = [
-        line
-        for error in sorted(
-            Draft202012Validator(schema).iter_errors(checked), key=lambda e: list(map(str, e.path))
-        )
-        for line in _describe(error, schema)
-    ]
-    if not problems:
-        _fill_defaults(checked, schema)
-        problems = list(_missing_keys(checked))
-    if problems:
-        return None, problems
-    checked = _in_order(_typed(checked, schema, schema), schema)
+    checked = _sorted_keys(found.to_json())
+    # Overrides hold what a run says, and a mix, whose keys depend on each other, is as written.
+    checked["runs"] = {name: _sorted_keys(_overrides(name, runs)) for name in runs}
+    checked["instructions"]["mixes"] = {
+        name: _sorted_keys(mix.model_dump(mode="json", exclude_unset=True))
+        for name, mix in found.instructions.mixes.items()
+    }
+    ready = checked["instructions"]["ready"]
+    checked["instructions"]["ready"] = {split: path for split, path in ready.items() if path}
     return checked, list(_cross_checks(checked))
 
 
-def _typed(value: Any, part: Mapping[str, Any], schema: Mapping[str, Any]) -> Any:
-    """Return ``value`` with the numbers of the kind that its ``part`` of the schema says.
+def move_execution(config: Mapping[str, Any]) -> tuple[Config, list[str]]:
+    """Return ``config`` with the keys of `execution` that stand in `train`, their old place, moved.
 
-    To a schema 1000.0 is an integer and 1 a number; as text, which hashes and Snakemake compare,
-    they are others than 1000 and 1.0.
+    Also returns these keys, for a warning. The old place counts: config/config.yaml has the new one
+    in any case.
     """
-    if "$ref" in part:
-        part = schema["$defs"][part["$ref"].rpartition("/")[2]]
-    if isinstance(value, dict):
-        known, others = part.get("properties", {}), part.get("additionalProperties")
-        others = others if isinstance(others, dict) else {}
-        return {key: _typed(item, known.get(key, others), schema) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_typed(item, part.get("items", {}), schema) for item in value]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if "integer" in part.get("type", ()) or "enum" in part:
-            return int(value)
-        if "number" in part.get("type", ()):
-            return float(value)
-    return value
+    moved, found = copy.deepcopy(dict(config)), list[str]()
+    runs = moved.get("runs")
+    sections = {"": moved}
+    if isinstance(runs, dict):
+        sections |= {f"runs.{name}.": run for name, run in runs.items()}
+    for where, section in sections.items():
+        train = section.get("train") if isinstance(section, dict) else None
+        if not isinstance(train, dict):
+            continue
+        old = [key for key in Execution.model_fields if key in train]
+        for key in old:
+            section["execution"] = {**(section.get("execution") or {}), key: train.pop(key)}
+        found += [f"{where}train.{key}" for key in old]
+    return moved, found
 
 
-def _in_order(config: Config, schema: Mapping[str, Any]) -> Config:
-    """Return ``config`` with all keys sorted, but for the names of runs and mixes.
+def old_places(config: Mapping[str, Any]) -> list[str]:
+    """Return one line that names the keys of `execution` which stand in `train`, or none."""
+    keys = move_execution(config)[1]
+    return [f"config: {', '.join(keys)} now stand in the section execution"] if keys else []
 
-    Snakemake compares parameters as text: the order of keys in a file would count as a change, and
-    so would that of the trained parts and of the layers with adapters.
-    """
-    ordered = _sorted_keys(config)
-    keys = schema["$defs"]["train"]["properties"]
-    for section in (ordered, *ordered["runs"].values()):
-        train = section.get("train", {})
-        if "tunable" in train:
-            train["tunable"].sort(key=keys["tunable"]["items"]["enum"].index)
-        if "targets" in (train.get("lora") or {}):
-            targets = keys["lora"]["properties"]["targets"]
-            train["lora"]["targets"].sort(key=targets["items"]["enum"].index)
-    ordered["runs"] = {name: ordered["runs"][name] for name in config["runs"]}
-    mixes = ordered["instructions"]["mixes"]
-    ordered["instructions"]["mixes"] = {
-        name: mixes[name] for name in config["instructions"]["mixes"]
-    }
-    return ordered
+
+def _check_extends(runs: Mapping[str, Run]) -> Iterator[str]:
+    if not runs:
+        yield "runs: all are switched off (null); keep one"
+    for name, run in runs.items():
+        chain = [name]
+        while run.extends is not None and run.extends in runs and run.extends not in chain:
+            chain.append(run.extends)
+            run = runs[run.extends]
+        if run.extends is None:
+            continue
+        if run.extends in chain:
+            circle = " -> ".join([*chain, run.extends])
+            yield f"runs.{name}.extends: {circle} leads round in a circle"
+        elif len(chain) == 1:  # else the run in between has the line
+            yield (
+                f"runs.{name}.extends is {run.extends!r}, which is no run; "
+                f"choose one of: {', '.join(other for other in runs if other != name)}"
+            )
+
+
+def _overrides(name: str, runs: Mapping[str, Run]) -> Config:
+    """Return section -> what the run says of it, on top of what the run that it extends says."""
+    run = runs[name]
+    found = _overrides(run.extends, runs) if run.extends else {}
+    for section in OVERRIDDEN:
+        part = getattr(run, section)
+        said = part.model_dump(mode="json", include=part.model_fields_set)
+        if said or section in run.model_fields_set:
+            found[section] = {**found.get(section, {}), **said}
+    return found
 
 
 def _sorted_keys(value: Any) -> Any:
+    """Sort all keys: Snakemake compares settings as text, where another order is a change."""
     if isinstance(value, dict):
         return {key: _sorted_keys(value[key]) for key in sorted(value)}
     return [_sorted_keys(item) for item in value] if isinstance(value, list) else value
@@ -136,8 +150,8 @@ def resolve_run(config: Config, run: str) -> Config:
     if isinstance(weights, Mapping):
         resolved["teacher"]["weights"] = weights.get(resolved["teacher"]["name"])
     del resolved["boxes"]["eval"]  # a setting of prediction
-    if resolved["teacher"]["name"] == "none":
-        resolved["teacher"] = {"name": "none", "weights": None}
+    if resolved["teacher"]["name"] == NO_TEACHER:
+        resolved["teacher"] = {"name": NO_TEACHER, "weights": None}
         resolved["supervision"] = dict(UNSUPERVISED)
     return resolved
 
@@ -158,71 +172,11 @@ def data_layout(config: Config) -> DataLayout:
     )
 
 
-def _odd_values(value: Any, path: tuple[str, ...]) -> Iterator[str]:
-    """Say what JSON has not and a schema does not see: keys that are no text, NaN and infinity."""
-    where = ".".join(path)
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                yield f"{where}: the key {key!r} is not a text to YAML; write it in quotes"
-            yield from _odd_values(item, (*path, str(key)))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _odd_values(item, path)
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield f"{where} is {value}; expected a finite number"
-
-
-def _describe(error: ValidationError, schema: Mapping[str, Any]) -> Iterator[str]:
-    where = ".".join(str(step) for step in error.absolute_path)
-    part: Any = error.schema
-    value: Any = error.validator_value
-    if error.validator == "additionalProperties":
-        known = list(part.get("properties", {}))
-        for key in sorted(set(map(str, cast(dict, error.instance))) - set(known)):
-            yield _unknown_key(where, key, known)
-    elif error.validator == "enum" and "propertyNames" in error.absolute_schema_path:
-        yield _unknown_key(where, str(error.instance), list(value))
-    elif error.validator == "enum":
-        choices = ", ".join(str(choice) for choice in value)
-        yield f"{where} is {error.instance!r}; choose one of: {choices}"
-    else:
-        hint = ""
-        if error.validator == "type" and "number" in value and isinstance(error.instance, str):
-            # 1e-5 has no point: YAML 1.1 takes it for a text.
-            with suppress(ValueError):
-                number = yaml.safe_dump(float(error.instance)).split()[0]
-                hint = f"; to YAML this is a text, write {number}"
-        yield f"{where or 'file'}: {error.message}{hint}"
-
-
-def _unknown_key(where: str, key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(known)}"
-    if key == "teacher" and where.endswith("supervision"):  # beside the loss one looks for it
-        section = where.removesuffix("supervision") + "teacher"
-        advice = f"the teacher is {section}.name"
-    return f"{where}.{key} is not a key; {advice}".removeprefix(".")
-
-
-def _fill_defaults(value: Any, schema: Mapping[str, Any]) -> None:
-    for name, part in schema.get("properties", {}).items():
-        if "default" in part:
-            value.setdefault(name, part["default"])
-        if isinstance(value.get(name), dict):
-            _fill_defaults(value[name], part)
-
-
-def _missing_keys(config: Config) -> Iterator[str]:
-    needed = {
-        "supervision": ("weight", "loss", "layer"),
-        "model": ("name", "size", "path", "attention"),
-        "train": ("seed", "mix", "global_batch", "pack", "deepspeed"),
-    }
-    for section, keys in needed.items():
-        for key in keys:
-            if key not in config[section]:
-                yield f"{section}.{key} is missing (config/config.yaml has every key)"
+def _has_weights(teacher: str) -> bool:
+    try:
+        return teacher != NO_TEACHER and get_teacher(teacher).weights is not None
+    except ConfigError:  # said of the runs that use it
+        return False
 
 
 def _cross_checks(config: Config) -> Iterator[str]:
@@ -268,7 +222,7 @@ def _cross_checks(config: Config) -> Iterator[str]:
         yield from str(error).splitlines()
     resolved = {run: resolve_run(config, run) for run in config["runs"]}
     teachers = sorted({part["teacher"]["name"] for part in resolved.values()})
-    weighted = [name for name in teachers if name in TEACHERS and TEACHERS[name].weights]
+    weighted = [name for name in teachers if _has_weights(name)]
     if isinstance(config["teacher"]["weights"], str) and len(weighted) > 1:
         yield (
             f"teacher.weights is one path, but the runs use teachers {', '.join(weighted)}; "

@@ -75,7 +75,7 @@ def stage_needs(config: Config, results: Path) -> list[StageNeed]:
     for name, run in runs.items():
         if not (results / "train" / name / "train.json").exists():
             # The newest is whole before the oldest goes.
-            checkpoints = checkpoint_bytes(run) * (run["train"]["keep"] + 1)
+            checkpoints = checkpoint_bytes(run) * (run["execution"]["keep"] + 1)
             models += int(model_bytes(run) + checkpoints)
     texts = TEXT_BYTES * len(scenes)
     return [

@@ -318,7 +318,7 @@ def training_plans(work: Workload) -> dict[str, Plan]:
     for name, run in work.runs.items():
         channels = channels_of(work.teachers[name])
         # Runs that differ in their seed have the same plan, which takes a second to make.
-        key = repr((run["model"], run["train"] | {"seed": 0}, channels))
+        key = repr((run["model"], run["train"] | {"seed": 0}, run["execution"], channels))
         if key not in found:
             mix = work.config["instructions"]["mixes"][run["train"]["mix"]]
             samples = mix.get("size") or PAPER_SAMPLES
@@ -352,9 +352,10 @@ def _training(work: Workload, plans: Mapping[str, Plan]) -> Step:
     seconds, moved, kept, checkpoints, largest = [], 0.0, 0.0, 0.0, 0.0
     for name, plan in plans.items():
         run, teacher = work.runs[name]["train"], work.teachers[name]
+        execution = work.runs[name]["execution"]
         steps = run["epochs"] * plan.steps_an_epoch
         steps = min(steps, run["max_steps"] or steps)
-        saves = math.ceil(steps / run["save_every"])  # the last step saves, too
+        saves = math.ceil(steps / execution["save_every"])  # the last step saves, too
         checkpoint = checkpoint_bytes(work.runs[name]) / GIGABYTE
         exported = model_bytes(work.runs[name]) / GIGABYTE
         pack = figure("pixels of a sample, GB")
@@ -367,7 +368,7 @@ def _training(work: Workload, plans: Mapping[str, Plan]) -> Step:
         seconds.append(figure("start of training, s") + stops / rate + computing)
         moved += reading + stops
         kept += exported
-        checkpoints += min(saves, run["keep"]) * checkpoint
+        checkpoints += min(saves, execution["keep"]) * checkpoint
         largest = max(largest, checkpoint)
     return work.step(
         "models",
@@ -491,7 +492,7 @@ def estimate(work: Workload) -> Estimate:
             share=peak / cluster.disk,
             text=f"disk: {peak / 1000:.2f} TB at most, {cluster.disk / 1000:g} TB free",
             remedy="remove each run's checkpoints once it is trained (then at most "
-            f"{pruned / 1000:.2f} TB), or set train.keep: 1",
+            f"{pruned / 1000:.2f} TB), or set execution.keep: 1",
         ),
         Risk(
             share=storage_busy,

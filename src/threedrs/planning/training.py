@@ -255,7 +255,7 @@ def plan_run(
     Raises:
         ConfigError: a setting is wrong, or the batch does not fit the GPUs.
     """
-    settings = TrainSettings.from_config(config["train"])
+    settings = TrainSettings.from_config(config)
     deepspeed = deepspeed_config(settings, machine.gpus)
     # What the checkpoint holds is the published size: the plan needs no file of it.
     model = {**config["model"], "path": None, "random_weights": True}

@@ -7,7 +7,7 @@ gigabytes), so with `uniform` a shard with one new scan is remade in about the t
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -83,7 +83,7 @@ def read_source(
             for name in BOX_SETS
         },
         "labels": {name: list(boxes[name].labels) for name in BOX_SETS},
-        "settings": asdict(chosen),
+        "settings": chosen.to_json(),
         "scene": scan.scene,
         "split": split,
         "notes": found.notes,

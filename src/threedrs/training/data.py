@@ -141,7 +141,7 @@ class PackReader:
             longest = max(pack.samples, key=lambda sample: len(sample.input_ids))
             raise DataError(
                 f"sample {longest.id}: its pack of {len(pack.samples)} samples holds {pack.tokens} "
-                f"tokens, more than train.max_length {self.max_length}; raise it, lower "
+                f"tokens, more than execution.max_length {self.max_length}; raise it, lower "
                 "train.pack, or leave the sample out of the mix"
             )
 
@@ -287,5 +287,5 @@ def explain_lost_loader() -> Iterator[None]:
                 time.sleep(ENDING)
         raise MachineError(
             f"a loader process was lost ({first_line(error)}); if memory ran out, lower "
-            "train.workers or ask for more memory, and run the same command to go on"
+            "execution.workers or ask for more memory, and run the same command to go on"
         ) from error

@@ -1,4 +1,4 @@
-"""What a DeepSpeed file (`train.deepspeed`) may hold.
+"""What a DeepSpeed file (`execution.deepspeed`) may hold.
 
 The configuration is checked before anything runs, so this module imports neither torch nor
 DeepSpeed. The values within ``zero_optimization`` are checked by DeepSpeed when training starts.

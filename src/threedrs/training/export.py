@@ -94,7 +94,7 @@ def _packing_note(pack: int) -> str:
 
 
 def _numbers(summary: RunSummary, ranks: Ranks, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    settings = TrainSettings.from_config(summary.config["train"])
+    settings = TrainSettings.from_config(summary.config)
     progress = summary.progress
     utilisation, basis = _utilisation(summary, settings, ranks)
     device = "CPU" if ranks.device.type == "cpu" else torch.cuda.get_device_name(ranks.device)
@@ -176,7 +176,7 @@ arXiv 2506.01946), trained by this repository.
 - {numbers["steps"]} optimizer steps of {train["global_batch"]} samples ({numbers["samples"]} seen),
   learning rate {train["learning_rate"]} (vision tower {train["learning_rate_vision_tower"]}),
   {train["precision"]}, seed {train["seed"]}
-- {_trained_note(TrainSettings.from_config(train), model["path"])}
+- {_trained_note(TrainSettings.from_config(config), model["path"])}
 - packing: {numbers["packing"]}
 - recipe hash: {numbers["config_hash"]}; the whole configuration is in `../config.json`
 
@@ -237,7 +237,7 @@ def export_run(
     """
     rows = read_rows(growing_log(out))
     numbers = _numbers(summary, ranks, rows)
-    settings = TrainSettings.from_config(summary.config["train"])
+    settings = TrainSettings.from_config(summary.config)
     base, trained, wanted = ModelSettings.from_config(summary.config), None, lambda name: True
     if settings.lora is not None:
         groups = tuple(name for name in settings.tunable if name != LANGUAGE_MODEL)

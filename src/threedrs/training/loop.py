@@ -66,7 +66,8 @@ SPREAD = (
     "config/deepspeed/zero3_offload.json"
 )
 SMALLER = (
-    "lower train.pack, set train.gradient_checkpointing, or use config/deepspeed/zero3_offload.json"
+    "lower train.pack, set execution.gradient_checkpointing, or use "
+    "config/deepspeed/zero3_offload.json"
 )
 
 
@@ -128,7 +129,7 @@ def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
     Raises:
         ThreedrsError: a setting, the mix, or a store cannot be used.
     """
-    settings = TrainSettings.from_config(config["train"])
+    settings = TrainSettings.from_config(config)
     paths = RunPaths.from_config(config["paths"])
     ranks = start_ranks()
     broadcast_decision(ranks, lambda: settings.accumulation(ranks.count))
@@ -190,7 +191,7 @@ def _train(run: Run) -> None:
     with translate_oom("student and optimizer", SPREAD):
         # A checkpoint holds only what is trained; so the student is loaded as for a fresh start.
         student, tokenizer = _student(run)
-        supervision = SupervisionSettings.from_config(config)
+        supervision = SupervisionSettings(**config["supervision"])
         engine = build_engine(student, settings, supervision, ranks, run.total_steps)
         progress = Progress()
         if checkpoint is not None:

@@ -2,45 +2,28 @@
 
 The fingerprint names everything that shapes the trained weights, part by part, so that a run that
 starts afresh can say what has changed. What only moves files, says how the run is carried out
-(`OPERATION`, the number of ranks) or is evaluated on the way is no part of it.
+(the section `execution`, the number of ranks) or is evaluated on the way is no part of it.
 """
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import ConfigError, DataError, raise_all
+from pydantic import model_validator
+
+from threedrs.config.schema import TUNABLE as TUNABLE
+from threedrs.config.schema import Execution, LoraSettings, Train
+from threedrs.errors import ConfigError
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json
 from threedrs.models.checkpoint.folder import weights_hash
-from threedrs.models.settings import LoraSettings
-from threedrs.training.wandb_logger import WandbSettings
 from threedrs.workflow.code_hash import code_hash
 
-TUNABLE = ("vision_tower", "projector", "language_model", "heads")
-PRECISIONS = ("float32", "bfloat16")
-# Keys of `train` that only say how a run is carried out: no result is stale after a change.
-OPERATION = (
-    "deepspeed",
-    "gradient_checkpointing",
-    "keep",
-    "kept_layers",
-    "log_every",
-    "max_length",
-    "save_every",
-    "wandb",
-    "workers",
-)
 # Keys of `train` that leave the trained weights as they are; of the mix its content counts.
-OPERATIONAL = (*OPERATION, "eval_every", "eval_samples", "mix")
+SHAPELESS = (*Execution.model_fields, "eval_every", "eval_samples", "mix")
 # Sections whose every key shapes the weights.
 SHAPING = ("frames", "geometry", "boxes", "supervision", "model")
-
-
-def _require(condition: bool, key: str, value: object, expected: str) -> Iterator[ConfigError]:
-    if not condition:
-        yield ConfigError(f"train.{key}: {value!r} is not valid; expected {expected}")
 
 
 def accumulation(global_batch: int, pack: int, ranks: int) -> int:
@@ -69,103 +52,28 @@ def accumulation(global_batch: int, pack: int, ranks: int) -> int:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """The section ``train`` of the configuration; config/config.yaml explains each key."""
+class TrainSettings(Train, Execution):
+    """The sections `train` and `execution`: what training does, and how it is carried out."""
 
-    seed: int
-    mix: str
-    epochs: int
-    max_steps: int | None
-    global_batch: int
-    pack: int
-    drop_last: bool
-    learning_rate: float
-    learning_rate_vision_tower: float
-    weight_decay: float
-    warmup_fraction: float
-    gradient_clip: float
-    precision: str
-    deepspeed: Path
-    gradient_checkpointing: bool
-    kept_layers: int
-    tunable: tuple[str, ...]
-    lora: LoraSettings | None
-    label_chat_tokens: bool
-    max_length: int
-    save_every: int
-    keep: int
-    log_every: int
-    eval_every: int | None
-    eval_samples: int
-    workers: int
-    wandb: WandbSettings | None
+    place = "train"
 
     @classmethod
-    def from_config(cls, section: Mapping[str, Any]) -> "TrainSettings":
-        """Return the settings of a resolved ``train`` section.
+    def from_config(cls, config: Mapping[str, Any]) -> "TrainSettings":
+        """Return the settings of a resolved run; what it does not say of `execution` is the usual.
 
         Raises:
             ConfigError: a key is missing or unknown, or a value is out of range.
         """
-        names = [field.name for field in dataclasses.fields(cls)]
-        missing = [name for name in names if name not in section]
-        unknown = [key for key in section if key not in names]
-        if missing or unknown:
-            raise ConfigError(
-                f"train: missing keys {missing}, unknown keys {unknown}; valid: {', '.join(names)}"
-            )
-        values = dict(section)
-        values["deepspeed"] = Path(values["deepspeed"])
-        values["tunable"] = tuple(values["tunable"])
-        if values["lora"] is not None:
-            values["lora"] = LoraSettings.from_config(values["lora"])
-        if values["wandb"] is not None:
-            values["wandb"] = WandbSettings.from_config(values["wandb"])
-        return cls(**values)
+        return cls(**config["train"], **config.get("execution", {}))
 
-    def __post_init__(self) -> None:
-        raise_all(self._problems())
-
-    def _problems(self) -> Iterator[ConfigError]:
-        for key in ("epochs", "global_batch", "pack", "max_length", "save_every", "keep"):
-            yield from _require(
-                getattr(self, key) >= 1, key, getattr(self, key), "a number from 1 on"
-            )
-        yield from _require(self.seed >= 0, "seed", self.seed, "a number from 0 on")
-        yield from _require(self.log_every >= 1, "log_every", self.log_every, "a number from 1 on")
-        yield from _require(self.workers >= 0, "workers", self.workers, "a number from 0 on")
-        yield from _require(
-            self.kept_layers >= 0, "kept_layers", self.kept_layers, "a number from 0 on"
-        )
-        for key in ("max_steps", "eval_every"):
-            value = getattr(self, key)
-            yield from _require(
-                value is None or value >= 1, key, value, "null or a number from 1 on"
-            )
-        yield from _require(
-            self.eval_samples >= 1, "eval_samples", self.eval_samples, "a number from 1 on"
-        )
-        for key in ("learning_rate", "learning_rate_vision_tower", "gradient_clip"):
-            yield from _require(getattr(self, key) > 0, key, getattr(self, key), "a number above 0")
-        yield from _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        yield from _require(
-            0 <= self.warmup_fraction <= 1, "warmup_fraction", self.warmup_fraction, "0 to 1"
-        )
-        yield from _require(
-            self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS)
-        )
-        yield from _require(
-            len(self.tunable) > 0 and set(self.tunable) <= set(TUNABLE),
-            "tunable",
-            list(self.tunable),
-            f"one or more of {', '.join(TUNABLE)}",
-        )
+    @model_validator(mode="after")
+    def _check(self) -> "TrainSettings":
         if self.lora is not None and "language_model" not in self.tunable:
-            yield ConfigError(
+            raise ConfigError(
                 "train.lora: adapters train the language model, which train.tunable leaves out; "
                 "add language_model there (its own weights stay frozen) or set train.lora to null"
             )
+        return self
 
     def accumulation(self, ranks: int) -> int:
         """Return the micro-steps of an optimizer step, see the function `accumulation`."""
@@ -197,33 +105,24 @@ class RunPaths:
         return self.out / "checkpoints"
 
 
-def split_operation(resolved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a resolved run without the keys of `OPERATION`, and these keys."""
-    train = resolved["train"]
-    recipe = {key: value for key, value in train.items() if key not in OPERATION}
-    return {**resolved, "train": recipe}, {key: train[key] for key in OPERATION if key in train}
+def read_run(path: Path, execution: str = "{}") -> dict[str, Any]:
+    """Return the resolved run in ``path``, with its section `execution` from a JSON object.
 
-
-def read_run(path: Path) -> dict[str, Any]:
-    """Return the resolved run in ``path``, whole.
-
-    Its ``paths.operation``, if any, names the JSON file that holds the keys of `OPERATION`: the
-    workflow writes there, whenever it starts, what the configuration says then.
+    The workflow hands over what the configuration says when a training starts: in the file it would
+    make results stale that it does not change.
 
     Raises:
-        DataError: a file is missing or malformed.
+        ConfigError: ``execution`` is not a JSON object with keys of that section.
+        DataError: the file is missing or malformed.
     """
     config = read_json(path)
-    file = config["paths"].get("operation")
-    if file is None:
-        return config
-    operation = read_json(Path(file)) if Path(file).exists() else None
-    if not isinstance(operation, dict):
-        raise DataError(
-            f"{file}: does not hold the run's operation; `snakemake --cores 1 --force {path}` "
-            "writes it"
-        )
-    return {**config, "train": {**config["train"], **operation}}
+    try:
+        said = json.loads(execution)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--execution: is not JSON ({error.msg})") from error
+    if not isinstance(said, dict):
+        raise ConfigError("--execution: expected a JSON object")
+    return {**config, "execution": Execution(**config.get("execution", {}) | said).to_json()}
 
 
 def fingerprint(
@@ -243,9 +142,9 @@ def fingerprint(
         for section in SHAPING
         for key, value in config.get(section, {}).items()
     }
-    parts |= {f"train.{k}": v for k, v in config["train"].items() if k not in OPERATIONAL}
+    parts |= {f"train.{k}": v for k, v in config["train"].items() if k not in SHAPELESS}
     lora = config["train"]["lora"]
-    parts["train.lora"] = None if lora is None else LoraSettings.from_config(lora).to_json()
+    parts["train.lora"] = None if lora is None else LoraSettings(**lora).to_json()
     parts["teacher.name"] = config["teacher"]["name"]
     # What is not trained is not in a checkpoint: the same folder must bring it back.
     parts["pretrained weights"] = None if pretrained is None else weights_hash(Path(pretrained))

@@ -6,58 +6,18 @@ checkpoints, so that a resumed run continues the same one; rows that W&B knows o
 sent again.
 """
 
-import dataclasses
 import importlib.util
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import ConfigError, DataError, MachineError, first_line
+from threedrs.config.schema import WandbSettings
+from threedrs.errors import DataError, MachineError, first_line
 from threedrs.io.files import read_json, write_json
 
-MODES = ("online", "offline")
 SECONDS = 30  # that the start may take, and the end
-
-
-@dataclass(frozen=True, kw_only=True)
-class WandbSettings:
-    """``train.wandb``: where the rows go.
-
-    Attributes:
-        project: in W&B.
-        entity: user or team; None: the user's default.
-        mode: online, or offline: into the run's folder, for ``wandb sync``.
-    """
-
-    project: str
-    entity: str | None = None
-    mode: str = "online"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.project, str) or not self.project:
-            raise ConfigError(f"train.wandb.project: {self.project!r} is not a name")
-        if self.mode not in MODES:
-            raise ConfigError(
-                f"train.wandb.mode: {self.mode!r} is not valid; valid: {', '.join(MODES)}"
-            )
-
-    @classmethod
-    def from_config(cls, section: Mapping[str, Any]) -> "WandbSettings":
-        """Return the settings of ``train.wandb``.
-
-        Raises:
-            ConfigError: the project is missing, a key unknown, or a value not valid.
-        """
-        names = [field.name for field in dataclasses.fields(cls)]
-        unknown = [key for key in section if key not in names]
-        if "project" not in section or unknown:
-            raise ConfigError(
-                f"train.wandb: needs project, unknown keys {unknown}; valid: {', '.join(names)}"
-            )
-        return cls(**section)
 
 
 def require_wandb(settings: WandbSettings | None) -> None:
@@ -71,8 +31,8 @@ def require_wandb(settings: WandbSettings | None) -> None:
     found = importlib.util.find_spec("wandb")
     if found is None or found.origin is None:  # without origin: a mere folder of that name
         raise MachineError(
-            "train.wandb: the package wandb is not installed; `pip install -e '.[wandb]'`, or set "
-            "train.wandb to null"
+            "execution.wandb: the package wandb is not installed; `pip install -e '.[wandb]'`, or "
+            "set execution.wandb to null"
         )
 
 

@@ -181,9 +181,9 @@ def test_settings_name_what_is_valid():
     assert PredictSettings.from_json(SETTINGS.to_json()) == SETTINGS
     for value, message in (
         ({"promt": "reference"}, "promt is not a key; did you mean prompt"),
-        ({"prompt": "plain"}, "choose one of reference, as_trained"),
-        ({"boxes": "all"}, "choose one of gt, pred"),
-        ({"max_new_tokens": 0}, "give a whole number from 1 up"),
+        ({"prompt": "plain"}, "settings.prompt is 'plain'; choose one of: reference, as_trained"),
+        ({"boxes": "all"}, "choose one of: gt, pred"),
+        ({"max_new_tokens": 0}, "settings.max_new_tokens: 0 is less than the minimum of 1"),
         ([], "expected a JSON object"),
     ):
         with pytest.raises(ConfigError, match=message):

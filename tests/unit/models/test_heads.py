@@ -172,7 +172,7 @@ def test_another_teachers_features_are_an_error() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"loss": "l1"}, "valid: l2, cosine, both"),
+        ({"loss": "l1"}, "choose one of: l2, cosine, both"),
         ({"weight": -1.0}, "supervision.weight"),
         ({"weight": float("nan")}, "supervision.weight"),
         ({"layer": "first"}, "valid: last, or a layer index"),

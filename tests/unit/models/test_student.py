@@ -340,11 +340,11 @@ def test_scene_moves_as_a_whole() -> None:
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        ({"name": "llava"}, ConfigError, "model.name: 'llava' .*valid: llava-video"),
-        ({"size": "13b"}, ConfigError, "valid: tiny, small, 7b"),
-        ({"attention": "xla"}, ConfigError, "valid: auto, sdpa, flash"),
-        ({"coordinate_dtype": "int8"}, ConfigError, "valid: float32, bfloat16, float16"),
-        ({"seed": -1}, ConfigError, "train.seed"),
+        ({"name": "llava"}, ConfigError, "model.name is 'llava'; choose one of: llava-video"),
+        ({"size": "13b"}, ConfigError, "choose one of: tiny, small, 7b"),
+        ({"attention": "xla"}, ConfigError, "choose one of: auto, sdpa, flash"),
+        ({"coordinate_dtype": "int8"}, ConfigError, "choose one of: float32, bfloat16, float16"),
+        ({"seed": -1}, ConfigError, "model.seed: -1 is less than"),
         ({"size": "7b"}, CheckpointError, "LLaVA-Video-7B-Qwen2 .*16 GB, Apache-2.0.*model.path"),
         (
             {"size": "7b", "name": "llava-onevision"},
@@ -378,5 +378,5 @@ def test_settings_from_config() -> None:
     assert (settings.name, settings.grid, settings.attention) == ("qwen2-vl", 7, "flash")
     assert settings.random_weights
     assert (settings.seed, settings.coordinate_dtype, settings.path) == (7, "bfloat16", None)
-    supervision = SupervisionSettings.from_config(config)
+    supervision = SupervisionSettings(**config["supervision"])
     assert (supervision.weight, supervision.loss, supervision.layer) == (0.5, "both", 1)

@@ -37,7 +37,7 @@ def paper() -> Workload:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         config, teachers = _configuration([Path("config/paper.yaml")])
-    config["train"]["deepspeed"] = str(ROOT / config["train"]["deepspeed"])
+    config["execution"]["deepspeed"] = str(ROOT / config["execution"]["deepspeed"])
     config["data"]["root"] = "no such folder"
     return Workload(config=config, teachers=teachers, cluster=CLUSTER)
 
@@ -147,8 +147,10 @@ def test_predictions_share_their_scenes_out_to_their_gpus(paper: Workload) -> No
 
 
 def test_the_last_step_saves_as_well(paper: Workload) -> None:
-    train = {**paper.config["train"], "max_steps": 600, "save_every": 500, "keep": 2}
-    work = dataclasses.replace(paper, config=paper.config | {"train": train})
+    train = {**paper.config["train"], "max_steps": 600}
+    execution = {**paper.config["execution"], "save_every": 500, "keep": 2}
+    config = paper.config | {"train": train, "execution": execution}
+    work = dataclasses.replace(paper, config=config)
     assert estimate(work).checkpoints == 2 * 2 * 12 * 8.1227
 
 
@@ -187,7 +189,7 @@ def test_the_largest_risk_is_named(paper: Workload, changes: dict, words: str) -
 @pytest.mark.slow
 def test_offload_needs_the_memory_of_the_hosts(paper: Workload) -> None:
     file = str(ROOT / "config/deepspeed/zero3_offload.json")
-    config = {**paper.config, "train": paper.config["train"] | {"deepspeed": file}}
+    config = {**paper.config, "execution": paper.config["execution"] | {"deepspeed": file}}
     needs = {"train": {"gpu": 8, "threads": 64, "mem_mb": 128_000}}
     work = on(dataclasses.replace(paper, config=config), needs=needs, memory_per_node=512)
     (risk,) = [risk for risk in estimate(work).risks if risk.text.startswith("host memory")]

@@ -81,7 +81,7 @@ def test_masks_follow_from_what_the_store_gives(built: SceneStore) -> None:
 
 def test_missing_depth_can_be_ignored(scan: ScanFiles, built: SceneStore, tmp_path: Path) -> None:
     ignoring = build_scene(
-        scan, BOXES, replace(SETTINGS, invalid_depth="ignore"), tmp_path / "ignore.zarr", "train"
+        scan, BOXES, SETTINGS.replace(invalid_depth="ignore"), tmp_path / "ignore.zarr", "train"
     )
     camera = built.poses()[0, :3, 3]
     # Patch (1, 12) lies in the hole; patch (3, 8) is half measured; patch (8, 3) wholly.
@@ -100,7 +100,7 @@ def test_missing_depth_can_be_ignored(scan: ScanFiles, built: SceneStore, tmp_pa
     np.testing.assert_array_equal(built.patch_xyz()[0, 8, 3], ignoring.patch_xyz()[0, 8, 3])
     around_camera = make_box_set([(np.array([*camera, 0.2, 0.2, 0.2]), 1, "camera")])
     boxes = {"gt": around_camera, "pred": BoxSet.empty()}
-    for settings, sees in ((SETTINGS, True), (replace(SETTINGS, invalid_depth="ignore"), False)):
+    for settings, sees in ((SETTINGS, True), (SETTINGS.replace(invalid_depth="ignore"), False)):
         store = build_scene(scan, boxes, settings, tmp_path / "camera.zarr", "train")
         assert bool(store.masks("gt")[0].any()) is sees
     assert ignoring.content_hash() != built.content_hash()
@@ -130,7 +130,7 @@ def test_no_valid_pose_is_an_error_and_few_frames_a_note(tmp_path: Path) -> None
     with pytest.raises(DataError, match="scene0000_00 has no candidate frame with a valid pose"):
         build_scene(lost, BOXES, SETTINGS, tmp_path / "x.zarr", "train")
     short = make_scan(tmp_path, "scene0001_00", frames=11, invalid=())
-    store = build_scene(short, BOXES, replace(SETTINGS, count=5), tmp_path / "short.zarr", "train")
+    store = build_scene(short, BOXES, SETTINGS.replace(count=5), tmp_path / "short.zarr", "train")
     assert store.frame_ids == [0, 0, 0, 0, 10]
     assert store.attributes["notes"] == ["only 2 candidate frames for 5: frames are repeated"]
     for array in (store.rgb(), store.depth(), store.patch_xyz(), store.masks("gt")[0][0]):
@@ -140,7 +140,7 @@ def test_no_valid_pose_is_an_error_and_few_frames_a_note(tmp_path: Path) -> None
 
 def test_raw_colour_and_another_depth_unit(tmp_path: Path) -> None:
     scan = make_scan(tmp_path, color="raw", depth_shift=5000.0, invalid=())
-    store = build_scene(scan, BOXES, replace(SETTINGS, count=1), tmp_path / "x.zarr", "val")
+    store = build_scene(scan, BOXES, SETTINGS.replace(count=1), tmp_path / "x.zarr", "val")
     with SensReader(scan.sens) as reader:
         frame = reader.frame(0)
     with Image.open(io.BytesIO(store.jpegs()[0])) as image:
@@ -166,11 +166,11 @@ def test_settings_name_valid_choices() -> None:
     }
     settings = SceneSettings.from_config(config)
     assert settings == SceneSettings(stride=5, count=8, invalid_depth="ignore")
-    with pytest.raises(ConfigError, match="'random' is not known; choose one of uniform, coverage"):
+    with pytest.raises(ConfigError, match="'random'; choose one of: uniform, coverage"):
         SceneSettings(strategy="random")
-    with pytest.raises(ConfigError, match=r"frames\.stride: must be a whole number from 1, not 0"):
+    with pytest.raises(ConfigError, match=r"frames\.stride: 0 is less than the minimum of 1"):
         SceneSettings(stride=0)
-    with pytest.raises(ConfigError, match=r"frames\.count: must be a whole number from 1"):
+    with pytest.raises(ConfigError, match=r"frames\.count: True is not of type 'integer'"):
         SceneSettings(count=True)
-    with pytest.raises(ConfigError, match="choose one of reference, ignore"):
+    with pytest.raises(ConfigError, match="choose one of: reference, ignore"):
         SceneSettings(invalid_depth="none")

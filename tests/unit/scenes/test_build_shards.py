@@ -5,7 +5,6 @@ import json
 import os
 import re
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,7 @@ def test_what_else_remakes_a_scene(
     elif what == "alignment":
         scene.meta.write_text("colorHeight = 60\n")
     elif what == "settings":
-        settings = replace(SETTINGS, stride=7)
+        settings = SETTINGS.replace(stride=7)
     elif what == "damage":
         file = chunk_file(shard.out / "scene0000_00.zarr", "rgb")
         content = bytearray(file.read_bytes())

@@ -49,7 +49,7 @@ def exported(scan: ScanFiles) -> ScanFiles:
 def test_an_export_gives_the_store_of_its_scan(
     scan: ScanFiles, exported: ScanFiles, tmp_path: Path, strategy: str
 ) -> None:
-    settings = replace(SETTINGS, strategy=strategy)
+    settings = SETTINGS.replace(strategy=strategy)
     first = build_scene(scan, BOXES, settings, tmp_path / "sens.zarr", "train")
     second = build_scene(exported, BOXES, settings, tmp_path / "images.zarr", "train")
     assert first.frame_ids == second.frame_ids
@@ -110,7 +110,7 @@ def test_a_scene_that_is_not_listed_has_a_note(scan: ScanFiles, tmp_path: Path) 
 def test_coverage_is_that_of_the_scans_own_mesh(
     scan: ScanFiles, tmp_path: Path, strategy: str
 ) -> None:
-    settings = replace(SETTINGS, strategy=strategy, stride=4, count=2)
+    settings = SETTINGS.replace(strategy=strategy, stride=4, count=2)
     store = build_scene(scan, BOXES, settings, tmp_path / "x.zarr", "train")
     mesh = {voxel_of(vertex) for vertex in aligned_vertices(scan)}
     with SensReader(scan.sens) as reader:
@@ -134,7 +134,7 @@ def test_coverage_is_that_of_the_scans_own_mesh(
 def test_strategies_differ_in_how_many_frames(scan: ScanFiles, tmp_path: Path) -> None:
     counts = {}
     for strategy in ("coverage90", "coverage95", "coverage"):
-        settings = replace(SETTINGS, strategy=strategy, stride=1, count=60)
+        settings = SETTINGS.replace(strategy=strategy, stride=1, count=60)
         store = build_scene(scan, BOXES, settings, tmp_path / "x.zarr", "train")
         counts[strategy] = len(store.frame_ids)
         assert store.frame_ids == sorted(set(store.frame_ids))
@@ -156,7 +156,7 @@ def test_coverage_reads_each_payload_once(
         return data
 
     monkeypatch.setattr(os, "pread", recording_pread)
-    settings = replace(SETTINGS, strategy="coverage", stride=4, count=2)
+    settings = SETTINGS.replace(strategy="coverage", stride=4, count=2)
     build_scene(scan, BOXES, settings, tmp_path / "x.zarr", "train")
     reads.sort()
     assert all(first[1] <= second[0] for first, second in itertools.pairwise(reads))
@@ -165,7 +165,7 @@ def test_coverage_reads_each_payload_once(
 
 
 def test_a_mesh_that_no_frame_sees_or_that_is_missing(scan: ScanFiles, tmp_path: Path) -> None:
-    settings = replace(SETTINGS, strategy="coverage90")
+    settings = SETTINGS.replace(strategy="coverage90")
     other = tmp_path / "other.ply"
     other.write_text(scan.mesh.read_text().replace(" 2.0100", " 9.0100"))
     with pytest.raises(

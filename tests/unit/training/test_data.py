@@ -180,7 +180,7 @@ def test_killed_worker_is_explained(reader):
     assert len(lines) == 8
     for line in lines:
         assert "a loader process was lost" in line
-        assert "train.workers" in line
+        assert "execution.workers" in line
     assert besides == []
 
 

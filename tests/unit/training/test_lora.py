@@ -10,7 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from fixtures.repository import ROOT
-from fixtures.training_run import OUT, edit_config, lone_ranks, records, run, write_run
+from fixtures.training_run import (
+    OUT,
+    change_train,
+    edit_config,
+    lone_ranks,
+    records,
+    run,
+    write_run,
+)
 from fixtures.training_steps import SUPERVISION, plans, settings, step, tiny_student
 from fixtures.training_steps import reader as reader  # a fixture
 from threedrs.distributed.gpus import own_device
@@ -41,7 +49,7 @@ def adapted(**lora: Any) -> Student:
     student = tiny_student()
     tokenizer = load_student(ModelSettings())[1]
     tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
-    add_lora(student, LoraSettings.from_config(LORA | lora), tokens, seed=0)
+    add_lora(student, LoraSettings(**LORA | lora), tokens, seed=0)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in trained_parameters(student, ["language_model"])["language_model"]:
@@ -113,7 +121,7 @@ def test_fingerprint_sees_the_adapters_and_not_where_rows_go(
     config = json.loads(write_run(tmp_path, lora=LORA).read_text())
     monkeypatch.chdir(tmp_path)
     before = fingerprint(config, {}, {})
-    config["train"] |= {"lora": LORA | {"dropout": 0.0}, "wandb": {"project": "3drs"}}
+    change_train(config, lora=LORA | {"dropout": 0.0}, wandb={"project": "3drs"})
     assert fingerprint(config, {}, {}) == before
     config["train"]["lora"] = LORA | {"rank": 8}
     assert fingerprint_changes(before, fingerprint(config, {}, {})).startswith("train.lora (")

@@ -125,7 +125,7 @@ def test_steps_equal_plain_code(inputs: Inputs, plain: Plain, stage: str) -> Non
 
     student = new_student()
     deepspeed = str(ROOT / f"config/deepspeed/{stage}.json")
-    settings = TrainSettings.from_config(inputs.section | {"deepspeed": deepspeed})
+    settings = TrainSettings(**inputs.section | {"deepspeed": deepspeed})
     engine = build_engine(student, settings, SUPERVISION, ranks, total_steps=STEPS)
     for norm, (vision, others) in zip(plain.norms, plain.rates, strict=True):
         assert engine.get_lr() == pytest.approx([vision, others, others, others])

@@ -14,7 +14,7 @@ costs as much as loading the base model, and a look at the ends of its files.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -216,8 +216,7 @@ def read_adapter(folder: Path, settings: ModelSettings) -> SavedAdapter:
     dtype = DTYPES.get(str(config.get("torch_dtype")))
     if dtype is None or not isinstance(held["trained_in_full"], list):
         raise CheckpointError(f"{path}: torch_dtype or threedrs.base.trained_in_full is malformed")
-    base = replace(
-        settings,
+    base = settings.replace(
         name=held["name"] if settings.name is None else settings.name,
         size=held["size"],
         grid=held["grid"],

@@ -1,0 +1,94 @@
+"""Reads configuration files, naming the line of a slip, and merges them as Snakemake does."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from threedrs.errors import ConfigError
+
+MAIN = Path("config/config.yaml")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a section, of which YAML would drop the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        first = dict[str, int]()
+        for name, _ in node.value:
+            if not isinstance(name, yaml.ScalarNode):
+                continue
+            if name.value in first:
+                line = first[name.value] + 1
+                problem = f"the key {name.value} stands in line {line} already; keep one of them"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=name.start_mark)
+            first[name.value] = name.start_mark.line
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the sections in a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, has a key twice, or holds no sections; the
+            message names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror or error}); correct the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not YAML (not UTF-8 text: {error.reason})") from error
+    try:
+        content = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML ({_slip(error, text)})") from error
+    if not isinstance(content, dict | None):
+        raise ConfigError(f"{path}: holds no sections (such as train:); correct the file")
+    return content or {}
+
+
+def _slip(error: yaml.YAMLError, text: str) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:  # a character that YAML does not allow
+        return " ".join(str(error).split())
+    problem = str(getattr(error, "problem", "")).strip()
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        problem = "a tab indents the line; indent with spaces"
+    elif "expected <block end>" in problem:
+        problem = "the line is indented otherwise than those above; indent a section's keys alike"
+    return f"line {mark.line + 1}: {problem}"
+
+
+def merged(files: Sequence[Path], command: str) -> dict[str, Any]:
+    """Return config/config.yaml with ``files`` on top, as Snakemake merges them; not checked yet.
+
+    ``command`` is what asks for it, for the error.
+
+    Raises:
+        ConfigError: as `read_yaml`, or the working directory is not the repository's folder.
+    """
+    if not MAIN.is_file():
+        raise ConfigError(f"{MAIN}: missing; run threedrs {command} from the repository's folder")
+    config: dict[str, Any] = {}
+    for path in (MAIN, *files):
+        config = _overlaid(config, read_yaml(path))
+    return config
+
+
+def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``below`` with the keys of ``above``, section by section."""
+    found = dict(below)
+    for key, value in above.items():
+        old = found.get(key)
+        found[key] = (
+            _overlaid(old if isinstance(old, Mapping) else {}, value)
+            if isinstance(value, Mapping)
+            else value
+        )
+    return found

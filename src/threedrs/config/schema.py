@@ -1,0 +1,447 @@
+"""Every key of the configuration, once: its type, its choices, its default and what it means.
+
+The defaults are those of config/config.yaml, the demo. `python -m threedrs.config.reference` writes
+from here the JSON Schema that editors use and the reference page in docs/. Errors, the nearest
+valid key among them, are worded in `threedrs.config.section`. Nothing here imports torch.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from threedrs.config.section import OneOf, Section, in_order_of, unique
+from threedrs.models.backbones.registry import DEFAULT_NAME, backbone_names
+from threedrs.tasks.registry import TASKS
+from threedrs.teachers.registry import IMPORT_PATH, NO_TEACHER, TEACHERS
+
+BoxSet = Literal["gt", "pred"]
+Attention = Literal["auto", "sdpa", "flash"]
+CoordinateDtype = Literal["float32", "bfloat16", "float16"]
+InvalidDepth = Literal["reference", "ignore"]
+ModelSize = Literal["tiny", "small", "7b"]
+Prompt = Literal["reference", "as_trained"]
+Tunable = Literal["vision_tower", "projector", "language_model", "heads"]
+LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+# Whose names are registered where they are defined, in other packages too.
+ModelName = Annotated[str, OneOf(backbone_names)]
+TeacherName = Annotated[str, OneOf(lambda: (*TEACHERS, NO_TEACHER), IMPORT_PATH.pattern)]
+Benchmark = Annotated[str, OneOf(lambda: tuple(TASKS))]
+TUNABLE = get_args(Tunable)
+LORA_TARGETS = get_args(LoraTarget)  # the linear layers of a language-model layer
+
+Text = Annotated[str, Field(min_length=1)]
+NaturalInt = Annotated[int, Field(ge=0)]
+NaturalFloat = Annotated[float, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+FilePath = Annotated[Path, Field(strict=False)]
+OfSplitAndSet = Annotated[str, Field(pattern=r"\{split\}.*\{set\}|\{set\}.*\{split\}")]
+OfSplit = Annotated[str, Field(pattern=r"\{split\}")]
+Benchmarks = Annotated[
+    tuple[Benchmark, ...], Field(strict=False, min_length=1), AfterValidator(unique)
+]
+RunName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+MixName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+def _layer(value: Any) -> Any:
+    if value != "last" and (type(value) is not int or value < 0):
+        text = "{value} is not valid; valid: last, or a layer index from 0 up"
+        raise PydanticCustomError("layer", text, {"value": repr(value)})
+    return value
+
+
+Layer = Annotated[
+    str | int,
+    PlainValidator(_layer),
+    WithJsonSchema({"anyOf": [{"const": "last"}, {"type": "integer", "minimum": 0}]}),
+]
+# The teacher's weights: one path for all runs, or teacher -> path.
+Weights = Annotated[
+    Annotated[Text, Tag("(path)")] | Annotated[dict[TeacherName, Text], Tag("(mapping)")],
+    Discriminator(lambda value: "(mapping)" if isinstance(value, Mapping) else "(path)"),
+]
+
+
+class Demo(Section):
+    """The generated demo data."""
+
+    scenes: Annotated[int, Field(ge=2, le=10000)] = 14
+    """Rooms to generate; three of seven of them are val, at most 40."""
+    seed: NaturalInt = 7
+    """Seed of the generator."""
+    frames: Annotated[int, Field(ge=4)] = 104
+    """Frames of each scan's stream."""
+    rounds: PositiveInt = 1
+    """Times the usual 46 descriptions and questions a scene."""
+
+
+class Data(Section):
+    """Where the data is, and what happens with scans that cannot be used."""
+
+    root: Text = "results/demo"
+    """Folder of the data, laid out as README.md shows; `data` for your own ScanNet copy."""
+    demo: Demo | None = Demo()
+    """Generate demo data under `data.root`; null: the root is yours and only read."""
+    source: Literal["sens", "posed_images"] = "sens"
+    """Where frames come from: the .sens file of each scan, or exported folders."""
+    scans: str = "scannet/scans"
+    """Folder of the scans, relative to `data.root` like the paths below."""
+    posed_images: str = "scannet/posed_images"
+    """Exported frames: `<scene>/00000.jpg`, `.png`, `.txt`, numbered by frame of the stream."""
+    candidates: OfSplit | None = None
+    """EmbodiedScan's infos, e.g. `embodiedscan/embodiedscan_infos_{split}.pkl`, whose image lists
+    are the candidate frames; null: every `frames.stride`-th frame is one."""
+    masks: str = "scannet/mask"
+    """Detector proposals, one `<scene>.mask.npz` a scene."""
+    labels: str = "scannet/scannetv2-labels.combined.tsv"
+    """ScanNet's label table."""
+    splits: OfSplit = "scannet/scannetv2_{split}.txt"
+    """The scene list of each split."""
+    benchmark: str = "benchmark"
+    """Folder of the benchmarks' annotation files."""
+    scenes_per_shard: PositiveInt = 6
+    """Scenes of a job of the scene stage; 50 or so at full scale."""
+    on_bad_scene: Literal["skip", "fail"] = "skip"
+    """What a scan that cannot be used (no valid pose, a damaged file) means. skip: the run goes on
+    without it, and scene report, mix and scores say so; fail: none may be excluded."""
+    max_bad_fraction: Fraction = 0.05
+    """With skip, more excluded scans than this fraction of a split stop the run before training."""
+
+
+class Frames(Section):
+    """Which frames of a scan a scene store holds."""
+
+    place = "frames"
+    stride: PositiveInt = 10
+    """Every stride-th frame of the stream is a candidate."""
+    strategy: Literal["uniform", "coverage", "coverage90", "coverage95"] = "uniform"
+    """uniform: evenly spaced over the candidates; coverage: the frames that see most of the mesh;
+    coverage90, coverage95: as many as see 90 or 95 % of what all see, so V differs by scene."""
+    count: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Frames of a scene (V) with uniform and coverage; the paper uses 32."""
+
+
+class Geometry(Section):
+    """How depth and coordinates count."""
+
+    invalid_depth: InvalidDepth = "reference"
+    """reference: depth 0 enters averages as the camera centre, as published; ignore: it is left
+    out of averages and masks."""
+    coordinate_dtype: CoordinateDtype = "float32"
+    """Precision of the position embedding alone, masks stay exact: bfloat16 (published training) or
+    float16 (published evaluation) to compare with a published checkpoint."""
+
+
+class Boxes(Section):
+    """Which boxes the objects have."""
+
+    train: BoxSet = "gt"
+    """Boxes of training. gt: ground truth from the annotated mesh; pred: detector proposals, of
+    which the best one above IoU 0.25 stands for an object."""
+    eval: BoxSet = "pred"
+    """Candidates of grounding in evaluation; Scan2Cap always describes a proposal."""
+    ready: OfSplitAndSet | None = None
+    """Prepared box files under `data.root`, e.g. `scannet/scannet_{split}_{set}_box.json` (set: gt,
+    pred; scene -> list of [cx, cy, cz, dx, dy, dz]); null: from the scans and proposals."""
+
+
+class Caps(Section):
+    """Limits on a mix."""
+
+    max_per_scene: PositiveInt | None = None
+    """Most records of a scene."""
+    max_per_answer: PositiveInt | None = None
+    """Most records with the same answer, within a benchmark."""
+    max_per_object: PositiveInt | None = None
+    """Most records about the same object."""
+
+
+class Mix(Section):
+    """How a training mix is drawn; no record is repeated before its source is used up."""
+
+    balance: Literal["all", "sampling", "temperature", "weights"]
+    """all: everything once, as in the paper; sampling: of each benchmark as `sampling` says;
+    temperature: a benchmark of n records gets a share ~ n^(1/temperature); weights: the shares in
+    `weights`."""
+    seed: NaturalInt = 0
+    """Seed of every random choice."""
+    sampling: dict[Benchmark, str] = Field(default={}, min_length=1)
+    """all, first:N, end:N or random:N of a benchmark, N also a percentage (rounded up); a benchmark
+    that is not named gives all."""
+    temperature: PositiveFloat | None = None
+    """1 keeps the proportions of the benchmarks, larger values level them."""
+    weights: dict[Benchmark, PositiveFloat] = Field(default={}, min_length=1)
+    """Relative share of each benchmark; a benchmark that is not named gives nothing."""
+    size: PositiveInt | None = None
+    """Records of the mix, with temperature and weights."""
+    caps: Caps = Caps()
+
+
+class Prepared(Section):
+    """LLaVA-style arrays of records, by split."""
+
+    train: Text | None = None
+    """File of the training records."""
+    val: Text | None = None
+    """File of the validation records."""
+    test: Text | None = None
+    """File of the test records."""
+
+
+class Instructions(Section):
+    """From annotation files to the records that the runs train on."""
+
+    benchmarks: Benchmarks = tuple(TASKS)
+    """Benchmarks whose training records the mixes are drawn from."""
+    ready: Prepared = Prepared()
+    """LLaVA-style arrays to take instead of converting: {train: FILE.json, val: ...}."""
+    on_reject: Literal["report", "fail"] = "report"
+    """report: list rows that cannot be converted beside the output; fail: stop at the first."""
+    max_reject_fraction: Fraction = 0.01
+    """More rejected rows than this fraction of a file stop the run."""
+    mixes: dict[MixName, Mix] = Field(default={"full": Mix(balance="all")}, min_length=1)
+    """Name -> how that training mix is drawn."""
+
+
+class Teacher(Section):
+    """The frozen model that supervises the visual tokens."""
+
+    place = "teacher"
+    name: TeacherName = "vggt-tiny"
+    """The teacher, docs/TEACHERS.md describes each; none: no supervision. The -tiny ones have small
+    seeded random weights, for the demo and tests. A teacher outside the package is named by its
+    import path, package.module:NAME."""
+    weights: Weights | None = None
+    """vggt: model.pt or model.safetensors; dinov2, siglip2, mae: a model folder, null: the Hub's;
+    import: a folder of `<scene>.npz`; {teacher: path, ...} where runs use several teachers."""
+    seed: NaturalInt = 0
+    """Seed of the random weights of the -tiny teachers."""
+    grid: Literal[14, "full"] = 14
+    """14: features pooled to 14x14 when extracted; full: the teacher's own grid."""
+    scenes_per_shard: PositiveInt = 6
+    """Scenes of a job of the feature stage, which loads the teacher once."""
+
+
+class SupervisionSettings(Section):
+    """The 3D representation loss."""
+
+    place = "supervision"
+    weight: NaturalFloat = 1.0
+    """Weight of the 3D loss, which is added to the text and the grounding loss."""
+    loss: Literal["l2", "cosine", "both"] = "l2"
+    """Distance of normalised features, one minus their cosine, or the sum of both."""
+    layer: Layer = "last"
+    """Hidden states that are supervised: last (after the final norm), or the index of a
+    language-model layer, 0 the first."""
+
+
+class Model(Section):
+    """The student."""
+
+    place = "model"
+    name: ModelName = DEFAULT_NAME
+    """The family of the multimodal language model."""
+    size: ModelSize = "tiny"
+    """tiny: seeded random weights (demo, tests); small: the same at 40 M parameters, to train from
+    scratch on a GPU (config/small.yaml); 7b: needs `model.path`."""
+    path: FilePath | None = None
+    """Folder of the pretrained checkpoint in its family's published layout."""
+    grid: PositiveInt = 14
+    """Visual tokens a side of a frame; 7 (qwen2-vl only) is a quarter of the tokens."""
+    attention: Attention = "auto"
+    """Attention of packs. auto: the fastest measured, sdpa; flash needs flash-attn. A sample alone
+    is plain causal attention, for which torch's kernels serve in any case."""
+    random_weights: bool = False
+    """Build size 7b without a checkpoint, to measure speed and memory."""
+
+
+class LoraSettings(Section):
+    """Low-rank adapters on linear layers of the language model."""
+
+    place = "train.lora"
+    rank: PositiveInt
+    """Rank of the two matrices, r."""
+    alpha: PositiveFloat
+    """Their product counts alpha / r times."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout of what enters the adapters in training."""
+    targets: Annotated[
+        tuple[LoraTarget, ...],
+        Field(strict=False, min_length=1),
+        AfterValidator(in_order_of(LORA_TARGETS)),
+    ] = LORA_TARGETS
+    """Layers that get adapters."""
+
+
+class Train(Section):
+    """The recipe of training: every key shapes the trained weights or what is logged."""
+
+    place = "train"
+    seed: NaturalInt = 42
+    """Seed of the new parameters and of the order of samples."""
+    mix: str = "full"
+    """The training mix, one of `instructions.mixes`."""
+    epochs: PositiveInt = 3
+    """Passes over the mix; the paper trains for one."""
+    max_steps: PositiveInt | None = None
+    """Stop after this many optimizer steps; null: whole epochs."""
+    global_batch: PositiveInt = 8
+    """Samples of an optimizer step, whatever the packing and the number of GPUs."""
+    pack: PositiveInt = 8
+    """Samples of one scene that share its visual tokens (K); 1 is the paper's recipe."""
+    drop_last: bool = False
+    """Leave out the last, short batch."""
+    learning_rate: PositiveFloat = 3e-3
+    """Peak learning rate of all but the vision tower."""
+    learning_rate_vision_tower: PositiveFloat = 1e-3
+    """Peak learning rate of the vision tower."""
+    weight_decay: NaturalFloat = 0.0
+    """Decoupled weight decay (AdamW)."""
+    warmup_fraction: Fraction = 0.03
+    """Fraction of all steps in which the learning rate rises; a cosine to 0 follows."""
+    gradient_clip: PositiveFloat = 1.0
+    """Largest norm of the gradient."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of weights and activations."""
+    tunable: Annotated[
+        tuple[Tunable, ...],
+        Field(strict=False, min_length=1),
+        AfterValidator(in_order_of(TUNABLE)),
+    ] = TUNABLE
+    """Parts of the student that are trained."""
+    lora: LoraSettings | None = None
+    """{rank: 16, alpha: 32, dropout: 0.0, targets: [q_proj, v_proj]}: of the language model train
+    adapters only, on these layers (none named: all seven); the model is an adapter then."""
+    label_chat_tokens: bool = True
+    """Also train on chat tokens and newlines, as published."""
+    eval_every: PositiveInt | None = None
+    """Optimizer steps between evaluations on the way; null: none."""
+    eval_samples: PositiveInt = 32
+    """Questions of each benchmark in such an evaluation, its first ones."""
+
+
+class WandbSettings(Section):
+    """Where the rows of the log go beside log.jsonl."""
+
+    place = "execution.wandb"
+    project: Text
+    """Project in W&B."""
+    entity: str | None = None
+    """User or team; null: the user's default."""
+    mode: Literal["online", "offline"] = "online"
+    """offline: into the run's folder, for `wandb sync`."""
+
+
+class Execution(Section):
+    """How training is carried out: no key changes a result, and none makes one stale."""
+
+    place = "execution"
+    deepspeed: FilePath = Path("config/deepspeed/zero2.json")
+    """DeepSpeed's file: ZeRO stage 2 or 3, with or without offload (config/deepspeed/)."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: slower by a quarter, far less memory."""
+    kept_layers: NaturalInt = 0
+    """Language-model layers that keep their activations all the same: faster, 1.0 GB each at 32
+    frames."""
+    max_length: PositiveInt = 32768
+    """Tokens of a pack; a longer one is an error."""
+    save_every: PositiveInt = 50
+    """Optimizer steps between checkpoints."""
+    keep: PositiveInt = 2
+    """Newest checkpoints that are kept."""
+    log_every: PositiveInt = 5
+    """Optimizer steps between rows of log.jsonl."""
+    workers: NaturalInt = 1
+    """Loader processes of a rank."""
+    wandb: WandbSettings | None = None
+    """{project: 3drs, entity: null, mode: online}: rows also go to Weights & Biases
+    (`pip install -e '.[wandb]'`)."""
+
+
+class RunTeacher(Section):
+    """What a run may change of the teacher."""
+
+    name: TeacherName = "none"
+    """The run's teacher; none: no supervision."""
+
+
+class Run(Section):
+    """An experiment run: what differs from the sections of the same names."""
+
+    extends: str | None = None
+    """Another run, whose changes this one takes over and adds its own to."""
+    teacher: RunTeacher = RunTeacher()
+    supervision: SupervisionSettings = SupervisionSettings()
+    model: Model = Model()
+    train: Train = Train()
+    execution: Execution = Execution()
+
+
+class Eval(Section):
+    """How the trained models are asked and scored."""
+
+    benchmarks: Benchmarks = tuple(TASKS)
+    """Benchmarks that the runs are asked; no part of training."""
+    prompt: Prompt = "reference"
+    """reference: no instruction sentence, as published; as_trained: with it."""
+    max_new_tokens: PositiveInt = 512
+    """Longest answer, in tokens."""
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    """Resamples for the 95 % intervals, scenes as clusters."""
+
+
+class Report(Section):
+    """What the report page shows."""
+
+    title: str = "3DRS on the demo data"
+    """Title of the page."""
+    baseline: str = "baseline"
+    """The run that others are compared with."""
+    examples: NaturalInt = 6
+    """Sampled questions of a benchmark, with the answers of all runs."""
+
+
+class DownloadEntry(Section):
+    """Files from the Hugging Face Hub, with your own token (`hf auth login`)."""
+
+    repo: Annotated[str, Field(pattern="^[^/]+/[^/]+$")]
+    """owner/name on the Hub."""
+    type: Literal["model", "dataset"] = "model"
+    """Kind of the repository."""
+    revision: Text = "main"
+    """Commit, tag or branch; a commit makes the run reproducible."""
+    files: Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(unique)]
+    """Files of the repository to take, with their folders."""
+    to: Text
+    """Folder to put them in."""
+    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]] = Field(default={})
+    """File -> its SHA-256; files that are not named are checked by size only."""
+
+
+class Configuration(Section):
+    """The whole configuration."""
+
+    data: Data = Data()
+    frames: Frames = Frames()
+    geometry: Geometry = Geometry()
+    boxes: Boxes = Boxes()
+    instructions: Instructions = Instructions()
+    teacher: Teacher = Teacher()
+    supervision: SupervisionSettings = SupervisionSettings()
+    model: Model = Model()
+    train: Train = Train()
+    execution: Execution = Execution()
+    runs: dict[RunName, Run | None] = Field(
+        default={"3drs": Run(), "baseline": Run(teacher=RunTeacher(name="none"))}, min_length=1
+    )
+    """Name of an experiment run -> what it changes; null switches a run off."""
+    eval: Eval = Eval()
+    report: Report = Report()
+    download: tuple[DownloadEntry, ...] = Field(default=(), strict=False)
+    """Files to fetch; they arrive before what needs them."""

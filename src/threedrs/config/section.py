@@ -1,0 +1,251 @@
+"""The base of all settings: a pydantic model whose errors are lines that a user can act on.
+
+A line names the key by its path in the configuration, what stands there, and what may: the nearest
+valid key, the choices, or the range.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, cast
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
+
+from threedrs.errors import ConfigError, ThreedrsError
+
+
+class Section(BaseModel):
+    """A part of the configuration; the text below a key is its description for people."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+    place: ClassVar[str] = ""  # where the section stands in the configuration
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise config_error(error, type(self), self.place) from None
+
+    # Sections within a section are checked without the above: their errors are part of its own.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, values: Any) -> Any:
+        """Take 1000.0 for 1000: both are the same to a reader, and a key of floats takes either."""
+        if not isinstance(values, Mapping):
+            return values
+        return {
+            key: int(value) if isinstance(value, float) and value.is_integer() else value
+            for key, value in values.items()
+        }
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with ``changes``, checked as any other."""
+        return type(self)(**{**dict(self), **changes})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every key as a JSON value, equal for equal settings."""
+        return self.model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Annotates a string that must be one of the names that ``names`` gives when it is checked.
+
+    Or it may be of the form ``pattern``, such as an import path, which others look into.
+    """
+
+    names: Callable[[], tuple[str, ...]]
+    pattern: str | None = None
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Check the string after its type."""
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Offer the names to editors."""
+        known: dict[str, Any] = {"type": "string", "enum": [*self.names()]}
+        if self.pattern is None:
+            return known
+        return {"anyOf": [known, {"type": "string", "pattern": f"^{self.pattern}$"}]}
+
+    def _check(self, value: str) -> str:
+        formed = self.pattern is not None and re.fullmatch(self.pattern, value)
+        if value not in self.names() and not formed:
+            raise PydanticCustomError("choice", "unknown")
+        return value
+
+
+def config_error(error: ValidationError, model: type[BaseModel], place: str = "") -> ThreedrsError:
+    """Return the error to show: what a check raised itself, or a line for each problem."""
+    found = error.errors()
+    if len(found) == 1 and isinstance(found[0].get("ctx", {}).get("error"), ThreedrsError):
+        return cast(ThreedrsError, found[0]["ctx"]["error"])
+    return ConfigError("\n".join(problem_lines(error, model, place)))
+
+
+def problem_lines(error: ValidationError, model: type[BaseModel], place: str = "") -> list[str]:
+    """Return what pydantic found wrong, a line each, in the order of the keys' paths."""
+    schema = model.model_json_schema()
+    found = sorted(error.errors(), key=lambda one: [str(step) for step in one["loc"]])
+    return [
+        line
+        for one in found
+        # A list whose items are wrong is too short for pydantic as well.
+        if not (one["type"] == "too_short" and one["input"])
+        for line in _describe(one, schema, place).splitlines()
+    ]
+
+
+def _describe(error: ErrorDetails, schema: dict[str, Any], place: str) -> str:
+    kind, value, steps = error["type"], error["input"], error["loc"]
+    context = error.get("ctx", {})
+    of_key = steps[-1:] == ("[key]",) or kind in ("extra_forbidden", "invalid_key", "missing")
+    if of_key:
+        key = str(steps[-2] if steps[-1] == "[key]" else steps[-1])
+        steps = steps[: -2 if steps[-1] == "[key]" else -1]
+    named, parts = _find(schema, steps)
+    where = ".".join((*filter(None, (place,)), *named))
+    if isinstance(context.get("error"), ThreedrsError):
+        return str(context["error"])
+    if kind == "invalid_key" or (of_key and kind == "string_type"):
+        return f"{where or 'file'}: the key {key} is not a text to YAML; write it in quotes"
+    if kind == "missing":
+        return f"{where or 'file'}: {key!r} is a required property"
+    if of_key and kind in ("extra_forbidden", "choice"):
+        return unknown_key(where, key, list(_keys(parts)))
+    choices = [str(choice) for part in parts for choice in _choices(part)]
+    if kind in ("literal_error", "choice") or (choices and kind == "string_type"):
+        return f"{where} is {value!r}; choose one of: {', '.join(choices)}"
+    if kind == "finite_number":
+        return f"{where} is {value}; expected a finite number"
+    if kind.endswith("_type"):
+        types = dict.fromkeys(str(part["type"]) for part in parts if "type" in part)
+        line = f"{value!r:.80} is not of type {', '.join(map(repr, types))}"
+        return f"{where or 'file'}: {line}{_yaml_hint(value, types)}"
+    if kind in _RANGES:
+        words, bound = _RANGES[kind]
+        return f"{where}: {value!r} is {words} of {context[bound]:g}"
+    if kind in ("too_short", "string_too_short"):
+        return f"{where}: {value!r} should be non-empty"
+    if kind == "string_pattern_mismatch":
+        return f"{where}: {value!r} does not match {context['pattern']!r}"
+    return f"{where}: {error['msg']}"
+
+
+_RANGES = {
+    "greater_than": ("less than or equal to the minimum", "gt"),
+    "greater_than_equal": ("less than the minimum", "ge"),
+    "less_than": ("greater than or equal to the maximum", "lt"),
+    "less_than_equal": ("greater than the maximum", "le"),
+}
+
+
+def _find(
+    schema: dict[str, Any], steps: Sequence[str | int]
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the path of a key and the forms that its value may have, as parts of a JSON Schema.
+
+    Steps in brackets are no keys: they say which form of several pydantic tried.
+    """
+    named, parts = list[str](), [*_forms(schema, schema)]
+    for step in steps:
+        if not str(step).startswith("("):
+            named.append(str(step))
+            inner = _below(parts, step)
+            parts = [form for part in inner for form in _forms(part, schema)]
+    return named, parts
+
+
+def _forms(part: dict[str, Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if "$ref" in part:
+        yield from _forms(schema["$defs"][part["$ref"].rpartition("/")[2]], schema)
+    elif "anyOf" in part or "oneOf" in part:
+        for form in part.get("anyOf") or part["oneOf"]:
+            yield from _forms(form, schema)
+    else:
+        yield part
+
+
+def _below(parts: list[dict[str, Any]], step: str | int) -> Iterator[dict[str, Any]]:
+    for part in parts:
+        if isinstance(step, int) and "items" in part:
+            yield part["items"]
+        elif step in part.get("properties", {}):
+            yield part["properties"][step]
+        elif isinstance(part.get("additionalProperties"), dict):
+            yield part["additionalProperties"]
+        else:
+            yield from part.get("patternProperties", {}).values()
+
+
+def _keys(parts: list[dict[str, Any]]) -> Iterator[str]:
+    for part in parts:
+        yield from part.get("properties", {})
+        names = part.get("propertyNames", {})
+        for form in names.get("anyOf", [names]):
+            yield from form.get("enum", ())
+
+
+def _choices(part: dict[str, Any]) -> Sequence[Any]:
+    return [part["const"]] if "const" in part else part.get("enum", ())
+
+
+def _yaml_hint(value: Any, types: Collection[str]) -> str:
+    if "number" in types and isinstance(value, str):
+        # 1e-5 has no point: YAML 1.1 takes it for a text.
+        with suppress(ValueError):
+            number = yaml.safe_dump(float(value)).split()[0]
+            return f"; to YAML this is a text, write {number}"
+    return ""
+
+
+def unknown_key(where: str, key: str, known: Sequence[str]) -> str:
+    """Return the line for a key that there is not, with the nearest one that there is."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(known)}"
+    if key == "teacher" and where.endswith("supervision"):  # beside the loss one looks for it
+        section = where.removesuffix("supervision") + "teacher"
+        advice = f"the teacher is {section}.name"
+    return f"{where}.{key} is not a key; {advice}".removeprefix(".")
+
+
+def in_order_of(names: Sequence[str]) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+    """Return a check that a list names nothing twice; it puts the list into the order of `names`.
+
+    Snakemake and the fingerprint compare settings as text, where another order is a change.
+    """
+
+    def check(values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(unique(values), key=names.index))
+
+    return check
+
+
+def unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that a list names nothing twice."""
+    if len(set(values)) < len(values):
+        raise PydanticCustomError("twice", "names something twice")
+    return values
