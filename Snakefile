@@ -12,10 +12,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "config/config.yaml"
-
-
-include: "workflow/rules/common.smk"
+include: "workflow/rules/common.smk"  #        config/config.yaml, checked; lists that rules expand over
 
 
 wildcard_constraints:

@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--save-every", type=int, default=3, help="steps before the checkpoint")
     parser.add_argument("--seconds", type=float, default=600, help="most time of each command")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="in `train`")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="a key of train or execution")
     return parser.parse_args()
 
 
@@ -58,20 +58,21 @@ def prepare(arguments: argparse.Namespace) -> Path:
             frames=arguments.frames,
             samples=16 * arguments.scenes,
         )
-    train = {
-        "max_steps": arguments.save_every + 1,
-        "save_every": arguments.save_every,
-        "keep": 1,
-        "log_every": 1,
-    }
+    train = {"max_steps": arguments.save_every + 1}
+    execution = {"save_every": arguments.save_every, "keep": 1, "log_every": 1}
     for item in arguments.set:
         key, _, value = item.partition("=")
-        train[key] = json.loads(value)
+        (execution if key in Execution.model_fields else train)[key] = json.loads(value)
     model = {"size": arguments.size, "path": None, "random_weights": arguments.size == "7b"}
     return write_run(
         arguments.folder,
         scenes=arguments.scenes,
-        overrides={"model": model, "train": train, "frames": {"count": arguments.frames}},
+        overrides={
+            "model": model,
+            "train": train,
+            "execution": execution,
+            "frames": {"count": arguments.frames},
+        },
         configfile=REPOSITORY / "config/paper.yaml",
     )
 

@@ -72,7 +72,8 @@ def recipe(arguments: argparse.Namespace, ranks: Ranks) -> TrainSettings:
     """Return the paper's recipe with this benchmark's sizes."""
     section: dict[str, Any] = {}
     for name in ("config.yaml", "paper.yaml"):
-        section |= yaml.safe_load((REPOSITORY / "config" / name).read_text())["train"]
+        config = yaml.safe_load((REPOSITORY / "config" / name).read_text())
+        section |= config["train"] | config["execution"]
     section |= {
         "pack": 1,
         "global_batch": arguments.accumulation * ranks.count,

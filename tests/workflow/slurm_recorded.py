@@ -55,7 +55,8 @@ def whole_demo(checkout: Checkout) -> None:
 def time_limit_of_training(checkout: Checkout) -> None:
     """A limit of two minutes, warned of before: a retry, then the same command, goes on."""
     config = yaml.safe_load(SMALL.read_text())
-    config["train"] |= {"epochs": 1000, "max_steps": STEPS, "save_every": 100}
+    config["train"] |= {"epochs": 1000, "max_steps": STEPS}
+    config["execution"]["save_every"] = 100
     path = checkout.folder / "limit.yaml"
     path.write_text(yaml.safe_dump(config))
     started, calls, jobs, saved = time.monotonic(), [], 0, []

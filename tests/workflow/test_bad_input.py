@@ -61,3 +61,21 @@ def test_a_batch_is_held_against_the_gpus_that_training_gets(
         assert said.returncode == 0, said.stdout
     tasks = ("--set-resources", "train:tasks=8", "train:gpu=0")
     assert refused in checkout.snakemake("-n", "all", *tasks, config=path).stdout
+
+
+def test_a_slip_in_a_file_is_named_by_its_line(checkout: Checkout, tmp_path: Path) -> None:
+    """A key that stands twice, of which Snakemake takes one; a tab in the checkout's own file."""
+    path = tmp_path / "bad.yaml"
+    path.write_text("train:\n  epochs: 1\n\ntrain:\n  pack: 2\n")
+    done = checkout.snakemake("-n", "all", config=path)
+    assert done.returncode != 0
+    assert f"{path}: is not YAML (line 4: the key train stands in line 1 already" in done.stdout
+    assert "Traceback" not in done.stdout
+
+    own = checkout.folder / "config" / "config.yaml"
+    text = own.read_text()
+    own.unlink()  # perhaps a link to the repository's
+    own.write_text(text + "report2:\n\ttitle: x\n")
+    lines = len(text.splitlines())
+    done = checkout.snakemake("-n", "all")
+    assert f"config/config.yaml: is not YAML (line {lines + 2}: a tab indents" in done.stdout

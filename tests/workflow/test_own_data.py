@@ -22,7 +22,8 @@ instructions:
   mixes:
     level: {balance: temperature, temperature: 2, size: 60, caps: {max_per_answer: 20}}
 teacher: {scenes_per_shard: 2}
-train: {mix: level, max_steps: 2, global_batch: 4, pack: 2, save_every: 2, log_every: 1}
+train: {mix: level, max_steps: 2, global_batch: 4, pack: 2}
+execution: {save_every: 2, log_every: 1}
 eval: {benchmarks: [scanrefer, scan2cap], max_new_tokens: 4, bootstrap: 100}
 report: {examples: 2}
 """

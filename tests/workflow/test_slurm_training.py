@@ -33,10 +33,8 @@ CONFIG = {
         "epochs": 1,
         "global_batch": 4,
         "pack": 2,
-        "save_every": 100,
-        "log_every": 1,
-        "workers": 0,
     },
+    "execution": {"save_every": 100, "log_every": 1, "workers": 0},
     "runs": {"3drs": {}},
     "report": {"baseline": "3drs"},
 }
@@ -144,14 +142,14 @@ def submit_and_warn(checkout: Checkout, step: int, *options: str) -> None:
 @pytest.mark.usefixtures("cluster")
 def test_one_node_two_nodes_and_no_node_make_one_curve(prepared: Checkout, tmp_path: Path) -> None:
     entry = ("threedrs.train", "--config", f"{RUN}/config.json")
+    entry += ("--execution", json.dumps(CONFIG["execution"]))
     alone = Checkout(tmp_path / "alone")
     write_run(alone.folder, samples=4 * STEPS)
     for name in ("src", "config"):
         (alone.folder / name).symlink_to(prepared.folder / name)
     settings = start_snakemake(prepared, "--cores", "1", "--until", "run_config")
     assert settings.wait(timeout=60) == 0, settings.communicate()[0]
-    for name in ("config.json", "operation.json"):
-        shutil.copy(prepared.folder / RUN / name, alone.folder / RUN)
+    shutil.copy(prepared.folder / RUN / "config.json", alone.folder / RUN)
     reference = start(alone, *entry)  # beside the others
 
     submit_and_warn(prepared, 2, *TWO_GPUS)

@@ -6,6 +6,7 @@ taken back, so each test starts from the finished state.
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,21 +105,27 @@ def test_nothing_changed_in_content_or_in_the_users_machine(trial: Checkout) -> 
 
 
 def test_how_training_is_carried_out_reruns_nothing_and_arrives(trial: Checkout) -> None:
-    """Loader processes, checkpoints, log, W&B, DeepSpeed, a guard: for the next start of a run."""
-    keys = {"workers": 3, "save_every": 7, "keep": 1, "log_every": 9, "kept_layers": 1}
-    keys |= {"max_length": 40000}
-    keys |= {"gradient_checkpointing": True, "deepspeed": "config/deepspeed/zero3.json"}
-    keys |= {"wandb": {"project": "rooms"}}
-    config = configured(trial.folder, {"train": keys, "runs": {"3drs": {"train": {"keep": 4}}}})
+    """Loader processes, checkpoints, log, W&B, DeepSpeed, a guard: for the next start of a run.
+
+    In the section `execution`, or in `train`, their old place.
+    """
+    old = {"workers": 3, "save_every": 7, "log_every": 9, "kept_layers": 1, "max_length": 40000}
+    new = {"gradient_checkpointing": True, "deepspeed": "config/deepspeed/zero3.json", "keep": 1}
+    new |= {"wandb": {"project": "rooms", "entity": None, "mode": "online"}}
+    runs = {"3drs": {"execution": {"keep": 4}}}
+    config = configured(trial.folder, {"train": old, "execution": new, "runs": runs})
     assert trial.planned(config=config) == set()
 
-    settings = "results/train/3drs/config.json"
-    with removed(trial.folder / settings):
-        said = trial.snakemake("--cores", "1", settings, config=config)
-        assert said.returncode == 0, said.stdout
-    for run, expected in {"3drs": keys | {"keep": 4}, "baseline": keys}.items():
-        told = trial.folder / f"results/train/{run}/operation.json"
-        assert json.loads(told.read_text()) == expected
+    said = trial.snakemake("-n", "-p", "--forcerun", "train", "--", "models", config=config)
+    assert said.returncode == 0, said.stdout
+    assert said.stdout.count("stand in `train`, their old place") == 1
+    commands = [line for line in said.stdout.splitlines() if " --execution " in line]
+    handed = {}
+    for command in commands:
+        words = shlex.split(command)
+        run = Path(words[words.index("--config") + 1]).parent.name
+        handed[run] = json.loads(words[words.index("--execution") + 1])
+    assert handed == {"3drs": old | new | {"keep": 4}, "baseline": old | new}
 
 
 def test_touched_files_and_edited_helpers_rerun_nothing(trial: Checkout) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from snakemake.logging import logger
 from snakemake.settings.enums import Quietness
 
+from threedrs.config.files import check_yaml
 from threedrs.config.load import (
     SCENE_POLICY,
     data_layout,
@@ -56,10 +57,18 @@ def stop_on_bad_configuration(check):
         sys.exit(f"threedrs: error:\n{error}")
 
 
+if workflow.is_main_process:
+    # Here, as Snakemake does not say where a file has a slip, and takes a key that stands twice.
+    stop_on_bad_configuration(lambda: check_yaml(workflow.overwrite_configfiles))
+
+
+configfile: "config/config.yaml"
+
+
 CONFIG = stop_on_bad_configuration(lambda: load_config(config))
 if workflow.is_main_process:
     for line in old_places(config):
-        logger.warning(f"threedrs: {line}")
+        logger.warning(f"threedrs: config: {line}")
 LAYOUT = data_layout(CONFIG)
 # What is done about bad scans is for two rules alone: it changes no other stage's result.
 DATA = {key: value for key, value in CONFIG["data"].items() if key not in SCENE_POLICY}

@@ -1,12 +1,12 @@
 """Reads configuration files, naming the line of a slip, and merges them as Snakemake does."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from threedrs.errors import ConfigError
+from threedrs.errors import ConfigError, raise_all
 
 MAIN = Path("config/config.yaml")
 
@@ -44,16 +44,32 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not YAML (not UTF-8 text: {error.reason})") from error
     try:
         content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # such as a date in month 13
         raise ConfigError(f"{path}: is not YAML ({_slip(error, text)})") from error
     if not isinstance(content, dict | None):
         raise ConfigError(f"{path}: holds no sections (such as train:); correct the file")
     return content or {}
 
 
-def _slip(error: yaml.YAMLError, text: str) -> str:
+def check_yaml(files: Iterable[Path]) -> None:
+    """Read config/config.yaml and those of ``files`` that are YAML, for their errors.
+
+    Raises:
+        ConfigError: as `read_yaml`, a line a file.
+    """
+    problems = []
+    for path in (MAIN, *map(Path, files)):
+        if path.suffix in (".yaml", ".yml"):
+            try:
+                read_yaml(path)
+            except ConfigError as error:
+                problems.append(error)
+    raise_all(problems)
+
+
+def _slip(error: Exception, text: str) -> str:
     mark = getattr(error, "problem_mark", None)
-    if mark is None:  # a character that YAML does not allow
+    if mark is None:
         return " ".join(str(error).split())
     problem = str(getattr(error, "problem", "")).strip()
     lines = text.splitlines()

@@ -93,7 +93,8 @@ def move_execution(config: Mapping[str, Any]) -> tuple[Config, list[str]]:
 def old_places(config: Mapping[str, Any]) -> list[str]:
     """Return one line that names the keys of `execution` which stand in `train`, or none."""
     keys = move_execution(config)[1]
-    return [f"config: {', '.join(keys)} now stand in the section execution"] if keys else []
+    told = "stand in `train`, their old place; move them to the section `execution`"
+    return [f"{', '.join(keys)} {told}"] if keys else []
 
 
 def _check_extends(runs: Mapping[str, Run]) -> Iterator[str]:
@@ -108,7 +109,7 @@ def _check_extends(runs: Mapping[str, Run]) -> Iterator[str]:
             continue
         if run.extends in chain:
             circle = " -> ".join([*chain, run.extends])
-            yield f"runs.{name}.extends: {circle} leads round in a circle"
+            yield f"runs.{name}.extends: {circle} is a circle"
         elif len(chain) == 1:  # else the run in between has the line
             yield (
                 f"runs.{name}.extends is {run.extends!r}, which is no run; "

@@ -43,9 +43,10 @@ class Stage:
     files: tuple[str, ...] = ()
 
 
-# Helpers that shape no result of any stage: how a file is written, how a process is started, how
-# it is told what happens.
+# Helpers that shape no result of any stage: how settings are checked, whose values count by
+# themselves, how a file is written, how a process is started, how it is told what happens.
 SHAPELESS = (
+    "config",
     "errors",
     "io.files",
     "distributed",

@@ -12,7 +12,7 @@ import yaml
 
 from fixtures.repository import ROOT
 from threedrs.config.checks import batch_problem
-from threedrs.config.load import load_config, resolve_run
+from threedrs.config.load import load_config, old_places, resolve_run
 from threedrs.config.resources import train_ranks
 from threedrs.errors import ConfigError
 from threedrs.models.backbones.registry import backbone_names
@@ -409,3 +409,81 @@ def test_the_shipped_settings_keep_their_text(config: dict) -> None:
         assert json.dumps(loaded[section], sort_keys=True) == json.dumps(
             config[section], sort_keys=True
         )
+
+
+# Runs that build on others, and those that are switched off
+
+
+def test_a_run_extends_another_one(config: dict) -> None:
+    config["runs"] |= {
+        "b": {"extends": "a", "train": {"seed": 2}},
+        "a": {"extends": "baseline", "train": {"seed": 1, "epochs": 5}, "execution": {"keep": 1}},
+    }
+    loaded = load_config(config)
+    assert loaded["runs"]["b"] == {
+        "teacher": {"name": "none"},
+        "train": {"epochs": 5, "seed": 2},
+        "execution": {"keep": 1},
+    }
+    assert list(loaded["runs"]) == ["3drs", "baseline", "b", "a"]
+    run = resolve_run(loaded, "b")
+    assert (run["teacher"]["name"], run["train"]["epochs"], run["train"]["seed"]) == ("none", 5, 2)
+    assert run["execution"]["keep"] == 1
+
+
+def test_a_run_is_switched_off(config: dict) -> None:
+    config["runs"]["baseline"] = None
+    with pytest.raises(ConfigError, match=r"report\.baseline is 'baseline', which is no run"):
+        load_config(config)
+    config["report"]["baseline"] = "3drs"
+    assert list(load_config(config)["runs"]) == ["3drs"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "lines"),
+    [
+        ({"a": {"extends": "3dr"}}, ["runs.a.extends is '3dr', which is no run; choose one of"]),
+        (
+            {"a": {"extends": "baseline"}, "baseline": None},
+            ["runs.a.extends is 'baseline', which is no run; choose one of: 3drs"],
+        ),
+        (
+            {"a": {"extends": "b"}, "b": {"extends": "a"}},
+            ["runs.a.extends: a -> b -> a is a circle", "runs.b.extends: b -> a -> b is a circle"],
+        ),
+        ({"a": {"extends": "b"}, "b": {"extends": "x"}}, ["runs.b.extends is 'x', which is no"]),
+        ({"3drs": None, "baseline": None}, ["runs: all are switched off (null); keep one"]),
+        ({"a": {"extend": "3drs"}}, ["runs.a.extend is not a key; did you mean extends?"]),
+    ],
+)
+def test_a_run_that_leads_nowhere_is_named(
+    config: dict, runs: dict[str, object], lines: list[str]
+) -> None:
+    config["runs"] |= runs
+    with pytest.raises(ConfigError) as error:
+        load_config(config)
+    said = str(error.value).splitlines()
+    assert len(said) == len(lines)
+    for line, start in zip(said, lines, strict=True):
+        assert line.startswith(f"config: {start}")
+
+
+# The section execution, and where its keys stood before
+
+
+def test_the_old_place_of_execution_counts_and_is_told(config: dict) -> None:
+    assert old_places(config) == []
+    config["train"] |= {"keep": 7, "wandb": {"project": "rooms"}}
+    config["runs"]["3drs"] = {"train": {"workers": 3}, "execution": {"log_every": 2}}
+    assert old_places(config) == [
+        "train.keep, train.wandb, runs.3drs.train.workers stand in `train`, their old place; "
+        "move them to the section `execution`"
+    ]
+    loaded = load_config(config)
+    assert loaded["execution"]["keep"] == 7
+    assert "keep" not in loaded["train"]
+    run = resolve_run(loaded, "3drs")["execution"]
+    assert (run["workers"], run["log_every"], run["keep"]) == (3, 2, 7)
+    config["train"]["kep"] = 1
+    with pytest.raises(ConfigError, match=r"train\.kep is not a key"):
+        load_config(config)

@@ -1,0 +1,74 @@
+"""Configuration files: a slip is named by file and line, and files are merged as Snakemake does."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from fixtures.repository import ROOT
+from threedrs.config.files import check_yaml, merged, read_yaml
+from threedrs.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train:\n\tepochs: 1\n", "line 2: a tab indents the line; indent with spaces"),
+        ("train:\n  epochs: 1\n pack: 2\n", "line 3: the line is indented otherwise than those"),
+        ("train: {pack: 1}\n\ntrain: {}\n", "line 3: the key train stands in line 1 already"),
+        ("train:\n  lora: {rank: 1, rank: 2}\n", "line 2: the key rank stands in line 2 already"),
+        ("runs: [a\n", "line 2: expected ',' or ']'"),
+        ("a: b: c\n", "line 1: mapping values are not allowed here"),
+        ("a: \x00\n", "unacceptable character #x0000"),
+        ("a: 2026-13-45\n", "month must be in 1..12"),
+        ("- train\n", "holds no sections"),
+    ],
+)
+def test_a_slip_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_yaml(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_text_or_not_there_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    with pytest.raises(ConfigError, match=r"own\.yaml: cannot be read .* correct the path"):
+        read_yaml(path)
+    path.write_bytes(b"a: \xff\n")
+    with pytest.raises(ConfigError, match=r"own\.yaml: is not YAML \(not UTF-8"):
+        read_yaml(path)
+    path.write_text("# nothing\n")
+    assert read_yaml(path) == {}
+
+
+def test_all_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for name, text in (("a.yaml", "a: ["), ("b.yml", "b:\n\t- 1"), ("c.json", '{\n\t"a": 1}')):
+        (tmp_path / name).write_text(text)
+    check_yaml([tmp_path / "c.json"])
+    with pytest.raises(ConfigError) as error:
+        check_yaml([tmp_path / name for name in ("a.yaml", "b.yml", "c.json")])
+    assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
+        str(tmp_path / "a.yaml"),
+        str(tmp_path / "b.yml"),
+    ]
+
+
+def test_files_are_merged_as_snakemake_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    own = tmp_path / "own.yaml"
+    own.write_text("runs: {new: {train: {seed: 1}}, baseline: null}\ndownload: [1]\nx: {}\n")
+    expected = yaml.safe_load(Path("config/config.yaml").read_text())
+    for path in (Path("config/paper.yaml"), own):
+        update_config(expected, yaml.safe_load(path.read_text()))
+    assert merged([Path("config/paper.yaml"), own], "plan") == expected
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="run threedrs plan from the repository's folder"):
+        merged([], "plan")
