@@ -30,6 +30,7 @@ from typing import Any
 import psutil
 
 from generated_run import REPOSITORY, write_inputs, write_run
+from threedrs.config.schema import Execution
 from threedrs.training.run_log import growing_log, read_rows
 
 COMPARED = ("loss", "text", "grounding", "supervision", "grad_norm", "lr")
@@ -45,7 +46,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--save-every", type=int, default=3, help="steps before the checkpoint")
     parser.add_argument("--seconds", type=float, default=600, help="most time of each command")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="a key of train or execution")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=JSON", help="of training"
+    )
     return parser.parse_args()
 
 
