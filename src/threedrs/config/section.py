@@ -89,7 +89,10 @@ class OneOf:
         known: dict[str, Any] = {"type": "string", "enum": [*self.names()]}
         if self.pattern is None:
             return known
-        return {"anyOf": [known, {"type": "string", "pattern": f"^{self.pattern}$"}]}
+        return {
+            "type": "string",
+            "anyOf": [known, {"type": "string", "pattern": f"^{self.pattern}$"}],
+        }
 
     def _check(self, value: str) -> str:
         formed = self.pattern is not None and re.fullmatch(self.pattern, value)
