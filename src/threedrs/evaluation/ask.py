@@ -18,11 +18,17 @@ from threedrs.evaluation.settings import PredictSettings
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks import scan2cap, scanqa, scanrefer
 from threedrs.tasks.record import COORD, GROUND, Record, conversation, is_box
-from threedrs.visualization.box_overlay import DrawnBox, draw_boxes, frames_that_show
-from threedrs.visualization.room_plot import RoomMap
+from threedrs.visualization.box_overlay import (
+    RUN_COLOURS,
+    TRUE_COLOUR,
+    DrawnBox,
+    draw_boxes,
+    frames_that_show,
+)
+from threedrs.visualization.scene_plot import RoomMap
 from threedrs.visualization.scene_view import SceneView
 
-COLOURS = ("#4cd964", "#ff9f0a", "#40a9ff", "#d58bff", "#ff6b61")  # of the best box and the next
+COLOURS = (TRUE_COLOUR, *RUN_COLOURS)  # of the best box and the next
 
 
 @dataclass(frozen=True, kw_only=True)

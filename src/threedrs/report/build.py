@@ -8,14 +8,12 @@ Costs a second a scene for pictures, and some 100 kB a sampled question.
 
 import base64
 import hashlib
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 from PIL import Image
 
@@ -30,6 +28,7 @@ from threedrs.report.verdict import config_differences, verdicts
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.store import FeatureStore
 from threedrs.visualization.feature_plot import features_picture
+from threedrs.visualization.page import page_environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +76,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
     browsers = [Browser(results, name, settings.baseline) for name in settings.benchmarks]
     judged = verdicts(results.summary, results.columns)
     page = (
-        _environment()
+        page_environment("threedrs.report")
         .get_template("index.html.j2")
         .render(
             settings=settings,
@@ -118,25 +117,6 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
 def script_hash(script: str) -> str:
     """Return the hash by which a Content-Security-Policy allows the inline ``script``."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("threedrs.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["anchor"] = anchor
-    return environment
-
-
-def anchor(*names: str) -> str:
-    """Return an HTML id for the names: distinct names give distinct ids."""
-    return "-".join(
-        re.sub(r"[^A-Za-z0-9]", lambda found: f"_{ord(found.group()):x}_", name) for name in names
-    )
 
 
 def _teachers(folder: Path, teachers: Sequence[str], shard: str) -> list[tuple[str, Picture]]:

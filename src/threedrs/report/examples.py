@@ -21,12 +21,16 @@ from threedrs.scenes.store import SceneStore
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record
 from threedrs.tasks.registry import find_task
-from threedrs.visualization.box_overlay import DrawnBox, contact_sheet, draw_boxes, frames_that_show
-from threedrs.visualization.room_plot import RoomMap
+from threedrs.visualization.box_overlay import (
+    RUN_COLOURS,
+    TRUE_COLOUR,
+    DrawnBox,
+    draw_boxes,
+    frames_that_show,
+)
+from threedrs.visualization.scene_plot import RoomMap
 from threedrs.visualization.scene_view import SceneView
 
-TRUE_COLOUR = "#4cd964"
-RUN_COLOURS = ("#ff9f0a", "#40a9ff", "#d58bff", "#ff6b61")
 MOST_FRAMES = 2
 
 
@@ -199,7 +203,7 @@ class Rooms:
             self._views[scene] = view, RoomMap(view)
         view, room = self._views[scene]
         if not drawn:
-            sheet = as_picture(contact_sheet(view), f"Frames of {scene}")
+            sheet = as_picture(view.sheet(), f"Frames of {scene}")
             return [sheet, as_picture(room.with_boxes([], []), f"{scene} from above")], ""
         frames, unseen = frames_that_show(view, drawn, MOST_FRAMES)
         names = ", ".join(dict.fromkeys(box.label for box in drawn))

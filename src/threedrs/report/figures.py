@@ -20,13 +20,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 
+from threedrs.visualization.box_overlay import RUN_COLOURS
+
 INK = "#123456"  # stands for the page's text colour, put in when the figure is text
-COLOURS = ("#2a7de1", "#e07b00", "#2e9e4f", "#a24fc9", "#d0433c", "#0f9aa8")
+HIGHER, LOWER = RUN_COLOURS[0], RUN_COLOURS[3]
 PIXELS_PER_POINT = 1.3
 STYLE: Any = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
-    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=RUN_COLOURS),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlecolor": INK,
@@ -112,7 +114,7 @@ def differences(rows: Sequence[Difference], title: str) -> str:
     with plt.rc_context(STYLE):
         figure, plot = plt.subplots(figsize=(4.2, 0.6 + 0.28 * len(rows)))
         for place, row in enumerate(rows):
-            colour = COLOURS[0] if row.value >= 0 else COLOURS[4]
+            colour = HIGHER if row.value >= 0 else LOWER
             if row.low is not None and row.high is not None:
                 plot.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
             face = colour if row.significant else "none"
@@ -135,7 +137,7 @@ def curves(
             points = [(row["step"], row[field]) for row in rows if row.get(field) is not None]
             # A run without a teacher has no supervision loss: its flat zero is left out.
             if any(value for _, value in points):
-                colour = COLOURS[index % len(COLOURS)]
+                colour = RUN_COLOURS[index % len(RUN_COLOURS)]
                 plot.plot(*zip(*points, strict=True), label=run, color=colour, linewidth=1.5)
         if not plot.lines:
             plt.close(figure)

@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.io.files import read_json, write_text
 from threedrs.scenes.facts import FORMAT_VERSION, ROWS_FILE
-
-TEMPLATES = Path(__file__).parent / "templates"
+from threedrs.visualization.page import page_environment
 
 
 def write_scene_report(parts: Sequence[Path], out: Path) -> None:
@@ -39,15 +37,10 @@ def write_scene_report(parts: Sequence[Path], out: Path) -> None:
         for row in content["scenes"]:
             rows.append({**row, "picture": f"{folder}/{row['scene']}.jpg"})
         left_out += content.get("left_out", [])
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
-        rows=rows, left_out=left_out, totals=_totals(rows)
+    page = (
+        page_environment("threedrs.scenes")
+        .get_template("report.html.j2")
+        .render(rows=rows, left_out=left_out, totals=_totals(rows))
     )
     write_text(out, page)
 

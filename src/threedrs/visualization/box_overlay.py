@@ -21,6 +21,11 @@ LEAST_SEEN = 0.1  # share of a box that must be in view for a frame to count as 
 FRAME_WIDTH = 480  # pixels
 OVERSAMPLING = 2
 RIM = "#101010"
+# One list for boxes and charts, so that a run has one colour on the whole page. All show on photos,
+# on light and on dark ground; green is for what is true.
+RUN_COLOURS = ("#2a7de1", "#e07b00", "#b569d6", "#d0433c", "#0f9aa8", "#9a7b1f")
+TRUE_COLOUR = "#4cd964"
+LABEL_SIZE = 14  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +131,7 @@ def draw_labels(
     draw: ImageDraw.ImageDraw,
     labels: Sequence[tuple[tuple[float, float], DrawnBox]],
     size: tuple[int, int],
+    label_size: int = LABEL_SIZE,
 ) -> None:
     """Write each label in its box's colour on a dark plate above its point, none over another.
 
@@ -133,7 +139,7 @@ def draw_labels(
     or above it, so that stacks of plates do not hide what the boxes are about. The same label of
     several boxes in one place is written once.
     """
-    font = ImageFont.load_default(14 * OVERSAMPLING)
+    font = ImageFont.load_default(label_size * OVERSAMPLING)
     placed: list[tuple[_Plate, str]] = []
     for point, drawn in labels:
         left, top, right, bottom = draw.textbbox((0, 0), drawn.label, font=font)
@@ -186,14 +192,3 @@ def clip(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.
             share = (NEAR - ends[near, 2]) / (ends[far, 2] - ends[near, 2])
             ends[near] += share * (ends[far] - ends[near])
     return ends
-
-
-def contact_sheet(view: SceneView, columns: int = 4) -> Image.Image:
-    """Return up to ``columns`` evenly spaced frames side by side, two a row."""
-    shown = np.unique(np.linspace(0, len(view.frame_ids) - 1, columns).astype(int))
-    tiles = [view.picture(int(frame), FRAME_WIDTH // 2) for frame in shown]
-    width, height = tiles[0].size
-    sheet = Image.new("RGB", (2 * width, height * -(-len(tiles) // 2)), "#808080")
-    for number, tile in enumerate(tiles):
-        sheet.paste(tile, (width * (number % 2), height * (number // 2)))
-    return sheet

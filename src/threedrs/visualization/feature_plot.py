@@ -8,21 +8,17 @@ channels).
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from threedrs.io.files import atomic_file
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.base import ImageFormat
-from threedrs.teachers.images import preprocess_image
 from threedrs.teachers.store import FeatureStore
+from threedrs.visualization.scene_view import SceneView, contact_sheet, evenly_spaced
 
 FRAMES_SHOWN = 8  # evenly spaced over the scene
-PICTURES = ImageFormat(width=224, patch=14)
+FRAME_WIDTH = 224  # pixels
 SAMPLED_VECTORS = 1024
 GAP = 4  # pixels
-CAPTION_HEIGHT = 14  # pixels
-BACKGROUND = (255, 255, 255)
-INK = (60, 60, 60)
 
 
 def principal_colours(features_VhwC: np.ndarray) -> np.ndarray:
@@ -60,30 +56,17 @@ def features_picture(features: FeatureStore, scene_store: SceneStore, out: Path)
         DataError: a frame cannot be decoded.
     """
     scene = scene_store.scene
-    frame_ids = scene_store.frame_ids
-    features.require_frame_ids(scene, frame_ids)
+    view = SceneView.of(scene_store)
+    features.require_frame_ids(scene, view.frame_ids)
     colours_Vhw3 = principal_colours(features.features(scene))
-    payloads = scene_store.jpegs()
-    shown = np.unique(np.linspace(0, len(frame_ids) - 1, FRAMES_SHOWN).astype(int))
-    columns = [
-        _column(payloads[index], colours_Vhw3[index], f"frame {frame_ids[index]}")
-        for index in shown
-    ]
-    width, height = columns[0].size
-    sheet = Image.new("RGB", (len(columns) * (width + GAP) - GAP, height), BACKGROUND)
-    for number, column in enumerate(columns):
-        sheet.paste(column, (number * (width + GAP), 0))
+    shown = evenly_spaced(len(view.frame_ids), FRAMES_SHOWN)
+    columns = []
+    for index in shown:
+        frame = view.picture(index, FRAME_WIDTH)
+        patches = Image.fromarray(colours_Vhw3[index])
+        patches = patches.resize(frame.size, Image.Resampling.NEAREST)
+        columns.append(contact_sheet([frame, patches], columns=1, gap=GAP, ground="white"))
+    captions = [f"frame {view.frame_ids[index]}" for index in shown]
+    sheet = contact_sheet(columns, columns=len(columns), captions=captions, gap=GAP, ground="white")
     with atomic_file(Path(out)) as temporary:
         sheet.save(temporary, format="PNG")
-
-
-def _column(payload: bytes, colours_hw3: np.ndarray, caption: str) -> Image.Image:
-    """Return one frame as the teacher saw it, above its features, above the caption."""
-    frame = Image.fromarray(preprocess_image(payload, PICTURES))
-    patches = Image.fromarray(colours_hw3).resize(frame.size, Image.Resampling.NEAREST)
-    height = 2 * frame.height + GAP + CAPTION_HEIGHT
-    column = Image.new("RGB", (frame.width, height), BACKGROUND)
-    column.paste(frame, (0, 0))
-    column.paste(patches, (0, frame.height + GAP))
-    ImageDraw.Draw(column).text((0, height - CAPTION_HEIGHT), caption, fill=INK)
-    return column

@@ -6,15 +6,17 @@ The Rerun SDK is an optional dependency, imported here only.
 from pathlib import Path
 
 import numpy as np
+from PIL import ImageColor
 
 from threedrs.errors import MachineError
 from threedrs.io.files import atomic_file
 from threedrs.scannet.boxes import BOX_SETS
 from threedrs.scannet.geometry import IMAGE_SIZE
 from threedrs.scenes.store import SceneStore
-from threedrs.visualization.scene_plot import scene_points
+from threedrs.visualization.scene_plot import BOX_COLOURS
+from threedrs.visualization.scene_view import SceneView
 
-COLOURS = {"gt": (26, 152, 80), "pred": (224, 123, 0)}
+STRIDE = 4  # every fourth row and column of the depth image becomes points
 
 
 def write_recording(store: SceneStore, out: Path) -> None:
@@ -31,8 +33,8 @@ def write_recording(store: SceneStore, out: Path) -> None:
             f"{out}: needs the Rerun SDK, which is not installed; run "
             "pip install 'threedrs[rerun]' (in the repository: .venv/bin/pip install -e '.[rerun]')"
         ) from error
-    rgb = store.rgb()
-    points_N3, colours_N3 = scene_points(store, rgb)
+    view = SceneView.of(store)
+    points_N3, colours_N3 = view.points(STRIDE)
     recording = rerun.RecordingStream("threedrs", recording_id=store.scene)
     with atomic_file(out) as temporary:
         recording.save(str(temporary))
@@ -52,12 +54,12 @@ def write_recording(store: SceneStore, out: Path) -> None:
                         centers=boxes.boxes[:, :3],
                         sizes=boxes.boxes[:, 3:],
                         labels=labels,
-                        colors=[COLOURS[name]] * len(boxes),
+                        colors=[ImageColor.getrgb(BOX_COLOURS[name])] * len(boxes),
                     ),
                     static=True,
                 )
         camera = _square_intrinsic(store)
-        for number, (frame, pose) in enumerate(zip(store.frame_ids, store.poses(), strict=True)):
+        for number, (frame, pose) in enumerate(zip(view.frame_ids, view.poses_V44, strict=True)):
             recording.set_time("frame", sequence=frame)
             recording.log(
                 "world/camera",
@@ -68,7 +70,9 @@ def write_recording(store: SceneStore, out: Path) -> None:
                     camera_xyz=rerun.ViewCoordinates.RDF,
                 ),
             )
-            recording.log("world/camera/image", rerun.Image(rgb[number]).compress(jpeg_quality=85))
+            recording.log(
+                "world/camera/image", rerun.Image(view.rgb_VHW3[number]).compress(jpeg_quality=85)
+            )
         recording.flush()
         recording.disconnect()
 

@@ -161,6 +161,9 @@ def test_the_picture_shows_the_frame_and_the_room(tmp_path: Path) -> None:
             Image.new("RGB", (64, 48), "gray").save(tmp_path / "frame.jpg")
             return [(tmp_path / "frame.jpg").read_bytes()]
 
+        def rgb(self) -> np.ndarray:
+            return np.full((1, 384, 384, 3), 128, np.uint8)
+
         def depth(self) -> np.ndarray:
             return np.full((1, 384, 384), 3000, np.uint16)
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fixtures.report_files import INTRINSIC, OTHER, TRUE, scene_contents
 from threedrs.errors import DataError
@@ -13,7 +14,6 @@ from threedrs.visualization.box_overlay import (
     FRAME_WIDTH,
     DrawnBox,
     clip,
-    contact_sheet,
     corners,
     draw_boxes,
     frames_that_show,
@@ -21,8 +21,8 @@ from threedrs.visualization.box_overlay import (
     seen_shares,
     to_camera,
 )
-from threedrs.visualization.room_plot import RoomMap
-from threedrs.visualization.scene_view import SceneView
+from threedrs.visualization.scene_plot import BOX_COLOURS, PICTURE_SIZE, RoomMap, scene_picture
+from threedrs.visualization.scene_view import SceneView, contact_sheet
 
 GREEN, RED = "#00ff00", "#ff0000"
 
@@ -42,6 +42,7 @@ def view(one_frame):
         one_frame,
         frame_ids=[7, 9],
         jpegs=one_frame.jpegs * 2,
+        rgb_VHW3=np.repeat(one_frame.rgb_VHW3, 2, axis=0),
         depth_VHW=np.repeat(one_frame.depth_VHW, 2, axis=0),
         poses_V44=np.stack([np.eye(4), back]),
     )
@@ -125,7 +126,7 @@ def test_frames_are_chosen_by_what_they_show(view):
 
 
 def test_frames_without_boxes(view):
-    sheet = contact_sheet(view)
+    sheet = view.sheet()
     assert sheet.size == (FRAME_WIDTH, FRAME_WIDTH * 3 // 8)
 
 
@@ -152,3 +153,34 @@ def test_a_room_without_depth_is_empty_ground(view):
     blind = replace(view, depth_VHW=np.zeros_like(view.depth_VHW))
     picture = RoomMap(blind).with_boxes([drawn(TRUE)], [0])
     assert picture.width > 0
+
+
+def test_points_are_the_measured_pixels(view):
+    depth_VHW = np.zeros_like(view.depth_VHW)
+    depth_VHW[1, 8, 4] = 2000
+    points_N3, colours_N3 = replace(view, depth_VHW=depth_VHW).points(stride=4)
+    assert points_N3.shape == (1, 3)
+    assert points_N3[0, 2] == pytest.approx(-2)  # the second frame looks along -z
+    assert colours_N3[0].tolist() == view.rgb_VHW3[1, 8, 4].tolist()
+
+
+def test_a_contact_sheet_has_rows_gaps_and_captions():
+    tiles = [Image.new("RGB", (10, 6), colour) for colour in (GREEN, RED, "#0000ff")]
+    sheet = contact_sheet(tiles, columns=2, captions=["a", "b", "c"], gap=4, ground="#808080")
+    assert sheet.size == (10 + 4 + 10, 2 * (6 + 14) + 4)
+    assert sheet.getpixel((14, 0)) == (255, 0, 0)
+    assert sheet.getpixel((0, 24)) == (0, 0, 255)
+    assert sheet.getpixel((14, 30)) == (128, 128, 128)
+
+
+def test_a_scenes_picture_shows_both_box_sets(tmp_path):
+    contents = scene_contents("scene0000_00")
+    write_scene_store(tmp_path / "scene0000_00.zarr", contents)
+    scene_picture(SceneStore.open(tmp_path / "scene0000_00.zarr"), "title", tmp_path / "a.jpg")
+    scene_picture(SceneStore.open(tmp_path / "scene0000_00.zarr"), "title", tmp_path / "a.png")
+    with Image.open(tmp_path / "a.jpg") as picture:
+        assert (picture.format, picture.size) == ("JPEG", PICTURE_SIZE)
+    with Image.open(tmp_path / "a.png") as picture:
+        for name, colour in BOX_COLOURS.items():
+            drawn_pixels = pixels_of(picture, colour)
+            assert bool(len(drawn_pixels)) == bool(len(contents.boxes[name].boxes))

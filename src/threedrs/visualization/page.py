@@ -1,0 +1,28 @@
+"""Pages from templates: one environment for all, so that no page forgets to escape a value."""
+
+import re
+
+import jinja2
+
+
+def page_environment(package: str) -> jinja2.Environment:
+    """Return the environment of the templates in the folder ``templates`` of a package.
+
+    What a template prints is escaped, and a value that it does not get is an error.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(package),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["anchor"] = anchor
+    return environment
+
+
+def anchor(*names: str) -> str:
+    """Return an HTML id for the names: distinct names give distinct ids."""
+    return "-".join(
+        re.sub(r"[^A-Za-z0-9]", lambda found: f"_{ord(found.group()):x}_", name) for name in names
+    )
