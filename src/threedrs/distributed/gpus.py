@@ -31,6 +31,7 @@ def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip()]
+    # To ask CUDA would start it, and then it would no longer heed CUDA_VISIBLE_DEVICES.
     return [str(number) for number in range(len(list(devices.glob("nvidia[0-9]*"))))]
 
 

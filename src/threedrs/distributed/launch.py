@@ -42,8 +42,8 @@ def srun_command(command: list[str], *, nodes: int, tasks: int, cores: int) -> l
         f"--ntasks={tasks}",
         f"--ntasks-per-node={tasks // nodes}",
         f"--cpus-per-task={cores}",
-        "--distribution=block",
-        "--kill-on-bad-exit=1",
+        "--distribution=block",  # rank 0 on the first node, where the ranks meet
+        "--kill-on-bad-exit=1",  # a rank that is gone leaves the others waiting for ever
         "--input=none",
         *command,
     ]
@@ -61,6 +61,7 @@ def run_ranks(command: list[str], count: int, cores: int) -> int:
     The ranks divide the job's ``cores``, and the GPUs that other jobs here leave.
     """
     asked: list[int] = []
+    # A handler only notes the signal: it may come between two starts, and belongs to all ranks.
     for number in STOP_SIGNALS:
         signal.signal(number, lambda number, frame: asked.append(number))
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
@@ -74,7 +75,7 @@ def run_ranks(command: list[str], count: int, cores: int) -> int:
         subprocess.Popen(
             command,
             env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            preexec_fn=end_with_parent,
+            preexec_fn=end_with_parent,  # a SIGKILL of this process reaches the ranks, too
         )
         for rank in range(count)
     ]
@@ -87,6 +88,7 @@ def run_ranks(command: list[str], count: int, cores: int) -> int:
             passed_on.add(caught)
             for rank in running:
                 rank.send_signal(caught)
+        # The others wait for the failed rank in a collective, for ever or until a long time limit.
         if give_up is None and any(rank.returncode for rank in ranks):
             give_up = time.monotonic() + PATIENCE
         if give_up is not None and time.monotonic() > give_up:

@@ -131,12 +131,14 @@ def rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _port(environment: Mapping[str, str]) -> int:
     """Return the port that every task of this Slurm step works out for itself."""
+    # Neighbouring jobs and steps, which may share a node, get different ports.
     step = int(environment["SLURM_STEP_ID"]) % STEPS
     return FIRST_PORT + (int(environment["SLURM_JOB_ID"]) * STEPS + step) % PORTS
 
 
 def _first_address(environment: Mapping[str, str]) -> str:
     """Return the address of the step's first node, where Slurm puts task 0."""
+    # By address, not by name: a node's name may mean 127.0.1.1 on the node itself.
     first = _scontrol("show", "hostnames", environment["SLURM_STEP_NODELIST"]).split()[0]
     for word in _scontrol("--oneliner", "show", "node", first).split():
         if word.startswith("NodeAddr="):
@@ -255,6 +257,8 @@ def broadcast_decision(ranks: Ranks, decide: Callable[[], T]) -> T:
     """
     from torch import distributed
 
+    # An error is broadcast like an answer. If the first rank just raised it, the others would wait
+    # for its answer and then report a lost rank in place of the reason.
     answer: list[Any] = [None, None]
     if ranks.first:
         try:

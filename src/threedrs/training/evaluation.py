@@ -58,6 +58,7 @@ class Evaluation:
             for record in records[:count]:
                 of_scene = self.records.setdefault(record.scene, {})
                 of_scene.setdefault(benchmark.name, []).append(record)
+        # A store that is missing ends the run now, not after hours of training.
         for scene in self.records:
             open_store(self.scenes, scene)
 
@@ -76,6 +77,7 @@ class Evaluation:
             DataError: scores are not finite, or an object has no true box.
             MachineError: a scene does not fit into the GPU's memory.
         """
+        # Without dropout; training goes on in the mode that it had.
         training = self.student.training
         self.student.eval()
         try:
@@ -105,5 +107,6 @@ class Evaluation:
 
 def _headline(name: str, rows: list[Prediction]) -> dict[str, float | None]:
     task = find_task(name)
+    # METEOR needs Java, and intervals take longer than the answers of so few questions.
     metrics = score_rows(rows, task, bootstrap=0, meteor=False)["metrics"]
     return {headline.metric: metrics[headline.metric]["value"] for headline in task.headline}

@@ -111,6 +111,7 @@ class OperationCount:
         attention_width = config.num_attention_heads * head_width
         projections = 2 * width * (attention_width + config.num_key_value_heads * head_width)
         weights = projections + 3 * width * config.intermediate_size
+        # A token sees itself and those before it, and a sample's own tokens the whole prefix too.
         pairs = prefix * (prefix + 1) / 2 + sum(n * prefix + n * (n + 1) / 2 for n in own)
         products = 2 * config.num_hidden_layers * weights * tokens
         products += 2 * width * config.vocab_size * predictions

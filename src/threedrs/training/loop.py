@@ -132,6 +132,7 @@ def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
     settings = TrainSettings.from_config(config)
     paths = RunPaths.from_config(config["paths"])
     ranks = start_ranks()
+    # Before the mix and the stores are read, which may take minutes.
     broadcast_decision(ranks, lambda: settings.accumulation(ranks.count))
     broadcast_decision(ranks, lambda: require_wandb(settings.wandb))
 
@@ -140,6 +141,7 @@ def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
         return fingerprint(config, scenes, features)
 
     records = RecordTable.read(paths.mix)
+    # Only the first rank reads the stores' hashes, and all get the same fingerprint.
     parts = broadcast_decision(ranks, describe)
     run = Run(
         config=config,
@@ -222,6 +224,7 @@ def _train(run: Run) -> None:
 def _student(run: Run) -> tuple[Student, Any]:
     """Return the student to train, as the recipe starts it, and its tokenizer."""
     settings, config = run.settings, run.config
+    # All ranks alike: what a checkpoint lacks, such as the heads, starts from these random numbers.
     torch.manual_seed(settings.seed)
     spread = zero_init(settings, run.ranks.count)
     student, tokenizer = load_student(
@@ -230,8 +233,8 @@ def _student(run: Run) -> tuple[Student, Any]:
         zero_init=spread,
     )
     if spread is None:
-        # Spread parameters are in the run's precision from the start. Whole ones DeepSpeed casts to
-        # bfloat16 only, never to float32, and later, when LoRA has made buffers that stay behind.
+        # ZeRO-3's spread parameters are in the run's precision from the start. Whole ones are cast
+        # here: DeepSpeed casts to bfloat16 only, and after LoRA has made buffers that stay behind.
         student.to(getattr(torch, settings.precision))
     if settings.lora is not None:
         tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]

@@ -98,7 +98,7 @@ class RunLog:
         # Rows past the checkpoint that the run resumes from come again.
         write_json_lines(log, read_rows(log, first_step))
         self._stream = log.open("a", encoding="utf-8")
-        if first_step == 0:
+        if first_step == 0:  # events of another recipe would share the curves
             shutil.rmtree(out / "tensorboard", ignore_errors=True)
         self._events = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
 
@@ -107,7 +107,7 @@ class RunLog:
         parts = " ".join(f"{name} {row[name]:.4f}" for name in PARTS if row[name] is not None)
         parts += f" {row['samples_per_second']:.2f} samples/s"
         self._stream.write(json.dumps(row, allow_nan=False) + "\n")
-        self._stream.flush()
+        self._stream.flush()  # so that a kill costs a line at most, which `read_rows` drops
         if self._tracker is not None:
             self._tracker.log(row)
         scalars = {f"train/{name}": row[name] for name in row if name not in ("step", "eval")}

@@ -84,6 +84,7 @@ class Tracker:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Send a row of log.jsonl; evaluations on the way become ``eval/<benchmark>/<metric>``."""
+        # A resumed run comes again to steps that W&B has; it would refuse them with a warning each.
         if self._run is None or row["step"] < self._first_step:
             return
         values = {key: value for key, value in row.items() if key != "eval" and value is not None}

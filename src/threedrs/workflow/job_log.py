@@ -56,5 +56,5 @@ def _logging(path: Path) -> Iterator[logging.Logger]:
     finally:
         for handler in handlers:
             logger.removeHandler(handler)
-            with suppress(OSError):
+            with suppress(OSError):  # a full disk, whose lines the terminal has
                 handler.close()

@@ -142,7 +142,7 @@ def test_steps_equal_plain_code(inputs: Inputs, plain: Plain, stage: str) -> Non
     assert plain.norms[0] > CLIP > plain.norms[-1]
     for name, expected in plain.student.named_parameters():
         if name.endswith("k_proj.bias"):
-            continue  # its gradient is mostly rounding, see test_engine.py; AdamW makes it large
+            continue  # its gradient is mostly rounding, see test_step.py; AdamW makes it large
         found = safe_get_full_fp32_param(student.get_parameter(name))
         movement = (expected - plain.before[name]).norm()
         assert (found - expected).norm() <= 1e-4 * movement, name
