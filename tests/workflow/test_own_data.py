@@ -10,7 +10,7 @@ import scipy.sparse
 
 from fixtures.checkout import Checkout
 from threedrs.demo.write import write_demo
-from threedrs.instructions.llava import load_records, write_llava
+from threedrs.instructions.llava_format import load_records, write_llava
 from threedrs.scannet.boxes import read_boxes_file
 from threedrs.scannet.sens import SensReader, SensWriter
 

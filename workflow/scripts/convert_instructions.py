@@ -4,7 +4,7 @@ from pathlib import Path
 
 from threedrs.config.load import data_layout
 from threedrs.instructions.convert import convert
-from threedrs.instructions.ready import take_ready
+from threedrs.instructions.prepared import take_prepared
 from threedrs.scannet.boxes import read_boxes_file
 from threedrs.scannet.excluded_scans import read_left_out
 from threedrs.workflow.job_log import job_log
@@ -24,6 +24,6 @@ with job_log(snakemake.log[0], f"convert_instructions {name}"):
     }
     if snakemake.params.ready:
         array, scenes = Path(snakemake.input.annotations), frozenset(snakemake.params.scenes)
-        take_ready(benchmark, split, array, layout, scenes, boxes, out, **policy)
+        take_prepared(benchmark, split, array, layout, scenes, boxes, out, **policy)
     else:
         convert(benchmark, split, layout, boxes, out, **policy)

@@ -47,7 +47,7 @@ def export(
 ) -> None:
     """Write records as the JSON array that LLaVA-style training code reads."""
     from threedrs.errors import ConfigError
-    from threedrs.instructions.llava import load_records, write_llava
+    from threedrs.instructions.llava_format import load_records, write_llava
 
     if style != "llava":
         raise ConfigError(f"no style {style!r}; choose one of: llava")

@@ -16,7 +16,7 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.instructions.balance import draw_mix, pool_table
-from threedrs.instructions.llava import load_records
+from threedrs.instructions.llava_format import load_records
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.io.files import sha256_of_file, write_json
 from threedrs.scannet.excluded_scans import tally

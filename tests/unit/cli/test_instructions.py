@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from fixtures.instruction_files import SCENE, write_annotations
 from threedrs.cli.instructions import app
 from threedrs.errors import ConfigError, DataError
-from threedrs.instructions.llava import read_llava
+from threedrs.instructions.llava_format import read_llava
 from threedrs.tasks.record import conversation, read_records
 
 runner = CliRunner(env={"COLUMNS": "200"})

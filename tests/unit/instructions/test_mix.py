@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.mix_records import record
 from threedrs.errors import DataError
-from threedrs.instructions.llava import write_llava
+from threedrs.instructions.llava_format import write_llava
 from threedrs.instructions.mix import build_mix
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.tasks.record import Record, read_records, write_records

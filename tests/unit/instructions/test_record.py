@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from threedrs.errors import DataError
-from threedrs.instructions.llava import read_llava, write_llava
+from threedrs.instructions.llava_format import read_llava, write_llava
 from threedrs.tasks.record import (
     Record,
     conversation,

@@ -25,7 +25,7 @@ from fixtures.posed_images import folder, scan  # noqa: F401 (fixtures)
 from fixtures.prediction_files import GROUNDING, error_of
 from fixtures.proposal_files import CSR, save_arrays
 from threedrs.errors import DataError
-from threedrs.instructions.llava import read_llava
+from threedrs.instructions.llava_format import read_llava
 from threedrs.io.files import read_json, read_json_lines, read_text
 from threedrs.scannet import proposals
 from threedrs.scannet.axis_alignment import read_axis_alignment

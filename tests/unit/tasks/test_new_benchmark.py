@@ -18,7 +18,7 @@ from threedrs.evaluation.predict import predict_benchmark
 from threedrs.evaluation.score import score_file
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.instructions.convert import convert
-from threedrs.instructions.llava import read_llava, write_llava
+from threedrs.instructions.llava_format import read_llava, write_llava
 from threedrs.instructions.mix import build_mix
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.io.files import write_json

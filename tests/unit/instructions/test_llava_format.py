@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.instruction_files import SCENE, description, run, write_annotations
 from threedrs.errors import DataError
-from threedrs.instructions.llava import load_records, read_llava, write_llava
+from threedrs.instructions.llava_format import load_records, read_llava, write_llava
 from threedrs.tasks.record import Record, conversation, write_records
 
 

@@ -16,7 +16,7 @@ from threedrs.instructions.convert import (
     count_reasons,
     split_rejections,
 )
-from threedrs.instructions.llava import read_llava
+from threedrs.instructions.llava_format import read_llava
 from threedrs.io.files import sha256_of_file, write_json
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.annotation_rows import MALFORMED, SCENE_MISSING, RowError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from threedrs.scannet.boxes import BoxSet
 
 
-def take_ready(
+def take_prepared(
     benchmark: str,
     split: str,
     array: Path,

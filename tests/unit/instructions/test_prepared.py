@@ -13,8 +13,8 @@ from fixtures.mix_records import record
 from threedrs.errors import DataError
 from threedrs.inputs.required_files import Ready, missing_inputs
 from threedrs.instructions.convert import ConversionSummary
-from threedrs.instructions.llava import write_llava
-from threedrs.instructions.ready import take_ready
+from threedrs.instructions.llava_format import write_llava
+from threedrs.instructions.prepared import take_prepared
 from threedrs.scannet.boxes import read_boxes_file
 from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.ready_boxes import take_boxes
@@ -27,7 +27,9 @@ BOX = [0.5, 0.25, 1.0, 1.0, 2.0, 0.5]
 def take(folder: Path, benchmark: str, split: str, **options: Any) -> ConversionSummary:
     """Take a benchmark of ``all.json``, with the boxes of the converters' tests."""
     out, layout = folder / f"{benchmark}_{split}.jsonl", DataLayout(root=folder)
-    return take_ready(benchmark, split, folder / "all.json", layout, SCENES, BOXES, out, **options)
+    return take_prepared(
+        benchmark, split, folder / "all.json", layout, SCENES, BOXES, out, **options
+    )
 
 
 def rejections(folder: Path, name: str) -> list[dict[str, Any]]:
