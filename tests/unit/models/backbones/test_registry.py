@@ -16,6 +16,7 @@ from threedrs.models.inference import SceneSession
 from threedrs.models.packing import Pack
 from threedrs.models.prompt import build_query, build_sample
 from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.workflow.code_hash import STAGES, reached_code
 
 ENTRY_POINTS = """[threedrs.backbones]
 toy = fixtures.toy_backbone:ToyFamily
@@ -99,3 +100,10 @@ def test_the_configuration_is_checked_without_torch() -> None:
     code = "import sys, threedrs.models.settings as s; s.ModelSettings(name='qwen2-vl', grid=7)"
     code += "; assert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_family_of_ours_counts_in_the_code_of_training() -> None:
+    reached = {module for module, _ in reached_code(STAGES["train"].entries)}
+    files = Path(registry.__file__).parent.glob("*.py")
+    expected = {f"threedrs.models.backbones.{file.stem}" for file in files}
+    assert expected - {"threedrs.models.backbones.__init__"} <= reached
