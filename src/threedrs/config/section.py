@@ -141,7 +141,9 @@ def _describe(error: ErrorDetails, schema: dict[str, Any], place: str) -> str:
         return unknown_key(where, key, list(_keys(parts)))
     choices = [str(choice) for part in parts for choice in _choices(part)]
     if kind in ("literal_error", "choice") or (choices and kind == "string_type"):
-        return f"{where} is {value!r}; choose one of: {', '.join(choices)}"
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{where} is {value!r}; choose one of: {', '.join(choices)}{hint}"
     if kind == "finite_number":
         return f"{where} is {value}; expected a finite number"
     if kind.endswith("_type"):

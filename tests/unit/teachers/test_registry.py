@@ -10,12 +10,14 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch.nn import functional
 from transformers import Dinov2Model, SiglipModel, SiglipVisionModel, ViTMAEForPreTraining
 
 from fixtures.repository import ROOT
 from fixtures.teacher_scenes import payload, write_scene
+from threedrs.config.load import load_config, resolve_run
 from threedrs.errors import CheckpointError, ConfigError, StoreError
 from threedrs.teachers.extract import TeacherSettings, extract_shard
 from threedrs.teachers.hub_encoders import DINOV2, MAE, SIGLIP2
@@ -223,6 +225,24 @@ def test_a_teacher_outside_the_package_is_extracted(
     write_outside(tmp_path, monkeypatch, factor=4)
     code_hash.cache_clear()
     assert teacher_code_hash(name) != before
+
+
+def test_the_configuration_names_a_teacher_outside_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = write_outside(tmp_path, monkeypatch)
+    (tmp_path / "weights").touch()
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config["teacher"] |= {"name": name, "weights": str(tmp_path / "weights")}
+    checked = load_config(config)
+    assert checked["teacher"]["name"] == name
+    assert resolve_run(checked, "3drs")["teacher"]["name"] == name
+    config["teacher"]["name"] = "vggt-tinny"
+    with pytest.raises(ConfigError, match=r"is 'vggt-tinny'; choose .*; did you mean vggt-tiny\?"):
+        load_config(config)
+    config["teacher"]["name"] = "my_lab.nothing:COLOUR"
+    with pytest.raises(ConfigError, match=r"my_lab\.nothing cannot be imported"):
+        load_config(config)
 
 
 @pytest.mark.parametrize(
