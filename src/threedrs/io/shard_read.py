@@ -1,7 +1,7 @@
 """Reading an uncompressed shard straight into the array, without zarr's pipeline.
 
 Zarr hands each chunk of a shard to a thread and copies it twice; for a training sample's 40 MB that
-is most of the read (benchmarks/scene_read.py). Here each chunk is read into its row of the result
+is most of the read (benchmarks/RESULTS.md). Here each chunk is read into its row of the result
 and its crc32c compared. Only the form that `threedrs.io.zarr_store.write_array` gives uncompressed
 arrays is read: one shard, one chunk a row, the index with a crc32c of its own at the end of the
 file. Anything else is left to zarr.
