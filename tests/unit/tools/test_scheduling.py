@@ -23,7 +23,9 @@ def run_pytest(folder: Path, workers: int) -> subprocess.CompletedProcess[str]:
     (folder / "pytest.ini").write_text("[pytest]\n")
     # This test may itself run in a worker, whose settings must not reach the inner session.
     environment = {name: text for name, text in os.environ.items() if "PYTEST" not in name}
-    options = ["-p", "scheduling", "-p", "no:cacheprovider", "-rA", "--numprocesses", str(workers)]
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # each worker would import them all
+    options = ["-p", "xdist", "-p", "scheduling", "-p", "no:cacheprovider"]
+    options += ["-rA", "--numprocesses", str(workers)]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, "--dist", "loadfile", "--no-loadscope-reorder"],
         cwd=folder,
