@@ -55,6 +55,7 @@ class FileAtATime(LoadFileScheduling):
             super()._reschedule(node)
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest may run without xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileAtATime | None:
     """Give `--dist loadfile` this scheduler; None leaves any other way to xdist."""
     return FileAtATime(config, log) if config.getvalue("dist") == "loadfile" else None
