@@ -61,6 +61,14 @@ def test_accuracy_by_hand():
     assert result["by_type"]["multiple"]["metrics"]["acc@0.25"]["value"] == 50.0
 
 
+@pytest.mark.parametrize("threshold", [0.25, 0.5])
+def test_a_box_counts_from_the_threshold_on(threshold):
+    shift = (1 - threshold) / (1 + threshold)  # of which the IoU is the threshold
+    for change, expected in ((-1e-3, 100.0), (1e-3, 0.0)):
+        rows = [row("a", [0.9, 0.0], [box(shift + change)], [box(0)])]
+        assert values(rows, "scanrefer")[f"acc@{threshold}"] == expected
+
+
 def test_the_zero_target_is_never_scanrefers_answer():
     assert values([row("a", [0.1, 0.9], [box(0)], [box(0)])], "scanrefer")["acc@0.5"] == 100.0
 

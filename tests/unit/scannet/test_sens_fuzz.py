@@ -7,7 +7,7 @@ import pytest
 
 from fixtures.sens_fuzz import STREAMS, Tally, check_case, mutated, run_cases
 
-CASES = 3000  # of a seed; benchmarks/fuzz_sens.py runs more
+CASES = 3000  # of a seed
 
 
 @pytest.mark.slow
