@@ -30,6 +30,6 @@ app.command("verify")(doctor.verify)
 
 
 def main() -> None:
-    """Run the command line; an error the user can put right ends in one line and status 1."""
+    """Run the command line, and end in one line and status 1 where the user can mend the error."""
     with one_line_errors("threedrs: error"):
         app()

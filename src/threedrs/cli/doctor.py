@@ -23,7 +23,7 @@ def doctor(
         bool, typer.Option("--json", help="Print JSON: a list of check, status, message, remedy.")
     ] = False,
 ) -> None:
-    """Check the machine and the data; run it from the repository's folder.
+    """Check the machine and the data, from the repository's folder.
 
     Ends with status 1 if a run would stop, 0 with warnings only.
     """
@@ -71,7 +71,7 @@ def _print(findings: "list[Finding]", config: "Config | None") -> None:
 
 
 def _print_sources(config: "Config") -> None:
-    """Print how many scenes have which files; nothing for demo data or without scene lists."""
+    """Print how many scenes have which files, but nothing for demo data or without scene lists."""
     from threedrs.config.load import data_layout
     from threedrs.inputs.scan_table import source_table, summary_rows
 
@@ -90,7 +90,7 @@ def verify(
         bool, typer.Option("--repair", help="Remove what stands for a damaged result.")
     ] = False,
 ) -> None:
-    """Read all results again and name the damaged ones; exit status 1 if there are any.
+    """Read all results again, name the damaged ones, and exit with status 1 if there are any.
 
     With --repair they can be remade: the commands to do so are printed. What is undamaged stays,
     and what would cost a whole training.

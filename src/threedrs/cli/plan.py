@@ -1,4 +1,4 @@
-"""``threedrs plan``: does a training run fit these GPUs, how long is an epoch, or everything?"""
+"""``threedrs plan``: what a training needs of its GPUs, or what the whole workflow takes."""
 
 import copy
 import json
@@ -19,11 +19,14 @@ def plan(
         float, typer.Option(help="Dense bfloat16 TFLOP/s of a GPU (H100, H200: 989; A100: 312).")
     ] = 989.0,
     samples: Annotated[
-        int | None, typer.Option(help="Of an epoch; default: the demo's mix, or the paper's.")
+        int | None,
+        typer.Option(
+            help="Samples of an epoch; without it those of the demo's mix, or the paper's."
+        ),
     ] = None,
     utilisation: Annotated[
         float | None,
-        typer.Option(help="Model FLOPs utilisation to reckon with; default: as measured."),
+        typer.Option(help="Share of the peak that training reaches; without it as measured."),
     ] = None,
     cluster: Annotated[
         Path | None,
@@ -44,7 +47,7 @@ def plan(
 
     config, teachers = _configuration(configfile or [])
     if run is not None and run not in config["runs"]:
-        raise ConfigError(f"--run {run} is no run; choose one of: {', '.join(config['runs'])}")
+        raise ConfigError(f"--run {run} is not a run; choose one of: {', '.join(config['runs'])}")
     if cluster is not None:
         if run is not None:
             config["runs"] = {run: config["runs"][run]}
@@ -100,8 +103,8 @@ def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
     asked = merged(configfiles, "plan")
     config = copy.deepcopy(asked)
     runs = config.get("runs")
-    # The plan comes before checkpoints are fetched: nobody asks where they are. What is not of the
-    # right kind is left for the check to name.
+    # The plan comes before checkpoints are fetched, so their paths are not asked for. Values of the
+    # wrong kind are left for the check to name.
     for section in (config, *(runs.values() if isinstance(runs, dict) else ())):
         if not isinstance(section, dict):
             continue
@@ -122,7 +125,8 @@ def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
 def _print_cluster_plan(config: dict, teachers: dict, file: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from threedrs.planning.cluster import Workload, estimate, read_cluster
+    from threedrs.planning.cluster import Workload, read_cluster
+    from threedrs.planning.estimate import estimate
     from threedrs.planning.stage_costs import ASSUMED
 
     cluster = read_cluster(file)

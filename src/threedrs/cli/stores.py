@@ -61,7 +61,7 @@ Store = Annotated[
 
 @features_app.command("verify")
 def verify_features(store: Store) -> None:
-    """Recompute all checksums of a feature store; exit status 1 and a line for each problem."""
+    """Recompute all checksums of a feature store, and exit with status 1 if one is wrong."""
     from threedrs.teachers.store import FeatureStore, verify_store
 
     problems = verify_store(store)

@@ -53,7 +53,7 @@ def examine(config: Config, root: Path, *, slurm: bool = False) -> list[Finding]
 
 
 def _outcome(check: Callable[[Setting], Iterator[Finding]], setting: Setting) -> list[Finding]:
-    """Return what ``check`` finds; what the system does not let it look at is a finding, too."""
+    """Return the findings of ``check``, and one more where the system refuses a look at a file."""
     found: list[Finding] = []
     try:
         for finding in check(setting):

@@ -122,7 +122,7 @@ def check_disk(setting: Setting) -> Iterator[Finding]:
 
 
 def check_inodes(setting: Setting) -> Iterator[Finding]:
-    """Say whether the file system has room for as many files; some do not count them."""
+    """Say whether the file system has room for the files to come, if it counts files at all."""
     state = os.statvfs(setting.written_folder)
     if not state.f_files:
         yield Finding(check="inodes", status="ok", message="not limited")
@@ -210,7 +210,7 @@ def _check_kind(folder: Path) -> Iterator[Finding]:
 
 
 def mount_kind(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
-    """Return the kind of the file system of ``folder``; empty where it is not known."""
+    """Return the kind of the file system of ``folder``, or an empty string if it is not known."""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

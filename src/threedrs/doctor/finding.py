@@ -1,4 +1,4 @@
-"""What a check is given and what it says."""
+"""The input of a check and its outcome."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is examined.
+    """The configuration and the place that are examined.
 
     Attributes:
         config: the checked configuration.
@@ -44,11 +44,11 @@ class Setting:
 
     @property
     def results(self) -> Path:
-        """The folder that everything is written to; it may not be there yet."""
+        """The folder that everything is written to, which may not be there yet."""
         return self.root / "results"
 
     @property
     def written_folder(self) -> Path:
-        """The results folder, or where it will be made; a link to nothing is no such place."""
+        """The results folder, or the one that will hold it; a link to nothing counts as neither."""
         there = self.results.is_dir() or self.results.is_symlink()
         return self.results if there else self.root

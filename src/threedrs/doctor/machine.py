@@ -96,7 +96,7 @@ def _project(root: Path) -> dict[str, Any]:
 
 
 def check_gpu(setting: Setting) -> Iterator[Finding]:
-    """Look for GPUs; a model beyond ``tiny`` needs one, here or on the cluster's nodes."""
+    """Look for GPUs, which models beyond ``tiny`` need here or on the nodes of a cluster."""
     import torch
 
     if torch.cuda.is_available():
@@ -159,7 +159,7 @@ def check_java(setting: Setting) -> Iterator[Finding]:
 
 
 def check_slurm(setting: Setting) -> Iterator[Finding]:
-    """Look for Slurm's commands and partitions; without Slurm only those who ask need them."""
+    """Look for Slurm's commands and partitions, which only a run with ``--slurm`` needs."""
     missing = [name for name in ("sbatch", "squeue", "sinfo") if not shutil.which(name)]
     if missing:
         yield Finding(

@@ -7,11 +7,10 @@ compared with their checksums, evenly spaced. Of the feature stores every manife
 up to `VERIFIED` scenes the features.
 
 `verify_results` reads everything again, so that exactly the damaged results can be made again.
-Snakemake goes by dates and by whether small inputs changed; a byte that flips in a store or a file
-that is cut short is news to it only when a stage reads it, if then. Here all is compared
-with what was recorded when it was made: stores with their own hashes and the
-manifests, models with ``model.json``, and each other file with the checksum that Snakemake kept
-when a later stage read it. Costs one read of ``results/`` at the disk's speed.
+Snakemake goes by dates and by whether small inputs changed, so it does not notice a byte that flips
+in a store or a file that is cut short. Here all is compared with what was recorded when it was
+made. Stores have their own hashes and the manifests, and models have ``model.json``. Of other files
+Snakemake kept a checksum when a later stage read them. This costs one read of ``results/``.
 
 What is suspect by its date alone, cannot be read, or could only be made again by training from the
 start is named, but not for removal.
@@ -161,7 +160,7 @@ class Damage:
 
 
 def verify_results(results: Path) -> list[Damage]:
-    """Return the damage under ``results``, the folder that Snakemake wrote; none: an empty list.
+    """Return the damaged results in ``results``, the folder that Snakemake wrote.
 
     What is not there is not missed: Snakemake makes it when it is needed.
 
@@ -188,7 +187,7 @@ def verify_results(results: Path) -> list[Damage]:
 
 
 def _spare_training(results: Path, damage: Damage) -> Damage:
-    """Leave what a training made, if Snakemake would have to train again from the start for it.
+    """Return the damage, without its removal if only training from the start would mend it.
 
     With a checkpoint the training goes on from its end; without one, and with its outputs removed
     by Snakemake, all of it is gone.
@@ -207,7 +206,7 @@ def _spare_training(results: Path, damage: Damage) -> Damage:
 
 
 def _unreadable(path: Path, error: OSError) -> Damage:
-    """Return the damage of what the system does not let one read, which may be fine elsewhere."""
+    """Return the damage of a file that cannot be read here, though it may be whole."""
     problem = (
         f"{error.filename or path}: cannot be read ({error.strerror or error}); it stays: check "
         f"its permissions and the disk, and delete {path} if it is lost"
@@ -227,7 +226,7 @@ def _scenes(manifest: Path) -> Iterator[Damage]:
         yield Damage(problem=str(error), remake=manifest)
         return
     except (KeyError, TypeError, AttributeError):
-        yield Damage(problem=f"{manifest}: is no manifest of scene stores", remake=manifest)
+        yield Damage(problem=f"{manifest}: is not a manifest of scene stores", remake=manifest)
         return
     for scene, recorded in hashes.items():
         path = manifest.parent.parent / f"{scene}.zarr"
@@ -256,7 +255,7 @@ def _model(model: Path) -> Iterator[Damage]:
 
 
 def _without_remedy(message: str) -> str:
-    """Return a message without what to do about it, which is said once for all."""
+    """Return a message without its remedy, which the command prints once for all."""
     return message.partition("; ")[0]
 
 
@@ -300,7 +299,7 @@ def _compare(path: Path, made: float, readers: list[tuple[float, str]]) -> Itera
 
 
 def in_steps(results: Path, files: Collection[Path]) -> list[list[Path]]:
-    """Return ``files`` under ``results`` in steps: none is made from one of a later step.
+    """Return ``files`` below ``results`` in the order in which to make them, step by step.
 
     Made again step by step, what turns out as before leaves the next steps' other files as they
     are; in one go, Snakemake would remake all that follows.
@@ -321,7 +320,7 @@ def in_steps(results: Path, files: Collection[Path]) -> list[list[Path]]:
 
 
 def _read_records(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return output file -> Snakemake's record of the job that made it."""
+    """Return Snakemake's records of the jobs that made the results, by output file."""
     records: dict[str, dict[str, Any]] = {}
     for file in folder.rglob("*"):
         if not file.is_file():

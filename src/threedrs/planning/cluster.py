@@ -1,10 +1,9 @@
-"""The whole workflow on a given cluster before it starts: jobs, GPU hours, disk and wall time.
+"""The jobs of the whole workflow on a given cluster, rule by rule, with what each rule costs.
 
-Closed form: the jobs of a rule take rounds of as many as fit the cluster at a time, so a rule takes
+Closed form: the jobs of a rule take rounds of as many as fit the cluster at a time. So a rule takes
 rounds x the mean job, at least its longest job, and at least what it reads and writes over the rate
-of the shared storage. Rules follow each other here. In truth the jobs of different rules overlap,
-which saves some minutes: training takes more than nine tenths of the time. Not counted are
-downloads, the demo data, and the evaluation while a run trains.
+of the shared storage. Not counted are downloads, the demo data, and the evaluation while a run
+trains.
 """
 
 import math
@@ -42,8 +41,6 @@ from threedrs.tasks.registry import find_task
 from threedrs.teachers.registry import get_teacher
 
 HOUR = 3600.0
-NEAR = 0.8  # of a limit
-STAGES = ("scenes", "features", "instructions", "models", "scores", "report")  # the targets
 
 
 class _Strict(BaseModel):
@@ -144,7 +141,7 @@ class Step:
         """Return how many of the jobs run at a time.
 
         Raises:
-            ConfigError: a job fits no node, or asks for more nodes than there are.
+            ConfigError: a job does not fit a node, or asks for more nodes than there are.
         """
         asked = [self.needs[name] for name in ("gpu", "threads", "mem_mb")]
         memory = int(cluster.memory_per_node * 1000)
@@ -162,7 +159,7 @@ class Step:
         return min(most, len(self.seconds))
 
     def hours(self, cluster: Cluster) -> float:
-        """Return the wall time of all jobs, see the module's text."""
+        """Return the hours from the first job's start to the last job's end."""
         rounds = math.ceil(len(self.seconds) / self.at_once(cluster))
         mean = sum(self.seconds) / len(self.seconds)
         return max(rounds * mean, max(self.seconds), self.moved / cluster.storage_rate) / HOUR
@@ -170,7 +167,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What is to be done where.
+    """A configuration and the cluster that it runs on.
 
     Attributes:
         config: the checked configuration, of size 7b.
@@ -184,7 +181,7 @@ class Workload:
 
     @cached_property
     def frames(self) -> float:
-        """Frames a scene, as a share of those of the measurements."""
+        """The number of frames of a scene over that of the measurements."""
         return self.config["frames"]["count"] / MEASURED_FRAMES
 
     @cached_property
@@ -245,7 +242,9 @@ def workflow_steps(work: Workload, plans: Mapping[str, Plan]) -> list[Step]:
     rules = {step.rule: None for step in steps}
     for rule in work.cluster.needs:
         if rule not in rules:
-            raise ConfigError(f"cluster: needs.{rule} names no rule; choose of: {', '.join(rules)}")
+            raise ConfigError(
+                f"cluster: needs.{rule} is not a rule; choose one of: {', '.join(rules)}"
+            )
     return steps
 
 
@@ -399,160 +398,3 @@ def _prediction(work: Workload, benchmark: str) -> tuple[float, float]:
     model = figure("model, GB")
     seconds = seconds / speed + figure("start of prediction, s") + model / work.cluster.storage_rate
     return seconds, model + scenes * figure("pixels of a sample, GB") * work.frames
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """The jobs of one target; GB that stay with the checkpoints, and hours of wall time."""
-
-    stage: str
-    jobs: int
-    gpu_hours: float
-    disk: float
-    hours: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Risk:
-    """Something that may go wrong: ``share`` of its limit (or of the wall time) that is used up."""
-
-    share: float
-    text: str
-    remedy: str
-
-    @property
-    def is_near(self) -> bool:
-        """Whether so much of the limit is used up that it is worth a warning."""
-        return self.share >= NEAR
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A whole run on a cluster.
-
-    Attributes:
-        stages: in the order of the workflow.
-        hours: wall time.
-        gpus_busy: share of the time of all GPUs.
-        storage_busy: share of the wall time that reading and writing takes at the full rate.
-        disk_peak: most GB of results at a time, where checkpoints stay.
-        disk_peak_pruned: the same where each run's checkpoints are removed once it is trained.
-        checkpoints: GB of checkpoints that may be removed in the end.
-        risks: the largest first. Where no limit is near, the rule that takes longest stands before
-            them, as a wrong figure of it would cost most.
-    """
-
-    stages: Sequence[Stage]
-    hours: float
-    gpus_busy: float
-    storage_busy: float
-    disk_peak: float
-    disk_peak_pruned: float
-    checkpoints: float
-    risks: Sequence[Risk]
-
-
-def estimate(work: Workload) -> Estimate:
-    """Return the plan of ``work``.
-
-    Raises:
-        ConfigError: a run is not of size 7b, a job fits no node, or a setting is wrong.
-    """
-    for name, run in work.runs.items():
-        if run["model"]["size"] != "7b":
-            raise ConfigError(
-                f"runs.{name}: model.size {run['model']['size']} has no measured figures; "
-                "plan a run of size 7b, e.g. with --configfile config/paper.yaml"
-            )
-    cluster, plans = work.cluster, training_plans(work)
-    steps = workflow_steps(work, plans)
-    stages = []
-    for name in STAGES:
-        members = [step for step in steps if step.stage == name]
-        stages.append(
-            Stage(
-                stage=name,
-                jobs=sum(len(step.seconds) for step in members),
-                gpu_hours=sum(step.gpu_hours for step in members),
-                disk=sum(step.kept + step.checkpoints for step in members),
-                hours=sum(step.hours(cluster) for step in members),
-            )
-        )
-    hours = sum(stage.hours for stage in stages)
-    train = next(step for step in steps if step.rule == "train")
-    training, kept = train.at_once(cluster), sum(step.kept for step in steps)
-    of_a_run = train.checkpoints / len(train.seconds)
-    there = hours * cluster.nodes * cluster.gpus_per_node
-    storage_busy = sum(step.moved for step in steps) / cluster.storage_rate / HOUR / hours
-    peak = kept + train.checkpoints + training * train.temporary
-    pruned = kept + training * (of_a_run + train.temporary)
-    risks = [
-        _time_risk(steps, cluster),
-        Risk(
-            share=peak / cluster.disk,
-            text=f"disk: {peak / 1000:.2f} TB at most, {cluster.disk / 1000:g} TB free",
-            remedy="remove each run's checkpoints once it is trained (then at most "
-            f"{pruned / 1000:.2f} TB), or set execution.keep: 1",
-        ),
-        Risk(
-            share=storage_busy,
-            text=f"shared storage: at {cluster.storage_rate:g} GB/s, busy for "
-            f"{storage_busy:.0%} of the time",
-            remedy="raise train.pack, whose samples share a read, or copy the stores to the nodes",
-        ),
-        *_memory_risks(plans, train, cluster),
-    ]
-    risks.sort(key=lambda risk: -risk.share)
-    if not risks[0].is_near:
-        longest = max(steps, key=lambda step: step.hours(cluster))
-        share = longest.hours(cluster) / hours
-        text = f"wall time: {longest.rule} takes {share:.0%} of it, so its figures decide"
-        risks.insert(0, Risk(share=share, text=text, remedy="time a few of its jobs first"))
-    return Estimate(
-        stages=stages,
-        hours=hours,
-        gpus_busy=sum(stage.gpu_hours for stage in stages) / there if there else 0.0,
-        storage_busy=storage_busy,
-        disk_peak=peak,
-        disk_peak_pruned=pruned,
-        checkpoints=train.checkpoints,
-        risks=risks,
-    )
-
-
-def _time_risk(steps: Sequence[Step], cluster: Cluster) -> Risk:
-    def allowed(step: Step) -> float:
-        asked = step.needs["runtime"] / 60
-        return asked if cluster.time_limit is None else min(asked, cluster.time_limit)
-
-    def share(step: Step) -> float:
-        return max(step.seconds) / HOUR / allowed(step)
-
-    step = max(steps, key=share)
-    taken = max(step.seconds) / HOUR
-    resumes = "; it saves before the limit and goes on" if step.rule == "train" else ""
-    return Risk(
-        share=share(step),
-        text=f"time limit: {step.rule} runs {taken:.1f} h of {allowed(step):.1f} h{resumes}",
-        remedy=f"give it more GPUs, or more time (runtime of {step.rule}, the partition's limit)",
-    )
-
-
-def _memory_risks(plans: Mapping[str, Plan], train: Step, cluster: Cluster) -> Iterator[Risk]:
-    run, plan = max(plans.items(), key=lambda item: item[1].total)
-    yield Risk(
-        share=plan.total / 1e9 / cluster.gpu_memory,
-        text=f"GPU memory: training {run} takes {plan.total / 1e9:.0f} GB of "
-        f"{cluster.gpu_memory:.0f} GB a GPU",
-        remedy="use more GPUs, or config/deepspeed/zero3_offload.json",
-    )
-    run, plan = max(plans.items(), key=lambda item: item[1].host_memory)
-    if plan.host_memory:
-        needed = plan.host_memory / 1e9
-        asked = train.needs["mem_mb"] * train.needs["nodes"] / 1000
-        yield Risk(
-            share=needed / asked,
-            text=f"host memory: training {run} keeps {needed:.0f} GB on its hosts, of {asked:.0f} "
-            "GB asked for, and the times above leave out the work there",
-            remedy="raise mem_mb or nodes of train, or do without offload",
-        )

@@ -27,7 +27,7 @@ CHECKPOINT_BYTES = 12  # a trained parameter: the weight and two moments, float3
 
 
 def channels_of(teacher: str) -> int:
-    """Return the channels of a teacher's features; for imported ones as many as VGGT's."""
+    """Return the number of channels of a teacher's features, VGGT's where the files decide."""
     return 0 if teacher == "none" else get_teacher(teacher).channels or 2048
 
 

@@ -1,9 +1,9 @@
 """What the stages cost, each figure with its source.
 
 ``MEASURED`` names the section of benchmarks/RESULTS.md and the numbers written there from which a
-figure follows, and a test looks them up. ``ASSUMED`` holds what nobody measured, with the reason
+figure follows, and a test looks them up. ``ASSUMED`` holds what was not measured, with the reason
 for the number, and the plan of a cluster prints these. Gigabytes are 10^9 bytes. Seconds are those
-of the machine that RESULTS.md names: an H100 or H200, or one core of a shared Intel Xeon. Figures
+of the machine that RESULTS.md names, an H100 or H200, or one core of a shared Intel Xeon. Figures
 of scenes hold for 32 frames.
 """
 

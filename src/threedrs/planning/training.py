@@ -1,4 +1,4 @@
-"""What a training run will need: memory of each GPU and time of an epoch, before it starts.
+"""The memory of each GPU and the time of an epoch that a training will need.
 
 Sizes: P parameters, U of them trained (of a language model with LoRA its adapters and two rows of
 each embedding matrix), n GPUs, b bytes of a number (bfloat16: 2, float32: 4); t tokens of a packed
@@ -82,9 +82,11 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The estimate of one run; memory in bytes a GPU, by part, and of all hosts if offloaded.
+    """The estimate of one run.
 
-    ``most_kept_layers``: None where all keep their activations anyway.
+    ``memory`` is in bytes of a GPU, by part, and ``host_memory`` in bytes of all hosts together.
+
+    ``most_kept_layers`` is None where all layers keep their activations anyway.
     """
 
     parameters: int
@@ -99,7 +101,7 @@ class Plan:
 
     @property
     def total(self) -> float:
-        """The bytes of a GPU."""
+        """Total bytes of memory of each GPU."""
         return sum(self.memory.values())
 
 
@@ -173,7 +175,7 @@ def _parameters(student: Student, settings: TrainSettings) -> tuple[int, int]:
 
 
 def host_memory(student: Student, settings: TrainSettings, deepspeed: Mapping[str, Any]) -> float:
-    """Return the bytes of all hosts that hold what is offloaded, see the module's text."""
+    """Return the bytes of host memory that offloaded parts take on all hosts together."""
     (whole, tuned), size = _parameters(student, settings), _bytes(settings)
     optimizer = 16 * tuned * is_offloaded(deepspeed, "optimizer")
     return HOST_BUFFERS * (optimizer + size * whole * is_offloaded(deepspeed, "param"))
@@ -186,7 +188,7 @@ def memory_parts(
     frames: int,
     gpus: int,
 ) -> dict[str, float]:
-    """Return the bytes of a GPU by part, see the module's text."""
+    """Return the bytes of memory of each GPU, by the parts of the module's text."""
     (whole, tuned), size = _parameters(student, settings), _bytes(settings)
     zero = deepspeed["zero_optimization"]
     spread = zero["stage"] == 3

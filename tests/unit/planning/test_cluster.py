@@ -20,11 +20,11 @@ from threedrs.planning.cluster import (
     Cluster,
     Step,
     Workload,
-    estimate,
     read_cluster,
     training_plans,
     workflow_steps,
 )
+from threedrs.planning.estimate import estimate
 from threedrs.planning.stage_costs import GPUS, MEASURED, figure
 
 CLUSTER = Cluster(
@@ -162,7 +162,7 @@ def test_more_is_never_slower(paper: Workload, monkeypatch: pytest.MonkeyPatch) 
     ]
     assert gpus == sorted(gpus, reverse=True)
     plans = training_plans(paper)
-    monkeypatch.setattr("threedrs.planning.cluster.training_plans", lambda work: plans)
+    monkeypatch.setattr("threedrs.planning.estimate.training_plans", lambda work: plans)
     hours = [estimate(on(paper, nodes=nodes)).hours for nodes in (1, 2, 3, 4, 6, 8)]
     assert hours == sorted(hours, reverse=True)
     assert hours[0] > 1.8 * hours[1]  # two runs on one node, then on one each
@@ -249,7 +249,7 @@ def test_an_unreadable_cluster_file_is_said(tmp_path: Path) -> None:
 
 
 def test_needs_that_cannot_be(paper: Workload) -> None:
-    with pytest.raises(ConfigError, match=r"needs\.trian names no rule; choose of: boxes"):
+    with pytest.raises(ConfigError, match=r"needs\.trian is not a rule; choose one of: boxes"):
         estimate(on(paper, needs={"trian": {"gpu": 1}}))
     with pytest.raises(ConfigError, match=r"train asks for 1 x \(8 GPUs"):
         estimate(on(paper, gpus_per_node=4))

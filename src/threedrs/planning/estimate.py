@@ -1,0 +1,182 @@
+"""The plan of the whole workflow on a cluster: stages, wall time, disk, and the largest risk.
+
+The rules follow each other here. In truth the jobs of different rules overlap, which saves some
+minutes, while training takes more than nine tenths of the time.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from threedrs.errors import ConfigError
+from threedrs.planning.cluster import (
+    HOUR,
+    Cluster,
+    Step,
+    Workload,
+    training_plans,
+    workflow_steps,
+)
+from threedrs.planning.training import Plan
+
+NEAR = 0.8  # of a limit
+STAGES = ("scenes", "features", "instructions", "models", "scores", "report")  # the targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """The jobs of one target, the GB that stay, checkpoints too, and the hours of wall time."""
+
+    stage: str
+    jobs: int
+    gpu_hours: float
+    disk: float
+    hours: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Risk:
+    """Something that may go wrong: ``share`` of its limit (or of the wall time) that is used up."""
+
+    share: float
+    text: str
+    remedy: str
+
+    @property
+    def is_near(self) -> bool:
+        """Whether so much of the limit is used up that it is worth a warning."""
+        return self.share >= NEAR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A whole run on a cluster.
+
+    Attributes:
+        stages: in the order of the workflow.
+        hours: wall time.
+        gpus_busy: share of the time of all GPUs.
+        storage_busy: share of the wall time that reading and writing takes at the full rate.
+        disk_peak: most GB of results at a time, where checkpoints stay.
+        disk_peak_pruned: the same where each run's checkpoints are removed once it is trained.
+        checkpoints: GB of checkpoints that may be removed in the end.
+        risks: the largest first. Where no limit is near, the rule that takes longest stands before
+            them, as a wrong figure of it would cost most.
+    """
+
+    stages: Sequence[Stage]
+    hours: float
+    gpus_busy: float
+    storage_busy: float
+    disk_peak: float
+    disk_peak_pruned: float
+    checkpoints: float
+    risks: Sequence[Risk]
+
+
+def estimate(work: Workload) -> Estimate:
+    """Return the plan of ``work``.
+
+    Raises:
+        ConfigError: a run is not of size 7b, a job does not fit a node, or a setting is wrong.
+    """
+    for name, run in work.runs.items():
+        if run["model"]["size"] != "7b":
+            raise ConfigError(
+                f"runs.{name}: model.size {run['model']['size']} has no measured figures; "
+                "plan a run of size 7b, e.g. with --configfile config/paper.yaml"
+            )
+    cluster, plans = work.cluster, training_plans(work)
+    steps = workflow_steps(work, plans)
+    stages = []
+    for name in STAGES:
+        members = [step for step in steps if step.stage == name]
+        stages.append(
+            Stage(
+                stage=name,
+                jobs=sum(len(step.seconds) for step in members),
+                gpu_hours=sum(step.gpu_hours for step in members),
+                disk=sum(step.kept + step.checkpoints for step in members),
+                hours=sum(step.hours(cluster) for step in members),
+            )
+        )
+    hours = sum(stage.hours for stage in stages)
+    # Checkpoints decide what the disk holds at most. Each run keeps some, and a run that is being
+    # trained has one more, as the oldest goes only when the next is complete.
+    train = next(step for step in steps if step.rule == "train")
+    training, kept = train.at_once(cluster), sum(step.kept for step in steps)
+    of_a_run = train.checkpoints / len(train.seconds)
+    there = hours * cluster.nodes * cluster.gpus_per_node
+    storage_busy = sum(step.moved for step in steps) / cluster.storage_rate / HOUR / hours
+    peak = kept + train.checkpoints + training * train.temporary
+    pruned = kept + training * (of_a_run + train.temporary)
+    risks = [
+        _time_risk(steps, cluster),
+        Risk(
+            share=peak / cluster.disk,
+            text=f"disk: {peak / 1000:.2f} TB at most, {cluster.disk / 1000:g} TB free",
+            remedy="remove each run's checkpoints once it is trained (then at most "
+            f"{pruned / 1000:.2f} TB), or set execution.keep: 1",
+        ),
+        Risk(
+            share=storage_busy,
+            text=f"shared storage: at {cluster.storage_rate:g} GB/s, busy for "
+            f"{storage_busy:.0%} of the time",
+            remedy="raise train.pack, whose samples share a read, or copy the stores to the nodes",
+        ),
+        *_memory_risks(plans, train, cluster),
+    ]
+    risks.sort(key=lambda risk: -risk.share)
+    # Where no limit is near, a wrong figure of the longest rule would cost most.
+    if not risks[0].is_near:
+        longest = max(steps, key=lambda step: step.hours(cluster))
+        share = longest.hours(cluster) / hours
+        text = f"wall time: {longest.rule} takes {share:.0%} of it, so its figures decide"
+        risks.insert(0, Risk(share=share, text=text, remedy="time a few of its jobs first"))
+    return Estimate(
+        stages=stages,
+        hours=hours,
+        gpus_busy=sum(stage.gpu_hours for stage in stages) / there if there else 0.0,
+        storage_busy=storage_busy,
+        disk_peak=peak,
+        disk_peak_pruned=pruned,
+        checkpoints=train.checkpoints,
+        risks=risks,
+    )
+
+
+def _time_risk(steps: Sequence[Step], cluster: Cluster) -> Risk:
+    def allowed(step: Step) -> float:
+        asked = step.needs["runtime"] / 60
+        return asked if cluster.time_limit is None else min(asked, cluster.time_limit)
+
+    def share(step: Step) -> float:
+        return max(step.seconds) / HOUR / allowed(step)
+
+    step = max(steps, key=share)
+    taken = max(step.seconds) / HOUR
+    resumes = "; it saves before the limit and goes on" if step.rule == "train" else ""
+    return Risk(
+        share=share(step),
+        text=f"time limit: {step.rule} runs {taken:.1f} h of {allowed(step):.1f} h{resumes}",
+        remedy=f"give it more GPUs, or more time (runtime of {step.rule}, the partition's limit)",
+    )
+
+
+def _memory_risks(plans: Mapping[str, Plan], train: Step, cluster: Cluster) -> Iterator[Risk]:
+    run, plan = max(plans.items(), key=lambda item: item[1].total)
+    yield Risk(
+        share=plan.total / 1e9 / cluster.gpu_memory,
+        text=f"GPU memory: training {run} takes {plan.total / 1e9:.0f} GB of "
+        f"{cluster.gpu_memory:.0f} GB a GPU",
+        remedy="use more GPUs, or config/deepspeed/zero3_offload.json",
+    )
+    run, plan = max(plans.items(), key=lambda item: item[1].host_memory)
+    if plan.host_memory:
+        needed = plan.host_memory / 1e9
+        asked = train.needs["mem_mb"] * train.needs["nodes"] / 1000
+        yield Risk(
+            share=needed / asked,
+            text=f"host memory: training {run} keeps {needed:.0f} GB on its hosts, of {asked:.0f} "
+            "GB asked for, and the times above leave out the work there",
+            remedy="raise mem_mb or nodes of train, or do without offload",
+        )
