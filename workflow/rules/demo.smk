@@ -7,6 +7,8 @@
 # by hand:
 #   threedrs demo DATA_ROOT --scenes 14 --seed 7
 
+from threedrs.demo.write import demo_files
+
 
 rule demo_data:
     output:

@@ -9,7 +9,7 @@
 
 
 for number, (entry, file) in enumerate(
-    (entry, file) for entry in DOWNLOADS for file in entry.files
+    (entry, file) for entry in TARGETS.downloads for file in entry.files
 ):
 
     rule:

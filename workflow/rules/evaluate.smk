@@ -15,6 +15,8 @@
 #     --records results/instructions/scanqa_val.jsonl --out predictions.jsonl
 #   threedrs score scanqa predictions.jsonl --out metrics.json
 
+import json
+
 
 rule scores:
     input:
@@ -36,9 +38,11 @@ rule predict:
         # The folder's files by their hashes; its date says nothing.
         manifest="results/train/{run}/model.json",
         model=ancient("results/train/{run}/model"),
-        records=lambda wildcards: evaluation_records(wildcards.benchmark),
-        converted=lambda wildcards: evaluation_summary(wildcards.benchmark),
-        scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("val")),
+        records=lambda wildcards: targets.evaluation_records(wildcards.benchmark),
+        converted=lambda wildcards: targets.evaluation_summary(wildcards.benchmark),
+        scenes=expand(
+            "results/scenes/shards/{shard}.json", shard=TARGETS.split_shards("val")
+        ),
         left_out="results/scenes/left_out/val.json",
     output:
         predictions="results/eval/{run}/{benchmark}/predictions.jsonl",
@@ -49,15 +53,15 @@ rule predict:
         "results/benchmarks/predict/{run}/{benchmark}.tsv"
     conda:
         "../../envs/gpu.yaml"
-    threads: predict_need("threads")
+    threads: TARGETS.predict_need("threads")
     resources:
-        gpu=predict_need("gpu"),
-        mem_mb=more_each_time(predict_need("mem_mb")),
-        runtime=predict_need("runtime"),
+        gpu=TARGETS.predict_need("gpu"),
+        mem_mb=targets.more_each_time(TARGETS.predict_need("mem_mb")),
+        runtime=TARGETS.predict_need("runtime"),
     params:
         code=code("predict"),
         recipe=1,  # raise it when the command below changes what comes out
-        settings=lambda wildcards: json.dumps(predict_settings(wildcards.run)),
+        settings=lambda wildcards: json.dumps(TARGETS.predict_settings(wildcards.run)),
     message:
         "Predictions of {wildcards.run} on {wildcards.benchmark}"
     shell:

@@ -8,6 +8,8 @@
 # by hand:
 #   snakemake --cores 1 results/features/vggt-tiny/train-000.zarr/manifest.json
 
+from threedrs.teachers.registry import teacher_code_hash, weight_files
+
 
 rule features:
     input:
@@ -22,7 +24,7 @@ rule extract_features:
     input:
         scenes=lambda wildcards: expand(
             "results/scenes/shards/{shard}.json",
-            shard=scene_shards_of(FEATURE_SHARDS[wildcards.shard]),
+            shard=TARGETS.scene_shards_of(FEATURE_SHARDS[wildcards.shard]),
         ),
         weights=lambda wildcards: weight_files(
             CONFIG["teacher"], wildcards.teacher, FEATURE_SHARDS[wildcards.shard]
@@ -35,17 +37,17 @@ rule extract_features:
         "results/benchmarks/extract_features/{teacher}/{shard}.tsv"
     conda:
         "../../envs/gpu.yaml"
-    threads: teacher_need("threads")
+    threads: targets.teacher_need("threads")
     resources:
-        gpu=teacher_need("gpu"),
-        mem_mb=more_each_time(teacher_need("mem_mb")),
-        runtime=teacher_need("runtime"),
+        gpu=targets.teacher_need("gpu"),
+        mem_mb=targets.more_each_time(targets.teacher_need("mem_mb")),
+        runtime=targets.teacher_need("runtime"),
     params:
         code=lambda wildcards: [
             code("features", script="extract_features"),
             teacher_code_hash(wildcards.teacher),
         ],
-        teacher=lambda wildcards: teacher_section(wildcards.teacher),
+        teacher=lambda wildcards: TARGETS.teacher_section(wildcards.teacher),
         scenes=lambda wildcards: FEATURE_SHARDS[wildcards.shard],
     message:
         "Features of {wildcards.teacher} for shard {wildcards.shard}"

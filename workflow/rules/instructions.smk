@@ -11,6 +11,9 @@
 #   threedrs instructions convert scanqa val --data DATA_ROOT --out scanqa_val.jsonl
 #   snakemake --cores 1 results/instructions/mixes/full.jsonl
 
+from threedrs.inputs.required_files import conversions
+from threedrs.scannet.layout import scene_split
+
 
 rule instructions:
     input:
@@ -37,7 +40,7 @@ rule convert_instructions:
         scene_lists=[LAYOUT.split_file(split) for split in ("train", "val")],
         boxes=lambda wildcards: expand(
             "results/boxes/{shard}.json",
-            shard=split_shards(scene_split(wildcards.split)),
+            shard=TARGETS.split_shards(scene_split(wildcards.split)),
         ),
     output:
         records="results/instructions/{benchmark}_{split}.jsonl",
@@ -78,7 +81,9 @@ rule balance:
             benchmark=CONFIG["instructions"]["benchmarks"],
         ),
         # Records of scenes that cannot be used stay out.
-        scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("train")),
+        scenes=expand(
+            "results/scenes/shards/{shard}.json", shard=TARGETS.split_shards("train")
+        ),
         left_out="results/scenes/left_out/train.json",
         held_out=[
             LAYOUT.split_file(split)

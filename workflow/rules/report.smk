@@ -71,9 +71,11 @@ rule build_report:
             run=RUNS,
             benchmark=BENCHMARKS,
         ),
-        records=[evaluation_records(benchmark) for benchmark in BENCHMARKS],
+        records=[targets.evaluation_records(benchmark) for benchmark in BENCHMARKS],
         mixes=expand("results/instructions/mixes/{mix}.summary.json", mix=MIXES),
-        scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("val")),
+        scenes=expand(
+            "results/scenes/shards/{shard}.json", shard=TARGETS.split_shards("val")
+        ),
         features=expand(
             "results/features/{teacher}/{shard}.zarr/manifest.json",
             teacher=TEACHERS,
@@ -81,7 +83,7 @@ rule build_report:
         ),
         train_scenes=[
             f"results/scenes/shards/{shard}.json"
-            for shard in scene_shards_of(next(iter(FEATURE_SHARDS.values())))
+            for shard in TARGETS.scene_shards_of(next(iter(FEATURE_SHARDS.values())))
         ],
     output:
         page=report(

@@ -41,14 +41,16 @@ rule boxes:
         scans=lambda wildcards: (
             []
             if READY.boxes
-            else scan_files(wildcards.shard, "mesh", "segments", "aggregation", "meta")
+            else TARGETS.scan_files(
+                wildcards.shard, "mesh", "segments", "aggregation", "meta"
+            )
         ),
         proposals=lambda wildcards: [
             path
-            for path in scan_files(wildcards.shard, "proposals")
+            for path in TARGETS.scan_files(wildcards.shard, "proposals")
             if not READY.boxes and (DEMO or path.is_file())
         ],
-        ready=lambda wildcards: list(ready_boxes(wildcards.shard).values()),
+        ready=lambda wildcards: list(TARGETS.ready_boxes(wildcards.shard).values()),
     output:
         "results/boxes/{shard}.json",
     log:
@@ -63,7 +65,7 @@ rule boxes:
         scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
         ready=lambda wildcards: {
             name: path.as_posix()
-            for name, path in ready_boxes(wildcards.shard).items()
+            for name, path in TARGETS.ready_boxes(wildcards.shard).items()
         },
     message:
         "Boxes of shard {wildcards.shard}"
@@ -95,12 +97,12 @@ rule candidates:
 rule build_scenes:
     input:
         # An exported folder counts by its own date: one that gained or lost a file is newer.
-        frames=lambda wildcards: scan_files(wildcards.shard, "frames", "meta"),
+        frames=lambda wildcards: TARGETS.scan_files(wildcards.shard, "frames", "meta"),
         # The coverage strategies look at which of the mesh's voxels a frame sees.
         mesh=lambda wildcards: (
             []
             if CONFIG["frames"]["strategy"] == "uniform"
-            else scan_files(wildcards.shard, "mesh")
+            else TARGETS.scan_files(wildcards.shard, "mesh")
         ),
         candidates=lambda wildcards: (
             f"results/candidates/{wildcards.shard.split('-')[0]}.json"
@@ -139,12 +141,12 @@ rule restore_store:
             else LAYOUT.scan(wildcards.scene).mesh
         ),
         candidates=lambda wildcards: (
-            f"results/candidates/{shard_of(wildcards).split('-')[0]}.json"
+            f"results/candidates/{TARGETS.shard_of(wildcards).split('-')[0]}.json"
             if LAYOUT.candidates
             else []
         ),
-        boxes=lambda wildcards: f"results/boxes/{shard_of(wildcards)}.json",
-        manifest=lambda wildcards: f"results/scenes/shards/{shard_of(wildcards)}.json",
+        boxes=lambda wildcards: f"results/boxes/{TARGETS.shard_of(wildcards)}.json",
+        manifest=lambda wildcards: f"results/scenes/shards/{TARGETS.shard_of(wildcards)}.json",
     output:
         "results/scenes/{scene}.zarr/zarr.json",
     log:
@@ -169,7 +171,8 @@ rule restore_store:
 rule check_scenes:
     input:
         manifests=lambda wildcards: expand(
-            "results/scenes/shards/{shard}.json", shard=split_shards(wildcards.split)
+            "results/scenes/shards/{shard}.json",
+            shard=TARGETS.split_shards(wildcards.split),
         ),
     output:
         "results/scenes/left_out/{split}.json",

@@ -38,9 +38,9 @@ rule run_config:
         "../../envs/data.yaml"
     params:
         code=code(script="run_config"),
-        run=lambda wildcards: recipe(wildcards.run),
+        run=lambda wildcards: TARGETS.recipe(wildcards.run),
         shards=FEATURE_SHARDS,
-        evaluation=lambda wildcards: evaluation_on_the_way(wildcards.run),
+        evaluation=lambda wildcards: TARGETS.evaluation_on_the_way(wildcards.run),
     message:
         "Settings of run {wildcards.run}"
     script:
@@ -53,16 +53,18 @@ rule train:
         mix=lambda wildcards: (
             f"results/instructions/mixes/{RESOLVED[wildcards.run]['train']['mix']}.jsonl"
         ),
-        scenes=expand("results/scenes/shards/{shard}.json", shard=split_shards("train")),
+        scenes=expand(
+            "results/scenes/shards/{shard}.json", shard=TARGETS.split_shards("train")
+        ),
         features=lambda wildcards: expand(
             "results/features/{teacher}/{shard}.zarr/manifest.json",
             teacher=set(TEACHERS) & {RESOLVED[wildcards.run]["teacher"]["name"]},
             shard=FEATURE_SHARDS,
         ),
-        evaluation=evaluation_files,
-        left_out=evaluation_gate,
+        evaluation=TARGETS.evaluation_files,
+        left_out=TARGETS.evaluation_gate,
         batch=batch_gate,
-        downloaded=lambda wildcards: downloaded_below(
+        downloaded=lambda wildcards: TARGETS.downloaded_below(
             RESOLVED[wildcards.run]["model"]["path"]
         ),
     output:
@@ -77,15 +79,15 @@ rule train:
         "results/benchmarks/train/{run}.tsv"
     conda:
         "../../envs/gpu.yaml"
-    threads: train_need("threads")
+    threads: TARGETS.train_need("threads")
     resources:
-        gpu=train_need("gpu"),
-        mem_mb=train_need("mem_mb"),
-        runtime=train_need("runtime"),
+        gpu=TARGETS.train_need("gpu"),
+        mem_mb=TARGETS.train_need("mem_mb"),
+        runtime=TARGETS.train_need("runtime"),
         nodes=1,  # slurm/config.yaml shows training on several
         tasks=1,
         tasks_per_gpu=0,
-        execution=execution,
+        execution=TARGETS.execution,
     params:
         code=code("train"),
         recipe=1,  # raise it when the command below changes what comes out

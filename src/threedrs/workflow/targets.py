@@ -1,0 +1,247 @@
+"""What the rules of the workflow expand over, and what a job reads, asks for and is told.
+
+The rule files hold names and paths; here stands what follows from the configuration. Functions
+whose argument is ``wildcards`` are handed to Snakemake as they are.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from threedrs.config.checks import batch_problem
+from threedrs.config.load import SCENE_POLICY, Config, data_layout, resolve_run
+from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
+from threedrs.demo.write import demo_scenes
+from threedrs.errors import ConfigError
+from threedrs.inputs.download import downloads
+from threedrs.inputs.required_files import Ready, conversions, missing_inputs, shards
+from threedrs.inputs.scan_table import start_table
+from threedrs.tasks.registry import evaluation_name
+from threedrs.teachers.registry import NO_TEACHER, get_teacher, weights_of
+
+Need = Callable[[Any], int]  # of a job's wildcards
+SPLITS = ("train", "val")
+
+
+class Targets:
+    """The lists and files of one configuration.
+
+    Attributes:
+        config: the checked configuration.
+        layout: where the data is.
+        data: the section `data` without what is done about bad scans, which changes no result.
+        ready: prepared files that stand in for annotations and scans.
+        downloads: the files to fetch, by repository.
+        scenes: split -> scenes.
+        scene_shards: shard -> scenes, of both splits.
+        feature_shards: the same of the scenes whose features are extracted.
+        resolved: run -> its sections.
+        teachers: those that the runs use.
+        mixes: names of the training mixes.
+        benchmarks: those that the runs are asked.
+
+    Raises:
+        DataError: a file of the user's is missing or malformed.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.layout = data_layout(config)
+        self.data = {k: value for k, value in config["data"].items() if k not in SCENE_POLICY}
+        self.ready = Ready.from_config(config)
+        self.downloads = downloads(config)
+        self._downloaded = [path for entry in self.downloads for path in entry.paths()]
+        self.demo = config["data"]["demo"]
+        if self.demo:
+            self.scenes = demo_scenes(self.demo["scenes"])
+        else:
+            missing_inputs(self.layout, conversions(config), self._downloaded, self.ready)
+            self.scenes = {split: self.layout.scenes(split) for split in SPLITS}
+        size = config["data"]["scenes_per_shard"]
+        self.scene_shards = {
+            name: scenes
+            for split in SPLITS
+            for name, scenes in shards(split, self.scenes[split], size).items()
+        }
+        self.feature_shards = shards(
+            "train", self.scenes["train"], config["teacher"]["scenes_per_shard"]
+        )
+        self.resolved = {run: resolve_run(config, run) for run in config["runs"]}
+        names = {run["teacher"]["name"] for run in self.resolved.values()}
+        self.teachers = sorted(names - {NO_TEACHER})
+        self.mixes = list(config["instructions"]["mixes"])
+        self.benchmarks: list[str] = config["eval"]["benchmarks"]
+
+    # Scenes and their shards
+
+    def scan_table(self) -> str:
+        """Return a table of which scenes have which files, for the start of a run."""
+        if self.demo and not self.layout.labels_file.is_file():
+            return "What the scans have: everything, the demo data is generated first"
+        stride = self.config["frames"]["stride"]
+        return start_table(self.layout, self.scenes, stride=stride, ready_boxes=self.ready.boxes)
+
+    def split_shards(self, split: str) -> list[str]:
+        """Return the scene shards of a split."""
+        return [shard for shard in self.scene_shards if shard.startswith(f"{split}-")]
+
+    def scene_shards_of(self, scenes: Iterable[str]) -> list[str]:
+        """Return the scene shards that hold any of the scenes."""
+        wanted = set(scenes)
+        return [shard for shard, members in self.scene_shards.items() if wanted & set(members)]
+
+    def shard_of(self, wildcards: Any) -> str:
+        """Return the scene shard of a rule's wildcard ``scene``."""
+        return self.scene_shards_of([wildcards.scene])[0]
+
+    def scan_files(self, shard: str, *kinds: str) -> list[Path]:
+        """Return the files of the given kinds of a shard's scans."""
+        scans = map(self.layout.scan, self.scene_shards[shard])
+        return [getattr(scan, kind) for scan in scans for kind in kinds]
+
+    def ready_boxes(self, shard: str) -> dict[str, Path]:
+        """Return the prepared box files of a shard's split, by box set."""
+        return self.ready.box_files(self.layout, shard.split("-")[0])
+
+    def downloaded_below(self, folder: str | None) -> list[Path]:
+        """Return the files below a folder that the configuration downloads."""
+        return [path for path in self._downloaded if folder and Path(folder) in path.parents]
+
+    # Teachers
+
+    def teacher_section(self, teacher: str) -> dict[str, Any]:
+        """Return what of the section `teacher` decides this teacher's features."""
+        section = self.config["teacher"]
+        weights = weights_of(section, teacher)
+        return {
+            "name": teacher,
+            "weights": None if weights is None else str(weights),
+            "seed": section["seed"],
+            "grid": section["grid"],
+        }
+
+    # Runs
+
+    def recipe(self, run: str) -> Config:
+        """Return the sections that shape a run, so all but how it is carried out."""
+        return {name: part for name, part in self.resolved[run].items() if name != "execution"}
+
+    def execution(self, wildcards: Any) -> str:
+        """Return how a run is carried out, as JSON. As a resource it makes nothing stale."""
+        return json.dumps(self.resolved[wildcards.run]["execution"])
+
+    def predict_settings(self, run: str) -> dict[str, Any]:
+        """Return how the model of a run is asked."""
+        return {
+            "prompt": self.config["eval"]["prompt"],
+            "max_new_tokens": self.config["eval"]["max_new_tokens"],
+            "boxes": self.config["boxes"]["eval"],
+            "coordinate_dtype": self.config["geometry"]["coordinate_dtype"],
+            "attention": self.resolved[run]["model"]["attention"],
+        }
+
+    def evaluation_on_the_way(self, run: str) -> dict[str, Any] | None:
+        """Return what a run answers while it trains, and how; None: nothing."""
+        if self.resolved[run]["train"]["eval_every"] is None:
+            return None
+        return {
+            "records": [evaluation_records(benchmark) for benchmark in self.benchmarks],
+            "settings": self.predict_settings(run),
+            "left_out": "results/scenes/left_out/val.json",
+        }
+
+    def evaluation_files(self, wildcards: Any) -> list[str]:
+        """Return the files that an evaluation on the way reads."""
+        section = self.evaluation_on_the_way(wildcards.run)
+        if section is None:
+            return []
+        manifests = [f"results/scenes/shards/{shard}.json" for shard in self.split_shards("val")]
+        return section["records"] + manifests
+
+    def evaluation_gate(self, wildcards: Any) -> str | list[str]:
+        """Return what an evaluation on the way waits for: that enough val scenes can be used."""
+        section = self.evaluation_on_the_way(wildcards.run)
+        return [] if section is None else section["left_out"]
+
+    def check_batch(self, run: str, in_force: Callable[[str, int], Any]) -> None:
+        """Check that the ranks which training gets divide the batch of ``run``.
+
+        Asked when a training is among the jobs: without one, nobody knows where it will be.
+
+        Args:
+            run: about to be trained.
+            in_force: as `batch_problem` takes it.
+
+        Raises:
+            ConfigError: they do not; has a line for each run of which that is so.
+        """
+        if not self._batch_problem(run, in_force):
+            return
+        found = {name: self._batch_problem(name, in_force) for name in self.resolved}
+        lines = [f"config: runs.{name}: {line}" for name, line in found.items() if line]
+        raise ConfigError("\n".join(lines))
+
+    def _batch_problem(self, run: str, in_force: Callable[[str, int], Any]) -> str | None:
+        return batch_problem(self.resolved[run], in_force, Path(f"results/train/{run}"))
+
+    # What jobs ask for, as functions of their wildcards
+
+    def train_need(self, kind: str) -> Need:
+        """Return the function that gives a resource of a training job."""
+        return lambda wildcards: TRAIN_NEEDS[self._size(wildcards.run)][kind]
+
+    def predict_need(self, kind: str) -> Need:
+        """Return the function that gives a resource of a prediction job."""
+        return lambda wildcards: PREDICT_NEEDS[self._size(wildcards.run)][kind]
+
+    def _size(self, run: str) -> str:
+        return self.resolved[run]["model"]["size"]
+
+
+def teacher_need(kind: str) -> Need:
+    """Return the function that gives a resource of a feature job."""
+    return lambda wildcards: get_teacher(wildcards.teacher).needs[kind]
+
+
+def more_each_time(memory: Need) -> Callable[[Any, int], int]:
+    """Return a job's memory as a function of the attempt: as much again with every one."""
+
+    def of_attempt(wildcards: Any, attempt: int) -> int:  # Snakemake goes by these names
+        return attempt * memory(wildcards)
+
+    return of_attempt
+
+
+def in_force(
+    overrides: Mapping[str, Any], limits: Mapping[str, Any]
+) -> Callable[[str, int], int | None]:
+    """Return the function from a resource and what a rule asks for to what its jobs get.
+
+    It gives None where only the job knows.
+
+    Args:
+        overrides: a profile's set-resources for the rule, as Snakemake holds them.
+        limits: of ``--resources``, as Snakemake holds them.
+    """
+
+    def of_resource(name: str, asked: int) -> int | None:
+        override, limit = overrides.get(name), limits.get(name)
+        if override is not None:
+            if override.is_evaluable():
+                return None
+            asked = override.value
+        most = limit.value if limit is not None else None
+        return min(asked, most) if isinstance(asked, int) and most is not None else asked
+
+    return of_resource
+
+
+def evaluation_records(benchmark: str) -> str:
+    """Return the file of a benchmark's evaluation records."""
+    return f"results/instructions/{evaluation_name(benchmark)}.jsonl"
+
+
+def evaluation_summary(benchmark: str) -> str:
+    """Return the file of what the conversion of these records counted."""
+    return f"results/instructions/{evaluation_name(benchmark)}.summary.json"

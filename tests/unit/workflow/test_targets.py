@@ -1,0 +1,160 @@
+"""What the rules expand over, and what jobs ask for and are told."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from fixtures.repository import ROOT
+from threedrs.config.load import load_config
+from threedrs.errors import ConfigError, DataError
+from threedrs.workflow import targets
+from threedrs.workflow.targets import Targets
+
+
+def build(monkeypatch: pytest.MonkeyPatch, **sections: dict[str, Any]) -> Targets:
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(Path("config/config.yaml").read_text())
+    for name, keys in sections.items():
+        config[name] |= keys
+    return Targets(load_config(config))
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> Targets:
+    """Ten train scenes in shards of four, and four val scenes."""
+    return build(
+        monkeypatch,
+        data={"scenes_per_shard": 4},
+        teacher={"scenes_per_shard": 3},
+        runs={"other": {"train": {"eval_every": 5}, "execution": {"keep": 7}}},
+    )
+
+
+def wildcards(**names: str) -> SimpleNamespace:
+    return SimpleNamespace(**names)
+
+
+def test_scenes_are_cut_into_shards(found: Targets) -> None:
+    train, val = found.scenes["train"], found.scenes["val"]
+    assert (len(train), len(val)) == (8, 6)
+    assert [len(scenes) for scenes in found.scene_shards.values()] == [4, 4, 4, 2]
+    assert found.split_shards("val") == ["val-000", "val-001"]
+    assert found.feature_shards["train-001"] == train[3:6]
+    assert found.scene_shards_of(train[3:6]) == ["train-000", "train-001"]
+    assert found.shard_of(wildcards(scene=val[5])) == "val-001"
+    folder = Path("results/demo/scannet/scans") / val[4]
+    assert found.scan_files("val-001", "mesh")[0] == folder / f"{val[4]}_vh_clean_2.ply"
+    assert len(found.scan_files("val-001", "mesh", "meta")) == 4
+    assert found.ready_boxes("val-001") == {}
+
+
+def test_runs_and_what_they_use(found: Targets) -> None:
+    assert found.teachers == ["vggt-tiny"]
+    assert list(found.resolved) == ["3drs", "baseline", "other"]
+    assert "execution" not in found.recipe("other")
+    assert found.recipe("other")["train"]["eval_every"] == 5
+    assert json.loads(found.execution(wildcards(run="other")))["keep"] == 7
+    assert found.predict_settings("3drs") == {
+        "prompt": "reference",
+        "max_new_tokens": 512,
+        "boxes": "pred",
+        "coordinate_dtype": "float32",
+        "attention": "auto",
+    }
+    assert found.teacher_section("vggt-tiny") == {
+        "name": "vggt-tiny",
+        "weights": None,
+        "seed": 0,
+        "grid": 14,
+    }
+    assert "on_bad_scene" not in found.data
+
+
+def test_only_a_run_that_evaluates_on_the_way_waits_for_val_scenes(found: Targets) -> None:
+    usual, other = wildcards(run="3drs"), wildcards(run="other")
+    assert found.evaluation_on_the_way("3drs") is None
+    assert (found.evaluation_files(usual), found.evaluation_gate(usual)) == ([], [])
+    records = [targets.evaluation_records(name) for name in found.benchmarks]
+    shards = ["results/scenes/shards/val-000.json", "results/scenes/shards/val-001.json"]
+    assert found.evaluation_files(other) == records + shards
+    assert found.evaluation_gate(other) == "results/scenes/left_out/val.json"
+    assert records[0] == "results/instructions/scanrefer_val.jsonl"
+    assert targets.evaluation_summary("sqa3d") == "results/instructions/sqa3d_test.summary.json"
+
+
+def test_what_is_downloaded_below_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"repo": "a/b", "files": ["x/config.json", "y"], "to": "data/models"}
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(Path("config/config.yaml").read_text()) | {"download": [entry]}
+    found = Targets(load_config(config))
+    assert found.downloaded_below("data/models/x") == [Path("data/models/x/config.json")]
+    assert found.downloaded_below(None) == []
+
+
+def test_own_data_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=r"nowhere/scannet/scannetv2_train\.txt: cannot be read"):
+        build(monkeypatch, data={"demo": None, "root": "nowhere"})
+
+
+def test_before_the_demo_data_is_there_the_table_says_so(
+    found: Targets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "the demo data is generated first" in found.scan_table()
+
+
+def test_needs_follow_from_size_teacher_and_attempt(found: Targets) -> None:
+    run = wildcards(run="3drs")
+    assert (found.train_need("mem_mb")(run), found.predict_need("mem_mb")(run)) == (4000, 3000)
+    need = targets.teacher_need("mem_mb")
+    more = targets.more_each_time(need)
+    teacher = wildcards(teacher="vggt-tiny")
+    assert more(teacher, attempt=2) == 2 * need(teacher)
+
+
+@dataclass
+class Resource:
+    """Stands in for Snakemake's."""
+
+    value: Any
+    evaluable: bool = False
+
+    def is_evaluable(self) -> bool:
+        return self.evaluable
+
+
+@pytest.mark.parametrize(
+    ("overrides", "limits", "expected"),
+    [
+        ({}, {}, 8),
+        ({"gpu": Resource(4)}, {}, 4),
+        ({"gpu": Resource("attempt*2", evaluable=True)}, {"gpu": Resource(2)}, None),
+        ({"tasks": Resource(4)}, {"gpu": Resource(2)}, 2),
+        ({"gpu": Resource(1)}, {"gpu": Resource(2)}, 1),
+    ],
+)
+def test_what_is_in_force(
+    overrides: dict[str, Resource], limits: dict[str, Resource], expected: int | None
+) -> None:
+    assert targets.in_force(overrides, limits)("gpu", 8) == expected
+
+
+def test_a_batch_is_held_against_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = build(
+        monkeypatch,
+        model={"size": "7b", "random_weights": True},
+        train={"global_batch": 16, "pack": 4},
+        runs={"fits": {"train": {"pack": 2}}},
+    )
+    found.check_batch("fits", targets.in_force({}, {}))
+    found.check_batch("3drs", targets.in_force({}, {"gpu": Resource(4)}))
+    with pytest.raises(ConfigError) as error:
+        found.check_batch("3drs", targets.in_force({}, {}))
+    lines = str(error.value).splitlines()
+    assert [line.split(":")[1] for line in lines] == [" runs.3drs", " runs.baseline"]
+    assert "train.pack 4 x 8 ranks x accumulation is not train.global_batch 16" in lines[0]
