@@ -6,7 +6,6 @@ the configuration would not do: a trained folder has to find its family by its c
 stranger's config.json must not name code to import.
 """
 
-import difflib
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -51,10 +50,10 @@ def find_family(name: str | None) -> type[Family]:
         return _own()[name]
     if name in _others():
         return _load(name, _others()[name])
-    names = backbone_names()
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}? " if near else ""
-    raise ConfigError(f"model.name: {name!r} is not available; {advice}valid: {', '.join(names)}")
+    # The configuration has named the nearest valid one before; this is for other callers.
+    raise ConfigError(
+        f"model.name: {name!r} is not available; valid: {', '.join(backbone_names())}"
+    )
 
 
 def read_family(
