@@ -16,8 +16,11 @@ from threedrs.models.backbones.sizes import LAYERS
 from threedrs.models.checkpoint.folder import read_config, tensor_files
 from threedrs.models.settings import ModelSettings
 from threedrs.teachers.registry import weights_problem
-from threedrs.training.deepspeed_file import read_deepspeed
-from threedrs.training.settings import TrainSettings, accumulation
+from threedrs.training.settings import (
+    TrainSettings,
+    accumulation,
+    read_deepspeed,
+)
 
 T = TypeVar("T")
 

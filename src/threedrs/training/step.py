@@ -23,9 +23,12 @@ from threedrs.models.lora.layers import train_only
 from threedrs.models.packing import Pack
 from threedrs.models.settings import SupervisionSettings
 from threedrs.models.student import Student
-from threedrs.training.deepspeed_file import is_offloaded, read_deepspeed
 from threedrs.training.flops import OperationCount
-from threedrs.training.settings import TrainSettings
+from threedrs.training.settings import (
+    TrainSettings,
+    is_offloaded,
+    read_deepspeed,
+)
 
 # Sums over samples that a step reports, in this order, beside the flags of `StepOutcome`.
 SUMS = (
