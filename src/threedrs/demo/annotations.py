@@ -185,12 +185,15 @@ def _sqa3d_file(key: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def annotation_paths() -> list[str]:
     """Return the paths of the files of `annotation_files`."""
-    return [
-        file.path.format(split=split)
-        for task in (scanrefer.TASK, multi3drefer.TASK, scanqa.TASK, sqa3d.TASK)
-        for split in task.splits
-        for file in task.files
+    # The paths alone, not the tasks: an edited metric must not make the demo data stale.
+    paths = [
+        path.format(split=split)
+        for path in (scanrefer.PATH, multi3drefer.PATH, scanqa.PATH)
+        for split in ("train", "val")
     ]
+    for split in ("train", "val", "test"):
+        paths += [sqa3d.QUESTIONS_PATH.format(split=split), sqa3d.ANSWERS_PATH.format(split=split)]
+    return paths
 
 
 def annotation_files(
@@ -204,10 +207,11 @@ def annotation_files(
     files: dict[str, Any] = {}
     for split in ("train", "val"):
         scenes = splits[split]
-        for task in (scanrefer.TASK, multi3drefer.TASK):
-            path = task.files[0].path.format(split=split)
-            files[path] = [row for scene in scenes for row in rows[scene][task.name]]
-        files[scanqa.TASK.files[0].path.format(split=split)] = [
+        for benchmark, path in (("scanrefer", scanrefer.PATH), ("multi3drefer", multi3drefer.PATH)):
+            files[path.format(split=split)] = [
+                row for scene in scenes for row in rows[scene][benchmark]
+            ]
+        files[scanqa.PATH.format(split=split)] = [
             {**row, "question_id": f"{split}-{scene.removesuffix('_00')}-{number}"}
             for scene in scenes
             for number, row in enumerate(rows[scene]["scanqa"])
@@ -221,7 +225,7 @@ def annotation_files(
             chosen += situated[half:] if split == "test" else situated[:half]
         ids = range(number, number + len(chosen))
         number += len(chosen)
-        for file, part in zip(sqa3d.TASK.files, ("question", "annotation"), strict=True):
+        for path, part in ((sqa3d.QUESTIONS_PATH, "question"), (sqa3d.ANSWERS_PATH, "annotation")):
             entries = [{**row[part], "question_id": i} for i, row in zip(ids, chosen, strict=True)]
-            files[file.path.format(split=split)] = _sqa3d_file(f"{part}s", entries)
+            files[path.format(split=split)] = _sqa3d_file(f"{part}s", entries)
     return files

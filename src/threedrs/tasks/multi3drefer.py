@@ -36,6 +36,7 @@ PROMPT = (
     "<image>Identify the object according to the following description.\n{description}\n"
     "There may be no corresponding object, or there may be one or more objects."
 )
+PATH = "multi3drefer/multi3drefer_{split}.json"
 # zt, st, mt: zero, single, multiple targets; w_d, wo_d: with, without distractors of the class.
 QUESTION_TYPES = ("zt_w_d", "zt_wo_d", "st_w_d", "st_wo_d", "mt")
 THRESHOLDS = (0.25, 0.5)
@@ -125,7 +126,7 @@ TASK = Task(
     paper="https://arxiv.org/abs/2309.05251",
     protocol=1,
     dataset="multi3drefer",
-    files=(AnnotationFile(path="multi3drefer/multi3drefer_{split}.json"),),
+    files=(AnnotationFile(path=PATH),),
     splits=("train", "val"),
     evaluation_split="val",
     published_sizes={

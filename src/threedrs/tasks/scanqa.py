@@ -32,6 +32,7 @@ from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, conversation
 
 PROMPT = "<image> {question} Answer the question simply."
+PATH = "scanqa/ScanQA_v1.0_{split}.json"
 
 
 def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
@@ -84,7 +85,7 @@ TASK = Task(
     paper="https://arxiv.org/abs/2112.10482",
     protocol=1,
     dataset="scanQA",
-    files=(AnnotationFile(path="scanqa/ScanQA_v1.0_{split}.json"),),
+    files=(AnnotationFile(path=PATH),),
     splits=("train", "val"),
     evaluation_split="val",
     published_sizes={

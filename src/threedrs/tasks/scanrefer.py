@@ -38,7 +38,8 @@ from threedrs.tasks.record import GROUND, Record, conversation
 from threedrs.tasks.scene_boxes import SceneBoxes
 
 PROMPT = "<image>Identify the object according to the following description.\n{description}"
-FILE = AnnotationFile(path="scanrefer/ScanRefer_filtered_{split}.json")
+PATH = "scanrefer/ScanRefer_filtered_{split}.json"
+FILE = AnnotationFile(path=PATH)
 THRESHOLDS = (0.25, 0.5)
 _MEANING = "find the one described object: share of questions whose box overlaps the true box by"
 

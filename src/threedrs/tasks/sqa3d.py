@@ -38,7 +38,8 @@ from threedrs.tasks.record import Record, conversation
 PROMPT = "<image> {situation} {question} Answer the question using a single word or phrase."
 QUESTION_TYPES = ("what", "is", "how", "can", "which")
 OTHER_TYPE = "others"
-FOLDER = "sqa_task/balanced/"
+QUESTIONS_PATH = "sqa_task/balanced/v1_balanced_questions_{split}_scannetv2.json"
+ANSWERS_PATH = "sqa_task/balanced/v1_balanced_sqa_annotations_{split}_scannetv2.json"
 
 
 def question_type(question: str) -> str:
@@ -115,12 +116,8 @@ TASK = Task(
     protocol=1,
     dataset="sqa3d",
     files=(
-        AnnotationFile(
-            path=FOLDER + "v1_balanced_questions_{split}_scannetv2.json", key="questions"
-        ),
-        AnnotationFile(
-            path=FOLDER + "v1_balanced_sqa_annotations_{split}_scannetv2.json", key="annotations"
-        ),
+        AnnotationFile(path=QUESTIONS_PATH, key="questions"),
+        AnnotationFile(path=ANSWERS_PATH, key="annotations"),
     ),
     splits=("train", "val", "test"),
     evaluation_split="test",

@@ -48,3 +48,12 @@ def test_nodes_that_prepare_data_need_no_package_of_the_metrics() -> None:
         "import threedrs.instructions.convert, threedrs.config.load, threedrs.inputs.required_files"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_only_the_paths_of_annotations_shape_the_demo_data() -> None:
+    reached = reached_code(["demo.write"], without=SHAPELESS)
+    assert {name for module, name in reached if module.startswith("threedrs.tasks")} == {
+        "PATH",
+        "QUESTIONS_PATH",
+        "ANSWERS_PATH",
+    }
