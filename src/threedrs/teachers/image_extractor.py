@@ -29,6 +29,7 @@ from threedrs.teachers.base import GRID, LAST, Colour, ImageFormat, SceneFeature
 from threedrs.teachers.images import decoded_ahead
 from threedrs.teachers.store import SceneOrigin
 from threedrs.teachers.vggt.attention import kernel_name
+from threedrs.teachers.vggt.transformer import compile_blocks
 
 SCENES_IN_FLIGHT = 2  # queued on the GPU at a time
 
@@ -48,7 +49,7 @@ def cpu_warning(teacher: str) -> str:
 
 
 def prepare(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return the model ready to run; on a GPU its linear maps hold bfloat16.
+    """Return the model ready to run; on a GPU with compiled blocks and bfloat16 linear maps.
 
     Under autocast these run in bfloat16 anyway; storing them so saves the conversion of all weights
     in every scene and changes no value.
@@ -58,6 +59,7 @@ def prepare(model: nn.Module, device: torch.device) -> nn.Module:
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(torch.bfloat16)
+        compile_blocks(model)
     return model
 
 

@@ -3,14 +3,13 @@
 ``x + ls1(attn(norm1(x)))`` then ``x + ls2(mlp(norm2(x)))``. Attention is exact and fused, so its
 memory grows with the number of tokens, not with its square. The residual stream keeps the dtype of
 its input: with bfloat16 linear layers it stays float32, as do the norms, the layer scales and the
-rotation. On a GPU with bfloat16 linear layers, what lies between the matrix products goes through
-`threedrs.teachers.vggt.kernels`; everywhere else through the plain functions here.
+rotation. What lies between the matrix products is some twenty passes over the tokens a block; on a
+GPU `compile_blocks` has torch.compile fuse them.
 
 N sequences, T tokens, D channels, M heads, E channels of a head.
 """
 
-import importlib.util
-from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +17,6 @@ from torch.nn import functional
 
 from threedrs.teachers.vggt.attention import attend
 from threedrs.teachers.vggt.rope import rotate
-
-
-@cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 class LayerScale(nn.Module):
@@ -45,14 +39,9 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(channels, 4 * channels)
         self.fc2 = nn.Linear(4 * channels, channels)
 
-    def forward(self, x_NTD: Tensor, *, fused: bool = False) -> Tensor:
+    def forward(self, x_NTD: Tensor) -> Tensor:
         """Return (N, T, D)."""
-        hidden = self.fc1(x_NTD)
-        if not fused:
-            return self.fc2(functional.gelu(hidden))
-        from threedrs.teachers.vggt import kernels
-
-        return self.fc2(kernels.gelu(hidden))
+        return self.fc2(functional.gelu(self.fc1(x_NTD)))
 
 
 class Attention(nn.Module):
@@ -65,25 +54,17 @@ class Attention(nn.Module):
         self.q_norm = nn.LayerNorm(channels // heads) if query_key_norm else nn.Identity()
         self.k_norm = nn.LayerNorm(channels // heads) if query_key_norm else nn.Identity()
         self.proj = nn.Linear(channels, channels)
+        self.attend = attend
 
-    def forward(
-        self, x_NTD: Tensor, rotation: tuple[Tensor, Tensor] | None = None, *, fused: bool = False
-    ) -> Tensor:
+    def forward(self, x_NTD: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return (N, T, D); ``rotation`` holds the cosine and sine, each (T, E)."""
         N, T, D = x_NTD.shape
         qkv_NT3ME = self.qkv(x_NTD).view(N, T, 3, self.heads, D // self.heads)
         q, k, v = qkv_NT3ME.unbind(2)
-        if fused and rotation is not None and isinstance(self.q_norm, nn.LayerNorm):
-            from threedrs.teachers.vggt import kernels
-
-            assert isinstance(self.k_norm, nn.LayerNorm)
-            q, k = kernels.norm_rotate(qkv_NT3ME, self.q_norm, self.k_norm, rotation)
-        else:
-            q, k = self.q_norm(q), self.k_norm(k)
-            if rotation is not None:
-                q, k = rotate(q, *rotation), rotate(k, *rotation)
-            q, k = q.to(v.dtype), k.to(v.dtype)
-        return self.proj(attend(q, k, v).reshape(N, T, D))
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        return self.proj(self.attend(q.to(v.dtype), k.to(v.dtype), v).reshape(N, T, D))
 
 
 class Block(nn.Module):
@@ -108,15 +89,23 @@ class Block(nn.Module):
 
     def forward(self, x_NTD: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return (N, T, D), in the dtype of ``x_NTD`` promoted with the layer scales'."""
-        if not (x_NTD.is_cuda and self.attn.qkv.weight.dtype == torch.bfloat16 and _has_triton()):
-            x_NTD = x_NTD + self.ls1(self.attn(self.norm1(x_NTD), rotation))
-            return x_NTD + self.ls2(self.mlp(self.norm2(x_NTD)))
-        from threedrs.teachers.vggt import kernels
+        x_NTD = x_NTD + self.ls1(self.attn(self.norm1(x_NTD), rotation))
+        return x_NTD + self.ls2(self.mlp(self.norm2(x_NTD)))
 
-        norm1, norm2 = self.norm1, self.norm2
-        normed = kernels.norm(x_NTD, norm1.weight, norm1.bias, norm1.eps)
-        branch = self.attn(normed, rotation, fused=True)
-        x_NTD, normed = kernels.scaled_sum_norm(
-            x_NTD, branch, self.ls1.gamma, norm2.weight, norm2.bias, norm2.eps
-        )
-        return kernels.scaled_sum(x_NTD, self.mlp(normed, fused=True), self.ls2.gamma)
+
+def compile_blocks(model: nn.Module, backend: Any = "inductor") -> None:
+    """Have torch.compile fuse what lies between the matrix products of every block.
+
+    A scene of VGGT-1B takes 428 ms with it and 572 ms without on an H200 (benchmarks/RESULTS.md).
+    The blocks are compiled at their first pass: some 15 s once on a machine, 3 s from torch's cache
+    after that.
+    """
+    # Where compiling fails (no C compiler, say), the blocks run as they are.
+    torch._dynamo.config.suppress_errors = True
+    # The fastest attention kernel is chosen by hand and is not to be traced.
+    untraced = torch.compiler.disable(attend)
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.attn.attend = untraced
+            # All scenes of a run have images of a few sizes, so each gets code of its own.
+            block.compile(dynamic=False, backend=backend)
