@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 from threedrs.scannet.sens import SensHeader, SensReader, SensWriter
-from threedrs.scenes.candidates import candidate_frames
 from threedrs.scenes.coverage import PERCENT, MeshVoxels, coverage_indices
+from threedrs.scenes.frame_selection import candidate_frames
 
 WIDTH, HEIGHT = 640, 480
 INTRINSIC = np.array([[577.9, 0, 319.5, 0], [0, 578.7, 239.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])

@@ -18,7 +18,7 @@ import yaml
 from threedrs.config.load import load_config, resolve_run
 from threedrs.io.files import write_json
 from threedrs.scannet.boxes import BoxSet
-from threedrs.scenes.writer import SceneContents, write_scene_store
+from threedrs.scenes.store import SceneContents, write_scene_store
 from threedrs.tasks.record import Record, conversation, write_records
 from threedrs.teachers.store import SceneOrigin, manifest_entry, open_scene, write_root, write_scene
 

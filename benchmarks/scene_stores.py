@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from threedrs.scannet.boxes import BoxSet
-from threedrs.scenes.writer import SceneContents, write_scene_store
+from threedrs.scenes.store import SceneContents, write_scene_store
 
 
 def photograph(seed: int, size: tuple[int, int]) -> bytes:

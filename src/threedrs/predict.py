@@ -41,7 +41,7 @@ def main() -> int:
     # Imports that load torch, after the GPU is claimed.
     from threedrs.evaluation.predict import predict_benchmark
     from threedrs.evaluation.settings import PredictSettings
-    from threedrs.scannet.excluded_scans import read_left_out
+    from threedrs.scannet.excluded_scans import read_excluded
 
     with one_line_errors(f"predict: rank {rank}"):
         try:
@@ -54,7 +54,7 @@ def main() -> int:
             arguments.scenes,
             settings,
             arguments.out,
-            left_out=read_left_out(arguments.left_out) if arguments.left_out else None,
+            left_out=read_excluded(arguments.left_out) if arguments.left_out else None,
         )
     return 0
 

@@ -2,12 +2,14 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from fixtures.checkout import Checkout, copy_finished
 from fixtures.stale_jobs import TEACHER, contents, predicted, really_run, trained
+from threedrs.scenes.store import SceneStore
 
 
 def flip(path: Path) -> None:
@@ -80,3 +82,32 @@ def test_damaged_results_are_found_and_they_alone_remade(
     rest = trained("3drs") | predicted(["baseline"], ["scanqa"]) | {"score baseline sqa3d"}
     assert checkout.planned() == rest
     assert "no damage found" in verify(checkout).stdout
+
+
+def test_a_removed_scene_store_is_noticed_and_it_alone_remade(
+    finished: Checkout, tmp_path: Path
+) -> None:
+    checkout = copy_finished(finished, tmp_path / "checkout")
+    scenes = checkout.folder / "results" / "scenes"
+    store = scenes / "scene0002_00.zarr"
+    content = SceneStore.open(store).content_hash()
+    manifests = {path.name: path.read_bytes() for path in (scenes / "shards").iterdir()}
+    shutil.rmtree(store)
+    said = checkout.snakemake("all", "-n")
+    assert said.returncode != 0
+    assert "Traceback" not in said.stdout
+    (line,) = (line for line in said.stdout.splitlines() if "removed, though listed" in line)
+    assert line.startswith("results/scenes/scene0002_00.zarr: ")
+    assert "`threedrs verify --repair`" in line
+
+    lines = verify(checkout, "--repair").stdout.splitlines()
+    assert lines[0].endswith("results/scenes/scene0002_00.zarr: there is no scene store here")
+    assert lines[-2:] == [
+        "snakemake --cores all results/scenes/shards/val-000.json",
+        "snakemake --cores all all",
+    ]
+    really_run(checkout, "results/scenes/shards/val-000.json")
+    assert SceneStore.open(store).content_hash() == content
+    found = {path.name: path.read_bytes() for path in (scenes / "shards").iterdir()}
+    assert found == manifests
+    assert checkout.planned() == set()

@@ -7,7 +7,6 @@ taken back, so each test starts from the finished state.
 import json
 import os
 import shlex
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +35,6 @@ from fixtures.stale_jobs import (
     trained,
 )
 from threedrs.scannet.sens import SensReader, SensWriter
-from threedrs.scenes.store import SceneStore
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +199,7 @@ def test_an_edited_configuration_reruns_what_uses_it(trial: Checkout, change: st
 
 
 CODE = {
-    "boxes": (["scannet/ready_boxes.py"], BOXES | CONVERSIONS | FROM_SCENES),
+    "boxes": (["scannet/mesh.py"], BOXES | CONVERSIONS | FROM_SCENES),
     "scenes": (["scenes/build.py"], FROM_SCENES),
     "features of one teacher": (["teachers/vggt/extractor.py"], features() | trained("3drs")),
     "balance": (["instructions/balance.py"], MIX | FROM_TRAINING),
@@ -338,33 +336,3 @@ def test_a_replaced_sens_remakes_its_scene_alone(finished: Checkout, tmp_path: P
     assert manifest.read_bytes() == listed
     checks = {"check_scenes train", "check_limit train", "scene_facts train-000", "scene_report"}
     assert checkout.planned() == checks | MIX | FROM_TRAINING
-
-
-def test_a_removed_scene_store_is_built_again_alone(finished: Checkout, tmp_path: Path) -> None:
-    """Its shard's manifest, which stands for it, and what follows stay as they are."""
-    checkout = copy_finished(finished, tmp_path / "checkout")
-    scenes = checkout.folder / "results" / "scenes"
-    store, manifest = scenes / "scene0002_00.zarr", scenes / "shards" / "val-000.json"
-    before = contents(scenes / "shards")
-    shutil.rmtree(store)
-    assert checkout.planned() == {"restore_store scene0002_00"}
-
-    listed = json.loads(manifest.read_text())
-    content = listed["scenes"]["scene0002_00"]["content"]
-    listed["scenes"]["scene0002_00"]["content"] = "of another scan"
-    manifest.write_text(json.dumps(listed))
-    said = checkout.snakemake("--cores", "1", "results/scenes/scene0002_00.zarr/zarr.json")
-    assert "the scan no longer gives the store that results/scenes/shards/val" in said.stdout
-    assert "Traceback" not in said.stdout
-    put_back(manifest, before["val-000.json"])
-
-    really_run(checkout, "scenes")
-    assert SceneStore.open(store).content_hash() == content
-    assert contents(scenes / "shards") == before
-    assert checkout.planned() == set()
-
-
-def put_back(path: Path, before: tuple[bytes, int]) -> None:
-    """Give a file the bytes and the date that `contents` found."""
-    path.write_bytes(before[0])
-    os.utime(path, ns=(before[1], before[1]))

@@ -18,7 +18,14 @@
 #   snakemake --cores 1 results/scenes/shards/train-000.json
 #   snakemake --cores 1 results/scenes/report.html
 
-from threedrs.scenes.excluded import removed_stores
+from threedrs.scannet.excluded_scans import check_removed
+
+
+def no_store_removed(wildcards):
+    """No file; stops where a store is gone that its shard's manifest lists."""
+    if workflow.is_main_process:
+        checked(check_removed, SCENE_SHARDS, Path("results/scenes"))
+    return []
 
 
 rule scenes:
@@ -29,11 +36,8 @@ rule scenes:
         "results/scenes/report.html",
         "results/scenes/sources.json",
         expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),
-        # Manifests stand for the stores, which are many: only those that are gone are asked for.
-        lambda wildcards: expand(
-            "results/scenes/{scene}.zarr/zarr.json",
-            scene=removed_stores(SCENE_SHARDS, Path("results/scenes")),
-        ),
+        # Manifests stand for the stores, which are many: nothing else would miss one.
+        no_store_removed,
 
 
 rule boxes:
@@ -128,44 +132,6 @@ rule build_scenes:
         "Scene stores of shard {wildcards.shard}"
     script:
         "../scripts/build_scenes.py"
-
-
-rule restore_store:
-    # One store that was removed, while its shard's manifest is there and stays.
-    input:
-        frames=lambda wildcards: LAYOUT.scan(wildcards.scene).frames,
-        meta=lambda wildcards: LAYOUT.scan(wildcards.scene).meta,
-        mesh=lambda wildcards: (
-            []
-            if CONFIG["frames"]["strategy"] == "uniform"
-            else LAYOUT.scan(wildcards.scene).mesh
-        ),
-        candidates=lambda wildcards: (
-            f"results/candidates/{TARGETS.shard_of(wildcards).split('-')[0]}.json"
-            if LAYOUT.candidates
-            else []
-        ),
-        boxes=lambda wildcards: f"results/boxes/{TARGETS.shard_of(wildcards)}.json",
-        manifest=lambda wildcards: f"results/scenes/shards/{TARGETS.shard_of(wildcards)}.json",
-    output:
-        "results/scenes/{scene}.zarr/zarr.json",
-    log:
-        "results/logs/restore_store/{scene}.log",
-    benchmark:
-        "results/benchmarks/restore_store/{scene}.tsv"
-    wildcard_constraints:
-        scene="|".join(scene for scenes in SCENE_SHARDS.values() for scene in scenes),
-    conda:
-        "../../envs/data.yaml"
-    params:
-        code=code(script="restore_store"),
-        data=DATA,
-        frames=CONFIG["frames"],
-        invalid_depth=CONFIG["geometry"]["invalid_depth"],
-    message:
-        "Store of scene {wildcards.scene}"
-    script:
-        "../scripts/restore_store.py"
 
 
 rule check_scenes:

@@ -5,7 +5,7 @@ from pathlib import Path
 from threedrs.config.load import data_layout
 from threedrs.instructions.mix import build_mix
 from threedrs.instructions.mix_settings import MixSettings
-from threedrs.scannet.excluded_scans import read_left_out
+from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"balance {snakemake.wildcards.mix}"):
@@ -17,5 +17,5 @@ with job_log(snakemake.log[0], f"balance {snakemake.wildcards.mix}"):
         held_out_scenes=[scene for split in held_out for scene in layout.scenes(split)],
         out_jsonl=Path(snakemake.output.mix),
         out_summary=Path(snakemake.output.summary),
-        left_out=read_left_out(Path(snakemake.input.left_out)),
+        left_out=read_excluded(Path(snakemake.input.left_out)),
     )

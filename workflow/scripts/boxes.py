@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from threedrs.config.load import data_layout
-from threedrs.scannet.boxes import extract_boxes
-from threedrs.scannet.ready_boxes import take_boxes
+from threedrs.scannet.boxes import extract_boxes, take_boxes
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"boxes {snakemake.wildcards.shard}"):

@@ -5,7 +5,7 @@ from pathlib import Path
 from threedrs.config.load import data_layout
 from threedrs.scannet.boxes import read_boxes_file
 from threedrs.scannet.embodiedscan import read_candidates_file
-from threedrs.scannet.excluded_scans import read_left_out
+from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.scenes.build import SceneSettings, build_shard
 from threedrs.workflow.job_log import job_log
 
@@ -26,5 +26,5 @@ with job_log(snakemake.log[0], f"build_scenes {snakemake.wildcards.shard}"):
         manifest=Path(snakemake.output[0]),
         split=snakemake.wildcards.shard.split("-")[0],
         candidates=read_candidates_file(Path(listed)) if listed else None,
-        left_out=read_left_out(Path(snakemake.input.boxes)),
+        excluded=read_excluded(Path(snakemake.input.boxes)),
     )

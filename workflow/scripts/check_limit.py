@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from threedrs.scenes.excluded import BadScenePolicy, check_limit
+from threedrs.scannet.excluded_scans import BadScenePolicy, check_limit
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"check_limit {snakemake.wildcards.split}"):

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from threedrs.scenes.excluded import BadScenePolicy, check_usable
+from threedrs.scannet.excluded_scans import BadScenePolicy, check_excluded
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"check_scenes {snakemake.wildcards.split}"):
-    check_usable(
+    check_excluded(
         snakemake.wildcards.split,
         [Path(path) for path in snakemake.input.manifests],
         BadScenePolicy(

@@ -6,7 +6,7 @@ from threedrs.config.load import data_layout
 from threedrs.instructions.convert import convert
 from threedrs.instructions.prepared import take_prepared
 from threedrs.scannet.boxes import read_boxes_file
-from threedrs.scannet.excluded_scans import read_left_out
+from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.workflow.job_log import job_log
 
 name = f"{snakemake.wildcards.benchmark}_{snakemake.wildcards.split}"
@@ -20,7 +20,7 @@ with job_log(snakemake.log[0], f"convert_instructions {name}"):
     policy = {
         "on_reject": snakemake.params.on_reject,
         "max_reject_fraction": snakemake.params.max_reject_fraction,
-        "left_out": read_left_out(*map(Path, snakemake.input.boxes)),
+        "left_out": read_excluded(*map(Path, snakemake.input.boxes)),
     }
     if snakemake.params.ready:
         array, scenes = Path(snakemake.input.annotations), frozenset(snakemake.params.scenes)

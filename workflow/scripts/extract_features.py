@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from threedrs.distributed.gpus import claim_gpus
-from threedrs.scannet.excluded_scans import read_left_out
+from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.teachers.extract import extract_shard
 from threedrs.teachers.registry import teacher_settings
 from threedrs.workflow.job_log import job_log
@@ -11,7 +11,7 @@ from threedrs.workflow.job_log import job_log
 with job_log(snakemake.log[0], f"extract_features {snakemake.wildcards.shard}"):
     claim_gpus()
     scenes = snakemake.params.scenes
-    left_out = read_left_out(*map(Path, snakemake.input.scenes))
+    left_out = read_excluded(*map(Path, snakemake.input.scenes))
     extract_shard(
         [Path("results/scenes") / f"{scene}.zarr" for scene in scenes if scene not in left_out],
         teacher_settings(snakemake.params.teacher),

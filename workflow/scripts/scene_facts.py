@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from threedrs.config.load import data_layout
-from threedrs.scenes.facts import write_shard_facts
+from threedrs.scenes.report import write_shard_facts
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"scene_facts {snakemake.wildcards.shard}"):

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from threedrs.config.load import data_layout
-from threedrs.inputs.scan_table import source_table
+from threedrs.inputs.required_files import scan_table
 from threedrs.io.files import write_json
 from threedrs.scenes.report import write_scene_report
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], "scene_report"):
     layout = data_layout({"data": snakemake.params.data})
-    table = source_table(layout, snakemake.params.scenes, snakemake.params.ready_boxes)
+    table = scan_table(layout, snakemake.params.scenes, snakemake.params.ready_boxes)
     write_json(Path(snakemake.output.sources), table)
     write_scene_report([Path(part) for part in snakemake.input.parts], Path(snakemake.output.page))

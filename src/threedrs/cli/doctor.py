@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from threedrs.cli.shared import ConfigFiles, console, table
+from threedrs.cli.shared import ConfigFiles, console
 
 if TYPE_CHECKING:
     from threedrs.config.load import Config
@@ -73,15 +73,15 @@ def _print(findings: "list[Finding]", config: "Config | None") -> None:
 def _print_sources(config: "Config") -> None:
     """Print how many scenes have which files, but nothing for demo data or without scene lists."""
     from threedrs.config.load import data_layout
-    from threedrs.inputs.scan_table import source_table, summary_rows
+    from threedrs.inputs.required_files import start_table
 
     layout = data_layout(config)
     splits = [split for split in ("train", "val") if layout.split_file(split).is_file()]
     if config["data"]["demo"] or not splits:
         return
     scenes = {split: layout.scenes(split) for split in splits}
-    rows = summary_rows(source_table(layout, scenes, config["boxes"]["ready"]))
-    console().print("What the scans have", table(("split", "files", "scenes", "without"), rows))
+    stride, ready = config["frames"]["stride"], config["boxes"]["ready"]
+    typer.echo(start_table(layout, scenes, stride=stride, ready_boxes=ready))
 
 
 def verify(

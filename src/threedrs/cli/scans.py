@@ -83,7 +83,7 @@ def export(
     stride: Annotated[int, typer.Option(help="Export every STRIDE-th frame.")] = 1,
 ) -> None:
     """Export a scan to the posed_images layout: JPEG, depth PNG in millimetres, 4x4 pose texts."""
-    from threedrs.scannet.export import JPEG_QUALITY, export_posed_images
+    from threedrs.scannet.posed_images import JPEG_QUALITY, export_posed_images
 
     summary = export_posed_images(file, out, stride=stride)
     note = f"; colour encoded as JPEG, quality {JPEG_QUALITY}" if summary.reencoded else ""

@@ -35,7 +35,7 @@ def show_scene(
     With --rrd also points, boxes and cameras in 3D; that needs `pip install -e '.\[rerun]'`.
     """
     from threedrs.scannet.layout import DataLayout
-    from threedrs.scenes.facts import caption, scene_facts
+    from threedrs.scenes.report import caption, scene_facts
     from threedrs.scenes.store import SceneStore
     from threedrs.visualization.rerun_export import write_recording
     from threedrs.visualization.scene_plot import scene_picture

@@ -25,7 +25,7 @@ from threedrs.evaluation.partial import partial_files, partial_writer, read_part
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.io.files import sha256_of_file, sha256_of_json, write_json
 from threedrs.models.checkpoint.folder import hash_files, require_whole
-from threedrs.scannet.excluded_scans import tally
+from threedrs.scannet.excluded_scans import count_excluded
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import (
@@ -101,7 +101,7 @@ def predict_benchmark(
         if ranks.first:
             timing = {"seconds": round(time.monotonic() - began, 3), "resumed": len(done)}
             facts = {
-                "left_out": tally(
+                "left_out": count_excluded(
                     left_out,
                     (record.scene for record in every_record if record.scene in left_out),
                     [records_file.with_suffix(".summary.json")],

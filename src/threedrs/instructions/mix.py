@@ -19,7 +19,7 @@ from threedrs.instructions.balance import draw_mix, pool_table
 from threedrs.instructions.llava_format import load_records
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.io.files import sha256_of_file, write_json
-from threedrs.scannet.excluded_scans import tally
+from threedrs.scannet.excluded_scans import count_excluded
 from threedrs.tasks.record import FORMAT_VERSION, Record, write_records
 from threedrs.tasks.registry import TASKS
 
@@ -77,7 +77,7 @@ def build_mix(
         "inputs": [{"file": path.name, "sha256": sha256_of_file(path)} for path in record_files],
         "sources": {name: asdict(source) for name, source in draw.sources.items()},
         "repeats": sum(source.repeats for source in draw.sources.values()),
-        "left_out": tally(
+        "left_out": count_excluded(
             left_out,
             (record.scene for record in every_record if record.scene in left_out),
             [path.with_suffix(".summary.json") for path in map(Path, record_files)],

@@ -7,14 +7,18 @@ folder that replaces another it may leave neither.
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import stat
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from threedrs.errors import DataError, name_full_disk
 
@@ -23,6 +27,10 @@ SCENE_NAME = re.compile(r"scene\d{4}_\d{2}")
 LEFTOVER = re.compile(r"\.+(?P<name>.+?)\.(?P<process>\d+)\.tmp(\.\d+\.tmp)*")
 # Bytes of a text that is read whole; the largest of the field's files has some 0.3 GB.
 MOST_TEXT = 4 * 2**30
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -159,7 +167,7 @@ def _check_text_file(path: Path, most: int) -> None:
     """Refuse what would wait for a writer or fill the memory."""
     state = path.stat()
     if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
-        raise DataError(f"{path}: cannot be read (it is no regular file)")
+        raise DataError(f"{path}: cannot be read (it is not a regular file)")
     if state.st_size > most:
         raise DataError(
             f"{path}: has {state.st_size} bytes, such a text has at most {most}; copy it again"
@@ -201,6 +209,27 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: is not valid JSON (a number has too many digits)") from error
 
 
+def read_result(path: Path, version: int, target: str) -> dict[str, Any]:
+    """Return the JSON object of one of this project's own results.
+
+    Args:
+        path: the file.
+        version: the ``format_version`` that it must carry.
+        target: what Snakemake is asked for to make it again, for the message.
+
+    Raises:
+        DataError: the file is missing, not JSON, or of another format version.
+    """
+    content = read_json(path)
+    found = content.get("format_version") if isinstance(content, dict) else None
+    if found != version:
+        raise DataError(
+            f"{path}: is of format version {found!r}, expected {version}; delete it and run "
+            f"`snakemake --cores all {target}`"
+        )
+    return dict(content)
+
+
 def read_json_lines(path: Path) -> Iterator[Any]:
     """Yield the JSON value of each line.
 
@@ -220,6 +249,54 @@ def read_json_lines(path: Path) -> Iterator[Any]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text") from error
+
+
+def parse_numbers(text: str, where: str) -> list[float]:
+    """Return the white-space separated numbers of ``text`` (``inf`` and ``nan`` included).
+
+    Raises:
+        DataError: something is not a number; ``where`` names file and line.
+    """
+    try:
+        return [float(word) for word in text.split()]
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def check_npz(path: Path, limit: int) -> None:
+    """Check that ``path`` is an archive of plain arrays that unpacks to at most ``limit`` bytes.
+
+    An archive of some kilobytes may claim arrays of any size, and zeros shrink a thousandfold. So
+    the headers are read before numpy allocates or unpacks anything. Costs one seek a member.
+
+    Raises:
+        OSError, zipfile.BadZipFile: the file cannot be read or is no archive.
+        ValueError: it unpacks to more, or a member is no plain array or of another length.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        unpacked = sum(member.file_size for member in members)
+        if unpacked > limit:
+            raise ValueError(
+                f"claims to unpack to {unpacked / 2**30:.1f} GiB, more than the "
+                f"{limit / 2**30:.1f} GiB that such a file may hold"
+            )
+        for member in members:
+            with archive.open(member) as stream:
+                read_header = _NPY_HEADERS.get(np.lib.format.read_magic(stream))
+                if read_header is None:
+                    raise ValueError(
+                        f"{member.filename} is of an unknown version of numpy's format"
+                    )
+                shape, _, dtype = read_header(stream)
+                if dtype.hasobject:
+                    raise ValueError(f"{member.filename} holds Python objects, which are not read")
+                expected = math.prod(shape) * dtype.itemsize
+                if min(shape, default=0) < 0 or stream.tell() + expected != member.file_size:
+                    raise ValueError(
+                        f"{member.filename} of {member.file_size} bytes is no array of shape "
+                        f"{shape} and dtype {dtype}"
+                    )
 
 
 def sha256_of_file(path: Path) -> str:

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from threedrs.errors import DataError
 from threedrs.models.backbones.base import LLAVA_GRID, VisualGrid
-from threedrs.scannet.geometry import GRID, patch_means
-from threedrs.scenes.masks import SIDE, patch_counts
+from threedrs.scannet.geometry import GRID, SIDE, patch_counts, patch_means
 from threedrs.scenes.store import SceneStore
 
 TEACHER = 14  # the teacher's grid, as the feature store holds it

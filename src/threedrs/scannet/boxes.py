@@ -1,29 +1,41 @@
-"""Axis-aligned boxes of a scan's objects: from the annotation, and from a detector's proposals.
+"""Axis-aligned boxes of a scan's objects: from the annotation, a detector, or ready files.
 
 A box is (cx, cy, cz, dx, dy, dz), float32, metres, in the axis-aligned world: centre and size of
 the min/max corners of the object's mesh vertices. Cost: one mesh and two JSON files a scene, a
 second or so.
+
+A detector's proposals are ``<scene>.mask.npz``, a scipy sparse matrix of objects x vertices. The
+file comes from elsewhere and is not trusted: nothing is unpickled, and every index is checked
+before scipy's compiled code follows it.
+
+Ready files, ``scannet_{train,val}_{gt,pred}_box.json``, stand in for scans and masks. A file maps
+each scene to its boxes, in one of two forms: a list of boxes, whose rows are the object ids; or an
+object ``{"boxes": [...], "ids": [...], "labels": [...]}``, labels optional.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
-from threedrs.errors import DataError
-from threedrs.io.files import check_scene_name, read_json, write_json
-from threedrs.scannet.axis_alignment import axis_alignment, has_axis_alignment
-from threedrs.scannet.excluded_scans import leaving_out, left_out_rows
+from threedrs.errors import DataError, one_line
+from threedrs.io.files import check_encodable, check_npz, read_json, read_result, write_json
+from threedrs.scannet.excluded_scans import excluded_rows, excluding
+from threedrs.scannet.geometry import axis_alignment, has_axis_alignment
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.mesh import read_instances, read_vertices
-from threedrs.scannet.proposals import read_proposals
 
 FORMAT_VERSION = 1
 FARTHEST = 1e6  # metres from the origin: no scan reaches so far, and float32 holds it
 BOX_SETS = ("gt", "pred")
 """gt: ground truth from the annotated mesh; pred: detector proposals."""
+# A scene's proposals, some hundred of them, unpack to some 100 MB; far more is a damaged or hostile
+# file. The number counts as well, as a row costs memory whether something is stored in it or not.
+MOST_PROPOSAL_BYTES = 4 * 2**30
+_MOST_PROPOSALS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +45,7 @@ class BoxSet:
     Attributes:
         boxes: (N,6) f32 centre + size, metres, axis-aligned world.
         ids: (N,) i32: ScanNet's object id of each row (gt), or the row of the npz (pred).
-        labels: the raw category of each row (gt); empty text (pred: a proposal has none).
+        labels: the raw category of each row (gt); an empty string (pred: a proposal has none).
     """
 
     boxes: np.ndarray
@@ -83,7 +95,7 @@ def aligned_vertices(scan: ScanFiles) -> np.ndarray:
 
     Raises:
         DataError: mesh or axis alignment is missing or malformed, or a vertex lies so far out that
-            a box over it would be none (`read_boxes_file`).
+            a box over it would not fit float32.
     """
     alignment = axis_alignment(scan)
     vertices_P3 = read_vertices(scan.mesh) @ alignment[:3, :3].T + alignment[:3, 3]
@@ -100,7 +112,7 @@ def aligned_vertices(scan: ScanFiles) -> np.ndarray:
 def ground_truth_boxes(
     scan: ScanFiles, vertices_P3: np.ndarray | None = None
 ) -> tuple[BoxSet, list[str]]:
-    """Return the annotated objects' boxes, ordered by object id, and notes on objects left out.
+    """Return the annotated objects' boxes, ordered by object id, and notes on excluded objects.
 
     A scan without annotation (ScanNet's test scans, or the user's own captures) has no boxes and
     one note. An object that owns no vertex has no box and one note; but if a later object of the
@@ -141,10 +153,10 @@ def ground_truth_boxes(
 def detector_boxes(
     scan: ScanFiles, limit: int = 50, vertices_P3: np.ndarray | None = None
 ) -> tuple[BoxSet, list[str]]:
-    """Return the boxes of the first ``limit`` proposals, best first, and notes on those left out.
+    """Return the boxes of the first ``limit`` proposals, best first, and notes on excluded ones.
 
     A scan without a proposal file (train scans need none) has no boxes and one note. A mask without
-    vertices is left out with a note; ids keep the rows of the file.
+    vertices is excluded with a note; ids keep the rows of the file.
 
     Raises:
         DataError: a file is malformed, or proposals and mesh do not belong together.
@@ -161,6 +173,49 @@ def detector_boxes(
     return make_box_set(rows), notes
 
 
+def read_proposals(path: Path, vertex_count: int, limit: int) -> list[np.ndarray]:
+    """Return the vertex indices, (K,) ascending, of each of the first ``limit`` masks, best first.
+
+    A stored zero is outside the mask, whatever the matrix's dtype.
+
+    Raises:
+        DataError: the file is missing, damaged, not such a matrix, or of another mesh.
+    """
+    try:
+        check_npz(path, MOST_PROPOSAL_BYTES)
+        matrix = scipy.sparse.load_npz(path)
+        if matrix.format not in ("csr", "csc", "coo"):
+            raise DataError(
+                f"{path}: sparse format {matrix.format!r}, expected csr, csc or coo; save it with "
+                "scipy.sparse.save_npz from a csr matrix"
+            )
+        if matrix.format != "coo":  # scipy checks the indices of coo by itself
+            matrix.check_format(full_check=True)
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: the proposals are missing") from error
+    except Exception as error:  # zip, zlib, npy header, missing arrays, indices, memory
+        raise DataError(
+            f"{path}: is not a readable scipy sparse .npz ({one_line(error)}); copy it again"
+        ) from error
+    if matrix.ndim != 2 or matrix.shape[1] != vertex_count:
+        raise DataError(
+            f"{path}: masks of shape {matrix.shape} for a mesh of {vertex_count} vertices; "
+            "proposals and mesh are not of the same scan version"
+        )
+    if matrix.shape[0] > _MOST_PROPOSALS:
+        raise DataError(f"{path}: {matrix.shape[0]} proposals are absurd; copy it again")
+    if matrix.dtype.kind not in "biuf":
+        raise DataError(f"{path}: masks of dtype {matrix.dtype}, expected bool or a number")
+    rows = matrix.tocsr()[:limit]
+    masks = []
+    for start, stop in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
+        stored = rows.indices[start:stop][rows.data[start:stop] != 0]
+        masks.append(np.unique(stored).astype(np.int64))
+    return masks
+
+
 def extract_boxes(scans: Sequence[ScanFiles], out: Path) -> None:
     """Write the boxes of ``scans`` as JSON (docs/ARCHITECTURE.md), whole or not at all.
 
@@ -172,12 +227,12 @@ def extract_boxes(scans: Sequence[ScanFiles], out: Path) -> None:
     """
     scenes: dict[str, Any] = {}
     notes: list[dict[str, str]] = []
-    left_out: dict[str, str] = {}
+    excluded: dict[str, str] = {}
     for scan in scans:
-        with leaving_out(scan.scene, left_out):
+        with excluding(scan.scene, excluded):
             scenes[scan.scene], found = _sets_and_notes(scan)
             notes += [{"scene": scan.scene, "note": note} for note in found]
-    rows = {"scenes": scenes, "notes": notes, "left_out": left_out_rows(left_out)}
+    rows = {"scenes": scenes, "notes": notes, "left_out": excluded_rows(excluded)}
     write_json(out, {"format_version": FORMAT_VERSION, **rows})
 
 
@@ -204,35 +259,63 @@ def _sets_and_notes(scan: ScanFiles) -> tuple[dict[str, Any], list[str]]:
 
 
 def read_boxes_file(path: Path) -> dict[str, dict[str, BoxSet]]:
-    """Return the boxes that `extract_boxes` wrote: scene -> set (``gt``, ``pred``) -> BoxSet.
+    """Return the boxes that `extract_boxes` or `take_boxes` wrote: scene -> set -> BoxSet.
 
     Raises:
-        DataError: the file is missing, malformed, or of another format version.
+        DataError: the file is missing, not JSON, or of another format version.
     """
-    content = read_json(path)
-    found = content.get("format_version") if isinstance(content, dict) else None
-    if found != FORMAT_VERSION:
-        raise DataError(
-            f"{path}: boxes file of format version {found!r}, expected {FORMAT_VERSION}; "
-            "delete it and run `snakemake --cores all scenes`"
-        )
-    scenes = content.get("scenes")
-    if not isinstance(scenes, dict):
-        raise DataError(f"{path}: scenes is not a table of scenes")
+    scenes = read_result(path, FORMAT_VERSION, "scenes")["scenes"]
     return {
-        check_scene_name(scene, str(path)): {
-            name: _parse_box_set(sets, name, f"{path}: {scene}: {name}") for name in BOX_SETS
+        scene: {
+            name: BoxSet(
+                boxes=np.array(sets[name]["boxes"], dtype=np.float32).reshape(-1, 6),
+                ids=np.array(sets[name]["ids"], dtype=np.int32),
+                labels=tuple(sets[name]["labels"]),
+            )
+            for name in BOX_SETS
         }
         for scene, sets in scenes.items()
     }
 
 
-def _parse_box_set(sets: Any, name: str, where: str) -> BoxSet:
-    fields = sets.get(name) if isinstance(sets, dict) else None
-    if not isinstance(fields, dict):
-        raise DataError(f"{where}: the box set is missing")
-    boxes, ids, labels = (fields.get(key) for key in ("boxes", "ids", "labels"))
-    if not (isinstance(boxes, list) and isinstance(ids, list) and isinstance(labels, list)):
+def take_boxes(scenes: Sequence[str], files: Mapping[str, Path], out: Path) -> None:
+    """Write the boxes file of ``scenes`` from ready files, as `extract_boxes` does from scans.
+
+    A scene that a file lacks has no boxes of that set, and a note.
+
+    Args:
+        scenes: the shard's scenes.
+        files: box set -> its file; a set without a file has no boxes.
+        out: the boxes file.
+
+    Raises:
+        DataError: a file is missing or malformed; the message names scene and row.
+    """
+    taken: dict[str, dict[str, Any]] = {scene: {} for scene in scenes}
+    notes = []
+    for name in BOX_SETS:
+        content = read_json(files[name]) if name in files else {}
+        if not isinstance(content, dict):
+            raise DataError(f"{files[name]}: expected a JSON object, scene to boxes")
+        for scene in scenes:
+            if scene in content:
+                taken[scene][name] = _check_box_set(content[scene], f"{files[name]}: {scene}")
+                continue
+            taken[scene][name] = {"boxes": [], "ids": [], "labels": []}
+            where = files[name].name if name in files else "configured file"
+            notes.append({"scene": scene, "note": f"not in {where}: no {name} boxes"})
+    write_json(out, {"format_version": FORMAT_VERSION, "scenes": taken, "notes": notes})
+
+
+def _check_box_set(value: Any, where: str) -> dict[str, Any]:
+    """Return a scene's entry of a ready file in the form of a boxes file."""
+    fields = {"boxes": value} if isinstance(value, list) else value
+    boxes = fields.get("boxes") if isinstance(fields, dict) else None
+    if not isinstance(boxes, list):
+        raise DataError(f"{where}: expected a list of boxes, or an object with boxes and ids")
+    ids = fields.get("ids", list(range(len(boxes))))
+    labels = fields.get("labels", [""] * len(boxes))
+    if not (isinstance(ids, list) and isinstance(labels, list)):
         raise DataError(f"{where}: boxes, ids and labels must be lists")
     if not len(boxes) == len(ids) == len(labels):
         raise DataError(f"{where}: {len(boxes)} boxes, {len(ids)} ids and {len(labels)} labels")
@@ -242,10 +325,11 @@ def _parse_box_set(sets: Any, name: str, where: str) -> BoxSet:
                 f"{where}: boxes[{row}] is not 6 finite numbers with sizes from 0, in metres"
             )
         if type(object_id) is not int or not 0 <= object_id < 2**31 or not isinstance(label, str):
-            raise DataError(f"{where}: row {row} needs a whole number as id and a text as label")
+            raise DataError(f"{where}: row {row} needs an integer as id and a string as label")
+        check_encodable(label, f"label {row}", where, "mend the label")
     if len(set(ids)) != len(ids):
         raise DataError(f"{where}: an id stands more than once")
-    return make_box_set(list(zip(boxes, ids, labels, strict=True)))
+    return {"boxes": boxes, "ids": ids, "labels": labels}
 
 
 def _is_box(box: Any) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.io.files import check_scene_name, read_json, write_json
+from threedrs.io.files import check_scene_name, read_result, write_json
 
 FORMAT_VERSION = 1
 _SCANNET = "scannet/"
@@ -143,13 +143,7 @@ def read_candidates_file(path: Path) -> dict[str, list[int]]:
     Raises:
         DataError: the file is missing, or of another format version.
     """
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
-        raise DataError(
-            f"{path}: is not a candidate list of format version {FORMAT_VERSION}; delete it and "
-            "run `snakemake --cores all scenes` to remake it"
-        )
-    scenes: dict[str, list[int]] = content["scenes"]
+    scenes: dict[str, list[int]] = read_result(path, FORMAT_VERSION, "scenes")["scenes"]
     return scenes
 
 

@@ -1,22 +1,27 @@
-"""Scans that cannot be used: left out of a run and said, instead of ending a run of 1,500 scenes.
+"""Scans that cannot be used: a run of 1,500 scenes excludes and names them, and goes on.
 
 A boxes file, a shard's manifest and the list of a whole split carry ``left_out``, rows of scene and
 reason. A fault of the machine (a full disk, too little memory, a file system that does not answer)
-says nothing about the scan and ends the job. How many scans may be left out is for
-`threedrs.scenes.excluded` to say.
+says nothing about the scan and ends the job.
+
+Whether enough of a split's scans can be used is decided after the scene stage of the whole split,
+from its manifests; training and prediction wait for that.
 """
 
 import errno
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import DataError
-from threedrs.io.files import check_scene_name, read_json
+from threedrs.errors import ConfigError, DataError
+from threedrs.io.files import read_json, write_json
 
+FORMAT_VERSION = 1
+ON_BAD_SCENE = ("skip", "fail")
 # What a read answers where the file is at fault; None: raised by a decoder, not by the system.
 _OF_THE_FILE = frozenset(
     {
@@ -34,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def leaving_out(scene: str, reasons: dict[str, str]) -> Iterator[None]:
+def excluding(scene: str, reasons: dict[str, str]) -> Iterator[None]:
     """Note a fault of the scan that ends the block under ``scene``, and go on after the block.
 
     Raises:
@@ -62,55 +67,157 @@ def is_of_the_file(error: DataError) -> bool:
     return True
 
 
-def left_out_rows(reasons: Mapping[str, str]) -> list[dict[str, str]]:
+def excluded_rows(reasons: Mapping[str, str]) -> list[dict[str, str]]:
     """Return what a file's ``left_out`` holds."""
     return [{"scene": scene, "reason": reason} for scene, reason in reasons.items()]
 
 
-def read_left_out(*files: Path) -> dict[str, str]:
+def read_excluded(*files: Path) -> dict[str, str]:
     """Return scene -> reason, from the ``left_out`` of all ``files``; one without it has none.
 
     Raises:
-        DataError: a file is missing or malformed.
+        DataError: a file is missing or not JSON.
     """
-    reasons: dict[str, str] = {}
-    for file in files:
-        content = read_json(file)
-        rows = content.get("left_out", []) if isinstance(content, dict) else None
-        if not isinstance(rows, list):
-            raise DataError(
-                f"{file}: left_out is no list; delete it and run `snakemake --cores all scenes`"
-            )
-        for row in rows:
-            fields = row if isinstance(row, dict) else {}
-            scene = check_scene_name(fields.get("scene", ""), f"{file}: left_out")
-            reasons[scene] = str(fields.get("reason"))
-    return reasons
+    return {
+        row["scene"]: row["reason"] for file in files for row in read_json(file).get("left_out", [])
+    }
 
 
-def tally(
+def count_excluded(
     reasons: Mapping[str, str], scenes: Iterable[str], summaries: Iterable[Path], unit: str
 ) -> dict[str, Any]:
-    """Return how many records are left out together, and for each scene how many and why.
+    """Return how many records are excluded together, and for each scene how many and why.
 
     Args:
-        reasons: the scenes left out.
-        scenes: of each record that is left out now, its scene.
-        summaries: of conversions, which leave out the records of scenes without boxes; a file
-            that is not there adds none.
+        reasons: the scenes that are excluded.
+        scenes: of each record that is excluded now, its scene.
+        summaries: of conversions, which exclude the records of scenes without boxes; a file that
+            is not there adds none.
         unit: what a record is called, and the key of the counts: ``records``, ``questions``.
 
     Raises:
-        DataError: a summary is malformed.
+        DataError: a summary is not JSON.
     """
     counts = Counter(scenes)
     for summary in summaries:
-        content = read_json(summary) if summary.is_file() else {}
-        earlier = content.get("left_out", {}) if isinstance(content, dict) else None
-        if not isinstance(earlier, dict):
-            raise DataError(f"{summary}: left_out is no table; delete it and convert again")
+        earlier = read_json(summary).get("left_out", {}) if summary.is_file() else {}
         counts.update({scene: count for scene, count in earlier.items() if scene in reasons})
     rows = [
         {"scene": scene, "reason": reason, unit: counts[scene]} for scene, reason in reasons.items()
     ]
     return {unit: sum(counts[scene] for scene in reasons), "scenes": rows}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadScenePolicy:
+    """What is done about scans that cannot be used.
+
+    Attributes:
+        on_bad_scene: ``skip``: the run goes on without them; ``fail``: the first one ends it,
+            after all scans of the split are looked at.
+        max_bad_fraction: with ``skip``, more excluded scenes than this fraction of a split end the
+            run.
+    """
+
+    on_bad_scene: str = "skip"
+    max_bad_fraction: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.on_bad_scene not in ON_BAD_SCENE:
+            raise ConfigError(
+                f"data.on_bad_scene is {self.on_bad_scene!r}; choose one of: "
+                f"{', '.join(ON_BAD_SCENE)}"
+            )
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ConfigError(
+                f"data.max_bad_fraction is {self.max_bad_fraction}; choose from 0 to 1"
+            )
+
+    @classmethod
+    def from_config(cls, data: Mapping[str, Any]) -> "BadScenePolicy":
+        """Return the policy in the config's section ``data``."""
+        return cls(on_bad_scene=data["on_bad_scene"], max_bad_fraction=data["max_bad_fraction"])
+
+
+def check_excluded(
+    split: str, manifests: Sequence[Path], policy: BadScenePolicy, out: Path
+) -> None:
+    """Write a split's excluded scenes with their reasons, if the run may go on without them.
+
+    Args:
+        split: train or val.
+        manifests: of all the split's shards.
+        policy: how many scenes may be excluded.
+        out: JSON: ``scenes``, how many can be used, and ``left_out``.
+
+    Raises:
+        DataError: too many scenes are excluded, or all; or a manifest is not JSON.
+    """
+    excluded = read_excluded(*manifests)
+    usable = sum(len(read_json(manifest)["scenes"]) for manifest in manifests)
+    _require_enough(split, usable, excluded, policy)
+    content = {"split": split, "scenes": usable, "left_out": excluded_rows(excluded)}
+    write_json(out, {"format_version": FORMAT_VERSION, **content})
+
+
+def check_limit(file: Path, policy: BadScenePolicy, out: Path) -> None:
+    """Hold what `check_excluded` wrote to ``file`` against ``policy``, and note this in ``out``.
+
+    Raises:
+        DataError: as `check_excluded`.
+    """
+    content = read_json(file)
+    _require_enough(content["split"], content["scenes"], read_excluded(file), policy)
+    write_json(out, {"format_version": FORMAT_VERSION, **asdict(policy)})
+
+
+def _require_enough(
+    split: str, usable: int, excluded: Mapping[str, str], policy: BadScenePolicy
+) -> None:
+    total = usable + len(excluded)
+    some = f"{len(excluded)} of {total} {split} scenes cannot be used"
+    problem = None
+    if excluded and not usable:
+        problem = f"none of the {total} {split} scenes can be used"
+    elif excluded and policy.on_bad_scene == "fail":
+        problem = f"{some} (data.on_bad_scene: fail)"
+    elif len(excluded) > policy.max_bad_fraction * total:
+        problem = f"{some}, more than data.max_bad_fraction {policy.max_bad_fraction:g}"
+    if problem is not None:
+        scene, reason = next(iter(excluded.items()))
+        raise DataError(
+            f"{problem}, e.g. {scene}: {reason}; the scene report lists all: put their files "
+            "right, or take them out of the scene list"
+        )
+
+
+def check_removed(shards: Mapping[str, Sequence[str]], folder: Path) -> None:
+    """Check that the stores that the shards' manifests list are there.
+
+    The manifests stand for the stores, which are many, so nothing else would miss one.
+
+    Args:
+        shards: shard -> its scenes.
+        folder: where ``<scene>.zarr`` and ``shards/<shard>.json`` are; a manifest that is missing
+            or cannot be read lists none.
+
+    Raises:
+        DataError: a store was removed; the message says how to make it again.
+    """
+    removed = []
+    for shard, scenes in shards.items():
+        try:
+            listed = set(read_json(folder / "shards" / f"{shard}.json")["scenes"])
+        except (DataError, KeyError, TypeError):
+            continue
+        removed += [
+            folder / f"{scene}.zarr"
+            for scene in scenes
+            if scene in listed and not (folder / f"{scene}.zarr" / "zarr.json").exists()
+        ]
+    if removed:
+        more = f" and {len(removed) - 1} more" if len(removed) > 1 else ""
+        raise DataError(
+            f"{removed[0]}{more}: removed, though listed in {folder / 'shards'}; run `threedrs "
+            "verify --repair`, which says how to make it again"
+        )

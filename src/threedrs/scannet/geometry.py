@@ -1,37 +1,122 @@
-"""Pixels with depth to world coordinates, and their averages over patches.
+"""Geometry of a scan: the world frame, pixels to world coordinates, patches, and box masks.
 
-World frame: axis-aligned, metres, z up. A coordinate map is the depth image resized to the
-encoder's square by nearest neighbour and unprojected with the *depth* intrinsic, so depth, pose,
-intrinsic and original size give it exactly. A map costs about 10 ms and 3.5 MB.
+World frame: axis-aligned, metres, z up. A scan's ``<scene>.txt`` holds the rigid transform into it.
+
+A coordinate map is the depth image resized to the encoder's square by nearest neighbour and
+unprojected with the *depth* intrinsic, so depth, pose, intrinsic and original size give it exactly.
+A map costs about 10 ms and 3.5 MB.
+
+A patch sees a box if enough of its pixels' world coordinates lie inside, both corners inclusive:
+98 of 196 on the fine grid (27x27 patches of 14x14 pixels: the encoder's), 91 of 729 on the coarse
+grid (14x14 patches of 27x27 pixels: the language model's visual tokens). Both grids cover the
+top-left 378x378 pixels. Masks cost about 0.3 ms an object and frame.
 """
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 
-from threedrs.errors import ConfigError
+from threedrs.errors import DataError
+from threedrs.io.files import read_text
+from threedrs.scannet.layout import ScanFiles
 
 IMAGE_SIZE = 384
 """Rows and columns of the encoder's square input image (H, W)."""
 GRID = 14
 """Rows and columns of the coarse grid (G): the visual tokens of a frame."""
 PATCH = 27
-"""Rows and columns of pixels of a coarse patch; 14 x 27 = 378, the last 6 are in no patch."""
-INVALID_DEPTH_CHOICES = ("reference", "ignore")
+"""Rows and columns of pixels of a coarse patch."""
+SIDE = GRID * PATCH
+"""Rows and columns of pixels that the patches cover: 378 from the top left, not the last 6."""
+FINE_GRID = 27
+"""Rows and columns of the fine grid: the encoder's patches of 14 x 14 pixels."""
+FINE_THRESHOLD = 98
+COARSE_THRESHOLD = 91
+MOST_ALIGNMENT_BYTES = 2**20  # ScanNet's <scene>.txt have 1 kB
 
 
-def check_invalid_depth(policy: str) -> None:
-    """Raise ConfigError unless ``policy`` is one of `INVALID_DEPTH_CHOICES`."""
-    if policy not in INVALID_DEPTH_CHOICES:
-        raise ConfigError(
-            f"geometry.invalid_depth: {policy!r} is not known; choose one of "
-            f"{', '.join(INVALID_DEPTH_CHOICES)}"
+def is_rigid(transform: np.ndarray) -> bool:
+    """Whether a (4,4) transform is a rotation and a translation, as texts round them.
+
+    Published matrices have six decimals, and other tools' fewer.
+    """
+    rotation = transform[:3, :3]
+    return bool(
+        np.abs(transform[3] - (0.0, 0.0, 0.0, 1.0)).max() <= 1e-4
+        and np.abs(rotation @ rotation.T - np.eye(3)).max() <= 1e-2
+        and np.linalg.det(rotation) > 0
+    )
+
+
+def has_valid_pose(poses_F44: np.ndarray) -> np.ndarray:
+    """Return which poses are valid, (F,) bool: finite and not all zero.
+
+    ScanNet marks frames that its tracking lost by ``-inf``; other captures by zeros.
+    """
+    return np.isfinite(poses_F44).all(axis=(1, 2)) & (poses_F44 != 0).any(axis=(1, 2))
+
+
+def axis_alignment(scan: ScanFiles) -> np.ndarray:
+    """Return the (4,4) f64 axis alignment of ``scan``.
+
+    A scan with neither a ``.txt`` nor a mesh (a capture of the user's own, imported as a .sens) has
+    its poses in the world frame already: identity.
+
+    Raises:
+        DataError: the file is malformed, or missing although the scan has a mesh.
+    """
+    if not scan.meta.exists() and not scan.mesh.exists():
+        return np.eye(4)
+    return read_axis_alignment(scan.meta)
+
+
+def read_axis_alignment(path: Path) -> np.ndarray:
+    """Return the (4,4) f64 rigid transform from the scan's frame to the axis-aligned world, metres.
+
+    A file without the key ``axisAlignment`` (ScanNet's test scans) gives the identity.
+
+    Raises:
+        DataError: the file is missing, or the value is not a rigid 4x4 transform.
+    """
+    values = _values(path)
+    if "axisAlignment" not in values:
+        return np.eye(4)
+    try:
+        numbers = [float(word) for word in values["axisAlignment"].split()]
+    except ValueError as error:
+        raise DataError(f"{path}: axisAlignment holds a value that is not a number") from error
+    if len(numbers) != 16:
+        raise DataError(f"{path}: axisAlignment has {len(numbers)} numbers, expected 16 (4x4)")
+    alignment = np.array(numbers).reshape(4, 4)
+    if not np.isfinite(alignment).all() or not is_rigid(alignment):
+        raise DataError(
+            f"{path}: axisAlignment is not a rigid transform (rotation and translation, last row "
+            "0 0 0 1); restore the file from ScanNet"
         )
+    return alignment
+
+
+def has_axis_alignment(path: Path) -> bool:
+    """Whether the file has the key ``axisAlignment``. Raises DataError if it is missing."""
+    return "axisAlignment" in _values(path)
+
+
+def _values(path: Path) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for line in read_text(path, most=MOST_ALIGNMENT_BYTES).splitlines():
+        key, equals, value = line.partition("=")
+        if equals:
+            values[key.strip()] = value
+    return values
 
 
 def nearest_indices(source_size: int, target_size: int = IMAGE_SIZE) -> np.ndarray:
     """Return the source index of each of ``target_size`` pixels, (target_size,) int64.
 
-    floor(target * source_size / target_size), as OpenCV's INTER_NEAREST; in whole numbers, so that
-    no rounding enters.
+    floor(target * source_size / target_size), as OpenCV's INTER_NEAREST; in integers, so that no
+    rounding enters.
     """
     return np.arange(target_size, dtype=np.int64) * source_size // target_size
 
@@ -112,16 +197,80 @@ def patch_means(
             such pixel gets the mean over all its pixels, which for depth 0 is the camera centre.
         grid: patches a side of the 378 pixels, a divisor of 378, where it is not 14.
     """
-    side = GRID * PATCH
-    patch = side // grid
+    patch = SIDE // grid
     patches_GGPP3 = (
-        coordinates_HW3[:side, :side].reshape(grid, patch, grid, patch, 3).transpose(0, 2, 1, 3, 4)
+        coordinates_HW3[:SIDE, :SIDE].reshape(grid, patch, grid, patch, 3).transpose(0, 2, 1, 3, 4)
     )
     all_GG3 = patches_GGPP3.mean(axis=(2, 3))
     if valid_HW is None:
         return all_GG3
-    valid_GGPP = valid_HW[:side, :side].reshape(grid, patch, grid, patch).transpose(0, 2, 1, 3)
+    valid_GGPP = valid_HW[:SIDE, :SIDE].reshape(grid, patch, grid, patch).transpose(0, 2, 1, 3)
     count_GG = valid_GGPP.sum(axis=(2, 3))
     total_GG3 = np.where(valid_GGPP[..., None], patches_GGPP3, 0.0).sum(axis=(2, 3))
     valid_GG3 = total_GG3 / np.maximum(count_GG, 1)[..., None]
     return np.where(count_GG[..., None] > 0, valid_GG3, all_GG3)
+
+
+@cache
+def _patch_of_pixel(grid: int) -> np.ndarray:
+    """Return the (378*378,) row-major patch number of each pixel of the square."""
+    along = np.arange(SIDE) // (SIDE // grid)
+    return (along[:, None] * grid + along[None, :]).ravel()
+
+
+def patch_counts(
+    coordinates_HW3: np.ndarray,
+    boxes_N6: np.ndarray,
+    valid_HW: np.ndarray | None,
+    grids: Sequence[int],
+) -> list[np.ndarray]:
+    """Return for each grid how many pixels of each patch of a frame lie in each box.
+
+    Args:
+        coordinates_HW3: (384,384,3) f32 world coordinates, metres.
+        boxes_N6: (N,6) f32 centre + size, metres; both corners belong to the box.
+        valid_HW: (384,384) bool: pixels that may lie inside a box; None: all.
+        grids: patches a side, divisors of 378.
+
+    Returns:
+        int (N,grid,grid) for each of ``grids``.
+    """
+    square_P3 = coordinates_HW3[:SIDE, :SIDE].astype(np.float32).reshape(-1, 3)
+    pixels_P = np.arange(len(square_P3))
+    if valid_HW is not None:
+        pixels_P = np.flatnonzero(valid_HW[:SIDE, :SIDE])
+    axes = [np.ascontiguousarray(square_P3[pixels_P, axis]) for axis in range(3)]
+    half_N3 = boxes_N6[:, 3:].astype(np.float32) / np.float32(2)
+    lower_N3 = boxes_N6[:, :3].astype(np.float32) - half_N3
+    upper_N3 = boxes_N6[:, :3].astype(np.float32) + half_N3
+    counts = [np.zeros((len(boxes_N6), grid * grid), dtype=np.int64) for grid in grids]
+    for row, (lower, upper) in enumerate(zip(lower_N3, upper_N3, strict=True)):
+        inside = np.flatnonzero((axes[0] >= lower[0]) & (axes[0] <= upper[0]))
+        for axis in (1, 2):
+            values = axes[axis][inside]
+            inside = inside[(values >= lower[axis]) & (values <= upper[axis])]
+        for grid, counts_NQ in zip(grids, counts, strict=True):
+            patches = _patch_of_pixel(grid)[pixels_P[inside]]
+            counts_NQ[row] = np.bincount(patches, minlength=grid * grid)
+    return [
+        counts_NQ.reshape(-1, grid, grid) for grid, counts_NQ in zip(grids, counts, strict=True)
+    ]
+
+
+def frame_masks(
+    coordinates_HW3: np.ndarray, boxes_N6: np.ndarray, valid_HW: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return one frame's fine (N,27,27) and coarse (N,14,14) bool masks; see `patch_counts`."""
+    fine, coarse = patch_counts(coordinates_HW3, boxes_N6, valid_HW, (FINE_GRID, GRID))
+    return fine >= FINE_THRESHOLD, coarse >= COARSE_THRESHOLD
+
+
+def pack_masks(masks: np.ndarray) -> np.ndarray:
+    """Return (...,R,R) bool masks as (...,ceil(R*R/8)) u8: row-major bits, highest first."""
+    return np.packbits(masks.reshape(*masks.shape[:-2], masks.shape[-1] ** 2), axis=-1)
+
+
+def unpack_masks(packed: np.ndarray, grid: int) -> np.ndarray:
+    """Return the (...,grid,grid) bool masks that `pack_masks` packed."""
+    bits = np.unpackbits(packed, axis=-1, count=grid * grid)
+    return bits.reshape(*packed.shape[:-1], grid, grid).astype(bool)

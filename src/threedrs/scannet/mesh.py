@@ -3,10 +3,17 @@
 Reads the ``.ply`` through Open3D and the two JSON files of ScanNet's annotation: the
 over-segmentation (a segment id per vertex) and the aggregation (the segments of each object). Cost:
 about a second a scene, most of it parsing.
+
+Open3D makes room for as many vertices as the header of a ``.ply`` announces, hands out what it has
+of a truncated file, and follows the vertex numbers of a polygon wherever they point. So the header
+is compared with the file's size first: vertices must come first, the file must be long enough for
+all elements, and a face has three corners at least. Open3D then reads the file as a point cloud,
+which has no polygons. The comparison costs a look at the first kilobytes, and for a text file one
+pass over its lines.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +21,16 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.io.files import check_encodable, read_json
-from threedrs.scannet.ply import PlyError, check_ply
+
+MOST_HEADER = 64 * 2**10  # bytes; ScanNet's have 0.4 kB
+FEWEST_CORNERS = 3
+FORMATS = ("ascii", "binary_little_endian", "binary_big_endian")
+_TYPE_BYTES = {
+    **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
+    **dict.fromkeys(("short", "ushort", "int16", "uint16"), 2),
+    **dict.fromkeys(("int", "uint", "float", "int32", "uint32", "float32"), 4),
+    **dict.fromkeys(("double", "float64"), 8),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +60,7 @@ def read_vertices(path: Path) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"{path}: the mesh is missing")
     try:
-        check_ply(path)
+        _check_ply(path)
     except (PlyError, OSError) as error:
         raise DataError(
             f"{path}: holds no vertices that can be read ({error}); copy the file again"
@@ -104,7 +120,7 @@ def _read_segments(path: Path, vertex_count: int) -> np.ndarray:
     content = read_json(path)
     segments = content.get("segIndices") if isinstance(content, dict) else None
     if not isinstance(segments, list) or not all(type(segment) is int for segment in segments):
-        raise DataError(f"{path}: segIndices is not a list of whole numbers")
+        raise DataError(f"{path}: segIndices is not a list of integers")
     if len(segments) != vertex_count:
         raise DataError(
             f"{path}: {len(segments)} segment ids for a mesh of {vertex_count} vertices; mesh and "
@@ -128,10 +144,89 @@ def _check_group(path: Path, position: int, group: Any) -> tuple[int, str, list[
     fields = group if isinstance(group, dict) else {}
     object_id, label, segments = (fields.get(key) for key in ("objectId", "label", "segments"))
     if type(object_id) is not int or not 0 <= object_id < 2**31:
-        raise DataError(f"{path}: segGroups[{position}].objectId is not a whole number from 0")
+        raise DataError(f"{path}: segGroups[{position}].objectId is not an integer from 0")
     if not isinstance(label, str):
-        raise DataError(f"{path}: segGroups[{position}].label is not a text")
+        raise DataError(f"{path}: segGroups[{position}].label is not a string")
     check_encodable(label, f"segGroups[{position}].label", str(path), "copy the file again")
     if not isinstance(segments, list) or not all(type(segment) is int for segment in segments):
-        raise DataError(f"{path}: segGroups[{position}].segments is not a list of whole numbers")
+        raise DataError(f"{path}: segGroups[{position}].segments is not a list of integers")
     return object_id, label, segments
+
+
+class PlyError(ValueError):
+    """The file is not a whole mesh: one clause that says why."""
+
+
+@dataclass
+class _Element:
+    """An element of the header: ``count`` rows of at least ``row_bytes`` bytes each.
+
+    A row that holds lists may be longer.
+    """
+
+    name: str
+    count: int
+    row_bytes: int = 0
+    has_list: bool = False
+    scalars: list[str] = field(default_factory=list)
+
+
+def _check_ply(path: Path) -> None:
+    """Check that the file can hold all that its header announces, vertices first.
+
+    Raises:
+        PlyError: it cannot, or the header is not that of a mesh.
+        OSError: the file cannot be read.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(MOST_HEADER)
+        header, end, _ = start.partition(b"end_header\n")
+        if not end:
+            header, end, _ = start.partition(b"end_header\r\n")
+        if not start.startswith(b"ply") or not end:
+            raise PlyError("no ply header")
+        encoding, elements = _parse(header)
+        body = size - len(header) - len(end)
+        if encoding == "ascii":
+            stream.seek(len(header) + len(end))
+            found = sum(1 for line in stream if line.strip())
+            needed, unit = sum(element.count for element in elements), "lines"
+        else:
+            needed = sum(element.count * element.row_bytes for element in elements)
+            found, unit = body, "bytes"
+        if found < needed:
+            raise PlyError(f"{found} {unit} follow the header, it announces {needed}")
+
+
+def _parse(header: bytes) -> tuple[str, list[_Element]]:
+    encoding, elements = "", list[_Element]()
+    for line in header.decode("ascii", errors="replace").splitlines():
+        match line.split():
+            case ["format", name, *_]:
+                encoding = name
+            case ["element", name, count] if count.isdecimal() and len(count) < 16:
+                elements.append(_Element(name=name, count=int(count)))
+            case ["property", "list", counts, values, _] if elements:
+                corners = FEWEST_CORNERS if elements[-1].name == "face" else 0
+                elements[-1].row_bytes += _type_bytes(counts) + corners * _type_bytes(values)
+                elements[-1].has_list = True
+            case ["property", kind, name] if elements:
+                elements[-1].row_bytes += _type_bytes(kind)
+                elements[-1].scalars.append(name)
+            case ["ply"] | ["comment" | "obj_info", *_] | []:
+                pass
+            case _:
+                raise PlyError(f"the header's line {line[:60]!r} is not understood")
+    if encoding not in FORMATS:
+        raise PlyError(f"format {encoding[:40]!r} is none of {', '.join(FORMATS)}")
+    vertices = elements[0] if elements else _Element(name="", count=0)
+    if vertices.name != "vertex" or vertices.has_list or not {"x", "y", "z"} <= {*vertices.scalars}:
+        raise PlyError("the first element is not vertex with x, y and z")
+    return encoding, elements
+
+
+def _type_bytes(kind: str) -> int:
+    if kind not in _TYPE_BYTES:
+        raise PlyError(f"property type {kind[:40]!r} is not known")
+    return _TYPE_BYTES[kind]

@@ -10,16 +10,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from threedrs.errors import DataError
-from threedrs.io.files import read_json, read_text
-from threedrs.scannet.posed_images import SIXTEEN_BIT_MODES
+from threedrs.io.files import parse_numbers, read_json, read_text
+from threedrs.io.images import ImageError, decode_depth_png, image_size
+from threedrs.scannet.posed_images import read_payload
 from threedrs.scannet.rgbd_folder import COLOR_SUFFIXES, read_rgbd_folder
-from threedrs.scannet.sens_format import SensHeader, largest_payload
-from threedrs.scannet.sens_payload import PayloadError, decode_color
-from threedrs.scannet.sens_writer import SensWriter
-from threedrs.scannet.trajectory import parse_numbers
+from threedrs.scannet.sens import SensWriter
+from threedrs.scannet.sens_format import PayloadError, SensHeader, decode_color
 
 SENSOR_NAME = "imported RGB-D folder"
 COLOR_INTRINSICS = (
@@ -85,7 +83,7 @@ def import_rgbd(
             writer.add(
                 frame.pose,
                 _read_color(frame.color, header),
-                _read_depth(frame.depth, depth_size),
+                _read_depth(frame.depth, header),
                 frame.color_timestamp,
                 frame.depth_timestamp,
             )
@@ -94,42 +92,28 @@ def import_rgbd(
 
 def _size(path: Path) -> Size:
     try:
-        with Image.open(path, formats=["PNG", "JPEG"]) as image:
-            return image.size
-    except Exception as error:  # Pillow documents no closed set of exceptions for damaged input
-        raise DataError(f"{path}: is not a readable image ({error})") from error
+        return image_size(path)
+    except ImageError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _read_color(path: Path, header: SensHeader) -> bytes:
+    payload = read_payload(path, header.color_bytes, "copy it again")
     try:
-        size = path.stat().st_size
-        if size > largest_payload(header.color_bytes):
-            raise DataError(f"{path}: {size} bytes are absurd for an image of {header.color_bytes}")
-        payload = path.read_bytes()
         decode_color(payload, header)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except PayloadError as error:
         raise DataError(f"{path}: {error}") from error
     return payload
 
 
-def _read_depth(path: Path, size: Size) -> NDArray[np.uint16]:
+def _read_depth(path: Path, header: SensHeader) -> NDArray[np.uint16]:
     """Return the (H, W) uint16 values of a 16-bit PNG."""
+    payload = read_payload(path, header.depth_bytes, "copy it again")
+    size = (header.depth_width, header.depth_height)
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            if image.mode not in SIXTEEN_BIT_MODES:
-                raise DataError(f"{path}: is not a 16-bit grey PNG (Pillow mode {image.mode})")
-            if image.size != size:
-                raise DataError(
-                    f"{path}: is {image.size[0]}x{image.size[1]} pixels, "
-                    f"the first depth image {size[0]}x{size[1]}; all must have one size"
-                )
-            return np.array(image).astype(np.uint16)
-    except DataError:
-        raise
-    except Exception as error:  # Pillow documents no closed set of exceptions for damaged input
-        raise DataError(f"{path}: is not a readable PNG ({error})") from error
+        return decode_depth_png(payload, size, others="the first depth image")
+    except ImageError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _intrinsics(

@@ -1,4 +1,4 @@
-"""Reading ``.sens`` RGB-D streams of any size with the memory of an index and one frame.
+"""Reading and writing ``.sens`` RGB-D streams of any size with the memory of one frame.
 
 Opening reads the header and then only the 96-byte header of each frame, seeking over the payloads
 (some 160 bytes of index a frame; a 6,000-frame scan opens in well under a second on a local disk).
@@ -6,35 +6,42 @@ Pixels are decoded when asked for. Reads are positioned, so threads may share a 
 
 Every malformed file ends in :class:`SensError`. After the last frame a file may hold ScanNet's
 motion-sensor records (a count and 128 bytes each); any other trailing byte is an error.
+
+Writing is one pass. The bytes depend on the input alone: payloads are carried over or compressed
+at a fixed level, and timestamps are the caller's or 0. Compressing a 640x480 depth image takes
+about 20 ms.
 """
 
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from threedrs.errors import DataError
+from threedrs.io.files import atomic_file
+from threedrs.scannet.geometry import has_valid_pose
 from threedrs.scannet.sens_format import (
     FRAME_HEADER,
     MAX_FRAMES,
     MOTION_RECORD_BYTES,
+    PayloadError,
     SensError,
     SensHeader,
-    frame_count_offset,
-    read_header,
-)
-from threedrs.scannet.sens_payload import (
-    PayloadError,
+    check_color,
     check_payload_sizes,
     decode_color,
     decode_depth,
+    encode_depth,
+    frame_count_offset,
+    read_header,
 )
-from threedrs.scannet.sens_writer import SensWriter
 
 __all__ = ["SensError", "SensFrame", "SensHeader", "SensReader", "SensWriter"]
 
@@ -182,8 +189,7 @@ class SensReader:
             offset = end
         self.color_timestamps, self.depth_timestamps = words[:, 0], words[:, 1]
         self._color_sizes, self._depth_sizes = words[:, 2], words[:, 3]
-        finite = np.isfinite(self.poses).all(axis=(1, 2))
-        self.valid = finite & (self.poses != 0).any(axis=(1, 2))
+        self.valid = has_valid_pose(self.poses)
         self._check_trailer(offset)
 
     def _check_trailer(self, offset: int) -> None:
@@ -240,3 +246,89 @@ class SensReader:
             parts.append(part)
             position += len(part)
         return b"".join(parts)
+
+
+class SensWriter:
+    """Context manager that writes one ``.sens`` file; leaving it without an error publishes it."""
+
+    def __init__(self, path: Path, header: SensHeader) -> None:
+        self.path = Path(path)
+        self.header = header
+        self.frame_count = 0
+        self._stack = ExitStack()
+        self._stream: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_file(self.path))
+            self._stream = stack.enter_context(temporary.open("wb"))
+            self._stream.write(self.header.pack(0))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        stream, self._stream = self._stream, None
+        if error is not None:
+            self._stack.__exit__(kind, error, traceback)  # drops the temporary file
+            return
+        assert stream is not None
+        with self._stack:
+            header_bytes = self.header.pack(self.frame_count)
+            stream.seek(frame_count_offset(header_bytes))
+            stream.write(header_bytes[-8:])
+
+    def add(
+        self,
+        pose: ArrayLike,
+        color_bytes: bytes,
+        depth: NDArray[np.uint16],
+        color_timestamp: int = 0,
+        depth_timestamp: int = 0,
+    ) -> None:
+        """Append one frame.
+
+        Args:
+            pose: (4, 4) camera to world, metres; stored as f32, non-finite values allowed (they
+                mark a frame that was not localised).
+            color_bytes: payload in the header's colour compression, carried over byte for byte.
+            depth: (H, W) uint16 in the header's depth units, 0 for no measurement.
+            color_timestamp: microseconds.
+            depth_timestamp: microseconds.
+
+        Raises:
+            DataError: a value does not fit the header; the message names file and frame.
+        """
+        assert self._stream is not None, "SensWriter.add outside its with block"
+        where = f"{self.path}: frame {self.frame_count}"
+        pose_44 = np.asarray(pose, dtype=np.float64)
+        if pose_44.shape != (4, 4):
+            raise DataError(f"{where}: pose has shape {pose_44.shape}, not (4, 4)")
+        if self.frame_count == MAX_FRAMES:
+            raise DataError(f"{where}: a stream holds at most {MAX_FRAMES} frames")
+        if not all(0 <= time < 2**64 for time in (color_timestamp, depth_timestamp)):
+            raise DataError(f"{where}: a timestamp is not between 0 and 2^64 - 1 microseconds")
+        try:
+            check_color(color_bytes, self.header)
+            depth_bytes = encode_depth(depth, self.header)
+            check_payload_sizes(len(color_bytes), len(depth_bytes), self.header)
+        except PayloadError as error:
+            raise DataError(f"{where}: {error}") from error
+        with np.errstate(over="ignore"):  # a value beyond f32 becomes infinite: an invalid pose
+            pose_values = pose_44.astype(np.float32).ravel()
+        self._stream.write(
+            FRAME_HEADER.pack(
+                *pose_values,
+                color_timestamp,
+                depth_timestamp,
+                len(color_bytes),
+                len(depth_bytes),
+            )
+        )
+        self._stream.write(color_bytes)
+        self._stream.write(depth_bytes)
+        self.frame_count += 1

@@ -1,4 +1,4 @@
-"""The ``.sens`` RGB-D stream format, version 4: header, frame header, limits and the error type.
+"""The ``.sens`` RGB-D stream format, version 4: header, frame header, payloads, limits, errors.
 
 Everything is little endian. Layout (ScanNet's SensReader, ``sensorData.h``)::
 
@@ -12,18 +12,25 @@ Everything is little endian. Layout (ScanNet's SensReader, ``sensorData.h``)::
     trailer  nothing, or u64 m and m motion-sensor records of 128 bytes (ScanNet's own files)
 
 The limits below are far above any RGB-D sensor; they keep a damaged size field from turning into
-an allocation.
+an allocation. Decoding never allocates more than the image that the header announces: an image's
+own size is compared with the header's before its pixels are decoded, and zlib stops one byte past
+the expected end. PNG and zlib carry checksums, which are compared. JPEG carries none: damage that
+still decodes to a full image of the right size cannot be told from a picture.
 """
 
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import UnidentifiedImageError
 
 from threedrs.errors import DataError
+from threedrs.io.images import ImageError, decode_rgb, open_image
 
 VERSION = 4
 COLOR_COMPRESSIONS = {0: "raw", 1: "png", 2: "jpeg"}
@@ -33,25 +40,21 @@ UNREADABLE_COMPRESSIONS = {"color": {-1: "unknown"}, "depth": {-1: "unknown", 2:
 MAX_NAME_BYTES = 4096
 MAX_SIDE = 8192  # pixels
 MAX_FRAMES = 1_000_000  # nine hours at 30 frames a second
+ZLIB_LEVEL = 6
 
 FRAME_HEADER = struct.Struct("<16f4Q")
 MOTION_RECORD_BYTES = 128  # five vectors of three f64, and a u64 timestamp
 _PREFIX = struct.Struct("<IQ")
 _SUFFIX = struct.Struct("<64f2i4IfQ")
-_SUFFIX_OFFSETS = {
-    "intrinsic_color": 0,
-    "extrinsic_color": 64,
-    "intrinsic_depth": 128,
-    "extrinsic_depth": 192,
-    "color_compression": 256,
-    "depth_compression": 260,
-    "color_width": 264,
-    "color_height": 268,
-    "depth_width": 272,
-    "depth_height": 276,
-    "depth_shift": 280,
-    "frame_count": 284,
+# The header's fields after the sensor's name, in the order of the file: matrices of 64 bytes, then
+# numbers of four; the frame count ends the header.
+_MATRICES = ("intrinsic_color", "extrinsic_color", "intrinsic_depth", "extrinsic_depth")
+_SIZES = ("color_width", "color_height", "depth_width", "depth_height")
+_NUMBERS = ("color_compression", "depth_compression", *_SIZES, "depth_shift")
+_SUFFIX_OFFSETS = {name: 64 * place for place, name in enumerate(_MATRICES)} | {
+    name: 256 + 4 * place for place, name in enumerate(_NUMBERS)
 }
+_EIGHT_BIT_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr")
 
 
 class SensError(DataError):
@@ -87,6 +90,10 @@ class HeaderFieldError(DataError):
         return f".sens header: {self.args[1]}"
 
 
+class PayloadError(DataError):
+    """A payload is not what the header says: one clause, to which the caller adds the place."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SensHeader:
     """The facts that hold for all frames of a stream.
@@ -115,7 +122,7 @@ class SensHeader:
     def __post_init__(self) -> None:
         if len(self.sensor_name.encode()) > MAX_NAME_BYTES:
             raise HeaderFieldError("sensor_name", f"sensor name exceeds {MAX_NAME_BYTES} bytes")
-        for field in ("intrinsic_color", "extrinsic_color", "intrinsic_depth", "extrinsic_depth"):
+        for field in _MATRICES:
             with np.errstate(over="ignore"):
                 matrix = np.asarray(getattr(self, field)).astype(np.float32).astype(np.float64)
             if matrix.shape != (4, 4):
@@ -133,7 +140,7 @@ class SensHeader:
                 raise HeaderFieldError(
                     field, f"{field} {getattr(self, field)!r} is not supported (one of: {choices})"
                 )
-        for field in ("color_width", "color_height", "depth_width", "depth_height"):
+        for field in _SIZES:
             if not 1 <= getattr(self, field) <= MAX_SIDE:
                 raise HeaderFieldError(
                     field, f"{field} {getattr(self, field)} is not between 1 and {MAX_SIDE} pixels"
@@ -159,14 +166,7 @@ class SensHeader:
     def pack(self, frame_count: int) -> bytes:
         """Return the header's bytes."""
         name = self.sensor_name.encode()
-        matrices = np.stack(
-            [
-                self.intrinsic_color,
-                self.extrinsic_color,
-                self.intrinsic_depth,
-                self.extrinsic_depth,
-            ]
-        )
+        matrices = np.stack([getattr(self, field) for field in _MATRICES])
         return (
             _PREFIX.pack(VERSION, len(name))
             + name
@@ -174,10 +174,7 @@ class SensHeader:
                 *matrices.ravel(),
                 _code(COLOR_COMPRESSIONS, self.color_compression),
                 _code(DEPTH_COMPRESSIONS, self.depth_compression),
-                self.color_width,
-                self.color_height,
-                self.depth_width,
-                self.depth_height,
+                *(getattr(self, field) for field in _SIZES),
                 self.depth_shift,
                 frame_count,
             )
@@ -209,40 +206,149 @@ def read_header(path: Path, read: Callable[[int, int], bytes]) -> tuple[SensHead
     name = read(_PREFIX.size, name_bytes)
     start = _PREFIX.size + name_bytes
     suffix = read(start, _SUFFIX.size)
-    values = _SUFFIX.unpack(suffix)
+    *values, frame_count = _SUFFIX.unpack(suffix)
     matrices = np.array(values[:64], dtype=np.float64).reshape(4, 4, 4)
-    color_code, depth_code, color_width, color_height, depth_width, depth_height = values[64:70]
+    fields: dict[str, Any] = dict(zip(_MATRICES, matrices, strict=True))
+    fields |= dict(zip(_NUMBERS, values[64:], strict=True))
+    for kind, names in (("color", COLOR_COMPRESSIONS), ("depth", DEPTH_COMPRESSIONS)):
+        # A compression that cannot be read gets a name too: SensHeader refuses it by that name.
+        code = fields[f"{kind}_compression"]
+        unreadable = UNREADABLE_COMPRESSIONS[kind].get(code, f"code {code}")
+        fields[f"{kind}_compression"] = names.get(code, unreadable)
     try:
-        header = SensHeader(
-            sensor_name=name.decode(),
-            intrinsic_color=matrices[0],
-            extrinsic_color=matrices[1],
-            intrinsic_depth=matrices[2],
-            extrinsic_depth=matrices[3],
-            color_compression=_compression("color", COLOR_COMPRESSIONS, color_code),
-            depth_compression=_compression("depth", DEPTH_COMPRESSIONS, depth_code),
-            color_width=color_width,
-            color_height=color_height,
-            depth_width=depth_width,
-            depth_height=depth_height,
-            depth_shift=values[70],
-        )
+        header = SensHeader(sensor_name=name.decode(), **fields)
     except UnicodeDecodeError as error:
         raise SensError(path, "sensor name is not UTF-8", offset=_PREFIX.size) from error
     except HeaderFieldError as error:
         offset = start + _SUFFIX_OFFSETS[error.field]
         raise SensError(path, str(error.args[1]), offset=offset) from error
-    return header, values[71], prefix + name + suffix
-
-
-def _compression(kind: str, names: dict[int, str], code: int) -> str:
-    """Return the compression's name; one that cannot be read is refused by SensHeader."""
-    return names.get(code) or UNREADABLE_COMPRESSIONS[kind].get(code, f"code {code}")
+    return header, frame_count, prefix + name + suffix
 
 
 def frame_count_offset(header_bytes: bytes) -> int:
     """Return the byte at which the header's frame count stands."""
     return len(header_bytes) - 8
+
+
+def decode_color(payload: bytes, header: SensHeader) -> NDArray[np.uint8]:
+    """Decode a colour payload.
+
+    Returns:
+        (H, W, 3) uint8, RGB, writable.
+
+    Raises:
+        PayloadError: not of the header's compression or size, truncated or damaged.
+    """
+    shape = (header.color_height, header.color_width, 3)
+    # The size is compared first, so that no more is decoded than the header announces.
+    check_color(payload, header)
+    if header.color_compression == "raw":
+        return np.frombuffer(payload, dtype=np.uint8).reshape(shape).copy()
+    try:
+        color = decode_rgb(payload, (header.color_compression.upper(),))
+    except ImageError as error:
+        raise _damaged_color(header, error) from error
+    if color.shape != shape:
+        raise PayloadError(f"colour payload decodes to shape {color.shape}, not {shape}")
+    return color
+
+
+def check_color(payload: bytes, header: SensHeader) -> None:
+    """Check format and size of a colour payload from its first bytes, without decoding it.
+
+    Raises:
+        PayloadError: not of the header's compression or size.
+    """
+    if header.color_compression == "raw":
+        if len(payload) != header.color_bytes:
+            raise PayloadError(
+                f"raw colour payload has {len(payload)} bytes, not {header.color_bytes}"
+            )
+        return
+    try:
+        with open_image(payload, (header.color_compression.upper(),)) as image:
+            size, mode = image.size, image.mode
+    except ImageError as error:
+        raise _damaged_color(header, error) from error
+    if size != (header.color_width, header.color_height):
+        raise PayloadError(
+            f"colour image is {size[0]}x{size[1]} pixels, "
+            f"not {header.color_width}x{header.color_height}"
+        )
+    if mode not in _EIGHT_BIT_MODES:
+        raise PayloadError(f"colour image has mode {mode}, not 8 bits a channel")
+
+
+def _damaged_color(header: SensHeader, error: ImageError) -> PayloadError:
+    if isinstance(error.__cause__, UnidentifiedImageError):
+        return PayloadError(f"colour payload is not a {header.color_compression} image")
+    return PayloadError(f"{header.color_compression} colour payload is damaged ({error.__cause__})")
+
+
+def decode_depth(payload: bytes, header: SensHeader) -> NDArray[np.uint16]:
+    """Decode a depth payload.
+
+    Returns:
+        (H, W) uint16 in the header's depth units (0: no measurement), writable.
+
+    Raises:
+        PayloadError: truncated, damaged, or of another size than the header says.
+    """
+    expected = header.depth_bytes
+    if header.depth_compression == "zlib":
+        decoder = zlib.decompressobj()
+        try:
+            # One byte more than the image shows an oversized payload without unpacking all of it.
+            data = decoder.decompress(payload, expected + 1)
+        except zlib.error as error:
+            raise PayloadError(f"zlib depth payload is damaged ({error})") from error
+        if len(data) == expected and not decoder.eof:
+            raise PayloadError("zlib depth payload is truncated")
+        if decoder.unused_data:
+            raise PayloadError(f"{len(decoder.unused_data)} bytes follow the zlib depth payload")
+    else:
+        data = payload
+    if len(data) != expected:
+        relation = "more than" if len(data) > expected else "only"
+        raise PayloadError(
+            f"depth payload holds {relation} {min(expected, len(data))} bytes, a "
+            f"{header.depth_width}x{header.depth_height} image needs {expected}"
+        )
+    depth = np.frombuffer(data, dtype="<u2").astype(np.uint16)
+    return depth.reshape(header.depth_height, header.depth_width)
+
+
+def encode_depth(depth: NDArray[np.uint16], header: SensHeader) -> bytes:
+    """Return the depth payload of (H, W) uint16; the same array gives the same bytes.
+
+    Raises:
+        PayloadError: the array has another shape or dtype than the header says.
+    """
+    shape = (header.depth_height, header.depth_width)
+    if depth.shape != shape or depth.dtype != np.uint16:
+        raise PayloadError(
+            f"depth is {depth.dtype} of shape {depth.shape}, not uint16 of shape {shape}"
+        )
+    data = depth.astype("<u2").tobytes()
+    return zlib.compress(data, ZLIB_LEVEL) if header.depth_compression == "zlib" else data
+
+
+def check_payload_sizes(color_bytes: int, depth_bytes: int, header: SensHeader) -> None:
+    """Check payload sizes against what the header's images can need.
+
+    Raises:
+        PayloadError: a raw payload of the wrong size, or a compressed one of an absurd size.
+    """
+    for kind, size, compression, decoded in (
+        ("colour", color_bytes, header.color_compression, header.color_bytes),
+        ("depth", depth_bytes, header.depth_compression, header.depth_bytes),
+    ):
+        if compression == "raw" and size != decoded:
+            raise PayloadError(f"raw {kind} payload of {size} bytes, the image has {decoded}")
+        if size == 0 or size > largest_payload(decoded):
+            raise PayloadError(
+                f"{compression} {kind} payload of {size} bytes is absurd for an image of {decoded}"
+            )
 
 
 def largest_payload(decoded_bytes: int) -> int:

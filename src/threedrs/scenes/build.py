@@ -1,14 +1,20 @@
 """From a scan to its scene store, and from a shard of scans to its manifest.
 
-One pass over the frames' index, and one read and decode of each chosen frame. Measured: 32 frames
-of 640x480 and 100 boxes take 1.8 s on one core, 160 MB of memory and 15 MB of disk; choosing them
-by coverage adds what `threedrs.scenes.frame_selection` says.
+A store is made from the boxes and the chosen frames (`threedrs.scenes.frame_selection`).
+A hash of all inputs decides whether a finished store is kept. It costs the choice of frames and the
+chosen frames' payloads (some 15 MB of a file of gigabytes), so with `uniform` a shard with one new
+scan is remade in about the time of one scene.
+
+Building is one pass over the frames' index, and one read and decode of each chosen frame. Measured:
+32 frames of 640x480 and 100 boxes take 1.8 s on one core, 160 MB of memory and 15 MB of disk.
 """
 
+import hashlib
 import io
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +22,118 @@ import numpy as np
 from PIL import Image
 
 from threedrs.errors import DataError, StoreError
-from threedrs.io.files import read_json, write_json
+from threedrs.io.files import sha256_of_json, write_json
+from threedrs.io.zarr_store import array_digest
 from threedrs.scannet.boxes import BOX_SETS, BoxSet
-from threedrs.scannet.excluded_scans import leaving_out, left_out_rows
-from threedrs.scannet.geometry import GRID, IMAGE_SIZE, coordinate_map, patch_means, resize_depth
+from threedrs.scannet.excluded_scans import excluded_rows, excluding
+from threedrs.scannet.geometry import (
+    FINE_GRID,
+    GRID,
+    IMAGE_SIZE,
+    axis_alignment,
+    coordinate_map,
+    frame_masks,
+    patch_means,
+    resize_depth,
+)
 from threedrs.scannet.layout import ScanFiles
-from threedrs.scenes.frame_reader import Frames, open_frames
-from threedrs.scenes.masks import COARSE_GRID, FINE_GRID, frame_masks
-from threedrs.scenes.settings import SceneSettings
-from threedrs.scenes.store import SceneStore
-from threedrs.scenes.store_inputs import Source, read_source
-from threedrs.scenes.writer import SceneContents, write_scene_store
+from threedrs.scenes.frame_selection import (
+    Frames,
+    FrameSelection,
+    SceneSettings,
+    open_frames,
+    select_frames,
+)
+from threedrs.scenes.store import SceneContents, SceneStore, write_scene_store
+from threedrs.workflow.code_hash import code_hash
 
-__all__ = ["SceneSettings", "build_scene", "build_shard", "restore_store"]
+__all__ = ["SceneSettings", "build_scene", "build_shard"]
 
 MANIFEST_VERSION = 1
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoreInputs:
+    """What one scene store is made from.
+
+    Attributes:
+        scan: the scan's files.
+        reader: the scan's frames, open.
+        boxes: the sets ``gt`` and ``pred``.
+        settings: the choice of frames, and how missing depth counts.
+        split: train, val or test.
+        selection: which frames.
+        poses_V44: (V,4,4) f64 camera to axis-aligned world, metres.
+        source_sha256: of the scan's header and the chosen frames' payloads.
+        inputs_sha256: of all that the store depends on: payloads, poses, alignment, boxes,
+            settings, split, notes, and this package's code.
+    """
+
+    scan: ScanFiles
+    reader: Frames
+    boxes: Mapping[str, BoxSet]
+    settings: SceneSettings
+    split: str
+    selection: FrameSelection
+    poses_V44: np.ndarray
+    source_sha256: str
+    inputs_sha256: str
+
+
+def read_inputs(
+    scan: ScanFiles,
+    reader: Frames,
+    boxes: Mapping[str, BoxSet],
+    settings: SceneSettings,
+    split: str,
+    listed: Collection[int] | None,
+) -> StoreInputs:
+    """Choose the frames of ``scan`` and hash all that its store depends on.
+
+    Raises:
+        DataError: no candidate frame has a valid pose, none sees the mesh that the strategy looks
+            at, or the depth intrinsic is unusable.
+        SensError: the .sens is damaged.
+    """
+    intrinsic = reader.header.intrinsic_depth
+    if intrinsic[0, 0] <= 0 or intrinsic[1, 1] <= 0:
+        raise DataError(f"{reader.path}: the depth intrinsic's focal length is not positive")
+    alignment = axis_alignment(scan)
+    selection = select_frames(scan, reader, settings, alignment, listed)
+    poses_V44 = alignment @ reader.poses[selection.places]
+    # The payloads as they stand in the file: cheaper than pixels, and a change of any byte counts.
+    payloads = hashlib.sha256(reader.header_bytes)
+    for place in dict.fromkeys(selection.places):
+        payloads.update(reader.color_bytes(place))
+        payloads.update(reader.depth_bytes(place))
+    inputs = {
+        "code": code_hash("scenes"),
+        "payloads": payloads.hexdigest(),
+        "frame_ids": selection.frame_ids,
+        "poses": array_digest(poses_V44),
+        "boxes": {
+            name: [array_digest(boxes[name].boxes), array_digest(boxes[name].ids)]
+            for name in BOX_SETS
+        },
+        "labels": {name: list(boxes[name].labels) for name in BOX_SETS},
+        "settings": settings.to_json(),
+        "scene": scan.scene,
+        "split": split,
+        "notes": selection.notes,
+        "coverage": selection.coverage,
+    }
+    return StoreInputs(
+        scan=scan,
+        reader=reader,
+        boxes=boxes,
+        settings=settings,
+        split=split,
+        selection=selection,
+        poses_V44=poses_V44,
+        source_sha256=payloads.hexdigest(),
+        inputs_sha256=sha256_of_json(inputs),
+    )
 
 
 def build_scene(
@@ -58,8 +160,7 @@ def build_scene(
         StoreError: the store cannot be written.
     """
     with open_frames(scan) as reader:
-        source = read_source(scan, reader, boxes, settings, split, listed)
-        return _build(scan, reader, source, boxes, settings, out, split)
+        return _build(read_inputs(scan, reader, boxes, settings, split, listed), out)
 
 
 def build_shard(
@@ -70,14 +171,14 @@ def build_shard(
     manifest: Path,
     split: str,
     candidates: Mapping[str, Collection[int]] | None = None,
-    left_out: Mapping[str, str] | None = None,
+    excluded: Mapping[str, str] | None = None,
 ) -> None:
     """Build the stores of a shard's scenes, and last its manifest (docs/ARCHITECTURE.md).
 
-    A finished store is kept if it is undamaged and the hash of its inputs is the recorded one
-    (`threedrs.scenes.store_inputs`); file dates do not count. A scan that cannot be used is listed
-    in the manifest under ``left_out`` with the reason, and tried anew each time; a store that it
-    had stays, unused, and is kept once the scan is as it was.
+    A finished store is kept if it is undamaged and the hash of its inputs is the recorded one; file
+    dates do not count. A scan that cannot be used is listed in the manifest under ``left_out`` with
+    the reason, and tried anew each time; a store that it had stays, unused, and is kept once the
+    scan is as it was.
 
     Args:
         scans: the scenes, in the manifest's order.
@@ -88,7 +189,7 @@ def build_shard(
         split: train, val or test.
         candidates: scene -> candidate frames from EmbodiedScan; a scene that it lacks takes them by
             stride, with a note. None: all scenes do.
-        left_out: scene -> reason, for scans that the boxes file leaves out.
+        excluded: scene -> reason, for scans that the boxes file excludes.
 
     Raises:
         DataError: the boxes file lacks a scene, or a file cannot be read by a fault of the
@@ -99,137 +200,76 @@ def build_shard(
     manifest.unlink(missing_ok=True)
     scenes: dict[str, Any] = {}
     notes: list[dict[str, str]] = []
-    reasons = dict(left_out or {})
+    reasons = dict(excluded or {})
     for scan in scans:
         if scan.scene in reasons:
             continue
         if scan.scene not in boxes:
             raise DataError(f"{manifest.stem}: the boxes file has no entry for {scan.scene}")
         listed = None if candidates is None else candidates.get(scan.scene)
-        with leaving_out(scan.scene, reasons):
-            store, found = _build_or_keep(
-                scan,
-                boxes[scan.scene],
-                settings,
-                out_folder / f"{scan.scene}.zarr",
-                split,
-                listed,
-            )
+        with excluding(scan.scene, reasons), open_frames(scan) as reader:
+            inputs = read_inputs(scan, reader, boxes[scan.scene], settings, split, listed)
+            store = _build_or_keep(inputs, out_folder / f"{scan.scene}.zarr")
             scenes[scan.scene] = {
                 "content": store.content_hash(),
                 "frames": len(store.frame_ids),
                 "objects": store.object_counts(),
             }
+            found = inputs.selection.notes
             if candidates is not None and listed is None:
                 note = f"not in EmbodiedScan's infos: candidates by stride {settings.stride}"
                 found = [note, *found]
             notes += [{"scene": scan.scene, "note": note} for note in found]
     ordered = {scan.scene: reasons[scan.scene] for scan in scans if scan.scene in reasons}
     _refuse_unfinished_copies([scan for scan in scans if scan.scene in reasons], began)
-    rows = {"scenes": scenes, "notes": notes, "left_out": left_out_rows(ordered)}
+    rows = {"scenes": scenes, "notes": notes, "left_out": excluded_rows(ordered)}
     write_json(manifest, {"format_version": MANIFEST_VERSION, **rows})
 
 
-def restore_store(
-    scan: ScanFiles,
-    boxes: Mapping[str, BoxSet] | None,
-    settings: SceneSettings,
-    out: Path,
-    manifest: Path,
-    split: str,
-    listed: Collection[int] | None = None,
-) -> None:
-    """Build the store again that a finished shard lists and that is gone; the manifest stays.
+def _refuse_unfinished_copies(excluded: Sequence[ScanFiles], began: float) -> None:
+    """Raise DataError for a file that changed since ``began``.
 
-    Args:
-        scan: the scan's files.
-        boxes: the scene's boxes; None: the boxes file leaves it out.
-        settings: the choice of frames, and how missing depth counts.
-        out: the store's folder; a store that is whole and of the same inputs is kept.
-        manifest: the shard's JSON file.
-        split: train, val or test.
-        listed: candidate frames from EmbodiedScan; None: by stride.
-
-    Raises:
-        DataError: the scan cannot be used any more, or no longer gives what the manifest says.
-        StoreError: the store cannot be written.
+    The manifest will be newer than the file, so no later run would read the whole copy.
     """
-    entry = read_json(manifest)["scenes"].get(scan.scene)
-    store = None
-    if entry and boxes:
-        store, _ = _build_or_keep(scan, boxes, settings, out, split, listed)
-    if store is None or store.content_hash() != entry["content"]:
-        raise DataError(
-            f"{out}: the scan no longer gives the store that {manifest} lists; delete that file "
-            "and run `snakemake --cores all scenes`"
-        )
-
-
-def _refuse_unfinished_copies(left_out: Sequence[ScanFiles], began: float) -> None:
-    """Raise DataError for a file that changed since ``began``: its date tells no later run."""
-    for scan in left_out:
+    for scan in excluded:
         if scan.frames.exists() and scan.frames.stat().st_mtime > began:
             raise DataError(
                 f"{scan.frames}: changed while it was read; run again when it is copied"
             )
 
 
-def _build_or_keep(
-    scan: ScanFiles,
-    boxes: Mapping[str, BoxSet],
-    settings: SceneSettings,
-    path: Path,
-    split: str,
-    listed: Collection[int] | None,
-) -> tuple[SceneStore, list[str]]:
-    """Return the scan's store, made anew if need be, and the notes on its frames."""
-    with open_frames(scan) as reader:
-        source = read_source(scan, reader, boxes, settings, split, listed)
-        store = _kept_store(path, source)
-        _log.info("%s: %s", scan.scene, "kept" if store else "building")
-        if store is None:
-            store = _build(scan, reader, source, boxes, settings, path, split)
-    return store, source.notes
+def _build_or_keep(inputs: StoreInputs, path: Path) -> SceneStore:
+    """Return the store at ``path``, made anew unless it is whole and made from the same inputs."""
+    store = None
+    if path.exists():
+        try:
+            found = SceneStore.open(path)
+            if found.attributes.get("inputs_sha256") == inputs.inputs_sha256:
+                found.verify()
+                store = found
+        except StoreError as error:
+            _log.warning("%s; remaking it now", error)
+    _log.info("%s: %s", inputs.scan.scene, "kept" if store else "building")
+    return store or _build(inputs, path)
 
 
-def _kept_store(path: Path, source: Source) -> SceneStore | None:
-    """Return the store at ``path`` if it is undamaged and made from the same inputs."""
-    if not path.exists():
-        return None
-    try:
-        store = SceneStore.open(path)
-        if store.attributes.get("inputs_sha256") != source.inputs_sha256:
-            return None
-        store.verify()
-    except StoreError as error:
-        _log.warning("%s; remaking it now", error)
-        return None
-    return store
-
-
-def _build(
-    scan: ScanFiles,
-    reader: Frames,
-    source: Source,
-    boxes: Mapping[str, BoxSet],
-    settings: SceneSettings,
-    out: Path,
-    split: str,
-) -> SceneStore:
-    header, frames = reader.header, len(source.frame_ids)
+def _build(inputs: StoreInputs, out: Path) -> SceneStore:
+    """Decode the chosen frames, find what they see of the boxes, and write the store."""
+    reader, settings, selection = inputs.reader, inputs.settings, inputs.selection
+    header, frames = reader.header, len(selection.frame_ids)
     depth_size = (header.depth_width, header.depth_height)
     rgb = np.empty((frames, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     depth = np.empty((frames, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint16)
     patch_xyz = np.empty((frames, GRID, GRID, 3), dtype=np.float32)
     masks = {
         name: (
-            np.zeros((len(boxes[name]), frames, FINE_GRID, FINE_GRID), dtype=bool),
-            np.zeros((len(boxes[name]), frames, COARSE_GRID, COARSE_GRID), dtype=bool),
+            np.zeros((len(inputs.boxes[name]), frames, FINE_GRID, FINE_GRID), dtype=bool),
+            np.zeros((len(inputs.boxes[name]), frames, GRID, GRID), dtype=bool),
         )
         for name in BOX_SETS
     }
-    for row, place in enumerate(source.places):
-        if row > 0 and place == source.places[row - 1]:  # repeats of a frame are neighbours
+    for row, place in enumerate(selection.places):
+        if row > 0 and place == selection.places[row - 1]:  # repeats of a frame are neighbours
             for array in (rgb, depth, patch_xyz):
                 array[row] = array[row - 1]
             for fine, coarse in masks.values():
@@ -238,40 +278,39 @@ def _build(
         rgb[row] = _square(reader.color(place))
         depth[row] = resize_depth(reader.depth_millimetres(place))
         world = coordinate_map(
-            depth[row], source.poses_V44[row], header.intrinsic_depth, depth_size
+            depth[row], inputs.poses_V44[row], header.intrinsic_depth, depth_size
         )
         valid = depth[row] > 0 if settings.invalid_depth == "ignore" else None
         patch_xyz[row] = patch_means(world, valid)
         if not np.isfinite(patch_xyz[row]).all():
-            frame = source.frame_ids[row]
+            frame = selection.frame_ids[row]
             raise DataError(f"{reader.path}: frame {frame}: its coordinates are not finite")
-        for name in BOX_SETS:
-            fine, coarse = masks[name]
-            fine[:, row], coarse[:, row] = frame_masks(
-                world.astype(np.float32), boxes[name].boxes, valid
-            )
+        # Consumers compute with float32 coordinates, so which pixels lie in a box is decided there.
+        world_f32 = world.astype(np.float32)
+        for name, (fine, coarse) in masks.items():
+            fine[:, row], coarse[:, row] = frame_masks(world_f32, inputs.boxes[name].boxes, valid)
     contents = SceneContents(
         rgb=rgb,
-        jpegs=[_payload(reader, place) for place in source.places],
+        jpegs=[_payload(reader, place) for place in selection.places],
         depth=depth,
-        poses=source.poses_V44,
+        poses=inputs.poses_V44,
         depth_intrinsic=header.intrinsic_depth,
         depth_size=depth_size,
         patch_xyz=patch_xyz,
-        boxes=boxes,
+        boxes=inputs.boxes,
         masks=masks,
         attributes={
-            "scene": scan.scene,
-            "split": split,
-            "frame_ids": source.frame_ids,
+            "scene": inputs.scan.scene,
+            "split": inputs.split,
+            "frame_ids": selection.frame_ids,
             "source": reader.name,
-            "source_sha256": source.source_sha256,
-            "inputs_sha256": source.inputs_sha256,
+            "source_sha256": inputs.source_sha256,
+            "inputs_sha256": inputs.inputs_sha256,
             "stride": settings.stride,
             "strategy": settings.strategy,
             "invalid_depth": settings.invalid_depth,
-            "coverage": source.coverage,
-            "notes": source.notes,
+            "coverage": selection.coverage,
+            "notes": selection.notes,
         },
     )
     write_scene_store(out, contents)

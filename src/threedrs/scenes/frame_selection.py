@@ -1,28 +1,191 @@
-"""Which frames of a scan a scene store holds: the candidates, and the strategy's choice of V.
+"""Which frames of a scan a scene store holds: the scan's frames, the candidates, the V chosen.
+
+Candidates are every stride-th frame of the stream, or EmbodiedScan's list; frames without a valid
+pose are dropped. The strategy chooses V of them. One list a scene, stored once and used by student
+and teacher alike, so that frame i means the same image everywhere.
 
 `uniform` costs nothing; the coverage strategies read the mesh and decode the depth of every second
-candidate (some 3 s a scene of 300 candidates).
+candidate (some 3 s a scene of 300 candidates), and keep the compressed depth of all that they
+looked at for a while (150 of 250 kB).
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from threedrs.config.schema import Frames as FrameKeys
+from threedrs.config.schema import InvalidDepth
 from threedrs.errors import DataError
 from threedrs.scannet.boxes import aligned_vertices
+from threedrs.scannet.geometry import has_valid_pose
 from threedrs.scannet.layout import ScanFiles
-from threedrs.scenes.candidates import Candidates, candidate_frames, listed_frames
+from threedrs.scannet.posed_images import PosedImagesReader
+from threedrs.scannet.sens import SensReader
 from threedrs.scenes.coverage import Coverage, MeshVoxels, coverage_indices
-from threedrs.scenes.frame_reader import Frames
-from threedrs.scenes.settings import SceneSettings
-from threedrs.scenes.uniform import uniform_indices
 
 _SHOWN = 10
 
 
+class SceneSettings(FrameKeys):
+    """What shapes a scene store: the section `frames`, and how pixels without depth count."""
+
+    invalid_depth: InvalidDepth = "reference"
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "SceneSettings":
+        """Return the settings in the config's sections ``frames`` and ``geometry``."""
+        return cls(**config["frames"], invalid_depth=config["geometry"]["invalid_depth"])
+
+
+class _KeptPayloads:
+    """Payloads by kind and place, each read the first time only."""
+
+    def __init__(self) -> None:
+        self._payloads: dict[tuple[str, int], bytes] = {}
+
+    def get(self, kind: str, place: int, read: Callable[[int], bytes]) -> bytes:
+        if (kind, place) not in self._payloads:
+            self._payloads[kind, place] = read(place)
+        return self._payloads[kind, place]
+
+    def keep_only(self, places: Collection[int]) -> None:
+        self._payloads = {key: data for key, data in self._payloads.items() if key[1] in places}
+
+
+class SensFrames(SensReader):
+    """A .sens file whose payloads are kept once read.
+
+    Attributes:
+        name: of the source, for provenance.
+        frame_ids: (N,) int64, index in the stream of the frame at each place: 0..N-1.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._kept = _KeptPayloads()
+        super().__init__(path)
+        self.name = self.path.name
+        self.frame_ids = np.arange(len(self), dtype=np.int64)
+
+    def color_bytes(self, index: int) -> bytes:
+        """Return the colour payload at place ``index``, from the file the first time only."""
+        return self._kept.get("color", index, super().color_bytes)
+
+    def depth_bytes(self, index: int) -> bytes:
+        """Return the depth payload at place ``index``, from the file the first time only."""
+        return self._kept.get("depth", index, super().depth_bytes)
+
+    def keep_only(self, places: Collection[int]) -> None:
+        """Let go of the payloads of the frames at all other places."""
+        self._kept.keep_only(places)
+
+
+class ImageFrames(PosedImagesReader):
+    """An exported folder whose payloads are kept once read; ``name`` is for provenance."""
+
+    def __init__(self, path: Path) -> None:
+        self._kept = _KeptPayloads()
+        super().__init__(path)
+        self.name = f"{self.path.parent.name}/{self.path.name}"
+
+    def color_bytes(self, index: int) -> bytes:
+        """Return the JPEG at place ``index``, from its file the first time only."""
+        return self._kept.get("color", index, super().color_bytes)
+
+    def depth_bytes(self, index: int) -> bytes:
+        """Return the depth PNG at place ``index``, from its file the first time only."""
+        return self._kept.get("depth", index, super().depth_bytes)
+
+    def keep_only(self, places: Collection[int]) -> None:
+        """Let go of the payloads of the frames at all other places."""
+        self._kept.keep_only(places)
+
+
+Frames = SensFrames | ImageFrames
+
+
+def open_frames(scan: ScanFiles) -> Frames:
+    """Open the frames of ``scan`` from its source; a context manager.
+
+    Raises:
+        SensError, DataError: the source is missing or malformed.
+    """
+    return SensFrames(scan.sens) if scan.source == "sens" else ImageFrames(scan.posed_images)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class Candidates:
+    """The frames to choose from, and those dropped.
+
+    Attributes:
+        frames: index in the stream of each candidate, ascending.
+        places: where each candidate stands in its reader; in a .sens this is ``frames``.
+        dropped: (index in the stream, reason) of each frame that would be a candidate but for its
+            pose, or that is not there.
+    """
+
+    frames: tuple[int, ...]
+    places: tuple[int, ...]
+    dropped: tuple[tuple[int, str], ...]
+
+
+def candidate_frames(
+    poses_F44: np.ndarray,
+    frame_ids_F: Sequence[int] | np.ndarray,
+    *,
+    stride: int = 1,
+    listed: Collection[int] | None = None,
+) -> Candidates:
+    """Return every ``stride``-th frame of the stream, or those ``listed``, with a valid pose.
+
+    Args:
+        poses_F44: (F,4,4) camera-to-world pose of each frame of the reader.
+        frame_ids_F: (F,) index in the stream of each frame of the reader, ascending.
+        stride: step through the stream, from frame 0; of no meaning where frames are listed.
+        listed: indices in the stream, in any order; None: by stride.
+    """
+    place_of = {int(frame): place for place, frame in enumerate(frame_ids_F)}
+    if listed is None:
+        wanted = [frame for frame in place_of if frame % stride == 0]
+    else:
+        wanted = sorted(listed)
+    valid_F, finite_F = has_valid_pose(poses_F44), np.isfinite(poses_F44).all(axis=(1, 2))
+    kept: list[tuple[int, int]] = []
+    dropped: list[tuple[int, str]] = []
+    missing: list[tuple[int, str]] = []
+    for frame in wanted:
+        place = place_of.get(frame)
+        if place is None:
+            missing.append((frame, "listed, but not in the scan"))
+        elif valid_F[place]:
+            kept.append((frame, place))
+        else:
+            zero = "the pose is all zero"
+            dropped.append((frame, zero if finite_F[place] else "the pose is not finite"))
+    return Candidates(
+        frames=tuple(frame for frame, _ in kept),
+        places=tuple(place for _, place in kept),
+        dropped=(*dropped, *missing),
+    )
+
+
+def uniform_indices(n: int, count: int) -> list[int]:
+    """Return ``count`` indices evenly spaced over 0..n-1: linspace truncated to integers.
+
+    With fewer than ``count`` candidates, indices repeat, as in the published method.
+
+    Raises:
+        ValueError: there is nothing to choose from, or nothing to choose.
+    """
+    if n < 1 or count < 1:
+        raise ValueError(f"cannot choose {count} frames from {n}")
+    return np.linspace(0, n - 1, count).astype(int).tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSelection:
     """The V frames of a scene store.
 
     Attributes:
@@ -39,19 +202,19 @@ class Choice:
     coverage: dict[str, int] | None
 
 
-def choose_frames(
+def select_frames(
     scan: ScanFiles,
     reader: Frames,
-    chosen: SceneSettings,
+    settings: SceneSettings,
     alignment: np.ndarray,
     listed: Collection[int] | None,
-) -> Choice:
+) -> FrameSelection:
     """Choose the frames of ``scan``.
 
     Args:
         scan: the scan's files; coverage strategies read the mesh.
         reader: the scan's frames.
-        chosen: stride, strategy and count.
+        settings: stride, strategy and count.
         alignment: (4,4) the scan's own frame to the axis-aligned world.
         listed: candidate frames from EmbodiedScan; None: by stride.
 
@@ -59,22 +222,23 @@ def choose_frames(
         DataError: no candidate frame has a valid pose, or none sees the mesh.
         SensError: a depth payload is damaged.
     """
-    if listed is None:
-        found = candidate_frames(reader.poses, chosen.stride, reader.frame_ids)
-        how = f"stride {chosen.stride}); leave it out of the scene list, or lower frames.stride"
-    else:
-        found = listed_frames(reader.poses, reader.frame_ids, listed)
-        how = f"{len(listed)} listed); leave it out of the scene list, or set data.candidates: null"
+    found = candidate_frames(reader.poses, reader.frame_ids, stride=settings.stride, listed=listed)
     if not found.frames:
+        how = f"stride {settings.stride}); leave it out of the scene list, or lower frames.stride"
+        if listed is not None:
+            how = (
+                f"{len(listed)} listed); leave it out of the scene list, or set data.candidates: "
+                "null"
+            )
         raise DataError(
             f"{reader.path}: scene {scan.scene} has no candidate frame with a valid pose "
             f"({len(reader)} frames, {how}"
         )
     coverage = None
-    if chosen.strategy == "uniform":
-        indices = uniform_indices(len(found.frames), chosen.count)
+    if settings.strategy == "uniform":
+        indices = uniform_indices(len(found.frames), settings.count)
     else:
-        cover = _cover(scan, reader, chosen, alignment, found)
+        cover = _cover(scan, reader, settings, alignment, found)
         indices = cover.indices
         coverage = {
             name: value
@@ -82,11 +246,12 @@ def choose_frames(
             if name in ("covered", "coverable", "voxels")
         }
     places = [found.places[index] for index in indices]
+    # Of the many frames that coverage looked at, only the chosen ones are read once more.
     reader.keep_only(set(places))
-    return Choice(
+    return FrameSelection(
         places=places,
         frame_ids=[found.frames[index] for index in indices],
-        notes=_notes(found, chosen, len(indices)),
+        notes=_notes(found, settings, len(indices)),
         coverage=coverage,
     )
 
@@ -94,7 +259,7 @@ def choose_frames(
 def _cover(
     scan: ScanFiles,
     reader: Frames,
-    chosen: SceneSettings,
+    settings: SceneSettings,
     alignment: np.ndarray,
     found: Candidates,
 ) -> Coverage:
@@ -108,7 +273,9 @@ def _cover(
             alignment @ reader.poses[place],
         )
 
-    cover = coverage_indices(len(found.frames), chosen.strategy, chosen.count, len(voxels), seen)
+    cover = coverage_indices(
+        len(found.frames), settings.strategy, settings.count, len(voxels), seen
+    )
     if not cover.coverable:
         raise DataError(
             f"{scan.mesh}: no depth pixel of {cover.looked_at} frames falls on the mesh; check "
@@ -117,20 +284,22 @@ def _cover(
     return cover
 
 
-def _notes(found: Candidates, chosen: SceneSettings, frames: int) -> list[str]:
+def _notes(found: Candidates, settings: SceneSettings, frames: int) -> list[str]:
     notes = []
     if found.dropped:
-        shown = ", ".join(str(drop.frame) for drop in found.dropped[:_SHOWN])
+        shown = ", ".join(str(frame) for frame, _ in found.dropped[:_SHOWN])
         more = ", ..." if len(found.dropped) > _SHOWN else ""
-        reasons = " or ".join(sorted({drop.reason for drop in found.dropped}))
+        reasons = " or ".join(sorted({reason for _, reason in found.dropped}))
         notes.append(
             f"{len(found.dropped)} of {len(found.frames) + len(found.dropped)} candidate frames "
             f"dropped ({reasons}): {shown}{more}"
         )
-    if chosen.strategy == "uniform" and len(found.frames) < chosen.count:
+    if settings.strategy == "uniform" and len(found.frames) < settings.count:
         notes.append(
-            f"only {len(found.frames)} candidate frames for {chosen.count}: frames are repeated"
+            f"only {len(found.frames)} candidate frames for {settings.count}: frames are repeated"
         )
-    if chosen.strategy == "coverage" and frames < chosen.count:
-        notes.append(f"only {frames} candidate frames looked at for {chosen.count}: all are taken")
+    if settings.strategy == "coverage" and frames < settings.count:
+        notes.append(
+            f"only {frames} candidate frames looked at for {settings.count}: all are taken"
+        )
     return notes

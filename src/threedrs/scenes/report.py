@@ -1,47 +1,154 @@
-"""The scene report: one page on all scenes, from the shards' parts.
+"""The scene report: a row and a picture for each scene, by shard, and one page on all of them.
 
-Per scene: frames kept and dropped, coverage, boxes, notes, a contact sheet; and which scenes are
-left out of the run, why, and what to do. Pictures are linked, not embedded, and load when scrolled
-to, so 1,513 scenes stay one quick page.
+A row says what a store holds, how much of the mesh its frames see, and the notes of its making. The
+page lists also which scenes are left out of the run, why, and what to do. Pictures are linked, not
+embedded, and load when scrolled to, so 1,513 scenes stay one quick page. Where the mesh is there,
+its coverage costs about half a second a scene.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.io.files import read_json, write_text
-from threedrs.scenes.facts import FORMAT_VERSION, ROWS_FILE
-from threedrs.visualization.page import page_environment
+from threedrs.io.files import atomic_folder, read_json, read_result, write_json, write_text
+from threedrs.scannet.boxes import aligned_vertices
+from threedrs.scannet.excluded_scans import is_of_the_file, read_excluded
+from threedrs.scannet.geometry import IMAGE_SIZE, nearest_indices
+from threedrs.scannet.layout import ScanFiles
+from threedrs.scenes.coverage import MeshVoxels
+from threedrs.scenes.store import SceneStore
+from threedrs.visualization.scene_plot import scene_picture
+
+FORMAT_VERSION = 1
+ROWS_FILE = "scenes.json"
+
+
+def scene_facts(store: SceneStore, scan: ScanFiles, notes: Sequence[str]) -> dict[str, Any]:
+    """Return one scene's row.
+
+    ``coverage`` is the share of the mesh's voxels of 0.1 m that the chosen frames see: as counted
+    when the frames were chosen by it, else from the depth kept in the store (384x384 of the
+    original pixels); None, with a note, where the mesh cannot be read; None without a mesh.
+
+    Raises:
+        DataError: the mesh cannot be read by a fault of the machine.
+        StoreError: the store is damaged.
+    """
+    attributes, notes = store.attributes, list(notes)
+    counted = attributes.get("coverage")
+    if counted is None and scan.mesh.is_file():
+        try:
+            counted = _coverage(store, scan)
+        except DataError as error:
+            if not is_of_the_file(error):
+                raise
+            notes.append(f"coverage is not known: {error}")
+    return {
+        "scene": store.scene,
+        "split": store.split,
+        "source": attributes.get("source"),
+        "strategy": attributes.get("strategy"),
+        "frame_ids": store.frame_ids,
+        "frames": len(store.frame_ids),
+        "different_frames": len(set(store.frame_ids)),
+        "coverage": None if counted is None else counted["covered"] / counted["voxels"],
+        "voxels": None if counted is None else counted["voxels"],
+        "boxes": store.object_counts(),
+        "notes": notes,
+    }
+
+
+def _coverage(store: SceneStore, scan: ScanFiles) -> dict[str, int]:
+    voxels = MeshVoxels(aligned_vertices(scan), str(scan.mesh))
+    width, height = store.depth_size
+    places = np.ix_(nearest_indices(height, IMAGE_SIZE), nearest_indices(width, IMAGE_SIZE))
+    intrinsic, seen = store.depth_intrinsic(), np.zeros(len(voxels), dtype=bool)
+    for depth, pose in zip(store.depth(), store.poses(), strict=True):
+        original = np.zeros((height, width), dtype=np.uint16)
+        original[places] = depth
+        seen[voxels.seen(original, intrinsic, pose)] = True
+    return {"covered": int(seen.sum()), "voxels": len(voxels)}
+
+
+def write_shard_facts(
+    scans: Sequence[ScanFiles], scenes: Path, manifest: Path, boxes: Path, out: Path
+) -> None:
+    """Write the folder of a shard's part of the report: ``scenes.json`` and a picture a scene.
+
+    Args:
+        scans: the shard's scans.
+        scenes: folder of the scene stores.
+        manifest: the shard's manifest; its notes are on frames. Scenes that it excludes have no row
+            and no picture, but a reason under ``left_out``.
+        boxes: the shard's boxes file; its notes are on boxes.
+        out: the folder, written whole or not at all.
+
+    Raises:
+        DataError: a file is malformed.
+        StoreError: a store is damaged.
+    """
+    notes, excluded = _notes(boxes, manifest), read_excluded(manifest)
+    split = manifest.stem.rpartition("-")[0]
+    rows = []
+    with atomic_folder(out) as folder:
+        for scan in scans:
+            if scan.scene in excluded:
+                continue
+            store = SceneStore.open(scenes / f"{scan.scene}.zarr")
+            row = scene_facts(store, scan, notes.get(scan.scene, []))
+            scene_picture(store, caption(row), folder / f"{scan.scene}.jpg")
+            rows.append(row)
+        reasons = [
+            {"scene": scene, "split": split, "reason": reason} for scene, reason in excluded.items()
+        ]
+        content = {"format_version": FORMAT_VERSION, "scenes": rows, "left_out": reasons}
+        write_json(folder / ROWS_FILE, content)
+
+
+def caption(row: Mapping[str, Any]) -> str:
+    """Return a scene's row in one line."""
+    coverage = row["coverage"]
+    seen = "no mesh" if coverage is None else f"{100 * coverage:.0f} % of the mesh's voxels seen"
+    return (
+        f"{row['scene']} ({row['split']}): {row['frames']} frames, {seen}, "
+        f"{row['boxes']['gt']} ground-truth and {row['boxes']['pred']} detector boxes"
+    )
+
+
+def _notes(*files: Path) -> dict[str, list[str]]:
+    notes: dict[str, list[str]] = {}
+    for file in files:
+        for row in read_json(file)["notes"]:
+            notes.setdefault(row["scene"], []).append(row["note"])
+    return notes
 
 
 def write_scene_report(parts: Sequence[Path], out: Path) -> None:
     """Write the page.
 
     Args:
-        parts: the shards' folders (`threedrs.scenes.facts.write_shard_facts`), below the page's.
+        parts: the shards' folders that `write_shard_facts` wrote, below the page's folder.
         out: the .html file.
 
     Raises:
-        DataError: a part is missing or malformed.
+        DataError: a part is missing or of another format version.
     """
+    # Imported here, so that the jobs that only draw can do without jinja2 (envs/data.yaml).
+    from threedrs.visualization.page import page_environment
+
     rows: list[dict[str, Any]] = []
-    left_out: list[dict[str, str]] = []
+    excluded: list[dict[str, str]] = []
     for part in parts:
-        content = read_json(part / ROWS_FILE)
-        if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
-            raise DataError(f"{part}: is of another format version; delete it and run again")
+        content = read_result(part / ROWS_FILE, FORMAT_VERSION, "scenes")
         folder = part.relative_to(out.parent).as_posix()
         for row in content["scenes"]:
             rows.append({**row, "picture": f"{folder}/{row['scene']}.jpg"})
-        left_out += content.get("left_out", [])
-    page = (
-        page_environment("threedrs.scenes")
-        .get_template("report.html.j2")
-        .render(rows=rows, left_out=left_out, totals=_totals(rows))
-    )
+        excluded += content.get("left_out", [])
+    template = page_environment("threedrs.scenes").get_template("report.html.j2")
+    page = template.render(rows=rows, left_out=excluded, totals=_totals(rows))
     write_text(out, page)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from threedrs.errors import DataError, StoreError, write_problem
 from threedrs.io.files import SCENE_NAME, check_scene_name, sha256_of_json, write_json
 from threedrs.io.zarr_store import array_digest
-from threedrs.scannet.excluded_scans import left_out_rows
+from threedrs.scannet.excluded_scans import excluded_rows
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers import store as feature_store
 from threedrs.teachers.base import LAST, FeatureExtractor, SkippedSceneError, TeacherSettings
@@ -87,7 +87,7 @@ def extract_shard(
         if due:
             _extract_scenes(extractor, due, out, grid=settings.grid)
         manifest = _manifest(
-            out, list(origins.values()), extractor, settings, skipped + left_out_rows(left_out)
+            out, list(origins.values()), extractor, settings, skipped + excluded_rows(left_out)
         )
         write_json(out / feature_store.MANIFEST, manifest)
     except OSError as error:

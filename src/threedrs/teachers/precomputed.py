@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from threedrs.errors import CheckpointError, DataError
-from threedrs.io.files import sha256_of_file
-from threedrs.io.npz import check_npz
+from threedrs.io.files import check_npz, sha256_of_file
 from threedrs.teachers.base import (
     LAST,
     SceneFeatures,

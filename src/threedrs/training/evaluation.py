@@ -18,7 +18,7 @@ from threedrs.evaluation.predict import open_store, read_questions
 from threedrs.evaluation.score import score_rows
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.student import Student
-from threedrs.scannet.excluded_scans import read_left_out
+from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record
 from threedrs.tasks.registry import find_task
@@ -50,7 +50,7 @@ class Evaluation:
         self.every: int = config["train"]["eval_every"]
         self.settings = PredictSettings.from_json(section["settings"])
         self.scenes = Path(config["paths"]["scenes"])
-        left_out = read_left_out(Path(section["left_out"])) if "left_out" in section else {}
+        left_out = read_excluded(Path(section["left_out"])) if "left_out" in section else {}
         self.records: dict[str, dict[str, list[Record]]] = {}  # by scene, then by benchmark
         for path in section["records"]:
             every_record, benchmark = read_questions(Path(path))

@@ -58,7 +58,7 @@ SHAPELESS = (
 )
 # The stages whose hash is also stored with the result. A rule with a script starts at the script.
 STAGES = {
-    "scenes": Stage(entries=("scenes.build:build_scene", "scenes.store_inputs:read_source")),
+    "scenes": Stage(entries=("scenes.build:build_scene",)),
     "features": Stage(entries=("teachers.extract:extract_shard",), without=("teachers.registry",)),
     # Scores that are computed on the way change what is logged, not the model.
     "train": Stage(

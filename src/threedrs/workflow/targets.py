@@ -15,8 +15,13 @@ from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
 from threedrs.demo.write import demo_scenes
 from threedrs.errors import ConfigError
 from threedrs.inputs.download import downloads
-from threedrs.inputs.required_files import Ready, conversions, missing_inputs, shards
-from threedrs.inputs.scan_table import start_table
+from threedrs.inputs.required_files import (
+    Ready,
+    conversions,
+    missing_inputs,
+    shards,
+    start_table,
+)
 from threedrs.tasks.registry import evaluation_name
 from threedrs.teachers.registry import NO_TEACHER, get_teacher, weights_of
 
@@ -90,10 +95,6 @@ class Targets:
         """Return the scene shards that hold any of the scenes."""
         wanted = set(scenes)
         return [shard for shard, members in self.scene_shards.items() if wanted & set(members)]
-
-    def shard_of(self, wildcards: Any) -> str:
-        """Return the scene shard of a rule's wildcard ``scene``."""
-        return self.scene_shards_of([wildcards.scene])[0]
 
     def scan_files(self, shard: str, *kinds: str) -> list[Path]:
         """Return the files of the given kinds of a shard's scans."""

@@ -19,7 +19,7 @@ from threedrs.demo.rooms import THEMES, make_room
 from threedrs.demo.trajectory import camera_walk
 from threedrs.demo.write import demo_files, demo_scenes, write_demo
 from threedrs.errors import ConfigError, DataError
-from threedrs.scannet.axis_alignment import read_axis_alignment
+from threedrs.scannet.geometry import read_axis_alignment
 from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.sens import SensReader
 

@@ -122,7 +122,7 @@ def test_damaged_scene_stores(setting: Setting, stores: Path, damage: str) -> No
     words = {"metadata": "array pose is damaged", "chunk": "array rgb is damaged"}
     assert words.get(damage, "of format version 0, this release reads") in found.message
     assert str(store) in found.message
-    assert "run `snakemake --cores all scenes` to remake it" in found.remedy
+    assert "threedrs verify --repair" in found.remedy
 
 
 def test_damaged_feature_stores(setting: Setting, stores: Path) -> None:

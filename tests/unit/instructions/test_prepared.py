@@ -15,9 +15,8 @@ from threedrs.inputs.required_files import Ready, missing_inputs
 from threedrs.instructions.convert import ConversionSummary
 from threedrs.instructions.llava_format import write_llava
 from threedrs.instructions.prepared import take_prepared
-from threedrs.scannet.boxes import read_boxes_file
+from threedrs.scannet.boxes import read_boxes_file, take_boxes
 from threedrs.scannet.layout import DataLayout
-from threedrs.scannet.ready_boxes import take_boxes
 from threedrs.tasks.record import read_records
 
 SCENES = frozenset({"scene0000_00", "scene0001_00"})

@@ -7,8 +7,14 @@ import pytest
 import zarr
 
 from threedrs.errors import StoreError
-from threedrs.io.shard_read import ShardError, is_plain_shard, read_shard
-from threedrs.io.zarr_store import StoreReader, create_store, write_array
+from threedrs.io.zarr_store import (
+    ShardError,
+    StoreReader,
+    create_store,
+    is_plain_shard,
+    read_shard,
+    write_array,
+)
 
 VALUES = np.arange(3 * 5 * 7, dtype=np.float16).reshape(3, 5, 7)
 FILE = "features/c/0/0/0"

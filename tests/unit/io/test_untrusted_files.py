@@ -1,7 +1,7 @@
 """Data files made to harm: no code runs, no path leads out, memory stays bounded, one line says it.
 
 docs/RELIABILITY.md lists every format that is read from outside, with its tests. Stores are in
-test_zarr_limits.py, checkpoints in test_untrusted_checkpoints.py, the pages in
+test_damaged_stores.py, checkpoints in test_untrusted_checkpoints.py, the pages in
 test_untrusted_pages.py.
 """
 
@@ -27,15 +27,14 @@ from fixtures.proposal_files import CSR, save_arrays
 from threedrs.errors import DataError
 from threedrs.instructions.llava_format import read_llava
 from threedrs.io.files import read_json, read_json_lines, read_text
-from threedrs.scannet import proposals
-from threedrs.scannet.axis_alignment import read_axis_alignment
+from threedrs.scannet import boxes
+from threedrs.scannet.boxes import read_proposals, take_boxes
 from threedrs.scannet.embodiedscan import read_candidates
+from threedrs.scannet.geometry import read_axis_alignment
 from threedrs.scannet.label_table import read_label_table
 from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.mesh import read_vertices
 from threedrs.scannet.posed_images import PosedImagesReader
-from threedrs.scannet.proposals import read_proposals
-from threedrs.scannet.ready_boxes import take_boxes
 from threedrs.tasks.record import Record, conversation
 from threedrs.teachers import precomputed as imported
 from threedrs.teachers.precomputed import read_features
@@ -78,7 +77,7 @@ def test_texts_that_never_end(tmp_path: Path) -> None:
     )
     for read in readers:
         assert "1099511627776 bytes, such a text" in one_line(partial(read, large), large)
-        assert "no regular file" in one_line(partial(read, pipe), pipe)
+        assert "not a regular file" in one_line(partial(read, pipe), pipe)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +233,7 @@ def test_pickles_and_bombs_in_archives(
         np.save(stream, np.zeros((2, 3, 4), np.float32))
     assert "not a zip file" in one_line(lambda: read(path), path)
     monkeypatch.setattr(imported, "MOST_BYTES", 2**20)
-    monkeypatch.setattr(proposals, "_MOST_BYTES", 2**20)
+    monkeypatch.setattr(boxes, "MOST_PROPOSAL_BYTES", 2**20)
     archive(path, member, npy((2, 2**9, 2**10), bytes(2**22)))
     assert path.stat().st_size < 2**14
     assert "claims to unpack to 0.0 GiB, more than" in one_line(lambda: read(path), path)

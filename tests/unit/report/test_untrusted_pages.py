@@ -16,8 +16,7 @@ from fixtures.report_files import HOSTILE, RUNS, SCENES, SETTINGS, SPLITS, summa
 from threedrs.errors import DataError
 from threedrs.evaluation.score import score_file
 from threedrs.report.build import build_report
-from threedrs.scenes.facts import ROWS_FILE
-from threedrs.scenes.report import write_scene_report
+from threedrs.scenes.report import ROWS_FILE, write_scene_report
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from threedrs.errors import DataError
-from threedrs.scannet.axis_alignment import axis_alignment, read_axis_alignment
+from threedrs.scannet.geometry import axis_alignment, read_axis_alignment
 from threedrs.scannet.layout import DataLayout
 
 QUARTER_TURN = "0 -1 0 0.5  1 0 0 -2  0 0 1 0.25  0 0 0 1"

@@ -16,9 +16,10 @@ from threedrs.scannet.boxes import (
     extract_boxes,
     ground_truth_boxes,
     read_boxes_file,
+    read_proposals,
+    take_boxes,
 )
 from threedrs.scannet.layout import DataLayout, ScanFiles
-from threedrs.scannet.proposals import read_proposals
 
 # Six vertices: two on a chair, three on a desk, one on nothing.
 VERTICES = np.array(
@@ -256,12 +257,9 @@ def test_masks_of_another_mesh_are_refused(tmp_path: Path) -> None:
     [
         ({"format_version": 2, "scenes": {}}, "format version 2, expected 1"),
         ([], "format version None, expected 1"),
-        ({"format_version": 1}, "scenes is not a table"),
-        ({"format_version": 1, "scenes": {"../x": {}}}, "is not a scene name"),
-        ({"format_version": 1, "scenes": {"scene0000_00": {}}}, "gt: the box set is missing"),
     ],
 )
-def test_malformed_boxes_file(tmp_path: Path, content: object, message: str) -> None:
+def test_a_boxes_file_of_another_version(tmp_path: Path, content: object, message: str) -> None:
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match=message):
@@ -275,20 +273,17 @@ def test_malformed_boxes_file(tmp_path: Path, content: object, message: str) -> 
         ({"boxes": [[0, 0, 0, 1, 1]]}, r"boxes\[0\] is not 6 finite numbers"),
         ({"boxes": [[0, 0, 0, 1, 1, -1]]}, r"boxes\[0\] is not 6 finite numbers"),
         ({"boxes": [[float("nan"), 0, 0, 1, 1, 1]]}, r"boxes\[0\] is not 6 finite numbers"),
-        ({"ids": [1.5]}, "row 0 needs a whole number as id"),
+        ({"ids": [1.5]}, "row 0 needs an integer as id"),
         ({"boxes": [[0] * 6] * 2, "ids": [1, 1], "labels": ["", ""]}, "stands more than once"),
         ({"labels": "a"}, "must be lists"),
     ],
 )
-def test_malformed_box_set(tmp_path: Path, changes: dict[str, object], message: str) -> None:
-    sets = {
-        "gt": {"boxes": [[0, 0, 0, 1, 1, 1]], "ids": [3], "labels": ["a"], **changes},
-        "pred": {"boxes": [], "ids": [], "labels": []},
-    }
-    path = tmp_path / "boxes.json"
-    path.write_text(json.dumps({"format_version": 1, "scenes": {"scene0000_00": sets}}))
+def test_malformed_ready_boxes(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    fields = {"boxes": [[0, 0, 0, 1, 1, 1]], "ids": [3], "labels": ["a"], **changes}
+    ready = tmp_path / "gt.json"
+    ready.write_text(json.dumps({"scene0000_00": fields}))
     with pytest.raises(DataError, match=message):
-        read_boxes_file(path)
+        take_boxes(["scene0000_00"], {"gt": ready}, tmp_path / "boxes.json")
 
 
 def slow_iou(first: np.ndarray, second: np.ndarray) -> float:

@@ -197,9 +197,7 @@ def test_lists_are_written_for_the_jobs_that_need_them(tmp_path: Path) -> None:
     write_candidates(infos_file, out)
     assert read_candidates_file(out) == read_candidates(infos_file)
     out.write_text('{"format_version": 2}')
-    with pytest.raises(
-        DataError, match=r"train\.json: is not a candidate list of format version 1"
-    ):
+    with pytest.raises(DataError, match=r"train\.json: is of format version 2, expected 1"):
         read_candidates_file(out)
 
 

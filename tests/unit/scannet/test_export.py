@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from fixtures.sens_files import depth_image, make_header, picture, pose, stream_bytes, write
 from threedrs.errors import DataError
-from threedrs.scannet.export import ExportSummary, export_posed_images
+from threedrs.scannet.posed_images import ExportSummary, export_posed_images
 from threedrs.scannet.sens import SensError, SensReader, SensWriter
 
 

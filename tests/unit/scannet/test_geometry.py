@@ -3,9 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from threedrs.errors import ConfigError
 from threedrs.scannet.geometry import (
-    check_invalid_depth,
     coordinate_map,
     nearest_indices,
     patch_means,
@@ -110,9 +108,3 @@ def test_the_last_six_rows_and_columns_are_in_no_patch() -> None:
     coordinates = np.zeros((384, 384, 3))
     coordinates[378:] = coordinates[:, 378:] = 1e9
     assert not patch_means(coordinates).any()
-
-
-def test_policy_names_are_checked() -> None:
-    check_invalid_depth("ignore")
-    with pytest.raises(ConfigError, match="choose one of reference, ignore"):
-        check_invalid_depth("drop")

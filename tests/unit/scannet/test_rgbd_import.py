@@ -9,10 +9,9 @@ from scipy.spatial.transform import Rotation
 
 from fixtures.sens_files import picture
 from threedrs.errors import DataError
-from threedrs.scannet.rgbd_folder import MAX_TIME_DIFFERENCE, read_rgbd_folder
+from threedrs.scannet.rgbd_folder import MAX_TIME_DIFFERENCE, read_rgbd_folder, read_trajectory
 from threedrs.scannet.rgbd_import import import_rgbd
 from threedrs.scannet.sens import SensReader
-from threedrs.scannet.trajectory import read_trajectory
 
 SIZE = (16, 12)
 INTRINSIC = (20.0, 21.0, 8.0, 6.0)

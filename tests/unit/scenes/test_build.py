@@ -14,10 +14,10 @@ from PIL import Image
 from fixtures.scan_files import BOXES, DEPTH, FRAMES, INTRINSIC, SETTINGS, TURN, make_scan
 from threedrs.errors import ConfigError, DataError
 from threedrs.scannet.boxes import BoxSet, make_box_set
+from threedrs.scannet.geometry import frame_masks
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.sens import SensReader
 from threedrs.scenes.build import SceneSettings, build_scene
-from threedrs.scenes.masks import frame_masks
 from threedrs.scenes.store import SceneStore
 
 

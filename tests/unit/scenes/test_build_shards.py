@@ -13,7 +13,7 @@ import pytest
 from fixtures.scan_files import BOXES, SETTINGS, chunk_file, make_scan, write_sens
 from threedrs.errors import DataError, StoreError
 from threedrs.scannet.boxes import BoxSet
-from threedrs.scenes import writer
+from threedrs.scenes import store as store_module
 from threedrs.scenes.build import SceneSettings, build_shard
 from threedrs.scenes.store import SceneStore
 
@@ -87,7 +87,7 @@ def test_what_else_remakes_a_scene(
         content[1000] ^= 1
         file.write_bytes(content)
     else:
-        monkeypatch.setattr("threedrs.scenes.store_inputs.code_hash", lambda stage: "other code")
+        monkeypatch.setattr("threedrs.scenes.build.code_hash", lambda stage: "other code")
     remade = shard.build(settings)
     kept = [new == old for new, old in zip(shard.identities(), built, strict=True)]
     assert kept == [False, untouched]
@@ -131,7 +131,7 @@ def test_what_the_boxes_leave_out_is_not_built(shard: Shard) -> None:
         shard.out,
         shard.manifest,
         "train",
-        left_out={"scene0000_00": "of another mesh"},
+        excluded={"scene0000_00": "of another mesh"},
     )
     manifest = json.loads(shard.manifest.read_text())
     assert list(manifest["scenes"]) == ["scene0001_00"]
@@ -167,7 +167,7 @@ def test_a_full_disk_is_no_bad_scan(shard: Shard, monkeypatch: pytest.MonkeyPatc
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writer, "write_array", full)
+    monkeypatch.setattr(store_module, "write_array", full)
     with pytest.raises(StoreError, match="No space left on device"):
         shard.build()
     assert not shard.manifest.exists()

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import pytest
 
 from threedrs.errors import ConfigError, DataError, StoreError
 from threedrs.scannet.excluded_scans import (
+    BadScenePolicy,
+    check_excluded,
+    check_limit,
+    check_removed,
+    count_excluded,
+    excluded_rows,
+    excluding,
     is_of_the_file,
-    leaving_out,
-    left_out_rows,
-    read_left_out,
-    tally,
+    read_excluded,
 )
-from threedrs.scenes.excluded import BadScenePolicy, check_limit, check_usable, removed_stores
 
 
 def caused_by(*causes: BaseException) -> DataError:
@@ -50,18 +54,18 @@ def test_whose_fault_it_is(causes: tuple[BaseException, ...], expected: bool) ->
     assert is_of_the_file(error) is expected
     reasons: dict[str, str] = {}
     if expected:
-        with leaving_out("scene0000_00", reasons):
+        with excluding("scene0000_00", reasons):
             raise error
         assert reasons == {"scene0000_00": "a.sens: cannot be read"}
     else:
-        with pytest.raises(DataError), leaving_out("scene0000_00", reasons):
+        with pytest.raises(DataError), excluding("scene0000_00", reasons):
             raise error
         assert reasons == {}
 
 
 @pytest.mark.parametrize("error", [StoreError("full"), OSError(errno.ENOSPC, "full"), KeyError()])
 def test_only_faults_of_input_files_are_left_out(error: Exception) -> None:
-    with pytest.raises(type(error)), leaving_out("scene0000_00", {}):
+    with pytest.raises(type(error)), excluding("scene0000_00", {}):
         raise error
 
 
@@ -69,7 +73,7 @@ def write_manifest(path: Path, scenes: int, left_out: dict[str, str]) -> Path:
     value = {
         "format_version": 1,
         "scenes": {f"scene{n:04d}_00": {} for n in range(scenes)},
-        "left_out": left_out_rows(left_out),
+        "left_out": excluded_rows(left_out),
     }
     path.write_text(json.dumps(value))
     return path
@@ -78,34 +82,18 @@ def write_manifest(path: Path, scenes: int, left_out: dict[str, str]) -> Path:
 def test_files_say_what_is_left_out(tmp_path: Path) -> None:
     first = write_manifest(tmp_path / "a.json", 1, {"scene0101_00": "no pose"})
     second = write_manifest(tmp_path / "b.json", 1, {"scene0102_00": "truncated"})
-    found = read_left_out(first, second)
+    found = read_excluded(first, second)
     assert found == {"scene0101_00": "no pose", "scene0102_00": "truncated"}
     first.write_text('{"scenes": {}}')
-    assert read_left_out(first) == {}
+    assert read_excluded(first) == {}
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ([], "left_out is no list"),
-        ({"left_out": {}}, "left_out is no list"),
-        ({"left_out": [{"scene": "../x", "reason": "a"}]}, "is not a scene name"),
-        ({"left_out": ["scene0000_00"]}, "is not a scene name"),
-    ],
-)
-def test_malformed_lists(tmp_path: Path, content: Any, message: str) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=message):
-        read_left_out(path)
-
-
-def test_tally_adds_what_conversions_left_out(tmp_path: Path) -> None:
+def test_counts_add_what_conversions_left_out(tmp_path: Path) -> None:
     reasons = {"scene0101_00": "no pose", "scene0102_00": "no mesh", "scene0103_00": "unused"}
     summary = tmp_path / "scanqa_train.summary.json"
     summary.write_text(json.dumps({"left_out": {"scene0102_00": 4, "scene0999_00": 7}}))
     scenes = ["scene0101_00", "scene0102_00", "scene0101_00"]
-    assert tally(reasons, scenes, [summary, tmp_path / "none.json"], "records") == {
+    assert count_excluded(reasons, scenes, [summary, tmp_path / "none.json"], "records") == {
         "records": 7,
         "scenes": [
             {"scene": "scene0101_00", "reason": "no pose", "records": 2},
@@ -113,10 +101,7 @@ def test_tally_adds_what_conversions_left_out(tmp_path: Path) -> None:
             {"scene": "scene0103_00", "reason": "unused", "records": 0},
         ],
     }
-    assert tally({}, [], [summary], "questions") == {"questions": 0, "scenes": []}
-    summary.write_text('{"left_out": []}')
-    with pytest.raises(DataError, match="left_out is no table"):
-        tally(reasons, [], [summary], "records")
+    assert count_excluded({}, [], [summary], "questions") == {"questions": 0, "scenes": []}
 
 
 BAD = {"scene0101_00": "a.sens: it is truncated"}
@@ -128,14 +113,14 @@ def test_a_few_left_out_scenes_let_a_run_go_on(tmp_path: Path) -> None:
         write_manifest(tmp_path / "b.json", 1, {}),
     ]
     out = tmp_path / "left_out" / "val.json"
-    check_usable("val", manifests, BadScenePolicy(max_bad_fraction=0.05), out)
+    check_excluded("val", manifests, BadScenePolicy(max_bad_fraction=0.05), out)
     assert json.loads(out.read_text()) == {
         "format_version": 1,
         "split": "val",
         "scenes": 19,
-        "left_out": left_out_rows(BAD),
+        "left_out": excluded_rows(BAD),
     }
-    assert read_left_out(out) == BAD
+    assert read_excluded(out) == BAD
 
 
 @pytest.mark.parametrize(
@@ -160,7 +145,7 @@ def test_too_many_end_the_run_in_one_line(
 ) -> None:
     manifest = write_manifest(tmp_path / "a.json", scenes, BAD)
     with pytest.raises(DataError, match=message) as error:
-        check_usable("train", [manifest], policy, tmp_path / "out.json")
+        check_excluded("train", [manifest], policy, tmp_path / "out.json")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out.json").exists()
 
@@ -222,13 +207,19 @@ def test_removed_stores_are_those_that_a_manifest_lists(tmp_path: Path, malforme
     (tmp_path / "shards").mkdir()
     write_manifest(tmp_path / "shards/train-000.json", 4, {"scene0009_00": "truncated"})
     (tmp_path / "shards/train-001.json").write_text(malformed)
-    for scene in ("scene0001_00", "scene0002_00"):
+    for scene in ("scene0000_00", "scene0001_00", "scene0002_00"):
         (tmp_path / f"{scene}.zarr").mkdir()
-    (tmp_path / "scene0002_00.zarr/zarr.json").touch()
+        (tmp_path / f"{scene}.zarr/zarr.json").touch()
     shards = {
         # scene0003_00 is of the scene list no more
         "train-000": ["scene0001_00", "scene0000_00", "scene0002_00", "scene0009_00"],
         "train-001": ["scene0100_00"],
         "val-000": ["scene0200_00"],
     }
-    assert removed_stores(shards, tmp_path) == ["scene0001_00", "scene0000_00"]
+    check_removed(shards, tmp_path)
+    (tmp_path / "scene0001_00.zarr/zarr.json").unlink()
+    with pytest.raises(DataError, match=r"/scene0001_00\.zarr: removed, though .* verify --repair"):
+        check_removed(shards, tmp_path)
+    shutil.rmtree(tmp_path / "scene0000_00.zarr")
+    with pytest.raises(DataError, match=r"/scene0001_00\.zarr and 1 more: removed"):
+        check_removed(shards, tmp_path)

@@ -1,12 +1,17 @@
 import numpy as np
 import pytest
 
-from threedrs.scenes.candidates import candidate_frames, listed_frames, pose_problem
-from threedrs.scenes.uniform import uniform_indices
+from threedrs.scannet.geometry import has_valid_pose
+from threedrs.scenes.frame_selection import Candidates, candidate_frames, uniform_indices
 
 
 def make_poses(count: int) -> np.ndarray:
     return np.tile(np.eye(4), (count, 1, 1))
+
+
+def by_stride(poses: np.ndarray, stride: int) -> Candidates:
+    """The candidates where all frames of the stream are there."""
+    return candidate_frames(poses, range(len(poses)), stride=stride)
 
 
 def test_every_stride_th_frame_without_invalid_poses() -> None:
@@ -14,45 +19,42 @@ def test_every_stride_th_frame_without_invalid_poses() -> None:
     poses[10, 0, 3] = -np.inf
     poses[11] = np.nan  # not on the stride: plays no part
     poses[30] = 0
-    found = candidate_frames(poses, 10)
+    found = by_stride(poses, 10)
     assert found.frames == (0, 20, 40)
-    assert [(drop.frame, drop.reason) for drop in found.dropped] == [
-        (10, "the pose is not finite"),
-        (30, "the pose is all zero"),
-    ]
+    assert found.dropped == ((10, "the pose is not finite"), (30, "the pose is all zero"))
 
 
 def test_stride_edges() -> None:
-    assert candidate_frames(make_poses(21), 10).frames == (0, 10, 20)
-    assert candidate_frames(make_poses(20), 10).frames == (0, 10)
-    assert candidate_frames(make_poses(3), 1).frames == (0, 1, 2)
-    assert candidate_frames(make_poses(0), 10).frames == ()
-    with pytest.raises(ValueError, match="at least 1, not 0"):
-        candidate_frames(make_poses(3), 0)
+    assert by_stride(make_poses(21), 10).frames == (0, 10, 20)
+    assert by_stride(make_poses(20), 10).frames == (0, 10)
+    assert by_stride(make_poses(3), 1).frames == (0, 1, 2)
+    assert by_stride(make_poses(0), 10).frames == ()
 
 
 def test_frames_numbered_by_the_stream() -> None:
     poses = make_poses(5)
     poses[2] = -np.inf
-    found = candidate_frames(poses, 10, [0, 5, 10, 15, 20])
+    found = candidate_frames(poses, [0, 5, 10, 15, 20], stride=10)
     assert (found.frames, found.places) == ((0, 20), (0, 4))
-    assert [drop.frame for drop in found.dropped] == [10]
+    assert [frame for frame, _ in found.dropped] == [10]
 
 
 def test_listed_frames_in_any_order() -> None:
     poses = make_poses(5)
     poses[1] = 0
-    found = listed_frames(poses, np.array([0, 5, 10, 15, 20]), [15, 7, 5, 0])
+    found = candidate_frames(poses, np.array([0, 5, 10, 15, 20]), listed=[15, 7, 5, 0])
     assert (found.frames, found.places) == ((0, 15), (0, 3))
-    assert [(drop.frame, drop.reason) for drop in found.dropped] == [
+    assert found.dropped == (
         (5, "the pose is all zero"),
         (7, "listed, but not in the scan"),
-    ]
-    assert listed_frames(poses, [0, 5, 10, 15, 20], []).frames == ()
+    )
+    assert candidate_frames(poses, [0, 5, 10, 15, 20], listed=[]).frames == ()
 
 
-def test_pose_problem_of_a_valid_pose() -> None:
-    assert pose_problem(np.eye(4)) is None
+def test_poses_that_mark_frames_which_were_not_localised() -> None:
+    poses = make_poses(4)
+    poses[1, 0, 3], poses[2, 1, 1], poses[3] = -np.inf, np.nan, 0
+    assert has_valid_pose(poses).tolist() == [True, False, False, False]
 
 
 def test_uniform_by_hand() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from threedrs.scenes.masks import frame_masks, pack_masks, unpack_masks
+from threedrs.scannet.geometry import frame_masks, pack_masks, unpack_masks
 
 UNIT_BOX = np.array([[0, 0, 0, 1, 1, 1]], dtype=np.float32)
 

@@ -17,13 +17,12 @@ from typer.testing import CliRunner
 from fixtures.scan_files import BOXES, FRAMES, SETTINGS, make_scan, write_sens
 from threedrs.cli import app
 from threedrs.errors import MachineError
-from threedrs.inputs.scan_table import source_table, start_table, summary_rows
+from threedrs.inputs.required_files import scan_table, start_table
 from threedrs.scannet.boxes import extract_boxes, read_boxes_file
-from threedrs.scannet.excluded_scans import read_left_out
+from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.scannet.layout import DataLayout, ScanFiles
 from threedrs.scenes.build import SceneSettings, build_scene, build_shard
-from threedrs.scenes.facts import ROWS_FILE, scene_facts, write_shard_facts
-from threedrs.scenes.report import write_scene_report
+from threedrs.scenes.report import ROWS_FILE, scene_facts, write_scene_report, write_shard_facts
 from threedrs.scenes.store import SceneStore
 from threedrs.visualization.rerun_export import write_recording
 
@@ -71,7 +70,7 @@ def report_of(root: Path, scan: ScanFiles, **settings: Any) -> tuple[list[dict[s
         results / "scenes",
         manifest,
         "val",
-        left_out=read_left_out(boxes),
+        excluded=read_excluded(boxes),
     )
     part = results / "scenes" / "report" / "val-000"
     write_shard_facts([scan], results / "scenes", manifest, boxes, part)
@@ -264,7 +263,7 @@ def test_the_table_of_sources(tmp_path: Path) -> None:
     layout = DataLayout(root=tmp_path)
     scan = make_scan(tmp_path)
     write_mesh(scan)
-    table = source_table(layout, {"val": ["scene0000_00", "scene0001_00"]})
+    table = scan_table(layout, {"val": ["scene0000_00", "scene0001_00"]})
     assert table["splits"]["val"]["scene0000_00"] == {
         "sens": True,
         "posed_images": False,
@@ -278,7 +277,6 @@ def test_the_table_of_sources(tmp_path: Path) -> None:
     }
     other = table["splits"]["val"]["scene0001_00"]
     assert [kind for kind, there in other.items() if there] == ["candidates"]
-    assert ("val", "mesh", "1 of 2", "scene0001_00") in summary_rows(table)
 
 
 def test_the_table_at_the_start_of_a_run(tmp_path: Path) -> None:

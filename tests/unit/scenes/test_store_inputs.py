@@ -14,8 +14,8 @@ from fixtures.scan_files import BOXES, FRAMES, INTRINSIC, SETTINGS, TURN, make_p
 from threedrs.errors import ConfigError, DataError
 from threedrs.inputs.required_files import missing_inputs
 from threedrs.scannet.boxes import aligned_vertices
-from threedrs.scannet.export import export_posed_images
 from threedrs.scannet.layout import DataLayout, ScanFiles
+from threedrs.scannet.posed_images import export_posed_images
 from threedrs.scannet.sens import SensReader
 from threedrs.scenes.build import build_scene, build_shard
 from threedrs.scenes.store import SceneStore

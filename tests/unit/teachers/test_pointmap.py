@@ -9,7 +9,7 @@ import pytest
 from fixtures.teacher_scenes import payload
 from threedrs.scannet.boxes import BoxSet
 from threedrs.scannet.geometry import coordinate_map
-from threedrs.scenes.writer import SceneContents, write_scene_store
+from threedrs.scenes.store import SceneContents, write_scene_store
 from threedrs.teachers.extract import TeacherSettings, extract_shard
 from threedrs.teachers.pointmap import (
     CHANNELS,

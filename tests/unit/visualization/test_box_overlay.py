@@ -8,8 +8,7 @@ from PIL import Image
 
 from fixtures.report_files import INTRINSIC, OTHER, TRUE, scene_contents
 from threedrs.errors import DataError
-from threedrs.scenes.store import SceneStore
-from threedrs.scenes.writer import write_scene_store
+from threedrs.scenes.store import SceneStore, write_scene_store
 from threedrs.visualization.box_overlay import (
     FRAME_WIDTH,
     DrawnBox,

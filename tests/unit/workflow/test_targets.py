@@ -46,7 +46,6 @@ def test_scenes_are_cut_into_shards(found: Targets) -> None:
     assert found.split_shards("val") == ["val-000", "val-001"]
     assert found.feature_shards["train-001"] == train[3:6]
     assert found.scene_shards_of(train[3:6]) == ["train-000", "train-001"]
-    assert found.shard_of(wildcards(scene=val[5])) == "val-001"
     folder = Path("results/demo/scannet/scans") / val[4]
     assert found.scan_files("val-001", "mesh")[0] == folder / f"{val[4]}_vh_clean_2.ply"
     assert len(found.scan_files("val-001", "mesh", "meta")) == 4
