@@ -257,3 +257,13 @@ def test_prompt_styles_do_not_mix() -> None:
     session = SceneSession(student(), tokenizer(), scene(), prompt="reference")
     with pytest.raises(AssertionError, match="another prompt style"):
         session.answer(_query(TEXT, "as_trained"), 1)
+
+
+def test_special_tokens_and_white_space_are_no_part_of_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = SceneSession(student(), tokenizer(), scene(), prompt="reference")
+    start = tokenizer().convert_tokens_to_ids("<|im_start|>")
+    ids = [start, *tokenizer().encode(" four chairs "), start]
+    monkeypatch.setattr(SceneSession, "generate", lambda *arguments: [ids])
+    assert session.answer_all([_query(TEXT)], 9) == ["four chairs"]
