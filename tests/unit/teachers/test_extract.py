@@ -210,6 +210,8 @@ def test_too_little_gpu_memory_is_one_line(
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(image_extractor, "patch_features", full)
+    if torch.cuda.is_available():
+        torch.cuda.init()  # reads the device's real properties, once
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=16e9)
     )
