@@ -1,4 +1,7 @@
-"""Rule run_config: the resolved settings of one run, with the paths of its inputs."""
+"""Rule run_config: the resolved settings of one run, with the paths of its inputs.
+
+Settings that change no result (the section ``execution``) are not here: rule train hands them over.
+"""
 
 from pathlib import Path
 

@@ -24,7 +24,7 @@ from threedrs.tasks.record import FORMAT_VERSION, Record, write_records
 from threedrs.tasks.registry import TASKS
 
 TOP_ANSWERS = 20
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def build_mix(
@@ -67,7 +67,7 @@ def build_mix(
     mix = [records[row] for row in draw.rows]
     for name, source in draw.sources.items():
         if source.repeats:
-            _log.warning(
+            logger.warning(
                 "%s: %d of %d samples are repeats: the source has %d records",
                 *(name, source.repeats, source.drawn, source.available),
             )

@@ -35,7 +35,7 @@ _OF_THE_FILE = frozenset(
         errno.EINVAL,  # zipfile seeks to before the start of a damaged archive
     }
 )
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def excluding(scene: str, reasons: dict[str, str]) -> Iterator[None]:
         if not is_of_the_file(error):
             raise
         reasons[scene] = str(error)
-        _log.warning("%s: left out: %s", scene, error)
+        logger.warning("%s: left out: %s", scene, error)
 
 
 def is_of_the_file(error: DataError) -> bool:

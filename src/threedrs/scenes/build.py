@@ -50,7 +50,7 @@ from threedrs.workflow.code_hash import code_hash
 __all__ = ["SceneSettings", "build_scene", "build_shard"]
 
 MANIFEST_VERSION = 1
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -248,8 +248,8 @@ def _build_or_keep(inputs: StoreInputs, path: Path) -> SceneStore:
                 found.verify()
                 store = found
         except StoreError as error:
-            _log.warning("%s; remaking it now", error)
-    _log.info("%s: %s", inputs.scan.scene, "kept" if store else "building")
+            logger.warning("%s; remaking it now", error)
+    logger.info("%s: %s", inputs.scan.scene, "kept" if store else "building")
     return store or _build(inputs, path)
 
 
