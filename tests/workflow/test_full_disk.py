@@ -33,7 +33,7 @@ STAGES: dict[str, tuple[str, int, str, tuple[str, ...]]] = {
         "results/instructions/scan2cap_train.jsonl",
         (),
     ),
-    "balance": ("instructions/mixes", 100, "results/instructions/mixes/full.jsonl", ()),
+    "balance": ("instructions/mixes", 40, "results/instructions/mixes/full.jsonl", ()),
     "train": ("train/3drs", 12000, "results/train/3drs/train.json", ("config.json",)),
     "predict": ("eval/3drs/scanrefer", 24, "results/eval/3drs/scanrefer/predictions.jsonl", ()),
     "score": (

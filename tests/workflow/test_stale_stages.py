@@ -219,7 +219,7 @@ CODE = {
     ),
     "other teachers, the command line, a caption of Snakemake's own report": (
         [
-            "teachers/dinov2.py",
+            "teachers/hub_encoders.py",
             "cli/plan.py",
             "planning/training.py",
             "../../workflow/report/summary.rst",

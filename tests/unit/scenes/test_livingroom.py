@@ -14,7 +14,8 @@ from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.rgbd_import import import_rgbd
 from threedrs.scenes.build import SceneSettings, build_scene
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.extract import extract_shard
+from threedrs.teachers.registry import teacher_settings
 from threedrs.teachers.store import FeatureStore, verify_store
 
 LIVING_ROOM = SHIPPED / "livingroom1"
@@ -102,9 +103,7 @@ def test_a_box_is_seen_where_its_points_are(room: SceneStore, folder: Path) -> N
 @pytest.mark.slow
 def test_features_follow_the_frames(room: SceneStore, folder: Path) -> None:
     shard = folder / "val-000.zarr"
-    settings = TeacherSettings.from_config(
-        {"teacher": {"name": "vggt-tiny", "weights": None, "seed": 0, "grid": 14}}
-    )
+    settings = teacher_settings({"name": "vggt-tiny", "weights": None, "seed": 0, "grid": 14})
     extract_shard([room.path], settings, shard)
     features = FeatureStore.open(shard)
     features.require_frame_ids("scene0000_00", room.frame_ids)
