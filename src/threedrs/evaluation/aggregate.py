@@ -78,11 +78,9 @@ def aggregate(
         per_question_files: the same to ``per_question.npz``.
         baseline: the run that the others are compared with.
         resamples: of the paired bootstrap; 0: no intervals.
-        out_csv: one row a run; columns ``<benchmark>:<metric>`` and the same with ``:low``,
-            ``:high``, and against the baseline ``:difference``, ``:p``; a cell without a value is
-            empty.
-        out_json: per run the metrics, the comparison with the baseline, settings and training
-            summary; groups of runs that differ in the seed only, with mean, deviation, comparison.
+        out_csv: one row a run; ``<benchmark>:<metric>``, with ``:low``, ``:high``, and against
+            the baseline ``:difference``, ``:p``; empty where there is no value.
+        out_json: what `_summarise` returns, and the hashes of the metrics files.
         out_latex: the headline metrics as a LaTeX table (booktabs).
         out_markdown: the same in Markdown.
         train_summaries: run to ``train.json``.
@@ -109,8 +107,41 @@ def aggregate(
         for (run, benchmark), path in per_question_files.items()
     }
     configs = {run: read_json(path) for run, path in run_configs.items()}
-    groups = _groups(runs, configs, baseline)
-    summary = {
+    trained = {run: read_json(path) for run, path in train_summaries.items()}
+    summary = _summarise(results, questions, configs, trained, baseline, resamples)
+    summary["sources"] = {
+        f"{run}/{benchmark}": sha256_of_file(path)
+        for (run, benchmark), path in metrics_files.items()
+    }
+    _write_csv(out_csv, summary)
+    write_text(out_latex, latex_table(summary))
+    write_text(out_markdown, markdown_table(summary))
+    write_json(out_json, summary)
+    return summary
+
+
+def _summarise(
+    results: Mapping[str, dict[str, Any]],
+    questions: Mapping[tuple[str, str], PerQuestion],
+    configs: Mapping[str, Any],
+    trained: Mapping[str, Any],
+    baseline: str,
+    resamples: int,
+) -> dict[str, Any]:
+    """Return per run the metrics, the comparison with the baseline, settings and training summary.
+
+    Runs that differ in the seed alone form groups with mean, deviation and comparison.
+
+    Args:
+        results: run to benchmark to its metrics.
+        questions: the questions' statistics by run and benchmark.
+        configs: run to its resolved settings.
+        trained: run to what its training reports.
+        baseline: the run that the others are compared with.
+        resamples: of the paired bootstrap.
+    """
+    groups = _groups(list(results), configs, baseline)
+    return {
         "format_version": FORMAT_VERSION,
         "baseline": baseline,
         "benchmarks": [name for name in TASKS if any(name in r for r in results.values())],
@@ -125,10 +156,10 @@ def aggregate(
                 "benchmarks": results[run],
                 "deltas": {} if run == baseline else _deltas(results[run], results[baseline]),
                 "comparison": _comparison([run], [baseline], questions, resamples),
-                "train": read_json(train_summaries[run]) if run in train_summaries else None,
+                "train": trained.get(run),
                 "config": configs.get(run),
             }
-            for run in runs
+            for run in results
         },
         "groups": [
             {
@@ -140,16 +171,7 @@ def aggregate(
             }
             for members in groups
         ],
-        "sources": {
-            f"{run}/{benchmark}": sha256_of_file(path)
-            for (run, benchmark), path in metrics_files.items()
-        },
     }
-    _write_csv(out_csv, summary)
-    write_text(out_latex, latex_table(summary))
-    write_text(out_markdown, markdown_table(summary))
-    write_json(out_json, summary)
-    return summary
 
 
 def _group_name(members: list[str]) -> str:

@@ -175,10 +175,9 @@ def build_shard(
 ) -> None:
     """Build the stores of a shard's scenes, and last its manifest (docs/ARCHITECTURE.md).
 
-    A finished store is kept if it is undamaged and the hash of its inputs is the recorded one; file
-    dates do not count. A scan that cannot be used is listed in the manifest under ``left_out`` with
-    the reason, and tried anew each time; a store that it had stays, unused, and is kept once the
-    scan is as it was.
+    A finished store is kept if it is undamaged and the hash of its inputs is the recorded one. A
+    scan that cannot be used is listed in the manifest under ``left_out`` with the reason, and tried
+    anew each time. A store that it had stays, unused, until the scan is as it was.
 
     Args:
         scans: the scenes, in the manifest's order.
