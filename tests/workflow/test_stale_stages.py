@@ -114,7 +114,7 @@ def test_how_training_is_carried_out_reruns_nothing_and_arrives(trial: Checkout)
     config = configured(trial.folder, {"train": old, "execution": new, "runs": runs})
     assert trial.planned(config=config) == set()
 
-    said = trial.snakemake("-n", "-p", "--forcerun", "train", "--", "models", config=config)
+    said = trial.snakemake("models", "-n", "-p", "--forcerun", "train", config=config)
     assert said.returncode == 0, said.stdout
     assert said.stdout.count("stand in `train`, their old place") == 1
     commands = [line for line in said.stdout.splitlines() if " --execution " in line]
