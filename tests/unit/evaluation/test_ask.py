@@ -138,7 +138,7 @@ def test_the_command_answers(folder: Path, monkeypatch: pytest.MonkeyPatch, caps
         (("--box", "0,0,0,1,1,1", "--ground"), "--ground finds a box and --box describes one"),
         (("--box", "0,0,a"), "give six numbers, cx,cy,cz,dx,dy,dz"),
         (("x", "--ground", "--out", "a.gif"), "ends in .jpg or .png"),
-        (("x", "--boxes", "all"), "choose one of gt, pred"),
+        (("x", "--boxes", "all"), "choose one of: gt, pred"),
         (("x",), "there is no scene store; give a folder"),
     ],
 )

@@ -223,5 +223,7 @@ def test_failure_is_one_line_and_status_one(tmp_path, monkeypatch, capsys):
         main()
 
     printed = capsys.readouterr().err
-    assert printed.startswith("train: rank 0: train.precision: 'fp8' is not valid")
+    assert printed.startswith(
+        "train: rank 0: train.precision is 'fp8'; choose one of: float32, bfloat16"
+    )
     assert printed.count("\n") == 1
