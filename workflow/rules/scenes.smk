@@ -21,13 +21,6 @@
 from threedrs.scannet.excluded_scans import check_removed
 
 
-def no_store_removed(wildcards):
-    """No file; stops where a store is gone that its shard's manifest lists."""
-    if workflow.is_main_process:
-        checked(check_removed, SCENE_SHARDS, Path("results/scenes"))
-    return []
-
-
 rule scenes:
     input:
         expand("results/boxes/{shard}.json", shard=SCENE_SHARDS),
@@ -36,8 +29,14 @@ rule scenes:
         "results/scenes/report.html",
         "results/scenes/sources.json",
         expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),
-        # Manifests stand for the stores, which are many: nothing else would miss one.
-        no_store_removed,
+        # No file: stops where a store was removed. Manifests stand for the stores, which are many,
+        # so nothing else would miss one.
+        lambda wildcards: (
+            checked(check_removed, SCENE_SHARDS, Path("results/scenes"))
+            if workflow.is_main_process
+            else None
+        )
+        or [],
 
 
 rule boxes:
