@@ -15,13 +15,12 @@ register something.
 import ast
 import contextlib
 import hashlib
-import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from threedrs.errors import DataError
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, write_json
 
 PACKAGE = Path(__file__).parents[1]
@@ -138,8 +137,7 @@ def _hash(
     """Return the hash; every job of a rule asks again for the same one."""
     others = [sha256_of_file(path) for pattern in files for path in sorted(PACKAGE.glob(pattern))]
     # Each job is a process that asks for all hashes, and to parse the package takes seconds.
-    asked = [entries, script and sha256_of_file(script), without, others]
-    key = sha256_of_json([_package_sha256(), asked])
+    key = sha256_of_json([entries, script and sha256_of_file(script), without, others])
     kept = _kept_hashes()
     if key not in kept:
         code = reached_code(entries, script, without)
@@ -158,18 +156,17 @@ def _package_sha256() -> str:
 def _kept_hashes() -> dict[str, str]:
     """Return what earlier processes found for the package as it is now."""
     try:
-        kept = json.loads(KEPT.read_text())
+        kept = read_json(KEPT)
         return dict(kept["hashes"]) if kept["package"] == _package_sha256() else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (DataError, ValueError, KeyError, TypeError):
         return {}
 
 
 def _keep_hashes(hashes: dict[str, str]) -> None:
     """Keep the hashes in Snakemake's own folder, if this process works beside one."""
-    temporary = KEPT.with_suffix(f".{os.getpid()}")
-    with contextlib.suppress(OSError):  # it is a help alone
-        temporary.write_text(json.dumps({"package": _package_sha256(), "hashes": hashes}))
-        temporary.replace(KEPT)
+    if KEPT.parent.is_dir():
+        with contextlib.suppress(OSError):  # it is a help alone
+            write_json(KEPT, {"package": _package_sha256(), "hashes": hashes})
 
 
 def reached_code(
