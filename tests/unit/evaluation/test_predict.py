@@ -12,9 +12,6 @@ from fixtures.inference_run import (
     Fake,
     question,
     run,
-    write_model,
-    write_questions,
-    write_scenes,
 )
 from threedrs import predict as entry
 from threedrs.errors import ConfigError, DataError, StoreError
@@ -27,21 +24,6 @@ from threedrs.io.files import sha256_of_file
 from threedrs.tasks.prediction import read_meta, read_predictions
 from threedrs.tasks.record import write_records
 from threedrs.tasks.registry import TASKS
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    return write_scenes(tmp_path_factory.mktemp("scenes"))
-
-
-@pytest.fixture
-def model(tmp_path):
-    return write_model(tmp_path / "model")
-
-
-@pytest.fixture
-def records(tmp_path):
-    return write_questions(tmp_path / "scanqa_val.jsonl")
 
 
 def test_rows_stand_in_the_questions_order_and_scenes_are_opened_once(

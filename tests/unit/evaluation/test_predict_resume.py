@@ -14,9 +14,6 @@ from fixtures.inference_run import (
     Fake,
     question,
     run,
-    write_model,
-    write_questions,
-    write_scenes,
 )
 from fixtures.repository import ROOT
 from threedrs.evaluation.partial import partial_files, partial_path, read_partial
@@ -24,21 +21,6 @@ from threedrs.evaluation.settings import PredictSettings
 from threedrs.tasks.prediction import read_meta, read_predictions
 from threedrs.tasks.record import write_records
 from threedrs.tasks.registry import TASKS
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    return write_scenes(tmp_path_factory.mktemp("scenes"))
-
-
-@pytest.fixture
-def model(tmp_path):
-    return write_model(tmp_path / "model")
-
-
-@pytest.fixture
-def records(tmp_path):
-    return write_questions(tmp_path / "scanqa_val.jsonl")
 
 
 def kill_in_the_second_scene(model, records, scenes, out):
