@@ -1,3 +1,5 @@
+"""Which tokens see a box: counted pixels against thresholds, and the packed bits."""
+
 import numpy as np
 import pytest
 
