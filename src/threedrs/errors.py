@@ -4,6 +4,7 @@ Each message is one readable line that names the file, the thing in it and the r
 line and the workflow scripts print it without a traceback and exit with status 1.
 """
 
+import difflib
 import errno
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -81,6 +82,15 @@ def one_line(error: BaseException, most: int = 200) -> str:
     """Return all that a foreign error says, on one line that is cut at ``most`` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return the question for the known name that a mistyped one is nearest to, or nothing.
+
+    Names are near from a similarity of ``cutoff`` on, between 0 and 1.
+    """
+    near = difflib.get_close_matches(name, [*known], n=1, cutoff=cutoff)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def user_message(error: BaseException) -> str | None:

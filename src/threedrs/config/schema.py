@@ -7,12 +7,26 @@ valid key among them, are worded in `threedrs.config.section`. Nothing here impo
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from threedrs.config.section import OneOf, Section, in_order_of, unique
+from threedrs.config.section import Section
+from threedrs.config.value_types import (
+    FilePath,
+    Fraction,
+    Layer,
+    NaturalFloat,
+    NaturalInt,
+    OfSplit,
+    OfSplitAndSet,
+    OneOf,
+    PositiveFloat,
+    PositiveInt,
+    Text,
+    in_order_of,
+    unique,
+)
 from threedrs.models.backbones.registry import DEFAULT_NAME, backbone_names
 from threedrs.tasks.registry import TASKS
 from threedrs.teachers.registry import IMPORT_PATH, NO_TEACHER, TEACHERS
@@ -33,34 +47,11 @@ Benchmark = Annotated[str, OneOf(lambda: tuple(TASKS))]
 TUNABLE = get_args(Tunable)
 LORA_TARGETS = get_args(LoraTarget)  # the linear layers of a language-model layer
 
-Text = Annotated[str, Field(min_length=1)]
-NaturalInt = Annotated[int, Field(ge=0)]
-NaturalFloat = Annotated[float, Field(ge=0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-FilePath = Annotated[Path, Field(strict=False)]
-OfSplitAndSet = Annotated[str, Field(pattern=r"\{split\}.*\{set\}|\{set\}.*\{split\}")]
-OfSplit = Annotated[str, Field(pattern=r"\{split\}")]
 Benchmarks = Annotated[
     tuple[Benchmark, ...], Field(strict=False, min_length=1), AfterValidator(unique)
 ]
 RunName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 MixName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-
-
-def _layer(value: Any) -> Any:
-    if value != "last" and (type(value) is not int or value < 0):
-        text = "{value} is not valid; valid: last, or a layer index from 0 up"
-        raise PydanticCustomError("layer", text, {"value": repr(value)})
-    return value
-
-
-Layer = Annotated[
-    str | int,
-    PlainValidator(_layer),
-    WithJsonSchema({"anyOf": [{"const": "last"}, {"type": "integer", "minimum": 0}]}),
-]
 # The teacher's weights: one path for all runs, or teacher -> path.
 Weights = Annotated[
     Annotated[Text, Tag("(path)")] | Annotated[dict[TeacherName, Text], Tag("(mapping)")],

@@ -4,29 +4,23 @@ A line names the key by its path in the configuration, what stands there, and wh
 valid key, the choices, or the range.
 """
 
-import difflib
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self, cast
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
-from threedrs.errors import ConfigError, ThreedrsError
+from threedrs.errors import ConfigError, ThreedrsError, did_you_mean
 
 
 class Section(BaseModel):
-    """A part of the configuration; the text below a key is its description for people."""
+    """A part of the configuration; the text below a key is its description for people.
+
+    A stage takes its section as it is for its settings, or a subclass that adds what depends on
+    several keys. Either checks itself when it is made, so a stage has no checks of its own.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -64,41 +58,6 @@ class Section(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Return every key as a JSON value, equal for equal settings."""
         return self.model_dump(mode="json")
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """Annotates a string that must be one of the names that ``names`` gives when it is checked.
-
-    Or it may be of the form ``pattern``, such as an import path, which others look into.
-    """
-
-    names: Callable[[], tuple[str, ...]]
-    pattern: str | None = None
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        """Check the string after its type."""
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        """Offer the names to editors."""
-        known: dict[str, Any] = {"type": "string", "enum": [*self.names()]}
-        if self.pattern is None:
-            return known
-        return {
-            "type": "string",
-            "anyOf": [known, {"type": "string", "pattern": f"^{self.pattern}$"}],
-        }
-
-    def _check(self, value: str) -> str:
-        formed = self.pattern is not None and re.fullmatch(self.pattern, value)
-        if value not in self.names() and not formed:
-            raise PydanticCustomError("choice", "unknown")
-        return value
 
 
 def config_error(error: ValidationError, model: type[BaseModel], place: str = "") -> ThreedrsError:
@@ -141,9 +100,8 @@ def _describe(error: ErrorDetails, schema: dict[str, Any], place: str) -> str:
         return unknown_key(where, key, list(_keys(parts)))
     choices = [str(choice) for part in parts for choice in _choices(part)]
     if kind in ("literal_error", "choice") or (choices and kind == "string_type"):
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{where} is {value!r}; choose one of: {', '.join(choices)}{hint}"
+        advice = "; ".join(filter(None, [", ".join(choices), did_you_mean(str(value), choices)]))
+        return f"{where} is {value!r}; choose one of: {advice}"
     if kind == "finite_number":
         return f"{where} is {value}; expected a finite number"
     if kind.endswith("_type"):
@@ -229,28 +187,8 @@ def _yaml_hint(value: Any, types: Collection[str]) -> str:
 
 def unknown_key(where: str, key: str, known: Sequence[str]) -> str:
     """Return the line for a key that there is not, with the nearest one that there is."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(known)}"
+    advice = did_you_mean(key, known, cutoff=0.5) or f"valid keys: {', '.join(known)}"
     if key == "teacher" and where.endswith("supervision"):  # beside the loss one looks for it
         section = where.removesuffix("supervision") + "teacher"
         advice = f"the teacher is {section}.name"
     return f"{where}.{key} is not a key; {advice}".removeprefix(".")
-
-
-def in_order_of(names: Sequence[str]) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
-    """Return a check that a list names nothing twice; it puts the list into the order of `names`.
-
-    Snakemake and the fingerprint compare settings as text, where another order is a change.
-    """
-
-    def check(values: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(sorted(unique(values), key=names.index))
-
-    return check
-
-
-def unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Check that a list names nothing twice."""
-    if len(set(values)) < len(values):
-        raise PydanticCustomError("twice", "names something twice")
-    return values

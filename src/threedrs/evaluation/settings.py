@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from threedrs.config.schema import Attention, BoxSet, CoordinateDtype, PositiveInt, Prompt
+from threedrs.config.schema import Attention, BoxSet, CoordinateDtype, Prompt
 from threedrs.config.section import Section
+from threedrs.config.value_types import PositiveInt
 from threedrs.errors import ConfigError
 
 

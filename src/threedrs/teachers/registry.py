@@ -4,7 +4,6 @@ A teacher is described beside its code (`threedrs.teachers.base`) and listed her
 A teacher outside this package is named by its import path, ``package.module:NAME``.
 """
 
-import difflib
 import importlib
 import inspect
 import re
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import ConfigError, first_line
+from threedrs.errors import ConfigError, did_you_mean, first_line
 from threedrs.teachers import hub_encoders, pointmap, precomputed
 from threedrs.teachers.base import FeatureExtractor, Teacher, TeacherSettings
 from threedrs.teachers.vggt import extractor as vggt
@@ -44,12 +43,11 @@ def get_teacher(name: str) -> Teacher:
         return TEACHERS[name]
     if IMPORT_PATH.fullmatch(name):
         return _imported(name)
-    near = difflib.get_close_matches(name, [*TEACHERS, NO_TEACHER], n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
     if name == NO_TEACHER:
         raise ConfigError(f"teacher.name {name!r} has no features to extract")
+    hint = did_you_mean(name, [*TEACHERS, NO_TEACHER])
     raise ConfigError(
-        f"teacher.name {name!r} is unknown; {hint}choose one of "
+        f"teacher.name {name!r} is unknown; {hint}{' ' * bool(hint)}choose one of "
         f"{', '.join([*TEACHERS, NO_TEACHER])}, or package.module:NAME of a teacher of your own"
     )
 
@@ -68,8 +66,7 @@ def _imported(path: str) -> Teacher:
     found = getattr(module, attribute, None)
     if not isinstance(found, Teacher):
         names = [name for name, value in vars(module).items() if isinstance(value, Teacher)]
-        near = difflib.get_close_matches(attribute, names, n=1)
-        advice = f"did you mean {near[0]}?" if near else f"it has {', '.join(names) or 'none'}"
+        advice = did_you_mean(attribute, names) or f"it has {', '.join(names) or 'none'}"
         raise ConfigError(
             f"teacher.name {path!r}: {module_name} has no threedrs.teachers.base.Teacher of the "
             f"name {attribute}; {advice}"

@@ -1,0 +1,94 @@
+"""The types of values in the configuration, beyond Python's own: ranges, names, patterns."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError, core_schema
+
+Text = Annotated[str, Field(min_length=1)]
+NaturalInt = Annotated[int, Field(ge=0)]
+NaturalFloat = Annotated[float, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+FilePath = Annotated[Path, Field(strict=False)]
+OfSplitAndSet = Annotated[str, Field(pattern=r"\{split\}.*\{set\}|\{set\}.*\{split\}")]
+OfSplit = Annotated[str, Field(pattern=r"\{split\}")]
+
+
+def _layer(value: Any) -> Any:
+    if value != "last" and (type(value) is not int or value < 0):
+        text = "{value} is not valid; valid: last, or a layer index from 0 up"
+        raise PydanticCustomError("layer", text, {"value": repr(value)})
+    return value
+
+
+Layer = Annotated[
+    str | int,
+    PlainValidator(_layer),
+    WithJsonSchema({"anyOf": [{"const": "last"}, {"type": "integer", "minimum": 0}]}),
+]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Annotates a string that must be one of the names that ``names`` gives when it is checked.
+
+    Or it may be of the form ``pattern``, such as an import path, which others look into.
+    """
+
+    names: Callable[[], tuple[str, ...]]
+    pattern: str | None = None
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Check the string after its type."""
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Offer the names to editors."""
+        known: dict[str, Any] = {"type": "string", "enum": [*self.names()]}
+        if self.pattern is None:
+            return known
+        return {
+            "type": "string",
+            "anyOf": [known, {"type": "string", "pattern": f"^{self.pattern}$"}],
+        }
+
+    def _check(self, value: str) -> str:
+        formed = self.pattern is not None and re.fullmatch(self.pattern, value)
+        if value not in self.names() and not formed:
+            raise PydanticCustomError("choice", "unknown")
+        return value
+
+
+def in_order_of(names: Sequence[str]) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+    """Return a check that a list names nothing twice; it puts the list into the order of `names`.
+
+    Snakemake and the fingerprint compare settings as text, where another order is a change.
+    """
+
+    def check(values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(unique(values), key=names.index))
+
+    return check
+
+
+def unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that a list names nothing twice."""
+    if len(set(values)) < len(values):
+        raise PydanticCustomError("twice", "names something twice")
+    return values
