@@ -20,7 +20,7 @@ import numpy as np
 
 from machine import machine
 from threedrs.io.files import write_text
-from threedrs.teachers.store import (
+from threedrs.teachers.feature_store import (
     SceneOrigin,
     manifest_entry,
     open_scene,

@@ -20,7 +20,13 @@ from threedrs.io.files import write_json
 from threedrs.scannet.boxes import BoxSet
 from threedrs.scenes.store import SceneContents, write_scene_store
 from threedrs.tasks.record import Record, conversation, write_records
-from threedrs.teachers.store import SceneOrigin, manifest_entry, open_scene, write_root, write_scene
+from threedrs.teachers.feature_store import (
+    SceneOrigin,
+    manifest_entry,
+    open_scene,
+    write_root,
+    write_scene,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHANNELS = 2048

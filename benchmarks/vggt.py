@@ -33,15 +33,15 @@ from harness import choose_device, random_vggt, seconds
 from scene_stores import write_scene_stores
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers import extract
-from threedrs.teachers.base import TeacherSettings
+from threedrs.teachers.feature_store import SceneOrigin, open_scene, write_scene
+from threedrs.teachers.image_decoding import DECODING_THREADS, read_images
 from threedrs.teachers.image_extractor import (
     ImageExtractor,
     patch_features,
     pool_features,
     prepare,
 )
-from threedrs.teachers.images import DECODING_THREADS, read_images
-from threedrs.teachers.store import SceneOrigin, open_scene, write_scene
+from threedrs.teachers.teacher import TeacherSettings
 from threedrs.teachers.vggt import attention
 from threedrs.teachers.vggt.aggregator import SPECIAL_TOKENS, VGGTAggregator
 from threedrs.teachers.vggt.extractor import IMAGES, TINY, TINY_IMAGES

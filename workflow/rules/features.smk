@@ -8,7 +8,7 @@
 # by hand:
 #   snakemake --cores 1 results/features/vggt-tiny/train-000.zarr/manifest.json
 
-from threedrs.teachers.registry import teacher_code_hash, weight_files
+from threedrs.teachers.known_teachers import teacher_code_hash, weight_files
 
 
 rule features:

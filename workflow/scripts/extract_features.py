@@ -5,7 +5,7 @@ from pathlib import Path
 from threedrs.distributed.gpus import claim_gpus
 from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.teachers.extract import extract_shard
-from threedrs.teachers.registry import teacher_settings
+from threedrs.teachers.known_teachers import teacher_settings
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"extract_features {snakemake.wildcards.shard}"):

@@ -43,7 +43,7 @@ def plan(
     from threedrs.errors import ConfigError
     from threedrs.planning.disk import channels_of
     from threedrs.planning.training import PAPER_SAMPLES, Machine, plan_run
-    from threedrs.teachers.registry import NO_TEACHER, get_teacher
+    from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher
 
     config, teachers = _configuration(configfile or [])
     if run is not None and run not in config["runs"]:
@@ -98,7 +98,7 @@ def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
     """Return the configuration as far as a plan needs it, and the teacher of each run."""
     from threedrs.config.files import merged
     from threedrs.config.load import check_config, load_config
-    from threedrs.teachers.registry import TEACHERS
+    from threedrs.teachers.known_teachers import TEACHERS
 
     asked = merged(configfiles, "plan")
     config = copy.deepcopy(asked)

@@ -62,7 +62,7 @@ Store = Annotated[
 @features_app.command("verify")
 def verify_features(store: Store) -> None:
     """Recompute all checksums of a feature store, and exit with status 1 if one is wrong."""
-    from threedrs.teachers.store import FeatureStore, verify_store
+    from threedrs.teachers.feature_store import FeatureStore, verify_store
 
     problems = verify_store(store)
     for problem in problems:
@@ -85,7 +85,7 @@ def show_features(
     """Write a picture: frames above their features' first three principal components."""
     from threedrs.io.files import check_scene_name
     from threedrs.scenes.store import SceneStore
-    from threedrs.teachers.store import FeatureStore
+    from threedrs.teachers.feature_store import FeatureStore
     from threedrs.visualization.feature_plot import features_picture
 
     check_scene_name(scene, "SCENE")

@@ -15,7 +15,7 @@ from threedrs.io.files import read_json
 from threedrs.models.backbones.sizes import LAYERS
 from threedrs.models.checkpoint.folder import read_config, tensor_files
 from threedrs.models.settings import ModelSettings
-from threedrs.teachers.registry import weights_problem
+from threedrs.teachers.known_teachers import weights_problem
 from threedrs.training.settings import (
     TrainSettings,
     accumulation,

@@ -18,7 +18,7 @@ from threedrs.inputs.download import downloads
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.registry import find_task
-from threedrs.teachers.registry import NO_TEACHER, get_teacher
+from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher
 
 Config = dict[str, Any]
 

@@ -29,7 +29,7 @@ from threedrs.config.value_types import (
 )
 from threedrs.models.backbones.registry import DEFAULT_NAME, backbone_names
 from threedrs.tasks.registry import TASKS
-from threedrs.teachers.registry import IMPORT_PATH, NO_TEACHER, TEACHERS
+from threedrs.teachers.known_teachers import IMPORT_PATH, NO_TEACHER, TEACHERS
 
 BoxSet = Literal["gt", "pred"]
 Attention = Literal["auto", "sdpa", "flash"]

@@ -34,7 +34,7 @@ from threedrs.models.checkpoint.folder import hash_files, manifest_path, require
 from threedrs.scannet import boxes
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks import prediction, record
-from threedrs.teachers.store import MANIFEST, FeatureStore, verify_store
+from threedrs.teachers.feature_store import MANIFEST, FeatureStore, verify_store
 from threedrs.training import checkpoints
 
 RECORDS = Path(".snakemake") / "metadata"  # beside the folder of results

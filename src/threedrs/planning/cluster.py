@@ -38,7 +38,7 @@ from threedrs.planning.stage_costs import (
 )
 from threedrs.planning.training import PAPER_SAMPLES, Machine, Plan, plan_run
 from threedrs.tasks.registry import find_task
-from threedrs.teachers.registry import get_teacher
+from threedrs.teachers.known_teachers import get_teacher
 
 HOUR = 3600.0
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from threedrs.teachers.registry import get_teacher
+from threedrs.teachers.known_teachers import get_teacher
 
 GIGABYTE = 10**9
 # Of a frame in a scene store: rgb and depth, and about as much as its JPEG and its masks take.

@@ -26,7 +26,7 @@ from threedrs.report.published import PUBLISHED, SOURCE
 from threedrs.report.results import Results
 from threedrs.report.verdict import config_differences, verdicts
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.store import FeatureStore
+from threedrs.teachers.feature_store import FeatureStore
 from threedrs.visualization.feature_plot import features_picture
 from threedrs.visualization.page import page_environment
 

@@ -22,10 +22,10 @@ from threedrs.io.files import SCENE_NAME, check_scene_name, sha256_of_json, writ
 from threedrs.io.zarr_store import array_digest
 from threedrs.scannet.excluded_scans import excluded_rows
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers import store as feature_store
-from threedrs.teachers.base import LAST, FeatureExtractor, SkippedSceneError, TeacherSettings
-from threedrs.teachers.registry import open_extractor, teacher_code_hash
-from threedrs.teachers.store import SceneOrigin
+from threedrs.teachers import feature_store
+from threedrs.teachers.feature_store import SceneOrigin
+from threedrs.teachers.known_teachers import open_extractor, teacher_code_hash
+from threedrs.teachers.teacher import LAST, FeatureExtractor, SkippedSceneError, TeacherSettings
 from threedrs.workflow.code_hash import code_hash
 
 __all__ = ["TeacherSettings", "extract_shard"]

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from threedrs.io.files import sha256_of_json
-from threedrs.teachers.base import (
+from threedrs.teachers.hub import HubModel, folder_sha256, load_model, model_folder, read_config
+from threedrs.teachers.teacher import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     TINY_NEEDS,
@@ -19,7 +20,6 @@ from threedrs.teachers.base import (
     Weights,
     job_needs,
 )
-from threedrs.teachers.hub import HubModel, folder_sha256, load_model, model_folder, read_config
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from threedrs.errors import DataError, MachineError
-from threedrs.teachers.base import GRID, LAST, Colour, ImageFormat, SceneFeatures
-from threedrs.teachers.images import decoded_ahead
-from threedrs.teachers.store import SceneOrigin
+from threedrs.teachers.feature_store import SceneOrigin
+from threedrs.teachers.image_decoding import decoded_ahead
+from threedrs.teachers.teacher import GRID, LAST, Colour, ImageFormat, SceneFeatures
 from threedrs.teachers.vggt.attention import kernel_name
 from threedrs.teachers.vggt.transformer import compile_blocks
 

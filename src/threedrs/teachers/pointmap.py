@@ -25,10 +25,10 @@ import numpy as np
 
 from threedrs.io.files import sha256_of_json
 from threedrs.scannet.geometry import IMAGE_SIZE
-from threedrs.teachers.base import GRID, LAST, SceneFeatures, Teacher, TeacherSettings, job_needs
+from threedrs.teachers.teacher import GRID, LAST, SceneFeatures, Teacher, TeacherSettings, job_needs
 
 if TYPE_CHECKING:
-    from threedrs.teachers.store import SceneOrigin
+    from threedrs.teachers.feature_store import SceneOrigin
 
 WAVELENGTHS = 16.0 * 0.5 ** np.arange(8)  # metres
 HALF_SPREAD = 0.1  # metres of standard deviation of depth that count as 0.5

@@ -22,7 +22,7 @@ import numpy as np
 
 from threedrs.errors import CheckpointError, DataError
 from threedrs.io.files import check_npz, sha256_of_file
-from threedrs.teachers.base import (
+from threedrs.teachers.teacher import (
     LAST,
     SceneFeatures,
     SkippedSceneError,
@@ -34,7 +34,7 @@ from threedrs.teachers.base import (
 )
 
 if TYPE_CHECKING:
-    from threedrs.teachers.store import SceneOrigin
+    from threedrs.teachers.feature_store import SceneOrigin
 
 KEYS = ("feature", "arr_0")
 # A scene of VGGT's unpacks to 0.4 GB; 32 frames of 1,369 float64 tokens of 4,096 channels to 1.4.
@@ -132,8 +132,8 @@ class ImportExtractor:
         from PIL import Image
 
         from threedrs.scenes.store import SceneStore
+        from threedrs.teachers.image_decoding import STORED_FORMATS
         from threedrs.teachers.image_extractor import pool_features
-        from threedrs.teachers.images import STORED_FORMATS
 
         for path, origin in due.items():
             file = self.folder / f"{origin.scene}.npz"

@@ -39,7 +39,7 @@ from threedrs.models.scene_inputs import read_scene
 from threedrs.scannet.boxes import BoxSet, box_iou_NM
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import Record, read_records
-from threedrs.teachers.store import FeatureStore
+from threedrs.teachers.feature_store import FeatureStore
 from threedrs.training.sampler import PackPlan
 
 PREFETCH = 2  # packs that a loader holds

@@ -33,8 +33,8 @@ from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import COORD, GROUND
-from threedrs.teachers.registry import NO_TEACHER, teacher_channels
-from threedrs.teachers.store import FeatureStore
+from threedrs.teachers.feature_store import FeatureStore
+from threedrs.teachers.known_teachers import NO_TEACHER, teacher_channels
 from threedrs.training.checkpoints import (
     Progress,
     find_checkpoint,

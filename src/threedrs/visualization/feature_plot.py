@@ -12,7 +12,7 @@ from PIL import Image
 
 from threedrs.io.files import atomic_file
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.store import FeatureStore
+from threedrs.teachers.feature_store import FeatureStore
 from threedrs.visualization.scene_view import SceneView, contact_sheet, evenly_spaced
 
 FRAMES_SHOWN = 8  # evenly spaced over the scene

@@ -58,11 +58,13 @@ SHAPELESS = (
 # The stages whose hash is also stored with the result. A rule with a script starts at the script.
 STAGES = {
     "scenes": Stage(entries=("scenes.build:build_scene",)),
-    "features": Stage(entries=("teachers.extract:extract_shard",), without=("teachers.registry",)),
+    "features": Stage(
+        entries=("teachers.extract:extract_shard",), without=("teachers.known_teachers",)
+    ),
     # Scores that are computed on the way change what is logged, not the model.
     "train": Stage(
         entries=("train:main",),
-        without=("teachers.registry", "training.evaluation"),
+        without=("teachers.known_teachers", "training.evaluation"),
         files=("models/*.txt",),
     ),
     "predict": Stage(

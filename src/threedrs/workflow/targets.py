@@ -23,7 +23,7 @@ from threedrs.inputs.required_files import (
     start_table,
 )
 from threedrs.tasks.registry import evaluation_name
-from threedrs.teachers.registry import NO_TEACHER, get_teacher, weights_of
+from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher, weights_of
 
 Need = Callable[[Any], int]  # of a job's wildcards
 SPLITS = ("train", "val")

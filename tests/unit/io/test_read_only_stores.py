@@ -21,9 +21,9 @@ from threedrs.scenes.store import SceneStore
 from threedrs.tasks.prediction import read_predictions
 from threedrs.tasks.record import write_records
 from threedrs.tasks.registry import TASKS
-from threedrs.teachers.base import TeacherSettings
 from threedrs.teachers.extract import extract_shard
-from threedrs.teachers.store import verify_store
+from threedrs.teachers.feature_store import verify_store
+from threedrs.teachers.teacher import TeacherSettings
 from threedrs.workflow.job_log import job_log
 
 

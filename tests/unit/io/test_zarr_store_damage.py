@@ -13,9 +13,9 @@ from fixtures.hostile import little_memory
 from fixtures.training_run import SCENES, SHARD, write_features, write_scene_inputs
 from threedrs.errors import StoreError, ThreedrsError
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.base import ImageFormat
-from threedrs.teachers.images import preprocess_image
-from threedrs.teachers.store import FeatureStore, verify_store
+from threedrs.teachers.feature_store import FeatureStore, verify_store
+from threedrs.teachers.image_decoding import preprocess_image
+from threedrs.teachers.teacher import ImageFormat
 
 
 @pytest.fixture(scope="module")

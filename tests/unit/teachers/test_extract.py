@@ -23,10 +23,10 @@ from threedrs.cli.stores import features_app as app
 from threedrs.errors import ConfigError, DataError, MachineError, StoreError
 from threedrs.teachers import extract, image_extractor
 from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.feature_store import FeatureStore, common_channels, verify_store
+from threedrs.teachers.image_decoding import preprocess_image
 from threedrs.teachers.image_extractor import ImageExtractor, pool_features
-from threedrs.teachers.images import preprocess_image
-from threedrs.teachers.registry import teacher_settings
-from threedrs.teachers.store import FeatureStore, common_channels, verify_store
+from threedrs.teachers.known_teachers import teacher_settings
 from threedrs.teachers.vggt.extractor import TINY_IMAGES, tiny_model
 
 pytestmark = pytest.mark.slow

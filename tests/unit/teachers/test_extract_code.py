@@ -10,9 +10,9 @@ from fixtures.teacher_scenes import TINY, Calls
 from fixtures.teacher_scenes import calls as calls  # a fixture
 from fixtures.teacher_scenes import out as out  # a fixture
 from fixtures.teacher_scenes import scenes as scenes  # a fixture
-from threedrs.teachers import store as feature_store
+from threedrs.teachers import feature_store
 from threedrs.teachers.extract import extract_shard
-from threedrs.teachers.store import verify_store
+from threedrs.teachers.feature_store import verify_store
 from threedrs.workflow import code_hash as modules
 
 
@@ -40,7 +40,7 @@ def edit(file: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vggt/extractor", "vggt/rope", "extract", "store"])
+@pytest.mark.parametrize("name", ["vggt/extractor", "vggt/rope", "extract", "feature_store"])
 def test_edited_code_of_the_teacher_makes_all_anew(
     scenes: list[Path], out: Path, calls: Calls, package: Callable[[], Path], name: str
 ) -> None:
@@ -64,7 +64,7 @@ def test_other_code_and_another_folder_keep_all(
     assert calls.count == 3
     for name in ("__init__", "io/files", "workflow/code_hash", "train"):
         edit(copy / f"{name}.py")
-    for name in ("registry", "pointmap", "precomputed", "hub_encoders"):
+    for name in ("known_teachers", "pointmap", "precomputed", "hub_encoders"):
         edit(copy / "teachers" / f"{name}.py")
     extract_shard(scenes, TINY, out)
     assert calls.count == 3

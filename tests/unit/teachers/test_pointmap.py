@@ -11,13 +11,13 @@ from threedrs.scannet.boxes import BoxSet
 from threedrs.scannet.geometry import coordinate_map
 from threedrs.scenes.store import SceneContents, write_scene_store
 from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.feature_store import FeatureStore, verify_store
 from threedrs.teachers.pointmap import (
     CHANNELS,
     fourier_features,
     frame_descriptors,
     patch_descriptors,
 )
-from threedrs.teachers.store import FeatureStore, verify_store
 
 INTRINSIC = np.array([[300.0, 0, 192, 0], [0, 300, 192, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 

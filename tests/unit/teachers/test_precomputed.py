@@ -9,8 +9,8 @@ import pytest
 from fixtures.teacher_scenes import write_scene
 from threedrs.errors import CheckpointError, DataError, StoreError
 from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.feature_store import FeatureStore, verify_store
 from threedrs.teachers.precomputed import patch_grid
-from threedrs.teachers.store import FeatureStore, verify_store
 
 C = 6
 

@@ -16,7 +16,7 @@ from fixtures.training_run import SCENES, SHARD, records, write_features, write_
 from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError
 from threedrs.models.tokenizer import tiny_tokenizer
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.store import FeatureStore
+from threedrs.teachers.feature_store import FeatureStore
 from threedrs.training.data import PackReader, explain_lost_loader, load_packs
 from threedrs.training.sampler import PackPlan
 

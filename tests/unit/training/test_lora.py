@@ -33,7 +33,7 @@ from threedrs.models.settings import LoraSettings, ModelSettings
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import COORD, GROUND
-from threedrs.teachers.registry import teacher_channels
+from threedrs.teachers.known_teachers import teacher_channels
 from threedrs.training.data import PackReader
 from threedrs.training.run_log import growing_log, read_rows
 from threedrs.training.settings import fingerprint, fingerprint_changes

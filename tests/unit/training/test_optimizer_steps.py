@@ -15,7 +15,7 @@ from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.packing import Pack
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
-from threedrs.teachers.registry import teacher_channels
+from threedrs.teachers.known_teachers import teacher_channels
 from threedrs.training.data import PackReader
 from threedrs.training.sampler import PackPlan
 from threedrs.training.settings import RunPaths, TrainSettings

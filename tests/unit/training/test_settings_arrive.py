@@ -21,8 +21,8 @@ from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.visual_tokens import position_embedding
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import Record
-from threedrs.teachers.registry import teacher_channels
-from threedrs.teachers.store import FeatureStore
+from threedrs.teachers.feature_store import FeatureStore
+from threedrs.teachers.known_teachers import teacher_channels
 from threedrs.training.run_log import growing_log, read_rows
 from threedrs.training.sampler import plan_batches
 

@@ -12,7 +12,7 @@ from fixtures.training_process import assert_same_curve, finish, spread_zero3, s
 from fixtures.training_run import edit_config, write_run
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.settings import ModelSettings
-from threedrs.teachers.registry import teacher_channels
+from threedrs.teachers.known_teachers import teacher_channels
 
 CHANNELS = teacher_channels("vggt-tiny")
 MODEL = Path("results/train/3drs/model")

@@ -186,7 +186,7 @@ def modules(stage: str) -> set[str]:
 def test_training_reaches_loop_and_student_and_no_score_or_teacher() -> None:
     reached = modules("train")
     assert {"threedrs.training.loop", "threedrs.models.heads"} <= reached
-    assert "threedrs.teachers.store" in reached
+    assert "threedrs.teachers.feature_store" in reached
     assert not {name for name in reached if name.startswith("threedrs.metrics")}
     assert "threedrs.teachers.vggt.aggregator" not in reached
 

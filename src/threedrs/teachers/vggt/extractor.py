@@ -6,7 +6,7 @@ Wang et al., "VGGT: Visual Geometry Grounded Transformer", CVPR 2025.
 from typing import TYPE_CHECKING, Any
 
 from threedrs.io.files import sha256_of_file, sha256_of_json
-from threedrs.teachers.base import (
+from threedrs.teachers.teacher import (
     TINY_NEEDS,
     ImageFormat,
     Teacher,

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fixtures.vggt_models import SMALL, empty_model
 from threedrs.errors import CheckpointError
-from threedrs.teachers.base import TeacherSettings
-from threedrs.teachers.registry import open_extractor
+from threedrs.teachers.known_teachers import open_extractor
+from threedrs.teachers.teacher import TeacherSettings
 from threedrs.teachers.vggt.aggregator import VGGTAggregator
 from threedrs.teachers.vggt.extractor import tiny_model
 from threedrs.teachers.vggt.weights import fill_random, load_aggregator

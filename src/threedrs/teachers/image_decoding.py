@@ -17,8 +17,8 @@ from PIL import Image
 
 from threedrs.errors import DataError
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.base import ImageFormat
-from threedrs.teachers.store import SceneOrigin
+from threedrs.teachers.feature_store import SceneOrigin
+from threedrs.teachers.teacher import ImageFormat
 
 STORED_FORMATS = ("JPEG", "PNG")  # of a scene store's images
 SCENES_AHEAD = 2

@@ -20,8 +20,9 @@ from fixtures.teacher_scenes import payload, write_scene
 from threedrs.config.load import load_config, resolve_run
 from threedrs.errors import CheckpointError, ConfigError, StoreError
 from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.feature_store import FeatureStore, verify_store
 from threedrs.teachers.hub_encoders import DINOV2, MAE, SIGLIP2
-from threedrs.teachers.registry import (
+from threedrs.teachers.known_teachers import (
     NO_TEACHER,
     TEACHERS,
     get_teacher,
@@ -33,7 +34,6 @@ from threedrs.teachers.registry import (
     weights_of,
     weights_problem,
 )
-from threedrs.teachers.store import FeatureStore, verify_store
 from threedrs.teachers.vggt.weights import fill_random
 from threedrs.workflow.code_hash import _hash as code_hash
 
@@ -135,7 +135,7 @@ def test_weights_of_the_configuration(tmp_path: Path) -> None:
 
 def test_the_descriptions_of_teachers_do_not_import_what_computes() -> None:
     program = (
-        "import sys, threedrs.teachers.registry\n"
+        "import sys, threedrs.teachers.known_teachers\n"
         "heavy = {'torch', 'transformers', 'zarr', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "from threedrs.teachers.vggt import VGGTAggregator\n"
@@ -149,7 +149,7 @@ OUTSIDE = """
 import hashlib
 import numpy as np
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.base import LAST, SceneFeatures, Teacher, Weights, job_needs
+from threedrs.teachers.teacher import LAST, SceneFeatures, Teacher, Weights, job_needs
 
 DOUBLED = {factor}
 

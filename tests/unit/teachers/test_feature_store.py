@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from threedrs.cli.stores import features_app as app
 from threedrs.errors import StoreError
 from threedrs.io.files import write_json
-from threedrs.teachers.store import (
+from threedrs.teachers.feature_store import (
     FeatureStore,
     SceneOrigin,
     manifest_entry,

@@ -1,8 +1,8 @@
 """What a teacher is: how it is described, what it needs, and what its extractor returns.
 
 A `Teacher` is a description that stands beside the code it describes and that
-`threedrs.teachers.registry` lists. The workflow reads it at every start, so a module that defines
-one imports torch, transformers and zarr inside the functions that compute, not at its top.
+`threedrs.teachers.known_teachers` lists. The workflow reads it at every start, so a module that
+defines one imports torch, transformers and zarr inside the functions that compute.
 
 S frames, h w rows and columns of the stored grid, C channels.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from threedrs.errors import ConfigError
 
 if TYPE_CHECKING:
-    from threedrs.teachers.store import SceneOrigin
+    from threedrs.teachers.feature_store import SceneOrigin
 
 GRID = 14  # rows and columns of the pooled grid
 Colour = tuple[float, float, float]  # red, green, blue

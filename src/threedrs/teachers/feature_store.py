@@ -18,7 +18,7 @@ from threedrs import __version__
 from threedrs.errors import DataError, StoreError
 from threedrs.io.files import SCENE_NAME, read_json, write_json
 from threedrs.io.zarr_store import StoreReader, array_digest, create_store, write_array
-from threedrs.teachers.base import shorten
+from threedrs.teachers.teacher import shorten
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

@@ -1,6 +1,6 @@
 """The list of teachers, and how the configuration's ``teacher.name`` finds one.
 
-A teacher is described beside its code (`threedrs.teachers.base`) and listed here by one line.
+A teacher is described beside its code (`threedrs.teachers.teacher`) and listed here by one line.
 A teacher outside this package is named by its import path, ``package.module:NAME``.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from threedrs.errors import ConfigError, did_you_mean, first_line
 from threedrs.teachers import hub_encoders, pointmap, precomputed
-from threedrs.teachers.base import FeatureExtractor, Teacher, TeacherSettings
+from threedrs.teachers.teacher import FeatureExtractor, Teacher, TeacherSettings
 from threedrs.teachers.vggt import extractor as vggt
 from threedrs.workflow.code_hash import code_hash
 
@@ -68,7 +68,7 @@ def _imported(path: str) -> Teacher:
         names = [name for name, value in vars(module).items() if isinstance(value, Teacher)]
         advice = did_you_mean(attribute, names) or f"it has {', '.join(names) or 'none'}"
         raise ConfigError(
-            f"teacher.name {path!r}: {module_name} has no threedrs.teachers.base.Teacher of the "
+            f"teacher.name {path!r}: {module_name} has no threedrs.teachers.teacher.Teacher of the "
             f"name {attribute}; {advice}"
         )
     return found
@@ -124,7 +124,7 @@ def teacher_channels(name: str, stores: Iterable[Path] = ()) -> int:
     teacher = get_teacher(name)
     paths = sorted(set(stores))
     if paths:
-        from threedrs.teachers.store import common_channels
+        from threedrs.teachers.feature_store import common_channels
 
         return common_channels(paths)
     if teacher.channels is None:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from threedrs.errors import DataError
-from threedrs.teachers.base import ImageFormat
-from threedrs.teachers.images import preprocess_image
+from threedrs.teachers.image_decoding import preprocess_image
+from threedrs.teachers.teacher import ImageFormat
 
 
 def encoded(pixels_HW3: np.ndarray, format: str = "PNG") -> bytes:
