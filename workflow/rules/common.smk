@@ -8,26 +8,17 @@ from snakemake.settings.enums import Quietness
 
 from threedrs.config.files import check_yaml
 from threedrs.config.load import SCENE_POLICY, load_config, old_places
-from threedrs.errors import ThreedrsError
 from threedrs.tasks.registry import annotation_files, find_task
 from threedrs.workflow import processes, targets
 from threedrs.workflow.code_hash import code_changes, code_hash
 from threedrs.workflow.locks import remove_dead_lock
 from threedrs.workflow.slurm import explain_failures, patch_status_query
+from threedrs.workflow.targets import checked
 
 processes.use_this_checkout(Path(workflow.basedir))
 processes.hand_on_stop_warning()
 patch_status_query(sys.modules.get("snakemake_executor_plugin_slurm"))
 processes.name_snakemake()
-
-
-def checked(check, *arguments):
-    """Call `check`; where it finds a fault, show it without a traceback and stop."""
-    try:
-        return check(*arguments)
-    except ThreedrsError as error:
-        sys.exit(f"threedrs: error:\n{error}")
-
 
 if workflow.is_main_process:
     about_lock = remove_dead_lock(Path(".snakemake"))
@@ -57,13 +48,15 @@ def code(stage=None, *entries, script=None, **more):
     return code_hash(stage, *entries, script=script, **more)
 
 
-def batch_gate(wildcards):
-    """No file; stops where the ranks that a training would get do not divide its batch."""
-    if workflow.is_main_process:
-        overrides = workflow.resource_settings.overwrite_resources.get("train", {})
-        limits = workflow.global_resources
-        checked(TARGETS.check_batch, wildcards.run, targets.in_force(overrides, limits))
-    return []
+def gate(check, *arguments):
+    """No file, as an input; stops where the check finds a fault."""
+    return targets.gate(workflow.is_main_process, check, *arguments)
+
+
+def in_force(rule):
+    """What its jobs get of a resource for which the rule asks."""
+    overrides = workflow.resource_settings.overwrite_resources.get(rule, {})
+    return targets.in_force(overrides, workflow.global_resources)
 
 
 onstart:

@@ -29,14 +29,8 @@ rule scenes:
         "results/scenes/report.html",
         "results/scenes/sources.json",
         expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),
-        # No file: stops where a store was removed. Manifests stand for the stores, which are many,
-        # so nothing else would miss one.
-        lambda wildcards: (
-            checked(check_removed, SCENE_SHARDS, Path("results/scenes"))
-            if workflow.is_main_process
-            else None
-        )
-        or [],
+        # Manifests stand for the stores, which are many, so nothing else would miss one.
+        lambda wildcards: gate(check_removed, SCENE_SHARDS, Path("results/scenes")),
 
 
 rule boxes:

@@ -63,7 +63,10 @@ rule train:
         ),
         evaluation=TARGETS.evaluation_files,
         left_out=TARGETS.evaluation_gate,
-        batch=batch_gate,
+        # The batch has to divide over the ranks that a training would get.
+        batch=lambda wildcards: gate(
+            TARGETS.check_batch, wildcards.run, in_force("train")
+        ),
         downloaded=lambda wildcards: TARGETS.downloaded_below(
             RESOLVED[wildcards.run]["model"]["path"]
         ),

@@ -1,16 +1,24 @@
-"""What the stages and runs cost: time, memory, processor and GPU hours."""
+"""What the stages and runs cost: time, memory, processor and GPU hours.
+
+Snakemake writes a benchmark file a job, a table of one row: `s` (wall seconds), `max_rss` (MB, of
+the job's program and all it started), `cpu_time` (seconds). A job that ended within half a second
+was not measured.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from threedrs.errors import DataError
+from threedrs.io.files import read_text
 from threedrs.report.results import Results
-from threedrs.workflow.job_usage import read_job_records
+
+_NOT_MEASURED = ("", "-", "NA")
 
 
 @dataclass(kw_only=True)
 class StageCost:
-    """The jobs of one stage, from Snakemake's benchmark files."""
+    """The jobs of one stage."""
 
     stage: str
     jobs: int = 0
@@ -32,16 +40,36 @@ class RunCost:
 
 
 def stage_costs(folder: Path) -> list[StageCost]:
-    """Return the cost of each stage; ``folder`` is ``results/benchmarks``."""
+    """Return the cost of each stage, the longest first; ``folder`` is ``results/benchmarks``.
+
+    Raises:
+        DataError: a file is not a benchmark file of Snakemake.
+    """
     stages: dict[str, StageCost] = {}
-    for job in read_job_records(folder):
-        stage = stages.setdefault(job.rule, StageCost(stage=job.rule))
-        stage.jobs += 1
-        stage.seconds += job.seconds
-        stage.longest = max(stage.longest, job.seconds)
-        stage.cpu_seconds += job.cpu_seconds
-        stage.memory = max(stage.memory, job.memory)
+    for path in sorted(folder.rglob("*.tsv")):
+        name = path.relative_to(folder).parts[0].removesuffix(".tsv")
+        stage = stages.setdefault(name, StageCost(stage=name))
+        head, *lines = read_text(path).splitlines() or [""]
+        for line in lines:
+            row = dict(zip(head.split("\t"), line.split("\t"), strict=False))
+            try:
+                seconds = _number(row["s"])
+                cpu_seconds, memory = (_number(row.get(key, "")) for key in ("cpu_time", "max_rss"))
+            except (KeyError, ValueError) as error:
+                raise DataError(
+                    f"{path}: is not a benchmark file of Snakemake; remove it, and it comes back "
+                    "when its job runs again"
+                ) from error
+            stage.jobs += 1
+            stage.seconds += seconds
+            stage.longest = max(stage.longest, seconds)
+            stage.cpu_seconds += cpu_seconds
+            stage.memory = max(stage.memory, memory)
     return sorted(stages.values(), key=lambda stage: -stage.seconds)
+
+
+def _number(text: str) -> float:
+    return 0.0 if text in _NOT_MEASURED else float(text)
 
 
 def run_costs(results: Results) -> list[RunCost]:

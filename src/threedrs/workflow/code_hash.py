@@ -1,29 +1,20 @@
 """Which code a stage's result depends on, as one hash: edited code makes the result stale.
 
 Snakemake does not see edits in imported modules. Rules, stores, the training's fingerprint and the
-predictions all ask `code_hash`, so that they agree on what counts.
-
-The hash covers the definitions (functions, classes, constants) that a stage's entries reach by
-name, not files. Each definition counts by its parsed form. Left out is what cannot change a result:
-docstrings, comments, white space, annotations of functions and of local variables, the spelling of
-imports, the arguments of `raise` and of `assert`, log messages, and the place where a definition
-stands. So a docstring may be mended, a module moved or split, and a file renamed, and nothing is
-stale. Statements that a reached module executes when it is imported count too, for they may
-register something.
+predictions all ask `code_hash`, so that they agree on what counts. `threedrs.workflow.code_walk`
+says what the hash covers, and what it overlooks.
 """
 
-import ast
 import contextlib
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from threedrs.errors import DataError
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, write_json
+from threedrs.workflow import code_walk
 
-PACKAGE = Path(__file__).parents[1]
 KEPT = Path(".snakemake/code_hashes.json")  # below the folder that Snakemake works in
 
 
@@ -73,12 +64,6 @@ STAGES = {
         files=("models/*.txt",),
     ),
 }
-# Decorators of the standard library and of torch that register nothing.
-_PURE = {
-    "dataclass", "cache", "lru_cache", "contextmanager", "total_ordering", "no_grad",
-    "inference_mode", "singledispatch", "wraps", "unique", "final", "runtime_checkable",
-}  # fmt: skip
-_LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
 def code_hash(
@@ -137,12 +122,16 @@ def _hash(
     entries: tuple[str, ...], script: Path | None, without: tuple[str, ...], files: tuple[str, ...]
 ) -> str:
     """Return the hash; every job of a rule asks again for the same one."""
-    others = [sha256_of_file(path) for pattern in files for path in sorted(PACKAGE.glob(pattern))]
+    others = [
+        sha256_of_file(path)
+        for pattern in files
+        for path in sorted(code_walk.PACKAGE.glob(pattern))
+    ]
     # Each job is a process that asks for all hashes, and to parse the package takes seconds.
     key = sha256_of_json([entries, script and sha256_of_file(script), without, others])
     kept = _kept_hashes()
     if key not in kept:
-        code = reached_code(entries, script, without)
+        code = code_walk.reached_code(entries, script, without)
         kept[key] = sha256_of_json([sorted(code.values()), others])
         _keep_hashes(kept)
     return kept[key]
@@ -150,8 +139,9 @@ def _hash(
 
 @cache
 def _package_sha256() -> str:
+    root = code_walk.PACKAGE
     return sha256_of_json(
-        [[str(p.relative_to(PACKAGE)), sha256_of_file(p)] for p in sorted(PACKAGE.rglob("*.py"))]
+        [[str(path.relative_to(root)), sha256_of_file(path)] for path in sorted(root.rglob("*.py"))]
     )
 
 
@@ -169,271 +159,3 @@ def _keep_hashes(hashes: dict[str, str]) -> None:
     if KEPT.parent.is_dir():
         with contextlib.suppress(OSError):  # it is a help alone
             write_json(KEPT, {"package": _package_sha256(), "hashes": hashes})
-
-
-def reached_code(
-    entries: Sequence[str], script: Path | None = None, without: Sequence[str] = ()
-) -> dict[tuple[str, str], str]:
-    """Return the digest of each reached definition, by its module and name.
-
-    Raises:
-        LookupError: an entry is not in the package.
-    """
-    excluded = {_full(name) for name in without}
-    reached: dict[tuple[str, str], str] = {}
-    effects: set[str] = set()
-    waiting: list[tuple[str, str]] = []
-
-    def follow(statements: Sequence[ast.stmt], module: "_Module") -> list[str]:
-        """Queue what the statements mention, and return the shallow digests of it."""
-        found = []
-        for mention in {m for statement in statements for m in _mentions(statement)}:
-            for target in _resolve(module, mention):
-                if any(f"{target[0]}.".startswith(f"{name}.") for name in excluded):
-                    continue
-                if target[0] in ("", "threedrs"):  # the script itself; the package's version
-                    continue
-                waiting.append(target)
-                found.append(_digest(_module(target[0]), target[1]))
-        return sorted(found)
-
-    if script:
-        outside = _Module.parse("", script)
-        everything = [s for group in outside.names.values() for s in group] + outside.effects
-        reached["", ""] = sha256_of_json(
-            [[_dump(s, outside) for s in everything], follow(everything, outside)]
-        )
-    for entry in entries:
-        name, _, definition = entry.partition(":")
-        module = _module(_full(name))
-        names = [definition] if definition else list(module.names)
-        if any(name not in module.names for name in names):
-            raise LookupError(f"{entry} is not in the package")
-        waiting += [(module.name, name) for name in names]
-    while waiting:
-        key = waiting.pop()
-        if key in reached:
-            continue
-        module = _module(key[0])
-        statements = module.names[key[1]]
-        reached[key] = ""  # before what it mentions, which may mention it in turn
-        reached[key] = sha256_of_json([_digest(module, key[1]), follow(statements, module)])
-        if key[0] not in effects:
-            effects.add(key[0])
-            for number, statement in enumerate(module.effects):
-                digest = hashlib.sha256(_dump(statement, module).encode()).hexdigest()
-                reached[key[0], f"statement {number}"] = sha256_of_json(
-                    [digest, follow([statement], module)]
-                )
-    return reached
-
-
-@dataclass(eq=False)
-class _Module:
-    """A parsed module: what its names are bound to.
-
-    Attributes:
-        names: the statements that bind each name at the top level, without imports.
-        imports: the dotted names that an import statement, wherever it stands, binds a name to.
-        effects: statements that are executed on import and bind nothing, or register what they
-            bind.
-    """
-
-    name: str
-    names: dict[str, list[ast.stmt]] = field(default_factory=dict)
-    imports: dict[str, list[str]] = field(default_factory=dict)
-    effects: list[ast.stmt] = field(default_factory=list)
-
-    @classmethod
-    def parse(cls, name: str, path: Path) -> "_Module":
-        module = cls(name)
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    bound = alias.asname or alias.name.partition(".")[0]
-                    target = alias.name if alias.asname else bound
-                    module.imports.setdefault(bound, []).append(target)
-            elif isinstance(node, ast.ImportFrom):
-                for alias in node.names:
-                    target = f"{node.module}.{alias.name}"
-                    module.imports.setdefault(alias.asname or alias.name, []).append(target)
-        _Plain().visit(tree)
-        for statement in tree.body:
-            bound_names = list(_bound(statement))
-            for bound in bound_names:
-                module.names.setdefault(bound, []).append(statement)
-            if not bound_names or _registers(statement):
-                module.effects.append(statement)
-        return module
-
-
-class _Plain(ast.NodeTransformer):
-    """Removes from a tree what cannot change a result."""
-
-    def visit(self, node: ast.AST) -> ast.AST:
-        super().visit(node)
-        for name in ("body", "orelse", "finalbody"):
-            body = getattr(node, name, None)
-            if isinstance(body, list):
-                kept = [statement for statement in body if not self._idle(statement)]
-                if not isinstance(node, ast.ClassDef):  # there, annotations make fields
-                    kept = [_without_annotation(statement) for statement in kept]
-                setattr(node, name, kept or (body and [ast.Pass()]))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            node.returns = None
-        elif isinstance(node, ast.arg):
-            node.annotation = None
-        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            node.exc = node.exc.func
-        elif isinstance(node, ast.Assert):
-            node.msg = None
-        return node
-
-    @staticmethod
-    def _idle(node: ast.stmt) -> bool:
-        """Return whether a statement is an import, a docstring, a log message or for mypy."""
-        if isinstance(node, ast.Import | ast.ImportFrom | ast.Pass):
-            return True
-        if isinstance(node, ast.If):
-            return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        if not isinstance(node, ast.Expr):
-            return False
-        call = node.value
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
-            owner = call.func.value
-            named = isinstance(owner, ast.Name) and owner.id in ("logger", "logging")
-            return named and call.func.attr in _LOG_METHODS
-        return isinstance(call, ast.Constant)
-
-
-def _without_annotation(node: ast.stmt) -> ast.stmt:
-    """Return an assignment to a local variable without its annotation."""
-    if isinstance(node, ast.AnnAssign):
-        if node.value is None:
-            return ast.Pass()
-        return ast.Assign(targets=[node.target], value=node.value)
-    return node
-
-
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """Yield the names that a statement at the top level binds."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield statement.name
-        return
-    main = isinstance(statement, ast.If) and "__main__" in ast.dump(statement.test)
-    for node in ast.walk(statement):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-    if main:
-        yield "__main__"
-
-
-def _registers(statement: ast.stmt) -> bool:
-    """Return whether a definition has a decorator that may register it."""
-    decorators = getattr(statement, "decorator_list", [])
-    return any(_last_name(decorator) not in _PURE for decorator in decorators)
-
-
-def _last_name(node: ast.expr) -> str:
-    node = node.func if isinstance(node, ast.Call) else node
-    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
-
-
-def _chain(node: ast.AST) -> tuple[str, ...] | None:
-    """Return ``("a", "b", "c")`` for ``a.b.c``, or None for another expression."""
-    names: list[str] = []
-    while isinstance(node, ast.Attribute):
-        names.append(node.attr)
-        node = node.value
-    return (node.id, *reversed(names)) if isinstance(node, ast.Name) else None
-
-
-def _mentions(node: ast.AST) -> Iterator[tuple[str, ...]]:
-    """Yield each name that a tree mentions, with the attributes that follow it."""
-    chain = _chain(node)
-    if chain:
-        yield chain
-        return
-    for child in ast.iter_child_nodes(node):
-        yield from _mentions(child)
-
-
-def _resolve(module: _Module, mention: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield the definitions of the package that a mention in a module means, by module and name."""
-    root, *attributes = mention
-    if root in module.names:
-        yield module.name, root
-    for target in module.imports.get(root, ()):
-        if target == "threedrs" or target.startswith("threedrs."):
-            yield from _lookup([*target.split("."), *attributes])
-
-
-def _lookup(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the definitions that a dotted name means; a module alone means all that it holds."""
-    here, parts = _split(names)
-    module = _module(here)
-    if parts:
-        yield from _resolve(module, tuple(parts))
-    else:
-        yield from ((here, name) for name in module.names)
-
-
-def _split(names: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Return the module of the package that a dotted name starts with, or "", and the rest."""
-    if names[0] != "threedrs":
-        return "", names
-    length = 1
-    while length < len(names) and _file_of(".".join(names[: length + 1])):
-        length += 1
-    return ".".join(names[:length]), names[length:]
-
-
-def _full(name: str) -> str:
-    return f"threedrs.{name}"
-
-
-@cache
-def _file_of(name: str) -> Path | None:
-    path = PACKAGE.joinpath(*name.split(".")[1:])
-    for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
-        if file.is_file():
-            return file
-    return None
-
-
-@cache
-def _module(name: str) -> _Module:
-    file = _file_of(name)
-    if file is None:
-        raise LookupError(f"{name} is not in the package")
-    return _Module.parse(name, file)
-
-
-@cache
-def _digest(module: _Module, name: str) -> str:
-    """Return the digest of a definition, which names what it mentions and does not cover it."""
-    text = "\n".join(_dump(statement, module) for statement in module.names[name])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _dump(node: object, module: _Module) -> str:
-    """Return a tree as text that is the same under every version of Python and every import."""
-    if isinstance(node, list):
-        return f"[{','.join(_dump(child, module) for child in node)}]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    chain = _chain(node)
-    if chain and (chain[0] in module.imports or chain[0] in module.names):
-        # Where a definition of the package stands, and how it is imported, does not count.
-        targets = [t.split(".") for t in module.imports.get(chain[0], [chain[0]])]
-        meant = {".".join(_split([*target, *chain[1:]])[1]) for target in targets}
-        return f"name({','.join(sorted(meant))})"
-    fields = (
-        f"{name}={_dump(value, module)}"
-        for name, value in ast.iter_fields(node)
-        if value not in (None, []) and name not in ("kind", "type_comment", "ctx")
-    )
-    return f"{type(node).__name__}({','.join(fields)})"

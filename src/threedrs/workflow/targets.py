@@ -5,15 +5,16 @@ whose argument is ``wildcards`` are handed to Snakemake as they are.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from threedrs.config.checks import batch_problem
 from threedrs.config.load import SCENE_POLICY, Config, data_layout, resolve_run
 from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
 from threedrs.demo.write import demo_scenes
-from threedrs.errors import ConfigError
+from threedrs.errors import ConfigError, ThreedrsError
 from threedrs.inputs.download import downloads
 from threedrs.inputs.required_files import (
     Ready,
@@ -25,8 +26,31 @@ from threedrs.inputs.required_files import (
 from threedrs.tasks.registry import evaluation_name
 from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher, weights_of
 
+T = TypeVar("T")
 Need = Callable[[Any], int]  # of a job's wildcards
 SPLITS = ("train", "val")
+
+
+def checked(check: Callable[..., T], *arguments: Any) -> T:
+    """Return what ``check`` returns; where it finds a fault, end the process with its lines."""
+    try:
+        return check(*arguments)
+    except ThreedrsError as error:
+        sys.exit(f"threedrs: error:\n{error}")
+
+
+def gate(main: bool, check: Callable[..., Any], *arguments: Any) -> list[str]:
+    """Return no files, for the input of a rule; stop as `checked` where ``check`` finds a fault.
+
+    Args:
+        main: whether this is the process that the user started. Only that one asks, as a job's own
+            process would ask again for what was found already.
+        check: raises ThreedrsError.
+        arguments: of ``check``.
+    """
+    if main:
+        checked(check, *arguments)
+    return []
 
 
 class Targets:

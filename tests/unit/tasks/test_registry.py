@@ -7,7 +7,8 @@ import pytest
 
 from threedrs.report.published import PUBLISHED
 from threedrs.tasks.registry import TASKS, headline_columns
-from threedrs.workflow.code_hash import SHAPELESS, reached_code
+from threedrs.workflow.code_hash import SHAPELESS
+from threedrs.workflow.code_walk import reached_code
 
 
 def test_the_order_is_the_papers() -> None:

@@ -13,19 +13,19 @@ from fixtures.teacher_scenes import scenes as scenes  # a fixture
 from threedrs.teachers import feature_store
 from threedrs.teachers.extract import extract_shard
 from threedrs.teachers.feature_store import verify_store
-from threedrs.workflow import code_hash as modules
+from threedrs.workflow import code_hash, code_walk
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Path]]:
     """Has the sources read from a copy of the package in another folder, once it is called."""
-    caches = (modules._hash, modules._package_sha256)
-    caches += (modules._file_of, modules._module, modules._digest)
+    caches = (code_hash._hash, code_hash._package_sha256)
+    caches += (code_walk.file_of, code_walk._module, code_walk._digest)
 
     def moved() -> Path:
         copy = tmp_path / "elsewhere" / "package"
-        shutil.copytree(modules.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        monkeypatch.setattr(modules, "PACKAGE", copy)
+        shutil.copytree(code_walk.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        monkeypatch.setattr(code_walk, "PACKAGE", copy)
         for cache in caches:
             cache.cache_clear()
         return copy

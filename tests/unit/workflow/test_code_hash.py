@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from threedrs.workflow import code_hash as subject
-from threedrs.workflow.code_hash import STAGES, code_changes, code_hash, reached_code
+from threedrs.workflow import code_walk
+from threedrs.workflow.code_hash import STAGES, code_changes, code_hash
+from threedrs.workflow.code_walk import reached_code
 
 LOSS = '''"""Losses."""
 
@@ -36,7 +38,7 @@ NUMBERS = (
 @pytest.fixture
 def clear() -> Iterator[Callable[[], None]]:
     caches = (subject._hash, subject._package_sha256)
-    caches += (subject._file_of, subject._module, subject._digest)
+    caches += (code_walk.file_of, code_walk._module, code_walk._digest)
 
     def empty() -> None:
         for cache in caches:
@@ -52,7 +54,7 @@ def package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clear: Callable[[], None]
 ) -> Callable[..., str]:
     """Returns the hash of ``loss`` in a package of the given modules."""
-    monkeypatch.setattr(subject, "PACKAGE", tmp_path)
+    monkeypatch.setattr(code_walk, "PACKAGE", tmp_path)
 
     def hashed(**modules: str) -> str:
         for old in tmp_path.iterdir():
@@ -148,8 +150,8 @@ def test_a_package_elsewhere_has_the_same_hashes(
 ) -> None:
     here = {stage: code_hash(stage) for stage in STAGES}
     copy = tmp_path / "copy"
-    shutil.copytree(subject.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(subject, "PACKAGE", copy)
+    shutil.copytree(code_walk.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code_walk, "PACKAGE", copy)
     clear()
     assert {stage: code_hash(stage) for stage in STAGES} == here
 
@@ -157,7 +159,7 @@ def test_a_package_elsewhere_has_the_same_hashes(
 def test_hashes_are_kept_for_the_package_as_it_is(
     package: Callable[..., str], clear: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = subject.PACKAGE.with_name("work")
+    folder = code_walk.PACKAGE.with_name("work")
     (folder / ".snakemake").mkdir(parents=True)
     monkeypatch.chdir(folder)
     first, other = package(), package(**OTHER["constant"])
@@ -165,7 +167,7 @@ def test_hashes_are_kept_for_the_package_as_it_is(
     assert package(**OTHER["constant"]) == other
     clear()
     with monkeypatch.context() as patch:
-        patch.setattr(subject, "reached_code", None)  # found without parsing
+        patch.setattr(code_walk, "reached_code", None)  # found without parsing
         assert code_hash(None, "losses:loss") == other
     subject.KEPT.write_text("{")
     clear()
@@ -174,7 +176,7 @@ def test_hashes_are_kept_for_the_package_as_it_is(
 
 def test_what_is_left_out_is_there(clear: Callable[[], None]) -> None:
     names = {*subject.SHAPELESS, *(name for stage in STAGES.values() for name in stage.without)}
-    assert [name for name in sorted(names) if subject._file_of(f"threedrs.{name}") is None] == []
+    assert [name for name in sorted(names) if code_walk.file_of(f"threedrs.{name}") is None] == []
 
 
 def modules(stage: str) -> set[str]:

@@ -16,7 +16,8 @@ from threedrs.models.inference import SceneSession
 from threedrs.models.packing import Pack
 from threedrs.models.prompt import build_query, build_sample
 from threedrs.models.settings import ModelSettings, SupervisionSettings
-from threedrs.workflow.code_hash import STAGES, reached_code
+from threedrs.workflow.code_hash import STAGES
+from threedrs.workflow.code_walk import reached_code
 
 ENTRY_POINTS = """[threedrs.backbones]
 toy = fixtures.toy_backbone:ToyFamily
