@@ -29,6 +29,9 @@ report: {examples: 2}
 """
 
 
+READY = """
+    train: {scanrefer: scanrefer_train_llava_style.json, scan2cap: scan2cap_train_llava_style.json}
+    val: '{benchmark}_val_llava_style.json'"""
 FOREIGN = "scene0001_00"  # train: its proposals are of another mesh
 UNBOXED = "scene0004_00"  # val: it has no proposals
 LOST = "scene0005_00"  # val: no frame has a pose
@@ -172,15 +175,15 @@ def ready_files_give_the_same(checkout: Checkout, results: Path) -> None:
                 for scene, sets in boxes.items()
             }
             (mine / "scannet" / f"scannet_{split}_{name}_box.json").write_text(json.dumps(value))
-    records = {name: results / "instructions" / f"{name}_train.jsonl" for name in ("scanrefer",)}
+    names = [f"{name}_{split}" for name in ("scanrefer", "scan2cap") for split in ("train", "val")]
+    records = {name: results / "instructions" / f"{name}.jsonl" for name in names}
     expected = {name: path.read_text() for name, path in records.items()}
-    array = checkout.folder / "train.json"
-    files = [results / "instructions" / f"{name}_train.jsonl" for name in ("scanrefer", "scan2cap")]
-    write_llava(array, [record for path in files for record in load_records(path)])
-    shutil.rmtree(mine / "benchmark" / "scanqa")
+    for name, path in records.items():
+        write_llava(mine / f"{name}_llava_style.json", load_records(path))
+    shutil.rmtree(mine / "benchmark")
     config = checkout.folder / "ready.yaml"
     config.write_text(
-        CONFIG.replace("instructions:", "instructions:\n  ready: {train: train.json}")
+        CONFIG.replace("instructions:", f"instructions:\n  ready: {READY}")
         + "boxes: {ready: 'scannet/scannet_{split}_{set}_box.json'}\n"
     )
     targets = [f"results/boxes/{name}" for name in before]

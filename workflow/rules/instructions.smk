@@ -1,7 +1,7 @@
 # The benchmarks' annotation files to records, and the training records to a mix.
 #
 # in:
-#   annotations = data.root/benchmark/<benchmark>/
+#   annotations = data.root/benchmark/<benchmark>/, or a LLaVA-style array (instructions.ready)
 #   boxes       = results/boxes/<shard>.json
 #   left_out    = results/scenes/left_out/train.json
 # out:
@@ -32,9 +32,8 @@ rule instructions:
 rule convert_instructions:
     input:
         annotations=lambda wildcards: (
-            READY.instructions[wildcards.split]
-            if wildcards.split in READY.instructions
-            else annotation_files(LAYOUT, wildcards.benchmark, wildcards.split)
+            READY.array(LAYOUT, wildcards.benchmark, wildcards.split)
+            or annotation_files(LAYOUT, wildcards.benchmark, wildcards.split)
         ),
         labels=LAYOUT.labels_file,
         scene_lists=[LAYOUT.split_file(split) for split in ("train", "val")],
@@ -60,7 +59,9 @@ rule convert_instructions:
             without=["tasks.registry"],
         ),
         data=DATA,
-        ready=lambda wildcards: wildcards.split in READY.instructions,
+        ready=lambda wildcards: (
+            READY.array(LAYOUT, wildcards.benchmark, wildcards.split) is not None
+        ),
         scenes=lambda wildcards: SCENES[scene_split(wildcards.split)],
         on_reject=CONFIG["instructions"]["on_reject"],
         max_reject_fraction=CONFIG["instructions"]["max_reject_fraction"],

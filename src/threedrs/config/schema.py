@@ -52,10 +52,18 @@ Benchmarks = Annotated[
 ]
 RunName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 MixName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+_PATH_OR_MAPPING = Discriminator(
+    lambda value: "(mapping)" if isinstance(value, Mapping) else "(path)"
+)
 # The teacher's weights: one path for all runs, or teacher -> path.
 Weights = Annotated[
     Annotated[Text, Tag("(path)")] | Annotated[dict[TeacherName, Text], Tag("(mapping)")],
-    Discriminator(lambda value: "(mapping)" if isinstance(value, Mapping) else "(path)"),
+    _PATH_OR_MAPPING,
+]
+# One array of all benchmarks, or a pattern or a mapping to one of each.
+Arrays = Annotated[
+    Annotated[Text, Tag("(path)")] | Annotated[dict[Benchmark, Text], Tag("(mapping)")],
+    _PATH_OR_MAPPING,
 ]
 
 
@@ -175,14 +183,15 @@ class Mix(Section):
 
 
 class Prepared(Section):
-    """LLaVA-style arrays of records, by split."""
+    """LLaVA-style arrays of records, by split: one file under `data.root`, a pattern with
+    `{benchmark}`, or {benchmark: file, ...}; benchmarks without one are converted."""
 
-    train: Text | None = None
-    """File of the training records."""
-    val: Text | None = None
-    """File of the validation records."""
-    test: Text | None = None
-    """File of the test records."""
+    train: Arrays | None = None
+    """Arrays of the training records."""
+    val: Arrays | None = None
+    """Arrays of the validation records."""
+    test: Arrays | None = None
+    """Arrays of the test records."""
 
 
 class Instructions(Section):
@@ -191,7 +200,8 @@ class Instructions(Section):
     benchmarks: Benchmarks = tuple(TASKS)
     """Benchmarks whose training records the mixes are drawn from."""
     ready: Prepared = Prepared()
-    """LLaVA-style arrays to take instead of converting: {train: FILE.json, val: ...}."""
+    """LLaVA-style arrays under `data.root` to take instead of converting, such as the published
+    ones: {train: {scanrefer: processed/scanrefer_vg_train_llava_style.json, ...}, val: ...}."""
     on_reject: Literal["report", "fail"] = "report"
     """report: list rows that cannot be converted beside the output; fail: stop at the first."""
     max_reject_fraction: Fraction = 0.01

@@ -50,21 +50,24 @@ class Ready:
     """Processed files that stand in for annotations and scans.
 
     Attributes:
-        instructions: split -> LLaVA-style array of its records.
+        instructions: split -> path of a LLaVA-style array below the data root, perhaps with
+            ``{benchmark}``, or benchmark -> path.
         boxes: path below the data root with ``{split}`` and ``{set}``, or None.
     """
 
-    instructions: Mapping[str, Path] = field(default_factory=dict)
+    instructions: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     boxes: str | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Ready":
         """Return what the config's ``instructions.ready`` and ``boxes.ready`` name."""
-        arrays = config["instructions"]["ready"]
-        return cls(
-            instructions={split: Path(path) for split, path in arrays.items()},
-            boxes=config["boxes"]["ready"],
-        )
+        return cls(instructions=config["instructions"]["ready"], boxes=config["boxes"]["ready"])
+
+    def array(self, layout: DataLayout, benchmark: str, split: str) -> Path | None:
+        """Return the LLaVA-style array of a benchmark's records; None: they are converted."""
+        named = self.instructions.get(split)
+        path = named.get(benchmark) if isinstance(named, Mapping) else named
+        return None if path is None else layout.root / path.replace("{benchmark}", benchmark)
 
     def box_files(self, layout: DataLayout, split: str) -> dict[str, Path]:
         """Return box set -> its ready file, for those that exist."""
@@ -96,7 +99,7 @@ def required_files(
     """
     ready = ready or Ready()
     kinds = ["alignment"] if ready.boxes else ["alignment", "mesh", "annotation"]
-    files = [layout.labels_file, *ready.instructions.values()]
+    files = [layout.labels_file]
     for split in ("train", "val"):
         candidates = layout.candidates_file(split)
         if candidates is not None:
@@ -111,9 +114,9 @@ def required_files(
         if ready.boxes is not None:
             files.append(layout.root / ready.boxes.format(split=split, set="gt"))
     for benchmark, split in records:
-        if split not in ready.instructions:
-            files += annotation_files(layout, benchmark, split)
-    return files
+        array = ready.array(layout, benchmark, split)
+        files += [array] if array else annotation_files(layout, benchmark, split)
+    return list(dict.fromkeys(files))  # several benchmarks may share an array
 
 
 def _files(scan: ScanFiles, kind: str) -> list[Path]:

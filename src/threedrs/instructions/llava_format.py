@@ -1,15 +1,17 @@
 """The field's own form of instruction data: one JSON array of LLaVA-style entries.
 
-An entry is ``{"id", "video": "scannet/<scene>", "conversations", "metadata": {"dataset",
-"question_type", "ann_id", "object_id"}}`` plus ``box``, ``box_input`` and ``references`` where the
-record has them, so that exported records read back unchanged. Arrays that others made are read
-too. Writing streams; reading holds the array in memory (223,128 entries: about 0.5 GB).
+What is written is what the published converters write, field by field, so that other training and
+evaluation code reads it: ids as published, an object's box under ``box`` (Scan2Cap: ``gt_box``,
+beside ``box_input``), the true answers where the benchmark keeps them (`Task.references_in`).
+Exported records read back unchanged. Arrays that others made are read too. Writing streams;
+reading holds the array in memory (223,128 entries: about 0.5 GB).
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,11 @@ from threedrs.errors import DataError
 from threedrs.io.files import atomic_file, read_json
 from threedrs.tasks.annotation_rows import RowError, check_number
 from threedrs.tasks.base import Task
-from threedrs.tasks.record import FORMAT_VERSION, Record, read_records, with_unique_ids
+from threedrs.tasks.record import FORMAT_VERSION, Record, is_box, read_records, with_unique_ids
 from threedrs.tasks.registry import TASKS
 
-
-def _annotation_number(record: Record, task: Task) -> int | None:
-    """Return the annotation's number that ends the id of a record about objects."""
-    if task.objects == "none":
-        return None
-    object_id = r"_\d+" if task.objects == "one" else ""
-    found = re.fullmatch(rf"{task.name}_scene\d{{4}}_\d{{2}}{object_id}_(\d+)", record.id)
-    return int(found[1]) if found else None
+# A published number, and what `with_unique_ids` appended where it is repeated.
+_NUMBER = re.compile(r"(0|[1-9]\d*)(-\d+)?")
 
 
 def write_llava(path: Path, records: Iterable[Record]) -> int:
@@ -43,34 +39,54 @@ def write_llava(path: Path, records: Iterable[Record]) -> int:
     return count
 
 
+def published_id(record_id: str) -> int | str:
+    """Return a record's id as published files have it: row numbers and question ids are numbers."""
+    found = _NUMBER.fullmatch(record_id)
+    return int(found[1]) if found else record_id
+
+
 def _entry(record: Record) -> dict[str, Any]:
     task = TASKS[record.benchmark]
-    object_id: int | list[int] | None = record.object_ids
-    # Where a sample may be of several objects or none it is always a list.
-    if record.object_ids and task.objects != "any":
-        object_id = record.object_ids[0]
+    metadata: dict[str, Any] = {
+        "dataset": task.dataset,
+        "question_type": record.question_type or task.untyped,
+    }
     entry: dict[str, Any] = {
-        "id": record.id,
+        "id": published_id(record.id),
         "video": f"scannet/{record.scene}",
         "conversations": record.conversations,
-        "metadata": {
-            "dataset": task.dataset,
-            "question_type": record.question_type,
-            "ann_id": _annotation_number(record, task),
-            "object_id": object_id,
-        },
+        "metadata": metadata,
     }
-    for name in ("box", "box_input", "references"):
-        if getattr(record, name) is not None:
-            entry[name] = getattr(record, name)
+    if task.objects == "any":
+        metadata |= {"ann_id": record.ann_id, "object_id": record.object_ids}
+    elif record.object_ids:
+        # ScanRefer's files hold texts of digits, and so do those made from them.
+        annotation = None if record.ann_id is None else str(record.ann_id)
+        metadata |= {"ann_id": annotation, "object_id": str(record.object_ids[0])}
+    if task.box_input:
+        entry |= {"box_input": record.box_input, "gt_box": record.box}
+    elif record.box is not None:
+        entry["box"] = record.box
+    if task.references_in == "answers" and record.references is not None:
+        metadata["answers"] = record.references
+    elif task.references_in == "turn" and record.references == [record.answer]:
+        pass  # the gpt turn says it
+    elif record.references is not None:
+        other = task.references_in == "turn"
+        entry["references" if other else task.references_in] = record.references
     return entry
 
 
-def read_llava(path: Path) -> list[Record]:
+def read_llava(path: Path, *, evaluation: bool = False) -> list[Record]:
     """Return the records of a LLaVA-style JSON array.
 
-    Entries without a text as id are named by dataset, scene and annotation, or by their place;
-    repeated ids get a number appended.
+    Ids are taken as they are, as strings; an entry without one is named by its index. Of one
+    benchmark's entries repeated ids get a number appended.
+
+    Args:
+        path: the .json file.
+        evaluation: whether the entries are questions: of a benchmark whose arrays hold the true
+            answer in the gpt turn alone, it becomes the reference.
 
     Raises:
         DataError: the file is no such array; an entry is of an unknown dataset, is malformed, or
@@ -80,14 +96,16 @@ def read_llava(path: Path) -> list[Record]:
     if not isinstance(entries, list):
         raise DataError(f"{path}: expected a JSON array of LLaVA-style entries")
     tasks = {task.dataset: task for task in TASKS.values()}
-    records = [
-        _record(entry, place, tasks, f"{path}: entry {place}")
-        for place, entry in enumerate(entries)
-    ]
+    records = []
+    for index, entry in enumerate(entries):
+        record, task = _record(entry, index, tasks, f"{path}: entry {index}")
+        if evaluation and record.references is None and task.references_in == "turn":
+            record = replace(record, references=[record.answer])
+        records.append(record)
     return list(with_unique_ids(records))
 
 
-def _record(entry: Any, place: int, tasks: Mapping[str, Task], where: str) -> Record:
+def _record(entry: Any, index: int, tasks: Mapping[str, Task], where: str) -> tuple[Record, Task]:
     metadata = entry.get("metadata") if isinstance(entry, dict) else None
     if not isinstance(metadata, dict):
         raise DataError(f"{where}: expected a JSON object with an object under 'metadata'")
@@ -98,49 +116,49 @@ def _record(entry: Any, place: int, tasks: Mapping[str, Task], where: str) -> Re
     video = entry.get("video")
     if not isinstance(video, str) or not video.startswith("scannet/"):
         raise DataError(f"{where}: video is {video!r}; expected 'scannet/<scene>'")
-    scene = video.removeprefix("scannet/")
-    object_ids = None
+    object_ids = annotation = None
     if task.objects != "none":
-        object_ids = _object_ids(metadata.get("object_id"), where)
-    if task.box_input and not (entry.get("box_input") or entry.get("references")):
+        object_ids = _integers(metadata.get("object_id"), "object_id", where)
+        annotation = metadata.get("ann_id")
+        if annotation is not None:
+            annotation = _integers(annotation, "ann_id", where)[0]
+    references = _first_given(entry.get("references"), entry.get("annotations"))
+    references = _first_given(references, metadata.get("answers"))
+    if task.box_input and not (entry.get("box_input") or references):
         raise DataError(f"{where}: box_input is missing, which a {task.title} sample points at")
+    box = _first_given(entry.get("box"), entry.get("gt_box"))
+    question_type = metadata.get("question_type")
+    identifier = _first_given(entry.get("id"), index)
     value = {
         "format_version": FORMAT_VERSION,
-        "id": _identifier(entry, task, scene, object_ids, place),
+        "id": str(identifier) if type(identifier) is int else identifier,
         "benchmark": task.name,
-        "scene": scene,
+        "scene": video.removeprefix("scannet/"),
         "conversations": entry.get("conversations"),
-        "question_type": metadata.get("question_type"),
+        "question_type": None if question_type == task.untyped else question_type,
+        "ann_id": annotation,
         "object_ids": object_ids,
-        "box": entry.get("box"),
+        "box": [box] if task.objects == "any" and is_box(box) else box,
         "box_input": entry.get("box_input"),
-        "references": entry.get("references"),
+        "references": references,
     }
-    return Record.from_json(value, where)
+    return Record.from_json(value, where), task
 
 
-def _object_ids(value: Any, where: str) -> list[int]:
-    """Return the object ids of an entry: one, as number or digits, or a list of such."""
-    items = value if isinstance(value, list) else [value]
+def _first_given(value: Any, other: Any) -> Any:
+    return other if value is None else value
+
+
+def _integers(value: Any, name: str, where: str) -> list[int]:
+    """Return one integer, as a number or as its digits, or a list of such, as a list."""
     with suppress(RowError):
-        ids = [check_number(item, "object_id") for item in items]
-        if all(number >= 0 for number in ids):
-            return ids
+        items = value if isinstance(value, list) else [value]
+        numbers = [check_number(item, name) for item in items]
+        if all(number >= 0 for number in numbers):
+            return numbers
     raise DataError(
-        f"{where}: metadata.object_id is {value!r:.80}; expected an object id or a list of them"
+        f"{where}: metadata.{name} is {value!r:.80}; expected an integer from 0, or a list of them"
     )
-
-
-def _identifier(
-    entry: dict[str, Any], task: Task, scene: str, object_ids: list[int] | None, place: int
-) -> str:
-    identifier, annotation = entry.get("id"), entry["metadata"].get("ann_id")
-    if isinstance(identifier, str) and identifier:
-        return identifier
-    if object_ids is not None and annotation is not None:
-        objects = "" if task.objects == "any" else f"_{object_ids[0]}"
-        return f"{task.name}_{scene}{objects}_{annotation}"
-    return f"{task.name}_{place}"
 
 
 def load_records(path: Path) -> Iterator[Record]:

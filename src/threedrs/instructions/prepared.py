@@ -65,7 +65,7 @@ def take_prepared(
     policy = RejectPolicy(on_reject=on_reject, max_reject_fraction=max_reject_fraction)
     task = find_task(benchmark, split)
     training = split == TRAINING_SPLIT
-    entries = enumerate(read_llava(array))
+    entries = enumerate(read_llava(array, evaluation=not training))
     found = [(row, record) for row, record in entries if record.benchmark == benchmark]
     if not found:
         raise DataError(f"{array}: holds no entries of {benchmark}; leave it out of instructions")

@@ -176,6 +176,9 @@ class Task:
         protocol: version of prompt, conversion and metrics as they stand here. Raise it with a
             change after which old and new scores do not compare.
         dataset: name in LLaVA-style files.
+        references_in: where such a file holds the true answers of a question: under the key
+            "references" or "annotations", under "answers" in its metadata, or in the gpt "turn".
+        untyped: ``question_type`` in such a file where the benchmark has none.
         files: annotation files; the rows of the first one are converted.
         splits: splits that ``files`` exist for, "train" among them.
         evaluation_split: the split that scores are published for.
@@ -202,6 +205,8 @@ class Task:
     paper: str = LACKING
     protocol: int = LACKING
     dataset: str = LACKING
+    references_in: Literal["references", "annotations", "answers", "turn"] = "references"
+    untyped: str | None = None
     files: tuple[AnnotationFile, ...] = LACKING
     splits: tuple[str, ...] = LACKING
     evaluation_split: str = LACKING
@@ -241,7 +246,7 @@ class Task:
 
         Asked before anything runs, so that a missing part is not found after a training.
         """
-        optional = {"choose"}
+        optional = {"choose", "untyped"}
         lacking = [
             part.name
             for part in fields(self)

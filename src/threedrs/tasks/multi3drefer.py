@@ -46,7 +46,7 @@ _MEANING = "find all described objects, or none: F1 of the boxes that overlap a 
 
 
 def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
-    """Yield one record a description; its boxes are looked up by ``object_ids`` when used."""
+    """Yield one record a description."""
 
     def make(number: int, row: Row) -> list[Record]:
         scene = source.scenes.scene_of(row)
@@ -59,15 +59,16 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
             choices = ", ".join(QUESTION_TYPES)
             raise RowError(MALFORMED, f"eval_type is {question_type!r}, none of {choices}")
         human = PROMPT.format(description=text_field(row, "description").capitalize())
-        source.scenes.ground_truth(scene, object_ids)  # every target must have a box
         return [
             Record(
-                id=f"multi3drefer_{scene}_{annotation}",
+                id=str(number),
                 benchmark="multi3drefer",
                 scene=scene,
                 conversations=conversation(human, GROUND),
                 question_type=question_type,
+                ann_id=annotation,
                 object_ids=object_ids,
+                box=source.scenes.ground_truth(scene, object_ids),
             )
         ]
 

@@ -18,7 +18,7 @@ IMAGE, GROUND, COORD = "<image>", "<ground>", "<coord>"
 START, END = "<|im_start|>", "<|im_end|>"
 FARTHEST = 1e6  # metres from the origin: no scan reaches so far
 REQUIRED_FIELDS = ("id", "benchmark", "scene", "conversations")
-OPTIONAL_FIELDS = ("question_type", "object_ids", "box", "box_input", "references")
+OPTIONAL_FIELDS = ("question_type", "ann_id", "object_ids", "box", "box_input", "references")
 _FIELDS = frozenset({"format_version", *REQUIRED_FIELDS, *OPTIONAL_FIELDS})
 
 
@@ -32,14 +32,17 @@ class Record:
     """One training sample or evaluation question; absent fields are None.
 
     Attributes:
-        id: unique within a file.
+        id: unique within a file and benchmark; the published one, as a string. Of repeated ones
+            all but the first have a number appended (`with_unique_ids`).
         benchmark: name of a benchmark, a key of `threedrs.tasks.registry.TASKS`.
         scene: ScanNet scene name.
         conversations: two turns ``{"from": "human" | "gpt", "value": text}``, human first.
         question_type: the benchmark's own division, where it has one.
+        ann_id: number of the description among those of its object, where the benchmark has one.
         object_ids: annotated objects that the sample is about (the grounding target); empty where
             Multi3DRefer describes no object of the scene.
-        box: ground-truth box of the one object (centre x, y, z, size x, y, z; world frame, metres).
+        box: ground-truth box of the one object (centre x, y, z, size x, y, z; world frame, metres);
+            a list of such where there may be several or none (Multi3DRefer).
         box_input: box that the question points at with ``<coord>``; same form.
         references: all true answers; set for evaluation only.
     """
@@ -49,8 +52,9 @@ class Record:
     scene: str
     conversations: list[dict[str, str]]
     question_type: str | None = None
+    ann_id: int | None = None
     object_ids: list[int] | None = None
-    box: list[float] | None = None
+    box: list[float] | list[list[float]] | None = None
     box_input: list[float] | None = None
     references: list[str] | None = None
 
@@ -65,7 +69,8 @@ class Record:
         return self.conversations[1]["value"]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON line's value, every field present."""
+        """Return the JSON line's value, every field but ``ann_id`` present in any case."""
+        annotation = {} if self.ann_id is None else {"ann_id": self.ann_id}
         return {
             "format_version": FORMAT_VERSION,
             "id": self.id,
@@ -73,6 +78,7 @@ class Record:
             "scene": self.scene,
             "conversations": self.conversations,
             "question_type": self.question_type,
+            **annotation,
             "object_ids": self.object_ids,
             "box": self.box,
             "box_input": self.box_input,
@@ -121,6 +127,7 @@ class Record:
             scene=value["scene"],
             conversations=value["conversations"],
             question_type=value.get("question_type"),
+            ann_id=value.get("ann_id"),
             object_ids=value.get("object_ids"),
             box=value.get("box"),
             box_input=value.get("box_input"),
@@ -177,8 +184,13 @@ def is_integer_list(value: Any) -> bool:
 
 _OPTIONAL_CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("question_type", lambda value: isinstance(value, str), "a text"),
+    ("ann_id", lambda value: type(value) is int, "an integer"),
     ("object_ids", is_integer_list, "a list of integers"),
-    ("box", is_box, "six finite numbers (centre and size)"),
+    (
+        "box",
+        lambda value: is_box(value) or (isinstance(value, list) and all(map(is_box, value))),
+        "six finite numbers (centre and size), or a list of such boxes",
+    ),
     ("box_input", is_box, "six finite numbers (centre and size)"),
     (
         "references",
@@ -204,16 +216,16 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
 
 
 def with_unique_ids(records: Sequence[Record]) -> Iterator[Record]:
-    """Yield the records; one whose id stood before gets ``-2``, ``-3``, ... appended."""
-    taken = {record.id for record in records}
-    seen: set[str] = set()
+    """Yield the records; of one benchmark's, repeated ids get ``-2``, ``-3``, ... appended."""
+    taken = {(record.benchmark, record.id) for record in records}
+    numbers: dict[tuple[str, str], int] = {}
     for record in records:
-        if record.id in seen:
-            number = 2
+        key = (record.benchmark, record.id)
+        number = numbers.get(key, 0) + 1
+        if number > 1:
             # A number that another record bears already, here or further on, is skipped.
-            while f"{record.id}-{number}" in taken:
+            while (record.benchmark, f"{record.id}-{number}") in taken:
                 number += 1
             record = replace(record, id=f"{record.id}-{number}")
-            taken.add(record.id)
-        seen.add(record.id)
+        numbers[key] = number
         yield record

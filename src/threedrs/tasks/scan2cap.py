@@ -15,7 +15,7 @@ from threedrs.tasks.annotation_rows import Row, RowError, check_row
 from threedrs.tasks.base import AnnotationTables, Headline, PublishedSize, Rejection, Task
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, conversation
-from threedrs.tasks.scanrefer import FILE, Description, read_description
+from threedrs.tasks.scanrefer import FILE, Description, object_types, read_description
 
 PROMPT = "<image> Given an object located at <coord> , describe the object in detail."
 MINIMUM_IOU = 0.5
@@ -28,16 +28,20 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
 
 
 def _training(source: AnnotationTables) -> Iterator[Record | Rejection]:
-    def make(_: int, row: Row) -> list[Record]:
+    type_of = object_types(source)
+
+    def make(number: int, row: Row) -> list[Record]:
         described = read_description(row, source.scenes)
         scene, object_id = described.scene, described.object_id
         (box,) = source.scenes.ground_truth(scene, [object_id])
         return [
             Record(
-                id=f"scan2cap_{scene}_{object_id}_{described.annotation}",
+                id=str(number),
                 benchmark="scan2cap",
                 scene=scene,
                 conversations=conversation(PROMPT, described.text.capitalize()),
+                question_type=type_of(described),
+                ann_id=described.annotation,
                 object_ids=[object_id],
                 box=box,
                 box_input=box,
@@ -49,6 +53,7 @@ def _training(source: AnnotationTables) -> Iterator[Record | Rejection]:
 
 def _evaluation(source: AnnotationTables) -> Iterator[Record | Rejection]:
     """Yield a record for each (scene, object id, object name), in order of first occurrence."""
+    type_of = object_types(source)
     rows: dict[tuple[str, int, str], list[tuple[int, Description]]] = defaultdict(list)
     for number, row in enumerate(source.tables[0]):
         try:
@@ -58,7 +63,7 @@ def _evaluation(source: AnnotationTables) -> Iterator[Record | Rejection]:
         else:
             key = (described.scene, described.object_id, described.object_name)
             rows[key].append((number, described))
-    for (scene, object_id, object_name), members in rows.items():
+    for (scene, object_id, _), members in rows.items():
         try:
             (box,) = source.scenes.ground_truth(scene, [object_id])
             box_input = source.scenes.best_detector_box(scene, box, MINIMUM_IOU)
@@ -67,11 +72,14 @@ def _evaluation(source: AnnotationTables) -> Iterator[Record | Rejection]:
                 yield source.rejection(number, error)
             continue
         texts = [described.text for _, described in members]
+        number, first = members[0]
         record = Record(
-            id=f"scan2cap_{scene}_{object_id}_{object_name}",
+            id=str(number),
             benchmark="scan2cap",
             scene=scene,
             conversations=conversation(PROMPT, texts[0].capitalize()),
+            question_type=type_of(first),
+            ann_id=first.annotation,
             object_ids=[object_id],
             box=box,
             box_input=box_input,
@@ -103,6 +111,7 @@ TASK = Task(
     paper="https://arxiv.org/abs/2012.02206",
     protocol=1,
     dataset="scan2cap",
+    references_in="annotations",
     files=(FILE,),
     splits=("train", "val"),
     evaluation_split="val",

@@ -46,7 +46,8 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
         if not answers:
             raise RowError(EMPTY_TEXT, "answers is an empty list")
         if not source.training:
-            return [_record(record_id, scene, human, answers[0], references=answers)]
+            # Published files count the answers from 0 in evaluation too, where one stands for all.
+            return [_record(f"{record_id}_0", scene, human, answers[0], references=answers)]
         return [
             _record(f"{record_id}_{number}", scene, human, answer)
             for number, answer in enumerate(answers)
@@ -85,6 +86,8 @@ TASK = Task(
     paper="https://arxiv.org/abs/2112.10482",
     protocol=1,
     dataset="scanQA",
+    references_in="answers",
+    untyped="unknow",
     files=(AnnotationFile(path=PATH),),
     splits=("train", "val"),
     evaluation_split="val",

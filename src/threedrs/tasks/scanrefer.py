@@ -8,7 +8,8 @@ scene (unique) or not (multiple).
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from threedrs.metrics.bootstrap import Metrics, mean_metric
 from threedrs.scannet.boxes import box_iou_NM
 from threedrs.scannet.label_table import benchmark_class, read_label_table
 from threedrs.tasks.annotation_rows import (
+    MALFORMED,
     Row,
     RowError,
     check_number,
@@ -40,6 +42,7 @@ from threedrs.tasks.scene_boxes import SceneBoxes
 PROMPT = "<image>Identify the object according to the following description.\n{description}"
 PATH = "scanrefer/ScanRefer_filtered_{split}.json"
 FILE = AnnotationFile(path=PATH)
+OBJECT_TYPES = ("unique", "multiple")
 THRESHOLDS = (0.25, 0.5)
 _MEANING = "find the one described object: share of questions whose box overlaps the true box by"
 
@@ -51,13 +54,17 @@ def prompt(description: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """A row of ScanRefer's files, which Scan2Cap reads too."""
+    """A row of ScanRefer's files, which Scan2Cap reads too.
+
+    ``object_type`` is None unless a published converter has written it into the file.
+    """
 
     scene: str
     object_id: int
     object_name: str
     annotation: int
     text: str
+    object_type: str | None
 
 
 def read_description(row: Row, scenes: SceneBoxes) -> Description:
@@ -66,40 +73,61 @@ def read_description(row: Row, scenes: SceneBoxes) -> Description:
     Raises:
         RowError: a field is missing, malformed or empty, or the scene is not known.
     """
+    object_type = row.get("eval_type")
+    if object_type not in (None, *OBJECT_TYPES):
+        raise RowError(
+            MALFORMED, f"eval_type is {object_type!r}, none of {', '.join(OBJECT_TYPES)}"
+        )
     return Description(
         scene=scenes.scene_of(row),
         object_id=check_number(field(row, "object_id"), "object_id"),
         object_name=text_field(row, "object_name"),
         annotation=check_number(field(row, "ann_id"), "ann_id"),
         text=text_field(row, "description"),
+        object_type=object_type,
     )
+
+
+def object_types(source: AnnotationTables) -> Callable[[Description], str]:
+    """Return the function from a description to unique or multiple.
+
+    An object is unique if the file's descriptions name no other one of its class in its scene.
+    """
+    described = []
+    for row in source.tables[0]:
+        with suppress(RowError):  # reported when the row is converted
+            described.append(read_description(check_row(row), source.scenes))
+    if all(one.object_type for one in described):
+        # The label table is not asked for: published folders do not hold it.
+        return lambda one: str(one.object_type)
+    table = read_label_table(source.labels_file)
+    objects: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for one in described:
+        objects[one.scene, benchmark_class(table, one.object_name)].add(one.object_id)
+
+    def type_of(one: Description) -> str:
+        same_class = objects[one.scene, benchmark_class(table, one.object_name)]
+        return one.object_type or OBJECT_TYPES[len(same_class) > 1]
+
+    return type_of
 
 
 def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
     """Yield one record a description."""
-    table = read_label_table(source.labels_file)
-    objects: dict[tuple[str, int], set[int]] = defaultdict(set)
-    for row in source.tables[0]:
-        try:
-            described = read_description(check_row(row), source.scenes)
-        except RowError:
-            continue  # reported below, when the row is converted
-        class_id = benchmark_class(table, described.object_name)
-        objects[described.scene, class_id].add(described.object_id)
+    type_of = object_types(source)
 
-    def make(_: int, row: Row) -> list[Record]:
+    def make(number: int, row: Row) -> list[Record]:
         described = read_description(row, source.scenes)
-        scene, object_id = described.scene, described.object_id
-        same_class = objects[scene, benchmark_class(table, described.object_name)]
-        (box,) = source.scenes.ground_truth(scene, [object_id])
+        (box,) = source.scenes.ground_truth(described.scene, [described.object_id])
         return [
             Record(
-                id=f"scanrefer_{scene}_{object_id}_{described.annotation}",
+                id=str(number),
                 benchmark="scanrefer",
-                scene=scene,
+                scene=described.scene,
                 conversations=conversation(prompt(described.text), GROUND),
-                question_type="unique" if len(same_class) == 1 else "multiple",
-                object_ids=[object_id],
+                question_type=type_of(described),
+                ann_id=described.annotation,
+                object_ids=[described.object_id],
                 box=box,
             )
         ]

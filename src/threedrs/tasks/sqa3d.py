@@ -76,7 +76,7 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
         texts = _answer_texts(answers[question_id][1])
         return [
             Record(
-                id=f"sqa3d_{question_id}_{number}" if source.training else f"sqa3d_{question_id}",
+                id=question_id,  # repeated in training, once for each situation
                 benchmark="sqa3d",
                 scene=scene,
                 conversations=conversation(
@@ -85,7 +85,7 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
                 question_type=question_type(question),
                 references=None if source.training else texts,
             )
-            for number, situation in enumerate(situations)
+            for situation in situations
         ]
 
     yield from source.each_row(make)
@@ -115,6 +115,7 @@ TASK = Task(
     paper="https://arxiv.org/abs/2210.07474",
     protocol=1,
     dataset="sqa3d",
+    references_in="turn",
     files=(
         AnnotationFile(path=QUESTIONS_PATH, key="questions"),
         AnnotationFile(path=ANSWERS_PATH, key="annotations"),

@@ -91,6 +91,13 @@ def test_every_problem_has_a_line(config: dict) -> None:
         ),
         ("teacher", "weights", {"vggt": ""}, "teacher.weights.vggt: '' should be non-empty"),
         ("teacher", "weights", "", "teacher.weights: '' should be non-empty"),
+        ("instructions", "ready", {"val": ""}, "instructions.ready.val: '' should be non-empty"),
+        (
+            "instructions",
+            "ready",
+            {"val": {"scanqua": "a"}},
+            "instructions.ready.val.scanqua is not a key; did you mean scanqa?",
+        ),
         ("boxes", "ready", "boxes.json", "boxes.ready: 'boxes.json' does not match"),
         (
             "supervision",
@@ -131,6 +138,7 @@ def test_the_key_of_the_teacher_is_pointed_to(config: dict) -> None:
         ("teacher", "weights", {"vggt": "a"}),
         ("boxes", "ready", None),
         ("boxes", "ready", "{split}_{set}.json"),
+        ("instructions", "ready", {"train": "a.json", "val": {"scanqa": "b.json"}}),
         ("supervision", "layer", "last"),
         ("supervision", "layer", 2),
     ],

@@ -31,12 +31,9 @@ from threedrs.tasks.registry import TASKS, annotation_files
 
 
 def test_repeated_annotations_stay_apart(tmp_path: Path) -> None:
-    write_annotations(tmp_path, SCANREFER, [description(1, 0, "a"), description(1, 0, "b")])
-    records, summary = run(tmp_path, "scanrefer", "train")
-    assert [record.id for record in records] == [
-        "scanrefer_scene0000_00_1_0",
-        "scanrefer_scene0000_00_1_0-2",
-    ]
+    write_annotations(tmp_path, SCANQA, [GOOD[SCANQA], GOOD[SCANQA]])
+    records, summary = run(tmp_path, "scanqa", "train")
+    assert [record.id for record in records] == ["scanqa_a_0", "scanqa_a_0-2"]
     assert summary.repeated_ids == 1
 
 

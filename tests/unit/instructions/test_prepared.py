@@ -165,12 +165,15 @@ def test_ready_files_replace_what_they_stand_for(tmp_path: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
     layout.labels_file.touch()
-    array = tmp_path / "train.json"
-    ready = Ready(instructions={"train": array, "val": array}, boxes="boxes/{split}_{set}.json")
+    array = tmp_path / "scanqa_train.json"
+    ready = Ready(
+        instructions={"train": "{benchmark}_train.json", "val": {"scanqa": "scanqa_train.json"}},
+        boxes="boxes/{split}_{set}.json",
+    )
     with pytest.raises(DataError) as error:
         missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")], ready=ready)
     said = str(error.value)
-    assert "train.json: missing" in said
+    assert said.count("scanqa_train.json: missing") == 1
     assert "boxes/train_gt.json: missing" in said
     assert "boxes/val_pred.json: missing" in said
     assert "ScanQA" not in said

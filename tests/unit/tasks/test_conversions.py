@@ -16,6 +16,7 @@ from fixtures.instruction_files import (
 )
 from fixtures.real_data import shipped_and_whole
 from fixtures.repository import ROOT
+from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.sqa3d import question_type
 
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "prompts.json").read_text(encoding="utf-8"))
@@ -84,12 +85,13 @@ def test_scanrefer(tmp_path: Path) -> None:
     write_annotations(tmp_path, SCANREFER.format("val"), rows)
     records, summary = run(tmp_path, "scanrefer", "val")
     assert [(record.id, record.question_type, record.object_ids) for record in records] == [
-        ("scanrefer_scene0000_00_1_0", "multiple", [1]),
-        ("scanrefer_scene0000_00_2_0", "multiple", [2]),
-        ("scanrefer_scene0000_00_1_1", "multiple", [1]),
-        ("scanrefer_scene0000_00_7_0", "unique", [7]),
-        ("scanrefer_scene0001_00_1_0", "unique", [1]),
+        ("0", "multiple", [1]),
+        ("1", "multiple", [2]),
+        ("2", "multiple", [1]),
+        ("3", "unique", [7]),
+        ("4", "unique", [1]),
     ]
+    assert [record.ann_id for record in records] == [0, 0, 1, 0, 0]
     assert records[3].box == [6, 0, 0.1, 2, 2, 2]  # shortest decimals of the float32 values
     assert all(record.box_input is None and record.references is None for record in records)
     assert (summary.rows, summary.records, summary.rejected) == (5, 5, 0)
@@ -107,6 +109,20 @@ def test_scanrefer_other_furniture_is_one_class(tmp_path: Path) -> None:
     assert [record.question_type for record in records] == ["multiple", "multiple", "unique"]
 
 
+@pytest.mark.parametrize("benchmark", ["scanrefer", "scan2cap"])
+def test_types_that_a_published_converter_has_written_need_no_label_table(
+    tmp_path: Path, benchmark: str
+) -> None:
+    rows = [
+        description(1, 0, "a", eval_type="unique"),
+        description(2, 0, "b", eval_type="multiple"),
+    ]
+    write_annotations(tmp_path, SCANREFER.format("train"), rows)
+    DataLayout(root=tmp_path).labels_file.unlink()
+    records, _ = run(tmp_path, benchmark, "train")
+    assert [record.question_type for record in records] == ["unique", "multiple"]
+
+
 def test_multi3drefer(tmp_path: Path) -> None:
     base = {"scene_id": SCENE, "description": "x", "object_name": "chair"}
     rows = [
@@ -117,11 +133,16 @@ def test_multi3drefer(tmp_path: Path) -> None:
     write_annotations(tmp_path, "multi3drefer/multi3drefer_val.json", rows)
     records, _ = run(tmp_path, "multi3drefer", "val")
     assert [(record.id, record.question_type, record.object_ids) for record in records] == [
-        ("multi3drefer_scene0000_00_4", "zt_w_d", []),
-        ("multi3drefer_scene0000_00_5", "mt", [7, 1]),
-        ("multi3drefer_scene0000_00_6", "st_wo_d", [2]),
+        ("0", "zt_w_d", []),
+        ("1", "mt", [7, 1]),
+        ("2", "st_wo_d", [2]),
     ]
-    assert all(record.box is None for record in records)
+    assert [record.ann_id for record in records] == [4, 5, 6]
+    assert [record.box for record in records] == [
+        [],
+        [[6, 0, 0.1, 2, 2, 2], [0, 0, 0, 1, 1, 1]],
+        [[3, 0, 0, 2, 1, 1]],
+    ]
 
 
 def test_scan2cap_training(tmp_path: Path) -> None:
@@ -129,9 +150,9 @@ def test_scan2cap_training(tmp_path: Path) -> None:
     write_annotations(tmp_path, SCANREFER.format("train"), rows)
     records, _ = run(tmp_path, "scan2cap", "train")
     assert [(record.id, record.answer, record.box_input) for record in records] == [
-        ("scan2cap_scene0000_00_1_0", "A chair", [0, 0, 0, 1, 1, 1]),
-        ("scan2cap_scene0000_00_1_1", "B", [0, 0, 0, 1, 1, 1]),
-        ("scan2cap_scene0000_00_7_0", "C", [6, 0, 0.1, 2, 2, 2]),
+        ("0", "A chair", [0, 0, 0, 1, 1, 1]),
+        ("1", "B", [0, 0, 0, 1, 1, 1]),
+        ("2", "C", [6, 0, 0.1, 2, 2, 2]),
     ]
     assert all(record.references is None for record in records)
 
@@ -147,12 +168,15 @@ def test_scan2cap_evaluation(tmp_path: Path) -> None:
     write_annotations(tmp_path, SCANREFER.format("val"), rows)
     records, summary = run(tmp_path, "scan2cap", "val")
     assert [(record.id, record.references) for record in records] == [
-        ("scan2cap_scene0000_00_1_office_chair", ["First words.", "second Words"]),
-        ("scan2cap_scene0000_00_2_office_chair", ["b"]),
-        ("scan2cap_scene0000_00_1_armchair", ["c"]),
-        ("scan2cap_scene0001_00_1_office_chair", ["d"]),
+        ("0", ["First words.", "second Words"]),
+        ("1", ["b"]),
+        ("3", ["c"]),
+        ("4", ["d"]),
     ]
     assert records[0].answer == "First words."
+    # Both chairs of the first scene, and the only one of the other.
+    types = [record.question_type for record in records]
+    assert types == ["multiple", "multiple", "multiple", "unique"]
     # Object 1: IoU 0.8 beats 0.5. Object 2: 1.3 / 2.7 = 0.48 is too little. No proposal: none.
     assert [record.box_input for record in records] == [
         [0, 0, 0, 0.8, 1, 1],
@@ -175,8 +199,8 @@ def test_scanqa(tmp_path: Path) -> None:
     ]
     evaluation, _ = run(tmp_path, "scanqa", "val")
     assert [(record.id, record.answer, record.references) for record in evaluation] == [
-        ("scanqa_q-0", "Dark brown", ["Dark brown", "brown"]),
-        ("scanqa_q-1", "2", ["2"]),
+        ("scanqa_q-0_0", "Dark brown", ["Dark brown", "brown"]),
+        ("scanqa_q-1_0", "2", ["2"]),
     ]
     assert all(record.object_ids is None for record in training + evaluation)
 
@@ -191,10 +215,10 @@ def test_sqa3d_training_takes_alternatives_first(tmp_path: Path) -> None:
     records, summary = run(tmp_path, "sqa3d", "train")
     end = "Answer the question using a single word or phrase."
     assert [(record.id, record.human, record.answer) for record in records] == [
-        ("sqa3d_31_0", f"<image> Alternative A. Can I sit? {end}", "yes"),
-        ("sqa3d_31_1", f"<image> Alternative B. Can I sit? {end}", "yes"),
-        ("sqa3d_31_2", f"<image> Original. Can I sit? {end}", "yes"),
-        ("sqa3d_32_0", f"<image> Only. Where is it? {end}", "desk"),
+        ("31", f"<image> Alternative A. Can I sit? {end}", "yes"),
+        ("31-2", f"<image> Alternative B. Can I sit? {end}", "yes"),
+        ("31-3", f"<image> Original. Can I sit? {end}", "yes"),
+        ("32", f"<image> Only. Where is it? {end}", "desk"),
     ]
     assert [record.question_type for record in records] == ["can", "can", "can", "others"]
     assert (summary.rows, summary.records) == (2, 4)
@@ -205,7 +229,7 @@ def test_sqa3d_evaluation_takes_the_original(tmp_path: Path, split: str) -> None
     questions = [sqa3d_question(31, ["Alternative.", "Original."], "Is it big?")]
     write_sqa3d(tmp_path, split, questions, [sqa3d_answer(31, "no")])
     (record,), _ = run(tmp_path, "sqa3d", split)
-    assert record.id == "sqa3d_31"
+    assert record.id == "31"
     assert record.human.startswith("<image> Original. Is it big?")
     assert record.references == ["no"]
 
