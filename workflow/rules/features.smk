@@ -2,7 +2,8 @@
 #
 # in:
 #   scenes  = results/scenes/<scene>.zarr, listed in results/scenes/shards/<shard>.json
-#   weights = the teacher's checkpoint, where it has one
+#   weights = the teacher's checkpoint, where it has one, or the features that are imported
+#   candidates = EmbodiedScan's lists of images, where configured: imported features may be of them
 # out:
 #   features = results/features/<teacher>/<shard>.zarr, whose manifest.json is written last
 # by hand:
@@ -29,6 +30,7 @@ rule extract_features:
         weights=lambda wildcards: weight_files(
             CONFIG["teacher"], wildcards.teacher, FEATURE_SHARDS[wildcards.shard]
         ),
+        candidates=TARGETS.teacher_candidates,
     output:
         "results/features/{teacher}/{shard}.zarr/manifest.json",
     log:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 scene_app = typer.Typer(help="Look into a scene store.", no_args_is_help=True)
-features_app = typer.Typer(help="Check and show teacher features.", no_args_is_help=True)
+features_app = typer.Typer(help="Check, show and export teacher features.", no_args_is_help=True)
 
 
 @scene_app.callback()
@@ -70,6 +70,35 @@ def verify_features(store: Store) -> None:
     if problems:
         raise typer.Exit(1)
     typer.echo(f"{store}: ok, {len(FeatureStore.open(store).scenes)} scenes")
+
+
+@features_app.command("export")
+def export(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="The folder to write <scene>/<name>.npz to.")],
+    scene: Annotated[str | None, typer.Option(help="One scene; without it all.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="vggt, flare, dinov2 or siglip2; without it the teacher's, or else vggt, which "
+            "the published code reads."
+        ),
+    ] = None,
+) -> None:
+    """Write features as the field's files, which the published code and `import` read."""
+    from threedrs.errors import ConfigError, did_you_mean
+    from threedrs.teachers.feature_store import FeatureStore
+    from threedrs.teachers.precomputed import export_features
+    from threedrs.teachers.teacher import FEATURE_FILES
+
+    opened = FeatureStore.open(store)
+    teacher = str(opened.manifest.get("teacher")).removesuffix("-tiny")
+    name = name or (teacher if teacher in FEATURE_FILES else FEATURE_FILES[0])
+    if name not in FEATURE_FILES:
+        hint = did_you_mean(name, FEATURE_FILES)
+        raise ConfigError(f"--name {name}: {hint} choose one of {', '.join(FEATURE_FILES)}")
+    for each in opened.scenes if scene is None else [scene]:
+        typer.echo(f"{export_features(opened, each, out, name)}: written")
 
 
 @features_app.command("show")

@@ -63,9 +63,20 @@ def check_config(config: Mapping[str, Any]) -> tuple[Config | None, list[str]]:
         name: _sorted_keys(mix.model_dump(mode="json", exclude_unset=True))
         for name, mix in found.instructions.mixes.items()
     }
+    teacher = checked["teacher"]
+    teacher["weights"] = _below_root(teacher["weights"], Path(checked["data"]["root"]))
     ready = checked["instructions"]["ready"]
     checked["instructions"]["ready"] = {split: path for split, path in ready.items() if path}
     return checked, list(_cross_checks(checked))
+
+
+def _below_root(weights: Any, root: Path) -> Any:
+    """Return the teacher's weights, each path that is there only under ``root`` with it."""
+    if isinstance(weights, Mapping):
+        return {name: _below_root(path, root) for name, path in weights.items()}
+    if weights is None or Path(weights).exists() or not (root / weights).exists():
+        return weights
+    return (root / weights).as_posix()
 
 
 def move_execution(config: Mapping[str, Any]) -> tuple[Config, list[str]]:

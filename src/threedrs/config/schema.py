@@ -30,6 +30,7 @@ from threedrs.config.value_types import (
 from threedrs.models.backbones.registry import DEFAULT_NAME, backbone_names
 from threedrs.tasks.registry import TASKS
 from threedrs.teachers.known_teachers import IMPORT_PATH, NO_TEACHER, TEACHERS
+from threedrs.teachers.teacher_frames import OtherFrames
 
 BoxSet = Literal["gt", "pred"]
 Attention = Literal["auto", "sdpa", "flash"]
@@ -220,11 +221,16 @@ class Teacher(Section):
     import path, package.module:NAME."""
     weights: Weights | None = None
     """vggt: model.pt or model.safetensors; dinov2, siglip2, mae: a model folder, null: the Hub's;
-    import: a folder of `<scene>.npz`; {teacher: path, ...} where runs use several teachers."""
+    import: a folder of `<scene>/vggt.npz` or `<scene>.npz`; {teacher: path, ...} where runs use
+    several teachers. A path that is not there is looked for under `data.root`."""
     seed: NaturalInt = 0
     """Seed of the random weights of the -tiny teachers."""
     grid: Literal[14, "full"] = 14
     """14: features pooled to 14x14 when extracted; full: the teacher's own grid."""
+    other_frames: OtherFrames = "by_frame"
+    """What imported features of other frames than the student's supervise. by_frame: the frames
+    that the teacher saw too, each by its own features, and no other; as_published: frame i by the
+    teacher's frame i, whatever it shows."""
     scenes_per_shard: PositiveInt = 6
     """Scenes of a job of the feature stage, which loads the teacher once."""
 

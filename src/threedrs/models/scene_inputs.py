@@ -5,8 +5,8 @@ both features of an object. They follow the same rules: patches of the top-left 
 their mean world coordinate, half of the pixels inside the box for feature A and an eighth for
 feature B. They are counted from the pixels when a scene is read.
 
-Axis letters: V frames, H W image rows and columns (384), F fine grid (LLaVA: 27), G coarse grid
-(LLaVA: 14), N objects, C teacher channels.
+Axis letters: V frames, S supervised frames, H W image rows and columns (384), F fine grid (LLaVA:
+27), G coarse grid (LLaVA: 14), N objects, C teacher channels.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,9 @@ class SceneInputs:
         boxes_N6: centre and size, float32, metres, world frame.
         fine_NVFF: bool, the patches of the fine grid that see each object.
         coarse_NVGG: bool, those of the coarse grid.
-        teacher_VGGC: features (V,14,14,C), None at inference and without supervision.
+        teacher_VGGC: features (V,14,14,C), of the supervised frames alone where `supervised_S`
+            names them; None at inference and without supervision.
+        supervised_S: indices of the frames that have features, ascending int64; None: all.
         grid: that of the student who reads them.
 
     Raises:
@@ -50,6 +52,7 @@ class SceneInputs:
     fine_NVFF: Tensor
     coarse_NVGG: Tensor
     teacher_VGGC: Tensor | None
+    supervised_S: Tensor | None = None
     grid: VisualGrid = LLAVA_GRID
 
     def __post_init__(self) -> None:
@@ -63,7 +66,8 @@ class SceneInputs:
             "coarse_NVGG": (objects, frames, coarse, coarse),
         }
         if self.teacher_VGGC is not None:
-            expected["teacher_VGGC"] = (frames, TEACHER, TEACHER, self.teacher_VGGC.shape[-1])
+            supervised = frames if self.supervised_S is None else len(self.supervised_S)
+            expected["teacher_VGGC"] = (supervised, TEACHER, TEACHER, self.teacher_VGGC.shape[-1])
         for name, shape in expected.items():
             found = tuple(getattr(self, name).shape)
             if found != shape:
@@ -130,6 +134,7 @@ def read_scene(
     *,
     grid: VisualGrid = LLAVA_GRID,
     teacher_VGGC: Tensor | None = None,
+    supervised_S: Tensor | None = None,
 ) -> SceneInputs:
     """Return a scene with the boxes of ``box_set``, on ``grid``.
 
@@ -151,5 +156,6 @@ def read_scene(
         fine_NVFF=torch.from_numpy(fine),
         coarse_NVGG=torch.from_numpy(coarse),
         teacher_VGGC=teacher_VGGC,
+        supervised_S=supervised_S,
         grid=grid,
     )

@@ -348,6 +348,9 @@ class Student(nn.Module):
         if scene.teacher_VGGC is None:
             # One token through the head, with weight 0: another rank's pack may have a teacher.
             return 0 * self.proj_3d(hidden_VGGD[:1, 0, 0]).float().sum()
+        # A frame that the teacher did not see has no target, and is in no mean of the loss.
+        if scene.supervised_S is not None:
+            hidden_VGGD = hidden_VGGD[scene.supervised_S]
         predicted_VGGC = self.proj_3d(hidden_VGGD)
         teacher_VGGC = pooled_teacher(scene.teacher_VGGC, self.family.grid.coarse)
         return supervision_loss(predicted_VGGC, teacher_VGGC, supervision, scene.scene)

@@ -26,6 +26,7 @@ from threedrs.teachers import feature_store
 from threedrs.teachers.feature_store import SceneOrigin
 from threedrs.teachers.known_teachers import open_extractor, teacher_code_hash
 from threedrs.teachers.teacher import LAST, FeatureExtractor, SkippedSceneError, TeacherSettings
+from threedrs.teachers.teacher_frames import TeacherFrames
 from threedrs.workflow.code_hash import code_hash
 
 __all__ = ["TeacherSettings", "extract_shard"]
@@ -192,6 +193,14 @@ def _extract_scenes(
     ):
         for number, result in enumerate(stream, start=1):
             now = time.monotonic()
+            student = result.origin.frame_ids
+            frames = TeacherFrames(
+                student=student,
+                teacher=student if result.frame_ids is None else result.frame_ids,
+                proven=result.frames_proven,
+            )
+            if frames.to_entry():
+                logger.warning("%s: %s", result.origin.scene, frames.note())
             writing.append(
                 writers.submit(
                     feature_store.write_scene,
@@ -200,6 +209,7 @@ def _extract_scenes(
                     result.taps[LAST],
                     input_size=result.input_size,
                     seconds=now - before,
+                    frames=frames,
                 )
             )
             while len(writing) > WRITERS:

@@ -19,14 +19,17 @@ from threedrs.errors import DataError, StoreError
 from threedrs.io.files import SCENE_NAME, read_json, write_json
 from threedrs.io.zarr_store import StoreReader, array_digest, create_store, write_array
 from threedrs.teachers.teacher import shorten
+from threedrs.teachers.teacher_frames import OtherFrames, TeacherFrames, matched_frames
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 ARRAY = "features"
 # beside format_version, which the reader checks
 ATTRIBUTES = (
     "scene",
     "frame_ids",
+    "teacher_frames",
+    "frames_proven",
     "teacher",
     "weights_sha256",
     "input_sha256",
@@ -85,6 +88,7 @@ def write_scene(
     *,
     input_size: tuple[int, int],
     seconds: float,
+    frames: TeacherFrames | None = None,
 ) -> None:
     """Write one scene's group, whole or not at all.
 
@@ -94,11 +98,15 @@ def write_scene(
         features_VhwC: (V, h, w, C) float16.
         input_size: height and width in pixels of the pictures that the teacher saw.
         seconds: what the scene took.
+        frames: the V frames of the features; None: those of the scene store.
 
     Raises:
         StoreError: the disk does not take it.
     """
+    frames = frames or TeacherFrames(student=origin.frame_ids, teacher=origin.frame_ids)
     attributes = origin.attributes() | {
+        "teacher_frames": list(frames.teacher),
+        "frames_proven": frames.proven,
         "grid": list(features_VhwC.shape[1:3]),
         "input_size": list(input_size),
         "dtype": str(features_VhwC.dtype),
@@ -136,8 +144,9 @@ def open_scene(shard: Path, scene: str) -> StoreReader:
     missing = [name for name in ATTRIBUTES if name not in reader.attributes]
     if missing:
         raise reader.error(f"attributes {', '.join(missing)} are missing")
-    if not isinstance(reader.attributes["frame_ids"], list):
-        raise reader.error("attribute frame_ids is malformed")
+    for name in ("frame_ids", "teacher_frames"):
+        if not isinstance(reader.attributes[name], list):
+            raise reader.error(f"attribute {name} is malformed")
     return reader
 
 
@@ -148,8 +157,8 @@ def read_scene(reader: StoreReader) -> np.ndarray:
         StoreError: a missing or damaged chunk, or a shape that does not fit the attributes.
     """
     shape = reader.check(ARRAY, (None, None, None, None), "float16")
-    if shape[0] != len(reader.attributes["frame_ids"]):
-        raise reader.error(f"array {ARRAY} holds {shape[0]} frames, its frame_ids say otherwise")
+    if shape[0] != len(reader.attributes["teacher_frames"]):
+        raise reader.error(f"array {ARRAY} holds {shape[0]} frames, its attributes say otherwise")
     return reader.read(ARRAY)
 
 
@@ -162,7 +171,17 @@ def manifest_entry(reader: StoreReader) -> dict[str, Any]:
         "shape": list(reader.check(ARRAY, (None, None, None, None), "float16")),
         "features_sha256": reader.attributes["features_sha256"],
         "input_sha256": reader.attributes["input_sha256"],
+        **stored_frames(reader).to_entry(),
     }
+
+
+def stored_frames(reader: StoreReader) -> TeacherFrames:
+    """Return the frames that a written scene's features are of."""
+    return TeacherFrames(
+        student=tuple(reader.attributes["frame_ids"]),
+        teacher=tuple(reader.attributes["teacher_frames"]),
+        proven=reader.attributes["frames_proven"],
+    )
 
 
 def write_root(shard: Path) -> None:
@@ -237,7 +256,7 @@ class FeatureStore:
         return int(self.manifest["channels"])
 
     def frame_ids(self, scene: str) -> list[int]:
-        """Return the frame ids of ``scene``'s features, in their order."""
+        """Return the frames of the scene store that ``scene``'s features were made for."""
         return list(self._reader(scene).attributes["frame_ids"])
 
     def require_frame_ids(self, scene: str, frame_ids: Sequence[int]) -> None:
@@ -253,6 +272,31 @@ class FeatureStore:
                 f"{self.path / scene}: features are of frames {shorten(stored)}, the scene store "
                 f"holds {shorten(wanted)}; run `snakemake --cores all features`"
             )
+
+    def frames(self, scene: str) -> TeacherFrames:
+        """Return the frames of the scene store and those of ``scene``'s features."""
+        return stored_frames(self._reader(scene))
+
+    def supervision(
+        self, scene: str, frame_ids: Sequence[int], rule: OtherFrames
+    ) -> tuple[np.ndarray, list[int]]:
+        """Return the features of the supervised frames, (S, h, w, C) float16, and their indices.
+
+        Args:
+            scene: the scene.
+            frame_ids: the V frames that the scene store holds, which the indices count.
+            rule: `teacher.other_frames`.
+
+        Raises:
+            StoreError: as `features` and `require_frame_ids`.
+            ConfigError: the rule does not fit the frames.
+        """
+        self.require_frame_ids(scene, frame_ids)
+        frames, features_VhwC = self.frames(scene), self.features(scene)
+        if frames.teacher == frames.student:  # frames may repeat, each with features of its own
+            return features_VhwC, list(range(len(frame_ids)))
+        pairs = matched_frames(frames.student, frames.teacher, rule)
+        return features_VhwC[[of_teacher for _, of_teacher in pairs]], [row for row, _ in pairs]
 
     def features(self, scene: str) -> np.ndarray:
         """Return ``scene``'s features, (V, h, w, C) float16; every chunk's crc32c is checked.

@@ -93,6 +93,8 @@ def teacher_settings(section: Mapping[str, Any]) -> TeacherSettings:
         ConfigError: a value that is not valid.
     """
     known = {key: section[key] for key in ("seed", "grid") if key in section}
+    for key in ("posed_images", "candidates"):
+        known[key] = Path(section[key]) if section.get(key) else None
     name = section["name"]
     return TeacherSettings(name=name, weights=weights_of(section, name), **known)
 

@@ -1,28 +1,41 @@
-"""Teacher ``import``: features computed elsewhere, one ``<scene>.npz`` a scene.
+"""Teacher ``import``: features computed elsewhere, a file a scene, in the field's forms; export.
 
-The layout is that of the reference's own feature files: the last layer of a model under the key
-``feature`` or ``arr_0``, (V, T, C) or (1, V, T, C), one row of T tokens a frame, in the order of
-the scene store's frames; patch tokens start at ``ps_idx`` (default 0) and go row by row. An
-optional ``frame_ids`` (V,) is compared with the scene store's. A scene without a file is skipped
-and listed in the shard's manifest: published sets leave out scenes that no benchmark trains on.
+``<scene>.npz``, or ``<scene>/`` with one of ``vggt.npz``, ``flare.npz``, ``dinov2.npz`` and
+``siglip2.npz``, holds the last layer of a model under ``feature`` or ``arr_0``, or several layers
+under ``feature_l<number>``, of which the last is taken: (V, T, C) or (1, V, T, C), one row of T
+tokens a frame. Patch tokens start at ``ps_idx`` (default 0) and go row by row, ``patch_grid`` of
+them a row where the file says so. A scene without a file is skipped and listed in the shard's
+manifest: published sets leave out scenes that no benchmark trains on.
+
+Which frames the features are of is in ``frame_ids`` (V,), or is computed again
+(`threedrs.teachers.teacher_frames`).
 
 Files are untrusted: nothing pickled is read. Reading a scene of VGGT's costs 2.4 s and 540 MB.
 
-V frames, T tokens of a frame, P patches, R c rows and columns of patches, C channels.
+V frames, T tokens of a frame, P patches, C channels.
 """
 
-import io
+import re
 import zipfile
 import zlib
 from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from threedrs.errors import CheckpointError, DataError
-from threedrs.io.files import check_npz, sha256_of_file
+from threedrs.io.files import (
+    atomic_file,
+    check_npz,
+    check_scene_name,
+    sha256_of_file,
+    sha256_of_json,
+)
 from threedrs.teachers.teacher import (
+    FEATURE_FILES,
+    GRID,
     LAST,
     SceneFeatures,
     SkippedSceneError,
@@ -30,23 +43,26 @@ from threedrs.teachers.teacher import (
     TeacherSettings,
     Weights,
     job_needs,
-    shorten,
+    scene_files,
 )
+from threedrs.teachers.teacher_frames import evenly_spaced, folder_frames
 
 if TYPE_CHECKING:
-    from threedrs.teachers.feature_store import SceneOrigin
+    from threedrs.teachers.feature_store import FeatureStore, SceneOrigin
 
 KEYS = ("feature", "arr_0")
+LAYER_KEY = re.compile(r"feature_l(\d{1,3})")
+FACTS = ("ps_idx", "patch_grid", "frame_ids")
 # A scene of VGGT's unpacks to 0.4 GB; 32 frames of 1,369 float64 tokens of 4,096 channels to 1.4.
 MOST_BYTES = 8 * 2**30
 PROPORTION_TOLERANCE = 0.05  # by which rounding to whole patches may change height / width
 
 
 def patch_grid(patches: int, proportion: float) -> tuple[int, int] | None:
-    """Return rows and columns of ``patches`` patches of a picture of height / width ``proportion``.
+    """Return rows and columns of ``patches`` patches of an image of height / width ``proportion``.
 
     The factors nearest to the proportion; where none is near, a square (encoders that squeeze
-    pictures to one); else None. 1,036 patches of a 4:3 picture: 28 x 37.
+    images to one); else None. 1,036 patches of a 4:3 image: 28 x 37.
     """
     pairs = [(rows, patches // rows) for rows in range(1, patches + 1) if patches % rows == 0]
     best = min(pairs, key=lambda pair: abs(np.log(pair[0] / pair[1] / proportion)), default=None)
@@ -56,114 +72,235 @@ def patch_grid(patches: int, proportion: float) -> tuple[int, int] | None:
     return (side, side) if patches and side * side == patches else None
 
 
-def read_features(path: Path, frame_ids: tuple[int, ...]) -> np.ndarray:
-    """Return a file's patch tokens, (V, P, C) float32.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FeatureFile:
+    """What a feature file holds.
+
+    Attributes:
+        features_VPC: the patch tokens, float32.
+        side: rows and columns of the patches, where the file says so.
+        frame_ids: the V frames, where the file says so.
+        of_a_fork: whether a fork of the published script wrote it, which takes its frames from
+            EmbodiedScan's list.
+    """
+
+    features_VPC: np.ndarray
+    side: int | None
+    frame_ids: tuple[int, ...] | None
+    of_a_fork: bool
+
+
+def read_features(path: Path) -> FeatureFile:
+    """Return what a feature file holds.
 
     Raises:
-        DataError: the file is unreadable, of another layout, of other frames, or holds a value that
-            is not finite; one line that names it.
+        DataError: the file is unreadable, of another layout, or holds a value that is not finite;
+            one line that names it.
     """
     try:
         check_npz(path, MOST_BYTES)
         with np.load(path, allow_pickle=False) as archive:
-            key = next((key for key in KEYS if key in archive.files), None)
-            if key is None:
-                raise DataError(
-                    f"{path}: holds {', '.join(archive.files) or 'nothing'}; expected the features "
-                    f"under {' or '.join(KEYS)}"
-                )
+            key = _feature_key(path, archive.files)
             features = archive[key]
-            start = archive["ps_idx"] if "ps_idx" in archive.files else np.array(0)
-            stored_ids = archive["frame_ids"] if "frame_ids" in archive.files else None
+            facts = {name: archive[name] for name in FACTS if name in archive.files}
+            of_a_fork = "patch_grid" in facts or key not in KEYS
     except DataError:
         raise
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: is not a readable npz file ({error}); fetch it again") from error
     if features.ndim == 4 and features.shape[0] == 1:
         features = features[0]
-    if features.ndim != 3 or features.dtype not in (np.float16, np.float32, np.float64):
+    if (
+        features.ndim != 3
+        or 0 in features.shape
+        or features.dtype not in (np.float16, np.float32, np.float64)
+    ):
         raise DataError(
             f"{path}: {key} is {features.dtype} of shape {features.shape}; expected floating-point "
             "numbers of shape (frames, tokens, channels)"
         )
-    if start.size != 1 or start.dtype.kind not in "iu" or not 0 <= start.item() < features.shape[1]:
-        raise DataError(f"{path}: ps_idx is no token of the {features.shape[1]} of a frame")
-    if len(features) != len(frame_ids):
+    frames, tokens, _ = features.shape
+    start = _integer(facts.get("ps_idx", np.array(0)))
+    if start is None or not 0 <= start < tokens:
         raise DataError(
-            f"{path}: holds {len(features)} frames, the scene store {len(frame_ids)}; both must "
-            "come from the same choice of frames (frames.count, frames.strategy)"
+            f"{path}: ps_idx is not the index of one of a frame's {tokens} tokens; compute the "
+            "file again"
         )
-    if stored_ids is not None and stored_ids.tolist() != list(frame_ids):
+    side = _integer(facts["patch_grid"]) if "patch_grid" in facts else None
+    if "patch_grid" in facts and (side is None or side * side != tokens - start):
         raise DataError(
-            f"{path}: its frame_ids {shorten(stored_ids.tolist())} are not the scene store's "
-            f"{shorten(frame_ids)}; choose the same frames (frames.strategy, frames.stride)"
+            f"{path}: patch_grid is not the side of {tokens - start} patches; compute the file "
+            "again"
         )
-    features_VPC = features[:, start.item() :].astype(np.float32)
-    for frame, values in zip(frame_ids, features_VPC, strict=True):
+    frame_ids = facts.get("frame_ids")
+    if frame_ids is not None and (frame_ids.shape != (frames,) or frame_ids.dtype.kind not in "iu"):
+        raise DataError(
+            f"{path}: frame_ids is {frame_ids.dtype} of shape {frame_ids.shape}; expected {frames} "
+            "integers, the frames of the features"
+        )
+    features_VPC = features[:, start:].astype(np.float32)
+    for index, values in enumerate(features_VPC):
         # a NaN fails the comparison too
         if not np.abs(values).max(initial=0) <= np.finfo(np.float16).max:
             raise DataError(
-                f"{path}: the features of frame {frame} are not finite as float16; compute the "
-                "file again"
+                f"{path}: the features of its frame {index} (from 0) are not finite as float16; "
+                "compute the file again"
             )
-    return features_VPC
+    return FeatureFile(
+        features_VPC=features_VPC,
+        side=side,
+        frame_ids=None if frame_ids is None else tuple(frame_ids.tolist()),
+        of_a_fork=of_a_fork,
+    )
+
+
+def _feature_key(path: Path, names: list[str]) -> str:
+    """Return the name of the array that holds the last layer."""
+    layers = {name: int(found[1]) for name in names if (found := LAYER_KEY.fullmatch(name))}
+    plain = [key for key in KEYS if key in names]
+    if not plain and not layers:
+        raise DataError(
+            f"{path}: holds {', '.join(names) or 'nothing'}; expected the features under "
+            f"{' or '.join(KEYS)}, or by layer under feature_l<number>"
+        )
+    return plain[0] if plain else max(layers, key=lambda name: layers[name])
+
+
+def _integer(value: np.ndarray) -> int | None:
+    return value.item() if value.size == 1 and value.dtype.kind in "iu" else None
+
+
+def export_features(store: "FeatureStore", scene: str, folder: Path, name: str) -> Path:
+    """Write a scene's features as ``<folder>/<scene>/<name>.npz``, and return the path.
+
+    Pooled features (V,14,14,C) keep their half precision under the forks' names; a teacher's own
+    grid becomes the published script's float32. Special tokens are not in a store, so ``ps_idx``
+    is 0.
+
+    Raises:
+        StoreError: the store is damaged, or has no such scene.
+    """
+    frames, features_VhwC = store.frames(scene), store.features(scene)
+    pooled = features_VhwC.shape[1:3] == (GRID, GRID)
+    features_VPC = features_VhwC.reshape(len(features_VhwC), -1, features_VhwC.shape[-1])
+    arrays: dict[str, Any] = {
+        "feature": features_VPC[None] if pooled else features_VPC[None].astype(np.float32),
+        "ps_idx": np.array(0),
+    }
+    if pooled:
+        arrays |= {"pooled": np.array(True), "patch_grid": np.array(GRID)}
+    if frames.proven:
+        arrays["frame_ids"] = np.array(frames.teacher)
+    file = folder / check_scene_name(scene, str(store.path)) / f"{name}.npz"
+    with atomic_file(file) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+    return file
 
 
 class ImportExtractor:
-    """A `FeatureExtractor` that reads one npz file a scene from ``folder``."""
+    """A `FeatureExtractor` that reads one feature file a scene from ``folder``.
+
+    Args:
+        folder: of the files.
+        posed_images: folder of the scans' exported images, where there is one.
+        candidates: scene -> EmbodiedScan's frames, where the configuration names its lists.
+    """
 
     recipe: Mapping[str, Any] = {"proportion_tolerance": PROPORTION_TOLERANCE}
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, posed_images: Path | None, candidates: Mapping[str, list[int]]
+    ) -> None:
         self.folder = folder
+        self.posed_images = posed_images
+        self.candidates = candidates
 
     def identify(self, scene: str) -> str:
-        """Return the SHA-256 of the scene's file. Raises SkippedSceneError where there is none."""
-        path = self.folder / f"{scene}.npz"
-        if not path.is_file():
-            raise SkippedSceneError(f"{path} does not exist")
-        return sha256_of_file(path)
+        """Return the SHA-256 of the scene's file and of what tells its frames.
+
+        Raises:
+            SkippedSceneError: there is no file.
+            DataError: there are several.
+        """
+        return sha256_of_json([sha256_of_file(self._file(scene)), *self._frame_lists(scene)])
+
+    def _file(self, scene: str) -> Path:
+        files = scene_files(self.folder, scene)
+        if not files:
+            raise SkippedSceneError(
+                f"{self.folder} has neither {scene}.npz nor one of "
+                f"{', '.join(f'{name}.npz' for name in FEATURE_FILES)} in {scene}/"
+            )
+        if len(files) > 1:
+            raise DataError(
+                f"{files[0]}: {files[1].relative_to(self.folder)} stands beside it; keep the "
+                "features of one teacher in a folder, and move the other file elsewhere"
+            )
+        return files[0]
+
+    def _frame_lists(self, scene: str) -> tuple[list[int], list[int]]:
+        """Return the frames of the scan's folder and of EmbodiedScan's list, empty without one."""
+        folder = self.posed_images and self.posed_images / scene
+        return folder_frames(folder) if folder else [], self.candidates.get(scene, [])
 
     def features(
         self, due: Mapping[Path, "SceneOrigin"], *, grid: int | str
     ) -> Generator[SceneFeatures, None, None]:
         """Yield the features of each scene; see `FeatureExtractor`."""
         import torch
-        from PIL import Image
 
+        from threedrs.io.images import ImageError, image_size
         from threedrs.scenes.store import SceneStore
-        from threedrs.teachers.image_decoding import STORED_FORMATS
         from threedrs.teachers.image_extractor import pool_features
 
         for path, origin in due.items():
-            file = self.folder / f"{origin.scene}.npz"
-            features_VPC = read_features(file, origin.frame_ids)
-            first = io.BytesIO(SceneStore.open(path).jpegs()[0])
-            try:
-                with Image.open(first, formats=STORED_FORMATS) as picture:
-                    width, height = picture.size
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                raise DataError(f"{path}: its first picture is unreadable ({error})") from error
-            patches = patch_grid(features_VPC.shape[1], height / width)
-            if patches is None:
+            file = self._file(origin.scene)
+            found = read_features(file)
+            count, patches = found.features_VPC.shape[:2]
+            in_folder, listed = self._frame_lists(origin.scene)
+            frames = found.frame_ids or evenly_spaced(
+                listed if found.of_a_fork else in_folder, count
+            )
+            # Without a list there is no proof. The count is all that can be compared then.
+            if frames is None and count != len(origin.frame_ids):
                 raise DataError(
-                    f"{file}: {features_VPC.shape[1]} patches a frame fit no grid of a "
-                    f"{width}x{height} picture; ps_idx must say where the patch tokens start"
+                    f"{file}: holds {count} frames, the scene store {len(origin.frame_ids)}, and "
+                    "nothing says which; put the scan's exported images into data.posed_images, "
+                    "or choose as many frames (frames.count)"
                 )
-            pooled, _ = pool_features(torch.from_numpy(features_VPC), patches, grid=grid)
+            try:
+                width, height = image_size(SceneStore.open(path).jpegs()[0])
+            except ImageError as error:
+                raise DataError(
+                    f"{path}: its first image {error}; run `threedrs verify --repair`"
+                ) from error
+            shape = (found.side, found.side) if found.side else patch_grid(patches, height / width)
+            if shape is None:
+                raise DataError(
+                    f"{file}: {patches} patches a frame fit no grid of a {width}x{height} image; "
+                    "ps_idx must say where the patch tokens start"
+                )
+            pooled, _ = pool_features(torch.from_numpy(found.features_VPC), shape, grid=grid)
             yield SceneFeatures(
-                origin=origin, taps={LAST: pooled.numpy()}, input_size=(height, width)
+                origin=origin,
+                taps={LAST: pooled.numpy()},
+                input_size=(height, width),
+                frame_ids=frames,
+                frames_proven=frames is not None,
             )
 
 
 def open_import(settings: TeacherSettings) -> ImportExtractor:
     """Return the extractor. Raises CheckpointError where ``teacher.weights`` is not a folder."""
+    from threedrs.scannet.embodiedscan import read_candidates_file
+
     if settings.weights is None or not settings.weights.is_dir():
         raise CheckpointError(
             f"teacher import: teacher.weights is {settings.weights}, not a folder; set it to the "
-            "folder of the npz files, one <scene>.npz each (docs/TEACHERS.md has their layout)"
+            "folder of the feature files (docs/TEACHERS.md has their layout)"
         )
-    return ImportExtractor(settings.weights)
+    candidates = read_candidates_file(settings.candidates) if settings.candidates else {}
+    return ImportExtractor(settings.weights, settings.posed_images, candidates)
 
 
 IMPORT = Teacher(
@@ -172,5 +309,5 @@ IMPORT = Teacher(
     channels=None,
     open=open_import,
     needs=job_needs(gpu=0, mem_mb=8000, runtime=240),
-    weights=Weights(kind="scenes", what="the folder of the npz files, one <scene>.npz each"),
+    weights=Weights(kind="scenes", what="the folder of the feature files, one npz a scene"),
 )

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from threedrs.errors import ConfigError
-
 if TYPE_CHECKING:
     from threedrs.teachers.feature_store import SceneOrigin
 
@@ -35,18 +33,17 @@ class TeacherSettings:
         weights: its checkpoint file, model folder or folder of npz files.
         seed: of the random weights of the ``-tiny`` teachers.
         grid: 14: pooled to 14x14; "full": the teacher's own grid.
+        posed_images: folder of the scans' exported images, by which the frames of imported
+            features are known.
+        candidates: EmbodiedScan's image lists, as rule candidates writes them; for the same.
     """
 
     name: str
     weights: Path | None = None
     seed: int = 0
     grid: int | str = GRID
-
-    def __post_init__(self) -> None:
-        if self.grid not in (GRID, "full"):
-            raise ConfigError(f"teacher.grid {self.grid!r} is unknown; choose one of 14, full")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise ConfigError(f"teacher.seed {self.seed!r} must be an integer of at least 0")
+    posed_images: Path | None = None
+    candidates: Path | None = None
 
     @property
     def is_tiny(self) -> bool:
@@ -83,11 +80,15 @@ class SceneFeatures:
         taps: features by the place in the teacher that they are taken from, (S, h, w, C) float16,
             finite. The store holds the tap `LAST`; others would be further arrays of its group.
         input_size: height and width in pixels of the images that the teacher saw.
+        frame_ids: the S frames that the teacher saw; None: those of ``origin``.
+        frames_proven: False where ``origin``'s frames are only assumed.
     """
 
     origin: "SceneOrigin"
     taps: Mapping[str, np.ndarray]
     input_size: tuple[int, int]
+    frame_ids: tuple[int, ...] | None = None
+    frames_proven: bool = True
 
 
 class SkippedSceneError(Exception):
@@ -122,13 +123,23 @@ class FeatureExtractor(Protocol):
         ...
 
 
+# A published feature file bears the name of its teacher, in a folder of the scene's name.
+FEATURE_FILES = ("vggt", "flare", "dinov2", "siglip2")
+
+
+def scene_files(folder: Path, scene: str) -> list[Path]:
+    """Return the feature files of a scene that there are; one that can be used is alone."""
+    names = (f"{scene}.npz", *(f"{scene}/{name}.npz" for name in FEATURE_FILES))
+    return [file for name in names if (file := folder / name).is_file()]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Weights:
     """What ``teacher.weights`` must be.
 
     Attributes:
-        kind: "file"; "scenes", a folder of one ``<scene>.npz`` a scene; "model", a folder in the
-            Hugging Face Hub's layout.
+        kind: "file"; "scenes", a folder of a feature file a scene (`scene_files`); "model", a
+            folder in the Hugging Face Hub's layout.
         what: names the path to set, for an error; None: it need not be set.
     """
 
@@ -152,7 +163,7 @@ class Weights:
         if self.kind == "file":
             return [path]
         if self.kind == "scenes":
-            return [file for scene in scenes if (file := path / f"{scene}.npz").is_file()]
+            return [file for scene in scenes for file in scene_files(path, scene)]
         patterns = ("config.json", "*.safetensors", "pytorch_model.bin")
         return sorted(file for pattern in patterns for file in path.glob(pattern))
 

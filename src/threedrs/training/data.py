@@ -40,6 +40,7 @@ from threedrs.scannet.boxes import BoxSet, box_iou_NM
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import Record, read_records
 from threedrs.teachers.feature_store import FeatureStore
+from threedrs.teachers.teacher_frames import OtherFrames
 from threedrs.training.sampler import PackPlan
 
 PREFETCH = 2  # packs that a loader holds
@@ -95,6 +96,7 @@ class PackReader:
         label_chat_tokens: see ``build_sample``.
         max_length: the largest number of tokens of a pack.
         grid: the student's visual tokens of a frame.
+        other_frames: what a teacher's features of other frames supervise (`matched_frames`).
     """
 
     records: RecordTable | Sequence[Record]
@@ -105,6 +107,7 @@ class PackReader:
     label_chat_tokens: bool
     max_length: int
     grid: VisualGrid = LLAVA_GRID
+    other_frames: OtherFrames = "by_frame"
 
     def read(self, plan: PackPlan) -> Pack:
         """Return the pack of ``plan``.
@@ -126,11 +129,13 @@ class PackReader:
             )
             for record in records
         )
+        teacher_VGGC, supervised_S = self._teacher(plan.scene, store.frame_ids)
         scene = read_scene(
             store,
             self.boxes,
             grid=self.grid,
-            teacher_VGGC=self._teacher(plan.scene, store.frame_ids),
+            teacher_VGGC=teacher_VGGC,
+            supervised_S=supervised_S,
         )
         pack = Pack(scene=scene, samples=samples)
         self._check_length(pack)
@@ -145,23 +150,28 @@ class PackReader:
                 "train.pack, or leave the sample out of the mix"
             )
 
-    def _teacher(self, scene: str, frame_ids: Sequence[int]) -> torch.Tensor | None:
+    def _teacher(
+        self, scene: str, frame_ids: Sequence[int]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return `SceneInputs.teacher_VGGC` and `supervised_S`."""
         if not self.features:
-            return None
+            return None, None
         if scene not in self.features:
             raise StoreError(
                 f"{scene}: no feature store holds it; run `snakemake --cores all features`"
             )
         path = self.features[scene]
         store = FeatureStore.open(path)
-        store.require_frame_ids(scene, frame_ids)
-        features_VGGC = np.asarray(store.features(scene))
+        features_VGGC, supervised = store.supervision(scene, frame_ids, self.other_frames)
+        if not supervised:
+            return None, None
         if not np.isfinite(features_VGGC).all():
             raise StoreError(
                 f"{path}: {scene} holds features that are not finite; delete the store and run "
                 "`snakemake --cores all features`"
             )
-        return torch.from_numpy(features_VGGC)
+        rows_S = torch.tensor(supervised) if len(supervised) < len(frame_ids) else None
+        return torch.from_numpy(features_VGGC), rows_S
 
 
 def name_proposals(records: Sequence[Record], true: BoxSet, proposals: BoxSet) -> list[Record]:

@@ -31,6 +31,7 @@ from threedrs.models.lora.adapter import Trained, save_adapter
 from threedrs.models.lora.layers import LANGUAGE_MODEL
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
+from threedrs.teachers.teacher_frames import FrameCounts
 from threedrs.training.checkpoints import Progress
 from threedrs.training.flops import device_peak
 from threedrs.training.run_log import PARTS, growing_log, read_rows
@@ -48,11 +49,13 @@ class RunSummary:
         config: the resolved run.
         parts: its fingerprint.
         progress: what it has seen and done.
+        teacher_frames: how the frames of its scenes are supervised; None without a teacher.
     """
 
     config: Mapping[str, Any]
     parts: Mapping[str, Any]
     progress: Progress
+    teacher_frames: FrameCounts | None
 
 
 def is_exported(out: Path, parts: Mapping[str, Any]) -> bool:
@@ -95,7 +98,7 @@ def _packing_note(pack: int) -> str:
 
 def _numbers(summary: RunSummary, ranks: Ranks, rows: list[dict[str, Any]]) -> dict[str, Any]:
     settings = TrainSettings.from_config(summary.config)
-    progress = summary.progress
+    progress, frames = summary.progress, summary.teacher_frames
     utilisation, basis = _utilisation(summary, settings, ranks)
     device = "CPU" if ranks.device.type == "cpu" else torch.cuda.get_device_name(ranks.device)
     return {
@@ -115,6 +118,7 @@ def _numbers(summary: RunSummary, ranks: Ranks, rows: list[dict[str, Any]]) -> d
         "device": device,
         "ranks": ranks.count,
         "loss": {name: _last(rows, name) for name in PARTS},
+        "teacher_frames": None if frames is None else frames.to_json(),
         "pack": settings.pack,
         "packing": _packing_note(settings.pack),
         "versions": {"python": platform.python_version(), **package_versions(*PACKAGES)},

@@ -35,6 +35,7 @@ from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import COORD, GROUND
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.known_teachers import NO_TEACHER, teacher_channels
+from threedrs.teachers.teacher_frames import FrameCounts, TeacherFrames
 from threedrs.training.checkpoints import (
     Progress,
     find_checkpoint,
@@ -77,13 +78,17 @@ class StoppedError(AgreedError):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything about a run that does not change while it goes; ``parts`` is its fingerprint."""
+    """Everything about a run that does not change while it goes.
+
+    ``parts`` is its fingerprint, ``teacher_frames`` is None without a teacher.
+    """
 
     config: Mapping[str, Any]
     settings: TrainSettings
     paths: RunPaths
     records: RecordTable
     parts: dict[str, Any]
+    teacher_frames: FrameCounts | None
     ranks: Ranks
     stop: StopRequest
 
@@ -101,17 +106,22 @@ class Run:
 
 
 def _read_hashes(
-    records: RecordTable, paths: RunPaths, teacher: str
-) -> tuple[dict[str, str], dict[str, str]]:
+    records: RecordTable, paths: RunPaths, section: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, str], FrameCounts | None]:
     """Return the content hashes of the mix's scene stores and of their teacher features.
+
+    Also returns which frames the features supervise; None without a teacher.
 
     Raises:
         StoreError: a store is missing or damaged, or a scene has no features.
+        ConfigError: `teacher.other_frames` does not fit the features.
     """
+    teacher = section["name"]
     scenes = sorted(set(records.scenes))
-    contents = {s: SceneStore.open(paths.scenes / f"{s}.zarr").content_hash() for s in scenes}
+    stores = {scene: SceneStore.open(paths.scenes / f"{scene}.zarr") for scene in scenes}
+    contents = {scene: store.content_hash() for scene, store in stores.items()}
     if teacher == NO_TEACHER:
-        return contents, {}
+        return contents, {}, None
     lacking = [scene for scene in scenes if scene not in paths.features]
     if lacking:
         raise StoreError(
@@ -120,7 +130,14 @@ def _read_hashes(
         )
     shards = {path: FeatureStore.open(path) for path in sorted(set(paths.features.values()))}
     entries = {scene: shards[paths.features[scene]].entry(scene) for scene in scenes}
-    return contents, {scene: entry["features_sha256"] for scene, entry in entries.items()}
+    frames = {s: TeacherFrames.of_entry(stores[s].frame_ids, entries[s]) for s in scenes}
+    counts = FrameCounts.count(list(frames.values()), section["other_frames"])
+    hashes = {scene: entry["features_sha256"] for scene, entry in entries.items()}
+    # What features of other frames supervise depends on the rule; of the others it does not.
+    for scene in scenes:
+        if frames[scene].teacher != frames[scene].student:
+            hashes[scene] = f"{hashes[scene]} {counts.rule} {list(frames[scene].teacher)}"
+    return contents, hashes, counts
 
 
 def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
@@ -136,19 +153,20 @@ def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
     broadcast_decision(ranks, lambda: settings.accumulation(ranks.count))
     broadcast_decision(ranks, lambda: require_wandb(settings.wandb))
 
-    def describe() -> dict[str, Any]:
-        scenes, features = _read_hashes(records, paths, config["teacher"]["name"])
-        return fingerprint(config, scenes, features)
+    def describe() -> tuple[dict[str, Any], FrameCounts | None]:
+        scenes, features, counts = _read_hashes(records, paths, config["teacher"])
+        return fingerprint(config, scenes, features), counts
 
     records = RecordTable.read(paths.mix)
     # Only the first rank reads the stores' hashes, and all get the same fingerprint.
-    parts = broadcast_decision(ranks, describe)
+    parts, teacher_frames = broadcast_decision(ranks, describe)
     run = Run(
         config=config,
         settings=settings,
         paths=paths,
         records=records,
         parts=parts,
+        teacher_frames=teacher_frames,
         ranks=ranks,
         stop=stop,
     )
@@ -200,6 +218,9 @@ def _train(run: Run) -> None:
             progress = load_checkpoint(engine, checkpoint, ranks)
             if ranks.first:
                 say(f"goes on from {checkpoint.name}, {progress.samples} samples seen")
+    if ranks.first and run.teacher_frames is not None:
+        for line in run.teacher_frames.notes():
+            say(line)
     reader = PackReader(
         records=run.records,
         scenes=run.paths.scenes,
@@ -209,6 +230,7 @@ def _train(run: Run) -> None:
         label_chat_tokens=settings.label_chat_tokens,
         max_length=settings.max_length,
         grid=student.family.grid,
+        other_frames=config["teacher"].get("other_frames", "by_frame"),
     )
     evaluation = None
     if settings.eval_every:  # its metrics are the only part of training that needs their packages
@@ -216,7 +238,9 @@ def _train(run: Run) -> None:
 
         evaluation = Evaluation(config, student, tokenizer)
     progress = _Training(run, engine, reader, progress, evaluation).run_steps()
-    summary = RunSummary(config=config, parts=run.parts, progress=progress)
+    summary = RunSummary(
+        config=config, parts=run.parts, progress=progress, teacher_frames=run.teacher_frames
+    )
     with translate_oom(f"export after step {progress.step}, which is saved", SPREAD):
         export_run(engine, student, tokenizer, summary, run.paths.out, ranks)
 

@@ -139,12 +139,20 @@ class Targets:
         """Return what of the section `teacher` decides this teacher's features."""
         section = self.config["teacher"]
         weights = weights_of(section, teacher)
-        return {
+        settings = {
             "name": teacher,
             "weights": None if weights is None else str(weights),
             "seed": section["seed"],
             "grid": section["grid"],
         }
+        if takes_files(teacher):  # whose frames follow from the folder that they were made from
+            settings["posed_images"] = (self.layout.root / self.layout.posed_images).as_posix()
+        return settings
+
+    def teacher_candidates(self, wildcards: Any) -> list[str]:
+        """Return the file of EmbodiedScan's lists, by which imported features' frames are known."""
+        named = self.layout.candidates and takes_files(wildcards.teacher)
+        return ["results/candidates/train.json"] if named else []
 
     # Runs
 
@@ -222,6 +230,12 @@ class Targets:
 
     def _size(self, run: str) -> str:
         return self.resolved[run]["model"]["size"]
+
+
+def takes_files(teacher: str) -> bool:
+    """Whether a teacher's features are files of the user's, one a scene."""
+    weights = get_teacher(teacher).weights
+    return weights is not None and weights.kind == "scenes"
 
 
 def teacher_need(kind: str) -> Need:

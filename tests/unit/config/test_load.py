@@ -495,3 +495,24 @@ def test_the_old_place_of_execution_counts_and_is_told(config: dict) -> None:
     config["train"]["kep"] = 1
     with pytest.raises(ConfigError, match=r"train\.kep is not a key"):
         load_config(config)
+
+
+def test_a_teachers_weights_are_looked_for_below_the_data_root(
+    config: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    below = "scannet/posed_images_3d_feature_vggt"
+    (tmp_path / below).mkdir(parents=True)
+    config["data"] |= {"root": str(tmp_path), "demo": None}
+    config["teacher"] |= {"name": "import", "weights": below}
+    assert load_config(config)["teacher"]["weights"] == f"{tmp_path}/{below}"
+    config["teacher"]["weights"] = {"import": below, "dinov2": "nowhere"}
+    assert load_config(config)["teacher"]["weights"] == {
+        "import": f"{tmp_path}/{below}",
+        "dinov2": "nowhere",
+    }
+    config["teacher"]["weights"] = "config"  # there as it stands
+    assert load_config(config)["teacher"]["weights"] == "config"
+    config["teacher"]["weights"] = "nowhere"
+    with pytest.raises(ConfigError, match=r"teacher\.weights: nowhere is not a folder"):
+        load_config(config)

@@ -199,7 +199,7 @@ def archive(path: Path, name: str, content: bytes) -> Path:
 
 
 READERS: list[tuple[str, Callable[[Path], Any]]] = [
-    ("feature.npy", lambda path: read_features(path, (0, 1))),
+    ("feature.npy", read_features),
     ("data.npy", lambda path: read_proposals(path, 6, 50)),
 ]
 

@@ -1,6 +1,7 @@
 """The student against slow code written from its definition, and packs against single samples."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,37 @@ def test_supervised_layer() -> None:
     assert len(set(by_layer.values())) == 3
     with pytest.raises(ConfigError, match="valid: last, or 0 to 2"):
         model(packed, SupervisionSettings(layer=3))
+
+
+@pytest.mark.parametrize("loss", ["l2", "cosine", "both"])
+def test_frames_without_features_are_in_no_mean_of_the_loss(loss: str) -> None:
+    model, settings = student(), SupervisionSettings(loss=loss)
+    whole = pack([TEXT], scene(frames=3))
+    assert whole.scene.teacher_VGGC is not None
+    rows = [0, 2]
+    part = replace(
+        whole.scene,
+        teacher_VGGC=whole.scene.teacher_VGGC[[2, 1]],
+        supervised_S=torch.tensor(rows),
+    )
+    captured: list[torch.Tensor] = []
+    assert model.proj_3d is not None
+    with torch.no_grad():
+        handle = model.proj_3d.register_forward_hook(lambda _, __, output: captured.append(output))
+        model(whole, settings)
+        found = model(replace(whole, scene=part), settings).supervision
+        handle.remove()
+    distances = []  # token by token, as the definition says
+    for row, teacher in zip(rows, (2, 1), strict=True):
+        for i in range(14):
+            for j in range(14):
+                p = captured[0][row, i, j].double()
+                t = whole.scene.teacher_VGGC[teacher, i, j].double()
+                cosine = (p @ t / p.norm() / t.norm()).item()
+                distances.append({"l2": 2 - 2 * cosine, "cosine": 1 - cosine}.get(loss))
+                if loss == "both":
+                    distances[-1] = 3 - 3 * cosine
+    assert found.item() == pytest.approx(sum(distances) / len(distances), rel=1e-5)
 
 
 @pytest.mark.parametrize("kept_layers", [0, 2, 99])

@@ -46,7 +46,7 @@ def shard(tmp_path: Path) -> Path:
         )
         write_scene(path, origin, values(scene), input_size=(168, 224), seconds=0.5)
     entries = {scene: manifest_entry(open_scene(path, scene)) for scene in SCENES}
-    manifest = {"format_version": 1, "teacher": "vggt-tiny", "channels": 8, "scenes": entries}
+    manifest = {"format_version": 2, "teacher": "vggt-tiny", "channels": 8, "scenes": entries}
     write_json(path / "manifest.json", manifest)
     return path
 
@@ -79,7 +79,7 @@ def test_plain_zarr_reads_it(shard: Path) -> None:
     assert array.chunks == (1, 14, 14, 8)
     assert array.shards == (3, 14, 14, 8)
     expected = {
-        "format_version": 1,
+        "format_version": 2,
         "scene": "scene0001_00",
         "frame_ids": [0, 10, 40],
         "teacher": "vggt-tiny",
@@ -147,7 +147,7 @@ def test_manifest_mismatch_is_found(shard: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "format version 2"),
+        ({"format_version": 3}, "format version 3"),
         ({"scenes": {"../../etc": {}}}, "no row of a scene"),
         ({"scenes": 3}, "no feature manifest"),
         ({"channels": None}, "no feature manifest"),

@@ -5,19 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from fixtures.teacher_scenes import write_scene
-from threedrs.errors import CheckpointError, DataError, StoreError
+from threedrs.cli import app
+from threedrs.errors import CheckpointError, ConfigError, DataError, StoreError
+from threedrs.io.files import write_json
 from threedrs.teachers.extract import TeacherSettings, extract_shard
 from threedrs.teachers.feature_store import FeatureStore, verify_store
 from threedrs.teachers.precomputed import patch_grid
+from threedrs.teachers.teacher_frames import evenly_spaced, folder_frames
 
 C = 6
 
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
-    """Return a scene store of two pictures of 64x48, frames 0 and 7."""
+    """Return a scene store of two images of 64x48, frames 0 and 7."""
     return write_scene(tmp_path / "scenes", 1)
 
 
@@ -101,19 +105,24 @@ def _huge() -> np.ndarray:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"feature": _nan(), "ps_idx": 5}, "features of frame 7 are not finite"),
-        ({"feature": _huge(), "ps_idx": 5}, "features of frame 0 are not finite as float16"),
-        ({"feature": tokens(3), "ps_idx": 5}, "holds 3 frames, the scene store 2"),
+        ({"feature": _nan(), "ps_idx": 5}, r"its frame 1 \(from 0\) are not finite"),
+        ({"feature": _huge(), "ps_idx": 5}, r"its frame 0 \(from 0\) are not finite as float16"),
+        ({"feature": tokens(3), "ps_idx": 5}, "holds 3 frames, the scene store 2, and nothing"),
         (
-            {"feature": tokens(), "ps_idx": 5, "frame_ids": [0, 8]},
-            r"\[0, 8\] \(2\) are not",
+            {"feature": tokens(), "ps_idx": 5, "frame_ids": [0, 8, 9]},
+            r"frame_ids is int64 of shape \(3,\); expected 2 integers",
         ),
-        ({"feature": tokens()}, "197 patches a frame fit no grid of a 64x48 picture; ps_idx"),
-        ({"feature": tokens(), "ps_idx": 197}, "ps_idx is no token of the 197"),
-        ({"feature": tokens(), "ps_idx": "five"}, "ps_idx is no token"),
+        ({"feature": tokens(), "frame_ids": ["0", "7"]}, "frame_ids is <U1 of shape"),
+        ({"feature": tokens()}, "197 patches a frame fit no grid of a 64x48 image; ps_idx"),
+        ({"feature": tokens(), "ps_idx": 197}, "ps_idx is not the index of one of a frame's 197"),
+        ({"feature": tokens(), "ps_idx": "five"}, "ps_idx is not the index"),
+        ({"feature": tokens(), "patch_grid": 14}, "patch_grid is not the side of 197 patches"),
+        ({"feature": tokens(), "patch_grid": [14, 14]}, "patch_grid is not the side"),
+        ({"feature": tokens(0), "ps_idx": 5}, r"float32 of shape \(0, 197, 6\)"),
         ({"feature": tokens()[0], "ps_idx": 5}, r"float32 of shape \(197, 6\)"),
         ({"feature": tokens().astype(int), "ps_idx": 5}, r"int64 of shape \(2, 197, 6\)"),
-        ({"tokens": tokens()}, "holds tokens; expected the features under feature or arr_0"),
+        ({"tokens": tokens()}, "holds tokens; expected the features under feature or arr_0, or by"),
+        ({"feature_last": tokens()}, "holds feature_last; expected"),
         ({"feature": np.array([{}], object)}, "is not a readable npz file"),
     ],
 )
@@ -146,14 +155,15 @@ def test_scenes_without_a_file_are_skipped_with_the_reason(
     settings = TeacherSettings(name="import", weights=folder)
     with caplog.at_level(logging.WARNING):
         manifest = extract_shard(scenes, settings, tmp_path / "a.zarr")
-    reason = f"{folder / 'scene0001_00.npz'} does not exist"
+    reason = (
+        f"{folder} has neither scene0001_00.npz nor one of vggt.npz, flare.npz, dinov2.npz, "
+        "siglip2.npz in scene0001_00/"
+    )
     assert manifest["skipped"] == [{"scene": "scene0001_00", "reason": reason}]
     assert f"scene0001_00: skipped: {reason}" in caplog.text
     store = FeatureStore.open(tmp_path / "a.zarr")
     assert store.scenes == ["scene0002_00"]
-    with pytest.raises(
-        StoreError, match=r"no features of scene0001_00 \(skipped: .*does not exist"
-    ):
+    with pytest.raises(StoreError, match=r"no features of scene0001_00 \(skipped: .*has neither"):
         store.features("scene0001_00")
     assert verify_store(tmp_path / "a.zarr") == []
     np.savez(folder / "scene0001_00.npz", feature=tokens(), ps_idx=5)
@@ -164,7 +174,7 @@ def test_no_file_at_all_and_no_folder_are_errors(scene: Path, folder: Path, tmp_
     with pytest.raises(DataError, match="has features of none of the shard's scenes"):
         run(scene, folder, tmp_path / "a.zarr")
     for weights in (None, folder / "nowhere"):
-        with pytest.raises(CheckpointError, match="not a folder; set it to the folder of the npz"):
+        with pytest.raises(CheckpointError, match="not a folder; set it to the folder"):
             run(scene, folder, tmp_path / "a.zarr", weights=weights)
 
 
@@ -177,9 +187,225 @@ def test_scenes_of_different_channels_are_an_error(folder: Path, tmp_path: Path)
         extract_shard(scenes, settings, tmp_path / "a.zarr")
 
 
+# How the field's files look (published.md, section 2): folder and name, key, tokens, special ones.
+FORMS = [
+    ("scene0001_00.npz", "feature", (12, 16), 5),
+    ("scene0001_00/vggt.npz", "feature", (28, 37), 5),
+    ("scene0001_00/flare.npz", "arr_0", (24, 32), 0),
+    ("scene0001_00/dinov2.npz", "feature", (16, 16), 0),
+    ("scene0001_00/siglip2.npz", "feature", (16, 16), 0),
+]
+
+
+@pytest.mark.parametrize(("name", "key", "grid", "special"), FORMS)
+def test_the_fields_files_are_pooled_row_by_row(
+    name: str,
+    key: str,
+    grid: tuple[int, int],
+    special: int,
+    scene: Path,
+    folder: Path,
+    tmp_path: Path,
+) -> None:
+    rows, columns = grid
+    values = np.random.default_rng(0).normal(size=(1, 2, special + rows * columns, C))
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    more = {"ps_idx": np.array(special)} if special else {}
+    np.savez_compressed(file, **{key: values.astype(np.float32), **more})
+    found = run(scene, folder, tmp_path / "a.zarr").features("scene0001_00")
+    for frame in range(2):
+        patches = values[0, frame, special:].astype(np.float32)
+        np.testing.assert_allclose(found[frame], slow_pooling(patches, grid), rtol=2e-3, atol=2e-3)
+
+
+def slow_pooling(patches_PC: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Return the means over 14 x 14 cells, of rows floor(i R / 14) to ceil((i + 1) R / 14)."""
+    rows, columns = grid
+    out = np.empty((14, 14, patches_PC.shape[1]))
+    for i in range(14):
+        for j in range(14):
+            members = [
+                patches_PC[row * columns + column]
+                for row in range(i * rows // 14, -(-(i + 1) * rows // 14))
+                for column in range(j * columns // 14, -(-(j + 1) * columns // 14))
+            ]
+            out[i, j] = np.mean(members, axis=0)
+    return out
+
+
+def test_a_whole_sequence_gives_the_numbers_of_our_own_extractor(
+    scene: Path, folder: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.zarr"
+    extract_shard([scene], TeacherSettings(name="vggt-tiny"), own)
+    whole = tmp_path / "whole.zarr"
+    extract_shard([scene], TeacherSettings(name="vggt-tiny", grid="full"), whole)
+    patches = FeatureStore.open(whole).features("scene0001_00")
+    tokens = patches.reshape(1, 2, -1, patches.shape[-1]).astype(np.float32)
+    special = np.full((1, 2, 5, patches.shape[-1]), 9, np.float32)
+    (folder / "scene0001_00").mkdir()
+    np.savez(
+        folder / "scene0001_00" / "vggt.npz",
+        feature=np.concatenate([special, tokens], axis=2),
+        ps_idx=np.array(5),
+    )
+    imported = run(scene, folder, tmp_path / "a.zarr").features("scene0001_00")
+    expected = FeatureStore.open(own).features("scene0001_00")
+    # the whole grid was rounded to half precision when it was stored
+    np.testing.assert_allclose(imported, expected, rtol=2e-3, atol=2e-3)
+
+
+def pooled_file(path: Path, frames: int = 2, **more: object) -> np.ndarray:
+    """Write features as the fork does; return them, (V, 196, C)."""
+    values = np.random.default_rng(1).normal(size=(1, frames, 196, C)).astype(np.float16)
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, feature=values, ps_idx=0, pooled=True, patch_grid=14, **more)
+    return values[0]
+
+
+def test_a_forks_pooled_features_stay_as_they_are(
+    scene: Path, folder: Path, tmp_path: Path
+) -> None:
+    values = pooled_file(folder / "scene0001_00" / "vggt.npz")
+    found = run(scene, folder, tmp_path / "a.zarr").features("scene0001_00")
+    np.testing.assert_array_equal(found.reshape(2, 196, C), values)
+
+
+def test_of_a_forks_layers_the_last_is_taken(scene: Path, folder: Path, tmp_path: Path) -> None:
+    layers = {f"feature_l{layer}": tokens(special=0) + layer for layer in (4, 11, 23, 17)}
+    (folder / "scene0001_00").mkdir()
+    np.savez(folder / "scene0001_00" / "vggt.npz", **layers)
+    found = run(scene, folder, tmp_path / "a.zarr", grid="full").features("scene0001_00")
+    np.testing.assert_allclose(found[0, 0, 0], 23)
+
+
+def test_two_files_of_a_scene_are_an_error(scene: Path, folder: Path, tmp_path: Path) -> None:
+    for name in ("vggt", "flare"):
+        pooled_file(folder / "scene0001_00" / f"{name}.npz")
+    with pytest.raises(DataError, match=r"vggt.npz: scene0001_00/flare.npz stands beside it; keep"):
+        run(scene, folder, tmp_path / "a.zarr")
+
+
+def frames_of(
+    scene: Path, folder: Path, tmp_path: Path, names: list[int], **settings: object
+) -> dict:
+    """Import with a folder of exported images of these numbers; return the manifest's row."""
+    images = tmp_path / "posed_images" / "scene0001_00"
+    images.mkdir(parents=True)
+    for name in names:
+        (images / f"{name:05d}.jpg").touch()
+        (images / f"{name:05d}.txt").touch()
+    settings = {"posed_images": images.parent} | settings
+    return run(scene, folder, tmp_path / "a.zarr", **settings).entry("scene0001_00")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        # linspace(0, 1, 2) of two images: both
+        ([0, 7], {}),
+        # linspace(0, 2, 2) of three: the first and the last
+        ([0, 3, 7], {}),
+        ([0, 7, 9], {"teacher_frames": [0, 9]}),
+        ([], {"frames_proven": False}),
+    ],
+)
+def test_the_frames_are_those_of_the_scans_folder(
+    names: list[int], expected: dict, scene: Path, folder: Path, tmp_path: Path
+) -> None:
+    np.savez(folder / "scene0001_00.npz", feature=tokens(), ps_idx=5)
+    entry = frames_of(scene, folder, tmp_path, names)
+    assert {k: entry[k] for k in ("teacher_frames", "frames_proven") if k in entry} == expected
+    frames = FeatureStore.open(tmp_path / "a.zarr").frames("scene0001_00")
+    assert frames.student == (0, 7)
+    assert frames.teacher == tuple(expected.get("teacher_frames", (0, 7)))
+
+
+def test_a_lost_pose_may_leave_the_frames_as_they_are(tmp_path: Path) -> None:
+    images = [f"{number:05d}.jpg" for number in range(0, 120, 10)]
+    for name in images:
+        (tmp_path / name).touch()
+    # of 12 frames the sixth is lost: linspace(0, 10, 4) over 11, and linspace(0, 11, 4) over 12
+    student = [number for number in range(0, 120, 10) if number != 50]
+    chosen = tuple(student[index] for index in (0, 3, 6, 10))
+    assert evenly_spaced(folder_frames(tmp_path), 4) == chosen == (0, 30, 70, 110)
+
+
+def test_a_forks_frames_are_those_of_the_list(scene: Path, folder: Path, tmp_path: Path) -> None:
+    pooled_file(folder / "scene0001_00" / "vggt.npz")
+    listed = tmp_path / "candidates.json"
+    write_json(listed, {"format_version": 1, "scenes": {"scene0001_00": [0, 5, 7]}})
+    entry = frames_of(scene, folder, tmp_path, [0, 9], candidates=listed)
+    assert "teacher_frames" not in entry
+    assert "frames_proven" not in entry
+
+
+def test_frames_that_the_file_names_need_no_proof(
+    scene: Path, folder: Path, tmp_path: Path
+) -> None:
+    np.savez(folder / "scene0001_00.npz", tokens(3, special=0), frame_ids=np.array([7, 8, 9]))
+    entry = frames_of(scene, folder, tmp_path, [0, 7])
+    assert entry["teacher_frames"] == [7, 8, 9]
+    assert entry["shape"] == [3, 14, 14, C]
+    store = FeatureStore.open(tmp_path / "a.zarr")
+    features, rows = store.supervision("scene0001_00", [0, 7], "by_frame")
+    assert rows == [1]
+    np.testing.assert_array_equal(features, store.features("scene0001_00")[:1])
+    with pytest.raises(ConfigError, match="2 frames cannot take the features of 3"):
+        store.supervision("scene0001_00", [0, 7], "as_published")
+
+
+def test_other_frames_are_read_again_when_the_folder_changes(
+    scene: Path, folder: Path, tmp_path: Path
+) -> None:
+    np.savez(folder / "scene0001_00.npz", feature=tokens(), ps_idx=5)
+    assert frames_of(scene, folder, tmp_path, [0, 7, 9])["teacher_frames"] == [0, 9]
+    (tmp_path / "posed_images" / "scene0001_00" / "00009.jpg").unlink()
+    store = run(scene, folder, tmp_path / "a.zarr", posed_images=tmp_path / "posed_images")
+    assert "teacher_frames" not in store.entry("scene0001_00")
+
+
 def test_a_replaced_file_is_read_again(scene: Path, folder: Path, tmp_path: Path) -> None:
     file, out = folder / "scene0001_00.npz", tmp_path / "a.zarr"
     np.savez(file, feature=tokens(), ps_idx=5)
     before = run(scene, folder, out).entry("scene0001_00")["features_sha256"]
     np.savez(file, feature=tokens() + 1, ps_idx=5)
     assert run(scene, folder, out).entry("scene0001_00")["features_sha256"] != before
+
+
+@pytest.mark.parametrize("grid", [14, "full"])
+@pytest.mark.parametrize("names", [[0, 7], [0, 9], []])
+def test_exported_features_come_back_as_they_were(
+    grid: int | str, names: list[int], scene: Path, folder: Path, tmp_path: Path
+) -> None:
+    np.savez(folder / "scene0001_00.npz", feature=tokens(), ps_idx=5)
+    before = frames_of(scene, folder, tmp_path, names, grid=grid)
+    out = tmp_path / "exported"
+    command = ["features", "export", str(tmp_path / "a.zarr"), "--out", str(out)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert result.output == f"{out}/scene0001_00/vggt.npz: written\n"
+    with np.load(out / "scene0001_00" / "vggt.npz") as archive:
+        assert archive["ps_idx"] == 0
+        if grid == 14:
+            assert archive["feature"].dtype == np.float16
+            assert archive["feature"].shape == (1, 2, 196, C)
+            assert archive["patch_grid"] == 14
+        else:
+            assert archive["feature"].dtype == np.float32
+            assert archive["feature"].shape == (1, 2, 192, C)
+    again = run(scene, out, tmp_path / "b.zarr", grid=grid).entry("scene0001_00")
+    assert again == before
+
+
+def test_an_export_under_an_unknown_name_is_refused(
+    scene: Path, folder: Path, tmp_path: Path
+) -> None:
+    np.savez(folder / "scene0001_00.npz", feature=tokens(), ps_idx=5)
+    run(scene, folder, tmp_path / "a.zarr")
+    command = ["features", "export", str(tmp_path / "a.zarr"), "--out", str(tmp_path / "x")]
+    result = CliRunner().invoke(app, [*command, "--name", "vgt"])
+    assert "did you mean vggt? choose one of vggt, flare" in str(result.exception)
+    assert isinstance(CliRunner().invoke(app, [*command, "--scene", "no"]).exception, StoreError)
+    assert not (tmp_path / "x").exists()

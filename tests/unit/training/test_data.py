@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from fixtures import training_run
 from fixtures.training_run import SCENES, SHARD, records, write_features, write_scene_inputs
 from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError
 from threedrs.models.tokenizer import tiny_tokenizer
@@ -203,3 +204,47 @@ def test_features_that_are_not_finite_are_refused(reader, monkeypatch):
 
     with pytest.raises(StoreError, match="scene0000_00 holds features that are not finite"):
         reader.read(PLANS[0])
+
+
+@pytest.fixture
+def three_frames(reader, tmp_path, monkeypatch):
+    """Return a reader of scenes of the frames 0, 1, 2, and a function that writes the features."""
+    monkeypatch.setattr(training_run, "FRAMES", 3)
+    for seed, scene in enumerate(SCENES):
+        write_scene_inputs(tmp_path, scene, seed)
+    return replace(
+        reader,
+        scenes=tmp_path / "results/scenes",
+        features=dict.fromkeys(SCENES, tmp_path / SHARD),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "teacher", "rows", "taken"),
+    [
+        ("by_frame", (0, 1, 2), None, [0, 1, 2]),
+        ("by_frame", (2, 7, 0), [0, 2], [2, 0]),
+        ("by_frame", (9, 1), [1], [1]),
+        ("as_published", (2, 7, 0), None, [0, 1, 2]),
+    ],
+)
+def test_features_of_other_frames_supervise_by_the_rule(
+    three_frames, tmp_path, rule, teacher, rows, taken
+):
+    write_features(tmp_path, (0, 1, 2), teacher)
+    features = FeatureStore.open(tmp_path / SHARD).features(SCENES[0])
+
+    scene = replace(three_frames, other_frames=rule).read(PLANS[0]).scene
+
+    found = None if scene.supervised_S is None else scene.supervised_S.tolist()
+    assert found == rows
+    np.testing.assert_array_equal(scene.teacher_VGGC, features[taken])
+
+
+def test_a_scene_without_a_common_frame_has_no_supervision(three_frames, tmp_path):
+    write_features(tmp_path, (0, 1, 2), (7, 8, 9))
+
+    scene = three_frames.read(PLANS[0]).scene
+
+    assert scene.teacher_VGGC is None
+    assert scene.supervised_S is None

@@ -17,12 +17,15 @@ from fixtures.training_process import (
     start,
     wait_for_row,
 )
-from fixtures.training_run import SCENES, edit_config, write_evaluation, write_run
+from fixtures.training_run import SCENES, edit_config, write_evaluation, write_features, write_run
 from threedrs.io.files import write_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.settings import ModelSettings
 from threedrs.train import main
+from threedrs.training import loop
+from threedrs.training.data import RecordTable
 from threedrs.training.run_log import growing_log, read_rows
+from threedrs.training.settings import RunPaths
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,15 @@ def test_whole_run_leaves_model_numbers_and_curves(whole_run):
     assert numbers["model_flops_utilisation"] is None
     assert "CPU" in numbers["model_flops_utilisation_basis"]
     assert "fewer scenes" in numbers["packing"]
+    assert numbers["teacher_frames"] == {
+        "rule": "by_frame",
+        "scenes": 2,
+        "other_frames": 0,
+        "unproven": 0,
+        "unsupervised": 0,
+        "frames": 2,
+        "frames_left_out": 0,
+    }
     assert numbers["samples_per_second"] > 0
     assert [row["step"] for row in loss_rows(whole_run)] == list(range(1, 11))
     assert loss_rows(whole_run)[-1]["loss"] < loss_rows(whole_run)[0]["loss"]
@@ -227,3 +239,22 @@ def test_failure_is_one_line_and_status_one(tmp_path, monkeypatch, capsys):
         "train: rank 0: train.precision is 'fp8'; choose one of: float32, bfloat16"
     )
     assert printed.count("\n") == 1
+
+
+def test_other_frames_are_counted_and_the_rule_counts_where_there_are_any(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = json.loads(write_run(tmp_path).read_text())
+    paths = RunPaths.from_config(config["paths"])
+    records = RecordTable.read(paths.mix)
+
+    def read(rule):
+        section = config["teacher"] | {"other_frames": rule}
+        return loop._read_hashes(records, paths, section)[1:]
+
+    (same, counts), (published, _) = read("by_frame"), read("as_published")
+    assert same == published
+    assert counts.notes() == []
+    write_features(tmp_path, (0,), (5,))
+    (by_frame, counts), (published, _) = read("by_frame"), read("as_published")
+    assert by_frame != published
+    assert (counts.other_frames, counts.unsupervised, counts.frames_left_out) == (2, 2, 2)

@@ -1,7 +1,7 @@
 """What the rules expand over, and what jobs ask for and are told."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -157,3 +157,17 @@ def test_a_batch_is_held_against_the_ranks(monkeypatch: pytest.MonkeyPatch) -> N
     lines = str(error.value).splitlines()
     assert [line.split(":")[1] for line in lines] == [" runs.3drs", " runs.baseline"]
     assert "train.pack 4 x 8 ranks x accumulation is not train.global_batch 16" in lines[0]
+
+
+def test_imported_features_are_held_against_the_scans_folders(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = build(monkeypatch, teacher={"name": "import", "weights": "config"})
+    section = found.teacher_section("import")
+    assert section["posed_images"] == "results/demo/scannet/posed_images"
+    assert "posed_images" not in found.teacher_section("vggt-tiny")
+    assert found.teacher_candidates(wildcards(teacher="import")) == []
+    found.layout = replace(found.layout, candidates="infos_{split}.pkl")
+    named = ["results/candidates/train.json"]
+    assert found.teacher_candidates(wildcards(teacher="import")) == named
+    assert found.teacher_candidates(wildcards(teacher="vggt-tiny")) == []
