@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -17,6 +16,7 @@ from fixtures.inference_run import (
 )
 from fixtures.repository import ROOT
 from threedrs.evaluation.partial import partial_files, partial_path, read_partial
+from threedrs.evaluation.predict import predict_benchmark
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.tasks.prediction import read_meta, read_predictions
 from threedrs.tasks.record import write_records
@@ -98,54 +98,6 @@ def test_answers_of_more_ranks_are_used(tmp_path, model, records, scenes):
     assert partial_files(out) == []
 
 
-RANK = """
-import sys
-from pathlib import Path
-from fixtures.inference_run import Fake, run
-model, records, scenes, out = map(Path, sys.argv[1:])
-run(model, records, scenes, out, Fake())
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("RANK", "LOCAL_RANK", "WORLD_SIZE"),
-        ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"),
-    ],
-    ids=["torchrun", "srun"],
-)
-def test_two_ranks_write_the_same_bytes_as_one(tmp_path, model, records, scenes, names):
-    one, two = tmp_path / "one" / "p.jsonl", tmp_path / "two" / "p.jsonl"
-    run(model, records, scenes, one, Fake())
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
-    program = [sys.executable, "-c", RANK, *map(str, (model, records, scenes, two))]
-    ranks = [
-        subprocess.Popen(
-            program,
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}",
-                **dict(zip(names, (str(rank), str(rank), "2"), strict=True)),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [rank.communicate(timeout=120)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], said
-    assert two.read_bytes() == one.read_bytes()
-    assert read_meta(two)["timing"]["ranks"] == 2
-    assert partial_files(two) == []
-
-
 @pytest.mark.slow
 def test_two_ranks_answer_as_one(tmp_path, scenes):
     """With the real student: the same bytes, also where finished scenes are found."""
@@ -165,20 +117,8 @@ def test_two_ranks_answer_as_one(tmp_path, scenes):
     write_records(records, questions)
     outs = {ranks: tmp_path / f"of_{ranks}" / "predictions.jsonl" for ranks in (1, 2)}
 
-    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m")
-
-    def predict(ranks, *launcher):
-        command = [sys.executable, "-m", *launcher, "threedrs.predict"]
-        command += ["--model", tmp_path / "model", "--records", records, "--scenes", scenes]
-        command += ["--out", outs[ranks], "--settings", json.dumps({"max_new_tokens": 6})]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stderr
-
-    predict(1, *torchrun)
+    settings = {"max_new_tokens": 6}
+    predict_benchmark(tmp_path / "model", records, scenes, PredictSettings(**settings), outs[1])
     whole = outs[1].read_bytes()
     rows = whole.decode().splitlines(keepends=True)
     assert len({json.loads(row)["prediction"] for row in rows}) > 1
@@ -188,7 +128,14 @@ def test_two_ranks_answer_as_one(tmp_path, scenes):
     outs[2].parent.mkdir()
     partial_path(outs[2], 0).write_text("".join([f"{header}\n", *kept]))
 
-    said = predict(2, "threedrs.distributed.launch", "--gpus", "2")
-    assert f"{len(kept)} of 12 questions are answered already" in said
+    command = [sys.executable, "-m", "threedrs.distributed.launch", "--gpus", "2"]
+    command += ["threedrs.predict", "--model", tmp_path / "model", "--records", records]
+    command += ["--scenes", scenes, "--out", outs[2], "--settings", json.dumps(settings)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{len(kept)} of 12 questions are answered already" in done.stderr
     assert outs[2].read_bytes() == whole
     assert read_meta(outs[2])["timing"] == read_meta(outs[2])["timing"] | {"ranks": 2, "resumed": 4}

@@ -17,7 +17,15 @@ from fixtures.training_process import (
     start,
     wait_for_row,
 )
-from fixtures.training_run import SCENES, edit_config, write_evaluation, write_features, write_run
+from fixtures.training_run import (
+    SCENES,
+    edit_config,
+    run,
+    write_evaluation,
+    write_features,
+    write_run,
+)
+from threedrs.errors import StoreError
 from threedrs.io.files import write_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.settings import ModelSettings
@@ -32,8 +40,8 @@ from threedrs.training.settings import RunPaths
 def whole_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     write_run(folder, samples=18, epochs=2)
-    status, text = finish(start(folder))
-    assert status == 0, text
+    with pytest.MonkeyPatch.context() as patch:
+        run(folder, patch)
     return folder
 
 
@@ -67,7 +75,7 @@ def test_whole_run_leaves_model_numbers_and_curves(whole_run):
 
 
 @pytest.mark.slow
-def test_interrupted_run_equals_the_uninterrupted_one(whole_run, tmp_path):
+def test_interrupted_run_equals_the_uninterrupted_one(whole_run, tmp_path, monkeypatch, capsys):
     config = write_run(tmp_path, samples=18, epochs=2)
     edit_config(config, save_every=2, workers=1)
     checkpoints = tmp_path / "results/train/3drs/checkpoints"
@@ -84,10 +92,9 @@ def test_interrupted_run_equals_the_uninterrupted_one(whole_run, tmp_path):
     assert "stopped by SIGUSR1, saved at step" in text.splitlines()[-1]
     newest = max(path for path in checkpoints.iterdir() if path.name.startswith("step-"))
     (newest / "state/rank-00000-000.safetensors").write_bytes(b"damaged")
-    status, text = finish(start(tmp_path))
+    run(tmp_path, monkeypatch)
 
-    assert status == 0, text
-    assert f"{newest.name} is not used" in text
+    assert f"{newest.name} is not used" in capsys.readouterr().err
     assert loss_rows(tmp_path) == loss_rows(whole_run)
     assert (tmp_path / "results/train/3drs/model/model.safetensors").read_bytes() == (
         whole_run / "results/train/3drs/model/model.safetensors"
@@ -180,7 +187,9 @@ def test_run_goes_on_with_other_ranks_and_another_zero_stage(whole_run, stopped_
 
 
 @pytest.mark.slow
-def test_a_failed_evaluation_costs_no_step_and_is_made_up_for(whole_run, tmp_path):
+def test_a_failed_evaluation_costs_no_step_and_is_made_up_for(
+    whole_run, tmp_path, monkeypatch, capsys
+):
     config = write_run(tmp_path, samples=18, epochs=2)
     edit_config(config, eval_every=4, eval_samples=3, save_every=4, log_every=3)
     write_evaluation(tmp_path, config)
@@ -191,15 +200,14 @@ def test_a_failed_evaluation_costs_no_step_and_is_made_up_for(whole_run, tmp_pat
     masks.rename(tmp_path / "aside")
     checkpoints = tmp_path / "results/train/3drs/checkpoints"
 
-    status, _ = finish(start(tmp_path))
-    assert status == 1
+    with pytest.raises(StoreError, match="masks/pred/fine"):
+        run(tmp_path, monkeypatch)
     assert (checkpoints / "step-00000004").is_dir()
     assert [row["step"] for row in loss_rows(tmp_path)] == [3]
 
     (tmp_path / "aside").rename(masks)
-    status, text = finish(start(tmp_path))
-    assert status == 0, text
-    assert "goes on from step-00000004" in text
+    run(tmp_path, monkeypatch)
+    assert "goes on from step-00000004" in capsys.readouterr().err
     rows = loss_rows(tmp_path)
     assert [row["step"] for row in rows if row.pop("eval", None)] == [4, 8, 10]
     # Evaluated steps are logged too; evaluating changes no loss.
@@ -209,17 +217,16 @@ def test_a_failed_evaluation_costs_no_step_and_is_made_up_for(whole_run, tmp_pat
 
 
 @pytest.mark.slow
-def test_finished_run_exports_again_without_training(whole_run):
+def test_finished_run_exports_again_without_training(whole_run, monkeypatch, capsys):
     out = whole_run / "results/train/3drs"
     rows, numbers = loss_rows(whole_run), json.loads((out / "train.json").read_text())
     shutil.rmtree(out / "model")  # as Snakemake does before it runs a job again
     for name in ("train.json", "log.jsonl", "loss.png"):
         (out / name).unlink()
 
-    status, text = finish(start(whole_run))
+    run(whole_run, monkeypatch)
 
-    assert status == 0, text
-    assert "goes on from step-00000010" in text
+    assert "goes on from step-00000010" in capsys.readouterr().err
     assert read_rows(out / "log.jsonl") == read_rows(growing_log(out))
     assert loss_rows(whole_run) == rows
     again = json.loads((out / "train.json").read_text())
