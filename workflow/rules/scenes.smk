@@ -15,7 +15,11 @@
 #   sources    = results/scenes/sources.json: which files each scan has
 # by hand:
 #   snakemake --cores 1 results/boxes/train-000.json
+#   snakemake --cores 1 results/candidates/train.json
 #   snakemake --cores 1 results/scenes/shards/train-000.json
+#   snakemake --cores 1 results/scenes/left_out/train.json
+#   snakemake --cores 1 results/scenes/limit/train.json
+#   snakemake --cores 1 results/scenes/report/train-000
 #   snakemake --cores 1 results/scenes/report.html
 
 from threedrs.scannet.excluded_scans import check_removed

@@ -44,11 +44,8 @@ def doctor(
             findings = examine(config, Path.cwd(), slurm=slurm)
     except ConfigError as error:
         problems += str(error).splitlines()
-    wrong = [
-        Finding(check="config", status="error", message=line, remedy="correct the configuration")
-        for line in problems
-    ]
-    wrong += [Finding(check="config", status="warning", message=line) for line in moved]
+    wrong = [Finding("error", line, "correct the configuration", "config") for line in problems]
+    wrong += [Finding("warning", line, check="config") for line in moved]
     findings = wrong + findings
     if as_json:
         print(json.dumps([finding.to_json() for finding in findings], indent=2))

@@ -5,12 +5,14 @@ look at every input file.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from threedrs.config.load import Config
-from threedrs.doctor.data import check_inputs, check_licences
+from threedrs.doctor.earlier_results import check_stores, check_versions
 from threedrs.doctor.file_system import check_disk, check_file_system, check_inodes
-from threedrs.doctor.finding import Finding, Setting
+from threedrs.doctor.finding import Finding, Setting, error
+from threedrs.doctor.input_files import check_inputs, check_licences
 from threedrs.doctor.machine import (
     check_attention,
     check_gpu,
@@ -19,25 +21,25 @@ from threedrs.doctor.machine import (
     check_python,
     check_slurm,
 )
-from threedrs.doctor.verify import check_stores, check_versions
 
 __all__ = ["CHECKS", "Finding", "Setting", "examine"]
 
-CHECKS: tuple[Callable[[Setting], Iterator[Finding]], ...] = (
-    check_python,
-    check_packages,
-    check_gpu,
-    check_attention,
-    check_java,
-    check_slurm,
-    check_disk,
-    check_inodes,
-    check_file_system,
-    check_inputs,
-    check_stores,
-    check_versions,
-    check_licences,
-)
+Check = Callable[[Setting], Iterator[Finding]]
+CHECKS: dict[str, Check] = {
+    "python": check_python,
+    "packages": check_packages,
+    "gpu": check_gpu,
+    "flash-attn": check_attention,
+    "java": check_java,
+    "slurm": check_slurm,
+    "disk": check_disk,
+    "inodes": check_inodes,
+    "file system": check_file_system,
+    "data": check_inputs,
+    "stores": check_stores,
+    "results": check_versions,
+    "licences": check_licences,
+}
 
 
 def examine(config: Config, root: Path, *, slurm: bool = False) -> list[Finding]:
@@ -49,24 +51,20 @@ def examine(config: Config, root: Path, *, slurm: bool = False) -> list[Finding]
         slurm: whether the run goes to Slurm, which is then required.
     """
     setting = Setting(config=config, root=root, slurm=slurm)
-    return [finding for check in CHECKS for finding in _outcome(check, setting)]
+    return [
+        replace(finding, check=finding.check or name)
+        for name, check in CHECKS.items()
+        for finding in _findings(check, setting)
+    ]
 
 
-def _outcome(check: Callable[[Setting], Iterator[Finding]], setting: Setting) -> list[Finding]:
-    """Return the findings of ``check``, and one more where the system refuses a look at a file."""
-    found: list[Finding] = []
+def _findings(check: Check, setting: Setting) -> Iterator[Finding]:
+    """Yield the findings of ``check``, and one more where the system refuses a look at a file."""
     try:
-        for finding in check(setting):
-            found.append(finding)
-    except OSError as error:
-        found.append(
-            Finding(
-                check=check.__name__.removeprefix("check_").replace("_", " "),
-                status="error",
-                message=f"{error.filename or 'a file'}: cannot be looked at "
-                f"({error.strerror or error})",
-                remedy="let this user enter the folder and read the file; where results/ is a "
-                "link, make its folder",
-            )
+        yield from check(setting)
+    except OSError as refusal:
+        yield error(
+            f"{refusal.filename or 'a file'}: cannot be looked at ({refusal.strerror or refusal})",
+            "let this user enter the folder and read the file; where results/ is a link, make its "
+            "folder",
         )
-    return found

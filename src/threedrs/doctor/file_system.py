@@ -12,12 +12,12 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from threedrs.config.load import Config, data_layout, resolve_run
 from threedrs.demo.write import demo_scenes
-from threedrs.doctor.finding import Finding, Setting
+from threedrs.doctor.finding import Finding, Setting, error, ok, warning
 from threedrs.errors import ThreedrsError
 from threedrs.io.files import sync
 from threedrs.planning.disk import (
@@ -40,7 +40,7 @@ NOT_ATOMIC = ("cifs", "smb3", "vfat", "exfat", "ntfs", "ntfs3", "9p", "fuse.s3fs
 NOT_ATOMIC_PREFIXES = ("fuse.sshfs", "fuse.gcsfuse", "fuse.goofys", "fuse.mount-s3")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class StageNeed:
     """What a stage will still write: bytes, and files and folders."""
 
@@ -78,20 +78,13 @@ def stage_needs(config: Config, results: Path) -> list[StageNeed]:
             checkpoints = checkpoint_bytes(run) * (run["execution"]["keep"] + 1)
             models += int(model_bytes(run) + checkpoints)
     texts = TEXT_BYTES * len(scenes)
+    stores = len(open_scenes)
     return [
-        StageNeed(
-            stage="scenes",
-            size=len(open_scenes) * frames * FRAME_BYTES,
-            inodes=len(open_scenes) * STORE_INODES,
-        ),
-        StageNeed(
-            stage="features",
-            size=feature_size,
-            inodes=features * FEATURE_INODES,
-        ),
-        StageNeed(stage="instructions", size=texts // 2, inodes=100),
-        StageNeed(stage="models", size=models, inodes=len(runs) * RUN_INODES),
-        StageNeed(stage="scores and report", size=texts // 2, inodes=len(runs) * 50),
+        StageNeed("scenes", stores * frames * FRAME_BYTES, stores * STORE_INODES),
+        StageNeed("features", feature_size, features * FEATURE_INODES),
+        StageNeed("instructions", texts // 2, 100),
+        StageNeed("models", models, len(runs) * RUN_INODES),
+        StageNeed("scores and report", texts // 2, len(runs) * 50),
     ]
 
 
@@ -99,33 +92,26 @@ def check_disk(setting: Setting) -> Iterator[Finding]:
     """Say of each stage whether the disk still has room when its turn comes."""
     try:
         needs = stage_needs(setting.config, setting.results)
-    except ThreedrsError as error:
-        yield Finding(
-            check="disk",
-            status="error",
-            message=f"what is needed is not known: {error}",
-            remedy="put the scene list there",
-        )
+    except ThreedrsError as problem:
+        yield error(f"what is needed is not known: {problem}", "put the scene list there")
         return
     free = shutil.disk_usage(setting.written_folder).free
     by_then = 0
     for need in needs:
         by_then += need.size
-        fits = by_then < free
-        yield Finding(
-            check="disk",
-            status="ok" if fits else "error",
-            message=f"{need.stage}: about {need.size / GIGABYTE:.1f} GB to write, "
-            f"{by_then / GIGABYTE:.1f} GB by then; {free / GIGABYTE:.1f} GB free in results/",
-            remedy="" if fits else "free space, or make results/ a link to a larger disk",
+        message = (
+            f"{need.stage}: about {need.size / GIGABYTE:.1f} GB to write, "
+            f"{by_then / GIGABYTE:.1f} GB by then; {free / GIGABYTE:.1f} GB free in results/"
         )
+        remedy = "free space, or make results/ a link to a larger disk"
+        yield ok(message) if by_then < free else error(message, remedy)
 
 
 def check_inodes(setting: Setting) -> Iterator[Finding]:
     """Say whether the file system has room for the files to come, if it counts files at all."""
     state = os.statvfs(setting.written_folder)
     if not state.f_files:
-        yield Finding(check="inodes", status="ok", message="not limited")
+        yield ok("not limited")
         return
     try:
         needed = sum(need.inodes for need in stage_needs(setting.config, setting.results))
@@ -133,21 +119,12 @@ def check_inodes(setting: Setting) -> Iterator[Finding]:
         needed = 0  # check_disk says why
     text = f"about {needed:,} files and folders to make, {state.f_favail:,} free in results/"
     if state.f_favail <= needed:
-        yield Finding(
-            check="inodes",
-            status="error",
-            message=text,
-            remedy="remove files there, or make results/ a link to another file system",
-        )
+        yield error(text, "remove files there, or make results/ a link to another file system")
     elif state.f_favail < FEW_INODES * state.f_files:
-        yield Finding(
-            check="inodes",
-            status="warning",
-            message=f"{text}: less than {FEW_INODES:.0%} of all are left",
-            remedy="remove files there before others use them up",
-        )
+        few = f"{text}: less than {FEW_INODES:.0%} of all are left"
+        yield warning(few, "remove files there before others use them up")
     else:
-        yield Finding(check="inodes", status="ok", message=text)
+        yield ok(text)
 
 
 def check_file_system(setting: Setting) -> Iterator[Finding]:
@@ -167,12 +144,10 @@ def check_file_system(setting: Setting) -> Iterator[Finding]:
         new.replace(old)
         if old.read_bytes() != b"new" or new.exists():
             raise OSError(0, "the old file is still there")
-    except OSError as error:
-        yield Finding(
-            check="file system",
-            status="error",
-            message=f"{folder}: a file cannot be {step} ({error.strerror})",
-            remedy="make results/ a link to a folder of yours on a local or cluster file system",
+    except OSError as problem:
+        yield error(
+            f"{folder}: a file cannot be {step} ({problem.strerror})",
+            "make results/ a link to a folder of yours on a local or cluster file system",
         )
         return
     finally:
@@ -181,32 +156,26 @@ def check_file_system(setting: Setting) -> Iterator[Finding]:
                 file.unlink()
     yield from _check_kind(folder)
     skew = changed - min(max(changed, before), after)
+    clock = ok("agrees with the file system of results/")
     if abs(skew) > MOST_SKEW:
-        yield Finding(
-            check="clock",
-            status="warning",
-            message=f"files in {folder} get times {abs(skew):.0f} s "
-            f"{'after' if skew > 0 else 'before'} this machine's clock: finished stages may run "
-            "again, or stale ones not",
-            remedy="set the clocks of this machine and of the file server (NTP)",
+        clock = warning(
+            f"files in {folder} get times {abs(skew):.0f} s {'after' if skew > 0 else 'before'} "
+            "this machine's clock: finished stages may run again, or stale ones not",
+            "set the clocks of this machine and of the file server (NTP)",
         )
-    else:
-        yield Finding(check="clock", status="ok", message="agrees with the file system of results/")
+    yield replace(clock, check="clock")
 
 
 def _check_kind(folder: Path) -> Iterator[Finding]:
     kind = mount_kind(folder)
     if kind in NOT_ATOMIC or kind.startswith(NOT_ATOMIC_PREFIXES):
-        yield Finding(
-            check="file system",
-            status="warning",
-            message=f"{folder} is on {kind}, where a rename may not be atomic: a killed job can "
-            "leave half a file",
-            remedy="make results/ a link to a folder on a local or cluster file system",
+        yield warning(
+            f"{folder} is on {kind}, where a rename may not be atomic: a killed job can leave half "
+            "a file",
+            "make results/ a link to a folder on a local or cluster file system",
         )
-        return
-    where = f" on {kind}" if kind else ""
-    yield Finding(check="file system", status="ok", message=f"sync and rename work{where}")
+    else:
+        yield ok(f"sync and rename work{f' on {kind}' if kind else ''}")
 
 
 def mount_kind(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:

@@ -1,31 +1,37 @@
 """The input of a check and its outcome."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from threedrs.config.load import Config
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """One check's outcome, one line.
 
     Attributes:
-        check: the check's name; several findings may have the same.
         status: ``warning``: the run works, but slower or without a part; ``error``: it would stop.
         message: what was found.
         remedy: what to do about a warning or an error; empty where nothing needs to be done.
+        check: the check's name, which `examine` adds; several findings may have the same.
     """
 
-    check: str
     status: Literal["ok", "warning", "error"]
     message: str
     remedy: str = ""
+    check: str = ""
 
     def to_json(self) -> dict[str, str]:
         """Return the finding for scripts: ``check``, ``status``, ``message``, ``remedy``."""
-        return asdict(self)
+        return {"check": self.check, **asdict(self)}
+
+
+ok = partial(Finding, "ok")
+warning = partial(Finding, "warning")
+error = partial(Finding, "error")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from threedrs.config.load import resolve_run
-from threedrs.doctor.finding import Finding, Setting
+from threedrs.doctor.finding import Finding, Setting, error, ok, warning
 from threedrs.tasks.registry import find_task
 
 SINFO_SECONDS = 30
@@ -25,13 +25,10 @@ def check_python(setting: Setting) -> Iterator[Finding]:
     wanted = _project(setting.root).get("requires-python", "")
     version = platform.python_version()
     if SpecifierSet(wanted).contains(version, prereleases=True):
-        yield Finding(check="python", status="ok", message=version)
+        yield ok(version)
         return
-    yield Finding(
-        check="python",
-        status="error",
-        message=f"{version}, pyproject.toml asks for {wanted}",
-        remedy="install such a Python and run `make setup`",
+    yield error(
+        f"{version}, pyproject.toml asks for {wanted}", "install such a Python and run `make setup`"
     )
 
 
@@ -39,12 +36,8 @@ def check_packages(setting: Setting) -> Iterator[Finding]:
     """Compare the installed packages with pyproject.toml's ranges and with the lock."""
     project = _project(setting.root)
     if not project:
-        yield Finding(
-            check="packages",
-            status="warning",
-            message=f"{setting.root / 'pyproject.toml'} is missing",
-            remedy="run threedrs doctor from the repository's folder",
-        )
+        file = setting.root / "pyproject.toml"
+        yield warning(f"{file} is missing", "run threedrs doctor from the repository's folder")
         return
     outside, others = [], []
     for text in project["dependencies"]:
@@ -63,21 +56,12 @@ def check_packages(setting: Setting) -> Iterator[Finding]:
             if found != version and not any(line.startswith(f"{name} ") for line in outside):
                 others.append(f"{name} {found or 'missing'} (locked: {version})")
     if outside:
-        yield Finding(
-            check="packages",
-            status="error",
-            message="; ".join(outside),
-            remedy="run `make setup`",
-        )
+        yield error("; ".join(outside), "run `make setup`")
     if others:
-        yield Finding(
-            check="packages",
-            status="warning",
-            message=f"not as tested: {'; '.join(others)}",
-            remedy="run `make setup` for the versions of requirements.lock",
-        )
+        remedy = "run `make setup` for the versions of requirements.lock"
+        yield warning(f"not as tested: {'; '.join(others)}", remedy)
     if not outside and not others:
-        yield Finding(check="packages", status="ok", message="as in requirements.lock")
+        yield ok("as in requirements.lock")
 
 
 def _installed(name: str) -> str | None:
@@ -101,44 +85,32 @@ def check_gpu(setting: Setting) -> Iterator[Finding]:
 
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        yield Finding(check="gpu", status="ok", message=", ".join(names))
+        yield ok(", ".join(names))
         return
     runs = [resolve_run(setting.config, run) for run in setting.config["runs"]]
     large = sorted({run["model"]["size"] for run in runs} - {"tiny"})
     if not large:
-        yield Finding(check="gpu", status="ok", message="none here; tiny models run on the CPU")
+        yield ok("none here; tiny models run on the CPU")
         return
-    yield Finding(
-        check="gpu",
-        status="ok" if setting.slurm else "warning",
-        message=f"none here; models of size {' and '.join(large)} need GPU nodes",
-        remedy="" if setting.slurm else "run with snakemake --profile slurm, or on a GPU machine",
-    )
+    message = f"none here; models of size {' and '.join(large)} need GPU nodes"
+    remedy = "run with snakemake --profile slurm, or on a GPU machine"
+    yield ok(message) if setting.slurm else warning(message, remedy)
 
 
 def check_attention(setting: Setting) -> Iterator[Finding]:
     """Look for flash-attn, which ``model.attention: flash`` needs."""
-    try:
-        version = importlib.metadata.version("flash-attn")
-        yield Finding(check="flash-attn", status="ok", message=version)
-        return
-    except importlib.metadata.PackageNotFoundError:
-        pass
-    asking = [
-        run
+    version = _installed("flash-attn")
+    attention = {
+        run: resolve_run(setting.config, run)["model"]["attention"]
         for run in setting.config["runs"]
-        if resolve_run(setting.config, run)["model"]["attention"] == "flash"
-    ]
-    if not asking:
-        yield Finding(
-            check="flash-attn", status="ok", message="not installed; torch's own attention is used"
-        )
+    }
+    asking = [run for run, name in attention.items() if name == "flash"]
+    if version or not asking:
+        yield ok(version or "not installed; torch's own attention is used")
         return
-    yield Finding(
-        check="flash-attn",
-        status="error",
-        message=f"not installed; model.attention of {', '.join(asking)} asks for it",
-        remedy="pip install --no-build-isolation -e '.[flash-attn]', or model.attention: auto",
+    yield error(
+        f"not installed; model.attention of {', '.join(asking)} asks for it",
+        "pip install --no-build-isolation -e '.[flash-attn]', or model.attention: auto",
     )
 
 
@@ -148,13 +120,11 @@ def check_java(setting: Setting) -> Iterator[Finding]:
     asked = map(find_task, setting.config["eval"]["benchmarks"])
     captions = [task.name for task in asked if "meteor" in task.metrics]
     if found or not captions:
-        yield Finding(check="java", status="ok", message=found or "not here; no benchmark needs it")
+        yield ok(found or "not here; no benchmark needs it")
         return
-    yield Finding(
-        check="java",
-        status="warning",
-        message=f"missing: METEOR of {' and '.join(captions)} is reported as unavailable",
-        remedy="install a Java runtime (Debian: default-jre-headless)",
+    yield warning(
+        f"missing: METEOR of {' and '.join(captions)} is reported as unavailable",
+        "install a Java runtime (Debian: default-jre-headless)",
     )
 
 
@@ -162,13 +132,11 @@ def check_slurm(setting: Setting) -> Iterator[Finding]:
     """Look for Slurm's commands and partitions, which only a run with ``--slurm`` needs."""
     missing = [name for name in ("sbatch", "squeue", "sinfo") if not shutil.which(name)]
     if missing:
-        yield Finding(
-            check="slurm",
-            status="error" if setting.slurm else "ok",
-            message=f"{', '.join(missing)} not here"
-            + ("" if setting.slurm else "; --profile slurm needs them"),
-            remedy="run on a login node of the cluster" if setting.slurm else "",
-        )
+        message = f"{', '.join(missing)} not here"
+        if setting.slurm:
+            yield error(message, "run on a login node of the cluster")
+        else:
+            yield ok(f"{message}; --profile slurm needs them")
         return
     try:
         answer = subprocess.run(
@@ -178,14 +146,12 @@ def check_slurm(setting: Setting) -> Iterator[Finding]:
             timeout=SINFO_SECONDS,
         )
         partitions, said = answer.stdout.split(), answer.stderr
-    except (OSError, subprocess.TimeoutExpired) as error:
-        partitions, said = [], str(error)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        partitions, said = [], str(problem)
     if partitions:
-        yield Finding(check="slurm", status="ok", message=f"partitions {', '.join(partitions)}")
+        yield ok(f"partitions {', '.join(partitions)}")
         return
-    yield Finding(
-        check="slurm",
-        status="error" if setting.slurm else "warning",
-        message=f"sinfo names no partition: {' '.join(said.split())[:200] or 'no answer'}",
-        remedy="start slurmctld, or run without --profile slurm",
+    yield (error if setting.slurm else warning)(
+        f"sinfo names no partition: {' '.join(said.split())[:200] or 'no answer'}",
+        "start slurmctld, or run without --profile slurm",
     )

@@ -1,16 +1,9 @@
-"""Are the results of earlier runs whole, and can this version read them?
+"""Which results are damaged: all of ``results/`` is read again, so that exactly these are remade.
 
-`check_versions` and `check_stores` are quick looks of the doctor. Of the kinds of file in `FILES`
-the format version is compared with the one that this version reads: JSON files whole, lists of JSON
-lines by their first one. Of the scene stores up to `OPENED` are opened and up to `VERIFIED`
-compared with their checksums, evenly spaced. Of the feature stores every manifest is read, and of
-up to `VERIFIED` scenes the features.
-
-`verify_results` reads everything again, so that exactly the damaged results can be made again.
 Snakemake goes by dates and by whether small inputs changed, so it does not notice a byte that flips
 in a store or a file that is cut short. Here all is compared with what was recorded when it was
 made. Stores have their own hashes and the manifests, and models have ``model.json``. Of other files
-Snakemake kept a checksum when a later stage read them. This costs one read of ``results/``.
+Snakemake kept a checksum when a later stage read them.
 
 What is suspect by its date alone, cannot be read, or could only be made again by training from the
 start is named, but not for removal.
@@ -19,130 +12,20 @@ start is named, but not for removal.
 import json
 from base64 import urlsafe_b64decode
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from threedrs.doctor.finding import Finding, Setting
 from threedrs.errors import CheckpointError, DataError, StoreError
-from threedrs.evaluation import aggregate, score
-from threedrs.io.files import check_scene_name, read_json, read_json_lines, sha256_of_file
-from threedrs.models.backbones import config_json
+from threedrs.io.files import check_scene_name, read_json, sha256_of_file
 from threedrs.models.checkpoint.folder import hash_files, manifest_path, require_whole
-from threedrs.scannet import boxes
 from threedrs.scenes.store import SceneStore
-from threedrs.tasks import prediction, record
-from threedrs.teachers.feature_store import MANIFEST, FeatureStore, verify_store
-from threedrs.training import checkpoints
+from threedrs.teachers.feature_store import MANIFEST, verify_store
 
 RECORDS = Path(".snakemake") / "metadata"  # beside the folder of results
 # Seconds by which a file's date may differ from the recorded one: file systems round.
 _ROUNDING = 2.0
-OPENED, VERIFIED = 100, 5
-CHECKPOINTS = "train/*/checkpoints/step-*/manifest.json"
-# Files below results/, the format version that this version reads, and the target that makes them.
-FILES = (
-    ("boxes/*.json", boxes.FORMAT_VERSION, "scenes"),
-    ("instructions/*_*.jsonl", record.FORMAT_VERSION, "instructions"),
-    ("instructions/mixes/*.jsonl", record.FORMAT_VERSION, "instructions"),
-    (CHECKPOINTS, checkpoints.FORMAT_VERSION, "models"),
-    ("train/*/model/config.json", config_json.FORMAT_VERSION, "models"),
-    ("eval/*/*/predictions.jsonl", prediction.FORMAT_VERSION, "scores"),
-    ("eval/*/*/predictions.meta.json", prediction.FORMAT_VERSION, "scores"),
-    ("eval/*/*/metrics.json", score.FORMAT_VERSION, "scores"),
-    ("report/summary.json", aggregate.FORMAT_VERSION, "report"),
-)
-LISTS_OF_OTHERS = (".rejected.jsonl",)
-
-
-def check_versions(setting: Setting) -> Iterator[Finding]:
-    """Name the results of another format version, or that cannot be read."""
-    count, problems = 0, 0
-    for pattern, expected, target in FILES:
-        for file in sorted(setting.results.glob(pattern)):
-            if file.name.endswith(LISTS_OF_OTHERS):
-                continue
-            count += 1
-            message = _version_problem(file, expected)
-            if message:
-                problems += 1
-                yield _version_finding(message, target, of_training=pattern == CHECKPOINTS)
-    if not problems:
-        text = f"{count} files of earlier runs, all of this version" if count else "none yet"
-        yield Finding(check="results", status="ok", message=text)
-
-
-def _version_finding(message: str, target: str, *, of_training: bool) -> Finding:
-    if of_training:  # training sets it aside and goes on without it
-        remedy = "finish the run with the version that began it, or let it start afresh"
-        return Finding(check="results", status="warning", message=message, remedy=remedy)
-    remedy = f"delete it and run `snakemake --cores all {target}`"
-    return Finding(check="results", status="error", message=message, remedy=remedy)
-
-
-def _version_problem(file: Path, expected: int) -> str:
-    try:
-        content: Any = (
-            next(read_json_lines(file), None) if file.suffix == ".jsonl" else read_json(file)
-        )
-    except DataError as error:
-        return str(error)
-    if content is None:  # a list of nothing
-        return ""
-    if file.name == "config.json" and isinstance(content, dict):
-        content = content.get("threedrs")
-    found = content.get("format_version") if isinstance(content, dict) else None
-    if found == expected:
-        return ""
-    return f"{file}: is of format version {found!r}, this version reads {expected}"
-
-
-def check_stores(setting: Setting) -> Iterator[Finding]:
-    """Open the stores that earlier runs left, and verify a sample of them."""
-    scenes = sorted((setting.results / "scenes").glob("scene*.zarr"))
-    shards = sorted((setting.results / "features").glob("*/*.zarr"))
-    finished = [shard for shard in shards if (shard / "manifest.json").exists()]
-    problems: list[str] = []
-    _collect(_spread(scenes, OPENED), SceneStore.open, problems)
-    if not problems:
-        _collect(_spread(scenes, VERIFIED), lambda path: SceneStore.open(path).verify(), problems)
-    opened: list[tuple[Path, str]] = []
-    for shard in finished:
-        _collect([shard], lambda path: _add_scenes(path, opened), problems)
-    for shard, scene in _spread(opened, VERIFIED):
-        _collect([shard], partial(_read_features, scene=scene), problems)
-    for problem in problems:
-        message, _, remedy = problem.rpartition("; ")
-        yield Finding(check="stores", status="error", message=message or problem, remedy=remedy)
-    if not problems:
-        text = f"{len(scenes)} scene stores and {len(finished)} feature stores, a sample verified"
-        yield Finding(
-            check="stores", status="ok", message=text if scenes or finished else "none yet"
-        )
-
-
-def _collect(paths: Sequence[Path], read: Callable[[Path], Any], problems: list[str]) -> None:
-    for path in paths:
-        try:
-            read(path)
-        except StoreError as error:
-            problems.append(str(error))
-
-
-def _add_scenes(shard: Path, opened: list[tuple[Path, str]]) -> None:
-    opened += [(shard, scene) for scene in FeatureStore.open(shard).scenes]
-
-
-def _read_features(shard: Path, scene: str) -> None:
-    FeatureStore.open(shard).features(scene)
-
-
-def _spread(items: Sequence[Any], most: int) -> list[Any]:
-    """Return up to ``most`` of ``items``, evenly spaced."""
-    step = max(1, -(-len(items) // most))
-    return list(items[::step])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,21 +52,18 @@ def verify_results(results: Path) -> list[Damage]:
     """
     if not results.is_dir():
         raise DataError(f"{results}: is not a folder; run this where Snakemake was run")
-    found = [
-        *(
-            damage
-            for file in sorted(results.glob("scenes/shards/*.json"))
-            for damage in _scenes(file)
-        ),
-        *(
-            damage
-            for file in sorted(results.glob(f"features/*/*/{MANIFEST}"))
-            for damage in _features(file)
-        ),
-        *(damage for model in sorted(results.glob("train/*/model")) for damage in _model(model)),
-        *_files(results),
+    kinds: tuple[tuple[str, Callable[[Path], Iterator[Damage]]], ...] = (
+        ("scenes/shards/*.json", _scenes),
+        (f"features/*/*/{MANIFEST}", _features),
+        ("train/*/model", _model),
+        ("", _files),
+    )
+    return [
+        _spare_training(results, damage)
+        for pattern, look in kinds
+        for path in (sorted(results.glob(pattern)) if pattern else [results])
+        for damage in look(path)
     ]
-    return [_spare_training(results, damage) for damage in found]
 
 
 def _spare_training(results: Path, damage: Damage) -> Damage:

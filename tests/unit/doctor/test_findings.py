@@ -71,7 +71,7 @@ def run(*options: str) -> tuple[int, list[dict[str, str]]]:
 def test_json_and_exit_status(config: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     def examine(*arguments: object, **options: object) -> list[Finding]:
         assert options == {"slurm": "error" in statuses}
-        return [Finding(check="a", status=s, message=s, remedy="do") for s in statuses]
+        return [Finding(s, s, "do", "a") for s in statuses]
 
     monkeypatch.setattr("threedrs.doctor.examine", examine)
     statuses: list[Any] = ["ok", "warning"]

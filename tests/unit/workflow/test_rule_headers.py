@@ -27,6 +27,37 @@ def commands(path) -> list[list[str]]:
     return [shlex.split(line) for line in text.replace("\\\n", " ").splitlines()]
 
 
+def made(path) -> dict[str, list[str]]:
+    """Rule -> the patterns of its outputs; of a rule that is named as it is made, its file's."""
+    rules = re.split(r"^ *rule (\w*):$|^ *rule():$", path.read_text(), flags=re.MULTILINE)
+    found = {}
+    for name, body in zip(rules[1::3], rules[3::3], strict=True):
+        output = re.search(r"^( +)output:\n((?:\1 .*\n|\n)+)", body, flags=re.MULTILINE)
+        if output is not None:
+            found[name or path.stem] = re.findall(r'"([^"]+)"', output[2]) or ["FOLDER/FILE"]
+    return found
+
+
+def matches(pattern: str, target: str) -> bool:
+    parts = re.split(r"\{\w+\}", pattern)
+    return re.fullmatch("[^/]+".join(map(re.escape, parts)), target) is not None
+
+
+@pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
+def test_each_rule_has_a_command_by_hand(path) -> None:
+    """A command names a file of the rule, or the module or command that the rule's name says."""
+    rules, shown = made(path), set()
+    for words in commands(path):
+        if words[0] == "snakemake":
+            fitting = [name for name in rules if any(matches(p, words[-1]) for p in rules[name])]
+        else:
+            named = {word.removeprefix("threedrs.") for word in words[1:]}
+            fitting = [name for name in rules if {name, name.partition("_")[0]} & named]
+        assert len(fitting) == 1, words
+        shown.update(fitting)
+    assert shown == set(rules)
+
+
 @pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
 def test_a_rule_file_opens_with_names_and_paths(path) -> None:
     lines = header(path)

@@ -10,7 +10,7 @@ import pytest
 from fixtures.doctor_setting import make_setting, only, read_config
 from fixtures.repository import ROOT
 from fixtures.training_run import SCENES, SHARD, write_features, write_scene_inputs
-from threedrs.doctor import Setting, data, file_system, verify
+from threedrs.doctor import Setting, earlier_results, file_system, input_files
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def own_data(setting: Setting) -> Path:
 
 
 def test_missing_data_is_named_file_by_file(setting: Setting) -> None:
-    assert "scannetv2_train.txt" not in str(list(data.check_inputs(setting)))
+    assert "scannetv2_train.txt" not in str(list(input_files.check_inputs(setting)))
     own_data(setting)
-    findings = list(data.check_inputs(setting))
+    findings = list(input_files.check_inputs(setting))
     lines = [finding.message for finding in findings]
     assert any("scene0000_00.sens: missing" in line for line in lines)
     assert any("scene0001_00_vh_clean_2.ply: missing" in line for line in lines)
@@ -59,17 +59,19 @@ def test_locked_and_empty_data(setting: Setting, monkeypatch: pytest.MonkeyPatch
     files = [root / "a.sens", root / "b.txt", root / "c.txt"]
     for file, text in zip(files, ("a", "", "c"), strict=True):
         file.write_text(text)
-    monkeypatch.setattr(data, "missing_inputs", lambda *arguments: None)
-    monkeypatch.setattr(data, "required_files", lambda *arguments: files)
+    monkeypatch.setattr(input_files, "missing_inputs", lambda *arguments: None)
+    monkeypatch.setattr(input_files, "required_files", lambda *arguments: files)
     monkeypatch.setattr(os, "access", lambda path, mode: path != files[0])
-    locked, empty = data.check_inputs(setting)
+    locked, empty = input_files.check_inputs(setting)
     assert locked.message == f"{files[0]}: may not be read by this user"
     assert locked.remedy == f"chmod u+r {files[0]}, or ask its owner"
     assert (empty.status, empty.message) == ("error", f"{files[1]}: is empty")
     proposals = root / "scannet/mask/scene0000_00.mask.npz"
     proposals.parent.mkdir()
     proposals.touch()
-    assert f"{proposals}: is empty" in [finding.message for finding in data.check_inputs(setting)]
+    assert f"{proposals}: is empty" in [
+        finding.message for finding in input_files.check_inputs(setting)
+    ]
 
 
 def test_data_in_a_folder_that_may_not_be_entered(
@@ -84,7 +86,7 @@ def test_data_in_a_folder_that_may_not_be_entered(
         return is_file(path)
 
     monkeypatch.setattr(Path, "is_file", locked)
-    lines = [finding.message for finding in data.check_inputs(setting)]
+    lines = [finding.message for finding in input_files.check_inputs(setting)]
     assert any("scene0000_00.sens: may not be read by this user; ask" in line for line in lines)
 
 
@@ -100,7 +102,7 @@ def stores(setting: Setting) -> Path:
 
 
 def test_stores_in_order(setting: Setting, stores: Path) -> None:
-    found = only(verify.check_stores, setting, "ok")
+    found = only(earlier_results.check_stores, setting, "ok")
     assert found.message == "2 scene stores and 1 feature stores, a sample verified"
 
 
@@ -118,7 +120,7 @@ def test_damaged_scene_stores(setting: Setting, stores: Path, damage: str) -> No
     else:
         metadata["attributes"]["format_version"] = 0
         (store / "zarr.json").write_text(json.dumps(metadata))
-    found = only(verify.check_stores, setting, "error")
+    found = only(earlier_results.check_stores, setting, "error")
     words = {"metadata": "array pose is damaged", "chunk": "array rgb is damaged"}
     assert words.get(damage, "of format version 0, this release reads") in found.message
     assert str(store) in found.message
@@ -129,12 +131,12 @@ def test_damaged_feature_stores(setting: Setting, stores: Path) -> None:
     shard = setting.root / SHARD
     (chunk,) = (path for path in (shard / SCENES[0] / "features/c").rglob("*") if path.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-1])
-    found = only(verify.check_stores, setting, "error")
+    found = only(earlier_results.check_stores, setting, "error")
     assert "array features is damaged" in found.message
     assert "run `snakemake --cores all features`" in found.remedy
     manifest = json.loads((shard / "manifest.json").read_text())
     (shard / "manifest.json").write_text(json.dumps(manifest | {"format_version": 0}))
-    assert "of format version 0" in only(verify.check_stores, setting, "error").message
+    assert "of format version 0" in only(earlier_results.check_stores, setting, "error").message
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_results_of_another_version(
     rejected = setting.results / "instructions/scanqa_val.rejected.jsonl"
     rejected.parent.mkdir(exist_ok=True)
     rejected.write_text("no json")
-    found = only(verify.check_versions, setting, status)
+    found = only(earlier_results.check_versions, setting, status)
     assert f"{file}: is of format version" in found.message
     assert words in found.remedy
 
@@ -188,5 +190,5 @@ def test_results_that_are_cut_off(setting: Setting) -> None:
     file = setting.results / "boxes/train-000.json"
     file.parent.mkdir(parents=True)
     file.write_text('{"format_version": 1')
-    found = only(verify.check_versions, setting, "error")
+    found = only(earlier_results.check_versions, setting, "error")
     assert f"{file}: is not valid JSON (line 1" in found.message
