@@ -95,7 +95,7 @@ def _describe(error: ErrorDetails, schema: dict[str, Any], place: str) -> str:
     if kind == "invalid_key" or (of_key and kind == "string_type"):
         return f"{where or 'file'}: the key {key} is not a text to YAML; write it in quotes"
     if kind == "missing":
-        return f"{where or 'file'}: {key!r} is a required property"
+        return f"{where}: {key!r} is a required property".removeprefix(": ")
     if of_key and kind in ("extra_forbidden", "choice"):
         return unknown_key(where, key, list(_keys(parts)))
     choices = [str(choice) for part in parts for choice in _choices(part)]

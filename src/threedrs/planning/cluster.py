@@ -11,16 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from threedrs.config.files import read_yaml
 from threedrs.config.load import Config, data_layout, resolve_run
 from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS, USUAL_NEEDS
-from threedrs.errors import ConfigError, DataError, first_line
+from threedrs.config.section import Section, problem_lines
+from threedrs.config.value_types import NaturalInt, PositiveFloat, PositiveInt
+from threedrs.errors import ConfigError
 from threedrs.inputs.required_files import conversions, shards
-from threedrs.io.files import read_text
 from threedrs.planning.disk import (
     GIGABYTE,
     PATCHES,
@@ -43,36 +44,38 @@ from threedrs.teachers.known_teachers import get_teacher
 HOUR = 3600.0
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Needs(_Strict):
+class Needs(Section):
     """What the jobs of a rule ask for in place of the usual, as the profile's set-resources."""
 
-    gpu: int | None = Field(default=None, ge=0)
-    threads: int | None = Field(default=None, ge=1)
-    mem_mb: int | None = Field(default=None, ge=1)
-    runtime: int | None = Field(default=None, ge=1, description="minutes")
-    nodes: int | None = Field(default=None, ge=1)
+    gpu: NaturalInt | None = None
+    threads: PositiveInt | None = None
+    mem_mb: PositiveInt | None = None
+    runtime: PositiveInt | None = None
+    """Minutes."""
+    nodes: PositiveInt | None = None
 
 
-class Cluster(_Strict):
+class Cluster(Section):
     """Equal nodes around one shared storage."""
 
-    nodes: int = Field(ge=1)
-    cpus_per_node: int = Field(ge=1)
-    gpus_per_node: int = Field(ge=0)
+    nodes: PositiveInt
+    cpus_per_node: PositiveInt
+    gpus_per_node: NaturalInt
     gpu: Literal["H100", "H200", "A100"]
-    storage_rate: float = Field(gt=0, description="GB a second for all jobs together")
-    disk: float = Field(gt=0, description="GB free on the shared storage")
-    memory_per_node: float = Field(default=1000.0, gt=0, description="GB of host memory")
-    core_speed: float = Field(default=1.0, gt=0, description="of a core against the one measured")
-    time_limit: float | None = Field(
-        default=None, gt=0, description="hours that the partition allows"
-    )
-    jobs: int = Field(default=64, ge=1, description="running at a time, Snakemake's --jobs")
-    needs: dict[str, Needs] = Field(default_factory=dict, description="by rule")
+    storage_rate: PositiveFloat
+    """GB a second for all jobs together."""
+    disk: PositiveFloat
+    """GB free on the shared storage."""
+    memory_per_node: PositiveFloat = 1000.0
+    """GB of host memory."""
+    core_speed: PositiveFloat = 1.0
+    """Of a core against the one measured."""
+    time_limit: PositiveFloat | None = None
+    """Hours that the partition allows."""
+    jobs: PositiveInt = 64
+    """Running at a time, Snakemake's --jobs."""
+    needs: dict[str, Needs] = Field(default={})
+    """By rule."""
 
     @property
     def peak(self) -> float:
@@ -89,24 +92,14 @@ def read_cluster(path: Path) -> Cluster:
     """Return the cluster that the YAML file ``path`` describes.
 
     Raises:
-        ConfigError: a key is unknown, missing, or out of range; a line names the file and the key.
-        DataError: the file cannot be read, or is not YAML.
+        ConfigError: the file cannot be read or is not YAML, or a key is unknown, missing, or out of
+            range; a line names the file and the key.
     """
     try:
-        return Cluster.model_validate(yaml.safe_load(read_text(path)))
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: is not YAML ({first_line(error)})") from error
+        return Cluster.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {_line(one)}" for one in error.errors())) from error
-
-
-def _line(problem: Mapping[str, Any]) -> str:
-    *above, key = problem["loc"] or ("",)
-    if problem["type"] == "extra_forbidden":
-        known = ", ".join((Needs if above else Cluster).model_fields)
-        return f"{'.'.join([*above, key])} is not a key; choose one of: {known}"
-    found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
-    return f"{'.'.join([*above, key])}: {problem['msg']}{found}"
+        lines = problem_lines(error, Cluster)
+        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from fixtures.repository import ROOT
 from threedrs.cli import app
 from threedrs.cli.plan import _configuration
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import ConfigError
 from threedrs.planning.cluster import (
     Cluster,
     Step,
@@ -218,15 +218,15 @@ def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gpu": "V100"}, r"gpu: .*'H100', 'H200' or 'A100'.*found 'V100'"),
-        ({"nodes": 0}, r"nodes: .* greater than or equal to 1 \(found 0\)"),
-        ({"nodes": None}, r"nodes: .* valid integer \(found None\)"),
-        ({"nodes": True}, r"nodes: .* valid integer \(found True\)"),
-        ({"disk": -1}, r"disk: .* greater than 0 \(found -1\)"),
-        ({"gpus": 8}, "gpus is not a key; choose one of: nodes, cpus_per_node"),
-        ({"needs": 3}, r"needs: .* dictionary \(found 3\)"),
-        ({"needs": {"train": {"gpus": 1}}}, r"needs\.train\.gpus is not a key; choose one of: gpu"),
-        ({"needs": {"train": {"gpu": -1}}}, r"needs\.train\.gpu: .* or equal to 0 \(found -1\)"),
+        ({"gpu": "V100"}, "gpu is 'V100'; choose one of: H100, H200, A100"),
+        ({"nodes": 0}, "nodes: 0 is less than the minimum of 1"),
+        ({"nodes": None}, "nodes: None is not of type 'integer'"),
+        ({"nodes": True}, "nodes: True is not of type 'integer'"),
+        ({"disk": -1}, "disk: -1 is less than or equal to the minimum of 0"),
+        ({"gpus": 8}, r"gpus is not a key; did you mean gpu\?"),
+        ({"needs": 3}, "needs: 3 is not of type 'object'"),
+        ({"needs": {"train": {"gpus": 1}}}, r"needs\.train\.gpus is not a key; did you mean gpu\?"),
+        ({"needs": {"train": {"gpu": -1}}}, r"needs\.train\.gpu: -1 is less than the minimum of 0"),
     ],
 )
 def test_a_wrong_cluster_file_is_said(tmp_path: Path, change: dict, message: str) -> None:
@@ -241,10 +241,10 @@ def test_a_wrong_cluster_file_is_said(tmp_path: Path, change: dict, message: str
 def test_an_unreadable_cluster_file_is_said(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("nodes: [")
-    with pytest.raises(DataError, match=r"cluster\.yaml: is not YAML"):
+    with pytest.raises(ConfigError, match=r"cluster\.yaml: is not YAML"):
         read_cluster(file)
     file.write_text("nodes: 1")
-    with pytest.raises(ConfigError, match=r"cluster\.yaml: cpus_per_node: Field required"):
+    with pytest.raises(ConfigError, match=r"cluster\.yaml: 'cpus_per_node' is a required property"):
         read_cluster(file)
 
 
