@@ -6,7 +6,7 @@ from pathlib import Path
 from snakemake.logging import logger
 from snakemake.settings.enums import Quietness
 
-from threedrs.config.files import check_yaml
+from threedrs.config.yaml_files import check_yaml
 from threedrs.config.load import SCENE_POLICY, load_config, old_places
 from threedrs.tasks.registry import annotation_files, find_task
 from threedrs.workflow import processes, targets

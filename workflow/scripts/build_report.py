@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from threedrs.report.build import ReportSettings, build_report
+from threedrs.report.page import ReportSettings, build_report
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], "build_report"):

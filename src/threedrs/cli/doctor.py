@@ -27,8 +27,8 @@ def doctor(
 
     Ends with status 1 if a run would stop, 0 with warnings only.
     """
-    from threedrs.config.files import merged
     from threedrs.config.load import check_config, old_places
+    from threedrs.config.yaml_files import merged
     from threedrs.doctor import Finding, examine
     from threedrs.errors import ConfigError
 

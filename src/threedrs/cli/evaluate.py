@@ -69,7 +69,7 @@ def ask(
     ] = None,
     boxes: Annotated[str, typer.Option(help="Boxes to choose from: pred or gt.")] = "pred",
     top: Annotated[int, typer.Option(min=1, help="How many boxes to show.")] = 3,
-    out: Annotated[Path, typer.Option(help="Picture of the boxes found; .jpg or .png.")] = Path(
+    out: Annotated[Path, typer.Option(help="Image of the boxes found; .jpg or .png.")] = Path(
         "found.jpg"
     ),
     prompt: Annotated[
@@ -94,6 +94,7 @@ def ask(
     )
 
     from threedrs.evaluation.ask import SceneDialogue, draw_found
+    from threedrs.io.images import save_image
 
     print_line = console().print
     dialogue = SceneDialogue(model, scene, settings)
@@ -109,12 +110,8 @@ def ask(
         numbers = ", ".join(f"{number:.2f}" for number in one.box)
         print_line(f"{rank}  {one.score:+.3f}  box {one.id} {one.label}  [{numbers}]")
     print_line(f"-  {found.none:+.3f}  none of the {len(found.boxes)} boxes")
-    from threedrs.io.files import atomic_file
-
-    with atomic_file(out) as temporary:
-        picture = draw_found(dialogue.store, best)
-        picture.save(temporary, format="PNG" if out.suffix.lower() == ".png" else "JPEG")
-    print_line(f"picture: {out}")
+    save_image(draw_found(dialogue.store, best), out)
+    print_line(f"image: {out}")
 
 
 def _numbers(text: str) -> list[float]:

@@ -96,8 +96,8 @@ def plan(
 
 def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
     """Return the configuration as far as a plan needs it, and the teacher of each run."""
-    from threedrs.config.files import merged
     from threedrs.config.load import check_config, load_config
+    from threedrs.config.yaml_files import merged
     from threedrs.teachers.known_teachers import TEACHERS
 
     asked = merged(configfiles, "plan")

@@ -18,7 +18,7 @@ def scene() -> None:
 def show_scene(
     store: Annotated[Path, typer.Argument(help="A scene store, results/scenes/<scene>.zarr.")],
     out: Annotated[
-        Path | None, typer.Option(help="The picture to write (.png or .jpg); default <scene>.png.")
+        Path | None, typer.Option(help="The image to write (.png or .jpg); default <scene>.png.")
     ] = None,
     rrd: Annotated[
         Path | None, typer.Option(help="Also a recording for the Rerun viewer (.rrd).")
@@ -30,27 +30,28 @@ def show_scene(
         ),
     ] = Path("data"),
 ) -> None:
-    r"""Write a picture of a scene: its frames, and from above with ground-truth and detector boxes.
+    r"""Write an image of a scene: its frames, and from above with ground-truth and detector boxes.
 
     With --rrd also points, boxes and cameras in 3D; that needs `pip install -e '.\[rerun]'`.
     """
+    from threedrs.io.images import save_image
     from threedrs.scannet.layout import DataLayout
     from threedrs.scenes.report import caption, scene_facts
     from threedrs.scenes.store import SceneStore
     from threedrs.visualization.rerun_export import write_recording
-    from threedrs.visualization.scene_plot import scene_picture
+    from threedrs.visualization.scene_plot import plot_scene
 
     opened = SceneStore.open(store)
     scan = DataLayout(root=data).scan(opened.scene)
     row = scene_facts(opened, scan, opened.attributes.get("notes", []))
-    picture = out or Path(f"{opened.scene}.png")
+    image = out or Path(f"{opened.scene}.png")
     if rrd is not None:
         write_recording(opened, rrd)
-    scene_picture(opened, caption(row), picture)
+    save_image(plot_scene(opened, caption(row)), image)
     typer.echo(caption(row))
     for note in row["notes"]:
         typer.echo(f"note: {note}")
-    written = [picture] if rrd is None else [picture, rrd]
+    written = [image] if rrd is None else [image, rrd]
     typer.echo(f"{' and '.join(map(str, written))}: written")
 
 
@@ -111,14 +112,15 @@ def show_features(
         typer.Option(help="The scene's store; without it results/scenes/<scene>.zarr."),
     ] = None,
 ) -> None:
-    """Write a picture: frames above their features' first three principal components."""
+    """Write an image: frames above their features' first three principal components."""
     from threedrs.io.files import check_scene_name
+    from threedrs.io.images import save_image
     from threedrs.scenes.store import SceneStore
     from threedrs.teachers.feature_store import FeatureStore
-    from threedrs.visualization.feature_plot import features_picture
+    from threedrs.visualization.feature_plot import plot_features
 
     check_scene_name(scene, "SCENE")
     path = scene_store or Path("results/scenes") / f"{scene}.zarr"
-    picture = out or Path(f"{scene}.png")
-    features_picture(FeatureStore.open(store), SceneStore.open(path), picture)
-    typer.echo(f"{picture}: written")
+    image = out or Path(f"{scene}.png")
+    save_image(plot_features(FeatureStore.open(store), SceneStore.open(path)), image)
+    typer.echo(f"{image}: written")

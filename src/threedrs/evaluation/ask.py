@@ -25,7 +25,7 @@ from threedrs.visualization.box_overlay import (
     draw_boxes,
     frames_that_show,
 )
-from threedrs.visualization.scene_plot import RoomMap
+from threedrs.visualization.room_map import RoomMap
 from threedrs.visualization.scene_view import SceneView
 
 COLOURS = (TRUE_COLOUR, *RUN_COLOURS)  # of the best box and the next

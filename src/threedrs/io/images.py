@@ -1,4 +1,4 @@
-"""Images from outside, opened in one place under one policy.
+"""Images from outside, opened in one place under one policy, and images of ours, written whole.
 
 Pillow guesses a format from the first bytes, and some formats start programs (EPS starts
 Ghostscript), so only JPEG and PNG are opened. Pillow documents no closed set of exceptions for
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from threedrs.errors import DataError, ThreedrsError, one_line
+from threedrs.io.files import atomic_file
 
 FORMATS = ("JPEG", "PNG")
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I")  # Pillow's modes of a 16-bit grey PNG
@@ -80,6 +81,13 @@ def decode_depth_png(
             width, height = image.size
             raise ImageError(f"is {width}x{height} pixels, {others} {size[0]}x{size[1]}")
         return np.array(image).astype(np.uint16)
+
+
+def save_image(image: Image.Image, out: Path) -> None:
+    """Write an image as JPEG where ``out`` is a .jpg or .jpeg, else as PNG; whole or not at all."""
+    kind = "JPEG" if out.suffix.lower() in (".jpg", ".jpeg") else "PNG"
+    with atomic_file(out) as temporary:
+        image.save(temporary, format=kind, quality=85)
 
 
 def _compare_checksums(source: Path | bytes, formats: tuple[str, ...]) -> None:

@@ -15,11 +15,11 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from threedrs.config.files import read_yaml
 from threedrs.config.load import Config, data_layout, resolve_run
 from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS, USUAL_NEEDS
 from threedrs.config.section import Section, problem_lines
 from threedrs.config.value_types import NaturalInt, PositiveFloat, PositiveInt
+from threedrs.config.yaml_files import read_yaml
 from threedrs.errors import ConfigError
 from threedrs.inputs.required_files import conversions, shards
 from threedrs.planning.disk import (

@@ -42,9 +42,9 @@ MEASURED: dict[str, tuple[float, str, tuple[str, ...]]] = {
 # Name -> value, why it is this one.
 ASSUMED: dict[str, tuple[float, str]] = {
     "boxes, s a scene": (3, "a mesh, its segments and 50 masks, one core"),
-    "facts, s a scene": (4, "pictures of a room, one core"),
+    "facts, s a scene": (4, "images of a room, one core"),
     "candidates, s a split": (120, "one large pickle"),
-    "reports, s a run": (20, "resampling and pictures; 5 s for the demo's two"),
+    "reports, s a run": (20, "resampling and images; 5 s for the demo's two"),
     "METEOR, s a benchmark": (120, "scoring was measured without it"),
     "another teacher, s a scene": (0.362, "as VGGT, which is the largest"),
     "start of training, s": (180, "imports, weights spread, kernels"),

@@ -1,4 +1,4 @@
-"""Sampled questions with pictures: what was asked, what each run answered, where, and how well.
+"""Sampled questions with images: what was asked, what each run answered, where, and how well.
 
 How good an answer is comes from the metrics' own per-question values, so that the counts here and
 the scores agree. The sample takes outcomes in turn (every run right, one run better, none right,
@@ -28,7 +28,8 @@ from threedrs.visualization.box_overlay import (
     draw_boxes,
     frames_that_show,
 )
-from threedrs.visualization.scene_plot import RoomMap
+from threedrs.visualization.room_map import RoomMap
+from threedrs.visualization.scene_plot import plot_frames
 from threedrs.visualization.scene_view import SceneView
 
 MOST_FRAMES = 2
@@ -46,8 +47,8 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A picture for the page, as a data URI."""
+class PageImage:
+    """An image for the page, as a data URI."""
 
     uri: str
     alt: str
@@ -65,7 +66,7 @@ class Example:
     question_type: str
     question: str
     references: Sequence[str]
-    pictures: Sequence[Picture]
+    images: Sequence[PageImage]
     unseen: str
     answers: Sequence[Answer]
     better: Sequence[str]
@@ -171,7 +172,7 @@ class Browser:
                 )
             )
         marks = {answer.mark for answer in answers}
-        pictures, unseen = rooms.pictures(record.scene, drawn)
+        images, unseen = rooms.images(record.scene, drawn)
         return Example(
             benchmark=self.benchmark,
             id=record.id,
@@ -179,7 +180,7 @@ class Browser:
             question_type=record.question_type or "",
             question=record.human.replace("<image>", "").replace("<coord>", "the box").strip(),
             references=list(record.references or ()),
-            pictures=pictures,
+            images=images,
             unseen=unseen,
             answers=answers,
             better=[run for run in self._results.runs if self._sign(run, record.id) > 0],
@@ -190,33 +191,33 @@ class Browser:
 
 
 class Rooms:
-    """Pictures of scenes; a scene is read once."""
+    """Images of scenes; a scene is read once."""
 
     def __init__(self, results: Results) -> None:
         self._folder = results.folder / "scenes"
         self._views: dict[str, tuple[SceneView, RoomMap]] = {}
 
-    def pictures(self, scene: str, drawn: Sequence[DrawnBox]) -> tuple[list[Picture], str]:
+    def images(self, scene: str, drawn: Sequence[DrawnBox]) -> tuple[list[PageImage], str]:
         """Return frames and room with the boxes, and in words which boxes no frame shows."""
         if scene not in self._views:
             view = SceneView.of(SceneStore.open(self._folder / f"{scene}.zarr"))
             self._views[scene] = view, RoomMap(view)
         view, room = self._views[scene]
         if not drawn:
-            sheet = as_picture(view.sheet(), f"Frames of {scene}")
-            return [sheet, as_picture(room.with_boxes([], []), f"{scene} from above")], ""
+            sheet = as_page_image(plot_frames(view), f"Frames of {scene}")
+            return [sheet, as_page_image(room.with_boxes([], []), f"{scene} from above")], ""
         frames, unseen = frames_that_show(view, drawn, MOST_FRAMES)
         names = ", ".join(dict.fromkeys(box.label for box in drawn))
-        pictures = [
-            as_picture(
+        images = [
+            as_page_image(
                 draw_boxes(view, frame, drawn),
                 f"Frame {view.frame_ids[frame]} of {scene} with boxes: {names}",
             )
             for frame in frames
         ]
         above = room.with_boxes(drawn, frames)
-        pictures.append(as_picture(above, f"{scene} from above with boxes: {names}"))
-        return pictures, ", ".join(dict.fromkeys(box.label for box in unseen))
+        images.append(as_page_image(above, f"{scene} from above with boxes: {names}"))
+        return images, ", ".join(dict.fromkeys(box.label for box in unseen))
 
 
 def choose(outcomes: Sequence[tuple[Any, ...]], wanted: int) -> list[int]:
@@ -253,9 +254,9 @@ def _boxes_in_words(chosen: np.ndarray, true: np.ndarray) -> str:
     return f"{count}, overlap (IoU) {'' if len(chosen) == 1 else 'at best '}{overlap:.2f}"
 
 
-def as_picture(picture: Image.Image, alt: str) -> Picture:
-    """Return the picture as a JPEG data URI."""
+def as_page_image(image: Image.Image, alt: str) -> PageImage:
+    """Return the image as a JPEG data URI."""
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, format="JPEG", quality=76, optimize=True)
+    image.convert("RGB").save(buffer, format="JPEG", quality=76, optimize=True)
     uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Picture(uri=uri, alt=alt, width=picture.width, height=picture.height)
+    return PageImage(uri=uri, alt=alt, width=image.width, height=image.height)

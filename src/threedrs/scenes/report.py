@@ -14,13 +14,14 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.io.files import atomic_folder, read_json, read_result, write_json, write_text
+from threedrs.io.images import save_image
 from threedrs.scannet.boxes import aligned_vertices
 from threedrs.scannet.excluded_scans import is_of_the_file, read_excluded
 from threedrs.scannet.geometry import IMAGE_SIZE, nearest_indices
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scenes.coverage import MeshVoxels
 from threedrs.scenes.store import SceneStore
-from threedrs.visualization.scene_plot import scene_picture
+from threedrs.visualization.scene_plot import plot_scene
 
 FORMAT_VERSION = 1
 ROWS_FILE = "scenes.json"
@@ -99,7 +100,7 @@ def write_shard_facts(
                 continue
             store = SceneStore.open(scenes / f"{scan.scene}.zarr")
             row = scene_facts(store, scan, notes.get(scan.scene, []))
-            scene_picture(store, caption(row), folder / f"{scan.scene}.jpg")
+            save_image(plot_scene(store, caption(row)), folder / f"{scan.scene}.jpg")
             rows.append(row)
         reasons = [
             {"scene": scene, "split": split, "reason": reason} for scene, reason in excluded.items()
@@ -137,7 +138,7 @@ def write_scene_report(parts: Sequence[Path], out: Path) -> None:
         DataError: a part is missing or of another format version.
     """
     # Imported here, so that the jobs that only draw can do without jinja2 (envs/data.yaml).
-    from threedrs.visualization.page import page_environment
+    from threedrs.visualization.templates import page_environment
 
     rows: list[dict[str, Any]] = []
     excluded: list[dict[str, str]] = []

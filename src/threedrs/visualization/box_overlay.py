@@ -58,7 +58,7 @@ def project(camera: NDArray[np.float64], intrinsic: NDArray[np.float64]) -> NDAr
 def seen_shares(view: SceneView, box: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return how much of ``box`` each frame shows, (V,) from 0 to 1.
 
-    125 sample points of the box count where they fall in the picture and no measured depth lies
+    125 sample points of the box count where they fall in the image and no measured depth lies
     more than half the box's diagonal in front of them.
     """
     grid = np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, 5)] * 3), axis=-1).reshape(-1, 3)
@@ -98,9 +98,9 @@ def frames_that_show(
 
 def draw_boxes(view: SceneView, frame: int, boxes: Sequence[DrawnBox]) -> Image.Image:
     """Return ``frame`` as captured, with the boxes' edges; the first box is drawn on top."""
-    picture = view.picture(frame, FRAME_WIDTH * OVERSAMPLING)
-    draw = ImageDraw.Draw(picture)
-    scale = picture.width / view.depth_size[0]
+    image = view.image(frame, FRAME_WIDTH * OVERSAMPLING)
+    draw = ImageDraw.Draw(image)
+    scale = image.width / view.depth_size[0]
     tops = []
     for rank, drawn in reversed(list(enumerate(boxes))):
         camera = to_camera(corners(drawn.box), view.poses_V44[frame])
@@ -111,12 +111,12 @@ def draw_boxes(view: SceneView, frame: int, boxes: Sequence[DrawnBox]) -> Image.
             for line in ends:
                 points = [(float(u), float(v)) for u, v in line]
                 draw.line(points, fill=colour, width=(width + 2 * rank_width(rank)) * OVERSAMPLING)
-        inside = [point for line in ends for point in line if _is_inside(point, picture.size)]
+        inside = [point for line in ends for point in line if _is_inside(point, image.size)]
         if inside:
             top = min(inside, key=lambda point: point[1])
             tops.append(((float(top[0]), float(top[1])), drawn))
-    draw_labels(draw, tops[::-1], picture.size)
-    return picture.resize((FRAME_WIDTH, round(FRAME_WIDTH * picture.height / picture.width)))
+    draw_labels(draw, tops[::-1], image.size)
+    return image.resize((FRAME_WIDTH, round(FRAME_WIDTH * image.height / image.width)))
 
 
 def rank_width(rank: int) -> int:
@@ -135,7 +135,7 @@ def draw_labels(
 ) -> None:
     """Write each label in its box's colour on a dark plate above its point, none over another.
 
-    A plate that would leave the picture is moved into it; one that would cover another goes beside
+    A plate that would leave the image is moved into it; one that would cover another goes beside
     or above it, so that stacks of plates do not hide what the boxes are about. The same label of
     several boxes in one place is written once.
     """

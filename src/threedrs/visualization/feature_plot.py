@@ -1,19 +1,17 @@
-"""A picture of a scene's features: frames beside their first three principal components.
+"""A scene's features as an image: frames beside their first three principal components.
 
 The components are those of all frames' features together, so a colour means the same in each. Costs
 one singular value decomposition of at most 1,024 sampled feature vectors (about a second at 2,048
 channels).
 """
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image
 
-from threedrs.io.files import atomic_file
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.feature_store import FeatureStore
-from threedrs.visualization.scene_view import SceneView, contact_sheet, evenly_spaced
+from threedrs.visualization.scene_plot import contact_sheet, evenly_spaced
+from threedrs.visualization.scene_view import SceneView
 
 FRAMES_SHOWN = 8  # evenly spaced over the scene
 FRAME_WIDTH = 224  # pixels
@@ -43,13 +41,12 @@ def principal_colours(features_VhwC: np.ndarray) -> np.ndarray:
     return scaled_N3.astype(np.uint8).reshape(*features_VhwC.shape[:3], 3)
 
 
-def features_picture(features: FeatureStore, scene_store: SceneStore, out: Path) -> None:
-    """Write a PNG: each shown frame above its features' principal components.
+def plot_features(features: FeatureStore, scene_store: SceneStore) -> Image.Image:
+    """Return each shown frame above its features' principal components.
 
     Args:
         features: a finished shard that holds the scene.
         scene_store: the scene, whose frames the features must be of.
-        out: the PNG's path.
 
     Raises:
         StoreError: the shard lacks the scene, is damaged, or is of other frames.
@@ -62,11 +59,9 @@ def features_picture(features: FeatureStore, scene_store: SceneStore, out: Path)
     shown = evenly_spaced(len(view.frame_ids), FRAMES_SHOWN)
     columns = []
     for index in shown:
-        frame = view.picture(index, FRAME_WIDTH)
+        frame = view.image(index, FRAME_WIDTH)
         patches = Image.fromarray(colours_Vhw3[index])
         patches = patches.resize(frame.size, Image.Resampling.NEAREST)
         columns.append(contact_sheet([frame, patches], columns=1, gap=GAP, ground="white"))
     captions = [f"frame {view.frame_ids[index]}" for index in shown]
-    sheet = contact_sheet(columns, columns=len(columns), captions=captions, gap=GAP, ground="white")
-    with atomic_file(Path(out)) as temporary:
-        sheet.save(temporary, format="PNG")
+    return contact_sheet(columns, columns=len(columns), captions=captions, gap=GAP, ground="white")

@@ -1,18 +1,14 @@
-"""A scene as pictures need it: read from the store once; its points; sheets of its frames."""
+"""A scene as drawing needs it, read from the store once: frames, cameras, measured points."""
 
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from threedrs.errors import DataError
+from threedrs.io.images import ImageError, open_image
 from threedrs.scannet.geometry import nearest_indices, unproject
 from threedrs.scenes.store import SceneStore
-
-CAPTION_HEIGHT = 14  # pixels
-SHEET_WIDTH = 480  # pixels of a sheet of four frames
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +49,7 @@ class SceneView:
             depth_size=store.depth_size,
         )
 
-    def picture(self, frame: int, width: int) -> Image.Image:
+    def image(self, frame: int, width: int) -> Image.Image:
         """Return the captured image of ``frame``, ``width`` wide, in the depth image's aspect.
 
         Raises:
@@ -61,19 +57,15 @@ class SceneView:
         """
         height = round(width * self.depth_size[1] / self.depth_size[0])
         try:
-            # Not whatever Pillow knows: some formats start programs (EPS: Ghostscript).
-            stream = io.BytesIO(self.jpegs[frame])
-            with Image.open(stream, formats=("JPEG", "PNG")) as captured:
+            with open_image(self.jpegs[frame]) as captured:
                 return captured.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"{self.scene}: frame {self.frame_ids[frame]} cannot be decoded ({error})"
-            ) from error
+        except ImageError as error:
+            raise DataError(f"{self.scene}: frame {self.frame_ids[frame]} {error}") from error
 
     def points(self, stride: int) -> tuple[np.ndarray, np.ndarray]:
         """Return measured world points (N, 3), metres, and their colours (N, 3) u8.
 
-        Every ``stride``-th row and column of each frame; pixels without depth are left out.
+        Every ``stride``-th row and column of each frame; pixels without depth are excluded.
         """
         side = self.depth_VHW.shape[1]
         columns, rows = (nearest_indices(size, side)[::stride] for size in self.depth_size)
@@ -86,45 +78,3 @@ class SceneView:
             points.append(world[shown_HW > 0])
             colours.append(rgb_HW3[::stride, ::stride][shown_HW > 0])
         return np.concatenate(points), np.concatenate(colours)
-
-    def sheet(self, most: int = 4) -> Image.Image:
-        """Return up to ``most`` evenly spaced frames, two a row."""
-        shown = evenly_spaced(len(self.frame_ids), most)
-        tiles = [self.picture(frame, SHEET_WIDTH // 2) for frame in shown]
-        return contact_sheet(tiles, columns=2)
-
-
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """Return up to ``most`` different indices below ``count``, first and last among them."""
-    return np.unique(np.linspace(0, count - 1, most).astype(int)).tolist()
-
-
-def contact_sheet(
-    tiles: Sequence[Image.Image],
-    *,
-    columns: int,
-    captions: Sequence[str] = (),
-    gap: int = 0,
-    ground: str = "#808080",
-) -> Image.Image:
-    """Return images of one size in rows of ``columns``, each above its caption, if any.
-
-    Args:
-        tiles: at least one image.
-        columns: images in a row.
-        captions: one for each image, or none at all.
-        gap: pixels between images.
-        ground: colour where there is no image.
-    """
-    width, height = tiles[0].size
-    below = CAPTION_HEIGHT if captions else 0
-    step_x, step_y = width + gap, height + below + gap
-    rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * step_x - gap, rows * step_y - gap), ground)
-    draw = ImageDraw.Draw(sheet)
-    for number, tile in enumerate(tiles):
-        left, top = number % columns * step_x, number // columns * step_y
-        sheet.paste(tile, (left, top))
-        if captions:
-            draw.text((left, top + height), captions[number], fill="#3c3c3c")
-    return sheet

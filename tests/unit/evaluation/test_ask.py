@@ -117,7 +117,7 @@ def test_the_command_finds_and_draws(
     )
     said = capsys.readouterr().out.splitlines()
     assert status == 0
-    assert [line.split()[0] for line in said] == ["1", "2", "-", "picture:"]
+    assert [line.split()[0] for line in said] == ["1", "2", "-", "image:"]
     assert "none of the 3 boxes" in said[2]
     with Image.open(out) as written:
         assert (written.format, written.size) == ("PNG", (2, 7))

@@ -15,7 +15,7 @@ from fixtures.html_tags import Tags
 from fixtures.report_files import HOSTILE, RUNS, SCENES, SETTINGS, SPLITS, summarise, write_results
 from threedrs.errors import DataError
 from threedrs.evaluation.score import score_file
-from threedrs.report.build import build_report
+from threedrs.report.page import build_report
 from threedrs.scenes.report import ROWS_FILE, write_scene_report
 
 pytestmark = pytest.mark.slow

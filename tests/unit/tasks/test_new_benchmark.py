@@ -25,7 +25,7 @@ from threedrs.io.files import write_json
 from threedrs.metrics.bootstrap import Metric, Metrics, mean_metric
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.settings import ModelSettings
-from threedrs.report.build import build_report
+from threedrs.report.page import build_report
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.annotation_rows import Row, check_number, field
 from threedrs.tasks.base import AnnotationFile, AnnotationTables, Headline, Rejection, Task

@@ -7,7 +7,7 @@ import yaml
 from snakemake.utils import update_config
 
 from fixtures.repository import ROOT
-from threedrs.config.files import check_yaml, merged, read_yaml
+from threedrs.config.yaml_files import check_yaml, merged, read_yaml
 from threedrs.errors import ConfigError
 
 

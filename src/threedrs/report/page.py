@@ -3,32 +3,30 @@
 It computes no score: every number comes from the summary, the metrics' per-question values or a
 training log, and stands beside its provenance. The page is one file without outside resources; its
 one script (filter, provenance links) is allowed by its hash, and the page can be read without it.
-Costs a second a scene for pictures, and some 100 kB a sampled question.
+Costs a second a scene for images, and some 100 kB a sampled question.
 """
 
 import base64
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from markupsafe import Markup
-from PIL import Image
 
 from threedrs import __version__
 from threedrs.io.files import write_text
 from threedrs.report import charts
 from threedrs.report.costs import run_costs, stage_costs
-from threedrs.report.examples import Browser, Picture, Rooms, as_picture
+from threedrs.report.examples import Browser, PageImage, Rooms, as_page_image
 from threedrs.report.published import PUBLISHED, SOURCE
 from threedrs.report.results import Results
 from threedrs.report.verdict import config_differences, verdicts
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.feature_store import FeatureStore
-from threedrs.visualization.feature_plot import features_picture
-from threedrs.visualization.page import page_environment
+from threedrs.visualization.feature_plot import plot_features
+from threedrs.visualization.templates import page_environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,19 +117,15 @@ def script_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _teachers(folder: Path, teachers: Sequence[str], shard: str) -> list[tuple[str, Picture]]:
-    """Return each teacher's name and a picture of its features of one scene, if it has any."""
-    pictures = []
+def _teachers(folder: Path, teachers: Sequence[str], shard: str) -> list[tuple[str, PageImage]]:
+    """Return each teacher's name and an image of its features of one scene, if it has any."""
+    images = []
     for teacher in teachers:
         features = FeatureStore.open(folder / "features" / teacher / f"{shard}.zarr")
         if not features.scenes:  # the scans of the whole shard cannot be used
             continue
         scene = features.scenes[0]
         store = SceneStore.open(folder / "scenes" / f"{scene}.zarr")
-        with tempfile.TemporaryDirectory() as temporary:
-            out = Path(temporary) / "features.png"
-            features_picture(features, store, out)
-            with Image.open(out) as drawn:
-                alt = f"Frames of {scene} above the features of {teacher} in false colour"
-                pictures.append((teacher, as_picture(drawn, alt)))
-    return pictures
+        alt = f"Frames of {scene} above the features of {teacher} in false colour"
+        images.append((teacher, as_page_image(plot_features(features, store), alt)))
+    return images

@@ -14,8 +14,8 @@ from fixtures.html_tags import results as results
 from fixtures.html_tags import text as text
 from fixtures.report_files import HOSTILE, SETTINGS, SPLITS, summarise
 from threedrs.errors import DataError, StoreError
-from threedrs.report.build import build_report, script_hash
-from threedrs.visualization.page import anchor
+from threedrs.report.page import build_report, script_hash
+from threedrs.visualization.templates import anchor
 
 pytestmark = pytest.mark.slow
 
