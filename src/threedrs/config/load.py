@@ -6,6 +6,7 @@ concern several sections or the files that they name.
 
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -170,18 +171,9 @@ def resolve_run(config: Config, run: str) -> Config:
 
 def data_layout(config: Config) -> DataLayout:
     """Return where the configured data is."""
-    data = config["data"]
-    return DataLayout(
-        root=Path(data["root"]),
-        source=data["source"],
-        scans=data["scans"],
-        posed_images=data["posed_images"],
-        candidates=data["candidates"],
-        masks=data["masks"],
-        labels=data["labels"],
-        splits=data["splits"],
-        benchmark=data["benchmark"],
-    )
+    keys = {field.name for field in fields(DataLayout)}
+    known = {key: value for key, value in config["data"].items() if key in keys}
+    return DataLayout(**{**known, "root": Path(known["root"])})
 
 
 def _has_weights(teacher: str) -> bool:

@@ -103,11 +103,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
+    # Beside the target, as a rename is whole only within a file system; with the process in its
+    # name, so that the next writer knows a killed one's.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with name_full_disk(path):
             yield temporary
-            sync(temporary)
+            sync(temporary)  # before the rename, or a power cut could leave the name without bytes
             temporary.replace(path)
             sync(path.parent)
     finally:
@@ -131,6 +133,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():
                 sync(file)
+        # A folder that is not empty cannot be renamed over, so the old one steps aside first.
         if path.exists():
             path.replace(old)
         temporary.replace(path)
@@ -166,6 +169,7 @@ def write_json_lines(path: Path, rows: Iterable[Any]) -> int:
 def _check_text_file(path: Path, most: int) -> None:
     """Refuse what would wait for a writer or fill the memory."""
     state = path.stat()
+    # A folder is let through: opening it says so in the system's own words.
     if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
         raise DataError(f"{path}: cannot be read (it is not a regular file)")
     if state.st_size > most:
@@ -266,14 +270,15 @@ def parse_numbers(text: str, where: str) -> list[float]:
 def check_npz(path: Path, limit: int) -> None:
     """Check that ``path`` is an archive of plain arrays that unpacks to at most ``limit`` bytes.
 
-    An archive of some kilobytes may claim arrays of any size, and zeros shrink a thousandfold. So
-    the headers are read before numpy allocates or unpacks anything. Costs one seek a member.
+    Costs one seek a member.
 
     Raises:
         OSError, zipfile.BadZipFile: the file cannot be read or is no archive.
         ValueError: it unpacks to more, or a member is no plain array or of another length.
     """
     with zipfile.ZipFile(path) as archive:
+        # An archive of some kilobytes may claim arrays of any size, and zeros shrink a
+        # thousandfold. So the headers are read before numpy allocates or unpacks anything.
         members = archive.infolist()
         unpacked = sum(member.file_size for member in members)
         if unpacked > limit:

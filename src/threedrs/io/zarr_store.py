@@ -1,18 +1,9 @@
 """Zarr v3 groups written whole or not at all, and read with every byte checked.
 
-Used by the scene store and the feature store. Each chunk carries a crc32c; an array may be sharded,
-so that it is one file whose chunks are read one by one. Zarr itself reads a *missing* chunk as
-zeros; here that is an error, as is any other damage: a `StoreError` naming store and array.
-
-An uncompressed shard is read straight into the array. Zarr hands each chunk of a shard to a thread
-and copies it twice; for a training sample's 40 MB that is most of the read
-(benchmarks/RESULTS.md). Another array is read at the cost of a look at each of its files.
-
-Stores are this project's own results and are trusted as such: no limit is set to what their
-metadata announces.
-
-Array content is also described by `array_digest`, a hash of values that does not depend on how zarr
-encodes them.
+Used by the scene store and the feature store. Each chunk carries a crc32c. An array may be sharded,
+so that it is one file whose chunks are read one by one. Any damage is a `StoreError` that names
+store and array. Stores are this project's own results and are trusted as such: no limit is set to
+what their metadata announces.
 """
 
 import hashlib
@@ -52,6 +43,7 @@ def create_store(path: Path) -> Iterator[zarr.Group]:
         StoreError: the store cannot be written (for instance, the disk is full).
     """
     try:
+        # A store is a folder of files, so it is renamed into place when the last one is written.
         with atomic_folder(path) as temporary:
             yield zarr.open_group(temporary, mode="w", zarr_format=3)
     except OSError as error:
@@ -78,6 +70,7 @@ def write_array(
             and most of the time of a read.
         attributes: JSON values kept with the array.
     """
+    # Zarr refuses a chunk of length zero, which an array without objects would have.
     whole = tuple(max(1, size) for size in values.shape)
     sharded = chunk_shape is not None and values.size > 0
     array = group.create_array(
@@ -116,6 +109,7 @@ def write_bytes(group: zarr.Group, name: str, payloads: Sequence[bytes]) -> str:
 
 def array_digest(values: np.ndarray) -> str:
     """Return the SHA-256 of an array's dtype, shape and values (little endian, C order)."""
+    # Of values and not of files, so that another encoding by zarr leaves the digest as it is.
     values = np.asarray(values)
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     digest = hashlib.sha256(f"{little.dtype.str}{values.shape}".encode())
@@ -164,6 +158,7 @@ class StoreReader:
         if not path.is_dir():
             raise StoreError(f"{path}: there is no {kind} here; {remedy}")
         try:
+            # Consolidated metadata would repeat what each array says of itself, and could differ.
             group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
             attributes = dict(group.attrs)
         except Exception as error:  # zarr raises many kinds on damaged metadata
@@ -171,7 +166,7 @@ class StoreReader:
                 f"{path}: is not a readable {kind} ({_one_line(error)}); {remedy}"
             ) from error
         found = attributes.get("format_version")
-        if found != format_version or isinstance(found, bool):
+        if found != format_version:
             raise StoreError(
                 f"{path}: {kind} of format version {found!r}, this release reads version "
                 f"{format_version}; {remedy}"
@@ -211,6 +206,8 @@ class StoreReader:
         """
         array = self._array(name)
         try:
+            # Zarr hands each chunk of a shard to a thread and copies it twice, which for a training
+            # sample's 40 MB is most of the read (benchmarks/RESULTS.md).
             if is_plain_shard(array):
                 return read_shard(array, self.path.joinpath(name, "c", *("0" * array.ndim)))
             self._require_chunks(name, array)
@@ -220,10 +217,8 @@ class StoreReader:
         return np.asarray(values)
 
     def _require_chunks(self, name: str, array: zarr.Array) -> None:
-        """Raise OSError or ValueError if a file of ``array`` is missing or empty.
-
-        Zarr reads an absent file, and an empty shard, as zeros without a word.
-        """
+        """Raise OSError or ValueError if a file of ``array`` is missing or empty."""
+        # Zarr reads an absent file, and an empty shard, as zeros without a word.
         assert isinstance(array.metadata, ArrayV3Metadata)
         grid = [
             -(-length // size)
@@ -250,6 +245,7 @@ class StoreReader:
             raise self.error(f"is damaged ({_one_line(error)})") from error
 
     def _array(self, name: str) -> zarr.Array:
+        # To open an array parses its metadata, and a sample reads the same ones again and again.
         if name not in self._opened:
             self._opened[name] = self._open_array(name)
         return self._opened[name]
@@ -317,6 +313,7 @@ def read_shard(array: zarr.Array, file: Path) -> np.ndarray:
     index, checksum = np.empty((len(values), 2), dtype="<u8"), bytearray(_CHECKSUM.size)
     with file.open("rb", buffering=0) as stream:
         descriptor = stream.fileno()
+        # The index stands at the end, with a checksum of four bytes behind it.
         _read(descriptor, index, checksum, os.fstat(descriptor).st_size - index.nbytes - 4, "index")
         for number, (offset, length) in enumerate(index.tolist()):
             if length != rows.shape[1] + _CHECKSUM.size:
@@ -329,6 +326,7 @@ def _read(descriptor: int, target: np.ndarray, checksum: bytearray, offset: int,
     """Fill ``target`` from ``offset`` and compare the crc32c that follows it."""
     if not 0 <= offset < 2**63:
         raise ShardError(f"the {what} lies outside the file")
+    # One system call fills the array and takes the checksum behind it: no copy, no second seek.
     if os.preadv(descriptor, [target.data, checksum], offset) != target.nbytes + _CHECKSUM.size:
         raise ShardError(f"the {what} is cut off")
     if google_crc32c.value(target) != _CHECKSUM.unpack(checksum)[0]:

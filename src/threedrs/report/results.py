@@ -9,7 +9,7 @@ from typing import Any
 from threedrs.errors import DataError
 from threedrs.evaluation.aggregate import FORMAT_VERSION
 from threedrs.evaluation.compare import FILE_NAME, PerQuestion, read_per_question
-from threedrs.io.files import read_json, read_json_lines
+from threedrs.io.files import read_json, read_json_lines, read_result
 from threedrs.tasks.base import Column
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, read_records
@@ -39,9 +39,7 @@ class Results:
     def summary(self) -> dict[str, Any]:
         """The content of ``summary.json``."""
         path = self.folder / "report" / "summary.json"
-        summary = read_json(path)
-        if not isinstance(summary, dict) or summary.get("format_version") != FORMAT_VERSION:
-            raise DataError(f"{path}: is not a summary of format version {FORMAT_VERSION}")
+        summary = read_result(path, FORMAT_VERSION, "report")
         missing = [run for run in self.runs if run not in summary["runs"]]
         if missing:
             raise DataError(f"{path}: has no run {missing[0]!r}; aggregate again")

@@ -106,7 +106,7 @@ def code_changes(results: Path) -> str | None:
         return None
     made = (results / "scenes").is_dir()
     write_json(file, now)
-    if not made:
+    if not made:  # a first start, which has nothing that could be stale
         return None
     if not isinstance(before, dict):
         return (
@@ -147,6 +147,7 @@ def _package_sha256() -> str:
 
 def _kept_hashes() -> dict[str, str]:
     """Return what earlier processes found for the package as it is now."""
+    # A file of another state of the package, or a damaged one, holds nothing: all is found anew.
     try:
         kept = read_json(KEPT)
         return dict(kept["hashes"]) if kept["package"] == _package_sha256() else {}

@@ -42,6 +42,8 @@ def reached_code(
 
     def follow(statements: Sequence[ast.stmt], module: "_Module") -> list[str]:
         """Queue what the statements mention, and return the shallow digests of it."""
+        # Two modules may define the same name, and where a definition stands does not count. So
+        # what a name means goes in by its digest: an import may turn from one to the other.
         found = []
         for mention in {m for statement in statements for m in _mentions(statement)}:
             for target in _resolve(module, mention):
@@ -74,6 +76,7 @@ def reached_code(
         statements = module.names[key[1]]
         reached[key] = ""  # before what it mentions, which may mention it in turn
         reached[key] = sha256_of_json([_digest(module, key[1]), follow(statements, module)])
+        # What a module does when it is imported happens to whoever uses any name of it.
         if key[0] not in effects:
             effects.add(key[0])
             for number, statement in enumerate(module.effects):
@@ -104,6 +107,7 @@ class _Module:
     def parse(cls, name: str, path: Path) -> "_Module":
         module = cls(name)
         tree = ast.parse(path.read_text(encoding="utf-8"))
+        # Imports inside functions count like those at the top: only what a name means matters.
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -135,13 +139,14 @@ class _Plain(ast.NodeTransformer):
                 kept = [statement for statement in body if not self._idle(statement)]
                 if not isinstance(node, ast.ClassDef):  # there, annotations make fields
                     kept = [_without_annotation(statement) for statement in kept]
+                # A body of nothing but a docstring stays a body.
                 setattr(node, name, kept or (body and [ast.Pass()]))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             node.returns = None
         elif isinstance(node, ast.arg):
             node.annotation = None
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            node.exc = node.exc.func
+            node.exc = node.exc.func  # an error's words are for people; its kind may be caught
         elif isinstance(node, ast.Assert):
             node.msg = None
         return node
@@ -177,6 +182,7 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield statement.name
         return
+    # The block of a script is an entry that nothing mentions.
     main = isinstance(statement, ast.If) and "__main__" in ast.dump(statement.test)
     for node in ast.walk(statement):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -222,6 +228,7 @@ def _resolve(module: _Module, mention: tuple[str, ...]) -> Iterator[tuple[str, s
     root, *attributes = mention
     if root in module.names:
         yield module.name, root
+    # A name may be imported in several places of a module, each time as something else.
     for target in module.imports.get(root, ()):
         if target == "threedrs" or target.startswith("threedrs."):
             yield from _lookup([*target.split("."), *attributes])

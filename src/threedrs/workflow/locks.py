@@ -43,6 +43,7 @@ def exclusive(result: Path, *, patience: float = PATIENCE) -> Iterator[None]:
         raise MachineError(f"{path}: {write_problem(error)}") from error
     with lock:
         if _is_locked(lock, patience):
+            # Opened to append, so what the holder wrote about itself is still there.
             lock.seek(0)
             holder = lock.read().strip() or "another process"
             raise MachineError(
@@ -77,16 +78,15 @@ def _is_locked(lock: TextIO, patience: float) -> bool:
 def remove_dead_lock(state: Path) -> str | None:
     """Remove the lock of a killed Snakemake; return a line about what was found, or None.
 
-    Snakemake's own lock does not say whose it is, and outlives a kill. So each Snakemake here also
-    holds a kernel lock on the file ``alive``, which ends with its process, and writes its machine
-    and process there. A Snakemake that gets this lock alone knows that the others on this machine
-    are gone. Kernel locks of other machines may not be seen from here. If a Snakemake on another
-    machine did not take its line away, only the user can say that it is gone, by
-    ``snakemake --unlock``.
+    If a Snakemake on another machine did not take its line away, only the user can say that it is
+    gone, by ``snakemake --unlock``.
 
     Args:
         state: Snakemake's folder, ``.snakemake`` in the working directory.
     """
+    # Snakemake's own lock does not say whose it is, and outlives a kill. So each Snakemake here
+    # also holds a kernel lock on the file ``alive``, which ends with its process, and writes its
+    # machine and process there.
     host, locks = socket.gethostname(), state / "locks"
     try:
         state.mkdir(exist_ok=True)
@@ -95,6 +95,8 @@ def remove_dead_lock(state: Path) -> str | None:
         return None  # Snakemake reports a folder that it cannot write to
     found = None
     try:
+        # Who gets this lock alone knows that the others on this machine are gone. Kernel locks of
+        # other machines may not be seen from here, so their lines count.
         fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
         holders = [line.split() for line in (state / "alive").read_text().splitlines()]
         others = [words for words in holders if words and words[0] != host]

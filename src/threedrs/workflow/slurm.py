@@ -5,10 +5,7 @@ the latter stands in the job's own log of Slurm. `explain_failures` makes one li
 of both. It costs one pass over Snakemake's log and the last 64 KiB of the log of each job that
 failed.
 
-Version 2.8 of Snakemake's executor plugin forgets the jobs that it has submitted once a question
-about their state fails, and then waits for ever. A Slurm controller that is restarted, or too busy
-for its time limit, is enough. With `patch_status_query` such a question leaves all jobs as they
-were known.
+With `patch_status_query`, a Slurm controller that does not answer for a while ends no run.
 """
 
 import re
@@ -86,7 +83,7 @@ def explain_failures(logs: Iterable[str | Path]) -> list[str]:
     reasons: dict[str, tuple[str, str]] = {}  # job of Snakemake -> rule and reason
     for rule, job, block in _blocks(text):
         reason = _reason(block) if rule else None
-        if reason is None:
+        if reason is None:  # it succeeded on a later attempt, or failed for a reason of its own
             reasons.pop(job, None)
         else:
             reasons[job] = (rule, reason)
@@ -118,6 +115,7 @@ def _blocks(text: str) -> list[tuple[str, str, list[str]]]:
 def _reason(lines: list[str]) -> str | None:
     text = "\n".join(lines)
     if refused := _REFUSED.search(text):
+        # Of several lines sbatch's own one, the last, says why; without it the first one does.
         said = refused["why"].strip().splitlines() or [""]
         why = said[-1] if said[-1].startswith("sbatch") else said[0]
         why = why.removeprefix("sbatch: error: ").removeprefix("Batch job submission failed: ")
@@ -127,6 +125,7 @@ def _reason(lines: list[str]) -> str | None:
     if ended := _STATE.search(text):
         logs = _LOGS.search(text)
         end = _tail(Path(logs["logs"].split(", ")[-1])) if logs else ""
+        # Slurm may call a job FAILED whose own log says that it ran out of memory or time.
         for states, sign, what in ENDINGS:
             if re.fullmatch(states, ended["state"]) or re.search(sign, end):
                 where = "" if what.startswith(("was", "lost")) else f" for this rule in {PROFILE}"
@@ -155,6 +154,9 @@ def patch_status_query(plugin: ModuleType | None) -> None:
     """
     if plugin is None or hasattr(plugin.Executor, "status_query_is_patched"):
         return
+    # Version 2.8 of the plugin forgets the jobs that it has submitted once a question about their
+    # state fails, and then waits for ever. A controller that is restarted, or too busy for its time
+    # limit, is enough. So such a question leaves all jobs as they were known.
     ask, age, check = (
         plugin.query_job_status,
         plugin.get_min_job_age,
@@ -168,10 +170,12 @@ def patch_status_query(plugin: ModuleType | None) -> None:
             logger.warning(
                 f"Slurm does not answer `{command.split()[0]}`; jobs go on, asking again later."
             )
+            # An answer of None would make the plugin forget its jobs.
             raise _SilentError
         return states, seconds
 
     def get_min_job_age() -> int | None:
+        # This question may go without an answer as well; what Slurm said last still holds.
         found = age()
         if found is not None:
             known[:] = [found]
@@ -185,6 +189,7 @@ def patch_status_query(plugin: ModuleType | None) -> None:
             for job in active_jobs:
                 yield job
 
+    # By the module's names, as the plugin looks them up at each call.
     plugin.query_job_status = query_job_status  # type: ignore[attr-defined]
     plugin.get_min_job_age = get_min_job_age  # type: ignore[attr-defined]
     plugin.Executor.check_active_jobs = check_active_jobs
