@@ -32,6 +32,7 @@ localrules:
     models,
     scores,
     report,
+    awareness,
     run_config,
     check_limit,
 

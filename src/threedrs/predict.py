@@ -5,14 +5,13 @@ Runs alone, or once a rank under ``threedrs.distributed.launch``, torchrun or sr
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
 from threedrs.distributed.gpus import claim_gpus
 from threedrs.distributed.ranks import is_lone, own_rank
-from threedrs.errors import ConfigError, one_line_errors
+from threedrs.errors import one_line_errors
 from threedrs.workflow.processes import end_with_snakemake
 
 
@@ -44,10 +43,7 @@ def main() -> int:
     from threedrs.scannet.excluded_scans import read_excluded
 
     with one_line_errors(f"predict: rank {rank}"):
-        try:
-            settings = PredictSettings.from_json(json.loads(arguments.settings))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"--settings: is not JSON ({error.msg})") from error
+        settings = PredictSettings.from_text(arguments.settings)
         predict_benchmark(
             arguments.model,
             arguments.records,

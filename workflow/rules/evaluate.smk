@@ -10,10 +10,12 @@
 #   meta         = results/eval/<run>/<benchmark>/predictions.meta.json
 #   metrics      = results/eval/<run>/<benchmark>/metrics.json
 #   per_question = results/eval/<run>/<benchmark>/per_question.npz
+#   awareness    = results/eval/<run>/awareness.json, where it is asked for (target `awareness`)
 # by hand; the first command goes on where it stopped:
 #   python -m threedrs.predict --model results/train/3drs/model --scenes results/scenes \
 #     --records results/instructions/scanqa_val.jsonl --out predictions.jsonl
 #   threedrs score scanqa predictions.jsonl --out metrics.json
+#   threedrs awareness 3drs
 
 import json
 
@@ -69,6 +71,45 @@ rule predict:
         " threedrs.predict --model {input.model} --records {input.records}"
         " --scenes results/scenes --left-out {input.left_out}"
         " --settings '{params.settings}' --out {output.predictions}"
+        " 2>&1 | tee {log}"
+
+
+rule awareness:
+    # Not part of `all`. What is there is kept up to date, and the report shows it.
+    input:
+        expand("results/eval/{run}/awareness.json", run=RUNS),
+
+
+rule measure_awareness:
+    input:
+        manifest="results/train/{run}/model.json",
+        model=ancient("results/train/{run}/model"),
+        scenes=expand(
+            "results/scenes/shards/{shard}.json", shard=TARGETS.split_shards("val")
+        ),
+        left_out="results/scenes/left_out/val.json",
+    output:
+        "results/eval/{run}/awareness.json",
+    log:
+        "results/logs/measure_awareness/{run}.log",
+    benchmark:
+        "results/benchmarks/measure_awareness/{run}.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: TARGETS.predict_need("threads")
+    resources:
+        gpu=lambda wildcards: min(1, TARGETS.predict_need("gpu")(wildcards)),
+        mem_mb=targets.more_each_time(TARGETS.predict_need("mem_mb")),
+        runtime=TARGETS.predict_need("runtime"),
+    params:
+        code=code("awareness"),
+        recipe=1,  # raise it when the command below changes what comes out
+        settings=lambda wildcards: json.dumps(TARGETS.predict_settings(wildcards.run)),
+    message:
+        "3D awareness of {wildcards.run}"
+    shell:
+        "python -m threedrs awareness {input.model} --scenes results/scenes"
+        " --left-out {input.left_out} --settings '{params.settings}' --out {output}"
         " 2>&1 | tee {log}"
 
 

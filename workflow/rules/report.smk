@@ -3,6 +3,7 @@
 # in:
 #   metrics     = results/eval/<run>/<benchmark>/{metrics.json, per_question.npz}
 #   predictions = results/eval/<run>/<benchmark>/predictions.jsonl
+#   awareness   = results/eval/<run>/awareness.json, where there is one
 #   training    = results/train/<run>/{train.json, config.json, log.jsonl}
 #   examples    = records, scene stores and features of the scenes that the page shows
 # out:
@@ -71,6 +72,11 @@ rule build_report:
             run=RUNS,
             benchmark=BENCHMARKS,
         ),
+        awareness=[
+            path
+            for path in expand("results/eval/{run}/awareness.json", run=RUNS)
+            if Path(path).is_file()
+        ],
         records=[targets.evaluation_records(benchmark) for benchmark in BENCHMARKS],
         mixes=expand("results/instructions/mixes/{mix}.summary.json", mix=MIXES),
         scenes=expand(

@@ -123,6 +123,60 @@ def _numbers(text: str) -> list[float]:
         raise ConfigError(f"--box {text}: give six numbers, cx,cy,cz,dx,dy,dz") from error
 
 
+def awareness(
+    model: Annotated[str, typer.Argument(help="A run, or the folder of a checkpoint.")],
+    scenes: Annotated[Path, typer.Option(help="Folder of the scene stores.")] = Path(
+        "results/scenes"
+    ),
+    split: Annotated[str, typer.Option(help="Scenes of this split: val or train.")] = "val",
+    left_out: Annotated[
+        Path | None, typer.Option(help="JSON file that lists scenes whose scans cannot be used.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The JSON file; of a run results/eval/<run>/awareness.json."),
+    ] = None,
+    settings: Annotated[
+        str, typer.Option(help="JSON object: how the model is asked, as for threedrs.predict.")
+    ] = "{}",
+) -> None:
+    """Measure how 3D-aware a model's visual tokens are, scene by scene (docs/EVALUATION.md)."""
+    from threedrs.distributed.gpus import claim_gpus, own_device
+    from threedrs.errors import ConfigError, did_you_mean
+    from threedrs.evaluation.settings import PredictSettings
+    from threedrs.scannet.excluded_scans import read_excluded
+    from threedrs.scenes.store import SceneStore
+
+    runs = Path("results/train")
+    is_run = not Path(model).is_dir()
+    folder = runs / model / "model" if is_run else Path(model)
+    if not folder.is_dir():
+        known = [path.parent.name for path in runs.glob("*/model")]
+        raise ConfigError(
+            f"{model}: is neither a folder nor a trained run; {did_you_mean(model, known)} "
+            f"trained are {', '.join(sorted(known)) or 'none'}"
+        )
+    if out is None and not is_run:
+        raise ConfigError("--out: say where the scores of this checkpoint go, e.g. awareness.json")
+    chosen = PredictSettings.from_text(settings)
+    excluded = read_excluded(left_out) if left_out else {}
+    claim_gpus()
+
+    from threedrs.evaluation.answerer import StudentAnswerer
+    from threedrs.evaluation.awareness import measure_awareness
+
+    stores = [path for path in sorted(scenes.glob("*.zarr")) if path.stem not in excluded]
+    result = measure_awareness(
+        folder,
+        StudentAnswerer.load(folder, chosen, own_device()),
+        [path for path in stores if SceneStore.open(path).split == split],
+        out or Path("results/eval") / model / "awareness.json",
+        lambda line: typer.echo(f"awareness: {line}", err=True),
+    )
+    for name, value in result["mean"].items():
+        typer.echo(f"{name} {value:.4f}, mean of {len(result['scenes'])} scenes")
+
+
 @model_app.callback()
 def model() -> None:
     """Work on a trained model's files."""

@@ -103,6 +103,13 @@ class SceneAnswers:
         self._session = session
         self._boxes = boxes
 
+    def visual_states(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the last hidden states at the visual tokens (V,G,G,D) and their points (V,G,G,3).
+
+        The points are mean world coordinates of the tokens' patches, float32, metres.
+        """
+        return self._session.visual_VGGD, self._session.scene.patch_xyz_VGG3
+
     def texts(self, records: Sequence[Record]) -> list[str]:
         """Return the greedy answers to text questions."""
         with translate_oom(self._session.scene.scene, REMEDY):

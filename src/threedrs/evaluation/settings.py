@@ -1,5 +1,6 @@
 """Settings of inference."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,14 @@ class PredictSettings(Section):
     boxes: BoxSet = "pred"
     attention: Attention = "auto"
     coordinate_dtype: CoordinateDtype = "float32"
+
+    @classmethod
+    def from_text(cls, text: str) -> "PredictSettings":
+        """Return the settings of the option ``--settings``. Raises ConfigError as `from_json`."""
+        try:
+            return cls.from_json(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"--settings: is not JSON ({error.msg})") from error
 
     @classmethod
     def from_json(cls, value: Any) -> "PredictSettings":

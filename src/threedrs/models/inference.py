@@ -23,6 +23,7 @@ from threedrs.models.packing import Query
 from threedrs.models.prompt import PromptStyle, shared_prefix, token_id
 from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.student import Student
+from threedrs.models.visual_tokens import token_grid
 from threedrs.models.zero3 import is_spread
 from threedrs.tasks.record import END, GROUND
 
@@ -36,6 +37,9 @@ class SceneSession:
 
     Runs without gradients, yet not in torch's inference mode: parameters that a sharded training
     run gathers here must stay fit for training. All its ranks take the first one's tokens.
+
+    Attributes:
+        visual_VGGD: last hidden states at the visual tokens, newline tokens dropped.
 
     Args:
         student: in evaluation mode, on the device to run on.
@@ -71,6 +75,7 @@ class SceneSession:
         hidden_TD, _ = student.run_language_model(tokens_TD, positions, None, cache=cache)
         self.shared = _keys_and_values(cache)
         at_visual = slice(before, before + scene.visual_tokens)
+        self.visual_VGGD = token_grid(hidden_TD[at_visual], student.family.grid)
         self.objects_ND = student.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual])
 
     def answer(self, query: Query, max_new_tokens: int) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from threedrs.evaluation.awareness import metric_by_quartile
 from threedrs.report import figures
 from threedrs.report.published import BACKBONES, PUBLISHED
 from threedrs.report.results import Results
@@ -18,6 +19,7 @@ CURVES = {
     "samples_per_second": "samples a second",
 }
 ANSWERS_SHOWN = 8
+QUARTILE_NAMES = ("lowest quarter", "second", "third", "highest quarter")
 
 
 def differences_of(verdict: Verdict) -> Markup:
@@ -72,6 +74,25 @@ def question_types(results: Results) -> list[Markup]:
             }
             labels = [f"{kind} ({counts[kind]})" for kind in kinds]
             drawn.append(Markup(figures.bars(labels, series, _name(column))))
+    return drawn
+
+
+def awareness_quartiles(results: Results) -> list[Markup]:
+    """Return bars per quartile of awareness: the first headline metric of each benchmark."""
+    measured = {
+        run: {scene: row["all_pairs"] for scene, row in found["scenes"].items()}
+        for run, found in results.awareness().items()
+    }
+    drawn = []
+    for benchmark in results.benchmarks if measured else ():
+        column = next(column for column in results.columns if column.benchmark == benchmark)
+        series = {}
+        for run, scores in measured.items():
+            questions = results.per_question(run, benchmark)
+            if column.metric in questions.metrics:
+                series[run] = metric_by_quartile(questions, column.metric, scores)
+        if series:
+            drawn.append(Markup(figures.bars(list(QUARTILE_NAMES), series, _name(column))))
     return drawn
 
 

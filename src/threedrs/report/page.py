@@ -96,6 +96,8 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             source=SOURCE,
             radars=charts.radars(results),
             types=charts.question_types(results),
+            awareness=results.awareness(),
+            quartiles=charts.awareness_quartiles(results),
             curves=charts.training_curves(results),
             mixes=charts.mixes(results),
             teachers=_teachers(folder, settings.teachers, settings.feature_shard),

@@ -8,6 +8,7 @@ from typing import Any
 
 from threedrs.errors import DataError
 from threedrs.evaluation.aggregate import FORMAT_VERSION
+from threedrs.evaluation.awareness import read_awareness
 from threedrs.evaluation.compare import FILE_NAME, PerQuestion, read_per_question
 from threedrs.io.files import read_json, read_json_lines, read_result
 from threedrs.tasks.base import Column
@@ -59,6 +60,11 @@ class Results:
     def train(self, run: str) -> dict[str, Any]:
         """Return the training summary of a run."""
         return self.summary["runs"][run]["train"]
+
+    def awareness(self) -> dict[str, dict[str, Any]]:
+        """Return run -> the content of its ``awareness.json``, of the runs that have one."""
+        paths = {run: self.folder / "eval" / run / "awareness.json" for run in self.runs}
+        return {run: read_awareness(path) for run, path in paths.items() if path.is_file()}
 
     def config(self, run: str) -> dict[str, Any]:
         """Return the resolved configuration of a run."""

@@ -63,6 +63,11 @@ STAGES = {
         without=("tasks.registry", "metrics"),
         files=("models/*.txt",),
     ),
+    "awareness": Stage(
+        entries=("evaluation.awareness:measure_awareness",),
+        without=("tasks.registry", "metrics"),
+        files=("models/*.txt",),
+    ),
 }
 
 

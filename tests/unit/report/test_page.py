@@ -12,7 +12,7 @@ from fixtures.chromium import ChromiumUnavailable, Page, chromium
 from fixtures.html_tags import Tags
 from fixtures.html_tags import results as results
 from fixtures.html_tags import text as text
-from fixtures.report_files import HOSTILE, SETTINGS, SPLITS, summarise
+from fixtures.report_files import HOSTILE, SCENES, SETTINGS, SPLITS, summarise
 from threedrs.errors import DataError, StoreError
 from threedrs.report.page import build_report, script_hash
 from threedrs.visualization.templates import anchor
@@ -105,6 +105,30 @@ def test_without_resamples_it_gives_no_verdict(results, tmp_path):
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Cannot be told: too little data to compare 3drs with baseline." in page
     assert "not tested (no resamples)" in page
+
+
+def test_awareness_is_shown_where_it_was_measured(results, text, tmp_path):
+    assert "3D awareness" not in text
+    for part in results.iterdir():
+        if part.name not in ("report", "eval"):
+            (tmp_path / part.name).symlink_to(part)
+    shutil.copytree(results / "eval", tmp_path / "eval")
+    summarise(tmp_path)
+    scores = {"all_pairs": 0.5, "across_frames": 0.25, "pairs": 9, "pairs_across_frames": 3}
+    content = {
+        "format_version": 1,
+        "mean": {"all_pairs": 0.5123, "across_frames": 0.2511},
+        "scenes": dict.fromkeys(SCENES, scores),
+    }
+    (tmp_path / "eval" / "3drs" / "awareness.json").write_text(json.dumps(content))
+    build_report(tmp_path, SETTINGS)
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert 'href="#awareness"' in page
+    part = page[page.index('id="awareness"') : page.index('id="training"')]
+    assert "0.512" in part
+    assert "0.251" in part
+    assert "highest quarter" in part
+    assert "baseline" not in part
 
 
 def test_leftovers_of_earlier_configurations_change_nothing(results, text, tmp_path):

@@ -1,0 +1,75 @@
+"""How 3D-aware a model is, by the measure of the 3DRS paper (section 2.1.2).
+
+Visual tokens of different frames that show the same place should have like features. A scene's
+score is the mean cosine of the last hidden states (after the final norm) of pairs of visual tokens
+whose patches lie in the same voxel of 0.1 m, counted as the position embedding counts it. The
+visual tokens stand before any question, so there is one score a scene and model. Two means are in
+use, and both are given:
+
+- ``all_pairs``, of the published code: over the pairs of a voxel, those within a frame included,
+  then over the voxels that hold a pair;
+- ``across_frames``, of the paper's text: over all pairs of different frames at once.
+
+The published code joins the three indices of a voxel in half precision, which merges voxels. Here
+they stay integers. The sum of the cosines of all pairs of unit vectors is (|sum|^2 - sum of |.|^2)
+/ 2, so a scene costs its forward pass and two sums over T tokens, not T^2 products.
+
+T tokens, D channels, V voxels, C cells (the tokens of a voxel and frame).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from threedrs.models.visual_tokens import discretise
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneAwareness:
+    """A scene's scores, cosines of -1 to 1, and the pairs that each is a mean over.
+
+    A score without a pair is 0, as in the published code.
+    """
+
+    all_pairs: float
+    across_frames: float
+    pairs: int
+    pairs_across_frames: int
+
+
+def scene_awareness(hidden_TD: Tensor, points_T3: Tensor, frame_T: Tensor) -> SceneAwareness:
+    """Return the scores of a scene's visual tokens.
+
+    Args:
+        hidden_TD: last hidden states at the visual tokens, newline tokens dropped.
+        points_T3: mean coordinate of each token's patch, metres, world frame.
+        frame_T: the frame that each token is of, int64.
+    """
+    unit_TD = torch.nn.functional.normalize(hidden_TD.double(), dim=-1)
+    voxel_T3 = discretise(points_T3, torch.float32)
+    voxel_T = torch.unique(voxel_T3, dim=0, return_inverse=True)[1]
+    # A voxel's tokens of one frame: what the pairs of different frames leave out.
+    cell_T = torch.unique(torch.stack([voxel_T, frame_T], dim=1), dim=0, return_inverse=True)[1]
+    cosines_V, pairs_V = _pair_sums(unit_TD, voxel_T)
+    within_C, pairs_within_C = _pair_sums(unit_TD, cell_T)
+    held_V = pairs_V > 0
+    mean_V = cosines_V[held_V] / pairs_V[held_V]
+    pairs = int(pairs_V.sum())
+    across = pairs - int(pairs_within_C.sum())
+    return SceneAwareness(
+        all_pairs=mean_V.mean().item() if len(mean_V) else 0.0,
+        across_frames=(cosines_V.sum() - within_C.sum()).item() / across if across else 0.0,
+        pairs=pairs,
+        pairs_across_frames=across,
+    )
+
+
+def _pair_sums(unit_TD: Tensor, group_T: Tensor) -> tuple[Tensor, Tensor]:
+    """Return per group the sum of the cosines of its pairs, and how many pairs it has."""
+    count_G = torch.bincount(group_T)
+    sum_GD = unit_TD.new_zeros(len(count_G), unit_TD.shape[1]).index_add_(0, group_T, unit_TD)
+    # |sum|^2 holds each pair twice, and each vector with itself once.
+    squares_G = unit_TD.new_zeros(len(count_G)).index_add_(0, group_T, unit_TD.square().sum(-1))
+    cosines_G = (sum_GD.square().sum(-1) - squares_G) / 2
+    return cosines_G, count_G * (count_G - 1) // 2
