@@ -80,7 +80,7 @@ rule awareness:
         expand("results/eval/{run}/awareness.json", run=RUNS),
 
 
-rule measure_awareness:
+rule awareness_of_run:
     input:
         manifest="results/train/{run}/model.json",
         model=ancient("results/train/{run}/model"),
@@ -91,9 +91,9 @@ rule measure_awareness:
     output:
         "results/eval/{run}/awareness.json",
     log:
-        "results/logs/measure_awareness/{run}.log",
+        "results/logs/awareness_of_run/{run}.log",
     benchmark:
-        "results/benchmarks/measure_awareness/{run}.tsv"
+        "results/benchmarks/awareness_of_run/{run}.tsv"
     conda:
         "../../envs/gpu.yaml"
     threads: TARGETS.predict_need("threads")
