@@ -32,11 +32,10 @@ rule instructions:
 rule convert_instructions:
     input:
         annotations=lambda wildcards: (
-            READY.array(LAYOUT, wildcards.benchmark, wildcards.split)
+            TARGETS.array(**wildcards)
             or annotation_files(LAYOUT, wildcards.benchmark, wildcards.split)
         ),
-        labels=LAYOUT.labels_file,
-        scene_lists=[LAYOUT.split_file(split) for split in ("train", "val")],
+        labels=TARGETS.there(LAYOUT.labels_file),
         boxes=lambda wildcards: expand(
             "results/boxes/{shard}.json",
             shard=TARGETS.split_shards(scene_split(wildcards.split)),
@@ -59,9 +58,7 @@ rule convert_instructions:
             without=["tasks.registry"],
         ),
         data=DATA,
-        ready=lambda wildcards: (
-            READY.array(LAYOUT, wildcards.benchmark, wildcards.split) is not None
-        ),
+        ready=lambda wildcards: TARGETS.array(**wildcards) is not None,
         scenes=lambda wildcards: SCENES[scene_split(wildcards.split)],
         on_reject=CONFIG["instructions"]["on_reject"],
         max_reject_fraction=CONFIG["instructions"]["max_reject_fraction"],
@@ -86,11 +83,6 @@ rule balance:
             "results/scenes/shards/{shard}.json", shard=TARGETS.split_shards("train")
         ),
         left_out="results/scenes/left_out/train.json",
-        held_out=[
-            LAYOUT.split_file(split)
-            for split in ("val", "test")
-            if split == "val" or DEMO or LAYOUT.split_file(split).is_file()
-        ],
     output:
         mix="results/instructions/mixes/{mix}.jsonl",
         summary="results/instructions/mixes/{mix}.summary.json",
@@ -103,7 +95,7 @@ rule balance:
     params:
         code=code(script="balance", without=["tasks.registry"]),
         mix=lambda wildcards: CONFIG["instructions"]["mixes"][wildcards.mix],
-        data=DATA,
+        held_out=TARGETS.held_out(),
     message:
         "Training mix {wildcards.mix}"
     script:

@@ -4,10 +4,13 @@
 #   frames     = <scan>.sens, or a folder posed_images/<scan>
 #   mesh       = <scan>_vh_clean_2.ply, with its segments, aggregation and axis alignment
 #   proposals  = a detector's boxes, where there are any
-#   candidates = EmbodiedScan's lists of images, where configured
+#   infos      = EmbodiedScan's frames and matrices, where configured
+#   clouds     = pcd_with_object_aabbs/<split>/<scene>.pth, where configured, before the mesh
+#   prepared   = box files, published frames and voxels of coverage, where configured
 # out:
 #   boxes      = results/boxes/<shard>.json
 #   candidates = results/candidates/<split>.json
+#   voxels     = results/voxels.npz
 #   stores     = results/scenes/<scene>.zarr, listed in results/scenes/shards/<shard>.json
 #   left_out   = results/scenes/left_out/<split>.json: scenes that cannot be used, and why
 #   limit      = results/scenes/limit/<split>.json: whether these are few enough
@@ -16,6 +19,7 @@
 # by hand:
 #   snakemake --cores 1 results/boxes/train-000.json
 #   snakemake --cores 1 results/candidates/train.json
+#   snakemake --cores 1 results/voxels.npz
 #   snakemake --cores 1 results/scenes/shards/train-000.json
 #   snakemake --cores 1 results/scenes/left_out/train.json
 #   snakemake --cores 1 results/scenes/limit/train.json
@@ -39,18 +43,7 @@ rule scenes:
 
 rule boxes:
     input:
-        scans=lambda wildcards: (
-            []
-            if READY.boxes
-            else TARGETS.scan_files(
-                wildcards.shard, "mesh", "segments", "aggregation", "meta"
-            )
-        ),
-        proposals=lambda wildcards: [
-            path
-            for path in TARGETS.scan_files(wildcards.shard, "proposals")
-            if not READY.boxes and (DEMO or path.is_file())
-        ],
+        scans=lambda wildcards: TARGETS.box_files(wildcards.shard),
         ready=lambda wildcards: list(TARGETS.ready_boxes(wildcards.shard).values()),
     output:
         "results/boxes/{shard}.json",
@@ -90,26 +83,44 @@ rule candidates:
     params:
         code=code(script="candidates"),
     message:
-        "Candidate frames of split {wildcards.split}"
+        "What EmbodiedScan says of split {wildcards.split}"
     script:
         "../scripts/candidates.py"
+
+
+rule voxels:
+    input:
+        voxels=LAYOUT.file("voxels") or [],
+    output:
+        "results/voxels.npz",
+    log:
+        "results/logs/voxels.log",
+    benchmark:
+        "results/benchmarks/voxels.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: attempt * 8000,
+    params:
+        code=code(script="voxels"),
+    message:
+        "Voxels of the published point clouds"
+    script:
+        "../scripts/voxels.py"
 
 
 rule build_scenes:
     input:
         # An exported folder counts by its own date: one that gained or lost a file is newer.
-        frames=lambda wildcards: TARGETS.scan_files(wildcards.shard, "frames", "meta"),
-        # The coverage strategies look at which of the mesh's voxels a frame sees.
-        mesh=lambda wildcards: (
-            []
-            if CONFIG["frames"]["strategy"] == "uniform"
-            else TARGETS.scan_files(wildcards.shard, "mesh")
+        frames=lambda wildcards: TARGETS.scan_files(wildcards.shard, "frames"),
+        meta=lambda wildcards: TARGETS.there(
+            *TARGETS.scan_files(wildcards.shard, "meta")
         ),
-        candidates=lambda wildcards: (
-            f"results/candidates/{wildcards.shard.split('-')[0]}.json"
-            if LAYOUT.candidates
-            else []
-        ),
+        # The coverage strategies look at which of the scene's voxels a frame sees.
+        coverage=lambda wildcards: TARGETS.coverage_files(wildcards.shard),
+        selected=TARGETS.selected_frames(),
+        voxels=lambda wildcards: TARGETS.voxels(wildcards.shard),
+        infos=TARGETS.infos(),
         boxes="results/boxes/{shard}.json",
     output:
         "results/scenes/shards/{shard}.json",
@@ -216,7 +227,9 @@ rule scene_report:
     params:
         code=code(script="scene_report", files=["scenes/templates/*"]),
         data=DATA,
-        ready_boxes=READY.boxes,
+        # In a mapping, so that Snakemake does not fill in {split} and {set}.
+        ready={"boxes": READY.boxes},
+        stride=CONFIG["frames"]["stride"],
         scenes=SCENES,
     message:
         "Scene report"

@@ -2,19 +2,16 @@
 
 from pathlib import Path
 
-from threedrs.config.load import data_layout
 from threedrs.instructions.mix import build_mix
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"balance {snakemake.wildcards.mix}"):
-    layout = data_layout({"data": snakemake.params.data})
-    held_out = [split for split in ("val", "test") if layout.split_file(split).is_file()]
     build_mix(
         [Path(path) for path in snakemake.input.records],
         settings=MixSettings.from_config(snakemake.params.mix),
-        held_out_scenes=[scene for split in held_out for scene in layout.scenes(split)],
+        held_out_scenes=snakemake.params.held_out,
         out_jsonl=Path(snakemake.output.mix),
         out_summary=Path(snakemake.output.summary),
         left_out=read_excluded(Path(snakemake.input.left_out)),

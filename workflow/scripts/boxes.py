@@ -3,14 +3,13 @@
 from pathlib import Path
 
 from threedrs.config.load import data_layout
-from threedrs.scannet.boxes import extract_boxes, take_boxes
+from threedrs.scannet.boxes import extract_boxes
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"boxes {snakemake.wildcards.shard}"):
     layout = data_layout({"data": snakemake.params.layout})
-    out = Path(snakemake.output[0])
-    if snakemake.params.ready:
-        files = {name: Path(path) for name, path in snakemake.params.ready.items()}
-        take_boxes(snakemake.params.scenes, files, out)
-    else:
-        extract_boxes([layout.scan(scene) for scene in snakemake.params.scenes], out)
+    extract_boxes(
+        [layout.scan(scene) for scene in snakemake.params.scenes],
+        Path(snakemake.output[0]),
+        {name: Path(path) for name, path in snakemake.params.ready.items()},
+    )

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from threedrs.config.load import data_layout
 from threedrs.scannet.boxes import read_boxes_file
-from threedrs.scannet.embodiedscan import read_candidates_file
 from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.scenes.build import SceneSettings, build_shard
+from threedrs.scenes.published_lists import read_published_lists
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"build_scenes {snakemake.wildcards.shard}"):
@@ -17,7 +17,13 @@ with job_log(snakemake.log[0], f"build_scenes {snakemake.wildcards.shard}"):
             "geometry": {"invalid_depth": snakemake.params.invalid_depth},
         }
     )
-    listed = snakemake.input.get("candidates")
+    selected, voxels = snakemake.input.selected, snakemake.input.voxels
+    lists = read_published_lists(
+        snakemake.params.scenes,
+        infos=[Path(path) for path in snakemake.input.infos],
+        selected=Path(selected[0]) if selected else None,
+        voxels=Path(voxels[0]) if voxels else None,
+    )
     build_shard(
         [layout.scan(scene) for scene in snakemake.params.scenes],
         read_boxes_file(Path(snakemake.input.boxes)),
@@ -25,6 +31,6 @@ with job_log(snakemake.log[0], f"build_scenes {snakemake.wildcards.shard}"):
         out_folder=Path("results/scenes"),
         manifest=Path(snakemake.output[0]),
         split=snakemake.wildcards.shard.split("-")[0],
-        candidates=read_candidates_file(Path(listed)) if listed else None,
+        lists=lists,
         excluded=read_excluded(Path(snakemake.input.boxes)),
     )

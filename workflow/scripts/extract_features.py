@@ -12,7 +12,7 @@ with job_log(snakemake.log[0], f"extract_features {snakemake.wildcards.shard}"):
     claim_gpus()
     scenes = snakemake.params.scenes
     left_out = read_excluded(*map(Path, snakemake.input.scenes))
-    candidates = snakemake.input.get("candidates") or None
+    candidates = [*snakemake.input.candidates]
     extract_shard(
         [Path("results/scenes") / f"{scene}.zarr" for scene in scenes if scene not in left_out],
         teacher_settings({**snakemake.params.teacher, "candidates": candidates}),

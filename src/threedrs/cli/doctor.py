@@ -70,15 +70,16 @@ def _print(findings: "list[Finding]", config: "Config | None") -> None:
 def _print_sources(config: "Config") -> None:
     """Print how many scenes have which files, but nothing for demo data or without scene lists."""
     from threedrs.config.load import data_layout
-    from threedrs.inputs.required_files import start_table
+    from threedrs.inputs.ready_files import Ready
+    from threedrs.inputs.scene_sources import start_table
 
     layout = data_layout(config)
-    splits = [split for split in ("train", "val") if layout.split_file(split).is_file()]
+    splits = [split for split in ("train", "val") if layout.has_scenes(split)]
     if config["data"]["demo"] or not splits:
         return
     scenes = {split: layout.scenes(split) for split in splits}
-    stride, ready = config["frames"]["stride"], config["boxes"]["ready"]
-    typer.echo(start_table(layout, scenes, stride=stride, ready_boxes=ready))
+    stride, ready = config["frames"]["stride"], Ready.from_config(config)
+    typer.echo(start_table(layout, scenes, ready, stride=stride))
 
 
 def verify(

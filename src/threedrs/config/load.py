@@ -17,7 +17,7 @@ from threedrs.config.section import problem_lines
 from threedrs.errors import ConfigError
 from threedrs.inputs.download import downloads
 from threedrs.instructions.mix_settings import MixSettings
-from threedrs.scannet.layout import DataLayout
+from threedrs.scannet.layout import DataLayout, scene_split
 from threedrs.tasks.registry import find_task
 from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher
 
@@ -64,20 +64,23 @@ def check_config(config: Mapping[str, Any]) -> tuple[Config | None, list[str]]:
         name: _sorted_keys(mix.model_dump(mode="json", exclude_unset=True))
         for name, mix in found.instructions.mixes.items()
     }
-    teacher = checked["teacher"]
-    teacher["weights"] = _below_root(teacher["weights"], Path(checked["data"]["root"]))
+    root = Path(checked["data"]["root"])
+    checked["teacher"]["weights"] = _below_root(checked["teacher"]["weights"], root)
+    for section in (checked["model"], *(run.get("model", {}) for run in checked["runs"].values())):
+        if "path" in section:
+            section["path"] = _below_root(section["path"], root)
     ready = checked["instructions"]["ready"]
     checked["instructions"]["ready"] = {split: path for split, path in ready.items() if path}
     return checked, list(_cross_checks(checked))
 
 
-def _below_root(weights: Any, root: Path) -> Any:
-    """Return the teacher's weights, each path that is there only under ``root`` with it."""
-    if isinstance(weights, Mapping):
-        return {name: _below_root(path, root) for name, path in weights.items()}
-    if weights is None or Path(weights).exists() or not (root / weights).exists():
-        return weights
-    return (root / weights).as_posix()
+def _below_root(named: Any, root: Path) -> Any:
+    """Return a path, or each of a mapping, with ``root`` before it if it is there only so."""
+    if isinstance(named, Mapping):
+        return {name: _below_root(path, root) for name, path in named.items()}
+    if named is None or Path(named).exists() or not (root / named).exists():
+        return named
+    return (root / named).as_posix()
 
 
 def move_execution(config: Mapping[str, Any]) -> tuple[Config, list[str]]:
@@ -173,7 +176,29 @@ def data_layout(config: Config) -> DataLayout:
     """Return where the configured data is."""
     keys = {field.name for field in fields(DataLayout)}
     known = {key: value for key, value in config["data"].items() if key in keys}
-    return DataLayout(**{**known, "root": Path(known["root"])})
+    return DataLayout(**{**known, "root": Path(known["root"])}, listings=_listings(config))
+
+
+def _listings(config: Config) -> dict[str, list[str]]:
+    """Return split -> the prepared files that name its scenes, relative to the data root."""
+    boxes = config.get("boxes", {}).get("ready")  # a job may hand over the section `data` alone
+    found: dict[str, list[str]] = {"train": [], "val": []}
+    for split, paths in found.items():
+        paths += [boxes.format(split=split, set=name) for name in ("gt", "pred")] if boxes else []
+    for split, named in config.get("instructions", {}).get("ready", {}).items():
+        arrays = named.values() if isinstance(named, Mapping) else [named]
+        for benchmark in config["instructions"]["benchmarks"]:
+            found[scene_split(split)] += [
+                array.format(split=split, benchmark=benchmark) for array in arrays
+            ]
+    return found
+
+
+def _ready_arrays(config: Config) -> Iterator[tuple[str, str, dict[str, str]]]:
+    filled = {"split": "train", "benchmark": "scanqa"}
+    for split, named in config["instructions"]["ready"].items():
+        for array in named.values() if isinstance(named, Mapping) else [named]:
+            yield f"instructions.ready.{split}", array, filled
 
 
 def _has_weights(teacher: str) -> bool:
@@ -194,6 +219,7 @@ def _cross_checks(config: Config) -> Iterator[str]:
         ("data.splits", data["splits"], {"split": "train"}),
         ("data.candidates", data["candidates"], {"split": "train"}),
         ("boxes.ready", config["boxes"]["ready"], {"split": "train", "set": "gt"}),
+        *_ready_arrays(config),
     ):
         try:
             (pattern or "").format(**filled)

@@ -95,14 +95,25 @@ class Data(Section):
     posed_images: str = "scannet/posed_images"
     """Exported frames: `<scene>/00000.jpg`, `.png`, `.txt`, numbered by frame of the stream."""
     candidates: OfSplit | None = None
-    """EmbodiedScan's infos, e.g. `embodiedscan/embodiedscan_infos_{split}.pkl`, whose image lists
-    are the candidate frames; null: every `frames.stride`-th frame is one."""
+    """EmbodiedScan's infos, e.g. `embodiedscan/embodiedscan_infos_{split}.pkl`: a scene's candidate
+    frames, axis alignment and depth intrinsic, looked up in all files of train, val and test that
+    are there; null: every `frames.stride`-th frame is a candidate."""
+    point_clouds: str | None = None
+    """Published point clouds, `<split>/<scene>.pth` in this folder: vertices for masks and
+    coverage, ground-truth boxes with object ids, in place of mesh and annotation; null: from the
+    scans."""
+    selected_frames: str | None = None
+    """Published `scannet_select_frames.json`, the frames of the coverage strategies; null, and for
+    scenes that it lacks: they are computed."""
+    voxels: str | None = None
+    """Published `pcd_discrete_0.1.pkl`, the voxels for coverage of scenes without a point cloud."""
     masks: str = "scannet/mask"
     """Detector proposals, one `<scene>.mask.npz` a scene."""
     labels: str = "scannet/scannetv2-labels.combined.tsv"
     """ScanNet's label table."""
     splits: OfSplit = "scannet/scannetv2_{split}.txt"
-    """The scene list of each split."""
+    """The scene list of each split. Where it is missing, the split's folder of `point_clouds` says
+    which scenes there are, else the prepared boxes and records."""
     benchmark: str = "benchmark"
     """Folder of the benchmarks' annotation files."""
     scenes_per_shard: PositiveInt = 6
@@ -124,7 +135,10 @@ class Frames(Section):
     """uniform: evenly spaced over the candidates; coverage: the frames that see most of the mesh;
     coverage90, coverage95: as many as see 90 or 95 % of what all see, so V differs by scene."""
     count: Annotated[int, Field(ge=1, le=1024)] = 8
-    """Frames of a scene (V) with uniform and coverage; the paper uses 32."""
+    """Frames of a scene (V), with coverage90 and coverage95 the most; the paper uses 32."""
+    stop_at_count: bool = True
+    """coverage90 and coverage95 stop at `count`, as published; false: they take as many frames as
+    their share needs."""
 
 
 class Geometry(Section):
@@ -147,8 +161,9 @@ class Boxes(Section):
     eval: BoxSet = "pred"
     """Candidates of grounding in evaluation; Scan2Cap always describes a proposal."""
     ready: OfSplitAndSet | None = None
-    """Prepared box files under `data.root`, e.g. `scannet/scannet_{split}_{set}_box.json` (set: gt,
-    pred; scene -> list of [cx, cy, cz, dx, dy, dz]); null: from the scans and proposals."""
+    """Prepared box files under `data.root`, e.g. `metadata/scannet_{split}_{set}_box.json` (set:
+    gt, pred; scene -> list of [cx, cy, cz, dx, dy, dz]). Each file may be missing. What scenes lack
+    there comes from point cloud or scan and from the proposals, as all does with null."""
 
 
 class Caps(Section):
@@ -258,7 +273,8 @@ class Model(Section):
     """tiny: seeded random weights (demo, tests); small: the same at 40 M parameters, to train from
     scratch on a GPU (config/small.yaml); 7b: needs `model.path`."""
     path: FilePath | None = None
-    """Folder of the pretrained checkpoint in its family's published layout."""
+    """Folder of the pretrained checkpoint in its family's published layout; where it is not below
+    the working folder, it is looked for below `data.root`."""
     grid: PositiveInt = 14
     """Visual tokens a side of a frame; 7 (qwen2-vl only) is a quarter of the tokens."""
     attention: Attention = "auto"

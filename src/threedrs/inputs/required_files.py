@@ -1,40 +1,19 @@
-"""The user's files: which ones a run needs, which scan has which, and the cut into shards.
+"""The user's files: which ones a run needs, and the cut of the scenes into shards."""
 
-`SCAN_FILES` lists what a scan may have. A run needs a part of it, and `scan_table` says which scan
-has what: six looks at the disk a scene, 0.1 s for ScanNet's 1,513 scenes on a local disk.
-"""
-
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.io.files import read_json
+from threedrs.inputs.ready_files import Ready
 from threedrs.scannet.boxes import BOX_SETS
-from threedrs.scannet.layout import DataLayout, ScanFiles
+from threedrs.scannet.layout import DataLayout, ScanFiles, scene_split
 from threedrs.tasks.base import TRAINING_SPLIT
 from threedrs.tasks.registry import annotation_files, find_task
 
-FORMAT_VERSION = 1
 SHOWN = 20
 INTRINSIC_FILES = ("intrinsic.txt", "depth_intrinsic.txt")  # every export has both
-# What a scan may have: kind -> its name in tables, and the files (attributes of ScanFiles).
-SCAN_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "sens": ("scans (.sens)", ("sens",)),
-    "posed_images": ("frames (posed_images)", ("posed_images",)),
-    "mesh": ("mesh", ("mesh",)),
-    "annotation": ("annotation", ("segments", "aggregation")),
-    "alignment": ("axis alignment (.txt)", ("meta",)),
-    "proposals": ("masks (proposals)", ("proposals",)),
-}
-# What follows from files.
-_DERIVED = {
-    "gt_boxes": "gt boxes",
-    "detector_boxes": "detector boxes",
-    "candidates": "candidate frames",
-}
-_SHOWN_SCENES = 3
+_FIRST_BYTES = 4096  # hold the first row of an annotation file
 
 
 def shards(split: str, scenes: Sequence[str], size: int) -> dict[str, list[str]]:
@@ -45,38 +24,6 @@ def shards(split: str, scenes: Sequence[str], size: int) -> dict[str, list[str]]
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ready:
-    """Processed files that stand in for annotations and scans.
-
-    Attributes:
-        instructions: split -> path of a LLaVA-style array below the data root, perhaps with
-            ``{benchmark}``, or benchmark -> path.
-        boxes: path below the data root with ``{split}`` and ``{set}``, or None.
-    """
-
-    instructions: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
-    boxes: str | None = None
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Ready":
-        """Return what the config's ``instructions.ready`` and ``boxes.ready`` name."""
-        return cls(instructions=config["instructions"]["ready"], boxes=config["boxes"]["ready"])
-
-    def array(self, layout: DataLayout, benchmark: str, split: str) -> Path | None:
-        """Return the LLaVA-style array of a benchmark's records; None: they are converted."""
-        named = self.instructions.get(split)
-        path = named.get(benchmark) if isinstance(named, Mapping) else named
-        return None if path is None else layout.root / path.replace("{benchmark}", benchmark)
-
-    def box_files(self, layout: DataLayout, split: str) -> dict[str, Path]:
-        """Return box set -> its ready file, for those that exist."""
-        if self.boxes is None:
-            return {}
-        named = {name: layout.root / self.boxes.format(split=split, set=name) for name in BOX_SETS}
-        return {name: path for name, path in named.items() if path.is_file()}
-
-
 def conversions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return benchmark and split of the records that a run needs: to train on, to evaluate on."""
     trained = [(name, TRAINING_SPLIT) for name in config["instructions"]["benchmarks"]]
@@ -84,56 +31,104 @@ def conversions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return trained + asked
 
 
+def box_needs(layout: DataLayout, config: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Return split and box set of the boxes that a run cannot do without.
+
+    Training and grounding take one set each; conversion looks up ground truth, prepared records
+    hold theirs. A scene may lack its boxes, a whole split may not.
+    """
+    ready = Ready.from_config(config)
+    needs = {("train", config["boxes"]["train"]), ("val", config["boxes"]["eval"])}
+    for benchmark, split in conversions(config):
+        objects = find_task(benchmark).objects != "none"
+        if objects and ready.array(layout, benchmark, split) is None:
+            needs.add((scene_split(split), "gt"))
+    return needs
+
+
 def required_files(
-    layout: DataLayout, records: Iterable[tuple[str, str]], ready: Ready | None = None
+    layout: DataLayout, config: Mapping[str, Any], arriving: Collection[Path] = ()
 ) -> list[Path]:
     """Return every file that a run over train and val scenes cannot do without.
 
-    ``records`` are the pairs of `conversions`.
+    Of several sources that may serve the same thing, the first that is there counts, and where none
+    is, the first that the configuration names.
 
-    A scan may lack its detector proposals: it then has no detector boxes, and the scene report says
-    so.
+    Args:
+        layout: the data root.
+        config: the checked configuration.
+        arriving: files that the run downloads.
 
     Raises:
         DataError: a scene list is missing or malformed.
     """
-    ready = ready or Ready()
-    kinds = ["alignment"] if ready.boxes else ["alignment", "mesh", "annotation"]
-    files = [layout.labels_file]
+    ready = Ready.from_config(config)
+    needs = box_needs(layout, config)
+    infos = [layout.candidates_file(split) for split in ("train", "val")]
+    files = [path for path in infos if path is not None]
     for split in ("train", "val"):
-        candidates = layout.candidates_file(split)
-        if candidates is not None:
-            files.append(candidates)
-        for scene in layout.scenes(split):
-            scan = layout.scan(scene)
+        scans = [layout.scan(scene) for scene in layout.scenes(split)]
+        for scan in scans:
             if scan.source == "sens":
                 files.append(scan.sens)
             else:
                 files += [scan.posed_images / name for name in INTRINSIC_FILES]
-            files += [path for kind in kinds for path in _files(scan, kind)]
-        if ready.boxes is not None:
-            files.append(layout.root / ready.boxes.format(split=split, set="gt"))
-    for benchmark, split in records:
-        array = ready.array(layout, benchmark, split)
-        files += [array] if array else annotation_files(layout, benchmark, split)
-    return list(dict.fromkeys(files))  # several benchmarks may share an array
+            if layout.candidates is None:  # else EmbodiedScan may have the axis alignment
+                files.append(scan.meta)
+        for box_set in BOX_SETS:
+            if (split, box_set) in needs:
+                files += _box_sources(layout, ready, split, box_set, scans, arriving)
+    for benchmark, split in conversions(config):
+        array = ready.array(layout, benchmark, split, arriving)
+        found = [array] if array else annotation_files(layout, benchmark, split)
+        files += found
+        if not array and find_task(benchmark).objects == "one" and not _has_types(found[0]):
+            files.append(layout.labels_file)
+    return list(dict.fromkeys(files))
 
 
-def _files(scan: ScanFiles, kind: str) -> list[Path]:
-    return [getattr(scan, name) for name in SCAN_FILES[kind][1]]
-
-
-def proposal_files(
-    layout: DataLayout, ready: Ready, splits: Iterable[str] = ("train", "val")
+def _box_sources(
+    layout: DataLayout,
+    ready: Ready,
+    split: str,
+    box_set: str,
+    scans: Sequence[ScanFiles],
+    arriving: Collection[Path],
 ) -> list[Path]:
-    """Return where the detector proposals of ``splits`` belong; scans may lack them.
+    """Return the files that a split's boxes of one set come from, as far as they must be there."""
+    if box_set in ready.box_files(layout, split, arriving):
+        return []
+    own = [_own_box_files(scan, box_set) for scan in scans]
+    if layout.point_clouds is None and ready.boxes is None and box_set == "gt":
+        return [path for paths in own for path in paths]
+    # Scenes may lack theirs, and the scene report lists these; but not all of them.
+    if any(all(_there(path, arriving) for path in paths) for paths in own):
+        return []
+    prepared = ready.box_file(layout, split, box_set)
+    return [prepared] if prepared is not None else [path for paths in own[:1] for path in paths]
 
-    Raises:
-        DataError: a scene list is missing or malformed.
+
+def _own_box_files(scan: ScanFiles, box_set: str) -> list[Path]:
+    if box_set == "gt":
+        own = [scan.mesh, scan.segments, scan.aggregation]
+        return own if scan.point_cloud is None else [scan.point_cloud]
+    return [scan.point_cloud or scan.mesh, scan.proposals]
+
+
+def _has_types(path: Path) -> bool:
+    """Whether an annotation file says which descriptions are unique, by its first bytes.
+
+    The converter of the field writes them there, so that no label table is needed.
     """
-    if ready.boxes is not None:
-        return [layout.root / ready.boxes.format(split=split, set="pred") for split in splits]
-    return [layout.scan(scene).proposals for split in splits for scene in layout.scenes(split)]
+    try:
+        with path.open("rb") as stream:
+            return b'"eval_type"' in stream.read(_FIRST_BYTES)
+    except OSError:  # reported as missing
+        return False
+
+
+def _there(path: Path, arriving: Collection[Path]) -> bool:
+    return not _problem(path) or path in arriving
 
 
 def _problem(path: Path) -> str:
@@ -145,25 +140,20 @@ def _problem(path: Path) -> str:
 
 
 def missing_inputs(
-    layout: DataLayout,
-    records: Iterable[tuple[str, str]],
-    arriving: Collection[Path] = (),
-    ready: Ready | None = None,
+    layout: DataLayout, config: Mapping[str, Any], arriving: Collection[Path] = ()
 ) -> None:
-    """Check that every required file is there, and the proposals of at least one val scene.
+    """Check that every required file is there.
 
-    ``records`` are the pairs of `conversions`, ``arriving`` files that the run downloads, ``ready``
-    those that stand in for others.
+    Args:
+        layout: the data root.
+        config: the checked configuration.
+        arriving: files that the run downloads.
 
     Raises:
         DataError: one line a missing file, the first twenty of them.
     """
-    ready = ready or Ready()
-    needed = required_files(layout, records, ready)
-    missing = [path for path in needed if _problem(path) and path not in arriving]
-    proposals = proposal_files(layout, ready, ("val",))
-    if proposals and all(_problem(path) and path not in arriving for path in proposals):
-        missing.append(proposals[0])
+    needed = required_files(layout, config, arriving)
+    missing = [path for path in needed if not _there(path, arriving)]
     if missing:
         lines = [f"{path}: {_problem(path)}" for path in missing[:SHOWN]]
         if len(missing) > SHOWN:
@@ -177,7 +167,7 @@ def _check_splits(layout: DataLayout, arriving: Collection[Path]) -> None:
     split_of: dict[str, str] = {}
     for split in ("train", "val", "test"):
         path = layout.split_file(split)
-        if not path.is_file() or path in arriving:
+        if not layout.has_scenes(split) or path in arriving:
             continue
         scenes = layout.scenes(split)
         if not scenes and split != "test":
@@ -187,96 +177,3 @@ def _check_splits(layout: DataLayout, arriving: Collection[Path]) -> None:
                 other = layout.split_file(split_of[scene])
                 raise DataError(f"{path}: {scene} stands in {other.name} too; keep it in one list")
             split_of[scene] = split
-
-
-def scan_table(
-    layout: DataLayout, scenes: Mapping[str, Sequence[str]], ready_boxes: str | None = None
-) -> dict[str, Any]:
-    """Return which scenes have what: split -> scene -> kind -> whether it is there.
-
-    Boxes are there where the files that they follow from are; candidates by stride always, listed
-    ones where the split's file is.
-
-    Args:
-        layout: the data root.
-        scenes: split -> its scenes.
-        ready_boxes: path below the root with ``{split}`` and ``{set}``: boxes come from such
-            files. None: from the scans.
-    """
-    splits: dict[str, dict[str, dict[str, bool]]] = {}
-    for split, members in scenes.items():
-        infos = layout.candidates_file(split)
-        candidates = infos is None or infos.is_file()
-        ready = {} if ready_boxes is None else _ready_scenes(layout, split, ready_boxes)
-        splits[split] = {}
-        for scene in members:
-            scan = layout.scan(scene)
-            has = {kind: all(path.exists() for path in _files(scan, kind)) for kind in SCAN_FILES}
-            boxes = {
-                "gt": has["mesh"] and has["annotation"],
-                "pred": has["mesh"] and has["proposals"],
-            }
-            boxes |= {name: scene in listed for name, listed in ready.items()}
-            splits[split][scene] = has | {
-                "gt_boxes": boxes["gt"],
-                "detector_boxes": boxes["pred"],
-                "candidates": candidates,
-            }
-    return {"format_version": FORMAT_VERSION, "splits": splits}
-
-
-def _ready_scenes(layout: DataLayout, split: str, pattern: str) -> dict[str, Collection[str]]:
-    """Return box set -> the scenes in its ready file; its stage says what is wrong with one."""
-    found: dict[str, Collection[str]] = {}
-    for name in BOX_SETS:
-        try:
-            content = read_json(layout.root / pattern.format(split=split, set=name))
-        except DataError:
-            content = {}
-        found[name] = content if isinstance(content, dict) else {}
-    return found
-
-
-def start_table(
-    layout: DataLayout,
-    scenes: Mapping[str, Sequence[str]],
-    *,
-    stride: int,
-    ready_boxes: str | None = None,
-) -> str:
-    """Return the table that a run starts with: a line a kind of file, a column a split.
-
-    Args:
-        layout: the data root; `layout.source` says where frames come from.
-        scenes: split -> its scenes.
-        stride: of candidate frames where no list is given.
-        ready_boxes: as in `scan_table`.
-    """
-    names = {kind: name for kind, (name, _) in SCAN_FILES.items()} | _DERIVED
-    remarks = {
-        layout.source: "frames are read from here",
-        "candidates": f"every {stride}th frame" if layout.candidates is None else layout.candidates,
-        "gt_boxes": ready_boxes or "from mesh and annotation",
-        "detector_boxes": ready_boxes or "from mesh and masks",
-    }
-    splits = scan_table(layout, scenes, ready_boxes)["splits"]
-    lines = [["What the scans have", *(f"{s} ({len(m)})" for s, m in scenes.items()), ""]]
-    for kind, name in names.items():
-        cells = [_cell(table, kind) for table in splits.values()]
-        lines.append([name, *cells, remarks.get(kind, "")])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def _cell(table: Mapping[str, Mapping[str, bool]], kind: str) -> str:
-    """Return how many scenes of a split lack a kind, and the first of them."""
-    lacking = [scene for scene, has in table.items() if not has[kind]]
-    if not lacking:
-        return "all"
-    if len(lacking) == len(table):
-        return "none"
-    more = ", ..." if len(lacking) > _SHOWN_SCENES else ""
-    return f"{len(lacking)} lack it: {', '.join(lacking[:_SHOWN_SCENES])}{more}"

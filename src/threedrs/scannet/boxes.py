@@ -1,16 +1,13 @@
-"""Axis-aligned boxes of a scan's objects: from the annotation, a detector, or ready files.
+"""Axis-aligned boxes of a scan's objects: ground truth, and a detector's.
 
 A box is (cx, cy, cz, dx, dy, dz), float32, metres, in the axis-aligned world: centre and size of
-the min/max corners of the object's mesh vertices. Cost: one mesh and two JSON files a scene, a
-second or so.
+the min/max corners of the object's vertices. Each set of a scene comes from the first of these that
+has it: a prepared box file (`threedrs.scannet.prepared_boxes`), the published point cloud
+(`threedrs.scannet.point_cloud`), the scan's mesh with its annotation. Cost: a second a mesh.
 
 A detector's proposals are ``<scene>.mask.npz``, a scipy sparse matrix of objects x vertices. The
 file comes from elsewhere and is not trusted: nothing is unpickled, and every index is checked
 before scipy's compiled code follows it.
-
-Ready files, ``scannet_{train,val}_{gt,pred}_box.json``, stand in for scans and masks. A file maps
-each scene to its boxes, in one of two forms: a list of boxes, whose rows are the object ids; or an
-object ``{"boxes": [...], "ids": [...], "labels": [...]}``, labels optional.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,14 +19,15 @@ import numpy as np
 import scipy.sparse
 
 from threedrs.errors import DataError, one_line
-from threedrs.io.files import check_encodable, check_npz, read_json, read_result, write_json
+from threedrs.io.files import check_npz, read_result, write_json
 from threedrs.scannet.excluded_scans import excluded_rows, excluding
 from threedrs.scannet.geometry import axis_alignment, has_axis_alignment
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.mesh import read_instances, read_vertices
+from threedrs.scannet.point_cloud import FARTHEST_VERTEX, read_point_cloud
+from threedrs.scannet.prepared_boxes import read_prepared_boxes
 
 FORMAT_VERSION = 1
-FARTHEST = 1e6  # metres from the origin: no scan reaches so far, and float32 holds it
 BOX_SETS = ("gt", "pred")
 """gt: ground truth from the annotated mesh; pred: detector proposals."""
 # A scene's proposals, some hundred of them, unpack to some 100 MB; far more is a damaged or hostile
@@ -91,20 +89,24 @@ def box_iou_NM(boxes_N6: np.ndarray, boxes_M6: np.ndarray) -> np.ndarray:
 
 
 def aligned_vertices(scan: ScanFiles) -> np.ndarray:
-    """Return the scan's mesh vertices in the axis-aligned world, (P,3) f64, metres.
+    """Return the scan's vertices in the axis-aligned world, (P,3) f64, metres.
+
+    They are those of the published point cloud where there is one, which are float32, else of the
+    mesh. Both have the same order, so proposals fit both.
 
     Raises:
         DataError: mesh or axis alignment is missing or malformed, or a vertex lies so far out that
             a box over it would not fit float32.
     """
+    if scan.point_cloud is not None:
+        return read_point_cloud(scan.point_cloud).vertices_P3
     alignment = axis_alignment(scan)
     vertices_P3 = read_vertices(scan.mesh) @ alignment[:3, :3].T + alignment[:3, 3]
-    most = FARTHEST / 2  # a box from one end to the other has FARTHEST as its size
-    far = np.flatnonzero((np.abs(vertices_P3) > most).any(axis=1))
+    far = np.flatnonzero((np.abs(vertices_P3) > FARTHEST_VERTEX).any(axis=1))
     if len(far):
         raise DataError(
-            f"{scan.mesh}: vertex {far[0]} lies more than {most:g} m from the origin of the "
-            f"axis-aligned world; copy the file and {scan.meta.name} again"
+            f"{scan.mesh}: vertex {far[0]} lies more than {FARTHEST_VERTEX:g} m from the origin of "
+            f"the axis-aligned world; copy the file and {scan.meta.name} again"
         )
     return vertices_P3
 
@@ -125,6 +127,8 @@ def ground_truth_boxes(
     Raises:
         DataError: a file is malformed, or one is missing although others of the scan are there.
     """
+    if scan.point_cloud is not None:
+        return _boxes_of_cloud(scan.point_cloud)
     if not scan.segments.exists() and not scan.aggregation.exists():
         return BoxSet.empty(), ["no annotation (segments and aggregation): no gt boxes"]
     vertices_P3 = aligned_vertices(scan) if vertices_P3 is None else vertices_P3
@@ -144,10 +148,26 @@ def ground_truth_boxes(
         notes.append(
             f"{len(instances.again)} objects stand once more under another id: one box each"
         )
-    if instances.ids != tuple(range(len(instances.ids))):
-        last = instances.ids[-1]
-        notes.append(f"object ids are not 0..{len(instances.ids) - 1} (last: {last}): kept as ids")
-    return make_box_set(rows), notes
+    return make_box_set(rows), notes + _note_on_ids(instances.ids)
+
+
+def _note_on_ids(ids: Sequence[int]) -> list[str]:
+    if [*ids] == [*range(len(ids))]:
+        return []
+    return [f"object ids are not 0..{len(ids) - 1} (last: {ids[-1]}): kept as ids"]
+
+
+def _boxes_of_cloud(path: Path) -> tuple[BoxSet, list[str]]:
+    """Return the objects' boxes of a published point cloud, which names no categories."""
+    cloud = read_point_cloud(path)
+    if cloud.ids_K is None or cloud.corners_K23 is None:
+        return BoxSet.empty(), [f"no annotation in {path.name}: no gt boxes"]
+    ids = cloud.ids_K.tolist()
+    rows = [
+        (_bounding_box(corners), object_id, "")
+        for corners, object_id in zip(cloud.corners_K23, ids, strict=True)
+    ]
+    return make_box_set(rows), _note_on_ids(ids)
 
 
 def detector_boxes(
@@ -176,7 +196,7 @@ def detector_boxes(
 def read_proposals(path: Path, vertex_count: int, limit: int) -> list[np.ndarray]:
     """Return the vertex indices, (K,) ascending, of each of the first ``limit`` masks, best first.
 
-    A stored zero is outside the mask, whatever the matrix's dtype.
+    A vertex is inside a mask where the matrix holds 1, whatever its dtype, as published.
 
     Raises:
         DataError: the file is missing, damaged, not such a matrix, or of another mesh.
@@ -211,55 +231,76 @@ def read_proposals(path: Path, vertex_count: int, limit: int) -> list[np.ndarray
     rows = matrix.tocsr()[:limit]
     masks = []
     for start, stop in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
-        stored = rows.indices[start:stop][rows.data[start:stop] != 0]
+        stored = rows.indices[start:stop][rows.data[start:stop] == 1]
         masks.append(np.unique(stored).astype(np.int64))
     return masks
 
 
-def extract_boxes(scans: Sequence[ScanFiles], out: Path) -> None:
+def extract_boxes(
+    scans: Sequence[ScanFiles], out: Path, prepared: Mapping[str, Path] | None = None
+) -> None:
     """Write the boxes of ``scans`` as JSON (docs/ARCHITECTURE.md), whole or not at all.
 
     A scan with a file that is missing, malformed or of another mesh is listed under ``left_out``
     with the reason.
 
+    Args:
+        scans: the shard's scans.
+        out: the boxes file.
+        prepared: box set -> prepared file, which comes before the scan's own files.
+
     Raises:
-        DataError: a file cannot be read by a fault of the machine.
+        DataError: a prepared file is malformed, or a file cannot be read by a fault of the machine.
     """
+    prepared = prepared or {}
+    names = [scan.scene for scan in scans]
+    given = {name: read_prepared_boxes(path, names) for name, path in prepared.items()}
     scenes: dict[str, Any] = {}
     notes: list[dict[str, str]] = []
     excluded: dict[str, str] = {}
     for scan in scans:
         with excluding(scan.scene, excluded):
-            scenes[scan.scene], found = _sets_and_notes(scan)
+            own = {name: sets[scan.scene] for name, sets in given.items() if scan.scene in sets}
+            scenes[scan.scene], found = _sets_and_notes(scan, own, prepared)
             notes += [{"scene": scan.scene, "note": note} for note in found]
     rows = {"scenes": scenes, "notes": notes, "left_out": excluded_rows(excluded)}
     write_json(out, {"format_version": FORMAT_VERSION, **rows})
 
 
-def _sets_and_notes(scan: ScanFiles) -> tuple[dict[str, Any], list[str]]:
-    """Return a scan's box sets as JSON values, and its notes."""
-    needs_mesh = any(path.exists() for path in (scan.segments, scan.aggregation, scan.proposals))
-    vertices_P3 = aligned_vertices(scan) if needs_mesh else None
-    sets: dict[str, Any] = {}
-    notes = []
+def _sets_and_notes(
+    scan: ScanFiles, given: Mapping[str, dict[str, Any]], prepared: Mapping[str, Path]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a scan's box sets as JSON values, the ``given`` ones as they are, and its notes."""
+    sets, notes = {**given}, list[str]()
     if scan.meta.exists() and not has_axis_alignment(scan.meta):
         notes.append(f"no axisAlignment in {scan.meta.name}: the scan's own frame is the world")
-    for name, (boxes, without_box) in (
-        ("gt", ground_truth_boxes(scan, vertices_P3)),
-        ("pred", detector_boxes(scan, vertices_P3=vertices_P3)),
-    ):
-        sets[name] = {
-            # str() of a float32 is its shortest text, and reads back to the same float32.
-            "boxes": [[float(str(value)) for value in box] for box in boxes.boxes],
-            "ids": boxes.ids.tolist(),
-            "labels": list(boxes.labels),
-        }
+    files = {"gt": (scan.segments, scan.aggregation), "pred": (scan.proposals,)}
+    wanted = [name for name in BOX_SETS if name not in given]
+    # Both sets need the vertices, and a mesh takes a second to read.
+    needs = any(path.exists() for name in wanted for path in files[name])
+    vertices_P3 = aligned_vertices(scan) if needs else None
+    for name in wanted:
+        read = ground_truth_boxes if name == "gt" else detector_boxes
+        boxes, without_box = read(scan, vertices_P3=vertices_P3)
+        if name in prepared:
+            how = "computed" if len(boxes) else "no"
+            notes.append(f"not in {prepared[name].name}: {how} {name} boxes")
         notes += without_box
-    return sets, notes
+        sets[name] = _to_json(boxes)
+    return {name: sets[name] for name in BOX_SETS}, notes
+
+
+def _to_json(boxes: BoxSet) -> dict[str, Any]:
+    return {
+        # str() of a float32 is its shortest text, and reads back to the same float32.
+        "boxes": [[float(str(value)) for value in box] for box in boxes.boxes],
+        "ids": boxes.ids.tolist(),
+        "labels": list(boxes.labels),
+    }
 
 
 def read_boxes_file(path: Path) -> dict[str, dict[str, BoxSet]]:
-    """Return the boxes that `extract_boxes` or `take_boxes` wrote: scene -> set -> BoxSet.
+    """Return the boxes that `extract_boxes` wrote: scene -> set -> BoxSet.
 
     Raises:
         DataError: the file is missing, not JSON, or of another format version.
@@ -276,69 +317,6 @@ def read_boxes_file(path: Path) -> dict[str, dict[str, BoxSet]]:
         }
         for scene, sets in scenes.items()
     }
-
-
-def take_boxes(scenes: Sequence[str], files: Mapping[str, Path], out: Path) -> None:
-    """Write the boxes file of ``scenes`` from ready files, as `extract_boxes` does from scans.
-
-    A scene that a file lacks has no boxes of that set, and a note.
-
-    Args:
-        scenes: the shard's scenes.
-        files: box set -> its file; a set without a file has no boxes.
-        out: the boxes file.
-
-    Raises:
-        DataError: a file is missing or malformed; the message names scene and row.
-    """
-    taken: dict[str, dict[str, Any]] = {scene: {} for scene in scenes}
-    notes = []
-    for name in BOX_SETS:
-        content = read_json(files[name]) if name in files else {}
-        if not isinstance(content, dict):
-            raise DataError(f"{files[name]}: expected a JSON object, scene to boxes")
-        for scene in scenes:
-            if scene in content:
-                taken[scene][name] = _check_box_set(content[scene], f"{files[name]}: {scene}")
-                continue
-            taken[scene][name] = {"boxes": [], "ids": [], "labels": []}
-            where = files[name].name if name in files else "configured file"
-            notes.append({"scene": scene, "note": f"not in {where}: no {name} boxes"})
-    write_json(out, {"format_version": FORMAT_VERSION, "scenes": taken, "notes": notes})
-
-
-def _check_box_set(value: Any, where: str) -> dict[str, Any]:
-    """Return a scene's entry of a ready file in the form of a boxes file."""
-    fields = {"boxes": value} if isinstance(value, list) else value
-    boxes = fields.get("boxes") if isinstance(fields, dict) else None
-    if not isinstance(boxes, list):
-        raise DataError(f"{where}: expected a list of boxes, or an object with boxes and ids")
-    ids = fields.get("ids", list(range(len(boxes))))
-    labels = fields.get("labels", [""] * len(boxes))
-    if not (isinstance(ids, list) and isinstance(labels, list)):
-        raise DataError(f"{where}: boxes, ids and labels must be lists")
-    if not len(boxes) == len(ids) == len(labels):
-        raise DataError(f"{where}: {len(boxes)} boxes, {len(ids)} ids and {len(labels)} labels")
-    for row, (box, object_id, label) in enumerate(zip(boxes, ids, labels, strict=True)):
-        if not _is_box(box):
-            raise DataError(
-                f"{where}: boxes[{row}] is not 6 finite numbers with sizes from 0, in metres"
-            )
-        if type(object_id) is not int or not 0 <= object_id < 2**31 or not isinstance(label, str):
-            raise DataError(f"{where}: row {row} needs an integer as id and a string as label")
-        check_encodable(label, f"label {row}", where, "mend the label")
-    if len(set(ids)) != len(ids):
-        raise DataError(f"{where}: an id stands more than once")
-    return {"boxes": boxes, "ids": ids, "labels": labels}
-
-
-def _is_box(box: Any) -> bool:
-    return (
-        isinstance(box, list)
-        and len(box) == 6
-        and all(type(value) in (int, float) and abs(value) <= FARTHEST for value in box)
-        and all(size >= 0 for size in box[3:])
-    )
 
 
 def _bounding_box(vertices_K3: np.ndarray) -> np.ndarray:

@@ -1,183 +1,119 @@
-"""EmbodiedScan's ``embodiedscan_infos_{train,val,test}.pkl`` as lists of candidate frames.
+"""EmbodiedScan's ``embodiedscan_infos_{train,val,test}.pkl``: frames, axis alignment, intrinsic.
 
-Of its ``data_list`` only ``sample_idx`` ("scannet/scene0000_00") and ``images[].img_path``
-("scannet/posed_images/scene0000_00/00010.jpg") of ScanNet's scenes are used.
-
-A pickle is a program. This one runs with an empty tool box: the names it may use are numpy's array,
-dtype and scalar constructors, which here make an inert stand-in (arrays are not needed), and plain
-containers. Any other name ends the reading before anything is called. Costs the memory of the
-file's plain values (some GB for EmbodiedScan's train file); the arrays are dropped as they come.
-A pickle may also ask for memory far beyond its size (a memo of billions of places, copies of
-copies), so the process gets no more than a stated multiple of the file's size while it is read.
+Of its ``data_list`` these fields of ScanNet's scenes are used: ``sample_idx``
+("scannet/scene0000_00"), ``images[].img_path`` ("scannet/posed_images/scene0000_00/00010.jpg"),
+``axis_align_matrix`` and ``depth_cam2img``. Reading costs the memory of the file's plain values,
+some GB for the train file, so one job a file writes what is used as JSON.
 """
 
-import pickle
 import re
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from threedrs.errors import DataError
 from threedrs.io.files import check_scene_name, read_result, write_json
+from threedrs.scannet.geometry import is_rigid
+from threedrs.scannet.plain_pickle import as_array, load_pickle
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _SCANNET = "scannet/"
 _IMAGE = re.compile(r"(?:.*/)?(?P<scene>[^/]+)/(?P<frame>\d{1,9})\.(?:jpg|jpeg|png)")
 _REMEDY = "download it again from EmbodiedScan"
-# Memory for reading: a file's plain values take some ten times its size.
-_MOST_PER_BYTE = 64
-_MOST_BESIDE = 2**29
 
 
-class _RefusedError(Exception):
-    """The pickle asks for something that is not admitted; the message says what."""
+@dataclass(frozen=True, kw_only=True)
+class SceneInfos:
+    """What EmbodiedScan says of a scene; matrices are (4,4), row by row, None where not given.
+
+    Attributes:
+        frames: frame ids (the numbers in the image names), ascending, each once.
+        axis_alignment: the scan's own frame to the axis-aligned world, metres.
+        depth_intrinsic: pinhole matrix of the depth image, pixels.
+    """
+
+    frames: list[int]
+    axis_alignment: list[list[float]] | None = None
+    depth_intrinsic: list[list[float]] | None = None
 
 
-class _Inert:
-    """Stands for a numpy array, dtype or scalar, and for what makes one; holds and does nothing."""
+def read_infos(path: Path) -> dict[str, SceneInfos]:
+    """Return what a file says of each of ScanNet's scenes.
 
-    __slots__ = ()
-
-    def __call__(self, *arguments: Any) -> "_Inert":
-        _refuse_objects(arguments)
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        _refuse_objects(state)
-
-
-class _Latin1:
-    """Stands for ``_codecs.encode``, by which pickle protocols up to 2 write bytes."""
-
-    __slots__ = ()
-
-    def __call__(self, text: Any, encoding: Any = None) -> bytes:
-        if type(text) is not str or encoding != "latin1":
-            raise _RefusedError("holds an encoding that numpy does not use")
-        return text.encode("latin1")
-
-
-def _refuse_objects(state: Any) -> None:
-    """Refuse arrays of Python objects: their dtype is O, their content a list."""
-    for part in state if isinstance(state, tuple) else ():
-        if isinstance(part, list) or (isinstance(part, str) and part.lstrip("<>=|")[:1] == "O"):
-            raise _RefusedError("holds a numpy array of Python objects")
-
-
-# The types cannot be altered by a pickle and the stand-ins hold nothing, so the table stays as is.
-_ADMITTED: dict[str, dict[str, Callable[..., Any]]] = {
-    "numpy": {"ndarray": _Inert(), "dtype": _Inert()},
-    "numpy.core.multiarray": {"_reconstruct": _Inert(), "scalar": _Inert()},
-    "numpy.core.numeric": {"_frombuffer": _Inert()},
-    "collections": {"OrderedDict": dict},
-    "builtins": {"set": set, "frozenset": frozenset},
-    "_codecs": {"encode": _Latin1()},
-}
-_ALIASES = {
-    "__builtin__": "builtins",  # protocols up to 2
-    "numpy._core.multiarray": "numpy.core.multiarray",  # numpy 2
-    "numpy._core.numeric": "numpy.core.numeric",
-}
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Admits numpy's arrays, dtypes and scalars, and plain containers."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ADMITTED[_ALIASES.get(module, module)][name]
-        except KeyError:
-            raise _RefusedError(
-                f"holds {f'{module}.{name}'[:80]!r}, which is neither a numpy array nor a plain "
-                "container"
-            ) from None
-
-
-def read_candidates(path: Path) -> dict[str, list[int]]:
-    """Return the frames of each of ScanNet's scenes that EmbodiedScan lists.
-
-    Returns:
-        scene -> frame ids (the numbers in the image names), ascending, each once. Entries of other
-        data sets (3RScan, Matterport3D) are left out; a scene may have no frame.
+    Entries of other data sets (3RScan, Matterport3D) are left out; a scene may have no frame.
 
     Raises:
         DataError: the file is missing, no pickle, holds anything but plain values and numpy
             arrays, or is not laid out as EmbodiedScan's.
     """
     path = Path(path)
-    content = _load(path)
+    content = load_pickle(path, _REMEDY)
     entries = content.get("data_list") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise DataError(f"{path}: holds no data_list; is it embodiedscan_infos_*.pkl?")
-    candidates: dict[str, list[int]] = {}
+    infos: dict[str, SceneInfos] = {}
     for position, entry in enumerate(entries):
         where = f"{path}: data_list[{position}]"
         sample = entry.get("sample_idx") if isinstance(entry, dict) else None
         if not isinstance(sample, str):
-            raise DataError(f"{where}.sample_idx is missing or no text; {_REMEDY}")
+            raise DataError(f"{where}.sample_idx is missing or not a string; {_REMEDY}")
         if not sample.startswith(_SCANNET):
             continue
         scene = check_scene_name(sample.removeprefix(_SCANNET), f"{where}.sample_idx")
-        if scene in candidates:
+        if scene in infos:
             raise DataError(f"{where}: {scene} stands more than once; {_REMEDY}")
-        candidates[scene] = _frame_ids(entry.get("images"), scene, where)
-    if not candidates:
+        infos[scene] = SceneInfos(
+            frames=_frame_ids(entry.get("images"), scene, where),
+            axis_alignment=_matrix(entry, "axis_align_matrix", where),
+            depth_intrinsic=_matrix(entry, "depth_cam2img", where),
+        )
+    if not infos:
         raise DataError(f"{path}: lists no scene of ScanNet; {_REMEDY}")
-    return candidates
+    return infos
 
 
-def write_candidates(infos: Path, out: Path) -> None:
-    """Write the lists of `read_candidates` as JSON, which a job reads in milliseconds.
-
-    Raises:
-        DataError: as `read_candidates`.
-    """
-    write_json(out, {"format_version": FORMAT_VERSION, "scenes": read_candidates(infos)})
-
-
-def read_candidates_file(path: Path) -> dict[str, list[int]]:
-    """Return scene -> frame ids from a file that `write_candidates` wrote.
+def write_infos(infos: Path, out: Path) -> None:
+    """Write what `read_infos` returns as JSON, which a job reads in milliseconds.
 
     Raises:
-        DataError: the file is missing, or of another format version.
+        DataError: as `read_infos`.
     """
-    scenes: dict[str, list[int]] = read_result(path, FORMAT_VERSION, "scenes")["scenes"]
-    return scenes
+    scenes = {scene: vars(found) for scene, found in read_infos(infos).items()}
+    write_json(out, {"format_version": FORMAT_VERSION, "scenes": scenes})
 
 
-def _load(path: Path) -> Any:
-    try:
-        most = _MOST_PER_BYTE * path.stat().st_size + _MOST_BESIDE
-        with path.open("rb") as stream, _memory_limit(most):
-            return _PlainUnpickler(stream).load()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except _RefusedError as error:
-        raise DataError(f"{path}: {error}; {_REMEDY}") from error
-    except Exception as error:  # damaged bytes reach any instruction, so any exception is possible
-        raise DataError(
-            f"{path}: is not a readable pickle ({type(error).__name__}); {_REMEDY}"
-        ) from error
+def read_infos_files(paths: Iterable[Path]) -> dict[str, SceneInfos]:
+    """Return the union of files that `write_infos` wrote: nothing says that the splits agree.
+
+    EmbodiedScan's split of a scene may be another one than ScanNet's.
+
+    Raises:
+        DataError: a file is missing or of another format version, or two contradict each other.
+    """
+    union: dict[str, SceneInfos] = {}
+    for path in paths:
+        for scene, fields in read_result(path, FORMAT_VERSION, "scenes")["scenes"].items():
+            found = SceneInfos(**fields)
+            if union.setdefault(scene, found) != found:
+                raise DataError(
+                    f"{path}: {scene} stands in another of EmbodiedScan's files too, with other "
+                    "values; download all of them again, of one version"
+                )
+    return union
 
 
-@contextmanager
-def _memory_limit(most: int) -> Iterator[None]:
-    """Let the process take ``most`` bytes more at most; MemoryError beyond (Linux only)."""
-    used = Path("/proc/self/statm")
-    if not used.exists():
-        yield
-        return
-    limits = soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = int(used.read_text().split()[0]) * resource.getpagesize() + most
-    if soft != resource.RLIM_INFINITY:
-        limit = min(limit, soft)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, limits)
+def _matrix(entry: dict[str, Any], key: str, where: str) -> list[list[float]] | None:
+    if entry.get(key) is None:
+        return None
+    matrix = as_array(entry[key])
+    if matrix is None or matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        raise DataError(f"{where}.{key} is not a finite 4x4 matrix; {_REMEDY}")
+    if key == "axis_align_matrix" and not is_rigid(matrix):
+        raise DataError(f"{where}.{key} is not a rotation and a translation; {_REMEDY}")
+    return matrix.astype(np.float64).tolist()
 
 
 def _frame_ids(images: Any, scene: str, where: str) -> list[int]:

@@ -58,16 +58,19 @@ def has_valid_pose(poses_F44: np.ndarray) -> np.ndarray:
     return np.isfinite(poses_F44).all(axis=(1, 2)) & (poses_F44 != 0).any(axis=(1, 2))
 
 
-def axis_alignment(scan: ScanFiles) -> np.ndarray:
+def axis_alignment(scan: ScanFiles, listed: np.ndarray | None = None) -> np.ndarray:
     """Return the (4,4) f64 axis alignment of ``scan``.
 
-    A scan with neither a ``.txt`` nor a mesh (a capture of the user's own, imported as a .sens) has
-    its poses in the world frame already: identity.
+    It is that of the scan's ``.txt``, else the one ``listed`` by EmbodiedScan. A scan with neither,
+    nor a mesh or point cloud (a capture of the user's own, imported as a .sens), has its poses in
+    the world frame already: identity.
 
     Raises:
-        DataError: the file is malformed, or missing although the scan has a mesh.
+        DataError: the file is malformed, or missing although nothing else gives the alignment.
     """
-    if not scan.meta.exists() and not scan.mesh.exists():
+    if not scan.meta.exists() and listed is not None:
+        return listed
+    if not scan.meta.exists() and not scan.mesh.exists() and scan.point_cloud is None:
         return np.eye(4)
     return read_axis_alignment(scan.meta)
 

@@ -1,12 +1,16 @@
 """Where the user's files are: ScanNet's folder layout, relative to one data root."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.io.files import check_scene_name, read_text
+from threedrs.io.files import SCENE_NAME, check_scene_name, read_text
 
 FRAME_SOURCES = ("sens", "posed_images")
+SPLITS = ("train", "val", "test")
+_LISTED_SCENE = re.compile(rb'"(?:scannet/)?(scene\d{4}_\d{2})"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +18,7 @@ class ScanFiles:
     """Paths of one scan's files; whether they exist is for their readers to say.
 
     ``source``, one of `FRAME_SOURCES`, says whether frames come from ``sens`` or from the folder
-    ``posed_images``.
+    ``posed_images``. ``point_cloud`` is the published one, or None where there is none.
     """
 
     scene: str
@@ -26,6 +30,7 @@ class ScanFiles:
     aggregation: Path
     meta: Path
     proposals: Path
+    point_cloud: Path | None = None
 
     @property
     def frames(self) -> Path:
@@ -37,7 +42,10 @@ class ScanFiles:
 class DataLayout:
     """The data root and the places below it (defaults: the layout that the field uses).
 
-    ``source`` is one of `FRAME_SOURCES`; ``candidates`` names EmbodiedScan's infos, or is None.
+    ``source`` is one of `FRAME_SOURCES`. What only published data has is None where it is not used:
+    ``candidates`` names EmbodiedScan's infos, ``point_clouds`` the folder of the splits' ``.pth``,
+    ``selected_frames`` and ``voxels`` the files of that content. ``listings`` are a split's
+    prepared files, which name its scenes where the list is missing.
     """
 
     root: Path
@@ -45,10 +53,14 @@ class DataLayout:
     scans: str = "scannet/scans"
     posed_images: str = "scannet/posed_images"
     candidates: str | None = None
+    point_clouds: str | None = None
+    selected_frames: str | None = None
+    voxels: str | None = None
     masks: str = "scannet/mask"
     labels: str = "scannet/scannetv2-labels.combined.tsv"
     splits: str = "scannet/scannetv2_{split}.txt"
     benchmark: str = "benchmark"
+    listings: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.source not in FRAME_SOURCES:
@@ -71,7 +83,16 @@ class DataLayout:
             aggregation=folder / f"{scene}.aggregation.json",
             meta=folder / f"{scene}.txt",
             proposals=self.root / self.masks / f"{scene}.mask.npz",
+            point_cloud=self._point_cloud(scene),
         )
+
+    def _point_cloud(self, scene: str) -> Path | None:
+        if self.point_clouds is None:
+            return None
+        folder = self.root / self.point_clouds
+        # A scene may stand in another split than in the scene lists.
+        paths = (folder / split / f"{scene}.pth" for split in SPLITS)
+        return next((path for path in paths if path.is_file()), None)
 
     @property
     def labels_file(self) -> Path:
@@ -93,13 +114,59 @@ class DataLayout:
             return None
         return self.root / self.candidates.format(split=split)
 
+    def file(self, key: str) -> Path | None:
+        """The file that an optional key (``selected_frames``, ``voxels``) names, if it is there."""
+        name = getattr(self, key)
+        path = self.root / name if name else None
+        return path if path and path.is_file() else None
+
+    def candidates_files(self) -> list[Path]:
+        """EmbodiedScan's infos of all splits; a scene is looked up in their union."""
+        named = [self.candidates_file(split) for split in SPLITS]
+        return [path for path in named if path is not None]
+
+    def scene_list_source(self, split: str) -> str:
+        """Return what says which scenes ``split`` has; where nothing does, the missing list."""
+        path = self.split_file(split)
+        if not path.is_file():
+            if self._cloud_folder(split).is_dir():
+                return f"{self.point_clouds}/{split}/"
+            names = [listing.name for listing in self._listings(split)]
+            if names:
+                return ", ".join(names)
+        return path.name
+
+    def _cloud_folder(self, split: str) -> Path:
+        return self.root / (self.point_clouds or "/dev/null") / split
+
+    def _listings(self, split: str) -> list[Path]:
+        paths = (self.root / name for name in self.listings.get(split, ()))
+        return [path for path in dict.fromkeys(paths) if path.is_file()]
+
+    def has_scenes(self, split: str) -> bool:
+        """Whether anything says which scenes ``split`` has."""
+        listed = self.split_file(split).is_file() or self._cloud_folder(split).is_dir()
+        return listed or bool(self._listings(split))
+
     def scenes(self, split: str) -> list[str]:
-        """Return the scenes of ``split``, in the file's order.
+        """Return the scenes of ``split``, in the order of its list.
+
+        Without a list they are those of the split's folder of point clouds, else those that
+        prepared boxes and records name, in alphabetical order.
 
         Raises:
-            DataError: the list is missing, or holds a repeated or malformed name.
+            DataError: nothing says so, or the list holds a repeated or malformed name.
         """
         path = self.split_file(split)
+        if not path.is_file():
+            if self._cloud_folder(split).is_dir():
+                stems = (found.stem for found in self._cloud_folder(split).glob("*.pth"))
+                return sorted(stem for stem in stems if SCENE_NAME.fullmatch(stem))
+            if self._listings(split):
+                # Not parsed as JSON: arrays of records take seconds, and their stage checks them.
+                texts = (listing.read_bytes() for listing in self._listings(split))
+                names = {name for text in texts for name in _LISTED_SCENE.findall(text)}
+                return sorted(name.decode() for name in names)
         scenes = [line.strip() for line in read_text(path).splitlines() if line.strip()]
         for number, scene in enumerate(scenes, start=1):
             check_scene_name(scene, f"{path}: line {number}")

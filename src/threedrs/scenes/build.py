@@ -13,7 +13,7 @@ import hashlib
 import io
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,16 @@ from threedrs.scenes.frame_selection import (
     open_frames,
     select_frames,
 )
+from threedrs.scenes.published_lists import PublishedLists
 from threedrs.scenes.store import SceneContents, SceneStore, write_scene_store
 from threedrs.workflow.code_hash import code_hash
 
 __all__ = ["SceneSettings", "build_scene", "build_shard"]
 
 MANIFEST_VERSION = 1
+# Six decimals of published texts, and f32 of a .sens, differ by less.
+_SAME_ALIGNMENT = 1e-4
+_SAME_INTRINSIC = 1e-2  # pixels
 logger = logging.getLogger(__name__)
 
 
@@ -65,6 +69,8 @@ class StoreInputs:
         split: train, val or test.
         selection: which frames.
         poses_V44: (V,4,4) f64 camera to axis-aligned world, metres.
+        depth_intrinsic: (4,4) f64 of the depth image, pixels.
+        notes: what the user should know of this scene.
         source_sha256: of the scan's header and the chosen frames' payloads.
         inputs_sha256: of all that the store depends on: payloads, poses, alignment, boxes,
             settings, split, notes, and this package's code.
@@ -77,6 +83,8 @@ class StoreInputs:
     split: str
     selection: FrameSelection
     poses_V44: np.ndarray
+    depth_intrinsic: np.ndarray
+    notes: list[str]
     source_sha256: str
     inputs_sha256: str
 
@@ -87,7 +95,7 @@ def read_inputs(
     boxes: Mapping[str, BoxSet],
     settings: SceneSettings,
     split: str,
-    listed: Collection[int] | None,
+    lists: PublishedLists,
 ) -> StoreInputs:
     """Choose the frames of ``scan`` and hash all that its store depends on.
 
@@ -96,11 +104,11 @@ def read_inputs(
             at, or the depth intrinsic is unusable.
         SensError: the .sens is damaged.
     """
-    intrinsic = reader.header.intrinsic_depth
+    alignment, intrinsic, notes = _matrices(scan, reader, lists)
     if intrinsic[0, 0] <= 0 or intrinsic[1, 1] <= 0:
         raise DataError(f"{reader.path}: the depth intrinsic's focal length is not positive")
-    alignment = axis_alignment(scan)
-    selection = select_frames(scan, reader, settings, alignment, listed)
+    selection = select_frames(scan, reader, settings, alignment, intrinsic, lists)
+    notes += selection.notes
     poses_V44 = alignment @ reader.poses[selection.places]
     # The payloads as they stand in the file: cheaper than pixels, and a change of any byte counts.
     payloads = hashlib.sha256(reader.header_bytes)
@@ -112,6 +120,7 @@ def read_inputs(
         "payloads": payloads.hexdigest(),
         "frame_ids": selection.frame_ids,
         "poses": array_digest(poses_V44),
+        "depth_intrinsic": array_digest(intrinsic),
         "boxes": {
             name: [array_digest(boxes[name].boxes), array_digest(boxes[name].ids)]
             for name in BOX_SETS
@@ -120,7 +129,7 @@ def read_inputs(
         "settings": settings.to_json(),
         "scene": scan.scene,
         "split": split,
-        "notes": selection.notes,
+        "notes": notes,
         "coverage": selection.coverage,
     }
     return StoreInputs(
@@ -131,9 +140,32 @@ def read_inputs(
         split=split,
         selection=selection,
         poses_V44=poses_V44,
+        depth_intrinsic=intrinsic,
+        notes=notes,
         source_sha256=payloads.hexdigest(),
         inputs_sha256=sha256_of_json(inputs),
     )
+
+
+def _matrices(
+    scan: ScanFiles, reader: Frames, lists: PublishedLists
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return axis alignment and depth intrinsic, (4,4) f64 each, and notes where files disagree."""
+    infos, intrinsic = lists.infos, reader.header.intrinsic_depth
+    if infos is None:
+        return axis_alignment(scan), intrinsic, []
+    notes = []
+    listed = None if infos.axis_alignment is None else np.array(infos.axis_alignment)
+    alignment = axis_alignment(scan, listed)
+    if listed is not None and not np.allclose(alignment, listed, rtol=0, atol=_SAME_ALIGNMENT):
+        notes.append(f"the axis alignment of {scan.meta.name} is used, EmbodiedScan's is another")
+    # A .sens has its own; an exported text is rounded, and the published training took the infos'.
+    if scan.source == "posed_images" and infos.depth_intrinsic is not None:
+        listed = np.array(infos.depth_intrinsic)
+        if not np.allclose(intrinsic, listed, rtol=0, atol=_SAME_INTRINSIC):
+            notes.append("EmbodiedScan's depth intrinsic is used, depth_intrinsic.txt has another")
+        intrinsic = listed
+    return alignment, intrinsic, notes
 
 
 def build_scene(
@@ -142,7 +174,7 @@ def build_scene(
     settings: SceneSettings,
     out: Path,
     split: str,
-    listed: Collection[int] | None = None,
+    lists: PublishedLists | None = None,
 ) -> SceneStore:
     """Build the scene store of ``scan`` at ``out``, whole or not at all, and open it.
 
@@ -152,7 +184,7 @@ def build_scene(
         settings: the choice of frames, and how missing depth counts.
         out: the store's folder, for instance ``results/scenes/scene0000_00.zarr``.
         split: train, val or test.
-        listed: candidate frames (indices in the stream) from EmbodiedScan; None: by stride.
+        lists: what is published about the scene's frames; None: nothing.
 
     Raises:
         DataError: the scan has no usable frame, or its files are malformed.
@@ -160,7 +192,8 @@ def build_scene(
         StoreError: the store cannot be written.
     """
     with open_frames(scan) as reader:
-        return _build(read_inputs(scan, reader, boxes, settings, split, listed), out)
+        inputs = read_inputs(scan, reader, boxes, settings, split, lists or PublishedLists())
+        return _build(inputs, out)
 
 
 def build_shard(
@@ -170,7 +203,7 @@ def build_shard(
     out_folder: Path,
     manifest: Path,
     split: str,
-    candidates: Mapping[str, Collection[int]] | None = None,
+    lists: Mapping[str, PublishedLists] | None = None,
     excluded: Mapping[str, str] | None = None,
 ) -> None:
     """Build the stores of a shard's scenes, and last its manifest (docs/ARCHITECTURE.md).
@@ -186,8 +219,8 @@ def build_shard(
         out_folder: where ``<scene>.zarr`` goes.
         manifest: the shard's JSON file; an older one is removed first.
         split: train, val or test.
-        candidates: scene -> candidate frames from EmbodiedScan; a scene that it lacks takes them by
-            stride, with a note. None: all scenes do.
+        lists: scene -> what is published about its frames. Where EmbodiedScan's infos are used, a
+            scene that they lack takes its candidates by stride, with a note.
         excluded: scene -> reason, for scans that the boxes file excludes.
 
     Raises:
@@ -200,22 +233,29 @@ def build_shard(
     scenes: dict[str, Any] = {}
     notes: list[dict[str, str]] = []
     reasons = dict(excluded or {})
+    lists = lists or {}
+    listed = any(found.infos is not None for found in lists.values())
     for scan in scans:
         if scan.scene in reasons:
             continue
         if scan.scene not in boxes:
             raise DataError(f"{manifest.stem}: the boxes file has no entry for {scan.scene}")
-        listed = None if candidates is None else candidates.get(scan.scene)
+        published = lists.get(scan.scene, PublishedLists())
         with excluding(scan.scene, reasons), open_frames(scan) as reader:
-            inputs = read_inputs(scan, reader, boxes[scan.scene], settings, split, listed)
+            if listed and published.infos is None and not scan.meta.exists():
+                raise DataError(
+                    f"{scan.meta}: missing, and EmbodiedScan's infos lack the scene, so its axis "
+                    "alignment is not known; leave it out of the scene list"
+                )
+            inputs = read_inputs(scan, reader, boxes[scan.scene], settings, split, published)
             store = _build_or_keep(inputs, out_folder / f"{scan.scene}.zarr")
             scenes[scan.scene] = {
                 "content": store.content_hash(),
                 "frames": len(store.frame_ids),
                 "objects": store.object_counts(),
             }
-            found = inputs.selection.notes
-            if candidates is not None and listed is None:
+            found = inputs.notes
+            if listed and published.infos is None:
                 note = f"not in EmbodiedScan's infos: candidates by stride {settings.stride}"
                 found = [note, *found]
             notes += [{"scene": scan.scene, "note": note} for note in found]
@@ -277,7 +317,7 @@ def _build(inputs: StoreInputs, out: Path) -> SceneStore:
         rgb[row] = _square(reader.color(place))
         depth[row] = resize_depth(reader.depth_millimetres(place))
         world = coordinate_map(
-            depth[row], inputs.poses_V44[row], header.intrinsic_depth, depth_size
+            depth[row], inputs.poses_V44[row], inputs.depth_intrinsic, depth_size
         )
         valid = depth[row] > 0 if settings.invalid_depth == "ignore" else None
         patch_xyz[row] = patch_means(world, valid)
@@ -293,7 +333,7 @@ def _build(inputs: StoreInputs, out: Path) -> SceneStore:
         jpegs=[_payload(reader, place) for place in selection.places],
         depth=depth,
         poses=inputs.poses_V44,
-        depth_intrinsic=header.intrinsic_depth,
+        depth_intrinsic=inputs.depth_intrinsic,
         depth_size=depth_size,
         patch_xyz=patch_xyz,
         boxes=inputs.boxes,
@@ -309,7 +349,7 @@ def _build(inputs: StoreInputs, out: Path) -> SceneStore:
             "strategy": settings.strategy,
             "invalid_depth": settings.invalid_depth,
             "coverage": selection.coverage,
-            "notes": selection.notes,
+            "notes": inputs.notes,
         },
     )
     write_scene_store(out, contents)

@@ -2,14 +2,14 @@
 
 The mesh's vertices fall into voxels of 0.1 m. A frame covers the voxels of the mesh that its depth
 pixels fall in. Greedily, the frame that adds most uncovered voxels is taken (ties: the earliest),
-until there are V frames (``coverage``), or until 90 or 95 % of what all frames together cover is
-covered (``coverage90``, ``coverage95``: V differs from scene to scene).
+until there are V frames (``coverage``), or also until 90 or 95 % of what all frames together cover
+is covered (``coverage90``, ``coverage95``: V differs from scene to scene).
 
 Cost: some 5 ms a frame of 640x480 and its decoding; one depth image at a time, and a byte a frame
 and voxel (150 frames x 20,000 voxels: 3 MB). The greedy itself looks at each such byte once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,7 +144,7 @@ class Coverage:
 def coverage_indices(
     n: int,
     strategy: str,
-    count: int,
+    count: int | None,
     voxels: int,
     seen: Callable[[int], NDArray[np.intp]],
 ) -> Coverage:
@@ -153,7 +153,7 @@ def coverage_indices(
     Args:
         n: number of candidates, in time order.
         strategy: one of `PERCENT`.
-        count: V, the number of frames that ``coverage`` chooses (fewer if fewer are looked at).
+        count: V, the most frames that are chosen; None: as many as the strategy's share takes.
         voxels: the number of voxels of the mesh (M).
         seen: ``seen(i)`` returns which of the M voxels candidate i covers; called once for each
             candidate that is looked at, in order.
@@ -161,7 +161,7 @@ def coverage_indices(
     Raises:
         ValueError: there is nothing to choose from, or nothing to choose.
     """
-    if n < 1 or count < 1:
+    if n < 1 or count == 0:
         raise ValueError(f"cannot choose {count} frames from {n}")
     looked_at = range(0, n, 2)
     if len(looked_at) < FEWEST:
@@ -180,7 +180,7 @@ def coverage_indices(
 
 
 def greedy_rows(
-    seen_FM: NDArray[np.bool_], count: int, percent: int | None
+    seen_FM: NDArray[np.bool_], count: int | None, percent: int | None
 ) -> tuple[list[int], int]:
     """Return rows in the order in which greedy coverage takes them, and the voxels they cover.
 
@@ -188,17 +188,16 @@ def greedy_rows(
 
     Args:
         seen_FM: (F,M) bool, the voxels that each frame covers.
-        count: stop at this many rows, if ``percent`` is None.
-        percent: stop as soon as this share of the voxels that any row covers is covered.
+        count: stop at this many rows; None: go by ``percent`` alone.
+        percent: stop as soon as this share of the voxels that any row covers is covered; None: go
+            by ``count`` alone.
     """
     gain_F = seen_FM.sum(axis=1, dtype=np.int64)
     open_M: NDArray[np.bool_] = np.logical_or.reduce(seen_FM, axis=0)
     coverable, covered = int(open_M.sum()), 0
     rows: list[int] = []
     while len(rows) < len(gain_F):
-        if percent is None and len(rows) == count:
-            break
-        if percent is not None and rows and 100 * covered >= percent * coverable:
+        if _is_enough(len(rows), covered, coverable, count, percent):
             break
         row = int(gain_F.argmax())
         new_M = np.flatnonzero(seen_FM[row] & open_M)
@@ -208,3 +207,29 @@ def greedy_rows(
         covered += len(new_M)
         rows.append(row)
     return rows, covered
+
+
+def prefix_length(
+    gains: Sequence[int], coverable: int, count: int | None, percent: int | None
+) -> int:
+    """Return how many of the frames that greedy coverage took in order are chosen.
+
+    Args:
+        gains: the voxels that each frame adds.
+        coverable: the voxels that all frames looked at cover together.
+        count, percent: as in `greedy_rows`.
+    """
+    covered = 0
+    for length, gain in enumerate(gains):
+        if _is_enough(length, covered, coverable, count, percent):
+            return length
+        covered += gain
+    return len(gains)
+
+
+def _is_enough(
+    rows: int, covered: int, coverable: int, count: int | None, percent: int | None
+) -> bool:
+    if rows == count:
+        return True
+    return percent is not None and rows > 0 and 100 * covered >= percent * coverable

@@ -1,12 +1,13 @@
 """Which frames of a scan a scene store holds: the scan's frames, the candidates, the V chosen.
 
 Candidates are every stride-th frame of the stream, or EmbodiedScan's list; frames without a valid
-pose are dropped. The strategy chooses V of them. One list a scene, stored once and used by student
+pose are dropped. The strategy chooses V of them, by coverage from the published list where there is
+one. One list a scene, stored once and used by student
 and teacher alike, so that frame i means the same image everywhere.
 
-`uniform` costs nothing; the coverage strategies read the mesh and decode the depth of every second
-candidate (some 3 s a scene of 300 candidates), and keep the compressed depth of all that they
-looked at for a while (150 of 250 kB).
+`uniform` costs nothing; the coverage strategies read mesh or point cloud and decode the depth of
+every second candidate (some 3 s a scene of 300 candidates), and keep the compressed depth of all
+that they looked at for a while (150 of 250 kB).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,7 +25,15 @@ from threedrs.scannet.geometry import has_valid_pose
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.posed_images import PosedImagesReader
 from threedrs.scannet.sens import SensReader
-from threedrs.scenes.coverage import Coverage, MeshVoxels, coverage_indices
+from threedrs.scenes.coverage import (
+    PERCENT,
+    VOXEL,
+    Coverage,
+    MeshVoxels,
+    coverage_indices,
+    prefix_length,
+)
+from threedrs.scenes.published_lists import PublishedLists, SelectedFrames
 
 _SHOWN = 10
 
@@ -207,21 +216,25 @@ def select_frames(
     reader: Frames,
     settings: SceneSettings,
     alignment: np.ndarray,
-    listed: Collection[int] | None,
+    intrinsic: np.ndarray,
+    lists: PublishedLists,
 ) -> FrameSelection:
     """Choose the frames of ``scan``.
 
     Args:
-        scan: the scan's files; coverage strategies read the mesh.
+        scan: the scan's files; coverage strategies read the mesh or the point cloud.
         reader: the scan's frames.
         settings: stride, strategy and count.
         alignment: (4,4) the scan's own frame to the axis-aligned world.
-        listed: candidate frames from EmbodiedScan; None: by stride.
+        intrinsic: (4,4) of the depth image.
+        lists: what is published about the scene's frames.
 
     Raises:
-        DataError: no candidate frame has a valid pose, or none sees the mesh.
+        DataError: no candidate frame has a valid pose, none sees the mesh, or none of the published
+            choice is a candidate.
         SensError: a depth payload is damaged.
     """
+    listed = None if lists.infos is None else lists.infos.frames
     found = candidate_frames(reader.poses, reader.frame_ids, stride=settings.stride, listed=listed)
     if not found.frames:
         how = f"stride {settings.stride}); leave it out of the scene list, or lower frames.stride"
@@ -234,11 +247,13 @@ def select_frames(
             f"{reader.path}: scene {scan.scene} has no candidate frame with a valid pose "
             f"({len(reader)} frames, {how}"
         )
-    coverage = None
+    coverage, more = None, list[str]()
     if settings.strategy == "uniform":
         indices = uniform_indices(len(found.frames), settings.count)
+    elif lists.selected is not None:
+        indices, more = _published_choice(reader, settings, found, lists.selected)
     else:
-        cover = _cover(scan, reader, settings, alignment, found)
+        cover = _cover(scan, reader, settings, alignment, intrinsic, lists, found)
         indices = cover.indices
         coverage = {
             name: value
@@ -251,9 +266,37 @@ def select_frames(
     return FrameSelection(
         places=places,
         frame_ids=[found.frames[index] for index in indices],
-        notes=_notes(found, settings, len(indices)),
+        notes=_notes(found, settings, len(indices)) + more,
         coverage=coverage,
     )
+
+
+def _limit(settings: SceneSettings) -> int | None:
+    """Return the most frames that a coverage strategy takes; None: as many as its share needs."""
+    share = PERCENT[settings.strategy] is not None
+    return None if share and not settings.stop_at_count else settings.count
+
+
+def _published_choice(
+    reader: Frames, settings: SceneSettings, found: Candidates, selected: SelectedFrames
+) -> tuple[list[int], list[str]]:
+    """Return which candidates the published list chooses, ascending, and notes."""
+    length = prefix_length(
+        selected.gains, selected.coverable, _limit(settings), PERCENT[settings.strategy]
+    )
+    chosen = selected.frames[:length]
+    index_of = {frame: index for index, frame in enumerate(found.frames)}
+    indices = sorted(index_of[frame] for frame in chosen if frame in index_of)
+    if not indices:
+        raise DataError(
+            f"{reader.path}: none of the {length} frames that data.selected_frames lists is a "
+            "candidate with a valid pose; check that both are of the same export, or set it to null"
+        )
+    lost = [frame for frame in chosen if frame not in index_of]
+    if not lost:
+        return indices, []
+    shown = ", ".join(map(str, lost[:_SHOWN])) + (", ..." if len(lost) > _SHOWN else "")
+    return indices, [f"{len(lost)} of {length} published frames are no candidates: {shown}"]
 
 
 def _cover(
@@ -261,24 +304,29 @@ def _cover(
     reader: Frames,
     settings: SceneSettings,
     alignment: np.ndarray,
+    intrinsic: np.ndarray,
+    lists: PublishedLists,
     found: Candidates,
 ) -> Coverage:
-    voxels = MeshVoxels(aligned_vertices(scan), str(scan.mesh))
+    # The point cloud comes first: the published voxels are the same ones, rounded already.
+    if scan.point_cloud is None and lists.voxels_M3 is not None:
+        where = "data.voxels"
+        voxels = MeshVoxels(lists.voxels_M3 * VOXEL, f"{where}: {scan.scene}")
+    else:
+        where = str(scan.point_cloud or scan.mesh)
+        voxels = MeshVoxels(aligned_vertices(scan), where)
 
     def seen(candidate: int) -> np.ndarray:
         place = found.places[candidate]
-        return voxels.seen(
-            reader.depth_millimetres(place),
-            reader.header.intrinsic_depth,
-            alignment @ reader.poses[place],
-        )
+        depth_HW = reader.depth_millimetres(place)
+        return voxels.seen(depth_HW, intrinsic, alignment @ reader.poses[place])
 
     cover = coverage_indices(
-        len(found.frames), settings.strategy, settings.count, len(voxels), seen
+        len(found.frames), settings.strategy, _limit(settings), len(voxels), seen
     )
     if not cover.coverable:
         raise DataError(
-            f"{scan.mesh}: no depth pixel of {cover.looked_at} frames falls on the mesh; check "
+            f"{where}: no depth pixel of {cover.looked_at} frames falls on the mesh; check "
             f"that it is the mesh of {reader.path}, or set frames.strategy: uniform"
         )
     return cover

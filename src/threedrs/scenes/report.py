@@ -40,7 +40,7 @@ def scene_facts(store: SceneStore, scan: ScanFiles, notes: Sequence[str]) -> dic
     """
     attributes, notes = store.attributes, list(notes)
     counted = attributes.get("coverage")
-    if counted is None and scan.mesh.is_file():
+    if counted is None and (scan.point_cloud or scan.mesh.is_file()):
         try:
             counted = _coverage(store, scan)
         except DataError as error:
@@ -63,7 +63,7 @@ def scene_facts(store: SceneStore, scan: ScanFiles, notes: Sequence[str]) -> dic
 
 
 def _coverage(store: SceneStore, scan: ScanFiles) -> dict[str, int]:
-    voxels = MeshVoxels(aligned_vertices(scan), str(scan.mesh))
+    voxels = MeshVoxels(aligned_vertices(scan), str(scan.point_cloud or scan.mesh))
     width, height = store.depth_size
     places = np.ix_(nearest_indices(height, IMAGE_SIZE), nearest_indices(width, IMAGE_SIZE))
     intrinsic, seen = store.depth_intrinsic(), np.zeros(len(voxels), dtype=bool)

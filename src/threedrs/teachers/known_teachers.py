@@ -93,8 +93,8 @@ def teacher_settings(section: Mapping[str, Any]) -> TeacherSettings:
         ConfigError: a value that is not valid.
     """
     known = {key: section[key] for key in ("seed", "grid") if key in section}
-    for key in ("posed_images", "candidates"):
-        known[key] = Path(section[key]) if section.get(key) else None
+    known["posed_images"] = Path(section["posed_images"]) if section.get("posed_images") else None
+    known["candidates"] = tuple(Path(path) for path in section.get("candidates", ()))
     name = section["name"]
     return TeacherSettings(name=name, weights=weights_of(section, name), **known)
 

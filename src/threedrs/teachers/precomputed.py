@@ -292,14 +292,15 @@ class ImportExtractor:
 
 def open_import(settings: TeacherSettings) -> ImportExtractor:
     """Return the extractor. Raises CheckpointError where ``teacher.weights`` is not a folder."""
-    from threedrs.scannet.embodiedscan import read_candidates_file
+    from threedrs.scannet.embodiedscan import read_infos_files
 
     if settings.weights is None or not settings.weights.is_dir():
         raise CheckpointError(
             f"teacher import: teacher.weights is {settings.weights}, not a folder; set it to the "
             "folder of the feature files (docs/TEACHERS.md has their layout)"
         )
-    candidates = read_candidates_file(settings.candidates) if settings.candidates else {}
+    infos = read_infos_files(settings.candidates)
+    candidates = {scene: found.frames for scene, found in infos.items()}
     return ImportExtractor(settings.weights, settings.posed_images, candidates)
 
 

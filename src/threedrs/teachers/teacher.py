@@ -35,7 +35,7 @@ class TeacherSettings:
         grid: 14: pooled to 14x14; "full": the teacher's own grid.
         posed_images: folder of the scans' exported images, by which the frames of imported
             features are known.
-        candidates: EmbodiedScan's image lists, as rule candidates writes them; for the same.
+        candidates: EmbodiedScan's lists, as rule candidates writes them; for the same.
     """
 
     name: str
@@ -43,7 +43,7 @@ class TeacherSettings:
     seed: int = 0
     grid: int | str = GRID
     posed_images: Path | None = None
-    candidates: Path | None = None
+    candidates: tuple[Path, ...] = ()
 
     @property
     def is_tiny(self) -> bool:

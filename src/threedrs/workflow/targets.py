@@ -16,19 +16,16 @@ from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
 from threedrs.demo.write import demo_scenes
 from threedrs.errors import ConfigError, ThreedrsError
 from threedrs.inputs.download import downloads
-from threedrs.inputs.required_files import (
-    Ready,
-    conversions,
-    missing_inputs,
-    shards,
-    start_table,
-)
+from threedrs.inputs.ready_files import Ready
+from threedrs.inputs.required_files import conversions, missing_inputs, shards
+from threedrs.inputs.scene_sources import start_table
 from threedrs.tasks.registry import evaluation_name
 from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher, weights_of
 
 T = TypeVar("T")
 Need = Callable[[Any], int]  # of a job's wildcards
 SPLITS = ("train", "val")
+ALL_SPLITS = (*SPLITS, "test")
 
 
 def checked(check: Callable[..., T], *arguments: Any) -> T:
@@ -85,7 +82,7 @@ class Targets:
         if self.demo:
             self.scenes = demo_scenes(self.demo["scenes"])
         else:
-            missing_inputs(self.layout, conversions(config), self._downloaded, self.ready)
+            missing_inputs(self.layout, config, self._downloaded)
             self.scenes = {split: self.layout.scenes(split) for split in SPLITS}
         size = config["data"]["scenes_per_shard"]
         self.scene_shards = {
@@ -107,9 +104,16 @@ class Targets:
     def scan_table(self) -> str:
         """Return a table of which scenes have which files, for the start of a run."""
         if self.demo and not self.layout.labels_file.is_file():
-            return "What the scans have: everything, the demo data is generated first"
-        stride = self.config["frames"]["stride"]
-        return start_table(self.layout, self.scenes, stride=stride, ready_boxes=self.ready.boxes)
+            return "What serves the scenes: the demo data, which is generated first"
+        frames = self.config["frames"]
+        return start_table(
+            self.layout,
+            self.scenes,
+            self.ready,
+            stride=frames["stride"],
+            coverage=frames["strategy"] != "uniform",
+            records=conversions(self.config),
+        )
 
     def split_shards(self, split: str) -> list[str]:
         """Return the scene shards of a split."""
@@ -120,14 +124,67 @@ class Targets:
         wanted = set(scenes)
         return [shard for shard, members in self.scene_shards.items() if wanted & set(members)]
 
+    def there(self, *paths: Path | None) -> list[Path]:
+        """Return those of ``paths`` that a job can wait for: they exist or the run makes them."""
+        return [
+            path
+            for path in paths
+            if path and (self.demo or path.is_file() or path in self._downloaded)
+        ]
+
     def scan_files(self, shard: str, *kinds: str) -> list[Path]:
         """Return the files of the given kinds of a shard's scans."""
         scans = map(self.layout.scan, self.scene_shards[shard])
         return [getattr(scan, kind) for scan in scans for kind in kinds]
 
+    def box_files(self, shard: str) -> list[Path]:
+        """Return the files of a shard's scans that their boxes come from."""
+        kinds = ("mesh", "segments", "aggregation", "meta", "proposals", "point_cloud")
+        return self.there(*self.scan_files(shard, *kinds))
+
     def ready_boxes(self, shard: str) -> dict[str, Path]:
         """Return the prepared box files of a shard's split, by box set."""
-        return self.ready.box_files(self.layout, shard.split("-")[0])
+        return self.ready.box_files(self.layout, shard.split("-")[0], self._downloaded)
+
+    def infos(self) -> list[str]:
+        """Return the files of what EmbodiedScan says of the scenes, of all splits that are there.
+
+        Nothing says that its split of a scene is ScanNet's.
+        """
+        named = {split: self.layout.candidates_file(split) for split in ALL_SPLITS}
+        return [f"results/candidates/{split}.json" for split in named if self.there(named[split])]
+
+    def coverage_files(self, shard: str) -> list[Path]:
+        """Return what the choice of frames by coverage reads of a shard beside the frames."""
+        if self.config["frames"]["strategy"] == "uniform":
+            return []
+        clouds = self.there(*self.scan_files(shard, "point_cloud"))
+        if len(clouds) == len(self.scene_shards[shard]):
+            return clouds
+        return clouds + self.there(*self.scan_files(shard, "mesh"))
+
+    def selected_frames(self) -> list[Path]:
+        """Return the published choice of frames, if it is used and there."""
+        coverage = self.config["frames"]["strategy"] != "uniform"
+        return self.there(self.layout.file("selected_frames")) if coverage else []
+
+    def voxels(self, shard: str) -> list[str]:
+        """Return the published voxels, where frames are chosen by them and not by point clouds."""
+        coverage = self.config["frames"]["strategy"] != "uniform"
+        clouds = self.there(*self.scan_files(shard, "point_cloud"))
+        needed = coverage and len(clouds) < len(self.scene_shards[shard])
+        return ["results/voxels.npz"] if needed and self.layout.file("voxels") else []
+
+    def held_out(self) -> list[str]:
+        """Return the scenes that no training may see: those of val and, where known, test."""
+        test = self.scenes.get("test")
+        if test is None:
+            test = self.layout.scenes("test") if self.layout.has_scenes("test") else []
+        return [*self.scenes["val"], *test]
+
+    def array(self, benchmark: str, split: str) -> Path | None:
+        """Return the prepared array of a benchmark's records; None: they are converted."""
+        return self.ready.array(self.layout, benchmark, split, self._downloaded)
 
     def downloaded_below(self, folder: str | None) -> list[Path]:
         """Return the files below a folder that the configuration downloads."""
@@ -150,9 +207,8 @@ class Targets:
         return settings
 
     def teacher_candidates(self, wildcards: Any) -> list[str]:
-        """Return the file of EmbodiedScan's lists, by which imported features' frames are known."""
-        named = self.layout.candidates and takes_files(wildcards.teacher)
-        return ["results/candidates/train.json"] if named else []
+        """Return the files of EmbodiedScan's lists, by which imported features' frames are known."""
+        return self.infos() if takes_files(wildcards.teacher) else []
 
     # Runs
 

@@ -4,18 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fixtures.instruction_files import BOXES, description, write_annotations
 from fixtures.instruction_files import run as converted
 from fixtures.mix_records import record
 from threedrs.errors import DataError
-from threedrs.inputs.required_files import Ready, missing_inputs
 from threedrs.instructions.convert import ConversionSummary
 from threedrs.instructions.llava_format import write_llava
 from threedrs.instructions.prepared import take_prepared
-from threedrs.scannet.boxes import read_boxes_file, take_boxes
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.record import read_records
 
@@ -118,81 +115,3 @@ def test_refused_arrays(tmp_path: Path, records: list[Any], split: str, message:
         take(tmp_path, "scanqa", split)
     assert message in str(error.value)
     assert not (tmp_path / f"scanqa_{split}.jsonl").exists()
-
-
-def test_boxes_of_both_forms(tmp_path: Path) -> None:
-    gt = {"scene0000_00": [BOX, [0, 0, 0, 1, 1, 1]], "scene0009_00": [BOX]}
-    pred = {"scene0000_00": {"boxes": [BOX], "ids": [7], "labels": ["chair"]}}
-    for name, content in (("gt", gt), ("pred", pred)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    files = {name: tmp_path / f"{name}.json" for name in ("gt", "pred")}
-    take_boxes(["scene0000_00", "scene0001_00"], files, tmp_path / "boxes.json")
-    found = read_boxes_file(tmp_path / "boxes.json")
-    np.testing.assert_array_equal(found["scene0000_00"]["gt"].boxes[0], np.float32(BOX))
-    assert found["scene0000_00"]["gt"].ids.tolist() == [0, 1]
-    assert found["scene0000_00"]["pred"].ids.tolist() == [7]
-    assert found["scene0000_00"]["pred"].labels == ("chair",)
-    assert len(found["scene0001_00"]["pred"]) == 0
-    notes = json.loads((tmp_path / "boxes.json").read_text())["notes"]
-    assert {"scene": "scene0001_00", "note": "not in pred.json: no pred boxes"} in notes
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ([], "expected a JSON object, scene to boxes"),
-        ({"scene0000_00": 3}, "scene0000_00: expected a list of boxes"),
-        ({"scene0000_00": [[1, 2, 3]]}, "boxes[0] is not 6 finite numbers"),
-        ({"scene0000_00": {"boxes": [BOX], "ids": [1, 2]}}, "1 boxes, 2 ids"),
-        ({"scene0000_00": {"boxes": [BOX], "labels": ["\ud800"]}}, "half a surrogate pair"),
-    ],
-)
-def test_malformed_boxes(tmp_path: Path, content: Any, message: str) -> None:
-    (tmp_path / "gt.json").write_text(json.dumps(content))
-    with pytest.raises(DataError) as error:
-        take_boxes(["scene0000_00"], {"gt": tmp_path / "gt.json"}, tmp_path / "boxes.json")
-    assert message in str(error.value)
-    assert "gt.json" in str(error.value)
-    assert not (tmp_path / "boxes.json").exists()
-
-
-def test_ready_files_replace_what_they_stand_for(tmp_path: Path) -> None:
-    layout = DataLayout(root=tmp_path)
-    for split, scene in (("train", "scene0000_00"), ("val", "scene0001_00")):
-        layout.split_file(split).parent.mkdir(parents=True, exist_ok=True)
-        layout.split_file(split).write_text(f"{scene}\n")
-        for file in (layout.scan(scene).sens, layout.scan(scene).meta):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
-    layout.labels_file.touch()
-    array = tmp_path / "scanqa_train.json"
-    ready = Ready(
-        instructions={"train": "{benchmark}_train.json", "val": {"scanqa": "scanqa_train.json"}},
-        boxes="boxes/{split}_{set}.json",
-    )
-    with pytest.raises(DataError) as error:
-        missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")], ready=ready)
-    said = str(error.value)
-    assert said.count("scanqa_train.json: missing") == 1
-    assert "boxes/train_gt.json: missing" in said
-    assert "boxes/val_pred.json: missing" in said
-    assert "ScanQA" not in said
-    assert "vh_clean" not in said
-    (tmp_path / "boxes").mkdir()
-    for name in ("train_gt", "val_gt", "val_pred"):
-        (tmp_path / "boxes" / f"{name}.json").write_text("{}")
-    array.touch()
-    for split, scenes, said in (
-        ("train", "", "scannetv2_train.txt: holds no scene"),
-        ("train", "scene0001_00", "val.txt: scene0001_00 stands in scannetv2_train.txt too"),
-        ("val", "", "scannetv2_val.txt: holds no scene"),
-    ):
-        kept = layout.split_file(split).read_text()
-        layout.split_file(split).write_text(f"{scenes}\n")
-        with pytest.raises(DataError, match=said):
-            missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")], ready=ready)
-        layout.split_file(split).write_text(kept)
-    missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")], ready=ready)
-    assert set(ready.box_files(layout, "train")) == {"gt"}
-    with pytest.raises(DataError, match="ScanQA"):
-        missing_inputs(layout, [("scanqa", "train"), ("scanqa", "val")])

@@ -28,8 +28,8 @@ from threedrs.errors import DataError
 from threedrs.instructions.llava_format import read_llava
 from threedrs.io.files import read_json, read_json_lines, read_text
 from threedrs.scannet import boxes
-from threedrs.scannet.boxes import read_proposals, take_boxes
-from threedrs.scannet.embodiedscan import read_candidates
+from threedrs.scannet.boxes import extract_boxes, read_proposals
+from threedrs.scannet.embodiedscan import read_infos
 from threedrs.scannet.geometry import read_axis_alignment
 from threedrs.scannet.label_table import read_label_table
 from threedrs.scannet.layout import DataLayout
@@ -268,7 +268,7 @@ def copies_of_copies() -> bytes:
 def test_pickles_that_fill_the_memory(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "infos.pkl"
     path.write_bytes(content)
-    message = one_line(lambda: read_candidates(path), path)
+    message = one_line(lambda: read_infos(path), path)
     assert "is not a readable pickle (MemoryError)" in message
 
 
@@ -338,7 +338,8 @@ def test_boxes_beyond_every_room(tmp_path: Path, box: list[Any]) -> None:
     path = tmp_path / "ready.json"
     path.write_text(json.dumps({"scene0000_00": [box], "../../etc/passwd": [box]}))
     out = tmp_path / "boxes.json"
-    message = one_line(lambda: take_boxes(["scene0000_00"], {"gt": path}, out), path)
+    files = DataLayout(root=tmp_path).scan("scene0000_00")
+    message = one_line(lambda: extract_boxes([files], out, {"gt": path}), path)
     assert "boxes[0] is not 6 finite numbers" in message or "not finite" in message
     assert not out.exists()
     row = {"id": "a", "benchmark": "scanqa", "scene": "scene0000_00"}

@@ -17,7 +17,6 @@ from threedrs.scannet.boxes import (
     ground_truth_boxes,
     read_boxes_file,
     read_proposals,
-    take_boxes,
 )
 from threedrs.scannet.layout import DataLayout, ScanFiles
 
@@ -97,7 +96,7 @@ def test_objects_that_are_listed_twice_have_one_box_under_both_ids(tmp_path: Pat
 def test_detector_boxes_keep_the_row_of_the_file_as_id(tmp_path: Path) -> None:
     masks = np.zeros((60, 6))
     masks[0, [2, 4]] = 1.0
-    masks[2, 5] = 0.5
+    masks[2, [4, 5]] = [0.5, 1.0]  # inside is where the matrix holds 1
     masks[3:, 0] = 1.0
     boxes, notes = detector_boxes(make_scan(tmp_path, masks=masks))
     assert boxes.ids.tolist() == [0, *range(2, 50)]
@@ -282,8 +281,9 @@ def test_malformed_ready_boxes(tmp_path: Path, changes: dict[str, object], messa
     fields = {"boxes": [[0, 0, 0, 1, 1, 1]], "ids": [3], "labels": ["a"], **changes}
     ready = tmp_path / "gt.json"
     ready.write_text(json.dumps({"scene0000_00": fields}))
+    scan = DataLayout(root=tmp_path).scan("scene0000_00")
     with pytest.raises(DataError, match=message):
-        take_boxes(["scene0000_00"], {"gt": ready}, tmp_path / "boxes.json")
+        extract_boxes([scan], tmp_path / "boxes.json", {"gt": ready})
 
 
 def slow_iou(first: np.ndarray, second: np.ndarray) -> float:

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from threedrs.errors import DataError
 from threedrs.scannet.embodiedscan import (
-    read_candidates,
-    read_candidates_file,
-    write_candidates,
+    SceneInfos,
+    read_infos,
+    read_infos_files,
+    write_infos,
 )
 
 
@@ -67,15 +68,21 @@ def test_frames_of_the_scenes_of_scannet(tmp_path: Path, protocol: int) -> None:
         "more": [{1, 2}, frozenset("ab"), b"\xff\x00", np.arange(6).reshape(2, 3).T, np.str_("x")],
         "table": np.zeros(3, dtype=[("a", "f4"), ("b", "i8", (2,))]),
     }
-    found = read_candidates(write(tmp_path / "infos.pkl", content, protocol))
-    assert found == {"scene0000_00": [0, 10, 20, 1230], "scene0701_02": []}
+    found = read_infos(write(tmp_path / "infos.pkl", content, protocol))
+    unit = np.eye(4).tolist()
+    assert found == {
+        "scene0000_00": SceneInfos(
+            frames=[0, 10, 20, 1230], axis_alignment=unit, depth_intrinsic=unit
+        ),
+        "scene0701_02": SceneInfos(frames=[], axis_alignment=unit, depth_intrinsic=unit),
+    }
 
 
 def test_names_of_older_numpy_are_known(tmp_path: Path) -> None:
     data = pickle.dumps(infos(), protocol=2).replace(b"numpy._core.multi", b"numpy.core.multi")
     assert b"numpy.core.multiarray" in data
     (tmp_path / "old.pkl").write_bytes(data)
-    assert len(read_candidates(tmp_path / "old.pkl")) == 2
+    assert len(read_infos(tmp_path / "old.pkl")) == 2
 
 
 class Reduces:
@@ -117,7 +124,7 @@ def test_other_names_are_refused_before_anything_is_called(
     content["data_list"][0]["images"][0]["extra"] = HOSTILE[name]
     path = write(tmp_path / "infos.pkl", content, protocol)
     with pytest.raises(DataError, match="neither a numpy array nor a plain container") as caught:
-        read_candidates(path)
+        read_infos(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / MARK).exists()
@@ -130,7 +137,7 @@ def test_arrays_of_objects_are_refused(tmp_path: Path, protocol: int) -> None:
     for number, array in enumerate((plain, armed, np.zeros(2, dtype=[("a", "O")]))):
         path = write(tmp_path / f"{number}.pkl", infos() | {"array": array}, protocol)
         with pytest.raises(DataError, match=r"array of Python objects|neither a numpy array"):
-            read_candidates(path)
+            read_infos(path)
 
 
 def global_(module: str, name: str) -> bytes:
@@ -166,11 +173,11 @@ def test_forged_pickles_are_one_error(tmp_path: Path, why: str, data: bytes) -> 
     path = tmp_path / "forged.pkl"
     path.write_bytes(data)
     with pytest.raises(DataError) as caught:
-        read_candidates(path)
+        read_infos(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     # Nothing that a pickle did outlives it.
-    assert len(read_candidates(write(tmp_path / "good.pkl", infos(), 2))) == 2
+    assert len(read_infos(write(tmp_path / "good.pkl", infos(), 2))) == 2
 
 
 @settings(max_examples=300, deadline=None)
@@ -185,25 +192,25 @@ def test_damage_is_one_error_or_harmless(
     path.write_bytes(data[:position] + (b"" if cut else bytes([value]) + data[position + 1 :]))
     problem, found = None, {}
     try:
-        found = read_candidates(path)
+        found = read_infos(path)
     except DataError as error:
         problem = str(error)
     assert problem is None or str(path) in problem
-    assert all(type(frame) is int for frames in found.values() for frame in frames)
+    assert all(type(frame) is int for infos in found.values() for frame in infos.frames)
 
 
 def test_lists_are_written_for_the_jobs_that_need_them(tmp_path: Path) -> None:
     infos_file, out = write(tmp_path / "infos.pkl", infos()), tmp_path / "train.json"
-    write_candidates(infos_file, out)
-    assert read_candidates_file(out) == read_candidates(infos_file)
-    out.write_text('{"format_version": 2}')
-    with pytest.raises(DataError, match=r"train\.json: is of format version 2, expected 1"):
-        read_candidates_file(out)
+    write_infos(infos_file, out)
+    assert read_infos_files([out]) == read_infos(infos_file)
+    out.write_text('{"format_version": 3}')
+    with pytest.raises(DataError, match=r"train\.json: is of format version 3, expected 2"):
+        read_infos_files([out])
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.pkl: cannot be read \(No such file"):
-        read_candidates(tmp_path / "none.pkl")
+        read_infos(tmp_path / "none.pkl")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +219,7 @@ def test_missing_file(tmp_path: Path) -> None:
         ((), [], "holds no data_list; is it embodiedscan_infos"),
         (("data_list",), {}, "holds no data_list"),
         (("data_list",), [], "lists no scene of ScanNet"),
-        (("data_list", 0), 5, r"data_list\[0\]\.sample_idx is missing or no text"),
+        (("data_list", 0), 5, r"data_list\[0\]\.sample_idx is missing or not a string"),
         (("data_list", 0, "sample_idx"), np.int64(5), r"data_list\[0\]\.sample_idx is missing"),
         (("data_list", 0, "sample_idx"), "scannet/../x", r"'\.\./x' is not a scene name"),
         (("data_list", 3, "sample_idx"), "scannet/scene0000_00", "scene0000_00 stands more than"),
@@ -239,4 +246,4 @@ def test_other_layouts_are_named(
     pickle.dump(holder["root"], stream)
     (tmp_path / "infos.pkl").write_bytes(stream.getvalue())
     with pytest.raises(DataError, match=message):
-        read_candidates(tmp_path / "infos.pkl")
+        read_infos(tmp_path / "infos.pkl")

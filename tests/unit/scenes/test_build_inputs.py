@@ -3,21 +3,29 @@
 import itertools
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fixtures.plain_coverage import frame_voxels, plain_greedy, voxel_of
+from fixtures.published_files import save_torch
 from fixtures.scan_files import BOXES, FRAMES, INTRINSIC, SETTINGS, TURN, make_pose, make_scan
 from threedrs.errors import ConfigError, DataError
-from threedrs.inputs.required_files import missing_inputs
 from threedrs.scannet.boxes import aligned_vertices
+from threedrs.scannet.embodiedscan import SceneInfos
 from threedrs.scannet.layout import DataLayout, ScanFiles
 from threedrs.scannet.posed_images import export_posed_images
 from threedrs.scannet.sens import SensReader
 from threedrs.scenes.build import build_scene, build_shard
+from threedrs.scenes.published_lists import (
+    PublishedLists,
+    read_published_lists,
+    read_selected_frames,
+)
 from threedrs.scenes.store import SceneStore
 
 SCENE = "scene0000_00"
@@ -73,9 +81,13 @@ def test_only_chosen_images_are_opened(exported: ScanFiles, tmp_path: Path) -> N
     assert store.frame_ids == [0, 20, 40]
 
 
+def frames_of(listed: list[int]) -> PublishedLists:
+    return PublishedLists(infos=SceneInfos(frames=listed))
+
+
 def test_listed_frames_are_the_candidates(scan: ScanFiles, tmp_path: Path) -> None:
     listed = [44, 3, 10, 17, 29, 900]
-    store = build_scene(scan, BOXES, SETTINGS, tmp_path / "x.zarr", "train", listed)
+    store = build_scene(scan, BOXES, SETTINGS, tmp_path / "x.zarr", "train", frames_of(listed))
     assert store.frame_ids == [3, 17, 44]
     assert store.attributes["notes"] == [
         "2 of 6 candidate frames dropped (listed, but not in the scan or the pose is not finite): "
@@ -85,15 +97,15 @@ def test_listed_frames_are_the_candidates(scan: ScanFiles, tmp_path: Path) -> No
     with pytest.raises(
         DataError, match=r"no candidate .* \(45 frames, 1 listed\).*data.candidates"
     ):
-        build_scene(scan, BOXES, SETTINGS, tmp_path / "x.zarr", "train", [10])
+        build_scene(scan, BOXES, SETTINGS, tmp_path / "x.zarr", "train", frames_of([10]))
 
 
 def test_a_scene_that_is_not_listed_has_a_note(scan: ScanFiles, tmp_path: Path) -> None:
     manifest = tmp_path / "shards" / "train-000.json"
     for candidates, frames, note in (
-        ({SCENE: [1, 2, 3]}, [1, 2, 3], None),
+        ({SCENE: frames_of([1, 2, 3])}, [1, 2, 3], None),
         (
-            {"scene0009_00": [1]},
+            {"scene0009_00": frames_of([1])},
             [0, 20, 40],
             "not in EmbodiedScan's infos: candidates by stride 10",
         ),
@@ -110,7 +122,10 @@ def test_a_scene_that_is_not_listed_has_a_note(scan: ScanFiles, tmp_path: Path) 
 def test_coverage_is_that_of_the_scans_own_mesh(
     scan: ScanFiles, tmp_path: Path, strategy: str
 ) -> None:
-    settings = SETTINGS.replace(strategy=strategy, stride=4, count=2)
+    count = 2 if strategy == "coverage" else None
+    settings = SETTINGS.replace(
+        strategy=strategy, stride=4, count=2, stop_at_count=count is not None
+    )
     store = build_scene(scan, BOXES, settings, tmp_path / "x.zarr", "train")
     mesh = {voxel_of(vertex) for vertex in aligned_vertices(scan)}
     with SensReader(scan.sens) as reader:
@@ -118,7 +133,7 @@ def test_coverage_is_that_of_the_scans_own_mesh(
             frame: frame_voxels(reader.depth(frame), INTRINSIC, TURN @ reader.poses[frame], mesh)
             for frame in range(0, FRAMES, 4)
         }
-    taken = plain_greedy(sets, strategy, 2)
+    taken = plain_greedy(sets, strategy, count)
     assert store.frame_ids == sorted(taken)
     assert store.attributes["strategy"] == strategy
     assert store.attributes["coverage"] == {
@@ -177,26 +192,135 @@ def test_a_mesh_that_no_frame_sees_or_that_is_missing(scan: ScanFiles, tmp_path:
         build_scene(replace(scan, mesh=none), BOXES, settings, tmp_path / "x.zarr", "train")
 
 
-def test_the_source_is_checked_before_a_run(tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        (tmp_path / f"{split}.txt").write_text("scene0000_00\n" if split == "train" else "")
-    layout = DataLayout(
-        root=tmp_path,
-        splits="{split}.txt",
+def published(scan: ScanFiles, folder: Path, cloud: Path | None = None) -> ScanFiles:
+    """The scan as an exported folder, without any other file of its own."""
+    none = folder / "none"
+    shutil.copytree(scan.posed_images, folder / SCENE)
+    return replace(
+        scan,
         source="posed_images",
-        candidates="embodiedscan/infos_{split}.pkl",
+        posed_images=folder / SCENE,
+        point_cloud=cloud,
+        **dict.fromkeys(("sens", "mesh", "segments", "aggregation", "meta"), none),
     )
-    with pytest.raises(DataError) as caught:
-        missing_inputs(layout, [])
-    lines = str(caught.value).splitlines()
-    names = {Path(line.partition(":")[0]).relative_to(tmp_path).as_posix() for line in lines}
-    assert {
-        "embodiedscan/infos_train.pkl",
-        "embodiedscan/infos_val.pkl",
-        f"scannet/posed_images/{SCENE}/intrinsic.txt",
-        f"scannet/posed_images/{SCENE}/depth_intrinsic.txt",
-    } <= names
-    assert not any(name.endswith(".sens") for name in names)
+
+
+def test_matrices_of_embodiedscan_stand_in_for_the_scan(
+    exported: ScanFiles, tmp_path: Path
+) -> None:
+    files = published(exported, tmp_path)
+    infos = SceneInfos(
+        frames=[0, 20, 40], axis_alignment=TURN.tolist(), depth_intrinsic=INTRINSIC.tolist()
+    )
+    expected = build_scene(exported, BOXES, SETTINGS, tmp_path / "a.zarr", "train")
+    store = build_scene(
+        files, BOXES, SETTINGS, tmp_path / "b.zarr", "train", PublishedLists(infos=infos)
+    )
+    assert store.frame_ids == expected.frame_ids == [0, 20, 40]
+    for name in ("poses", "depth_intrinsic", "rgb", "depth", "patch_xyz"):
+        np.testing.assert_array_equal(getattr(store, name)(), getattr(expected, name)())
+    assert store.attributes["notes"] == []
+    other = replace(infos, depth_intrinsic=(INTRINSIC * 1.5).tolist())
+    lists = PublishedLists(infos=replace(other, axis_alignment=np.eye(4).tolist()))
+    store = build_scene(exported, BOXES, SETTINGS, tmp_path / "b.zarr", "train", lists)
+    np.testing.assert_array_equal(store.poses(), expected.poses())
+    np.testing.assert_array_equal(store.depth_intrinsic(), INTRINSIC * 1.5)
+    assert store.attributes["notes"] == [
+        f"the axis alignment of {SCENE}.txt is used, EmbodiedScan's is another",
+        "EmbodiedScan's depth intrinsic is used, depth_intrinsic.txt has another",
+    ]
+
+
+def test_a_scene_whose_alignment_nothing_gives_is_excluded(
+    exported: ScanFiles, tmp_path: Path
+) -> None:
+    files, manifest = published(exported, tmp_path), tmp_path / "shards" / "train-000.json"
+    lists = {"scene0009_00": frames_of([1]), SCENE: PublishedLists()}
+    build_shard([files], {SCENE: BOXES}, SETTINGS, tmp_path, manifest, "train", lists)
+    (row,) = json.loads(manifest.read_text())["left_out"]
+    assert row["scene"] == SCENE
+    assert "EmbodiedScan's infos lack the scene" in row["reason"]
+
+
+@pytest.mark.parametrize("source", ["point cloud", "voxels"])
+def test_coverage_without_a_mesh(exported: ScanFiles, tmp_path: Path, source: str) -> None:
+    settings = SETTINGS.replace(strategy="coverage90", count=2)
+    expected = build_scene(exported, BOXES, settings, tmp_path / "a.zarr", "train")
+    vertices = aligned_vertices(exported)
+    infos = SceneInfos(frames=[0, 20, 30, 40], axis_alignment=TURN.tolist())
+    cloud, voxels = None, None
+    if source == "point cloud":
+        cloud = save_torch(tmp_path / f"{SCENE}.pth", {"xyz": vertices.astype(np.float32)})
+    else:
+        voxels = np.unique(np.rint(vertices / 0.1).astype(np.int32), axis=0)
+    files = published(exported, tmp_path, cloud)
+    lists = PublishedLists(infos=infos, voxels_M3=voxels)
+    store = build_scene(files, BOXES, settings, tmp_path / "b.zarr", "train", lists)
+    assert store.frame_ids == expected.frame_ids
+    assert store.attributes["coverage"] == expected.attributes["coverage"]
+
+
+def test_the_published_choice_of_frames_is_taken_in_its_order(
+    exported: ScanFiles, tmp_path: Path
+) -> None:
+    path = tmp_path / "scannet_select_frames.json"
+    row = {
+        "video_id": f"scannet/{SCENE}",
+        "frame_files": [f"data/scannet/posed_images/{SCENE}/{n:05d}.jpg" for n in (40, 10, 0, 20)],
+        "voxel_nums": [60, 20, 15, 5],
+        "num_all_voxels": 100,
+        "num_select_voxels": 100,
+    }
+    path.write_text(json.dumps([{"video_id": "scannet/scene0009_00"}, row]))
+    lists = read_published_lists([SCENE], selected=path)[SCENE]
+    expected = {
+        ("coverage", 2, True): [40],  # and frame 10, which has no pose
+        ("coverage", 3, True): [0, 40],
+        ("coverage90", 8, True): [0, 40],  # 60 + 20 + 15 of 100
+        ("coverage95", 8, True): [0, 40],
+        ("coverage95", 1, True): [40],
+        ("coverage95", 1, False): [0, 40],
+        ("coverage", 8, True): [0, 20, 40],
+    }
+    for (strategy, count, stop), frames in expected.items():
+        settings = SETTINGS.replace(strategy=strategy, count=count, stop_at_count=stop)
+        store = build_scene(exported, BOXES, settings, tmp_path / "a.zarr", "train", lists)
+        assert store.frame_ids == frames
+    assert store.attributes["notes"][-1] == "1 of 4 published frames are no candidates: 10"
+    lost = replace(lists, selected=replace(lists.selected, frames=(10, 11, 12, 13)))
+    with pytest.raises(DataError, match=r"none of the 4 frames that data\.selected_frames lists"):
+        build_scene(exported, BOXES, settings, tmp_path / "a.zarr", "train", lost)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"video_id": 3}, "entry 0: video_id is missing or not a string"),
+        ({"frame_files": "a.jpg"}, "entry 0: frame_files is not a list of images"),
+        ({"frame_files": ["a/scene0001_00/00000.jpg"]}, "expected .*/scene0000_00/<frame>.jpg"),
+        ({"frame_files": ["scene0000_00/00000.jpg"] * 2}, "names an image twice"),
+        ({"voxel_nums": [1, 2]}, "not a number for each of 1 frames"),
+        ({"num_all_voxels": None}, "not a number for each of 1 frames"),
+        ({"voxel_nums": [-1]}, "voxel_nums holds something else than counts"),
+    ],
+)
+def test_malformed_choices_name_the_entry(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    row = {
+        "video_id": f"scannet/{SCENE}",
+        "frame_files": [f"{SCENE}/00000.jpg"],
+        "voxel_nums": [1],
+        "num_all_voxels": 1,
+    }
+    path = tmp_path / "frames.json"
+    path.write_text(json.dumps([row | change]))
+    with pytest.raises(DataError, match=message) as caught:
+        read_selected_frames(path, [SCENE])
+    assert str(path) in str(caught.value)
+
+
+def test_an_unknown_source_of_frames(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="'images' is not known; choose one of sens, posed_images"
     ):

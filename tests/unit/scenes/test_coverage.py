@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from fixtures.plain_coverage import frame_voxels, plain_greedy, voxel_of
 from threedrs.errors import DataError
-from threedrs.scenes.coverage import PERCENT, MeshVoxels, coverage_indices, greedy_rows
+from threedrs.scenes.coverage import (
+    PERCENT,
+    MeshVoxels,
+    coverage_indices,
+    greedy_rows,
+    prefix_length,
+)
 
 INTRINSIC = np.array([[34.7, 0, 19.5, 0], [0, 35.1, 14.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 SQUARE = 4.03  # metres: half the side of the room
@@ -48,15 +54,27 @@ def make_mesh() -> np.ndarray:
 @given(
     st.lists(st.sets(st.integers(0, 40)), min_size=1, max_size=12),
     st.sampled_from(sorted(PERCENT)),
-    st.integers(1, 14),
+    st.none() | st.integers(1, 14),
 )
-def test_greedy_equals_a_greedy_on_sets(frames: list[set], strategy: str, count: int) -> None:
+def test_greedy_equals_a_greedy_on_sets(
+    frames: list[set], strategy: str, count: int | None
+) -> None:
     seen_FM = np.zeros((len(frames), 41), dtype=bool)
     for row, voxels in enumerate(frames):
         seen_FM[row, sorted(voxels)] = True
     rows, covered = greedy_rows(seen_FM, count, PERCENT[strategy])
     assert rows == plain_greedy(dict(enumerate(frames)), strategy, count)
     assert covered == len(set().union(*(frames[row] for row in rows)))
+    # A published list says how many voxels each frame added: it is cut as the choice is.
+    order, _ = greedy_rows(seen_FM, len(frames), None)
+    gains = [
+        len(frames[row] - set().union(*(frames[other] for other in order[:place])))
+        for place, row in enumerate(order)
+    ]
+    total = len(set().union(*frames))
+    if PERCENT[strategy] is not None or count is not None:
+        length = prefix_length(gains, total, count, PERCENT[strategy])
+        assert order[:length] == rows
 
 
 @pytest.mark.slow
@@ -78,8 +96,9 @@ def test_a_scene_equals_the_definition(strategy: str) -> None:
         asked.append(frame)
         return voxels.seen(depths[frame], INTRINSIC, poses[frame])
 
-    found = coverage_indices(70, strategy, 6, len(voxels), seen)
-    taken = plain_greedy(sets, strategy, 6)
+    count = 6 if strategy == "coverage" else None
+    found = coverage_indices(70, strategy, count, len(voxels), seen)
+    taken = plain_greedy(sets, strategy, count)
     assert found.indices == sorted(taken)
     assert asked == list(range(0, 70, 2))
     assert all(type(index) is int for index in found.indices)

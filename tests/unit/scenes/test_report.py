@@ -17,10 +17,9 @@ from typer.testing import CliRunner
 from fixtures.scan_files import BOXES, FRAMES, SETTINGS, make_scan, write_sens
 from threedrs.cli import app
 from threedrs.errors import MachineError
-from threedrs.inputs.required_files import scan_table, start_table
 from threedrs.scannet.boxes import extract_boxes, read_boxes_file
 from threedrs.scannet.excluded_scans import read_excluded
-from threedrs.scannet.layout import DataLayout, ScanFiles
+from threedrs.scannet.layout import ScanFiles
 from threedrs.scenes.build import SceneSettings, build_scene, build_shard
 from threedrs.scenes.report import ROWS_FILE, scene_facts, write_scene_report, write_shard_facts
 from threedrs.scenes.store import SceneStore
@@ -257,54 +256,3 @@ def test_a_recording_is_written_where_rerun_is_installed(tmp_path: Path) -> None
     store = build_scene(scan, BOXES, SETTINGS, tmp_path / "scene0000_00.zarr", "train")
     write_recording(store, tmp_path / "a.rrd")
     assert (tmp_path / "a.rrd").stat().st_size > 10_000
-
-
-def test_the_table_of_sources(tmp_path: Path) -> None:
-    layout = DataLayout(root=tmp_path)
-    scan = make_scan(tmp_path)
-    write_mesh(scan)
-    table = scan_table(layout, {"val": ["scene0000_00", "scene0001_00"]})
-    assert table["splits"]["val"]["scene0000_00"] == {
-        "sens": True,
-        "posed_images": False,
-        "mesh": True,
-        "annotation": True,
-        "alignment": True,
-        "proposals": False,
-        "gt_boxes": True,
-        "detector_boxes": False,
-        "candidates": True,
-    }
-    other = table["splits"]["val"]["scene0001_00"]
-    assert [kind for kind, there in other.items() if there] == ["candidates"]
-
-
-def test_the_table_at_the_start_of_a_run(tmp_path: Path) -> None:
-    layout = DataLayout(root=tmp_path)
-    scan = make_scan(tmp_path)
-    write_mesh(scan)
-    others = [f"scene{number:04d}_00" for number in range(1, 6)]
-    scenes = {"train": ["scene0000_00"], "val": ["scene0000_00", *others]}
-    lines = start_table(layout, scenes, stride=10).splitlines()
-    lack = "5 lack it: scene0001_00, scene0002_00, scene0003_00, ..."
-    assert [re.split(r" {2,}", line) for line in lines] == [
-        ["What the scans have", "train (1)", "val (6)"],
-        ["scans (.sens)", "all", lack, "frames are read from here"],
-        ["frames (posed_images)", "none", "none"],
-        ["mesh", "all", lack],
-        ["annotation", "all", lack],
-        ["axis alignment (.txt)", "all", lack],
-        ["masks (proposals)", "none", "none"],
-        ["gt boxes", "all", lack, "from mesh and annotation"],
-        ["detector boxes", "none", "none", "from mesh and masks"],
-        ["candidate frames", "all", "all", "every 10th frame"],
-    ]
-    ready = tmp_path / "val_pred.json"
-    ready.write_text(json.dumps({scene: [] for scene in others}))
-    layout = DataLayout(root=tmp_path, source="posed_images", candidates="infos_{split}.pkl")
-    rows = start_table(layout, scenes, stride=10, ready_boxes="{split}_{set}.json").splitlines()
-    cells = {row[0]: row[1:] for row in (re.split(r" {2,}", line) for line in rows)}
-    assert cells["frames (posed_images)"][2] == "frames are read from here"
-    assert cells["detector boxes"] == ["none", "1 lack it: scene0000_00", "{split}_{set}.json"]
-    assert cells["gt boxes"][:2] == ["none", "none"]
-    assert cells["candidate frames"] == ["none", "none", "infos_{split}.pkl"]

@@ -335,8 +335,9 @@ def test_a_lost_pose_may_leave_the_frames_as_they_are(tmp_path: Path) -> None:
 def test_a_forks_frames_are_those_of_the_list(scene: Path, folder: Path, tmp_path: Path) -> None:
     pooled_file(folder / "scene0001_00" / "vggt.npz")
     listed = tmp_path / "candidates.json"
-    write_json(listed, {"format_version": 1, "scenes": {"scene0001_00": [0, 5, 7]}})
-    entry = frames_of(scene, folder, tmp_path, [0, 9], candidates=listed)
+    infos = {"scene0001_00": {"frames": [0, 5, 7]}}
+    write_json(listed, {"format_version": 2, "scenes": infos})
+    entry = frames_of(scene, folder, tmp_path, [0, 9], candidates=(listed,))
     assert "teacher_frames" not in entry
     assert "frames_proven" not in entry
 

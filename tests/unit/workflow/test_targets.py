@@ -104,7 +104,7 @@ def test_before_the_demo_data_is_there_the_table_says_so(
     found: Targets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "the demo data is generated first" in found.scan_table()
+    assert "the demo data, which is generated first" in found.scan_table()
 
 
 def test_needs_follow_from_size_teacher_and_attempt(found: Targets) -> None:

@@ -1,0 +1,139 @@
+"""What others have published about a scene's frames: candidates, matrices, chosen frames, voxels.
+
+Three files of the published folder stand in for a look at the scan:
+
+- EmbodiedScan's infos list the candidate frames and give axis alignment and depth intrinsic;
+- ``scannet_select_frames.json`` lists up to 32 frames by coverage, in the order of choice. It holds
+  an array with an entry a scene: ``video_id`` ("scannet/scene0000_00"), ``frame_files``
+  ("data/scannet/posed_images/scene0000_00/00010.jpg"), ``voxel_nums`` (the voxels that each frame
+  adds) and ``num_all_voxels`` (those that all frames looked at see). Equal gains were drawn at
+  random there, so the order cannot be computed again;
+- ``pcd_discrete_0.1.pkl`` holds the voxels of the scenes' point clouds.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from threedrs.errors import DataError
+from threedrs.io.files import read_json
+from threedrs.scannet.embodiedscan import SceneInfos, read_infos_files
+from threedrs.scannet.point_cloud import read_voxels
+
+_FRAME_FILE = re.compile(r"(?:.*/)?(?P<scene>[^/]+)/(?P<frame>\d{1,9})\.(?:jpg|png)")
+_REMEDY = "copy the file again, or take data.selected_frames out of the configuration"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectedFrames:
+    """Frames that a scene's entry of ``scannet_select_frames.json`` lists.
+
+    Attributes:
+        frames: indices in the stream, in the order of choice.
+        gains: the voxels that each of them adds.
+        coverable: the voxels that all frames looked at see.
+    """
+
+    frames: tuple[int, ...]
+    gains: tuple[int, ...]
+    coverable: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PublishedLists:
+    """What is published about a scene; each part is None where it is not.
+
+    Attributes:
+        infos: EmbodiedScan's candidate frames and matrices.
+        selected: frames chosen by coverage.
+        voxels_M3: (M,3) i32 voxels of the point cloud, aligned world coordinates / 0.1 m.
+    """
+
+    infos: SceneInfos | None = None
+    selected: SelectedFrames | None = None
+    voxels_M3: np.ndarray | None = None
+
+
+def read_published_lists(
+    scenes: Collection[str],
+    *,
+    infos: Sequence[Path] = (),
+    selected: Path | None = None,
+    voxels: Path | None = None,
+) -> dict[str, PublishedLists]:
+    """Return what is published about each of ``scenes``.
+
+    Args:
+        scenes: of a shard.
+        infos: files of `threedrs.scannet.embodiedscan.write_infos`.
+        selected: ``scannet_select_frames.json``.
+        voxels: file of `threedrs.scannet.point_cloud.write_voxels`.
+
+    Raises:
+        DataError: a file is missing or malformed; the message names entry and field.
+    """
+    found_infos = read_infos_files(infos)
+    found_frames = {} if selected is None else read_selected_frames(selected, scenes)
+    return {
+        scene: PublishedLists(
+            infos=found_infos.get(scene),
+            selected=found_frames.get(scene),
+            voxels_M3=None if voxels is None else read_voxels(voxels, scene),
+        )
+        for scene in scenes
+    }
+
+
+def read_selected_frames(path: Path, scenes: Collection[str]) -> dict[str, SelectedFrames]:
+    """Return those of ``scenes`` that ``scannet_select_frames.json`` lists.
+
+    Raises:
+        DataError: the file is missing or malformed; the message names the entry.
+    """
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: expected a JSON array with an entry a scene; {_REMEDY}")
+    found: dict[str, SelectedFrames] = {}
+    for position, entry in enumerate(entries):
+        where = f"{path}: entry {position}"
+        video = entry.get("video_id") if isinstance(entry, dict) else None
+        if not isinstance(video, str):
+            raise DataError(f"{where}: video_id is missing or not a string; {_REMEDY}")
+        scene = video.removeprefix("scannet/")
+        if scene not in scenes:
+            continue
+        if scene in found:
+            raise DataError(f"{where}: {scene} stands more than once; {_REMEDY}")
+        found[scene] = _selected_frames(entry, scene, where)
+    return found
+
+
+def _selected_frames(entry: dict[str, Any], scene: str, where: str) -> SelectedFrames:
+    files, gains, total = (
+        entry.get(key) for key in ("frame_files", "voxel_nums", "num_all_voxels")
+    )
+    if not isinstance(files, list) or not files:
+        raise DataError(f"{where}: frame_files is not a list of images; {_REMEDY}")
+    frames = []
+    for name in files:
+        match = _FRAME_FILE.fullmatch(name) if isinstance(name, str) else None
+        if match is None or match["scene"] != scene:
+            raise DataError(
+                f"{where}: frame_files holds {name!r:.90}, expected .../{scene}/<frame>.jpg; "
+                f"{_REMEDY}"
+            )
+        frames.append(int(match["frame"]))
+    if len(set(frames)) != len(frames):
+        raise DataError(f"{where}: frame_files names an image twice; {_REMEDY}")
+    if not isinstance(gains, list) or len(gains) != len(frames) or type(total) is not int:
+        raise DataError(
+            f"{where}: voxel_nums and num_all_voxels are not a number for each of {len(frames)} "
+            f"frames and their total; {_REMEDY}"
+        )
+    if not all(type(gain) is int and gain >= 0 for gain in gains):
+        raise DataError(f"{where}: voxel_nums holds something else than counts; {_REMEDY}")
+    return SelectedFrames(frames=tuple(frames), gains=tuple(gains), coverable=total)

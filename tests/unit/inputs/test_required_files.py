@@ -1,0 +1,145 @@
+"""What a run needs: scans, or what was prepared or published in their place."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fixtures.published_files import save_torch
+from threedrs.errors import DataError
+from threedrs.inputs.ready_files import Ready
+from threedrs.inputs.required_files import box_needs, missing_inputs
+from threedrs.scannet.layout import DataLayout
+
+TRAIN, VAL = "scene0000_00", "scene0001_00"
+
+
+def settings(benchmark: str = "scanqa", **more: Any) -> dict[str, Any]:
+    """The sections of a configuration that say which files a run needs."""
+    return {
+        "instructions": {"benchmarks": [benchmark], "ready": more.pop("ready", {})},
+        "eval": {"benchmarks": [benchmark]},
+        "boxes": {"train": "gt", "eval": "pred", "ready": None, **more},
+    }
+
+
+def write_lists(layout: DataLayout) -> None:
+    for split, scene in (("train", TRAIN), ("val", VAL)):
+        layout.split_file(split).parent.mkdir(parents=True, exist_ok=True)
+        layout.split_file(split).write_text(f"{scene}\n")
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def said(layout: DataLayout, config: dict[str, Any]) -> list[str]:
+    """The missing files, relative to the data root."""
+    with pytest.raises(DataError) as error:
+        missing_inputs(layout, config)
+    lines = str(error.value).splitlines()
+    return [Path(line.partition(":")[0]).relative_to(layout.root).as_posix() for line in lines]
+
+
+def test_prepared_files_replace_what_they_stand_for(tmp_path: Path) -> None:
+    layout = DataLayout(root=tmp_path)
+    write_lists(layout)
+    for scene in (TRAIN, VAL):
+        touch(layout.scan(scene).sens, layout.scan(scene).meta)
+    ready = {"train": "all.json", "val": {"scanqa": "{benchmark}.json"}}
+    config = settings(ready=ready)
+    config["boxes"]["ready"] = "boxes/{split}_{set}.json"
+    assert said(layout, config) == [
+        "boxes/train_gt.json",
+        "boxes/val_pred.json",
+        "all.json",
+        "scanqa.json",
+    ]
+    for name in ("train_gt", "val_pred"):
+        touch(tmp_path / "boxes" / f"{name}.json")
+    touch(tmp_path / "all.json", tmp_path / "scanqa.json")
+    missing_inputs(layout, config)
+    found = Ready.from_config(config)
+    assert set(found.box_files(layout, "train")) == {"gt"}
+    assert said(layout, settings())[-2:] == [
+        "benchmark/scanqa/ScanQA_v1.0_train.json",
+        "benchmark/scanqa/ScanQA_v1.0_val.json",
+    ]
+
+
+def test_lists_without_a_scene_or_with_the_same_ones(tmp_path: Path) -> None:
+    layout = DataLayout(root=tmp_path)
+    write_lists(layout)
+    config = settings(ready={"train": "a.json", "val": "a.json"})
+    touch(tmp_path / "a.json")
+    for scene in (TRAIN, VAL):
+        scan = layout.scan(scene)
+        touch(scan.sens, scan.meta, scan.mesh, scan.segments, scan.aggregation, scan.proposals)
+    for split, scenes, message in (
+        ("train", "", "scannetv2_train.txt: holds no scene"),
+        ("train", VAL, "val.txt: scene0001_00 stands in scannetv2_train.txt too"),
+    ):
+        layout.split_file(split).write_text(f"{scenes}\n")
+        with pytest.raises(DataError, match=message):
+            missing_inputs(layout, config)
+
+
+def test_an_array_that_is_missing_is_converted_where_that_is_possible(tmp_path: Path) -> None:
+    layout, ready = DataLayout(root=tmp_path), Ready(instructions={"val": "p/{benchmark}.json"})
+    assert ready.array(layout, "scanqa", "val") == tmp_path / "p/scanqa.json"
+    assert ready.array(layout, "scanqa", "train") is None
+    touch(tmp_path / "benchmark/scanqa/ScanQA_v1.0_val.json")
+    assert ready.array(layout, "scanqa", "val") is None
+    arriving = [tmp_path / "p/scanqa.json"]
+    assert ready.array(layout, "scanqa", "val", arriving) == arriving[0]
+
+
+def test_a_published_folder_asks_for_no_scan(tmp_path: Path) -> None:
+    layout = DataLayout(
+        root=tmp_path,
+        source="posed_images",
+        candidates="embodiedscan/infos_{split}.pkl",
+        point_clouds="scannet/pcd",
+    )
+    for split, scene in (("train", TRAIN), ("val", VAL)):
+        save_torch(
+            tmp_path / f"scannet/pcd/{split}/{scene}.pth", {"xyz": np.zeros((2, 3), np.float32)}
+        )
+        touch(tmp_path / f"embodiedscan/infos_{split}.pkl")
+        folder = tmp_path / f"scannet/posed_images/{scene}"
+        touch(folder / "intrinsic.txt", folder / "depth_intrinsic.txt")
+    config = settings("scanrefer")
+    config["boxes"]["ready"] = "metadata/{split}_{set}.json"
+    assert layout.scenes("train") == [TRAIN]
+    assert layout.scene_list_source("val") == "scannet/pcd/val/"
+    # Nothing has the proposals of val, so the first source that is configured is asked for.
+    assert said(layout, config) == [
+        "metadata/val_pred.json",
+        "benchmark/scanrefer/ScanRefer_filtered_train.json",
+        "scannet/scannetv2-labels.combined.tsv",
+        "benchmark/scanrefer/ScanRefer_filtered_val.json",
+    ]
+    touch(layout.scan(VAL).proposals)
+    for split in ("train", "val"):
+        path = tmp_path / f"benchmark/scanrefer/ScanRefer_filtered_{split}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([{"scene_id": TRAIN, "eval_type": "unique"}]))
+    missing_inputs(layout, config)
+    assert box_needs(layout, config) == {("train", "gt"), ("val", "pred"), ("val", "gt")}
+
+
+def test_scenes_are_those_that_prepared_files_name(tmp_path: Path) -> None:
+    listings = {"train": ["gt.json", "all.json", "none.json"], "val": ["none.json"]}
+    layout = DataLayout(root=tmp_path, listings=listings)
+    (tmp_path / "gt.json").write_text('{"scannet/scene0003_00": [], "scene0001_00": []}')
+    (tmp_path / "all.json").write_text('[{"video": "scannet/scene0002_00"}, {"a": "scene0009_0"}]')
+    assert layout.scenes("train") == ["scene0001_00", "scene0002_00", "scene0003_00"]
+    assert layout.scene_list_source("train") == "gt.json, all.json"
+    assert layout.has_scenes("train")
+    assert not layout.has_scenes("val")
+    with pytest.raises(DataError, match=r"scannetv2_val\.txt: cannot be read"):
+        layout.scenes("val")
