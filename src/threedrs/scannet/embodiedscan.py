@@ -21,6 +21,7 @@ from threedrs.scannet.plain_pickle import as_array, load_pickle
 
 FORMAT_VERSION = 2
 _SCANNET = "scannet/"
+_LARGEST = 1e6  # entry of a matrix: no room and no camera has a larger one, and NaN has none
 _IMAGE = re.compile(r"(?:.*/)?(?P<scene>[^/]+)/(?P<frame>\d{1,9})\.(?:jpg|jpeg|png)")
 _REMEDY = "download it again from EmbodiedScan"
 
@@ -109,8 +110,8 @@ def _matrix(entry: dict[str, Any], key: str, where: str) -> list[list[float]] | 
     if entry.get(key) is None:
         return None
     matrix = as_array(entry[key])
-    if matrix is None or matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise DataError(f"{where}.{key} is not a finite 4x4 matrix; {_REMEDY}")
+    if matrix is None or matrix.shape != (4, 4) or not (np.abs(matrix) <= _LARGEST).all():
+        raise DataError(f"{where}.{key} is not a 4x4 matrix of metres or pixels; {_REMEDY}")
     if key == "axis_align_matrix" and not is_rigid(matrix):
         raise DataError(f"{where}.{key} is not a rotation and a translation; {_REMEDY}")
     return matrix.astype(np.float64).tolist()

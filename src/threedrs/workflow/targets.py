@@ -207,7 +207,7 @@ class Targets:
         return settings
 
     def teacher_candidates(self, wildcards: Any) -> list[str]:
-        """Return the files of EmbodiedScan's lists, by which imported features' frames are known."""
+        """Return the files of EmbodiedScan's lists, which tell imported features' frames."""
         return self.infos() if takes_files(wildcards.teacher) else []
 
     # Runs

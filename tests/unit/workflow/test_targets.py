@@ -168,6 +168,6 @@ def test_imported_features_are_held_against_the_scans_folders(
     assert "posed_images" not in found.teacher_section("vggt-tiny")
     assert found.teacher_candidates(wildcards(teacher="import")) == []
     found.layout = replace(found.layout, candidates="infos_{split}.pkl")
-    named = ["results/candidates/train.json"]
+    named = [f"results/candidates/{split}.json" for split in ("train", "val", "test")]
     assert found.teacher_candidates(wildcards(teacher="import")) == named
     assert found.teacher_candidates(wildcards(teacher="vggt-tiny")) == []
