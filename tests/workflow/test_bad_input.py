@@ -28,7 +28,7 @@ from fixtures.checkout import Checkout
                 "with 1 rank train.pack may be 1, 2, 5, 10",
                 "needs teacher.weights",
                 "size 7b needs a checkpoint folder",
-                "which is no run; choose one of: 3drs, baseline",
+                "which is not a run; choose one of: 3drs, baseline",
             ],
         ),
         (

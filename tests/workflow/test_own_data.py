@@ -69,7 +69,7 @@ def test_bad_scans_and_missing_detector_boxes_stop_nothing_and_are_said(
     for benchmark in ("scanrefer", "scan2cap"):
         scores_leave_out(results, benchmark)
     page = (results / "report" / "index.html").read_text()
-    assert "Some questions are left out" in page
+    assert "Some questions are excluded" in page
     none_may_be_left_out(checkout)
     a_scan_put_right_is_used(checkout, config, lost)
     ready_files_give_the_same(checkout, results)

@@ -1,4 +1,4 @@
-"""Rule check_limit: whether the configured limit allows the scenes that are left out."""
+"""Rule check_limit: whether the configured limit allows the scenes that are excluded."""
 
 from pathlib import Path
 

@@ -45,7 +45,7 @@ def import_rgbd(
 
     Images and poses pair by name, or by order where names differ and counts agree. Where file
     names are times in seconds (TUM), they pair by nearest time within 0.02 s: a colour image
-    without a depth image is left out, one without a pose is kept and marked as not localised.
+    without a depth image is excluded, one without a pose is kept and marked as not localised.
     """
     from threedrs.scannet import rgbd_import as rgbd
     from threedrs.scannet.sens import SensReader

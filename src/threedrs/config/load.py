@@ -127,7 +127,7 @@ def _check_extends(runs: Mapping[str, Run]) -> Iterator[str]:
             yield f"runs.{name}.extends: {circle} is a circle"
         elif len(chain) == 1:  # else the run in between has the line
             yield (
-                f"runs.{name}.extends is {run.extends!r}, which is no run; "
+                f"runs.{name}.extends is {run.extends!r}, which is not a run; "
                 f"choose one of: {', '.join(other for other in runs if other != name)}"
             )
 
@@ -154,7 +154,7 @@ def _sorted_keys(value: Any) -> Any:
 def resolve_run(config: Config, run: str) -> Config:
     """Return the sections that shape one training run, with the run's overrides merged in.
 
-    What does not concern the run is left out, so that a change of it leaves the run as it is: the
+    What does not concern the run is excluded, so that a change of it leaves the run as it is: the
     boxes of evaluation, other teachers' weights, and where it has no teacher all about one.
     """
     resolved = {name: copy.deepcopy(config[name]) for name in RUN_SECTIONS}
@@ -211,7 +211,7 @@ def _has_weights(teacher: str) -> bool:
 def _cross_checks(config: Config) -> Iterator[str]:
     if config["report"]["baseline"] not in config["runs"]:
         yield (
-            f"report.baseline is {config['report']['baseline']!r}, which is no run; "
+            f"report.baseline is {config['report']['baseline']!r}, which is not a run; "
             f"choose one of: {', '.join(config['runs'])}"
         )
     data = config["data"]

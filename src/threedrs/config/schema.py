@@ -145,8 +145,8 @@ class Geometry(Section):
     """How depth and coordinates count."""
 
     invalid_depth: InvalidDepth = "reference"
-    """reference: depth 0 enters averages as the camera centre, as published; ignore: it is left
-    out of averages and masks."""
+    """reference: depth 0 enters averages as the camera centre, as published; ignore: it does
+    not count in averages and masks."""
     coordinate_dtype: CoordinateDtype = "float32"
     """Precision of the position embedding alone, masks stay exact: bfloat16 (published training) or
     float16 (published evaluation) to compare with a published checkpoint."""

@@ -10,19 +10,13 @@ from threedrs.config.load import Config
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's outcome, one line.
+    """One check's outcome, one line."""
 
-    Attributes:
-        status: ``warning``: the run works, but slower or without a part; ``error``: it would stop.
-        message: what was found.
-        remedy: what to do about a warning or an error; empty where nothing needs to be done.
-        check: the check's name, which `examine` adds; several findings may have the same.
-    """
-
+    # ``warning``: the run works, but slower or without a part; ``error``: it would stop.
     status: Literal["ok", "warning", "error"]
-    message: str
-    remedy: str = ""
-    check: str = ""
+    message: str  # what was found
+    remedy: str = ""  # what to do about a warning or an error; empty where nothing needs to be done
+    check: str = ""  # the check's name, which `examine` adds; several findings may have the same
 
     def to_json(self) -> dict[str, str]:
         """Return the finding for scripts: ``check``, ``status``, ``message``, ``remedy``."""
@@ -36,17 +30,11 @@ error = partial(Finding, "error")
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The configuration and the place that are examined.
+    """The configuration and the place that are examined."""
 
-    Attributes:
-        config: the checked configuration.
-        root: the repository's folder.
-        slurm: whether the run goes to Slurm (``--profile slurm``).
-    """
-
-    config: Config
-    root: Path
-    slurm: bool = False
+    config: Config  # the checked configuration
+    root: Path  # the repository's folder
+    slurm: bool = False  # whether the run goes to Slurm (``--profile slurm``)
 
     @property
     def results(self) -> Path:

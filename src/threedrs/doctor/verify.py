@@ -30,15 +30,11 @@ _ROUNDING = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """One damaged result.
+    """One damaged result."""
 
-    Attributes:
-        problem: one line that names the file and what is wrong with it.
-        remake: the file that must go, so that Snakemake makes the result again; None: it stays, and
-            ``problem`` says what to do.
-    """
-
-    problem: str
+    problem: str  # one line that names the file and what is wrong with it
+    # The file that must go, so that Snakemake makes the result again; None: it stays, and
+    # ``problem`` says what to do.
     remake: Path | None
 
 

@@ -49,7 +49,7 @@ def text_problem(text: str) -> str | None:
     """Return what is wrong with a text out of JSON, which can spell what UTF-8 cannot; or None."""
     if text.isascii() or _HALF_PAIR.search(text) is None:
         return None
-    return "holds half a surrogate pair, which is no character"
+    return "holds half a surrogate pair, which is not a character"
 
 
 def check_encodable(text: str, name: str, where: str, remedy: str = "mend the text") -> str:
@@ -273,8 +273,8 @@ def check_npz(path: Path, limit: int) -> None:
     Costs one seek a member.
 
     Raises:
-        OSError, zipfile.BadZipFile: the file cannot be read or is no archive.
-        ValueError: it unpacks to more, or a member is no plain array or of another length.
+        OSError, zipfile.BadZipFile: the file cannot be read or is not an archive.
+        ValueError: it unpacks to more, or a member is not a plain array or is of another length.
     """
     with zipfile.ZipFile(path) as archive:
         # An archive of some kilobytes may claim arrays of any size, and zeros shrink a
@@ -299,7 +299,7 @@ def check_npz(path: Path, limit: int) -> None:
                 expected = math.prod(shape) * dtype.itemsize
                 if min(shape, default=0) < 0 or stream.tell() + expected != member.file_size:
                     raise ValueError(
-                        f"{member.filename} of {member.file_size} bytes is no array of shape "
+                        f"{member.filename} of {member.file_size} bytes is not an array of shape "
                         f"{shape} and dtype {dtype}"
                     )
 

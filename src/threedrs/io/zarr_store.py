@@ -62,7 +62,7 @@ def write_array(
     """Write ``values`` as the array ``name`` (a path within ``group``); return its digest.
 
     Args:
-        group: the group from `create_store`.
+        group: what `create_store` yields.
         name: for instance ``"rgb"`` or ``"masks/gt/fine"``.
         values: any numeric array; axes of length zero are allowed.
         chunk_shape: with it, the array is one file (shard) of such chunks; without, one chunk.
@@ -127,17 +127,11 @@ def bytes_digest(payloads: Sequence[bytes]) -> str:
 
 @dataclass(frozen=True)
 class StoreReader:
-    """An opened store: its attributes, and its arrays read one a call.
+    """An opened store: its attributes, and its arrays read one a call."""
 
-    Attributes:
-        path: the store's folder.
-        attributes: the group's attributes.
-        remedy: what the user should do when the store is damaged; ends every error message.
-    """
-
-    path: Path
-    attributes: dict[str, Any]
-    remedy: str
+    path: Path  # the store's folder
+    attributes: dict[str, Any]  # the group's attributes
+    remedy: str  # what the user should do when the store is damaged; ends every error message
     _group: zarr.Group
     _opened: dict[str, zarr.Array] = field(default_factory=dict)
 
@@ -146,7 +140,7 @@ class StoreReader:
         """Open a store for reading and check its format version.
 
         Args:
-            path: the store's folder.
+            path: folder of the store.
             kind: what the store is called in messages, for instance ``"scene store"``.
             format_version: the only version that is read.
             remedy: what to do about a damaged store; it ends every message.
@@ -298,11 +292,7 @@ def is_plain_shard(array: zarr.Array) -> bool:
 
 
 def read_shard(array: zarr.Array, file: Path) -> np.ndarray:
-    """Return the values of an array for which `is_plain_shard` holds.
-
-    Args:
-        array: the array; only its shape and dtype are used.
-        file: its one data file.
+    """Return the values in ``file``, the data file of an array for which `is_plain_shard` holds.
 
     Raises:
         ShardError: the file is cut, or an offset or a checksum is wrong.

@@ -104,26 +104,16 @@ def read_cluster(path: Path) -> Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """The jobs of one rule.
+    """The jobs of one rule."""
 
-    Attributes:
-        stage: one of `STAGES`.
-        seconds: of each job.
-        needs: what each asks for: gpu, threads, mem_mb, runtime in minutes, nodes.
-        moved: GB that all read and write.
-        kept: GB that stay.
-        checkpoints: GB besides, which may be removed once a run is trained.
-        temporary: GB besides, of one job while it runs.
-    """
-
-    stage: str
+    stage: str  # one of `STAGES`
     rule: str
-    seconds: Sequence[float]
-    needs: Mapping[str, int]
-    moved: float = 0.0
-    kept: float = 0.0
-    checkpoints: float = 0.0
-    temporary: float = 0.0
+    seconds: Sequence[float]  # of each job
+    needs: Mapping[str, int]  # what each asks for: gpu, threads, mem_mb, runtime in minutes, nodes
+    moved: float = 0.0  # GB that all read and write
+    kept: float = 0.0  # GB that stay
+    checkpoints: float = 0.0  # GB besides, which may be removed once a run is trained
+    temporary: float = 0.0  # GB besides, of one job while it runs
 
     @property
     def gpu_hours(self) -> float:
@@ -160,15 +150,10 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A configuration and the cluster that it runs on.
+    """A configuration and the cluster that it runs on."""
 
-    Attributes:
-        config: the checked configuration, of size 7b.
-        teachers: run -> its teacher; in ``config`` they may be ``none``, as no weights are needed.
-        cluster: it runs on.
-    """
-
-    config: Config
+    config: Config  # the checked configuration, of size 7b
+    # Run -> its teacher; in ``config`` they may be ``none``, as no weights are needed.
     teachers: Mapping[str, str]
     cluster: Cluster
 
@@ -222,10 +207,6 @@ class Workload:
 
 def workflow_steps(work: Workload, plans: Mapping[str, Plan]) -> list[Step]:
     """Return the jobs of the target ``all`` on ScanNet, rule by rule.
-
-    Args:
-        work: what is to be done.
-        plans: those of the trainings, see `training_plans`.
 
     Raises:
         ConfigError: the cluster's needs name an unknown rule.

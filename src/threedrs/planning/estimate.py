@@ -49,27 +49,17 @@ class Risk:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A whole run on a cluster.
+    """A whole run on a cluster."""
 
-    Attributes:
-        stages: in the order of the workflow.
-        hours: wall time.
-        gpus_busy: share of the time of all GPUs.
-        storage_busy: share of the wall time that reading and writing takes at the full rate.
-        disk_peak: most GB of results at a time, where checkpoints stay.
-        disk_peak_pruned: the same where each run's checkpoints are removed once it is trained.
-        checkpoints: GB of checkpoints that may be removed in the end.
-        risks: the largest first. Where no limit is near, the rule that takes longest stands before
-            them, as a wrong figure of it would cost most.
-    """
-
-    stages: Sequence[Stage]
-    hours: float
-    gpus_busy: float
-    storage_busy: float
-    disk_peak: float
-    disk_peak_pruned: float
-    checkpoints: float
+    stages: Sequence[Stage]  # in the order of the workflow
+    hours: float  # wall time
+    gpus_busy: float  # share of the time of all GPUs
+    storage_busy: float  # share of the wall time that reading and writing takes at the full rate
+    disk_peak: float  # most GB of results at a time, where checkpoints stay
+    disk_peak_pruned: float  # the same where each run's checkpoints are removed once it is trained
+    checkpoints: float  # GB of checkpoints that may be removed in the end
+    # The largest first. Where no limit is near, the rule that takes longest stands before them, as
+    # a wrong figure of it would cost most.
     risks: Sequence[Risk]
 
 

@@ -84,22 +84,17 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The estimate of one run.
-
-    ``memory`` is in bytes of a GPU, by part, and ``host_memory`` in bytes of all hosts together.
-
-    ``most_kept_layers`` is None where all layers keep their activations anyway.
-    """
+    """The estimate of one run."""
 
     parameters: int
-    tokens: int
-    memory: dict[str, float]
-    host_memory: float
+    tokens: int  # of a full pack
+    memory: dict[str, float]  # bytes of a GPU, by part
+    host_memory: float  # bytes of all hosts together
     utilisation: float
     seconds_a_step: float
     hours_an_epoch: float
     steps_an_epoch: int
-    most_kept_layers: int | None
+    most_kept_layers: int | None  # None where all layers keep their activations anyway
 
     @property
     def total(self) -> float:
@@ -252,9 +247,9 @@ def plan_run(
 
     Args:
         config: sections ``frames``, ``geometry``, ``model`` and ``train`` of the run.
-        machine: to run on.
+        machine: the GPUs that it runs on.
         teacher_channels: 0 without a teacher.
-        samples: of an epoch.
+        samples: number of them in an epoch.
 
     Raises:
         ConfigError: a setting is wrong, or the batch does not fit the GPUs.

@@ -135,7 +135,7 @@ def curves(
         figure, plot = plt.subplots(figsize=(3.2, 2.2))
         for index, (run, rows) in enumerate(histories.items()):
             points = [(row["step"], row[field]) for row in rows if row.get(field) is not None]
-            # A run without a teacher has no supervision loss: its flat zero is left out.
+            # A run without a teacher has no supervision loss: its flat zero is not drawn.
             if any(value for _, value in points):
                 colour = RUN_COLOURS[index % len(RUN_COLOURS)]
                 plot.plot(*zip(*points, strict=True), label=run, color=colour, linewidth=1.5)

@@ -31,29 +31,18 @@ from threedrs.visualization.templates import page_environment
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSettings:
-    """What the page shows.
-
-    Attributes:
-        title: of the page.
-        baseline: the run the others are compared with.
-        examples: sampled questions a benchmark.
-        runs: in the order of tables.
-        benchmarks: in the order of tables.
-        teachers: of the configured runs; features of others, left from earlier, are not looked at.
-        mixes: the configured training mixes; the same.
-        demo: whether the data is generated.
-        feature_shard: shard of teacher features of which a scene is shown.
-    """
+    """What the page shows."""
 
     title: str
-    baseline: str
-    examples: int
-    runs: tuple[str, ...]
-    benchmarks: tuple[str, ...]
+    baseline: str  # the run the others are compared with
+    examples: int  # sampled questions a benchmark
+    runs: tuple[str, ...]  # in the order of tables
+    benchmarks: tuple[str, ...]  # in the order of tables
+    # Those of the configured runs, not what an earlier configuration has left; mixes likewise.
     teachers: tuple[str, ...]
     mixes: tuple[str, ...]
-    demo: bool
-    feature_shard: str
+    demo: bool  # whether the data is generated
+    feature_shard: str  # shard of teacher features of which a scene is shown
 
 
 def build_report(folder: Path, settings: ReportSettings) -> None:
@@ -83,7 +72,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             script_hash=script_hash(script),
             summary=results.summary,
             columns=results.columns,
-            left_out=results.left_out,
+            excluded=results.excluded,
             verdicts=judged,
             difference_charts=[charts.differences_of(verdict) for verdict in judged],
             config_differences={

@@ -51,7 +51,7 @@ class Results:
         return self.summary["runs"][run]["benchmarks"][benchmark]
 
     @property
-    def left_out(self) -> list[tuple[str, dict[str, Any]]]:
+    def excluded(self) -> list[tuple[str, dict[str, Any]]]:
         """The benchmarks with questions that no run was asked, and the metrics' ``left_out``."""
         first = self.runs[0]
         found = [(name, self.metrics(first, name).get("left_out")) for name in self.benchmarks]
@@ -86,9 +86,9 @@ class Results:
         """Return the questions of a benchmark that were asked, in their order."""
         file = self.folder / "instructions" / f"{evaluation_name(benchmark)}.jsonl"
         records = list(read_records(file))
-        facts = dict(self.left_out).get(benchmark, {"scenes": []})
-        left_out = {row["scene"] for row in facts["scenes"]}
-        return [record for record in records if record.scene not in left_out]
+        facts = dict(self.excluded).get(benchmark, {"scenes": []})
+        excluded = {row["scene"] for row in facts["scenes"]}
+        return [record for record in records if record.scene not in excluded]
 
     def predictions(self, run: str, benchmark: str, ids: Collection[str]) -> dict[str, Prediction]:
         """Return what a run answered to the questions ``ids``; no other row stays in memory.

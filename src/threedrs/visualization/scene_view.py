@@ -13,27 +13,16 @@ from threedrs.scenes.store import SceneStore
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SceneView:
-    """The frames of one scene and their cameras.
+    """The frames of one scene and their cameras."""
 
-    Attributes:
-        scene: ScanNet's scene name.
-        frame_ids: index in the stream of each of the V frames.
-        jpegs: the V colour images as captured.
-        rgb_VHW3: (V, 384, 384, 3) u8, these images as the student sees them.
-        depth_VHW: (V, 384, 384) u16, millimetres, 0: no measurement.
-        poses_V44: camera to world, metres.
-        intrinsic: (4, 4), of the original depth image, pixels.
-        depth_size: (width, height) of the original depth image, pixels.
-    """
-
-    scene: str
-    frame_ids: list[int]
-    jpegs: list[bytes]
-    rgb_VHW3: np.ndarray
-    depth_VHW: np.ndarray
-    poses_V44: np.ndarray
-    intrinsic: np.ndarray
-    depth_size: tuple[int, int]
+    scene: str  # ScanNet's scene name
+    frame_ids: list[int]  # index in the stream of each of the V frames
+    jpegs: list[bytes]  # the V colour images as captured
+    rgb_VHW3: np.ndarray  # (V, 384, 384, 3) u8, these images as the student sees them
+    depth_VHW: np.ndarray  # (V, 384, 384) u16, millimetres, 0: no measurement
+    poses_V44: np.ndarray  # camera to world, metres
+    intrinsic: np.ndarray  # (4, 4), of the original depth image, pixels
+    depth_size: tuple[int, int]  # (width, height) of the original depth image, pixels
 
     @classmethod
     def of(cls, store: SceneStore) -> "SceneView":

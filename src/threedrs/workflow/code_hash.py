@@ -20,17 +20,12 @@ KEPT = Path(".snakemake/code_hashes.json")  # below the folder that Snakemake wo
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What a stage runs.
+    """What a stage runs."""
 
-    Attributes:
-        entries: modules (``a.b``) or definitions in them (``a.b:name``), below the package.
-        without: modules that the stage reaches and that do not shape its result.
-        files: patterns of other files that the code reads, below the package.
-    """
-
+    # Modules (``a.b``) or definitions in them (``a.b:name``), below the package.
     entries: tuple[str, ...]
-    without: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()  # modules that the stage reaches and that do not shape its result
+    files: tuple[str, ...] = ()  # patterns of other files that the code reads, below the package
 
 
 # Helpers that shape no result of any stage: how settings are checked, whose values count by
@@ -84,7 +79,7 @@ def code_hash(
         stage: a key of `STAGES`, or None for what the other arguments name alone.
         entries: more entries, such as the module of the teacher that the configuration names.
         script: a file outside the package that is executed whole.
-        without: modules to leave out, beside the stage's own.
+        without: modules to exclude, beside the stage's own.
         files: patterns of other files, beside the stage's own.
 
     Raises:

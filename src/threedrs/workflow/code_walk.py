@@ -89,18 +89,14 @@ def reached_code(
 
 @dataclass(eq=False)
 class _Module:
-    """A parsed module: what its names are bound to.
-
-    Attributes:
-        names: the statements that bind each name at the top level, without imports.
-        imports: the dotted names that an import statement, wherever it stands, binds a name to.
-        effects: statements that are executed on import and bind nothing, or register what they
-            bind.
-    """
+    """A parsed module: what its names are bound to."""
 
     name: str
+    # The statements that bind each name at the top level, without imports.
     names: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    # The dotted names that an import statement, wherever it stands, binds a name to.
     imports: dict[str, list[str]] = field(default_factory=dict)
+    # Statements that are executed on import and bind nothing, or register what they bind.
     effects: list[ast.stmt] = field(default_factory=list)
 
     @classmethod

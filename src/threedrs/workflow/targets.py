@@ -51,21 +51,7 @@ def gate(main: bool, check: Callable[..., Any], *arguments: Any) -> list[str]:
 
 
 class Targets:
-    """The lists and files of one configuration.
-
-    Attributes:
-        config: the checked configuration.
-        layout: where the data is.
-        data: the section `data` without what is done about bad scans, which changes no result.
-        ready: prepared files that stand in for annotations and scans.
-        downloads: the files to fetch, by repository.
-        scenes: split -> scenes.
-        scene_shards: shard -> scenes, of both splits.
-        feature_shards: the same of the scenes whose features are extracted.
-        resolved: run -> its sections.
-        teachers: those that the runs use.
-        mixes: names of the training mixes.
-        benchmarks: those that the runs are asked.
+    """The lists and files of one checked configuration.
 
     Raises:
         DataError: a file of the user's is missing or malformed.
@@ -74,6 +60,7 @@ class Targets:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.layout = data_layout(config)
+        # What is done about bad scans changes no result, so no job gets it as a parameter.
         self.data = {k: value for k, value in config["data"].items() if k not in SCENE_POLICY}
         self.ready = Ready.from_config(config)
         self.downloads = downloads(config)
@@ -85,6 +72,7 @@ class Targets:
             missing_inputs(self.layout, config, self._downloaded)
             self.scenes = {split: self.layout.scenes(split) for split in SPLITS}
         size = config["data"]["scenes_per_shard"]
+        # Shard -> its scenes: of both splits, and of the scenes whose features are extracted.
         self.scene_shards = {
             name: scenes
             for split in SPLITS

@@ -63,7 +63,7 @@ def test_a_run_extends_another_one(config: dict) -> None:
 
 def test_a_run_is_switched_off(config: dict) -> None:
     config["runs"]["baseline"] = None
-    with pytest.raises(ConfigError, match=r"report\.baseline is 'baseline', which is no run"):
+    with pytest.raises(ConfigError, match=r"report\.baseline is 'baseline', which is not a run"):
         load_config(config)
     config["report"]["baseline"] = "3drs"
     assert list(load_config(config)["runs"]) == ["3drs"]
@@ -72,10 +72,10 @@ def test_a_run_is_switched_off(config: dict) -> None:
 @pytest.mark.parametrize(
     ("runs", "lines"),
     [
-        ({"a": {"extends": "3dr"}}, ["runs.a.extends is '3dr', which is no run; choose one of"]),
+        ({"a": {"extends": "3dr"}}, ["runs.a.extends is '3dr', which is not a run; choose one of"]),
         (
             {"a": {"extends": "baseline"}, "baseline": None},
-            ["runs.a.extends is 'baseline', which is no run; choose one of: 3drs"],
+            ["runs.a.extends is 'baseline', which is not a run; choose one of: 3drs"],
         ),
         (
             {"a": {"extends": "b"}, "b": {"extends": "a"}},

@@ -208,8 +208,8 @@ READERS: list[tuple[str, Callable[[Path], Any]]] = [
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (npy((2, 2**40, 2**10), b"x"), "is no array of shape"),
-        (npy((2, -1, 4), b"x" * 400), "is no array of shape"),
+        (npy((2, 2**40, 2**10), b"x"), "is not an array of shape"),
+        (npy((2, -1, 4), b"x" * 400), "is not an array of shape"),
         (npy((2,), b"x" * 16, "|O"), "holds Python objects"),
         (b"\x93NUMPY\x09\x00hello", "unknown version"),
         (b"hello", "magic"),

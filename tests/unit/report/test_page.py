@@ -181,9 +181,9 @@ def test_questions_left_out_are_said(results, tmp_path):
     summarise(tmp_path)
     build_report(tmp_path, SETTINGS)
     page = " ".join((tmp_path / "report" / "index.html").read_text().split())
-    assert "Some questions are left out" in page
+    assert "Some questions are excluded" in page
     assert "scanrefer 2 of 20. Scores with all questions may differ." in page
-    assert "18 questions of 6 rooms, 2 more left out" in page
+    assert "18 questions of 6 rooms, 2 more excluded" in page
     assert "9 samples of 1 rooms whose scans cannot be used" in page
     table = (tmp_path / "report" / "summary.md").read_text()
     assert "scanrefer 18 (2 more left out: scans that cannot be used), scan2cap 18" in table

@@ -16,7 +16,7 @@ from threedrs.tasks.prediction import (
 )
 from threedrs.tasks.registry import TASKS, find_task
 
-HALF = "holds half a surrogate pair, which is no character; mend the text"
+HALF = "holds half a surrogate pair, which is not a character; mend the text"
 TEXT = {
     "format_version": 1,
     "id": "a",

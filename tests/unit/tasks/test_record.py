@@ -109,7 +109,10 @@ def test_absent_optional_fields_are_null() -> None:
         ({"box_input": [0, 0, 0, 1, -1, 1]}, "box_input must be six finite numbers"),
         ({"references": ["a", None]}, "references must be a list of texts"),
         ({"boxes": []}, "unknown fields: boxes"),
-        ({"id": "\ud800"}, "id holds half a surrogate pair, which is no character; mend the text"),
+        (
+            {"id": "\ud800"},
+            "id holds half a surrogate pair, which is not a character; mend the text",
+        ),
         ({"benchmark": "é\udfff"}, "benchmark holds half a surrogate pair"),
         ({"conversations": conversation("a", "b\ud800")}, "conversations holds half a surrogate"),
         ({"question_type": "\udc00 \ud800"}, "question_type holds half a surrogate pair"),
