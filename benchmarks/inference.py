@@ -21,6 +21,7 @@ import torch
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from machine import machine
+from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
 from threedrs.models.packing import Query
@@ -37,7 +38,6 @@ KINDS = (
     "Where is the {0} located?",
     "What is on top of the {0} to the right of the {1}?",
 )
-NO_TOKEN = -1  # in the place of the end token: no answer stops early
 
 
 def build(
@@ -128,7 +128,7 @@ def measure(
 
     def shared(count: int, length: int) -> list[list[int]]:
         session = SceneSession(student, tokenizer, scene, prompt="reference")
-        session.end = NO_TOKEN
+        session.decoding = Decoding(ends=frozenset())
         return session.generate(queries[:count], length)
 
     def measure_alone() -> float:

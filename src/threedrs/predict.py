@@ -5,6 +5,7 @@ Runs alone, or once a rank under ``threedrs.distributed.launch``, torchrun or sr
 """
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ def main() -> int:
     parser.add_argument(
         "--settings",
         default="{}",
-        help="JSON object: prompt, max_new_tokens, boxes, attention, coordinate_dtype",
+        help="JSON object: prompt, decoding, max_new_tokens, boxes, attention, coordinate_dtype",
     )
     parser.add_argument(
         "--left-out", type=Path, help="JSON file that lists scenes whose scans cannot be used"
@@ -35,6 +36,9 @@ def main() -> int:
     arguments = parser.parse_args()
     end_with_snakemake()
     rank = own_rank(os.environ)
+    if rank == 0:  # what a checkpoint holds beside what is used, for one
+        logging.basicConfig(format="predict: %(message)s")
+        logging.getLogger("threedrs").setLevel(logging.INFO)
     if is_lone(os.environ):  # the ranks of a launcher have a GPU each
         claim_gpus()
     # Imports that load torch, after the GPU is claimed.

@@ -5,6 +5,7 @@ Runs alone, or once a rank under ``threedrs.distributed.launch``, torchrun or sr
 """
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -33,6 +34,9 @@ def main() -> int:
     end_with_snakemake()
     stop = StopRequest().install()  # before the imports, which take seconds
     rank = own_rank(os.environ)
+    if rank == 0:  # what a checkpoint holds beside what is used, for one
+        logging.basicConfig(format="train: %(message)s")
+        logging.getLogger("threedrs").setLevel(logging.INFO)
     if is_lone(os.environ):  # the ranks of a launcher have a GPU each
         claim_gpus()
     import torch.distributed

@@ -38,6 +38,7 @@ CoordinateDtype = Literal["float32", "bfloat16", "float16"]
 InvalidDepth = Literal["reference", "ignore"]
 ModelSize = Literal["tiny", "small", "7b"]
 Prompt = Literal["reference", "as_trained"]
+Decoding = Literal["greedy", "reference"]
 Tunable = Literal["vision_tower", "projector", "language_model", "heads"]
 LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -318,8 +319,11 @@ class Train(Section):
     """Samples of an optimizer step, whatever the packing and the number of GPUs."""
     pack: PositiveInt = 8
     """Samples of one scene that share its visual tokens (K); 1 is the paper's recipe."""
+    batches: Literal["mixed", "task_groups"] = "mixed"
+    """mixed: a step takes any samples; task_groups, as published: samples of one kind (questions,
+    captions or grounding), longest texts first, and the last step of each kind is left out."""
     drop_last: bool = False
-    """Leave out the last, short batch."""
+    """Leave out the last, short batch (of mixed batches)."""
     learning_rate: PositiveFloat = 3e-3
     """Peak learning rate of all but the vision tower."""
     learning_rate_vision_tower: PositiveFloat = 1e-3
@@ -413,6 +417,9 @@ class Eval(Section):
     """Benchmarks that the runs are asked; no part of training."""
     prompt: Prompt = "reference"
     """reference: no instruction sentence, as published; as_trained: with it."""
+    decoding: Decoding = "greedy"
+    """greedy: the likeliest token, up to `<|im_end|>`; reference, as published: the same after the
+    checkpoint's generation_config.json (penalty on the answer's tokens, every end token)."""
     max_new_tokens: PositiveInt = 512
     """Longest answer, in tokens."""
     bootstrap: Annotated[int, Field(ge=100)] = 1000

@@ -56,7 +56,7 @@ class StudentAnswerer:
     Args:
         student: in evaluation mode.
         tokenizer: the student's.
-        settings: prompt style, length of answers, box set.
+        settings: prompt style, decoding, length of answers, box set.
     """
 
     def __init__(
@@ -90,7 +90,11 @@ class StudentAnswerer:
         inputs = read_scene(store, self.settings.boxes, grid=self.student.family.grid)
         with translate_oom(store.scene, REMEDY):
             session = SceneSession(
-                self.student, self.tokenizer, inputs, prompt=self.settings.prompt
+                self.student,
+                self.tokenizer,
+                inputs,
+                prompt=self.settings.prompt,
+                decoding=self.settings.decoding,
             )
         return SceneAnswers(self, session, len(inputs.boxes_N6))
 
@@ -111,7 +115,7 @@ class SceneAnswers:
         return self._session.visual_VGGD, self._session.scene.patch_xyz_VGG3
 
     def texts(self, records: Sequence[Record]) -> list[str]:
-        """Return the greedy answers to text questions."""
+        """Return the answers to text questions."""
         with translate_oom(self._session.scene.scene, REMEDY):
             return self._session.answer_all(
                 self._queries(records), self._answerer.settings.max_new_tokens

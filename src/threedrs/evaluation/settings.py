@@ -4,17 +4,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from threedrs.config.schema import Attention, BoxSet, CoordinateDtype, Prompt
+from threedrs.config.schema import Attention, BoxSet, CoordinateDtype, Decoding, Prompt
 from threedrs.config.section import Section
 from threedrs.config.value_types import PositiveInt
 from threedrs.errors import ConfigError
 
 
 class PredictSettings(Section):
-    """How a trained model is asked. Decoding is greedy and stops at ``<|im_end|>``.
+    """How a trained model is asked.
 
     Attributes:
         prompt: as ``eval.prompt``.
+        decoding: as ``eval.decoding``.
         max_new_tokens: as ``eval.max_new_tokens``.
         boxes: the boxes offered to the model, as ``boxes.eval``.
         attention: backend, as ``model.attention``.
@@ -23,6 +24,7 @@ class PredictSettings(Section):
 
     place = "settings"
     prompt: Prompt = "reference"
+    decoding: Decoding = "greedy"
     max_new_tokens: PositiveInt = 512
     boxes: BoxSet = "pred"
     attention: Attention = "auto"

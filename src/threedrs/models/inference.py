@@ -19,13 +19,14 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
 from threedrs.models.attention.question_decoding import QuestionAttention
+from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.packing import Query
 from threedrs.models.prompt import PromptStyle, shared_prefix, token_id
 from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.student import Student
 from threedrs.models.visual_tokens import token_grid
 from threedrs.models.zero3 import is_spread
-from threedrs.tasks.record import END, GROUND
+from threedrs.tasks.record import GROUND
 
 BATCH_TOKENS = 16384  # own tokens of the questions that run together; bounds memory without a GPU
 
@@ -46,6 +47,7 @@ class SceneSession:
         tokenizer: the student's.
         scene: on any device, with or without teacher features.
         prompt: style of the queries that will come, on which the shared tokens depend.
+        decoding: greedy, or reference, as the checkpoint's generation_config.json says.
     """
 
     @torch.no_grad()
@@ -56,12 +58,13 @@ class SceneSession:
         scene: SceneInputs,
         *,
         prompt: PromptStyle,
+        decoding: str = "greedy",
     ) -> None:
         self.student = student
         self.tokenizer = tokenizer
         self.scene = scene = scene.to(student.device)
         self.prefix = shared_prefix(tokenizer, prompt, label_chat_tokens=False)
-        self.end = token_id(tokenizer, END)
+        self.decoding = Decoding.of(decoding, student.generation, tokenizer)
         self.ground_token = token_id(tokenizer, GROUND)
         # The prefix runs without questions, so its keys and values serve whatever is asked later.
         cache = DynamicCache(config=student.text_config)
@@ -79,7 +82,7 @@ class SceneSession:
         self.objects_ND = student.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual])
 
     def answer(self, query: Query, max_new_tokens: int) -> str:
-        """Return the greedy answer, up to ``<|im_end|>`` or ``max_new_tokens``."""
+        """Return the answer, up to an end token or ``max_new_tokens``."""
         return self.answer_all([query], max_new_tokens)[0]
 
     def ground(self, query: Query) -> list[float]:
@@ -87,15 +90,16 @@ class SceneSession:
         return self.ground_all([query])[0]
 
     def answer_all(self, queries: Sequence[Query], max_new_tokens: int) -> list[str]:
-        """Return the greedy answers, each up to ``<|im_end|>`` or ``max_new_tokens``."""
+        """Return the answers, each up to an end token or ``max_new_tokens``."""
         generated = self.generate(queries, max_new_tokens)
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in generated]
         return [str(text).strip() for text in texts]
 
     @torch.no_grad()
     def generate(self, queries: Sequence[Query], max_new_tokens: int) -> list[list[int]]:
-        """Return the greedy answers as token ids, without the end token."""
-        return self._in_batches(queries, lambda batch: self._generate(batch, max_new_tokens))
+        """Return the answers as token ids, without the end token."""
+        most = min(max_new_tokens, self.decoding.most or max_new_tokens)
+        return self._in_batches(queries, lambda batch: self._generate(batch, most))
 
     @torch.no_grad()
     def ground_all(self, queries: Sequence[Query]) -> list[list[float]]:
@@ -110,23 +114,27 @@ class SceneSession:
         generated: list[list[int]] = [[] for _ in queries]
         active = list(range(len(queries)))  # the questions in the batch that runs
         hidden_BD, attention = self._run_queries(queries)
+        generated_BS = torch.empty(len(queries), 0, dtype=torch.long, device=hidden_BD.device)
         spread = self._is_spread()
         for step in range(max_new_tokens):
-            token_B = self.student.language_model.lm_head(hidden_BD).argmax(-1)
+            logits_BT = self.student.language_model.lm_head(hidden_BD)
+            token_B = self.decoding.next_tokens(logits_BT, generated_BS)
             if spread:  # ranks that round otherwise must still make the same passes
                 torch.distributed.broadcast(token_B, src=0)
             tokens = token_B.tolist()
-            going = [row for row, token in enumerate(tokens) if token != self.end]
+            going = [row for row, token in enumerate(tokens) if token not in self.decoding.ends]
             for row in going:
                 generated[active[row]].append(tokens[row])
             if not going or step == max_new_tokens - 1:
                 break
+            # Whoever goes on has as many tokens as the others, which a table without gaps holds.
+            generated_BS = torch.cat([generated_BS, token_B[:, None]], dim=1)
             # Questions that are done leave the batch, and the others do not wait for the longest.
             if len(going) < len(active):
                 active = [active[row] for row in going]
                 rows = torch.tensor(going, device=token_B.device)
                 attention.keep(rows)
-                token_B = token_B[rows]
+                token_B, generated_BS = token_B[rows], generated_BS[rows]
             lengths = [len(queries[number].input_ids) + step for number in active]
             offset_B = torch.tensor(lengths, device=token_B.device)
             attention.next_tokens()

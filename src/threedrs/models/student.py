@@ -8,7 +8,7 @@ pass over the shared prefix and all suffixes. What differs between backbones is 
 `threedrs.models.backbones.base`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,8 @@ class Student(nn.Module):
         self.teacher_channels = teacher_channels
         self.coordinate_dtype = coordinate_dtype
         self.attention = attention
+        # What a checkpoint folder says of decoding (`threedrs.models.checkpoint.decoding`).
+        self.generation: Mapping[str, Any] | None = None
         self.vision_tower = family.vision_tower()
         self.projector = family.projector()
         self.newline_tokens: NewlineTokens | None = None

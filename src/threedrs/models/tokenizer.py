@@ -2,6 +2,7 @@
 
 The tiny tokenizer is a byte-level BPE in Qwen2's format, trained from a committed text in
 milliseconds. The bytes come first, in Qwen2's order, so that the newline has the id 198 there too.
+Tokenizers are saved in the form of transformers 4, which the published code reads and today's does.
 """
 
 import json
@@ -20,6 +21,7 @@ from transformers import (
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from threedrs.errors import CheckpointError
+from threedrs.io.files import read_json, write_json, write_text
 from threedrs.tasks.record import COORD, END, GROUND, START
 
 CORPUS = Path(__file__).with_name("tiny_corpus.txt")
@@ -101,10 +103,41 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
     Raises:
         CheckpointError: the tokenizer has one of them but not the other.
     """
-    tokens = [AddedToken(token, normalized=False, special=False) for token in (GROUND, COORD)]
-    added = tokenizer.add_tokens(tokens)
-    if added == 1:
+    known = tokenizer.get_vocab()
+    new = [token for token in (GROUND, COORD) if token not in known]
+    if len(new) == 1:
         raise CheckpointError(
             f"{tokenizer.name_or_path}: the tokenizer has only one of {GROUND} and {COORD}"
         )
-    return added == 2
+    # A trained tokenizer keeps its own two, whatever their flags: published ones are normalized,
+    # and the library would count a token with another flag as a new one.
+    tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in new])
+    return bool(new)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer's files in the form that tokenizers 0.15 and transformers 4 read.
+
+    The fast tokenizer is in tokenizer.json; vocab.json, merges.txt and added_tokens.json are what
+    the slow one of that time is built from.
+    """
+    tokenizer.save_pretrained(folder)
+    whole = read_json(folder / "tokenizer.json")
+    model, added = whole["model"], whole["added_tokens"]
+    # Today's library writes pairs, at which the older one ends with an error about ModelWrapper.
+    model["merges"] = [" ".join(pair) for pair in model["merges"]]
+    write_json(folder / "tokenizer.json", whole)
+    write_json(folder / "vocab.json", model["vocab"])
+    write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *model["merges"], ""]))
+    write_json(folder / "added_tokens.json", {token["content"]: token["id"] for token in added})
+    # The published evaluation unpacks this list into start and end of a turn.
+    marks = {"additional_special_tokens": [START, END]}
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    write_json(folder / "special_tokens_map.json", special | marks)
+    config = read_json(folder / "tokenizer_config.json")
+    for name in ("extra_special_tokens", "backend"):  # keys of transformers 5
+        config.pop(name, None)
+    decoder = {
+        str(token["id"]): {name: token[name] for name in token if name != "id"} for token in added
+    }
+    write_json(folder / "tokenizer_config.json", config | marks | {"added_tokens_decoder": decoder})

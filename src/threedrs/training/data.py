@@ -38,7 +38,7 @@ from threedrs.models.prompt import build_sample
 from threedrs.models.scene_inputs import read_scene
 from threedrs.scannet.boxes import BoxSet, box_iou_NM
 from threedrs.scenes.store import SceneStore
-from threedrs.tasks.record import Record, read_records
+from threedrs.tasks.record import GROUND, Record, read_records
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.teacher_frames import OtherFrames
 from threedrs.training.sampler import PackPlan
@@ -54,10 +54,14 @@ class RecordTable:
 
     Attributes:
         scenes: the scene of each record.
+        groups: its task group: questions, captions or grounding.
+        words: the words of its question and answer.
     """
 
     def __init__(self, records: Iterable[Record]) -> None:
         self.scenes: list[str] = []
+        self.groups: list[str] = []
+        self.words: list[int] = []
         # Records as JSON in an Arrow array, not as Python objects. A loader process is a fork and
         # shares what it only reads, but Python writes to an object whenever it refers to it: a list
         # of records would be copied into each loader bit by bit, 240 MB for the published mix.
@@ -67,6 +71,8 @@ class RecordTable:
         names: dict[str, str] = {}  # so that a scene's records share one string
         for record in records:
             self.scenes.append(names.setdefault(record.scene, record.scene))
+            self.groups.append(_task_group(record))
+            self.words.append(len(record.human.split()) + len(record.answer.split()))
             yield json.dumps(record.to_json())
 
     @classmethod
@@ -81,6 +87,15 @@ class RecordTable:
         value = json.loads(self._records_json[index].as_py())
         del value["format_version"]
         return Record(**value)
+
+
+def _task_group(record: Record) -> str:
+    """Return the kind of a record's answer, by which the published training forms its batches."""
+    # By the record alone: a benchmark's file also holds its metric, which must not make a trained
+    # model stale.
+    if record.answer == GROUND:
+        return "grounding"
+    return "questions" if record.box_input is None else "captions"
 
 
 @dataclass(frozen=True, kw_only=True)

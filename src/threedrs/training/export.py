@@ -25,7 +25,7 @@ from threedrs.io.files import (
     write_json_lines,
     write_text,
 )
-from threedrs.models.checkpoint.folder import write_manifest
+from threedrs.models.checkpoint.folder import reference_name, write_manifest
 from threedrs.models.checkpoint.load_save import save_student
 from threedrs.models.lora.adapter import Trained, save_adapter
 from threedrs.models.lora.layers import LANGUAGE_MODEL
@@ -38,6 +38,7 @@ from threedrs.training.run_log import PARTS, growing_log, read_rows
 from threedrs.training.settings import TrainSettings
 
 FORMAT_VERSION = 1
+PUBLISHED_CHANNELS = 2048  # of the projection head, whatever the teacher
 PACKAGES = ("torch", "transformers", "deepspeed", "peft", "numpy", "zarr")
 
 
@@ -161,7 +162,22 @@ def _scores(rows: list[dict[str, Any]], samples: int) -> str:
     return "\n".join([head, "|---|---|", *lines, "", ""])
 
 
-def _model_card(summary: RunSummary, numbers: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
+def _published_note(run: str, channels: int) -> str:
+    """Return how the published code runs a whole model, whose head ends in ``channels``."""
+    if channels not in (0, PUBLISHED_CHANNELS):
+        return (
+            f"it does not load there, where the projection head has {PUBLISHED_CHANNELS} channels "
+            f"and here it has {channels}, those of another teacher"
+        )
+    return (
+        f"give the folder a name such as `{reference_name(run)}` (a link will do), by which that "
+        "code picks its loader"
+    )
+
+
+def _model_card(
+    summary: RunSummary, numbers: Mapping[str, Any], rows: list[dict[str, Any]], channels: int
+) -> str:
     config, loss = summary.config, numbers["loss"]
     train, model = config["train"], config["model"]
     losses = "\n".join(
@@ -183,6 +199,7 @@ arXiv 2506.01946), trained by this repository.
 - {_trained_note(TrainSettings.from_config(config), model["path"])}
 - packing: {numbers["packing"]}
 - recipe hash: {numbers["config_hash"]}; the whole configuration is in `../config.json`
+- in the published code: {_published_note(config["run"], channels)}
 
 Scores are in the report of the workflow that trained it. ScanNet's terms of use and the backbone's
 licence apply to these weights.
@@ -250,12 +267,13 @@ def export_run(
             wanted = trained.is_saved
     state = whole_state(engine, student, ranks, wanted)
     if ranks.first:
+        card = _model_card(summary, numbers, rows, student.teacher_channels)
         with atomic_folder(out / "model") as folder:
             if trained is None:
                 save_student(student, tokenizer, folder, state=state)
             else:
                 save_adapter(student, tokenizer, folder, state=state, base=base, trained=trained)
-            write_text(folder / "README.md", _model_card(summary, numbers, rows))
+            write_text(folder / "README.md", card)
         write_manifest(out / "model")
         write_json_lines(out / "log.jsonl", rows)
         _draw_losses(rows, out / "loss.png", summary.config["run"])

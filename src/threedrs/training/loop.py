@@ -1,14 +1,14 @@
 """A training run from its resolved configuration to the exported model.
 
 Read top down: `train` locks the run, `_train` builds or resumes it and exports it at the end, and
-`_Training` takes the optimizer steps in between. What a step does is in `threedrs.training.step`.
+`_Training` takes the optimizer steps in between. What a step does is in `threedrs.training.step`,
+and what the run is in `threedrs.training.run_setup`.
 """
 
 import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -16,14 +16,11 @@ import torch
 from threedrs.distributed.gpus import translate_oom
 from threedrs.distributed.ranks import (
     AgreedError,
-    Ranks,
     StopRequest,
     any_rank,
     broadcast_decision,
     peak_memory,
-    start_ranks,
 )
-from threedrs.errors import DataError, StoreError
 from threedrs.io.files import sha256_of_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.lora.layers import add_lora
@@ -31,31 +28,26 @@ from threedrs.models.packing import Pack
 from threedrs.models.prompt import token_id
 from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
-from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import COORD, GROUND
-from threedrs.teachers.feature_store import FeatureStore
-from threedrs.teachers.known_teachers import NO_TEACHER, teacher_channels
-from threedrs.teachers.teacher_frames import FrameCounts, TeacherFrames
+from threedrs.teachers.known_teachers import teacher_channels
 from threedrs.training.checkpoints import (
     Progress,
     find_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
-from threedrs.training.data import PackReader, RecordTable, explain_lost_loader, load_packs
+from threedrs.training.data import PackReader, explain_lost_loader, load_packs
 from threedrs.training.export import RunSummary, export_run, is_exported
 from threedrs.training.run_log import RunLog, has_row, say, step_row
+from threedrs.training.run_setup import Run, prepare
 from threedrs.training.sampler import (
     Batch,
     PackPlan,
-    batches_per_epoch,
     micro_steps,
-    plan_batches,
     sample_count,
 )
-from threedrs.training.settings import RunPaths, TrainSettings, fingerprint
 from threedrs.training.step import NonFiniteError, build_engine, train_step, zero_init
-from threedrs.training.wandb_logger import Tracker, require_wandb
+from threedrs.training.wandb_logger import Tracker
 from threedrs.workflow.locks import exclusive
 
 if TYPE_CHECKING:
@@ -74,108 +66,6 @@ SMALLER = (
 
 class StoppedError(AgreedError):
     """The run was asked to stop; its state is saved."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """Everything about a run that does not change while it goes.
-
-    ``parts`` is its fingerprint, ``teacher_frames`` is None without a teacher.
-    """
-
-    config: Mapping[str, Any]
-    settings: TrainSettings
-    paths: RunPaths
-    records: RecordTable
-    parts: dict[str, Any]
-    teacher_frames: FrameCounts | None
-    ranks: Ranks
-    stop: StopRequest
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch."""
-        settings = self.settings
-        return batches_per_epoch(len(self.records), settings.global_batch, settings.drop_last)
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        steps = self.settings.epochs * self.steps_per_epoch
-        return min(steps, self.settings.max_steps or steps)
-
-
-def _read_hashes(
-    records: RecordTable, paths: RunPaths, section: Mapping[str, Any]
-) -> tuple[dict[str, str], dict[str, str], FrameCounts | None]:
-    """Return the content hashes of the mix's scene stores and of their teacher features.
-
-    Also returns which frames the features supervise; None without a teacher.
-
-    Raises:
-        StoreError: a store is missing or damaged, or a scene has no features.
-        ConfigError: `teacher.other_frames` does not fit the features.
-    """
-    teacher = section["name"]
-    scenes = sorted(set(records.scenes))
-    stores = {scene: SceneStore.open(paths.scenes / f"{scene}.zarr") for scene in scenes}
-    contents = {scene: store.content_hash() for scene, store in stores.items()}
-    if teacher == NO_TEACHER:
-        return contents, {}, None
-    lacking = [scene for scene in scenes if scene not in paths.features]
-    if lacking:
-        raise StoreError(
-            f"{paths.mix}: {len(lacking)} of its scenes have no features of teacher {teacher} "
-            f"({', '.join(lacking[:5])}); run `snakemake --cores all features`"
-        )
-    shards = {path: FeatureStore.open(path) for path in sorted(set(paths.features.values()))}
-    entries = {scene: shards[paths.features[scene]].entry(scene) for scene in scenes}
-    frames = {s: TeacherFrames.of_entry(stores[s].frame_ids, entries[s]) for s in scenes}
-    counts = FrameCounts.count(list(frames.values()), section["other_frames"])
-    hashes = {scene: entry["features_sha256"] for scene, entry in entries.items()}
-    # What features of other frames supervise depends on the rule; of the others it does not.
-    for scene in scenes:
-        if frames[scene].teacher != frames[scene].student:
-            hashes[scene] = f"{hashes[scene]} {counts.rule} {list(frames[scene].teacher)}"
-    return contents, hashes, counts
-
-
-def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
-    """Read a resolved run's settings and mix, join its ranks, and fingerprint it.
-
-    Raises:
-        ThreedrsError: a setting, the mix, or a store cannot be used.
-    """
-    settings = TrainSettings.from_config(config)
-    paths = RunPaths.from_config(config["paths"])
-    ranks = start_ranks()
-    # Before the mix and the stores are read, which may take minutes.
-    broadcast_decision(ranks, lambda: settings.accumulation(ranks.count))
-    broadcast_decision(ranks, lambda: require_wandb(settings.wandb))
-
-    def describe() -> tuple[dict[str, Any], FrameCounts | None]:
-        scenes, features, counts = _read_hashes(records, paths, config["teacher"])
-        return fingerprint(config, scenes, features), counts
-
-    records = RecordTable.read(paths.mix)
-    # Only the first rank reads the stores' hashes, and all get the same fingerprint.
-    parts, teacher_frames = broadcast_decision(ranks, describe)
-    run = Run(
-        config=config,
-        settings=settings,
-        paths=paths,
-        records=records,
-        parts=parts,
-        teacher_frames=teacher_frames,
-        ranks=ranks,
-        stop=stop,
-    )
-    if run.total_steps < 1:
-        raise DataError(
-            f"{paths.mix}: {len(records)} samples make no batch of {settings.global_batch}; lower "
-            "train.global_batch or set train.drop_last to false"
-        )
-    return run
 
 
 def train(config: Mapping[str, Any], stop: StopRequest) -> None:
@@ -212,7 +102,7 @@ def _train(run: Run) -> None:
         # A checkpoint holds only what is trained; so the student is loaded as for a fresh start.
         student, tokenizer = _student(run)
         supervision = SupervisionSettings(**config["supervision"])
-        engine = build_engine(student, settings, supervision, ranks, run.total_steps)
+        engine = build_engine(student, settings, supervision, ranks, run.scheduled_steps)
         progress = Progress()
         if checkpoint is not None:
             progress = load_checkpoint(engine, checkpoint, ranks)
@@ -268,26 +158,6 @@ def _student(run: Run) -> tuple[Student, Any]:
     return student.train(), tokenizer
 
 
-def _remaining_batches(run: Run, step: int) -> Iterator[list[Batch]]:
-    """Yield each epoch's batches that come after ``step`` optimizer steps."""
-    settings = run.settings
-    while step < run.total_steps:
-        # The order of an epoch follows from seed and epoch alone. So a resumed run plans the whole
-        # epoch again and drops the batches that it has seen; no position is stored.
-        epoch, position = divmod(step, run.steps_per_epoch)
-        batches = plan_batches(
-            run.records.scenes,
-            pack=settings.pack,
-            global_batch=settings.global_batch,
-            drop_last=settings.drop_last,
-            seed=settings.seed,
-            epoch=epoch,
-        )
-        remaining = batches[position : position + run.total_steps - step]
-        step += len(remaining)
-        yield remaining
-
-
 def _tracker(run: Run) -> Tracker | None:
     """Return where the run's rows also go, if the user wants that."""
     if run.settings.wandb is None:
@@ -341,7 +211,7 @@ class _Training:
             if self.progress.row is not None and not logged:
                 # The run ended between a checkpoint and its row, as in an evaluation: made up for.
                 self._report(self._due_evaluation())
-            for batches in _remaining_batches(run, first_step):
+            for batches in run.batches_after(first_step):
                 self._run_epoch(batches)
             failed = False
         finally:

@@ -5,11 +5,16 @@ and cut into packs of K, and what is left makes a smaller pack. Batches hold exa
 ``global_batch`` samples. Most batches consist of full packs, none of which is split. The others
 consist of small packs, where a pack that straddles a boundary is split. So every sample is seen
 once an epoch, and a batch mixes scenes and benchmarks. With K = 1 the order is a plain shuffle, the
-paper's recipe; with K > 1 a batch holds fewer scenes.
+usual recipe; with K > 1 a batch holds fewer scenes.
+
+Task groups are the published order: a batch holds questions, captions or grounding alone, its
+longest texts come first, and the last batch of each group is dropped, full or not. Packs of K > 1
+are made within a group, of the same samples that K = 1 would take.
 
 The order depends on seed and epoch only. The ranks divide the packs of a batch afterwards.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,18 +39,24 @@ class PackPlan:
 Batch = tuple[PackPlan, ...]
 
 
-def _plan_packs(scenes: Sequence[str], pack: int, generator: np.random.Generator) -> list[PackPlan]:
-    """Return the packs of an epoch, at most ``pack`` samples each, in random order."""
+def _plan_packs(
+    scenes: Sequence[str], chosen: np.ndarray, pack: int, generator: np.random.Generator
+) -> list[PackPlan]:
+    """Return packs of the ``chosen`` samples, at most ``pack`` each, in random order, full first.
+
+    Full ones come first so that they fill whole batches, where K divides the batch.
+    """
     # One shuffle of all samples shuffles each scene's, and spreads its benchmarks over its packs.
     samples_of_scene: dict[str, list[int]] = {}
-    for index in generator.permutation(len(scenes)):
+    for index in generator.permutation(chosen):
         samples_of_scene.setdefault(scenes[index], []).append(int(index))
     packs = [
         PackPlan(scene=scene, indices=tuple(indices[start : start + pack]))
         for scene, indices in samples_of_scene.items()
         for start in range(0, len(indices), pack)
     ]
-    return [packs[position] for position in generator.permutation(len(packs))]
+    shuffled = [packs[position] for position in generator.permutation(len(packs))]
+    return sorted(shuffled, key=lambda plan: len(plan.indices) < pack)
 
 
 def _cut(packs: Sequence[PackPlan], size: int) -> list[Batch]:
@@ -81,10 +92,8 @@ def plan_batches(
         epoch: counted from 0; each has its own order.
     """
     generator = np.random.default_rng([seed, epoch])
-    packs = _plan_packs(scenes, pack, generator)
-    # Full packs first, so that they fill whole batches: K divides the batch.
-    full_first = sorted(packs, key=lambda plan: len(plan.indices) < pack)
-    batches = _cut(full_first, global_batch)
+    packs = _plan_packs(scenes, np.arange(len(scenes)), pack, generator)
+    batches = _cut(packs, global_batch)
     # A short batch comes last, wherever the small packs go: a resumed run and the learning rates
     # count whole batches.
     last = [batches.pop()] if batches and sample_count(batches[-1]) < global_batch else []
@@ -96,6 +105,54 @@ def batches_per_epoch(samples: int, global_batch: int, drop_last: bool) -> int:
     """Return the number of optimizer steps of an epoch, without planning it."""
     whole, rest = divmod(samples, global_batch)
     return whole if drop_last or rest == 0 else whole + 1
+
+
+def plan_task_groups(
+    scenes: Sequence[str],
+    groups: Sequence[str],
+    words: Sequence[int],
+    *,
+    pack: int,
+    global_batch: int,
+    seed: int,
+    epoch: int,
+) -> list[Batch]:
+    """Return an epoch's batches of exactly ``global_batch`` samples of one task group, in order.
+
+    Args:
+        scenes: scene of each sample, in the mix's order.
+        groups: task group of each sample.
+        words: words of each sample's question and answer.
+        pack: K, the most samples a pack holds.
+        global_batch: samples of a batch.
+        seed: of the run.
+        epoch: counted from 0; each has its own order.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    # Which samples are dropped is decided before any pack is made, so that K does not matter.
+    members = [
+        generator.permutation(np.flatnonzero(np.array(groups) == group))
+        for group in sorted(set(groups))
+    ]
+    batches: list[Batch] = []
+    for chosen in members:
+        kept = chosen[: global_batch * _group_steps(len(chosen), global_batch)]
+        batches += _cut(_plan_packs(scenes, kept, pack, generator), global_batch)
+    # A rank takes every so-many-th pack: with K = 1 the longest texts run beside each other.
+    sized = [
+        sorted(batch, key=lambda plan: -sum(words[index] for index in plan.indices))
+        for batch in batches
+    ]
+    return [tuple(sized[position]) for position in generator.permutation(len(sized))]
+
+
+def _group_steps(samples: int, global_batch: int) -> int:
+    return max(0, -(-samples // global_batch) - 1)
+
+
+def task_group_steps(groups: Sequence[str], global_batch: int) -> int:
+    """Return the number of optimizer steps of an epoch of task groups, without planning it."""
+    return sum(_group_steps(count, global_batch) for count in Counter(groups).values())
 
 
 def sample_count(batch: Batch) -> int:

@@ -212,6 +212,7 @@ class Targets:
         """Return how the model of a run is asked."""
         return {
             "prompt": self.config["eval"]["prompt"],
+            "decoding": self.config["eval"]["decoding"],
             "max_new_tokens": self.config["eval"]["max_new_tokens"],
             "boxes": self.config["boxes"]["eval"],
             "coordinate_dtype": self.config["geometry"]["coordinate_dtype"],

@@ -1,6 +1,8 @@
 """Scene-shared inference against one pass over everything for every token."""
 
+from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -54,17 +56,25 @@ def _naive_answer(
     query: Query,
     max_new_tokens: int,
     inputs: SceneInputs | None = None,
-    end: int | None = None,
+    ends: Collection[int] | None = None,
+    penalty: float = 1.0,
 ) -> list[int]:
     generated: list[int] = []
-    end = tokenizer().convert_tokens_to_ids("<|im_end|>") if end is None else end
+    ends = [tokenizer().convert_tokens_to_ids("<|im_end|>")] if ends is None else ends
     while len(generated) < max_new_tokens:
         hidden, _ = _hidden(model, query, generated, inputs)
-        token = int((model.language_model.lm_head.weight @ hidden[-1]).argmax())
-        if token == end:
+        logits = (model.language_model.lm_head.weight @ hidden[-1]).tolist()
+        for token in set(generated):
+            logits[token] *= 1 / penalty if logits[token] > 0 else penalty
+        best = logits.index(max(logits))
+        if best in ends:
             break
-        generated.append(token)
+        generated.append(best)
     return generated
+
+
+def _end_at(session: SceneSession, *ends: int) -> None:
+    session.decoding = replace(session.decoding, ends=frozenset(ends))
 
 
 QUESTIONS = [
@@ -92,9 +102,7 @@ def test_answers_equal_decoding_without_a_cache(prompt: PromptStyle) -> None:
     assert len(set(answers)) > 1, "the questions must lead to different answers to test anything"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["llava-video", "llava-onevision", "qwen2-vl"])
-def test_questions_together_get_the_answers_they_get_alone(name: str) -> None:
+def _family_student(name: str) -> tuple[Student, Any, SceneInputs]:
     model, words = load_student(ModelSettings(name=name), teacher_channels=0)
     with torch.no_grad():
         for parameter in model.language_model.model.layers.parameters():
@@ -108,9 +116,16 @@ def test_questions_together_get_the_answers_they_get_alone(name: str) -> None:
         fine_NVFF=inputs.fine_NVFF[:, :, : grid.fine, : grid.fine],
         coarse_NVGG=inputs.coarse_NVGG[:, :, : grid.coarse, : grid.coarse],
     )
+    return model, words, inputs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llava-video", "llava-onevision", "qwen2-vl"])
+def test_questions_together_get_the_answers_they_get_alone(name: str) -> None:
+    model, words, inputs = _family_student(name)
     queries = [build_query(item, words, prompt="reference") for item in QUESTIONS]
     session = SceneSession(model, words, inputs, prompt="reference")
-    expected = [_naive_answer(model, query, 5, inputs, session.end) for query in queries]
+    expected = [_naive_answer(model, query, 5, inputs, session.decoding.ends) for query in queries]
     assert session.generate(queries, 5) == expected
     assert len(set(map(tuple, expected))) > 1
     ground = words.convert_tokens_to_ids("<ground>")
@@ -120,11 +135,44 @@ def test_questions_together_get_the_answers_they_get_alone(name: str) -> None:
     torch.testing.assert_close(torch.tensor(session.ground_all(queries)), scores)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llava-video", "llava-onevision", "qwen2-vl"])
+def test_the_published_decoding_equals_plain_code_alone_and_in_a_batch(name: str) -> None:
+    """Greedy with a penalty on what the answer holds already, and two end tokens."""
+    model, words, inputs = _family_student(name)
+    queries = [build_query(item, words, prompt="reference") for item in QUESTIONS]
+    greedy = SceneSession(model, words, inputs, prompt="reference").generate(queries, 6)
+    # A second end token that an answer meets, and besides the published penalty one that rewards:
+    # random weights hardly repeat themselves.
+    ends = [words.convert_tokens_to_ids("<|im_end|>"), greedy[0][-1]]
+    answers = []
+    for penalty in (1.05, 0.3):
+        model.generation = {"eos_token_id": ends, "repetition_penalty": penalty}
+        session = SceneSession(model, words, inputs, prompt="reference", decoding="reference")
+        expected = [_naive_answer(model, query, 6, inputs, ends, penalty) for query in queries]
+        assert session.generate(queries, 6) == expected
+        assert [session.generate([query], 6)[0] for query in queries] == expected
+        answers.append(expected)
+    assert len(answers[0][0]) < 6
+    assert answers[0] != answers[1]
+
+
+def test_the_checkpoint_may_shorten_answers_and_greedy_does_not_ask_it() -> None:
+    model = student()
+    model.generation = {"max_new_tokens": 2, "repetition_penalty": 9.0, "eos_token_id": 1}
+    lengths = {}
+    for decoding in ("greedy", "reference"):
+        session = SceneSession(model, tokenizer(), scene(), prompt="reference", decoding=decoding)
+        _end_at(session)
+        lengths[decoding] = [len(session.generate([_query(TEXT)], most)[0]) for most in (1, 4)]
+    assert lengths == {"greedy": [1, 4], "reference": [1, 2]}
+
+
 def test_questions_that_stop_early_leave_the_others_as_they_are() -> None:
     model = student()
     session = SceneSession(model, tokenizer(), scene(), prompt="reference")
     queries = [_query(item) for item in MANY]
-    session.end = -1
+    _end_at(session)
     free = session.generate(queries, 14)
     assert free == [session.generate([query], 14)[0] for query in queries]
 
@@ -132,8 +180,9 @@ def test_questions_that_stop_early_leave_the_others_as_they_are() -> None:
         return [ids[: ids.index(end)] if end in ids else ids for ids in free]
 
     tokens = {token for ids in free for token in ids}
-    session.end = max(tokens, key=lambda end: (len(set(map(len, until(end)))), end))
-    expected = until(session.end)
+    end = max(tokens, key=lambda end: (len(set(map(len, until(end)))), end))
+    _end_at(session, end)
+    expected = until(end)
     assert len(set(map(len, expected))) >= 4, "the answers must differ in length to test anything"
     assert session.generate(queries, 14) == expected
 
@@ -220,10 +269,10 @@ def test_answer_stops_at_the_end_token_and_at_the_limit() -> None:
     free = _naive_answer(model, _query(TEXT), 4)
     assert len(free) == 4
     # Make the third token the end token.
-    session.end = free[2]
+    _end_at(session, free[2])
     expected = [] if free[0] == free[2] else free[: free.index(free[2])]
     assert session.answer(_query(TEXT), 4) == tokenizer().decode(expected).strip()
-    session.end = -1
+    _end_at(session)
     assert session.answer(_query(TEXT), 2) == tokenizer().decode(free[:2]).strip()
 
 

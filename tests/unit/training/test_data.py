@@ -17,8 +17,9 @@ from fixtures.training_run import SCENES, SHARD, records, write_features, write_
 from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError
 from threedrs.models.tokenizer import tiny_tokenizer
 from threedrs.scenes.store import SceneStore
+from threedrs.tasks.record import Record
 from threedrs.teachers.feature_store import FeatureStore
-from threedrs.training.data import PackReader, explain_lost_loader, load_packs
+from threedrs.training.data import PackReader, RecordTable, explain_lost_loader, load_packs
 from threedrs.training.sampler import PackPlan
 
 PLANS = [
@@ -50,6 +51,22 @@ def reader(folder):
         label_chat_tokens=True,
         max_length=4096,
     )
+
+
+def test_records_know_their_task_group_and_their_words():
+    def item(human, answer, **fields):
+        turns = [{"from": "human", "value": human}, {"from": "gpt", "value": answer}]
+        return Record(id="r", benchmark="b", scene=SCENES[0], conversations=turns, **fields)
+
+    table = RecordTable(
+        [
+            item("<image> What color is it?", "dark red"),
+            item("<image> Describe <coord> .", "A bed.", box_input=[0.0, 0, 0, 1, 1, 1]),
+            item("<image>Find the object.\nA red box.", "<ground>", object_ids=[3]),
+        ]
+    )
+    assert table.groups == ["questions", "captions", "grounding"]
+    assert table.words == [7, 6, 7]
 
 
 def test_pack_holds_what_the_stores_hold(folder, reader):

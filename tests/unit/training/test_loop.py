@@ -30,7 +30,7 @@ from threedrs.io.files import write_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.settings import ModelSettings
 from threedrs.train import main
-from threedrs.training import loop
+from threedrs.training import run_setup
 from threedrs.training.data import RecordTable
 from threedrs.training.run_log import growing_log, read_rows
 from threedrs.training.settings import RunPaths
@@ -256,7 +256,7 @@ def test_other_frames_are_counted_and_the_rule_counts_where_there_are_any(tmp_pa
 
     def read(rule):
         section = config["teacher"] | {"other_frames": rule}
-        return loop._read_hashes(records, paths, section)[1:]
+        return run_setup._read_hashes(records, paths, section)[1:]
 
     (same, counts), (published, _) = read("by_frame"), read("as_published")
     assert same == published

@@ -11,7 +11,9 @@ from threedrs.training.sampler import (
     batches_per_epoch,
     micro_steps,
     plan_batches,
+    plan_task_groups,
     sample_count,
+    task_group_steps,
 )
 
 MIXES = st.lists(st.sampled_from(["scene0000_00", "scene0001_00", "scene0002_01"]), min_size=1)
@@ -124,3 +126,92 @@ def test_rank_without_a_pack_repeats_the_shortest_with_weight_zero():
         PackPlan(scene="scene0000_00", indices=(0,), weight=0.0),
     ]
     assert sample_count(batch) == 6
+
+
+GROUPS = ["questions", "captions", "grounding"]
+
+
+def plan_groups(scenes, groups, words=None, *, pack=1, global_batch=4, seed=7, epoch=0):
+    return plan_task_groups(
+        scenes,
+        groups,
+        words or [0] * len(scenes),
+        pack=pack,
+        global_batch=global_batch,
+        seed=seed,
+        epoch=epoch,
+    )
+
+
+def test_the_published_steps_of_the_full_counts():
+    """6,622 + 2,291 + 5,031 steps of 16 samples from 26,515 + 79,445, 36,665, 36,665 + 43,838."""
+    sizes = dict(zip(GROUPS, (26_515 + 79_445, 36_665, 36_665 + 43_838), strict=True))
+    groups = [group for group, size in sizes.items() for _ in range(size)]
+    assert len(groups) == 223_128
+    assert task_group_steps(groups, 16) == 13_944 == 6_622 + 2_291 + 5_031
+    scenes = [f"scene{index % 562:04d}_00" for index in range(len(groups))]
+    batches = plan_groups(scenes, groups, global_batch=16)
+    assert Counter(groups[batch[0].indices[0]] for batch in batches) == dict(
+        zip(GROUPS, (6_622, 2_291, 5_031), strict=True)
+    )
+    assert sum(map(sample_count, batches)) == 223_104
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    samples=st.lists(
+        st.tuples(
+            st.sampled_from(GROUPS),
+            st.sampled_from(["scene0000_00", "scene0001_00", "scene0002_01"]),
+            st.integers(min_value=1, max_value=30),
+        ),
+        min_size=1,
+        max_size=60,
+    ),
+    pack=SIZES,
+    packs=SIZES,
+    seed=SIZES,
+)
+def test_a_step_holds_one_group_sorted_and_each_groups_last_run_is_dropped(
+    samples, pack, packs, seed
+):
+    groups, scenes, words = (list(part) for part in zip(*samples, strict=True))
+    size = pack * packs
+    batches = plan_groups(scenes, groups, words, pack=pack, global_batch=size, seed=seed)
+
+    assert len(batches) == task_group_steps(groups, size)
+    seen = [index for batch in batches for p in batch for index in p.indices]
+    assert len(seen) == len(set(seen))
+    for group in GROUPS:
+        count = groups.count(group)
+        runs = [count for batch in batches if groups[batch[0].indices[0]] == group]
+        # Cut into runs, of which the last may be short, and one fewer is taken.
+        assert len(runs) == max(0, len(range(0, count, size)) - 1)
+    for batch in batches:
+        assert sample_count(batch) == size
+        assert len({groups[index] for p in batch for index in p.indices}) == 1
+        assert all(len({scenes[index] for index in p.indices}) == 1 for p in batch)
+        assert all(len(p.indices) <= pack for p in batch)
+        lengths = [sum(words[index] for index in p.indices) for p in batch]
+        assert lengths == sorted(lengths, reverse=True)
+    alone = plan_groups(scenes, groups, words, pack=1, global_batch=size, seed=seed)
+    assert sorted(seen) == sorted(index for batch in alone for p in batch for index in p.indices)
+
+
+def test_the_longest_texts_of_a_step_run_beside_each_other():
+    words = [3, 9, 4, 8, 1, 7, 2, 6, 5]
+    (batch,) = plan_groups(["scene0000_00"] * 9, ["captions"] * 9, words, global_batch=8)
+    ranks = [micro_steps(batch, rank, 4) for rank in range(4)]
+    first, second = ([words[steps[turn].indices[0]] for steps in ranks] for turn in (0, 1))
+    assert min(first) > max(second)
+
+
+def test_the_order_of_task_groups_depends_on_seed_and_epoch_and_is_shuffled():
+    scenes = [f"scene{index % 5:04d}_00" for index in range(120)]
+    groups = [GROUPS[index * 3 // 120] for index in range(120)]
+    assert plan_groups(scenes, groups) == plan_groups(scenes, groups)
+    assert plan_groups(scenes, groups) != plan_groups(scenes, groups, epoch=1)
+    assert plan_groups(scenes, groups) != plan_groups(scenes, groups, seed=8)
+    order = [groups[batch[0].indices[0]] for batch in plan_groups(scenes, groups)]
+    assert Counter(order) == dict.fromkeys(GROUPS, 9)
+    assert order != sorted(order)

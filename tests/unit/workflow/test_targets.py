@@ -60,6 +60,7 @@ def test_runs_and_what_they_use(found: Targets) -> None:
     assert json.loads(found.execution(wildcards(run="other")))["keep"] == 7
     assert found.predict_settings("3drs") == {
         "prompt": "reference",
+        "decoding": "greedy",
         "max_new_tokens": 512,
         "boxes": "pred",
         "coordinate_dtype": "float32",

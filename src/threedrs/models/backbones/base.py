@@ -164,7 +164,7 @@ class Family(ABC):
         Args:
             config: its content, perhaps of a stranger.
             path: where it was read, for error messages.
-            tokens: the least size of the vocabulary.
+            tokens: the size of the vocabulary.
             grid: one of `grids`.
 
         Raises:

@@ -44,12 +44,12 @@ MOST = 2**21
 def text_fields(
     config: Mapping[str, Any], path: Path, tokens: int, *, kind: str, rotary: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the fields of the language model, its vocabulary at least ``tokens`` large.
+    """Return the fields of the language model, with a vocabulary of ``tokens``.
 
     Args:
         config: content of the config.json at ``path``.
         path: for error messages.
-        tokens: the tokens that the vocabulary has to cover.
+        tokens: of the tokenizer. Published matrices have up to 418 rows more, which are cut.
         kind: what the checkpoint should be, for error messages.
         rotary: the types of rotary embedding that the family knows.
 
@@ -62,7 +62,7 @@ def text_fields(
     check_sizes(config, SHAPE_FIELDS, path)
     _check_rotary(config, path, rotary)
     chosen = {name: config[name] for name in READ_FIELDS if name in config}
-    return chosen | {"vocab_size": max(config["vocab_size"], tokens)}
+    return chosen | {"vocab_size": tokens}
 
 
 def check_sizes(section: Mapping[str, Any], names: Iterable[str], path: Path) -> None:

@@ -45,6 +45,22 @@ SO400M: dict[str, Any] = {
     "image_size": 384,
     "patch_size": 14,
 }
+# Keys by which the published code builds the parts of a student. Without some it stops, without
+# others (newlines, positions, the box of `<coord>`) it goes on without that part and says nothing.
+PUBLISHED_KEYS: dict[str, Any] = {
+    "mm_patch_merge_type": "spatial_unpad",
+    "mm_newline_position": "grid",
+    "mm_spatial_pool_mode": "bilinear",
+    "mm_use_im_start_end": False,
+    "mm_use_im_patch_token": False,
+    "world_position_embedding_type": "avg-discrete-sin3d",
+    "object_feature_type": "patch14-pe",
+    "voxel_size": 0.1,
+    "min_xyz_range": [-15, -15, -5],
+    "max_xyz_range": [15, 15, 5],
+    "ground_head_type": "infonce",
+    "ground_head_temperature": 0.07,
+}
 VISION_FIELDS = tuple(SO400M)
 TOWER = "model.vision_tower.vision_tower.vision_model."
 
@@ -122,8 +138,7 @@ class LlavaFamily(Family):
             "mm_projector_type": "mlp2x_gelu",
             "mm_vision_select_layer": -2,
             "mm_vision_select_feature": "patch",
-            "mm_spatial_pool_mode": "bilinear",
-            "mm_newline_position": "grid",
+            **PUBLISHED_KEYS,
             "threedrs": own_section(vision, VISION_FIELDS, teacher_channels),
         }
 

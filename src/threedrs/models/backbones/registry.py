@@ -69,7 +69,7 @@ def read_family(
     Args:
         config: content of the config.json at ``path``, held by `read_teacher_channels` before.
         path: for error messages.
-        tokens: the least size of the vocabulary.
+        tokens: the size of the vocabulary.
         name: ``model.name``, or None for whatever the checkpoint is of.
         grid: ``model.grid``, or None for that of the training or the family's default.
 

@@ -44,6 +44,15 @@ def copy_file_mode(folder: Path) -> None:
         file.chmod(mode)
 
 
+def reference_name(run: str) -> str:
+    """Return a name for a run's model folder from which the published code picks the right loader.
+
+    It looks for llava and qwen in the name, and for other kinds of model before.
+    """
+    others = ("lora", "moe", "llama", "yi")
+    return "llava-qwen" if any(word in run.lower() for word in others) else f"llava-qwen-{run}"
+
+
 def tensor_files(folder: Path) -> list[Path]:
     """Return the safetensors files of a checkpoint folder.
 

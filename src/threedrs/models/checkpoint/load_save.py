@@ -24,6 +24,7 @@ from threedrs.models.attention.prefix_suffix import flash_kernels
 from threedrs.models.backbones.base import Family
 from threedrs.models.backbones.config_json import read_teacher_channels
 from threedrs.models.backbones.registry import find_family, read_family
+from threedrs.models.checkpoint.decoding import NAME, published_generation, read_generation
 from threedrs.models.checkpoint.folder import (
     StoredTensor,
     copy_file_mode,
@@ -33,9 +34,10 @@ from threedrs.models.checkpoint.folder import (
 )
 from threedrs.models.lora.adapter import apply_adapter, is_adapter, read_adapter
 from threedrs.models.lora.layers import merge_lora
+from threedrs.models.prompt import token_id
 from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
-from threedrs.models.tokenizer import add_tokens, load_tokenizer, tiny_tokenizer
+from threedrs.models.tokenizer import add_tokens, load_tokenizer, save_tokenizer, tiny_tokenizer
 from threedrs.models.zero3 import (
     ZeroConfig,
     fill,
@@ -44,7 +46,7 @@ from threedrs.models.zero3 import (
     spread_modules,
     without_weights,
 )
-from threedrs.tasks.record import GROUND
+from threedrs.tasks.record import COORD, GROUND
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +149,7 @@ def _build_random(
     with torch.no_grad():
         for name in EMBEDDINGS:
             parameter = student.get_parameter(name)
-            parameter.copy_(with_mean_rows(parameter, tokens))
+            parameter.copy_(vocabulary_rows(parameter, len(parameter), tokens))
     if settings.from_scratch:
         _shrink_branches(student.language_model)
     if zero_init is None:
@@ -205,6 +207,7 @@ def _load(
         # Modules that are built spread come with a vocabulary head of their own. It is replaced
         # before values are read: no tensor of the folder would fill it.
         student.language_model.tie_weights()
+    student.generation = read_generation(folder)
     names = _match(student, stored, folder, first_new, trained)
     # The heads are random where the folder has none, and it is here that they draw their numbers:
     # modules that are built without weights draw none.
@@ -214,7 +217,9 @@ def _load(
     # itself stays in memory.
     for file in sorted({tensor.file for tensor in names.values()}):
         with safe_open(file, framework="pt") as stream:
-            value = partial(_value, stream=stream, names=names, first_new=first_new)
+            value = partial(
+                _value, stream=stream, names=names, rows=len(tokenizer), first_new=first_new
+            )
             fill(student, [own for own, tensor in names.items() if tensor.file == file], value)
     if zero_init is not None:
         student.restore_rotary()
@@ -226,12 +231,12 @@ def _load(
 
 
 def _value(
-    own: str, *, stream: Any, names: Mapping[str, StoredTensor], first_new: int | None
+    own: str, *, stream: Any, names: Mapping[str, StoredTensor], rows: int, first_new: int | None
 ) -> Tensor:
     """Read the tensor of one of the student's names from its open file."""
     value = stream.get_tensor(names[own].name)
-    if first_new is not None and own in EMBEDDINGS:
-        return with_mean_rows(value, first_new)
+    if own in EMBEDDINGS and (first_new is not None or len(value) != rows):
+        return vocabulary_rows(value, rows, first_new)
     return value
 
 
@@ -262,8 +267,10 @@ def _match(
         own = layout.own_name(published)
         if own in expected:
             shape = tensor.shape
-            if own in EMBEDDINGS and first_new is not None:
-                shape = (max(shape[0], first_new + 2), *shape[1:])
+            # Pretrained matrices have more rows than tokens, or lack those of the new ones.
+            held = expected[own][0] if first_new is None else first_new
+            if own in EMBEDDINGS and shape and shape[0] >= held:
+                shape = (expected[own][0], *shape[1:])
             if shape != expected[own]:
                 wrong.append(f"{published} {tensor.shape}, expected {expected[own]}")
             names[own] = tensor
@@ -355,22 +362,27 @@ def save_student(
         tensors.pop(published_name(EMBEDDINGS[1]))
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     config = student.family.config_json(student.teacher_channels, dtype)
+    # By these the published code finds the tokens in a prompt; without one it reads no `<coord>`.
+    marks = {"ground_token_ids": GROUND, "coord_token_ids": COORD}
+    config |= {key: [token_id(tokenizer, token)] for key, token in marks.items()}
     with atomic_folder(folder) as temporary:
         save_torch_state_dict(tensors, temporary, metadata={"format": "pt"})
         write_json(temporary / "config.json", config)
+        write_json(temporary / NAME, student.generation or published_generation(tokenizer))
         copy_file_mode(temporary)
-        tokenizer.save_pretrained(temporary)
+        save_tokenizer(tokenizer, temporary)
 
 
-def with_mean_rows(embedding_TD: Tensor, tokens: int) -> Tensor:
-    """Return the matrix with rows ``tokens`` and ``tokens + 1`` set to the mean of those before.
+def vocabulary_rows(matrix_TD: Tensor, rows: int, first_new: int | None) -> Tensor:
+    """Return a vocabulary matrix with exactly ``rows`` rows, as published training cuts it.
 
-    Later rows, which pad published matrices, stay; a matrix that is too short grows.
+    The rows ``first_new`` and ``first_new + 1`` start as the mean of those before.
     """
-    rows = max(len(embedding_TD), tokens + 2)
-    result_TD = embedding_TD.new_zeros(rows, embedding_TD.shape[1])
-    result_TD[: len(embedding_TD)] = embedding_TD
-    result_TD[tokens : tokens + 2] = embedding_TD[:tokens].float().mean(0).to(embedding_TD.dtype)
+    result_TD = matrix_TD.new_zeros(rows, matrix_TD.shape[1])
+    result_TD[: len(matrix_TD)] = matrix_TD[:rows]
+    if first_new is not None:
+        mean_D = matrix_TD[:first_new].float().mean(0)
+        result_TD[first_new : first_new + 2] = mean_D.to(matrix_TD.dtype)
     return result_TD
 
 

@@ -33,6 +33,7 @@ from threedrs.models.lora.layers import ADAPTER, LANGUAGE_MODEL, add_lora, is_ad
 from threedrs.models.prompt import token_id
 from threedrs.models.settings import LORA_TARGETS, LoraSettings, ModelSettings
 from threedrs.models.student import GROUPS, Student
+from threedrs.models.tokenizer import save_tokenizer
 from threedrs.tasks.record import COORD, GROUND
 
 CONFIG = "adapter_config.json"
@@ -138,7 +139,7 @@ def save_adapter(
     }
     write_json(folder / "config.json", described)
     copy_file_mode(folder)
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
 
 
 def _peft_name(own: str) -> str:

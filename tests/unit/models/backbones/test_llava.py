@@ -26,7 +26,7 @@ def test_published_configuration() -> None:
     }
     path = Path("config.json")
     text = read_text_config(published, path, 151648)
-    assert (text.vocab_size, text.num_hidden_layers) == (152064, 28)
+    assert (text.vocab_size, text.num_hidden_layers) == (151648, 28)
     assert text.rope_parameters is not None
     assert text.rope_parameters["rope_theta"] == 1_000_000
     assert set(text.layer_types or ()) == {"full_attention"}
@@ -34,4 +34,4 @@ def test_published_configuration() -> None:
     assert (vision.hidden_size, vision.num_hidden_layers) == (1152, 27)
     assert (vision.hidden_act, vision.layer_norm_eps) == ("gelu_pytorch_tanh", 1e-6)
     saved = LlavaFamily(text, vision, LLAVA_GRID).config_json(2048, "bfloat16")
-    assert read_text_config(saved, path, 1).to_dict() == text.to_dict()
+    assert read_text_config(saved, path, 151648).to_dict() == text.to_dict()

@@ -11,9 +11,9 @@ from transformers import AutoTokenizer, Qwen2Config
 
 from fixtures.students import CHANNELS, MIXED, pack, student, tokenizer
 from threedrs.errors import CheckpointError
-from threedrs.models.checkpoint.load_save import load_student, save_student, with_mean_rows
+from threedrs.models.checkpoint.load_save import load_student, save_student, vocabulary_rows
 from threedrs.models.settings import ModelSettings, SupervisionSettings
-from threedrs.models.tokenizer import tiny_tokenizer
+from threedrs.models.tokenizer import save_tokenizer, tiny_tokenizer
 
 HEAD_PREFIXES = ("ground_head_", "model.proj_3d.")
 
@@ -51,7 +51,7 @@ def _as_pretrained(folder: Path) -> Path:
     del config["threedrs"]
     config["vocab_size"] -= 2
     (folder / "config.json").write_text(json.dumps(config))
-    tiny_tokenizer().save_pretrained(folder)
+    save_tokenizer(tiny_tokenizer(), folder)
     return folder
 
 
@@ -175,10 +175,11 @@ def test_pretrained_backbone_gets_new_tokens_and_seeded_heads(
     assert torch.equal(first.state_dict()[kept], original[kept])
 
 
-def test_new_rows_in_a_padded_matrix() -> None:
+def test_vocabulary_rows() -> None:
     matrix = torch.tensor([[1.0], [3.0], [9.0], [9.0], [9.0]])
-    assert with_mean_rows(matrix, 2).flatten().tolist() == [1, 3, 2, 2, 9]
-    assert with_mean_rows(matrix[:2], 2).flatten().tolist() == [1, 3, 2, 2]
+    assert vocabulary_rows(matrix, 4, 2).flatten().tolist() == [1, 3, 2, 2]
+    assert vocabulary_rows(matrix[:2], 4, 2).flatten().tolist() == [1, 3, 2, 2]
+    assert vocabulary_rows(matrix, 3, None).flatten().tolist() == [1, 3, 9]
 
 
 def test_known_tensors_without_use_are_ignored(
@@ -271,29 +272,20 @@ def test_tensors_of_another_shape_stop_the_load(saved: Path) -> None:
 
 
 def test_unusable_tokenizers(saved: Path) -> None:
-    tiny_tokenizer().save_pretrained(saved)
+    save_tokenizer(tiny_tokenizer(), saved)
     with pytest.raises(CheckpointError, match="grounding head but its tokenizer lacks <ground>"):
         _load(saved)
     (saved / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="the tokenizer cannot be loaded"):
         _load(saved)
-    (saved / "tokenizer.json").unlink()
+    for name in ("tokenizer.json", "merges.txt"):
+        (saved / name).unlink()
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing"):
         _load(saved)
 
 
-def test_tokenizers_in_the_older_format_load(saved: Path) -> None:
-    """vocab.json, merges.txt and the added tokens in tokenizer_config.json, as published."""
-    whole = json.loads((saved / "tokenizer.json").read_text())
+def test_tokenizers_load_from_vocabulary_and_merges(saved: Path) -> None:
     (saved / "tokenizer.json").unlink()
-    (saved / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
-    merges = "\n".join(" ".join(pair) for pair in whole["model"]["merges"])
-    (saved / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
-    config = json.loads((saved / "tokenizer_config.json").read_text())
-    config["added_tokens_decoder"] = {
-        str(token.pop("id")): token for token in whole["added_tokens"]
-    }
-    (saved / "tokenizer_config.json").write_text(json.dumps(config))
     loaded, text = _load(saved)
     sentence = "What is <ground> at <coord>?\n\n<|im_end|>"
     assert text(sentence)["input_ids"] == tokenizer()(sentence)["input_ids"]

@@ -1,0 +1,158 @@
+"""What a training run is before its first step: settings, records, ranks, fingerprint, its steps.
+
+Nothing here is a function of how far the run has come. So a resumed run sets up the same, and finds
+the batches that are left by planning them all again.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from threedrs.distributed.ranks import Ranks, StopRequest, broadcast_decision, start_ranks
+from threedrs.errors import DataError, StoreError
+from threedrs.scenes.store import SceneStore
+from threedrs.teachers.feature_store import FeatureStore
+from threedrs.teachers.known_teachers import NO_TEACHER
+from threedrs.teachers.teacher_frames import FrameCounts, TeacherFrames
+from threedrs.training.data import RecordTable
+from threedrs.training.sampler import (
+    Batch,
+    batches_per_epoch,
+    plan_batches,
+    plan_task_groups,
+    task_group_steps,
+)
+from threedrs.training.settings import RunPaths, TrainSettings, fingerprint
+from threedrs.training.wandb_logger import require_wandb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything about a run that does not change while it goes.
+
+    ``parts`` is its fingerprint, ``teacher_frames`` is None without a teacher.
+    """
+
+    config: Mapping[str, Any]
+    settings: TrainSettings
+    paths: RunPaths
+    records: RecordTable
+    parts: dict[str, Any]
+    teacher_frames: FrameCounts | None
+    ranks: Ranks
+    stop: StopRequest
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        settings = self.settings
+        if settings.batches == "task_groups":
+            return task_group_steps(self.records.groups, settings.global_batch)
+        return batches_per_epoch(len(self.records), settings.global_batch, settings.drop_last)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self._up_to_limit(self.settings.epochs * self.steps_per_epoch)
+
+    @property
+    def scheduled_steps(self) -> int:
+        """Optimizer steps that the learning rate's schedule is laid out for."""
+        # The published schedule does not know all that its order drops: it is laid out for 13,945
+        # steps, of which 13,944 are taken.
+        more = self.settings.batches == "task_groups"
+        return self._up_to_limit(self.settings.epochs * self.steps_per_epoch + more)
+
+    def _up_to_limit(self, steps: int) -> int:
+        return min(steps, self.settings.max_steps or steps)
+
+    def batches_after(self, step: int) -> Iterator[list[Batch]]:
+        """Yield each epoch's batches that come after ``step`` optimizer steps."""
+        while step < self.total_steps:
+            # The order of an epoch follows from seed and epoch alone. So a resumed run plans the
+            # whole epoch again and drops the batches that it has seen; no position is stored.
+            epoch, position = divmod(step, self.steps_per_epoch)
+            remaining = self._plan(epoch)[position : position + self.total_steps - step]
+            step += len(remaining)
+            yield remaining
+
+    def _plan(self, epoch: int) -> list[Batch]:
+        records, settings = self.records, self.settings
+        sizes = {"pack": settings.pack, "global_batch": settings.global_batch}
+        order = {"seed": settings.seed, "epoch": epoch}
+        if settings.batches == "task_groups":
+            return plan_task_groups(records.scenes, records.groups, records.words, **sizes, **order)
+        return plan_batches(records.scenes, drop_last=settings.drop_last, **sizes, **order)
+
+
+def _read_hashes(
+    records: RecordTable, paths: RunPaths, section: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, str], FrameCounts | None]:
+    """Return the content hashes of the mix's scene stores and of their teacher features.
+
+    Also returns which frames the features supervise; None without a teacher.
+
+    Raises:
+        StoreError: a store is missing or damaged, or a scene has no features.
+        ConfigError: `teacher.other_frames` does not fit the features.
+    """
+    teacher = section["name"]
+    scenes = sorted(set(records.scenes))
+    stores = {scene: SceneStore.open(paths.scenes / f"{scene}.zarr") for scene in scenes}
+    contents = {scene: store.content_hash() for scene, store in stores.items()}
+    if teacher == NO_TEACHER:
+        return contents, {}, None
+    lacking = [scene for scene in scenes if scene not in paths.features]
+    if lacking:
+        raise StoreError(
+            f"{paths.mix}: {len(lacking)} of its scenes have no features of teacher {teacher} "
+            f"({', '.join(lacking[:5])}); run `snakemake --cores all features`"
+        )
+    shards = {path: FeatureStore.open(path) for path in sorted(set(paths.features.values()))}
+    entries = {scene: shards[paths.features[scene]].entry(scene) for scene in scenes}
+    frames = {s: TeacherFrames.of_entry(stores[s].frame_ids, entries[s]) for s in scenes}
+    counts = FrameCounts.count(list(frames.values()), section["other_frames"])
+    hashes = {scene: entry["features_sha256"] for scene, entry in entries.items()}
+    # What features of other frames supervise depends on the rule; of the others it does not.
+    for scene in scenes:
+        if frames[scene].teacher != frames[scene].student:
+            hashes[scene] = f"{hashes[scene]} {counts.rule} {list(frames[scene].teacher)}"
+    return contents, hashes, counts
+
+
+def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
+    """Read a resolved run's settings and mix, join its ranks, and fingerprint it.
+
+    Raises:
+        ThreedrsError: a setting, the mix, or a store cannot be used.
+    """
+    settings = TrainSettings.from_config(config)
+    paths = RunPaths.from_config(config["paths"])
+    ranks = start_ranks()
+    # Before the mix and the stores are read, which may take minutes.
+    broadcast_decision(ranks, lambda: settings.accumulation(ranks.count))
+    broadcast_decision(ranks, lambda: require_wandb(settings.wandb))
+
+    def describe() -> tuple[dict[str, Any], FrameCounts | None]:
+        scenes, features, counts = _read_hashes(records, paths, config["teacher"])
+        return fingerprint(config, scenes, features), counts
+
+    records = RecordTable.read(paths.mix)
+    # Only the first rank reads the stores' hashes, and all get the same fingerprint.
+    parts, teacher_frames = broadcast_decision(ranks, describe)
+    run = Run(
+        config=config,
+        settings=settings,
+        paths=paths,
+        records=records,
+        parts=parts,
+        teacher_frames=teacher_frames,
+        ranks=ranks,
+        stop=stop,
+    )
+    if run.total_steps < 1:
+        raise DataError(
+            f"{paths.mix}: {len(records)} samples make no batch of {settings.global_batch}; lower "
+            "train.global_batch, or set train.batches to mixed and train.drop_last to false"
+        )
+    return run

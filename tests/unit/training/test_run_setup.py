@@ -1,0 +1,51 @@
+"""The steps of a run and of its schedule."""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+from threedrs.training.run_setup import Run
+from threedrs.training.sampler import sample_count
+from threedrs.training.settings import TrainSettings
+
+
+def make_run(groups: list[str], **changes: Any) -> Run:
+    records = SimpleNamespace(
+        groups=groups,
+        scenes=[f"scene{index % 7:04d}_00" for index in range(len(groups))],
+        words=list(range(len(groups))),
+    )
+    absent: Any = None
+    return Run(
+        config={},
+        settings=TrainSettings(**{"batches": "task_groups", "epochs": 1, "pack": 1} | changes),
+        paths=absent,
+        records=records,  # type: ignore[arg-type]
+        parts={},
+        teacher_frames=None,
+        ranks=absent,
+        stop=absent,
+    )
+
+
+def test_the_published_run_takes_13944_steps_of_a_schedule_of_13945() -> None:
+    # QA: ScanQA and SQA3D; captions: Scan2Cap; grounding: ScanRefer and Multi3DRefer.
+    counts = {"questions": 26_515 + 79_445, "captions": 36_665, "grounding": 36_665 + 43_838}
+    groups = [group for group, count in counts.items() for _ in range(count)]
+    run = make_run(groups, global_batch=16)
+    assert (run.total_steps, run.scheduled_steps) == (13_944, 13_945)
+    assert math.ceil(run.settings.warmup_fraction * run.scheduled_steps) == 419
+    limited = make_run(groups, global_batch=16, max_steps=100)
+    assert (limited.total_steps, limited.scheduled_steps) == (100, 100)
+
+
+def test_a_resumed_run_goes_on_with_the_batches_that_are_left() -> None:
+    groups = ["questions"] * 20 + ["captions"] * 13
+    run = make_run(groups, global_batch=4, epochs=2)
+    assert run.steps_per_epoch == 4 + 3
+    epochs = list(run.batches_after(0))
+    assert [len(batches) for batches in epochs] == [7, 7]
+    assert epochs[0] != epochs[1]
+    assert list(run.batches_after(5)) == [epochs[0][5:], epochs[1]]
+    assert list(run.batches_after(9)) == [epochs[1][2:]]
+    assert all(sample_count(batch) == 4 for batches in epochs for batch in batches)
