@@ -9,11 +9,11 @@ from snakemake.settings.enums import Quietness
 from threedrs.config.yaml_files import check_yaml
 from threedrs.config.load import SCENE_POLICY, load_config, old_places
 from threedrs.tasks.registry import annotation_files, find_task
-from threedrs.workflow import processes, targets
+from threedrs.workflow import processes, rule_helpers, targets
 from threedrs.workflow.code_hash import code_changes, code_hash
 from threedrs.workflow.locks import remove_dead_lock
+from threedrs.workflow.rule_helpers import checked, more_each_time, teacher_need
 from threedrs.workflow.slurm import explain_failures, patch_status_query
-from threedrs.workflow.targets import checked
 
 processes.use_this_checkout(Path(workflow.basedir))
 processes.hand_on_stop_warning()
@@ -50,13 +50,13 @@ def code(stage=None, *entries, script=None, **more):
 
 def gate(check, *arguments):
     """No file, as an input; stops where the check finds a fault."""
-    return targets.gate(workflow.is_main_process, check, *arguments)
+    return rule_helpers.gate(workflow.is_main_process, check, *arguments)
 
 
 def in_force(rule):
     """What its jobs get of a resource for which the rule asks."""
     overrides = workflow.resource_settings.overwrite_resources.get(rule, {})
-    return targets.in_force(overrides, workflow.global_resources)
+    return rule_helpers.in_force(overrides, workflow.global_resources)
 
 
 onstart:

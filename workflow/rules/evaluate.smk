@@ -58,7 +58,7 @@ rule predict:
     threads: TARGETS.predict_need("threads")
     resources:
         gpu=TARGETS.predict_need("gpu"),
-        mem_mb=targets.more_each_time(TARGETS.predict_need("mem_mb")),
+        mem_mb=more_each_time(TARGETS.predict_need("mem_mb")),
         runtime=TARGETS.predict_need("runtime"),
     params:
         code=code("predict"),
@@ -99,7 +99,7 @@ rule awareness_of_run:
     threads: TARGETS.predict_need("threads")
     resources:
         gpu=lambda wildcards: min(1, TARGETS.predict_need("gpu")(wildcards)),
-        mem_mb=targets.more_each_time(TARGETS.predict_need("mem_mb")),
+        mem_mb=more_each_time(TARGETS.predict_need("mem_mb")),
         runtime=TARGETS.predict_need("runtime"),
     params:
         code=code("awareness"),

@@ -39,11 +39,11 @@ rule extract_features:
         "results/benchmarks/extract_features/{teacher}/{shard}.tsv"
     conda:
         "../../envs/gpu.yaml"
-    threads: targets.teacher_need("threads")
+    threads: teacher_need("threads")
     resources:
-        gpu=targets.teacher_need("gpu"),
-        mem_mb=targets.more_each_time(targets.teacher_need("mem_mb")),
-        runtime=targets.teacher_need("runtime"),
+        gpu=teacher_need("gpu"),
+        mem_mb=more_each_time(teacher_need("mem_mb")),
+        runtime=teacher_need("runtime"),
     params:
         code=lambda wildcards: [
             code("features", script="extract_features"),

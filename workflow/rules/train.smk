@@ -38,9 +38,7 @@ rule run_config:
         "../../envs/data.yaml"
     params:
         code=code(script="run_config"),
-        run=lambda wildcards: TARGETS.recipe(wildcards.run),
-        shards=FEATURE_SHARDS,
-        evaluation=lambda wildcards: TARGETS.evaluation_on_the_way(wildcards.run),
+        config=lambda wildcards: TARGETS.run_config(wildcards.run),
     message:
         "Settings of run {wildcards.run}"
     script:

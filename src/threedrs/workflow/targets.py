@@ -5,49 +5,25 @@ whose argument is ``wildcards`` are handed to Snakemake as they are.
 """
 
 import json
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from threedrs.config.checks import batch_problem
 from threedrs.config.load import SCENE_POLICY, Config, data_layout, resolve_run
 from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
 from threedrs.demo.write import demo_scenes
-from threedrs.errors import ConfigError, ThreedrsError
+from threedrs.errors import ConfigError
 from threedrs.inputs.download import downloads
 from threedrs.inputs.ready_files import Ready
 from threedrs.inputs.required_files import conversions, missing_inputs, shards
 from threedrs.inputs.scene_sources import start_table
 from threedrs.tasks.registry import evaluation_name
 from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher, weights_of
+from threedrs.workflow.rule_helpers import Need
 
-T = TypeVar("T")
-Need = Callable[[Any], int]  # of a job's wildcards
 SPLITS = ("train", "val")
 ALL_SPLITS = (*SPLITS, "test")
-
-
-def checked(check: Callable[..., T], *arguments: Any) -> T:
-    """Return what ``check`` returns; where it finds a fault, end the process with its lines."""
-    try:
-        return check(*arguments)
-    except ThreedrsError as error:
-        sys.exit(f"threedrs: error:\n{error}")
-
-
-def gate(main: bool, check: Callable[..., Any], *arguments: Any) -> list[str]:
-    """Return no files, for the input of a rule; stop as `checked` where ``check`` finds a fault.
-
-    Args:
-        main: whether this is the process that the user started. Only that one asks, as a job's own
-            process would ask again for what was found already.
-        check: raises ThreedrsError.
-        arguments: of ``check``.
-    """
-    if main:
-        checked(check, *arguments)
-    return []
 
 
 class Targets:
@@ -200,9 +176,24 @@ class Targets:
 
     # Runs
 
-    def recipe(self, run: str) -> Config:
-        """Return the sections that shape a run, so all but how it is carried out."""
-        return {name: part for name, part in self.resolved[run].items() if name != "execution"}
+    def run_config(self, run: str) -> Config:
+        """Return the settings of a run, with the paths of its inputs; not how it is carried out."""
+        sections = {name: part for name, part in self.resolved[run].items() if name != "execution"}
+        teacher = sections["teacher"]["name"]
+        paths = {
+            "mix": f"results/instructions/mixes/{sections['train']['mix']}.jsonl",
+            "scenes": "results/scenes",
+            "features": {
+                scene: f"results/features/{teacher}/{shard}.zarr"
+                for shard, scenes in self.feature_shards.items()
+                for scene in scenes
+                if teacher != NO_TEACHER
+            },
+            "out": f"results/train/{run}",
+        }
+        evaluation = self.evaluation_on_the_way(run)
+        asked = {} if evaluation is None else {"evaluation": evaluation}
+        return {"run": run, **sections, "paths": paths, **asked}
 
     def execution(self, wildcards: Any) -> str:
         """Return how a run is carried out, as JSON. As a resource it makes nothing stale."""
@@ -281,44 +272,6 @@ def takes_files(teacher: str) -> bool:
     """Whether a teacher's features are files of the user's, one a scene."""
     weights = get_teacher(teacher).weights
     return weights is not None and weights.kind == "scenes"
-
-
-def teacher_need(kind: str) -> Need:
-    """Return the function that gives a resource of a feature job."""
-    return lambda wildcards: get_teacher(wildcards.teacher).needs[kind]
-
-
-def more_each_time(memory: Need) -> Callable[[Any, int], int]:
-    """Return a job's memory as a function of the attempt: as much again with every one."""
-
-    def of_attempt(wildcards: Any, attempt: int) -> int:  # Snakemake goes by these names
-        return attempt * memory(wildcards)
-
-    return of_attempt
-
-
-def in_force(
-    overrides: Mapping[str, Any], limits: Mapping[str, Any]
-) -> Callable[[str, int], int | None]:
-    """Return the function from a resource and what a rule asks for to what its jobs get.
-
-    It gives None where only the job knows.
-
-    Args:
-        overrides: a profile's set-resources for the rule, as Snakemake holds them.
-        limits: of ``--resources``, as Snakemake holds them.
-    """
-
-    def of_resource(name: str, asked: int) -> int | None:
-        override, limit = overrides.get(name), limits.get(name)
-        if override is not None:
-            if override.is_evaluable():
-                return None
-            asked = override.value
-        most = limit.value if limit is not None else None
-        return min(asked, most) if isinstance(asked, int) and most is not None else asked
-
-    return of_resource
 
 
 def evaluation_records(benchmark: str) -> str:

@@ -1,7 +1,7 @@
 """What the rules expand over, and what jobs ask for and are told."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,8 +55,18 @@ def test_scenes_are_cut_into_shards(found: Targets) -> None:
 def test_runs_and_what_they_use(found: Targets) -> None:
     assert found.teachers == ["vggt-tiny"]
     assert list(found.resolved) == ["3drs", "baseline", "other"]
-    assert "execution" not in found.recipe("other")
-    assert found.recipe("other")["train"]["eval_every"] == 5
+    config = found.run_config("other")
+    assert "execution" not in config
+    assert config["train"]["eval_every"] == 5
+    assert config["evaluation"]["left_out"] == "results/scenes/left_out/val.json"
+    scenes = found.feature_shards["train-001"]
+    assert {config["paths"]["features"][scene] for scene in scenes} == {
+        "results/features/vggt-tiny/train-001.zarr"
+    }
+    assert len(config["paths"]["features"]) == len(found.scenes["train"])
+    baseline = found.run_config("baseline")
+    assert baseline["paths"]["features"] == {}
+    assert "evaluation" not in baseline
     assert json.loads(found.execution(wildcards(run="other")))["keep"] == 7
     assert found.predict_settings("3drs") == {
         "prompt": "reference",
@@ -111,37 +121,6 @@ def test_before_the_demo_data_is_there_the_table_says_so(
 def test_needs_follow_from_size_teacher_and_attempt(found: Targets) -> None:
     run = wildcards(run="3drs")
     assert (found.train_need("mem_mb")(run), found.predict_need("mem_mb")(run)) == (4000, 3000)
-    need = targets.teacher_need("mem_mb")
-    more = targets.more_each_time(need)
-    teacher = wildcards(teacher="vggt-tiny")
-    assert more(teacher, attempt=2) == 2 * need(teacher)
-
-
-@dataclass
-class Resource:
-    """Stands in for Snakemake's."""
-
-    value: Any
-    evaluable: bool = False
-
-    def is_evaluable(self) -> bool:
-        return self.evaluable
-
-
-@pytest.mark.parametrize(
-    ("overrides", "limits", "expected"),
-    [
-        ({}, {}, 8),
-        ({"gpu": Resource(4)}, {}, 4),
-        ({"gpu": Resource("attempt*2", evaluable=True)}, {"gpu": Resource(2)}, None),
-        ({"tasks": Resource(4)}, {"gpu": Resource(2)}, 2),
-        ({"gpu": Resource(1)}, {"gpu": Resource(2)}, 1),
-    ],
-)
-def test_what_is_in_force(
-    overrides: dict[str, Resource], limits: dict[str, Resource], expected: int | None
-) -> None:
-    assert targets.in_force(overrides, limits)("gpu", 8) == expected
 
 
 def test_a_batch_is_held_against_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,10 +130,10 @@ def test_a_batch_is_held_against_the_ranks(monkeypatch: pytest.MonkeyPatch) -> N
         train={"global_batch": 16, "pack": 4},
         runs={"fits": {"train": {"pack": 2}}},
     )
-    found.check_batch("fits", targets.in_force({}, {}))
-    found.check_batch("3drs", targets.in_force({}, {"gpu": Resource(4)}))
+    found.check_batch("fits", lambda name, asked: asked)
+    found.check_batch("3drs", lambda name, asked: 4 if name == "gpu" else asked)
     with pytest.raises(ConfigError) as error:
-        found.check_batch("3drs", targets.in_force({}, {}))
+        found.check_batch("3drs", lambda name, asked: asked)
     lines = str(error.value).splitlines()
     assert [line.split(":")[1] for line in lines] == [" runs.3drs", " runs.baseline"]
     assert "train.pack 4 x 8 ranks x accumulation is not train.global_batch 16" in lines[0]

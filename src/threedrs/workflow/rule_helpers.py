@@ -1,0 +1,71 @@
+"""What the rule files call: checks that stop a start in a few lines, and what jobs ask for."""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from threedrs.errors import ThreedrsError
+from threedrs.teachers.known_teachers import get_teacher
+
+T = TypeVar("T")
+Need = Callable[[Any], int]  # of a job's wildcards
+
+
+def checked(check: Callable[..., T], *arguments: Any) -> T:
+    """Return what ``check`` returns; where it finds a fault, end the process with its lines."""
+    try:
+        return check(*arguments)
+    except ThreedrsError as error:
+        sys.exit(f"threedrs: error:\n{error}")
+
+
+def gate(main: bool, check: Callable[..., Any], *arguments: Any) -> list[str]:
+    """Return no files, for the input of a rule; stop as `checked` where ``check`` finds a fault.
+
+    Args:
+        main: whether this is the process that the user started. Only that one asks, as a job's own
+            process would ask again for what was found already.
+        check: raises ThreedrsError.
+        arguments: of ``check``.
+    """
+    if main:
+        checked(check, *arguments)
+    return []
+
+
+def teacher_need(kind: str) -> Need:
+    """Return the function that gives a resource of a feature job."""
+    return lambda wildcards: get_teacher(wildcards.teacher).needs[kind]
+
+
+def more_each_time(memory: Need) -> Callable[[Any, int], int]:
+    """Return a job's memory as a function of the attempt: as much again with every one."""
+
+    def of_attempt(wildcards: Any, attempt: int) -> int:  # Snakemake goes by these names
+        return attempt * memory(wildcards)
+
+    return of_attempt
+
+
+def in_force(
+    overrides: Mapping[str, Any], limits: Mapping[str, Any]
+) -> Callable[[str, int], int | None]:
+    """Return the function from a resource and what a rule asks for to what its jobs get.
+
+    It gives None where only the job knows.
+
+    Args:
+        overrides: a profile's set-resources for the rule, as Snakemake holds them.
+        limits: of ``--resources``, as Snakemake holds them.
+    """
+
+    def of_resource(name: str, asked: int) -> int | None:
+        override, limit = overrides.get(name), limits.get(name)
+        if override is not None:
+            if override.is_evaluable():
+                return None
+            asked = override.value
+        most = limit.value if limit is not None else None
+        return min(asked, most) if isinstance(asked, int) and most is not None else asked
+
+    return of_resource

@@ -1,0 +1,53 @@
+"""What the rule files call: checks that stop a start, and what jobs get of what a rule asks for."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from threedrs.errors import DataError
+from threedrs.workflow.rule_helpers import gate, in_force, more_each_time, teacher_need
+
+
+def test_a_gate_stops_the_first_process_alone() -> None:
+    def check(name: str) -> None:
+        raise DataError(f"{name}: missing")
+
+    assert gate(False, check, "a.json") == []
+    assert gate(True, str, "a.json") == []
+    with pytest.raises(SystemExit, match=r"threedrs: error:\na\.json: missing"):
+        gate(True, check, "a.json")
+
+
+def test_memory_grows_with_every_attempt() -> None:
+    need = teacher_need("mem_mb")
+    teacher = SimpleNamespace(teacher="vggt-tiny")
+    assert more_each_time(need)(teacher, attempt=2) == 2 * need(teacher)
+
+
+@dataclass
+class Resource:
+    """Stands in for Snakemake's."""
+
+    value: Any
+    evaluable: bool = False
+
+    def is_evaluable(self) -> bool:
+        return self.evaluable
+
+
+@pytest.mark.parametrize(
+    ("overrides", "limits", "expected"),
+    [
+        ({}, {}, 8),
+        ({"gpu": Resource(4)}, {}, 4),
+        ({"gpu": Resource("attempt*2", evaluable=True)}, {"gpu": Resource(2)}, None),
+        ({"tasks": Resource(4)}, {"gpu": Resource(2)}, 2),
+        ({"gpu": Resource(1)}, {"gpu": Resource(2)}, 1),
+    ],
+)
+def test_what_is_in_force(
+    overrides: dict[str, Resource], limits: dict[str, Resource], expected: int | None
+) -> None:
+    assert in_force(overrides, limits)("gpu", 8) == expected
