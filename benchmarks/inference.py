@@ -24,10 +24,10 @@ from machine import machine
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Query
 from threedrs.models.prompt import build_query
 from threedrs.models.scene_inputs import SceneInputs
-from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.tasks.record import Record, conversation
 

@@ -32,7 +32,7 @@ from threedrs.distributed.ranks import Ranks, start_ranks
 from threedrs.models.packing import Pack
 from threedrs.models.tokenizer import tiny_tokenizer
 from threedrs.tasks.record import read_records
-from threedrs.training.data import PackReader, load_packs
+from threedrs.training.pack_reader import PackReader, load_packs
 from threedrs.training.sampler import PackPlan, micro_steps, plan_batches
 
 SIDE = 8192  # of the matrices that keep the GPU busy

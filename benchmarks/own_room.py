@@ -15,15 +15,16 @@ from pathlib import Path
 
 import torch
 
+from threedrs.config.schema import SupervisionSettings
 from threedrs.evaluation.answerer import needs_model
 from threedrs.io.files import read_json
 from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import IGNORE, Pack
-from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.tasks.record import read_records
 from threedrs.tasks.registry import evaluation_name, find_task
-from threedrs.training.data import PackReader
+from threedrs.training.pack_reader import PackReader
 from threedrs.training.sampler import PackPlan
 
 TEXTS = ("scan2cap", "scanqa", "sqa3d")

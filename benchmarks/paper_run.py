@@ -125,7 +125,7 @@ def crash(arguments: argparse.Namespace, config: Path, out: Path) -> dict[str, A
 def load_export(folder: Path) -> None:
     """Load the model in ``folder``; print its parameters and whether all of them are finite."""
     from threedrs.models.checkpoint.load_save import load_student
-    from threedrs.models.settings import ModelSettings
+    from threedrs.models.model_settings import ModelSettings
 
     began = time.perf_counter()
     student, _ = load_student(ModelSettings(path=folder))

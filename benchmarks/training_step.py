@@ -26,15 +26,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from threedrs.config.schema import TUNABLE, SupervisionSettings
 from threedrs.models.attention.packed import pack_mask
 from threedrs.models.backbones.sizes import SIZES
 from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import IGNORE, Layout, Pack, Prefix, Sample
 from threedrs.models.scene_inputs import SceneInputs
-from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.training.flops import OperationCount, device_peak
-from threedrs.training.settings import TUNABLE
 
 OBJECTS = 30
 OWN_TOKENS = 64

@@ -34,16 +34,17 @@ import torch.distributed
 import yaml
 
 from gpu_time import Kernel, time_shares
+from threedrs.config.schema import SupervisionSettings
 from threedrs.distributed.ranks import Ranks, peak_memory, start_ranks
 from threedrs.models.backbones.sizes import SIZES
 from threedrs.models.checkpoint.load_save import load_student, save_student
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Pack
-from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.training.checkpoints import Progress, load_checkpoint, save_checkpoint
 from threedrs.training.export import whole_state
 from threedrs.training.flops import device_peak
-from threedrs.training.settings import TrainSettings
+from threedrs.training.recipe import TrainSettings
 from threedrs.training.step import build_engine, train_step, zero_init
 from training_step import sample, scene
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from threedrs.distributed.gpus import claim_gpus
 from threedrs.distributed.ranks import AgreedError, StopRequest, is_lone, own_rank
 from threedrs.errors import MachineError, first_line, one_line_errors
-from threedrs.training.settings import read_run
+from threedrs.training.recipe import read_run
 from threedrs.workflow.processes import end_with_snakemake
 
 # A loader process is forked from this one; the tokenizer's threads would not survive that.

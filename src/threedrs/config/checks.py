@@ -14,13 +14,9 @@ from threedrs.errors import ConfigError, DataError, ThreedrsError, user_message
 from threedrs.io.files import read_json
 from threedrs.models.backbones.sizes import LAYERS
 from threedrs.models.checkpoint.folder import read_config, tensor_files
-from threedrs.models.settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings
 from threedrs.teachers.known_teachers import weights_problem
-from threedrs.training.settings import (
-    TrainSettings,
-    accumulation,
-    read_deepspeed,
-)
+from threedrs.training.recipe import TrainSettings, accumulation, read_deepspeed
 
 T = TypeVar("T")
 

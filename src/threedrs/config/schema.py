@@ -27,7 +27,7 @@ from threedrs.config.value_types import (
     in_order_of,
     unique,
 )
-from threedrs.models.backbones.registry import DEFAULT_NAME, backbone_names
+from threedrs.models.backbones.known_backbones import DEFAULT_NAME, backbone_names
 from threedrs.tasks.registry import TASKS
 from threedrs.teachers.known_teachers import IMPORT_PATH, NO_TEACHER, TEACHERS
 from threedrs.teachers.teacher_frames import OtherFrames

@@ -19,10 +19,10 @@ from threedrs.errors import DataError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Query
 from threedrs.models.prompt import build_query
 from threedrs.models.scene_inputs import read_scene
-from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.base import Task

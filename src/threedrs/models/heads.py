@@ -12,8 +12,8 @@ teacher's channels. The loss pulls them, token by token, towards the frozen teac
 import torch
 from torch import Tensor, nn
 
+from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import DataError
-from threedrs.models.settings import SupervisionSettings
 
 TEMPERATURE = 0.07
 

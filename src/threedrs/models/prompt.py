@@ -22,7 +22,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import ConfigError, DataError
-from threedrs.models.backbones.base import VISION_MARKS
+from threedrs.models.backbones.family import VISION_MARKS
 from threedrs.models.packing import IGNORE, Prefix, Query, Sample
 from threedrs.tasks.record import COORD, END, GROUND, IMAGE, START, Record
 

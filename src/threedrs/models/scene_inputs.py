@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from threedrs.errors import DataError
-from threedrs.models.backbones.base import LLAVA_GRID, VisualGrid
+from threedrs.models.backbones.family import LLAVA_GRID, VisualGrid
 from threedrs.scannet.geometry import GRID, SIDE, patch_counts, patch_means
 from threedrs.scenes.store import SceneStore
 

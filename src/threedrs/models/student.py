@@ -5,7 +5,7 @@ shows. In the LLaVA families a learned newline token closes each row. These visu
 the prompt where the image is. Hidden states at them feed the object features and the 3D
 supervision. A forward pass over a pack costs one vision pass over the V frames and one language
 pass over the shared prefix and all suffixes. What differs between backbones is in
-`threedrs.models.backbones.base`.
+`threedrs.models.backbones.family`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
+from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import ConfigError, DataError
 from threedrs.models.attention.packed import PACKED, PackMask, pack_mask
 from threedrs.models.attention.question_decoding import QuestionAttention
-from threedrs.models.backbones.base import Family
+from threedrs.models.backbones.family import Family
 from threedrs.models.backbones.fused import fuse
 from threedrs.models.heads import (
     GroundingHead,
@@ -40,7 +41,6 @@ from threedrs.models.packing import (
     on_device,
 )
 from threedrs.models.scene_inputs import SceneInputs
-from threedrs.models.settings import SupervisionSettings
 from threedrs.models.visual_tokens import (
     NewlineTokens,
     VisualTokens,

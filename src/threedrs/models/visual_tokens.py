@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from threedrs.models.backbones.base import VisualGrid
+from threedrs.models.backbones.family import VisualGrid
 
 LOWER_CORNER = (-15.0, -15.0, -5.0)  # metres, world frame
 UPPER_CORNER = (15.0, 15.0, 5.0)

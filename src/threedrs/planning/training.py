@@ -45,13 +45,10 @@ from typing import Any
 from threedrs.errors import ConfigError
 from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.lora.layers import add_lora, trained_parameters
-from threedrs.models.settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.training.flops import OperationCount
-from threedrs.training.settings import (
-    TrainSettings,
-    is_offloaded,
-)
+from threedrs.training.recipe import TrainSettings, is_offloaded
 from threedrs.training.step import deepspeed_config
 
 GIB = 2**30

@@ -29,7 +29,7 @@ from threedrs.distributed.ranks import Ranks, broadcast_decision
 from threedrs.errors import CheckpointError, DataError
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, sync, write_json
 from threedrs.training.optimizer_shards import read_shards, write_shards
-from threedrs.training.settings import fingerprint_changes
+from threedrs.training.recipe import fingerprint_changes
 
 FORMAT_VERSION = 3
 MANIFEST = "manifest.json"

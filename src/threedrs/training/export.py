@@ -29,13 +29,13 @@ from threedrs.models.checkpoint.folder import reference_name, write_manifest
 from threedrs.models.checkpoint.load_save import save_student
 from threedrs.models.lora.adapter import Trained, save_adapter
 from threedrs.models.lora.layers import LANGUAGE_MODEL
-from threedrs.models.settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.teachers.teacher_frames import FrameCounts
 from threedrs.training.checkpoints import Progress
 from threedrs.training.flops import device_peak
+from threedrs.training.recipe import TrainSettings
 from threedrs.training.run_log import PARTS, growing_log, read_rows
-from threedrs.training.settings import TrainSettings
 
 FORMAT_VERSION = 1
 PUBLISHED_CHANNELS = 2048  # of the projection head, whatever the teacher

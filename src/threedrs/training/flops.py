@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
+from threedrs.config.schema import TUNABLE
 from threedrs.models.lora.layers import adapter_weights
 from threedrs.models.packing import Pack
 from threedrs.models.student import Student
-from threedrs.training.settings import TUNABLE
 
 # Dense bfloat16 peak, operations a second, from the makers' data sheets; first match counts.
 PEAK_OF_DEVICE = (

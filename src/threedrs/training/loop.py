@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from threedrs.config.schema import SupervisionSettings
 from threedrs.distributed.gpus import translate_oom
 from threedrs.distributed.ranks import (
     AgreedError,
@@ -24,9 +25,9 @@ from threedrs.distributed.ranks import (
 from threedrs.io.files import sha256_of_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.lora.layers import add_lora
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Pack
 from threedrs.models.prompt import token_id
-from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.tasks.record import COORD, GROUND
 from threedrs.teachers.known_teachers import teacher_channels
@@ -36,8 +37,8 @@ from threedrs.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from threedrs.training.data import PackReader, explain_lost_loader, load_packs
 from threedrs.training.export import RunSummary, export_run, is_exported
+from threedrs.training.pack_reader import PackReader, explain_lost_loader, load_packs
 from threedrs.training.run_log import RunLog, has_row, say, step_row
 from threedrs.training.run_setup import Run, prepare
 from threedrs.training.sampler import (

@@ -14,7 +14,8 @@ from threedrs.scenes.store import SceneStore
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.known_teachers import NO_TEACHER
 from threedrs.teachers.teacher_frames import FrameCounts, TeacherFrames
-from threedrs.training.data import RecordTable
+from threedrs.training.pack_reader import RecordTable
+from threedrs.training.recipe import RunPaths, TrainSettings, fingerprint
 from threedrs.training.sampler import (
     Batch,
     batches_per_epoch,
@@ -22,7 +23,6 @@ from threedrs.training.sampler import (
     plan_task_groups,
     task_group_steps,
 )
-from threedrs.training.settings import RunPaths, TrainSettings, fingerprint
 from threedrs.training.wandb_logger import require_wandb
 
 

@@ -17,18 +17,14 @@ import torch.distributed
 from pydantic import ValidationError
 from torch import nn
 
+from threedrs.config.schema import SupervisionSettings
 from threedrs.distributed.ranks import AgreedError, Ranks
 from threedrs.errors import ConfigError
 from threedrs.models.lora.layers import train_only
 from threedrs.models.packing import Pack
-from threedrs.models.settings import SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.training.flops import OperationCount
-from threedrs.training.settings import (
-    TrainSettings,
-    is_offloaded,
-    read_deepspeed,
-)
+from threedrs.training.recipe import TrainSettings, is_offloaded, read_deepspeed
 
 # Sums over samples that a step reports, in this order, beside the flags of `StepOutcome`.
 SUMS = (

@@ -12,7 +12,7 @@ from fixtures.repository import ROOT
 from threedrs.config import reference
 from threedrs.config.schema import Configuration, Execution, Section
 from threedrs.errors import CheckpointError, ConfigError
-from threedrs.models.settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings
 
 SHIPPED = sorted(path for path in (ROOT / "config").glob("*.yaml") if path.name != "cluster.yaml")
 

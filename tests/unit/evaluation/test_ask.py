@@ -15,7 +15,7 @@ from threedrs.evaluation import ask as ask_module
 from threedrs.evaluation.ask import Found, FoundBox, SceneDialogue, draw_found
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings
 
 SCENE = "scene0003_00"
 

@@ -187,7 +187,7 @@ def test_the_entry_point_ends_in_one_line(tmp_path, model, records, scenes, monk
 
 def test_the_tiny_student_answers_both_kinds(tmp_path, scenes, monkeypatch):
     from threedrs.models.checkpoint.load_save import load_student, save_student
-    from threedrs.models.settings import ModelSettings
+    from threedrs.models.model_settings import ModelSettings
 
     student, tokenizer = load_student(ModelSettings(seed=1), teacher_channels=8)
     save_student(student, tokenizer, tmp_path / "model")

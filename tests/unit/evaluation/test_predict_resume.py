@@ -102,7 +102,7 @@ def test_answers_of_more_ranks_are_used(tmp_path, model, records, scenes):
 def test_two_ranks_answer_as_one(tmp_path, scenes):
     """With the real student: the same bytes, also where finished scenes are found."""
     from threedrs.models.checkpoint.load_save import load_student, save_student
-    from threedrs.models.settings import ModelSettings
+    from threedrs.models.model_settings import ModelSettings
 
     student, tokenizer = load_student(ModelSettings(seed=1), teacher_channels=0)
     save_student(student, tokenizer, tmp_path / "model")

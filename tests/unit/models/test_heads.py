@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fixtures.students import scene
+from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import ConfigError, DataError
 from threedrs.models.heads import (
     GroundingHead,
@@ -14,7 +15,6 @@ from threedrs.models.heads import (
     projection_head,
     supervision_loss,
 )
-from threedrs.models.settings import SupervisionSettings
 
 
 def test_object_features_equal_loops() -> None:

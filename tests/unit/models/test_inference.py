@@ -18,14 +18,15 @@ from fixtures.students import (
     student,
     tokenizer,
 )
+from threedrs.config.schema import SupervisionSettings
 from threedrs.models import inference as session_module
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.heads import info_nce
 from threedrs.models.inference import SceneSession
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Query
 from threedrs.models.prompt import PromptStyle, build_query
 from threedrs.models.scene_inputs import SceneInputs
-from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.tasks.record import Record
 

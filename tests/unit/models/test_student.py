@@ -21,14 +21,15 @@ from fixtures.students import (
     scene,
     student,
 )
+from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import CheckpointError, ConfigError
 from threedrs.models.attention.packed import PACKED
-from threedrs.models.backbones.base import LLAVA_GRID
+from threedrs.models.backbones.family import LLAVA_GRID
 from threedrs.models.backbones.llava import pool
 from threedrs.models.heads import supervision_loss
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import IGNORE, Pack, PackLosses
 from threedrs.models.scene_inputs import SceneInputs
-from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.models.visual_tokens import NewlineTokens, position_embedding, token_grid
 

@@ -17,7 +17,7 @@ from fixtures.students import pack, scene, student, tokenizer
 from fixtures.training_run import lone_ranks
 from fixtures.zero3_ranks import CONFIG, PACKS, SUPERVISION
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from threedrs.models.settings import LORA_TARGETS, ModelSettings
+from threedrs.config.schema import LORA_TARGETS
+from threedrs.models.model_settings import ModelSettings
 from threedrs.planning.disk import (
     ADAPTER_PARAMETERS,
     PARAMETERS,

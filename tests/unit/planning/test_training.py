@@ -15,9 +15,9 @@ from threedrs.config.load import load_config
 from threedrs.errors import ConfigError
 from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.lora.layers import add_lora
-from threedrs.models.settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings
 from threedrs.planning.training import GIB, Machine, host_memory, memory_parts, plan_run
-from threedrs.training.settings import TrainSettings
+from threedrs.training.recipe import TrainSettings
 
 ZERO3 = {
     "zero_optimization": {

@@ -24,7 +24,7 @@ from threedrs.instructions.mix_settings import MixSettings
 from threedrs.io.files import write_json
 from threedrs.metrics.bootstrap import Metric, Metrics, mean_metric
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings
 from threedrs.report.page import build_report
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.annotation_rows import Row, check_number, field

@@ -8,14 +8,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fixtures.students import scene
-from threedrs.models.backbones.registry import backbone_names
+from threedrs.config.schema import TUNABLE, LoraSettings, SupervisionSettings
+from threedrs.models.backbones.known_backbones import backbone_names
 from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.lora.layers import add_lora, train_only
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import IGNORE, Pack, Prefix, Sample
-from threedrs.models.settings import LoraSettings, ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.training.flops import OperationCount, device_peak
-from threedrs.training.settings import TUNABLE
 
 FRAMES, SAMPLES, OWN, ANSWER, CHANNELS = 4, 2, 64, 20, 2048
 PREFIX = Prefix(

@@ -18,7 +18,7 @@ from fixtures.training_run import SCENES, SHARD, records, write_features, write_
 from threedrs.models.packing import Pack
 from threedrs.models.tokenizer import tiny_tokenizer
 from threedrs.tasks.record import Record
-from threedrs.training.data import PREFETCH, PackReader, RecordTable, load_packs
+from threedrs.training.pack_reader import PREFETCH, PackReader, RecordTable, load_packs
 from threedrs.training.sampler import PackPlan
 
 READS = 300

@@ -28,12 +28,12 @@ from fixtures.training_run import (
 from threedrs.errors import StoreError
 from threedrs.io.files import write_json
 from threedrs.models.checkpoint.load_save import load_student
-from threedrs.models.settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings
 from threedrs.train import main
 from threedrs.training import run_setup
-from threedrs.training.data import RecordTable
+from threedrs.training.pack_reader import RecordTable
+from threedrs.training.recipe import RunPaths
 from threedrs.training.run_log import growing_log, read_rows
-from threedrs.training.settings import RunPaths
 
 
 @pytest.fixture(scope="module")

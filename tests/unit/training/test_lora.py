@@ -21,6 +21,7 @@ from fixtures.training_run import (
 )
 from fixtures.training_steps import SUPERVISION, plans, settings, step, tiny_student
 from fixtures.training_steps import reader as reader  # a fixture
+from threedrs.config.schema import LoraSettings
 from threedrs.distributed.gpus import own_device
 from threedrs.errors import ConfigError
 from threedrs.evaluation.answerer import StudentAnswerer
@@ -28,15 +29,15 @@ from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.lora.adapter import IN_FULL, WEIGHTS
 from threedrs.models.lora.layers import add_lora, is_added, trained_parameters
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.prompt import token_id
-from threedrs.models.settings import LoraSettings, ModelSettings
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import COORD, GROUND
 from threedrs.teachers.known_teachers import teacher_channels
-from threedrs.training.data import PackReader
+from threedrs.training.pack_reader import PackReader
+from threedrs.training.recipe import fingerprint, fingerprint_changes
 from threedrs.training.run_log import growing_log, read_rows
-from threedrs.training.settings import fingerprint, fingerprint_changes
 from threedrs.training.step import build_engine
 
 pytestmark = pytest.mark.slow

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from fixtures.repository import ROOT
 from fixtures.training_run import SCENES, lone_ranks, records, write_run
+from threedrs.config.schema import SupervisionSettings
 from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Pack
-from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.student import Student
 from threedrs.teachers.known_teachers import teacher_channels
-from threedrs.training.data import PackReader
+from threedrs.training.pack_reader import PackReader
+from threedrs.training.recipe import RunPaths, TrainSettings
 from threedrs.training.sampler import PackPlan
-from threedrs.training.settings import RunPaths, TrainSettings
 from threedrs.training.step import build_engine, train_step
 
 STEPS, SAMPLES, WARM_UP = 6, 3, 2

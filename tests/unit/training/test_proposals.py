@@ -10,7 +10,7 @@ from threedrs.errors import DataError
 from threedrs.models.tokenizer import tiny_tokenizer
 from threedrs.scannet.boxes import make_box_set
 from threedrs.tasks.record import Record, conversation
-from threedrs.training.data import PackReader, name_proposals
+from threedrs.training.pack_reader import PackReader, name_proposals
 from threedrs.training.sampler import PackPlan
 
 # A chair, a table beside it, and a lamp that no proposal sees; metres.

@@ -4,9 +4,9 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+from threedrs.training.recipe import TrainSettings
 from threedrs.training.run_setup import Run
 from threedrs.training.sampler import sample_count
-from threedrs.training.settings import TrainSettings
 
 
 def make_run(groups: list[str], **changes: Any) -> Run:

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from fixtures.training_run import OUT, SHARD, records, run, write_run
+from threedrs.config.schema import SupervisionSettings
 from threedrs.io.files import write_json
 from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Pack
 from threedrs.models.prompt import build_sample
 from threedrs.models.scene_inputs import read_scene
-from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.visual_tokens import position_embedding
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import Record

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from fixtures.training_process import assert_same_curve, finish, spread_zero3, start
 from fixtures.training_run import edit_config, write_run
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings
 from threedrs.teachers.known_teachers import teacher_channels
 
 CHANNELS = teacher_channels("vggt-tiny")

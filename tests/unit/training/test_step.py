@@ -17,13 +17,8 @@ from fixtures.training_steps import reader as reader
 from threedrs.config.schema import Execution
 from threedrs.errors import ConfigError
 from threedrs.io.files import write_json
+from threedrs.training.recipe import fingerprint, fingerprint_changes, is_offloaded, read_run
 from threedrs.training.run_log import read_rows, step_row
-from threedrs.training.settings import (
-    fingerprint,
-    fingerprint_changes,
-    is_offloaded,
-    read_run,
-)
 from threedrs.training.step import (
     NonFiniteError,
     build_engine,

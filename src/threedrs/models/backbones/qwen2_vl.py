@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threedrs.errors import CheckpointError
-from threedrs.models.backbones.base import (
+from threedrs.models.backbones.config_json import (
+    SAVED_FIELDS,
+    check_sizes,
+    own_section,
+    text_fields,
+)
+from threedrs.models.backbones.family import (
     HEAD_NAMES,
     LANGUAGE_NAMES,
     UNUSED_NAMES,
@@ -26,12 +32,6 @@ from threedrs.models.backbones.base import (
     HubCheckpoint,
     TensorNames,
     VisualGrid,
-)
-from threedrs.models.backbones.config_json import (
-    SAVED_FIELDS,
-    check_sizes,
-    own_section,
-    text_fields,
 )
 from threedrs.models.backbones.sizes import ROTARY, TEXT, TEXT_7B, VISION
 

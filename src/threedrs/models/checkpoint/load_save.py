@@ -21,9 +21,9 @@ from transformers import PreTrainedTokenizerBase
 from threedrs.errors import CheckpointError, ThreedrsError, one_line
 from threedrs.io.files import atomic_folder, read_text, write_json, write_text
 from threedrs.models.attention.prefix_suffix import flash_kernels
-from threedrs.models.backbones.base import Family
 from threedrs.models.backbones.config_json import read_teacher_channels
-from threedrs.models.backbones.registry import find_family, read_family
+from threedrs.models.backbones.family import Family
+from threedrs.models.backbones.known_backbones import find_family, read_family
 from threedrs.models.checkpoint.decoding import NAME, published_generation, read_generation
 from threedrs.models.checkpoint.folder import (
     StoredTensor,
@@ -34,8 +34,8 @@ from threedrs.models.checkpoint.folder import (
 )
 from threedrs.models.lora.adapter import apply_adapter, is_adapter, read_adapter
 from threedrs.models.lora.layers import merge_lora
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.prompt import token_id
-from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.models.tokenizer import add_tokens, load_tokenizer, save_tokenizer, tiny_tokenizer
 from threedrs.models.zero3 import (

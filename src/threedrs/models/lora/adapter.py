@@ -25,13 +25,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from threedrs.config.schema import LORA_TARGETS, LoraSettings
 from threedrs.errors import CheckpointError
 from threedrs.io.files import write_json
 from threedrs.models.backbones.config_json import read_teacher_channels
 from threedrs.models.checkpoint.folder import copy_file_mode, read_config, weights_hash
 from threedrs.models.lora.layers import ADAPTER, LANGUAGE_MODEL, add_lora, is_added, lora_config
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.prompt import token_id
-from threedrs.models.settings import LORA_TARGETS, LoraSettings, ModelSettings
 from threedrs.models.student import GROUPS, Student
 from threedrs.models.tokenizer import save_tokenizer
 from threedrs.tasks.record import COORD, GROUND

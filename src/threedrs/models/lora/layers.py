@@ -15,7 +15,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from threedrs.models.settings import LoraSettings
+from threedrs.config.schema import LoraSettings
 from threedrs.models.student import Student
 from threedrs.models.zero3 import whole_rows
 

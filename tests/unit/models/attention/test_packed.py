@@ -8,13 +8,14 @@ from torch import Tensor
 
 from fixtures.cpu_kernels import CpuKernels
 from fixtures.students import MIXED, pack, student
+from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import MachineError
 from threedrs.models.attention import packed as kernels_of_packs
 from threedrs.models.attention.packed import PackMask, pack_mask
 from threedrs.models.attention.prefix_suffix import JoinedAttention, Suffixes
 from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Layout
-from threedrs.models.settings import ModelSettings, SupervisionSettings
 
 CPU = torch.device("cpu")
 LAYOUTS = [

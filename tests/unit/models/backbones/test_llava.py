@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from threedrs.models.backbones.base import LLAVA_GRID
+from threedrs.models.backbones.family import LLAVA_GRID
 from threedrs.models.backbones.llava import LlavaFamily, read_text_config, read_vision_config
 
 

@@ -20,10 +20,10 @@ from threedrs.models.backbones.qwen2_vl_modules import pixel_patches
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.heads import info_nce
 from threedrs.models.inference import SceneSession
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import IGNORE
 from threedrs.models.prompt import build_query, build_sample, shared_prefix
 from threedrs.models.scene_inputs import grid_masks
-from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.models.tokenizer import tiny_tokenizer
 from threedrs.scannet.geometry import patch_means

@@ -16,8 +16,8 @@ from fixtures.qwen2_vl import CHANNELS, SUPERVISION, loaded, pack
 from fixtures.students import CAPTION, GROUNDING, TEXT, ZERO_TARGET
 from threedrs.models.backbones.qwen2_vl_modules import pixel_patches
 from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import IGNORE, Pack
-from threedrs.models.settings import ModelSettings
 from threedrs.models.student import Student
 from threedrs.models.visual_tokens import pooled_teacher, position_embedding
 from threedrs.tasks.record import Record

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Qwen2Config
 
 from fixtures.students import CHANNELS, MIXED, pack, student, tokenizer
+from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import CheckpointError
 from threedrs.models.checkpoint.load_save import load_student, save_student, vocabulary_rows
-from threedrs.models.settings import ModelSettings, SupervisionSettings
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.tokenizer import save_tokenizer, tiny_tokenizer
 
 HEAD_PREFIXES = ("ground_head_", "model.proj_3d.")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from threedrs.models.checkpoint.load_save import load_student
-from threedrs.models.settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings
 
 
 def test_tiny_student_is_seeded() -> None:

@@ -24,12 +24,13 @@ from fixtures.reference_folder import (
     write_reference_folder,
 )
 from fixtures.students import MIXED, SCENE, pack, scene
+from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import CheckpointError
 from threedrs.models.backbones import llava
 from threedrs.models.checkpoint.folder import reference_name
 from threedrs.models.checkpoint.load_save import load_student, save_student
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.prompt import build_sample
-from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.models.tokenizer import add_tokens, load_tokenizer
 
 UNUSED = {

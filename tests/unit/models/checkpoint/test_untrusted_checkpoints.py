@@ -21,7 +21,7 @@ from threedrs.io.files import write_json
 from threedrs.models.checkpoint.folder import tensor_files
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.lora.adapter import CONFIG, IN_FULL
-from threedrs.models.settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings
 from threedrs.teachers.vggt.weights import load_aggregator
 from threedrs.training.step import deepspeed_config
 

@@ -20,11 +20,12 @@ from fixtures.repository import ROOT
 from fixtures.students import BOX_IDS, MIXED, pack, scene, student, tokenizer
 from threedrs.cli import app
 from threedrs.config.load import load_config
+from threedrs.config.schema import LORA_TARGETS, LoraSettings
 from threedrs.errors import CheckpointError, ConfigError
 from threedrs.models.attention import packed as pack_mask
 from threedrs.models.attention.packed import PackMask
 from threedrs.models.attention.prefix_suffix import Suffixes
-from threedrs.models.backbones.registry import backbone_names
+from threedrs.models.backbones.known_backbones import backbone_names
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.lora.adapter import CONFIG, IN_FULL, WEIGHTS, Trained, save_adapter
 from threedrs.models.lora.layers import (
@@ -33,10 +34,10 @@ from threedrs.models.lora.layers import (
     merge_lora,
     train_only,
 )
+from threedrs.models.model_settings import ModelSettings
+from threedrs.models.model_settings import SupervisionSettings as Supervision
 from threedrs.models.packing import Layout, Pack
 from threedrs.models.prompt import build_sample
-from threedrs.models.settings import LORA_TARGETS, LoraSettings, ModelSettings
-from threedrs.models.settings import SupervisionSettings as Supervision
 from threedrs.models.student import Student
 
 SUPERVISION = Supervision(weight=0.7)

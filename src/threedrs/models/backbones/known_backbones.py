@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import CheckpointError, ConfigError, one_line
-from threedrs.models.backbones.base import Family
+from threedrs.models.backbones.family import Family
 from threedrs.models.backbones.llava import LlavaFamily
 from threedrs.models.backbones.qwen2_vl import Qwen2VLFamily
 
@@ -107,7 +107,7 @@ def _load(name: str, point: EntryPoint) -> type[Family]:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise ConfigError(f"{where} cannot be loaded: {reason}") from error
     if not (isinstance(family, type) and issubclass(family, Family)):
-        raise ConfigError(f"{where} is not a subclass of threedrs.models.backbones.base.Family")
+        raise ConfigError(f"{where} is not a subclass of threedrs.models.backbones.family.Family")
     # Said here, at the start, and not when the student is built or a trained one is saved.
     facts = ("checkpoints", "model_type", "tensor_names")
     lacking = [fact for fact in facts if not hasattr(family, fact)]

@@ -5,13 +5,10 @@ from typing import Any
 
 from pydantic import model_validator
 
-from threedrs.config.schema import LORA_TARGETS as LORA_TARGETS
 from threedrs.config.schema import CoordinateDtype, Model, ModelName, ModelSize
-from threedrs.config.schema import LoraSettings as LoraSettings
-from threedrs.config.schema import SupervisionSettings as SupervisionSettings
 from threedrs.config.value_types import NaturalInt, PositiveInt
 from threedrs.errors import CheckpointError, ConfigError, ThreedrsError, raise_all
-from threedrs.models.backbones.registry import DEFAULT_NAME, find_family
+from threedrs.models.backbones.known_backbones import DEFAULT_NAME, find_family
 
 
 class ModelSettings(Model):

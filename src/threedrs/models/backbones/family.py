@@ -5,7 +5,7 @@ embedding, packing, heads, losses. A family builds the three pretrained parts. I
 images become tokens, where tokens stand for the rotary embedding, how its checkpoints describe
 themselves, and what their tensors are called.
 
-A family is one class in a file of its own, and one row in `threedrs.models.backbones.registry`;
+A family is one class in a file of its own and one row in the file `known_backbones`;
 docs/ADD_A_BACKBONE.md shows how to add one. Neither torch nor transformers is imported here or at
 the head of a family's file: the configuration is held against the families at each start of
 Snakemake, and loading both would take four seconds.

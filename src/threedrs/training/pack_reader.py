@@ -32,7 +32,7 @@ from threedrs.errors import (
     first_line,
     user_message,
 )
-from threedrs.models.backbones.base import LLAVA_GRID, VisualGrid
+from threedrs.models.backbones.family import LLAVA_GRID, VisualGrid
 from threedrs.models.packing import Pack
 from threedrs.models.prompt import build_sample
 from threedrs.models.scene_inputs import read_scene

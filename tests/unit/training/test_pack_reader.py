@@ -19,7 +19,7 @@ from threedrs.models.tokenizer import tiny_tokenizer
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import Record
 from threedrs.teachers.feature_store import FeatureStore
-from threedrs.training.data import PackReader, RecordTable, explain_lost_loader, load_packs
+from threedrs.training.pack_reader import PackReader, RecordTable, explain_lost_loader, load_packs
 from threedrs.training.sampler import PackPlan
 
 PLANS = [

@@ -16,7 +16,6 @@ from typing import Any
 
 from pydantic import model_validator
 
-from threedrs.config.schema import TUNABLE as TUNABLE
 from threedrs.config.schema import Execution, LoraSettings, Train
 from threedrs.errors import ConfigError
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from fixtures.students import BOX_IDS, MIXED, TEXT, scene
+from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import CheckpointError, ConfigError
-from threedrs.models.backbones import registry
+from threedrs.models.backbones import known_backbones
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.inference import SceneSession
+from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Pack
 from threedrs.models.prompt import build_query, build_sample
-from threedrs.models.settings import ModelSettings, SupervisionSettings
 from threedrs.workflow.code_hash import STAGES
 from threedrs.workflow.code_walk import reached_code
 
@@ -37,9 +38,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(folder.parent)
-    registry._others.cache_clear()
+    known_backbones._others.cache_clear()
     yield
-    registry._others.cache_clear()
+    known_backbones._others.cache_clear()
 
 
 def test_a_family_of_another_package_learns_is_saved_and_answers(tmp_path: Path) -> None:
@@ -66,10 +67,10 @@ def test_a_family_of_another_package_learns_is_saved_and_answers(tmp_path: Path)
 
 
 def test_names_are_ours_and_then_those_of_others() -> None:
-    names = registry.backbone_names()
+    names = known_backbones.backbone_names()
     assert names[:3] == ("llava-video", "llava-onevision", "qwen2-vl")
     assert sorted(names[3:]) == ["alias", "grid", "half", "lost", "toy"]
-    assert registry.find_family("qwen2-vl").model_type == "qwen2_vl"
+    assert known_backbones.find_family("qwen2-vl").model_type == "qwen2_vl"
 
 
 @pytest.mark.parametrize(
@@ -98,13 +99,15 @@ def test_weights_to_fetch_are_those_of_the_family() -> None:
 
 
 def test_the_configuration_is_checked_without_torch() -> None:
-    code = "import sys, threedrs.models.settings as s; s.ModelSettings(name='qwen2-vl', grid=7)"
+    code = (
+        "import sys, threedrs.models.model_settings as s; s.ModelSettings(name='qwen2-vl', grid=7)"
+    )
     code += "; assert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_family_of_ours_counts_in_the_code_of_training() -> None:
     reached = {module for module, _ in reached_code(STAGES["train"].entries)}
-    files = Path(registry.__file__).parent.glob("*.py")
+    files = Path(known_backbones.__file__).parent.glob("*.py")
     expected = {f"threedrs.models.backbones.{file.stem}" for file in files}
     assert expected - {"threedrs.models.backbones.__init__"} <= reached
