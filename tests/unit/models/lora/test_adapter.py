@@ -21,6 +21,7 @@ from fixtures.students import BOX_IDS, MIXED, pack, scene, student, tokenizer
 from threedrs.cli import app
 from threedrs.config.load import load_config
 from threedrs.config.schema import LORA_TARGETS, LoraSettings
+from threedrs.config.schema import SupervisionSettings as Supervision
 from threedrs.errors import CheckpointError, ConfigError
 from threedrs.models.attention import packed as pack_mask
 from threedrs.models.attention.packed import PackMask
@@ -35,7 +36,6 @@ from threedrs.models.lora.layers import (
     train_only,
 )
 from threedrs.models.model_settings import ModelSettings
-from threedrs.models.model_settings import SupervisionSettings as Supervision
 from threedrs.models.packing import Layout, Pack
 from threedrs.models.prompt import build_sample
 from threedrs.models.student import Student
