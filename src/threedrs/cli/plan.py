@@ -3,11 +3,14 @@
 import copy
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from threedrs.cli.shared import ConfigFiles, console, table
+
+if TYPE_CHECKING:
+    from threedrs.planning.training import Machine
 
 
 def plan(
@@ -39,59 +42,69 @@ def plan(
     With --cluster it prints jobs, GPU hours, disk and wall time of every stage, and the largest
     risk. GPUs and their kind then come from that file.
     """
-    from threedrs.config.load import resolve_run
     from threedrs.errors import ConfigError
-    from threedrs.planning.disk import channels_of
-    from threedrs.planning.training import PAPER_SAMPLES, Machine, plan_run
-    from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher
+    from threedrs.planning.training import Machine
 
     config, teachers = _configuration(configfile or [])
-    if run is not None and run not in config["runs"]:
-        raise ConfigError(f"--run {run} is not a run; choose one of: {', '.join(config['runs'])}")
+    if run is not None:
+        if run not in config["runs"]:
+            known = ", ".join(config["runs"])
+            raise ConfigError(f"--run {run} is not a run; choose one of: {known}")
+        config["runs"] = {run: config["runs"][run]}
     if cluster is not None:
-        if run is not None:
-            config["runs"] = {run: config["runs"][run]}
         _print_cluster_plan(config, teachers, cluster, as_json)
         return
     machine = Machine(gpus=gpus, memory=gpu_memory * 1e9, peak=peak * 1e12, utilisation=utilisation)
-    plans = {}
-    for name in [run] if run else config["runs"]:
-        resolved = resolve_run(config, name)
-        count, source = samples, "--samples"
-        mix = Path(f"results/instructions/mixes/{resolved['train']['mix']}.jsonl")
-        if count is None and config["data"]["demo"] and mix.is_file():
-            with mix.open(encoding="utf-8") as stream:
-                count, source = sum(1 for _ in stream), str(mix)
-        if count is None:
-            count, source = PAPER_SAMPLES, "the paper's mix"
-        teacher = teachers[name]
-        channels = channels_of(teacher)
-        assumed = teacher != NO_TEACHER and get_teacher(teacher).channels is None
-        found = plan_run(resolved, machine, teacher_channels=channels, samples=count)
-        plans[name] = {
-            "parameters": found.parameters,
-            "tokens_of_a_pack": found.tokens,
-            "gigabytes_a_gpu": {part: round(b / 1e9, 2) for part, b in found.memory.items()},
-            "gigabytes_a_gpu_total": round(found.total / 1e9, 2),
-            "gigabytes_of_the_hosts": round(found.host_memory / 1e9, 2),
-            "fits": found.total <= machine.memory,
-            "most_kept_layers": found.most_kept_layers,
-            "samples": count,
-            "samples_from": source,
-            "optimizer_steps": found.steps_an_epoch,
-            "seconds_a_step": round(found.seconds_a_step, 3),
-            "hours_an_epoch": round(found.hours_an_epoch, 2),
-            "utilisation": round(found.utilisation, 4),
-            "note": f"teacher {teacher}: {channels} channels are reckoned with, VGGT's; the files' "
-            "own are known once features are extracted"
-            if assumed
-            else None,
-        }
+    plans = {
+        name: _training_facts(config, name, teachers[name], machine, samples)
+        for name in config["runs"]
+    }
     if as_json:
         print(json.dumps(plans, indent=2))
         return
     for name, facts in plans.items():
         _print_plan(name, facts, gpus, gpu_memory)
+
+
+def _training_facts(
+    config: dict, run: str, teacher: str, machine: "Machine", samples: int | None
+) -> dict[str, Any]:
+    from threedrs.config.load import resolve_run
+    from threedrs.planning.disk import channels_of
+    from threedrs.planning.training import PAPER_SAMPLES, plan_run
+    from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher
+
+    resolved, source = resolve_run(config, run), "--samples"
+    mix = Path(f"results/instructions/mixes/{resolved['train']['mix']}.jsonl")
+    # Only the demo's own mix: what lies here may be of another configuration.
+    if samples is None and config["data"]["demo"] and mix.is_file():
+        with mix.open(encoding="utf-8") as stream:
+            samples, source = sum(1 for _ in stream), str(mix)
+    if samples is None:
+        samples, source = PAPER_SAMPLES, "the paper's mix"
+    channels, note = channels_of(teacher), None
+    if teacher != NO_TEACHER and get_teacher(teacher).channels is None:
+        note = (
+            f"teacher {teacher}: {channels} channels are reckoned with, VGGT's; the files' own are "
+            "known once features are extracted"
+        )
+    found = plan_run(resolved, machine, teacher_channels=channels, samples=samples)
+    return {
+        "parameters": found.parameters,
+        "tokens_of_a_pack": found.tokens,
+        "gigabytes_a_gpu": {part: round(b / 1e9, 2) for part, b in found.memory.items()},
+        "gigabytes_a_gpu_total": round(found.total / 1e9, 2),
+        "gigabytes_of_the_hosts": round(found.host_memory / 1e9, 2),
+        "fits": found.total <= machine.memory,
+        "most_kept_layers": found.most_kept_layers,
+        "samples": samples,
+        "samples_from": source,
+        "optimizer_steps": found.steps_an_epoch,
+        "seconds_a_step": round(found.seconds_a_step, 3),
+        "hours_an_epoch": round(found.hours_an_epoch, 2),
+        "utilisation": round(found.utilisation, 4),
+        "note": note,
+    }
 
 
 def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
