@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from fixtures.checkout import Checkout, make_checkout
-from scheduling import pytest_xdist_make_scheduler  # noqa: F401  # a hook of pytest
+from scheduling import (  # noqa: F401  # hooks of pytest
+    pytest_collection_modifyitems,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+)
 
 
 @pytest.fixture

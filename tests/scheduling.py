@@ -1,5 +1,6 @@
 """How `make test` spreads tests over workers, and goes on after a worker has crashed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,14 @@ class FileAtATime(LoadFileScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileAtATime | None:
     """Give `--dist loadfile` this scheduler; None leaves any other way to xdist."""
     return FileAtATime(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return one worker more than cores, for the tests of Slurm wait more than they compute."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of Slurm start first: they are one worker's and take it longest."""
+    items.sort(key=lambda item: not item.path.match("workflow/test_slurm*.py"))

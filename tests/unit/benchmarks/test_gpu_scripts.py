@@ -42,7 +42,7 @@ def test_training_step(tmp_path: Path) -> None:
 
 
 def test_zero3(tmp_path: Path) -> None:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
     options = ["--size", "tiny", "--frames", "1", "--steps", "1", "--accumulation", "1"]
     options += ["--measure", "1:0", "--measure", "2:1", "--measure", "2:all"]
     text = _run(*launcher, "benchmarks/zero3.py", *options, "--folder", str(tmp_path))
@@ -52,7 +52,7 @@ def test_zero3(tmp_path: Path) -> None:
         (2, "1"),
         (2, "all"),
     ]
-    assert [run["samples_a_step"] for run in report["runs"]] == [2, 4, 4]
+    assert [run["samples_a_step"] for run in report["runs"]] == [1, 2, 2]
     assert all(run["samples_per_second"] > 0 for run in report["runs"])
     assert report["resumed_equal"]
     assert report["export_files"] == ["model.safetensors"]

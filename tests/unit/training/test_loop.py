@@ -31,6 +31,7 @@ from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
 from threedrs.train import main
 from threedrs.training import run_setup
+from threedrs.training.loop import StoppedError
 from threedrs.training.pack_reader import RecordTable
 from threedrs.training.recipe import RunPaths
 from threedrs.training.run_log import growing_log, read_rows
@@ -167,16 +168,14 @@ def test_interrupted_run_of_two_ranks_with_zero3_equals_the_uninterrupted_one(
 
 
 @pytest.mark.slow
-def test_run_goes_on_with_other_ranks_and_another_zero_stage(whole_run, stopped_run, tmp_path):
+def test_run_goes_on_with_other_ranks_and_another_zero_stage(
+    whole_run, stopped_run, tmp_path, monkeypatch, capsys
+):
     config = continued(stopped_run, tmp_path)
     edit_config(config, deepspeed=str(ROOT / "config/deepspeed/zero2.json"))
-    process = start(tmp_path, 1)
-    wait_for_row(tmp_path, process, 6)
-    process.send_signal(signal.SIGINT)
-    status, text = finish(process)
-    assert status == 1, text
-    assert "stopped by SIGINT, saved at step" in text.splitlines()[-1]
-    assert "goes on from step-0000" in text
+    with pytest.raises(StoppedError, match="stopped by SIGUSR1, saved at step"):
+        run(tmp_path, monkeypatch, stop_in=2)
+    assert "goes on from step-0000" in capsys.readouterr().err
 
     status, text = finish(start(tmp_path, 2))
     assert status == 0, text

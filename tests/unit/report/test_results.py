@@ -1,0 +1,40 @@
+"""What the report reads of a results folder: the files of each run, benchmark and mix."""
+
+from pathlib import Path
+
+from threedrs.io.files import write_json, write_json_lines
+from threedrs.report.results import Results
+from threedrs.tasks.prediction import Prediction, write_predictions
+
+RUNS = ("3drs", "baseline")
+
+
+def results(folder: Path) -> Results:
+    return Results(folder=folder, runs=RUNS, benchmarks=("scanqa",), mix_names=("full", "less"))
+
+
+def test_each_run_has_its_own_answers_and_curves(tmp_path: Path) -> None:
+    for run in RUNS:
+        rows = [
+            Prediction(
+                id=question,
+                benchmark="scanqa",
+                scene="scene0000_00",
+                prediction=f"{run} says {question}",
+                references=("yes",),
+            )
+            for question in ("q0", "q1")
+        ]
+        write_predictions(tmp_path / "eval" / run / "scanqa" / "predictions.jsonl", rows)
+        write_json_lines(tmp_path / "train" / run / "log.jsonl", [{"step": 1, "run": run}])
+    found = results(tmp_path)
+    for run in RUNS:
+        answers = found.predictions(run, "scanqa", ["q1"])
+        assert {name: row.prediction for name, row in answers.items()} == {"q1": f"{run} says q1"}
+    assert found.histories() == {run: [{"step": 1, "run": run}] for run in RUNS}
+
+
+def test_each_mix_has_its_own_summary(tmp_path: Path) -> None:
+    for name in ("full", "less"):
+        write_json(tmp_path / f"instructions/mixes/{name}.summary.json", {"mix": name})
+    assert results(tmp_path).mixes() == {name: {"mix": name} for name in ("full", "less")}
