@@ -42,6 +42,7 @@ def doctor(
         moved = old_places(asked)
         if config is not None:
             findings = examine(config, Path.cwd(), slurm=slurm)
+    # A configuration that cannot be read is the first finding; nothing else can be asked then.
     except ConfigError as error:
         problems += str(error).splitlines()
     wrong = [Finding("error", line, "correct the configuration", "config") for line in problems]
@@ -108,6 +109,7 @@ def verify(
         names = ", ".join(map(str, sorted(files)))
         typer.echo(f"`threedrs verify --repair` removes {names} and says how to remake them")
         raise typer.Exit(1)
+    # Before anything is removed, as the order follows from what Snakemake recorded of the files.
     steps = in_steps(results, files)
     for file in files:
         file.unlink(missing_ok=True)

@@ -86,6 +86,7 @@ def ask(
         raise ConfigError("give a question, or --box to describe; not both")
     if ground and box is not None:
         raise ConfigError("--ground finds a box and --box describes one; give one of them")
+    # Asked before the model is loaded, which takes a while.
     if out.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         raise ConfigError(f"--out {out}: give a name that ends in .jpg or .png")
     place = _numbers(box) if box is not None else None

@@ -62,6 +62,7 @@ def _section(name: str, part: dict[str, Any], parts: dict[str, Any]) -> Iterator
             cells = (f"`{key}`", _values(value, parts), _default(value), meaning)
             yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
         yield ""
+    # The table first, the sections below it after: a page is read from the outside in.
     for key, inner in below.items():
         if inner is not None and name != "runs.<name>":  # what a run changes has its own section
             of_many = {"runs": ".<name>", "mixes": ".<name>", "download": "[]"}.get(key, "")

@@ -21,12 +21,14 @@ NaturalFloat = Annotated[float, Field(ge=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# Strict pydantic would refuse the string that YAML has for a path.
 FilePath = Annotated[Path, Field(strict=False)]
 OfSplitAndSet = Annotated[str, Field(pattern=r"\{split\}.*\{set\}|\{set\}.*\{split\}")]
 OfSplit = Annotated[str, Field(pattern=r"\{split\}")]
 
 
 def _layer(value: Any) -> Any:
+    # In one message, where a union of types would give a line for each form. True is an int, too.
     if value != "last" and (type(value) is not int or value < 0):
         text = "{value} is not valid; valid: last, or a layer index from 0 up"
         raise PydanticCustomError("layer", text, {"value": repr(value)})
@@ -69,6 +71,7 @@ class OneOf:
         }
 
     def _check(self, value: str) -> str:
+        # When the section is made and not when this is imported: a package may register more names.
         formed = self.pattern is not None and re.fullmatch(self.pattern, value)
         if value not in self.names() and not formed:
             raise PydanticCustomError("choice", "unknown")

@@ -44,6 +44,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not YAML (not UTF-8 text: {error.reason})") from error
     try:
         content = yaml.load(text, Loader=_Loader)
+    # PyYAML builds dates and numbers itself, and lets their own errors through.
     except (yaml.YAMLError, ValueError) as error:  # such as a date in month 13
         raise ConfigError(f"{path}: is not YAML ({_slip(error, text)})") from error
     if not isinstance(content, dict | None):
@@ -74,6 +75,8 @@ def _slip(error: Exception, text: str) -> str:
     problem = str(getattr(error, "problem", "")).strip()
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
+    # YAML's own words for these two slips ("found character that cannot start any token", "expected
+    # <block end>") tell a user nothing.
     if "\t" in line[: len(line) - len(line.lstrip())]:
         problem = "a tab indents the line; indent with spaces"
     elif "expected <block end>" in problem:

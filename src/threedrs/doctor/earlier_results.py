@@ -44,6 +44,7 @@ def check_versions(setting: Setting) -> Iterator[Finding]:
     count, problems = 0, 0
     for pattern, expected, target in FILES:
         for file in sorted(setting.results.glob(pattern)):
+            # Rejected rows are rows of the user's files, which carry no version of ours.
             if file.name.endswith(LISTS_OF_OTHERS):
                 continue
             count += 1
@@ -92,6 +93,7 @@ def check_stores(setting: Setting) -> Iterator[Finding]:
         _spread(members, VERIFIED), lambda member: FeatureStore.open(member[0]).features(member[1])
     )
     for problem in problems:
+        # The error of a store ends with its remedy, which has a place of its own here.
         message, _, remedy = problem.rpartition("; ")
         yield error(message or problem, remedy)
     if not problems:

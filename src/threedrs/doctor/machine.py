@@ -24,6 +24,7 @@ def check_python(setting: Setting) -> Iterator[Finding]:
     """Compare Python's version with ``requires-python``."""
     wanted = _project(setting.root).get("requires-python", "")
     version = platform.python_version()
+    # A release candidate of a fitting Python fits, which packaging denies by default.
     if SpecifierSet(wanted).contains(version, prereleases=True):
         yield ok(version)
         return
@@ -53,6 +54,7 @@ def check_packages(setting: Setting) -> Iterator[Finding]:
     if lock.is_file():
         for name, version in re.findall(r"^([\w.-]+)==(\S+)$", lock.read_text(), re.MULTILINE):
             found = _installed(name)
+            # What is outside its range is an error already, and once is enough.
             if found != version and not any(line.startswith(f"{name} ") for line in outside):
                 others.append(f"{name} {found or 'missing'} (locked: {version})")
     if outside:
@@ -66,6 +68,7 @@ def check_packages(setting: Setting) -> Iterator[Finding]:
 
 def _installed(name: str) -> str | None:
     try:
+        # torch calls itself 2.12.0+cpu or +cu128: the build is not another version.
         return importlib.metadata.version(name).split("+")[0]
     except importlib.metadata.PackageNotFoundError:
         return None
@@ -87,6 +90,7 @@ def check_gpu(setting: Setting) -> Iterator[Finding]:
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         yield ok(", ".join(names))
         return
+    # A login node has no GPU, so a run that goes to Slurm is fine without one here.
     runs = [resolve_run(setting.config, run) for run in setting.config["runs"]]
     large = sorted({run["model"]["size"] for run in runs} - {"tiny"})
     if not large:

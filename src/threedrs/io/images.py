@@ -92,6 +92,7 @@ def save_image(image: Image.Image, out: Path) -> None:
 
 def _compare_checksums(source: Path | bytes, formats: tuple[str, ...]) -> None:
     """Compare the checksums of a PNG's chunks, which Pillow's decoder skips."""
+    # On an image of its own, because Pillow cannot decode an image that it has verified.
     with open_image(source, formats) as image:
         if image.format == "PNG":
             image.verify()

@@ -66,6 +66,7 @@ def question_types(results: Results) -> list[Markup]:
         column = next(column for column in results.columns if column.benchmark == benchmark)
         by_type = {run: results.metrics(run, benchmark)["by_type"] for run in results.runs}
         kinds = sorted({kind for types in by_type.values() for kind in types})
+        # A benchmark without types of questions has no such chart.
         if kinds:
             counts = {kind: types[kind]["n"] for types in by_type.values() for kind in types}
             series = {
@@ -129,6 +130,7 @@ def mixes(results: Results) -> list[tuple[str, dict[str, Any], list[Markup]]]:
     for name, summary in results.mixes().items():
         counts, before = summary["benchmarks"], summary["before"]["benchmarks"]
         balance = {name: [counts.get(benchmark, 0) for benchmark in before]}
+        # A mix of everything would only show the same bars twice.
         if counts != before:
             balance = {"all records": list(before.values()), **balance}
         charts = [figures.bars(list(before), balance, "samples a benchmark")]

@@ -51,6 +51,7 @@ def stage_costs(folder: Path) -> list[StageCost]:
         stage = stages.setdefault(name, StageCost(stage=name))
         head, *lines = read_text(path).splitlines() or [""]
         for line in lines:
+            # Versions of Snakemake differ in the columns that they write, so these go by name.
             row = dict(zip(head.split("\t"), line.split("\t"), strict=False))
             try:
                 seconds = _number(row["s"])

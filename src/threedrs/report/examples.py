@@ -122,6 +122,7 @@ class Browser:
         """Return up to ``wanted`` examples."""
         outcomes = [self._outcome(record.id) for record in self._records]
         chosen = [self._records[row] for row in choose(outcomes, wanted)]
+        # Of the predictions of all runs only these rows are kept: a file may hold 9,500 of them.
         ids = {record.id for record in chosen}
         predictions = {
             run: self._results.predictions(run, self.benchmark, ids) for run in self._results.runs
@@ -133,6 +134,7 @@ class Browser:
 
     def _sign(self, run: str, question: str) -> int:
         difference = self._values[run][question] - self._values[self._baseline][question]
+        # Sums of floats: the same answer may differ in the last digit.
         return 0 if abs(difference) < 1e-9 else 1 if difference > 0 else -1
 
     def _outcome(self, question: str) -> tuple[Any, ...]:
@@ -226,6 +228,7 @@ def choose(outcomes: Sequence[tuple[Any, ...]], wanted: int) -> list[int]:
     for row, outcome in enumerate(outcomes):
         rows.setdefault(outcome, []).append(row)
     shares = dict.fromkeys(rows, 0)
+    # One by one to the outcome that has fewest so far, so that rare ones are not crowded out.
     for _ in range(min(wanted, len(outcomes))):
         open_outcomes = [outcome for outcome in rows if shares[outcome] < len(rows[outcome])]
         shares[min(open_outcomes, key=lambda outcome: shares[outcome])] += 1

@@ -99,6 +99,7 @@ class Results:
         path = self.folder / "eval" / run / benchmark / "predictions.jsonl"
         answered, task = {}, find_task(benchmark)
         for number, row in enumerate(read_json_lines(path), start=1):
+            # Only rows that are asked for are checked and kept: scoring has checked the others.
             if isinstance(row, dict) and isinstance(row.get("id"), str) and row["id"] in ids:
                 answered[row["id"]] = Prediction.from_json(row, task, f"{path}: line {number}")
         for question in ids:

@@ -96,9 +96,11 @@ def _words(compared: Mapping[str, Any], level: float, fewest: int) -> tuple[str,
             return "even", f"cannot tell: {_scenes(compared['scenes'])}, {fewest} are the least"
         return "even", "not tested (no resamples)"
     if compared["p"] >= level or difference == 0:
+        # Shown with one decimal, this is 0.0.
         if abs(difference) < 0.05:
             return "even", "no difference"
         return "even", f"{'higher' if difference > 0 else 'lower'}, but may be chance"
+    # Of many metrics one in twenty differs by chance, so "clearly" asks for Holm's correction.
     corrected = compared.get("p_holm")
     sure = corrected is not None and corrected < level
     direction = "better" if difference > 0 else "worse"

@@ -73,6 +73,7 @@ def write_recording(store: SceneStore, out: Path) -> None:
             recording.log(
                 "world/camera/image", rerun.Image(view.rgb_VHW3[number]).compress(jpeg_quality=85)
             )
+        # Before the file gets its name: the SDK writes in a thread of its own.
         recording.flush()
         recording.disconnect()
 

@@ -65,6 +65,7 @@ def in_force(
             if override.is_evaluable():
                 return None
             asked = override.value
+        # Snakemake lowers what a job asks for to the limit of the whole run.
         most = limit.value if limit is not None else None
         return min(asked, most) if isinstance(asked, int) and most is not None else asked
 

@@ -58,6 +58,7 @@ class Targets:
             "train", self.scenes["train"], config["teacher"]["scenes_per_shard"]
         )
         self.resolved = {run: resolve_run(config, run) for run in config["runs"]}
+        # Sorted, as Snakemake compares lists in the order that they have.
         names = {run["teacher"]["name"] for run in self.resolved.values()}
         self.teachers = sorted(names - {NO_TEACHER})
         self.mixes = list(config["instructions"]["mixes"])
@@ -245,6 +246,7 @@ class Targets:
         Raises:
             ConfigError: they do not; has a line for each run of which that is so.
         """
+        # The other runs are asked only where this one fails, so that all faults are said at once.
         if not self._batch_problem(run, in_force):
             return
         found = {name: self._batch_problem(name, in_force) for name in self.resolved}
