@@ -81,14 +81,6 @@ class SceneSession:
         self.visual_VGGD = token_grid(hidden_TD[at_visual], student.family.grid)
         self.objects_ND = student.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual])
 
-    def answer(self, query: Query, max_new_tokens: int) -> str:
-        """Return the answer, up to an end token or ``max_new_tokens``."""
-        return self.answer_all([query], max_new_tokens)[0]
-
-    def ground(self, query: Query) -> list[float]:
-        """Return the score (cosine) of each of the scene's boxes and, last, of the zero target."""
-        return self.ground_all([query])[0]
-
     def answer_all(self, queries: Sequence[Query], max_new_tokens: int) -> list[str]:
         """Return the answers, each up to an end token or ``max_new_tokens``."""
         generated = self.generate(queries, max_new_tokens)

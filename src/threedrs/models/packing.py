@@ -158,10 +158,8 @@ class Layout:
         ids_T[self.prefix_length :] -= skipped_K[self.owner_S]
         return on_device(ids_T[None], device)
 
-    def suffix_mask(self, device: torch.device) -> Tensor | None:
-        """Return what suffix tokens attend to (1,1,S,T), bool, or None for one sample."""
-        if len(self.lengths) == 1:
-            return None  # plain causal attention, for which the kernels need no mask
+    def suffix_mask(self, device: torch.device) -> Tensor:
+        """Return what suffix tokens attend to (1,1,S,T), bool."""
         # The prefix rows are plain causal too. Left out, they save a mask of prefix x prefix.
         owner_S = on_device(self.owner_S, device)
         own_SS = (owner_S[:, None] == owner_S).tril()

@@ -39,7 +39,7 @@ from threedrs.training.checkpoints import (
 )
 from threedrs.training.export import RunSummary, export_run, is_exported
 from threedrs.training.pack_reader import PackReader, explain_lost_loader, load_packs
-from threedrs.training.run_log import RunLog, has_row, say, step_row
+from threedrs.training.run_log import RunLog, has_row, say
 from threedrs.training.run_setup import Run, prepare
 from threedrs.training.sampler import (
     Batch,
@@ -47,7 +47,7 @@ from threedrs.training.sampler import (
     micro_steps,
     sample_count,
 )
-from threedrs.training.step import NonFiniteError, build_engine, train_step, zero_init
+from threedrs.training.step import NonFiniteError, build_engine, step_row, train_step, zero_init
 from threedrs.training.wandb_logger import Tracker
 from threedrs.workflow.locks import exclusive
 

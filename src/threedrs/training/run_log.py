@@ -20,28 +20,6 @@ from threedrs.training.wandb_logger import Tracker
 PARTS = ("loss", "text", "grounding", "supervision")
 
 
-def step_row(
-    step: int, seen: int, sums: Mapping[str, float], *, rate: float, grad_norm: float, speed: float
-) -> dict[str, Any]:
-    """Return a step's row of log.jsonl.
-
-    ``text`` and ``grounding`` are means over the batch's samples of that kind, or null if it has
-    none. ``loss`` and ``supervision`` are means over all samples. The supervision's weight is in
-    ``loss`` only.
-    """
-    return {
-        "step": step,
-        "samples": seen,
-        "loss": sums["loss"] / sums["samples"],
-        "text": sums["text"] / sums["texts"] if sums["texts"] else None,
-        "grounding": sums["grounding"] / sums["groundings"] if sums["groundings"] else None,
-        "supervision": sums["supervision"] / sums["samples"],
-        "lr": rate,
-        "grad_norm": grad_norm,
-        "samples_per_second": round(speed, 4),
-    }
-
-
 def growing_log(out: Path) -> Path:
     """Return the log that a run writes as it goes; export copies it to ``log.jsonl``."""
     # Beside the checkpoints, not where the copy goes: Snakemake removes the declared outputs of a

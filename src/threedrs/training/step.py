@@ -8,7 +8,7 @@ so a step that is not finite leaves the state of the step before.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -247,3 +247,25 @@ def train_step(
         grad_norm=float(engine.get_global_grad_norm()),
         interrupted=any_interrupted > 0,
     )
+
+
+def step_row(
+    step: int, seen: int, sums: Mapping[str, float], *, rate: float, grad_norm: float, speed: float
+) -> dict[str, Any]:
+    """Return a step's row of log.jsonl.
+
+    ``text`` and ``grounding`` are means over the batch's samples of that kind, or null if it has
+    none. ``loss`` and ``supervision`` are means over all samples. The supervision's weight is in
+    ``loss`` only.
+    """
+    return {
+        "step": step,
+        "samples": seen,
+        "loss": sums["loss"] / sums["samples"],
+        "text": sums["text"] / sums["texts"] if sums["texts"] else None,
+        "grounding": sums["grounding"] / sums["groundings"] if sums["groundings"] else None,
+        "supervision": sums["supervision"] / sums["samples"],
+        "lr": rate,
+        "grad_norm": grad_norm,
+        "samples_per_second": round(speed, 4),
+    }

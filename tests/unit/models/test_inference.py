@@ -99,7 +99,7 @@ def test_answers_equal_decoding_without_a_cache(prompt: PromptStyle) -> None:
     for item in QUESTIONS:
         ids = _naive_answer(model, _query(item, prompt), 8)
         answers.append(tokenizer().decode(ids, skip_special_tokens=True).strip())
-        assert session.answer(_query(item, prompt), 8) == answers[-1]
+        assert session.answer_all([_query(item, prompt)], 8)[0] == answers[-1]
     assert len(set(answers)) > 1, "the questions must lead to different answers to test anything"
 
 
@@ -258,9 +258,9 @@ def test_no_questions_have_no_answers() -> None:
 def test_answers_do_not_depend_on_the_questions_before() -> None:
     model = student()
     session = SceneSession(model, tokenizer(), scene(), prompt="reference")
-    first = [session.answer(_query(item), 6) for item in QUESTIONS]
-    session.ground(_query(GROUNDING))
-    again = [session.answer(_query(item), 6) for item in reversed(QUESTIONS)]
+    first = [session.answer_all([_query(item)], 6)[0] for item in QUESTIONS]
+    session.ground_all([_query(GROUNDING)])[0]
+    again = [session.answer_all([_query(item)], 6)[0] for item in reversed(QUESTIONS)]
     assert first == again[::-1]
 
 
@@ -272,9 +272,9 @@ def test_answer_stops_at_the_end_token_and_at_the_limit() -> None:
     # Make the third token the end token.
     _end_at(session, free[2])
     expected = [] if free[0] == free[2] else free[: free.index(free[2])]
-    assert session.answer(_query(TEXT), 4) == tokenizer().decode(expected).strip()
+    assert session.answer_all([_query(TEXT)], 4)[0] == tokenizer().decode(expected).strip()
     _end_at(session)
-    assert session.answer(_query(TEXT), 2) == tokenizer().decode(free[:2]).strip()
+    assert session.answer_all([_query(TEXT)], 2)[0] == tokenizer().decode(free[:2]).strip()
 
 
 def test_grounding_scores_equal_a_pass_without_a_cache() -> None:
@@ -287,7 +287,7 @@ def test_grounding_scores_equal_a_pass_without_a_cache() -> None:
         fine = model.visual_tokens(inputs).fine_VFFD
         objects = model.object_features(inputs, fine, hidden[before : before + 2 * 210])
         expected = model.grounding_head(objects, hidden[-1:])[0]
-    scores = session.ground(query)
+    scores = session.ground_all([query])[0]
     assert len(scores) == len(inputs.boxes_N6) + 1
     assert scores == pytest.approx(expected.tolist(), abs=1e-5)
 
@@ -295,7 +295,7 @@ def test_grounding_scores_equal_a_pass_without_a_cache() -> None:
 def test_scores_give_the_training_loss() -> None:
     model = student()
     session = SceneSession(model, tokenizer(), scene(), prompt="as_trained")
-    scores = session.ground(_query(GROUNDING, "as_trained"))
+    scores = session.ground_all([_query(GROUNDING, "as_trained")])[0]
     with torch.no_grad():
         losses = model(pack(MIXED), SupervisionSettings())
     targets = torch.isin(torch.arange(len(scores)), torch.tensor([2, 0]))
@@ -306,7 +306,7 @@ def test_scores_give_the_training_loss() -> None:
 def test_prompt_styles_do_not_mix() -> None:
     session = SceneSession(student(), tokenizer(), scene(), prompt="reference")
     with pytest.raises(AssertionError, match="another prompt style"):
-        session.answer(_query(TEXT, "as_trained"), 1)
+        session.answer_all([_query(TEXT, "as_trained")], 1)[0]
 
 
 def test_special_tokens_and_white_space_are_no_part_of_an_answer(

@@ -36,10 +36,6 @@ def test_mask_by_hand() -> None:
     ]
 
 
-def test_one_sample_takes_the_plain_causal_path() -> None:
-    assert Layout(prefix_length=9, lengths=(4,)).suffix_mask(CPU) is None
-
-
 def test_attention_equals_the_full_dense_mask() -> None:
     layout = Layout(prefix_length=6, lengths=(3, 2, 4))
     total, heads, key_heads, width = 15, 4, 2, 8

@@ -18,11 +18,12 @@ from threedrs.config.schema import Execution
 from threedrs.errors import ConfigError
 from threedrs.io.files import write_json
 from threedrs.training.recipe import fingerprint, fingerprint_changes, is_offloaded, read_run
-from threedrs.training.run_log import read_rows, step_row
+from threedrs.training.run_log import read_rows
 from threedrs.training.step import (
     NonFiniteError,
     build_engine,
     deepspeed_config,
+    step_row,
     zero_init,
 )
 

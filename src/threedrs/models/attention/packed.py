@@ -18,29 +18,22 @@ in the form that the chosen backend reads. A scene's questions know it themselve
 ``auto`` is ``sdpa``: torch ships flash kernels too; flash-attn itself was not measured.
 """
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
 from threedrs.errors import ConfigError, MachineError
-from threedrs.models.attention.prefix_suffix import JoinedAttention, Suffixes, flash_kernels
+from threedrs.models.attention.kernels import fast_kernels, flash_kernels
+from threedrs.models.attention.prefix_suffix import JoinedAttention, Suffixes
 from threedrs.models.attention.question_decoding import QuestionAttention
 from threedrs.models.packing import Layout
 
 PACKED = "threedrs_packed"
-KERNELS: list[SDPBackend] = [
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
 ROWS = 64  # suffix rows are a multiple of this, and of a sixteenth of the next power of two
 
 
@@ -89,11 +82,6 @@ class PackMask:
         return torch.cat([prefix, suffixes[:, :, : total - split]], dim=2)
 
 
-def fast_kernels() -> AbstractContextManager[None]:
-    """Prefer cuDNN's attention, the fastest on Hopper; other kernels serve where it cannot."""
-    return sdpa_kernel(KERNELS, set_priority=True)
-
-
 def _as_own(part_1NLd: Tensor) -> Tensor:
     """Return the same elements with the strides of a tensor that has no other tokens.
 
@@ -130,7 +118,6 @@ def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | Non
     """
     # What the backend cannot do is said at the first pack, though it may hold one sample only.
     device = tokens_TD.device
-    mask: Tensor | Suffixes | None
     if backend == "flash":
         if device.type != "cuda":
             raise MachineError("model.attention: flash needs a GPU; choose auto or sdpa")
@@ -142,12 +129,8 @@ def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | Non
         flash_kernels()
     if len(layout.lengths) == 1:
         return None
-    if backend == "flash":
-        mask = Suffixes.of(layout, device)
-    else:
-        suffix_mask = layout.suffix_mask(device)
-        assert suffix_mask is not None
-        mask = _rounded(suffix_mask)
+    flash = backend == "flash"
+    mask = Suffixes.of(layout, device) if flash else _rounded(layout.suffix_mask(device))
     return PackMask(prefix_length=layout.prefix_length, mask=mask)
 
 

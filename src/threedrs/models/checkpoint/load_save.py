@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import CheckpointError, ThreedrsError, one_line
 from threedrs.io.files import atomic_folder, read_text, write_json, write_text
-from threedrs.models.attention.prefix_suffix import flash_kernels
+from threedrs.models.attention.kernels import flash_kernels
 from threedrs.models.backbones.config_json import read_teacher_channels
 from threedrs.models.backbones.family import Family
 from threedrs.models.backbones.known_backbones import find_family, read_family
@@ -32,6 +32,7 @@ from threedrs.models.checkpoint.folder import (
     stored_tensors,
     tensor_files,
 )
+from threedrs.models.checkpoint.matching import EMBEDDINGS, match_tensors, vocabulary_rows
 from threedrs.models.lora.adapter import apply_adapter, is_adapter, read_adapter
 from threedrs.models.lora.layers import merge_lora
 from threedrs.models.model_settings import ModelSettings
@@ -42,7 +43,6 @@ from threedrs.models.zero3 import (
     ZeroConfig,
     fill,
     fill_random,
-    shape_of,
     spread_modules,
     without_weights,
 )
@@ -50,7 +50,6 @@ from threedrs.tasks.record import COORD, GROUND
 
 logger = logging.getLogger(__name__)
 
-EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 PROJECTION_OUTPUT = "model.proj_3d.2.weight"
 GROUNDING_OUTPUT = "ground_head_obj.3.weight"
 
@@ -208,7 +207,7 @@ def _load(
         # before values are read: no tensor of the folder would fill it.
         student.language_model.tie_weights()
     student.generation = read_generation(folder)
-    names = _match(student, stored, folder, first_new, trained)
+    names = match_tensors(student, stored, folder, first_new, trained)
     # The heads are random where the folder has none, and it is here that they draw their numbers:
     # modules that are built without weights draw none.
     with spread_modules(zero_init):
@@ -238,80 +237,6 @@ def _value(
     if own in EMBEDDINGS and (first_new is not None or len(value) != rows):
         return vocabulary_rows(value, rows, first_new)
     return value
-
-
-def _match(
-    student: Student,
-    stored: Mapping[str, StoredTensor],
-    folder: Path,
-    first_new: int | None,
-    trained: int | None,
-) -> dict[str, StoredTensor]:
-    """Return the tensors to take over by the student's names, and log what is new or not used.
-
-    Args:
-        student: built, without values.
-        stored: the tensors of the folder by their published names.
-        folder: for messages.
-        first_new: row of the first new token in the embedding matrices, None if none is new.
-        trained: the teacher's channels of a folder of ours (0 without a teacher), None for any
-            other folder.
-
-    Raises:
-        CheckpointError: a tensor is unknown, missing or of another shape.
-    """
-    expected = {n: shape_of(value) for n, value in student.state_dict(keep_vars=True).items()}
-    layout, run_layers = student.family.tensor_names, student.family.run_layers
-    names, ignored, unknown, wrong = {}, [], [], []
-    for published, tensor in stored.items():
-        own = layout.own_name(published)
-        if own in expected:
-            shape = tensor.shape
-            # Pretrained matrices have more rows than tokens, or lack those of the new ones.
-            held = expected[own][0] if first_new is None else first_new
-            if own in EMBEDDINGS and shape and shape[0] >= held:
-                shape = (expected[own][0], *shape[1:])
-            if shape != expected[own]:
-                wrong.append(f"{published} {tensor.shape}, expected {expected[own]}")
-            names[own] = tensor
-        elif layout.is_ignored(published, run_layers) or (own or "").startswith("proj_3d."):
-            ignored.append(published)
-        else:
-            unknown.append(published)
-    missing = [name for name in expected if name not in names]
-    if student.text_config.tie_word_embeddings:
-        # Where a folder holds the head all the same, it is the matrix it is tied to that counts.
-        names.pop(EMBEDDINGS[1], None)
-        missing = [name for name in missing if name != EMBEDDINGS[1]]
-    # A head may be new as a whole, never in part, and only where the training had none.
-    trained_heads = {"grounding_head.": trained is not None, "proj_3d.": bool(trained)}
-    new_heads = [
-        name
-        for head, was_trained in trained_heads.items()
-        for name in missing
-        if name.startswith(head)
-        and not was_trained
-        and not any(found.startswith(head) for found in names)
-    ]
-    problems = {
-        "unknown": unknown,
-        "missing": [layout.published_name(name) for name in missing if name not in new_heads],
-        "of another shape": wrong,
-    }
-    found = [f"{len(what)} {kind}: {_some(what)}" for kind, what in problems.items() if what]
-    if found:
-        raise CheckpointError(f"{folder}: tensors do not fit the model ({'; '.join(found)})")
-    if new_heads:
-        new = [layout.published_name(name) for name in new_heads]
-        logger.info("%s: %d tensors start at random: %s", folder, len(new), _some(new))
-    if ignored:
-        logger.info("%s: %d tensors are not used: %s", folder, len(ignored), _some(ignored))
-    return names
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def merge_adapter(folder: Path, out: Path) -> None:
@@ -371,19 +296,6 @@ def save_student(
         write_json(temporary / NAME, student.generation or published_generation(tokenizer))
         copy_file_mode(temporary)
         save_tokenizer(tokenizer, temporary)
-
-
-def vocabulary_rows(matrix_TD: Tensor, rows: int, first_new: int | None) -> Tensor:
-    """Return a vocabulary matrix with exactly ``rows`` rows, as published training cuts it.
-
-    The rows ``first_new`` and ``first_new + 1`` start as the mean of those before.
-    """
-    result_TD = matrix_TD.new_zeros(rows, matrix_TD.shape[1])
-    result_TD[: len(matrix_TD)] = matrix_TD[:rows]
-    if first_new is not None:
-        mean_D = matrix_TD[:first_new].float().mean(0)
-        result_TD[first_new : first_new + 2] = mean_D.to(matrix_TD.dtype)
-    return result_TD
 
 
 def _shrink_branches(language_model: Any) -> None:

@@ -16,15 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# fastest first; all are exact
-TORCH_KERNELS = [
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
+from threedrs.models.attention.kernels import fast_kernels
+
 FLASH_3_MODULES = ("flash_attn_interface", "fa3_fwd_interface")
 HOPPER = 9  # major compute capability
 
@@ -61,5 +55,5 @@ def attend(q_NTME: Tensor, k_NTME: Tensor, v_NTME: Tensor) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q_NTME, k_NTME, v_NTME))
     if not v.is_cuda:
         return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-    with sdpa_kernel(TORCH_KERNELS, set_priority=True):
+    with fast_kernels():
         return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)

@@ -170,7 +170,7 @@ def test_backends_that_cannot_run_say_so() -> None:
 
 def test_flash_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "flash_attn", None)
-    from threedrs.models.attention.prefix_suffix import flash_kernels
+    from threedrs.models.attention.kernels import flash_kernels
 
     flash_kernels.cache_clear()
     with pytest.raises(MachineError, match="needs the package flash-attn"):
@@ -181,7 +181,7 @@ def test_flash_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_flash_kernels_arrange_axes_for_the_package() -> None:
     """The package's interface, played by softmax written out: tokens before heads."""
-    from threedrs.models.attention.prefix_suffix import FlashAttnKernels
+    from threedrs.models.attention.kernels import FlashAttnKernels
 
     class Interface:
         def _flash_attn_forward(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> tuple:

@@ -62,7 +62,7 @@ def test_a_family_of_another_package_learns_is_saved_and_answers(tmp_path: Path)
 
     session = SceneSession(again, tokenizer, seen, prompt="reference")
     query = build_query(TEXT, tokenizer, prompt="reference")
-    assert len(session.ground(query)) == len(BOX_IDS) + 1
+    assert len(session.ground_all([query])[0]) == len(BOX_IDS) + 1
     assert len(session.generate([query], max_new_tokens=3)[0]) <= 3
 
 

@@ -229,7 +229,7 @@ def test_rotary_embeddings_that_cannot_be_saved_are_refused(
 def test_session_scores_give_the_training_loss() -> None:
     model, tokenizer = loaded()
     session = SceneSession(model, tokenizer, inputs(), prompt="as_trained")
-    scores = session.ground(build_query(GROUNDING, tokenizer, prompt="as_trained"))
+    scores = session.ground_all([build_query(GROUNDING, tokenizer, prompt="as_trained")])[0]
     with torch.no_grad():
         losses = model(pack((GROUNDING,)), SUPERVISION)
     targets = torch.isin(torch.arange(len(scores)), torch.tensor([2, 0]))

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, Qwen2Config
 from fixtures.students import CHANNELS, MIXED, pack, student, tokenizer
 from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import CheckpointError
-from threedrs.models.checkpoint.load_save import load_student, save_student, vocabulary_rows
+from threedrs.models.checkpoint.load_save import load_student, save_student
+from threedrs.models.checkpoint.matching import vocabulary_rows
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.tokenizer import save_tokenizer, tiny_tokenizer
 
