@@ -166,7 +166,7 @@ def convert_and_balance(root: Path) -> None:
         before, before_cpu = time.perf_counter(), time.process_time()
         summary = build_mix(
             files,
-            MixSettings.from_config({"balance": "all", "caps": caps}),
+            MixSettings(**{"balance": "all", "caps": caps}),
             held_out_scenes=["scene0800_00"],
             out_jsonl=root / f"{name}.jsonl",
             out_summary=root / f"{name}.summary.json",

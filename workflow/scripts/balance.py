@@ -10,7 +10,7 @@ from threedrs.workflow.job_log import job_log
 with job_log(snakemake.log[0], f"balance {snakemake.wildcards.mix}"):
     build_mix(
         [Path(path) for path in snakemake.input.records],
-        settings=MixSettings.from_config(snakemake.params.mix),
+        settings=MixSettings(**snakemake.params.mix),
         held_out_scenes=snakemake.params.held_out,
         out_jsonl=Path(snakemake.output.mix),
         out_summary=Path(snakemake.output.summary),

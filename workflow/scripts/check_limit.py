@@ -8,6 +8,6 @@ from threedrs.workflow.job_log import job_log
 with job_log(snakemake.log[0], f"check_limit {snakemake.wildcards.split}"):
     check_limit(
         Path(snakemake.input.left_out),
-        BadScenePolicy.from_config(snakemake.params.policy),
+        BadScenePolicy(**snakemake.params.policy),
         Path(snakemake.output[0]),
     )

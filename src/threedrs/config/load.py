@@ -237,7 +237,7 @@ def _cross_checks(config: Config) -> Iterator[str]:
             yield str(error)
     for name, mix in config["instructions"]["mixes"].items():
         try:
-            settings = MixSettings.from_config(mix)
+            settings = MixSettings(**mix)
         except ConfigError as error:
             yield f"instructions.mixes.{name}: {error}"
             continue

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from threedrs.config.schema import Caps
 from threedrs.errors import ConfigError, DataError
-from threedrs.instructions.mix_settings import Caps, MixSettings, SourceSampling
+from threedrs.instructions.mix_settings import MixSettings, SourceSampling
 from threedrs.tasks.record import GROUND, Record
 
 
@@ -93,7 +94,7 @@ def draw_mix(pool: pd.DataFrame, settings: MixSettings) -> Draw:
         )
         for name, rows in rows_of.items()
     }
-    if settings.caps.any:
+    if settings.caps != Caps():
         taken = _draw_capped(pool, queues, settings.caps, fill=settings.size is not None)
     else:
         taken = {name: queue.first(queue.quota) for name, queue in queues.items()}

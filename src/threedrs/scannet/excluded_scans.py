@@ -17,11 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import DataError
 from threedrs.io.files import read_json, write_json
 
 FORMAT_VERSION = 1
-ON_BAD_SCENE = ("skip", "fail")
 # What a read answers where the file is at fault; None: raised by a decoder, not by the system.
 _OF_THE_FILE = frozenset(
     {
@@ -110,33 +109,10 @@ def count_excluded(
 
 @dataclass(frozen=True, kw_only=True)
 class BadScenePolicy:
-    """What is done about scans that cannot be used.
+    """What is done about scans that cannot be used: two keys of the config's section ``data``."""
 
-    Attributes:
-        on_bad_scene: ``skip``: the run goes on without them; ``fail``: the first one ends it,
-            after all scans of the split are looked at.
-        max_bad_fraction: with ``skip``, more excluded scenes than this fraction of a split end the
-            run.
-    """
-
-    on_bad_scene: str = "skip"
-    max_bad_fraction: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.on_bad_scene not in ON_BAD_SCENE:
-            raise ConfigError(
-                f"data.on_bad_scene is {self.on_bad_scene!r}; choose one of: "
-                f"{', '.join(ON_BAD_SCENE)}"
-            )
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise ConfigError(
-                f"data.max_bad_fraction is {self.max_bad_fraction}; choose from 0 to 1"
-            )
-
-    @classmethod
-    def from_config(cls, data: Mapping[str, Any]) -> "BadScenePolicy":
-        """Return the policy in the config's section ``data``."""
-        return cls(on_bad_scene=data["on_bad_scene"], max_bad_fraction=data["max_bad_fraction"])
+    on_bad_scene: str
+    max_bad_fraction: float
 
 
 def check_excluded(

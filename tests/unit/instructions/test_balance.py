@@ -50,7 +50,7 @@ def table(rows: list[Row]) -> pd.DataFrame:
 
 
 def draw(pool: pd.DataFrame, **mix: Any) -> Draw:
-    return draw_mix(pool, MixSettings.from_config(mix))
+    return draw_mix(pool, MixSettings(**mix))
 
 
 @st.composite
@@ -293,19 +293,22 @@ def test_caps_that_leave_too_little_stop_with_the_size_that_works() -> None:
         ({"balance": "all", "size": 5}, "balance all has no key size; remove it"),
         ({"balance": "temperature", "temperature": 2}, "balance temperature needs the key size"),
         ({"balance": "weights", "size": 2}, "balance weights needs the key weights"),
-        ({"balance": "temperature", "temperature": 0, "size": 1}, "temperature is 0"),
-        ({"balance": "temperature", "temperature": float("nan"), "size": 1}, "number above 0"),
-        ({"balance": "weights", "weights": {"sqa3d": -1}, "size": 1}, "weights.sqa3d is -1"),
+        ({"balance": "temperature", "temperature": 0, "size": 1}, "temperature: 0 is less than"),
+        ({"balance": "temperature", "temperature": float("nan"), "size": 1}, "a finite number"),
+        (
+            {"balance": "weights", "weights": {"sqa3d": -1}, "size": 1},
+            "weights.sqa3d: -1 is less than",
+        ),
         ({"balance": "sampling", "sampling": {"sqa3d": "last:3"}}, "write all, first:N, end:N"),
         ({"balance": "sampling", "sampling": {"sqa3d": "random:-3"}}, "sampling.sqa3d is"),
-        ({"balance": "all", "caps": {"max_per_scene": 0}}, "caps.max_per_scene is 0"),
-        ({"balance": "all", "seed": -1}, "seed is -1"),
-        ({"balance": "all", "shuffle": True}, "shuffle is no key of a mix"),
+        ({"balance": "all", "caps": {"max_per_scene": 0}}, "caps.max_per_scene: 0 is less than"),
+        ({"balance": "all", "seed": -1}, "seed: -1 is less than"),
+        ({"balance": "all", "shuffle": True}, "shuffle is not a key; valid keys: balance"),
     ],
 )
 def test_refused_settings(mix: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        MixSettings.from_config(mix)
+        MixSettings(**mix)
     assert message in str(error.value)
 
 

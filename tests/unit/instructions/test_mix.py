@@ -36,7 +36,7 @@ def build(
 ) -> dict[str, Any]:
     return build_mix(
         paths,
-        MixSettings.from_config({"balance": "all", **settings}),
+        MixSettings(**{"balance": "all", **settings}),
         held_out_scenes=held_out,
         out_jsonl=folder / "full.jsonl",
         out_summary=folder / "full.summary.json",

@@ -115,7 +115,7 @@ def test_a_sixth_benchmark_goes_from_annotations_to_the_report(task: Task, tmp_p
 
     mixed = build_mix(
         [records / "count_chairs_train.jsonl"],
-        MixSettings.from_config({"balance": "weights", "weights": {task.name: 1}, "size": 4}),
+        MixSettings(**{"balance": "weights", "weights": {task.name: 1}, "size": 4}),
         held_out_scenes=SCENES,
         out_jsonl=tmp_path / "mix.jsonl",
         out_summary=tmp_path / "mix.summary.json",
