@@ -73,7 +73,7 @@ class Demo(Section):
     """The generated demo data."""
 
     scenes: Annotated[int, Field(ge=2, le=10000)] = 14
-    """Rooms to generate; three of seven of them are val, at most 40."""
+    """Rooms to generate. Three of seven of them are val, at most 40."""
     seed: NaturalInt = 7
     """Seed of the generator."""
     frames: Annotated[int, Field(ge=4)] = 104
@@ -86,11 +86,13 @@ class Data(Section):
     """Where the data is, and what happens with scans that cannot be used."""
 
     root: Text = "results/demo"
-    """Folder of the data, laid out as README.md shows; `data` for your own ScanNet copy."""
+    """Folder of the data, laid out as README.md shows. For your own copy of ScanNet write
+    `data`."""
     demo: Demo | None = Demo()
-    """Generate demo data under `data.root`; null: the root is yours and only read."""
+    """The demo data to generate under `data.root`. With null the root is yours and only read."""
     source: Literal["sens", "posed_images"] = "sens"
-    """Where frames come from: the .sens file of each scan, or exported folders."""
+    """Where frames come from. `sens` reads the .sens file of each scan, `posed_images` exported
+    folders."""
     scans: str = "scannet/scans"
     """Folder of the scans, relative to `data.root` like the paths below."""
     posed_images: str = "scannet/posed_images"
@@ -118,10 +120,11 @@ class Data(Section):
     benchmark: str = "benchmark"
     """Folder of the benchmarks' annotation files."""
     scenes_per_shard: PositiveInt = 6
-    """Scenes of a job of the scene stage; 50 or so at full scale."""
+    """Scenes of a job of the scene stage. At full scale 50 or so are good."""
     on_bad_scene: Literal["skip", "fail"] = "skip"
-    """What a scan that cannot be used (no valid pose, a damaged file) means. skip: the run goes on
-    without it, and scene report, mix and scores say so; fail: none may be excluded."""
+    """What a scan that cannot be used (no valid pose, a damaged file) means. With `skip` the run
+    goes on without it, and scene report, mix and scores say so. With `fail` none may be
+    excluded."""
     max_bad_fraction: Fraction = 0.05
     """With skip, more excluded scans than this fraction of a split stop the run before training."""
 
@@ -133,8 +136,9 @@ class Frames(Section):
     stride: PositiveInt = 10
     """Every stride-th frame of the stream is a candidate."""
     strategy: Literal["uniform", "coverage", "coverage90", "coverage95"] = "uniform"
-    """uniform: evenly spaced over the candidates; coverage: the frames that see most of the mesh;
-    coverage90, coverage95: as many as see 90 or 95 % of what all see, so V differs by scene."""
+    """`uniform` takes frames that are evenly spaced over the candidates, `coverage` those that see
+    most of the mesh. `coverage90` and `coverage95` take as many as see 90 or 95 % of what all see,
+    so V differs by scene."""
     count: Annotated[int, Field(ge=1, le=1024)] = 8
     """Frames of a scene (V), with coverage90 and coverage95 the most; the paper uses 32."""
     stop_at_count: bool = True
@@ -146,21 +150,21 @@ class Geometry(Section):
     """How depth and coordinates count."""
 
     invalid_depth: InvalidDepth = "reference"
-    """reference: depth 0 enters averages as the camera centre, as published; ignore: it does
-    not count in averages and masks."""
+    """With `reference` depth 0 enters averages as the camera centre, as published. With `ignore` it
+    does not count in averages and masks."""
     coordinate_dtype: CoordinateDtype = "float32"
-    """Precision of the position embedding alone, masks stay exact: bfloat16 (published training) or
-    float16 (published evaluation) to compare with a published checkpoint."""
+    """Precision of the position embedding alone, as masks stay exact. Published checkpoints were
+    trained with bfloat16 and evaluated with float16."""
 
 
 class Boxes(Section):
     """Which boxes the objects have."""
 
     train: BoxSet = "gt"
-    """Boxes of training. gt: ground truth from the annotated mesh; pred: detector proposals, of
-    which the best one above IoU 0.25 stands for an object."""
+    """Boxes of training. `gt` is ground truth from the annotated mesh. `pred` are detector
+    proposals, of which the best one above IoU 0.25 stands for an object."""
     eval: BoxSet = "pred"
-    """Candidates of grounding in evaluation; Scan2Cap always describes a proposal."""
+    """Candidates of grounding in evaluation. Scan2Cap always describes a proposal."""
     ready: OfSplitAndSet | None = None
     """Prepared box files under `data.root`, e.g. `metadata/scannet_{split}_{set}_box.json` (set:
     gt, pred; scene -> list of [cx, cy, cz, dx, dy, dz]). Each file may be missing. What scenes lack
@@ -179,21 +183,21 @@ class Caps(Section):
 
 
 class Mix(Section):
-    """How a training mix is drawn; no record is repeated before its source is used up."""
+    """How a training mix is drawn. No record is repeated before its source is used up."""
 
     balance: Literal["all", "sampling", "temperature", "weights"]
-    """all: everything once, as in the paper; sampling: of each benchmark as `sampling` says;
-    temperature: a benchmark of n records gets a share ~ n^(1/temperature); weights: the shares in
-    `weights`."""
+    """`all` takes everything once, as in the paper. `sampling` takes of each benchmark what
+    `sampling` says. With `temperature` a benchmark of n records gets a share ~ n^(1/temperature),
+    with `weights` the share in `weights`."""
     seed: NaturalInt = 0
     """Seed of every random choice."""
     sampling: dict[Benchmark, str] = Field(default={}, min_length=1)
-    """all, first:N, end:N or random:N of a benchmark, N also a percentage (rounded up); a benchmark
-    that is not named gives all."""
+    """`all`, `first:N`, `end:N` or `random:N` of a benchmark. N may be a percentage, which is
+    rounded up. A benchmark that is not named gives all."""
     temperature: PositiveFloat | None = None
-    """1 keeps the proportions of the benchmarks, larger values level them."""
+    """1 keeps the proportions of the benchmarks, and larger values level them."""
     weights: dict[Benchmark, PositiveFloat] = Field(default={}, min_length=1)
-    """Relative share of each benchmark; a benchmark that is not named gives nothing."""
+    """Relative share of each benchmark. A benchmark that is not named gives nothing."""
     size: PositiveInt | None = None
     """Records of the mix, with temperature and weights."""
     caps: Caps = Caps()
@@ -220,7 +224,7 @@ class Instructions(Section):
     """LLaVA-style arrays under `data.root` to take instead of converting, such as the published
     ones: {train: {scanrefer: processed/scanrefer_vg_train_llava_style.json, ...}, val: ...}."""
     on_reject: Literal["report", "fail"] = "report"
-    """report: list rows that cannot be converted beside the output; fail: stop at the first."""
+    """`report` lists rows that cannot be converted beside the output, `fail` stops at the first."""
     max_reject_fraction: Fraction = 0.01
     """More rejected rows than this fraction of a file stop the run."""
     mixes: dict[MixName, Mix] = Field(default={"full": Mix(balance="all")}, min_length=1)
@@ -232,21 +236,22 @@ class Teacher(Section):
 
     place = "teacher"
     name: TeacherName = "vggt-tiny"
-    """The teacher, docs/TEACHERS.md describes each; none: no supervision. The -tiny ones have small
-    seeded random weights, for the demo and tests. A teacher outside the package is named by its
-    import path, package.module:NAME."""
+    """The teacher. docs/TEACHERS.md describes each; `none` is no supervision. The -tiny ones have
+    small seeded random weights, for the demo and tests. A teacher outside the package is named by
+    its import path, package.module:NAME."""
     weights: Weights | None = None
-    """vggt: model.pt or model.safetensors; dinov2, siglip2, mae: a model folder, null: the Hub's;
-    import: a folder of `<scene>/vggt.npz` or `<scene>.npz`; {teacher: path, ...} where runs use
-    several teachers. A path that is not there is looked for under `data.root`."""
+    """For vggt model.pt or model.safetensors. For dinov2, siglip2 and mae a model folder, or null
+    for the one of the Hub. For import a folder of `<scene>/vggt.npz` or `<scene>.npz`. Where runs
+    use several teachers write {teacher: path, ...}. A path that is not there is looked for under
+    `data.root`."""
     seed: NaturalInt = 0
     """Seed of the random weights of the -tiny teachers."""
     grid: Literal[14, "full"] = 14
-    """14: features pooled to 14x14 when extracted; full: the teacher's own grid."""
+    """With 14 features are pooled to 14x14 when extracted. `full` keeps the grid of the teacher."""
     other_frames: OtherFrames = "by_frame"
-    """What imported features of other frames than the student's supervise. by_frame: the frames
-    that the teacher saw too, each by its own features, and no other; as_published: frame i by the
-    teacher's frame i, whatever it shows."""
+    """What imported features of other frames than the student's supervise. With `by_frame` each
+    frame that the teacher saw too is supervised by its own features, and no other frame is. With
+    `as_published` frame i is supervised by frame i of the teacher, whatever it shows."""
     scenes_per_shard: PositiveInt = 6
     """Scenes of a job of the feature stage, which loads the teacher once."""
 
@@ -260,8 +265,8 @@ class SupervisionSettings(Section):
     loss: Literal["l2", "cosine", "both"] = "l2"
     """Distance of normalised features, one minus their cosine, or the sum of both."""
     layer: Layer = "last"
-    """Hidden states that are supervised: last (after the final norm), or the index of a
-    language-model layer, 0 the first."""
+    """Hidden states that are supervised. `last` are those after the final norm; an index names a
+    layer of the language model, from 0 on."""
 
 
 class Model(Section):
@@ -271,16 +276,16 @@ class Model(Section):
     name: ModelName = DEFAULT_NAME
     """The family of the multimodal language model."""
     size: ModelSize = "tiny"
-    """tiny: seeded random weights (demo, tests); small: the same at 40 M parameters, to train from
-    scratch on a GPU (config/small.yaml); 7b: needs `model.path`."""
+    """`tiny` has seeded random weights, for demo and tests. `small` is the same at 40 M parameters,
+    to train from scratch on a GPU (config/small.yaml). `7b` needs `model.path`."""
     path: FilePath | None = None
     """Folder of the pretrained checkpoint in its family's published layout; where it is not below
     the working folder, it is looked for below `data.root`."""
     grid: PositiveInt = 14
     """Visual tokens a side of a frame; 7 (qwen2-vl only) is a quarter of the tokens."""
     attention: Attention = "auto"
-    """Attention of packs. auto: the fastest measured, sdpa; flash needs flash-attn. A sample alone
-    is plain causal attention, for which torch's kernels serve in any case."""
+    """Attention of packs. `auto` is the fastest measured, sdpa; `flash` needs flash-attn. A sample
+    alone is plain causal attention, for which the kernels of torch serve in any case."""
     random_weights: bool = False
     """Build size 7b without a checkpoint, to measure speed and memory."""
 
@@ -314,16 +319,17 @@ class Train(Section):
     epochs: PositiveInt = 3
     """Passes over the mix; the paper trains for one."""
     max_steps: PositiveInt | None = None
-    """Stop after this many optimizer steps; null: whole epochs."""
+    """Stop after this many optimizer steps. With null epochs are trained whole."""
     global_batch: PositiveInt = 8
     """Samples of an optimizer step, whatever the packing and the number of GPUs."""
     pack: PositiveInt = 8
-    """Samples of one scene that share its visual tokens (K); 1 is the paper's recipe."""
+    """Samples of one scene that share its visual tokens (K). The paper has 1."""
     batches: Literal["mixed", "task_groups"] = "mixed"
-    """mixed: a step takes any samples; task_groups, as published: samples of one kind (questions,
-    captions or grounding), longest texts first, and the last step of each kind is left out."""
+    """With `mixed` a step takes any samples. With `task_groups`, as published, it takes samples of
+    one kind (questions, captions or grounding), the longest texts first, and the last step of each
+    kind is dropped."""
     drop_last: bool = False
-    """Leave out the last, short batch (of mixed batches)."""
+    """Drop the last, short batch (of mixed batches)."""
     learning_rate: PositiveFloat = 3e-3
     """Peak learning rate of all but the vision tower."""
     learning_rate_vision_tower: PositiveFloat = 1e-3
@@ -343,12 +349,13 @@ class Train(Section):
     ] = TUNABLE
     """Parts of the student that are trained."""
     lora: LoraSettings | None = None
-    """{rank: 16, alpha: 32, dropout: 0.0, targets: [q_proj, v_proj]}: of the language model train
-    adapters only, on these layers (none named: all seven); the model is an adapter then."""
+    """With {rank: 16, alpha: 32, dropout: 0.0, targets: [q_proj, v_proj]} only adapters of the
+    language model are trained, on these layers. Where no layers are named, all seven get adapters.
+    The model is an adapter then."""
     label_chat_tokens: bool = True
     """Also train on chat tokens and newlines, as published."""
     eval_every: PositiveInt | None = None
-    """Optimizer steps between evaluations on the way; null: none."""
+    """Optimizer steps between evaluations on the way. With null there are none."""
     eval_samples: PositiveInt = 32
     """Questions of each benchmark in such an evaluation, its first ones."""
 
@@ -360,24 +367,25 @@ class WandbSettings(Section):
     project: Text
     """Project in W&B."""
     entity: str | None = None
-    """User or team; null: the user's default."""
+    """User or team. With null it is the default of the user."""
     mode: Literal["online", "offline"] = "online"
-    """offline: into the run's folder, for `wandb sync`."""
+    """`offline` writes into the folder of the run, for `wandb sync`."""
 
 
 class Execution(Section):
-    """How training is carried out: no key changes a result, and none makes one stale."""
+    """How training is carried out. No key changes a result, and none makes one stale."""
 
     place = "execution"
     deepspeed: FilePath = Path("config/deepspeed/zero2.json")
-    """DeepSpeed's file: ZeRO stage 2 or 3, with or without offload (config/deepspeed/)."""
+    """File of DeepSpeed for ZeRO stage 2 or 3, with or without offload (config/deepspeed/)."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: slower by a quarter, far less memory."""
+    """Recompute activations in the backward pass. It is slower by a quarter and takes far less
+    memory."""
     kept_layers: NaturalInt = 0
     """Language-model layers that keep their activations all the same: faster, 1.0 GB each at 32
     frames."""
     max_length: PositiveInt = 32768
-    """Tokens of a pack; a longer one is an error."""
+    """Tokens of a pack. A longer one is an error."""
     save_every: PositiveInt = 50
     """Optimizer steps between checkpoints."""
     keep: PositiveInt = 2
@@ -395,7 +403,7 @@ class RunTeacher(Section):
     """What a run may change of the teacher."""
 
     name: TeacherName = "none"
-    """The run's teacher; none: no supervision."""
+    """The teacher of the run; `none` is no supervision."""
 
 
 class Run(Section):
@@ -414,9 +422,9 @@ class Eval(Section):
     """How the trained models are asked and scored."""
 
     benchmarks: Benchmarks = tuple(TASKS)
-    """Benchmarks that the runs are asked; no part of training."""
+    """Benchmarks that the runs are asked. They are not part of training."""
     prompt: Prompt = "reference"
-    """reference: no instruction sentence, as published; as_trained: with it."""
+    """`reference` has no instruction sentence, as published. `as_trained` has it."""
     decoding: Decoding = "greedy"
     """greedy: the likeliest token, up to `<|im_end|>`; reference, as published: the same after the
     checkpoint's generation_config.json (penalty on the answer's tokens, every end token)."""
@@ -445,13 +453,13 @@ class DownloadEntry(Section):
     type: Literal["model", "dataset"] = "model"
     """Kind of the repository."""
     revision: Text = "main"
-    """Commit, tag or branch; a commit makes the run reproducible."""
+    """Commit, tag or branch. A commit makes the run reproducible."""
     files: Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(unique)]
     """Files of the repository to take, with their folders."""
     to: Text
     """Folder to put them in."""
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]] = Field(default={})
-    """File -> its SHA-256; files that are not named are checked by size only."""
+    """File -> its SHA-256. Files that are not named are checked by size only."""
 
 
 class Configuration(Section):
@@ -470,8 +478,8 @@ class Configuration(Section):
     runs: dict[RunName, Run | None] = Field(
         default={"3drs": Run(), "baseline": Run(teacher=RunTeacher(name="none"))}, min_length=1
     )
-    """Name of an experiment run -> what it changes; null switches a run off."""
+    """Name of an experiment run -> what it changes. With null a run is switched off."""
     eval: Eval = Eval()
     report: Report = Report()
     download: tuple[DownloadEntry, ...] = Field(default=(), strict=False)
-    """Files to fetch; they arrive before what needs them."""
+    """Files to fetch. They arrive before what needs them."""
