@@ -7,27 +7,39 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.complete
 # A worker takes a file at a time: tests/scheduling.py, which tests/conftest.py brings in.
-# Byte code is written, as tests start some hundred processes.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# Byte code is written: a run starts some hundred processes, which would compile the package each.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check setup lint clean
+.PHONY: demo test check setup lint style types tests fast-tests clean
 
 demo: setup
 	snakemake --cores all all
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
-test: setup lint
-	$(PYTEST)
+# mypy takes one core, so it runs beside the tests.
+test: setup style
+	$(MAKE) --jobs 2 types tests
 
-check: setup lint
-	$(PYTEST) -m "not slow" tests/unit
+check: setup style
+	$(MAKE) --jobs 2 types fast-tests
 
-lint: setup
+lint: style types
+
+style: setup
 	ruff check
 	ruff format --check
 	snakefmt --check Snakefile workflow
-	mypy
 	snakemake --lint
+
+types: setup
+	mypy
+
+tests: setup
+	$(PYTEST)
+
+fast-tests: setup
+	$(PYTEST) -m "not slow" tests/unit
 
 setup: $(STAMP)
 
