@@ -21,7 +21,7 @@ from threedrs.evaluation.compare import (
     read_per_question,
 )
 from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
-from threedrs.evaluation.tables import latex_table, markdown_table
+from threedrs.evaluation.tables import latex_table, markdown_table, supervision_notes
 from threedrs.io.files import (
     atomic_file,
     read_json,
@@ -79,7 +79,7 @@ def aggregate(
         baseline: the run that the others are compared with.
         resamples: of the paired bootstrap; 0: no intervals.
         out_csv: one row a run; ``<benchmark>:<metric>``, with ``:low``, ``:high``, and against
-            the baseline ``:difference``, ``:p``; empty where there is no value.
+            the baseline ``:difference``, ``:p``, empty where there is no value; last ``notes``.
         out_json: what `_summarise` returns, and the hashes of the metrics files.
         out_latex: the headline metrics as a LaTeX table (booktabs).
         out_markdown: the same in Markdown.
@@ -285,7 +285,7 @@ def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
     ]
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["run", *heads])
+        writer.writerow(["run", *heads, "notes"])
         for run, entry in summary["runs"].items():
             cells: list[float | None] = []
             for b, m in metrics:
@@ -293,4 +293,5 @@ def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
                 compared = entry["comparison"].get(b, {}).get(m, {})
                 cells += [estimate.get(field) for field in _ESTIMATES]
                 cells += [compared.get(field) for field in _COMPARED]
-            writer.writerow([run, *("" if v is None else f"{v:.4f}" for v in cells)])
+            numbers = ["" if value is None else f"{value:.4f}" for value in cells]
+            writer.writerow([run, *numbers, " ".join(supervision_notes(entry))])

@@ -15,6 +15,7 @@ from rich.table import Table
 from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task, headline_columns
 
+OTHER_FRAMES = "†"  # stands at runs that features of other frames supervised, as published
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -31,6 +32,20 @@ def stars(compared: Mapping[str, Any] | None, level: float) -> str:
     return "**" if corrected is not None and corrected < level else "*"
 
 
+def supervision_notes(entry: Mapping[str, Any]) -> list[str]:
+    """Return what a run's summary says of features of other frames; see `FrameCounts.notes`."""
+    frames = (entry["train"] or {}).get("teacher_frames") or {}
+    return list(frames.get("notes", []))
+
+
+def frames_mark(summary: Mapping[str, Any], runs: Sequence[str]) -> str:
+    """Return the mark of runs one of which was supervised by features of other frames, or ""."""
+    trained = [summary["runs"][run]["train"] or {} for run in runs]
+    counts = [train.get("teacher_frames") or {} for train in trained]
+    marked = any(c.get("rule") == "as_published" and c["other_frames"] for c in counts)
+    return OTHER_FRAMES if marked else ""
+
+
 def shown_columns(summary: Mapping[str, Any]) -> list[Column]:
     """Return the headline columns of the summary's benchmarks."""
     return headline_columns(summary["benchmarks"])
@@ -44,6 +59,7 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     for group in summary["groups"]:
         cells = [_cell(summary, group, column) for column in columns]
         name = group["name"].replace("\\", "\\\\").replace("|", "\\|")
+        name += frames_mark(summary, group["runs"])
         rows.append([name, *(_markdown_cell(*cell) for cell in cells)])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"{table}\n\n{_explanation(summary)}\n"
@@ -86,6 +102,7 @@ def latex_table(summary: Mapping[str, Any]) -> str:
             for cell, column in zip(cells, columns, strict=True)
         ]
         name = "".join(_LATEX.get(character, character) for character in group["name"])
+        name += r"\textdagger" if frames_mark(summary, group["runs"]) else ""
         lines.append(f"{name} & {' & '.join(texts)} \\\\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
@@ -123,8 +140,14 @@ def _explanation(summary: Mapping[str, Any]) -> str:
     return (
         f"Percent. Stars: significant difference to {summary['baseline']} (paired bootstrap over "
         f"scenes, {settings['resamples']} resamples, p < {settings['level']}); two stars: also "
-        f"after Holm's correction. Questions: {sizes}."
+        f"after Holm's correction. Questions: {sizes}.{_frames_explanation(summary)}"
     )
+
+
+def _frames_explanation(summary: Mapping[str, Any]) -> str:
+    marked = [run for run in summary["runs"] if frames_mark(summary, [run])]
+    notes = (" ".join([f"{run}:", *supervision_notes(summary["runs"][run])]) for run in marked)
+    return " ".join(["", OTHER_FRAMES, *notes]) if marked else ""
 
 
 def questions_left_out(result: Mapping[str, Any]) -> int:

@@ -73,6 +73,8 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             summary=results.summary,
             columns=results.columns,
             excluded=results.excluded,
+            supervision=results.supervision,
+            mark=results.mark,
             verdicts=judged,
             difference_charts=[charts.differences_of(verdict) for verdict in judged],
             config_differences={

@@ -1,6 +1,6 @@
 """What the other stages left, read for the report: one object, checked when read."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from threedrs.errors import DataError
 from threedrs.evaluation.aggregate import FORMAT_VERSION
 from threedrs.evaluation.awareness import read_awareness
 from threedrs.evaluation.compare import FILE_NAME, PerQuestion, read_per_question
+from threedrs.evaluation.tables import frames_mark, supervision_notes
 from threedrs.io.files import read_json, read_json_lines, read_result
 from threedrs.tasks.base import Column
 from threedrs.tasks.prediction import Prediction
@@ -57,9 +58,19 @@ class Results:
         found = [(name, self.metrics(first, name).get("left_out")) for name in self.benchmarks]
         return [(name, facts) for name, facts in found if facts and facts["questions"]]
 
+    def mark(self, runs: Sequence[str]) -> str:
+        """Return the mark that stands at the scores of these runs, if any."""
+        return frames_mark(self.summary, runs)
+
     def train(self, run: str) -> dict[str, Any]:
         """Return the training summary of a run."""
         return self.summary["runs"][run]["train"]
+
+    @property
+    def supervision(self) -> list[tuple[str, str]]:
+        """The runs whose teacher did not see the student's frames, and what that means."""
+        notes = {run: supervision_notes(self.summary["runs"][run]) for run in self.runs}
+        return [(run, " ".join(lines)) for run, lines in notes.items() if lines]
 
     def awareness(self) -> dict[str, dict[str, Any]]:
         """Return run -> the content of its ``awareness.json``, of the runs that have one."""

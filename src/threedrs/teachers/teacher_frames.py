@@ -138,7 +138,7 @@ class FrameCounts:
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts as `train.json` holds them."""
-        return asdict(self)
+        return {**asdict(self), "notes": self.notes()}
 
     def notes(self) -> list[str]:
         """Return what a reader of the run's scores must know, a sentence each; usually nothing."""

@@ -211,3 +211,21 @@ def test_names_are_escaped_for_latex_and_markdown(tmp_path):
     summary_of(tmp_path, files, baseline="base")
     assert r"a\_b|50\% & \textbf{0.0} \\" in (tmp_path / "summary.tex").read_text()
     assert r"| a_b\|50% | 0.0 |" in (tmp_path / "summary.md").read_text()
+
+
+@pytest.mark.parametrize(("rule", "mark"), [("as_published", "†"), ("by_frame", "")])
+def test_features_of_other_frames_are_said_where_the_scores_stand(tmp_path, files, rule, mark):
+    trains = {}
+    for run, other in (("3drs", 4), ("baseline", 0)):
+        trains[run] = tmp_path / run / "train.json"
+        frames = {"rule": rule, "other_frames": other, "notes": ["Four of 9."] if other else []}
+        trains[run].write_text(json.dumps({"teacher_frames": frames}))
+    summary_of(tmp_path, files, trains=trains)
+    markdown = (tmp_path / "summary.md").read_text()
+    assert f"| 3drs{mark} |" in markdown
+    assert "| baseline |" in markdown
+    assert ("† 3drs: Four of 9." in markdown) == bool(mark)
+    assert ("3drs\\textdagger &" in (tmp_path / "summary.tex").read_text()) == bool(mark)
+    with (tmp_path / "summary.csv").open(newline="") as stream:
+        notes = {row["run"]: row["notes"] for row in csv.DictReader(stream)}
+    assert notes == {"3drs": "Four of 9.", "3drs-b": "", "baseline": ""}

@@ -39,6 +39,7 @@ def test_counts() -> None:
         "unsupervised": 1,
         "frames": 8,
         "frames_left_out": 3,
+        "notes": counts.notes(),
     }
     assert counts.notes() == [
         "The features of 2 of 4 scenes are of other frames than the student's. 3 of 8 frames are "

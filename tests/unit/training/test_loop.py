@@ -63,6 +63,7 @@ def test_whole_run_leaves_model_numbers_and_curves(whole_run):
         "unsupervised": 0,
         "frames": 2,
         "frames_left_out": 0,
+        "notes": [],
     }
     assert numbers["samples_per_second"] > 0
     assert [row["step"] for row in loss_rows(whole_run)] == list(range(1, 11))
