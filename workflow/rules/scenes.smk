@@ -211,6 +211,12 @@ rule scene_facts:
 rule scene_report:
     input:
         parts=expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),
+        # Which frames imported features are of, it says too.
+        features=expand(
+            "results/features/{teacher}/{shard}.zarr/manifest.json",
+            teacher=filter(targets.takes_files, TEACHERS),
+            shard=FEATURE_SHARDS,
+        ),
     output:
         page=report(
             "results/scenes/report.html",
@@ -231,6 +237,7 @@ rule scene_report:
         ready={"boxes": READY.boxes},
         stride=CONFIG["frames"]["stride"],
         scenes=SCENES,
+        other_frames=CONFIG["teacher"]["other_frames"],
     message:
         "Scene report"
     script:

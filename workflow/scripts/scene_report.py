@@ -7,6 +7,7 @@ from threedrs.inputs.ready_files import Ready
 from threedrs.inputs.scene_sources import scan_table
 from threedrs.io.files import write_json
 from threedrs.scenes.report import write_scene_report
+from threedrs.teachers.feature_store import frames_of_imports
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], "scene_report"):
@@ -14,4 +15,7 @@ with job_log(snakemake.log[0], "scene_report"):
     ready = Ready(**snakemake.params.ready)
     table = scan_table(layout, snakemake.params.scenes, ready, snakemake.params.stride)
     write_json(Path(snakemake.output.sources), table)
-    write_scene_report([Path(part) for part in snakemake.input.parts], Path(snakemake.output.page))
+    features = [Path(manifest).parent for manifest in snakemake.input.features]
+    notes, counts = frames_of_imports(features, snakemake.params.other_frames)
+    parts = [Path(part) for part in snakemake.input.parts]
+    write_scene_report(parts, Path(snakemake.output.page), notes=notes, counts=counts)

@@ -127,12 +127,20 @@ def _notes(*files: Path) -> dict[str, list[str]]:
     return notes
 
 
-def write_scene_report(parts: Sequence[Path], out: Path) -> None:
+def write_scene_report(
+    parts: Sequence[Path],
+    out: Path,
+    *,
+    notes: Mapping[str, Sequence[str]] | None = None,
+    counts: Sequence[str] = (),
+) -> None:
     """Write the page.
 
     Args:
         parts: the shards' folders that `write_shard_facts` wrote, below the page's folder.
         out: the .html file.
+        notes: of scenes, beside those in ``parts``.
+        counts: sentences about all scenes, at the top.
 
     Raises:
         DataError: a part is missing or of another format version.
@@ -146,10 +154,12 @@ def write_scene_report(parts: Sequence[Path], out: Path) -> None:
         content = read_result(part / ROWS_FILE, FORMAT_VERSION, "scenes")
         folder = part.relative_to(out.parent).as_posix()
         for row in content["scenes"]:
-            rows.append({**row, "picture": f"{folder}/{row['scene']}.jpg"})
+            found = [*row["notes"], *(notes or {}).get(row["scene"], ())]
+            picture = f"{folder}/{row['scene']}.jpg"
+            rows.append({**row, "notes": found, "picture": picture})
         excluded += content.get("left_out", [])
     template = page_environment("threedrs.scenes").get_template("report.html.j2")
-    page = template.render(rows=rows, left_out=excluded, totals=_totals(rows))
+    page = template.render(rows=rows, left_out=excluded, totals=_totals(rows), counts=counts)
     write_text(out, page)
 
 

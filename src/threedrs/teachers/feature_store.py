@@ -19,7 +19,7 @@ from threedrs.errors import DataError, StoreError
 from threedrs.io.files import SCENE_NAME, read_json, write_json
 from threedrs.io.zarr_store import StoreReader, array_digest, create_store, write_array
 from threedrs.teachers.teacher import shorten
-from threedrs.teachers.teacher_frames import OtherFrames, TeacherFrames, matched_frames
+from threedrs.teachers.teacher_frames import FrameCounts, OtherFrames, TeacherFrames, matched_frames
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -349,6 +349,22 @@ def common_channels(paths: Sequence[Path]) -> int:
                 "delete both and run `snakemake --cores all features`"
             )
     return channels[first]
+
+
+def frames_of_imports(
+    paths: Sequence[Path], rule: OtherFrames
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return what the scene report says of the frames of imported features.
+
+    These are notes by scene, and sentences about all scenes; see `FrameCounts.notes`.
+
+    Raises:
+        StoreError: a shard is unreadable.
+    """
+    stores = [FeatureStore.open(path) for path in paths]
+    frames = [(scene, store.frames(scene)) for store in stores for scene in store.scenes]
+    notes = {scene: [each.note()] for scene, each in frames if each.to_entry()}
+    return notes, FrameCounts.count([each for _, each in frames], rule).notes()
 
 
 def verify_store(path: Path) -> list[str]:

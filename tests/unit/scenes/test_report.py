@@ -217,9 +217,12 @@ def test_notes_are_escaped(tmp_path: Path) -> None:
         "notes": ["object 1 (<script>) owns no vertex"],
     }
     (part / ROWS_FILE).write_text(json.dumps({"format_version": 1, "scenes": [row]}))
-    write_scene_report([part], tmp_path / "report.html")
+    said = {"notes": {"scene0000_00": ["imported <script>"]}, "counts": ["All <script>."]}
+    write_scene_report([part], tmp_path / "report.html", **said)
     page = (tmp_path / "report.html").read_text()
     assert "<script>" not in page
+    assert "owns no vertex<br>imported &lt;script&gt;</td>" in page
+    assert '<p class="note">All &lt;script&gt;.</p>' in page
     assert "no mesh" in page
     assert "Scenes without ground-truth boxes (1): scene0000_00" in page
 

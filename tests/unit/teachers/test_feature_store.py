@@ -14,12 +14,14 @@ from threedrs.io.files import write_json
 from threedrs.teachers.feature_store import (
     FeatureStore,
     SceneOrigin,
+    frames_of_imports,
     manifest_entry,
     open_scene,
     verify_store,
     write_root,
     write_scene,
 )
+from threedrs.teachers.teacher_frames import TeacherFrames
 from threedrs.visualization.feature_plot import principal_colours
 
 SCENES = ("scene0000_00", "scene0001_00")
@@ -212,3 +214,38 @@ def test_principal_colours_follow_the_strongest_direction() -> None:
 def test_principal_colours_of_constant_features() -> None:
     colours = principal_colours(np.ones((1, 2, 2, 2), np.float16))
     assert (colours == colours[0, 0, 0]).all()
+
+
+def test_what_the_scene_report_says_of_imported_features(tmp_path: Path) -> None:
+    write_root(tmp_path)
+    frames = [
+        TeacherFrames(student=FRAMES, teacher=FRAMES),
+        TeacherFrames(student=FRAMES, teacher=(0, 20, 50)),
+    ]
+    entries = {}
+    for scene, each in zip(SCENES, frames, strict=True):
+        origin = SceneOrigin(
+            scene=scene,
+            frame_ids=FRAMES,
+            input_sha256="",
+            teacher="import",
+            weights_sha256="",
+            settings_sha256="",
+        )
+        write_scene(
+            tmp_path, origin, values(scene), input_size=(168, 224), seconds=0.5, frames=each
+        )
+        entries[scene] = manifest_entry(open_scene(tmp_path, scene))
+    write_json(tmp_path / "manifest.json", {"format_version": 2, "channels": 8, "scenes": entries})
+    notes, counts = frames_of_imports([tmp_path], "by_frame")
+    assert notes == {
+        SCENES[1]: [
+            "the features are of other frames than the scene store's; 1 of its 3 are among them "
+            "(teacher.other_frames)"
+        ]
+    }
+    assert counts == [
+        "The features of 1 of 2 scenes are of other frames than the student's. 2 of 6 frames are "
+        "in no 3D loss, and 0 scenes have no common frame."
+    ]
+    assert frames_of_imports([], "by_frame") == ({}, [])
