@@ -1,0 +1,113 @@
+"""The field's feature files through the whole workflow, and the 3D awareness of what they train."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fixtures.checkout import Checkout
+from threedrs.demo.write import demo_scenes, write_demo
+from threedrs.scannet.posed_images import export_posed_images
+
+CONFIG = """
+data: {demo: null, root: mine, scenes_per_shard: 3}
+frames: {count: 3}
+instructions: {benchmarks: [scanqa]}
+teacher: {name: import, weights: scannet/posed_images_3d_feature_vggt, other_frames: RULE}
+train: {max_steps: 2, global_batch: 4, pack: 4}
+execution: {save_every: 2, log_every: 1}
+runs: {3drs: {}, baseline: {teacher: {name: none}}}
+eval: {benchmarks: [scanqa], max_new_tokens: 4, bootstrap: 100}
+report: {examples: 1}
+"""
+
+
+def write_published(mine: Path) -> list[str]:
+    """Write three train scenes whose features are of the student's, of other and of some frames."""
+    write_demo(mine, 5, 3, frames=64)
+    train = demo_scenes(5)["train"]
+    scannet, random = mine / "scannet", np.random.default_rng(0)
+    for scene in train:
+        file = scannet / "posed_images_3d_feature_vggt" / scene / "vggt.npz"
+        file.parent.mkdir(parents=True)
+        # a 4:3 image of 12 x 16 patches behind five special tokens
+        feature = random.normal(size=(1, 3, 5 + 192, 32)).astype(np.float32)
+        np.savez_compressed(file, feature=feature, ps_idx=np.array(5))
+    for scene in train[:2]:
+        scan = scannet / "scans" / scene / f"{scene}.sens"
+        export_posed_images(scan, scannet / "posed_images" / scene, stride=10)
+    for image in sorted((scannet / "posed_images" / train[1]).glob("*.jpg"))[3:]:
+        image.unlink()
+    return train
+
+
+@pytest.mark.slow
+def test_imported_features_train_and_their_frames_are_said(checkout: Checkout) -> None:
+    train = write_published(checkout.folder / "mine")
+    config, results = checkout.folder / "mine.yaml", checkout.folder / "results"
+    config.write_text(CONFIG.replace("RULE", "by_frame"))
+    said = checkout.snakemake("--cores", "2", "all", config=config)
+    assert said.returncode == 0, said.stdout[-6000:]
+    frames = {
+        scene: json.loads((results / f"scenes/{scene}.zarr/zarr.json").read_text())["attributes"][
+            "frame_ids"
+        ]
+        for scene in train
+    }
+    common = len({0, 10, 20} & set(frames[train[1]]))
+    assert 0 < common < 3
+    counts = json.loads((results / "train/3drs/train.json").read_text())["teacher_frames"]
+    notes = counts.pop("notes")
+    assert counts == {
+        "rule": "by_frame",
+        "scenes": 3,
+        "other_frames": 1,
+        "unproven": 1,
+        "unsupervised": 0,
+        "frames": 9,
+        "frames_left_out": 3 - common,
+    }
+    assert said.stdout.count(f"train: {notes[0]}") == 1
+    page = (results / "scenes/report.html").read_text()
+    assert notes[0].replace("'", "&#39;") in page
+    assert page.count("of its 3 are among them") == 1
+    assert page.count("nothing says which frames the features are of") == 1
+    assert (
+        "The features of 1 of 3 scenes are of other frames"
+        in (results / "report/index.html").read_text()
+    )
+    the_rule_changes_the_training_alone(checkout, config)
+    awareness_is_asked_for_and_then_shown(checkout, config)
+
+
+def the_rule_changes_the_training_alone(checkout: Checkout, config: Path) -> None:
+    config.write_text(CONFIG.replace("RULE", "as_published"))
+    jobs = checkout.planned_jobs(config=config)
+    assert "extract_features" not in jobs
+    assert jobs["train"] == 1
+    said = checkout.snakemake("--cores", "2", "all", config=config)
+    assert said.returncode == 0, said.stdout[-6000:]
+    results = checkout.folder / "results"
+    with (results / "report/summary.csv").open(newline="") as stream:
+        notes = {row["run"]: row["notes"] for row in csv.DictReader(stream)}
+    assert notes["3drs"].startswith("As published, 1 of 3 scenes are supervised by features of")
+    assert notes["baseline"] == ""
+    assert "| 3drs† |" in (results / "report/summary.md").read_text()
+    assert "3drs†" in (results / "report/index.html").read_text()
+
+
+def awareness_is_asked_for_and_then_shown(checkout: Checkout, config: Path) -> None:
+    assert checkout.planned_jobs(config=config) == {}
+    said = checkout.snakemake("--cores", "2", "awareness", config=config)
+    assert said.returncode == 0, said.stdout[-6000:]
+    results = checkout.folder / "results"
+    for run in ("3drs", "baseline"):
+        found = json.loads((results / "eval" / run / "awareness.json").read_text())
+        assert list(found["scenes"]) == demo_scenes(5)["val"]
+        assert all(row["pairs_across_frames"] > 0 for row in found["scenes"].values())
+        assert -1 <= found["mean"]["across_frames"] <= 1
+    assert checkout.planned(config=config) == {"build_report"}
+    assert checkout.snakemake("--cores", "2", "all", config=config).returncode == 0
+    assert 'href="#awareness"' in (results / "report/index.html").read_text()
