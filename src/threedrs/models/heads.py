@@ -44,6 +44,7 @@ def object_features(
         fine_NVFF: bool, patches of the fine grid that see the object.
         coarse_NVGG: bool, patches of the coarse grid that see the object.
     """
+    # Two masks, since the fine patches are half as wide: each has its own share of pixels to reach.
     feature_a = masked_mean(fine_NVFF.flatten(1), visual_VFFD.flatten(0, 2)) + position_ND
     feature_b = masked_mean(coarse_NVGG.flatten(1), hidden_VGGD.flatten(0, 2))
     return (feature_a + feature_b) / 2

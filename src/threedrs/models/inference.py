@@ -109,6 +109,7 @@ class SceneSession:
         generated_BS = torch.empty(len(queries), 0, dtype=torch.long, device=hidden_BD.device)
         spread = self._is_spread()
         for step in range(max_new_tokens):
+            # The last token alone predicts the next one, so the head runs on B rows.
             logits_BT = self.student.language_model.lm_head(hidden_BD)
             token_B = self.decoding.next_tokens(logits_BT, generated_BS)
             if spread:  # ranks that round otherwise must still make the same passes

@@ -188,6 +188,7 @@ class TextTargets:
     def of(cls, pack: Pack, layout: Layout, device: torch.device) -> "TextTargets":
         """Collect the targets of a pack."""
         prefix, visual = pack.samples[0].prefix, pack.scene.visual_tokens
+        # The visual tokens stand between, and none of them is to be predicted.
         shared = _shifted([*prefix.before_labels, *[IGNORE] * visual, *prefix.after_labels])
         last_shared, owner_S = layout.prefix_length - 1, layout.owner_S.numpy()
         # A token is predicted by the one before it. Before the first own token of every sample
@@ -196,6 +197,7 @@ class TextTargets:
         place_S[np.array(layout.starts) - layout.prefix_length] = last_shared
         label_S = np.concatenate([sample.labels for sample in pack.samples])
         text_K = np.array([sample.target_rows is None for sample in pack.samples])
+        # A grounding sample has no text loss, whatever of its chat tokens carries a label.
         own = np.flatnonzero((label_S != IGNORE) & text_K[owner_S])
         predictor = [*(place for place, _ in shared), *place_S[own].tolist()]
         target = [*(label for _, label in shared), *label_S[own].tolist()]

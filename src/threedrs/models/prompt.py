@@ -81,6 +81,7 @@ def shared_prefix(
     """
     if prompt not in PROMPTS:
         raise ConfigError(f"eval.prompt: {prompt!r} is not valid; valid: {', '.join(PROMPTS)}")
+    # By id, so a newline that the tokenizer has merged with what stands before it has no label.
     labelled = chat_token_ids(tokenizer) if label_chat_tokens else frozenset()
     start, end = _vision_marks(tokenizer)
     before = _encode(tokenizer, BEFORE_IMAGE + start)
@@ -97,6 +98,7 @@ def _question_ids(
     record: Record, tokenizer: PreTrainedTokenizerBase, prompt: PromptStyle
 ) -> list[int]:
     """The ids from the cut to the end of the user turn, its closing newline included."""
+    # Only the mark goes: the space behind it stays, as in the published training.
     question = record.human.replace(IMAGE, "")
     return _encode(tokenizer, OWN_START[prompt] + question + END + "\n")
 
@@ -120,6 +122,7 @@ def _target_rows(record: Record, box_ids: Sequence[int]) -> list[int]:
     """The rows, in the scene's boxes, of the objects that a grounding record means."""
     if record.object_ids is None:
         raise DataError(f"{record.id}: a grounding record needs object_ids ([] for no object)")
+    # A scene may lack ids in between, so a row is looked up and not taken for the id.
     row_of = {int(box_id): row for row, box_id in enumerate(box_ids)}
     missing = [object_id for object_id in record.object_ids if object_id not in row_of]
     if missing:
@@ -158,6 +161,7 @@ def build_sample(
     ground_index: int | None = None
     if record.answer == GROUND:
         target_rows = _target_rows(record, box_ids)
+        # The head reads the hidden state of the mark itself, which has seen the whole question.
         ground_index = len(question) + answer.index(token_id(tokenizer, GROUND))
         labels = [IGNORE] * len(ids)
     else:

@@ -56,6 +56,7 @@ class SceneInputs:
     grid: VisualGrid = LLAVA_GRID
 
     def __post_init__(self) -> None:
+        # Stores of other frames or another grid would broadcast somewhere and train on nonsense.
         frames, objects = len(self.rgb_VHWC), len(self.boxes_N6)
         fine, coarse = self.grid.fine, self.grid.coarse
         expected = {

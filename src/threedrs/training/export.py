@@ -239,6 +239,7 @@ def whole_state(
     import deepspeed
 
     spread = engine.zero_optimization_stage() == 3
+    # Tensor by tensor, so that a GPU holds one whole tensor more and not one whole model.
     state = {}
     for name, tensor in student.state_dict(keep_vars=True).items():
         if not wanted(name):
@@ -265,6 +266,7 @@ def export_run(
         trained = Trained(lora=settings.lora, groups=groups)
         if base.path is not None:  # what random weights were is known from the frozen ones only
             wanted = trained.is_saved
+    # All ranks gather, the first one writes: under ZeRO-3 no rank has the weights by itself.
     state = whole_state(engine, student, ranks, wanted)
     if ranks.first:
         card = _model_card(summary, numbers, rows, student.teacher_channels)
@@ -274,6 +276,7 @@ def export_run(
             else:
                 save_adapter(student, tokenizer, folder, state=state, base=base, trained=trained)
             write_text(folder / "README.md", card)
+        # In this order: the manifest stands for the model, train.json for all that is beside it.
         write_manifest(out / "model")
         write_json_lines(out / "log.jsonl", rows)
         _draw_losses(rows, out / "loss.png", summary.config["run"])

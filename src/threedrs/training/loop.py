@@ -11,8 +11,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
-
 from threedrs.config.schema import SupervisionSettings
 from threedrs.distributed.gpus import translate_oom
 from threedrs.distributed.ranks import (
@@ -23,14 +21,7 @@ from threedrs.distributed.ranks import (
     peak_memory,
 )
 from threedrs.io.files import sha256_of_json
-from threedrs.models.checkpoint.load_save import load_student
-from threedrs.models.lora.layers import add_lora
-from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Pack
-from threedrs.models.prompt import token_id
-from threedrs.models.student import Student
-from threedrs.tasks.record import COORD, GROUND
-from threedrs.teachers.known_teachers import teacher_channels
 from threedrs.training.checkpoints import (
     Progress,
     find_checkpoint,
@@ -40,14 +31,14 @@ from threedrs.training.checkpoints import (
 from threedrs.training.export import RunSummary, export_run, is_exported
 from threedrs.training.pack_reader import PackReader, explain_lost_loader, load_packs
 from threedrs.training.run_log import RunLog, has_row, say
-from threedrs.training.run_setup import Run, prepare
+from threedrs.training.run_setup import Run, prepare, start_student
 from threedrs.training.sampler import (
     Batch,
     PackPlan,
     micro_steps,
     sample_count,
 )
-from threedrs.training.step import NonFiniteError, build_engine, step_row, train_step, zero_init
+from threedrs.training.step import NonFiniteError, build_engine, step_row, train_step
 from threedrs.training.wandb_logger import Tracker
 from threedrs.workflow.locks import exclusive
 
@@ -80,6 +71,7 @@ def train(config: Mapping[str, Any], stop: StopRequest) -> None:
             last three cases the same command goes on.
     """
     run = prepare(config, stop)
+    # Only now, as nothing was written so far; a second start of the same run ends here.
     with contextlib.ExitStack() as stack:
         # The first rank holds the lock for all of them, until the export is written.
         broadcast_decision(run.ranks, lambda: stack.enter_context(exclusive(run.paths.checkpoints)))
@@ -101,7 +93,7 @@ def _train(run: Run) -> None:
     )
     with translate_oom("student and optimizer", SPREAD):
         # A checkpoint holds only what is trained; so the student is loaded as for a fresh start.
-        student, tokenizer = _student(run)
+        student, tokenizer = start_student(run)
         supervision = SupervisionSettings(**config["supervision"])
         engine = build_engine(student, settings, supervision, ranks, run.scheduled_steps)
         progress = Progress()
@@ -129,34 +121,12 @@ def _train(run: Run) -> None:
 
         evaluation = Evaluation(config, student, tokenizer)
     progress = _Training(run, engine, reader, progress, evaluation).run_steps()
+    # Behind the last checkpoint, so a run that fails here comes back to this line at once.
     summary = RunSummary(
         config=config, parts=run.parts, progress=progress, teacher_frames=run.teacher_frames
     )
     with translate_oom(f"export after step {progress.step}, which is saved", SPREAD):
         export_run(engine, student, tokenizer, summary, run.paths.out, ranks)
-
-
-def _student(run: Run) -> tuple[Student, Any]:
-    """Return the student to train, as the recipe starts it, and its tokenizer."""
-    settings, config = run.settings, run.config
-    # All ranks alike: what a checkpoint lacks, such as the heads, starts from these random numbers.
-    torch.manual_seed(settings.seed)
-    spread = zero_init(settings, run.ranks.count)
-    student, tokenizer = load_student(
-        ModelSettings.from_config(config),
-        teacher_channels=teacher_channels(config["teacher"]["name"], run.paths.features.values()),
-        zero_init=spread,
-    )
-    if spread is None:
-        # ZeRO-3's spread parameters are in the run's precision from the start. Whole ones are cast
-        # here: DeepSpeed casts to bfloat16 only, and after LoRA has made buffers that stay behind.
-        student.to(getattr(torch, settings.precision))
-    if settings.lora is not None:
-        tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
-        add_lora(student, settings.lora, tokens, seed=settings.seed)
-    if settings.gradient_checkpointing:
-        student.gradient_checkpointing_enable(settings.kept_layers)
-    return student.train(), tokenizer
 
 
 def _tracker(run: Run) -> Tracker | None:
@@ -207,7 +177,7 @@ class _Training:
                 total_steps=run.total_steps,
                 tracker=_tracker(run),
             )
-        failed = True
+        failed = True  # until the last step is done
         try:
             if self.progress.row is not None and not logged:
                 # The run ended between a checkpoint and its row, as in an evaluation: made up for.
@@ -234,8 +204,10 @@ class _Training:
         """Run one optimizer step, log it, save and evaluate where they are due."""
         run, before, samples = self.run, self.progress, sample_count(batch)
         step = before.step + 1
+        # The rate before the step: the engine moves it on to the next one's.
         started, rate = time.perf_counter(), self.engine.get_lr()[-1]
         try:
+            # Packs are drawn one by one as the step takes them, so one at a time is on the GPU.
             with translate_oom(f"step {step}", SMALLER):
                 outcome = train_step(
                     self.engine,
@@ -270,6 +242,7 @@ class _Training:
             ),
         )
         last, evaluation = step == run.total_steps, self._due_evaluation()
+        # The row before the checkpoint: whoever goes on from the checkpoint cuts the log after it.
         if evaluation is None:
             self._report(None)
         if last or outcome.interrupted or step % run.settings.save_every == 0:

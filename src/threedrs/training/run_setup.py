@@ -8,11 +8,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from threedrs.distributed.ranks import Ranks, StopRequest, broadcast_decision, start_ranks
 from threedrs.errors import DataError, StoreError
+from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.lora.layers import add_lora
+from threedrs.models.model_settings import ModelSettings
+from threedrs.models.prompt import token_id
+from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
+from threedrs.tasks.record import COORD, GROUND
 from threedrs.teachers.feature_store import FeatureStore
-from threedrs.teachers.known_teachers import NO_TEACHER
+from threedrs.teachers.known_teachers import NO_TEACHER, teacher_channels
 from threedrs.teachers.teacher_frames import FrameCounts, TeacherFrames
 from threedrs.training.pack_reader import RecordTable
 from threedrs.training.recipe import RunPaths, TrainSettings, fingerprint
@@ -23,6 +31,7 @@ from threedrs.training.sampler import (
     plan_task_groups,
     task_group_steps,
 )
+from threedrs.training.step import zero_init
 from threedrs.training.wandb_logger import require_wandb
 
 
@@ -156,3 +165,26 @@ def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
             "train.global_batch, or set train.batches to mixed and train.drop_last to false"
         )
     return run
+
+
+def start_student(run: Run) -> tuple[Student, Any]:
+    """Return the student to train, as the recipe starts it, and its tokenizer."""
+    settings, config = run.settings, run.config
+    # All ranks alike: what a checkpoint lacks, such as the heads, starts from these random numbers.
+    torch.manual_seed(settings.seed)
+    spread = zero_init(settings, run.ranks.count)
+    student, tokenizer = load_student(
+        ModelSettings.from_config(config),
+        teacher_channels=teacher_channels(config["teacher"]["name"], run.paths.features.values()),
+        zero_init=spread,
+    )
+    if spread is None:
+        # ZeRO-3's spread parameters are in the run's precision from the start. Whole ones are cast
+        # here: DeepSpeed casts to bfloat16 only, and after LoRA has made buffers that stay behind.
+        student.to(getattr(torch, settings.precision))
+    if settings.lora is not None:
+        tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
+        add_lora(student, settings.lora, tokens, seed=settings.seed)
+    if settings.gradient_checkpointing:
+        student.gradient_checkpointing_enable(settings.kept_layers)
+    return student.train(), tokenizer

@@ -182,7 +182,7 @@ def test_a_training_run_says_at_once_that_the_package_is_missing(
 ) -> None:
     write_run(tmp_path, samples=4, wandb={"project": "3drs"})
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(loop, "load_student", None)  # not reached
+    monkeypatch.setattr(loop, "start_student", None)  # not reached
     with pytest.raises(
         loop.AgreedError, match=r"execution\.wandb: the package wandb is not installed"
     ):

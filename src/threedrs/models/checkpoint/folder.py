@@ -88,6 +88,7 @@ def weights_hash(folder: Path) -> str:
     Raises:
         CheckpointError: see `tensor_files`.
     """
+    # Not the whole files: 16 GB would take a start of every run a quarter of a minute.
     facts = []
     for file in tensor_files(folder):
         size = file.stat().st_size
@@ -159,7 +160,7 @@ def require_whole(model: Path, hashes: Mapping[str, str]) -> None:
     """
     path = manifest_path(model)
     if not path.is_file():
-        return
+        return  # a folder from elsewhere, which nothing vouches for
     remedy = (
         f"delete {path} and run `snakemake --cores all {path}`, which writes it from the last "
         "checkpoint"

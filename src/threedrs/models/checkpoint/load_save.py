@@ -89,6 +89,7 @@ def load_student(
                 f"{settings.path}: is an adapter, which cannot be trained on; make a whole model "
                 f"of it first: threedrs model merge {settings.path} OUT"
             )
+        # An adapter changes its base alone, so whatever it was trained on is loaded first.
         saved = read_adapter(settings.path, settings)
         student, tokenizer = load_student(saved.base, teacher_channels=saved.teacher_channels)
         return apply_adapter(student, tokenizer, saved).eval(), tokenizer
@@ -138,6 +139,7 @@ def _build_random(
         student.restore_rotary()
         fill_random(student)
         return student, tokenizer
+    # Built in the precision it is used in: a 7B student in float32 would take 30 GB first.
     standard = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float32 if settings.from_scratch else torch.bfloat16)
@@ -181,17 +183,8 @@ def _load(
     if first_new is not None and GROUNDING_OUTPUT in stored:
         # Its trained rows would be overwritten with the mean of the others.
         raise CheckpointError(f"{folder}: has a grounding head but its tokenizer lacks {GROUND}")
-
-    # A student may go on with the teacher that it was trained with, drop it, or begin with one,
-    # but a head for another number of channels has learnt nothing that this run could use.
     trained = read_teacher_channels(config, config_path)
-    held = stored[PROJECTION_OUTPUT].shape[0] if PROJECTION_OUTPUT in stored else 0
-    channels = held if teacher_channels is None else teacher_channels
-    if held and channels not in (0, held):
-        raise CheckpointError(
-            f"{folder}: its projection head is for a teacher of {held} channels, the teacher of "
-            f"this run has {channels}; choose another teacher or another checkpoint"
-        )
+    channels = _projected_channels(stored, folder, teacher_channels)
     try:
         family = read_family(
             config, config_path, len(tokenizer), name=settings.name, grid=settings.grid
@@ -207,6 +200,7 @@ def _load(
         # before values are read: no tensor of the folder would fill it.
         student.language_model.tie_weights()
     student.generation = read_generation(folder)
+    # Here all headers are known and no value is read: a folder that does not fit costs no time.
     names = match_tensors(student, stored, folder, first_new, trained)
     # The heads are random where the folder has none, and it is here that they draw their numbers:
     # modules that are built without weights draw none.
@@ -227,6 +221,25 @@ def _load(
     student.language_model.tie_weights()
     # One precision throughout: published folders keep single tensors in another one.
     return student.to(student.get_parameter(EMBEDDINGS[0]).dtype), tokenizer
+
+
+def _projected_channels(
+    stored: Mapping[str, StoredTensor], folder: Path, wanted: int | None
+) -> int:
+    """Return the output size of the projection head, 0 for none; ``wanted`` None: as stored.
+
+    Raises:
+        CheckpointError: the folder's head has another output size.
+    """
+    # A student may go on with the teacher that it was trained with, drop it, or begin with one,
+    # but a head for another number of channels has learnt nothing that this run could use.
+    held = stored[PROJECTION_OUTPUT].shape[0] if PROJECTION_OUTPUT in stored else 0
+    if held and wanted not in (None, 0, held):
+        raise CheckpointError(
+            f"{folder}: its projection head is for a teacher of {held} channels, the teacher of "
+            f"this run has {wanted}; choose another teacher or another checkpoint"
+        )
+    return held if wanted is None else wanted
 
 
 def _value(
@@ -290,6 +303,7 @@ def save_student(
     # By these the published code finds the tokens in a prompt; without one it reads no `<coord>`.
     marks = {"ground_token_ids": GROUND, "coord_token_ids": COORD}
     config |= {key: [token_id(tokenizer, token)] for key, token in marks.items()}
+    # Whole or not at all: a folder with half of its shards would load as far as they go.
     with atomic_folder(folder) as temporary:
         save_torch_state_dict(tensors, temporary, metadata={"format": "pt"})
         write_json(temporary / "config.json", config)

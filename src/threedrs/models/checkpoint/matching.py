@@ -65,25 +65,25 @@ def match_tensors(
         missing = [name for name in missing if name != EMBEDDINGS[1]]
     # A head may be new as a whole, never in part, and only where the training had none.
     trained_heads = {"grounding_head.": trained is not None, "proj_3d.": bool(trained)}
-    new_heads = [
-        name
+    untrained = tuple(
+        head
         for head, was_trained in trained_heads.items()
-        for name in missing
-        if name.startswith(head)
-        and not was_trained
-        and not any(found.startswith(head) for found in names)
-    ]
+        if not was_trained and not any(name.startswith(head) for name in names)
+    )
+    new_heads = [name for name in missing if name.startswith(untrained)]
     problems = {
         "unknown": unknown,
         "missing": [layout.published_name(name) for name in missing if name not in new_heads],
         "of another shape": wrong,
     }
+    # All kinds at once: which of them there are says what kind of folder this is.
     found = [f"{len(what)} {kind}: {_some(what)}" for kind, what in problems.items() if what]
     if found:
         raise CheckpointError(f"{folder}: tensors do not fit the model ({'; '.join(found)})")
     if new_heads:
         new = [layout.published_name(name) for name in new_heads]
         logger.info("%s: %d tensors start at random: %s", folder, len(new), _some(new))
+    # Said although nothing is wrong: what is dropped without a word may be what somebody looks for.
     if ignored:
         logger.info("%s: %d tensors are not used: %s", folder, len(ignored), _some(ignored))
     return names

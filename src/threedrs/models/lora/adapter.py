@@ -162,6 +162,7 @@ def _content(path: Path | None, state: Mapping[str, Tensor], trained: Trained) -
     """Return a hash of a base: of both ends of its files, or of all frozen random weights."""
     if path is not None:
         return weights_hash(path)
+    # Random weights are drawn again from their seed; another version of torch may draw others.
     digest = hashlib.sha256()
     for name in sorted(state, key=lambda name: name.replace(".base_layer.", ".")):
         if not trained.is_saved(name):
@@ -279,6 +280,7 @@ def apply_adapter(
             f"{saved.folder}: {len(wrong)} tensors do not fit the model, e.g. {wrong[0]}; "
             "copy the whole folder of the trained model again"
         )
+    # Not strict, as the frozen weights are the base's; what is trained was compared above.
     student.load_state_dict(state, strict=False)
     return student
 
