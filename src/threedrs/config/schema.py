@@ -429,7 +429,7 @@ class Eval(Section):
     """greedy: the likeliest token, up to `<|im_end|>`; reference, as published: the same after the
     checkpoint's generation_config.json (penalty on the answer's tokens, every end token)."""
     max_new_tokens: PositiveInt = 512
-    """Longest answer, in tokens."""
+    """Longest answer, in tokens; with `decoding: reference` the checkpoint may say less."""
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     """Resamples for the 95 % intervals, scenes as clusters."""
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("start_student", "student and optimizer: the GPU is out of memory; stop what else .*zero3"),
+        ("start_student", "student and optimizer: the GPU is out of memory; stop what .*zero3"),
         ("build_engine", "student and optimizer: the GPU is out of memory; stop what else .*zero3"),
         ("load_checkpoint", "student and optimizer: the GPU is out of memory; stop what else"),
         ("train_step", r"step 1: the GPU is out of memory; lower train\.pack"),
