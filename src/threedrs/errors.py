@@ -93,6 +93,13 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f"did you mean {near[0]}?" if near else ""
 
 
+def choose_one(name: str, known: Iterable[str]) -> str:
+    """Return the advice for a name that is not among ``known``: all of them, and the nearest."""
+    names = [*known]
+    advice = (f"choose one of: {', '.join(names)}", did_you_mean(name, names))
+    return "; ".join(filter(None, advice))
+
+
 def user_message(error: BaseException) -> str | None:
     """Return the one line that the user should see of ``error``, or None if it is a bug.
 

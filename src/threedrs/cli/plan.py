@@ -42,14 +42,13 @@ def plan(
     With --cluster it prints jobs, GPU hours, disk and wall time of every stage, and the largest
     risk. GPUs and their kind then come from that file.
     """
-    from threedrs.errors import ConfigError
+    from threedrs.errors import ConfigError, choose_one
     from threedrs.planning.training import Machine
 
     config, teachers = _configuration(configfile or [])
     if run is not None:
         if run not in config["runs"]:
-            known = ", ".join(config["runs"])
-            raise ConfigError(f"--run {run} is not a run; choose one of: {known}")
+            raise ConfigError(f"--run {run} is not a run; {choose_one(run, config['runs'])}")
         config["runs"] = {run: config["runs"][run]}
     if cluster is not None:
         _print_cluster_plan(config, teachers, cluster, as_json)

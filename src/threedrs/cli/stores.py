@@ -87,7 +87,7 @@ def export(
     ] = None,
 ) -> None:
     """Write features as the field's files, which the published code and `import` read."""
-    from threedrs.errors import ConfigError, did_you_mean
+    from threedrs.errors import ConfigError, choose_one
     from threedrs.teachers.feature_store import FeatureStore
     from threedrs.teachers.precomputed import export_features
     from threedrs.teachers.teacher import FEATURE_FILES
@@ -96,8 +96,7 @@ def export(
     teacher = str(opened.manifest.get("teacher")).removesuffix("-tiny")
     name = name or (teacher if teacher in FEATURE_FILES else FEATURE_FILES[0])
     if name not in FEATURE_FILES:
-        hint = did_you_mean(name, FEATURE_FILES)
-        raise ConfigError(f"--name {name}: {hint} choose one of {', '.join(FEATURE_FILES)}")
+        raise ConfigError(f"--name {name}: {choose_one(name, FEATURE_FILES)}")
     for each in opened.scenes if scene is None else [scene]:
         typer.echo(f"{export_features(opened, each, out, name)}: written")
 

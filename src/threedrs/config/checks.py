@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from threedrs.config.resources import train_ranks
-from threedrs.errors import ConfigError, DataError, ThreedrsError, user_message
+from threedrs.errors import ConfigError, DataError, ThreedrsError, choose_one, user_message
 from threedrs.io.files import read_json
 from threedrs.models.backbones.sizes import LAYERS
 from threedrs.models.checkpoint.folder import read_config, tensor_files
@@ -36,7 +36,7 @@ def check_run(
     """
     train, problems = resolved["train"], list[str]()
     if train["mix"] not in mixes:
-        yield f"train.mix is {train['mix']!r}; choose one of: {', '.join(mixes)}"
+        yield f"train.mix is {train['mix']!r}; {choose_one(train['mix'], mixes)}"
     _built(lambda: TrainSettings.from_config(resolved), problems)
     # A lone rank is the least that a batch has to fit; of more see `batch_problem`.
     _built(lambda: accumulation(train["global_batch"], train["pack"], 1), problems)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from threedrs.config.schema import Configuration, Execution, Run, SupervisionSettings
 from threedrs.config.section import problem_lines
-from threedrs.errors import ConfigError
+from threedrs.errors import ConfigError, choose_one
 from threedrs.inputs.download import downloads
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.scannet.layout import DataLayout, scene_split
@@ -128,7 +128,7 @@ def _check_extends(runs: Mapping[str, Run]) -> Iterator[str]:
         elif len(chain) == 1:  # else the run in between has the line
             yield (
                 f"runs.{name}.extends is {run.extends!r}, which is not a run; "
-                f"choose one of: {', '.join(other for other in runs if other != name)}"
+                f"{choose_one(run.extends, [other for other in runs if other != name])}"
             )
 
 
@@ -212,7 +212,7 @@ def _cross_checks(config: Config) -> Iterator[str]:
     if config["report"]["baseline"] not in config["runs"]:
         yield (
             f"report.baseline is {config['report']['baseline']!r}, which is not a run; "
-            f"choose one of: {', '.join(config['runs'])}"
+            f"{choose_one(config['report']['baseline'], config['runs'])}"
         )
     data = config["data"]
     for name, pattern, filled in (

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from threedrs.errors import ConfigError, ThreedrsError, did_you_mean
+from threedrs.errors import ConfigError, ThreedrsError, choose_one, did_you_mean
 
 
 class Section(BaseModel):
@@ -100,8 +100,7 @@ def _describe(error: ErrorDetails, schema: dict[str, Any], place: str) -> str:
         return unknown_key(where, key, list(_keys(parts)))
     choices = [str(choice) for part in parts for choice in _choices(part)]
     if kind in ("literal_error", "choice") or (choices and kind == "string_type"):
-        advice = "; ".join(filter(None, [", ".join(choices), did_you_mean(str(value), choices)]))
-        return f"{where} is {value!r}; choose one of: {advice}"
+        return f"{where} is {value!r}; {choose_one(str(value), choices)}"
     if kind == "finite_number":
         return f"{where} is {value}; expected a finite number"
     if kind.endswith("_type"):

@@ -20,7 +20,7 @@ from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS, USUAL_NEEDS
 from threedrs.config.section import Section, problem_lines
 from threedrs.config.value_types import NaturalInt, PositiveFloat, PositiveInt
 from threedrs.config.yaml_files import read_yaml
-from threedrs.errors import ConfigError
+from threedrs.errors import ConfigError, choose_one
 from threedrs.inputs.required_files import conversions, shards
 from threedrs.planning.disk import (
     GIGABYTE,
@@ -216,9 +216,7 @@ def workflow_steps(work: Workload, plans: Mapping[str, Plan]) -> list[Step]:
     rules = {step.rule: None for step in steps}
     for rule in work.cluster.needs:
         if rule not in rules:
-            raise ConfigError(
-                f"cluster: needs.{rule} is not a rule; choose one of: {', '.join(rules)}"
-            )
+            raise ConfigError(f"cluster: needs.{rule} is not a rule; {choose_one(rule, rules)}")
     return steps
 
 

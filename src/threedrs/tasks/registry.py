@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from threedrs.errors import ConfigError
+from threedrs.errors import ConfigError, choose_one
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks import multi3drefer, scan2cap, scanqa, scanrefer, sqa3d
 from threedrs.tasks.base import TRAINING_SPLIT, Column, Task
@@ -28,7 +28,7 @@ def find_task(name: str, split: str | None = None) -> Task:
         ConfigError: there is no such benchmark, it lacks a part, or it has no such split.
     """
     if name not in TASKS:
-        raise ConfigError(f"unknown benchmark {name!r}; choose one of {', '.join(TASKS)}")
+        raise ConfigError(f"unknown benchmark {name!r}; {choose_one(name, TASKS)}")
     task = TASKS[name]
     fault = task.fault()
     if fault:

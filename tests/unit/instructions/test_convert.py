@@ -230,7 +230,7 @@ def test_wrong_options(tmp_path: Path, options: dict[str, Any], message: str) ->
 
 
 def test_unknown_benchmark_and_split(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown benchmark 'scanref'; choose one of scanrefer"):
+    with pytest.raises(ConfigError, match=r"unknown benchmark 'scanref'; choose one of: scanrefer"):
         run(tmp_path, "scanref", "train")
     with pytest.raises(ConfigError, match=r"scanqa has no split 'test'; choose one of: train, val"):
         run(tmp_path, "scanqa", "test")

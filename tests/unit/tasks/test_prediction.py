@@ -149,5 +149,5 @@ def test_a_partial_file_is_not_scored(tmp_path):
 
 
 def test_an_unknown_benchmark_is_named_with_the_valid_ones():
-    with pytest.raises(ConfigError, match="unknown benchmark 'scanref'; choose one of scanrefer, "):
+    with pytest.raises(ConfigError, match="'scanref'; choose one of: scanrefer, multi3drefer, "):
         find_task("scanref")
