@@ -64,8 +64,7 @@ def ask(
         bool, typer.Option("--ground", help="Find the described object among the scene's boxes.")
     ] = False,
     box: Annotated[
-        str | None,
-        typer.Option(help="cx,cy,cz,dx,dy,dz in metres: describe what is in this box."),
+        str | None, typer.Option(help="cx,cy,cz,dx,dy,dz in metres: describe what is in this box.")
     ] = None,
     boxes: Annotated[str, typer.Option(help="Boxes to choose from: pred or gt.")] = "pred",
     top: Annotated[int, typer.Option(min=1, help="How many boxes to show.")] = 3,
@@ -134,8 +133,7 @@ def awareness(
         Path | None, typer.Option(help="JSON file that lists scenes whose scans cannot be used.")
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The JSON file; of a run results/eval/<run>/awareness.json."),
+        Path | None, typer.Option(help="The JSON file; of a run results/eval/<run>/awareness.json.")
     ] = None,
     settings: Annotated[
         str, typer.Option(help="JSON object: how the model is asked, as for threedrs.predict.")

@@ -107,8 +107,7 @@ def show_features(
     scene: Annotated[str, typer.Argument(help="The scene, e.g. scene0000_00.")],
     out: Annotated[Path | None, typer.Option(help="The PNG to write; default <scene>.png.")] = None,
     scene_store: Annotated[
-        Path | None,
-        typer.Option(help="The scene's store; without it results/scenes/<scene>.zarr."),
+        Path | None, typer.Option(help="The scene's store; without it results/scenes/<scene>.zarr.")
     ] = None,
 ) -> None:
     """Write an image: frames above their features' first three principal components."""

@@ -22,10 +22,7 @@ T = TypeVar("T")
 
 
 def check_run(
-    resolved: Mapping[str, Any],
-    *,
-    mixes: Sequence[str],
-    arriving: Sequence[Path],
+    resolved: Mapping[str, Any], *, mixes: Sequence[str], arriving: Sequence[Path]
 ) -> Iterator[str]:
     """Yield the problems of a resolved run.
 

@@ -343,9 +343,7 @@ class Train(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of weights and activations."""
     tunable: Annotated[
-        tuple[Tunable, ...],
-        Field(strict=False, min_length=1),
-        AfterValidator(in_order_of(TUNABLE)),
+        tuple[Tunable, ...], Field(strict=False, min_length=1), AfterValidator(in_order_of(TUNABLE))
     ] = TUNABLE
     """Parts of the student that are trained."""
     lora: LoraSettings | None = None

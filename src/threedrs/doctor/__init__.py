@@ -45,10 +45,7 @@ CHECKS: dict[str, Check] = {
 def examine(config: Config, root: Path, *, slurm: bool = False) -> list[Finding]:
     """Return the findings for running ``config`` from the repository at ``root``.
 
-    Args:
-        config: the checked configuration.
-        root: the repository's folder.
-        slurm: whether the run goes to Slurm, which is then required.
+    With ``slurm`` the run goes to Slurm, which is then required.
     """
     setting = Setting(config=config, root=root, slurm=slurm)
     return [

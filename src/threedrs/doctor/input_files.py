@@ -7,11 +7,7 @@ from threedrs.config.load import data_layout
 from threedrs.doctor.finding import Finding, Setting, error, ok
 from threedrs.errors import ThreedrsError
 from threedrs.inputs.download import downloads
-from threedrs.inputs.required_files import (
-    SHOWN,
-    missing_inputs,
-    required_files,
-)
+from threedrs.inputs.required_files import SHOWN, missing_inputs, required_files
 
 
 def check_inputs(setting: Setting) -> Iterator[Finding]:

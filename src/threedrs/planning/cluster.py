@@ -22,13 +22,7 @@ from threedrs.config.value_types import NaturalInt, PositiveFloat, PositiveInt
 from threedrs.config.yaml_files import read_yaml
 from threedrs.errors import ConfigError, choose_one
 from threedrs.inputs.required_files import conversions, shards
-from threedrs.planning.disk import (
-    GIGABYTE,
-    PATCHES,
-    channels_of,
-    checkpoint_bytes,
-    model_bytes,
-)
+from threedrs.planning.disk import GIGABYTE, PATCHES, channels_of, checkpoint_bytes, model_bytes
 from threedrs.planning.stage_costs import (
     GPUS,
     MEASURED_FRAMES,

@@ -8,14 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from threedrs.errors import ConfigError
-from threedrs.planning.cluster import (
-    HOUR,
-    Cluster,
-    Step,
-    Workload,
-    training_plans,
-    workflow_steps,
-)
+from threedrs.planning.cluster import HOUR, Cluster, Step, Workload, training_plans, workflow_steps
 from threedrs.planning.training import Plan
 
 NEAR = 0.8  # of a limit

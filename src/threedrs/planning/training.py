@@ -176,11 +176,7 @@ def host_memory(student: Student, settings: TrainSettings, deepspeed: Mapping[st
 
 
 def memory_parts(
-    student: Student,
-    settings: TrainSettings,
-    deepspeed: Mapping[str, Any],
-    frames: int,
-    gpus: int,
+    student: Student, settings: TrainSettings, deepspeed: Mapping[str, Any], frames: int, gpus: int
 ) -> dict[str, float]:
     """Return the bytes of memory of each GPU, by the parts of the module's text."""
     (whole, tuned), size = _parameters(student, settings), _bytes(settings)
@@ -222,12 +218,7 @@ def _operations(student: Student, settings: TrainSettings, frames: int) -> tuple
     return sum(part.total for part in parts.values()), repeated
 
 
-def _most_kept_layers(
-    student: Student,
-    settings: TrainSettings,
-    frames: int,
-    free: float,
-) -> int:
+def _most_kept_layers(student: Student, settings: TrainSettings, frames: int, free: float) -> int:
     """Return how many language layers can keep their activations in ``free`` bytes more."""
     text = student.text_config
     size = _bytes(settings)

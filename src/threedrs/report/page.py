@@ -53,10 +53,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
         StoreError: a scene or feature store is damaged.
     """
     results = Results(
-        folder=folder,
-        runs=settings.runs,
-        benchmarks=settings.benchmarks,
-        mix_names=settings.mixes,
+        folder=folder, runs=settings.runs, benchmarks=settings.benchmarks, mix_names=settings.mixes
     )
     script = files("threedrs.report").joinpath("templates", "page.js").read_text(encoding="utf-8")
     rooms = Rooms(results)

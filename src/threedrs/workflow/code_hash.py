@@ -54,9 +54,7 @@ STAGES = {
         files=("models/*.txt",),
     ),
     "predict": Stage(
-        entries=("predict:main",),
-        without=("tasks.registry", "metrics"),
-        files=("models/*.txt",),
+        entries=("predict:main",), without=("tasks.registry", "metrics"), files=("models/*.txt",)
     ),
     "awareness": Stage(
         entries=("evaluation.awareness:measure_awareness",),

@@ -44,10 +44,7 @@ def _logging(path: Path) -> Iterator[logging.Logger]:
     logger = logging.getLogger("threedrs")
     logger.setLevel(logging.INFO)
     form = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    handlers: list[logging.Handler] = [
-        _LogFile(path, mode="w"),
-        logging.StreamHandler(sys.stderr),
-    ]
+    handlers: list[logging.Handler] = [_LogFile(path, mode="w"), logging.StreamHandler(sys.stderr)]
     for handler in handlers:
         handler.setFormatter(form)
         logger.addHandler(handler)

@@ -59,11 +59,7 @@ ENDINGS = (
         r"|tasks? [\d,-]+: out of memory",
         "took more memory than it had asked for: raise mem_mb",
     ),
-    (
-        "TIMEOUT|DEADLINE",
-        r"due to time limit",
-        "reached its time limit: raise runtime (minutes)",
-    ),
+    ("TIMEOUT|DEADLINE", r"due to time limit", "reached its time limit: raise runtime (minutes)"),
     ("NODE_FAIL|BOOT_FAIL", r"due to node failure", "lost its node"),
     ("PREEMPTED", r"due to preemption", "was preempted"),
     ("CANCELLED", r"cancelled at|due to job requeue", "was cancelled"),

@@ -1,0 +1,44 @@
+"""What errors say: the nearest name, all choices, and foreign errors in one line."""
+
+import pytest
+
+from threedrs.errors import (
+    ConfigError,
+    DataError,
+    choose_one,
+    did_you_mean,
+    first_line,
+    one_line,
+    raise_all,
+)
+
+
+def test_the_nearest_name_is_asked_for() -> None:
+    assert did_you_mean("scanq", ["scanqa", "sqa3d"]) == "did you mean scanqa?"
+    assert did_you_mean("chairs", ["scanqa", "sqa3d"]) == ""
+    # "epoch" and "steps" share "ep" or "s" of five letters each: 2 * 2 / 10 = 0.4.
+    assert did_you_mean("epoch", ["steps"]) == ""
+    assert did_you_mean("epoch", ["steps"], cutoff=0.4) == "did you mean steps?"
+
+
+def test_all_choices_stand_before_the_nearest() -> None:
+    assert choose_one("3dr", ["3drs", "baseline"]) == (
+        "choose one of: 3drs, baseline; did you mean 3drs?"
+    )
+    assert choose_one("x", iter(["3drs", "baseline"])) == "choose one of: 3drs, baseline"
+
+
+def test_a_foreign_error_is_one_line() -> None:
+    error = ValueError("first\n  second")
+    assert first_line(error) == "first"
+    assert one_line(error) == "first second"
+    assert first_line(KeyError()) == one_line(KeyError()) == "KeyError"
+    assert one_line(ValueError("a" * 20), most=10) == "aaaaaaa..."
+
+
+def test_several_errors_are_raised_as_one() -> None:
+    raise_all([])
+    with pytest.raises(DataError, match=r"^a\.json: missing$"):
+        raise_all([DataError("a.json: missing")])
+    with pytest.raises(ConfigError, match=r"^a\nb$"):
+        raise_all([DataError("a"), DataError("b")])
