@@ -17,7 +17,7 @@ include: "workflow/rules/common.smk"  #        config/config.yaml, checked; list
 
 wildcard_constraints:
     benchmark="|".join({*CONFIG["instructions"]["benchmarks"], *BENCHMARKS}),
-    mix="|".join(MIXES),
+    mix="|".join(MIXES) or "none",
     run="|".join(RUNS),
     shard="|".join([*SCENE_SHARDS, *FEATURE_SHARDS]),
     split="train|val|test",

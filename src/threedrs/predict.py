@@ -21,14 +21,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m threedrs.predict", description="A trained model's answers to a benchmark."
     )
-    parser.add_argument("--model", type=Path, required=True, help="folder of the trained model")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="folder of the model, or a run's config.json: the model as its training would start",
+    )
     parser.add_argument("--records", type=Path, required=True, help="evaluation records (JSONL)")
     parser.add_argument("--scenes", type=Path, required=True, help="folder of the scene stores")
     parser.add_argument("--out", type=Path, required=True, help="predictions.jsonl to write")
     parser.add_argument(
         "--settings",
         default="{}",
-        help="JSON object: prompt, decoding, max_new_tokens, boxes, attention, coordinate_dtype",
+        help="JSON object: prompt, decoding, max_new_tokens, boxes, attention, coordinate_dtype, "
+        "limit",
     )
     parser.add_argument(
         "--left-out", type=Path, help="JSON file that lists scenes whose scans cannot be used"

@@ -38,7 +38,7 @@ TARGETS = checked(targets.Targets, CONFIG)
 LAYOUT, DATA, READY, DEMO = TARGETS.layout, TARGETS.data, TARGETS.ready, TARGETS.demo
 SCENES, SCENE_SHARDS = TARGETS.scenes, TARGETS.scene_shards
 FEATURE_SHARDS, TEACHERS = TARGETS.feature_shards, TARGETS.teachers
-RESOLVED, RUNS = TARGETS.resolved, list(TARGETS.resolved)
+RESOLVED, RUNS, TRAINED = TARGETS.resolved, list(TARGETS.resolved), TARGETS.trained
 MIXES, BENCHMARKS = TARGETS.mixes, TARGETS.benchmarks
 
 

@@ -1,7 +1,7 @@
 # Questions of the benchmarks to answers, and answers to metrics.
 #
 # in:
-#   model    = results/train/<run>/model/
+#   model    = results/train/<run>/model/, or the checkpoint that the run evaluates as it is
 #   records  = results/instructions/<benchmark>_<split>.jsonl
 #   scenes   = results/scenes/<scene>.zarr, listed in results/scenes/shards/<shard>.json
 #   left_out = results/scenes/left_out/val.json: scenes that are not asked about
@@ -37,9 +37,9 @@ rule scores:
 
 rule predict:
     input:
-        # The folder's files by their hashes; its date says nothing.
-        manifest="results/train/{run}/model.json",
-        model=ancient("results/train/{run}/model"),
+        model=TARGETS.model_files,
+        # Its date says nothing; its files stand in the manifest by their hashes.
+        folder=ancient(TARGETS.trained_folder),
         records=lambda wildcards: targets.evaluation_records(wildcards.benchmark),
         converted=lambda wildcards: targets.evaluation_summary(wildcards.benchmark),
         scenes=expand(
@@ -63,12 +63,13 @@ rule predict:
     params:
         code=code("predict"),
         recipe=1,  # raise it when the command below changes what comes out
+        model=lambda wildcards: TARGETS.model(wildcards.run),
         settings=lambda wildcards: json.dumps(TARGETS.predict_settings(wildcards.run)),
     message:
         "Predictions of {wildcards.run} on {wildcards.benchmark}"
     shell:
         "python -m threedrs.distributed.launch --gpus {resources.gpu} --cores {threads}"
-        " threedrs.predict --model {input.model} --records {input.records}"
+        " threedrs.predict --model {params.model} --records {input.records}"
         " --scenes results/scenes --left-out {input.left_out}"
         " --settings '{params.settings}' --out {output.predictions}"
         " 2>&1 | tee {log}"
@@ -82,8 +83,8 @@ rule awareness:
 
 rule awareness_of_run:
     input:
-        manifest="results/train/{run}/model.json",
-        model=ancient("results/train/{run}/model"),
+        model=TARGETS.model_files,
+        folder=ancient(TARGETS.trained_folder),
         scenes=expand(
             "results/scenes/shards/{shard}.json", shard=TARGETS.split_shards("val")
         ),
@@ -104,11 +105,12 @@ rule awareness_of_run:
     params:
         code=code("awareness"),
         recipe=1,  # raise it when the command below changes what comes out
+        model=lambda wildcards: TARGETS.model(wildcards.run),
         settings=lambda wildcards: json.dumps(TARGETS.predict_settings(wildcards.run)),
     message:
         "3D awareness of {wildcards.run}"
     shell:
-        "python -m threedrs awareness {input.model} --scenes results/scenes"
+        "python -m threedrs awareness {params.model} --scenes results/scenes"
         " --left-out {input.left_out} --settings '{params.settings}' --out {output}"
         " 2>&1 | tee {log}"
 

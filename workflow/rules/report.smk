@@ -29,7 +29,7 @@ rule aggregate:
             run=RUNS,
             benchmark=BENCHMARKS,
         ),
-        trained=expand("results/train/{run}/train.json", run=RUNS),
+        trained=expand("results/train/{run}/train.json", run=TRAINED),
         configs=expand("results/train/{run}/config.json", run=RUNS),
     output:
         csv=report(
@@ -49,6 +49,7 @@ rule aggregate:
     params:
         code=code(script="aggregate"),
         runs=RUNS,
+        trained=TRAINED,
         benchmarks=BENCHMARKS,
         baseline=CONFIG["report"]["baseline"],
         bootstrap=CONFIG["eval"]["bootstrap"],
@@ -61,7 +62,7 @@ rule aggregate:
 rule build_report:
     input:
         summary="results/report/summary.json",
-        histories=expand("results/train/{run}/log.jsonl", run=RUNS),
+        histories=expand("results/train/{run}/log.jsonl", run=TRAINED),
         per_question=expand(
             "results/eval/{run}/{benchmark}/per_question.npz",
             run=RUNS,
@@ -89,7 +90,9 @@ rule build_report:
         ),
         train_scenes=[
             f"results/scenes/shards/{shard}.json"
-            for shard in TARGETS.scene_shards_of(next(iter(FEATURE_SHARDS.values())))
+            for shard in TARGETS.scene_shards_of(
+                next(iter(FEATURE_SHARDS.values()), [])
+            )
         ],
     output:
         page=report(
@@ -111,7 +114,7 @@ rule build_report:
         teachers=TEACHERS,
         mixes=MIXES,
         demo=bool(DEMO),
-        features=list(FEATURE_SHARDS)[0],
+        features=next(iter(FEATURE_SHARDS), None),
     message:
         "Report"
     script:

@@ -33,7 +33,7 @@ rule scenes:
     input:
         expand("results/boxes/{shard}.json", shard=SCENE_SHARDS),
         expand("results/scenes/shards/{shard}.json", shard=SCENE_SHARDS),
-        expand("results/scenes/limit/{split}.json", split=["train", "val"]),
+        expand("results/scenes/limit/{split}.json", split=TARGETS.splits),
         "results/scenes/report.html",
         "results/scenes/sources.json",
         expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),

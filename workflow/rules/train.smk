@@ -24,7 +24,7 @@ rule models:
     input:
         expand(
             "results/train/{run}/{file}",
-            run=RUNS,
+            run=TRAINED,
             file=["model", "model.json", "train.json", "log.jsonl", "loss.png"],
         ),
 
@@ -78,6 +78,8 @@ rule train:
         "results/logs/train/{run}.log",
     benchmark:
         "results/benchmarks/train/{run}.tsv"
+    wildcard_constraints:
+        run="|".join(TRAINED) or "none",
     conda:
         "../../envs/gpu.yaml"
     threads: TARGETS.train_need("threads")

@@ -17,7 +17,9 @@ with job_log(snakemake.log[0], "aggregate"):
         per_question_files={key: folder / "per_question.npz" for key, folder in folders.items()},
         baseline=snakemake.params.baseline,
         resamples=snakemake.params.bootstrap,
-        train_summaries={run: Path(f"results/train/{run}/train.json") for run in runs},
+        train_summaries={
+            run: Path(f"results/train/{run}/train.json") for run in snakemake.params.trained
+        },
         run_configs={run: Path(f"results/train/{run}/config.json") for run in runs},
         out_csv=Path(snakemake.output.csv),
         out_json=Path(snakemake.output.json),

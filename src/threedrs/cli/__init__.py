@@ -5,7 +5,7 @@ Command functions import what they need when called, so that ``threedrs --help``
 
 import typer
 
-from threedrs.cli import doctor, evaluate, instructions, plan, scans, stores
+from threedrs.cli import doctor, evaluate, instructions, plan, predictions, scans, stores
 from threedrs.errors import one_line_errors
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app.add_typer(stores.scene_app, name="scene")
 app.add_typer(instructions.app, name="instructions")
 app.add_typer(stores.features_app, name="features")
 app.add_typer(evaluate.model_app, name="model")
+app.add_typer(predictions.app, name="predictions")
+app.command("eval")(evaluate.evaluate)
 app.command("score")(evaluate.score)
 app.command("ask")(evaluate.ask)
 app.command("awareness")(evaluate.awareness)

@@ -1,14 +1,55 @@
-"""``threedrs score``, ``threedrs ask``, ``threedrs model``: predictions, questions, model files."""
+"""``threedrs eval``, ``score``, ``ask``, ``model``: a model's scores, one answer, its files."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from threedrs.cli.shared import console
+from threedrs.cli.shared import ConfigFiles, console
 
 model_app = typer.Typer(help="Work on a trained model's files.", no_args_is_help=True)
 EMPTY = "(the model's answer is empty)"
+
+
+def evaluate(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(help="Model folder, published or trained; initial: before any training."),
+    ],
+    on: Annotated[
+        str | None, typer.Option(help="Benchmarks, with commas; default: the config's.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ask the first questions of each only: not a score."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; default: the folder's.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Prediction jobs at a time, a GPU each.")] = 1,
+    configfile: ConfigFiles = None,
+) -> None:
+    """Evaluate a model as it is, from the repository's folder: what lacks is made first.
+
+    Its predictions and metrics lie in results/eval/NAME; other runs' results stay.
+    """
+    from rich.console import Console
+
+    from threedrs.evaluation.one_checkpoint import evaluate_checkpoint
+    from threedrs.evaluation.tables import metrics_table, notes
+
+    results = evaluate_checkpoint(
+        checkpoint,
+        benchmarks=on.split(",") if on else None,
+        limit=limit,
+        name=name,
+        gpus=gpus,
+        configfiles=configfile or [],
+    )
+    for result in results:
+        Console().print(metrics_table(result))
+        for line in notes(result):
+            console().print(line)
 
 
 def score(
@@ -147,9 +188,9 @@ def awareness(
     from threedrs.scenes.store import SceneStore
 
     runs = Path("results/train")
-    is_run = not Path(model).is_dir()
+    is_run = not Path(model).exists()
     folder = runs / model / "model" if is_run else Path(model)
-    if not folder.is_dir():
+    if not folder.exists():
         known = [path.parent.name for path in runs.glob("*/model")]
         raise ConfigError(
             f"{model}: is neither a folder nor a trained run; {did_you_mean(model, known)} "

@@ -43,12 +43,14 @@ def plan(
     risk. GPUs and their kind then come from that file.
     """
     from threedrs.errors import ConfigError, choose_one
+    from threedrs.inputs.required_files import trained_runs
     from threedrs.planning.training import Machine
 
     config, teachers = _configuration(configfile or [])
+    trained = trained_runs(config)
     if run is not None:
-        if run not in config["runs"]:
-            raise ConfigError(f"--run {run} is not a run; {choose_one(run, config['runs'])}")
+        if run not in trained:
+            raise ConfigError(f"--run {run} is not trained; {choose_one(run, trained)}")
         config["runs"] = {run: config["runs"][run]}
     if cluster is not None:
         _print_cluster_plan(config, teachers, cluster, as_json)
@@ -56,7 +58,7 @@ def plan(
     machine = Machine(gpus=gpus, memory=gpu_memory * 1e9, peak=peak * 1e12, utilisation=utilisation)
     plans = {
         name: _training_facts(config, name, teachers[name], machine, samples)
-        for name in config["runs"]
+        for name in trained_runs(config)
     }
     if as_json:
         print(json.dumps(plans, indent=2))
@@ -121,6 +123,8 @@ def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
         if not isinstance(section, dict):
             continue
         model, teacher = section.get("model"), section.get("teacher")
+        if "checkpoint" in section:
+            section["checkpoint"] = "initial"
         if isinstance(model, dict):
             model |= {"path": None, "random_weights": True}
         if isinstance(teacher, dict) and teacher.get("name") in [*TEACHERS]:
@@ -137,12 +141,13 @@ def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
 def _print_cluster_plan(config: dict, teachers: dict, file: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from threedrs.inputs.required_files import trained_runs
     from threedrs.planning.cluster import Workload, read_cluster
     from threedrs.planning.estimate import estimate
     from threedrs.planning.stage_costs import ASSUMED
 
     cluster = read_cluster(file)
-    used = {run: teachers[run] for run in config["runs"]}
+    used = {run: teachers[run] for run in trained_runs(config)}
     found = estimate(Workload(config=config, teachers=used, cluster=cluster))
     if as_json:
         print(json.dumps({"cluster": cluster.model_dump(), **asdict(found)}, indent=2))

@@ -32,6 +32,13 @@ def check_run(
         arriving: the files that the configuration downloads.
     """
     train, problems = resolved["train"], list[str]()
+    folder = resolved["model"]["path"]
+    if "checkpoint" in resolved:
+        _built(lambda: ModelSettings.from_config(resolved), problems)
+        yield from problems
+        if folder is not None and not _arrives(Path(folder), arriving):
+            yield from _check_checkpoint(Path(folder), "checkpoint")
+        return
     if train["mix"] not in mixes:
         yield f"train.mix is {train['mix']!r}; {choose_one(train['mix'], mixes)}"
     _built(lambda: TrainSettings.from_config(resolved), problems)
@@ -45,9 +52,8 @@ def check_run(
             "model.attention: flash computes in half precision; set train.precision: bfloat16 or "
             "choose auto or sdpa"
         )
-    folder = resolved["model"]["path"]
     if folder is not None and not _arrives(Path(folder), arriving):
-        yield from _check_checkpoint(Path(folder))
+        yield from _check_checkpoint(Path(folder), "model.path")
     if model is not None:
         yield from _check_length(resolved, model)
         if resolved["supervision"]["layer"] != "last":
@@ -118,15 +124,16 @@ def _check_deepspeed(path: Path) -> Iterator[str]:
         yield f"execution.deepspeed: {user_message(error) or error}"
 
 
-def _check_checkpoint(folder: Path) -> Iterator[str]:
+def _check_checkpoint(folder: Path, key: str) -> Iterator[str]:
     if not folder.is_dir():
-        yield f"model.path: {folder} is not a folder"
+        yield f"{key}: {folder} is not a folder"
         return
     try:
         read_config(folder / "config.json")
-        tensor_files(folder)
+        if not (folder / "adapter_config.json").is_file():  # a LoRA run's: its base has the weights
+            tensor_files(folder)
     except (ThreedrsError, OSError) as error:
-        yield f"model.path: {user_message(error) or error}"
+        yield f"{key}: {user_message(error) or error}"
 
 
 def _check_length(resolved: Mapping[str, Any], model: ModelSettings) -> Iterator[str]:

@@ -12,10 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from threedrs.config.schema import Configuration, Execution, Run, SupervisionSettings
+from threedrs.config.schema import INITIAL, Configuration, Execution, Run, SupervisionSettings
 from threedrs.config.section import problem_lines
 from threedrs.errors import ConfigError, choose_one
 from threedrs.inputs.download import downloads
+from threedrs.inputs.required_files import trained_runs
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.scannet.layout import DataLayout, scene_split
 from threedrs.tasks.registry import find_task
@@ -141,6 +142,8 @@ def _overrides(name: str, runs: Mapping[str, Run]) -> Config:
         said = part.model_dump(mode="json", include=part.model_fields_set)
         if said or section in run.model_fields_set:
             found[section] = {**found.get(section, {}), **said}
+    if run.checkpoint is not None:
+        found["checkpoint"] = run.checkpoint
     return found
 
 
@@ -152,16 +155,25 @@ def _sorted_keys(value: Any) -> Any:
 
 
 def resolve_run(config: Config, run: str) -> Config:
-    """Return the sections that shape one training run, with the run's overrides merged in.
+    """Return the sections that shape one run, with the run's overrides merged in.
 
     What does not concern the run is excluded, so that a change of it leaves the run as it is: the
-    boxes of evaluation, other teachers' weights, and where it has no teacher all about one.
+    boxes of evaluation, other teachers' weights, and where it has no teacher all about one. A run
+    that evaluates a checkpoint has ``checkpoint``, and of training the seed of new heads alone.
     """
     resolved = {name: copy.deepcopy(config[name]) for name in RUN_SECTIONS}
     for key in SCENE_POLICY:
         resolved["data"].pop(key, None)
-    for section, overrides in config["runs"][run].items():
-        resolved[section].update(copy.deepcopy(overrides))
+    said = config["runs"][run]
+    for section in OVERRIDDEN:
+        resolved[section].update(copy.deepcopy(said.get(section, {})))
+    checkpoint = said.get("checkpoint")
+    if checkpoint is not None:
+        if checkpoint != INITIAL:
+            resolved["model"] |= {"path": checkpoint, "random_weights": False}
+        shaping = {name: resolved[name] for name in ("data", "frames", "geometry", "model")}
+        seed = resolved["train"]["seed"]
+        return {**shaping, "train": {"seed": seed}, "checkpoint": checkpoint}
     weights = resolved["teacher"]["weights"]
     if isinstance(weights, Mapping):
         resolved["teacher"]["weights"] = weights.get(resolved["teacher"]["name"])
@@ -251,7 +263,7 @@ def _cross_checks(config: Config) -> Iterator[str]:
     except ConfigError as error:
         yield from str(error).splitlines()
     resolved = {run: resolve_run(config, run) for run in config["runs"]}
-    teachers = sorted({part["teacher"]["name"] for part in resolved.values()})
+    teachers = sorted({resolved[run]["teacher"]["name"] for run in trained_runs(config)})
     weighted = [name for name in teachers if _has_weights(name)]
     if isinstance(config["teacher"]["weights"], str) and len(weighted) > 1:
         yield (
@@ -266,3 +278,11 @@ def _cross_checks(config: Config) -> Iterator[str]:
         mixes = list(config["instructions"]["mixes"])
         for problem in check_run(sections, mixes=mixes, arriving=arriving):
             yield f"runs.{run}: {problem}"
+        said = config["runs"][run]
+        idle = [name for name in ("teacher", "supervision", "execution") if name in said]
+        idle += [f"train.{key}" for key in said.get("train", {}) if key != "seed"]
+        if idle and "checkpoint" in said:
+            yield (
+                f"runs.{run}.{idle[0]} means nothing beside checkpoint, since the run is not "
+                "trained; remove one of them"
+            )

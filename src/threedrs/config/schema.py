@@ -404,11 +404,17 @@ class RunTeacher(Section):
     """The teacher of the run; `none` is no supervision."""
 
 
+INITIAL = "initial"  # as a run's checkpoint
+
+
 class Run(Section):
     """An experiment run: what differs from the sections of the same names."""
 
     extends: str | None = None
     """Another run, whose changes this one takes over and adds its own to."""
+    checkpoint: Text | None = None
+    """A model folder to evaluate as it is, published or trained; the run is not trained. initial:
+    the model as training would start. Without a grounding head grounding is not answered."""
     teacher: RunTeacher = RunTeacher()
     supervision: SupervisionSettings = SupervisionSettings()
     model: Model = Model()
@@ -428,6 +434,9 @@ class Eval(Section):
     checkpoint's generation_config.json (penalty on the answer's tokens, every end token)."""
     max_new_tokens: PositiveInt = 512
     """Longest answer, in tokens; with `decoding: reference` the checkpoint may say less."""
+    limit: PositiveInt | None = None
+    """Ask the first questions of each benchmark only, to try things out: no scores of a benchmark,
+    and marked so wherever they stand; null: all."""
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     """Resamples for the 95 % intervals, scenes as clusters."""
 

@@ -19,6 +19,7 @@ from threedrs.config.load import Config, data_layout, resolve_run
 from threedrs.demo.write import demo_scenes
 from threedrs.doctor.finding import Finding, Setting, error, ok, warning
 from threedrs.errors import ThreedrsError
+from threedrs.inputs.required_files import scene_splits, trained_runs
 from threedrs.io.files import sync
 from threedrs.planning.disk import (
     FRAME_BYTES,
@@ -56,15 +57,13 @@ def stage_needs(config: Config, results: Path) -> list[StageNeed]:
         ThreedrsError: the scene lists cannot be read.
     """
     layout, demo = data_layout(config), config["data"]["demo"]
-    splits = (
-        demo_scenes(demo["scenes"])
-        if demo
-        else {split: layout.scenes(split) for split in ("train", "val")}
-    )
+    wanted = scene_splits(config)
+    generated = demo_scenes(demo["scenes"]) if demo else None
+    splits = {split: generated[split] if generated else layout.scenes(split) for split in wanted}
     frames = config["frames"]["count"]
-    scenes = [scene for split in ("train", "val") for scene in splits[split]]
+    scenes = [scene for members in splits.values() for scene in members]
     open_scenes = [s for s in scenes if not (results / "scenes" / f"{s}.zarr/zarr.json").exists()]
-    runs = {run: resolve_run(config, run) for run in config["runs"]}
+    runs = {run: resolve_run(config, run) for run in trained_runs(config)}
     features, feature_size = 0, 0
     for teacher in {run["teacher"]["name"] for run in runs.values()} - {"none"}:
         done = len(list((results / "features" / teacher).glob("*.zarr/scene*")))
@@ -84,7 +83,7 @@ def stage_needs(config: Config, results: Path) -> list[StageNeed]:
         StageNeed("features", feature_size, features * FEATURE_INODES),
         StageNeed("instructions", texts // 2, 100),
         StageNeed("models", models, len(runs) * RUN_INODES),
-        StageNeed("scores and report", texts // 2, len(runs) * 50),
+        StageNeed("scores and report", texts // 2, len(config["runs"]) * 50),
     ]
 
 

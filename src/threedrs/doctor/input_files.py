@@ -7,7 +7,7 @@ from threedrs.config.load import data_layout
 from threedrs.doctor.finding import Finding, Setting, error, ok
 from threedrs.errors import ThreedrsError
 from threedrs.inputs.download import downloads
-from threedrs.inputs.required_files import SHOWN, missing_inputs, required_files
+from threedrs.inputs.required_files import SHOWN, missing_inputs, required_files, scene_splits
 
 
 def check_inputs(setting: Setting) -> Iterator[Finding]:
@@ -20,7 +20,9 @@ def check_inputs(setting: Setting) -> Iterator[Finding]:
     arriving = [path for entry in downloads(config) for path in entry.paths()]
     try:
         missing_inputs(layout, config, arriving)
-        scans = [layout.scan(scene) for split in ("train", "val") for scene in layout.scenes(split)]
+        scans = [
+            layout.scan(scene) for split in scene_splits(config) for scene in layout.scenes(split)
+        ]
         files = required_files(layout, config, arriving)
         files += [scan.proposals for scan in scans if scan.proposals.is_file()]
     except ThreedrsError as problem:

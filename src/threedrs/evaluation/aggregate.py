@@ -21,7 +21,7 @@ from threedrs.evaluation.compare import (
     read_per_question,
 )
 from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
-from threedrs.evaluation.tables import latex_table, markdown_table, supervision_notes
+from threedrs.evaluation.tables import latex_table, markdown_table, run_notes
 from threedrs.io.files import (
     atomic_file,
     read_json,
@@ -83,7 +83,7 @@ def aggregate(
         out_json: what `_summarise` returns, and the hashes of the metrics files.
         out_latex: the headline metrics as a LaTeX table (booktabs).
         out_markdown: the same in Markdown.
-        train_summaries: run to ``train.json``.
+        train_summaries: run to ``train.json``, of the runs that were trained.
         run_configs: run to its resolved ``config.json``.
 
     Raises:
@@ -105,6 +105,7 @@ def aggregate(
     questions = {
         (run, benchmark): read_per_question(path, TASKS[benchmark])
         for (run, benchmark), path in per_question_files.items()
+        if not results[run][benchmark].get("unanswered")
     }
     configs = {run: read_json(path) for run, path in run_configs.items()}
     trained = {run: read_json(path) for run, path in train_summaries.items()}
@@ -294,4 +295,4 @@ def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
                 cells += [estimate.get(field) for field in _ESTIMATES]
                 cells += [compared.get(field) for field in _COMPARED]
             numbers = ["" if value is None else f"{value:.4f}" for value in cells]
-            writer.writerow([run, *numbers, " ".join(supervision_notes(entry))])
+            writer.writerow([run, *numbers, " ".join(run_notes(entry))])

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from threedrs.distributed.gpus import translate_oom
 from threedrs.errors import DataError
 from threedrs.evaluation.settings import PredictSettings
+from threedrs.io.files import read_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
 from threedrs.models.model_settings import ModelSettings
@@ -70,16 +71,16 @@ class StudentAnswerer:
     def load(
         cls, model: Path, settings: PredictSettings, device: torch.device
     ) -> "StudentAnswerer":
-        """Return the trained model of a folder, on ``device``.
+        """Return a model on ``device``: of a folder, or the one with which a run would start.
 
         Raises:
             CheckpointError: the model cannot be loaded.
             MachineError: the GPU's memory is too small.
         """
-        model_settings = ModelSettings(
-            path=model,
-            attention=settings.attention,
-            coordinate_dtype=settings.coordinate_dtype,
+        start = read_json(model) if model.is_file() else None
+        model_settings = ModelSettings.from_config(start) if start else ModelSettings(path=model)
+        model_settings = model_settings.replace(
+            attention=settings.attention, coordinate_dtype=settings.coordinate_dtype
         )
         student, tokenizer = load_student(model_settings, teacher_channels=None)
         with translate_oom(str(model), REMEDY):

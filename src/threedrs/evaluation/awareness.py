@@ -15,8 +15,8 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.evaluation.compare import PerQuestion
-from threedrs.io.files import read_json, sha256_of_json, write_json
-from threedrs.models.checkpoint.folder import hash_files
+from threedrs.io.files import read_json, write_json
+from threedrs.models.checkpoint.folder import model_hash
 from threedrs.scenes.store import SceneStore
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def measure_awareness(
     """Write the scores of a model on the scene ``stores`` to ``out``, and return them.
 
     Args:
-        model: the model's folder, whose hash is noted.
+        model: as `evaluation.predict` takes it; its hash is noted.
         answerer: the model, loaded.
         stores: the scenes.
         out: the JSON file, written when all scenes are measured.
@@ -78,7 +78,7 @@ def measure_awareness(
         say(f"{store.scene}, {number} of {len(stores)} scenes: {found.across_frames:.3f}")
     result = {
         "format_version": FORMAT_VERSION,
-        "model": sha256_of_json(hash_files(model)),
+        "model": model_hash(model),
         "voxel": VOXEL,
         "mean": {
             name: round(float(np.mean([row[name] for row in scenes.values()])), 6) for name in MEANS

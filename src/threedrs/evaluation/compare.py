@@ -50,7 +50,7 @@ class PerQuestion:
     """The questions of one run and benchmark, and their metrics.
 
     Attributes:
-        ids: ids of the Q questions.
+        ids: ids of the Q questions, none of a run that does not answer the benchmark.
         scenes: scene of each question.
         question_types: type of each question; "" where it has none.
         metrics: metric name to the metric over the Q questions.
@@ -116,7 +116,7 @@ def read_per_question(path: Path, task: Task) -> PerQuestion:
     }
     counts = {len(ids), len(scenes), len(question_types)}
     counts |= {len(array) if array.ndim == 2 else -1 for array in statistics.values()}
-    if len(counts) != 1 or not ids:
+    if len(counts) != 1 or (statistics and not ids):
         raise DataError(f"{path}: its arrays do not fit together; score the predictions again")
     return PerQuestion(
         ids=ids,

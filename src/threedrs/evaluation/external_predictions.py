@@ -2,8 +2,9 @@
 
 One JSON object a line, as 3D multimodal language models write them after inference:
 
-    sample_id      text or number, unique in the file
-    pred_response  text questions: the model's answer; grounding rows: not read
+    sample_id      string or number, unique in the file
+    pred_response  text questions: the model's answer; about one object (ScanRefer): the chosen
+                   box, where the row has no scores
     gt_response    text questions: one true answer or a list of them;
                    grounding: one true box, a list of them, or [] for a question about no object
     question_type  optional
@@ -14,17 +15,32 @@ One JSON object a line, as 3D multimodal language models write them after infere
 
 Boxes are (cx, cy, cz, dx, dy, dz), metres. A row that names no scene is its own cluster in the
 bootstrap. Other fields are ignored.
+
+`export_predictions` writes ours as the field's evaluation does, and `import_predictions` makes ours
+of them again. What such rows lack (scenes, all answers of a ScanQA question, the references of a
+Scan2Cap object without a detector box, for which the field's evaluation writes another object's) is
+taken from the records, whose ids are the field's.
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from threedrs.errors import DataError
-from threedrs.io.files import read_json_lines
+from threedrs.io.files import read_json_lines, write_json_lines
 from threedrs.tasks.base import Task
-from threedrs.tasks.prediction import FORMAT_VERSION, Prediction, read_predictions
+from threedrs.tasks.prediction import (
+    FORMAT_VERSION,
+    Prediction,
+    read_predictions,
+    write_predictions,
+)
+from threedrs.tasks.record import Record, published_id, read_records
+from threedrs.tasks.registry import find_task
 
 _SCENE = re.compile(r"scene\d{4}_\d{2}")
 _SCENE_FIELDS = ("scene", "scene_id", "video", "sample_id")
@@ -54,8 +70,10 @@ def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
     """
     if not is_field_row(row):
         raise DataError(f"{where}: has no sample_id, unlike the first row; use one form a file")
-    wanted = ("objects", "scores", "gt_response") if task.grounding else ("gt_response",)
-    for name in wanted if task.grounding else ("pred_response", *wanted):
+    # Of one object a question (ScanRefer) the field writes the chosen box alone.
+    chosen_alone = task.objects == "one" and task.grounding and "scores" not in row
+    proposals = task.grounding and not chosen_alone
+    for name in (*(("objects", "scores") if proposals else ("pred_response",)), "gt_response"):
         if row.get(name) is None:
             raise DataError(f"{where}: field {name!r} is missing; {task.title} needs it")
     sample = str(row["sample_id"])
@@ -68,13 +86,15 @@ def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
     }
     truth = row["gt_response"]
     if task.grounding:
-        scores = row["scores"]
-        if task.objects == "one" and _same_length(scores, row["objects"]):
+        objects, scores = [row.get("pred_response")], [1.0, 0.0]
+        if proposals:
+            objects, scores = row["objects"], row["scores"]
+        if task.objects == "one" and _same_length(scores, objects):
             # With exactly one object nobody looks at the zero target, so any number stands for it.
             scores = [*scores, 0.0]
         one_box = isinstance(truth, list) and bool(truth) and not isinstance(truth[0], list)
         gt = [truth] if one_box else truth
-        converted |= {"scores": scores, "boxes": row["objects"], "gt": gt}
+        converted |= {"scores": scores, "boxes": objects, "gt": gt}
     else:
         references = [truth] if isinstance(truth, str) else truth
         converted |= {"prediction": row["pred_response"], "references": references}
@@ -82,7 +102,8 @@ def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
     try:
         return Prediction.from_json(converted, task, where)
     except DataError as error:
-        raise DataError(_in_the_rows_own_words(str(error), where)) from error
+        boxes = "pred_response" if chosen_alone else "objects"
+        raise DataError(_in_the_rows_own_words(str(error), where, boxes)) from error
 
 
 def has_scene(row: Prediction) -> bool:
@@ -102,10 +123,113 @@ def _same_length(scores: Any, objects: Any) -> bool:
     return isinstance(scores, list) and isinstance(objects, list) and len(scores) == len(objects)
 
 
-def _in_the_rows_own_words(message: str, where: str) -> str:
+def _in_the_rows_own_words(message: str, where: str, boxes: str) -> str:
     """Return the message with our field names replaced by those that stand in the file."""
-    names = {"boxes": "objects", "gt": "gt_response", "references": "gt_response"}
+    names = {"boxes": boxes, "gt": "gt_response", "references": "gt_response"}
     names |= {"prediction": "pred_response", "id": "sample_id"}
     reason = message.removeprefix(f"{where}: ")
     first, _, rest = reason.partition(" ")
     return f"{where}: {names.get(first, first)} {rest}"
+
+
+def export_predictions(predictions: Path, records: Path, out: Path, model_id: str) -> int:
+    """Write a predictions file as rows of the field's own form; return their number.
+
+    Args:
+        predictions: of either form.
+        records: the evaluation records that were asked.
+        out: the file to write.
+        model_id: name of the model, as the field's rows have one.
+
+    Raises:
+        DataError: a file is malformed, or they are not of the same questions.
+    """
+    questions, task = _questions(records)
+    rows, _ = read_any_predictions(predictions, task)
+    _check_same(rows, questions, predictions, records)
+    return write_json_lines(
+        out, (_field_row(row, questions[row.id], task, model_id) for row in rows)
+    )
+
+
+def import_predictions(predictions: Path, records: Path, out: Path) -> tuple[int, int]:
+    """Write rows of the field's own form as a predictions file of ours.
+
+    Returns how many they are, and how many questions there are. The rows come in the order of
+    ``records``, with the scenes, question types and true answers of these.
+
+    Args:
+        predictions: the field's file.
+        records: the evaluation records that were asked.
+        out: the file to write.
+
+    Raises:
+        DataError: a file is malformed, or they are not of the same questions.
+    """
+    questions, task = _questions(records)
+    rows, _ = read_any_predictions(predictions, task)
+    _check_same(rows, questions, predictions, records)
+    answered = {row.id: row for row in rows}
+    count = write_predictions(
+        out,
+        (
+            replace(
+                answered[name],
+                scene=question.scene,
+                question_type=question.question_type,
+                references=tuple(question.references or ()),
+            )
+            for name, question in questions.items()
+            if name in answered
+        ),
+    )
+    return count, len(questions)
+
+
+def _questions(records: Path) -> tuple[dict[str, Record], Task]:
+    questions = {record.id: record for record in read_records(records)}
+    if not questions:
+        raise DataError(f"{records}: holds no questions")
+    return questions, find_task(next(iter(questions.values())).benchmark)
+
+
+def _check_same(
+    rows: list[Prediction], questions: Mapping[str, Record], predictions: Path, records: Path
+) -> None:
+    """Check that every row answers one of the questions; fewer rows are a part of them."""
+    for number, row in enumerate(rows, start=1):
+        if row.id not in questions:
+            raise DataError(
+                f"{predictions}: line {number}: {records} has no question {row.id!r}; give the "
+                "records that were asked"
+            )
+
+
+def _field_row(row: Prediction, record: Record, task: Task, model_id: str) -> dict[str, Any]:
+    from threedrs.models.prompt import as_trained  # imports transformers
+
+    found: dict[str, Any] = {
+        "dataset": task.dataset,
+        "sample_id": published_id(row.id),
+        "prompt": as_trained(record),  # as the field writes it, though its model saw no instruction
+    }
+    if task.choose is not None:
+        assert row.scores is not None
+        if task.objects == "one":
+            # A scene without proposals has no answer, which a box of no size is, too.
+            chosen = [*row.boxes[task.choose(row.scores)], np.zeros(6)][0]
+            found |= {"pred_response": _half(chosen), "gt_response": row.gt[0].tolist()}
+        else:
+            found |= {"scores": row.scores.tolist(), "objects": _half(row.boxes)}
+            found["gt_response"] = row.gt.tolist()
+    elif task.box_input:
+        found |= {"pred_response": row.prediction, "gt_response": list(row.references)}
+        found["scene"] = f"scannet/{row.scene}"
+    else:
+        found |= {"pred_response": row.prediction, "gt_response": record.answer}
+    return {**found, "model_id": model_id, "question_type": row.question_type or task.untyped}
+
+
+def _half(boxes: np.ndarray) -> list[Any]:
+    """Return boxes as the field writes them, in the precision that its evaluation computes in."""
+    return boxes.astype(np.float16).astype(np.float64).tolist()

@@ -24,7 +24,7 @@ from threedrs.evaluation.answerer import Answerer, StudentAnswerer, needs_model,
 from threedrs.evaluation.partial import partial_files, partial_writer, read_partial, remove_foreign
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.io.files import sha256_of_file, sha256_of_json, write_json
-from threedrs.models.checkpoint.folder import hash_files, require_whole
+from threedrs.models.checkpoint.folder import lacks_grounding_head, model_hash
 from threedrs.scannet.excluded_scans import count_excluded
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.base import Task
@@ -53,7 +53,7 @@ def predict_benchmark(
     """Answer the questions of ``records_file`` and write ``out`` and its meta file.
 
     Args:
-        model: folder of the trained model.
+        model: folder of the model, or a run's config.json: the model as its training would start.
         records_file: evaluation records of one benchmark.
         scenes: folder of the scene stores, ``<scene>.zarr``.
         settings: how the model is asked.
@@ -73,6 +73,13 @@ def predict_benchmark(
         records = [record for record in every_record if record.scene not in left_out]
         if not records:
             raise DataError(f"{records_file}: every question is of a scene that is left out")
+        usable = len(records)
+        records = records[: settings.limit]
+        limit = {"questions": len(records), "of": usable} if len(records) < usable else None
+        unanswered = None
+        if task.grounding and lacks_grounding_head(model):
+            # Random heads would give scores that look like those of a model that grounds badly.
+            unanswered, records = "the model has no grounding head", []
         header: dict[str, str] | None = None
         if ranks.first:
             header = answer_inputs(model, records_file, records, scenes, settings)
@@ -107,7 +114,9 @@ def predict_benchmark(
                     [records_file.with_suffix(".summary.json")],
                     "questions",
                 ),
-                "timing": {**timing, "ranks": ranks.count},
+                "limit": limit,
+                "unanswered": unanswered,
+                "timing": {**timing, "ranks": ranks.count, "device": ranks.device.type},
             }
             _finish(out, records, task, settings, header, facts)
 
@@ -256,15 +265,9 @@ def answer_inputs(
         CheckpointError: the model does not fit the manifest beside it.
         StoreError: a scene store is missing or cannot be used.
     """
-    if not model.is_dir():
-        raise DataError(
-            f"{model}: is not a folder with a trained model; run `snakemake --cores all models`"
-        )
     names = sorted({record.scene for record in records})
-    hashes = hash_files(model)
-    require_whole(model, hashes)
     return {
-        "model": sha256_of_json(hashes),
+        "model": model_hash(model),
         "records": sha256_of_file(records_file),
         "settings": sha256_of_json(settings.to_json()),
         "scenes": sha256_of_json({n: open_store(scenes, n).content_hash() for n in names}),

@@ -12,7 +12,7 @@ from threedrs.errors import ConfigError, DataError
 from threedrs.evaluation.compare import write_per_question
 from threedrs.evaluation.external_predictions import has_scene, read_any_predictions
 from threedrs.io.files import sha256_of_file, write_json
-from threedrs.metrics.bootstrap import SEED, Metric, Metrics, estimate
+from threedrs.metrics.bootstrap import SEED, Metric, Metrics, Unavailable, estimate
 from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import Prediction, meta_path, read_meta
 from threedrs.tasks.registry import find_task
@@ -86,7 +86,8 @@ def score_file(
     """Score a predictions file, write ``metrics.json`` to ``out`` and return its content.
 
     Its ``left_out`` says how many questions were not asked, since their scenes' scans cannot be
-    used; None where the predictions do not say.
+    used; None where the predictions do not say. Where only the first questions were asked ``limit``
+    says of how many, and ``unanswered`` why a model answers none.
 
     Args:
         benchmark: name of the benchmark.
@@ -106,11 +107,17 @@ def score_file(
     if bootstrap < 0:
         raise ConfigError(f"bootstrap is {bootstrap}; give the number of resamples, or 0 for none")
     rows, form = read_any_predictions(predictions, task)
-    # Measured once over all rows; question types and resamples are reweighted sums of the same.
-    metrics = task.measure(rows, meteor)
-    meta = read_meta(predictions)
+    meta = read_meta(predictions) or {}
+    unanswered = meta.get("unanswered")
+    metrics: Metrics
+    if unanswered:
+        nothing = Unavailable(reason=f"not answered: {unanswered}")
+        metrics = dict.fromkeys(task.metrics, nothing)
+    else:
+        # Measured once over all rows; question types and resamples are reweighted sums of the same.
+        metrics = task.measure(rows, meteor)
     digest = sha256_of_file(predictions)
-    if meta is not None and meta.get("predictions_sha256", digest) != digest:
+    if meta.get("predictions_sha256", digest) != digest:
         raise DataError(
             f"{predictions}: is not the file that {meta_path(predictions).name} describes: damaged "
             "or edited; delete it and run `snakemake --cores all all`, or delete the meta file to "
@@ -121,12 +128,13 @@ def score_file(
         "run": run if run is not None else run_name(predictions, benchmark),
         "benchmark": benchmark,
         **_summary(rows, metrics, task, bootstrap),
-        "left_out": meta.get("left_out") if meta else None,
+        "left_out": meta.get("left_out"),
+        **{name: meta[name] for name in ("limit", "unanswered") if meta.get(name)},
         "provenance": {
             "predictions": str(predictions),
             "predictions_form": form,
             "predictions_sha256": digest,
-            "predictions_meta": meta,
+            "predictions_meta": meta or None,
             "scenes": len({row.scene for row in rows if has_scene(row)}),
             "rows_without_scene": sum(not has_scene(row) for row in rows),
             "protocol": task.protocol,

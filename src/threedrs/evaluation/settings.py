@@ -20,6 +20,7 @@ class PredictSettings(Section):
         boxes: the boxes offered to the model, as ``boxes.eval``.
         attention: backend, as ``model.attention``.
         coordinate_dtype: as ``geometry.coordinate_dtype``.
+        limit: as ``eval.limit``.
     """
 
     place = "settings"
@@ -29,6 +30,7 @@ class PredictSettings(Section):
     boxes: BoxSet = "pred"
     attention: Attention = "auto"
     coordinate_dtype: CoordinateDtype = "float32"
+    limit: PositiveInt | None = None
 
     @classmethod
     def from_text(cls, text: str) -> "PredictSettings":

@@ -38,6 +38,21 @@ def supervision_notes(entry: Mapping[str, Any]) -> list[str]:
     return list(frames.get("notes", []))
 
 
+def run_notes(entry: Mapping[str, Any]) -> list[str]:
+    """Return what a reader of a run's numbers must know, from its part of a summary."""
+    limits = [
+        f"{name}: the first {result['limit']['questions']} questions only, not a score"
+        for name, result in entry["benchmarks"].items()
+        if result.get("limit")
+    ]
+    unanswered = [
+        f"{name} is not answered: {result['unanswered']}"
+        for name, result in entry["benchmarks"].items()
+        if result.get("unanswered")
+    ]
+    return [*supervision_notes(entry), *limits, *unanswered]
+
+
 def frames_mark(summary: Mapping[str, Any], runs: Sequence[str]) -> str:
     """Return the mark of runs one of which was supervised by features of other frames, or ""."""
     trained = [summary["runs"][run]["train"] or {} for run in runs]
@@ -137,10 +152,16 @@ def _latex_cell(mean: float | None, deviation: float | None, mark: str, *, best:
 def _explanation(summary: Mapping[str, Any]) -> str:
     settings = summary["comparison"]
     sizes = _question_counts(summary)
+    unanswered = "".join(
+        f" {run} does not answer {name}: {result['unanswered']}."
+        for run, entry in summary["runs"].items()
+        for name, result in entry["benchmarks"].items()
+        if result.get("unanswered")
+    )
     return (
         f"Percent. Stars: significant difference to {summary['baseline']} (paired bootstrap over "
         f"scenes, {settings['resamples']} resamples, p < {settings['level']}); two stars: also "
-        f"after Holm's correction. Questions: {sizes}.{_frames_explanation(summary)}"
+        f"after Holm's correction. Questions: {sizes}.{unanswered}{_frames_explanation(summary)}"
     )
 
 
@@ -156,20 +177,30 @@ def questions_left_out(result: Mapping[str, Any]) -> int:
 
 
 def _question_counts(summary: Mapping[str, Any]) -> str:
-    baseline: Mapping[str, Any] = summary["runs"][summary["baseline"]]["benchmarks"]
-    names: Sequence[str] = [name for name in summary["benchmarks"] if name in baseline]
-    return ", ".join(f"{name} {baseline[name]['n']}{_left_out(baseline[name])}" for name in names)
+    counts = []
+    for name in summary["benchmarks"]:
+        runs = [entry["benchmarks"] for entry in summary["runs"].values()]
+        found = max((run[name] for run in runs if name in run), key=lambda result: result["n"])
+        counts.append(f"{name} {found['n']}{_not_asked(found)}")
+    return ", ".join(counts)
 
 
-def _left_out(result: Mapping[str, Any]) -> str:
-    questions = questions_left_out(result)
-    return f" ({questions} more left out: scans that cannot be used)" if questions else ""
+def _not_asked(result: Mapping[str, Any]) -> str:
+    """Return in brackets why some questions of a benchmark were not asked, or nothing."""
+    reasons = []
+    if result.get("limit"):
+        reasons.append(f"the first of {result['limit']['of']}: not a score of the benchmark")
+    if questions_left_out(result):
+        reasons.append(f"{questions_left_out(result)} more left out: scans that cannot be used")
+    return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 def metrics_table(result: Mapping[str, Any]) -> Table:
     """Return the table of a metrics file: a row a metric, a column a question type."""
     title = find_task(result["benchmark"]).title
-    table = Table(title=f"{title}, run {result['run']}, percent")
+    limit = result.get("limit")
+    asked = f", the first {limit['questions']} of {limit['of']} questions only" if limit else ""
+    table = Table(title=f"{title}, run {result['run']}, percent{asked}")
     table.add_column("metric", no_wrap=True)
     table.add_column("all", justify="right", no_wrap=True)
     table.add_column("95 %", no_wrap=True)
@@ -191,10 +222,18 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         for metric, estimate in result["metrics"].items()
         if "unavailable" in estimate
     ]
+    if result.get("limit"):
+        lines.append("with a limit on the questions this is not a score of the benchmark")
     questions = questions_left_out(result)
     if questions:
         lines.append(
             f"{questions} further questions are left out: the scans of their scenes cannot be used"
+        )
+    single = find_task(result["benchmark"]).references_in == "answers"
+    if single and result["provenance"]["predictions_form"] == "field":
+        lines.append(
+            "the field's rows hold one true answer each; `threedrs predictions import` adds the "
+            "others, which published scores count"
         )
     loose = result["provenance"]["rows_without_scene"]
     if loose:

@@ -24,11 +24,22 @@ def shards(split: str, scenes: Sequence[str], size: int) -> dict[str, list[str]]
     }
 
 
+def trained_runs(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of the runs that are trained; the others evaluate a checkpoint as it is."""
+    return [name for name, run in config["runs"].items() if "checkpoint" not in run]
+
+
+def scene_splits(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the splits whose scenes are needed: without training, those of evaluation alone."""
+    return ("train", "val") if trained_runs(config) else ("val",)
+
+
 def conversions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return benchmark and split of the records that a run needs: to train on, to evaluate on."""
-    trained = [(name, TRAINING_SPLIT) for name in config["instructions"]["benchmarks"]]
     asked = [(name, find_task(name).evaluation_split) for name in config["eval"]["benchmarks"]]
-    return trained + asked
+    if not trained_runs(config):
+        return asked
+    return [(name, TRAINING_SPLIT) for name in config["instructions"]["benchmarks"]] + asked
 
 
 def box_needs(layout: DataLayout, config: Mapping[str, Any]) -> set[tuple[str, str]]:
@@ -49,7 +60,7 @@ def box_needs(layout: DataLayout, config: Mapping[str, Any]) -> set[tuple[str, s
 def required_files(
     layout: DataLayout, config: Mapping[str, Any], arriving: Collection[Path] = ()
 ) -> list[Path]:
-    """Return every file that a run over train and val scenes cannot do without.
+    """Return every file that the configuration's runs cannot do without.
 
     Of several sources that may serve the same thing, the first that is there counts, and where none
     is, the first that the configuration names.
@@ -64,9 +75,10 @@ def required_files(
     """
     ready = Ready.from_config(config)
     needs = box_needs(layout, config)
-    infos = [layout.candidates_file(split) for split in ("train", "val")]
+    splits = scene_splits(config)
+    infos = [layout.candidates_file(split) for split in splits]
     files = [path for path in infos if path is not None]
-    for split in ("train", "val"):
+    for split in splits:
         scans = [layout.scan(scene) for scene in layout.scenes(split)]
         for scan in scans:
             if scan.source == "sens":

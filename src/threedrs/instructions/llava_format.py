@@ -8,7 +8,6 @@ reading holds the array in memory (223,128 entries: about 0.5 GB).
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -19,11 +18,15 @@ from threedrs.errors import DataError
 from threedrs.io.files import atomic_file, read_json
 from threedrs.tasks.annotation_rows import RowError, check_number
 from threedrs.tasks.base import Task
-from threedrs.tasks.record import FORMAT_VERSION, Record, is_box, read_records, with_unique_ids
+from threedrs.tasks.record import (
+    FORMAT_VERSION,
+    Record,
+    is_box,
+    published_id,
+    read_records,
+    with_unique_ids,
+)
 from threedrs.tasks.registry import TASKS
-
-# A published number, and what `with_unique_ids` appended where it is repeated.
-_NUMBER = re.compile(r"(0|[1-9]\d*)(-\d+)?")
 
 
 def write_llava(path: Path, records: Iterable[Record]) -> int:
@@ -37,12 +40,6 @@ def write_llava(path: Path, records: Iterable[Record]) -> int:
             count += 1
         stream.write("\n]\n")
     return count
-
-
-def published_id(record_id: str) -> int | str:
-    """Return a record's id as published files have it: row numbers and question ids are numbers."""
-    found = _NUMBER.fullmatch(record_id)
-    return int(found[1]) if found else record_id
 
 
 def _entry(record: Record) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def estimate(
     all three and its reason.
 
     Args:
-        metrics: the metrics, each over the same Q >= 1 questions.
+        metrics: the metrics, each over the same Q questions, none if all are unavailable.
         scenes: the scene of each question.
         resamples: R, how many resamples.
         seed: of the draws.
@@ -100,7 +100,7 @@ def estimate(
     available = {name: m for name, m in metrics.items() if isinstance(m, Metric)}
     sums_CS = {name: scene_sums(m.statistics_QS, scenes) for name, m in available.items()}
     values: dict[str, list[np.ndarray]] = {name: [] for name in available}
-    for counts_RC in scene_counts(len(set(scenes)), resamples, seed):
+    for counts_RC in scene_counts(len(set(scenes)), resamples, seed) if available else ():
         for name, metric in available.items():
             values[name].append(metric.combine(counts_RC @ sums_CS[name]))
     results: dict[str, dict[str, Any]] = {}

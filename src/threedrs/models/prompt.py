@@ -38,6 +38,11 @@ OWN_START = {"as_trained": ".\n", "reference": "\n"}
 ASSISTANT = f"{START}assistant\n"
 
 
+def as_trained(record: Record) -> str:
+    """Return the user turn of training, before the visual tokens take the place of ``<image>``."""
+    return f"{IMAGE}\n{INSTRUCTION}\n{record.human.replace(IMAGE, '')}"
+
+
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 

@@ -21,7 +21,7 @@ from threedrs.config.section import Section, problem_lines
 from threedrs.config.value_types import NaturalInt, PositiveFloat, PositiveInt
 from threedrs.config.yaml_files import read_yaml
 from threedrs.errors import ConfigError, choose_one
-from threedrs.inputs.required_files import conversions, shards
+from threedrs.inputs.required_files import conversions, shards, trained_runs
 from threedrs.planning.disk import GIGABYTE, PATCHES, channels_of, checkpoint_bytes, model_bytes
 from threedrs.planning.stage_costs import (
     GPUS,
@@ -167,8 +167,8 @@ class Workload:
 
     @cached_property
     def runs(self) -> dict[str, Config]:
-        """Run -> its resolved settings."""
-        return {run: resolve_run(self.config, run) for run in self.config["runs"]}
+        """Run -> its resolved settings, of the runs that are trained."""
+        return {run: resolve_run(self.config, run) for run in trained_runs(self.config)}
 
     def shard_sizes(self, split: str, section: str) -> list[int]:
         """Return the number of scenes of each shard of ``data`` or ``teacher``."""

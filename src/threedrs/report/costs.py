@@ -30,10 +30,10 @@ class StageCost:
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost:
-    """One run: training and prediction."""
+    """One run: training, unless it evaluates a checkpoint as it is, and prediction."""
 
     run: str
-    train: dict[str, Any]
+    train: dict[str, Any] | None
     predict_seconds: float
     questions: int
     gpu_hours: float | None  # None: no GPU was used
@@ -84,14 +84,16 @@ def run_costs(results: Results) -> list[RunCost]:
             timings.append(meta.get("timing", {}))
         seconds = sum(timing.get("seconds", 0.0) for timing in timings)
         ranks = sum(timing.get("seconds", 0.0) * timing.get("ranks", 1) for timing in timings)
-        hours = (train["rank_seconds"] + ranks) / 3600
+        on_gpu = any(timing.get("device") == "cuda" for timing in timings)
+        if train is not None:
+            on_gpu, ranks = train["device"] != "CPU", ranks + train["rank_seconds"]
         costs.append(
             RunCost(
                 run=run,
                 train=train,
                 predict_seconds=seconds,
                 questions=sum(results.metrics(run, name)["n"] for name in results.benchmarks),
-                gpu_hours=None if train["device"] == "CPU" else hours,
+                gpu_hours=ranks / 3600 if on_gpu else None,
             )
         )
     return costs

@@ -92,19 +92,26 @@ class Browser:
 
     def __init__(self, results: Results, benchmark: str, baseline: str) -> None:
         self.benchmark, self.metric = benchmark, find_task(benchmark).judged_by
-        self._results, self._baseline = results, baseline
-        self._records = results.records(benchmark)
+        self._results = results
+        records = results.records(benchmark)
         self._values: dict[str, dict[str, float]] = {}
         for run in results.runs:
+            if results.metrics(run, benchmark).get("unanswered"):
+                continue
             per_question = results.per_question(run, benchmark)
             values = per_question.values(self.metric).tolist()
             self._values[run] = dict(zip(per_question.ids, values, strict=True))
+        self._runs = list(self._values)
+        self._baseline = baseline if baseline in self._runs else None
+        # With a limit a part of the questions was asked.
+        asked = [set(values) for values in self._values.values()]
+        self._records = [r for r in records if asked and all(r.id in ids for ids in asked)]
 
     def counts(self) -> list[OutcomeCount]:
         """Return, for each run but the baseline, on how many questions it did better or worse."""
         counts = []
-        for run in self._results.runs:
-            if run != self._baseline:
+        for run in self._runs:
+            if self._baseline not in (None, run):
                 signs = [self._sign(run, record.id) for record in self._records]
                 counts.append(
                     OutcomeCount(
@@ -125,7 +132,7 @@ class Browser:
         # Of the predictions of all runs only these rows are kept: a file may hold 9,500 of them.
         ids = {record.id for record in chosen}
         predictions = {
-            run: self._results.predictions(run, self.benchmark, ids) for run in self._results.runs
+            run: self._results.predictions(run, self.benchmark, ids) for run in self._runs
         }
         return [
             self._example(record, {run: predictions[run][record.id] for run in predictions}, rooms)
@@ -133,13 +140,15 @@ class Browser:
         ]
 
     def _sign(self, run: str, question: str) -> int:
+        if self._baseline is None:
+            return 0
         difference = self._values[run][question] - self._values[self._baseline][question]
         # Sums of floats: the same answer may differ in the last digit.
         return 0 if abs(difference) < 1e-9 else 1 if difference > 0 else -1
 
     def _outcome(self, question: str) -> tuple[Any, ...]:
-        marks = [self._mark(run, question) for run in self._results.runs]
-        return (*(self._sign(run, question) for run in self._results.runs), *marks)
+        marks = [self._mark(run, question) for run in self._runs]
+        return (*(self._sign(run, question) for run in self._runs), *marks)
 
     def _mark(self, run: str, question: str) -> str:
         value = self._values[run][question]
@@ -150,13 +159,15 @@ class Browser:
     def _example(
         self, record: Record, predictions: Mapping[str, Prediction], rooms: "Rooms"
     ) -> Example:
-        first = predictions[self._results.runs[0]]
+        first = predictions[self._runs[0]]
         drawn = [DrawnBox(box=box, colour=TRUE_COLOUR, label="true") for box in first.gt]
         if record.box_input is not None:
             box = np.asarray(record.box_input)
             drawn.append(DrawnBox(box=box, colour=TRUE_COLOUR, label="this one"))
         answers = []
         for index, run in enumerate(self._results.runs):
+            if run not in predictions:
+                continue  # its place in the colours stays its own
             colour = RUN_COLOURS[index % len(RUN_COLOURS)]
             prediction = predictions[run]
             text = prediction.prediction or "(no answer)"
@@ -185,8 +196,8 @@ class Browser:
             images=images,
             unseen=unseen,
             answers=answers,
-            better=[run for run in self._results.runs if self._sign(run, record.id) > 0],
-            worse=[run for run in self._results.runs if self._sign(run, record.id) < 0],
+            better=[run for run in self._runs if self._sign(run, record.id) > 0],
+            worse=[run for run in self._runs if self._sign(run, record.id) < 0],
             all_right=marks == {"right"},
             none_right="right" not in marks and "" not in marks,
         )

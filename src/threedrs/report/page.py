@@ -42,7 +42,7 @@ class ReportSettings:
     teachers: tuple[str, ...]
     mixes: tuple[str, ...]
     demo: bool  # whether the data is generated
-    feature_shard: str  # shard of teacher features of which a scene is shown
+    feature_shard: str | None  # shard whose features are shown; None without training
 
 
 def build_report(folder: Path, settings: ReportSettings) -> None:
@@ -72,12 +72,16 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             excluded=results.excluded,
             supervision=results.supervision,
             mark=results.mark,
+            limited=results.limited,
+            unanswered=results.unanswered,
             verdicts=judged,
             difference_charts=[charts.differences_of(verdict) for verdict in judged],
             config_differences={
                 run: config_differences(results.config(run), results.config(settings.baseline))
                 for run in settings.runs
                 if run != settings.baseline
+                and results.train(run)
+                and results.train(settings.baseline)
             },
             counts=[count for browser in browsers for count in browser.counts()],
             published=[(row.method, row.of(results.columns)) for row in PUBLISHED],
@@ -107,7 +111,9 @@ def script_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _teachers(folder: Path, teachers: Sequence[str], shard: str) -> list[tuple[str, PageImage]]:
+def _teachers(
+    folder: Path, teachers: Sequence[str], shard: str | None
+) -> list[tuple[str, PageImage]]:
     """Return each teacher's name and an image of its features of one scene, if it has any."""
     images = []
     for teacher in teachers:

@@ -54,16 +54,36 @@ class Results:
     @property
     def excluded(self) -> list[tuple[str, dict[str, Any]]]:
         """The benchmarks with questions that no run was asked, and the metrics' ``left_out``."""
-        first = self.runs[0]
-        found = [(name, self.metrics(first, name).get("left_out")) for name in self.benchmarks]
+        found = [(name, self._of_any_run(name, "left_out")) for name in self.benchmarks]
         return [(name, facts) for name, facts in found if facts and facts["questions"]]
 
     def mark(self, runs: Sequence[str]) -> str:
         """Return the mark that stands at the scores of these runs, if any."""
         return frames_mark(self.summary, runs)
 
-    def train(self, run: str) -> dict[str, Any]:
-        """Return the training summary of a run."""
+    @property
+    def limited(self) -> list[tuple[str, dict[str, int]]]:
+        """The benchmarks of which the first questions were asked only: asked, and of how many."""
+        found = [(name, self._of_any_run(name, "limit")) for name in self.benchmarks]
+        return [(name, facts) for name, facts in found if facts]
+
+    @property
+    def unanswered(self) -> list[tuple[str, str, str]]:
+        """The runs and benchmarks that a model does not answer, and why."""
+        reasons = {
+            (run, name): self.metrics(run, name).get("unanswered")
+            for run in self.runs
+            for name in self.benchmarks
+        }
+        return [(run, name, reason) for (run, name), reason in reasons.items() if reason]
+
+    def _of_any_run(self, benchmark: str, key: str) -> Any:
+        """Return what the metrics of the run say that answers most questions."""
+        found = [self.metrics(run, benchmark) for run in self.runs]
+        return sorted(found, key=lambda metrics: -metrics["n"])[0].get(key)
+
+    def train(self, run: str) -> dict[str, Any] | None:
+        """Return the training summary of a run; None: it evaluates a checkpoint as it is."""
         return self.summary["runs"][run]["train"]
 
     @property
@@ -86,6 +106,7 @@ class Results:
         return {
             run: list(read_json_lines(self.folder / "train" / run / "log.jsonl"))
             for run in self.runs
+            if self.train(run) is not None
         }
 
     def mixes(self) -> dict[str, dict[str, Any]]:

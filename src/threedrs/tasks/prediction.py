@@ -215,7 +215,7 @@ def read_predictions(
 
     Raises:
         DataError: a line is malformed, an id repeats, a row is of another benchmark, the file is
-            empty or partial.
+            partial, or empty though its meta file does not say that nothing was answered.
     """
     rows: list[Prediction] = []
     lines: dict[str, int] = {}
@@ -232,7 +232,7 @@ def read_predictions(
             f"{path}: holds {len(rows)} of {meta['n']} questions (says {meta_path(path).name}); "
             "a partial file is not scored: rerun predict to finish it"
         )
-    if not rows:
+    if not rows and not (meta and meta.get("unanswered")):
         raise DataError(f"{path}: holds no predictions")
     return rows
 

@@ -4,6 +4,7 @@ A line is validated field by field when read (about 5 microseconds), so that wha
 not check them again.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ START, END = "<|im_start|>", "<|im_end|>"
 FARTHEST = 1e6  # metres from the origin: no scan reaches so far
 REQUIRED_FIELDS = ("id", "benchmark", "scene", "conversations")
 OPTIONAL_FIELDS = ("question_type", "ann_id", "object_ids", "box", "box_input", "references")
+# A published number, and what `with_unique_ids` appended where it is repeated.
+_NUMBER = re.compile(r"(0|[1-9]\d*)(-\d+)?")
 _FIELDS = frozenset({"format_version", *REQUIRED_FIELDS, *OPTIONAL_FIELDS})
 
 
@@ -213,6 +216,12 @@ def read_records(path: Path) -> Iterator[Record]:
 def write_records(path: Path, records: Iterable[Record]) -> int:
     """Write records as JSON lines, whole or not at all; return how many."""
     return write_json_lines(path, (record.to_json() for record in records))
+
+
+def published_id(record_id: str) -> int | str:
+    """Return a record's id as published files have it: row numbers and question ids are numbers."""
+    found = _NUMBER.fullmatch(record_id)
+    return int(found[1]) if found else record_id
 
 
 def with_unique_ids(records: Sequence[Record]) -> Iterator[Record]:

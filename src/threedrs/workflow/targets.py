@@ -12,18 +12,24 @@ from typing import Any
 from threedrs.config.checks import batch_problem
 from threedrs.config.load import SCENE_POLICY, Config, data_layout, resolve_run
 from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
+from threedrs.config.schema import INITIAL
 from threedrs.demo.write import demo_scenes
 from threedrs.errors import ConfigError
 from threedrs.inputs.download import downloads
 from threedrs.inputs.ready_files import Ready
-from threedrs.inputs.required_files import conversions, missing_inputs, shards
+from threedrs.inputs.required_files import (
+    conversions,
+    missing_inputs,
+    scene_splits,
+    shards,
+    trained_runs,
+)
 from threedrs.inputs.scene_sources import start_table
 from threedrs.tasks.registry import evaluation_name
 from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher, weights_of
 from threedrs.workflow.rule_helpers import Need
 
-SPLITS = ("train", "val")
-ALL_SPLITS = (*SPLITS, "test")
+ALL_SPLITS = ("train", "val", "test")
 
 
 class Targets:
@@ -42,26 +48,29 @@ class Targets:
         self.downloads = downloads(config)
         self._downloaded = [path for entry in self.downloads for path in entry.paths()]
         self.demo = config["data"]["demo"]
+        self.splits = scene_splits(config)
         if self.demo:
-            self.scenes = demo_scenes(self.demo["scenes"])
+            generated = demo_scenes(self.demo["scenes"])
+            self.scenes = {split: generated[split] for split in self.splits}
         else:
             missing_inputs(self.layout, config, self._downloaded)
-            self.scenes = {split: self.layout.scenes(split) for split in SPLITS}
+            self.scenes = {split: self.layout.scenes(split) for split in self.splits}
         size = config["data"]["scenes_per_shard"]
-        # Shard -> its scenes: of both splits, and of the scenes whose features are extracted.
+        # Shard -> its scenes: of the needed splits, and of the scenes whose features are extracted.
         self.scene_shards = {
             name: scenes
-            for split in SPLITS
+            for split in self.splits
             for name, scenes in shards(split, self.scenes[split], size).items()
         }
         self.feature_shards = shards(
-            "train", self.scenes["train"], config["teacher"]["scenes_per_shard"]
+            "train", self.scenes.get("train", []), config["teacher"]["scenes_per_shard"]
         )
         self.resolved = {run: resolve_run(config, run) for run in config["runs"]}
+        self.trained = trained_runs(config)
         # Sorted, as Snakemake compares lists in the order that they have.
-        names = {run["teacher"]["name"] for run in self.resolved.values()}
+        names = {self.resolved[run]["teacher"]["name"] for run in self.trained}
         self.teachers = sorted(names - {NO_TEACHER})
-        self.mixes = list(config["instructions"]["mixes"])
+        self.mixes = list(config["instructions"]["mixes"]) if self.trained else []
         self.benchmarks: list[str] = config["eval"]["benchmarks"]
 
     # Scenes and their shards
@@ -180,6 +189,8 @@ class Targets:
     def run_config(self, run: str) -> Config:
         """Return the settings of a run, with the paths of its inputs; not how it is carried out."""
         sections = {name: part for name, part in self.resolved[run].items() if name != "execution"}
+        if run not in self.trained:
+            return {"run": run, **sections}
         teacher = sections["teacher"]["name"]
         paths = {
             "mix": f"results/instructions/mixes/{sections['train']['mix']}.jsonl",
@@ -200,6 +211,30 @@ class Targets:
         """Return how a run is carried out, as JSON. As a resource it makes nothing stale."""
         return json.dumps(self.resolved[wildcards.run]["execution"])
 
+    def model(self, run: str) -> str:
+        """Return what a run's questions are put to: a model folder, or the run's settings.
+
+        Of settings it is the model as training would start that answers.
+        """
+        checkpoint = self.resolved[run].get("checkpoint", f"results/train/{run}/model")
+        return f"results/train/{run}/config.json" if checkpoint == INITIAL else checkpoint
+
+    def trained_folder(self, wildcards: Any) -> list[str]:
+        """Return the model folder of a run that is trained."""
+        run = wildcards.run
+        return [f"results/train/{run}/model"] if run in self.trained else []
+
+    def model_files(self, wildcards: Any) -> list[Any]:
+        """Return the files that stand for a run's model, by which predictions become stale."""
+        run = wildcards.run
+        if run in self.trained:
+            return [f"results/train/{run}/model.json"]  # the hashes of the folder's files
+        model = Path(self.model(run))
+        if model.suffix == ".json":
+            return [model]
+        there = sorted(path for path in model.glob("*") if path.is_file())
+        return [*dict.fromkeys([*there, *self.downloaded_below(str(model))])]
+
     def predict_settings(self, run: str) -> dict[str, Any]:
         """Return how the model of a run is asked."""
         return {
@@ -209,15 +244,16 @@ class Targets:
             "boxes": self.config["boxes"]["eval"],
             "coordinate_dtype": self.config["geometry"]["coordinate_dtype"],
             "attention": self.resolved[run]["model"]["attention"],
+            "limit": self.config["eval"]["limit"],
         }
 
     def evaluation_on_the_way(self, run: str) -> dict[str, Any] | None:
         """Return what a run answers while it trains, and how; None: nothing."""
-        if self.resolved[run]["train"]["eval_every"] is None:
+        if self.resolved[run]["train"].get("eval_every") is None:
             return None
         return {
             "records": [evaluation_records(benchmark) for benchmark in self.benchmarks],
-            "settings": self.predict_settings(run),
+            "settings": {**self.predict_settings(run), "limit": None},
             "left_out": "results/scenes/left_out/val.json",
         }
 
@@ -249,7 +285,7 @@ class Targets:
         # The other runs are asked only where this one fails, so that all faults are said at once.
         if not self._batch_problem(run, in_force):
             return
-        found = {name: self._batch_problem(name, in_force) for name in self.resolved}
+        found = {name: self._batch_problem(name, in_force) for name in self.trained}
         lines = [f"config: runs.{name}: {line}" for name, line in found.items() if line]
         raise ConfigError("\n".join(lines))
 

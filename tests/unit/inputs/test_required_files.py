@@ -21,6 +21,7 @@ def settings(benchmark: str = "scanqa", **more: Any) -> dict[str, Any]:
     return {
         "instructions": {"benchmarks": [benchmark], "ready": more.pop("ready", {})},
         "eval": {"benchmarks": [benchmark]},
+        "runs": {"3drs": {}},
         "boxes": {"train": "gt", "eval": "pred", "ready": None, **more},
     }
 
@@ -143,3 +144,12 @@ def test_scenes_are_those_that_prepared_files_name(tmp_path: Path) -> None:
     assert not layout.has_scenes("val")
     with pytest.raises(DataError, match=r"scannetv2_val\.txt: cannot be read"):
         layout.scenes("val")
+
+
+def test_without_training_nothing_of_its_split_is_asked_for(tmp_path: Path) -> None:
+    layout = DataLayout(root=tmp_path)
+    write_lists(layout)
+    evaluated = {**settings(), "runs": {"published": {"checkpoint": "model"}}}
+    missing = said(layout, evaluated)
+    assert missing
+    assert not [path for path in missing if TRAIN in path or "train" in path]

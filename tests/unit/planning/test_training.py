@@ -260,7 +260,7 @@ def test_imported_features_are_planned_as_those_of_vggt(
 
 def test_bad_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    with pytest.raises(ConfigError, match="is not a run; choose one of: 3drs, baseline"):
+    with pytest.raises(ConfigError, match="is not trained; choose one of: 3drs, baseline"):
         CliRunner().invoke(app, ["plan", "--run", "x"], catch_exceptions=False)
     with pytest.raises(ConfigError, match="utilisation 2 is not between"):
         Machine(gpus=1, memory=1, utilisation=2)

@@ -27,6 +27,8 @@ def test_each_run_has_its_own_answers_and_curves(tmp_path: Path) -> None:
         ]
         write_predictions(tmp_path / "eval" / run / "scanqa" / "predictions.jsonl", rows)
         write_json_lines(tmp_path / "train" / run / "log.jsonl", [{"step": 1, "run": run}])
+    entries = {run: {"train": {"steps": 1}} for run in RUNS}
+    write_json(tmp_path / "report/summary.json", {"format_version": 1, "runs": entries})
     found = results(tmp_path)
     for run in RUNS:
         answers = found.predictions(run, "scanqa", ["q1"])

@@ -75,6 +75,7 @@ def test_runs_and_what_they_use(found: Targets) -> None:
         "boxes": "pred",
         "coordinate_dtype": "float32",
         "attention": "auto",
+        "limit": None,
     }
     assert found.teacher_section("vggt-tiny") == {
         "name": "vggt-tiny",
@@ -151,3 +152,60 @@ def test_imported_features_are_held_against_the_scans_folders(
     named = [f"results/candidates/{split}.json" for split in ("train", "val", "test")]
     assert found.teacher_candidates(wildcards(teacher="import")) == named
     assert found.teacher_candidates(wildcards(teacher="vggt-tiny")) == []
+
+
+def test_a_run_with_a_checkpoint_asks_for_nothing_of_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs = {"3drs": None, "baseline": None, "start": {"checkpoint": "initial"}}
+    found = build(monkeypatch, runs=runs, report={"baseline": "start"})
+    assert (found.trained, found.teachers, found.mixes) == ([], [], [])
+    assert list(found.scenes) == ["val"]
+    assert found.feature_shards == {}
+    assert found.model("start") == "results/train/start/config.json"
+    assert found.run_config("start")["train"] == {"seed": 42}
+    assert found.evaluation_on_the_way("start") is None
+
+
+def test_trained_runs_and_checkpoints_stand_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").touch()
+    runs = {"published": {"checkpoint": str(tmp_path), "model": {"attention": "sdpa"}}}
+    found = build(monkeypatch, runs=runs)
+    assert found.trained == ["3drs", "baseline"]
+    assert list(found.scenes) == ["train", "val"]
+    assert found.model("published") == str(tmp_path)
+    published = wildcards(run="published")
+    assert found.model_files(published) == [
+        tmp_path / "config.json",
+        tmp_path / "model.safetensors",
+    ]
+    assert found.trained_folder(published) == []
+    assert found.model_files(wildcards(run="3drs")) == ["results/train/3drs/model.json"]
+    assert found.predict_settings("published")["attention"] == "sdpa"
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"checkpoint": "no/where"}, "runs.x: checkpoint: no/where is not a folder"),
+        ({"checkpoint": "src"}, "runs.x: checkpoint: src/config.json: "),
+        (
+            {"checkpoint": "initial", "train": {"epochs": 2}},
+            "runs.x.train.epochs means nothing beside checkpoint, since the run is not trained",
+        ),
+        (
+            {"checkpoint": "initial", "extends": "baseline"},
+            "runs.x.teacher means nothing beside checkpoint",
+        ),
+        ({"checkpoint": "initial", "model": {"size": "7b"}}, "size 7b needs a checkpoint folder"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_evaluated_is_named(
+    monkeypatch: pytest.MonkeyPatch, run: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        build(monkeypatch, runs={"x": run})
+    assert message in str(error.value)

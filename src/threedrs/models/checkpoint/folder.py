@@ -18,6 +18,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ENDS = 2**20  # bytes of each end of a file that the hash of a checkpoint's weights covers
 FORMAT_VERSION = 1  # of the manifest
+GROUNDING_OUTPUT = "ground_head_obj.3.weight"
 _SNAKEMAKES_OWN = ".snakemake_timestamp"
 
 
@@ -125,6 +126,37 @@ def stored_tensors(files: Iterable[Path]) -> dict[str, StoredTensor]:
         except SafetensorError as error:
             raise CheckpointError(f"{file}: is damaged ({error}); fetch it again") from error
     return tensors
+
+
+def model_hash(model: Path) -> str:
+    """Return the hash of what answers: a model folder, or a run's config.json.
+
+    Raises:
+        DataError: there is neither.
+        CheckpointError: the folder does not fit the manifest beside it.
+    """
+    if model.is_file():
+        return sha256_of_file(model)
+    if not model.is_dir():
+        raise DataError(
+            f"{model}: is not a folder with a trained model; run `snakemake --cores all models`"
+        )
+    hashes = hash_files(model)
+    require_whole(model, hashes)
+    return sha256_of_json(hashes)
+
+
+def lacks_grounding_head(folder: Path) -> bool:
+    """Return whether the model of a folder cannot ground, as base models without heads.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    # An adapter is of ours, so its model has the head; of a folder without weights loading tells.
+    if not files or (folder / "adapter_config.json").is_file():
+        return False
+    return GROUNDING_OUTPUT not in stored_tensors(files)
 
 
 def manifest_path(model: Path) -> Path:

@@ -26,6 +26,7 @@ from threedrs.models.backbones.family import Family
 from threedrs.models.backbones.known_backbones import find_family, read_family
 from threedrs.models.checkpoint.decoding import NAME, published_generation, read_generation
 from threedrs.models.checkpoint.folder import (
+    GROUNDING_OUTPUT,
     StoredTensor,
     copy_file_mode,
     read_config,
@@ -51,7 +52,6 @@ from threedrs.tasks.record import COORD, GROUND
 logger = logging.getLogger(__name__)
 
 PROJECTION_OUTPUT = "model.proj_3d.2.weight"
-GROUNDING_OUTPUT = "ground_head_obj.3.weight"
 
 
 def load_student(

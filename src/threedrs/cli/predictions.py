@@ -1,0 +1,41 @@
+"""``threedrs predictions``: our predictions to the field's rows, and the field's to ours."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Predictions of others and for others.", no_args_is_help=True)
+Records = Annotated[
+    Path, typer.Option(help="The questions: results/instructions/<benchmark>_<split>.jsonl")
+]
+
+
+@app.command()
+def export(
+    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl of a run")],
+    records: Records,
+    out: Annotated[Path, typer.Option(help="The field's jsonl to write")],
+    model_id: Annotated[
+        str | None, typer.Option(help="Name of the model; default: the run, taken from the path")
+    ] = None,
+) -> None:
+    """Write predictions as the rows that the field's own scorers read."""
+    from threedrs.evaluation.external_predictions import export_predictions
+
+    # results/eval/<run>/<benchmark>/predictions.jsonl
+    name = model_id or predictions.resolve().parent.parent.name
+    typer.echo(f"{out}: {export_predictions(predictions, records, out, name)} rows")
+
+
+@app.command("import")
+def import_rows(
+    predictions: Annotated[Path, typer.Argument(help="the field's jsonl")],
+    records: Records,
+    out: Annotated[Path, typer.Option(help="predictions.jsonl to write")],
+) -> None:
+    """Write the field's rows as predictions of ours, with scenes and all true answers."""
+    from threedrs.evaluation.external_predictions import import_predictions
+
+    rows, questions = import_predictions(predictions, records, out)
+    typer.echo(f"{out}: answers to {rows} of {questions} questions")

@@ -1,0 +1,152 @@
+"""Models that are not trained here: base models without heads, students before training, limits."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fixtures.inference_run import SCENES, SETTINGS, Fake, question
+from threedrs.errors import ConfigError
+from threedrs.evaluation.aggregate import aggregate
+from threedrs.evaluation.answerer import StudentAnswerer
+from threedrs.evaluation.predict import predict_benchmark
+from threedrs.evaluation.score import score_file
+from threedrs.evaluation.tables import markdown_table, metrics_table, notes
+from threedrs.io.files import write_json
+from threedrs.tasks.prediction import read_meta, read_predictions
+from threedrs.tasks.record import write_records
+from threedrs.tasks.registry import TASKS
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A model folder without the tensors of a grounding head."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    save_file({"model.norm.weight": torch.ones(2)}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def grounding(tmp_path: Path) -> Path:
+    path = tmp_path / "scanrefer_val.jsonl"
+    rows = [question(i, "scanrefer", SCENES[i], object_ids=[9]) for i in range(3)]
+    write_records(path, rows)
+    return path
+
+
+def test_a_model_without_a_head_does_not_answer_grounding(
+    tmp_path: Path, base: Path, grounding: Path, scenes: Path
+) -> None:
+    out, fake = tmp_path / "eval/zero/scanrefer/predictions.jsonl", Fake()
+    out.parent.mkdir(parents=True)
+    predict_benchmark(base, grounding, scenes, SETTINGS, out, load=fake.load)
+    assert fake.opened == []
+    assert read_predictions(out, TASKS["scanrefer"]) == []
+    result = score_file("scanrefer", out, tmp_path / "m.json", per_question=tmp_path / "q.npz")
+    assert (result["n"], result["by_type"]) == (0, {})
+    assert result["unanswered"] == "the model has no grounding head"
+    nothing = {"value": None, "low": None, "high": None}
+    reason = "not answered: the model has no grounding head"
+    assert result["metrics"]["acc@0.25"] == {**nothing, "unavailable": reason}
+    assert f"acc@0.25 is unavailable: {reason}" in notes(result)
+
+
+def test_a_summary_counts_what_is_not_answered_as_nothing_and_not_as_zero(
+    tmp_path: Path, base: Path, grounding: Path, scenes: Path
+) -> None:
+    metrics, per_question = {}, {}
+    for run, model in (("zero", base), ("3drs", tmp_path / "trained")):
+        model.mkdir(exist_ok=True)
+        out = tmp_path / run / "predictions.jsonl"
+        out.parent.mkdir()
+        predict_benchmark(model, grounding, scenes, SETTINGS, out, load=Fake().load)
+        metrics[run, "scanrefer"] = out.with_name("metrics.json")
+        per_question[run, "scanrefer"] = out.with_name("q.npz")
+        score_file(
+            *("scanrefer", out, metrics[run, "scanrefer"]),
+            run=run,
+            per_question=per_question[run, "scanrefer"],
+        )
+    configs = {run: tmp_path / run / "config.json" for run in ("zero", "3drs")}
+    write_json(configs["zero"], {"run": "zero", "train": {"seed": 1}, "checkpoint": "base"})
+    write_json(configs["3drs"], {"run": "3drs", "train": {"seed": 1}})
+    for baseline in ("3drs", "zero"):
+        summary = aggregate(
+            metrics,
+            per_question_files=per_question,
+            baseline=baseline,
+            resamples=100,
+            train_summaries={},
+            run_configs=configs,
+            **{f"out_{kind}": tmp_path / kind for kind in ("csv", "json", "latex", "markdown")},
+        )
+        assert summary["runs"]["zero"]["comparison"] == {}
+        assert summary["runs"]["3drs"]["comparison"] == {}
+        zero = next(group for group in summary["groups"] if group["name"] == "zero")
+        assert zero["metrics"] == {"scanrefer": {}}
+        row = (tmp_path / "csv").read_text().splitlines()[1]
+        assert row.startswith("zero,,,,")
+        assert row.endswith("scanrefer is not answered: the model has no grounding head")
+        table = markdown_table(summary)
+        assert "| zero | – | – |" in table
+        assert "zero does not answer scanrefer: the model has no grounding head" in table
+        assert "Questions: scanrefer 3." in table
+
+
+def test_a_limit_is_named_wherever_the_numbers_stand(
+    tmp_path: Path, model: Path, records: Path, scenes: Path
+) -> None:
+    out = tmp_path / "3drs/scanqa/predictions.jsonl"
+    out.parent.mkdir(parents=True)
+    settings = SETTINGS.replace(limit=4)
+    predict_benchmark(model, records, scenes, settings, out, load=Fake().load)
+    assert [row.id for row in read_predictions(out, TASKS["scanqa"])] == ["q0", "q1", "q2", "q3"]
+    meta = read_meta(out)
+    assert meta is not None
+    assert meta["limit"] == {"questions": 4, "of": 9}
+    result = score_file("scanqa", out, tmp_path / "m.json", meteor=False, bootstrap=0)
+    assert result["limit"] == {"questions": 4, "of": 9}
+    assert metrics_table(result).title == (
+        "ScanQA, run 3drs, percent, the first 4 of 9 questions only"
+    )
+    assert "with a limit on the questions this is not a score of the benchmark" in notes(result)
+
+
+def test_a_student_answers_as_its_training_would_start(tmp_path: Path, scenes: Path) -> None:
+    config = {
+        "model": {"name": "llava-video", "size": "tiny", "path": None, "grid": 14},
+        "geometry": {"coordinate_dtype": "float32"},
+        "train": {"seed": 5},
+    }
+    write_json(tmp_path / "config.json", config)
+    first, again, other = (
+        StudentAnswerer.load(path, SETTINGS, torch.device("cpu")).student.state_dict()
+        for path in (tmp_path / "config.json", tmp_path / "config.json", _other(tmp_path, config))
+    )
+    name = "grounding_head.obj.3.weight"
+    assert torch.equal(first[name], again[name])
+    assert not torch.equal(first[name], other[name])
+
+
+def _other(folder: Path, config: dict[str, Any]) -> Path:
+    (folder / "other.json").write_text(json.dumps({**config, "train": {"seed": 6}}))
+    return folder / "other.json"
+
+
+def test_one_command_names_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fixtures.repository import ROOT
+    from threedrs.evaluation.one_checkpoint import evaluate_checkpoint
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(tmp_path)
+        with pytest.raises(ConfigError, match="run threedrs eval from the repository's folder"):
+            evaluate_checkpoint("initial")
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError, match=r"runs\.nowhere: checkpoint: no/nowhere is not a folder"):
+        evaluate_checkpoint("no/nowhere")
+    with pytest.raises(ConfigError, match="scanqua"):
+        evaluate_checkpoint("initial", benchmarks=["scanqua"])

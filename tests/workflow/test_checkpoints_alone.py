@@ -1,0 +1,101 @@
+"""Checkpoints are evaluated as they are: no training, no training scenes, nothing copied."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from threedrs.models.settings import ModelSettings
+
+from fixtures.checkout import Checkout
+from threedrs.models.checkpoint.load_save import load_student, save_student
+
+CONFIG = """
+data: {demo: {scenes: 3, seed: 3, frames: 40}, scenes_per_shard: 2}
+frames: {count: 2}
+runs:
+  3drs: null
+  baseline: null
+  start: {checkpoint: initial}
+  published: {checkpoint: models/trained}
+  zero-shot: {checkpoint: models/base}
+eval: {benchmarks: [scanrefer, scanqa], max_new_tokens: 4, bootstrap: 100, limit: 6}
+report: {examples: 2, baseline: zero-shot}
+"""
+TRAINING = {"train", "balance", "extract_features"}
+
+
+def write_models(folder: Path) -> None:
+    """Write a student as training leaves it, and one without heads, as base models are."""
+    for name, family in (("trained", "llava-video"), ("base", "qwen2-vl")):
+        student, tokenizer = load_student(ModelSettings(name=family, seed=1))
+        save_student(student, tokenizer, folder / name)
+    weights = folder / "base/model.safetensors"
+    kept = {n: v for n, v in load_file(weights).items() if not n.startswith("ground_head")}
+    save_file(kept, weights, metadata={"format": "pt"})
+    config = json.loads((folder / "base/config.json").read_text())
+    del config["threedrs"]
+    (folder / "base/config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.slow
+def test_checkpoints_go_to_the_report_without_training(checkout: Checkout) -> None:
+    write_models(checkout.folder / "models")
+    config = checkout.folder / "alone.yaml"
+    config.write_text(CONFIG)
+    jobs = checkout.planned_jobs(config=config)
+    assert not TRAINING & set(jobs)
+    assert jobs["predict"] == 6
+    said = checkout.snakemake("--cores", "2", "all", config=config)
+    assert said.returncode == 0, said.stdout[-6000:]
+    results = checkout.folder / "results"
+    assert not list(results.glob("boxes/train-*")), "a training scene was asked for"
+    assert not list(results.glob("train/*/model"))
+    summary = json.loads((results / "report/summary.json").read_text())
+    runs = {name: run["benchmarks"] for name, run in summary["runs"].items()}
+    assert runs["start"]["scanrefer"]["metrics"]["acc@0.25"]["value"] is not None
+    assert runs["published"]["scanqa"]["limit"] == {"questions": 6, "of": 12}
+    unanswered = runs["zero-shot"]["scanrefer"]
+    assert unanswered["unanswered"] == "the model has no grounding head"
+    assert unanswered["n"] == 0
+    assert unanswered["metrics"]["acc@0.25"]["value"] is None
+    assert runs["zero-shot"]["scanqa"]["n"] == 6
+    table = (results / "report/summary.md").read_text()
+    assert "zero-shot does not answer scanrefer: the model has no grounding head" in table
+    assert "not a score of the benchmark" in table
+    rows = (results / "report/summary.csv").read_text()
+    assert "scanqa: the first 6 questions only, not a score" in rows
+    page = (results / "report/index.html").read_text()
+    assert "These are no scores of the benchmarks" in page
+    assert "not answered" in page
+    assert "not trained here" in page
+    another_answer_follows_another_file(checkout, config)
+    one_command(checkout)
+
+
+def another_answer_follows_another_file(checkout: Checkout, config: Path) -> None:
+    """A checkpoint that changes makes its own predictions stale and no others."""
+    weights = checkout.folder / "models/trained/model.safetensors"
+    tensors = {name: value * 1.5 for name, value in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    stale = {job for job in checkout.planned(config=config) if job.startswith("predict")}
+    assert stale == {"predict published scanrefer", "predict published scanqa"}
+
+
+def one_command(checkout: Checkout) -> None:
+    page = checkout.folder / "results/report/index.html"
+    before = page.read_bytes()
+    command = [sys.executable, "-m", "threedrs", "eval", "models/base", "--on", "scanqa,scanrefer"]
+    command += ["--limit", "5", "--configfile", "alone.yaml"]
+    said = subprocess.run(
+        command, cwd=checkout.folder, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert said.returncode == 0, said.stderr[-4000:]
+    assert "run base-first5, percent, the first 5 of" in " ".join(said.stdout.split())
+    assert "with a limit on the questions this is not a score of the benchmark" in said.stdout
+    assert "acc@0.25 is unavailable: not answered: the model has no grounding head" in said.stdout
+    folder = checkout.folder / "results/eval/base-first5"
+    assert json.loads((folder / "scanqa/metrics.json").read_text())["n"] == 5
+    assert page.read_bytes() == before
