@@ -169,13 +169,11 @@ def manifest_path(model: Path) -> Path:
 
 
 def hash_files(model: Path) -> dict[str, str]:
-    """Return file (path below ``model``) -> SHA-256."""
-    files = sorted(path for path in model.rglob("*") if path.is_file())
-    return {
-        path.relative_to(model).as_posix(): sha256_of_file(path)
-        for path in files
-        if path.name != _SNAKEMAKES_OWN
-    }
+    """Return file (name in ``model``) -> SHA-256."""
+    # No folders: published training leaves its optimizer's state in one beside the model, some
+    # 100 GB which no answer depends on.
+    files = sorted(path for path in model.iterdir() if path.is_file())
+    return {path.name: sha256_of_file(path) for path in files if path.name != _SNAKEMAKES_OWN}
 
 
 def write_manifest(model: Path) -> None:

@@ -27,7 +27,7 @@ from fixtures.students import MIXED, SCENE, pack, scene
 from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import CheckpointError
 from threedrs.models.backbones import llava
-from threedrs.models.checkpoint.folder import reference_name
+from threedrs.models.checkpoint.folder import hash_files, reference_name
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.prompt import build_sample
@@ -95,6 +95,26 @@ def test_every_used_tensor_is_loaded_and_the_others_are_named(
     own = [WORDS.index(word) for word in ("I", "s", "Ġthe", "Ġ")]
     assert text(TEXT)["input_ids"][:5] == [*own, TABLE["ground_token_ids"][0]]
     assert student.generation == GENERATION
+
+
+def test_a_checkpoint_of_video_3d_llm_has_no_projection_head(tmp_path: Path) -> None:
+    tensors = write_reference_folder(tmp_path / "m", sharded=False)
+    kept = {name: tensor for name, tensor in tensors.items() if "proj_3d" not in name}
+    save_file(kept, tmp_path / "m/model.safetensors")
+    student, _ = load(tmp_path / "m")
+    assert student.proj_3d is None
+    assert torch.equal(student.grounding_head.zero_target, tensors["ground_head_zero_target"])
+    supervised, _ = load(tmp_path / "m", teacher_channels=8)
+    assert supervised.proj_3d[2].out_features == 8
+
+
+def test_what_lies_in_folders_beside_the_model_is_not_hashed(tmp_path: Path) -> None:
+    write_reference_folder(tmp_path / "m")
+    before = hash_files(tmp_path / "m")
+    (tmp_path / "m/checkpoint-13944").mkdir()
+    (tmp_path / "m/checkpoint-13944/optimizer.pt").write_text("100 GB")
+    assert hash_files(tmp_path / "m") == before
+    assert "training_args.bin" in before
 
 
 def test_a_loaded_folder_computes_the_losses(tmp_path: Path) -> None:
