@@ -28,7 +28,7 @@ import torch
 
 from threedrs.config.schema import TUNABLE, SupervisionSettings
 from threedrs.models.attention.packed import pack_mask
-from threedrs.models.backbones.sizes import SIZES
+from threedrs.models.backbones.family import SIZES
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import IGNORE, Layout, Pack, Prefix, Sample

@@ -36,7 +36,7 @@ import yaml
 from gpu_time import Kernel, time_shares
 from threedrs.config.schema import SupervisionSettings
 from threedrs.distributed.ranks import Ranks, peak_memory, start_ranks
-from threedrs.models.backbones.sizes import SIZES
+from threedrs.models.backbones.family import SIZES
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Pack

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from threedrs.config.resources import train_ranks
 from threedrs.errors import ConfigError, DataError, ThreedrsError, choose_one, user_message
 from threedrs.io.files import read_json
-from threedrs.models.backbones.sizes import LAYERS
+from threedrs.models.backbones.family import LAYERS
 from threedrs.models.checkpoint.folder import read_config, tensor_files
 from threedrs.models.model_settings import ModelSettings
 from threedrs.teachers.known_teachers import weights_problem

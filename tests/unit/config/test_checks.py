@@ -12,8 +12,8 @@ from fixtures.repository import ROOT
 from threedrs.config.checks import batch_problem
 from threedrs.config.load import load_config, resolve_run
 from threedrs.errors import ConfigError
+from threedrs.models.backbones.family import LAYERS, SIZES
 from threedrs.models.backbones.known_backbones import backbone_names
-from threedrs.models.backbones.sizes import LAYERS, SIZES
 from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.model_settings import ModelSettings
 

@@ -1,7 +1,7 @@
 """What jobs ask of a machine."""
 
 from threedrs.config.resources import train_ranks
-from threedrs.models.backbones.sizes import SIZES
+from threedrs.models.backbones.family import SIZES
 
 
 def test_ranks_are_those_of_the_resources_in_force() -> None:

@@ -5,7 +5,7 @@ All are exact. The student's language model and the teacher's transformer take t
 
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,28 +26,11 @@ def fast_kernels() -> AbstractContextManager[None]:
     return sdpa_kernel(FASTEST_FIRST, set_priority=True)
 
 
-class Kernels(Protocol):
-    """A kernel of the flash kind: exact attention that also returns its log-sum-exp."""
-
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return the result (B,N,Q,d) and the log-sum-exp (B,N,Q) float32."""
-
-    def backward(
-        self,
-        gradient: Tensor,
-        inputs: tuple[Tensor, Tensor, Tensor],
-        result: Tensor,
-        total: Tensor,
-        scale: float,
-        causal: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of query, key and value, given those of the result."""
-
-
 class FlashAttnKernels:
-    """The kernels of the package flash-attn (2.7 or later), which puts tokens before heads."""
+    """The kernels of the package flash-attn (2.7 or later), which puts tokens before heads.
+
+    Exact attention that also returns its log-sum-exp.
+    """
 
     def __init__(self, interface: Any) -> None:
         self.interface = interface
@@ -55,7 +38,7 @@ class FlashAttnKernels:
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
     ) -> tuple[Tensor, Tensor]:
-        """See `Kernels.forward`."""
+        """Return the result (B,N,Q,d) and the log-sum-exp (B,N,Q) float32."""
         result, total, *_ = self.interface._flash_attn_forward(
             *map(_swapped, (query, key, value)),
             **_options(scale, causal),
@@ -72,7 +55,7 @@ class FlashAttnKernels:
         scale: float,
         causal: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Kernels.backward`."""
+        """Return the gradients of query, key and value, given those of the result."""
         swapped = [_swapped(tensor) for tensor in inputs]
         gradients = [torch.empty_like(tensor) for tensor in swapped]
         self.interface._flash_attn_backward(
@@ -106,7 +89,7 @@ def _options(scale: float, causal: bool) -> dict[str, Any]:
 
 
 @cache
-def flash_kernels() -> Kernels:
+def flash_kernels() -> FlashAttnKernels:
     """Return flash-attn's kernels.
 
     Raises:

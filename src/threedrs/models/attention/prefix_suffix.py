@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from threedrs.models.attention.kernels import Kernels
+from threedrs.models.attention.kernels import FlashAttnKernels
 from threedrs.models.packing import Layout, on_device
 
 
@@ -62,7 +62,7 @@ class JoinedAttention(torch.autograd.Function):
         value: Tensor,
         scale: float,
         suffixes: Suffixes,
-        kernels: Kernels,
+        kernels: FlashAttnKernels,
     ) -> Tensor:
         """Attend from (1,N,T,d) to (1,M,T,d); return (1,N,T,d)."""
         split = suffixes.prefix_length
@@ -98,7 +98,7 @@ class JoinedAttention(torch.autograd.Function):
         """Return the gradients of query, key and value."""
         query, key, value, result, total_L, total_S, own_total_grid = ctx.saved_tensors
         suffixes: Suffixes = ctx.suffixes
-        kernels: Kernels = ctx.kernels
+        kernels: FlashAttnKernels = ctx.kernels
         (gradient,) = gradients
         split = suffixes.prefix_length
         first, last = slice(None, split), slice(split, None)

@@ -23,13 +23,16 @@ from threedrs.models.backbones.family import (
     HEAD_NAMES,
     LANGUAGE_NAMES,
     LLAVA_GRID,
+    ROTARY,
+    TEXT,
+    TEXT_7B,
     UNUSED_NAMES,
+    VISION,
     Family,
     HubCheckpoint,
     TensorNames,
     VisualGrid,
 )
-from threedrs.models.backbones.sizes import ROTARY, TEXT, TEXT_7B, VISION
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

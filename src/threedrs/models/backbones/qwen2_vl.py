@@ -26,14 +26,17 @@ from threedrs.models.backbones.config_json import (
 from threedrs.models.backbones.family import (
     HEAD_NAMES,
     LANGUAGE_NAMES,
+    ROTARY,
+    TEXT,
+    TEXT_7B,
     UNUSED_NAMES,
+    VISION,
     VISION_MARKS,
     Family,
     HubCheckpoint,
     TensorNames,
     VisualGrid,
 )
-from threedrs.models.backbones.sizes import ROTARY, TEXT, TEXT_7B, VISION
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
