@@ -184,10 +184,14 @@ def test_a_run_on_a_checkpoint_leaves_an_adapter_that_answers(
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "added_tokens.json",
         "config.json",
+        "merges.txt",
+        "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer_config.json",
         "trained_in_full.safetensors",
+        "vocab.json",
     ]
     size = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     assert size < (tmp_path / "base/model.safetensors").stat().st_size / 3  # heads are large here
