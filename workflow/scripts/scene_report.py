@@ -7,7 +7,7 @@ from threedrs.inputs.ready_files import Ready
 from threedrs.inputs.scene_sources import scan_table
 from threedrs.io.files import write_json
 from threedrs.scenes.report import write_scene_report
-from threedrs.teachers.feature_store import frames_of_imports
+from threedrs.teachers.feature_shards import frames_of_imports
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], "scene_report"):

@@ -63,7 +63,8 @@ Store = Annotated[
 @features_app.command("verify")
 def verify_features(store: Store) -> None:
     """Recompute all checksums of a feature store, and exit with status 1 if one is wrong."""
-    from threedrs.teachers.feature_store import FeatureStore, verify_store
+    from threedrs.teachers.feature_shards import verify_store
+    from threedrs.teachers.feature_store import FeatureStore
 
     problems = verify_store(store)
     for problem in problems:

@@ -21,7 +21,8 @@ from threedrs.errors import CheckpointError, DataError, StoreError
 from threedrs.io.files import check_scene_name, read_json, sha256_of_file
 from threedrs.models.checkpoint.folder import hash_files, manifest_path, require_whole
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.feature_store import MANIFEST, verify_store
+from threedrs.teachers.feature_shards import verify_store
+from threedrs.teachers.feature_store import MANIFEST
 
 RECORDS = Path(".snakemake") / "metadata"  # beside the folder of results
 # Seconds by which a file's date may differ from the recorded one: file systems round.

@@ -79,7 +79,7 @@ def extract_shard(
             f"({skipped[0]['scene']}: {skipped[0]['reason']}); check teacher.weights"
         )
     try:
-        # from here on the old manifest, if any, may describe what is no longer there
+        # From here on the old manifest, if any, may describe what is no longer there
         (out / feature_store.MANIFEST).unlink(missing_ok=True)
         feature_store.write_root(out)
         _remove_other_scenes(out, {origin.scene for origin in origins.values()} | set(left_out))

@@ -19,7 +19,7 @@ from threedrs.errors import DataError, StoreError
 from threedrs.io.files import SCENE_NAME, read_json, write_json
 from threedrs.io.zarr_store import StoreReader, array_digest, create_store, write_array
 from threedrs.teachers.teacher import shorten
-from threedrs.teachers.teacher_frames import FrameCounts, OtherFrames, TeacherFrames, matched_frames
+from threedrs.teachers.teacher_frames import OtherFrames, TeacherFrames, matched_frames
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -96,7 +96,7 @@ def write_scene(
         shard: the store's folder.
         origin: what the features were computed from.
         features_VhwC: (V, h, w, C) float16.
-        input_size: height and width in pixels of the pictures that the teacher saw.
+        input_size: height and width in pixels of the images that the teacher saw.
         seconds: what the scene took.
         frames: the V frames of the features; None: those of the scene store.
 
@@ -327,94 +327,3 @@ class FeatureStore:
     def _reader(self, scene: str) -> StoreReader:
         self.entry(scene)
         return open_scene(self.path, scene)
-
-
-def common_channels(paths: Sequence[Path]) -> int:
-    """Return the channels C of the features of finished shards of one teacher.
-
-    A shard whose scenes are all left out has none and says nothing.
-
-    Raises:
-        StoreError: a shard is unreadable, two differ, or no shard has features.
-    """
-    stores = {path: FeatureStore.open(path) for path in paths}
-    channels = {path: store.channels for path, store in stores.items() if store.scenes}
-    if not channels:
-        raise StoreError(f"{paths[0]}: no scene has features here or beside it")
-    first, *others = channels
-    for path in others:
-        if channels[path] != channels[first]:
-            raise StoreError(
-                f"{path}: features of {channels[path]} channels, {first} has {channels[first]}; "
-                "delete both and run `snakemake --cores all features`"
-            )
-    return channels[first]
-
-
-def frames_of_imports(
-    paths: Sequence[Path], rule: OtherFrames
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Return what the scene report says of the frames of imported features.
-
-    These are notes by scene, and sentences about all scenes; see `FrameCounts.notes`.
-
-    Raises:
-        StoreError: a shard is unreadable.
-    """
-    stores = [FeatureStore.open(path) for path in paths]
-    frames = [(scene, store.frames(scene)) for store in stores for scene in store.scenes]
-    notes = {scene: [each.note()] for scene, each in frames if each.to_entry()}
-    return notes, FrameCounts.count([each for _, each in frames], rule).notes()
-
-
-def verify_store(path: Path) -> list[str]:
-    """Return one line a problem of the finished shard at ``path``; an empty list means none.
-
-    Reported: a missing, unfinished or unreadable store; a scene that the manifest lists and that is
-    missing, damaged, or differs from its checksum or its row; a scene that it does not list; values
-    that are not finite.
-    """
-    path = Path(path)
-    try:
-        store = FeatureStore.open(path)
-    except StoreError as error:
-        return [str(error)]
-    problems = [problem for scene in store.scenes for problem in _scene_problems(store, scene)]
-    # A scene that is left out may keep the features that it had.
-    listed = {*store.scenes, *(row["scene"] for row in store.manifest.get("skipped", []))}
-    problems += [
-        f"{path}: {entry.name} is not listed in {MANIFEST}"
-        for entry in sorted(path.iterdir())
-        if SCENE_NAME.fullmatch(entry.name) and entry.name not in listed
-    ]
-    return problems
-
-
-def _scene_problems(store: FeatureStore, scene: str) -> list[str]:
-    try:
-        reader = open_scene(store.path, scene)
-        features_VhwC = read_scene(reader)
-    except StoreError as error:
-        return [str(error)]
-    where = reader.path
-    entry = store.manifest["scenes"][scene]
-    digest = array_digest(features_VhwC)
-    problems = []
-    if reader.attributes["scene"] != scene:
-        problems.append(f"{where}: holds the features of {reader.attributes['scene']}")
-    if digest != reader.attributes["features_sha256"]:
-        problems.append(f"{where}: values differ from the checksum in the attributes")
-    if digest != entry.get("features_sha256"):
-        problems.append(f"{where}: values differ from the checksum in {MANIFEST}")
-    if list(features_VhwC.shape) != entry.get("shape"):
-        problems.append(
-            f"{where}: shape {list(features_VhwC.shape)} differs from {MANIFEST}'s "
-            f"{entry.get('shape')}"
-        )
-    if features_VhwC.shape[-1] != store.channels:
-        problems.append(
-            f"{where}: {features_VhwC.shape[-1]} channels, {MANIFEST} says {store.channels}"
-        )
-    if not np.isfinite(features_VhwC).all():
-        problems.append(f"{where}: holds values that are not finite")
-    return problems

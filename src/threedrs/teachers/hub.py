@@ -69,6 +69,7 @@ def _fetched(model: HubModel) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
+        # Safetensors first. Of a repository that has both, the other file would be of no use.
         patterns = [CONFIG, *SAFETENSORS]
         folder = Path(snapshot_download(model.repository, allow_patterns=patterns))
         if not _weight_files(folder):
@@ -129,6 +130,7 @@ def load_model(model: HubModel, folder: Path, kind: Any) -> Any:
             f"{folder}: cannot be read as {model.repository} "
             f"({first_line(error)}); {model.what_to_fetch}"
         ) from error
+    # transformers fills what is missing with random values and only warns.
     wrong = sorted(map(str, {*report["missing_keys"], *report["mismatched_keys"]}))
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""

@@ -5,7 +5,6 @@ lock for both, so threads help. At most three scenes of images are in memory: th
 two ahead.
 """
 
-import io
 import os
 from collections import deque
 from collections.abc import Generator, Mapping
@@ -16,38 +15,33 @@ import numpy as np
 from PIL import Image
 
 from threedrs.errors import DataError
+from threedrs.io.images import decode_rgb
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.feature_store import SceneOrigin
 from threedrs.teachers.teacher import ImageFormat
 
-STORED_FORMATS = ("JPEG", "PNG")  # of a scene store's images
 SCENES_AHEAD = 2
 DECODING_THREADS = 8  # at most
 
 
 def preprocess_image(payload: bytes, image_format: ImageFormat) -> np.ndarray:
-    """Return the picture as (H, W, 3) uint8, resized by Pillow's bicubic filter.
+    """Return a JPEG or PNG as (H, W, 3) uint8, resized by Pillow's bicubic filter.
 
     With the proportions kept: width to W (518 for VGGT), height to ``round(h W / w / patch) *
     patch``; rows in the middle are kept where that is more than W.
 
     Raises:
-        DataError: the payload is no picture, is damaged, or is so flat that no patch fits in it.
+        DataError: the payload cannot be decoded, or is so flat that no patch fits in it.
     """
-    try:
-        # Not whatever Pillow knows: some formats start programs (EPS: Ghostscript).
-        with Image.open(io.BytesIO(payload), formats=STORED_FORMATS) as picture:
-            colour = picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"the colour picture cannot be decoded ({error})") from error
+    colour = Image.fromarray(decode_rgb(payload))
     width, patch = image_format.width, image_format.patch
     if image_format.square:
         return np.asarray(colour.resize((width, width), Image.Resampling.BICUBIC))
     height = round(colour.height * width / colour.width / patch) * patch
     if height < patch:
-        raise DataError(f"a {colour.width}x{colour.height} picture is too flat for a patch")
+        raise DataError(f"is too flat for a patch ({colour.width}x{colour.height})")
     resized = colour.resize((width, height), Image.Resampling.BICUBIC)
-    if height > width:
+    if height > width:  # the published preprocessing keeps at most a square
         top = (height - width) // 2
         resized = resized.crop((0, top, width, top + width))
     return np.asarray(resized)
@@ -56,18 +50,20 @@ def preprocess_image(payload: bytes, image_format: ImageFormat) -> np.ndarray:
 def decoded_ahead(
     due: Mapping[Path, SceneOrigin], image_format: ImageFormat
 ) -> Generator[tuple[SceneOrigin, np.ndarray], None, None]:
-    """Yield each scene's pictures, (S, H, W, 3) uint8, while the next scenes are decoded.
+    """Yield each scene's images, (S, H, W, 3) uint8, while the next scenes are decoded.
 
     Args:
         due: origin of each scene store to read, in the order to yield them.
-        image_format: the size of the teacher's pictures.
+        image_format: the size of the teacher's images.
 
     Raises:
         StoreError: a scene store is unreadable.
-        DataError: a picture cannot be decoded, or differs in size from the scene's first.
+        DataError: a image cannot be decoded, or differs in size from the scene's first.
     """
     threads = min(DECODING_THREADS, len(os.sched_getaffinity(0)))
     frame_pool = ThreadPoolExecutor(threads, thread_name_prefix="features-decode")
+    # A pool of its own: whoever reads a scene waits for its frames, and in the frames' pool such
+    # waiting could take all threads.
     scene_pool = ThreadPoolExecutor(1, thread_name_prefix="features-read")
     ahead: deque[tuple[SceneOrigin, Future[np.ndarray]]] = deque()
     try:
@@ -82,6 +78,7 @@ def decoded_ahead(
             first, future = ahead.popleft()
             yield first, future.result()
     finally:
+        # Whoever stops early, on an error or a signal, must not wait for scenes that nobody reads.
         scene_pool.shutdown(cancel_futures=True)
         frame_pool.shutdown(cancel_futures=True)
 
@@ -89,7 +86,7 @@ def decoded_ahead(
 def read_images(
     path: Path, origin: SceneOrigin, image_format: ImageFormat, pool: ThreadPoolExecutor
 ) -> np.ndarray:
-    """Return one scene's pictures, (S, H, W, 3) uint8, decoded by ``pool``'s threads.
+    """Return one scene's images, (S, H, W, 3) uint8, decoded by ``pool``'s threads.
 
     Raises:
         StoreError, DataError: as `decoded_ahead`.
@@ -98,14 +95,17 @@ def read_images(
         pool.submit(preprocess_image, payload, image_format)
         for payload in SceneStore.open(path).jpegs()
     ]
-    pictures: list[np.ndarray] = []
+    images: list[np.ndarray] = []
     for frame, future in zip(origin.frame_ids, futures, strict=True):
         try:
-            pictures.append(future.result())
+            images.append(future.result())
         except DataError as error:
-            raise DataError(f"{path}: frame {frame}: {error}; replace the scan's file") from error
-        if pictures[-1].shape != pictures[0].shape:
             raise DataError(
-                f"{path}: frame {frame}: picture of another shape than the scene's first frame"
+                f"{path}: the image of frame {frame} {error}; replace the scan's file"
+            ) from error
+        if images[-1].shape != images[0].shape:
+            raise DataError(
+                f"{path}: the image of frame {frame} has another shape than that of the scene's "
+                "first frame; replace the scan's file"
             )
-    return np.stack(pictures)
+    return np.stack(images)

@@ -56,6 +56,7 @@ def prepare(model: nn.Module, device: torch.device) -> nn.Module:
     """
     model = model.to(device).eval().requires_grad_(False)
     if device.type == "cuda":
+        # Norms, layer scales and embeddings keep float32, where half precision costs accuracy.
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(torch.bfloat16)
@@ -69,7 +70,7 @@ def patch_features(model: nn.Module, images_SHW3: Tensor) -> Tensor:
 
     Args:
         model: (1, S, 3, H, W) in [0, 1] to (1, S, P, C).
-        images_SHW3: the scene's pictures, uint8.
+        images_SHW3: the scene's images, uint8.
     """
     images_S3HW = images_SHW3.permute(0, 3, 1, 2).float().div(255)
     on_gpu = images_SHW3.is_cuda
@@ -88,6 +89,7 @@ def pool_features(
         patches: rows and columns of patches.
         grid: 14: averaged to 14x14 in float32 (adaptive_avg_pool2d); "full": as they are.
     """
+    # The mean of a cell's patches is rounded once, when it is stored.
     features_SCRc = features_SPC.float().transpose(1, 2).unflatten(2, patches)
     if grid == GRID:
         features_SCRc = functional.adaptive_avg_pool2d(features_SCRc, GRID)
@@ -136,7 +138,7 @@ class ImageExtractor:
 
     Args:
         name: the teacher's.
-        image_format: the size of its pictures.
+        image_format: the size of its images.
         identify: returns the weights' SHA-256 without loading them; called once.
         load: returns the model on the CPU, (1, S, 3, H, W) in [0, 1] to (1, S, P, C).
         heavy: whether to warn where there is no GPU.
@@ -159,7 +161,7 @@ class ImageExtractor:
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """The picture size."""
+        """The image size."""
         shape = self.image_format
         return {"width": shape.width, "patch": shape.patch, "square": shape.square}
 
@@ -178,7 +180,7 @@ class ImageExtractor:
 
         Raises:
             MachineError: the GPU's memory is too small.
-            DataError: a picture cannot be decoded, or a feature is not finite.
+            DataError: a image cannot be decoded, or a feature is not finite.
         """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if device.type == "cpu" and self.heavy:
@@ -188,6 +190,7 @@ class ImageExtractor:
         where = torch.cuda.get_device_name() if on_gpu else "CPU"
         logger.info("teacher %s on %s, %s", self.name, where, kernel_name())
         in_flight: deque[_Result] = deque()
+        # The next scene is queued before the last one's result is waited for: the GPU never idles.
         with closing(decoded_ahead(due, self.image_format)) as decoded:
             for origin, images_SHW3 in decoded:
                 in_flight.append(self._start(model, origin, images_SHW3, device, grid))
@@ -205,11 +208,11 @@ class ImageExtractor:
         grid: int | str,
     ) -> "_Result":
         S, H, W, _ = images_SHW3.shape
-        pictures = torch.from_numpy(images_SHW3)
+        images = torch.from_numpy(images_SHW3)
         if device.type == "cuda":
-            pictures = pictures.pin_memory()
+            images = images.pin_memory()
         try:
-            features_SPC = patch_features(model, pictures.to(device, non_blocking=True))
+            features_SPC = patch_features(model, images.to(device, non_blocking=True))
             patches = self.image_format.grid(H)
             features_ShwC, finite_S = pool_features(features_SPC, patches, grid=grid)
             return _Result(origin, (H, W), features_ShwC, finite_S)
@@ -242,6 +245,7 @@ class _Result:
     def _fetch(self, tensor: Tensor) -> Tensor:
         if not tensor.is_cuda:
             return tensor
+        # Only a copy to page-locked memory leaves the CPU free to go on.
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         return host.copy_(tensor, non_blocking=True)
 
@@ -249,6 +253,7 @@ class _Result:
         """Return the features once they are here. Raises DataError if one is not finite."""
         if self._event is not None:
             self._event.synchronize()
+        # Asked only here: a look at the values on the GPU would wait for its queue.
         if not self._finite_S.all():
             frame = self._origin.frame_ids[int((~self._finite_S).nonzero()[0])]
             raise DataError(

@@ -126,7 +126,7 @@ def teacher_channels(name: str, stores: Iterable[Path] = ()) -> int:
     teacher = get_teacher(name)
     paths = sorted(set(stores))
     if paths:
-        from threedrs.teachers.feature_store import common_channels
+        from threedrs.teachers.feature_shards import common_channels
 
         return common_channels(paths)
     if teacher.channels is None:

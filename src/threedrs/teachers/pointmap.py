@@ -61,6 +61,7 @@ def patch_descriptors(
     centred_NK3 = points_NK3 - mean_N3[:, None]
     covariance_N33 = np.einsum("nk,nkc,nkd->ncd", share_NK, centred_NK3, centred_NK3, optimize=True)
     normal_N3 = np.linalg.eigh(covariance_N33)[1][:, :, 0]  # eigenvalues come in rising order
+    # An eigenvector has two signs. The one towards the camera is on the surface's visible side.
     away_N = np.einsum("nc,nc->n", normal_N3, mean_N3 - camera_3) > 0
     normal_N3 = np.where(away_N[:, None], -normal_N3, normal_N3)
     depth_N = (share_NK * depth_NK).sum(axis=1)
@@ -69,6 +70,7 @@ def patch_descriptors(
     features_NC[:, :-5] = fourier_features(mean_N3)
     features_NC[:, -5:-2] = normal_N3
     features_NC[:, -2] = spread_N / (spread_N + HALF_SPREAD)
+    # Through fewer points there are many planes, so the normal would be noise.
     unknown_N = count_N < FEWEST_POINTS
     features_NC[unknown_N] = 0
     features_NC[unknown_N, -1] = 1

@@ -117,7 +117,7 @@ def read_features(path: Path) -> FeatureFile:
     ):
         raise DataError(
             f"{path}: {key} is {features.dtype} of shape {features.shape}; expected floating-point "
-            "numbers of shape (frames, tokens, channels)"
+            "numbers of shape (frames, tokens, channels); compute the file again"
         )
     frames, tokens, _ = features.shape
     start = _integer(facts.get("ps_idx", np.array(0)))
@@ -136,11 +136,11 @@ def read_features(path: Path) -> FeatureFile:
     if frame_ids is not None and (frame_ids.shape != (frames,) or frame_ids.dtype.kind not in "iu"):
         raise DataError(
             f"{path}: frame_ids is {frame_ids.dtype} of shape {frame_ids.shape}; expected {frames} "
-            "integers, the frames of the features"
+            "integers, the frames of the features; compute the file again, or remove the array"
         )
     features_VPC = features[:, start:].astype(np.float32)
     for index, values in enumerate(features_VPC):
-        # a NaN fails the comparison too
+        # One comparison finds all: a NaN fails it too, as does what float16 cannot hold.
         if not np.abs(values).max(initial=0) <= np.finfo(np.float16).max:
             raise DataError(
                 f"{path}: the features of its frame {index} (from 0) are not finite as float16; "
@@ -157,11 +157,13 @@ def read_features(path: Path) -> FeatureFile:
 def _feature_key(path: Path, names: list[str]) -> str:
     """Return the name of the array that holds the last layer."""
     layers = {name: int(found[1]) for name in names if (found := LAYER_KEY.fullmatch(name))}
+    # A file may hold the last layer twice, whole and by layer. The whole one is the published form.
     plain = [key for key in KEYS if key in names]
     if not plain and not layers:
         raise DataError(
             f"{path}: holds {', '.join(names) or 'nothing'}; expected the features under "
-            f"{' or '.join(KEYS)}, or by layer under feature_l<number>"
+            f"{' or '.join(KEYS)}, or by layer under feature_l<number>; compute the file again, or "
+            "set teacher.weights to the folder of other files"
         )
     return plain[0] if plain else max(layers, key=lambda name: layers[name])
 
@@ -222,6 +224,7 @@ class ImportExtractor:
             SkippedSceneError: there is no file.
             DataError: there are several.
         """
+        # The lists belong to it: a folder that gains an image tells of other frames.
         return sha256_of_json([sha256_of_file(self._file(scene)), *self._frame_lists(scene)])
 
     def _file(self, scene: str) -> Path:

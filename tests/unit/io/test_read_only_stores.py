@@ -23,7 +23,7 @@ from threedrs.tasks.prediction import read_predictions
 from threedrs.tasks.record import write_records
 from threedrs.tasks.registry import TASKS
 from threedrs.teachers.extract import extract_shard
-from threedrs.teachers.feature_store import verify_store
+from threedrs.teachers.feature_shards import verify_store
 from threedrs.teachers.teacher import TeacherSettings
 from threedrs.workflow.job_log import job_log
 

@@ -13,7 +13,8 @@ from fixtures.hostile import little_memory
 from fixtures.training_run import SCENES, SHARD, write_features, write_scene_inputs
 from threedrs.errors import StoreError, ThreedrsError
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.feature_store import FeatureStore, verify_store
+from threedrs.teachers.feature_shards import verify_store
+from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.image_decoding import preprocess_image
 from threedrs.teachers.teacher import ImageFormat
 
@@ -111,5 +112,5 @@ def test_pictures_that_start_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("Popen", "check_call", "run"):
         monkeypatch.setattr(subprocess, name, started)
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\nshowpage\n%%EOF\n"
-    with pytest.raises(ThreedrsError, match="the colour picture cannot be decoded"):
+    with pytest.raises(ThreedrsError, match="is not a readable image"):
         preprocess_image(program, ImageFormat(width=168, patch=14))

@@ -15,7 +15,8 @@ from threedrs.scannet.rgbd_import import import_rgbd
 from threedrs.scenes.build import SceneSettings, build_scene
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.extract import extract_shard
-from threedrs.teachers.feature_store import FeatureStore, verify_store
+from threedrs.teachers.feature_shards import verify_store
+from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.known_teachers import teacher_settings
 
 LIVING_ROOM = SHIPPED / "livingroom1"

@@ -23,7 +23,8 @@ from threedrs.cli.stores import features_app as app
 from threedrs.errors import ConfigError, DataError, MachineError, StoreError
 from threedrs.teachers import extract, image_extractor
 from threedrs.teachers.extract import TeacherSettings, extract_shard
-from threedrs.teachers.feature_store import FeatureStore, common_channels, verify_store
+from threedrs.teachers.feature_shards import common_channels, verify_store
+from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.image_decoding import preprocess_image
 from threedrs.teachers.image_extractor import ImageExtractor, pool_features
 from threedrs.teachers.known_teachers import teacher_settings
@@ -241,10 +242,12 @@ def test_the_real_model_without_a_gpu_warns_once(
 
 def test_damaged_and_unequal_pictures_are_named(tmp_path: Path, out: Path) -> None:
     cut = write_scene(tmp_path, 4, [payload(1), payload(2)[:100]])
-    with pytest.raises(DataError, match=r"scene0004_00\.zarr: frame 7: .*cannot be decoded"):
+    with pytest.raises(DataError, match=r"scene0004_00\.zarr: the image of frame 7 is not a"):
         extract_shard([cut], TINY, out)
     unequal = write_scene(tmp_path, 5, [payload(1), payload(2, size=(48, 64))])
-    with pytest.raises(DataError, match=r"scene0005_00\.zarr: frame 7: picture of another shape"):
+    with pytest.raises(
+        DataError, match=r"scene0005_00\.zarr: the image of frame 7 has another shape"
+    ):
         extract_shard([unequal], TINY, out)
 
 

@@ -12,7 +12,7 @@ from fixtures.teacher_scenes import out as out  # a fixture
 from fixtures.teacher_scenes import scenes as scenes  # a fixture
 from threedrs.teachers import feature_store
 from threedrs.teachers.extract import extract_shard
-from threedrs.teachers.feature_store import verify_store
+from threedrs.teachers.feature_shards import verify_store
 from threedrs.workflow import code_hash, code_walk
 
 

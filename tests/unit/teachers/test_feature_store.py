@@ -11,13 +11,12 @@ from typer.testing import CliRunner
 from threedrs.cli.stores import features_app as app
 from threedrs.errors import StoreError
 from threedrs.io.files import write_json
+from threedrs.teachers.feature_shards import frames_of_imports, verify_store
 from threedrs.teachers.feature_store import (
     FeatureStore,
     SceneOrigin,
-    frames_of_imports,
     manifest_entry,
     open_scene,
-    verify_store,
     write_root,
     write_scene,
 )

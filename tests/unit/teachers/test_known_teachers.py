@@ -20,7 +20,8 @@ from fixtures.teacher_scenes import payload, write_scene
 from threedrs.config.load import load_config, resolve_run
 from threedrs.errors import CheckpointError, ConfigError, StoreError
 from threedrs.teachers.extract import TeacherSettings, extract_shard
-from threedrs.teachers.feature_store import FeatureStore, verify_store
+from threedrs.teachers.feature_shards import verify_store
+from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.hub_encoders import DINOV2, MAE, SIGLIP2
 from threedrs.teachers.known_teachers import (
     NO_TEACHER,
@@ -249,7 +250,7 @@ def test_the_configuration_names_a_teacher_outside_the_package(
     ("name", "message"),
     [
         ("my_lab.nothing:COLOUR", r"my_lab\.nothing cannot be imported \(No module named"),
-        ("my_lab.teachers:COLOR", r"has no threedrs\.teachers\.base\.Teacher .*mean COLOUR\?"),
+        ("my_lab.teachers:COLOR", r"has no threedrs\.teachers\.teacher\.Teacher .*mean COLOUR\?"),
         ("my_lab.teachers:MeanColour", r"of the name MeanColour; it has COLOUR"),
     ],
 )

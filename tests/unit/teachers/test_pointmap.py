@@ -11,7 +11,8 @@ from threedrs.scannet.boxes import BoxSet
 from threedrs.scannet.geometry import coordinate_map
 from threedrs.scenes.store import SceneContents, write_scene_store
 from threedrs.teachers.extract import TeacherSettings, extract_shard
-from threedrs.teachers.feature_store import FeatureStore, verify_store
+from threedrs.teachers.feature_shards import verify_store
+from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.pointmap import (
     CHANNELS,
     fourier_features,

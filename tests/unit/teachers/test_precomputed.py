@@ -12,7 +12,8 @@ from threedrs.cli import app
 from threedrs.errors import CheckpointError, ConfigError, DataError, StoreError
 from threedrs.io.files import write_json
 from threedrs.teachers.extract import TeacherSettings, extract_shard
-from threedrs.teachers.feature_store import FeatureStore, verify_store
+from threedrs.teachers.feature_shards import verify_store
+from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.precomputed import patch_grid
 from threedrs.teachers.teacher_frames import evenly_spaced, folder_frames
 

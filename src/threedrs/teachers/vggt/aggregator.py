@@ -53,7 +53,7 @@ class VGGTAggregator(nn.Module):
         super().__init__()
         size = ENCODERS.get(patch_embed)
         if size is None:
-            raise ValueError(f"patch_embed {patch_embed!r} is none of {', '.join(ENCODERS)}")
+            raise ValueError(f"patch_embed {patch_embed!r} is not one of {', '.join(ENCODERS)}")
         if embed_dim != size.channels:
             raise ValueError(
                 f"embed_dim {embed_dim} does not fit patch_embed {patch_embed!r}, "
@@ -124,6 +124,8 @@ class VGGTAggregator(nn.Module):
         within_frame = (cosine_TE, sine_TE)
         over_scene = (cosine_TE.repeat(S, 1), sine_TE.repeat(S, 1))
 
+        # The checkpoint's heads read four pairs of blocks, a teacher the last alone. So no list of
+        # them is kept.
         of_frame_NTD = tokens_NTD
         for frame_block, global_block in zip(self.frame_blocks, self.global_blocks, strict=True):
             of_frame_NTD = frame_block(tokens_NTD, within_frame)

@@ -25,7 +25,7 @@ HOPPER = 9  # major compute capability
 
 @cache
 def flash_attention_3() -> Callable[..., Any] | None:
-    """Return FlashAttention-3's function; None where it is not installed or the GPU is no Hopper.
+    """Return FlashAttention-3's function; None if it is not installed or the GPU is not a Hopper.
 
     A build that does not fit the installed torch fails on import and counts as not installed.
     """
@@ -48,6 +48,7 @@ def kernel_name() -> str:
 
 def attend(q_NTME: Tensor, k_NTME: Tensor, v_NTME: Tensor) -> Tensor:
     """Return softmax(q k' / sqrt(E)) v for each head, (N, T, M, E)."""
+    # FlashAttention-3 takes half precision only; a CPU run in float32 must not meet it.
     flash = flash_attention_3() if v_NTME.dtype == torch.bfloat16 and v_NTME.is_cuda else None
     if flash is not None:
         out = flash(q_NTME, k_NTME, v_NTME)

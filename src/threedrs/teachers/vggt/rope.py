@@ -3,7 +3,7 @@
 Each attention head is cut in two: the first half is rotated by a token's row, the second by its
 column. Within a half of size n, channel i pairs with channel i + n/2 ("rotate half") and turns by
 ``position * base ** (-2 i / n)`` (RoFormer, Su et al. 2021, eq. 34, once per axis). Sine and cosine
-are computed once per picture size, in float32.
+are computed once per image size, in float32.
 
 B any leading axes, M heads, T tokens, E channels of a head.
 """

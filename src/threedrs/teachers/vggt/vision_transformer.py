@@ -1,10 +1,10 @@
-"""DINOv2's vision transformer with registers, as far as VGGT uses it: pictures to patch tokens.
+"""DINOv2's vision transformer with registers, as far as VGGT uses it: images to patch tokens.
 
 Oquab et al. 2023 (DINOv2) and Darcet et al. 2023 (registers). Parameter names are those of the
 public checkpoints. The position embedding is stored for one square grid and resized to the
-picture's (bicubic, antialiased) when the two differ.
+image's (bicubic, antialiased) when the two differ.
 
-N pictures, P patches of a picture (row by row), D channels.
+N images, P patches of a image (row by row), D channels.
 """
 
 from dataclasses import dataclass
@@ -86,11 +86,12 @@ class VisionTransformer(nn.Module):
         """Return the patch tokens after the final norm, (N, P, D).
 
         Args:
-            images_N3HW: normalised pictures whose sides are multiples of 14 pixels.
+            images_N3HW: normalised images whose sides are multiples of 14 pixels.
         """
         N, _, H, W = images_N3HW.shape
         patches_NPD = self.patch_embed(images_N3HW)
         x_NTD = torch.cat((self.cls_token.expand(N, -1, -1), patches_NPD), dim=1)
+        # Positions before the registers, which have none.
         x_NTD = x_NTD + self.positions(H // PATCH, W // PATCH)
         registers_NRD = self.register_tokens.expand(N, -1, -1)
         x_NTD = torch.cat((x_NTD[:, :1], registers_NRD, x_NTD[:, 1:]), dim=1)

@@ -63,6 +63,8 @@ def load_aggregator(model: nn.Module, path: Path) -> None:
         CheckpointError: the file is unreadable, or a parameter is missing, left over, or of another
             shape than the model's.
     """
+    # Every name is compared before a value is taken: a checkpoint of another model that happened to
+    # share names would give features that look right.
     found = _aggregator_parameters(read_checkpoint(path), path)
     expected = model.state_dict()
     problems = [f"{PREFIX}{name} is missing" for name in expected if name not in found]
@@ -80,7 +82,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     """Return the file's state dict (that below ``model`` where it is nested), mapped into memory.
 
     Raises:
-        CheckpointError: the file is damaged, is no state dict, or would run code when read.
+        CheckpointError: the file is damaged, is not a state dict, or would run code when read.
     """
     try:
         if path.suffix == ".safetensors":
@@ -92,8 +94,9 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         )
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: is no plain state dict: it holds code or objects other than tensors, or is "
-            f"damaged, and is not loaded, because reading it could run that code; {WHAT_TO_FETCH}"
+            f"{path}: is not a plain state dict. It holds code or objects other than tensors, or "
+            "is damaged, and is not loaded, because reading it could run that code; "
+            f"{WHAT_TO_FETCH}"
         ) from error
     except Exception as error:  # the two readers document no list of what damage raises
         raise CheckpointError(
@@ -135,10 +138,11 @@ def fill_random(model: nn.Module, seed: int) -> None:
     """Overwrite all parameters of ``model`` with values that depend on ``seed`` alone.
 
     Linear maps keep the size of what passes through them, and the layer scales (0.5) let every
-    block change its input, so that the features follow the pictures and views affect each other.
+    block change its input, so that the features follow the images and views affect each other.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
+        # Sorted, so that the values do not depend on the order in which modules are built.
         for name, parameter in sorted(model.named_parameters()):
             kind = name.rsplit(".", 1)[-1]
             if kind in ("gamma", "lambda1"):  # layer scales, here and in transformers
