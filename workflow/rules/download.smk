@@ -24,7 +24,7 @@ for number, (entry, file) in enumerate(
         resources:
             runtime=720,
         params:
-            entry={**vars(entry), "files": list(entry.files)},
+            entry=entry.to_json(),
             file=file,
         message:
             "Download of {params.file}"

@@ -4,5 +4,5 @@ from threedrs.inputs.download import Download, fetch
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"download {snakemake.params.file}") as log:
-    digest = fetch(Download.from_config(snakemake.params.entry), snakemake.params.file)
+    digest = fetch(Download(**snakemake.params.entry), snakemake.params.file)
     log.info("%s: SHA-256 %s", snakemake.output[0], digest)

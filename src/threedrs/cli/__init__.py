@@ -5,7 +5,16 @@ Command functions import what they need when called, so that ``threedrs --help``
 
 import typer
 
-from threedrs.cli import doctor, evaluate, instructions, plan, predictions, scans, stores
+from threedrs.cli import (
+    doctor,
+    evaluate,
+    instructions,
+    plan,
+    predictions,
+    published_data,
+    scans,
+    stores,
+)
 from threedrs.errors import one_line_errors
 
 app = typer.Typer(
@@ -17,6 +26,8 @@ app = typer.Typer(
 )
 app.command("demo")(scans.demo)
 app.command("import-rgbd")(scans.import_rgbd)
+app.command("download")(published_data.download)
+app.command("unpack")(published_data.unpack)
 app.add_typer(scans.sens_app, name="sens")
 app.add_typer(stores.scene_app, name="scene")
 app.add_typer(instructions.app, name="instructions")

@@ -1,10 +1,19 @@
 """Commands that make scans or look into one: ``demo``, ``import-rgbd``, ``sens``."""
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+
+class DemoLayout(StrEnum):
+    """How the demo data lies on disk."""
+
+    scans = "scans"
+    published = "published"
+
 
 sens_app = typer.Typer(help="Look into or export a .sens scan.", no_args_is_help=True)
 
@@ -13,11 +22,20 @@ def demo(
     out: Annotated[Path, typer.Argument(help="Folder to write: new, empty, or an older demo.")],
     scenes: Annotated[int, typer.Option(help="Rooms to generate; three of seven are val.")] = 14,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 7,
+    layout: Annotated[
+        DemoLayout,
+        typer.Option(help="scans: ScanNet's files; published: the data folder of 3DRS."),
+    ] = DemoLayout.scans,
 ) -> None:
     """Write generated rooms in ScanNet's on-disk formats, with all five benchmarks' annotations."""
     from threedrs.demo.write import demo_scenes, write_demo
 
-    write_demo(out, scenes, seed)
+    if layout is DemoLayout.published:
+        from threedrs.demo.published_layout import write_published_demo
+
+        write_published_demo(out, scenes, seed)
+    else:
+        write_demo(out, scenes, seed)
     splits = demo_scenes(scenes)
     print(f"{out}: {len(splits['train'])} train and {len(splits['val'])} val scenes, seed {seed}")
 

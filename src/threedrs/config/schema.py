@@ -27,6 +27,7 @@ from threedrs.config.value_types import (
     in_order_of,
     unique,
 )
+from threedrs.inputs.download import Download
 from threedrs.models.backbones.known_backbones import DEFAULT_NAME, backbone_names
 from threedrs.tasks.registry import TASKS
 from threedrs.teachers.known_teachers import IMPORT_PATH, NO_TEACHER, TEACHERS
@@ -452,23 +453,6 @@ class Report(Section):
     """Sampled questions of a benchmark, with the answers of all runs."""
 
 
-class DownloadEntry(Section):
-    """Files from the Hugging Face Hub, with your own token (`hf auth login`)."""
-
-    repo: Annotated[str, Field(pattern="^[^/]+/[^/]+$")]
-    """owner/name on the Hub."""
-    type: Literal["model", "dataset"] = "model"
-    """Kind of the repository."""
-    revision: Text = "main"
-    """Commit, tag or branch. A commit makes the run reproducible."""
-    files: Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(unique)]
-    """Files of the repository to take, with their folders."""
-    to: Text
-    """Folder to put them in."""
-    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]] = Field(default={})
-    """File -> its SHA-256. Files that are not named are checked by size only."""
-
-
 class Configuration(Section):
     """The whole configuration."""
 
@@ -488,5 +472,5 @@ class Configuration(Section):
     """Name of an experiment run -> what it changes. With null a run is switched off."""
     eval: Eval = Eval()
     report: Report = Report()
-    download: tuple[DownloadEntry, ...] = Field(default=(), strict=False)
+    download: tuple[Download, ...] = Field(default=(), strict=False)
     """Files to fetch. They arrive before what needs them."""

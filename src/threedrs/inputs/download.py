@@ -8,78 +8,73 @@ compared with it, also when it is there already.
 
 import hashlib
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator, Field
+
+from threedrs.config.section import Section
+from threedrs.config.value_types import Text, unique
 from threedrs.errors import ConfigError, DataError, one_line, raise_all
+from threedrs.inputs.archives import PLACES, Archive, archive_folder, find_archive, unpack
 from threedrs.io.files import sha256_of_file
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 
-@dataclass(frozen=True, kw_only=True)
-class Download:
-    """One entry of the config's ``download``.
 
-    Attributes:
-        repo: owner/name on the Hub.
-        files: files of the repository to take, with their folders.
-        to: folder to put them in, folders kept.
-        type: model or dataset.
-        revision: commit, tag or branch; a commit makes the run reproducible.
-        sha256: file -> its SHA-256 in hexadecimal; files not named are checked by size only.
-    """
+class Download(Section):
+    """Files from the Hugging Face Hub, with your own token (`hf auth login`)."""
 
-    repo: str
-    files: tuple[str, ...]
-    to: str
-    type: str = "model"
-    revision: str = "main"
-    sha256: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def from_config(cls, entry: Mapping[str, Any]) -> "Download":
-        """Return one entry of the config, validated by its schema.
-
-        Raises:
-            ConfigError: a name leads out of the folder, or a checksum is of no listed file.
-        """
-        found = cls(**{**entry, "files": tuple(entry["files"])})
-        raise_all(found._problems())
-        return found
-
-    def _problems(self) -> Iterator[ConfigError]:
-        for name in self.files:
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                yield ConfigError(f"download of {self.repo}: {name} leads out of {self.to}")
-        for name in self.sha256:
-            if name not in self.files:
-                yield ConfigError(f"download of {self.repo}: sha256 names {name}, files does not")
+    place = "download"
+    repo: Annotated[str, Field(pattern="^[^/]+/[^/]+$")]
+    """owner/name on the Hub."""
+    type: Literal["model", "dataset"] = "model"
+    """Kind of the repository."""
+    revision: Text = "main"
+    """Commit, tag or branch. A commit makes the run reproducible."""
+    files: Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(unique)]
+    """Files of the repository to take, with their folders."""
+    to: Text
+    """Folder to put them in."""
+    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]] = Field(default={})
+    """File -> its SHA-256. Files that are not named are checked by size, and large ones by the
+    checksum that the Hub gives."""
 
     def paths(self) -> list[Path]:
         """Return where the files will be."""
         return [Path(self.to) / name for name in self.files]
+
+    def problems(self) -> Iterator[str]:
+        """Yield a line for each name that leads out of the folder, or is no listed file."""
+        for name in self.files:
+            if not is_inside(name):
+                yield f"download of {self.repo}: {name} leads out of {self.to}"
+        for name in self.sha256:
+            if name not in self.files:
+                yield f"download of {self.repo}: sha256 names {name}, files does not"
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name of a repository's file stays below the folder that it is put into."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def downloads(config: Mapping[str, Any]) -> list[Download]:
     """Return the entries of the config's ``download``.
 
     Raises:
-        ConfigError: as `Download.from_config`; or two entries give the same file. It has a line
-            for each problem.
+        ConfigError: a name leads out of its folder, a checksum is of no listed file, or two entries
+            give the same file. It has a line for each problem.
     """
-    found: list[Download] = []
-    problems: list[ConfigError] = []
-    for entry in config["download"]:
-        try:
-            found.append(Download.from_config(entry))
-        except ConfigError as error:
-            problems.append(error)
-    counts = Counter(path for download in found for path in download.paths())
+    found = [Download(**entry) for entry in config["download"]]
+    problems = [line for entry in found for line in entry.problems()]
+    counts = Counter(path for entry in found for path in entry.paths())
     twice = [path for path, count in counts.items() if count > 1]
-    problems += [ConfigError(f"download: two entries give {path}") for path in twice]
-    raise_all(problems)
+    problems += [f"download: two entries give {path}" for path in twice]
+    raise_all(ConfigError(line) for line in problems)
     return found
 
 
@@ -91,8 +86,7 @@ def fetch(download: Download, name: str) -> str:
             differs.
     """
     path = Path(download.to) / name
-    if not path.is_file():
-        _fetch_file(download, name)
+    published = None if path.is_file() else _fetch_file(download, name)
     digest = sha256_of_file(path)
     wanted = download.sha256.get(name)
     if wanted is not None and digest != wanted.lower():
@@ -100,10 +94,16 @@ def fetch(download: Download, name: str) -> str:
             f"{path}: has SHA-256 {digest}, download.sha256 says {wanted}; delete the file and run "
             "again, or correct the config"
         )
+    if published is not None and digest != published:
+        path.unlink()
+        raise DataError(
+            f"{path}: arrived with SHA-256 {digest}, the Hub says {published}; run the same again"
+        )
     return digest
 
 
-def _fetch_file(download: Download, name: str) -> None:
+def _fetch_file(download: Download, name: str) -> str | None:
+    """Receive a file, and return the SHA-256 that the Hub gives of it; None: it gives none."""
     import httpx
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import (
@@ -145,6 +145,9 @@ def _fetch_file(download: Download, name: str) -> None:
         raise DataError(
             f"{what}: failed ({one_line(error)}); run again, the download goes on where it stopped"
         ) from error
+    # The Hub's tag of a large file is the SHA-256 of its content, of a small one something else.
+    tag = metadata.etag or ""
+    return tag if _SHA256.fullmatch(tag) else None
 
 
 def _receive(url: str, path: Path, version: str, size: int | None) -> None:
@@ -174,3 +177,76 @@ def _receive(url: str, path: Path, version: str, size: int | None) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(path)
+
+
+def fetch_published(repo: str, root: Path, only: Collection[str] = ()) -> list[str]:
+    """Download the folders of the published data that a data set holds, and unpack its archives.
+
+    Folders as they are and archives of them both arrive where the tree wants them. Archives are
+    kept in ``root/downloads``, so that an interrupted run goes on; they are of no use afterwards.
+
+    Args:
+        repo: owner/name of the data set on the Hub.
+        root: the data root.
+        only: the folders wanted; none: all that the data set has.
+
+    Returns:
+        What was done, a line for each folder.
+
+    Raises:
+        DataError: as `fetch` and `threedrs.inputs.archives.unpack`; or nothing is to be had.
+    """
+    loose, archives = _published_files(repo, only)
+    if not loose and not archives:
+        wanted = ", ".join(only) or "the published folders"
+        raise DataError(f"{repo}: holds none of {wanted}; check the name on the Hub")
+    lines = []
+    for to, names in loose.items():
+        entry = Download(repo=repo, type="dataset", files=tuple(names), to=str(root / to))
+        for name in names:
+            fetch(entry, name)
+        lines.append(f"{root / to}: {len(names)} files")
+    for names in archives.values():
+        entry = Download(repo=repo, type="dataset", files=tuple(names), to=str(root / "downloads"))
+        for name in names:
+            fetch(entry, name)
+        lines.append(unpacked(find_archive(root / "downloads" / names[0]), root))
+    return lines
+
+
+def unpacked(archive: Archive, root: Path) -> str:
+    """Unpack an archive, and return a line that says where to, or that the folder is there."""
+    out = unpack(archive, root)
+    place = root / PLACES[archive.folder]
+    if out is None:
+        return f"{place}: is there and left as it is; move it away to unpack it again"
+    return f"{place}: unpacked from {archive.files[0].name}"
+
+
+def _published_files(
+    repo: str, only: Collection[str]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return the files of folders by where they go, and those of archives by folder."""
+    from huggingface_hub import HfApi
+
+    try:
+        names = HfApi().list_repo_files(repo, repo_type="dataset")
+    except Exception as error:  # no such data set, no access, no network
+        raise DataError(
+            f"download of {repo}: its files cannot be listed ({one_line(error)}); check the name "
+            "and the network, and `hf auth login` where it asks for that"
+        ) from error
+    loose: dict[str, list[str]] = {}
+    archives: dict[str, list[str]] = {}
+    for name in sorted(filter(is_inside, names)):
+        folder = archive_folder(Path(name).name)
+        if folder is not None and (not only or folder in only):
+            archives.setdefault(folder, []).append(name)
+            continue
+        # The folders may stand there as in the tree, or without the `scannet/` above them.
+        for top, place in PLACES.items():
+            to = next((t for t in (place, top) if name.startswith(f"{t}/")), None)
+            if to is not None and (not only or top in only):
+                above = "." if to == place else str(Path(place).parent)
+                loose.setdefault(above, []).append(name)
+    return loose, archives

@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.fake_hub import CONTENT, DIGEST, Hub, fake_hub
 from threedrs.errors import ConfigError
-from threedrs.inputs.download import Download, downloads
+from threedrs.inputs.download import downloads
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ entry = {"repo": sys.argv[1], "files": [sys.argv[2]], "to": sys.argv[3], "type":
 if len(sys.argv) > 5:
     entry["sha256"] = {sys.argv[2]: sys.argv[5]}
 try:
-    print(fetch(Download.from_config(entry), sys.argv[2]))
+    print(fetch(Download(**entry), sys.argv[2]))
 except ThreedrsError as error:
     sys.exit(f"error: {error}")
 """
@@ -127,7 +127,7 @@ def test_offline(hub: Hub, tmp_path: Path, offline: str) -> None:
 def test_bad_entries(change: dict[str, Any], message: str) -> None:
     entry = {"repo": "lab/data", "files": ["a.bin"], "to": "data", **change}
     with pytest.raises(ConfigError) as error:
-        Download.from_config(entry)
+        downloads({"download": [entry]})
     assert message in str(error.value)
 
 

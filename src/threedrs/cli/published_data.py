@@ -1,0 +1,45 @@
+"""Commands for the published data folder: ``download`` and ``unpack``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Root = Annotated[Path, typer.Option(help="The data root, `data.root` of the configuration.")]
+
+
+def download(
+    repo: Annotated[
+        str,
+        typer.Argument(
+            help="Data set on the Hub, e.g. OliverHuang1998/3DRS or zd11024/Video-3D-LLM_data."
+        ),
+    ],
+    root: Root = Path("data"),
+    only: Annotated[
+        str, typer.Option(help="Folders of it, with commas: mask,metadata; default: all.")
+    ] = "",
+) -> None:
+    """Download published data and unpack its archives to where the tree wants them.
+
+    The same command goes on where an earlier one stopped.
+    """
+    from threedrs.inputs.download import fetch_published
+
+    for line in fetch_published(repo, root, tuple(filter(None, only.split(",")))):
+        typer.echo(line)
+
+
+def unpack(
+    archives: Annotated[
+        list[Path], typer.Argument(help="Archives; of a split one any part, all beside it.")
+    ],
+    root: Root = Path("data"),
+) -> None:
+    """Unpack archives of the published data to where the tree wants them."""
+    from threedrs.inputs.archives import find_archive
+    from threedrs.inputs.download import unpacked
+
+    found = {archive.folder: archive for archive in map(find_archive, archives)}
+    for archive in found.values():
+        typer.echo(unpacked(archive, root))

@@ -1,0 +1,234 @@
+"""The demo data as 3DRS and Video-3D LLM publish theirs: exported frames, matrices, boxes, records.
+
+Made from scans that `threedrs.demo.write` has written, so that both hold the same rooms. What the
+published form loses is lost here too: JPEGs are encoded anew at quality 75, poses have six
+decimals, vertices are float32, boxes have no categories. Some two seconds a room.
+"""
+
+import io
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from threedrs.demo.write import FORMAT_VERSION, MARKER, write_demo
+from threedrs.errors import DataError
+from threedrs.instructions.convert import convert
+from threedrs.instructions.llava_format import load_records, write_llava
+from threedrs.io.files import atomic_folder, read_json, write_json
+from threedrs.scannet.boxes import BoxSet, aligned_vertices, detector_boxes, ground_truth_boxes
+from threedrs.scannet.geometry import axis_alignment
+from threedrs.scannet.label_table import BENCHMARK_CLASSES, benchmark_class, read_label_table
+from threedrs.scannet.layout import DataLayout, ScanFiles
+from threedrs.scannet.mesh import read_instances
+from threedrs.scannet.sens import SensReader
+from threedrs.scenes.coverage import FEWEST, VOXEL, MeshVoxels, coverage_indices
+from threedrs.tasks.registry import TASKS
+
+STRIDE = 10
+JPEG_QUALITY = 75
+SELECTED = 32  # frames of a scene in scannet_select_frames.json
+NAMES = {"scanrefer": "scanrefer_vg"}  # of processed files, where they differ from the benchmark's
+
+
+def write_published_demo(out: Path, scenes: int, seed: int) -> None:
+    """Write generated rooms as a published folder, whole or not at all.
+
+    Raises:
+        ConfigError: too few or too many scenes, or a negative seed.
+        DataError: ``out`` holds files that are not such a folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not _is_ours(out / MARKER):
+        raise DataError(
+            f"{out}: holds files that are not a published demo (no {MARKER} of one); name a new or "
+            "empty folder, so that nothing of yours is overwritten"
+        )
+    with atomic_folder(out) as folder:
+        write_demo(folder / "scans", scenes, seed)
+        publish(folder / "scans", folder)
+        shutil.rmtree(folder / "scans")
+        content = {"format_version": FORMAT_VERSION, "layout": "published", "seed": seed}
+        write_json(folder / MARKER, content | {"scenes": scenes})
+
+
+def _is_ours(marker: Path) -> bool:
+    try:
+        return bool(read_json(marker).get("layout") == "published")
+    except (DataError, AttributeError):
+        return False
+
+
+def publish(scans: Path, out: Path) -> None:
+    """Write the scans and annotations below ``scans`` as the published folder ``out``.
+
+    Raises:
+        DataError: a file of the scans is missing or malformed.
+    """
+    layout, scannet = DataLayout(root=scans), out / "scannet"
+    for folder in ("mask", "posed_images", "pcd_with_object_aabbs"):
+        (scannet / folder).mkdir(parents=True)
+    shutil.copytree(layout.benchmark_folder, out / "benchmark")
+    classes = read_label_table(layout.labels_file)
+    boxes: dict[str, dict[str, BoxSet]] = {}
+    voxels: dict[str, list[tuple[int, ...]]] = {}
+    selected: list[dict[str, Any]] = []
+    for split in ("train", "val"):
+        infos = []
+        for scene in layout.scenes(split):
+            scan = layout.scan(scene)
+            gt, pred = ground_truth_boxes(scan)[0], detector_boxes(scan)[0]
+            boxes[scene] = {"gt": gt, "pred": pred}
+            shutil.copy2(scan.proposals, scannet / "mask")
+            _write_cloud(scan, gt, classes, scannet / f"pcd_with_object_aabbs/{split}/{scene}.pth")
+            vertices_P3 = aligned_vertices(scan).astype(np.float32).astype(np.float64)
+            triples_M3 = np.unique(np.rint(vertices_P3 / VOXEL).astype(int), axis=0)
+            voxels[scene] = [tuple(triple) for triple in triples_M3.tolist()]
+            with SensReader(scan.sens) as reader:
+                _write_frames(reader, scannet / "posed_images" / scene)
+                infos.append(_infos(scan, reader, gt))
+                selected.append(_selected_frames(scan, reader, vertices_P3))
+        path = out / f"embodiedscan/embodiedscan_infos_{split}.pkl"
+        path.parent.mkdir(exist_ok=True)
+        content = {"metainfo": {"DATASET": "EmbodiedScan", "categories": {}}, "data_list": infos}
+        path.write_bytes(pickle.dumps(content))
+    _write_metadata(layout, boxes, out / "metadata")
+    (out / "metadata/pcd_discrete_0.1.pkl").write_bytes(pickle.dumps(voxels))
+    # json.dumps, as the published file holds one line.
+    (out / "metadata/scannet_select_frames.json").write_text(json.dumps(selected))
+    _write_records(layout, boxes, out / "processed")
+
+
+def _write_frames(reader: SensReader, folder: Path) -> None:
+    """Write every 10th frame under its own number, also those whose pose is lost."""
+    folder.mkdir()
+    np.savetxt(folder / "intrinsic.txt", reader.header.intrinsic_color, fmt="%f")
+    np.savetxt(folder / "depth_intrinsic.txt", reader.header.intrinsic_depth, fmt="%f")
+    for frame in range(0, len(reader), STRIDE):
+        stream = io.BytesIO()
+        Image.fromarray(reader.color(frame)).save(stream, "JPEG", quality=JPEG_QUALITY)
+        (folder / f"{frame:05d}.jpg").write_bytes(stream.getvalue())
+        Image.fromarray(reader.depth_millimetres(frame)).save(folder / f"{frame:05d}.png")
+        np.savetxt(folder / f"{frame:05d}.txt", reader.poses[frame], fmt="%f")
+
+
+def _write_cloud(scan: ScanFiles, boxes: BoxSet, classes: dict[str, int], path: Path) -> None:
+    import open3d
+    import torch
+
+    vertices_P3 = aligned_vertices(scan)
+    objects = read_instances(scan.segments, scan.aggregation, len(vertices_P3))
+    known = {name: sorted(BENCHMARK_CLASSES).index(benchmark_class(classes, name))
+             for name in objects.labels}  # fmt: skip
+    class_of = {
+        object_id: known[label]
+        for object_id, label in zip(objects.ids, objects.labels, strict=True)
+    }
+    mesh = open3d.io.read_triangle_mesh(scan.mesh)
+    mesh.compute_vertex_normals()
+    corners_823 = np.array(list(np.ndindex(2, 2, 2)), np.float32) - np.float32(0.5)
+    centres_K13, sizes_K13 = boxes.boxes[:, None, :3], boxes.boxes[:, None, 3:]
+    path.parent.mkdir(exist_ok=True)
+    content = {
+        "xyz": vertices_P3.astype(np.float32),
+        "rgb": (np.asarray(mesh.vertex_colors) * 255).round().astype(np.uint8),
+        "normal": np.asarray(mesh.vertex_normals, dtype=np.float32),
+        "sem_labels": np.array(
+            [class_of.get(number, -1) for number in objects.vertex_object.tolist()], np.int8
+        ),
+        "instance_ids": objects.vertex_object.astype(np.int16),
+        "aabb_obj_ids": boxes.ids.astype(np.int16),
+        "aabb_corner_xyz": centres_K13 + sizes_K13 * corners_823,
+    }
+    torch.save(content, path)
+
+
+def _infos(scan: ScanFiles, reader: SensReader, boxes: BoxSet) -> dict[str, Any]:
+    folder = f"scannet/posed_images/{scan.scene}"
+    return {
+        "sample_idx": f"scannet/{scan.scene}",
+        "axis_align_matrix": axis_alignment(scan),
+        "cam2img": reader.header.intrinsic_color,
+        "depth_cam2img": reader.header.intrinsic_depth,
+        "images": [
+            {
+                "img_path": f"{folder}/{frame:05d}.jpg",
+                "depth_path": f"{folder}/{frame:05d}.png",
+                "cam2global": reader.poses[frame],
+                "visible_instance_ids": [],
+            }
+            for frame in range(0, len(reader), STRIDE)
+            if reader.valid[frame]
+        ],
+        "instances": [
+            {"bbox_3d": [*box, 0.0, 0.0, 0.0], "bbox_label_3d": 0, "bbox_id": object_id}
+            for box, object_id in zip(boxes.boxes.tolist(), boxes.ids.tolist(), strict=True)
+        ],
+    }
+
+
+def _selected_frames(
+    scan: ScanFiles, reader: SensReader, vertices_P3: np.ndarray
+) -> dict[str, Any]:
+    """Return the scene's entry of ``scannet_select_frames.json``, frames in the order of choice."""
+    candidates = [frame for frame in range(0, len(reader), STRIDE) if reader.valid[frame]]
+    voxels, alignment = MeshVoxels(vertices_P3, str(scan.mesh)), axis_alignment(scan)
+    seen = {
+        index: voxels.seen(
+            reader.depth_millimetres(frame),
+            reader.header.intrinsic_depth,
+            alignment @ reader.poses[frame],
+        )
+        for index, frame in enumerate(candidates)
+    }
+    chosen: list[int] = []
+    gains: list[int] = []
+    covered: set[int] = set()
+    coverable = 0
+    # Greedy choices of rising length begin alike, so the last frame of each is the next one.
+    for count in range(1, min(SELECTED, len(candidates), FEWEST) + 1):
+        found = coverage_indices(len(candidates), "coverage", count, len(voxels), seen.__getitem__)
+        (index,) = set(found.indices) - set(chosen)
+        chosen.append(index)
+        gains.append(found.covered - len(covered))
+        covered.update(seen[index].tolist())
+        coverable = found.coverable
+    return {
+        "video_id": f"scannet/{scan.scene}",
+        "frame_files": [
+            f"data/scannet/posed_images/{scan.scene}/{candidates[index]:05d}.jpg"
+            for index in chosen
+        ],
+        "voxel_nums": gains,
+        "num_all_voxels": coverable,
+        "num_select_voxels": len(covered),
+    }
+
+
+def _write_metadata(layout: DataLayout, boxes: dict[str, dict[str, BoxSet]], folder: Path) -> None:
+    """Write the two box files; a scene with gaps in its object ids has no ground truth there."""
+    folder.mkdir()
+    for split, name in (("train", "gt"), ("val", "pred")):
+        sets = {scene: boxes[scene][name] for scene in layout.scenes(split)}
+        content = {
+            f"scannet/{scene}": [[float(str(value)) for value in box] for box in found.boxes]
+            for scene, found in sets.items()
+            if name == "pred" or found.ids.tolist() == list(range(len(found)))
+        }
+        write_json(folder / f"scannet_{split}_{name}_box.json", content)
+
+
+def _write_records(layout: DataLayout, boxes: dict[str, dict[str, BoxSet]], folder: Path) -> None:
+    folder.mkdir()
+    for name, task in TASKS.items():
+        for split in task.splits:
+            records = folder / f"{name}_{split}.jsonl"
+            convert(name, split, layout, boxes, records)
+            stem = f"{NAMES.get(name, name)}_{split}"
+            write_llava(folder / f"{stem}_llava_style.json", load_records(records))
+    for path in folder.iterdir():
+        if not path.name.endswith("_llava_style.json"):
+            path.unlink()

@@ -1,0 +1,164 @@
+"""The published form of the demo data against the scans that it was made from."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fixtures.published_files import published_layout
+from threedrs.demo.published_layout import publish, write_published_demo
+from threedrs.demo.write import write_demo
+from threedrs.errors import DataError
+from threedrs.scannet.boxes import BoxSet, extract_boxes, read_boxes_file
+from threedrs.scannet.embodiedscan import read_infos
+from threedrs.scannet.layout import DataLayout
+from threedrs.scannet.posed_images import export_posed_images
+from threedrs.scannet.sens import SensReader
+from threedrs.scenes.build import SceneSettings, build_scene
+from threedrs.scenes.published_lists import PublishedLists, read_selected_frames
+
+TRAIN, VAL = "scene0000_00", "scene0001_00"
+SETTINGS = SceneSettings(count=3)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> DataLayout:
+    root = tmp_path_factory.mktemp("demo") / "scans"
+    write_demo(root, 2, 5, frames=44, processes=1)
+    return DataLayout(root=root)
+
+
+@pytest.fixture(scope="module")
+def published(scans: DataLayout) -> DataLayout:
+    out = scans.root.parent / "published"
+    publish(scans.root, out)
+    return published_layout(out)
+
+
+def boxes_of(layout: DataLayout, **prepared: Path) -> dict[str, dict[str, BoxSet]]:
+    out = layout.root.parent / "boxes.json"
+    extract_boxes([layout.scan(scene) for scene in (TRAIN, VAL)], out, prepared)
+    return read_boxes_file(out)
+
+
+def test_the_tree_holds_no_scan(published: DataLayout) -> None:
+    assert sorted(path.name for path in published.root.iterdir()) == [
+        "benchmark",
+        "embodiedscan",
+        "metadata",
+        "processed",
+        "scannet",
+    ]
+    assert sorted(path.name for path in (published.root / "scannet").iterdir()) == [
+        "mask",
+        "pcd_with_object_aabbs",
+        "posed_images",
+    ]
+    assert len([*(published.root / "processed").iterdir()]) == 11
+    assert (published.scenes("train"), published.scenes("val")) == ([TRAIN], [VAL])
+
+
+def test_boxes_are_those_of_the_scans(scans: DataLayout, published: DataLayout) -> None:
+    expected = boxes_of(scans)
+    metadata = published.root / "metadata"
+    prepared = {
+        "gt": metadata / "scannet_train_gt_box.json",
+        "pred": metadata / "scannet_val_pred_box.json",
+    }
+    found = boxes_of(published, **prepared)
+    for scene, sets in expected.items():
+        for name, boxes in sets.items():
+            other = found[scene][name]
+            np.testing.assert_array_equal(other.ids, boxes.ids)
+            # The JSON holds every digit; what the float32 point cloud gives differs in the last.
+            exact = (scene, name) in ((TRAIN, "gt"), (VAL, "pred"))
+            tolerance = 0 if exact else 1e-6
+            np.testing.assert_allclose(other.boxes, boxes.boxes, rtol=0, atol=tolerance)
+            assert not any(other.labels)
+    assert len(expected[VAL]["gt"]) > 10
+
+
+def test_point_clouds_are_what_torch_writes(published: DataLayout) -> None:
+    path = published.scan(VAL).point_cloud
+    assert path is not None
+    content = torch.load(path, weights_only=False)
+    types = {name: (value.dtype.name, value.shape[1:]) for name, value in content.items()}
+    assert types == {
+        "xyz": ("float32", (3,)),
+        "rgb": ("uint8", (3,)),
+        "normal": ("float32", (3,)),
+        "sem_labels": ("int8", ()),
+        "instance_ids": ("int16", ()),
+        "aabb_obj_ids": ("int16", ()),
+        "aabb_corner_xyz": ("float32", (8, 3)),
+    }
+    owned = set(content["instance_ids"].tolist()) - {-1}
+    assert owned == set(content["aabb_obj_ids"].tolist())
+    assert content["sem_labels"][content["instance_ids"] >= 0].min() >= 0
+
+
+def test_stores_differ_in_what_the_published_form_loses(
+    scans: DataLayout, published: DataLayout, tmp_path: Path
+) -> None:
+    boxes = boxes_of(scans)[TRAIN]
+    infos = read_infos(published.root / "embodiedscan/embodiedscan_infos_train.pkl")
+    lists = PublishedLists(infos=infos[TRAIN])
+    scan = scans.scan(TRAIN)
+    expected = build_scene(scan, boxes, SETTINGS, tmp_path / "a.zarr", "train")
+    found = build_scene(published.scan(TRAIN), boxes, SETTINGS, tmp_path / "b.zarr", "train", lists)
+    assert found.frame_ids == expected.frame_ids
+    np.testing.assert_array_equal(found.depth(), expected.depth())
+    np.testing.assert_array_equal(found.depth_intrinsic(), expected.depth_intrinsic())
+    np.testing.assert_allclose(found.poses(), expected.poses(), rtol=0, atol=2e-6)
+    np.testing.assert_allclose(found.patch_xyz(), expected.patch_xyz(), rtol=0, atol=2e-5)
+    difference = np.abs(found.rgb().astype(int) - expected.rgb().astype(int)).mean()
+    assert 0.1 < difference < 3  # of 255: JPEGs of quality 75
+    # With the frames' own bytes and poses nothing is left that differs.
+    export_posed_images(scan.sens, tmp_path / TRAIN, stride=10)
+    files = replace(published.scan(TRAIN), posed_images=tmp_path / TRAIN)
+    same = build_scene(files, boxes, SETTINGS, tmp_path / "c.zarr", "train", lists)
+    assert same.content_hash() == expected.content_hash()
+
+
+def test_the_published_choice_is_that_of_coverage(
+    scans: DataLayout, published: DataLayout, tmp_path: Path
+) -> None:
+    boxes = boxes_of(scans)[VAL]
+    path = published.root / "metadata/scannet_select_frames.json"
+    infos = read_infos(published.root / "embodiedscan/embodiedscan_infos_val.pkl")
+    selected = read_selected_frames(path, [VAL])[VAL]
+    for strategy in ("coverage", "coverage90"):
+        settings = SETTINGS.replace(strategy=strategy)
+        frames = []
+        for lists in (
+            PublishedLists(infos=infos[VAL]),
+            PublishedLists(infos=infos[VAL], selected=selected),
+        ):
+            files = published.scan(VAL)
+            store = build_scene(files, boxes, settings, tmp_path / "a.zarr", "val", lists)
+            frames.append(store.frame_ids)
+        assert frames[0] == frames[1]
+    entry = next(row for row in json.loads(path.read_text()) if row["video_id"].endswith(VAL))
+    assert sum(entry["voxel_nums"]) == entry["num_select_voxels"] <= entry["num_all_voxels"]
+
+
+def test_lost_poses_have_their_images(scans: DataLayout, published: DataLayout) -> None:
+    folder = published.scan(TRAIN).posed_images
+    with SensReader(scans.scan(TRAIN).sens) as reader:
+        lost = [frame for frame in range(0, len(reader), 10) if not reader.valid[frame]]
+    assert lost
+    for frame in lost:
+        assert (folder / f"{frame:05d}.txt").read_text().split() == ["-inf"] * 16
+        assert (folder / f"{frame:05d}.jpg").stat().st_size > 1000
+
+
+def test_a_folder_of_other_content_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"holds files that are not a published demo"):
+        write_published_demo(tmp_path, 2, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -1,0 +1,84 @@
+"""A published data set of the Hub: its folders and archives arrive where they belong."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from typer.testing import CliRunner
+
+from fixtures.archives import content, split, write_tar, write_zip
+from threedrs.cli import app
+from threedrs.errors import DataError
+from threedrs.inputs import download
+
+MASK = "scene0000_00.mask.npz"
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for the data set's files."""
+    repo = tmp_path / "hub"
+    repo.mkdir()
+
+    def listed(api: object, name: str, repo_type: str) -> list[str]:
+        assert (name, repo_type) == ("lab/data", "dataset")
+        files = (path for path in repo.rglob("*") if path.is_file())
+        return [path.relative_to(repo).as_posix() for path in files]
+
+    def fetch(entry: download.Download, name: str) -> str:
+        target = Path(entry.to) / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(repo / name, target)
+        return hashlib.sha256(target.read_bytes()).hexdigest()
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", listed)
+    monkeypatch.setattr(download, "fetch", fetch)
+    return repo
+
+
+def write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def test_folders_without_what_stands_above_them(repo: Path, tmp_path: Path) -> None:
+    for name in (f"mask/{MASK}", "scannet/posed_images/scene0000_00/00000.jpg", "README.md"):
+        write(repo / name, name.encode())
+    write(repo / "metadata/scannet_train_gt_box.json", b"{}")
+    split(write_tar(repo / "processed.tar", {"processed/a.json": b"[]" * 2000}), 3)
+    root = tmp_path / "data"
+    said = CliRunner().invoke(app, ["download", "lab/data", "--root", str(root)])
+    assert said.exit_code == 0, said.output
+    assert f"{root}/processed: unpacked from processed.part.aa" in said.output.replace("\n", "")
+    found = content(root)
+    kept = [name for name in found if not name.startswith("downloads/")]
+    assert sorted(kept) == [
+        "metadata/scannet_train_gt_box.json",
+        "processed/a.json",
+        f"scannet/mask/{MASK}",
+        "scannet/posed_images/scene0000_00/00000.jpg",
+    ]
+    assert found["processed/a.json"] == b"[]" * 2000
+
+
+def test_only_what_is_asked_for(repo: Path, tmp_path: Path) -> None:
+    write_zip(repo / "mask.zip", {f"mask/{MASK}": b"x"})
+    write_zip(repo / "metadata.zip", {"a.json": b"{}"})
+    root = tmp_path / "data"
+    lines = download.fetch_published("lab/data", root, ["mask"])
+    assert lines == [f"{root}/scannet/mask: unpacked from mask.zip"]
+    (again,) = download.fetch_published("lab/data", root, ["mask"])
+    assert again.endswith(
+        "scannet/mask: is there and left as it is; move it away to unpack it again"
+    )
+    with pytest.raises(DataError, match="lab/data: holds none of posed_images"):
+        download.fetch_published("lab/data", root, ["posed_images"])
+
+
+def test_archives_that_are_here_already(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "mask.zip", {MASK: b"x"})
+    said = CliRunner().invoke(app, ["unpack", str(path), "--root", str(tmp_path / "data")])
+    assert said.exit_code == 0
+    assert content(tmp_path / "data") == {f"scannet/mask/{MASK}": b"x"}
