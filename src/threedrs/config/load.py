@@ -67,9 +67,10 @@ def check_config(config: Mapping[str, Any]) -> tuple[Config | None, list[str]]:
     }
     root = Path(checked["data"]["root"])
     checked["teacher"]["weights"] = _below_root(checked["teacher"]["weights"], root)
-    for section in (checked["model"], *(run.get("model", {}) for run in checked["runs"].values())):
-        if "path" in section:
-            section["path"] = _below_root(section["path"], root)
+    runs = checked["runs"].values()
+    for section in (checked["model"], *(run.get("model", {}) for run in runs), *runs):
+        for key in {"path", "checkpoint"} & {*section}:
+            section[key] = _below_root(section[key], root)
     ready = checked["instructions"]["ready"]
     checked["instructions"]["ready"] = {split: path for split, path in ready.items() if path}
     return checked, list(_cross_checks(checked))
