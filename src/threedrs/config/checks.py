@@ -1,4 +1,4 @@
-"""What of a run's settings cannot work, each in one line, before anything runs.
+"""Checks of the settings of a run: what cannot work is said in a line before anything runs.
 
 The settings' own classes say what is wrong within a section; here is what concerns several, or
 files. Only what is certain counts: what a download brings or a checkpoint decides is left to the
@@ -76,8 +76,8 @@ def batch_problem(
     Args:
         resolved: the run's sections.
         override: see `train_ranks`.
-        folder: of the run's results. What was trained with this batch is left alone: perhaps it
-            was so elsewhere, on another number of GPUs.
+        folder: folder of the run's results. What was trained with this batch is left alone, as it
+            may have been elsewhere, on another number of GPUs.
     """
     train = resolved["train"]
     ranks = train_ranks(resolved["model"]["size"], override)

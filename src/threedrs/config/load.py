@@ -26,7 +26,7 @@ Config = dict[str, Any]
 
 # Keys of the section `data` that change no stage's result; a run's settings go without them.
 SCENE_POLICY = ("on_bad_scene", "max_bad_fraction")
-UNSUPERVISED = SupervisionSettings(weight=0.0).to_json()  # of a run without a teacher
+UNSUPERVISED = SupervisionSettings(weight=0.0).to_json()  # what a run without a teacher has
 OVERRIDDEN = ("teacher", "supervision", "model", "train", "execution")  # by a run
 RUN_SECTIONS = ("data", "frames", "geometry", "boxes", *OVERRIDDEN)
 

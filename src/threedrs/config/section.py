@@ -126,7 +126,7 @@ def _find(
 ) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the path of a key and the forms that its value may have, as parts of a JSON Schema.
 
-    Steps in brackets are no keys: they say which form of several pydantic tried.
+    Steps in brackets are not keys: they say which form of several pydantic tried.
     """
     named, parts = list[str](), [*_forms(schema, schema)]
     for step in steps:

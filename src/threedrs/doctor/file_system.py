@@ -34,7 +34,7 @@ from threedrs.planning.disk import (
 TEXT_BYTES = 2_000_000
 # Files and folders of a scene store, a scene's features, and a run beside its checkpoints.
 STORE_INODES, FEATURE_INODES, RUN_INODES = 110, 12, 300
-FEW_INODES = 0.05  # of all: below it the file system is called nearly full
+FEW_INODES = 0.05  # share of all inodes; with fewer free ones the file system is nearly full
 MOST_SKEW = 2.0  # seconds; Snakemake's own tolerance of file times is a few
 # Names of file systems in /proc/mounts on which a rename is a copy, or others see it late.
 NOT_ATOMIC = ("cifs", "smb3", "vfat", "exfat", "ntfs", "ntfs3", "9p", "fuse.s3fs", "fuse.rclone")
@@ -187,7 +187,7 @@ def mount_kind(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
     for line in lines:
         _, point, found, *_ = line.split()
         point = point.replace("\\040", " ")
-        # Of mounts in the same place the last one shows.
+        # Where several are mounted in the same place, the last one shows.
         if place.is_relative_to(point) and len(point) >= best:
             best, kind = len(point), found
     return kind

@@ -109,7 +109,7 @@ def write_bytes(group: zarr.Group, name: str, payloads: Sequence[bytes]) -> str:
 
 def array_digest(values: np.ndarray) -> str:
     """Return the SHA-256 of an array's dtype, shape and values (little endian, C order)."""
-    # Of values and not of files, so that another encoding by zarr leaves the digest as it is.
+    # The values are hashed, not the files, so another encoding by zarr leaves the digest as it is.
     values = np.asarray(values)
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     digest = hashlib.sha256(f"{little.dtype.str}{values.shape}".encode())

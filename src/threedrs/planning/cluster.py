@@ -63,7 +63,7 @@ class Cluster(Section):
     memory_per_node: PositiveFloat = 1000.0
     """GB of host memory."""
     core_speed: PositiveFloat = 1.0
-    """Of a core against the one measured."""
+    """Speed of a core against the one measured."""
     time_limit: PositiveFloat | None = None
     """Hours that the partition allows."""
     jobs: PositiveInt = 64
@@ -102,7 +102,7 @@ class Step:
 
     stage: str  # one of `STAGES`
     rule: str
-    seconds: Sequence[float]  # of each job
+    seconds: Sequence[float]  # time of each job
     needs: Mapping[str, int]  # what each asks for: gpu, threads, mem_mb, runtime in minutes, nodes
     moved: float = 0.0  # GB that all read and write
     kept: float = 0.0  # GB that stay

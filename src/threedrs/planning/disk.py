@@ -6,9 +6,9 @@ from typing import Any
 from threedrs.teachers.known_teachers import get_teacher
 
 GIGABYTE = 10**9
-# Of a frame in a scene store: rgb and depth, and about as much as its JPEG and its masks take.
+# Bytes of a frame in a scene store: rgb and depth, and about what its JPEG and its masks take.
 FRAME_BYTES = 384 * 384 * (3 + 2) + 250_000 + 20_000
-# Of a frame's features, float16: averaged to 14 x 14, or all patches of a 518 x 392 image.
+# Patches of a frame's features: averaged to 14 x 14, or all patches of a 518 x 392 image.
 PATCHES = {14: 14 * 14, "full": 37 * 28}
 # Parameters of a student by the groups of `train.tunable`, and of its adapters a unit of rank.
 PARAMETERS = {
@@ -31,7 +31,7 @@ def feature_bytes(teacher: Mapping[str, Any], channels: int) -> int:
 
     Args:
         teacher: the section of the configuration.
-        channels: of the features.
+        channels: number of channels of the features.
     """
     return PATCHES[teacher["grid"]] * channels * 2
 

@@ -11,7 +11,7 @@ from threedrs.errors import ConfigError
 from threedrs.planning.cluster import HOUR, Cluster, Step, Workload, training_plans, workflow_steps
 from threedrs.planning.training import Plan
 
-NEAR = 0.8  # of a limit
+NEAR = 0.8  # share of a limit from which on a warning is due
 STAGES = ("scenes", "features", "instructions", "models", "scores", "report")  # the targets
 
 

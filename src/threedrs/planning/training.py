@@ -53,7 +53,7 @@ from threedrs.training.step import deepspeed_config
 
 GIB = 2**30
 OWN_TOKENS = 64
-PREDICTIONS = 20  # of a sample
+PREDICTIONS = 20  # predicted tokens a sample
 TEXT_TOKENS = 44  # shared by the samples of a scene, beside the visual tokens
 PAPER_SAMPLES = 223_128
 SYSTEM = 2 * GIB
@@ -84,7 +84,7 @@ class Plan:
     """The estimate of one run."""
 
     parameters: int
-    tokens: int  # of a full pack
+    tokens: int  # sequence of a full pack
     memory: dict[str, float]  # bytes of a GPU, by part
     host_memory: float  # bytes of all hosts together
     utilisation: float

@@ -25,7 +25,7 @@ class StageCost:
     seconds: float = 0.0
     longest: float = 0.0
     cpu_seconds: float = 0.0
-    memory: float = 0.0  # of the largest job, MB
+    memory: float = 0.0  # MB, largest job
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ MOST_FRAMES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What one run said; ``mark``: right, partly, wrong, or "" where that is no question."""
+    """What one run said; ``mark``: right, partly, wrong, or "" where an answer is neither."""
 
     run: str
     text: str
@@ -129,7 +129,7 @@ class Browser:
         """Return up to ``wanted`` examples."""
         outcomes = [self._outcome(record.id) for record in self._records]
         chosen = [self._records[row] for row in choose(outcomes, wanted)]
-        # Of the predictions of all runs only these rows are kept: a file may hold 9,500 of them.
+        # Only these rows of the predictions are kept, as a file may hold 9,500 of them.
         ids = {record.id for record in chosen}
         predictions = {
             run: self._results.predictions(run, self.benchmark, ids) for run in self._runs

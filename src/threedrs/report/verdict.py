@@ -100,7 +100,7 @@ def _words(compared: Mapping[str, Any], level: float, fewest: int) -> tuple[str,
         if abs(difference) < 0.05:
             return "even", "no difference"
         return "even", f"{'higher' if difference > 0 else 'lower'}, but may be chance"
-    # Of many metrics one in twenty differs by chance, so "clearly" asks for Holm's correction.
+    # Among many metrics one in twenty differs by chance, so "clearly" asks for Holm's correction.
     corrected = compared.get("p_holm")
     sure = corrected is not None and corrected < level
     direction = "better" if difference > 0 else "worse"
@@ -169,7 +169,7 @@ def config_differences(
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the settings with dotted names; a run's name and its paths are no settings."""
+    """Return the settings with dotted names; a run's name and its paths are not settings."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if not prefix and name in ("run", "paths"):

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 STARTER = "THREEDRS_SNAKEMAKE"  # machine, process namespace, process and its start
-SET_DEATH_SIGNAL = 1  # of Linux's prctl
+SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG for prctl
 LOOK_EVERY = 0.5  # seconds; a Snakemake takes longer than that to start its first job
 
 

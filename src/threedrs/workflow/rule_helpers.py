@@ -8,7 +8,7 @@ from threedrs.errors import ThreedrsError
 from threedrs.teachers.known_teachers import get_teacher
 
 T = TypeVar("T")
-Need = Callable[[Any], int]  # of a job's wildcards
+Need = Callable[[Any], int]  # from a job's wildcards to an amount
 
 
 def checked(check: Callable[..., T], *arguments: Any) -> T:
@@ -25,8 +25,8 @@ def gate(main: bool, check: Callable[..., Any], *arguments: Any) -> list[str]:
     Args:
         main: whether this is the process that the user started. Only that one asks, as a job's own
             process would ask again for what was found already.
-        check: raises ThreedrsError.
-        arguments: of ``check``.
+        check: raises ThreedrsError for a fault.
+        arguments: what ``check`` is called with.
     """
     if main:
         checked(check, *arguments)
@@ -56,7 +56,7 @@ def in_force(
 
     Args:
         overrides: a profile's set-resources for the rule, as Snakemake holds them.
-        limits: of ``--resources``, as Snakemake holds them.
+        limits: those of ``--resources``, as Snakemake holds them.
     """
 
     def of_resource(name: str, asked: int) -> int | None:

@@ -70,7 +70,7 @@ def explain_failures(logs: Iterable[str | Path]) -> list[str]:
     """Return a line for each rule and reason for which Slurm refused or ended jobs.
 
     Args:
-        logs: of the Snakemake process that submitted the jobs; a missing one counts as empty.
+        logs: logs of the Snakemake process that submitted the jobs; a missing one counts as empty.
             Jobs that succeeded on a later attempt are excluded, and so are those whose own program
             failed, because its log says why.
     """
@@ -111,7 +111,7 @@ def _blocks(text: str) -> list[tuple[str, str, list[str]]]:
 def _reason(lines: list[str]) -> str | None:
     text = "\n".join(lines)
     if refused := _REFUSED.search(text):
-        # Of several lines sbatch's own one, the last, says why; without it the first one does.
+        # The last line says why if sbatch wrote it, and the first one if it did not.
         said = refused["why"].strip().splitlines() or [""]
         why = said[-1] if said[-1].startswith("sbatch") else said[0]
         why = why.removeprefix("sbatch: error: ").removeprefix("Batch job submission failed: ")
