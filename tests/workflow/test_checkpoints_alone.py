@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from threedrs.models.settings import ModelSettings
 
 from fixtures.checkout import Checkout
 from threedrs.models.checkpoint.load_save import load_student, save_student
+from threedrs.models.model_settings import ModelSettings
 
 CONFIG = """
 data: {demo: {scenes: 3, seed: 3, frames: 40}, scenes_per_shard: 2}
