@@ -1,6 +1,8 @@
 """Operations of a step: against torch's own count of every product that a pass makes."""
 
+import copy
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pytest
@@ -24,9 +26,14 @@ PREFIX = Prefix(
 LORA = LoraSettings(rank=64, alpha=64)
 
 
+@cache
+def published(name: str) -> Student:
+    return empty_student(ModelSettings(name=name, size="7b", random_weights=True), CHANNELS)
+
+
 def full_size(name: str, tunable: Sequence[str], lora: LoraSettings | None) -> Student:
     """A student of the published size without values, of which ``tunable`` is trained."""
-    student = empty_student(ModelSettings(name=name, size="7b", random_weights=True), CHANNELS)
+    student = copy.deepcopy(published(name))
     if lora is not None:
         add_lora(student, lora, (0, 1), seed=0)
     train_only(student, tunable)
