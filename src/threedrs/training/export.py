@@ -88,12 +88,17 @@ def _utilisation(
     )
 
 
-def _packing_note(pack: int) -> str:
-    if pack == 1:
-        return "one sample a sequence, as in the paper"
+def _packing_note(settings: TrainSettings) -> str:
+    if settings.batches == "task_groups":
+        order = "batches of one kind of task, as published"
+    else:
+        order = "batches of any samples, where the paper's are of one kind of task (train.batches)"
+    if settings.pack == 1:
+        return f"one sample a sequence, as in the paper; {order}"
     return (
-        f"up to {pack} samples of a scene share a sequence, so a batch holds fewer scenes than the "
-        "paper's one sample a sequence: a deviation from the paper (train.pack: 1 is its recipe)"
+        f"up to {settings.pack} samples of a scene share a sequence, so a batch holds fewer scenes "
+        "than the paper's one sample a sequence: a deviation from the paper (train.pack: 1 is its "
+        f"recipe); {order}"
     )
 
 
@@ -121,7 +126,7 @@ def _numbers(summary: RunSummary, ranks: Ranks, rows: list[dict[str, Any]]) -> d
         "loss": {name: _last(rows, name) for name in PARTS},
         "teacher_frames": None if frames is None else frames.to_json(),
         "pack": settings.pack,
-        "packing": _packing_note(settings.pack),
+        "packing": _packing_note(settings),
         "versions": {"python": platform.python_version(), **package_versions(*PACKAGES)},
     }
 

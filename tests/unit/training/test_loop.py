@@ -1,6 +1,7 @@
 """Whole training runs: what they leave, interrupted, on several ranks, and with errors."""
 
 import json
+import math
 import shutil
 import signal
 import sys
@@ -101,6 +102,25 @@ def test_interrupted_run_equals_the_uninterrupted_one(whole_run, tmp_path, monke
     assert (tmp_path / "results/train/3drs/model/model.safetensors").read_bytes() == (
         whole_run / "results/train/3drs/model/model.safetensors"
     ).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_of_task_groups_takes_steps_of_one_group_on_a_schedule_of_one_more(
+    tmp_path, monkeypatch
+):
+    # Nine samples of each group: runs of 4, 4 and 1, of which the last is dropped.
+    write_run(tmp_path, samples=27, epochs=1, pack=1, batches="task_groups", learning_rate=3e-3)
+
+    run(tmp_path, monkeypatch)
+
+    rows = loss_rows(tmp_path)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["samples"] for row in rows] == [4, 8, 12, 16, 20, 24]
+    assert all((row["text"] is None) != (row["grounding"] is None) for row in rows)
+    assert sum(row["text"] is None for row in rows) == 2
+    # One step of warm-up, then a cosine over the six that are left of seven.
+    cosine = [3e-3 * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(5)]
+    assert [row["lr"] for row in rows] == pytest.approx([0, *cosine])
 
 
 @pytest.fixture(scope="module")
