@@ -7,8 +7,6 @@ what their metadata announces.
 """
 
 import hashlib
-import os
-import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,21 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
-from zarr.codecs.sharding import ShardingCodecIndexLocation
+from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.dtype import VariableLengthBytes
 from zarr.core.metadata import ArrayV3Metadata
 from zarr.errors import UnstableSpecificationWarning
 
 from threedrs.errors import StoreError, one_line, write_problem
 from threedrs.io.files import atomic_folder
+from threedrs.io.zarr_shard import is_plain_shard, read_shard
 
 # Zstd's fastest level: what shrinks at all (depth, masks) shrinks at this one.
 _ZSTD_LEVEL = 1
-_CHECKSUM = struct.Struct("<I")
 
 
 @contextmanager
@@ -200,8 +196,6 @@ class StoreReader:
         """
         array = self._array(name)
         try:
-            # Zarr hands each chunk of a shard to a thread and copies it twice, which for a training
-            # sample's 40 MB is most of the read (benchmarks/RESULTS.md).
             if is_plain_shard(array):
                 return read_shard(array, self.path.joinpath(name, "c", *("0" * array.ndim)))
             self._require_chunks(name, array)
@@ -262,62 +256,3 @@ def _one_line(error: BaseException) -> str:
     text = one_line(error, 160)
     # Zarr prints the two checksums as bytes.
     return "its checksum does not match" if text.startswith("Stored and computed") else text
-
-
-class ShardError(ValueError):
-    """The shard's file is damaged; the message says where."""
-
-
-def is_plain_shard(array: zarr.Array) -> bool:
-    """Whether `read_shard` reads this array: one uncompressed shard of one chunk a row.
-
-    That is the form which `write_array` gives uncompressed arrays, the index with a crc32c of its
-    own at the end of the file. Anything else is left to zarr.
-    """
-    metadata = array.metadata
-    if not isinstance(metadata, ArrayV3Metadata) or len(metadata.codecs) != 1:
-        return False
-    sharding = metadata.codecs[0]
-    return (
-        isinstance(sharding, ShardingCodec)
-        and [type(codec) for codec in sharding.codecs] == [BytesCodec, Crc32cCodec]
-        and [type(codec) for codec in sharding.index_codecs] == [BytesCodec, Crc32cCodec]
-        and sharding.index_location == ShardingCodecIndexLocation.end
-        and array.dtype.kind in "iuf"
-        and array.dtype.isnative
-        and array.size > 0
-        and array.shards == array.shape
-        and array.chunks == (1, *array.shape[1:])
-    )
-
-
-def read_shard(array: zarr.Array, file: Path) -> np.ndarray:
-    """Return the values in ``file``, the data file of an array for which `is_plain_shard` holds.
-
-    Raises:
-        ShardError: the file is cut, or an offset or a checksum is wrong.
-        OSError: the file cannot be read.
-    """
-    values = np.empty(array.shape, dtype=array.dtype)
-    rows = values.reshape(len(values), -1).view(np.uint8)
-    index, checksum = np.empty((len(values), 2), dtype="<u8"), bytearray(_CHECKSUM.size)
-    with file.open("rb", buffering=0) as stream:
-        descriptor = stream.fileno()
-        # The index stands at the end, with a checksum of four bytes behind it.
-        _read(descriptor, index, checksum, os.fstat(descriptor).st_size - index.nbytes - 4, "index")
-        for number, (offset, length) in enumerate(index.tolist()):
-            if length != rows.shape[1] + _CHECKSUM.size:
-                raise ShardError(f"chunk {number} is missing or of another size")
-            _read(descriptor, rows[number], checksum, offset, f"chunk {number}")
-    return values
-
-
-def _read(descriptor: int, target: np.ndarray, checksum: bytearray, offset: int, what: str) -> None:
-    """Fill ``target`` from ``offset`` and compare the crc32c that follows it."""
-    if not 0 <= offset < 2**63:
-        raise ShardError(f"the {what} lies outside the file")
-    # One system call fills the array and takes the checksum behind it: no copy, no second seek.
-    if os.preadv(descriptor, [target.data, checksum], offset) != target.nbytes + _CHECKSUM.size:
-        raise ShardError(f"the {what} is cut off")
-    if google_crc32c.value(target) != _CHECKSUM.unpack(checksum)[0]:
-        raise ShardError(f"the checksum of the {what} does not match")

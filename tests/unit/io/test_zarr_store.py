@@ -1,93 +1,116 @@
-"""Reading uncompressed shards: the same values as zarr, and every damage found."""
+"""Stores whose manifests, links or pictures are not as this project writes them: one line each."""
 
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-import zarr
 
-from threedrs.errors import StoreError
-from threedrs.io.zarr_store import (
-    ShardError,
-    StoreReader,
-    create_store,
-    is_plain_shard,
-    read_shard,
-    write_array,
-)
+from fixtures.hostile import little_memory
+from fixtures.training_run import SCENES, SHARD, write_features, write_scene_inputs
+from threedrs.errors import StoreError, ThreedrsError
+from threedrs.scenes.store import SceneStore
+from threedrs.teachers.feature_shards import verify_store
+from threedrs.teachers.feature_store import FeatureStore
+from threedrs.teachers.image_decoding import preprocess_image
+from threedrs.teachers.teacher import ImageFormat
 
-VALUES = np.arange(3 * 5 * 7, dtype=np.float16).reshape(3, 5, 7)
-FILE = "features/c/0/0/0"
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stores")
+    write_scene_inputs(folder, SCENES[0], 0)
+    write_features(folder)
+    return folder
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    path = tmp_path / "a.zarr"
-    with create_store(path) as group:
-        group.attrs.update({"format_version": 1})
-        write_array(group, "features", VALUES, chunk_shape=(1, 5, 7), compressed=False)
-        write_array(group, "depth", VALUES, chunk_shape=(1, 5, 7))
-        write_array(group, "small", VALUES, compressed=False)
-        write_array(group, "none", VALUES[:0], chunk_shape=(1, 5, 7), compressed=False)
-    return path
+def store(made: Path, tmp_path: Path) -> Iterator[Path]:
+    """A scene store that a test may damage."""
+    path = shutil.copytree(made / f"results/scenes/{SCENES[0]}.zarr", tmp_path / "a.zarr")
+    with little_memory():
+        yield path
 
 
-def reader(path: Path) -> StoreReader:
-    return StoreReader.open(path, kind="store", format_version=1, remedy="remake it")
+@pytest.fixture
+def shard(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made / SHARD, tmp_path / "train-000.zarr"))
 
 
-def test_only_uncompressed_shards_are_read_here(store: Path) -> None:
-    group = zarr.open_group(store, mode="r")
-    found = {name: is_plain_shard(group[name]) for name in ("features", "depth", "small", "none")}
-    assert found == {"features": True, "depth": False, "small": False, "none": False}
+def one_line(call: Callable[[], Any], path: Path) -> str:
+    with pytest.raises(StoreError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
 
 
-@pytest.mark.parametrize("dtype", ["u1", "<u2", "<i4", "<f4", "<f8"])
-def test_values_are_those_that_zarr_reads(tmp_path: Path, dtype: str) -> None:
-    values = np.random.default_rng(0).integers(0, 200, (4, 6, 6, 3)).astype(dtype)
-    with create_store(tmp_path / "a.zarr") as group:
-        write_array(group, "x", values, chunk_shape=(1, 6, 6, 3), compressed=False)
-    array = zarr.open_group(tmp_path / "a.zarr", mode="r")["x"]
-    assert is_plain_shard(array)
-    found = read_shard(array, tmp_path / "a.zarr" / "x" / "c" / "0" / "0" / "0" / "0")
-    np.testing.assert_array_equal(found, array[...])
-    assert found.dtype == array.dtype
-    assert found.flags.writeable
+def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
 
 
-def test_arrays_of_every_form_are_read(store: Path) -> None:
-    opened = reader(store)
-    for name in ("features", "depth", "small"):
-        np.testing.assert_array_equal(opened.read(name), VALUES)
-    assert opened.read("none").shape == (0, 5, 7)
+def chunk(store: Path, array: str) -> Path:
+    return next(path for path in (store / array / "c").rglob("*") if path.is_file())
 
 
-def test_a_flipped_bit_anywhere_is_found(store: Path) -> None:
-    whole = (store / FILE).read_bytes()
-    opened = reader(store)
-    for at in range(len(whole)):
-        damaged = bytearray(whole)
-        damaged[at] ^= 0x04
-        (store / FILE).write_bytes(damaged)
-        with pytest.raises(StoreError, match=r"a.zarr: array features is damaged \("):
-            opened.read("features")
+@pytest.mark.parametrize("stray", ["decoy", ".nfs0001", ".0.AbC123"])
+def test_other_files_do_not_stand_for_chunks(store: Path, tmp_path: Path, stray: str) -> None:
+    opened = SceneStore.open(store)
+    (store / "pose/c/0").rename(tmp_path / "outside")
+    (store / "pose/c" / stray).write_bytes(b"not a chunk")
+    assert "No such file" in one_line(opened.poses, store)
 
 
-def test_a_cut_anywhere_is_found(store: Path) -> None:
-    whole = (store / FILE).read_bytes()
-    opened = reader(store)
-    for size in range(len(whole)):
-        (store / FILE).write_bytes(whole[:size])
-        with pytest.raises(StoreError, match="array features is damaged"):
-            opened.read("features")
+def test_a_store_may_be_a_link_itself(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.zarr").symlink_to(store)
+    SceneStore.open(tmp_path / "link.zarr").verify()
 
 
-def test_a_missing_file_and_an_absent_chunk_are_found(store: Path) -> None:
-    array = zarr.open_group(store, mode="r+")["features"]
-    # zarr drops a chunk of zeros by default, and would read it back as zeros
-    array[1] = 0
-    with pytest.raises(ShardError, match="chunk 1 is missing"):
-        read_shard(array, store / FILE)
-    (store / FILE).unlink()
-    with pytest.raises(StoreError, match=r"array features is damaged \(.*No such file"):
-        reader(store).read("features")
+def test_a_scene_of_a_feature_store_is_no_link_out(shard: Path, tmp_path: Path) -> None:
+    assert FeatureStore.open(shard).features(SCENES[0]).shape[0] == 1
+    (shard / SCENES[0]).rename(tmp_path / "elsewhere")
+    (shard / SCENES[0]).symlink_to(tmp_path / "elsewhere")
+    message = one_line(lambda: FeatureStore.open(shard).features(SCENES[0]), shard)
+    assert "is a link that leads out of the feature store; delete" in message
+    assert len(verify_store(shard)) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scenes": {"../../etc": {}}},
+        {"scenes": {"scene0000_00/../..": {}}},
+        {"skipped": ["scene0000_00"]},
+        {"skipped": 3},
+        {"channels": "eight"},
+    ],
+)
+def test_manifests(shard: Path, change: dict[str, Any]) -> None:
+    edit(shard / "manifest.json", lambda manifest: manifest.update(change))
+    one_line(lambda: FeatureStore.open(shard), shard)
+    assert len(verify_store(shard)) == 1
+
+
+def test_frame_numbers_of_features(shard: Path) -> None:
+    edit(shard / SCENES[0] / "zarr.json", lambda group: group["attributes"].update(frame_ids=3))
+    assert "frame_ids is malformed" in one_line(
+        lambda: FeatureStore.open(shard).frame_ids(SCENES[0]), shard
+    )
+
+
+def test_pictures_that_start_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Pillow hands PostScript to Ghostscript.
+    def started(*arguments: object, **options: object) -> None:
+        raise AssertionError(f"started {arguments}")
+
+    for name in ("Popen", "check_call", "run"):
+        monkeypatch.setattr(subprocess, name, started)
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(ThreedrsError, match="is not a readable image"):
+        preprocess_image(program, ImageFormat(width=168, patch=14))
