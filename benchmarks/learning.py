@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from threedrs.demo.primitives import PALETTE
 from threedrs.demo.questions import NUMBERS
+from threedrs.demo.room_objects import PALETTE
 from threedrs.evaluation.score import score_file
 from threedrs.io.files import read_json, read_json_lines, write_json_lines
 from threedrs.tasks.registry import evaluation_name, headline_columns

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from threedrs.demo.primitives import (
+from threedrs.demo.room_objects import (
     DARK,
     LINEN,
     METAL,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from threedrs.demo.furniture import KINDS
-from threedrs.demo.primitives import PALETTE
 from threedrs.demo.relations import (
     SUPERLATIVES,
     UNCOLOURED,
@@ -19,7 +18,7 @@ from threedrs.demo.relations import (
     noun,
     resolve,
 )
-from threedrs.demo.room_objects import Piece, Room, plural
+from threedrs.demo.room_objects import PALETTE, Piece, Room, plural
 
 DESCRIPTIONS = 10
 MULTI_DESCRIPTIONS = ("zt_w_d", "zt_wo_d", "st_w_d", "st_w_d", "st_wo_d", "mt", "mt", "zt_w_d")

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from threedrs.demo.furniture import KINDS
-from threedrs.demo.primitives import PALETTE, Part
-from threedrs.demo.room_objects import Piece, part_corners
+from threedrs.demo.room_objects import PALETTE, Part, Piece, part_corners
 
 GAP = 0.06  # metres kept between the boxes of pieces, and from the walls
 TALL, WALL_STRIP = 1.12, 1.1  # metres; taller pieces stay this close to a wall: the camera's way

@@ -13,7 +13,6 @@ import numpy as np
 
 from threedrs.demo.furniture import KINDS
 from threedrs.demo.language import article, identifying, phrase, reference
-from threedrs.demo.primitives import PALETTE
 from threedrs.demo.relations import (
     UNCOLOURED,
     Query,
@@ -24,7 +23,7 @@ from threedrs.demo.relations import (
     on_floor,
     resolve,
 )
-from threedrs.demo.room_objects import Piece, Room, plural
+from threedrs.demo.room_objects import PALETTE, Piece, Room, plural
 
 QUESTIONS = 12
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight")

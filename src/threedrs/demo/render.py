@@ -15,7 +15,7 @@ import open3d as o3d
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from threedrs.demo.mesh import SceneMesh
+from threedrs.demo.room_mesh import SceneMesh
 
 DEPTH_SIZE = (640, 480)
 COLOR_SIZE = (648, 484)

@@ -1,15 +1,104 @@
-"""What a room is made of: pieces with their parts, boxes and fronts, and the room that holds them.
+"""What a room is made of: primitives, pieces of them with boxes and fronts, and the room itself.
 
-The world frame of the demo: axis-aligned, metres, z up, the floor's middle at the origin.
+Primitives stand in a piece's own frame (see ``furniture``). The world frame of the demo is
+axis-aligned, metres, z up, with the floor's middle at the origin.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from threedrs.demo.primitives import Part, unit_ring
+Rgb = tuple[int, int, int]
 
+PALETTE: dict[str, Rgb] = {
+    "red": (200, 38, 38),
+    "orange": (240, 132, 24),
+    "yellow": (240, 208, 48),
+    "green": (52, 150, 64),
+    "blue": (40, 84, 196),
+    "purple": (128, 56, 168),
+    "brown": (122, 76, 44),
+    "white": (240, 240, 238),
+    "black": (36, 36, 40),
+}
+METAL: Rgb = (120, 122, 126)
+DARK: Rgb = (62, 60, 60)
+LINEN: Rgb = (226, 222, 212)
+RING_POINTS = 24  # of the outline of a cylinder or pad
 PLURALS = {"bookshelf": "bookshelves", "box": "boxes"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A primitive: ``box``, ``cylinder`` (axis z; ``taper`` = bottom over top radius) or ``pad``.
+
+    ``centre`` and ``size`` (metres) are of the part's box in the piece's frame; a ``pad`` is a
+    rounded cushion that fills its box.
+    """
+
+    shape: Literal["box", "cylinder", "pad"]
+    centre: tuple[float, float, float]
+    size: tuple[float, float, float]
+    rgb: Rgb
+    taper: float = 1.0
+
+
+def unit_ring(shape: str) -> np.ndarray:
+    """Return the outline (24,2) in -1..1 of a ``cylinder``, or of a ``pad``: a rounded square."""
+    angle = np.arange(RING_POINTS) * (2 * np.pi / RING_POINTS)
+    ring = np.stack([np.cos(angle), np.sin(angle)], axis=1).round(12)
+    return np.sign(ring) * np.abs(ring) ** 0.5 if shape == "pad" else ring
+
+
+def box(x: float, y: float, z: float, w: float, d: float, h: float, rgb: Rgb) -> Part:
+    """Return a box whose bottom middle is at (x, y, z)."""
+    return Part(shape="box", centre=(x, y, z + h / 2), size=(w, d, h), rgb=rgb)
+
+
+def cylinder(
+    x: float, y: float, z: float, diameter: float, h: float, rgb: Rgb, taper: float = 1.0
+) -> Part:
+    """Return a standing cylinder whose bottom middle is at (x, y, z)."""
+    size = (diameter, diameter, h)
+    return Part(shape="cylinder", centre=(x, y, z + h / 2), size=size, rgb=rgb, taper=taper)
+
+
+def pad(x: float, y: float, z: float, w: float, d: float, h: float, rgb: Rgb) -> Part:
+    """Return a cushion whose bottom middle is at (x, y, z)."""
+    return Part(shape="pad", centre=(x, y, z + h / 2), size=(w, d, h), rgb=rgb)
+
+
+def tint(rgb: Rgb, factor: float) -> Rgb:
+    """Return ``rgb`` made lighter (> 1) or darker (< 1); a light tint also lifts black a little."""
+    lift = 14 if factor > 1 else 0
+    red, green, blue = (int(np.clip(channel * factor + lift, 0, 255)) for channel in rgb)
+    return red, green, blue
+
+
+def legs(w: float, d: float, h: float, thickness: float, rgb: Rgb) -> list[Part]:
+    """Return four square legs at the corners of w x d."""
+    x, y = (w - thickness) / 2, (d - thickness) / 2
+    return [
+        box(sx * x, sy * y, 0, thickness, thickness, h, rgb) for sx in (-1, 1) for sy in (-1, 1)
+    ]
+
+
+def drawers(
+    x: float, y: float, z: float, w: float, h: float, rows: int, columns: int, rgb: Rgb
+) -> list[Part]:
+    """Return drawer fronts with handles that end at depth ``y``, the front of the piece."""
+    parts = []
+    for row in range(rows):
+        for column in range(columns):
+            middle = x - w / 2 + w / columns * (column + 0.5)
+            bottom = z + h / rows * row + 0.015
+            wide, high = w / columns - 0.03, h / rows - 0.03
+            parts.append(box(middle, y - 0.035, bottom, wide, 0.02, high, tint(rgb, 1.18)))
+            parts.append(
+                box(middle, y - 0.0125, bottom + high * 0.6, wide * 0.3, 0.025, 0.025, METAL)
+            )
+    return parts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

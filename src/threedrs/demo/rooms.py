@@ -11,8 +11,7 @@ from functools import partial
 import numpy as np
 
 from threedrs.demo.placement import Layout
-from threedrs.demo.primitives import PALETTE
-from threedrs.demo.room_objects import Piece, Room
+from threedrs.demo.room_objects import PALETTE, Piece, Room
 
 DOOR_CLEARANCE = 0.8
 ATTEMPTS = 400

@@ -11,7 +11,6 @@ import json
 import numpy as np
 import scipy.sparse
 
-from threedrs.demo.mesh import SceneMesh
 from threedrs.demo.render import (
     COLOR_INTRINSIC,
     COLOR_SIZE,
@@ -19,6 +18,7 @@ from threedrs.demo.render import (
     DEPTH_SIZE,
     FrameRenderer,
 )
+from threedrs.demo.room_mesh import SceneMesh
 from threedrs.demo.room_objects import Room
 from threedrs.demo.trajectory import camera_walk, lost_frames
 from threedrs.io.files import atomic_file, write_text

@@ -68,7 +68,7 @@ def _write_scene(
     """Write one scene's scan; return its rows of the benchmarks' files."""
     from threedrs.demo import scan_files
     from threedrs.demo.annotations import annotate
-    from threedrs.demo.mesh import build_mesh
+    from threedrs.demo.room_mesh import build_mesh
     from threedrs.demo.rooms import THEMES, make_room
 
     scan = DataLayout(root=out).scan(f"scene{number:04d}_00")

@@ -48,7 +48,7 @@ class Download(Section):
         return [Path(self.to) / name for name in self.files]
 
     def problems(self) -> Iterator[str]:
-        """Yield a line for each name that leads out of the folder, or is no listed file."""
+        """Yield a line for each name that leads out of the folder or is not listed."""
         for name in self.files:
             if not is_inside(name):
                 yield f"download of {self.repo}: {name} leads out of {self.to}"

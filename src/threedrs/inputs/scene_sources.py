@@ -153,15 +153,16 @@ def _record_lines(
     """Return one line that says which records come from where, and one on the label table."""
     if not records:
         return []
-    prepared, converted = list[str](), list[str]()
+    named: dict[str, list[str]] = {}
     for benchmark, split in dict.fromkeys(records):
         array = ready.array(layout, benchmark, split)
-        (prepared if array else converted).append(array.name if array else f"{benchmark} {split}")
-    lines = []
-    if prepared:
-        lines.append(f"records as prepared: {', '.join(prepared)}")
-    if converted:
-        lines.append(f"records converted from {layout.benchmark}/: {', '.join(converted)}")
+        source = (
+            f"records as prepared in {array.parent}"
+            if array
+            else (f"records converted from {layout.benchmark_folder}")
+        )
+        named.setdefault(source, []).append(f"{benchmark} {split}")
+    lines = [f"{source}/: {', '.join(names)}" for source, names in named.items()]
     if not layout.labels_file.is_file():
         lines.append(f"{layout.labels_file}: not there, and not needed for these records")
     return lines

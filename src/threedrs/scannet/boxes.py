@@ -151,6 +151,15 @@ def ground_truth_boxes(
     return make_box_set(rows), notes + _note_on_ids(instances.ids)
 
 
+def _has_vertices(scan: ScanFiles) -> bool:
+    """Whether the scan should have vertices: with a part of its annotation it should have a mesh.
+
+    The published masks cover more scenes than the published point clouds may.
+    """
+    own = (scan.mesh, scan.segments, scan.aggregation)
+    return scan.point_cloud is not None or any(path.exists() for path in own)
+
+
 def _note_on_ids(ids: Sequence[int]) -> list[str]:
     if [*ids] == [*range(len(ids))]:
         return []
@@ -183,6 +192,9 @@ def detector_boxes(
     """
     if not scan.proposals.exists():
         return BoxSet.empty(), [f"no proposals ({scan.proposals.name}): no pred boxes"]
+    if not _has_vertices(scan):
+        name = scan.proposals.name
+        return BoxSet.empty(), [f"no mesh or point cloud for {name}: no pred boxes"]
     vertices_P3 = aligned_vertices(scan) if vertices_P3 is None else vertices_P3
     rows, notes = [], []
     for row, mask in enumerate(read_proposals(scan.proposals, len(vertices_P3), limit)):
@@ -277,7 +289,7 @@ def _sets_and_notes(
     files = {"gt": (scan.segments, scan.aggregation), "pred": (scan.proposals,)}
     wanted = [name for name in BOX_SETS if name not in given]
     # Both sets need the vertices, and a mesh takes a second to read.
-    needs = any(path.exists() for name in wanted for path in files[name])
+    needs = any(path.exists() for name in wanted for path in files[name]) and _has_vertices(scan)
     vertices_P3 = aligned_vertices(scan) if needs else None
     for name in wanted:
         read = ground_truth_boxes if name == "gt" else detector_boxes

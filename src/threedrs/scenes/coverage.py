@@ -23,7 +23,7 @@ FEWEST = 32
 """Every second candidate is looked at, unless that leaves fewer than this."""
 PERCENT = {"coverage": None, "coverage90": 90, "coverage95": 95}
 """Strategy -> the share of the coverable voxels at which it stops; None: at V frames."""
-# The voxels of three axes make one whole number below 2**53, which float64 holds exactly.
+# The voxels of three axes make one integer below 2**53, which float64 holds exactly.
 _MOST_VOXELS_AN_AXIS = 2**17
 _STRIP = 64  # rows of a depth image worked on at a time, so that they stay in the processor's cache
 
@@ -31,7 +31,7 @@ _STRIP = 64  # rows of a depth image worked on at a time, so that they stay in t
 class MeshVoxels:
     """The voxels of a scene's mesh, and which of them a depth image falls in.
 
-    A voxel is a world coordinate divided by 0.1 m and rounded to the nearest whole number (halves
+    A voxel is a world coordinate divided by 0.1 m and rounded to the nearest integer (halves
     to the even one). ``len()`` is their number M; they are ordered by x, then y, then z.
 
     Args:
@@ -39,7 +39,7 @@ class MeshVoxels:
         where: the mesh's file, for messages.
 
     Raises:
-        DataError: there is no vertex, or the mesh is kilometres wide.
+        DataError: the mesh has no vertex, or is kilometres wide.
     """
 
     def __init__(self, vertices_P3: NDArray[np.float64], where: str) -> None:
@@ -95,7 +95,7 @@ class MeshVoxels:
         y_S1: NDArray[np.float64],
         pose: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """Return one whole number a voxel for the measured pixels of a few rows, without runs.
+        """Return one integer a voxel for the measured pixels of a few rows, without runs.
 
         A pixel's ray has the camera coordinates (x, y, 1); its point is depth times the ray.
         """

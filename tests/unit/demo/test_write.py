@@ -13,8 +13,8 @@ import scipy.sparse
 
 from fixtures.real_data import SHIPPED
 from fixtures.repository import ROOT
-from threedrs.demo.mesh import build_mesh
 from threedrs.demo.render import DEPTH_INTRINSIC, FrameRenderer
+from threedrs.demo.room_mesh import build_mesh
 from threedrs.demo.rooms import THEMES, make_room
 from threedrs.demo.trajectory import camera_walk
 from threedrs.demo.write import demo_files, demo_scenes, write_demo

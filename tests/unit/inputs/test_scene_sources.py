@@ -105,7 +105,7 @@ def test_the_start_of_a_run_on_the_published_folder(tmp_path: Path) -> None:
         ["gt boxes", "scannet_train_gt_box.json: 1; point cloud: 1", "point cloud"],
         ["detector boxes", "none", "mask"],
         ["voxels of coverage", "frames.json", "frames.json"],
-        ["records as prepared: scanqa.json"],
-        ["records converted from benchmark/: scanqa val"],
+        [f"records as prepared in {tmp_path}/processed/: scanqa train"],
+        [f"records converted from {tmp_path}/benchmark/: scanqa val"],
         [f"{layout.labels_file}: not there, and not needed for these records"],
     ]

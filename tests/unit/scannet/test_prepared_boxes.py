@@ -35,6 +35,20 @@ def test_keys_as_published_and_without_their_prefix(tmp_path: Path) -> None:
     assert listed_scenes(path) == frozenset()
 
 
+def test_masks_alone_are_of_no_use(tmp_path: Path) -> None:
+    (scan,) = scans(tmp_path, "scene0000_00")
+    scan.proposals.parent.mkdir(parents=True)
+    scan.proposals.touch()
+    gt = tmp_path / "gt.json"
+    gt.write_text(json.dumps({"scannet/scene0000_00": [BOX]}))
+    extract_boxes([scan], tmp_path / "boxes.json", {"gt": gt})
+    content = json.loads((tmp_path / "boxes.json").read_text())
+    assert content["left_out"] == []
+    assert len(content["scenes"]["scene0000_00"]["gt"]["boxes"]) == 1
+    notes = [row["note"] for row in content["notes"]]
+    assert notes == ["no mesh or point cloud for scene0000_00.mask.npz: no pred boxes"]
+
+
 def test_boxes_of_both_forms(tmp_path: Path) -> None:
     gt = {"scene0000_00": [BOX, [0, 0, 0, 1, 1, 1]], "scene0009_00": [BOX]}
     pred = {"scene0000_00": {"boxes": [BOX], "ids": [7], "labels": ["chair"]}}

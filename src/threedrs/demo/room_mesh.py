@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import open3d as o3d
 
-from threedrs.demo.primitives import RING_POINTS, Part, Rgb, unit_ring
-from threedrs.demo.room_objects import Piece, Room
+from threedrs.demo.room_objects import RING_POINTS, Part, Piece, Rgb, Room, unit_ring
 
 FURNITURE_CELL, SHELL_CELL = 0.12, 0.14  # metres between vertices
 FURNITURE_SEGMENT, SHELL_SEGMENT = 0.6, 1.4  # longest edge of a segment, metres

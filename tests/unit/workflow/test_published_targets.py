@@ -1,0 +1,94 @@
+"""What the rules expand over on a published data folder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from fixtures.published_files import embodiedscan_entry, save_infos, save_torch, scene_cloud
+from fixtures.repository import ROOT
+from threedrs.config.load import load_config
+from threedrs.errors import DataError
+from threedrs.workflow.targets import Targets
+
+TRAIN, BARE, VAL = "scene0000_00", "scene0001_00", "scene0002_00"
+
+
+def build(root: Path, **sections: dict[str, Any]) -> Targets:
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    published = yaml.safe_load((ROOT / "config/published.yaml").read_text())
+    for layer in (published, {"data": {"root": str(root)}}, sections):
+        for name, keys in layer.items():
+            config[name] = config[name] | keys
+    return Targets(load_config(config))
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The published tree with a train scene that has no point cloud, and without scene lists."""
+    monkeypatch.chdir(ROOT)
+    for split, scene in (("train", TRAIN), ("val", VAL)):
+        save_torch(tmp_path / f"scannet/pcd_with_object_aabbs/{split}/{scene}.pth", scene_cloud())
+    save_infos(
+        tmp_path / "embodiedscan/embodiedscan_infos_train.pkl",
+        *(embodiedscan_entry(scene, [0]) for scene in (TRAIN, BARE)),
+    )
+    save_infos(tmp_path / "embodiedscan/embodiedscan_infos_val.pkl", embodiedscan_entry(VAL, [0]))
+    for scene in (TRAIN, BARE, VAL):
+        folder = tmp_path / "scannet/posed_images" / scene
+        folder.mkdir(parents=True)
+        for name in ("intrinsic.txt", "depth_intrinsic.txt"):
+            np.savetxt(folder / name, np.eye(4))
+    published = yaml.safe_load((ROOT / "config/published.yaml").read_text())
+    arrays = {a for of in published["instructions"]["ready"].values() for a in of.values()}
+    for name in (
+        *arrays,
+        "metadata/scannet_val_pred_box.json",
+        "metadata/scannet_train_gt_box.json",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    return tmp_path
+
+
+def test_scenes_and_records_without_scans_and_lists(root: Path) -> None:
+    found = build(root)
+    assert found.scenes == {"train": [TRAIN], "val": [VAL]}
+    assert found.held_out() == [VAL]
+    assert found.infos() == ["results/candidates/train.json", "results/candidates/val.json"]
+    assert [path.name for path in found.box_files("train-000")] == [f"{TRAIN}.pth"]
+    assert {name: path.name for name, path in found.ready_boxes("val-000").items()} == {
+        "pred": "scannet_val_pred_box.json"
+    }
+    array = found.array("scanrefer", "train")
+    assert array == root / "processed/scanrefer_vg_train_llava_style.json"
+    # Frames that are evenly spaced need no voxels.
+    assert (found.coverage_files("train-000"), found.selected_frames()) == ([], [])
+    assert found.voxels("train-000") == []
+
+
+def test_what_coverage_reads(root: Path) -> None:
+    (root / "scannet/scannetv2_train.txt").write_text(f"{TRAIN}\n{BARE}\n")
+    coverage = {"strategy": "coverage"}
+    found = build(root, frames=coverage)
+    assert [path.name for path in found.coverage_files("train-000")] == [f"{TRAIN}.pth"]
+    assert (found.voxels("train-000"), found.selected_frames()) == ([], [])
+    for name in ("pcd_discrete_0.1.pkl", "scannet_select_frames.json"):
+        (root / "metadata" / name).touch()
+    found = build(root, frames=coverage)
+    assert found.voxels("train-000") == ["results/voxels.npz"]
+    assert found.voxels("val-000") == []
+    assert found.selected_frames() == [root / "metadata/scannet_select_frames.json"]
+
+
+def test_a_table_that_converted_records_need_is_asked_for(root: Path) -> None:
+    """ScanRefer's own files without `eval_type` need ScanNet's label table."""
+    for split in ("train", "val"):
+        (root / f"processed/scanrefer_vg_{split}_llava_style.json").unlink()
+        path = root / f"benchmark/scanrefer/ScanRefer_filtered_{split}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("[]")
+    with pytest.raises(DataError, match=r"^\S+scannetv2-labels\.combined\.tsv: missing"):
+        build(root)
