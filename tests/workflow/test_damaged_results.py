@@ -12,11 +12,11 @@ from fixtures.stale_jobs import TEACHER, contents, predicted, really_run, traine
 from threedrs.scenes.store import SceneStore
 
 
-def flip(path: Path) -> None:
-    """Change one byte in the middle of a file; its date stays, as where a disk fails."""
+def flip(path: Path, after: bytes = b"") -> None:
+    """Change the byte ``after`` some others, or in the middle; the date stays, as on a bad disk."""
     status = path.stat()
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[content.index(after) + len(after) if after else len(content) // 2] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
@@ -54,7 +54,8 @@ def test_damaged_results_are_found_and_they_alone_remade(
         for folder in ("scenes/scene0000_00.zarr", "train/baseline/model", "eval/3drs/sqa3d")
     }
     for path in damaged:
-        flip(path)
+        # The manifest stays JSON, and what it says of the stores' content stays true.
+        flip(path, b'"frames": ' if path == damaged[1] else b"")
     damaged[4].write_bytes(before[damaged[4]][:-100])  # cut short
     found = verify(checkout, "--repair")
     assert found.returncode == 1
