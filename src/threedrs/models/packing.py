@@ -119,7 +119,7 @@ class PackLosses(NamedTuple):
         text_K: mean over the sample's label tokens, 0 for grounding samples.
         grounding_K: InfoNCE, 0 for text samples.
         supervision: the 3D loss () of the scene, the same for each sample, 0 without a teacher.
-        counts: ``tokens`` of the packed sequence, and ``places`` at which the vocabulary head runs
+        counts: ``tokens`` of the packed sequence, and ``predictions`` of the vocabulary head
             (shared ones once).
     """
 
@@ -193,13 +193,13 @@ class TextTargets:
         last_shared, owner_S = layout.prefix_length - 1, layout.owner_S.numpy()
         # A token is predicted by the one before it. Before the first own token of every sample
         # stands the last shared one, whatever sample comes before it in the pack.
-        place_S = last_shared + np.arange(len(owner_S))
-        place_S[np.array(layout.starts) - layout.prefix_length] = last_shared
+        index_S = last_shared + np.arange(len(owner_S))
+        index_S[np.array(layout.starts) - layout.prefix_length] = last_shared
         label_S = np.concatenate([sample.labels for sample in pack.samples])
         text_K = np.array([sample.target_rows is None for sample in pack.samples])
         # A grounding sample has no text loss, whatever of its chat tokens carries a label.
         own = np.flatnonzero((label_S != IGNORE) & text_K[owner_S])
-        predictor = [*(place for place, _ in shared), *place_S[own].tolist()]
+        predictor = [*(index for index, _ in shared), *index_S[own].tolist()]
         target = [*(label for _, label in shared), *label_S[own].tolist()]
         owner_M = owner_S[own]
         own_count_K = np.bincount(owner_M, minlength=len(text_K))
@@ -224,12 +224,12 @@ class GroundingTargets:
     """Where the K samples of a pack ask for objects, and which rows of the scores they mean.
 
     Attributes:
-        place_K: index of ``<ground>`` in the sequence.
+        index_K: index of ``<ground>`` in the sequence.
         target_KM: bool, marks the target objects, or without any the zero target, the last row.
         weight_K: 0 for text samples, which take part so that the grounding head runs in every step.
     """
 
-    place_K: Tensor
+    index_K: Tensor
     target_KM: Tensor
     weight_K: Tensor
 
@@ -242,13 +242,13 @@ class GroundingTargets:
         target_KM = torch.zeros(len(targets), objects + 1, dtype=torch.bool)
         sample_of_row = np.repeat(np.arange(len(targets)), [len(rows) for rows in targets])
         target_KM[sample_of_row, np.concatenate(targets)] = True
-        places = [
+        indices = [
             last_shared if sample.ground_index is None else start + sample.ground_index
             for start, sample in zip(layout.starts, pack.samples, strict=True)
         ]
         weights = [float(sample.target_rows is not None) for sample in pack.samples]
         return cls(
-            place_K=on_device(torch.tensor(places), device),
+            index_K=on_device(torch.tensor(indices), device),
             target_KM=on_device(target_KM, device),
             weight_K=on_device(torch.tensor(weights), device),
         )
@@ -256,4 +256,4 @@ class GroundingTargets:
 
 def _shifted(labels: Sequence[int]) -> list[tuple[int, int]]:
     """Return (index of the predicting token, label) of each labelled token but the first."""
-    return [(place - 1, label) for place, label in enumerate(labels) if place and label != IGNORE]
+    return [(index - 1, label) for index, label in enumerate(labels) if index and label != IGNORE]

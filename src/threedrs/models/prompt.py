@@ -113,14 +113,14 @@ def _coordinate(
 ) -> tuple[np.ndarray | None, int | None]:
     """The point of the ``<coord>`` token and its index in ``ids``; (None, None) without one."""
     coord = token_id(tokenizer, COORD)
-    places = [index for index, token in enumerate(ids) if token == coord]
-    if not places:
+    indices = [index for index, token in enumerate(ids) if token == coord]
+    if not indices:
         return None, None
-    if len(places) > 1:
-        raise DataError(f"{record.id}: {COORD} stands {len(places)} times; one point is known")
+    if len(indices) > 1:
+        raise DataError(f"{record.id}: {COORD} stands {len(indices)} times; one point is known")
     if record.box_input is None:
         raise DataError(f"{record.id}: the text has {COORD} but the record has no box_input")
-    return np.array(record.box_input[:3], dtype=np.float32), places[0]
+    return np.array(record.box_input[:3], dtype=np.float32), indices[0]
 
 
 def _target_rows(record: Record, box_ids: Sequence[int]) -> list[int]:

@@ -307,7 +307,7 @@ class Student(nn.Module):
             supervision=self._supervision_loss(scene, supervised_VGGD, supervision),
             counts={
                 "tokens": pack.tokens,
-                "places": len(text_targets.predictor_M),
+                "predictions": len(text_targets.predictor_M),
             },
         )
 
@@ -334,7 +334,7 @@ class Student(nn.Module):
         self, hidden_TD: Tensor, objects_ND: Tensor, targets: GroundingTargets
     ) -> Tensor:
         """Return InfoNCE (K,) of the grounding samples, 0 for the others."""
-        scores_KM = self.grounding_head(objects_ND, hidden_TD[targets.place_K])
+        scores_KM = self.grounding_head(objects_ND, hidden_TD[targets.index_K])
         return targets.weight_K * info_nce(scores_KM, targets.target_KM)
 
     def _supervision_loss(

@@ -144,7 +144,7 @@ class _Files:
         for path in sorted(folder.glob("rank-*.safetensors")):
             file = safe_open(path, framework="pt")
             starts = json.loads(file.metadata()["starts"])
-            for key in file.keys():  # noqa: SIM118 (it is no mapping)
+            for key in file.keys():  # noqa: SIM118 (not a mapping)
                 values = file.get_slice(key)
                 start, (length,) = starts[key], values.get_shape()
                 self.runs.setdefault(key, []).append((start, start + length, values))

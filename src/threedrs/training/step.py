@@ -82,7 +82,7 @@ class PackObjective(nn.Module):
             "groundings": groundings,
             "supervision": losses.supervision * samples,
             "tokens": losses.counts["tokens"],
-            "flops": self.operations.of(pack, losses.counts["places"]),
+            "flops": self.operations.of(pack, losses.counts["predictions"]),
         }
         # Numbers are filled in on the device: a copy to it would wait until its queue is empty.
         sums = [_on_device(values[name], loss.device) for name in SUMS]

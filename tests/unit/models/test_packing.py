@@ -97,7 +97,7 @@ def test_grounding_targets_by_sample() -> None:
     assert meant == [[objects], [0, 2], [objects]]
     ids = np.concatenate([np.zeros(layout.prefix_length), *[s.input_ids for s in packed.samples]])
     ground = tokenizer().convert_tokens_to_ids("<ground>")
-    assert ids[targets.place_K[1:]].tolist() == [ground, ground]
+    assert ids[targets.index_K[1:]].tolist() == [ground, ground]
 
 
 def test_first_token_of_the_sequence_has_no_prediction() -> None:

@@ -79,10 +79,10 @@ def test_packed_losses_equal_single_losses() -> None:
     assert (together.text_K > 0).tolist() == [True, False, True, False]
     assert (together.grounding_K > 0).tolist() == [False, True, False, True]
     # The vocabulary head runs once at the places that a pack's samples share.
-    shared = alone[1].counts["places"]  # a grounding sample has none of its own
+    shared = alone[1].counts["predictions"]  # a grounding sample has none of its own
     assert shared > 1
-    places = sum(single.counts["places"] - shared for single in alone)
-    assert together.counts["places"] == shared + places
+    places = sum(single.counts["predictions"] - shared for single in alone)
+    assert together.counts["predictions"] == shared + places
 
 
 def _slow_losses(model: Student, packed: Pack) -> tuple[float, float, float]:

@@ -39,7 +39,7 @@ ROWS = 64  # suffix rows are a multiple of this, and of a sixteenth of the next 
 
 @dataclass(frozen=True, kw_only=True)
 class PackMask:
-    """A pack's mask for one backend: the mask of the suffix rows, or the places of the suffixes.
+    """A pack's mask for one backend: the mask of the suffix rows, or where the suffixes are.
 
     The mask (1,1,S,T) has rows and keys added (`ROWS`).
     """

@@ -31,7 +31,7 @@ class Suffixes:
 
     @classmethod
     def of(cls, layout: Layout, device: torch.device) -> "Suffixes":
-        """Return the places of a pack's suffix tokens."""
+        """Return where a pack's suffix tokens stand."""
         prefix = layout.prefix_length
         return cls(
             prefix_length=prefix,
@@ -119,7 +119,7 @@ class JoinedAttention(torch.autograd.Function):
             ctx.scale,
             causal=False,
         )
-        # Empty places keep their own sum, so that their weights stay finite; their gradient is 0.
+        # Empty cells keep their own sum, so that their weights stay finite; their gradient is 0.
         total_grid = own_total_grid.clone()
         total_grid[suffixes.row_S, :, suffixes.column_S] = total_S[0].transpose(0, 1)
         own = kernels.backward(

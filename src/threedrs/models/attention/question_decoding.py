@@ -61,14 +61,14 @@ class QuestionAttention:
         self.prefix = prefix
         self.groups = groups
         self.own: dict[int, tuple[Tensor, Tensor]] = {}  # layer: keys and values (B,K,T,d)
-        self.place: tuple[Tensor, Tensor] | None  # row and column (S,) of each packed token
+        self.index: tuple[Tensor, Tensor] | None  # row and column (S,) of each packed token
         self.seen_BT: Tensor  # where own tokens stand; nothing stands before a short question
         self.bias_B1QT: Tensor
 
     def start(self, lengths: Sequence[int], device: torch.device) -> Tensor:
         """Begin with questions of ``lengths`` tokens in one row, and return their offsets (S,).
 
-        Own tokens are aligned at their ends, so that every question's next token has one place.
+        Own tokens are aligned at their ends, so that every question's next token has one index.
         """
         widest = max(lengths)
         length_B = torch.tensor(lengths, device=device)
@@ -76,17 +76,17 @@ class QuestionAttention:
         row_S = torch.repeat_interleave(torch.arange(len(lengths), device=device), length_B)
         offset_S = torch.arange(sum(lengths), device=device) - begin_B[row_S]
         self.own = {}
-        self.place = row_S, offset_S + (widest - length_B)[row_S]
+        self.index = row_S, offset_S + (widest - length_B)[row_S]
         self.seen_BT = torch.arange(widest, device=device) >= (widest - length_B)[:, None]
         causal_WT = torch.ones(widest, widest, dtype=torch.bool, device=device).tril()
-        # An empty place attends to itself, so that no softmax is over nothing; nobody reads it.
+        # An empty cell attends to itself, so that no softmax is over nothing; nobody reads it.
         itself_WT = torch.eye(widest, dtype=torch.bool, device=device)
         self.bias_B1QT = self._bias(causal_WT & self.seen_BT[:, None] | itself_WT)
         return offset_S
 
     def next_tokens(self) -> None:
         """Prepare the pass over one more token of each question."""
-        self.place = None
+        self.index = None
         self.seen_BT = pad(self.seen_BT, (0, 1), value=True)
         self.bias_B1QT = self._bias(self.seen_BT[:, None])
 
@@ -138,16 +138,16 @@ class QuestionAttention:
         )
 
     def _unpack(self, tokens: Tensor) -> Tensor:
-        """Return packed tokens (S,...) at their places in (B,W,...)."""
-        if self.place is None:  # one token a question: S is B
+        """Return packed tokens (S,...) in the cells of (B,W,...)."""
+        if self.index is None:  # one token a question: S is B
             return tokens[:, None]
         grid = tokens.new_zeros(*self.seen_BT.shape, *tokens.shape[1:])
-        grid[self.place] = tokens
+        grid[self.index] = tokens
         return grid
 
     def _pack(self, grid: Tensor) -> Tensor:
-        """Return the tokens (S,...) at their places in (B,W,...)."""
-        return grid[:, 0] if self.place is None else grid[self.place]
+        """Return the tokens (S,...) in the cells of (B,W,...)."""
+        return grid[:, 0] if self.index is None else grid[self.index]
 
     def _bias(self, allowed_BWT: Tensor) -> Tensor:
         """Return what is added to the scores (B,1,W*G,T): 0 where allowed, otherwise -inf."""

@@ -77,7 +77,7 @@ def check_sizes(section: Mapping[str, Any], names: Iterable[str], path: Path) ->
         value = section.get(name)
         if type(value) is not int or not 1 <= value <= most:
             raise CheckpointError(
-                f"{path}: {name} is {value!r:.40}, expected a whole number from 1 to {most}; "
+                f"{path}: {name} is {value!r:.40}, expected an integer from 1 to {most}; "
                 "fetch the checkpoint again"
             )
 
@@ -120,7 +120,9 @@ def read_teacher_channels(config: Mapping[str, Any], path: Path) -> int | None:
         )
     channels = own.get("teacher_channels")
     if type(channels) is not int or not 0 <= channels <= MOST:
-        raise CheckpointError(f"{path}: threedrs.teacher_channels is {channels!r:.40}, no number")
+        raise CheckpointError(
+            f"{path}: threedrs.teacher_channels is {channels!r:.40}, which is not a size"
+        )
     return channels
 
 

@@ -211,7 +211,9 @@ def read_adapter(folder: Path, settings: ModelSettings) -> SavedAdapter:
             targets=tuple(t for t in LORA_TARGETS if t in (adapter.target_modules or ())),
         )
     except (TypeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder / CONFIG}: is no LoRA adapter of ours ({error})") from error
+        raise CheckpointError(
+            f"{folder / CONFIG}: is not a LoRA adapter of ours ({error})"
+        ) from error
     channels = read_teacher_channels(config, path)
     held = None if channels is None else config["threedrs"].get("base")
     if channels is None or not isinstance(held, dict) or not held.keys() >= BASE_FIELDS:

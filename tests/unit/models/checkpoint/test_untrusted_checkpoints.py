@@ -140,8 +140,8 @@ def test_safetensors(folder: Path, why: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, expected a whole number"),
-        ({"hidden_size": 2**40}, "hidden_size is 1099511627776, expected a whole number from 1"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, expected an integer"),
+        ({"hidden_size": 2**40}, "hidden_size is 1099511627776, expected an integer from 1"),
         ({"hidden_size": "4; import os"}, "hidden_size is '4; import os'"),
         ({"vocab_size": [1]}, "vocab_size is [1]"),
         ({"vocab_size": True}, "vocab_size is True"),
@@ -154,7 +154,7 @@ def test_safetensors(folder: Path, why: str) -> None:
         (QWEN2_VL, "lacks vision_config"),
         (
             QWEN2_VL | {"vision_config": {"depth": 10**9}},
-            "depth is 1000000000, expected a whole number from 1 to 1024",
+            "depth is 1000000000, expected an integer from 1 to 1024",
         ),
     ],
 )
@@ -169,7 +169,7 @@ def test_pictures_of_a_vision_tower(folder: Path) -> None:
     own = json.loads(path.read_text())["threedrs"]
     own["vision_config"]["image_size"] = 2**20
     edit(path, threedrs=own)
-    assert "image_size is 1048576, expected a whole number from 1 to 8192" in one_line(
+    assert "image_size is 1048576, expected an integer from 1 to 8192" in one_line(
         lambda: load(folder), path
     )
 
@@ -194,7 +194,7 @@ def test_a_vocabulary_that_nests(folder: Path) -> None:
         ),
         (CONFIG, {"r": 10**9}, "rank 1000000000, at most 4096 is read"),
         (CONFIG, {"base_model_name_or_path": "/nowhere"}, ""),
-        (CONFIG, {"peft_type": "os.system"}, "is no LoRA adapter of ours"),
+        (CONFIG, {"peft_type": "os.system"}, "is not a LoRA adapter of ours"),
     ],
 )
 def test_adapters(

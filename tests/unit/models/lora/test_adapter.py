@@ -295,7 +295,9 @@ def test_damaged_adapters_are_one_line(saved: tuple[Student, Path]) -> None:
     with pytest.raises(CheckpointError, match=r"42 tensors do not fit .*e\.g\. language_model"):
         load_student(ModelSettings(path=folder))
     (folder / CONFIG).write_text("{}")
-    with pytest.raises(CheckpointError, match=r"adapter_config\.json: is no LoRA adapter of ours"):
+    with pytest.raises(
+        CheckpointError, match=r"adapter_config\.json: is not a LoRA adapter of ours"
+    ):
         load_student(ModelSettings(path=folder))
 
 
