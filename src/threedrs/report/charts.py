@@ -7,10 +7,11 @@ from markupsafe import Markup
 
 from threedrs.evaluation.awareness import metric_by_quartile
 from threedrs.report import figures
-from threedrs.report.published import BACKBONES, PUBLISHED
+from threedrs.report.published import BACKBONES, MAIN, METHODS
 from threedrs.report.results import Results
 from threedrs.report.verdict import Verdict
 from threedrs.tasks.base import Column
+from threedrs.tasks.registry import find_task
 
 CURVES = {
     "text": "text loss",
@@ -52,7 +53,7 @@ def radars(results: Results) -> list[tuple[str, Markup]]:
         title = f"{BACKBONES.get(backbone, backbone)}, the runs of this report"
         drawn.append((title, Markup(figures.radar(axes, series, title))))
     for backbone, name in BACKBONES.items():
-        rows = [row for row in PUBLISHED if row.backbone == backbone]
+        rows = [row for row in METHODS if row.backbone == backbone]
         series = {row.method: row.of(results.columns) for row in rows}
         title = f"{name}, published, on ScanNet"
         drawn.append((title, Markup(figures.radar(axes, series, title))))
@@ -73,6 +74,11 @@ def question_types(results: Results) -> list[Markup]:
                 run: [_value(types.get(kind), column.metric) for kind in kinds]
                 for run, types in by_type.items()
             }
+            details = find_task(benchmark).published_details
+            if any(kind in details for kind in kinds):
+                series[f"{MAIN}, published"] = [
+                    details.get(kind, {}).get(column.metric) for kind in kinds
+                ]
             labels = [f"{kind} ({counts[kind]})" for kind in kinds]
             drawn.append(Markup(figures.bars(labels, series, _name(column))))
     return drawn

@@ -20,10 +20,11 @@ from threedrs.io.files import write_text
 from threedrs.report import charts
 from threedrs.report.costs import run_costs, stage_costs
 from threedrs.report.examples import Browser, PageImage, Rooms, as_page_image
-from threedrs.report.published import PUBLISHED, SOURCE
+from threedrs.report.published import GROUPS, SOURCE, without_counterpart
 from threedrs.report.results import Results
 from threedrs.report.verdict import config_differences, verdicts
 from threedrs.scenes.store import SceneStore
+from threedrs.tasks.registry import find_task
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.visualization.feature_plot import plot_features
 from threedrs.visualization.templates import page_environment
@@ -84,7 +85,12 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
                 and results.train(settings.baseline)
             },
             counts=[count for browser in browsers for count in browser.counts()],
-            published=[(row.method, row.of(results.columns)) for row in PUBLISHED],
+            published=_published(results),
+            alone=without_counterpart({run: results.config(run) for run in settings.runs}),
+            details={
+                name: find_task(name).published_details.get("all", {})
+                for name in settings.benchmarks
+            },
             source=SOURCE,
             radars=charts.radars(results),
             types=charts.question_types(results),
@@ -104,6 +110,22 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
         )
     )
     write_text(folder / "report" / "index.html", page)
+
+
+def _published(results: Results) -> dict[str, list[tuple[str, list[str], list[float | None]]]]:
+    """Return the groups of published rows: method, runs of its setting, headline values."""
+    return {
+        title: [
+            (
+                row.method,
+                [run for run in results.runs if row.is_of(results.config(run))],
+                row.of(results.columns),
+            )
+            for row in rows
+            if any(value is not None for value in row.of(results.columns))
+        ]
+        for title, rows in GROUPS.items()
+    }
 
 
 def script_hash(script: str) -> str:

@@ -2,16 +2,19 @@
 
 The scores stand in the benchmarks' files (`Task.published_scores`), in percent as the papers print
 them, on ScanNet's validation scenes (SQA3D: test questions). Here are the methods, in the order of
-the page.
+the page, and of 3DRS's own rows the setting, by which a run finds the row that it repeats.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task
 
 SOURCE = "https://arxiv.org/abs/2506.01946"
+MAIN = "3DRS (LLaVA-Video)"  # whose details the benchmarks' files hold
 # Backbone family, as in the configuration's ``model.name``, to the paper's name of it.
 BACKBONES = {
     "llava-video": "LLaVA-Video",
@@ -22,10 +25,16 @@ BACKBONES = {
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """One method; ``backbone`` is set for those that compare 3DRS with its baseline on one."""
+    """One method, and of 3DRS and its baselines the setting in the configuration's words.
+
+    ``layer`` is a description where the configuration knows no such layers.
+    """
 
     method: str
     backbone: str | None = None
+    teacher: str | None = None
+    loss: str = "l2"
+    layer: str = "last"
 
     def of(self, columns: Sequence[Column]) -> list[float | None]:
         """Return the method's values of the given headline columns, None where there is none."""
@@ -36,20 +45,94 @@ class PublishedRow:
         values = task.published_scores.get(self.method)
         return None if values is None else values[task.columns.index(column)]
 
+    def is_of(self, config: Mapping[str, Any]) -> bool:
+        """Return whether a run has the row's setting; ``config`` is the run resolved."""
+        if "teacher" not in config or config["model"]["name"] != self.backbone:
+            return False
+        if _teacher(config) != self.teacher:
+            return False
+        supervision = config["supervision"]
+        return self.teacher == "none" or (supervision["loss"], supervision["layer"]) == (
+            self.loss,
+            self.layer,
+        )
 
-PUBLISHED = (
-    PublishedRow(method="3DRS (LLaVA-Video)", backbone="llava-video"),
-    PublishedRow(method="its baseline (Video-3D LLM)", backbone="llava-video"),
-    PublishedRow(method="LLaVA-OneVision + 3DRS", backbone="llava-onevision"),
-    PublishedRow(method="LLaVA-OneVision", backbone="llava-onevision"),
-    PublishedRow(method="Qwen2-VL + 3DRS", backbone="qwen2-vl"),
-    PublishedRow(method="Qwen2-VL", backbone="qwen2-vl"),
-    PublishedRow(method="LLaVA-3D"),
-    PublishedRow(method="ChatScene"),
-    PublishedRow(method="Inst3D-LLM"),
-    PublishedRow(method="PQ3D"),
-    PublishedRow(method="LEO"),
-    PublishedRow(method="Grounded 3D-LLM"),
-    PublishedRow(method="3D-VisTA"),
-    PublishedRow(method="M3DRef-CLIP"),
+
+# The published folders of features, and whose features they hold.
+_IMPORTED = {
+    "posed_images_3d_feature_vggt": "vggt",
+    "posed_images_3d_feature": "flare",
+    "posed_images_3d_feature_dinov2": "dinov2",
+    "posed_images_3d_feature_siglip2": "siglip2",
+}
+
+
+def _teacher(config: Mapping[str, Any]) -> str:
+    """Return a run's teacher; of imported features the one that made them, where they say it."""
+    teacher = config["teacher"]
+    if teacher["name"] != "import":
+        return str(teacher["name"])
+    return _IMPORTED.get(Path(teacher["weights"] or "").name, "import")
+
+
+def _variant(method: str, teacher: str = "vggt", **setting: str) -> PublishedRow:
+    return PublishedRow(method=method, backbone="llava-video", teacher=teacher, **setting)
+
+
+METHODS = (
+    _variant(MAIN),
+    _variant("its baseline (Video-3D LLM)", "none"),
+    PublishedRow(method="LLaVA-OneVision + 3DRS", backbone="llava-onevision", teacher="vggt"),
+    PublishedRow(method="LLaVA-OneVision", backbone="llava-onevision", teacher="none"),
+    PublishedRow(method="Qwen2-VL + 3DRS", backbone="qwen2-vl", teacher="vggt"),
+    PublishedRow(method="Qwen2-VL", backbone="qwen2-vl", teacher="none"),
+    *(
+        PublishedRow(method=method)
+        for method in (
+            *("LLaVA-3D", "ChatScene", "Inst3D-LLM", "PQ3D", "LEO", "Grounded 3D-LLM"),
+            *("3D-VisTA", "M3DRef-CLIP", "3D-LLaVA", "Chat-3D v2", "VG-LLM-4B"),
+        )
+    ),
 )
+# Tables 4, 12 and 13 of the 3DRS paper.
+VARIANTS = (
+    _variant("3DRS with SigLIP 2", "siglip2"),
+    _variant("3DRS with MAE", "mae"),
+    _variant("3DRS with DINOv2", "dinov2"),
+    _variant("3DRS with FLARE", "flare"),
+    _variant("3DRS, last and third last layer", layer="last and third last"),
+    _variant("3DRS, last, third and fifth last layer", layer="last, third and fifth last"),
+    _variant("3DRS, cosine loss", loss="cosine"),
+    _variant("3DRS, both losses", loss="both"),
+)
+# Taken from other people's notes, not read in the papers.
+SECONDARY = tuple(
+    PublishedRow(method=method)
+    for method in (
+        *("Ross3D", "GPT4Scene (Qwen2-VL)", "GPT4Scene (Qwen2.5-VL)", "3D-IDE"),
+        *("Imagine3D-LLM", "VLM-3R"),
+    )
+)
+GROUPS = {
+    "Published, on ScanNet": METHODS,
+    "3DRS with other teachers, layers and losses (its Tables 4, 12 and 13)": VARIANTS,
+    "From secondary sources: not read in the papers": SECONDARY,
+}
+PUBLISHED = (*METHODS, *VARIANTS, *SECONDARY)
+
+
+def without_counterpart(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return run -> why no published row is of its setting, of the runs of which that is so."""
+    found = {}
+    for run, config in configs.items():
+        if any(row.is_of(config) for row in PUBLISHED):
+            continue
+        if "teacher" not in config:
+            found[run] = "how its checkpoint was trained is not known here"
+            continue
+        setting = {"backbone": config["model"]["name"], "teacher": _teacher(config)}
+        if setting["teacher"] != "none":
+            setting |= {key: config["supervision"][key] for key in ("loss", "layer")}
+        listed = ", ".join(f"{name} {value}" for name, value in setting.items())
+        found[run] = f"no row has its setting ({listed})"
+    return found

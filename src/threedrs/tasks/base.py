@@ -197,6 +197,8 @@ class Task:
         headline: the metrics that papers print, in their order.
         published_scores: method to its published headline values in percent, None where the paper
             gives no number.
+        published_details: question type, or "all", to the other values that the 3DRS paper prints
+            of its main model: metric to percent.
         judged_by: the metric that says how good one answer is.
     """
 
@@ -221,6 +223,7 @@ class Task:
     combine: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     headline: tuple[Headline, ...] = LACKING
     published_scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    published_details: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     judged_by: str = LACKING
 
     @property

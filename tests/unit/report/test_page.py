@@ -159,6 +159,18 @@ def test_what_is_configured_must_be_there(results, unknown):
     assert (results / "report" / "index.html").read_bytes() == before
 
 
+def test_published_rows_say_which_run_they_are_of(results):
+    page = (results / "report" / "index.html").read_text()
+    baseline = "its baseline (Video-3D LLM) <small>the setting of baseline</small>"
+    assert baseline in page
+    assert "Without a published counterpart: <b>3drs</b>, no row has its setting (backbone" in page
+    assert "teacher vggt-tiny" in page
+    for group in ("its Tables 4, 12 and 13", "From secondary sources: not read in the papers"):
+        assert group in page
+    assert "3DRS, published" in page  # Scan2Cap's ROUGE-L, beside ours in the provenance
+    assert "62.29" in page
+
+
 def test_questions_left_out_are_said(results, tmp_path):
     for part in results.iterdir():
         if part.name not in ("report", "eval", "instructions"):

@@ -29,7 +29,26 @@ def test_published_scores_are_the_papers() -> None:
     paper = [62.9, 56.1, 60.4, 54.9, 86.1, 41.6, 104.8, 30.3, 60.6]
     assert rows["3DRS (LLaVA-Video)"] == paper
     assert rows["PQ3D"] == [57.0, 51.2, None, 50.1, 80.3, 36.0, None, None, 47.1]
+    # Tables 4, 12 and 13, and one row of other people's notes.
+    dinov2 = [59.8, 53.3, 58.5, 53.5, 80.3, 39.3, 103.5, 29.6, 60.1]
+    assert rows["3DRS with DINOv2"] == dinov2
+    two_layers = [61.5, 54.8, 60.1, 54.9, 84.4, 41.4, 101.4, 29.2, 60.5]
+    assert rows["3DRS, last and third last layer"] == two_layers
+    cosine = [62.2, 55.5, 60.4, 55.2, 85.9, 41.8, 104.5, 30.1, 60.7]
+    assert rows["3DRS, cosine loss"] == cosine
+    gpt4scene = [65.6, None, 67.3, None, None, 44.1, 105.7, None, 63.5]
+    assert rows["GPT4Scene (Qwen2.5-VL)"] == gpt4scene
     assert rows["LEO"] == [None, None, None, None, 72.4, 38.2, 101.4, 21.5, 50.0]
+
+
+def test_published_details_are_of_the_benchmarks_metrics() -> None:
+    details = {name: task.published_details for name, task in TASKS.items()}
+    assert details["scanrefer"]["multiple"] == {"acc@0.25": 57.0, "acc@0.5": 50.8}
+    assert details["sqa3d"]["which"] == {"em": 49.9}
+    assert details["scanqa"]["all"]["bleu4"] == 17.22
+    for name, task in TASKS.items():
+        for values in details[name].values():
+            assert set(values) <= set(task.metrics)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)

@@ -1,0 +1,53 @@
+"""Which published row a run is held beside, and what is said where there is none."""
+
+from typing import Any
+
+import pytest
+
+from threedrs.report.published import PUBLISHED, SECONDARY, without_counterpart
+
+
+def config(teacher: str, backbone: str = "llava-video", **more: Any) -> dict[str, Any]:
+    supervision = {"weight": 1.0, "loss": "l2", "layer": "last", **more.pop("supervision", {})}
+    return {
+        "model": {"name": backbone},
+        "teacher": {"name": teacher, "weights": more.pop("weights", None)},
+        "supervision": supervision,
+    }
+
+
+@pytest.mark.parametrize(
+    ("run", "method"),
+    [
+        (config("vggt"), "3DRS (LLaVA-Video)"),
+        (config("none", supervision={"weight": 0.0}), "its baseline (Video-3D LLM)"),
+        (config("vggt", "qwen2-vl"), "Qwen2-VL + 3DRS"),
+        (config("dinov2"), "3DRS with DINOv2"),
+        (config("vggt", supervision={"loss": "cosine"}), "3DRS, cosine loss"),
+        (config("import", weights="a/posed_images_3d_feature_vggt"), "3DRS (LLaVA-Video)"),
+        (config("import", weights="a/posed_images_3d_feature"), "3DRS with FLARE"),
+    ],
+)
+def test_a_run_is_held_beside_the_row_of_its_setting(run: dict[str, Any], method: str) -> None:
+    assert [row.method for row in PUBLISHED if row.is_of(run)] == [method]
+    assert without_counterpart({"3drs": run}) == {}
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (config("pointmap"), "(backbone llava-video, teacher pointmap, loss l2, layer last)"),
+        (config("vggt-tiny"), "teacher vggt-tiny"),
+        (config("dinov2", "qwen2-vl"), "backbone qwen2-vl, teacher dinov2"),
+        (config("vggt", supervision={"layer": 3}), "layer 3"),
+        (config("import", weights="my/features"), "teacher import"),
+        ({"model": {"name": "llava-video"}, "checkpoint": "x"}, "how its checkpoint was trained"),
+    ],
+)
+def test_a_run_of_another_setting_is_named_with_it(run: dict[str, Any], reason: str) -> None:
+    assert reason in without_counterpart({"mine": run})["mine"]
+
+
+def test_secondary_rows_stand_by_themselves() -> None:
+    assert {row.method for row in SECONDARY} >= {"Ross3D", "3D-IDE", "VLM-3R"}
+    assert all(row.teacher is None for row in SECONDARY)
