@@ -115,37 +115,30 @@ def read_features(path: Path) -> FeatureFile:
         or 0 in features.shape
         or features.dtype not in (np.float16, np.float32, np.float64)
     ):
-        raise DataError(
-            f"{path}: {key} is {features.dtype} of shape {features.shape}; expected floating-point "
-            "numbers of shape (frames, tokens, channels); compute the file again"
+        raise _wrong(
+            path,
+            f"{key} is {features.dtype} of shape {features.shape}; expected floating-point numbers "
+            "of shape (frames, tokens, channels)",
         )
     frames, tokens, _ = features.shape
     start = _integer(facts.get("ps_idx", np.array(0)))
     if start is None or not 0 <= start < tokens:
-        raise DataError(
-            f"{path}: ps_idx is not the index of one of a frame's {tokens} tokens; compute the "
-            "file again"
-        )
+        raise _wrong(path, f"ps_idx is not the index of one of a frame's {tokens} tokens")
     side = _integer(facts["patch_grid"]) if "patch_grid" in facts else None
     if "patch_grid" in facts and (side is None or side * side != tokens - start):
-        raise DataError(
-            f"{path}: patch_grid is not the side of {tokens - start} patches; compute the file "
-            "again"
-        )
+        raise _wrong(path, f"patch_grid is not the side of {tokens - start} patches")
     frame_ids = facts.get("frame_ids")
     if frame_ids is not None and (frame_ids.shape != (frames,) or frame_ids.dtype.kind not in "iu"):
-        raise DataError(
-            f"{path}: frame_ids is {frame_ids.dtype} of shape {frame_ids.shape}; expected {frames} "
-            "integers, the frames of the features; compute the file again, or remove the array"
+        raise _wrong(
+            path,
+            f"frame_ids is {frame_ids.dtype} of shape {frame_ids.shape}; expected {frames} "
+            "integers, the frames of the features",
         )
     features_VPC = features[:, start:].astype(np.float32)
     for index, values in enumerate(features_VPC):
         # One comparison finds all: a NaN fails it too, as does what float16 cannot hold.
         if not np.abs(values).max(initial=0) <= np.finfo(np.float16).max:
-            raise DataError(
-                f"{path}: the features of its frame {index} (from 0) are not finite as float16; "
-                "compute the file again"
-            )
+            raise _wrong(path, f"the features of frame {index} (from 0) are not finite as float16")
     return FeatureFile(
         features_VPC=features_VPC,
         side=side,
@@ -154,16 +147,20 @@ def read_features(path: Path) -> FeatureFile:
     )
 
 
+def _wrong(path: Path, problem: str) -> DataError:
+    return DataError(f"{path}: {problem}; compute the file again")
+
+
 def _feature_key(path: Path, names: list[str]) -> str:
     """Return the name of the array that holds the last layer."""
     layers = {name: int(found[1]) for name in names if (found := LAYER_KEY.fullmatch(name))}
     # A file may hold the last layer twice, whole and by layer. The whole one is the published form.
     plain = [key for key in KEYS if key in names]
     if not plain and not layers:
-        raise DataError(
-            f"{path}: holds {', '.join(names) or 'nothing'}; expected the features under "
-            f"{' or '.join(KEYS)}, or by layer under feature_l<number>; compute the file again, or "
-            "set teacher.weights to the folder of other files"
+        raise _wrong(
+            path,
+            f"holds {', '.join(names) or 'nothing'}; expected the features under "
+            f"{' or '.join(KEYS)}, or by layer under feature_l<number>",
         )
     return plain[0] if plain else max(layers, key=lambda name: layers[name])
 
@@ -189,10 +186,12 @@ def export_features(store: "FeatureStore", scene: str, folder: Path, name: str) 
         "feature": features_VPC[None] if pooled else features_VPC[None].astype(np.float32),
         "ps_idx": np.array(0),
     }
-    if pooled:
-        arrays |= {"pooled": np.array(True), "patch_grid": np.array(GRID)}
     if frames.proven:
         arrays["frame_ids"] = np.array(frames.teacher)
+        # A file of a fork takes its frames from a list that these features may not be of. So it
+        # looks like one only where it says its frames itself.
+        if pooled:
+            arrays |= {"pooled": np.array(True), "patch_grid": np.array(GRID)}
     file = folder / check_scene_name(scene, str(store.path)) / f"{name}.npz"
     with atomic_file(file) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
