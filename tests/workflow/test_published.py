@@ -10,6 +10,8 @@ from fixtures.checkout import SMALL, Checkout
 from fixtures.published_files import published_layout
 from threedrs.demo.published_layout import publish
 from threedrs.scannet.posed_images import export_posed_images
+from threedrs.teachers.feature_store import FeatureStore
+from threedrs.teachers.precomputed import export_features
 
 LOSSES = ("loss", "text", "grounding", "supervision")
 
@@ -28,6 +30,10 @@ def published(finished: Checkout, checkout: Checkout) -> Path:
         for file in folder.iterdir():
             file.unlink()
         export_posed_images(sens, folder, stride=10)
+    for shard in (finished.folder / "results/features/vggt-tiny").glob("*.zarr"):
+        store = FeatureStore.open(shard)
+        for scene in store.scenes:
+            export_features(store, scene, root / "scannet/posed_images_3d_feature_vggt", "vggt")
     # All of the small demo but for its data; one run, and two of the benchmarks to ask.
     config = yaml.safe_load(SMALL.read_text())
     for layer in (

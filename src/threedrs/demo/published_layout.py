@@ -9,6 +9,7 @@ import io
 import json
 import pickle
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from threedrs.tasks.registry import TASKS
 STRIDE = 10
 JPEG_QUALITY = 75
 SELECTED = 32  # frames of a scene in scannet_select_frames.json
+FEATURE_FRAMES = 8  # of a scene's feature file, as many as the demo's configuration asks for
+SPECIAL_TOKENS = 5  # of a frame in it, before the patches
 NAMES = {"scanrefer": "scanrefer_vg"}  # of processed files, where they differ from the benchmark's
 
 
@@ -50,6 +53,7 @@ def write_published_demo(out: Path, scenes: int, seed: int) -> None:
     with atomic_folder(out) as folder:
         write_demo(folder / "scans", scenes, seed)
         publish(folder / "scans", folder)
+        _write_features(DataLayout(root=folder / "scans").scenes("train"), folder / "scannet")
         shutil.rmtree(folder / "scans")
         content = {"format_version": FORMAT_VERSION, "layout": "published", "seed": seed}
         write_json(folder / MARKER, content | {"scenes": scenes})
@@ -100,6 +104,29 @@ def publish(scans: Path, out: Path) -> None:
     # json.dumps, as the published file holds one line.
     (out / "metadata/scannet_select_frames.json").write_text(json.dumps(selected))
     _write_records(layout, boxes, out / "processed")
+
+
+def _write_features(scenes: Sequence[str], scannet: Path) -> None:
+    """Write the small teacher's features as the published script does, of frames by the folder."""
+    import torch
+
+    from threedrs.teachers.image_decoding import preprocess_image
+    from threedrs.teachers.image_extractor import patch_features
+    from threedrs.teachers.teacher_frames import evenly_spaced, folder_frames
+    from threedrs.teachers.vggt.extractor import TINY_IMAGES, tiny_model
+
+    model = tiny_model(seed=0).eval()
+    for scene in scenes:
+        folder = scannet / "posed_images" / scene
+        frames = evenly_spaced(folder_frames(folder), FEATURE_FRAMES) or ()
+        files = [folder / f"{frame:05d}.jpg" for frame in frames]
+        images = np.stack([preprocess_image(file.read_bytes(), TINY_IMAGES) for file in files])
+        patches_VPC = patch_features(model, torch.from_numpy(images)).numpy()
+        # Camera and register tokens stand first; nothing reads them.
+        tokens_VTC = np.pad(patches_VPC, ((0, 0), (SPECIAL_TOKENS, 0), (0, 0)))
+        file = scannet / "posed_images_3d_feature_vggt" / scene / "vggt.npz"
+        file.parent.mkdir(parents=True)
+        np.savez_compressed(file, feature=tokens_VTC[None], ps_idx=np.array(SPECIAL_TOKENS))
 
 
 def _write_frames(reader: SensReader, folder: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fixtures.published_files import published_layout
-from threedrs.demo.published_layout import publish, write_published_demo
+from threedrs.demo.published_layout import _write_features, publish, write_published_demo
 from threedrs.demo.write import write_demo
 from threedrs.errors import DataError
 from threedrs.scannet.boxes import BoxSet, extract_boxes, read_boxes_file
@@ -19,6 +20,10 @@ from threedrs.scannet.posed_images import export_posed_images
 from threedrs.scannet.sens import SensReader
 from threedrs.scenes.build import SceneSettings, build_scene
 from threedrs.scenes.published_lists import PublishedLists, read_selected_frames
+from threedrs.teachers.image_decoding import preprocess_image
+from threedrs.teachers.image_extractor import patch_features
+from threedrs.teachers.precomputed import read_features
+from threedrs.teachers.vggt.extractor import TINY_IMAGES, tiny_model
 
 TRAIN, VAL = "scene0000_00", "scene0001_00"
 SETTINGS = SceneSettings(count=3)
@@ -162,3 +167,24 @@ def test_a_folder_of_other_content_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds files that are not a published demo"):
         write_published_demo(tmp_path, 2, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_features_are_those_of_the_small_teacher_on_the_folders_images(tmp_path: Path) -> None:
+    folder = tmp_path / "posed_images" / "scene0000_00"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for frame in (0, 10, 20):
+        pixels = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{frame:05d}.jpg")
+    _write_features(["scene0000_00"], tmp_path)
+    file = tmp_path / "posed_images_3d_feature_vggt/scene0000_00/vggt.npz"
+    with np.load(file) as archive:
+        assert archive["feature"].shape == (1, 8, 5 + 12 * 16, 768)
+        assert archive["feature"].dtype == np.float32
+    found = read_features(file)
+    # linspace(0, 2, 8) truncated: 0 0 0 0 1 1 1 2
+    images = [preprocess_image((folder / f"{f:05d}.jpg").read_bytes(), TINY_IMAGES)
+              for f in (0, 0, 0, 0, 10, 10, 10, 20)]  # fmt: skip
+    with torch.no_grad():
+        expected = patch_features(tiny_model(0).eval(), torch.from_numpy(np.stack(images)))
+    np.testing.assert_allclose(found.features_VPC, expected.numpy(), rtol=1e-4, atol=1e-5)
