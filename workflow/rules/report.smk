@@ -52,7 +52,6 @@ rule aggregate:
         trained=TRAINED,
         benchmarks=BENCHMARKS,
         baseline=CONFIG["report"]["baseline"],
-        bootstrap=CONFIG["eval"]["bootstrap"],
     message:
         "Summary of {params.runs}"
     script:

@@ -16,7 +16,6 @@ with job_log(snakemake.log[0], "aggregate"):
         {key: folder / "metrics.json" for key, folder in folders.items()},
         per_question_files={key: folder / "per_question.npz" for key, folder in folders.items()},
         baseline=snakemake.params.baseline,
-        resamples=snakemake.params.bootstrap,
         train_summaries={
             run: Path(f"results/train/{run}/train.json") for run in snakemake.params.trained
         },

@@ -63,8 +63,8 @@ def plan(
     if as_json:
         print(json.dumps(plans, indent=2))
         return
-    for name, facts in plans.items():
-        _print_plan(name, facts, gpus, gpu_memory)
+    _print_plans(plans, gpus, gpu_memory)
+    _print_seeds(config, teachers)
 
 
 def _training_facts(
@@ -179,7 +179,23 @@ def _print_cluster_plan(config: dict, teachers: dict, file: Path, as_json: bool)
     )
     for risk in others:
         say(f"then: {risk.text}" + (f"; {risk.remedy}" if risk.is_near else ""))
+    _print_seeds(config, used)
     say(f"figures: benchmarks/RESULTS.md; not measured are {assumed}")
+
+
+def _print_seeds(config: dict, teachers: dict) -> None:
+    from threedrs.planning.estimate import seeds_of_study
+
+    study = copy.deepcopy(config)
+    # The configuration was checked without teachers, which tell settings apart.
+    for run, overrides in study["runs"].items():
+        overrides["teacher"] = {**overrides.get("teacher", {}), "name": teachers[run]}
+    print(seeds_of_study(study))
+
+
+def _print_plans(plans: dict, gpus: int, gpu_memory: float) -> None:
+    for name, facts in plans.items():
+        _print_plan(name, facts, gpus, gpu_memory)
 
 
 def _print_plan(name: str, facts: dict, gpus: int, gpu_memory: float) -> None:

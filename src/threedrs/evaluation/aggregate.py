@@ -1,8 +1,8 @@
 """Metrics of all runs to one summary: ``summary.csv`` (a row a run), ``.json``, ``.tex``, ``.md``.
 
-Runs that differ in nothing but their training seed form a group with mean and standard deviation;
-a run on its own has no standard deviation, because one number has no spread. Every run, and every
-group, is compared with the baseline question by question (``compare``).
+Runs that differ in nothing but their training seed are one setting, a group with mean and standard
+deviation; a run on its own has no standard deviation, because one number has no spread. Every group
+is compared with the baseline's group question by question (``compare``).
 """
 
 import csv
@@ -13,8 +13,7 @@ from typing import Any
 
 from threedrs.errors import DataError
 from threedrs.evaluation.compare import (
-    FEWEST_SCENES,
-    LEVEL,
+    Comparison,
     PerQuestion,
     compare,
     holm,
@@ -30,12 +29,14 @@ from threedrs.io.files import (
     write_json,
     write_text,
 )
-from threedrs.metrics.bootstrap import SEED
+from threedrs.metrics.setting_difference import FEWEST_SEEDS, LEVEL, POWER
 from threedrs.tasks.registry import TASKS, find_task, headline_columns
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Sections of a run's config.json that hold its name and the paths that follow from it.
 _RUN_NAMES = ("run", "paths")
+# Keys of two sections that shape no trained weight: a run differs by them in name alone.
+_INERT = {"train": ("seed", "eval_every", "eval_samples"), "model": ("attention",)}
 
 
 def read_metrics(path: Path, run: str, benchmark: str) -> dict[str, Any]:
@@ -63,7 +64,6 @@ def aggregate(
     *,
     per_question_files: Mapping[tuple[str, str], Path],
     baseline: str,
-    resamples: int,
     out_csv: Path,
     out_json: Path,
     out_latex: Path,
@@ -77,9 +77,8 @@ def aggregate(
         metrics_files: (run, benchmark) to ``metrics.json``.
         per_question_files: the same to ``per_question.npz``.
         baseline: the run that the others are compared with.
-        resamples: of the paired bootstrap; 0: no intervals.
         out_csv: one row a run; ``<benchmark>:<metric>``, with ``:low``, ``:high``, and against
-            the baseline ``:difference``, ``:p``, empty where there is no value; last ``notes``.
+            the baseline ``:difference``, empty where there is no value; last ``notes``.
         out_json: what `_summarise` returns, and the hashes of the metrics files.
         out_latex: the headline metrics as a LaTeX table (booktabs).
         out_markdown: the same in Markdown.
@@ -109,7 +108,7 @@ def aggregate(
     }
     configs = {run: read_json(path) for run, path in run_configs.items()}
     trained = {run: read_json(path) for run, path in train_summaries.items()}
-    summary = _summarise(results, questions, configs, trained, baseline, resamples)
+    summary = _summarise(results, questions, configs, trained, baseline)
     summary["sources"] = {
         f"{run}/{benchmark}": sha256_of_file(path)
         for (run, benchmark), path in metrics_files.items()
@@ -127,9 +126,8 @@ def _summarise(
     configs: Mapping[str, Any],
     trained: Mapping[str, Any],
     baseline: str,
-    resamples: int,
 ) -> dict[str, Any]:
-    """Return per run the metrics, the comparison with the baseline, settings and training summary.
+    """Return the metrics, settings and training summary of runs, and groups of runs compared.
 
     Runs that differ in the seed alone form groups with mean, deviation and comparison.
 
@@ -139,24 +137,24 @@ def _summarise(
         configs: run to its resolved settings.
         trained: run to what its training reports.
         baseline: the run that the others are compared with.
-        resamples: of the paired bootstrap.
     """
-    groups = _groups(list(results), configs, baseline)
+    groups = setting_groups(list(results), configs, baseline)
+    compared = [_comparison(members, groups[0], questions) for members in groups[1:]]
+    tests, comparisons = _corrected(compared)
     return {
         "format_version": FORMAT_VERSION,
         "baseline": baseline,
         "benchmarks": [name for name in TASKS if any(name in r for r in results.values())],
         "comparison": {
-            "resamples": resamples,
-            "seed": SEED,
             "level": LEVEL,
-            "fewest_scenes": FEWEST_SCENES,
+            "power": POWER,
+            "fewest_seeds": FEWEST_SEEDS,
+            "tests": tests,
         },
         "runs": {
             run: {
                 "benchmarks": results[run],
                 "deltas": {} if run == baseline else _deltas(results[run], results[baseline]),
-                "comparison": _comparison([run], [baseline], questions, resamples),
                 "train": trained.get(run),
                 "config": configs.get(run),
             }
@@ -168,9 +166,9 @@ def _summarise(
                 "runs": members,
                 "seeds": [configs[run]["train"]["seed"] for run in members if run in configs],
                 "metrics": _mean_and_deviation([results[run] for run in members]),
-                "comparison": _comparison(members, groups[0], questions, resamples),
+                "comparison": comparison,
             }
-            for members in groups
+            for members, comparison in zip(groups, [{}, *comparisons], strict=True)
         ],
     }
 
@@ -181,37 +179,58 @@ def _group_name(members: list[str]) -> str:
     return name if len(members) == 1 else f"{name} ({len(members)} seeds)"
 
 
+_Comparisons = dict[str, dict[str, Comparison]]
+
+
 def _comparison(
     members: list[str],
     baselines: list[str],
     questions: Mapping[tuple[str, str], PerQuestion],
-    resamples: int,
-) -> dict[str, Any]:
-    """Return benchmark -> metric -> difference, interval and p; headline metrics have ``p_holm``.
-
-    ``p_holm`` is p corrected for the number of headline metrics that the runs are compared on.
-    """
-    if set(members) & set(baselines):
-        return {}  # compared with itself, a run has no difference that means anything
-    comparison = {
+) -> _Comparisons:
+    """Return benchmark -> metric -> comparison of two groups."""
+    return {
         benchmark: compare(
             [questions[run, benchmark] for run in members],
             [questions[run, benchmark] for run in baselines],
-            resamples=resamples,
         )
         for benchmark in TASKS
         if all((run, benchmark) in questions for run in (*members, *baselines))
     }
+
+
+def _corrected(groups: list[_Comparisons]) -> tuple[int, list[dict[str, Any]]]:
+    """Return the number of tests, and the groups' comparisons as JSON, corrected for it.
+
+    ``p_holm`` is p corrected for all headline metrics of all groups that were tested. ``missed`` is
+    the true difference that would have been found with power `POWER`, and a smaller one more
+    rarely.
+    """
     # Corrected over the headline metrics alone: the others are there to look at, not to claim.
-    headline = {
-        (column.benchmark, column.metric): comparison[column.benchmark][column.metric]["p"]
-        for column in headline_columns()
-        if column.metric in comparison.get(column.benchmark, {})
+    headline = {(column.benchmark, column.metric) for column in headline_columns()}
+    tested = {
+        (number, benchmark, metric): one.p
+        for number, group in enumerate(groups)
+        for benchmark, metrics in group.items()
+        for metric, one in metrics.items()
+        if (benchmark, metric) in headline and one.p is not None
     }
-    corrected = holm({key: p for key, p in headline.items() if p is not None})
-    for benchmark, metric in headline:
-        comparison[benchmark][metric]["p_holm"] = corrected.get((benchmark, metric))
-    return comparison
+    corrected = holm(tested)
+
+    def shown(key: tuple[int, str, str], one: Comparison) -> dict[str, Any]:
+        content = one.to_json()
+        if key[1:] in headline:
+            content["p_holm"], content["missed"] = corrected.get(key), None
+            if key in tested and one.spread is not None:
+                content["missed"] = float(one.spread.missed(LEVEL / len(tested)))
+        return content
+
+    return len(tested), [
+        {
+            benchmark: {name: shown((number, benchmark, name), one) for name, one in found.items()}
+            for benchmark, found in group.items()
+        }
+        for number, group in enumerate(groups)
+    ]
 
 
 def _values(result: Mapping[str, Any]) -> dict[str, float | None]:
@@ -237,25 +256,34 @@ def _deltas(
     return deltas
 
 
-def _groups(runs: list[str], configs: Mapping[str, Any], baseline: str) -> list[list[str]]:
+def setting_groups(runs: list[str], configs: Mapping[str, Any], baseline: str) -> list[list[str]]:
     """Return the runs in groups that differ in ``train.seed`` only, the baseline's group first.
 
     Of runs that are equal in everything the first counts as a seed, each other as a group.
     """
     members: dict[str, list[str]] = {}
-    known: set[str] = set()
+    known: set[tuple[str, int]] = set()
     for run in runs:
         key = run
         if run in configs:
-            config = configs[run]
-            seedless = {name: config[name] for name in config if name not in _RUN_NAMES}
-            whole = sha256_of_json(seedless)
-            seedless["train"] = {k: v for k, v in config["train"].items() if k != "seed"}
+            setting = sha256_of_json(_recipe(configs[run]))
+            seeded = setting, configs[run]["train"]["seed"]
             # The same run under two names is no second seed.
-            key = run if whole in known else sha256_of_json(seedless)
-            known.add(whole)
+            key = run if seeded in known else setting
+            known.add(seeded)
         members.setdefault(key, []).append(run)
     return sorted(members.values(), key=lambda group: baseline not in group)
+
+
+def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a resolved run shapes its trained weights, the seed aside."""
+    recipe = {name: value for name, value in config.items() if name not in _RUN_NAMES}
+    for section, inert in _INERT.items():
+        recipe[section] = {k: v for k, v in recipe.get(section, {}).items() if k not in inert}
+    # A loss that counts nothing teaches nothing, whoever the teacher is.
+    if recipe.get("supervision", {}).get("weight") == 0:
+        del recipe["supervision"], recipe["teacher"]
+    return recipe
 
 
 def _mean_and_deviation(members: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -274,7 +302,6 @@ def _mean_and_deviation(members: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 _ESTIMATES = ("value", "low", "high")
-_COMPARED = ("difference", "p")
 
 
 def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
@@ -282,7 +309,7 @@ def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
     heads = [
         f"{b}:{m}" if field == "value" else f"{b}:{m}:{field}"
         for b, m in metrics
-        for field in (*_ESTIMATES, *_COMPARED)
+        for field in (*_ESTIMATES, "difference")
     ]
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -291,8 +318,7 @@ def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
             cells: list[float | None] = []
             for b, m in metrics:
                 estimate = entry["benchmarks"].get(b, {}).get("metrics", {}).get(m, {})
-                compared = entry["comparison"].get(b, {}).get(m, {})
                 cells += [estimate.get(field) for field in _ESTIMATES]
-                cells += [compared.get(field) for field in _COMPARED]
+                cells.append(entry["deltas"].get(b, {}).get(m))
             numbers = ["" if value is None else f"{value:.4f}" for value in cells]
             writer.writerow([run, *numbers, " ".join(run_notes(entry))])

@@ -1,19 +1,17 @@
-"""Runs against a baseline, question by question: the paired bootstrap with scenes as clusters.
+"""Settings against a baseline, question by question, and the file that holds the questions.
 
 ``per_question.npz`` holds, for every metric that could be computed, the per-question statistics of
 which the metric is a function of sums (``bootstrap.Metric``), with ids, scenes and question types.
 So runs are compared without computing a metric again and without Java. It takes about 1 MB for
 10,000 questions; the same questions give the same bytes.
 
-Both sides answered the same questions, so a resample draws scenes and looks at the *difference* of
-the metric on them: what makes a scene hard for both cancels. Where a side is several runs (seeds),
-its metric is the mean over them. The interval is the 95 % percentile interval of the difference;
-p is two-sided, twice the smaller share of resamples on one side of zero (both counted with one
-added, so it is never 0).
+A side is all runs of one setting, which differ in the seed alone. How far a difference of two
+settings can be trusted is in ``metrics.setting_difference``. What can be said of it depends on the
+seeds of the side that has fewer:
 
-With few scenes such a p is too small: n scenes that all favour one side do so by chance with
-probability 2 / 2^n, so fewer than 6 scenes cannot reach 5 % under any fair test. There p is not
-given. Cost: as ``bootstrap``, milliseconds a metric.
+- one: the difference that was seen, and no more
+- two: an interval, which is a hint
+- three and more: an interval and a p value
 """
 
 import zipfile
@@ -26,23 +24,14 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.io.files import atomic_file
-from threedrs.metrics.bootstrap import (
-    PERCENTILES,
-    SEED,
-    Metric,
-    Metrics,
-    ratio_of_sums,
-    scene_counts,
-    scene_sums,
-)
+from threedrs.metrics.bootstrap import Metric, Metrics, ratio_of_sums, scene_sums
+from threedrs.metrics.setting_difference import FEWEST_SEEDS, Spread, smallest_p, spread, swap_p
 from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import Prediction
 
 FORMAT_VERSION = 1
 FILE_NAME = "per_question.npz"
 _STATISTICS = "statistics:"
-FEWEST_SCENES = 6
-LEVEL = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,24 +118,48 @@ def read_per_question(path: Path, task: Task) -> PerQuestion:
     )
 
 
-def compare(
-    runs: Sequence[PerQuestion],
-    baselines: Sequence[PerQuestion],
-    *,
-    resamples: int,
-    seed: int = SEED,
-) -> dict[str, dict[str, Any]]:
-    """Return, for each metric that all sides have, the difference of runs and baselines.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """One metric of two settings.
+
+    Attributes:
+        difference: mean over the seeds of one side minus that of the other, percentage points.
+        spread: what the difference varies with; None with one seed on a side, or in one room.
+        p: two-sided; None with fewer than three seeds on a side, or in one room.
+        seeds: numbers of runs of both sides.
+        scenes: number of rooms.
+        questions: number of questions.
+    """
+
+    difference: float
+    spread: Spread | None
+    p: float | None
+    seeds: tuple[int, int]
+    scenes: int
+    questions: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers by name, with the 95 % interval; null where there is none."""
+        low, high = (None, None) if self.spread is None else self.spread.interval()
+        return {
+            "difference": self.difference,
+            "low": low,
+            "high": high,
+            "p": self.p,
+            "smallest_p": smallest_p(self.scenes),
+            "seeds_share": None if self.spread is None else float(self.spread.seeds_share),
+            "seeds": list(self.seeds),
+            "scenes": self.scenes,
+            "questions": self.questions,
+        }
+
+
+def compare(runs: Sequence[PerQuestion], baselines: Sequence[PerQuestion]) -> dict[str, Comparison]:
+    """Return the comparison of each metric that all sides have.
 
     Args:
-        runs: one run, or several that differ in the seed.
+        runs: the runs of one setting, which differ in the seed.
         baselines: the same for the other side.
-        resamples: R, how many resamples; 0: neither interval nor p.
-        seed: of the draws.
-
-    Returns:
-        ``{metric: {"difference", "low", "high", "p", "scenes"}}``: percentage points; low, high
-        and p are null where they cannot be given.
 
     Raises:
         DataError: the sides are not of the same questions.
@@ -154,27 +167,38 @@ def compare(
     sides = [_aligned(side, baselines[0].ids) for side in (*runs, *baselines)]
     scenes = baselines[0].scenes
     names = [name for name in baselines[0].metrics if all(name in side for side in sides)]
-    # The difference of the two means is one product with these weights.
-    signs = np.array([1 / len(runs)] * len(runs) + [-1 / len(baselines)] * len(baselines))
-    sums = {
-        name: [scene_sums(side[name].statistics_QS, scenes) for side in sides] for name in names
+    return {
+        name: _compared(
+            [side[name] for side in sides[: len(runs)]],
+            [side[name] for side in sides[len(runs) :]],
+            scenes,
+        )
+        for name in names
     }
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    count = len(set(scenes))
-    # One draw of scenes serves all sides and metrics, which is what makes the comparison paired.
-    for counts_RC in scene_counts(count, resamples, seed):
-        for name in names:
-            values_SR = [
-                side[name].combine(counts_RC @ sums_CS)
-                for side, sums_CS in zip(sides, sums[name], strict=True)
-            ]
-            drawn[name].append(signs @ np.stack(values_SR))
-    results = {}
-    for name in names:
-        difference = float(signs @ [side[name].value() for side in sides])
-        differences_R = np.concatenate(drawn[name]) if drawn[name] else np.zeros(0)
-        results[name] = {"difference": difference, **_spread(difference, differences_R, count)}
-    return results
+
+
+def _compared(mine: Sequence[Metric], other: Sequence[Metric], scenes: Sequence[str]) -> Comparison:
+    means = [np.mean([metric.value() for metric in side]) for side in (mine, other)]
+    rooms, fewest = len(set(scenes)), min(len(mine), len(other))
+    found = p = None
+    if fewest > 1 and rooms > 1:
+        combine = mine[0].combine
+        mine_NCS, other_NCS = (
+            np.stack([scene_sums(metric.statistics_QS, scenes) for metric in side])
+            for side in (mine, other)
+        )
+        found = spread(mine_NCS, other_NCS, combine)
+        if fewest >= FEWEST_SEEDS:
+            swapped = swap_p(mine_NCS.mean(axis=0), other_NCS.mean(axis=0), combine)
+            p = max(float(found.p_value()), swapped)
+    return Comparison(
+        difference=float(means[0] - means[1]),
+        spread=found,
+        p=p,
+        seeds=(len(mine), len(other)),
+        scenes=rooms,
+        questions=len(scenes),
+    )
 
 
 def _aligned(side: PerQuestion, ids: tuple[str, ...]) -> Mapping[str, Metric]:
@@ -188,20 +212,6 @@ def _aligned(side: PerQuestion, ids: tuple[str, ...]) -> Mapping[str, Metric]:
         )
     rows = [row_of[question] for question in ids]
     return {name: metric.of(rows) for name, metric in side.metrics.items()}
-
-
-def _spread(difference: float, differences_R: np.ndarray, scenes: int) -> dict[str, Any]:
-    spread: dict[str, Any] = {"low": None, "high": None, "p": None, "scenes": scenes}
-    # One scene resampled is the same scene: it shows no spread.
-    if len(differences_R) and scenes > 1:
-        # Sums in another order differ in the last digits, which is not a difference of the runs.
-        settled_R = np.where(np.abs(differences_R) < 1e-9, 0.0, differences_R)
-        low, high = np.percentile(settled_R, PERCENTILES)
-        spread["low"], spread["high"] = min(float(low), difference), max(float(high), difference)
-        if scenes >= FEWEST_SCENES:
-            tail = min(int((settled_R <= 0).sum()), int((settled_R >= 0).sum()))
-            spread["p"] = min(1.0, 2 * (tail + 1) / (len(settled_R) + 1))
-    return spread
 
 
 def holm(p_values: Mapping[Any, float]) -> dict[Any, float]:

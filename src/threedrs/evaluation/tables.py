@@ -1,9 +1,9 @@
 """Scores as tables: for a paper (LaTeX with booktabs, Markdown), and for the terminal.
 
 The tables for a paper show a summary's headline metrics, one row a run, or a group of runs that
-differ in the seed (mean and standard deviation). A star marks a significant difference to the
-baseline (paired bootstrap, p < 0.05), two stars one that stays so after Holm's correction for the
-number of headline metrics.
+differ in the seed (mean and standard deviation). A star marks a difference to the baseline that
+seeds and rooms do not explain (p < 0.05 after Holm's correction for all that was tested); without
+three seeds on both sides there is none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,10 @@ _LATEX = {
 }
 
 
-def stars(compared: Mapping[str, Any] | None, level: float) -> str:
-    """Return the mark of a comparison: "", "*" or "**"."""
-    if not compared or compared.get("p") is None or compared["p"] >= level:
-        return ""
+def is_shown(compared: Mapping[str, Any], level: float) -> bool:
+    """Return whether a difference is more than the luck of seeds and rooms."""
     corrected = compared.get("p_holm")
-    return "**" if corrected is not None and corrected < level else "*"
+    return corrected is not None and corrected < level
 
 
 def supervision_notes(entry: Mapping[str, Any]) -> list[str]:
@@ -130,8 +128,9 @@ def _cell(summary: Mapping[str, Any], group: Mapping[str, Any], column: Column) 
     found = group["metrics"].get(column.benchmark, {}).get(column.metric)
     if found is None:
         return None, None, ""
-    compared = group["comparison"].get(column.benchmark, {}).get(column.metric)
-    return found["mean"], found["std"], stars(compared, summary["comparison"]["level"])
+    compared = group["comparison"].get(column.benchmark, {}).get(column.metric, {})
+    mark = "*" if is_shown(compared, summary["comparison"]["level"]) else ""
+    return found["mean"], found["std"], mark
 
 
 def _markdown_cell(mean: float | None, deviation: float | None, mark: str) -> str:
@@ -151,7 +150,6 @@ def _latex_cell(mean: float | None, deviation: float | None, mark: str, *, best:
 
 def _explanation(summary: Mapping[str, Any]) -> str:
     settings = summary["comparison"]
-    sizes = _question_counts(summary)
     unanswered = "".join(
         f" {run} does not answer {name}: {result['unanswered']}."
         for run, entry in summary["runs"].items()
@@ -159,9 +157,11 @@ def _explanation(summary: Mapping[str, Any]) -> str:
         if result.get("unanswered")
     )
     return (
-        f"Percent. Stars: significant difference to {summary['baseline']} (paired bootstrap over "
-        f"scenes, {settings['resamples']} resamples, p < {settings['level']}); two stars: also "
-        f"after Holm's correction. Questions: {sizes}.{unanswered}{_frames_explanation(summary)}"
+        f"Percent. A star marks a difference to {summary['baseline']} that the luck of seeds and "
+        f"rooms does not explain (p < {settings['level']} after Holm's correction for "
+        f"{settings['tests']} tests; fewer than {settings['fewest_seeds']} seeds of a setting are "
+        f"not tested). Questions: {_question_counts(summary)}.{unanswered}"
+        f"{_frames_explanation(summary)}"
     )
 
 

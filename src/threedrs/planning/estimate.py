@@ -7,11 +7,17 @@ minutes, while training takes more than nine tenths of the time.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from threedrs.config.load import Config, resolve_run
 from threedrs.errors import ConfigError
+from threedrs.evaluation.aggregate import setting_groups
+from threedrs.metrics.setting_difference import FEWEST_SEEDS, LEVEL, detectable, seeds_needed
 from threedrs.planning.cluster import HOUR, Cluster, Step, Workload, training_plans, workflow_steps
+from threedrs.planning.stage_costs import figure
 from threedrs.planning.training import Plan
+from threedrs.tasks.registry import headline_columns
 
 NEAR = 0.8  # share of a limit from which on a warning is due
+POINTS = (10, 5, 2)  # differences whose seeds are told
 STAGES = ("scenes", "features", "instructions", "models", "scores", "report")  # the targets
 
 
@@ -163,3 +169,21 @@ def _memory_risks(plans: Mapping[str, Plan], train: Step, cluster: Cluster) -> I
             "GB asked for, and the times above leave out the work there",
             remedy="raise mem_mb or nodes of train, or do without offload",
         )
+
+
+def seeds_of_study(config: Config) -> str:
+    """Return in a line how many seeds the configured runs have, and how many they need."""
+    configs = {run: resolve_run(config, run) for run in config["runs"]}
+    groups = setting_groups(list(configs), configs, config["report"]["baseline"])
+    if len(groups) == 1:
+        return "seeds: there is one setting, and nothing to compare it with"
+    deviation = figure("seeds, points of ScanRefer Acc@0.25")
+    level = LEVEL / len(headline_columns(config["eval"]["benchmarks"])) / (len(groups) - 1)
+    needed = [seeds_needed(points, deviation, level) for points in POINTS]
+    return (
+        f"seeds: at least {min(map(len, groups))} of each of {len(groups)} settings planned, "
+        f"{FEWEST_SEEDS} are the fewest for a verdict and find "
+        f"{detectable(deviation, FEWEST_SEEDS, level):.0f} points on ScanRefer; "
+        f"{', '.join(map(str, POINTS))} points need {', '.join(map(str, needed))} "
+        f"(seeds vary by {deviation} points there, benchmarks/RESULTS.md, a small student)"
+    )

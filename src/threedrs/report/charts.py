@@ -28,9 +28,9 @@ def differences_of(verdict: Verdict) -> Markup:
     rows = [
         figures.Difference(
             label=_name(line.column),
-            value=line.difference,
-            low=line.low,
-            high=line.high,
+            value=line.compared["difference"],
+            low=line.compared["low"],
+            high=line.compared["high"],
             significant=line.tone != "even",
         )
         for line in verdict.lines

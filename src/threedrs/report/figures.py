@@ -110,7 +110,7 @@ def radar(axes: Sequence[str], series: Mapping[str, Sequence[float | None]], tit
 
 
 def differences(rows: Sequence[Difference], title: str) -> str:
-    """Return the differences with their intervals; a filled dot is more than chance."""
+    """Return differences with their intervals; a filled dot is more than chance."""
     with plt.rc_context(STYLE):
         figure, plot = plt.subplots(figsize=(4.2, 0.6 + 0.28 * len(rows)))
         for place, row in enumerate(rows):

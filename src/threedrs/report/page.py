@@ -22,7 +22,7 @@ from threedrs.report.costs import run_costs, stage_costs
 from threedrs.report.examples import Browser, PageImage, Rooms, as_page_image
 from threedrs.report.published import GROUPS, SOURCE, without_counterpart
 from threedrs.report.results import Results
-from threedrs.report.verdict import config_differences, verdicts
+from threedrs.report.verdict import config_differences, more_seeds, verdicts
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.registry import find_task
 from threedrs.teachers.feature_store import FeatureStore
@@ -76,6 +76,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             limited=results.limited,
             unanswered=results.unanswered,
             verdicts=judged,
+            more_seeds=more_seeds(results.summary),
             difference_charts=[charts.differences_of(verdict) for verdict in judged],
             config_differences={
                 run: config_differences(results.config(run), results.config(settings.baseline))

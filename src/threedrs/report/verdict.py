@@ -1,11 +1,20 @@
-"""Plain words for comparisons: what a difference, its interval and its p value allow to say."""
+"""Plain words for comparisons of settings: what seeds and rooms allow to say of a difference.
 
+With one training a side nothing can be said, as another seed may turn the difference. With two
+there is at most a hint. From three on a difference is called better or worse if it holds against
+seeds and rooms and after the correction for all tests. Otherwise it is said how large a difference
+is easily missed.
+"""
+
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from threedrs.evaluation.tables import stars
+import yaml
+
+from threedrs.evaluation.tables import is_shown
 from threedrs.tasks.base import Column
 
 
@@ -16,12 +25,8 @@ class Line:
     column: Column
     value: float
     baseline: float
-    difference: float
-    low: float | None
-    high: float | None
-    p: float | None
-    stars: str
-    tone: str  # up, down or even: only what is more than chance is up or down
+    compared: Mapping[str, Any]
+    tone: str  # up, down or even: only what is more than the luck of seeds and rooms is up or down
     words: str
 
 
@@ -54,7 +59,7 @@ def _verdict(
         compared = group["comparison"].get(column.benchmark, {}).get(column.metric)
         if compared is not None:
             lines.append(_line(summary, group, base, column, compared))
-    answer, tone = _answer(group["name"], base["name"], lines)
+    answer, tone = _answer(group, base, lines, summary["comparison"])
     return Verdict(
         name=group["name"],
         runs=tuple(group["runs"]),
@@ -72,87 +77,157 @@ def _line(
     column: Column,
     compared: Mapping[str, Any],
 ) -> Line:
-    settings = summary["comparison"]
-    tone, words = _words(compared, settings["level"], settings["fewest_scenes"])
+    tone = "even"
+    if is_shown(compared, summary["comparison"]["level"]):
+        tone = "up" if compared["difference"] > 0 else "down"
     return Line(
         column=column,
         value=group["metrics"][column.benchmark][column.metric]["mean"],
         baseline=base["metrics"][column.benchmark][column.metric]["mean"],
-        difference=compared["difference"],
-        low=compared["low"],
-        high=compared["high"],
-        p=compared["p"],
-        stars=stars(compared, settings["level"]),
+        compared=compared,
         tone=tone,
-        words=words,
+        words=_words(compared, tone, summary["comparison"]),
     )
 
 
-def _words(compared: Mapping[str, Any], level: float, fewest: int) -> tuple[str, str]:
-    """Return tone and plain words of one comparison."""
-    difference = compared["difference"]
-    if compared["p"] is None:
-        if compared["scenes"] < fewest:
-            return "even", f"cannot tell: {_scenes(compared['scenes'])}, {fewest} are the least"
-        return "even", "not tested (no resamples)"
-    if compared["p"] >= level or difference == 0:
-        # Shown with one decimal, this is 0.0.
-        if abs(difference) < 0.05:
-            return "even", "no difference"
-        return "even", f"{'higher' if difference > 0 else 'lower'}, but may be chance"
-    # Among many metrics one in twenty differs by chance, so "clearly" asks for Holm's correction.
-    corrected = compared.get("p_holm")
-    sure = corrected is not None and corrected < level
-    direction = "better" if difference > 0 else "worse"
-    tone = "up" if difference > 0 else "down"
-    return tone, f"{direction}, {'clearly more than chance' if sure else 'likely more than chance'}"
+def _words(compared: Mapping[str, Any], tone: str, settings: Mapping[str, Any]) -> str:
+    """Return in words what one comparison allows to say, with all that it rests on."""
+    seeds = min(compared["seeds"])
+    if seeds == 1:
+        return "one training: may be the seed"
+    if compared["low"] is None:
+        return "cannot be told: all questions are of one room"
+    evidence = (
+        f"95 % interval {compared['low']:+.1f} to {compared['high']:+.1f}, "
+        f"{compared['seeds'][0]} and {compared['seeds'][1]} seeds, {compared['scenes']} rooms, "
+        f"{compared['questions']:,} questions"
+    )
+    if seeds < settings["fewest_seeds"]:
+        side = _beside_zero(compared)
+        hint = {1: "a hint that it is higher", -1: "a hint that it is lower", 0: "may be chance"}
+        return f"{hint[side]} ({evidence})"
+    if tone != "even":
+        return f"{'better' if tone == 'up' else 'worse'} ({evidence})"
+    if _too_few_rooms(compared, settings):
+        return f"cannot be told with so few rooms ({evidence})"
+    return (
+        f"no difference shown ({evidence}); one of less than {compared['missed']:.1f} points is "
+        "easily missed"
+    )
 
 
-def _scenes(count: int) -> str:
-    return f"only {count} scene{'s' if count != 1 else ''}"
+def _beside_zero(compared: Mapping[str, Any]) -> int:
+    """Return 1 where the interval lies above zero, -1 where below, else 0."""
+    if compared["low"] is None:
+        return 0
+    return int(compared["low"] > 0) - int(compared["high"] < 0)
 
 
-def _answer(name: str, baseline: str, lines: Sequence[Line]) -> tuple[str, str]:
+def _too_few_rooms(compared: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Return whether no exact test of so few rooms could show a difference among all tests."""
+    reachable = compared["smallest_p"] * settings["tests"] < settings["level"]
+    return compared["p"] is None or not reachable
+
+
+def _answer(
+    group: Mapping[str, Any],
+    base: Mapping[str, Any],
+    lines: Sequence[Line],
+    settings: Mapping[str, Any],
+) -> tuple[str, str]:
     """Return the one-sentence answer to "did it help?" and its tone."""
+    name, baseline, total = group["name"], base["name"], len(lines)
+    if not total:
+        return f"{name} and {baseline} share no headline metric.", "even"
+    seeds = len(group["runs"]), len(base["runs"])
+    # Whatever the rooms say, another seed might have turned it.
+    if min(seeds) == 1:
+        single = "each" if max(seeds) == 1 else f"of {name if seeds[0] == 1 else baseline}"
+        return f"One training {single}: the method cannot be told from the seed.", "even"
+    if min(seeds) < settings["fewest_seeds"]:
+        sides = [_beside_zero(line.compared) for line in lines]
+        return (
+            f"At most a hint, with two seeds: {name} is above {baseline} by more than its interval "
+            f"on {sides.count(1)} of {total} metrics, below on {sides.count(-1)}.",
+            "even",
+        )
+    if all(_too_few_rooms(line.compared, settings) for line in lines):
+        rooms = max(line.compared["scenes"] for line in lines)
+        few = f"{rooms} room{'s are' if rooms != 1 else ' is'} too few to compare"
+        return f"Cannot be told: {few} {name} with {baseline} on {total} metrics.", "even"
+    return _tested_answer(name, baseline, lines)
+
+
+def _tested_answer(name: str, baseline: str, lines: Sequence[Line]) -> tuple[str, str]:
+    """Return answer and tone where a difference could have been shown."""
     total = len(lines)
     better = sum(line.tone == "up" for line in lines)
     worse = sum(line.tone == "down" for line in lines)
-    if not total:
-        return f"{name} and {baseline} share no headline metric.", "even"
-    if all(line.p is None for line in lines):
-        return f"Cannot be told: too little data to compare {name} with {baseline}.", "even"
-    if better and not worse:
-        return (
-            f"Yes: {name} is better than {baseline} on {better} of {total} metrics, worse on none.",
-            "up",
-        )
-    if worse and not better:
-        return (
-            f"No: {name} is worse than {baseline} on {worse} of {total} metrics, better on none.",
-            "down",
-        )
     if better and worse:
         return (
             f"Mixed: {name} is better than {baseline} on {better} of {total} metrics, "
             f"worse on {worse}.",
             "even",
         )
-    return f"Not shown: {name} and {baseline} differ by no more than chance.", "even"
+    if better:
+        return (
+            f"Yes: {name} is better than {baseline} on {better} of {total} metrics, worse on none.",
+            "up",
+        )
+    if worse:
+        return (
+            f"No: {name} is worse than {baseline} on {worse} of {total} metrics, better on none.",
+            "down",
+        )
+    missed = [line.compared["missed"] for line in lines if line.compared["missed"] is not None]
+    return (
+        f"Not shown: {name} and {baseline} differ by no more than seeds and rooms do, and true "
+        f"differences of less than {min(missed):.1f} to {max(missed):.1f} points, depending on the "
+        "metric, are easily missed.",
+        "even",
+    )
 
 
 def _explanation(lines: Sequence[Line]) -> str:
-    """Return by how much the runs differ, chance or not."""
+    """Return by how much the runs differ, chance or not, and what the differences vary with."""
     if not lines:
         return ""
-    differences = [line.difference for line in lines]
+    differences = [line.compared["difference"] for line in lines]
     higher = sum(round(value, 1) > 0 for value in differences)
     lower = sum(round(value, 1) < 0 for value in differences)
     low, middle, high = min(differences), median(differences), max(differences)
-    return (
+    seen = (
         f"Chance aside, it scores higher on {higher}, lower on {lower} and the same on "
         f"{len(lines) - higher - lower} of {len(lines)} metrics; the difference lies between "
         f"{low:+.1f} and {high:+.1f} points, {middle:+.1f} in the middle (median)."
     )
+    shares = [line.compared["seeds_share"] for line in lines]
+    known = [share for share in shares if share is not None]
+    if not known:
+        return seen
+    return (
+        f"{seen} The seeds are the larger source of uncertainty on "
+        f"{sum(share > 0.5 for share in known)} of {len(known)} metrics, the rooms on the others."
+    )
+
+
+def more_seeds(summary: Mapping[str, Any]) -> str:
+    """Return the runs that every setting still needs, as lines of a configuration; "" if none."""
+    groups, taken = summary["groups"], set(summary["runs"])
+    if len(groups) < 2:
+        return ""
+    lines = []
+    for group in groups:
+        run = min(group["runs"], key=len)
+        # A name that YAML would read as a number, such as 123, is put in quotes.
+        quoted = run if yaml.safe_load(run) == run else json.dumps(run)
+        seed = max(group["seeds"], default=0)
+        for _ in range(summary["comparison"]["fewest_seeds"] - len(group["runs"])):
+            seed += 1
+            while f"{run}-seed{seed}" in taken:
+                seed += 1
+            lines.append(f"  {run}-seed{seed}: {{extends: {quoted}, train: {{seed: {seed}}}}}")
+    return "\n".join(["runs:", *lines]) if lines else ""
 
 
 def config_differences(

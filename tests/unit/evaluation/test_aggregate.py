@@ -3,14 +3,16 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from threedrs.errors import DataError
-from threedrs.evaluation.aggregate import _group_name, aggregate
+from threedrs.evaluation.aggregate import _group_name, aggregate, setting_groups
 from threedrs.evaluation.compare import write_per_question
 from threedrs.metrics.bootstrap import mean_metric
+from threedrs.report.verdict import verdicts
 from threedrs.tasks.prediction import Prediction
-from threedrs.tasks.registry import TASKS
+from threedrs.tasks.registry import TASKS, headline_columns
 
 
 def metrics_file(folder, run, benchmark, values):
@@ -25,13 +27,15 @@ def metrics_file(folder, run, benchmark, values):
     return path
 
 
-def question_file(folder, run, benchmark, share):
-    """Ten scenes of five questions; the first of each are right."""
+def question_file(folder, run, benchmark, share, luck=None):
+    """Ten scenes of five questions; the first of each are right, or as many as ``luck`` draws."""
     rows = [
         Prediction(id=f"q{i}", benchmark=benchmark, scene=f"scene{i // 5:04d}_00")
         for i in range(50)
     ]
     right = [float(i % 5 < share * 5) for i in range(50)]
+    if luck is not None:
+        right = (luck.random(50) < share).astype(float)
     path = folder / run / benchmark / "per_question.npz"
     metrics = {name: mean_metric(right) for name in TASKS[benchmark].metrics}
     write_per_question(path, rows, metrics)
@@ -51,7 +55,6 @@ def summary_of(folder, files, baseline="baseline", trains=None, configs=None, qu
         files,
         per_question_files=questions or {},
         baseline=baseline,
-        resamples=200,
         out_latex=folder / "summary.tex",
         out_markdown=folder / "summary.md",
         out_csv=folder / "summary.csv",
@@ -151,21 +154,42 @@ def test_wrong_inputs_are_named(tmp_path, files):
     assert not (tmp_path / "summary.csv").exists()
 
 
+def study(folder, settings, luck=None):
+    """Summarise runs ``{name: (teacher, seed, share of right answers)}`` of ScanRefer."""
+    files = {
+        (run, "scanrefer"): metrics_file(
+            folder, run, "scanrefer", {"acc@0.25": 100 * share, "acc@0.5": 100 * share}
+        )
+        for run, (_, _, share) in settings.items()
+    }
+    return summary_of(
+        folder,
+        files,
+        configs={
+            run: config_file(folder, run, seed, teacher)
+            for run, (teacher, seed, _) in settings.items()
+        },
+        questions={
+            (run, "scanrefer"): question_file(folder, run, "scanrefer", share, luck)
+            for run, (_, _, share) in settings.items()
+        },
+    )
+
+
 @pytest.fixture
-def compared(tmp_path, files):
-    """All three runs with questions; 3drs_x & co answer 4 of 5, the baseline 2 of 5."""
-    shares = {"baseline": 0.4, "3drs": 0.8, "3drs-b": 0.6}
-    questions = {
-        (run, "scanrefer"): question_file(tmp_path, run, "scanrefer", share)
-        for run, share in shares.items()
-    }
-    configs = {
-        "baseline": config_file(tmp_path, "baseline", 1, teacher="none"),
-        "3drs": config_file(tmp_path, "3drs", 1),
-        "3drs-b": config_file(tmp_path, "3drs-b", 2),
-    }
-    scanrefer = {key: path for key, path in files.items() if key[1] == "scanrefer"}
-    return summary_of(tmp_path, scanrefer, configs=configs, questions=questions)
+def compared(tmp_path):
+    """Three seeds a setting: the baseline answers 2 of 5 questions, 3drs 4, 4 and 5 of 5."""
+    return study(
+        tmp_path,
+        {
+            "baseline": ("none", 1, 0.4),
+            "baseline-b": ("none", 2, 0.4),
+            "baseline-c": ("none", 3, 0.4),
+            "3drs": ("vggt", 1, 0.8),
+            "3drs-b": ("vggt", 2, 0.8),
+            "3drs-c": ("vggt", 3, 1.0),
+        },
+    )
 
 
 def test_a_group_has_the_shortest_of_its_names() -> None:
@@ -173,32 +197,91 @@ def test_a_group_has_the_shortest_of_its_names() -> None:
     assert _group_name(["3drs"]) == "3drs"
 
 
-def test_runs_and_groups_are_compared_with_the_baseline(tmp_path, compared):
-    assert compared["runs"]["baseline"]["comparison"] == {}
-    run = compared["runs"]["3drs"]["comparison"]["scanrefer"]["acc@0.25"]
-    assert run["difference"] == pytest.approx(40)
-    assert (run["p"], run["scenes"]) == (pytest.approx(2 / 201), 10)
-    assert run["p_holm"] == pytest.approx(4 / 201)  # two headline metrics
+def test_groups_are_compared_with_the_baselines(tmp_path, compared):
     base, group = compared["groups"]
-    assert (base["runs"], base["comparison"]) == (["baseline"], {})
-    assert (group["name"], group["seeds"]) == ("3drs (2 seeds)", [1, 2])
-    assert group["comparison"]["scanrefer"]["acc@0.5"]["difference"] == pytest.approx(30)
+    assert (base["runs"], base["comparison"]) == (["baseline", "baseline-b", "baseline-c"], {})
+    assert (group["name"], group["seeds"]) == ("3drs (3 seeds)", [1, 2, 3])
+    one = group["comparison"]["scanrefer"]["acc@0.25"]
+    # The seeds' variance is 400 / 3 over 3 seeds, of two degrees of freedom; all rooms are alike.
+    assert one["difference"] == pytest.approx(140 / 3)
+    assert one["seeds_share"] == pytest.approx(1)
+    assert (one["seeds"], one["scenes"], one["questions"]) == ([3, 3], 10, 50)
+    # t is 7, and with two degrees of freedom p is 1 - t / sqrt(t^2 + 2).
+    p = 1 - 7 / 51**0.5
+    assert one["p"] == pytest.approx(p)
+    assert one["p_holm"] == pytest.approx(2 * p)  # two headline metrics
+    assert compared["comparison"]["tests"] == 2
     with (tmp_path / "summary.csv").open(newline="") as stream:
         rows = {row["run"]: row for row in csv.DictReader(stream)}
-    assert rows["3drs"]["scanrefer:acc@0.25:difference"] == "40.0000"
-    assert rows["3drs"]["scanrefer:acc@0.25:p"] == "0.0100"
-    assert rows["baseline"]["scanrefer:acc@0.25:p"] == ""
+    assert rows["3drs-c"]["scanrefer:acc@0.25:difference"] == "60.0000"
+    assert rows["baseline"]["scanrefer:acc@0.25:difference"] == ""
+
+
+def test_the_correction_is_over_settings_too(tmp_path):
+    teachers = {"baseline": "none", "a": "vggt", "b": "dinov2", "single": "mae"}
+    settings = {
+        f"{name}{seed or ''}": (teacher, seed, 0.4 if name == "baseline" else 0.8)
+        for name, teacher in teachers.items()
+        for seed in range(1 if name == "single" else 3)
+    }
+    summary = study(tmp_path, settings)
+    # Two settings of three seeds on two metrics; the one of one seed is not tested.
+    assert summary["comparison"]["tests"] == 4
+    single = summary["groups"][3]["comparison"]["scanrefer"]["acc@0.5"]
+    assert (single["p"], single["p_holm"], single["missed"]) == (None, None, None)
+    for group in summary["groups"][1:3]:
+        one = group["comparison"]["scanrefer"]["acc@0.5"]
+        assert one["p"] == 2 / 2**10  # seeds and rooms are alike, so the swaps' p is the larger
+        assert one["p_holm"] == 4 * one["p"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_baselines_recipe_under_other_seeds_is_not_told_from_it(tmp_path, seeds):
+    """The A/A trial: four names of one recipe, whose trainings vary by 10 points."""
+    luck = np.random.default_rng(seeds)
+    settings = {
+        f"{name}{seed or ''}": (name, seed, float(luck.normal(0.5, 0.1)))
+        for name in ("baseline", "again", "once-more", "and-again")
+        for seed in range(seeds)
+    }
+    summary = study(tmp_path, settings, luck)
+    judged = verdicts(summary, headline_columns(["scanrefer"]))
+    assert len(judged) == 3
+    start = "One training each: the method cannot be told" if seeds == 1 else "Not shown: "
+    assert all(verdict.answer.startswith(start) for verdict in judged)
+    assert "*" not in (tmp_path / "summary.md").read_text().partition("Percent.")[0]
+
+
+def test_keys_that_shape_no_weight_make_no_setting(tmp_path):
+    configs = {
+        "a": {"train": {"seed": 1, "eval_every": None}, "model": {"attention": "auto"}},
+        "b": {"train": {"seed": 2, "eval_every": 50}, "model": {"attention": "sdpa"}},
+        "c": {"train": {"seed": 3, "epochs": 2}, "model": {"attention": "auto"}},
+        # The same training as a: not another seed.
+        "d": {"train": {"seed": 1, "eval_every": 9}, "model": {"attention": "auto"}},
+    }
+    assert setting_groups(["a", "b", "c", "d"], configs, "a") == [["a", "b"], ["c"], ["d"]]
+    unsupervised = {
+        teacher: {
+            "train": {"seed": seed},
+            "teacher": {"name": teacher},
+            "supervision": {"weight": 0.0, "loss": loss},
+        }
+        for seed, (teacher, loss) in enumerate([("none", "l2"), ("vggt", "cosine")])
+    }
+    assert setting_groups(["none", "vggt"], unsupervised, "none") == [["none", "vggt"]]
 
 
 def test_the_tables_paste_into_a_paper(tmp_path, compared):
     lines = (tmp_path / "summary.md").read_text().splitlines()
     assert lines[0] == "| run | ScanRefer Acc@0.25 | ScanRefer Acc@0.5 |"
-    assert lines[2] == "| baseline | 50.0 | 40.0 |"
-    assert lines[3] == r"| 3drs (2 seeds) | 61.0 ± 1.4\*\* | 46.0 ± 0.7\*\* |"
+    assert lines[2] == "| baseline (3 seeds) | 40.0 ± 0.0 | 40.0 ± 0.0 |"
+    assert lines[3] == r"| 3drs (3 seeds) | 86.7 ± 11.5\* | 86.7 ± 11.5\* |"
+    assert "Holm's correction for 2 tests; fewer than 3 seeds of a setting are not" in lines[5]
     latex = (tmp_path / "summary.tex").read_text()
     assert r"\multicolumn{2}{c}{ScanRefer}" in latex
-    assert r"baseline & 50.0 & 40.0 \\" in latex
-    assert r"\textbf{61.0} {\scriptsize $\pm$1.4}$^{**}$" in latex
+    assert r"baseline (3 seeds) & 40.0 {\scriptsize $\pm$0.0}" in latex
+    assert r"\textbf{86.7} {\scriptsize $\pm$11.5}$^{*}$" in latex
     assert latex.count("{") == latex.count("}")
 
 

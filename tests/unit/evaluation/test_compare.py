@@ -1,11 +1,12 @@
-"""Paired comparisons against a slow loop; Holm's correction by hand; the per-question file."""
+"""Settings compared question by question; Holm's correction by hand; the per-question file."""
+
+from itertools import product
 
 import numpy as np
 import pytest
 
 from threedrs.errors import DataError
 from threedrs.evaluation.compare import (
-    FEWEST_SCENES,
     PerQuestion,
     compare,
     holm,
@@ -34,80 +35,114 @@ def values(seed, share=0.5):
     return (np.random.default_rng(seed).random(40) < share).astype(float)
 
 
-def slow_differences(mine, other, resamples, seed):
-    """Draw scenes, collect their questions one by one, take the difference of the means."""
-    names = sorted(set(SCENES))
-    counts = np.random.default_rng(seed).multinomial(8, [1 / 8] * 8, size=resamples)
-    differences = []
-    for drawn in counts:
-        rows = []
-        for name, times in zip(names, drawn, strict=True):
-            rows += [row for row, scene in enumerate(SCENES) if scene == name] * int(times)
-        differences.append(100 * (np.mean(mine[rows]) - np.mean(other[rows])))
-    return np.array(differences)
+def sides(counts, shares=(0.6, 0.5)):
+    """Runs of two settings, each with its own seeds."""
+    return tuple(
+        [questions(values(100 * side + seed, share)) for seed in range(count)]
+        for side, (count, share) in enumerate(zip(counts, shares, strict=True))
+    )
 
 
-def test_it_equals_the_slow_loop():
-    mine, other = values(1, 0.6), values(2, 0.5)
-    slow = slow_differences(mine, other, 200, 3)
-    result = compare([questions(mine)], [questions(other)], resamples=200, seed=3)["em"]
-    assert result["difference"] == pytest.approx(100 * (mine.mean() - other.mean()))
-    assert (result["low"], result["high"]) == pytest.approx(np.percentile(slow, [2.5, 97.5]))
-    tail = min((slow <= 1e-9).sum(), (slow >= -1e-9).sum())
-    assert result["p"] == pytest.approx(min(1, 2 * (tail + 1) / 201))
-    assert result["scenes"] == 8
+def test_one_training_has_a_difference_and_no_more():
+    for counts in ((1, 1), (1, 4), (4, 1)):
+        mine, other = sides(counts)
+        one = compare(mine, other)["em"]
+        means = [np.mean([run.metrics["em"].value() for run in side]) for side in (mine, other)]
+        assert one.difference == pytest.approx(means[0] - means[1])
+        assert (one.spread, one.p) == (None, None)
+        shown = one.to_json()
+        assert (shown["low"], shown["high"], shown["seeds_share"]) == (None, None, None)
+        assert (shown["seeds"], shown["scenes"], shown["questions"]) == ([*counts], 8, 40)
 
 
-def test_seeds_are_averaged():
-    sides = [values(seed) for seed in (1, 2, 3)]
-    both = compare([questions(sides[0]), questions(sides[1])], [questions(sides[2])], resamples=50)
-    mean = (sides[0] + sides[1]) / 2
-    one = compare([questions(mean)], [questions(sides[2])], resamples=50)
-    assert both["em"] == pytest.approx(one["em"])
+def test_two_seeds_have_an_interval_and_no_p():
+    one = compare(*sides((2, 5)))["em"]
+    assert one.p is None
+    shown = one.to_json()
+    assert shown["low"] < shown["difference"] < shown["high"]
+    assert shown["low"] + shown["high"] == pytest.approx(2 * shown["difference"])
+
+
+def test_from_three_seeds_p_is_the_larger_of_two():
+    mine, other = sides((3, 4))
+    one = compare(mine, other)["em"]
+    rooms = sorted(set(SCENES))
+    by_room = [
+        [
+            [
+                sum(v for v, scene in zip(run.values("em"), SCENES, strict=True) if scene == room)
+                for room in rooms
+            ]
+            for run in side
+        ]
+        for side in (mine, other)
+    ]
+    # Every room has five questions, so the mean of rooms is that of questions.
+    means = [np.mean(np.array(side) / 5, axis=0) for side in by_room]
+    seen = abs(np.mean(means[0] - means[1]))
+    turned = [
+        abs(np.mean(np.array(signs) * (means[0] - means[1])))
+        for signs in product([1, -1], repeat=len(rooms))
+    ]
+    swapped = np.mean([value >= seen - 1e-9 for value in turned])
+    assert one.p == pytest.approx(max(swapped, float(one.spread.p_value())))
+    assert one.to_json()["smallest_p"] == 2 / 2**8
+
+
+def test_six_rooms_cannot_give_less_than_an_exact_swap():
+    """All seeds right against all wrong: beyond doubt for seeds, but six rooms are six rooms."""
+    scenes = tuple(f"scene{number % 6:04d}_00" for number in range(40))
+    right, wrong = ([questions(np.full(40, v), scenes)] * 3 for v in (1.0, 0.0))
+    assert compare(right, wrong)["em"].p == 2 / 2**6
+
+
+def test_one_room_has_no_interval():
+    scenes = ("scene0000_00",) * 40
+    runs = [questions(values(seed), scenes) for seed in range(6)]
+    one = compare(runs[:3], runs[3:])["em"]
+    assert (one.spread, one.p, one.scenes) == (None, None, 1)
 
 
 def test_questions_are_paired_by_id():
-    mine, other = values(1), values(2)
+    mine, other = sides((3, 3))
     order = np.random.default_rng(0).permutation(40)
-    turned = questions(mine[order], tuple(SCENES[i] for i in order), tuple(IDS[i] for i in order))
-    expected = compare([questions(mine)], [questions(other)], resamples=50)
-    assert compare([turned], [questions(other)], resamples=50) == expected
+    turned = [
+        questions(
+            run.values("em")[order] / 100,
+            tuple(SCENES[i] for i in order),
+            tuple(IDS[i] for i in order),
+        )
+        for run in mine
+    ]
+    one, expected = compare(turned, other)["em"], compare(mine, other)["em"]
+    assert one.difference == pytest.approx(expected.difference)
+    assert one.spread.interval() == pytest.approx(expected.spread.interval())
+    assert one.p == pytest.approx(expected.p)
 
 
 def test_the_same_answers_differ_by_nothing():
-    result = compare([questions(values(1))], [questions(values(1))], resamples=100)["em"]
-    assert (result["difference"], result["low"], result["high"], result["p"]) == (0, 0, 0, 1.0)
+    mine, _ = sides((3, 3))
+    shown = compare(mine, mine)["em"].to_json()
+    assert (shown["difference"], shown["p"]) == (0, 1.0)
+    assert shown["low"] == -shown["high"]
 
 
 def test_turning_the_sides_turns_the_sign():
-    mine, other = questions(values(1, 0.7)), questions(values(2))
-    there = compare([mine], [other], resamples=100)["em"]
-    back = compare([other], [mine], resamples=100)["em"]
+    mine, other = sides((3, 4))
+    there, back = compare(mine, other)["em"].to_json(), compare(other, mine)["em"].to_json()
     assert back["difference"] == pytest.approx(-there["difference"])
     assert (back["low"], back["high"]) == pytest.approx((-there["high"], -there["low"]))
-    assert back["p"] == there["p"]
-
-
-@pytest.mark.parametrize(
-    ("count", "interval", "p"), [(1, False, False), (5, True, False), (6, True, True)]
-)
-def test_few_scenes_give_no_p(count, interval, p):
-    assert FEWEST_SCENES == 6
-    scenes = tuple(f"scene{number % count:04d}_00" for number in range(40))
-    sides = [questions(values(seed), scenes) for seed in (1, 2)]
-    result = compare(sides[:1], sides[1:], resamples=50)["em"]
-    assert (result["low"] is not None, result["p"] is not None) == (interval, p)
-    assert result["difference"] is not None
+    assert back["p"] == pytest.approx(there["p"])
 
 
 def test_only_shared_metrics_and_shared_questions():
     extra = questions(values(1), bleu1=mean_metric(values(3)))
-    assert list(compare([extra], [questions(values(2))], resamples=0)) == ["em"]
+    assert list(compare([extra], [questions(values(2))])) == ["em"]
     fewer = questions(values(1)[:39], SCENES[:39], IDS[:39])
     with pytest.raises(
         DataError, match="one answered 39 questions, the baseline 40, among them 'q39'"
     ):
-        compare([fewer], [extra], resamples=0)
+        compare([fewer], [extra])
 
 
 def test_holm_by_hand():

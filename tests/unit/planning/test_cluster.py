@@ -1,5 +1,6 @@
 """The plan of a whole run has the jobs of the Snakefile and the figures of RESULTS.md."""
 
+import copy
 import dataclasses
 import importlib.util
 import json
@@ -24,7 +25,7 @@ from threedrs.planning.cluster import (
     training_plans,
     workflow_steps,
 )
-from threedrs.planning.estimate import estimate
+from threedrs.planning.estimate import estimate, seeds_of_study
 from threedrs.planning.stage_costs import GPUS, MEASURED, figure
 
 CLUSTER = Cluster(
@@ -78,6 +79,22 @@ def test_measured_figures_stand_in_the_results() -> None:
     for name, (_, heading, written) in MEASURED.items():
         for text in written:
             assert text in of_heading[heading], (name, text)
+
+
+def test_the_plan_says_how_many_seeds_a_verdict_needs(paper: Workload) -> None:
+    config = copy.deepcopy(paper.config)
+    config["runs"] = {
+        "3drs": {"teacher": {"name": "vggt"}},
+        "3drs-b": {"teacher": {"name": "vggt"}, "train": {"seed": 43}},
+        "baseline": {},
+    }
+    # Nine metrics of one setting: the numbers of docs/EVALUATION.md's table.
+    assert seeds_of_study(config).startswith(
+        "seeds: at least 1 of each of 2 settings planned, 3 are the fewest for a verdict and find "
+        "32 points on ScanRefer; 10, 5, 2 points need 9, 26, 153 (seeds vary by 4.8 points there"
+    )
+    config["runs"] = {"baseline": {}}
+    assert "nothing to compare" in seeds_of_study(config)
 
 
 def test_rounds_by_hand() -> None:

@@ -7,12 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fixtures.chromium import ChromiumUnavailable, Page, chromium
 from fixtures.html_tags import Tags
 from fixtures.html_tags import results as results
 from fixtures.html_tags import text as text
-from fixtures.report_files import HOSTILE, SCENES, SETTINGS, SPLITS, summarise
+from fixtures.report_files import HOSTILE, SETTINGS, SPLITS, summarise
 from threedrs.errors import DataError, StoreError
 from threedrs.report.page import build_report, script_hash
 from threedrs.visualization.templates import anchor
@@ -24,14 +25,26 @@ QUESTIONS = 6 * len(SPLITS)
 
 def test_it_answers_the_question_first(text):
     # 3drs: 2 of 3 right in every scene, baseline 1 of 3; CIDEr is 0 where all references agree.
-    answer = "Yes: 3drs is better than baseline on 4 of 5 metrics, worse on none."
+    answer = "One training each: the method cannot be told from the seed."
     assert answer in text
     assert text.index(answer) < text.index('id="scores"')
     assert "This is the demo." in text
-    assert "+33.3**" in text
+    assert "<td>+33.3</td>".replace("<td>", '<td class="even">') in text
+    assert "higher on 4, lower on 0 and the same on 1 of 5 metrics" in text
     assert "<code>teacher.name</code> is vggt-tiny instead of none" in text
     assert "differ in 1 setting<" in text
-    assert "better, clearly more than chance" in text
+    assert "one training: may be the seed" in text
+
+
+def test_the_seeds_to_add_can_be_pasted(text):
+    found = re.search(r'aria-label="Runs to add"><code>(.*?)</code>', text, flags=re.DOTALL)
+    assert yaml.safe_load(found.group(1)) == {
+        "runs": {
+            f"{run}-seed{seed}": {"extends": run, "train": {"seed": seed}}
+            for run in ("baseline", "3drs")
+            for seed in (2, 3)
+        }
+    }
 
 
 def test_every_part_is_there(text):
@@ -93,42 +106,6 @@ def test_anchors_of_different_names_differ():
     assert anchor("a-b", "c") != anchor("a", "b-c")
     assert anchor("a.b") != anchor("a_b")
     assert re.fullmatch(r"[A-Za-z0-9_-]+", anchor("ru n.1", "x"))
-
-
-def test_without_resamples_it_gives_no_verdict(results, tmp_path):
-    for part in results.iterdir():
-        if part.name != "report":
-            (tmp_path / part.name).symlink_to(part)
-    summary = summarise(tmp_path, resamples=0)
-    build_report(tmp_path, SETTINGS)
-    assert summary["runs"]["3drs"]["comparison"]["sqa3d"]["em"]["p"] is None
-    page = (tmp_path / "report" / "index.html").read_text()
-    assert "Cannot be told: too little data to compare 3drs with baseline." in page
-    assert "not tested (no resamples)" in page
-
-
-def test_awareness_is_shown_where_it_was_measured(results, text, tmp_path):
-    assert "3D awareness" not in text
-    for part in results.iterdir():
-        if part.name not in ("report", "eval"):
-            (tmp_path / part.name).symlink_to(part)
-    shutil.copytree(results / "eval", tmp_path / "eval")
-    summarise(tmp_path)
-    scores = {"all_pairs": 0.5, "across_frames": 0.25, "pairs": 9, "pairs_across_frames": 3}
-    content = {
-        "format_version": 1,
-        "mean": {"all_pairs": 0.5123, "across_frames": 0.2511},
-        "scenes": dict.fromkeys(SCENES, scores),
-    }
-    (tmp_path / "eval" / "3drs" / "awareness.json").write_text(json.dumps(content))
-    build_report(tmp_path, SETTINGS)
-    page = (tmp_path / "report" / "index.html").read_text()
-    assert 'href="#awareness"' in page
-    part = page[page.index('id="awareness"') : page.index('id="training"')]
-    assert "0.512" in part
-    assert "0.251" in part
-    assert "highest quarter" in part
-    assert "baseline" not in part
 
 
 def test_leftovers_of_earlier_configurations_change_nothing(results, text, tmp_path):

@@ -4,88 +4,179 @@ import pytest
 
 from threedrs.report import figures
 from threedrs.report.examples import choose
-from threedrs.report.verdict import config_differences, verdicts
+from threedrs.report.verdict import config_differences, more_seeds, verdicts
 from threedrs.tasks.registry import headline_columns
 
 SCANREFER = headline_columns()[:2]
 
 
-def summary(*compared):
-    """A summary of one run against the baseline on ScanRefer's two metrics."""
+def summary(*compared, seeds=(3, 3), tests=2):
+    """A summary of a setting against the baseline on ScanRefer's two metrics."""
     values = {"acc@0.25": {"mean": 50.0, "std": None}, "acc@0.5": {"mean": 40.0, "std": None}}
     comparison = {
-        column.metric: {"low": None, "high": None, "scenes": 9, **entry}
+        column.metric: {"seeds": list(seeds), "questions": 1600, **entry}
         for column, entry in zip(SCANREFER, compared, strict=True)
     }
-    base = {"name": "baseline", "runs": ["baseline"], "metrics": {"scanrefer": values}}
-    run = {"name": "3drs", "runs": ["3drs"], "metrics": {"scanrefer": values}}
+
+    def group(name, count, comparison):
+        runs = [name, *(f"{name}-{seed}" for seed in range(1, count))]
+        return {
+            "name": name,
+            "runs": runs,
+            "seeds": list(range(40, 40 + count)),
+            "metrics": {"scanrefer": values},
+            "comparison": comparison,
+        }
+
+    groups = [
+        group("baseline", seeds[1], {}),
+        group("3drs", seeds[0], {"scanrefer": comparison}),
+    ]
     return {
-        "comparison": {"level": 0.05, "fewest_scenes": 6},
-        "groups": [
-            {**base, "comparison": {}},
-            {**run, "comparison": {"scanrefer": comparison}},
-        ],
+        "comparison": {"level": 0.05, "power": 0.8, "fewest_seeds": 3, "tests": tests},
+        "groups": groups,
+        "runs": {run: {} for one in groups for run in one["runs"]},
     }
 
 
-def entry(difference, p, p_holm=None, **others):
-    return {"difference": difference, "p": p, "p_holm": p_holm, **others}
+def entry(difference, p=None, p_holm=None, **others):
+    """A comparison whose interval reaches 4 points to either side."""
+    usual = {"low": difference - 4, "high": difference + 4, "missed": 7.25, "seeds_share": 0.9}
+    scenes = {"scenes": 40, "smallest_p": 2.0**-39}
+    return {"difference": difference, "p": p, "p_holm": p_holm, **usual, **scenes, **others}
+
+
+def evidence(low, high, scenes=40, seeds="3 and 3"):
+    return (
+        f"95 % interval {low:+.1f} to {high:+.1f}, {seeds} seeds, {scenes} rooms, 1,600 questions"
+    )
+
+
+SIX_ROOMS = {"scenes": 6, "smallest_p": 2 / 64}
 
 
 @pytest.mark.parametrize(
     ("first", "second", "answer", "words"),
     [
         (
-            entry(3.0, 0.001, 0.002),
-            entry(0.0, 1.0, 1.0),
+            entry(5.0, 0.001, 0.002),
+            entry(0.0, 1.0, 1.0, missed=3.0),
             "Yes: 3drs is better than baseline on 1 of 2 metrics, worse on none.",
-            ["better, clearly more than chance", "no difference"],
+            [
+                f"better ({evidence(1, 9)})",
+                f"no difference shown ({evidence(-4, 4)}); one of less than 3.0 points is easily "
+                "missed",
+            ],
         ),
         (
-            entry(3.0, 0.04, 0.08),
-            entry(-3.0, 0.01, 0.02),
+            entry(5.0, 0.01, 0.02),
+            entry(-5.0, 0.01, 0.02),
             "Mixed: 3drs is better than baseline on 1 of 2 metrics, worse on 1.",
-            ["better, likely more than chance", "worse, clearly more than chance"],
+            [f"better ({evidence(1, 9)})", f"worse ({evidence(-9, -1)})"],
         ),
         (
-            entry(-3.0, 0.01, 0.02),
-            entry(1.0, 0.4, 0.4),
+            entry(-5.0, 0.01, 0.02),
+            entry(5.0, 0.03, 0.06),
             "No: 3drs is worse than baseline on 1 of 2 metrics, better on none.",
-            ["worse, clearly more than chance", "higher, but may be chance"],
+            [
+                f"worse ({evidence(-9, -1)})",
+                f"no difference shown ({evidence(1, 9)}); one of less than 7.2 points is easily "
+                "missed",
+            ],
         ),
         (
             entry(-1.0, 0.5, 1.0),
-            entry(1.0, 0.4, 0.8),
-            "Not shown: 3drs and baseline differ by no more than chance.",
-            ["lower, but may be chance", "higher, but may be chance"],
+            entry(1.0, 0.4, 0.8, missed=12.0),
+            "Not shown: 3drs and baseline differ by no more than seeds and rooms do, and true "
+            "differences of less than 7.2 to 12.0 points, depending on the metric, are easily "
+            "missed.",
+            [
+                f"no difference shown ({evidence(-5, 3)}); one of less than 7.2 points is easily "
+                "missed",
+                f"no difference shown ({evidence(-3, 5)}); one of less than 12.0 points is easily "
+                "missed",
+            ],
         ),
         (
-            entry(9.0, None, scenes=3),
-            entry(9.0, None, scenes=1),
-            "Cannot be told: too little data to compare 3drs with baseline.",
+            entry(9.0, 2 / 64, 4 / 64, **SIX_ROOMS),
+            entry(1.0, 0.5, 0.5, **SIX_ROOMS),
+            "Cannot be told: 6 rooms are too few to compare 3drs with baseline on 2 metrics.",
             [
-                "cannot tell: only 3 scenes, 6 are the least",
-                "cannot tell: only 1 scene, 6 are the least",
+                f"cannot be told with so few rooms ({evidence(5, 13, 6)})",
+                f"cannot be told with so few rooms ({evidence(-3, 5, 6)})",
             ],
         ),
     ],
 )
-def test_the_answer_follows_from_the_numbers(first, second, answer, words):
+def test_from_three_seeds_the_answer_follows_from_the_numbers(first, second, answer, words):
     (verdict,) = verdicts(summary(first, second), SCANREFER)
     assert verdict.answer == answer
     assert [line.words for line in verdict.lines] == words
 
 
+@pytest.mark.parametrize(
+    ("seeds", "answer"),
+    [
+        ((1, 1), "One training each: the method cannot be told from the seed."),
+        ((1, 5), "One training of 3drs: the method cannot be told from the seed."),
+        ((5, 1), "One training of baseline: the method cannot be told from the seed."),
+    ],
+)
+def test_one_training_is_never_a_yes(seeds, answer):
+    unknown = {"low": None, "high": None, "missed": None, "seeds_share": None}
+    made = summary(entry(40.0, **unknown), entry(40.0, **unknown), seeds=seeds, tests=0)
+    (verdict,) = verdicts(made, SCANREFER)
+    assert (verdict.answer, verdict.tone) == (answer, "even")
+    assert {line.words for line in verdict.lines} == {"one training: may be the seed"}
+    assert {line.tone for line in verdict.lines} == {"even"}
+    assert "higher on 2, lower on 0" in verdict.explanation
+
+
+def test_two_seeds_are_a_hint():
+    (verdict,) = verdicts(summary(entry(5.0), entry(-1.0), seeds=(2, 3), tests=0), SCANREFER)
+    assert verdict.answer == (
+        "At most a hint, with two seeds: 3drs is above baseline by more than its interval on 1 of "
+        "2 metrics, below on 0."
+    )
+    assert [line.words for line in verdict.lines] == [
+        f"a hint that it is higher ({evidence(1, 9, seeds='2 and 3')})",
+        f"may be chance ({evidence(-5, 3, seeds='2 and 3')})",
+    ]
+    assert {line.tone for line in verdict.lines} == {"even"}
+
+
+def test_one_room_tells_nothing():
+    unknown = {"low": None, "high": None, "missed": None, "scenes": 1, "smallest_p": 1.0}
+    made = summary(entry(9.0, **unknown), entry(9.0, **unknown), tests=0)
+    (verdict,) = verdicts(made, SCANREFER)
+    assert verdict.answer.startswith("Cannot be told: 1 room is too few to compare")
+    assert verdict.lines[0].words == "cannot be told: all questions are of one room"
+
+
 def test_the_size_is_told_whatever_the_chance():
-    (verdict,) = verdicts(summary(entry(2.0, 0.5), entry(-1.0, 0.5)), SCANREFER)
+    made = summary(entry(2.0, 0.5), entry(-1.0, 0.5, seeds_share=0.2))
+    (verdict,) = verdicts(made, SCANREFER)
     assert "higher on 1, lower on 1 and the same on 0 of 2 metrics" in verdict.explanation
     assert "between -1.0 and +2.0 points, +0.5 in the middle (median)" in verdict.explanation
+    assert "The seeds are the larger source of uncertainty on 1 of 2 metrics" in verdict.explanation
 
 
-def test_stars():
-    compared = summary(entry(3.0, 0.04, 0.08), entry(3.0, 0.01, 0.02))
-    (verdict,) = verdicts(compared, SCANREFER)
-    assert [line.stars for line in verdict.lines] == ["*", "**"]
+def test_runs_to_add_are_a_configuration():
+    made = summary(entry(1.0), entry(1.0), seeds=(1, 2))
+    assert more_seeds(made) == (
+        "runs:\n"
+        "  baseline-seed42: {extends: baseline, train: {seed: 42}}\n"
+        "  3drs-seed41: {extends: 3drs, train: {seed: 41}}\n"
+        "  3drs-seed42: {extends: 3drs, train: {seed: 42}}"
+    )
+    made["runs"]["3drs-seed41"] = {}  # a run of another recipe has the name
+    assert "3drs-seed42: {extends: 3drs, train: {seed: 42}}" in more_seeds(made)
+    assert "seed41" not in more_seeds(made)
+    made["groups"][1]["runs"] = ["123"]
+    assert '  123-seed41: {extends: "123", train: {seed: 41}}' in more_seeds(made)
+    assert more_seeds(summary(entry(1.0, 0.5), entry(1.0, 0.5))) == ""
+    made["groups"] = made["groups"][:1]
+    assert more_seeds(made) == ""
 
 
 def test_config_differences_leave_out_names_and_paths():

@@ -152,7 +152,6 @@ def test_a_sixth_benchmark_goes_from_annotations_to_the_report(task: Task, tmp_p
         {key: place / "metrics.json" for key, place in places.items()},
         per_question_files={key: place / "per_question.npz" for key, place in places.items()},
         baseline="baseline",
-        resamples=20,
         train_summaries={run: results / "train" / run / "train.json" for run in RUNS},
         run_configs={run: results / "train" / run / "config.json" for run in RUNS},
         out_csv=results / "report" / "summary.csv",
@@ -161,7 +160,7 @@ def test_a_sixth_benchmark_goes_from_annotations_to_the_report(task: Task, tmp_p
         out_markdown=results / "report" / "summary.md",
     )
     assert summary["benchmarks"] == list(benchmarks)
-    assert summary["runs"]["3drs"]["comparison"][task.name]["macro"]["difference"] == 0
+    assert summary["groups"][1]["comparison"][task.name]["macro"]["difference"] == 0
     assert "Count the chairs Macro" in (results / "report" / "summary.md").read_text()
 
     build_report(results, replace(SETTINGS, benchmarks=benchmarks))
