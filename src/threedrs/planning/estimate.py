@@ -173,10 +173,12 @@ def _memory_risks(plans: Mapping[str, Plan], train: Step, cluster: Cluster) -> I
 
 def seeds_of_study(config: Config) -> str:
     """Return in a line how many seeds the configured runs have, and how many they need."""
-    configs = {run: resolve_run(config, run) for run in config["runs"]}
+    resolved = {run: resolve_run(config, run) for run in config["runs"]}
+    # A checkpoint that is evaluated as it is cannot be trained with another seed.
+    configs = {run: found for run, found in resolved.items() if "checkpoint" not in found}
     groups = setting_groups(list(configs), configs, config["report"]["baseline"])
-    if len(groups) == 1:
-        return "seeds: there is one setting, and nothing to compare it with"
+    if len(groups) < 2:
+        return "seeds: no two settings are trained, so that there is nothing to compare"
     deviation = figure("seeds, points of ScanRefer Acc@0.25")
     level = LEVEL / len(headline_columns(config["eval"]["benchmarks"])) / (len(groups) - 1)
     needed = [seeds_needed(points, deviation, level) for points in POINTS]

@@ -219,6 +219,9 @@ def more_seeds(summary: Mapping[str, Any]) -> str:
     lines = []
     for group in groups:
         run = min(group["runs"], key=len)
+        # A checkpoint that is evaluated as it is cannot be trained with another seed.
+        if "checkpoint" in (summary["runs"][run].get("config") or {}):
+            continue
         # A name that YAML would read as a number, such as 123, is put in quotes.
         quoted = run if yaml.safe_load(run) == run else json.dumps(run)
         seed = max(group["seeds"], default=0)

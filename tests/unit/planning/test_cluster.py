@@ -87,6 +87,7 @@ def test_the_plan_says_how_many_seeds_a_verdict_needs(paper: Workload) -> None:
         "3drs": {"teacher": {"name": "vggt"}},
         "3drs-b": {"teacher": {"name": "vggt"}, "train": {"seed": 43}},
         "baseline": {},
+        "untrained": {"checkpoint": "initial"},
     }
     # Nine metrics of one setting: the numbers of docs/EVALUATION.md's table.
     assert seeds_of_study(config).startswith(

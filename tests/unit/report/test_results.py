@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from threedrs.evaluation.aggregate import FORMAT_VERSION
 from threedrs.io.files import write_json, write_json_lines
 from threedrs.report.results import Results
 from threedrs.tasks.prediction import Prediction, write_predictions
@@ -28,7 +29,9 @@ def test_each_run_has_its_own_answers_and_curves(tmp_path: Path) -> None:
         write_predictions(tmp_path / "eval" / run / "scanqa" / "predictions.jsonl", rows)
         write_json_lines(tmp_path / "train" / run / "log.jsonl", [{"step": 1, "run": run}])
     entries = {run: {"train": {"steps": 1}} for run in RUNS}
-    write_json(tmp_path / "report/summary.json", {"format_version": 1, "runs": entries})
+    write_json(
+        tmp_path / "report/summary.json", {"format_version": FORMAT_VERSION, "runs": entries}
+    )
     found = results(tmp_path)
     for run in RUNS:
         answers = found.predictions(run, "scanqa", ["q1"])

@@ -172,9 +172,11 @@ def test_runs_to_add_are_a_configuration():
     made["runs"]["3drs-seed41"] = {}  # a run of another recipe has the name
     assert "3drs-seed42: {extends: 3drs, train: {seed: 42}}" in more_seeds(made)
     assert "seed41" not in more_seeds(made)
-    made["groups"][1]["runs"] = ["123"]
+    made["groups"][1]["runs"], made["runs"]["123"] = ["123"], {}
     assert '  123-seed41: {extends: "123", train: {seed: 41}}' in more_seeds(made)
     assert more_seeds(summary(entry(1.0, 0.5), entry(1.0, 0.5))) == ""
+    made["runs"]["baseline"] = {"config": {"checkpoint": "data/models/published"}}
+    assert "baseline" not in more_seeds(made)
     made["groups"] = made["groups"][:1]
     assert more_seeds(made) == ""
 
