@@ -1,7 +1,7 @@
 """Data files made to harm: no code runs, no path leads out, memory stays bounded, one line says it.
 
 docs/RELIABILITY.md lists every format that is read from outside, with its tests. Stores are in
-test_zarr_store_damage.py, checkpoints in test_untrusted_checkpoints.py, the pages in
+test_zarr_store.py, checkpoints in test_untrusted_checkpoints.py, the pages in
 test_untrusted_pages.py.
 """
 
