@@ -64,8 +64,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileAtA
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return one worker more than cores, for the tests of Slurm wait more than they compute."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Return one worker more than cores, as the tests of Slurm wait more than they compute.
+
+    Not where markers leave tests out, so those of Slurm too.
+    """
+    return len(os.sched_getaffinity(0)) + (not config.option.markexpr)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

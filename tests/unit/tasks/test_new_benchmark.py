@@ -93,6 +93,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Task:
     return TASK
 
 
+@pytest.mark.slow
 def test_a_sixth_benchmark_goes_from_annotations_to_the_report(task: Task, tmp_path: Path) -> None:
     layout = DataLayout(root=tmp_path)
     train, val = annotation_files(layout, task.name)
