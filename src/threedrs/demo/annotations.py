@@ -1,7 +1,7 @@
 """The five benchmarks' annotation files and the label table, with the published fields.
 
 ScanRefer (Chen et al., ECCV 2020), Multi3DRefer (Zhang et al., ICCV 2023), ScanQA (Azuma et al.,
-CVPR 2022) and SQA3D (Ma et al., ICLR 2023); Scan2Cap uses ScanRefer's files.
+CVPR 2022) and SQA3D (Ma et al., ICLR 2023). Scan2Cap uses ScanRefer's files.
 """
 
 import re

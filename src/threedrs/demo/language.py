@@ -1,7 +1,7 @@
 """Sentences about a room: descriptions of one object (ScanRefer) or of any number (Multi3DRefer).
 
 A sentence is a query put into words. Queries are drawn, resolved against the room's geometry, and
-kept where they mean exactly what the annotation says; wording is drawn last.
+kept where they mean exactly what the annotation says. Wording is drawn last.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Placing pieces one by one where such a piece stands, clear of all others.
 
 Each kind of place (at a wall, beside a bed, around a table, on top of something) draws a position
-at random; a piece is kept at the first of 80 positions where its box meets no other box.
+at random. A piece is kept at the first of 80 positions where its box meets no other box.
 """
 
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 A room is drawn from a theme (bedroom, living room, ...): its large pieces stand with their backs
 to a wall, chairs at their table, nightstands beside their bed, small things on what carries them.
-Pieces are placed one by one at random and kept where their boxes meet nothing; a layout that does
+Pieces are placed one by one at random and kept where their boxes meet nothing. A layout that does
 not work out is drawn again. Milliseconds a room.
 """
 

@@ -1,7 +1,7 @@
 """SQA3D: a situation (where someone stands and looks) and a question from that point of view.
 
-The situation follows from one piece of furniture, so that whoever sees the room can find the spot;
-its two alternatives tell the same in other words. A piece counts as in front, left, behind or
+The situation follows from one piece of furniture, so that whoever sees the room can find the spot.
+Its two alternatives tell the same in other words. A piece counts as in front, left, behind or
 right where its whole box lies in that quarter, ten degrees of doubt at each border.
 """
 

@@ -1,7 +1,7 @@
 """A hand-held camera's walk around a room.
 
 The camera goes once around an ellipse about the middle of the room, 1.3 to 1.7 m high, and looks
-across the room and a little down, so that every wall comes into view; slow sways and a small, fast
+across the room and a little down, so that every wall comes into view. Slow sways and a small, fast
 shake stand for the hand.
 """
 

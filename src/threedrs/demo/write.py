@@ -1,6 +1,6 @@
 """The demo data set as a whole: which files it has, and writing them.
 
-Scenes are written by one process each; what a scene holds depends on the seed and its number alone,
+Scenes are written by one process each. What a scene holds depends on the seed and its number alone,
 so the bytes are the same for any number of processes. ``demo_scenes`` and ``demo_files`` only name
 things: the workflow asks them before anything exists, so rendering is imported when writing.
 """

@@ -1,9 +1,9 @@
 """Published data and weights from the Hugging Face Hub, on request: resumed and checksummed.
 
 Through `huggingface_hub`, with the user's own token from its usual place (HF_TOKEN, or what
-`hf auth login` stored); nothing is downloaded unless the config's ``download`` lists it. An
-interrupted or killed download goes on where it stopped. A file whose SHA-256 the config gives is
-compared with it, also when it is there already.
+`hf auth login` stored). Nothing is downloaded that neither the config's ``download`` lists nor the
+command ``threedrs download`` is asked for. An interrupted or killed download goes on where it
+stopped. A file whose SHA-256 the config gives is compared with it, also when it is there already.
 """
 
 import hashlib
@@ -183,7 +183,7 @@ def fetch_published(repo: str, root: Path, only: Collection[str] = ()) -> list[s
     """Download the folders of the published data that a data set holds, and unpack its archives.
 
     Folders as they are and archives of them both arrive where the tree wants them. Archives are
-    kept in ``root/downloads``, so that an interrupted run goes on; they are of no use afterwards.
+    kept in ``root/downloads``, so that an interrupted run goes on. They are of no use afterwards.
 
     Args:
         repo: owner/name of the data set on the Hub.

@@ -45,7 +45,7 @@ def conversions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 def box_needs(layout: DataLayout, config: Mapping[str, Any]) -> set[tuple[str, str]]:
     """Return split and box set of the boxes that a run cannot do without.
 
-    Training and grounding take one set each; conversion looks up ground truth, prepared records
+    Training and grounding take one set each. Conversion looks up ground truth, prepared records
     hold theirs. A scene may lack its boxes, a whole split may not.
     """
     ready = Ready.from_config(config)

@@ -161,7 +161,7 @@ class Workload:
         """Split -> its scenes: those of the data, or as many as ScanNet's."""
         layout = data_layout(self.config)
         return {
-            split: layout.scenes(split) if layout.split_file(split).is_file() else [""] * count
+            split: layout.scenes(split) if layout.has_scenes(split) else [""] * count
             for split, count in SCANNET.items()
         }
 

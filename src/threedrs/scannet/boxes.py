@@ -30,7 +30,7 @@ from threedrs.scannet.prepared_boxes import read_prepared_boxes
 FORMAT_VERSION = 1
 BOX_SETS = ("gt", "pred")
 """gt: ground truth from the annotated mesh; pred: detector proposals."""
-# A scene's proposals, some hundred of them, unpack to some 100 MB; far more is a damaged or hostile
+# A scene's proposals, some hundred of them, unpack to some 100 MB. Far more is a damaged or hostile
 # file. The number counts as well, as a row costs memory whether something is stored in it or not.
 MOST_PROPOSAL_BYTES = 4 * 2**30
 _MOST_PROPOSALS = 1_000_000
@@ -117,7 +117,7 @@ def ground_truth_boxes(
     """Return the annotated objects' boxes, ordered by object id, and notes on excluded objects.
 
     A scan without annotation (ScanNet's test scans, or the user's own captures) has no boxes and
-    one note. An object that owns no vertex has no box and one note; but if a later object of the
+    one note. An object that owns no vertex has no box and one note. But if a later object of the
     file has exactly its segments, it has that object's box, and all such objects one note.
 
     Args:
@@ -134,7 +134,7 @@ def ground_truth_boxes(
     vertices_P3 = aligned_vertices(scan) if vertices_P3 is None else vertices_P3
     instances = read_instances(scan.segments, scan.aggregation, len(vertices_P3))
     rows, notes = [], []
-    # One sort finds all objects' vertices; a scene has some 100,000 vertices and 50 objects.
+    # One sort finds all objects' vertices. A scene has some 100,000 vertices and 50 objects.
     order = np.argsort(instances.vertex_object, kind="stable")
     ordered = instances.vertex_object[order]
     for object_id, label in zip(instances.ids, instances.labels, strict=True):
@@ -185,7 +185,7 @@ def detector_boxes(
     """Return the boxes of the first ``limit`` proposals, best first, and notes on excluded ones.
 
     A scan without a proposal file (train scans need none) has no boxes and one note. A mask without
-    vertices is excluded with a note; ids keep the rows of the file.
+    vertices is excluded with a note. Ids keep the rows of the file.
 
     Raises:
         DataError: a file is malformed, or proposals and mesh do not belong together.

@@ -44,7 +44,7 @@ class SceneInfos:
 def read_infos(path: Path) -> dict[str, SceneInfos]:
     """Return what a file says of each of ScanNet's scenes.
 
-    Entries of other data sets (3RScan, Matterport3D) are left out; a scene may have no frame.
+    Entries of other data sets (3RScan, Matterport3D) are left out. A scene may have no frame.
 
     Raises:
         DataError: the file is missing, no pickle, holds anything but plain values and numpy

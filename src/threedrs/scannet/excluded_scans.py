@@ -5,7 +5,7 @@ reason. A fault of the machine (a full disk, too little memory, a file system th
 says nothing about the scan and ends the job.
 
 Whether enough of a split's scans can be used is decided after the scene stage of the whole split,
-from its manifests; training and prediction wait for that.
+from its manifests. Training and prediction wait for that.
 """
 
 import errno
@@ -90,7 +90,7 @@ def count_excluded(
     Args:
         reasons: the scenes that are excluded.
         scenes: of each record that is excluded now, its scene.
-        summaries: of conversions, which exclude the records of scenes without boxes; a file that
+        summaries: of conversions, which exclude the records of scenes without boxes. A file that
             is not there adds none.
         unit: what a record is called, and the key of the counts: ``records``, ``questions``.
 
@@ -174,7 +174,7 @@ def check_removed(shards: Mapping[str, Sequence[str]], folder: Path) -> None:
 
     Args:
         shards: shard -> its scenes.
-        folder: where ``<scene>.zarr`` and ``shards/<shard>.json`` are; a manifest that is missing
+        folder: where ``<scene>.zarr`` and ``shards/<shard>.json`` are. A manifest that is missing
             or cannot be read lists none.
 
     Raises:

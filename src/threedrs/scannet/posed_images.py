@@ -5,7 +5,7 @@ world, ``-inf`` where not localised); per scan ``intrinsic.txt`` (colour) and
 ``depth_intrinsic.txt``. The number in a name is the frame's index in the stream, so an export of
 every 10th frame is numbered 0, 10, 20.
 
-Opening lists the folder and reads the poses (small texts); images are read when asked for. What
+Opening lists the folder and reads the poses (small texts). Images are read when asked for. What
 comes out equals what the .sens gave, bit for bit: numbers are rounded to the f32 they came from.
 An export costs some 50 ms a frame, nearly all of it PNG compression.
 """
@@ -51,7 +51,7 @@ class PosedImagesReader:
 
     Attributes:
         path: the folder.
-        header: what holds for all frames; sizes are those of the first frame's images.
+        header: what holds for all frames. Sizes are those of the first frame's images.
         header_bytes: the header as a .sens would hold it (for content hashes).
         frame_ids: (N,) int64, the number in the names of each frame, ascending.
         poses: (N,4,4) f64 camera to world, metres.
@@ -180,7 +180,7 @@ def read_payload(path: Path, decoded_bytes: int, remedy: str) -> bytes:
 
     Args:
         path: the file.
-        decoded_bytes: of the decoded image; a much larger file is refused unread.
+        decoded_bytes: of the decoded image. A much larger file is refused unread.
         remedy: what to do about it, the end of a message.
 
     Raises:
@@ -211,7 +211,7 @@ class ExportSummary:
 def export_posed_images(path: Path, out: Path, *, stride: int = 1) -> ExportSummary:
     """Export every ``stride``-th frame of the scan ``path`` to the folder ``out``.
 
-    An earlier export in ``out`` is replaced once the new one is complete; a folder that holds
+    An earlier export in ``out`` is replaced once the new one is complete. A folder that holds
     anything else is refused.
 
     Raises:

@@ -1,6 +1,6 @@
 """Turning a posed RGB-D folder into a ``.sens`` scan.
 
-One pass over the files with one frame in memory. Colour files become payloads byte for byte; each
+One pass over the files with one frame in memory. Colour files become payloads byte for byte. Each
 is decoded once to be sure of it. Depth PNGs are re-packed as zlib, their units stay as they are and
 are stated in the header. Costs some 40 ms a frame of 640x480.
 """

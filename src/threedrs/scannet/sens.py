@@ -5,7 +5,7 @@ Opening reads the header and then only the 96-byte header of each frame, seeking
 Pixels are decoded when asked for. Reads are positioned, so threads may share a reader.
 
 Every malformed file ends in :class:`SensError`. After the last frame a file may hold ScanNet's
-motion-sensor records (a count and 128 bytes each); any other trailing byte is an error.
+motion-sensor records (a count and 128 bytes each). Any other trailing byte is an error.
 
 Writing is one pass. The bytes depend on the input alone: payloads are carried over or compressed
 at a fixed level, and timestamps are the caller's or 0. Compressing a 640x480 depth image takes
@@ -140,7 +140,7 @@ class SensReader:
         """Decode the depth image of frame ``index``: (H, W) uint16 in millimetres.
 
         The same as :meth:`depth` for ScanNet's depth shift of 1000. With another shift values are
-        rounded; a distance beyond 65.535 m becomes 0, no measurement.
+        rounded. A distance beyond 65.535 m becomes 0, no measurement.
         """
         depth = self.depth(index)
         if self.header.depth_shift == 1000.0:

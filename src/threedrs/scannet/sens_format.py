@@ -11,7 +11,7 @@ Everything is little endian. Layout (ScanNet's SensReader, ``sensorData.h``)::
              colour bytes, depth bytes; colour payload; depth payload
     trailer  nothing, or u64 m and m motion-sensor records of 128 bytes (ScanNet's own files)
 
-The limits below are far above any RGB-D sensor; they keep a damaged size field from turning into
+The limits below are far above any RGB-D sensor. They keep a damaged size field from turning into
 an allocation. Decoding never allocates more than the image that the header announces: an image's
 own size is compared with the header's before its pixels are decoded, and zlib stops one byte past
 the expected end. PNG and zlib carry checksums, which are compared. JPEG carries none: damage that

@@ -179,8 +179,8 @@ def build_scene(
     """Build the scene store of ``scan`` at ``out``, whole or not at all, and open it.
 
     Args:
-        scan: the scan's files; its frames and ``meta`` are read, for coverage also ``mesh``.
-        boxes: the sets ``gt`` and ``pred``; either may be empty.
+        scan: the scan's files. Its frames and ``meta`` are read, for coverage also ``mesh``.
+        boxes: the sets ``gt`` and ``pred``. Either may be empty.
         settings: the choice of frames, and how missing depth counts.
         out: the store's folder, for instance ``results/scenes/scene0000_00.zarr``.
         split: train, val or test.
@@ -217,7 +217,7 @@ def build_shard(
         boxes: scene -> set -> boxes, from `threedrs.scannet.boxes.read_boxes_file`.
         settings: the choice of frames, and how missing depth counts.
         out_folder: where ``<scene>.zarr`` goes.
-        manifest: the shard's JSON file; an older one is removed first.
+        manifest: the shard's JSON file. An older one is removed first.
         split: train, val or test.
         lists: scene -> what is published about its frames. Where EmbodiedScan's infos are used, a
             scene that they lack takes its candidates by stride, with a note.
@@ -225,8 +225,8 @@ def build_shard(
 
     Raises:
         DataError: the boxes file lacks a scene, or a file cannot be read by a fault of the
-            machine; finished scenes survive.
-        StoreError: a store cannot be written; finished scenes survive.
+            machine. Finished scenes survive.
+        StoreError: a store cannot be written. Finished scenes survive.
     """
     began = time.time()
     manifest.unlink(missing_ok=True)

@@ -32,7 +32,7 @@ class MeshVoxels:
     """The voxels of a scene's mesh, and which of them a depth image falls in.
 
     A voxel is a world coordinate divided by 0.1 m and rounded to the nearest integer (halves
-    to the even one). ``len()`` is their number M; they are ordered by x, then y, then z.
+    to the even one). ``len()`` is their number M. They are ordered by x, then y, then z.
 
     Args:
         vertices_P3: (P,3) f64 axis-aligned world coordinates, metres, finite.
@@ -97,7 +97,7 @@ class MeshVoxels:
     ) -> NDArray[np.float64]:
         """Return one integer a voxel for the measured pixels of a few rows, without runs.
 
-        A pixel's ray has the camera coordinates (x, y, 1); its point is depth times the ray.
+        A pixel's ray has the camera coordinates (x, y, 1). Its point is depth times the ray.
         """
         z_SW = depth_SW / 1000.0
         keys_SW = np.zeros_like(z_SW)
@@ -155,7 +155,7 @@ def coverage_indices(
         strategy: one of `PERCENT`.
         count: V, the most frames that are chosen; None: as many as the strategy's share takes.
         voxels: the number of voxels of the mesh (M).
-        seen: ``seen(i)`` returns which of the M voxels candidate i covers; called once for each
+        seen: ``seen(i)`` returns which of the M voxels candidate i covers. Called once for each
             candidate that is looked at, in order.
 
     Raises:

@@ -1,11 +1,11 @@
 """Which frames of a scan a scene store holds: the scan's frames, the candidates, the V chosen.
 
-Candidates are every stride-th frame of the stream, or EmbodiedScan's list; frames without a valid
+Candidates are every stride-th frame of the stream, or EmbodiedScan's list. Frames without a valid
 pose are dropped. The strategy chooses V of them, by coverage from the published list where there is
 one. One list a scene, stored once and used by student
 and teacher alike, so that frame i means the same image everywhere.
 
-`uniform` costs nothing; the coverage strategies read mesh or point cloud and decode the depth of
+`uniform` costs nothing. The coverage strategies read mesh or point cloud and decode the depth of
 every second candidate (some 3 s a scene of 300 candidates), and keep the compressed depth of all
 that they looked at for a while (150 of 250 kB).
 """

@@ -82,9 +82,9 @@ def write_shard_facts(
     Args:
         scans: the shard's scans.
         scenes: folder of the scene stores.
-        manifest: the shard's manifest; its notes are on frames. Scenes that it excludes have no row
+        manifest: the shard's manifest. Its notes are on frames. Scenes that it excludes have no row
             and no picture, but a reason under ``left_out``.
-        boxes: the shard's boxes file; its notes are on boxes.
+        boxes: the shard's boxes file. Its notes are on boxes.
         out: the folder, written whole or not at all.
 
     Raises:

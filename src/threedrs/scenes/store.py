@@ -1,7 +1,7 @@
 """The scene store: one zarr v3 group a scene, its writer, and its reader for all later stages.
 
 ``rgb`` and ``depth`` are sharded: one file each, whose frames are decoded one by one. A training
-sample reads ``rgb`` and the small arrays (some 10 MB for 32 frames); the full coordinate map is
+sample reads ``rgb`` and the small arrays (some 10 MB for 32 frames). The full coordinate map is
 recomputed from ``depth``. Layout, with V frames, N objects of each box set (``gt``, ``pred``):
 
     rgb               (V,384,384,3) u8       student input
@@ -175,7 +175,7 @@ class SceneStore:
         """Read every array and compare it with its recorded hash; costs about 0.1 s.
 
         Raises:
-            StoreError: an array is damaged; the first found is named.
+            StoreError: an array is damaged. The first found is named.
         """
         for name, recorded in self.attributes["digests"].items():
             found = (
@@ -248,7 +248,7 @@ class SceneContents:
 
 
 def write_scene_store(path: Path, contents: SceneContents) -> None:
-    """Write a scene store, whole or not at all; an older one at ``path`` is replaced.
+    """Write a scene store, whole or not at all. An older one at ``path`` is replaced.
 
     Raises:
         StoreError: the store cannot be written (for instance, the disk is full).

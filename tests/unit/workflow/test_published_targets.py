@@ -92,3 +92,50 @@ def test_a_table_that_converted_records_need_is_asked_for(root: Path) -> None:
         path.write_text("[]")
     with pytest.raises(DataError, match=r"^\S+scannetv2-labels\.combined\.tsv: missing"):
         build(root)
+
+
+def test_every_path_of_the_data_may_be_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    data = {
+        "demo": None,
+        "root": str(tmp_path),
+        "scans": "a/scans",
+        "posed_images": "a/frames",
+        "candidates": "b/{split}.pkl",
+        "masks": "c/masks",
+        "labels": "d/labels.tsv",
+        "splits": "e/{split}.txt",
+        "benchmark": "f",
+    }
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    for source in ("sens", "posed_images"):
+        config["data"] |= data | {"source": source}
+        config["instructions"]["benchmarks"] = config["eval"]["benchmarks"] = ["scanqa", "scan2cap"]
+        needed: list[str] = ["b/train.pkl", "b/val.pkl", "d/labels.tsv"]
+        for split, scene in (("train", TRAIN), ("val", VAL)):
+            (tmp_path / "e").mkdir(exist_ok=True)
+            (tmp_path / f"e/{split}.txt").write_text(f"{scene}\n")
+            ends = ("_vh_clean_2.ply", "_vh_clean_2.0.010000.segs.json", ".aggregation.json")
+            needed += [f"a/scans/{scene}/{scene}{end}" for end in ends]
+            needed += [
+                f"f/scanqa/ScanQA_v1.0_{split}.json",
+                f"f/scanrefer/ScanRefer_filtered_{split}.json",
+            ]
+            if source == "sens":
+                needed.append(f"a/scans/{scene}/{scene}.sens")
+            else:
+                needed += [f"a/frames/{scene}/{n}intrinsic.txt" for n in ("", "depth_")]
+        needed.append(f"c/masks/{VAL}.mask.npz")
+        with pytest.raises(DataError) as caught:
+            Targets(load_config(config))
+        missing = {line.partition(":")[0] for line in str(caught.value).splitlines()}
+        assert missing == {str(tmp_path / name) for name in needed}
+        for name in needed:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        found = Targets(load_config(config))
+        assert found.scenes == {"train": [TRAIN], "val": [VAL]}
+        for name in needed:
+            (tmp_path / name).unlink()
