@@ -79,7 +79,7 @@ def predict_benchmark(
         unanswered = None
         if task.grounding and lacks_grounding_head(model):
             # Random heads would give scores that look like those of a model that grounds badly.
-            unanswered, records = "the model has no grounding head", []
+            unanswered, records, limit = "the model has no grounding head", [], None
         header: dict[str, str] | None = None
         if ranks.first:
             header = answer_inputs(model, records_file, records, scenes, settings)

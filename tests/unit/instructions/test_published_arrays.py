@@ -11,15 +11,19 @@ from hypothesis import strategies as st
 from fixtures.instruction_files import (
     BOXES,
     SCENE,
+    box_set,
     description,
     run,
     write_annotations,
     write_sqa3d,
 )
+from threedrs.demo.write import write_demo
+from threedrs.errors import DataError
 from threedrs.instructions.convert import convert
 from threedrs.instructions.llava_format import write_llava
 from threedrs.instructions.prepared import take_prepared
-from threedrs.scannet.layout import DataLayout
+from threedrs.scannet.boxes import ground_truth_boxes
+from threedrs.scannet.layout import DataLayout, scene_split
 from threedrs.tasks.record import Record, read_records
 from threedrs.tasks.registry import TASKS
 
@@ -186,6 +190,42 @@ def test_one_array_of_all_benchmarks(tmp_path: Path) -> None:
     for benchmark in TASKS:
         records, _ = run(tmp_path, benchmark, "train")
         assert taken(tmp_path, benchmark, "train", tmp_path / "all.json") == records
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"id": 0, "video": "scannet/sce', "array.json: "),
+        ('{"scene0000_00": []}', "array.json: expected a JSON array of LLaVA-style entries"),
+        ('[{"image": "a.jpg"}]', "array.json: entry 0: expected a JSON object with an object"),
+        (json.dumps(TRAIN["scanqa"]), "array.json: holds no entries of sqa3d"),
+    ],
+)
+def test_damaged_and_foreign_arrays_are_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "array.json").write_text(text)
+    with pytest.raises(DataError) as error:
+        taken(tmp_path, "sqa3d", "train", tmp_path / "array.json")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_the_demo_comes_back(tmp_path: Path) -> None:
+    root = tmp_path / "demo"
+    write_demo(root, 3, 3, frames=4)
+    layout = DataLayout(root=root)
+    scenes = {split: layout.scenes(split) for split in ("train", "val")}
+    boxes = {
+        scene: {"gt": ground_truth_boxes(layout.scan(scene))[0], "pred": box_set({})}
+        for scene in (*scenes["train"], *scenes["val"])
+    }
+    for benchmark, split in ARRAYS:
+        records, again = tmp_path / f"{benchmark}_{split}.jsonl", tmp_path / "again.jsonl"
+        convert(benchmark, split, layout, boxes, records)
+        write_llava(tmp_path / "array.json", read_records(records))
+        members = frozenset(scenes[scene_split(split)])
+        take_prepared(benchmark, split, tmp_path / "array.json", layout, members, boxes, again)
+        assert again.read_text() == records.read_text()
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<"), min_size=1).filter(str.strip)
