@@ -41,6 +41,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder.mkdir(parents=True)
         for name in ("intrinsic.txt", "depth_intrinsic.txt"):
             np.savetxt(folder / name, np.eye(4))
+    (tmp_path / "scannet/posed_images_3d_feature_vggt").mkdir()
     published = yaml.safe_load((ROOT / "config/published.yaml").read_text())
     arrays = {a for of in published["instructions"]["ready"].values() for a in of.values()}
     for name in (
