@@ -60,7 +60,6 @@ rule train:
             shard=FEATURE_SHARDS,
         ),
         evaluation=TARGETS.evaluation_files,
-        left_out=TARGETS.evaluation_gate,
         # The batch has to divide over the ranks that a training would get.
         batch=lambda wildcards: gate(
             TARGETS.check_batch, wildcards.run, in_force("train")

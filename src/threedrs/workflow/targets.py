@@ -263,25 +263,16 @@ class Targets:
         if section is None:
             return []
         manifests = [f"results/scenes/shards/{shard}.json" for shard in self.split_shards("val")]
-        return section["records"] + manifests
-
-    def evaluation_gate(self, wildcards: Any) -> str | list[str]:
-        """Return what an evaluation on the way waits for: that enough val scenes can be used."""
-        section = self.evaluation_on_the_way(wildcards.run)
-        return [] if section is None else section["left_out"]
+        # The list of excluded scenes is there where enough val scenes can be used.
+        return [*section["records"], *manifests, section["left_out"]]
 
     def check_batch(self, run: str, in_force: Callable[[str, int], Any]) -> None:
-        """Check that the ranks which training gets divide the batch of ``run``.
-
-        Asked when a training is among the jobs: without one, nobody knows where it will be.
-
-        Args:
-            run: about to be trained.
-            in_force: as `batch_problem` takes it.
+        """Check that the ranks which training gets (`batch_problem`) divide the batch of ``run``.
 
         Raises:
             ConfigError: they do not; has a line for each run of which that is so.
         """
+        # Asked when a training is among the jobs: without one, nobody knows where it will be.
         # The other runs are asked only where this one fails, so that all faults are said at once.
         if not self._batch_problem(run, in_force):
             return

@@ -89,11 +89,11 @@ def test_runs_and_what_they_use(found: Targets) -> None:
 def test_only_a_run_that_evaluates_on_the_way_waits_for_val_scenes(found: Targets) -> None:
     usual, other = wildcards(run="3drs"), wildcards(run="other")
     assert found.evaluation_on_the_way("3drs") is None
-    assert (found.evaluation_files(usual), found.evaluation_gate(usual)) == ([], [])
+    assert found.evaluation_files(usual) == []
     records = [targets.evaluation_records(name) for name in found.benchmarks]
     shards = ["results/scenes/shards/val-000.json", "results/scenes/shards/val-001.json"]
-    assert found.evaluation_files(other) == records + shards
-    assert found.evaluation_gate(other) == "results/scenes/left_out/val.json"
+    waited_for = ["results/scenes/left_out/val.json"]
+    assert found.evaluation_files(other) == records + shards + waited_for
     assert records[0] == "results/instructions/scanrefer_val.jsonl"
     assert targets.evaluation_summary("sqa3d") == "results/instructions/sqa3d_test.summary.json"
 
