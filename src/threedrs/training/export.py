@@ -167,21 +167,23 @@ def _scores(rows: list[dict[str, Any]], samples: int) -> str:
     return "\n".join([head, "|---|---|", *lines, "", ""])
 
 
-def _published_note(run: str, channels: int) -> str:
-    """Return how the published code runs a whole model, whose head ends in ``channels``."""
+def _published_note(run: str, student: Student, adapter: bool) -> str:
+    """Return how the published code runs a model."""
+    channels = student.teacher_channels
+    if student.family.model_type != "llava_qwen":
+        return "it does not load there, as that code has LLaVA's backbones alone"
     if channels not in (0, PUBLISHED_CHANNELS):
         return (
             f"it does not load there, where the projection head has {PUBLISHED_CHANNELS} channels "
             f"and here it has {channels}, those of another teacher"
         )
-    return (
-        f"give the folder a name such as `{reference_name(run)}` (a link will do), by which that "
-        "code picks its loader"
-    )
+    whole = "make it whole as above and " if adapter else ""
+    name = reference_name(run)
+    return f"{whole}name the folder `{name}` or alike (a link will do), as its loader goes by that"
 
 
 def _model_card(
-    summary: RunSummary, numbers: Mapping[str, Any], rows: list[dict[str, Any]], channels: int
+    summary: RunSummary, numbers: Mapping[str, Any], rows: list[dict[str, Any]], student: Student
 ) -> str:
     config, loss = summary.config, numbers["loss"]
     train, model = config["train"], config["model"]
@@ -204,7 +206,7 @@ arXiv 2506.01946), trained by this repository.
 - {_trained_note(TrainSettings.from_config(config), model["path"])}
 - packing: {numbers["packing"]}
 - recipe hash: {numbers["config_hash"]}; the whole configuration is in `../config.json`
-- in the published code: {_published_note(config["run"], channels)}
+- in the published code: {_published_note(config["run"], student, train["lora"] is not None)}
 
 Scores are in the report of the workflow that trained it. ScanNet's terms of use and the backbone's
 licence apply to these weights.
@@ -274,7 +276,7 @@ def export_run(
     # All ranks gather, the first one writes: under ZeRO-3 no rank has the weights by itself.
     state = whole_state(engine, student, ranks, wanted)
     if ranks.first:
-        card = _model_card(summary, numbers, rows, student.teacher_channels)
+        card = _model_card(summary, numbers, rows, student)
         with atomic_folder(out / "model") as folder:
             if trained is None:
                 save_student(student, tokenizer, folder, state=state)

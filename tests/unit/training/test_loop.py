@@ -70,7 +70,11 @@ def test_whole_run_leaves_model_numbers_and_curves(whole_run):
     assert [row["step"] for row in loss_rows(whole_run)] == list(range(1, 11))
     assert loss_rows(whole_run)[-1]["loss"] < loss_rows(whole_run)[0]["loss"]
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert "vggt-tiny" in (out / "model/README.md").read_text()
+    card = (out / "model/README.md").read_text()
+    assert "vggt-tiny" in card
+    assert (
+        "in the published code: it does not load there, where the projection head has 2048" in card
+    )
     assert list((out / "tensorboard").iterdir())
     student, tokenizer = load_student(ModelSettings(path=out / "model"))
     assert student.proj_3d is not None
