@@ -208,7 +208,7 @@ def _listings(config: Config) -> dict[str, list[str]]:
 
 
 def _ready_arrays(config: Config) -> Iterator[tuple[str, str, dict[str, str]]]:
-    filled = {"split": "train", "benchmark": "scanqa"}
+    filled = {"split": "train", "benchmark": "any"}
     for split, named in config["instructions"]["ready"].items():
         for array in named.values() if isinstance(named, Mapping) else [named]:
             yield f"instructions.ready.{split}", array, filled

@@ -223,7 +223,7 @@ class Instructions(Section):
     """Benchmarks whose training records the mixes are drawn from."""
     ready: Prepared = Prepared()
     """LLaVA-style arrays under `data.root` to take instead of converting, such as the published
-    ones: {train: {scanrefer: processed/scanrefer_vg_train_llava_style.json, ...}, val: ...}."""
+    ones: {train: {BENCHMARK: processed/FILE.json, ...}, val: ...}."""
     on_reject: Literal["report", "fail"] = "report"
     """`report` lists rows that cannot be converted beside the output, `fail` stops at the first."""
     max_reject_fraction: Fraction = 0.01
