@@ -280,6 +280,9 @@ def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     recipe = {name: value for name, value in config.items() if name not in _RUN_NAMES}
     for section, inert in _INERT.items():
         recipe[section] = {k: v for k, v in recipe.get(section, {}).items() if k not in inert}
+    # A rate by which nothing is trained is one of a recipe in name only.
+    if "vision_tower" not in recipe["train"].get("tunable", ["vision_tower"]):
+        del recipe["train"]["learning_rate_vision_tower"]
     # A loss that counts nothing teaches nothing, whoever the teacher is.
     if recipe.get("supervision", {}).get("weight") == 0:
         del recipe["supervision"], recipe["teacher"]

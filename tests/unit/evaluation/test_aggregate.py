@@ -261,6 +261,16 @@ def test_keys_that_shape_no_weight_make_no_setting(tmp_path):
         "d": {"train": {"seed": 1, "eval_every": 9}, "model": {"attention": "auto"}},
     }
     assert setting_groups(["a", "b", "c", "d"], configs, "a") == [["a", "b"], ["c"], ["d"]]
+    frozen = {
+        run: {"train": {"seed": seed, "tunable": tunable, "learning_rate_vision_tower": rate}}
+        for run, seed, tunable, rate in (
+            ("a", 1, ["heads"], 1e-3),
+            ("b", 2, ["heads"], 1e-4),
+            ("c", 3, ["vision_tower"], 1e-3),
+            ("d", 4, ["vision_tower"], 1e-4),
+        )
+    }
+    assert setting_groups(list(frozen), frozen, "a") == [["a", "b"], ["c"], ["d"]]
     unsupervised = {
         teacher: {
             "train": {"seed": seed},
