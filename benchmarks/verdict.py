@@ -1,6 +1,6 @@
 """How often the verdict sees a difference that is not there, and how many seeds find one that is.
 
-    python benchmarks/verdict.py [--studies 5000]
+    python benchmarks/verdict.py [--studies 3000]
 
 prints the tables of docs/EVALUATION.md. A study has two settings that do not differ, each trained
 with several seeds and asked the same questions in the same rooms. Nine metrics are judged as the
@@ -138,7 +138,7 @@ def seeds_table() -> str:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=5_000)
+    parser.add_argument("--studies", type=int, default=3_000)
     arguments = parser.parse_args()
     print(seeds_table())
     print()
