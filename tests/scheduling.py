@@ -1,6 +1,7 @@
 """How `make test` spreads tests over workers, and goes on after a worker has crashed."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ class FileAtATime(LoadFileScheduling):
     """A worker takes a file at a time, and one worker takes all files of the one Slurm cluster.
 
     xdist's own schedulers that keep files or groups together do not survive a crashed worker:
-    they run the test that crashed it again, hand out finished files as empty work, and ask a
-    replacement for tests before it has collected any (a KeyError). `--dist loadgroup` shares
-    this code. The overrides here mend these three.
+    they run the test that crashed it again, hand out finished files as empty work, ask a
+    replacement for tests before it has collected any (a KeyError), and send tests to a worker that
+    has just died (an OSError). `--dist loadgroup` shares this code. The overrides here mend these
+    four.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -45,6 +47,10 @@ class FileAtATime(LoadFileScheduling):
         for other in self.assigned_work:
             self._reschedule(other)
         return crashed
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        with suppress(OSError):  # remove_node() is about to hand the dead worker's tests out again
+            super()._assign_work_unit(node)
 
     def _reschedule(self, node: WorkerController) -> None:
         if node not in self.registered_collections:
