@@ -221,7 +221,7 @@ def _corrected(groups: list[_Comparisons]) -> tuple[int, list[dict[str, Any]]]:
         if key[1:] in headline:
             content["p_holm"], content["missed"] = corrected.get(key), None
             if key in tested and one.spread is not None:
-                content["missed"] = float(one.spread.missed(LEVEL / len(tested)))
+                content["missed"] = one.spread.missed(LEVEL / len(tested))
         return content
 
     return len(tested), [

@@ -27,10 +27,12 @@ Axis letters: N trainings of a side, C rooms, S statistics (``bootstrap.Metric``
 axes, as of simulated studies, are kept. Cost: some milliseconds a metric.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import chi2, norm
 from scipy.stats import t as student_t
 
 FEWEST_SEEDS = 3
@@ -81,9 +83,15 @@ class Spread:
         reach = float(self.reach())
         return float(self.difference) - reach, float(self.difference) + reach
 
-    def missed(self, level: float) -> np.ndarray:
-        """Return the true difference that a test at ``level`` finds with power `POWER`, points."""
-        return self.reach(level) + self.reach(2 * (1 - POWER))
+    def missed(self, level: float) -> float:
+        """Return the true difference that one such study finds with power `POWER`, points."""
+        seeds, rooms = float(self.seeds_variance), float(self.rooms_variance)
+        if seeds + rooms == 0:
+            return 0.0
+        squares = seeds**2 / float(self.seeds_freedom) + rooms**2 / self.rooms_freedom
+        estimates = _relative_variances((seeds + rooms) ** 2 / squares, 200)
+        error = float(np.sqrt(seeds + rooms))
+        return error * _errors_to_find(float(self.reach(level)) / error * np.sqrt(estimates))
 
     def p_value(self) -> np.ndarray:
         """Return the level at which the interval ends at zero; 1 without a difference."""
@@ -113,22 +121,26 @@ def spread(mine_NCS: np.ndarray, other_NCS: np.ndarray, combine: Combine) -> Spr
         _combined(side.sum(axis=-2, keepdims=True) - side, combine).mean(axis=-2) for side in sides
     )
     freedoms = mine.shape[-1] - 1, other.shape[-1] - 1
-    few = min(freedoms)
     variances = [
         values.var(axis=-1, ddof=1) / (freedom + 1)
         for values, freedom in zip((mine, other), freedoms, strict=True)
     ]
-    squares = variances[0] ** 2 / freedoms[0] + variances[1] ** 2 / freedoms[1]
-    # Where no seed differs from another there is nothing to weigh, and the least is taken.
-    least = np.full_like(squares, few)
-    welch = np.divide((variances[0] + variances[1]) ** 2, squares, out=least, where=squares > 0)
     return Spread(
         difference=mine.mean(axis=-1) - other.mean(axis=-1),
         seeds_variance=variances[0] + variances[1],
         rooms_variance=(rooms - 1) * (without_mine_C - without_other_C).var(axis=-1),
-        seeds_freedom=np.maximum(np.minimum(welch, 2 * few) - 1, few),
+        seeds_freedom=_seeds_freedom(variances, freedoms),
         rooms_freedom=rooms - 1,
     )
+
+
+def _seeds_freedom(variances: Sequence[np.ndarray], freedoms: tuple[int, int]) -> np.ndarray:
+    """Return the degrees of freedom of the sum of two sides' variances."""
+    squares = variances[0] ** 2 / freedoms[0] + variances[1] ** 2 / freedoms[1]
+    # Where no seed differs from another there is nothing to weigh, and the least is taken.
+    least = np.full_like(squares, min(freedoms))
+    welch = np.divide((variances[0] + variances[1]) ** 2, squares, out=least, where=squares > 0)
+    return np.maximum(np.minimum(welch, 2 * min(freedoms)) - 1, min(freedoms))
 
 
 def _combined(sums: np.ndarray, combine: Combine) -> np.ndarray:
@@ -168,6 +180,19 @@ def swap_p(mine_CS: np.ndarray, other_CS: np.ndarray, combine: Combine) -> float
     return as_large / len(drawn_R) if few else (as_large + 1) / (len(drawn_R) + 1)
 
 
+def _errors_to_find(needed: np.ndarray) -> float:
+    """Return the true difference that passes the bounds ``needed``, all as likely, with `POWER`.
+
+    Both are in true standard errors of the difference.
+    """
+    return float(brentq(lambda size: norm.cdf(size - needed).mean() - POWER, 0, needed.max() + 9))
+
+
+def _relative_variances(freedom: float, count: int) -> np.ndarray:
+    """Return estimates of a variance of 1, all as likely."""
+    return chi2.ppf((np.arange(count) + 0.5) / count, freedom) / freedom
+
+
 def detectable(deviation: float, seeds: int, level: float) -> float:
     """Return the true difference that so many seeds a side find with power `POWER`, points.
 
@@ -178,9 +203,12 @@ def detectable(deviation: float, seeds: int, level: float) -> float:
         seeds: of each side.
         level: of the test, after a correction for several.
     """
-    freedom = 2 * seeds - 3  # as `spread` has it for sides that vary alike
-    quantiles = student_t.isf(level / 2, freedom) + student_t.ppf(POWER, freedom)
-    return float(quantiles * deviation * np.sqrt(2 / seeds))
+    freedom = seeds - 1
+    estimates = _relative_variances(freedom, 40)
+    variances = np.repeat(estimates, 40), np.tile(estimates, 40)
+    critical = student_t.isf(level / 2, _seeds_freedom(variances, (freedom, freedom)))
+    needed = critical * np.sqrt((variances[0] + variances[1]) / 2)
+    return float(_errors_to_find(needed) * deviation * np.sqrt(2 / seeds))
 
 
 def seeds_needed(points: float, deviation: float, level: float) -> int:
