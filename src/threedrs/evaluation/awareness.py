@@ -125,6 +125,7 @@ def quartile_of_questions(scores: Mapping[str, float], scenes: Sequence[str]) ->
             f"{missing[0]}: has questions and no awareness; run `snakemake --cores all awareness`"
         )
     quartile, before = {}, 0
+    # Scenes of one score are told apart by name, so that a run gives one figure.
     for scene in sorted(counts, key=lambda name: (scores[name], name)):
         middle = before + counts[scene] / 2
         quartile[scene] = int(QUARTILES * middle / len(scenes))

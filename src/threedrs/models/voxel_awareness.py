@@ -46,6 +46,7 @@ def scene_awareness(hidden_TD: Tensor, points_T3: Tensor, frame_T: Tensor) -> Sc
         points_T3: mean coordinate of each token's patch, metres, world frame.
         frame_T: the frame that each token is of, int64.
     """
+    # In float64: a voxel's sum is hundreds of tokens long, and two large squares are subtracted.
     unit_TD = torch.nn.functional.normalize(hidden_TD.double(), dim=-1)
     voxel_T3 = discretise(points_T3, torch.float32)
     voxel_T = torch.unique(voxel_T3, dim=0, return_inverse=True)[1]

@@ -199,6 +199,7 @@ def _extract_scenes(
                 teacher=student if result.frame_ids is None else result.frame_ids,
                 proven=result.frames_proven,
             )
+            # In the job's log too, for whoever looks there first.
             if frames.to_entry():
                 logger.warning("%s: %s", result.origin.scene, frames.note())
             writing.append(
@@ -212,6 +213,7 @@ def _extract_scenes(
                     frames=frames,
                 )
             )
+            # A disk slower than the teacher holds it up here; else the memory would fill.
             while len(writing) > WRITERS:
                 writing.popleft().result()
             logger.info(

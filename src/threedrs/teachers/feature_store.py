@@ -114,6 +114,7 @@ def write_scene(
         "seconds": round(seconds, 3),
         "threedrs_version": __version__,
     }
+    # A frame is a chunk of noise to a compressor: it would take long and save nothing.
     with create_store(shard / origin.scene) as group:
         group.attrs.update(attributes)
         # repeated on the array, for readers that open only that

@@ -79,6 +79,7 @@ def teacher_code_hash(name: str) -> str:
 
     Of a teacher outside the package the file in which it is opened counts, whole.
     """
+    # What opens a teacher reaches all that computes its features, and no other teacher's code.
     function = get_teacher(name).open
     package, _, module = function.__module__.partition(".")
     if package == "threedrs":

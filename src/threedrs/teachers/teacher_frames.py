@@ -21,6 +21,7 @@ OtherFrames = Literal["by_frame", "as_published"]
 
 def folder_frames(folder: Path) -> list[int]:
     """Return the frame of each .jpg of an exported scan, by file name; none without a folder."""
+    # Sorted as text, as the published script sorts them; five digits make it the order of frames.
     names = sorted(path.stem for path in folder.glob("*.jpg"))
     return [int(name) for name in names if name.isdecimal()]
 
@@ -54,6 +55,7 @@ def matched_frames(
                 f"features of {len(teacher)}; set it to by_frame, or frames.count to {len(teacher)}"
             )
         return [(index, index) for index in range(len(student))]
+    # A scan of few images lists some twice. The first of them stands for the frame, both times.
     first: dict[int, int] = {}
     for index, frame in enumerate(teacher):
         first.setdefault(frame, index)
@@ -95,6 +97,7 @@ class TeacherFrames:
 
     def to_entry(self) -> dict[str, Any]:
         """Return what of a manifest's row is out of the ordinary; usually nothing."""
+        # Nothing where all is as it should be: a row that grew would make later stages stale.
         other = {"teacher_frames": list(self.teacher)} if self.teacher != self.student else {}
         return other | ({} if self.proven else {"frames_proven": False})
 
