@@ -36,19 +36,12 @@ _STATISTICS = "statistics:"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PerQuestion:
-    """The questions of one run and benchmark, and their metrics.
+    """The questions of one run and benchmark, and their metrics."""
 
-    Attributes:
-        ids: ids of the Q questions, none of a run that does not answer the benchmark.
-        scenes: scene of each question.
-        question_types: type of each question; "" where it has none.
-        metrics: metric name to the metric over the Q questions.
-    """
-
-    ids: tuple[str, ...]
-    scenes: tuple[str, ...]
-    question_types: tuple[str, ...]
-    metrics: Mapping[str, Metric]
+    ids: tuple[str, ...]  # ids of the Q questions, none of a run that does not answer the benchmark
+    scenes: tuple[str, ...]  # scene of each question
+    question_types: tuple[str, ...]  # type of each question; "" where it has none
+    metrics: Mapping[str, Metric]  # metric name to the metric over the Q questions
 
     def values(self, metric: str) -> np.ndarray:
         """Return the metric of each question by itself, (Q,) float64, percent."""
@@ -120,23 +113,15 @@ def read_per_question(path: Path, task: Task) -> PerQuestion:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """One metric of two settings.
+    """One metric of two settings."""
 
-    Attributes:
-        difference: mean over the seeds of one side minus that of the other, percentage points.
-        spread: what the difference varies with; None with one seed on a side, or in one room.
-        p: two-sided; None with fewer than three seeds on a side, or in one room.
-        seeds: numbers of runs of both sides.
-        scenes: number of rooms.
-        questions: number of questions.
-    """
-
-    difference: float
+    difference: float  # mean over the seeds of one side minus that of the other, percentage points
+    # What the difference varies with; None with one seed on a side, or in one room.
     spread: Spread | None
-    p: float | None
-    seeds: tuple[int, int]
-    scenes: int
-    questions: int
+    p: float | None  # two-sided; None with fewer than three seeds on a side, or in one room
+    seeds: tuple[int, int]  # numbers of runs of both sides
+    scenes: int  # number of rooms
+    questions: int  # number of questions
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers by name, with the 95 % interval; null where there is none."""

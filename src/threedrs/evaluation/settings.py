@@ -11,26 +11,16 @@ from threedrs.errors import ConfigError
 
 
 class PredictSettings(Section):
-    """How a trained model is asked.
-
-    Attributes:
-        prompt: as ``eval.prompt``.
-        decoding: as ``eval.decoding``.
-        max_new_tokens: as ``eval.max_new_tokens``.
-        boxes: the boxes offered to the model, as ``boxes.eval``.
-        attention: backend, as ``model.attention``.
-        coordinate_dtype: as ``geometry.coordinate_dtype``.
-        limit: as ``eval.limit``.
-    """
+    """How a trained model is asked."""
 
     place = "settings"
-    prompt: Prompt = "reference"
-    decoding: Decoding = "greedy"
-    max_new_tokens: PositiveInt = 512
-    boxes: BoxSet = "pred"
-    attention: Attention = "auto"
-    coordinate_dtype: CoordinateDtype = "float32"
-    limit: PositiveInt | None = None
+    prompt: Prompt = "reference"  # as ``eval.prompt``
+    decoding: Decoding = "greedy"  # as ``eval.decoding``
+    max_new_tokens: PositiveInt = 512  # as ``eval.max_new_tokens``
+    boxes: BoxSet = "pred"  # the boxes offered to the model, as ``boxes.eval``
+    attention: Attention = "auto"  # backend, as ``model.attention``
+    coordinate_dtype: CoordinateDtype = "float32"  # as ``geometry.coordinate_dtype``
+    limit: PositiveInt | None = None  # as ``eval.limit``
 
     @classmethod
     def from_text(cls, text: str) -> "PredictSettings":

@@ -56,15 +56,10 @@ _JUNK = re.compile(r"(^|.*/)(__MACOSX(/.*)?|\.DS_Store|\._[^/]*)$")
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """An archive, as one file or as all of its parts in order.
+    """An archive, as one file or as all of its parts in order."""
 
-    Attributes:
-        folder: the folder that it makes, a key of `PLACES`.
-        files: the file, or the parts in order.
-    """
-
-    folder: str
-    files: tuple[Path, ...]
+    folder: str  # the folder that it makes, a key of `PLACES`
+    files: tuple[Path, ...]  # the file, or the parts in order
 
 
 def archive_folder(name: str) -> str | None:

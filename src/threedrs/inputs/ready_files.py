@@ -17,16 +17,12 @@ from threedrs.tasks.registry import annotation_files
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """What the config's ``instructions.ready`` and ``boxes.ready`` name.
+    """What the config's ``instructions.ready`` and ``boxes.ready`` name."""
 
-    Attributes:
-        instructions: split -> LLaVA-style array of its records, or benchmark -> array. A name may
-            hold ``{benchmark}``.
-        boxes: path with ``{split}`` and ``{set}``, or None.
-    """
-
+    # Split -> LLaVA-style array of its records, or benchmark -> array. A name may hold
+    # ``{benchmark}``.
     instructions: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
-    boxes: str | None = None
+    boxes: str | None = None  # path with ``{split}`` and ``{set}``, or None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Ready":

@@ -26,19 +26,12 @@ from threedrs.tasks.record import GROUND, Record
 
 @dataclass(frozen=True, kw_only=True)
 class SourceDraw:
-    """What one benchmark gave.
+    """What one benchmark gave."""
 
-    Attributes:
-        available: records of the source.
-        requested: samples asked of it.
-        drawn: samples in the mix; below ``requested`` only where caps stop records.
-        repeats: samples whose record is in the mix already.
-    """
-
-    available: int
-    requested: int
-    drawn: int
-    repeats: int
+    available: int  # records of the source
+    requested: int  # samples asked of it
+    drawn: int  # samples in the mix; below ``requested`` only where caps stop records
+    repeats: int  # samples whose record is in the mix already
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

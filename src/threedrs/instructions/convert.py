@@ -28,15 +28,11 @@ ON_REJECT = ("report", "fail")
 
 @dataclass(frozen=True, kw_only=True)
 class RejectPolicy:
-    """What becomes of rejected rows.
+    """What becomes of rejected rows."""
 
-    Attributes:
-        on_reject: "report" lists them, "fail" stops at the first.
-        max_reject_fraction: stop when more than this fraction of a file's rows is rejected; the
-            list of rejected rows is then still written, records are not.
-    """
-
-    on_reject: str
+    on_reject: str  # "report" lists them, "fail" stops at the first
+    # Stop when more than this fraction of a file's rows is rejected; the list of rejected rows is
+    # then still written, records are not.
     max_reject_fraction: float
 
     def __post_init__(self) -> None:
@@ -51,30 +47,20 @@ class RejectPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionSummary:
-    """What a conversion read and wrote.
-
-    Attributes:
-        benchmark, split: what was converted.
-        rows: rows of the benchmark's first annotation file.
-        records: records written.
-        rejected: rows rejected, of all its annotation files, those of left-out scenes included.
-        reasons: reason -> rows rejected for it.
-        repeated_ids: records whose id stood before; they got a number appended.
-        inputs: annotation file (path below the benchmark folder) -> SHA-256.
-        published_records: records that the full published file gives; None where this file has
-            another number of rows or the number is not known.
-        left_out: scene whose scan cannot be used -> records that it would have had.
-    """
+    """What a conversion read and wrote."""
 
     benchmark: str
     split: str
-    rows: int
-    records: int
-    rejected: int
-    reasons: dict[str, int]
-    repeated_ids: int
-    inputs: dict[str, str]
+    rows: int  # rows of the benchmark's first annotation file
+    records: int  # records written
+    rejected: int  # rows rejected, of all its annotation files, those of left-out scenes included
+    reasons: dict[str, int]  # reason -> rows rejected for it
+    repeated_ids: int  # records whose id stood before; they got a number appended
+    inputs: dict[str, str]  # annotation file (path below the benchmark folder) -> SHA-256
+    # Records that the full published file gives; None where this file has another number of rows or
+    # the number is not known.
     published_records: int | None
+    # Scene whose scan cannot be used -> records that it would have had.
     left_out: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

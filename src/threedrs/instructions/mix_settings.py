@@ -23,17 +23,12 @@ _SAMPLING = re.compile(r"(first|end|random):(\d{1,12})((?:\.\d{1,6})?%)?")
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSampling:
-    """How many records of one source, and which: ``all``, ``first:N``, ``end:N``, ``random:N``.
+    """How many records of one source, and which: ``all``, ``first:N``, ``end:N``, ``random:N``."""
 
-    Attributes:
-        order: all, first, end or random.
-        amount: N: a number of records, or the fraction that a percentage gives; None for all.
-        is_fraction: whether ``amount`` is a fraction of the source.
-    """
-
-    order: str
+    order: str  # all, first, end or random
+    # N: a number of records, or the fraction that a percentage gives; None for all.
     amount: Fraction | None = None
-    is_fraction: bool = False
+    is_fraction: bool = False  # whether ``amount`` is a fraction of the source
 
     @classmethod
     def parse(cls, text: str, where: str) -> "SourceSampling":

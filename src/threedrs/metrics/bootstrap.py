@@ -22,15 +22,10 @@ _BLOCK = 256
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Metric:
-    """A metric in percent, as a function of sums of per-question statistics.
+    """A metric in percent, as a function of sums of per-question statistics."""
 
-    Attributes:
-        statistics_QS: (Q, S) float64, one row a question.
-        combine: sums (R, S) to values (R,) in percent.
-    """
-
-    statistics_QS: np.ndarray
-    combine: Callable[[np.ndarray], np.ndarray]
+    statistics_QS: np.ndarray  # (Q, S) float64, one row a question
+    combine: Callable[[np.ndarray], np.ndarray]  # sums (R, S) to values (R,) in percent
 
     def value(self) -> float:
         """Return the metric over all questions."""

@@ -50,21 +50,15 @@ Combine = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Spread:
-    """A difference of two settings and what it varies with; arrays of the leading axes' shape.
+    """A difference of two settings and what it varies with; arrays of the leading axes' shape."""
 
-    Attributes:
-        difference: mean over the seeds of one side minus that of the other, percentage points.
-        seeds_variance: variance of the difference that comes from the seeds, points squared.
-        rooms_variance: the same from the rooms.
-        seeds_freedom: degrees of freedom of ``seeds_variance``.
-        rooms_freedom: degrees of freedom of ``rooms_variance``.
-    """
-
+    # Mean over the seeds of one side minus that of the other, percentage points.
     difference: np.ndarray
+    # Variance of the difference that comes from the seeds, points squared.
     seeds_variance: np.ndarray
-    rooms_variance: np.ndarray
-    seeds_freedom: np.ndarray
-    rooms_freedom: int
+    rooms_variance: np.ndarray  # the same from the rooms
+    seeds_freedom: np.ndarray  # degrees of freedom of ``seeds_variance``
+    rooms_freedom: int  # degrees of freedom of ``rooms_variance``
 
     @property
     def seeds_share(self) -> np.ndarray:

@@ -39,22 +39,15 @@ class Prefix:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """An evaluation question: its own tokens up to and including the assistant's header.
+    """An evaluation question: its own tokens up to and including the assistant's header."""
 
-    Attributes:
-        id: of the record.
-        input_ids: (T,) int64, on the host.
-        prefix: the tokens before them.
-        coordinate: (3,) float32, metres, world frame, on the host: the point that ``<coord>``
-            stands for, None without that token.
-        coordinate_index: index of ``<coord>`` in ``input_ids``.
-    """
-
-    id: str
-    input_ids: np.ndarray
-    prefix: Prefix
+    id: str  # of the record
+    input_ids: np.ndarray  # (T,) int64, on the host
+    prefix: Prefix  # the tokens before them
+    # (3,) float32, metres, world frame, on the host: the point that ``<coord>`` stands for, None
+    # without that token.
     coordinate: np.ndarray | None
-    coordinate_index: int | None
+    coordinate_index: int | None  # index of ``<coord>`` in ``input_ids``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,19 +106,14 @@ def on_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 class PackLosses(NamedTuple):
-    """The losses of a pack of K samples, float32; a tuple, so that DeepSpeed sees the tensors.
+    """The losses of a pack of K samples, float32; a tuple, so that DeepSpeed sees the tensors."""
 
-    Attributes:
-        text_K: mean over the sample's label tokens, 0 for grounding samples.
-        grounding_K: InfoNCE, 0 for text samples.
-        supervision: the 3D loss () of the scene, the same for each sample, 0 without a teacher.
-        counts: ``tokens`` of the packed sequence, and ``predictions`` of the vocabulary head
-            (shared ones once).
-    """
-
-    text_K: Tensor
-    grounding_K: Tensor
+    text_K: Tensor  # mean over the sample's label tokens, 0 for grounding samples
+    grounding_K: Tensor  # InfoNCE, 0 for text samples
+    # The 3D loss () of the scene, the same for each sample, 0 without a teacher.
     supervision: Tensor
+    # ``tokens`` of the packed sequence, and ``predictions`` of the vocabulary head (shared ones
+    # once).
     counts: dict[str, int]
 
     def total(self, weight: float) -> Tensor:
@@ -173,15 +161,11 @@ class TextTargets:
 
     At least one prediction is listed, if need be with weight zero, so that the vocabulary head
     runs in every step.
-
-    Attributes:
-        predictor_M: index in the sequence of the hidden state that predicts ``target_M``.
-        target_M: token ids.
-        weights_KM: takes the M losses to the mean of each sample, zero rows for grounding samples.
     """
 
-    predictor_M: Tensor
-    target_M: Tensor
+    predictor_M: Tensor  # index in the sequence of the hidden state that predicts ``target_M``
+    target_M: Tensor  # token ids
+    # Takes the M losses to the mean of each sample, zero rows for grounding samples.
     weights_KM: Tensor
 
     @classmethod
@@ -221,16 +205,12 @@ class TextTargets:
 
 @dataclass(frozen=True, kw_only=True)
 class GroundingTargets:
-    """Where the K samples of a pack ask for objects, and which rows of the scores they mean.
+    """Where the K samples of a pack ask for objects, and which rows of the scores they mean."""
 
-    Attributes:
-        index_K: index of ``<ground>`` in the sequence.
-        target_KM: bool, marks the target objects, or without any the zero target, the last row.
-        weight_K: 0 for text samples, which take part so that the grounding head runs in every step.
-    """
-
-    index_K: Tensor
+    index_K: Tensor  # index of ``<ground>`` in the sequence
+    # Bool, marks the target objects, or without any the zero target, the last row.
     target_KM: Tensor
+    # 0 for text samples, which take part so that the grounding head runs in every step.
     weight_K: Tensor
 
     @classmethod

@@ -29,31 +29,22 @@ TEACHER = 14  # the teacher's grid, as the feature store holds it
 class SceneInputs:
     """One scene's tensors.
 
-    Attributes:
-        scene: its name.
-        rgb_VHWC: (V,384,384,3) uint8.
-        patch_xyz_VGG3: mean world coordinate of each patch, float32, metres.
-        boxes_N6: centre and size, float32, metres, world frame.
-        fine_NVFF: bool, the patches of the fine grid that see each object.
-        coarse_NVGG: bool, those of the coarse grid.
-        teacher_VGGC: features (V,14,14,C), of the supervised frames alone where `supervised_S`
-            names them; None at inference and without supervision.
-        supervised_S: indices of the frames that have features, ascending int64; None: all.
-        grid: that of the student who reads them.
-
     Raises:
         DataError: the shapes contradict each other.
     """
 
-    scene: str
-    rgb_VHWC: Tensor
-    patch_xyz_VGG3: Tensor
-    boxes_N6: Tensor
-    fine_NVFF: Tensor
-    coarse_NVGG: Tensor
+    scene: str  # its name
+    rgb_VHWC: Tensor  # (V,384,384,3) uint8
+    patch_xyz_VGG3: Tensor  # mean world coordinate of each patch, float32, metres
+    boxes_N6: Tensor  # centre and size, float32, metres, world frame
+    fine_NVFF: Tensor  # bool, the patches of the fine grid that see each object
+    coarse_NVGG: Tensor  # bool, those of the coarse grid
+    # Features (V,14,14,C), of the supervised frames alone where `supervised_S` names them; None at
+    # inference and without supervision.
     teacher_VGGC: Tensor | None
+    # Indices of the frames that have features, ascending int64; None: all.
     supervised_S: Tensor | None = None
-    grid: VisualGrid = LLAVA_GRID
+    grid: VisualGrid = LLAVA_GRID  # that of the student who reads them
 
     def __post_init__(self) -> None:
         # Stores of other frames or another grid would broadcast somewhere and train on nonsense.

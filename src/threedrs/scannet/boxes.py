@@ -38,16 +38,11 @@ _MOST_PROPOSALS = 1_000_000
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BoxSet:
-    """Boxes of one scene.
+    """Boxes of one scene."""
 
-    Attributes:
-        boxes: (N,6) f32 centre + size, metres, axis-aligned world.
-        ids: (N,) i32: ScanNet's object id of each row (gt), or the row of the npz (pred).
-        labels: the raw category of each row (gt); an empty string (pred: a proposal has none).
-    """
-
-    boxes: np.ndarray
-    ids: np.ndarray
+    boxes: np.ndarray  # (N,6) f32 centre + size, metres, axis-aligned world
+    ids: np.ndarray  # (N,) i32: ScanNet's object id of each row (gt), or the row of the npz (pred)
+    # The raw category of each row (gt); an empty string (pred: a proposal has none).
     labels: tuple[str, ...]
 
     def __len__(self) -> int:

@@ -28,17 +28,12 @@ _REMEDY = "download it again from EmbodiedScan"
 
 @dataclass(frozen=True, kw_only=True)
 class SceneInfos:
-    """What EmbodiedScan says of a scene; matrices are (4,4), row by row, None where not given.
+    """What EmbodiedScan says of a scene; matrices are (4,4), row by row, None where not given."""
 
-    Attributes:
-        frames: frame ids (the numbers in the image names), ascending, each once.
-        axis_alignment: the scan's own frame to the axis-aligned world, metres.
-        depth_intrinsic: pinhole matrix of the depth image, pixels.
-    """
-
-    frames: list[int]
+    frames: list[int]  # frame ids (the numbers in the image names), ascending, each once
+    # The scan's own frame to the axis-aligned world, metres.
     axis_alignment: list[list[float]] | None = None
-    depth_intrinsic: list[list[float]] | None = None
+    depth_intrinsic: list[list[float]] | None = None  # pinhole matrix of the depth image, pixels
 
 
 def read_infos(path: Path) -> dict[str, SceneInfos]:

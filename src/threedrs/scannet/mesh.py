@@ -35,19 +35,13 @@ _TYPE_BYTES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Instances:
-    """The annotated objects of a scan.
+    """The annotated objects of a scan."""
 
-    Attributes:
-        vertex_object: (P,) i32, the object id of each vertex; -1: none.
-        ids: object ids, ascending.
-        labels: the raw category of each of ``ids``.
-        again: object id -> the id of the last object of exactly the same segments, which owns their
-            vertices. ScanNet's scene0217_00 lists each of its objects twice.
-    """
-
-    vertex_object: np.ndarray
-    ids: tuple[int, ...]
-    labels: tuple[str, ...]
+    vertex_object: np.ndarray  # (P,) i32, the object id of each vertex; -1: none
+    ids: tuple[int, ...]  # object ids, ascending
+    labels: tuple[str, ...]  # the raw category of each of ``ids``
+    # Object id -> the id of the last object of exactly the same segments, which owns their
+    # vertices. ScanNet's scene0217_00 lists each of its objects twice.
     again: Mapping[int, int]
 
 

@@ -25,16 +25,11 @@ _VOXEL_REMEDY = "copy the file again, or take data.voxels out of the configurati
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PointCloud:
-    """Vertices and annotated objects of a scene, in the axis-aligned world, metres.
+    """Vertices and annotated objects of a scene, in the axis-aligned world, metres."""
 
-    Attributes:
-        vertices_P3: (P,3) f64.
-        ids_K: (K,) i32 object ids, rising; None in a scene without annotation.
-        corners_K23: (K,2,3) f64 lower and upper corner of each object's box, or None.
-    """
-
-    vertices_P3: np.ndarray
-    ids_K: np.ndarray | None
+    vertices_P3: np.ndarray  # (P,3) f64
+    ids_K: np.ndarray | None  # (K,) i32 object ids, rising; None in a scene without annotation
+    # (K,2,3) f64 lower and upper corner of each object's box, or None.
     corners_K23: np.ndarray | None
 
 

@@ -59,33 +59,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoreInputs:
-    """What one scene store is made from.
+    """What one scene store is made from."""
 
-    Attributes:
-        scan: the scan's files.
-        reader: the scan's frames, open.
-        boxes: the sets ``gt`` and ``pred``.
-        settings: the choice of frames, and how missing depth counts.
-        split: train, val or test.
-        selection: which frames.
-        poses_V44: (V,4,4) f64 camera to axis-aligned world, metres.
-        depth_intrinsic: (4,4) f64 of the depth image, pixels.
-        notes: what the user should know of this scene.
-        source_sha256: of the scan's header and the chosen frames' payloads.
-        inputs_sha256: of all that the store depends on: payloads, poses, alignment, boxes,
-            settings, split, notes, and this package's code.
-    """
-
-    scan: ScanFiles
-    reader: Frames
-    boxes: Mapping[str, BoxSet]
-    settings: SceneSettings
-    split: str
-    selection: FrameSelection
-    poses_V44: np.ndarray
-    depth_intrinsic: np.ndarray
-    notes: list[str]
-    source_sha256: str
+    scan: ScanFiles  # the scan's files
+    reader: Frames  # the scan's frames, open
+    boxes: Mapping[str, BoxSet]  # the sets ``gt`` and ``pred``
+    settings: SceneSettings  # the choice of frames, and how missing depth counts
+    split: str  # train, val or test
+    selection: FrameSelection  # which frames
+    poses_V44: np.ndarray  # (V,4,4) f64 camera to axis-aligned world, metres
+    depth_intrinsic: np.ndarray  # (4,4) f64 of the depth image, pixels
+    notes: list[str]  # what the user should know of this scene
+    source_sha256: str  # of the scan's header and the chosen frames' payloads
+    # Of all that the store depends on: payloads, poses, alignment, boxes, settings, split, notes,
+    # and this package's code.
     inputs_sha256: str
 
 

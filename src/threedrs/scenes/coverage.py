@@ -124,21 +124,13 @@ def _without_runs(values: NDArray) -> NDArray:
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """The frames that a coverage strategy chose.
+    """The frames that a coverage strategy chose."""
 
-    Attributes:
-        indices: which of the candidates, ascending.
-        looked_at: candidates that the choice was made from.
-        covered: voxels that the chosen frames cover.
-        coverable: voxels that all frames looked at cover together.
-        voxels: voxels of the mesh (M).
-    """
-
-    indices: list[int]
-    looked_at: int
-    covered: int
-    coverable: int
-    voxels: int
+    indices: list[int]  # which of the candidates, ascending
+    looked_at: int  # candidates that the choice was made from
+    covered: int  # voxels that the chosen frames cover
+    coverable: int  # voxels that all frames looked at cover together
+    voxels: int  # voxels of the mesh (M)
 
 
 def coverage_indices(

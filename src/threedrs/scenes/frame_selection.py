@@ -126,17 +126,13 @@ def open_frames(scan: ScanFiles) -> Frames:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """The frames to choose from, and those dropped.
+    """The frames to choose from, and those dropped."""
 
-    Attributes:
-        frames: index in the stream of each candidate, ascending.
-        places: where each candidate stands in its reader; in a .sens this is ``frames``.
-        dropped: (index in the stream, reason) of each frame that would be a candidate but for its
-            pose, or that is not there.
-    """
-
-    frames: tuple[int, ...]
+    frames: tuple[int, ...]  # index in the stream of each candidate, ascending
+    # Where each candidate stands in its reader; in a .sens this is ``frames``.
     places: tuple[int, ...]
+    # (index in the stream, reason) of each frame that would be a candidate but for its pose, or
+    # that is not there.
     dropped: tuple[tuple[int, str], ...]
 
 
@@ -195,19 +191,12 @@ def uniform_indices(n: int, count: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSelection:
-    """The V frames of a scene store.
+    """The V frames of a scene store."""
 
-    Attributes:
-        places: of the frames in their reader, in time order; may repeat.
-        frame_ids: their indices in the stream.
-        notes: what the user should know: dropped poses, repeated frames.
-        coverage: voxels of 0.1 m ``covered``, ``coverable``, and of the mesh (``voxels``); None
-            for `uniform`.
-    """
-
-    places: list[int]
-    frame_ids: list[int]
-    notes: list[str]
+    places: list[int]  # of the frames in their reader, in time order; may repeat
+    frame_ids: list[int]  # their indices in the stream
+    notes: list[str]  # what the user should know: dropped poses, repeated frames
+    # Voxels of 0.1 m ``covered``, ``coverable``, and of the mesh (``voxels``); None for `uniform`.
     coverage: dict[str, int] | None
 
 

@@ -30,31 +30,20 @@ _REMEDY = "copy the file again, or take data.selected_frames out of the configur
 
 @dataclass(frozen=True, kw_only=True)
 class SelectedFrames:
-    """Frames that a scene's entry of ``scannet_select_frames.json`` lists.
+    """Frames that a scene's entry of ``scannet_select_frames.json`` lists."""
 
-    Attributes:
-        frames: indices in the stream, in the order of choice.
-        gains: the voxels that each of them adds.
-        coverable: the voxels that all frames looked at see.
-    """
-
-    frames: tuple[int, ...]
-    gains: tuple[int, ...]
-    coverable: int
+    frames: tuple[int, ...]  # indices in the stream, in the order of choice
+    gains: tuple[int, ...]  # the voxels that each of them adds
+    coverable: int  # the voxels that all frames looked at see
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PublishedLists:
-    """What is published about a scene; each part is None where it is not.
+    """What is published about a scene; each part is None where it is not."""
 
-    Attributes:
-        infos: EmbodiedScan's candidate frames and matrices.
-        selected: frames chosen by coverage.
-        voxels_M3: (M,3) i32 voxels of the point cloud, aligned world coordinates / 0.1 m.
-    """
-
-    infos: SceneInfos | None = None
-    selected: SelectedFrames | None = None
+    infos: SceneInfos | None = None  # EmbodiedScan's candidate frames and matrices
+    selected: SelectedFrames | None = None  # frames chosen by coverage
+    # (M,3) i32 voxels of the point cloud, aligned world coordinates / 0.1 m.
     voxels_M3: np.ndarray | None = None
 
 

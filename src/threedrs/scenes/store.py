@@ -228,12 +228,7 @@ def content_hash(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SceneContents:
-    """What `write_scene_store` writes; shapes and units as in this module's table.
-
-    Attributes:
-        masks: box set -> fine (N,V,27,27) and coarse (N,V,14,14), bool.
-        attributes: scene, split, frame_ids, invalid_depth, and JSON values of provenance.
-    """
+    """What `write_scene_store` writes; shapes and units as in this module's table."""
 
     rgb: np.ndarray
     jpegs: Sequence[bytes]
@@ -243,7 +238,9 @@ class SceneContents:
     depth_size: tuple[int, int]
     patch_xyz: np.ndarray
     boxes: Mapping[str, BoxSet]
+    # Box set -> fine (N,V,27,27) and coarse (N,V,14,14), bool.
     masks: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    # Scene, split, frame_ids, invalid_depth, and JSON values of provenance.
     attributes: Mapping[str, Any]
 
 

@@ -84,21 +84,13 @@ class Rejection:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationTables:
-    """The annotations of one benchmark and split, and what its converter may look up.
+    """The annotations of one benchmark and split, and what its converter may look up."""
 
-    Attributes:
-        split: train, val or test.
-        names: path of each file below the benchmark folder.
-        tables: rows of each file.
-        scenes: known scenes and boxes.
-        labels_file: ScanNet's label table.
-    """
-
-    split: str
-    names: tuple[str, ...]
-    tables: tuple[list[Any], ...]
-    scenes: SceneBoxes
-    labels_file: Path
+    split: str  # train, val or test
+    names: tuple[str, ...]  # path of each file below the benchmark folder
+    tables: tuple[list[Any], ...]  # rows of each file
+    scenes: SceneBoxes  # known scenes and boxes
+    labels_file: Path  # ScanNet's label table
 
     @property
     def training(self) -> bool:
@@ -144,17 +136,11 @@ class AnnotationTables:
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """A metric that papers print.
+    """A metric that papers print."""
 
-    Attributes:
-        metric: name in ``metrics.json``.
-        title: name as papers print it.
-        meaning: what it measures, in plain words.
-    """
-
-    metric: str
-    title: str
-    meaning: str
+    metric: str  # name in ``metrics.json``
+    title: str  # name as papers print it
+    meaning: str  # what it measures, in plain words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,64 +153,49 @@ class Column(Headline):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One benchmark.
+    """One benchmark."""
 
-    Attributes:
-        name: as in file names, in the configuration and on the command line.
-        title: as papers print it.
-        paper: where data and protocol are described.
-        protocol: version of prompt, conversion and metrics as they stand here. Raise it with a
-            change after which old and new scores do not compare.
-        dataset: name in LLaVA-style files.
-        references_in: where such a file holds the true answers of a question: under the key
-            "references" or "annotations", under "answers" in its metadata, or in the gpt "turn".
-        untyped: ``question_type`` in such a file where the benchmark has none.
-        files: annotation files; the rows of the first one are converted.
-        splits: splits that ``files`` exist for, "train" among them.
-        evaluation_split: the split that scores are published for.
-        published_sizes: per split, the sizes by which a full published file is known and checked.
-        prompt: what the model is asked, with the names of the row's texts in braces.
-        convert: yields a record or a rejection at a time.
-        objects: how many annotated objects a question is about: "none" if it names none, "one",
-            or "any" number, zero included.
-        box_input: whether a question points at a box. One without a box gets an empty answer.
-        choose: scores (N+1,) of proposals and zero target to the rows of the proposals that are
-            the answer, best first. None: the answer is a text, not boxes.
-        metrics: names of all metrics, in the order of tables.
-        measure: rows, and whether METEOR is wanted, to the metrics over these rows.
-        combine: metric to its function from sums of statistics to percent. A metric without one
-            is a ratio of two sums, such as a mean (``metrics.bootstrap``).
-        headline: the metrics that papers print, in their order.
-        published_scores: method to its published headline values in percent, None where the paper
-            gives no number.
-        published_details: question type, or "all", to the other values that the 3DRS paper prints
-            of its main model: metric to percent.
-        judged_by: the metric that says how good one answer is.
-    """
-
-    name: str = LACKING
-    title: str = LACKING
-    paper: str = LACKING
+    name: str = LACKING  # as in file names, in the configuration and on the command line
+    title: str = LACKING  # as papers print it
+    paper: str = LACKING  # where data and protocol are described
+    # Version of prompt, conversion and metrics as they stand here. Raise it with a change after
+    # which old and new scores do not compare.
     protocol: int = LACKING
-    dataset: str = LACKING
+    dataset: str = LACKING  # name in LLaVA-style files
+    # Where such a file holds the true answers of a question: under the key "references" or
+    # "annotations", under "answers" in its metadata, or in the gpt "turn".
     references_in: Literal["references", "annotations", "answers", "turn"] = "references"
-    untyped: str | None = None
+    untyped: str | None = None  # ``question_type`` in such a file where the benchmark has none
+    # Annotation files; the rows of the first one are converted.
     files: tuple[AnnotationFile, ...] = LACKING
-    splits: tuple[str, ...] = LACKING
-    evaluation_split: str = LACKING
+    splits: tuple[str, ...] = LACKING  # splits that ``files`` exist for, "train" among them
+    evaluation_split: str = LACKING  # the split that scores are published for
+    # Per split, the sizes by which a full published file is known and checked.
     published_sizes: Mapping[str, PublishedSize] = field(default_factory=dict)
-    prompt: str = LACKING
+    prompt: str = LACKING  # what the model is asked, with the names of the row's texts in braces
+    # Yields a record or a rejection at a time.
     convert: Callable[[AnnotationTables], Iterator[Record | Rejection]] = LACKING
+    # How many annotated objects a question is about: "none" if it names none, "one", or "any"
+    # number, zero included.
     objects: Literal["none", "one", "any"] = "none"
+    # Whether a question points at a box. One without a box gets an empty answer.
     box_input: bool = False
+    # Scores (N+1,) of proposals and zero target to the rows of the proposals that are the answer,
+    # best first. None: the answer is a text, not boxes.
     choose: Callable[[np.ndarray], np.ndarray] | None = None
-    metrics: tuple[str, ...] = LACKING
+    metrics: tuple[str, ...] = LACKING  # names of all metrics, in the order of tables
+    # Rows, and whether METEOR is wanted, to the metrics over these rows.
     measure: Callable[[Sequence[Prediction], bool], Metrics] = LACKING
+    # Metric to its function from sums of statistics to percent. A metric without one is a ratio of
+    # two sums, such as a mean (``metrics.bootstrap``).
     combine: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
-    headline: tuple[Headline, ...] = LACKING
+    headline: tuple[Headline, ...] = LACKING  # the metrics that papers print, in their order
+    # Method to its published headline values in percent, None where the paper gives no number.
     published_scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    # Question type, or "all", to the other values that the 3DRS paper prints of its main model:
+    # metric to percent.
     published_details: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    judged_by: str = LACKING
+    judged_by: str = LACKING  # the metric that says how good one answer is
 
     @property
     def grounding(self) -> bool:

@@ -32,28 +32,18 @@ def _no_boxes() -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """One answered question.
+    """One answered question."""
 
-    Attributes:
-        id: the question's id, unique within a file.
-        benchmark: the benchmark's name.
-        scene: the ScanNet scene; the cluster of the bootstrap.
-        question_type: the benchmark's own type of question, if it has any.
-        prediction: the model's text; None in a grounding row.
-        references: the true texts; empty in a grounding row.
-        scores: (N+1,) float64 cosine scores, the zero target last; None in a text row.
-        boxes: (N, 6) float64 proposal boxes.
-        gt: (M, 6) float64 true boxes; none for a zero-target question.
-    """
-
-    id: str
-    benchmark: str
-    scene: str
-    question_type: str | None = None
-    prediction: str | None = None
-    references: tuple[str, ...] = ()
+    id: str  # the question's id, unique within a file
+    benchmark: str  # the benchmark's name
+    scene: str  # the ScanNet scene; the cluster of the bootstrap
+    question_type: str | None = None  # the benchmark's own type of question, if it has any
+    prediction: str | None = None  # the model's text; None in a grounding row
+    references: tuple[str, ...] = ()  # the true texts; empty in a grounding row
+    # (N+1,) float64 cosine scores, the zero target last; None in a text row.
     scores: np.ndarray | None = None
-    boxes: np.ndarray = field(default_factory=_no_boxes)
+    boxes: np.ndarray = field(default_factory=_no_boxes)  # (N, 6) float64 proposal boxes
+    # (M, 6) float64 true boxes; none for a zero-target question.
     gt: np.ndarray = field(default_factory=_no_boxes)
 
     def to_json(self) -> dict[str, Any]:

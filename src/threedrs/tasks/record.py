@@ -32,34 +32,27 @@ def conversation(human: str, answer: str) -> list[dict[str, str]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One training sample or evaluation question; absent fields are None.
+    """One training sample or evaluation question; absent fields are None."""
 
-    Attributes:
-        id: unique within a file and benchmark; the published one, as a string. Of repeated ones
-            all but the first have a number appended (`with_unique_ids`).
-        benchmark: name of a benchmark, a key of `threedrs.tasks.registry.TASKS`.
-        scene: ScanNet scene name.
-        conversations: two turns ``{"from": "human" | "gpt", "value": text}``, human first.
-        question_type: the benchmark's own division, where it has one.
-        ann_id: number of the description among those of its object, where the benchmark has one.
-        object_ids: annotated objects that the sample is about (the grounding target); empty where
-            Multi3DRefer describes no object of the scene.
-        box: ground-truth box of the one object (centre x, y, z, size x, y, z; world frame, metres);
-            a list of such where there may be several or none (Multi3DRefer).
-        box_input: box that the question points at with ``<coord>``; same form.
-        references: all true answers; set for evaluation only.
-    """
-
+    # Unique within a file and benchmark; the published one, as a string. Of repeated ones all but
+    # the first have a number appended (`with_unique_ids`).
     id: str
-    benchmark: str
-    scene: str
+    benchmark: str  # name of a benchmark, a key of `threedrs.tasks.registry.TASKS`
+    scene: str  # ScanNet scene name
+    # Two turns ``{"from": "human" | "gpt", "value": text}``, human first.
     conversations: list[dict[str, str]]
-    question_type: str | None = None
+    question_type: str | None = None  # the benchmark's own division, where it has one
+    # Number of the description among those of its object, where the benchmark has one.
     ann_id: int | None = None
+    # Annotated objects that the sample is about (the grounding target); empty where Multi3DRefer
+    # describes no object of the scene.
     object_ids: list[int] | None = None
+    # Ground-truth box of the one object (centre x, y, z, size x, y, z; world frame, metres); a list
+    # of such where there may be several or none (Multi3DRefer).
     box: list[float] | list[list[float]] | None = None
+    # Box that the question points at with ``<coord>``; same form.
     box_input: list[float] | None = None
-    references: list[str] | None = None
+    references: list[str] | None = None  # all true answers; set for evaluation only
 
     @property
     def human(self) -> str:

@@ -50,23 +50,14 @@ def damage_remedy(shard: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneOrigin:
-    """What one scene's features were computed from; equal origins mean equal features.
+    """What one scene's features were computed from; equal origins mean equal features."""
 
-    Attributes:
-        scene: the scene's name.
-        frame_ids: the scene store's frames, in its order.
-        input_sha256: content hash of the scene store.
-        teacher: the teacher's name.
-        weights_sha256: hash of its weights.
-        settings_sha256: hash of everything else that decides the values.
-    """
-
-    scene: str
-    frame_ids: tuple[int, ...]
-    input_sha256: str
-    teacher: str
-    weights_sha256: str
-    settings_sha256: str
+    scene: str  # the scene's name
+    frame_ids: tuple[int, ...]  # the scene store's frames, in its order
+    input_sha256: str  # content hash of the scene store
+    teacher: str  # the teacher's name
+    weights_sha256: str  # hash of its weights
+    settings_sha256: str  # hash of everything else that decides the values
 
     def attributes(self) -> dict[str, Any]:
         """Return the origin as attributes of the scene's group."""

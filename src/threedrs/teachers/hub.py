@@ -19,23 +19,14 @@ PYTORCH = ("pytorch_model.bin",)
 
 @dataclass(frozen=True, kw_only=True)
 class HubModel:
-    """A published model.
+    """A published model."""
 
-    Attributes:
-        teacher: the teacher that needs it.
-        repository: its id on the Hub.
-        size: of the files to fetch, in words.
-        licence: its name.
-        model_types: what ``model_type`` in ``config.json`` may be.
-        tiny: the configuration of the small model with random weights.
-    """
-
-    teacher: str
-    repository: str
-    size: str
-    licence: str
-    model_types: tuple[str, ...]
-    tiny: Mapping[str, int]
+    teacher: str  # the teacher that needs it
+    repository: str  # its id on the Hub
+    size: str  # of the files to fetch, in words
+    licence: str  # its name
+    model_types: tuple[str, ...]  # what ``model_type`` in ``config.json`` may be
+    tiny: Mapping[str, int]  # the configuration of the small model with random weights
 
     @property
     def what_to_fetch(self) -> str:

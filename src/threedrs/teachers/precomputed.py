@@ -74,19 +74,13 @@ def patch_grid(patches: int, proportion: float) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureFile:
-    """What a feature file holds.
+    """What a feature file holds."""
 
-    Attributes:
-        features_VPC: the patch tokens, float32.
-        side: rows and columns of the patches, where the file says so.
-        frame_ids: the V frames, where the file says so.
-        of_a_fork: whether a fork of the published script wrote it, which takes its frames from
-            EmbodiedScan's list.
-    """
-
-    features_VPC: np.ndarray
-    side: int | None
-    frame_ids: tuple[int, ...] | None
+    features_VPC: np.ndarray  # the patch tokens, float32
+    side: int | None  # rows and columns of the patches, where the file says so
+    frame_ids: tuple[int, ...] | None  # the V frames, where the file says so
+    # Whether a fork of the published script wrote it, which takes its frames from EmbodiedScan's
+    # list.
     of_a_fork: bool
 
 

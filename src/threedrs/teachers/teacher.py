@@ -26,23 +26,15 @@ LAST = "last"  # the tap that every teacher has: its last layer
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSettings:
-    """What decides a teacher's features: the config section ``teacher``.
+    """What decides a teacher's features: the config section ``teacher``."""
 
-    Attributes:
-        name: a teacher of the registry, or ``package.module:NAME``.
-        weights: its checkpoint file, model folder or folder of npz files.
-        seed: of the random weights of the ``-tiny`` teachers.
-        grid: 14: pooled to 14x14; "full": the teacher's own grid.
-        posed_images: folder of the scans' exported images, by which the frames of imported
-            features are known.
-        candidates: EmbodiedScan's lists, as rule candidates writes them; for the same.
-    """
-
-    name: str
-    weights: Path | None = None
-    seed: int = 0
-    grid: int | str = GRID
+    name: str  # a teacher of the registry, or ``package.module:NAME``
+    weights: Path | None = None  # its checkpoint file, model folder or folder of npz files
+    seed: int = 0  # of the random weights of the ``-tiny`` teachers
+    grid: int | str = GRID  # 14: pooled to 14x14; "full": the teacher's own grid
+    # Folder of the scans' exported images, by which the frames of imported features are known.
     posed_images: Path | None = None
+    # EmbodiedScan's lists, as rule candidates writes them; for the same.
     candidates: tuple[Path, ...] = ()
 
     @property
@@ -53,17 +45,12 @@ class TeacherSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFormat:
-    """The size of a teacher's images.
+    """The size of a teacher's images."""
 
-    Attributes:
-        width: pixels.
-        patch: pixels: rows and columns of a patch.
-        square: True: squeezed to ``width`` x ``width``; False: the proportions are kept, the height
-            rounded to whole patches and cropped to ``width``.
-    """
-
-    width: int
-    patch: int
+    width: int  # pixels
+    patch: int  # pixels: rows and columns of a patch
+    # True: squeezed to ``width`` x ``width``; False: the proportions are kept, the height rounded
+    # to whole patches and cropped to ``width``.
     square: bool = False
 
     def grid(self, height: int) -> tuple[int, int]:
@@ -73,22 +60,16 @@ class ImageFormat:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SceneFeatures:
-    """The features of one scene.
+    """The features of one scene."""
 
-    Attributes:
-        origin: the scene and what its features are computed from.
-        taps: features by the place in the teacher that they are taken from, (S, h, w, C) float16,
-            finite. The store holds the tap `LAST`; others would be further arrays of its group.
-        input_size: height and width in pixels of the images that the teacher saw.
-        frame_ids: the S frames that the teacher saw; None: those of ``origin``.
-        frames_proven: False where ``origin``'s frames are only assumed.
-    """
-
-    origin: "SceneOrigin"
+    origin: "SceneOrigin"  # the scene and what its features are computed from
+    # Features by the place in the teacher that they are taken from, (S, h, w, C) float16, finite.
+    # The store holds the tap `LAST`; others would be further arrays of its group.
     taps: Mapping[str, np.ndarray]
-    input_size: tuple[int, int]
+    input_size: tuple[int, int]  # height and width in pixels of the images that the teacher saw
+    # The S frames that the teacher saw; None: those of ``origin``.
     frame_ids: tuple[int, ...] | None = None
-    frames_proven: bool = True
+    frames_proven: bool = True  # False where ``origin``'s frames are only assumed
 
 
 class SkippedSceneError(Exception):
@@ -135,16 +116,12 @@ def scene_files(folder: Path, scene: str) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What ``teacher.weights`` must be.
+    """What ``teacher.weights`` must be."""
 
-    Attributes:
-        kind: "file"; "scenes", a folder of a feature file a scene (`scene_files`); "model", a
-            folder in the Hugging Face Hub's layout.
-        what: names the path to set, for an error; None: it need not be set.
-    """
-
+    # "file"; "scenes", a folder of a feature file a scene (`scene_files`); "model", a folder in the
+    # Hugging Face Hub's layout.
     kind: Literal["file", "scenes", "model"]
-    what: str | None = None
+    what: str | None = None  # names the path to set, for an error; None: it need not be set
 
     def problem(self, teacher: str, path: Path | None) -> str | None:
         """Return what is wrong with ``path`` in one line, or None."""
@@ -170,25 +147,18 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A teacher's description.
+    """A teacher's description."""
 
-    Attributes:
-        name: as the configuration has it.
-        description: for people.
-        channels: C of each tap of the published checkpoint; None: known once features are there.
-        open: returns the extractor without reading weights; raises CheckpointError where they are
-            missing. The function and what it mentions count as the code that makes the features.
-        needs: what a job of the feature stage asks for: GPUs, threads, memory in MB, run time in
-            minutes.
-        weights: what ``teacher.weights`` must be; None: it is not used.
-    """
-
-    name: str
-    description: str
+    name: str  # as the configuration has it
+    description: str  # for people
+    # C of each tap of the published checkpoint; None: known once features are there.
     channels: int | None
+    # Returns the extractor without reading weights; raises CheckpointError where they are missing.
+    # The function and what it mentions count as the code that makes the features.
     open: Callable[[TeacherSettings], FeatureExtractor]
+    # What a job of the feature stage asks for: GPUs, threads, memory in MB, run time in minutes.
     needs: Mapping[str, int]
-    weights: Weights | None = None
+    weights: Weights | None = None  # what ``teacher.weights`` must be; None: it is not used
 
 
 def job_needs(*, gpu: int = 1, threads: int = 1, mem_mb: int, runtime: int) -> dict[str, int]:

@@ -64,17 +64,11 @@ def matched_frames(
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherFrames:
-    """The frames that one scene's features are of.
+    """The frames that one scene's features are of."""
 
-    Attributes:
-        student: the scene store's frames.
-        teacher: the frames that the teacher saw.
-        proven: whether that is known, not assumed.
-    """
-
-    student: tuple[int, ...]
-    teacher: tuple[int, ...]
-    proven: bool = True
+    student: tuple[int, ...]  # the scene store's frames
+    teacher: tuple[int, ...]  # the frames that the teacher saw
+    proven: bool = True  # whether that is known, not assumed
 
     @classmethod
     def of_entry(cls, student: Sequence[int], entry: Mapping[str, Any]) -> "TeacherFrames":
@@ -104,25 +98,15 @@ class TeacherFrames:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameCounts:
-    """How the frames of a run's scenes are supervised, for whoever reads its scores.
+    """How the frames of a run's scenes are supervised, for whoever reads its scores."""
 
-    Attributes:
-        rule: `teacher.other_frames`.
-        scenes: of the mix.
-        other_frames: scenes whose features are of other frames than the student's.
-        unproven: scenes of whose features nothing says the frames; taken to be the student's.
-        unsupervised: scenes without a common frame.
-        frames: of all scenes.
-        frames_left_out: of these, without features of their own, so in no 3D loss.
-    """
-
-    rule: str
-    scenes: int
-    other_frames: int
-    unproven: int
-    unsupervised: int
-    frames: int
-    frames_left_out: int
+    rule: str  # `teacher.other_frames`
+    scenes: int  # of the mix
+    other_frames: int  # scenes whose features are of other frames than the student's
+    unproven: int  # scenes of whose features nothing says the frames; taken to be the student's
+    unsupervised: int  # scenes without a common frame
+    frames: int  # of all scenes
+    frames_left_out: int  # of these, without features of their own, so in no 3D loss
 
     @classmethod
     def count(cls, scenes: Sequence[TeacherFrames], rule: OtherFrames) -> "FrameCounts":

@@ -44,26 +44,16 @@ STEP_FOLDER = re.compile(r"step-(\d{8})")
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands: what it has seen and done, also on other numbers of ranks before.
+    """Where a run stands: what it has seen and done, also on other numbers of ranks before."""
 
-    Attributes:
-        step: number of optimizer steps taken.
-        samples: number of samples seen.
-        tokens: number of tokens seen.
-        flops: floating-point operations of all steps.
-        seconds: wall time of the steps.
-        rank_seconds: the same, times the number of ranks.
-        peak_memory_gib: peak memory of the rank that used most (`peak_memory`).
-        row: the step's row of log.jsonl without scores, which are computed after the checkpoint.
-    """
-
-    step: int = 0
-    samples: int = 0
-    tokens: int = 0
-    flops: float = 0.0
-    seconds: float = 0.0
-    rank_seconds: float = 0.0
-    peak_memory_gib: float = 0.0
+    step: int = 0  # number of optimizer steps taken
+    samples: int = 0  # number of samples seen
+    tokens: int = 0  # number of tokens seen
+    flops: float = 0.0  # floating-point operations of all steps
+    seconds: float = 0.0  # wall time of the steps
+    rank_seconds: float = 0.0  # the same, times the number of ranks
+    peak_memory_gib: float = 0.0  # peak memory of the rank that used most (`peak_memory`)
+    # The step's row of log.jsonl without scores, which are computed after the checkpoint.
     row: Mapping[str, Any] | None = None
 
 

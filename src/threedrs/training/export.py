@@ -44,18 +44,12 @@ PACKAGES = ("torch", "transformers", "deepspeed", "peft", "numpy", "zarr")
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """The figures of a finished run that its outputs are written from.
+    """The figures of a finished run that its outputs are written from."""
 
-    Attributes:
-        config: the resolved run.
-        parts: its fingerprint.
-        progress: what it has seen and done.
-        teacher_frames: how the frames of its scenes are supervised; None without a teacher.
-    """
-
-    config: Mapping[str, Any]
-    parts: Mapping[str, Any]
-    progress: Progress
+    config: Mapping[str, Any]  # the resolved run
+    parts: Mapping[str, Any]  # its fingerprint
+    progress: Progress  # what it has seen and done
+    # How the frames of its scenes are supervised; None without a teacher.
     teacher_frames: FrameCounts | None
 
 

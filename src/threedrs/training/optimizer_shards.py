@@ -31,17 +31,11 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A rank's elements of a flattened parameter.
+    """A rank's elements of a flattened parameter."""
 
-    Attributes:
-        name: of the parameter.
-        start: index of the first element in the flattened parameter.
-        tensors: by kind, what the optimizer works on: views (n,) float32.
-    """
-
-    name: str
-    start: int
-    tensors: dict[str, torch.Tensor]
+    name: str  # of the parameter
+    start: int  # index of the first element in the flattened parameter
+    tensors: dict[str, torch.Tensor]  # by kind, what the optimizer works on: views (n,) float32
 
 
 def _is_zero3(engine: Any) -> bool:

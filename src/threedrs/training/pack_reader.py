@@ -100,28 +100,17 @@ def _task_group(record: Record) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class PackReader:
-    """Builds the packs of a run from its records and stores.
+    """Builds the packs of a run from its records and stores."""
 
-    Attributes:
-        records: the training mix, in the order that pack plans index.
-        scenes: folder of the scene stores.
-        features: feature store of each scene; empty without a teacher.
-        boxes: box set that the student sees, ``gt`` or ``pred``.
-        tokenizer: the student's.
-        label_chat_tokens: see ``build_sample``.
-        max_length: the largest number of tokens of a pack.
-        grid: the student's visual tokens of a frame.
-        other_frames: what a teacher's features of other frames supervise (`matched_frames`).
-    """
-
-    records: RecordTable | Sequence[Record]
-    scenes: Path
-    features: Mapping[str, Path]
-    boxes: str
-    tokenizer: Any
-    label_chat_tokens: bool
-    max_length: int
-    grid: VisualGrid = LLAVA_GRID
+    records: RecordTable | Sequence[Record]  # the training mix, in the order that pack plans index
+    scenes: Path  # folder of the scene stores
+    features: Mapping[str, Path]  # feature store of each scene; empty without a teacher
+    boxes: str  # box set that the student sees, ``gt`` or ``pred``
+    tokenizer: Any  # the student's
+    label_chat_tokens: bool  # see ``build_sample``
+    max_length: int  # the largest number of tokens of a pack
+    grid: VisualGrid = LLAVA_GRID  # the student's visual tokens of a frame
+    # What a teacher's features of other frames supervise (`matched_frames`).
     other_frames: OtherFrames = "by_frame"
 
     def read(self, plan: PackPlan) -> Pack:

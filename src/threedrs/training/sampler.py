@@ -23,17 +23,11 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class PackPlan:
-    """Samples of one scene that share a sequence.
+    """Samples of one scene that share a sequence."""
 
-    Attributes:
-        scene: their scene.
-        indices: their indices in the mix.
-        weight: 1, or 0 for a repeat that only keeps a rank in step with the others.
-    """
-
-    scene: str
-    indices: tuple[int, ...]
-    weight: float = 1.0
+    scene: str  # their scene
+    indices: tuple[int, ...]  # their indices in the mix
+    weight: float = 1.0  # 1, or 0 for a repeat that only keeps a rank in step with the others
 
 
 Batch = tuple[PackPlan, ...]

@@ -76,16 +76,11 @@ UNUSED_NAMES = (
 
 @dataclass(frozen=True, kw_only=True)
 class TensorNames:
-    """The tensor names of a family's published checkpoints.
+    """The tensor names of a family's published checkpoints."""
 
-    Attributes:
-        pairs: prefixes, theirs with ours; the first that fits counts.
-        ignored: matches tensors that no loss and no output uses.
-        vision_layer: matches the tensors of a numbered vision layer, where the last is not run.
-    """
-
-    pairs: tuple[tuple[str, str], ...]
-    ignored: re.Pattern[str]
+    pairs: tuple[tuple[str, str], ...]  # prefixes, theirs with ours; the first that fits counts
+    ignored: re.Pattern[str]  # matches tensors that no loss and no output uses
+    # Matches the tensors of a numbered vision layer, where the last is not run.
     vision_layer: re.Pattern[str] | None = None
 
     def own_name(self, published: str) -> str | None:

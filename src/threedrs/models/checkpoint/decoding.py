@@ -71,17 +71,12 @@ def _ends(generation: Generation) -> list[Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """What decides a greedy answer beside the logits.
+    """What decides a greedy answer beside the logits."""
 
-    Attributes:
-        ends: tokens that end an answer; none of them is part of it.
-        penalty: divides positive and multiplies negative logits of tokens that are in the answer.
-        most: tokens of the longest answer, None for what the caller asks for.
-    """
-
-    ends: frozenset[int]
+    ends: frozenset[int]  # tokens that end an answer; none of them is part of it
+    # Divides positive and multiplies negative logits of tokens that are in the answer.
     penalty: float = 1.0
-    most: int | None = None
+    most: int | None = None  # tokens of the longest answer, None for what the caller asks for
 
     @classmethod
     def of(

@@ -173,23 +173,14 @@ def _content(path: Path | None, state: Mapping[str, Tensor], trained: Trained) -
 
 @dataclass(frozen=True, kw_only=True)
 class SavedAdapter:
-    """A folder's description of itself.
+    """A folder's description of itself."""
 
-    Attributes:
-        folder: that holds the adapter.
-        trained: what its files hold.
-        base: the model that it changes.
-        content: hash of that model.
-        dtype: precision of the trained student.
-        teacher_channels: output size of the projection head, 0 for none.
-    """
-
-    folder: Path
-    trained: Trained
-    base: ModelSettings
-    content: str
-    dtype: torch.dtype
-    teacher_channels: int
+    folder: Path  # that holds the adapter
+    trained: Trained  # what its files hold
+    base: ModelSettings  # the model that it changes
+    content: str  # hash of that model
+    dtype: torch.dtype  # precision of the trained student
+    teacher_channels: int  # output size of the projection head, 0 for none
 
 
 def read_adapter(folder: Path, settings: ModelSettings) -> SavedAdapter:
