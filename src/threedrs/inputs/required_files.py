@@ -42,18 +42,26 @@ def conversions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, TRAINING_SPLIT) for name in config["instructions"]["benchmarks"]] + asked
 
 
-def box_needs(layout: DataLayout, config: Mapping[str, Any]) -> set[tuple[str, str]]:
+def box_needs(
+    layout: DataLayout, config: Mapping[str, Any], arriving: Collection[Path] = ()
+) -> set[tuple[str, str]]:
     """Return split and box set of the boxes that a run cannot do without.
 
-    Training and grounding take one set each. Conversion looks up ground truth, prepared records
-    hold theirs. A scene may lack its boxes, a whole split may not.
+    Training takes one set, and so do the grounding questions. These are scored against the true
+    boxes, which conversion and the training records look up too. Captions that are converted point
+    at detector boxes, prepared ones hold theirs. A scene may lack its boxes, a whole split may not.
     """
     ready = Ready.from_config(config)
-    needs = {("train", config["boxes"]["train"]), ("val", config["boxes"]["eval"])}
+    needs = {("train", config["boxes"]["train"])} if trained_runs(config) else set()
     for benchmark, split in conversions(config):
-        objects = find_task(benchmark).objects != "none"
-        if objects and ready.array(layout, benchmark, split) is None:
+        task, training = find_task(benchmark), split == TRAINING_SPLIT
+        converted = ready.array(layout, benchmark, split, arriving) is None
+        if task.needs_true_boxes(split) or (converted and task.objects != "none"):
             needs.add((scene_split(split), "gt"))
+        if task.grounding and not training:
+            needs.add((scene_split(split), config["boxes"]["eval"]))
+        if task.box_input and converted and not training:
+            needs.add((scene_split(split), "pred"))
     return needs
 
 
@@ -74,7 +82,7 @@ def required_files(
         DataError: a scene list is missing or malformed.
     """
     ready = Ready.from_config(config)
-    needs = box_needs(layout, config)
+    needs = box_needs(layout, config, arriving)
     splits = scene_splits(config)
     infos = [layout.candidates_file(split) for split in splits]
     files = [path for path in infos if path is not None]
@@ -116,6 +124,10 @@ def _box_sources(
     # Scenes may lack theirs, and the scene report lists these; but not all of them.
     if any(all(_there(path, arriving) for path in paths) for paths in own):
         return []
+    folder = layout.cloud_folder(split)
+    if folder is not None and (split, box_set) == ("val", "gt"):
+        # No box file of val's ground truth was ever published: it is in the point clouds.
+        return [folder / f"{scan.scene}.pth" for scan in scans[:1]]
     prepared = ready.box_file(layout, split, box_set)
     return [prepared] if prepared is not None else [path for paths in own[:1] for path in paths]
 
@@ -178,14 +190,16 @@ def _check_splits(layout: DataLayout, arriving: Collection[Path]) -> None:
     """Raise DataError if a list that is there holds no scene, or two lists hold the same one."""
     split_of: dict[str, str] = {}
     for split in ("train", "val", "test"):
-        path = layout.split_file(split)
-        if not layout.has_scenes(split) or path in arriving:
+        if not layout.has_scenes(split) or layout.split_file(split) in arriving:
             continue
+        path = layout.split_file(split)
+        # Without a list it is the point clouds or the prepared files that have to be mended.
+        source = path if path.is_file() else layout.scene_list_source(split)
         scenes = layout.scenes(split)
         if not scenes and split != "test":
-            raise DataError(f"{path}: holds no scene; copy the list again")
+            raise DataError(f"{source}: holds no scene; copy it again")
         for scene in scenes:
             if scene in split_of:
-                other = layout.split_file(split_of[scene])
-                raise DataError(f"{path}: {scene} stands in {other.name} too; keep it in one list")
+                other = layout.scene_list_source(split_of[scene])
+                raise DataError(f"{source}: {scene} stands in {other} too; keep it in one of them")
             split_of[scene] = split

@@ -43,9 +43,9 @@ def take_prepared(
 ) -> ConversionSummary:
     """Write the records of one benchmark from a LLaVA-style array, as `convert` does.
 
-    An entry of a scene outside ``scenes``, or of an object without a box, is rejected and listed;
-    its row counts from 0 within the whole array. Evaluation questions must hold their references;
-    training samples may not.
+    An entry of a scene outside ``scenes``, or of an object without a box that its split needs, is
+    rejected and listed; its row counts from 0 within the whole array. Evaluation questions must
+    hold their references; training samples may not.
 
     Args:
         benchmark: name of the benchmark.
@@ -119,7 +119,8 @@ def _checked(
                 count = len(record.object_ids)
                 if count != 1 and task.objects == "one":
                     raise RowError(MALFORMED, f"{record.id}: names {count} objects, expected one")
-                source.scenes.ground_truth(record.scene, record.object_ids)
+                if task.needs_true_boxes(source.split):
+                    source.scenes.ground_truth(record.scene, record.object_ids)
         except RowError as error:
             yield source.rejection(row, error)
         else:

@@ -129,15 +129,20 @@ class DataLayout:
         """Return what says which scenes ``split`` has; where nothing does, the missing list."""
         path = self.split_file(split)
         if not path.is_file():
-            if self._cloud_folder(split).is_dir():
+            if self._has_clouds(split):
                 return f"{self.point_clouds}/{split}/"
             names = [listing.name for listing in self._listings(split)]
             if names:
                 return ", ".join(names)
         return path.name
 
-    def _cloud_folder(self, split: str) -> Path:
-        return self.root / (self.point_clouds or "/dev/null") / split
+    def cloud_folder(self, split: str) -> Path | None:
+        """The folder of the point clouds of ``split``, or None where none are used."""
+        return None if self.point_clouds is None else self.root / self.point_clouds / split
+
+    def _has_clouds(self, split: str) -> bool:
+        folder = self.cloud_folder(split)
+        return folder is not None and folder.is_dir()
 
     def _listings(self, split: str) -> list[Path]:
         paths = (self.root / name for name in self.listings.get(split, ()))
@@ -145,7 +150,7 @@ class DataLayout:
 
     def has_scenes(self, split: str) -> bool:
         """Whether anything says which scenes ``split`` has."""
-        listed = self.split_file(split).is_file() or self._cloud_folder(split).is_dir()
+        listed = self.split_file(split).is_file() or self._has_clouds(split)
         return listed or bool(self._listings(split))
 
     def scenes(self, split: str) -> list[str]:
@@ -159,8 +164,9 @@ class DataLayout:
         """
         path = self.split_file(split)
         if not path.is_file():
-            if self._cloud_folder(split).is_dir():
-                stems = (found.stem for found in self._cloud_folder(split).glob("*.pth"))
+            clouds = self.cloud_folder(split)
+            if clouds is not None and clouds.is_dir():
+                stems = (found.stem for found in clouds.glob("*.pth"))
                 return sorted(stem for stem in stems if SCENE_NAME.fullmatch(stem))
             if self._listings(split):
                 # Not parsed as JSON: arrays of records take seconds, and their stage checks them.

@@ -202,6 +202,13 @@ class Task:
         """Return whether the answer is a set of boxes, not a text."""
         return self.choose is not None
 
+    def needs_true_boxes(self, split: str) -> bool:
+        """Return whether records of ``split`` are of no use where their objects lack true boxes.
+
+        Training takes them, and boxes are scored against them; a caption is not.
+        """
+        return self.objects != "none" and (split == TRAINING_SPLIT or self.grounding)
+
     @property
     def columns(self) -> list[Column]:
         """The columns of the tables."""

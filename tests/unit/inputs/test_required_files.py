@@ -54,14 +54,8 @@ def test_prepared_files_replace_what_they_stand_for(tmp_path: Path) -> None:
     ready = {"train": "all.json", "val": {"scanqa": "{benchmark}.json"}}
     config = settings(ready=ready)
     config["boxes"]["ready"] = "boxes/{split}_{set}.json"
-    assert said(layout, config) == [
-        "boxes/train_gt.json",
-        "boxes/val_pred.json",
-        "all.json",
-        "scanqa.json",
-    ]
-    for name in ("train_gt", "val_pred"):
-        touch(tmp_path / "boxes" / f"{name}.json")
+    assert said(layout, config) == ["boxes/train_gt.json", "all.json", "scanqa.json"]
+    touch(tmp_path / "boxes" / "train_gt.json")
     touch(tmp_path / "all.json", tmp_path / "scanqa.json")
     missing_inputs(layout, config)
     found = Ready.from_config(config)
@@ -153,3 +147,64 @@ def test_without_training_nothing_of_its_split_is_asked_for(tmp_path: Path) -> N
     missing = said(layout, evaluated)
     assert missing
     assert not [path for path in missing if TRAIN in path or "train" in path]
+
+
+def asked(layout: DataLayout, benchmark: str, *, array: bool, trained: bool = False) -> set[str]:
+    """Split and set of the boxes that a run of one benchmark needs, as ``val gt``."""
+    ready = dict.fromkeys(("train", "val", "test"), "all.json") if array else {}
+    config = settings(benchmark, ready=ready)
+    if not trained:
+        config["runs"] = {"published": {"checkpoint": "model"}}
+    return {" ".join(need) for need in box_needs(layout, config)}
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "converted", "prepared"),
+    [
+        ("scanqa", set(), set()),
+        ("sqa3d", set(), set()),
+        # Its prepared records hold the detector's box and the captions.
+        ("scan2cap", {"val gt", "val pred"}, set()),
+        ("scanrefer", {"val gt", "val pred"}, {"val gt", "val pred"}),
+        ("multi3drefer", {"val gt", "val pred"}, {"val gt", "val pred"}),
+    ],
+)
+def test_boxes_are_asked_for_where_a_run_needs_them(
+    tmp_path: Path, benchmark: str, converted: set[str], prepared: set[str]
+) -> None:
+    layout = DataLayout(root=tmp_path)
+    touch(tmp_path / "all.json")
+    assert asked(layout, benchmark, array=False) == converted
+    assert asked(layout, benchmark, array=True) == prepared
+    assert asked(layout, benchmark, array=True, trained=True) == {"train gt"} | prepared
+
+
+def test_questions_alone_need_frames_but_no_boxes(tmp_path: Path) -> None:
+    layout = DataLayout(root=tmp_path)
+    write_lists(layout)
+    scan = layout.scan(VAL)
+    touch(scan.sens, scan.meta, tmp_path / "benchmark/scanqa/ScanQA_v1.0_val.json")
+    missing_inputs(layout, {**settings(), "runs": {"published": {"checkpoint": "model"}}})
+
+
+def test_true_boxes_of_val_are_asked_for_as_a_point_cloud(tmp_path: Path) -> None:
+    layout = DataLayout(root=tmp_path, point_clouds="scannet/pcd")
+    write_lists(layout)
+    touch(layout.scan(VAL).sens, layout.scan(VAL).meta, tmp_path / "all.json")
+    config = settings("scanrefer", ready={"val": "all.json"})
+    config |= {"runs": {"published": {"checkpoint": "model"}}}
+    config["boxes"]["ready"] = "metadata/{split}_{set}.json"
+    touch(tmp_path / "metadata/val_pred.json")
+    assert said(layout, config) == [f"scannet/pcd/val/{VAL}.pth"]
+
+
+def test_a_scene_of_two_folders_is_said_to_stand_in_these(tmp_path: Path) -> None:
+    layout = DataLayout(root=tmp_path, point_clouds="pcd")
+    touch(*(tmp_path / f"pcd/{split}/{VAL}.pth" for split in ("train", "val")))
+    touch(layout.scan(VAL).sens, layout.scan(VAL).meta, tmp_path / "all.json")
+    config = settings(ready={"train": "all.json", "val": "all.json"})
+    with pytest.raises(DataError, match=f"^pcd/val/: {VAL} stands in pcd/train/ too"):
+        missing_inputs(layout, config)
+    (tmp_path / f"pcd/train/{VAL}.pth").unlink()
+    with pytest.raises(DataError, match=r"^pcd/train/: holds no scene; copy it again"):
+        missing_inputs(layout, {**config, "boxes": {**config["boxes"], "train": "pred"}})

@@ -115,3 +115,16 @@ def test_refused_arrays(tmp_path: Path, records: list[Any], split: str, message:
         take(tmp_path, "scanqa", split)
     assert message in str(error.value)
     assert not (tmp_path / f"scanqa_{split}.jsonl").exists()
+
+
+def test_captions_need_no_true_box_where_they_are_evaluated(tmp_path: Path) -> None:
+    """The start check asks for no ground truth either (`required_files.box_needs`)."""
+    asked = [
+        record(name, 0, answer, object_ids=[9999], box=BOX, box_input=given, references=["a"])
+        for name, answer, given in (("scan2cap", "A", BOX), ("scanrefer", "<ground>", None))
+    ]
+    write_llava(tmp_path / "all.json", asked)
+    assert take(tmp_path, "scan2cap", "val").records == 1
+    assert take(tmp_path, "scanrefer", "val", max_reject_fraction=1).reasons == {
+        "object without a box": 1
+    }
