@@ -53,16 +53,18 @@ class SceneBoxes:
         self._cache: dict[tuple[str, str], BoxSet | RowError] = {}
 
     def _known_scenes(self) -> set[str] | None:
-        """Return the split's scenes that have a scan, or None without a scans folder."""
-        if not self._scans.is_dir():
-            return None
-        known = {path.name for path in self._scans.iterdir() if path.is_dir()}
-        if self._layout.split_file(self._split).is_file():
-            known &= set(self._layout.scenes(self._split))
-        return known
+        """Return the split's scenes, those with a scan if boxes come from there; None: unknown."""
+        listed = None
+        if self._layout.has_scenes(self._split):
+            listed = set(self._layout.scenes(self._split))
+        # Given boxes may be of point clouds or prepared files: what scans there are does not count.
+        if self._given is not None or not self._scans.is_dir():
+            return listed
+        scans = {path.name for path in self._scans.iterdir() if path.is_dir()}
+        return scans if listed is None else scans & listed
 
     def scene_of(self, row: Row) -> str:
-        """Return the row's scene; without a scans folder every scene name will do.
+        """Return the row's scene; where nothing lists the scenes every scene name will do.
 
         Raises:
             RowError: it is not a scene name, has no scan, or does not stand in the split's list.
@@ -71,7 +73,7 @@ class SceneBoxes:
         if SCENE_NAME.fullmatch(scene) is None:
             raise RowError(MALFORMED, f"scene_id is not a scene name: {scene!r}")
         if self._known is not None and scene not in self._known:
-            name = self._layout.split_file(self._split).name
+            name = self._layout.scene_list_source(self._split)
             raise RowError(SCENE_MISSING, f"{scene} has no scan or is not in {name}")
         return scene
 

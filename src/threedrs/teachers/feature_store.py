@@ -309,11 +309,11 @@ class FeatureStore:
                 for row in self.manifest.get("skipped", [])
                 if isinstance(row, dict) and row.get("scene") == scene
             ]
-            why = f" (skipped: {reasons[0]})" if reasons else ""
-            raise StoreError(
-                f"{self.path}: holds no features of {scene}{why}; "
-                "run `snakemake --cores all features`"
-            )
+            why, remedy = "", "run `snakemake --cores all features`"
+            if reasons:  # the same run would skip it again
+                why = f" (skipped: {reasons[0]})"
+                remedy = "add its file to teacher.weights, or leave the scene out of the scene list"
+            raise StoreError(f"{self.path}: holds no features of {scene}{why}; {remedy}")
         return self.manifest["scenes"][scene]
 
     def _reader(self, scene: str) -> StoreReader:

@@ -4,8 +4,9 @@ Nothing here is a function of how far the run has come. So a resumed run sets up
 the batches that are left by planning them all again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from threedrs.training.recipe import RunPaths, TrainSettings, fingerprint
 from threedrs.training.sampler import (
     Batch,
     batches_per_epoch,
+    groups_without_steps,
     plan_batches,
     plan_task_groups,
     task_group_steps,
@@ -159,12 +161,24 @@ def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
         ranks=ranks,
         stop=stop,
     )
+    if settings.batches == "task_groups":
+        check_groups(records.groups, settings.global_batch, paths.mix)
     if run.total_steps < 1:
         raise DataError(
             f"{paths.mix}: {len(records)} samples make no batch of {settings.global_batch}; lower "
             "train.global_batch, or set train.batches to mixed and train.drop_last to false"
         )
     return run
+
+
+def check_groups(groups: Sequence[str], global_batch: int, mix: Path) -> None:
+    """Raise DataError for a kind of sample that the run would never train on."""
+    for name, count in groups_without_steps(groups, global_batch).items():
+        raise DataError(
+            f"{mix}: its {count} samples of the task group {name} give no step of {global_batch}, "
+            "as the last one of each group is dropped; lower train.global_batch, or set "
+            "train.batches to mixed"
+        )
 
 
 def start_student(run: Run) -> tuple[Student, Any]:

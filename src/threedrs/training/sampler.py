@@ -144,6 +144,12 @@ def _group_steps(samples: int, global_batch: int) -> int:
     return max(0, -(-samples // global_batch) - 1)
 
 
+def groups_without_steps(groups: Sequence[str], global_batch: int) -> dict[str, int]:
+    """Return the task groups that are too small for a step of an epoch, with their samples."""
+    counts = Counter(groups)
+    return {name: counts[name] for name in counts if not _group_steps(counts[name], global_batch)}
+
+
 def task_group_steps(groups: Sequence[str], global_batch: int) -> int:
     """Return the number of optimizer steps of an epoch of task groups, without planning it."""
     return sum(_group_steps(count, global_batch) for count in Counter(groups).values())

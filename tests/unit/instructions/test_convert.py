@@ -7,6 +7,7 @@ import pytest
 
 from fixtures.instruction_files import (
     ANNOTATIONS,
+    BOXES,
     GOOD,
     MULTI3DREFER,
     QUESTIONS,
@@ -21,6 +22,9 @@ from fixtures.instruction_files import (
 )
 from fixtures.instruction_files import write_sqa3d as write_sqa3d_files
 from threedrs.errors import ConfigError, DataError
+from threedrs.instructions.convert import convert
+from threedrs.scannet.layout import DataLayout
+from threedrs.tasks.record import read_records
 
 
 @pytest.mark.parametrize(
@@ -178,15 +182,21 @@ def test_scenes_without_scan_or_outside_the_lists_are_missing(tmp_path: Path) ->
         {**GOOD[SCANQA], "scene_id": f"scene000{n}_00", "question_id": str(n)} for n in range(3)
     ]
     write_annotations(tmp_path, SCANQA, rows)
-    assert len(run(tmp_path, "scanqa", "train")[0]) == 3  # only annotation files: no check
+
+    def scenes(boxes: Any) -> str:
+        """The numbers of the scenes that have a record."""
+        out = tmp_path / "out/scanqa_train.jsonl"
+        layout = DataLayout(root=tmp_path)
+        convert("scanqa", "train", layout, boxes, out, max_reject_fraction=1.0)
+        return "".join(record.scene[8] for record in read_records(out))
+
+    assert scenes(None) == scenes(BOXES) == "012"  # only annotation files: no check
     for n in range(2):
         (tmp_path / f"scannet/scans/scene000{n}_00").mkdir(parents=True)
-    assert [record.scene[:9] for record in run(tmp_path, "scanqa", "train")[0]] == [
-        "scene0000",
-        "scene0001",
-    ]
+    # Boxes that are given may be of scenes without a scan.
+    assert (scenes(None), scenes(BOXES)) == ("01", "012")
     (tmp_path / "scannet/scannetv2_train.txt").write_text("scene0001_00\nscene0002_00\n")
-    assert [record.scene for record in run(tmp_path, "scanqa", "train")[0]] == ["scene0001_00"]
+    assert (scenes(BOXES), scenes(None)) == ("12", "1")
     assert [line[1:3] for line in reasons(tmp_path, "scanqa")] == [
         (0, "scene missing"),
         (2, "scene missing"),

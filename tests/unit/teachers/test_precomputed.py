@@ -164,7 +164,9 @@ def test_scenes_without_a_file_are_skipped_with_the_reason(
     assert f"scene0001_00: skipped: {reason}" in caplog.text
     store = FeatureStore.open(tmp_path / "a.zarr")
     assert store.scenes == ["scene0002_00"]
-    with pytest.raises(StoreError, match=r"no features of scene0001_00 \(skipped: .*has neither"):
+    with pytest.raises(
+        StoreError, match=r"of scene0001_00 \(skipped: .*has neither.*; add its file to teacher\.w"
+    ):
         store.features("scene0001_00")
     assert verify_store(tmp_path / "a.zarr") == []
     np.savez(folder / "scene0001_00.npz", feature=tokens(), ps_idx=5)

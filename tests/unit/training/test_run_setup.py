@@ -1,11 +1,15 @@
 """The steps of a run and of its schedule."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from threedrs.errors import DataError
 from threedrs.training.recipe import TrainSettings
-from threedrs.training.run_setup import Run
+from threedrs.training.run_setup import Run, check_groups
 from threedrs.training.sampler import sample_count
 
 
@@ -49,3 +53,11 @@ def test_a_resumed_run_goes_on_with_the_batches_that_are_left() -> None:
     assert list(run.batches_after(5)) == [epochs[0][5:], epochs[1]]
     assert list(run.batches_after(9)) == [epochs[1][2:]]
     assert all(sample_count(batch) == 4 for batches in epochs for batch in batches)
+
+
+def test_a_group_that_would_never_be_trained_on_is_refused() -> None:
+    # ceil(17 / 16) - 1 = 1 step; 16 samples give ceil(16 / 16) - 1 = 0.
+    groups = ["questions"] * 40 + ["grounding"] * 17
+    check_groups(groups, 16, Path("mix.jsonl"))
+    with pytest.raises(DataError, match=r"mix\.jsonl: its 16 samples .* captions give no step"):
+        check_groups(groups + ["captions"] * 16, 16, Path("mix.jsonl"))
