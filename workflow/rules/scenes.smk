@@ -69,7 +69,10 @@ rule boxes:
 
 rule candidates:
     input:
-        infos=lambda wildcards: LAYOUT.candidates_file(wildcards.split),
+        infos=lambda wildcards: (
+            LAYOUT.candidates_file(wildcards.split)
+            or gate(TARGETS.refuse, "candidates")
+        ),
     output:
         "results/candidates/{split}.json",
     log:
@@ -90,7 +93,9 @@ rule candidates:
 
 rule voxels:
     input:
-        voxels=LAYOUT.file("voxels") or [],
+        voxels=lambda wildcards: (
+            LAYOUT.file("voxels") or gate(TARGETS.refuse, "voxels")
+        ),
     output:
         "results/voxels.npz",
     log:

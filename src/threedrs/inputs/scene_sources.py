@@ -1,7 +1,7 @@
 """Which source serves what of each scene: the table at the start of a run, and of its report.
 
 Frames, axis alignment, candidates, boxes and coverage each come from the first source that has
-them, in the order of `SOURCES`. Costs some ten looks at the disk a scene, a fifth of a second for
+them, which the table names. Costs some ten looks at the disk a scene, a fifth of a second for
 ScanNet's 1,513 scenes on a local disk, and a look into the prepared box files.
 """
 

@@ -75,10 +75,14 @@ def _entry(record: Record) -> dict[str, Any]:
 
 
 def read_llava(path: Path, *, evaluation: bool = False) -> list[Record]:
-    """Return the records of a LLaVA-style JSON array.
+    """Return the records of a LLaVA-style JSON array (`read_entries`) under unique ids."""
+    return list(with_unique_ids(read_entries(path, evaluation=evaluation)))
 
-    Ids are taken as they are, as strings; an entry without one is named by its index. Of one
-    benchmark's entries repeated ids get a number appended.
+
+def read_entries(path: Path, *, evaluation: bool = False) -> list[Record]:
+    """Return the records of a LLaVA-style JSON array, repeated ids as they are.
+
+    Ids are taken as strings; an entry without one is named by its index.
 
     Args:
         path: the .json file.
@@ -99,7 +103,7 @@ def read_llava(path: Path, *, evaluation: bool = False) -> list[Record]:
         if evaluation and record.references is None and task.references_in == "turn":
             record = replace(record, references=[record.answer])
         records.append(record)
-    return list(with_unique_ids(records))
+    return records
 
 
 def _record(entry: Any, index: int, tasks: Mapping[str, Task], where: str) -> tuple[Record, Task]:

@@ -16,12 +16,12 @@ from threedrs.instructions.convert import (
     count_reasons,
     split_rejections,
 )
-from threedrs.instructions.llava_format import read_llava
+from threedrs.instructions.llava_format import read_entries
 from threedrs.io.files import sha256_of_file, write_json
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.annotation_rows import MALFORMED, SCENE_MISSING, RowError
 from threedrs.tasks.base import TRAINING_SPLIT, AnnotationTables, Rejection, Task
-from threedrs.tasks.record import Record, write_records
+from threedrs.tasks.record import Record, with_unique_ids, write_records
 from threedrs.tasks.registry import find_task
 from threedrs.tasks.scene_boxes import SceneBoxes
 
@@ -65,7 +65,7 @@ def take_prepared(
     policy = RejectPolicy(on_reject=on_reject, max_reject_fraction=max_reject_fraction)
     task = find_task(benchmark, split)
     training = split == TRAINING_SPLIT
-    entries = enumerate(read_llava(array, evaluation=not training))
+    entries = enumerate(read_entries(array, evaluation=not training))
     found = [(row, record) for row, record in entries if record.benchmark == benchmark]
     if not found:
         raise DataError(f"{array}: holds no entries of {benchmark}; leave it out of instructions")
@@ -84,6 +84,7 @@ def take_prepared(
     )
     outcomes = _checked(found, task, source, scenes)
     records, rejections = split_rejections(outcomes, source, array.parent, out, policy)
+    unique = list(with_unique_ids(records))
     summary = ConversionSummary(
         benchmark=benchmark,
         split=split,
@@ -91,12 +92,12 @@ def take_prepared(
         records=len(records),
         rejected=len(rejections),
         reasons=count_reasons(rejections),
-        repeated_ids=0,
+        repeated_ids=sum(a is not b for a, b in zip(records, unique, strict=True)),
         inputs={array.name: sha256_of_file(array)},
         published_records=None,
         left_out=count_excluded(rejections),
     )
-    write_records(out, records)
+    write_records(out, unique)
     write_json(out.with_suffix(".summary.json"), summary.to_json())
     return summary
 

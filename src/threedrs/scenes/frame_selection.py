@@ -2,8 +2,8 @@
 
 Candidates are every stride-th frame of the stream, or EmbodiedScan's list. Frames without a valid
 pose are dropped. The strategy chooses V of them, by coverage from the published list where there is
-one. One list a scene, stored once and used by student
-and teacher alike, so that frame i means the same image everywhere.
+one. One list a scene, stored once and used by student and teacher alike, so that frame i means the
+same image everywhere.
 
 `uniform` costs nothing. The coverage strategies read mesh or point cloud and decode the depth of
 every second candidate (some 3 s a scene of 300 candidates), and keep the compressed depth of all
@@ -244,6 +244,9 @@ def select_frames(
     else:
         cover = _cover(scan, reader, settings, alignment, intrinsic, lists, found)
         indices = cover.indices
+        if settings.strategy == "coverage" and len(indices) < settings.count:
+            looked = f"only {len(indices)} candidate frames looked at for {settings.count}"
+            more.append(f"{looked}: all are taken")
         coverage = {
             name: value
             for name, value in asdict(cover).items()
@@ -255,7 +258,7 @@ def select_frames(
     return FrameSelection(
         places=places,
         frame_ids=[found.frames[index] for index in indices],
-        notes=_notes(found, settings, len(indices)) + more,
+        notes=_notes(found, settings) + more,
         coverage=coverage,
     )
 
@@ -282,10 +285,13 @@ def _published_choice(
             "candidate with a valid pose; check that both are of the same export, or set it to null"
         )
     lost = [frame for frame in chosen if frame not in index_of]
-    if not lost:
-        return indices, []
-    shown = ", ".join(map(str, lost[:_SHOWN])) + (", ..." if len(lost) > _SHOWN else "")
-    return indices, [f"{len(lost)} of {length} published frames are no candidates: {shown}"]
+    notes = []
+    if settings.strategy == "coverage" and length < settings.count:
+        notes.append(f"the published list holds only {length} frames for {settings.count}")
+    if lost:
+        shown = ", ".join(map(str, lost[:_SHOWN])) + (", ..." if len(lost) > _SHOWN else "")
+        notes.append(f"{len(lost)} of {length} published frames are no candidates: {shown}")
+    return indices, notes
 
 
 def _cover(
@@ -321,7 +327,7 @@ def _cover(
     return cover
 
 
-def _notes(found: Candidates, settings: SceneSettings, frames: int) -> list[str]:
+def _notes(found: Candidates, settings: SceneSettings) -> list[str]:
     notes = []
     if found.dropped:
         shown = ", ".join(str(frame) for frame, _ in found.dropped[:_SHOWN])
@@ -334,9 +340,5 @@ def _notes(found: Candidates, settings: SceneSettings, frames: int) -> list[str]
     if settings.strategy == "uniform" and len(found.frames) < settings.count:
         notes.append(
             f"only {len(found.frames)} candidate frames for {settings.count}: frames are repeated"
-        )
-    if settings.strategy == "coverage" and frames < settings.count:
-        notes.append(
-            f"only {frames} candidate frames looked at for {settings.count}: all are taken"
         )
     return notes

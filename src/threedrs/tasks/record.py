@@ -20,8 +20,10 @@ START, END = "<|im_start|>", "<|im_end|>"
 FARTHEST = 1e6  # metres from the origin: no scan reaches so far
 REQUIRED_FIELDS = ("id", "benchmark", "scene", "conversations")
 OPTIONAL_FIELDS = ("question_type", "ann_id", "object_ids", "box", "box_input", "references")
+# Stands before the number of a repeat. Other than a dash it is part of no published id.
+REPEAT = "#"
 # A published number, and what `with_unique_ids` appended where it is repeated.
-_NUMBER = re.compile(r"(0|[1-9]\d*)(-\d+)?")
+_NUMBER = re.compile(rf"(0|[1-9]\d*)({REPEAT}\d+)?")
 _FIELDS = frozenset({"format_version", *REQUIRED_FIELDS, *OPTIONAL_FIELDS})
 
 
@@ -218,7 +220,7 @@ def published_id(record_id: str) -> int | str:
 
 
 def with_unique_ids(records: Sequence[Record]) -> Iterator[Record]:
-    """Yield the records; of one benchmark's, repeated ids get ``-2``, ``-3``, ... appended."""
+    """Yield the records; of one benchmark's, repeated ids get ``#2``, ``#3``, ... appended."""
     taken = {(record.benchmark, record.id) for record in records}
     numbers: dict[tuple[str, str], int] = {}
     for record in records:
@@ -226,8 +228,8 @@ def with_unique_ids(records: Sequence[Record]) -> Iterator[Record]:
         number = numbers.get(key, 0) + 1
         if number > 1:
             # A number that another record bears already, here or further on, is skipped.
-            while (record.benchmark, f"{record.id}-{number}") in taken:
+            while (record.benchmark, f"{record.id}{REPEAT}{number}") in taken:
                 number += 1
-            record = replace(record, id=f"{record.id}-{number}")
+            record = replace(record, id=f"{record.id}{REPEAT}{number}")
         numbers[key] = number
         yield record

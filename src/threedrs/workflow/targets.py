@@ -149,6 +149,16 @@ class Targets:
         needed = coverage and len(clouds) < len(self.scene_shards[shard])
         return ["results/voxels.npz"] if needed and self.layout.file("voxels") else []
 
+    def refuse(self, key: str) -> None:
+        """Refuse a target whose content is of a file that a key of ``data`` does not give.
+
+        Raises:
+            ConfigError: always.
+        """
+        name = self.config["data"][key]
+        fault = f"names {name}, which is not there" if name else "names no file"
+        raise ConfigError(f"config: data.{key} {fault}; mend it, or ask for another target")
+
     def held_out(self) -> list[str]:
         """Return the scenes that no training may see: those of val and, where known, test."""
         test = self.scenes.get("test")

@@ -33,7 +33,7 @@ from threedrs.tasks.registry import TASKS, annotation_files
 def test_repeated_annotations_stay_apart(tmp_path: Path) -> None:
     write_annotations(tmp_path, SCANQA, [GOOD[SCANQA], GOOD[SCANQA]])
     records, summary = run(tmp_path, "scanqa", "train")
-    assert [record.id for record in records] == ["scanqa_a_0", "scanqa_a_0-2"]
+    assert [record.id for record in records] == ["scanqa_a_0", "scanqa_a_0#2"]
     assert summary.repeated_ids == 1
 
 

@@ -54,7 +54,7 @@ def test_others_entries_keep_their_ids(tmp_path: Path) -> None:
         "0",
         "0",
         "scene0000_00",
-        "scene0000_00-2",
+        "scene0000_00#2",
         "6",
     ]
     assert [record.object_ids for record in records] == [[3], [3], [3], None, None, None, None]

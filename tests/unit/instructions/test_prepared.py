@@ -128,3 +128,10 @@ def test_captions_need_no_true_box_where_they_are_evaluated(tmp_path: Path) -> N
     assert take(tmp_path, "scanrefer", "val", max_reject_fraction=1).reasons == {
         "object without a box": 1
     }
+
+
+def test_repeated_ids_of_an_array_are_counted(tmp_path: Path) -> None:
+    write_llava(tmp_path / "all.json", [record("sqa3d", 7)] * 3 + [record("scanqa", 7)])
+    assert take(tmp_path, "sqa3d", "train").repeated_ids == 2
+    ids = [found.id for found in read_records(tmp_path / "sqa3d_train.jsonl")]
+    assert ids == ["sqa3d_7", "sqa3d_7#2", "sqa3d_7#3"]

@@ -286,7 +286,11 @@ def test_the_published_choice_of_frames_is_taken_in_its_order(
         settings = SETTINGS.replace(strategy=strategy, count=count, stop_at_count=stop)
         store = build_scene(exported, BOXES, settings, tmp_path / "a.zarr", "train", lists)
         assert store.frame_ids == frames
-    assert store.attributes["notes"][-1] == "1 of 4 published frames are no candidates: 10"
+    assert store.attributes["notes"][-2:] == [
+        "the published list holds only 4 frames for 8",
+        "1 of 4 published frames are no candidates: 10",
+    ]
+    assert "looked at" not in str(store.attributes["notes"])
     lost = replace(lists, selected=replace(lists.selected, frames=(10, 11, 12, 13)))
     with pytest.raises(DataError, match=r"none of the 4 frames that data\.selected_frames lists"):
         build_scene(exported, BOXES, settings, tmp_path / "a.zarr", "train", lost)

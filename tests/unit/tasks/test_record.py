@@ -13,6 +13,7 @@ from threedrs.instructions.llava_format import read_llava, write_llava
 from threedrs.tasks.record import (
     Record,
     conversation,
+    published_id,
     read_records,
     with_unique_ids,
     write_records,
@@ -146,6 +147,11 @@ def test_repeated_ids_become_unique() -> None:
     def named(name: str) -> Record:
         return Record.from_json({**VALUE, "id": name}, "here")
 
-    records = [named(name) for name in ("a", "b", "a", "a-2", "a", "b")]
+    records = [named(name) for name in ("a", "b", "a", "a#2", "a", "b")]
     ids = [record.id for record in with_unique_ids(records)]
-    assert ids == ["a", "b", "a-3", "a-2", "a-4", "b-2"]
+    assert ids == ["a", "b", "a#3", "a#2", "a#4", "b#2"]
+
+
+def test_numbers_are_published_as_numbers_and_other_ids_as_they_are() -> None:
+    ids = ["0", "12", "12#2", "12-3", "012", "a#2"]
+    assert [published_id(name) for name in ids] == [0, 12, 12, "12-3", "012", "a#2"]

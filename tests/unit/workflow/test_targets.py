@@ -209,3 +209,14 @@ def test_a_checkpoint_that_cannot_be_evaluated_is_named(
     with pytest.raises(ConfigError) as error:
         build(monkeypatch, runs={"x": run})
     assert message in str(error.value)
+
+
+def test_content_of_files_that_are_not_there_cannot_be_asked_for(
+    found: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("voxels", "candidates"):
+        with pytest.raises(ConfigError, match=rf"^config: data\.{key} names no file; mend it"):
+            found.refuse(key)
+    named = build(monkeypatch, data={"voxels": "pcd.pkl"})
+    with pytest.raises(ConfigError, match=r"^config: data\.voxels names pcd\.pkl, which is not"):
+        named.refuse("voxels")

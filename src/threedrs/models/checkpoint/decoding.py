@@ -5,6 +5,7 @@ on repetition and the end tokens count, and what concerns sampling does not. The
 call as embeddings, so the penalty sees the tokens that were generated and none of the question's.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +25,22 @@ END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = ("bad_words_ids", "forced_eos_token_id", "min_new_tokens", "no_repeat_ngram_size",
            "suppress_tokens")  # fmt: skip
 Generation = Mapping[str, Any]
+logger = logging.getLogger(__name__)
 
 
-def read_generation(folder: Path) -> Generation | None:
-    """Return the generation_config.json of a checkpoint folder, None if it has none.
+def read_generation(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Generation:
+    """Return the generation_config.json of a checkpoint folder.
+
+    Of a folder without one, the published end tokens and no penalty.
 
     Raises:
         CheckpointError: it is not a JSON object, or a value in it is absurd or not known here.
     """
     path = folder / NAME
     if not path.is_file():
-        return None
+        # What transformers would do in the published evaluation.
+        logger.info("%s: missing, so repeated tokens are not penalised", path)
+        return {**published_generation(tokenizer), "repetition_penalty": 1.0}
     generation = read_config(path)
     penalty, ends = generation.get("repetition_penalty", 1.0), _ends(generation)
     most = generation.get("max_new_tokens")
@@ -86,7 +92,7 @@ class Decoding:
 
         Args:
             style: greedy, or reference: as ``generation`` says.
-            generation: of the checkpoint; None: as the published ones.
+            generation: of the checkpoint; None, for random weights: as the published ones.
             tokenizer: the student's.
         """
         end = token_id(tokenizer, END)

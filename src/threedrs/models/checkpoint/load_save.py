@@ -199,7 +199,7 @@ def _load(
         # Modules that are built spread come with a vocabulary head of their own. It is replaced
         # before values are read: no tensor of the folder would fill it.
         student.language_model.tie_weights()
-    student.generation = read_generation(folder)
+    student.generation = read_generation(folder, tokenizer)
     # Here all headers are known and no value is read: a folder that does not fit costs no time.
     names = match_tensors(student, stored, folder, first_new, trained)
     # The heads are random where the folder has none, and it is here that they draw their numbers:

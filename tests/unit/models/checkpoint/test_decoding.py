@@ -46,9 +46,8 @@ def test_published_values() -> None:
     ],
 )
 def test_values_of_a_folder(tmp_path: Path, says: dict, ends: set, penalty: float) -> None:
-    assert read_generation(tmp_path) is None
     (tmp_path / "generation_config.json").write_text(json.dumps(says))
-    found = Decoding.of("reference", read_generation(tmp_path), tokenizer())
+    found = Decoding.of("reference", read_generation(tmp_path, tokenizer()), tokenizer())
     assert (found.ends, found.penalty) == (ends, penalty)
 
 
@@ -65,4 +64,16 @@ def test_values_of_a_folder(tmp_path: Path, says: dict, ends: set, penalty: floa
 def test_values_that_cannot_be_followed(tmp_path: Path, wrong: dict) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps(wrong))
     with pytest.raises(CheckpointError, match=rf"generation_config\.json: {next(iter(wrong))} is"):
-        read_generation(tmp_path)
+        read_generation(tmp_path, tokenizer())
+
+
+def test_a_folder_that_says_nothing_penalises_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As transformers, which the published evaluation leaves it to; the line says so."""
+    caplog.set_level("INFO")
+    found = Decoding.of("reference", read_generation(tmp_path, tokenizer()), tokenizer())
+    published = Decoding.of("reference", None, tokenizer())
+    assert (found.penalty, published.penalty) == (1.0, 1.05)
+    assert found.ends == published.ends
+    assert "generation_config.json: missing, so repeated tokens are not penalised" in caplog.text
