@@ -255,6 +255,19 @@ def test_no_questions_have_no_answers() -> None:
     assert session.ground_all([]) == []
 
 
+def test_texts_are_the_same_in_a_scene_without_boxes() -> None:
+    model, bare = student(), scene(objects=0)
+    whole = SceneSession(model, tokenizer(), scene(), prompt="reference")
+    without = replace(
+        scene(), boxes_N6=bare.boxes_N6, fine_NVFF=bare.fine_NVFF, coarse_NVGG=bare.coarse_NVGG
+    )
+    session = SceneSession(model, tokenizer(), without, prompt="reference")
+    queries = [_query(item) for item in QUESTIONS]
+    assert session.answer_all(queries, 4) == whole.answer_all(queries, 4)
+    (scores,) = session.ground_all([_query(GROUNDING)])
+    assert len(scores) == 1, "the zero target's alone"
+
+
 def test_answers_do_not_depend_on_the_questions_before() -> None:
     model = student()
     session = SceneSession(model, tokenizer(), scene(), prompt="reference")
