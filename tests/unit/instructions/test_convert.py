@@ -141,7 +141,7 @@ def test_sqa3d_rejects(tmp_path: Path) -> None:
     records, summary = run(tmp_path, "sqa3d", "train", max_reject_fraction=1.0)
     assert [(record.id, record.answer) for record in records] == [
         ("1", "b"),
-        ("1-2", "b"),
+        ("1#2", "b"),
     ]
     assert reasons(tmp_path, "sqa3d") == [
         (QUESTIONS, 1, "question without an answer", "question 2 is not among the annotations"),

@@ -216,8 +216,8 @@ def test_sqa3d_training_takes_alternatives_first(tmp_path: Path) -> None:
     end = "Answer the question using a single word or phrase."
     assert [(record.id, record.human, record.answer) for record in records] == [
         ("31", f"<image> Alternative A. Can I sit? {end}", "yes"),
-        ("31-2", f"<image> Alternative B. Can I sit? {end}", "yes"),
-        ("31-3", f"<image> Original. Can I sit? {end}", "yes"),
+        ("31#2", f"<image> Alternative B. Can I sit? {end}", "yes"),
+        ("31#3", f"<image> Original. Can I sit? {end}", "yes"),
         ("32", f"<image> Only. Where is it? {end}", "desk"),
     ]
     assert [record.question_type for record in records] == ["can", "can", "can", "others"]
