@@ -21,6 +21,7 @@ from threedrs.scannet.boxes import BoxSet
 from threedrs.scenes.store import SceneContents, write_scene_store
 from threedrs.tasks.record import Record, conversation, write_records
 from threedrs.teachers.feature_store import (
+    FORMAT_VERSION,
     SceneOrigin,
     manifest_entry,
     open_scene,
@@ -71,9 +72,8 @@ def _write_shard(folder: Path, first: int, *, scenes: int, frames: int) -> None:
         write_scene(shard, origin, features.astype(np.float16), input_size=(392, 518), seconds=0)
         entries[scene] = manifest_entry(open_scene(shard, scene))
     write_root(shard)
-    write_json(
-        shard / "manifest.json", {"format_version": 1, "channels": CHANNELS, "scenes": entries}
-    )
+    manifest = {"format_version": FORMAT_VERSION, "channels": CHANNELS, "scenes": entries}
+    write_json(shard / "manifest.json", manifest)
 
 
 def _contents(scene: str, frames: int, generator: np.random.Generator) -> SceneContents:

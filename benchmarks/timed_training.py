@@ -23,7 +23,7 @@ RANK = int(os.environ.get("RANK", "0"))
 STAGES = (
     "prepare",
     "find_checkpoint",
-    "load_student",
+    "start_student",
     "build_engine",
     "load_checkpoint",
     "save_checkpoint",

@@ -236,7 +236,9 @@ rule scene_report:
     conda:
         "../../envs/report.yaml"
     params:
-        code=code(script="scene_report", files=["scenes/templates/*"]),
+        code=code(
+            script="scene_report", without=["tasks"], files=["scenes/templates/*"]
+        ),
         data=DATA,
         # In a mapping, so that Snakemake does not fill in {split} and {set}.
         ready={"boxes": READY.boxes},

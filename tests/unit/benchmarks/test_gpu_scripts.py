@@ -70,7 +70,7 @@ def test_the_papers_run_crashes_and_goes_on(tmp_path: Path) -> None:
     assert report["step_made_twice"]["step"] == [2, 2]
     (rank,) = report["ranks"]
     stages = [name for name, _ in rank["stages"]]
-    assert stages[:4] == ["prepare", "find_checkpoint", "load_student", "build_engine"]
+    assert stages[:4] == ["prepare", "find_checkpoint", "start_student", "build_engine"]
     assert stages[4:] == ["load_checkpoint", "save_checkpoint", "export_run"]
     assert len(rank["step_seconds"]) == 1
     assert len(rank["pack_waits"]) == 2
