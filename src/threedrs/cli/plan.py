@@ -44,16 +44,17 @@ def plan(
     """
     from threedrs.errors import ConfigError, choose_one
     from threedrs.inputs.required_files import trained_runs
+    from threedrs.planning.estimate import seeds_of_study
     from threedrs.planning.training import Machine
 
-    config, teachers = _configuration(configfile or [])
+    config, study, teachers = _configuration(configfile or [])
     trained = trained_runs(config)
     if run is not None:
         if run not in trained:
             raise ConfigError(f"--run {run} is not trained; {choose_one(run, trained)}")
         config["runs"] = {run: config["runs"][run]}
     if cluster is not None:
-        _print_cluster_plan(config, teachers, cluster, as_json)
+        _print_cluster_plan(config, study, teachers, cluster, as_json)
         return
     machine = Machine(gpus=gpus, memory=gpu_memory * 1e9, peak=peak * 1e12, utilisation=utilisation)
     plans = {
@@ -64,7 +65,7 @@ def plan(
         print(json.dumps(plans, indent=2))
         return
     _print_plans(plans, gpus, gpu_memory)
-    _print_seeds(config, teachers)
+    print(seeds_of_study(study))
 
 
 def _training_facts(
@@ -108,8 +109,8 @@ def _training_facts(
     }
 
 
-def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
-    """Return the configuration as far as a plan needs it, and the teacher of each run."""
+def _configuration(configfiles: list[Path]) -> tuple[dict, dict, dict[str, str]]:
+    """Return the configuration as far as a plan needs it, as it is, and each run's teacher."""
     from threedrs.config.load import check_config, load_config
     from threedrs.config.yaml_files import merged
     from threedrs.teachers.known_teachers import TEACHERS
@@ -135,15 +136,17 @@ def _configuration(configfiles: list[Path]) -> tuple[dict, dict[str, str]]:
     teachers = {
         run: part.get("teacher", {}).get("name", usual) for run, part in whole["runs"].items()
     }
-    return checked, teachers
+    return checked, whole, teachers
 
 
-def _print_cluster_plan(config: dict, teachers: dict, file: Path, as_json: bool) -> None:
+def _print_cluster_plan(
+    config: dict, study: dict, teachers: dict, file: Path, as_json: bool
+) -> None:
     from dataclasses import asdict
 
     from threedrs.inputs.required_files import trained_runs
     from threedrs.planning.cluster import Workload, read_cluster
-    from threedrs.planning.estimate import estimate
+    from threedrs.planning.estimate import estimate, seeds_of_study
     from threedrs.planning.stage_costs import ASSUMED
 
     cluster = read_cluster(file)
@@ -179,18 +182,8 @@ def _print_cluster_plan(config: dict, teachers: dict, file: Path, as_json: bool)
     )
     for risk in others:
         say(f"then: {risk.text}" + (f"; {risk.remedy}" if risk.is_near else ""))
-    _print_seeds(config, used)
-    say(f"figures: benchmarks/RESULTS.md; not measured are {assumed}")
-
-
-def _print_seeds(config: dict, teachers: dict) -> None:
-    from threedrs.planning.estimate import seeds_of_study
-
-    study = copy.deepcopy(config)
-    # The configuration was checked without teachers, which tell settings apart.
-    for run, overrides in study["runs"].items():
-        overrides["teacher"] = {**overrides.get("teacher", {}), "name": teachers[run]}
     print(seeds_of_study(study))
+    say(f"figures: benchmarks/RESULTS.md; not measured are {assumed}")
 
 
 def _print_plans(plans: dict, gpus: int, gpu_memory: float) -> None:

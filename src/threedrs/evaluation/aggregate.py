@@ -33,8 +33,9 @@ from threedrs.metrics.setting_difference import FEWEST_SEEDS, LEVEL, POWER
 from threedrs.tasks.registry import TASKS, find_task, headline_columns
 
 FORMAT_VERSION = 2
-# Sections of a run's config.json that hold its name and the paths that follow from it.
-_RUN_NAMES = ("run", "paths")
+# Sections of a run that are no setting of it: its name, the paths that follow from it, what it is
+# asked on the way, and how it is carried out.
+RUN_NAMES = ("run", "paths", "evaluation", "execution")
 # Keys of two sections that shape no trained weight: a run differs by them in name alone.
 _INERT = {"train": ("seed", "eval_every", "eval_samples"), "model": ("attention",)}
 
@@ -277,7 +278,7 @@ def setting_groups(runs: list[str], configs: Mapping[str, Any], baseline: str) -
 
 def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a resolved run shapes its trained weights, the seed aside."""
-    recipe = {name: value for name, value in config.items() if name not in _RUN_NAMES}
+    recipe = {name: value for name, value in config.items() if name not in RUN_NAMES}
     for section, inert in _INERT.items():
         recipe[section] = {k: v for k, v in recipe.get(section, {}).items() if k not in inert}
     # A rate by which nothing is trained is one of a recipe in name only.

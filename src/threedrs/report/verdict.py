@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from threedrs.evaluation.aggregate import RUN_NAMES
 from threedrs.evaluation.tables import is_shown
 from threedrs.tasks.base import Column
 
@@ -247,10 +248,10 @@ def config_differences(
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the settings with dotted names; a run's name and its paths are not settings."""
+    """Return the settings with dotted names, without the sections that are no setting."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
-        if not prefix and name in ("run", "paths"):
+        if not prefix and name in RUN_NAMES:
             continue
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{name}.")

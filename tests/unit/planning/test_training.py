@@ -323,3 +323,18 @@ def test_random_weights_start_without_a_checkpoint(monkeypatch: pytest.MonkeyPat
     config["model"] |= {"name": "qwen2-vl", "grid": 7, "size": "7b", "random_weights": True}
     checked = load_config(config)
     assert ModelSettings.from_config({**checked, "geometry": checked["geometry"]}).random_weights
+
+
+def test_seeds_are_counted_over_all_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "runs:\n"
+        "  as-it-is: {checkpoint: initial}\n"
+        "  again: {extends: 3drs, train: {seed: 7}, execution: {keep: 7}}\n"
+        "  base-again: {extends: baseline, train: {seed: 7, eval_every: 50}}\n"
+    )
+    options = ["plan", "--configfile", "config/paper.yaml", "--configfile", str(file)]
+    for more in ([], ["--run", "3drs"], ["--cluster", "config/cluster.yaml"]):
+        text = CliRunner().invoke(app, [*options, *more], catch_exceptions=False).stdout
+        assert "seeds: at least 2 of each of 2 settings planned" in text

@@ -12,6 +12,8 @@ import yaml
 from fixtures.repository import ROOT
 from threedrs.config.load import load_config
 from threedrs.errors import ConfigError, DataError
+from threedrs.evaluation.aggregate import setting_groups
+from threedrs.report.verdict import config_differences
 from threedrs.workflow import targets
 from threedrs.workflow.targets import Targets
 
@@ -50,6 +52,22 @@ def test_scenes_are_cut_into_shards(found: Targets) -> None:
     assert found.scan_files("val-001", "mesh")[0] == folder / f"{val[4]}_vh_clean_2.ply"
     assert len(found.scan_files("val-001", "mesh", "meta")) == 4
     assert found.ready_boxes("val-001") == {}
+
+
+def test_what_is_asked_on_the_way_makes_no_setting(found: Targets) -> None:
+    runs = {
+        "a": {"teacher": {"name": "none"}},
+        "b": {"teacher": {"name": "none"}, "train": {"seed": 8, "eval_every": 5}},
+        "c": {"teacher": {"name": "none"}, "train": {"seed": 9}, "execution": {"keep": 7}},
+    }
+    asked = Targets(load_config({**found.config, "runs": {**found.config["runs"], **runs}}))
+    configs = {run: asked.run_config(run) for run in runs}
+    assert "evaluation" in configs["b"]
+    assert setting_groups([*runs], configs, "a") == [["a", "b", "c"]]
+    carried = {run: asked.resolved[run] for run in runs}  # with the section execution
+    assert setting_groups([*runs], carried, "a") == [["a", "b", "c"]]
+    changed = [name for name, _, _ in config_differences(configs["b"], configs["a"])]
+    assert changed == ["train.eval_every", "train.seed"]
 
 
 def test_runs_and_what_they_use(found: Targets) -> None:
