@@ -14,6 +14,7 @@ from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task
 
 SOURCE = "https://arxiv.org/abs/2506.01946"
+SIZE = "7b"  # of every row that a run may be held beside, trained without LoRA
 MAIN = "3DRS (LLaVA-Video)"  # whose details the benchmarks' files hold
 # Backbone family, as in the configuration's ``model.name``, to the paper's name of it.
 BACKBONES = {
@@ -46,7 +47,11 @@ class PublishedRow:
         return None if values is None else values[task.columns.index(column)]
 
     def is_of(self, config: Mapping[str, Any]) -> bool:
-        """Return whether a run has the row's setting; ``config`` is the run resolved."""
+        """Return whether a run repeats the row; ``config`` is the run resolved."""
+        return self.has_setting(config) and not _departures(config)
+
+    def has_setting(self, config: Mapping[str, Any]) -> bool:
+        """Return whether a run has the row's backbone and supervision, whatever its size."""
         if "teacher" not in config or config["model"]["name"] != self.backbone:
             return False
         if _teacher(config) != self.teacher:
@@ -70,9 +75,18 @@ _IMPORTED = {
 def _teacher(config: Mapping[str, Any]) -> str:
     """Return a run's teacher; of imported features the one that made them, where they say it."""
     teacher = config["teacher"]
+    if config["supervision"]["weight"] == 0:  # a loss that counts nothing teaches nothing
+        return "none"
     if teacher["name"] != "import":
         return str(teacher["name"])
     return _IMPORTED.get(Path(teacher["weights"] or "").name, "import")
+
+
+def _departures(config: Mapping[str, Any]) -> list[str]:
+    """Return in what a run departs from every published row, beside backbone and supervision."""
+    size = config["model"]["size"]
+    departures = [] if size == SIZE else [f"size {size} instead of {SIZE}"]
+    return [*departures, "LoRA"] if config["train"]["lora"] else departures
 
 
 def _variant(method: str, teacher: str = "vggt", **setting: str) -> PublishedRow:
@@ -90,7 +104,8 @@ METHODS = (
         PublishedRow(method=method)
         for method in (
             *("LLaVA-3D", "ChatScene", "Inst3D-LLM", "PQ3D", "LEO", "Grounded 3D-LLM"),
-            *("3D-VisTA", "M3DRef-CLIP", "3D-LLaVA", "Chat-3D v2", "VG-LLM-4B"),
+            *("3D-VisTA", "M3DRef-CLIP", "3D-LLaVA", "Chat-3D v2"),
+            "VG-LLM-4B (its README; no 3D input)",
         )
     ),
 )
@@ -125,14 +140,18 @@ def without_counterpart(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, s
     """Return run -> why no published row is of its setting, of the runs of which that is so."""
     found = {}
     for run, config in configs.items():
-        if any(row.is_of(config) for row in PUBLISHED):
-            continue
         if "teacher" not in config:
             found[run] = "how its checkpoint was trained is not known here"
+            continue
+        departures = _departures(config)
+        alike = [row.method for row in PUBLISHED if row.has_setting(config)]
+        if alike:
+            if departures:
+                found[run] = f"as {alike[0]}, but {' and '.join(departures)}"
             continue
         setting = {"backbone": config["model"]["name"], "teacher": _teacher(config)}
         if setting["teacher"] != "none":
             setting |= {key: config["supervision"][key] for key in ("loss", "layer")}
-        listed = ", ".join(f"{name} {value}" for name, value in setting.items())
+        listed = ", ".join([*(f"{name} {value}" for name, value in setting.items()), *departures])
         found[run] = f"no row has its setting ({listed})"
     return found

@@ -155,7 +155,7 @@ TASK = Task(
         "3DRS, both losses": (85.8, 42.1),
         "3D-LLaVA": (78.8, 36.9),
         "Chat-3D v2": (63.9, 31.8),
-        "VG-LLM-4B": (74.1, None),
+        "VG-LLM-4B (its README; no 3D input)": (74.1, None),
         "Ross3D": (81.3, None),
         "GPT4Scene (Qwen2.5-VL)": (None, 44.1),
         "Imagine3D-LLM": (99.2, None),

@@ -213,7 +213,7 @@ TASK = Task(
         "3DRS, both losses": (62.3, 55.7),
         "3D-LLaVA": (51.2, 40.6),
         "Chat-3D v2": (42.5, 38.4),
-        "VG-LLM-4B": (34.1, None),
+        "VG-LLM-4B (its README; no 3D input)": (34.1, None),
         "Ross3D": (61.1, None),
         "GPT4Scene (Qwen2-VL)": (62.6, None),
         "GPT4Scene (Qwen2.5-VL)": (65.6, None),

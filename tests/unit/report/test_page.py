@@ -136,16 +136,30 @@ def test_what_is_configured_must_be_there(results, unknown):
     assert (results / "report" / "index.html").read_bytes() == before
 
 
-def test_published_rows_say_which_run_they_are_of(results):
+def test_runs_that_repeat_no_published_row_say_in_what_they_differ(results):
     page = (results / "report" / "index.html").read_text()
-    baseline = "its baseline (Video-3D LLM) <small>the setting of baseline</small>"
-    assert baseline in page
-    assert "Without a published counterpart: <b>3drs</b>, no row has its setting (backbone" in page
-    assert "teacher vggt-tiny" in page
+    assert "<small>the setting of" not in page  # tiny models repeat no published row
+    assert "<b>baseline</b>, as its baseline (Video-3D LLM), but size tiny instead of 7b" in page
+    assert "<b>3drs</b>, no row has its setting (backbone llava-video, teacher vggt-tiny" in page
     for group in ("its Tables 4, 12 and 13", "From secondary sources: not read in the papers"):
         assert group in page
     assert "3DRS, published" in page  # Scan2Cap's ROUGE-L, beside ours in the provenance
     assert "62.29" in page
+
+
+def test_a_published_row_says_which_run_repeats_it(results, tmp_path):
+    for part in results.iterdir():
+        if part.name not in ("report", "train"):
+            (tmp_path / part.name).symlink_to(part)
+    shutil.copytree(results / "train", tmp_path / "train")
+    path = tmp_path / "train" / "baseline" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "model": {**config["model"], "size": "7b"}}))
+    summarise(tmp_path)
+    build_report(tmp_path, SETTINGS)
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "its baseline (Video-3D LLM) <small>the setting of baseline</small>" in page
+    assert "<b>baseline</b>, " not in page
 
 
 def test_questions_left_out_are_said(results, tmp_path):

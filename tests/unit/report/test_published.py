@@ -10,9 +10,10 @@ from threedrs.report.published import PUBLISHED, SECONDARY, without_counterpart
 def config(teacher: str, backbone: str = "llava-video", **more: Any) -> dict[str, Any]:
     supervision = {"weight": 1.0, "loss": "l2", "layer": "last", **more.pop("supervision", {})}
     return {
-        "model": {"name": backbone},
+        "model": {"name": backbone, "size": more.pop("size", "7b")},
         "teacher": {"name": teacher, "weights": more.pop("weights", None)},
         "supervision": supervision,
+        "train": {"lora": more.pop("lora", None)},
     }
 
 
@@ -21,6 +22,8 @@ def config(teacher: str, backbone: str = "llava-video", **more: Any) -> dict[str
     [
         (config("vggt"), "3DRS (LLaVA-Video)"),
         (config("none", supervision={"weight": 0.0}), "its baseline (Video-3D LLM)"),
+        # A loss that counts nothing has no teacher.
+        (config("vggt", supervision={"weight": 0.0}), "its baseline (Video-3D LLM)"),
         (config("vggt", "qwen2-vl"), "Qwen2-VL + 3DRS"),
         (config("dinov2"), "3DRS with DINOv2"),
         (config("vggt", supervision={"loss": "cosine"}), "3DRS, cosine loss"),
@@ -41,11 +44,15 @@ def test_a_run_is_held_beside_the_row_of_its_setting(run: dict[str, Any], method
         (config("dinov2", "qwen2-vl"), "backbone qwen2-vl, teacher dinov2"),
         (config("vggt", supervision={"layer": 3}), "layer 3"),
         (config("import", weights="my/features"), "teacher import"),
+        (config("vggt", size="tiny"), "as 3DRS (LLaVA-Video), but size tiny instead of 7b"),
+        (config("none", lora={"rank": 8}), "as its baseline (Video-3D LLM), but LoRA"),
+        (config("mae-tiny", size="tiny"), "loss l2, layer last, size tiny instead of 7b)"),
         ({"model": {"name": "llava-video"}, "checkpoint": "x"}, "how its checkpoint was trained"),
     ],
 )
 def test_a_run_of_another_setting_is_named_with_it(run: dict[str, Any], reason: str) -> None:
     assert reason in without_counterpart({"mine": run})["mine"]
+    assert not any(row.is_of(run) for row in PUBLISHED)
 
 
 def test_secondary_rows_stand_by_themselves() -> None:
