@@ -2,7 +2,7 @@
 
 Runs that differ in nothing but their training seed are one setting, a group with mean and standard
 deviation; a run on its own has no standard deviation, because one number has no spread. Every group
-is compared with the baseline's group question by question (``compare``).
+is compared with the baseline's group room by room (``compare``).
 """
 
 import csv
@@ -266,8 +266,9 @@ def setting_groups(runs: list[str], configs: Mapping[str, Any], baseline: str) -
     known: set[tuple[str, int]] = set()
     for run in runs:
         key = run
-        if run in configs:
-            setting = sha256_of_json(_recipe(configs[run]))
+        # A checkpoint that is evaluated as it is was not trained here, and has no other seeds.
+        if run in configs and "checkpoint" not in configs[run]:
+            setting = sha256_of_json(recipe(configs[run]))
             seeded = setting, configs[run]["train"]["seed"]
             # The same run under two names is no second seed.
             key = run if seeded in known else setting
@@ -276,18 +277,18 @@ def setting_groups(runs: list[str], configs: Mapping[str, Any], baseline: str) -
     return sorted(members.values(), key=lambda group: baseline not in group)
 
 
-def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a resolved run shapes its trained weights, the seed aside."""
-    recipe = {name: value for name, value in config.items() if name not in RUN_NAMES}
+    shaping = {name: value for name, value in config.items() if name not in RUN_NAMES}
     for section, inert in _INERT.items():
-        recipe[section] = {k: v for k, v in recipe.get(section, {}).items() if k not in inert}
+        shaping[section] = {k: v for k, v in shaping.get(section, {}).items() if k not in inert}
     # A rate by which nothing is trained is one of a recipe in name only.
-    if "vision_tower" not in recipe["train"].get("tunable", ["vision_tower"]):
-        del recipe["train"]["learning_rate_vision_tower"]
+    if "vision_tower" not in shaping["train"].get("tunable", ["vision_tower"]):
+        del shaping["train"]["learning_rate_vision_tower"]
     # A loss that counts nothing teaches nothing, whoever the teacher is.
-    if recipe.get("supervision", {}).get("weight") == 0:
-        del recipe["supervision"], recipe["teacher"]
-    return recipe
+    if shaping.get("supervision", {}).get("weight") == 0:
+        del shaping["supervision"], shaping["teacher"]
+    return shaping
 
 
 def _mean_and_deviation(members: list[Mapping[str, Any]]) -> dict[str, Any]:

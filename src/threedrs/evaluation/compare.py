@@ -1,4 +1,4 @@
-"""Settings against a baseline, question by question, and the file that holds the questions.
+"""Settings against a baseline, room by room, and the file that holds the questions.
 
 ``per_question.npz`` holds, for every metric that could be computed, the per-question statistics of
 which the metric is a function of sums (``bootstrap.Metric``), with ids, scenes and question types.

@@ -20,8 +20,8 @@ say little about the other's. And they are one less, but no fewer than that side
 test says "different" too often at 3 seeds and the level that nine metrics ask for.
 
 p is the larger of two: the level at which that interval ends at zero, and the p of a test that
-swaps the two sides within rooms. The latter is exact and cannot fall below 2 / 2^C, however alike C
-rooms are. So a difference has to hold against the seeds and against the rooms.
+swaps the two sides within rooms. However alike C rooms are, the latter cannot fall below 2 / 2^C,
+or 1 / (R + 1) where swaps are drawn. So a difference has to hold against the seeds and the rooms.
 
 Axis letters: N trainings of a side, C rooms, S statistics (``bootstrap.Metric``), R swaps. Leading
 axes, as of simulated studies, are kept. Cost: some milliseconds a metric.
@@ -62,15 +62,19 @@ class Spread:
 
     @property
     def seeds_share(self) -> np.ndarray:
-        """The fraction of the variance that comes from the seeds; 0 where nothing varies."""
-        total = self.seeds_variance + self.rooms_variance
-        return np.divide(self.seeds_variance, total, out=np.zeros_like(total), where=total > 0)
+        """The fraction of the 95 % interval's squared reach that is the seeds'; 0 without any."""
+        seeds, total = self._squared_reaches(LEVEL)[0], self.reach() ** 2
+        return np.divide(seeds, total, out=np.zeros_like(total), where=total > 0)
 
     def reach(self, level: float | np.ndarray = LEVEL) -> np.ndarray:
         """Return half the width of the interval that misses a fraction ``level``, points."""
+        return np.sqrt(sum(self._squared_reaches(level)))
+
+    def _squared_reaches(self, level: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the squared reaches of the seeds and of the rooms alone, points squared."""
         seeds = student_t.isf(np.divide(level, 2), self.seeds_freedom) ** 2 * self.seeds_variance
         rooms = student_t.isf(np.divide(level, 2), self.rooms_freedom) ** 2 * self.rooms_variance
-        return np.sqrt(seeds + rooms)
+        return seeds, rooms
 
     def interval(self) -> tuple[float, float]:
         """Return both ends of the 95 % interval of one difference, points."""
@@ -144,7 +148,7 @@ def _combined(sums: np.ndarray, combine: Combine) -> np.ndarray:
 
 def smallest_p(rooms: int) -> float:
     """Return the smallest p that a swap of two sides within ``rooms`` rooms can give."""
-    return 2.0 ** (1 - rooms)
+    return 2.0 ** (1 - rooms) if rooms <= _FEW_ROOMS else 1 / (SWAPS + 1)
 
 
 def swap_p(mine_CS: np.ndarray, other_CS: np.ndarray, combine: Combine) -> float:

@@ -35,7 +35,8 @@ def differences_of(verdict: Verdict) -> Markup:
         )
         for line in verdict.lines
     ]
-    title = f"Differences of {verdict.name} to the baseline, with 95 % intervals"
+    intervals = ", with 95 % intervals" if verdict.has_intervals else ""
+    title = f"Differences of {verdict.name} to the baseline{intervals}"
     return Markup(figures.differences(rows, title))
 
 

@@ -1,20 +1,20 @@
 """Plain words for comparisons of settings: what seeds and rooms allow to say of a difference.
 
-With one training a side nothing can be said, as another seed may turn the difference. With two
-there is at most a hint. From three on a difference is called better or worse if it holds against
-seeds and rooms and after the correction for all tests. Otherwise it is said how large a difference
-is easily missed.
+With one training a side nothing can be said, as another seed may turn the difference, and nothing
+ever of a checkpoint that is evaluated as it is. With two there is at most a hint. From three on a
+difference is called better or worse if it holds against seeds and rooms and after the correction
+for all tests. Otherwise it is said how large a difference is easily missed.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 import yaml
 
-from threedrs.evaluation.aggregate import RUN_NAMES
+from threedrs.evaluation.aggregate import RUN_NAMES, recipe
 from threedrs.evaluation.tables import is_shown
 from threedrs.tasks.base import Column
 
@@ -42,6 +42,11 @@ class Verdict:
     explanation: str
     lines: tuple[Line, ...]
 
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any difference has an interval, which takes two seeds a side."""
+        return any(line.compared["low"] is not None for line in self.lines)
+
 
 def verdicts(summary: Mapping[str, Any], columns: Sequence[Column]) -> list[Verdict]:
     """Return the verdict of every group of runs other than the baseline's."""
@@ -60,7 +65,14 @@ def _verdict(
         compared = group["comparison"].get(column.benchmark, {}).get(column.metric)
         if compared is not None:
             lines.append(_line(summary, group, base, column, compared))
-    answer, tone = _answer(group, base, lines, summary["comparison"])
+    as_they_are = [side["name"] for side in (group, base) if _is_checkpoint(summary, side)]
+    if as_they_are and lines:
+        models = "is one model as it is" if len(as_they_are) == 1 else "are models as they are"
+        names = " and ".join(as_they_are)
+        answer, tone = f"{names} {models}: seeds cannot be compared.", "even"
+        lines = [replace(line, tone="even", words="a model as it is: no seeds") for line in lines]
+    else:
+        answer, tone = _answer(group, base, lines, summary["comparison"])
     return Verdict(
         name=group["name"],
         runs=tuple(group["runs"]),
@@ -69,6 +81,11 @@ def _verdict(
         explanation=_explanation(lines),
         lines=tuple(lines),
     )
+
+
+def _is_checkpoint(summary: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
+    """Return whether a group is a checkpoint that is evaluated as it is, and was not trained."""
+    return "checkpoint" in (summary["runs"][group["runs"][0]].get("config") or {})
 
 
 def _line(
@@ -98,11 +115,7 @@ def _words(compared: Mapping[str, Any], tone: str, settings: Mapping[str, Any]) 
         return "one training: may be the seed"
     if compared["low"] is None:
         return "cannot be told: all questions are of one room"
-    evidence = (
-        f"95 % interval {compared['low']:+.1f} to {compared['high']:+.1f}, "
-        f"{compared['seeds'][0]} and {compared['seeds'][1]} seeds, {compared['scenes']} rooms, "
-        f"{compared['questions']:,} questions"
-    )
+    evidence = _evidence(compared)
     if seeds < settings["fewest_seeds"]:
         side = _beside_zero(compared)
         hint = {1: "a hint that it is higher", -1: "a hint that it is lower", 0: "may be chance"}
@@ -111,9 +124,23 @@ def _words(compared: Mapping[str, Any], tone: str, settings: Mapping[str, Any]) 
         return f"{'better' if tone == 'up' else 'worse'} ({evidence})"
     if _too_few_rooms(compared, settings):
         return f"cannot be told with so few rooms ({evidence})"
+    missed = f"one of less than about {compared['missed']:.1f} points is easily missed"
+    if not _beside_zero(compared):
+        return f"no difference shown ({evidence}); {missed}"
+    # The interval is of this metric alone, and p may be that of the swaps.
+    if compared["p"] < settings["level"]:
+        against = f"after the correction for {settings['tests']} tests"
+    else:
+        against = "against swaps of the settings within rooms"
+    return f"not shown {against} ({evidence}); {missed}"
+
+
+def _evidence(compared: Mapping[str, Any]) -> str:
+    """Return what a comparison rests on."""
     return (
-        f"no difference shown ({evidence}); one of less than {compared['missed']:.1f} points is "
-        "easily missed"
+        f"95 % interval {compared['low']:+.1f} to {compared['high']:+.1f}, "
+        f"{compared['seeds'][0]} and {compared['seeds'][1]} seeds, {compared['scenes']} rooms, "
+        f"{compared['questions']:,} questions"
     )
 
 
@@ -125,7 +152,7 @@ def _beside_zero(compared: Mapping[str, Any]) -> int:
 
 
 def _too_few_rooms(compared: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Return whether no exact test of so few rooms could show a difference among all tests."""
+    """Return whether no swap of so few rooms could show a difference among all tests."""
     reachable = compared["smallest_p"] * settings["tests"] < settings["level"]
     return compared["p"] is None or not reachable
 
@@ -148,8 +175,9 @@ def _answer(
     if min(seeds) < settings["fewest_seeds"]:
         sides = [_beside_zero(line.compared) for line in lines]
         return (
-            f"At most a hint, with two seeds: {name} is above {baseline} by more than its interval "
-            f"on {sides.count(1)} of {total} metrics, below on {sides.count(-1)}.",
+            f"At most a hint, with two seeds: {name} may be better than {baseline} on "
+            f"{sides.count(1)} of {total} metrics and worse on {sides.count(-1)}, where the "
+            "interval lies beside zero.",
             "even",
         )
     if all(_too_few_rooms(line.compared, settings) for line in lines):
@@ -161,31 +189,39 @@ def _answer(
 
 def _tested_answer(name: str, baseline: str, lines: Sequence[Line]) -> tuple[str, str]:
     """Return answer and tone where a difference could have been shown."""
-    total = len(lines)
-    better = sum(line.tone == "up" for line in lines)
-    worse = sum(line.tone == "down" for line in lines)
+    better = [line for line in lines if line.tone == "up"]
+    worse = [line for line in lines if line.tone == "down"]
+    total, others = len(lines), sum(line.tone == "even" for line in lines)
+    rest = f" On the other {others} no difference is shown." if others else ""
     if better and worse:
         return (
-            f"Mixed: {name} is better than {baseline} on {better} of {total} metrics, "
-            f"worse on {worse}.",
+            f"Mixed: {name} is better than {baseline} on {len(better)} of {total} metrics, "
+            f"{_listed(better)}. It is worse on {len(worse)}, {_listed(worse)}.{rest}",
             "even",
         )
-    if better:
+    if better or worse:
+        shown = better or worse
+        start, word, tone = ("Yes", "better", "up") if better else ("No", "worse", "down")
         return (
-            f"Yes: {name} is better than {baseline} on {better} of {total} metrics, worse on none.",
-            "up",
+            f"{start}: {name} is {word} than {baseline} on {len(shown)} of {total} metrics, "
+            f"{_listed(shown)}.{rest}",
+            tone,
         )
-    if worse:
-        return (
-            f"No: {name} is worse than {baseline} on {worse} of {total} metrics, better on none.",
-            "down",
-        )
-    missed = [line.compared["missed"] for line in lines if line.compared["missed"] is not None]
+    tested = [line.compared for line in lines if line.compared["missed"] is not None]
     return (
-        f"Not shown: {name} and {baseline} differ by no more than seeds and rooms do, and true "
-        f"differences of less than {min(missed):.1f} to {max(missed):.1f} points, depending on the "
-        "metric, are easily missed.",
+        f"No difference between {name} and {baseline} is shown. A true one of less than about "
+        f"{max(one['missed'] for one in tested):.1f} points is easily missed, which is an estimate "
+        f"from {min(min(one['seeds']) for one in tested)} seeds.",
         "even",
+    )
+
+
+def _listed(lines: Sequence[Line]) -> str:
+    """Return metrics with their differences and what these rest on."""
+    return "; ".join(
+        f"{line.column.group} {line.column.title} by {abs(line.compared['difference']):.1f} points "
+        f"({_evidence(line.compared)})"
+        for line in lines
     )
 
 
@@ -196,18 +232,18 @@ def _explanation(lines: Sequence[Line]) -> str:
     differences = [line.compared["difference"] for line in lines]
     higher = sum(round(value, 1) > 0 for value in differences)
     lower = sum(round(value, 1) < 0 for value in differences)
-    low, middle, high = min(differences), median(differences), max(differences)
     seen = (
-        f"Chance aside, it scores higher on {higher}, lower on {lower} and the same on "
-        f"{len(lines) - higher - lower} of {len(lines)} metrics; the difference lies between "
-        f"{low:+.1f} and {high:+.1f} points, {middle:+.1f} in the middle (median)."
+        f"As measured, which may be chance: higher on {higher}, lower on {lower} and the same on "
+        f"{len(lines) - higher - lower} of {len(lines)} metrics. The differences lie between "
+        f"{min(differences):+.1f} and {max(differences):+.1f} points, and their median is "
+        f"{median(differences):+.1f}."
     )
     shares = [line.compared["seeds_share"] for line in lines]
     known = [share for share in shares if share is not None]
     if not known:
         return seen
     return (
-        f"{seen} The seeds are the larger source of uncertainty on "
+        f"{seen} The seeds make the larger part of the interval on "
         f"{sum(share > 0.5 for share in known)} of {len(known)} metrics, the rooms on the others."
     )
 
@@ -215,14 +251,18 @@ def _explanation(lines: Sequence[Line]) -> str:
 def more_seeds(summary: Mapping[str, Any]) -> str:
     """Return the runs that every setting still needs, as lines of a configuration; "" if none."""
     groups, taken = summary["groups"], set(summary["runs"])
-    if len(groups) < 2:
+    trained = [group for group in groups if not _is_checkpoint(summary, group)]
+    # A checkpoint has no other seeds, so with one as the baseline no training brings a verdict.
+    if len(trained) < 2 or trained[0] is not groups[0]:
         return ""
-    lines = []
-    for group in groups:
+    lines, known = [], []
+    for group in trained:
         run = min(group["runs"], key=len)
-        # A checkpoint that is evaluated as it is cannot be trained with another seed.
-        if "checkpoint" in (summary["runs"][run].get("config") or {}):
+        config = summary["runs"][run].get("config")
+        # Runs that repeat another setting and its seed would never become a setting with seeds.
+        if config and recipe(config) in known:
             continue
+        known.append(recipe(config) if config else None)
         # A name that YAML would read as a number, such as 123, is put in quotes.
         quoted = run if yaml.safe_load(run) == run else json.dumps(run)
         seed = max(group["seeds"], default=0)

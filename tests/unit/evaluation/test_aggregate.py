@@ -247,7 +247,9 @@ def test_the_baselines_recipe_under_other_seeds_is_not_told_from_it(tmp_path, se
     summary = study(tmp_path, settings, luck)
     judged = verdicts(summary, headline_columns(["scanrefer"]))
     assert len(judged) == 3
-    start = "One training each: the method cannot be told" if seeds == 1 else "Not shown: "
+    start = (
+        "One training each: the method cannot be told" if seeds == 1 else "No difference between "
+    )
     assert all(verdict.answer.startswith(start) for verdict in judged)
     assert "*" not in (tmp_path / "summary.md").read_text().partition("Percent.")[0]
 
@@ -280,6 +282,10 @@ def test_keys_that_shape_no_weight_make_no_setting(tmp_path):
         for seed, (teacher, loss) in enumerate([("none", "l2"), ("vggt", "cosine")])
     }
     assert setting_groups(["none", "vggt"], unsupervised, "none") == [["none", "vggt"]]
+    as_they_are = {
+        run: {"checkpoint": "initial", "train": {"seed": seed}} for seed, run in enumerate("ab")
+    }
+    assert setting_groups(["a", "b"], as_they_are, "b") == [["b"], ["a"]]
 
 
 def test_the_tables_paste_into_a_paper(tmp_path, compared):

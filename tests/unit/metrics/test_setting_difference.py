@@ -46,6 +46,7 @@ def test_variances_by_hand():
     # Welch's would be (175/3)^2 / ((100/3)^2/2 + 25^2/1) = 2.88; at most 2, one less, at least 1.
     assert found.seeds_freedom == 1
     assert found.rooms_freedom == 1
+    # Both have one degree of freedom, so t is the same for both.
     assert found.seeds_share == pytest.approx((175 / 3) / (175 / 3 + 1))
 
 
@@ -125,6 +126,8 @@ def test_both_sources_together_by_hand():
     both = made(6.0, 4.0, 1.0)
     reach = (2.776445**2 * 4 + 2.045230**2 * 1) ** 0.5  # t of 4 and of 29, from a table
     assert both.interval() == pytest.approx((6 - reach, 6 + reach), abs=1e-4)
+    # The larger t of the seeds counts: their part is more than 4 of 5 parts of the variance.
+    assert both.seeds_share == pytest.approx(30.834587 / (30.834587 + 4.182966), abs=1e-6)
     p = float(both.p_value())
     assert both.reach(p) == pytest.approx(6)
 
@@ -162,7 +165,7 @@ def test_no_p_is_below_what_swaps_can_give():
     assert smallest_p(6) == 2 / 64
     # With more rooms swaps are drawn, and the one seen is one of them.
     mine, other = sums(np.full(40, 90.0)), sums(np.full(40, 10.0))
-    assert swap_p(mine, other, ratio_of_sums) == 1 / (SWAPS + 1)
+    assert swap_p(mine, other, ratio_of_sums) == smallest_p(40) == 1 / (SWAPS + 1)
 
 
 def test_drawn_swaps_come_close_to_all_of_them():

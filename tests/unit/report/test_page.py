@@ -34,6 +34,10 @@ def test_it_answers_the_question_first(text):
     assert "<code>teacher.name</code> is vggt-tiny instead of none" in text
     assert "differ in 1 setting<" in text
     assert "one training: may be the seed" in text
+    # Without a test and an interval nothing is said of them.
+    assert "Holm" not in text
+    assert "The interval holds both" not in text
+    assert "95&nbsp;% intervals are of one metric" not in text
 
 
 def test_the_seeds_to_add_can_be_pasted(text):

@@ -1,6 +1,7 @@
 """Verdicts in plain words; the sample of questions; charts that take odd values."""
 
 import pytest
+import yaml
 
 from threedrs.report import figures
 from threedrs.report.examples import choose
@@ -42,7 +43,7 @@ def summary(*compared, seeds=(3, 3), tests=2):
 def entry(difference, p=None, p_holm=None, **others):
     """A comparison whose interval reaches 4 points to either side."""
     usual = {"low": difference - 4, "high": difference + 4, "missed": 7.25, "seeds_share": 0.9}
-    scenes = {"scenes": 40, "smallest_p": 2.0**-39}
+    scenes = {"scenes": 40, "smallest_p": 1e-4}
     return {"difference": difference, "p": p, "p_holm": p_holm, **usual, **scenes, **others}
 
 
@@ -61,40 +62,43 @@ SIX_ROOMS = {"scenes": 6, "smallest_p": 2 / 64}
         (
             entry(5.0, 0.001, 0.002),
             entry(0.0, 1.0, 1.0, missed=3.0),
-            "Yes: 3drs is better than baseline on 1 of 2 metrics, worse on none.",
+            "Yes: 3drs is better than baseline on 1 of 2 metrics, ScanRefer Acc@0.25 by 5.0 points "
+            f"({evidence(1, 9)}). On the other 1 no difference is shown.",
             [
                 f"better ({evidence(1, 9)})",
-                f"no difference shown ({evidence(-4, 4)}); one of less than 3.0 points is easily "
-                "missed",
+                f"no difference shown ({evidence(-4, 4)}); one of less than about 3.0 points is "
+                "easily missed",
             ],
         ),
         (
             entry(5.0, 0.01, 0.02),
             entry(-5.0, 0.01, 0.02),
-            "Mixed: 3drs is better than baseline on 1 of 2 metrics, worse on 1.",
+            "Mixed: 3drs is better than baseline on 1 of 2 metrics, ScanRefer Acc@0.25 by 5.0 "
+            f"points ({evidence(1, 9)}). It is worse on 1, ScanRefer Acc@0.5 by 5.0 points "
+            f"({evidence(-9, -1)}).",
             [f"better ({evidence(1, 9)})", f"worse ({evidence(-9, -1)})"],
         ),
         (
             entry(-5.0, 0.01, 0.02),
             entry(5.0, 0.03, 0.06),
-            "No: 3drs is worse than baseline on 1 of 2 metrics, better on none.",
+            "No: 3drs is worse than baseline on 1 of 2 metrics, ScanRefer Acc@0.25 by 5.0 points "
+            f"({evidence(-9, -1)}). On the other 1 no difference is shown.",
             [
                 f"worse ({evidence(-9, -1)})",
-                f"no difference shown ({evidence(1, 9)}); one of less than 7.2 points is easily "
-                "missed",
+                f"not shown after the correction for 2 tests ({evidence(1, 9)}); one of less than "
+                "about 7.2 points is easily missed",
             ],
         ),
         (
             entry(-1.0, 0.5, 1.0),
             entry(1.0, 0.4, 0.8, missed=12.0),
-            "Not shown: 3drs and baseline differ by no more than seeds and rooms do, and true "
-            "differences of less than 7.2 to 12.0 points, depending on the metric, are easily "
-            "missed.",
+            "No difference between 3drs and baseline is shown. A true one of less than about 12.0 "
+            "points is easily missed, which is an estimate from 3 seeds.",
             [
-                f"no difference shown ({evidence(-5, 3)}); one of less than 7.2 points is easily "
-                "missed",
-                f"no difference shown ({evidence(-3, 5)}); one of less than 12.0 points is easily "
-                "missed",
+                f"no difference shown ({evidence(-5, 3)}); one of less than about 7.2 points is "
+                "easily missed",
+                f"no difference shown ({evidence(-3, 5)}); one of less than about 12.0 points is "
+                "easily missed",
             ],
         ),
         (
@@ -135,8 +139,8 @@ def test_one_training_is_never_a_yes(seeds, answer):
 def test_two_seeds_are_a_hint():
     (verdict,) = verdicts(summary(entry(5.0), entry(-1.0), seeds=(2, 3), tests=0), SCANREFER)
     assert verdict.answer == (
-        "At most a hint, with two seeds: 3drs is above baseline by more than its interval on 1 of "
-        "2 metrics, below on 0."
+        "At most a hint, with two seeds: 3drs may be better than baseline on 1 of 2 metrics and "
+        "worse on 0, where the interval lies beside zero."
     )
     assert [line.words for line in verdict.lines] == [
         f"a hint that it is higher ({evidence(1, 9, seeds='2 and 3')})",
@@ -157,8 +161,9 @@ def test_the_size_is_told_whatever_the_chance():
     made = summary(entry(2.0, 0.5), entry(-1.0, 0.5, seeds_share=0.2))
     (verdict,) = verdicts(made, SCANREFER)
     assert "higher on 1, lower on 1 and the same on 0 of 2 metrics" in verdict.explanation
-    assert "between -1.0 and +2.0 points, +0.5 in the middle (median)" in verdict.explanation
-    assert "The seeds are the larger source of uncertainty on 1 of 2 metrics" in verdict.explanation
+    assert verdict.explanation.startswith("As measured, which may be chance: higher on 1")
+    assert "between -1.0 and +2.0 points, and their median is +0.5" in verdict.explanation
+    assert "The seeds make the larger part of the interval on 1 of 2 metrics" in verdict.explanation
 
 
 def test_runs_to_add_are_a_configuration():
@@ -175,10 +180,47 @@ def test_runs_to_add_are_a_configuration():
     made["groups"][1]["runs"], made["runs"]["123"] = ["123"], {}
     assert '  123-seed41: {extends: "123", train: {seed: 41}}' in more_seeds(made)
     assert more_seeds(summary(entry(1.0, 0.5), entry(1.0, 0.5))) == ""
-    made["runs"]["baseline"] = {"config": {"checkpoint": "data/models/published"}}
-    assert "baseline" not in more_seeds(made)
     made["groups"] = made["groups"][:1]
     assert more_seeds(made) == ""
+
+
+CHECKPOINT = {"config": {"checkpoint": "data/models/published", "train": {"seed": 0}}}
+
+
+@pytest.mark.parametrize("side", ["baseline", "3drs"])
+def test_a_model_as_it_is_has_no_seeds(side):
+    made = summary(entry(40.0, 0.001, 0.002), entry(1.0), seeds=(1, 1), tests=0)
+    made["runs"][side] = CHECKPOINT
+    (verdict,) = verdicts(made, SCANREFER)
+    assert verdict.answer == f"{side} is one model as it is: seeds cannot be compared."
+    assert {(line.words, line.tone) for line in verdict.lines} == {
+        ("a model as it is: no seeds", "even")
+    }
+    # Seeds of the other side alone bring no verdict.
+    assert more_seeds(made) == ""
+    made["runs"] = dict.fromkeys(made["runs"], CHECKPOINT)
+    (verdict,) = verdicts(made, SCANREFER)
+    assert verdict.answer == "3drs and baseline are models as they are: seeds cannot be compared."
+
+
+def test_no_seeds_are_asked_for_a_model_as_it_is_or_a_second_name():
+    made = summary(entry(1.0), entry(1.0), seeds=(3, 1))
+    for name, config in (
+        ("again", {"train": {"seed": 40}, "teacher": {"name": "none"}}),
+        ("published", CHECKPOINT["config"]),
+    ):
+        made["groups"].append({"name": name, "runs": [name], "seeds": [40]})
+        made["runs"][name] = {"config": config}
+    made["runs"]["baseline"] = {"config": {"train": {"seed": 40}, "teacher": {"name": "none"}}}
+    asked = yaml.safe_load(more_seeds(made))["runs"]
+    assert list(asked) == ["baseline-seed41", "baseline-seed42"]
+
+
+def test_what_the_swaps_do_not_show_is_said():
+    (verdict,) = verdicts(summary(entry(5.0, 0.2, 0.2), entry(5.0, 0.2, 0.2)), SCANREFER)
+    assert verdict.lines[0].words.startswith(
+        f"not shown against swaps of the settings within rooms ({evidence(1, 9)}); one of less"
+    )
 
 
 def test_config_differences_leave_out_names_and_paths():
