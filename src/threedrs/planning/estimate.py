@@ -181,11 +181,14 @@ def seeds_of_study(config: Config) -> str:
         return "seeds: no two settings are trained, so that there is nothing to compare"
     deviation = figure("seeds, points of ScanRefer Acc@0.25")
     level = LEVEL / len(headline_columns(config["eval"]["benchmarks"])) / (len(groups) - 1)
+    least = min(map(len, groups))
+    trainings = f"{least} training{'s' * (least > 1)}"
     needed = [seeds_needed(points, deviation, level) for points in POINTS]
     return (
-        f"seeds: at least {min(map(len, groups))} of each of {len(groups)} settings planned, "
-        f"{FEWEST_SEEDS} are the fewest for a verdict and find "
-        f"{detectable(deviation, FEWEST_SEEDS, level):.0f} points on ScanRefer; "
-        f"{', '.join(map(str, POINTS))} points need {', '.join(map(str, needed))} "
-        f"(seeds vary by {deviation} points there, benchmarks/RESULTS.md, a small student)"
+        f"seeds: {len(groups)} settings are planned, each with {trainings} or more. "
+        f"A verdict takes {FEWEST_SEEDS}, which find differences from about "
+        f"{detectable(deviation, FEWEST_SEEDS, level):.0f} points on ScanRefer on. "
+        f"About {', '.join(map(str, POINTS))} points take {', '.join(map(str, needed))} seeds. "
+        f"Seeds are taken to vary by {deviation} points, as a small student's do "
+        "(benchmarks/RESULTS.md)"
     )

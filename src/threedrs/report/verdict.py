@@ -191,8 +191,8 @@ def _tested_answer(name: str, baseline: str, lines: Sequence[Line]) -> tuple[str
     """Return answer and tone where a difference could have been shown."""
     better = [line for line in lines if line.tone == "up"]
     worse = [line for line in lines if line.tone == "down"]
-    total, others = len(lines), sum(line.tone == "even" for line in lines)
-    rest = f" On the other {others} no difference is shown." if others else ""
+    total, others = len(lines), len(lines) - len(better) - len(worse)
+    rest = f" On the other {others if others > 1 else 'one'} no difference is shown." * (others > 0)
     if better and worse:
         return (
             f"Mixed: {name} is better than {baseline} on {len(better)} of {total} metrics, "

@@ -337,4 +337,4 @@ def test_seeds_are_counted_over_all_runs(monkeypatch: pytest.MonkeyPatch, tmp_pa
     options = ["plan", "--configfile", "config/paper.yaml", "--configfile", str(file)]
     for more in ([], ["--run", "3drs"], ["--cluster", "config/cluster.yaml"]):
         text = CliRunner().invoke(app, [*options, *more], catch_exceptions=False).stdout
-        assert "seeds: at least 2 of each of 2 settings planned" in text
+        assert "seeds: 2 settings are planned, each with 2 trainings or more. " in text

@@ -7,6 +7,7 @@ from threedrs.report import figures
 from threedrs.report.examples import choose
 from threedrs.report.verdict import config_differences, more_seeds, verdicts
 from threedrs.tasks.registry import headline_columns
+from threedrs.visualization.templates import page_environment
 
 SCANREFER = headline_columns()[:2]
 
@@ -63,7 +64,7 @@ SIX_ROOMS = {"scenes": 6, "smallest_p": 2 / 64}
             entry(5.0, 0.001, 0.002),
             entry(0.0, 1.0, 1.0, missed=3.0),
             "Yes: 3drs is better than baseline on 1 of 2 metrics, ScanRefer Acc@0.25 by 5.0 points "
-            f"({evidence(1, 9)}). On the other 1 no difference is shown.",
+            f"({evidence(1, 9)}). On the other one no difference is shown.",
             [
                 f"better ({evidence(1, 9)})",
                 f"no difference shown ({evidence(-4, 4)}); one of less than about 3.0 points is "
@@ -82,7 +83,7 @@ SIX_ROOMS = {"scenes": 6, "smallest_p": 2 / 64}
             entry(-5.0, 0.01, 0.02),
             entry(5.0, 0.03, 0.06),
             "No: 3drs is worse than baseline on 1 of 2 metrics, ScanRefer Acc@0.25 by 5.0 points "
-            f"({evidence(-9, -1)}). On the other 1 no difference is shown.",
+            f"({evidence(-9, -1)}). On the other one no difference is shown.",
             [
                 f"worse ({evidence(-9, -1)})",
                 f"not shown after the correction for 2 tests ({evidence(1, 9)}); one of less than "
@@ -221,6 +222,27 @@ def test_what_the_swaps_do_not_show_is_said():
     assert verdict.lines[0].words.startswith(
         f"not shown against swaps of the settings within rooms ({evidence(1, 9)}); one of less"
     )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "tests", "said"),
+    [(1, 0, []), (2, 0, ["not corrected"]), (3, 2, ["not corrected", "Holm"])],
+)
+def test_the_page_explains_only_what_it_shows(seeds, tests, said):
+    ends = {"low": None, "high": None} if seeds == 1 else {}
+    made = summary(entry(5.0, **ends), entry(-1.0, **ends), seeds=(seeds, seeds), tests=tests)
+    template = page_environment("threedrs.report").get_template("verdict.html.j2")
+    text = template.render(
+        settings={"baseline": "baseline", "demo": False},
+        summary=made,
+        verdicts=verdicts(made, SCANREFER),
+        difference_charts=[""],
+        more_seeds="",
+        counts=[],
+        config_differences={},
+    )
+    assert [word for word in ("not corrected", "Holm") if word in text] == said
+    assert ("The interval holds both" in text) == (seeds > 1)
 
 
 def test_config_differences_leave_out_names_and_paths():
