@@ -14,8 +14,20 @@ from threedrs.instructions.llava_format import load_records, write_llava
 from threedrs.scannet.boxes import read_boxes_file
 from threedrs.scannet.sens import SensReader, SensWriter
 
+# Every folder and file has a name of the user's own.
+OWN_NAMES = {
+    "scannet/scans": "raw",
+    "scannet/mask": "proposals",
+    "scannet/scannetv2-labels.combined.tsv": "labels.tsv",
+    "scannet/scannetv2_train.txt": "lists/train.txt",
+    "scannet/scannetv2_val.txt": "lists/val.txt",
+    "scannet/scannetv2_test.txt": "lists/test.txt",
+    "benchmark": "annotations",
+}
 CONFIG = """
-data: {demo: null, root: mine, scenes_per_shard: 2, max_bad_fraction: 0.4}
+data:
+  {demo: null, root: mine, scenes_per_shard: 2, max_bad_fraction: 0.4, scans: raw, masks: proposals,
+   labels: labels.tsv, splits: "lists/{split}.txt", benchmark: annotations}
 frames: {strategy: coverage90, count: 3}
 instructions:
   benchmarks: [scanrefer, scan2cap]
@@ -40,10 +52,14 @@ LOST = "scene0005_00"  # val: no frame has a pose
 
 def spoil(mine: Path) -> Path:
     """Make three of seven scans what users' scans may be; return the .sens without poses."""
-    (mine / "scannet" / "mask" / f"{UNBOXED}.mask.npz").unlink()
+    (mine / "lists").mkdir()
+    for name, own in OWN_NAMES.items():
+        if (mine / name).exists():
+            (mine / name).rename(mine / own)
+    (mine / "proposals" / f"{UNBOXED}.mask.npz").unlink()
     foreign = scipy.sparse.csr_matrix(np.ones((2, 7)))
-    scipy.sparse.save_npz(mine / "scannet" / "mask" / f"{FOREIGN}.mask.npz", foreign)
-    lost = mine / "scannet" / "scans" / LOST / f"{LOST}.sens"
+    scipy.sparse.save_npz(mine / "proposals" / f"{FOREIGN}.mask.npz", foreign)
+    lost = mine / "raw" / LOST / f"{LOST}.sens"
     whole = shutil.copy2(lost, mine / "whole.sens")
     with SensReader(whole) as reader, SensWriter(lost, reader.header) as writer:
         for frame in range(len(reader)):
@@ -174,17 +190,17 @@ def ready_files_give_the_same(checkout: Checkout, results: Path) -> None:
                 }
                 for scene, sets in boxes.items()
             }
-            (mine / "scannet" / f"scannet_{split}_{name}_box.json").write_text(json.dumps(value))
+            (mine / f"{split}_{name}_box.json").write_text(json.dumps(value))
     names = [f"{name}_{split}" for name in ("scanrefer", "scan2cap") for split in ("train", "val")]
     records = {name: results / "instructions" / f"{name}.jsonl" for name in names}
     expected = {name: path.read_text() for name, path in records.items()}
     for name, path in records.items():
         write_llava(mine / f"{name}_llava_style.json", load_records(path))
-    shutil.rmtree(mine / "benchmark")
+    shutil.rmtree(mine / "annotations")
     config = checkout.folder / "ready.yaml"
     config.write_text(
         CONFIG.replace("instructions:", f"instructions:\n  ready: {READY}")
-        + "boxes: {ready: 'scannet/scannet_{split}_{set}_box.json'}\n"
+        + "boxes: {ready: '{split}_{set}_box.json'}\n"
     )
     targets = [f"results/boxes/{name}" for name in before]
     targets += [path.relative_to(checkout.folder).as_posix() for path in records.values()]
