@@ -11,6 +11,7 @@ appears whole or not at all. Costs one pass over the archive.
 """
 
 import bisect
+import errno
 import gzip
 import io
 import os
@@ -50,6 +51,8 @@ _NAME = re.compile(
 _BLOCK = 512  # bytes
 _END = 2 * _BLOCK  # of zeros end a tar, and a file in it is followed by less than one
 _PIECE = 2**20
+# Errors of the machine, which another copy of the archive would meet as well.
+_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 # What other systems put into archives beside the content.
 _JUNK = re.compile(r"(^|.*/)(__MACOSX(/.*)?|\.DS_Store|\._[^/]*)$")
 
@@ -143,7 +146,7 @@ def _one_error(archive: Archive) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # damaged bytes reach any line of the decoders
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno in _MACHINE:
             raise
         what = f"{name} and its {len(archive.files) - 1} more parts" if more else f"{name}"
         remedy = "download it again" + (
@@ -251,23 +254,28 @@ def _extract_tar(stream: IO[bytes], members: _Members) -> None:
             members.write(info.name, info.size, source)
     while watched.read(_PIECE):  # what follows the end, and the checksum of a gzip
         pass
-    if watched.tail.strip(b"\0") or len(watched.tail) < _END:
+    # tarfile ends without an error at a header that is damaged or stands where a part is cut, so
+    # what follows the last member has to be zeros alone.
+    if watched.zeros < max(_END, watched.total - archive.offset):
         raise DataError(
-            f"{members.name}: the archive has no end; download it again, or the part of it that is "
-            "missing at the end"
+            f"{members.name}: the archive has no end, or is damaged after {members.count} files; "
+            "download it again, all of its parts"
         )
 
 
 class _Tail:
-    """Reads from a stream and keeps its last bytes: a whole tar ends in zeros."""
+    """Reads from a stream and counts its bytes, and the zeros that it ends in."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self.tail = b""
+        self.total = 0
+        self.zeros = 0
 
     def read(self, size: int) -> bytes:
         data = self._stream.read(size)
-        self.tail = (self.tail + data)[-_END:]
+        kept = len(data.rstrip(b"\0"))
+        self.total += len(data)
+        self.zeros = len(data) - kept + (0 if kept else self.zeros)
         return data
 
 

@@ -1,5 +1,7 @@
 """Archives of the published folder: joined, unpacked to their place, and hostile ones refused."""
 
+import errno
+import gzip
 import io
 import os
 import tarfile
@@ -9,7 +11,7 @@ import pytest
 
 from fixtures.archives import content, split, write_tar, write_zip
 from threedrs.errors import DataError
-from threedrs.inputs.archives import JoinedFiles, archive_folder, find_archive, unpack
+from threedrs.inputs.archives import JoinedFiles, _Members, archive_folder, find_archive, unpack
 
 FILES = {"scene0000_00/00000.jpg": b"image" * 3000, "scene0000_00/00000.txt": b"1 0 0\n"}
 
@@ -84,6 +86,54 @@ def test_a_tar_cut_between_two_files_is_not_whole(tmp_path: Path) -> None:
         second = archive.getmembers()[1]
     path.write_bytes(path.read_bytes()[: second.offset])
     assert "the archive has no end" in message_of(path, tmp_path / "data")
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "parts"])
+@pytest.mark.parametrize("damage", ["flip", "zeros", "gap"])
+def test_damage_behind_the_first_file_is_seen(tmp_path: Path, kind: str, damage: str) -> None:
+    files = {f"scene{number}/x.jpg": os.urandom(3000) for number in range(6)}
+    path = write_tar(tmp_path / "posed_images.tar", files)
+    with tarfile.open(path) as archive:
+        header = archive.getmembers()[3].offset
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[header + 10] ^= 255
+    elif damage == "zeros":  # of one header: the end of a tar is two such blocks
+        data[header : header + 512] = bytes(512)
+    else:
+        del data[header - 700 : header]
+    path.write_bytes(data)
+    if kind == "tar.gz":
+        path = path.rename(tmp_path / "posed_images.tar.gz")
+        path.write_bytes(gzip.compress(data))
+    elif kind == "parts":
+        path = split(path, 3)[0]
+    assert "is damaged after" in message_of(path, tmp_path / "data")
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_names_that_cannot_be_written_are_the_archives_fault(tmp_path: Path, kind: str) -> None:
+    write = write_zip if kind == "zip" else write_tar
+    path = write(tmp_path / f"posed_images.{kind}", {"x" * 256: b"x"})
+    assert "File name too long" in message_of(path, tmp_path / "data")
+    path = write(tmp_path / f"posed_images.{kind}", {"a": b"x", "a/b": b"x"})
+    assert "cannot be unpacked" in message_of(path, tmp_path / "data")
+    path = write(tmp_path / f"posed_images.{kind}", {"a": b"x", "./a": b"x"})
+    assert "cannot be unpacked" in message_of(path, tmp_path / "data")
+
+
+def test_a_full_disk_is_not_the_archives_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_tar(tmp_path / "posed_images.tar", FILES)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_Members, "write", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        unpack(find_archive(path), tmp_path / "data")
+    assert caught.value.filename == str(tmp_path / "data/scannet/posed_images")
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
