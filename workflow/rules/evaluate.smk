@@ -69,9 +69,9 @@ rule predict:
         "Predictions of {wildcards.run} on {wildcards.benchmark}"
     shell:
         "python -m threedrs.distributed.launch --gpus {resources.gpu} --cores {threads}"
-        " threedrs.predict --model {params.model} --records {input.records}"
+        " threedrs.predict --model {params.model:q} --records {input.records}"
         " --scenes results/scenes --left-out {input.left_out}"
-        " --settings '{params.settings}' --out {output.predictions}"
+        " --settings {params.settings:q} --out {output.predictions}"
         " 2>&1 | tee {log}"
 
 
@@ -110,8 +110,8 @@ rule awareness_of_run:
     message:
         "3D awareness of {wildcards.run}"
     shell:
-        "python -m threedrs awareness {params.model} --scenes results/scenes"
-        " --left-out {input.left_out} --settings '{params.settings}' --out {output}"
+        "python -m threedrs awareness {params.model:q} --scenes results/scenes"
+        " --left-out {input.left_out} --settings {params.settings:q} --out {output}"
         " 2>&1 | tee {log}"
 
 

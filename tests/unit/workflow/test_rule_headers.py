@@ -87,3 +87,10 @@ def test_a_command_by_hand_exists_and_knows_its_options(words) -> None:
     told = CliRunner().invoke(app, [*names, "--help"], env={"COLUMNS": "200"})
     assert told.exit_code == 0
     assert all(option in told.output for option in options)
+
+
+@pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
+def test_what_a_user_writes_is_quoted_in_the_shell(path) -> None:
+    """A checkpoint's path may hold a space."""
+    for shell in re.findall(r'shell:\n((?: +".*"\n)+)', path.read_text()):
+        assert not re.findall(r"\{(?:params|config|CONFIG)\b[^}:]*\}", shell)
