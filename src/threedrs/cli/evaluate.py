@@ -24,7 +24,7 @@ def evaluate(
         typer.Option(min=1, help="Ask the first questions of each only: not a score."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the run; default: the folder's.")
+        str | None, typer.Option(help="Name of the run; default: the folder's, as RUN-model.")
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Prediction jobs at a time, a GPU each.")] = 1,
     configfile: ConfigFiles = None,

@@ -9,7 +9,7 @@ from typing import Any
 
 from threedrs.config.load import load_config
 from threedrs.config.yaml_files import merged
-from threedrs.errors import MachineError
+from threedrs.errors import ConfigError, MachineError
 from threedrs.io.files import read_json, write_json
 
 
@@ -28,17 +28,23 @@ def evaluate_checkpoint(
         checkpoint: as a run's ``checkpoint``.
         benchmarks: to ask; None: those of the configuration.
         limit: as ``eval.limit``; the run's name then ends in it.
-        name: of the run; None: that of the folder.
+        name: of the run; None: that of the folder, as `_folder_name`.
         gpus: jobs of prediction at a time.
         configfiles: on top of config/config.yaml.
 
     Raises:
-        ConfigError: a file or a value is wrong, or this is not the repository's folder.
+        ConfigError: a file or a value is wrong, the configuration has a run of this name, or this
+            is not the repository's folder.
         MachineError: a job has failed.
     """
     asked = merged(configfiles, "eval")
-    name = name or re.sub(r"[^A-Za-z0-9_.-]", "-", Path(checkpoint).name).lstrip("_.-")
+    name = name or _folder_name(checkpoint)
     name += f"-first{limit}" if limit else ""
+    if name in (asked.get("runs") or {}):
+        raise ConfigError(
+            f"{checkpoint}: {name} is a run of the configuration, whose results would be "
+            f"overwritten; give another name, e.g. --name {name}-checkpoint"
+        )
     # Other runs of the configuration are switched off, so that nothing of theirs is asked for.
     changes: dict[str, Any] = {
         "runs": {**dict.fromkeys(asked.get("runs") or {}), name: {"checkpoint": checkpoint}},
@@ -57,3 +63,14 @@ def evaluate_checkpoint(
     if subprocess.run(command, check=False).returncode:
         raise MachineError(f"eval: a job failed, see above; the same command goes on: {name}")
     return [read_json(path) for path in metrics]
+
+
+def _folder_name(checkpoint: str) -> str:
+    """Return the folder's name, after that of its parent where every training uses the same."""
+    path = Path(checkpoint)
+    # A link keeps its own name, which may be why it was made.
+    folder = path.resolve() if ".." in path.parts else path.absolute()
+    name = folder.name
+    if re.fullmatch(r"model|checkpoint-\d+", name):
+        name = f"{folder.parent.name}-{name}"
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", name).lstrip("_.-")

@@ -148,3 +148,39 @@ def test_one_command_names_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Mon
         evaluate_checkpoint("no/nowhere")
     with pytest.raises(ConfigError, match="scanqua"):
         evaluate_checkpoint("initial", benchmarks=["scanqua"])
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "name"),
+    [
+        ("no/train/A/model", "A-model"),
+        ("no/train/B/model", "B-model"),
+        ("no/train/A/checkpoint-200", "A-checkpoint-200"),
+        ("no/train/A/C/../model", "A-model"),
+        ("no/a b", "a-b"),
+        ("no/_model", "model"),
+    ],
+)
+def test_checkpoints_of_two_trainings_have_two_names(
+    checkpoint: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fixtures.repository import ROOT
+    from threedrs.evaluation.one_checkpoint import evaluate_checkpoint
+
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError, match=rf"runs\.{name}: checkpoint: {checkpoint} is not"):
+        evaluate_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "name"), [("no/3drs", None), ("no/baseline", None), ("no/other", "3drs")]
+)
+def test_a_checkpoint_does_not_take_the_name_of_a_run(
+    checkpoint: str, name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fixtures.repository import ROOT
+    from threedrs.evaluation.one_checkpoint import evaluate_checkpoint
+
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError, match=r"is a run of the configuration.*--name"):
+        evaluate_checkpoint(checkpoint, name=name)
