@@ -22,10 +22,17 @@ def export(
 ) -> None:
     """Write predictions as the rows that the field's own scorers read."""
     from threedrs.evaluation.external_predictions import export_predictions
+    from threedrs.tasks.prediction import read_meta
 
     # results/eval/<run>/<benchmark>/predictions.jsonl
     name = model_id or predictions.resolve().parent.parent.name
     typer.echo(f"{out}: {export_predictions(predictions, records, out, name)} rows")
+    limit = (read_meta(out) or {}).get("limit")
+    if limit:
+        typer.echo(
+            f"{out}: the first {limit['questions']} of {limit['of']} questions only, which gives "
+            "no score of the benchmark"
+        )
 
 
 @app.command("import")

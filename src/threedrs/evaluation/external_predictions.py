@@ -19,7 +19,8 @@ bootstrap. Other fields are ignored.
 `export_predictions` writes ours as the field's evaluation does, and `import_predictions` makes ours
 of them again. What such rows lack (scenes, all answers of a ScanQA question, the references of a
 Scan2Cap object without a detector box, for which the field's evaluation writes another object's) is
-taken from the records, whose ids are the field's.
+taken from the records, whose ids are the field's. Both write a meta file beside the rows, as
+`threedrs predict` does, so that answers to a part of the questions do not pass for all.
 """
 
 import re
@@ -31,11 +32,13 @@ from typing import Any
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.io.files import read_json_lines, write_json_lines
+from threedrs.io.files import read_json_lines, write_json, write_json_lines
 from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import (
     FORMAT_VERSION,
     Prediction,
+    meta_path,
+    read_meta,
     read_predictions,
     write_predictions,
 )
@@ -146,10 +149,12 @@ def export_predictions(predictions: Path, records: Path, out: Path, model_id: st
     """
     questions, task = _questions(records)
     rows, _ = read_any_predictions(predictions, task)
-    _check_same(rows, questions, predictions, records)
-    return write_json_lines(
+    asked = _check_same(rows, questions, predictions, records)
+    count = write_json_lines(
         out, (_field_row(row, questions[row.id], task, model_id) for row in rows)
     )
+    write_json(meta_path(out), {"format_version": FORMAT_VERSION, "n": count, **asked})
+    return count
 
 
 def import_predictions(predictions: Path, records: Path, out: Path) -> tuple[int, int]:
@@ -168,7 +173,7 @@ def import_predictions(predictions: Path, records: Path, out: Path) -> tuple[int
     """
     questions, task = _questions(records)
     rows, _ = read_any_predictions(predictions, task)
-    _check_same(rows, questions, predictions, records)
+    asked = _check_same(rows, questions, predictions, records)
     answered = {row.id: row for row in rows}
     count = write_predictions(
         out,
@@ -183,6 +188,7 @@ def import_predictions(predictions: Path, records: Path, out: Path) -> tuple[int
             if name in answered
         ),
     )
+    write_json(meta_path(out), {"format_version": FORMAT_VERSION, "n": count, **asked})
     return count, len(questions)
 
 
@@ -195,14 +201,28 @@ def _questions(records: Path) -> tuple[dict[str, Record], Task]:
 
 def _check_same(
     rows: list[Prediction], questions: Mapping[str, Record], predictions: Path, records: Path
-) -> None:
-    """Check that every row answers one of the questions; fewer rows are a part of them."""
+) -> dict[str, Any]:
+    """Check that the rows answer all questions but those that their meta file says were not asked.
+
+    Returns ``limit`` and ``left_out`` of that meta file, where it has them.
+    """
     for number, row in enumerate(rows, start=1):
         if row.id not in questions:
             raise DataError(
                 f"{predictions}: line {number}: {records} has no question {row.id!r}; give the "
                 "records that were asked"
             )
+    meta = read_meta(predictions) or {}
+    asked = {name: meta[name] for name in ("limit", "left_out") if meta.get(name)}
+    limit, left_out = asked.get("limit"), asked.get("left_out")
+    not_asked = limit["of"] - limit["questions"] if limit else 0
+    not_asked += left_out["questions"] if left_out else 0
+    if len(rows) < len(questions) - not_asked:
+        raise DataError(
+            f"{predictions}: answers {len(rows)} of the {len(questions)} questions of {records}; a "
+            "partial file is not scored: finish it, or give the records that were asked"
+        )
+    return asked
 
 
 def _field_row(row: Prediction, record: Record, task: Task, model_id: str) -> dict[str, Any]:

@@ -82,9 +82,10 @@ def latex_table(summary: Mapping[str, Any]) -> str:
     r"""Return the table in LaTeX; needs ``\usepackage{booktabs}``. The best value is bold."""
     columns = shown_columns(summary)
     heads, rules, start = [], [], 2
-    for name, members in groupby(columns, key=lambda column: column.group):
+    for (name, benchmark), members in groupby(columns, key=lambda c: (c.group, c.benchmark)):
         width = len(list(members))
-        heads.append(f"\\multicolumn{{{width}}}{{c}}{{{name}}}")
+        asked = _asked_part(summary, benchmark)
+        heads.append(f"\\multicolumn{{{width}}}{{c}}{{{name}{asked}}}")
         rules.append(f"\\cmidrule(lr){{{start}-{start + width - 1}}}")
         start += width
     best = {
@@ -118,6 +119,16 @@ def latex_table(summary: Mapping[str, Any]) -> str:
         name += r"\textdagger" if frames_mark(summary, group["runs"]) else ""
         lines.append(f"{name} & {' & '.join(texts)} \\\\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _asked_part(summary: Mapping[str, Any], benchmark: str) -> str:
+    """Return in brackets that a run was asked a part of the questions, or nothing."""
+    runs = [entry["benchmarks"].get(benchmark, {}) for entry in summary["runs"].values()]
+    limits = [result["limit"] for result in runs if result.get("limit")]
+    if not limits:
+        return ""
+    fewest = min(limits, key=lambda limit: limit["questions"])
+    return f" (first {fewest['questions']} of {fewest['of']}, not a score)"
 
 
 _Cell = tuple[float | None, float | None, str]

@@ -328,3 +328,14 @@ def test_features_of_other_frames_are_said_where_the_scores_stand(tmp_path, file
     with (tmp_path / "summary.csv").open(newline="") as stream:
         notes = {row["run"]: row["notes"] for row in csv.DictReader(stream)}
     assert notes == {"3drs": "Four of 9.", "3drs-b": "", "baseline": ""}
+
+
+def test_a_limit_stands_in_the_latex_table_itself(tmp_path, files):
+    content = json.loads(files["3drs", "scanrefer"].read_text())
+    content["limit"] = {"questions": 3, "of": 9508}
+    files["3drs", "scanrefer"].write_text(json.dumps(content))
+    summary_of(tmp_path, files)
+    shown = [
+        line for line in (tmp_path / "summary.tex").read_text().splitlines() if line[:1] != "%"
+    ]
+    assert r"\multicolumn{2}{c}{ScanRefer (first 3 of 9508, not a score)}" in "\n".join(shown)

@@ -12,7 +12,13 @@ from typer.testing import CliRunner
 from threedrs.cli import app
 from threedrs.errors import DataError
 from threedrs.evaluation.score import score_file
-from threedrs.tasks.prediction import Prediction, read_predictions, write_predictions
+from threedrs.io.files import write_json
+from threedrs.tasks.prediction import (
+    Prediction,
+    meta_path,
+    read_predictions,
+    write_predictions,
+)
 from threedrs.tasks.record import Record, conversation, write_records
 from threedrs.tasks.registry import TASKS
 
@@ -204,3 +210,40 @@ def test_damaged_and_foreign_rows_are_one_line(
         )
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def two_questions(folder: Path, meta: dict[str, Any] | None) -> tuple[Path, Path]:
+    """Write two questions, the answer to the first, and the meta file of the answer."""
+    predictions, records = write(folder, SITUATED, {"prediction": "No."})
+    write_records(records, [SITUATED, replace(SITUATED, id="8")])
+    if meta is not None:
+        write_json(meta_path(predictions), {"format_version": 1, "n": 1, **meta})
+    return predictions, records
+
+
+@pytest.mark.parametrize("direction", ["export", "import"])
+def test_a_part_of_the_answers_is_refused(tmp_path: Path, direction: str) -> None:
+    predictions, records = two_questions(tmp_path, None)
+    with pytest.raises(DataError, match=r"answers 1 of the 2 questions .*finish it, or give the"):
+        command(direction, predictions, "--records", records, "--out", tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"limit": {"questions": 1, "of": 2}},
+        {"left_out": {"questions": 1, "scenes": {"scene0001_00": "no depth"}}},
+    ],
+)
+def test_what_was_not_asked_is_said_on_the_way_there_and_back(
+    tmp_path: Path, meta: dict[str, Any]
+) -> None:
+    predictions, records = two_questions(tmp_path, meta)
+    theirs, ours = tmp_path / "theirs.jsonl", tmp_path / "ours.jsonl"
+    said = command("export", predictions, "--records", records, "--out", theirs)
+    assert ("the first 1 of 2 questions only, which gives no score" in said) == ("limit" in meta)
+    command("import", theirs, "--records", records, "--out", ours)
+    for path in (theirs, ours):
+        result = score_file("sqa3d", path, tmp_path / "m.json", bootstrap=0, meteor=False)
+        assert {name: result.get(name) for name in meta} == meta
