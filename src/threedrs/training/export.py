@@ -25,6 +25,7 @@ from threedrs.io.files import (
     write_json_lines,
     write_text,
 )
+from threedrs.models.backbones.llava import PUBLISHED_TOWER, SO400M
 from threedrs.models.checkpoint.folder import reference_name, write_manifest
 from threedrs.models.checkpoint.load_save import save_student
 from threedrs.models.lora.adapter import Trained, save_adapter
@@ -170,6 +171,13 @@ def _published_note(run: str, student: Student, adapter: bool) -> str:
         return (
             f"it does not load there, where the projection head has {PUBLISHED_CHANNELS} channels "
             f"and here it has {channels}, those of another teacher"
+        )
+    tower = student.family.vision_config
+    if any(getattr(tower, field) != size for field, size in SO400M.items()):
+        return (
+            f"it does not load there, where the vision tower is {PUBLISHED_TOWER}, "
+            f"{SO400M['hidden_size']} wide with {SO400M['num_hidden_layers']} layers, and here it "
+            f"is {tower.hidden_size} wide with {tower.num_hidden_layers}"
         )
     whole = "make it whole as above and " if adapter else ""
     name = reference_name(run)
