@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field
 
 from threedrs.config.section import Section
 from threedrs.config.value_types import Text, unique
-from threedrs.errors import ConfigError, DataError, one_line, raise_all
+from threedrs.errors import ConfigError, DataError, choose_one, one_line, raise_all
 from threedrs.inputs.archives import PLACES, Archive, archive_folder, find_archive, unpack
 from threedrs.io.files import sha256_of_file
 
@@ -194,8 +194,16 @@ def fetch_published(repo: str, root: Path, only: Collection[str] = ()) -> list[s
         What was done, a line for each folder.
 
     Raises:
+        ConfigError: ``only`` names no folder of the published data.
         DataError: as `fetch` and `threedrs.inputs.archives.unpack`; or nothing is to be had.
     """
+    raise_all(
+        ConfigError(
+            f"--only {name}: is not a folder of the published data; {choose_one(name, PLACES)}"
+        )
+        for name in only
+        if name not in PLACES
+    )
     loose, archives = _published_files(repo, only)
     if not loose and not archives:
         wanted = ", ".join(only) or "the published folders"

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from fixtures.archives import content, split, write_tar, write_zip
 from threedrs.cli import app
-from threedrs.errors import DataError
+from threedrs.errors import ConfigError, DataError
 from threedrs.inputs import download
 
 MASK = "scene0000_00.mask.npz"
@@ -73,6 +73,10 @@ def test_only_what_is_asked_for(repo: Path, tmp_path: Path) -> None:
     assert again.endswith(
         "scannet/mask: is there and left as it is; move it away to unpack it again"
     )
+    with pytest.raises(
+        ConfigError, match=r"--only metdata: is not a folder.*did you mean metadata"
+    ):
+        download.fetch_published("lab/data", root, ["mask", "metdata"])
     with pytest.raises(DataError, match="lab/data: holds none of posed_images"):
         download.fetch_published("lab/data", root, ["posed_images"])
 
@@ -82,3 +86,17 @@ def test_archives_that_are_here_already(tmp_path: Path) -> None:
     said = CliRunner().invoke(app, ["unpack", str(path), "--root", str(tmp_path / "data")])
     assert said.exit_code == 0
     assert content(tmp_path / "data") == {f"scannet/mask/{MASK}": b"x"}
+
+
+def test_two_archives_of_one_folder_are_not_chosen_between(tmp_path: Path) -> None:
+    one, other = (write_zip(tmp_path / f"mask.{kind}", {MASK: b"x"}) for kind in ("zip", "tar"))
+    said = CliRunner().invoke(
+        app, ["unpack", str(one), str(other), "--root", str(tmp_path / "data")]
+    )
+    assert isinstance(said.exception, ConfigError)
+    assert str(said.exception) == f"{one} and {other} both make mask; name one of them"
+    assert not (tmp_path / "data").exists()
+    parts = split(other, 2)
+    one.unlink()
+    said = CliRunner().invoke(app, ["unpack", *map(str, parts), "--root", str(tmp_path / "data")])
+    assert said.exit_code == 0, said.output
