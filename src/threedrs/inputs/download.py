@@ -40,8 +40,8 @@ class Download(Section):
     to: Text
     """Folder to put them in."""
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]] = Field(default={})
-    """File -> its SHA-256. Files that are not named are checked by size, and large ones by the
-    checksum that the Hub gives."""
+    """File -> its SHA-256. Files that are not named are checked by size as they arrive, and large
+    ones by the checksum that the Hub gives."""
 
     def paths(self) -> list[Path]:
         """Return where the files will be."""
@@ -78,14 +78,24 @@ def downloads(config: Mapping[str, Any]) -> list[Download]:
     return found
 
 
-def fetch(download: Download, name: str) -> str:
+def fetch(download: Download, name: str, size: int | None = None) -> str:
     """Download one file unless it is there, check it, and return its SHA-256.
 
+    Args:
+        download: the entry.
+        name: the file in its repository.
+        size: in bytes, which a file that is there already must have; None: any.
+
     Raises:
-        DataError: the Hub cannot be reached, refuses access, lacks the file, or the checksum
-            differs.
+        DataError: the Hub cannot be reached, refuses access, lacks the file, or the size or
+            checksum differs.
     """
     path = Path(download.to) / name
+    if size is not None and path.is_file() and path.stat().st_size != size:
+        raise DataError(
+            f"{path}: has {path.stat().st_size} bytes, the file of {download.repo} has {size}; "
+            "delete it or move it away, and run the same again"
+        )
     published = None if path.is_file() else _fetch_file(download, name)
     digest = sha256_of_file(path)
     wanted = download.sha256.get(name)
@@ -204,7 +214,8 @@ def fetch_published(repo: str, root: Path, only: Collection[str] = ()) -> list[s
         for name in only
         if name not in PLACES
     )
-    loose, archives = _published_files(repo, only)
+    sizes = _file_sizes(repo)
+    loose, archives = _published_files(sizes, only)
     if not loose and not archives:
         wanted = ", ".join(only) or "the published folders"
         raise DataError(f"{repo}: holds none of {wanted}; check the name on the Hub")
@@ -212,12 +223,12 @@ def fetch_published(repo: str, root: Path, only: Collection[str] = ()) -> list[s
     for to, names in loose.items():
         entry = Download(repo=repo, type="dataset", files=tuple(names), to=str(root / to))
         for name in names:
-            fetch(entry, name)
+            fetch(entry, name, sizes[name])
         lines.append(f"{root / to}: {len(names)} files")
     for names in archives.values():
         entry = Download(repo=repo, type="dataset", files=tuple(names), to=str(root / "downloads"))
         for name in names:
-            fetch(entry, name)
+            fetch(entry, name, sizes[name])
         lines.append(unpacked(find_archive(root / "downloads" / names[0]), root))
     return lines
 
@@ -231,19 +242,25 @@ def unpacked(archive: Archive, root: Path) -> str:
     return f"{place}: unpacked from {archive.files[0].name}"
 
 
-def _published_files(
-    repo: str, only: Collection[str]
-) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Return the files of folders by where they go, and those of archives by folder."""
+def _file_sizes(repo: str) -> dict[str, int]:
+    """Return the files of a data set on the Hub, and how many bytes each has."""
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
 
     try:
-        names = HfApi().list_repo_files(repo, repo_type="dataset")
+        entries = HfApi().list_repo_tree(repo, repo_type="dataset", recursive=True)
+        return {entry.path: entry.size for entry in entries if isinstance(entry, RepoFile)}
     except Exception as error:  # no such data set, no access, no network
         raise DataError(
             f"download of {repo}: its files cannot be listed ({one_line(error)}); check the name "
             "and the network, and `hf auth login` where it asks for that"
         ) from error
+
+
+def _published_files(
+    names: Collection[str], only: Collection[str]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return the files of folders by where they go, and those of archives by folder."""
     loose: dict[str, list[str]] = {}
     archives: dict[str, list[str]] = {}
     for name in sorted(filter(is_inside, names)):

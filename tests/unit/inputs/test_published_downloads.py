@@ -2,10 +2,12 @@
 
 import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+from huggingface_hub.hf_api import RepoFile
 from typer.testing import CliRunner
 
 from fixtures.archives import content, split, write_tar, write_zip
@@ -22,18 +24,21 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     repo = tmp_path / "hub"
     repo.mkdir()
 
-    def listed(api: object, name: str, repo_type: str) -> list[str]:
-        assert (name, repo_type) == ("lab/data", "dataset")
-        files = (path for path in repo.rglob("*") if path.is_file())
-        return [path.relative_to(repo).as_posix() for path in files]
+    def listed(api: object, name: str, repo_type: str, recursive: bool) -> Iterator[RepoFile]:
+        assert (name, repo_type, recursive) == ("lab/data", "dataset", True)
+        for path in repo.rglob("*"):
+            if path.is_file():
+                name = path.relative_to(repo).as_posix()
+                yield RepoFile(path=name, size=path.stat().st_size, oid="")
 
-    def fetch(entry: download.Download, name: str) -> str:
+    def fetch(entry: download.Download, name: str, size: int) -> str:
+        assert size == (repo / name).stat().st_size
         target = Path(entry.to) / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(repo / name, target)
         return hashlib.sha256(target.read_bytes()).hexdigest()
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", listed)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_tree", listed)
     monkeypatch.setattr(download, "fetch", fetch)
     return repo
 
@@ -86,6 +91,15 @@ def test_archives_that_are_here_already(tmp_path: Path) -> None:
     said = CliRunner().invoke(app, ["unpack", str(path), "--root", str(tmp_path / "data")])
     assert said.exit_code == 0
     assert content(tmp_path / "data") == {f"scannet/mask/{MASK}": b"x"}
+
+
+def test_a_file_that_is_there_has_the_size_of_the_hubs(tmp_path: Path) -> None:
+    """One that the user has copied may be cut; ours are put in place when they are whole."""
+    entry = download.Download(repo="lab/data", files=("mask.zip",), to=str(tmp_path))
+    (tmp_path / "mask.zip").write_bytes(b"four")
+    assert download.fetch(entry, "mask.zip", 4) == hashlib.sha256(b"four").hexdigest()
+    with pytest.raises(DataError, match=r"has 4 bytes, the file of lab/data has 5; delete"):
+        download.fetch(entry, "mask.zip", 5)
 
 
 def test_two_archives_of_one_folder_are_not_chosen_between(tmp_path: Path) -> None:
