@@ -15,7 +15,7 @@
 #   python -m threedrs.predict --model results/train/3drs/model --scenes results/scenes \
 #     --records results/instructions/scanqa_val.jsonl --out predictions.jsonl
 #   threedrs score scanqa predictions.jsonl --out metrics.json
-#   threedrs awareness 3drs
+#   snakemake --cores 1 results/eval/3drs/awareness.json
 
 import json
 

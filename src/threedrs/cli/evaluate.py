@@ -173,9 +173,7 @@ def awareness(
     left_out: Annotated[
         Path | None, typer.Option(help="JSON file that lists scenes whose scans cannot be used.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The JSON file; of a run results/eval/<run>/awareness.json.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
     settings: Annotated[
         str, typer.Option(help="JSON object: how the model is asked, as for threedrs.predict.")
     ] = "{}",
@@ -196,8 +194,13 @@ def awareness(
             f"{model}: is neither a folder nor a trained run; {did_you_mean(model, known)} "
             f"trained are {', '.join(sorted(known)) or 'none'}"
         )
-    if out is None and not is_run:
-        raise ConfigError("--out: say where the scores of this checkpoint go, e.g. awareness.json")
+    if out is None:
+        # What the report reads has the settings and the excluded scenes of the configuration.
+        made = f"results/eval/{model}/awareness.json"
+        raise ConfigError(
+            "--out: say where the scores go, e.g. --out awareness.json"
+            + (f"; `snakemake --cores all {made}` makes those of the report" if is_run else "")
+        )
     chosen = PredictSettings.from_text(settings)
     excluded = read_excluded(left_out) if left_out else {}
     claim_gpus()
@@ -210,7 +213,7 @@ def awareness(
         folder,
         StudentAnswerer.load(folder, chosen, own_device()),
         [path for path in stores if SceneStore.open(path).split == split],
-        out or Path("results/eval") / model / "awareness.json",
+        out,
         lambda line: typer.echo(f"awareness: {line}", err=True),
     )
     for name, value in result["mean"].items():

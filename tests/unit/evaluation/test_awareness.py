@@ -37,10 +37,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_is_measured_scene_by_scene(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(results)
-    found = CliRunner().invoke(app, ["awareness", "3drs"])
+    found = CliRunner().invoke(app, ["awareness", "3drs", "--out", "own.json"])
     assert found.exit_code == 0, found.output
     assert "across_frames 0.0000, mean of 3 scenes" in found.output  # one frame a scene
-    result = read_awareness(Path("results/eval/3drs/awareness.json"))
+    result = read_awareness(Path("own.json"))
     assert list(result["scenes"]) == list(SCENES)
     store = SceneStore.open(Path(f"results/scenes/{SCENES[0]}.zarr"))
     inputs = read_scene(store, "pred")
@@ -76,9 +76,14 @@ def test_what_cannot_be_measured_is_said(results: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(results)
     unknown = CliRunner().invoke(app, ["awareness", "3dr"])
     assert "did you mean 3drs? trained are 3drs" in str(unknown.exception)
-    none = CliRunner().invoke(app, ["awareness", "3drs", "--split", "train"])
+    own = CliRunner().invoke(app, ["awareness", "3drs"])
+    assert "`snakemake --cores all results/eval/3drs/awareness.json` makes" in str(own.exception)
+    assert not Path("results/eval").exists()
+    none = CliRunner().invoke(app, ["awareness", "3drs", "--split", "train", "--out", "own.json"])
     assert isinstance(none.exception, DataError)
-    settings = CliRunner().invoke(app, ["awareness", "3drs", "--settings", "{"])
+    settings = CliRunner().invoke(
+        app, ["awareness", "3drs", "--settings", "{", "--out", "own.json"]
+    )
     assert "--settings: is not JSON" in str(settings.exception)
 
 
