@@ -255,8 +255,9 @@ def _extract_tar(stream: IO[bytes], members: _Members) -> None:
     while watched.read(_PIECE):  # what follows the end, and the checksum of a gzip
         pass
     # tarfile ends without an error at a header that is damaged or stands where a part is cut, so
-    # what follows the last member has to be zeros alone.
-    if watched.zeros < max(_END, watched.total - archive.offset):
+    # what follows the last member has to be zeros alone. They fill what is missing of the last
+    # file, which only the length of the whole, in blocks, can show.
+    if watched.zeros < max(_END, watched.total - archive.offset) or watched.total % _BLOCK:
         raise DataError(
             f"{members.name}: the archive has no end, or is damaged after {members.count} files; "
             "download it again, all of its parts"

@@ -89,7 +89,7 @@ def test_a_tar_cut_between_two_files_is_not_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "parts"])
-@pytest.mark.parametrize("damage", ["flip", "zeros", "gap"])
+@pytest.mark.parametrize("damage", ["flip", "zeros", "gap", "gap in the last"])
 def test_damage_behind_the_first_file_is_seen(tmp_path: Path, kind: str, damage: str) -> None:
     files = {f"scene{number}/x.jpg": os.urandom(3000) for number in range(6)}
     path = write_tar(tmp_path / "posed_images.tar", files)
@@ -100,8 +100,12 @@ def test_damage_behind_the_first_file_is_seen(tmp_path: Path, kind: str, damage:
         data[header + 10] ^= 255
     elif damage == "zeros":  # of one header: the end of a tar is two such blocks
         data[header : header + 512] = bytes(512)
-    else:
+    elif damage == "gap":
         del data[header - 700 : header]
+    else:
+        with tarfile.open(path) as archive:
+            last = archive.getmembers()[-1].offset_data
+        del data[last + 1000 : last + 1700]
     path.write_bytes(data)
     if kind == "tar.gz":
         path = path.rename(tmp_path / "posed_images.tar.gz")
