@@ -78,7 +78,7 @@ def test_bad_scans_and_missing_detector_boxes_stop_nothing_and_are_said(
     said = checkout.snakemake("--cores", "2", "all", config=config)
     assert said.returncode == 0, said.stdout[-6000:]
     assert said.stdout.count("What serves the scenes") == 1
-    assert f"mask: 2; 1 lack it: {UNBOXED}" in said.stdout
+    assert f"proposals: 2; 1 lack it: {UNBOXED}" in said.stdout
     assert f"{LOST}: left out:" in said.stdout
     results = checkout.folder / "results"
     scene_report_says_all(results)
