@@ -24,6 +24,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,19 +91,25 @@ def start(arguments: argparse.Namespace, config: Path, *program: str) -> subproc
     return subprocess.Popen(command, cwd=REPOSITORY)
 
 
-def kill(process: subprocess.Popen) -> None:
-    """Kill a launcher and everything it started, as a node that goes down does."""
+def family_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """Return a launcher and everything it has started."""
+    launcher = psutil.Process(process.pid)
+    return [launcher, *launcher.children(recursive=True)]
+
+
+def kill(process: subprocess.Popen, family: Sequence[psutil.Process] = ()) -> None:
+    """Kill a launcher and everything it started, ``family`` at once, as a node that goes down."""
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
     if process.poll() is not None:
         return
-    family = [psutil.Process(process.pid)]
-    family += family[0].children(recursive=True)
-    for one in family:
-        try:
+    rest = family_of(process)
+    for one in rest:
+        with suppress(psutil.NoSuchProcess):
             one.kill()
-        except psutil.NoSuchProcess:
-            continue
     process.wait()
-    psutil.wait_procs(family[1:], timeout=30)
+    psutil.wait_procs([*family[1:], *rest[1:]], timeout=30)
 
 
 def crash(arguments: argparse.Namespace, config: Path, out: Path) -> dict[str, Any]:
@@ -110,16 +118,21 @@ def crash(arguments: argparse.Namespace, config: Path, out: Path) -> dict[str, A
     process = start(arguments, config, "-m", "threedrs.train")
     log, last, seen = growing_log(out), arguments.save_every + 1, {}
     saving = out / f"checkpoints/.step-{last:08d}.tmp"
+    family: list[psutil.Process] = []
     try:
-        while not saving.is_dir() or last not in seen:
+        while not saving.is_dir():
             if process.poll() is not None or time.perf_counter() - began > arguments.seconds:
                 raise SystemExit(f"{config}: the run ended, or took too long, before step {last}")
             for row in read_rows(log):
                 seen.setdefault(row["step"], round(time.perf_counter() - began, 1))
-            time.sleep(0.02)
+            if seen and not family:  # a small checkpoint is saved before a list is made
+                family = family_of(process)
+            time.sleep(0.002)
     finally:
-        kill(process)
-    return {"rows": read_rows(log), "seconds_until_step": seen}
+        kill(process, family)
+    rows = read_rows(log)
+    seen.setdefault(rows[-1]["step"], round(time.perf_counter() - began, 1))
+    return {"rows": rows, "seconds_until_step": seen}
 
 
 def load_export(folder: Path) -> None:

@@ -3,12 +3,12 @@
 The smallest rules, on a real Slurm with two stand-in GPUs; slurm_recorded.py has the longer ones.
 """
 
-import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -67,13 +67,19 @@ def edit_profile(checkout: Checkout, before: str, after: str) -> None:
     path.write_text(text.replace(before, after))
 
 
-def kill_step(job: str) -> list[str]:
+def kill_step(job: str) -> list[psutil.Process]:
     """Kill what a job has started with `srun`, as the kernel does when memory runs out."""
-    command = ["scontrol", "listpids", f"{job}.0"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    processes = re.findall(r"^(\d+)\s", listed, re.MULTILINE)
+    # Not what `scontrol listpids` names: of a step that is just starting, these are all processes
+    # of the machine, this test's among them.
+    of_step = {"SLURM_JOB_ID": job, "SLURM_STEP_ID": "0"}
+    processes = [
+        process
+        for process in psutil.process_iter(["environ"])
+        if of_step.items() <= (process.info["environ"] or {}).items()
+    ]
     for process in processes:
-        subprocess.run(["kill", "-9", process], check=False)
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     return processes
 
 
