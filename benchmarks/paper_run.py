@@ -99,17 +99,19 @@ def family_of(process: subprocess.Popen) -> list[psutil.Process]:
 
 def kill(process: subprocess.Popen, family: Sequence[psutil.Process] = ()) -> None:
     """Kill a launcher and everything it started, ``family`` at once, as a node that goes down."""
-    for one in family:
+    kill_all(family)
+    if process.poll() is None:
+        family = [*family, *family_of(process)]
+        kill_all(family)
+        process.wait()
+    psutil.wait_procs(family[1:], timeout=30)
+
+
+def kill_all(processes: Sequence[psutil.Process]) -> None:
+    """Kill those of the processes that still run."""
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
-            one.kill()
-    if process.poll() is not None:
-        return
-    rest = family_of(process)
-    for one in rest:
-        with suppress(psutil.NoSuchProcess):
-            one.kill()
-    process.wait()
-    psutil.wait_procs([*family[1:], *rest[1:]], timeout=30)
+            process.kill()
 
 
 def crash(arguments: argparse.Namespace, config: Path, out: Path) -> dict[str, Any]:

@@ -8,21 +8,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from fixtures.doctor_setting import make_setting, read_config
-from fixtures.repository import ROOT
 from threedrs.cli import app
 from threedrs.doctor import Finding, Setting, examine
-
-
-@pytest.fixture
-def config(monkeypatch: pytest.MonkeyPatch) -> dict:
-    monkeypatch.chdir(ROOT)
-    return read_config()
-
-
-@pytest.fixture
-def setting(config: dict, tmp_path: Path) -> Setting:
-    return make_setting(config, tmp_path)
 
 
 def test_the_demo_needs_nothing_else(config: dict, setting: Setting) -> None:

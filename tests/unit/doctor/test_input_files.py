@@ -7,22 +7,9 @@ from typing import Any
 
 import pytest
 
-from fixtures.doctor_setting import make_setting, only, read_config
-from fixtures.repository import ROOT
+from fixtures.doctor_setting import only
 from fixtures.training_run import SCENES, SHARD, write_features, write_scene_inputs
 from threedrs.doctor import Setting, earlier_results, file_system, input_files
-
-
-@pytest.fixture
-def config(monkeypatch: pytest.MonkeyPatch) -> dict:
-    monkeypatch.chdir(ROOT)
-    return read_config()
-
-
-@pytest.fixture
-def setting(config: dict, tmp_path: Path) -> Setting:
-    return make_setting(config, tmp_path)
-
 
 # Data
 

@@ -11,25 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fixtures.doctor_setting import make_setting, only, read_config
-from fixtures.repository import ROOT
+from fixtures.doctor_setting import only
 from threedrs.demo.write import demo_scenes
 from threedrs.doctor import Setting, file_system, machine
 from threedrs.doctor.file_system import stage_needs
 from threedrs.planning.disk import FRAME_BYTES, feature_bytes
 
 EMPTY = Path("nothing/here")
-
-
-@pytest.fixture
-def config(monkeypatch: pytest.MonkeyPatch) -> dict:
-    monkeypatch.chdir(ROOT)
-    return read_config()
-
-
-@pytest.fixture
-def setting(config: dict, tmp_path: Path) -> Setting:
-    return make_setting(config, tmp_path)
 
 
 # Software

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import itertools
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixtures.scan_files import BOXES, DEPTH, FRAMES, INTRINSIC, SETTINGS, TURN, make_scan
+from fixtures.scan_files import (
+    BOXES,
+    DEPTH,
+    FRAMES,
+    INTRINSIC,
+    SETTINGS,
+    TURN,
+    make_scan,
+    record_reads,
+)
 from threedrs.errors import ConfigError, DataError
 from threedrs.scannet.boxes import BoxSet, make_box_set
 from threedrs.scannet.geometry import frame_masks
@@ -109,15 +117,7 @@ def test_missing_depth_can_be_ignored(scan: ScanFiles, built: SceneStore, tmp_pa
 def test_only_chosen_payloads_are_read_and_once(
     scan: ScanFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads: list[tuple[int, int]] = []
-    pread = os.pread
-
-    def recording_pread(descriptor: int, size: int, offset: int) -> bytes:
-        data = pread(descriptor, size, offset)
-        reads.append((offset, offset + len(data)))
-        return data
-
-    monkeypatch.setattr(os, "pread", recording_pread)
+    reads = record_reads(monkeypatch)
     build_scene(scan, BOXES, SETTINGS, tmp_path / "x.zarr", "train")
     reads.sort()
     assert all(first[1] <= second[0] for first, second in itertools.pairwise(reads))

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,16 @@ import pytest
 
 from fixtures.plain_coverage import frame_voxels, plain_greedy, voxel_of
 from fixtures.published_files import save_torch
-from fixtures.scan_files import BOXES, FRAMES, INTRINSIC, SETTINGS, TURN, make_pose, make_scan
+from fixtures.scan_files import (
+    BOXES,
+    FRAMES,
+    INTRINSIC,
+    SETTINGS,
+    TURN,
+    make_pose,
+    make_scan,
+    record_reads,
+)
 from threedrs.errors import ConfigError, DataError
 from threedrs.scannet.boxes import aligned_vertices
 from threedrs.scannet.embodiedscan import SceneInfos
@@ -162,15 +170,7 @@ def test_strategies_differ_in_how_many_frames(scan: ScanFiles, tmp_path: Path) -
 def test_coverage_reads_each_payload_once(
     scan: ScanFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads: list[tuple[int, int]] = []
-    pread = os.pread
-
-    def recording_pread(descriptor: int, size: int, offset: int) -> bytes:
-        data = pread(descriptor, size, offset)
-        reads.append((offset, offset + len(data)))
-        return data
-
-    monkeypatch.setattr(os, "pread", recording_pread)
+    reads = record_reads(monkeypatch)
     settings = SETTINGS.replace(strategy="coverage", stride=4, count=2)
     build_scene(scan, BOXES, settings, tmp_path / "x.zarr", "train")
     reads.sort()
