@@ -34,7 +34,7 @@ def main() -> int:
         "--settings",
         default="{}",
         help="JSON object: prompt, decoding, max_new_tokens, boxes, attention, coordinate_dtype, "
-        "limit",
+        "limit; default of coordinate_dtype: as the model was trained",
     )
     parser.add_argument(
         "--left-out", type=Path, help="JSON file that lists scenes whose scans cannot be used"
@@ -53,7 +53,7 @@ def main() -> int:
     from threedrs.scannet.excluded_scans import read_excluded
 
     with one_line_errors(f"predict: rank {rank}"):
-        settings = PredictSettings.from_text(arguments.settings)
+        settings = PredictSettings.from_text(arguments.settings, arguments.model)
         predict_benchmark(
             arguments.model,
             arguments.records,

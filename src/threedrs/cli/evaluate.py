@@ -74,6 +74,13 @@ def score(
         Path | None,
         typer.Option(help="where the per-question values are written; default: nowhere"),
     ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="published annotation file of the questions: its true answers count, for rows "
+            "that hold fewer"
+        ),
+    ] = None,
 ) -> None:
     """Score a benchmark's predictions; values are percent, as papers print them."""
     from rich.console import Console
@@ -89,6 +96,7 @@ def score(
         meteor=not no_meteor,
         run=run,
         per_question=per_question,
+        annotations=annotations,
     )
     Console().print(metrics_table(result))
     for line in notes(result):
@@ -131,7 +139,7 @@ def ask(
         raise ConfigError(f"--out {out}: give a name that ends in .jpg or .png")
     place = _numbers(box) if box is not None else None
     settings = PredictSettings.from_json(
-        {"prompt": prompt, "boxes": boxes, "max_new_tokens": max_new_tokens}
+        {"prompt": prompt, "boxes": boxes, "max_new_tokens": max_new_tokens}, model
     )
 
     from threedrs.evaluation.ask import SceneDialogue, draw_found
@@ -175,7 +183,11 @@ def awareness(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
     settings: Annotated[
-        str, typer.Option(help="JSON object: how the model is asked, as for threedrs.predict.")
+        str,
+        typer.Option(
+            help="JSON object: how the model is asked, as for threedrs.predict; what it leaves "
+            "out is as in the model's run."
+        ),
     ] = "{}",
 ) -> None:
     """Measure how 3D-aware a model's visual tokens are, scene by scene (docs/EVALUATION.md)."""
@@ -201,7 +213,7 @@ def awareness(
             "--out: say where the scores go, e.g. --out awareness.json"
             + (f"; `snakemake --cores all {made}` makes those of the report" if is_run else "")
         )
-    chosen = PredictSettings.from_text(settings)
+    chosen = PredictSettings.from_text(settings, folder)
     excluded = read_excluded(left_out) if left_out else {}
     claim_gpus()
 

@@ -44,5 +44,10 @@ def import_rows(
     """Write the field's rows as predictions of ours, with scenes and all true answers."""
     from threedrs.evaluation.external_predictions import import_predictions
 
-    rows, questions = import_predictions(predictions, records, out)
+    rows, questions, fewer = import_predictions(predictions, records, out)
     typer.echo(f"{out}: answers to {rows} of {questions} questions")
+    if fewer:
+        typer.echo(
+            f"{out}: for {fewer} of them {records} has fewer true answers than {predictions}; scores "
+            "come out too low: convert the annotation files again"
+        )

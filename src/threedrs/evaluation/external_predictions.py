@@ -157,11 +157,12 @@ def export_predictions(predictions: Path, records: Path, out: Path, model_id: st
     return count
 
 
-def import_predictions(predictions: Path, records: Path, out: Path) -> tuple[int, int]:
+def import_predictions(predictions: Path, records: Path, out: Path) -> tuple[int, int, int]:
     """Write rows of the field's own form as a predictions file of ours.
 
-    Returns how many they are, and how many questions there are. The rows come in the order of
-    ``records``, with the scenes, question types and true answers of these.
+    Returns how many they are, how many questions there are, and in how many rows the records have
+    fewer true answers than the field's. The rows come in the order of ``records``, with the scenes,
+    question types and true answers of these.
 
     Args:
         predictions: the field's file.
@@ -189,7 +190,8 @@ def import_predictions(predictions: Path, records: Path, out: Path) -> tuple[int
         ),
     )
     write_json(meta_path(out), {"format_version": FORMAT_VERSION, "n": count, **asked})
-    return count, len(questions)
+    fewer = sum(set(questions[row.id].references or ()) < {*row.references} for row in rows)
+    return count, len(questions), fewer
 
 
 def _questions(records: Path) -> tuple[dict[str, Record], Task]:

@@ -201,7 +201,7 @@ def _finish(
             },
             "inputs": dict(header),
             "predictions_sha256": sha256_of_file(out),
-            "decoding": {"method": "greedy", **settings.to_json()},
+            "decoding": settings.to_json(),
             "versions": package_versions("torch", "transformers", "numpy"),
             **facts,
         },

@@ -4,11 +4,13 @@ Cost: seconds for a full-size benchmark on one core, METEOR's Java program apart
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from threedrs import __version__
 from threedrs.errors import ConfigError, DataError
+from threedrs.evaluation.annotated_answers import take_annotated_answers
 from threedrs.evaluation.compare import write_per_question
 from threedrs.evaluation.external_predictions import has_scene, read_any_predictions
 from threedrs.io.files import sha256_of_file, write_json
@@ -82,6 +84,7 @@ def score_file(
     meteor: bool = True,
     run: str | None = None,
     per_question: Path | None = None,
+    annotations: Path | None = None,
 ) -> dict[str, Any]:
     """Score a predictions file, write ``metrics.json`` to ``out`` and return its content.
 
@@ -98,15 +101,21 @@ def score_file(
         meteor: whether to compute METEOR (needs Java; without it the rest is still given).
         run: name of the run; None: taken from the path.
         per_question: where the per-question statistics go, for comparisons; None: nowhere.
+        annotations: the benchmark's annotation file, whose true answers replace those of the rows.
 
     Raises:
-        ConfigError: the benchmark is unknown or lacks a part; negative number of resamples.
-        DataError: the predictions are malformed, partial, or not those of the meta file.
+        ConfigError: the benchmark is unknown, lacks a part or has no true answers in its
+            annotation file; negative number of resamples.
+        DataError: the predictions are malformed, partial, or not those of the meta file or the
+            annotations.
     """
     task = find_task(benchmark)
     if bootstrap < 0:
         raise ConfigError(f"bootstrap is {bootstrap}; give the number of resamples, or 0 for none")
     rows, form = read_any_predictions(predictions, task)
+    check = None
+    if annotations is not None:
+        rows, check = take_annotated_answers(rows, task, predictions, annotations)
     meta = read_meta(predictions) or {}
     unanswered = meta.get("unanswered")
     metrics: Metrics
@@ -134,6 +143,8 @@ def score_file(
             "predictions": str(predictions),
             "predictions_form": form,
             "predictions_sha256": digest,
+            "short_of_answers": task.seems_short_of_answers(row.references for row in rows),
+            "annotations": check and asdict(check),
             "predictions_meta": meta or None,
             "scenes": len({row.scene for row in rows if has_scene(row)}),
             "rows_without_scene": sum(not has_scene(row) for row in rows),

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from threedrs.config.schema import Attention, BoxSet, CoordinateDtype, Decoding, Prompt
 from threedrs.config.section import Section
 from threedrs.config.value_types import PositiveInt
 from threedrs.errors import ConfigError
+from threedrs.io.files import read_json
 
 
 class PredictSettings(Section):
@@ -23,20 +25,39 @@ class PredictSettings(Section):
     limit: PositiveInt | None = None  # as ``eval.limit``
 
     @classmethod
-    def from_text(cls, text: str) -> "PredictSettings":
+    def from_text(cls, text: str, model: Path) -> "PredictSettings":
         """Return the settings of the option ``--settings``. Raises ConfigError as `from_json`."""
         try:
-            return cls.from_json(json.loads(text))
+            return cls.from_json(json.loads(text), model)
         except json.JSONDecodeError as error:
             raise ConfigError(f"--settings: is not JSON ({error.msg})") from error
 
     @classmethod
-    def from_json(cls, value: Any) -> "PredictSettings":
-        """Return the settings of a JSON object; what it leaves out keeps its default.
+    def from_json(cls, value: Any, model: Path | None = None) -> "PredictSettings":
+        """Return the settings of a JSON object.
+
+        What it leaves out is as in the run that ``model`` belongs to, or else has its default.
 
         Raises:
             ConfigError: not an object, an unknown key, or a wrong value.
         """
         if not isinstance(value, Mapping):
             raise ConfigError("settings: expected a JSON object")
-        return cls(**value)
+        return cls(**{**({} if model is None else _of_run(model)), **value})
+
+
+def _of_run(model: Path) -> dict[str, Any]:
+    """Return how a run's model was trained, or nothing of a model that is not of a run.
+
+    Args:
+        model: the run's config.json, or a folder ``model`` beside that.
+    """
+    # A model asked with coordinates of another precision than it was trained with answers worse,
+    # and nothing in its folder says which.
+    file = model if model.is_file() else model.absolute().with_name("config.json")
+    if not file.is_file() or not (model.is_file() or model.name == "model"):
+        return {}
+    config = read_json(file)
+    if not isinstance(config, dict) or not {"run", "geometry"} <= config.keys():
+        return {}
+    return {"coordinate_dtype": config["geometry"]["coordinate_dtype"]}

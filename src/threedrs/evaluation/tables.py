@@ -240,20 +240,39 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{questions} further questions are left out: the scans of their scenes cannot be used"
         )
-    single = find_task(result["benchmark"]).references_in == "answers"
-    if single and result["provenance"]["predictions_form"] == "field":
+    provenance, title = result["provenance"], find_task(result["benchmark"]).title
+    if provenance["predictions_form"] == "field" and provenance["short_of_answers"]:
         lines.append(
-            "the field's rows hold one true answer each; `threedrs predictions import` adds the "
-            "others, which published scores count"
+            f"no row holds more than one true answer, and {title} has questions with several, "
+            "which published scores count; with --annotations and its annotation file they do"
         )
-    loose = result["provenance"]["rows_without_scene"]
+    lines += _annotation_notes(result)
+    loose = provenance["rows_without_scene"]
     if loose:
         lines.append(
             f"{loose} of {result['n']} rows name no scene: each is a cluster of its own in the "
             "intervals, which are too narrow for that"
         )
-    elif result["provenance"]["scenes"] == 1:
+    elif provenance["scenes"] == 1:
         lines.append("all questions are of one scene: intervals over scenes show no spread")
+    return lines
+
+
+def _annotation_notes(result: Mapping[str, Any]) -> list[str]:
+    """Return what taking the true answers of an annotation file has changed."""
+    check = result["provenance"]["annotations"]
+    if check is None:
+        return []
+    lines = [f"{result['n']} rows are scored against the true answers of {check['file']}"]
+    if check["fewer"]:
+        lines.append(f"{check['fewer']} of them held fewer true answers than that")
+    if check["other"]:
+        lines.append(f"{check['other']} of them held true answers that it does not have")
+    if result["n"] < check["questions"]:
+        lines.append(
+            f"it has {check['questions']} questions: the answers to a part of them are not a score "
+            "of the benchmark"
+        )
     return lines
 
 

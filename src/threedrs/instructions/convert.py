@@ -102,7 +102,9 @@ def convert(
     source = AnnotationTables(
         split=split,
         names=names,
-        tables=tuple(file.read(folder, split) for file in task.files),
+        tables=tuple(
+            file.read(folder / name) for file, name in zip(task.files, names, strict=True)
+        ),
         scenes=SceneBoxes(layout, split, boxes, left_out),
         labels_file=layout.labels_file,
     )

@@ -4,6 +4,7 @@ One array may hold several benchmarks, of which one is taken. The array is held 
 entries take about 0.5 GB.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ from threedrs.tasks.scene_boxes import SceneBoxes
 
 if TYPE_CHECKING:
     from threedrs.scannet.boxes import BoxSet
+
+logger = logging.getLogger(__name__)
 
 
 def take_prepared(
@@ -75,6 +78,12 @@ def take_prepared(
         if not training and record.references is None and not task.grounding:
             # Grounding is scored against boxes, not texts.
             raise DataError(f"{array}: {record.id} has no references, which {split} is scored with")
+    if not training and task.seems_short_of_answers(r.references or () for _, r in found):
+        logger.warning(
+            "%s: no question of %s holds more than one true answer; published scores count all "
+            "that its annotation files give, so convert those if there are several",
+            *(array, task.title),
+        )
     source = AnnotationTables(
         split=split,
         names=(array.name,),

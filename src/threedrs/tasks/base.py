@@ -6,7 +6,7 @@ answers. Everything that knows a benchmark by name stands in its own file; all o
 edited metric makes no record stale.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -36,15 +36,14 @@ class AnnotationFile:
     path: str
     key: str | None = None
 
-    def read(self, folder: Path, split: str) -> list[Any]:
-        """Return the file's rows.
+    def read(self, path: Path) -> list[Any]:
+        """Return the rows of the file, which lies at ``path``.
 
         The file is read into memory; the largest, SQA3D's training questions, has 12 MB.
 
         Raises:
             DataError: the file is missing, not JSON, of another form, or without rows.
         """
-        path = folder / self.path.format(split=split)
         value = read_json(path)
         if self.key is not None:
             if not isinstance(value, dict) or self.key not in value:
@@ -90,7 +89,8 @@ class AnnotationTables:
     names: tuple[str, ...]  # path of each file below the benchmark folder
     tables: tuple[list[Any], ...]  # rows of each file
     scenes: SceneBoxes  # known scenes and boxes
-    labels_file: Path  # ScanNet's label table
+    # ScanNet's label table; None: question types that need it are not asked for.
+    labels_file: Path | None
 
     @property
     def training(self) -> bool:
@@ -208,6 +208,11 @@ class Task:
         Training takes them, and boxes are scored against them; a caption is not.
         """
         return self.objects != "none" and (split == TRAINING_SPLIT or self.grounding)
+
+    def seems_short_of_answers(self, references: Iterable[Sequence[str]]) -> bool:
+        """Return whether no question has a second true answer, though its files give several."""
+        several = not self.grounding and self.references_in != "turn"
+        return several and all(len(texts) < 2 for texts in references)
 
     @property
     def columns(self) -> list[Column]:

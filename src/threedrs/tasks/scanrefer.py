@@ -88,7 +88,7 @@ def read_description(row: Row, scenes: SceneBoxes) -> Description:
     )
 
 
-def object_types(source: AnnotationTables) -> Callable[[Description], str]:
+def object_types(source: AnnotationTables) -> Callable[[Description], str | None]:
     """Return the function from a description to unique or multiple.
 
     An object is unique if the file's descriptions name no other one of its class in its scene.
@@ -97,9 +97,9 @@ def object_types(source: AnnotationTables) -> Callable[[Description], str]:
     for row in source.tables[0]:
         with suppress(RowError):  # reported when the row is converted
             described.append(read_description(check_row(row), source.scenes))
-    if all(one.object_type for one in described):
+    if source.labels_file is None or all(one.object_type for one in described):
         # The label table is not asked for: published folders do not hold it.
-        return lambda one: str(one.object_type)
+        return lambda one: one.object_type
     table = read_label_table(source.labels_file)
     objects: dict[tuple[str, int], set[int]] = defaultdict(set)
     for one in described:

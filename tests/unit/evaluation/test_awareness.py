@@ -18,6 +18,7 @@ from threedrs.evaluation.awareness import (
     read_awareness,
 )
 from threedrs.evaluation.compare import PerQuestion
+from threedrs.evaluation.settings import PredictSettings
 from threedrs.metrics.bootstrap import mean_metric
 from threedrs.models.checkpoint.load_save import save_student
 from threedrs.models.inference import SceneSession
@@ -56,6 +57,25 @@ def test_a_run_is_measured_scene_by_scene(results: Path, monkeypatch: pytest.Mon
     assert row["pairs"] == own.pairs
     mean = np.mean([row["all_pairs"] for row in result["scenes"].values()])
     assert result["mean"]["all_pairs"] == pytest.approx(mean, abs=1e-6)
+
+
+def test_a_runs_model_is_asked_as_it_was_trained(tmp_path: Path) -> None:
+    """What the run's settings and the call leave out has its default; a call goes first."""
+    run = tmp_path / "3drs"
+    model = run / "model"
+    model.mkdir(parents=True)
+    assert PredictSettings.from_text("{}", model).coordinate_dtype == "float32"
+    config = {"run": "3drs", "geometry": {"coordinate_dtype": "float16"}}
+    (run / "config.json").write_text(json.dumps(config))
+    for path in (model, run / "config.json"):
+        assert PredictSettings.from_text("{}", path).coordinate_dtype == "float16"
+        given = PredictSettings.from_text('{"coordinate_dtype": "bfloat16"}', path)
+        assert given.coordinate_dtype == "bfloat16"
+    other = tmp_path / "3drs" / "checkpoint"  # a model of its own beside a run's settings
+    other.mkdir()
+    assert PredictSettings.from_text("{}", other) == PredictSettings()
+    (run / "config.json").write_text('{"architectures": ["LlavaQwenForCausalLM"]}')
+    assert PredictSettings.from_text("{}", model) == PredictSettings()
 
 
 def test_scenes_that_are_left_out_are_not_measured(

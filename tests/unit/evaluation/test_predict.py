@@ -41,7 +41,7 @@ def test_rows_stand_in_the_questions_order_and_scenes_are_opened_once(
     assert meta["counts"] == {"scenes": 3, "without_model": 0}
     assert meta["predictions_sha256"] == sha256_of_file(out)
     assert meta["inputs"]["records"] == sha256_of_file(records)
-    assert meta["decoding"] == {"method": "greedy", **SETTINGS.to_json()}
+    assert meta["decoding"] == SETTINGS.to_json()
     assert meta["timing"]["ranks"] == 1
     assert partial_files(out) == []
     assert "9 of 9 questions" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """The record format: what is written reads back, what is wrong is named."""
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,18 @@ def test_repeated_ids_become_unique() -> None:
     records = [named(name) for name in ("a", "b", "a", "a#2", "a", "b")]
     ids = [record.id for record in with_unique_ids(records)]
     assert ids == ["a", "b", "a#3", "a#2", "a#4", "b#2"]
+
+
+def test_as_many_records_of_one_id_as_scan2cap_has_take_no_minute() -> None:
+    """Linear: a second at most, where a look at all others for each would take minutes."""
+    one = Record.from_json({**VALUE, "id": "7"}, "one")
+    others = [replace(one, id=f"7#{number}") for number in range(2, 10_000, 2)]
+    records = [*others, *[one] * 36_639]
+    began = time.process_time()
+    unique = list(with_unique_ids(records))
+    assert time.process_time() - began < 10
+    assert len({record.id for record in unique}) == len(records)
+    assert unique[: len(others)] == others
 
 
 def test_numbers_are_published_as_numbers_and_other_ids_as_they_are() -> None:
