@@ -48,6 +48,6 @@ def import_rows(
     typer.echo(f"{out}: answers to {rows} of {questions} questions")
     if fewer:
         typer.echo(
-            f"{out}: for {fewer} of them {records} has fewer true answers than {predictions}; scores "
-            "come out too low: convert the annotation files again"
+            f"{out}: for {fewer} of them {records} has fewer true answers than {predictions}; "
+            "scores come out too low: convert the annotation files again"
         )

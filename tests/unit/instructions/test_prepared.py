@@ -135,3 +135,14 @@ def test_repeated_ids_of_an_array_are_counted(tmp_path: Path) -> None:
     assert take(tmp_path, "sqa3d", "train").repeated_ids == 2
     ids = [found.id for found in read_records(tmp_path / "sqa3d_train.jsonl")]
     assert ids == ["sqa3d_7", "sqa3d_7#2", "sqa3d_7#3"]
+
+
+@pytest.mark.parametrize("answers", [["four"], ["four", "4"]])
+def test_questions_with_one_true_answer_each_are_warned_about(
+    tmp_path: Path, answers: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    questions = [record("scanqa", 0, references=["a"]), record("scanqa", 1, references=answers)]
+    write_llava(tmp_path / "all.json", questions)
+    take(tmp_path, "scanqa", "val")
+    warned = "no question of ScanQA holds more than one true answer" in caplog.text
+    assert warned == (len(answers) == 1)
