@@ -23,7 +23,7 @@ from cycler import cycler
 from threedrs.visualization.box_overlay import RUN_COLOURS
 
 INK = "#123456"  # stands for the page's text colour, put in when the figure is text
-HIGHER, LOWER = RUN_COLOURS[0], RUN_COLOURS[3]
+PLAIN = "#808088"  # of bars that belong to no run
 PIXELS_PER_POINT = 1.3
 STYLE: Any = {
     "axes.edgecolor": INK,
@@ -59,6 +59,15 @@ class Difference:
     significant: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """The value of one bar, None where there is none, and its interval, if any."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
 def _svg(figure: plt.Figure, title: str) -> str:
     """Return the figure as SVG for a page: a label for screen readers, no size in pixels."""
     buffer = io.StringIO()
@@ -82,25 +91,27 @@ def _svg(figure: plt.Figure, title: str) -> str:
     return text.replace("<svg ", opening, 1)
 
 
-def radar(axes: Sequence[str], series: Mapping[str, Sequence[float | None]], title: str) -> str:
-    """Return a radar chart; each axis is scaled to its largest value over the series.
+def radar(
+    axes: Mapping[str, float],
+    series: Mapping[str, Sequence[float | None]],
+    colours: Mapping[str, str],
+    title: str,
+) -> str:
+    """Return a radar chart of ``series``, whose ``axes`` have a name and the value at the tip.
 
     A missing value leaves a gap.
     """
     values = np.array([[np.nan if v is None else v for v in row] for row in series.values()])
-    top = np.nanmax(np.where(np.isnan(values), 0.0, values), axis=0)
-    top[top <= 0] = 1.0
     angles = np.linspace(0, 2 * np.pi, len(axes), endpoint=False)
     with plt.rc_context(STYLE):
         figure, plot = plt.subplots(figsize=(3.4, 3.4), subplot_kw={"polar": True})
         for name, row in zip(series, values, strict=True):
-            radius = row / top
-            closed = np.append(radius, radius[0])
-            plot.plot(
-                np.append(angles, angles[0]), closed, label=name, linewidth=2, marker="o", ms=3
-            )
-            plot.fill(np.append(angles, angles[0]), np.nan_to_num(closed), alpha=0.1)
-        labels = [f"{axis}\n{limit:.1f}" for axis, limit in zip(axes, top, strict=True)]
+            radius = row / np.array(list(axes.values()))
+            closed, colour = np.append(radius, radius[0]), colours.get(name)
+            around = np.append(angles, angles[0])
+            plot.plot(around, closed, label=name, color=colour, linewidth=2, marker="o", ms=3)
+            plot.fill(around, np.nan_to_num(closed), color=colour, alpha=0.1)
+        labels = [f"{axis}\n{tip:.1f}" for axis, tip in axes.items()]
         plot.set_xticks(angles, labels, fontsize=8)
         plot.set_yticks([0.25, 0.5, 0.75, 1.0], [])
         plot.set_ylim(0, 1.05)
@@ -109,12 +120,11 @@ def radar(axes: Sequence[str], series: Mapping[str, Sequence[float | None]], tit
         return _svg(figure, title)
 
 
-def differences(rows: Sequence[Difference], title: str) -> str:
+def differences(rows: Sequence[Difference], colour: str, title: str) -> str:
     """Return differences with their intervals; a filled dot is more than chance."""
     with plt.rc_context(STYLE):
         figure, plot = plt.subplots(figsize=(4.2, 0.6 + 0.28 * len(rows)))
         for place, row in enumerate(rows):
-            colour = HIGHER if row.value >= 0 else LOWER
             if row.low is not None and row.high is not None:
                 plot.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
             face = colour if row.significant else "none"
@@ -128,17 +138,19 @@ def differences(rows: Sequence[Difference], title: str) -> str:
 
 
 def curves(
-    histories: Mapping[str, Sequence[Mapping[str, Any]]], field: str, name: str
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    field: str,
+    name: str,
+    colours: Mapping[str, str],
 ) -> str | None:
     """Return ``field`` of every run over optimizer steps; None if no run has a value above 0."""
     with plt.rc_context(STYLE):
         figure, plot = plt.subplots(figsize=(3.2, 2.2))
-        for index, (run, rows) in enumerate(histories.items()):
+        for run, rows in histories.items():
             points = [(row["step"], row[field]) for row in rows if row.get(field) is not None]
             # A run without a teacher has no supervision loss: its flat zero is not drawn.
             if any(value for _, value in points):
-                colour = RUN_COLOURS[index % len(RUN_COLOURS)]
-                plot.plot(*zip(*points, strict=True), label=run, color=colour, linewidth=1.5)
+                plot.plot(*zip(*points, strict=True), label=run, color=colours[run], linewidth=1.5)
         if not plot.lines:
             plt.close(figure)
             return None
@@ -149,19 +161,40 @@ def curves(
         return _svg(figure, f"{name} over optimizer steps, one line a run")
 
 
-def bars(groups: Sequence[str], series: Mapping[str, Sequence[float | None]], title: str) -> str:
+def bars(
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[Bar]],
+    title: str,
+    colours: Mapping[str, str] | None = None,
+) -> str:
     """Return grouped horizontal bars with their values: one group a name, one bar a series."""
     height = 0.8 / max(len(series), 1)
+    colours = colours or {}
     with plt.rc_context(STYLE):
         figure, plot = plt.subplots(
             figsize=(3.2, 0.5 + (0.1 + 0.2 * max(len(series), 1)) * len(groups))
         )
         for index, (name, row) in enumerate(series.items()):
             places = np.arange(len(groups)) + index * height
-            drawn = plot.barh(
-                places, [value or 0.0 for value in row], height=height * 0.9, label=name
+            values = np.array([bar.value or 0.0 for bar in row])
+            ends = np.array(
+                [(0, 0) if bar.low is None else (bar.low, bar.high) for bar in row], dtype=float
             )
-            texts = ["none" if v is None else f"{v:.1f}".removesuffix(".0") for v in row]
+            known = np.array([bar.low is not None for bar in row])
+            lengths = np.where(known, np.abs(ends - values[:, None]).T, 0)
+            drawn = plot.barh(
+                places,
+                values,
+                xerr=lengths if known.any() else None,
+                error_kw={"ecolor": INK, "elinewidth": 1, "alpha": 0.7},
+                height=height * 0.9,
+                color=colours.get(name, PLAIN),
+                label=name,
+            )
+            texts = [
+                "none" if bar.value is None else f"{bar.value:.1f}".removesuffix(".0")
+                for bar in row
+            ]
             plot.bar_label(drawn, texts, padding=3, fontsize=8)
         plot.set_yticks(np.arange(len(groups)) + height * (len(series) - 1) / 2, groups)
         plot.invert_yaxis()

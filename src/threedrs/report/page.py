@@ -22,12 +22,15 @@ from threedrs.report.costs import run_costs, stage_costs
 from threedrs.report.examples import Browser, PageImage, Rooms, as_page_image
 from threedrs.report.published import GROUPS, SOURCE, without_counterpart
 from threedrs.report.results import Results
-from threedrs.report.verdict import config_differences, more_seeds, verdicts
+from threedrs.report.scores import run_colours, score_rows
+from threedrs.report.verdict import config_differences, more_seeds, statement, verdicts
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.registry import find_task
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.visualization.feature_plot import plot_features
 from threedrs.visualization.templates import page_environment
+
+SCRIPTS = ("tables.js", "page.js")  # joined to one script, in this order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +59,13 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
     results = Results(
         folder=folder, runs=settings.runs, benchmarks=settings.benchmarks, mix_names=settings.mixes
     )
-    script = files("threedrs.report").joinpath("templates", "page.js").read_text(encoding="utf-8")
+    templates = files("threedrs.report").joinpath("templates")
+    script = "\n".join(templates.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
     rooms = Rooms(results)
     browsers = [Browser(results, name, settings.baseline) for name in settings.benchmarks]
     judged = verdicts(results.summary, results.columns)
+    settings_rows, trivial_rows = score_rows(results)
+    colours = run_colours(results.runs)
     page = (
         page_environment("threedrs.report")
         .get_template("index.html.j2")
@@ -75,9 +81,19 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             mark=results.mark,
             limited=results.limited,
             unanswered=results.unanswered,
+            statement=statement(judged, results.summary["groups"][0]["name"]),
+            score_rows=settings_rows,
+            trivial_rows=trivial_rows,
+            origins={
+                row.name: {
+                    column.benchmark: cell.origin
+                    for column, cell in zip(results.columns, row.cells, strict=True)
+                }
+                for row in settings_rows
+            },
             verdicts=judged,
             more_seeds=more_seeds(results.summary),
-            difference_charts=[charts.differences_of(verdict) for verdict in judged],
+            difference_charts=[charts.differences_of(verdict, colours) for verdict in judged],
             config_differences={
                 run: config_differences(results.config(run), results.config(settings.baseline))
                 for run in settings.runs

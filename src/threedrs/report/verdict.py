@@ -17,6 +17,7 @@ import yaml
 from threedrs.evaluation.aggregate import RUN_NAMES, recipe
 from threedrs.evaluation.tables import is_shown
 from threedrs.tasks.base import Column
+from threedrs.visualization.templates import signed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,38 @@ def verdicts(summary: Mapping[str, Any], columns: Sequence[Column]) -> list[Verd
     """Return the verdict of every group of runs other than the baseline's."""
     base = summary["groups"][0]
     return [_verdict(summary, group, base, columns) for group in summary["groups"][1:]]
+
+
+def statement(judged: Sequence[Verdict], baseline: str) -> list[str]:
+    """Return what is known of all settings together, a sentence each, the first the page's answer.
+
+    With one setting, or where the same holds for all, it is their own answer.
+    """
+    answers = list(dict.fromkeys(verdict.answer for verdict in judged))
+    if len(answers) < 2:
+        return answers or [f"There is only one setting, {baseline}: nothing to compare."]
+    better = [verdict.name for verdict in judged if verdict.tone == "up"]
+    worse = [verdict.name for verdict in judged if verdict.tone == "down"]
+    others = [verdict for verdict in judged if verdict.tone == "even"]
+    said = []
+    for names, word in ((better, "better"), (worse, "worse")):
+        if names:
+            verb = "are" if len(names) > 1 else "is"
+            no_worse = " and worse on none" if word == "better" else " and better on none"
+            said.append(
+                f"{_and(names)} {verb} {word} than {baseline} on at least one metric{no_worse}."
+            )
+    # The same answer of several settings is said once; one that stands alone names its setting.
+    for answer in dict.fromkeys(verdict.answer for verdict in others):
+        names = [verdict.name for verdict in others if verdict.answer == answer]
+        said.append(
+            answer if len(names) == 1 and names[0] in answer else f"{_and(names)}: {answer}"
+        )
+    return said
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _verdict(
@@ -138,7 +171,7 @@ def _words(compared: Mapping[str, Any], tone: str, settings: Mapping[str, Any]) 
 def _evidence(compared: Mapping[str, Any]) -> str:
     """Return what a comparison rests on."""
     return (
-        f"95 % interval {compared['low']:+.1f} to {compared['high']:+.1f}, "
+        f"95 % interval {signed(compared['low'])} to {signed(compared['high'])}, "
         f"{compared['seeds'][0]} and {compared['seeds'][1]} seeds, {compared['scenes']} rooms, "
         f"{compared['questions']:,} questions"
     )
@@ -235,8 +268,8 @@ def _explanation(lines: Sequence[Line]) -> str:
     seen = (
         f"As measured, which may be chance: higher on {higher}, lower on {lower} and the same on "
         f"{len(lines) - higher - lower} of {len(lines)} metrics. The differences lie between "
-        f"{min(differences):+.1f} and {max(differences):+.1f} points, and their median is "
-        f"{median(differences):+.1f}."
+        f"{signed(min(differences))} and {signed(max(differences))} points, and their median is "
+        f"{signed(median(differences))}."
     )
     shares = [line.compared["seeds_share"] for line in lines]
     known = [share for share in shares if share is not None]

@@ -1,1 +1,1 @@
-"""Pictures of scenes, boxes and features, for reports and for the terminal."""
+"""Images of scenes, boxes and features, for reports and for the terminal."""

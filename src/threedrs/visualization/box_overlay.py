@@ -21,9 +21,13 @@ LEAST_SEEN = 0.1  # share of a box that must be in view for a frame to count as 
 FRAME_WIDTH = 480  # pixels
 OVERSAMPLING = 2
 RIM = "#101010"
-# One list for boxes and charts, so that a run has one colour on the whole page. All show on photos,
-# on light and on dark ground; green is for what is true.
-RUN_COLOURS = ("#2a7de1", "#e07b00", "#b569d6", "#d0433c", "#0f9aa8", "#9a7b1f")
+# One list for boxes and charts, so that a run has one colour on the whole page. These are the
+# twelve colours of Krzywinski's palette for colour blindness (https://mk.bcgsc.ca/colorblind), in
+# an order that puts the light ones last. Green is for what is true.
+RUN_COLOURS = (
+    *("#008DF9", "#FF6E3A", "#8400CD", "#009F81", "#E20134", "#FFC33B"),
+    *("#9F0162", "#00C2F9", "#FF5AAF", "#A40122", "#00FCCF", "#FFB2FD"),
+)
 TRUE_COLOUR = "#4cd964"
 LABEL_SIZE = 14  # pixels
 

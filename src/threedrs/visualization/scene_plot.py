@@ -8,11 +8,11 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from threedrs.scannet.boxes import BOX_SETS
 from threedrs.scenes.store import SceneStore
-from threedrs.visualization.box_overlay import RUN_COLOURS, TRUE_COLOUR, DrawnBox
+from threedrs.visualization.box_overlay import TRUE_COLOUR, DrawnBox
 from threedrs.visualization.room_map import RoomMap
 from threedrs.visualization.scene_view import SceneView
 
-BOX_COLOURS = {"gt": TRUE_COLOUR, "pred": RUN_COLOURS[1]}
+BOX_COLOURS = {"gt": TRUE_COLOUR, "pred": "#e07b00"}
 IMAGE_SIZE = (1170, 558)  # pixels; the scene report's page knows them too
 TITLE_HEIGHT = 40  # pixels
 THUMBNAIL = 96  # pixels

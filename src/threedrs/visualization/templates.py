@@ -18,6 +18,7 @@ def page_environment(package: str) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["anchor"] = anchor
+    environment.filters["signed"] = signed
     return environment
 
 
@@ -26,3 +27,11 @@ def anchor(*names: str) -> str:
     return "-".join(
         re.sub(r"[^A-Za-z0-9]", lambda found: f"_{ord(found.group()):x}_", name) for name in names
     )
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """Return a number with its sign, a zero without one, and a dash where there is no number."""
+    if value is None:
+        return "–"
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"

@@ -26,8 +26,9 @@ QUESTIONS = 6 * len(SPLITS)
 def test_it_answers_the_question_first(text):
     # 3drs: 2 of 3 right in every scene, baseline 1 of 3; CIDEr is 0 where all references agree.
     answer = "One training each: the method cannot be told from the seed."
-    assert answer in text
-    assert text.index(answer) < text.index('id="scores"')
+    assert f'<p class="statement">{answer}</p>' in text
+    order = [text.index(part) for part in (answer, 'id="scores"', 'id="verdict"', 'id="published"')]
+    assert order == sorted(order)
     assert "This is the demo." in text
     assert "<td>+33.3</td>".replace("<td>", '<td class="even">') in text
     assert "higher on 4, lower on 0 and the same on 1 of 5 metrics" in text
@@ -52,7 +53,17 @@ def test_the_seeds_to_add_can_be_pasted(text):
 
 
 def test_every_part_is_there(text):
-    parts = ("verdict", "scores", "types", "training", "data", "examples", "costs", "provenance")
+    parts = (
+        "verdict",
+        "scores",
+        "published",
+        "types",
+        "training",
+        "data",
+        "examples",
+        "costs",
+        "provenance",
+    )
     assert set(parts) <= set(Tags(text).ids)
     for wanted in (
         "3DRS (LLaVA-Video)",
@@ -130,6 +141,34 @@ def test_leftovers_of_earlier_configurations_change_nothing(results, text, tmp_p
     (mixes / "cut.summary.json").write_text("{")
     build_report(tmp_path, SETTINGS)
     assert (tmp_path / "report" / "index.html").read_text() == text
+
+
+def test_the_first_table_has_a_row_a_setting_and_grey_rows_below(results, tmp_path):
+    for part in results.iterdir():
+        if part.name != "report":
+            (tmp_path / part.name).symlink_to(part)
+    summary = json.loads((results / "report" / "summary.json").read_text())
+    summary["trivial"] = [
+        {
+            "name": "chance",
+            "how": "A box drawn at random.",
+            "metrics": {"scanrefer": {"acc@0.25": {"mean": -0.01}}},
+        }
+    ]
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "summary.json").write_text(json.dumps(summary))
+    build_report(tmp_path, SETTINGS)
+    page = " ".join((tmp_path / "report" / "index.html").read_text().split())
+    table = page[page.index('<table class="scores"') :]
+    table = table[: table.index("</table>")]
+    assert '<tbody class="trivial" data-fixed> <tr><th scope="row">' in table
+    # No number is a zero with a sign, and no metric without one a number.
+    assert "<td>0.0</td><td>–</td>" in table
+    assert 'title="A box drawn at random."' in table
+    # Two of three right against one of three: the one is the best, with the largest heat.
+    assert 'class="heat" style="--heat:1.00"' in table
+    assert 'class="best">66.7</a>' in table
+    assert 'style="--heat:0.00"' in table
 
 
 @pytest.mark.parametrize("unknown", [{"teachers": ("pointmap",)}, {"mixes": ("half",)}])
@@ -276,6 +315,34 @@ def test_a_count_leads_to_its_questions(page):
     page.value("new Promise((done) => setTimeout(done, 50))")
     assert page.value("document.querySelector('[name=benchmark]').value") == "sqa3d"
     assert page.value("document.querySelector('[name=outcome]').value") == "better:3drs"
+
+
+def test_columns_sort_and_keep_the_grey_rows_below(page):
+    names = "[...document.querySelectorAll('#scores tbody:not([data-fixed]) th')]"
+    names += ".map((head) => head.textContent.trim().split(/\\s/)[0]).join()"
+    column = "document.querySelectorAll('#scores .sorter')[2].click()"
+    assert page.value(names) == "baseline,3drs"
+    page.value(column)
+    assert page.value(names) == "3drs,baseline"
+    heads = "[...document.querySelectorAll('#scores thead th')].map((h) => h.ariaSort).join()"
+    assert page.value(heads).split(",")[2] == "descending"
+    page.value(column)
+    assert page.value(names) == "baseline,3drs"
+    page.value("document.querySelectorAll('#scores .sorter')[0].click()")
+    assert page.value(names) == "3drs,baseline"
+
+
+def test_tables_can_be_taken_along(page):
+    # The text that a button would save is what its Blob is made of.
+    page.value("window.saved = []; window.Blob = function (parts) { saved.push(parts.join('')); };")
+    page.value("URL.createObjectURL = () => '#'; URL.revokeObjectURL = () => {};")
+    page.value("document.querySelectorAll('#scores .downloads button').forEach((b) => b.click())")
+    comma, mark, tex = page.value("saved")
+    assert comma.splitlines()[0].startswith("Setting,Seeds,ScanRefer Acc@0.25,")
+    assert comma.splitlines()[2].startswith("3drs,1,66.7 ")
+    assert mark.splitlines()[1].startswith("| --- | ---: |")
+    assert "\\begin{tabular}{lrrrrrr}" in tex
+    assert tex.count("\\\\") == 3
 
 
 def test_a_score_opens_its_origin(page):

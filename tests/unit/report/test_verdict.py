@@ -1,11 +1,13 @@
 """Verdicts in plain words; the sample of questions; charts that take odd values."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
 from threedrs.report import figures
 from threedrs.report.examples import choose
-from threedrs.report.verdict import config_differences, more_seeds, verdicts
+from threedrs.report.verdict import config_differences, more_seeds, statement, verdicts
 from threedrs.tasks.registry import headline_columns
 from threedrs.visualization.templates import page_environment
 
@@ -158,6 +160,19 @@ def test_one_room_tells_nothing():
     assert verdict.lines[0].words == "cannot be told: all questions are of one room"
 
 
+def test_several_settings_are_one_statement():
+    (better,) = verdicts(summary(entry(5.0, 0.001, 0.002), entry(0.0, 1.0, 1.0)), SCANREFER)
+    (single,) = verdicts(summary(entry(5.0), entry(0.0), seeds=(1, 1), tests=0), SCANREFER)
+    assert statement([single], "baseline") == [single.answer]
+    assert statement([single, replace(single, name="other")], "baseline") == [single.answer]
+    assert statement([], "baseline") == ["There is only one setting, baseline: nothing to compare."]
+    both = [better, replace(single, name="x"), replace(single, name="y")]
+    assert statement(both, "baseline") == [
+        "3drs is better than baseline on at least one metric and worse on none.",
+        "x and y: One training each: the method cannot be told from the seed.",
+    ]
+
+
 def test_the_size_is_told_whatever_the_chance():
     made = summary(entry(2.0, 0.5), entry(-1.0, 0.5, seeds_share=0.2))
     (verdict,) = verdicts(made, SCANREFER)
@@ -240,6 +255,7 @@ def test_the_page_explains_only_what_it_shows(seeds, tests, said):
         more_seeds="",
         counts=[],
         config_differences={},
+        origins={group["name"]: {"scanrefer": "x"} for group in made["groups"]},
     )
     assert [word for word in ("not corrected", "Holm") if word in text] == said
     assert ("The interval holds both" in text) == (seeds > 1)
@@ -263,15 +279,16 @@ def test_the_sample_takes_outcomes_in_turn():
 
 
 def test_figures_take_gaps_dollars_and_markup():
-    drawn = figures.bars(
-        ["costs $5", "<b>&"], {"a$b": [None, 2.0], "c": [1.0, 0.0]}, 'the "title" <x>'
-    )
+    bars = {"a$b": [None, 2.0], "c": [1.0, 0.0]}
+    series = {name: [figures.Bar(value=value) for value in row] for name, row in bars.items()}
+    drawn = figures.bars(["costs $5", "<b>&"], series, 'the "title" <x>')
     assert "costs $5" in drawn
     assert "&lt;b&gt;&amp;" in drawn
     assert 'aria-label="the &quot;title&quot; &lt;x&gt;"' in drawn
     assert "currentColor" in drawn
     assert figures.INK not in drawn
-    assert figures.radar(["a", "b", "c"], {"r": [None, None, None]}, "t").startswith("<svg")
-    assert figures.curves({"r": [{"step": 1, "text": None}]}, "text", "t") is None
+    axes = dict.fromkeys("abc", 1.0)
+    assert figures.radar(axes, {"r": [None, None, None]}, {}, "t").startswith("<svg")
+    assert figures.curves({"r": [{"step": 1, "text": None}]}, "text", "t", {}) is None
     row = figures.Difference(label="x", value=1.0, low=None, high=None, significant=False)
-    assert figures.differences([row], "t").startswith("<svg")
+    assert figures.differences([row], "#000000", "t").startswith("<svg")

@@ -1,0 +1,114 @@
+"""The first table of the page: a row a setting, a cell a headline metric.
+
+A setting's value is the mean over its seeds. Rows of answers that need no look at the scans follow
+in grey. They take part neither in the heat nor in the mark of the best value.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from threedrs.evaluation.tables import is_shown
+from threedrs.report.results import Results
+from threedrs.tasks.base import Column
+from threedrs.visualization.box_overlay import RUN_COLOURS
+from threedrs.visualization.templates import anchor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCell:
+    """One value, percent; ``value`` is None where there is none, and ``spread`` says why."""
+
+    value: float | None
+    spread: str  # interval over rooms of one run, or deviation over seeds
+    heat: float | None  # 0 the lowest of the settings, 1 the highest
+    best: bool
+    shown: bool  # whether the difference to the baseline is more than seeds and rooms explain
+    origin: str | None  # id of the part of the page that the value comes from
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow:
+    """One setting, or one way to answer without looking."""
+
+    name: str
+    colours: tuple[str, ...]  # of its runs
+    seeds: int
+    mark: str
+    how: str  # of a trivial row: how its answers were made
+    cells: tuple[ScoreCell, ...]
+
+
+def run_colours(runs: Sequence[str]) -> dict[str, str]:
+    """Return run -> its colour in every table, chart and image of the page."""
+    return {run: RUN_COLOURS[index % len(RUN_COLOURS)] for index, run in enumerate(runs)}
+
+
+def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
+    """Return the rows of the settings, and those of answers without looking."""
+    summary, columns = results.summary, results.columns
+    colours = run_colours(results.runs)
+    means = {column: [_mean(group, column) for group in summary["groups"]] for column in columns}
+    settings = [
+        ScoreRow(
+            name=group["name"],
+            colours=tuple(colours[run] for run in group["runs"]),
+            seeds=len(group["runs"]),
+            mark=results.mark(group["runs"]),
+            how="",
+            cells=tuple(_setting_cell(results, group, c, means[c]) for c in columns),
+        )
+        for group in summary["groups"]
+    ]
+    trivial = [
+        ScoreRow(
+            name=row["name"],
+            colours=(),
+            seeds=0,
+            mark="",
+            how=row["how"],
+            cells=tuple(_trivial_cell(_mean(row, column)) for column in columns),
+        )
+        for row in summary.get("trivial", [])
+    ]
+    return settings, trivial
+
+
+def _mean(row: Mapping[str, Any], column: Column) -> float | None:
+    found = row["metrics"].get(column.benchmark, {}).get(column.metric)
+    value: float | None = None if found is None else found["mean"]
+    return value
+
+
+def _setting_cell(
+    results: Results, group: Mapping[str, Any], column: Column, means: Sequence[float | None]
+) -> ScoreCell:
+    value, runs = _mean(group, column), group["runs"]
+    single = results.metrics(runs[0], column.benchmark)
+    origin = anchor(runs[0], column.benchmark) if len(runs) == 1 else anchor("mean", group["name"])
+    if value is None:
+        reason = "not answered" if single.get("unanswered") else "not available"
+        return ScoreCell(
+            value=None, spread=reason, heat=None, best=False, shown=False, origin=origin
+        )
+    if len(runs) > 1:
+        spread = f"± {group['metrics'][column.benchmark][column.metric]['std']:.1f}"
+    else:
+        entry = single["metrics"][column.metric]
+        spread = "" if entry["low"] is None else f"{entry['low']:.1f}–{entry['high']:.1f}"
+    known = [mean for mean in means if mean is not None]
+    low, high = min(known), max(known)
+    compared = group["comparison"].get(column.benchmark, {}).get(column.metric, {})
+    return ScoreCell(
+        value=value,
+        spread=spread,
+        # Settings that agree have nothing to show by colour.
+        heat=(value - low) / (high - low) if round(high, 1) > round(low, 1) else None,
+        best=len(known) > 1 and round(value, 1) == round(high, 1) > round(low, 1),
+        shown=is_shown(compared, results.summary["comparison"]["level"]),
+        origin=origin,
+    )
+
+
+def _trivial_cell(value: float | None) -> ScoreCell:
+    return ScoreCell(value=value, spread="", heat=None, best=False, shown=False, origin=None)

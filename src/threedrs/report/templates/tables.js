@@ -1,0 +1,97 @@
+"use strict";
+// Tables: columns that sort, and every table as CSV, Markdown or LaTeX to take along.
+(() => {
+  // What a cell says, in one line; what is only there for the eye or for screen readers aside.
+  const textOf = (cell) => {
+    const copy = cell.cloneNode(true);
+    copy.querySelectorAll(".sorter-mark").forEach((mark) => mark.remove());
+    return copy.textContent.replace(/\s+/g, " ").trim();
+  };
+  const numberOf = (cell) => parseFloat(textOf(cell).replace(/,/g, ""));
+
+  const sortBy = (table, column, descending) => {
+    for (const body of table.tBodies) {
+      if ("fixed" in body.dataset) continue;
+      const rows = [...body.rows].filter((row) => row.cells.length > column);
+      const keyed = rows.map((row) => [row, numberOf(row.cells[column]), textOf(row.cells[column])]);
+      const direction = descending ? -1 : 1;
+      keyed.sort(([, a, textA], [, b, textB]) => {
+        if (Number.isNaN(a) && Number.isNaN(b)) return direction * textA.localeCompare(textB);
+        // A cell without a number stands last, whichever way the column is sorted.
+        if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) ? 1 : -1;
+        return direction * (a - b);
+      });
+      body.append(...keyed.map(([row]) => row));
+    }
+    [...table.tHead.rows[0].cells].forEach((head, index) => {
+      const mine = index === column;
+      head.setAttribute("aria-sort", mine ? (descending ? "descending" : "ascending") : "none");
+      head.querySelector(".sorter-mark").textContent = mine ? (descending ? " ▾" : " ▴") : "";
+    });
+  };
+
+  for (const table of document.querySelectorAll("table[data-sort]")) {
+    [...table.tHead.rows[0].cells].forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sorter";
+      button.append(...head.childNodes);
+      const mark = document.createElement("span");
+      mark.className = "sorter-mark";
+      mark.setAttribute("aria-hidden", "true");
+      button.append(mark);
+      head.append(button);
+      // Scores are sorted from the highest on first, names from A on.
+      button.addEventListener("click", () => {
+        const now = head.getAttribute("aria-sort");
+        sortBy(table, column, column === 0 ? now === "ascending" : now !== "descending");
+      });
+    });
+  }
+
+  const rowsOf = (table) => [...table.rows].map((row) => [...row.cells].flatMap(
+    (cell) => [textOf(cell), ...Array(cell.colSpan - 1).fill("")]));
+  const latex = (text) => text.replace(/[\\~^&%$#_{}]/g, (sign) => (
+    { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}" }[sign]
+    ?? `\\${sign}`));
+  const FORMATS = {
+    CSV: ["csv", (rows) => rows.map((row) => row.map((text) => (
+      /[",\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text)).join(",")).join("\n")],
+    Markdown: ["md", (rows) => rows.map((row, number) => (
+      `| ${row.map((text) => text.replace(/[\\|]/g, "\\$&")).join(" | ")} |`
+      + (number ? "" : `\n|${row.map((_, column) => (column ? " ---: " : " --- ")).join("|")}|`)
+    )).join("\n")],
+    LaTeX: ["tex", (rows) => [
+      "% needs \\usepackage{booktabs}",
+      `\\begin{tabular}{l${"r".repeat(rows[0].length - 1)}}`, "\\toprule",
+      ...rows.map((row, number) => (
+        `${row.map(latex).join(" & ")} \\\\${number ? "" : "\n\\midrule"}`)),
+      "\\bottomrule", "\\end{tabular}"].join("\n")],
+  };
+
+  const download = (name, text) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/plain" }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+
+  for (const region of document.querySelectorAll(".scroll")) {
+    const table = region.querySelector(":scope > table");
+    if (!table) continue;
+    const line = document.createElement("p");
+    line.className = "downloads";
+    const label = region.getAttribute("aria-label");
+    for (const [format, [ending, write]] of Object.entries(FORMATS)) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = format;
+      button.setAttribute("aria-label", `${label} as ${format}`);
+      const name = label.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+      button.addEventListener("click", () => download(`${name}.${ending}`, write(rowsOf(table))));
+      line.append(button);
+    }
+    region.after(line);
+  }
+})();
