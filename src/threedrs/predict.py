@@ -48,7 +48,7 @@ def main() -> int:
     if is_lone(os.environ):  # the ranks of a launcher have a GPU each
         claim_gpus()
     # Imports that load torch, after the GPU is claimed.
-    from threedrs.evaluation.predict import predict_benchmark
+    from threedrs.evaluation.predict_benchmark import predict_benchmark
     from threedrs.evaluation.settings import PredictSettings
     from threedrs.scannet.excluded_scans import read_excluded
 

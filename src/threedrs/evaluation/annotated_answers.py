@@ -11,7 +11,8 @@ from pathlib import Path
 
 from threedrs.errors import ConfigError, DataError
 from threedrs.io.files import sha256_of_file
-from threedrs.tasks.base import AnnotationTables, Task
+from threedrs.tasks.annotation_rows import AnnotationTables
+from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, with_unique_ids
 from threedrs.tasks.scene_boxes import NamesOnly

@@ -1,4 +1,4 @@
-"""The trained student answers the questions about a scene, and the answers become prediction rows.
+"""Questions of a records file, answered by the trained student, become prediction rows.
 
 No teacher features are read, and one scene is held at a time. A scene costs one pass over its
 visual tokens, one short pass over all its questions, and one small pass for each token of the
@@ -6,16 +6,16 @@ longest answer.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from threedrs.distributed.gpus import translate_oom
-from threedrs.errors import DataError
+from threedrs.errors import DataError, StoreError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.io.files import read_json
 from threedrs.models.checkpoint.load_save import load_student
@@ -28,7 +28,8 @@ from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import Prediction
-from threedrs.tasks.record import Record
+from threedrs.tasks.record import Record, read_records
+from threedrs.tasks.registry import find_task
 
 # What helps where a question or a scene does not fit.
 REMEDY = "use a larger GPU or stop what else runs on it"
@@ -147,6 +148,47 @@ class SceneAnswers:
         ]
 
 
+def read_questions(path: Path) -> tuple[list[Record], Task]:
+    """Return the questions of a records file and their benchmark.
+
+    Raises:
+        ConfigError: the benchmark is unknown or lacks a part.
+        DataError: no questions, of several benchmarks, an id twice, or what scoring needs
+            (references, object ids) is missing.
+    """
+    records = list(read_records(path))
+    if not records:
+        raise DataError(f"{path}: holds no questions")
+    task = find_task(records[0].benchmark)
+    seen: set[str] = set()
+    for number, record in enumerate(records, start=1):
+        where = f"{path}: line {number}"
+        if record.benchmark != task.name:
+            raise DataError(f"{where}: is of {record.benchmark}, line 1 of {task.name}")
+        if record.id in seen:
+            raise DataError(f"{where}: id {record.id!r} stands there a second time")
+        seen.add(record.id)
+        if task.grounding and record.object_ids is None:
+            raise DataError(f"{where}: a grounding question needs object_ids ([] for no object)")
+        if not task.grounding and not any(t.strip() for t in record.references or ()):
+            raise DataError(f"{where}: an evaluation question needs references")
+    return records, task
+
+
+def open_store(scenes: Path, scene: str) -> SceneStore:
+    """Return the scene's store.
+
+    Raises:
+        StoreError: there is none, or it cannot be used.
+    """
+    path = scenes / f"{scene}.zarr"
+    if not path.is_dir():
+        raise StoreError(
+            f"{path}: there is no scene store of {scene}; run `snakemake --cores all scenes`"
+        )
+    return SceneStore.open(path)
+
+
 def needs_model(record: Record, task: Task) -> bool:
     """Return whether a model is asked this question; the answer to any other one is empty."""
     return not task.box_input or record.box_input is not None
@@ -173,30 +215,36 @@ def prediction_rows(
     """
     if task.grounding:
         assert answers is not None
-        return _grounding_rows(records, answers, store, settings)
-    asked = [record for record in records if needs_model(record, task)]
-    text_of: dict[str, str] = {}
-    if asked:
-        assert answers is not None
-        texts = answers.texts(asked)
-        text_of = {record.id: text for record, text in zip(asked, texts, strict=True)}
+        answered = _grounded(records, answers, store, settings)
+    else:
+        answered = _told(records, task, answers)
     return [
         Prediction(
             id=record.id,
             benchmark=record.benchmark,
             scene=record.scene,
             question_type=record.question_type,
-            prediction=text_of.get(record.id, ""),
-            references=tuple(record.references or ()),
+            **fields,
         )
-        for record in records
+        for record, fields in zip(records, answered, strict=True)
     ]
 
 
-def _grounding_rows(
+def _told(
+    records: Sequence[Record], task: Task, answers: Answers | None
+) -> Iterator[dict[str, Any]]:
+    """Yield each question's text and true answers; the text is empty where no model is asked."""
+    asked = [record for record in records if needs_model(record, task)]
+    texts = iter(answers.texts(asked) if answers is not None and asked else ())
+    for record in records:
+        text = next(texts) if needs_model(record, task) else ""
+        yield {"prediction": text, "references": tuple(record.references or ())}
+
+
+def _grounded(
     records: Sequence[Record], answers: Answers, store: SceneStore, settings: PredictSettings
-) -> list[Prediction]:
-    """Return the rows of a scene's grounding questions, with proposal boxes and true boxes.
+) -> Iterator[dict[str, Any]]:
+    """Yield each question's scores with the proposal boxes, and its true boxes.
 
     Raises:
         DataError: an object that a question is about has no true box in the store.
@@ -204,6 +252,7 @@ def _grounding_rows(
     boxes = store.boxes(settings.boxes).boxes.astype(np.float64)
     true = store.boxes("gt")
     row_of = {int(object_id): row for row, object_id in enumerate(true.ids)}
+    # Looked at before the model is asked, which takes longer.
     for record in records:
         missing = [object_id for object_id in record.object_ids or () if object_id not in row_of]
         if missing:
@@ -211,17 +260,10 @@ def _grounding_rows(
                 f"{store.path}: object {missing[0]} of question {record.id!r} has no true box; "
                 "convert the annotations again with this data"
             )
-    return [
-        Prediction(
-            id=record.id,
-            benchmark=record.benchmark,
-            scene=record.scene,
-            question_type=record.question_type,
-            scores=np.array(scores, dtype=np.float64),
-            boxes=boxes,
-            gt=true.boxes[[row_of[object_id] for object_id in record.object_ids or ()]].astype(
-                np.float64
-            ),
-        )
-        for record, scores in zip(records, answers.scores(records), strict=True)
-    ]
+    for record, scores in zip(records, answers.scores(records), strict=True):
+        rows = [row_of[object_id] for object_id in record.object_ids or ()]
+        yield {
+            "scores": np.array(scores, dtype=np.float64),
+            "boxes": boxes,
+            "gt": true.boxes[rows].astype(np.float64),
+        }

@@ -37,7 +37,7 @@ def measure_awareness(
     """Write the scores of a model on the scene ``stores`` to ``out``, and return them.
 
     Args:
-        model: as `evaluation.predict` takes it; its hash is noted.
+        model: as `predict_benchmark` takes it; its hash is noted.
         answerer: the model, loaded.
         stores: the scenes.
         out: the JSON file, written when all scenes are measured.

@@ -8,7 +8,7 @@ from threedrs.errors import DataError
 from threedrs.inputs.ready_files import Ready
 from threedrs.scannet.boxes import BOX_SETS
 from threedrs.scannet.layout import DataLayout, ScanFiles, scene_split
-from threedrs.tasks.base import TRAINING_SPLIT
+from threedrs.tasks.annotation_rows import TRAINING_SPLIT
 from threedrs.tasks.registry import annotation_files, find_task
 
 SHOWN = 20

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from threedrs.errors import ConfigError, DataError
 from threedrs.io.files import sha256_of_file, write_json, write_json_lines
 from threedrs.scannet.layout import DataLayout
-from threedrs.tasks.annotation_rows import SCENE_LEFT_OUT
-from threedrs.tasks.base import AnnotationTables, Rejection
+from threedrs.tasks.annotation_rows import SCENE_LEFT_OUT, AnnotationTables, Rejection
 from threedrs.tasks.record import FORMAT_VERSION, Record, with_unique_ids, write_records
 from threedrs.tasks.registry import find_task
 from threedrs.tasks.scene_boxes import SceneBoxes

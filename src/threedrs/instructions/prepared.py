@@ -20,8 +20,15 @@ from threedrs.instructions.convert import (
 from threedrs.instructions.llava_format import read_entries
 from threedrs.io.files import sha256_of_file, write_json
 from threedrs.scannet.layout import DataLayout
-from threedrs.tasks.annotation_rows import MALFORMED, SCENE_MISSING, RowError
-from threedrs.tasks.base import TRAINING_SPLIT, AnnotationTables, Rejection, Task
+from threedrs.tasks.annotation_rows import (
+    MALFORMED,
+    SCENE_MISSING,
+    TRAINING_SPLIT,
+    AnnotationTables,
+    Rejection,
+    RowError,
+)
+from threedrs.tasks.base import Task
 from threedrs.tasks.record import Record, with_unique_ids, write_records
 from threedrs.tasks.registry import find_task
 from threedrs.tasks.scene_boxes import SceneBoxes

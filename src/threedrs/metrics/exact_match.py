@@ -1,4 +1,4 @@
-r"""Exact match of short answers, verbatim and after SQA3D's normalisation.
+r"""Exact match of short answers after SQA3D's normalisation.
 
 The normalisation is a table of pattern and replacement, applied from top to bottom on the
 lower-cased answer; the order matters for equality with published numbers.
@@ -69,11 +69,6 @@ def normalise_answer(text: str) -> str:
     for pattern, replacement in _COMPILED:
         text = pattern.sub(replacement, text)
     return text
-
-
-def exact_match(prediction: str, references: Sequence[str]) -> bool:
-    """Return whether the prediction equals one of the references, verbatim."""
-    return prediction in references
 
 
 def exact_match_normalised(prediction: str, references: Sequence[str]) -> bool:

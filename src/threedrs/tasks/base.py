@@ -8,130 +8,23 @@ edited metric makes no record stale.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from threedrs.errors import DataError
-from threedrs.io.files import read_json
 from threedrs.metrics.bootstrap import Metrics
-from threedrs.tasks.annotation_rows import SCENE_LEFT_OUT, Row, RowError, check_row
+from threedrs.tasks.annotation_rows import (
+    TRAINING_SPLIT,
+    AnnotationFile,
+    AnnotationTables,
+    PublishedSize,
+    Rejection,
+)
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record
-from threedrs.tasks.scene_boxes import SceneBoxes
 
-TRAINING_SPLIT = "train"
 # Stands for a part that was not given: a Task without it can be made, and `Task.fault` names it.
 LACKING: Any = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnnotationFile:
-    """One of a benchmark's files: its path below the benchmark folder, with ``{split}``.
-
-    ``key`` is the top-level key that holds the rows, or None where the file is a list itself.
-    """
-
-    path: str
-    key: str | None = None
-
-    def read(self, path: Path) -> list[Any]:
-        """Return the rows of the file, which lies at ``path``.
-
-        The file is read into memory; the largest, SQA3D's training questions, has 12 MB.
-
-        Raises:
-            DataError: the file is missing, not JSON, of another form, or without rows.
-        """
-        value = read_json(path)
-        if self.key is not None:
-            if not isinstance(value, dict) or self.key not in value:
-                raise DataError(f"{path}: expected a JSON object with the key {self.key!r}")
-            value = value[self.key]
-        if not isinstance(value, list):
-            within = "" if self.key is None else f" under the key {self.key!r}"
-            raise DataError(f"{path}: expected a JSON list of annotations{within}")
-        if not value:
-            raise DataError(f"{path}: holds no annotations")
-        return value
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublishedSize:
-    """Rows of a published annotation file, the records they give, and the scenes these are of."""
-
-    rows: int
-    records: int
-    scenes: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejection:
-    """A row that was not converted; ``row`` counts from 0 within the annotation file's list.
-
-    A row of an excluded scene names ``scene``, and how many ``records`` it would have given.
-    """
-
-    file: str
-    row: int
-    reason: str
-    detail: str
-    scene: str | None = None
-    records: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnnotationTables:
-    """The annotations of one benchmark and split, and what its converter may look up."""
-
-    split: str  # train, val or test
-    names: tuple[str, ...]  # path of each file below the benchmark folder
-    tables: tuple[list[Any], ...]  # rows of each file
-    scenes: SceneBoxes  # known scenes and boxes
-    # ScanNet's label table; None: question types that need it are not asked for.
-    labels_file: Path | None
-
-    @property
-    def training(self) -> bool:
-        """Return whether the records are training samples, not evaluation questions."""
-        return self.split == TRAINING_SPLIT
-
-    def rejection(self, row: int, error: RowError, table: int = 0) -> Rejection:
-        """Return the report of a row of the ``table``-th file."""
-        return Rejection(file=self.names[table], row=row, reason=error.reason, detail=error.detail)
-
-    def each_row(self, make: Callable[[int, Row], list[Record]]) -> Iterator[Record | Rejection]:
-        """Yield what ``make(number, row)`` gives for each row of the first file, or its rejection.
-
-        ``make`` raises `RowError` for a row that cannot be converted. A row is converted whole or
-        not at all.
-        """
-        for number, row in enumerate(self.tables[0]):
-            try:
-                made = make(number, check_row(row))
-            except RowError as error:
-                yield self.rejection(number, error)
-            else:
-                yield from self.of_scene(made, [number])
-
-    def of_scene(
-        self, records: Sequence[Record], rows: Sequence[int]
-    ) -> Iterator[Record | Rejection]:
-        """Yield the ``records`` of one scene, or their ``rows`` as rejected if it is excluded."""
-        scene = records[0].scene if records else None
-        if scene is None or scene not in self.scenes.left_out:
-            yield from records
-            return
-        for place, row in enumerate(rows):
-            yield Rejection(
-                file=self.names[0],
-                row=row,
-                reason=SCENE_LEFT_OUT,
-                detail=f"{scene}: {self.scenes.left_out[scene]}",
-                scene=scene,
-                records=0 if place else len(records),
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,20 +15,17 @@ from threedrs.metrics.bootstrap import Metrics, mean_metric
 from threedrs.scannet.boxes import box_iou_NM
 from threedrs.tasks.annotation_rows import (
     MALFORMED,
+    AnnotationFile,
+    AnnotationTables,
+    PublishedSize,
+    Rejection,
     Row,
     RowError,
     check_number,
     list_field,
     text_field,
 )
-from threedrs.tasks.base import (
-    AnnotationFile,
-    AnnotationTables,
-    Headline,
-    PublishedSize,
-    Rejection,
-    Task,
-)
+from threedrs.tasks.base import Headline, Task
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import GROUND, Record, conversation
 

@@ -1,23 +1,30 @@
-"""The prediction row, which inference hands to scoring: one JSON object a line.
+"""The prediction row, which inference hands to scoring: one JSON object a line, and its files.
 
 A text row carries `prediction` and `references`; a grounding row carries the score of every
 proposal and, last, of the zero target, with the proposal boxes and the true boxes. Boxes are
 (cx, cy, cz, dx, dy, dz), axis-aligned, metres. Beside ``predictions.jsonl`` lies
 ``predictions.meta.json``, written last, which says how many questions there are.
 
+While a run is not finished, each rank appends to its own ``predictions.partial.jsonl``,
+``predictions.partial.1.jsonl`` and so on. The first line says what the answers depend on (model,
+records, settings, scenes, code); a file with another first line is removed. A line that a kill cut
+off is dropped, and so is what follows it.
+
 Reading checks every row and names the line that is wrong. About 1 s for 10,000 rows of 50 boxes.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from threedrs.errors import DataError
+from threedrs.errors import DataError, write_problem
 from threedrs.io.files import check_encodable, read_json, read_json_lines, write_json_lines
 
 if TYPE_CHECKING:
@@ -79,18 +86,13 @@ class Prediction:
         name = _text(row, "benchmark", where)
         if name != task.name:
             raise DataError(f"{where}: is a row of {name!r}, expected {task.name!r}")
-        question_type = row.get("question_type")
-        if question_type is not None:
-            question_type = _text(row, "question_type", where)
-        identity: dict[str, Any] = {
-            "id": _text(row, "id", where),
-            "benchmark": task.name,
-            "scene": _text(row, "scene", where),
-            "question_type": question_type,
-        }
-        for name in ("id", "scene"):
-            if not identity[name]:
+        identity: dict[str, Any] = {name: _text(row, name, where) for name in ("id", "scene")}
+        for name, text in identity.items():
+            if not text:
                 raise DataError(f"{where}: {name} is empty")
+        typed = row.get("question_type") is not None
+        identity["question_type"] = _text(row, "question_type", where) if typed else None
+        identity["benchmark"] = task.name
         if not task.grounding:
             return cls(
                 **identity,
@@ -230,3 +232,90 @@ def read_predictions(
 def write_predictions(path: Path, rows: Iterable[Prediction]) -> int:
     """Write the rows as JSON lines, whole or not at all; return their number."""
     return write_json_lines(path, (row.to_json() for row in rows))
+
+
+def partial_path(out: Path, rank: int) -> Path:
+    """Return the partial file of a rank."""
+    return out.with_suffix(f".partial{f'.{rank}' if rank else ''}{out.suffix}")
+
+
+def partial_files(out: Path) -> list[Path]:
+    """Return the partial files that exist, also those of ranks that this run does not have."""
+    return sorted(out.parent.glob(f"{out.stem}.partial*{out.suffix}"))
+
+
+def remove_foreign(out: Path, header: Mapping[str, str]) -> list[str]:
+    """Remove the partial files with another header; return for each a line on what differs."""
+    notes = []
+    for path in partial_files(out):
+        found, _ = _complete_lines(path)
+        # Without a whole first line nothing is known of what follows, so everything differs.
+        previous = found[0]["header"] if found else {}
+        differing = [name for name in header if previous.get(name) != header[name]]
+        if differing:
+            path.unlink()
+            differ = ", ".join(differing)
+            notes.append(f"{path}: its answers are of another {differ}; starting over")
+    return notes
+
+
+def read_partial(out: Path, task: "Task") -> dict[str, Prediction]:
+    """Return the finished answers of all partial files, by question id."""
+    by_scene: dict[str, dict[str, Prediction]] = {}
+    for path in partial_files(out):
+        found: dict[str, dict[str, Prediction]] = {}
+        for number, value in enumerate(_complete_lines(path)[0][1:], start=2):
+            row = Prediction.from_json(value, task, f"{path}: line {number}")
+            found.setdefault(row.scene, {})[row.id] = row
+        # A scene may have been cut off in one file and asked again as a whole into another, after
+        # the number of ranks has changed. Only the answers of the fuller file count, because scores
+        # depend in their last bits on the questions asked together.
+        for scene, rows in found.items():
+            if len(rows) > len(by_scene.get(scene, {})):
+                by_scene[scene] = rows
+    return {name: row for rows in by_scene.values() for name, row in rows.items()}
+
+
+def _complete_lines(path: Path) -> tuple[list[Any], int]:
+    """Return the values of the lines before the first broken one, and their size in bytes."""
+    values: list[Any] = []
+    end = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                if not line.endswith(b"\n"):
+                    break
+                values.append(json.loads(line))
+            except (ValueError, RecursionError):
+                break
+            end += len(line)
+    return values, end
+
+
+@contextmanager
+def partial_writer(
+    out: Path, rank: int, header: Mapping[str, str]
+) -> Iterator[Callable[[Iterable[Prediction]], None]]:
+    """Yield a function that appends a rank's finished answers, which are on disk when it returns.
+
+    The function raises DataError if the disk is full or the file cannot be written.
+    """
+    path = partial_path(out, rank)
+    with path.open("a", encoding="utf-8") as stream:
+        kept, end = _complete_lines(path)
+        stream.truncate(end)  # a row behind half a line would be lost when the file is read
+
+        def append(values: Iterable[dict[str, Any]]) -> None:
+            lines = (json.dumps(value, ensure_ascii=False, allow_nan=False) for value in values)
+            try:
+                stream.write("".join(f"{line}\n" for line in lines))
+                stream.flush()
+                os.fsync(stream.fileno())
+            except OSError as error:
+                raise DataError(
+                    f"{path}: {write_problem(error)} (finished scenes are kept)"
+                ) from error
+
+        if not kept:
+            append([{"format_version": FORMAT_VERSION, "header": dict(header)}])
+        yield lambda rows: append(row.to_json() for row in rows)

@@ -6,7 +6,8 @@ from pathlib import Path
 from threedrs.errors import ConfigError, choose_one
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks import multi3drefer, scan2cap, scanqa, scanrefer, sqa3d
-from threedrs.tasks.base import TRAINING_SPLIT, Column, Task
+from threedrs.tasks.annotation_rows import TRAINING_SPLIT
+from threedrs.tasks.base import Column, Task
 
 # In the order of the training mix and of the tables, which is the paper's.
 TASKS: dict[str, Task] = {

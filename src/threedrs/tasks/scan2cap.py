@@ -11,8 +11,15 @@ from collections.abc import Iterator, Sequence
 
 from threedrs.metrics.bootstrap import Metrics
 from threedrs.metrics.captions import CAPTION_METRICS, COMBINE, caption_metrics
-from threedrs.tasks.annotation_rows import Row, RowError, check_row
-from threedrs.tasks.base import AnnotationTables, Headline, PublishedSize, Rejection, Task
+from threedrs.tasks.annotation_rows import (
+    AnnotationTables,
+    PublishedSize,
+    Rejection,
+    Row,
+    RowError,
+    check_row,
+)
+from threedrs.tasks.base import Headline, Task
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, conversation
 from threedrs.tasks.scanrefer import FILE, Description, object_types, read_description

@@ -10,9 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from threedrs.metrics.bootstrap import Metrics, mean_metric
 from threedrs.metrics.captions import CAPTION_METRICS, COMBINE, caption_metrics
-from threedrs.metrics.exact_match import exact_match, exact_match_normalised
+from threedrs.metrics.exact_match import exact_match_normalised
 from threedrs.tasks.annotation_rows import (
     EMPTY_TEXT,
+    AnnotationFile,
+    AnnotationTables,
+    PublishedSize,
+    Rejection,
     Row,
     RowError,
     check_text,
@@ -20,14 +24,7 @@ from threedrs.tasks.annotation_rows import (
     list_field,
     text_field,
 )
-from threedrs.tasks.base import (
-    AnnotationFile,
-    AnnotationTables,
-    Headline,
-    PublishedSize,
-    Rejection,
-    Task,
-)
+from threedrs.tasks.base import Headline, Task
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, conversation
 
@@ -74,7 +71,7 @@ def measure(rows: Sequence[Prediction], meteor: bool) -> Metrics:
     references = [list(row.references) for row in rows]
     pairs = list(zip(predictions, references, strict=True))
     return {
-        "em": mean_metric([exact_match(text, truths) for text, truths in pairs]),
+        "em": mean_metric([text in truths for text, truths in pairs]),  # verbatim
         "em_normalised": mean_metric([exact_match_normalised(*pair) for pair in pairs]),
         **caption_metrics([text.rstrip(".") for text in predictions], references, meteor=meteor),
     }

@@ -20,6 +20,10 @@ from threedrs.scannet.boxes import box_iou_NM
 from threedrs.scannet.label_table import benchmark_class, read_label_table
 from threedrs.tasks.annotation_rows import (
     MALFORMED,
+    AnnotationFile,
+    AnnotationTables,
+    PublishedSize,
+    Rejection,
     Row,
     RowError,
     check_number,
@@ -27,14 +31,7 @@ from threedrs.tasks.annotation_rows import (
     field,
     text_field,
 )
-from threedrs.tasks.base import (
-    AnnotationFile,
-    AnnotationTables,
-    Headline,
-    PublishedSize,
-    Rejection,
-    Task,
-)
+from threedrs.tasks.base import Headline, Task
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import GROUND, Record, conversation
 from threedrs.tasks.scene_boxes import SceneBoxes

@@ -15,6 +15,10 @@ from threedrs.tasks.annotation_rows import (
     MALFORMED,
     NO_ANSWER,
     NO_QUESTION,
+    AnnotationFile,
+    AnnotationTables,
+    PublishedSize,
+    Rejection,
     Row,
     RowError,
     check_row,
@@ -24,14 +28,7 @@ from threedrs.tasks.annotation_rows import (
     list_field,
     text_field,
 )
-from threedrs.tasks.base import (
-    AnnotationFile,
-    AnnotationTables,
-    Headline,
-    PublishedSize,
-    Rejection,
-    Task,
-)
+from threedrs.tasks.base import Headline, Task
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, conversation
 

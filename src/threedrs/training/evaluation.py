@@ -13,8 +13,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from threedrs.evaluation.answerer import StudentAnswerer, prediction_rows
-from threedrs.evaluation.predict import open_store, read_questions
+from threedrs.evaluation.answerer import (
+    StudentAnswerer,
+    open_store,
+    prediction_rows,
+    read_questions,
+)
 from threedrs.evaluation.score import score_rows
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.student import Student

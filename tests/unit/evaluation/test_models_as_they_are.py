@@ -12,7 +12,7 @@ from fixtures.inference_run import SCENES, SETTINGS, Fake, question
 from threedrs.errors import ConfigError
 from threedrs.evaluation.aggregate import aggregate
 from threedrs.evaluation.answerer import StudentAnswerer
-from threedrs.evaluation.predict import predict_benchmark
+from threedrs.evaluation.predict_benchmark import predict_benchmark
 from threedrs.evaluation.score import score_file
 from threedrs.evaluation.tables import markdown_table, metrics_table, notes
 from threedrs.io.files import write_json

@@ -15,13 +15,12 @@ from fixtures.inference_run import (
 )
 from threedrs import predict as entry
 from threedrs.errors import ConfigError, DataError, StoreError
-from threedrs.evaluation.partial import partial_files
-from threedrs.evaluation.predict import predict_benchmark
+from threedrs.evaluation.predict_benchmark import predict_benchmark
 from threedrs.evaluation.score import score_file
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.tables import notes
 from threedrs.io.files import sha256_of_file
-from threedrs.tasks.prediction import read_meta, read_predictions
+from threedrs.tasks.prediction import partial_files, read_meta, read_predictions
 from threedrs.tasks.record import write_records
 from threedrs.tasks.registry import TASKS
 

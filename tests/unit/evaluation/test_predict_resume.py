@@ -15,10 +15,15 @@ from fixtures.inference_run import (
     run,
 )
 from fixtures.repository import ROOT
-from threedrs.evaluation.partial import partial_files, partial_path, read_partial
-from threedrs.evaluation.predict import predict_benchmark
+from threedrs.evaluation.predict_benchmark import predict_benchmark
 from threedrs.evaluation.settings import PredictSettings
-from threedrs.tasks.prediction import read_meta, read_predictions
+from threedrs.tasks.prediction import (
+    partial_files,
+    partial_path,
+    read_meta,
+    read_partial,
+    read_predictions,
+)
 from threedrs.tasks.record import write_records
 from threedrs.tasks.registry import TASKS
 

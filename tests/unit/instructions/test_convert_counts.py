@@ -25,7 +25,7 @@ from threedrs.errors import DataError
 from threedrs.instructions.convert import convert
 from threedrs.io.files import sha256_of_file
 from threedrs.scannet.layout import DataLayout
-from threedrs.tasks.base import PublishedSize
+from threedrs.tasks.annotation_rows import PublishedSize
 from threedrs.tasks.record import read_records
 from threedrs.tasks.registry import TASKS, annotation_files
 

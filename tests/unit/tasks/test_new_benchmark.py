@@ -14,7 +14,7 @@ import pytest
 from fixtures.report_files import RUNS, SCENES, SETTINGS, SPLITS, write_results
 from threedrs.errors import ConfigError
 from threedrs.evaluation.aggregate import aggregate
-from threedrs.evaluation.predict import predict_benchmark
+from threedrs.evaluation.predict_benchmark import predict_benchmark
 from threedrs.evaluation.score import score_file
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.instructions.convert import convert
@@ -27,8 +27,15 @@ from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.model_settings import ModelSettings
 from threedrs.report.page import build_report
 from threedrs.scannet.layout import DataLayout
-from threedrs.tasks.annotation_rows import Row, check_number, field
-from threedrs.tasks.base import AnnotationFile, AnnotationTables, Headline, Rejection, Task
+from threedrs.tasks.annotation_rows import (
+    AnnotationFile,
+    AnnotationTables,
+    Rejection,
+    Row,
+    check_number,
+    field,
+)
+from threedrs.tasks.base import Headline, Task
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, conversation, read_records
 from threedrs.tasks.registry import TASKS, annotation_files, find_task

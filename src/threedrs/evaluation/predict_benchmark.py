@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +21,44 @@ import torch
 
 from threedrs import package_versions
 from threedrs.distributed.ranks import Ranks, first_ranks_value, inference_ranks
-from threedrs.errors import DataError, StoreError
-from threedrs.evaluation.answerer import Answerer, StudentAnswerer, needs_model, prediction_rows
-from threedrs.evaluation.partial import partial_files, partial_writer, read_partial, remove_foreign
+from threedrs.errors import DataError
+from threedrs.evaluation.answerer import (
+    Answerer,
+    StudentAnswerer,
+    needs_model,
+    open_store,
+    prediction_rows,
+    read_questions,
+)
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.io.files import sha256_of_file, sha256_of_json, write_json
 from threedrs.models.checkpoint.folder import lacks_grounding_head, model_hash
 from threedrs.scannet.excluded_scans import count_excluded
-from threedrs.scenes.store import SceneStore
 from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import (
     FORMAT_VERSION,
     Prediction,
     meta_path,
+    partial_files,
+    partial_writer,
+    read_partial,
+    remove_foreign,
     write_predictions,
 )
-from threedrs.tasks.record import Record, read_records
-from threedrs.tasks.registry import find_task
+from threedrs.tasks.record import Record
 from threedrs.workflow.code_hash import code_hash
 from threedrs.workflow.locks import exclusive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The questions of a run, and what its meta file says of those that are not asked."""
+
+    task: Task
+    records: list[Record]
+    left_out: dict[str, Any]  # questions of scenes whose scans cannot be used, as `count_excluded`
+    limit: dict[str, int] | None  # how many questions ``settings.limit`` leaves, and of how many
+    unanswered: str | None  # why the model answers none
 
 
 def predict_benchmark(
@@ -68,57 +89,65 @@ def predict_benchmark(
     """
     began = time.monotonic()
     with inference_ranks() as ranks, ExitStack() as locks:
-        every_record, task = read_questions(records_file)
-        left_out = left_out or {}
-        records = [record for record in every_record if record.scene not in left_out]
-        if not records:
-            raise DataError(f"{records_file}: every question is of a scene that is left out")
-        usable = len(records)
-        records = records[: settings.limit]
-        limit = {"questions": len(records), "of": usable} if len(records) < usable else None
-        unanswered = None
-        if task.grounding and lacks_grounding_head(model):
-            # Random heads would give scores that look like those of a model that grounds badly.
-            unanswered, records, limit = "the model has no grounding head", [], None
+        asked = _choose_questions(model, records_file, settings, left_out or {})
         header: dict[str, str] | None = None
         if ranks.first:
-            header = answer_inputs(model, records_file, records, scenes, settings)
+            header = answer_inputs(model, records_file, asked.records, scenes, settings)
             locks.enter_context(exclusive(out))
             for note in remove_foreign(out, header):
                 _say(note)
         header = first_ranks_value(ranks, header)
         assert header is not None
-        done = _of_whole_scenes(records, read_partial(out, task))
+        done = _of_whole_scenes(asked.records, read_partial(out, asked.task))
         # Every rank must read the same answers, or two would ask about the same scene: so none
         # appends before all have read.
         first_ranks_value(ranks, None)
         if done and ranks.first:
-            _say(f"{len(done)} of {len(records)} questions are answered already; going on")
-        mine = _own_questions(records, done, ranks)
+            _say(f"{len(done)} of {len(asked.records)} questions are answered already; going on")
+        mine = _own_questions(asked.records, done, ranks)
         with partial_writer(out, ranks.rank, header) as add:
-            _answer_scenes(
-                mine,
-                task,
-                scenes,
-                settings,
-                add,
-                lambda: load(model, settings, ranks.device),
-            )
+            make = partial(load, model, settings, ranks.device)
+            _answer_scenes(mine, asked.task, scenes, settings, add, make)
         first_ranks_value(ranks, None)  # the partial files are complete only when all are done
         if ranks.first:
-            timing = {"seconds": round(time.monotonic() - began, 3), "resumed": len(done)}
-            facts = {
-                "left_out": count_excluded(
-                    left_out,
-                    (record.scene for record in every_record if record.scene in left_out),
-                    [records_file.with_suffix(".summary.json")],
-                    "questions",
-                ),
-                "limit": limit,
-                "unanswered": unanswered,
-                "timing": {**timing, "ranks": ranks.count, "device": ranks.device.type},
+            timing = {
+                "seconds": round(time.monotonic() - began, 3),
+                "resumed": len(done),
+                "ranks": ranks.count,
+                "device": ranks.device.type,
             }
-            _finish(out, records, task, settings, header, facts)
+            _finish(out, asked, settings, header, timing)
+
+
+def _choose_questions(
+    model: Path, records_file: Path, settings: PredictSettings, left_out: Mapping[str, str]
+) -> Asked:
+    """Return the questions that are asked.
+
+    Raises:
+        ConfigError, DataError: as `read_questions`; every scene is excluded.
+    """
+    every_record, task = read_questions(records_file)
+    usable = [record for record in every_record if record.scene not in left_out]
+    if not usable:
+        raise DataError(f"{records_file}: every question is of a scene that is left out")
+    records, unanswered = usable[: settings.limit], None
+    if task.grounding and lacks_grounding_head(model):
+        # Random heads would give scores that look like those of a model that grounds badly.
+        records, unanswered = [], "the model has no grounding head"
+    limited = unanswered is None and len(records) < len(usable)
+    return Asked(
+        task=task,
+        records=records,
+        left_out=count_excluded(
+            left_out,
+            (record.scene for record in every_record if record.scene in left_out),
+            [records_file.with_suffix(".summary.json")],
+            "questions",
+        ),
+        limit={"questions": len(records), "of": len(usable)} if limited else None,
+        unanswered=unanswered,
+    )
 
 
 def _of_whole_scenes(
@@ -171,13 +200,13 @@ def _answer_scenes(
 
 def _finish(
     out: Path,
-    records: Sequence[Record],
-    task: Task,
+    asked: Asked,
     settings: PredictSettings,
     header: Mapping[str, str],
-    facts: Mapping[str, Any],
+    timing: Mapping[str, Any],
 ) -> None:
-    """Write predictions and, last, the meta file with ``facts``; then remove the partial files."""
+    """Write predictions and, last, the meta file; then remove the partial files."""
+    task, records = asked.task, asked.records
     done = read_partial(out, task)
     missing = [record.id for record in records if record.id not in done]
     if missing:
@@ -188,67 +217,26 @@ def _finish(
     # A kill between the two writes must not leave these predictions beside an older meta file.
     meta_path(out).unlink(missing_ok=True)
     write_predictions(out, (done[record.id] for record in records))
-    without_model = sum(not needs_model(record, task) for record in records)
-    write_json(
-        meta_path(out),
-        {
-            "format_version": FORMAT_VERSION,
-            "benchmark": task.name,
-            "n": len(records),
-            "counts": {
-                "scenes": len({record.scene for record in records}),
-                "without_model": without_model,
-            },
-            "inputs": dict(header),
-            "predictions_sha256": sha256_of_file(out),
-            "decoding": settings.to_json(),
-            "versions": package_versions("torch", "transformers", "numpy"),
-            **facts,
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "benchmark": task.name,
+        "n": len(records),
+        "counts": {
+            "scenes": len({record.scene for record in records}),
+            "without_model": sum(not needs_model(record, task) for record in records),
         },
-    )
+        "inputs": dict(header),
+        "predictions_sha256": sha256_of_file(out),
+        "decoding": settings.to_json(),
+        "versions": package_versions("torch", "transformers", "numpy"),
+        "left_out": asked.left_out,
+        "limit": asked.limit,
+        "unanswered": asked.unanswered,
+        "timing": dict(timing),
+    }
+    write_json(meta_path(out), meta)
     for path in partial_files(out):
         path.unlink()
-
-
-def read_questions(path: Path) -> tuple[list[Record], Task]:
-    """Return the questions of a records file and their benchmark.
-
-    Raises:
-        ConfigError: the benchmark is unknown or lacks a part.
-        DataError: no questions, of several benchmarks, an id twice, or what scoring needs
-            (references, object ids) is missing.
-    """
-    records = list(read_records(path))
-    if not records:
-        raise DataError(f"{path}: holds no questions")
-    task = find_task(records[0].benchmark)
-    seen: set[str] = set()
-    for number, record in enumerate(records, start=1):
-        where = f"{path}: line {number}"
-        if record.benchmark != task.name:
-            raise DataError(f"{where}: is of {record.benchmark}, line 1 of {task.name}")
-        if record.id in seen:
-            raise DataError(f"{where}: id {record.id!r} stands there a second time")
-        seen.add(record.id)
-        if task.grounding and record.object_ids is None:
-            raise DataError(f"{where}: a grounding question needs object_ids ([] for no object)")
-        if not task.grounding and not any(t.strip() for t in record.references or ()):
-            raise DataError(f"{where}: an evaluation question needs references")
-    return records, task
-
-
-def open_store(scenes: Path, scene: str) -> SceneStore:
-    """Return the scene's store.
-
-    Raises:
-        StoreError: there is none, or it cannot be used.
-    """
-    path = scenes / f"{scene}.zarr"
-    if not path.is_dir():
-        raise StoreError(
-            f"{path}: there is no scene store of {scene}; run `snakemake --cores all scenes`"
-        )
-    return SceneStore.open(path)
 
 
 def answer_inputs(
