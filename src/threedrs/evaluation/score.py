@@ -3,7 +3,7 @@
 Cost: seconds for a full-size benchmark on one core, METEOR's Java program apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -125,13 +125,6 @@ def score_file(
     else:
         # Measured once over all rows; question types and resamples are reweighted sums of the same.
         metrics = task.measure(rows, meteor)
-    digest = sha256_of_file(predictions)
-    if meta.get("predictions_sha256", digest) != digest:
-        raise DataError(
-            f"{predictions}: is not the file that {meta_path(predictions).name} describes: damaged "
-            "or edited; delete it and run `snakemake --cores all all`, or delete the meta file to "
-            "score it as it is"
-        )
     result = {
         "format_version": FORMAT_VERSION,
         "run": run if run is not None else run_name(predictions, benchmark),
@@ -142,7 +135,7 @@ def score_file(
         "provenance": {
             "predictions": str(predictions),
             "predictions_form": form,
-            "predictions_sha256": digest,
+            "predictions_sha256": _checked_hash(predictions, meta),
             "short_of_answers": task.seems_short_of_answers(row.references for row in rows),
             "annotations": check and asdict(check),
             "predictions_meta": meta or None,
@@ -157,3 +150,19 @@ def score_file(
         write_per_question(per_question, rows, metrics)
     write_json(out, result)
     return result
+
+
+def _checked_hash(predictions: Path, meta: Mapping[str, Any]) -> str:
+    """Return the hash of a predictions file.
+
+    Raises:
+        DataError: the meta file beside it is of another file.
+    """
+    digest = sha256_of_file(predictions)
+    if meta.get("predictions_sha256", digest) != digest:
+        raise DataError(
+            f"{predictions}: is not the file that {meta_path(predictions).name} describes: damaged "
+            "or edited; delete it and run `snakemake --cores all all`, or delete the meta file to "
+            "score it as it is"
+        )
+    return digest
