@@ -3,6 +3,8 @@
 The smallest rules, on a real Slurm with two stand-in GPUs; slurm_recorded.py has the longer ones.
 """
 
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
@@ -13,7 +15,7 @@ import pytest
 import yaml
 
 from fixtures.checkout import Checkout, make_checkout
-from fixtures.slurm_cluster import GPUS, running_cluster
+from fixtures.slurm_cluster import GPUS, running_cluster, short_memory
 from fixtures.slurm_jobs import Running, explained, slurm_jobs, snakemake, submitted, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -24,6 +26,16 @@ FILES = [f"results/instructions/{name}.jsonl" for name in RECORDS]
 A_GPU = ("--set-resources", "convert_instructions:gpu=1", "--")
 TOO_LITTLE = 150  # MB: less than Snakemake itself takes
 NODE = ("scontrol", "update", "nodename=node1")
+# All answers of this sbatch have a banner with numbers around them; the second one is lost.
+SBATCH = """#!/bin/sh
+printf 'Welcome to Kl\\374ster 2026: 12 nodes\\n'
+/usr/bin/sbatch "$@" || exit
+echo 3 jobs of yours are queued
+echo x >>{folder}/calls
+test "$(wc -l <{folder}/calls)" = 2 || exit 0
+echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2
+exit 1
+"""
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +68,10 @@ def _nothing_left(cluster: Path, ready: Checkout) -> Iterator[None]:
         path.unlink()
 
 
-def started(checkout: Checkout, *arguments: str) -> AbstractContextManager[Running]:
-    return snakemake(checkout, *arguments, config=checkout.folder / "run.yaml")
+def started(
+    checkout: Checkout, *arguments: str, tools: Path | None = None
+) -> AbstractContextManager[Running]:
+    return snakemake(checkout, *arguments, config=checkout.folder / "run.yaml", tools=tools)
 
 
 def edit_profile(checkout: Checkout, before: str, after: str) -> None:
@@ -156,3 +170,38 @@ def test_a_refused_submission_names_the_setting(ready: Checkout, setting: str, l
         assert run.ended() == 1, run.said()
     assert explained(run.said()) == [line]
     assert not slurm_jobs("PENDING", "RUNNING")
+
+
+def test_forgotten_jobs_and_lost_answers(cluster: Path, ready: Checkout, tmp_path: Path) -> None:
+    """Snakemake sleeps until Slurm, which has no accounting, has forgotten its two jobs."""
+    stand_in = tmp_path / "sbatch"
+    stand_in.write_text(SBATCH.format(folder=tmp_path))
+    stand_in.chmod(0o755)
+    (cluster / "hold").touch()
+    options = ("--retries", "0", "--latency-wait", "3", "--", *FILES[:2])
+    with short_memory(2), started(ready, *options, tools=tmp_path) as run:
+        wait_until(lambda: run.said().count("has been submitted with SLURM jobid") == 2, run)
+        first, second = sorted(slurm_jobs("RUNNING", "PENDING"), key=lambda job: int(job.number))
+        os.kill(run.process.pid, signal.SIGSTOP)
+        subprocess.run(["scancel", second.number], check=True)
+        (cluster / "hold").unlink()
+        wait_until(lambda: not slurm_jobs(), run)
+        os.kill(run.process.pid, signal.SIGCONT)
+        assert run.ended(60) == 1, run.said()
+    said = run.said()
+    assert list(submitted(said).values()) == [1, 1]
+    assert all(
+        f"has been submitted with SLURM jobid {job.number} " in said for job in (first, second)
+    )
+    assert explained(said) == [
+        f"threedrs: Slurm: job {second.number} is in the memory of neither controller nor "
+        "accounting, and has left no mark of a good end; it counts as failed",
+        f"threedrs: Slurm: convert_instructions: job {second.number} was forgotten by Slurm before "
+        "it left its mark of a good end; run the same command to go on",
+    ]
+    made = [
+        f"convert_instructions_wildcards_{name}"
+        for name in RECORDS[:2]
+        if (ready.folder / f"results/instructions/{name}.jsonl").is_file()
+    ]
+    assert made == [first.comment.removeprefix("rule_")]

@@ -13,11 +13,12 @@ from threedrs.workflow import processes, rule_helpers, targets
 from threedrs.workflow.code_hash import code_changes, code_hash
 from threedrs.workflow.locks import remove_dead_lock
 from threedrs.workflow.rule_helpers import checked, more_each_time, teacher_need
-from threedrs.workflow.slurm import explain_failures, patch_status_query
+from threedrs.workflow.slurm import explain_failures
+from threedrs.workflow.slurm_watch import patch_executor
 
 processes.use_this_checkout(Path(workflow.basedir))
 processes.hand_on_stop_warning()
-patch_status_query(sys.modules.get("snakemake_executor_plugin_slurm"))
+patch_executor(sys.modules.get("snakemake_executor_plugin_slurm"))
 processes.name_snakemake()
 
 if workflow.is_main_process:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from threedrs.distributed.gpus import own_device
 from threedrs.errors import MachineError, ThreedrsError
+from threedrs.workflow.processes import run_text
 
 if TYPE_CHECKING:
     import torch
@@ -149,8 +150,9 @@ def _first_address(environment: Mapping[str, str]) -> str:
 def _scontrol(*arguments: str) -> str:
     command = ["scontrol", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
+        done = run_text(*command)
+        done.check_returncode()
+    except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         raise MachineError(
             f"srun started several ranks, but `{' '.join(command)}` failed ({said.strip()}); set "

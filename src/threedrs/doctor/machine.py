@@ -16,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 from threedrs.config.load import resolve_run
 from threedrs.doctor.finding import Finding, Setting, error, ok, warning
 from threedrs.tasks.registry import find_task
+from threedrs.workflow.processes import run_text
 
 SINFO_SECONDS = 30
 
@@ -143,12 +144,7 @@ def check_slurm(setting: Setting) -> Iterator[Finding]:
             yield ok(f"{message}; --profile slurm needs them")
         return
     try:
-        answer = subprocess.run(
-            ["sinfo", "--noheader", "--format=%P"],
-            capture_output=True,
-            text=True,
-            timeout=SINFO_SECONDS,
-        )
+        answer = run_text("sinfo", "--noheader", "--format=%P", seconds=SINFO_SECONDS)
         partitions, said = answer.stdout.split(), answer.stderr
     except (OSError, subprocess.TimeoutExpired) as problem:
         partitions, said = [], str(problem)

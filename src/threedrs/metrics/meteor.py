@@ -16,6 +16,7 @@ import numpy as np
 
 from threedrs.errors import MachineError
 from threedrs.metrics.bootstrap import Metric
+from threedrs.workflow.processes import run_text
 
 TIMEOUT_SECONDS = 1800
 COUNTS = 23
@@ -51,27 +52,22 @@ def _count(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> n
         truths = [truth for truth in map(_one_line, texts) if truth]
         lines.append(" ||| ".join(["SCORE", *truths, _one_line(text)]))
     folder = Path(next(iter(pycocoevalcap.__path__))) / "meteor"
-    command = [java, "-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", "meteor-1.5.jar"]
+    # It lowers letters by Java's locale, and in Turkish an I becomes another letter than i.
+    locale = ["-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8"]
+    command = [java, "-Xmx2G", *locale, "-jar", "meteor-1.5.jar"]
     command += ["-", "-", "-stdio", "-l", "en", "-norm"]
     try:
         # One process for all questions, since loading its tables takes eight seconds.
-        finished = subprocess.run(
-            command,
-            cwd=folder,
-            input="\n".join(lines) + "\n",
-            capture_output=True,
-            encoding="utf-8",
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
+        said = "\n".join(lines) + "\n"
+        finished = run_text(*command, seconds=TIMEOUT_SECONDS, said=said, folder=folder)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MachineError(f"METEOR's Java program did not finish ({error})") from error
     answers = finished.stdout.splitlines()
     if finished.returncode != 0 or len(answers) != len(lines):
-        said = finished.stderr.strip().splitlines()[-1:] or ["no message"]
+        reason = finished.stderr.strip().splitlines()[-1:] or ["no message"]
         raise MachineError(
             f"METEOR's Java program failed (status {finished.returncode}, {len(answers)} of "
-            f"{len(lines)} answers): {said[0]}"
+            f"{len(lines)} answers): {reason[0]}"
         )
     try:
         counts_QS = np.array([line.split() for line in answers], dtype=np.float64)

@@ -26,7 +26,7 @@ def job_log(path: str | Path, stage: str) -> Iterator[logging.Logger]:
             with one_line_errors(stage, lambda line: logger.error("%s (log: %s)", line, path)):
                 yield logger
         except Exception:  # a bug, whatever it is
-            with suppress(OSError), Path(path).open("a") as stream:
+            with suppress(OSError), Path(path).open("a", encoding="utf-8") as stream:
                 traceback.print_exc(file=stream)
             raise
 
@@ -44,7 +44,9 @@ def _logging(path: Path) -> Iterator[logging.Logger]:
     logger = logging.getLogger("threedrs")
     logger.setLevel(logging.INFO)
     form = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    handlers: list[logging.Handler] = [_LogFile(path, mode="w"), logging.StreamHandler(sys.stderr)]
+    # The log is UTF-8 in every locale; a name in other bytes shows as it can be typed in a shell.
+    file = _LogFile(path, mode="w", encoding="utf-8", errors="backslashreplace")
+    handlers: list[logging.Handler] = [file, logging.StreamHandler(sys.stderr)]
     for handler in handlers:
         handler.setFormatter(form)
         logger.addHandler(handler)

@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 STARTER = "THREEDRS_SNAKEMAKE"  # machine, process namespace, process and its start
+LOCALE = "C.UTF-8"  # of what this process starts
 SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG for prctl
 LOOK_EVERY = 0.5  # seconds; a Snakemake takes longer than that to start its first job
 
@@ -29,6 +31,51 @@ def use_this_checkout(root: Path) -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     own, others = str(Path(root, "src").resolve()), os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (own, others)))
+    os.environ["LC_ALL"] = LOCALE
+
+
+def plain_environment() -> dict[str, str]:
+    """Return this process's environment with a fixed locale, and without filters of Slurm's lists.
+
+    What a program prints, and how it compares letters, depends on the locale of the user: in
+    Turkish a capital I is not the capital of i. Variables such as SQUEUE_PARTITION hide jobs.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LC_", "SQUEUE_", "SACCT_"))
+    }
+    return kept | {"LC_ALL": LOCALE, "LANGUAGE": ""}
+
+
+def run_text(
+    *command: str, seconds: float = 60.0, said: str | None = "", folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in a fixed locale; return its status and what it says.
+
+    Bytes that are not UTF-8 become replacement characters.
+
+    Args:
+        command: the program and its arguments.
+        seconds: after which the program is ended.
+        said: what is said to it; None: it reads what this process reads.
+        folder: where it works.
+
+    Raises:
+        OSError: there is no such program.
+        subprocess.TimeoutExpired: it did not end in time.
+    """
+    return subprocess.run(
+        command,
+        input=said,
+        cwd=folder,
+        capture_output=True,
+        env=plain_environment(),
+        encoding="utf-8",
+        errors="replace",
+        timeout=seconds,
+        check=False,
+    )
 
 
 def hand_on_stop_warning() -> None:
@@ -66,7 +113,8 @@ def _started(process: int) -> str | None:
     A number alone does not name a process: the kernel gives it to another one in time.
     """
     try:
-        text = Path(f"/proc/{process}/stat").read_text()
+        # A program may have any bytes for a name.
+        text = Path(f"/proc/{process}/stat").read_text(encoding="latin-1")
     except OSError:
         return None
     state, *fields = text.rpartition(")")[2].split()

@@ -1,19 +1,16 @@
-"""What Slurm needs of the workflow: why jobs failed there, and patience while it does not answer.
+"""Why Slurm refused or ended jobs: one line a rule and reason, at the end of a run.
 
 Snakemake's log says of a job only that Slurm refused it, or ended it with some state. The reason of
-the latter stands in the job's own log of Slurm. `explain_failures` makes one line a rule and reason
-of both. It costs one pass over Snakemake's log and the last 64 KiB of the log of each job that
-failed.
-
-With `patch_status_query`, a Slurm controller that does not answer for a while ends no run.
+the latter stands in the job's own log of Slurm. To find both costs one pass over Snakemake's log
+and the last 64 KiB of the log of each job that failed.
 """
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+
+from threedrs.workflow.slurm_watch import LOST
 
 TAIL = 65536  # bytes of a job's log that are looked at
 PROFILE = "slurm/config.yaml"
@@ -45,7 +42,7 @@ REFUSALS = (
         "choose another slurm_partition",
     ),
     (
-        r"unable to contact|socket timed out|connect failure",
+        r"unable to contact|socket timed out|connect failure|no answer within",
         "the controller did not answer: run the same command again when `sinfo` does",
     ),
     (r"", "the settings of jobs are there"),
@@ -63,6 +60,8 @@ ENDINGS = (
     ("NODE_FAIL|BOOT_FAIL", r"due to node failure", "lost its node"),
     ("PREEMPTED", r"due to preemption", "was preempted"),
     ("CANCELLED", r"cancelled at|due to job requeue", "was cancelled"),
+    # The sign matches nothing, because a job that is lost leaves no word in its log.
+    (LOST, r"(?!)", "was forgotten by Slurm before it left its mark of a good end"),
 )
 
 
@@ -136,57 +135,3 @@ def _tail(path: Path) -> str:
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - TAIL))
         return stream.read().decode("utf-8", errors="replace").lower()
-
-
-class _SilentError(Exception):
-    """Slurm has not answered."""
-
-
-def patch_status_query(plugin: ModuleType | None) -> None:
-    """Let Snakemake's executor plugin keep its jobs when Slurm does not answer, and ask again.
-
-    Args:
-        plugin: ``snakemake_executor_plugin_slurm``; None where it is not in use.
-    """
-    if plugin is None or hasattr(plugin.Executor, "status_query_is_patched"):
-        return
-    # Version 2.8 of the plugin forgets the jobs that it has submitted once a question about their
-    # state fails, and then waits for ever. A controller that is restarted, or too busy for its time
-    # limit, is enough. So such a question leaves all jobs as they were known.
-    ask, age, check = (
-        plugin.query_job_status,
-        plugin.get_min_job_age,
-        plugin.Executor.check_active_jobs,
-    )
-    known: list[int] = []  # for how long Slurm remembers jobs, as it last said
-
-    async def query_job_status(command: str, logger: Any) -> tuple[dict[str, str], float]:
-        states, seconds = await ask(command, logger)
-        if states is None:
-            logger.warning(
-                f"Slurm does not answer `{command.split()[0]}`; jobs go on, asking again later."
-            )
-            # An answer of None would make the plugin forget its jobs.
-            raise _SilentError
-        return states, seconds
-
-    def get_min_job_age() -> int | None:
-        # This question may go without an answer as well; what Slurm said last still holds.
-        found = age()
-        if found is not None:
-            known[:] = [found]
-        return known[0] if known else None
-
-    async def check_active_jobs(self: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
-        try:
-            async for job in check(self, active_jobs):
-                yield job
-        except _SilentError:  # nothing has been reported or handed on yet
-            for job in active_jobs:
-                yield job
-
-    # By the module's names, as the plugin looks them up at each call.
-    plugin.query_job_status = query_job_status  # type: ignore[attr-defined]
-    plugin.get_min_job_age = get_min_job_age  # type: ignore[attr-defined]
-    plugin.Executor.check_active_jobs = check_active_jobs
-    plugin.Executor.status_query_is_patched = True

@@ -1,5 +1,7 @@
 """Caption metrics against pycocoevalcap's own totals, and the edges that trouble it."""
 
+import shutil
+
 import numpy as np
 import pytest
 from pycocoevalcap.bleu.bleu import Bleu
@@ -84,6 +86,15 @@ def test_scan2cap_wraps_its_texts():
     assert wrapped("This is a Chair.") == "sos this is a chair .  eos"
     assert wrapped("big,brown") == "sos big , brown eos"
     assert wrapped("").split() == ["sos", "eos"]
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs Java")
+def test_meteor_is_the_same_in_turkish(monkeypatch):
+    # There, I would become a letter without a dot, and no word with it would match.
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=tr -Duser.country=TR")
+    monkeypatch.setenv("LC_ALL", "tr_TR.ISO-8859-9")
+    metric = meteor.meteor_metric(["THIS IS A WHITE CHAIR"], [["this is a white chair"]])
+    assert meteor.meteor_score(metric.statistics_QS)[0] == pytest.approx(100.0)
 
 
 def test_meteor_without_java_is_unavailable_and_never_zero(monkeypatch):

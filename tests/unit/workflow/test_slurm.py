@@ -1,15 +1,10 @@
-"""Why Slurm refused or ended jobs, from the logs; and jobs are kept while it does not answer."""
+"""Why Slurm refused or ended jobs, from the logs."""
 
-import asyncio
-import logging
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import snakemake_executor_plugin_slurm
 
-from threedrs.workflow.slurm import explain_failures, patch_status_query
+from threedrs.workflow.slurm import explain_failures
 
 ENDED = """
 [Sun Nov 22 19:22:33 2026]
@@ -51,6 +46,8 @@ def explained(folder: Path, text: str) -> list[str]:
         ("FAILED", "error: Some were killed by the cgroup out-of-memory handler.", "mem_mb"),
         ("FAILED", "srun: error: node1: tasks 0,2-3: Out Of Memory", "mem_mb"),
         ("NODE_FAIL", "", "lost its node"),
+        ("ERROR", "", "was forgotten by Slurm"),
+        ("ERROR", "error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE TO PREEMPTION ***", "preempted"),
     ],
 )
 def test_how_a_job_ended(tmp_path: Path, state: str, said: str, expected: str) -> None:
@@ -154,53 +151,3 @@ def test_no_log_no_lines(tmp_path: Path) -> None:
     assert explain_failures([]) == []
     assert explain_failures([tmp_path / "none.log"]) == []
     assert explained(tmp_path, "Building DAG of jobs...\nNothing to be done\n") == []
-
-
-def test_the_names_that_are_replaced_are_those_of_the_plugin() -> None:
-    for name in ("query_job_status", "get_min_job_age"):
-        assert callable(getattr(snakemake_executor_plugin_slurm, name))
-    assert callable(snakemake_executor_plugin_slurm.Executor.check_active_jobs)
-
-
-def stand_in(answers: list[dict[str, str] | None], ages: list[int | None]) -> Any:
-    """Return a module that asks as the plugin does, with these answers."""
-    plugin: Any = SimpleNamespace()
-
-    async def query_job_status(command: str, logger: Any) -> Any:
-        answer = answers.pop(0)
-        return answer, None if answer is None else 0.1
-
-    class Executor:
-        async def check_active_jobs(self, active_jobs: list[str]) -> Any:
-            states, _ = await plugin.query_job_status("squeue -h", logging.getLogger())
-            if states is not None:
-                for job in active_jobs:
-                    if states[job] == "RUNNING":
-                        yield job
-
-    plugin.query_job_status, plugin.Executor = query_job_status, Executor
-    plugin.get_min_job_age = lambda: ages.pop(0)
-    return plugin
-
-
-def test_no_job_is_forgotten() -> None:
-    plugin = stand_in(
-        [{"1": "RUNNING", "2": "RUNNING"}, None, None, {"1": "COMPLETED", "2": "RUNNING"}],
-        [None, 600, None],
-    )
-    patch_status_query(plugin)
-    patch_status_query(plugin)  # twice is once
-    executor, jobs, rounds = plugin.Executor(), ["1", "2"], []
-
-    async def one_round() -> list[str]:
-        return [job async for job in executor.check_active_jobs(jobs)]
-
-    for _ in range(4):
-        jobs = asyncio.run(one_round())
-        rounds.append(jobs)
-    assert rounds == [["1", "2"], ["1", "2"], ["1", "2"], ["2"]]
-    assert [plugin.get_min_job_age() for _ in range(3)] == [None, 600, 600]
-
-
-def test_without_the_plugin_nothing_happens() -> None:
-    patch_status_query(None)

@@ -1,0 +1,220 @@
+"""How the jobs stand that Snakemake gave to Slurm, so that a run never waits for a job for ever.
+
+Version 2.8 of Snakemake's executor plugin waits without a word for a job that `squeue` or `sacct`
+does not name: it may have ended and been forgotten between two looks (MinJobAge), or accounting may
+be off. `patch_executor` puts a `JobWatch` in the place of the plugin's question. It asks
+
+1. `squeue`, for all jobs at once; and for each job that this does not name:
+2. the mark that the job leaves in Snakemake's folder when it ends well,
+3. `scontrol`, which knows jobs that a site has given another name,
+4. `sacct`, where accounting is on.
+
+A job that none of them knows, in several answers of a controller that does answer, is lost: it
+counts as failed, so that its retry or the next call makes its results. While the controller does
+not answer, no job counts as anything. Whatever is waited for, a line says so every few minutes.
+"""
+
+import asyncio
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from threedrs.workflow.processes import run_text
+
+LOST = "ERROR"  # a state that the plugin counts as a failure, and that Slurm does not use
+TELL_EVERY = 300.0  # seconds between two lines about what is waited for
+LONGEST_SLEEP = 60.0  # seconds between two looks; the plugin's own 180 outlast what Slurm remembers
+SOON = 5.0  # seconds between two looks for a job that is missing
+ANSWERS = 3  # of the controller, none of which knows a job, before it is lost
+_ENOUGH = 86400  # seconds for which the plugin shall believe that Slurm remembers jobs
+_UNKNOWN = "not listed"  # no state of the plugin's, so it goes on waiting
+# States that are final where accounting alone still knows the job.
+_ENDINGS = {
+    **{name: name for name in ("COMPLETED", "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED")},
+    **{name: name for name in ("NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")},
+    # The plugin waits for Slurm to start such a job again, which it does not.
+    "PREEMPTED": "CANCELLED",
+    "REVOKED": "CANCELLED",
+}
+
+
+class _SilentError(Exception):
+    """Slurm has not answered."""
+
+
+@dataclass
+class _Missing:
+    """A job that Slurm does not name."""
+
+    since: float
+    answers: int = 0
+
+
+@dataclass
+class JobWatch:
+    """What is known of the jobs of one Snakemake."""
+
+    plugin: ModuleType
+    executor: Any = None
+    jobs: list[Any] = field(default_factory=list)  # those that have not ended
+    missing: dict[str, _Missing] = field(default_factory=dict)
+    silent_since: float | None = None
+    told: float = field(default_factory=time.monotonic)  # when the last line was said
+
+    async def states(self) -> dict[str, str] | None:
+        """Return the state of each job by its number, or None if Slurm does not answer."""
+        answer = await _ask(
+            *("squeue", "--noheader", "--states=all", "--format=%i|%T|%r"),
+            f"--name={self.executor.run_uuid}",
+        )
+        if answer.returncode:
+            self._say_silence(answer)
+            return None
+        self.silent_since = None
+        rows = [line.strip().split("|", 2) for line in answer.stdout.splitlines()]
+        states = {row[0]: row[1] for row in rows if len(row) == 3}
+        reasons = {row[0]: row[2] for row in rows if len(row) == 3}
+        for job in self.jobs:
+            number = job.external_jobid
+            names = self.plugin._status_lookup_ids(number)  # a task of an array has two
+            if any(name in states for name in names):
+                self.missing.pop(number, None)
+            else:
+                states[number] = await self._state_of_missing(job)
+        self._say_waiting(states, reasons)
+        return states
+
+    async def _state_of_missing(self, job: Any) -> str:
+        """Return the state of a job that `squeue` does not name."""
+        mark, number = end_mark(self.executor, job.job), job.external_jobid
+        # A listing and no test of the file: network file systems remember what was not there.
+        if mark in mark.parent.iterdir():
+            return "COMPLETED"
+        shown = await _ask("scontrol", "--oneliner", "show", "job", number)
+        if state := re.search(r"\bJobState=(\w+)", shown.stdout):
+            self.missing.pop(number, None)
+            return state[1]
+        if "invalid job id" not in shown.stderr.lower():
+            return _UNKNOWN
+        # Where accounting is off, or its database away, the controller's word holds.
+        accounted = await _ask(
+            *("sacct", "-X", "--parsable2", "--noheader", "--format=State", "--clusters=all"),
+            *(f"--jobs={number}", f"--name={self.executor.run_uuid}"),
+        )
+        word = re.match(r"\w*", accounted.stdout.strip())  # one may be "CANCELLED by 1000"
+        if word and word[0] in _ENDINGS:
+            return _ENDINGS[word[0]]
+        missing = self.missing.setdefault(number, _Missing(time.monotonic()))
+        missing.answers += 1
+        # A file of another machine may be seen late, so the mark has as long as results have.
+        patience = self.executor.workflow.execution_settings.latency_wait
+        if missing.answers < ANSWERS or time.monotonic() < missing.since + patience:
+            return _UNKNOWN
+        self.missing.pop(number)
+        self.executor.logger.warning(
+            f"threedrs: Slurm: job {number} is in the memory of neither controller nor accounting, "
+            "and has left no mark of a good end; it counts as failed"
+        )
+        return LOST
+
+    def _say_silence(self, answer: subprocess.CompletedProcess[str]) -> None:
+        now = time.monotonic()
+        first = self.silent_since is None
+        self.silent_since = now if self.silent_since is None else self.silent_since
+        if not first and now < self.told + TELL_EVERY:
+            return
+        self.told = now
+        said = " ".join(answer.stderr.split()) or f"status {answer.returncode}"
+        self.executor.logger.warning(
+            f"threedrs: Slurm: `squeue` does not answer ({said[:200]}), for "
+            f"{(now - self.silent_since) / 60:.0f} minutes now; {len(self.jobs)} jobs go on and "
+            "are asked about again; see whether `sinfo` answers; Ctrl-C ends this run"
+        )
+
+    def _say_waiting(self, states: dict[str, str], reasons: dict[str, str]) -> None:
+        if time.monotonic() < self.told + TELL_EVERY:
+            return
+        self.told = time.monotonic()
+        counts: Counter[str] = Counter()
+        for job in self.jobs:
+            names = self.plugin._status_lookup_ids(job.external_jobid)
+            name = next(name for name in names if name in states)
+            reason = reasons.get(name, "None")
+            counts[states[name] if reason == "None" else f"{states[name]} ({reason})"] += 1
+        told = ", ".join(f"{count} {state}" for state, count in counts.items())
+        self.executor.logger.warning(f"threedrs: Slurm: waiting for {len(self.jobs)} jobs: {told}")
+
+
+def end_mark(executor: Any, job: Any) -> Path:
+    """Return the file that a job makes when it has ended well.
+
+    It lies in the folder of this Snakemake, which goes with it.
+    """
+    return Path(executor.tmpdir, f"ended-well-{job.jobid}-{job.attempt}")
+
+
+def patch_executor(plugin: ModuleType | None) -> None:
+    """Let Snakemake's executor plugin ask a `JobWatch`, and submit by `slurm_submit`.
+
+    Args:
+        plugin: ``snakemake_executor_plugin_slurm``; None where it is not in use.
+    """
+    if plugin is None or hasattr(plugin.Executor, "has_job_watch"):
+        return
+    watch = JobWatch(plugin)
+    check, submit_command = plugin.Executor.check_active_jobs, plugin.get_submit_command
+
+    async def query_job_status(command: str, logger: Any) -> tuple[dict[str, str], float]:
+        started = time.monotonic()
+        states = await watch.states()
+        if states is None:
+            # An answer of None would make the plugin forget its jobs.
+            raise _SilentError
+        return states, time.monotonic() - started
+
+    async def check_active_jobs(self: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
+        if not active_jobs:  # what is said of the next ones counts from their start
+            watch.told = time.monotonic()
+        watch.executor, watch.jobs = self, active_jobs
+        try:
+            async for job in check(self, active_jobs):
+                yield job
+        except _SilentError:  # nothing has been reported or handed on yet
+            for job in active_jobs:
+                yield job
+        longest = SOON if watch.missing else LONGEST_SLEEP
+        self.next_seconds_between_status_checks = min(
+            self.next_seconds_between_status_checks, longest
+        )
+
+    def get_submit_command(*arguments: Any, **settings: Any) -> str:
+        own = f"{shlex.quote(sys.executable)} -m threedrs.workflow.slurm_submit"
+        return own + submit_command(*arguments, **settings).removeprefix("sbatch")
+
+    # By the module's names, as the plugin looks them up at each call.
+    replaced: Any = plugin
+    replaced.query_job_status = query_job_status
+    replaced.get_submit_command = get_submit_command
+    # How long Slurm remembers jobs no longer matters. The plugin asks so as to change to `sacct`.
+    replaced.get_min_job_age = lambda: _ENOUGH
+    plugin.Executor.check_active_jobs = check_active_jobs
+    plugin.Executor.get_job_exec_suffix = lambda self, job: (
+        f"touch {shlex.quote(str(end_mark(self, job)))}"
+    )
+    plugin.Executor.has_job_watch = True
+
+
+async def _ask(*command: str) -> subprocess.CompletedProcess[str]:
+    """Return what a command of Slurm says, within a minute; status 1 where there is no answer."""
+    try:
+        return await asyncio.to_thread(run_text, *command, seconds=60.0)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))

@@ -1,0 +1,189 @@
+"""No job is waited for for ever, and none is given up that may still run; Slurm's texts are given.
+
+tests/workflow/test_slurm_faults.py has the same on a real Slurm.
+"""
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import snakemake_executor_plugin_slurm
+
+from threedrs.workflow import slurm_watch
+from threedrs.workflow.slurm_watch import LOST, JobWatch, end_mark, patch_executor
+
+GONE = ("scontrol", "", "slurm_load_jobs error: Invalid job id specified", 1)
+DISABLED = ("sacct", "", "Slurm accounting storage is disabled", 1)
+
+
+class Cluster:
+    """Programs of Slurm that say what they are told to, and a Snakemake with two jobs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.said: list[str] = []
+        jobs = [SimpleNamespace(jobid=number, attempt=1) for number in (1, 2)]
+        self.executor: Any = SimpleNamespace(
+            run_uuid="run",
+            tmpdir=folder,
+            workflow=SimpleNamespace(execution_settings=SimpleNamespace(latency_wait=0)),
+            logger=SimpleNamespace(warning=self.said.append),
+        )
+        self.jobs = [SimpleNamespace(job=job, external_jobid=f"1{job.jobid}") for job in jobs]
+        self.plugin: Any = SimpleNamespace(
+            _status_lookup_ids=snakemake_executor_plugin_slurm._status_lookup_ids
+        )
+        self.watch = JobWatch(self.plugin, executor=self.executor, jobs=self.jobs)
+        self.say(*GONE)
+        self.say(*DISABLED)
+
+    def say(self, program: str, out: str, error: str = "", status: int = 0) -> None:
+        path = self.folder / program
+        path.write_text(f"#!/bin/sh\nprintf '{out}'\nprintf '{error}' >&2\nexit {status}\n")
+        path.chmod(0o755)
+
+    def states(self) -> dict[str, str] | None:
+        return asyncio.run(self.watch.states())
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    return Cluster(tmp_path)
+
+
+def test_the_names_that_are_replaced_are_those_of_the_plugin() -> None:
+    for name in ("query_job_status", "get_min_job_age", "get_submit_command"):
+        assert callable(getattr(snakemake_executor_plugin_slurm, name))
+    for name in ("check_active_jobs", "get_job_exec_suffix"):
+        assert callable(getattr(snakemake_executor_plugin_slurm.Executor, name))
+
+
+def test_a_job_that_is_gone_is_lost_after_three_answers(cluster: Cluster) -> None:
+    cluster.say("squeue", "11|RUNNING|None\\n")
+    seen = [cluster.states() for _ in range(3)]
+    assert [states and states["12"] for states in seen] == ["not listed", "not listed", LOST]
+    assert [states and states["11"] for states in seen] == ["RUNNING"] * 3
+    (line,) = cluster.said
+    assert "job 12 is in the memory of neither controller nor accounting" in line
+
+
+def test_a_mark_counts_at_once_and_that_of_an_earlier_attempt_does_not(cluster: Cluster) -> None:
+    cluster.say("squeue", "")
+    end_mark(cluster.executor, SimpleNamespace(jobid=2, attempt=0)).touch()
+    assert cluster.states() == {"11": "not listed", "12": "not listed"}
+    end_mark(cluster.executor, cluster.jobs[1].job).touch()
+    assert cluster.states() == {"11": "not listed", "12": "COMPLETED"}
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("CANCELLED by 1000\\n", "CANCELLED"),  # the plugin alone waits for ever for this one
+        ("PREEMPTED\\n", "CANCELLED"),  # and for this one
+        ("OUT_OF_MEMORY\\n", "OUT_OF_MEMORY"),
+        ("COMPLETED\\n", "COMPLETED"),
+        ("RUNNING\\n", "not listed"),  # a runaway job, which only the database believes in
+        ("", "not listed"),
+    ],
+)
+def test_accounting_has_the_last_word(cluster: Cluster, text: str, state: str) -> None:
+    cluster.say("squeue", "11|RUNNING|None\\n")
+    cluster.say("sacct", text)
+    states = cluster.states()
+    assert states is not None
+    assert states["12"] == state
+
+
+def test_a_job_that_only_scontrol_knows_is_not_lost(cluster: Cluster) -> None:
+    cluster.say("squeue", "11|RUNNING|None\\n")
+    cluster.say("scontrol", "JobId=12 JobName=renamed JobState=PENDING Reason=Priority\\n")
+    assert [cluster.states() for _ in range(5)] == [{"11": "RUNNING", "12": "PENDING"}] * 5
+
+
+def test_a_task_of_an_array_is_found_by_the_number_of_its_array(cluster: Cluster) -> None:
+    cluster.jobs[1].external_jobid = "20_3"
+    cluster.say("squeue", "11|RUNNING|None\\n20|PENDING|Resources\\n")
+    assert cluster.states() == {"11": "RUNNING", "20": "PENDING"}
+
+
+def test_a_controller_that_does_not_answer_loses_no_job(cluster: Cluster) -> None:
+    cluster.say("squeue", "11|RUNNING|None\\n")
+    cluster.say("scontrol", "", "Unable to contact slurm controller (connect failure)", 1)
+    assert [(cluster.states() or {})["12"] for _ in range(6)] == ["not listed"] * 6
+    cluster.say("squeue", "", "slurm_load_jobs error: Unable to contact slurm controller", 1)
+    assert [cluster.states() for _ in range(6)] == [None] * 6
+    (line,) = cluster.said  # and not one a look
+    assert "`squeue` does not answer (slurm_load_jobs error: Unable to contact" in line
+    assert "2 jobs go on" in line
+
+
+def test_every_few_minutes_a_line_says_what_is_waited_for(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.say("squeue", "11|RUNNING|None\\n12|PENDING|AssocGrpCpuLimit\\n")
+    cluster.states()
+    assert cluster.said == []
+    cluster.watch.told = time.monotonic() - slurm_watch.TELL_EVERY
+    cluster.states()
+    cluster.states()
+    assert cluster.said == [
+        "threedrs: Slurm: waiting for 2 jobs: 1 RUNNING, 1 PENDING (AssocGrpCpuLimit)"
+    ]
+
+
+def test_filters_and_languages_of_the_user_do_not_reach_slurm(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.say("squeue", "")
+    monkeypatch.setenv("SQUEUE_PARTITION", "gpu")
+    monkeypatch.setenv("LC_ALL", "tr_TR.ISO-8859-9")
+    (cluster.folder / "squeue").write_text(
+        '#!/bin/sh\necho "11|RUNNING|None"\nprintf "Kl\\374ster\\n"\n'
+        'echo "12|$LC_ALL$SQUEUE_PARTITION|None"\n'
+    )
+    assert cluster.states() == {"11": "RUNNING", "12": "C.UTF-8"}
+
+
+def test_no_job_is_forgotten_where_the_plugin_would() -> None:
+    """The plugin's own loop around answers of which some are missing."""
+    plugin: Any = SimpleNamespace(get_submit_command=lambda *a, **k: "sbatch --parsable")
+
+    class Executor:
+        next_seconds_between_status_checks = 180.0
+
+        async def check_active_jobs(self, active_jobs: list[str]) -> Any:
+            states, _ = await plugin.query_job_status("squeue -h", logging.getLogger())
+            for job in active_jobs:
+                if states[job] == "RUNNING":
+                    yield job
+
+    plugin.Executor = Executor
+    patch_executor(plugin)
+    patch_executor(plugin)  # twice is once
+    answers = [{"1": "RUNNING", "2": "RUNNING"}, None, None, {"1": "COMPLETED", "2": "RUNNING"}]
+
+    async def states(watch: JobWatch) -> dict[str, str] | None:
+        return answers.pop(0)
+
+    executor, jobs, rounds = plugin.Executor(), ["1", "2"], []
+
+    async def one_round() -> list[str]:
+        return [job async for job in executor.check_active_jobs(jobs)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JobWatch, "states", states)
+        for _ in range(4):
+            jobs = asyncio.run(one_round())
+            rounds.append(jobs)
+    assert rounds == [["1", "2"], ["1", "2"], ["1", "2"], ["2"]]
+    assert executor.next_seconds_between_status_checks == slurm_watch.LONGEST_SLEEP
+    assert plugin.get_submit_command().endswith("-m threedrs.workflow.slurm_submit --parsable")
+
+
+def test_without_the_plugin_nothing_happens() -> None:
+    patch_executor(None)
