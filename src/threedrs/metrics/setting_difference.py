@@ -14,10 +14,8 @@ out otherwise in another study:
 The interval reaches as far as the root of t_seeds^2 x V_seeds + t_rooms^2 x V_rooms to either side,
 each variance with the t quantile of its own degrees of freedom (Banerjee, 1960). Degrees of freedom
 of both variances together would be wrong: where few seeds happen to lie close, the many rooms would
-lend them a certainty that nobody has. Those of the seeds are Welch's and Satterthwaite's with two
-precautions. They are at most twice those of the side with fewer seeds, since many seeds of one side
-say little about the other's. And they are one less, but no fewer than that side's, since Welch's
-test says "different" too often at 3 seeds and the level that nine metrics ask for.
+lend them a certainty that nobody has. Those of the seeds are Welch's and Satterthwaite's, less one
+and within bounds (``_seeds_freedom``).
 
 p is the larger of two: the level at which that interval ends at zero, and the p of a test that
 swaps the two sides within rooms. However alike C rooms are, the latter cannot fall below 2 / 2^C,
@@ -27,8 +25,10 @@ Axis letters: N trainings of a side, C rooms, S statistics (``bootstrap.Metric``
 axes, as of simulated studies, are kept. Cost: some milliseconds a metric.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import brentq
@@ -42,6 +42,9 @@ SWAPS = 9_999
 # With at most so many rooms all swaps are tried: 4,096, fewer than would be drawn.
 _FEW_ROOMS = 13
 _SEED = 20250606
+# Likely estimates of each side's variance and of the rooms', tried for what a study can find.
+_ESTIMATES = (32, 32, 8)
+_MOST_SEEDS = 1_000_000
 # Sums in another order differ in the last digits, which is not a difference of the settings.
 _TOLERANCE = 1e-9
 
@@ -54,11 +57,23 @@ class Spread:
 
     # Mean over the seeds of one side minus that of the other, percentage points.
     difference: np.ndarray
-    # Variance of the difference that comes from the seeds, points squared.
-    seeds_variance: np.ndarray
-    rooms_variance: np.ndarray  # the same from the rooms
-    seeds_freedom: np.ndarray  # degrees of freedom of ``seeds_variance``
+    # Of each side, the variance of the mean over its seeds, points squared, and its degrees of
+    # freedom.
+    side_variances: tuple[np.ndarray, np.ndarray]
+    side_freedoms: tuple[int, int]
+    # Variance of the difference that comes from the rooms, points squared.
+    rooms_variance: np.ndarray
     rooms_freedom: int  # degrees of freedom of ``rooms_variance``
+
+    @property
+    def seeds_variance(self) -> np.ndarray:
+        """The variance of the difference that comes from the seeds, points squared."""
+        return self.side_variances[0] + self.side_variances[1]
+
+    @property
+    def seeds_freedom(self) -> np.ndarray:
+        """The degrees of freedom of ``seeds_variance``."""
+        return _seeds_freedom(self.side_variances, self.side_freedoms)
 
     @property
     def seeds_share(self) -> np.ndarray:
@@ -82,14 +97,25 @@ class Spread:
         return float(self.difference) - reach, float(self.difference) + reach
 
     def missed(self, level: float) -> float:
-        """Return the true difference that one such study finds with power `POWER`, points."""
-        seeds, rooms = float(self.seeds_variance), float(self.rooms_variance)
-        if seeds + rooms == 0:
+        """Return the true difference that such studies find with power `POWER`, points.
+
+        Such studies have the variances of this one, and estimate them anew.
+        """
+        variances = *self.side_variances, self.rooms_variance
+        error = float(np.sqrt(sum(variances)))
+        if error == 0:
             return 0.0
-        squares = seeds**2 / float(self.seeds_freedom) + rooms**2 / self.rooms_freedom
-        estimates = _relative_variances((seeds + rooms) ** 2 / squares, 200)
-        error = float(np.sqrt(seeds + rooms))
-        return error * _errors_to_find(float(self.reach(level)) / error * np.sqrt(estimates))
+        # Another study sees other variances, and with them other degrees of freedom. All triples
+        # of likely estimates are tried. A mean estimate would not do: where three seeds happen to
+        # lie far apart, the quantile that goes with them is larger as well.
+        freedoms = *self.side_freedoms, self.rooms_freedom
+        estimates = [
+            variance * _relative_variances(freedom, count)
+            for variance, freedom, count in zip(variances, freedoms, _ESTIMATES, strict=True)
+        ]
+        mine, other, rooms = np.meshgrid(*estimates, indexing="ij", sparse=True)
+        seen = replace(self, side_variances=(mine, other), rooms_variance=rooms)
+        return error * _errors_to_find(seen.reach(level) / error)
 
     def p_value(self) -> np.ndarray:
         """Return the level at which the interval ends at zero; 1 without a difference."""
@@ -119,26 +145,34 @@ def spread(mine_NCS: np.ndarray, other_NCS: np.ndarray, combine: Combine) -> Spr
         _combined(side.sum(axis=-2, keepdims=True) - side, combine).mean(axis=-2) for side in sides
     )
     freedoms = mine.shape[-1] - 1, other.shape[-1] - 1
-    variances = [
-        values.var(axis=-1, ddof=1) / (freedom + 1)
-        for values, freedom in zip((mine, other), freedoms, strict=True)
-    ]
+    variances = (
+        mine.var(axis=-1, ddof=1) / mine.shape[-1],
+        other.var(axis=-1, ddof=1) / other.shape[-1],
+    )
     return Spread(
         difference=mine.mean(axis=-1) - other.mean(axis=-1),
-        seeds_variance=variances[0] + variances[1],
+        side_variances=variances,
+        side_freedoms=freedoms,
         rooms_variance=(rooms - 1) * (without_mine_C - without_other_C).var(axis=-1),
-        seeds_freedom=_seeds_freedom(variances, freedoms),
         rooms_freedom=rooms - 1,
     )
 
 
-def _seeds_freedom(variances: Sequence[np.ndarray], freedoms: tuple[int, int]) -> np.ndarray:
+def _seeds_freedom(
+    variances: tuple[np.ndarray, np.ndarray], freedoms: tuple[int, int]
+) -> np.ndarray:
     """Return the degrees of freedom of the sum of two sides' variances."""
     squares = variances[0] ** 2 / freedoms[0] + variances[1] ** 2 / freedoms[1]
+    fewest, most = min(freedoms), max(freedoms)
     # Where no seed differs from another there is nothing to weigh, and the least is taken.
-    least = np.full_like(squares, min(freedoms))
+    least = np.full_like(squares, fewest)
     welch = np.divide((variances[0] + variances[1]) ** 2, squares, out=least, where=squares > 0)
-    return np.maximum(np.minimum(welch, 2 * min(freedoms)) - 1, min(freedoms))
+    # At 3 seeds and the level that nine metrics ask for, Welch's test says "different" too often.
+    # One less mends it where both sides have as many seeds. Where they do not, the side with fewer
+    # may be the one that varies, which its few seeds hide. Then Welch's formula trusts the many
+    # seeds of the other side, that say nothing about it, so they count for little.
+    likeness = (fewest + 1) / (most + 1)
+    return np.clip(welch - 1, fewest, fewest + (fewest - 1) * likeness**2)
 
 
 def _combined(sums: np.ndarray, combine: Combine) -> np.ndarray:
@@ -156,26 +190,32 @@ def swap_p(mine_CS: np.ndarray, other_CS: np.ndarray, combine: Combine) -> float
 
     If the settings do not differ, either could have given either's answers in a room. p is the
     fraction of swaps with a difference at least as large as the one seen. All swaps are tried for
-    few rooms. Otherwise `SWAPS` are drawn, and the one seen counts as drawn too.
+    few rooms. Otherwise `SWAPS` are drawn.
 
     Args:
         mine_CS: (C, S) statistics of one side, summed over each room, the mean over its trainings.
         other_CS: the same of the other side.
         combine: sums (R, S) to values (R,), percent.
     """
-    rooms = len(mine_CS)
-    few = rooms <= _FEW_ROOMS
-    if few:
-        # A swap and its opposite differ in sign alone, so the last room is never swapped.
-        swapped_RC = np.arange(2 ** (rooms - 1))[:, None] >> np.arange(rooms) & 1
-    else:
-        swapped_RC = np.random.default_rng(_SEED).integers(0, 2, (SWAPS, rooms), dtype=np.int8)
+    swapped_RC = _swaps(len(mine_CS))
     mine_S, other_S = mine_CS.sum(axis=0), other_CS.sum(axis=0)
-    moved_RS = swapped_RC.astype(np.float64) @ (other_CS - mine_CS)
+    moved_RS = swapped_RC @ (other_CS - mine_CS)
     drawn_R = np.abs(combine(mine_S + moved_RS) - combine(other_S - moved_RS))
     seen = np.abs(combine(mine_S[None]) - combine(other_S[None]))
     as_large = int((drawn_R >= seen - _TOLERANCE).sum())
-    return as_large / len(drawn_R) if few else (as_large + 1) / (len(drawn_R) + 1)
+    # Where swaps were drawn, the one seen counts as drawn too.
+    seen_too = int(len(mine_CS) > _FEW_ROOMS)
+    return (as_large + seen_too) / (len(drawn_R) + seen_too)
+
+
+@lru_cache(maxsize=1)
+def _swaps(rooms: int) -> np.ndarray:
+    """Return which rooms each swap swaps, (R, C) float64 of 0 and 1."""
+    if rooms > _FEW_ROOMS:
+        drawn = np.random.default_rng(_SEED).integers(0, 2, (SWAPS, rooms), dtype=np.int8)
+        return drawn.astype(np.float64)
+    # A swap and its opposite differ in sign alone, so the last room is never swapped.
+    return (np.arange(2 ** (rooms - 1))[:, None] >> np.arange(rooms) & 1).astype(np.float64)
 
 
 def _errors_to_find(needed: np.ndarray) -> float:
@@ -201,12 +241,15 @@ def detectable(deviation: float, seeds: int, level: float) -> float:
         seeds: of each side.
         level: of the test, after a correction for several.
     """
-    freedom = seeds - 1
-    estimates = _relative_variances(freedom, 40)
-    variances = np.repeat(estimates, 40), np.tile(estimates, 40)
-    critical = student_t.isf(level / 2, _seeds_freedom(variances, (freedom, freedom)))
-    needed = critical * np.sqrt((variances[0] + variances[1]) / 2)
-    return float(_errors_to_find(needed) * deviation * np.sqrt(2 / seeds))
+    variance = np.array(deviation**2 / seeds)
+    alike = Spread(
+        difference=np.array(0.0),
+        side_variances=(variance, variance),
+        side_freedoms=(seeds - 1, seeds - 1),
+        rooms_variance=np.array(0.0),
+        rooms_freedom=1,
+    )
+    return alike.missed(level)
 
 
 def seeds_needed(points: float, deviation: float, level: float) -> int:
@@ -217,7 +260,7 @@ def seeds_needed(points: float, deviation: float, level: float) -> int:
         deviation: standard deviation of a setting's score over its seeds, points.
         level: of the test, after a correction for several.
     """
-    seeds = FEWEST_SEEDS
-    while detectable(deviation, seeds, level) > points:
-        seeds += 1
-    return seeds
+    numbers = range(FEWEST_SEEDS, _MOST_SEEDS)
+    return numbers[
+        bisect_left(numbers, -points, key=lambda seeds: -detectable(deviation, seeds, level))
+    ]
