@@ -167,11 +167,16 @@ def _explanation(summary: Mapping[str, Any]) -> str:
         for name, result in entry["benchmarks"].items()
         if result.get("unanswered")
     )
-    return (
-        f"Percent. A star marks a difference to {summary['baseline']} that the luck of seeds and "
-        f"rooms does not explain (p < {settings['level']} after Holm's correction for "
+    star = (
+        f" A star marks a difference to {summary['baseline']} that the luck of seeds and rooms "
+        f"does not explain (p < {settings['level']} after Holm's correction for "
         f"{settings['tests']} tests; fewer than {settings['fewest_seeds']} seeds of a setting are "
-        f"not tested). Questions: {_question_counts(summary)}.{unanswered}"
+        "not tested)."
+        if settings["tests"]
+        else ""
+    )
+    return (
+        f"Percent.{star} Questions: {_question_counts(summary)}.{unanswered}"
         f"{_frames_explanation(summary)}"
     )
 

@@ -205,19 +205,31 @@ def _answer(
     if min(seeds) == 1:
         single = "each" if max(seeds) == 1 else f"of {name if seeds[0] == 1 else baseline}"
         return f"One training {single}: the method cannot be told from the seed.", "even"
-    if min(seeds) < settings["fewest_seeds"]:
-        sides = [_beside_zero(line.compared) for line in lines]
-        return (
-            f"At most a hint, with two seeds: {name} may be better than {baseline} on "
-            f"{sides.count(1)} of {total} metrics and worse on {sides.count(-1)}, where the "
-            "interval lies beside zero.",
-            "even",
-        )
+    hint = min(seeds) < settings["fewest_seeds"]
+    if hint and any(line.compared["low"] is not None for line in lines):
+        return _hint(name, baseline, lines), "even"
     if all(_too_few_rooms(line.compared, settings) for line in lines):
         rooms = max(line.compared["scenes"] for line in lines)
         few = f"{rooms} room{'s are' if rooms != 1 else ' is'} too few to compare"
         return f"Cannot be told: {few} {name} with {baseline} on {total} metrics.", "even"
     return _tested_answer(name, baseline, lines)
+
+
+def _hint(name: str, baseline: str, lines: Sequence[Line]) -> str:
+    """Return what two seeds suggest."""
+    sides = [_beside_zero(line.compared) for line in lines]
+    higher, lower = sides.count(1), sides.count(-1)
+    if not higher and not lower:
+        return (
+            f"Not even a hint, with two seeds: no interval of a difference between {name} and "
+            f"{baseline} lies beside zero."
+        )
+    first, count = ("better", higher) if higher else ("worse", lower)
+    second = f" and worse on {lower}" if higher and lower else ""
+    return (
+        f"At most a hint, with two seeds: {name} may be {first} than {baseline} on {count} of "
+        f"{len(lines)} metrics{second}, where the interval lies beside zero."
+    )
 
 
 def _tested_answer(name: str, baseline: str, lines: Sequence[Line]) -> tuple[str, str]:
@@ -265,19 +277,28 @@ def _explanation(lines: Sequence[Line]) -> str:
     differences = [line.compared["difference"] for line in lines]
     higher = sum(round(value, 1) > 0 for value in differences)
     lower = sum(round(value, 1) < 0 for value in differences)
+    between = (
+        f"The differences lie between {signed(min(differences))} and {signed(max(differences))} "
+        f"points, and their median is {signed(median(differences))}."
+        if len(lines) > 1
+        else f"The difference is {signed(differences[0])} points."
+    )
     seen = (
         f"As measured, which may be chance: higher on {higher}, lower on {lower} and the same on "
-        f"{len(lines) - higher - lower} of {len(lines)} metrics. The differences lie between "
-        f"{signed(min(differences))} and {signed(max(differences))} points, and their median is "
-        f"{signed(median(differences))}."
+        f"{len(lines) - higher - lower} of {len(lines)} metrics. {between}"
     )
     shares = [line.compared["seeds_share"] for line in lines]
     known = [share for share in shares if share is not None]
     if not known:
         return seen
+    by_seeds = sum(share > 0.5 for share in known)
+    if by_seeds in (0, len(known)):
+        return (
+            f"{seen} The {'seeds' if by_seeds else 'rooms'} make the larger part of the interval."
+        )
     return (
-        f"{seen} The seeds make the larger part of the interval on "
-        f"{sum(share > 0.5 for share in known)} of {len(known)} metrics, the rooms on the others."
+        f"{seen} The seeds make the larger part of the interval on {by_seeds} of {len(known)} "
+        "metrics, the rooms on the others."
     )
 
 

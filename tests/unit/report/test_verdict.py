@@ -142,8 +142,8 @@ def test_one_training_is_never_a_yes(seeds, answer):
 def test_two_seeds_are_a_hint():
     (verdict,) = verdicts(summary(entry(5.0), entry(-1.0), seeds=(2, 3), tests=0), SCANREFER)
     assert verdict.answer == (
-        "At most a hint, with two seeds: 3drs may be better than baseline on 1 of 2 metrics and "
-        "worse on 0, where the interval lies beside zero."
+        "At most a hint, with two seeds: 3drs may be better than baseline on 1 of 2 metrics, where "
+        "the interval lies beside zero."
     )
     assert [line.words for line in verdict.lines] == [
         f"a hint that it is higher ({evidence(1, 9, seeds='2 and 3')})",
@@ -152,12 +152,28 @@ def test_two_seeds_are_a_hint():
     assert {line.tone for line in verdict.lines} == {"even"}
 
 
-def test_one_room_tells_nothing():
+@pytest.mark.parametrize(
+    ("differences", "answer"),
+    [
+        ((5.0, -5.0), "may be better than baseline on 1 of 2 metrics and worse on 1, where"),
+        ((-5.0, -5.0), "3drs may be worse than baseline on 2 of 2 metrics, where"),
+        ((1.0, -1.0), "Not even a hint, with two seeds: no interval of a difference between 3drs"),
+    ],
+)
+def test_two_seeds_say_nothing_of_a_side_on_which_no_interval_lies(differences, answer):
+    made = summary(*map(entry, differences), seeds=(2, 2), tests=0)
+    assert answer in verdicts(made, SCANREFER)[0].answer
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_one_room_tells_nothing(seeds):
     unknown = {"low": None, "high": None, "missed": None, "scenes": 1, "smallest_p": 1.0}
-    made = summary(entry(9.0, **unknown), entry(9.0, **unknown), tests=0)
+    unknown["seeds_share"] = None
+    made = summary(entry(9.0, **unknown), entry(9.0, **unknown), seeds=(seeds, seeds), tests=0)
     (verdict,) = verdicts(made, SCANREFER)
     assert verdict.answer.startswith("Cannot be told: 1 room is too few to compare")
     assert verdict.lines[0].words == "cannot be told: all questions are of one room"
+    assert "interval" not in verdict.explanation
 
 
 def test_several_settings_are_one_statement():
@@ -180,6 +196,14 @@ def test_the_size_is_told_whatever_the_chance():
     assert verdict.explanation.startswith("As measured, which may be chance: higher on 1")
     assert "between -1.0 and +2.0 points, and their median is +0.5" in verdict.explanation
     assert "The seeds make the larger part of the interval on 1 of 2 metrics" in verdict.explanation
+
+
+def test_one_part_of_all_intervals_is_said_once():
+    made = summary(entry(2.0, 0.5), entry(-1.0, 0.5))
+    (verdict,) = verdicts(made, SCANREFER)
+    assert verdict.explanation.endswith("The seeds make the larger part of the interval.")
+    (verdict,) = verdicts(made, SCANREFER[:1])
+    assert "The difference is +2.0 points. The seeds" in verdict.explanation
 
 
 def test_runs_to_add_are_a_configuration():
