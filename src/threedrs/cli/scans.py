@@ -57,12 +57,15 @@ def import_rgbd(
             "Default: trajectory.log, groundtruth.txt, pose/ or poses/ in FOLDER."
         ),
     ] = None,
-    depth_scale: Annotated[float, typer.Option(help="Depth units per metre.")] = 1000.0,
+    depth_scale: Annotated[
+        float | None,
+        typer.Option(help="Depth units per metre. Default: 1000; of TUM's form it must be given."),
+    ] = None,
 ) -> None:
     """Turn a folder of posed RGB-D images into a .sens scan.
 
-    Images and poses pair by name, or by order where names differ and counts agree. Where file
-    names are times in seconds (TUM), they pair by nearest time within 0.02 s: a colour image
+    Images and poses pair by the number in their names. Where file names are times in seconds
+    (TUM), they pair by nearest time within 0.02 s: a colour image
     without a depth image is excluded, one without a pose is kept and marked as not localised.
     """
     from threedrs.scannet import rgbd_import as rgbd

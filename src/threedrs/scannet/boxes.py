@@ -34,6 +34,7 @@ BOX_SETS = ("gt", "pred")
 # file. The number counts as well, as a row costs memory whether something is stored in it or not.
 MOST_PROPOSAL_BYTES = 4 * 2**30
 _MOST_PROPOSALS = 1_000_000
+SOFT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,7 +129,7 @@ def ground_truth_boxes(
         return BoxSet.empty(), ["no annotation (segments and aggregation): no gt boxes"]
     vertices_P3 = aligned_vertices(scan) if vertices_P3 is None else vertices_P3
     instances = read_instances(scan.segments, scan.aggregation, len(vertices_P3))
-    rows, notes = [], []
+    rows, notes = [], [*instances.notes]
     # One sort finds all objects' vertices. A scene has some 100,000 vertices and 50 objects.
     order = np.argsort(instances.vertex_object, kind="stable")
     ordered = instances.vertex_object[order]
@@ -191,8 +192,9 @@ def detector_boxes(
         name = scan.proposals.name
         return BoxSet.empty(), [f"no mesh or point cloud for {name}: no pred boxes"]
     vertices_P3 = aligned_vertices(scan) if vertices_P3 is None else vertices_P3
-    rows, notes = [], []
-    for row, mask in enumerate(read_proposals(scan.proposals, len(vertices_P3), limit)):
+    masks, notes = read_proposals(scan.proposals, len(vertices_P3), limit)
+    rows = []
+    for row, mask in enumerate(masks):
         if len(mask) == 0:
             notes.append(f"proposal {row} masks no vertex: left out")
         else:
@@ -200,13 +202,15 @@ def detector_boxes(
     return make_box_set(rows), notes
 
 
-def read_proposals(path: Path, vertex_count: int, limit: int) -> list[np.ndarray]:
-    """Return the vertex indices, (K,) ascending, of each of the first ``limit`` masks, best first.
+def read_proposals(path: Path, vertex_count: int, limit: int) -> tuple[list[np.ndarray], list[str]]:
+    """Return the vertex indices, (K,) ascending, of the first ``limit`` masks, and notes.
 
-    A vertex is inside a mask where the matrix holds 1, whatever its dtype, as published.
+    A vertex is inside a mask where the matrix holds 1, whatever its dtype, as published. Soft masks
+    (values between 0 and 1) are cut at 0.5, with a note.
 
     Raises:
-        DataError: the file is missing, damaged, not such a matrix, or of another mesh.
+        DataError: the file is missing, damaged, not such a matrix, of another mesh, or holds values
+            that are neither.
     """
     try:
         check_npz(path, MOST_PROPOSAL_BYTES)
@@ -236,11 +240,25 @@ def read_proposals(path: Path, vertex_count: int, limit: int) -> list[np.ndarray
     if matrix.dtype.kind not in "biuf":
         raise DataError(f"{path}: masks of dtype {matrix.dtype}, expected bool or a number")
     rows = matrix.tocsr()[:limit]
-    masks = []
-    for start, stop in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
-        stored = rows.indices[start:stop][rows.data[start:stop] == 1]
-        masks.append(np.unique(stored).astype(np.int64))
-    return masks
+    values, notes = rows.data.astype(np.float64), list[str]()
+    wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))  # also so for NaN
+    if len(wrong):
+        raise DataError(
+            f"{path}: a mask holds {rows.data[wrong[0]]:g}, expected 0 and 1, or a share between; "
+            "save the masks as booleans"
+        )
+    inside = values >= SOFT_THRESHOLD
+    soft = np.count_nonzero((values > 0) & (values < 1))
+    if soft:
+        notes.append(
+            f"{path.name} holds {soft} values between 0 and 1: a vertex is inside from "
+            f"{SOFT_THRESHOLD:g} up"
+        )
+    masks = [
+        np.unique(rows.indices[start:stop][inside[start:stop]]).astype(np.int64)
+        for start, stop in zip(rows.indptr[:-1], rows.indptr[1:], strict=True)
+    ]
+    return masks, notes
 
 
 def extract_boxes(

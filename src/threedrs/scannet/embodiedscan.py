@@ -16,7 +16,7 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.io.files import check_scene_name, read_result, write_json
-from threedrs.scannet.geometry import is_rigid
+from threedrs.scannet.camera import is_rigid
 from threedrs.scannet.plain_pickle import as_array, load_pickle
 
 FORMAT_VERSION = 2

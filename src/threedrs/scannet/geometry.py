@@ -20,6 +20,7 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.io.files import read_text
+from threedrs.scannet.camera import is_rigid
 from threedrs.scannet.layout import ScanFiles
 
 IMAGE_SIZE = 384
@@ -35,27 +36,6 @@ FINE_GRID = 27
 FINE_THRESHOLD = 98
 COARSE_THRESHOLD = 91
 MOST_ALIGNMENT_BYTES = 2**20  # ScanNet's <scene>.txt have 1 kB
-
-
-def is_rigid(transform: np.ndarray) -> bool:
-    """Whether a (4,4) transform is a rotation and a translation, as texts round them.
-
-    Published matrices have six decimals, and other tools' fewer.
-    """
-    rotation = transform[:3, :3]
-    return bool(
-        np.abs(transform[3] - (0.0, 0.0, 0.0, 1.0)).max() <= 1e-4
-        and np.abs(rotation @ rotation.T - np.eye(3)).max() <= 1e-2
-        and np.linalg.det(rotation) > 0
-    )
-
-
-def has_valid_pose(poses_F44: np.ndarray) -> np.ndarray:
-    """Return which poses are valid, (F,) bool: finite and not all zero.
-
-    ScanNet marks frames that its tracking lost by ``-inf``; other captures by zeros.
-    """
-    return np.isfinite(poses_F44).all(axis=(1, 2)) & (poses_F44 != 0).any(axis=(1, 2))
 
 
 def axis_alignment(scan: ScanFiles, listed: np.ndarray | None = None) -> np.ndarray:

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.io.files import check_encodable, read_json
+from threedrs.io.files import SCENE_NAME, check_encodable, read_json
 
 MOST_HEADER = 64 * 2**10  # bytes; ScanNet's have 0.4 kB
 FEWEST_CORNERS = 3
+_PAIR_REMEDY = "copy segments and aggregation of the scan's _vh_clean_2 mesh again"
 FORMATS = ("ascii", "binary_little_endian", "binary_big_endian")
 _TYPE_BYTES = {
     **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
@@ -43,6 +44,7 @@ class Instances:
     # Object id -> the id of the last object of exactly the same segments, which owns their
     # vertices. ScanNet's scene0217_00 lists each of its objects twice.
     again: Mapping[int, int]
+    notes: tuple[str, ...] = ()  # what the user should know of the annotation
 
 
 def read_vertices(path: Path) -> np.ndarray:
@@ -80,20 +82,30 @@ def read_instances(segments: Path, aggregation: Path, vertex_count: int) -> Inst
     A vertex whose segment several objects claim belongs to the last of them in the file.
 
     Raises:
-        DataError: a file is missing or malformed, or the segments are of another mesh.
+        DataError: a file is missing or malformed, the segments are of another mesh, or the
+            aggregation is of other segments or of another scan.
     """
-    segment_of_vertex = _read_segments(segments, vertex_count)
+    stated, groups = read_json(segments), read_json(aggregation)
+    segment_of_vertex = _segment_ids(segments, stated, vertex_count)
     object_of_segment: dict[int, int] = {}
     label_of_object: dict[int, str] = {}
     objects_of_segments: dict[frozenset[int], list[int]] = {}
-    for object_id, label, segment_ids in _read_groups(aggregation):
+    for object_id, label, segment_ids in _groups(aggregation, groups):
         if object_id in label_of_object:
             raise DataError(f"{aggregation}: objectId {object_id} stands more than once")
         label_of_object[object_id] = label
         object_of_segment.update(dict.fromkeys(segment_ids, object_id))
         if segment_ids:
             objects_of_segments.setdefault(frozenset(segment_ids), []).append(object_id)
+    _check_pair(segments, stated, aggregation, groups)
     present, vertex_row = np.unique(segment_of_vertex, return_inverse=True)
+    unknown = sorted(object_of_segment.keys() - set(present.tolist()))
+    # Another mesh's segments agree by chance in a few numbers, while a scan may lose a few.
+    if 2 * len(unknown) > len(object_of_segment):
+        raise DataError(
+            f"{aggregation}: {len(unknown)} of {len(object_of_segment)} segments, {unknown[0]} "
+            f"first, are of no vertex of {segments.name}; {_PAIR_REMEDY}"
+        )
     object_of_present = np.array(
         [object_of_segment.get(int(segment), -1) for segment in present], dtype=np.int32
     )
@@ -107,11 +119,32 @@ def read_instances(segments: Path, aggregation: Path, vertex_count: int) -> Inst
             for objects in objects_of_segments.values()
             for object_id in objects[:-1]
         },
+        notes=(f"segments of objects that have no vertex: {len(unknown)}",) if unknown else (),
     )
 
 
-def _read_segments(path: Path, vertex_count: int) -> np.ndarray:
-    content = read_json(path)
+def _check_pair(segments: Path, stated: Any, aggregation: Path, groups: Any) -> None:
+    """Check that the two files name each other and their scan, as far as they name anything.
+
+    ScanNet has one pair a resolution of the mesh, and the files' own names differ by little.
+    """
+    named = groups.get("segmentsFile")
+    if named is not None and _bare(named) != segments.name:
+        raise DataError(
+            f"{aggregation}: its segmentsFile is {named!r:.80}, not {segments.name}; {_PAIR_REMEDY}"
+        )
+    for path, content in ((segments, stated), (aggregation, groups)):
+        scene, own = content.get("sceneId"), SCENE_NAME.match(path.name)
+        if scene is not None and own is not None and _bare(scene) != own[0]:
+            raise DataError(f"{path}: its sceneId is {scene!r:.80}; {_PAIR_REMEDY}")
+
+
+def _bare(name: Any) -> str:
+    """Return a name of ScanNet's without the data set and folders before it."""
+    return str(name).rpartition("/")[2].removeprefix("scannet.")
+
+
+def _segment_ids(path: Path, content: Any, vertex_count: int) -> np.ndarray:
     segments = content.get("segIndices") if isinstance(content, dict) else None
     if not isinstance(segments, list) or not all(type(segment) is int for segment in segments):
         raise DataError(f"{path}: segIndices is not a list of integers")
@@ -126,8 +159,7 @@ def _read_segments(path: Path, vertex_count: int) -> np.ndarray:
         raise DataError(f"{path}: segIndices holds a number beyond 64 bits") from error
 
 
-def _read_groups(path: Path) -> list[tuple[int, str, list[int]]]:
-    content = read_json(path)
+def _groups(path: Path, content: Any) -> list[tuple[int, str, list[int]]]:
     groups = content.get("segGroups") if isinstance(content, dict) else None
     if not isinstance(groups, list):
         raise DataError(f"{path}: segGroups is not a list of objects")

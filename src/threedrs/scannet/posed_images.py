@@ -26,7 +26,7 @@ from PIL import Image
 from threedrs.errors import DataError
 from threedrs.io.files import atomic_folder, parse_numbers, read_text
 from threedrs.io.images import ImageError, decode_depth_png, image_size
-from threedrs.scannet.geometry import has_valid_pose
+from threedrs.scannet.camera import has_valid_pose, without_unmeasured
 from threedrs.scannet.sens import SensReader
 from threedrs.scannet.sens_format import (
     HeaderFieldError,
@@ -97,7 +97,8 @@ class PosedImagesReader:
         """Decode the depth image of the frame at place ``index``: (H, W) uint16, millimetres."""
         payload = self.depth_bytes(index)
         try:
-            return decode_depth_png(payload, (self.header.depth_width, self.header.depth_height))
+            size = (self.header.depth_width, self.header.depth_height)
+            return without_unmeasured(decode_depth_png(payload, size))
         except ImageError as error:
             raise DataError(f"{self._file(index, 'png')}: {error}; {_REMEDY}") from error
 

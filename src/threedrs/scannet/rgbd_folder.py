@@ -1,9 +1,8 @@
 """The frames of a posed RGB-D folder: which images belong together, and their poses.
 
 File names that are timestamps in seconds (TUM: ``1305031102.175304.png``) are paired by nearest
-time. Otherwise equal names pair (``7`` equals ``00007``), and where names follow another scheme on
-each side, equal counts pair by order. Anything else is refused: a shifted pairing would give a scan
-that looks whole and is wrong.
+time. Otherwise the numbers in the names pair (``7`` and ``frame-000007.color``). Anything else is
+refused: a shifted pairing would give a scan that looks whole and is wrong.
 
 A trajectory, camera to world, comes in one of three forms:
 
@@ -15,6 +14,7 @@ A trajectory, camera to world, comes in one of three forms:
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from threedrs.errors import DataError
 from threedrs.io.files import parse_numbers, read_text
-from threedrs.scannet.geometry import is_rigid
+from threedrs.scannet.camera import check_poses
 
 COLOR_FOLDERS = ("color", "rgb", "image", "images")
 COLOR_SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
@@ -50,13 +50,15 @@ class Trajectory:
     """Poses in the order of the source.
 
     ``poses`` (N, 4, 4) float64 camera to world, metres; ``timestamps`` (N,) float64 seconds where
-    the source has them; ``files`` the pose files where there is one a frame.
+    the source has them; ``files`` the pose files where there is one a frame; ``frames`` the numbers
+    that a ``.log`` gives its frames.
     """
 
     path: Path
     poses: NDArray[np.float64]
     timestamps: NDArray[np.float64] | None = None
     files: tuple[Path, ...] | None = None
+    frames: Sequence[float] | None = None
 
 
 def read_rgbd_folder(folder: Path, trajectory: Path | None) -> list[PosedImage]:
@@ -78,11 +80,9 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> list[PosedImage]:
     for path in depths:
         if path.suffix.lower() != ".png":
             raise DataError(f"{path}: depth must be a 16-bit PNG")
-    if trajectory is None:
-        trajectory = _one_of(folder, TRAJECTORIES, "a trajectory", "choose with --trajectory")
-    track = read_trajectory(trajectory)
+    track = read_trajectory(find_trajectory(folder, trajectory))
     if not len(track.poses):
-        raise DataError(f"{trajectory}: holds no pose")
+        raise DataError(f"{track.path}: holds no pose")
 
     color_times, depth_times = _timestamps(colors), _timestamps(depths)
     if color_times is None or depth_times is None:
@@ -108,6 +108,16 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> list[PosedImage]:
         )
         for i, j in pairs
     ]
+
+
+def find_trajectory(folder: Path, chosen: Path | None) -> Path:
+    """Return the trajectory that is chosen, or else the one in ``folder``. Raises DataError."""
+    return chosen or _one_of(folder, TRAJECTORIES, "a trajectory", "choose with --trajectory")
+
+
+def is_tum(trajectory: Path) -> bool:
+    """Whether a trajectory's path is taken for TUM's text form."""
+    return not trajectory.is_dir() and trajectory.suffix.lower() != ".log"
 
 
 def _one_of(folder: Path, names: tuple[str, ...], what: str, remedy: str) -> Path:
@@ -157,40 +167,65 @@ def _poses_of(
             f"{track.path}: holds {len(track.poses)} poses, {colors[0].parent} "
             f"{len(colors)} images; one pose a colour image is needed"
         )
+    numbers = _frame_numbers(colors)
+    # A log that counts its poses, or repeats one number, says nothing on which image is whose.
+    if track.frames is not None and numbers is not None and len({*track.frames}) == len(colors):
+        if sorted(track.frames) == sorted(numbers):
+            row_of = {frame: row for row, frame in enumerate(track.frames)}
+            return track.poses[[row_of[number] for number in numbers]]
+        if [*track.frames] not in ([*range(len(colors))], [*range(1, len(colors) + 1)]):
+            alone = next(frame for frame in track.frames if frame not in numbers)
+            raise DataError(
+                f"{track.path}: has a pose of frame {alone:.0f}, {colors[0].parent} no such image; "
+                "add the image, or remove its pose"
+            )
     return track.poses
 
 
 def _match_names(first: list[Path], second: list[Path], what: str, others: str) -> list[int]:
-    """Return for each of ``first`` the index of its partner in ``second``."""
-    first_names, second_names = ([_name(path) for path in files] for files in (first, second))
-    places = {name: index for index, name in enumerate(second_names)}
-    if len(places) == len(second) and set(first_names) == set(places):
-        return [places[name] for name in first_names]
-    if len(first) != len(second):
-        raise DataError(
-            f"{first[0].parent} holds {len(first)} {what}, {second[0].parent} {len(second)} "
-            f"{others}{_partnerless(first, second)}"
-        )
-    if all(isinstance(name, int) for name in [*first_names, *second_names]):
-        raise DataError(
-            f"{first[0].parent} and {second[0].parent} hold {len(first)} files each"
-            f"{_partnerless(first, second)}"
-        )
-    return list(range(len(first)))
+    """Return for each of ``first`` the index of its partner in ``second``: the frame's number."""
+    first_keys, second_keys = _frame_keys(first), _frame_keys(second)
+    index_of = {key: index for index, key in enumerate(second_keys)}
+    if set(first_keys) == set(index_of):
+        return [index_of[key] for key in first_keys]
+    alone = set(first_keys) ^ set(index_of)
+    files, keys = [*first, *second], [*first_keys, *second_keys]
+    path = next(path for path, key in zip(files, keys, strict=True) if key in alone)
+    other = second[0] if path in first else first[0]
+    raise DataError(
+        f"{first[0].parent} holds {len(first)} {what}, {second[0].parent} {len(second)} {others}; "
+        f"{path.parent.name}/{path.name} has no partner in {other.parent.name} by the number in "
+        "its name; add the partner, or remove this file"
+    )
 
 
-def _partnerless(first: list[Path], second: list[Path]) -> str:
-    """Return a clause that names the first file whose name the other side lacks, if any."""
-    for files, others in ((first, second), (second, first)):
-        names = {_name(path) for path in others}
-        alone = next((path for path in files if _name(path) not in names), None)
-        if alone is not None:
-            return f"; {alone.parent.name}/{alone.name} has no partner in {others[0].parent.name}"
-    return ""
+def _frame_keys(files: list[Path]) -> list[tuple[int, ...] | str]:
+    """Return for each file of a folder the numbers in its name that tell its frame.
+
+    ``7``, ``00007`` and ``frame-000007.color`` are the same frame. A number that all files share
+    (``rgb_640_00007``) tells none, and files without numbers go by their names.
+
+    Raises:
+        DataError: two files are of the same frame.
+    """
+    numbers = [tuple(map(int, re.findall(r"\d+", path.stem))) for path in files]
+    keys: list[tuple[int, ...] | str] = [path.stem for path in files]
+    if all(numbers) and len({len(found) for found in numbers}) == 1:
+        columns = [*zip(*numbers, strict=True)]
+        telling = [column for column in columns if len(set(column)) > 1] or columns[-1:]
+        keys = [*zip(*telling, strict=True)]
+    file_of: dict[tuple[int, ...] | str, Path] = {}
+    for path, key in zip(files, keys, strict=True):
+        if file_of.setdefault(key, path) is not path:
+            both = f"{file_of[key].name} and {path.name}"
+            raise DataError(f"{path.parent}: {both} are of the same frame; delete one")
+    return keys
 
 
-def _name(path: Path) -> int | str:
-    return int(path.stem) if path.stem.isdecimal() else path.stem
+def _frame_numbers(files: list[Path]) -> list[int] | None:
+    """Return the one number in the name of each file that tells its frame, or None."""
+    keys = [key for key in _frame_keys(files) if isinstance(key, tuple) and len(key) == 1]
+    return [key[0] for key in keys] if len(keys) == len(files) else None
 
 
 def _match_times(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -225,9 +260,7 @@ def read_trajectory(path: Path) -> Trajectory:
     path = Path(path)
     if path.is_dir():
         return _read_folder(path)
-    if path.suffix.lower() == ".log":
-        return _read_log(path)
-    return _read_tum(path)
+    return _read_tum(path) if is_tum(path) else _read_log(path)
 
 
 def natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
@@ -248,18 +281,21 @@ def _read_log(path: Path) -> Trajectory:
             "(an Open3D log has 5 lines a frame)"
         )
     poses = np.empty((len(lines) // 5, 4, 4))
+    frames: list[float] = []
     for index in range(len(poses)):
         number, head = lines[5 * index]
-        if len(parse_numbers(head, f"{path}: line {number}")) != 3:
+        numbers = parse_numbers(head, f"{path}: line {number}")
+        if len(numbers) != 3:
             raise DataError(f"{path}: line {number} does not hold the three numbers of a frame")
+        frames.append(numbers[0])
         for row, (row_number, line) in enumerate(lines[5 * index + 1 : 5 * index + 5]):
             where = f"{path}: line {row_number}"
             values = parse_numbers(line, where)
             if len(values) != 4:
                 raise DataError(f"{where} holds {len(values)} numbers, a matrix row has 4")
             poses[index, row] = values
-        _check_rigid(poses[index], f"{path}: line {number}")
-    return Trajectory(path=path, poses=poses)
+    check_poses(poses, lambda index: f"{path}: line {lines[5 * index][0]}")
+    return Trajectory(path=path, poses=poses, frames=frames)
 
 
 def _read_tum(path: Path) -> Trajectory:
@@ -279,6 +315,7 @@ def _read_tum(path: Path) -> Trajectory:
     if len(table):
         poses[:, :3, :3] = Rotation.from_quat(table[:, 4:]).as_matrix()
         poses[:, :3, 3] = table[:, 1:4]
+    check_poses(poses, lambda index: f"{path}: pose {index + 1}")
     return Trajectory(path=path, poses=poses, timestamps=table[:, 0])
 
 
@@ -290,18 +327,5 @@ def _read_folder(folder: Path) -> Trajectory:
         if len(values) != 16:
             raise DataError(f"{file}: holds {len(values)} numbers, a pose is a 4x4 matrix")
         poses[index] = np.reshape(values, (4, 4))
-        _check_rigid(poses[index], str(file))
+    check_poses(poses, lambda index: str(files[index]))
     return Trajectory(path=folder, poses=poses, files=tuple(files))
-
-
-def _check_rigid(pose: NDArray[np.float64], where: str) -> None:
-    """Refuse a pose that is not a rigid motion (transposed, scaled).
-
-    A pose that is not finite or all zero marks a frame that was not localised, and passes.
-    """
-    if not np.isfinite(pose).all() or not pose.any() or is_rigid(pose):
-        return
-    raise DataError(
-        f"{where}: the matrix is not a rigid camera-to-world pose "
-        "(rotation and translation row by row, last row 0 0 0 1)"
-    )

@@ -5,6 +5,7 @@ is decoded once to be sure of it. Depth PNGs are re-packed as zlib, their units 
 are stated in the header. Costs some 40 ms a frame of 640x480.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,24 @@ from numpy.typing import NDArray
 from threedrs.errors import DataError
 from threedrs.io.files import parse_numbers, read_json, read_text
 from threedrs.io.images import ImageError, decode_depth_png, image_size
+from threedrs.scannet.camera import (
+    DEPTH_VALUES,
+    check_depths,
+    check_intrinsic,
+    count_depths,
+    without_unmeasured,
+)
 from threedrs.scannet.posed_images import read_payload
-from threedrs.scannet.rgbd_folder import COLOR_SUFFIXES, read_rgbd_folder
+from threedrs.scannet.rgbd_folder import (
+    COLOR_SUFFIXES,
+    find_trajectory,
+    is_tum,
+    read_rgbd_folder,
+)
 from threedrs.scannet.sens import SensWriter
 from threedrs.scannet.sens_format import PayloadError, SensHeader, decode_color
 
+logger = logging.getLogger(__name__)
 SENSOR_NAME = "imported RGB-D folder"
 COLOR_INTRINSICS = (
     "intrinsic.txt",
@@ -38,7 +52,7 @@ def import_rgbd(
     *,
     intrinsic: str | Path | Sequence[float] | None = None,
     trajectory: Path | None = None,
-    depth_shift: float = 1000.0,
+    depth_shift: float | None = None,
 ) -> int:
     """Write the posed RGB-D images of ``folder`` to the ``.sens`` file ``out``.
 
@@ -50,7 +64,8 @@ def import_rgbd(
             Open3D's camera JSON. None: looked up in ``folder``. It holds for both images where
             they have one size; else ``folder/depth_intrinsic.txt`` is the depth camera's.
         trajectory: ``.log`` file, TUM text, or folder of 4x4 texts. None: looked up in ``folder``.
-        depth_shift: depth units per metre.
+        depth_shift: depth units per metre. None: 1000, but TUM's trajectories need it stated,
+            because that data set's own depth images have 5000, and other tools' 1000.
 
     Returns:
         The number of frames written.
@@ -61,7 +76,13 @@ def import_rgbd(
     folder, out = Path(folder), Path(out)
     if out.is_dir():
         raise DataError(f"{out}: is a folder; name the .sens file to write")
-    frames = read_rgbd_folder(folder, None if trajectory is None else Path(trajectory))
+    trajectory = None if trajectory is None else Path(trajectory)
+    frames = read_rgbd_folder(folder, trajectory)
+    if depth_shift is None and is_tum(find_trajectory(folder, trajectory)):
+        raise DataError(
+            f"{folder}: the trajectory is TUM's, whose depth images have 5000 units a metre, while "
+            "other tools write 1000; say which by --depth-scale 5000 or --depth-scale 1000"
+        )
     color_size, depth_size = _size(frames[0].color), _size(frames[0].depth)
     color_matrix, depth_matrix = _intrinsics(folder, intrinsic, color_size, depth_size)
     header = SensHeader(
@@ -76,17 +97,24 @@ def import_rgbd(
         color_height=color_size[1],
         depth_width=depth_size[0],
         depth_height=depth_size[1],
-        depth_shift=depth_shift,
+        depth_shift=1000.0 if depth_shift is None else depth_shift,
     )
+    counts = np.zeros(DEPTH_VALUES, dtype=np.int64)
     with SensWriter(out, header) as writer:
         for frame in frames:
+            depth = _read_depth(frame.depth, header)
+            counts += count_depths(depth)
             writer.add(
                 frame.pose,
                 _read_color(frame.color, header),
-                _read_depth(frame.depth, header),
+                depth,
                 frame.color_timestamp,
                 frame.depth_timestamp,
             )
+        # Within the block, so that nothing is written of a capture that is refused.
+        depths = str(frames[0].depth.parent)
+        for note in check_depths(counts, header.depth_shift, depths, "give --depth-scale"):
+            logger.warning("%s: %s", depths, note)
     return len(frames)
 
 
@@ -111,7 +139,7 @@ def _read_depth(path: Path, header: SensHeader) -> NDArray[np.uint16]:
     payload = read_payload(path, header.depth_bytes, "copy it again")
     size = (header.depth_width, header.depth_height)
     try:
-        return decode_depth_png(payload, size, others="the first depth image")
+        return without_unmeasured(decode_depth_png(payload, size, others="the first depth image"))
     except ImageError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -133,7 +161,7 @@ def _intrinsics(
     color_matrix = _intrinsic(intrinsic, color_size)
     depth_file = _first_file(folder, DEPTH_INTRINSICS)
     if depth_file is not None:
-        return color_matrix, _intrinsic(depth_file, depth_size)
+        return color_matrix, _intrinsic(depth_file, depth_size, "write there fx,fy,cx,cy =")
     if color_size != depth_size:
         raise DataError(
             f"{folder}: colour images are {color_size[0]}x{color_size[1]} pixels, depth images "
@@ -146,7 +174,9 @@ def _first_file(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _intrinsic(source: str | Path | Sequence[float], size: Size) -> NDArray[np.float64]:
+def _intrinsic(
+    source: str | Path | Sequence[float], size: Size, remedy: str = "give --intrinsic"
+) -> NDArray[np.float64]:
     """Return a 4x4 pinhole matrix from numbers, text ``fx,fy,cx,cy``, or a file."""
     if isinstance(source, str) and "," in source:
         where = f"intrinsic {source!r}"
@@ -158,8 +188,7 @@ def _intrinsic(source: str | Path | Sequence[float], size: Size) -> NDArray[np.f
     else:
         where = f"intrinsic {tuple(source)}"
         matrix = _from_four(list(source), where)
-    if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-        raise DataError(f"{where}: focal lengths must be positive and all values finite")
+    check_intrinsic(matrix, size, where, remedy)
     return matrix
 
 
@@ -183,14 +212,18 @@ def _from_json(path: Path, size: Size) -> NDArray[np.float64]:
     value = read_json(path)
     try:
         columns = np.array(value["intrinsic_matrix"], dtype=np.float64).reshape(3, 3)
-        stated = (value["width"], value["height"])
-    except (KeyError, TypeError, ValueError) as error:
+        stated = (int(value["width"]), int(value["height"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{path}: is not an Open3D camera intrinsic (width, height, intrinsic_matrix of 9)"
         ) from error
     if stated != size:
+        resized = (np.array(size) / stated)[[0, 1, 0, 1]]
+        fitting = columns.T[[0, 1, 0, 1], [0, 1, 2, 2]] * resized
+        values = ",".join(f"{value:.6g}" for value in fitting)
         raise DataError(
-            f"{path}: is for {stated[0]}x{stated[1]} pixels, the images have {size[0]}x{size[1]}"
+            f"{path}: is for {stated[0]}x{stated[1]} pixels, the images have {size[0]}x{size[1]}; "
+            f"if they were resized, give --intrinsic {values}"
         )
     return _embed(columns.T, path)
 

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from threedrs.errors import DataError
 from threedrs.io.files import atomic_file
-from threedrs.scannet.geometry import has_valid_pose
+from threedrs.scannet.camera import has_valid_pose, without_unmeasured
 from threedrs.scannet.sens_format import (
     FRAME_HEADER,
     MAX_FRAMES,
@@ -140,9 +140,9 @@ class SensReader:
         """Decode the depth image of frame ``index``: (H, W) uint16 in millimetres.
 
         The same as :meth:`depth` for ScanNet's depth shift of 1000. With another shift values are
-        rounded. A distance beyond 65.535 m becomes 0, no measurement.
+        rounded. 65535 and a distance beyond 65.535 m become 0, no measurement.
         """
-        depth = self.depth(index)
+        depth = without_unmeasured(self.depth(index))
         if self.header.depth_shift == 1000.0:
             return depth
         millimetres = np.rint(depth * (1000.0 / self.header.depth_shift))

@@ -154,6 +154,16 @@ class SensHeader:
             )
 
     @property
+    def color_size(self) -> tuple[int, int]:
+        """Width and height of a colour image."""
+        return self.color_width, self.color_height
+
+    @property
+    def depth_size(self) -> tuple[int, int]:
+        """Width and height of a depth image."""
+        return self.depth_width, self.depth_height
+
+    @property
     def color_bytes(self) -> int:
         """Bytes of one decoded colour image."""
         return self.color_width * self.color_height * 3

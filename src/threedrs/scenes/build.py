@@ -25,6 +25,7 @@ from threedrs.errors import DataError, StoreError
 from threedrs.io.files import sha256_of_json, write_json
 from threedrs.io.zarr_store import array_digest
 from threedrs.scannet.boxes import BOX_SETS, BoxSet
+from threedrs.scannet.camera import check_depths, check_intrinsic, count_depths
 from threedrs.scannet.excluded_scans import excluded_rows, excluding
 from threedrs.scannet.geometry import (
     FINE_GRID,
@@ -37,6 +38,7 @@ from threedrs.scannet.geometry import (
     resize_depth,
 )
 from threedrs.scannet.layout import ScanFiles
+from threedrs.scannet.sens_format import SensHeader
 from threedrs.scenes.frame_selection import (
     Frames,
     FrameSelection,
@@ -92,8 +94,6 @@ def read_inputs(
         SensError: the .sens is damaged.
     """
     alignment, intrinsic, notes = _matrices(scan, reader, lists)
-    if intrinsic[0, 0] <= 0 or intrinsic[1, 1] <= 0:
-        raise DataError(f"{reader.path}: the depth intrinsic's focal length is not positive")
     selection = select_frames(scan, reader, settings, alignment, intrinsic, lists)
     notes += selection.notes
     poses_V44 = alignment @ reader.poses[selection.places]
@@ -138,10 +138,12 @@ def _matrices(
     scan: ScanFiles, reader: Frames, lists: PublishedLists
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return axis alignment and depth intrinsic, (4,4) f64 each, and notes where files disagree."""
-    infos, intrinsic = lists.infos, reader.header.intrinsic_depth
+    header, infos = reader.header, lists.infos
+    intrinsic, where = header.intrinsic_depth, f"{reader.path}: the depth intrinsic"
+    notes = _color_notes(header)
     if infos is None:
-        return axis_alignment(scan), intrinsic, []
-    notes = []
+        check_intrinsic(intrinsic, header.depth_size, where)
+        return axis_alignment(scan), intrinsic, notes
     listed = None if infos.axis_alignment is None else np.array(infos.axis_alignment)
     alignment = axis_alignment(scan, listed)
     if listed is not None and not np.allclose(alignment, listed, rtol=0, atol=_SAME_ALIGNMENT):
@@ -151,8 +153,23 @@ def _matrices(
         listed = np.array(infos.depth_intrinsic)
         if not np.allclose(intrinsic, listed, rtol=0, atol=_SAME_INTRINSIC):
             notes.append("EmbodiedScan's depth intrinsic is used, depth_intrinsic.txt has another")
-        intrinsic = listed
+        intrinsic, where = listed, f"{reader.path}: EmbodiedScan's depth_cam2img"
+    check_intrinsic(intrinsic, header.depth_size, where)
     return alignment, intrinsic, notes
+
+
+def _color_notes(header: SensHeader) -> list[str]:
+    """Return a note on a colour intrinsic that is not that of the colour images.
+
+    Images that were resized after their export are common, and nothing here computes with it.
+    """
+    try:
+        check_intrinsic(
+            header.intrinsic_color, header.color_size, "the colour intrinsic (not used)"
+        )
+    except DataError as error:
+        return [str(error)]
+    return []
 
 
 def build_scene(
@@ -241,7 +258,7 @@ def build_shard(
                 "frames": len(store.frame_ids),
                 "objects": store.object_counts(),
             }
-            found = inputs.notes
+            found = store.attributes["notes"]  # of a store that is kept, too
             if listed and published.infos is None:
                 note = f"not in EmbodiedScan's infos: candidates by stride {settings.stride}"
                 found = [note, *found]
@@ -283,7 +300,6 @@ def _build(inputs: StoreInputs, out: Path) -> SceneStore:
     """Decode the chosen frames, find what they see of the boxes, and write the store."""
     reader, settings, selection = inputs.reader, inputs.settings, inputs.selection
     header, frames = reader.header, len(selection.frame_ids)
-    depth_size = (header.depth_width, header.depth_height)
     rgb = np.empty((frames, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     depth = np.empty((frames, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint16)
     patch_xyz = np.empty((frames, GRID, GRID, 3), dtype=np.float32)
@@ -304,7 +320,7 @@ def _build(inputs: StoreInputs, out: Path) -> SceneStore:
         rgb[row] = _square(reader.color(place))
         depth[row] = resize_depth(reader.depth_millimetres(place))
         world = coordinate_map(
-            depth[row], inputs.poses_V44[row], inputs.depth_intrinsic, depth_size
+            depth[row], inputs.poses_V44[row], inputs.depth_intrinsic, header.depth_size
         )
         valid = depth[row] > 0 if settings.invalid_depth == "ignore" else None
         patch_xyz[row] = patch_means(world, valid)
@@ -315,13 +331,14 @@ def _build(inputs: StoreInputs, out: Path) -> SceneStore:
         world_f32 = world.astype(np.float32)
         for name, (fine, coarse) in masks.items():
             fine[:, row], coarse[:, row] = frame_masks(world_f32, inputs.boxes[name].boxes, valid)
+    notes = inputs.notes + check_depths(count_depths(depth), 1000.0, str(reader.path))
     contents = SceneContents(
         rgb=rgb,
         jpegs=[_payload(reader, place) for place in selection.places],
         depth=depth,
         poses=inputs.poses_V44,
         depth_intrinsic=inputs.depth_intrinsic,
-        depth_size=depth_size,
+        depth_size=header.depth_size,
         patch_xyz=patch_xyz,
         boxes=inputs.boxes,
         masks=masks,
@@ -336,7 +353,7 @@ def _build(inputs: StoreInputs, out: Path) -> SceneStore:
             "strategy": settings.strategy,
             "invalid_depth": settings.invalid_depth,
             "coverage": selection.coverage,
-            "notes": inputs.notes,
+            "notes": notes,
         },
     )
     write_scene_store(out, contents)

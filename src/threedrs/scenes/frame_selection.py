@@ -21,7 +21,7 @@ from threedrs.config.schema import Frames as FrameKeys
 from threedrs.config.schema import InvalidDepth
 from threedrs.errors import DataError
 from threedrs.scannet.boxes import aligned_vertices
-from threedrs.scannet.geometry import has_valid_pose
+from threedrs.scannet.camera import check_poses, has_valid_pose
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.posed_images import PosedImagesReader
 from threedrs.scannet.sens import SensReader
@@ -219,8 +219,8 @@ def select_frames(
         lists: what is published about the scene's frames.
 
     Raises:
-        DataError: no candidate frame has a valid pose, none sees the mesh, or none of the published
-            choice is a candidate.
+        DataError: no candidate frame has a valid pose, one is not a rigid motion, none sees the
+            mesh, or none of the published choice is a candidate.
         SensError: a depth payload is damaged.
     """
     listed = None if lists.infos is None else lists.infos.frames
@@ -236,6 +236,9 @@ def select_frames(
             f"{reader.path}: scene {scan.scene} has no candidate frame with a valid pose "
             f"({len(reader)} frames, {how}"
         )
+    check_poses(
+        reader.poses[[*found.places]], lambda row: f"{reader.path}: frame {found.frames[row]}"
+    )
     coverage, more = None, list[str]()
     if settings.strategy == "uniform":
         indices = uniform_indices(len(found.frames), settings.count)

@@ -27,7 +27,7 @@ DECODING_THREADS = 8  # at most
 def preprocess_image(payload: bytes, image_format: ImageFormat) -> np.ndarray:
     """Return a JPEG or PNG as (H, W, 3) uint8, resized by Pillow's bicubic filter.
 
-    With the proportions kept: width to W (518 for VGGT), height to ``round(h W / w / patch) *
+    With the proportions kept: width to W (518 for VGGT), height to ``round(h (W / w) / patch) *
     patch``; rows in the middle are kept where that is more than W.
 
     Raises:
@@ -37,7 +37,9 @@ def preprocess_image(payload: bytes, image_format: ImageFormat) -> np.ndarray:
     width, patch = image_format.width, image_format.patch
     if image_format.square:
         return np.asarray(colour.resize((width, width), Image.Resampling.BICUBIC))
-    height = round(colour.height * width / colour.width / patch) * patch
+    # The quotient comes first, as published: it decides where a height lies between two patches
+    # (432x1080: 92.5 of them become 93, not the even 92).
+    height = round(colour.height * (width / colour.width) / patch) * patch
     if height < patch:
         raise DataError(f"is too flat for a patch ({colour.width}x{colour.height})")
     resized = colour.resize((width, height), Image.Resampling.BICUBIC)

@@ -69,6 +69,7 @@ def test_ground_truth_is_ordered_by_id_and_keeps_ids(tmp_path: Path) -> None:
     # By hand: the chair spans x 0..1, y 0..2; after the quarter turn x 8..10, y 20..21.
     np.testing.assert_allclose(boxes.boxes[0], [9, 20.5, 30.25, 2, 1, 0.5])
     assert notes == [
+        "segments of objects that have no vertex: 1",
         "object 9 (ghost) owns no vertex: no gt box",
         "object ids are not 0..2 (last: 9): kept as ids",
     ]
@@ -96,7 +97,7 @@ def test_objects_that_are_listed_twice_have_one_box_under_both_ids(tmp_path: Pat
 def test_detector_boxes_keep_the_row_of_the_file_as_id(tmp_path: Path) -> None:
     masks = np.zeros((60, 6))
     masks[0, [2, 4]] = 1.0
-    masks[2, [4, 5]] = [0.5, 1.0]  # inside is where the matrix holds 1
+    masks[2, 5] = 1.0
     masks[3:, 0] = 1.0
     boxes, notes = detector_boxes(make_scan(tmp_path, masks=masks))
     assert boxes.ids.tolist() == [0, *range(2, 50)]
@@ -112,8 +113,39 @@ def test_stored_zeros_are_outside_the_mask(tmp_path: Path, kind: str) -> None:
         (np.array([1, 0, 1], dtype=np.int8), ([0, 0, 1], [3, 2, 1])), shape=(2, 6)
     )
     scipy.sparse.save_npz(tmp_path / "mask.npz", matrix.asformat(kind))
-    found = read_proposals(tmp_path / "mask.npz", 6, 50)
+    found, notes = read_proposals(tmp_path / "mask.npz", 6, 50)
     assert [mask.tolist() for mask in found] == [[3], [1]]
+    assert notes == []
+
+
+def test_soft_masks_are_cut_at_a_half_with_a_note(tmp_path: Path) -> None:
+    scan = make_scan(tmp_path, masks=np.array([[0, 0.49, 0.5, 0, 0.9, 1.0], [0.4] + [0] * 5]))
+    boxes, notes = detector_boxes(scan)
+    np.testing.assert_allclose(boxes.boxes, [slow_box([2, 4, 5])], rtol=1e-6)
+    assert notes == [
+        "scene0000_00.mask.npz holds 4 values between 0 and 1: a vertex is inside from 0.5 up",
+        "proposal 1 masks no vertex: left out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "said"),
+    [
+        (255, "uint8", "255"),
+        (-1, "int8", "-1"),
+        (2, "int64", "2"),
+        (1.5, "float32", "1.5"),
+        (np.nan, "float64", "nan"),
+        (np.inf, "float32", "inf"),
+    ],
+)
+def test_masks_of_other_values_are_refused(
+    tmp_path: Path, value: float, dtype: str, said: str
+) -> None:
+    matrix = scipy.sparse.csr_matrix(np.array([[1, 0, value, 0, 0, 0]], dtype=dtype))
+    scipy.sparse.save_npz(tmp_path / "mask.npz", matrix)
+    with pytest.raises(DataError, match=f"a mask holds {said}, expected 0 and 1, .*as booleans"):
+        read_proposals(tmp_path / "mask.npz", 6, 50)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +205,7 @@ def test_file_round_trip_is_exact(tmp_path: Path) -> None:
         assert boxes.labels == expected.labels
         assert boxes.boxes.dtype == np.float32
     assert json.loads(out.read_text())["notes"] == [
+        {"scene": "scene0000_00", "note": "segments of objects that have no vertex: 1"},
         {"scene": "scene0000_00", "note": "object 9 (ghost) owns no vertex: no gt box"},
         {"scene": "scene0000_00", "note": "object ids are not 0..2 (last: 9): kept as ids"},
         {"scene": "scene0000_00", "note": "proposal 1 masks no vertex: left out"},

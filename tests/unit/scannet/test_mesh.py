@@ -96,6 +96,51 @@ def test_against_a_loop_over_vertices(tmp_path: Path) -> None:
     assert read_instances(segments, aggregation, 500).vertex_object.tolist() == expected
 
 
+LOW = "scene0000_00_vh_clean_2.0.010000.segs.json"
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({}, None),
+        ({"segmentsFile": f"scannet.{LOW}", "sceneId": "scannet.scene0000_00"}, None),
+        ({"segmentsFile": f"data/{LOW}", "sceneId": "scene0000_00"}, None),
+        (
+            {"segmentsFile": "scannet.scene0000_00_vh_clean.segs.json"},
+            "segmentsFile is 'scannet.sce",
+        ),
+        ({"segmentsFile": LOW.replace("0_00", "0_01")}, "its segmentsFile is"),
+        ({"segmentsFile": 7}, "its segmentsFile is 7"),
+        ({"sceneId": "scannet.scene0000_01"}, "its sceneId is 'scannet.scene0000_01'"),
+    ],
+)
+@pytest.mark.parametrize("other_scan_in_segments", [False, True])
+def test_segments_and_aggregation_name_each_other(
+    tmp_path: Path, stated: dict[str, Any], message: str | None, other_scan_in_segments: bool
+) -> None:
+    segments, aggregation = tmp_path / LOW, tmp_path / "scene0000_00.aggregation.json"
+    scene = "scene0007_00" if other_scan_in_segments else "scene0000_00"
+    segments.write_text(json.dumps({"segIndices": [4, 4, 9], "sceneId": scene}))
+    groups = [group(0, "chair", [4])]
+    aggregation.write_text(json.dumps({"segGroups": groups, **stated}))
+    if other_scan_in_segments and "sceneId" in (message or "sceneId"):
+        message = "segs.json: its sceneId is 'scene0007_00'"
+    if message is None:
+        assert read_instances(segments, aggregation, 3).vertex_object.tolist() == [0, 0, -1]
+        return
+    with pytest.raises(DataError, match=message) as caught:
+        read_instances(segments, aggregation, 3)
+    assert "copy segments and aggregation of the scan's _vh_clean_2 mesh again" in str(caught.value)
+
+
+def test_segments_of_another_mesh_are_refused_and_few_lost_ones_noted(tmp_path: Path) -> None:
+    pair = write_annotation(tmp_path, [4, 4, 9], [group(0, "a", [4, 40]), group(1, "b", [9, 4])])
+    assert read_instances(*pair, 3).notes == ("segments of objects that have no vertex: 1",)
+    pair = write_annotation(tmp_path, [4, 4, 9], [group(0, "a", [4, 40]), group(1, "b", [50])])
+    with pytest.raises(DataError, match=r"2 of 3 segments, 40 first, are of no vertex"):
+        read_instances(*pair, 3)
+
+
 @pytest.mark.parametrize(
     ("segments", "groups", "message"),
     [

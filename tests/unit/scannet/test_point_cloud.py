@@ -73,7 +73,7 @@ def test_masks_are_of_its_vertices(tmp_path: Path) -> None:
     scan.proposals.parent.mkdir(parents=True)
     mask = np.zeros((2, 6), np.float32)
     mask[0, [1, 3]] = 1
-    mask[1, [0, 5]] = [1, 0.75]
+    mask[1, [0, 5]] = [1, 0.25]
     scipy.sparse.save_npz(scan.proposals, scipy.sparse.csr_matrix(mask))
     boxes, _ = detector_boxes(scan)
     np.testing.assert_allclose(boxes.boxes, [[0.5, 0, 0, 0.5, 0, 0], [0] * 6])

@@ -220,11 +220,12 @@ def test_matrices_of_embodiedscan_stand_in_for_the_scan(
     for name in ("poses", "depth_intrinsic", "rgb", "depth", "patch_xyz"):
         np.testing.assert_array_equal(getattr(store, name)(), getattr(expected, name)())
     assert store.attributes["notes"] == []
-    other = replace(infos, depth_intrinsic=(INTRINSIC * 1.5).tolist())
+    focal = np.diag([1.1, 1.1, 1, 1]) * INTRINSIC + INTRINSIC * (1 - np.eye(4))
+    other = replace(infos, depth_intrinsic=focal.tolist())
     lists = PublishedLists(infos=replace(other, axis_alignment=np.eye(4).tolist()))
     store = build_scene(exported, BOXES, SETTINGS, tmp_path / "b.zarr", "train", lists)
     np.testing.assert_array_equal(store.poses(), expected.poses())
-    np.testing.assert_array_equal(store.depth_intrinsic(), INTRINSIC * 1.5)
+    np.testing.assert_array_equal(store.depth_intrinsic(), focal)
     assert store.attributes["notes"] == [
         f"the axis alignment of {SCENE}.txt is used, EmbodiedScan's is another",
         "EmbodiedScan's depth intrinsic is used, depth_intrinsic.txt has another",

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from threedrs.scannet.geometry import has_valid_pose
+from threedrs.scannet.camera import has_valid_pose
 from threedrs.scenes.frame_selection import Candidates, candidate_frames, uniform_indices
 
 

@@ -53,6 +53,18 @@ def test_rows_are_cropped_in_the_middle() -> None:
     np.testing.assert_array_equal(image, pixels[21:49])
 
 
+@pytest.mark.parametrize(("width", "height"), [(432, 1080), (216, 540)])
+def test_a_height_between_two_patches_goes_where_the_published_quotient_leads(
+    width: int, height: int
+) -> None:
+    """518 / 432 rounds up in float64, so 1080 rows are a hair more than 92.5 patches: 93."""
+    pixels = noise(height, width)
+    expected = Image.fromarray(pixels).resize((518, 93 * 14), Image.Resampling.BICUBIC)
+    top = (93 * 14 - 518) // 2
+    image = preprocess_image(encoded(pixels), pictures(518))
+    np.testing.assert_array_equal(image, np.asarray(expected)[top : top + 518])
+
+
 def test_resizing_is_bicubic() -> None:
     pixels = noise(56, 56)
     image = preprocess_image(encoded(pixels), pictures(28))
