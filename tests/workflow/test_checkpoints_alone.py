@@ -22,7 +22,7 @@ runs:
   published: {checkpoint: models/trained}
   zero-shot: {checkpoint: models/base}
 eval: {benchmarks: [scanrefer, scanqa], max_new_tokens: 4, bootstrap: 100, limit: 6}
-report: {examples: 2, baseline: zero-shot}
+report: {baseline: zero-shot}
 """
 TRAINING = {"train", "balance", "extract_features"}
 

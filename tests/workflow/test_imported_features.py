@@ -20,7 +20,6 @@ train: {max_steps: 2, global_batch: 4, pack: 4}
 execution: {save_every: 2, log_every: 1}
 runs: {3drs: {}, baseline: {teacher: {name: none}}}
 eval: {benchmarks: [scanqa], max_new_tokens: 4, bootstrap: 100}
-report: {examples: 1}
 """
 
 

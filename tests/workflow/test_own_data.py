@@ -38,7 +38,7 @@ train: {mix: level, max_steps: 2, global_batch: 4, pack: 2}
 execution: {save_every: 2, log_every: 1}
 runs: {baseline: null}
 eval: {benchmarks: [scanrefer, scan2cap], max_new_tokens: 4, bootstrap: 100}
-report: {examples: 2, baseline: 3drs}
+report: {baseline: 3drs}
 """
 
 

@@ -5,10 +5,10 @@
 #   predictions = results/eval/<run>/<benchmark>/predictions.jsonl
 #   awareness   = results/eval/<run>/awareness.json, where there is one
 #   training    = results/train/<run>/{train.json, config.json, log.jsonl}
-#   examples    = records, scene stores and features of the scenes that the page shows
+#   scenes      = records, scene stores and features of the scenes that the page shows
 # out:
 #   summary = results/report/summary.{csv, json, tex, md}
-#   page    = results/report/index.html
+#   page    = results/report/index.html, and rooms/ beside it: frames and points of the questions' scenes
 # by hand:
 #   snakemake --cores 1 results/report/summary.json
 #   snakemake --cores 1 results/report/index.html
@@ -99,6 +99,7 @@ rule build_report:
             caption="../report/index.rst",
             category="Page",
         ),
+        rooms=directory("results/report/rooms"),
     log:
         "results/logs/build_report.log",
     benchmark:

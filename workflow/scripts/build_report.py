@@ -11,7 +11,6 @@ with job_log(snakemake.log[0], "build_report"):
         ReportSettings(
             title=snakemake.params.report["title"],
             baseline=snakemake.params.report["baseline"],
-            examples=snakemake.params.report["examples"],
             runs=tuple(snakemake.params.runs),
             benchmarks=tuple(snakemake.params.benchmarks),
             teachers=tuple(snakemake.params.teachers),

@@ -449,8 +449,6 @@ class Report(Section):
     """Title of the page."""
     baseline: str = "baseline"
     """The run that others are compared with."""
-    examples: NaturalInt = 6
-    """Sampled questions of a benchmark, with the answers of all runs."""
 
 
 class Configuration(Section):

@@ -1,36 +1,40 @@
 """Builds the report page from the files that the other stages left.
 
 It computes no score: every number comes from the summary, the metrics' per-question values or a
-training log, and stands beside its provenance. The page is one file without outside resources; its
-one script (filter, provenance links) is allowed by its hash, and the page can be read without it.
-Costs a second a scene for images, and some 100 kB a sampled question.
+training log, and stands beside its provenance. The page has no outside resources. Its one script is
+allowed by its hash, and may load the rooms' files that lie beside the page. All but the questions
+can be read without it.
 """
 
 import base64
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from markupsafe import Markup
+from PIL import Image
 
 from threedrs import __version__
 from threedrs.io.files import write_text
 from threedrs.report import charts
 from threedrs.report.costs import run_costs, stage_costs
-from threedrs.report.examples import Browser, PageImage, Rooms, as_page_image
 from threedrs.report.published import GROUPS, SOURCE, without_counterpart
+from threedrs.report.question_columns import Questions
 from threedrs.report.results import Results
+from threedrs.report.room_files import write_rooms
 from threedrs.report.scores import run_colours, score_rows
 from threedrs.report.verdict import config_differences, more_seeds, statement, verdicts
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.registry import find_task
 from threedrs.teachers.feature_store import FeatureStore
+from threedrs.visualization.box_overlay import TRUE_COLOUR
 from threedrs.visualization.feature_plot import plot_features
 from threedrs.visualization.templates import page_environment
 
-SCRIPTS = ("tables.js", "page.js")  # joined to one script, in this order
+SCRIPTS = ("room.js", "tables.js", "page.js", "questions.js")  # joined to one script, in this order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,6 @@ class ReportSettings:
 
     title: str
     baseline: str  # the run the others are compared with
-    examples: int  # sampled questions a benchmark
     runs: tuple[str, ...]  # in the order of tables
     benchmarks: tuple[str, ...]  # in the order of tables
     # Those of the configured runs, not what an earlier configuration has left; mixes likewise.
@@ -50,7 +53,7 @@ class ReportSettings:
 
 
 def build_report(folder: Path, settings: ReportSettings) -> None:
-    """Write ``index.html`` to ``report`` in the results folder, one self-contained page.
+    """Write ``index.html`` and ``rooms`` to ``report`` in the results folder.
 
     Raises:
         DataError: a file of an earlier stage is missing or malformed.
@@ -61,8 +64,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
     )
     templates = files("threedrs.report").joinpath("templates")
     script = "\n".join(templates.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
-    rooms = Rooms(results)
-    browsers = [Browser(results, name, settings.baseline) for name in settings.benchmarks]
+    questions = Questions(results, settings.baseline)
     judged = verdicts(results.summary, results.columns)
     settings_rows, trivial_rows = score_rows(results)
     colours = run_colours(results.runs)
@@ -101,7 +103,9 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
                 and results.train(run)
                 and results.train(settings.baseline)
             },
-            counts=[count for browser in browsers for count in browser.counts()],
+            counts=questions.counts(),
+            questions=questions.packed(),
+            true_colour=TRUE_COLOUR,
             published=_published(results),
             alone=without_counterpart({run: results.config(run) for run in settings.runs}),
             details={
@@ -116,9 +120,6 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             curves=charts.training_curves(results),
             mixes=charts.mixes(results),
             teachers=_teachers(folder, settings.teachers, settings.feature_shard),
-            examples=[
-                (b.benchmark, b.metric, b.examples(settings.examples, rooms)) for b in browsers
-            ],
             stages=stage_costs(folder / "benchmarks"),
             run_costs=run_costs(results),
             provenance={
@@ -126,7 +127,27 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             },
         )
     )
+    # The page comes last, so that one that is there has its rooms beside it.
+    write_rooms(folder / "scenes", questions.boxes(), folder / "report" / "rooms")
     write_text(folder / "report" / "index.html", page)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageImage:
+    """An image for the page, as a data URI."""
+
+    uri: str
+    alt: str
+    width: int
+    height: int
+
+
+def as_page_image(image: Image.Image, alt: str) -> PageImage:
+    """Return the image as a JPEG data URI."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, format="JPEG", quality=76, optimize=True)
+    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return PageImage(uri=uri, alt=alt, width=image.width, height=image.height)
 
 
 def _published(results: Results) -> dict[str, list[tuple[str, list[str], list[float | None]]]]:

@@ -1,10 +1,12 @@
 """What the other stages left, read for the report: one object, checked when read."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from threedrs.errors import DataError
 from threedrs.evaluation.aggregate import FORMAT_VERSION
@@ -13,7 +15,6 @@ from threedrs.evaluation.compare import FILE_NAME, PerQuestion, read_per_questio
 from threedrs.evaluation.tables import frames_mark, supervision_notes
 from threedrs.io.files import read_json, read_json_lines, read_result
 from threedrs.tasks.base import Column
-from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, read_records
 from threedrs.tasks.registry import evaluation_name, find_task, headline_columns
 
@@ -122,22 +123,24 @@ class Results:
         excluded = {row["scene"] for row in facts["scenes"]}
         return [record for record in records if record.scene not in excluded]
 
-    def predictions(self, run: str, benchmark: str, ids: Collection[str]) -> dict[str, Prediction]:
-        """Return what a run answered to the questions ``ids``; no other row stays in memory.
+    def answers(self, run: str, benchmark: str, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the rows of a run's predictions for the questions ``ids``, in their order.
 
         Raises:
-            DataError: the file is missing, or holds no answer to one of them, or a malformed one.
+            DataError: the file is missing, or holds no answer to one of them.
         """
         path = self.folder / "eval" / run / benchmark / "predictions.jsonl"
-        answered, task = {}, find_task(benchmark)
-        for number, row in enumerate(read_json_lines(path), start=1):
-            # Only rows that are asked for are checked and kept: scoring has checked the others.
-            if isinstance(row, dict) and isinstance(row.get("id"), str) and row["id"] in ids:
-                answered[row["id"]] = Prediction.from_json(row, task, f"{path}: line {number}")
+        # Scoring has checked the rows. This parser takes a third of the time of Python's, and a
+        # study has 60 such files of up to 100 MB.
+        try:
+            with path.open("rb") as stream:
+                rows = {row["id"]: row for row in map(from_json, stream)}
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({error}); predict again") from error
         for question in ids:
-            if question not in answered:
+            if question not in rows:
                 raise DataError(f"{path}: has no answer to question {question}; predict again")
-        return answered
+        return [rows[question] for question in ids]
 
     def per_question(self, run: str, benchmark: str) -> PerQuestion:
         """Return what each question contributes to a run's metrics."""

@@ -34,8 +34,8 @@ def test_each_run_has_its_own_answers_and_curves(tmp_path: Path) -> None:
     )
     found = results(tmp_path)
     for run in RUNS:
-        answers = found.predictions(run, "scanqa", ["q1"])
-        assert {name: row.prediction for name, row in answers.items()} == {"q1": f"{run} says q1"}
+        answers = found.answers(run, "scanqa", ["q1"])
+        assert [(row["id"], row["prediction"]) for row in answers] == [("q1", f"{run} says q1")]
     assert found.histories() == {run: [{"step": 1, "run": run}] for run in RUNS}
 
 

@@ -1,4 +1,4 @@
-"""Verdicts in plain words; the sample of questions; charts that take odd values."""
+"""Verdicts in plain words; charts that take odd values."""
 
 from dataclasses import replace
 
@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from threedrs.report import figures
-from threedrs.report.examples import choose
 from threedrs.report.verdict import config_differences, more_seeds, statement, verdicts
 from threedrs.tasks.registry import headline_columns
 from threedrs.visualization.templates import page_environment
@@ -289,17 +288,6 @@ def test_config_differences_leave_out_names_and_paths():
     mine = {"run": "a", "teacher": {"name": "vggt", "grid": 14}, "paths": {"out": "a"}, "new": 1}
     other = {"run": "b", "teacher": {"name": "none", "grid": 14}, "paths": {"out": "b"}}
     assert config_differences(mine, other) == [("teacher.name", "vggt", "none"), ("new", 1, None)]
-
-
-def test_the_sample_takes_outcomes_in_turn():
-    outcomes = [("same",)] * 90 + [("better",)] * 2 + [("worse",)]
-    chosen = choose(outcomes, 6)
-    assert len(chosen) == len(set(chosen)) == 6
-    assert chosen == sorted(chosen)
-    assert {90, 91, 92} <= set(chosen)
-    assert chosen[:3] == [0, 44, 89]
-    assert choose(outcomes[:2], 6) == [0, 1]
-    assert choose([], 6) == []
 
 
 def test_figures_take_gaps_dollars_and_markup():

@@ -1,0 +1,158 @@
+"""All questions with every run's answers, as compact columns that the page reads.
+
+Texts stand once, in a list, and columns hold their indices; boxes likewise, a list a room. The
+whole is JSON, gzipped and in base64, and the browser unpacks it: some 3 MB for 3,000 questions a
+benchmark and twelve runs. Values are rounded to a tenth of a percent before anything is counted,
+here as on the page, so that every count leads to exactly the questions that it counts.
+"""
+
+import base64
+import gzip
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any
+
+import numpy as np
+
+from threedrs.report.results import Results
+from threedrs.report.scores import run_colours
+from threedrs.tasks.base import Task
+from threedrs.tasks.record import COORD, IMAGE, Record
+from threedrs.tasks.registry import find_task
+
+TENTHS = 10  # of a percent a stored value has
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeCount:
+    """Questions of a benchmark on which a run did better, worse or as well as the baseline."""
+
+    run: str
+    benchmark: str
+    metric: str
+    better: int
+    worse: int
+    same: int
+
+
+class Questions:
+    """The columns of all benchmarks. Raises DataError where a file is missing or malformed."""
+
+    def __init__(self, results: Results, baseline: str) -> None:
+        self._results, self._baseline = results, baseline
+        self._texts: dict[str, int] = {}
+        # Scene -> its boxes, each with its index.
+        self._boxes: dict[str, dict[tuple[float, ...], int]] = {}
+        self._benchmarks = [self._columns(name) for name in results.benchmarks]
+
+    def counts(self) -> list[OutcomeCount]:
+        """Return, for each run but the baseline, on how many questions it did better or worse."""
+        counts = []
+        for columns in self._benchmarks:
+            values = dict(zip(columns["runs"], map(np.array, columns["values"]), strict=True))
+            base = values.pop(self._results.runs.index(self._baseline), None)
+            for run, mine in values.items() if base is not None else ():
+                counts.append(
+                    OutcomeCount(
+                        run=self._results.runs[run],
+                        benchmark=columns["name"],
+                        metric=columns["metric"],
+                        better=int((mine > base).sum()),
+                        worse=int((mine < base).sum()),
+                        same=int((mine == base).sum()),
+                    )
+                )
+        return counts
+
+    def boxes(self) -> dict[str, np.ndarray]:
+        """Return scene -> the boxes (B, 6) that its questions and answers are about."""
+        return {scene: np.array(list(boxes)).reshape(-1, 6) for scene, boxes in self._boxes.items()}
+
+    def packed(self) -> str:
+        """Return all columns as the page has them: base64 of gzipped JSON."""
+        content = {
+            "runs": list(self._results.runs),
+            "colours": list(run_colours(self._results.runs).values()),
+            "baseline": self._baseline,
+            "texts": list(self._texts),
+            "scenes": list(self._boxes),
+            "boxes": [list(boxes) for boxes in self._boxes.values()],
+            "benchmarks": self._benchmarks,
+        }
+        text = json.dumps(content, separators=(",", ":"))
+        return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+    def _columns(self, name: str) -> dict[str, Any]:
+        task, results = find_task(name), self._results
+        values: dict[str, dict[str, float]] = {}
+        for run in results.runs:
+            if not results.metrics(run, name).get("unanswered"):
+                judged = results.per_question(run, name)
+                tenths = np.rint(judged.values(task.judged_by) * TENTHS).astype(int).tolist()
+                values[run] = dict(zip(judged.ids, tenths, strict=True))
+        # With a limit a part of the questions was asked.
+        asked = [
+            record
+            for record in results.records(name)
+            if values and all(record.id in mine for mine in values.values())
+        ]
+        for record in asked:
+            self._boxes.setdefault(record.scene, {})
+        scenes = {scene: index for index, scene in enumerate(self._boxes)}
+        true: list[list[int]] = [[] for _ in asked]
+        answers = []
+        for run in values:
+            rows = results.answers(run, name, [record.id for record in asked])
+            answers.append([self._answer(row, task) for row in rows])
+            # All runs have the same true boxes.
+            if task.grounding and not answers[1:]:
+                true = [self._box_indices(row["scene"], row["gt"]) for row in rows]
+        return {
+            "name": name,
+            "metric": task.judged_by,
+            # A closeness has no right and wrong.
+            "closeness": task.judged_by == "cider",
+            "grounding": task.grounding,
+            "runs": [results.runs.index(run) for run in values],
+            "id": [record.id for record in asked],
+            "scene": [scenes[record.scene] for record in asked],
+            "type": [self._text(record.question_type or "") for record in asked],
+            "question": [self._text(question_text(record, task)) for record in asked],
+            "references": [[self._text(t) for t in record.references or ()] for record in asked],
+            "pointed": [
+                self._box_indices(record.scene, [record.box_input] if record.box_input else [])
+                for record in asked
+            ],
+            "true": true,
+            "values": [[mine[record.id] for record in asked] for mine in values.values()],
+            "answers": answers,
+        }
+
+    def _answer(self, row: dict[str, Any], task: Task) -> int | list[int]:
+        """Return the index of an answer's text, or those of the boxes that it chose."""
+        if task.choose is None:
+            return self._text(row["prediction"])
+        chosen = task.choose(np.asarray(row["scores"]))
+        return self._box_indices(row["scene"], [row["boxes"][index] for index in chosen])
+
+    def _text(self, text: str) -> int:
+        return self._texts.setdefault(text, len(self._texts))
+
+    def _box_indices(self, scene: str, boxes: Iterable[Sequence[float]]) -> list[int]:
+        known = self._boxes.setdefault(scene, {})
+        # Millimetres, as finer differences cannot be seen.
+        rounded = (tuple(round(number, 3) for number in box) for box in boxes)
+        return [known.setdefault(box, len(known)) for box in rounded]
+
+
+def question_text(record: Record, task: Task) -> str:
+    """Return what a question asks, without what the prompt says to every one."""
+    parts = list(Formatter().parse(task.prompt))
+    if any(field is not None for _, field, _, _ in parts):
+        start = parts[0][0]
+        end = parts[-1][0] if parts[-1][1] is None else ""
+        if record.human.startswith(start) and record.human.endswith(end):
+            return record.human.removeprefix(start).removesuffix(end).strip()
+    return record.human.replace(IMAGE, "").replace(COORD, "the box").strip()

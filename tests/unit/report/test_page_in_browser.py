@@ -1,0 +1,106 @@
+"""The report page in a browser: policy, tables, jumps, keyboard, sizes."""
+
+import re
+
+import pytest
+
+from fixtures.html_tags import results as results  # a fixture
+from fixtures.report_browser import QUESTIONS, SHOWN
+from fixtures.report_browser import browser as browser  # a fixture
+from fixtures.report_browser import page as page  # a fixture
+from threedrs.visualization.templates import anchor
+
+pytestmark = pytest.mark.slow
+
+
+def test_it_loads_without_complaints(page):
+    assert page.value("document.title") == "A test"
+    assert page.value(SHOWN) == f"{QUESTIONS} of {QUESTIONS} questions"
+    broken = "[...document.images].filter((image) => image.complete && !image.naturalWidth).length"
+    assert page.value(broken) == 0
+    assert page.complaints == []
+
+
+def test_the_policy_stops_other_scripts(page):
+    page.value("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"x=1\">')")
+    page.value(
+        "const other = document.createElement('script'); other.text = 'window.y = 1';"
+        "document.body.append(other)"
+    )
+    assert page.value("window.y === undefined")
+    assert any("Content Security Policy" in complaint for complaint in page.complaints)
+
+
+def test_columns_sort_and_keep_the_grey_rows_below(page):
+    names = "[...document.querySelectorAll('#scores tbody:not([data-fixed]) th')]"
+    names += ".map((head) => head.textContent.trim().split(/\\s/)[0]).join()"
+    column = "document.querySelectorAll('#scores .sorter')[2].click()"
+    assert page.value(names) == "baseline,3drs"
+    page.value(column)
+    assert page.value(names) == "3drs,baseline"
+    heads = "[...document.querySelectorAll('#scores thead th')].map((h) => h.ariaSort).join()"
+    assert page.value(heads).split(",")[2] == "descending"
+    page.value(column)
+    assert page.value(names) == "baseline,3drs"
+    page.value("document.querySelectorAll('#scores .sorter')[0].click()")
+    assert page.value(names) == "3drs,baseline"
+
+
+def test_tables_can_be_taken_along(page):
+    # The text that a button would save is what its Blob is made of.
+    page.value("window.saved = []; window.Blob = function (parts) { saved.push(parts.join('')); };")
+    page.value("URL.createObjectURL = () => '#'; URL.revokeObjectURL = () => {};")
+    page.value("document.querySelectorAll('#scores .downloads button').forEach((b) => b.click())")
+    comma, mark, tex = page.value("saved")
+    assert comma.splitlines()[0].startswith("Setting,Seeds,ScanRefer Acc@0.25,")
+    assert comma.splitlines()[2].startswith("3drs,1,66.7 ")
+    assert mark.splitlines()[1].startswith("| --- | ---: |")
+    assert "\\begin{tabular}{lrrrrrr}" in tex
+    assert tex.count("\\\\") == 3
+
+
+def test_a_score_opens_its_origin(page):
+    target = anchor("3drs", "sqa3d")
+    page.value(f"document.querySelector('a[href=\"#{target}\"]').click()")
+    page.send(
+        "Runtime.evaluate",
+        expression="new Promise((done) => setTimeout(done, 100))",
+        awaitPromise=True,
+    )
+    assert page.value(f"document.getElementById('{target}').checkVisibility()")
+
+
+def test_the_keyboard_reaches_the_parts(page):
+    page.press("Tab", 9)
+    assert page.value("document.activeElement.textContent") == "Skip to the results"
+    reached = set()
+    for _ in range(60):
+        page.press("Tab", 9)
+        reached.add(page.value("document.activeElement.closest('[id]')?.id ?? ''"))
+    assert {"verdict", "scores"} <= reached
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_fits_the_window_in_light_and_dark(page, width, dark):
+    page.look(width=width, dark=dark)
+    assert page.value("document.documentElement.scrollWidth <= window.innerWidth")
+    ground, ink = page.value(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    light = [sum(map(int, re.findall(r"\d+", colour)[:3])) / 765 for colour in (ground, ink)]
+    assert (light[0] < 0.2 and light[1] > 0.8) if dark else (light[0] > 0.8 and light[1] < 0.2)
+    # Charts keep their natural size: none is blown up to the page's width.
+    widest = page.value(
+        "Math.max(...[...document.querySelectorAll('figure svg')].map((svg) => svg.clientWidth))"
+    )
+    assert widest <= min(640, width)
+
+
+def test_it_can_be_read_without_its_script(page, results, tmp_path):
+    text = (results / "report" / "index.html").read_text()
+    bare = tmp_path / "bare.html"
+    bare.write_text(re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL))
+    page.open(bare.as_uri())
+    assert page.value("document.getElementById('filter').hidden")
+    assert "66.7" in page.value("document.querySelector('#scores table').innerText")

@@ -1,0 +1,155 @@
+"""All questions in a browser: filter, links, cards, frames and rooms."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from fixtures.html_tags import results as results  # a fixture
+from fixtures.report_browser import QUESTIONS, ROWS, SHOWN, set_filter, wait_until
+from fixtures.report_browser import browser as browser  # a fixture
+from fixtures.report_browser import page as page  # a fixture
+from fixtures.report_files import INTRINSIC, SPLITS, TRUE
+from threedrs.visualization.box_overlay import corners, project
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_filter_works(page):
+    set_filter(page, "benchmark", "sqa3d", 18)
+    # Of every room's three questions 3drs has two right and the baseline one of these.
+    for outcome, questions in (("better", 6), ("same", 12), ("worse", 0), ("both", 6), ("", 18)):
+        set_filter(page, "outcome", outcome, questions)
+    for right, questions in (("some", 6), ("none", 6), ("right:3drs", 12), ("wrong:3drs", 6)):
+        set_filter(page, "right", right, questions)
+    assert page.value(f"{ROWS}.every((row) => row.innerText.includes('wrong'))")
+    set_filter(page, "right", "", 18)
+    set_filter(page, "text", "SCENE0000", 3)
+    assert "benchmark=sqa3d" in page.value("location.hash")
+    page.value("document.querySelector('#filter button').click()")
+    wait_until(page, f"{SHOWN}.startsWith('{QUESTIONS} of')")
+    set_filter(page, "room", "scene0003_00", 3 * len(SPLITS))
+    set_filter(page, "type", "unique", 3)
+    assert page.complaints == []
+
+
+def test_two_runs_stand_side_by_side(page):
+    set_filter(page, "benchmark", "sqa3d", 18)
+    heads = "['a', 'b'].map((run) => document.getElementById(`head-${run}`).textContent).join()"
+    assert page.value(heads) == "baseline,3drs"
+    page.value("document.querySelector('#filter [name=a]').value = '3drs'")
+    set_filter(page, "b", "baseline", 18)
+    wait_until(page, f"{heads} === '3drs,baseline'")
+    set_filter(page, "outcome", "worse", 6)
+
+
+def test_every_count_leads_to_its_questions(page):
+    counts = page.value(
+        "[...document.querySelectorAll('a[data-filter]')].map((a) => [a.hash, a.textContent])"
+    )
+    assert len(counts) >= 3 * len(SPLITS)
+    for address, number in counts:
+        page.value(f"void (location.hash = {json.dumps(address)})")
+        wait_until(page, f"{SHOWN} === '{number} of {QUESTIONS} questions'")
+    assert page.value("document.activeElement.id") == "questions-title"
+
+
+def open_question(page, place):
+    set_filter(page, "benchmark", "scanrefer", 18)
+    page.value(f"{ROWS}[{place}].querySelector('a').click()")
+    wait_until(page, "document.querySelector('#card[open] .frame svg path')")
+
+
+def test_a_question_opens_with_its_frames_and_room(page):
+    open_question(page, 1)
+    card = page.value("document.getElementById('card').innerText")
+    assert "Which chair?" in card
+    assert "Identify the object" not in card
+    assert "1 box, IoU 1.00" in card
+    assert "frame 7" in card
+    labels = "[...document.querySelectorAll('#card .frame text')].map((text) => text.textContent)"
+    assert set(page.value(labels)) == {"true", "3drs", "baseline"}
+    alt = page.value("document.querySelector('#card img').alt")
+    assert alt.startswith("Frame 7 of scene0000_00 with boxes: true, 3drs")
+    assert page.value("document.activeElement.id") == "card-title"
+    # Its address opens it again, and closing leads back to its row.
+    address = page.value("location.href")
+    assert "#q=" in address
+    page.value("document.querySelector('#card [name=next]').click()")
+    wait_until(page, "location.hash.endsWith('_2')")
+    page.value("document.querySelector('#card [name=close]').click()")
+    wait_until(page, "document.activeElement.closest('tr')?.dataset.place === '2'")
+    page.open("about:blank")
+    page.open(address)
+    wait_until(page, "document.querySelector('#card[open] .frame')")
+    # A driver without a GPU says how slow it is.
+    assert [said for said in page.complaints if ".WebGL" not in said] == []
+
+
+def test_boxes_are_drawn_where_python_draws_them(page):
+    open_question(page, 0)
+    path = "[...document.querySelectorAll('#card .frame path')].at(-1).getAttribute('d')"
+    drawn = np.array(re.findall(r"-?[\d.]+", page.value(path)), dtype=float).reshape(-1, 2)
+    # The camera of the fixture stands at the origin and looks along z.
+    wanted = project(corners(TRUE), INTRINSIC).round(1)
+    assert len(drawn) == 24
+    assert {tuple(point) for point in drawn} == {tuple(point) for point in wanted}
+
+
+def test_a_room_turns_by_key_or_is_shown_from_above(page):
+    open_question(page, 0)
+    wait_until(page, "document.querySelector('#card canvas')?.ariaLabel")
+    page.value("document.querySelector('#card canvas').focus()")
+    if page.value("threedrs.viewerPose() === undefined"):
+        assert "From above" in page.value("document.querySelector('.turn').innerText")
+        return
+    before = page.value("structuredClone(threedrs.viewerPose())")
+    for key, code in (("ArrowRight", 39), ("ArrowUp", 38), ("+", 187)):
+        page.press(key, code)
+    after = page.value("structuredClone(threedrs.viewerPose())")
+    assert after["yaw"] < before["yaw"]
+    assert after["pitch"] < before["pitch"]
+    assert after["distance"] < before["distance"]
+    page.press("0", 48)
+    assert page.value("structuredClone(threedrs.viewerPose())") == before
+
+
+def test_a_room_is_shown_from_above_without_webgl(page):
+    page.value(
+        "const get = HTMLCanvasElement.prototype.getContext; "
+        "HTMLCanvasElement.prototype.getContext = function (kind, ...rest) { "
+        "return kind === 'webgl' ? null : get.call(this, kind, ...rest); }"
+    )
+    open_question(page, 0)
+    wait_until(page, "document.querySelector('.turn')?.innerText.includes('From above')")
+    # The grey wall is drawn, and the box in its colour.
+    colours = page.value(
+        "(() => { const c = document.querySelector('#card canvas'); "
+        "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; "
+        "const found = new Set(); "
+        "for (let i = 0; i < d.length; i += 4) found.add(d.slice(i, i + 3).join()); "
+        "return [...found]; })()"
+    )
+    assert {"144,144,144", "76,217,100"} <= set(colours)
+
+
+def test_a_room_that_is_not_there_is_said(page, results, tmp_path):
+    shutil.copy(results / "report" / "index.html", tmp_path)
+    page.open((tmp_path / "index.html").as_uri() + "#q=sqa3d%3Asqa3d_scene0000_00_1")
+    said = "document.querySelector('#card[open] .room')?.innerText"
+    wait_until(page, f"{said}?.includes('cannot be shown')")
+    assert "rooms/scene0000_00.js is not beside this page" in page.value(said)
+
+
+def test_the_keyboard_moves_from_question_to_question(page):
+    page.value("document.querySelector('#filter select').focus()")
+    page.press("s", 83)
+    assert page.value("document.querySelector('[name=benchmark]').value") == "scanrefer"
+    wait_until(page, f"{SHOWN}.startsWith('18 of')")
+    page.value(f"{ROWS}[0].querySelector('a').focus()")
+    page.press("ArrowDown", 40)
+    assert page.value("document.activeElement.closest('tr').dataset.place") == "1"
+    page.press("End", 35)
+    assert page.value("document.activeElement.closest('tr').dataset.place") == "17"
