@@ -17,12 +17,12 @@ demo: setup
 	snakemake --cores all all
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
-# mypy takes one core, so it runs beside the tests.
-test: setup style
-	$(MAKE) --jobs 2 types tests
+# mypy takes one core and half a minute. Style runs beside it, and after that the tests.
+test: setup
+	$(MAKE) --jobs 2 style types tests
 
-check: setup style
-	$(MAKE) --jobs 2 types fast-tests
+check: setup
+	$(MAKE) --jobs 2 style types fast-tests
 
 lint: style types
 

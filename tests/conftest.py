@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.checkout import Checkout, make_checkout
+from fixtures.checkout import Checkout, keep_code_hashes, make_checkout
 from scheduling import (  # noqa: F401  # hooks of pytest
     pytest_collection_modifyitems,
     pytest_xdist_auto_num_workers,
@@ -37,5 +37,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
             shutil.rmtree(folder, ignore_errors=True)
             said = make_checkout(folder).snakemake("--cores", "2", "all")
             assert said.returncode == 0, said.stdout[-6000:]
+            keep_code_hashes(folder)
             mark.touch()
     return Checkout(folder)

@@ -1,11 +1,14 @@
 """Two groups of runs are compared at the steps and on the benchmarks that all of them have."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "compare_groups.py"
+import pytest
+
+from fixtures.benchmark_scripts import run_script
+
+Compare = Callable[..., str]
 
 
 def write_run(results: Path, run: str, losses: list[float], scores: dict[str, float]) -> None:
@@ -25,17 +28,26 @@ def write_run(results: Path, run: str, losses: list[float], scores: dict[str, fl
         file.write_text(json.dumps({"metrics": {"em": {"value": score}}}))
 
 
-def compare(results: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), "a-", "b-", "--results", str(results), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def compare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Compare:
+    """Return the script on the runs below ``tmp_path``; it returns what the script prints."""
+
+    def run(*options: str) -> str:
+        results = ["--results", str(tmp_path)]
+        run_script(monkeypatch, "compare_groups", "a-", "b-", *results, *options)
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_means_deviations_and_welch_interval(tmp_path: Path) -> None:
+def test_means_deviations_and_welch_interval(tmp_path: Path, compare: Compare) -> None:
     for seed, losses in enumerate(([1.0, 3.0, 9.0], [3.0, 5.0, 9.0])):
         write_run(tmp_path, f"a-seed{seed}", losses, {"sqa3d": 40.0 + 4.0 * seed})
     for seed, losses in enumerate(([2.0, 2.0], [4.0, 4.0])):  # they stopped earlier
         write_run(tmp_path, f"b-seed{seed}", losses, {"sqa3d": 50.0 + 4.0 * seed})
-    said = compare(tmp_path, "--rows", "2").stdout.splitlines()
+    said = compare("--rows", "2").splitlines()
     assert len(said) == 5 + 1 + 3 + 1  # one window of two rows, three losses; one metric
     # Means 2 and 4 against 2 and 4: both deviate by sqrt(2), each mean has a variance of 1, so the
     # difference has a standard error of sqrt(2) and 2 degrees of freedom: t = 4.3027.
@@ -46,15 +58,17 @@ def test_means_deviations_and_welch_interval(tmp_path: Path) -> None:
     assert said[8].endswith("| 42.0 ± 2.8 | 52.0 ± 2.8 | +10.0 (-2.2 to 22.2) |")
 
 
-def test_a_benchmark_that_a_run_lacks_is_left_out(tmp_path: Path) -> None:
+def test_a_benchmark_that_a_run_lacks_is_left_out(tmp_path: Path, compare: Compare) -> None:
     for run in ("a-seed1", "a-seed2", "b-seed1"):
         write_run(tmp_path, run, [1.0], {"sqa3d": 40.0})
     write_run(tmp_path, "b-seed2", [1.0], {})
-    assert "benchmark" not in compare(tmp_path).stdout
+    assert "benchmark" not in compare()
 
 
-def test_a_group_of_one_run_is_refused(tmp_path: Path) -> None:
+def test_a_group_of_one_run_is_refused(
+    tmp_path: Path, compare: Compare, capsys: pytest.CaptureFixture
+) -> None:
     write_run(tmp_path, "a-seed1", [1.0], {})
-    said = compare(tmp_path)
-    assert said.returncode == 2
-    assert "fewer than two logs of a- and b-" in said.stderr
+    with pytest.raises(SystemExit, match="2"):
+        compare()
+    assert "fewer than two logs of a- and b-" in capsys.readouterr().err

@@ -1,25 +1,15 @@
 """The teachers' benchmarks run, at a small size."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from fixtures.repository import ROOT
-
-BENCHMARKS = ROOT / "benchmarks"
+from fixtures.benchmark_scripts import run_script
 
 
-def run(script: str, out: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / script), "--quick", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_feature_store(tmp_path: Path) -> None:
-    run("feature_store.py", tmp_path)
+def test_feature_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_script(monkeypatch, "feature_store", "--quick", "--out", str(tmp_path))
     rows = [
         line.split("|")
         for line in (tmp_path / "feature_store.md").read_text().splitlines()
@@ -30,8 +20,8 @@ def test_feature_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_vggt(tmp_path: Path) -> None:
-    run("vggt.py", tmp_path)
+def test_vggt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_script(monkeypatch, "vggt", "--quick", "--out", str(tmp_path))
     result = json.loads((tmp_path / "vggt.json").read_text())
     # 2 frames of 12x16 patches + 5, 384 channels, 2 + 2 x 2 blocks
     tokens = 197

@@ -114,3 +114,19 @@ def test_two_archives_of_one_folder_are_not_chosen_between(tmp_path: Path) -> No
     one.unlink()
     said = CliRunner().invoke(app, ["unpack", *map(str, parts), "--root", str(tmp_path / "data")])
     assert said.exit_code == 0, said.output
+
+
+def test_a_file_that_arrives_with_other_bytes_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.bin"
+
+    def receive(entry: download.Download, name: str) -> str:
+        file.write_bytes(b"cut of")
+        return hashlib.sha256(b"cut off").hexdigest()
+
+    monkeypatch.setattr(download, "_fetch_file", receive)
+    entry = download.Download(repo="lab/data", files=("a.bin",), to=str(tmp_path))
+    with pytest.raises(DataError, match=r"a\.bin: arrived with SHA-256 \w+, the Hub says \w+; run"):
+        download.fetch(entry, "a.bin")
+    assert not file.exists()

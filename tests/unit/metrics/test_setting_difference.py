@@ -245,7 +245,7 @@ def test_seeds_alone_that_vary_unlike_make_no_difference(seeds, ratio, level):
 @pytest.mark.parametrize(
     "seeds", [(1, 1), (2, 2), (3, 3), (5, 5), (8, 8), (3, 8)], ids=lambda seeds: f"{seeds}"
 )
-@pytest.mark.parametrize("rooms", [6, 30, 141, 312])
+@pytest.mark.parametrize("rooms", [6, 30, 141, pytest.param(312, marks=pytest.mark.slow)])
 def test_without_a_difference_at_most_one_study_in_twenty_claims_one(seeds, rooms):
     # 300 studies a size: the standard error is 1.3 % at most. The true rates are below 3.5 %
     # (docs/EVALUATION.md), so 5 % is asked for as it stands.

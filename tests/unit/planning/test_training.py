@@ -325,6 +325,7 @@ def test_random_weights_start_without_a_checkpoint(monkeypatch: pytest.MonkeyPat
     assert ModelSettings.from_config({**checked, "geometry": checked["geometry"]}).random_weights
 
 
+@pytest.mark.slow
 def test_seeds_are_counted_over_all_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(ROOT)
     file = tmp_path / "own.yaml"

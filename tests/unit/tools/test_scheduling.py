@@ -1,9 +1,10 @@
-"""A crashed test worker ends in a failed test of that name, and every other test still runs."""
+"""A crashed worker ends in a failed test of that name, the others run, and skips have reasons."""
 
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from fixtures.repository import ROOT
 
 TESTS = ROOT / "tests"
 CRASH = "import os\ndef test_crash(): os._exit(9)\n"
+SKIPPED = 'import pytest\n@pytest.mark.skip(reason="needs a GPU")\ndef test_gpu(): pass\n'
 
 
 def passing(*names: str) -> str:
@@ -25,7 +27,9 @@ def run_pytest(folder: Path, workers: int) -> subprocess.CompletedProcess[str]:
     environment = {name: text for name, text in os.environ.items() if "PYTEST" not in name}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # each worker would import them all
     options = ["-p", "xdist", "-p", "scheduling", "-p", "no:cacheprovider"]
-    options += ["-rA", "--numprocesses", str(workers)]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    options += project["tool"]["pytest"]["ini_options"]["addopts"].split()
+    options += ["-v", "--numprocesses", str(workers)]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, "--dist", "loadfile", "--no-loadscope-reorder"],
         cwd=folder,
@@ -47,7 +51,7 @@ def run_pytest(folder: Path, workers: int) -> subprocess.CompletedProcess[str]:
             {
                 "test_a.py": passing("before") + CRASH + passing("after"),
                 "test_b.py": passing("one", "two"),
-                "test_c.py": passing("three", "four"),
+                "test_c.py": passing("three", "four") + SKIPPED,
             },
             ["test_a.py::test_crash"],
         ),
@@ -87,5 +91,8 @@ def test_a_crashed_worker_is_a_failed_test(
     expected = {
         f"{file}::{test}" for file, text in files.items() for test in re.findall(r"def (\w+)", text)
     }
-    passed = re.findall(r"^PASSED (\S+)", said.stdout, re.MULTILINE)
-    assert sorted(passed) == sorted(expected - set(crashing))
+    passed = re.findall(r"\] PASSED (\S+)", said.stdout)
+    skipped = {name for name in expected if name.endswith("test_gpu")}
+    assert sorted(passed) == sorted(expected - skipped - set(crashing))
+    reasons = re.findall(r"^SKIPPED \[1\] (.*)$", said.stdout, re.MULTILINE)
+    assert reasons == ["test_c.py:4: needs a GPU"] * len(skipped)

@@ -143,6 +143,7 @@ def plan_groups(scenes, groups, words=None, *, pack=1, global_batch=4, seed=7, e
     )
 
 
+@pytest.mark.slow
 def test_the_published_steps_of_the_full_counts():
     """6,622 + 2,291 + 5,031 steps of 16 samples from 26,515 + 79,445, 36,665, 36,665 + 43,838."""
     sizes = dict(zip(GROUPS, (26_515 + 79_445, 36_665, 36_665 + 43_838), strict=True))

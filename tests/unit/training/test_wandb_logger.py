@@ -161,6 +161,7 @@ def test_bad_settings(section: dict, message: str) -> None:
         WandbSettings(**section)
 
 
+@pytest.mark.slow
 def test_a_training_run_sends_what_it_logs(
     wandb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
