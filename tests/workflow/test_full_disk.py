@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.checkout import Checkout, copy_finished
+from fixtures.changed_checkout import trial as trial  # a fixture
+from fixtures.checkout import Checkout
 from fixtures.same_results import differences
 from fixtures.stale_jobs import TEACHER
 
@@ -78,11 +79,6 @@ GROUPS = (
     [Stage("aggregate", "report", 32, "summary.json")],
     [Stage("build_report", "report", 400, "index.html", kept=SUMMARIES)],
 )
-
-
-@pytest.fixture(scope="module")
-def trial(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    return copy_finished(finished, tmp_path_factory.mktemp("disk") / "checkout")
 
 
 @contextmanager

@@ -5,20 +5,17 @@ taken back, so each test starts from the finished state.
 """
 
 import json
-import os
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 from snakemake.utils import update_config
 
+from fixtures.changed_checkout import removed
+from fixtures.changed_checkout import trial as trial  # a fixture
 from fixtures.checkout import SMALL, Checkout, copy_finished
 from fixtures.stale_jobs import (
-    BOXES,
-    CONVERSIONS,
     EVALUATED,
     FROM_SCENES,
     FROM_TRAINING,
@@ -31,44 +28,9 @@ from fixtures.stale_jobs import (
     predicted,
     really_run,
     scenes,
-    scored,
     trained,
 )
 from threedrs.scannet.sens import SensReader, SensWriter
-
-
-@pytest.fixture(scope="module")
-def trial(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A copy of the finished run; a test takes its changes back."""
-    return copy_finished(finished, tmp_path_factory.mktemp("stale") / "checkout")
-
-
-@contextmanager
-def edited(*files: Path) -> Iterator[None]:
-    """Add a statement to each file for the time of the block."""
-    before = {file: (file.read_bytes(), file.stat()) for file in files}
-    for file in files:
-        with file.open("a") as stream:
-            stream.write("{# edited #}\n" if file.suffix == ".j2" else "id('edited')\n")
-    try:
-        yield
-    finally:
-        for file, (content, status) in before.items():
-            file.write_bytes(content)
-            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-@contextmanager
-def removed(*files: Path) -> Iterator[None]:
-    """Take the files or folders away for the time of the block."""
-    away = {file: file.with_name(f"{file.name}.away") for file in files}
-    for file, place in away.items():
-        file.rename(place)
-    try:
-        yield
-    finally:
-        for file, place in away.items():
-            place.rename(file)
 
 
 def configured(folder: Path, changes: dict) -> Path:
@@ -78,10 +40,6 @@ def configured(folder: Path, changes: dict) -> Path:
     path = folder / "changed.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
-
-
-def package(trial: Checkout, *names: str) -> list[Path]:
-    return [trial.folder / "src" / "threedrs" / name for name in names]
 
 
 def test_nothing_changed_in_content_or_in_the_users_machine(trial: Checkout) -> None:
@@ -126,24 +84,6 @@ def test_how_training_is_carried_out_reruns_nothing_and_arrives(trial: Checkout)
     assert handed == {"3drs": old | new | {"keep": 4}, "baseline": old | new}
 
 
-def test_touched_files_and_edited_helpers_rerun_nothing(trial: Checkout) -> None:
-    """A new date on every result, input, module and script; edits in the shared helpers."""
-    parts = ("results", "src", "config", "workflow")
-    entries = [entry for part in parts for entry in (trial.folder / part).rglob("*")]
-    dates = {entry: entry.stat() for entry in entries}
-    for entry in entries:
-        os.utime(entry)
-    names = ("__init__", "errors", "io/files", "distributed/gpus", "workflow/job_log")
-    names += ("distributed/launch", "scannet/layout", "workflow/locks")
-    helpers = [f"{name}.py" for name in names]
-    try:
-        with edited(*package(trial, *helpers)):
-            assert trial.planned() == set()
-    finally:
-        for entry, status in dates.items():
-            os.utime(entry, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
 CONFIGURATIONS = {
     "loss weight of one run, a run added": (
         {
@@ -153,10 +93,6 @@ CONFIGURATIONS = {
             }
         },
         {"run_config 3drs", "run_config new"} | trained("3drs", "new"),
-    ),
-    "a run added": (
-        {"runs": {"new": {"train": {"seed": 5}}}},
-        {"run_config new"} | trained("new"),
     ),
     "loss weight of all runs: the baseline has none": (
         {"supervision": {"weight": 0.5}},
@@ -184,10 +120,9 @@ CONFIGURATIONS = {
     ),
     "instruction sentence in the prompt": ({"eval": {"prompt": "as_trained"}}, predicted()),
     "a benchmark removed": ({"eval": {"benchmarks": [*EVALUATED][1:]}}, REPORTS),
-    "title of the report": ({"report": {"title": "Another"}}, {"build_report"}),
-    "limit of bad scenes": (
-        {"data": {"max_bad_fraction": 0.5}},
-        {"check_limit train", "check_limit val"},
+    "title of the report, limit of bad scenes": (
+        {"report": {"title": "Another"}, "data": {"max_bad_fraction": 0.5}},
+        {"build_report", "check_limit train", "check_limit val"},
     ),
 }
 
@@ -196,107 +131,6 @@ CONFIGURATIONS = {
 def test_an_edited_configuration_reruns_what_uses_it(trial: Checkout, change: str) -> None:
     changes, expected = CONFIGURATIONS[change]
     assert trial.planned(config=configured(trial.folder, changes)) == expected
-
-
-CODE = {
-    "boxes": (["scannet/mesh.py"], BOXES | CONVERSIONS | FROM_SCENES),
-    "scenes": (["scenes/build.py"], FROM_SCENES),
-    "features of one teacher": (["teachers/vggt/extractor.py"], features() | trained("3drs")),
-    "balance": (["instructions/balance.py"], MIX | FROM_TRAINING),
-    "train": (["training/loop.py"], FROM_TRAINING),
-    "predict": (["evaluation/answerer.py"], predicted()),
-    "scene report, tables": (
-        ["scenes/templates/report.html.j2", "evaluation/tables.py"],
-        {"scene_report"} | REPORTS,
-    ),
-    "a metric that two benchmarks use": (
-        ["metrics/exact_match.py"],
-        scored(benchmarks=["scanqa", "sqa3d"]),
-    ),
-    "report and its page": (
-        ["report/charts.py", "report/templates/scores.html.j2"],
-        {"build_report"},
-    ),
-    "other teachers, the command line, a caption of Snakemake's own report": (
-        [
-            "teachers/hub_encoders.py",
-            "cli/plan.py",
-            "planning/training.py",
-            "../../workflow/report/summary.rst",
-        ],
-        set(),
-    ),
-}
-
-
-@pytest.mark.parametrize("stage", CODE)
-def test_edited_code_reruns_its_stage_and_what_follows(trial: Checkout, stage: str) -> None:
-    names, expected = CODE[stage]
-    with edited(*package(trial, *names)):
-        assert trial.planned() == expected
-
-
-@contextmanager
-def rewritten(trial: Checkout, replacements: dict[str, str]) -> Iterator[None]:
-    """Replace text in all modules and scripts for the time of the block; each must be there."""
-    files = [*(trial.folder / "src").rglob("*.py"), *(trial.folder / "workflow").rglob("*.py")]
-    before = {file: file.read_text() for file in files}
-    missing = set(replacements)
-    for file, text in before.items():
-        for old, new in replacements.items():
-            if old in text:
-                missing.discard(old)
-                text = text.replace(old, new)
-        if text != before[file]:
-            file.write_text(text)
-    assert not missing
-    try:
-        yield
-    finally:
-        for file, text in before.items():
-            if file.read_text() != text:
-                file.write_text(text)
-
-
-def test_words_and_places_rerun_nothing(trial: Checkout) -> None:
-    """Another docstring, a comment, a module moved to another package, a helper's file renamed."""
-    models, scenes_ = package(trial, "models", "scenes")
-    words = {
-        "normalised.\n": "normalised, by token.\n",
-        "    distance = (predicted": "    # squared\n    distance = (predicted",
-        "threedrs.models.visual_tokens": "threedrs.scenes.lattice",
-        "threedrs.models.backbones.fused": "threedrs.models.backbones.joined_kernels",
-    }
-    moves = {
-        models / "visual_tokens.py": scenes_ / "lattice.py",
-        models / "backbones" / "fused.py": models / "backbones" / "joined_kernels.py",
-    }
-    with rewritten(trial, words):
-        for old, new in moves.items():
-            old.rename(new)
-        try:
-            assert trial.planned() == set()
-        finally:
-            for old, new in moves.items():
-                new.rename(old)
-
-
-def test_a_benchmarks_conversion_and_its_metric_are_stale_apart(trial: Checkout) -> None:
-    with rewritten(trial, {'OTHER_TYPE = "others"': 'OTHER_TYPE = "other"'}):
-        converted = {f"convert_instructions sqa3d {split}" for split in ("train", "test")}
-        assert trial.planned() == converted | MIX | FROM_TRAINING
-    with rewritten(trial, {"PROBABILITY = 0.4": "PROBABILITY = 0.5"}):
-        assert trial.planned() == scored(benchmarks=["multi3drefer"])
-
-
-def test_a_constant_in_the_loss_makes_training_stale_and_what_follows(trial: Checkout) -> None:
-    with rewritten(trial, {"cosine = (1 - ": "cosine = (2 - "}):
-        assert trial.planned() == FROM_TRAINING
-
-
-def test_an_edited_script_reruns_its_stage_and_what_follows(trial: Checkout) -> None:
-    with edited(trial.folder / "workflow" / "scripts" / "aggregate.py"):
-        assert trial.planned() == REPORTS
 
 
 def test_a_removed_result_reruns_its_makers_and_users(trial: Checkout) -> None:

@@ -8,14 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
 from fixtures.hostile import little_memory
 from fixtures.scan_files import BOXES, make_scan
-from fixtures.training_process import finish, loss_rows, start, wait_for_row
-from fixtures.training_run import edit_config, run, write_run
 from threedrs.errors import user_message
 from threedrs.scannet.layout import DataLayout
 from threedrs.scenes.build import SceneSettings, build_shard
@@ -80,25 +77,3 @@ def test_a_scene_stage_over_its_memory(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / MANIFEST).read_text())
     assert list(manifest["scenes"]) == ["scene0000_00", "scene0001_00"]
     assert SceneStore.open(store).content_hash() == whole
-
-
-@pytest.mark.slow
-def test_a_loader_that_the_kernel_kills(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    edit_config(write_run(tmp_path, samples=18, epochs=2), save_every=1, workers=1)
-    process = start(tmp_path)
-    wait_for_row(tmp_path, process, 2)
-    loaders = psutil.Process(process.pid).children(recursive=True)
-    assert loaders
-    for loader in loaders:
-        loader.kill()
-    status, said = finish(process)
-    assert status == 1
-    assert said.splitlines()[-1].startswith("train: rank 0: a loader process was lost (")
-    assert said.splitlines()[-1].endswith("and run the same command to go on")
-    assert "Traceback" not in said
-
-    run(tmp_path, monkeypatch)
-    assert "goes on from step-" in capsys.readouterr().err
-    assert [row["step"] for row in loss_rows(tmp_path)] == list(range(1, 11))
