@@ -1,7 +1,7 @@
 """One question to a trained model about one scene, from a terminal.
 
-A question is put as ScanQA puts it, an object to find as ScanRefer does, and a box to describe as
-Scan2Cap does. It costs loading the model and one pass over the scene.
+It is put as a benchmark of its kind puts it (`threedrs.tasks.registry`), since the model knows no
+other form. It costs loading the model and one pass over the scene.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ from threedrs.errors import DataError, StoreError
 from threedrs.evaluation.answerer import StudentAnswerer
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.scenes.store import SceneStore
-from threedrs.tasks import scan2cap, scanqa, scanrefer
+from threedrs.tasks.base import Task
 from threedrs.tasks.record import COORD, GROUND, Record, conversation, is_box
+from threedrs.tasks.registry import DESCRIBE, FIND, QUESTION
 from threedrs.visualization.box_overlay import (
     RUN_COLOURS,
     TRUE_COLOUR,
@@ -72,7 +73,8 @@ class SceneDialogue:
 
     def answer(self, question: str) -> str:
         """Return the answer to a question."""
-        return self._text(scanqa.PROMPT.format(question=_checked(question)), None)
+        human = QUESTION.prompt.format(question=_checked(question))
+        return self._answers.texts([self._record(QUESTION, human)])[0]
 
     def describe(self, box: Sequence[float]) -> str:
         """Return a description of what is in ``box``, centre and size in metres, world frame.
@@ -82,7 +84,7 @@ class SceneDialogue:
         """
         if not is_box(list(box)):
             raise DataError(f"box {list(box)}: give six numbers, centre x, y, z and size x, y, z")
-        return self._text(scan2cap.PROMPT, list(box))
+        return self._answers.texts([self._record(DESCRIBE, DESCRIBE.prompt, box=list(box))])[0]
 
     def find(self, description: str) -> Found:
         """Return the scene's boxes, sorted by how well the description fits.
@@ -92,8 +94,8 @@ class SceneDialogue:
         """
         if not len(self.boxes):
             raise DataError(f"{self.store.path}: holds no boxes to choose from")
-        human = scanrefer.prompt(_checked(description))
-        *scores, none = self._answers.scores([self._record("scanrefer", human, GROUND, None)])[0]
+        human = FIND.prompt.format(description=_checked(description).capitalize())
+        *scores, none = self._answers.scores([self._record(FIND, human, GROUND)])[0]
         boxes = [
             FoundBox(id=int(box_id), label=label, box=box, score=score)
             for box_id, label, box, score in zip(
@@ -102,13 +104,12 @@ class SceneDialogue:
         ]
         return Found(boxes=sorted(boxes, key=lambda found: -found.score), none=none)
 
-    def _text(self, human: str, box: list[float] | None) -> str:
-        return self._answers.texts([self._record("scanqa", human, "-", box)])[0]
-
-    def _record(self, benchmark: str, human: str, answer: str, box: list[float] | None) -> Record:
+    def _record(
+        self, task: Task, human: str, answer: str = "-", box: list[float] | None = None
+    ) -> Record:
         return Record(
             id="question",
-            benchmark=benchmark,
+            benchmark=task.name,
             scene=self.store.scene,
             conversations=conversation(human, answer),
             box_input=box,

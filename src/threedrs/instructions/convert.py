@@ -6,7 +6,7 @@ takes a few seconds and about 300 MB.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 from threedrs.errors import ConfigError, DataError
 from threedrs.io.files import sha256_of_file, write_json, write_json_lines
 from threedrs.scannet.layout import DataLayout
-from threedrs.tasks.annotation_rows import SCENE_LEFT_OUT, AnnotationTables, Rejection
+from threedrs.tasks.annotation_rows import (
+    SCENE_LEFT_OUT,
+    AnnotationTables,
+    PublishedSize,
+    Rejection,
+)
+from threedrs.tasks.base import Task
 from threedrs.tasks.record import FORMAT_VERSION, Record, with_unique_ids, write_records
 from threedrs.tasks.registry import find_task
 from threedrs.tasks.scene_boxes import SceneBoxes
@@ -107,30 +113,59 @@ def convert(
         scenes=SceneBoxes(layout, split, boxes, left_out),
         labels_file=layout.labels_file,
     )
-    out = Path(out)
-    records, rejections = split_rejections(task.convert(source), source, folder, out, policy)
-    rows = len(source.tables[0])
     published = task.published_sizes.get(split)
-    full = published is not None and published.rows == rows
-    expected = published.records if published is not None and full else None
+    return write_conversion(task, source, task.convert(source), folder, out, policy, published)
+
+
+def write_conversion(
+    task: Task,
+    source: AnnotationTables,
+    outcomes: Iterable[Record | Rejection],
+    folder: Path,
+    out: Path,
+    policy: RejectPolicy,
+    published: PublishedSize | None = None,
+) -> ConversionSummary:
+    """Write records, rejected rows and summary of a conversion, and return the summary.
+
+    Args:
+        task: the benchmark.
+        source: the files that the rows are of.
+        outcomes: of all rows.
+        folder: where those files lie.
+        out: file of records to write.
+        policy: what becomes of rejected rows; those of excluded scenes stop nothing.
+        published: the size of the full published file.
+
+    Raises:
+        DataError: a row is rejected and ``on_reject`` is "fail", too many are, or a full published
+            file gives another number of records than published.
+    """
+    records, rejections = _split_rejections(outcomes, source, folder, out, policy)
+    rows = len(source.tables[0])
+    expected = published.records if published is not None and published.rows == rows else None
     if expected is not None and not rejections and len(records) != expected:
         # Recognised by its number of rows; with rejected rows the count must differ.
         raise DataError(
-            f"{folder / names[0]}: has the published file's {rows} rows but gives {len(records)} "
-            f"records, not {expected}; take the file as published"
+            f"{folder / source.names[0]}: has the published file's {rows} rows but gives "
+            f"{len(records)} records, not {expected}; take the file as published"
         )
     unique = list(with_unique_ids(records))
+    of_scene: Counter[str] = Counter()
+    for rejection in rejections:
+        if rejection.scene is not None:
+            of_scene[rejection.scene] += rejection.records
     summary = ConversionSummary(
-        benchmark=benchmark,
-        split=split,
+        benchmark=task.name,
+        split=source.split,
         rows=rows,
         records=len(records),
         rejected=len(rejections),
-        reasons=count_reasons(rejections),
+        reasons=dict(sorted(Counter(rejection.reason for rejection in rejections).items())),
         repeated_ids=sum(a is not b for a, b in zip(records, unique, strict=True)),
-        inputs={name: sha256_of_file(folder / name) for name in names},
+        inputs={name: sha256_of_file(folder / name) for name in source.names},
         published_records=expected,
-        left_out=count_excluded(rejections),
+        left_out=dict(of_scene),
     )
     # The summary comes last: where it is, the records are whole.
     write_records(out, unique)
@@ -138,25 +173,14 @@ def convert(
     return summary
 
 
-def split_rejections(
+def _split_rejections(
     outcomes: Iterable[Record | Rejection],
     source: AnnotationTables,
     folder: Path,
     out: Path,
     policy: RejectPolicy,
 ) -> tuple[list[Record], list[Rejection]]:
-    """Return records and rejections apart, and list the rejections beside ``out``.
-
-    Args:
-        outcomes: of all rows.
-        source: the files that the rows are of.
-        folder: where those files lie.
-        out: the file of records.
-        policy: what becomes of rejected rows; those of left-out scenes stop nothing.
-
-    Raises:
-        DataError: a row is rejected and ``on_reject`` is "fail", or too many are.
-    """
+    """Return records and rejections apart, and list the rejections beside ``out``."""
     records: list[Record] = []
     rejections: list[Rejection] = []
     for outcome in outcomes:
@@ -172,7 +196,15 @@ def split_rejections(
 
     # Written before the limit is checked, so that the user sees what was wrong.
     rejected_file = out.with_suffix(".rejected.jsonl")
-    write_json_lines(rejected_file, _rejected_lines(rejections))
+    listed = sorted(rejections, key=lambda rejection: (rejection.file, rejection.row))
+    fields = ("file", "row", "reason", "detail")
+    write_json_lines(
+        rejected_file,
+        (
+            {"format_version": FORMAT_VERSION, **{name: getattr(one, name) for name in fields}}
+            for one in listed
+        ),
+    )
     for name, table in zip(source.names, source.tables, strict=True):
         of_file = [r for r in rejections if r.file == name and r.reason != SCENE_LEFT_OUT]
         if len(of_file) > policy.max_reject_fraction * len(table):
@@ -183,23 +215,3 @@ def split_rejections(
                 f"e.g. row {of_file[0].row}: {of_file[0].reason} ({of_file[0].detail})"
             )
     return records, rejections
-
-
-def _rejected_lines(rejections: list[Rejection]) -> Iterator[dict[str, Any]]:
-    for rejection in sorted(rejections, key=lambda rejection: (rejection.file, rejection.row)):
-        fields = ("file", "row", "reason", "detail")
-        yield {"format_version": FORMAT_VERSION, **{f: getattr(rejection, f) for f in fields}}
-
-
-def count_reasons(rejections: Iterable[Rejection]) -> dict[str, int]:
-    """Return reason -> rows rejected for it."""
-    return dict(sorted(Counter(rejection.reason for rejection in rejections).items()))
-
-
-def count_excluded(rejections: Iterable[Rejection]) -> dict[str, int]:
-    """Return excluded scene -> records that it would have had."""
-    counts: Counter[str] = Counter()
-    for rejection in rejections:
-        if rejection.scene is not None:
-            counts[rejection.scene] += rejection.records
-    return dict(counts)

@@ -10,15 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from threedrs.errors import DataError
-from threedrs.instructions.convert import (
-    ConversionSummary,
-    RejectPolicy,
-    count_excluded,
-    count_reasons,
-    split_rejections,
-)
+from threedrs.instructions.convert import ConversionSummary, RejectPolicy, write_conversion
 from threedrs.instructions.llava_format import read_entries
-from threedrs.io.files import sha256_of_file, write_json
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.annotation_rows import (
     MALFORMED,
@@ -29,7 +22,7 @@ from threedrs.tasks.annotation_rows import (
     RowError,
 )
 from threedrs.tasks.base import Task
-from threedrs.tasks.record import Record, with_unique_ids, write_records
+from threedrs.tasks.record import Record
 from threedrs.tasks.registry import find_task
 from threedrs.tasks.scene_boxes import SceneBoxes
 
@@ -99,23 +92,7 @@ def take_prepared(
         labels_file=layout.labels_file,
     )
     outcomes = _checked(found, task, source, scenes)
-    records, rejections = split_rejections(outcomes, source, array.parent, out, policy)
-    unique = list(with_unique_ids(records))
-    summary = ConversionSummary(
-        benchmark=benchmark,
-        split=split,
-        rows=len(found),
-        records=len(records),
-        rejected=len(rejections),
-        reasons=count_reasons(rejections),
-        repeated_ids=sum(a is not b for a, b in zip(records, unique, strict=True)),
-        inputs={array.name: sha256_of_file(array)},
-        published_records=None,
-        left_out=count_excluded(rejections),
-    )
-    write_records(out, unique)
-    write_json(out.with_suffix(".summary.json"), summary.to_json())
-    return summary
+    return write_conversion(task, source, outcomes, array.parent, out, policy)
 
 
 def _checked(

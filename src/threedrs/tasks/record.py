@@ -68,20 +68,10 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON line's value, every field but ``ann_id`` present in any case."""
-        annotation = {} if self.ann_id is None else {"ann_id": self.ann_id}
-        return {
-            "format_version": FORMAT_VERSION,
-            "id": self.id,
-            "benchmark": self.benchmark,
-            "scene": self.scene,
-            "conversations": self.conversations,
-            "question_type": self.question_type,
-            **annotation,
-            "object_ids": self.object_ids,
-            "box": self.box,
-            "box_input": self.box_input,
-            "references": self.references,
-        }
+        values = {name: getattr(self, name) for name in (*REQUIRED_FIELDS, *OPTIONAL_FIELDS)}
+        if self.ann_id is None:  # which most benchmarks do not have
+            del values["ann_id"]
+        return {"format_version": FORMAT_VERSION, **values}
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> "Record":
@@ -119,18 +109,7 @@ class Record:
                 raise DataError(f"{where}: {name} must be {expected} or null, not {item!r:.80}")
         for name, text in _texts(value):
             check_encodable(text, name, where)
-        return cls(
-            id=value["id"],
-            benchmark=value["benchmark"],
-            scene=value["scene"],
-            conversations=value["conversations"],
-            question_type=value.get("question_type"),
-            ann_id=value.get("ann_id"),
-            object_ids=value.get("object_ids"),
-            box=value.get("box"),
-            box_input=value.get("box_input"),
-            references=value.get("references"),
-        )
+        return cls(**{name: value[name] for name in value if name != "format_version"})
 
 
 def _texts(value: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,8 @@ TASKS: dict[str, Task] = {
         sqa3d.TASK,
     )
 }
+# As which `threedrs ask` puts a question, a description of an object to find, and a box.
+QUESTION, FIND, DESCRIBE = scanqa.TASK, scanrefer.TASK, scan2cap.TASK
 
 
 def find_task(name: str, split: str | None = None) -> Task:

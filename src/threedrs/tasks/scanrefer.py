@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from threedrs.errors import DataError
 from threedrs.metrics.bootstrap import Metrics, mean_metric
 from threedrs.scannet.boxes import box_iou_NM
 from threedrs.scannet.label_table import benchmark_class, read_label_table
@@ -142,17 +141,9 @@ def best_proposal(scores: np.ndarray) -> np.ndarray:
 
 
 def best_proposal_iou(row: Prediction) -> float:
-    """Return the IoU of the best-scoring proposal with the true box; 0 without any proposal.
-
-    Raises:
-        DataError: the row has not exactly one true box.
-    """
-    if len(row.gt) != 1:
-        raise DataError(
-            f"question {row.id!r} ({row.scene}): ScanRefer needs exactly one true box, "
-            f"found {len(row.gt)}"
-        )
+    """Return the IoU of the best-scoring proposal with the true box; 0 without any proposal."""
     assert row.scores is not None
+    assert len(row.gt) == 1, "checked where rows are read"
     chosen = best_proposal(row.scores)
     return float(box_iou_NM(row.boxes[chosen], row.gt)[0, 0]) if len(chosen) else 0.0
 
