@@ -114,6 +114,7 @@ def aggregate(
         f"{run}/{benchmark}": sha256_of_file(path)
         for (run, benchmark), path in metrics_files.items()
     }
+    # The JSON file comes last: where it is, the tables are there too.
     _write_csv(out_csv, summary)
     write_text(out_latex, latex_table(summary))
     write_text(out_markdown, markdown_table(summary))
@@ -293,6 +294,7 @@ def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mean_and_deviation(members: list[Mapping[str, Any]]) -> dict[str, Any]:
     """Return mean and sample standard deviation of each metric that every member has."""
+    # A mean over some of the seeds would stand beside means over all of them.
     shared = [name for name in members[0] if all(name in member for member in members)]
     spread: dict[str, dict[str, Any]] = {}
     for benchmark in shared:
@@ -325,5 +327,6 @@ def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
                 estimate = entry["benchmarks"].get(b, {}).get("metrics", {}).get(m, {})
                 cells += [estimate.get(field) for field in _ESTIMATES]
                 cells.append(entry["deltas"].get(b, {}).get(m))
+            # A metric that could not be had is an empty cell, which nobody can take for a zero.
             numbers = ["" if value is None else f"{value:.4f}" for value in cells]
             writer.writerow([run, *numbers, " ".join(run_notes(entry))])

@@ -78,6 +78,7 @@ class StudentAnswerer:
             CheckpointError: the model cannot be loaded.
             MachineError: the GPU's memory is too small.
         """
+        # A run's config.json stands for the model as its training would start, which has no folder.
         start = read_json(model) if model.is_file() else None
         model_settings = ModelSettings.from_config(start) if start else ModelSettings(path=model)
         model_settings = model_settings.replace(
@@ -118,6 +119,7 @@ class SceneAnswers:
 
     def texts(self, records: Sequence[Record]) -> list[str]:
         """Return the answers to text questions."""
+        # All at once: the questions share one pass over the visual tokens, which is what costs.
         with translate_oom(self._session.scene.scene, REMEDY):
             return self._session.answer_all(
                 self._queries(records), self._answerer.settings.max_new_tokens
@@ -133,6 +135,7 @@ class SceneAnswers:
             rows = self._session.ground_all(self._queries(records))
         for record, scores in zip(records, rows, strict=True):
             assert len(scores) == self._boxes + 1, "one score a box and one for the zero target"
+            # Refused here, where the cause is known: in a sorted list such a score means nothing.
             if not all(map(math.isfinite, scores)):
                 raise DataError(
                     f"{record.scene}, question {record.id}: the model's scores are not finite; "
@@ -156,6 +159,7 @@ def read_questions(path: Path) -> tuple[list[Record], Task]:
         DataError: no questions, of several benchmarks, an id twice, or what scoring needs
             (references, object ids) is missing.
     """
+    # What scoring will need is asked for now: without it hours of answering would be for nothing.
     records = list(read_records(path))
     if not records:
         raise DataError(f"{path}: holds no questions")
@@ -234,6 +238,7 @@ def _told(
     records: Sequence[Record], task: Task, answers: Answers | None
 ) -> Iterator[dict[str, Any]]:
     """Yield each question's text and true answers; the text is empty where no model is asked."""
+    # An object that no detector box covers is not described, yet it counts, with an empty text.
     asked = [record for record in records if needs_model(record, task)]
     texts = iter(answers.texts(asked) if answers is not None and asked else ())
     for record in records:
@@ -249,6 +254,7 @@ def _grounded(
     Raises:
         DataError: an object that a question is about has no true box in the store.
     """
+    # Rows hold float64, which metrics compute in; the store has float32.
     boxes = store.boxes(settings.boxes).boxes.astype(np.float64)
     true = store.boxes("gt")
     row_of = {int(object_id): row for row, object_id in enumerate(true.ids)}

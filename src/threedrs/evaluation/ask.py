@@ -95,6 +95,7 @@ class SceneDialogue:
         if not len(self.boxes):
             raise DataError(f"{self.store.path}: holds no boxes to choose from")
         human = FIND.prompt.format(description=_checked(description).capitalize())
+        # The last score is that of the zero target, which in training meant "none of these".
         *scores, none = self._answers.scores([self._record(FIND, human, GROUND)])[0]
         boxes = [
             FoundBox(id=int(box_id), label=label, box=box, score=score)
@@ -141,6 +142,7 @@ def draw_found(store: SceneStore, boxes: Sequence[FoundBox]) -> Image.Image:
         DrawnBox(box=found.box, colour=COLOURS[rank % len(COLOURS)], label=f"{rank + 1}")
         for rank, found in enumerate(boxes)
     ]
+    # One frame shows what the box holds, the room from above where that is.
     (frame, *_), _ = frames_that_show(view, drawn, 1)
     parts = [draw_boxes(view, frame, drawn), RoomMap(view).with_boxes(drawn, [frame])]
     size = (sum(part.width for part in parts), max(part.height for part in parts))

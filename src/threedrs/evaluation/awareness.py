@@ -58,6 +58,7 @@ def measure_awareness(
     for number, path in enumerate(stores, start=1):
         store = SceneStore.open(path)
         hidden_VGGD, points_VGG3 = answerer.open(store).visual_states()
+        # The cosine of such a state is not a number, and neither is the mean over all scenes.
         if not hidden_VGGD.isfinite().all():
             raise DataError(
                 f"{store.scene}: the hidden states of {model} are not finite; its training "
@@ -76,6 +77,7 @@ def measure_awareness(
             "pairs_across_frames": found.pairs_across_frames,
         }
         say(f"{store.scene}, {number} of {len(stores)} scenes: {found.across_frames:.3f}")
+    # Written when all scenes are measured: a mean over some would look like one over all.
     result = {
         "format_version": FORMAT_VERSION,
         "model": model_hash(model),

@@ -150,6 +150,8 @@ def export_predictions(predictions: Path, records: Path, out: Path, model_id: st
     questions, task = _questions(records)
     rows, _ = read_any_predictions(predictions, task)
     asked = _check_same(rows, questions, predictions, records)
+    # In another form, too, answers to a part of the questions must not pass for answers to all: so
+    # what was not asked goes into the meta file.
     count = write_json_lines(
         out, (_field_row(row, questions[row.id], task, model_id) for row in rows)
     )
@@ -176,6 +178,7 @@ def import_predictions(predictions: Path, records: Path, out: Path) -> tuple[int
     rows, _ = read_any_predictions(predictions, task)
     asked = _check_same(rows, questions, predictions, records)
     answered = {row.id: row for row in rows}
+    # In the questions' order, as `predict` writes them: two such files then compare line by line.
     count = write_predictions(
         out,
         (

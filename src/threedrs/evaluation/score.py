@@ -57,6 +57,7 @@ def _estimates(
     task: Task,
     bootstrap: int,
 ) -> dict[str, Any]:
+    # In the task's order, which the tables follow; `measure` may return any.
     ordered = {name: metrics[name] for name in task.metrics}
     subset = {
         name: metric.of(chosen) if isinstance(metric, Metric) else metric
@@ -146,6 +147,7 @@ def score_file(
             "settings": {"bootstrap": bootstrap, "seed": SEED, "meteor": meteor},
         },
     }
+    # The metrics come last: where they are, what comparisons read is whole.
     if per_question is not None:
         write_per_question(per_question, rows, metrics)
     write_json(out, result)

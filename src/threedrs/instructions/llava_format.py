@@ -34,6 +34,7 @@ def write_llava(path: Path, records: Iterable[Record]) -> int:
     count = 0
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.write("[")
+        # Entry by entry: as one text, 223,128 of them would be in memory a second time.
         for record in records:
             stream.write(",\n" if count else "\n")
             stream.write(json.dumps(_entry(record), ensure_ascii=False, allow_nan=False))
@@ -64,6 +65,7 @@ def _entry(record: Record) -> dict[str, Any]:
         entry |= {"box_input": record.box_input, "gt_box": record.box}
     elif record.box is not None:
         entry["box"] = record.box
+    # Each benchmark's published converter has its own place for the true answers.
     if task.references_in == "answers" and record.references is not None:
         metadata["answers"] = record.references
     elif task.references_in == "turn" and record.references == [record.answer]:
@@ -100,6 +102,8 @@ def read_entries(path: Path, *, evaluation: bool = False) -> list[Record]:
     records = []
     for index, entry in enumerate(entries):
         record, task = _record(entry, index, tasks, f"{path}: entry {index}")
+        # In a training array the same turn is the answer to learn, and a reference there would mark
+        # the sample as a question of an evaluation split.
         if evaluation and record.references is None and task.references_in == "turn":
             record = replace(record, references=[record.answer])
         records.append(record)

@@ -104,6 +104,8 @@ def _training_records(record_files: Sequence[Path], held_out: frozenset[str]) ->
                     f"{path}: {record.id}: no benchmark {record.benchmark!r}; "
                     f"known are {', '.join(TASKS)}"
                 )
+            # Refused, not dropped: questions among the training data would void the scores, and
+            # whoever listed such a file meant another one.
             if record.references is not None:
                 raise DataError(
                     f"{path}: {record.id} is a question of an evaluation split (it has "

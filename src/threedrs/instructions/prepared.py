@@ -102,6 +102,8 @@ def _checked(
     scenes: frozenset[str],
 ) -> Iterator[Record | Rejection]:
     """Yield each record that the converters could have made, and the rejection of each other."""
+    # Whoever made the array may have had other scans and boxes than these, so an entry is held
+    # against what a converted row would be.
     for row, record in found:
         try:
             if record.scene not in scenes:

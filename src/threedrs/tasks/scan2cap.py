@@ -68,6 +68,7 @@ def _evaluation(source: AnnotationTables) -> Iterator[Record | Rejection]:
         except RowError as error:
             yield source.rejection(number, error)
         else:
+            # By name as well: an object that goes by two names is two questions, as published.
             key = (described.scene, described.object_id, described.object_name)
             rows[key].append((number, described))
     for (scene, object_id, _), members in rows.items():
@@ -75,6 +76,7 @@ def _evaluation(source: AnnotationTables) -> Iterator[Record | Rejection]:
             (box,) = source.scenes.ground_truth(scene, [object_id])
             box_input = source.scenes.best_detector_box(scene, box, MINIMUM_IOU)
         except RowError as error:
+            # The list of rejected rows counts rows of the file, and here a question has several.
             for number, _ in members:
                 yield source.rejection(number, error)
             continue

@@ -136,6 +136,7 @@ class SceneBoxes:
 
         try:
             scan = self._layout.scan(scene)
+            # One kind alone is read: proposals, which only Scan2Cap's questions ask for, may lack.
             boxes, _ = ground_truth_boxes(scan) if kind == "gt" else detector_boxes(scan)
             return boxes
         except ThreedrsError as error:

@@ -67,7 +67,7 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
         if source.training:
             alternatives = list_field(row, "alternative_situation")
             checked = [check_text(text, "alternative_situation") for text in alternatives]
-            situations = checked + situations
+            situations = checked + situations  # in the published order
         if question_id not in answers:
             raise RowError(NO_ANSWER, f"question {question_id} is not among the annotations")
         texts = _answer_texts(answers[question_id][1])
@@ -86,6 +86,7 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
         ]
 
     yield from source.each_row(make)
+    # An answer without its question says that the two files are not of one version.
     for question_id in answers.keys() - asked:
         orphan = RowError(NO_QUESTION, f"question {question_id} is not among the questions")
         yield source.rejection(answers[question_id][0], orphan, table=1)
