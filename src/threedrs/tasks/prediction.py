@@ -250,7 +250,8 @@ def remove_foreign(out: Path, header: Mapping[str, str]) -> list[str]:
     for path in partial_files(out):
         found, _ = _complete_lines(path)
         # Without a whole first line nothing is known of what follows, so everything differs.
-        previous = found[0]["header"] if found else {}
+        first = found[0] if found and isinstance(found[0], dict) else {}
+        previous = first.get("header", {})
         differing = [name for name in header if previous.get(name) != header[name]]
         if differing:
             path.unlink()
