@@ -44,7 +44,7 @@ def main() -> int:
     rank = own_rank(os.environ)
     if rank == 0:  # what a checkpoint holds beside what is used, for one
         logging.basicConfig(format="predict: %(message)s")
-        logging.getLogger("threedrs").setLevel(logging.INFO)
+    logging.getLogger("threedrs").setLevel(logging.INFO if rank == 0 else logging.ERROR)
     if is_lone(os.environ):  # the ranks of a launcher have a GPU each
         claim_gpus()
     # Imports that load torch, after the GPU is claimed.

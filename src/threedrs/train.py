@@ -36,7 +36,8 @@ def main() -> int:
     rank = own_rank(os.environ)
     if rank == 0:  # what a checkpoint holds beside what is used, for one
         logging.basicConfig(format="train: %(message)s")
-        logging.getLogger("threedrs").setLevel(logging.INFO)
+    # The other ranks read the same files and would say the same again.
+    logging.getLogger("threedrs").setLevel(logging.INFO if rank == 0 else logging.ERROR)
     if is_lone(os.environ):  # the ranks of a launcher have a GPU each
         claim_gpus()
     import torch.distributed

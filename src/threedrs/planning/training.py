@@ -55,7 +55,9 @@ GIB = 2**30
 OWN_TOKENS = 64
 PREDICTIONS = 20  # predicted tokens a sample
 TEXT_TOKENS = 44  # shared by the samples of a scene, beside the visual tokens
-PAPER_SAMPLES = 223_128
+# Samples of the paper's mix by task group: ScanQA and SQA3D, Scan2Cap, ScanRefer and Multi3DRefer.
+PAPER_GROUPS = {"questions": 26_515 + 79_445, "captions": 36_665, "grounding": 36_665 + 43_838}
+PAPER_SAMPLES = sum(PAPER_GROUPS.values())
 SYSTEM = 2 * GIB
 REACHED = 0.44
 LAUNCHES = 0.11  # seconds a pack
@@ -228,6 +230,17 @@ def _most_kept_layers(student: Student, settings: TrainSettings, frames: int, fr
     return max(0, min(most, text.num_hidden_layers))
 
 
+def _task_groups(samples: int) -> dict[str, int]:
+    """Return the samples of each task group of a mix of so many, in the paper's proportions."""
+    # The groups end where they would end in the paper's mix, so their sum is the mix's size.
+    counts, before = {}, 0
+    for number, name in enumerate(PAPER_GROUPS, start=1):
+        end = samples * sum([*PAPER_GROUPS.values()][:number]) // PAPER_SAMPLES
+        counts[name] = end - before
+        before = end
+    return counts
+
+
 def plan_run(
     config: Mapping[str, Any], machine: Machine, *, teacher_channels: int, samples: int
 ) -> Plan:
@@ -265,7 +278,7 @@ def plan_run(
         utilisation=utilisation,
         seconds_a_step=settings.global_batch * a_sample / speed,
         hours_an_epoch=samples * a_sample / speed / 3600,
-        steps_an_epoch=-(-samples // settings.global_batch),
+        steps_an_epoch=settings.steps_per_epoch(_task_groups(samples)),
         most_kept_layers=_most_kept_layers(
             student, settings, frames, machine.memory - sum(memory.values())
         )

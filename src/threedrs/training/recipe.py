@@ -20,6 +20,7 @@ from threedrs.config.schema import Execution, LoraSettings, Train
 from threedrs.errors import ConfigError
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json
 from threedrs.models.checkpoint.folder import weights_hash
+from threedrs.training.sampler import steps_per_epoch
 from threedrs.workflow.code_hash import code_hash
 
 # Keys of `train` that leave the trained weights as they are; of the mix its content counts.
@@ -100,6 +101,15 @@ class TrainSettings(Train, Execution):
     def accumulation(self, ranks: int) -> int:
         """Return the micro-steps of an optimizer step, see the function `accumulation`."""
         return accumulation(self.global_batch, self.pack, ranks)
+
+    def steps_per_epoch(self, counts: Mapping[str, int]) -> int:
+        """Return the optimizer steps of an epoch with so many samples of each task group."""
+        return steps_per_epoch(
+            counts,
+            batches=self.batches,
+            global_batch=self.global_batch,
+            drop_last=self.drop_last,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

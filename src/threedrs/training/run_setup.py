@@ -4,6 +4,7 @@ Nothing here is a function of how far the run has come. So a resumed run sets up
 the batches that are left by planning them all again.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,9 @@ from threedrs.training.pack_reader import RecordTable
 from threedrs.training.recipe import RunPaths, TrainSettings, fingerprint
 from threedrs.training.sampler import (
     Batch,
-    batches_per_epoch,
     groups_without_steps,
     plan_batches,
     plan_task_groups,
-    task_group_steps,
 )
 from threedrs.training.step import zero_init
 from threedrs.training.wandb_logger import require_wandb
@@ -56,10 +55,7 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch."""
-        settings = self.settings
-        if settings.batches == "task_groups":
-            return task_group_steps(self.records.groups, settings.global_batch)
-        return batches_per_epoch(len(self.records), settings.global_batch, settings.drop_last)
+        return self.settings.steps_per_epoch(Counter(self.records.groups))
 
     @property
     def total_steps(self) -> int:

@@ -15,7 +15,7 @@ The order depends on seed and epoch only. The ranks divide the packs of a batch 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,12 +95,6 @@ def plan_batches(
     return mixed if drop_last else mixed + last
 
 
-def batches_per_epoch(samples: int, global_batch: int, drop_last: bool) -> int:
-    """Return the number of optimizer steps of an epoch, without planning it."""
-    whole, rest = divmod(samples, global_batch)
-    return whole if drop_last or rest == 0 else whole + 1
-
-
 def plan_task_groups(
     scenes: Sequence[str],
     groups: Sequence[str],
@@ -150,9 +144,21 @@ def groups_without_steps(groups: Sequence[str], global_batch: int) -> dict[str, 
     return {name: counts[name] for name in counts if not _group_steps(counts[name], global_batch)}
 
 
-def task_group_steps(groups: Sequence[str], global_batch: int) -> int:
-    """Return the number of optimizer steps of an epoch of task groups, without planning it."""
-    return sum(_group_steps(count, global_batch) for count in Counter(groups).values())
+def steps_per_epoch(
+    counts: Mapping[str, int], *, batches: str, global_batch: int, drop_last: bool
+) -> int:
+    """Return the optimizer steps of an epoch, without planning it.
+
+    Args:
+        counts: samples of each task group.
+        batches: mixed or task_groups.
+        global_batch: samples of a batch.
+        drop_last: whether to leave out a short last batch of mixed ones.
+    """
+    if batches == "task_groups":
+        return sum(_group_steps(count, global_batch) for count in counts.values())
+    whole, rest = divmod(sum(counts.values()), global_batch)
+    return whole if drop_last or rest == 0 else whole + 1
 
 
 def sample_count(batch: Batch) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from threedrs.errors import DataError
+from threedrs.planning.training import PAPER_GROUPS, _task_groups
 from threedrs.training.recipe import TrainSettings
 from threedrs.training.run_setup import Run, check_groups
 from threedrs.training.sampler import sample_count
@@ -39,6 +40,9 @@ def test_the_published_run_takes_13944_steps_of_a_schedule_of_13945() -> None:
     run = make_run(groups, global_batch=16)
     assert (run.total_steps, run.scheduled_steps) == (13_944, 13_945)
     assert math.ceil(run.settings.warmup_fraction * run.scheduled_steps) == 419
+    # The plan knows the mix's size alone, and takes its groups to be the paper's.
+    assert counts == PAPER_GROUPS
+    assert _task_groups(len(groups)) == counts
     limited = make_run(groups, global_batch=16, max_steps=100)
     assert (limited.total_steps, limited.scheduled_steps) == (100, 100)
 

@@ -8,16 +8,27 @@ from hypothesis import strategies as st
 
 from threedrs.training.sampler import (
     PackPlan,
-    batches_per_epoch,
     micro_steps,
     plan_batches,
     plan_task_groups,
     sample_count,
-    task_group_steps,
+    steps_per_epoch,
 )
 
 MIXES = st.lists(st.sampled_from(["scene0000_00", "scene0001_00", "scene0002_01"]), min_size=1)
 SIZES = st.integers(min_value=1, max_value=9)
+
+
+def mixed_steps(samples, global_batch, drop_last=False):
+    return steps_per_epoch(
+        {"questions": samples}, batches="mixed", global_batch=global_batch, drop_last=drop_last
+    )
+
+
+def group_steps(groups, global_batch):
+    return steps_per_epoch(
+        Counter(groups), batches="task_groups", global_batch=global_batch, drop_last=False
+    )
 
 
 def plan(scenes, *, pack=2, global_batch=4, drop_last=False, seed=7, epoch=0):
@@ -40,7 +51,7 @@ def test_every_sample_once_an_epoch_in_exact_batches_of_unmixed_packs(scenes, pa
         for p in batch:
             assert 1 <= len(p.indices) <= pack
             assert {scenes[index] for index in p.indices} == {p.scene}
-    assert len(batches) == batches_per_epoch(len(scenes), global_batch, drop_last=False)
+    assert len(batches) == mixed_steps(len(scenes), global_batch)
 
 
 @settings(max_examples=60, deadline=None)
@@ -112,7 +123,7 @@ def test_last_short_batch(drop_last, sizes):
     batches = plan(["scene0000_00"] * 10, drop_last=drop_last)
 
     assert [sample_count(batch) for batch in batches] == sizes
-    assert batches_per_epoch(10, 4, drop_last) == len(sizes)
+    assert mixed_steps(10, 4, drop_last) == len(sizes)
 
 
 def test_rank_without_a_pack_repeats_the_shortest_with_weight_zero():
@@ -149,7 +160,7 @@ def test_the_published_steps_of_the_full_counts():
     sizes = dict(zip(GROUPS, (26_515 + 79_445, 36_665, 36_665 + 43_838), strict=True))
     groups = [group for group, size in sizes.items() for _ in range(size)]
     assert len(groups) == 223_128
-    assert task_group_steps(groups, 16) == 13_944 == 6_622 + 2_291 + 5_031
+    assert group_steps(groups, 16) == 13_944 == 6_622 + 2_291 + 5_031
     scenes = [f"scene{index % 562:04d}_00" for index in range(len(groups))]
     batches = plan_groups(scenes, groups, global_batch=16)
     assert Counter(groups[batch[0].indices[0]] for batch in batches) == dict(
@@ -180,7 +191,7 @@ def test_a_step_holds_one_group_sorted_and_each_groups_last_run_is_dropped(
     size = pack * packs
     batches = plan_groups(scenes, groups, words, pack=pack, global_batch=size, seed=seed)
 
-    assert len(batches) == task_group_steps(groups, size)
+    assert len(batches) == group_steps(groups, size)
     seen = [index for batch in batches for p in batch for index in p.indices]
     assert len(seen) == len(set(seen))
     for group in GROUPS:

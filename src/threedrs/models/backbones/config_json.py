@@ -1,7 +1,11 @@
 """What all families share in reading and writing the config.json of a checkpoint.
 
-Published folders describe the language model field by field. Ours also carry the section
-``threedrs``: format version, the teacher's channels, and the vision tower's sizes.
+Published folders describe the language model field by field. Folders that transformers saves hold
+these fields in the section ``text_config``, and ``read_config`` puts them beside the others. Ours
+also carry the section ``threedrs``: format version, the teacher's channels, and the vision tower's
+sizes.
+
+What becomes of the fields that are not read here is in `config_fields`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +38,7 @@ SAVED_FIELDS = (
     "eos_token_id",
 )
 READ_FIELDS = (*SAVED_FIELDS, "rope_theta", "rope_scaling", "rope_parameters")
+ROPE_KEYS = ("type", "rope_type", "rope_theta", "mrope_section")
 # Far above any model: a larger number would only fill the memory with layers, before a tensor of
 # the checkpoint is compared with it.
 MOST_LAYERS = 1024
@@ -60,6 +65,7 @@ def text_fields(
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; is it a {kind} checkpoint?")
     check_sizes(config, SHAPE_FIELDS, path)
+    _check_layers(config, path)
     _check_rotary(config, path, rotary)
     chosen = {name: config[name] for name in READ_FIELDS if name in config}
     return chosen | {"vocab_size": tokens}
@@ -82,6 +88,20 @@ def check_sizes(section: Mapping[str, Any], names: Iterable[str], path: Path) ->
             )
 
 
+def _check_layers(config: Mapping[str, Any], path: Path) -> None:
+    """Check that all layers attend to all tokens before.
+
+    Raises:
+        CheckpointError: they do not.
+    """
+    others = {*(config.get("layer_types") or ())} - {"full_attention"}
+    if others:
+        raise CheckpointError(
+            f"{path}: layer_types holds {min(map(str, others))}, this version computes "
+            "full_attention alone; choose a checkpoint without it"
+        )
+
+
 def _check_rotary(config: Mapping[str, Any], path: Path, known: Sequence[str]) -> None:
     """Check that the rotary embedding is of a type that is restored after a cast and saved again.
 
@@ -102,6 +122,12 @@ def _check_rotary(config: Mapping[str, Any], path: Path, known: Sequence[str]) -
                     f"{path}: {key} is {value!r:.40}, this version knows {' or '.join(known)}; "
                     "choose a checkpoint whose positions are not scaled"
                 )
+        others = {} if not isinstance(rope, Mapping) else dict(rope)
+        for key in others.keys() - ROPE_KEYS:
+            raise CheckpointError(
+                f"{path}: {section}.{key} is {others[key]!r:.40}, which this version does not "
+                "follow; choose a checkpoint whose positions are not scaled"
+            )
 
 
 def read_teacher_channels(config: Mapping[str, Any], path: Path) -> int | None:

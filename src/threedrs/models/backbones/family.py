@@ -79,13 +79,15 @@ class TensorNames:
     """The tensor names of a family's published checkpoints."""
 
     pairs: tuple[tuple[str, str], ...]  # prefixes, theirs with ours; the first that fits counts
+    # The same of folders that transformers saves, which are read and never written.
+    others: tuple[tuple[str, str], ...] = ()
     ignored: re.Pattern[str]  # matches tensors that no loss and no output uses
-    # Matches the tensors of a numbered vision layer, where the last is not run.
+    # Matches the tensors of a vision layer, with its ``number``, where the last is not run.
     vision_layer: re.Pattern[str] | None = None
 
     def own_name(self, published: str) -> str | None:
         """Return the name in `Student` of a published tensor name, None if it is not known."""
-        for theirs, ours in self.pairs:
+        for theirs, ours in (*self.pairs, *self.others):
             if published.startswith(theirs):
                 return ours + published.removeprefix(theirs)
         return None
@@ -107,7 +109,7 @@ class TensorNames:
         if self.ignored.fullmatch(published) is not None:
             return True
         layer = self.vision_layer and self.vision_layer.fullmatch(published)
-        return layer is not None and int(layer.group(1)) == run_layers
+        return layer is not None and int(layer["number"]) == run_layers
 
 
 # The sizes that every family can be built in. ``tiny`` (under a million parameters) is for the demo
@@ -175,6 +177,11 @@ class Family(ABC):
         self.text_config = text_config
         self.vision_config = vision_config
         self.grid = grid
+
+    @classmethod
+    def describes(cls, config: Mapping[str, Any]) -> bool:
+        """Return whether a config.json is one of this family's checkpoints."""
+        return config.get("model_type") == cls.model_type
 
     @classmethod
     @abstractmethod

@@ -74,9 +74,10 @@ def read_family(
         grid: ``model.grid``, or None for that of the training or the family's default.
 
     Raises:
-        CheckpointError: a field is missing, or the settings name another family or grid.
+        CheckpointError: it is of no known family, a field is missing or means other numbers, or
+            the settings name another family or grid.
     """
-    family = _family_of(config)
+    family = _family_of(config, path)
     if name is not None and name not in family.checkpoints:
         found = " or ".join(family.checkpoints)
         raise CheckpointError(f"{path}: is a checkpoint of {found}, model.name is {name}")
@@ -86,16 +87,15 @@ def read_family(
     return family.read(config, path, tokens, grid or trained or family.grids[0])
 
 
-def _family_of(config: Mapping[str, Any]) -> type[Family]:
-    """Return the family of a checkpoint's config.json.
-
-    Checkpoints of the LLaVA families name their type in many ways, so what no other family claims
-    is held for one of them.
-    """
+def _family_of(config: Mapping[str, Any], path: Path) -> type[Family]:
     for name in backbone_names():
-        if find_family(name).model_type == config.get("model_type"):
+        if find_family(name).describes(config):
             return find_family(name)
-    return LlavaFamily
+    found = config.get("model_type")
+    raise CheckpointError(
+        f"{path}: model_type is {found!r:.40}, which no backbone here reads; choose a checkpoint "
+        f"of {', '.join(backbone_names())}, or {HELP}"
+    )
 
 
 @cache
@@ -115,7 +115,5 @@ def _load(name: str, point: EntryPoint) -> type[Family]:
     if lacking:
         raise ConfigError(f"{where} lacks {', '.join(lacking)}; {HELP}")
     if name not in family.checkpoints:
-        raise ConfigError(
-            f"{where}: its checkpoints do not list {name}; see docs/ADD_A_BACKBONE.md"
-        )
+        raise ConfigError(f"{where}: its checkpoints do not list {name}; {HELP}")
     return family

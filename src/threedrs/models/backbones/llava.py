@@ -2,7 +2,8 @@
 
 A frame of 384x384 pixels becomes 27x27 projected tokens, from the output of SigLIP's last layer but
 one, resized to 14x14. Published folders describe the language model field by field and only name
-the vision tower.
+the vision tower. Folders that transformers saves of LLaVA-OneVision (`llava_onevision`) hold the
+same tensors under other names, and the sizes of the tower without its last layer.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threedrs.errors import CheckpointError
+from threedrs.models.backbones.config_fields import (
+    PUBLISHED_KEYS,
+    SIGLIP,
+    check_llava_fields,
+)
 from threedrs.models.backbones.config_json import (
     SAVED_FIELDS,
     check_sizes,
@@ -48,24 +54,12 @@ SO400M: dict[str, Any] = {
     "image_size": 384,
     "patch_size": 14,
 }
-# Keys by which the published code builds the parts of a student. Without some it stops, without
-# others (newlines, positions, the box of `<coord>`) it goes on without that part and says nothing.
-PUBLISHED_KEYS: dict[str, Any] = {
-    "mm_patch_merge_type": "spatial_unpad",
-    "mm_newline_position": "grid",
-    "mm_spatial_pool_mode": "bilinear",
-    "mm_use_im_start_end": False,
-    "mm_use_im_patch_token": False,
-    "world_position_embedding_type": "avg-discrete-sin3d",
-    "object_feature_type": "patch14-pe",
-    "voxel_size": 0.1,
-    "min_xyz_range": [-15, -15, -5],
-    "max_xyz_range": [15, 15, 5],
-    "ground_head_type": "infonce",
-    "ground_head_temperature": 0.07,
-}
 VISION_FIELDS = tuple(SO400M)
 TOWER = "model.vision_tower.vision_tower.vision_model."
+TRANSFORMERS_TYPE = "llava_onevision"
+TOWERS = ("model.vision_tower.vision_model.", "model.vision_tower.", "vision_tower.vision_model.",
+          "vision_tower.")  # fmt: skip
+ANY_TOWER = "(" + "|".join(map(re.escape, (TOWER, *TOWERS))) + ")"
 
 
 class LlavaFamily(Family):
@@ -88,12 +82,32 @@ class LlavaFamily(Family):
             *HEAD_NAMES,
             *LANGUAGE_NAMES,
         ),
-        ignored=re.compile(
-            rf"{UNUSED_NAMES}|.+\.embeddings\.position_ids"
-            rf"|{re.escape(TOWER)}(post_layernorm|head)\..+"
+        others=(
+            *((prefix, "vision_tower.") for prefix in TOWERS),
+            *(
+                (f"{prefix}multi_modal_projector.linear_{number}.", f"projector.{layer}.")
+                for prefix in ("", "model.")
+                for number, layer in ((1, 0), (2, 2))
+            ),
+            ("image_newline", "newline_tokens.image_newline"),
+            ("model.language_model.", "language_model.model."),
+            ("language_model.", "language_model."),
         ),
-        vision_layer=re.compile(rf"{re.escape(TOWER)}encoder\.layers\.(\d+)\..+"),
+        ignored=re.compile(
+            rf"{UNUSED_NAMES}|.+\.embeddings\.position_ids|{ANY_TOWER}(post_layernorm|head)\..+"
+        ),
+        vision_layer=re.compile(rf"{ANY_TOWER}encoder\.layers\.(?P<number>\d+)\..+"),
     )
+
+    @classmethod
+    def describes(cls, config: Mapping[str, Any]) -> bool:
+        """Return whether a config.json is the published code's or LLaVA-OneVision's."""
+        found = str(config.get("model_type"))
+        if found in (cls.model_type, TRANSFORMERS_TYPE):
+            return True
+        # Published folders also call themselves llava and alike, as models of transformers do
+        # whose parts are others.
+        return found.startswith("llava") and "mm_projector_type" in config
 
     @classmethod
     def visual_grid(cls, side: int) -> VisualGrid:
@@ -120,11 +134,9 @@ class LlavaFamily(Family):
     @classmethod
     def read(cls, config: Mapping[str, Any], path: Path, tokens: int, grid: int) -> LlavaFamily:
         """Return the family that a config.json describes."""
-        return cls(
-            read_text_config(config, path, tokens),
-            read_vision_config(config, path),
-            cls.visual_grid(grid),
-        )
+        text, vision = read_text_config(config, path, tokens), read_vision_config(config, path)
+        check_llava_fields(config, path, vision.hidden_size)
+        return cls(text, vision, cls.visual_grid(grid))
 
     def config_json(self, teacher_channels: int, dtype: str) -> dict[str, Any]:
         """Return the config.json of a student."""
@@ -225,6 +237,8 @@ def read_vision_config(config: Mapping[str, Any], path: Path) -> SiglipVisionCon
         section = section if isinstance(section, dict) else {}
         check_sizes(section, VISION_FIELDS, path)
         return SiglipVisionConfig(**{name: section[name] for name in VISION_FIELDS})
+    if config.get("model_type") == TRANSFORMERS_TYPE:
+        return _transformers_tower(config, path)
     tower = config.get("mm_vision_tower")
     # Checkpoints trained from a local copy of the tower name that copy's folder.
     if Path(str(tower)).name != Path(PUBLISHED_TOWER).name:
@@ -232,6 +246,32 @@ def read_vision_config(config: Mapping[str, Any], path: Path) -> SiglipVisionCon
             f"{path}: mm_vision_tower is {tower!r}; this version knows {PUBLISHED_TOWER}"
         )
     return SiglipVisionConfig(**SO400M)
+
+
+def _transformers_tower(config: Mapping[str, Any], path: Path) -> SiglipVisionConfig:
+    """Return the tower of a folder that transformers saves, its last layer counted.
+
+    Raises:
+        CheckpointError: it is of another kind, or features are taken elsewhere.
+    """
+    from transformers import SiglipVisionConfig
+
+    section = config.get("vision_config")
+    if not isinstance(section, Mapping):
+        raise CheckpointError(f"{path}: lacks vision_config; is it a LLaVA-OneVision checkpoint?")
+    check_sizes(section, VISION_FIELDS, path)
+    SIGLIP.check(section, path, VISION_FIELDS, "vision_config.")
+    taken = config.get("vision_feature_layer", -1)
+    if taken not in (-1, -2):
+        raise CheckpointError(
+            f"{path}: vision_feature_layer is {taken!r:.40}, this version reads -1 and -2; choose "
+            "a checkpoint with one of them"
+        )
+    # Features are those before SigLIP's own last layer. Converted folders leave that layer out and
+    # take the last one that there is.
+    sizes = {name: section[name] for name in VISION_FIELDS}
+    sizes["num_hidden_layers"] += 2 + taken
+    return SiglipVisionConfig(**sizes)
 
 
 def pool(fine_VFFD: Tensor, side: int) -> Tensor:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threedrs.errors import CheckpointError
+from threedrs.models.backbones.config_fields import check_qwen2_vl_fields
 from threedrs.models.backbones.config_json import (
     SAVED_FIELDS,
     check_sizes,
@@ -75,6 +76,11 @@ class Qwen2VLFamily(Family):
             *HEAD_NAMES,
             *LANGUAGE_NAMES,
         ),
+        others=(
+            ("model.visual.merger.", "projector."),
+            ("model.visual.", "vision_tower."),
+            ("model.language_model.", "language_model.model."),
+        ),
         ignored=re.compile(UNUSED_NAMES),
     )
 
@@ -111,11 +117,9 @@ class Qwen2VLFamily(Family):
     @classmethod
     def read(cls, config: Mapping[str, Any], path: Path, tokens: int, grid: int) -> Qwen2VLFamily:
         """Return the family that a config.json describes."""
-        return cls(
-            read_text_config(config, path, tokens),
-            read_vision_config(config, path),
-            cls.visual_grid(grid),
-        )
+        text, vision = read_text_config(config, path, tokens), read_vision_config(config, path)
+        check_qwen2_vl_fields(config, path, VISION_FIELDS)
+        return cls(text, vision, cls.visual_grid(grid))
 
     def config_json(self, teacher_channels: int, dtype: str) -> dict[str, Any]:
         """Return the config.json of a student."""

@@ -23,7 +23,7 @@ _SNAKEMAKES_OWN = ".snakemake_timestamp"
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's config.json.
+    """Return a checkpoint's config.json, the fields of its language model beside the others.
 
     Raises:
         CheckpointError: it is missing, or not a JSON object.
@@ -34,7 +34,10 @@ def read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{error}; model.path must name a checkpoint folder") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: is not a JSON object")
-    return config
+    # Folders that transformers saves hold these fields in a section. Where both hold one, such as
+    # tie_word_embeddings, the whole model's counts, as it does in transformers.
+    text = config.get("text_config")
+    return {**text, **config} if isinstance(text, dict) else config
 
 
 def copy_file_mode(folder: Path) -> None:

@@ -33,7 +33,12 @@ from threedrs.models.checkpoint.folder import (
     stored_tensors,
     tensor_files,
 )
-from threedrs.models.checkpoint.matching import EMBEDDINGS, match_tensors, vocabulary_rows
+from threedrs.models.checkpoint.matching import (
+    EMBEDDINGS,
+    FEWER_ROWS,
+    match_tensors,
+    vocabulary_rows,
+)
 from threedrs.models.lora.adapter import apply_adapter, is_adapter, read_adapter
 from threedrs.models.lora.layers import merge_lora
 from threedrs.models.model_settings import ModelSettings
@@ -179,7 +184,9 @@ def _load(
     first_new = tokens if add_tokens(tokenizer) else None
     rows = config.get("vocab_size", tokens)
     if type(rows) is int and rows < tokens:
-        raise CheckpointError(f"{folder}: config.json has {rows} tokens, the tokenizer {tokens}")
+        raise CheckpointError(
+            f"{folder}: config.json has {rows} tokens, the tokenizer {tokens}; {FEWER_ROWS}"
+        )
     if first_new is not None and GROUNDING_OUTPUT in stored:
         # Its trained rows would be overwritten with the mean of the others.
         raise CheckpointError(f"{folder}: has a grounding head but its tokenizer lacks {GROUND}")

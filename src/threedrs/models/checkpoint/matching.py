@@ -19,6 +19,12 @@ logger = logging.getLogger(__name__)
 
 EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 
+# The remedy where a tokenizer has tokens for which a vocabulary matrix has no row.
+FEWER_ROWS = (
+    "copy the tokenizer's files from where the weights come from, or give the matrices a row for "
+    "each of its tokens (resize_token_embeddings of transformers)"
+)
+
 
 def match_tensors(
     student: Student,
@@ -42,7 +48,7 @@ def match_tensors(
     """
     expected = {n: shape_of(value) for n, value in student.state_dict(keep_vars=True).items()}
     layout, run_layers = student.family.tensor_names, student.family.run_layers
-    names, ignored, unknown, wrong = {}, [], [], []
+    names, ignored, unknown, wrong, remedy = {}, [], [], [], ""
     for published, tensor in stored.items():
         own = layout.own_name(published)
         if own in expected:
@@ -51,6 +57,8 @@ def match_tensors(
             held = expected[own][0] if first_new is None else first_new
             if own in EMBEDDINGS and shape and shape[0] >= held:
                 shape = (expected[own][0], *shape[1:])
+            elif own in EMBEDDINGS:
+                remedy = f"; {FEWER_ROWS}"
             if shape != expected[own]:
                 wrong.append(f"{published} {tensor.shape}, expected {expected[own]}")
             names[own] = tensor
@@ -79,7 +87,9 @@ def match_tensors(
     # All kinds at once: which of them there are says what kind of folder this is.
     found = [f"{len(what)} {kind}: {_some(what)}" for kind, what in problems.items() if what]
     if found:
-        raise CheckpointError(f"{folder}: tensors do not fit the model ({'; '.join(found)})")
+        raise CheckpointError(
+            f"{folder}: tensors do not fit the model ({'; '.join(found)}){remedy}"
+        )
     if new_heads:
         new = [layout.published_name(name) for name in new_heads]
         logger.info("%s: %d tensors start at random: %s", folder, len(new), _some(new))

@@ -273,6 +273,16 @@ def test_tensors_of_another_shape_stop_the_load(saved: Path) -> None:
         _load(saved)
 
 
+def test_a_tokenizer_with_more_tokens_than_rows_has_a_remedy(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    rows = config["vocab_size"] - 1
+    names = ("model.embed_tokens.weight", "lm_head.weight")
+    _edit(saved, lambda tensors: tensors.update({n: tensors[n][:rows].clone() for n in names}))
+    message = rf"2 of another shape: .*\({rows}, 32\).*; copy the tokenizer's files .* or give"
+    with pytest.raises(CheckpointError, match=message):
+        _load(saved)
+
+
 def test_unusable_tokenizers(saved: Path) -> None:
     save_tokenizer(tiny_tokenizer(), saved)
     with pytest.raises(CheckpointError, match="grounding head but its tokenizer lacks <ground>"):
@@ -320,7 +330,7 @@ def test_unusable_folders(tmp_path: Path, saved: Path) -> None:
         ({"hidden_size": None}, "lacks hidden_size"),
         ({"threedrs": None, "mm_vision_tower": "clip"}, "mm_vision_tower is 'clip'"),
         ({"threedrs": None, "mm_vision_tower": None}, "this version knows google/siglip-so400m"),
-        ({"vocab_size": 10}, r"config\.json has 10 tokens, the tokenizer"),
+        ({"vocab_size": 10}, r"config\.json has 10 tokens, the tokenizer .*; copy the tokenizer's"),
     ],
 )
 def test_unusable_configurations(saved: Path, change: dict, message: str) -> None:

@@ -146,7 +146,7 @@ def test_safetensors(folder: Path, why: str) -> None:
         ({"vocab_size": [1]}, "vocab_size is [1]"),
         ({"vocab_size": True}, "vocab_size is True"),
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
-        ({"hidden_act": "os.system"}, "describes no model"),
+        ({"hidden_act": "os.system"}, "hidden_act is 'os.system', this version computes with"),
         ({"rope_parameters": {"rope_type": "evil"}}, "rope_parameters.rope_type is 'evil'"),
         ({"threedrs": [1]}, "format_version is None"),
         ({"threedrs": {"format_version": 1, "teacher_channels": "all"}}, "teacher_channels is"),
