@@ -11,11 +11,13 @@
 #   metrics      = results/eval/<run>/<benchmark>/metrics.json
 #   per_question = results/eval/<run>/<benchmark>/per_question.npz
 #   awareness    = results/eval/<run>/awareness.json, where it is asked for (target `awareness`)
+#   trivial      = results/trivial_answers.json: what anyone scores without looking
 # by hand; the first command goes on where it stopped:
 #   python -m threedrs.predict --model results/train/3drs/model --scenes results/scenes \
 #     --records results/instructions/scanqa_val.jsonl --out predictions.jsonl
 #   threedrs score scanqa predictions.jsonl --out metrics.json
 #   snakemake --cores 1 results/eval/3drs/awareness.json
+#   snakemake --cores 1 results/trivial_answers.json
 
 import json
 
@@ -140,3 +142,34 @@ rule score:
         "Scores of {wildcards.run} on {wildcards.benchmark}"
     script:
         "../scripts/score.py"
+
+
+rule trivial_answers:
+    input:
+        predictions=expand(
+            "results/eval/{run}/{benchmark}/predictions.jsonl",
+            run=RUNS,
+            benchmark=BENCHMARKS,
+        ),
+        records=[targets.evaluation_records(benchmark) for benchmark in BENCHMARKS],
+        training=expand(
+            "results/instructions/{benchmark}_train.jsonl",
+            benchmark=TARGETS.trained_benchmarks,
+        ),
+    output:
+        "results/trivial_answers.json",
+    log:
+        "results/logs/trivial_answers.log",
+    benchmark:
+        "results/benchmarks/trivial_answers.tsv"
+    conda:
+        "../../envs/report.yaml"
+    params:
+        code=code(script="trivial_answers"),
+        runs=RUNS,
+        benchmarks=BENCHMARKS,
+        learned=TARGETS.trained_benchmarks,
+    message:
+        "Answers without looking"
+    script:
+        "../scripts/trivial_answers.py"

@@ -2,6 +2,7 @@
 #
 # in:
 #   metrics     = results/eval/<run>/<benchmark>/{metrics.json, per_question.npz}
+#   trivial     = results/trivial_answers.json: what anyone scores without looking
 #   predictions = results/eval/<run>/<benchmark>/predictions.jsonl
 #   awareness   = results/eval/<run>/awareness.json, where there is one
 #   training    = results/train/<run>/{train.json, config.json, log.jsonl}
@@ -31,6 +32,7 @@ rule aggregate:
         ),
         trained=expand("results/train/{run}/train.json", run=TRAINED),
         configs=expand("results/train/{run}/config.json", run=RUNS),
+        trivial="results/trivial_answers.json",
     output:
         csv=report(
             "results/report/summary.csv",

@@ -20,6 +20,7 @@ with job_log(snakemake.log[0], "aggregate"):
             run: Path(f"results/train/{run}/train.json") for run in snakemake.params.trained
         },
         run_configs={run: Path(f"results/train/{run}/config.json") for run in runs},
+        trivial=Path(snakemake.input.trivial),
         out_csv=Path(snakemake.output.csv),
         out_json=Path(snakemake.output.json),
         out_latex=Path(snakemake.output.latex),

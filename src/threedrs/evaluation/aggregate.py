@@ -21,6 +21,7 @@ from threedrs.evaluation.compare import (
 )
 from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
 from threedrs.evaluation.tables import latex_table, markdown_table, run_notes
+from threedrs.evaluation.trivial_answers import read_trivial_answers, summary_rows
 from threedrs.io.files import (
     atomic_file,
     read_json,
@@ -71,6 +72,7 @@ def aggregate(
     out_markdown: Path,
     train_summaries: Mapping[str, Path],
     run_configs: Mapping[str, Path],
+    trivial: Path | None = None,
 ) -> dict[str, Any]:
     """Write the summaries and return the content of the JSON one.
 
@@ -79,12 +81,14 @@ def aggregate(
         per_question_files: the same to ``per_question.npz``.
         baseline: the run that the others are compared with.
         out_csv: one row a run; ``<benchmark>:<metric>``, with ``:low``, ``:high``, and against
-            the baseline ``:difference``, empty where there is no value; last ``notes``.
+            the baseline ``:difference``, empty where there is no value; last ``notes``. Then one
+            row a trivial way to answer, its name in parentheses.
         out_json: what `_summarise` returns, and the hashes of the metrics files.
         out_latex: the headline metrics as a LaTeX table (booktabs).
         out_markdown: the same in Markdown.
         train_summaries: run to ``train.json``, of the runs that were trained.
         run_configs: run to its resolved ``config.json``.
+        trivial: what anyone scores without looking (``trivial_answers``); None: no such rows.
 
     Raises:
         ConfigError: unknown benchmark.
@@ -110,6 +114,7 @@ def aggregate(
     configs = {run: read_json(path) for run, path in run_configs.items()}
     trained = {run: read_json(path) for run, path in train_summaries.items()}
     summary = _summarise(results, questions, configs, trained, baseline)
+    summary["trivial"] = summary_rows(read_trivial_answers(trivial)) if trivial else []
     summary["sources"] = {
         f"{run}/{benchmark}": sha256_of_file(path)
         for (run, benchmark), path in metrics_files.items()
@@ -330,3 +335,12 @@ def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
             # A metric that could not be had is an empty cell, which nobody can take for a zero.
             numbers = ["" if value is None else f"{value:.4f}" for value in cells]
             writer.writerow([run, *numbers, " ".join(run_notes(entry))])
+        for row in summary["trivial"]:
+            values = [row["metrics"].get(b, {}).get(m, {}).get("mean") for b, m in metrics]
+            # No interval and no difference to the baseline.
+            numbers = [
+                text
+                for value in values
+                for text in ("" if value is None else f"{value:.4f}", "", "", "")
+            ]
+            writer.writerow([f"({row['name']})", *numbers, row["how"]])

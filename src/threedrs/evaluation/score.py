@@ -13,6 +13,7 @@ from threedrs.errors import ConfigError, DataError
 from threedrs.evaluation.annotated_answers import take_annotated_answers
 from threedrs.evaluation.compare import write_per_question
 from threedrs.evaluation.external_predictions import has_scene, read_any_predictions
+from threedrs.evaluation.trivial_answers import count_alike
 from threedrs.io.files import sha256_of_file, write_json
 from threedrs.metrics.bootstrap import SEED, Metric, Metrics, Unavailable, estimate
 from threedrs.tasks.base import Task
@@ -26,7 +27,7 @@ BOOTSTRAP = 1000
 def score_rows(
     rows: Sequence[Prediction], task: Task, *, bootstrap: int = BOOTSTRAP, meteor: bool
 ) -> dict[str, Any]:
-    """Return ``{"n", "metrics", "by_type"}`` of the rows (at least one), in percent.
+    """Return ``{"n", "metrics", "by_type", "alike"}`` of the rows (at least one), in percent.
 
     ``by_type`` holds ``{"n", "metrics"}`` of each question type; rows without one are in none.
     """
@@ -47,6 +48,7 @@ def _summary(
             name: _estimates(rows, metrics, groups[name], task, bootstrap)
             for name in sorted(groups)
         },
+        "alike": count_alike(task, rows),
     }
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task, headline_columns
 
+MOST_ALIKE = 0.5  # of a run's answers that may be alike before a line says so
 OTHER_FRAMES = "†"  # stands at runs that features of other frames supervised, as published
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -48,7 +49,32 @@ def run_notes(entry: Mapping[str, Any]) -> list[str]:
         for name, result in entry["benchmarks"].items()
         if result.get("unanswered")
     ]
-    return [*supervision_notes(entry), *limits, *unanswered]
+    return [*supervision_notes(entry), *limits, *unanswered, *_alike(entry)]
+
+
+def _alike(entry: Mapping[str, Any]) -> list[str]:
+    """Return the benchmarks on which a run answers most questions alike, and what it answers."""
+    notes = []
+    for name, result in entry["benchmarks"].items():
+        counts, title = result.get("alike") or {"of": 0}, find_task(name).title
+        of = counts["of"]
+        if of and counts.get("no_object_first") == of:
+            notes.append(f'{title}: "no object" ranks first for all {of} questions')
+        elif counts.get("count", 0) > MOST_ALIKE * of:
+            text = " ".join(counts["most_frequent"].split())
+            shown = text if len(text) <= 40 else f"{text[:40]}..."
+            notes.append(f'{title}: "{shown}" is the answer to {counts["count"]} of {of} questions')
+    return notes
+
+
+def alike_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each run that answers most questions of a benchmark alike."""
+    found = {run: _alike(entry) for run, entry in summary["runs"].items()}
+    return [
+        f"{run} answers most questions alike ({'; '.join(notes)})."
+        for run, notes in found.items()
+        if notes
+    ]
 
 
 def frames_mark(summary: Mapping[str, Any], runs: Sequence[str]) -> str:
@@ -65,7 +91,7 @@ def shown_columns(summary: Mapping[str, Any]) -> list[Column]:
 
 
 def markdown_table(summary: Mapping[str, Any]) -> str:
-    """Return the table in Markdown, with a line that explains its marks."""
+    """Return the table in Markdown, with what explains its marks and its last rows."""
     columns = shown_columns(summary)
     rows = [["run", *(f"{column.group} {column.title}" for column in columns)]]
     rows.append(["---", *("---:" for _ in columns)])
@@ -74,8 +100,15 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
         name = group["name"].replace("\\", "\\\\").replace("|", "\\|")
         name += frames_mark(summary, group["runs"])
         rows.append([name, *(_markdown_cell(*cell) for cell in cells)])
+    for row in summary["trivial"]:
+        values = [
+            row["metrics"].get(c.benchmark, {}).get(c.metric, {}).get("mean") for c in columns
+        ]
+        rows.append([f"*{row['name']}*", *(_markdown_cell(value, None, "") for value in values)])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{table}\n\n{_explanation(summary)}\n"
+    ways = [f"*{row['name']}*: {row['how']}" for row in summary["trivial"]]
+    looking = ["Rows in italics score without a look at the room.", *ways] if ways else []
+    return "\n\n".join([table, _explanation(summary), *looking]) + "\n"
 
 
 def latex_table(summary: Mapping[str, Any]) -> str:
@@ -177,7 +210,7 @@ def _explanation(summary: Mapping[str, Any]) -> str:
     )
     return (
         f"Percent.{star} Questions: {_question_counts(summary)}.{unanswered}"
-        f"{_frames_explanation(summary)}"
+        f"{_frames_explanation(summary)}{''.join(f' {line}' for line in alike_sentences(summary))}"
     )
 
 

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from threedrs import __version__
+from threedrs.evaluation.tables import alike_sentences
 from threedrs.io.files import write_text
 from threedrs.report import charts
 from threedrs.report.costs import run_costs, stage_costs
@@ -67,6 +68,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
     questions = Questions(results, settings.baseline)
     judged = verdicts(results.summary, results.columns)
     settings_rows, trivial_rows = score_rows(results)
+    baseline = results.summary["groups"][0]["name"]
     colours = run_colours(results.runs)
     page = (
         page_environment("threedrs.report")
@@ -83,7 +85,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             mark=results.mark,
             limited=results.limited,
             unanswered=results.unanswered,
-            statement=statement(judged, results.summary["groups"][0]["name"]),
+            statement=statement(judged, baseline) + alike_sentences(results.summary),
             score_rows=settings_rows,
             trivial_rows=trivial_rows,
             origins={

@@ -25,6 +25,7 @@ from threedrs.inputs.required_files import (
     trained_runs,
 )
 from threedrs.inputs.scene_sources import start_table
+from threedrs.tasks.base import TRAINING_SPLIT
 from threedrs.tasks.registry import evaluation_name
 from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher, weights_of
 from threedrs.workflow.rule_helpers import Need
@@ -72,6 +73,9 @@ class Targets:
         self.teachers = sorted(names - {NO_TEACHER})
         self.mixes = list(config["instructions"]["mixes"]) if self.trained else []
         self.benchmarks: list[str] = config["eval"]["benchmarks"]
+        # Those of them that runs are trained on too, so that their training records are made.
+        made = conversions(config)
+        self.trained_benchmarks = [b for b in self.benchmarks if (b, TRAINING_SPLIT) in made]
 
     # Scenes and their shards
 

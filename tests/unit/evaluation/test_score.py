@@ -59,6 +59,7 @@ def test_it_writes_the_metrics_file_and_prints_a_table(tmp_path):
         "n",
         "metrics",
         "by_type",
+        "alike",
         "left_out",
         "provenance",
     ]

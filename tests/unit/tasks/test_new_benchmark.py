@@ -17,6 +17,7 @@ from threedrs.evaluation.aggregate import aggregate
 from threedrs.evaluation.predict_benchmark import predict_benchmark
 from threedrs.evaluation.score import score_file
 from threedrs.evaluation.settings import PredictSettings
+from threedrs.evaluation.trivial_answers import read_trivial_answers, write_trivial_answers
 from threedrs.instructions.convert import convert
 from threedrs.instructions.llava_format import read_llava, write_llava
 from threedrs.instructions.mix import build_mix
@@ -104,7 +105,8 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Task:
 def test_a_sixth_benchmark_goes_from_annotations_to_the_report(task: Task, tmp_path: Path) -> None:
     layout = DataLayout(root=tmp_path)
     train, val = annotation_files(layout, task.name)
-    rooms = [{"scene_id": f"scene01{number:02d}_00", "chairs": number} for number in range(6)]
+    rooms = [{"scene_id": f"scene01{number:02d}_00", "chairs": chairs}
+             for number, chairs in enumerate((0, 1, 1, 1, 2, 3))]  # fmt: skip
     write_json(train, {"rooms": [*rooms, {"scene_id": "scene0199_00", "chairs": "some"}]})
     write_json(val, {"rooms": [{"scene_id": scene, "chairs": 2 * (scene == SCENES[0]) + 1}
                                for scene in SCENES for _ in range(2)]})  # fmt: skip
@@ -154,6 +156,18 @@ def test_a_sixth_benchmark_goes_from_annotations_to_the_report(task: Task, tmp_p
         assert set(scored["by_type"]) == {"few", "many"}
         assert scored["provenance"]["protocol"] == 1
 
+    trivial = results / "trivial_answers.json"
+    write_trivial_answers(
+        {task.name: [results / "eval" / run / task.name / "predictions.jsonl" for run in RUNS]},
+        records={task.name: records / "count_chairs_val.jsonl"},
+        training={task.name: records / "count_chairs_train.jsonl"},
+        out=trivial,
+    )
+    # The most frequent training answer, "1", is right in five of the six rooms.
+    scores = read_trivial_answers(trivial)[task.name]
+    right = {"right": 500 / 6, "macro": 50.0}
+    assert scores == {"one answer": right, "first words": right}
+
     benchmarks = (*SPLITS, task.name)
     places = {(run, name): results / "eval" / run / name for run in RUNS for name in benchmarks}
     summary = aggregate(
@@ -162,6 +176,7 @@ def test_a_sixth_benchmark_goes_from_annotations_to_the_report(task: Task, tmp_p
         baseline="baseline",
         train_summaries={run: results / "train" / run / "train.json" for run in RUNS},
         run_configs={run: results / "train" / run / "config.json" for run in RUNS},
+        trivial=trivial,
         out_csv=results / "report" / "summary.csv",
         out_json=results / "report" / "summary.json",
         out_latex=results / "report" / "summary.tex",
@@ -169,6 +184,7 @@ def test_a_sixth_benchmark_goes_from_annotations_to_the_report(task: Task, tmp_p
     )
     assert summary["benchmarks"] == list(benchmarks)
     assert summary["groups"][1]["comparison"][task.name]["macro"]["difference"] == 0
+    assert [row["name"] for row in summary["trivial"]] == ["one answer", "first words"]
     assert "Count the chairs Macro" in (results / "report" / "summary.md").read_text()
 
     build_report(results, replace(SETTINGS, benchmarks=benchmarks))
