@@ -120,18 +120,10 @@ CONFIGURATIONS = {
         predicted(),
     ),
     "instruction sentence in the prompt": ({"eval": {"prompt": "as_trained"}}, predicted()),
-<<<<<<< HEAD
-    "a benchmark removed": ({"eval": {"benchmarks": [*EVALUATED][1:]}}, REPORTS),
+    "a benchmark removed": ({"eval": {"benchmarks": [*EVALUATED][1:]}}, TRIVIAL | REPORTS),
     "title of the report, limit of bad scenes": (
         {"report": {"title": "Another"}, "data": {"max_bad_fraction": 0.5}},
         {"build_report", "check_limit train", "check_limit val"},
-=======
-    "a benchmark removed": ({"eval": {"benchmarks": [*EVALUATED][1:]}}, TRIVIAL | REPORTS),
-    "title of the report": ({"report": {"title": "Another"}}, {"build_report"}),
-    "limit of bad scenes": (
-        {"data": {"max_bad_fraction": 0.5}},
-        {"check_limit train", "check_limit val"},
->>>>>>> 07c71f5 (What anyone scores without looking stands beside every score, and a run that answers most questions alike is named)
     ),
 }
 
