@@ -17,6 +17,7 @@ _MISPLACED = {
     errno.ENOTDIR: "a file stands where a folder is expected",
     errno.EEXIST: "a file stands where a folder is expected",
 }
+_FAILING = (errno.EIO, errno.ESTALE)
 _SOME_FILE = "a file of the results"
 
 
@@ -63,11 +64,11 @@ def write_problem(error: OSError) -> str:
 
 @contextmanager
 def name_full_disk(path: Path) -> Iterator[None]:
-    """Add ``path`` to the error of a full disk, because a failed write does not name its file."""
+    """Add ``path`` to the error of a full or failing disk, as a stream's does not name its file."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL or error.filename not in (None, str(path)):
+        if error.errno not in (*_FULL, *_FAILING) or error.filename not in (None, str(path)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 
@@ -118,6 +119,12 @@ def user_message(error: BaseException) -> str | None:
         )
     if isinstance(error, OSError) and error.errno in (*_FULL, errno.EROFS):
         return f"{error.filename or _SOME_FILE}: {write_problem(error)}"
+    if isinstance(error, OSError) and error.errno in _FAILING:
+        return (
+            f"{error.filename or 'a file'}: cannot be read or written ({error.strerror}), so its "
+            "disk or file server fails; have it checked, or copy the file to another disk, and run "
+            "the same again"
+        )
     if isinstance(error, PermissionError):  # which of the two was tried, the system does not say
         return (
             f"{error.filename or _SOME_FILE}: cannot be read or written "

@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -51,6 +52,7 @@ _NAME = re.compile(
 _BLOCK = 512  # bytes
 _END = 2 * _BLOCK  # of zeros end a tar, and a file in it is followed by less than one
 _PIECE = 2**20
+_ZIP_TAIL = 22 + 20 + 2**16  # bytes: a zip's last records and its comment
 # Errors of the machine, which another copy of the archive would meet as well.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 # What other systems put into archives beside the content.
@@ -73,6 +75,12 @@ def archive_folder(name: str) -> str | None:
     return match["folder"]
 
 
+def archive_stem(name: str) -> str:
+    """Return the name of an archive without what tells its parts apart."""
+    match = _NAME.fullmatch(name)
+    return name if match is None else name.removesuffix(match["letters"] or "")
+
+
 def find_archive(path: Path) -> Archive:
     """Return the archive that ``path`` is, or is a part of, with the parts that lie beside it.
 
@@ -89,7 +97,7 @@ def find_archive(path: Path) -> Archive:
         raise DataError(f"{path}: is missing; download it, or check the name")
     if not match["part"]:
         return Archive(folder=folder, files=(path,))
-    stem = path.name.removesuffix(match["letters"])
+    stem = archive_stem(path.name)
     parts = sorted(found for found in path.parent.glob(f"{stem}[a-z][a-z]") if found.is_file())
     for place, part in enumerate(parts):
         wanted = f"{stem}{chr(97 + place // 26)}{chr(97 + place % 26)}"
@@ -230,7 +238,14 @@ class _Members:
 
 
 def _extract_zip(stream: IO[bytes], members: _Members) -> None:
+    announced = _zip_entries(stream)
     with zipfile.ZipFile(stream) as archive:
+        # zipfile ends without an error at a length that reaches behind the directory's end.
+        if len(archive.infolist()) != announced:
+            raise DataError(
+                f"{members.name}: its directory lists {len(archive.infolist())} files, and its end "
+                f"says {announced}; download it again, or the part of it that is missing"
+            )
         for info in archive.infolist():
             mode = info.external_attr >> 16
             if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -238,6 +253,23 @@ def _extract_zip(stream: IO[bytes], members: _Members) -> None:
             if not info.is_dir():
                 with archive.open(info) as source:
                     members.write(info.filename, info.file_size, source)
+
+
+def _zip_entries(stream: IO[bytes]) -> int | None:
+    """Return how many files the record at the end of a zip announces, or None without one."""
+    size = stream.seek(0, os.SEEK_END)
+    start = max(0, size - _ZIP_TAIL)
+    stream.seek(start)
+    tail = stream.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or at + 12 > len(tail):
+        return None
+    (count,) = struct.unpack_from("<H", tail, at + 10)
+    if count == 0xFFFF and tail[at - 20 : at - 16] == b"PK\x06\x07":  # of more files, in zip64
+        (record,) = struct.unpack_from("<Q", tail, at - 12)
+        stream.seek(record + 32)
+        (count,) = struct.unpack("<Q", stream.read(8))
+    return count
 
 
 def _extract_tar(stream: IO[bytes], members: _Members) -> None:
@@ -309,7 +341,8 @@ class JoinedFiles(io.RawIOBase):
             return 0
         stream = self._streams[number]
         stream.seek(self._position - (self._ends[number - 1] if number else 0))
-        count = stream.readinto(buffer)
+        with name_full_disk(Path(stream.name)):
+            count = stream.readinto(buffer)
         self._position += count
         return count
 

@@ -19,7 +19,14 @@ from pydantic import AfterValidator, Field
 from threedrs.config.section import Section
 from threedrs.config.value_types import Text, unique
 from threedrs.errors import ConfigError, DataError, choose_one, one_line, raise_all
-from threedrs.inputs.archives import PLACES, Archive, archive_folder, find_archive, unpack
+from threedrs.inputs.archives import (
+    PLACES,
+    Archive,
+    archive_folder,
+    archive_stem,
+    find_archive,
+    unpack,
+)
 from threedrs.io.files import sha256_of_file
 
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -219,6 +226,14 @@ def fetch_published(repo: str, root: Path, only: Collection[str] = ()) -> list[s
     if not loose and not archives:
         wanted = ", ".join(only) or "the published folders"
         raise DataError(f"{repo}: holds none of {wanted}; check the name on the Hub")
+    for folder, names in archives.items():
+        # Parts differ in their letters alone.
+        several = [*{archive_stem(name): name for name in reversed(names)}.values()]
+        if len(several) > 1:
+            raise DataError(
+                f"{repo}: {' and '.join(sorted(several))} make {folder}; download the one that you "
+                "want from its page, and run `threedrs unpack FILE`"
+            )
     lines = []
     for to, names in loose.items():
         entry = Download(repo=repo, type="dataset", files=tuple(names), to=str(root / to))

@@ -306,7 +306,7 @@ def check_npz(path: Path, limit: int) -> None:
 
 def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of the file's bytes, in hexadecimal."""
-    with Path(path).open("rb") as stream:
+    with name_full_disk(path), Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

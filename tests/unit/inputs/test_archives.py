@@ -6,12 +6,14 @@ import io
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fixtures.archives import content, split, write_tar, write_zip
-from threedrs.errors import DataError
+from threedrs.errors import DataError, user_message
 from threedrs.inputs.archives import JoinedFiles, _Members, archive_folder, find_archive, unpack
+from threedrs.io.files import sha256_of_file
 
 FILES = {"scene0000_00/00000.jpg": b"image" * 3000, "scene0000_00/00000.txt": b"1 0 0\n"}
 
@@ -228,3 +230,44 @@ def test_joined_files_read_as_one(tmp_path: Path) -> None:
             assert stream.read(300) == data[offset : offset + 300]
         stream.seek(-10, os.SEEK_END)
         assert stream.read() == data[-10:]
+
+
+@pytest.mark.parametrize("field", [28, 30, 32])  # lengths of name, extra field and comment
+def test_a_zip_whose_directory_loses_files_is_not_whole(tmp_path: Path, field: int) -> None:
+    """A length that is too large swallows the entries behind it, and zipfile says nothing."""
+    files = {f"{number}.jpg": bytes([number]) * 50 for number in range(4)}
+    path = write_zip(tmp_path / "posed_images.zip", files)
+    data = bytearray(path.read_bytes())
+    second = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)
+    data[second + field + 1] = 1  # 256 bytes more
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"posed_images\.zip: .*download it again"):
+        unpack(find_archive(path), tmp_path / "data")
+    assert content(tmp_path / "data") == {}
+
+
+def test_a_failing_disk_is_one_line_that_names_the_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = split(write_tar(tmp_path / "mask.tar", {"a": bytes(30_000)}), 3)
+    archive = find_archive(parts[0])
+
+    class FailingFile(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    opened = Path.open
+
+    def fail_third(path: Path, *arguments: Any, **options: Any) -> Any:
+        return FailingFile(path) if path == parts[2] else opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail_third)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        unpack(archive, tmp_path / "data")
+    message = user_message(caught.value)
+    assert message is not None
+    assert message.startswith(f"{parts[2]}: cannot be read or written (Input/output error)")
+    assert "copy the file to another disk, and run the same again" in message
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        sha256_of_file(parts[2])
+    assert (user_message(caught.value) or "").startswith(f"{parts[2]}: cannot be read")

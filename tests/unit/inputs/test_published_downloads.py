@@ -130,3 +130,19 @@ def test_a_file_that_arrives_with_other_bytes_is_removed(
     with pytest.raises(DataError, match=r"a\.bin: arrived with SHA-256 \w+, the Hub says \w+; run"):
         download.fetch(entry, "a.bin")
     assert not file.exists()
+
+
+def test_two_archives_of_one_folder_on_the_hub_are_not_chosen_between(
+    repo: Path, tmp_path: Path
+) -> None:
+    write_zip(repo / "mask.zip", {MASK: b"x"})
+    split(write_tar(repo / "mask.tar", {MASK: b"x" * 3000}), 2)
+    write_zip(repo / "metadata.zip", {"a.json": b"{}"})
+    root = tmp_path / "data"
+    with pytest.raises(
+        DataError, match=r"^lab/data: mask\.part\.aa and mask\.zip make mask; downl"
+    ):
+        download.fetch_published("lab/data", root)
+    assert not root.exists()
+    (line,) = download.fetch_published("lab/data", root, ["metadata"])
+    assert "unpacked from metadata.zip" in line
