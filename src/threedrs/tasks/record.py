@@ -98,7 +98,7 @@ class Record:
             if not (isinstance(value[name], str) and value[name]):
                 raise DataError(f"{where}: {name} must be a non-empty text, not {value[name]!r}")
         check_scene_name(value["scene"], where)
-        if not is_conversation(value["conversations"]):
+        if not _is_conversation(value["conversations"]):
             raise DataError(
                 f'{where}: conversations must be [{{"from": "human", "value": text}}, '
                 f'{{"from": "gpt", "value": text}}] without empty texts'
@@ -124,23 +124,15 @@ def _texts(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "references", text
 
 
-def is_conversation(value: Any) -> bool:
+def _is_conversation(value: Any) -> bool:
     """Return whether ``value`` is a human turn followed by an assistant turn, both with text."""
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        return False
+    texts = [turn.get("value") for turn in value]
     return (
-        isinstance(value, list)
-        and len(value) == 2
-        and _is_turn(value[0], "human")
-        and _is_turn(value[1], "gpt")
-    )
-
-
-def _is_turn(turn: Any, speaker: str) -> bool:
-    return (
-        isinstance(turn, dict)
-        and len(turn) == 2
-        and turn.get("from") == speaker
-        and isinstance(turn.get("value"), str)
-        and bool(turn["value"].strip())
+        [turn.get("from") for turn in value] == ["human", "gpt"]
+        and all(isinstance(text, str) and text.strip() for text in texts)
+        and all(len(turn) == 2 for turn in value)
     )
 
 
@@ -154,26 +146,22 @@ def is_box(value: Any) -> bool:
     )
 
 
-def is_integer_list(value: Any) -> bool:
-    """Return whether ``value`` is a list of integers; true and false do not count."""
-    return isinstance(value, list) and all(type(number) is int for number in value)
+def _is_list_of(kind: type) -> Callable[[Any], bool]:
+    """Return the test for a list of ``kind``; true and false are no integers."""
+    return lambda value: isinstance(value, list) and all(type(item) is kind for item in value)
 
 
 _OPTIONAL_CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("question_type", lambda value: isinstance(value, str), "a text"),
     ("ann_id", lambda value: type(value) is int, "an integer"),
-    ("object_ids", is_integer_list, "a list of integers"),
+    ("object_ids", _is_list_of(int), "a list of integers"),
     (
         "box",
         lambda value: is_box(value) or (isinstance(value, list) and all(map(is_box, value))),
         "six finite numbers (centre and size), or a list of such boxes",
     ),
     ("box_input", is_box, "six finite numbers (centre and size)"),
-    (
-        "references",
-        lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value),
-        "a list of texts",
-    ),
+    ("references", _is_list_of(str), "a list of texts"),
 )
 
 

@@ -6,77 +6,11 @@ import json
 import numpy as np
 import pytest
 
+from fixtures.summary_files import config_file, metrics_file, study, summary_of
 from threedrs.errors import DataError
-from threedrs.evaluation.aggregate import _group_name, aggregate, setting_groups
-from threedrs.evaluation.compare import write_per_question
-from threedrs.metrics.bootstrap import mean_metric
+from threedrs.evaluation.aggregate import _group_name, setting_groups
 from threedrs.report.verdict import verdicts
-from threedrs.tasks.prediction import Prediction
-from threedrs.tasks.registry import TASKS, headline_columns
-
-
-def metrics_file(folder, run, benchmark, values):
-    path = folder / run / benchmark / "metrics.json"
-    path.parent.mkdir(parents=True)
-    metrics = {
-        name: {"value": value, "low": None if value is None else value - 1, "high": None}
-        for name, value in values.items()
-    }
-    content = {"format_version": 1, "run": run, "benchmark": benchmark, "n": 3}
-    path.write_text(json.dumps({**content, "metrics": metrics, "by_type": {}, "provenance": {}}))
-    return path
-
-
-def question_file(folder, run, benchmark, share, luck=None):
-    """Ten scenes of five questions; the first of each are right, or as many as ``luck`` draws."""
-    rows = [
-        Prediction(id=f"q{i}", benchmark=benchmark, scene=f"scene{i // 5:04d}_00")
-        for i in range(50)
-    ]
-    right = [float(i % 5 < share * 5) for i in range(50)]
-    if luck is not None:
-        right = (luck.random(50) < share).astype(float)
-    path = folder / run / benchmark / "per_question.npz"
-    metrics = {name: mean_metric(right) for name in TASKS[benchmark].metrics}
-    write_per_question(path, rows, metrics)
-    return path
-
-
-def config_file(folder, run, seed, teacher="vggt"):
-    path = folder / run / "config.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    settings = {"train": {"seed": seed, "epochs": 1}, "teacher": {"name": teacher}}
-    path.write_text(json.dumps({"run": run, **settings, "paths": {"out": f"results/train/{run}"}}))
-    return path
-
-
-def summary_of(folder, files, baseline="baseline", trains=None, configs=None, questions=None):
-    return aggregate(
-        files,
-        per_question_files=questions or {},
-        baseline=baseline,
-        out_latex=folder / "summary.tex",
-        out_markdown=folder / "summary.md",
-        out_csv=folder / "summary.csv",
-        out_json=folder / "summary.json",
-        train_summaries=trains or {},
-        run_configs=configs or {},
-    )
-
-
-@pytest.fixture
-def files(tmp_path):
-    grounding = {"baseline": (50.0, 40.0), "3drs": (60.0, 45.5), "3drs-b": (62.0, 46.5)}
-    files = {
-        (run, "scanrefer"): metrics_file(
-            tmp_path, run, "scanrefer", {"acc@0.25": low, "acc@0.5": high}
-        )
-        for run, (low, high) in grounding.items()
-    }
-    files["3drs", "sqa3d"] = metrics_file(
-        tmp_path, "3drs", "sqa3d", {"em": 60.0, "em_normalised": None}
-    )
-    return files
+from threedrs.tasks.registry import headline_columns
 
 
 def test_the_table_has_one_row_a_run(tmp_path, files):
@@ -152,44 +86,6 @@ def test_wrong_inputs_are_named(tmp_path, files):
     with pytest.raises(DataError, match="is not a metrics file of format version 1"):
         summary_of(tmp_path, {**files, ("x", "scanrefer"): lacking})
     assert not (tmp_path / "summary.csv").exists()
-
-
-def study(folder, settings, luck=None):
-    """Summarise runs ``{name: (teacher, seed, share of right answers)}`` of ScanRefer."""
-    files = {
-        (run, "scanrefer"): metrics_file(
-            folder, run, "scanrefer", {"acc@0.25": 100 * share, "acc@0.5": 100 * share}
-        )
-        for run, (_, _, share) in settings.items()
-    }
-    return summary_of(
-        folder,
-        files,
-        configs={
-            run: config_file(folder, run, seed, teacher)
-            for run, (teacher, seed, _) in settings.items()
-        },
-        questions={
-            (run, "scanrefer"): question_file(folder, run, "scanrefer", share, luck)
-            for run, (_, _, share) in settings.items()
-        },
-    )
-
-
-@pytest.fixture
-def compared(tmp_path):
-    """Three seeds a setting: the baseline answers 2 of 5 questions, 3drs 4, 4 and 5 of 5."""
-    return study(
-        tmp_path,
-        {
-            "baseline": ("none", 1, 0.4),
-            "baseline-b": ("none", 2, 0.4),
-            "baseline-c": ("none", 3, 0.4),
-            "3drs": ("vggt", 1, 0.8),
-            "3drs-b": ("vggt", 2, 0.8),
-            "3drs-c": ("vggt", 3, 1.0),
-        },
-    )
 
 
 def test_a_group_has_the_shortest_of_its_names() -> None:
@@ -286,58 +182,3 @@ def test_keys_that_shape_no_weight_make_no_setting(tmp_path):
         run: {"checkpoint": "initial", "train": {"seed": seed}} for seed, run in enumerate("ab")
     }
     assert setting_groups(["a", "b"], as_they_are, "b") == [["b"], ["a"]]
-
-
-def test_the_tables_paste_into_a_paper(tmp_path, compared):
-    lines = (tmp_path / "summary.md").read_text().splitlines()
-    assert lines[0] == "| run | ScanRefer Acc@0.25 | ScanRefer Acc@0.5 |"
-    assert lines[2] == "| baseline (3 seeds) | 40.0 ± 0.0 | 40.0 ± 0.0 |"
-    assert lines[3] == r"| 3drs (3 seeds) | 86.7 ± 11.5\* | 86.7 ± 11.5\* |"
-    assert "Holm's correction for 2 tests; fewer than 3 seeds of a setting are not" in lines[5]
-    latex = (tmp_path / "summary.tex").read_text()
-    assert r"\multicolumn{2}{c}{ScanRefer}" in latex
-    assert r"baseline (3 seeds) & 40.0 {\scriptsize $\pm$0.0}" in latex
-    assert r"\textbf{86.7} {\scriptsize $\pm$11.5}$^{*}$" in latex
-    assert latex.count("{") == latex.count("}")
-
-
-def test_names_are_escaped_for_latex_and_markdown(tmp_path):
-    name = "a_b|50%"
-    files = {
-        (run, "sqa3d"): metrics_file(tmp_path, run, "sqa3d", {"em": 0.0, "em_normalised": 0.0})
-        for run in ("base", name)
-    }
-    summary_of(tmp_path, files, baseline="base")
-    # Nothing is tested, so there is neither a star nor a word about one.
-    assert "Percent. Questions: sqa3d 3." in (tmp_path / "summary.md").read_text()
-    assert r"a\_b|50\% & \textbf{0.0} \\" in (tmp_path / "summary.tex").read_text()
-    assert r"| a_b\|50% | 0.0 |" in (tmp_path / "summary.md").read_text()
-
-
-@pytest.mark.parametrize(("rule", "mark"), [("as_published", "†"), ("by_frame", "")])
-def test_features_of_other_frames_are_said_where_the_scores_stand(tmp_path, files, rule, mark):
-    trains = {}
-    for run, other in (("3drs", 4), ("baseline", 0)):
-        trains[run] = tmp_path / run / "train.json"
-        frames = {"rule": rule, "other_frames": other, "notes": ["Four of 9."] if other else []}
-        trains[run].write_text(json.dumps({"teacher_frames": frames}))
-    summary_of(tmp_path, files, trains=trains)
-    markdown = (tmp_path / "summary.md").read_text()
-    assert f"| 3drs{mark} |" in markdown
-    assert "| baseline |" in markdown
-    assert ("† 3drs: Four of 9." in markdown) == bool(mark)
-    assert ("3drs\\textdagger &" in (tmp_path / "summary.tex").read_text()) == bool(mark)
-    with (tmp_path / "summary.csv").open(newline="") as stream:
-        notes = {row["run"]: row["notes"] for row in csv.DictReader(stream)}
-    assert notes == {"3drs": "Four of 9.", "3drs-b": "", "baseline": ""}
-
-
-def test_a_limit_stands_in_the_latex_table_itself(tmp_path, files):
-    content = json.loads(files["3drs", "scanrefer"].read_text())
-    content["limit"] = {"questions": 3, "of": 9508}
-    files["3drs", "scanrefer"].write_text(json.dumps(content))
-    summary_of(tmp_path, files)
-    shown = [
-        line for line in (tmp_path / "summary.tex").read_text().splitlines() if line[:1] != "%"
-    ]
-    assert r"\multicolumn{2}{c}{ScanRefer (first 3 of 9508, not a score)}" in "\n".join(shown)
