@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,17 +49,6 @@ from threedrs.workflow.code_hash import code_hash
 from threedrs.workflow.locks import exclusive
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The questions of a run, and what its meta file says of those that are not asked."""
-
-    task: Task
-    records: list[Record]
-    left_out: dict[str, Any]  # questions of scenes whose scans cannot be used, as `count_excluded`
-    limit: dict[str, int] | None  # how many questions ``settings.limit`` leaves, and of how many
-    unanswered: str | None  # why the model answers none
-
-
 def predict_benchmark(
     model: Path,
     records_file: Path,
@@ -89,25 +77,25 @@ def predict_benchmark(
     """
     began = time.monotonic()
     with inference_ranks() as ranks, ExitStack() as locks:
-        asked = _choose_questions(model, records_file, settings, left_out or {})
+        records, task, asked = _choose_questions(model, records_file, settings, left_out or {})
         header: dict[str, str] | None = None
         if ranks.first:
-            header = answer_inputs(model, records_file, asked.records, scenes, settings)
+            header = answer_inputs(model, records_file, records, scenes, settings)
             locks.enter_context(exclusive(out))
             for note in remove_foreign(out, header):
                 _say(note)
         header = first_ranks_value(ranks, header)
         assert header is not None
-        done = _of_whole_scenes(asked.records, read_partial(out, asked.task))
+        done = _of_whole_scenes(records, read_partial(out, task))
         # Every rank must read the same answers, or two would ask about the same scene: so none
         # appends before all have read.
         first_ranks_value(ranks, None)
         if done and ranks.first:
-            _say(f"{len(done)} of {len(asked.records)} questions are answered already; going on")
-        mine = _own_questions(asked.records, done, ranks)
+            _say(f"{len(done)} of {len(records)} questions are answered already; going on")
+        mine = _own_questions(records, done, ranks)
         with partial_writer(out, ranks.rank, header) as add:
             make = partial(load, model, settings, ranks.device)
-            _answer_scenes(mine, asked.task, scenes, settings, add, make)
+            _answer_scenes(mine, task, scenes, settings, add, make)
         first_ranks_value(ranks, None)  # the partial files are complete only when all are done
         if ranks.first:
             timing = {
@@ -116,13 +104,16 @@ def predict_benchmark(
                 "ranks": ranks.count,
                 "device": ranks.device.type,
             }
-            _finish(out, asked, settings, header, timing)
+            _finish(out, records, task, settings, header, {**asked, "timing": timing})
 
 
 def _choose_questions(
     model: Path, records_file: Path, settings: PredictSettings, left_out: Mapping[str, str]
-) -> Asked:
-    """Return the questions that are asked.
+) -> tuple[list[Record], Task, dict[str, Any]]:
+    """Return the questions that are asked, their benchmark, and what is said of the others.
+
+    That is ``left_out``, the questions of excluded scenes (`count_excluded`), ``limit``, how many
+    of how many the settings leave, and ``unanswered``, why the model answers none.
 
     Raises:
         ConfigError, DataError: as `read_questions`; every scene is excluded.
@@ -136,18 +127,14 @@ def _choose_questions(
         # Random heads would give scores that look like those of a model that grounds badly.
         records, unanswered = [], "the model has no grounding head"
     limited = unanswered is None and len(records) < len(usable)
-    return Asked(
-        task=task,
-        records=records,
-        left_out=count_excluded(
-            left_out,
-            (record.scene for record in every_record if record.scene in left_out),
-            [records_file.with_suffix(".summary.json")],
-            "questions",
-        ),
-        limit={"questions": len(records), "of": len(usable)} if limited else None,
-        unanswered=unanswered,
+    excluded = count_excluded(
+        left_out,
+        (record.scene for record in every_record if record.scene in left_out),
+        [records_file.with_suffix(".summary.json")],
+        "questions",
     )
+    limit = {"questions": len(records), "of": len(usable)} if limited else None
+    return records, task, {"left_out": excluded, "limit": limit, "unanswered": unanswered}
 
 
 def _of_whole_scenes(
@@ -200,13 +187,13 @@ def _answer_scenes(
 
 def _finish(
     out: Path,
-    asked: Asked,
+    records: Sequence[Record],
+    task: Task,
     settings: PredictSettings,
     header: Mapping[str, str],
-    timing: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> None:
-    """Write predictions and, last, the meta file; then remove the partial files."""
-    task, records = asked.task, asked.records
+    """Write predictions and, last, the meta file with ``facts``; then remove the partial files."""
     done = read_partial(out, task)
     missing = [record.id for record in records if record.id not in done]
     if missing:
@@ -229,10 +216,7 @@ def _finish(
         "predictions_sha256": sha256_of_file(out),
         "decoding": settings.to_json(),
         "versions": package_versions("torch", "transformers", "numpy"),
-        "left_out": asked.left_out,
-        "limit": asked.limit,
-        "unanswered": asked.unanswered,
-        "timing": dict(timing),
+        **facts,
     }
     write_json(meta_path(out), meta)
     for path in partial_files(out):

@@ -57,7 +57,7 @@ STAGES = {
         entries=("predict:main",), without=("tasks.registry", "metrics"), files=("models/*.txt",)
     ),
     "awareness": Stage(
-        entries=("evaluation.awareness:measure_awareness",),
+        entries=("evaluation.awareness:measure_awareness", "evaluation.answerer:StudentAnswerer"),
         without=("tasks.registry", "metrics"),
         files=("models/*.txt",),
     ),

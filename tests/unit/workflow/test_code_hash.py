@@ -201,6 +201,11 @@ def test_prediction_reaches_the_student_and_no_metric() -> None:
     }
     # The next release alone makes nothing stale.
     assert "threedrs" not in reached
+    assert "threedrs.tasks.base" not in reached  # nor does a published score
+
+
+def test_awareness_reaches_the_student_that_it_measures() -> None:
+    assert {"threedrs.models.student", "threedrs.models.voxel_awareness"} <= modules("awareness")
 
 
 def test_a_start_says_which_code_has_changed(
