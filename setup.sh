@@ -13,6 +13,15 @@ BIN=.venv/bin
     exit 1
 }
 
+# Snakemake starts scripts by the path of Python without quoting it.
+case $PWD in
+*[[:space:]\|\&\;\<\>\(\)\$\`\\\"\'\*\?\[\]\#\~\!\{\}]*)
+    echo "setup: $PWD: holds a space or a sign of the shell, with which no script rule would start;" \
+        "move the folder to a path of letters, digits, - and _, and call make setup there" >&2
+    exit 1
+    ;;
+esac
+
 have_library() { ldconfig -p 2>/dev/null | grep -q "$1"; }
 wanted=""
 command -v g++ >/dev/null || wanted="$wanted g++"                     # DeepSpeed compiles a helper
@@ -45,7 +54,13 @@ if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
 elif "$BIN/pip" install --quiet --dry-run --report - "$torch" | grep -q '"name": "nvidia-'; then
     echo "setup: no NVIDIA GPU, installing the CPU build of $torch"
     "$BIN/pip" install --quiet uv
-    "$BIN/uv" pip install --python "$BIN/python" --torch-backend cpu "$torch"
+    # torch's own index has the CPU build. A mirror of PyPI in between may not lead there.
+    "$BIN/uv" pip install --python "$BIN/python" --torch-backend cpu "$torch" || {
+        echo "setup: the CPU build of $torch was not to be had from https://download.pytorch.org (see" \
+            "above); let this machine reach it (HTTPS_PROXY), or call $BIN/pip install $torch for" \
+            "the build with CUDA (some GB), or with the file of a CPU build, and make setup again" >&2
+        exit 1
+    }
 else
     echo "setup: installing $torch"
     "$BIN/pip" install --quiet "$torch"

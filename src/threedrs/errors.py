@@ -94,6 +94,22 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f"did you mean {near[0]}?" if near else ""
 
 
+def check_arguments() -> None:
+    """Check that the command line of this process is text.
+
+    Raises:
+        ConfigError: an argument has bytes that are not of the locale's encoding.
+    """
+    # Such a name could be opened, but not written into a result or a log, or shown.
+    for argument in sys.argv[1:]:
+        if any("\udc80" <= letter <= "\udcff" for letter in argument):
+            shown = argument.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            raise ConfigError(
+                f"command line: {shown}: has bytes that are not {sys.getfilesystemencoding()}; "
+                "give the file or folder another name"
+            )
+
+
 def choose_one(name: str, known: Iterable[str]) -> str:
     """Return the advice for a name that is not among ``known``: all of them, and the nearest."""
     names = [*known]

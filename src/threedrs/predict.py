@@ -12,7 +12,7 @@ from pathlib import Path
 
 from threedrs.distributed.gpus import claim_gpus
 from threedrs.distributed.ranks import is_lone, own_rank
-from threedrs.errors import one_line_errors
+from threedrs.errors import check_arguments, one_line_errors
 from threedrs.workflow.processes import end_with_snakemake
 
 
@@ -53,6 +53,7 @@ def main() -> int:
     from threedrs.scannet.excluded_scans import read_excluded
 
     with one_line_errors(f"predict: rank {rank}"):
+        check_arguments()
         settings = PredictSettings.from_text(arguments.settings, arguments.model)
         predict_benchmark(
             arguments.model,

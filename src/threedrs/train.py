@@ -12,7 +12,7 @@ from pathlib import Path
 
 from threedrs.distributed.gpus import claim_gpus
 from threedrs.distributed.ranks import AgreedError, StopRequest, is_lone, own_rank
-from threedrs.errors import MachineError, first_line, one_line_errors
+from threedrs.errors import MachineError, check_arguments, first_line, one_line_errors
 from threedrs.training.recipe import read_run
 from threedrs.workflow.processes import end_with_snakemake
 
@@ -45,6 +45,7 @@ def main() -> int:
     from threedrs.training.loop import train
 
     with one_line_errors(f"train: rank {rank}"):
+        check_arguments()
         try:
             train(read_run(arguments.config, arguments.execution), stop)
         except AgreedError as error:

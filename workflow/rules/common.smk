@@ -3,33 +3,39 @@
 import sys
 from pathlib import Path
 
+# The modules that the rules watch, whatever package the environment was set up with.
+sys.path.insert(0, str(Path(workflow.basedir, "src")))
+
 from snakemake.logging import logger
+from snakemake.persistence import PersistenceBase
 from snakemake.settings.enums import Quietness
 
-from threedrs.config.yaml_files import check_yaml
+from threedrs.config.yaml_files import check_yaml, main_config
 from threedrs.config.load import SCENE_POLICY, load_config, old_places
 from threedrs.tasks.registry import annotation_files, find_task
 from threedrs.workflow import processes, rule_helpers, targets
 from threedrs.workflow.code_hash import code_changes, code_hash
 from threedrs.workflow.locks import remove_dead_lock
+from threedrs.workflow.moved_inputs import compare_by_content, missing_records
 from threedrs.workflow.rule_helpers import checked, more_each_time, teacher_need
 from threedrs.workflow.slurm import explain_failures
 from threedrs.workflow.slurm_watch import patch_executor
 
-processes.use_this_checkout(Path(workflow.basedir))
-processes.hand_on_stop_warning()
+checked(processes.prepare_snakemake, Path(workflow.basedir))
+compare_by_content(PersistenceBase)
 patch_executor(sys.modules.get("snakemake_executor_plugin_slurm"))
-processes.name_snakemake()
 
+MAIN = checked(main_config, Path(workflow.basedir))
 if workflow.is_main_process:
+    about_records = missing_records(Path("results"), Path(".snakemake/metadata"))
     about_lock = remove_dead_lock(Path(".snakemake"))
-    if about_lock:
-        logger.warning(f"threedrs: {about_lock}")
+    for line in filter(None, [about_records, about_lock]):
+        logger.warning(f"threedrs: {line}")
     # Snakemake does not say where a file has a slip, and takes a key that stands twice.
-    checked(check_yaml, workflow.overwrite_configfiles)
+    checked(check_yaml, [MAIN, *workflow.overwrite_configfiles])
 
 
-configfile: "config/config.yaml"
+configfile: MAIN
 
 
 CONFIG = checked(load_config, config)

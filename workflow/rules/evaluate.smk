@@ -65,7 +65,11 @@ rule predict:
     params:
         code=code("predict"),
         recipe=1,  # raise it when the command below changes what comes out
-        model=lambda wildcards: TARGETS.model(wildcards.run),
+        # A Path, which Snakemake does not compare, as the model may be moved.
+        model=lambda wildcards: Path(TARGETS.model(wildcards.run)),
+        large=lambda wildcards: TARGETS.unhashed(
+            map(Path, TARGETS.model_files(wildcards))
+        ),
         settings=lambda wildcards: json.dumps(TARGETS.predict_settings(wildcards.run)),
     message:
         "Predictions of {wildcards.run} on {wildcards.benchmark}"
@@ -107,7 +111,11 @@ rule awareness_of_run:
     params:
         code=code("awareness"),
         recipe=1,  # raise it when the command below changes what comes out
-        model=lambda wildcards: TARGETS.model(wildcards.run),
+        # A Path, which Snakemake does not compare, as the model may be moved.
+        model=lambda wildcards: Path(TARGETS.model(wildcards.run)),
+        large=lambda wildcards: TARGETS.unhashed(
+            map(Path, TARGETS.model_files(wildcards))
+        ),
         settings=lambda wildcards: json.dumps(TARGETS.predict_settings(wildcards.run)),
     message:
         "3D awareness of {wildcards.run}"

@@ -9,7 +9,7 @@
 # by hand:
 #   snakemake --cores 1 results/features/vggt-tiny/train-000.zarr/manifest.json
 
-from threedrs.teachers.known_teachers import teacher_code_hash, weight_files
+from threedrs.teachers.known_teachers import teacher_code_hash, weight_files, weights_of
 
 
 rule features:
@@ -50,6 +50,13 @@ rule extract_features:
             teacher_code_hash(wildcards.teacher),
         ],
         teacher=lambda wildcards: TARGETS.teacher_section(wildcards.teacher),
+        weights=lambda wildcards: weights_of(CONFIG["teacher"], wildcards.teacher),
+        large=lambda wildcards: TARGETS.unhashed(
+            weight_files(
+                CONFIG["teacher"], wildcards.teacher, FEATURE_SHARDS[wildcards.shard]
+            )
+        ),
+        posed_images=lambda wildcards: TARGETS.posed_images(wildcards.teacher),
         scenes=lambda wildcards: FEATURE_SHARDS[wildcards.shard],
     message:
         "Features of {wildcards.teacher} for shard {wildcards.shard}"

@@ -58,6 +58,7 @@ rule convert_instructions:
             without=["tasks.registry"],
         ),
         data=DATA,
+        root=LAYOUT.root,
         ready=lambda wildcards: TARGETS.array(**wildcards) is not None,
         scenes=lambda wildcards: SCENES[scene_split(wildcards.split)],
         on_reject=CONFIG["instructions"]["on_reject"],

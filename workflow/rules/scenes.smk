@@ -55,12 +55,10 @@ rule boxes:
         "../../envs/data.yaml"
     params:
         code=code(script="boxes"),
-        layout=DATA,
+        data=DATA,
+        root=LAYOUT.root,
         scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
-        ready=lambda wildcards: {
-            name: path.as_posix()
-            for name, path in TARGETS.ready_boxes(wildcards.shard).items()
-        },
+        ready=lambda wildcards: list(TARGETS.ready_boxes(wildcards.shard)),
     message:
         "Boxes of shard {wildcards.shard}"
     script:
@@ -138,6 +136,10 @@ rule build_scenes:
     params:
         code=code(script="build_scenes"),
         data=DATA,
+        root=LAYOUT.root,
+        large=lambda wildcards: TARGETS.unhashed(
+            TARGETS.scan_files(wildcards.shard, "frames")
+        ),
         frames=CONFIG["frames"],
         invalid_depth=CONFIG["geometry"]["invalid_depth"],
         scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
@@ -206,6 +208,7 @@ rule scene_facts:
     params:
         code=code(script="scene_facts"),
         data=DATA,
+        root=LAYOUT.root,
         scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
     message:
         "Facts and pictures of shard {wildcards.shard}"
@@ -240,6 +243,7 @@ rule scene_report:
             script="scene_report", without=["tasks"], files=["scenes/templates/*"]
         ),
         data=DATA,
+        root=LAYOUT.root,
         # In a mapping, so that Snakemake does not fill in {split} and {set}.
         ready={"boxes": READY.boxes},
         stride=CONFIG["frames"]["stride"],

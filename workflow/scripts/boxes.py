@@ -7,9 +7,9 @@ from threedrs.scannet.boxes import extract_boxes
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"boxes {snakemake.wildcards.shard}"):
-    layout = data_layout({"data": snakemake.params.layout})
+    layout = data_layout({"data": {**snakemake.params.data, "root": snakemake.params.root}})
     extract_boxes(
         [layout.scan(scene) for scene in snakemake.params.scenes],
         Path(snakemake.output[0]),
-        {name: Path(path) for name, path in snakemake.params.ready.items()},
+        dict(zip(snakemake.params.ready, map(Path, snakemake.input.ready), strict=True)),
     )

@@ -10,7 +10,7 @@ from threedrs.scenes.published_lists import read_published_lists
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"build_scenes {snakemake.wildcards.shard}"):
-    layout = data_layout({"data": snakemake.params.data})
+    layout = data_layout({"data": {**snakemake.params.data, "root": snakemake.params.root}})
     settings = SceneSettings.from_config(
         {
             "frames": snakemake.params.frames,

@@ -13,7 +13,7 @@ name = f"{snakemake.wildcards.benchmark}_{snakemake.wildcards.split}"
 with job_log(snakemake.log[0], f"convert_instructions {name}"):
     benchmark, split = snakemake.wildcards.benchmark, snakemake.wildcards.split
     out = Path(snakemake.output.records)
-    layout = data_layout({"data": snakemake.params.data})
+    layout = data_layout({"data": {**snakemake.params.data, "root": snakemake.params.root}})
     boxes = {}
     for path in snakemake.input.boxes:
         boxes |= read_boxes_file(Path(path))

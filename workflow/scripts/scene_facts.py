@@ -7,7 +7,7 @@ from threedrs.scenes.report import write_shard_facts
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"scene_facts {snakemake.wildcards.shard}"):
-    layout = data_layout({"data": snakemake.params.data})
+    layout = data_layout({"data": {**snakemake.params.data, "root": snakemake.params.root}})
     write_shard_facts(
         [layout.scan(scene) for scene in snakemake.params.scenes],
         scenes=Path("results/scenes"),

@@ -11,7 +11,7 @@ from threedrs.teachers.feature_shards import frames_of_imports
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], "scene_report"):
-    layout = data_layout({"data": snakemake.params.data})
+    layout = data_layout({"data": {**snakemake.params.data, "root": snakemake.params.root}})
     ready = Ready(**snakemake.params.ready)
     table = scan_table(layout, snakemake.params.scenes, ready, snakemake.params.stride)
     write_json(Path(snakemake.output.sources), table)

@@ -3,6 +3,8 @@
 Command functions import what they need when called, so that ``threedrs --help`` stays quick.
 """
 
+from pathlib import Path
+
 import typer
 
 from threedrs.cli import (
@@ -16,6 +18,7 @@ from threedrs.cli import (
     stores,
 )
 from threedrs.errors import one_line_errors
+from threedrs.workflow.processes import check_package
 
 app = typer.Typer(
     name="threedrs",
@@ -46,4 +49,5 @@ app.command("verify")(doctor.verify)
 def main() -> None:
     """Run the command line, and end in one line and status 1 where the user can mend the error."""
     with one_line_errors("threedrs: error"):
+        check_package(Path.cwd())
         app()

@@ -24,6 +24,7 @@ from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher
 
 Config = dict[str, Any]
 
+CHECKOUT = Path(__file__).resolve().parents[3]
 # Keys of the section `data` that change no stage's result; a run's settings go without them.
 SCENE_POLICY = ("on_bad_scene", "max_bad_fraction")
 UNSUPERVISED = SupervisionSettings(weight=0.0).to_json()  # what a run without a teacher has
@@ -71,6 +72,10 @@ def check_config(config: Mapping[str, Any]) -> tuple[Config | None, list[str]]:
     for section in (checked["model"], *(run.get("model", {}) for run in runs), *runs):
         for key in {"path", "checkpoint"} & {*section}:
             section[key] = _below_root(section[key], root)
+    # What is shipped lies beside the code, whatever folder a run is started in.
+    for section in (checked["execution"], *(run.get("execution", {}) for run in runs)):
+        if "deepspeed" in section:
+            section["deepspeed"] = _below_root(section["deepspeed"], CHECKOUT)
     ready = checked["instructions"]["ready"]
     checked["instructions"]["ready"] = {split: path for split, path in ready.items() if path}
     return checked, list(_cross_checks(checked))

@@ -52,14 +52,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content or {}
 
 
+def main_config(root: Path) -> Path:
+    """Return config/config.yaml of the working folder, or else of the checkout under ``root``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = next((path for path in (MAIN, root / MAIN) if path.is_file()), None)
+    if found is None:
+        raise ConfigError(f"config: {MAIN} is neither in this folder nor in {root}; restore it")
+    return found
+
+
 def check_yaml(files: Iterable[Path]) -> None:
-    """Read config/config.yaml and those of ``files`` that are YAML, for their errors.
+    """Read those of ``files`` that are YAML, for their errors.
 
     Raises:
         ConfigError: as `read_yaml`, a line a file.
     """
     problems = []
-    for path in (MAIN, *map(Path, files)):
+    for path in map(Path, files):
         if path.suffix in (".yaml", ".yml"):
             try:
                 read_yaml(path)

@@ -19,7 +19,7 @@ import time
 
 from threedrs.distributed.gpus import claim_gpus
 from threedrs.distributed.ranks import STOP_SIGNALS
-from threedrs.errors import MachineError, one_line_errors
+from threedrs.errors import MachineError, check_arguments, one_line_errors
 from threedrs.workflow.processes import end_with_parent, end_with_snakemake
 
 PATIENCE = 20.0  # seconds that the other ranks have after one has failed
@@ -122,6 +122,7 @@ def main() -> int:
     given = parser.parse_args()
     command = [sys.executable, "-m", given.module, *given.arguments]
     with one_line_errors("launch"):
+        check_arguments()
         if given.tasks > 1:
             command = srun_command(command, nodes=given.nodes, tasks=given.tasks, cores=given.cores)
         elif given.nodes > 1:

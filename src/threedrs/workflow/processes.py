@@ -6,7 +6,10 @@ and ends itself and its own processes if not.
 """
 
 import ctypes
+import getpass
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,10 +19,57 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from threedrs.errors import MachineError, check_arguments
+
 STARTER = "THREEDRS_SNAKEMAKE"  # machine, process namespace, process and its start
 LOCALE = "C.UTF-8"  # of what this process starts
+_SHELL_SIGNS = re.compile(r"""[\s|&;<>()$`\\"'*?\[\]#~!{}]""")
 SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG for prctl
 LOOK_EVERY = 0.5  # seconds; a Snakemake takes longer than that to start its first job
+
+
+def prepare_snakemake(root: Path) -> None:
+    """Check and set what this Snakemake process and its jobs run with; ``root`` is the checkout.
+
+    Raises:
+        ConfigError, MachineError: as `check_package` and `check_python`.
+    """
+    check_python()
+    check_package(root)
+    use_this_checkout(root)
+    hand_on_stop_warning()
+    name_snakemake()
+
+
+def check_python() -> None:
+    """Check that Snakemake can start scripts.
+
+    Raises:
+        MachineError: the path of Python is more than one word in a shell.
+    """
+    if _SHELL_SIGNS.search(sys.executable):
+        raise MachineError(
+            f"{sys.executable}: Snakemake starts scripts by this path without quoting it, so it "
+            "may not hold spaces or signs of the shell; move the folder to a path of letters, "
+            "digits, - and _, and call `make setup` there"
+        )
+
+
+def check_package(root: Path) -> None:
+    """Check that the command line is text, and that the code is that of the checkout ``root``.
+
+    Raises:
+        ConfigError: an argument has bytes that are not text.
+        MachineError: there is a checkout, and the code is another one's: what runs would not be
+            what is watched for changes.
+    """
+    check_arguments()
+    own, ours = Path(root, "src/threedrs").resolve(), Path(__file__).resolve().parents[1]
+    if own.is_dir() and own != ours:
+        raise MachineError(
+            f"the code that runs is {ours}, but this folder has its own, {own}; call `make setup` "
+            f"here and use .venv, or set PYTHONPATH={shlex.quote(str(own.parent))}"
+        )
 
 
 def use_this_checkout(root: Path) -> None:
@@ -32,6 +82,12 @@ def use_this_checkout(root: Path) -> None:
     own, others = str(Path(root, "src").resolve()), os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (own, others)))
     os.environ["LC_ALL"] = LOCALE
+    # Containers and batch systems may run as a number that no list of users has; Snakemake and
+    # torch ask for a name all the same, and end with a traceback where there is none.
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid{os.getuid()}"
 
 
 def plain_environment() -> dict[str, str]:

@@ -27,7 +27,8 @@ from threedrs.inputs.required_files import (
 from threedrs.inputs.scene_sources import start_table
 from threedrs.tasks.base import TRAINING_SPLIT
 from threedrs.tasks.registry import evaluation_name
-from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher, weights_of
+from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher
+from threedrs.workflow.moved_inputs import unhashed
 from threedrs.workflow.rule_helpers import Need
 
 ALL_SPLITS = ("train", "val", "test")
@@ -43,8 +44,10 @@ class Targets:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.layout = data_layout(config)
-        # What is done about bad scans changes no result, so no job gets it as a parameter.
-        self.data = {k: value for k, value in config["data"].items() if k not in SCENE_POLICY}
+        # What is done about bad scans changes no result, so no job gets it as a parameter. Nor does
+        # where the data is: rules give `root` as a Path, which Snakemake does not compare.
+        apart = {*SCENE_POLICY, "root"}
+        self.data = {k: value for k, value in config["data"].items() if k not in apart}
         self.ready = Ready.from_config(config)
         self.downloads = downloads(config)
         self._downloaded = [path for entry in self.downloads for path in entry.paths()]
@@ -178,21 +181,23 @@ class Targets:
         """Return the files below a folder that the configuration downloads."""
         return [path for path in self._downloaded if folder and Path(folder) in path.parents]
 
+    def unhashed(self, paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+        """Return what tells apart the user's own inputs that have no checksum (`unhashed`)."""
+        # What the run itself makes is not there at first, and has records of its own.
+        demo = self.layout.root if self.demo else None
+        own = {path for path in paths if demo not in path.parents}
+        return unhashed(own - {*self._downloaded})
+
     # Teachers
 
     def teacher_section(self, teacher: str) -> dict[str, Any]:
-        """Return what of the section `teacher` decides this teacher's features."""
+        """Return what of the section `teacher` decides this teacher's features, beside files."""
         section = self.config["teacher"]
-        weights = weights_of(section, teacher)
-        settings = {
-            "name": teacher,
-            "weights": None if weights is None else str(weights),
-            "seed": section["seed"],
-            "grid": section["grid"],
-        }
-        if takes_files(teacher):  # whose frames follow from the folder that they were made from
-            settings["posed_images"] = (self.layout.root / self.layout.posed_images).as_posix()
-        return settings
+        return {"name": teacher, "seed": section["seed"], "grid": section["grid"]}
+
+    def posed_images(self, teacher: str) -> Path | None:
+        """Return the folder that imported features were made from, by which they have frames."""
+        return self.layout.root / self.layout.posed_images if takes_files(teacher) else None
 
     def teacher_candidates(self, wildcards: Any) -> list[str]:
         """Return the files of EmbodiedScan's lists, which tell imported features' frames."""
@@ -203,6 +208,10 @@ class Targets:
     def run_config(self, run: str) -> Config:
         """Return the settings of a run, with the paths of its inputs; not how it is carried out."""
         sections = {name: part for name, part in self.resolved[run].items() if name != "execution"}
+        # Where the data is changes no result. Of a teacher's weights the features say more.
+        sections["data"] = {k: v for k, v in sections["data"].items() if k != "root"}
+        if (weights := sections.get("teacher", {}).get("weights")) is not None:
+            sections["teacher"] = {**sections["teacher"], "weights": Path(weights).name}
         if run not in self.trained:
             return {"run": run, **sections}
         teacher = sections["teacher"]["name"]

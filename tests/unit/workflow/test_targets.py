@@ -97,7 +97,6 @@ def test_runs_and_what_they_use(found: Targets) -> None:
     }
     assert found.teacher_section("vggt-tiny") == {
         "name": "vggt-tiny",
-        "weights": None,
         "seed": 0,
         "grid": 14,
     }
@@ -162,9 +161,8 @@ def test_imported_features_are_held_against_the_scans_folders(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = build(monkeypatch, teacher={"name": "import", "weights": "config"})
-    section = found.teacher_section("import")
-    assert section["posed_images"] == "results/demo/scannet/posed_images"
-    assert "posed_images" not in found.teacher_section("vggt-tiny")
+    assert found.posed_images("import") == Path("results/demo/scannet/posed_images")
+    assert found.posed_images("vggt-tiny") is None
     assert found.teacher_candidates(wildcards(teacher="import")) == []
     found.layout = replace(found.layout, candidates="infos_{split}.pkl")
     named = [f"results/candidates/{split}.json" for split in ("train", "val", "test")]

@@ -1,0 +1,59 @@
+"""Set-up says what to do where it cannot go on; its programs are stand-ins."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fixtures.repository import ROOT
+
+PYTHON = """#!/bin/sh
+# Makes a virtual environment whose pip wants CUDA and whose uv reaches no index.
+test "$1 $2" = "-m venv" || exit 0
+mkdir -p .venv/bin
+cat >.venv/bin/pip <<'END'
+#!/bin/sh
+case "$*" in *dry-run*) echo '"name": "nvidia-x"';; esac
+END
+printf '#!/bin/sh\\necho "error: dns error: failed to lookup address" >&2; exit 2\\n' >.venv/bin/uv
+chmod +x .venv/bin/*
+"""
+
+
+def set_up(folder: Path) -> subprocess.CompletedProcess[str]:
+    folder.mkdir(parents=True)
+    for name in ("setup.sh", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    python = folder.parent / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    return subprocess.run(
+        ["sh", "./setup.sh"],
+        cwd=folder,
+        env={**os.environ, "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["my project", "it's", "R&D", "a(1)", "a$b"])
+def test_a_folder_that_scripts_cannot_be_started_in(tmp_path: Path, name: str) -> None:
+    done = set_up(tmp_path / name)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"setup: {tmp_path / name}: holds a space or a sign of the shell")
+    assert "move the folder" in line
+    assert not (tmp_path / name / ".venv").exists()
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="takes the build with CUDA")
+def test_no_way_to_the_index_of_torch(tmp_path: Path) -> None:
+    done = set_up(tmp_path / "project")
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("setup: the CPU build of torch==")
+    assert "https://download.pytorch.org" in line
+    assert ".venv/bin/pip install torch==" in line
