@@ -68,7 +68,7 @@ def test_checkpoints_go_to_the_report_without_training(checkout: Checkout) -> No
     rows = (results / "report/summary.csv").read_text()
     assert "scanqa: the first 6 questions only, not a score" in rows
     page = (results / "report/index.html").read_text()
-    assert "These are no scores of the benchmarks" in page
+    assert "These are not scores of the benchmarks" in page
     assert "not answered" in page
     assert "not trained here" in page
     another_answer_follows_another_file(checkout, config)

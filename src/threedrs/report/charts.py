@@ -1,13 +1,18 @@
-"""The report's charts: results in, SVG for the page out."""
+"""The report's charts: results in, what the page draws out, each with its numbers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from threedrs.evaluation.awareness import metric_by_quartile
+from threedrs.evaluation.compare import PerQuestion
+from threedrs.metrics.bootstrap import scene_sums
 from threedrs.report import figures
 from threedrs.report.published import BACKBONES, MAIN, METHODS
+from threedrs.report.question_columns import pack
 from threedrs.report.results import Results
 from threedrs.report.scores import run_colours
 from threedrs.report.verdict import Verdict
@@ -22,7 +27,47 @@ CURVES = {
 }
 ANSWERS_SHOWN = 8
 FEWEST_AXES = 3  # of a radar
+MOST_POINTS = 600  # of a curve; a screen shows fewer
 QUARTILE_NAMES = ("lowest quarter", "second", "third", "highest quarter")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A field of the training log, of every run that has it."""
+
+    name: str
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]]  # run to its steps and values
+
+    def quarters(self) -> dict[str, list[float]]:
+        """Return run -> the mean of each quarter of its points, the last one last."""
+        return {
+            run: [float(part.mean()) for part in np.array_split(values, min(4, len(values)))]
+            for run, (_, values) in self.lines.items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class BarChart:
+    """A chart of bars, and its numbers for a table."""
+
+    svg: Markup
+    title: str
+    groups: tuple[str, ...]
+    series: Mapping[str, Sequence[figures.Bar]]
+    filters: tuple[Mapping[str, str], ...] = ()  # of the page, that leads to a group's questions
+
+
+def _bar_chart(
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[figures.Bar]],
+    title: str,
+    colours: Mapping[str, str] | None = None,
+    filters: Sequence[Mapping[str, str]] = (),
+) -> BarChart:
+    svg = Markup(figures.bars(groups, series, title, colours))
+    return BarChart(
+        svg=svg, title=title, groups=tuple(groups), series=series, filters=tuple(filters)
+    )
 
 
 def differences_of(verdict: Verdict, colours: Mapping[str, str]) -> Markup:
@@ -40,6 +85,36 @@ def differences_of(verdict: Verdict, colours: Mapping[str, str]) -> Markup:
     intervals = ", with 95 % intervals" if verdict.has_intervals else ""
     title = f"Differences of {verdict.name} to the baseline{intervals}"
     return Markup(figures.differences(rows, colours[verdict.runs[0]], title))
+
+
+def room_strips(results: Results, verdict: Verdict) -> Markup | None:
+    """Return each room's difference to the baseline's mean over its seeds, in a setting's runs.
+
+    A strip for the first headline metric of each benchmark that both sides answer; None without.
+    """
+    base = results.summary["groups"][0]["runs"]
+    rows: dict[str, dict[str, np.ndarray]] = {}
+    for benchmark in results.benchmarks:
+        column = _first_column(results, benchmark)
+        sides = {run: results.per_question(run, benchmark) for run in (*verdict.runs, *base)}
+        if all(column.metric in side.metrics for side in sides.values()):
+            values = {run: _by_room(side, column.metric) for run, side in sides.items()}
+            mean = np.mean([values[run] for run in base], axis=0)
+            rows[_name(column)] = {run: values[run] - mean for run in verdict.runs}
+    if not rows:
+        return None
+    title = f"Differences of {verdict.name} to the baseline, a dot a room and run"
+    return Markup(figures.room_strip(rows, run_colours(results.runs), title))
+
+
+def _by_room(questions: PerQuestion, metric: str) -> np.ndarray:
+    """Return a metric of each room by itself, (C,) percent, rooms in the order of their names."""
+    chosen = questions.metrics[metric]
+    return chosen.combine(scene_sums(chosen.statistics_QS, questions.scenes))
+
+
+def _first_column(results: Results, benchmark: str) -> Column:
+    return next(column for column in results.columns if column.benchmark == benchmark)
 
 
 def radars(results: Results) -> list[tuple[str, Markup]]:
@@ -81,11 +156,11 @@ def radars(results: Results) -> list[tuple[str, Markup]]:
     return [(title, Markup(figures.radar(axes, series, colours, title))) for title, series in drawn]
 
 
-def question_types(results: Results) -> list[Markup]:
+def question_types(results: Results) -> list[BarChart]:
     """Return bars per question type: the first headline metric of each benchmark with types."""
     drawn = []
     for benchmark in results.benchmarks:
-        column = next(column for column in results.columns if column.benchmark == benchmark)
+        column = _first_column(results, benchmark)
         by_type = {run: results.metrics(run, benchmark)["by_type"] for run in results.runs}
         kinds = sorted({kind for types in by_type.values() for kind in types})
         # A benchmark without types of questions has no such chart.
@@ -102,11 +177,12 @@ def question_types(results: Results) -> list[Markup]:
                 ]
             labels = [f"{kind} ({counts[kind]})" for kind in kinds]
             colours = run_colours(results.runs)
-            drawn.append(Markup(figures.bars(labels, series, _name(column), colours)))
+            filters = [{"benchmark": benchmark, "type": kind} for kind in kinds]
+            drawn.append(_bar_chart(labels, series, _name(column), colours, filters))
     return drawn
 
 
-def awareness_quartiles(results: Results) -> list[Markup]:
+def awareness_quartiles(results: Results) -> list[BarChart]:
     """Return bars per quartile of awareness: the first headline metric of each benchmark."""
     measured = {
         run: {scene: row["all_pairs"] for scene, row in found["scenes"].items()}
@@ -114,7 +190,7 @@ def awareness_quartiles(results: Results) -> list[Markup]:
     }
     drawn = []
     for benchmark in results.benchmarks if measured else ():
-        column = next(column for column in results.columns if column.benchmark == benchmark)
+        column = _first_column(results, benchmark)
         series = {}
         for run, scores in measured.items():
             questions = results.per_question(run, benchmark)
@@ -123,12 +199,11 @@ def awareness_quartiles(results: Results) -> list[Markup]:
                 series[run] = [figures.Bar(value=value) for value in values]
         if series:
             colours = run_colours(results.runs)
-            chart = figures.bars(list(QUARTILE_NAMES), series, _name(column), colours)
-            drawn.append(Markup(chart))
+            drawn.append(_bar_chart(QUARTILE_NAMES, series, _name(column), colours))
     return drawn
 
 
-def training_curves(results: Results) -> list[Markup]:
+def training_curves(results: Results) -> list[Curve]:
     """Return the curves of losses, throughput and scores on the way that any run has."""
     histories = {
         run: [_with_scores(row) for row in rows] for run, rows in results.histories().items()
@@ -137,9 +212,45 @@ def training_curves(results: Results) -> list[Markup]:
         _score_field(column.benchmark, column.metric): f"{_name(column)}, on the way"
         for column in results.columns
     }
-    colours = run_colours(results.runs)
-    drawn = [figures.curves(histories, field, name, colours) for field, name in fields.items()]
-    return [Markup(chart) for chart in drawn if chart is not None]
+    curves = []
+    for field, name in fields.items():
+        lines = {}
+        for run, rows in histories.items():
+            points = [(row["step"], row[field]) for row in rows if row.get(field) is not None]
+            # A run without a teacher has no supervision loss: its flat zero is not drawn.
+            if any(value for _, value in points):
+                lines[run] = _thinned(*map(np.array, zip(*points, strict=True)))
+        if lines:
+            curves.append(Curve(name=name, lines=lines))
+    return curves
+
+
+def packed_curves(curves: Sequence[Curve], runs: Sequence[str]) -> str:
+    """Return the curves as the page has them: base64 of gzipped JSON."""
+    content = {
+        "runs": list(runs),
+        "colours": list(run_colours(runs).values()),
+        "curves": [
+            {
+                "name": curve.name,
+                "lines": [
+                    {"run": runs.index(run), "steps": steps.tolist(), "values": values.tolist()}
+                    for run, (steps, values) in curve.lines.items()
+                ],
+            }
+            for curve in curves
+        ],
+    }
+    return pack(content)
+
+
+def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most `MOST_POINTS` points, each the mean of its neighbours, to four digits."""
+    parts = np.array_split(np.arange(len(steps)), min(len(steps), MOST_POINTS))
+    means = np.array([values[part].mean() for part in parts])
+    return np.array([steps[part[-1]] for part in parts]), np.array(
+        [float(f"{v:.4g}") for v in means]
+    )
 
 
 def _score_field(benchmark: str, metric: str) -> str:
@@ -156,7 +267,7 @@ def _with_scores(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, **scores}
 
 
-def mixes(results: Results) -> list[tuple[str, dict[str, Any], list[Markup]]]:
+def mixes(results: Results) -> list[tuple[str, dict[str, Any], list[BarChart]]]:
     """Return name, summary and charts of each training mix."""
     drawn = []
     for name, summary in results.mixes().items():
@@ -165,15 +276,15 @@ def mixes(results: Results) -> list[tuple[str, dict[str, Any], list[Markup]]]:
         # A mix of everything would only show the same bars twice.
         if counts != before:
             balance = {"all records": _plain(before.values()), **balance}
-        charts = [figures.bars(list(before), balance, "samples a benchmark")]
+        charts = [_bar_chart(list(before), balance, "samples a benchmark")]
         for benchmark, answers in summary["top_answers"].items():
             # Grounding answers are all alike; only spoken ones can be out of balance.
             frequent = [row for row in answers[:ANSWERS_SHOWN] if row["samples"] > 1]
             if len(answers) > 1 and frequent:
                 series = {name: _plain(row["samples"] for row in frequent)}
                 labels = [_short(row["answer"]) for row in frequent]
-                charts.append(figures.bars(labels, series, f"{benchmark}: most frequent answers"))
-        drawn.append((name, summary, [Markup(chart) for chart in charts]))
+                charts.append(_bar_chart(labels, series, f"{benchmark}: most frequent answers"))
+        drawn.append((name, summary, charts))
     return drawn
 
 

@@ -1,4 +1,4 @@
-"""Figures of the report as SVG text: radar, differences, curves, bars.
+"""Figures of the report as SVG text: radar, differences, strips of rooms, bars.
 
 Drawn by matplotlib on transparent ground. Text and lines take the page's text colour, so they read
 in light and dark alike; each figure keeps its natural width and shrinks where the page is narrower.
@@ -25,6 +25,7 @@ from threedrs.visualization.box_overlay import RUN_COLOURS
 INK = "#123456"  # stands for the page's text colour, put in when the figure is text
 PLAIN = "#808088"  # of bars that belong to no run
 PIXELS_PER_POINT = 1.3
+RUN_PREFIX = "run:"  # of the names of what a figure draws of a run
 STYLE: Any = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -76,7 +77,9 @@ def _svg(figure: plt.Figure, title: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Names of groups repeat from figure to figure; a page must not hold an id twice.
+    # Names of groups repeat from figure to figure; a page must not hold an id twice. Those of runs
+    # stay, for the legend.
+    text = re.sub(rf'<g id="{RUN_PREFIX}([^"]*)">', r'<g data-run="\1">', text)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
     # What is left (markers, clip paths) is named after its content: make it the figure's own.
     own = hashlib.sha256((title + text).encode()).hexdigest()[:8]
@@ -105,12 +108,18 @@ def radar(
     angles = np.linspace(0, 2 * np.pi, len(axes), endpoint=False)
     with plt.rc_context(STYLE):
         figure, plot = plt.subplots(figsize=(3.4, 3.4), subplot_kw={"polar": True})
+        # Published methods are no runs, so they have none of the runs' colours.
+        others = iter(("#5c5c63", "#a9a9b2"))
         for name, row in zip(series, values, strict=True):
             radius = row / np.array(list(axes.values()))
-            closed, colour = np.append(radius, radius[0]), colours.get(name)
+            closed, colour = np.append(radius, radius[0]), colours.get(name) or next(others)
             around = np.append(angles, angles[0])
-            plot.plot(around, closed, label=name, color=colour, linewidth=2, marker="o", ms=3)
-            plot.fill(around, np.nan_to_num(closed), color=colour, alpha=0.1)
+            drawn = plot.plot(
+                around, closed, label=name, color=colour, linewidth=2, marker="o", ms=3
+            )
+            drawn += plot.fill(around, np.nan_to_num(closed), color=colour, alpha=0.1)
+            for part in drawn:
+                part.set_gid(f"{RUN_PREFIX}{name}")
         labels = [f"{axis}\n{tip:.1f}" for axis, tip in axes.items()]
         plot.set_xticks(angles, labels, fontsize=8)
         plot.set_yticks([0.25, 0.5, 0.75, 1.0], [])
@@ -137,28 +146,34 @@ def differences(rows: Sequence[Difference], colour: str, title: str) -> str:
         return _svg(figure, title)
 
 
-def curves(
-    histories: Mapping[str, Sequence[Mapping[str, Any]]],
-    field: str,
-    name: str,
-    colours: Mapping[str, str],
-) -> str | None:
-    """Return ``field`` of every run over optimizer steps; None if no run has a value above 0."""
+def room_strip(
+    rows: Mapping[str, Mapping[str, np.ndarray]], colours: Mapping[str, str], title: str
+) -> str:
+    """Return a strip of dots for each metric, one dot a room and run, in the run's colour.
+
+    Args:
+        rows: metric to run to the differences in each room, percentage points.
+        colours: run to its colour.
+        title: what the figure shows.
+    """
+    spread = np.random.default_rng(0)
     with plt.rc_context(STYLE):
-        figure, plot = plt.subplots(figsize=(3.2, 2.2))
-        for run, rows in histories.items():
-            points = [(row["step"], row[field]) for row in rows if row.get(field) is not None]
-            # A run without a teacher has no supervision loss: its flat zero is not drawn.
-            if any(value for _, value in points):
-                plot.plot(*zip(*points, strict=True), label=run, color=colours[run], linewidth=1.5)
-        if not plot.lines:
-            plt.close(figure)
-            return None
-        plot.set_title(name)
-        plot.set_xlabel("optimizer step")
-        plot.grid(True)
-        figure.legend(loc="upper center", bbox_to_anchor=(0.5, -0.05), ncols=3)
-        return _svg(figure, f"{name} over optimizer steps, one line a run")
+        figure, plot = plt.subplots(figsize=(4.2, 0.6 + 0.34 * len(rows)))
+        for place, runs in enumerate(rows.values()):
+            for number, (run, values) in enumerate(runs.items()):
+                # Runs lie beside each other, and dots of a run do not hide each other.
+                middle = place + ((number + 0.5) / len(runs) - 0.5) * 0.7
+                heights = middle + spread.uniform(-0.25, 0.25, len(values)) / len(runs)
+                # As an image: thousands of dots would be larger than all the rest of the page.
+                plot.plot(
+                    values, heights, ".", color=colours[run], ms=3, alpha=0.6, rasterized=True
+                )
+        plot.axvline(0, color=INK, linewidth=1)
+        plot.set_yticks(range(len(rows)), list(rows))
+        plot.set_ylim(len(rows) - 0.5, -0.5)
+        plot.grid(True, axis="x")
+        plot.set_xlabel("difference in a room, percentage points")
+        return _svg(figure, title)
 
 
 def bars(
@@ -191,6 +206,8 @@ def bars(
                 color=colours.get(name, PLAIN),
                 label=name,
             )
+            for part in drawn:
+                part.set_gid(f"{RUN_PREFIX}{name}")
             texts = [
                 "none" if bar.value is None else f"{bar.value:.1f}".removesuffix(".0")
                 for bar in row

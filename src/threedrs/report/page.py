@@ -7,14 +7,13 @@ can be read without it.
 """
 
 import base64
-import hashlib
 import io
+import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-from markupsafe import Markup
 from PIL import Image
 
 from threedrs import __version__
@@ -33,9 +32,15 @@ from threedrs.tasks.registry import find_task
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.visualization.box_overlay import TRUE_COLOUR
 from threedrs.visualization.feature_plot import plot_features
-from threedrs.visualization.templates import page_environment
+from threedrs.visualization.templates import page_environment, page_script
 
-SCRIPTS = ("room.js", "tables.js", "page.js", "questions.js")  # joined to one script, in this order
+SCRIPTS = (
+    "room.js",
+    "tables.js",
+    "curves.js",
+    "page.js",
+    "questions.js",
+)  # joined to one script, in this order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,21 +68,22 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
     results = Results(
         folder=folder, runs=settings.runs, benchmarks=settings.benchmarks, mix_names=settings.mixes
     )
-    templates = files("threedrs.report").joinpath("templates")
-    script = "\n".join(templates.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
+    script, script_hash = page_script("threedrs.report", SCRIPTS)
     questions = Questions(results, settings.baseline)
     judged = verdicts(results.summary, results.columns)
     settings_rows, trivial_rows = score_rows(results)
     baseline = results.summary["groups"][0]["name"]
     colours = run_colours(results.runs)
+    curves = charts.training_curves(results)
     page = (
         page_environment("threedrs.report")
         .get_template("index.html.j2")
         .render(
             settings=settings,
             version=__version__,
-            script=Markup(script),
-            script_hash=script_hash(script),
+            commit=code_commit(),
+            script=script,
+            script_hash=script_hash,
             summary=results.summary,
             columns=results.columns,
             excluded=results.excluded,
@@ -98,6 +104,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             verdicts=judged,
             more_seeds=more_seeds(results.summary),
             difference_charts=[charts.differences_of(verdict, colours) for verdict in judged],
+            room_strips=[charts.room_strips(results, verdict) for verdict in judged],
             config_differences={
                 run: config_differences(results.config(run), results.config(settings.baseline))
                 for run in settings.runs
@@ -119,7 +126,9 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             types=charts.question_types(results),
             awareness=results.awareness(),
             quartiles=charts.awareness_quartiles(results),
-            curves=charts.training_curves(results),
+            curves=curves,
+            curves_data=charts.packed_curves(curves, results.runs),
+            run_colours=colours,
             mixes=charts.mixes(results),
             teachers=_teachers(folder, settings.teachers, settings.feature_shard),
             stages=stage_costs(folder / "benchmarks"),
@@ -168,9 +177,20 @@ def _published(results: Results) -> dict[str, list[tuple[str, list[str], list[fl
     }
 
 
-def script_hash(script: str) -> str:
-    """Return the hash by which a Content-Security-Policy allows the inline ``script``."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def code_commit() -> str | None:
+    """Return the commit of the code that runs, marked where files differ from it, if git knows."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    # An installed package may lie in somebody else's repository, which does not track its files.
+    if shutil.which("git") is None or not git("ls-files", here.name):
+        return None
+    return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=, with changes")
 
 
 def _teachers(

@@ -75,14 +75,20 @@ class Questions:
         content = {
             "runs": list(self._results.runs),
             "colours": list(run_colours(self._results.runs).values()),
-            "baseline": self._baseline,
+            # The two runs that stand side by side at first.
+            "pair": [self._baseline, self._other_setting()],
             "texts": list(self._texts),
             "scenes": list(self._boxes),
             "boxes": [list(boxes) for boxes in self._boxes.values()],
             "benchmarks": self._benchmarks,
         }
-        text = json.dumps(content, separators=(",", ":"))
-        return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+        return pack(content)
+
+    def _other_setting(self) -> str:
+        """Return the first run of a setting other than the baseline's, or the baseline."""
+        groups = self._results.summary["groups"]
+        runs: list[str] = groups[1]["runs"] if groups[1:] else [self._baseline]
+        return runs[0]
 
     def _columns(self, name: str) -> dict[str, Any]:
         task, results = find_task(name), self._results
@@ -145,6 +151,12 @@ class Questions:
         # Millimetres, as finer differences cannot be seen.
         rounded = (tuple(round(number, 3) for number in box) for box in boxes)
         return [known.setdefault(box, len(known)) for box in rounded]
+
+
+def pack(content: Any) -> str:
+    """Return a JSON value as pages hold it: base64 of its gzipped text."""
+    text = json.dumps(content, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def question_text(record: Record, task: Task) -> str:

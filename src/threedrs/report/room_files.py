@@ -7,7 +7,6 @@ or an answer is about every frame shows. Costs about a second and 1 MB a room of
 """
 
 import base64
-import gzip
 import io
 import json
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from threedrs.io.files import atomic_folder, write_text
+from threedrs.report.question_columns import pack
 from threedrs.scenes.store import SceneStore
 from threedrs.visualization.box_overlay import seen_shares
 from threedrs.visualization.scene_view import SceneView
@@ -72,8 +72,7 @@ def pack_room(view: SceneView, boxes_N6: np.ndarray) -> str:
         "frames": [_jpeg(view, frame) for frame in range(len(view.frame_ids))],
         "seen": [np.rint(100 * seen_shares(view, box)).astype(int).tolist() for box in boxes_N6],
     }
-    text = json.dumps(content, separators=(",", ":"))
-    return _base64(gzip.compress(text.encode(), mtime=0))
+    return pack(content)
 
 
 _PINHOLE = ((0, 0), (1, 1), (0, 2), (1, 2))  # where fx, fy, cx, cy stand in an intrinsic matrix

@@ -63,24 +63,29 @@ def statement(judged: Sequence[Verdict], baseline: str) -> list[str]:
     answers = list(dict.fromkeys(verdict.answer for verdict in judged))
     if len(answers) < 2:
         return answers or [f"There is only one setting, {baseline}: nothing to compare."]
-    better = [verdict.name for verdict in judged if verdict.tone == "up"]
-    worse = [verdict.name for verdict in judged if verdict.tone == "down"]
-    others = [verdict for verdict in judged if verdict.tone == "even"]
-    said = []
-    for names, word in ((better, "better"), (worse, "worse")):
-        if names:
-            verb = "are" if len(names) > 1 else "is"
-            no_worse = " and worse on none" if word == "better" else " and better on none"
-            said.append(
-                f"{_and(names)} {verb} {word} than {baseline} on at least one metric{no_worse}."
-            )
-    # The same answer of several settings is said once; one that stands alone names its setting.
-    for answer in dict.fromkeys(verdict.answer for verdict in others):
-        names = [verdict.name for verdict in others if verdict.answer == answer]
-        said.append(
-            answer if len(names) == 1 and names[0] in answer else f"{_and(names)}: {answer}"
-        )
-    return said
+    groups: dict[str, list[str]] = {}
+    for verdict in judged:
+        groups.setdefault(_kind(verdict), []).append(verdict.name)
+    # What could be shown comes first.
+    kinds = sorted(groups, key=lambda kind: list(_KINDS.values()).index(kind))
+    return [f"{kind.format(baseline=baseline)}: {_and(groups[kind])}." for kind in kinds]
+
+
+# How a verdict's answer starts, and what is said of all settings whose answers start alike.
+_KINDS = {
+    "Yes": "Better than {baseline} on at least one metric and worse on none",
+    "No:": "Worse than {baseline} on at least one metric and better on none",
+    "Mixed": "Better than {baseline} on some metrics and worse on others",
+    "No difference": "No difference to {baseline} is shown",
+    "At most a hint": "At most a hint, as there are two seeds",
+    "Not even a hint": "Not even a hint, as there are two seeds",
+    "One training": "One training on a side, so the method cannot be told from the seed",
+    "": "Cannot be told from {baseline}",
+}
+
+
+def _kind(verdict: Verdict) -> str:
+    return next(kind for start, kind in _KINDS.items() if verdict.answer.startswith(start))
 
 
 def _and(names: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
-"""The scene report: a row and a picture for each scene, by shard, and one page on all of them.
+"""The scene report: a row and an image for each scene, by shard, and one page on all of them.
 
 A row says what a store holds, how much of the mesh its frames see, and the notes of its making. The
-page lists also which scenes are left out of the run, why, and what to do. Pictures are linked, not
+page lists also which scenes are left out of the run, why, and what to do. Images are linked, not
 embedded, and load when scrolled to, so 1,513 scenes stay one quick page. Where the mesh is there,
 its coverage costs about half a second a scene.
 """
@@ -77,13 +77,13 @@ def _coverage(store: SceneStore, scan: ScanFiles) -> dict[str, int]:
 def write_shard_facts(
     scans: Sequence[ScanFiles], scenes: Path, manifest: Path, boxes: Path, out: Path
 ) -> None:
-    """Write the folder of a shard's part of the report: ``scenes.json`` and a picture a scene.
+    """Write the folder of a shard's part of the report: ``scenes.json`` and an image a scene.
 
     Args:
         scans: the shard's scans.
         scenes: folder of the scene stores.
         manifest: the shard's manifest. Its notes are on frames. Scenes that it excludes have no row
-            and no picture, but a reason under ``left_out``.
+            and no image, but a reason under ``left_out``.
         boxes: the shard's boxes file. Its notes are on boxes.
         out: the folder, written whole or not at all.
 
@@ -146,7 +146,7 @@ def write_scene_report(
         DataError: a part is missing or of another format version.
     """
     # Imported here, so that the jobs that only draw can do without jinja2 (envs/data.yaml).
-    from threedrs.visualization.templates import page_environment
+    from threedrs.visualization.templates import page_environment, page_script
 
     rows: list[dict[str, Any]] = []
     excluded: list[dict[str, str]] = []
@@ -155,11 +155,19 @@ def write_scene_report(
         folder = part.relative_to(out.parent).as_posix()
         for row in content["scenes"]:
             found = [*row["notes"], *(notes or {}).get(row["scene"], ())]
-            picture = f"{folder}/{row['scene']}.jpg"
-            rows.append({**row, "notes": found, "picture": picture})
+            image = f"{folder}/{row['scene']}.jpg"
+            rows.append({**row, "notes": found, "image": image})
         excluded += content.get("left_out", [])
     template = page_environment("threedrs.scenes").get_template("report.html.j2")
-    page = template.render(rows=rows, left_out=excluded, totals=_totals(rows), counts=counts)
+    script, script_hash = page_script("threedrs.scenes", ["scenes.js"])
+    page = template.render(
+        rows=rows,
+        left_out=excluded,
+        totals=_totals(rows),
+        counts=counts,
+        script=script,
+        script_hash=script_hash,
+    )
     write_text(out, page)
 
 
@@ -169,6 +177,9 @@ def _totals(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "scenes": len(rows),
         "frames": sum(row["frames"] for row in rows),
         "coverage": float(np.mean(coverages)) if coverages else None,
+        # Scenes by tenths of coverage; one of 100 % is in the last.
+        "histogram": np.histogram(coverages, bins=10, range=(0, 1))[0].tolist(),
+        "splits": list(dict.fromkeys(row["split"] for row in rows)),
         "noted": sum(bool(row["notes"]) for row in rows),
         "without_pred": [
             row["scene"] for row in rows if row["split"] != "train" and not row["boxes"]["pred"]

@@ -1,6 +1,8 @@
 """The report page: what it says, that it is safe and whole, and how it behaves in a browser."""
 
+import base64
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -13,8 +15,8 @@ from fixtures.html_tags import results as results
 from fixtures.html_tags import text as text
 from fixtures.report_files import HOSTILE, SETTINGS, SPLITS, summarise
 from threedrs.errors import DataError, StoreError
-from threedrs.report.page import build_report, script_hash
-from threedrs.visualization.templates import anchor
+from threedrs.report.page import SCRIPTS, build_report
+from threedrs.visualization.templates import anchor, page_script
 
 pytestmark = pytest.mark.slow
 
@@ -78,8 +80,9 @@ def test_every_part_is_there(text):
 def test_markup_in_questions_stays_text(text):
     assert HOSTILE not in text
     tags = Tags(text).tags
-    # The page's script, and the questions, which no browser runs.
+    # The page's script, and the curves and the questions, which no browser runs.
     assert [attributes for tag, attributes in tags if tag == "script"] == [
+        {"type": "text/plain", "id": "curves-data"},
         {"type": "text/plain", "id": "questions-data"},
         {},
     ]
@@ -93,7 +96,13 @@ def test_nothing_is_loaded_from_outside(text):
             assert address.startswith("data:"), (tag, attributes)
     assert "url(" not in re.sub(r"url\(#", "", text)
     script = text[text.index("<script>") + len("<script>") : text.rindex("</script>")]
-    assert f"script-src &#39;{script_hash(script)}" in text or script_hash(script) in text
+    assert page_script("threedrs.report", SCRIPTS) == (script, _allowed(text))
+    digest = hashlib.sha256(script.encode()).digest()
+    assert _allowed(text) == f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _allowed(text):
+    return re.search(r"script-src (?:&#39;|')(sha256-[^&']*)", text).group(1)
 
 
 def test_links_lead_somewhere_and_ids_are_unique(text):

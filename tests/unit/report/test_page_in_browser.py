@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fixtures.html_tags import results as results  # a fixture
-from fixtures.report_browser import QUESTIONS, SHOWN
+from fixtures.report_browser import QUESTIONS, SHOWN, wait_until
 from fixtures.report_browser import browser as browser  # a fixture
 from fixtures.report_browser import page as page  # a fixture
 from threedrs.visualization.templates import anchor
@@ -29,6 +29,42 @@ def test_the_policy_stops_other_scripts(page):
     )
     assert page.value("window.y === undefined")
     assert any("Content Security Policy" in complaint for complaint in page.complaints)
+
+
+def test_curves_zoom_by_key_and_the_legend_lets_a_run_stand_out(page):
+    wait_until(page, "document.querySelector('.chart polyline.smooth')")
+    count = "document.querySelectorAll('.chart')[0].querySelectorAll('polyline').length"
+    assert page.value(count) == 4  # raw and smoothed, of two runs
+    ticks = (
+        "[...document.querySelector('.chart').querySelectorAll('text')].map((t) => t.textContent)"
+    )
+    before = page.value(ticks)
+    page.value("document.querySelector('.chart > svg').focus()")
+    page.press("+", 187)
+    assert page.value(ticks) != before
+    page.press("0", 48)
+    assert page.value(ticks) == before
+    faint = "getComputedStyle(document.querySelector('.smooth[data-run=baseline]')).opacity"
+    assert page.value(faint) == "1"
+    page.value("document.querySelector('#legend [data-of=\"3drs\"]').click()")
+    assert page.value(faint) == "0.12"
+    bars = "[...document.querySelectorAll('#types [data-run=baseline]')]"
+    assert page.value(f"{bars}.length") > 0
+    assert page.value(f"{bars}.every((bar) => getComputedStyle(bar).opacity === '0.12')")
+    page.value("document.querySelector('#legend [data-of=\"3drs\"]').click()")
+    assert page.value(faint) == "1"
+
+
+def test_no_column_leaves_the_paper(page):
+    # A4 on its side within its margins, at the 96 pixels an inch of print.
+    page.look(width=round((297 - 18) / 25.4 * 96))
+    page.send("Emulation.setEmulatedMedia", media="print")
+    too_wide = "[...document.querySelectorAll('table')].filter((table) => table.checkVisibility()"
+    too_wide += " && table.getBoundingClientRect().right > window.innerWidth + 1).length"
+    page.value("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    assert page.value("document.querySelectorAll('table').length") > 5
+    assert page.value(too_wide) == 0
+    page.send("Emulation.setEmulatedMedia", media="")
 
 
 def test_columns_sort_and_keep_the_grey_rows_below(page):

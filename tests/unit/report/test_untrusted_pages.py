@@ -99,7 +99,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return results
 
 
-PAGES = {"report/index.html": 2, "scenes/report.html": 0}
+PAGES = {"report/index.html": 3, "scenes/report.html": 1}
 
 
 @pytest.mark.parametrize(("page", "scripts"), PAGES.items())

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import yaml
 
@@ -183,8 +184,8 @@ def test_several_settings_are_one_statement():
     assert statement([], "baseline") == ["There is only one setting, baseline: nothing to compare."]
     both = [better, replace(single, name="x"), replace(single, name="y")]
     assert statement(both, "baseline") == [
-        "3drs is better than baseline on at least one metric and worse on none.",
-        "x and y: One training each: the method cannot be told from the seed.",
+        "Better than baseline on at least one metric and worse on none: 3drs.",
+        "One training on a side, so the method cannot be told from the seed: x and y.",
     ]
 
 
@@ -275,6 +276,8 @@ def test_the_page_explains_only_what_it_shows(seeds, tests, said):
         summary=made,
         verdicts=verdicts(made, SCANREFER),
         difference_charts=[""],
+        room_strips=[None],
+        run_colours={},
         more_seeds="",
         counts=[],
         config_differences={},
@@ -301,6 +304,7 @@ def test_figures_take_gaps_dollars_and_markup():
     assert figures.INK not in drawn
     axes = dict.fromkeys("abc", 1.0)
     assert figures.radar(axes, {"r": [None, None, None]}, {}, "t").startswith("<svg")
-    assert figures.curves({"r": [{"step": 1, "text": None}]}, "text", "t", {}) is None
+    strip = figures.room_strip({"m": {"r": np.array([1.0, -2.0])}}, {"r": "#000000"}, "t")
+    assert strip.startswith("<svg")
     row = figures.Difference(label="x", value=1.0, low=None, high=None, significant=False)
     assert figures.differences([row], "#000000", "t").startswith("<svg")

@@ -158,7 +158,7 @@
     const focused = document.activeElement?.closest?.("#question-rows tr")?.dataset.place;
     const [a, b] = [data.runs.indexOf(form.elements.a.value), data.runs.indexOf(form.elements.b.value)];
     const space = (rows) => {
-      const line = make("tr", make("td", "", { colSpan: 5 }), { className: "space" });
+      const line = make("tr", make("td"), { className: "space" });
       line.setAttribute("aria-hidden", "true");
       line.firstChild.style.height = `${rows * height}px`;
       return line;
@@ -287,8 +287,7 @@
   const option = (text, value = text) => make("option", text, { value });
   const fillForm = () => {
     const { a, b, right, room, type } = form.elements;
-    const others = data.runs.filter((run) => run !== data.baseline);
-    [[a, data.baseline], [b, others[0] ?? data.baseline]].forEach(([field, chosen]) => {
+    [[a, data.pair[0]], [b, data.pair[1]]].forEach(([field, chosen]) => {
       field.append(...data.runs.map((run) => make("option", run, {
         value: run, selected: run === chosen, defaultSelected: run === chosen })));
     });
