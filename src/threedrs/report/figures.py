@@ -114,11 +114,11 @@ def radar(
             radius = row / np.array(list(axes.values()))
             closed, colour = np.append(radius, radius[0]), colours.get(name) or next(others)
             around = np.append(angles, angles[0])
-            drawn = plot.plot(
+            line = plot.plot(
                 around, closed, label=name, color=colour, linewidth=2, marker="o", ms=3
             )
-            drawn += plot.fill(around, np.nan_to_num(closed), color=colour, alpha=0.1)
-            for part in drawn:
+            area = plot.fill(around, np.nan_to_num(closed), color=colour, alpha=0.1)
+            for part in (*line, *area):
                 part.set_gid(f"{RUN_PREFIX}{name}")
         labels = [f"{axis}\n{tip:.1f}" for axis, tip in axes.items()]
         plot.set_xticks(angles, labels, fontsize=8)
