@@ -29,8 +29,8 @@ class AnswerCheck:
     other: int  # rows that held an answer which the file does not have
 
 
-def annotated_answers(task: Task, path: Path) -> dict[str, tuple[str, ...]]:
-    """Return the true answers of each evaluation question by its id.
+def annotated_questions(task: Task, path: Path) -> dict[str, Record]:
+    """Return the evaluation questions of a benchmark, with all true answers, by their ids.
 
     Args:
         task: the benchmark.
@@ -58,7 +58,7 @@ def annotated_answers(task: Task, path: Path) -> dict[str, tuple[str, ...]]:
     records = [made for made in task.convert(source) if isinstance(made, Record)]
     if not records:
         raise DataError(f"{path}: holds no question of {task.title}")
-    return {record.id: tuple(record.references or ()) for record in with_unique_ids(records)}
+    return {record.id: record for record in with_unique_ids(records)}
 
 
 def take_annotated_answers(
@@ -66,22 +66,31 @@ def take_annotated_answers(
 ) -> tuple[list[Prediction], AnswerCheck]:
     """Return the rows with the true answers of the annotation file, and what that changed.
 
+    The scene is the file's as well, and so is the question's type where a row has none.
+
     Raises:
-        ConfigError: as `annotated_answers`.
-        DataError: as `annotated_answers`; a row is of a question that the file does not have, or
+        ConfigError: as `annotated_questions`.
+        DataError: as `annotated_questions`; a row is of a question that the file does not have, or
             no row has a true answer in common with it.
     """
-    answers = annotated_answers(task, annotations)
+    questions = annotated_questions(task, annotations)
+    completed = []
     fewer = other = 0
     for number, row in enumerate(rows, start=1):
-        if row.id not in answers:
+        question = questions.get(row.id)
+        if question is None:
             raise DataError(
                 f"{predictions}: line {number}: {annotations} has no question {row.id!r}, its "
-                f"first is {next(iter(answers))!r}; give the file of the questions that were asked"
+                f"first is {next(iter(questions))!r}; give the file of the questions asked"
             )
-        held, true = (_compared(texts) for texts in (row.references, answers[row.id]))
+        references = tuple(question.references or ())
+        held, true = _compared(row.references), _compared(references)
         fewer += held < true
         other += not held <= true
+        question_type = row.question_type or question.question_type
+        completed.append(
+            replace(row, references=references, scene=question.scene, question_type=question_type)
+        )
     # Numbers name the questions of some benchmarks, and every version of a file has them. So the
     # ids alone do not tell that the file is the right one.
     if other == len(rows):
@@ -92,11 +101,11 @@ def take_annotated_answers(
     check = AnswerCheck(
         file=annotations.name,
         sha256=sha256_of_file(annotations),
-        questions=len(answers),
+        questions=len(questions),
         fewer=fewer,
         other=other,
     )
-    return [replace(row, references=answers[row.id]) for row in rows], check
+    return completed, check
 
 
 def _compared(texts: Sequence[str]) -> set[str]:

@@ -147,11 +147,7 @@ def export_predictions(predictions: Path, records: Path, out: Path, model_id: st
     Raises:
         DataError: a file is malformed, or they are not of the same questions.
     """
-    questions, task = _questions(records)
-    rows, _ = read_any_predictions(predictions, task)
-    asked = _check_same(rows, questions, predictions, records)
-    # In another form, too, answers to a part of the questions must not pass for answers to all: so
-    # what was not asked goes into the meta file.
+    rows, questions, task, asked = _answered_questions(predictions, records)
     count = write_json_lines(
         out, (_field_row(row, questions[row.id], task, model_id) for row in rows)
     )
@@ -174,9 +170,7 @@ def import_predictions(predictions: Path, records: Path, out: Path) -> tuple[int
     Raises:
         DataError: a file is malformed, or they are not of the same questions.
     """
-    questions, task = _questions(records)
-    rows, _ = read_any_predictions(predictions, task)
-    asked = _check_same(rows, questions, predictions, records)
+    rows, questions, _, asked = _answered_questions(predictions, records)
     answered = {row.id: row for row in rows}
     # In the questions' order, as `predict` writes them: two such files then compare line by line.
     count = write_predictions(
@@ -197,26 +191,31 @@ def import_predictions(predictions: Path, records: Path, out: Path) -> tuple[int
     return count, len(questions), fewer
 
 
-def _questions(records: Path) -> tuple[dict[str, Record], Task]:
+def _answered_questions(
+    predictions: Path, records: Path
+) -> tuple[list[Prediction], dict[str, Record], Task, dict[str, Any]]:
+    """Return the rows, the questions by their ids, their benchmark, and what was not asked.
+
+    The last is ``limit`` and ``left_out`` of the meta file beside the predictions, where it has
+    them.
+
+    Raises:
+        DataError: a file is malformed, a row is of another question, or a question has no answer
+            though it was asked.
+    """
     questions = {record.id: record for record in read_records(records)}
     if not questions:
         raise DataError(f"{records}: holds no questions")
-    return questions, find_task(next(iter(questions.values())).benchmark)
-
-
-def _check_same(
-    rows: list[Prediction], questions: Mapping[str, Record], predictions: Path, records: Path
-) -> dict[str, Any]:
-    """Check that the rows answer all questions but those that their meta file says were not asked.
-
-    Returns ``limit`` and ``left_out`` of that meta file, where it has them.
-    """
+    task = find_task(next(iter(questions.values())).benchmark)
+    rows, _ = read_any_predictions(predictions, task)
     for number, row in enumerate(rows, start=1):
         if row.id not in questions:
             raise DataError(
                 f"{predictions}: line {number}: {records} has no question {row.id!r}; give the "
                 "records that were asked"
             )
+    # In another form, too, answers to a part of the questions must not pass for answers to all. So
+    # what the meta file says of those that were not asked goes into that of the other form.
     meta = read_meta(predictions) or {}
     asked = {name: meta[name] for name in ("limit", "left_out") if meta.get(name)}
     limit, left_out = asked.get("limit"), asked.get("left_out")
@@ -227,7 +226,7 @@ def _check_same(
             f"{predictions}: answers {len(rows)} of the {len(questions)} questions of {records}; a "
             "partial file is not scored: finish it, or give the records that were asked"
         )
-    return asked
+    return rows, questions, task, asked
 
 
 def _field_row(row: Prediction, record: Record, task: Task, model_id: str) -> dict[str, Any]:

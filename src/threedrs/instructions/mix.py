@@ -131,29 +131,21 @@ def describe(records: Sequence[Record]) -> dict[str, Any]:
     by_benchmark: dict[str, list[Record]] = {}
     for record in records:
         by_benchmark.setdefault(record.benchmark, []).append(record)
+    types, words, answers = {}, {}, {}
+    for name, members in by_benchmark.items():
+        types[name] = dict(Counter(one.question_type or "none" for one in members).most_common())
+        words[name] = _distribution(len(one.answer.split()) for one in members)
+        most = Counter(one.answer for one in members).most_common(TOP_ANSWERS)
+        answers[name] = [{"answer": answer, "samples": count} for answer, count in most]
     per_scene = Counter(record.scene for record in records)
     return {
         "samples": len(records),
         "benchmarks": {name: len(members) for name, members in by_benchmark.items()},
-        "question_types": {
-            name: dict(Counter(record.question_type or "none" for record in members).most_common())
-            for name, members in by_benchmark.items()
-        },
+        "question_types": types,
         "scenes": len(per_scene),
         "samples_per_scene": _distribution(per_scene.values()),
-        "answer_words": {
-            name: _distribution(len(record.answer.split()) for record in members)
-            for name, members in by_benchmark.items()
-        },
-        "top_answers": {
-            name: [
-                {"answer": answer, "samples": count}
-                for answer, count in Counter(record.answer for record in members).most_common(
-                    TOP_ANSWERS
-                )
-            ]
-            for name, members in by_benchmark.items()
-        },
+        "answer_words": words,
+        "top_answers": answers,
     }
 
 

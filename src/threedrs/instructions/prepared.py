@@ -51,14 +51,10 @@ def take_prepared(
     hold their references; training samples may not.
 
     Args:
-        benchmark: name of the benchmark.
-        split: one of the benchmark's splits.
         array: the .json file.
-        layout: the data root.
         scenes: the scenes of the split.
-        boxes: scene -> {"gt": BoxSet, "pred": BoxSet}.
-        out: file of records to write.
-        on_reject, max_reject_fraction, left_out: as `convert` takes them.
+        benchmark, split, layout, boxes, out, on_reject, max_reject_fraction, left_out: as
+            `convert` takes them.
 
     Raises:
         ConfigError: unknown benchmark, split or ``on_reject``, or a fraction outside 0 to 1.

@@ -66,6 +66,9 @@ def test_scanqa_rows_with_the_first_answer_alone(tmp_path: Path) -> None:
     assert "no row holds" not in said
     check = whole["provenance"]["annotations"]
     assert (check["questions"], check["fewer"], check["other"]) == (2, 1, 0)
+    # The rows name no scene, which the file does.
+    provenance = whole["provenance"]
+    assert (alone["provenance"]["rows_without_scene"], provenance["rows_without_scene"]) == (2, 0)
 
 
 def test_rows_with_all_answers_and_rows_of_a_part_of_the_questions(tmp_path: Path) -> None:
@@ -89,7 +92,9 @@ def test_sqa3d_takes_both_of_its_files_from_one_folder(tmp_path: Path) -> None:
     alone, said = score("sqa3d", rows)
     assert alone["metrics"]["em"]["value"] == 0.0
     assert "true answer" not in said  # the published file has one answer a question
-    assert score("sqa3d", rows, "--annotations", file)[0]["metrics"]["em"]["value"] == 100.0
+    whole, _ = score("sqa3d", rows, "--annotations", file)
+    assert whole["metrics"]["em"]["value"] == 100.0
+    assert {name: group["n"] for name, group in whole["by_type"].items()} == {"is": 1}
     (tmp_path / name.format("sqa_annotations")).unlink()
     with pytest.raises(
         DataError, match=r"sqa_annotations_test_scannetv2\.json: cannot be read \(No such"
