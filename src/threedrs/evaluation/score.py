@@ -120,6 +120,7 @@ def score_file(
     if annotations is not None:
         rows, check = take_annotated_answers(rows, task, predictions, annotations)
     meta = read_meta(predictions) or {}
+    digest = _checked_hash(predictions, meta)  # before METEOR, which takes minutes
     unanswered = meta.get("unanswered")
     metrics: Metrics
     if unanswered:
@@ -138,7 +139,7 @@ def score_file(
         "provenance": {
             "predictions": str(predictions),
             "predictions_form": form,
-            "predictions_sha256": _checked_hash(predictions, meta),
+            "predictions_sha256": digest,
             "short_of_answers": task.seems_short_of_answers(row.references for row in rows),
             "annotations": check and asdict(check),
             "predictions_meta": meta or None,
