@@ -92,6 +92,7 @@ class SceneDialogue:
         Raises:
             DataError: the scene has no boxes.
         """
+        # Without this the zero target would win, and "none of these" would look like an answer.
         if not len(self.boxes):
             raise DataError(f"{self.store.path}: holds no boxes to choose from")
         human = FIND.prompt.format(description=_checked(description).capitalize())
@@ -126,6 +127,7 @@ def _checked(text: str) -> str:
     text = text.strip()
     if not text:
         raise DataError("the question is empty")
+    # The tokenizer would turn such a mark into the token that the model reads a point or box from.
     for token in (COORD, GROUND):
         if token in text:
             raise DataError(

@@ -60,6 +60,7 @@ def read_any_predictions(path: Path, task: Task) -> tuple[list[Prediction], str]
     Raises:
         DataError: as ``read_predictions``.
     """
+    # By the first row: a file of both forms is refused at the row where it changes.
     if is_field_row(next(read_json_lines(path), None)):
         return read_predictions(path, task, parse=prediction_of_field_row), "field"
     return read_predictions(path, task), "threedrs"
@@ -95,6 +96,7 @@ def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
         if task.objects == "one" and _same_length(scores, objects):
             # With exactly one object nobody looks at the zero target, so any number stands for it.
             scores = [*scores, 0.0]
+        # A question about one object has its box alone there, others have a list of boxes.
         one_box = isinstance(truth, list) and bool(truth) and not isinstance(truth[0], list)
         gt = [truth] if one_box else truth
         converted |= {"scores": scores, "boxes": objects, "gt": gt}
@@ -183,7 +185,7 @@ def import_predictions(predictions: Path, records: Path, out: Path) -> tuple[int
                 references=tuple(question.references or ()),
             )
             for name, question in questions.items()
-            if name in answered
+            if name in answered  # the others were not asked
         ),
     )
     write_json(meta_path(out), {"format_version": FORMAT_VERSION, "n": count, **asked})

@@ -39,6 +39,7 @@ def evaluate_checkpoint(
     """
     asked = merged(configfiles, "eval")
     name = name or _folder_name(checkpoint)
+    # Answers to a part of the questions lie in a folder of their own and replace no score.
     name += f"-first{limit}" if limit else ""
     if name in (asked.get("runs") or {}):
         raise ConfigError(

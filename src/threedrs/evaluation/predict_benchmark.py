@@ -171,6 +171,7 @@ def _answer_scenes(
     total, finished, began = sum(map(len, questions.values())), 0, time.monotonic()
     answerer: Answerer | None = None
     for number, (scene, records) in enumerate(questions.items(), start=1):
+        # One scene is held at a time, and the model is loaded only when a question needs it.
         store = open_store(scenes, scene)
         answers = None
         if any(needs_model(record, task) for record in records):
@@ -237,6 +238,7 @@ def answer_inputs(
         CheckpointError: the model does not fit the manifest beside it.
         StoreError: a scene store is missing or cannot be used.
     """
+    # A missing store is found here, before the first question and not hours later.
     names = sorted({record.scene for record in records})
     return {
         "model": model_hash(model),

@@ -38,6 +38,7 @@ def _summary(
     rows: Sequence[Prediction], metrics: Metrics, task: Task, bootstrap: int
 ) -> dict[str, Any]:
     assert set(metrics) == set(task.metrics)
+    # A type's metrics are made of the statistics at hand, so METEOR runs once and not for each.
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         if row.question_type is not None:

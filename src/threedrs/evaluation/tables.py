@@ -121,6 +121,7 @@ def latex_table(summary: Mapping[str, Any]) -> str:
         heads.append(f"\\multicolumn{{{width}}}{{c}}{{{name}{asked}}}")
         rules.append(f"\\cmidrule(lr){{{start}-{start + width - 1}}}")
         start += width
+    # Bold is the best mean, shown or not: whether a difference counts, the star alone says.
     best = {
         column: max(
             (
@@ -160,6 +161,7 @@ def _asked_part(summary: Mapping[str, Any], benchmark: str) -> str:
     limits = [result["limit"] for result in runs if result.get("limit")]
     if not limits:
         return ""
+    # Runs may have been asked different parts, and the column is as weak as the smallest.
     fewest = min(limits, key=lambda limit: limit["questions"])
     return f" (first {fewest['questions']} of {fewest['of']}, not a score)"
 
@@ -181,6 +183,7 @@ def _markdown_cell(mean: float | None, deviation: float | None, mark: str) -> st
     if mean is None:
         return "–"
     spread = "" if deviation is None else f" ± {deviation:.1f}"
+    # A bare star would begin italics that end at the next one.
     return f"{mean:.1f}{spread}{mark.replace('*', chr(92) + '*')}"
 
 
