@@ -1,12 +1,9 @@
 """The two 3D heads with their losses: grounding, and the 3D representation supervision of 3DRS.
 
-Grounding (3DRS, section 3.1) asks which boxes a description means. An object's feature joins what
-the vision tower saw in the object's patches (A) with what the language model made of them (B). The
-head scores each object, and a learned "no object" row, against the hidden state at ``<ground>``.
-Cost: two products of an (objects, tokens) mask with the tokens, and two small networks.
-
-Supervision (section 3.3) takes the language model's hidden states at the visual tokens to the
-teacher's channels. The loss pulls them, token by token, towards the frozen teacher's features.
+Grounding (3DRS, section 3.1) asks which boxes a description means: it scores each object, and a
+learned "no object" row, against the hidden state at ``<ground>``. Supervision (section 3.3) takes
+the hidden states at the visual tokens to the teacher's channels, and its loss pulls them, token by
+token, towards the frozen teacher's features.
 """
 
 import torch
@@ -37,12 +34,9 @@ def object_features(
 ) -> Tensor:
     """Return the object features (N,D): the mean of features A and B.
 
-    Args:
-        visual_VFFD: projected visual tokens before pooling, without position embedding.
-        hidden_VGGD: last-layer hidden states at the visual tokens, newline columns dropped.
-        position_ND: position embedding of the box centres.
-        fine_NVFF: bool, patches of the fine grid that see the object.
-        coarse_NVGG: bool, patches of the coarse grid that see the object.
+    ``visual_VFFD`` are the projected tokens before pooling, without position embedding, and
+    ``hidden_VGGD`` the last hidden states at the visual tokens, newline columns dropped. The bool
+    masks mark the patches that see an object. ``position_ND`` embeds the centres of the boxes.
     """
     # Two masks, since the fine patches are half as wide: each has its own share of pixels to reach.
     feature_a = masked_mean(fine_NVFF.flatten(1), visual_VFFD.flatten(0, 2)) + position_ND

@@ -2,21 +2,18 @@
 
 The prefix with the visual tokens runs once. Its keys and values stay and are never copied. All
 questions then run together: one pass over their own tokens, packed in one row, then one pass for
-every next token of those that are not finished. Answers do not depend on what else is asked. Object
-features for grounding come from the same prefix pass. Questions that are too many for the memory
-are answered in several batches.
+every next token of those that are not finished. Answers do not depend on what else is asked.
 """
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
 
 from threedrs.models.attention.question_decoding import QuestionAttention
 from threedrs.models.checkpoint.decoding import Decoding
@@ -36,11 +33,7 @@ Result = TypeVar("Result")
 class SceneSession:
     """One scene, ready for questions.
 
-    Runs without gradients, yet not in torch's inference mode: parameters that a sharded training
-    run gathers here must stay fit for training. All its ranks take the first one's tokens.
-
-    Attributes:
-        visual_VGGD: last hidden states at the visual tokens, newline tokens dropped.
+    ``visual_VGGD`` are the last hidden states at the visual tokens, newline tokens dropped.
 
     Args:
         student: in evaluation mode, on the device to run on.
@@ -50,6 +43,8 @@ class SceneSession:
         decoding: greedy, or reference, as the checkpoint's generation_config.json says.
     """
 
+    # Not torch's inference mode: parameters that a sharded training run gathers here must stay fit
+    # for training.
     @torch.no_grad()
     def __init__(
         self,
@@ -76,7 +71,8 @@ class SceneSession:
         self.prefix_length = len(tokens_TD)
         positions = self._positions(torch.arange(self.prefix_length, device=student.device))
         hidden_TD, _ = student.run_language_model(tokens_TD, positions, None, cache=cache)
-        self.shared = _keys_and_values(cache)
+        layers: Any = cache.layers
+        self.shared = [(layer.keys, layer.values) for layer in layers]
         at_visual = slice(before, before + scene.visual_tokens)
         self.visual_VGGD = token_grid(hidden_TD[at_visual], student.family.grid)
         self.objects_ND = student.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual])
@@ -173,8 +169,7 @@ class SceneSession:
         """Return what ``run`` makes of the queries, in batches as large as memory allows.
 
         Raises:
-            torch.OutOfMemoryError: a single question does not fit; or the parameters are spread
-                over ranks, which gather them together and so have to make the same passes.
+            torch.OutOfMemoryError: a single question does not fit, or the parameters are spread.
         """
         results: list[Result] = []
         limit = len(queries)
@@ -183,6 +178,7 @@ class SceneSession:
             try:
                 results += run(batch)
             except torch.OutOfMemoryError:
+                # Ranks that gather parameters together have to make the same passes.
                 if self._is_spread() or len(batch) == 1:
                     raise
                 limit = len(batch) // 2
@@ -191,16 +187,6 @@ class SceneSession:
             # Here the error is gone, and with it the tensors that its traceback held.
             torch.cuda.empty_cache()
         return results
-
-
-def _keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
-    pairs = []
-    for layer in cache.layers:
-        assert isinstance(layer, DynamicLayer)
-        assert layer.keys is not None
-        assert layer.values is not None
-        pairs.append((layer.keys, layer.values))
-    return pairs
 
 
 def _next_batch(queries: Sequence[Query], limit: int) -> Sequence[Query]:

@@ -14,11 +14,8 @@ from threedrs.models.backbones.known_backbones import DEFAULT_NAME, find_family
 class ModelSettings(Model):
     """Which student to build or load: the section `model`, and what else shapes it.
 
-    ``path`` is a checkpoint folder in its family's published layout, pretrained or trained. Its own
-    config.json gives the architecture, and ``seed`` is that of heads which it lacks. Without it,
-    ``size: tiny`` and ``small`` are built with random weights from ``seed``, and so is ``7b``
-    if ``random_weights`` asks for that. ``name`` and ``grid`` (tokens a side of a frame) may be
-    None where a checkpoint of ours holds them.
+    ``seed`` is that of random weights, of heads too that the checkpoint in ``path`` lacks. ``name``
+    and ``grid`` (tokens a side of a frame) may be None where the checkpoint says them.
     """
 
     name: ModelName | None = None  # type: ignore[assignment]

@@ -2,9 +2,7 @@
 
 The language model is causal, so the prefix does not depend on the suffixes. A suffix token attends
 to the prefix and to its own suffix only, and its position continues from the prefix. Losses and
-gradients equal the sum over separate sequences, for nearly the cost of one. Two details make it
-exact: the last shared token predicts the first own token of every sample, and labelled tokens in
-the shared part count in every text sample's mean, with that sample's own denominator.
+gradients equal the sum over separate sequences, for nearly the cost of one.
 
 Axis letters: T tokens of a sequence, S suffix tokens, K samples, M predictions with a loss.
 """
@@ -54,11 +52,9 @@ class Query:
 class Sample:
     """A training sample: its own tokens after the shared prefix, up to the end of the answer.
 
-    Arrays on the host, which a loader hands over in one piece; torch would open a file for each
-    tensor. ``input_ids`` and ``labels`` (T,) int64, labels not shifted, -100 without loss.
-    ``target_rows``: None for a text sample; for a grounding sample the rows of the scene's boxes
-    that the text means, [] for the zero target, and ``ground_index`` is where ``<ground>`` stands
-    in ``input_ids``. ``coordinate`` and ``coordinate_index`` as in `Query`.
+    ``input_ids`` and ``labels`` (T,) int64, labels not shifted, -100 without loss. ``target_rows``
+    of a grounding sample are the rows of the scene's boxes that the text means, [] for the zero
+    target, and ``ground_index`` is where ``<ground>`` stands. ``coordinate`` as in `Query`.
     """
 
     id: str
@@ -157,11 +153,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class TextTargets:
-    """The M predictions of a pack that have a text loss.
-
-    At least one prediction is listed, if need be with weight zero, so that the vocabulary head
-    runs in every step.
-    """
+    """The M predictions of a pack that have a text loss."""
 
     predictor_M: Tensor  # index in the sequence of the hidden state that predicts ``target_M``
     target_M: Tensor  # token ids
@@ -188,8 +180,8 @@ class TextTargets:
         owner_M = owner_S[own]
         own_count_K = np.bincount(owner_M, minlength=len(text_K))
         assert own_count_K[text_K].all(), "a text sample has labelled tokens of its own"
-        if not predictor:
-            predictor, target = [last_shared], [0]  # of weight 0
+        if not predictor:  # one of weight 0, so that the vocabulary head runs in every step
+            predictor, target = [last_shared], [0]
         # Shared labels count in each text sample's mean, by its own denominator, as they would if
         # each sample had a sequence of its own.
         weight_K = torch.from_numpy(text_K / np.maximum(1, len(shared) + own_count_K)).float()

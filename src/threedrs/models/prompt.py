@@ -148,11 +148,8 @@ def build_sample(
     """Return the training sample of a record; the instruction sentence is in.
 
     The assistant turn is labelled, its header included; of the other turns, with
-    ``label_chat_tokens``, the chat tokens and single newlines (the published way). A grounding
-    sample has no text loss: none of its tokens is labelled.
-
-    Args:
-        box_ids: the object id of each row of the scene's boxes.
+    ``label_chat_tokens``, the chat tokens and single newlines (the published way). ``box_ids`` has
+    the object id of each row of the scene's boxes.
 
     Raises:
         DataError: an object without a box, or ``<coord>`` without a point.
@@ -168,7 +165,7 @@ def build_sample(
         target_rows = _target_rows(record, box_ids)
         # The head reads the hidden state of the mark itself, which has seen the whole question.
         ground_index = len(question) + answer.index(token_id(tokenizer, GROUND))
-        labels = [IGNORE] * len(ids)
+        labels = [IGNORE] * len(ids)  # a grounding sample has no text loss
     else:
         labelled = chat_token_ids(tokenizer) if label_chat_tokens else frozenset()
         labels = _chat_labels(question, labelled) + answer
@@ -188,9 +185,6 @@ def build_query(
     record: Record, tokenizer: PreTrainedTokenizerBase, *, prompt: PromptStyle
 ) -> Query:
     """Return the evaluation question of a record, ending with the assistant's header.
-
-    ``reference`` leaves the instruction sentence out, as the published evaluation does;
-    ``as_trained`` keeps it.
 
     Raises:
         ConfigError: the style is not known.

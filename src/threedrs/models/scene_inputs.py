@@ -1,10 +1,5 @@
 """A scene's tensors as the student reads them from a scene store, on its family's token grid.
 
-The LLaVA families' two grids are in the store. Another grid (`qwen2-vl`) has one set of patches for
-both features of an object. They follow the same rules: patches of the top-left 378x378 pixels,
-their mean world coordinate, half of the pixels inside the box for feature A and an eighth for
-feature B. They are counted from the pixels when a scene is read.
-
 Axis letters: V frames, S supervised frames, H W image rows and columns (384), F fine grid (LLaVA:
 27), G coarse grid (LLaVA: 14), N objects, C teacher channels.
 """
@@ -80,10 +75,7 @@ class SceneInputs:
         return self._changed(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "SceneInputs":
-        """Return the scene in page-locked memory, from which a GPU takes it while the host goes on.
-
-        A loader's thread calls this by the name that torch looks for.
-        """
+        """Return the scene in page-locked memory; a loader's thread calls this by torch's name."""
         return self._changed(lambda tensor: tensor.pin_memory())
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> "SceneInputs":
@@ -149,7 +141,8 @@ def read_scene(
         DataError: ``teacher_VGGC`` is of other frames.
     """
     boxes_N6 = np.asarray(store.boxes(box_set).boxes)
-    # The store holds the masks of LLaVA's two grids. Any other grid is counted from the pixels.
+    # The store holds the masks of LLaVA's two grids. Any other grid has one set of patches for both
+    # features, which is counted from the pixels by the same rules.
     if grid == LLAVA_GRID:
         patch_xyz, (fine, coarse) = store.patch_xyz(), store.masks(box_set)
     else:

@@ -1,11 +1,9 @@
 """The student: vision tower, projector, language model, and the parts that make it 3D-aware.
 
 A frame becomes a grid of projected tokens, each with the position embedding of the world point it
-shows. In the LLaVA families a learned newline token closes each row. These visual tokens stand in
-the prompt where the image is. Hidden states at them feed the object features and the 3D
-supervision. A forward pass over a pack costs one vision pass over the V frames and one language
-pass over the shared prefix and all suffixes. What differs between backbones is in
-`threedrs.models.backbones.family`.
+shows. These visual tokens stand in the prompt where the image is. Hidden states at them feed the
+object features and the 3D supervision. A forward pass over a pack costs one vision pass over the V
+frames and one language pass over the shared prefix and all suffixes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -141,10 +139,7 @@ class Student(nn.Module):
         return groups
 
     def gradient_checkpointing_enable(self, kept_layers: int = 0) -> None:
-        """Recompute the layers of vision tower and language model in the backward pass.
-
-        The last ``kept_layers`` layers of the language model keep their activations instead.
-        """
+        """Recompute all but the last ``kept_layers`` language layers in the backward pass."""
         for model in (self.vision_tower, self.language_model):
             model.gradient_checkpointing_enable({"use_reentrant": False})
         layers = self.language_model.model.layers
@@ -176,10 +171,7 @@ class Student(nn.Module):
         return VisualTokens(fine_VFFD, self.newline_tokens(grid_VGGD))
 
     def position_ids(self, index: Tensor, prefix: Prefix, scene: SceneInputs) -> Tensor:
-        """Return what the rotary embedding counts for tokens at ``index`` (B,T) of a sequence.
-
-        ``index`` counts along one sample: the shared prefix with the visual tokens, then own ones.
-        """
+        """Return what the rotary embedding counts for tokens at ``index`` (B,T) of one sample."""
         return self.family.position_ids(index, len(prefix.before_ids), len(scene.rgb_VHWC))
 
     def embed(
@@ -218,11 +210,9 @@ class Student(nn.Module):
             tokens_TD: input embeddings.
             position_ids: from `position_ids`.
             mask: see `threedrs.models.attention.packed.packed_attention`.
-            layer: index of the layer whose output is wanted. The last one (or -1) means the output
-                after the final norm.
+            layer: index of the layer whose output is wanted, -1 or the last: after the final norm.
             cache: keys and values before ``tokens_TD``, to which those of ``tokens_TD`` are added.
-            questions: given where ``tokens_TD`` belong to questions of a scene, which share a
-                prefix.
+            questions: where ``tokens_TD`` belong to questions of a scene, which share a prefix.
         """
         last = layer in (-1, self.text_config.num_hidden_layers - 1)
         # A mapping by kind of layer is taken as it is, where transformers would otherwise prepare a
@@ -240,13 +230,7 @@ class Student(nn.Module):
         return hidden_TD, hidden_TD if last else output.hidden_states[layer][0]
 
     def object_features(self, scene: SceneInputs, fine_VFFD: Tensor, hidden_TD: Tensor) -> Tensor:
-        """Return the scene's object features (N,D).
-
-        Args:
-            scene: with the object masks.
-            fine_VFFD: the projected tokens.
-            hidden_TD: last hidden states at the visual tokens.
-        """
+        """Return the object features (N,D), given the hidden states at the visual tokens."""
         position_ND = self.position_embedding(scene.boxes_N6[:, :3]).to(hidden_TD.dtype)
         return object_features(
             fine_VFFD,
@@ -258,9 +242,6 @@ class Student(nn.Module):
 
     def forward(self, pack: Pack, supervision: SupervisionSettings) -> PackLosses:
         """Return the losses of a pack.
-
-        The vocabulary head and both 3D heads run in every step: a head without a loss in this pack
-        takes part with weight zero, so that all ranks of a ZeRO-3 run gather the same modules.
 
         Raises:
             ConfigError: ``supervision.layer`` is not a layer of this language model.
@@ -297,6 +278,8 @@ class Student(nn.Module):
 
         # Causal attention: no suffix has changed the hidden states at the visual tokens. So object
         # features and supervision are computed once and serve every sample of the pack.
+        # Every head runs, one without a loss here with weight zero: the ranks of a ZeRO-3 run must
+        # gather the same modules in each step.
         text_K = self._text_losses(hidden_TD, text_targets)
         objects_ND = self.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual])
         grounding_K = self._grounding_losses(hidden_TD, objects_ND, grounding_targets)
@@ -359,17 +342,15 @@ class Student(nn.Module):
 
 
 def _restore_frequencies(module: Any) -> None:
-    """Compute a rotary embedding's frequencies again, in float32.
-
-    A cast of the whole model to half precision rounds them, and their products with positions in
-    the thousands are then off by many radians.
-    """
+    """Compute a rotary embedding's frequencies again, in float32."""
     held: Tensor = module.inv_freq
     if held.is_meta:
         return
     compute = getattr(module, "compute_axial_rope_parameters", None)
     if compute is None:
         compute = module.compute_default_rope_parameters
+    # A cast of the whole model to half precision rounds them, and their products with positions in
+    # the thousands are then off by many radians.
     with torch.device("cpu"):
         frequency, _ = compute(module.config)
     for name in ("inv_freq", "original_inv_freq"):

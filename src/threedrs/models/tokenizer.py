@@ -18,6 +18,7 @@ from transformers import (
     Qwen2Config,
     Qwen2Tokenizer,
 )
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from threedrs.errors import CheckpointError
@@ -32,9 +33,7 @@ FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
 def byte_alphabet() -> list[str]:
     """Return the 256 printable stand-ins of the bytes, in GPT-2's and Qwen2's order."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    shifted = 256 - len(printable)
-    return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(shifted)]
+    return [*bytes_to_unicode().values()]
 
 
 @cache
@@ -116,11 +115,9 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a tokenizer's files in the form that tokenizers 0.15 and transformers 4 read.
-
-    The fast tokenizer is in tokenizer.json; vocab.json, merges.txt and added_tokens.json are what
-    the slow one of that time is built from.
-    """
+    """Write a tokenizer's files in the form that tokenizers 0.15 and transformers 4 read."""
+    # The fast tokenizer is in tokenizer.json. The slow one of that time is built from vocab.json,
+    # merges.txt and added_tokens.json.
     tokenizer.save_pretrained(folder)
     whole = read_json(folder / "tokenizer.json")
     model, added = whole["model"], whole["added_tokens"]

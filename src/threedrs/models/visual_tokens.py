@@ -1,9 +1,7 @@
 """The visual tokens of a scene: position embedding, newline tokens, and a teacher's grid to theirs.
 
 The 3D position embedding turns world coordinates into a sine code of the hidden size, without
-parameters. A point is clamped to a fixed volume, counted in voxels of 0.1 m from the volume's lower
-corner, and each axis is written as sines and cosines into a third of the channels (3DRS, section
-3.1, after Video-3D LLM).
+parameters (3DRS, section 3.1, after Video-3D LLM).
 """
 
 from typing import NamedTuple
@@ -57,14 +55,10 @@ def pooled_teacher(teacher_VHWC: Tensor, side: int) -> Tensor:
 def discretise(points: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the voxel indices of ``points`` (..., 3) in metres, as int64 (..., 3).
 
-    Points, clamp, subtraction and division all run in ``dtype``, and halves round to even. float32
-    is exact for this purpose. The half precisions reproduce a trainer that casts every float input,
-    after which its arithmetic stays in that type: behind the subtraction a coordinate lies between
-    8 and 32, where bfloat16 has steps of 0.06 to 0.13 m. On rooms of 5 m this moves 44 to 54 % of
-    the tokens by a voxel in bfloat16 and 12 to 20 % in float16 (20 to 30 % of the x and of the y
-    coordinates in bfloat16); a cast of the points alone, with float32 arithmetic behind it, would
-    move 3 to 5 %. The published figure, about a third in training, is nearer to the first reading;
-    whether pixels or patch means are cast makes no difference.
+    Points, clamp, subtraction and division all run in ``dtype``, and halves round to even. The half
+    precisions reproduce a trainer that casts every float input: on rooms of 5 m they move 44 to 54
+    % of the tokens by a voxel in bfloat16 and 12 to 20 % in float16. The published figure is about
+    a third in training; a cast of the points alone would move 3 to 5 %.
     """
     # Axis by axis with plain numbers: a tensor of the corners, copied to a GPU, would wait for what
     # is queued there.

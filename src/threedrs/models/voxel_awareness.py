@@ -2,17 +2,11 @@
 
 Visual tokens of different frames that show the same place should have like features. A scene's
 score is the mean cosine of the last hidden states (after the final norm) of pairs of visual tokens
-whose patches lie in the same voxel of 0.1 m, counted as the position embedding counts it. The
-visual tokens stand before any question, so there is one score a scene and model. Two means are in
-use, and both are given:
+whose patches lie in the same voxel of 0.1 m. Two means are in use, and both are given:
 
 - ``all_pairs``, of the published code: over the pairs of a voxel, those within a frame included,
   then over the voxels that hold a pair;
 - ``across_frames``, of the paper's text: over all pairs of different frames at once.
-
-The published code joins the three indices of a voxel in half precision, which merges voxels. Here
-they stay integers. The sum of the cosines of all pairs of unit vectors is (|sum|^2 - sum of |.|^2)
-/ 2, so a scene costs its forward pass and two sums over T tokens, not T^2 products.
 
 T tokens, D channels, V voxels, C cells (the tokens of a voxel and frame).
 """
@@ -48,6 +42,8 @@ def scene_awareness(hidden_TD: Tensor, points_T3: Tensor, frame_T: Tensor) -> Sc
     """
     # In float64: a voxel's sum is hundreds of tokens long, and two large squares are subtracted.
     unit_TD = torch.nn.functional.normalize(hidden_TD.double(), dim=-1)
+    # The published code joins the three indices of a voxel in half precision, which merges voxels.
+    # Here they stay integers.
     voxel_T3 = discretise(points_T3, torch.float32)
     voxel_T = torch.unique(voxel_T3, dim=0, return_inverse=True)[1]
     # A voxel's tokens of one frame: what the pairs of different frames leave out.
@@ -70,7 +66,8 @@ def _pair_sums(unit_TD: Tensor, group_T: Tensor) -> tuple[Tensor, Tensor]:
     """Return per group the sum of the cosines of its pairs, and how many pairs it has."""
     count_G = torch.bincount(group_T)
     sum_GD = unit_TD.new_zeros(len(count_G), unit_TD.shape[1]).index_add_(0, group_T, unit_TD)
-    # |sum|^2 holds each pair twice, and each vector with itself once.
+    # |sum|^2 holds each pair twice, and each vector with itself once. So a scene costs two sums
+    # over its T tokens and not T^2 products.
     squares_G = unit_TD.new_zeros(len(count_G)).index_add_(0, group_T, unit_TD.square().sum(-1))
     cosines_G = (sum_GD.square().sum(-1) - squares_G) / 2
     return cosines_G, count_G * (count_G - 1) // 2

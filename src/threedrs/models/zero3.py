@@ -1,8 +1,8 @@
 """Building a student without its weights, and filling in tensors: whole, or spread over ranks.
 
 Without ZeRO-3 the parameters take up no memory until a tensor is assigned to each. Under ZeRO-3
-every parameter is spread over the ranks as soon as its module is built, and each tensor is handed
-out by the first rank alone: no rank ever holds more than one whole tensor beside its share.
+each parameter is spread over the ranks as soon as its module is built, and no rank ever holds more
+than one whole tensor beside its share.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,11 +53,7 @@ def shape_of(tensor: Tensor) -> tuple[int, ...]:
 
 
 def fill(module: nn.Module, names: Iterable[str], value: Callable[[str], Tensor]) -> None:
-    """Take over the tensors of these ``names``.
-
-    All ranks call this with the same names. The values of spread parameters come from the first
-    rank alone, which asks ``value`` when their turn comes: what it reads is not held longer.
-    """
+    """Take over the tensors of these ``names``; all ranks call this with the same names."""
     parameters = dict(module.named_parameters(remove_duplicate=False))
     rest = []
     for name in names:
@@ -70,6 +66,7 @@ def fill(module: nn.Module, names: Iterable[str], value: Callable[[str], Tensor]
             deepspeed.zero.GatheredParameters([parameters[name]], modifier_rank=0),
             torch.no_grad(),
         ):
+            # The first rank alone reads, when the tensor's turn comes, and hands out every share.
             if torch.distributed.get_rank() == 0:
                 parameters[name].data.copy_(value(name))
     # Assigned, not copied: the module takes the tensor that was read, and no second one exists.
@@ -79,8 +76,9 @@ def fill(module: nn.Module, names: Iterable[str], value: Callable[[str], Tensor]
 def fill_random(module: nn.Module, deviation: float = 0.02) -> None:
     """Draw the values of spread parameters: matrices normal, biases 0, weights of norms 1.
 
-    Each rank draws its own share, so nothing is gathered; the values depend on the number of ranks.
+    The values depend on the number of ranks.
     """
+    # Each rank draws its own share, so nothing is gathered.
     generators: dict[torch.device, torch.Generator] = {}
     for name, parameter in module.named_parameters():
         share: Tensor = parameter.ds_tensor  # type: ignore[attr-defined]
@@ -99,5 +97,6 @@ def whole_rows(matrix: nn.Parameter, rows: Sequence[int]) -> Tensor:
         return matrix.detach()[list(rows)].clone()
     import deepspeed
 
+    # A rank alone would wait here for the shares of the others for ever.
     with deepspeed.zero.GatheredParameters([matrix]):
         return matrix.detach()[list(rows)].clone()

@@ -163,10 +163,7 @@ def save_checkpoint(
 
 
 def _problem(checkpoint: Path, fingerprint: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the folder that a useless checkpoint moves to and why, or None for a valid one.
-
-    Files are read in full, unless the checkpoint is of another recipe anyway.
-    """
+    """Return the folder that a useless checkpoint moves to and why, or None for a valid one."""
     try:
         manifest = read_json(checkpoint / MANIFEST)
         if manifest.get("format_version") != FORMAT_VERSION:
@@ -196,8 +193,7 @@ def find_checkpoint(
     """Return the newest valid checkpoint of this very run, or None to start afresh.
 
     A damaged checkpoint moves to ``damaged/``. One of another recipe moves to ``stale-<hash>/``,
-    with the log of its run, and comes back when the recipe does. A warning says why. Only one
-    process calls this.
+    with the log of its run, and comes back when the recipe does. Only one process calls this.
     """
     for leftover in folder.glob(".step-*.tmp"):
         shutil.rmtree(leftover)

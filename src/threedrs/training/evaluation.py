@@ -1,10 +1,8 @@
 """Evaluation during training: the model as it stands answers a small, fixed part of the benchmarks.
 
-That part is the first questions of each benchmark's evaluation records, answered and scored by the
-code of the final evaluation. It draws no random numbers and changes no weight, so losses are the
-same with and without it. Every rank answers all of the questions, because under ZeRO-3 all ranks
-have to gather the parameters together. An evaluation costs a pass over each scene, and one small
-pass for each token of the longest answer in it.
+That part is the first questions of each benchmark's evaluation records. It draws no random numbers
+and changes no weight, so losses are the same with and without it. An evaluation costs a pass over
+each scene, and one small pass for each token of the longest answer in it.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,12 +31,9 @@ Scores = dict[str, dict[str, float | None]]
 class Evaluation:
     """The questions that a run answers while it trains.
 
-    Args:
-        config: the resolved run; its section ``evaluation`` names the evaluation ``records`` of
-            each benchmark, the ``settings`` of inference, and optionally the file ``left_out``
-            with the scenes that are not asked about.
-        student: the one in training.
-        tokenizer: the student's.
+    The section ``evaluation`` of the resolved run names the ``records`` of each benchmark, the
+    ``settings`` of inference, and optionally the file ``left_out`` of scenes that are not asked
+    about.
 
     Raises:
         DataError: records cannot be used.
@@ -73,9 +68,8 @@ class Evaluation:
     def measure(self, stopped: Callable[[], bool]) -> Scores | None:
         """Return the headline metrics of each benchmark in percent; None where one cannot be had.
 
-        Args:
-            stopped: asked before each scene, on every rank, which all get the same answer; if it
-                says yes, the rest is left undone and there are no scores at all.
+        ``stopped`` is asked before each scene, on every rank, which all get the same answer; if it
+        says yes, there are no scores at all.
 
         Raises:
             DataError: scores are not finite, or an object has no true box.
@@ -96,6 +90,7 @@ class Evaluation:
     def _answer(
         self, answerer: StudentAnswerer, stopped: Callable[[], bool]
     ) -> dict[str, list[Prediction]] | None:
+        # Every rank answers all questions, as under ZeRO-3 they gather the parameters together.
         rows: dict[str, list[Prediction]] = {}
         for scene, of_scene in self.records.items():
             if stopped():

@@ -240,11 +240,7 @@ def _trained_note(settings: TrainSettings, path: str | None) -> str:
 def whole_state(
     engine: Any, student: Student, ranks: Ranks, wanted: Callable[[str], bool] = lambda name: True
 ) -> dict[str, Tensor]:
-    """Return copies of the ``wanted`` tensors, whole, on the first rank's host; none on the others.
-
-    ZeRO-2 keeps parameters as pieces of one buffer, ZeRO-3 spreads each over the ranks; they are
-    gathered one at a time.
-    """
+    """Return copies of the ``wanted`` tensors, whole, on the first rank's host."""
     import deepspeed
 
     spread = engine.zero_optimization_stage() == 3
@@ -262,10 +258,7 @@ def whole_state(
 def export_run(
     engine: Any, student: Student, tokenizer: Any, summary: RunSummary, out: Path, ranks: Ranks
 ) -> None:
-    """Write model, card, loss curve and train.json to ``out``; all ranks call this.
-
-    The first rank's host holds a copy of the weights for a moment, with LoRA of the trained ones.
-    """
+    """Write model, card, loss curve and train.json to ``out``; all ranks call this."""
     rows = read_rows(growing_log(out))
     numbers = _numbers(summary, ranks, rows)
     settings = TrainSettings.from_config(summary.config)

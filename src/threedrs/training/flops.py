@@ -2,9 +2,8 @@
 
 Only matrix products that the model needs count. A forward pass has 2 operations a weight and token.
 The backward pass has 2 more for the gradient of a product's input, if something in front of it is
-trained, and 2 more for the gradient of its weights, if these are trained. So a weight and token
-take 6 operations where every part is trained, and 4 in the language model's own weights with LoRA.
-Recomputation of activations does not count. Shared prefixes count once.
+trained, and 2 more for the gradient of its weights, if these are trained. Recomputation of
+activations does not count. Shared prefixes count once.
 """
 
 from collections.abc import Sequence
@@ -127,9 +126,7 @@ class OperationCount:
     def of(self, pack: Pack, predictions: int) -> float:
         """Return the operations of a forward and backward pass over ``pack``.
 
-        Args:
-            pack: of K samples.
-            predictions: number of tokens at which the vocabulary head runs.
+        ``predictions`` is the number of tokens at which the vocabulary head runs.
         """
         own = [len(sample.input_ids) for sample in pack.samples]
         parts = self.parts(

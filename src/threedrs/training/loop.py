@@ -278,8 +278,7 @@ class _Training:
         """Log this step, with the scores of ``evaluation``.
 
         Raises:
-            StoppedError: the run was asked to stop before the scores were there. The step is saved
-                and has no row, so whoever goes on from it evaluates first.
+            StoppedError: the run was asked to stop before the scores were there.
         """
         run, step = self.run, self.progress.step
         row = dict(self.progress.row or {})

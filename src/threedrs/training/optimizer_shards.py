@@ -2,13 +2,9 @@
 
 ZeRO keeps on each rank a run of elements of each trained, flattened parameter: its float32 weights
 and both moments. Here such a run is a shard. ``write_shards`` writes a rank's shards to files of
-its own, under ``<kind>/<parameter>``, with the first element of each in the file's header.
-``read_shards`` fills the shards that a rank holds now from whichever files have their elements.
-
-Nothing is gathered or sent. A rank writes and reads its part of 12 bytes a parameter, and one file
-(``FILE_BYTES``, or one shard, if that is larger) is in host memory at a time. Under ZeRO-2 a rank
-reads all weights besides, because it holds a whole copy in the precision of training. What is not
-trained is not written: loading the student brings it back.
+its own, with the first element of each in the file's header. ``read_shards`` fills the shards that
+a rank holds now from whichever files have their elements. Nothing is gathered or sent, and one file
+(``FILE_BYTES``, or one shard, if that is larger) is in host memory at a time.
 """
 
 import json

@@ -181,15 +181,9 @@ class PackReader:
 def name_proposals(records: Sequence[Record], true: BoxSet, proposals: BoxSet) -> list[Record]:
     """Return a scene's records with each object's id replaced by that of the proposal it matches.
 
-    A run with ``boxes.train: pred`` sees detector proposals, but annotations name objects of the
-    mesh. The proposal that overlaps an object best stands for it, if the two share a quarter of
-    their union, below which ScanRefer and Multi3DRefer count it as another thing. An object without
-    such a proposal is no target, and a sample without any target teaches that no box is meant.
-
-    Args:
-        records: of one scene; those without ``object_ids`` stay as they are.
-        true: the scene's objects.
-        proposals: the boxes that the student sees.
+    A run with ``boxes.train: pred`` sees detector ``proposals``, but annotations name objects of
+    the mesh, the ``true`` boxes. An object without a proposal that overlaps it well is no target,
+    and a sample without any target teaches that no box is meant.
 
     Raises:
         DataError: an object has no true box.
@@ -197,6 +191,7 @@ def name_proposals(records: Sequence[Record], true: BoxSet, proposals: BoxSet) -
     best: dict[int, int | None] = {}
     iou_NM = box_iou_NM(true.boxes, proposals.boxes)
     for object_id, iou_M in zip(true.ids, iou_NM, strict=True):
+        # Below a quarter ScanRefer and Multi3DRefer count a proposal as another thing.
         found = len(iou_M) > 0 and iou_M.max() >= LEAST_IOU
         best[int(object_id)] = int(proposals.ids[iou_M.argmax()]) if found else None
     named = []
@@ -256,10 +251,9 @@ def _ignore_stop_signals(worker: int) -> None:
 def load_packs(
     reader: PackReader, plans: Sequence[PackPlan], workers: int
 ) -> Generator[Pack, None, None]:
-    """Yield the packs of ``plans`` in order, read ahead by ``workers`` processes.
+    """Yield the packs of ``plans`` in order, read ahead by ``workers`` processes or by this one.
 
-    With 0 ``workers`` this process reads them. Close the generator (``contextlib.closing``) to end
-    the processes.
+    Close the generator (``contextlib.closing``) to end the processes.
 
     Raises:
         ThreedrsError: the first error of a pack that a user can put right.

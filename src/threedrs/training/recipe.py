@@ -140,13 +140,12 @@ class RunPaths:
 def read_run(path: Path, execution: str = "{}") -> dict[str, Any]:
     """Return the resolved run in ``path``, with its section `execution` from a JSON object.
 
-    The workflow hands over what the configuration says when a training starts: in the file it would
-    make results stale that it does not change.
-
     Raises:
         ConfigError: ``execution`` is not a JSON object with keys of that section.
         DataError: the file is missing or malformed.
     """
+    # The workflow hands it over when a training starts. In the file it would make results stale
+    # that it does not change.
     config = read_json(path)
     try:
         said = json.loads(execution)
@@ -162,10 +161,7 @@ def fingerprint(
 ) -> dict[str, Any]:
     """Return everything that shapes the trained weights, as a flat mapping from name to value.
 
-    Args:
-        config: the resolved run.
-        scenes: content hash of each scene store that the mix uses.
-        features: hash of the teacher's features of each of these scenes.
+    ``scenes`` and ``features`` have the content hash of each scene store and of its features.
     """
     paths = RunPaths.from_config(config["paths"])
     pretrained = config["model"]["path"]

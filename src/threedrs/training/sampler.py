@@ -36,10 +36,7 @@ Batch = tuple[PackPlan, ...]
 def _plan_packs(
     scenes: Sequence[str], chosen: np.ndarray, pack: int, generator: np.random.Generator
 ) -> list[PackPlan]:
-    """Return packs of the ``chosen`` samples, at most ``pack`` each, in random order, full first.
-
-    Full ones come first so that they fill whole batches, where K divides the batch.
-    """
+    """Return packs of at most ``pack`` of the ``chosen`` samples, in random order, full first."""
     # One shuffle of all samples shuffles each scene's, and spreads its benchmarks over its packs.
     samples_of_scene: dict[str, list[int]] = {}
     for index in generator.permutation(chosen):
@@ -49,6 +46,7 @@ def _plan_packs(
         for scene, indices in samples_of_scene.items()
         for start in range(0, len(indices), pack)
     ]
+    # Full ones come first so that they fill whole batches, where K divides the batch.
     shuffled = [packs[position] for position in generator.permutation(len(packs))]
     return sorted(shuffled, key=lambda plan: len(plan.indices) < pack)
 
@@ -75,15 +73,8 @@ def plan_batches(
 ) -> list[Batch]:
     """Return an epoch's batches of exactly ``global_batch`` samples, in order.
 
-    The last batch may hold fewer samples; with ``drop_last`` it is left out.
-
-    Args:
-        scenes: scene of each sample, in the mix's order.
-        pack: K, the most samples a pack holds.
-        global_batch: samples of a batch.
-        drop_last: whether to leave out a short last batch.
-        seed: of the run.
-        epoch: counted from 0; each has its own order.
+    The last batch may hold fewer samples; with ``drop_last`` it is left out. ``scenes`` has the
+    scene of each sample, ``pack`` is K, and ``epoch`` counts from 0.
     """
     generator = np.random.default_rng([seed, epoch])
     packs = _plan_packs(scenes, np.arange(len(scenes)), pack, generator)
@@ -107,14 +98,8 @@ def plan_task_groups(
 ) -> list[Batch]:
     """Return an epoch's batches of exactly ``global_batch`` samples of one task group, in order.
 
-    Args:
-        scenes: scene of each sample, in the mix's order.
-        groups: task group of each sample.
-        words: words of each sample's question and answer.
-        pack: K, the most samples a pack holds.
-        global_batch: samples of a batch.
-        seed: of the run.
-        epoch: counted from 0; each has its own order.
+    ``groups`` has the task group of each sample, and ``words`` the words of its question and
+    answer; the rest as in `plan_batches`.
     """
     generator = np.random.default_rng([seed, epoch])
     # Which samples are dropped is decided before any pack is made, so that K does not matter.
@@ -149,11 +134,7 @@ def steps_per_epoch(
 ) -> int:
     """Return the optimizer steps of an epoch, without planning it.
 
-    Args:
-        counts: samples of each task group.
-        batches: mixed or task_groups.
-        global_batch: samples of a batch.
-        drop_last: whether to leave out a short last batch of mixed ones.
+    ``counts`` has the samples of each task group; ``batches`` is mixed or task_groups.
     """
     if batches == "task_groups":
         return sum(_group_steps(count, global_batch) for count in counts.values())

@@ -1,10 +1,7 @@
 """One optimizer step: the loss of a pack, the DeepSpeed engine around it, and the step itself.
 
 The gradient of a step is the mean over exactly the samples of its batch, however they are packed
-and spread over ranks: a pack's loss is the sum over its samples, each rank adds up its packs, and
-DeepSpeed's mean over ranks is undone by the factor ``ranks / samples``. The losses of a step are
-checked on all ranks before the update, its gradient norm by DeepSpeed before it touches a weight;
-so a step that is not finite leaves the state of the step before.
+and spread over ranks. A step that is not finite leaves the state of the step before.
 """
 
 import math
@@ -65,9 +62,7 @@ class PackObjective(nn.Module):
     def forward(self, pack: Pack, weight: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss () and the detached sums named by ``SUMS`` (9,) float64.
 
-        Args:
-            pack: the samples of one scene; its K samples share one 3D loss, each counts it.
-            weight: 0 for a repeat that only keeps ranks in step, otherwise 1.
+        ``weight`` is 0 for a repeat that only keeps ranks in step, otherwise 1.
         """
         losses = self.student(pack, self.supervision)
         loss = losses.total(self.supervision.weight)
@@ -209,8 +204,7 @@ def train_step(
         micro_step_count: the same on all ranks.
         samples: number of samples of the whole batch, over all ranks.
         ranks: this process among the run's.
-        interrupted: says, after the backward passes, whether this rank was asked to stop; the
-            outcome says if any was.
+        interrupted: says, after the backward passes, whether this rank was asked to stop.
 
     Raises:
         NonFiniteError: a loss or the gradient is NaN or infinite, on any rank.

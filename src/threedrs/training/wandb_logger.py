@@ -1,9 +1,7 @@
 """Weights & Biases, if the user turns it on: the rows of log.jsonl and the run's configuration.
 
 The first rank alone uses it. Training never waits for it and never fails because of it: what goes
-wrong is said once, and the run goes on without. The identity of the W&B run lies beside the
-checkpoints, so that a resumed run continues the same one; rows that W&B knows of already are not
-sent again.
+wrong is said once, and the run goes on without.
 """
 
 import importlib.util
@@ -37,16 +35,7 @@ def require_wandb(settings: WandbSettings | None) -> None:
 
 
 class Tracker:
-    """A run's rows on their way to W&B.
-
-    Args:
-        settings: where they go.
-        out: folder of the training run.
-        name: of the run.
-        config: the resolved run, shown beside the rows without its paths, a line a scene.
-        config_hash: of the run's recipe; another recipe is another W&B run.
-        warn: says what goes wrong, once.
-    """
+    """A run's rows on their way to W&B; ``warn`` says what goes wrong, once."""
 
     def __init__(
         self,
@@ -126,6 +115,7 @@ def _identity(path: Path, config_hash: str) -> str:
             return str(known["id"])
     except (DataError, KeyError, TypeError):
         pass  # the first start
+    # It lies beside the checkpoints, so that a resumed run continues the same one.
     identity = secrets.token_hex(8)
     write_json(path, {"id": identity, "config_hash": config_hash})
     return identity

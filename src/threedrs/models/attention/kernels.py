@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from threedrs.errors import MachineError
 
+# Measured on Hopper. Each computes exactly the same attention, and the last runs anywhere.
 FASTEST_FIRST: list[SDPBackend] = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -27,10 +28,7 @@ def fast_kernels() -> AbstractContextManager[None]:
 
 
 class FlashAttnKernels:
-    """The kernels of the package flash-attn (2.7 or later), which puts tokens before heads.
-
-    Exact attention that also returns its log-sum-exp.
-    """
+    """The kernels of flash-attn (2.7 or later), which also return their log-sum-exp."""
 
     def __init__(self, interface: Any) -> None:
         self.interface = interface
@@ -56,6 +54,7 @@ class FlashAttnKernels:
         causal: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of query, key and value, given those of the result."""
+        # The package writes into tensors that it is given, in its own order of tokens and heads.
         swapped = [_swapped(tensor) for tensor in inputs]
         gradients = [torch.empty_like(tensor) for tensor in swapped]
         self.interface._flash_attn_backward(

@@ -1,17 +1,11 @@
 """The attention of the student's language model: one sample, a pack of samples, or questions.
 
 Registered with transformers under the name `PACKED`, so that the language model runs it in every
-layer. One sample is plain causal attention. What the tokens of a pack attend to is in `pack_mask`,
-in the form that the chosen backend reads. A scene's questions know it themselves
-(`threedrs.models.attention.question_decoding`).
+layer. One sample is plain causal attention. What the tokens of a pack attend to is in `pack_mask`.
 
-- ``sdpa``: torch's exact kernels, on any device, in two calls: plain causal for the prefix rows, so
-  that the fast kernels apply and no mask of prefix x prefix size exists, and a dense mask for the
-  few hundred rows of the suffixes. Costs over one sample's pass what the suffix rows alone cost.
-  cuDNN plans for a tenth of a second, and keeps 4 MB, at each length and at each stride that it has
-  not met, and hardly two packs have as many tokens: so suffix rows are rounded up, to a multiple of
-  64 or by an eighth at most, and the prefix, of one length in a whole run, is handed over with
-  strides of its own.
+- ``sdpa``: torch's exact kernels, on any device, in two calls: plain causal for the prefix rows,
+  and a dense mask for the few hundred rows of the suffixes. It costs one sample's pass and the
+  suffix rows.
 - ``flash``: flash-attn; suffix rows attend to the prefix and to themselves in two passes, which are
   joined by their log-sum-exp (`threedrs.models.attention.prefix_suffix`).
 
@@ -83,11 +77,9 @@ class PackMask:
 
 
 def _as_own(part_1NLd: Tensor) -> Tensor:
-    """Return the same elements with the strides of a tensor that has no other tokens.
-
-    The stride of the batch, which has one element, would be that of all the pack's tokens, and
-    cuDNN plans for strides as it does for lengths.
-    """
+    """Return the same elements with the strides of a tensor that has no other tokens."""
+    # The stride of the batch, which has one element, would be that of all the pack's tokens, and
+    # cuDNN plans for strides as it does for lengths.
     return part_1NLd.squeeze(0).transpose(0, 1).unflatten(0, (1, -1)).transpose(1, 2)
 
 
@@ -98,6 +90,8 @@ def _lengthened(tokens_1NTd: Tensor, added: int) -> Tensor:
 
 def _rounded(mask_11ST: Tensor) -> Tensor:
     """Return the mask with rows and keys added up to one of few lengths."""
+    # cuDNN plans for a tenth of a second, and keeps 4 MB, at each length that it has not met, and
+    # hardly two packs have as many tokens. So rows are rounded up by an eighth at most.
     rows, keys = mask_11ST.shape[-2:]
     added = -rows % max(ROWS, 2 ** (rows.bit_length() - 4))
     rounded = pad(mask_11ST, (0, added, 0, added))
@@ -108,13 +102,11 @@ def _rounded(mask_11ST: Tensor) -> Tensor:
 
 
 def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | None:
-    """Return the mask of a pack whose embeddings are ``tokens_TD``.
-
-    One sample needs no mask, whatever the backend: None stands for plain causal attention.
+    """Return the mask of a pack with embeddings ``tokens_TD``, None for one sample: plain causal.
 
     Raises:
         MachineError: flash-attn was asked for and is not installed, or there is no GPU for it.
-        ConfigError: the backend cannot run a pass of this precision or on this device.
+        ConfigError: the backend cannot run a pass of this precision.
     """
     # What the backend cannot do is said at the first pack, though it may hold one sample only.
     device = tokens_TD.device
@@ -146,9 +138,8 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attend from ``query`` (B, heads, Q, d) to ``key`` and ``value`` (B, key heads, T, d).
 
-    Without ``attention_mask`` all queries are causal. Returns (B, Q, heads, d).
-    With ``questions`` the queries are tokens of a scene's questions, and it knows what these
-    attend to.
+    Queries are causal, unless ``attention_mask`` or ``questions`` know what they attend to. Returns
+    (B, Q, heads, d).
     """
     if questions is not None:
         assert scaling is not None

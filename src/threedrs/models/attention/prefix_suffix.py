@@ -1,10 +1,9 @@
 """Attention of packed suffixes as two passes, to the prefix and to themselves, joined exactly.
 
 The softmax over a union of keys is the mean of the parts' results, weighted by the parts' sums of
-exponentials. Kernels of the flash kind return the logarithm of that sum. The backward pass of such
-a kernel, given the joined result and the joined log-sum-exp, yields exactly the part's share of the
-gradient, so both parts run their own backward kernel and the shares of the queries are added.
-Nothing of rows x keys size is ever stored.
+exponentials, whose logarithm the kernels return. A kernel's backward pass, given the joined result
+and log-sum-exp, yields exactly the part's share of the gradient. Nothing of rows x keys size is
+ever stored.
 
 Axis letters: N query heads, M key heads, T tokens of the pack, L of the prefix, S of all suffixes,
 K suffixes, W tokens of the longest suffix, d head size.

@@ -148,11 +148,7 @@ STUDENT = PUBLISHED_KEYS | {"mm_spatial_pool_stride": 2, "mm_pooling_position": 
 
 
 def _qwen2(config: Mapping[str, Any], path: Path, model_type: str) -> Fields:
-    """Return the fields of a Qwen2 whose sizes were read.
-
-    Raises:
-        CheckpointError: the section of the language model is of another ``model_type``.
-    """
+    """Return the fields of a Qwen2 whose sizes were read."""
     text = config.get("text_config")
     if isinstance(text, Mapping):
         Fields(equal={"model_type": model_type}).check(text, path, text, "text_config.")

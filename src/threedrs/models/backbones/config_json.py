@@ -59,7 +59,7 @@ def text_fields(
         rotary: the types of rotary embedding that the family knows.
 
     Raises:
-        CheckpointError: a field that decides a tensor's shape is missing, or positions are scaled.
+        CheckpointError: a size is missing, or positions or layers are of another kind.
     """
     missing = [name for name in SHAPE_FIELDS if name not in config]
     if missing:
@@ -89,11 +89,7 @@ def check_sizes(section: Mapping[str, Any], names: Iterable[str], path: Path) ->
 
 
 def _check_layers(config: Mapping[str, Any], path: Path) -> None:
-    """Check that all layers attend to all tokens before.
-
-    Raises:
-        CheckpointError: they do not.
-    """
+    """Check that all layers attend to all tokens before."""
     others = {*(config.get("layer_types") or ())} - {"full_attention"}
     if others:
         raise CheckpointError(
@@ -103,13 +99,9 @@ def _check_layers(config: Mapping[str, Any], path: Path) -> None:
 
 
 def _check_rotary(config: Mapping[str, Any], path: Path, known: Sequence[str]) -> None:
-    """Check that the rotary embedding is of a type that is restored after a cast and saved again.
-
-    With another one a student would train on other positions than its export is read with.
-
-    Raises:
-        CheckpointError: it is of none of the ``known`` types.
-    """
+    """Check that the rotary embedding is of one of the ``known`` types."""
+    # These are restored after a cast and saved again. With another type a student would train on
+    # other positions than its export is read with.
     for section in ("rope_scaling", "rope_parameters"):
         rope = config.get(section)
         if isinstance(rope, Mapping):

@@ -1,14 +1,12 @@
 """The interface of a backbone family: what differs between backbones, and nothing else.
 
-The `Student` holds the parameters and does everything that is the same for all backbones: position
-embedding, packing, heads, losses. A family builds the three pretrained parts. It also says how
-images become tokens, where tokens stand for the rotary embedding, how its checkpoints describe
-themselves, and what their tensors are called.
+The `Student` holds the parameters and does everything that is the same for all backbones. A family
+builds the three pretrained parts and says how images become tokens, where tokens stand for the
+rotary embedding, and how its checkpoints describe themselves. It is one class in a file of its own
+and one row in the file `known_backbones`; docs/ADD_A_BACKBONE.md shows how to add one.
 
-A family is one class in a file of its own and one row in the file `known_backbones`;
-docs/ADD_A_BACKBONE.md shows how to add one. Neither torch nor transformers is imported here or at
-the head of a family's file: the configuration is held against the families at each start of
-Snakemake, and loading both would take four seconds.
+Neither torch nor transformers is imported here or at the head of a family's file: the configuration
+is held against the families at each start of Snakemake, and loading both would take four seconds.
 """
 
 from __future__ import annotations
@@ -102,9 +100,7 @@ class TensorNames:
     def is_ignored(self, published: str, run_layers: int) -> bool:
         """Return whether a tensor is known and not used, such as those of a layer that is not run.
 
-        Args:
-            published: name of the tensor.
-            run_layers: the layers of the vision tower that run.
+        ``run_layers`` is the number of layers of the vision tower that run.
         """
         if self.ignored.fullmatch(published) is not None:
             return True
@@ -191,35 +187,26 @@ class Family(ABC):
     @classmethod
     @abstractmethod
     def new(cls, size: str, tokens: int, grid: int) -> Family:
-        """Return the family in ``model.size``, with a vocabulary of ``tokens`` (size 7b: its own).
+        """Return the family in ``model.size``.
 
-        Args:
-            size: tiny, small or 7b.
-            tokens: of the tiny tokenizer, ``<ground>`` and ``<coord>`` included.
-            grid: one of `grids`.
+        ``tokens`` is the vocabulary of the tiny tokenizer, ``<ground>`` and ``<coord>`` included;
+        size 7b has its own. ``grid`` is one of `grids`.
         """
 
     @classmethod
     @abstractmethod
     def read(cls, config: Mapping[str, Any], path: Path, tokens: int, grid: int) -> Family:
-        """Return the family that the config.json of a checkpoint describes.
+        """Return the family that the config.json of a checkpoint describes, perhaps a stranger's.
 
-        Args:
-            config: its content, perhaps of a stranger.
-            path: where it was read, for error messages.
-            tokens: the size of the vocabulary.
-            grid: one of `grids`.
+        ``tokens`` is the size of the vocabulary, ``grid`` one of `grids`, ``path`` for messages.
 
         Raises:
-            CheckpointError: a field is missing or absurd.
+            CheckpointError: a field is missing or absurd, or means other numbers.
         """
 
     @abstractmethod
     def config_json(self, teacher_channels: int, dtype: str) -> dict[str, Any]:
-        """Return the config.json of a student: the published fields and the section ``threedrs``.
-
-        The section comes from `threedrs.models.backbones.config_json.own_section`.
-        """
+        """Return the config.json of a student: the published fields, and `own_section`."""
 
     @property
     @abstractmethod
@@ -247,12 +234,9 @@ class Family(ABC):
         """Return the tokens (V,G,G,D) that the language model reads."""
 
     def position_ids(self, index: Tensor, before: int, frames: int) -> Tensor:
-        """Return what the rotary embedding counts for tokens at ``index`` of a sample's sequence.
+        """Return what the rotary embedding counts for tokens at ``index`` (B,T) of a sample.
 
-        Args:
-            index: (B,T) index in the sequence of one sample: shared prefix, then own tokens.
-            before: the tokens in front of the visual ones.
-            frames: V.
+        ``before`` is the number of tokens in front of the visual ones, ``frames`` is V.
         """
         return index
 

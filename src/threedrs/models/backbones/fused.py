@@ -1,8 +1,7 @@
 """Fused element-wise parts of the language model's layers.
 
 As transformers writes them, a norm is six passes over the hidden states and the gate of the MLP
-two, forward and again when recomputed. Here each is one. The norm is torch's own fused operator.
-The gate is compiled, for GPU training only, since compiling costs seconds.
+two, forward and again when recomputed. Here each is one.
 """
 
 from collections.abc import Callable
@@ -24,6 +23,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def run_fused(function: Callable[..., Any], *tensors: Tensor) -> Any:
     """Return ``function`` of the tensors, element-wise work, as one kernel where that pays."""
+    # Compiling costs seconds, which only a training on a GPU gets back.
     training = tensors[0].is_cuda and torch.is_grad_enabled()
     return (_compiled(function) if training else function)(*tensors)
 
@@ -44,6 +44,7 @@ def fuse(language_model: Any) -> None:
     norms = [decoder.norm]
     for layer in decoder.layers:
         norms += [layer.input_layernorm, layer.post_attention_layernorm]
+        # A checkpoint with another activation was refused before (`config_fields`).
         assert type(layer.mlp.act_fn) is nn.SiLU or layer.mlp.config.hidden_act == "silu"
         layer.mlp.forward = partial(_mlp, layer.mlp)
     for norm in norms:

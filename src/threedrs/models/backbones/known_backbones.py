@@ -1,9 +1,7 @@
 """Every backbone family by its name: those of this package, and those of other packages.
 
 Another package offers a family as an entry point of the group `ENTRY_POINTS`, whose name is the
-``model.name`` that means it. Such a family is imported only when it is asked for. An import path in
-the configuration would not do: a trained folder has to find its family by its config.json, and a
-stranger's config.json must not name code to import.
+``model.name`` that means it.
 """
 
 from collections.abc import Mapping
@@ -18,6 +16,8 @@ from threedrs.models.backbones.llava import LlavaFamily
 from threedrs.models.backbones.qwen2_vl import Qwen2VLFamily
 
 FAMILIES: tuple[type[Family], ...] = (LlavaFamily, Qwen2VLFamily)
+# Entry points and no import paths in the configuration: a trained folder has to find its family by
+# its config.json, and a stranger's config.json must not name code to import.
 ENTRY_POINTS = "threedrs.backbones"
 HELP = "see docs/ADD_A_BACKBONE.md"
 DEFAULT_NAME = "llava-video"  # the backbone of a student that is built without a name
@@ -74,8 +74,8 @@ def read_family(
         grid: ``model.grid``, or None for that of the training or the family's default.
 
     Raises:
-        CheckpointError: it is of no known family, a field is missing or means other numbers, or
-            the settings name another family or grid.
+        CheckpointError: it is of another family or grid, or a field is missing or means other
+            numbers.
     """
     family = _family_of(config, path)
     if name is not None and name not in family.checkpoints:

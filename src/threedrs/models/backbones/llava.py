@@ -227,7 +227,7 @@ def read_vision_config(config: Mapping[str, Any], path: Path) -> SiglipVisionCon
     """Return the configuration of the vision tower, all layers counted.
 
     Raises:
-        CheckpointError: the checkpoint names a vision tower whose sizes are not known here.
+        CheckpointError: the checkpoint has a vision tower that is not known here.
     """
     from transformers import SiglipVisionConfig
 
@@ -249,11 +249,7 @@ def read_vision_config(config: Mapping[str, Any], path: Path) -> SiglipVisionCon
 
 
 def _transformers_tower(config: Mapping[str, Any], path: Path) -> SiglipVisionConfig:
-    """Return the tower of a folder that transformers saves, its last layer counted.
-
-    Raises:
-        CheckpointError: it is of another kind, or features are taken elsewhere.
-    """
+    """Return the tower of a folder that transformers saves, its last layer counted."""
     from transformers import SiglipVisionConfig
 
     section = config.get("vision_config")

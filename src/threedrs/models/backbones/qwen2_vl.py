@@ -1,12 +1,9 @@
 """The Qwen2-VL family: its own vision transformer, patch merger and multimodal rotary embedding.
 
-A frame is resized to 28 G x 28 G pixels (bicubic, as in Qwen2-VL's own preprocessing) and stands
-alone in time: the tower reads pairs of frames, so each one is given twice. The merger joins 2x2
-patches into one token, so a frame has G x G tokens, which the language model reads as they are.
-Features A and B of an object come from the same grid, and rows get no newline token. The scene is
-one video: token positions are (frame, row, column) from where it starts, and text goes on behind
-the largest of them. The 384x384 frames give the native grid, 14; grid 7 costs a quarter of the
-visual tokens.
+A frame is resized to 28 G x 28 G pixels (bicubic, as in Qwen2-VL's own preprocessing). The merger
+joins 2x2 patches, so a frame has G x G tokens, which the language model reads as they are. Features
+A and B of an object come from the same grid, and rows get no newline token. The scene is one video.
+The 384x384 frames give the native grid, 14; grid 7 costs a quarter of the visual tokens.
 """
 
 from __future__ import annotations
@@ -204,11 +201,7 @@ class Qwen2VLFamily(Family):
 
 
 def read_text_config(config: Mapping[str, Any], path: Path, tokens: int) -> Qwen2VLTextConfig:
-    """Return the configuration of the language model; see `text_fields`.
-
-    Raises:
-        CheckpointError: the positions are not those of Qwen2-VL either.
-    """
+    """Return the configuration of the language model; see `text_fields`."""
     from transformers import Qwen2VLTextConfig
 
     fields = text_fields(config, path, tokens, kind="Qwen2-VL", rotary=("default", "mrope"))
@@ -221,11 +214,7 @@ def read_text_config(config: Mapping[str, Any], path: Path, tokens: int) -> Qwen
 
 
 def read_vision_config(config: Mapping[str, Any], path: Path) -> Qwen2VLVisionConfig:
-    """Return the configuration of the vision tower.
-
-    Raises:
-        CheckpointError: there is none, or a size is absurd.
-    """
+    """Return the configuration of the vision tower."""
     from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 
     section = config.get("vision_config")

@@ -42,11 +42,7 @@ class Qwen2VLLanguageModel(Qwen2VLPreTrainedModel):
 
 
 def build_vision_tower(config: Qwen2VLVisionConfig) -> Qwen2VisionTransformerPretrainedModel:
-    """Build the vision transformer without its merger, which is the projector.
-
-    It attends in all frames at once, so they have to be of one size, and runs its activations
-    fused.
-    """
+    """Build the vision transformer for frames of one size, without its merger, the projector."""
     tower = Qwen2VisionTransformerPretrainedModel(config)
     tower.set_submodule("merger", nn.Identity())
     assert config.hidden_act == "quick_gelu"
@@ -123,5 +119,6 @@ def pixel_patches(rgb_VHWC: Tensor, *, side: int, patch: int, merge: int, repeat
     # (V, colour, block row, row in block, pixel row, block column, column in block, pixel column)
     parts = pixels_V3HW.unflatten(3, (blocks, merge, patch)).unflatten(2, (blocks, merge, patch))
     parts = parts.permute(0, 2, 5, 3, 6, 1, 4, 7)  # V, block r c, in block r c, colour, pixel r c
+    # The tower reads pairs of frames. A frame stands alone in time, so each is given twice.
     parts = parts[:, :, :, :, :, :, None].expand(-1, -1, -1, -1, -1, -1, repeats, -1, -1)
     return parts.reshape(len(rgb_VHWC) * side * side, -1)

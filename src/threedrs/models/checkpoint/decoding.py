@@ -29,9 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_generation(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Generation:
-    """Return the generation_config.json of a checkpoint folder.
-
-    Of a folder without one, the published end tokens and no penalty.
+    """Return the generation_config.json of a checkpoint folder, or what transformers does without.
 
     Raises:
         CheckpointError: it is not a JSON object, or a value in it is absurd or not known here.
@@ -88,12 +86,9 @@ class Decoding:
     def of(
         cls, style: str, generation: Generation | None, tokenizer: PreTrainedTokenizerBase
     ) -> "Decoding":
-        """Return the decoding of ``eval.decoding``.
+        """Return the decoding of ``eval.decoding``: greedy, or reference, as ``generation`` says.
 
-        Args:
-            style: greedy, or reference: as ``generation`` says.
-            generation: of the checkpoint; None, for random weights: as the published ones.
-            tokenizer: the student's.
+        ``generation`` is None for random weights, which are asked as the published ones.
         """
         end = token_id(tokenizer, END)
         if style == "greedy":

@@ -49,10 +49,8 @@ def copy_file_mode(folder: Path) -> None:
 
 
 def reference_name(run: str) -> str:
-    """Return a name for a run's model folder from which the published code picks the right loader.
-
-    It looks for llava and qwen in the name, and for other kinds of model before.
-    """
+    """Return a name for a run's model folder by which the published code finds the loader."""
+    # It looks for llava and qwen in the name, and for other kinds of model before.
     others = ("lora", "moe", "llama", "yi")
     return "llava-qwen" if any(word in run.lower() for word in others) else f"llava-qwen-{run}"
 
@@ -163,11 +161,7 @@ def lacks_grounding_head(folder: Path) -> bool:
 
 
 def manifest_path(model: Path) -> Path:
-    """Return where the manifest of the model in folder ``model`` lies.
-
-    It holds the SHA-256 of each file and stands for the model in later stages, so a model that is
-    exported again alike reruns nothing.
-    """
+    """Return where the manifest of a model folder lies, which stands for it in later stages."""
     return model.with_name(f"{model.name}.json")
 
 

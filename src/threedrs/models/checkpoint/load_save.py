@@ -2,8 +2,7 @@
 
 A checkpoint is a folder with config.json, the tokenizer, and safetensors, sharded or not. Loading
 builds the model without memory for its weights and takes the tensors over file by file, so the peak
-is the model itself; where it is spread over ranks, tensor by tensor. What the folder lacks or has
-too much is either known and logged, or an error.
+is the model itself.
 """
 
 import logging
@@ -69,17 +68,15 @@ def load_student(
 
     Without ``settings.path``: random weights from ``settings.seed``, tiny and small students in
     float32, the 7B one in bfloat16, with the tiny tokenizer. With it: the checkpoint, in the
-    precision of its embedding matrix; heads that a pretrained checkpoint lacks are random from that
-    seed, and so is the projection head of one that was trained without a teacher. A folder with an
-    adapter gives its base model with the adapter on it, for evaluation.
+    precision of its embedding matrix, or the base model of an adapter with the adapter on it. Heads
+    that a checkpoint was trained without are random from that seed.
 
     Args:
         settings: which student.
         teacher_channels: output size of the projection head, 0 for none; None: what the checkpoint
             holds (for evaluation, the only use of an adapter).
         zero_init: the DeepSpeed configuration of a ZeRO-3 run, whose ranks all call this: the
-            parameters are spread over them from the start, in the run's precision. None: the whole
-            student, on torch's default device (CPU).
+            parameters are spread over them from the start, in the run's precision.
 
     Raises:
         CheckpointError: a file is missing or damaged, a tensor is unknown, missing or of another
@@ -233,11 +230,7 @@ def _load(
 def _projected_channels(
     stored: Mapping[str, StoredTensor], folder: Path, wanted: int | None
 ) -> int:
-    """Return the output size of the projection head, 0 for none; ``wanted`` None: as stored.
-
-    Raises:
-        CheckpointError: the folder's head has another output size.
-    """
+    """Return the output size of the projection head, 0 for none; ``wanted`` None: as stored."""
     # A student may go on with the teacher that it was trained with, drop it, or begin with one,
     # but a head for another number of channels has learnt nothing that this run could use.
     held = stored[PROJECTION_OUTPUT].shape[0] if PROJECTION_OUTPUT in stored else 0
@@ -260,11 +253,7 @@ def _value(
 
 
 def merge_adapter(folder: Path, out: Path) -> None:
-    """Write the whole model of an adapter folder, in the published layout.
-
-    Args:
-        folder: of a LoRA run's model.
-        out: must not exist yet.
+    """Write the whole model of an adapter folder to ``out``, in the published layout.
 
     Raises:
         CheckpointError: ``out`` exists, or the adapter or its base cannot be used.
@@ -290,11 +279,8 @@ def save_student(
 ) -> None:
     """Write the student as a checkpoint folder in the published layout, whole or not at all.
 
-    Args:
-        student: its configuration, and its tensors unless ``state`` is given.
-        tokenizer: saved beside the weights.
-        folder: replaced if it exists.
-        state: the tensors under `Student`'s names, for a student whose own are spread over ranks.
+    ``state`` has the tensors under `Student`'s names, for a student whose own are spread over
+    ranks.
     """
     published_name = student.family.tensor_names.published_name
     tensors = {

@@ -1,8 +1,4 @@
-"""Which tensor of a checkpoint folder fills which parameter of a student, from names and shapes.
-
-What a folder lacks or has too much is either known and logged, or an error, before any value is
-read.
-"""
+"""Which tensor of a checkpoint folder fills which parameter of a student, from names and shapes."""
 
 import logging
 from collections.abc import Mapping
@@ -40,8 +36,7 @@ def match_tensors(
         stored: the tensors of the folder by their published names.
         folder: for messages.
         first_new: row of the first new token in the embedding matrices, None if none is new.
-        trained: the teacher's channels of a folder of ours (0 without a teacher), None for any
-            other folder.
+        trained: the teacher's channels of a folder of ours, None for any other folder.
 
     Raises:
         CheckpointError: a tensor is unknown, missing or of another shape.

@@ -7,16 +7,12 @@ The folder holds:
 - ``trained_in_full.safetensors`` with both heads and what else was trained, under published names
 - the tokenizer
 - a config.json whose section ``threedrs.base`` names the base model, with a hash of it
-
-The weights of the base model are not here. Random ones are drawn again from their seed. Loading
-costs as much as loading the base model, and a look at the ends of its files.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -90,14 +86,8 @@ def save_adapter(
 ) -> None:
     """Write a LoRA run's model into the folder, which exists.
 
-    Args:
-        student: for its configuration.
-        tokenizer: saved beside the weights.
-        folder: to write into.
-        state: the student's tensors by name, whole. All of them where the base has random weights,
-            otherwise those that are saved.
-        base: what the training started from.
-        trained: what was trained.
+    ``state`` has the student's tensors by name, whole: all of them where the ``base`` that the
+    training started from has random weights, otherwise those that are saved.
     """
     added = {name: tensor for name, tensor in state.items() if is_added(name)}
     if student.text_config.tie_word_embeddings:  # one row serves both matrices
@@ -267,7 +257,8 @@ def apply_adapter(
     own_name = student.family.tensor_names.own_name
     state |= {own_name(n) or n: t for n, t in _tensors(saved.folder / IN_FULL).items()}
     expected = {n: t.shape for n, t in student.state_dict().items() if saved.trained.is_saved(n)}
-    wrong = _differing(expected, {name: tensor.shape for name, tensor in state.items()})
+    found = {name: tensor.shape for name, tensor in state.items()}
+    wrong = sorted(name for name, _ in expected.items() ^ found.items())
     if wrong:
         raise CheckpointError(
             f"{saved.folder}: {len(wrong)} tensors do not fit the model, e.g. {wrong[0]}; "
@@ -276,11 +267,6 @@ def apply_adapter(
     # Not strict, as the frozen weights are the base's; what is trained was compared above.
     student.load_state_dict(state, strict=False)
     return student
-
-
-def _differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Sequence[str]:
-    names: Iterable[str] = expected.keys() | found.keys()
-    return sorted(name for name in names if expected.get(name) != found.get(name))
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:

@@ -1,10 +1,7 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) on the language model, from peft.
 
-The language model's own weights stay as they are. Beside each chosen linear layer W runs
-B A x * alpha / rank, with B zero at the start. The rows of ``<ground>`` and ``<coord>`` in the two
-embedding matrices are new and trained in full, as parameters of their own: peft's way to train
-single rows copies the whole matrix (1.1 GB at 7B) in every pass and needs it whole on every rank,
-which ZeRO-3 does not give. A pass costs the two small products a layer, and the rows nothing.
+Beside each chosen linear layer W runs B A x * alpha / rank, with B zero at the start. The rows of
+``<ground>`` and ``<coord>`` in the two embedding matrices are new and trained in full.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,6 +20,8 @@ ADAPTER = "default"
 LANGUAGE_MODEL = "language_model"
 
 
+# Peft's way to train single rows copies the whole matrix (1.1 GB at 7B) in every pass and needs it
+# whole on every rank, which ZeRO-3 does not give.
 class _TrainedRows(nn.Module):
     """A frozen matrix (T,D) of which single rows are trained: ``rows`` (R,D) stand for them."""
 
@@ -45,11 +44,7 @@ class TokenRows(_TrainedRows):
 
 
 class HeadRows(_TrainedRows):
-    """A vocabulary head with trained rows.
-
-    Their logits get the change since the start added, so that the start is the base model's bit by
-    bit: a product of its own with the rows may round otherwise than the one with the whole matrix.
-    """
+    """A vocabulary head with trained rows."""
 
     start_RD: Tensor
     index_R: Tensor
@@ -63,6 +58,8 @@ class HeadRows(_TrainedRows):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the logits (...,T) of hidden states (...,D)."""
         logits = self.base_layer(hidden)
+        # The change since the start, so that the start is the base model's bit by bit: a product of
+        # its own with the rows may round otherwise than the one with the whole matrix.
         change = nn.functional.linear(hidden, self.rows - self.start_RD)
         return logits.index_add(-1, self.index_R, change)
 
@@ -125,10 +122,7 @@ def has_lora(student: Student) -> bool:
 
 
 def trained_parameters(student: Student, tunable: Sequence[str]) -> dict[str, list[nn.Parameter]]:
-    """Return the parameters that training changes, by the names of ``train.tunable``.
-
-    Of a language model with adapters these are the adapters and the trained rows.
-    """
+    """Return the parameters that training changes, by the names of ``train.tunable``."""
     groups = {name: group for name, group in student.parameter_groups().items() if name in tunable}
     if has_lora(student) and LANGUAGE_MODEL in groups:
         groups[LANGUAGE_MODEL] = _added(student.language_model.named_parameters())
@@ -152,10 +146,7 @@ def adapter_weights(student: Student) -> int:
 
 
 def merge_lora(student: Student) -> None:
-    """Put adapters and trained rows into the weights, in place, so that a plain student remains.
-
-    Sums are taken in float32, layer by layer, and rounded once to the weights' precision.
-    """
+    """Put adapters and trained rows into the weights, in place, so that a plain student remains."""
     language_model = student.language_model
     for name, layer in list(language_model.named_modules()):
         if isinstance(layer, LoraLayer):
