@@ -67,7 +67,7 @@ FAULTS = (
         "models/packing.py",
         "weight * self.supervision",
         "self.supervision",
-        "models/test_student.py",
+        "models/test_student_losses.py",
     ),
     Fault(
         "a suffix attends to the suffixes before it",
@@ -151,7 +151,7 @@ FAULTS = (
         "models/checkpoint/matching.py",
         "result_TD[first_new : first_new + 2]",
         "result_TD[first_new : first_new + 1]",
-        "models/checkpoint/test_load_save.py",
+        "models/checkpoint/test_matching.py",
     ),
     Fault(
         "a download that arrives with other bytes is kept",

@@ -83,11 +83,11 @@ def test_words_and_places_rerun_nothing(trial: Checkout) -> None:
         "normalised.\n": "normalised, by token.\n",
         "    distance = (predicted": "    # squared\n    distance = (predicted",
         "threedrs.models.visual_tokens": "threedrs.scenes.lattice",
-        "threedrs.models.backbones.fused": "threedrs.models.backbones.joined_kernels",
+        "threedrs.models.backbones.qwen2_modules": "threedrs.models.backbones.joined_kernels",
     }
     moves = {
         models / "visual_tokens.py": scenes_ / "lattice.py",
-        models / "backbones" / "fused.py": models / "backbones" / "joined_kernels.py",
+        models / "backbones" / "qwen2_modules.py": models / "backbones" / "joined_kernels.py",
     }
     with rewritten(trial, words):
         for old, new in moves.items():

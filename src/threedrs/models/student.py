@@ -19,7 +19,7 @@ from threedrs.errors import ConfigError, DataError
 from threedrs.models.attention.packed import PACKED, PackMask, pack_mask
 from threedrs.models.attention.question_decoding import QuestionAttention
 from threedrs.models.backbones.family import Family
-from threedrs.models.backbones.fused import fuse
+from threedrs.models.backbones.qwen2_modules import fuse
 from threedrs.models.heads import (
     GroundingHead,
     info_nce,

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,11 @@ def growing_log(out: Path) -> Path:
 def read_rows(log: Path, last_step: int | None = None) -> list[dict[str, Any]]:
     """Return the rows of log.jsonl, up to ``last_step``; a line cut off by a kill ends them."""
     rows: list[dict[str, Any]] = []
-    if not log.exists():
-        return rows
-    try:
-        for row in read_json_lines(log):
-            if last_step is None or row["step"] <= last_step:
-                rows.append(row)
-    except DataError:
-        return rows
+    if log.exists():
+        with suppress(DataError):
+            rows.extend(
+                row for row in read_json_lines(log) if last_step is None or row["step"] <= last_step
+            )
     return rows
 
 

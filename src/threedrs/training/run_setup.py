@@ -28,7 +28,7 @@ from threedrs.training.pack_reader import RecordTable
 from threedrs.training.recipe import RunPaths, TrainSettings, fingerprint
 from threedrs.training.sampler import (
     Batch,
-    groups_without_steps,
+    group_steps,
     plan_batches,
     plan_task_groups,
 )
@@ -169,7 +169,9 @@ def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
 
 def check_groups(groups: Sequence[str], global_batch: int, mix: Path) -> None:
     """Raise DataError for a kind of sample that the run would never train on."""
-    for name, count in groups_without_steps(groups, global_batch).items():
+    for name, count in Counter(groups).items():
+        if group_steps(count, global_batch):
+            continue
         raise DataError(
             f"{mix}: its {count} samples of the task group {name} give no step of {global_batch}, "
             "as the last one of each group is dropped; lower train.global_batch, or set "

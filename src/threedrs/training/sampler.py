@@ -14,7 +14,6 @@ are made within a group, of the same samples that K = 1 would take.
 The order depends on seed and epoch only. The ranks divide the packs of a batch afterwards.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -109,7 +108,7 @@ def plan_task_groups(
     ]
     batches: list[Batch] = []
     for chosen in members:
-        kept = chosen[: global_batch * _group_steps(len(chosen), global_batch)]
+        kept = chosen[: global_batch * group_steps(len(chosen), global_batch)]
         batches += _cut(_plan_packs(scenes, kept, pack, generator), global_batch)
     # A rank takes every so-many-th pack: with K = 1 the longest texts run beside each other.
     sized = [
@@ -119,14 +118,10 @@ def plan_task_groups(
     return [tuple(sized[position]) for position in generator.permutation(len(sized))]
 
 
-def _group_steps(samples: int, global_batch: int) -> int:
+def group_steps(samples: int, global_batch: int) -> int:
+    """Return the steps of an epoch from the samples of one task group."""
+    # The last one is dropped, full or not, as published.
     return max(0, -(-samples // global_batch) - 1)
-
-
-def groups_without_steps(groups: Sequence[str], global_batch: int) -> dict[str, int]:
-    """Return the task groups that are too small for a step of an epoch, with their samples."""
-    counts = Counter(groups)
-    return {name: counts[name] for name in counts if not _group_steps(counts[name], global_batch)}
 
 
 def steps_per_epoch(
@@ -137,7 +132,7 @@ def steps_per_epoch(
     ``counts`` has the samples of each task group; ``batches`` is mixed or task_groups.
     """
     if batches == "task_groups":
-        return sum(_group_steps(count, global_batch) for count in counts.values())
+        return sum(group_steps(count, global_batch) for count in counts.values())
     whole, rest = divmod(sum(counts.values()), global_batch)
     return whole if drop_last or rest == 0 else whole + 1
 

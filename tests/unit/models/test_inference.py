@@ -10,6 +10,7 @@ import torch
 from fixtures.students import (
     CAPTION,
     GROUNDING,
+    MANY,
     MIXED,
     TEXT,
     pack,
@@ -19,7 +20,6 @@ from fixtures.students import (
     tokenizer,
 )
 from threedrs.config.schema import SupervisionSettings
-from threedrs.models import inference as session_module
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.heads import info_nce
 from threedrs.models.inference import SceneSession
@@ -83,10 +83,6 @@ QUESTIONS = [
     CAPTION,
     record("<image> How many chairs are around the table?", "4"),
     record("<image>x", "y"),
-]
-MANY = [
-    record("<image> " + "Is it the brown table? " * (number % 4) + f"Chair {number}?", "yes")
-    for number in range(12)
 ]
 
 
@@ -197,56 +193,6 @@ def test_the_prefix_is_neither_copied_nor_changed() -> None:
         assert (keys.data_ptr(), values.data_ptr()) == (at_keys, at_values)
         assert torch.equal(keys, contents[0])
         assert torch.equal(values, contents[1])
-
-
-def test_too_many_questions_for_the_memory_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = SceneSession(student(), tokenizer(), scene(), prompt="reference")
-    queries = [_query(item) for item in MANY]
-    expected, scores = session.generate(queries, 4), session.ground_all(queries)
-    run, sizes = session._run_queries, []
-
-    def tight(batch, *more):
-        sizes.append(len(batch))
-        if len(batch) > room:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(batch, *more)
-
-    room = 4
-    monkeypatch.setattr(session, "_run_queries", tight)
-    assert session.generate(queries, 4) == expected
-    assert sizes == [12, 6, 3, 3, 3, 3]
-    assert session.ground_all(queries) == [pytest.approx(row, abs=1e-5) for row in scores]
-    room = 0
-    with pytest.raises(torch.OutOfMemoryError):
-        session.generate(queries, 4)
-    # Spread parameters, as ZeRO-3 marks them: a rank must not make more passes than the others.
-    room, session.student.grounding_head.zero_target.ds_id = 4, 0
-    sizes.clear()
-    with pytest.raises(torch.OutOfMemoryError):
-        session.generate(queries, 4)
-    assert sizes == [12]
-
-
-def test_a_batch_holds_a_bounded_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = SceneSession(student(), tokenizer(), scene(), prompt="reference")
-    queries = [_query(item) for item in MANY]
-    expected = session.generate(queries, 3)
-    longest = max(len(query.input_ids) for query in queries)
-    monkeypatch.setattr(session_module, "BATCH_TOKENS", longest)
-    batches = []
-    run = session._generate
-
-    def counted(batch, length):
-        batches.append([len(query.input_ids) for query in batch])
-        return run(batch, length)
-
-    monkeypatch.setattr(session, "_generate", counted)
-    assert session.generate(queries, 3) == expected
-    assert [size for batch in batches for size in batch] == [
-        len(query.input_ids) for query in queries
-    ]
-    assert 1 < len(batches) < len(queries)
-    assert all(sum(batch) <= longest for batch in batches)
 
 
 def test_no_questions_have_no_answers() -> None:

@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from threedrs.models.visual_tokens import discretise, position_embedding, sine_embedding
+from threedrs.models.backbones.family import LLAVA_GRID
+from threedrs.models.visual_tokens import (
+    NewlineTokens,
+    discretise,
+    position_embedding,
+    sine_embedding,
+    token_grid,
+)
 
 
 def test_voxels_by_hand() -> None:
@@ -53,3 +60,13 @@ def test_shape_follows_the_points() -> None:
     code = position_embedding(points, 20)
     assert code.shape == (2, 14, 14, 20)
     assert torch.equal(code[1, 2, 3], position_embedding(points[1, 2, 3], 20))
+
+
+def test_newlines_close_rows_and_can_be_dropped() -> None:
+    grid = torch.rand(2, 14, 14, 3)
+    module = NewlineTokens(3)
+    tokens = module(grid)
+    assert tokens.shape == (2 * 210, 3)
+    assert torch.equal(tokens[14], module.image_newline)
+    assert torch.equal(tokens[210 + 15], grid[1, 1, 0])
+    assert torch.equal(token_grid(tokens, LLAVA_GRID), grid)

@@ -134,7 +134,7 @@ def test_gradients_equal_single_samples_where_a_rank_has_no_grounding(
         expected = parameter.grad / RANKS  # DeepSpeed takes the mean over ranks
         difference = (ranks[0]["gradients"][name] - expected).norm()
         if name == "vision_tower.encoder.layers.0.self_attn.k_proj.bias":
-            assert difference < 1e-6  # zero but for rounding, see test_student.py
+            assert difference < 1e-6  # zero but for rounding, see test_student_losses.py
         else:
             assert difference <= 1e-5 * expected.norm(), name
 

@@ -141,13 +141,13 @@ class Qwen2VLFamily(Family):
 
     def language_model(self) -> PreTrainedModel:
         """Build the decoder and the vocabulary head."""
-        from threedrs.models.backbones.qwen2_vl_modules import Qwen2VLLanguageModel
+        from threedrs.models.backbones.qwen2_modules import Qwen2VLLanguageModel
 
         return Qwen2VLLanguageModel(self.text_config)
 
     def vision_tower(self) -> PreTrainedModel:
         """Build the vision transformer; its merger is the projector."""
-        from threedrs.models.backbones.qwen2_vl_modules import build_vision_tower
+        from threedrs.models.backbones.qwen2_modules import build_vision_tower
 
         return build_vision_tower(self.vision_config)
 
@@ -160,7 +160,7 @@ class Qwen2VLFamily(Family):
 
     def fine_tokens(self, tower: nn.Module, projector: nn.Module, rgb_VHWC: Tensor) -> Tensor:
         """Return the merged tokens (V,G,G,D)."""
-        from threedrs.models.backbones.qwen2_vl_modules import frame_features
+        from threedrs.models.backbones.qwen2_modules import frame_features
 
         features = frame_features(tower, rgb_VHWC, self.vision_config, self.grid.fine)
         return projector(features).unflatten(0, (-1, self.grid.fine, self.grid.fine))

@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
+import torch
+from transformers import SiglipVisionModel
+
+from fixtures.students import (
+    student,
+)
 from threedrs.models.backbones.family import LLAVA_GRID
-from threedrs.models.backbones.llava import LlavaFamily, read_text_config, read_vision_config
+from threedrs.models.backbones.llava import LlavaFamily, pool, read_text_config, read_vision_config
 
 
 def test_published_configuration() -> None:
@@ -35,3 +41,27 @@ def test_published_configuration() -> None:
     assert (vision.hidden_act, vision.layer_norm_eps) == ("gelu_pytorch_tanh", 1e-6)
     saved = LlavaFamily(text, vision, LLAVA_GRID).config_json(2048, "bfloat16")
     assert read_text_config(saved, path, 151648).to_dict() == text.to_dict()
+
+
+def test_vision_features_are_the_last_layer_but_one() -> None:
+    model = student()
+    whole = SiglipVisionModel(model.family.vision_config).eval()
+    state = {**whole.state_dict(), **model.vision_tower.state_dict()}
+    whole.load_state_dict(state)
+    pixels = torch.rand(1, 3, 384, 384)
+    with torch.no_grad():
+        expected = whole(pixels, output_hidden_states=True).hidden_states[-2]
+        torch.testing.assert_close(model.vision_tower(pixels).last_hidden_state, expected)
+
+
+def test_pooling_equals_loops() -> None:
+    fine = torch.rand(1, 27, 27, 2)
+    result = pool(fine, 14)
+    for row, column in ((0, 0), (6, 9), (13, 13), (13, 2)):
+        y, x = (row + 0.5) * 27 / 14 - 0.5, (column + 0.5) * 27 / 14 - 0.5
+        y0, x0 = int(y), int(x)
+        y1, x1 = min(y0 + 1, 26), min(x0 + 1, 26)
+        dy, dx = y - y0, x - x0
+        top = fine[0, y0, x0] * (1 - dx) + fine[0, y0, x1] * dx
+        bottom = fine[0, y1, x0] * (1 - dx) + fine[0, y1, x1] * dx
+        torch.testing.assert_close(result[0, row, column], top * (1 - dy) + bottom * dy)

@@ -16,7 +16,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransforme
 from fixtures.qwen2_vl import CHANNELS, SUPERVISION, inputs, loaded, pack
 from fixtures.students import BOX_IDS, GROUNDING, MIXED, TEXT, scene
 from threedrs.errors import CheckpointError, ConfigError, DataError
-from threedrs.models.backbones.qwen2_vl_modules import pixel_patches
+from threedrs.models.backbones.qwen2_modules import pixel_patches
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.heads import info_nce
 from threedrs.models.inference import SceneSession

@@ -14,7 +14,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 
 from fixtures.qwen2_vl import CHANNELS, SUPERVISION, loaded, pack
 from fixtures.students import CAPTION, GROUNDING, TEXT, ZERO_TARGET
-from threedrs.models.backbones.qwen2_vl_modules import pixel_patches
+from threedrs.models.backbones.qwen2_modules import pixel_patches
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import IGNORE, Pack

@@ -9,62 +9,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Qwen2Config
 
-from fixtures.students import CHANNELS, MIXED, pack, student, tokenizer
-from threedrs.config.schema import SupervisionSettings
+from fixtures.saved_students import as_pretrained, load, total
+from fixtures.saved_students import saved as saved  # a fixture
+from fixtures.students import CHANNELS, student, tokenizer
 from threedrs.errors import CheckpointError
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.checkpoint.matching import vocabulary_rows
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.tokenizer import save_tokenizer, tiny_tokenizer
 
-HEAD_PREFIXES = ("ground_head_", "model.proj_3d.")
-
-
-def _total(model: torch.nn.Module) -> torch.Tensor:
-    with torch.no_grad():
-        return model(pack(MIXED), SupervisionSettings()).total(1.0)
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    save_student(student(), tokenizer(), folder)
-    return folder
-
-
-def _edit(folder: Path, change: object) -> None:
-    """Rewrite the folder's tensors after ``change`` has edited the dictionary of them."""
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)  # type: ignore[operator]
-    save_file(tensors, folder / "model.safetensors")
-
-
-def _as_pretrained(folder: Path) -> Path:
-    """Turn a saved student into a backbone: no heads, no section of ours, no added tokens."""
-
-    def strip(tensors: dict[str, torch.Tensor]) -> None:
-        for name in [name for name in tensors if name.startswith(HEAD_PREFIXES)]:
-            del tensors[name]
-        for name in ("model.embed_tokens.weight", "lm_head.weight"):
-            tensors[name] = tensors[name][:-2].clone()
-
-    _edit(folder, strip)
-    config = json.loads((folder / "config.json").read_text())
-    del config["threedrs"]
-    config["vocab_size"] -= 2
-    (folder / "config.json").write_text(json.dumps(config))
-    save_tokenizer(tiny_tokenizer(), folder)
-    return folder
-
-
-def _load(folder: Path, **options: int | None) -> tuple:
-    return load_student(ModelSettings(path=folder), **options)  # type: ignore[arg-type]
-
 
 def test_round_trip(saved: Path) -> None:
-    loaded, text = _load(saved)
+    loaded, text = load(saved)
     assert not loaded.training
-    assert torch.equal(_total(loaded), _total(student()))
+    assert torch.equal(total(loaded), total(student()))
     sentence = "What is <ground> at <coord>?\n\n<|im_end|>"
     assert text(sentence)["input_ids"] == tokenizer()(sentence)["input_ids"]
     assert all(parameter.requires_grad for parameter in loaded.parameters())
@@ -79,7 +36,7 @@ def test_both_llava_families_round_trip(tmp_path: Path, name: str) -> None:
     again, _ = load_student(
         ModelSettings(name=name, path=tmp_path / "m"), teacher_channels=CHANNELS
     )
-    assert torch.equal(_total(first), _total(again))
+    assert torch.equal(total(first), total(again))
 
 
 def test_names_are_the_published_ones(saved: Path) -> None:
@@ -126,42 +83,42 @@ def test_sharded_checkpoints_load(saved: Path) -> None:
     weight_map = {name: file for file, part in parts.items() for name in part}
     index = saved / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    loaded, _ = _load(saved)
-    assert torch.equal(_total(loaded), _total(student()))
+    loaded, _ = load(saved)
+    assert torch.equal(total(loaded), total(student()))
     (saved / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors is missing"):
-        _load(saved)
+        load(saved)
 
 
 def test_gathered_state_is_saved_instead_of_the_students_own(tmp_path: Path) -> None:
     other = student(seed=5)
     save_student(student(), tokenizer(), tmp_path / "m", state=other.state_dict())
-    loaded, _ = _load(tmp_path / "m")
-    assert torch.equal(_total(loaded), _total(other))
+    loaded, _ = load(tmp_path / "m")
+    assert torch.equal(total(loaded), total(other))
 
 
 def test_tied_embeddings(tmp_path: Path) -> None:
     model = student(tied=True)
     save_student(model, tokenizer(), tmp_path / "m")
     assert "lm_head.weight" not in load_file(tmp_path / "m" / "model.safetensors")
-    loaded, _ = _load(tmp_path / "m")
+    loaded, _ = load(tmp_path / "m")
     embedding = loaded.language_model.get_input_embeddings().weight
     assert loaded.language_model.lm_head.weight is embedding
-    assert torch.equal(_total(loaded), _total(model))
+    assert torch.equal(total(loaded), total(model))
 
 
 def test_pretrained_backbone_gets_new_tokens_and_seeded_heads(
     saved: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = _as_pretrained(saved)
+    folder = as_pretrained(saved)
     monkeypatch.setattr(
         "threedrs.models.backbones.llava.read_vision_config",
         lambda config, path: student().family.vision_config,
     )
     with caplog.at_level(logging.INFO):
-        first, text = _load(folder, teacher_channels=8)
+        first, text = load(folder, teacher_channels=8)
     assert "start at random: ground_head" in caplog.text
-    again, _ = _load(folder, teacher_channels=8)
+    again, _ = load(folder, teacher_channels=8)
     other, _ = load_student(ModelSettings(path=folder, seed=1), teacher_channels=8)
     assert first.proj_3d[2].out_features == 8
     assert torch.equal(first.grounding_head.zero_target, again.grounding_head.zero_target)
@@ -177,150 +134,44 @@ def test_pretrained_backbone_gets_new_tokens_and_seeded_heads(
     assert torch.equal(first.state_dict()[kept], original[kept])
 
 
-def test_vocabulary_rows() -> None:
-    matrix = torch.tensor([[1.0], [3.0], [9.0], [9.0], [9.0]])
-    assert vocabulary_rows(matrix, 4, 2).flatten().tolist() == [1, 3, 2, 2]
-    assert vocabulary_rows(matrix[:2], 4, 2).flatten().tolist() == [1, 3, 2, 2]
-    assert vocabulary_rows(matrix, 3, None).flatten().tolist() == [1, 3, 9]
-
-
-def test_known_tensors_without_use_are_ignored(
-    saved: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    vision = "model.vision_tower.vision_tower.vision_model."
-    extra = [
-        "model.corres_linear.weight",
-        "model.linear_dc.0.bias",
-        "model.geometric_linear.weight",
-        f"{vision}post_layernorm.weight",
-        f"{vision}head.probe",
-        f"{vision}encoder.layers.1.mlp.fc1.weight",  # the last layer, which does not run
-    ]
-    _edit(saved, lambda tensors: tensors.update({name: torch.zeros(1) for name in extra}))
-    with caplog.at_level(logging.INFO):
-        loaded, _ = _load(saved)
-    assert "6 tensors are not used" in caplog.text
-    assert torch.equal(_total(loaded), _total(student()))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "model.surprise.weight",
-        "model.layers.3.mlp.up_proj.weight",
-        "model.vision_tower.vision_tower.vision_model.encoder.layers.2.mlp.fc1.weight",
-    ],
-)
-def test_unknown_tensors_stop_the_load(saved: Path, name: str) -> None:
-    _edit(saved, lambda tensors: tensors.update({name: torch.zeros(1)}))
-    with pytest.raises(CheckpointError, match=f"1 unknown: {name}"):
-        _load(saved)
-
-
-@pytest.mark.parametrize(
-    "name", ["model.norm.weight", "ground_head_zero_target", "model.proj_3d.0.bias"]
-)
-def test_missing_tensors_stop_the_load(saved: Path, name: str) -> None:
-    _edit(saved, lambda tensors: tensors.pop(name))
-    with pytest.raises(CheckpointError, match=f"1 missing: {name}"):
-        _load(saved)
-
-
-def test_a_trained_checkpoint_must_hold_its_heads(saved: Path) -> None:
-    def strip(tensors: dict[str, torch.Tensor]) -> None:
-        for name in [name for name in tensors if name.startswith("ground_head_")]:
-            del tensors[name]
-
-    _edit(saved, strip)
-    with pytest.raises(CheckpointError, match="13 missing: ground_head_zero_target"):
-        _load(saved)
-
-
-def test_a_checkpoint_trained_without_a_teacher_gets_a_new_projection_head(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    baseline = student(teacher_channels=0)
-    save_student(baseline, tokenizer(), tmp_path / "m")
-    assert _load(tmp_path / "m")[0].proj_3d is None
-    with caplog.at_level(logging.INFO):
-        first, _ = _load(tmp_path / "m", teacher_channels=8)
-    assert "4 tensors start at random: model.proj_3d.0.weight" in caplog.text
-    again, _ = _load(tmp_path / "m", teacher_channels=8)
-    other, _ = load_student(ModelSettings(path=tmp_path / "m", seed=1), teacher_channels=8)
-    assert first.proj_3d[2].out_features == 8
-    assert torch.equal(first.proj_3d[0].weight, again.proj_3d[0].weight)
-    assert not torch.equal(first.proj_3d[0].weight, other.proj_3d[0].weight)
-    kept = baseline.state_dict()
-    assert all(torch.equal(first.state_dict()[name], kept[name]) for name in kept)
-    _edit(tmp_path / "m", lambda tensors: tensors.pop("ground_head_zero_target"))
-    with pytest.raises(CheckpointError, match="1 missing: ground_head_zero_target"):
-        _load(tmp_path / "m", teacher_channels=8)
-
-
-def test_a_checkpoint_trained_with_a_teacher_must_hold_its_projection_head(saved: Path) -> None:
-    def strip(tensors: dict[str, torch.Tensor]) -> None:
-        for name in [name for name in tensors if name.startswith("model.proj_3d.")]:
-            del tensors[name]
-
-    _edit(saved, strip)
-    with pytest.raises(CheckpointError, match=r"4 missing: model\.proj_3d\.0\.weight"):
-        _load(saved, teacher_channels=CHANNELS)
-
-
-def test_tensors_of_another_shape_stop_the_load(saved: Path) -> None:
-    _edit(saved, lambda tensors: tensors.update({"model.norm.weight": torch.ones(5)}))
-    with pytest.raises(CheckpointError, match=r"of another shape: model.norm.weight \(5,\)"):
-        _load(saved)
-
-
-def test_a_tokenizer_with_more_tokens_than_rows_has_a_remedy(saved: Path) -> None:
-    config = json.loads((saved / "config.json").read_text())
-    rows = config["vocab_size"] - 1
-    names = ("model.embed_tokens.weight", "lm_head.weight")
-    _edit(saved, lambda tensors: tensors.update({n: tensors[n][:rows].clone() for n in names}))
-    message = rf"2 of another shape: .*\({rows}, 32\).*; copy the tokenizer's files .* or give"
-    with pytest.raises(CheckpointError, match=message):
-        _load(saved)
-
-
 def test_unusable_tokenizers(saved: Path) -> None:
     save_tokenizer(tiny_tokenizer(), saved)
     with pytest.raises(CheckpointError, match="grounding head but its tokenizer lacks <ground>"):
-        _load(saved)
+        load(saved)
     (saved / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="the tokenizer cannot be loaded"):
-        _load(saved)
+        load(saved)
     for name in ("tokenizer.json", "merges.txt"):
         (saved / name).unlink()
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing"):
-        _load(saved)
+        load(saved)
 
 
 def test_tokenizers_load_from_vocabulary_and_merges(saved: Path) -> None:
     (saved / "tokenizer.json").unlink()
-    loaded, text = _load(saved)
+    loaded, text = load(saved)
     sentence = "What is <ground> at <coord>?\n\n<|im_end|>"
     assert text(sentence)["input_ids"] == tokenizer()(sentence)["input_ids"]
-    assert torch.equal(_total(loaded), _total(student()))
+    assert torch.equal(total(loaded), total(student()))
 
 
 def test_teacher_channels(saved: Path) -> None:
-    assert _load(saved)[0].teacher_channels == CHANNELS
-    assert _load(saved, teacher_channels=0)[0].proj_3d is None
+    assert load(saved)[0].teacher_channels == CHANNELS
+    assert load(saved, teacher_channels=0)[0].proj_3d is None
     with pytest.raises(CheckpointError, match="teacher of 16 channels"):
-        _load(saved, teacher_channels=8)
+        load(saved, teacher_channels=8)
 
 
 def test_unusable_folders(tmp_path: Path, saved: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere/config.json: cannot be read"):
-        _load(tmp_path / "nowhere")
+        load(tmp_path / "nowhere")
     weights = saved / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"model.safetensors: is damaged"):
-        _load(saved)
+        load(saved)
     weights.unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
-        _load(saved)
+        load(saved)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +189,7 @@ def test_unusable_configurations(saved: Path, change: dict, message: str) -> Non
     kept = {name: value for name, value in config.items() if value is not None}
     (saved / "config.json").write_text(json.dumps(kept))
     with pytest.raises(CheckpointError, match=message):
-        _load(saved)
+        load(saved)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +209,7 @@ def test_scaled_positions_are_refused(saved: Path, change: dict, message: str) -
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(CheckpointError, match=message):
-        _load(saved)
+        load(saved)
     default = {"rope_scaling": {"rope_type": "default"}}
     (saved / "config.json").write_text(json.dumps(config | default))
-    assert torch.equal(_total(_load(saved)[0]), _total(student()))
+    assert torch.equal(total(load(saved)[0]), total(student()))

@@ -1,4 +1,7 @@
-"""The modules of Qwen2-VL: its language model, and its vision tower with faster attention.
+"""The modules of Qwen2 and Qwen2-VL, with element-wise parts that run fused.
+
+As transformers writes them, a norm is six passes over the hidden states and the gate of the MLP
+two, forward and again when recomputed. Here each is one. The norm is torch's own fused operator.
 
 As transformers writes it, a layer of the vision tower asks the GPU three times for the lengths of
 the frames, for which the host waits, and then takes one frame after another. Here every frame has
@@ -6,7 +9,8 @@ the same number of patches, which the host knows, and all frames are one product
 are turned in float32, as published, but in one pass over them.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -21,11 +25,49 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 )
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids
 
-from threedrs.models.backbones.fused import run_fused
 from threedrs.models.packing import on_device
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of red, green and blue in its training images
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+
+
+def _gate(gate: Tensor, up: Tensor) -> Tensor:
+    return nn.functional.silu(gate) * up
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, dynamic=True)
+
+
+def run_fused(function: Callable[..., Any], *tensors: Tensor) -> Any:
+    """Return ``function`` of the tensors, element-wise work, as one kernel where that pays."""
+    # Compiling costs seconds, which only a training on a GPU gets back.
+    training = tensors[0].is_cuda and torch.is_grad_enabled()
+    return (_compiled(function) if training else function)(*tensors)
+
+
+def _norm(module: nn.Module, hidden: Tensor) -> Tensor:
+    weight: Any = module.weight
+    return nn.functional.rms_norm(hidden, weight.shape, weight, module.variance_epsilon)  # type: ignore[arg-type]
+
+
+def _mlp(module: Any, hidden: Tensor) -> Tensor:
+    gate, up = module.gate_proj(hidden), module.up_proj(hidden)
+    return module.down_proj(run_fused(_gate, gate, up))
+
+
+def fuse(language_model: Any) -> None:
+    """Let a Qwen2 or Qwen2-VL language model run its norms and MLPs fused."""
+    decoder = language_model.model
+    norms = [decoder.norm]
+    for layer in decoder.layers:
+        norms += [layer.input_layernorm, layer.post_attention_layernorm]
+        # A checkpoint with another activation was refused before (`config_fields`).
+        assert type(layer.mlp.act_fn) is nn.SiLU or layer.mlp.config.hidden_act == "silu"
+        layer.mlp.forward = partial(_mlp, layer.mlp)
+    for norm in norms:
+        norm.forward = partial(_norm, norm)
 
 
 class Qwen2VLLanguageModel(Qwen2VLPreTrainedModel):
