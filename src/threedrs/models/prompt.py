@@ -68,11 +68,8 @@ def _chat_labels(ids: Sequence[int], labelled: frozenset[int]) -> list[int]:
 
 def _vision_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     """The tokens around the visual tokens, if the tokenizer has them."""
-    start, end = VISION_MARKS
-    number = tokenizer.convert_tokens_to_ids(start)
-    if not isinstance(number, int) or tokenizer.convert_ids_to_tokens(number) != start:
-        return "", ""  # an unknown token may pass for another one
-    return start, end
+    # Not by its id: an unknown token may pass for another one.
+    return VISION_MARKS if VISION_MARKS[0] in tokenizer.get_vocab() else ("", "")
 
 
 @lru_cache(maxsize=4)

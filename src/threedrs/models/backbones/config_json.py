@@ -38,7 +38,7 @@ SAVED_FIELDS = (
     "eos_token_id",
 )
 READ_FIELDS = (*SAVED_FIELDS, "rope_theta", "rope_scaling", "rope_parameters")
-ROPE_KEYS = ("type", "rope_type", "rope_theta", "mrope_section")
+ROPE_TYPES = ("", "type", "rope_type")  # keys that name the kind, "" where the section itself does
 # Far above any model: a larger number would only fill the memory with layers, before a tensor of
 # the checkpoint is compared with it.
 MOST_LAYERS = 1024
@@ -104,21 +104,15 @@ def _check_rotary(config: Mapping[str, Any], path: Path, known: Sequence[str]) -
     # other positions than its export is read with.
     for section in ("rope_scaling", "rope_parameters"):
         rope = config.get(section)
-        if isinstance(rope, Mapping):
-            types = {f"{section}.{key}": rope[key] for key in ("type", "rope_type") if key in rope}
-        else:
-            types = {} if rope is None else {section: rope}
-        for key, value in types.items():
-            if value not in known:
-                raise CheckpointError(
-                    f"{path}: {key} is {value!r:.40}, this version knows {' or '.join(known)}; "
-                    "choose a checkpoint whose positions are not scaled"
-                )
-        others = {} if not isinstance(rope, Mapping) else dict(rope)
-        for key in others.keys() - ROPE_KEYS:
+        fields = rope if isinstance(rope, Mapping) else {} if rope is None else {"": rope}
+        # The type first, as it says best what the other keys are there for.
+        for key in sorted(fields, key=lambda key: key not in ROPE_TYPES):
+            value = fields[key]
+            if (value in known) if key in ROPE_TYPES else key in ("rope_theta", "mrope_section"):
+                continue
             raise CheckpointError(
-                f"{path}: {section}.{key} is {others[key]!r:.40}, which this version does not "
-                "follow; choose a checkpoint whose positions are not scaled"
+                f"{path}: {f'{section}.{key}'.rstrip('.')} is {value!r:.40}, this version knows "
+                f"{' or '.join(known)}; choose a checkpoint whose positions are not scaled"
             )
 
 
