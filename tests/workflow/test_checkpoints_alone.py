@@ -21,7 +21,7 @@ runs:
   start: {checkpoint: initial}
   published: {checkpoint: models/trained}
   zero-shot: {checkpoint: models/base}
-eval: {benchmarks: [scanrefer, scanqa], max_new_tokens: 4, bootstrap: 100, limit: 6}
+eval: {benchmarks: [scanrefer, sqa3d], max_new_tokens: 4, bootstrap: 100, limit: 6}
 report: {baseline: zero-shot}
 """
 TRAINING = {"train", "balance", "extract_features"}
@@ -56,17 +56,17 @@ def test_checkpoints_go_to_the_report_without_training(checkout: Checkout) -> No
     summary = json.loads((results / "report/summary.json").read_text())
     runs = {name: run["benchmarks"] for name, run in summary["runs"].items()}
     assert runs["start"]["scanrefer"]["metrics"]["acc@0.25"]["value"] is not None
-    assert runs["published"]["scanqa"]["limit"] == {"questions": 6, "of": 12}
+    assert runs["published"]["sqa3d"]["limit"] == {"questions": 6, "of": 8}
     unanswered = runs["zero-shot"]["scanrefer"]
     assert unanswered["unanswered"] == "the model has no grounding head"
     assert unanswered["n"] == 0
     assert unanswered["metrics"]["acc@0.25"]["value"] is None
-    assert runs["zero-shot"]["scanqa"]["n"] == 6
+    assert runs["zero-shot"]["sqa3d"]["n"] == 6
     table = (results / "report/summary.md").read_text()
     assert "zero-shot does not answer scanrefer: the model has no grounding head" in table
     assert "not a score of the benchmark" in table
     rows = (results / "report/summary.csv").read_text()
-    assert "scanqa: the first 6 questions only, not a score" in rows
+    assert "sqa3d: the first 6 questions only, not a score" in rows
     page = (results / "report/index.html").read_text()
     assert "These are not scores of the benchmarks" in page
     assert "not answered" in page
@@ -81,13 +81,13 @@ def another_answer_follows_another_file(checkout: Checkout, config: Path) -> Non
     tensors = {name: value * 1.5 for name, value in load_file(weights).items()}
     save_file(tensors, weights, metadata={"format": "pt"})
     stale = {job for job in checkout.planned(config=config) if job.startswith("predict")}
-    assert stale == {"predict published scanrefer", "predict published scanqa"}
+    assert stale == {"predict published scanrefer", "predict published sqa3d"}
 
 
 def one_command(checkout: Checkout) -> None:
     page = checkout.folder / "results/report/index.html"
     before = page.read_bytes()
-    command = [sys.executable, "-m", "threedrs", "eval", "models/base", "--on", "scanqa,scanrefer"]
+    command = [sys.executable, "-m", "threedrs", "eval", "models/base", "--on", "sqa3d,scanrefer"]
     command += ["--limit", "5", "--configfile", "alone.yaml"]
     said = subprocess.run(
         command, cwd=checkout.folder, capture_output=True, text=True, timeout=600, check=False
@@ -97,5 +97,5 @@ def one_command(checkout: Checkout) -> None:
     assert "with a limit on the questions this is not a score of the benchmark" in said.stdout
     assert "acc@0.25 is unavailable: not answered: the model has no grounding head" in said.stdout
     folder = checkout.folder / "results/eval/base-first5"
-    assert json.loads((folder / "scanqa/metrics.json").read_text())["n"] == 5
+    assert json.loads((folder / "sqa3d/metrics.json").read_text())["n"] == 5
     assert page.read_bytes() == before

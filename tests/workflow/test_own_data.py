@@ -72,7 +72,7 @@ def test_bad_scans_and_missing_detector_boxes_stop_nothing_and_are_said(
     checkout: Checkout,
 ) -> None:
     mine, config = checkout.folder / "mine", checkout.folder / "mine.yaml"
-    write_demo(mine, 7, 3, frames=64)
+    write_demo(mine, 7, 3, frames=64, processes=1)
     lost = spoil(mine)
     config.write_text(CONFIG)
     said = checkout.snakemake("--cores", "2", "all", config=config)

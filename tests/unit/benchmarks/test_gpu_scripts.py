@@ -11,13 +11,13 @@ import pytest
 from fixtures.benchmark_scripts import run_script
 from fixtures.repository import ROOT
 
-ENVIRONMENT = {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
 def _run(*command: str) -> str:
     result = subprocess.run(
         [sys.executable, *command],
-        env=os.environ | ENVIRONMENT | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | ENVIRONMENT,
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -62,10 +62,15 @@ def test_zero3(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_papers_run_crashes_and_goes_on(tmp_path: Path) -> None:
+def test_the_papers_run_crashes_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     options = ["--gpus", "1", "--size", "tiny", "--scenes", "2", "--frames", "1"]
     options += ["--save-every", "1", "--set", "workers=1", "--set", "global_batch=2"]
-    text = _run("benchmarks/paper_run.py", str(tmp_path), *options)
+    for name, value in ENVIRONMENT.items():  # of the processes that the script starts
+        monkeypatch.setenv(name, value)
+    run_script(monkeypatch, "paper_run", str(tmp_path), *options)
+    text = capsys.readouterr().out
     report = json.loads(text[text.rindex("\n{\n") :])
     assert report["resumed_status"] == 0
     assert set(report["equal"].values()) == {True}

@@ -212,7 +212,7 @@ def test_damaged_and_foreign_arrays_are_one_line(tmp_path: Path, text: str, mess
 @pytest.mark.slow
 def test_the_demo_comes_back(tmp_path: Path) -> None:
     root = tmp_path / "demo"
-    write_demo(root, 3, 3, frames=4)
+    write_demo(root, 3, 3, frames=4, processes=1)
     layout = DataLayout(root=root)
     scenes = {split: layout.scenes(split) for split in ("train", "val")}
     boxes = {

@@ -203,6 +203,7 @@ def test_nothing_is_missed_without_variance():
     assert made(0.0, 0.0, 0.0).missed(LEVEL) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tests", [1, 9])
 @pytest.mark.parametrize("kind", ["mean", "f1", "tail"])
 @pytest.mark.parametrize(
@@ -245,7 +246,9 @@ def test_seeds_alone_that_vary_unlike_make_no_difference(seeds, ratio, level):
 @pytest.mark.parametrize(
     "seeds", [(1, 1), (2, 2), (3, 3), (5, 5), (8, 8), (3, 8)], ids=lambda seeds: f"{seeds}"
 )
-@pytest.mark.parametrize("rooms", [6, 30, 141, pytest.param(312, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "rooms", [6, 30, *(pytest.param(rooms, marks=pytest.mark.slow) for rooms in (141, 312))]
+)
 def test_without_a_difference_at_most_one_study_in_twenty_claims_one(seeds, rooms):
     # 300 studies a size: the standard error is 1.3 % at most. The true rates are below 3.5 %
     # (docs/EVALUATION.md), so 5 % is asked for as it stands.

@@ -21,7 +21,7 @@ from threedrs.tasks.record import Record
 from threedrs.training.pack_reader import PREFETCH, PackReader, RecordTable, load_packs
 from threedrs.training.sampler import PackPlan
 
-READS = 300
+READS = 120
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_scenes_leave_no_trace_in_a_loader(reader: PackReader) -> None:
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=fresh) as process:
         size, sizes = process.submit(loader_sizes, reader).result(timeout=120)
-    # One pack takes 0.8 MB here: keeping every scene would have added 200 MB by now.
+    # One pack takes 0.8 MB here: keeping every scene would have added 80 MB by now.
     assert size > 700_000
     growth = 1024 * (max(sizes[4:]) - sizes[0])
     assert growth < 5 * size, sizes
