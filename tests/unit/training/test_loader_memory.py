@@ -49,6 +49,14 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> PackReader:
     )
 
 
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[ProcessPoolExecutor]:
+    """Return a new process: a loader is its fork, and copies what earlier tests left there."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as process:
+        yield process
+
+
 class ManyNames(PackReader):
     """Reads each plan's stores under another path; ``scene`` of a plan is NUMBER/SCENE."""
 
@@ -102,11 +110,8 @@ def loader_sizes(reader: PackReader) -> tuple[int, list[int]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="needs Linux")
-def test_scenes_leave_no_trace_in_a_loader(reader: PackReader) -> None:
-    # In a new process: a loader is its fork, and copies what earlier tests left when it touches it.
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=fresh) as process:
-        size, sizes = process.submit(loader_sizes, reader).result(timeout=120)
+def test_scenes_leave_no_trace_in_a_loader(reader: PackReader, fresh: ProcessPoolExecutor) -> None:
+    size, sizes = fresh.submit(loader_sizes, reader).result(timeout=120)
     # One pack takes 0.8 MB here: keeping every scene would have added 80 MB by now.
     assert size > 700_000
     growth = 1024 * (max(sizes[4:]) - sizes[0])
@@ -133,11 +138,9 @@ def grown_by_reading_all(record: Record, count: int) -> tuple[int, int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="needs Linux")
-def test_a_loader_shares_the_mix_with_its_rank() -> None:
+def test_a_loader_shares_the_mix_with_its_rank(fresh: ProcessPoolExecutor) -> None:
     (record,) = records(1)
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=fresh) as process:
-        length, grown = process.submit(grown_by_reading_all, record, 20_000).result(timeout=120)
+    length, grown = fresh.submit(grown_by_reading_all, record, 20_000).result(timeout=120)
     assert length == 20_000 * len(record.human)
     # As objects these records are some 24 MB, which a fork copies by looking at them.
     assert grown < 4_000
