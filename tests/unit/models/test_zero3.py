@@ -33,12 +33,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     tied = load_file(folder / "tied/model.safetensors")
     tied["lm_head.weight"] = torch.zeros_like(tied["model.embed_tokens.weight"])  # does not count
     save_file(tied, folder / "tied/model.safetensors")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [
-        f"--nproc-per-node={RANKS}",
-        str(TESTS / "fixtures/zero3_ranks.py"),
-        str(folder),
-    ]
+    command = [sys.executable, "-m", "threedrs.distributed.launch", "--gpus", str(RANKS)]
+    command += ["fixtures.zero3_ranks", str(folder)]
     paths = f"{ROOT / 'src'}:{TESTS}"
     result = subprocess.run(
         command,
