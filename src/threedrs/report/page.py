@@ -91,7 +91,8 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             mark=results.mark,
             limited=results.limited,
             unanswered=results.unanswered,
-            statement=statement(judged, baseline) + alike_sentences(results.summary),
+            statement=statement(judged, baseline),
+            alike=alike_sentences(results.summary),
             score_rows=settings_rows,
             trivial_rows=trivial_rows,
             origins={

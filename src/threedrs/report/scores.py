@@ -69,7 +69,7 @@ def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
             how=row["how"],
             cells=tuple(_trivial_cell(_mean(row, column)) for column in columns),
         )
-        for row in summary.get("trivial", [])
+        for row in summary["trivial"]
     ]
     return settings, trivial
 

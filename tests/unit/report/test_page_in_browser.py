@@ -1,5 +1,6 @@
 """The report page in a browser: policy, tables, jumps, keyboard, sizes."""
 
+import json
 import re
 
 import pytest
@@ -8,6 +9,8 @@ from fixtures.html_tags import results as results  # a fixture
 from fixtures.report_browser import QUESTIONS, SHOWN, wait_until
 from fixtures.report_browser import browser as browser  # a fixture
 from fixtures.report_browser import page as page  # a fixture
+from fixtures.report_files import SETTINGS
+from threedrs.report.page import build_report
 from threedrs.visualization.templates import anchor
 
 pytestmark = pytest.mark.slow
@@ -53,6 +56,30 @@ def test_curves_zoom_by_key_and_the_legend_lets_a_run_stand_out(page):
     assert page.value(f"{bars}.every((bar) => getComputedStyle(bar).opacity === '0.12')")
     page.value("document.querySelector('#legend [data-of=\"3drs\"]').click()")
     assert page.value(faint) == "1"
+
+
+def test_twelve_settings_and_the_grey_rows_fit_one_screen(page, results, tmp_path):
+    summary = json.loads((results / "report" / "summary.json").read_text())
+    first, second = summary["groups"]
+    summary["groups"] = [first, *({**second, "name": f"setting-{n}"} for n in range(11))]
+    means = {name: second["metrics"][name] for name in summary["benchmarks"]}
+    summary["trivial"] = [
+        {"name": f"answers without looking {n}", "how": "", "metrics": means} for n in range(3)
+    ]
+    for part in results.iterdir():
+        if part.name != "report":
+            (tmp_path / part.name).symlink_to(part)
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "summary.json").write_text(json.dumps(summary))
+    build_report(tmp_path, SETTINGS)
+    page.look(width=1400, height=900)
+    page.open((tmp_path / "report" / "index.html").as_uri())
+    box = "document.querySelector('#scores table').getBoundingClientRect()"
+    assert page.value("document.querySelectorAll('#scores tbody tr').length") == 15
+    assert page.value(f"{box}.bottom") <= 900
+    assert page.value(f"{box}.right") <= 1400
+    # The whole statement stands above: the same of eleven settings is said once.
+    assert page.value("document.querySelectorAll('header .statement, header .further').length") == 1
 
 
 def test_no_column_leaves_the_paper(page):
