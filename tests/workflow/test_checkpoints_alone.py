@@ -1,6 +1,7 @@
 """Checkpoints are evaluated as they are: no training, no training scenes, nothing copied."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,7 +91,13 @@ def one_command(checkout: Checkout) -> None:
     command = [sys.executable, "-m", "threedrs", "eval", "models/base", "--on", "sqa3d,scanrefer"]
     command += ["--limit", "5", "--configfile", "alone.yaml"]
     said = subprocess.run(
-        command, cwd=checkout.folder, capture_output=True, text=True, timeout=600, check=False
+        command,
+        cwd=checkout.folder,
+        env=os.environ | {"PYTHONPATH": str(checkout.folder / "src")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert said.returncode == 0, said.stderr[-4000:]
     assert "run base-first5, percent, the first 5 of" in " ".join(said.stdout.split())
