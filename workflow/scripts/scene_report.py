@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from threedrs.config.load import data_layout
-from threedrs.inputs.ready_files import Ready
+from threedrs.inputs.required_files import Ready
 from threedrs.inputs.scene_sources import scan_table
 from threedrs.io.files import write_json
 from threedrs.scenes.report import write_scene_report

@@ -71,7 +71,7 @@ def _print(findings: "list[Finding]", config: "Config | None") -> None:
 def _print_sources(config: "Config") -> None:
     """Print how many scenes have which files, but nothing for demo data or without scene lists."""
     from threedrs.config.load import data_layout
-    from threedrs.inputs.ready_files import Ready
+    from threedrs.inputs.required_files import Ready
     from threedrs.inputs.scene_sources import start_table
 
     layout = data_layout(config)

@@ -11,7 +11,7 @@ import numpy as np
 
 from threedrs.demo.language import make_descriptions, make_multi_descriptions
 from threedrs.demo.questions import make_questions
-from threedrs.demo.relations import Query
+from threedrs.demo.relations import SIZES, Query
 from threedrs.demo.room_objects import Room
 from threedrs.demo.situations import SituatedQuestion, make_situated_questions
 from threedrs.scannet.layout import scene_split
@@ -72,12 +72,7 @@ def _tokens(text: str) -> list[str]:
 
 def _flags(query: Query) -> dict[str, bool]:
     """Multi3DRefer's marks of what a description speaks of."""
-    size = query.relation is not None and query.relation.kind in (
-        "tallest",
-        "shortest",
-        "largest",
-        "smallest",
-    )
+    size = query.relation is not None and query.relation.kind in SIZES
     return {
         "spatial": query.relation is not None and not size,
         "color": query.colour is not None,

@@ -71,7 +71,7 @@ class Layout:
     ) -> Piece | None:
         """Try positions from ``draw(size)`` -> (x, y, z, yaw, support) until the piece fits."""
         kind = KINDS[label]
-        size = self.rng.uniform(np.array(kind.size[0]), np.array(kind.size[1]))
+        size = self.rng.uniform(np.array(kind.low), np.array(kind.high))
         width, depth, height = (float(edge) for edge in size)
         parts = tuple(kind.build(width, depth, height, PALETTE[colour], self.rng))
         for _ in range(80):

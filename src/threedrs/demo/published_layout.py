@@ -27,7 +27,7 @@ from threedrs.scannet.label_table import BENCHMARK_CLASSES, benchmark_class, rea
 from threedrs.scannet.layout import DataLayout, ScanFiles
 from threedrs.scannet.mesh import read_instances
 from threedrs.scannet.sens import SensReader
-from threedrs.scenes.coverage import FEWEST, VOXEL, MeshVoxels, coverage_indices
+from threedrs.scenes.coverage import FEWEST, VOXEL, MeshVoxels, greedy_rows
 from threedrs.tasks.registry import TASKS
 
 STRIDE = 10
@@ -203,35 +203,23 @@ def _selected_frames(
     """Return the scene's entry of ``scannet_select_frames.json``, frames in the order of choice."""
     candidates = [frame for frame in range(0, len(reader), STRIDE) if reader.valid[frame]]
     voxels, alignment = MeshVoxels(vertices_P3, str(scan.mesh)), axis_alignment(scan)
-    seen = {
-        index: voxels.seen(
-            reader.depth_millimetres(frame),
-            reader.header.intrinsic_depth,
-            alignment @ reader.poses[frame],
-        )
-        for index, frame in enumerate(candidates)
-    }
-    chosen: list[int] = []
-    gains: list[int] = []
-    covered: set[int] = set()
-    coverable = 0
-    # Greedy choices of rising length begin alike, so the last frame of each is the next one.
-    for count in range(1, min(SELECTED, len(candidates), FEWEST) + 1):
-        found = coverage_indices(len(candidates), "coverage", count, len(voxels), seen.__getitem__)
-        (index,) = set(found.indices) - set(chosen)
-        chosen.append(index)
-        gains.append(found.covered - len(covered))
-        covered.update(seen[index].tolist())
-        coverable = found.coverable
+    candidates = candidates[:: 2 if len(candidates) >= 2 * FEWEST - 1 else 1]
+    seen_FM = np.zeros((len(candidates), len(voxels)), dtype=bool)
+    for row, frame in enumerate(candidates):
+        depth_HW, pose = reader.depth_millimetres(frame), alignment @ reader.poses[frame]
+        seen_FM[row, voxels.seen(depth_HW, reader.header.intrinsic_depth, pose)] = True
+    chosen, covered = greedy_rows(seen_FM, SELECTED, None)
+    # What each frame adds to those chosen before it.
+    counts = np.logical_or.accumulate(seen_FM[chosen]).sum(axis=1)
     return {
         "video_id": f"scannet/{scan.scene}",
         "frame_files": [
             f"data/scannet/posed_images/{scan.scene}/{candidates[index]:05d}.jpg"
             for index in chosen
         ],
-        "voxel_nums": gains,
-        "num_all_voxels": coverable,
-        "num_select_voxels": len(covered),
+        "voxel_nums": np.diff(counts, prepend=0).tolist(),
+        "num_all_voxels": int(seen_FM.any(axis=0).sum()),
+        "num_select_voxels": covered,
     }
 
 

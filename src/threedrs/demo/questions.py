@@ -128,7 +128,8 @@ def _ask_taller(room: Room, rng: np.random.Generator) -> Iterator[Question]:
     for (first, one), (second, other) in combinations(named, 2):
         if first.label == second.label:
             continue
-        ranges = [[corner[2] for corner in KINDS[piece.label].size] for piece in (first, second)]
+        kinds = [KINDS[piece.label] for piece in (first, second)]
+        ranges = [(kind.low[2], kind.high[2]) for kind in kinds]
         open_question = max(ranges[0][0], ranges[1][0]) < min(ranges[0][1], ranges[1][1])
         if open_question and abs(first.size[2] - second.size[2]) > 0.1:
             taller = first if first.size[2] > second.size[2] else second

@@ -82,20 +82,13 @@ def _seen_from_front(piece: Piece, anchor: Piece) -> tuple[float, float, float, 
     )
 
 
-def right_of(room: Room, piece: Piece, anchor: Piece) -> bool | None:
-    """On the right for who stands before the anchor and faces it."""
+def beside(piece: Piece, anchor: Piece, sign: int) -> bool | None:
+    """On the right (1) or left (-1) for who stands before the anchor and faces it."""
     right, front, half_width, _ = _seen_from_front(piece, anchor)
-    if right < half_width * 0.5:
+    aside = sign * right
+    if aside < half_width * 0.5:
         return False
-    return True if right > half_width + 0.1 and abs(front) < right and on_floor(piece) else None
-
-
-def left_of(room: Room, piece: Piece, anchor: Piece) -> bool | None:
-    """On the left for who stands before the anchor and faces it."""
-    right, front, half_width, _ = _seen_from_front(piece, anchor)
-    if right > -half_width * 0.5:
-        return False
-    return True if right < -half_width - 0.1 and abs(front) < -right and on_floor(piece) else None
+    return True if aside > half_width + 0.1 and abs(front) < aside and on_floor(piece) else None
 
 
 def in_front_of(room: Room, piece: Piece, anchor: Piece) -> bool | None:
@@ -130,13 +123,14 @@ def in_corner(room: Room, piece: Piece) -> bool | None:
 RELATIONS: dict[str, Callable[..., bool | None]] = {
     "on": on,
     "next to": next_to,
-    "left of": left_of,
-    "right of": right_of,
+    "left of": lambda room, piece, anchor: beside(piece, anchor, -1),
+    "right of": lambda room, piece, anchor: beside(piece, anchor, 1),
     "in front of": in_front_of,
     "between": between,
     "in a corner": in_corner,
 }
-SUPERLATIVES = ("closest to", "farthest from", "tallest", "shortest", "largest", "smallest")
+SIZES = ("tallest", "shortest", "largest", "smallest")
+SUPERLATIVES = ("closest to", "farthest from", *SIZES)
 
 
 def _superlative(kind: str, anchors: tuple[Piece, ...], among: list[Piece]) -> Piece | None:
@@ -188,7 +182,7 @@ def all_relations(room: Room, target: Piece) -> list[Relation]:
     """
     named = [p for p in room.furniture if p.id != target.id and noun(room, p) is not None]
     relations = [Relation("in a corner")]
-    relations += [Relation(kind) for kind in SUPERLATIVES[2:]]
+    relations += [Relation(kind) for kind in SIZES]
     for anchor in named:
         relations += [
             Relation(kind, (anchor.id,)) for kind in ("closest to", "farthest from", "on")

@@ -6,6 +6,7 @@ lamps, by ray casting against the mesh itself. About 15,000 vertices and half a 
 The rendered frames see this very mesh, so depth and mesh agree.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,20 +146,7 @@ class _Builder:
     """Collects patches; every (patch, segment) pair becomes a segment of the scan."""
 
     def __init__(self) -> None:
-        self.columns: dict[str, list[np.ndarray]] = {
-            name: []
-            for name in (
-                "vertices",
-                "normals",
-                "lit",
-                "triangles",
-                "object",
-                "segment",
-                "rgb",
-                "floor",
-                "plane",
-            )
-        }
+        self.columns: dict[str, list[np.ndarray]] = defaultdict(list)
         self.vertex_count = 0
         self.segment_count = 0
         self.plane_count = 0

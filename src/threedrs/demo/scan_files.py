@@ -17,10 +17,11 @@ from threedrs.demo.render import (
     DEPTH_INTRINSIC,
     DEPTH_SIZE,
     FrameRenderer,
+    camera_walk,
+    lost_frames,
 )
 from threedrs.demo.room_mesh import SceneMesh
 from threedrs.demo.room_objects import Room
-from threedrs.demo.trajectory import camera_walk, lost_frames
 from threedrs.io.files import atomic_file, write_text
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.sens import SensHeader, SensWriter
@@ -120,25 +121,22 @@ def write_meta(scan: ScanFiles, room: Room, alignment: np.ndarray, frames: int) 
     """Write ``<scene>.txt``: sizes, intrinsics and the axis alignment, one key a line."""
     values = {
         "axisAlignment": " ".join(f"{value:f}" for value in alignment.ravel()),
-        "colorHeight": COLOR_SIZE[1],
         "colorToDepthExtrinsics": " ".join(f"{value:f}" for value in np.eye(4).ravel()),
-        "colorWidth": COLOR_SIZE[0],
-        "depthHeight": DEPTH_SIZE[1],
-        "depthWidth": DEPTH_SIZE[0],
-        "fx_color": f"{COLOR_INTRINSIC[0, 0]:f}",
-        "fx_depth": f"{DEPTH_INTRINSIC[0, 0]:f}",
-        "fy_color": f"{COLOR_INTRINSIC[1, 1]:f}",
-        "fy_depth": f"{DEPTH_INTRINSIC[1, 1]:f}",
-        "mx_color": f"{COLOR_INTRINSIC[0, 2]:f}",
-        "mx_depth": f"{DEPTH_INTRINSIC[0, 2]:f}",
-        "my_color": f"{COLOR_INTRINSIC[1, 2]:f}",
-        "my_depth": f"{DEPTH_INTRINSIC[1, 2]:f}",
         "numColorFrames": frames,
         "numDepthFrames": frames,
         "numIMUmeasurements": 0,
         "sceneType": room.theme.title(),
     }
-    write_text(scan.meta, "".join(f"{key} = {value}\n" for key, value in values.items()))
+    for kind, size, intrinsic in (
+        ("color", COLOR_SIZE, COLOR_INTRINSIC),
+        ("depth", DEPTH_SIZE, DEPTH_INTRINSIC),
+    ):
+        values |= {f"{kind}Width": size[0], f"{kind}Height": size[1]}
+        for row, axis in enumerate("xy"):
+            values[f"f{axis}_{kind}"] = f"{intrinsic[row, row]:f}"
+            values[f"m{axis}_{kind}"] = f"{intrinsic[row, 2]:f}"
+    # ScanNet's files are in the order of their keys.
+    write_text(scan.meta, "".join(f"{key} = {value}\n" for key, value in sorted(values.items())))
 
 
 def _grown(mesh: SceneMesh, inside: np.ndarray, reach: float) -> np.ndarray:

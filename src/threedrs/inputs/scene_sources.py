@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from threedrs.inputs.ready_files import Ready
+from threedrs.inputs.required_files import Ready
 from threedrs.scannet.layout import DataLayout, ScanFiles
 from threedrs.scannet.prepared_boxes import listed_scenes
 

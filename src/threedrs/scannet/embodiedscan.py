@@ -6,7 +6,6 @@ Of its ``data_list`` these fields of ScanNet's scenes are used: ``sample_idx``
 some GB for the train file, so one job a file writes what is used as JSON.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,11 @@ import numpy as np
 from threedrs.errors import DataError
 from threedrs.io.files import check_scene_name, read_result, write_json
 from threedrs.scannet.camera import is_rigid
+from threedrs.scannet.layout import PREFIX, frame_of_image
 from threedrs.scannet.plain_pickle import as_array, load_pickle
 
 FORMAT_VERSION = 2
-_SCANNET = "scannet/"
 _LARGEST = 1e6  # entry of a matrix: no room and no camera has a larger one, and NaN has none
-_IMAGE = re.compile(r"(?:.*/)?(?P<scene>[^/]+)/(?P<frame>\d{1,9})\.(?:jpg|jpeg|png)")
 _REMEDY = "download it again from EmbodiedScan"
 
 
@@ -56,9 +54,9 @@ def read_infos(path: Path) -> dict[str, SceneInfos]:
         sample = entry.get("sample_idx") if isinstance(entry, dict) else None
         if not isinstance(sample, str):
             raise DataError(f"{where}.sample_idx is missing or not a string; {_REMEDY}")
-        if not sample.startswith(_SCANNET):
+        if not sample.startswith(PREFIX):
             continue
-        scene = check_scene_name(sample.removeprefix(_SCANNET), f"{where}.sample_idx")
+        scene = check_scene_name(sample.removeprefix(PREFIX), f"{where}.sample_idx")
         if scene in infos:
             raise DataError(f"{where}: {scene} stands more than once; {_REMEDY}")
         infos[scene] = SceneInfos(
@@ -117,13 +115,6 @@ def _frame_ids(images: Any, scene: str, where: str) -> list[int]:
         raise DataError(f"{where}.images is not a list; {_REMEDY}")
     frames = set()
     for position, image in enumerate(images):
-        name = image.get("img_path") if isinstance(image, dict) else None
-        match = _IMAGE.fullmatch(name) if isinstance(name, str) else None
-        if match is None or match["scene"] != scene:
-            shown = repr(name[:80]) if isinstance(name, str) else "missing"
-            raise DataError(
-                f"{where}.images[{position}].img_path is {shown}, expected "
-                f".../{scene}/<frame>.jpg; {_REMEDY}"
-            )
-        frames.add(int(match["frame"]))
+        name = image.get("img_path", "missing") if isinstance(image, dict) else "missing"
+        frames.add(frame_of_image(name, scene, f"{where}.images[{position}].img_path", _REMEDY))
     return sorted(frames)

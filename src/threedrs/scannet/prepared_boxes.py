@@ -12,9 +12,9 @@ from typing import Any
 
 from threedrs.errors import DataError
 from threedrs.io.files import check_encodable, read_json
+from threedrs.scannet.layout import PREFIX
 
 FARTHEST = 1e6  # metres from the origin: no scan reaches so far, and float32 holds it
-_PUBLISHED = "scannet/"
 
 
 def read_prepared_boxes(path: Path, scenes: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -28,9 +28,9 @@ def read_prepared_boxes(path: Path, scenes: Iterable[str]) -> dict[str, dict[str
         raise DataError(f"{path}: expected a JSON object, scene to boxes")
     found = {}
     for scene in scenes:
-        named = [key for key in (scene, _PUBLISHED + scene) if key in content]
+        named = [key for key in (scene, PREFIX + scene) if key in content]
         if len(named) > 1:
-            raise DataError(f"{path}: {scene} stands there with and without {_PUBLISHED}")
+            raise DataError(f"{path}: {scene} stands there with and without {PREFIX}")
         if named:
             found[scene] = _check_box_set(content[named[0]], f"{path}: {scene}")
     return found
@@ -46,7 +46,7 @@ def listed_scenes(path: Path) -> frozenset[str]:
     except DataError:
         return frozenset()
     keys = content if isinstance(content, dict) else {}
-    return frozenset(key.removeprefix(_PUBLISHED) for key in keys)
+    return frozenset(key.removeprefix(PREFIX) for key in keys)
 
 
 def _check_box_set(value: Any, where: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ The limits below are far above any RGB-D sensor. They keep a damaged size field 
 an allocation. Decoding never allocates more than the image that the header announces: an image's
 own size is compared with the header's before its pixels are decoded, and zlib stops one byte past
 the expected end. PNG and zlib carry checksums, which are compared. JPEG carries none: damage that
-still decodes to a full image of the right size cannot be told from a picture.
+still decodes to a full image of the right size cannot be told from an undamaged one.
 """
 
 import struct

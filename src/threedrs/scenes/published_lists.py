@@ -11,7 +11,6 @@ Three files of the published folder stand in for a look at the scan:
 - ``pcd_discrete_0.1.pkl`` holds the voxels of the scenes' point clouds.
 """
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ import numpy as np
 from threedrs.errors import DataError
 from threedrs.io.files import read_json
 from threedrs.scannet.embodiedscan import SceneInfos, read_infos_files
+from threedrs.scannet.layout import PREFIX, frame_of_image
 from threedrs.scannet.point_cloud import read_voxels
 
-_FRAME_FILE = re.compile(r"(?:.*/)?(?P<scene>[^/]+)/(?P<frame>\d{1,9})\.(?:jpg|png)")
 _REMEDY = "copy the file again, or take data.selected_frames out of the configuration"
 
 
@@ -92,7 +91,7 @@ def read_selected_frames(path: Path, scenes: Collection[str]) -> dict[str, Selec
         video = entry.get("video_id") if isinstance(entry, dict) else None
         if not isinstance(video, str):
             raise DataError(f"{where}: video_id is missing or not a string; {_REMEDY}")
-        scene = video.removeprefix("scannet/")
+        scene = video.removeprefix(PREFIX)
         if scene not in scenes:
             continue
         if scene in found:
@@ -107,15 +106,10 @@ def _selected_frames(entry: dict[str, Any], scene: str, where: str) -> SelectedF
     )
     if not isinstance(files, list) or not files:
         raise DataError(f"{where}: frame_files is not a list of images; {_REMEDY}")
-    frames = []
-    for name in files:
-        match = _FRAME_FILE.fullmatch(name) if isinstance(name, str) else None
-        if match is None or match["scene"] != scene:
-            raise DataError(
-                f"{where}: frame_files holds {name!r:.90}, expected .../{scene}/<frame>.jpg; "
-                f"{_REMEDY}"
-            )
-        frames.append(int(match["frame"]))
+    frames = [
+        frame_of_image(name, scene, f"{where}: frame_files[{position}]", _REMEDY)
+        for position, name in enumerate(files)
+    ]
     if len(set(frames)) != len(frames):
         raise DataError(f"{where}: frame_files names an image twice; {_REMEDY}")
     if not isinstance(gains, list) or len(gains) != len(frames) or type(total) is not int:

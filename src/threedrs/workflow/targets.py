@@ -16,8 +16,8 @@ from threedrs.config.schema import INITIAL
 from threedrs.demo.write import demo_scenes
 from threedrs.errors import ConfigError
 from threedrs.inputs.download import downloads
-from threedrs.inputs.ready_files import Ready
 from threedrs.inputs.required_files import (
+    Ready,
     conversions,
     missing_inputs,
     scene_splits,

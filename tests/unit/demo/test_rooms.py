@@ -9,10 +9,10 @@ import pytest
 from threedrs.demo.annotations import annotate
 from threedrs.demo.language import describe, eval_type
 from threedrs.demo.relations import Query, resolve
+from threedrs.demo.render import camera_walk
 from threedrs.demo.room_objects import Room, plural
 from threedrs.demo.rooms import THEMES, make_room
 from threedrs.demo.situations import make_situated_questions
-from threedrs.demo.trajectory import camera_walk
 
 
 @pytest.fixture(scope="module")

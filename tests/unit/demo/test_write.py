@@ -13,10 +13,9 @@ import scipy.sparse
 
 from fixtures.real_data import SHIPPED
 from fixtures.repository import ROOT
-from threedrs.demo.render import DEPTH_INTRINSIC, FrameRenderer
+from threedrs.demo.render import DEPTH_INTRINSIC, FrameRenderer, camera_walk
 from threedrs.demo.room_mesh import build_mesh
 from threedrs.demo.rooms import THEMES, make_room
-from threedrs.demo.trajectory import camera_walk
 from threedrs.demo.write import demo_files, demo_scenes, write_demo
 from threedrs.errors import ConfigError, DataError
 from threedrs.scannet.geometry import read_axis_alignment

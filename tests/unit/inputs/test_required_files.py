@@ -9,8 +9,7 @@ import pytest
 
 from fixtures.published_files import save_torch
 from threedrs.errors import DataError
-from threedrs.inputs.ready_files import Ready
-from threedrs.inputs.required_files import box_needs, missing_inputs
+from threedrs.inputs.required_files import Ready, box_needs, missing_inputs
 from threedrs.scannet.layout import DataLayout
 
 TRAIN, VAL = "scene0000_00", "scene0001_00"

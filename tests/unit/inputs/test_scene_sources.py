@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from fixtures.published_files import save_torch, scene_cloud
-from threedrs.inputs.ready_files import Ready
+from threedrs.inputs.required_files import Ready
 from threedrs.inputs.scene_sources import scan_table, start_table
 from threedrs.scannet.layout import DataLayout
 

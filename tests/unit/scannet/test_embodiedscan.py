@@ -224,7 +224,7 @@ def test_missing_file(tmp_path: Path) -> None:
         (("data_list", 0, "sample_idx"), "scannet/../x", r"'\.\./x' is not a scene name"),
         (("data_list", 3, "sample_idx"), "scannet/scene0000_00", "scene0000_00 stands more than"),
         (("data_list", 3, "images"), None, r"data_list\[3\]\.images is not a list"),
-        (("data_list", 0, "images", 1), "x", r"images\[1\]\.img_path is missing"),
+        (("data_list", 0, "images", 1), "x", r"images\[1\]\.img_path is 'missing', expected"),
         (
             ("data_list", 0, "images", 1, "img_path"),
             "scannet/posed_images/scene0000_01/00010.jpg",

@@ -40,7 +40,7 @@ def edit(file: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vggt/extractor", "vggt/rope", "extract", "feature_store"])
+@pytest.mark.parametrize("name", ["vggt/extractor", "vggt/attention", "extract", "feature_store"])
 def test_edited_code_of_the_teacher_makes_all_anew(
     scenes: list[Path], out: Path, calls: Calls, package: Callable[[], Path], name: str
 ) -> None:

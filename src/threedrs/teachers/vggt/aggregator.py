@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from threedrs.teachers.teacher import IMAGENET_MEAN, IMAGENET_STD
-from threedrs.teachers.vggt.rope import grid_positions, rotation_tables
+from threedrs.teachers.vggt.attention import grid_positions, rotation_tables
 from threedrs.teachers.vggt.transformer import Block
 from threedrs.teachers.vggt.vision_transformer import ENCODERS, PATCH, REGISTERS, VisionTransformer
 

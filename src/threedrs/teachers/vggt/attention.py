@@ -1,11 +1,16 @@
-"""Exact attention by the fastest kernel that the machine has.
+"""Exact attention by the fastest kernel that the machine has, and its rotary position embedding.
 
 On Hopper GPUs FlashAttention-3 where it can be imported (from its own package or from the
 forward-only build ``fa3-fwd``), else torch's fused kernels, cuDNN's first. For the 33,312 tokens of
 a scene of 32 frames, one layer on an H100: FlashAttention-3 8.4 ms, cuDNN 10.6 ms, FlashAttention-2
 14.1 ms. On a CPU torch's own kernel.
 
-N sequences, T tokens, M heads, E channels of a head.
+The embedding has two dimensions. Each attention head is cut in two: the first half is rotated by a
+token's row, the second by its column. Within a half of size n, channel i pairs with channel
+i + n/2 ("rotate half") and turns by ``position * base ** (-2 i / n)`` (RoFormer, Su et al. 2021,
+eq. 34, once per axis). Sine and cosine are computed once per image size, in float32.
+
+N sequences, B any leading axes, T tokens, M heads, E channels of a head.
 """
 
 import importlib
@@ -58,3 +63,33 @@ def attend(q_NTME: Tensor, k_NTME: Tensor, v_NTME: Tensor) -> Tensor:
         return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     with fast_kernels():
         return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+def grid_positions(rows: int, columns: int, special_tokens: int) -> Tensor:
+    """Return the (row, column) of each token of a frame, (special_tokens + rows * columns, 2) i64.
+
+    Special tokens come first, at (0, 0); the patch in row r and column c is at (r + 1, c + 1).
+    """
+    row_RC, column_RC = torch.meshgrid(
+        torch.arange(1, rows + 1), torch.arange(1, columns + 1), indexing="ij"
+    )
+    patches_P2 = torch.stack((row_RC.flatten(), column_RC.flatten()), dim=-1)
+    return torch.cat((patches_P2.new_zeros(special_tokens, 2), patches_P2))
+
+
+def rotation_tables(positions_T2: Tensor, head_channels: int, base: float) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine for :func:`rotate`, each (T, head_channels) float32."""
+    half = head_channels // 2
+    frequencies = base ** (-torch.arange(0, half, 2, dtype=torch.float32) / half)
+    angles_T2F = positions_T2.float()[:, :, None] * frequencies.to(positions_T2.device)
+    # both members of a pair turn by the same angle, so the angles of a half are written twice
+    angles_TE = torch.cat((angles_T2F, angles_T2F), dim=-1).flatten(1)
+    return angles_TE.cos(), angles_TE.sin()
+
+
+def rotate(x_BTME: Tensor, cosine_TE: Tensor, sine_TE: Tensor) -> Tensor:
+    """Rotate queries or keys by their position; computed in float32, returned in float32."""
+    x = x_BTME.float()
+    row_a, row_b, column_a, column_b = x.chunk(4, dim=-1)
+    turned = torch.cat((-row_b, row_a, -column_b, column_a), dim=-1)
+    return x * cosine_TE[:, None] + turned * sine_TE[:, None]

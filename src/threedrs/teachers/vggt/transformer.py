@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from threedrs.teachers.vggt.attention import attend
-from threedrs.teachers.vggt.rope import rotate
+from threedrs.teachers.vggt.attention import attend, rotate
 
 
 class LayerScale(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from threedrs.teachers.vggt.aggregator import VGGTAggregator
-from threedrs.teachers.vggt.rope import grid_positions, rotate, rotation_tables
+from threedrs.teachers.vggt.attention import grid_positions, rotate, rotation_tables
 from threedrs.teachers.vggt.transformer import Block
 from threedrs.teachers.vggt.vision_transformer import EncoderSize, VisionTransformer
 from threedrs.teachers.vggt.weights import fill_random
