@@ -5,7 +5,9 @@ two cores.
 """
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fixtures.checkout import SMALL, Checkout, make_checkout
 from fixtures.demo_results import check_results
-from fixtures.slurm_cluster import GPUS, slurm_cluster, start_controller, stop_controller
+from fixtures.slurm_cluster import (
+    GPUS,
+    short_memory,
+    slurm_cluster,
+    start_accounting,
+    start_controller,
+    stop_controller,
+)
 from fixtures.slurm_jobs import explained, slurm_jobs, snakemake, submitted, wait_until
 
 LONG = 900.0
@@ -111,6 +120,26 @@ def controller_away(checkout: Checkout, cluster: Path) -> None:
     row("slurmctld is away for 20 s", "the job and Snakemake go on; 1 job", started)
 
 
+def forgotten_with_accounting(checkout: Checkout, cluster: Path) -> None:
+    """A job is cancelled and forgotten while Snakemake sleeps; accounting knows how it ended."""
+    started, file = time.monotonic(), "results/instructions/scanqa_val.jsonl"
+    (checkout.folder / file).unlink(missing_ok=True)
+    start_accounting(cluster)
+    (cluster / "hold").touch()
+    with short_memory(2), snakemake(checkout, "--retries", "0", "--", file) as run:
+        wait_until(lambda: slurm_jobs("RUNNING"), run)
+        (job,) = slurm_jobs("RUNNING")
+        os.kill(run.process.pid, signal.SIGSTOP)
+        subprocess.run(["scancel", job.number], check=True)
+        wait_until(lambda: not slurm_jobs(), run)
+        os.kill(run.process.pid, signal.SIGCONT)
+        (cluster / "hold").unlink()
+        assert run.ended() == 1, run.said()
+    (line,) = explained(run.said())
+    assert f"job {job.number} was cancelled" in line, line
+    row("cancelled and forgotten (MinJobAge 2 s), accounting on", f"`{line}`", started)
+
+
 def main() -> None:
     """Run all of it on one cluster."""
     with tempfile.TemporaryDirectory() as place, slurm_cluster() as cluster:
@@ -119,6 +148,7 @@ def main() -> None:
         controller_away(checkout, cluster)
         time_limit_of_a_stage(checkout, cluster)
         time_limit_of_training(checkout)
+        forgotten_with_accounting(checkout, cluster)
 
 
 if __name__ == "__main__":
