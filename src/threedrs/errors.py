@@ -110,6 +110,21 @@ def check_arguments() -> None:
             )
 
 
+def nearest_path(path: Path) -> str:
+    """Return the question for the path that a mistyped one is nearest to, or nothing.
+
+    They differ in one name, the first that is not there.
+    """
+    missing = next((part for part in [*path.parents[::-1], path] if not part.exists()), path)
+    rest = path.relative_to(missing)
+    try:
+        beside = [entry.name for entry in missing.parent.iterdir() if (entry / rest).exists()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(missing.name, beside, n=1)
+    return f"did you mean {missing.with_name(near[0]) / rest}?" if near else ""
+
+
 def choose_one(name: str, known: Iterable[str]) -> str:
     """Return the advice for a name that is not among ``known``: all of them, and the nearest."""
     names = [*known]

@@ -10,7 +10,7 @@ from snakemake.logging import logger
 from snakemake.persistence import PersistenceBase
 from snakemake.settings.enums import Quietness
 
-from threedrs.config.yaml_files import check_yaml, main_config
+from threedrs.config.yaml_files import check_yaml, main_config, with_values
 from threedrs.config.load import SCENE_POLICY, load_config, old_places
 from threedrs.tasks.registry import annotation_files, find_task
 from threedrs.workflow import processes, rule_helpers, targets
@@ -38,6 +38,7 @@ if workflow.is_main_process:
 configfile: MAIN
 
 
+config = with_values(config, workflow.config_settings.config)
 CONFIG = checked(load_config, config)
 for line in old_places(config) if workflow.is_main_process else []:
     logger.warning(f"threedrs: config: {line}")

@@ -17,6 +17,7 @@ from threedrs.cli import (
     scans,
     stores,
 )
+from threedrs.cli.shared import ConfiguredCommand
 from threedrs.errors import one_line_errors
 from threedrs.workflow.processes import check_package
 
@@ -37,12 +38,12 @@ app.add_typer(instructions.app, name="instructions")
 app.add_typer(stores.features_app, name="features")
 app.add_typer(evaluate.model_app, name="model")
 app.add_typer(predictions.app, name="predictions")
-app.command("eval")(evaluate.evaluate)
+app.command("eval", cls=ConfiguredCommand)(evaluate.evaluate)
 app.command("score")(evaluate.score)
 app.command("ask")(evaluate.ask)
 app.command("awareness")(evaluate.awareness)
-app.command("plan")(plan.plan)
-app.command("doctor")(doctor.doctor)
+app.command("plan", cls=ConfiguredCommand)(plan.plan)
+app.command("doctor", cls=ConfiguredCommand)(doctor.doctor)
 app.command("verify")(doctor.verify)
 
 

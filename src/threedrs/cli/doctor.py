@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from threedrs.cli.shared import ConfigFiles, console
+from threedrs.cli.shared import ConfigFiles, ConfigValues, console
 
 if TYPE_CHECKING:
     from threedrs.config.load import Config
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def doctor(
     configfile: ConfigFiles = None,
+    values: ConfigValues = None,
     slurm: Annotated[
         bool, typer.Option("--slurm", help="For snakemake --profile slurm: Slurm must be there.")
     ] = False,
@@ -28,7 +29,7 @@ def doctor(
     Ends with status 1 if a run would stop, 0 with warnings only.
     """
     from threedrs.config.load import check_config, old_places
-    from threedrs.config.yaml_files import merged
+    from threedrs.config.yaml_files import merged, parse_values
     from threedrs.doctor import Finding, examine
     from threedrs.errors import ConfigError
 
@@ -37,7 +38,7 @@ def doctor(
     problems: list[str] = []
     moved: list[str] = []
     try:
-        asked = merged(configfile or [], "doctor")
+        asked = merged(configfile or [], "doctor", parse_values(values or []))
         config, problems = check_config(asked)
         moved = old_places(asked)
         if config is not None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from threedrs.cli.shared import ConfigFiles, console
+from threedrs.cli.shared import ConfigFiles, ConfigValues, console
 
 model_app = typer.Typer(help="Work on a trained model's files.", no_args_is_help=True)
 EMPTY = "(the model's answer is empty)"
@@ -28,6 +28,7 @@ def evaluate(
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Prediction jobs at a time, a GPU each.")] = 1,
     configfile: ConfigFiles = None,
+    values: ConfigValues = None,
 ) -> None:
     """Evaluate a model as it is, from the repository's folder: what lacks is made first.
 
@@ -35,6 +36,7 @@ def evaluate(
     """
     from rich.console import Console
 
+    from threedrs.config.yaml_files import parse_values
     from threedrs.evaluation.one_checkpoint import evaluate_checkpoint
     from threedrs.evaluation.tables import metrics_table, notes
 
@@ -45,6 +47,7 @@ def evaluate(
         name=name,
         gpus=gpus,
         configfiles=configfile or [],
+        values=parse_values(values or []),
     )
     for result in results:
         Console().print(metrics_table(result))
@@ -192,7 +195,7 @@ def awareness(
 ) -> None:
     """Measure how 3D-aware a model's visual tokens are, scene by scene (docs/EVALUATION.md)."""
     from threedrs.distributed.gpus import claim_gpus, own_device
-    from threedrs.errors import ConfigError, did_you_mean
+    from threedrs.errors import ConfigError, did_you_mean, nearest_path
     from threedrs.evaluation.settings import PredictSettings
     from threedrs.scannet.excluded_scans import read_excluded
     from threedrs.scenes.store import SceneStore
@@ -201,10 +204,12 @@ def awareness(
     is_run = not Path(model).exists()
     folder = runs / model / "model" if is_run else Path(model)
     if not folder.exists():
-        known = [path.parent.name for path in runs.glob("*/model")]
+        known = sorted(path.parent.name for path in runs.glob("*/model"))
+        trained = f"trained are {', '.join(known)}" if known else "no run is trained yet"
+        near = nearest_path(Path(model)) if "/" in model else did_you_mean(model, known)
         raise ConfigError(
-            f"{model}: is neither a folder nor a trained run; {did_you_mean(model, known)} "
-            f"trained are {', '.join(sorted(known)) or 'none'}"
+            f"{model}: is neither a folder nor a trained run; "
+            + " ".join(filter(None, [near, trained]))
         )
     if out is None:
         # What the report reads has the settings and the excluded scenes of the configuration.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from threedrs.cli.shared import ConfigFiles, console, table
+from threedrs.cli.shared import ConfigFiles, ConfigValues, console, table
 
 if TYPE_CHECKING:
     from threedrs.planning.training import Machine
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def plan(
     configfile: ConfigFiles = None,
+    values: ConfigValues = None,
     run: Annotated[str | None, typer.Option(help="Only this run of the configuration.")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs of the run.")] = 8,
     gpu_memory: Annotated[float, typer.Option(help="Memory of a GPU in GB.")] = 80.0,
@@ -47,7 +48,7 @@ def plan(
     from threedrs.planning.estimate import seeds_of_study
     from threedrs.planning.training import Machine
 
-    config, study, teachers = _configuration(configfile or [])
+    config, study, teachers = _configuration(configfile or [], values or [])
     trained = trained_runs(config)
     if run is not None:
         if run not in trained:
@@ -109,17 +110,19 @@ def _training_facts(
     }
 
 
-def _configuration(configfiles: list[Path]) -> tuple[dict, dict, dict[str, str]]:
+def _configuration(configfiles: list[Path], values: list[str]) -> tuple[dict, dict, dict[str, str]]:
     """Return the configuration as far as a plan needs it, as it is, and each run's teacher."""
     from threedrs.config.load import check_config, load_config
-    from threedrs.config.yaml_files import merged
+    from threedrs.config.yaml_files import merged, parse_values
     from threedrs.teachers.known_teachers import TEACHERS
 
-    asked = merged(configfiles, "plan")
+    asked = merged(configfiles, "plan", parse_values(values))
     config = copy.deepcopy(asked)
     runs = config.get("runs")
-    # The plan comes before checkpoints are fetched, so their paths are not asked for. Values of the
-    # wrong kind are left for the check to name.
+    # The plan comes before data and checkpoints are fetched, so their paths are not asked for.
+    # Values of the wrong kind are left for the check to name.
+    if isinstance(config.get("data"), dict):
+        config["data"]["root"] = "."
     for section in (config, *(runs.values() if isinstance(runs, dict) else ())):
         if not isinstance(section, dict):
             continue

@@ -1,10 +1,12 @@
-"""What several commands share: the option for configuration files, the console, tables."""
+"""What several commands share: the options of the configuration, the console, tables."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -12,8 +14,42 @@ if TYPE_CHECKING:
 
 ConfigFiles = Annotated[
     list[Path] | None,
-    typer.Option("--configfile", help="Configuration on top of config/config.yaml."),
+    typer.Option("--configfile", help="Configurations on top of config/config.yaml."),
 ]
+ConfigValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--config",
+        metavar="KEY=VALUE",
+        help="Values on top of them, as snakemake takes them: 'data={root: FOLDER}'.",
+    ),
+]
+_OF_OPTION = {
+    "--configfile": re.compile(r"(?!-).*\.(yaml|yml|json)"),
+    "--config": re.compile(r"[A-Za-z_][\w-]*=.*", re.DOTALL),
+}
+
+
+class ConfiguredCommand(TyperCommand):
+    """A command that takes ``--configfile A B`` and ``--config A=1 B=2``, as snakemake does.
+
+    An option of click takes one value, so each further one gets the option's name before it. What
+    cannot be such a value is left alone, as it may be the command's own argument.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Return click's remaining arguments."""
+        spread: list[str] = []
+        option = None
+        for argument in args:
+            if argument in _OF_OPTION:
+                option = argument
+            elif option and spread[-1] != option and _OF_OPTION[option].fullmatch(argument):
+                spread.append(option)
+            elif option and spread[-1] != option:
+                option = None
+            spread.append(argument)
+        return super().parse_args(ctx, spread)
 
 
 def console() -> "Console":

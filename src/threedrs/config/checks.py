@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from threedrs.config.resources import train_ranks
-from threedrs.errors import ConfigError, DataError, ThreedrsError, choose_one, user_message
+from threedrs.errors import (
+    ConfigError,
+    DataError,
+    ThreedrsError,
+    choose_one,
+    nearest_path,
+    user_message,
+)
 from threedrs.io.files import read_json
 from threedrs.models.backbones.family import LAYERS
 from threedrs.models.checkpoint.folder import read_config, tensor_files
@@ -126,7 +133,8 @@ def _check_deepspeed(path: Path) -> Iterator[str]:
 
 def _check_checkpoint(folder: Path, key: str) -> Iterator[str]:
     if not folder.is_dir():
-        yield f"{key}: {folder} is not a folder"
+        advice = nearest_path(folder) or "correct the path, or put the checkpoint there"
+        yield f"{key}: {folder} is not a folder; {advice}"
         return
     try:
         read_config(folder / "config.json")

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from threedrs.config.schema import INITIAL, Configuration, Execution, Run, SupervisionSettings
 from threedrs.config.section import problem_lines
-from threedrs.errors import ConfigError, choose_one
+from threedrs.errors import ConfigError, choose_one, nearest_path
 from threedrs.inputs.download import downloads
 from threedrs.inputs.required_files import trained_runs
 from threedrs.instructions.mix_settings import MixSettings
@@ -197,6 +197,15 @@ def data_layout(config: Config) -> DataLayout:
     return DataLayout(**{**known, "root": Path(known["root"])}, listings=_listings(config))
 
 
+def root_problem(config: Config) -> str | None:
+    """Return that ``data.root`` is not a folder, with the one that may be meant, or None."""
+    root = Path(config["data"]["root"])
+    if config["data"]["demo"] or root.is_dir():
+        return None
+    advice = " ".join(filter(None, [nearest_path(root), "name the folder that holds scannet/"]))
+    return f"data.root: {root} is not a folder; {advice}, as in --config 'data={{root: FOLDER}}'"
+
+
 def _listings(config: Config) -> dict[str, list[str]]:
     """Return split -> the prepared files that name its scenes, relative to the data root."""
     boxes = config.get("boxes", {}).get("ready")  # a job may hand over the section `data` alone
@@ -276,6 +285,10 @@ def _cross_checks(config: Config) -> Iterator[str]:
             f"teacher.weights is one path, but the runs use teachers {', '.join(weighted)}; "
             "give a mapping from teacher to path"
         )
+    no_root = root_problem(config)
+    if no_root is not None:
+        yield no_root
+        return  # that other paths lead nowhere may follow from it
     from threedrs.config.checks import check_run  # needs what nodes for data alone do not have
 
     # Whatever else is wrong with an entry of `download`, its files are no second problem.

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from threedrs.errors import ConfigError, raise_all
+from threedrs.errors import ConfigError, first_line, raise_all
 
 MAIN = Path("config/config.yaml")
 
@@ -96,10 +96,57 @@ def _slip(error: Exception, text: str) -> str:
     return f"line {mark.line + 1}: {problem}"
 
 
-def merged(files: Sequence[Path], command: str) -> dict[str, Any]:
+def parse_values(entries: Sequence[str]) -> dict[str, Any]:
+    """Return the sections that ``--config KEY=VALUE ...`` sets, as Snakemake reads the entries.
+
+    Raises:
+        ConfigError: an entry is not a KEY=VALUE that Snakemake takes.
+    """
+    if not entries:
+        return {}
+    from snakemake.cli import parse_config  # most of a second
+
+    try:
+        return dict(parse_config(entries))
+    except ValueError as error:
+        raise ConfigError(
+            f"--config {' '.join(entries)}: {first_line(error)} Type it as e.g. --config "
+            "'data={root: FOLDER}'"
+        ) from error
+
+
+def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``config`` with what ``--config`` sets on top, its scalars as a file would have them.
+
+    Snakemake reads each scalar within such a value as text: `eval={limit: 10}` sets the text "10",
+    and `runs={baseline: null}` the text "null".
+    """
+    return _overlaid(config, _typed(values))
+
+
+def _typed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        found = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError):  # a text that is not YAML by itself
+        return value
+    return found if isinstance(found, bool | int | float | None) else value
+
+
+def merged(
+    files: Sequence[Path], command: str, values: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return config/config.yaml with ``files`` on top, as Snakemake merges them; not checked yet.
 
-    ``command`` is what asks for it, for the error.
+    Args:
+        files: from ``--configfile``.
+        command: what asks for it, for the error.
+        values: from ``--config``, as `parse_values` returns them.
 
     Raises:
         ConfigError: as `read_yaml`, or the working directory is not the repository's folder.
@@ -109,7 +156,7 @@ def merged(files: Sequence[Path], command: str) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for path in (MAIN, *files):
         config = _overlaid(config, read_yaml(path))
-    return config
+    return with_values(config, values or {})
 
 
 def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from threedrs.config.load import load_config
-from threedrs.config.yaml_files import merged
+from threedrs.config.load import data_layout, load_config
+from threedrs.config.yaml_files import merged, with_values
 from threedrs.errors import ConfigError, MachineError
+from threedrs.inputs.download import downloads
+from threedrs.inputs.required_files import missing_inputs
 from threedrs.io.files import read_json, write_json
 
 
@@ -21,6 +23,7 @@ def evaluate_checkpoint(
     name: str | None = None,
     gpus: int = 1,
     configfiles: Sequence[Path] = (),
+    values: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Predict and score with Snakemake on this machine; return the metrics of each benchmark.
 
@@ -31,13 +34,15 @@ def evaluate_checkpoint(
         name: of the run; None: that of the folder, as `_folder_name`.
         gpus: jobs of prediction at a time.
         configfiles: on top of config/config.yaml.
+        values: on top of these, as `threedrs.config.yaml_files.parse_values` returns them.
 
     Raises:
         ConfigError: a file or a value is wrong, the configuration has a run of this name, or this
             is not the repository's folder.
-        MachineError: a job has failed.
+        DataError: a file of the user's is missing.
+        MachineError: the workflow has failed.
     """
-    asked = merged(configfiles, "eval")
+    asked = merged(configfiles, "eval", values)
     name = name or _folder_name(checkpoint)
     # Answers to a part of the questions lie in a folder of their own and replace no score.
     name += f"-first{limit}" if limit else ""
@@ -55,14 +60,21 @@ def evaluate_checkpoint(
     config = load_config(
         {**asked, **{key: {**asked.get(key, {}), **changes[key]} for key in changes}}
     )
+    if not config["data"]["demo"]:  # else a start of Snakemake would say so, below its own lines
+        arriving = [path for entry in downloads(config) for path in entry.paths()]
+        missing_inputs(data_layout(config), config, arriving)
     folder = Path("results/eval") / name
     overlay = folder / "config.json"
-    write_json(overlay, changes)
+    # Not handed on as --config, which would count more than the changes.
+    write_json(overlay, with_values(values or {}, changes))
     metrics = [folder / benchmark / "metrics.json" for benchmark in config["eval"]["benchmarks"]]
     command = [sys.executable, "-m", "snakemake", "--cores", "all", "--resources", f"gpu={gpus}"]
     command += ["--configfile", *map(str, configfiles), str(overlay), "--", *map(str, metrics)]
     if subprocess.run(command, check=False).returncode:
-        raise MachineError(f"eval: a job failed, see above; the same command goes on: {name}")
+        raise MachineError(
+            f"eval: {name} is not evaluated, for the reason above; mend it and run the same "
+            "command again, which keeps what is done"
+        )
     return [read_json(path) for path in metrics]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from threedrs.errors import DataError, name_full_disk
+from threedrs.errors import DataError, name_full_disk, nearest_path
 
 SCENE_NAME = re.compile(r"scene\d{4}_\d{2}")
 # A temporary name; of a folder within such a folder, two.
@@ -31,6 +31,7 @@ _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+_JSON_REMEDY = "mend that place, or unpack, download or make the file again"
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -178,6 +179,14 @@ def _check_text_file(path: Path, most: int) -> None:
         )
 
 
+def _unreadable(path: Path, error: OSError) -> DataError:
+    """Return the error for a file that cannot be read, with what may help."""
+    remedy = "check the path and who may read it"
+    if isinstance(error, FileNotFoundError):
+        remedy = nearest_path(Path(path)) or "put it there, or correct the path"
+    return DataError(f"{path}: cannot be read ({error.strerror}); {remedy}")
+
+
 def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
     """Return the file's text, of ``most`` bytes at most.
 
@@ -188,9 +197,11 @@ def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
         _check_text_file(Path(path), most)
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise _unreadable(path, error) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+        raise DataError(
+            f"{path}: is not UTF-8 text (byte {error.start}); copy the file again"
+        ) from error
 
 
 def read_json(path: Path) -> Any:
@@ -203,14 +214,17 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path}: is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})"
+            f"{path}: is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg}); "
+            f"{_JSON_REMEDY}"
         ) from error
     except RecursionError as error:
-        raise DataError(f"{path}: is not valid JSON (nested too deeply)") from error
+        raise DataError(f"{path}: is not valid JSON (nested too deeply); {_JSON_REMEDY}") from error
     except ValueError as error:  # Python's limit for the digits of an integer
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: is not valid JSON (a number has too many digits)") from error
+        raise DataError(
+            f"{path}: is not valid JSON (a number has too many digits); {_JSON_REMEDY}"
+        ) from error
 
 
 def read_result(path: Path, version: int, target: str) -> dict[str, Any]:
@@ -247,12 +261,14 @@ def read_json_lines(path: Path) -> Iterator[Any]:
                 try:
                     value = json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    raise DataError(f"{path}: line {number} is not valid JSON") from error
+                    raise DataError(
+                        f"{path}: line {number} is not valid JSON; {_JSON_REMEDY}"
+                    ) from error
                 yield value
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise _unreadable(path, error) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text") from error
+        raise DataError(f"{path}: is not UTF-8 text; copy the file again") from error
 
 
 def parse_numbers(text: str, where: str) -> list[float]:

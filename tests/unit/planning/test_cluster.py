@@ -37,7 +37,7 @@ CLUSTER = Cluster(
 def paper() -> Workload:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        config, _, teachers = _configuration([Path("config/paper.yaml")])
+        config, _, teachers = _configuration([Path("config/paper.yaml")], [])
     config["execution"]["deepspeed"] = str(ROOT / config["execution"]["deepspeed"])
     config["data"]["root"] = "no such folder"
     return Workload(config=config, teachers=teachers, cluster=CLUSTER)
