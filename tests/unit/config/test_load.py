@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -41,6 +42,7 @@ def test_the_papers_recipe(config: dict) -> None:
     paper = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
     for section, values in paper.items():
         config[section].update(values)
+    config["data"]["root"] = "."  # there, unlike what users put there
     train = config["train"]
     assert (train["global_batch"], train["pack"], config["frames"]["count"]) == (16, 1, 32)
     assert (train["learning_rate"], train["learning_rate_vision_tower"]) == (1e-5, 2e-6)
@@ -108,3 +110,34 @@ def test_the_shipped_settings_keep_their_text(config: dict) -> None:
         assert json.dumps(loaded[section], sort_keys=True) == json.dumps(
             config[section], sort_keys=True
         )
+
+
+def test_a_root_that_is_missing_is_said_alone(config: dict, tmp_path: Path) -> None:
+    """What lies below it is missing too, and says nothing more."""
+    (tmp_path / "published-demo").mkdir()
+    config["data"] |= {"demo": None, "root": str(tmp_path / "publishd-demo")}
+    config["teacher"] = {"name": "import", "weights": "scannet/posed_images_3d_feature_vggt"}
+    with pytest.raises(ConfigError) as error:
+        load_config(config)
+    assert str(error.value) == (
+        f"config: data.root: {tmp_path}/publishd-demo is not a folder; did you mean "
+        f"{tmp_path}/published-demo? name the folder that holds scannet/, as in --config "
+        "'data={root: FOLDER}'"
+    )
+    config["data"]["root"] = str(tmp_path / "published-demo")
+    with pytest.raises(ConfigError, match=r"runs\.3drs: teacher\.weights: scannet/posed_images_3d"):
+        load_config(config)
+
+
+def test_a_checkpoint_that_is_missing_is_looked_for_beside(config: dict, tmp_path: Path) -> None:
+    (tmp_path / "train/3drs/model").mkdir(parents=True)
+    (tmp_path / "train/3drs-b").mkdir()  # nearer by name would be no help without a model
+    config["runs"]["own"] = {"checkpoint": f"{tmp_path}/train/3dr/model"}
+    with pytest.raises(ConfigError) as error:
+        load_config(config)
+    assert str(error.value).endswith(
+        f"3dr/model is not a folder; did you mean {tmp_path}/train/3drs/model?"
+    )
+    config["runs"]["own"] = {"checkpoint": "elsewhere/model"}
+    with pytest.raises(ConfigError, match="not a folder; correct the path, or put the checkpoint"):
+        load_config(config)

@@ -96,6 +96,7 @@ def test_the_key_of_the_teacher_is_pointed_to(config: dict) -> None:
 def test_every_form_of_such_a_section_is_taken(
     config: dict, section: str, key: str, value: object
 ) -> None:
+    config["data"]["root"] = "."
     config[section][key] = value
     assert load_config(config)[section][key] == value
 

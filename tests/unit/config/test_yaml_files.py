@@ -7,7 +7,8 @@ import yaml
 from snakemake.utils import update_config
 
 from fixtures.repository import ROOT
-from threedrs.config.yaml_files import check_yaml, merged, read_yaml
+from threedrs.config.load import check_config
+from threedrs.config.yaml_files import check_yaml, merged, parse_values, read_yaml
 from threedrs.errors import ConfigError
 
 
@@ -72,3 +73,31 @@ def test_files_are_merged_as_snakemake_does(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="run threedrs plan from the repository's folder"):
         merged([], "plan")
+
+
+def test_values_count_as_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As README types them; Snakemake makes texts of the scalars within."""
+    monkeypatch.chdir(ROOT)
+    entries = [
+        "runs={baseline: null, 3drs: {train: {seed: 7}}}",
+        "report={baseline: 3drs}",
+        "frames={stop_at_count: false}",
+        "instructions={benchmarks: [scanqa, sqa3d]}",
+        "eval={limit: 10, benchmarks: [scanqa]}",
+    ]
+    config = merged([], "eval", parse_values(entries))
+    assert config["runs"]["baseline"] is None
+    checked, problems = check_config(config)
+    assert checked is not None
+    assert problems == []
+    assert list(checked["runs"]) == ["3drs"]
+    assert checked["runs"]["3drs"]["train"]["seed"] == 7
+    assert checked["frames"]["stop_at_count"] is False
+    assert checked["frames"]["count"] == merged([], "eval")["frames"]["count"]
+    assert (checked["eval"]["limit"], checked["eval"]["benchmarks"]) == (10, ["scanqa"])
+
+
+@pytest.mark.parametrize("entry", ["data", "=x", "data.root=x"])
+def test_a_value_that_snakemake_refuses_is_said(entry: str) -> None:
+    with pytest.raises(ConfigError, match=r"--config .* Type it as e\.g\. --config 'data="):
+        parse_values([entry])
