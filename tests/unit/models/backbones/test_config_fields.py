@@ -65,7 +65,6 @@ REFUSED_OF_LLAVA = {
     "mm_newline_position": "one_token",
     "mm_spatial_pool_mode": "average",
     "mm_spatial_pool_stride": 4,
-    "mm_pooling_position": "before",
     "mm_use_im_start_end": True,
     "voxel_size": 0.2,
     "max_xyz_range": [10, 10, 5],
