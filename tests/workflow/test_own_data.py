@@ -1,6 +1,7 @@
 """Data of the user's own, in the state that it is in: faults are survived and said."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import scipy.sparse
 from fixtures.checkout import Checkout
 from threedrs.demo.write import write_demo
 from threedrs.instructions.llava_format import load_records, write_llava
-from threedrs.scannet.boxes import read_boxes_file
+from threedrs.scannet.boxes import aligned_vertices, read_boxes_file
+from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.sens import SensReader, SensWriter
+from threedrs.scenes.store import SceneStore
 
 # Every folder and file has a name of the user's own.
 OWN_NAMES = {
@@ -27,7 +30,8 @@ OWN_NAMES = {
 CONFIG = """
 data:
   {demo: null, root: mine, scenes_per_shard: 2, max_bad_fraction: 0.4, scans: raw, masks: proposals,
-   labels: labels.tsv, splits: "lists/{split}.txt", benchmark: annotations}
+   labels: labels.tsv, splits: "lists/{split}.txt", benchmark: annotations,
+   selected_frames: chosen.json, voxels: voxels.pkl}
 frames: {strategy: coverage90, count: 3}
 instructions:
   benchmarks: [scanrefer, scan2cap]
@@ -45,6 +49,7 @@ report: {baseline: 3drs}
 READY = """
     train: {scanrefer: scanrefer_train_llava_style.json, scan2cap: scan2cap_train_llava_style.json}
     val: '{benchmark}_val_llava_style.json'"""
+CHOSEN, VOXELS = "scene0000_00", "scene0002_00"  # train: what the two files of frames speak of
 FOREIGN = "scene0001_00"  # train: its proposals are of another mesh
 UNBOXED = "scene0004_00"  # val: it has no proposals
 LOST = "scene0005_00"  # val: no frame has a pose
@@ -67,6 +72,21 @@ def spoil(mine: Path) -> Path:
     return lost
 
 
+def write_frame_files(mine: Path) -> tuple[list[int], int]:
+    """Write both files; return the frames that reach 90 % in one, and the voxels in the other."""
+    with SensReader(mine / f"raw/{CHOSEN}/{CHOSEN}.sens") as reader:
+        third, first, second = np.flatnonzero(reader.valid[::10])[:3] * 10
+    files = [f"data/{CHOSEN}/{frame:05d}.jpg" for frame in (first, third, second)]
+    entry = {"video_id": f"scannet/{CHOSEN}", "frame_files": files}
+    counts = {"voxel_nums": [60, 30, 10], "num_all_voxels": 100}
+    (mine / "chosen.json").write_text(json.dumps([entry | counts]))
+    scan = DataLayout(root=mine, scans="raw").scan(VOXELS)
+    voxels = {tuple(row) for row in np.rint(aligned_vertices(scan) / 0.1).astype(int).tolist()}
+    half = sorted(voxel for voxel in voxels if voxel[0] > 0)
+    (mine / "voxels.pkl").write_bytes(pickle.dumps({VOXELS: half}))
+    return [int(third), int(first)], len(half)
+
+
 @pytest.mark.slow
 def test_bad_scans_and_missing_detector_boxes_stop_nothing_and_are_said(
     checkout: Checkout,
@@ -74,6 +94,7 @@ def test_bad_scans_and_missing_detector_boxes_stop_nothing_and_are_said(
     mine, config = checkout.folder / "mine", checkout.folder / "mine.yaml"
     write_demo(mine, 7, 3, frames=64, processes=1)
     lost = spoil(mine)
+    frames, voxels = write_frame_files(mine)
     config.write_text(CONFIG)
     said = checkout.snakemake("--cores", "2", "all", config=config)
     assert said.returncode == 0, said.stdout[-6000:]
@@ -82,6 +103,9 @@ def test_bad_scans_and_missing_detector_boxes_stop_nothing_and_are_said(
     assert f"{LOST}: left out:" in said.stdout
     results = checkout.folder / "results"
     scene_report_says_all(results)
+    assert SceneStore.open(results / f"scenes/{CHOSEN}.zarr").frame_ids == frames
+    seen = SceneStore.open(results / f"scenes/{VOXELS}.zarr").attributes["coverage"]
+    assert seen["voxels"] == voxels
     mix_leaves_out(results)
     for benchmark in ("scanrefer", "scan2cap"):
         scores_leave_out(results, benchmark)
