@@ -1,6 +1,7 @@
 """The longer faults on a real Slurm, recorded: ``python tests/workflow/slurm_recorded.py``.
 
-Prints rows of the table in docs/RELIABILITY.md, section "On a Slurm cluster". Some ten minutes on
+Prints rows of the table in docs/RELIABILITY.md, section "On a Slurm cluster". The row with accounts
+needs the packages slurmdbd and mariadb-server-core beside those of the tests. Some ten minutes on
 two cores.
 """
 

@@ -27,9 +27,8 @@ patch_executor(sys.modules.get("snakemake_executor_plugin_slurm"))
 
 MAIN = checked(main_config, Path(workflow.basedir))
 if workflow.is_main_process:
-    about_records = missing_records(Path("results"), Path(".snakemake/metadata"))
-    about_lock = remove_dead_lock(Path(".snakemake"))
-    for line in filter(None, [about_records, about_lock]):
+    found = [missing_records(Path("results"), Path(".snakemake/metadata"))]
+    for line in filter(None, [*found, remove_dead_lock(Path(".snakemake"))]):
         logger.warning(f"threedrs: {line}")
     # Snakemake does not say where a file has a slip, and takes a key that stands twice.
     checked(check_yaml, [MAIN, *workflow.overwrite_configfiles])
