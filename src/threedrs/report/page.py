@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -25,7 +26,7 @@ from threedrs.report.published import GROUPS, SOURCE, without_counterpart
 from threedrs.report.question_columns import Questions
 from threedrs.report.results import Results
 from threedrs.report.room_files import write_rooms
-from threedrs.report.scores import run_colours, score_rows
+from threedrs.report.scores import origins, run_colours, score_rows
 from threedrs.report.verdict import config_differences, more_seeds, statement, verdicts
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.registry import find_task
@@ -95,24 +96,12 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             alike=alike_sentences(results.summary),
             score_rows=settings_rows,
             trivial_rows=trivial_rows,
-            origins={
-                row.name: {
-                    column.benchmark: cell.origin
-                    for column, cell in zip(results.columns, row.cells, strict=True)
-                }
-                for row in settings_rows
-            },
+            origins=origins(settings_rows, results.columns),
             verdicts=judged,
             more_seeds=more_seeds(results.summary),
             difference_charts=[charts.differences_of(verdict, colours) for verdict in judged],
             room_strips=[charts.room_strips(results, verdict) for verdict in judged],
-            config_differences={
-                run: config_differences(results.config(run), results.config(settings.baseline))
-                for run in settings.runs
-                if run != settings.baseline
-                and results.train(run)
-                and results.train(settings.baseline)
-            },
+            config_differences=_config_differences(results, settings.baseline),
             counts=questions.counts(),
             questions=questions.packed(),
             true_colour=TRUE_COLOUR,
@@ -175,6 +164,15 @@ def _published(results: Results) -> dict[str, list[tuple[str, list[str], list[fl
             if any(value is not None for value in row.of(results.columns))
         ]
         for title, rows in GROUPS.items()
+    }
+
+
+def _config_differences(results: Results, baseline: str) -> dict[str, list[tuple[str, Any, Any]]]:
+    """Return trained run -> the settings in which it differs from the trained baseline."""
+    return {
+        run: config_differences(results.config(run), results.config(baseline))
+        for run in results.runs
+        if run != baseline and results.train(run) and results.train(baseline)
     }
 
 

@@ -74,6 +74,18 @@ def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
     return settings, trivial
 
 
+def origins(
+    rows: Sequence[ScoreRow], columns: Sequence[Column]
+) -> dict[str, dict[str, str | None]]:
+    """Return setting -> benchmark -> id of the part of the page that its values come from."""
+    return {
+        row.name: {
+            column.benchmark: cell.origin for column, cell in zip(columns, row.cells, strict=True)
+        }
+        for row in rows
+    }
+
+
 def _mean(row: Mapping[str, Any], column: Column) -> float | None:
     found = row["metrics"].get(column.benchmark, {}).get(column.metric)
     value: float | None = None if found is None else found["mean"]
