@@ -16,7 +16,7 @@ include: "workflow/rules/common.smk"  #        config/config.yaml, checked; list
 
 
 wildcard_constraints:
-    benchmark="|".join({*CONFIG["instructions"]["benchmarks"], *BENCHMARKS}),
+    benchmark="|".join({*CONFIG["instructions"]["benchmarks"], *BENCHMARKS, *CONTROLS}),
     mix="|".join(MIXES) or "none",
     run="|".join(RUNS),
     shard="|".join([*SCENE_SHARDS, *FEATURE_SHARDS]),

@@ -34,7 +34,7 @@ def main() -> int:
         "--settings",
         default="{}",
         help="JSON object: prompt, decoding, max_new_tokens, boxes, attention, coordinate_dtype, "
-        "limit; default of coordinate_dtype: as the model was trained",
+        "limit, control; default of coordinate_dtype: as the model was trained",
     )
     parser.add_argument(
         "--left-out", type=Path, help="JSON file that lists scenes whose scans cannot be used"

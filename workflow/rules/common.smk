@@ -46,7 +46,7 @@ LAYOUT, DATA, READY, DEMO = TARGETS.layout, TARGETS.data, TARGETS.ready, TARGETS
 SCENES, SCENE_SHARDS = TARGETS.scenes, TARGETS.scene_shards
 FEATURE_SHARDS, TEACHERS = TARGETS.feature_shards, TARGETS.teachers
 RESOLVED, RUNS, TRAINED = TARGETS.resolved, list(TARGETS.resolved), TARGETS.trained
-MIXES, BENCHMARKS = TARGETS.mixes, TARGETS.benchmarks
+MIXES, BENCHMARKS, CONTROLS = TARGETS.mixes, TARGETS.benchmarks, TARGETS.controls
 
 
 def code(stage=None, *entries, script=None, **more):

@@ -5,6 +5,7 @@
 #   records  = results/instructions/<benchmark>_<split>.jsonl
 #   scenes   = results/scenes/<scene>.zarr, listed in results/scenes/shards/<shard>.json
 #   left_out = results/scenes/left_out/val.json: scenes that are not asked about
+# <benchmark> is also scanqa-text_only or scanqa-other_room, where eval.controls asks for such.
 # out:
 #   predictions  = results/eval/<run>/<benchmark>/predictions.jsonl
 #   meta         = results/eval/<run>/<benchmark>/predictions.meta.json
@@ -27,7 +28,7 @@ rule scores:
         expand(
             "results/eval/{run}/{benchmark}/{file}",
             run=RUNS,
-            benchmark=BENCHMARKS,
+            benchmark=[*BENCHMARKS, *CONTROLS],
             file=[
                 "predictions.jsonl",
                 "predictions.meta.json",
@@ -70,7 +71,9 @@ rule predict:
         large=lambda wildcards: TARGETS.unhashed(
             map(Path, TARGETS.model_files(wildcards))
         ),
-        settings=lambda wildcards: json.dumps(TARGETS.predict_settings(wildcards.run)),
+        settings=lambda wildcards: json.dumps(
+            TARGETS.predict_settings(wildcards.run, wildcards.benchmark)
+        ),
     message:
         "Predictions of {wildcards.run} on {wildcards.benchmark}"
     shell:
@@ -141,7 +144,9 @@ rule score:
     params:
         code=lambda wildcards: code(
             None,
-            find_task(wildcards.benchmark).code_entry("measure"),
+            find_task(targets.asked_benchmark(wildcards.benchmark)[0]).code_entry(
+                "measure"
+            ),
             script="score",
             without=["tasks.registry"],
         ),

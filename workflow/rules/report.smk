@@ -33,6 +33,9 @@ rule aggregate:
         trained=expand("results/train/{run}/train.json", run=TRAINED),
         configs=expand("results/train/{run}/config.json", run=RUNS),
         trivial="results/trivial_answers.json",
+        controls=expand(
+            "results/eval/{run}/{asked}/metrics.json", run=RUNS, asked=CONTROLS
+        ),
     output:
         csv=report(
             "results/report/summary.csv",
@@ -53,6 +56,7 @@ rule aggregate:
         runs=RUNS,
         trained=TRAINED,
         benchmarks=BENCHMARKS,
+        controls=CONTROLS,
         baseline=CONFIG["report"]["baseline"],
     message:
         "Summary of {params.runs}"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from threedrs.evaluation.aggregate import aggregate
 from threedrs.workflow.job_log import job_log
+from threedrs.workflow.targets import asked_benchmark
 
 runs, benchmarks = snakemake.params.runs, snakemake.params.benchmarks
 folders = {
@@ -20,6 +21,11 @@ with job_log(snakemake.log[0], "aggregate"):
             run: Path(f"results/train/{run}/train.json") for run in snakemake.params.trained
         },
         run_configs={run: Path(f"results/train/{run}/config.json") for run in runs},
+        control_files={
+            (run, *asked_benchmark(asked)): Path(f"results/eval/{run}/{asked}/metrics.json")
+            for run in runs
+            for asked in snakemake.params.controls
+        },
         trivial=Path(snakemake.input.trivial),
         out_csv=Path(snakemake.output.csv),
         out_json=Path(snakemake.output.json),

@@ -40,6 +40,7 @@ InvalidDepth = Literal["reference", "ignore"]
 ModelSize = Literal["tiny", "small", "7b"]
 Prompt = Literal["reference", "as_trained"]
 Decoding = Literal["greedy", "reference"]
+Control = Literal["text_only", "other_room"]
 Tunable = Literal["vision_tower", "projector", "language_model", "heads"]
 LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -438,6 +439,9 @@ class Eval(Section):
     limit: PositiveInt | None = None
     """Ask the first questions of each benchmark only, to try things out: no scores of a benchmark,
     and marked so wherever they stand; null: all."""
+    controls: Annotated[tuple[Control, ...], Field(strict=False), AfterValidator(unique)] = ()
+    """Asks each run the questions with answers in words again, to see how much of a score comes
+    from looking. text_only: without images; other_room: with the images of another room."""
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     """Resamples for the 95 % intervals, scenes as clusters."""
 

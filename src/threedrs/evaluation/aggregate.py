@@ -73,6 +73,7 @@ def aggregate(
     train_summaries: Mapping[str, Path],
     run_configs: Mapping[str, Path],
     trivial: Path | None = None,
+    control_files: Mapping[tuple[str, str, str], Path] | None = None,
 ) -> dict[str, Any]:
     """Write the summaries and return the content of the JSON one.
 
@@ -89,6 +90,7 @@ def aggregate(
         train_summaries: run to ``train.json``, of the runs that were trained.
         run_configs: run to its resolved ``config.json``.
         trivial: what anyone scores without looking (``trivial_answers``); None: no such rows.
+        control_files: (run, benchmark, control) to ``metrics.json`` of ``eval.controls``.
 
     Raises:
         ConfigError: unknown benchmark.
@@ -115,6 +117,7 @@ def aggregate(
     trained = {run: read_json(path) for run, path in train_summaries.items()}
     summary = _summarise(results, questions, configs, trained, baseline)
     summary["trivial"] = summary_rows(read_trivial_answers(trivial)) if trivial else []
+    summary["trivial"] += _control_rows(summary["groups"], control_files or {})
     summary["sources"] = {
         f"{run}/{benchmark}": sha256_of_file(path)
         for (run, benchmark), path in metrics_files.items()
@@ -311,6 +314,35 @@ def _mean_and_deviation(members: list[Mapping[str, Any]]) -> dict[str, Any]:
                 deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
                 spread[benchmark][metric] = {"mean": statistics.fmean(numbers), "std": deviation}
     return spread
+
+
+# Control of ``eval.controls`` -> the name of its rows, and how their answers were made.
+_CONTROLS = {
+    "text_only": ("no images", "The same questions without images, asked of the same models."),
+    "other_room": (
+        "other room",
+        "The same questions with another room's images, asked of the same models.",
+    ),
+}
+
+
+def _control_rows(
+    groups: list[dict[str, Any]], files: Mapping[tuple[str, str, str], Path]
+) -> list[dict[str, Any]]:
+    """Return a row for each setting and control, as `trivial_answers.summary_rows`."""
+    results: dict[tuple[str, str], dict[str, Any]] = {}
+    for (run, benchmark, control), path in files.items():
+        results.setdefault((control, run), {})[benchmark] = read_metrics(path, run, benchmark)
+    controls = dict.fromkeys(control for control, _ in results)
+    return [
+        {
+            "name": f"{group['name']}, {_CONTROLS[control][0]}",
+            "how": _CONTROLS[control][1],
+            "metrics": _mean_and_deviation([results[control, run] for run in group["runs"]]),
+        }
+        for control in controls
+        for group in groups
+    ]
 
 
 _ESTIMATES = ("value", "low", "high")

@@ -91,6 +91,8 @@ class StudentAnswerer:
     def open(self, store: SceneStore) -> "SceneAnswers":
         """Return the scene, ready for questions."""
         inputs = read_scene(store, self.settings.boxes, grid=self.student.family.grid)
+        if self.settings.control == "text_only":
+            inputs = inputs.without_images()
         with translate_oom(store.scene, REMEDY):
             session = SceneSession(
                 self.student,

@@ -10,7 +10,7 @@ Cost: the model's time, plus one hash over the model folder (about a second a GB
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 
 from threedrs import package_versions
 from threedrs.distributed.ranks import Ranks, first_ranks_value, inference_ranks
-from threedrs.errors import DataError
+from threedrs.errors import ConfigError, DataError
 from threedrs.evaluation.answerer import (
     Answerer,
     StudentAnswerer,
@@ -93,9 +93,10 @@ def predict_benchmark(
         if done and ranks.first:
             _say(f"{len(done)} of {len(records)} questions are answered already; going on")
         mine = _own_questions(records, done, ranks)
+        shown = _shown_rooms({record.scene for record in records}, settings)
         with partial_writer(out, ranks.rank, header) as add:
             make = partial(load, model, settings, ranks.device)
-            _answer_scenes(mine, task, scenes, settings, add, make)
+            _answer_scenes(mine, shown, task, scenes, settings, add, make)
         first_ranks_value(ranks, None)  # the partial files are complete only when all are done
         if ranks.first:
             timing = {
@@ -119,6 +120,11 @@ def _choose_questions(
         ConfigError, DataError: as `read_questions`; every scene is excluded.
     """
     every_record, task = read_questions(records_file)
+    if settings.control and task.grounding:
+        raise ConfigError(
+            f"control {settings.control}: {task.title} is answered with boxes of the room; ask for "
+            "it on a benchmark that is answered in words"
+        )
     usable = [record for record in every_record if record.scene not in left_out]
     if not usable:
         raise DataError(f"{records_file}: every question is of a scene that is left out")
@@ -160,8 +166,29 @@ def _own_questions(
     return {scene: open_questions[scene] for scene in order[ranks.rank :: ranks.count]}
 
 
+def _shown_rooms(scenes: Collection[str], settings: PredictSettings) -> dict[str, str]:
+    """Return the scene whose images are shown with each scene's questions.
+
+    Raises:
+        DataError: the control shows another room, and there is one room only.
+    """
+    if settings.control != "other_room":
+        return {scene: scene for scene in scenes}
+    shown = {}
+    for scene in scenes:
+        # Scans of one name before the underscore are of the same room.
+        room = scene.partition("_")[0]
+        others = sorted(other for other in scenes if other.partition("_")[0] != room)
+        if not others:
+            raise DataError(f"control other_room: all questions are of the room {room}")
+        # The next by name, so that rooms are shown about equally often, in every run the same.
+        shown[scene] = next((other for other in others if other > scene), others[0])
+    return shown
+
+
 def _answer_scenes(
     questions: Mapping[str, Sequence[Record]],
+    shown: Mapping[str, str],
     task: Task,
     scenes: Path,
     settings: PredictSettings,
@@ -176,7 +203,7 @@ def _answer_scenes(
         answers = None
         if any(needs_model(record, task) for record in records):
             answerer = answerer or load()
-            answers = answerer.open(store)
+            answers = answerer.open(open_store(scenes, shown[scene]))
         add(prediction_rows(records, task, answers, store, settings))
         finished += len(records)
         speed = finished / max(time.monotonic() - began, 1e-9)

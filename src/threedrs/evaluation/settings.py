@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from threedrs.config.schema import Attention, BoxSet, CoordinateDtype, Decoding, Prompt
+from threedrs.config.schema import Attention, BoxSet, Control, CoordinateDtype, Decoding, Prompt
 from threedrs.config.section import Section
 from threedrs.config.value_types import PositiveInt
 from threedrs.errors import ConfigError
@@ -23,6 +23,7 @@ class PredictSettings(Section):
     attention: Attention = "auto"  # backend, as ``model.attention``
     coordinate_dtype: CoordinateDtype = "float32"  # as ``geometry.coordinate_dtype``
     limit: PositiveInt | None = None  # as ``eval.limit``
+    control: Control | None = None  # one of ``eval.controls``; None: asked with the room's images
 
     @classmethod
     def from_text(cls, text: str, model: Path) -> "PredictSettings":

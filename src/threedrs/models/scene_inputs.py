@@ -78,6 +78,16 @@ class SceneInputs:
         """Return the scene in page-locked memory; a loader's thread calls this by torch's name."""
         return self._changed(lambda tensor: tensor.pin_memory())
 
+    def without_images(self) -> "SceneInputs":
+        """Return the scene with no frame, for questions that are asked in words alone."""
+        return replace(
+            self,
+            rgb_VHWC=self.rgb_VHWC[:0],
+            patch_xyz_VGG3=self.patch_xyz_VGG3[:0],
+            fine_NVFF=self.fine_NVFF[:, :0],
+            coarse_NVGG=self.coarse_NVGG[:, :0],
+        )
+
     def _changed(self, change: Callable[[Tensor], Tensor]) -> "SceneInputs":
         changed: dict[str, Any] = {
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)

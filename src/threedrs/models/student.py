@@ -161,6 +161,11 @@ class Student(nn.Module):
                 f"{scene.scene}: read for the token grid {scene.grid}, this student's is "
                 f"{self.family.grid}"
             )
+        if len(scene.rgb_VHWC) == 0:
+            # A vision tower cannot tell the shapes of no frames.
+            none_TD = self.embed(torch.empty(0, dtype=torch.long, device=self.device), (), ())
+            side = self.family.grid.fine
+            return VisualTokens(none_TD.new_empty(0, side, side, none_TD.shape[-1]), none_TD)
         fine_VFFD = self.family.fine_tokens(self.vision_tower, self.projector, scene.rgb_VHWC)
         grid_VGGD = self.family.coarse_tokens(fine_VFFD)
         # Only the tokens that the language model reads get it: feature A of an object is a mean of

@@ -293,7 +293,9 @@ def training_plans(work: Workload) -> dict[str, Plan]:
 
 
 def _run_steps(work: Workload, plans: Mapping[str, Plan]) -> Iterator[Step]:
-    core, benchmarks = work.cluster.core_speed, work.config["eval"]["benchmarks"]
+    core, asked = work.cluster.core_speed, work.config["eval"]
+    told = [name for name in asked["benchmarks"] if not find_task(name).grounding]
+    benchmarks = [*asked["benchmarks"], *told * len(asked["controls"])]
     yield work.step("models", "run_config", [0.0] * len(work.runs))
     yield _training(work, plans)
     predictions = [_prediction(work, benchmark) for benchmark in benchmarks] * len(work.runs)
@@ -308,6 +310,7 @@ def _run_steps(work: Workload, plans: Mapping[str, Plan]) -> Iterator[Step]:
     with_meteor = ["meteor" in find_task(name).metrics for name in benchmarks]
     seconds = [scoring + figure("METEOR, s a benchmark") * slow for slow in with_meteor]
     yield work.step("scores", "score", [one / core for one in seconds] * len(work.runs))
+    yield work.step("report", "trivial_answers", [figure("answers without looking, s") / core])
     for rule in ("aggregate", "build_report"):
         yield work.step("report", rule, [len(work.runs) * figure("reports, s a run") / core])
 

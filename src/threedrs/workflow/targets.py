@@ -26,11 +26,12 @@ from threedrs.inputs.required_files import (
 )
 from threedrs.inputs.scene_sources import start_table
 from threedrs.tasks.base import TRAINING_SPLIT
-from threedrs.tasks.registry import evaluation_name
+from threedrs.tasks.registry import evaluation_name, find_task
 from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher
 from threedrs.workflow.moved_inputs import unhashed
 from threedrs.workflow.rule_helpers import Need
 
+CONTROL_MARK = "-"  # between the names of a benchmark and a control; no benchmark's name has it
 ALL_SPLITS = ("train", "val", "test")
 
 
@@ -79,6 +80,14 @@ class Targets:
         # Those of them that runs are trained on too, so that their training records are made.
         made = conversions(config)
         self.trained_benchmarks = [b for b in self.benchmarks if (b, TRAINING_SPLIT) in made]
+
+        # What is asked again as a control, a benchmark of a run by the name of both.
+        self.controls = [
+            f"{benchmark}{CONTROL_MARK}{control}"
+            for control in config["eval"]["controls"]
+            for benchmark in self.benchmarks
+            if not find_task(benchmark).grounding
+        ]
 
     # Scenes and their shards
 
@@ -258,9 +267,11 @@ class Targets:
         there = sorted(path for path in model.glob("*") if path.is_file())
         return [*dict.fromkeys([*there, *self.downloaded_below(str(model))])]
 
-    def predict_settings(self, run: str) -> dict[str, Any]:
-        """Return how the model of a run is asked."""
+    def predict_settings(self, run: str, asked: str = "") -> dict[str, Any]:
+        """Return how the model of a run is asked a benchmark, or a control of it."""
+        control = asked_benchmark(asked)[1]
         return {
+            **({"control": control} if control else {}),
             "prompt": self.config["eval"]["prompt"],
             "decoding": self.config["eval"]["decoding"],
             "max_new_tokens": self.config["eval"]["max_new_tokens"],
@@ -326,11 +337,17 @@ def takes_files(teacher: str) -> bool:
     return weights is not None and weights.kind == "scenes"
 
 
-def evaluation_records(benchmark: str) -> str:
+def asked_benchmark(asked: str) -> tuple[str, str]:
+    """Return benchmark and control of what a run is asked; "" is no control."""
+    benchmark, _, control = asked.partition(CONTROL_MARK)
+    return benchmark, control
+
+
+def evaluation_records(asked: str) -> str:
     """Return the file of a benchmark's evaluation records."""
-    return f"results/instructions/{evaluation_name(benchmark)}.jsonl"
+    return f"results/instructions/{evaluation_name(asked_benchmark(asked)[0])}.jsonl"
 
 
-def evaluation_summary(benchmark: str) -> str:
+def evaluation_summary(asked: str) -> str:
     """Return the file of what the conversion of these records counted."""
-    return f"results/instructions/{evaluation_name(benchmark)}.summary.json"
+    return f"results/instructions/{evaluation_name(asked_benchmark(asked)[0])}.summary.json"

@@ -236,3 +236,16 @@ def test_content_of_files_that_are_not_there_cannot_be_asked_for(
     named = build(monkeypatch, data={"voxels": "pcd.pkl"})
     with pytest.raises(ConfigError, match=r"^config: data\.voxels names pcd\.pkl, which is not"):
         named.refuse("voxels")
+
+
+def test_controls_are_asked_of_benchmarks_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = build(
+        monkeypatch,
+        eval={"controls": ["other_room"], "benchmarks": ["scanrefer", "scanqa", "sqa3d"]},
+    )
+    assert found.controls == ["scanqa-other_room", "sqa3d-other_room"]
+    assert targets.asked_benchmark("sqa3d-other_room") == ("sqa3d", "other_room")
+    assert targets.evaluation_records("sqa3d-other_room") == targets.evaluation_records("sqa3d")
+    assert found.predict_settings("3drs", "sqa3d-other_room")["control"] == "other_room"
+    # Nothing is stale where no control is asked for.
+    assert "control" not in found.predict_settings("3drs", "sqa3d")

@@ -177,7 +177,7 @@ class Qwen2VLFamily(Family):
         visual = index - before
         # A video of V frames takes up max(V, G) positions, however many tokens it has, so text
         # behind it goes on from there.
-        behind = index - frames * side**2 + max(frames, side)
+        behind = index - frames * side**2 + (max(frames, side) if frames else 0)
         text = torch.where(visual < 0, index, behind)
         axes = (visual // side**2, visual // side % side, visual % side)
         within = (visual >= 0) & (visual < frames * side**2)
