@@ -37,7 +37,7 @@ MEASURED: dict[str, tuple[float, str, tuple[str, ...]]] = {
     "prediction, s a question": (0.073 / 66, _INFERENCE, ("| 66 |", "| 0.073 |")),
     "prediction, s a token step": (0.0342, _INFERENCE, ("| 34.2 |",)),
     "scoring, s of all five benchmarks": (21.6, "Scoring", ("**21.6**",)),
-    "answers without looking, s": (180.0, "Scoring", ("about **180** s",)),
+    "answers without looking, s": (140.0, "Scoring", ("about **140** s",)),
     "seeds, points of ScanRefer Acc@0.25": (
         4.8,
         "Does it learn?",
