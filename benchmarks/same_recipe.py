@@ -42,7 +42,7 @@ def configuration(scenes: int, steps: int) -> dict[str, Any]:
         "execution": {"save_every": steps},
         "runs": runs,
         "eval": {"max_new_tokens": 16, "bootstrap": 100},
-        "report": {"title": "One recipe under two names", "examples": 2},
+        "report": {"title": "One recipe under two names"},
     }
 
 
