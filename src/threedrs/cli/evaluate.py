@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from threedrs.cli.shared import ConfigFiles, ConfigValues, console
+from threedrs.cli.shared import ConfigFiles, ConfigValues, console, print_whole
 
 model_app = typer.Typer(help="Work on a trained model's files.", no_args_is_help=True)
 EMPTY = "(the model's answer is empty)"
@@ -34,8 +34,6 @@ def evaluate(
 
     Its predictions and metrics lie in results/eval/NAME; other runs' results stay.
     """
-    from rich.console import Console
-
     from threedrs.config.yaml_files import parse_values
     from threedrs.evaluation.one_checkpoint import evaluate_checkpoint
     from threedrs.evaluation.tables import metrics_table, notes
@@ -50,7 +48,7 @@ def evaluate(
         values=parse_values(values or []),
     )
     for result in results:
-        Console().print(metrics_table(result))
+        print_whole(metrics_table(result))
         for line in notes(result):
             console().print(line)
 
@@ -86,8 +84,6 @@ def score(
     ] = None,
 ) -> None:
     """Score a benchmark's predictions; values are percent, as papers print them."""
-    from rich.console import Console
-
     from threedrs.evaluation.score import score_file
     from threedrs.evaluation.tables import metrics_table, notes
 
@@ -101,7 +97,7 @@ def score(
         per_question=per_question,
         annotations=annotations,
     )
-    Console().print(metrics_table(result))
+    print_whole(metrics_table(result))
     for line in notes(result):
         console().print(line)
 

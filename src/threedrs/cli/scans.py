@@ -1,11 +1,14 @@
 """Commands that make scans or look into one: ``demo``, ``import-rgbd``, ``sens``."""
 
 import json
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from threedrs.cli.shared import progress
 
 
 class DemoLayout(StrEnum):
@@ -33,11 +36,15 @@ def demo(
     if layout is DemoLayout.published:
         from threedrs.demo.published_layout import write_published_demo
 
-        write_published_demo(out, scenes, seed)
+        write, options = write_published_demo, "--configfile config/published.yaml "
+        data = f"data={{root: {out}}}"
     else:
-        write_demo(out, scenes, seed)
+        write, options, data = write_demo, "", f"data={{root: {out}, demo: null}}"
+    with progress() as say:
+        write(out, scenes, seed, say=say)
     splits = demo_scenes(scenes)
     print(f"{out}: {len(splits['train'])} train and {len(splits['val'])} val scenes, seed {seed}")
+    print(f"next: snakemake --cores all {options}--config {shlex.quote(data)} -- all")
 
 
 def import_rgbd(

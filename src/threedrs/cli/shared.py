@@ -1,7 +1,9 @@
 """What several commands share: the options of the configuration, the console, tables."""
 
 import re
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +26,7 @@ ConfigValues = Annotated[
         help="Values on top of them, as snakemake takes them: 'data={root: FOLDER}'.",
     ),
 ]
+_QUIET = 10.0  # seconds between two lines of progress in a file
 _OF_OPTION = {
     "--configfile": re.compile(r"(?!-).*\.(yaml|yml|json)"),
     "--config": re.compile(r"[A-Za-z_][\w-]*=.*", re.DOTALL),
@@ -57,6 +60,37 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console(markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Yield what shows a step: in place on a terminal, elsewhere as a line now and then."""
+    from rich.console import Console
+
+    shown = Console(stderr=True, markup=False)
+    if shown.is_terminal:
+        with shown.status("") as status:
+            yield status.update
+        return
+    last = time.monotonic()
+
+    def say(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _QUIET:
+            last = time.monotonic()
+            typer.echo(line, err=True)
+
+    yield say
+
+
+def print_whole(found: "Table") -> None:
+    """Print a table with whole words, wider than the terminal or 80 columns where it has to be."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    usual = Console()
+    needed = Measurement.get(usual, usual.options.update(max_width=1000), found).maximum
+    Console(width=max(usual.width, needed)).print(found)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":

@@ -9,7 +9,7 @@ import io
 import json
 import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,12 @@ SPECIAL_TOKENS = 5  # of a frame in it, before the patches
 NAMES = {"scanrefer": "scanrefer_vg"}  # of processed files, where they differ from the benchmark's
 
 
-def write_published_demo(out: Path, scenes: int, seed: int) -> None:
+def write_published_demo(
+    out: Path, scenes: int, seed: int, *, say: Callable[[str], None] = lambda line: None
+) -> None:
     """Write generated rooms as a published folder, whole or not at all.
+
+    ``say`` is told of each scene and step.
 
     Raises:
         ConfigError: too few or too many scenes, or a negative seed.
@@ -51,8 +55,10 @@ def write_published_demo(out: Path, scenes: int, seed: int) -> None:
             "empty folder, so that nothing of yours is overwritten"
         )
     with atomic_folder(out) as folder:
-        write_demo(folder / "scans", scenes, seed)
+        write_demo(folder / "scans", scenes, seed, say=say)
+        say("demo: exporting frames, boxes and records")
         publish(folder / "scans", folder)
+        say("demo: computing the teacher's features")
         _write_features(DataLayout(root=folder / "scans").scenes("train"), folder / "scannet")
         shutil.rmtree(folder / "scans")
         content = {"format_version": FORMAT_VERSION, "layout": "published", "seed": seed}

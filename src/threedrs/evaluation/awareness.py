@@ -76,7 +76,8 @@ def measure_awareness(
             "pairs": found.pairs,
             "pairs_across_frames": found.pairs_across_frames,
         }
-        say(f"{store.scene}, {number} of {len(stores)} scenes: {found.across_frames:.3f}")
+        across = f"across_frames {found.across_frames:.3f}"
+        say(f"{store.scene}, {number} of {len(stores)} scenes: {across}")
     # Written when all scenes are measured: a mean over some would look like one over all.
     result = {
         "format_version": FORMAT_VERSION,

@@ -291,8 +291,8 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     loose = provenance["rows_without_scene"]
     if loose:
         lines.append(
-            f"{loose} of {result['n']} rows name no scene: each is a cluster of its own in the "
-            "intervals, which are too narrow for that"
+            f"{loose} of {result['n']} rows name no scene: each is a cluster of its own, so the "
+            "intervals do not hold what questions about one room have in common"
         )
     elif provenance["scenes"] == 1:
         lines.append("all questions are of one scene: intervals over scenes show no spread")

@@ -152,18 +152,20 @@ def _require_enough(
 ) -> None:
     total = usable + len(excluded)
     some = f"{len(excluded)} of {total} {split} scenes cannot be used"
-    problem = None
+    problem, remedy = None, ""
     if excluded and not usable:
         problem = f"none of the {total} {split} scenes can be used"
     elif excluded and policy.on_bad_scene == "fail":
         problem = f"{some} (data.on_bad_scene: fail)"
+        remedy = ", or set data.on_bad_scene: skip"
     elif len(excluded) > policy.max_bad_fraction * total:
         problem = f"{some}, more than data.max_bad_fraction {policy.max_bad_fraction:g}"
+        remedy = ", or raise data.max_bad_fraction to go on without them"
     if problem is not None:
         scene, reason = next(iter(excluded.items()))
         raise DataError(
-            f"{problem}, e.g. {scene}: {reason}; the scene report lists all: put their files "
-            "right, or take them out of the scene list"
+            f"{problem}, e.g. {scene}: {reason}; the scene report, results/scenes/report.html, "
+            f"lists all: put their files right{remedy}"
         )
 
 

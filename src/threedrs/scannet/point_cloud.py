@@ -19,7 +19,8 @@ from threedrs.io.files import SCENE_NAME, atomic_file
 from threedrs.scannet.plain_pickle import as_array, load_pickle, load_torch
 
 FARTHEST_VERTEX = 5e5  # metres from the origin: a box over all of it still fits float32
-_REMEDY = "copy the file again, or take data.point_clouds out of the configuration"
+# A folder with point clouds has no meshes, so that data.point_clouds cannot be done without.
+_REMEDY = "unpack its archive again (threedrs unpack), or copy the file again"
 _VOXEL_REMEDY = "copy the file again, or take data.voxels out of the configuration"
 
 

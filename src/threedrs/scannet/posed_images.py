@@ -41,7 +41,10 @@ MOST_MATRIX_BYTES = 64 * 2**10  # sixteen numbers
 _FRAME_FILE = re.compile(r"(\d{5,9})\.(jpg|png|txt)")
 _EXPORTED_NAME = re.compile(r"\d{5,}\.(jpg|png|txt)|(depth_)?intrinsic\.txt")
 _KINDS = ("jpg", "png", "txt")
-_REMEDY = "export the scan again (threedrs sens export)"
+_REMEDY = (
+    "unpack or copy the scan's folder again, or where its .sens is here, export the scan again "
+    "(threedrs sens export)"
+)
 
 
 class PosedImagesReader:

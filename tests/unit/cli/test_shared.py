@@ -6,6 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from threedrs.cli import shared
 from threedrs.cli.shared import ConfigFiles, ConfiguredCommand, ConfigValues
 
 
@@ -34,3 +35,24 @@ def _asked(arguments: list[str]) -> tuple[list[Path] | None, list[str] | None, s
 )
 def test_several_values_of_one_option(arguments: str) -> None:
     assert _asked(arguments.split()) == ([Path("a.yaml"), Path("b.yaml")], ["x=1", "y=2"], "C")
+
+
+def test_a_table_has_whole_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    head = ["metric", "unknown", "which of them", "how many of them", "other"]
+    print_whole(table(head, [["em", "1", "2", "3", "4"]]))
+    assert capsys.readouterr().out.splitlines()[0].split("  ") == head
+
+
+def test_progress_in_a_file_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(shared.time, "monotonic", lambda: now[0])
+    with progress() as say:
+        for second in range(25):
+            now[0] = 100.0 + second
+            say(f"step {second}")
+    assert capsys.readouterr().err == "step 10\nstep 20\n"

@@ -61,6 +61,31 @@ def test_locked_and_empty_data(setting: Setting, monkeypatch: pytest.MonkeyPatch
     ]
 
 
+def test_json_that_was_cut_off(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = own_data(setting)
+    texts = {
+        "whole.json": '[{"a": 1}] \n\n',
+        "object.json": "{}",
+        "cut.json": '[{"a": "b',
+        "c.txt": "c",
+    }
+    for name, text in texts.items():
+        (root / name).write_text(text)
+    files = [root / name for name in texts]
+    monkeypatch.setattr(input_files, "missing_inputs", lambda *arguments: None)
+    monkeypatch.setattr(input_files, "required_files", lambda *arguments: files)
+    (found,) = input_files.check_inputs(setting)
+    assert (found.status, found.message) == ("error", f"{root}/cut.json: is cut off")
+    files.remove(root / "cut.json")
+    (found,) = input_files.check_inputs(setting)
+    assert found.message == "all 3 input files are there; of JSON files the ends were read"
+
+
+def test_a_root_that_is_missing_is_left_to_the_configuration(setting: Setting) -> None:
+    setting.config["data"] |= {"demo": None, "root": str(setting.root / "none")}
+    assert list(input_files.check_inputs(setting)) == []
+
+
 def test_data_in_a_folder_that_may_not_be_entered(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,3 +177,14 @@ def test_the_hash_of_json_ignores_the_order_of_keys() -> None:
     shuffled = json.loads('{"b": [1, {"d": 0.5, "c": null}], "a": 1}')
     assert sha256_of_json(value) == sha256_of_json(shuffled)
     assert sha256_of_json(value) != sha256_of_json(value | {"a": 2})
+
+
+def test_a_missing_file_is_looked_for_beside(tmp_path: Path) -> None:
+    (tmp_path / "3drs").mkdir()
+    (tmp_path / "3drs" / "predictions.jsonl").write_text('{"a": 1}\n{"b": \n')
+    with pytest.raises(DataError, match=r"cannot be read \(No such .*did you mean .*/3drs/predict"):
+        list(read_json_lines(tmp_path / "3dr" / "predictions.jsonl"))
+    with pytest.raises(DataError, match="put it there, or correct the path"):
+        read_json(tmp_path / "other" / "predictions.jsonl")
+    with pytest.raises(DataError, match="line 2 is not valid JSON; mend that place, or unpack"):
+        list(read_json_lines(tmp_path / "3drs" / "predictions.jsonl"))
