@@ -7,7 +7,14 @@ import typer
 from typer.testing import CliRunner
 
 from threedrs.cli import shared
-from threedrs.cli.shared import ConfigFiles, ConfiguredCommand, ConfigValues
+from threedrs.cli.shared import (
+    ConfigFiles,
+    ConfiguredCommand,
+    ConfigValues,
+    print_whole,
+    progress,
+    table,
+)
 
 
 def _asked(arguments: list[str]) -> tuple[list[Path] | None, list[str] | None, str]:

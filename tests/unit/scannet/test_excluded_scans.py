@@ -132,8 +132,8 @@ def test_a_few_left_out_scenes_let_a_run_go_on(tmp_path: Path) -> None:
             18,
             skip(max_bad_fraction=0.05),
             r"1 of 19 train scenes cannot be used, more than data\.max_bad_fraction 0\.05, e\.g\. "
-            r"scene0101_00: a\.sens: it is truncated; the scene report, results/scenes/report\.html, "
-            r"lists all: put their files right, or raise data\.max_bad_fraction to go on without",
+            r"scene0101_00: a\.sens: it is truncated; the scene report, results/scenes/report\.html"
+            r", lists all: put their files right, or raise data\.max_bad_fraction to go on without",
         ),
         (
             999,

@@ -130,7 +130,7 @@ def test_foreign_files_are_one_line(
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
-    assert "copy the file again, or take data.point_clouds out" in message
+    assert "unpack its archive again (threedrs unpack), or copy the file again" in message
     assert not (tmp_path / "touched").exists()
 
 
