@@ -231,6 +231,10 @@ def awareness(
     )
     for name, value in result["mean"].items():
         typer.echo(f"{name} {value:.4f}, mean of {len(result['scenes'])} scenes")
+    typer.echo(
+        "Cosines, of which 1 is the most alike: all_pairs and across_frames of one place, "
+        "all_tokens of any two places. What counts is how far the first two are above it."
+    )
 
 
 @model_app.callback()

@@ -22,8 +22,8 @@ from threedrs.scenes.store import SceneStore
 if TYPE_CHECKING:
     from threedrs.evaluation.answerer import StudentAnswerer
 
-FORMAT_VERSION = 1
-MEANS = ("all_pairs", "across_frames")
+FORMAT_VERSION = 2
+MEANS = ("all_pairs", "across_frames", "all_tokens")
 QUARTILES = 4
 
 
@@ -73,11 +73,12 @@ def measure_awareness(
         scenes[store.scene] = {
             "all_pairs": round(found.all_pairs, 6),
             "across_frames": round(found.across_frames, 6),
+            "all_tokens": round(found.all_tokens, 6),
             "pairs": found.pairs,
             "pairs_across_frames": found.pairs_across_frames,
         }
-        across = f"across_frames {found.across_frames:.3f}"
-        say(f"{store.scene}, {number} of {len(stores)} scenes: {across}")
+        told = f"across_frames {found.across_frames:.3f}, all_tokens {found.all_tokens:.3f}"
+        say(f"{store.scene}, {number} of {len(stores)} scenes: {told}")
     # Written when all scenes are measured: a mean over some would look like one over all.
     result = {
         "format_version": FORMAT_VERSION,

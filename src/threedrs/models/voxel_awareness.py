@@ -23,11 +23,13 @@ from threedrs.models.visual_tokens import discretise
 class SceneAwareness:
     """A scene's scores, cosines of -1 to 1, and the pairs that each is a mean over.
 
+    ``all_tokens`` is the mean over all pairs of tokens of different frames, wherever they lie.
     A score without a pair is 0, as in the published code.
     """
 
     all_pairs: float
     across_frames: float
+    all_tokens: float
     pairs: int
     pairs_across_frames: int
 
@@ -50,6 +52,11 @@ def scene_awareness(hidden_TD: Tensor, points_T3: Tensor, frame_T: Tensor) -> Sc
     cell_T = torch.unique(torch.stack([voxel_T, frame_T], dim=1), dim=0, return_inverse=True)[1]
     cosines_V, pairs_V = _pair_sums(unit_TD, voxel_T)
     within_C, pairs_within_C = _pair_sums(unit_TD, cell_T)
+    # Tokens that are nearly all alike score near 1 in any voxel. So a score is read beside the mean
+    # over the pairs of different frames wherever they lie.
+    whole, pairs_whole = _pair_sums(unit_TD, torch.zeros_like(frame_T))
+    frame, pairs_frame = _pair_sums(unit_TD, torch.unique(frame_T, return_inverse=True)[1])
+    apart = int(pairs_whole.sum() - pairs_frame.sum())
     held_V = pairs_V > 0
     mean_V = cosines_V[held_V] / pairs_V[held_V]
     pairs = int(pairs_V.sum())
@@ -57,6 +64,7 @@ def scene_awareness(hidden_TD: Tensor, points_T3: Tensor, frame_T: Tensor) -> Sc
     return SceneAwareness(
         all_pairs=mean_V.mean().item() if len(mean_V) else 0.0,
         across_frames=(cosines_V.sum() - within_C.sum()).item() / across if across else 0.0,
+        all_tokens=(whole.sum() - frame.sum()).item() / apart if apart else 0.0,
         pairs=pairs,
         pairs_across_frames=across,
     )

@@ -50,6 +50,13 @@ def test_it_equals_double_loops(seed: int, dtype: torch.dtype) -> None:
     assert found.all_pairs == pytest.approx(all_pairs, abs=1e-9)
     assert found.across_frames == pytest.approx(across_frames, abs=1e-9)
     assert (found.pairs, found.pairs_across_frames) == (pairs, pairs_across)
+    apart = [
+        torch.cosine_similarity(hidden[i].double(), hidden[j].double(), dim=0).item()
+        for i in range(90)
+        for j in range(i)
+        if frames[i] != frames[j]
+    ]
+    assert found.all_tokens == pytest.approx(sum(apart) / len(apart), abs=1e-9)
 
 
 def test_a_case_by_hand() -> None:
@@ -67,7 +74,14 @@ def test_a_case_by_hand() -> None:
 def test_without_a_pair_the_score_is_zero() -> None:
     points = torch.arange(3.0)[:, None].expand(3, 3)
     found = scene_awareness(torch.ones(3, 4), points, torch.arange(3))
-    assert found == SceneAwareness(all_pairs=0.0, across_frames=0.0, pairs=0, pairs_across_frames=0)
+    assert found.all_tokens == pytest.approx(1)
+    assert found == SceneAwareness(
+        all_pairs=0.0,
+        across_frames=0.0,
+        all_tokens=found.all_tokens,
+        pairs=0,
+        pairs_across_frames=0,
+    )
 
 
 def test_voxels_far_from_the_corner_are_not_merged() -> None:
