@@ -33,7 +33,7 @@ from fixtures.checkout import Checkout
         ),
         (
             "data: {demo: null, root: nowhere}",
-            ["nowhere/scannet/scannetv2_train.txt: cannot be read"],
+            ["config: data.root: nowhere is not a folder; name the folder that holds scannet/"],
         ),
     ],
     ids=["single keys", "keys that do not fit each other", "data"],
