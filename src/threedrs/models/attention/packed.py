@@ -1,7 +1,8 @@
 """The attention of the student's language model: one sample, a pack of samples, or questions.
 
 Registered with transformers under the name `PACKED`, so that the language model runs it in every
-layer. One sample is plain causal attention. What the tokens of a pack attend to is in `pack_mask`.
+layer. One sample is plain causal attention. What the tokens of a pack attend to is in
+`threedrs.models.packing.Layout`; `pack_mask` hands it to the backend.
 
 - ``sdpa``: torch's exact kernels, on any device, in two calls: plain causal for the prefix rows,
   and a dense mask for the few hundred rows of the suffixes. It costs one sample's pass and the
