@@ -162,15 +162,17 @@ def _words(compared: Mapping[str, Any], tone: str, settings: Mapping[str, Any]) 
         return f"{'better' if tone == 'up' else 'worse'} ({evidence})"
     if _too_few_rooms(compared, settings):
         return f"cannot be told with so few rooms ({evidence})"
-    missed = f"one of less than about {compared['missed']:.1f} points is easily missed"
+    # Runs that agree in every room vary by nothing, and nothing could be missed.
+    missed = compared["missed"]
+    easily = f"; one of less than about {missed:.1f} points is easily missed" if missed else ""
     if not _beside_zero(compared):
-        return f"no difference shown ({evidence}); {missed}"
+        return f"no difference shown ({evidence}){easily}"
     # The interval is of this metric alone, and p may be that of the swaps.
     if compared["p"] < settings["level"]:
         against = f"after the correction for {settings['tests']} tests"
     else:
         against = "against swaps of the settings within rooms"
-    return f"not shown {against} ({evidence}); {missed}"
+    return f"not shown {against} ({evidence}){easily}"
 
 
 def _evidence(compared: Mapping[str, Any]) -> str:

@@ -198,6 +198,11 @@ def test_the_size_is_told_whatever_the_chance():
     assert "The seeds make the larger part of the interval on 1 of 2 metrics" in verdict.explanation
 
 
+def test_runs_that_agree_everywhere_have_nothing_to_miss():
+    made = summary(entry(0.0, 1.0, 1.0, missed=0.0), entry(1.0, 0.5, 1.0))
+    assert verdicts(made, SCANREFER)[0].lines[0].words == f"no difference shown ({evidence(-4, 4)})"
+
+
 def test_one_part_of_all_intervals_is_said_once():
     made = summary(entry(2.0, 0.5), entry(-1.0, 0.5))
     (verdict,) = verdicts(made, SCANREFER)
