@@ -200,7 +200,9 @@ def data_layout(config: Config) -> DataLayout:
 def root_problem(config: Config) -> str | None:
     """Return that ``data.root`` is not a folder, with the one that may be meant, or None."""
     root = Path(config["data"]["root"])
-    if config["data"]["demo"] or root.is_dir():
+    # A download makes the folders that it fills.
+    arriving = any(root in (to := Path(entry["to"]), *to.parents) for entry in config["download"])
+    if config["data"]["demo"] or arriving or root.is_dir():
         return None
     advice = " ".join(filter(None, [nearest_path(root), "name the folder that holds scannet/"]))
     return f"data.root: {root} is not a folder; {advice}, as in --config 'data={{root: FOLDER}}'"

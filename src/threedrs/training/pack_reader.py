@@ -1,7 +1,7 @@
 """What a run reads while it trains: the mix, and packs for the student, read ahead by loaders.
 
 A pack costs one read of the scene store and, with a teacher, one of the feature store; its samples
-share them. Nothing is kept after a pack is handed over, however many scenes a run has: the loaders
+share them. No pack is kept after it is handed over, however many scenes a run has: the loaders
 of a rank hold at most workers x ``PREFETCH`` packs, beside the one in training. A pack of 32 frames
 takes 41 MB, whatever its samples (14 MB of pixels, 26 MB of features, 1 MB of masks): 330 MB with 4
 workers. Where there is a GPU, as much again may be page-locked copies on their way to it. All

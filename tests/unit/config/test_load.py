@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from fixtures.repository import ROOT
-from threedrs.config.load import load_config, resolve_run
+from threedrs.config.load import load_config, resolve_run, root_problem
 from threedrs.errors import ConfigError
 from threedrs.tasks.registry import TASKS
 
@@ -141,3 +141,13 @@ def test_a_checkpoint_that_is_missing_is_looked_for_beside(config: dict, tmp_pat
     config["runs"]["own"] = {"checkpoint": "elsewhere/model"}
     with pytest.raises(ConfigError, match="not a folder; correct the path, or put the checkpoint"):
         load_config(config)
+
+
+def test_a_root_that_a_download_will_fill_need_not_be_there(config: dict, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    entry = {"repo": "lab/data", "files": ["a.json"], "to": str(root / "benchmark")}
+    config["data"] |= {"demo": None, "root": str(root)}
+    assert root_problem(config | {"download": []}) is not None
+    assert root_problem(config | {"download": [entry]}) is None
+    elsewhere = {**entry, "to": str(tmp_path / "models")}
+    assert root_problem(config | {"download": [elsewhere]}) is not None

@@ -150,3 +150,18 @@ def test_records_with_fewer_answers_than_the_imported_rows(tmp_path: Path) -> No
     said = CliRunner(env={"COLUMNS": "300"}).invoke(app, list(map(str, command)))
     assert "for 1 of them" in said.output, said.output
     assert "has fewer true answers than" in said.output
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["val-scene0011-0", "val-scene0011-1"],
+        ["scanqa_val-scene0011-0_1", "scanqa_val-scene0011-1_0"],
+    ],
+)
+def test_rows_may_name_scanqas_own_ids_or_another_answer(tmp_path: Path, ids: list[str]) -> None:
+    """By hand: the first row gives the second of two true answers, the other a wrong one."""
+    rows = write_rows(tmp_path / "rows.jsonl", (ids[0], "brown", "brown"), (ids[1], "5", "4"))
+    annotations = write(tmp_path / "ScanQA_v1.0_val.json", SCANQA)
+    found, _ = score("scanqa", rows, "--annotations", annotations)
+    assert found["metrics"]["em"]["value"] == 50.0
