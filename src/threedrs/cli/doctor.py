@@ -28,7 +28,7 @@ def doctor(
 
     Ends with status 1 if a run would stop, 0 with warnings only.
     """
-    from threedrs.config.load import check_config, old_places
+    from threedrs.config.load import check_config, old_keys
     from threedrs.config.yaml_files import merged, parse_values
     from threedrs.doctor import Finding, examine
     from threedrs.errors import ConfigError
@@ -40,7 +40,7 @@ def doctor(
     try:
         asked = merged(configfile or [], "doctor", parse_values(values or []))
         config, problems = check_config(asked)
-        moved = old_places(asked)
+        moved = old_keys(asked)
         if config is not None:
             findings = examine(config, Path.cwd(), slurm=slurm)
     # A configuration that cannot be read is the first finding; nothing else can be asked then.

@@ -17,7 +17,10 @@ def plan(
     configfile: ConfigFiles = None,
     values: ConfigValues = None,
     run: Annotated[str | None, typer.Option(help="Only this run of the configuration.")] = None,
-    gpus: Annotated[int, typer.Option(help="GPUs of the run.")] = 8,
+    gpus: Annotated[
+        int | None,
+        typer.Option(help="GPUs of a run; without it 8, or as many as its batch divides among."),
+    ] = None,
     gpu_memory: Annotated[float, typer.Option(help="Memory of a GPU in GB.")] = 80.0,
     peak: Annotated[
         float, typer.Option(help="Dense bfloat16 TFLOP/s of a GPU (H100, H200: 989; A100: 312).")
@@ -43,10 +46,11 @@ def plan(
     With --cluster it prints jobs, GPU hours, disk and wall time of every stage, and the largest
     risk. GPUs and their kind then come from that file.
     """
+    from threedrs.config.load import resolve_run
     from threedrs.errors import ConfigError, choose_one
     from threedrs.inputs.required_files import trained_runs
     from threedrs.planning.estimate import seeds_of_study
-    from threedrs.planning.training import Machine
+    from threedrs.planning.training import Machine, usual_gpus
 
     config, study, teachers = _configuration(configfile or [], values or [])
     trained = trained_runs(config)
@@ -57,15 +61,20 @@ def plan(
     if cluster is not None:
         _print_cluster_plan(config, study, teachers, cluster, as_json)
         return
-    machine = Machine(gpus=gpus, memory=gpu_memory * 1e9, peak=peak * 1e12, utilisation=utilisation)
-    plans = {
-        name: _training_facts(config, name, teachers[name], machine, samples)
-        for name in trained_runs(config)
-    }
+    plans = {}
+    for name in trained_runs(config):
+        machine = Machine(
+            gpus=usual_gpus(resolve_run(config, name)) if gpus is None else gpus,
+            memory=gpu_memory * 1e9,
+            peak=peak * 1e12,
+            utilisation=utilisation,
+        )
+        plans[name] = _training_facts(config, name, teachers[name], machine, samples)
     if as_json:
         print(json.dumps(plans, indent=2))
         return
-    _print_plans(plans, gpus, gpu_memory)
+    for name, facts in plans.items():
+        _print_plan(name, facts, gpu_memory)
     print(seeds_of_study(study))
 
 
@@ -93,6 +102,7 @@ def _training_facts(
         )
     found = plan_run(resolved, machine, teacher_channels=channels, samples=samples)
     return {
+        "gpus": machine.gpus,
         "parameters": found.parameters,
         "tokens_of_a_pack": found.tokens,
         "gigabytes_a_gpu": {part: round(b / 1e9, 2) for part, b in found.memory.items()},
@@ -189,14 +199,10 @@ def _print_cluster_plan(
     say(f"figures: benchmarks/RESULTS.md; not measured are {assumed}")
 
 
-def _print_plans(plans: dict, gpus: int, gpu_memory: float) -> None:
-    for name, facts in plans.items():
-        _print_plan(name, facts, gpus, gpu_memory)
-
-
-def _print_plan(name: str, facts: dict, gpus: int, gpu_memory: float) -> None:
-    verdict = "fits" if facts["fits"] else "does NOT fit"
-    print(f"{name}: {facts['parameters'] / 1e9:.2f} billion parameters, {gpus} GPUs")
+def _print_plan(name: str, facts: dict, gpu_memory: float) -> None:
+    verdict, gpus = "fits" if facts["fits"] else "does NOT fit", facts["gpus"]
+    said = f"{gpus} GPU{'s' * (gpus > 1)}"
+    print(f"{name}: {facts['parameters'] / 1e9:.2f} billion parameters, {said}")
     for part, gigabytes in facts["gigabytes_a_gpu"].items():
         print(f"  {part:22}{gigabytes:9.2f} GB a GPU")
     print(f"  {'together':22}{facts['gigabytes_a_gpu_total']:9.2f} GB: {verdict} {gpu_memory:g} GB")

@@ -29,6 +29,8 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 SCENE_POLICY = ("on_bad_scene", "max_bad_fraction")
 UNSUPERVISED = SupervisionSettings(weight=0.0).to_json()  # what a run without a teacher has
 OVERRIDDEN = ("teacher", "supervision", "model", "train", "execution")  # by a run
+# Section, key and why a configuration with it works as one without it.
+REMOVED = (("report", "examples", "the report lists all questions"),)
 RUN_SECTIONS = ("data", "frames", "geometry", "boxes", *OVERRIDDEN)
 
 
@@ -50,7 +52,7 @@ def check_config(config: Mapping[str, Any]) -> tuple[Config | None, list[str]]:
     It is None where a key is unknown, missing or of the wrong kind; other problems, such as files
     that are not there yet, leave a configuration that the rest of a machine can be held against.
     """
-    moved, _ = move_execution(config)
+    moved, _ = _renewed(config)
     try:
         found = Configuration.model_validate(moved)
     except ValidationError as error:
@@ -90,11 +92,11 @@ def _below_root(named: Any, root: Path) -> Any:
     return (root / named).as_posix()
 
 
-def move_execution(config: Mapping[str, Any]) -> tuple[Config, list[str]]:
-    """Return ``config`` with the keys of `execution` that stand in `train`, their old place, moved.
+def _renewed(config: Mapping[str, Any]) -> tuple[Config, list[str]]:
+    """Return a ``config`` of an older version as one of this, and a line a kind of change, or none.
 
-    Also returns these keys, for a warning. The old place counts: config/config.yaml has the new one
-    in any case.
+    Keys of `execution` may stand in `train`, their old place. It counts, as config/config.yaml has
+    the new one in any case. A key that was removed and changes nothing is dropped.
     """
     moved, found = copy.deepcopy(dict(config)), list[str]()
     runs = moved.get("runs")
@@ -109,14 +111,19 @@ def move_execution(config: Mapping[str, Any]) -> tuple[Config, list[str]]:
         for key in old:
             section["execution"] = {**(section.get("execution") or {}), key: train.pop(key)}
         found += [f"{where}train.{key}" for key in old]
-    return moved, found
-
-
-def old_places(config: Mapping[str, Any]) -> list[str]:
-    """Return one line that names the keys of `execution` which stand in `train`, or none."""
-    keys = move_execution(config)[1]
     told = "stand in `train`, their old place; move them to the section `execution`"
-    return [f"{', '.join(keys)} {told}"] if keys else []
+    lines = [f"{', '.join(found)} {told}"] if found else []
+    for name, key, why in REMOVED:
+        section = moved.get(name)
+        if isinstance(section, dict) and key in section:
+            del section[key]
+            lines.append(f"{name}.{key} has no effect any more, since {why}; remove it")
+    return moved, lines
+
+
+def old_keys(config: Mapping[str, Any]) -> list[str]:
+    """Return a line on each kind of older key that ``config`` has and that is still taken."""
+    return _renewed(config)[1]
 
 
 def _check_extends(runs: Mapping[str, Run]) -> Iterator[str]:

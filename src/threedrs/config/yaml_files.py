@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from threedrs.config.schema import Configuration
+from threedrs.config.section import as_in_a_file
 from threedrs.errors import ConfigError, first_line, raise_all
 
 MAIN = Path("config/config.yaml")
@@ -97,7 +99,7 @@ def _slip(error: Exception, text: str) -> str:
 
 
 def parse_values(entries: Sequence[str]) -> dict[str, Any]:
-    """Return the sections that ``--config KEY=VALUE ...`` sets, as Snakemake reads the entries.
+    """Return the sections that ``--config KEY=VALUE ...`` sets, as a file would have them.
 
     Raises:
         ConfigError: an entry is not a KEY=VALUE that Snakemake takes.
@@ -107,7 +109,7 @@ def parse_values(entries: Sequence[str]) -> dict[str, Any]:
     from snakemake.cli import parse_config  # most of a second
 
     try:
-        return dict(parse_config(entries))
+        return with_values({}, parse_config(entries))
     except ValueError as error:
         raise ConfigError(
             f"--config {' '.join(entries)}: {first_line(error)} Type it as e.g. --config "
@@ -116,26 +118,8 @@ def parse_values(entries: Sequence[str]) -> dict[str, Any]:
 
 
 def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``config`` with what ``--config`` sets on top, its scalars as a file would have them.
-
-    Snakemake reads each scalar within such a value as text: `eval={limit: 10}` sets the text "10",
-    and `runs={baseline: null}` the text "null".
-    """
-    return _overlaid(config, _typed(values))
-
-
-def _typed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _typed(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_typed(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    try:
-        found = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):  # a text that is not YAML by itself
-        return value
-    return found if isinstance(found, bool | int | float | None) else value
+    """Return ``config`` with ``--config`` on top: what Snakemake read, as a file would have it."""
+    return _overlaid(config, as_in_a_file(values, Configuration)) if values else dict(config)
 
 
 def merged(
@@ -156,7 +140,7 @@ def merged(
     config: dict[str, Any] = {}
     for path in (MAIN, *files):
         config = _overlaid(config, read_yaml(path))
-    return with_values(config, values or {})
+    return _overlaid(config, values or {})
 
 
 def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,10 +37,14 @@ FEATURE_FRAMES = 8  # of a scene's feature file, as many as the demo's configura
 SPECIAL_TOKENS = 5  # of a frame in it, before the patches
 NAMES = {"scanrefer": "scanrefer_vg"}  # of processed files, where they differ from the benchmark's
 
+Say = Callable[[str], None]
 
-def write_published_demo(
-    out: Path, scenes: int, seed: int, *, say: Callable[[str], None] = lambda line: None
-) -> None:
+
+def _silent(line: str) -> None:
+    pass
+
+
+def write_published_demo(out: Path, scenes: int, seed: int, *, say: Say = _silent) -> None:
     """Write generated rooms as a published folder, whole or not at all.
 
     ``say`` is told of each scene and step.
@@ -56,10 +60,9 @@ def write_published_demo(
         )
     with atomic_folder(out) as folder:
         write_demo(folder / "scans", scenes, seed, say=say)
-        say("demo: exporting frames, boxes and records")
-        publish(folder / "scans", folder)
-        say("demo: computing the teacher's features")
-        _write_features(DataLayout(root=folder / "scans").scenes("train"), folder / "scannet")
+        publish(folder / "scans", folder, say=say)
+        trained = DataLayout(root=folder / "scans").scenes("train")
+        _write_features(trained, folder / "scannet", say=say)
         shutil.rmtree(folder / "scans")
         content = {"format_version": FORMAT_VERSION, "layout": "published", "seed": seed}
         write_json(folder / MARKER, content | {"scenes": scenes})
@@ -72,8 +75,10 @@ def _is_ours(marker: Path) -> bool:
         return False
 
 
-def publish(scans: Path, out: Path) -> None:
+def publish(scans: Path, out: Path, *, say: Say = _silent) -> None:
     """Write the scans and annotations below ``scans`` as the published folder ``out``.
+
+    ``say`` is told of each scene and array of records.
 
     Raises:
         DataError: a file of the scans is missing or malformed.
@@ -86,9 +91,11 @@ def publish(scans: Path, out: Path) -> None:
     boxes: dict[str, dict[str, BoxSet]] = {}
     voxels: dict[str, list[tuple[int, ...]]] = {}
     selected: list[dict[str, Any]] = []
-    for split in ("train", "val"):
+    scenes = {split: layout.scenes(split) for split in ("train", "val")}
+    for split, names in scenes.items():
         infos = []
-        for scene in layout.scenes(split):
+        for scene in names:
+            say(f"demo: {len(boxes)} of {sum(map(len, scenes.values()))} rooms exported")
             scan = layout.scan(scene)
             gt, pred = ground_truth_boxes(scan)[0], detector_boxes(scan)[0]
             boxes[scene] = {"gt": gt, "pred": pred}
@@ -109,10 +116,10 @@ def publish(scans: Path, out: Path) -> None:
     (out / "metadata/pcd_discrete_0.1.pkl").write_bytes(pickle.dumps(voxels))
     # json.dumps, as the published file holds one line.
     (out / "metadata/scannet_select_frames.json").write_text(json.dumps(selected))
-    _write_records(layout, boxes, out / "processed")
+    _write_records(layout, boxes, out / "processed", say)
 
 
-def _write_features(scenes: Sequence[str], scannet: Path) -> None:
+def _write_features(scenes: Sequence[str], scannet: Path, *, say: Say = _silent) -> None:
     """Write the small teacher's features as the published script does, of frames by the folder."""
     import torch
 
@@ -122,7 +129,8 @@ def _write_features(scenes: Sequence[str], scannet: Path) -> None:
     from threedrs.teachers.vggt.extractor import TINY_IMAGES, tiny_model
 
     model = tiny_model(seed=0).eval()
-    for scene in scenes:
+    for number, scene in enumerate(scenes):
+        say(f"demo: {number} of {len(scenes)} rooms have the teacher's features")
         folder = scannet / "posed_images" / scene
         frames = evenly_spaced(folder_frames(folder), FEATURE_FRAMES) or ()
         files = [folder / f"{frame:05d}.jpg" for frame in frames]
@@ -242,10 +250,13 @@ def _write_metadata(layout: DataLayout, boxes: dict[str, dict[str, BoxSet]], fol
         write_json(folder / f"scannet_{split}_{name}_box.json", content)
 
 
-def _write_records(layout: DataLayout, boxes: dict[str, dict[str, BoxSet]], folder: Path) -> None:
+def _write_records(
+    layout: DataLayout, boxes: dict[str, dict[str, BoxSet]], folder: Path, say: Say
+) -> None:
     folder.mkdir()
     for name, task in TASKS.items():
         for split in task.splits:
+            say(f"demo: writing the records {name} {split}")
             records = folder / f"{name}_{split}.jsonl"
             convert(name, split, layout, boxes, records)
             stem = f"{NAMES.get(name, name)}_{split}"

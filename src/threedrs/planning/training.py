@@ -52,6 +52,7 @@ from threedrs.training.recipe import TrainSettings, is_offloaded
 from threedrs.training.step import deepspeed_config
 
 GIB = 2**30
+NODE = 8  # GPUs
 OWN_TOKENS = 64
 PREDICTIONS = 20  # predicted tokens a sample
 TEXT_TOKENS = 44  # shared by the samples of a scene, beside the visual tokens
@@ -239,6 +240,14 @@ def _task_groups(samples: int) -> dict[str, int]:
         counts[name] = end - before
         before = end
     return counts
+
+
+def usual_gpus(config: Mapping[str, Any]) -> int:
+    """Return the most GPUs, up to a node's ``NODE``, among which a resolved run's batch divides."""
+    settings = TrainSettings.from_config(config)
+    packs = settings.global_batch / settings.pack
+    # A batch that divides among none is refused by the plan, with the settings that would do.
+    return max((n for n in range(1, NODE + 1) if (packs / n).is_integer()), default=1)
 
 
 def plan_run(

@@ -10,6 +10,11 @@ from threedrs.errors import ConfigError, DataError
 from threedrs.io.files import SCENE_NAME, check_scene_name, read_text
 
 FRAME_SOURCES = ("sens", "posed_images")
+# The remedy for one scene, also in a published folder, which comes without scene lists.
+LEAVE_OUT = (
+    "leave the scene out of the list that data.splits names (where there is none, write one "
+    "with the other scenes, a line each)"
+)
 SPLITS = ("train", "val", "test")
 PREFIX = "scannet/"
 """What the field's files put before a scene's name."""

@@ -37,7 +37,7 @@ from threedrs.scannet.geometry import (
     patch_means,
     resize_depth,
 )
-from threedrs.scannet.layout import ScanFiles
+from threedrs.scannet.layout import LEAVE_OUT, ScanFiles
 from threedrs.scannet.sens_format import SensHeader
 from threedrs.scenes.frame_selection import (
     Frames,
@@ -249,7 +249,7 @@ def build_shard(
             if listed and published.infos is None and not scan.meta.exists():
                 raise DataError(
                     f"{scan.meta}: missing, and EmbodiedScan's infos lack the scene, so its axis "
-                    "alignment is not known; leave it out of the scene list"
+                    f"alignment is not known; {LEAVE_OUT}"
                 )
             inputs = read_inputs(scan, reader, boxes[scan.scene], settings, split, published)
             store = _build_or_keep(inputs, out_folder / f"{scan.scene}.zarr")

@@ -22,7 +22,7 @@ from threedrs.config.schema import InvalidDepth
 from threedrs.errors import DataError
 from threedrs.scannet.boxes import aligned_vertices
 from threedrs.scannet.camera import check_poses, has_valid_pose
-from threedrs.scannet.layout import ScanFiles
+from threedrs.scannet.layout import LEAVE_OUT, ScanFiles
 from threedrs.scannet.posed_images import PosedImagesReader
 from threedrs.scannet.sens import SensReader
 from threedrs.scenes.coverage import (
@@ -226,12 +226,9 @@ def select_frames(
     listed = None if lists.infos is None else lists.infos.frames
     found = candidate_frames(reader.poses, reader.frame_ids, stride=settings.stride, listed=listed)
     if not found.frames:
-        how = f"stride {settings.stride}); leave it out of the scene list, or lower frames.stride"
+        how = f"stride {settings.stride}); lower frames.stride, or {LEAVE_OUT}"
         if listed is not None:
-            how = (
-                f"{len(listed)} listed); leave it out of the scene list, or set data.candidates: "
-                "null"
-            )
+            how = f"{len(listed)} listed); set data.candidates: null, or {LEAVE_OUT}"
         raise DataError(
             f"{reader.path}: scene {scan.scene} has no candidate frame with a valid pose "
             f"({len(reader)} frames, {how}"

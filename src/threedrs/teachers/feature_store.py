@@ -18,6 +18,7 @@ from threedrs import __version__
 from threedrs.errors import DataError, StoreError
 from threedrs.io.files import SCENE_NAME, read_json, write_json
 from threedrs.io.zarr_store import StoreReader, array_digest, create_store, write_array
+from threedrs.scannet.layout import LEAVE_OUT
 from threedrs.teachers.teacher import shorten
 from threedrs.teachers.teacher_frames import OtherFrames, TeacherFrames, matched_frames
 
@@ -301,7 +302,7 @@ class FeatureStore:
             why, remedy = "", "run `snakemake --cores all features`"
             if reasons:  # the same run would skip it again
                 why = f" (skipped: {reasons[0]})"
-                remedy = "add its file to teacher.weights, or leave the scene out of the scene list"
+                remedy = f"add its file to teacher.weights, or {LEAVE_OUT}"
             raise StoreError(f"{self.path}: holds no features of {scene}{why}; {remedy}")
         return self.manifest["scenes"][scene]
 

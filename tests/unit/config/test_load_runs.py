@@ -2,7 +2,7 @@
 
 import pytest
 
-from threedrs.config.load import load_config, old_places, resolve_run
+from threedrs.config.load import load_config, old_keys, resolve_run
 from threedrs.errors import ConfigError
 
 
@@ -102,10 +102,10 @@ def test_a_run_that_leads_nowhere_is_named(
 
 
 def test_the_old_place_of_execution_counts_and_is_told(config: dict) -> None:
-    assert old_places(config) == []
+    assert old_keys(config) == []
     config["train"] |= {"keep": 7, "wandb": {"project": "rooms"}}
     config["runs"]["3drs"] = {"train": {"workers": 3}, "execution": {"log_every": 2}}
-    assert old_places(config) == [
+    assert old_keys(config) == [
         "train.keep, train.wandb, runs.3drs.train.workers stand in `train`, their old place; "
         "move them to the section `execution`"
     ]
@@ -114,6 +114,12 @@ def test_the_old_place_of_execution_counts_and_is_told(config: dict) -> None:
     assert "keep" not in loaded["train"]
     run = resolve_run(loaded, "3drs")["execution"]
     assert (run["workers"], run["log_every"], run["keep"]) == (3, 2, 7)
+    # A key that was removed and changes nothing stops nobody's configuration.
+    config["report"]["examples"] = 12
+    assert old_keys(config)[1:] == [
+        "report.examples has no effect any more, since the report lists all questions; remove it"
+    ]
+    assert load_config(config) == loaded
     config["train"]["kep"] = 1
     with pytest.raises(ConfigError, match=r"train\.kep is not a key"):
         load_config(config)

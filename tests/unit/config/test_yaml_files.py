@@ -97,6 +97,31 @@ def test_values_count_as_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (checked["eval"]["limit"], checked["eval"]["benchmarks"]) == (10, ["scanqa"])
 
 
+def test_a_key_of_strings_takes_what_looks_like_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    entries = [
+        "report={title: 2026}",
+        "data={root: 2024, voxels: 1e3, selected_frames: null, demo: null}",
+        "eval={benchmarks: [scanqa], limit: 3}",
+        "runs={3drs: {checkpoint: 7}, baseline: null}",
+        "instructions={ready: {val: {scanqa: 7}}}",
+        "teacher={weights: {vggt: 1}}",
+    ]
+    config = merged([], "plan", parse_values(entries))
+    assert config["report"]["title"] == "2026"
+    data = config["data"]
+    assert (data["root"], data["voxels"]) == ("2024", "1e3")
+    assert (data["selected_frames"], data["demo"]) == (None, None)
+    assert config["eval"]["limit"] == 3
+    assert config["runs"]["3drs"]["checkpoint"] == "7"
+    assert config["runs"]["baseline"] is None
+    assert config["instructions"]["ready"]["val"] == {"scanqa": "7"}
+    assert config["teacher"]["weights"] == {"vggt": "1"}
+    # An empty text is not null where a string has to stand.
+    assert parse_values(["data={root: ''}"]) == {"data": {"root": ""}}
+    assert parse_values(["nothing={like: 3}"]) == {"nothing": {"like": 3}}
+
+
 @pytest.mark.parametrize("entry", ["data", "=x", "data.root=x"])
 def test_a_value_that_snakemake_refuses_is_said(entry: str) -> None:
     with pytest.raises(ConfigError, match=r"--config .* Type it as e\.g\. --config 'data="):

@@ -20,6 +20,7 @@ from threedrs.scannet.posed_images import export_posed_images
 from threedrs.scannet.sens import SensReader
 from threedrs.scenes.build import SceneSettings, build_scene
 from threedrs.scenes.published_lists import PublishedLists, read_selected_frames
+from threedrs.tasks.registry import TASKS
 from threedrs.teachers.image_decoding import preprocess_image
 from threedrs.teachers.image_extractor import patch_features
 from threedrs.teachers.precomputed import read_features
@@ -41,7 +42,12 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> DataLayout:
 @pytest.fixture(scope="module")
 def published(scans: DataLayout) -> DataLayout:
     out = scans.root.parent / "published"
-    publish(scans.root, out)
+    said: list[str] = []
+    publish(scans.root, out, say=said.append)
+    # The command prints one of these every ten seconds.
+    assert said[:2] == ["demo: 0 of 2 rooms exported", "demo: 1 of 2 rooms exported"]
+    assert said[2] == "demo: writing the records scanrefer train"
+    assert len(said) == 2 + sum(len(task.splits) for task in TASKS.values())
     return published_layout(out)
 
 
@@ -176,7 +182,9 @@ def test_features_are_those_of_the_small_teacher_on_the_folders_images(tmp_path:
     for frame in (0, 10, 20):
         pixels = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{frame:05d}.jpg")
-    _write_features(["scene0000_00"], tmp_path)
+    said: list[str] = []
+    _write_features(["scene0000_00"], tmp_path, say=said.append)
+    assert said == ["demo: 0 of 1 rooms have the teacher's features"]
     file = tmp_path / "posed_images_3d_feature_vggt/scene0000_00/vggt.npz"
     with np.load(file) as archive:
         assert archive["feature"].shape == (1, 8, 5 + 12 * 16, 768)

@@ -16,7 +16,7 @@ from threedrs.errors import ConfigError
 from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.lora.layers import add_lora
 from threedrs.models.model_settings import ModelSettings
-from threedrs.planning.training import GIB, Machine, host_memory, memory_parts, plan_run
+from threedrs.planning.training import GIB, Machine, host_memory, memory_parts, plan_run, usual_gpus
 from threedrs.training.recipe import TrainSettings
 
 ZERO3 = {
@@ -241,6 +241,21 @@ def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
     text = CliRunner().invoke(app, options, catch_exceptions=False).stdout
     assert "fits 80 GB" in text
     assert "13944 steps" in text
+
+
+def test_a_batch_decides_how_many_gpus_are_usual(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The demo's batch is one pack of 8, and the paper's 16 packs of 1."""
+    monkeypatch.chdir(ROOT)
+    said = CliRunner().invoke(app, ["plan"], catch_exceptions=False)
+    assert said.exit_code == 0
+    assert "3drs: 0.00 billion parameters, 1 GPU\n" in said.stdout
+    assert "\nseeds: 2 settings are planned" in said.stdout
+    assert {usual_gpus({"train": {"pack": pack, "global_batch": batch}}) for pack, batch in
+            ((1, 16), (2, 16), (1, 24))} == {8}  # fmt: skip
+    assert usual_gpus({"train": {"pack": 2, "global_batch": 12}}) == 6
+    assert usual_gpus({"train": {"pack": 3, "global_batch": 7}}) == 1
 
 
 def test_imported_features_are_planned_as_those_of_vggt(

@@ -165,7 +165,7 @@ def damaged_alignment(scan: ScanFiles) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (no_pose, "has no candidate frame with a valid pose (45 frames, stride 10); leave it out"),
+        (no_pose, "has no candidate frame with a valid pose (45 frames, stride 10); lower "),
         (truncated_sens, "it is truncated"),
         (foreign_proposals, "proposals and mesh are not of the same scan version"),
         (foreign_segments, "mesh and segments are not of the same scan version"),

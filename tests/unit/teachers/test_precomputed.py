@@ -133,7 +133,9 @@ def test_scenes_without_a_file_are_skipped_with_the_reason(
     store = FeatureStore.open(tmp_path / "a.zarr")
     assert store.scenes == ["scene0002_00"]
     with pytest.raises(
-        StoreError, match=r"of scene0001_00 \(skipped: .*has neither.*; add its file to teacher\.w"
+        StoreError,
+        match=r"of scene0001_00 \(skipped: .*has neither.*; add its file to teacher\.weights, or "
+        r"leave the scene out of the list that data\.splits names \(where there is none, write one",
     ):
         store.features("scene0001_00")
     assert verify_store(tmp_path / "a.zarr") == []
