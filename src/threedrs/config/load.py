@@ -114,9 +114,8 @@ def _renewed(config: Mapping[str, Any]) -> tuple[Config, list[str]]:
     told = "stand in `train`, their old place; move them to the section `execution`"
     lines = [f"{', '.join(found)} {told}"] if found else []
     for name, key, why in REMOVED:
-        section = moved.get(name)
-        if isinstance(section, dict) and key in section:
-            del section[key]
+        if isinstance(moved.get(name), dict) and key in moved[name]:
+            del moved[name][key]
             lines.append(f"{name}.{key} has no effect any more, since {why}; remove it")
     return moved, lines
 

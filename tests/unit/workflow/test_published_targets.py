@@ -70,6 +70,15 @@ def test_scenes_and_records_without_scans_and_lists(root: Path) -> None:
     assert found.voxels("train-000") == []
 
 
+def test_a_list_leaves_a_scene_of_the_published_folder_out(root: Path) -> None:
+    """What the messages about one bad scene advise (`threedrs.scannet.layout.LEAVE_OUT`)."""
+    clouds = root / "scannet/pcd_with_object_aabbs/train"
+    (clouds / f"{BARE}.pth").hardlink_to(clouds / f"{TRAIN}.pth")
+    assert build(root).scenes["train"] == sorted([TRAIN, BARE])
+    (root / "scannet/scannetv2_train.txt").write_text(f"{TRAIN}\n")
+    assert build(root).scenes == {"train": [TRAIN], "val": [VAL]}
+
+
 def test_what_coverage_reads(root: Path) -> None:
     (root / "scannet/scannetv2_train.txt").write_text(f"{TRAIN}\n{BARE}\n")
     coverage = {"strategy": "coverage"}

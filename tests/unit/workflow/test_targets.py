@@ -124,9 +124,11 @@ def test_what_is_downloaded_below_a_folder(monkeypatch: pytest.MonkeyPatch) -> N
     assert found.downloaded_below(None) == []
 
 
-def test_own_data_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"nowhere/scannet/scannetv2_train\.txt: cannot be read"):
-        build(monkeypatch, data={"demo": None, "root": "nowhere"})
+def test_own_data_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"/scannet/scannetv2_train\.txt: cannot be read"):
+        build(monkeypatch, data={"demo": None, "root": str(tmp_path)})
 
 
 def test_before_the_demo_data_is_there_the_table_says_so(
