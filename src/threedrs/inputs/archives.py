@@ -240,10 +240,12 @@ class _Members:
 def _extract_zip(stream: IO[bytes], members: _Members) -> None:
     announced = _zip_entries(stream)
     with zipfile.ZipFile(stream) as archive:
-        # zipfile ends without an error at a length that reaches behind the directory's end.
-        if len(archive.infolist()) != announced:
+        listed = len(archive.infolist())
+        # zipfile ends without an error at a length that reaches behind the directory's end. Tools
+        # without zip64 records count modulo 2^16.
+        if announced not in (listed, listed % 2**16):
             raise DataError(
-                f"{members.name}: its directory lists {len(archive.infolist())} files, and its end "
+                f"{members.name}: its directory lists {listed} files, and its end "
                 f"says {announced}; download it again, or the part of it that is missing"
             )
         for info in archive.infolist():

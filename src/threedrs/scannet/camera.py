@@ -32,6 +32,8 @@ _USUAL = (0.25, 6.0)
 # A marker of no measurement: farther than sensors of rooms see, frequent, with nothing near it.
 _MARKER_METRES, _MARKER_SHARE, _MARKER_GAP = 9.0, 1e-3, 0.6
 _FIELD_OF_VIEW = (10.0, 150.0)  # degrees, along either side of the image
+# Along the longer side; the cameras that rooms are captured with have 55 to 87.
+_USUAL_VIEW = (40.0, 90.0)
 _SAME_SIZE = 1.25  # image sizes within this factor count as one: principal points are not centred
 _MOST_MOTION = 1000.0  # metres between two places of the camera
 
@@ -57,12 +59,15 @@ def has_valid_pose(poses_F44: np.ndarray) -> np.ndarray:
     return np.isfinite(poses_F44).all(axis=(1, 2)) & (poses_F44 != 0).any(axis=(1, 2))
 
 
-def check_poses(poses_F44: np.ndarray, where: Callable[[int], str]) -> None:
+def check_poses(poses_F44: np.ndarray, where: Callable[[int], str]) -> list[str]:
     """Check that every valid pose is a rigid motion, and that the camera stays within a kilometre.
 
     Args:
         poses_F44: (F,4,4) camera to world, metres. Frames that were not localised pass.
         where: names the source of the pose at an index, for messages.
+
+    Returns:
+        Notes on a few poses that lie farther from the others.
 
     Raises:
         DataError: a pose is transposed, mirrored or scaled, or the translations are millimetres.
@@ -74,13 +79,26 @@ def check_poses(poses_F44: np.ndarray, where: Callable[[int], str]) -> None:
             f"translation row by row, last row 0 0 0 1){_pose_cause(poses_F44[wrong])}"
         )
     centres_F3 = poses_F44[valid_F, :3, 3]
-    motion = float(np.ptp(centres_F3, axis=0).max()) if len(centres_F3) else 0.0
+    if not len(centres_F3):
+        return []
+    # A few frames that tracking lost may be given as the identity, far from a capture in
+    # geographic coordinates, and say nothing about the unit.
+    low_3, high_3 = np.quantile(centres_F3, (0.05, 0.95), axis=0, method="inverted_cdf")
+    motion = float((high_3 - low_3).max())
     if motion > _MOST_MOTION:
         index = int(np.flatnonzero(valid_F)[np.abs(centres_F3).max(axis=1).argmax()])
         raise DataError(
             f"{where(index)}: the poses lie {motion:.0f} m apart; their unit must be metres, so "
             "divide the translations by 1000 if they are millimetres"
         )
+    distances_F3 = np.abs(centres_F3 - np.median(centres_F3, axis=0))
+    far = np.flatnonzero(valid_F)[distances_F3.max(axis=1) > _MOST_MOTION].tolist()
+    if not far:
+        return []
+    return [
+        f"{where(far[0])}: the pose lies over {_MOST_MOTION:.0f} m from the others, as the first of "
+        f"{len(far)}; write -inf where a frame was not localised"
+    ]
 
 
 def _pose_cause(pose: np.ndarray) -> str:
@@ -100,11 +118,12 @@ def _pose_cause(pose: np.ndarray) -> str:
 
 def check_intrinsic(
     matrix: np.ndarray, size: tuple[int, int], where: str, remedy: str = "scaled to them it is"
-) -> None:
-    """Check that a pinhole matrix can be that of images of ``size``.
+) -> list[str]:
+    """Check that a pinhole matrix can be that of images of ``size``, and return notes on doubts.
 
     A crop may move the principal point, so it only has to lie inside the image. But if it lies off
-    the middle by one factor in both directions, the image was resized and the matrix was not.
+    the middle by one factor in both directions, and the field of view is usual for the size that
+    this implies and not for ``size``, the image was resized and the matrix was not.
 
     Args:
         matrix: (4,4), pixels.
@@ -119,15 +138,20 @@ def check_intrinsic(
     focal, centre = np.array([matrix[0, 0], matrix[1, 1]]), matrix[:2, 2]
     if not (np.isfinite(matrix).all() and (focal > 0).all()):
         raise DataError(f"{where}: focal lengths must be positive and all values finite")
+    notes = []
+    views = np.degrees(2 * np.arctan(np.array(size) / (2 * focal)))
     factors = 2 * centre / size
     width, height = (float(side) for side in 2 * centre)
     alike = factors.min() > 0 and factors.max() / factors.min() <= 1.1
     if alike and not 1 / _SAME_SIZE <= factors.mean() <= _SAME_SIZE:
         scaled = np.concatenate([focal, centre]) / factors.mean()
         values = ",".join(f"{value:.6g}" for value in scaled)
-        raise DataError(
-            f"{where}: is the intrinsic of images of about {width:.0f}x{height:.0f} pixels, these "
-            f"have {size[0]}x{size[1]}; {remedy} {values}"
+        sizes = f"images of about {width:.0f}x{height:.0f} pixels, these have {size[0]}x{size[1]}"
+        implied = np.degrees(2 * np.arctan(centre / focal))
+        if _is_usual(implied) and not _is_usual(views):
+            raise DataError(f"{where}: is the intrinsic of {sizes}; {remedy} {values}")
+        notes.append(
+            f"{where}: is that of a crop, or of {sizes}; if they were resized, {remedy} {values}"
         )
     turned = np.array([width / size[1], height / size[0]])
     if size[0] != size[1] and (np.abs(turned - 1) < 0.1).all() and not alike:
@@ -140,13 +164,17 @@ def check_intrinsic(
             f"{where}: the principal point {centre[0]:g},{centre[1]:g} is not inside the images of "
             f"{size[0]}x{size[1]} pixels; give the intrinsic of these images"
         )
-    views = np.degrees(2 * np.arctan(np.array(size) / (2 * focal)))
     if views.min() < _FIELD_OF_VIEW[0] or views.max() > _FIELD_OF_VIEW[1]:
         raise DataError(
             f"{where}: the field of view of images of {size[0]}x{size[1]} pixels would be "
             f"{views[0]:.0f} by {views[1]:.0f} degrees; give focal lengths in pixels of these "
             "images"
         )
+    return notes
+
+
+def _is_usual(views: np.ndarray) -> bool:
+    return bool(_USUAL_VIEW[0] <= views.max() <= _USUAL_VIEW[1])
 
 
 def without_unmeasured(depth: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ Of its ``data_list`` these fields of ScanNet's scenes are used: ``sample_idx``
 some GB for the train file, so one job a file writes what is used as JSON.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,12 @@ import numpy as np
 from threedrs.errors import DataError
 from threedrs.io.files import check_scene_name, read_result, write_json
 from threedrs.scannet.camera import is_rigid
-from threedrs.scannet.layout import PREFIX, frame_of_image
+from threedrs.scannet.layout import PREFIX
 from threedrs.scannet.plain_pickle import as_array, load_pickle
 
 FORMAT_VERSION = 2
 _LARGEST = 1e6  # entry of a matrix: no room and no camera has a larger one, and NaN has none
+_IMAGE = re.compile(r"(?:.*/)?(?P<scene>[^/]+)/(?P<frame>\d{1,9})\.(?:jpg|jpeg|png)")
 _REMEDY = "download it again from EmbodiedScan"
 
 
@@ -118,3 +120,15 @@ def _frame_ids(images: Any, scene: str, where: str) -> list[int]:
         name = image.get("img_path", "missing") if isinstance(image, dict) else "missing"
         frames.add(frame_of_image(name, scene, f"{where}.images[{position}].img_path", _REMEDY))
     return sorted(frames)
+
+
+def frame_of_image(name: Any, scene: str, where: str, remedy: str) -> int:
+    """Return the frame that an image's path names, for instance .../scene0000_00/00010.jpg.
+
+    Raises:
+        DataError: it is not such a path, or one of another scene.
+    """
+    match = _IMAGE.fullmatch(name) if isinstance(name, str) else None
+    if match is None or match["scene"] != scene:
+        raise DataError(f"{where} is {name!r:.90}, expected .../{scene}/<frame>.jpg; {remedy}")
+    return int(match["frame"])

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from threedrs.errors import ConfigError, DataError
 from threedrs.io.files import SCENE_NAME, check_scene_name, read_text
@@ -18,7 +17,6 @@ LEAVE_OUT = (
 SPLITS = ("train", "val", "test")
 PREFIX = "scannet/"
 """What the field's files put before a scene's name."""
-_IMAGE = re.compile(r"(?:.*/)?(?P<scene>[^/]+)/(?P<frame>\d{1,9})\.(?:jpg|jpeg|png)")
 _LISTED_SCENE = re.compile(rb'"(?:scannet/)?(scene\d{4}_\d{2})"')
 
 
@@ -189,18 +187,6 @@ class DataLayout:
             repeated = next(scene for scene in scenes if scenes.count(scene) > 1)
             raise DataError(f"{path}: {repeated} stands more than once; keep one line a scene")
         return scenes
-
-
-def frame_of_image(name: Any, scene: str, where: str, remedy: str) -> int:
-    """Return the frame that an image's path names, for instance .../scene0000_00/00010.jpg.
-
-    Raises:
-        DataError: it is not such a path, or one of another scene.
-    """
-    match = _IMAGE.fullmatch(name) if isinstance(name, str) else None
-    if match is None or match["scene"] != scene:
-        raise DataError(f"{where} is {name!r:.90}, expected .../{scene}/<frame>.jpg; {remedy}")
-    return int(match["frame"])
 
 
 def scene_split(split: str) -> str:

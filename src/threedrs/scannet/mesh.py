@@ -12,6 +12,7 @@ which has no polygons. The comparison costs a look at the first kilobytes, and f
 pass over its lines.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from threedrs.io.files import SCENE_NAME, check_encodable, read_json
 
 MOST_HEADER = 64 * 2**10  # bytes; ScanNet's have 0.4 kB
 FEWEST_CORNERS = 3
+_MESH = re.compile(r"_vh_clean.*")  # what follows the scan's name says which mesh and segments
 _PAIR_REMEDY = "copy segments and aggregation of the scan's _vh_clean_2 mesh again"
 FORMATS = ("ascii", "binary_little_endian", "binary_big_endian")
 _TYPE_BYTES = {
@@ -97,7 +99,7 @@ def read_instances(segments: Path, aggregation: Path, vertex_count: int) -> Inst
         object_of_segment.update(dict.fromkeys(segment_ids, object_id))
         if segment_ids:
             objects_of_segments.setdefault(frozenset(segment_ids), []).append(object_id)
-    _check_pair(segments, stated, aggregation, groups)
+    notes = _check_pair(segments, stated, aggregation, groups)
     present, vertex_row = np.unique(segment_of_vertex, return_inverse=True)
     unknown = sorted(object_of_segment.keys() - set(present.tolist()))
     # Another mesh's segments agree by chance in a few numbers, while a scan may lose a few.
@@ -106,6 +108,8 @@ def read_instances(segments: Path, aggregation: Path, vertex_count: int) -> Inst
             f"{aggregation}: {len(unknown)} of {len(object_of_segment)} segments, {unknown[0]} "
             f"first, are of no vertex of {segments.name}; {_PAIR_REMEDY}"
         )
+    if unknown:
+        notes.append(f"segments of objects that have no vertex: {len(unknown)}")
     object_of_present = np.array(
         [object_of_segment.get(int(segment), -1) for segment in present], dtype=np.int32
     )
@@ -119,29 +123,34 @@ def read_instances(segments: Path, aggregation: Path, vertex_count: int) -> Inst
             for objects in objects_of_segments.values()
             for object_id in objects[:-1]
         },
-        notes=(f"segments of objects that have no vertex: {len(unknown)}",) if unknown else (),
+        notes=tuple(notes),
     )
 
 
-def _check_pair(segments: Path, stated: Any, aggregation: Path, groups: Any) -> None:
-    """Check that the two files name each other and their scan, as far as they name anything.
+def _check_pair(segments: Path, stated: Any, aggregation: Path, groups: Any) -> list[str]:
+    """Check that the files name no other scan or mesh, and return notes where they name none.
 
     ScanNet has one pair a resolution of the mesh, and the files' own names differ by little.
     """
-    named = groups.get("segmentsFile")
-    if named is not None and _bare(named) != segments.name:
-        raise DataError(
-            f"{aggregation}: its segmentsFile is {named!r:.80}, not {segments.name}; {_PAIR_REMEDY}"
-        )
-    for path, content in ((segments, stated), (aggregation, groups)):
-        scene, own = content.get("sceneId"), SCENE_NAME.match(path.name)
-        if scene is not None and own is not None and _bare(scene) != own[0]:
-            raise DataError(f"{path}: its sceneId is {scene!r:.80}; {_PAIR_REMEDY}")
-
-
-def _bare(name: Any) -> str:
-    """Return a name of ScanNet's without the data set and folders before it."""
-    return str(name).rpartition("/")[2].removeprefix("scannet.")
+    notes = []
+    for path, content, key, own in (
+        (aggregation, groups, "segmentsFile", segments.name),
+        (segments, stated, "sceneId", segments.name),
+        (aggregation, groups, "sceneId", aggregation.name),
+    ):
+        said = content.get(key)
+        name = str(said or "").rpartition("/")[2]
+        # ScanNet's Segmentator writes "/scene0000_00_vh_clean_2" as the scene, and a capture that
+        # was renamed for this layout still bears its first name within.
+        for pattern in (SCENE_NAME, _MESH) if key == "segmentsFile" else (SCENE_NAME,):
+            found, wanted = pattern.search(name), pattern.search(own)
+            if found and wanted and found[0] != wanted[0]:
+                raise DataError(
+                    f"{path}: its {key} is {said!r:.80}, not of {wanted[0]}; {_PAIR_REMEDY}"
+                )
+        if name and not SCENE_NAME.search(name):
+            notes.append(f"{path.name}: its {key} names no scan of ScanNet's form: {said!r:.80}")
+    return notes
 
 
 def _segment_ids(path: Path, content: Any, vertex_count: int) -> np.ndarray:

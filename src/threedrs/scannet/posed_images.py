@@ -7,6 +7,7 @@ every 10th frame is numbered 0, 10, 20.
 
 Opening lists the folder and reads the poses (small texts). Images are read when asked for. What
 comes out equals what the .sens gave, bit for bit: numbers are rounded to the f32 they came from.
+A depth of 65535, which measures nothing, is 0 in both, and where one is exported.
 An export costs some 50 ms a frame, nearly all of it PNG compression.
 """
 

@@ -12,9 +12,10 @@ A trajectory, camera to world, comes in one of three forms:
   ``-inf``).
 """
 
+import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from threedrs.errors import DataError
 from threedrs.io.files import parse_numbers, read_text
 from threedrs.scannet.camera import check_poses
 
+logger = logging.getLogger(__name__)
 COLOR_FOLDERS = ("color", "rgb", "image", "images")
 COLOR_SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 TRAJECTORIES = ("trajectory.log", "groundtruth.txt", "pose", "poses")
@@ -185,6 +187,12 @@ def _poses_of(
 def _match_names(first: list[Path], second: list[Path], what: str, others: str) -> list[int]:
     """Return for each of ``first`` the index of its partner in ``second``: the frame's number."""
     first_keys, second_keys = _frame_keys(first), _frame_keys(second)
+    if set(first_keys) != set(second_keys):
+        # SUN3D's 0000001-000000020534 is a frame and a time, and the two cameras' times differ.
+        numbers, other_numbers = _frame_numbers(first), _frame_numbers(second)
+        if numbers and other_numbers:
+            first_keys = [(number,) for number in numbers]
+            second_keys = [(number,) for number in other_numbers]
     index_of = {key: index for index, key in enumerate(second_keys)}
     if set(first_keys) == set(index_of):
         return [index_of[key] for key in first_keys]
@@ -223,9 +231,9 @@ def _frame_keys(files: list[Path]) -> list[tuple[int, ...] | str]:
 
 
 def _frame_numbers(files: list[Path]) -> list[int] | None:
-    """Return the one number in the name of each file that tells its frame, or None."""
-    keys = [key for key in _frame_keys(files) if isinstance(key, tuple) and len(key) == 1]
-    return [key[0] for key in keys] if len(keys) == len(files) else None
+    """Return the first number in the names that differs, or None where files share one."""
+    numbers = [key[0] for key in _frame_keys(files) if isinstance(key, tuple)]
+    return numbers if len({*numbers}) == len(files) else None
 
 
 def _match_times(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -269,6 +277,11 @@ def natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)
 
 
+def _check(poses: NDArray[np.float64], where: Callable[[int], str]) -> None:
+    for note in check_poses(poses, where):
+        logger.warning("%s", note)
+
+
 def _read_log(path: Path) -> Trajectory:
     lines = [
         (number, line)
@@ -294,7 +307,7 @@ def _read_log(path: Path) -> Trajectory:
             if len(values) != 4:
                 raise DataError(f"{where} holds {len(values)} numbers, a matrix row has 4")
             poses[index, row] = values
-    check_poses(poses, lambda index: f"{path}: line {lines[5 * index][0]}")
+    _check(poses, lambda index: f"{path}: line {lines[5 * index][0]}")
     return Trajectory(path=path, poses=poses, frames=frames)
 
 
@@ -315,7 +328,7 @@ def _read_tum(path: Path) -> Trajectory:
     if len(table):
         poses[:, :3, :3] = Rotation.from_quat(table[:, 4:]).as_matrix()
         poses[:, :3, 3] = table[:, 1:4]
-    check_poses(poses, lambda index: f"{path}: pose {index + 1}")
+    _check(poses, lambda index: f"{path}: pose {index + 1}")
     return Trajectory(path=path, poses=poses, timestamps=table[:, 0])
 
 
@@ -327,5 +340,5 @@ def _read_folder(folder: Path) -> Trajectory:
         if len(values) != 16:
             raise DataError(f"{file}: holds {len(values)} numbers, a pose is a 4x4 matrix")
         poses[index] = np.reshape(values, (4, 4))
-    check_poses(poses, lambda index: str(files[index]))
+    _check(poses, lambda index: str(files[index]))
     return Trajectory(path=folder, poses=poses, files=tuple(files))

@@ -25,6 +25,7 @@ from threedrs.scannet.camera import (
 from threedrs.scannet.posed_images import read_payload
 from threedrs.scannet.rgbd_folder import (
     COLOR_SUFFIXES,
+    PosedImage,
     find_trajectory,
     is_tum,
     read_rgbd_folder,
@@ -42,6 +43,7 @@ COLOR_INTRINSICS = (
     "intrinsic/intrinsic_color.txt",
 )
 DEPTH_INTRINSICS = ("depth_intrinsic.txt", "intrinsic/intrinsic_depth.txt")
+_LOOKED_AT_FIRST = 20  # frames
 
 Size = tuple[int, int]  # width, height
 
@@ -60,9 +62,9 @@ def import_rgbd(
         folder: holds colour images (``color/``, ``rgb/``, ``image/`` or ``images/``), 16-bit depth
             PNGs (``depth/``), and unless given otherwise an intrinsic and a trajectory.
         out: the file to write; replaced if it exists.
-        intrinsic: four numbers or text ``fx,fy,cx,cy`` in pixels, or a file: 3x3 or 4x4 text, or
-            Open3D's camera JSON. None: looked up in ``folder``. It holds for both images where
-            they have one size; else ``folder/depth_intrinsic.txt`` is the depth camera's.
+        intrinsic: four numbers or text ``fx,fy,cx,cy`` in pixels, or a file: that text, 3x3 or 4x4
+            text, or Open3D's camera JSON. None: looked up in ``folder``. It holds for both images
+            where they have one size; else ``folder/depth_intrinsic.txt`` is the depth camera's.
         trajectory: ``.log`` file, TUM text, or folder of 4x4 texts. None: looked up in ``folder``.
         depth_shift: depth units per metre. None: 1000, but TUM's trajectories need it stated,
             because that data set's own depth images have 5000, and other tools' 1000.
@@ -76,7 +78,6 @@ def import_rgbd(
     folder, out = Path(folder), Path(out)
     if out.is_dir():
         raise DataError(f"{out}: is a folder; name the .sens file to write")
-    trajectory = None if trajectory is None else Path(trajectory)
     frames = read_rgbd_folder(folder, trajectory)
     if depth_shift is None and is_tum(find_trajectory(folder, trajectory)):
         raise DataError(
@@ -99,6 +100,7 @@ def import_rgbd(
         depth_height=depth_size[1],
         depth_shift=1000.0 if depth_shift is None else depth_shift,
     )
+    _check_some_depths(frames, header)
     counts = np.zeros(DEPTH_VALUES, dtype=np.int64)
     with SensWriter(out, header) as writer:
         for frame in frames:
@@ -116,6 +118,13 @@ def import_rgbd(
         for note in check_depths(counts, header.depth_shift, depths, "give --depth-scale"):
             logger.warning("%s: %s", depths, note)
     return len(frames)
+
+
+def _check_some_depths(frames: Sequence[PosedImage], header: SensHeader) -> None:
+    """Refuse a wrong scale by frames spread over the capture, before minutes go into all."""
+    some = frames[:: -(-len(frames) // _LOOKED_AT_FIRST)]
+    counts = np.sum([count_depths(_read_depth(frame.depth, header)) for frame in some], axis=0)
+    check_depths(counts, header.depth_shift, str(some[0].depth.parent), "give --depth-scale")
 
 
 def _size(path: Path) -> Size:
@@ -161,7 +170,7 @@ def _intrinsics(
     color_matrix = _intrinsic(intrinsic, color_size)
     depth_file = _first_file(folder, DEPTH_INTRINSICS)
     if depth_file is not None:
-        return color_matrix, _intrinsic(depth_file, depth_size, "write there fx,fy,cx,cy =")
+        return color_matrix, _intrinsic(depth_file, depth_size, "write there")
     if color_size != depth_size:
         raise DataError(
             f"{folder}: colour images are {color_size[0]}x{color_size[1]} pixels, depth images "
@@ -188,7 +197,8 @@ def _intrinsic(
     else:
         where = f"intrinsic {tuple(source)}"
         matrix = _from_four(list(source), where)
-    check_intrinsic(matrix, size, where, remedy)
+    for note in check_intrinsic(matrix, size, where, remedy):
+        logger.warning("%s", note)
     return matrix
 
 
@@ -201,9 +211,13 @@ def _from_four(values: list[float], where: str) -> NDArray[np.float64]:
 
 
 def _from_text(path: Path) -> NDArray[np.float64]:
-    values = parse_numbers(read_text(path), str(path))
+    values = parse_numbers(read_text(path).replace(",", " "), str(path))
+    if len(values) == 4:
+        return _from_four(values, str(path))
     if len(values) not in (9, 16):
-        raise DataError(f"{path}: holds {len(values)} numbers, an intrinsic is 3x3 or 4x4")
+        raise DataError(
+            f"{path}: holds {len(values)} numbers, an intrinsic is fx,fy,cx,cy, 3x3 or 4x4"
+        )
     return _embed(np.reshape(values, (3, 3) if len(values) == 9 else (4, 4)), path)
 
 

@@ -142,7 +142,7 @@ def _matrices(
     intrinsic, where = header.intrinsic_depth, f"{reader.path}: the depth intrinsic"
     notes = _color_notes(header)
     if infos is None:
-        check_intrinsic(intrinsic, header.depth_size, where)
+        notes += check_intrinsic(intrinsic, header.depth_size, where)
         return axis_alignment(scan), intrinsic, notes
     listed = None if infos.axis_alignment is None else np.array(infos.axis_alignment)
     alignment = axis_alignment(scan, listed)
@@ -154,7 +154,7 @@ def _matrices(
         if not np.allclose(intrinsic, listed, rtol=0, atol=_SAME_INTRINSIC):
             notes.append("EmbodiedScan's depth intrinsic is used, depth_intrinsic.txt has another")
         intrinsic, where = listed, f"{reader.path}: EmbodiedScan's depth_cam2img"
-    check_intrinsic(intrinsic, header.depth_size, where)
+    notes += check_intrinsic(intrinsic, header.depth_size, where)
     return alignment, intrinsic, notes
 
 
@@ -164,12 +164,11 @@ def _color_notes(header: SensHeader) -> list[str]:
     Images that were resized after their export are common, and nothing here computes with it.
     """
     try:
-        check_intrinsic(
+        return check_intrinsic(
             header.intrinsic_color, header.color_size, "the colour intrinsic (not used)"
         )
     except DataError as error:
         return [str(error)]
-    return []
 
 
 def build_scene(

@@ -233,14 +233,15 @@ def select_frames(
             f"{reader.path}: scene {scan.scene} has no candidate frame with a valid pose "
             f"({len(reader)} frames, {how}"
         )
-    check_poses(
+    more = check_poses(
         reader.poses[[*found.places]], lambda row: f"{reader.path}: frame {found.frames[row]}"
     )
-    coverage, more = None, list[str]()
+    coverage = None
     if settings.strategy == "uniform":
         indices = uniform_indices(len(found.frames), settings.count)
     elif lists.selected is not None:
-        indices, more = _published_choice(reader, settings, found, lists.selected)
+        indices, notes = _published_choice(reader, settings, found, lists.selected)
+        more += notes
     else:
         cover = _cover(scan, reader, settings, alignment, intrinsic, lists, found)
         indices = cover.indices

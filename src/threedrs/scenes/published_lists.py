@@ -20,8 +20,8 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.io.files import read_json
-from threedrs.scannet.embodiedscan import SceneInfos, read_infos_files
-from threedrs.scannet.layout import PREFIX, frame_of_image
+from threedrs.scannet.embodiedscan import SceneInfos, frame_of_image, read_infos_files
+from threedrs.scannet.layout import PREFIX
 from threedrs.scannet.point_cloud import read_voxels
 
 _REMEDY = "copy the file again, or take data.selected_frames out of the configuration"

@@ -222,8 +222,15 @@ class FeatureStore:
                 f"{path}: feature store of format version {version!r}, this release reads version "
                 f"{FORMAT_VERSION}; delete the store and run `snakemake --cores all features`"
             )
-        # The manifest is our own, but its scenes become part of paths.
-        if not all(map(SCENE_NAME.fullmatch, manifest["scenes"])):
+        scenes, skipped = manifest.get("scenes"), manifest.get("skipped", [])
+        if not (
+            isinstance(scenes, dict)
+            and all(map(SCENE_NAME.fullmatch, scenes))  # they become part of paths
+            and all(isinstance(entry, dict) for entry in scenes.values())
+            and isinstance(manifest.get("channels"), int)
+            and isinstance(skipped, list)
+            and all(isinstance(row, dict) and "scene" in row for row in skipped)
+        ):
             raise StoreError(f"{path / MANIFEST}: is damaged; {damage_remedy(path)}")
         return cls(path, manifest)
 

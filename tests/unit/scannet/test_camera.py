@@ -61,6 +61,20 @@ def test_translations_in_millimetres() -> None:
     check_poses(poses[:0], str)
 
 
+def test_a_lost_frame_at_the_identity_of_a_capture_in_geographic_coordinates() -> None:
+    poses = np.tile(QUARTER, (100, 1, 1))
+    poses[:, :3, 3] += (500_000, 5_800_000, 40)  # metres east and north, as of UTM
+    poses[:, 0, 3] += np.linspace(0, 3, 100)
+    assert check_poses(poses, str) == []
+    poses[7] = np.eye(4)
+    (note,) = check_poses(poses, lambda index: f"frame {index}")
+    assert note.startswith("frame 7: the pose lies over 1000 m from the others, as the first of 1;")
+    # The same room in millimetres: its walk is 3000 long, and its frames are no outliers.
+    poses[:, :3, 3] *= 1000
+    with pytest.raises(DataError, match="divide the translations by 1000"):
+        check_poses(poses, str)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -81,10 +95,27 @@ def test_translations_in_millimetres() -> None:
 def test_intrinsics_of_a_640x480_image(values: tuple[float, ...], message: str | None) -> None:
     matrix = pinhole(*values)
     if message is None:
-        check_intrinsic(matrix, (640, 480), "it")
+        assert check_intrinsic(matrix, (640, 480), "it") == []
     else:
         with pytest.raises(DataError, match=f"^it: .*{message}"):
             check_intrinsic(matrix, (640, 480), "it")
+
+
+@pytest.mark.parametrize(
+    ("size", "values"),
+    [
+        # ScanNet's depth camera, 640x480, without 148 columns left and 111 rows above.
+        ((492, 369), (577.6, 578.7, 172, 129)),
+        # The same without them on the other side: 320 / 246 = 1.3, and 46 degrees.
+        ((492, 369), (577.6, 578.7, 320, 240)),
+        ((640, 480), (577.6, 578.7, 224, 168)),
+        ((640, 480), (1169.6, 1167.1, 224, 168)),  # of a narrow view no size makes a usual one
+    ],
+)
+def test_a_crop_to_a_corner_is_noted(size: tuple[int, int], values: tuple[float, ...]) -> None:
+    (note,) = check_intrinsic(pinhole(*values), size, "it")
+    assert note.startswith("it: is that of a crop, or of images of about ")
+    assert "if they were resized, scaled to them it is " in note
 
 
 def test_the_intrinsic_that_fits_is_the_one_that_is_named() -> None:

@@ -110,7 +110,6 @@ LOW = "scene0000_00_vh_clean_2.0.010000.segs.json"
             "segmentsFile is 'scannet.sce",
         ),
         ({"segmentsFile": LOW.replace("0_00", "0_01")}, "its segmentsFile is"),
-        ({"segmentsFile": 7}, "its segmentsFile is 7"),
         ({"sceneId": "scannet.scene0000_01"}, "its sceneId is 'scannet.scene0000_01'"),
     ],
 )
@@ -131,6 +130,51 @@ def test_segments_and_aggregation_name_each_other(
     with pytest.raises(DataError, match=message) as caught:
         read_instances(segments, aggregation, 3)
     assert "copy segments and aggregation of the scan's _vh_clean_2 mesh again" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("of_segments", "of_aggregation", "noted"),
+    [
+        # ScanNet's Segmentator: what follows the last slash of the typed name, with the slash.
+        ({"sceneId": "/scene0000_00_vh_clean_2"}, {}, []),
+        ({"sceneId": "scene0000_00_vh_clean_2"}, {"segmentsFile": ""}, []),
+        # An own capture that was renamed to ScanNet's layout.
+        (
+            {"sceneId": "/room1_vh_clean_2"},
+            {"segmentsFile": "room1_vh_clean_2.0.010000.segs.json", "sceneId": "room1"},
+            [
+                "scene0000_00.aggregation.json: its segmentsFile names no scan",
+                f"{LOW}: its sceneId names no scan",
+                "scene0000_00.aggregation.json: its sceneId names no scan",
+            ],
+        ),
+        (
+            {},
+            {"segmentsFile": 7},
+            ["scene0000_00.aggregation.json: its segmentsFile names no scan of ScanNet's form: 7"],
+        ),
+        ({"sceneId": "/scene0000_01_vh_clean_2"}, {}, None),
+        ({}, {"segmentsFile": "room1_vh_clean.segs.json"}, None),
+        ({}, {"segmentsFile": LOW.replace("010000", "020000")}, None),
+    ],
+)
+def test_what_other_tools_write_as_names(
+    tmp_path: Path,
+    of_segments: dict[str, Any],
+    of_aggregation: dict[str, Any],
+    noted: list[str] | None,
+) -> None:
+    segments, aggregation = tmp_path / LOW, tmp_path / "scene0000_00.aggregation.json"
+    segments.write_text(json.dumps({"segIndices": [4, 4, 9], **of_segments}))
+    aggregation.write_text(json.dumps({"segGroups": [group(0, "chair", [4])], **of_aggregation}))
+    if noted is None:
+        with pytest.raises(DataError, match="copy segments and aggregation"):
+            read_instances(segments, aggregation, 3)
+        return
+    instances = read_instances(segments, aggregation, 3)
+    assert instances.vertex_object.tolist() == [0, 0, -1]
+    assert len(instances.notes) == len(noted)
+    assert all(map(str.startswith, instances.notes, noted))
 
 
 def test_segments_of_another_mesh_are_refused_and_few_lost_ones_noted(tmp_path: Path) -> None:

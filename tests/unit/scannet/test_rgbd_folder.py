@@ -122,6 +122,31 @@ def test_names_with_words_pair_by_their_number(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("color_names", "depth_names"),
+    [
+        (  # SUN3D: frame and time of each camera
+            ["0000001-000000000000", "0000002-000000033369", "0000003-000000066737"],
+            ["0000003-000000087265", "0000001-000000020534", "0000002-000000053900"],
+        ),
+        (["00001_33", "00002_20", "00003_25"], ["00003", "00001", "00002"]),  # with the exposure
+    ],
+)
+def test_the_first_number_pairs_where_later_ones_differ(tmp_path, color_names, depth_names):
+    folder = make_folder(tmp_path / "in", color_names, color="image", depth_names=depth_names)
+    log = folder / "trajectory.log"
+    log.write_text(log_text([rigid(3), rigid(1), rigid(2)]).replace("0 0 1\n", "3 3 4\n", 1))
+    _, read, _, frames, _ = imported(folder, tmp_path)
+    # Depth images were written in the order 3, 1, 2 from the seeds 0, 1, 2.
+    for frame, seed in zip(frames, (1, 2, 0), strict=True):
+        assert np.array_equal(frame.depth, depth_values(seed))
+    assert np.array_equal(read, [rigid(1), rigid(2), rigid(3)])
+    (tmp_path / "out.sens").unlink()
+    lost = next((folder / "depth").glob("*2*.png" if "-" not in color_names[0] else "0000002-*"))
+    lost.unlink()
+    assert f"image/{color_names[1]}.jpg has no partner in depth" in refused(folder, tmp_path)
+
+
+@pytest.mark.parametrize(
     ("missing", "message"),
     [
         ({"depths": (0, 2, 3)}, "color/frame-000001.color.jpg has no partner in depth"),

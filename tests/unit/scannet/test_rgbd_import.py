@@ -20,6 +20,7 @@ from fixtures.rgbd_folders import (
 from fixtures.rgbd_folders import folder as folder
 from fixtures.sens_files import picture
 from threedrs.errors import DataError
+from threedrs.scannet import rgbd_import
 from threedrs.scannet.rgbd_import import import_rgbd
 from threedrs.scannet.sens import SensReader
 
@@ -89,6 +90,29 @@ def test_depth_images_of_another_size(tmp_path):
     header = imported(folder, tmp_path)[0]
     assert (header.depth_width, header.depth_height) == (8, 6)
     assert (header.intrinsic_color[0, 0], header.intrinsic_depth[0, 0]) == (20.0, 10.0)
+
+
+@pytest.mark.parametrize("typed", ["50,50,32,24", "50 50 32 24\n", "50, 50, 32, 24"])
+def test_the_remedy_for_a_depth_intrinsic_works_as_typed(tmp_path, typed):
+    folder = make_folder(tmp_path / "in", ["0"], size=(64, 48), depth_size=(64, 48))
+    (folder / "trajectory.log").write_text(log_text([rigid(0)]))
+    np.savetxt(folder / "intrinsic.txt", [[50, 0, 32], [0, 50, 24], [0, 0, 1]])
+    np.savetxt(folder / "depth_intrinsic.txt", [[100, 0, 64], [0, 100, 48], [0, 0, 1]])
+    assert refused(folder, tmp_path).endswith("write there 50,50,32,24")
+    (folder / "depth_intrinsic.txt").write_text(typed)
+    matrix = imported(folder, tmp_path)[0].intrinsic_depth
+    assert matrix.tolist() == [[50, 0, 32, 0], [0, 50, 24, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+
+
+def test_a_wrong_scale_is_said_before_all_images_are_read(tmp_path, monkeypatch):
+    names = [f"{number:05d}" for number in range(50)]
+    folder = make_folder(tmp_path / "in", names)
+    (folder / "trajectory.log").write_text(log_text([rigid(number) for number in range(50)]))
+    read = []
+    monkeypatch.setattr(rgbd_import, "_read_color", lambda path, header: read.append(path))
+    message = refused(folder, tmp_path, depth_shift=10)
+    assert "which no room has; give --depth-scale 1000" in message
+    assert read == []
 
 
 def remove(path):

@@ -150,6 +150,12 @@ def test_manifest_mismatch_is_found(shard: Path) -> None:
     [
         ({"format_version": 3}, "format version 3"),
         ({"scenes": {"../../etc": {}}}, "is damaged; delete"),
+        ({"scenes": None}, "is damaged; delete"),
+        ({"scenes": ["scene0000_00"]}, "is damaged; delete"),
+        ({"scenes": {"scene0000_00": 1}}, "is damaged; delete"),
+        ({"channels": "8"}, "is damaged; delete"),
+        ({"skipped": 1}, "is damaged; delete"),
+        ({"skipped": [{"reason": "it has no frame"}]}, "is damaged; delete"),
     ],
 )
 def test_other_manifests_are_refused(changes: dict, message: str, shard: Path) -> None:

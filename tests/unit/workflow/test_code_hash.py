@@ -185,6 +185,13 @@ def modules(stage: str) -> set[str]:
     return {module for module, _ in reached_code(chosen.entries, None, without)}
 
 
+def test_scenes_reach_how_a_name_becomes_a_frame() -> None:
+    chosen = STAGES["scenes"]
+    for entries in (chosen.entries, ("scannet.embodiedscan:read_infos",)):
+        reached = reached_code(entries, None, (*subject.SHAPELESS, *chosen.without))
+        assert "frame_of_image" in {name for _, name in reached}
+
+
 def test_training_reaches_loop_and_student_and_no_score_or_teacher() -> None:
     reached = modules("train")
     assert {"threedrs.training.loop", "threedrs.models.heads"} <= reached
