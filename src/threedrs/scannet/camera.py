@@ -96,8 +96,8 @@ def check_poses(poses_F44: np.ndarray, where: Callable[[int], str]) -> list[str]
     if not far:
         return []
     return [
-        f"{where(far[0])}: the pose lies over {_MOST_MOTION:.0f} m from the others, as the first of "
-        f"{len(far)}; write -inf where a frame was not localised"
+        f"{where(far[0])}: the pose lies over {_MOST_MOTION:.0f} m from the others, the first "
+        f"of {len(far)}; write -inf where a frame was not localised"
     ]
 
 

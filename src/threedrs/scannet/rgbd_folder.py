@@ -187,7 +187,7 @@ def _poses_of(
 def _match_names(first: list[Path], second: list[Path], what: str, others: str) -> list[int]:
     """Return for each of ``first`` the index of its partner in ``second``: the frame's number."""
     first_keys, second_keys = _frame_keys(first), _frame_keys(second)
-    if set(first_keys) != set(second_keys):
+    if {*first_keys}.isdisjoint(second_keys):
         # SUN3D's 0000001-000000020534 is a frame and a time, and the two cameras' times differ.
         numbers, other_numbers = _frame_numbers(first), _frame_numbers(second)
         if numbers and other_numbers:

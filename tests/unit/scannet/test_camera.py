@@ -68,7 +68,7 @@ def test_a_lost_frame_at_the_identity_of_a_capture_in_geographic_coordinates() -
     assert check_poses(poses, str) == []
     poses[7] = np.eye(4)
     (note,) = check_poses(poses, lambda index: f"frame {index}")
-    assert note.startswith("frame 7: the pose lies over 1000 m from the others, as the first of 1;")
+    assert note.startswith("frame 7: the pose lies over 1000 m from the others, the first of 1;")
     # The same room in millimetres: its walk is 3000 long, and its frames are no outliers.
     poses[:, :3, 3] *= 1000
     with pytest.raises(DataError, match="divide the translations by 1000"):

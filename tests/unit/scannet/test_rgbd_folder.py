@@ -146,6 +146,13 @@ def test_the_first_number_pairs_where_later_ones_differ(tmp_path, color_names, d
     assert f"image/{color_names[1]}.jpg has no partner in depth" in refused(folder, tmp_path)
 
 
+def test_frames_that_mostly_agree_are_not_paired_by_the_first_number(tmp_path):
+    names = ["1-5", "2-6", "3-7"]
+    folder = make_folder(tmp_path / "in", names, depth_names=["1-5", "2-9", "3-7"])
+    (folder / "trajectory.log").write_text(log_text([rigid(index) for index in range(3)]))
+    assert "color/2-6.jpg has no partner in depth" in refused(folder, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
