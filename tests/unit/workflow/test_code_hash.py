@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.repository import ROOT
 from threedrs.workflow import code_hash as subject
 from threedrs.workflow import code_walk
 from threedrs.workflow.code_hash import STAGES, code_changes, code_hash
@@ -185,11 +186,11 @@ def modules(stage: str) -> set[str]:
     return {module for module, _ in reached_code(chosen.entries, None, without)}
 
 
-def test_scenes_reach_how_a_name_becomes_a_frame() -> None:
-    chosen = STAGES["scenes"]
-    for entries in (chosen.entries, ("scannet.embodiedscan:read_infos",)):
-        reached = reached_code(entries, None, (*subject.SHAPELESS, *chosen.without))
-        assert "frame_of_image" in {name for _, name in reached}
+@pytest.mark.parametrize("script", ["candidates", "build_scenes"])
+def test_scenes_reach_how_a_name_becomes_a_frame(script: str) -> None:
+    path = ROOT / "workflow" / "scripts" / f"{script}.py"
+    reached = reached_code((), path, subject.SHAPELESS)
+    assert "frame_of_image" in {name for _, name in reached}
 
 
 def test_training_reaches_loop_and_student_and_no_score_or_teacher() -> None:
