@@ -139,7 +139,10 @@ def write_run(
     # The features are there: the teacher's own weights are named, and never read.
     weights = folder / "teacher.pt"
     weights.touch()
-    layers = [yaml.safe_load(configfile.read_text()), {"teacher": {"weights": str(weights)}}]
+    layers = [
+        yaml.safe_load(configfile.read_text()),
+        {"teacher": {"weights": str(weights)}, "data": {"root": str(folder)}},
+    ]
     for layer in [*layers, overrides]:
         for section, values in layer.items():
             merged = isinstance(values, Mapping) and isinstance(config.get(section), dict)

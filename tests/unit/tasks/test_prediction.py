@@ -120,7 +120,10 @@ def test_malformed_json_is_named_by_line(tmp_path):
     path = write_lines(tmp_path / "p.jsonl", TEXT)
     with path.open("a") as stream:
         stream.write('{"format_version": 1, "id": "b", "pred')
-    assert error_of(path, "scanqa") == f"{path}: line 2 is not valid JSON"
+    assert error_of(path, "scanqa") == (
+        f"{path}: line 2 is not valid JSON; mend that place, or unpack, download or make the file "
+        "again"
+    )
     assert "expected a JSON object" in error_of(write_lines(path, [1]), "scanqa")
 
 
