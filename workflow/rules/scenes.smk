@@ -139,6 +139,8 @@ rule build_scenes:
         root=LAYOUT.root,
         large=lambda wildcards: TARGETS.unhashed(
             TARGETS.scan_files(wildcards.shard, "frames")
+            + TARGETS.coverage_files(wildcards.shard)
+            + TARGETS.selected_frames()
         ),
         frames=CONFIG["frames"],
         invalid_depth=CONFIG["geometry"]["invalid_depth"],

@@ -4,13 +4,14 @@ Snakemake compares the paths of a job's inputs with those of the last time, and 
 checksums by path. So data that was moved, or is spelled in another way, would make every result
 stale. `compare_by_content` lets a record follow its inputs to their new place, once, if each of
 them has the name and the content of the one that it stands for. Files that are too large for a
-checksum, and folders, have no content on record; the rules that read such have name, size and date
-of them as a parameter (`unhashed`).
+checksum, and folders, have no content on record. A rule that has name, size and date of them as its
+parameter `large` (`unhashed`) follows them by name; for any other rule they have changed.
 """
 
 import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +67,26 @@ def compare_by_content(persistence: type[Any]) -> None:
 
 def _follow(records: Any, job: Any) -> None:
     """Give the records of a job the places where its inputs are now, if these are the same."""
+    # Snakemake asks once for each input, and each answer needs all of them.
+    refused = vars(records).setdefault("not_followed", set())
+    by_name = job.rule.params.get("large") is not None
     for output in job.output:
         record, now = records.metadata(output), records._input(job)
         if record is None or record.input is None or record.input == now:
             continue
+        if (output, *now) in refused:
+            continue
         pairs = _moved(record.input, now)
         known = record.input_checksums or {}
-        if pairs and all(_is_same(known.get(old), Path(new)) for old, new in pairs.items()):
+        if pairs and all(
+            _is_same(known.get(old), Path(new), by_name) for old, new in pairs.items()
+        ):
             record.input = now
             record.input_checksums = {pairs.get(path, path): value for path, value in known.items()}
             with suppress(OSError):  # a help for the next start alone
                 records._write_record(records._get_key(output), record)
+        else:
+            refused.add((output, *now))
 
 
 def _moved(before: list[str], now: list[str]) -> dict[str, str] | None:
@@ -89,11 +99,18 @@ def _moved(before: list[str], now: list[str]) -> dict[str, str] | None:
     return dict(zip(old, new, strict=True))
 
 
-def _is_same(checksum: str | None, path: Path) -> bool:
-    """Return whether a file has the content on record, if there is one on record."""
-    if path.is_dir() or not path.is_file():
-        return checksum is None and path.is_dir()
-    if path.stat().st_size > HASHED_BYTES:
-        return checksum is None
+def _is_same(checksum: str | None, path: Path, by_name: bool) -> bool:
+    """Return whether a file has the content on record; what has none may count by its name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    if path.is_dir() or status.st_size > HASHED_BYTES:
+        return checksum is None and by_name
+    return checksum == _checksum(path, status.st_size, status.st_mtime_ns)
+
+
+@cache  # by size and date too, as a file may change while Snakemake runs
+def _checksum(path: Path, size: int, date: int) -> str:
     with path.open("rb") as stream:
-        return checksum == f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"

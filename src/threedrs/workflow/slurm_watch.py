@@ -9,9 +9,11 @@ be off. `patch_executor` puts a `JobWatch` in the place of the plugin's question
 3. `scontrol`, which knows jobs that a site has given another name,
 4. `sacct`, where accounting is on.
 
-A job that none of them knows, in several answers of a controller that does answer, is lost: it
-counts as failed, so that its retry or the next call makes its results. While the controller does
-not answer, no job counts as anything. Whatever is waited for, a line says so every few minutes.
+Of a job on another cluster it asks the controller of that cluster, which is known from what
+`sbatch` or `sacct` said of the job. A job that none of them knows, in several answers of a
+controller that does answer, is lost: it counts as failed, so that its retry or the next call makes
+its results. While a controller does not answer, no job counts as anything. Whatever is waited for,
+a line says so every few minutes.
 """
 
 import asyncio
@@ -66,20 +68,23 @@ class JobWatch:
     executor: Any = None
     jobs: list[Any] = field(default_factory=list)  # those that have not ended
     missing: dict[str, _Missing] = field(default_factory=dict)
+    clusters: dict[str, str] = field(default_factory=dict)  # number -> cluster, where one was named
     silent_since: float | None = None
     told: float = field(default_factory=time.monotonic)  # when the last line was said
 
     async def states(self) -> dict[str, str] | None:
         """Return the state of each job by its number, or None if Slurm does not answer."""
-        answer = await _ask(
-            *("squeue", "--noheader", "--states=all", "--format=%i|%T|%r"),
-            f"--name={self.executor.run_uuid}",
-        )
-        if answer.returncode:
-            self._say_silence(answer)
-            return None
+        rows = []
+        for where in sorted({self._where(job) for job in self.jobs}):
+            answer = await _ask(
+                *("squeue", *where, "--noheader", "--states=all", "--format=%i|%T|%r"),
+                f"--name={self.executor.run_uuid}",
+            )
+            if answer.returncode:
+                self._say_silence(answer, where)
+                return None
+            rows += [line.strip().split("|", 2) for line in answer.stdout.splitlines()]
         self.silent_since = None
-        rows = [line.strip().split("|", 2) for line in answer.stdout.splitlines()]
         states = {row[0]: row[1] for row in rows if len(row) == 3}
         reasons = {row[0]: row[2] for row in rows if len(row) == 3}
         for job in self.jobs:
@@ -92,26 +97,35 @@ class JobWatch:
         self._say_waiting(states, reasons)
         return states
 
+    def _where(self, job: Any) -> tuple[str, ...]:
+        """Return the option that names the cluster of a job, if it is another one."""
+        cluster = self.clusters.get(job.external_jobid.partition("_")[0])
+        return (f"--clusters={cluster}",) if cluster else ()
+
     async def _state_of_missing(self, job: Any) -> str:
         """Return the state of a job that `squeue` does not name."""
         mark, number = end_mark(self.executor, job.job), job.external_jobid
+        where = self._where(job)
         # A listing and no test of the file: network file systems remember what was not there.
         if mark in mark.parent.iterdir():
             return "COMPLETED"
-        shown = await _ask("scontrol", "--oneliner", "show", "job", number)
-        if state := re.search(r"\bJobState=(\w+)", shown.stdout):
-            self.missing.pop(number, None)
-            return state[1]
-        if "invalid job id" not in shown.stderr.lower():
-            return _UNKNOWN
+        if state := await self._controller_says(number, where):
+            return state
         # Where accounting is off, or its database away, the controller's word holds.
         accounted = await _ask(
-            *("sacct", "-X", "--parsable2", "--noheader", "--format=State", "--clusters=all"),
-            *(f"--jobs={number}", f"--name={self.executor.run_uuid}"),
+            *("sacct", *(where or ("--clusters=all",)), "-X", "--parsable2", "--noheader"),
+            *("--format=State,Cluster", f"--jobs={number}", f"--name={self.executor.run_uuid}"),
         )
-        word = re.match(r"\w*", accounted.stdout.strip())  # one may be "CANCELLED by 1000"
-        if word and word[0] in _ENDINGS:
-            return _ENDINGS[word[0]]
+        told = re.match(r"(\w+)[^|]*\|(\S+)", accounted.stdout)  # or "CANCELLED by 1000|main"
+        if told and told[1] in _ENDINGS:
+            return _ENDINGS[told[1]]
+        if told and not where:
+            # It runs on a cluster that was not asked, or accounting alone believes that it runs.
+            state = await self._controller_says(number, (f"--clusters={told[2]}",))
+            if state not in (None, _UNKNOWN):
+                self.clusters[number.partition("_")[0]] = told[2]
+            if state:
+                return state
         missing = self.missing.setdefault(number, _Missing(time.monotonic()))
         missing.answers += 1
         # A file of another machine may be seen late, so the mark has as long as results have.
@@ -125,7 +139,18 @@ class JobWatch:
         )
         return LOST
 
-    def _say_silence(self, answer: subprocess.CompletedProcess[str]) -> None:
+    async def _controller_says(self, number: str, where: tuple[str, ...]) -> str | None:
+        """Return the state of a job by a cluster's controller; None if it knows no such job."""
+        shown = await _ask("scontrol", *where, "--oneliner", "show", "job", number)
+        if state := re.search(r"\bJobState=(\w+)", shown.stdout):
+            self.missing.pop(number, None)
+            return state[1]
+        return None if "invalid job id" in shown.stderr.lower() else _UNKNOWN
+
+    def _say_silence(
+        self, answer: subprocess.CompletedProcess[str], where: tuple[str, ...]
+    ) -> None:
+        asked, shown = (" ".join((program, *where)) for program in ("squeue", "sinfo"))
         now = time.monotonic()
         first = self.silent_since is None
         self.silent_since = now if self.silent_since is None else self.silent_since
@@ -134,9 +159,9 @@ class JobWatch:
         self.told = now
         said = " ".join(answer.stderr.split()) or f"status {answer.returncode}"
         self.executor.logger.warning(
-            f"threedrs: Slurm: `squeue` does not answer ({said[:200]}), for "
+            f"threedrs: Slurm: `{asked}` does not answer ({said[:200]}), for "
             f"{(now - self.silent_since) / 60:.0f} minutes now; {len(self.jobs)} jobs go on and "
-            "are asked about again; see whether `sinfo` answers; Ctrl-C ends this run"
+            f"are asked about again; see whether `{shown}` answers; Ctrl-C ends this run"
         )
 
     def _say_waiting(self, states: dict[str, str], reasons: dict[str, str]) -> None:
@@ -171,6 +196,7 @@ def patch_executor(plugin: ModuleType | None) -> None:
         return
     watch = JobWatch(plugin)
     check, submit_command = plugin.Executor.check_active_jobs, plugin.get_submit_command
+    validate = plugin.validate_or_get_slurm_job_id
 
     async def query_job_status(command: str, logger: Any) -> tuple[dict[str, str], float]:
         started = time.monotonic()
@@ -199,10 +225,17 @@ def patch_executor(plugin: ModuleType | None) -> None:
         own = f"{shlex.quote(sys.executable)} -m threedrs.workflow.slurm_submit"
         return own + submit_command(*arguments, **settings).removeprefix("sbatch")
 
+    def validate_or_get_slurm_job_id(number: str, said: str) -> str:
+        found = str(validate(number, said))
+        if cluster := said.strip().partition(";")[2]:  # which the plugin does not keep
+            watch.clusters[found] = cluster
+        return found
+
     # By the module's names, as the plugin looks them up at each call.
     replaced: Any = plugin
     replaced.query_job_status = query_job_status
     replaced.get_submit_command = get_submit_command
+    replaced.validate_or_get_slurm_job_id = validate_or_get_slurm_job_id
     # How long Slurm remembers jobs no longer matters. The plugin asks so as to change to `sacct`.
     replaced.get_min_job_age = lambda: _ENOUGH
     plugin.Executor.check_active_jobs = check_active_jobs

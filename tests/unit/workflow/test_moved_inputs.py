@@ -66,8 +66,14 @@ def inputs(root: Path) -> list[Path]:
     return [*root.glob("scans/*/*"), *root.glob("posed_images/*")]
 
 
-def changed(records: Any, *paths: Path) -> bool:
-    return records._input_changed(SimpleNamespace(output=["out"], input=paths))
+def job(*paths: Path, large: bool = True) -> Any:
+    """Return a job whose rule has the parameter `large`, or not."""
+    rule = SimpleNamespace(params={"large": unhashed} if large else {})
+    return SimpleNamespace(output=["out"], input=paths, rule=rule)
+
+
+def changed(records: Any, *paths: Path, large: bool = True) -> bool:
+    return bool(records._input_changed(job(*paths, large=large)))
 
 
 def test_moved_data_is_followed_once(data: Path, tmp_path: Path) -> None:
@@ -77,8 +83,7 @@ def test_moved_data_is_followed_once(data: Path, tmp_path: Path) -> None:
     assert not changed(records, *inputs(moved))
     assert records.written == ["out"]
     for path in moved.glob("scans/*/*"):  # newer files are compared by these
-        job = SimpleNamespace(output=["out"], input=inputs(moved))
-        assert records.input_checksums(job, str(path)) == {checksum(path)}
+        assert records.input_checksums(job(*inputs(moved)), str(path)) == {checksum(path)}
 
 
 def test_another_spelling_of_the_same_place(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +125,51 @@ def test_what_has_no_checksum_is_told_apart_by_size_and_date(
     file.write_text("more than nine bytes")
     os.utime(file, (5, 8))
     assert ("a.txt", 20, 8) in unhashed([file, folder])
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_has_no_checksum_is_followed_only_where_size_and_date_are_a_parameter(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(moved_inputs, "HASHED_BYTES", 9)
+    source = data / ("scans/a/a.txt" if kind == "file" else "posed_images/a")
+    if kind == "file":
+        source.write_text("more than nine bytes")
+    other = tmp_path / "v2" / source.name
+    other.parent.mkdir()
+    if kind == "file":
+        other.write_text("other bytes, older than the result")
+    else:
+        other.mkdir()
+    os.utime(other, (0, 0))
+    assert changed(Records([source]), other, large=False)
+    assert not changed(Records([source]), other)  # where it is, the parameter tells them apart
+
+
+def test_the_rules_that_follow_by_name_have_all_of_these_files_in_their_parameter() -> None:
+    text = (Path(__file__).parents[3] / "workflow/rules/scenes.smk").read_text()
+    rule = text.partition("rule build_scenes:")[2].partition("\nrule ")[0]
+    large = rule.partition("large=")[2].partition("frames=CONFIG")[0]
+    for read in ('"frames")', "coverage_files(wildcards.shard)", "selected_frames()"):
+        assert read in large
+
+
+def test_other_data_is_read_once_for_all_questions(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Snakemake asks for each input, and one that differs has none of them read again."""
+    other = Path(shutil.copytree(data, tmp_path / "other"))
+    last = other / "scans/b/notes.txt"
+    last.write_text("other notes on b")
+    records, read = Records(inputs(data)), []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *a: read.append(a) or digest(*a))
+    for _ in range(2):
+        for path in inputs(other):
+            records.input_checksums(job(*inputs(other)), str(path))
+        assert changed(records, *inputs(other))
+    assert 1 <= len(read) <= 4  # there are four files
+    assert records.written == []
 
 
 def test_results_that_came_without_their_records(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def say(folder: Path, program: str, out: str, error: str = "", status: int = 0) 
     ("said", "number"),
     [
         ("42\\n", "42"),
-        ("42;main\\n", "42"),
+        ("42;main\\n", "42;main"),
         ("Welcome, 7 users since 2019\\n42\\n", "42"),
-        ("42;main\\nYou have 130.5 GiB left, 3 jobs and 12 files\\n", "42"),
+        ("42;main\\nYou have 130.5 GiB left, 3 jobs and 12 files\\n", "42;main"),
         ("Kl\\374ster\\n42\\n", "42"),  # Latin-1
         ("2026\\n42\\n", "42"),  # a banner that looks like a number: Slurm knows which one is ours
         ("\\n42\\n2026\\n", "42"),
@@ -56,6 +56,26 @@ def test_a_request_that_was_answered_too_late(tmp_path: Path) -> None:
     done = submit(ARGUMENTS)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", LATE)
     assert (tmp_path / "calls").read_text().count("sbatch") == 2
+
+
+def test_a_late_answer_of_another_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job is looked for where it was sent to, and its cluster is told."""
+    say(tmp_path, "sbatch", "", LATE, 1)
+    ours = "42|rule_boxes_wildcards_train"
+    (tmp_path / "squeue").write_text(
+        f"""#!/bin/sh
+case "$*" in
+*--clusters=big*) echo '{ours}' ;;
+*--clusters=all*) echo 'CLUSTER: a'; echo 'CLUSTER: b'; echo '{ours}' ;;
+esac
+"""
+    )
+    (tmp_path / "squeue").chmod(0o755)
+    for option in (["--clusters", "big"], ["--clusters=big"], ["-M", "big"], ["-Mbig"]):
+        assert submit([*ARGUMENTS, *option, "-D", "/"]).stdout == "42;big"
+    assert submit([*ARGUMENTS, "-M", "all"]).stdout == "42;b"
+    monkeypatch.setenv("SBATCH_CLUSTERS", "big")
+    assert submit(ARGUMENTS).stdout == "42;big"
 
 
 @pytest.mark.parametrize("squeue", [OURS.splitlines()[0][:27], ""])

@@ -57,7 +57,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 def test_the_names_that_are_replaced_are_those_of_the_plugin() -> None:
-    for name in ("query_job_status", "get_min_job_age", "get_submit_command"):
+    names = ("query_job_status", "get_min_job_age", "get_submit_command")
+    for name in (*names, "validate_or_get_slurm_job_id"):
         assert callable(getattr(snakemake_executor_plugin_slurm, name))
     for name in ("check_active_jobs", "get_job_exec_suffix"):
         assert callable(getattr(snakemake_executor_plugin_slurm.Executor, name))
@@ -83,11 +84,11 @@ def test_a_mark_counts_at_once_and_that_of_an_earlier_attempt_does_not(cluster: 
 @pytest.mark.parametrize(
     ("text", "state"),
     [
-        ("CANCELLED by 1000\\n", "CANCELLED"),  # the plugin alone waits for ever for this one
-        ("PREEMPTED\\n", "CANCELLED"),  # and for this one
-        ("OUT_OF_MEMORY\\n", "OUT_OF_MEMORY"),
-        ("COMPLETED\\n", "COMPLETED"),
-        ("RUNNING\\n", "not listed"),  # a runaway job, which only the database believes in
+        ("CANCELLED by 1000|main\\n", "CANCELLED"),  # the plugin alone waits for ever for this one
+        ("PREEMPTED|main\\n", "CANCELLED"),  # and for this one
+        ("OUT_OF_MEMORY|main\\n", "OUT_OF_MEMORY"),
+        ("COMPLETED|main\\n", "COMPLETED"),
+        ("RUNNING|main\\n", "not listed"),
         ("", "not listed"),
     ],
 )
@@ -97,6 +98,68 @@ def test_accounting_has_the_last_word(cluster: Cluster, text: str, state: str) -
     states = cluster.states()
     assert states is not None
     assert states["12"] == state
+
+
+def test_a_job_that_only_accounting_believes_in_is_lost(cluster: Cluster) -> None:
+    """Slurm calls it a runaway job; no controller knows it, that of its cluster included."""
+    cluster.say("squeue", "11|RUNNING|None\\n")
+    cluster.say("sacct", "RUNNING|main\\n")
+    seen = [(cluster.states() or {})["12"] for _ in range(3)]
+    assert seen == ["not listed"] * 2 + [LOST]
+
+
+# The controllers of two clusters. Each has a job 12, and ours runs on `big`.
+SQUEUE = """#!/bin/sh
+case "$*" in
+*--clusters=big*) printf 'CLUSTER: big\\n12|RUNNING|None\\n' ;;
+*) echo '11|RUNNING|None' ;;
+esac
+"""
+OTHERS = "JobId=12 JobName=of-another-user JobState=FAILED"
+SCONTROL = f"""#!/bin/sh
+case "$*" in
+*--clusters=big*) echo 'JobId=12 JobState=RUNNING' ;;
+*) echo '{OTHERS}' ;;
+esac
+"""
+
+
+def script(folder: Path, program: str, text: str) -> None:
+    (folder / program).write_text(text)
+    (folder / program).chmod(0o755)
+
+
+def test_a_job_on_another_cluster_is_asked_about_there(cluster: Cluster) -> None:
+    script(cluster.folder, "squeue", SQUEUE)
+    script(cluster.folder, "scontrol", SCONTROL)
+    cluster.watch.clusters["12"] = "big"
+    assert [cluster.states() for _ in range(5)] == [{"11": "RUNNING", "12": "RUNNING"}] * 5
+    # It has left squeue's list, and only its own controller is asked how it stands.
+    script(cluster.folder, "squeue", "#!/bin/sh\necho '11|RUNNING|None'\n")
+    assert (cluster.states() or {})["12"] == "RUNNING"
+
+
+def test_accounting_names_the_cluster_that_a_job_runs_on(cluster: Cluster) -> None:
+    script(cluster.folder, "squeue", SQUEUE)
+    elsewhere = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+    script(cluster.folder, "scontrol", SCONTROL.replace(f"echo '{OTHERS}'", elsewhere))
+    cluster.say("sacct", "RUNNING|big\\n")
+    assert [(cluster.states() or {})["12"] for _ in range(5)] == ["RUNNING"] * 5
+    assert cluster.said == []
+    assert cluster.watch.clusters == {"12": "big"}
+
+
+def test_a_cluster_that_does_not_answer_is_named(cluster: Cluster) -> None:
+    cluster.watch.clusters["12"] = "big"
+    script(
+        cluster.folder,
+        "squeue",
+        '#!/bin/sh\ncase "$*" in *=big*) echo away >&2; exit 1 ;; esac\necho "11|RUNNING|None"\n',
+    )
+    assert [cluster.states() for _ in range(4)] == [None] * 4
+    (line,) = cluster.said
+    assert "`squeue --clusters=big` does not answer (away)" in line
+    assert "`sinfo --clusters=big`" in line
 
 
 def test_a_job_that_only_scontrol_knows_is_not_lost(cluster: Cluster) -> None:
@@ -151,7 +214,10 @@ def test_filters_and_languages_of_the_user_do_not_reach_slurm(
 
 def test_no_job_is_forgotten_where_the_plugin_would() -> None:
     """The plugin's own loop around answers of which some are missing."""
-    plugin: Any = SimpleNamespace(get_submit_command=lambda *a, **k: "sbatch --parsable")
+    plugin: Any = SimpleNamespace(
+        get_submit_command=lambda *a, **k: "sbatch --parsable",
+        validate_or_get_slurm_job_id=lambda number, said: number,
+    )
 
     class Executor:
         next_seconds_between_status_checks = 180.0
@@ -183,6 +249,20 @@ def test_no_job_is_forgotten_where_the_plugin_would() -> None:
     assert rounds == [["1", "2"], ["1", "2"], ["1", "2"], ["2"]]
     assert executor.next_seconds_between_status_checks == slurm_watch.LONGEST_SLEEP
     assert plugin.get_submit_command().endswith("-m threedrs.workflow.slurm_submit --parsable")
+
+
+def test_the_cluster_that_sbatch_names_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = JobWatch(SimpleNamespace())  # type: ignore[arg-type]
+    monkeypatch.setattr(slurm_watch, "JobWatch", lambda plugin: watch)
+    plugin: Any = SimpleNamespace(
+        get_submit_command=lambda *a, **k: "sbatch --parsable",
+        validate_or_get_slurm_job_id=snakemake_executor_plugin_slurm.validate_or_get_slurm_job_id,
+        Executor=type("Executor", (), {"check_active_jobs": None}),
+    )
+    patch_executor(plugin)
+    assert plugin.validate_or_get_slurm_job_id("41", "41\n") == "41"
+    assert plugin.validate_or_get_slurm_job_id("42", "42;big\n") == "42"
+    assert watch.clusters == {"42": "big"}
 
 
 def test_without_the_plugin_nothing_happens() -> None:
