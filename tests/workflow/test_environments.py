@@ -49,7 +49,9 @@ def test_moved_data_and_results_without_their_records(
 ) -> None:
     """Data in another folder plans nothing; one other byte plans what reads it."""
     for name in ("results", ".snakemake"):
-        shutil.copytree(finished.folder / name, checkout.folder / name, symlinks=True)
+        shutil.copytree(
+            finished.folder / name, checkout.folder / name, symlinks=True, dirs_exist_ok=True
+        )
     moved = checkout.folder / "moved here"
     shutil.copytree(checkout.folder / "results/demo", moved)  # with new dates of folders
     (checkout.folder / "results/demo").rename(checkout.folder / "results/away")
