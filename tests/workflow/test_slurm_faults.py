@@ -103,7 +103,9 @@ def test_cancelled_killed_and_drained_in_one_run(cluster: Path, ready: Checkout)
     with started(ready, "--retries", "0", *A_GPU, *FILES) as run:
         wait_until(lambda: len(slurm_jobs()) == 5 and len(slurm_jobs("RUNNING")) == GPUS, run)
         first, _ = slurm_jobs("RUNNING")
-        assert {job.reason for job in slurm_jobs("PENDING")} <= {"Resources", "Priority"}
+        # Slurm gives the reason of a job when it has first tried to start it.
+        reasons = {"Resources", "Priority"}
+        wait_until(lambda: {job.reason for job in slurm_jobs("PENDING")} <= reasons, run)
         subprocess.run([*NODE, "state=drain", "reason=test"], check=True)
         subprocess.run(["scancel", first.number], check=True)
         wait_until(lambda: len(slurm_jobs("RUNNING")) == 1, run)
