@@ -84,7 +84,7 @@ def aggregate(
         out_csv: one row a run; ``<benchmark>:<metric>``, with ``:low``, ``:high``, and against
             the baseline ``:difference``, empty where there is no value; last ``notes``. Then one
             row a trivial way to answer, its name in parentheses.
-        out_json: what `_summarise` returns, and the hashes of the metrics files.
+        out_json: what `_summarise` returns, and the hashes of the files read.
         out_latex: the headline metrics as a LaTeX table (booktabs).
         out_markdown: the same in Markdown.
         train_summaries: run to ``train.json``, of the runs that were trained.
@@ -118,10 +118,13 @@ def aggregate(
     summary = _summarise(results, questions, configs, trained, baseline)
     summary["trivial"] = summary_rows(read_trivial_answers(trivial)) if trivial else []
     summary["trivial"] += _control_rows(summary["groups"], control_files or {})
-    summary["sources"] = {
-        f"{run}/{benchmark}": sha256_of_file(path)
-        for (run, benchmark), path in metrics_files.items()
-    }
+    sources = {f"{run}/{benchmark}": path for (run, benchmark), path in metrics_files.items()}
+    # A control lies in a folder beside its benchmark's.
+    for (run, *_), path in (control_files or {}).items():
+        sources[f"{run}/{path.parent.name}"] = path
+    if trivial:
+        sources["trivial_answers"] = trivial
+    summary["sources"] = {name: sha256_of_file(path) for name, path in sources.items()}
     # The JSON file comes last: where it is, the tables are there too.
     _write_csv(out_csv, summary)
     write_text(out_latex, latex_table(summary))

@@ -11,7 +11,7 @@ from threedrs.evaluation.awareness import metric_by_quartile
 from threedrs.evaluation.compare import PerQuestion
 from threedrs.metrics.bootstrap import scene_sums
 from threedrs.report import figures
-from threedrs.report.published import BACKBONES, MAIN, METHODS
+from threedrs.report.published import BACKBONES, MAIN, METHODS, PUBLISHED
 from threedrs.report.question_columns import pack
 from threedrs.report.results import Results
 from threedrs.report.scores import run_colours
@@ -125,7 +125,7 @@ def radars(results: Results) -> list[tuple[str, Markup]]:
     """
     if len(results.columns) < FEWEST_AXES:
         return []
-    rows = {row.method: row.of(results.columns) for row in METHODS}
+    rows = {row.method: row.of(results.columns) for row in PUBLISHED}
     ours = {
         run: [_bar(results.metrics(run, c.benchmark), c.metric).value for c in results.columns]
         for run in results.runs

@@ -30,7 +30,7 @@ class StageCost:
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost:
-    """One run: training, unless it evaluates a checkpoint as it is, and prediction."""
+    """One run: training, unless it evaluates a checkpoint as it is; prediction, controls included."""
 
     run: str
     train: dict[str, Any] | None
@@ -78,10 +78,10 @@ def run_costs(results: Results) -> list[RunCost]:
     costs = []
     for run in results.runs:
         train = results.train(run)
-        timings = []
-        for benchmark in results.benchmarks:
-            meta = results.metrics(run, benchmark)["provenance"]["predictions_meta"] or {}
-            timings.append(meta.get("timing", {}))
+        # Controls are asked of the same model, and take as long as their benchmark.
+        asked = [results.metrics(run, name) for name in results.benchmarks] + results.controls(run)
+        metas = [metrics["provenance"]["predictions_meta"] or {} for metrics in asked]
+        timings = [meta.get("timing", {}) for meta in metas]
         seconds = sum(timing.get("seconds", 0.0) for timing in timings)
         ranks = sum(timing.get("seconds", 0.0) * timing.get("ranks", 1) for timing in timings)
         on_gpu = any(timing.get("device") == "cuda" for timing in timings)
@@ -92,7 +92,7 @@ def run_costs(results: Results) -> list[RunCost]:
                 run=run,
                 train=train,
                 predict_seconds=seconds,
-                questions=sum(results.metrics(run, name)["n"] for name in results.benchmarks),
+                questions=sum(metrics["n"] for metrics in asked),
                 gpu_hours=ranks / 3600 if on_gpu else None,
             )
         )

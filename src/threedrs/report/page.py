@@ -96,6 +96,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             alike=alike_sentences(results.summary),
             score_rows=settings_rows,
             trivial_rows=trivial_rows,
+            grey_files=results.grey_files,
             origins=origins(settings_rows, results.columns),
             verdicts=judged,
             more_seeds=more_seeds(results.summary),

@@ -167,4 +167,9 @@ def question_text(record: Record, task: Task) -> str:
         end = parts[-1][0] if parts[-1][1] is None else ""
         if record.human.startswith(start) and record.human.endswith(end):
             return record.human.removeprefix(start).removesuffix(end).strip()
-    return record.human.replace(IMAGE, "").replace(COORD, "the box").strip()
+    # Questions about a box differ by its place alone.
+    where = "the box"
+    if record.box_input:
+        where = f"({', '.join(f'{metres:.2f}' for metres in record.box_input[:3])}) m"
+    text = record.human.replace(IMAGE, "").replace(f"{COORD} ,", f"{COORD},")
+    return text.replace(COORD, where).strip()

@@ -54,9 +54,14 @@ class Results:
 
     @property
     def excluded(self) -> list[tuple[str, dict[str, Any]]]:
-        """The benchmarks with questions that no run was asked, and the metrics' ``left_out``."""
-        found = [(name, self._of_any_run(name, "left_out")) for name in self.benchmarks]
-        return [(name, facts) for name, facts in found if facts and facts["questions"]]
+        """The benchmarks with questions that no run was asked, the metrics' ``left_out``, of how many."""
+        found = []
+        for name in self.benchmarks:
+            facts = self._of_any_run(name, "left_out")
+            if facts and facts["questions"]:
+                limit = self._of_any_run(name, "limit") or {"of": self._of_any_run(name, "n")}
+                found.append((name, {**facts, "of": facts["questions"] + limit["of"]}))
+        return found
 
     def mark(self, runs: Sequence[str]) -> str:
         """Return the mark that stands at the scores of these runs, if any."""
@@ -82,6 +87,23 @@ class Results:
         """Return what the metrics of the run say that answers most questions."""
         found = [self.metrics(run, benchmark) for run in self.runs]
         return sorted(found, key=lambda metrics: -metrics["n"])[0].get(key)
+
+    def controls(self, run: str) -> list[dict[str, Any]]:
+        """Return the metrics files of what a run was asked again as a control."""
+        found = (name.rpartition("/") for name in self.summary["sources"])
+        asked = [name for of, _, name in found if of == run and name not in self.benchmarks]
+        return [read_json(self.folder / "eval" / run / name / "metrics.json") for name in asked]
+
+    @property
+    def grey_files(self) -> dict[str, str]:
+        """The files that the grey rows of the scores come from, each with its SHA-256."""
+        files = {}
+        for name, digest in self.summary["sources"].items():
+            if name == "trivial_answers":
+                files[f"results/{name}.json"] = digest
+            elif name.rpartition("/")[2] not in self.benchmarks:
+                files[f"results/eval/{name}/metrics.json"] = digest
+        return files
 
     def train(self, run: str) -> dict[str, Any] | None:
         """Return the training summary of a run; None: it evaluates a checkpoint as it is."""

@@ -1,7 +1,8 @@
 """The first table of the page: a row a setting, a cell a headline metric.
 
 A setting's value is the mean over its seeds. Rows of answers that need no look at the scans follow
-in grey. They take part neither in the heat nor in the mark of the best value.
+in grey. They take part neither in the heat nor in the mark of the best value, which only columns have
+in which a difference to the baseline is shown: elsewhere the order may be the luck of a seed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ class ScoreCell:
 
     value: float | None
     spread: str  # interval over rooms of one run, or deviation over seeds
-    heat: float | None  # 0 the lowest of the settings, 1 the highest
+    heat: float | None  # 0 the lowest of the settings, 1 the highest; None where nothing is shown
     best: bool
     shown: bool  # whether the difference to the baseline is more than seeds and rooms explain
     origin: str | None  # id of the part of the page that the value comes from
@@ -48,7 +49,9 @@ def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
     """Return the rows of the settings, and those of answers without looking."""
     summary, columns = results.summary, results.columns
     colours = run_colours(results.runs)
-    means = {column: [_mean(group, column) for group in summary["groups"]] for column in columns}
+    groups = summary["groups"]
+    means = {column: [_mean(group, column) for group in groups] for column in columns}
+    ranked = {c: any(_is_shown(results, group, c) for group in groups) for c in columns}
     settings = [
         ScoreRow(
             name=group["name"],
@@ -56,9 +59,9 @@ def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
             seeds=len(group["runs"]),
             mark=results.mark(group["runs"]),
             how="",
-            cells=tuple(_setting_cell(results, group, c, means[c]) for c in columns),
+            cells=tuple(_setting_cell(results, group, c, means[c], ranked[c]) for c in columns),
         )
-        for group in summary["groups"]
+        for group in groups
     ]
     trivial = [
         ScoreRow(
@@ -92,8 +95,17 @@ def _mean(row: Mapping[str, Any], column: Column) -> float | None:
     return value
 
 
+def _is_shown(results: Results, group: Mapping[str, Any], column: Column) -> bool:
+    compared = group["comparison"].get(column.benchmark, {}).get(column.metric, {})
+    return is_shown(compared, results.summary["comparison"]["level"])
+
+
 def _setting_cell(
-    results: Results, group: Mapping[str, Any], column: Column, means: Sequence[float | None]
+    results: Results,
+    group: Mapping[str, Any],
+    column: Column,
+    means: Sequence[float | None],
+    ranked: bool,
 ) -> ScoreCell:
     value, runs = _mean(group, column), group["runs"]
     single = results.metrics(runs[0], column.benchmark)
@@ -110,17 +122,15 @@ def _setting_cell(
         spread = "" if entry["low"] is None else f"{entry['low']:.1f}–{entry['high']:.1f}"
     known = [mean for mean in means if mean is not None]
     low, high = min(known), max(known)
-    compared = group["comparison"].get(column.benchmark, {}).get(column.metric, {})
     return ScoreCell(
         value=value,
         spread=spread,
-        # Settings that agree have nothing to show by colour.
-        heat=(value - low) / (high - low) if round(high, 1) > round(low, 1) else None,
-        best=len(known) > 1 and round(value, 1) == round(high, 1) > round(low, 1),
-        shown=is_shown(compared, results.summary["comparison"]["level"]),
+        heat=(value - low) / (high - low) if ranked and high > low else None,
+        best=ranked and round(value, 1) == round(high, 1),
+        shown=_is_shown(results, group, column),
         origin=origin,
     )
 
 
 def _trivial_cell(value: float | None) -> ScoreCell:
-    return ScoreCell(value=value, spread="", heat=None, best=False, shown=False, origin=None)
+    return ScoreCell(value=value, spread="", heat=None, best=False, shown=False, origin="grey-rows")

@@ -1,6 +1,7 @@
 """The summary: one row a run, deltas to the baseline, groups of runs that differ in the seed."""
 
 import csv
+import hashlib
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from fixtures.summary_files import config_file, metrics_file, study, summary_of
 from threedrs.errors import DataError
 from threedrs.evaluation.aggregate import _group_name, setting_groups
 from threedrs.report.verdict import verdicts
-from threedrs.tasks.registry import headline_columns
+from threedrs.tasks.registry import TASKS, headline_columns
 
 
 def test_the_table_has_one_row_a_run(tmp_path, files):
@@ -38,6 +39,23 @@ def test_deltas_training_and_sources(tmp_path, files):
     assert summary["runs"]["baseline"]["train"] is None
     assert summary["runs"]["3drs"]["benchmarks"]["sqa3d"]["metrics"]["em"]["value"] == 60.0
     assert set(summary["sources"]) == {f"{run}/{benchmark}" for run, benchmark in files}
+
+
+def test_what_the_grey_rows_come_from_stands_among_the_sources(tmp_path, files):
+    values = dict.fromkeys(TASKS["sqa3d"].metrics, 5.0)
+    controls = {}
+    for run in ("baseline", "3drs", "3drs-b"):
+        path = metrics_file(tmp_path / "asked again", run, "sqa3d", values)
+        folder = path.parent.rename(path.parent.with_name("sqa3d-text_only"))
+        controls[run, "sqa3d", "text_only"] = folder / "metrics.json"
+    trivial = tmp_path / "trivial_answers.json"
+    trivial.write_text('{"format_version": 1, "benchmarks": {}}')
+    summary = summary_of(tmp_path, files, control_files=controls, trivial=trivial)
+    digest = hashlib.sha256(trivial.read_bytes()).hexdigest()
+    assert summary["sources"]["trivial_answers"] == digest
+    assert {f"{run}/sqa3d-text_only" for run in ("baseline", "3drs", "3drs-b")} < set(
+        summary["sources"]
+    )
 
 
 def test_runs_that_differ_in_the_seed_form_a_group(tmp_path, files):

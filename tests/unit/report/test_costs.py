@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.html_tags import results as results  # a fixture
+from fixtures.report_files import SETTINGS
 from threedrs.errors import DataError
-from threedrs.report.costs import StageCost, stage_costs
+from threedrs.io.files import read_json, write_json
+from threedrs.report.costs import StageCost, run_costs, stage_costs
+from threedrs.report.results import Results
 
 
 def test_jobs_of_a_stage_add_up(tmp_path: Path) -> None:
@@ -28,3 +32,17 @@ def test_what_is_not_a_benchmark_file_is_named(tmp_path: Path, text: str) -> Non
     (tmp_path / "boxes.tsv").write_text(text)
     with pytest.raises(DataError, match=r"boxes\.tsv: is not a benchmark file"):
         stage_costs(tmp_path)
+
+
+def test_controls_are_predictions_that_cost(results: Path, tmp_path: Path) -> None:
+    summary = read_json(results / "report" / "summary.json")
+    summary["sources"]["3drs/sqa3d-text_only"] = ""
+    write_json(tmp_path / "report" / "summary.json", summary)
+    timing = {"seconds": 5.0, "ranks": 2, "device": "cuda"}
+    control = {"n": 18, "provenance": {"predictions_meta": {"timing": timing}}}
+    write_json(tmp_path / "eval" / "3drs" / "sqa3d-text_only" / "metrics.json", control)
+    with_one, without = run_costs(
+        Results(folder=tmp_path, runs=SETTINGS.runs, benchmarks=SETTINGS.benchmarks, mix_names=())
+    )
+    assert (with_one.predict_seconds, without.predict_seconds) == (5, 0)
+    assert (with_one.questions, without.questions) == (4 * 18, 3 * 18)

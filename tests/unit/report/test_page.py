@@ -15,7 +15,9 @@ from fixtures.html_tags import results as results
 from fixtures.html_tags import text as text
 from fixtures.report_files import HOSTILE, SETTINGS, SPLITS, summarise
 from threedrs.errors import DataError, StoreError
+from threedrs.report import charts
 from threedrs.report.page import SCRIPTS, build_report
+from threedrs.report.results import Results
 from threedrs.visualization.templates import anchor, page_script
 
 pytestmark = pytest.mark.slow
@@ -39,6 +41,13 @@ def test_it_answers_the_question_first(text):
     assert "Holm" not in text
     assert "The interval holds both" not in text
     assert "95&nbsp;% intervals are of one metric" not in text
+
+
+def test_the_workflow_is_run_again_as_it_was_run(text):
+    # On another configuration the bare command would make the demo over its results.
+    words = " ".join(text.split())
+    assert "<code>snakemake --cores all all</code> and your own <code>--configfile</code>" in words
+    assert "run the workflow again, with the same <code>--configfile</code>" in words
 
 
 def test_the_seeds_to_add_can_be_pasted(text):
@@ -152,32 +161,75 @@ def test_leftovers_of_earlier_configurations_change_nothing(results, text, tmp_p
     assert (tmp_path / "report" / "index.html").read_text() == text
 
 
-def test_the_first_table_has_a_row_a_setting_and_grey_rows_below(results, tmp_path):
+def _page_of(results, folder, change):
+    """Return the page of the results with a changed summary, without line breaks."""
     for part in results.iterdir():
         if part.name != "report":
-            (tmp_path / part.name).symlink_to(part)
+            (folder / part.name).symlink_to(part)
     summary = json.loads((results / "report" / "summary.json").read_text())
-    summary["trivial"] = [
-        {
-            "name": "chance",
-            "how": "A box drawn at random.",
-            "metrics": {"scanrefer": {"acc@0.25": {"mean": -0.01}}},
-        }
-    ]
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "summary.json").write_text(json.dumps(summary))
-    build_report(tmp_path, SETTINGS)
-    page = " ".join((tmp_path / "report" / "index.html").read_text().split())
+    change(summary)
+    (folder / "report").mkdir()
+    (folder / "report" / "summary.json").write_text(json.dumps(summary))
+    build_report(folder, SETTINGS)
+    return " ".join((folder / "report" / "index.html").read_text().split())
+
+
+def _shown(summary):
+    summary["groups"][1]["comparison"]["scanrefer"]["acc@0.25"]["p_holm"] = 0.01
+
+
+def test_only_a_column_with_a_difference_shown_has_heat_and_a_best(results, text, tmp_path):
+    # One training a side: whichever is higher, another seed may turn it.
+    assert "--heat:" not in text
+    assert 'class="best"' not in text
+    assert "No column is coloured, as none shows a difference to baseline" in text
+    page = _page_of(results, tmp_path, _shown)
+    # Two of three right against one of three: the one is the best, with the largest heat.
+    assert page.count('class="heat" style="--heat:1.00"') == 1
+    assert page.count('style="--heat:0.00"') == 1
+    assert 'class="best">66.7</a>' in page
+    assert "a column without colour shows no difference to baseline" in page
+
+
+def test_grey_rows_stand_below_and_lead_to_their_files(results, tmp_path):
+    def change(summary):
+        summary["trivial"] = [
+            {
+                "name": "chance",
+                "how": "A box drawn at random.",
+                "metrics": {"scanrefer": {"acc@0.25": {"mean": -0.01}}},
+            }
+        ]
+        summary["sources"]["trivial_answers"] = "0123abc"
+
+    page = _page_of(results, tmp_path, change)
     table = page[page.index('<table class="scores"') :]
     table = table[: table.index("</table>")]
     assert '<tbody class="trivial" data-fixed> <tr><th scope="row">' in table
     # No number is a zero with a sign, and no metric without one a number.
-    assert "<td>0.0</td><td>–</td>" in table
+    assert '<td><a href="#grey-rows">0.0</a></td><td>–</td>' in table
     assert 'title="A box drawn at random."' in table
-    # Two of three right against one of three: the one is the best, with the largest heat.
-    assert 'class="heat" style="--heat:1.00"' in table
-    assert 'class="best">66.7</a>' in table
-    assert 'style="--heat:0.00"' in table
+    origin = page[page.index('id="grey-rows"') :]
+    assert "<code>results/trivial_answers.json</code></th><td><code>0123abc</code>" in origin
+
+
+def test_numbers_are_out_of_all_questions_whichever_run_answers(results, tmp_path):
+    def change(summary):
+        for name, n in (("3drs", 0), ("baseline", 18)):
+            metrics = summary["runs"][name]["benchmarks"]["scanrefer"]
+            metrics |= {"n": n, "left_out": {"questions": 12, "scenes": []}}
+
+    assert "scanrefer 12 of 30." in _page_of(results, tmp_path, change)
+
+
+def test_radars_end_at_the_highest_value_of_the_page(results, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(charts.figures, "radar", lambda axes, *_: drawn.append(axes) or "")
+    charts.radars(
+        Results(folder=results, runs=SETTINGS.runs, benchmarks=SETTINGS.benchmarks, mix_names=())
+    )
+    # ScanRefer's is ours, of two right in three. CIDEr's stands among the secondary sources.
+    assert [round(tip, 1) for tip in drawn[0].values()][:3] == [66.7, 66.7, 99.2]
 
 
 @pytest.mark.parametrize("unknown", [{"teachers": ("pointmap",)}, {"mixes": ("half",)}])

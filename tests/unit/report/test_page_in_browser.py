@@ -105,8 +105,12 @@ def test_columns_sort_and_keep_the_grey_rows_below(page):
     assert page.value(heads).split(",")[2] == "descending"
     page.value(column)
     assert page.value(names) == "baseline,3drs"
-    page.value("document.querySelectorAll('#scores .sorter')[0].click()")
+    by_name = "document.querySelectorAll('#scores .sorter')[0].click()"
+    page.value(by_name)
     assert page.value(names) == "3drs,baseline"
+    # A name is sorted as one, also where it starts with a digit.
+    page.value(by_name)
+    assert page.value(names) == "baseline,3drs"
 
 
 def test_tables_can_be_taken_along(page):
@@ -116,10 +120,18 @@ def test_tables_can_be_taken_along(page):
     page.value("document.querySelectorAll('#scores .downloads button').forEach((b) => b.click())")
     comma, mark, tex = page.value("saved")
     assert comma.splitlines()[0].startswith("Setting,Seeds,ScanRefer Acc@0.25,")
+    assert comma.splitlines()[1].startswith("baseline,1,33.3 ")
     assert comma.splitlines()[2].startswith("3drs,1,66.7 ")
     assert mark.splitlines()[1].startswith("| --- | ---: |")
     assert "\\begin{tabular}{lrrrrrr}" in tex
     assert tex.count("\\\\") == 3
+
+
+def test_numbers_by_type_are_taken_along_beside_their_intervals(page):
+    page.value("window.saved = []; window.Blob = function (parts) { saved.push(parts.join('')); };")
+    page.value("URL.createObjectURL = () => '#'; URL.revokeObjectURL = () => {};")
+    page.value("document.querySelector('#types .downloads button').click()")
+    assert re.search(r"66\.7 \d+\.\d–\d+\.\d", page.value("saved[0]"))
 
 
 def test_a_score_opens_its_origin(page):

@@ -79,7 +79,7 @@ def test_counts_are_those_of_the_columns(questions):
         (
             "scan2cap",
             "<image> Given an object located at <coord> , describe the object in detail.",
-            "Given an object located at the box , describe the object in detail.",
+            "Given an object located at the box, describe the object in detail.",
         ),
     ],
 )
@@ -88,6 +88,19 @@ def test_a_question_is_shown_without_its_prompt(benchmark, asked, shown):
         id="1", benchmark=benchmark, scene="scene0000_00", conversations=conversation(asked, "x")
     )
     assert question_text(record, find_task(benchmark)) == shown
+
+
+def test_questions_about_boxes_differ_by_their_place():
+    human = "<image> Given an object located at <coord> , describe the object in detail."
+    record = Record(
+        id="1",
+        benchmark="scan2cap",
+        scene="scene0000_00",
+        conversations=conversation(human, "x"),
+        box_input=[1.25, -0.5, 0.754, 0.1, 0.2, 0.3],
+    )
+    wanted = "Given an object located at (1.25, -0.50, 0.75) m, describe the object in detail."
+    assert question_text(record, find_task("scan2cap")) == wanted
 
 
 def test_a_room_is_its_store(questions, results):

@@ -72,6 +72,23 @@ def test_every_count_leads_to_its_questions(page):
     assert page.value("document.activeElement.id") == "questions-title"
 
 
+def test_a_count_leads_to_its_questions_every_time(page):
+    link = "document.querySelector('a[data-filter*=\"benchmark=sqa3d\"][data-filter$=worse]')"
+    none = f"{SHOWN} === '0 of {QUESTIONS} questions'"
+    away = "document.getElementById('questions').getBoundingClientRect().top"
+    page.value(f"{link}.click()")
+    wait_until(page, none)
+    page.value("scrollTo(0, 0)")
+    page.value(f"{link}.click()")
+    wait_until(page, f"{away} < 100")
+    # All are shown again, and the address says so.
+    page.value("document.querySelector('#filter button').click()")
+    wait_until(page, f"{SHOWN}.startsWith('{QUESTIONS} of')")
+    wait_until(page, "!location.hash.includes('worse')")
+    page.value(f"{link}.click()")
+    wait_until(page, none)
+
+
 def open_question(page, place):
     set_filter(page, "benchmark", "scanrefer", 18)
     page.value(f"{ROWS}[{place}].querySelector('a').click()")
@@ -130,6 +147,14 @@ def test_a_room_turns_by_key_or_is_shown_from_above(page):
     assert after["distance"] < before["distance"]
     page.press("0", 48)
     assert page.value("structuredClone(threedrs.viewerPose())") == before
+
+
+def test_a_room_that_has_come_is_waited_for_no_more(page):
+    open_question(page, 0)
+    page.value("window.unpacked = 0; window.atob = () => { unpacked += 1; return ''; }")
+    # What still waited would unpack this, and keep the room for ever.
+    page.value("threedrsRoom('scene0000_00', '')")
+    assert page.value("unpacked") == 0
 
 
 def test_a_room_is_shown_from_above_without_webgl(page):

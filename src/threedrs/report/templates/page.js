@@ -12,6 +12,11 @@
     target.focus({ preventScroll: true });
   };
   addEventListener("hashchange", follow);
+  // Where the address is already a link changes nothing, though the reader has moved on since.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[href^='#']");
+    if (link?.hash && link.hash === location.hash) dispatchEvent(new HashChangeEvent("hashchange"));
+  });
   // What lies in closed parts is printed too, and closed again behind the printer.
   let opened = [];
   addEventListener("beforeprint", () => {

@@ -138,6 +138,11 @@
     return `#filter:${new URLSearchParams(asked)}`;
   };
 
+  const applyAndSay = () => {
+    apply();
+    history.replaceState(null, "", filterAddress());
+  };
+
   // ---- the table
 
   const rowHeight = () => parseFloat(getComputedStyle(viewport).getPropertyValue("--row"));
@@ -308,12 +313,9 @@
     // 15,000 questions are searched between two keystrokes, but not within each.
     form.addEventListener("input", () => {
       clearTimeout(waiting);
-      waiting = setTimeout(() => {
-        apply();
-        history.replaceState(null, "", filterAddress());
-      }, 80);
+      waiting = setTimeout(applyAndSay, 80);
     });
-    form.addEventListener("reset", () => setTimeout(apply));
+    form.addEventListener("reset", () => setTimeout(applyAndSay));
     form.addEventListener("submit", (event) => event.preventDefault());
     viewport.addEventListener("scroll", draw, { passive: true });
     addEventListener("resize", () => { drawn = [-1, -1]; draw(); });

@@ -23,7 +23,10 @@ const threedrs = (() => {
     return JSON.parse(await new Response(plain).text());
   };
 
-  window.threedrsRoom = (scene, text) => waiting.get(scene)?.(unpack(text));
+  window.threedrsRoom = (scene, text) => {
+    waiting.get(scene)?.(unpack(text));
+    waiting.delete(scene); // whose resolver would keep a room that is let go
+  };
   const load = (scene) => {
     if (!rooms.has(scene)) {
       rooms.set(scene, new Promise((resolve, reject) => {

@@ -4,7 +4,8 @@
   // What a cell says, in one line; what is only there for the eye or for screen readers aside.
   const textOf = (cell) => {
     const copy = cell.cloneNode(true);
-    copy.querySelectorAll(".sorter-mark").forEach((mark) => mark.remove());
+    // A remark beside a row's name is not part of the name.
+    copy.querySelectorAll(".sorter-mark, th small").forEach((mark) => mark.remove());
     return copy.textContent.replace(/\s+/g, " ").trim();
   };
   const numberOf = (cell) => parseFloat(textOf(cell).replace(/,/g, ""));
@@ -13,7 +14,8 @@
     for (const body of table.tBodies) {
       if ("fixed" in body.dataset) continue;
       const rows = [...body.rows].filter((row) => row.cells.length > column);
-      const keyed = rows.map((row) => [row, numberOf(row.cells[column]), textOf(row.cells[column])]);
+      const keyed = rows.map((row) => [row,
+        column === 0 ? NaN : numberOf(row.cells[column]), textOf(row.cells[column])]);
       const direction = descending ? -1 : 1;
       keyed.sort(([, a, textA], [, b, textB]) => {
         if (Number.isNaN(a) && Number.isNaN(b)) return direction * textA.localeCompare(textB);
