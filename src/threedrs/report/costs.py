@@ -30,7 +30,7 @@ class StageCost:
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost:
-    """One run: training, unless it evaluates a checkpoint as it is; prediction, controls included."""
+    """One run: its training, unless it evaluates a checkpoint as it is, and all it predicted."""
 
     run: str
     train: dict[str, Any] | None
