@@ -54,7 +54,7 @@ class Results:
 
     @property
     def excluded(self) -> list[tuple[str, dict[str, Any]]]:
-        """The benchmarks with questions that no run was asked: ``left_out``, and ``of`` how many."""
+        """The benchmarks with questions that no run was asked: ``left_out`` and ``of`` how many."""
         found = []
         for name in self.benchmarks:
             facts = self._of_any_run(name, "left_out")

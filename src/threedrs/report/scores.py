@@ -1,8 +1,8 @@
 """The first table of the page: a row a setting, a cell a headline metric.
 
 A setting's value is the mean over its seeds. Rows of answers that need no look at the scans follow
-in grey. They take part neither in the heat nor in the mark of the best value. Only a column in which
-a difference to the baseline is shown has either, as elsewhere the order may be the luck of a seed.
+in grey. They take part neither in the heat nor in the mark of the best value. Only a column in
+which a difference to the baseline is shown has either: elsewhere a seed may have made the order.
 """
 
 from collections.abc import Mapping, Sequence
