@@ -159,9 +159,10 @@ rule score:
 
 rule trivial_answers:
     input:
+        # They tell the questions and their boxes, which are the same of every run.
         predictions=expand(
             "results/eval/{run}/{benchmark}/predictions.jsonl",
-            run=RUNS,
+            run=TARGETS.telling_runs(),
             benchmark=BENCHMARKS,
         ),
         records=[targets.evaluation_records(benchmark) for benchmark in BENCHMARKS],
@@ -179,7 +180,7 @@ rule trivial_answers:
         "../../envs/report.yaml"
     params:
         code=code(script="trivial_answers"),
-        runs=RUNS,
+        runs=TARGETS.telling_runs(),
         benchmarks=BENCHMARKS,
         learned=TARGETS.trained_benchmarks,
     message:

@@ -77,10 +77,11 @@ def predict_benchmark(
     """
     began = time.monotonic()
     with inference_ranks() as ranks, ExitStack() as locks:
-        records, task, asked = _choose_questions(model, records_file, settings, left_out or {})
+        chosen = _choose_questions(model, records_file, settings, left_out or {})
+        records, task, shown, asked = chosen
         header: dict[str, str] | None = None
         if ranks.first:
-            header = answer_inputs(model, records_file, records, scenes, settings)
+            header = answer_inputs(model, records_file, shown, scenes, settings)
             locks.enter_context(exclusive(out))
             for note in remove_foreign(out, header):
                 _say(note)
@@ -93,7 +94,6 @@ def predict_benchmark(
         if done and ranks.first:
             _say(f"{len(done)} of {len(records)} questions are answered already; going on")
         mine = _own_questions(records, done, ranks)
-        shown = _shown_rooms({record.scene for record in records}, settings)
         with partial_writer(out, ranks.rank, header) as add:
             make = partial(load, model, settings, ranks.device)
             _answer_scenes(mine, shown, task, scenes, settings, add, make)
@@ -110,14 +110,14 @@ def predict_benchmark(
 
 def _choose_questions(
     model: Path, records_file: Path, settings: PredictSettings, left_out: Mapping[str, str]
-) -> tuple[list[Record], Task, dict[str, Any]]:
-    """Return the questions that are asked, their benchmark, and what is said of the others.
+) -> tuple[list[Record], Task, dict[str, str], dict[str, Any]]:
+    """Return the questions, their benchmark, `_shown_rooms`, and what is said of the others.
 
-    That is ``left_out``, the questions of excluded scenes (`count_excluded`), ``limit``, how many
-    of how many the settings leave, and ``unanswered``, why the model answers none.
+    The last is ``left_out``, the questions of excluded scenes (`count_excluded`), ``limit``, how
+    many of how many the settings leave, and ``unanswered``, why the model answers none.
 
     Raises:
-        ConfigError, DataError: as `read_questions`; every scene is excluded.
+        ConfigError, DataError: as `read_questions` and `_shown_rooms`; every scene is excluded.
     """
     every_record, task = read_questions(records_file)
     if settings.control and task.grounding:
@@ -140,7 +140,10 @@ def _choose_questions(
         "questions",
     )
     limit = {"questions": len(records), "of": len(usable)} if limited else None
-    return records, task, {"left_out": excluded, "limit": limit, "unanswered": unanswered}
+    # A limit may leave the questions of one room alone, and the others' rooms can still be shown.
+    every_room = _shown_rooms({record.scene for record in usable}, settings)
+    shown = {record.scene: every_room[record.scene] for record in records}
+    return records, task, shown, {"left_out": excluded, "limit": limit, "unanswered": unanswered}
 
 
 def _of_whole_scenes(
@@ -254,11 +257,18 @@ def _finish(
 def answer_inputs(
     model: Path,
     records_file: Path,
-    records: Sequence[Record],
+    shown: Mapping[str, str],
     scenes: Path,
     settings: PredictSettings,
 ) -> dict[str, str]:
     """Return what the answers depend on, as hashes: model, records, settings, scenes, code.
+
+    Args:
+        model: folder or settings of the model.
+        records_file: evaluation records of one benchmark.
+        shown: scene that is asked about -> scene whose images are shown.
+        scenes: folder of the scene stores.
+        settings: how the model is asked.
 
     Raises:
         DataError: there is no trained model.
@@ -266,7 +276,7 @@ def answer_inputs(
         StoreError: a scene store is missing or cannot be used.
     """
     # A missing store is found here, before the first question and not hours later.
-    names = sorted({record.scene for record in records})
+    names = sorted({*shown, *shown.values()})
     return {
         "model": model_hash(model),
         "records": sha256_of_file(records_file),

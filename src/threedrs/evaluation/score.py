@@ -31,11 +31,11 @@ def score_rows(
 
     ``by_type`` holds ``{"n", "metrics"}`` of each question type; rows without one are in none.
     """
-    return _summary(rows, task.measure(rows, meteor), task, bootstrap)
+    return _summary(rows, task.measure(rows, meteor), task, bootstrap, not_asked=0)
 
 
 def _summary(
-    rows: Sequence[Prediction], metrics: Metrics, task: Task, bootstrap: int
+    rows: Sequence[Prediction], metrics: Metrics, task: Task, bootstrap: int, *, not_asked: int
 ) -> dict[str, Any]:
     assert set(metrics) == set(task.metrics)
     # A type's metrics are made of the statistics at hand, so METEOR runs once and not for each.
@@ -49,7 +49,7 @@ def _summary(
             name: _estimates(rows, metrics, groups[name], task, bootstrap)
             for name in sorted(groups)
         },
-        "alike": count_alike(task, rows),
+        "alike": count_alike(task, rows, not_asked=not_asked),
     }
 
 
@@ -123,6 +123,7 @@ def score_file(
     meta = read_meta(predictions) or {}
     digest = _checked_hash(predictions, meta)  # before METEOR, which takes minutes
     unanswered = meta.get("unanswered")
+    not_asked = meta.get("counts", {}).get("without_model", 0)
     metrics: Metrics
     if unanswered:
         nothing = Unavailable(reason=f"not answered: {unanswered}")
@@ -134,7 +135,7 @@ def score_file(
         "format_version": FORMAT_VERSION,
         "run": run if run is not None else run_name(predictions, benchmark),
         "benchmark": benchmark,
-        **_summary(rows, metrics, task, bootstrap),
+        **_summary(rows, metrics, task, bootstrap, not_asked=not_asked),
         "left_out": meta.get("left_out"),
         **{name: meta[name] for name in ("limit", "unanswered") if meta.get(name)},
         "provenance": {

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from threedrs.evaluation.trivial_answers import sentences_below
 from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task, headline_columns
 
@@ -62,8 +63,9 @@ def _alike(entry: Mapping[str, Any]) -> list[str]:
             notes.append(f'{title}: "no object" ranks first for all {of} questions')
         elif counts.get("count", 0) > MOST_ALIKE * of:
             text = " ".join(counts["most_frequent"].split())
-            shown = text if len(text) <= 40 else f"{text[:40]}..."
-            notes.append(f'{title}: "{shown}" is the answer to {counts["count"]} of {of} questions')
+            shown = f'"{text}"' if len(text) <= 40 else f'"{text[:40]}..."'
+            said = f"{shown} is the answer" if text else "(no answer)"
+            notes.append(f"{title}: {said} to {counts['count']} of {of} questions")
     return notes
 
 
@@ -108,6 +110,7 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     ways = [f"*{row['name']}*: {row['how']}" for row in summary["trivial"]]
     looking = ["Rows in italics score without a look at the room.", *ways] if ways else []
+    looking += sentences_below(summary, columns)
     return "\n\n".join([table, _explanation(summary), *looking]) + "\n"
 
 
@@ -295,7 +298,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
             "intervals do not hold what questions about one room have in common"
         )
     elif provenance["scenes"] == 1:
-        lines.append("all questions are of one scene: intervals over scenes show no spread")
+        lines.append("all questions are of one scene, so there are no intervals over scenes")
     return lines
 
 

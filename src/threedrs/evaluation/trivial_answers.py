@@ -29,7 +29,7 @@ import numpy as np
 from threedrs.errors import DataError
 from threedrs.io.files import read_json, write_json
 from threedrs.metrics.bootstrap import Metric, Metrics
-from threedrs.tasks.base import Task
+from threedrs.tasks.base import Column, Task
 from threedrs.tasks.prediction import Prediction, read_predictions
 from threedrs.tasks.record import Record, read_records
 from threedrs.tasks.registry import find_task
@@ -59,7 +59,7 @@ def write_trivial_answers(
     """Write what the trivial answers score on each benchmark.
 
     Args:
-        predictions: benchmark -> predictions of the runs, which were asked the same questions.
+        predictions: benchmark -> predictions of runs, which were asked the same questions.
         records: benchmark -> its evaluation records.
         training: benchmark -> its training records, where there are any.
         out: ``{"format_version", "benchmarks": {name: {way: {metric: percent}}}}``.
@@ -229,17 +229,24 @@ def first_words(task: Task, human: str, words: int) -> str:
     return " ".join(re.split(r"[.!?>\n]\s*", asked)[-1].lower().split()[:words])
 
 
-def count_alike(task: Task, rows: Sequence[Prediction]) -> dict[str, Any]:
+def count_alike(task: Task, rows: Sequence[Prediction], *, not_asked: int = 0) -> dict[str, Any]:
     """Return how alike a run's answers are: its most frequent one, or how often it finds nothing.
 
     ``{"most_frequent": text, "count", "of"}`` of texts, ``{"no_object_first", "of"}`` of boxes.
+
+    Args:
+        task: the benchmark.
+        rows: the predictions.
+        not_asked: how many of the texts are empty because the model was not asked, as there is no
+            detector box of the object.
     """
     if task.grounding:
         highest = [int(np.argmax(row.scores)) for row in rows if row.scores is not None]
         first = sum(best == len(row.boxes) for best, row in zip(highest, rows, strict=True))
         return {"no_object_first": first, "of": len(rows)}
-    # An object without a detector box gets an empty answer from nobody.
-    answers = Counter(row.prediction or "" for row in rows if row.prediction or not task.box_input)
+    answers = Counter(row.prediction or "" for row in rows)
+    answers[""] -= not_asked
+    answers = +answers  # without those that nobody gave
     text, count = max(answers.items(), key=lambda item: item[1], default=("", 0))
     return {"most_frequent": text, "count": count, "of": answers.total()}
 
@@ -255,6 +262,39 @@ def read_trivial_answers(path: Path) -> dict[str, Scores]:
         raise DataError(f"{path}: is not of format version {FORMAT_VERSION}; delete it")
     benchmarks: dict[str, Scores] = value["benchmarks"]
     return benchmarks
+
+
+def sentences_below(summary: Mapping[str, Any], columns: Sequence[Column]) -> list[str]:
+    """Return a sentence for each setting that scores less than an answer without looking.
+
+    Answers of a setting's own model without its images (controls) are not meant here.
+    """
+    ways = {row["name"]: row["metrics"] for row in summary["trivial"] if row["name"] in HOW}
+    sentences = []
+    for group in summary["groups"]:
+        scored, below = 0, []
+        for column in columns:
+            mean = _mean(group["metrics"], column)
+            known = {name: _mean(metrics, column) for name, metrics in ways.items()}
+            others = {name: value for name, value in known.items() if value is not None}
+            if mean is None or not others:
+                continue
+            scored += 1
+            best = max(others, key=lambda name: others[name])
+            # As the tables print them.
+            if round(mean, 1) < round(others[best], 1):
+                below.append(f"{column.group} {column.title} ({best})")
+        if below:
+            sentences.append(
+                f"{group['name']} scores below what anyone gets without looking on {len(below)} of "
+                f"{scored} metrics: {', '.join(below)}."
+            )
+    return sentences
+
+
+def _mean(metrics: Mapping[str, Any], column: Column) -> float | None:
+    mean: float | None = metrics.get(column.benchmark, {}).get(column.metric, {}).get("mean")
+    return mean
 
 
 def summary_rows(scores: Mapping[str, Scores]) -> list[dict[str, Any]]:

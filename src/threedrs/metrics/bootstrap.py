@@ -83,8 +83,8 @@ def estimate(
     """Return ``{name: {"value", "low", "high"}}`` of each metric, in percent.
 
     All metrics see the same resamples, and the order of the questions plays no part in them.
-    With ``resamples`` = 0 there are no bounds (null). A metric that is unavailable has null for
-    all three and its reason.
+    With ``resamples`` = 0, or one scene, there are no bounds (null). A metric that is unavailable
+    has null for all three and its reason.
 
     Args:
         metrics: the metrics, each over the same Q questions, none if all are unavailable.
@@ -95,6 +95,9 @@ def estimate(
     available = {name: m for name, m in metrics.items() if isinstance(m, Metric)}
     sums_CS = {name: scene_sums(m.statistics_QS, scenes) for name, m in available.items()}
     values: dict[str, list[np.ndarray]] = {name: [] for name in available}
+    # All resamples of one scene are the same, which says nothing of other scenes.
+    if len(set(scenes)) < 2:
+        resamples = 0
     for counts_RC in scene_counts(len(set(scenes)), resamples, seed) if available else ():
         for name, metric in available.items():
             values[name].append(metric.combine(counts_RC @ sums_CS[name]))

@@ -19,6 +19,7 @@ from PIL import Image
 
 from threedrs import __version__
 from threedrs.evaluation.tables import alike_sentences
+from threedrs.evaluation.trivial_answers import sentences_below
 from threedrs.io.files import write_text
 from threedrs.report import charts
 from threedrs.report.costs import run_costs, stage_costs
@@ -93,7 +94,10 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             limited=results.limited,
             unanswered=results.unanswered,
             statement=statement(judged, baseline),
-            alike=alike_sentences(results.summary),
+            alike=[
+                *alike_sentences(results.summary),
+                *sentences_below(results.summary, results.columns),
+            ],
             score_rows=settings_rows,
             trivial_rows=trivial_rows,
             grey_files=results.grey_files,

@@ -39,6 +39,7 @@ class Targets:
     """The lists and files of one checked configuration.
 
     Raises:
+        ConfigError: a control shows another room, and there is one room only.
         DataError: a file of the user's is missing or malformed.
     """
 
@@ -88,6 +89,13 @@ class Targets:
             for benchmark in self.benchmarks
             if not find_task(benchmark).grounding
         ]
+        # Scans of one name before the underscore are of the same room.
+        rooms = sorted({scene.partition("_")[0] for scene in self.scenes["val"]})
+        if "other_room" in config["eval"]["controls"] and len(rooms) == 1:
+            raise ConfigError(
+                f"config: eval.controls has other_room, and {rooms[0]} is the only room of val; "
+                "add scans of other rooms, or remove other_room"
+            )
 
     # Scenes and their shards
 
@@ -280,6 +288,13 @@ class Targets:
             "attention": self.resolved[run]["model"]["attention"],
             "limit": self.config["eval"]["limit"],
         }
+
+    def telling_runs(self) -> list[str]:
+        """Return runs whose predictions tell all questions with their candidate and true boxes."""
+        # A model that is trained here answers every benchmark, so one run is enough, and the others
+        # make nothing stale. The baseline is the one that changes least.
+        trained = sorted(self.trained, key=lambda run: run != self.config["report"]["baseline"])
+        return trained[:1] or list(self.resolved)
 
     def evaluation_on_the_way(self, run: str) -> dict[str, Any] | None:
         """Return what a run answers while it trains, and how; None: nothing."""

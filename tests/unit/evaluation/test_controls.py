@@ -49,6 +49,23 @@ def test_another_scan_of_the_same_room_is_no_other_room():
         _shown_rooms(scans[:2], controlled("other_room"))
 
 
+def test_a_limit_leaves_other_rooms_to_show(tmp_path, model, scenes):
+    records, out, fake = tmp_path / "scanqa_val.jsonl", tmp_path / "predictions.jsonl", Fake()
+    order = [SCENES[0], SCENES[0], SCENES[2]]
+    write_records(
+        records, [question(i, "scanqa", s, references=["yes"]) for i, s in enumerate(order)]
+    )
+    settings = controlled("other_room").model_copy(update={"limit": 2})
+    run(model, records, scenes, out, fake, settings)
+    assert fake.opened == [SCENES[2]]
+    assert [row.scene for row in read_predictions(out, TASKS["scanqa"])] == [SCENES[0]] * 2
+    # The answers depend on the room that was shown.
+    inputs = read_meta(out)["inputs"]["scenes"]
+    plain = tmp_path / "plain.jsonl"
+    run(model, records, scenes, plain, Fake(), SETTINGS.model_copy(update={"limit": 2}))
+    assert read_meta(plain)["inputs"]["scenes"] != inputs
+
+
 def test_boxes_of_a_room_are_not_asked_for_as_a_control(tmp_path, model, scenes):
     records = tmp_path / "scanrefer_val.jsonl"
     write_records(records, [question(0, "scanrefer", SCENES[0], object_ids=[4])])

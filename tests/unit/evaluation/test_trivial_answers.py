@@ -1,6 +1,7 @@
 """What anyone scores without looking: by hand, against slow loops, and in the summary."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from threedrs.evaluation.trivial_answers import (
     TrainingAnswers,
     count_alike,
     first_words,
+    sentences_below,
     trivial_scores,
     write_trivial_answers,
 )
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, conversation, write_records
-from threedrs.tasks.registry import TASKS
+from threedrs.tasks.registry import TASKS, headline_columns
 
 SCENE = "scene0000_00"
 
@@ -187,8 +189,13 @@ def test_answers_that_are_alike_are_counted():
         for i, text in enumerate(("no", "no", "", "yes"))
     ]
     assert count_alike(TASKS["scanqa"], texts) == {"most_frequent": "no", "count": 2, "of": 4}
-    # Of descriptions an empty one is of an object that no model was asked about.
-    assert count_alike(TASKS["scan2cap"], texts) == {"most_frequent": "no", "count": 2, "of": 3}
+    assert count_alike(TASKS["scan2cap"], texts) == {"most_frequent": "no", "count": 2, "of": 4}
+    # Some descriptions are empty since no model was asked, others since it said nothing.
+    empty = [replace(text, prediction="") for text in texts]
+    found = count_alike(TASKS["scan2cap"], empty[:3] + texts[3:], not_asked=1)
+    assert found == {"most_frequent": "", "count": 2, "of": 3}
+    found = count_alike(TASKS["scan2cap"], empty, not_asked=4)
+    assert found == {"most_frequent": "", "count": 0, "of": 0}
     boxes = [grounded("multi3drefer", (0, 5), [0]) for _ in range(2)]
     boxes[0].scores[:] = 0, 0, 1
     assert count_alike(TASKS["multi3drefer"], boxes) == {"no_object_first": 1, "of": 2}
@@ -201,6 +208,7 @@ def test_answers_that_are_alike_are_counted():
         ({"most_frequent": "no", "count": 51, "of": 100}, '"no" is the answer to 51 of 100 '),
         ({"most_frequent": "no", "count": 50, "of": 100}, None),
         ({"most_frequent": "", "count": 0, "of": 0}, None),
+        ({"most_frequent": "", "count": 12, "of": 12}, "ScanQA: (no answer) to 12 of 12 questions"),
         ({"no_object_first": 9, "of": 9}, '"no object" ranks first for all 9 questions'),
         ({"no_object_first": 8, "of": 9}, None),
         (None, None),  # of a version that did not count
@@ -212,6 +220,7 @@ def test_a_run_that_answers_alike_gets_a_sentence(alike, said):
     assert bool(sentences) == bool(said)
     if said:
         assert sentences[0].startswith("3drs answers most questions alike (ScanQA: ")
+        assert '""' not in sentences[0]
         assert said in sentences[0]
 
 
@@ -247,6 +256,19 @@ def test_the_rows_stand_in_all_tables(results):
     markdown = (results / "report" / "summary.md").read_text()
     assert "| *chance* | 50.0 | 50.0 |" in markdown
     assert "*first words*: The most frequent training answer" in markdown
+
+
+def test_settings_below_an_answer_without_looking_are_named(results):
+    summary = summarise(results, written(results))
+    assert sentences_below(summary, headline_columns(SPLITS)) == [
+        "baseline scores below what anyone gets without looking on 3 of 3 metrics: ScanRefer "
+        "Acc@0.25 (chance), ScanRefer Acc@0.5 (chance), SQA3D EM (one answer)."
+    ]
+    assert "baseline scores below" in (results / "report" / "summary.md").read_text()
+    # What the models themselves say without images is not what anyone says.
+    low = {"scanrefer": {"acc@0.25": {"mean": 100.0}}}
+    summary["trivial"] = [{"name": "baseline, no images", "how": "", "metrics": low}]
+    assert sentences_below(summary, headline_columns(SPLITS)) == []
 
 
 def test_a_question_that_is_not_among_the_records_is_named(results):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from threedrs.metrics.bootstrap import Metric, Unavailable, estimate, mean_metric
@@ -60,6 +60,7 @@ def test_bleu_equals_the_slow_loop():
 def test_the_interval_holds_the_value_and_stays_in_bounds(questions):
     values = [value for value, _ in questions]
     scenes = [f"scene{scene:04d}_00" for _, scene in questions]
+    assume(len(set(scenes)) > 1)
     result = estimate({"m": mean_metric(values)}, scenes, resamples=40)["m"]
     assert -1e-9 <= result["low"] <= result["value"] <= result["high"] <= 100 + 1e-9
 
@@ -74,12 +75,12 @@ def test_it_is_deterministic_and_blind_to_order():
     assert estimate({"m": mean_metric(values)}, SCENES, resamples=300, seed=1) != first
 
 
-def test_one_scene_has_no_spread():
+def test_one_scene_has_no_interval():
     metric = mean_metric([0.0, 1.0])
     assert estimate({"m": metric}, ["scene0000_00"] * 2, resamples=20)["m"] == {
         "value": 50.0,
-        "low": 50.0,
-        "high": 50.0,
+        "low": None,
+        "high": None,
     }
 
 

@@ -70,6 +70,26 @@ def test_what_is_asked_on_the_way_makes_no_setting(found: Targets) -> None:
     assert changed == ["train.eval_every", "train.seed"]
 
 
+def test_another_room_is_refused_at_the_start_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scans = {"train": ["scene0003_00"], "val": ["scene0001_00", "scene0001_01"]}
+    monkeypatch.setattr(targets, "demo_scenes", lambda count: scans)
+    build(monkeypatch)
+    with pytest.raises(ConfigError, match="other_room, and scene0001 is the only room of val"):
+        build(monkeypatch, eval={"controls": ["other_room"]})
+
+
+def test_one_run_tells_the_questions_and_the_others_make_them_not_stale(found: Targets) -> None:
+    assert found.telling_runs() == ["baseline"]
+    named = {**found.config, "report": {**found.config["report"], "baseline": "other"}}
+    assert Targets(load_config(named)).telling_runs() == ["other"]
+    # A checkpoint may be without the head that boxes are chosen by, so all are asked.
+    as_they_are = {name: {"checkpoint": "initial"} for name in ("a", "baseline")}
+    asked = Targets(load_config({**found.config, "runs": as_they_are}))
+    assert asked.telling_runs() == ["a", "baseline"]
+
+
 def test_runs_and_what_they_use(found: Targets) -> None:
     assert found.teachers == ["vggt-tiny"]
     assert list(found.resolved) == ["3drs", "baseline", "other"]
