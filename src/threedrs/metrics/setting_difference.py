@@ -185,6 +185,13 @@ def smallest_p(rooms: int) -> float:
     return 2.0 ** (1 - rooms) if rooms <= _FEW_ROOMS else 1 / (SWAPS + 1)
 
 
+def fewest_rooms(level: float) -> int:
+    """Return how many rooms it takes for a swap within rooms to give a p below ``level``."""
+    # Where swaps are drawn, more rooms give no smaller p.
+    most = _FEW_ROOMS + 1
+    return next((rooms for rooms in range(1, most) if smallest_p(rooms) < level), most)
+
+
 def swap_p(mine_CS: np.ndarray, other_CS: np.ndarray, combine: Combine) -> float:
     """Return the two-sided p of the test that swaps the two sides within rooms.
 
@@ -253,14 +260,15 @@ def detectable(deviation: float, seeds: int, level: float) -> float:
 
 
 def seeds_needed(points: float, deviation: float, level: float) -> int:
-    """Return how many seeds each of two settings needs to find a true difference, at least 3.
+    """Return how many seeds each of two settings needs to find a true difference.
+
+    At least 3, and at most a million, which stands for more too.
 
     Args:
         points: the difference, percentage points.
         deviation: standard deviation of a setting's score over its seeds, points.
         level: of the test, after a correction for several.
     """
-    numbers = range(FEWEST_SEEDS, _MOST_SEEDS)
-    return numbers[
-        bisect_left(numbers, -points, key=lambda seeds: -detectable(deviation, seeds, level))
-    ]
+    numbers = range(FEWEST_SEEDS, _MOST_SEEDS + 1)
+    place = bisect_left(numbers, -points, key=lambda seeds: -detectable(deviation, seeds, level))
+    return numbers[min(place, len(numbers) - 1)]

@@ -4,7 +4,6 @@ The rules follow each other here. In truth the jobs of different rules overlap, 
 minutes, while training takes more than nine tenths of the time.
 """
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +14,8 @@ from threedrs.metrics.setting_difference import (
     FEWEST_SEEDS,
     LEVEL,
     detectable,
+    fewest_rooms,
     seeds_needed,
-    smallest_p,
 )
 from threedrs.planning.cluster import HOUR, Cluster, Step, Workload, training_plans, workflow_steps
 from threedrs.planning.stage_costs import figure
@@ -191,11 +190,9 @@ def seeds_of_study(config: Config) -> str:
     least = min(map(len, groups))
     trainings = f"{least} training{'s' * (least > 1)}"
     needed = [seeds_needed(points, deviation, level) for points in POINTS]
-    # In fewer rooms no p is as small as the level, whatever the runs answer.
-    rooms = next(rooms for rooms in itertools.count(1) if smallest_p(rooms) < level)
     return (
         f"seeds: {len(groups)} settings are planned, each with {trainings} or more. "
-        f"A verdict takes {rooms} evaluated rooms, and {FEWEST_SEEDS} trainings of each, which "
+        f"A verdict takes {fewest_rooms(level)} evaluated rooms, and {FEWEST_SEEDS} trainings of each, which "
         "find differences from about "
         f"{detectable(deviation, FEWEST_SEEDS, level):.0f} points on ScanRefer on. "
         f"About {', '.join(map(str, POINTS))} points take {', '.join(map(str, needed))} seeds. "

@@ -23,12 +23,13 @@ from threedrs.evaluation.trivial_answers import sentences_below
 from threedrs.io.files import write_text
 from threedrs.report import charts
 from threedrs.report.costs import run_costs, stage_costs
+from threedrs.report.next_runs import next_runs
 from threedrs.report.published import GROUPS, SOURCE, without_counterpart
 from threedrs.report.question_columns import Questions
 from threedrs.report.results import Results
 from threedrs.report.room_files import write_rooms
 from threedrs.report.scores import origins, run_colours, score_rows
-from threedrs.report.verdict import config_differences, more_seeds, statement, verdicts
+from threedrs.report.verdict import config_differences, statement, verdicts
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.registry import find_task
 from threedrs.teachers.feature_store import FeatureStore
@@ -103,7 +104,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             grey_files=results.grey_files,
             origins=origins(settings_rows, results.columns),
             verdicts=judged,
-            more_seeds=more_seeds(results.summary),
+            next_runs=next_runs(results.summary, judged),
             difference_charts=[charts.differences_of(verdict, colours) for verdict in judged],
             room_strips=[charts.room_strips(results, verdict) for verdict in judged],
             config_differences=_config_differences(results, settings.baseline),

@@ -166,6 +166,20 @@ def test_scoring_imports_neither_torch_nor_open3d():
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_empty_answers_are_counted_but_those_that_no_model_was_asked_for(tmp_path):
+    path, out = tmp_path / "predictions.jsonl", tmp_path / "metrics.json"
+    rows = [
+        Prediction(id=f"{i}", benchmark="scan2cap", scene="scene0000_00", prediction="",
+                   references=("a chair",))
+        for i in range(10)
+    ]  # fmt: skip
+    write_predictions(path, rows)
+    meta = {"format_version": 1, "n": 10, "counts": {"without_model": 4}}
+    path.with_name("predictions.meta.json").write_text(json.dumps(meta))
+    alike = score_file("scan2cap", path, out, bootstrap=0, meteor=False)["alike"]
+    assert alike == {"most_frequent": "", "count": 6, "of": 6}
+
+
 def test_predictions_other_than_their_meta_file_says_are_not_scored(tmp_path):
     path = predictions(tmp_path)
     meta = {"format_version": 1, "n": 6, "predictions_sha256": sha256_of_file(path)}

@@ -17,6 +17,7 @@ from threedrs.metrics.setting_difference import (
     SWAPS,
     Spread,
     detectable,
+    fewest_rooms,
     seeds_needed,
     smallest_p,
     spread,
@@ -165,6 +166,10 @@ def test_no_p_is_below_what_swaps_can_give():
         mine, other = sums(np.full(rooms, 90.0)), sums(np.full(rooms, 10.0))
         assert swap_p(mine, other, ratio_of_sums) == smallest_p(rooms)
     assert smallest_p(6) == 2 / 64
+    # Nine tests: 2 / 2^8 is 0.0078 and above 0.05 / 9, 2 / 2^9 is 0.0039 and below.
+    assert fewest_rooms(LEVEL / 9) == 9
+    assert fewest_rooms(LEVEL) == 6
+    assert fewest_rooms(1e-9) == 14
     # With more rooms swaps are drawn, and the one seen is one of them.
     mine, other = sums(np.full(40, 90.0)), sums(np.full(40, 10.0))
     assert swap_p(mine, other, ratio_of_sums) == smallest_p(40) == 1 / (SWAPS + 1)

@@ -4,50 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import yaml
 
+from fixtures.compared_settings import CHECKPOINT, SCANREFER, entry, summary
 from threedrs.report import figures
-from threedrs.report.verdict import config_differences, more_seeds, statement, verdicts
+from threedrs.report.next_runs import NextRuns
+from threedrs.report.verdict import config_differences, statement, verdicts
 from threedrs.tasks.registry import headline_columns
 from threedrs.visualization.templates import page_environment
-
-SCANREFER = headline_columns()[:2]
-
-
-def summary(*compared, seeds=(3, 3), tests=2):
-    """A summary of a setting against the baseline on ScanRefer's two metrics."""
-    values = {"acc@0.25": {"mean": 50.0, "std": None}, "acc@0.5": {"mean": 40.0, "std": None}}
-    comparison = {
-        column.metric: {"seeds": list(seeds), "questions": 1600, **entry}
-        for column, entry in zip(SCANREFER, compared, strict=True)
-    }
-
-    def group(name, count, comparison):
-        runs = [name, *(f"{name}-{seed}" for seed in range(1, count))]
-        return {
-            "name": name,
-            "runs": runs,
-            "seeds": list(range(40, 40 + count)),
-            "metrics": {"scanrefer": values},
-            "comparison": comparison,
-        }
-
-    groups = [
-        group("baseline", seeds[1], {}),
-        group("3drs", seeds[0], {"scanrefer": comparison}),
-    ]
-    return {
-        "comparison": {"level": 0.05, "power": 0.8, "fewest_seeds": 3, "tests": tests},
-        "groups": groups,
-        "runs": {run: {} for one in groups for run in one["runs"]},
-    }
-
-
-def entry(difference, p=None, p_holm=None, **others):
-    """A comparison whose interval reaches 4 points to either side."""
-    usual = {"low": difference - 4, "high": difference + 4, "missed": 7.25, "seeds_share": 0.9}
-    scenes = {"scenes": 40, "smallest_p": 1e-4}
-    return {"difference": difference, "p": p, "p_holm": p_holm, **usual, **scenes, **others}
 
 
 def evidence(low, high, scenes=40, seeds="3 and 3"):
@@ -56,6 +19,7 @@ def evidence(low, high, scenes=40, seeds="3 and 3"):
     )
 
 
+AFTER = "after the correction for 2 tests"
 SIX_ROOMS = {"scenes": 6, "smallest_p": 2 / 64}
 
 
@@ -69,8 +33,8 @@ SIX_ROOMS = {"scenes": 6, "smallest_p": 2 / 64}
             f"({evidence(1, 9)}). On the other one no difference is shown.",
             [
                 f"better ({evidence(1, 9)})",
-                f"no difference shown ({evidence(-4, 4)}); one of less than about 3.0 points is "
-                "easily missed",
+                f"no difference shown ({evidence(-4, 4)}); {AFTER}, one of less than about "
+                "3.0 points is easily missed",
             ],
         ),
         (
@@ -88,20 +52,21 @@ SIX_ROOMS = {"scenes": 6, "smallest_p": 2 / 64}
             f"({evidence(-9, -1)}). On the other one no difference is shown.",
             [
                 f"worse ({evidence(-9, -1)})",
-                f"not shown after the correction for 2 tests ({evidence(1, 9)}); one of less than "
-                "about 7.2 points is easily missed",
+                f"not shown after the correction for 2 tests ({evidence(1, 9)}); {AFTER}, "
+                "one of less than about 7.2 points is easily missed",
             ],
         ),
         (
             entry(-1.0, 0.5, 1.0),
             entry(1.0, 0.4, 0.8, missed=12.0),
-            "No difference between 3drs and baseline is shown. A true one of less than about 12.0 "
-            "points is easily missed, which is an estimate from 3 seeds.",
+            "No difference between 3drs and baseline is shown. After the correction for 2 tests, a "
+            "true one of less than about 7.2 to 12.0 points is easily missed, which is an estimate "
+            "from 3 seeds.",
             [
-                f"no difference shown ({evidence(-5, 3)}); one of less than about 7.2 points is "
-                "easily missed",
-                f"no difference shown ({evidence(-3, 5)}); one of less than about 12.0 points is "
-                "easily missed",
+                f"no difference shown ({evidence(-5, 3)}); {AFTER}, one of less than about "
+                "7.2 points is easily missed",
+                f"no difference shown ({evidence(-3, 5)}); {AFTER}, one of less than about "
+                "12.0 points is easily missed",
             ],
         ),
         (
@@ -184,9 +149,38 @@ def test_several_settings_are_one_statement():
     assert statement([], "baseline") == ["There is only one setting, baseline: nothing to compare."]
     both = [better, replace(single, name="x"), replace(single, name="y")]
     assert statement(both, "baseline") == [
-        "Better than baseline on at least one metric and worse on none: 3drs.",
-        "One training on a side, so the method cannot be told from the seed: x and y.",
+        "Better than baseline on at least one metric and worse on none: 3drs (3 and 3 seeds, "
+        f"40 rooms; less than about 7.2 points is easily missed {AFTER}).",
+        "One training on a side, so the method cannot be told from the seed: x (1 and 1 seeds, 40 "
+        "rooms) and y (1 and 1 seeds, 40 rooms).",
     ]
+
+
+@pytest.mark.parametrize("name", ["YesNet", "No difference", "Mixed"])
+def test_the_kind_of_an_answer_does_not_hang_on_names(name):
+    made = summary(entry(40.0), entry(1.0), seeds=(1, 1), tests=0)
+    made["groups"][1] |= {"name": name, "runs": [name]}
+    made["runs"][name] = CHECKPOINT
+    (verdict,) = verdicts(made, SCANREFER)
+    other = replace(verdict, name="other", answer="other words")
+    assert statement([verdict, other], "baseline") == [
+        f"Cannot be told from baseline: {name} and other."
+    ]
+
+
+def test_cider_is_not_among_the_percent_that_are_missed():
+    columns = [column for column in headline_columns() if column.benchmark == "scan2cap"]
+    made = summary(entry(-1.0, 0.5, 1.0, missed=182.84), entry(1.0, 0.4, 0.8, missed=12.0))
+    for group in made["groups"]:
+        values = group["metrics"]["scanrefer"].values()
+        metrics = dict(zip(("cider", "bleu4"), values, strict=True))
+        group["metrics"] = {"scan2cap": metrics}
+        compared = group["comparison"].get("scanrefer", {}).values()
+        group["comparison"] = {"scan2cap": dict(zip(("cider", "bleu4"), compared, strict=False))}
+    (verdict,) = verdicts(made, columns)
+    assert "less than about 12.0 points (182.8 of CIDEr) is easily missed" in verdict.answer
+    (verdict,) = verdicts(made, columns[:1])
+    assert "less than about 182.8 points of CIDEr is easily missed" in verdict.answer
 
 
 def test_the_size_is_told_whatever_the_chance():
@@ -199,6 +193,10 @@ def test_the_size_is_told_whatever_the_chance():
 
 
 def test_runs_that_agree_everywhere_have_nothing_to_miss():
+    made = summary(*[entry(0.0, 1.0, 1.0, missed=0.0)] * 2)
+    (verdict,) = verdicts(made, SCANREFER)
+    assert verdict.answer == "No difference between 3drs and baseline is shown."
+    assert verdict.explanation == "As measured, all metrics are equal."
     made = summary(entry(0.0, 1.0, 1.0, missed=0.0), entry(1.0, 0.5, 1.0))
     assert verdicts(made, SCANREFER)[0].lines[0].words == f"no difference shown ({evidence(-4, 4)})"
 
@@ -211,27 +209,6 @@ def test_one_part_of_all_intervals_is_said_once():
     assert "The difference is +2.0 points. The seeds" in verdict.explanation
 
 
-def test_runs_to_add_are_a_configuration():
-    made = summary(entry(1.0), entry(1.0), seeds=(1, 2))
-    assert more_seeds(made) == (
-        "runs:\n"
-        "  baseline-seed42: {extends: baseline, train: {seed: 42}}\n"
-        "  3drs-seed41: {extends: 3drs, train: {seed: 41}}\n"
-        "  3drs-seed42: {extends: 3drs, train: {seed: 42}}"
-    )
-    made["runs"]["3drs-seed41"] = {}  # a run of another recipe has the name
-    assert "3drs-seed42: {extends: 3drs, train: {seed: 42}}" in more_seeds(made)
-    assert "seed41" not in more_seeds(made)
-    made["groups"][1]["runs"], made["runs"]["123"] = ["123"], {}
-    assert '  123-seed41: {extends: "123", train: {seed: 41}}' in more_seeds(made)
-    assert more_seeds(summary(entry(1.0, 0.5), entry(1.0, 0.5))) == ""
-    made["groups"] = made["groups"][:1]
-    assert more_seeds(made) == ""
-
-
-CHECKPOINT = {"config": {"checkpoint": "data/models/published", "train": {"seed": 0}}}
-
-
 @pytest.mark.parametrize("side", ["baseline", "3drs"])
 def test_a_model_as_it_is_has_no_seeds(side):
     made = summary(entry(40.0, 0.001, 0.002), entry(1.0), seeds=(1, 1), tests=0)
@@ -241,30 +218,15 @@ def test_a_model_as_it_is_has_no_seeds(side):
     assert {(line.words, line.tone) for line in verdict.lines} == {
         ("a model as it is: no seeds", "even")
     }
-    # Seeds of the other side alone bring no verdict.
-    assert more_seeds(made) == ""
     made["runs"] = dict.fromkeys(made["runs"], CHECKPOINT)
     (verdict,) = verdicts(made, SCANREFER)
     assert verdict.answer == "3drs and baseline are models as they are: seeds cannot be compared."
 
 
-def test_no_seeds_are_asked_for_a_model_as_it_is_or_a_second_name():
-    made = summary(entry(1.0), entry(1.0), seeds=(3, 1))
-    for name, config in (
-        ("again", {"train": {"seed": 40}, "teacher": {"name": "none"}}),
-        ("published", CHECKPOINT["config"]),
-    ):
-        made["groups"].append({"name": name, "runs": [name], "seeds": [40]})
-        made["runs"][name] = {"config": config}
-    made["runs"]["baseline"] = {"config": {"train": {"seed": 40}, "teacher": {"name": "none"}}}
-    asked = yaml.safe_load(more_seeds(made))["runs"]
-    assert list(asked) == ["baseline-seed41", "baseline-seed42"]
-
-
 def test_what_the_swaps_do_not_show_is_said():
     (verdict,) = verdicts(summary(entry(5.0, 0.2, 0.2), entry(5.0, 0.2, 0.2)), SCANREFER)
     assert verdict.lines[0].words.startswith(
-        f"not shown against swaps of the settings within rooms ({evidence(1, 9)}); one of less"
+        f"not shown against swaps of the settings within rooms ({evidence(1, 9)}); {AFTER}, one of"
     )
 
 
@@ -283,7 +245,7 @@ def test_the_page_explains_only_what_it_shows(seeds, tests, said):
         difference_charts=[""],
         room_strips=[None],
         run_colours={},
-        more_seeds="",
+        next_runs=NextRuns(),
         counts=[],
         config_differences={},
         origins={group["name"]: {"scanrefer": "x"} for group in made["groups"]},

@@ -1,0 +1,99 @@
+"""What to run next: more seeds, more rooms, or the seeds of what was seen."""
+
+import pytest
+import yaml
+
+from fixtures.compared_settings import CHECKPOINT, SCANREFER, entry, summary
+from threedrs.report.next_runs import NextRuns, next_runs
+from threedrs.report.verdict import verdicts
+
+
+def seeds_to_add(made):
+    return next_runs(made, verdicts(made, SCANREFER)).more_seeds
+
+
+def test_runs_to_add_are_a_configuration():
+    made = summary(entry(1.0), entry(1.0), seeds=(1, 2))
+    assert seeds_to_add(made) == (
+        "runs:\n"
+        "  baseline-seed42: {extends: baseline, train: {seed: 42}}\n"
+        "  3drs-seed41: {extends: 3drs, train: {seed: 41}}\n"
+        "  3drs-seed42: {extends: 3drs, train: {seed: 42}}"
+    )
+    made["runs"]["3drs-seed41"] = {}  # a run of another recipe has the name
+    assert "3drs-seed42: {extends: 3drs, train: {seed: 42}}" in seeds_to_add(made)
+    assert "seed41" not in seeds_to_add(made)
+    made["groups"][1]["runs"], made["runs"]["123"] = ["123"], {}
+    assert '  123-seed41: {extends: "123", train: {seed: 41}}' in seeds_to_add(made)
+    assert seeds_to_add(summary(entry(1.0, 0.5), entry(1.0, 0.5))) == ""
+    made["groups"] = made["groups"][:1]
+    assert seeds_to_add(made) == ""
+
+
+@pytest.mark.parametrize(
+    ("seeds", "rooms", "said"),
+    [
+        (1, 1, "1 room is too few for a verdict on 2 metrics, however many trainings there are"),
+        (3, 6, "6 rooms are too few for a verdict on 2 metrics, however many trainings there are"),
+    ],
+)
+def test_no_training_is_asked_for_where_the_rooms_are_too_few(seeds, rooms, said):
+    few = {"scenes": rooms, "smallest_p": 2.0 ** (1 - rooms)}
+    made = summary(*[entry(9.0, 0.5, 1.0, **few)] * 2, seeds=(seeds, seeds))
+    found = next_runs(made, verdicts(made, SCANREFER))
+    assert found.more_seeds == ""
+    (sentence,) = found.sentences
+    # Two tests: 2 / 2^6 is 0.031 and above 0.05 / 2, 2 / 2^7 is 0.016 and below.
+    assert sentence.startswith(f"{said}: it takes 7 rooms")
+    enough = {"scenes": 7, "smallest_p": 2.0**-6}
+    made = summary(*[entry(9.0, 0.5, 1.0, **enough)] * 2, seeds=(1, 1))
+    assert seeds_to_add(made)
+
+
+@pytest.mark.parametrize(
+    ("size", "deviation", "said"),
+    [
+        # The numbers of docs/EVALUATION.md's table, for one metric.
+        (5.0, 4.8, "by 5.0 points. If that is the true difference, it takes about 16 trainings of"),
+        (5.0, 0.1, "by 5.0 points. Its 3 seeds would do for a difference of that size; more rooms"),
+        (0.06, 50.0, "by 0.1 points. If that is the true difference, it takes about 1,000,000 tra"),
+        (0.04, 4.8, "where it does not differ."),
+    ],
+)
+def test_seeds_of_what_was_seen_are_told_where_nothing_is_shown(size, deviation, said):
+    made = summary(entry(-size, 0.3, 0.6), entry(30.0, 0.4, 0.8))
+    for group in made["groups"]:
+        group["metrics"]["scanrefer"]["acc@0.25"] |= {"std": deviation}
+    made["comparison"]["tests"] = 1
+    (verdict,) = verdicts(made, SCANREFER[:1])
+    found = next_runs(made, [verdict])
+    assert found.more_seeds == ""
+    assert f"3drs comes nearest on ScanRefer Acc@0.25, {said}" in found.sentences[0]
+
+
+def test_nothing_is_asked_for_where_something_is_shown():
+    made = summary(entry(5.0, 0.001, 0.002), entry(0.0, 1.0, 1.0))
+    assert next_runs(made, verdicts(made, SCANREFER)) == NextRuns()
+
+
+def test_no_seeds_are_asked_for_a_model_as_it_is_or_a_second_name():
+    made = summary(entry(1.0), entry(1.0), seeds=(3, 1))
+    for name, config in (
+        ("again", {"train": {"seed": 40}, "teacher": {"name": "none"}}),
+        ("published", CHECKPOINT["config"]),
+    ):
+        values = made["groups"][1]["metrics"]
+        made["groups"].append(
+            {"name": name, "runs": [name], "seeds": [40], "metrics": values, "comparison": {}}
+        )
+        made["runs"][name] = {"config": config}
+    made["runs"]["baseline"] = {"config": {"train": {"seed": 40}, "teacher": {"name": "none"}}}
+    asked = yaml.safe_load(seeds_to_add(made))["runs"]
+    assert list(asked) == ["baseline-seed41", "baseline-seed42"]
+
+
+@pytest.mark.parametrize("side", ["baseline", "3drs"])
+def test_seeds_of_one_side_alone_bring_no_verdict(side):
+    made = summary(entry(40.0), entry(1.0), seeds=(1, 1), tests=0)
+    made["runs"][side] = CHECKPOINT
+    assert next_runs(made, verdicts(made, SCANREFER)) == NextRuns()
