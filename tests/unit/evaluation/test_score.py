@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 from threedrs.cli import main
 from threedrs.cli.evaluate import score
 from threedrs.errors import ConfigError, DataError
+from threedrs.evaluation.score import score_file
 from threedrs.io.files import sha256_of_file
 from threedrs.metrics import meteor
+from threedrs.tasks.prediction import Prediction, write_predictions
 from threedrs.tasks.registry import TASKS
 
 app = typer.Typer()

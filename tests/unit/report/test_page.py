@@ -47,18 +47,11 @@ def test_the_workflow_is_run_again_as_it_was_run(text):
     # On another configuration the bare command would make the demo over its results.
     words = " ".join(text.split())
     assert "<code>snakemake --cores all all</code> and your own <code>--configfile</code>" in words
-    assert "run the workflow again, with the same <code>--configfile</code>" in words
 
 
-def test_the_seeds_to_add_can_be_pasted(text):
-    found = re.search(r'aria-label="Runs to add"><code>(.*?)</code>', text, flags=re.DOTALL)
-    assert yaml.safe_load(found.group(1)) == {
-        "runs": {
-            f"{run}-seed{seed}": {"extends": run, "train": {"seed": seed}}
-            for run in ("baseline", "3drs")
-            for seed in (2, 3)
-        }
-    }
+def test_with_too_few_rooms_no_training_is_asked_for(text):
+    assert 'aria-label="Runs to add"' not in text
+    assert "6 rooms are too few for a verdict on 5 metrics" in text
 
 
 def test_every_part_is_there(text):
