@@ -192,8 +192,8 @@ def seeds_of_study(config: Config) -> str:
     needed = [seeds_needed(points, deviation, level) for points in POINTS]
     return (
         f"seeds: {len(groups)} settings are planned, each with {trainings} or more. "
-        f"A verdict takes {fewest_rooms(level)} evaluated rooms, and {FEWEST_SEEDS} trainings of each, which "
-        "find differences from about "
+        f"A verdict takes {fewest_rooms(level)} evaluated rooms, and {FEWEST_SEEDS} trainings of "
+        "each, which find differences from about "
         f"{detectable(deviation, FEWEST_SEEDS, level):.0f} points on ScanRefer on. "
         f"About {', '.join(map(str, POINTS))} points take {', '.join(map(str, needed))} seeds. "
         f"Seeds are taken to vary by {deviation} points, as a small student's do "

@@ -8,7 +8,6 @@ import re
 import shutil
 
 import pytest
-import yaml
 
 from fixtures.html_tags import Tags
 from fixtures.html_tags import results as results
