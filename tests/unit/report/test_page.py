@@ -12,7 +12,7 @@ import pytest
 from fixtures.html_tags import Tags
 from fixtures.html_tags import results as results
 from fixtures.html_tags import text as text
-from fixtures.report_files import HOSTILE, SETTINGS, SPLITS, summarise
+from fixtures.report_files import HOSTILE, SETTINGS, SPLITS, summarise, write_results
 from threedrs.errors import DataError, StoreError
 from threedrs.report import charts
 from threedrs.report.page import SCRIPTS, build_report
@@ -51,6 +51,20 @@ def test_the_workflow_is_run_again_as_it_was_run(text):
 def test_with_too_few_rooms_no_training_is_asked_for(text):
     assert 'aria-label="Runs to add"' not in text
     assert "6 rooms are too few for a verdict on 5 metrics" in text
+
+
+def test_scores_of_one_room_have_no_interval(tmp_path):
+    results = write_results(tmp_path)
+    for path in results.glob("eval/*/*/metrics.json"):
+        content = json.loads(path.read_text())
+        for estimate in content["metrics"].values():
+            estimate |= {"low": None, "high": None}
+        path.write_text(json.dumps(content))
+    summarise(results)
+    build_report(results, SETTINGS)
+    page = (results / "report" / "index.html").read_text()
+    assert "<td>66.67</td><td>–</td>" in page
+    assert "left out on request" in page
 
 
 def test_every_part_is_there(text):
