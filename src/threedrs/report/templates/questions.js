@@ -1,8 +1,8 @@
 "use strict";
 // All questions: a table that draws only the rows in view, filters, and a card for each question.
 //
-// The address says what is shown. `#filter:benchmark=sqa3d&a=baseline&b=3drs&outcome=better` opens
-// the table filtered, `#q=sqa3d:ID` a question's card.
+// The address says what is shown. `#filter:benchmark=NAME&a=baseline&b=3drs&outcome=better` opens
+// the table filtered, `#q=NAME:ID` a question's card.
 (() => {
   const section = document.getElementById("questions");
   const form = document.getElementById("filter");
