@@ -58,18 +58,21 @@ def _seeds_for(summary: Mapping[str, Any], verdict: Verdict, level: float) -> st
     line = min(verdict.lines, key=lambda line: line.compared["p"])
     size, seeds = abs(line.compared["difference"]), min(line.compared["seeds"])
     metric = f"{line.column.group} {line.column.title}"
+    side = "higher" if line.compared["difference"] > 0 else "lower"
     # A difference that prints as 0.0 is none that anyone would look for.
     if round(size, 1) == 0:
         return f"{verdict.name} comes nearest on {metric}, where it does not differ."
     needed = seeds_needed(size, _deviation(summary, verdict, line), level)
     if needed <= seeds:
         return (
-            f"{verdict.name} comes nearest on {metric}, by {size:.1f} points. Its {seeds} seeds "
-            "would do for a difference of that size; more rooms help."
+            f"{verdict.name} comes nearest on {metric}, where it is {size:.1f} points {side}. Its "
+            f"{seeds} seeds would do for a difference of that size; more rooms help."
         )
     return (
-        f"{verdict.name} comes nearest on {metric}, by {size:.1f} points. If that is the true "
-        f"difference, it takes about {needed:,} trainings of each setting or more to show it."
+        f"{verdict.name} comes nearest on {metric}, where it is {size:.1f} points {side}. If that "
+        f"is the true difference, it takes about {needed:,} trainings of each setting or more to "
+        "show it, those that are there included. It is the nearest of several, so the true one may "
+        "be smaller."
     )
 
 
