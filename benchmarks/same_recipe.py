@@ -50,7 +50,7 @@ def findings(summary: dict[str, Any]) -> str:
     """Return the statement, and what is said of each metric."""
     columns = shown_columns(summary)
     judged = verdicts(summary, columns)
-    lines = statement(judged, summary["baseline"])
+    lines = statement(judged, summary["baseline"], summary["comparison"])
     for verdict in judged:
         for line in verdict.lines:
             title = f"{line.column.group} {line.column.title}"

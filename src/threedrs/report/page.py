@@ -94,7 +94,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             mark=results.mark,
             limited=results.limited,
             unanswered=results.unanswered,
-            statement=statement(judged, baseline),
+            statement=statement(judged, baseline, results.summary["comparison"]),
             alike=[
                 *alike_sentences(results.summary),
                 *sentences_below(results.summary, results.columns),

@@ -35,7 +35,6 @@ class Verdict:
     kind: str  # of the answer, a key of `_KINDS`
     answer: str
     tone: str
-    basis: str  # seeds, rooms and what is easily missed; "" where nothing is compared
     explanation: str
     lines: tuple[Line, ...]
 
@@ -51,24 +50,31 @@ def verdicts(summary: Mapping[str, Any], columns: Sequence[Column]) -> list[Verd
     return [_verdict(summary, group, base, columns) for group in summary["groups"][1:]]
 
 
-def statement(judged: Sequence[Verdict], baseline: str) -> list[str]:
+def statement(judged: Sequence[Verdict], baseline: str, settings: Mapping[str, Any]) -> list[str]:
     """Return what is known of all settings together, a sentence each, the first the page's answer.
 
-    With one setting, or where the same holds for all, it is their own answer.
+    With one setting, or where the same holds for all, it is their own answer. Otherwise the last
+    sentences say what all comparisons rest on.
+
+    Args:
+        judged: the verdicts.
+        baseline: name of the setting that they are held against.
+        settings: the section ``comparison`` of the summary.
     """
     answers = list(dict.fromkeys(verdict.answer for verdict in judged))
     if len(answers) < 2:
         return answers or [f"There is only one setting, {baseline}: nothing to compare."]
     groups: dict[str, list[str]] = {}
     for verdict in judged:
-        on = f" ({verdict.basis})" if verdict.basis else ""
-        groups.setdefault(verdict.kind, []).append(f"{verdict.name}{on}")
+        groups.setdefault(verdict.kind, []).append(verdict.name)
     # What could be shown comes first.
-    return [
+    known = [
         f"{said.format(baseline=baseline)}: {_and(groups[kind])}."
         for kind, said in _KINDS.items()
         if kind in groups
     ]
+    compared = [line for verdict in judged if verdict.kind != "untold" for line in verdict.lines]
+    return known + basis_of(compared, settings)
 
 
 # Kind of a verdict's answer -> what is said of all settings of that kind.
@@ -100,12 +106,10 @@ def _verdict(
         if compared is not None:
             lines.append(make_line(summary, group, base, column, compared))
     as_they_are = [side["name"] for side in (group, base) if is_checkpoint(summary, side)]
-    basis = basis_of(lines, summary["comparison"])
     if as_they_are and lines:
         models = "is one model as it is" if len(as_they_are) == 1 else "are models as they are"
         names = " and ".join(as_they_are)
         kind, answer, tone = "untold", f"{names} {models}: seeds cannot be compared.", "even"
-        basis = ""
         lines = [replace(line, tone="even", words="a model as it is: no seeds") for line in lines]
     else:
         kind, answer, tone = _answer(group, base, lines, summary["comparison"])
@@ -115,7 +119,6 @@ def _verdict(
         kind=kind,
         answer=answer,
         tone=tone,
-        basis=basis,
         explanation=_explanation(lines),
         lines=tuple(lines),
     )

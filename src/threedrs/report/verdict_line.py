@@ -80,18 +80,27 @@ def after_correction(tests: int) -> str:
     return f"after the correction for {tests} tests" if tests > 1 else "with one test"
 
 
-def basis_of(lines: Sequence[Line], settings: Mapping[str, Any]) -> str:
-    """Return what all comparisons of a setting rest on, and what they easily miss."""
+def basis_of(lines: Sequence[Line], settings: Mapping[str, Any]) -> list[str]:
+    """Return what comparisons of several settings rest on, and what they easily miss."""
     if not lines:
-        return ""
-    seeds = lines[0].compared["seeds"]
+        return []
+    seeds = sorted({count for line in lines for count in line.compared["seeds"]})
     rooms = sorted({line.compared["scenes"] for line in lines})
-    counted = f"{rooms[0]} to {rooms[-1]}" if rooms[1:] else f"{rooms[0]}"
-    on = f"{seeds[0]} and {seeds[1]} seeds, {counted} room{'s' if rooms[-1] != 1 else ''}"
+    sides, places = (
+        f"{counts[0]} to {counts[-1]}" if counts[1:] else f"{counts[0]}"
+        for counts in (seeds, rooms)
+    )
+    said = [
+        f"This rests on {sides} seed{'s' if seeds[-1] != 1 else ''} a side and {places} "
+        f"room{'s' if rooms[-1] != 1 else ''}."
+    ]
     sizes = missed_sizes([line for line in lines if line.tone == "even"])
-    if not sizes or all(too_few_rooms(line.compared, settings) for line in lines):
-        return on
-    return f"{on}; less than about {sizes} is easily missed {after_correction(settings['tests'])}"
+    if sizes and not all(too_few_rooms(line.compared, settings) for line in lines):
+        said.append(
+            f"{after_correction(settings['tests']).capitalize()}, a true difference of less than "
+            f"about {sizes} is easily missed."
+        )
+    return said
 
 
 def missed_sizes(lines: Sequence[Line]) -> str:

@@ -1,6 +1,7 @@
 """Verdicts in plain words; charts that take odd values."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -142,17 +143,19 @@ def test_one_room_tells_nothing(seeds):
 
 
 def test_several_settings_are_one_statement():
-    (better,) = verdicts(summary(entry(5.0, 0.001, 0.002), entry(0.0, 1.0, 1.0)), SCANREFER)
+    made = summary(entry(5.0, 0.001, 0.002), entry(0.0, 1.0, 1.0))
+    (better,) = verdicts(made, SCANREFER)
     (single,) = verdicts(summary(entry(5.0), entry(0.0), seeds=(1, 1), tests=0), SCANREFER)
-    assert statement([single], "baseline") == [single.answer]
-    assert statement([single, replace(single, name="other")], "baseline") == [single.answer]
-    assert statement([], "baseline") == ["There is only one setting, baseline: nothing to compare."]
+    told = partial(statement, baseline="baseline", settings=made["comparison"])
+    assert told([single]) == [single.answer]
+    assert told([single, replace(single, name="other")]) == [single.answer]
+    assert told([]) == ["There is only one setting, baseline: nothing to compare."]
     both = [better, replace(single, name="x"), replace(single, name="y")]
-    assert statement(both, "baseline") == [
-        "Better than baseline on at least one metric and worse on none: 3drs (3 and 3 seeds, "
-        f"40 rooms; less than about 7.2 points is easily missed {AFTER}).",
-        "One training on a side, so the method cannot be told from the seed: x (1 and 1 seeds, 40 "
-        "rooms) and y (1 and 1 seeds, 40 rooms).",
+    assert told(both) == [
+        "Better than baseline on at least one metric and worse on none: 3drs.",
+        "One training on a side, so the method cannot be told from the seed: x and y.",
+        "This rests on 1 to 3 seeds a side and 40 rooms.",
+        f"{AFTER.capitalize()}, a true difference of less than about 7.2 points is easily missed.",
     ]
 
 
@@ -163,7 +166,7 @@ def test_the_kind_of_an_answer_does_not_hang_on_names(name):
     made["runs"][name] = CHECKPOINT
     (verdict,) = verdicts(made, SCANREFER)
     other = replace(verdict, name="other", answer="other words")
-    assert statement([verdict, other], "baseline") == [
+    assert statement([verdict, other], "baseline", made["comparison"]) == [
         f"Cannot be told from baseline: {name} and other."
     ]
 
