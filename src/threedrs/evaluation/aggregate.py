@@ -21,7 +21,7 @@ from threedrs.evaluation.compare import (
 )
 from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
 from threedrs.evaluation.tables import latex_table, markdown_table, run_notes
-from threedrs.evaluation.trivial_answers import read_trivial_answers, summary_rows
+from threedrs.evaluation.trivial_answers import mean_of, read_trivial_answers, summary_rows
 from threedrs.io.files import (
     atomic_file,
     read_json,
@@ -371,7 +371,7 @@ def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
             numbers = ["" if value is None else f"{value:.4f}" for value in cells]
             writer.writerow([run, *numbers, " ".join(run_notes(entry))])
         for row in summary["trivial"]:
-            values = [row["metrics"].get(b, {}).get(m, {}).get("mean") for b, m in metrics]
+            values = [mean_of(row, b, m) for b, m in metrics]
             # No interval and no difference to the baseline.
             numbers = [
                 text

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from threedrs.evaluation.trivial_answers import sentences_below
+from threedrs.evaluation.trivial_answers import mean_of, sentences_below
 from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task, headline_columns
 
@@ -103,9 +103,7 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
         name += frames_mark(summary, group["runs"])
         rows.append([name, *(_markdown_cell(*cell) for cell in cells)])
     for row in summary["trivial"]:
-        values = [
-            row["metrics"].get(c.benchmark, {}).get(c.metric, {}).get("mean") for c in columns
-        ]
+        values = [mean_of(row, c.benchmark, c.metric) for c in columns]
         rows.append([f"*{row['name']}*", *(_markdown_cell(value, None, "") for value in values)])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     ways = [f"*{row['name']}*: {row['how']}" for row in summary["trivial"]]

@@ -269,13 +269,14 @@ def sentences_below(summary: Mapping[str, Any], columns: Sequence[Column]) -> li
 
     Answers of a setting's own model without its images (controls) are not meant here.
     """
-    ways = {row["name"]: row["metrics"] for row in summary["trivial"] if row["name"] in HOW}
+    ways = {row["name"]: row for row in summary["trivial"] if row["name"] in HOW}
     sentences = []
     for group in summary["groups"]:
         scored, below = 0, []
         for column in columns:
-            mean = _mean(group["metrics"], column)
-            known = {name: _mean(metrics, column) for name, metrics in ways.items()}
+            benchmark, metric = column.benchmark, column.metric
+            mean = mean_of(group, benchmark, metric)
+            known = {name: mean_of(row, benchmark, metric) for name, row in ways.items()}
             others = {name: value for name, value in known.items() if value is not None}
             if mean is None or not others:
                 continue
@@ -292,8 +293,9 @@ def sentences_below(summary: Mapping[str, Any], columns: Sequence[Column]) -> li
     return sentences
 
 
-def _mean(metrics: Mapping[str, Any], column: Column) -> float | None:
-    mean: float | None = metrics.get(column.benchmark, {}).get(column.metric, {}).get("mean")
+def mean_of(row: Mapping[str, Any], benchmark: str, metric: str) -> float | None:
+    """Return a metric of a group or trivial row of a summary, percent; None where it has none."""
+    mean: float | None = row["metrics"].get(benchmark, {}).get(metric, {}).get("mean")
     return mean
 
 

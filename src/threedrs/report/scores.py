@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from threedrs.evaluation.tables import is_shown
+from threedrs.evaluation.trivial_answers import mean_of
 from threedrs.report.results import Results
 from threedrs.tasks.base import Column
 from threedrs.visualization.box_overlay import RUN_COLOURS
@@ -50,7 +51,10 @@ def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
     summary, columns = results.summary, results.columns
     colours = run_colours(results.runs)
     groups = summary["groups"]
-    means = {column: [_mean(group, column) for group in groups] for column in columns}
+    means = {
+        column: [mean_of(group, column.benchmark, column.metric) for group in groups]
+        for column in columns
+    }
     ranked = {c: any(_is_shown(results, group, c) for group in groups) for c in columns}
     settings = [
         ScoreRow(
@@ -70,7 +74,9 @@ def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
             seeds=0,
             mark="",
             how=row["how"],
-            cells=tuple(_trivial_cell(_mean(row, column)) for column in columns),
+            cells=tuple(
+                _trivial_cell(mean_of(row, column.benchmark, column.metric)) for column in columns
+            ),
         )
         for row in summary["trivial"]
     ]
@@ -89,12 +95,6 @@ def origins(
     }
 
 
-def _mean(row: Mapping[str, Any], column: Column) -> float | None:
-    found = row["metrics"].get(column.benchmark, {}).get(column.metric)
-    value: float | None = None if found is None else found["mean"]
-    return value
-
-
 def _is_shown(results: Results, group: Mapping[str, Any], column: Column) -> bool:
     compared = group["comparison"].get(column.benchmark, {}).get(column.metric, {})
     return is_shown(compared, results.summary["comparison"]["level"])
@@ -107,7 +107,7 @@ def _setting_cell(
     means: Sequence[float | None],
     ranked: bool,
 ) -> ScoreCell:
-    value, runs = _mean(group, column), group["runs"]
+    value, runs = mean_of(group, column.benchmark, column.metric), group["runs"]
     single = results.metrics(runs[0], column.benchmark)
     origin = anchor(runs[0], column.benchmark) if len(runs) == 1 else anchor("mean", group["name"])
     if value is None:

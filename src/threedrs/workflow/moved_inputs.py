@@ -8,12 +8,13 @@ checksum, and folders, have no content on record. A rule that has name, size and
 parameter `large` (`unhashed`) follows them by name; for any other rule they have changed.
 """
 
-import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from threedrs.io.files import sha256_of_file
 
 HASHED_BYTES = 200_000_000  # max-checksum-file-size of profiles/default
 
@@ -112,5 +113,4 @@ def _is_same(checksum: str | None, path: Path, by_name: bool) -> bool:
 
 @cache  # by size and date too, as a file may change while Snakemake runs
 def _checksum(path: Path, size: int, date: int) -> str:
-    with path.open("rb") as stream:
-        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+    return f"sha256:{sha256_of_file(path)}"

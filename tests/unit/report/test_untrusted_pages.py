@@ -12,9 +12,17 @@ import pytest
 
 from fixtures.chromium import ChromiumUnavailable, chromium
 from fixtures.html_tags import Tags
-from fixtures.report_files import HOSTILE, RUNS, SCENES, SETTINGS, SPLITS, summarise, write_results
+from fixtures.report_files import (
+    HOSTILE,
+    RUNS,
+    SCENES,
+    SETTINGS,
+    SPLITS,
+    score,
+    summarise,
+    write_results,
+)
 from threedrs.errors import DataError
-from threedrs.evaluation.score import score_file
 from threedrs.report.page import build_report
 from threedrs.scenes.report import ROWS_FILE, write_scene_report
 
@@ -51,15 +59,7 @@ def hostile_kinds(results: Path) -> None:
     for run in RUNS:
         place = results / "eval" / run / "sqa3d"
         edit(place / "predictions.jsonl", change)
-        score_file(
-            "sqa3d",
-            place / "predictions.jsonl",
-            place / "metrics.json",
-            bootstrap=100,
-            meteor=False,
-            run=run,
-            per_question=place / "per_question.npz",
-        )
+        score(place, "sqa3d", run)
 
 
 @pytest.fixture(scope="module")
