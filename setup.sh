@@ -3,7 +3,8 @@
 #
 # System packages are installed where this user may (root with apt-get), otherwise listed. torch
 # comes as the CPU build on machines without an NVIDIA GPU: the registry's default build would
-# pull gigabytes of CUDA libraries.
+# pull gigabytes of CUDA libraries. TORCH=cpu or TORCH=cuda decides where this machine cannot tell, as
+# where a container is built.
 set -eu
 PYTHON=${PYTHON:-python3}
 BIN=.venv/bin
@@ -48,11 +49,12 @@ fi
 
 "$PYTHON" -m venv .venv
 torch=$(sed -n 's/^torch==/torch==/p' requirements.lock)
-if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
-    echo "setup: NVIDIA GPU found, installing $torch with CUDA"
+TORCH=${TORCH:-$(nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)}
+if [ "$TORCH" = cuda ]; then
+    echo "setup: for NVIDIA GPUs, installing $torch with CUDA"
     "$BIN/pip" install --quiet "$torch"
 elif "$BIN/pip" install --quiet --dry-run --report - "$torch" | grep -q '"name": "nvidia-'; then
-    echo "setup: no NVIDIA GPU, installing the CPU build of $torch"
+    echo "setup: without an NVIDIA GPU, installing the CPU build of $torch"
     "$BIN/pip" install --quiet uv
     # torch's own index has the CPU build. A mirror of PyPI in between may not lead there.
     "$BIN/uv" pip install --python "$BIN/python" --torch-backend cpu "$torch" || {

@@ -22,7 +22,7 @@ chmod +x .venv/bin/*
 """
 
 
-def set_up(folder: Path) -> subprocess.CompletedProcess[str]:
+def set_up(folder: Path, torch: str = "cpu") -> subprocess.CompletedProcess[str]:
     folder.mkdir(parents=True)
     for name in ("setup.sh", "requirements.lock"):
         shutil.copy(ROOT / name, folder)
@@ -32,7 +32,7 @@ def set_up(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["sh", "./setup.sh"],
         cwd=folder,
-        env={**os.environ, "PYTHON": str(python)},
+        env={**os.environ, "PYTHON": str(python), "TORCH": torch},
         capture_output=True,
         text=True,
         check=False,
@@ -49,7 +49,6 @@ def test_a_folder_that_scripts_cannot_be_started_in(tmp_path: Path, name: str) -
     assert not (tmp_path / name / ".venv").exists()
 
 
-@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="takes the build with CUDA")
 def test_no_way_to_the_index_of_torch(tmp_path: Path) -> None:
     done = set_up(tmp_path / "project")
     assert done.returncode == 1
@@ -57,3 +56,9 @@ def test_no_way_to_the_index_of_torch(tmp_path: Path) -> None:
     assert line.startswith("setup: the CPU build of torch==")
     assert "https://download.pytorch.org" in line
     assert ".venv/bin/pip install torch==" in line
+
+
+def test_torch_for_gpus_where_there_is_none(tmp_path: Path) -> None:
+    """As where a container is built."""
+    said = set_up(tmp_path / "project", torch="cuda").stdout
+    assert "setup: for NVIDIA GPUs, installing torch==" in said

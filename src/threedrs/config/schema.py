@@ -88,7 +88,7 @@ class Data(Section):
     """Where the data is, and what happens with scans that cannot be used."""
 
     root: Text = "results/demo"
-    """Folder of the data, laid out as README.md shows. For your own copy of ScanNet write
+    """Folder of the data, laid out as docs/RUNNING.md shows. For your own copy of ScanNet write
     `data`."""
     demo: Demo | None = Demo()
     """The demo data to generate under `data.root`. With null the root is yours and only read."""

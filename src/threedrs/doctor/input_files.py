@@ -64,4 +64,4 @@ def check_licences(setting: Setting) -> Iterator[Finding]:
     if setting.config["data"]["demo"]:
         yield ok("none to accept for the demo data")
     else:
-        yield ok("accept those of ScanNet, the benchmarks, VGGT-1B, the base model (README.md)")
+        yield ok("accept those of ScanNet, the benchmarks, VGGT-1B, the backbone (docs/RUNNING.md)")

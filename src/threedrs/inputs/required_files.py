@@ -212,7 +212,7 @@ def _there(path: Path, arriving: Collection[Path]) -> bool:
 def _problem(path: Path) -> str:
     """Return why a file cannot be an input; empty: it is there."""
     try:
-        return "" if path.is_file() else "missing (README.md shows the folder layout)"
+        return "" if path.is_file() else "missing (docs/RUNNING.md shows the folder layout)"
     except PermissionError:
         return "may not be read by this user; ask the owner of its folder"
 

@@ -55,8 +55,6 @@ def test_pages_name_files_that_are_there(page: Path) -> None:
     folders = "src|docs|config|workflow|profiles|slurm|tests|tools|benchmarks|envs"
     for name in re.findall(rf"(?<![\w/.])((?:{folders})/[\w./-]+\.\w+)", text):
         assert (ROOT / name).exists(), f"{page.name}: {name}"
-    for name in re.findall(r"\]\(((?!http)[^)#]+)", text):
-        assert (page.parent / name).exists(), f"{page.name}: {name}"
     for name in re.findall(r"`threedrs\.([\w.]+)`", text):
         place = PACKAGE.joinpath(*name.split("."))
         files = (place, place.with_suffix(".py"), place.parent, place.parent.with_suffix(".py"))

@@ -1,6 +1,9 @@
-"""envs/*.yaml, pyproject.toml and the lock name the same packages and versions."""
+"""envs/*.yaml, pyproject.toml, the containers and the locks name the same packages and versions."""
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -14,23 +17,24 @@ def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-LOCK = {
-    plain(name): version
-    for name, version in re.findall(
-        r"^([\w.-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE
-    )
-}
+def pins(lock: str) -> dict[str, str]:
+    text = (ROOT / lock).read_text()
+    return {plain(name): pin for name, pin in re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE)}
+
+
+LOCK = pins("requirements.lock")
+HADOLINT = shutil.which("hadolint", path=Path(sys.executable).parent)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda p: p.name)
 def test_pins_are_the_locks(path: Path) -> None:
-    pins = next(
+    named = next(
         entry["pip"]
         for entry in yaml.safe_load(path.read_text())["dependencies"]
         if isinstance(entry, dict)
     )
-    assert pins
-    for pin in pins:
+    assert named
+    for pin in named:
         name, version = pin.split("==")
         assert LOCK[plain(name)] == version
 
@@ -40,3 +44,34 @@ def test_the_lock_has_every_dependency() -> None:
     wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
     missing = {plain(re.match(r"[\w.-]+", line)[0]) for line in wanted} - set(LOCK)
     assert not missing
+
+
+def test_the_docs_lock_has_what_the_docs_add_and_nothing_twice() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    docs = pins("requirements-docs.lock")
+    wanted = project["optional-dependencies"]["docs"]
+    assert {plain(re.match(r"[\w.-]+", line)[0]) for line in wanted} <= set(docs)
+    assert not set(docs) & set(LOCK)
+
+
+def test_the_containers_install_what_set_up_installs() -> None:
+    """Both recipes stand on one pinned image and run setup.sh, which reads the lock."""
+    docker, apptainer = ((ROOT / name).read_text() for name in ("Dockerfile", "apptainer.def"))
+    (image,) = re.findall(r"^FROM (\S+)$", docker, re.MULTILINE)
+    assert re.findall(r"^From: (\S+)$", apptainer, re.MULTILINE) == [image]
+    assert re.fullmatch(r"python:3\.1[12]\.\d+-slim-\w+", image)  # what pyproject.toml requires
+    for recipe in (docker, apptainer):
+        assert re.search(r"TORCH=\S.* sh \./setup\.sh", recipe)
+        assert "pip install" not in recipe
+    copied = re.findall(r"^    (\S+) /threedrs/$", apptainer, re.MULTILINE)
+    assert all((ROOT / name).exists() for name in copied)
+    assert {"requirements.lock", "pyproject.toml", "setup.sh", "src"} <= set(copied)
+    assert ".venv" in (ROOT / ".dockerignore").read_text().split()
+
+
+@pytest.mark.skipif(not HADOLINT, reason="hadolint comes with `make docs`")
+def test_the_dockerfile_passes_its_linter() -> None:
+    done = subprocess.run(
+        [HADOLINT, ROOT / "Dockerfile"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout

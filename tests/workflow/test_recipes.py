@@ -1,0 +1,77 @@
+"""The commands of docs/RECIPES.md work as they are typed, on the small demo."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fixtures.checkout import SMALL, Checkout, copy_finished
+from fixtures.repository import ROOT
+
+pytestmark = pytest.mark.slow
+
+PAGE = (ROOT / "docs/RECIPES.md").read_text(encoding="utf-8")
+START, *SECTIONS = re.split(r"^## (.*)\n", PAGE, flags=re.MULTILINE)
+RECIPES = dict(zip(SECTIONS[::2], SECTIONS[1::2], strict=True))
+# What a recipe says when it has worked: the new run is planned, the scores are there.
+SAYS = {
+    "3DRS on four A100s": "fits 80 GB",
+    "Another teacher": "Training run 3drs-pointmap",
+    "Your own benchmark": "Scores of 3drs on my_qa",
+    "Your own backbone": "Training run 3drs-mine",
+    "Evaluate a checkpoint only": "SQA3D",
+    "ScanQA only": "Training mix full",
+}
+
+
+def commands(text: str) -> str:
+    """Return the shell blocks of a recipe, as one script."""
+    return "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+
+
+def type_recipe(text: str, folder: Path) -> str:
+    """Type the commands of a recipe in a checkout, and return what they say."""
+    packages = folder / "packages"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands(text)],
+        cwd=folder,
+        env={
+            **os.environ,
+            "FILES": str(SMALL),
+            "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}",
+            "PYTHONPATH": f"{folder}/src:{packages}",
+            # pip installs beside the environment that runs the tests, and asks no registry.
+            "PIP_TARGET": str(packages),
+            "PIP_NO_DEPS": "1",
+            "PIP_NO_INDEX": "1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def demo(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_finished(finished, tmp_path_factory.mktemp("recipes") / "checkout").folder
+
+
+def test_the_start_names_the_demo_too() -> None:
+    assert commands(START).startswith("export FILES=config/paper.yaml ")
+    assert "FILES=config/config.yaml" in START
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_works_as_typed(name: str, demo: Path) -> None:
+    source = demo / "src"
+    try:
+        assert SAYS[name] in type_recipe(RECIPES[name], demo)
+    finally:  # a benchmark is added to the package itself
+        shutil.rmtree(source)
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("*.egg-info"))
