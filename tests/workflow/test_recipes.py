@@ -22,7 +22,7 @@ SAYS = {
     "Another teacher": "Training run 3drs-pointmap",
     "Your own benchmark": "Scores of 3drs on my_qa",
     "Your own backbone": "Training run 3drs-mine",
-    "Evaluate a checkpoint only": "SQA3D",
+    "Evaluate a checkpoint only": "ScanQA, run 3drs-model-first2",
     "ScanQA only": "Training mix full",
 }
 
