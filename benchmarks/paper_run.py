@@ -4,13 +4,14 @@
 
 FOLDER gets generated scenes with teacher features of 2,048 channels (see generated_run.py) and the
 run of config/paper.yaml on them, with ``model.random_weights: true`` in place of the checkpoint.
-Then, each time ``torchrun -m threedrs.train --config FOLDER/config.json``:
+Then it is trained twice with the command's own stages timed (timed_training.py):
 
-1. it trains, saves its checkpoint after ``--save-every`` steps, makes one step more, and all of its
-   processes are killed while it saves the next;
-2. it goes on from the checkpoint, whose files it verifies; the row of the step that is made twice
-   is compared (bitwise equal on CPU; on a GPU the gradient's sums may add in another order); it
-   saves and exports. This one is timed (timed_training.py).
+1. it trains, saves its checkpoint after ``--save-every`` steps, makes one step more, and all of
+   its processes are killed while it saves the next;
+2. it goes on from the checkpoint, whose files it verifies, on ``--resume-gpus`` GPUs; the row of
+   the step that is made twice is compared (bitwise equal on as many CPUs; on a GPU, or on another
+   number of ranks, sums may add in another order); it saves and exports. ``--resume-set`` says how
+   the second one is executed (`execution` of the configuration), such as with fewer kept layers.
 
 Last, the exported model is loaded. At 7B a checkpoint is 97 GB and two of them are there at a time,
 beside the model of 16 GB: FOLDER needs 215 GB.
@@ -51,6 +52,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=JSON", help="of training"
     )
+    parser.add_argument("--resume-gpus", type=int, help="ranks that go on; default: --gpus")
+    parser.add_argument(
+        "--resume-set", action="append", default=[], metavar="KEY=JSON", help="of execution"
+    )
     return parser.parse_args()
 
 
@@ -61,7 +66,7 @@ def prepare(arguments: argparse.Namespace) -> Path:
             arguments.folder,
             scenes=arguments.scenes,
             frames=arguments.frames,
-            samples=16 * arguments.scenes,
+            samples=96 * arguments.scenes,  # four full packs of 8 of each kind a scene
         )
     train = {"max_steps": arguments.save_every + 1}
     execution = {"save_every": arguments.save_every, "keep": 1, "log_every": 1}
@@ -82,11 +87,14 @@ def prepare(arguments: argparse.Namespace) -> Path:
     )
 
 
-def start(arguments: argparse.Namespace, config: Path, *program: str) -> subprocess.Popen:
-    """Start ``program`` on every GPU."""
+def start(gpus: int, config: Path, changed: Sequence[str] = ()) -> subprocess.Popen:
+    """Start the timed training on ``gpus`` GPUs; ``changed`` are KEY=JSON of execution."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    ranks = f"--nproc-per-node={arguments.gpus}"
-    command = [*launcher, ranks, *program, "--config", str(config)]
+    program = [f"--nproc-per-node={gpus}", "benchmarks/timed_training.py", "--config", str(config)]
+    execution = {
+        key: json.loads(value) for key, _, value in (each.partition("=") for each in changed)
+    }
+    command = [*launcher, *program, "--execution", json.dumps(execution)]
     print("$", " ".join(command), flush=True)
     return subprocess.Popen(command, cwd=REPOSITORY)
 
@@ -117,7 +125,7 @@ def kill_all(processes: Sequence[psutil.Process]) -> None:
 def crash(arguments: argparse.Namespace, config: Path, out: Path) -> dict[str, Any]:
     """Train, and kill the run while it saves its last checkpoint; return its rows and times."""
     began = time.perf_counter()
-    process = start(arguments, config, "-m", "threedrs.train")
+    process = start(arguments.gpus, config)
     log, last, seen = growing_log(out), arguments.save_every + 1, {}
     saving = out / f"checkpoints/.step-{last:08d}.tmp"
     family: list[psutil.Process] = []
@@ -150,6 +158,15 @@ def load_export(folder: Path) -> None:
     print(json.dumps({"parameters": count, "finite": finite, "seconds": seconds}))
 
 
+def read_timings(out: Path) -> list[dict[str, Any]]:
+    """Return what timed_training.py noted of each rank; remove it."""
+    files = sorted(out.glob("timings-*.json"))
+    found = [json.loads(file.read_text()) for file in files]
+    for file in files:
+        file.unlink()
+    return found
+
+
 def gigabytes(folder: Path) -> float:
     """Return the size of the files in ``folder``."""
     files = [file for file in folder.rglob("*") if file.is_file()]
@@ -172,16 +189,16 @@ def main() -> None:
         "seconds_until_step": first["seconds_until_step"],
         "checkpoint_gb": gigabytes(checkpoint),
     }
+    report["ranks_before"] = read_timings(out)
     began = time.perf_counter()
-    process = start(arguments, config, "benchmarks/timed_training.py")
+    process = start(arguments.resume_gpus or arguments.gpus, config, arguments.resume_set)
     try:
         status = process.wait(timeout=arguments.seconds)
     except subprocess.TimeoutExpired:
         kill(process)
         status = -1
     report |= {"resumed_status": status, "resumed_seconds": round(time.perf_counter() - began, 1)}
-    ranks = sorted(out.glob("timings-*.json"))
-    report["ranks"] = [json.loads(file.read_text()) for file in ranks]
+    report["ranks"] = read_timings(out)
     crashed, resumed = first["rows"][-1], read_rows(growing_log(out))[-1]
     report["step_made_twice"] = {key: [crashed[key], resumed[key]] for key in ("step", *COMPARED)}
     report["equal"] = {key: crashed[key] == resumed[key] for key in COMPARED}

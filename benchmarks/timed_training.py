@@ -4,7 +4,8 @@
 
 Trains exactly as the command does. Beside the run's outputs, ``timings-<rank>.json`` says how long
 building, verifying, loading and saving checkpoints, and exporting took, in order; the seconds of
-each optimizer step; and how long the rank waited for each of its packs.
+each optimizer step; and how long the rank waited for each of its packs. It is written anew after
+each step, so that a run that is killed leaves it too.
 """
 
 import os
@@ -74,18 +75,28 @@ def main() -> int:
     waits: list[float] = []
     for name in STAGES:
         setattr(loop, name, timed(name, stages, getattr(loop, name)))
-    loop.train_step = timed("step", steps, loop.train_step)  # type: ignore[assignment]
+    step = timed("step", steps, loop.train_step)
     loop.load_packs = timed_packs(waits, loop.load_packs)  # type: ignore[assignment]
-    began = time.perf_counter()
-    status = command.main()
     out = Path(read_json(Path(sys.argv[sys.argv.index("--config") + 1]))["paths"]["out"])
-    timings = {
-        "seconds": round(time.perf_counter() - began, 1),
-        "stages": stages,
-        "step_seconds": [seconds for _, seconds in steps],
-        "pack_waits": waits,
-    }
-    write_json(out / f"timings-{RANK}.json", timings)
+    began = time.perf_counter()
+
+    def write() -> None:
+        timings = {
+            "seconds": round(time.perf_counter() - began, 1),
+            "stages": stages,
+            "step_seconds": [seconds for _, seconds in steps],
+            "pack_waits": waits,
+        }
+        write_json(out / f"timings-{RANK}.json", timings)
+
+    def noted_step(*arguments: Any, **options: Any) -> Any:
+        outcome = step(*arguments, **options)
+        write()
+        return outcome
+
+    loop.train_step = noted_step  # type: ignore[assignment]
+    status = command.main()
+    write()
     return status
 
 

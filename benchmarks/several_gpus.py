@@ -1,0 +1,182 @@
+"""What several GPUs of one machine bring to extraction and to prediction, against one of them.
+
+    python benchmarks/several_gpus.py extract FOLDER --gpus 1,2
+    python benchmarks/several_gpus.py predict FOLDER --gpus 1,2 --model results/train/3drs/model
+
+``extract`` runs the workflow's own rule on generated scans, with VGGT-1B's sizes and random
+weights: `snakemake --resources gpu=N` for each N, one job a shard. Each job starts Python, reads
+and hashes the weights and loads what the compiler kept, and all of that counts. A first shard fills
+the compiler's cache and does not count. ``predict`` starts `threedrs.predict` on N ranks on
+generated scenes and compares the bytes of the answers. FOLDER keeps scans, scenes and weights for
+the next call.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from generated_run import REPOSITORY, record, scene_name, write_inputs
+from harness import choose_device, random_vggt
+from threedrs.io.files import read_json, sha256_of_file
+from threedrs.tasks.prediction import meta_path
+from threedrs.tasks.record import write_records
+
+LOST = 8  # frames more than a scene shows, because a generated scan loses some poses
+FEATURES = Path("results/features")
+TIMES = Path("results/benchmarks/extract_features")
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=("extract", "predict"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--gpus", default="1,2", help="numbers of GPUs, each measured by itself")
+    parser.add_argument("--scenes", type=int, default=24, help="of a shard, or asked about")
+    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--shards", type=int, default=4, help="of extraction")
+    parser.add_argument("--teacher", default="vggt", choices=("vggt", "vggt-tiny"))
+    parser.add_argument("--scans-only", action="store_true", help="make the scans and end there")
+    parser.add_argument("--model", type=Path, help="folder of the model that predicts")
+    parser.add_argument("--questions", type=int, default=66, help="of a scene")
+    parser.add_argument("--tokens", type=int, default=16, help="most tokens of an answer")
+    return parser.parse_args()
+
+
+def run(program: list[str], folder: Path, log: Path) -> None:
+    """Run a Python ``program`` in ``folder``, what it prints to ``log``."""
+    paths = [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    command = [sys.executable, "-m", *program]
+    with log.open("w") as out:
+        ended = subprocess.run(
+            command, cwd=folder, env=environment, stdout=out, stderr=out, check=False
+        )
+    if ended.returncode:
+        raise SystemExit(f"{' '.join(command)}: see {log}\n{log.read_text()[-2000:]}")
+
+
+def snakemake(arguments: argparse.Namespace, gpus: int, name: str, targets: list[str]) -> None:
+    """Make ``targets`` with ``gpus`` GPUs."""
+    folder = arguments.folder
+    program = ["snakemake", "-s", str(REPOSITORY / "Snakefile"), "-d", str(folder)]
+    program += ["--cores", str(max(8 * gpus, os.cpu_count() or 1)), "--resources", f"gpu={gpus}"]
+    program += ["--scheduler", "greedy", "--configfile", str(folder / "extract.yaml"), "--"]
+    run([*program, *targets], folder, folder / f"{name}.log")
+
+
+def write_settings(arguments: argparse.Namespace) -> None:
+    """Write the configuration, and a checkpoint with random weights unless it is there."""
+    folder = arguments.folder
+    teacher = {"name": arguments.teacher, "scenes_per_shard": arguments.scenes}
+    if arguments.teacher == "vggt":
+        teacher["weights"] = str(folder / "vggt.pt")
+        if not (folder / "vggt.pt").exists():
+            state = random_vggt({}, choose_device()).state_dict()
+            named = {f"aggregator.{name}": value.cpu() for name, value in state.items()}
+            torch.save(named, folder / "vggt.pt")
+    # 40 rooms are held out, or three of seven where there are few (threedrs.demo.write).
+    trained = arguments.shards * arguments.scenes
+    rooms = max(trained * 7 // 4, 2) if trained < 54 else trained + 40
+    config = {
+        "data": {
+            "demo": {"scenes": rooms, "frames": arguments.frames + LOST},
+            "scenes_per_shard": arguments.scenes,
+        },
+        "frames": {"stride": 1, "count": arguments.frames},
+        "teacher": teacher,
+    }
+    (folder / "extract.yaml").write_text(yaml.safe_dump(config))
+
+
+def extract(arguments: argparse.Namespace, counts: list[int]) -> list[dict[str, Any]]:
+    """Return the scenes a second through the workflow for each number of GPUs."""
+    folder = arguments.folder
+    write_settings(arguments)
+    shards = [f"train-{number:03d}" for number in range(arguments.shards)]
+    snakemake(arguments, 1, "scans", [f"results/scenes/shards/{shard}.json" for shard in shards])
+    if arguments.scans_only:
+        return []
+    made = [FEATURES / arguments.teacher / f"{shard}.zarr/manifest.json" for shard in shards]
+    targets = [str(path) for path in made]
+    rows = []
+    measured = [(f"extract-{gpus}", gpus) for gpus in counts]
+    first = [] if (folder / "warm-up.log").exists() else [("warm-up", 1)]
+    for name, gpus in [*first, *measured]:
+        for path in (FEATURES, TIMES):
+            shutil.rmtree(folder / path, ignore_errors=True)
+        snakemake(arguments, gpus, name, targets[:1] if name == "warm-up" else targets)
+        if name == "warm-up":
+            continue
+        scenes = sum(len(read_json(folder / path)["scenes"]) for path in made)
+        # From the start of the first job to the end of the last: Snakemake's own start is the same
+        # for one shard and for all those of ScanNet.
+        ends = {path: path.stat().st_mtime for path in (folder / TIMES).rglob("*.tsv")}
+        took = {path: float(path.read_text().splitlines()[1].split()[0]) for path in ends}
+        seconds = max(ends.values()) - min(ends[path] - took[path] for path in ends)
+        rows.append({"gpus": gpus, "scenes": scenes, "rate": scenes / seconds, "seconds": seconds})
+        rows[-1]["jobs' seconds"] = sorted(took.values())
+    return rows
+
+
+def predict(arguments: argparse.Namespace, counts: list[int]) -> list[dict[str, Any]]:
+    """Return the questions a second, start and loading included, for each number of GPUs."""
+    folder, scenes = arguments.folder, arguments.scenes
+    if not (folder / "mix.jsonl").is_file():
+        write_inputs(folder, scenes=scenes, frames=arguments.frames, samples=scenes)
+    asked = [
+        replace(record(0, scene_name(number)), id=f"{number}-{question}", references=["brown"])
+        for number in range(scenes)
+        for question in range(arguments.questions)
+    ]
+    write_records(folder / "questions.jsonl", asked)
+    rows = []
+    for gpus in counts:
+        out = folder / f"predictions-{gpus}/predictions.jsonl"
+        shutil.rmtree(out.parent, ignore_errors=True)
+        out.parent.mkdir()
+        launcher = ["threedrs.distributed.launch", "--gpus", str(gpus), "--cores", str(8 * gpus)]
+        program = ["threedrs.predict", "--model", str(arguments.model), "--out", str(out)]
+        program += [
+            "--records",
+            str(folder / "questions.jsonl"),
+            "--scenes",
+            str(folder / "scenes"),
+        ]
+        program += ["--settings", json.dumps({"max_new_tokens": arguments.tokens})]
+        log = folder / f"predict-{gpus}.log"
+        run([*launcher, *program], REPOSITORY, log)
+        seconds = read_json(meta_path(out))["timing"]["seconds"]
+        rows.append({"gpus": gpus, "questions": len(asked), "rate": len(asked) / seconds})
+        rows[-1] |= {"seconds": seconds, "sha256": sha256_of_file(out)}
+        rows[-1]["last line"] = log.read_text().strip().splitlines()[-1]
+    for row in rows:
+        row["same bytes"] = row["sha256"] == rows[0]["sha256"]
+    return rows
+
+
+def main() -> None:
+    """Measure each number of GPUs; print JSON."""
+    arguments = parse()
+    arguments.folder = arguments.folder.resolve()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    counts = [int(count) for count in arguments.gpus.split(",")]
+    rows = {"extract": extract, "predict": predict}[arguments.what](arguments, counts)
+    for row in rows:
+        row["of one GPU's rate"] = row["rate"] / (rows[0]["rate"] / rows[0]["gpus"])
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    report = {"command": " ".join(sys.argv), "machine": machine, "torch": torch.__version__}
+    print(json.dumps({**report, "rows": rows}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
