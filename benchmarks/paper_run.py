@@ -188,6 +188,9 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "seconds_until_step": first["seconds_until_step"],
         "checkpoint_gb": gigabytes(checkpoint),
+        "peak_memory_gib": json.loads((checkpoint / "manifest.json").read_text())[
+            "peak_memory_gib"
+        ],
     }
     report["ranks_before"] = read_timings(out)
     began = time.perf_counter()

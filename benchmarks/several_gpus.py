@@ -14,6 +14,7 @@ the next call.
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,8 @@ from threedrs.tasks.record import write_records
 
 LOST = 8  # frames more than a scene shows, because a generated scan loses some poses
 FEATURES = Path("results/features")
+# What a rank says after each scene: scenes, questions, and questions a second since its start.
+TOLD = re.compile(r"(\d+) of (\d+) scenes, (\d+) of \d+ questions, ([\d.]+) a second")
 TIMES = Path("results/benchmarks/extract_features")
 
 
@@ -128,6 +131,14 @@ def extract(arguments: argparse.Namespace, counts: list[int]) -> list[dict[str, 
     return rows
 
 
+def steady_rate(log: str, asked: int) -> float:
+    """Return the questions a second of all ranks from the end of their first scenes on."""
+    told = [(int(n), int(of), int(done), float(rate)) for n, of, done, rate in TOLD.findall(log)]
+    first = [(done, done / rate) for n, _, done, rate in told if n == 1]
+    ends = [done / rate for n, of, done, rate in told if n == of]
+    return (asked - sum(done for done, _ in first)) / (max(ends) - max(t for _, t in first))
+
+
 def predict(arguments: argparse.Namespace, counts: list[int]) -> list[dict[str, Any]]:
     """Return the questions a second, start and loading included, for each number of GPUs."""
     folder, scenes = arguments.folder, arguments.scenes
@@ -158,7 +169,7 @@ def predict(arguments: argparse.Namespace, counts: list[int]) -> list[dict[str, 
         seconds = read_json(meta_path(out))["timing"]["seconds"]
         rows.append({"gpus": gpus, "questions": len(asked), "rate": len(asked) / seconds})
         rows[-1] |= {"seconds": seconds, "sha256": sha256_of_file(out)}
-        rows[-1]["last line"] = log.read_text().strip().splitlines()[-1]
+        rows[-1]["rate after the first scene"] = steady_rate(log.read_text(), len(asked))
     for row in rows:
         row["same bytes"] = row["sha256"] == rows[0]["sha256"]
     return rows
