@@ -1,5 +1,6 @@
 """The GPU benchmarks run, small, on CPU."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -67,11 +68,13 @@ def test_the_papers_run_crashes_and_goes_on(
 ) -> None:
     options = ["--gpus", "1", "--size", "tiny", "--scenes", "2", "--frames", "1"]
     options += ["--save-every", "1", "--set", "workers=1", "--set", "global_batch=2"]
+    options += ["--resume-gpus", "1", "--resume-set", "kept_layers=1"]
     for name, value in ENVIRONMENT.items():  # of the processes that the script starts
         monkeypatch.setenv(name, value)
     run_script(monkeypatch, "paper_run", str(tmp_path), *options)
     text = capsys.readouterr().out
     report = json.loads(text[text.rindex("\n{\n") :])
+    assert [len(rank["step_seconds"]) for rank in report["ranks_before"]] == [2]
     assert report["resumed_status"] == 0
     assert set(report["equal"].values()) == {True}
     assert report["step_made_twice"]["step"] == [2, 2]
@@ -94,3 +97,24 @@ def test_the_papers_run_crashes_and_goes_on(
     assert row["pack_mb"] > 1
     assert 0 <= row["ready_share"] <= 1
     assert row["packs_per_second"] > 0
+
+    # So they do the benchmark of several GPUs, which the trained model answers here.
+    options = ["--gpus", "1", "--model", str(tmp_path / "run/model"), "--scenes", "2"]
+    options += ["--frames", "1", "--questions", "3", "--tokens", "2"]
+    run_script(monkeypatch, "several_gpus", "predict", str(tmp_path), *options)
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["gpus"], row["questions"], row["same bytes"]) == (1, 6, True)
+    assert row["rate after the first scene"] > 0
+
+
+def test_the_rate_of_several_ranks_leaves_out_their_first_scenes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Two ranks of two scenes of 10 questions: the first ones end at 10 and 5 s, the last at 12.5 s.
+    log = """predict: a, 1 of 2 scenes, 10 of 20 questions, 1.0 a second, 10 s left
+predict: b, 1 of 2 scenes, 10 of 20 questions, 2.0 a second, 5 s left
+predict: c, 2 of 2 scenes, 20 of 20 questions, 1.6 a second, 0 s left
+predict: d, 2 of 2 scenes, 20 of 20 questions, 2.5 a second, 0 s left"""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    steady_rate = importlib.import_module("several_gpus").steady_rate
+    assert steady_rate(log, 40) == pytest.approx(20 / (12.5 - 10))
