@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from markupsafe import Markup
 
 from threedrs.evaluation.tables import shown_columns
 from threedrs.io.files import read_json
@@ -57,7 +58,7 @@ def findings(summary: dict[str, Any]) -> str:
             values = f"{line.baseline:.1f} and {line.value:.1f}"
             p, corrected = line.compared["p"], line.compared["p_holm"]
             lines.append(f"{title}: {values}, p {p:.3f}, corrected {corrected:.3f}: {line.words}")
-    return "\n".join(lines)
+    return "\n".join(Markup(line).striptags() for line in lines)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from threedrs.evaluation.compare import (
     holm,
     read_per_question,
 )
+from threedrs.evaluation.controls import CONTROLS, read_looking
 from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
 from threedrs.evaluation.tables import latex_table, markdown_table, run_notes
 from threedrs.evaluation.trivial_answers import mean_of, read_trivial_answers, summary_rows
@@ -118,6 +119,8 @@ def aggregate(
     summary = _summarise(results, questions, configs, trained, baseline)
     summary["trivial"] = summary_rows(read_trivial_answers(trivial)) if trivial else []
     summary["trivial"] += _control_rows(summary["groups"], control_files or {})
+    for group in summary["groups"]:
+        group["looking"] = read_looking(group["runs"], control_files or {}, questions)
     sources = {f"{run}/{benchmark}": path for (run, benchmark), path in metrics_files.items()}
     # A control lies in a folder beside its benchmark's.
     for (run, *_), path in (control_files or {}).items():
@@ -319,16 +322,6 @@ def _mean_and_deviation(members: list[Mapping[str, Any]]) -> dict[str, Any]:
     return spread
 
 
-# Control of ``eval.controls`` -> the name of its rows, and how their answers were made.
-_CONTROLS = {
-    "text_only": ("no images", "The same questions without images, asked of the same models."),
-    "other_room": (
-        "other room",
-        "The same questions with another room's images, asked of the same models.",
-    ),
-}
-
-
 def _control_rows(
     groups: list[dict[str, Any]], files: Mapping[tuple[str, str, str], Path]
 ) -> list[dict[str, Any]]:
@@ -339,8 +332,8 @@ def _control_rows(
     controls = dict.fromkeys(control for control, _ in results)
     return [
         {
-            "name": f"{group['name']}, {_CONTROLS[control][0]}",
-            "how": _CONTROLS[control][1],
+            "name": f"{group['name']}, {CONTROLS[control][0]}",
+            "how": CONTROLS[control][1],
             "metrics": _mean_and_deviation([results[control, run] for run in group["runs"]]),
         }
         for control in controls

@@ -149,7 +149,7 @@ def compare(runs: Sequence[PerQuestion], baselines: Sequence[PerQuestion]) -> di
     Raises:
         DataError: the sides are not of the same questions.
     """
-    sides = [_aligned(side, baselines[0].ids) for side in (*runs, *baselines)]
+    sides = [aligned(side, baselines[0].ids) for side in (*runs, *baselines)]
     scenes = baselines[0].scenes
     names = [name for name in baselines[0].metrics if all(name in side for side in sides)]
     return {
@@ -186,8 +186,12 @@ def _compared(mine: Sequence[Metric], other: Sequence[Metric], scenes: Sequence[
     )
 
 
-def _aligned(side: PerQuestion, ids: tuple[str, ...]) -> Mapping[str, Metric]:
-    """Return the side's metrics with its questions in the order of ``ids``."""
+def aligned(side: PerQuestion, ids: tuple[str, ...]) -> Mapping[str, Metric]:
+    """Return the side's metrics with its questions in the order of ``ids``.
+
+    Raises:
+        DataError: it is not of these questions.
+    """
     row_of = {question: row for row, question in enumerate(side.ids)}
     missing = [question for question in ids if question not in row_of]
     if missing or len(ids) != len(side.ids):

@@ -7,11 +7,13 @@ three seeds on both sides there is none.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from rich.table import Table
 
+from threedrs.evaluation.controls import sentences_of_looking
 from threedrs.evaluation.trivial_answers import mean_of, sentences_below
 from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task, headline_columns
@@ -50,33 +52,46 @@ def run_notes(entry: Mapping[str, Any]) -> list[str]:
         for name, result in entry["benchmarks"].items()
         if result.get("unanswered")
     ]
-    return [*supervision_notes(entry), *limits, *unanswered, *_alike(entry)]
+    alike = [f"{one.said} {one.counted}" for one in alike_answers(entry)]
+    return [*supervision_notes(entry), *limits, *unanswered, *alike]
 
 
-def _alike(entry: Mapping[str, Any]) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class AlikeAnswers:
+    """The answer that a run gives to most questions of a benchmark."""
+
+    benchmark: str
+    answer: str | None  # the text, "" where the run says nothing; None: "no object" ranks first
+    said: str  # which benchmark and answer, for a sentence
+    counted: str  # how many questions, for its end
+
+
+def alike_answers(entry: Mapping[str, Any]) -> list[AlikeAnswers]:
     """Return the benchmarks on which a run answers most questions alike, and what it answers."""
-    notes = []
-    for name, result in entry["benchmarks"].items():
+    found = []
+    for name, result in entry.get("benchmarks", {}).items():
         counts, title = result.get("alike") or {"of": 0}, find_task(name).title
-        of = counts["of"]
+        of, answer = counts["of"], None
         if of and counts.get("no_object_first") == of:
-            notes.append(f'{title}: "no object" ranks first for all {of} questions')
+            said, counted = '"no object" ranks first for', f"all {of} questions"
         elif counts.get("count", 0) > MOST_ALIKE * of:
-            text = " ".join(counts["most_frequent"].split())
+            answer = counts["most_frequent"]
+            text = " ".join(answer.split())
             shown = f'"{text}"' if len(text) <= 40 else f'"{text[:40]}..."'
-            said = f"{shown} is the answer" if text else "(no answer)"
-            notes.append(f"{title}: {said} to {counts['count']} of {of} questions")
-    return notes
+            said = f"{shown} is the answer to" if text else "(no answer) to"
+            counted = f"{counts['count']} of {of} questions"
+        else:
+            continue
+        found.append(
+            AlikeAnswers(benchmark=name, answer=answer, said=f"{title}: {said}", counted=counted)
+        )
+    return found
 
 
-def alike_sentences(summary: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each run that answers most questions of a benchmark alike."""
-    found = {run: _alike(entry) for run, entry in summary["runs"].items()}
-    return [
-        f"{run} answers most questions alike ({'; '.join(notes)})."
-        for run, notes in found.items()
-        if notes
-    ]
+def runs_that_answer_alike(summary: Mapping[str, Any]) -> dict[str, list[AlikeAnswers]]:
+    """Return the runs that answer most questions of a benchmark alike, and what they answer."""
+    found = {run: alike_answers(entry) for run, entry in summary["runs"].items()}
+    return {run: answers for run, answers in found.items() if answers}
 
 
 def frames_mark(summary: Mapping[str, Any], runs: Sequence[str]) -> str:
@@ -108,13 +123,14 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     ways = [f"*{row['name']}*: {row['how']}" for row in summary["trivial"]]
     looking = ["Rows in italics score without a look at the room.", *ways] if ways else []
-    looking += sentences_below(summary, columns)
+    looking += [*sentences_below(summary, columns), *sentences_of_looking(summary, columns)]
     return "\n\n".join([table, _explanation(summary), *looking]) + "\n"
 
 
 def latex_table(summary: Mapping[str, Any]) -> str:
-    r"""Return the table in LaTeX; needs ``\usepackage{booktabs}``. The best value is bold."""
+    r"""Return the table in LaTeX; needs ``\usepackage{booktabs}``. The best values are bold."""
     columns = shown_columns(summary)
+    best = best_values(summary, columns)
     heads, rules, start = [], [], 2
     for (name, benchmark), members in groupby(columns, key=lambda c: (c.group, c.benchmark)):
         width = len(list(members))
@@ -122,18 +138,6 @@ def latex_table(summary: Mapping[str, Any]) -> str:
         heads.append(f"\\multicolumn{{{width}}}{{c}}{{{name}{asked}}}")
         rules.append(f"\\cmidrule(lr){{{start}-{start + width - 1}}}")
         start += width
-    # Bold is the best mean, shown or not: whether a difference counts, the star alone says.
-    best = {
-        column: max(
-            (
-                mean
-                for group in summary["groups"]
-                if (mean := _cell(summary, group, column)[0]) is not None
-            ),
-            default=None,
-        )
-        for column in columns
-    }
     lines = [
         f"% {_explanation(summary)}",
         r"% needs \usepackage{booktabs}",
@@ -147,13 +151,39 @@ def latex_table(summary: Mapping[str, Any]) -> str:
     for group in summary["groups"]:
         cells = [_cell(summary, group, column) for column in columns]
         texts = [
-            _latex_cell(*cell, best=cell[0] is not None and cell[0] == best[column])
+            _latex_cell(*cell, best=best[column])
             for cell, column in zip(cells, columns, strict=True)
         ]
-        name = "".join(_LATEX.get(character, character) for character in group["name"])
+        name = _latex_text(group["name"])
         name += r"\textdagger" if frames_mark(summary, group["runs"]) else ""
         lines.append(f"{name} & {' & '.join(texts)} \\\\")
+    if summary["trivial"]:
+        lines.append(r"\midrule")
+    for row in summary["trivial"]:
+        values = [mean_of(row, column.benchmark, column.metric) for column in columns]
+        texts = [_latex_cell(value, None, "", best=None) for value in values]
+        lines.append(f"\\textit{{{_latex_text(row['name'])}}} & {' & '.join(texts)} \\\\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def best_values(
+    summary: Mapping[str, Any], columns: Sequence[Column]
+) -> dict[Column, float | None]:
+    """Return the highest mean of each column as tables print it, to one decimal.
+
+    None where no difference to the baseline is shown, as a seed may have made the order there.
+    """
+    best: dict[Column, float | None] = {}
+    for column in columns:
+        cells = [_cell(summary, group, column) for group in summary["groups"]]
+        shown = any(mark for _, _, mark in cells)
+        means = [mean for mean, _, _ in cells if mean is not None]
+        best[column] = round(max(means), 1) if shown else None
+    return best
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def _asked_part(summary: Mapping[str, Any], benchmark: str) -> str:
@@ -188,10 +218,12 @@ def _markdown_cell(mean: float | None, deviation: float | None, mark: str) -> st
     return f"{mean:.1f}{spread}{mark.replace('*', chr(92) + '*')}"
 
 
-def _latex_cell(mean: float | None, deviation: float | None, mark: str, *, best: bool) -> str:
+def _latex_cell(
+    mean: float | None, deviation: float | None, mark: str, *, best: float | None
+) -> str:
     if mean is None:
         return "--"
-    text = f"\\textbf{{{mean:.1f}}}" if best else f"{mean:.1f}"
+    text = f"\\textbf{{{mean:.1f}}}" if round(mean, 1) == best else f"{mean:.1f}"
     spread = "" if deviation is None else f" {{\\scriptsize $\\pm${deviation:.1f}}}"
     return f"{text}{spread}{f'$^{{{mark}}}$' if mark else ''}"
 
@@ -214,7 +246,15 @@ def _explanation(summary: Mapping[str, Any]) -> str:
     )
     return (
         f"Percent.{star} Questions: {_question_counts(summary)}.{unanswered}"
-        f"{_frames_explanation(summary)}{''.join(f' {line}' for line in alike_sentences(summary))}"
+        f"{_frames_explanation(summary)}{_alike_explanation(summary)}"
+    )
+
+
+def _alike_explanation(summary: Mapping[str, Any]) -> str:
+    return "".join(
+        f" {run} answers most questions alike ("
+        f"{'; '.join(f'{one.said} {one.counted}' for one in answers)})."
+        for run, answers in runs_that_answer_alike(summary).items()
     )
 
 

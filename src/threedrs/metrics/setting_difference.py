@@ -141,9 +141,6 @@ def spread(mine_NCS: np.ndarray, other_NCS: np.ndarray, combine: Combine) -> Spr
     rooms = mine_NCS.shape[-2]
     sides = (mine_NCS, other_NCS)
     mine, other = (_combined(side.sum(axis=-2), combine) for side in sides)
-    without_mine_C, without_other_C = (
-        _combined(side.sum(axis=-2, keepdims=True) - side, combine).mean(axis=-2) for side in sides
-    )
     freedoms = mine.shape[-1] - 1, other.shape[-1] - 1
     variances = (
         mine.var(axis=-1, ddof=1) / mine.shape[-1],
@@ -153,9 +150,42 @@ def spread(mine_NCS: np.ndarray, other_NCS: np.ndarray, combine: Combine) -> Spr
         difference=mine.mean(axis=-1) - other.mean(axis=-1),
         side_variances=variances,
         side_freedoms=freedoms,
-        rooms_variance=(rooms - 1) * (without_mine_C - without_other_C).var(axis=-1),
+        rooms_variance=_rooms_variance(sides, combine),
         rooms_freedom=rooms - 1,
     )
+
+
+def paired_spread(mine_NCS: np.ndarray, other_NCS: np.ndarray, combine: Combine) -> Spread:
+    """Return the difference of two ways to ask the same trainings, and its variances.
+
+    Args:
+        mine_NCS: (N, C, S) statistics of the trainings asked in one way; N >= 1, C >= 2.
+        other_NCS: the same trainings, asked in the other way, in the same rooms.
+        combine: sums (R, S) to values (R,), percent.
+    """
+    seeds, rooms = mine_NCS.shape[:2]
+    sides = (mine_NCS, other_NCS)
+    mine_N, other_N = (_combined(side.sum(axis=-2), combine) for side in sides)
+    # What makes one training better than another in both ways cancels. One training alone has no
+    # such variance, and the interval is then of the rooms and of that training.
+    apart_N = mine_N - other_N
+    seeds_variance = apart_N.var(ddof=1) / seeds if seeds > 1 else np.array(0.0)
+    return Spread(
+        difference=apart_N.mean(),
+        side_variances=(seeds_variance, np.array(0.0)),
+        side_freedoms=(max(1, seeds - 1),) * 2,
+        rooms_variance=_rooms_variance(sides, combine),
+        rooms_freedom=rooms - 1,
+    )
+
+
+def _rooms_variance(sides: tuple[np.ndarray, np.ndarray], combine: Combine) -> np.ndarray:
+    """Return the jackknife's variance of the difference of both sides' means over the seeds."""
+    without_mine_C, without_other_C = (
+        _combined(side.sum(axis=-2, keepdims=True) - side, combine).mean(axis=-2) for side in sides
+    )
+    rooms = sides[0].shape[-2]
+    return (rooms - 1) * (without_mine_C - without_other_C).var(axis=-1)
 
 
 def _seeds_freedom(

@@ -55,6 +55,7 @@ class BarChart:
     groups: tuple[str, ...]
     series: Mapping[str, Sequence[figures.Bar]]
     filters: tuple[Mapping[str, str], ...] = ()  # of the page, that leads to a group's questions
+    counts: tuple[int, ...] = ()  # of the questions of a group, where there are filters
 
 
 def _bar_chart(
@@ -63,10 +64,18 @@ def _bar_chart(
     title: str,
     colours: Mapping[str, str] | None = None,
     filters: Sequence[Mapping[str, str]] = (),
+    counts: Sequence[int] = (),
 ) -> BarChart:
-    svg = Markup(figures.bars(groups, series, title, colours))
+    labels = groups
+    if counts:
+        labels = [f"{group} ({count})" for group, count in zip(groups, counts, strict=True)]
     return BarChart(
-        svg=svg, title=title, groups=tuple(groups), series=series, filters=tuple(filters)
+        svg=Markup(figures.bars(labels, series, title, colours)),
+        title=title,
+        groups=tuple(groups),
+        series=series,
+        filters=tuple(filters),
+        counts=tuple(counts),
     )
 
 
@@ -175,10 +184,10 @@ def question_types(results: Results) -> list[BarChart]:
                 series[f"{MAIN}, published"] = [
                     figures.Bar(value=details.get(kind, {}).get(column.metric)) for kind in kinds
                 ]
-            labels = [f"{kind} ({counts[kind]})" for kind in kinds]
             colours = run_colours(results.runs)
             filters = [{"benchmark": benchmark, "type": kind} for kind in kinds]
-            drawn.append(_bar_chart(labels, series, _name(column), colours, filters))
+            numbers = [counts[kind] for kind in kinds]
+            drawn.append(_bar_chart(kinds, series, _name(column), colours, filters, numbers))
     return drawn
 
 

@@ -18,7 +18,8 @@ from typing import Any
 from PIL import Image
 
 from threedrs import __version__
-from threedrs.evaluation.tables import alike_sentences
+from threedrs.evaluation.controls import sentences_of_looking
+from threedrs.evaluation.tables import runs_that_answer_alike
 from threedrs.evaluation.trivial_answers import sentences_below
 from threedrs.io.files import write_text
 from threedrs.report import charts
@@ -95,9 +96,10 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             limited=results.limited,
             unanswered=results.unanswered,
             statement=statement(judged, baseline, results.summary["comparison"]),
-            alike=[
-                *alike_sentences(results.summary),
+            alike=runs_that_answer_alike(results.summary),
+            looking=[
                 *sentences_below(results.summary, results.columns),
+                *sentences_of_looking(results.summary, results.columns),
             ],
             score_rows=settings_rows,
             trivial_rows=trivial_rows,

@@ -23,6 +23,7 @@ from threedrs.tasks.record import COORD, IMAGE, Record
 from threedrs.tasks.registry import find_task
 
 TENTHS = 10  # of a percent a stored value has
+NOT_ASKED = "(not asked, no detector box)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,9 @@ class Questions:
         answers = []
         for run in values:
             rows = results.answers(run, name, [record.id for record in asked])
-            answers.append([self._answer(row, task) for row in rows])
+            answers.append(
+                [self._answer(row, record, task) for row, record in zip(rows, asked, strict=True)]
+            )
             # All runs have the same true boxes.
             if task.grounding and not answers[1:]:
                 true = [self._box_indices(row["scene"], row["gt"]) for row in rows]
@@ -136,8 +139,11 @@ class Questions:
             "answers": answers,
         }
 
-    def _answer(self, row: dict[str, Any], task: Task) -> int | list[int]:
+    def _answer(self, row: dict[str, Any], record: Record, task: Task) -> int | list[int]:
         """Return the index of an answer's text, or those of the boxes that it chose."""
+        # Such an empty answer is not the model's, and is not counted among those.
+        if task.box_input and record.box_input is None:
+            return self._text(NOT_ASKED)
         if task.choose is None:
             return self._text(row["prediction"])
         chosen = task.choose(np.asarray(row["scores"]))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from threedrs.evaluation.tables import is_shown
+from threedrs.evaluation.tables import best_values, is_shown
 from threedrs.evaluation.trivial_answers import mean_of
 from threedrs.report.results import Results
 from threedrs.tasks.base import Column
@@ -55,7 +55,7 @@ def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
         column: [mean_of(group, column.benchmark, column.metric) for group in groups]
         for column in columns
     }
-    ranked = {c: any(_is_shown(results, group, c) for group in groups) for c in columns}
+    best = best_values(summary, columns)
     settings = [
         ScoreRow(
             name=group["name"],
@@ -63,7 +63,7 @@ def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
             seeds=len(group["runs"]),
             mark=results.mark(group["runs"]),
             how="",
-            cells=tuple(_setting_cell(results, group, c, means[c], ranked[c]) for c in columns),
+            cells=tuple(_setting_cell(results, group, c, means[c], best[c]) for c in columns),
         )
         for group in groups
     ]
@@ -105,7 +105,7 @@ def _setting_cell(
     group: Mapping[str, Any],
     column: Column,
     means: Sequence[float | None],
-    ranked: bool,
+    best: float | None,
 ) -> ScoreCell:
     value, runs = mean_of(group, column.benchmark, column.metric), group["runs"]
     single = results.metrics(runs[0], column.benchmark)
@@ -125,8 +125,8 @@ def _setting_cell(
     return ScoreCell(
         value=value,
         spread=spread,
-        heat=(value - low) / (high - low) if ranked and high > low else None,
-        best=ranked and round(value, 1) == round(high, 1),
+        heat=(value - low) / (high - low) if best is not None and high > low else None,
+        best=round(value, 1) == best,
         shown=_is_shown(results, group, column),
         origin=origin,
     )

@@ -8,8 +8,9 @@ for all tests. Otherwise it is said how large a difference is easily missed.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any
+
+from markupsafe import Markup
 
 from threedrs.evaluation.aggregate import RUN_NAMES
 from threedrs.report.verdict_line import (
@@ -17,13 +18,11 @@ from threedrs.report.verdict_line import (
     after_correction,
     basis_of,
     beside_zero,
-    evidence_of,
     make_line,
     missed_sizes,
     too_few_rooms,
 )
 from threedrs.tasks.base import Column
-from threedrs.visualization.templates import signed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +139,9 @@ def _answer(
     if not total:
         return "untold", f"{name} and {baseline} share no headline metric.", "even"
     seeds = len(group["runs"]), len(base["runs"])
+    if all(line.silence for line in lines):
+        answer = f"Cannot be told: {name} and {baseline} are equal, but {_silences(lines)}."
+        return "untold", answer, "even"
     # Whatever the rooms say, another seed might have turned it.
     if min(seeds) == 1:
         single = "each" if max(seeds) == 1 else f"of {name if seeds[0] == 1 else baseline}"
@@ -186,8 +188,18 @@ def _tested_answer(
     if better and worse:
         return (
             "mixed",
-            f"Mixed: {name} is better than {baseline} on {len(better)} of {total} metrics, "
-            f"{_listed(better)}. It is worse on {len(worse)}, {_listed(worse)}.{rest}",
+            Markup(
+                "Mixed: {} is better than {} on {} of {} metrics, {}. It is worse on {}, {}.{}"
+            ).format(
+                name,
+                baseline,
+                len(better),
+                total,
+                _listed(better),
+                len(worse),
+                _listed(worse),
+                rest,
+            ),
             "even",
         )
     if better or worse:
@@ -195,8 +207,9 @@ def _tested_answer(
         start, word, tone = ("Yes", "better", "up") if better else ("No", "worse", "down")
         return (
             word,
-            f"{start}: {name} is {word} than {baseline} on {len(shown)} of {total} metrics, "
-            f"{_listed(shown)}.{rest}",
+            Markup("{}: {} is {} than {} on {} of {} metrics, {}.{}").format(
+                start, name, word, baseline, len(shown), total, _listed(shown), rest
+            ),
             tone,
         )
     seeds, sizes = min(min(line.compared["seeds"]) for line in lines), missed_sizes(lines)
@@ -209,13 +222,27 @@ def _tested_answer(
     return "not shown", f"No difference between {name} and {baseline} is shown.{easily}", "even"
 
 
-def _listed(lines: Sequence[Line]) -> str:
+def _listed(lines: Sequence[Line]) -> Markup:
     """Return metrics with their differences and what these rest on."""
-    return "; ".join(
-        f"{line.column.group} {line.column.title} by {abs(line.compared['difference']):.1f} points "
-        f"({evidence_of(line.compared)})"
+    return Markup("; ").join(
+        Markup("{} {} by {:.1f} points ({})").format(
+            line.column.group,
+            line.column.title,
+            abs(line.compared["difference"]),
+            line.evidence,
+        )
         for line in lines
     )
+
+
+def _silences(lines: Sequence[Line]) -> str:
+    """Return why metrics that are equal say nothing, and which ones."""
+    reasons: dict[str, list[str]] = {}
+    for line in lines:
+        if line.silence:
+            name = f"{line.column.group} {line.column.title}"
+            reasons.setdefault(line.silence.partition(": ")[2], []).append(name)
+    return " and ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
 
 
 def _explanation(lines: Sequence[Line]) -> str:
@@ -226,18 +253,15 @@ def _explanation(lines: Sequence[Line]) -> str:
     higher = sum(round(value, 1) > 0 for value in differences)
     lower = sum(round(value, 1) < 0 for value in differences)
     same = len(lines) - higher - lower
-    if same == len(lines):
-        return "As measured, all metrics are equal."
-    between = (
-        f"The differences lie between {signed(min(differences))} and {signed(max(differences))} "
-        f"points, and their median is {signed(median(differences))}."
-        if len(lines) > 1
-        else f"The difference is {signed(differences[0])} points."
-    )
     seen = (
         f"As measured, which may be chance: higher on {higher}, lower on {lower} and the same on "
-        f"{same} of {len(lines)} metrics. {between}"
+        f"{same} of {len(lines)} metrics."
     )
+    if any(line.silence for line in lines):
+        # Two models that say nothing are not as good as each other.
+        seen += f" Equal values are no sign of parity where {_silences(lines)}."
+    if same == len(lines):
+        return seen
     shares = [line.compared["seeds_share"] for line in lines]
     known = [share for share in shares if share is not None]
     if not known:

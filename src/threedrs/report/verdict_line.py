@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
-from threedrs.evaluation.tables import is_shown
+from markupsafe import Markup
+
+from threedrs.evaluation.tables import alike_answers, is_shown
 from threedrs.tasks.base import Column
 from threedrs.visualization.templates import signed
 
@@ -19,6 +22,9 @@ class Line:
     compared: Mapping[str, Any]
     tone: str  # up, down or even: only what is more than the luck of seeds and rooms is up or down
     words: str
+    evidence: Markup  # what the comparison rests on; its count leads to the questions
+    # Why equal values say nothing of these settings, "" where they do or where they are not equal.
+    silence: str = ""
 
 
 def make_line(
@@ -32,32 +38,58 @@ def make_line(
     tone = "even"
     if is_shown(compared, summary["comparison"]["level"]):
         tone = "up" if compared["difference"] > 0 else "down"
+    value, baseline = (
+        side["metrics"][column.benchmark][column.metric]["mean"] for side in (group, base)
+    )
+    silence = ""
+    if abs(compared["difference"]) < 1e-9:
+        silence = _silence(summary, [*group["runs"], *base["runs"]], column.benchmark, value)
+    evidence = Markup("")
+    if compared["low"] is not None:
+        pair = {"a": base["runs"][0], "b": group["runs"][0]}
+        evidence = _evidence(compared, {"benchmark": column.benchmark, **pair})
     return Line(
         column=column,
-        value=group["metrics"][column.benchmark][column.metric]["mean"],
-        baseline=base["metrics"][column.benchmark][column.metric]["mean"],
+        value=value,
+        baseline=baseline,
         compared=compared,
         tone=tone,
-        words=_words(compared, tone, summary["comparison"]),
+        words=silence or _words(compared, tone, summary["comparison"], evidence),
+        evidence=evidence,
+        silence=silence,
     )
 
 
-def _words(compared: Mapping[str, Any], tone: str, settings: Mapping[str, Any]) -> str:
+def _silence(summary: Mapping[str, Any], runs: Sequence[str], benchmark: str, value: float) -> str:
+    """Return why runs of equal values say nothing about one another; "" where they do."""
+    given = [
+        [one for one in alike_answers(summary["runs"][run]) if one.benchmark == benchmark]
+        for run in runs
+    ]
+    if all(given):
+        empty = all(one.answer == "" for found in given for one in found)
+        return f"nothing to compare: both {'hardly answer' if empty else 'answer most alike'}"
+    return "" if value else "nothing to compare: both score 0"
+
+
+def _words(
+    compared: Mapping[str, Any], tone: str, settings: Mapping[str, Any], evidence: Markup
+) -> str:
     """Return in words what one comparison allows to say, with all that it rests on."""
     seeds = min(compared["seeds"])
     if seeds == 1:
         return "one training: may be the seed"
     if compared["low"] is None:
         return "cannot be told: all questions are of one room"
-    evidence = evidence_of(compared)
+    rests = " (" + evidence + ")"
     if seeds < settings["fewest_seeds"]:
         side = beside_zero(compared)
         hint = {1: "a hint that it is higher", -1: "a hint that it is lower", 0: "may be chance"}
-        return f"{hint[side]} ({evidence})"
+        return hint[side] + rests
     if tone != "even":
-        return f"{'better' if tone == 'up' else 'worse'} ({evidence})"
+        return ("better" if tone == "up" else "worse") + rests
     if too_few_rooms(compared, settings):
-        return f"cannot be told with so few rooms ({evidence})"
+        return "cannot be told with so few rooms" + rests
     # Runs that agree in every room vary by nothing, and nothing could be missed.
     missed, tests = compared["missed"], settings["tests"]
     easily = (
@@ -66,13 +98,13 @@ def _words(compared: Mapping[str, Any], tone: str, settings: Mapping[str, Any]) 
         else ""
     )
     if not beside_zero(compared):
-        return f"no difference shown ({evidence}){easily}"
+        return "no difference shown" + rests + easily
     # The interval is of this metric alone, and p may be that of the swaps.
     if compared["p"] < settings["level"]:
         against = after_correction(tests)
     else:
         against = "against swaps of the settings within rooms"
-    return f"not shown {against} ({evidence}){easily}"
+    return f"not shown {against}" + rests + easily
 
 
 def after_correction(tests: int) -> str:
@@ -120,12 +152,15 @@ def missed_sizes(lines: Sequence[Line]) -> str:
     return f"{percent} points" if percent else f"{cider} points of CIDEr" if cider else ""
 
 
-def evidence_of(compared: Mapping[str, Any]) -> str:
-    """Return what a comparison rests on."""
-    return (
-        f"95 % interval {signed(compared['low'])} to {signed(compared['high'])}, "
-        f"{compared['seeds'][0]} and {compared['seeds'][1]} seeds, {compared['scenes']} rooms, "
-        f"{compared['questions']:,} questions"
+def _evidence(compared: Mapping[str, Any], filters: Mapping[str, str]) -> Markup:
+    """Return what a comparison rests on, with a link to its questions by the page's filters."""
+    link = Markup('<a href="#questions" data-filter="{}">{:,} questions</a>')
+    return Markup("95 % interval {} to {}, {} and {} seeds, {} rooms, {}").format(
+        signed(compared["low"]),
+        signed(compared["high"]),
+        *compared["seeds"],
+        compared["scenes"],
+        link.format(urlencode(filters), compared["questions"]),
     )
 
 

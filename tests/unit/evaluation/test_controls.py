@@ -2,16 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student_t
 
 from fixtures.inference_run import SCENES, SETTINGS, Fake, question, run
 from fixtures.students import TEXT, scene
+from fixtures.summary_files import metrics_file, question_file, summary_of
 from threedrs.config.schema import Control
 from threedrs.errors import ConfigError, DataError
 from threedrs.evaluation.aggregate import _control_rows
 from threedrs.evaluation.answerer import StudentAnswerer
+from threedrs.evaluation.compare import PerQuestion
+from threedrs.evaluation.controls import looking
 from threedrs.evaluation.predict_benchmark import _shown_rooms
+from threedrs.metrics.bootstrap import mean_metric
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.prompt import build_query
@@ -127,3 +133,58 @@ def test_controls_are_rows_of_their_settings(tmp_path):
     assert rows[1]["metrics"]["sqa3d"]["em"]["mean"] == 32
     assert "without images" in rows[0]["how"]
     assert _control_rows(groups, {}) == []
+
+
+def asked_again(benchmark, right_RQ):
+    """Trainings whose answers to three questions in each of four rooms are right or wrong."""
+    rooms = np.repeat([f"scene{room:04d}_00" for room in range(4)], 3)
+    return [
+        PerQuestion(
+            ids=tuple(map(str, range(12))),
+            scenes=tuple(rooms),
+            question_types=("",) * 12,
+            metrics={name: mean_metric(right_Q) for name in TASKS[benchmark].metrics},
+        )
+        for right_Q in right_RQ
+    ]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_what_is_looking_is_taken_by_training_and_by_room(seeds):
+    draw = np.random.default_rng(seeds)
+    seen, unseen = draw.integers(0, 2, (2, seeds, 12)).astype(float)
+    found = looking(asked_again("sqa3d", seen), asked_again("sqa3d", unseen))["em"]
+    apart = 100 * (seen - unseen).mean(axis=1)
+    assert found["difference"] == pytest.approx(apart.mean())
+    # The jackknife of a mean of equal rooms is the variance of the rooms' means.
+    by_room = 100 * (seen - unseen).mean(axis=0).reshape(4, 3).mean(axis=1)
+    squared = student_t.ppf(0.975, 3) ** 2 * by_room.var(ddof=1) / 4
+    if seeds > 1:
+        squared += student_t.ppf(0.975, seeds - 1) ** 2 * apart.var(ddof=1) / seeds
+    ends = apart.mean() - squared**0.5, apart.mean() + squared**0.5
+    assert (found["low"], found["high"]) == pytest.approx(ends)
+
+
+def test_the_summary_says_how_much_is_looking(tmp_path):
+    paths = []
+    for name, share in (("with", 0.8), ("without", 0.6)):
+        values = dict.fromkeys(TASKS["sqa3d"].metrics, 100 * share)
+        paths.append(metrics_file(tmp_path / name, "baseline", "sqa3d", values))
+        question_file(tmp_path / name, "baseline", "sqa3d", share)
+    path, control = paths
+    files = {("baseline", "sqa3d"): path}
+    asked = {"questions": {("baseline", "sqa3d"): path.with_name("per_question.npz")}}
+    summary_of(tmp_path, files, **asked)
+    unknown = "How much of the scores in words is looking is not known: eval.controls"
+    assert unknown in (tmp_path / "summary.md").read_text()
+    summary = summary_of(
+        tmp_path, files, **asked, control_files={("baseline", "sqa3d", "text_only"): control}
+    )
+    # All rooms are alike, so that the interval has no width.
+    (gain,) = {tuple(one.values()) for one in summary["groups"][0]["looking"]["sqa3d"].values()}
+    assert gain == pytest.approx((20, 20, 20))
+    said = (tmp_path / "summary.md").read_text()
+    assert "baseline scores with its images, compared with none: SQA3D EM +20.0 points" in said
+    assert "(95 % interval +20.0 to +20.0)" in said
+    assert "The interval is over rooms, of this one training." in said
+    assert unknown not in said

@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.report_files import RUNS, SPLITS, summarise, write_results
 from threedrs.errors import DataError
-from threedrs.evaluation.tables import alike_sentences
+from threedrs.evaluation.tables import alike_answers
 from threedrs.evaluation.trivial_answers import (
     CANDIDATES,
     TrainingAnswers,
@@ -216,10 +216,10 @@ def test_answers_that_are_alike_are_counted():
 )
 def test_a_run_that_answers_alike_gets_a_sentence(alike, said):
     entry = {"benchmarks": {"scanqa": {"alike": alike}}, "train": None}
-    sentences = alike_sentences({"runs": {"3drs": entry}})
+    sentences = [f"{one.said} {one.counted}" for one in alike_answers(entry)]
     assert bool(sentences) == bool(said)
     if said:
-        assert sentences[0].startswith("3drs answers most questions alike (ScanQA: ")
+        assert sentences[0].startswith("ScanQA: ")
         assert '""' not in sentences[0]
         assert said in sentences[0]
 
@@ -256,6 +256,10 @@ def test_the_rows_stand_in_all_tables(results):
     markdown = (results / "report" / "summary.md").read_text()
     assert "| *chance* | 50.0 | 50.0 |" in markdown
     assert "*first words*: The most frequent training answer" in markdown
+    latex = (results / "report" / "summary.tex").read_text()
+    below = latex.partition("\\midrule")[2].partition("\\midrule")[2]
+    assert "\\textit{chance} & 50.0 & 50.0 & --" in below
+    assert "textbf" not in latex  # one training a side shows no difference
 
 
 def test_settings_below_an_answer_without_looking_are_named(results):

@@ -12,7 +12,7 @@ import pytest
 from fixtures.html_tags import Tags
 from fixtures.html_tags import results as results
 from fixtures.html_tags import text as text
-from fixtures.report_files import HOSTILE, SETTINGS, SPLITS, summarise, write_results
+from fixtures.report_files import HOSTILE, SETTINGS, SPLITS, page_of, summarise, write_results
 from threedrs.errors import DataError, StoreError
 from threedrs.report import charts
 from threedrs.report.page import SCRIPTS, build_report
@@ -167,19 +167,6 @@ def test_leftovers_of_earlier_configurations_change_nothing(results, text, tmp_p
     assert (tmp_path / "report" / "index.html").read_text() == text
 
 
-def _page_of(results, folder, change):
-    """Return the page of the results with a changed summary, without line breaks."""
-    for part in results.iterdir():
-        if part.name != "report":
-            (folder / part.name).symlink_to(part)
-    summary = json.loads((results / "report" / "summary.json").read_text())
-    change(summary)
-    (folder / "report").mkdir()
-    (folder / "report" / "summary.json").write_text(json.dumps(summary))
-    build_report(folder, SETTINGS)
-    return " ".join((folder / "report" / "index.html").read_text().split())
-
-
 def _shown(summary):
     summary["groups"][1]["comparison"]["scanrefer"]["acc@0.25"]["p_holm"] = 0.01
 
@@ -189,7 +176,7 @@ def test_only_a_column_with_a_difference_shown_has_heat_and_a_best(results, text
     assert "--heat:" not in text
     assert 'class="best"' not in text
     assert "No column is coloured, as none shows a difference to baseline" in text
-    page = _page_of(results, tmp_path, _shown)
+    page = page_of(results, tmp_path, _shown)
     # Two of three right against one of three: the one is the best, with the largest heat.
     assert page.count('class="heat" style="--heat:1.00"') == 1
     assert page.count('style="--heat:0.00"') == 1
@@ -208,7 +195,7 @@ def test_grey_rows_stand_below_and_lead_to_their_files(results, tmp_path):
         ]
         summary["sources"]["trivial_answers"] = "0123abc"
 
-    page = _page_of(results, tmp_path, change)
+    page = page_of(results, tmp_path, change)
     table = page[page.index('<table class="scores"') :]
     table = table[: table.index("</table>")]
     assert '<tbody class="trivial" data-fixed> <tr><th scope="row">' in table
@@ -225,7 +212,7 @@ def test_numbers_are_out_of_all_questions_whichever_run_answers(results, tmp_pat
             metrics = summary["runs"][name]["benchmarks"]["scanrefer"]
             metrics |= {"n": n, "left_out": {"questions": 12, "scenes": []}}
 
-    assert "scanrefer 12 of 30." in _page_of(results, tmp_path, change)
+    assert "scanrefer 12 of 30." in page_of(results, tmp_path, change)
 
 
 def test_radars_end_at_the_highest_value_of_the_page(results, monkeypatch):
@@ -296,7 +283,8 @@ def test_questions_left_out_are_said(results, tmp_path):
     page = " ".join((tmp_path / "report" / "index.html").read_text().split())
     assert "Some questions are excluded" in page
     assert "scanrefer 2 of 20. Scores with all questions may differ." in page
-    assert "18 questions of 6 rooms, 2 more excluded" in page
+    excluded = 'of 6 rooms, 2 more <a href="../scenes/report.html#left-out">excluded</a>'
+    assert f">18 questions</a> {excluded}" in page
     assert "9 samples of 1 rooms whose scans cannot be used" in page
     table = (tmp_path / "report" / "summary.md").read_text()
     assert "scanrefer 18 (2 more left out: scans that cannot be used), scan2cap 18" in table

@@ -1,6 +1,5 @@
 """All questions in a browser: filter, links, cards, frames and rooms."""
 
-import json
 import re
 import shutil
 
@@ -11,7 +10,7 @@ from fixtures.html_tags import results as results  # a fixture
 from fixtures.report_browser import QUESTIONS, ROWS, SHOWN, set_filter, wait_until
 from fixtures.report_browser import browser as browser  # a fixture
 from fixtures.report_browser import page as page  # a fixture
-from fixtures.report_files import INTRINSIC, SPLITS, TRUE
+from fixtures.report_files import INTRINSIC, SPLITS, TRUE, page_of
 from threedrs.visualization.box_overlay import corners, project
 
 pytestmark = pytest.mark.slow
@@ -56,20 +55,49 @@ def test_two_runs_stand_side_by_side(page):
     set_filter(page, "outcome", "worse", 6)
 
 
-def test_every_count_leads_to_its_questions(page):
-    counts = page.value(
-        "[...document.querySelectorAll('a[data-filter]')].map((a) => [a.hash, a.textContent])"
-    )
-    numbers = [(address, text) for address, text in counts if text.isdigit()]
-    assert len(numbers) == 3 * len(SPLITS)
-    # A run's own questions, and those of each type, have no number in their link.
-    numbers += [(address, "18") for address, text in counts if text.startswith("Its questions")]
-    numbers += [(address, "18") for address, text in counts if text == "show"]
-    assert len(numbers) == len(counts)
-    for address, number in numbers:
-        page.value(f"void (location.hash = {json.dumps(address)})")
-        wait_until(page, f"{SHOWN} === '{number} of {QUESTIONS} questions'")
-    assert page.value("document.activeElement.id") == "questions-title"
+def test_every_count_leads_to_its_questions(page, results, tmp_path):
+    """Counts in sentences, cards, tables, notices and provenance, each of them clicked."""
+
+    def change(summary):
+        # Intervals, so that sentences say how many questions they rest on, and a shown difference.
+        summary["comparison"]["tests"] = 5
+        for group in summary["groups"]:
+            for metrics in group["comparison"].values():
+                for one in metrics.values():
+                    one |= {"seeds": [3, 3], "low": 1.0, "high": 9.0, "seeds_share": 0.5}
+                    one |= {"p": 0.001, "p_holm": 0.005, "missed": 2.0, "smallest_p": 1e-4}
+            # Two more seeds of each, by name alone.
+            group["runs"] = group["runs"] * 3
+            for metrics in group["metrics"].values():
+                for mean in metrics.values():
+                    mean["std"] = 1.0
+        for run, entry in summary["runs"].items():
+            entry["benchmarks"]["scanrefer"]["limit"] = {"questions": 18, "of": 30}
+            entry["benchmarks"]["sqa3d"]["alike"] = {
+                "most_frequent": "the brown chair",
+                "count": 12 if run == "3drs" else 6,
+                "of": 18,
+            }
+
+    page_of(results, tmp_path, change)
+    page.open((tmp_path / "report" / "index.html").as_uri())
+    wait_until(page, "document.getElementById('questions').dataset.ready")
+    links = "[...document.querySelectorAll('a[data-filter]')]"
+    texts = page.value(f"{links}.map((a) => a.textContent)")
+    parts = page.value(f"{links}.map((a) => a.closest('section, header').id)")
+    # 12 of 18 in a notice, 18 asked in another, 18 in the statement, the card's head and rows.
+    assert "12 of 18 questions" in texts
+    assert "scanrefer 18" in texts
+    assert set(parts) == {"", "scores", "verdict", "types", "provenance"}
+    assert texts.count("18 questions") > 2 * len(SPLITS) + 5
+    for place, text in enumerate(texts):
+        page.value(f"{links}[{place}].click()")
+        count = re.search(r"\d+(?= of|$| questions)", text).group()
+        wait_until(page, f"{SHOWN} === '{count} of {QUESTIONS} questions'")
+        page.value("document.querySelector('#filter button').click()")
+        wait_until(page, f"{SHOWN} === '{QUESTIONS} of {QUESTIONS} questions'")
+    page.value(f"{links}.at(-1).click()")
+    wait_until(page, "document.activeElement.id === 'questions-title'")
 
 
 def test_a_count_leads_to_its_questions_every_time(page):

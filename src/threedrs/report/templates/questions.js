@@ -10,7 +10,7 @@
   const viewport = list.closest(".virtual");
   const card = document.getElementById("card");
   const shown = document.getElementById("shown");
-  const FIELDS = ["benchmark", "a", "b", "outcome", "right", "room", "type", "text"];
+  const FIELDS = ["benchmark", "a", "b", "outcome", "right", "room", "type", "answer", "text"];
   const EXTRA_ROWS = 8; // drawn above and below what is in view
   let data = null;
   let all = []; // [benchmark, row] of every question
@@ -52,7 +52,7 @@
     const column = benchmark.runs.indexOf(run);
     if (column < 0) return "";
     const answer = benchmark.answers[column][row];
-    if (!benchmark.grounding) return data.texts[answer] || "(no answer)";
+    if (!benchmark.grounding) return data.texts[answer].trim() || "(no answer)";
     if (!answer.length) return "no such object";
     const count = answer.length === 1 ? "1 box" : `${answer.length} boxes`;
     const truth = benchmark.true[row];
@@ -94,6 +94,9 @@
     const everyone = RIGHT[asked.right];
     const single = data.runs.indexOf(asked.right.replace(/^(right|wrong):/, ""));
     const words = asked.text.toLowerCase();
+    // A field holds no line breaks, as an answer may.
+    const oneLine = (text) => text.replace(/\s+/g, " ").trim();
+    const answer = oneLine(asked.answer);
     return ([benchmark, row]) => {
       if (asked.benchmark && benchmark.name !== asked.benchmark) return false;
       if (asked.room && data.scenes[benchmark.scene[row]] !== asked.room) return false;
@@ -115,6 +118,7 @@
           if (value === null || right(value) !== asked.right.startsWith("right:")) return false;
         }
       }
+      if (answer && oneLine(answerOf(benchmark, b, row)) !== answer) return false;
       if (!words) return true;
       const texts = [benchmark.id[row], data.scenes[benchmark.scene[row]],
         data.texts[benchmark.question[row]], ...truthOf(benchmark, row)];

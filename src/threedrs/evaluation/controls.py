@@ -1,0 +1,130 @@
+"""Controls: what a model scores without its images, or with another room's.
+
+A control (``eval.controls``) asks the trained models of a run once more. Its rows stand among those
+of answers that need no look at the room. What a model loses without its images is the part of its
+score that is looking. Both answers are of the same models and questions, so the difference is taken
+room by room and training by training.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from threedrs.evaluation.compare import FILE_NAME, PerQuestion, aligned, read_per_question
+from threedrs.metrics.bootstrap import scene_sums
+from threedrs.metrics.setting_difference import paired_spread
+from threedrs.tasks.base import Column
+from threedrs.tasks.registry import find_task
+
+WITHOUT_IMAGES = "text_only"
+# Control of ``eval.controls`` -> the name of its rows, and how their answers were made.
+CONTROLS = {
+    WITHOUT_IMAGES: ("no images", "The same questions without images, asked of the same models."),
+    "other_room": (
+        "other room",
+        "The same questions with another room's images, asked of the same models.",
+    ),
+}
+
+
+def looking(
+    runs: Sequence[PerQuestion], controls: Sequence[PerQuestion]
+) -> dict[str, dict[str, float | None]]:
+    """Return metric -> ``difference`` with images minus without, and its 95 % interval, points.
+
+    ``low`` and ``high`` are None where all questions are of one room.
+
+    Args:
+        runs: the trainings of one setting.
+        controls: the same trainings in the same order, asked as a control.
+
+    Raises:
+        DataError: they are not of the same questions.
+    """
+    ids, scenes = runs[0].ids, runs[0].scenes
+    mine, other = ([aligned(run, ids) for run in side] for side in (runs, controls))
+    found: dict[str, dict[str, float | None]] = {}
+    for name in runs[0].metrics:
+        if not all(name in run for run in (*mine, *other)):
+            continue
+        values = [np.mean([run[name].value() for run in side]) for side in (mine, other)]
+        low = high = None
+        if len(set(scenes)) > 1:
+            mine_NCS, other_NCS = (
+                np.stack([scene_sums(run[name].statistics_QS, scenes) for run in side])
+                for side in (mine, other)
+            )
+            spread = paired_spread(mine_NCS, other_NCS, mine[0][name].combine)
+            low, high = spread.interval()
+        found[name] = {"difference": float(values[0] - values[1]), "low": low, "high": high}
+    return found
+
+
+def read_looking(
+    runs: Sequence[str],
+    files: Mapping[tuple[str, str, str], Path],
+    questions: Mapping[tuple[str, str], PerQuestion],
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Return benchmark -> `looking` of a setting's runs, from the files beside the metrics' files.
+
+    Args:
+        runs: the runs of one setting.
+        files: (run, benchmark, control) to ``metrics.json``.
+        questions: (run, benchmark) to the questions of the runs as they are.
+    """
+    asked = dict.fromkeys(
+        benchmark for run, benchmark, control in files if control == WITHOUT_IMAGES and run in runs
+    )
+    return {
+        benchmark: looking(
+            [questions[run, benchmark] for run in runs],
+            [
+                read_per_question(
+                    files[run, benchmark, WITHOUT_IMAGES].with_name(FILE_NAME),
+                    find_task(benchmark),
+                )
+                for run in runs
+            ],
+        )
+        for benchmark in asked
+        if all((run, benchmark) in questions for run in runs)
+    }
+
+
+def sentences_of_looking(summary: Mapping[str, Any], columns: Sequence[Column]) -> list[str]:
+    """Return how much of each setting's score is looking, or how to find out."""
+    found = [
+        f"{group['name']} scores with its images, compared with none: {'; '.join(parts)}."
+        + (" The interval is over rooms, of this one training." if len(group["runs"]) == 1 else "")
+        for group in summary["groups"]
+        if (parts := _gains(group, columns))
+    ]
+    if found or all(find_task(column.benchmark).grounding for column in columns):
+        return found
+    return [
+        "How much of the scores in words is looking is not known: eval.controls: [text_only] asks "
+        "the same models without images."
+    ]
+
+
+def _gains(group: Mapping[str, Any], columns: Sequence[Column]) -> list[str]:
+    """Return what the images add to each headline metric of a setting, in words."""
+    gains = []
+    for column in columns:
+        gain = group["looking"].get(column.benchmark, {}).get(column.metric)
+        if gain is not None:
+            interval = (
+                f" (95 % interval {_points(gain['low'])} to {_points(gain['high'])})"
+                if gain["low"] is not None
+                else ""
+            )
+            name = f"{column.group} {column.title}"
+            gains.append(f"{name} {_points(gain['difference'])} points{interval}")
+    return gains
+
+
+def _points(value: float) -> str:
+    # Adding 0 takes the sign from a rounded -0.0.
+    return f"{round(value, 1) + 0:+.1f}"
