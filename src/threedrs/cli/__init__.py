@@ -4,10 +4,13 @@ Command functions import what they need when called, so that ``threedrs --help``
 """
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from threedrs import __version__
 from threedrs.cli import (
+    chat,
     doctor,
     evaluate,
     instructions,
@@ -23,11 +26,30 @@ from threedrs.workflow.processes import check_package
 
 app = typer.Typer(
     name="threedrs",
-    help="3DRS as one workflow: ScanNet scans in, five benchmark scores out.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"threedrs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """3DRS as one workflow: ScanNet scans in, five benchmark scores out."""
+
+
 app.command("demo")(scans.demo)
 app.command("import-rgbd")(scans.import_rgbd)
 app.command("download")(published_data.download)
@@ -40,7 +62,8 @@ app.add_typer(evaluate.model_app, name="model")
 app.add_typer(predictions.app, name="predictions")
 app.command("eval", cls=ConfiguredCommand)(evaluate.evaluate)
 app.command("score")(evaluate.score)
-app.command("ask")(evaluate.ask)
+app.command("ask")(chat.ask)
+app.command("chat")(chat.chat)
 app.command("awareness")(evaluate.awareness)
 app.command("plan", cls=ConfiguredCommand)(plan.plan)
 app.command("doctor", cls=ConfiguredCommand)(doctor.doctor)

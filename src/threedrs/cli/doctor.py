@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from threedrs.cli.shared import ConfigFiles, ConfigValues, console
+from threedrs.cli.names import RESULTS
+from threedrs.cli.shared import AsJson, ConfigFiles, ConfigValues, console, progress, say
 
 if TYPE_CHECKING:
     from threedrs.config.load import Config
-    from threedrs.doctor import Finding
+    from threedrs.doctor.finding import Finding
 
 
 def doctor(
@@ -20,9 +21,7 @@ def doctor(
     slurm: Annotated[
         bool, typer.Option("--slurm", help="For snakemake --profile slurm: Slurm must be there.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON: a list of check, status, message, remedy.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check the machine and the data, from the repository's folder.
 
@@ -30,7 +29,8 @@ def doctor(
     """
     from threedrs.config.load import check_config, old_keys
     from threedrs.config.yaml_files import merged, parse_values
-    from threedrs.doctor import Finding, examine
+    from threedrs.doctor.examine import examine
+    from threedrs.doctor.finding import Finding
     from threedrs.errors import ConfigError
 
     config: Config | None = None
@@ -42,7 +42,8 @@ def doctor(
         config, problems = check_config(asked)
         moved = old_keys(asked)
         if config is not None:
-            findings = examine(config, Path.cwd(), slurm=slurm)
+            with progress() as show:
+                findings = examine(config, Path.cwd(), slurm=slurm, say=show)
     # A configuration that cannot be read is the first finding; nothing else can be asked then.
     except ConfigError as error:
         problems += str(error).splitlines()
@@ -85,10 +86,11 @@ def _print_sources(config: "Config") -> None:
 
 
 def verify(
-    results: Annotated[Path, typer.Option(help="The folder of the results.")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="The folder of the results.")] = RESULTS,
     repair: Annotated[
         bool, typer.Option("--repair", help="Remove what stands for a damaged result.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read all results again, name the damaged ones, and exit with status 1 if there are any.
 
@@ -97,28 +99,38 @@ def verify(
     """
     from threedrs.doctor.verify import in_steps, verify_results
 
-    found = verify_results(results)
-    for damage in found:
-        typer.echo(damage.problem)
-    if not found:
-        typer.echo(f"{results}: no damage found")
-        return
+    with progress() as show:
+        found = verify_results(results, say=show)
     files = {damage.remake for damage in found if damage.remake is not None}
+    names = [str(file) for file in sorted(files)]
+    if as_json:
+        problems = [damage.problem for damage in found]
+        print(json.dumps({"problems": problems, "to_remove": names}, indent=2))
+    elif not found:
+        say(f"{results}: no damage found")
+    else:
+        say(*(damage.problem for damage in found))
+    if not found:
+        return
     if not files:
         raise typer.Exit(1)
     if not repair:
-        names = ", ".join(map(str, sorted(files)))
-        typer.echo(f"`threedrs verify --repair` removes {names} and says how to remake them")
+        if not as_json:
+            removed = ", ".join(names)
+            say(f"`threedrs verify --repair` removes {removed} and says how to remake them")
         raise typer.Exit(1)
     # Before anything is removed, as the order follows from what Snakemake recorded of the files.
     steps = in_steps(results, files)
     for file in files:
         file.unlink(missing_ok=True)
-    typer.echo(
+    commands = [
+        shlex.join(["snakemake", "--cores", "all", *(file.as_posix() for file in step)])
+        for step in steps
+    ]
+    told = (
         "Removed. Make them again with these commands in this order, with your own --configfile or "
         "--profile:"
     )
-    for step in steps:
-        typer.echo(shlex.join(["snakemake", "--cores", "all", *(file.as_posix() for file in step)]))
-    typer.echo("snakemake --cores all all")
+    if not as_json:
+        say(told, *commands, "snakemake --cores all all")
     raise typer.Exit(1)

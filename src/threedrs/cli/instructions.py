@@ -1,16 +1,20 @@
 """``threedrs instructions``: annotation files to records, records to other tools' form."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from threedrs.cli.names import BenchmarkName
+from threedrs.cli.shared import AsJson, progress, say
 
 app = typer.Typer(help="Instruction data: convert annotations, export records.")
 
 
 @app.command()
 def convert(
-    benchmark: Annotated[str, typer.Argument(help="The benchmark, as the config names it")],
+    benchmark: BenchmarkName,
     split: Annotated[str, typer.Argument(help="train, val or test")],
     data: Annotated[Path, typer.Option(help="Data root: the folder that holds benchmark/")],
     out: Annotated[Path, typer.Option(help="File of records to write (.jsonl)")],
@@ -18,22 +22,28 @@ def convert(
     max_reject_fraction: Annotated[
         float, typer.Option(help="Stop when more than this fraction of the rows is rejected")
     ] = 0.01,
+    as_json: AsJson = False,
 ) -> None:
     """Convert a benchmark's annotation files to records (JSON lines)."""
     from threedrs.instructions.convert import convert as convert_annotations
     from threedrs.scannet.layout import DataLayout
 
-    summary = convert_annotations(
-        benchmark,
-        split,
-        DataLayout(root=data),
-        None,
-        out,
-        on_reject=on_reject,
-        max_reject_fraction=max_reject_fraction,
-    )
+    with progress() as show:
+        show(f"converting {benchmark} {split}")
+        summary = convert_annotations(
+            benchmark,
+            split,
+            DataLayout(root=data),
+            None,
+            out,
+            on_reject=on_reject,
+            max_reject_fraction=max_reject_fraction,
+        )
+    if as_json:
+        print(json.dumps(summary.to_json(), indent=2))
+        return
     reasons = "".join(f"; {reason}: {count}" for reason, count in summary.reasons.items())
-    typer.echo(
+    say(
         f"{benchmark} {split}: {summary.records} records from {summary.rows} rows, "
         f"{summary.rejected} rejected{reasons}"
     )
@@ -52,4 +62,4 @@ def export(
     if style != "llava":
         raise ConfigError(f"no style {style!r}; choose one of: llava")
     count = write_llava(out, (record for path in records for record in load_records(path)))
-    typer.echo(f"{out}: {count} entries")
+    say(f"{out}: {count} entries")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from threedrs.cli.shared import say
+
 app = typer.Typer(help="Predictions of others and for others.", no_args_is_help=True)
 Records = Annotated[
     Path, typer.Option(help="The questions: results/instructions/<benchmark>_<split>.jsonl")
@@ -26,10 +28,10 @@ def export(
 
     # results/eval/<run>/<benchmark>/predictions.jsonl
     name = model_id or predictions.resolve().parent.parent.name
-    typer.echo(f"{out}: {export_predictions(predictions, records, out, name)} rows")
+    say(f"{out}: {export_predictions(predictions, records, out, name)} rows")
     limit = (read_meta(out) or {}).get("limit")
     if limit:
-        typer.echo(
+        say(
             f"{out}: the first {limit['questions']} of {limit['of']} questions only, which gives "
             "no score of the benchmark"
         )
@@ -45,9 +47,9 @@ def import_rows(
     from threedrs.evaluation.external_predictions import import_predictions
 
     rows, questions, fewer = import_predictions(predictions, records, out)
-    typer.echo(f"{out}: answers to {rows} of {questions} questions")
+    say(f"{out}: answers to {rows} of {questions} questions")
     if fewer:
-        typer.echo(
+        say(
             f"{out}: for {fewer} of them {records} has fewer true answers than {predictions}; "
             "scores come out too low: convert the annotation files again"
         )

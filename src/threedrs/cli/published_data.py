@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from threedrs.cli.shared import say
+
 Root = Annotated[Path, typer.Option(help="The data root, `data.root` of the configuration.")]
 
 
@@ -27,7 +29,7 @@ def download(
     from threedrs.inputs.download import fetch_published
 
     for line in fetch_published(repo, root, tuple(filter(None, only.split(",")))):
-        typer.echo(line)
+        say(line)
 
 
 def unpack(
@@ -51,4 +53,4 @@ def unpack(
                 "them"
             )
     for archive in found.values():
-        typer.echo(unpacked(archive, root))
+        say(unpacked(archive, root))

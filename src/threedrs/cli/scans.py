@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from threedrs.cli.shared import progress
+from threedrs.cli.shared import AsJson, progress, say
 
 
 class DemoLayout(StrEnum):
@@ -40,11 +40,13 @@ def demo(
         data = f"data={{root: {out}}}"
     else:
         write, options, data = write_demo, "", f"data={{root: {out}, demo: null}}"
-    with progress() as say:
-        write(out, scenes, seed, say=say)
+    with progress() as show:
+        write(out, scenes, seed, say=show)
     splits = demo_scenes(scenes)
-    print(f"{out}: {len(splits['train'])} train and {len(splits['val'])} val scenes, seed {seed}")
-    print(f"next: snakemake --cores all {options}--config {shlex.quote(data)} -- all")
+    say(
+        f"{out}: {len(splits['train'])} train and {len(splits['val'])} val scenes, seed {seed}",
+        f"next: snakemake --cores all {options}--config {shlex.quote(data)} -- all",
+    )
 
 
 def import_rgbd(
@@ -78,22 +80,27 @@ def import_rgbd(
     from threedrs.scannet import rgbd_import as rgbd
     from threedrs.scannet.sens import SensReader
 
-    count = rgbd.import_rgbd(
-        folder, out, intrinsic=intrinsic, trajectory=trajectory, depth_shift=depth_scale
-    )
+    with progress() as show:
+        count = rgbd.import_rgbd(
+            *(folder, out),
+            intrinsic=intrinsic,
+            trajectory=trajectory,
+            depth_shift=depth_scale,
+            say=show,
+        )
     with SensReader(out) as reader:
-        typer.echo(f"{out}: {count} frames, {int(reader.valid.sum())} with a valid pose")
+        say(f"{out}: {count} frames, {int(reader.valid.sum())} with a valid pose")
 
 
 @sens_app.command("info")
 def info(
     file: Annotated[Path, typer.Argument(help="A .sens scan.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print a scan's facts: cameras, sizes, compression, frames, valid poses."""
     facts = _facts(file)
     if as_json:
-        typer.echo(json.dumps(facts, indent=2, allow_nan=False))
+        print(json.dumps(facts, indent=2, allow_nan=False))
         return
     for key, value in facts.items():
         if key.startswith("intrinsic"):
@@ -101,7 +108,7 @@ def info(
             value = f"fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g}"
         elif key.endswith("_size"):
             value = f"{value[0]}x{value[1]}"
-        typer.echo(f"{key.replace('_', ' '):<18} {value}")
+        say(f"{key.replace('_', ' '):<18} {value}")
 
 
 @sens_app.command("export")
@@ -113,9 +120,10 @@ def export(
     """Export a scan to the posed_images layout: JPEG, depth PNG in millimetres, 4x4 pose texts."""
     from threedrs.scannet.posed_images import JPEG_QUALITY, export_posed_images
 
-    summary = export_posed_images(file, out, stride=stride)
+    with progress() as show:
+        summary = export_posed_images(file, out, stride=stride, say=show)
     note = f"; colour encoded as JPEG, quality {JPEG_QUALITY}" if summary.reencoded else ""
-    typer.echo(f"{out}: {summary.frames} frames, {summary.valid_poses} with a valid pose{note}")
+    say(f"{out}: {summary.frames} frames, {summary.valid_poses} with a valid pose{note}")
 
 
 def _facts(file: Path) -> dict[str, Any]:

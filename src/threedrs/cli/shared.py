@@ -26,6 +26,7 @@ ConfigValues = Annotated[
         help="Values on top of them, as snakemake takes them: 'data={root: FOLDER}'.",
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _QUIET = 10.0  # seconds between two lines of progress in a file
 _OF_OPTION = {
     "--configfile": re.compile(r"(?!-).*\.(yaml|yml|json)"),
@@ -60,6 +61,14 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console(markup=False, highlight=False, soft_wrap=True)
+
+
+def say(*lines: str) -> None:
+    """Print lines; a terminal gets them broken at words, and anything else as they are."""
+    shown = console()
+    for line in lines:
+        # A path or a command that is longer than the terminal is left whole, to be copied.
+        shown.print(line, soft_wrap=not shown.is_terminal, overflow="ignore", crop=False)
 
 
 @contextmanager

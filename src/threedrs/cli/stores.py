@@ -1,9 +1,16 @@
 """``threedrs scene`` and ``threedrs features``: look into a store, check a store."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from threedrs.cli.names import FeaturesName, SceneName, completion, find_scene, find_shards, scenes
+from threedrs.cli.shared import AsJson, progress, say
+
+if TYPE_CHECKING:
+    from threedrs.teachers.feature_store import FeatureStore
 
 scene_app = typer.Typer(help="Look into a scene store.", no_args_is_help=True)
 features_app = typer.Typer(help="Check, show and export teacher features.", no_args_is_help=True)
@@ -16,7 +23,7 @@ def scene() -> None:
 
 @scene_app.command("show")
 def show_scene(
-    store: Annotated[Path, typer.Argument(help="A scene store, results/scenes/<scene>.zarr.")],
+    scene: SceneName,
     out: Annotated[
         Path | None, typer.Option(help="The image to write (.png or .jpg); default <scene>.png.")
     ] = None,
@@ -29,11 +36,14 @@ def show_scene(
             help="Data root with the scene's mesh, for the coverage; of the demo results/demo."
         ),
     ] = Path("data"),
+    as_json: AsJson = False,
 ) -> None:
     r"""Write an image of a scene: its frames, and from above with ground-truth and detector boxes.
 
     With --rrd also points, boxes and cameras in 3D; that needs `pip install -e '.\[rerun]'`.
     """
+    store = find_scene(scene)
+
     from threedrs.io.images import save_image
     from threedrs.scannet.layout import DataLayout
     from threedrs.scenes.report import caption, scene_facts
@@ -48,35 +58,44 @@ def show_scene(
     if rrd is not None:
         write_recording(opened, rrd)
     save_image(plot_scene(opened, caption(row)), image)
-    typer.echo(caption(row))
-    for note in row["notes"]:
-        typer.echo(f"note: {note}")
-    written = [image] if rrd is None else [image, rrd]
-    typer.echo(f"{' and '.join(map(str, written))}: written")
-
-
-Store = Annotated[
-    Path, typer.Argument(help="A shard of features, results/features/<teacher>/<shard>.zarr.")
-]
+    written = [str(path) for path in (image, rrd) if path is not None]
+    if as_json:
+        print(json.dumps({**row, "written": written}, indent=2))
+        return
+    notes = [f"note: {note}" for note in row["notes"]]
+    say(caption(row), *notes, f"{' and '.join(written)}: written")
 
 
 @features_app.command("verify")
-def verify_features(store: Store) -> None:
-    """Recompute all checksums of a feature store, and exit with status 1 if one is wrong."""
+def verify_features(features: FeaturesName, as_json: AsJson = False) -> None:
+    """Recompute all checksums of a teacher's features; the status is 1 if one is wrong."""
+    shards = find_shards(features)
+
     from threedrs.teachers.feature_shards import verify_store
     from threedrs.teachers.feature_store import FeatureStore
 
-    problems = verify_store(store)
-    for problem in problems:
-        typer.echo(problem)
-    if problems:
+    with progress() as show:
+        found = {}
+        for shard in shards:
+            show(f"reading {shard}")
+            found[shard] = verify_store(shard)
+    whole = {shard: len(FeatureStore.open(shard).scenes) for shard in shards if not found[shard]}
+    if as_json:
+        rows = [
+            {"shard": str(shard), "scenes": whole.get(shard), "problems": problems}
+            for shard, problems in found.items()
+        ]
+        print(json.dumps(rows, indent=2))
+    else:
+        for shard, problems in found.items():
+            say(*(problems or [f"{shard}: ok, {whole[shard]} scenes"]))
+    if any(found.values()):
         raise typer.Exit(1)
-    typer.echo(f"{store}: ok, {len(FeatureStore.open(store).scenes)} scenes")
 
 
 @features_app.command("export")
 def export(
-    store: Store,
+    features: FeaturesName,
     out: Annotated[Path, typer.Option(help="The folder to write <scene>/<name>.npz to.")],
     scene: Annotated[str | None, typer.Option(help="One scene; without it all.")] = None,
     name: Annotated[
@@ -93,33 +112,54 @@ def export(
     from threedrs.teachers.precomputed import export_features
     from threedrs.teachers.teacher import FEATURE_FILES
 
-    opened = FeatureStore.open(store)
-    teacher = str(opened.manifest.get("teacher")).removesuffix("-tiny")
-    name = name or (teacher if teacher in FEATURE_FILES else FEATURE_FILES[0])
-    if name not in FEATURE_FILES:
+    if name is not None and name not in FEATURE_FILES:
         raise ConfigError(f"--name {name}: {choose_one(name, FEATURE_FILES)}")
-    for each in opened.scenes if scene is None else [scene]:
-        typer.echo(f"{export_features(opened, each, out, name)}: written")
+    shards = [FeatureStore.open(shard) for shard in find_shards(features)]
+    if scene is not None:
+        shards = [_shard_of(scene, shards)]
+    teacher = str(shards[0].manifest.get("teacher")).removesuffix("-tiny")
+    name = name or (teacher if teacher in FEATURE_FILES else FEATURE_FILES[0])
+    with progress() as show:
+        for shard in shards:
+            for each in shard.scenes if scene is None else [scene]:
+                show(f"writing {each}")
+                say(f"{export_features(shard, each, out, name)}: written")
+
+
+def _shard_of(scene: str, shards: "list[FeatureStore]") -> "FeatureStore":
+    """Return the shard that holds the features of a scene."""
+    from threedrs.errors import StoreError, did_you_mean
+
+    names = [name for shard in shards for name in shard.scenes]
+    if scene not in names:
+        near = did_you_mean(scene, names)
+        raise StoreError(
+            f"{scene}: is not among the {len(names)} scenes of {shards[0].path.parent}"
+            + (f"; {near}" if near else "")
+        )
+    return next(shard for shard in shards if scene in shard.scenes)
 
 
 @features_app.command("show")
 def show_features(
-    store: Store,
-    scene: Annotated[str, typer.Argument(help="The scene, e.g. scene0000_00.")],
+    features: FeaturesName,
+    scene: Annotated[
+        str,
+        typer.Argument(help="The scene, e.g. scene0000_00.", autocompletion=completion(scenes)),
+    ],
     out: Annotated[Path | None, typer.Option(help="The PNG to write; default <scene>.png.")] = None,
     scene_store: Annotated[
         Path | None, typer.Option(help="The scene's store; without it results/scenes/<scene>.zarr.")
     ] = None,
 ) -> None:
     """Write an image: frames above their features' first three principal components."""
-    from threedrs.io.files import check_scene_name
     from threedrs.io.images import save_image
     from threedrs.scenes.store import SceneStore
     from threedrs.teachers.feature_store import FeatureStore
     from threedrs.visualization.feature_plot import plot_features
 
-    check_scene_name(scene, "SCENE")
-    path = scene_store or Path("results/scenes") / f"{scene}.zarr"
+    shard = _shard_of(scene, [FeatureStore.open(path) for path in find_shards(features)])
+    store = SceneStore.open(find_scene(scene if scene_store is None else str(scene_store)))
     image = out or Path(f"{scene}.png")
-    save_image(plot_features(FeatureStore.open(store), SceneStore.open(path)), image)
-    typer.echo(f"{image}: written")
+    save_image(plot_features(shard, store), image)
+    say(f"{image}: written")

@@ -20,7 +20,7 @@ from threedrs.errors import (
 )
 from threedrs.io.files import read_json
 from threedrs.models.backbones.family import LAYERS
-from threedrs.models.checkpoint.folder import read_config, tensor_files
+from threedrs.models.checkpoint.folder import check_folder, read_config
 from threedrs.models.model_settings import ModelSettings
 from threedrs.teachers.known_teachers import weights_problem
 from threedrs.training.recipe import TrainSettings, accumulation, read_deepspeed
@@ -137,9 +137,7 @@ def _check_checkpoint(folder: Path, key: str) -> Iterator[str]:
         yield f"{key}: {folder} is not a folder; {advice}"
         return
     try:
-        read_config(folder / "config.json")
-        if not (folder / "adapter_config.json").is_file():  # a LoRA run's: its base has the weights
-            tensor_files(folder)
+        check_folder(folder)
     except (ThreedrsError, OSError) as error:
         yield f"{key}: {user_message(error) or error}"
 

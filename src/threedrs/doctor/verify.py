@@ -39,10 +39,11 @@ class Damage:
     remake: Path | None
 
 
-def verify_results(results: Path) -> list[Damage]:
+def verify_results(results: Path, say: Callable[[str], None] = lambda line: None) -> list[Damage]:
     """Return the damaged results in ``results``, the folder that Snakemake wrote.
 
-    What is not there is not missed: Snakemake makes it when it is needed.
+    What is not there is not missed: Snakemake makes it when it is needed. ``say`` is told what is
+    being read.
 
     Raises:
         DataError: there is no such folder.
@@ -55,12 +56,12 @@ def verify_results(results: Path) -> list[Damage]:
         ("train/*/model", _model),
         ("", _files),
     )
-    return [
-        _spare_training(results, damage)
-        for pattern, look in kinds
-        for path in (sorted(results.glob(pattern)) if pattern else [results])
-        for damage in look(path)
-    ]
+    found = []
+    for pattern, look in kinds:
+        for path in sorted(results.glob(pattern)) if pattern else [results]:
+            say(f"reading {path}")
+            found += [_spare_training(results, damage) for damage in look(path)]
+    return found
 
 
 def _spare_training(results: Path, damage: Damage) -> Damage:

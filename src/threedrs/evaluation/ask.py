@@ -1,23 +1,23 @@
-"""One question to a trained model about one scene, from a terminal.
+"""Questions to a trained model about one scene.
 
-It is put as a benchmark of its kind puts it (`threedrs.tasks.registry`), since the model knows no
-other form. It costs loading the model and one pass over the scene.
+Each is put as a benchmark of its kind puts it (`threedrs.tasks.registry`), since the model knows no
+other form. Opening costs loading the model and one pass over the scene.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from threedrs.distributed.gpus import own_device
-from threedrs.errors import DataError, StoreError
 from threedrs.evaluation.answerer import StudentAnswerer
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.base import Task
-from threedrs.tasks.record import COORD, GROUND, Record, conversation, is_box
+from threedrs.tasks.record import GROUND, Record, conversation
 from threedrs.tasks.registry import DESCRIBE, FIND, QUESTION
 from threedrs.visualization.box_overlay import (
     RUN_COLOURS,
@@ -40,6 +40,10 @@ class FoundBox:
     label: str
     box: np.ndarray
     score: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the box for scripts."""
+        return {**asdict(self), "box": [round(float(number), 4) for number in self.box]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,37 +69,22 @@ class SceneDialogue:
     """
 
     def __init__(self, model: Path, scene: Path, settings: PredictSettings) -> None:
-        if not scene.is_dir():
-            raise StoreError(f"{scene}: there is no scene store; give a folder <scene>.zarr")
         self.store = SceneStore.open(scene)
         self.boxes = self.store.boxes(settings.boxes)
         self._answers = StudentAnswerer.load(model, settings, own_device()).open(self.store)
 
     def answer(self, question: str) -> str:
         """Return the answer to a question."""
-        human = QUESTION.prompt.format(question=_checked(question))
+        human = QUESTION.prompt.format(question=question.strip())
         return self._answers.texts([self._record(QUESTION, human)])[0]
 
     def describe(self, box: Sequence[float]) -> str:
-        """Return a description of what is in ``box``, centre and size in metres, world frame.
-
-        Raises:
-            DataError: these are not six numbers with sizes from 0 up.
-        """
-        if not is_box(list(box)):
-            raise DataError(f"box {list(box)}: give six numbers, centre x, y, z and size x, y, z")
+        """Return a description of what is in ``box``, centre and size in metres, world frame."""
         return self._answers.texts([self._record(DESCRIBE, DESCRIBE.prompt, box=list(box))])[0]
 
     def find(self, description: str) -> Found:
-        """Return the scene's boxes, sorted by how well the description fits.
-
-        Raises:
-            DataError: the scene has no boxes.
-        """
-        # Without this the zero target would win, and "none of these" would look like an answer.
-        if not len(self.boxes):
-            raise DataError(f"{self.store.path}: holds no boxes to choose from")
-        human = FIND.prompt.format(description=_checked(description).capitalize())
+        """Return the scene's boxes, sorted by how well the description fits."""
+        human = FIND.prompt.format(description=description.strip().capitalize())
         # The last score is that of the zero target, which in training meant "none of these".
         *scores, none = self._answers.scores([self._record(FIND, human, GROUND)])[0]
         boxes = [
@@ -105,6 +94,10 @@ class SceneDialogue:
             )
         ]
         return Found(boxes=sorted(boxes, key=lambda found: -found.score), none=none)
+
+    def draw(self, boxes: Sequence[FoundBox]) -> Image.Image:
+        """Return an image of the frame that shows the first box best and the room from above."""
+        return draw_found(self.store, boxes)
 
     def _record(
         self, task: Task, human: str, answer: str = "-", box: list[float] | None = None
@@ -116,25 +109,6 @@ class SceneDialogue:
             conversations=conversation(human, answer),
             box_input=box,
         )
-
-
-def _checked(text: str) -> str:
-    """Return the text without outer spaces.
-
-    Raises:
-        DataError: it is empty, or holds one of the model's own tokens.
-    """
-    text = text.strip()
-    if not text:
-        raise DataError("the question is empty")
-    # The tokenizer would turn such a mark into the token that the model reads a point or box from.
-    for token in (COORD, GROUND):
-        if token in text:
-            raise DataError(
-                f"the question holds {token}, which is not a word; to ask about a box or "
-                "to find an object there are options"
-            )
-    return text
 
 
 def draw_found(store: SceneStore, boxes: Sequence[FoundBox]) -> Image.Image:

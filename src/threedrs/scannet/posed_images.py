@@ -14,6 +14,7 @@ An export costs some 50 ms a frame, nearly all of it PNG compression.
 import io
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -213,8 +214,10 @@ class ExportSummary:
     reencoded: bool
 
 
-def export_posed_images(path: Path, out: Path, *, stride: int = 1) -> ExportSummary:
-    """Export every ``stride``-th frame of the scan ``path`` to the folder ``out``.
+def export_posed_images(
+    path: Path, out: Path, *, stride: int = 1, say: Callable[[str], None] = lambda line: None
+) -> ExportSummary:
+    """Export every ``stride``-th frame of the scan ``path`` to the folder ``out``, told to ``say``.
 
     An earlier export in ``out`` is replaced once the new one is complete. A folder that holds
     anything else is refused.
@@ -232,6 +235,7 @@ def export_posed_images(path: Path, out: Path, *, stride: int = 1) -> ExportSumm
         _write_matrix(folder / "intrinsic.txt", reader.header.intrinsic_color)
         _write_matrix(folder / "depth_intrinsic.txt", reader.header.intrinsic_depth)
         for index in indices:
+            say(f"frame {index} of {len(reader)}")
             name = f"{index:05d}"
             (folder / f"{name}.jpg").write_bytes(_jpeg(reader, index))
             Image.fromarray(reader.depth_millimetres(index)).save(folder / f"{name}.png")

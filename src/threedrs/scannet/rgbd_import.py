@@ -6,7 +6,7 @@ are stated in the header. Costs some 40 ms a frame of 640x480.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,7 @@ def import_rgbd(
     intrinsic: str | Path | Sequence[float] | None = None,
     trajectory: Path | None = None,
     depth_shift: float | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Write the posed RGB-D images of ``folder`` to the ``.sens`` file ``out``.
 
@@ -68,6 +69,7 @@ def import_rgbd(
         trajectory: ``.log`` file, TUM text, or folder of 4x4 texts. None: looked up in ``folder``.
         depth_shift: depth units per metre. None: 1000, but TUM's trajectories need it stated,
             because that data set's own depth images have 5000, and other tools' 1000.
+        say: is told of each frame.
 
     Returns:
         The number of frames written.
@@ -103,7 +105,8 @@ def import_rgbd(
     _check_some_depths(frames, header)
     counts = np.zeros(DEPTH_VALUES, dtype=np.int64)
     with SensWriter(out, header) as writer:
-        for frame in frames:
+        for number, frame in enumerate(frames, start=1):
+            say(f"frame {number} of {len(frames)}")
             depth = _read_depth(frame.depth, header)
             counts += count_depths(depth)
             writer.add(

@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.doctor_setting import make_setting, read_config
 from fixtures.repository import ROOT
-from threedrs.doctor import Setting
+from threedrs.doctor.finding import Setting
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 
 from fixtures.doctor_setting import only
 from fixtures.training_run import SCENES, SHARD, write_features, write_scene_inputs
-from threedrs.doctor import Setting, earlier_results, file_system, input_files
+from threedrs.doctor import earlier_results, file_system, input_files
+from threedrs.doctor.finding import Setting
 
 # Data
 

@@ -13,8 +13,9 @@ import torch
 
 from fixtures.doctor_setting import only
 from threedrs.demo.write import demo_scenes
-from threedrs.doctor import Setting, file_system, machine
+from threedrs.doctor import file_system, machine
 from threedrs.doctor.file_system import stage_needs
+from threedrs.doctor.finding import Setting
 from threedrs.planning.disk import FRAME_BYTES, feature_bytes
 
 EMPTY = Path("nothing/here")

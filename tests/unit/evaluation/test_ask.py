@@ -1,6 +1,5 @@
-"""One question from a terminal: answers, boxes with a picture, descriptions; errors in a line."""
+"""Questions to a model: answers, boxes with a picture, descriptions."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,6 @@ import torch
 from PIL import Image
 
 from fixtures.inference_run import write_store
-from threedrs.cli import main
-from threedrs.errors import DataError
-from threedrs.evaluation import ask as ask_module
 from threedrs.evaluation.ask import Found, FoundBox, SceneDialogue, draw_found
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.checkpoint.load_save import load_student, save_student
@@ -77,78 +73,6 @@ def test_found_boxes_are_the_proposals_best_first(dialogue: SceneDialogue) -> No
     for one in found.boxes:
         row = list(dialogue.boxes.ids).index(one.id)
         assert np.array_equal(one.box, dialogue.boxes.boxes[row])
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda d: d.answer("  "), "the question is empty"),
-        (lambda d: d.answer("What is at <coord>?"), "holds <coord>, which is not a word"),
-        (lambda d: d.find("<ground>"), "holds <ground>, which is not a word"),
-        (lambda d: d.describe([0, 0, 0, 1, 1]), "give six numbers"),
-        (lambda d: d.describe([0, 0, 0, 1, 1, -1]), "give six numbers"),
-    ],
-)
-def test_what_cannot_be_asked_is_said(dialogue: SceneDialogue, call, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        call(dialogue)
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["threedrs", "ask", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
-def test_the_command_finds_and_draws(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    def picture(store, boxes):
-        assert store.scene == SCENE
-        return Image.new("RGB", (len(boxes), 7))
-
-    monkeypatch.setattr(ask_module, "draw_found", picture)
-    scene, out = folder / f"{SCENE}.zarr", tmp_path / "found.png"
-    status = run(
-        monkeypatch, folder / "model", scene, "a chair", "--ground", "--top", 2, "--out", out
-    )
-    said = capsys.readouterr().out.splitlines()
-    assert status == 0
-    assert [line.split()[0] for line in said] == ["1", "2", "-", "image:"]
-    assert "none of the 3 boxes" in said[2]
-    with Image.open(out) as written:
-        assert (written.format, written.size) == ("PNG", (2, 7))
-
-
-def test_the_command_answers(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    scene = folder / f"{SCENE}.zarr"
-    status = run(monkeypatch, folder / "model", scene, "Is it?", "--max-new-tokens", 2)
-    assert status == 0
-    assert capsys.readouterr().out.strip()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "give a question, or --box to describe; not both"),
-        (("x", "--box", "0,0,0,1,1,1"), "give a question, or --box"),
-        (("--box", "0,0,0,1,1,1", "--ground"), "--ground finds a box and --box describes one"),
-        (("--box", "0,0,a"), "give six numbers, cx,cy,cz,dx,dy,dz"),
-        (("x", "--ground", "--out", "a.gif"), "ends in .jpg or .png"),
-        (("x", "--boxes", "all"), "choose one of: gt, pred"),
-        (("x",), "there is no scene store; give a folder"),
-    ],
-)
-def test_wrong_calls_end_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, arguments, message: str
-) -> None:
-    assert run(monkeypatch, tmp_path / "model", tmp_path / "none.zarr", *arguments) == 1
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
 
 
 def test_the_picture_shows_the_frame_and_the_room(tmp_path: Path) -> None:

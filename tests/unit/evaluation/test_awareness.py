@@ -95,7 +95,7 @@ def test_scenes_that_are_left_out_are_not_measured(
 def test_what_cannot_be_measured_is_said(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(results)
     unknown = CliRunner().invoke(app, ["awareness", "3dr"])
-    assert "did you mean 3drs? trained are 3drs" in str(unknown.exception)
+    assert "did you mean 3drs? results/train holds trained runs 3drs" in str(unknown.exception)
     own = CliRunner().invoke(app, ["awareness", "3drs"])
     assert "`snakemake --cores all results/eval/3drs/awareness.json` makes" in str(own.exception)
     assert not Path("results/eval").exists()

@@ -16,6 +16,7 @@ from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, write_j
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ADAPTER = "adapter_config.json"
 ENDS = 2**20  # bytes of each end of a file that the hash of a checkpoint's weights covers
 FORMAT_VERSION = 1  # of the manifest
 GROUNDING_OUTPUT = "ground_head_obj.3.weight"
@@ -82,6 +83,43 @@ def tensor_files(folder: Path) -> list[Path]:
             "fetch the whole checkpoint, in safetensors"
         )
     return files
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder has the settings and weights of a model, or is an adapter.
+
+    Raises:
+        CheckpointError: something is missing; names the checkpoints within the folder, if any.
+    """
+    try:
+        read_config(folder / "config.json")
+        if not (folder / ADAPTER).is_file():  # a LoRA run's, whose base has the weights
+            tensor_files(folder)
+    except CheckpointError as error:
+        # A run's folder, an unpacked archive, or the Hub's cache with its snapshots.
+        inner = [
+            found.parent
+            for depth in ("*", "*/*")
+            for found in sorted(folder.glob(f"{depth}/config.json"))
+            if any((found.parent / name).is_file() for name in (INDEX, SINGLE, ADAPTER))
+        ]
+        if not inner:
+            raise
+        named = " or ".join(map(str, inner[:3]))
+        told = f"{folder}: is not a checkpoint but holds one; give {named}"
+        raise CheckpointError(told) from error
+
+
+def check_merge(folder: Path, out: Path) -> None:
+    """Check that ``folder`` is an adapter, and that ``out`` is free for adapter and base together.
+
+    Raises:
+        CheckpointError: one of both is not so.
+    """
+    if not (folder / ADAPTER).is_file():
+        raise CheckpointError(f"{folder}: holds no adapter ({ADAPTER} is missing)")
+    if out.exists():
+        raise CheckpointError(f"{out}: is there already; choose another place")
 
 
 def weights_hash(folder: Path) -> str:
@@ -155,7 +193,7 @@ def lacks_grounding_head(folder: Path) -> bool:
     """
     files = sorted(folder.glob("*.safetensors"))
     # An adapter is of ours, so its model has the head; of a folder without weights loading tells.
-    if not files or (folder / "adapter_config.json").is_file():
+    if not files or (folder / ADAPTER).is_file():
         return False
     return GROUNDING_OUTPUT not in stored_tensors(files)
 

@@ -27,6 +27,7 @@ from threedrs.models.checkpoint.decoding import NAME, published_generation, read
 from threedrs.models.checkpoint.folder import (
     GROUNDING_OUTPUT,
     StoredTensor,
+    check_merge,
     copy_file_mode,
     read_config,
     stored_tensors,
@@ -258,10 +259,7 @@ def merge_adapter(folder: Path, out: Path) -> None:
     Raises:
         CheckpointError: ``out`` exists, or the adapter or its base cannot be used.
     """
-    if not is_adapter(folder):
-        raise CheckpointError(f"{folder}: holds no adapter (adapter_config.json is missing)")
-    if out.exists():
-        raise CheckpointError(f"{out}: is there already; choose another place")
+    check_merge(folder, out)
     student, tokenizer = load_student(ModelSettings(path=folder))
     merge_lora(student)
     save_student(student, tokenizer, out)

@@ -1,0 +1,168 @@
+"""``threedrs ask`` and ``threedrs chat``: one question, or many, to a model about a scene."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from threedrs.cli.names import ModelName, SceneName, find_model, find_scene
+from threedrs.cli.shared import AsJson, progress, say
+
+if TYPE_CHECKING:
+    from threedrs.evaluation.ask import SceneDialogue
+
+Boxes = Annotated[str, typer.Option(help="Boxes to choose from: pred or gt.")]
+Top = Annotated[int, typer.Option(min=1, help="How many boxes to show.")]
+PromptStyle = Annotated[
+    str, typer.Option(help="reference, or as_trained: with the instruction sentence of training.")
+]
+Longest = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+
+
+def ask(
+    model: ModelName,
+    scene: SceneName,
+    question: Annotated[
+        str, typer.Argument(help="The question; with --ground: what the object looks like.")
+    ] = "",
+    ground: Annotated[
+        bool, typer.Option("--ground", help="Find the described object among the scene's boxes.")
+    ] = False,
+    box: Annotated[
+        str | None, typer.Option(help="cx,cy,cz,dx,dy,dz in metres: describe what is in this box.")
+    ] = None,
+    boxes: Boxes = "pred",
+    top: Top = 3,
+    out: Annotated[Path, typer.Option(help="Image of the boxes found; .jpg or .png.")] = Path(
+        "found.png"
+    ),
+    prompt: PromptStyle = "reference",
+    max_new_tokens: Longest = 512,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a model one thing about a scene: a question, an object to find, or a box to describe."""
+    from threedrs.errors import ConfigError
+
+    if not question and box is None:
+        raise ConfigError("ask: nothing is asked; give a question, or --box to describe a box")
+    if box is not None and (question or ground):
+        other = "--ground finds" if ground else "a question asks about"
+        raise ConfigError(f"ask: --box describes one box and {other} another; give one of them")
+    folder, store = _check_names(model, scene, out)
+
+    from threedrs.evaluation.dialogue import Request, parse_box, reply_lines, reply_to
+
+    request = Request(
+        question=None if ground or not question else question,
+        ground=question if ground else None,
+        box=None if box is None else parse_box(box),
+    )
+    dialogue = _open(folder, store, boxes, prompt, max_new_tokens)
+    reply = reply_to(dialogue, request, out, top)
+    say(*([json.dumps(reply)] if as_json else reply_lines(reply)))
+
+
+def chat(
+    model: ModelName,
+    scene: SceneName,
+    boxes: Boxes = "pred",
+    top: Top = 3,
+    out: Annotated[
+        Path,
+        typer.Option(help="Images of the boxes found, numbered: found-1.png, found-2.png, ..."),
+    ] = Path("found.png"),
+    prompt: PromptStyle = "reference",
+    max_new_tokens: Longest = 512,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help='Read a JSON object a line ({"question": TEXT}, {"ground": TEXT} or '
+            '{"box": [cx, cy, cz, dx, dy, dz]}) and print one for each.',
+        ),
+    ] = False,
+) -> None:
+    """Ask a model many things about a scene, which is loaded once; /help says what may be typed.
+
+    What is piped in is answered line by line. With --json the status is 1 if a line was refused.
+    """
+    folder, store = _check_names(model, scene, out)
+
+    from threedrs.errors import ThreedrsError
+    from threedrs.evaluation.dialogue import HELP, Request, reply_lines, reply_to
+
+    dialogue = _open(folder, store, boxes, prompt, max_new_tokens)
+    asked: list[str] = []
+    refused = pictures = 0
+    for line in _lines(f"{dialogue.store.scene}> ", typed=not as_json):
+        if not as_json and line in ("/quit", "/help", "/history"):
+            if line == "/quit":
+                break
+            numbered = [f"{number}  {text}" for number, text in enumerate(asked, start=1)]
+            say(*([HELP] if line == "/help" else numbered))
+            continue
+        asked.append(line)
+        try:
+            request = Request.from_json(line) if as_json else Request.from_text(line)
+            image = out.with_stem(f"{out.stem}-{pictures + 1}")
+            reply = reply_to(dialogue, request, image, top)
+        # The next question can still be answered, and a wrong one shall not cost the loading.
+        except ThreedrsError as error:
+            refused += 1
+            say(json.dumps({"error": str(error)}) if as_json else f"error: {error}")
+            continue
+        pictures += "image" in reply
+        say(*([json.dumps(reply)] if as_json else reply_lines(reply)))
+    if as_json and refused:
+        raise typer.Exit(1)
+
+
+def _check_names(model: str, scene: str, out: Path) -> tuple[Path, Path]:
+    """Return the folder of the model and the scene store, before torch is loaded."""
+    from threedrs.errors import ConfigError
+
+    if out.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise ConfigError(f"--out {out}: give a name that ends in .jpg or .png")
+    return find_model(model), find_scene(scene)
+
+
+def _open(
+    folder: Path, store: Path, boxes: str, prompt: str, max_new_tokens: int
+) -> "SceneDialogue":
+    from threedrs.distributed.gpus import claim_gpus
+    from threedrs.evaluation.settings import PredictSettings
+
+    asked = {"prompt": prompt, "boxes": boxes, "max_new_tokens": max_new_tokens}
+    settings = PredictSettings.from_json(asked, folder)
+    claim_gpus()
+    with progress() as show:
+        show(f"loading {folder}")
+        from threedrs.evaluation.ask import SceneDialogue
+
+        return SceneDialogue(folder, store, settings)
+
+
+def _lines(prompt: str, *, typed: bool) -> Iterator[str]:
+    """Yield what is typed after the prompt, or the lines that are piped in; blank ones are not."""
+    if not (typed and sys.stdin.isatty()):
+        yield from filter(None, map(str.strip, sys.stdin))
+        return
+    import readline
+
+    history = Path(typer.get_app_dir("threedrs")) / "chat_history"
+    if history.is_file():
+        readline.read_history_file(history)
+    say("Ask about the scene; /help says what else, /quit or Ctrl-D ends.")
+    try:
+        while True:
+            line = input(prompt).strip()
+            if line:
+                yield line
+    except (EOFError, KeyboardInterrupt):
+        print()
+    finally:
+        history.parent.mkdir(parents=True, exist_ok=True)
+        readline.write_history_file(history)

@@ -1,0 +1,161 @@
+"""Runs, scenes, teachers and benchmarks by their names: what there is, and what a user may mean.
+
+Names are those below ``results/`` of the working folder; whatever is given with a slash is a path.
+Nothing here loads torch, so that a mistyped name is said at once.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from threedrs.errors import ConfigError, StoreError, did_you_mean, nearest_path
+
+RESULTS = Path("results")
+MOST_LISTED = 8  # names in an error; of more the count and both ends are said
+
+
+def trained_runs() -> list[str]:
+    """Return the names of the runs that have a model."""
+    return sorted(path.parent.name for path in RESULTS.glob("train/*/model"))
+
+
+def configured_runs() -> list[str]:
+    """Return the names of the runs of config/config.yaml."""
+    from threedrs.config.yaml_files import MAIN, read_yaml
+
+    return [*read_yaml(MAIN).get("runs", {})] if MAIN.is_file() else []
+
+
+def scenes() -> list[str]:
+    """Return the names of the scenes that have a store."""
+    return sorted(path.stem for path in RESULTS.glob("scenes/*.zarr"))
+
+
+def teachers() -> list[str]:
+    """Return the names of the teachers whose features are there."""
+    return sorted({path.parent.name for path in RESULTS.glob("features/*/*.zarr")})
+
+
+def benchmarks() -> list[str]:
+    """Return the names of the benchmarks."""
+    from threedrs.tasks.registry import TASKS
+
+    return [*TASKS]
+
+
+def completion(names: Callable[[], list[str]]) -> Callable[[str], list[str]]:
+    """Return what a shell calls to complete a name."""
+    # Where nothing fits, the shells complete a path.
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        help="A trained run, e.g. 3drs, or the folder of a checkpoint.",
+        autocompletion=completion(trained_runs),
+    ),
+]
+SceneName = Annotated[
+    str,
+    typer.Argument(
+        help="A scene of results/scenes, e.g. scene0000_00, or a scene store, FOLDER.zarr.",
+        autocompletion=completion(scenes),
+    ),
+]
+FeaturesName = Annotated[
+    str,
+    typer.Argument(
+        help="A teacher, e.g. vggt, or a shard of its features, "
+        "results/features/<teacher>/<shard>.zarr.",
+        autocompletion=completion(teachers),
+    ),
+]
+BenchmarkName = Annotated[
+    str,
+    typer.Argument(
+        help="The benchmark, by a name of the config's eval.benchmarks.",
+        autocompletion=completion(benchmarks),
+    ),
+]
+
+
+def find_model(given: str) -> Path:
+    """Return the folder of a run's model, or the checkpoint folder that ``given`` is the path of.
+
+    Raises:
+        ConfigError: there is neither such a run nor such a folder.
+        CheckpointError: the folder is not a checkpoint.
+    """
+    from threedrs.models.checkpoint.folder import check_folder
+
+    run = trained_run(given)
+    path = run or Path(given)
+    if not path.exists():
+        if "/" not in given and given in configured_runs():
+            raise ConfigError(
+                f"{given}: this run is not trained yet; run `snakemake --cores all models`"
+            )
+        found = _there(trained_runs(), RESULTS / "train", "trained runs", "models")
+        raise ConfigError(f"{given}: is neither a trained run nor a folder; {_near(given, found)}")
+    # The config.json of a run, which stands for its model before any training, is a file.
+    if path.is_dir():
+        check_folder(path)
+    return path
+
+
+def trained_run(given: str) -> Path | None:
+    """Return the model folder of the trained run of this name, if there is one."""
+    # A name goes before a folder of the same name, which can be given as ./NAME.
+    folder = RESULTS / "train" / given / "model"
+    return folder if "/" not in given and folder.is_dir() else None
+
+
+def find_scene(given: str) -> Path:
+    """Return the store of a scene, or the store that ``given`` is the path of.
+
+    Raises:
+        StoreError: there is none.
+    """
+    is_path = "/" in given or given.endswith(".zarr")
+    path = Path(given) if is_path else RESULTS / "scenes" / f"{given}.zarr"
+    if not (path / "zarr.json").is_file():
+        found = _there(scenes(), RESULTS / "scenes", "scene stores", "scenes")
+        raise StoreError(f"{given}: there is no scene store here; {_near(given, found)}")
+    return path
+
+
+def find_shards(given: str) -> list[Path]:
+    """Return the shards of a teacher's features, or the one that ``given`` is the path of.
+
+    Raises:
+        StoreError: there is none.
+    """
+    if "/" not in given:
+        shards = sorted((RESULTS / "features" / given).glob("*.zarr"))
+        if shards:
+            return shards
+    if Path(given).is_dir():
+        return [Path(given)]
+    found = _there(teachers(), RESULTS / "features", "features of teachers", "features")
+    raise StoreError(f"{given}: there is no feature store here; {_near(given, found)}")
+
+
+def _near(given: str, known: tuple[list[str], str]) -> str:
+    """Return the advice for what is not there: the nearest there is, and where to look."""
+    names, where = known
+    near = nearest_path(Path(given)) if "/" in given else did_you_mean(given, names)
+    return " ".join(filter(None, [near, where]))
+
+
+def _there(names: list[str], folder: Path, kind: str, target: str) -> tuple[list[str], str]:
+    """Return the names in ``folder``, and the words for them, or for how to make the first."""
+    if not names:
+        where = f"{folder} holds no {kind} yet; `snakemake --cores all {target}` makes them"
+    elif len(names) > MOST_LISTED:
+        where = f"{folder} holds {len(names)} {kind}, {names[0]} to {names[-1]}"
+    else:
+        where = f"{folder} holds {kind} {', '.join(names)}"
+    return names, where

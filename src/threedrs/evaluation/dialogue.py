@@ -1,0 +1,151 @@
+"""What `threedrs ask` and `threedrs chat` are asked, and what they say; nothing here loads torch.
+
+A reply is a JSON object. It repeats what was asked and holds ``answer``, a text, or of a
+description of an object ``winner`` (a box, or null for "none of them"), ``none``, the score of that
+answer, ``boxes``, the best ones first, and ``image``, the path of their picture.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import model_validator
+
+from threedrs.config.section import Section
+from threedrs.errors import ConfigError, DataError
+from threedrs.io.images import save_image
+from threedrs.tasks.record import COORD, GROUND, is_box
+
+if TYPE_CHECKING:
+    from threedrs.evaluation.ask import SceneDialogue
+
+EMPTY = "(the model's answer is empty)"
+HELP = """A line is a question about the scene. Each one stands alone, as in training.
+/ground TEXT    find the object that TEXT describes
+/box X,Y,Z,DX,DY,DZ    describe what is in this box (centre and size in metres)
+/history    what was asked so far
+/quit, or Ctrl-D    end"""
+
+
+class Request(Section):
+    """One thing to ask; exactly one of the keys is given."""
+
+    question: str | None = None
+    """A question about the room."""
+    ground: str | None = None
+    """What the object to find looks like."""
+    box: list[float] | None = None
+    """Centre and size in metres, world frame: describe what is in it."""
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> "Request":
+        given = [key for key, value in self if value is not None]
+        if len(given) != 1:
+            told = f"not {' and '.join(given)}" if given else "none is given"
+            raise ConfigError(f"give one of question, ground, box; {told}")
+        if self.box is not None and not is_box(self.box):
+            raise ConfigError(f"box {self.box}: give six numbers, centre x, y, z and size x, y, z")
+        text = self.question if self.ground is None else self.ground
+        if text is not None and not text.strip():
+            raise ConfigError(f"the {given[0]} is empty")
+        # The tokenizer would turn such a mark into the token that a point or box is read from.
+        for token in (COORD, GROUND):
+            if token in (text or ""):
+                raise ConfigError(
+                    f"the {given[0]} holds {token}, which is not a word; `box` asks about a box "
+                    "and `ground` finds an object"
+                )
+        return self
+
+    @classmethod
+    def from_json(cls, line: str) -> "Request":
+        """Return the request of a line of JSON.
+
+        Raises:
+            ConfigError: the line is not such an object.
+        """
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"is not JSON ({error.msg})") from error
+        if not isinstance(value, dict):
+            raise ConfigError('expected an object such as {"question": "What is it?"}')
+        return cls(**value)
+
+    @classmethod
+    def from_text(cls, line: str) -> "Request":
+        """Return the request of a typed line.
+
+        Raises:
+            ConfigError: it begins with a slash and is not one of the commands.
+        """
+        command, _, rest = line.partition(" ")
+        if command == "/ground":
+            return cls(ground=rest)
+        if command == "/box":
+            return cls(box=parse_box(rest))
+        if command.startswith("/"):
+            raise ConfigError(f"{command}: is not a command; /help lists them")
+        return cls(question=line)
+
+
+def parse_box(text: str) -> list[float]:
+    """Return the numbers of ``cx,cy,cz,dx,dy,dz``.
+
+    Raises:
+        ConfigError: they are not numbers.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"box {text}: give six numbers, cx,cy,cz,dx,dy,dz") from error
+
+
+def reply_to(dialogue: "SceneDialogue", request: Request, image: Path, top: int) -> dict[str, Any]:
+    """Return the reply to a request; where an object is to be found, ``image`` is written.
+
+    Args:
+        dialogue: model and scene.
+        request: what is asked.
+        image: the picture of the best boxes.
+        top: how many boxes are told and drawn.
+
+    Raises:
+        DataError: the scene has no boxes to find an object among.
+    """
+    asked = request.model_dump(mode="json", exclude_none=True)
+    if request.ground is None:
+        text = request.question
+        answer = dialogue.describe(request.box or []) if text is None else dialogue.answer(text)
+        return {**asked, "answer": answer}
+    # Of nothing to choose from "none of them" would win, which would look like an answer.
+    if not len(dialogue.boxes):
+        raise DataError(
+            f"{dialogue.store.path}: holds no boxes to find an object among; questions and --box "
+            "need none"
+        )
+    found = dialogue.find(request.ground)
+    save_image(dialogue.draw(found.boxes[:top]), image)
+    best = [box.to_json() for box in found.boxes[:top]]
+    return {
+        **asked,
+        "winner": best[0] if best[0]["score"] > found.none else None,
+        "none": found.none,
+        "boxes": best,
+        "of": len(found.boxes),
+        "image": str(image),
+    }
+
+
+def reply_lines(reply: dict[str, Any]) -> list[str]:
+    """Return a reply as lines, the winning answer first."""
+    if "answer" in reply:
+        return [reply["answer"] or EMPTY]
+    none = f"-  {reply['none']:+.3f}  none of the {reply['of']} boxes"
+    boxes = [
+        f"{rank}  {box['score']:+.3f}  box {box['id']} {box['label']}  "
+        f"[{', '.join(f'{number:.2f}' for number in box['box'])}]"
+        for rank, box in enumerate(reply["boxes"], start=1)
+    ]
+    ahead = sum(box["score"] > reply["none"] for box in reply["boxes"])
+    return [*boxes[:ahead], none, *boxes[ahead:], f"image: {reply['image']}"]

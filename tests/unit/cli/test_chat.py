@@ -1,0 +1,184 @@
+"""``ask`` and ``chat`` on a tiny model: replies, the winner first, and refusals in a line."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from threedrs.cli import app, chat
+from threedrs.errors import ThreedrsError
+from threedrs.evaluation import ask as ask_module
+from threedrs.evaluation.dialogue import EMPTY, Request, reply_lines
+
+BOXES = [
+    {"id": 4, "label": "chair", "box": [0, 0, 1, 1, 1, 1], "score": 0.5},
+    {"id": 9, "label": "", "box": [1, 0, 1, 1, 1, 1], "score": -0.25},
+]
+
+
+@pytest.fixture
+def here(named_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for pictures; the working folder is that of the results."""
+    monkeypatch.chdir(named_results)
+    # The stores' images are no JPEGs; the drawing has a test of its own.
+    monkeypatch.setattr(
+        ask_module, "draw_found", lambda store, boxes: Image.new("RGB", (len(boxes), 7))
+    )
+    return tmp_path
+
+
+def run(*arguments: object, typed: str = "") -> tuple[int, list[str]]:
+    found = CliRunner().invoke(app, list(map(str, arguments)), input=typed)
+    if isinstance(found.exception, ThreedrsError):
+        return 1, [str(found.exception)]
+    if found.exception and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return found.exit_code, found.stdout.splitlines()
+
+
+def test_ask_takes_names_and_finds(here: Path) -> None:
+    out = here / "found.png"
+    command = ("ask", "3drs", "scene0000_00", "a chair", "--ground", "--top", 2, "--out", out)
+    status, lines = run(*command)
+    assert status == 0
+    # Two boxes and "none of them", in the order of their scores.
+    scores = [float(line.split()[1]) for line in lines[:-1]]
+    assert scores == sorted(scores, reverse=True)
+    assert sum("none of the 3 boxes" in line for line in lines) == 1
+    assert lines[-1] == f"image: {out}"
+    with Image.open(out) as written:
+        assert (written.format, written.size) == ("PNG", (2, 7))
+    status, lines = run(*command, "--json")
+    reply = json.loads(lines[0])
+    assert status == 0
+    assert (reply["ground"], reply["of"], len(reply["boxes"])) == ("a chair", 3, 2)
+    best = reply["boxes"][0]
+    assert reply["winner"] == (best if best["score"] > reply["none"] else None)
+
+
+def test_chat_gives_what_ask_gives(here: Path) -> None:
+    store = "results/scenes/scene0000_00.zarr"
+    few = ("--max-new-tokens", 3)
+    _, asked = run("ask", "results/train/3drs/model", store, "Is it?", *few)
+    _, box = run("ask", "3drs", store, "--box", "0,0,0,1,1,1", *few)
+    said = "Is it?\n\n/box 0,0,0,1,1,1\n/what\n/history\n/quit\nnever asked\n"
+    status, lines = run("chat", "3drs", "scene0000_00", *few, typed=said)
+    assert status == 0
+    assert lines[:2] == [*asked, *box]
+    assert lines[2] == "error: /what: is not a command; /help lists them"
+    assert lines[3:] == ["1  Is it?", "2  /box 0,0,0,1,1,1", "3  /what"]
+
+
+def test_chat_answers_a_script_line_by_line(here: Path) -> None:
+    requests = [
+        {"question": "Is it?"},
+        {"ground": "a chair"},
+        {"grond": "a chair"},
+        {"ground": "a table"},
+    ]
+    typed = "".join(json.dumps(one) + "\n" for one in requests) + "no JSON\n"
+    out = here / "found.png"
+    options = ("--json", "--out", out, "--max-new-tokens", 2)
+    status, lines = run("chat", "3drs", "scene0001_00", *options, typed=typed)
+    replies = [json.loads(line) for line in lines]
+    assert status == 1
+    assert [sorted(reply)[0] for reply in replies] == ["answer", "boxes", "error", "boxes", "error"]
+    assert replies[2]["error"] == "grond is not a key; did you mean ground?"
+    assert replies[4]["error"].startswith("is not JSON")
+    assert [replies[at]["image"] for at in (1, 3)] == [
+        str(here / "found-1.png"),
+        str(here / "found-2.png"),
+    ]
+    assert (here / "found-2.png").is_file()
+
+
+def test_chat_without_boxes_still_answers(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = ask_module.SceneDialogue
+
+    class Bare(opened):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            self.boxes = self.boxes.__class__(
+                boxes=self.boxes.boxes[:0], ids=self.boxes.ids[:0], labels=()
+            )
+
+    monkeypatch.setattr(ask_module, "SceneDialogue", Bare)
+    status, lines = run(
+        "chat", "3drs", "scene0000_00", "--max-new-tokens", 2, typed="/ground a chair\nIs it?\n"
+    )
+    assert status == 0
+    assert "holds no boxes to find an object among" in lines[0]
+    assert len(lines) == 2
+
+
+def test_a_terminal_has_a_prompt_and_remembers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(chat.typer, "get_app_dir", lambda name: str(tmp_path / name))
+    typed = iter(["What is it?", "  "])
+
+    def line(prompt: str) -> str:
+        assert prompt == "scene0000_00> "
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", line)
+    assert [*chat._lines("scene0000_00> ", typed=True)] == ["What is it?"]
+    assert (tmp_path / "threedrs/chat_history").is_file()
+
+
+@pytest.mark.parametrize(("none", "first"), [(0.75, "-"), (0.0, "1"), (-0.5, "1")])
+def test_the_winner_stands_first(none: float, first: str) -> None:
+    reply = {"ground": "x", "none": none, "boxes": BOXES, "of": 7, "image": "found.png"}
+    lines = reply_lines(reply)
+    assert lines[0].split()[0] == first
+    assert f"-  {none:+.3f}  none of the 7 boxes" in lines
+    scores = [float(line.split()[1]) for line in lines[:-1]]
+    assert scores == sorted(scores, reverse=True)
+    assert reply_lines({"question": "x", "answer": ""}) == [EMPTY]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, "give one of question, ground, box; none is given"),
+        ({"question": "a", "ground": "b"}, "give one of question, ground, box; not question and"),
+        ({"question": "  "}, "the question is empty"),
+        ({"question": "What is at <coord>?"}, "holds <coord>, which is not a word"),
+        ({"ground": "<ground>"}, "holds <ground>, which is not a word"),
+        ({"box": [0, 0, 0, 1, 1]}, "give six numbers"),
+        ({"box": [0, 0, 0, 1, 1, -1]}, "give six numbers"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(asked: dict, message: str) -> None:
+    with pytest.raises(ThreedrsError, match=message):
+        Request(**asked)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing is asked; give a question, or --box"),
+        (("x", "--box", "0,0,0,1,1,1"), "--box describes one box and a question asks about"),
+        (("--box", "0,0,0,1,1,1", "--ground"), "--box describes one box and --ground finds"),
+        (("--box", "0,0,a"), "give six numbers, cx,cy,cz,dx,dy,dz"),
+        (("x", "--ground", "--out", "a.gif"), "ends in .jpg or .png"),
+        (("x", "--boxes", "all"), "choose one of: gt, pred"),
+    ],
+)
+def test_wrong_calls_end_in_one_line(here: Path, arguments: tuple, message: str) -> None:
+    status, lines = run("ask", "3drs", "scene0000_00", *arguments)
+    assert status == 1
+    assert message in lines[0]
+    assert len(lines) == 1
