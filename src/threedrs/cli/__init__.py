@@ -16,6 +16,7 @@ from threedrs.cli import (
     instructions,
     plan,
     predictions,
+    publish,
     published_data,
     scans,
     stores,
@@ -68,6 +69,7 @@ app.command("awareness")(evaluate.awareness)
 app.command("plan", cls=ConfiguredCommand)(plan.plan)
 app.command("doctor", cls=ConfiguredCommand)(doctor.doctor)
 app.command("verify")(doctor.verify)
+app.command("publish")(publish.publish)
 
 
 def main() -> None:

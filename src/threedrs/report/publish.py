@@ -1,0 +1,216 @@
+"""A trained run as a model on the Hugging Face Hub: weights, card, scores and provenance.
+
+The folder to upload links to the run's own files, so it takes no space, and it can be looked at
+before anything leaves the machine. Records and predictions stay behind, as they hold the texts of
+the benchmarks.
+"""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from threedrs.errors import ConfigError, DataError, did_you_mean, one_line
+from threedrs.evaluation.aggregate import read_metrics
+from threedrs.evaluation.tables import run_notes
+from threedrs.io.files import atomic_folder, read_json, read_text, write_json, write_text
+from threedrs.models.backbones.known_backbones import find_family
+from threedrs.models.checkpoint.folder import model_hash
+from threedrs.report.page import code_commit
+from threedrs.tasks.registry import TASKS
+from threedrs.workflow.code_hash import STAGES, code_hash
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+FORMAT_VERSION = 1
+TRAINING_FILES = ("config.json", "train.json", "log.jsonl", "loss.png")
+
+
+def write_publication(run: str, results: Path) -> Path:
+    """Write the folder of a run as it is uploaded, ``results/publish/<run>``, and return it.
+
+    Raises:
+        ConfigError: there is no such trained run, or it has no scores.
+        DataError, CheckpointError: a file is missing, damaged or malformed.
+    """
+    train = results / "train" / run
+    if not (train / "train.json").is_file():
+        trained = sorted(path.parent.name for path in results.glob("train/*/train.json"))
+        raise ConfigError(
+            f"{run}: is not a finished training of {results}; {did_you_mean(run, trained)} trained "
+            f"are {', '.join(trained) or 'none'}; `snakemake --cores all models` trains the others"
+        )
+    scores = _scores(run, results)
+    if not scores:
+        raise ConfigError(
+            f"{run}: has no scores yet, which its card shows; run `snakemake --cores all scores`"
+        )
+    # Before anything is written: a damaged file would be published as it is.
+    digest = model_hash(train / "model")
+    facts = _provenance(run, train, scores, digest)
+    folder = results / "publish" / run
+    with atomic_folder(folder) as temporary:
+        for path in sorted((train / "model").iterdir()):
+            # Snakemake's own mark begins with a dot; the card is written anew.
+            if path.is_file() and path.name != "README.md" and path.name[0] != ".":
+                (temporary / path.name).symlink_to(path.resolve())
+        for place in ("training", "scores"):
+            (temporary / place).mkdir()
+        for name in TRAINING_FILES:
+            (temporary / "training" / name).symlink_to((train / name).resolve())
+        for benchmark, metrics in scores.items():
+            write_json(temporary / "scores" / f"{benchmark}.json", metrics)
+        write_json(temporary / "provenance.json", facts)
+        write_text(temporary / "README.md", _card(run, train, scores, facts))
+    return folder
+
+
+def _scores(run: str, results: Path) -> dict[str, dict[str, Any]]:
+    """Return benchmark -> metrics, without those of the first questions only and of controls."""
+    paths = {name: results / "eval" / run / name / "metrics.json" for name in TASKS}
+    found = {name: read_metrics(path, run, name) for name, path in paths.items() if path.is_file()}
+    return {name: metrics for name, metrics in found.items() if not metrics.get("limit")}
+
+
+def _provenance(
+    run: str, train: Path, scores: Mapping[str, Mapping[str, Any]], digest: str
+) -> dict[str, Any]:
+    config, numbers = read_json(train / "config.json"), read_json(train / "train.json")
+    mix = Path(config["paths"]["mix"]).with_suffix(".summary.json")
+    return {
+        "format_version": FORMAT_VERSION,
+        "run": run,
+        "commit": code_commit(),
+        # Of the code that publishes. That of the training is part of the recipe's hash.
+        "code": {stage: code_hash(stage) for stage in STAGES},
+        "recipe": numbers["config_hash"],
+        "model_sha256": digest,
+        "versions": numbers["versions"],
+        "samples_seen": numbers["samples"],
+        "records": read_json(mix)["benchmarks"],
+        "questions": {name: metrics["n"] for name, metrics in scores.items()},
+        "predictions": {
+            name: metrics["provenance"]["predictions_sha256"] for name, metrics in scores.items()
+        },
+    }
+
+
+def _card(
+    run: str,
+    train: Path,
+    scores: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Any],
+) -> str:
+    """Return the model's card: metadata that the Hub reads, scores, training, licences, origin."""
+    from huggingface_hub import ModelCard
+
+    config = read_json(train / "config.json")
+    name, base = config["model"]["name"], config["model"]["path"]
+    checkpoint = find_family(name).checkpoints[name] if base else None
+    rows = [
+        (TASKS[benchmark].title, headline, metrics["metrics"][headline.metric], metrics["n"])
+        for benchmark, metrics in scores.items()
+        for headline in TASKS[benchmark].headline
+    ]
+    # The training's card begins with the run's name, which stands at the head of this one.
+    training = read_text(train / "model/README.md").split("\n", 1)[1].strip()
+    training = training.replace("../config.json", "training/config.json")
+    numbers = read_json(train / "train.json")
+    card = ModelCard.from_template(
+        _metadata(run, scores, checkpoint.repository if checkpoint else None),
+        template_str=files("threedrs.report").joinpath("templates/model_card.md.j2").read_text(),
+        run=run,
+        rows=rows,
+        notes=run_notes({"train": numbers, "benchmarks": scores}),
+        training=training,
+        checkpoint=checkpoint,
+        teacher=config["teacher"]["name"],
+        facts=facts,
+    )
+    return str(card)
+
+
+def _metadata(
+    run: str, scores: Mapping[str, Mapping[str, Any]], base: str | None
+) -> "ModelCardData":
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="visual-question-answering",
+            dataset_type=benchmark,
+            dataset_name=TASKS[benchmark].title,
+            dataset_split=TASKS[benchmark].evaluation_split,
+            metric_type=headline.metric,
+            metric_name=f"{headline.title}, percent",
+            metric_value=round(value["value"], 2),
+            metric_args={"interval_95": [round(value[end], 2) for end in ("low", "high")]}
+            if value.get("low") is not None
+            else None,
+        )
+        for benchmark, metrics in scores.items()
+        for headline in TASKS[benchmark].headline
+        if (value := metrics["metrics"][headline.metric]) and value.get("value") is not None
+    ]
+    return ModelCardData(
+        model_name=run,
+        eval_results=results,
+        base_model=base,
+        license="other",
+        license_name="base-weights-and-training-data",
+        pipeline_tag="image-text-to-text",
+        tags=["3d-scene-understanding", "3drs", "scannet"],
+    )
+
+
+def check_token() -> None:
+    """Check that there is a token for the Hub.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise ConfigError("publish: there is no token; run `hf auth login`, or set HF_TOKEN")
+
+
+def upload(folder: Path, repo: str, public: bool) -> str:
+    """Upload a folder of `write_publication` as a model repository, and return its address.
+
+    Args:
+        folder: what to upload.
+        repo: its name on the Hub, with or without its owner; without, it is the token's.
+        public: whether everybody may see it.
+
+    Raises:
+        ConfigError: the repository is public and ``public`` is not set.
+        DataError: the Hub cannot be reached, or refuses.
+    """
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    api = HfApi()
+    try:
+        made = api.create_repo(repo, private=not public, exist_ok=True)
+        # One that was there keeps its visibility, so a private upload could land in the open.
+        if not public and not api.model_info(made.repo_id).private:
+            raise ConfigError(
+                f"publish: {made.repo_id} is public; give --public, or another name with --repo"
+            )
+        api.upload_folder(
+            repo_id=made.repo_id, folder_path=folder, commit_message=f"Publish {folder.name}"
+        )
+    except (httpx.TransportError, OfflineModeIsEnabled) as error:
+        raise DataError(
+            f"publish: the Hub cannot be reached ({one_line(error)}); connect this machine and run "
+            f"the same again; {folder} is whole"
+        ) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise DataError(
+            f"publish: the Hub refuses {repo} ({one_line(error)}); check the name and the token "
+            "(`hf auth login`)"
+        ) from error
+    return str(made)
