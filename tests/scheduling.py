@@ -1,5 +1,6 @@
-"""How `make test` spreads tests over workers, and goes on after a worker has crashed."""
+"""How `make test` spreads tests over workers, goes on after a crash, and spares the collector."""
 
+import gc
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -75,6 +76,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     Not where markers leave tests out, so those of Slurm too.
     """
     return len(os.sched_getaffinity(0)) + (not config.option.markexpr)
+
+
+# A worker imports the package and its libraries while it collects; the garbage collector would look
+# through their million objects again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at what the tests make, and not at what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from threedrs.distributed.gpus import claim_gpus
 from threedrs.distributed.ranks import is_lone, own_rank
 from threedrs.errors import check_arguments, one_line_errors
-from threedrs.workflow.processes import end_with_snakemake
+from threedrs.workflow.processes import end_with_snakemake, quick_imports
 
 
 def main() -> int:
@@ -47,10 +47,10 @@ def main() -> int:
     logging.getLogger("threedrs").setLevel(logging.INFO if rank == 0 else logging.ERROR)
     if is_lone(os.environ):  # the ranks of a launcher have a GPU each
         claim_gpus()
-    # Imports that load torch, after the GPU is claimed.
-    from threedrs.evaluation.predict_benchmark import predict_benchmark
-    from threedrs.evaluation.settings import PredictSettings
-    from threedrs.scannet.excluded_scans import read_excluded
+    with quick_imports():  # of torch, after the GPU is claimed
+        from threedrs.evaluation.predict_benchmark import predict_benchmark
+        from threedrs.evaluation.settings import PredictSettings
+        from threedrs.scannet.excluded_scans import read_excluded
 
     with one_line_errors(f"predict: rank {rank}"):
         check_arguments()

@@ -14,7 +14,7 @@ from threedrs.distributed.gpus import claim_gpus
 from threedrs.distributed.ranks import AgreedError, StopRequest, is_lone, own_rank
 from threedrs.errors import MachineError, check_arguments, first_line, one_line_errors
 from threedrs.training.recipe import read_run
-from threedrs.workflow.processes import end_with_snakemake
+from threedrs.workflow.processes import end_with_snakemake, quick_imports
 
 # A loader process is forked from this one; the tokenizer's threads would not survive that.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -40,9 +40,10 @@ def main() -> int:
     logging.getLogger("threedrs").setLevel(logging.INFO if rank == 0 else logging.ERROR)
     if is_lone(os.environ):  # the ranks of a launcher have a GPU each
         claim_gpus()
-    import torch.distributed
+    with quick_imports():
+        import torch.distributed
 
-    from threedrs.training.loop import train
+        from threedrs.training.loop import train
 
     with one_line_errors(f"train: rank {rank}"):
         check_arguments()

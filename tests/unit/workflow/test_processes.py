@@ -1,5 +1,6 @@
 """What a process of the workflow is started with: its code, its Python, its command line."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -10,7 +11,13 @@ import pytest
 from fixtures.repository import ROOT
 from threedrs.errors import MachineError
 from threedrs.workflow import processes
-from threedrs.workflow.processes import check_package, check_python, run_text, use_this_checkout
+from threedrs.workflow.processes import (
+    check_package,
+    check_python,
+    quick_imports,
+    run_text,
+    use_this_checkout,
+)
 
 
 def test_another_checkouts_code_is_refused(tmp_path: Path) -> None:
@@ -73,3 +80,11 @@ def test_bytes_that_are_no_text_are_one_line(command: list[str], tmp_path: Path)
     assert done.returncode == 1
     (line,) = done.stderr.decode().splitlines()
     assert "Kl\\xfcster: has bytes that are not utf-8" in line
+
+
+def test_garbage_is_collected_again_after_an_import_that_fails() -> None:
+    with quick_imports():
+        assert not gc.isenabled()
+    with pytest.raises(ImportError), quick_imports():
+        import threedrs.no_such_module  # noqa: F401
+    assert gc.isenabled()
