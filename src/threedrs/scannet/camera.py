@@ -187,6 +187,21 @@ def count_depths(depth: np.ndarray) -> np.ndarray:
     return np.bincount(depth.ravel(), minlength=DEPTH_VALUES)
 
 
+def to_millimetres(depth: np.ndarray, units_per_metre: float) -> np.ndarray:
+    """Return uint16 depth of any shape in millimetres, rounded; 0 beyond 65.535 m."""
+    if units_per_metre == 1000.0:
+        return depth
+    millimetres = np.rint(depth * (1000.0 / units_per_metre))
+    return np.where(millimetres <= NOT_MEASURED, millimetres, 0).astype(np.uint16)
+
+
+def median_depth(counts: np.ndarray) -> int:
+    """Return the median of the measured values of `count_depths`, in their units; 0 of none."""
+    measured = counts.copy()
+    measured[[0, NOT_MEASURED]] = 0
+    return int(np.searchsorted(measured.cumsum(), (measured.sum() + 1) // 2))
+
+
 def check_depths(
     counts: np.ndarray, units_per_metre: float, where: str, remedy: str = "the unit may be"
 ) -> list[str]:
@@ -222,7 +237,7 @@ def check_depths(
             f"the pixels and nothing else is near it, so it marks pixels without measurement; set "
             "them to 0"
         )
-    median = int(np.searchsorted(measured.cumsum(), (total + 1) // 2))
+    median = median_depth(counts)
     metres = median / units_per_metre
     if _USUAL[0] <= metres <= _USUAL[1]:
         return []

@@ -4,35 +4,32 @@ File names that are timestamps in seconds (TUM: ``1305031102.175304.png``) are p
 time. Otherwise the numbers in the names pair (``7`` and ``frame-000007.color``). Anything else is
 refused: a shifted pairing would give a scan that looks whole and is wrong.
 
-A trajectory, camera to world, comes in one of three forms:
-
-- Open3D's ``.log``: per frame a line of three integers and a 4x4 matrix.
-- TUM's ``groundtruth.txt``: lines ``timestamp tx ty tz qx qy qz qw``, with ``#`` before comments.
-- A folder with one 4x4 text file per frame (ScanNet's export; a frame that was not localised holds
-  ``-inf``).
+Two layouts are read: colour images, depth images and a trajectory (`threedrs.scannet.trajectory`),
+each in a place of its own, and that of 7-Scenes, ``frame-000000.{color.png,depth.png,pose.txt}`` in
+one folder (https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes/: depth in
+millimetres, 65535 where nothing was measured, poses camera to world).
 """
 
-import logging
-import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from threedrs.errors import DataError
-from threedrs.io.files import parse_numbers, read_text
-from threedrs.scannet.camera import check_poses
+from threedrs.scannet.trajectory import (
+    UNLOCALISED,
+    Trajectory,
+    natural_order,
+    read_pose_files,
+    read_trajectory,
+)
 
-logger = logging.getLogger(__name__)
 COLOR_FOLDERS = ("color", "rgb", "image", "images")
 COLOR_SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 TRAJECTORIES = ("trajectory.log", "groundtruth.txt", "pose", "poses")
 MAX_TIME_DIFFERENCE = 0.02  # seconds; of TUM's own association tool
-UNLOCALISED = np.full((4, 4), -np.inf)
 _TIMESTAMP = re.compile(r"\d+\.\d+")
 
 
@@ -48,22 +45,21 @@ class PosedImage:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trajectory:
-    """Poses in the order of the source.
+class RgbdFolder:
+    """The frames of a folder, in order, and what its format states about all of them."""
 
-    ``poses`` (N, 4, 4) float64 camera to world, metres; ``timestamps`` (N,) float64 seconds where
-    the source has them; ``files`` the pose files where there is one a frame; ``frames`` the numbers
-    that a ``.log`` gives its frames.
-    """
+    frames: list[PosedImage]
+    layout: str  # the format's name
+    intrinsic: tuple[float, ...] | None = None  # fx, fy, cx, cy of the colour images, pixels
+    # Whether depth images show exactly what colour images show, at whatever resolution.
+    registered: bool = False
+    units_per_metre: tuple[float, ...] = (1000.0,)  # of depth images; several: any of them
+    units_source: str = "the format's"
+    up: str | None = None  # the axis of the poses' world that gravity gives, as ``z``
+    notes: list[str] = field(default_factory=list)
 
-    path: Path
-    poses: NDArray[np.float64]
-    timestamps: NDArray[np.float64] | None = None
-    files: tuple[Path, ...] | None = None
-    frames: Sequence[float] | None = None
 
-
-def read_rgbd_folder(folder: Path, trajectory: Path | None) -> list[PosedImage]:
+def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
     """List the frames of a posed RGB-D folder in order; no image is opened.
 
     A colour image without a pose within 0.02 s is kept with a pose of ``-inf`` (not localised);
@@ -74,33 +70,38 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> list[PosedImage]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder")
-    colors = _images(_one_of(folder, COLOR_FOLDERS, "colour images", "rename the other"))
-    formats = {COLOR_SUFFIXES[path.suffix.lower()] for path in colors}
-    if len(formats) > 1:
-        raise DataError(f"{colors[0].parent}: mixes JPEG and PNG images; convert one kind")
+    color_folder = _one_of(folder, COLOR_FOLDERS, "colour images", "rename the other")
+    colors = _one_format(_images(color_folder))
     depths = _images(_one_of(folder, ("depth",), "depth images", ""))
     for path in depths:
         if path.suffix.lower() != ".png":
             raise DataError(f"{path}: depth must be a 16-bit PNG")
-    track = read_trajectory(find_trajectory(folder, trajectory))
+    track = read_trajectory(
+        trajectory or _one_of(folder, TRAJECTORIES, "a trajectory", "choose with --trajectory")
+    )
     if not len(track.poses):
         raise DataError(f"{track.path}: holds no pose")
+    # TUM's own depth images have 5000 units a metre, while other tools write 1000 beside its texts.
+    units = (5000.0, 1000.0) if track.timestamps is not None else (1000.0,)
+    layout = f"colour and depth images, poses of {track.path.name}"
+    source = "millimetres, as 16-bit images mostly have"
 
     color_times, depth_times = _timestamps(colors), _timestamps(depths)
     if color_times is None or depth_times is None:
         partners = _match_names(colors, depths, "colour images", "depth images")
         poses = _poses_of(colors, color_times, track)
-        return [
+        frames = [
             PosedImage(color=color, depth=depths[partner], pose=pose)
             for color, partner, pose in zip(colors, partners, poses, strict=True)
         ]
+        return RgbdFolder(frames=frames, layout=layout, units_per_metre=units, units_source=source)
     pairs = _match_times(color_times, depth_times)
     if not pairs:
         raise DataError(
             f"{folder}: no depth image within {MAX_TIME_DIFFERENCE} s of a colour image"
         )
     poses = _poses_of(colors, color_times, track)
-    return [
+    frames = [
         PosedImage(
             color=colors[i],
             depth=depths[j],
@@ -110,16 +111,40 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> list[PosedImage]:
         )
         for i, j in pairs
     ]
+    alone = len(colors) - len(pairs)
+    notes = [f"{alone} colour images have no depth image within 0.02 s: left out"] if alone else []
+    return RgbdFolder(
+        frames=frames, layout=layout, units_per_metre=units, units_source=source, notes=notes
+    )
 
 
-def find_trajectory(folder: Path, chosen: Path | None) -> Path:
-    """Return the trajectory that is chosen, or else the one in ``folder``. Raises DataError."""
-    return chosen or _one_of(folder, TRAJECTORIES, "a trajectory", "choose with --trajectory")
+def read_seven_scenes(folder: Path) -> RgbdFolder:
+    """List the frames of a folder in the layout of 7-Scenes; no image is opened.
+
+    Raises:
+        DataError: a frame lacks one of its three files, or a pose is malformed.
+    """
+    colors = _one_format(sorted(folder.glob("*.color.*"), key=natural_order))
+    depths = sorted(folder.glob("*.depth.png"), key=natural_order)
+    poses = read_pose_files(folder, "*.pose.txt")
+    if not depths or poses.files is None or not poses.files:
+        lacking = "*.pose.txt" if depths else "*.depth.png"
+        raise DataError(f"{folder}: holds {colors[0].name}, and no {lacking} beside it")
+    partners = _match_names(colors, depths, "colour images", "depth images")
+    frames = [
+        PosedImage(color=color, depth=depths[partner], pose=pose)
+        for color, partner, pose in zip(
+            colors, partners, _poses_of(colors, None, poses), strict=True
+        )
+    ]
+    return RgbdFolder(frames=frames, layout="7-Scenes")
 
 
-def is_tum(trajectory: Path) -> bool:
-    """Whether a trajectory's path is taken for TUM's text form."""
-    return not trajectory.is_dir() and trajectory.suffix.lower() != ".log"
+def _one_format(colors: list[Path]) -> list[Path]:
+    formats = {COLOR_SUFFIXES.get(path.suffix.lower(), path.suffix) for path in colors}
+    if len(formats) > 1:
+        raise DataError(f"{colors[0].parent}: mixes JPEG and PNG images; convert one kind")
+    return colors
 
 
 def _one_of(folder: Path, names: tuple[str, ...], what: str, remedy: str) -> Path:
@@ -155,7 +180,7 @@ def _poses_of(
     if track.files is not None:
         return track.poses[_match_names(colors, list(track.files), "colour images", "pose files")]
     if track.timestamps is not None and color_times is not None:
-        nearest, difference = _nearest(color_times, track.timestamps)
+        rows, difference = nearest(color_times, track.timestamps)
         localised = difference <= MAX_TIME_DIFFERENCE
         if not localised.any():
             raise DataError(
@@ -163,7 +188,7 @@ def _poses_of(
                 f"(images {color_times[0]:.3f} to {color_times[-1]:.3f}, "
                 f"poses {track.timestamps.min():.3f} to {track.timestamps.max():.3f})"
             )
-        return np.where(localised[:, None, None], track.poses[nearest], UNLOCALISED)
+        return np.where(localised[:, None, None], track.poses[rows], UNLOCALISED)
     if len(track.poses) != len(colors):
         raise DataError(
             f"{track.path}: holds {len(track.poses)} poses, {colors[0].parent} "
@@ -238,8 +263,8 @@ def _frame_numbers(files: list[Path]) -> list[int] | None:
 
 def _match_times(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[tuple[int, int]]:
     """Pair times that are each other's nearest and close enough."""
-    forward, difference = _nearest(first, second)
-    backward, _ = _nearest(second, first)
+    forward, difference = nearest(first, second)
+    backward, _ = nearest(second, first)
     return [
         (i, int(j))
         for i, j in enumerate(forward)
@@ -247,7 +272,7 @@ def _match_times(first: NDArray[np.float64], second: NDArray[np.float64]) -> lis
     ]
 
 
-def _nearest(
+def nearest(
     times: NDArray[np.float64], others: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return index and distance of the nearest of ``others`` for each time (ties: the earlier)."""
@@ -257,88 +282,3 @@ def _nearest(
     left = (right - 1).clip(0)
     nearest = np.where(np.abs(times - ordered[left]) <= np.abs(ordered[right] - times), left, right)
     return order[nearest], np.abs(ordered[nearest] - times)
-
-
-def read_trajectory(path: Path) -> Trajectory:
-    """Read a trajectory: a folder of 4x4 texts, a ``.log`` file, or else TUM's text form.
-
-    Raises:
-        DataError: missing or malformed, or a pose is not a rigid motion; names file and line.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return _read_folder(path)
-    return _read_tum(path) if is_tum(path) else _read_log(path)
-
-
-def natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
-    """Sort key of a file name by which ``2.png`` comes before ``10.png``."""
-    parts = re.split(r"(\d+)", path.name)
-    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)
-
-
-def _check(poses: NDArray[np.float64], where: Callable[[int], str]) -> None:
-    for note in check_poses(poses, where):
-        logger.warning("%s", note)
-
-
-def _read_log(path: Path) -> Trajectory:
-    lines = [
-        (number, line)
-        for number, line in enumerate(read_text(path).splitlines(), start=1)
-        if line.strip()
-    ]
-    if len(lines) % 5:
-        raise DataError(
-            f"{path}: {len(lines)} lines are no whole number of frames "
-            "(an Open3D log has 5 lines a frame)"
-        )
-    poses = np.empty((len(lines) // 5, 4, 4))
-    frames: list[float] = []
-    for index in range(len(poses)):
-        number, head = lines[5 * index]
-        numbers = parse_numbers(head, f"{path}: line {number}")
-        if len(numbers) != 3:
-            raise DataError(f"{path}: line {number} does not hold the three numbers of a frame")
-        frames.append(numbers[0])
-        for row, (row_number, line) in enumerate(lines[5 * index + 1 : 5 * index + 5]):
-            where = f"{path}: line {row_number}"
-            values = parse_numbers(line, where)
-            if len(values) != 4:
-                raise DataError(f"{where} holds {len(values)} numbers, a matrix row has 4")
-            poses[index, row] = values
-    _check(poses, lambda index: f"{path}: line {lines[5 * index][0]}")
-    return Trajectory(path=path, poses=poses, frames=frames)
-
-
-def _read_tum(path: Path) -> Trajectory:
-    rows = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        where = f"{path}: line {number}"
-        values = parse_numbers(line, where)
-        if len(values) != 8 or not all(map(math.isfinite, values)):
-            raise DataError(f"{where} is not of the form 'timestamp tx ty tz qx qy qz qw'")
-        if not any(values[4:]):
-            raise DataError(f"{where} holds a quaternion of length 0")
-        rows.append(values)
-    table = np.array(rows).reshape(-1, 8)
-    poses = np.tile(np.eye(4), (len(table), 1, 1))
-    if len(table):
-        poses[:, :3, :3] = Rotation.from_quat(table[:, 4:]).as_matrix()
-        poses[:, :3, 3] = table[:, 1:4]
-    _check(poses, lambda index: f"{path}: pose {index + 1}")
-    return Trajectory(path=path, poses=poses, timestamps=table[:, 0])
-
-
-def _read_folder(folder: Path) -> Trajectory:
-    files = sorted(folder.glob("*.txt"), key=natural_order)
-    poses = np.empty((len(files), 4, 4))
-    for index, file in enumerate(files):
-        values = parse_numbers(read_text(file), str(file))
-        if len(values) != 16:
-            raise DataError(f"{file}: holds {len(values)} numbers, a pose is a 4x4 matrix")
-        poses[index] = np.reshape(values, (4, 4))
-    _check(poses, lambda index: str(files[index]))
-    return Trajectory(path=folder, poses=poses, files=tuple(files))

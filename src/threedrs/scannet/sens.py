@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from threedrs.errors import DataError
 from threedrs.io.files import atomic_file
-from threedrs.scannet.camera import has_valid_pose, without_unmeasured
+from threedrs.scannet.camera import has_valid_pose, to_millimetres, without_unmeasured
 from threedrs.scannet.sens_format import (
     FRAME_HEADER,
     MAX_FRAMES,
@@ -142,11 +142,7 @@ class SensReader:
         The same as :meth:`depth` for ScanNet's depth shift of 1000. With another shift values are
         rounded. 65535 and a distance beyond 65.535 m become 0, no measurement.
         """
-        depth = without_unmeasured(self.depth(index))
-        if self.header.depth_shift == 1000.0:
-            return depth
-        millimetres = np.rint(depth * (1000.0 / self.header.depth_shift))
-        return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)
+        return to_millimetres(without_unmeasured(self.depth(index)), self.header.depth_shift)
 
     def color_bytes(self, index: int) -> bytes:
         """Return the colour payload of frame ``index`` as it stands in the file."""

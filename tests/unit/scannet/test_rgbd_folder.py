@@ -14,7 +14,8 @@ from fixtures.rgbd_folders import (
 )
 from fixtures.rgbd_folders import folder as folder
 from fixtures.sens_files import picture
-from threedrs.scannet.rgbd_folder import MAX_TIME_DIFFERENCE, read_rgbd_folder, read_trajectory
+from threedrs.scannet.rgbd_folder import MAX_TIME_DIFFERENCE, read_rgbd_folder
+from threedrs.scannet.trajectory import read_trajectory
 from threedrs.scannet.sens import SensReader
 
 
@@ -92,7 +93,7 @@ def test_pairing_by_time_agrees_with_a_plain_search(tmp_path):
             near = int(np.argmin(np.abs(pose_times - time)))
             close = abs(pose_times[near] - time) <= MAX_TIME_DIFFERENCE
             expected.append((f"{time:.4f}", f"{depth:.4f}", near if close else None))
-    frames = read_rgbd_folder(folder, None)
+    frames = read_rgbd_folder(folder, None).frames
     assert [(frame.color.stem, frame.depth.stem) for frame in frames] == [
         (color, depth) for color, depth, _ in expected
     ]

@@ -20,7 +20,7 @@ from fixtures.rgbd_folders import (
 from fixtures.rgbd_folders import folder as folder
 from fixtures.sens_files import picture
 from threedrs.errors import DataError
-from threedrs.scannet import rgbd_import
+from threedrs.scannet.rgbd_frames import RgbdFrames
 from threedrs.scannet.rgbd_import import import_rgbd
 from threedrs.scannet.sens import SensReader
 
@@ -109,7 +109,7 @@ def test_a_wrong_scale_is_said_before_all_images_are_read(tmp_path, monkeypatch)
     folder = make_folder(tmp_path / "in", names)
     (folder / "trajectory.log").write_text(log_text([rigid(number) for number in range(50)]))
     read = []
-    monkeypatch.setattr(rgbd_import, "_read_color", lambda path, header: read.append(path))
+    monkeypatch.setattr(RgbdFrames, "color", lambda self, index: read.append(index))
     message = refused(folder, tmp_path, depth_shift=10)
     assert "which no room has; give --depth-scale 1000" in message
     assert read == []
@@ -135,8 +135,14 @@ def remove(path):
         (lambda f: (f / "pose").mkdir(), "choose with --trajectory"),
         (lambda f: remove(f / "intrinsic.txt"), "give --intrinsic fx,fy,cx,cy"),
         (lambda f: (f / "color/00003.png").write_bytes(picture(0, kind="PNG")), "mixes JPEG"),
-        (lambda f: (f / "color/00001.jpg").write_bytes(picture(0, (8, 8))), "8x8 pixels, not"),
-        (lambda f: (f / "color/00001.jpg").write_bytes(b"junk"), "color/00001.jpg: colour payload"),
+        (
+            lambda f: (f / "color/00001.jpg").write_bytes(picture(0, (8, 8))),
+            "8x8 pixels, the first colour image 16x12",
+        ),
+        (
+            lambda f: (f / "color/00001.jpg").write_bytes(b"junk"),
+            "color/00001.jpg: is not a readable image",
+        ),
         (lambda f: (f / "color/00001.jpg").write_bytes(picture(1)[:-9]), "00001.jpg: jpeg colour"),
         (lambda f: (f / "color/00000.jpg").write_bytes(b""), "00000.jpg: is not a readable image"),
         (lambda f: (f / "depth/00001.png").write_bytes(b"junk"), "00001.png: is not a readable"),
@@ -223,5 +229,5 @@ def test_missing_folder_and_target_in_use(folder, tmp_path):
     assert "is not a folder" in refused(tmp_path / "none", tmp_path)
     with pytest.raises(DataError, match="is a folder; name the"):
         import_rgbd(folder, tmp_path)
-    with pytest.raises(DataError, match="depth_shift"):
+    with pytest.raises(DataError, match="--depth-scale 0"):
         import_rgbd(folder, tmp_path / "out.sens", depth_shift=0)

@@ -1,0 +1,147 @@
+"""The frames of two public data sets' phone captures: ScanNet++'s iPhone part, and ARKitScenes.
+
+ScanNet++ (https://kaldir.vc.in.tum.de/scannetpp/documentation; toolkit
+https://github.com/scannetpp/scannetpp, whose ``iphone/prepare_iphone_data.py`` writes the images
+and ``iphone/arkit_pcl.py`` shows how they fit together): ``rgb/frame_000000.jpg`` (1920x1440),
+``depth/frame_000000.png`` (256x192, millimetres, of the same view), and
+``pose_intrinsic_imu.json``: frame -> ``aligned_pose`` (4x4 camera to world, metres) and
+``intrinsic`` (3x3, pixels of the colour image).
+
+ARKitScenes (https://github.com/apple/ARKitScenes/blob/main/DATA.md and ``raw/README.md`` there):
+``lowres_wide/<video>_<time>.png`` and ``lowres_depth/<video>_<time>.png`` (256x192, millimetres),
+``lowres_wide_intrinsics/<video>_<time>.pincam`` (``width height fx fy cx cy``), and
+``lowres_wide.traj``. Its world has z up.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from threedrs.errors import DataError
+from threedrs.io.files import parse_numbers, read_json, read_text
+from threedrs.scannet.camera import check_poses
+from threedrs.scannet.rgbd_folder import PosedImage, RgbdFolder, nearest
+from threedrs.scannet.trajectory import UNLOCALISED, read_trajectory
+
+SCANNETPP_POSES = "pose_intrinsic_imu.json"
+ARKIT_TRAJECTORY = "lowres_wide.traj"
+_ARKIT_WINDOW = 0.005  # seconds between an image and its pose; of the data set's own reader
+# A phone's autofocus moves the focal length a little from frame to frame; one is kept for all.
+_MOST_SPREAD = 0.05
+
+
+def read_scannetpp(folder: Path) -> RgbdFolder:
+    """List the frames of a ScanNet++ scene's ``iphone`` folder; no image is opened.
+
+    Images without an entry are left out; an entry without ``aligned_pose`` was not localised.
+
+    Raises:
+        DataError: the images were not extracted, or an entry is malformed.
+    """
+    path = folder / SCANNETPP_POSES
+    colors = {file.stem: file for file in folder.glob("rgb/*.jpg")}
+    depths = {file.stem: file for file in folder.glob("depth/*.png")}
+    if not colors or not depths:
+        raise DataError(
+            f"{folder}: holds no rgb/*.jpg or no depth/*.png; extract them from rgb.mkv and "
+            "depth.bin with ScanNet++'s toolkit (python -m iphone.prepare_iphone_data)"
+        )
+    entries = read_json(path)
+    if not isinstance(entries, dict):
+        raise DataError(f"{path}: expected a JSON object, frame to pose; copy it again")
+    frames, intrinsics = [], []
+    for name in sorted({*colors} & {*depths} & {*entries}):
+        where = f"{path}: {name}"
+        pose = entries[name].get("aligned_pose") if isinstance(entries[name], dict) else None
+        matrix = UNLOCALISED if pose is None else _matrix(pose, 4, f"{where}.aligned_pose")
+        frames.append(PosedImage(color=colors[name], depth=depths[name], pose=matrix))
+        pinhole = _matrix(entries[name].get("intrinsic"), 3, f"{where}.intrinsic")
+        intrinsics.append(pinhole[[0, 1, 0, 1], [0, 1, 2, 2]])
+    check_poses(
+        np.array([frame.pose for frame in frames]).reshape(-1, 4, 4),
+        lambda index: f"{path}: {frames[index].color.stem}",
+    )
+    return _phone_folder("ScanNet++ iPhone", path, frames, intrinsics, len({*colors, *depths}))
+
+
+def read_arkitscenes(folder: Path) -> RgbdFolder:
+    """List the frames of an ARKitScenes video; no image is opened.
+
+    Colour and depth have one time; images without a pose within 5 ms are left out, as poses come
+    at a lower rate.
+
+    Raises:
+        DataError: a part is missing or malformed.
+    """
+    colors, depths, pinholes = (
+        {file.stem.rpartition("_")[2]: file for file in (folder / name).glob(pattern)}
+        for name, pattern in (
+            ("lowres_wide", "*.png"),
+            ("lowres_depth", "*.png"),
+            ("lowres_wide_intrinsics", "*.pincam"),
+        )
+    )
+    path = folder / ARKIT_TRAJECTORY
+    track = read_trajectory(path)
+    if not (colors and depths and pinholes and len(track.poses)) or track.timestamps is None:
+        raise DataError(
+            f"{folder}: lacks lowres_wide/*.png, lowres_depth/*.png, "
+            f"lowres_wide_intrinsics/*.pincam, or a pose in {path.name}; download all four assets"
+        )
+    stems = sorted({*colors} & {*depths}, key=float)
+    times = np.array([float(stem) for stem in stems])
+    rows, difference = nearest(times, track.timestamps)
+    posed = np.flatnonzero(difference <= _ARKIT_WINDOW).tolist()
+    frames = [
+        PosedImage(color=colors[stems[i]], depth=depths[stems[i]], pose=track.poses[rows[i]])
+        for i in posed
+    ]
+    intrinsics = []
+    for file in pinholes.values():
+        values = parse_numbers(read_text(file), str(file))
+        if len(values) != 6:
+            raise DataError(f"{file}: is not of the form 'width height fx fy cx cy'")
+        intrinsics.append(np.array(values[2:]))
+    return _phone_folder("ARKitScenes", path, frames, intrinsics, len({*colors, *depths}), up="z")
+
+
+def _phone_folder(
+    layout: str,
+    path: Path,
+    frames: list[PosedImage],
+    intrinsics: list[NDArray[np.float64]],
+    images: int,
+    up: str | None = None,
+) -> RgbdFolder:
+    """Return the folder, with one intrinsic for all frames and notes on what it leaves out."""
+    if not frames:
+        raise DataError(f"{path}: no image has a depth image and a pose; are both of one capture?")
+    median = np.median(intrinsics, axis=0)
+    spread = float(np.abs(np.array(intrinsics)[:, :2] / median[:2] - 1).max())
+    if spread > _MOST_SPREAD:
+        raise DataError(
+            f"{path}: focal lengths differ by {spread:.0%} among the frames, as after a zoom; "
+            "build a scene from the frames of one zoom"
+        )
+    notes = [f"intrinsic: the median of {len(intrinsics)} frames', which differ by {spread:.1%}"]
+    if images > len(frames):
+        notes.append(
+            f"{images - len(frames)} of {images} images lack colour, depth or a pose: left out"
+        )
+    return RgbdFolder(
+        frames=frames,
+        layout=layout,
+        intrinsic=tuple(median.tolist()),
+        registered=True,
+        up=up,
+        notes=notes,
+    )
+
+
+def _matrix(value: Any, side: int, where: str) -> NDArray[np.float64]:
+    try:
+        return np.array(value, dtype=np.float64).reshape(side, side)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where} is not a {side}x{side} matrix; copy the file again") from error

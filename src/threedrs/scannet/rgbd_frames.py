@@ -1,0 +1,250 @@
+"""Random access to the frames of a posed RGB-D folder, whichever layout it has.
+
+What holds for all frames is found out at once, and each finding is a line of ``facts``: layout,
+image sizes, intrinsic, depth units. What cannot be found out is asked for by name. Opening reads
+the first bytes of every image and 20 depth images; pixels are decoded when asked for.
+"""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from threedrs.errors import DataError
+from threedrs.io.images import ImageError, decode_depth_png, image_size
+from threedrs.scannet.camera import (
+    check_depths,
+    count_depths,
+    has_valid_pose,
+    median_depth,
+    to_millimetres,
+    without_unmeasured,
+)
+from threedrs.scannet.phone_exports import (
+    ARKIT_TRAJECTORY,
+    SCANNETPP_POSES,
+    read_arkitscenes,
+    read_scannetpp,
+)
+from threedrs.scannet.pinhole import Size, find_intrinsics
+from threedrs.scannet.posed_images import read_payload
+from threedrs.scannet.rgbd_folder import (
+    COLOR_SUFFIXES,
+    RgbdFolder,
+    read_rgbd_folder,
+    read_seven_scenes,
+)
+from threedrs.scannet.sens_format import PayloadError, SensHeader, decode_color
+
+SENSOR_NAME = "imported RGB-D folder"
+_LOOKED_AT_FIRST = 20  # frames
+_POSSIBLE_METRES = (0.3, 15.0)  # median depth of a room
+
+
+class RgbdFrames:
+    """The frames of a folder, counted 0..N-1, as `threedrs.scannet.sens.SensReader` gives them.
+
+    Attributes:
+        path: the folder.
+        name: of the folder, for provenance.
+        folder: its frames' files and poses.
+        facts: what was found out, a line each.
+        header: what holds for all frames; ``depth_shift`` is the depth images' units a metre.
+        header_bytes: the header as a .sens would hold it (for content hashes).
+        frame_ids: (N,) int64, 0..N-1.
+        poses: (N,4,4) f64 camera to world, metres.
+        valid: (N,) bool, False where the pose holds a non-finite value or is all zero.
+
+    Args:
+        path: the folder.
+        intrinsic: of the colour images, as `threedrs.scannet.pinhole.find_intrinsics` takes it.
+        trajectory: a file or folder of poses outside the folder, or where it has several.
+        depth_scale: depth units a metre, where the format does not say.
+
+    Raises:
+        DataError: something is missing, malformed or contradictory; also later, by any method, if
+            an image is damaged.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        intrinsic: str | Path | Sequence[float] | None = None,
+        trajectory: Path | None = None,
+        depth_scale: float | None = None,
+    ) -> None:
+        self.path, self.name = path, path.resolve().name
+        self.folder = list_frames(path, trajectory)
+        frames = self.folder.frames
+        if not frames:
+            raise DataError(f"{path}: no colour image has both a depth image and a pose")
+        self.poses = np.stack([frame.pose for frame in frames])
+        self.valid = has_valid_pose(self.poses)
+        self.frame_ids = np.arange(len(frames), dtype=np.int64)
+        color_size = _common_size([frame.color for frame in frames], "colour")
+        depth_size = _common_size([frame.depth for frame in frames], "depth")
+        _check_orientation(path, color_size, depth_size)
+        color_matrix, depth_matrix = find_intrinsics(
+            path,
+            intrinsic or self.folder.intrinsic,
+            color_size,
+            depth_size,
+            registered=self.folder.registered,
+        )
+        self.header = SensHeader(
+            sensor_name=SENSOR_NAME,
+            intrinsic_color=color_matrix,
+            extrinsic_color=np.eye(4),
+            intrinsic_depth=depth_matrix,
+            extrinsic_depth=np.eye(4),
+            color_compression=COLOR_SUFFIXES[frames[0].color.suffix.lower()],
+            depth_compression="zlib",
+            color_width=color_size[0],
+            color_height=color_size[1],
+            depth_width=depth_size[0],
+            depth_height=depth_size[1],
+            depth_shift=self._units(depth_size, depth_scale),
+        )
+        self.header_bytes = self.header.pack(len(frames))
+        matrix = self.header.intrinsic_depth
+        values = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+        self.facts = [
+            f"layout: {self.folder.layout}, {len(frames)} frames",
+            f"images: colour {color_size[0]}x{color_size[1]}, depth {depth_size[0]}x"
+            f"{depth_size[1]}, intrinsic of depth {','.join(f'{value:g}' for value in values)}",
+            *self._units_facts,
+            *self.folder.notes,
+        ]
+
+    def _units(self, size: Size, given: float | None) -> float:
+        """Return the depth units a metre: as given, as the format has it, or the plausible one."""
+        if given is not None and not given > 0:
+            raise DataError(f"--depth-scale {given:g}: give the depth units a metre, as 1000")
+        # A wrong scale is refused by frames spread over the capture, before minutes go into all.
+        frames = self.folder.frames
+        some = frames[:: -(-len(frames) // _LOOKED_AT_FIRST)]
+        counts = np.sum([count_depths(_read_depth(frame.depth, size)) for frame in some], axis=0)
+        median, allowed = median_depth(counts), self.folder.units_per_metre
+        how = self.folder.units_source
+        if given is not None:
+            allowed, how = (given,), "as given"
+        elif len(allowed) > 1:
+            least, most = _POSSIBLE_METRES
+            plausible = [units for units in allowed if least <= median / units <= most]
+            if len(plausible) != 1:
+                choices = " or ".join(f"--depth-scale {units:g}" for units in allowed)
+                raise DataError(
+                    f"{self.path}: the trajectory is TUM's, whose depth images have 5000 units a "
+                    f"metre, while other tools write 1000 (median {median / allowed[0]:.2g} or "
+                    f"{median / allowed[1]:.2g} m); say which by {choices}"
+                )
+            allowed, how = tuple(plausible), "the only one of 5000 and 1000 that fits a room"
+        (units,) = allowed
+        where = str(some[0].depth.parent)
+        notes = check_depths(counts, units, where, "give --depth-scale")
+        said = f"depth: {units:g} units a metre ({how}), median {median / units:.2f} m"
+        self._units_facts = [said, *notes]
+        return units
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Nothing is held open."""
+
+    def __len__(self) -> int:
+        return len(self.folder.frames)
+
+    def color(self, index: int) -> NDArray[np.uint8]:
+        """Decode the colour image of frame ``index``: (H, W, 3) uint8, RGB."""
+        try:
+            return decode_color(self.color_bytes(index), self.header)
+        except PayloadError as error:
+            raise DataError(f"{self.folder.frames[index].color}: {error}") from error
+
+    def depth(self, index: int) -> NDArray[np.uint16]:
+        """Decode the depth image of frame ``index``: (H, W) uint16 in the header's units."""
+        return _read_depth(self.folder.frames[index].depth, self.header.depth_size)
+
+    def depth_millimetres(self, index: int) -> NDArray[np.uint16]:
+        """Decode the depth image of frame ``index``: (H, W) uint16 in millimetres."""
+        return to_millimetres(self.depth(index), self.header.depth_shift)
+
+    def color_bytes(self, index: int) -> bytes:
+        """Return the colour image of frame ``index`` as it stands in its file."""
+        path = self.folder.frames[index].color
+        return read_payload(path, self.header.color_bytes, "copy it again")
+
+    def depth_bytes(self, index: int) -> bytes:
+        """Return the depth PNG of frame ``index`` as it stands in its file."""
+        path = self.folder.frames[index].depth
+        return read_payload(path, self.header.depth_bytes, "copy it again")
+
+    def keep_only(self, places: Collection[int]) -> None:
+        """Nothing is kept: files are read again."""
+
+
+def list_frames(folder: Path, trajectory: Path | None = None) -> RgbdFolder:
+    """List the frames of a folder in any of the layouts that its files tell; no image is opened.
+
+    Raises:
+        DataError: the folder is of no known layout, or incomplete.
+    """
+    for home in (folder, folder / "iphone"):
+        if (home / SCANNETPP_POSES).is_file():
+            return read_scannetpp(home)
+    if (folder / ARKIT_TRAJECTORY).is_file():
+        return read_arkitscenes(folder)
+    if folder.is_dir() and next(folder.glob("*.color.*"), None) is not None:
+        return read_seven_scenes(folder)
+    sequences = sorted(path.name for path in folder.glob("seq-*") if path.is_dir())
+    if sequences:
+        raise DataError(f"{folder}: holds {', '.join(sequences)}; name one of them")
+    return read_rgbd_folder(folder, trajectory)
+
+
+def _common_size(files: Sequence[Path], what: str) -> Size:
+    """Return the (width, height) that all images have."""
+    sizes = []
+    for path in files:
+        try:
+            sizes.append(image_size(path))
+        except ImageError as error:
+            raise DataError(f"{path}: {error}") from error
+    other = [index for index, size in enumerate(sizes) if size != sizes[0]]
+    if other:
+        (width, height), (first_width, first_height) = sizes[other[0]], sizes[0]
+        raise DataError(
+            f"{files[other[0]]}: has {width}x{height} pixels, the first {what} image "
+            f"{first_width}x{first_height}, and {len(other)} of {len(files)} differ; one intrinsic "
+            "holds for all, so move the others to a capture of their own"
+        )
+    return sizes[0]
+
+
+def _check_orientation(path: Path, color: Size, depth: Size) -> None:
+    """Refuse images of which one kind was turned by a quarter and the other was not."""
+    if (color[0] - color[1]) * (depth[0] - depth[1]) < 0:
+        raise DataError(
+            f"{path}: colour images are {color[0]}x{color[1]} and depth images "
+            f"{depth[0]}x{depth[1]}, so one of them was turned; turn the colour images back as the "
+            "camera took them (poses and intrinsic are of that)"
+        )
+
+
+def _read_depth(path: Path, size: Size) -> NDArray[np.uint16]:
+    """Return the (H, W) uint16 values of a 16-bit PNG."""
+    payload = read_payload(path, size[0] * size[1] * 2, "copy it again")
+    try:
+        return without_unmeasured(decode_depth_png(payload, size, others="the first depth image"))
+    except ImageError as error:
+        raise DataError(f"{path}: {error}") from error
