@@ -1,4 +1,4 @@
-"""``threedrs scene`` and ``threedrs features``: look into a store, check a store."""
+"""``threedrs scene`` and ``threedrs features``: build, look into and check stores."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,71 @@ from threedrs.cli.shared import AsJson, progress, say
 if TYPE_CHECKING:
     from threedrs.teachers.feature_store import FeatureStore
 
-scene_app = typer.Typer(help="Look into a scene store.", no_args_is_help=True)
+scene_app = typer.Typer(help="Build or look into a scene store.", no_args_is_help=True)
 features_app = typer.Typer(help="Check, show and export teacher features.", no_args_is_help=True)
 
 
-@scene_app.callback()
-def scene() -> None:
-    """Look into a scene store."""
+@scene_app.command("build")
+def build_scene(
+    capture: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder of posed RGB-D images, a posed_images folder, or a .sens "
+            "(docs/OWN_CAPTURES.md lists the layouts)."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="The store to write, NAME.zarr.")],
+    up: Annotated[
+        str | None,
+        typer.Option(help="The capture's axis that is up: x, -x, y, -y, z, -z. Default: found."),
+    ] = None,
+    depth_scale: Annotated[
+        float | None, typer.Option(help="Depth units a metre, as 1000 of millimetres.")
+    ] = None,
+    intrinsic: Annotated[
+        str | None,
+        typer.Option(help="fx,fy,cx,cy of the colour images in pixels, or a file (3x3, 4x4)."),
+    ] = None,
+    trajectory: Annotated[
+        Path | None,
+        typer.Option(help="Poses, camera to world: Open3D .log, TUM text, or a folder of 4x4."),
+    ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(help="Your boxes, JSON as of boxes.ready. Default: rough clusters."),
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames to keep, chosen by coverage.")] = 32,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT where it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a scene store of your own capture, which ask, chat and scene show take.
+
+    Each thing that is found out (which way is up, units, intrinsic) is a line of output.
+    """
+    from threedrs.errors import ConfigError
+    from threedrs.scenes.capture import CaptureOptions, build_capture
+
+    if out.exists() and not force:
+        raise ConfigError(f"{out}: exists; give --force to replace it, or another name")
+    options = CaptureOptions(
+        up=up,
+        depth_scale=depth_scale,
+        intrinsic=intrinsic,
+        trajectory=trajectory,
+        boxes=boxes,
+        frames=frames,
+    )
+    with progress() as show:
+        store, facts = build_capture(capture, out, options, show)
+    if as_json:
+        written = {"store": str(out), "frame_ids": store.frame_ids, "notes": facts}
+        print(json.dumps({**written, "boxes": store.object_counts()}, indent=2))
+        return
+    say(
+        *facts,
+        f"{out}: written, {len(store.frame_ids)} frames",
+        f"next: threedrs scene show {out}, then threedrs ask MODEL {out} 'QUESTION'",
+    )
 
 
 @scene_app.command("show")
@@ -52,7 +110,7 @@ def show_scene(
     from threedrs.visualization.scene_plot import plot_scene
 
     opened = SceneStore.open(store)
-    scan = DataLayout(root=data).scan(opened.scene)
+    scan = DataLayout(root=data).own_scan(opened.scene)
     row = scene_facts(opened, scan, opened.attributes.get("notes", []))
     image = out or Path(f"{opened.scene}.png")
     if rrd is not None:

@@ -78,7 +78,10 @@ class DataLayout:
 
     def scan(self, scene: str) -> ScanFiles:
         """Return the paths of ``scene``'s files."""
-        check_scene_name(scene, "scene list")
+        return self.own_scan(check_scene_name(scene, "scene list"))
+
+    def own_scan(self, scene: str) -> ScanFiles:
+        """Return the paths of a scene that may have another name than ScanNet's."""
         folder = self.root / self.scans / scene
         return ScanFiles(
             scene=scene,

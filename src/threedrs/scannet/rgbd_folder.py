@@ -77,7 +77,7 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
         if path.suffix.lower() != ".png":
             raise DataError(f"{path}: depth must be a 16-bit PNG")
     track = read_trajectory(
-        trajectory or _one_of(folder, TRAJECTORIES, "a trajectory", "choose with --trajectory")
+        trajectory or _one_of(folder, TRAJECTORIES, "trajectory", "choose with --trajectory")
     )
     if not len(track.poses):
         raise DataError(f"{track.path}: holds no pose")

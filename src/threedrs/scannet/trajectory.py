@@ -112,7 +112,7 @@ def _read_arkit(path: Path) -> Trajectory:
     world_to_camera = np.tile(np.eye(4), (len(table), 1, 1))
     world_to_camera[:, :3, :3] = Rotation.from_rotvec(table[:, 1:4]).as_matrix()
     world_to_camera[:, :3, 3] = table[:, 4:]
-    poses = np.linalg.inv(world_to_camera)
+    poses = np.linalg.inv(world_to_camera).astype(np.float64)
     _check(poses, lambda index: f"{path}: pose {index + 1}")
     return Trajectory(path=path, poses=poses, timestamps=table[:, 0])
 

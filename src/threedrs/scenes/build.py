@@ -48,6 +48,7 @@ from threedrs.scenes.frame_selection import (
 )
 from threedrs.scenes.published_lists import PublishedLists
 from threedrs.scenes.store import SceneContents, SceneStore, write_scene_store
+from threedrs.scenes.upright import lying_note
 from threedrs.workflow.code_hash import code_hash
 
 __all__ = ["SceneSettings", "build_scene", "build_shard"]
@@ -143,6 +144,9 @@ def _matrices(
     notes = _color_notes(header)
     if infos is None:
         notes += check_intrinsic(intrinsic, header.depth_size, where)
+        # A scan of the user's own has no alignment, and its poses any world.
+        if not scan.meta.exists() and reader.valid.any():
+            notes += filter(None, [lying_note(reader.poses[reader.valid], scan.meta.name)])
         return axis_alignment(scan), intrinsic, notes
     listed = None if infos.axis_alignment is None else np.array(infos.axis_alignment)
     alignment = axis_alignment(scan, listed)
@@ -196,7 +200,7 @@ def build_scene(
     """
     with open_frames(scan) as reader:
         inputs = read_inputs(scan, reader, boxes, settings, split, lists or PublishedLists())
-        return _build(inputs, out)
+        return write_scene(inputs, out)
 
 
 def build_shard(
@@ -292,11 +296,16 @@ def _build_or_keep(inputs: StoreInputs, path: Path) -> SceneStore:
         except StoreError as error:
             logger.warning("%s; remaking it now", error)
     logger.info("%s: %s", inputs.scan.scene, "kept" if store else "building")
-    return store or _build(inputs, path)
+    return store or write_scene(inputs, path)
 
 
-def _build(inputs: StoreInputs, out: Path) -> SceneStore:
-    """Decode the chosen frames, find what they see of the boxes, and write the store."""
+def write_scene(inputs: StoreInputs, out: Path) -> SceneStore:
+    """Decode the chosen frames, find what they see of the boxes, and write the store at ``out``.
+
+    Raises:
+        DataError: a frame is damaged.
+        StoreError: the store cannot be written.
+    """
     reader, settings, selection = inputs.reader, inputs.settings, inputs.selection
     header, frames = reader.header, len(selection.frame_ids)
     rgb = np.empty((frames, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)

@@ -13,9 +13,11 @@ that they looked at for a while (150 of 250 kB).
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from threedrs.config.schema import Frames as FrameKeys
 from threedrs.config.schema import InvalidDepth
@@ -25,6 +27,7 @@ from threedrs.scannet.camera import check_poses, has_valid_pose
 from threedrs.scannet.layout import LEAVE_OUT, ScanFiles
 from threedrs.scannet.posed_images import PosedImagesReader
 from threedrs.scannet.sens import SensReader
+from threedrs.scannet.sens_format import SensHeader
 from threedrs.scenes.coverage import (
     PERCENT,
     VOXEL,
@@ -112,7 +115,42 @@ class ImageFrames(PosedImagesReader):
         self._kept.keep_only(places)
 
 
-Frames = SensFrames | ImageFrames
+class Frames(Protocol):
+    """A scan's frames, open, as a context manager; places and attributes as of `SensFrames`."""
+
+    path: Path
+    name: str
+    header: SensHeader
+    header_bytes: bytes
+    frame_ids: np.ndarray
+    poses: np.ndarray
+    valid: np.ndarray
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def color(self, index: int) -> NDArray[np.uint8]:
+        """Decode the colour image at place ``index``: (H, W, 3) uint8, RGB."""
+
+    def depth_millimetres(self, index: int) -> NDArray[np.uint16]:
+        """Decode the depth image at place ``index``: (H, W) uint16, millimetres."""
+
+    def color_bytes(self, index: int) -> bytes:
+        """Return the colour image at place ``index``, compressed as the header says."""
+
+    def depth_bytes(self, index: int) -> bytes:
+        """Return the depth image at place ``index`` as it stands in its source."""
+
+    def keep_only(self, places: Collection[int]) -> None:
+        """Let go of the payloads of the frames at all other places."""
 
 
 def open_frames(scan: ScanFiles) -> Frames:

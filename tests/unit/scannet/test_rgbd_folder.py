@@ -15,8 +15,8 @@ from fixtures.rgbd_folders import (
 from fixtures.rgbd_folders import folder as folder
 from fixtures.sens_files import picture
 from threedrs.scannet.rgbd_folder import MAX_TIME_DIFFERENCE, read_rgbd_folder
-from threedrs.scannet.trajectory import read_trajectory
 from threedrs.scannet.sens import SensReader
+from threedrs.scannet.trajectory import read_trajectory
 
 
 def test_one_text_per_frame_with_a_lost_one(tmp_path):

@@ -1,0 +1,294 @@
+"""From an own RGB-D capture to a scene store: found out, turned so that it stands, and stored.
+
+A capture is a folder of posed images in one of the layouts of `threedrs.scannet.rgbd_frames`, an
+exported ``posed_images`` folder, or a ``.sens``. It needs no lists, labels or mesh. What coverage
+chooses frames by is the cloud of the capture's own depth images.
+
+One depth image is in memory at a time, and a cloud of a point every 4 cm. A room of 200 frames
+takes some 10 seconds, most of it the decoding of depth images.
+"""
+
+import io
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from threedrs.errors import ConfigError, DataError
+from threedrs.scannet.boxes import BoxSet, make_box_set
+from threedrs.scannet.camera import check_poses
+from threedrs.scannet.embodiedscan import SceneInfos
+from threedrs.scannet.geometry import unproject
+from threedrs.scannet.layout import DataLayout
+from threedrs.scannet.posed_images import JPEG_QUALITY
+from threedrs.scannet.prepared_boxes import listed_scenes, read_prepared_boxes
+from threedrs.scannet.rgbd_frames import RgbdFrames
+from threedrs.scenes.build import read_inputs, write_scene
+from threedrs.scenes.clusters import ROUGH, cluster_boxes
+from threedrs.scenes.coverage import VOXEL
+from threedrs.scenes.frame_selection import Frames, ImageFrames, SceneSettings, SensFrames
+from threedrs.scenes.published_lists import PublishedLists
+from threedrs.scenes.store import SceneStore
+from threedrs.scenes.upright import find_planes, quarter_turns, stand_up
+
+SPLIT = "own"
+"""What a capture's store has as its split."""
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_CLOUD_FRAMES, _CLOUD_VOXEL = 200, 0.04  # frames, metres
+_CLOUD_COLUMNS = 160  # about as many of a depth image are looked at
+_MOST_CANDIDATES = 600  # frames that the choice is made from; coverage looks at every second
+
+
+class TurnedFrames:
+    """The frames of a capture turned left by quarters, with intrinsic and poses of the turned.
+
+    A phone that was held upright stores its images lying; a model knows them upright.
+
+    Args:
+        frames: the capture's frames, open.
+        turns: 1, 2 or 3 quarters to the left.
+    """
+
+    def __init__(self, frames: Frames, turns: int) -> None:
+        self._frames, self._turns = frames, turns
+        self.path, self.name, self.valid = frames.path, frames.name, frames.valid
+        self.frame_ids, self.poses, header = frames.frame_ids, frames.poses, frames.header
+        # A quarter to the left takes the image's right to its top, so x' = y and y' = -x.
+        quarter = np.array([[0.0, -1.0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+        for _ in range(turns):
+            with np.errstate(invalid="ignore"):  # poses of frames that were not localised
+                self.poses = np.where(self.valid[:, None, None], self.poses @ quarter, self.poses)
+            header = replace(
+                header,
+                intrinsic_color=_turned(header.intrinsic_color, header.color_width),
+                intrinsic_depth=_turned(header.intrinsic_depth, header.depth_width),
+                color_width=header.color_height,
+                color_height=header.color_width,
+                depth_width=header.depth_height,
+                depth_height=header.depth_width,
+                color_compression="jpeg",
+            )
+        self.header = header
+        self.header_bytes = header.pack(len(frames))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """The capture's frames are closed by who opened them."""
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def color(self, index: int) -> NDArray[np.uint8]:
+        """Return the turned colour image at place ``index``: (H, W, 3) uint8, RGB."""
+        return np.ascontiguousarray(np.rot90(self._frames.color(index), self._turns))
+
+    def depth_millimetres(self, index: int) -> NDArray[np.uint16]:
+        """Return the turned depth image at place ``index``: (H, W) uint16, millimetres."""
+        return np.ascontiguousarray(np.rot90(self._frames.depth_millimetres(index), self._turns))
+
+    def color_bytes(self, index: int) -> bytes:
+        """Return the turned colour image at place ``index`` as a JPEG."""
+        stream = io.BytesIO()
+        Image.fromarray(self.color(index)).save(stream, "JPEG", quality=JPEG_QUALITY)
+        return stream.getvalue()
+
+    def depth_bytes(self, index: int) -> bytes:
+        """Return the depth payload at place ``index`` as captured, for content hashes."""
+        return self._frames.depth_bytes(index)
+
+    def keep_only(self, places: Collection[int]) -> None:
+        """Let go of the payloads of the frames at all other places."""
+        self._frames.keep_only(places)
+
+
+def _turned(matrix: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Return the intrinsic of images of ``width`` after a quarter to the left."""
+    turned = matrix.copy()
+    turned[0, 0], turned[1, 1] = matrix[1, 1], matrix[0, 0]
+    turned[0, 2], turned[1, 2] = matrix[1, 2], width - 1 - matrix[0, 2]
+    return turned
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureOptions:
+    """What a user may say of a capture; None: it is found out."""
+
+    up: str | None = None  # an axis of the capture's world, as ``y`` or ``-z``
+    depth_scale: float | None = None  # depth units a metre
+    intrinsic: str | None = None  # fx,fy,cx,cy in pixels, or a file
+    trajectory: Path | None = None
+    boxes: Path | None = None  # a prepared box file that has the scene, in the capture's world
+    frames: int = 32  # the most that the store holds
+
+
+def build_capture(
+    capture: Path,
+    out: Path,
+    options: CaptureOptions,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[SceneStore, list[str]]:
+    """Build the scene store ``out`` of a capture, whole or not at all; return it and its facts.
+
+    The facts, a line each, say what was found out and how; they are also the store's notes.
+
+    Args:
+        capture: a folder, or a ``.sens``.
+        out: ``NAME.zarr``; NAME is the scene's name. An older store is replaced.
+        options: what the user says.
+        say: shows a step.
+
+    Raises:
+        ConfigError: an option or a name cannot be used.
+        DataError: the capture cannot be read, or something has to be said by an option.
+    """
+    scene = out.stem
+    if out.suffix != ".zarr" or _SAFE_NAME.fullmatch(scene) is None:
+        raise ConfigError(
+            f"{out}: name the store NAME.zarr, with a NAME of letters, digits, _ and - (64 at most)"
+        )
+    with open_capture(capture, options) as frames:
+        facts = [f"layout: {capture.suffix or 'posed_images'}, {len(frames)} frames"]
+        if isinstance(frames, RgbdFrames):
+            facts = [*frames.facts]
+        posed = np.flatnonzero(frames.valid)
+        if not len(posed):
+            raise DataError(f"{capture}: no frame has a pose; give the poses by --trajectory")
+        facts += check_poses(frames.poses, lambda index: f"{capture}: frame {index}")
+        if len(posed) < len(frames):
+            facts.append(f"poses: {len(frames) - len(posed)} frames have none: left out")
+        cloud_P3 = _cloud(frames, posed, say)
+        say("looking for floor and walls")
+        planes = find_planes(cloud_P3)
+        standing = stand_up(
+            cloud_P3,
+            planes,
+            frames.poses[posed],
+            asked=options.up,
+            gravity=frames.folder.up if isinstance(frames, RgbdFrames) else None,
+            # Boxes along the capture's axes would no longer fit a scene that is turned off them.
+            along_walls=options.boxes is None,
+        )
+        facts += standing.facts
+        turns = quarter_turns(standing.alignment @ frames.poses[posed])
+        if turns:
+            facts.append(f"images: turned left by {90 * turns} degrees, so that up is their top")
+        boxes, said = (
+            (cluster_boxes(cloud_P3, planes, standing.alignment), ROUGH)
+            if options.boxes is None
+            else _given_boxes(options.boxes, scene, standing.alignment)
+        )
+        facts.append(f"{said}: {len(boxes)}")
+        stride = -(-len(posed) // _MOST_CANDIDATES)
+        # A capture has no mesh and no published list, but these say the same: its candidates, how
+        # it is turned, and the voxels that frames are chosen by.
+        points_P3 = cloud_P3 @ standing.alignment[:3, :3].T + standing.alignment[:3, 3]
+        lists = PublishedLists(
+            infos=SceneInfos(
+                frames=frames.frame_ids[posed[::stride]].tolist(),
+                axis_alignment=standing.alignment.tolist(),
+            ),
+            voxels_M3=np.unique(np.rint(points_P3 / VOXEL).astype(np.int32), axis=0),
+        )
+        say("choosing frames by coverage")
+        inputs = read_inputs(
+            DataLayout(root=capture).own_scan(scene),
+            TurnedFrames(frames, turns) if turns else frames,
+            {"gt": BoxSet.empty(), "pred": boxes},
+            SceneSettings(stride=stride, strategy="coverage", count=options.frames),
+            SPLIT,
+            lists,
+        )
+        inputs = replace(inputs, notes=[*facts, *inputs.notes])
+        say(f"writing {out}")
+        store = write_scene(inputs, out)
+    return store, store.attributes["notes"]
+
+
+def open_capture(capture: Path, options: CaptureOptions) -> Frames:
+    """Open the frames of a capture; a context manager.
+
+    Raises:
+        ConfigError: an option is given for what the capture's format states.
+        DataError: the capture is missing, malformed, or of no known layout.
+    """
+    given = {
+        "--depth-scale": options.depth_scale,
+        "--intrinsic": options.intrinsic,
+        "--trajectory": options.trajectory,
+    }
+    exported = (capture / "depth_intrinsic.txt").is_file() and any(capture.glob("[0-9]*.jpg"))
+    if capture.suffix.lower() == ".sens" or exported:
+        named = [name for name, value in given.items() if value is not None]
+        if named:
+            raise ConfigError(
+                f"{capture}: its format states what {' and '.join(named)} would say; leave it out"
+            )
+        return ImageFrames(capture) if exported else SensFrames(capture)
+    return RgbdFrames(
+        capture,
+        intrinsic=options.intrinsic,
+        trajectory=options.trajectory,
+        depth_scale=options.depth_scale,
+    )
+
+
+def _cloud(
+    frames: Frames, posed: NDArray[np.intp], say: Callable[[str], None]
+) -> NDArray[np.float64]:
+    """Return the points, (P,3) metres of the capture's world, that up to 200 frames measure."""
+    import open3d
+
+    width, height = frames.header.depth_size
+    step = max(1, width // _CLOUD_COLUMNS)
+    some = posed[:: -(-len(posed) // _CLOUD_FRAMES)]
+    cloud = open3d.geometry.PointCloud()
+    for number, index in enumerate(some.tolist()):
+        say(f"reading depth, frame {number + 1} of {len(some)}")
+        depth_HW = frames.depth_millimetres(index)[::step, ::step]
+        world_HW3 = unproject(
+            depth_HW,
+            frames.header.intrinsic_depth,
+            frames.poses[index],
+            columns_W=np.arange(0, width, step),
+            rows_H=np.arange(0, height, step),
+        )
+        cloud += open3d.geometry.PointCloud(
+            open3d.utility.Vector3dVector(world_HW3[depth_HW > 0])
+        ).voxel_down_sample(_CLOUD_VOXEL)
+        if number % 20 == 19:
+            cloud = cloud.voxel_down_sample(_CLOUD_VOXEL)
+    points_P3 = np.asarray(cloud.voxel_down_sample(_CLOUD_VOXEL).points)
+    if len(points_P3) < 100:
+        raise DataError(f"{frames.path}: its depth images measure next to nothing; check them")
+    return points_P3
+
+
+def _given_boxes(path: Path, scene: str, alignment: NDArray[np.float64]) -> tuple[BoxSet, str]:
+    """Return the user's boxes, turned with the scene, and how they are called."""
+    found = read_prepared_boxes(path, [scene])
+    if scene not in found:
+        names = ", ".join(sorted(listed_scenes(path))[:5]) or "none"
+        raise DataError(
+            f"{path}: holds no boxes of {scene} (but of {names}); add them under {scene}"
+        )
+    given = found[scene]
+    rows = []
+    for box, object_id, label in zip(given["boxes"], given["ids"], given["labels"], strict=True):
+        centre = alignment[:3, :3] @ box[:3] + alignment[:3, 3]
+        # The box along the new axes around the turned one: the same where axes change places.
+        size = np.abs(alignment[:3, :3]) @ box[3:]
+        rows.append((np.concatenate([centre, size]), object_id, label))
+    return make_box_set(rows), f"boxes: of {path.name}, in the capture's world, turned with it"
