@@ -39,13 +39,8 @@ from threedrs.scannet.geometry import (
 )
 from threedrs.scannet.layout import LEAVE_OUT, ScanFiles
 from threedrs.scannet.sens_format import SensHeader
-from threedrs.scenes.frame_selection import (
-    Frames,
-    FrameSelection,
-    SceneSettings,
-    open_frames,
-    select_frames,
-)
+from threedrs.scenes.frame_reader import Frames, open_frames
+from threedrs.scenes.frame_selection import FrameSelection, SceneSettings, select_frames
 from threedrs.scenes.published_lists import PublishedLists
 from threedrs.scenes.store import SceneContents, SceneStore, write_scene_store
 from threedrs.scenes.upright import lying_note

@@ -8,17 +8,13 @@ One depth image is in memory at a time, and a cloud of a point every 4 cm. A roo
 takes some 10 seconds, most of it the decoding of depth images.
 """
 
-import io
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from threedrs.errors import ConfigError, DataError
 from threedrs.scannet.boxes import BoxSet, make_box_set
@@ -26,13 +22,13 @@ from threedrs.scannet.camera import check_poses
 from threedrs.scannet.embodiedscan import SceneInfos
 from threedrs.scannet.geometry import unproject
 from threedrs.scannet.layout import DataLayout
-from threedrs.scannet.posed_images import JPEG_QUALITY
 from threedrs.scannet.prepared_boxes import listed_scenes, read_prepared_boxes
 from threedrs.scannet.rgbd_frames import RgbdFrames
 from threedrs.scenes.build import read_inputs, write_scene
 from threedrs.scenes.clusters import ROUGH, cluster_boxes
 from threedrs.scenes.coverage import VOXEL
-from threedrs.scenes.frame_selection import Frames, ImageFrames, SceneSettings, SensFrames
+from threedrs.scenes.frame_reader import Frames, ImageFrames, SensFrames, TurnedFrames
+from threedrs.scenes.frame_selection import SceneSettings
 from threedrs.scenes.published_lists import PublishedLists
 from threedrs.scenes.store import SceneStore
 from threedrs.scenes.upright import find_planes, quarter_turns, stand_up
@@ -43,83 +39,6 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _CLOUD_FRAMES, _CLOUD_VOXEL = 200, 0.04  # frames, metres
 _CLOUD_COLUMNS = 160  # about as many of a depth image are looked at
 _MOST_CANDIDATES = 600  # frames that the choice is made from; coverage looks at every second
-
-
-class TurnedFrames:
-    """The frames of a capture turned left by quarters, with intrinsic and poses of the turned.
-
-    A phone that was held upright stores its images lying; a model knows them upright.
-
-    Args:
-        frames: the capture's frames, open.
-        turns: 1, 2 or 3 quarters to the left.
-    """
-
-    def __init__(self, frames: Frames, turns: int) -> None:
-        self._frames, self._turns = frames, turns
-        self.path, self.name, self.valid = frames.path, frames.name, frames.valid
-        self.frame_ids, self.poses, header = frames.frame_ids, frames.poses, frames.header
-        # A quarter to the left takes the image's right to its top, so x' = y and y' = -x.
-        quarter = np.array([[0.0, -1.0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-        for _ in range(turns):
-            with np.errstate(invalid="ignore"):  # poses of frames that were not localised
-                self.poses = np.where(self.valid[:, None, None], self.poses @ quarter, self.poses)
-            header = replace(
-                header,
-                intrinsic_color=_turned(header.intrinsic_color, header.color_width),
-                intrinsic_depth=_turned(header.intrinsic_depth, header.depth_width),
-                color_width=header.color_height,
-                color_height=header.color_width,
-                depth_width=header.depth_height,
-                depth_height=header.depth_width,
-                color_compression="jpeg",
-            )
-        self.header = header
-        self.header_bytes = header.pack(len(frames))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """The capture's frames are closed by who opened them."""
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def color(self, index: int) -> NDArray[np.uint8]:
-        """Return the turned colour image at place ``index``: (H, W, 3) uint8, RGB."""
-        return np.ascontiguousarray(np.rot90(self._frames.color(index), self._turns))
-
-    def depth_millimetres(self, index: int) -> NDArray[np.uint16]:
-        """Return the turned depth image at place ``index``: (H, W) uint16, millimetres."""
-        return np.ascontiguousarray(np.rot90(self._frames.depth_millimetres(index), self._turns))
-
-    def color_bytes(self, index: int) -> bytes:
-        """Return the turned colour image at place ``index`` as a JPEG."""
-        stream = io.BytesIO()
-        Image.fromarray(self.color(index)).save(stream, "JPEG", quality=JPEG_QUALITY)
-        return stream.getvalue()
-
-    def depth_bytes(self, index: int) -> bytes:
-        """Return the depth payload at place ``index`` as captured, for content hashes."""
-        return self._frames.depth_bytes(index)
-
-    def keep_only(self, places: Collection[int]) -> None:
-        """Let go of the payloads of the frames at all other places."""
-        self._frames.keep_only(places)
-
-
-def _turned(matrix: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Return the intrinsic of images of ``width`` after a quarter to the left."""
-    turned = matrix.copy()
-    turned[0, 0], turned[1, 1] = matrix[1, 1], matrix[0, 0]
-    turned[0, 2], turned[1, 2] = matrix[1, 2], width - 1 - matrix[0, 2]
-    return turned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,15 +79,7 @@ def build_capture(
             f"{out}: name the store NAME.zarr, with a NAME of letters, digits, _ and - (64 at most)"
         )
     with open_capture(capture, options) as frames:
-        facts = [f"layout: {capture.suffix or 'posed_images'}, {len(frames)} frames"]
-        if isinstance(frames, RgbdFrames):
-            facts = [*frames.facts]
-        posed = np.flatnonzero(frames.valid)
-        if not len(posed):
-            raise DataError(f"{capture}: no frame has a pose; give the poses by --trajectory")
-        facts += check_poses(frames.poses, lambda index: f"{capture}: frame {index}")
-        if len(posed) < len(frames):
-            facts.append(f"poses: {len(frames) - len(posed)} frames have none: left out")
+        posed, facts = _posed_frames(frames)
         cloud_P3 = _cloud(frames, posed, say)
         say("looking for floor and walls")
         planes = find_planes(cloud_P3)
@@ -215,6 +126,20 @@ def build_capture(
         say(f"writing {out}")
         store = write_scene(inputs, out)
     return store, store.attributes["notes"]
+
+
+def _posed_frames(frames: Frames) -> tuple[NDArray[np.intp], list[str]]:
+    """Return which frames have a pose, and what opening the capture found out."""
+    facts = [f"layout: {frames.path.suffix or 'posed_images'}, {len(frames)} frames"]
+    if isinstance(frames, RgbdFrames):
+        facts = [*frames.facts]
+    posed = np.flatnonzero(frames.valid)
+    if not len(posed):
+        raise DataError(f"{frames.path}: no frame has a pose; give the poses by --trajectory")
+    facts += check_poses(frames.poses, lambda index: f"{frames.path}: frame {index}")
+    if len(posed) < len(frames):
+        facts.append(f"poses: {len(frames) - len(posed)} frames have none: left out")
+    return posed, facts
 
 
 def open_capture(capture: Path, options: CaptureOptions) -> Frames:

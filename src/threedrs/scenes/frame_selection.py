@@ -10,14 +10,11 @@ every second candidate (some 3 s a scene of 300 candidates), and keep the compre
 that they looked at for a while (150 of 250 kB).
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from threedrs.config.schema import Frames as FrameKeys
 from threedrs.config.schema import InvalidDepth
@@ -25,9 +22,6 @@ from threedrs.errors import DataError
 from threedrs.scannet.boxes import aligned_vertices
 from threedrs.scannet.camera import check_poses, has_valid_pose
 from threedrs.scannet.layout import LEAVE_OUT, ScanFiles
-from threedrs.scannet.posed_images import PosedImagesReader
-from threedrs.scannet.sens import SensReader
-from threedrs.scannet.sens_format import SensHeader
 from threedrs.scenes.coverage import (
     PERCENT,
     VOXEL,
@@ -36,6 +30,7 @@ from threedrs.scenes.coverage import (
     coverage_indices,
     prefix_length,
 )
+from threedrs.scenes.frame_reader import Frames
 from threedrs.scenes.published_lists import PublishedLists, SelectedFrames
 
 _SHOWN = 10
@@ -50,116 +45,6 @@ class SceneSettings(FrameKeys):
     def from_config(cls, config: Mapping[str, Any]) -> "SceneSettings":
         """Return the settings in the config's sections ``frames`` and ``geometry``."""
         return cls(**config["frames"], invalid_depth=config["geometry"]["invalid_depth"])
-
-
-class _KeptPayloads:
-    """Payloads by kind and place, each read the first time only."""
-
-    def __init__(self) -> None:
-        self._payloads: dict[tuple[str, int], bytes] = {}
-
-    def get(self, kind: str, place: int, read: Callable[[int], bytes]) -> bytes:
-        if (kind, place) not in self._payloads:
-            self._payloads[kind, place] = read(place)
-        return self._payloads[kind, place]
-
-    def keep_only(self, places: Collection[int]) -> None:
-        self._payloads = {key: data for key, data in self._payloads.items() if key[1] in places}
-
-
-class SensFrames(SensReader):
-    """A .sens file whose payloads are kept once read.
-
-    Attributes:
-        name: of the source, for provenance.
-        frame_ids: (N,) int64, index in the stream of the frame at each place: 0..N-1.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._kept = _KeptPayloads()
-        super().__init__(path)
-        self.name = self.path.name
-        self.frame_ids = np.arange(len(self), dtype=np.int64)
-
-    def color_bytes(self, index: int) -> bytes:
-        """Return the colour payload at place ``index``, from the file the first time only."""
-        return self._kept.get("color", index, super().color_bytes)
-
-    def depth_bytes(self, index: int) -> bytes:
-        """Return the depth payload at place ``index``, from the file the first time only."""
-        return self._kept.get("depth", index, super().depth_bytes)
-
-    def keep_only(self, places: Collection[int]) -> None:
-        """Let go of the payloads of the frames at all other places."""
-        self._kept.keep_only(places)
-
-
-class ImageFrames(PosedImagesReader):
-    """An exported folder whose payloads are kept once read; ``name`` is for provenance."""
-
-    def __init__(self, path: Path) -> None:
-        self._kept = _KeptPayloads()
-        super().__init__(path)
-        self.name = f"{self.path.parent.name}/{self.path.name}"
-
-    def color_bytes(self, index: int) -> bytes:
-        """Return the JPEG at place ``index``, from its file the first time only."""
-        return self._kept.get("color", index, super().color_bytes)
-
-    def depth_bytes(self, index: int) -> bytes:
-        """Return the depth PNG at place ``index``, from its file the first time only."""
-        return self._kept.get("depth", index, super().depth_bytes)
-
-    def keep_only(self, places: Collection[int]) -> None:
-        """Let go of the payloads of the frames at all other places."""
-        self._kept.keep_only(places)
-
-
-class Frames(Protocol):
-    """A scan's frames, open, as a context manager; places and attributes as of `SensFrames`."""
-
-    path: Path
-    name: str
-    header: SensHeader
-    header_bytes: bytes
-    frame_ids: np.ndarray
-    poses: np.ndarray
-    valid: np.ndarray
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
-
-    def __len__(self) -> int: ...
-
-    def color(self, index: int) -> NDArray[np.uint8]:
-        """Decode the colour image at place ``index``: (H, W, 3) uint8, RGB."""
-
-    def depth_millimetres(self, index: int) -> NDArray[np.uint16]:
-        """Decode the depth image at place ``index``: (H, W) uint16, millimetres."""
-
-    def color_bytes(self, index: int) -> bytes:
-        """Return the colour image at place ``index``, compressed as the header says."""
-
-    def depth_bytes(self, index: int) -> bytes:
-        """Return the depth image at place ``index`` as it stands in its source."""
-
-    def keep_only(self, places: Collection[int]) -> None:
-        """Let go of the payloads of the frames at all other places."""
-
-
-def open_frames(scan: ScanFiles) -> Frames:
-    """Open the frames of ``scan`` from its source; a context manager.
-
-    Raises:
-        SensError, DataError: the source is missing or malformed.
-    """
-    return SensFrames(scan.sens) if scan.source == "sens" else ImageFrames(scan.posed_images)
 
 
 @dataclass(frozen=True, kw_only=True)
