@@ -5,9 +5,16 @@ from typing import Annotated
 
 import typer
 
+from threedrs.cli.names import completion, trained_runs
+
 
 def publish(
-    run: Annotated[str, typer.Argument(help="A trained and scored run.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A trained and scored run, e.g. 3drs.", autocompletion=completion(trained_runs)
+        ),
+    ],
     repo: Annotated[
         str | None, typer.Option(help="Name on the Hub, OWNER/NAME or NAME; default: the run's.")
     ] = None,
