@@ -18,12 +18,14 @@ from threedrs.workflow.code_hash import code_changes, code_hash
 from threedrs.workflow.locks import remove_dead_lock
 from threedrs.workflow.moved_inputs import compare_by_content, missing_records
 from threedrs.workflow.rule_helpers import checked, more_each_time, teacher_need
+from threedrs.workflow.run_screen import show_workflow
 from threedrs.workflow.slurm import explain_failures
 from threedrs.workflow.slurm_watch import patch_executor
 
 checked(processes.prepare_snakemake, Path(workflow.basedir))
 compare_by_content(PersistenceBase)
 patch_executor(sys.modules.get("snakemake_executor_plugin_slurm"))
+show_workflow(workflow)
 
 MAIN = checked(main_config, Path(workflow.basedir))
 if workflow.is_main_process:
@@ -70,7 +72,9 @@ onstart:
     # Neither for a dry run nor for a job's own process; the table not with --quiet.
     for line in filter(None, [code_changes(Path("results"))]):
         logger.warning(f"threedrs: {line}")
-    logger.info(TARGETS.scan_table(), extra={"quietness": Quietness.PROGRESS})
+    logger.info(
+        TARGETS.scan_table(), extra={"quietness": Quietness.PROGRESS, "shown": True}
+    )
 
 
 onerror:

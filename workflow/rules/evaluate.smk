@@ -81,7 +81,7 @@ rule predict:
         " threedrs.predict --model {params.model:q} --records {input.records}"
         " --scenes results/scenes --left-out {input.left_out}"
         " --settings {params.settings:q} --out {output.predictions}"
-        " 2>&1 | tee {log}"
+        " >{log} 2>&1"
 
 
 rule awareness:
@@ -125,7 +125,7 @@ rule awareness_of_run:
     shell:
         "python -m threedrs awareness {params.model:q} --scenes results/scenes"
         " --left-out {input.left_out} --settings {params.settings:q} --out {output}"
-        " 2>&1 | tee {log}"
+        " >{log} 2>&1"
 
 
 rule score:

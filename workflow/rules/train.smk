@@ -100,4 +100,4 @@ rule train:
         "trap '' INT TERM USR1;"
         " python -m threedrs.distributed.launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " --tasks {resources.tasks} --cores {threads}"
-        " threedrs.train --config {input.config} --execution {resources.execution:q} 2>&1 | tee {log}"
+        " threedrs.train --config {input.config} --execution {resources.execution:q} >{log} 2>&1"

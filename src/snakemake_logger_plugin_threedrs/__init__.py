@@ -1,0 +1,69 @@
+"""Snakemake's logger plugin `threedrs`, found by this package's name; profiles/default asks for it.
+
+A run is shown by `threedrs.workflow.run_screen`. A dry run, ``--verbose``, ``--debug-dag`` and
+``--printshellcmds`` show Snakemake's own lines, with the reasons of jobs.
+"""
+
+import sys
+from logging import Handler, LogRecord
+from typing import Any
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+
+
+class LogHandler(LogHandlerBase):
+    """Hands Snakemake's events to a `RunScreen`, or to what prints Snakemake's own lines."""
+
+    writes_to_stream = True
+    writes_to_file = False
+    has_filter = True
+    has_formatter = True
+    needs_rulegraph = False
+
+    def __post_init__(self) -> None:
+        # Not above: Snakemake imports every plugin before it knows which one is asked for.
+        from snakemake.settings.enums import Quietness
+
+        from threedrs.workflow.run_screen import RunScreen
+
+        asked = self.common_settings
+        self.lines: Handler | None = None
+        self.screen: RunScreen | None = None
+        if asked.dryrun or asked.verbose or asked.debug_dag or asked.printshellcmds:
+            self.lines = _snakemake_lines(asked)
+        else:
+            quiet = set(asked.quiet or ())
+            self.screen = RunScreen(
+                silent=Quietness.ALL in quiet, brief=bool(quiet), colour=not asked.nocolor
+            )
+
+    def emit(self, record: LogRecord) -> None:
+        """Show a record of Snakemake's, in the thread that Snakemake has for its plugins."""
+        try:
+            if self.screen is not None:
+                self.screen.take(record)
+            elif self.lines is not None:
+                self.lines.handle(record)
+        except Exception:  # a fault in what is shown is not to end a run
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Say how the run ended, as the last thing that is said."""
+        if self.screen is not None:
+            self.screen.close()
+            self.screen = None
+        super().close()
+
+
+def _snakemake_lines(asked: Any) -> Handler:
+    """Return the handler that Snakemake has without a plugin."""
+    from snakemake.logging import ColorizingTextHandler, DefaultFilter, DefaultFormatter
+
+    handler = ColorizingTextHandler(
+        nocolor=asked.nocolor,
+        stream=sys.stdout if asked.stdout else sys.stderr,
+        formatter=DefaultFormatter(asked.quiet, asked.show_failed_logs),
+    )
+    shown = (asked.debug_dag, asked.verbose, asked.dryrun, asked.printshellcmds)
+    handler.addFilter(DefaultFilter(asked.quiet, *shown))
+    return handler

@@ -1,0 +1,209 @@
+"""What a run of the workflow shows: one screen on a terminal, plain lines elsewhere, and its end.
+
+A terminal has a line a stage and one a running job, drawn anew twice a second. A log or CI has a
+line a finished stage, one a long job, and one now and then for what still runs. What jobs print
+goes to their logs alone.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from threedrs.workflow.run_events import Job, RunState, stage_of
+from threedrs.workflow.run_summary import duration, end_of_run
+
+REFRESH = 0.5  # seconds between two pictures on a terminal
+LONG = 30.0  # seconds from which on a job has a line of its own in plain output
+FIRST_LOOK, LAST_LOOK = (
+    60.0,
+    600.0,
+)  # seconds between lines of a running job: doubled from and up to
+MOST_JOBS = 10  # running jobs that a terminal shows
+STYLES = {"done": "green", "running": "bold", "failed": "red", "waiting": "dim"}
+
+
+def show_workflow(workflow: Any) -> None:
+    """Let the screen of this run, if it has one, know the workflow whose jobs it shows."""
+    for handler in workflow.logger_manager.get_log_handlers():
+        if isinstance(screen := getattr(handler, "screen", None), RunScreen):
+            screen.workflow = workflow
+
+
+class RunScreen:
+    """The screen of one run.
+
+    Args:
+        silent: whether only errors are said.
+        brief: whether nothing is said before the end.
+        colour: whether a terminal gets colours.
+    """
+
+    def __init__(self, *, silent: bool = False, brief: bool = False, colour: bool = True) -> None:
+        self.silent, self.brief = silent, brief
+        self.workflow: Any = None
+        self.state = RunState()
+        self.console = Console(stderr=True, no_color=None if colour else True, highlight=False)
+        self.live: Live | None = None
+        self._before: list[str] = []  # what was said by a call that runs no jobs
+        self._begun = False
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        self._next_look: dict[int, tuple[float, float]] = {}  # job -> when, seconds to the next
+
+    def take(self, record: logging.LogRecord) -> None:
+        """Take a record, and show what it changes."""
+        event = getattr(record, "event", None)
+        with self._lock:
+            job = self.state.running.get(getattr(record, "job_id", -1))
+            line = self.state.take(record)
+            if event == "workflow_started":
+                self._begun = True
+            elif not self._begun and record.levelno == logging.INFO:
+                self._before.append(str(record.msg))
+            if line is not None:
+                self._say(line)
+            if event == "run_info":
+                self._start()
+            elif job is not None and self.live is None:
+                self._say_finished(job)
+
+    def close(self) -> None:
+        """End what is drawn, and say how the run ended."""
+        self._ended.set()
+        if self._ticker.is_alive():
+            self._ticker.join()
+        if self.live is not None:
+            self.live.stop()
+        if not self._begun and not self.state.errors:
+            self._print(self._before)
+        elif not self.silent or self.state.errors or self.state.causes:
+            jobs = (
+                [] if self.workflow is None or self.workflow.dag is None else _reused(self.workflow)
+            )
+            for label, text in end_of_run(self.state, jobs, Path("results")):
+                self._print_end(label, text)
+        if self.state.stopping:
+            # Snakemake goes on to say, with tracebacks, that it was interrupted.
+            logging.getLogger("snakemake.logging").disabled = True
+
+    def _start(self) -> None:
+        if self.brief:
+            return
+        if self.console.is_terminal and os.environ.get("TERM") != "dumb":
+            self.live = Live(console=self.console, auto_refresh=False, transient=True)
+            self.live.start()
+        else:
+            parts = [
+                f"{stage} {self.state.count(self.state.planned, stage)}"
+                for stage in self.state.stages()
+                if stage != "other"
+            ]
+            self._say(f"{self.state.planned.total()} jobs: {', '.join(parts)}")
+        self._ticker.start()
+
+    # Plain lines
+
+    def _print(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.console.print(Text(line), soft_wrap=True)
+
+    def _say(self, line: str) -> None:
+        if not self.brief:
+            clock = time.strftime("%H:%M:%S")
+            self._print([f"{clock} {line}" if self._begun else line])
+
+    def _print_end(self, label: str, text: str) -> None:
+        if not label:
+            self._print([text])
+        elif self.console.is_terminal:
+            row = Table.grid(padding=(0, 1))
+            row.add_column(width=9, style="dim")
+            row.add_column(overflow="fold")
+            row.add_row(label, Text(text))
+            self.console.print(row)
+        else:
+            self._print([f"{label:9} {text}"])
+
+    def _say_finished(self, job: Job) -> None:
+        stage, state = stage_of(job.rule), self.state
+        took = job.seconds(time.time())
+        if took >= LONG:
+            self._say(f"{job.name}: done in {duration(took)}")
+        if state.status(stage) == "done" and stage != "other":
+            first, last = state.spans[stage]
+            count = state.count(state.planned, stage)
+            done, total = state.done.total(), state.planned.total()
+            jobs = "1 job" if count == 1 else f"{count} jobs"
+            self._say(f"{stage}: done, {jobs} in {duration(last - first)} ({done} of {total} jobs)")
+
+    def _say_running(self) -> None:
+        now = time.time()
+        for job in self.state.running.values():
+            when, pause = self._next_look.get(job.number, (job.started + FIRST_LOOK, FIRST_LOOK))
+            if now >= when:
+                said = f": {line}" if (line := job.last_line()) else ""
+                self._say(f"{job.name}: running for {duration(job.seconds(now))}{said}")
+                pause = min(2 * pause, LAST_LOOK)
+                when = now + pause
+            self._next_look[job.number] = (when, pause)
+
+    # The screen
+
+    def _tick(self) -> None:
+        while not self._ended.wait(REFRESH):
+            with self._lock:
+                if self.live is None:
+                    self._say_running()
+                else:
+                    self.live.update(self._picture(), refresh=True)
+
+    def _picture(self) -> Group:
+        """Return the stages and the running jobs, as wide and high as the terminal allows."""
+        state, now = self.state, time.time()
+        took = duration(now - state.started)
+        done, total = state.done.total(), state.planned.total()
+        head = Text(f"{done} of {total} jobs done in {took}", no_wrap=True, overflow="ellipsis")
+        stages = Table.grid(padding=(0, 1))
+        for justify in ("left", "left", "right", "right", "left"):
+            stages.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
+        for stage in filter("other".__ne__, state.stages()):
+            status = state.status(stage)
+            stages.add_row(stage, status, *self._amounts(stage, status, now), style=STYLES[status])
+        room = max(1, min(MOST_JOBS, self.console.height - len(state.stages()) - 4))
+        running = [*state.running.values()]
+        jobs = [
+            Text(f"  {job.name}  {job.last_line()}".rstrip(), no_wrap=True, overflow="ellipsis")
+            for job in running[:room]
+        ]
+        if len(running) > room:
+            jobs.append(Text(f"  and {len(running) - room} more jobs", style="dim"))
+        return Group(head, stages, *jobs)
+
+    def _amounts(self, stage: str, status: str, now: float) -> tuple[str, str, str]:
+        """Return how many jobs of a stage are done, how long it took so far, and what is left."""
+        state = self.state
+        count = f"{state.count(state.done, stage)}/{state.count(state.planned, stage)}"
+        if stage not in state.spans:
+            return count, "", ""
+        first, last = state.spans[stage]
+        left = state.time_left(stage) if status == "running" else None
+        took = duration((now if status == "running" else last) - first)
+        return count, took, f"~{duration(left)} left" if left is not None else ""
+
+
+def _reused(workflow: Any) -> list[str]:
+    """Return the rules of the jobs whose results were there and up to date."""
+    dag = getattr(workflow, "dag", None)
+    if dag is None:
+        return []
+    return [job.rule.name for job in dag.jobs if not dag.needrun(job)]

@@ -1,0 +1,116 @@
+"""The last lines of a run of the workflow: what was made, the scores, and what failed."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from threedrs.errors import DataError
+from threedrs.evaluation.tables import shown_columns
+from threedrs.evaluation.trivial_answers import mean_of
+from threedrs.io.files import read_json
+from threedrs.report.verdict import statement, verdicts
+from threedrs.workflow.run_events import STAGES, Cause, RunState, stage_of
+
+MOST = 3  # warnings that are shown again
+MOST_SETTINGS = 6  # whose scores are shown
+PAGE = "report/index.html"
+
+
+def end_of_run(state: RunState, reused: Iterable[str], results: Path) -> list[tuple[str, str]]:
+    """Return (label, text) for each line that a run ends with; causes of failures come last.
+
+    Args:
+        state: what is known of the run.
+        reused: the rules of jobs that had nothing to do, one entry a job.
+        results: the folder of results.
+    """
+    rules = [*reused]
+    up_to_date = Counter(stage_of(rule) for rule in rules)
+    up_to_date.pop("other", None)  # targets
+    failed = bool(state.errors or any(not cause.wanted for cause in state.causes.values()))
+    lines = [("", head(state, up_to_date.total(), failed=failed))]
+    if not state.planned and not state.nothing_to_do:  # it did not come to any job
+        return [("", error) for error in state.errors] or lines
+    spans = {stage: last - first for stage, (first, last) in state.spans.items()}
+    if made := [f"{stage} {duration(spans[stage])}" for stage in STAGES if stage in spans]:
+        lines.append(("stages", ", ".join(made)))
+        kept = [f"{stage} {up_to_date[stage]}" for stage in STAGES if stage in up_to_date]
+        lines.append(("reused", ", ".join(kept) or "nothing"))
+    has_page = "build_report" in (*rules, *state.done) and not failed and not state.stopping
+    lines += scores(results) if has_page else []
+    once = list(dict.fromkeys(state.warnings))
+    lines += [("warning", warning) for warning in once[:MOST]]
+    if len(once) > MOST:
+        lines.append(("warning", f"and {len(once) - MOST} more, in results/logs"))
+    if has_page:
+        lines.append(("page", str((results / PAGE).absolute())))
+    return lines + [("", line) for line in failures(state)]
+
+
+def head(state: RunState, reused: int, *, failed: bool) -> str:
+    """Return the sentence that says how a run ended."""
+    took = duration(time.time() - state.started)
+    done = f"{state.done.total()} of {state.planned.total()} jobs are done"
+    if state.nothing_to_do:
+        return f"Nothing to be done: the {reused} results that were asked for are up to date"
+    if failed:
+        return f"Failed after {took}: {done}"
+    if state.stopping:
+        names = ", ".join(job.name for job in state.running.values())
+        waits = f"; waiting for {names} to end" if names else ""
+        return f"Stopped after {took}: {done}, and the same command goes on{waits}"
+    return f"Done in {took}: {state.done.total()} jobs"
+
+
+def scores(results: Path) -> list[tuple[str, str]]:
+    """Return a line of scores for each setting, and what the report says of them."""
+    try:
+        summary: Mapping[str, Any] = read_json(results / "report/summary.json")
+    except DataError:
+        return []
+    columns = shown_columns(summary)
+    first = {column.benchmark: column for column in reversed(columns)}
+    lines = []
+    for group in summary["groups"][:MOST_SETTINGS]:
+        parts = []
+        for column in sorted(first.values(), key=columns.index):
+            value = mean_of(group, column.benchmark, column.metric)
+            shown = "-" if value is None else f"{value:.1f}"
+            parts.append(f"{column.group} {column.title} {shown}")
+        lines.append(("scores", f"{group['name']}: {', '.join(parts)}"))
+    if (more := len(summary["groups"]) - MOST_SETTINGS) > 0:
+        lines.append(("scores", f"and {more} more settings, on the page"))
+    baseline = summary["groups"][0]["name"]
+    said = statement(verdicts(summary, columns), baseline, summary["comparison"])
+    return [*lines, *(("answer", sentence) for sentence in said)]
+
+
+def failures(state: RunState) -> list[str]:
+    """Return a line for each cause of a failure, and for each stop that was asked for."""
+    explained = " ".join(state.errors)
+    by_text: dict[str, list[Cause]] = {}
+    for cause in state.causes.values():
+        rule = cause.job.split()[0]
+        silent = cause.text.startswith("ended without a word")
+        if not (silent and f"Slurm: {rule}" in explained):  # Slurm has said why
+            by_text.setdefault(cause.text, []).append(cause)
+    lines = []
+    for text, causes in by_text.items():
+        kind = "stopped" if causes[0].wanted else "error"
+        others = f" and {len(causes) - 1} more" if len(causes) > 1 else ""
+        lines.append(f"threedrs: {kind}: {causes[0].job}{others}: {text} (log: {causes[0].log})")
+    stops_last = sorted(lines, key=lambda line: line.startswith("threedrs: error"))
+    return [*stops_last, *dict.fromkeys(state.errors)]
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as people say it, e.g. ``41 s``, ``6 min 3 s``, ``2 h 5 min``."""
+    whole = round(max(0.0, seconds))
+    if whole < 60:
+        return f"{whole} s"
+    large, unit, small, part = (whole // 60, "min", whole % 60, "s")
+    if whole >= 3600:
+        large, unit, small, part = (whole // 3600, "h", whole % 3600 // 60, "min")
+    return f"{large} {unit} {small} {part}" if small else f"{large} {unit}"
