@@ -5,6 +5,7 @@ A run is shown by `threedrs.workflow.run_screen`. A dry run, ``--verbose``, ``--
 """
 
 import sys
+from collections.abc import Mapping, Sequence
 from logging import Handler, LogRecord
 from typing import Any
 
@@ -27,6 +28,8 @@ class LogHandler(LogHandlerBase):
         from threedrs.workflow.run_screen import RunScreen
 
         asked = self.common_settings
+        self.workflow: Any = None
+        self.names: Mapping[str, Sequence[str]] = {}
         self.lines: Handler | None = None
         self.screen: RunScreen | None = None
         if asked.dryrun or asked.verbose or asked.debug_dag or asked.printshellcmds:
@@ -37,9 +40,21 @@ class LogHandler(LogHandlerBase):
                 silent=Quietness.ALL in quiet, brief=bool(quiet), colour=not asked.nocolor
             )
 
+    def know(self, workflow: Any, names: Mapping[str, Sequence[str]]) -> None:
+        """Take the workflow, once its configuration is read, and the values of its wildcards."""
+        self.workflow, self.names = workflow, names
+        if self.screen is not None:
+            self.screen.workflow = workflow
+
     def emit(self, record: LogRecord) -> None:
         """Show a record of Snakemake's, in the thread that Snakemake has for its plugins."""
+        from threedrs.workflow.start_errors import plain_error
+
         try:
+            if getattr(record, "event", None) == "error" and not self.common_settings.verbose:
+                rules = [] if self.workflow is None else [*self.workflow.rules]
+                exception = getattr(record, "exception", None)
+                record.msg = plain_error(str(record.msg), exception, rules, self.names)
             if self.screen is not None:
                 self.screen.take(record)
             elif self.lines is not None:

@@ -54,7 +54,7 @@ def whole_demo(checkout: Checkout) -> None:
             most, busy = max(most, sum(used)), max(busy, len(slurm_jobs("RUNNING")))
             time.sleep(0.5)
         assert run.process.returncode == 0, run.said()[-5000:]
-        jobs = sum(submitted(run.said()).values())
+        jobs = sum(submitted(run.log()).values())
     check_results(checkout.folder)
     assert 0 < most <= GPUS, most
     assert checkout.planned_jobs() == {}
@@ -73,8 +73,8 @@ def time_limit_of_training(checkout: Checkout) -> None:
     while not calls or (calls[-1] and len(calls) < 20):
         with snakemake(checkout, *TWO_MINUTES, config=path) as run:
             calls.append(run.ended(LONG))
-            assert set(submitted(run.said())) == {"train 3drs"}, run.said()
-            jobs += submitted(run.said())["train 3drs"]
+            assert set(submitted(run.log())) == {"train 3drs"}, run.said()
+            jobs += submitted(run.log())["train 3drs"]
             found = re.findall(r"stopped by SIGUSR1, saved at step (\d+)", run.said())
             saved += dict.fromkeys(found)  # its log is shown twice
     assert calls[-1] == 0
@@ -100,7 +100,7 @@ def time_limit_of_a_stage(checkout: Checkout, cluster: Path) -> None:
     assert "reached its time limit: raise runtime" in line
     with snakemake(checkout, "--", file) as run:
         assert run.ended() == 0
-        assert sum(submitted(run.said()).values()) == 1
+        assert sum(submitted(run.log()).values()) == 1
     row("a stage reaches `runtime` (1 min)", f"`{line}`; then 1 job", started)
 
 
@@ -117,7 +117,7 @@ def controller_away(checkout: Checkout, cluster: Path) -> None:
         start_controller()
         (cluster / "hold").unlink()
         assert run.ended(LONG) == 0, run.said()
-        assert sum(submitted(run.said()).values()) == 1
+        assert sum(submitted(run.log()).values()) == 1
     row("slurmctld is away for 20 s", "the job and Snakemake go on; 1 job", started)
 
 

@@ -98,7 +98,7 @@ def test_a_removed_scene_store_is_noticed_and_it_alone_remade(
     assert said.returncode != 0
     assert "Traceback" not in said.stdout
     (line,) = (line for line in said.stdout.splitlines() if "removed, though listed" in line)
-    assert line.startswith("results/scenes/scene0002_00.zarr: ")
+    assert line.startswith("threedrs: error: results/scenes/scene0002_00.zarr: ")
     assert "`threedrs verify --repair`" in line
 
     lines = verify(checkout, "--repair").stdout.splitlines()

@@ -115,8 +115,8 @@ def resize(folder: Path, size: str) -> None:
 def assert_one_line(said: str, stage: Stage) -> None:
     """The stage says in one line which file and what to do."""
     place = re.escape(f"results/{stage.folder}")
-    line = rf"^(?:\S+ ERROR )?{stage.name}[^\n]*: [^\n]*{place}[^\n]*No space left on device[^\n]*"
-    remedy = r"free (?:disk )?space there,? (?:or make results/|and run the same)"
+    line = rf"^threedrs: error: {stage.name}[^\n]*: [^\n]*{place}[^\n]*No space left on device"
+    remedy = r"[^\n]*free (?:disk )?space there,? (?:or make results/|and run the same)"
     assert re.search(line + remedy, said, re.MULTILINE), said[-5000:]
 
 
@@ -124,6 +124,7 @@ def assert_one_line(said: str, stage: Stage) -> None:
 def test_stages_run_out_of_disk(stages: list[Stage], trial: Checkout, finished: Checkout) -> None:
     results, whole = trial.folder / "results", finished.folder / "results"
     targets = [stage.target for stage in stages]
+    trained = results / "logs/train/baseline.log"
     with ExitStack() as disks:
         for stage in stages:
             disks.enter_context(small_disk(stage, results))
@@ -140,7 +141,7 @@ def test_stages_run_out_of_disk(stages: list[Stage], trial: Checkout, finished: 
         assert said.returncode == 0, said.stdout[-6000:]
         for stage in stages:
             if stage.name == "train":  # the older checkpoint was not lost
-                assert "goes on from step-00000002" in said.stdout
+                assert "goes on from step-00000002" in trained.read_text()
             differ = differences(results, whole)
             found = [name for name in differ if name.startswith(f"{stage.folder}/")]
             assert found == []

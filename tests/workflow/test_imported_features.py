@@ -63,7 +63,8 @@ def test_imported_features_train_and_their_frames_are_said(checkout: Checkout) -
         "frames": 9,
         "frames_left_out": alone,
     }
-    assert said.stdout.count(f"train: {notes[0]}") == 1
+    log = (results / "logs/train/3drs.log").read_text()
+    assert log.count(f"train: {notes[0]}") == 1
     page = (results / "scenes/report.html").read_text()
     assert notes[0].replace("'", "&#39;") in page
     assert page.count("of its 3 are among them") == 2 * len(other)

@@ -42,7 +42,7 @@ def test_demo_on_slurm(checkout: Checkout) -> None:
     planned = checkout.planned(config=path)
     with snakemake(checkout, "all", config=path) as run:
         assert run.ended(SECONDS) == 0, run.said()[-6000:]
-    given = submitted(run.said())
+    given = submitted(run.log())
     assert set(given) == {job for job in planned if job.split()[0] not in LOCAL}
     assert set(given.values()) == {1}
     check_results(checkout.folder, ["3drs"], ["scanrefer"])

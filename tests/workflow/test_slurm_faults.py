@@ -129,7 +129,7 @@ def test_cancelled_killed_and_drained_in_one_run(cluster: Path, ready: Checkout)
     lost = [job.comment.split("_wildcards_")[1] for job in (first, third)]
     with started(ready, *A_GPU, *FILES) as run:
         assert run.ended() == 0, run.said()
-    assert submitted(run.said()) == {
+    assert submitted(run.log()) == {
         f"convert_instructions {name.replace('_', ' ')}": 1 for name in lost
     }
 
@@ -139,7 +139,7 @@ def test_over_its_memory_then_enough(ready: Checkout) -> None:
     edit_profile(ready, 'mem_mb: "attempt * 3000"', f'mem_mb: "attempt * {TOO_LITTLE}"')
     with started(ready, "--", FILES[0]) as run:
         assert run.ended() == 0, run.said()
-        assert submitted(run.said()) == {"convert_instructions scanrefer val": 2}
+        assert submitted(run.log()) == {"convert_instructions scanrefer val": 2}
     edit_profile(ready, f'"attempt * {TOO_LITTLE}"', f"{TOO_LITTLE}")
     (ready.folder / FILES[0]).unlink()
     with started(ready, "--retries", "0", "--", FILES[0]) as run:
@@ -182,7 +182,7 @@ def test_forgotten_jobs_and_lost_answers(cluster: Path, ready: Checkout, tmp_pat
     (cluster / "hold").touch()
     options = ("--retries", "0", "--latency-wait", "3", "--", *FILES[:2])
     with short_memory(2), started(ready, *options, tools=tmp_path) as run:
-        wait_until(lambda: run.said().count("has been submitted with SLURM jobid") == 2, run)
+        wait_until(lambda: run.log().count("has been submitted with SLURM jobid") == 2, run)
         first, second = sorted(slurm_jobs("RUNNING", "PENDING"), key=lambda job: int(job.number))
         os.kill(run.process.pid, signal.SIGSTOP)
         subprocess.run(["scancel", second.number], check=True)
@@ -191,9 +191,9 @@ def test_forgotten_jobs_and_lost_answers(cluster: Path, ready: Checkout, tmp_pat
         os.kill(run.process.pid, signal.SIGCONT)
         assert run.ended(60) == 1, run.said()
     said = run.said()
-    assert list(submitted(said).values()) == [1, 1]
+    assert list(submitted(run.log()).values()) == [1, 1]
     assert all(
-        f"has been submitted with SLURM jobid {job.number} " in said for job in (first, second)
+        f"has been submitted with SLURM jobid {job.number} " in run.log() for job in (first, second)
     )
     lost, why = explained(said)
     assert lost == (

@@ -3,8 +3,10 @@
 import sys
 from pathlib import Path
 
+# This checkout, also where another workflow uses it as a module (config/README.md).
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 # The modules that the rules watch, whatever package the environment was set up with.
-sys.path.insert(0, str(Path(workflow.basedir, "src")))
+sys.path.insert(0, str(ROOT / "src"))
 
 from snakemake.logging import logger
 from snakemake.persistence import PersistenceBase
@@ -22,12 +24,11 @@ from threedrs.workflow.run_screen import show_workflow
 from threedrs.workflow.slurm import explain_failures
 from threedrs.workflow.slurm_watch import patch_executor
 
-checked(processes.prepare_snakemake, Path(workflow.basedir))
+checked(processes.prepare_snakemake, ROOT)
 compare_by_content(PersistenceBase)
 patch_executor(sys.modules.get("snakemake_executor_plugin_slurm"))
-show_workflow(workflow)
 
-MAIN = checked(main_config, Path(workflow.basedir))
+MAIN = checked(main_config, ROOT)
 if workflow.is_main_process:
     found = [missing_records(Path("results"), Path(".snakemake/metadata"))]
     for line in filter(None, [*found, remove_dead_lock(Path(".snakemake"))]):
@@ -39,11 +40,15 @@ if workflow.is_main_process:
 configfile: MAIN
 
 
-config = with_values(config, workflow.config_settings.config)
+if (
+    not workflow.modifier.is_module
+):  # a module has its whole configuration from its user
+    config = with_values(config, workflow.config_settings.config)
 CONFIG = checked(load_config, config)
 for line in old_keys(config) if workflow.is_main_process else []:
     logger.warning(f"threedrs: config: {line}")
 TARGETS = checked(targets.Targets, CONFIG)
+show_workflow(workflow, TARGETS.names())
 LAYOUT, DATA, READY, DEMO = TARGETS.layout, TARGETS.data, TARGETS.ready, TARGETS.demo
 SCENES, SCENE_SHARDS = TARGETS.scenes, TARGETS.scene_shards
 FEATURE_SHARDS, TEACHERS = TARGETS.feature_shards, TARGETS.teachers
@@ -53,7 +58,7 @@ MIXES, BENCHMARKS, CONTROLS = TARGETS.mixes, TARGETS.benchmarks, TARGETS.control
 
 def code(stage=None, *entries, script=None, **more):
     """The hash of the code that a stage runs: edited code makes its results stale."""
-    script = script and Path(workflow.basedir, "workflow/scripts", f"{script}.py")
+    script = script and ROOT / "workflow/scripts" / f"{script}.py"
     return code_hash(stage, *entries, script=script, **more)
 
 

@@ -30,6 +30,9 @@ def job_log(path: str | Path, stage: str) -> Iterator[logging.Logger]:
         try:
             with one_line_errors(stage, lambda line: logger.error("%s (log: %s)", line, path)):
                 yield logger
+        except KeyboardInterrupt:
+            logger.error("%s: stopped by SIGINT; run the same command to go on", stage)
+            sys.exit(1)
         except Exception:  # a bug, whatever it is
             with suppress(OSError), Path(path).open("a", encoding="utf-8") as stream:
                 traceback.print_exc(file=stream)

@@ -16,7 +16,7 @@ def checked(check: Callable[..., T], *arguments: Any) -> T:
     try:
         return check(*arguments)
     except ThreedrsError as error:
-        sys.exit(f"threedrs: error:\n{error}")
+        sys.exit("\n".join(f"threedrs: error: {line}" for line in str(error).splitlines()))
 
 
 def gate(main: bool, check: Callable[..., Any], *arguments: Any) -> list[str]:

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING, LogRecord
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,8 @@ class Cause:
     job: str
     text: str
     log: str
-    wanted: bool  # a stop that was asked for
+    wanted: bool = False  # a stop that was asked for
+    silent: bool = False  # the log does not say why
 
 
 @dataclass
@@ -147,6 +148,10 @@ class RunState:
         name = job.name if job else str(fields["rule_name"])
         logs = [Path(log) for log in fields["log"] or []]
         cause = find_cause(name, logs, job.started if job else 0.0)
+        if cause.silent and self.stopping:  # Ctrl-C ends jobs that have no more to say
+            cause = replace(cause, text="stopped; run the same command to go on", wanted=True)
+        if job:
+            self.spans[stage_of(job.rule)][1] = time.time()
         self.causes[number] = cause
         self.stopping = self.stopping or cause.wanted
         return f"{name}: {'stopped' if cause.wanted else 'failed'}"
@@ -155,11 +160,11 @@ class RunState:
         # Snakemake's own end after Ctrl-C is a traceback now and then.
         if self.stopping or exception in _REPEATED or _LAST_WORD in text:
             return
-        self.errors.append(plain_error(text, exception))
+        self.errors.append(text)
 
     def _message(self, record: LogRecord) -> str | None:
         text = str(record.msg or "").strip()
-        if record.levelno > WARNING:
+        if record.levelno > WARNING and not text.startswith("Exiting because"):
             self.errors += [line for line in text.splitlines() if line not in self.errors]
         elif record.levelno == WARNING and text:
             self.warnings.append(text)
@@ -167,6 +172,9 @@ class RunState:
         elif record.levelno == INFO:
             if text.startswith("Nothing to be done"):
                 self.nothing_to_do = True
+            if again := re.match(r"Trying to restart job (\d+)", text):
+                cause = self.causes[int(again[1])]
+                return f"{cause.job}: tried again after: {cause.text} (log: {cause.log})"
             self.stopping = self.stopping or text.startswith(
                 ("Terminating processes on user request", "Will exit after finishing")
             )
@@ -189,13 +197,13 @@ class RunState:
         return [job for job in self.running.values() if stage_of(job.rule) == stage]
 
     def status(self, stage: str) -> str:
-        """Return done, running, failed or waiting."""
+        """Return done, runs, failed or waits."""
         if self.count(self.done, stage) == self.count(self.planned, stage):
             return "done"
         if self.running_in(stage):
-            return "running"
+            return "runs"
         names = {cause.job.split()[0] for cause in self.causes.values()}
-        return "failed" if any(stage_of(rule) == stage for rule in names) else "waiting"
+        return "failed" if any(stage_of(rule) == stage for rule in names) else "waits"
 
     def time_left(self, stage: str) -> float | None:
         """Return the seconds that a stage still takes, if its jobs so far tell."""
@@ -252,16 +260,16 @@ def find_cause(job: str, logs: Iterable[Path], since: float) -> Cause:
         if lines := tail_lines(log, since):
             line = _telling(lines)
             text = _CLOCK.sub("", line).removesuffix(f" (log: {log})")
-            for prefix in (f"{job}: ", f"{job.split()[0]}: "):
-                text = text.removeprefix(prefix)
+            text = re.sub(rf"^{re.escape(job.split()[0])}(?: [^:]*)?: ", "", text)
             if _PROGRESS.search(line):
                 text = f'ended without a word after "{text}"; run the same command to go on'
+                return Cause(job, text, str(log), silent=True)
             return Cause(job, text, str(log), wanted=bool(_STOPPED.search(line)))
     why = "ended without a word, as it does when memory runs out; run the same command again"
     folder = logs[0].parent if logs else Path()
     if folder.is_dir() and shutil.disk_usage(folder).free < NEARLY_FULL:
         why = f"the disk of {folder} is full; free space there, and run the same again"
-    return Cause(job, why, str(logs[0]) if logs else "none", wanted=False)
+    return Cause(job, why, str(logs[0]) if logs else "none", silent=True)
 
 
 def _telling(lines: list[str]) -> str:
@@ -270,20 +278,3 @@ def _telling(lines: list[str]) -> str:
     errors = [line for line in lines if " ERROR " in line[:20]]
     own = [line for line in lines if not _ECHOES.match(line)]
     return (stops or errors or own or lines)[-1]
-
-
-def plain_error(text: str, exception: str | None) -> str:
-    """Return on one line what Snakemake says in several, without its traceback."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if exception == "FileNotFoundError" and (found := re.search(r"'([^']+)'$", lines[-1])):
-        return f"threedrs: error: {found[1]}: is not there; give the path of a file that is"
-    if exception == "LockException":
-        return (
-            "threedrs: error: another Snakemake is at work in this folder on the same files; wait "
-            "until it has ended, or work in a second clone, and run the same again"
-        )
-    if lines and lines[0].startswith("Traceback"):
-        return f"threedrs: error: {lines[-1]}"
-    if len(lines) > 1 and lines[0].endswith(":"):
-        lines = lines[1:]
-    return f"threedrs: error: {' '.join(lines)}"

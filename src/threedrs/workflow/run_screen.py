@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,14 @@ FIRST_LOOK, LAST_LOOK = (
     600.0,
 )  # seconds between lines of a running job: doubled from and up to
 MOST_JOBS = 10  # running jobs that a terminal shows
-STYLES = {"done": "green", "running": "bold", "failed": "red", "waiting": "dim"}
+STYLES = {"done": "green", "runs": "bold", "failed": "red", "waits": "dim"}
 
 
-def show_workflow(workflow: Any) -> None:
-    """Let the screen of this run, if it has one, know the workflow whose jobs it shows."""
+def show_workflow(workflow: Any, names: Mapping[str, Sequence[str]]) -> None:
+    """Let the logger plugin, if it is in use, know the workflow and the values of its wildcards."""
     for handler in workflow.logger_manager.get_log_handlers():
-        if isinstance(screen := getattr(handler, "screen", None), RunScreen):
-            screen.workflow = workflow
+        if hasattr(handler, "know"):
+            handler.know(workflow, names)
 
 
 class RunScreen:
@@ -170,8 +170,8 @@ class RunScreen:
     def _picture(self) -> Group:
         """Return the stages and the running jobs, as wide and high as the terminal allows."""
         state, now = self.state, time.time()
-        took = duration(now - state.started)
         done, total = state.done.total(), state.planned.total()
+        took = clock(now - state.started)
         head = Text(f"{done} of {total} jobs done in {took}", no_wrap=True, overflow="ellipsis")
         stages = Table.grid(padding=(0, 1))
         for justify in ("left", "left", "right", "right", "left"):
@@ -196,9 +196,16 @@ class RunScreen:
         if stage not in state.spans:
             return count, "", ""
         first, last = state.spans[stage]
-        left = state.time_left(stage) if status == "running" else None
-        took = duration((now if status == "running" else last) - first)
-        return count, took, f"~{duration(left)} left" if left is not None else ""
+        left = state.time_left(stage) if status == "runs" else None
+        took = clock((now if status == "runs" else last) - first)
+        return count, took, f"~{clock(left)} left" if left is not None else ""
+
+
+def clock(seconds: float) -> str:
+    """Return a length of time in the narrow form that a stopwatch has, e.g. ``1:05:00``."""
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _reused(workflow: Any) -> list[str]:

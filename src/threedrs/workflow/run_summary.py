@@ -93,8 +93,7 @@ def failures(state: RunState) -> list[str]:
     by_text: dict[str, list[Cause]] = {}
     for cause in state.causes.values():
         rule = cause.job.split()[0]
-        silent = cause.text.startswith("ended without a word")
-        if not (silent and f"Slurm: {rule}" in explained):  # Slurm has said why
+        if not (cause.silent and f"Slurm: {rule}" in explained):  # Slurm has said why
             by_text.setdefault(cause.text, []).append(cause)
     lines = []
     for text, causes in by_text.items():

@@ -97,12 +97,23 @@ class Targets:
                 "add scans of other rooms, or remove other_room"
             )
 
+    def names(self) -> dict[str, list[str]]:
+        """Return the values of each wildcard in the paths of results."""
+        return {
+            "run": list(self.resolved),
+            "benchmark": [*self.benchmarks, *self.controls],
+            "teacher": self.teachers,
+            "mix": self.mixes,
+            "shard": [*self.scene_shards, *self.feature_shards],
+            "split": [*self.splits],
+        }
+
     # Scenes and their shards
 
     def scan_table(self) -> str:
         """Return a table of which scenes have which files, for the start of a run."""
-        if self.demo and not self.layout.labels_file.is_file():
-            return "What serves the scenes: the demo data, which is generated first"
+        if self.demo:
+            return "What serves the scenes: the demo data"
         frames = self.config["frames"]
         return start_table(
             self.layout,

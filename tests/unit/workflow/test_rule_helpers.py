@@ -16,7 +16,7 @@ def test_a_gate_stops_the_first_process_alone() -> None:
 
     assert gate(False, check, "a.json") == []
     assert gate(True, str, "a.json") == []
-    with pytest.raises(SystemExit, match=r"threedrs: error:\na\.json: missing"):
+    with pytest.raises(SystemExit, match=r"^threedrs: error: a\.json: missing$"):
         gate(True, check, "a.json")
 
 

@@ -151,11 +151,8 @@ def test_own_data_that_is_not_there_is_named(
         build(monkeypatch, data={"demo": None, "root": str(tmp_path)})
 
 
-def test_before_the_demo_data_is_there_the_table_says_so(
-    found: Targets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert "the demo data, which is generated first" in found.scan_table()
+def test_the_demo_has_no_table(found: Targets) -> None:
+    assert found.scan_table() == "What serves the scenes: the demo data"
 
 
 def test_needs_follow_from_size_teacher_and_attempt(found: Targets) -> None:

@@ -1,0 +1,136 @@
+"""What a run's state holds after Snakemake's events."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from fixtures.run_events import begun, ended, failed, job, record, recorded
+from threedrs.workflow.run_events import STAGE_OF, RunState, estimate, find_cause, stage_of
+
+ROOT = Path(__file__).parents[3]
+
+
+def after(*records: logging.LogRecord) -> RunState:
+    state = RunState()
+    for each in records:
+        state.take(each)
+    return state
+
+
+def test_every_rule_with_results_has_a_stage() -> None:
+    text = "".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
+    rules = {line[5:-1] for line in text.splitlines() if line.startswith("rule ")}
+    targets = {"scenes", "features", "instructions", "models", "scores", "awareness", "report"}
+    assert {rule.strip() for rule in rules} - targets == {*STAGE_OF} - {"download"}
+    assert stage_of("download_3") == "downloads"
+    assert stage_of("all") == "other"
+
+
+def test_the_recorded_run() -> None:
+    state = after(*recorded())
+    assert state.stages()[:-1] == ["demo data", "scenes", "instructions"]
+    assert {stage: state.count(state.done, stage) for stage in state.stages()} == {
+        "demo data": 1,
+        "scenes": 4,
+        "instructions": 11,
+        "other": 1,
+    }
+    assert all(state.status(stage) == "done" for stage in state.stages())
+    assert [state.running, state.causes, state.errors, state.warnings] == [{}, {}, [], []]
+
+
+def test_stages_go_from_waiting_to_done() -> None:
+    state = after(*begun(train=2, predict=1), job(1, "train", run="3drs"))
+    assert [state.status(stage) for stage in ("training", "predictions")] == ["runs", "waits"]
+    state.take(ended(1, 141.0))
+    assert state.status("training") == "waits"
+    state.take(job(2, "train", run="baseline"))
+    assert state.time_left("training") is None  # nothing tells
+    state.take(ended(2, 150.0))
+    assert state.status("training") == "done"
+    assert state.spans["training"] == [101.0, 150.0]
+    assert state.seconds["train"] == 40.0 + 48.0
+
+
+def test_what_is_left_is_what_jobs_say_and_the_mean_of_those_that_ended(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("train: step 3/9 loss 1.0 ETA 2.5 min\n")
+    state = after(*begun(train=3), job(1, "train"), ended(1, 121.0), job(2, "train", log))
+    # 150 s of the one that runs, and then one more of 20 s.
+    assert state.time_left("training") == 170.0
+
+
+@pytest.mark.parametrize(
+    ("line", "seconds"),
+    [
+        ("step 5/213 loss 3.7 ETA 5.7 min", 342.0),
+        ("scene0000_00: 8 frames in 1.83 s, 1 of 6 scenes, about 9 s left", 9.0),
+        ("predict: 20 of 80 questions, 4.0 a second, 15 s left", 15.0),
+        ("scene0001_00: kept", None),
+    ],
+)
+def test_a_line_that_says_what_is_left(line: str, seconds: float | None) -> None:
+    assert estimate(line) == seconds
+
+
+def test_warnings_of_logs_come_with_the_name_of_their_job(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("10:00:00 INFO a\n10:00:01 WARNING scene0001_00: left out: no frame\n")
+    state = after(*begun(boxes=1), job(1, "boxes", log, shard="val-000"), ended(1, 104.0))
+    assert state.warnings == ["boxes val-000: scene0001_00: left out: no frame"]
+
+
+STOPPED = "train: stopped by SIGUSR1, saved at step 7; run it again"
+SILENT = "ended without a word"
+
+
+@pytest.mark.parametrize(
+    ("log", "text", "kind"),
+    [
+        ("10:00:00 INFO a\n10:00:09 ERROR score a b: x: bad (log: {log})\n", "x: bad", ""),
+        ("score: rank 0: x: bad\nlaunch: rank 1 was ended\n", "rank 0: x: bad", ""),
+        ("Traceback ...\n  File ...\nKeyError: 'x'\n", "KeyError: 'x'", ""),
+        (f"{STOPPED}\ntrain: rank 1: lost another rank\n", STOPPED, "wanted"),
+        ("10:00:00 INFO scene: done\n", f'{SILENT} after "scene: done"; run the same', "silent"),
+        ("", f"{SILENT}, as it does when memory runs out; run the same", "silent"),
+    ],
+)
+def test_the_cause_is_the_last_thing_that_a_job_said(
+    tmp_path: Path, log: str, text: str, kind: str
+) -> None:
+    path = tmp_path / "a.log"
+    path.write_text(log.format(log=path))
+    cause = find_cause("score a b", [path], since=0.0)
+    assert cause.text.removesuffix(" command again").removesuffix(" command to go on") == text
+    assert cause.log == str(path)
+    assert (cause.wanted, cause.silent) == (kind == "wanted", kind == "silent")
+
+
+def test_a_log_of_an_earlier_attempt_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_text("KeyError: 'x'\n")
+    later = path.stat().st_mtime + 1000
+    assert find_cause("score a b", [path], since=later).silent
+
+
+def test_a_retry_that_succeeds_leaves_no_cause(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("KeyError: 'x'\n")
+    state = after(*begun(score=1), job(1, "score", log, run="a"), *failed(1, "score", log))
+    again = state.take(record("Trying to restart job 1."))
+    assert again == f"score a: tried again after: KeyError: 'x' (log: {log})"
+    state.take(job(1, "score", log, run="a"))
+    state.take(ended(1, 120.0))
+    assert not state.causes
+    assert state.status("scores") == "done"
+
+
+def test_after_ctrl_c_jobs_without_a_word_have_been_stopped() -> None:
+    state = after(*begun(balance=1), job(1, "balance", mix="full"))
+    state.take(record("Terminating processes on user request, this might take some time."))
+    for each in failed(1, "balance"):
+        state.take(each)
+    state.take(record("Traceback ...", 40, event="error", exception="RuntimeError"))
+    assert state.causes[1].wanted
+    assert not state.errors

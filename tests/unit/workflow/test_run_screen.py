@@ -1,0 +1,149 @@
+"""What a run shows on no terminal, at its end, and on terminals of 80 and 40 columns."""
+
+import io
+import re
+from collections.abc import Iterable
+from logging import LogRecord
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fixtures.run_events import LAST, begun, ended, failed, job, record, recorded
+from threedrs.workflow.run_screen import RunScreen
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def said(records: Iterable[LogRecord], rules: Iterable[str] = (), **settings: Any) -> list[str]:
+    """Return the lines of a run where no terminal is, without the time of day."""
+    screen = RunScreen(**settings)
+    screen.console = Console(file=io.StringIO(), force_terminal=False)
+    jobs = [SimpleNamespace(rule=SimpleNamespace(name=name)) for name in rules]
+    screen.workflow = SimpleNamespace(dag=SimpleNamespace(jobs=jobs, needrun=lambda _: False))
+    for each in records:
+        screen.take(each)
+    screen.close()
+    stream = screen.console.file
+    assert isinstance(stream, io.StringIO)
+    return [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in stream.getvalue().splitlines()]
+
+
+def test_the_recorded_run_has_a_line_a_stage_and_its_end() -> None:
+    lines = said(recorded(), ["extract_features"])
+    plain = [re.sub(r"\d+ (?:min|s|h)( \d+ (?:s|min))?", "N", line) for line in lines]
+    assert plain[:2] == [
+        "17 jobs: demo data 1, scenes 4, instructions 11",
+        "What serves the scenes: the demo data",
+    ]
+    assert "demo data: done, 1 job in N (1 of 17 jobs)" in plain
+    assert "scenes: done, 4 jobs in N (9 of 17 jobs)" in plain
+    assert plain[-3:] == [
+        "Done in N: 17 jobs",
+        "stages    demo data N, scenes N, instructions N",
+        "reused    features 1",
+    ]
+
+
+def test_a_failure_has_each_cause_once_in_the_last_lines(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.log", tmp_path / "other.log"
+    for log, name in ((one, "a"), (other, "b")):
+        log.write_text(f"10:00:00 ERROR predict {name} scanqa: no GPU; take another node\n")
+    jobs = [job(1, "predict", one, run="a", b="scanqa"), job(2, "predict", other, run="b", b="x")]
+    fails = [*failed(1, "predict", one), *failed(2, "predict", other)]
+    lines = said([*begun(predict=2), *jobs, *fails, *LAST])
+    assert lines[-1] == (
+        f"threedrs: error: predict a scanqa and 1 more: no GPU; take another node (log: {one})"
+    )
+    assert "\n".join(lines).count("no GPU") == 1
+    assert any(line.startswith("Failed after ") for line in lines)
+    assert not any("At least one job" in line or "Exiting" in line for line in lines)
+
+
+def test_what_slurm_explains_is_not_said_twice() -> None:
+    why = "threedrs: Slurm: predict: job 7 reached its time limit: raise runtime"
+    fails = failed(1, "predict")
+    lines = said([*begun(predict=1), job(1, "predict", run="a"), *fails, record(why, 40), *LAST])
+    assert lines[-1] == why
+    assert not any(line.startswith("threedrs: error") for line in lines)
+
+
+def test_a_stop_is_no_error(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("train: stopped by SIGINT, saved at step 7; run the same command to go on\n")
+    stop = record("Terminating processes on user request, this might take some time.")
+    crash = record("Traceback ...", 40, event="error", exception="RuntimeError")
+    records = [*begun(train=2), job(1, "train", log, run="a"), job(2, "train", run="b"), stop]
+    lines = said([*records, *failed(1, "train", log), crash])
+    assert any(line.startswith("Stopped after ") and "train b" in line for line in lines)
+    assert lines[-1].startswith("threedrs: stopped: train a: ")
+    assert not any("threedrs: error" in line or "Traceback" in line for line in lines)
+
+
+def test_nothing_to_do_names_what_is_there() -> None:
+    start = begun()[:1]
+    nothing = record("Nothing to be done (all requested files are present and up to date).")
+    (line,) = said([*start, nothing], ["predict", "score", "all"])
+    assert line == "Nothing to be done: the 2 results that were asked for are up to date"
+
+
+def test_calls_that_run_no_jobs_say_what_snakemake_says() -> None:
+    assert said([record("Unlocked working directory.")]) == ["Unlocked working directory."]
+    wrong = record("threedrs: error: nowhere.yaml: is not there", 40, event="error")
+    assert said([record("Building DAG"), wrong]) == ["threedrs: error: nowhere.yaml: is not there"]
+
+
+def test_quiet_has_the_end_and_silent_only_errors() -> None:
+    run = [*begun(boxes=1), job(1, "boxes"), ended(1, 103.0)]
+    assert said(run, brief=True)[0].startswith("Done in ")
+    assert said(run, silent=True, brief=True) == []
+    assert len(said([*begun(boxes=1), job(1, "boxes"), *failed(1, "boxes")], silent=True)) > 0
+
+
+def test_long_jobs_have_a_line_of_their_own_and_one_while_they_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("train: step 3/9 loss 1.0\n")
+    screen = RunScreen()
+    screen.console = Console(file=io.StringIO(), force_terminal=False)
+    for each in [*begun(train=1), job(1, "train", log, run="3drs")]:
+        screen.take(each)
+    for now in (130.0, 162.0, 170.0, 290.0):  # at a minute, and two later
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        screen._say_running()
+    screen.take(ended(1, 290.0))
+    stream = screen.console.file
+    assert isinstance(stream, io.StringIO)
+    text = stream.getvalue()
+    assert text.count("train 3drs: running for ") == 2
+    assert "train 3drs: running for 1 min 1 s: step 3/9 loss 1.0" in text
+    assert "train 3drs: done in 3 min 9 s" in text
+    screen.close()
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_the_screen_fits_the_terminal(
+    tmp_path: Path, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 4000.0)
+    log = tmp_path / "a.log"
+    log.write_text(f"train: step 3/9 {'loss 1.0 ' * 20} ETA 2.0 min\n")
+    screen = RunScreen()
+    jobs = [job(number, "train", log) for number in range(20)]
+    for each in [*begun(boxes=1, train=20, predict=2), *jobs]:
+        screen.state.take(each)
+    stream = io.StringIO()
+    screen.console = Console(file=stream, width=columns, height=24, force_terminal=False)
+    screen.console.print(screen._picture())
+    lines = stream.getvalue().splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= columns
+    assert re.match(r"training +runs +0/20 +1:05:00 +~2:00", lines[2])
+    assert lines[3].split() == ["predictions", "waits", "0/2"]
+    assert lines[-1].strip() == "and 10 more jobs"
