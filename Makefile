@@ -1,4 +1,4 @@
-# make demo   set up, then the whole workflow on generated data; ends with the report's path
+# make demo   set up, then the whole workflow on generated data; ends with scores and the report's path
 # make test   set up, then every check and test
 # make check  set up, then lint, types and the fast unit tests, for the daily work
 # make docs   the documentation's site, into site/html
@@ -16,8 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: demo test check docs setup lint style types tests fast-tests clean
 
 demo: setup
-	snakemake --cores all all
-	@echo "Report: $(CURDIR)/results/report/index.html"
+	@snakemake --cores all all
 
 # mypy takes one core and half a minute. Style runs beside it, and after that the tests.
 test: setup
@@ -56,8 +55,8 @@ $(DOCS_STAMP): $(STAMP) requirements-docs.lock
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml setup.sh
-	PYTHON=$(PYTHON) sh ./setup.sh
-	touch $@
+	@PYTHON=$(PYTHON) sh ./setup.sh
+	@touch $@
 
 clean:
 	rm -rf results .snakemake site .cache .pytest_cache .mypy_cache .ruff_cache

@@ -38,6 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
             shutil.rmtree(folder, ignore_errors=True)
             said = make_checkout(folder).snakemake("--cores", "2", "all")
             assert said.returncode == 0, said.stdout[-6000:]
+            (folder / "said.txt").write_text(said.stdout)
             keep_code_hashes(folder)
             mark.touch()
     return Checkout(folder)

@@ -133,6 +133,8 @@ def test_stages_run_out_of_disk(stages: list[Stage], trial: Checkout, finished: 
         for stage in stages:
             assert_one_line(said.stdout, stage)
         assert "Traceback" not in said.stdout, said.stdout[-5000:]
+        last = said.stdout.splitlines()[-len(stages) :]
+        assert all(line.startswith("threedrs: error: ") for line in last), last
         assert [target for target in targets if (trial.folder / target).exists()] == []
 
         for stage in stages:

@@ -25,6 +25,7 @@ def test_warning_that_reaches_snakemake_alone_reaches_the_training(prepared: Che
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 1, said
     assert_saved(prepared, ranks=1)
+    assert_called_a_stop(said)
 
 
 def test_ctrl_c_saves(prepared: Checkout) -> None:
@@ -36,3 +37,10 @@ def test_ctrl_c_saves(prepared: Checkout) -> None:
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 1, said
     assert_saved(prepared, ranks=2, by="SIGINT")
+    assert_called_a_stop(said)
+
+
+def assert_called_a_stop(said: str) -> None:
+    assert "\nStopped after " in said
+    assert "threedrs: error" not in said
+    assert "Traceback" not in said

@@ -1,0 +1,56 @@
+"""The last lines of a run: scores, the report's statement, warnings and the page."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fixtures.run_events import begun, ended, job
+from fixtures.summary_files import study
+from threedrs.workflow.run_events import RunState
+from threedrs.workflow.run_summary import duration, end_of_run
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.4, "59 s"), (60, "1 min"), (363, "6 min 3 s"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def finished() -> RunState:
+    state = RunState()
+    for each in [*begun(build_report=1), job(1, "build_report"), ended(1, 106.0)]:
+        state.take(each)
+    state.take(ended(0, 107.0))
+    return state
+
+
+def test_scores_come_with_the_statement_and_the_page(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    (results / "report").mkdir(parents=True)
+    study(results / "report", {"baseline": ("none", 0, 0.4), "3drs": ("vggt", 0, 0.6)})
+    lines = end_of_run(finished(), ["score", "score", "all"], results)
+    assert lines[1:5] == [
+        ("stages", "report 5 s"),
+        ("reused", "scores 2"),
+        ("scores", "baseline: ScanRefer Acc@0.25 40.0"),
+        ("scores", "3drs: ScanRefer Acc@0.25 60.0"),
+    ]
+    said = json.loads((results / "report/summary.json").read_text())
+    assert said["groups"][0]["name"] == "baseline"
+    (answer,) = (text for label, text in lines if label == "answer")
+    assert "one training" in answer.lower()
+    assert lines[-1] == ("page", str(results / "report/index.html"))
+
+
+def test_three_warnings_are_repeated_and_the_others_counted(tmp_path: Path) -> None:
+    state = finished()
+    state.warnings = ["a", "b", "a", "c", "d", "e"]
+    shown = [text for label, text in end_of_run(state, [], tmp_path) if label == "warning"]
+    assert shown == ["a", "b", "c", "and 2 more, in results/logs"]
+
+
+def test_without_a_summary_nothing_is_said_of_scores(tmp_path: Path) -> None:
+    assert not [text for label, text in end_of_run(finished(), [], tmp_path) if label == "scores"]

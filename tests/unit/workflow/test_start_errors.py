@@ -1,0 +1,66 @@
+"""What Snakemake cannot start with is one line that says what to do."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from threedrs.workflow.start_errors import plain_error
+
+RULES = [
+    SimpleNamespace(name="report", output=[]),
+    SimpleNamespace(name="scores", output=[]),
+    SimpleNamespace(name="score", output=["results/eval/{run,3drs|base}/{benchmark}/metrics.json"]),
+]
+NAMES = {"run": ["3drs", "base"], "benchmark": ["scanqa", "sqa3d"], "teacher": ["vggt"]}
+
+
+def said(text: str, exception: str) -> str:
+    return plain_error(text, exception, RULES, NAMES)
+
+
+def missing(target: str) -> str:
+    text = f"MissingRuleException:\nNo rule to produce {target} (if you use input functions ...)."
+    return said(text, "MissingRuleException")
+
+
+def test_a_mistyped_target_names_the_nearest() -> None:
+    assert missing("repotr") == (
+        "threedrs: error: repotr: is not a target; choose one of: report, scores; "
+        "did you mean report?"
+    )
+
+
+def test_a_mistyped_path_names_the_nearest_and_where_the_names_come_from() -> None:
+    assert missing("results/eval/3dr/sqa3d/metrics.json") == (
+        "threedrs: error: results/eval/3dr/sqa3d/metrics.json: no rule makes it; did you mean "
+        "results/eval/3drs/sqa3d/metrics.json? The configuration's names are run (runs): 3drs, "
+        "base; benchmark (eval.benchmarks): scanqa, sqa3d; teacher (teacher.name): vggt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "exception", "line"),
+    [
+        (
+            "Traceback (most recent call last):\n\n  File ...\n\nFileNotFoundError: [Errno 2] "
+            "No such file or directory: 'nowhere.yaml'\n",
+            "FileNotFoundError",
+            "nowhere.yaml: is not there; give the path of a file that is",
+        ),
+        ("Traceback ...:\n  File ...\nKeyError: 'x'\n", "KeyError", "KeyError: 'x'"),
+        (
+            "WorkflowError:\nJob needs threads=4\nbut only 2.",
+            "WorkflowError",
+            "Job needs threads=4 but only 2.",
+        ),
+        ("", "CliException", "CliException"),
+    ],
+)
+def test_other_errors_are_one_line(text: str, exception: str, line: str) -> None:
+    assert said(text, exception) == f"threedrs: error: {line}"
+
+
+def test_a_folder_in_which_another_snakemake_works() -> None:
+    line = said("LockException:\nError: Directory cannot be locked.", "LockException")
+    assert "another Snakemake is at work" in line
+    assert "wait until it has ended" in line
