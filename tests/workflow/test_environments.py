@@ -1,5 +1,6 @@
 """Where the workflow is started: another folder, another clone's environment, a nameless user."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,10 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.checkout import SMALL, Checkout
+from fixtures.checkout import SMALL, Checkout, counted_jobs
 from fixtures.repository import ROOT
+from threedrs.config.yaml_files import merged
 
 pytestmark = pytest.mark.slow
+OUTER = """
+configfile: "mine.yaml"
+
+module threedrs:
+    snakefile:
+        "{checkout}/Snakefile"
+    config:
+        config["threedrs"]
+
+use rule * from threedrs as threedrs_*
+
+rule mine:
+    default_target: True
+    input:
+        "results/report/index.html",
+        rules.threedrs_scores.input,
+    output:
+        "mine.txt",
+    shell:
+        "cp {{input[0]}} {{output}}"
+"""
 
 
 def test_from_elsewhere_with_another_clones_environment(checkout: Checkout, tmp_path: Path) -> None:
@@ -63,3 +86,33 @@ def test_moved_data_and_results_without_their_records(
     shutil.rmtree(checkout.folder / ".snakemake")
     said = checkout.snakemake("all", "-n", "-q", "rules")
     assert "came without .snakemake/metadata" in said.stdout
+
+
+def test_a_finished_study_is_recognised_in_another_folder(
+    finished: Checkout, checkout: Checkout
+) -> None:
+    """Copied with new dates (cp -r) it is; without its records a line says what to copy."""
+    for name in ("results", ".snakemake/metadata"):
+        shutil.copytree(finished.folder / name, checkout.folder / name, copy_function=shutil.copy)
+    assert checkout.planned() == set()
+    shutil.rmtree(checkout.folder / ".snakemake/metadata")
+    said = checkout.snakemake("all", "-n", "-q", "rules")
+    assert "copy .snakemake too (cp -a), or, if the results are of this" in said.stdout
+    assert checkout.snakemake("--touch", "--cores", "1", "all").returncode == 0
+    assert checkout.planned() == set()
+
+
+def test_another_workflow_uses_this_one_as_a_module(
+    finished: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its results are those of the rules used alone, so only the other workflow's rule runs."""
+    for name in ("results", ".snakemake/metadata"):
+        shutil.copytree(finished.folder / name, tmp_path / name)
+    (tmp_path / "src").symlink_to(finished.folder / "src")
+    monkeypatch.chdir(finished.folder)
+    (tmp_path / "mine.yaml").write_text(json.dumps({"threedrs": merged([SMALL], "eval")}))
+    (tmp_path / "Snakefile").write_text(OUTER.format(checkout=finished.folder))
+    profile = ("--workflow-profile", str(finished.folder / "profiles/default"))
+    said = Checkout(tmp_path).snakemake("-n", "-q", "rules", *profile, config=None)
+    assert said.returncode == 0, said.stdout
+    assert counted_jobs(said.stdout) == {"mine": 1}

@@ -38,8 +38,9 @@ def missing_records(results: Path, records: Path) -> str | None:
         return None
     return (
         f"{results}: came without {records}, by which Snakemake knows what results were made from, "
-        "so dates alone say what is made again; copy both with their dates (cp -a), or remove "
-        f"{results}"
+        f"so dates alone say what is made again; copy {records.parent} too (cp -a), or, if the "
+        "results are of this configuration and code, call snakemake --touch --cores 1 all, or "
+        f"remove {results}"
     )
 
 

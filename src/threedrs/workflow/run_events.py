@@ -278,3 +278,14 @@ def _telling(lines: list[str]) -> str:
     errors = [line for line in lines if " ERROR " in line[:20]]
     own = [line for line in lines if not _ECHOES.match(line)]
     return (stops or errors or own or lines)[-1]
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as people say it, e.g. ``41 s``, ``6 min 3 s``, ``2 h 5 min``."""
+    whole = round(max(0.0, seconds))
+    if whole < 60:
+        return f"{whole} s"
+    large, unit, small, part = (whole // 60, "min", whole % 60, "s")
+    if whole >= 3600:
+        large, unit, small, part = (whole // 3600, "h", whole % 3600 // 60, "min")
+    return f"{large} {unit} {small} {part}" if small else f"{large} {unit}"

@@ -18,8 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from threedrs.workflow.run_events import Job, RunState, stage_of
-from threedrs.workflow.run_summary import duration, end_of_run
+from threedrs.workflow.run_events import Job, RunState, duration, stage_of
 
 REFRESH = 0.5  # seconds between two pictures on a terminal
 LONG = 30.0  # seconds from which on a job has a line of its own in plain output
@@ -90,6 +89,9 @@ class RunScreen:
             jobs = (
                 [] if self.workflow is None or self.workflow.dag is None else _reused(self.workflow)
             )
+            # Not above: it reads summaries, whose modules take a second to import.
+            from threedrs.workflow.run_summary import end_of_run
+
             for label, text in end_of_run(self.state, jobs, Path("results")):
                 self._print_end(label, text)
         if self.state.stopping:

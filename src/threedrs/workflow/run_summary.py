@@ -11,7 +11,7 @@ from threedrs.evaluation.tables import shown_columns
 from threedrs.evaluation.trivial_answers import mean_of
 from threedrs.io.files import read_json
 from threedrs.report.verdict import statement, verdicts
-from threedrs.workflow.run_events import STAGES, Cause, RunState, stage_of
+from threedrs.workflow.run_events import STAGES, Cause, RunState, duration, stage_of
 
 MOST = 3  # warnings that are shown again
 MOST_SETTINGS = 6  # whose scores are shown
@@ -102,14 +102,3 @@ def failures(state: RunState) -> list[str]:
         lines.append(f"threedrs: {kind}: {causes[0].job}{others}: {text} (log: {causes[0].log})")
     stops_last = sorted(lines, key=lambda line: line.startswith("threedrs: error"))
     return [*stops_last, *dict.fromkeys(state.errors)]
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time as people say it, e.g. ``41 s``, ``6 min 3 s``, ``2 h 5 min``."""
-    whole = round(max(0.0, seconds))
-    if whole < 60:
-        return f"{whole} s"
-    large, unit, small, part = (whole // 60, "min", whole % 60, "s")
-    if whole >= 3600:
-        large, unit, small, part = (whole // 3600, "h", whole % 3600 // 60, "min")
-    return f"{large} {unit} {small} {part}" if small else f"{large} {unit}"

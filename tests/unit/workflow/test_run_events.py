@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from fixtures.run_events import begun, ended, failed, job, record, recorded
-from threedrs.workflow.run_events import STAGE_OF, RunState, estimate, find_cause, stage_of
+from threedrs.workflow.run_events import (
+    STAGE_OF,
+    RunState,
+    duration,
+    estimate,
+    find_cause,
+    stage_of,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -134,3 +141,11 @@ def test_after_ctrl_c_jobs_without_a_word_have_been_stopped() -> None:
     state.take(record("Traceback ...", 40, event="error", exception="RuntimeError"))
     assert state.causes[1].wanted
     assert not state.errors
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.4, "59 s"), (60, "1 min"), (363, "6 min 3 s"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

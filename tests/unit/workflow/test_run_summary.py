@@ -3,20 +3,10 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from fixtures.run_events import begun, ended, job
 from fixtures.summary_files import study
 from threedrs.workflow.run_events import RunState
-from threedrs.workflow.run_summary import duration, end_of_run
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.2, "0 s"), (59.4, "59 s"), (60, "1 min"), (363, "6 min 3 s"), (7500, "2 h 5 min")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+from threedrs.workflow.run_summary import end_of_run
 
 
 def finished() -> RunState:
