@@ -41,7 +41,7 @@ def end_of_run(state: RunState, reused: Iterable[str], results: Path) -> list[tu
     has_page = "build_report" in (*rules, *state.done) and not failed and not state.stopping
     lines += scores(results) if has_page else []
     once = list(dict.fromkeys(state.warnings))
-    lines += [("warning", warning) for warning in once[:MOST]]
+    lines += [("warning", warning.removeprefix("threedrs: ")) for warning in once[:MOST]]
     if len(once) > MOST:
         lines.append(("warning", f"and {len(once) - MOST} more, in results/logs"))
     if has_page:
