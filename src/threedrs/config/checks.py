@@ -29,7 +29,11 @@ T = TypeVar("T")
 
 
 def check_run(
-    resolved: Mapping[str, Any], *, mixes: Sequence[str], arriving: Sequence[Path]
+    resolved: Mapping[str, Any],
+    *,
+    mixes: Sequence[str],
+    arriving: Sequence[Path],
+    files: bool = True,
 ) -> Iterator[str]:
     """Yield the problems of a resolved run.
 
@@ -37,13 +41,14 @@ def check_run(
         resolved: the run's sections, valid by the schema.
         mixes: names of the mixes that there are.
         arriving: the files that the configuration downloads.
+        files: whether checkpoints and weights must be there or arrive.
     """
     train, problems = resolved["train"], list[str]()
     folder = resolved["model"]["path"]
     if "checkpoint" in resolved:
         _built(lambda: ModelSettings.from_config(resolved), problems)
         yield from problems
-        if folder is not None and not _arrives(Path(folder), arriving):
+        if files and folder is not None and not _arrives(Path(folder), arriving):
             yield from _check_checkpoint(Path(folder), "checkpoint")
         return
     if train["mix"] not in mixes:
@@ -59,7 +64,7 @@ def check_run(
             "model.attention: flash computes in half precision; set train.precision: bfloat16 or "
             "choose auto or sdpa"
         )
-    if folder is not None and not _arrives(Path(folder), arriving):
+    if files and folder is not None and not _arrives(Path(folder), arriving):
         yield from _check_checkpoint(Path(folder), "model.path")
     if model is not None:
         yield from _check_length(resolved, model)
@@ -71,7 +76,8 @@ def check_run(
     except ConfigError as error:  # a teacher outside the package that cannot be imported
         yield str(error)
         return
-    if problem is not None and not (isinstance(weights, str) and _arrives(Path(weights), arriving)):
+    comes = isinstance(weights, str) and _arrives(Path(weights), arriving)
+    if files and problem is not None and not comes:
         yield problem
 
 

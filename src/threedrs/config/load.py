@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from threedrs.config.data_places import old_places, ready_arrays, root_problem
 from threedrs.config.schema import INITIAL, Configuration, Execution, Run, SupervisionSettings
 from threedrs.config.section import problem_lines
-from threedrs.errors import ConfigError, choose_one, nearest_path
+from threedrs.errors import ConfigError, choose_one
 from threedrs.inputs.download import downloads
 from threedrs.inputs.required_files import trained_runs
 from threedrs.instructions.mix_settings import MixSettings
@@ -34,19 +35,23 @@ REMOVED = (("report", "examples", "the report lists all questions"),)
 RUN_SECTIONS = ("data", "frames", "geometry", "boxes", *OVERRIDDEN)
 
 
-def load_config(config: Mapping[str, Any]) -> Config:
+def load_config(config: Mapping[str, Any], *, files: bool = True) -> Config:
     """Return ``config`` with all defaults, numbers of their keys' kinds, and keys in order.
+
+    Without ``files`` data, checkpoints and weights need not be there yet.
 
     Raises:
         ConfigError: at least one value is wrong; the message has one line a problem.
     """
-    checked, problems = check_config(config)
+    checked, problems = check_config(config, files=files)
     if checked is None or problems:
         raise ConfigError("\n".join(f"config: {problem}" for problem in problems))
     return checked
 
 
-def check_config(config: Mapping[str, Any]) -> tuple[Config | None, list[str]]:
+def check_config(
+    config: Mapping[str, Any], *, files: bool = True
+) -> tuple[Config | None, list[str]]:
     """Return ``config`` as `load_config` does, and its problems, a line each.
 
     It is None where a key is unknown, missing or of the wrong kind; other problems, such as files
@@ -80,7 +85,7 @@ def check_config(config: Mapping[str, Any]) -> tuple[Config | None, list[str]]:
             section["deepspeed"] = _below_root(section["deepspeed"], CHECKOUT)
     ready = checked["instructions"]["ready"]
     checked["instructions"]["ready"] = {split: path for split, path in ready.items() if path}
-    return checked, list(_cross_checks(checked))
+    return checked, list(_cross_checks(checked, files=files))
 
 
 def _below_root(named: Any, root: Path) -> Any:
@@ -203,17 +208,6 @@ def data_layout(config: Config) -> DataLayout:
     return DataLayout(**{**known, "root": Path(known["root"])}, listings=_listings(config))
 
 
-def root_problem(config: Config) -> str | None:
-    """Return that ``data.root`` is not a folder, with the one that may be meant, or None."""
-    root = Path(config["data"]["root"])
-    # A download makes the folders that it fills.
-    arriving = any(root in (to := Path(entry["to"]), *to.parents) for entry in config["download"])
-    if config["data"]["demo"] or arriving or root.is_dir():
-        return None
-    advice = " ".join(filter(None, [nearest_path(root), "name the folder that holds scannet/"]))
-    return f"data.root: {root} is not a folder; {advice}, as in --config 'data={{root: FOLDER}}'"
-
-
 def _listings(config: Config) -> dict[str, list[str]]:
     """Return split -> the prepared files that name its scenes, relative to the data root."""
     boxes = config.get("boxes", {}).get("ready")  # a job may hand over the section `data` alone
@@ -229,13 +223,6 @@ def _listings(config: Config) -> dict[str, list[str]]:
     return found
 
 
-def _ready_arrays(config: Config) -> Iterator[tuple[str, str, dict[str, str]]]:
-    filled = {"split": "train", "benchmark": "any"}
-    for split, named in config["instructions"]["ready"].items():
-        for array in named.values() if isinstance(named, Mapping) else [named]:
-            yield f"instructions.ready.{split}", array, filled
-
-
 def _has_weights(teacher: str) -> bool:
     try:
         return teacher != NO_TEACHER and get_teacher(teacher).weights is not None
@@ -243,7 +230,7 @@ def _has_weights(teacher: str) -> bool:
         return False
 
 
-def _cross_checks(config: Config) -> Iterator[str]:
+def _cross_checks(config: Config, *, files: bool) -> Iterator[str]:
     if config["report"]["baseline"] not in config["runs"]:
         yield (
             f"report.baseline is {config['report']['baseline']!r}, which is not a run; "
@@ -254,7 +241,7 @@ def _cross_checks(config: Config) -> Iterator[str]:
         ("data.splits", data["splits"], {"split": "train"}),
         ("data.candidates", data["candidates"], {"split": "train"}),
         ("boxes.ready", config["boxes"]["ready"], {"split": "train", "set": "gt"}),
-        *_ready_arrays(config),
+        *ready_arrays(config),
     ):
         try:
             (pattern or "").format(**filled)
@@ -281,6 +268,8 @@ def _cross_checks(config: Config) -> Iterator[str]:
                 yield (
                     f"instructions.mixes.{name}: {benchmark} is not among instructions.benchmarks"
                 )
+    if files and not data["demo"]:
+        yield from old_places(config)
     try:
         downloads(config)
     except ConfigError as error:
@@ -293,7 +282,7 @@ def _cross_checks(config: Config) -> Iterator[str]:
             f"teacher.weights is one path, but the runs use teachers {', '.join(weighted)}; "
             "give a mapping from teacher to path"
         )
-    no_root = root_problem(config)
+    no_root = root_problem(config) if files else None
     if no_root is not None:
         yield no_root
         return  # that other paths lead nowhere may follow from it
@@ -303,7 +292,7 @@ def _cross_checks(config: Config) -> Iterator[str]:
     arriving = [Path(entry["to"]) / name for entry in config["download"] for name in entry["files"]]
     for run, sections in resolved.items():
         mixes = list(config["instructions"]["mixes"])
-        for problem in check_run(sections, mixes=mixes, arriving=arriving):
+        for problem in check_run(sections, mixes=mixes, arriving=arriving, files=files):
             yield f"runs.{run}: {problem}"
         said = config["runs"][run]
         idle = [name for name in ("teacher", "supervision", "execution") if name in said]

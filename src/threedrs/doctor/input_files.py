@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from threedrs.config.load import data_layout, root_problem
+from threedrs.config.data_places import root_problem
+from threedrs.config.load import data_layout
 from threedrs.doctor.finding import Finding, Setting, error, ok
 from threedrs.errors import ThreedrsError
 from threedrs.inputs.download import downloads

@@ -51,9 +51,13 @@ def evaluate_checkpoint(
             f"{checkpoint}: {name} is a run of the configuration, whose results would be "
             f"overwritten; give another name, e.g. --name {name}-checkpoint"
         )
+    new_run = {name: {"checkpoint": checkpoint}}
+    # The configuration as it is first, for keys that there are not in a run that is switched off.
+    every_run = {**asked, "runs": {**(asked.get("runs") or {}), **new_run}}
+    load_config(every_run, files=False)
     # Other runs of the configuration are switched off, so that nothing of theirs is asked for.
     changes: dict[str, Any] = {
-        "runs": {**dict.fromkeys(asked.get("runs") or {}), name: {"checkpoint": checkpoint}},
+        "runs": {**dict.fromkeys(asked.get("runs") or {}), **new_run},
         "eval": {"limit": limit} | ({"benchmarks": list(benchmarks)} if benchmarks else {}),
         "report": {"baseline": name},
     }

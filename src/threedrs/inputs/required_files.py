@@ -133,7 +133,7 @@ def required_files(
         arriving: files that the run downloads.
 
     Raises:
-        DataError: a scene list is missing or malformed.
+        DataError: a scene list is malformed.
     """
     ready = Ready.from_config(config)
     needs = box_needs(layout, config, arriving)
@@ -141,7 +141,10 @@ def required_files(
     infos = [layout.candidates_file(split) for split in splits]
     files = [path for path in infos if path is not None]
     for split in splits:
-        scans = [layout.scan(scene) for scene in layout.scenes(split)]
+        listed = layout.has_scenes(split)
+        if not listed:  # named beside all else that is missing
+            files.append(layout.split_file(split))
+        scans = [layout.scan(scene) for scene in (layout.scenes(split) if listed else ())]
         for scan in scans:
             if scan.source == "sens":
                 files.append(scan.sens)

@@ -11,20 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
 from threedrs.config.load import Config, data_layout, resolve_run
-from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS, USUAL_NEEDS
+from threedrs.config.resources import GPUS, PREDICT_NEEDS, TRAIN_NEEDS, USUAL_NEEDS
 from threedrs.config.section import Section, problem_lines
-from threedrs.config.value_types import NaturalInt, PositiveFloat, PositiveInt
+from threedrs.config.value_types import NaturalInt, OneOf, PositiveFloat, PositiveInt
 from threedrs.config.yaml_files import read_yaml
 from threedrs.errors import ConfigError, choose_one
 from threedrs.inputs.required_files import conversions, shards, trained_runs
 from threedrs.planning.disk import GIGABYTE, PATCHES, channels_of, checkpoint_bytes, model_bytes
 from threedrs.planning.stage_costs import (
-    GPUS,
     MEASURED_FRAMES,
     MEASURED_PEAK,
     QUESTIONS,
@@ -55,7 +54,7 @@ class Cluster(Section):
     nodes: PositiveInt
     cpus_per_node: PositiveInt
     gpus_per_node: NaturalInt
-    gpu: Literal["H100", "H200", "A100"]
+    gpu: Annotated[str, OneOf(lambda: tuple(GPUS))]
     storage_rate: PositiveFloat
     """GB a second for all jobs together."""
     disk: PositiveFloat
@@ -147,8 +146,6 @@ class Workload:
     """A configuration and the cluster that it runs on."""
 
     config: Config  # the checked configuration, of size 7b
-    # Run -> its teacher; in ``config`` they may be ``none``, as no weights are needed.
-    teachers: Mapping[str, str]
     cluster: Cluster
 
     @cached_property
@@ -169,6 +166,11 @@ class Workload:
     def runs(self) -> dict[str, Config]:
         """Run -> its resolved settings, of the runs that are trained."""
         return {run: resolve_run(self.config, run) for run in trained_runs(self.config)}
+
+    @cached_property
+    def teachers(self) -> dict[str, str]:
+        """Run -> its teacher."""
+        return {name: run["teacher"]["name"] for name, run in self.runs.items()}
 
     def shard_sizes(self, split: str, section: str) -> list[int]:
         """Return the number of scenes of each shard of ``data`` or ``teacher``."""

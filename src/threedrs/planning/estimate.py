@@ -45,6 +45,7 @@ class Risk:
     share: float
     text: str
     remedy: str
+    stops: bool = False  # whether a run ends where the whole limit is used up
 
     @property
     def is_near(self) -> bool:
@@ -111,6 +112,7 @@ def estimate(work: Workload) -> Estimate:
             text=f"disk: {peak / 1000:.2f} TB at most, {cluster.disk / 1000:g} TB free",
             remedy="remove each run's checkpoints once it is trained (then at most "
             f"{pruned / 1000:.2f} TB), or set execution.keep: 1",
+            stops=True,
         ),
         Risk(
             share=storage_busy,
@@ -164,6 +166,7 @@ def _memory_risks(plans: Mapping[str, Plan], train: Step, cluster: Cluster) -> I
         text=f"GPU memory: training {run} takes {plan.total / 1e9:.0f} GB of "
         f"{cluster.gpu_memory:.0f} GB a GPU",
         remedy="use more GPUs, or config/deepspeed/zero3_offload.json",
+        stops=True,
     )
     run, plan = max(plans.items(), key=lambda item: item[1].host_memory)
     if plan.host_memory:
@@ -174,6 +177,7 @@ def _memory_risks(plans: Mapping[str, Plan], train: Step, cluster: Cluster) -> I
             text=f"host memory: training {run} keeps {needed:.0f} GB on its hosts, of {asked:.0f} "
             "GB asked for, and the times above leave out the work there",
             remedy="raise mem_mb or nodes of train, or do without offload",
+            stops=True,
         )
 
 

@@ -72,8 +72,6 @@ MEASURED_PEAK = PEAK
 
 SCANNET = {"train": 1201, "val": 312}  # scenes of the published splits
 QUESTIONS = (5000, 141)  # and their scenes, of a benchmark whose published size is not known
-# Dense bfloat16 operations a second and memory in GB.
-GPUS = {"H100": (PEAK, 80.0), "H200": (PEAK, 141.0), "A100": (312e12, 80.0)}
 
 
 def figure(name: str) -> float:

@@ -42,6 +42,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from threedrs.config.resources import GPUS
 from threedrs.errors import ConfigError
 from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.lora.layers import add_lora, trained_parameters
@@ -63,7 +64,7 @@ SYSTEM = 2 * GIB
 REACHED = 0.44
 LAUNCHES = 0.11  # seconds a pack
 HOST_BUFFERS = 1.5
-PEAK = 989e12  # H100 and H200, dense bfloat16
+PEAK = GPUS["H100"][0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from fixtures.repository import ROOT
-from threedrs.config.load import load_config, resolve_run, root_problem
+from threedrs.config.load import load_config, resolve_run
 from threedrs.errors import ConfigError
 from threedrs.tasks.registry import TASKS
 
@@ -112,23 +112,6 @@ def test_the_shipped_settings_keep_their_text(config: dict) -> None:
         )
 
 
-def test_a_root_that_is_missing_is_said_alone(config: dict, tmp_path: Path) -> None:
-    """What lies below it is missing too, and says nothing more."""
-    (tmp_path / "published-demo").mkdir()
-    config["data"] |= {"demo": None, "root": str(tmp_path / "publishd-demo")}
-    config["teacher"] = {"name": "import", "weights": "scannet/posed_images_3d_feature_vggt"}
-    with pytest.raises(ConfigError) as error:
-        load_config(config)
-    assert str(error.value) == (
-        f"config: data.root: {tmp_path}/publishd-demo is not a folder; did you mean "
-        f"{tmp_path}/published-demo? name the folder that holds scannet/, as in --config "
-        "'data={root: FOLDER}'"
-    )
-    config["data"]["root"] = str(tmp_path / "published-demo")
-    with pytest.raises(ConfigError, match=r"runs\.3drs: teacher\.weights: scannet/posed_images_3d"):
-        load_config(config)
-
-
 def test_a_checkpoint_that_is_missing_is_looked_for_beside(config: dict, tmp_path: Path) -> None:
     (tmp_path / "train/3drs/model").mkdir(parents=True)
     (tmp_path / "train/3drs-b").mkdir()  # nearer by name would be no help without a model
@@ -141,13 +124,3 @@ def test_a_checkpoint_that_is_missing_is_looked_for_beside(config: dict, tmp_pat
     config["runs"]["own"] = {"checkpoint": "elsewhere/model"}
     with pytest.raises(ConfigError, match="not a folder; correct the path, or put the checkpoint"):
         load_config(config)
-
-
-def test_a_root_that_a_download_will_fill_need_not_be_there(config: dict, tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    entry = {"repo": "lab/data", "files": ["a.json"], "to": str(root / "benchmark")}
-    config["data"] |= {"demo": None, "root": str(root)}
-    assert root_problem(config | {"download": []}) is not None
-    assert root_problem(config | {"download": [entry]}) is None
-    elsewhere = {**entry, "to": str(tmp_path / "models")}
-    assert root_problem(config | {"download": [elsewhere]}) is not None

@@ -35,6 +35,15 @@ def test_missing_data_is_named_file_by_file(setting: Setting) -> None:
     assert "section `data`" in findings[0].remedy
 
 
+def test_missing_scene_lists_are_named_with_all_else(setting: Setting) -> None:
+    root = own_data(setting)
+    for split in ("train", "val"):
+        (root / f"scannet/scannetv2_{split}.txt").unlink()
+    lines = [finding.message for finding in input_files.check_inputs(setting)]
+    for name in ("scannetv2_train.txt", "scannetv2_val.txt", "ScanRefer_filtered_val.json"):
+        assert any(f"{name}: missing" in line for line in lines), name
+
+
 def test_missing_scene_lists(setting: Setting) -> None:
     setting.config["data"] |= {"demo": None, "root": str(setting.root / "none")}
     found = only(file_system.check_disk, setting, "error")

@@ -184,3 +184,12 @@ def test_a_checkpoint_does_not_take_the_name_of_a_run(
     monkeypatch.chdir(ROOT)
     with pytest.raises(ConfigError, match=r"is a run of the configuration.*--name"):
         evaluate_checkpoint(checkpoint, name=name)
+
+
+def test_a_misspelt_key_of_another_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fixtures.repository import ROOT
+    from threedrs.evaluation.one_checkpoint import evaluate_checkpoint
+
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError, match=r"runs\.3drs\.trian is not a key; did you mean train"):
+        evaluate_checkpoint("initial", values={"runs": {"3drs": {"trian": {"seed": 1}}}})

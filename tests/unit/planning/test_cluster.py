@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 from fixtures.repository import ROOT
 from threedrs.cli import app
-from threedrs.cli.plan import _configuration
+from threedrs.config.load import load_config
+from threedrs.config.resources import GPUS
+from threedrs.config.yaml_files import merged
 from threedrs.errors import ConfigError
 from threedrs.planning.cluster import (
     Cluster,
@@ -26,7 +28,7 @@ from threedrs.planning.cluster import (
     workflow_steps,
 )
 from threedrs.planning.estimate import estimate, seeds_of_study
-from threedrs.planning.stage_costs import GPUS, MEASURED, figure
+from threedrs.planning.stage_costs import MEASURED, figure
 
 CLUSTER = Cluster(
     nodes=2, cpus_per_node=128, gpus_per_node=8, gpu="H100", storage_rate=5.0, disk=20e3
@@ -37,10 +39,10 @@ CLUSTER = Cluster(
 def paper() -> Workload:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        config, _, teachers = _configuration([Path("config/paper.yaml")], [])
+        config = load_config(merged([Path("config/paper.yaml")], "plan"), files=False)
     config["execution"]["deepspeed"] = str(ROOT / config["execution"]["deepspeed"])
     config["data"]["root"] = "no such folder"
-    return Workload(config=config, teachers=teachers, cluster=CLUSTER)
+    return Workload(config=config, cluster=CLUSTER)
 
 
 def on(work: Workload, **changes) -> Workload:
@@ -68,7 +70,7 @@ def test_jobs_are_those_of_the_snakefile(tmp_path: Path, paper: Workload) -> Non
     benchmark.write_checkout(folder, benchmark.configuration("base"), {"train": 60, "val": 10})
     real = benchmark.dry_run(folder, "all")["jobs"]
     config = paper.config | {"data": paper.config["data"] | {"root": str(folder / "data")}}
-    work = Workload(config=config, teachers=paper.teachers, cluster=CLUSTER)
+    work = Workload(config=config, cluster=CLUSTER)
     ours = {step.rule: len(step.seconds) for step in workflow_steps(work, training_plans(work))}
     assert ours == {rule: count for rule, count in real.items() if rule not in ("all", "total")}
 
@@ -222,7 +224,7 @@ def test_offload_needs_the_memory_of_the_hosts(paper: Workload) -> None:
 @pytest.mark.slow
 def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    command = ["plan", "--cluster", "config/cluster.yaml", "--configfile", "config/paper.yaml"]
+    command = ["plan", "--cluster", "config/cluster.yaml"]  # of the paper's run
     text = CliRunner().invoke(app, command, catch_exceptions=False).stdout
     assert "2 nodes x 8 H100, 128 cores, storage 5 GB/s, 20 TB free" in text
     assert "\nlargest risk: wall time: train takes " in text
@@ -231,14 +233,15 @@ def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
     said = CliRunner().invoke(app, [*command, "--run", "3drs", "--json"], catch_exceptions=False)
     values = json.loads(said.stdout)
     assert {one["stage"]: one["jobs"] for one in values["stages"]}["models"] == 2
+    tiny = [*command[:3], "--configfile", "config/config.yaml"]
     with pytest.raises(ConfigError, match=r"size tiny has no measured figures; .*paper\.yaml"):
-        CliRunner().invoke(app, command[:3], catch_exceptions=False)
+        CliRunner().invoke(app, tiny, catch_exceptions=False)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gpu": "V100"}, "gpu is 'V100'; choose one of: H100, H200, A100"),
+        ({"gpu": "V100"}, "gpu is 'V100'; choose one of: A100, H100, H200, L40S, 4090"),
         ({"nodes": 0}, "nodes: 0 is less than the minimum of 1"),
         ({"nodes": None}, "nodes: None is not of type 'integer'"),
         ({"nodes": True}, "nodes: True is not of type 'integer'"),

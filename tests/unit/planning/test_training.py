@@ -230,17 +230,32 @@ def test_what_does_not_fit_keeps_no_layers() -> None:
     assert plan_run(config, machine, teacher_channels=2048, samples=16).most_kept_layers is None
 
 
-def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_arguments_it_is_the_papers_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    options = ["plan", "--configfile", "config/paper.yaml", "--gpus", "4", "--run", "3drs"]
-    result = CliRunner().invoke(app, [*options, "--json"], catch_exceptions=False)
-    facts = json.loads(result.stdout)["3drs"]
+    result = CliRunner().invoke(app, ["plan", "--gpus", "4", "--json"], catch_exceptions=False)
+    plans = json.loads(result.stdout)
+    assert [*plans] == ["3drs"]
+    facts = plans["3drs"]
     assert facts["parameters"] == 8_122_138_400
     assert facts["samples"] == 223_128
     assert facts["fits"]
-    text = CliRunner().invoke(app, options, catch_exceptions=False).stdout
-    assert "fits 80 GB" in text
+    assert facts["would_fit"] == []
+    text = CliRunner().invoke(app, ["plan", "--gpus", "4"], catch_exceptions=False).stdout
+    assert "4 GPUs of 80 GB\n" in text
+    assert "GB: fits\n" in text
     assert "13944 steps" in text
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_has_a_remedy_and_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = CliRunner().invoke(app, ["plan", "--gpu", "4090", "--gpus", "4"])
+    assert found.exit_code == 1
+    assert "4 GPUs of 24 GB\n" in found.stdout
+    assert "GB: does NOT fit\n" in found.stdout
+    offload = "would fit: execution.deepspeed: config/deepspeed/zero3_offload.json ("
+    assert offload in found.stdout
+    assert "would fit: --gpu A100 (" in found.stdout
 
 
 def test_a_batch_decides_how_many_gpus_are_usual(
@@ -248,9 +263,10 @@ def test_a_batch_decides_how_many_gpus_are_usual(
 ) -> None:
     """The demo's batch is one pack of 8, and the paper's 16 packs of 1."""
     monkeypatch.chdir(ROOT)
-    said = CliRunner().invoke(app, ["plan"], catch_exceptions=False)
+    command = ["plan", "--configfile", "config/config.yaml"]
+    said = CliRunner().invoke(app, command, catch_exceptions=False)
     assert said.exit_code == 0
-    assert "3drs: 0.00 billion parameters, 1 GPU\n" in said.stdout
+    assert "3drs: 0.00 billion parameters, 1 GPU of 80 GB\n" in said.stdout
     assert "\nseeds: 2 settings are planned" in said.stdout
     assert {usual_gpus({"train": {"pack": pack, "global_batch": batch}}) for pack, batch in
             ((1, 16), (2, 16), (1, 24))} == {8}  # fmt: skip
@@ -283,6 +299,10 @@ def test_bad_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     with pytest.raises(ConfigError, match="is not trained; choose one of: 3drs, baseline"):
         CliRunner().invoke(app, ["plan", "--run", "x"], catch_exceptions=False)
+    with pytest.raises(ConfigError, match="did you mean L40S"):
+        CliRunner().invoke(app, ["plan", "--gpu", "l40"], catch_exceptions=False)
+    with pytest.raises(ConfigError, match="global_batch may be 15 or 18"):
+        CliRunner().invoke(app, ["plan", "--gpus", "3"], catch_exceptions=False)
     with pytest.raises(ConfigError, match="utilisation 2 is not between"):
         Machine(gpus=1, memory=1, utilisation=2)
     with pytest.raises(ConfigError, match="must be above 0"):

@@ -1,0 +1,71 @@
+"""Where the configured data lies: is ``data.root`` right, and are prepared files below it?"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from threedrs.errors import nearest_path
+
+
+def root_problem(config: Mapping[str, Any]) -> str | None:
+    """Return that ``data.root`` is not the data's folder, with the one that may be meant, or None.
+
+    That may be the one above it or one below it. A folder without data is not a problem of the
+    root: the missing files are named.
+    """
+    root = Path(config["data"]["root"])
+    # A download makes the folders that it fills.
+    arriving = any(root in (to := Path(entry["to"]), *to.parents) for entry in config["download"])
+    if config["data"]["demo"] or arriving:
+        return None
+    if root.is_dir():
+        right = None if _holds_data(root, config) else _data_beside(root, config)
+        if right is None:
+            return None
+        return f"data.root: {root} does not hold the data, but {right} does; name that one"
+    advice = " ".join(filter(None, [nearest_path(root), "name the folder that holds scannet/"]))
+    return f"data.root: {root} is not a folder; {advice}, as in --config 'data={{root: FOLDER}}'"
+
+
+def _holds_data(root: Path, config: Mapping[str, Any]) -> bool:
+    """Whether any of the places that the section ``data`` names is below ``root``."""
+    keys = ("scans", "posed_images", "point_clouds", "masks", "labels", "benchmark")
+    named = [config["data"][key] for key in keys]
+    return any((root / name).exists() for name in named if name)
+
+
+def _data_beside(root: Path, config: Mapping[str, Any]) -> Path | None:
+    """Return the folder of the data if that is one level above or below ``root``."""
+    with suppress(OSError):  # a folder that this user may not list
+        inner = [path for path in sorted(root.iterdir()) if path.is_dir()]
+        around = (Path(os.path.normpath(root / "..")), *inner)
+        return next((path for path in around if _holds_data(path, config)), None)
+    return None
+
+
+def ready_arrays(config: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Yield key, pattern, and values to fill it in, of each prepared array of records."""
+    filled = {"split": "train", "benchmark": "any"}
+    for split, named in config["instructions"]["ready"].items():
+        for array in named.values() if isinstance(named, Mapping) else [named]:
+            yield f"instructions.ready.{split}", array, filled
+
+
+def old_places(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the prepared files that are named from the working folder, their place of old."""
+    root, boxes = Path(config["data"]["root"]), config["boxes"]["ready"]
+    named = [("boxes.ready", boxes, {"split": "val", "set": "pred"})] if boxes else []
+    for key, pattern, filled in (*named, *ready_arrays(config)):
+        with suppress(LookupError, ValueError, AttributeError):  # said of the pattern
+            path = Path(pattern.format(**filled))
+            if path.is_absolute() or (root / path).exists() or not path.exists():
+                continue
+            below = path.resolve()
+            if below.is_relative_to(root.resolve()):
+                below = below.relative_to(root.resolve())
+            yield (
+                f"{key}: {path} is in the working folder, but like all data it is looked for below "
+                f"data.root ({root}); write {below}"
+            )
