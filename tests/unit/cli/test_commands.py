@@ -29,7 +29,7 @@ COMMANDS = [*_commands()]
 # Of the commands that say what they found, not only which file they wrote.
 REPORTING = {
     *("ask", "awareness", "chat", "doctor", "eval", "features verify", "instructions convert"),
-    *("plan", "scene show", "score", "sens info", "verify"),
+    *("plan", "scene build", "scene show", "score", "sens info", "verify"),
 }
 
 
