@@ -105,7 +105,8 @@ rule build_report:
             caption="../report/index.rst",
             category="Page",
         ),
-        rooms=directory("results/report/rooms"),
+        # Rooms that have not changed are kept, where an output would be removed before the job.
+        rooms=update(directory("results/report/rooms")),
     log:
         "results/logs/build_report.log",
     benchmark:

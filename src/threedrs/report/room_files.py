@@ -3,7 +3,8 @@
 A file is a script that hands over base64 of gzipped JSON, because a page that was opened from disk
 may load a script but not data. It holds up to 30,000 measured points with their colours, quantised
 to 16 bits within the room, the cameras and their frames, and how much of each box that a question
-or an answer is about every frame shows. Costs about a second and 1 MB a room of 32 frames.
+or an answer is about every frame shows. Costs about a second and 1 MB a room of 32 frames. A room
+whose store and boxes have not changed keeps its file.
 """
 
 import base64
@@ -14,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from threedrs.io.files import atomic_folder, write_text
+from threedrs.io.files import sha256_of_json, write_text
 from threedrs.report.question_columns import pack
 from threedrs.scenes.store import SceneStore
 from threedrs.visualization.box_overlay import seen_shares
 from threedrs.visualization.scene_view import SceneView
 
+FORMAT_VERSION = 1  # of the files; raise it with every change of what `pack_room` returns
 MOST_POINTS = 30_000
 STRIDE = 4  # every fourth row and column of the depth image
 FRAME_WIDTH = 320  # pixels
@@ -27,7 +29,7 @@ JPEG_QUALITY = 70
 
 
 def write_rooms(folder: Path, boxes: Mapping[str, np.ndarray], out: Path) -> None:
-    """Write a file for each scene of ``boxes``, all of them or none.
+    """Write a file for each scene of ``boxes`` that has changed, and remove those of other scenes.
 
     Args:
         folder: of the scene stores.
@@ -38,11 +40,20 @@ def write_rooms(folder: Path, boxes: Mapping[str, np.ndarray], out: Path) -> Non
         StoreError: a store is missing or damaged.
         DataError: a frame cannot be decoded.
     """
-    with atomic_folder(out) as temporary:
-        for scene, boxes_N6 in boxes.items():
-            view = SceneView.of(SceneStore.open(folder / f"{scene}.zarr"))
-            text = f"threedrsRoom({json.dumps(scene)},{json.dumps(pack_room(view, boxes_N6))})\n"
-            write_text(temporary / f"{scene}.js", text)
+    out.mkdir(parents=True, exist_ok=True)
+    for scene, boxes_N6 in boxes.items():
+        store, file = SceneStore.open(folder / f"{scene}.zarr"), out / f"{scene}.js"
+        key = sha256_of_json([FORMAT_VERSION, store.content_hash(), boxes_N6.tolist()])
+        head = f"// {key}\n"
+        if file.is_file():
+            with file.open(encoding="utf-8") as stream:
+                if stream.readline() == head:
+                    continue
+        room = json.dumps(pack_room(SceneView.of(store), boxes_N6))
+        write_text(file, f"{head}threedrsRoom({json.dumps(scene)},{room})\n")
+    for file in out.iterdir():
+        if file.stem not in boxes:
+            file.unlink()
 
 
 def pack_room(view: SceneView, boxes_N6: np.ndarray) -> str:

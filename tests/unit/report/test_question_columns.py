@@ -11,7 +11,7 @@ from fixtures.html_tags import results as results  # a fixture
 from fixtures.report_files import OTHER, SCENES, SETTINGS, SPLITS, TRUE
 from threedrs.report.question_columns import Questions, question_text
 from threedrs.report.results import Results
-from threedrs.report.room_files import MOST_POINTS, pack_room
+from threedrs.report.room_files import MOST_POINTS, pack_room, write_rooms
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import Record, conversation
 from threedrs.tasks.registry import find_task
@@ -120,3 +120,20 @@ def test_a_room_is_its_store(questions, results):
     assert np.array(room["cameras"]).tolist() == [np.eye(4)[:3].tolist()]
     assert room["seen"] == [[100], [100]]
     assert room["frame_ids"] == [7]
+
+
+def test_only_a_room_that_has_changed_is_written_again(questions, results, tmp_path):
+    boxes = {scene: np.array([TRUE]) for scene in SCENES[:3]}
+    write_rooms(results / "scenes", boxes, tmp_path)
+    first = {file.name: file.stat().st_ino for file in tmp_path.iterdir()}
+    assert sorted(first) == [f"{scene}.js" for scene in SCENES[:3]]
+    # Another box in one room, and a room less.
+    boxes = {SCENES[0]: boxes[SCENES[0]], SCENES[1]: np.array([TRUE, OTHER])}
+    write_rooms(results / "scenes", boxes, tmp_path)
+    again = {file.name: file.stat().st_ino for file in tmp_path.iterdir()}
+    assert sorted(again) == [f"{scene}.js" for scene in SCENES[:2]]
+    same = [again[name] == first[name] for name in sorted(again)]
+    assert same == [True, False]
+    _, room = (tmp_path / f"{SCENES[1]}.js").read_text().splitlines()
+    packed = room.removeprefix(f'threedrsRoom("{SCENES[1]}","').removesuffix('")')
+    assert unpack(packed)["seen"] == [[100], [100]]

@@ -176,6 +176,49 @@ def test_a_room_turns_by_key_or_is_shown_from_above(page):
     assert after["distance"] < before["distance"]
     page.press("0", 48)
     assert page.value("structuredClone(threedrs.viewerPose())") == before
+    # With Shift the room moves, and what is looked at with it.
+    page.press("ArrowRight", 39, shift=True)
+    moved = page.value("structuredClone(threedrs.viewerPose())")
+    assert moved["target"] != before["target"]
+    assert {**moved, "target": 0} == {**before, "target": 0}
+
+
+def test_a_room_turns_zooms_and_moves_by_touch(page):
+    open_question(page, 0)
+    wait_until(page, "document.querySelector('#card canvas')?.ariaLabel")
+    page.value("document.querySelector('#card canvas').scrollIntoView({block: 'center'})")
+    pose = "structuredClone(threedrs.viewerPose())"
+    before = page.value(pose)
+    if before is None:
+        pytest.skip("no WebGL in this browser")
+    x, y = page.value(
+        "(({x, y, width, height}) => [x + width / 2, y + height / 2])"
+        "(document.querySelector('#card canvas').getBoundingClientRect())"
+    )
+    scrolled = page.value("document.getElementById('card').scrollTop")
+    # One finger to the right and down turns the room.
+    page.touch([(x, y)], [(x + 20, y + 10)], [(x + 60, y + 30)])
+    turned = page.value(pose)
+    assert turned["yaw"] < before["yaw"]
+    assert turned["pitch"] > before["pitch"]
+    assert (turned["distance"], turned["target"]) == (before["distance"], before["target"])
+    # Two fingers that part to twice their distance bring the room to half its distance.
+    page.touch([(x - 40, y), (x + 40, y)], [(x - 60, y), (x + 60, y)], [(x - 80, y), (x + 80, y)])
+    near = page.value(pose)
+    assert near["distance"] == pytest.approx(turned["distance"] / 2)
+    # Each finger moves on its own, which leaves some centimetres.
+    assert near["target"] == pytest.approx(turned["target"], abs=0.05)
+    assert (near["yaw"], near["pitch"]) == (turned["yaw"], turned["pitch"])
+    # Two fingers side by side move it, and neither turn nor zoom it in the end.
+    page.touch([(x - 40, y), (x + 40, y)], [(x - 40, y + 50), (x + 40, y + 50)])
+    moved = page.value(pose)
+    assert moved["target"] != near["target"]
+    assert moved["distance"] == pytest.approx(near["distance"], rel=0.01)
+    assert (moved["yaw"], moved["pitch"]) == (near["yaw"], near["pitch"])
+    # The page itself stays where it is, and a lifted finger no longer counts.
+    assert page.value("document.getElementById('card').scrollTop") == scrolled
+    page.touch([(x, y)], [(x + 30, y)])
+    assert page.value(pose)["distance"] == moved["distance"]
 
 
 def test_a_room_that_has_come_is_waited_for_no_more(page):
