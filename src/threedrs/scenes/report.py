@@ -1,9 +1,9 @@
 """The scene report: a row and an image for each scene, by shard, and one page on all of them.
 
 A row says what a store holds, how much of the mesh its frames see, and the notes of its making. The
-page lists also which scenes are left out of the run, why, and what to do. Images are linked, not
-embedded, and load when scrolled to, so 1,513 scenes stay one quick page. Where the mesh is there,
-its coverage costs about half a second a scene.
+page lists also which scenes are left out of the run, why, and what to do. Its thumbnails are
+linked, not embedded, load when scrolled to and lead to the whole images, so 1,513 scenes stay one
+quick page. Where the mesh is there, its coverage costs about half a second a scene.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ from threedrs.visualization.scene_plot import plot_scene
 
 FORMAT_VERSION = 1
 ROWS_FILE = "scenes.json"
+THUMBNAIL = ".small.jpg"  # ending of the name of an image at half its size
 
 
 def scene_facts(store: SceneStore, scan: ScanFiles, notes: Sequence[str]) -> dict[str, Any]:
@@ -100,7 +101,9 @@ def write_shard_facts(
                 continue
             store = SceneStore.open(scenes / f"{scan.scene}.zarr")
             row = scene_facts(store, scan, notes.get(scan.scene, []))
-            save_image(plot_scene(store, caption(row)), folder / f"{scan.scene}.jpg")
+            image = plot_scene(store, caption(row))
+            save_image(image, folder / f"{scan.scene}.jpg")
+            save_image(image.reduce(2), folder / f"{scan.scene}{THUMBNAIL}")
             rows.append(row)
         reasons = [
             {"scene": scene, "split": split, "reason": reason} for scene, reason in excluded.items()
@@ -155,8 +158,7 @@ def write_scene_report(
         folder = part.relative_to(out.parent).as_posix()
         for row in content["scenes"]:
             found = [*row["notes"], *(notes or {}).get(row["scene"], ())]
-            image = f"{folder}/{row['scene']}.jpg"
-            rows.append({**row, "notes": found, "image": image})
+            rows.append({**row, "notes": found, "image": f"{folder}/{row['scene']}"})
         excluded += content.get("left_out", [])
     template = page_environment("threedrs.scenes").get_template("report.html.j2")
     script, script_hash = page_script("threedrs.scenes", ["scenes.js"])
@@ -165,6 +167,7 @@ def write_scene_report(
         left_out=excluded,
         totals=_totals(rows),
         counts=counts,
+        thumbnail=THUMBNAIL,
         script=script,
         script_hash=script_hash,
     )

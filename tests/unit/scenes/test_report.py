@@ -89,9 +89,12 @@ def test_a_whole_scene_has_its_numbers_and_its_picture(tmp_path: Path) -> None:
         "1 of 5 candidate frames dropped (the pose is not finite): 10",
     ]
     assert row["notes"][0] in page
-    assert 'src="report/val-000/scene0000_00.jpg"' in page
-    with Image.open(tmp_path / "results/scenes/report/val-000/scene0000_00.jpg") as picture:
-        assert picture.size[0] > 1000
+    assert 'href="report/val-000/scene0000_00.jpg"' in page
+    assert 'src="report/val-000/scene0000_00.small.jpg"' in page
+    images = tmp_path / "results/scenes/report/val-000"
+    for name, size in (("scene0000_00.jpg", (1170, 558)), ("scene0000_00.small.jpg", (585, 279))):
+        with Image.open(images / name) as image:
+            assert image.size == size
 
 
 def test_coverage_is_the_share_of_mesh_voxels_that_some_pixel_falls_in(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_images_load_as_one_scrolls(page):
     loaded = "[...document.images].filter((image) => image.complete && image.naturalWidth).length"
     assert page.value(loaded) < 30
     page.value("document.getElementById('scene0059_00').scrollIntoView()")
-    wait_until(page, "document.querySelector('#scene0059_00 img').naturalWidth === 1170")
+    wait_until(page, "document.querySelector('#scene0059_00 img').naturalWidth === 585")
 
 
 def test_all_of_scannet_is_one_quick_page(tmp_path):
