@@ -96,16 +96,18 @@ def read_looking(
 def sentences_of_looking(summary: Mapping[str, Any], columns: Sequence[Column]) -> list[str]:
     """Return how much of each setting's score is looking, or how to find out."""
     found = [
-        f"{group['name']} scores with its images, compared with none: {'; '.join(parts)}."
+        f"What the images add to {group['name']}: {'; '.join(parts)}."
         + (" The interval is over rooms, of this one training." if len(group["runs"]) == 1 else "")
         for group in summary["groups"]
         if (parts := _gains(group, columns))
     ]
-    if found or all(find_task(column.benchmark).grounding for column in columns):
+    tasks = [find_task(name) for name in dict.fromkeys(column.benchmark for column in columns)]
+    worded = [task.title for task in tasks if not task.grounding]
+    if found or not worded:
         return found
     return [
-        "How much of the scores in words is looking is not known: eval.controls: [text_only] asks "
-        "the same models without images."
+        f"How much of the scores on {', '.join(worded)} comes from the images is not known. "
+        "eval.controls: [text_only] asks the same models without them."
     ]
 
 

@@ -81,19 +81,24 @@ def _bar_chart(
 
 def differences_of(verdict: Verdict, colours: Mapping[str, str]) -> Markup:
     """Return the chart of a verdict's differences with their intervals."""
-    rows = [
-        figures.Difference(
+    scales: dict[str, list[figures.Difference]] = {}
+    for line in verdict.lines:
+        row = figures.Difference(
             label=_name(line.column),
             value=line.compared["difference"],
             low=line.compared["low"],
             high=line.compared["high"],
             significant=line.tone != "even",
         )
-        for line in verdict.lines
-    ]
+        scales.setdefault(_scale(line.column), []).append(row)
     intervals = ", with 95 % intervals" if verdict.has_intervals else ""
     title = f"Differences of {verdict.name} to the baseline{intervals}"
-    return Markup(figures.differences(rows, colours[verdict.runs[0]], title))
+    return Markup(figures.differences(scales, colours[verdict.runs[0]], title))
+
+
+def _scale(column: Column) -> str:
+    # A difference in CIDEr is larger than all others, which one axis would press to a point.
+    return "points of CIDEr" if column.metric == "cider" else "percentage points"
 
 
 def room_strips(results: Results, verdict: Verdict) -> Markup | None:
@@ -102,18 +107,19 @@ def room_strips(results: Results, verdict: Verdict) -> Markup | None:
     A strip for the first headline metric of each benchmark that both sides answer; None without.
     """
     base = results.summary["groups"][0]["runs"]
-    rows: dict[str, dict[str, np.ndarray]] = {}
+    scales: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for benchmark in results.benchmarks:
         column = _first_column(results, benchmark)
         sides = {run: results.per_question(run, benchmark) for run in (*verdict.runs, *base)}
         if all(column.metric in side.metrics for side in sides.values()):
             values = {run: _by_room(side, column.metric) for run, side in sides.items()}
             mean = np.mean([values[run] for run in base], axis=0)
-            rows[_name(column)] = {run: values[run] - mean for run in verdict.runs}
-    if not rows:
+            rows = {run: values[run] - mean for run in verdict.runs}
+            scales.setdefault(_scale(column), {})[_name(column)] = rows
+    if not scales:
         return None
     title = f"Differences of {verdict.name} to the baseline, a dot a room and run"
-    return Markup(figures.room_strip(rows, run_colours(results.runs), title))
+    return Markup(figures.room_strip(scales, run_colours(results.runs), title))
 
 
 def _by_room(questions: PerQuestion, metric: str) -> np.ndarray:

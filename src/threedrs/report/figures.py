@@ -129,50 +129,70 @@ def radar(
         return _svg(figure, title)
 
 
-def differences(rows: Sequence[Difference], colour: str, title: str) -> str:
-    """Return differences with their intervals; a filled dot is more than chance."""
+def differences(scales: Mapping[str, Sequence[Difference]], colour: str, title: str) -> str:
+    """Return differences with their intervals; a filled dot is more than chance.
+
+    Args:
+        scales: name of a scale to its rows, which have an axis of their own.
+        colour: of all rows.
+        title: what the figure shows.
+    """
     with plt.rc_context(STYLE):
-        figure, plot = plt.subplots(figsize=(4.2, 0.6 + 0.28 * len(rows)))
-        for place, row in enumerate(rows):
-            if row.low is not None and row.high is not None:
-                plot.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
-            face = colour if row.significant else "none"
-            plot.plot([row.value], [place], "o", color=colour, markerfacecolor=face, ms=7)
-        plot.axvline(0, color=INK, linewidth=1)
-        plot.set_yticks(range(len(rows)), [row.label for row in rows])
-        plot.set_ylim(len(rows) - 0.5, -0.5)
-        plot.grid(True, axis="x")
-        plot.set_xlabel("difference, percentage points")
+        figure, plots = _one_below_the_other({name: len(rows) for name, rows in scales.items()})
+        for plot, rows in zip(plots, scales.values(), strict=True):
+            for place, row in enumerate(rows):
+                if row.low is not None and row.high is not None:
+                    plot.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
+                face = colour if row.significant else "none"
+                plot.plot([row.value], [place], "o", color=colour, markerfacecolor=face, ms=7)
+            plot.set_yticks(range(len(rows)), [row.label for row in rows])
         return _svg(figure, title)
 
 
+def _one_below_the_other(counts: Mapping[str, int]) -> tuple[plt.Figure, Sequence[Any]]:
+    """Return axes with room for so many rows each, about zero, named in points of their scale."""
+    heights = list(counts.values())
+    figure, plots = plt.subplots(
+        len(counts),
+        figsize=(4.2, 0.6 * len(counts) + 0.3 * sum(heights)),
+        height_ratios=heights,
+        squeeze=False,
+        layout="constrained",
+    )
+    for plot, (scale, rows) in zip(plots[:, 0], counts.items(), strict=True):
+        plot.axvline(0, color=INK, linewidth=1)
+        plot.set_ylim(rows - 0.5, -0.5)
+        plot.grid(True, axis="x")
+        plot.set_xlabel(f"difference, {scale}")
+    return figure, list(plots[:, 0])
+
+
 def room_strip(
-    rows: Mapping[str, Mapping[str, np.ndarray]], colours: Mapping[str, str], title: str
+    scales: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+    colours: Mapping[str, str],
+    title: str,
 ) -> str:
     """Return a strip of dots for each metric, one dot a room and run, in the run's colour.
 
     Args:
-        rows: metric to run to the differences in each room, percentage points.
+        scales: name of a scale to metric to run to the differences in each room.
         colours: run to its colour.
         title: what the figure shows.
     """
     spread = np.random.default_rng(0)
     with plt.rc_context(STYLE):
-        figure, plot = plt.subplots(figsize=(4.2, 0.6 + 0.34 * len(rows)))
-        for place, runs in enumerate(rows.values()):
-            for number, (run, values) in enumerate(runs.items()):
-                # Runs lie beside each other, and dots of a run do not hide each other.
-                middle = place + ((number + 0.5) / len(runs) - 0.5) * 0.7
-                heights = middle + spread.uniform(-0.25, 0.25, len(values)) / len(runs)
-                # As an image: thousands of dots would be larger than all the rest of the page.
-                plot.plot(
-                    values, heights, ".", color=colours[run], ms=3, alpha=0.6, rasterized=True
-                )
-        plot.axvline(0, color=INK, linewidth=1)
-        plot.set_yticks(range(len(rows)), list(rows))
-        plot.set_ylim(len(rows) - 0.5, -0.5)
-        plot.grid(True, axis="x")
-        plot.set_xlabel("difference in a room, percentage points")
+        figure, plots = _one_below_the_other({name: len(rows) for name, rows in scales.items()})
+        for plot, rows in zip(plots, scales.values(), strict=True):
+            for place, runs in enumerate(rows.values()):
+                for number, (run, values) in enumerate(runs.items()):
+                    # Runs lie beside each other, and dots of a run do not hide each other.
+                    middle = place + ((number + 0.5) / len(runs) - 0.5) * 0.7
+                    heights = middle + spread.uniform(-0.25, 0.25, len(values)) / len(runs)
+                    # As an image: thousands of dots would be larger than the rest of the page.
+                    plot.plot(
+                        values, heights, ".", color=colours[run], ms=3, alpha=0.6, rasterized=True
+                    )
+            plot.set_yticks(range(len(rows)), list(rows))
         return _svg(figure, title)
 
 
@@ -187,7 +207,8 @@ def bars(
     colours = colours or {}
     with plt.rc_context(STYLE):
         figure, plot = plt.subplots(
-            figsize=(3.2, 0.5 + (0.1 + 0.2 * max(len(series), 1)) * len(groups))
+            figsize=(3.2, 0.5 + (0.1 + 0.2 * max(len(series), 1)) * len(groups)),
+            layout="constrained",  # or the legend of a tall chart stands far below it
         )
         for index, (name, row) in enumerate(series.items()):
             places = np.arange(len(groups)) + index * height

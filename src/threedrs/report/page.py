@@ -109,7 +109,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             next_runs=next_runs(results.summary, judged),
             difference_charts=[charts.differences_of(verdict, colours) for verdict in judged],
             room_strips=[charts.room_strips(results, verdict) for verdict in judged],
-            config_differences=_config_differences(results, settings.baseline),
+            config_differences=_config_differences(results),
             counts=questions.counts(),
             questions=questions.packed(),
             true_colour=TRUE_COLOUR,
@@ -175,13 +175,17 @@ def _published(results: Results) -> dict[str, list[tuple[str, list[str], list[fl
     }
 
 
-def _config_differences(results: Results, baseline: str) -> dict[str, list[tuple[str, Any, Any]]]:
-    """Return trained run -> the settings in which it differs from the trained baseline."""
-    return {
-        run: config_differences(results.config(run), results.config(baseline))
-        for run in results.runs
-        if run != baseline and results.train(run) and results.train(baseline)
-    }
+def _config_differences(results: Results) -> dict[str, list[tuple[str, Any, Any]]]:
+    """Return trained setting -> the keys in which it differs from a trained baseline's."""
+    base, *others = results.summary["groups"]
+    (mine, *_), found = base["runs"], {}
+    for group in others:
+        run = group["runs"][0]
+        if results.train(run) and results.train(mine):
+            changes = config_differences(results.config(run), results.config(mine))
+            # Seeds differ within a setting too, and make none.
+            found[group["name"]] = [change for change in changes if change[0] != "train.seed"]
+    return found
 
 
 def code_commit() -> str | None:

@@ -42,7 +42,8 @@ def make_line(
         side["metrics"][column.benchmark][column.metric]["mean"] for side in (group, base)
     )
     silence = ""
-    if abs(compared["difference"]) < 1e-9:
+    # Equal as the page prints them.
+    if tone == "even" and round(compared["difference"], 1) == 0:
         silence = _silence(summary, [*group["runs"], *base["runs"]], column.benchmark, value)
     evidence = Markup("")
     if compared["low"] is not None:
@@ -69,7 +70,7 @@ def _silence(summary: Mapping[str, Any], runs: Sequence[str], benchmark: str, va
     if all(given):
         empty = all(one.answer == "" for found in given for one in found)
         return f"nothing to compare: both {'hardly answer' if empty else 'answer most alike'}"
-    return "" if value else "nothing to compare: both score 0"
+    return "" if round(value, 1) else "nothing to compare: both score 0"
 
 
 def _words(
@@ -91,7 +92,7 @@ def _words(
     if too_few_rooms(compared, settings):
         return "cannot be told with so few rooms" + rests
     # Runs that agree in every room vary by nothing, and nothing could be missed.
-    missed, tests = compared["missed"], settings["tests"]
+    missed, tests = round(compared["missed"], 1), settings["tests"]
     easily = (
         f"; {after_correction(tests)}, one of less than about {missed:.1f} points is easily missed"
         if missed
@@ -140,7 +141,7 @@ def missed_sizes(lines: Sequence[Line]) -> str:
     sizes: dict[bool, list[float]] = {}
     for line in lines:
         # Runs that agree in every room vary by nothing, and nothing could be missed.
-        if line.compared["missed"]:
+        if line.compared["missed"] and round(line.compared["missed"], 1):
             sizes.setdefault(line.column.metric == "cider", []).append(line.compared["missed"])
     ranges = {
         cider: f"{min(found):.1f}" + f" to {max(found):.1f}" * (max(found) - min(found) >= 0.05)

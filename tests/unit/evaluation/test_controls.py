@@ -175,7 +175,7 @@ def test_the_summary_says_how_much_is_looking(tmp_path):
     files = {("baseline", "sqa3d"): path}
     asked = {"questions": {("baseline", "sqa3d"): path.with_name("per_question.npz")}}
     summary_of(tmp_path, files, **asked)
-    unknown = "How much of the scores in words is looking is not known: eval.controls"
+    unknown = "How much of the scores on SQA3D comes from the images is not known. eval.controls"
     assert unknown in (tmp_path / "summary.md").read_text()
     summary = summary_of(
         tmp_path, files, **asked, control_files={("baseline", "sqa3d", "text_only"): control}
@@ -184,7 +184,7 @@ def test_the_summary_says_how_much_is_looking(tmp_path):
     (gain,) = {tuple(one.values()) for one in summary["groups"][0]["looking"]["sqa3d"].values()}
     assert gain == pytest.approx((20, 20, 20))
     said = (tmp_path / "summary.md").read_text()
-    assert "baseline scores with its images, compared with none: SQA3D EM +20.0 points" in said
+    assert "What the images add to baseline: SQA3D EM +20.0 points" in said
     assert "(95 % interval +20.0 to +20.0)" in said
     assert "The interval is over rooms, of this one training." in said
     assert unknown not in said

@@ -333,7 +333,7 @@ def test_figures_take_gaps_dollars_and_markup():
     assert figures.INK not in drawn
     axes = dict.fromkeys("abc", 1.0)
     assert figures.radar(axes, {"r": [None, None, None]}, {}, "t").startswith("<svg")
-    strip = figures.room_strip({"m": {"r": np.array([1.0, -2.0])}}, {"r": "#000000"}, "t")
+    strip = figures.room_strip({"s": {"m": {"r": np.array([1.0, -2.0])}}}, {"r": "#000000"}, "t")
     assert strip.startswith("<svg")
     row = figures.Difference(label="x", value=1.0, low=None, high=None, significant=False)
-    assert figures.differences([row], "#000000", "t").startswith("<svg")
+    assert figures.differences({"s": [row], "t": [row]}, "#000000", "t").startswith("<svg")

@@ -2,7 +2,7 @@
 // Training curves: smoothed, with the raw line behind; and the legend, which works on every chart.
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [420, 240, 46, 30, 12];
+  const [WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP] = [420, 240, 46, 20, 30, 12];
   const SMOOTHED_OVER = 25; // a value is the mean of one in so many of all points
 
   const make = (name, properties, text = "") => {
@@ -44,18 +44,18 @@
     const [least, most] = [heights[0] ?? 0, heights[heights.length - 1] ?? 1];
     const margin = (most - least || Math.abs(most) || 1) * 0.15;
     const [low, high] = [least - margin, most + margin];
-    const x = (step) => LEFT + (step - from) / (to - from || 1) * (WIDTH - LEFT - 8);
+    const x = (step) => LEFT + (step - from) / (to - from || 1) * (WIDTH - LEFT - RIGHT);
     const y = (value) => HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP);
     const parts = [];
     for (const [value, text] of ticksOf(low, high)) {
-      parts.push(make("line", { x1: LEFT, x2: WIDTH - 8, y1: y(value), y2: y(value), class: "grid" }),
+      parts.push(make("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "grid" }),
         make("text", { x: LEFT - 5, y: y(value) + 4, "text-anchor": "end" }, text));
     }
     for (const [value, text] of ticksOf(from, to)) {
       parts.push(make("text", { x: x(value), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, text));
     }
-    const clip = make("svg", { x: LEFT, y: TOP, width: WIDTH - LEFT - 8, height: HEIGHT - BOTTOM - TOP,
-      viewBox: `${LEFT} ${TOP} ${WIDTH - LEFT - 8} ${HEIGHT - BOTTOM - TOP}` });
+    const clip = make("svg", { x: LEFT, y: TOP, width: WIDTH - LEFT - RIGHT, height: HEIGHT - BOTTOM - TOP,
+      viewBox: `${LEFT} ${TOP} ${WIDTH - LEFT - RIGHT} ${HEIGHT - BOTTOM - TOP}` });
     for (const kind of ["raw", "smooth"]) {
       for (const line of shown) {
         const points = line.kept.map((at) => `${x(line.steps[at]).toFixed(1)},${y(line[kind][at]).toFixed(1)}`);
@@ -90,7 +90,7 @@
     const stepAt = (event) => {
       const box = svg.getBoundingClientRect();
       const at = (event.clientX - box.left) / box.width * WIDTH;
-      return range[0] + (at - LEFT) / (WIDTH - LEFT - 8) * (range[1] - range[0]);
+      return range[0] + (at - LEFT) / (WIDTH - LEFT - RIGHT) * (range[1] - range[0]);
     };
     let pressed = null;
     svg.addEventListener("pointerdown", (event) => { pressed = stepAt(event); });
