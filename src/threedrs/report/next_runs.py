@@ -66,7 +66,8 @@ def _seeds_for(summary: Mapping[str, Any], verdict: Verdict, level: float) -> st
     if needed <= seeds:
         return (
             f"{verdict.name} comes nearest on {metric}, where it is {size:.1f} points {side}. Its "
-            f"{seeds} seeds would do for a difference of that size; more rooms help."
+            f"{seeds} seeds would do for a difference of that size, so more rooms help, or more "
+            "seeds where these do not vary."
         )
     return (
         f"{verdict.name} comes nearest on {metric}, where it is {size:.1f} points {side}. If that "

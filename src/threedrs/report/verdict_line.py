@@ -104,7 +104,7 @@ def _words(
     if compared["p"] < settings["level"]:
         against = after_correction(tests)
     else:
-        against = "against swaps of the settings within rooms"
+        against = "against swaps of the settings within rooms, or of trainings that do not vary"
     return f"not shown {against}" + rests + easily
 
 

@@ -7,7 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from fixtures.summary_files import config_file, metrics_file, study, summary_of
+from fixtures.summary_files import (
+    config_file,
+    metrics_file,
+    question_file,
+    study,
+    summary_of,
+)
 from threedrs.errors import DataError
 from threedrs.evaluation.aggregate import _group_name, setting_groups
 from threedrs.report.verdict import verdicts
@@ -145,8 +151,74 @@ def test_the_correction_is_over_settings_too(tmp_path):
     assert (single["p"], single["p_holm"], single["missed"]) == (None, None, None)
     for group in summary["groups"][1:3]:
         one = group["comparison"]["scanrefer"]["acc@0.5"]
-        assert one["p"] == 2 / 2**10  # seeds and rooms are alike, so the swaps' p is the larger
+        # Seeds and rooms are alike, so the swaps' p is 2 / 2^10. Three trainings a side that do
+        # not vary can be exchanged in 20 ways, and two of these are as far apart.
+        assert one["p"] == 2 / 20
         assert one["p_holm"] == 4 * one["p"]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "rooms", "vary"),
+    [
+        ((1, 1), 40, True),
+        ((1, 8), 40, True),
+        ((8, 1), 40, True),
+        ((2, 2), 40, True),
+        ((2, 8), 40, True),
+        ((8, 2), 40, True),
+        # Two tests: 2 / 2^6 is not below 0.05 / 2.
+        ((8, 8), 6, True),
+        ((3, 3), 1, True),
+        # Trainings that do not vary, each setting always with the same answers.
+        ((3, 3), 40, False),
+    ],
+)
+def test_what_no_test_could_reach_has_no_star(tmp_path, seeds, rooms, vary):
+    """Nearly all answers of one setting are right, and nearly none of the other's."""
+    settings = {
+        f"{name}{seed or ''}": (name, seed, share + 0.2 * (vary and seed % 2))
+        for name, share, count in zip(("3drs", "baseline"), (0.8, 0), seeds, strict=True)
+        for seed in range(count)
+    }
+    summary = study(tmp_path, settings, rooms=rooms)
+    (verdict,) = verdicts(summary, headline_columns(["scanrefer"]))
+    assert verdict.kind not in ("better", "worse", "mixed")
+    assert {line.tone for line in verdict.lines} == {"even"}
+    assert verdict.lines[0].compared["difference"] > 50
+    assert "*" not in (tmp_path / "summary.md").read_text().partition("Percent.")[0]
+    latex = (tmp_path / "summary.tex").read_text().partition("midrule")[2]
+    assert "*" not in latex
+    assert "textbf" not in latex
+
+
+def test_the_same_with_enough_of_both_has_one(tmp_path):
+    settings = {
+        f"{name}{seed or ''}": (name, seed, share + 0.2 * (seed % 2))
+        for name, share in (("3drs", 0.8), ("baseline", 0))
+        for seed in range(5)
+    }
+    summary = study(tmp_path, settings)
+    (verdict,) = verdicts(summary, headline_columns(["scanrefer"]))
+    assert verdict.kind == "better"
+    assert r"\textbf{" in (tmp_path / "summary.tex").read_text()
+
+
+def test_a_benchmark_that_one_seed_lacks_is_not_compared(tmp_path):
+    names = [f"{name}{seed}" for name in ("baseline", "3drs") for seed in range(3)]
+    files, questions = {}, {}
+    for run in names:
+        for benchmark in ("scanrefer", "sqa3d"):
+            if (run, benchmark) != ("3drs2", "sqa3d"):
+                values = dict.fromkeys(TASKS[benchmark].metrics, 50.0)
+                files[run, benchmark] = metrics_file(tmp_path, run, benchmark, values)
+                questions[run, benchmark] = question_file(tmp_path, run, benchmark, 0.4)
+    configs = {run: config_file(tmp_path, run, int(run[-1]), run[:-1]) for run in names}
+    summary = summary_of(tmp_path, files, "baseline0", configs=configs, questions=questions)
+    group = summary["groups"][1]
+    assert set(group["comparison"]) == set(group["metrics"]) == {"scanrefer"}
+    assert summary["comparison"]["tests"] == 2
+    (verdict,) = verdicts(summary, headline_columns(["scanrefer", "sqa3d"]))
+    assert {line.column.benchmark for line in verdict.lines} == {"scanrefer"}
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -93,7 +93,11 @@ def test_six_rooms_cannot_give_less_than_an_exact_swap():
     """All seeds right against all wrong: beyond doubt for seeds, but six rooms are six rooms."""
     scenes = tuple(f"scene{number % 6:04d}_00" for number in range(40))
     right, wrong = ([questions(np.full(40, v), scenes)] * 3 for v in (1.0, 0.0))
-    assert compare(right, wrong)["em"].p == 2 / 2**6
+    nearly = questions(np.append(np.ones(39), 0.0), scenes)
+    assert compare([*right[:2], nearly], wrong)["em"].p == 2 / 2**6
+    # Where no training differs, exchanging them is the test: 20 ways, two of them as far apart.
+    assert compare(right, wrong)["em"].p == 2 / 20
+    assert compare(right * 2, wrong)["em"].p == 2 / 2**6  # 84 ways
 
 
 def test_one_room_has_no_interval():
