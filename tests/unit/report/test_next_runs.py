@@ -64,7 +64,7 @@ def test_no_training_is_asked_for_where_the_rooms_are_too_few(seeds, rooms, said
             4.8,
             "5.0 points higher. If that is the true difference, it takes about 16 trainings",
         ),
-        (-5.0, 0.1, "5.0 points lower. Its 3 seeds would do for a difference of that size, so more"),
+        (-5.0, 0.1, "5.0 points lower. Its 3 seeds would do for a difference of that size"),
         (-0.06, 50.0, "0.1 points lower. If that is the true difference, it takes about 1,000,000"),
         (-0.04, 4.8, "does not differ."),
     ],

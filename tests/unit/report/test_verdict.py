@@ -288,7 +288,8 @@ def test_a_model_as_it_is_has_no_seeds(side):
 def test_what_the_swaps_do_not_show_is_said():
     (verdict,) = verdicts(summary(entry(5.0, 0.2, 0.2), entry(5.0, 0.2, 0.2)), SCANREFER)
     assert said(verdict.lines[0].words).startswith(
-        f"not shown against swaps of the settings within rooms, or of trainings that do not vary ({evidence(1, 9)}); {AFTER}, one of"
+        "not shown against swaps of the settings within rooms, or of trainings that do not vary "
+        f"({evidence(1, 9)}); {AFTER}, one of"
     )
 
 
