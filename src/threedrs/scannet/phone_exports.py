@@ -54,7 +54,9 @@ def read_scannetpp(folder: Path) -> RgbdFolder:
     frames, intrinsics = [], []
     for name in sorted({*colors} & {*depths} & {*entries}):
         where = f"{path}: {name}"
-        pose = entries[name].get("aligned_pose") if isinstance(entries[name], dict) else None
+        if not isinstance(entries[name], dict):
+            raise DataError(f"{where} is not a JSON object; copy the file again")
+        pose = entries[name].get("aligned_pose")
         matrix = UNLOCALISED if pose is None else _matrix(pose, 4, f"{where}.aligned_pose")
         frames.append(PosedImage(color=colors[name], depth=depths[name], pose=matrix))
         pinhole = _matrix(entries[name].get("intrinsic"), 3, f"{where}.intrinsic")
@@ -76,7 +78,7 @@ def read_arkitscenes(folder: Path) -> RgbdFolder:
         DataError: a part is missing or malformed.
     """
     colors, depths, pinholes = (
-        {file.stem.rpartition("_")[2]: file for file in (folder / name).glob(pattern)}
+        {_time(file): file for file in (folder / name).glob(pattern)}
         for name, pattern in (
             ("lowres_wide", "*.png"),
             ("lowres_depth", "*.png"),
@@ -90,12 +92,11 @@ def read_arkitscenes(folder: Path) -> RgbdFolder:
             f"{folder}: lacks lowres_wide/*.png, lowres_depth/*.png, "
             f"lowres_wide_intrinsics/*.pincam, or a pose in {path.name}; download all four assets"
         )
-    stems = sorted({*colors} & {*depths}, key=float)
-    times = np.array([float(stem) for stem in stems])
-    rows, difference = nearest(times, track.timestamps)
+    times = sorted({*colors} & {*depths})
+    rows, difference = nearest(np.array(times), track.timestamps)
     posed = np.flatnonzero(difference <= _ARKIT_WINDOW).tolist()
     frames = [
-        PosedImage(color=colors[stems[i]], depth=depths[stems[i]], pose=track.poses[rows[i]])
+        PosedImage(color=colors[times[i]], depth=depths[times[i]], pose=track.poses[rows[i]])
         for i in posed
     ]
     intrinsics = []
@@ -138,6 +139,14 @@ def _phone_folder(
         up=up,
         notes=notes,
     )
+
+
+def _time(file: Path) -> float:
+    """Return the seconds that a file of ARKitScenes is named by, ``<video>_<seconds>``."""
+    try:
+        return float(file.stem.rpartition("_")[2])
+    except ValueError as error:
+        raise DataError(f"{file}: its name does not end in a time; remove the file") from error
 
 
 def _matrix(value: Any, side: int, where: str) -> NDArray[np.float64]:

@@ -29,6 +29,7 @@ from threedrs.scenes.clusters import ROUGH, cluster_boxes
 from threedrs.scenes.coverage import VOXEL
 from threedrs.scenes.frame_reader import Frames, ImageFrames, SensFrames, TurnedFrames
 from threedrs.scenes.frame_selection import SceneSettings
+from threedrs.scenes.pose_agreement import settle_poses
 from threedrs.scenes.published_lists import PublishedLists
 from threedrs.scenes.store import SceneStore
 from threedrs.scenes.upright import find_planes, quarter_turns, stand_up
@@ -80,6 +81,9 @@ def build_capture(
         )
     with open_capture(capture, options) as frames:
         posed, facts = _posed_frames(frames)
+        say("comparing neighbouring frames")
+        frames.poses, found = settle_poses(frames, posed)
+        facts += found
         cloud_P3 = _cloud(frames, posed, say)
         say("looking for floor and walls")
         planes = find_planes(cloud_P3)
