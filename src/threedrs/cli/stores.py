@@ -45,7 +45,9 @@ def build_scene(
         Path | None,
         typer.Option(help="Your boxes, JSON as of boxes.ready. Default: rough clusters."),
     ] = None,
-    frames: Annotated[int, typer.Option(min=1, help="Frames to keep, chosen by coverage.")] = 32,
+    frames: Annotated[
+        int, typer.Option(min=1, max=1024, help="Frames to keep, chosen by coverage.")
+    ] = 32,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT where it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -9,14 +9,15 @@ takes some 10 seconds, most of it the decoding of depth images.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import ConfigError, DataError, choose_one
 from threedrs.scannet.boxes import BoxSet, make_box_set
 from threedrs.scannet.camera import check_poses
 from threedrs.scannet.embodiedscan import SceneInfos
@@ -32,7 +33,7 @@ from threedrs.scenes.frame_selection import SceneSettings
 from threedrs.scenes.pose_agreement import settle_poses
 from threedrs.scenes.published_lists import PublishedLists
 from threedrs.scenes.store import SceneStore
-from threedrs.scenes.upright import find_planes, quarter_turns, stand_up
+from threedrs.scenes.upright import AXES, find_planes, quarter_turns, stand_up
 
 SPLIT = "own"
 """What a capture's store has as its split."""
@@ -79,6 +80,10 @@ def build_capture(
         raise ConfigError(
             f"{out}: name the store NAME.zarr, with a NAME of letters, digits, _ and - (64 at most)"
         )
+    # What is typed wrong is said before minutes go into the images.
+    if options.up is not None and options.up not in AXES:
+        raise ConfigError(f"--up {options.up}: {choose_one(options.up, AXES)}")
+    given = None if options.boxes is None else _given_boxes(options.boxes, scene)
     with open_capture(capture, options) as frames:
         posed, facts = _posed_frames(frames)
         say("comparing neighbouring frames")
@@ -94,7 +99,7 @@ def build_capture(
             asked=options.up,
             gravity=frames.folder.up if isinstance(frames, RgbdFrames) else None,
             # Boxes along the capture's axes would no longer fit a scene that is turned off them.
-            along_walls=options.boxes is None,
+            along_walls=given is None,
         )
         facts += standing.facts
         turns = quarter_turns(standing.alignment @ frames.poses[posed])
@@ -102,8 +107,8 @@ def build_capture(
             facts.append(f"images: turned left by {90 * turns} degrees, so that up is their top")
         boxes, said = (
             (cluster_boxes(cloud_P3, planes, standing.alignment), ROUGH)
-            if options.boxes is None
-            else _given_boxes(options.boxes, scene, standing.alignment)
+            if given is None
+            else (_turned_boxes(given, standing.alignment), f"boxes: of {options.boxes}, turned")
         )
         facts.append(f"{said}: {len(boxes)}")
         stride = -(-len(posed) // _MOST_CANDIDATES)
@@ -153,6 +158,10 @@ def open_capture(capture: Path, options: CaptureOptions) -> Frames:
         ConfigError: an option is given for what the capture's format states.
         DataError: the capture is missing, malformed, or of no known layout.
     """
+    if not capture.exists():
+        raise DataError(
+            f"{capture}: does not exist; name a folder of posed RGB-D images, or a .sens"
+        )
     given = {
         "--depth-scale": options.depth_scale,
         "--intrinsic": options.intrinsic,
@@ -205,19 +214,22 @@ def _cloud(
     return points_P3
 
 
-def _given_boxes(path: Path, scene: str, alignment: NDArray[np.float64]) -> tuple[BoxSet, str]:
-    """Return the user's boxes, turned with the scene, and how they are called."""
+def _given_boxes(path: Path, scene: str) -> dict[str, Any]:
+    """Return the user's boxes of the scene, in the capture's world."""
     found = read_prepared_boxes(path, [scene])
     if scene not in found:
         names = ", ".join(sorted(listed_scenes(path))[:5]) or "none"
         raise DataError(
             f"{path}: holds no boxes of {scene} (but of {names}); add them under {scene}"
         )
-    given = found[scene]
+    return found[scene]
+
+
+def _turned_boxes(given: Mapping[str, Any], alignment: NDArray[np.float64]) -> BoxSet:
     rows = []
     for box, object_id, label in zip(given["boxes"], given["ids"], given["labels"], strict=True):
         centre = alignment[:3, :3] @ box[:3] + alignment[:3, 3]
         # The box along the new axes around the turned one: the same where axes change places.
         size = np.abs(alignment[:3, :3]) @ box[3:]
         rows.append((np.concatenate([centre, size]), object_id, label))
-    return make_box_set(rows), f"boxes: of {path.name}, in the capture's world, turned with it"
+    return make_box_set(rows)

@@ -115,7 +115,7 @@ def write_shard_facts(
 def caption(row: Mapping[str, Any]) -> str:
     """Return a scene's row in one line."""
     coverage = row["coverage"]
-    seen = "no mesh" if coverage is None else f"{100 * coverage:.0f} % of the mesh's voxels seen"
+    seen = "no mesh" if coverage is None else f"{100 * coverage:.0f} % of its voxels seen"
     return (
         f"{row['scene']} ({row['split']}): {row['frames']} frames, {seen}, "
         f"{row['boxes']['gt']} ground-truth and {row['boxes']['pred']} detector boxes"

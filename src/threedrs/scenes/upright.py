@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from threedrs.errors import ConfigError, DataError, choose_one
+from threedrs.errors import DataError
 
 Vector = NDArray[np.float64]
 
@@ -122,11 +122,8 @@ def stand_up(
         along_walls: whether to turn the scene about z so that most walls lie along the axes.
 
     Raises:
-        ConfigError: ``asked`` is no axis.
         DataError: no floor is seen, and nobody says which way is up.
     """
-    if asked is not None and asked not in AXES:
-        raise ConfigError(f"--up {asked}: {choose_one(asked, list(AXES))}")
     held, panned = camera_up(poses_F44)
     given = asked or gravity
     if given is None:

@@ -114,7 +114,7 @@ def test_boxes_of_the_user_turn_with_the_scene(tmp_path):
     found = store.boxes("pred")
     assert np.allclose(found.boxes, [[1.2, 0.85, 0.35, 1.2, 0.7, 0.7]], atol=0.02)
     assert (found.ids.tolist(), found.labels) == ([7], ("table",))
-    assert "boxes: of boxes.json, in the capture's world, turned with it: 1" in facts
+    assert f"boxes: of {tmp_path / 'boxes.json'}, turned: 1" in facts
     (tmp_path / "boxes.json").write_text(json.dumps({"another": []}))
     with pytest.raises(ThreedrsError, match=r"no boxes of own.*another"):
         built(folder, tmp_path, boxes=tmp_path / "boxes.json")
@@ -211,6 +211,17 @@ def test_what_the_format_does_not_say_is_asked(tmp_path):
     sens = write_sens(ROOM, tmp_path / "sens")
     with pytest.raises(ThreedrsError, match="its format states what --depth-scale would say"):
         built(sens, tmp_path, depth_scale=1000)
+
+
+def test_what_is_typed_wrong_is_said_before_anything_is_read(tmp_path):
+    for capture, options, message in (
+        (tmp_path / "none", {}, "none: does not exist; name a folder"),
+        (tmp_path, {"up": "w"}, "--up w: choose one of: x, -x"),
+        (tmp_path, {"boxes": tmp_path / "none.json"}, "none.json: cannot be read"),
+        (tmp_path, {}, "holds no colour images"),
+    ):
+        with pytest.raises(ThreedrsError, match=message):
+            built(capture, tmp_path, **options)
 
 
 def test_plausible_units_decide_where_only_one_is(tmp_path):
