@@ -239,7 +239,7 @@ def test_scene_show_writes_a_picture(tmp_path: Path) -> None:
         app, ["scene", "show", str(store.path), "--out", str(out), "--data", str(tmp_path)]
     )
     assert said.exit_code == 0
-    assert re.search(r"scene0000_00 \(train\): 3 frames, \d+ % of the mesh's voxels", said.output)
+    assert re.search(r"scene0000_00 \(train\): 3 frames, \d+ % of its voxels", said.output)
     assert "note: 1 of 5 candidate frames dropped" in said.output
     with Image.open(out) as picture:
         assert picture.format == "PNG"
