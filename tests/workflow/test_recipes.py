@@ -24,6 +24,7 @@ SAYS = {
     "Your own backbone": "Training run 3drs-mine",
     "Evaluate a checkpoint only": "ScanQA, run 3drs-model-first2",
     "ScanQA only": "Training mix full",
+    "Own capture to answers": "image: found.png",
 }
 
 
@@ -59,7 +60,9 @@ def type_recipe(text: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def demo(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_finished(finished, tmp_path_factory.mktemp("recipes") / "checkout").folder
+    folder = copy_finished(finished, tmp_path_factory.mktemp("recipes") / "checkout").folder
+    (folder / "tests").symlink_to(ROOT / "tests")
+    return folder
 
 
 def test_the_start_names_the_demo_too() -> None:
