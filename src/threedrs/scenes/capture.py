@@ -27,9 +27,9 @@ from threedrs.scannet.prepared_boxes import listed_scenes, read_prepared_boxes
 from threedrs.scannet.rgbd_frames import RgbdFrames
 from threedrs.scenes.build import read_inputs, write_scene
 from threedrs.scenes.clusters import ROUGH, cluster_boxes
-from threedrs.scenes.coverage import VOXEL
+from threedrs.scenes.coverage import MeshVoxels, coverage_indices
 from threedrs.scenes.frame_reader import Frames, ImageFrames, SensFrames, TurnedFrames
-from threedrs.scenes.frame_selection import SceneSettings
+from threedrs.scenes.frame_selection import SceneSettings, uniform_indices
 from threedrs.scenes.pose_agreement import settle_poses
 from threedrs.scenes.published_lists import PublishedLists
 from threedrs.scenes.store import SceneStore
@@ -112,26 +112,28 @@ def build_capture(
         )
         facts.append(f"{said}: {len(boxes)}")
         stride = -(-len(posed) // _MOST_CANDIDATES)
-        # A capture has no mesh and no published list, but these say the same: its candidates, how
-        # it is turned, and the voxels that frames are chosen by.
-        points_P3 = cloud_P3 @ standing.alignment[:3, :3].T + standing.alignment[:3, 3]
-        lists = PublishedLists(
-            infos=SceneInfos(
-                frames=frames.frame_ids[posed[::stride]].tolist(),
-                axis_alignment=standing.alignment.tolist(),
-            ),
-            voxels_M3=np.unique(np.rint(points_P3 / VOXEL).astype(np.int32), axis=0),
+        chosen, coverage, fact = _choose(
+            frames, posed[::stride], cloud_P3, standing.alignment, options.frames, say
         )
-        say("choosing frames by coverage")
+        facts.append(fact)
+        # What EmbodiedScan says of a scan of ScanNet: the frames to take, and how it is turned.
+        infos = SceneInfos(
+            frames=frames.frame_ids[chosen].tolist(), axis_alignment=standing.alignment.tolist()
+        )
         inputs = read_inputs(
             DataLayout(root=capture).own_scan(scene),
             TurnedFrames(frames, turns) if turns else frames,
             {"gt": BoxSet.empty(), "pred": boxes},
-            SceneSettings(stride=stride, strategy="coverage", count=options.frames),
+            SceneSettings(stride=stride, strategy="uniform", count=len(chosen)),
             SPLIT,
-            lists,
+            PublishedLists(infos=infos),
         )
-        inputs = replace(inputs, notes=[*facts, *inputs.notes])
+        inputs = replace(
+            inputs,
+            notes=[*facts, *inputs.notes],
+            settings=inputs.settings.replace(strategy="coverage"),
+            selection=replace(inputs.selection, coverage=coverage),
+        )
         say(f"writing {out}")
         store = write_scene(inputs, out)
     return store, store.attributes["notes"]
@@ -212,6 +214,44 @@ def _cloud(
     if len(points_P3) < 100:
         raise DataError(f"{frames.path}: its depth images measure next to nothing; check them")
     return points_P3
+
+
+def _choose(
+    frames: Frames,
+    candidates: NDArray[np.intp],
+    cloud_P3: NDArray[np.float64],
+    alignment: NDArray[np.float64],
+    count: int,
+    say: Callable[[str], None],
+) -> tuple[list[int], dict[str, int], str]:
+    """Return the places of at most ``count`` frames, what they cover, and a fact on both."""
+    points_P3 = cloud_P3 @ alignment[:3, :3].T + alignment[:3, 3]
+    voxels, seen = MeshVoxels(points_P3, str(frames.path)), dict[int, NDArray[np.intp]]()
+
+    def look(candidate: int) -> NDArray[np.intp]:
+        say(f"choosing frames by what they see, {candidate + 1} of {len(candidates)}")
+        place = int(candidates[candidate])
+        seen[candidate] = voxels.seen(
+            frames.depth_millimetres(place),
+            frames.header.intrinsic_depth,
+            alignment @ frames.poses[place],
+        )
+        return seen[candidate]
+
+    found = coverage_indices(len(candidates), "coverage95", count, len(voxels), look)
+    # What comes after 95 % adds next to nothing, and its ties would all go to the first seconds of
+    # the capture. So the rest is taken from all over it.
+    others = [candidate for candidate in seen if candidate not in found.indices]
+    spare = min(count - len(found.indices), len(others))
+    filled = uniform_indices(len(others), spare) if spare else []
+    taken = sorted(found.indices + [others[i] for i in filled])
+    covered = len(np.unique(np.concatenate([seen[candidate] for candidate in taken])))
+    coverage = {"covered": covered, "coverable": found.coverable, "voxels": len(voxels)}
+    said = (
+        f"frames: {len(taken)} of {len(seen)} looked at, {len(found.indices)} for what they see "
+        f"and {spare} evenly between"
+    )
+    return candidates[taken].tolist(), coverage, said
 
 
 def _given_boxes(path: Path, scene: str) -> dict[str, Any]:
