@@ -16,7 +16,6 @@ from threedrs.cli import (
     instructions,
     plan,
     predictions,
-    publish,
     published_data,
     scans,
     stores,
@@ -69,7 +68,7 @@ app.command("awareness")(evaluate.awareness)
 app.command("plan", cls=ConfiguredCommand)(plan.plan)
 app.command("doctor", cls=ConfiguredCommand)(doctor.doctor)
 app.command("verify")(doctor.verify)
-app.command("publish")(publish.publish)
+app.command("publish")(published_data.publish)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from threedrs.cli import app
 from threedrs.errors import CheckpointError, ConfigError, DataError
 from threedrs.io.files import read_json, write_json
 from threedrs.models.checkpoint.folder import write_manifest
-from threedrs.report.publish import upload, write_publication
+from threedrs.report.publication import upload, write_publication
 
 
 @pytest.fixture(scope="module")
