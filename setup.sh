@@ -57,7 +57,7 @@ elif "$BIN/pip" install --quiet --dry-run --report - "$torch" | grep -q '"name":
     echo "setup: without an NVIDIA GPU, installing the CPU build of $torch"
     "$BIN/pip" install --quiet uv
     # torch's own index has the CPU build. A mirror of PyPI in between may not lead there.
-    "$BIN/uv" pip install --python "$BIN/python" --torch-backend cpu "$torch" || {
+    "$BIN/uv" pip install --quiet --python "$BIN/python" --torch-backend cpu "$torch" || {
         echo "setup: the CPU build of $torch was not to be had from https://download.pytorch.org (see" \
             "above); let this machine reach it (HTTPS_PROXY), or call $BIN/pip install $torch for" \
             "the build with CUDA (some GB), or with the file of a CPU build, and make setup again" >&2

@@ -181,6 +181,11 @@ class RunState:
             return text if getattr(record, SHOWN, False) else None
         return None
 
+    def said(self, job: Job) -> str:
+        """Return the last line of a running job's log, or where on a cluster it is."""
+        begun = any(log.is_file() and log.stat().st_mtime > job.started - 60 for log in job.logs)
+        return job.last_line() or ("in the queue" if self.remote and not begun else "")
+
     # What the stages are at
 
     def stages(self) -> list[str]:

@@ -153,7 +153,7 @@ class RunScreen:
         for job in self.state.running.values():
             when, pause = self._next_look.get(job.number, (job.started + FIRST_LOOK, FIRST_LOOK))
             if now >= when:
-                said = f": {line}" if (line := job.last_line()) else ""
+                said = f": {line}" if (line := self.state.said(job)) else ""
                 self._say(f"{job.name}: running for {duration(job.seconds(now))}{said}")
                 pause = min(2 * pause, LAST_LOOK)
                 when = now + pause
@@ -184,7 +184,7 @@ class RunScreen:
         room = max(1, min(MOST_JOBS, self.console.height - len(state.stages()) - 4))
         running = [*state.running.values()]
         jobs = [
-            Text(f"  {job.name}  {job.last_line()}".rstrip(), no_wrap=True, overflow="ellipsis")
+            Text(f"  {job.name}  {state.said(job)}".rstrip(), no_wrap=True, overflow="ellipsis")
             for job in running[:room]
         ]
         if len(running) > room:

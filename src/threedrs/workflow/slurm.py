@@ -119,7 +119,8 @@ def _reason(lines: list[str]) -> str | None:
         return f"submission refused ({why}); {PROFILE}: {remedy}"
     if ended := _STATE.search(text):
         logs = _LOGS.search(text)
-        end = _tail(Path(logs["logs"].split(", ")[-1])) if logs else ""
+        # Slurm's own log of the job, and the rule's, where an srun of the rule's command speaks.
+        end = "".join(_tail(Path(log)) for log in logs["logs"].split(", ")) if logs else ""
         # Slurm may call a job FAILED whose own log says that it ran out of memory or time.
         for states, sign, what in ENDINGS:
             if re.fullmatch(states, ended["state"]) or re.search(sign, end):

@@ -81,6 +81,17 @@ def test_a_line_that_says_what_is_left(line: str, seconds: float | None) -> None
     assert estimate(line) == seconds
 
 
+def test_a_job_on_a_cluster_is_in_the_queue_until_its_log_is_there(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    nodes = record("Provided remote nodes: 8", event="resources_info", nodes=8)
+    state = after(nodes, *begun(train=1), job(1, "train", log))
+    assert state.said(state.running[1]) == "in the queue"
+    log.write_text("")
+    assert state.said(state.running[1]) == ""
+    log.write_text("train: step 1/9\n")
+    assert state.said(state.running[1]) == "step 1/9"
+
+
 def test_warnings_of_logs_come_with_the_name_of_their_job(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_text("10:00:00 INFO a\n10:00:01 WARNING scene0001_00: left out: no frame\n")
