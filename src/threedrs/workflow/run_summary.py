@@ -54,7 +54,7 @@ def head(state: RunState, reused: int, *, failed: bool) -> str:
     took = duration(time.time() - state.started)
     done = f"{state.done.total()} of {state.planned.total()} jobs are done"
     if state.nothing_to_do:
-        return f"Nothing to be done: the {reused} results that were asked for are up to date"
+        return f"Nothing to be done: the results of all {reused} jobs are up to date"
     if failed:
         return f"Failed after {took}: {done}"
     if state.stopping:

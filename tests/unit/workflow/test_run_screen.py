@@ -89,7 +89,7 @@ def test_nothing_to_do_names_what_is_there() -> None:
     start = begun()[:1]
     nothing = record("Nothing to be done (all requested files are present and up to date).")
     (line,) = said([*start, nothing], ["predict", "score", "all"])
-    assert line == "Nothing to be done: the 2 results that were asked for are up to date"
+    assert line == "Nothing to be done: the results of all 2 jobs are up to date"
 
 
 def test_calls_that_run_no_jobs_say_what_snakemake_says() -> None:
