@@ -69,7 +69,8 @@ def _silence(summary: Mapping[str, Any], runs: Sequence[str], benchmark: str, va
     ]
     if all(given):
         empty = all(one.answer == "" for found in given for one in found)
-        return f"nothing to compare: both {'hardly answer' if empty else 'answer most alike'}"
+        said = "hardly answer" if empty else "give most questions one answer"
+        return f"nothing to compare: both {said}"
     return "" if round(value, 1) else "nothing to compare: both score 0"
 
 

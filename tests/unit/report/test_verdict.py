@@ -230,8 +230,11 @@ SAME = {"most_frequent": "no", "count": 6, "of": 9}
     ("alike", "reason"),
     [
         ({"baseline": NOTHING, "3drs": NOTHING}, "both hardly answer"),
-        ({"baseline": SAME, "3drs": NOTHING}, "both answer most alike"),
-        ({"baseline": {"no_object_first": 9, "of": 9}, "3drs": SAME}, "both answer most alike"),
+        ({"baseline": SAME, "3drs": NOTHING}, "both give most questions one answer"),
+        (
+            {"baseline": {"no_object_first": 9, "of": 9}, "3drs": SAME},
+            "both give most questions one answer",
+        ),
         ({"baseline": NOTHING}, None),
         ({}, None),
     ],

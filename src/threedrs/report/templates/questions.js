@@ -71,6 +71,8 @@
 
   // ---- the filter
 
+  // A field of the form holds no line breaks, as an answer may.
+  const oneLine = (text) => text.replace(/\s+/g, " ").trim();
   const wanted = () => Object.fromEntries(FIELDS.map((name) => [name, form.elements[name].value]));
 
   const OUTCOMES = {
@@ -94,8 +96,6 @@
     const everyone = RIGHT[asked.right];
     const single = data.runs.indexOf(asked.right.replace(/^(right|wrong):/, ""));
     const words = asked.text.toLowerCase();
-    // A field holds no line breaks, as an answer may.
-    const oneLine = (text) => text.replace(/\s+/g, " ").trim();
     const answer = oneLine(asked.answer);
     return ([benchmark, row]) => {
       if (asked.benchmark && benchmark.name !== asked.benchmark) return false;
@@ -284,7 +284,7 @@
       const asked = new URLSearchParams(hash.slice("filter:".length));
       form.reset();
       for (const name of FIELDS) {
-        if (asked.has(name)) form.elements[name].value = asked.get(name);
+        if (asked.has(name)) form.elements[name].value = oneLine(asked.get(name));
       }
       apply();
       if (card.open) card.close();
