@@ -1,5 +1,7 @@
 """The demo end to end on this machine, and what a second call runs."""
 
+from pathlib import Path
+
 from fixtures.checkout import Checkout
 from fixtures.demo_results import check_results
 
@@ -28,3 +30,9 @@ def test_a_second_call_runs_nothing(finished: Checkout) -> None:
     )
     assert [line.split()[0] for line in lines[start + 1 :]][:3] == ["scores", "scores", "answer"]
     assert lines[-1].split()[0] == "page"
+
+
+def test_snakemake_makes_its_own_report_with_the_page(finished: Checkout, tmp_path: Path) -> None:
+    said = finished.snakemake("all", "--report", str(tmp_path / "report.html"))
+    assert said.returncode == 0, said.stdout
+    assert "results/report/index.html" in (tmp_path / "report.html").read_text()
