@@ -51,6 +51,10 @@ def test_images_and_depth_come_through(room: SceneStore) -> None:
     assert room.masks("gt")[0].shape == (0, 12, 27, 27)
 
 
+def test_a_room_that_lies_on_its_side_is_noted(room: SceneStore) -> None:
+    assert any("held with -y up" in note for note in room.attributes["notes"])
+
+
 def test_neighbouring_frames_see_the_same_surfaces(room: SceneStore) -> None:
     clouds = [
         coordinates[depth > 0][::7]
