@@ -39,6 +39,7 @@ _LEVEL = 30.0  # degrees between a floor and the up of a camera that pans
 # Mean squares of a level axis: across its main direction from here the camera pans, and along up
 # there is at most so much, or it was not held level.
 _PAN, _ROLL = 0.05, 0.1
+_LOOKS = 0.1  # mean share of looking down from which it is sure, which is 6 degrees
 _ON_ITS_SIDE = 45.0  # degrees
 
 
@@ -79,10 +80,12 @@ def find_planes(cloud_P3: Vector) -> list[Plane]:
     return sorted(planes, key=lambda plane: -len(plane.points))
 
 
-def camera_up(poses_F44: Vector) -> tuple[Vector, bool]:
+def camera_ups(poses_F44: Vector) -> tuple[list[Vector], bool]:
     """Return the up that the way the camera was held gives, (3,), and whether it panned.
 
-    A camera that did not pan says only which way its images' top is.
+    Of a camera held upright that looked neither up nor down these are two, one against the other,
+    as either side of its images may be their top. A camera that did not pan says only which way its
+    images' top is.
     """
     right_F3, down_F3, ahead_F3 = (poses_F44[:, :3, axis] for axis in range(3))
     spreads = {}
@@ -92,14 +95,17 @@ def camera_up(poses_F44: Vector) -> tuple[Vector, bool]:
     least, across, axis = spreads["landscape"]
     upright_least, upright_across, upright_axis = spreads["portrait"]
     sideways = float(right_F3.mean(axis=0) @ upright_axis)
-    if upright_across > _PAN and upright_least < min(_ROLL, least / 2) and abs(sideways) > 0.7:
-        # Held upright, either side of the image may be its top; one looks more down than up.
+    # Looking level, the other axis points up in all frames: it does not pan, and counts as held.
+    level = upright_least < (_ROLL if across <= _PAN else min(_ROLL, least / 2))
+    if upright_across > _PAN and level and abs(sideways) > 0.7:
+        # One looks more down than up.
         looks = float(ahead_F3.mean(axis=0) @ upright_axis)
-        return (-upright_axis if looks > 0 else upright_axis), True
+        up = -upright_axis if looks > 0 else upright_axis
+        return ([up] if abs(looks) > _LOOKS else [up, -up]), True
     mean = -down_F3.mean(axis=0)
     if across > _PAN and least < _ROLL:
-        return (axis if mean @ axis > 0 else -axis), True
-    return mean / max(float(np.linalg.norm(mean)), 1e-9), False
+        return [axis if mean @ axis > 0 else -axis], True
+    return [mean / max(float(np.linalg.norm(mean)), 1e-9)], False
 
 
 def stand_up(
@@ -124,16 +130,12 @@ def stand_up(
     Raises:
         DataError: no floor is seen, and nobody says which way is up.
     """
-    held, panned = camera_up(poses_F44)
+    ups, panned = camera_ups(poses_F44)
     given = asked or gravity
+    floor: Plane | None
     if given is None:
-        floor = _floor(cloud_P3, planes, held, _LEVEL if panned else 2 * _LEVEL)
-        if floor is None:
-            axis, _ = _nearest_axis(held)
-            raise DataError(
-                f"no floor is seen, so up is not known; the camera was held with {axis} of the "
-                f"capture up, so look at the images and give --up {axis}, or another axis"
-            )
+        floor = _only_floor(cloud_P3, planes, ups, _LEVEL if panned else 2 * _LEVEL)
+        held = max(ups, key=lambda way: float(way @ floor.normal))
         up = floor.normal
         axis, angle = _nearest_axis(up)
         if angle <= _SNAP:
@@ -149,11 +151,11 @@ def stand_up(
         floor = _floor(cloud_P3, planes, up, _LEVEL / 3)
         source = "as asked (--up)" if asked else "as the format says"
         facts = [f"up: {given} of the capture, {source}"]
-        if _degrees(up, held) > _ON_ITS_SIDE:
-            axis, _ = _nearest_axis(held)
+        other = _other_up(ups, up)
+        if other is not None:
             facts.append(
-                f"warning: the scene seems to lie on its side, as the camera was held with {axis} "
-                f"up; look at it with threedrs scene show, and give --up {axis} if so"
+                f"warning: the scene seems to lie on its side, as the camera was held with {other} "
+                f"up; look at it with threedrs scene show, and give --up {other} if so"
             )
     heights = cloud_P3 @ up if floor is None else cloud_P3[floor.points] @ up
     ground = float(np.median(heights) if floor else np.percentile(heights, 1))
@@ -191,9 +193,9 @@ def lying_note(poses_F44: Vector, meta: str) -> str | None:
         poses_F44: (F,4,4) camera to world, valid ones.
         meta: the name of the file that holds a scan's axis alignment.
     """
-    held, panned = camera_up(poses_F44)
-    axis, _ = _nearest_axis(held)
-    if not panned or _degrees(held, AXES["z"]) <= _ON_ITS_SIDE:
+    ups, panned = camera_ups(poses_F44)
+    axis = _other_up(ups, AXES["z"])
+    if not panned or axis is None:
         return None
     alignment = np.eye(4)
     alignment[:3, :3] = _turn_to_z(AXES[axis])
@@ -202,6 +204,33 @@ def lying_note(poses_F44: Vector, meta: str) -> str | None:
         f"the scene lies on its side, as the camera was held with {axis} up; write a line "
         f"'axisAlignment = {values}' to {meta}, or build it with threedrs scene build"
     )
+
+
+def _other_up(ups: Sequence[Vector], up: Vector) -> str | None:
+    """Return the axis that was held up, where that is far from ``up``; or None."""
+    if min(_degrees(up, held) for held in ups) <= _ON_ITS_SIDE:
+        return None
+    return _nearest_axis(ups[0])[0]
+
+
+def _only_floor(
+    cloud_P3: Vector, planes: Sequence[Plane], ups: Sequence[Vector], within: float
+) -> Plane:
+    """Return the floor, where exactly one of ``ups`` has one. Raises DataError."""
+    found = [_floor(cloud_P3, planes, up, within) for up in ups]
+    floors = [floor for floor in found if floor is not None]
+    axes = " or ".join(f"--up {_nearest_axis(up)[0]}" for up in ups)
+    if not floors:
+        raise DataError(
+            "no floor is seen, so up is not known; by the way the camera was held give "
+            f"{axes}, or look at the images and give another axis"
+        )
+    if len(floors) > 1:
+        raise DataError(
+            "floor and ceiling are seen by a camera that was held upright and looked level, so "
+            f"which is which is not known; give {axes}"
+        )
+    return floors[0]
 
 
 def _floor(cloud_P3: Vector, planes: Sequence[Plane], up: Vector, within: float) -> Plane | None:

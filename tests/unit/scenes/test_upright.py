@@ -10,7 +10,7 @@ from fixtures.captures import room_capture
 from threedrs.errors import DataError
 from threedrs.scenes.upright import (
     AXES,
-    camera_up,
+    camera_ups,
     find_planes,
     lying_note,
     quarter_turns,
@@ -96,7 +96,7 @@ def test_no_floor_is_asked_about_with_an_answer_that_works():
 
 
 def test_a_camera_held_upright_is_known_by_its_level_axis():
-    up, panned = camera_up(ROOM.turned_images().poses)
+    (up,), panned = camera_ups(ROOM.turned_images().poses)
     assert panned
     assert np.allclose(up, [0, 0, 1], atol=1e-6)
     assert quarter_turns(ROOM.turned_images().poses) == 1
@@ -104,9 +104,21 @@ def test_a_camera_held_upright_is_known_by_its_level_axis():
     assert quarter_turns(ROOM.poses) == 0
 
 
+def test_a_camera_held_upright_that_looks_level_knows_the_floor_but_not_beside_a_ceiling():
+    level = room_capture(12, pitch=0.0).turned_images()
+    assert len(camera_ups(level.poses)[0]) == 2
+    found = stand_up(CLOUD, find_planes(CLOUD), level.poses)
+    assert found.facts[0].startswith("up: z of the capture")
+    # The floor again, 2.5 m higher.
+    both = np.concatenate([CLOUD, CLOUD[CLOUD[:, 2] == 0.0] + [0, 0, 2.5]])
+    with pytest.raises(DataError, match=r"give --up (z or --up -z|-z or --up z)$"):
+        stand_up(both, find_planes(both), level.poses)
+    assert stand_up(both, find_planes(both), level.poses, asked="z").alignment[2, 3] == 0
+
+
 def test_a_camera_that_does_not_pan_says_only_where_the_images_top_is():
     still = np.repeat(ROOM.poses[:1], 5, axis=0)
-    up, panned = camera_up(still)
+    (up,), panned = camera_ups(still)
     assert not panned
     assert np.allclose(up, -still[0, :3, 1])
 
