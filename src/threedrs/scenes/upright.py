@@ -135,8 +135,8 @@ def stand_up(
     floor: Plane | None
     if given is None:
         floor = _only_floor(cloud_P3, planes, ups, _LEVEL if panned else 2 * _LEVEL)
-        held = max(ups, key=lambda way: float(way @ floor.normal))
-        up = floor.normal
+        up = normal = floor.normal
+        held = max(ups, key=lambda way: float(way @ normal))
         axis, angle = _nearest_axis(up)
         if angle <= _SNAP:
             up = AXES[axis]
