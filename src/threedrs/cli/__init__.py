@@ -3,6 +3,7 @@
 Command functions import what they need when called, so that ``threedrs --help`` stays quick.
 """
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from threedrs.cli import (
     scans,
     stores,
 )
-from threedrs.cli.shared import ConfiguredCommand
+from threedrs.cli.shared import ConfiguredCommand, say_error
 from threedrs.errors import one_line_errors
 from threedrs.workflow.processes import check_package
 
@@ -29,6 +30,8 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
+    # Plain help: boxes cut options and paths in a narrow terminal.
+    rich_markup_mode=None,
 )
 
 
@@ -73,6 +76,7 @@ app.command("publish")(published_data.publish)
 
 def main() -> None:
     """Run the command line, and end in one line and status 1 where the user can mend the error."""
-    with one_line_errors("threedrs: error"):
+    with one_line_errors("threedrs: error", say_error):
         check_package(Path.cwd())
-        app()
+        # Without it, help is never narrower than 50 columns.
+        app(terminal_width=min(shutil.get_terminal_size().columns, 80))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from threedrs.cli.names import RESULTS
-from threedrs.cli.shared import AsJson, ConfigFiles, ConfigValues, console, progress, say
+from threedrs.cli.shared import AsJson, ConfigFiles, ConfigValues, progress, say, wrapped
 
 if TYPE_CHECKING:
     from threedrs.config.load import Config
@@ -59,13 +59,11 @@ def doctor(
 
 
 def _print(findings: "list[Finding]", config: "Config | None") -> None:
-    from rich.text import Text
-
     colours = {"ok": "green", "warning": "yellow", "error": "red"}
     for finding in findings:
         remedy = f": {finding.remedy}" if finding.remedy else ""
-        status = Text(f"{finding.status:8}", style=colours[finding.status])
-        console().print(status, f"{finding.check:12}{finding.message}{remedy}")
+        text = wrapped(f"{finding.status:8} {finding.check:12}{finding.message}{remedy}")
+        typer.echo(typer.style(text[:8], fg=colours[finding.status]) + text[8:])
     if config is not None:
         _print_sources(config)
 

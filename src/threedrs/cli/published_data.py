@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from threedrs.cli.names import completion, trained_runs
-from threedrs.cli.shared import say
+from threedrs.cli.names import completion, find_model, trained_runs
+from threedrs.cli.shared import progress, say
 
 Root = Annotated[Path, typer.Option(help="The data root, `data.root` of the configuration.")]
 
@@ -80,11 +80,15 @@ def publish(
     It takes your own token (`hf auth login`, or HF_TOKEN). The card holds each score with its
     interval, the training's settings, licences, commit, hashes and counts of the data.
     """
+    find_model(run, results)
+
     from threedrs.report.publication import check_token, upload, write_publication
 
     if not dry_run:  # asked first, as all files of the model are read next
         check_token()
-    folder = write_publication(run, results)
+    with progress() as show:
+        show(f"reading the model of {run}")
+        folder = write_publication(run, results)
     say(f"{folder}: written; README.md there is the card")
     if not dry_run:
         say(f"uploaded to {upload(folder, repo or run, public)}")

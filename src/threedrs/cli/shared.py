@@ -1,17 +1,19 @@
 """What several commands share: the options of the configuration, the console, tables."""
 
 import re
+import shutil
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 ConfigFiles = Annotated[
@@ -56,19 +58,32 @@ class ConfiguredCommand(TyperCommand):
         return super().parse_args(ctx, spread)
 
 
-def console() -> "Console":
-    """Return a console that prints texts as they are and breaks no line."""
-    from rich.console import Console
-
-    return Console(markup=False, highlight=False, soft_wrap=True)
+def wrapped(line: str, stream: TextIO | None = None) -> str:
+    """Return a line broken at words where ``stream``, the output by default, is a terminal."""
+    if not (stream or sys.stdout).isatty():
+        return line
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    # A path or a command that is longer than the terminal is left whole, to be copied.
+    return textwrap.fill(
+        line,
+        shutil.get_terminal_size().columns,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
 
 
 def say(*lines: str) -> None:
-    """Print lines; a terminal gets them broken at words, and anything else as they are."""
-    shown = console()
+    """Print lines, in a terminal broken at words."""
     for line in lines:
-        # A path or a command that is longer than the terminal is left whole, to be copied.
-        shown.print(line, soft_wrap=not shown.is_terminal, overflow="ignore", crop=False)
+        print(wrapped(line))
+
+
+def say_error(line: str) -> None:
+    """Print an error's lines."""
+    for part in line.splitlines():
+        print(wrapped(part, sys.stderr), file=sys.stderr)
 
 
 @contextmanager

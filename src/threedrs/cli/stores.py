@@ -98,9 +98,9 @@ def show_scene(
     ] = Path("data"),
     as_json: AsJson = False,
 ) -> None:
-    r"""Write an image of a scene: its frames, and from above with ground-truth and detector boxes.
+    """Write an image of a scene: its frames, and from above with ground-truth and detector boxes.
 
-    With --rrd also points, boxes and cameras in 3D; that needs `pip install -e '.\[rerun]'`.
+    With --rrd also points, boxes and cameras in 3D; that needs `pip install -e '.[rerun]'`.
     """
     store = find_scene(scene)
 

@@ -63,3 +63,18 @@ def test_progress_in_a_file_is_a_line_now_and_then(
             now[0] = 100.0 + second
             say(f"step {second}")
     assert capsys.readouterr().err == "step 10\nstep 20\n"
+
+
+def test_a_terminal_gets_lines_broken_at_words(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    line = "  would fit: config/deepspeed/zero3_offload_of_all.json takes 3 GB"
+    shared.say(line)
+    monkeypatch.setattr(shared.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "24")
+    shared.say(line, "1  +0.093")
+    assert capsys.readouterr().out.splitlines() == [
+        line,
+        "  would fit:",
+        "    config/deepspeed/zero3_offload_of_all.json",
+        "    takes 3 GB",
+        "1  +0.093",
+    ]
