@@ -16,9 +16,9 @@ RESULTS = Path("results")
 MOST_LISTED = 8  # names in an error; of more the count and both ends are said
 
 
-def trained_runs(results: Path = RESULTS) -> list[str]:
+def trained_runs() -> list[str]:
     """Return the names of the runs that have a model."""
-    return sorted(path.parent.name for path in results.glob("train/*/model"))
+    return sorted(path.parent.name for path in RESULTS.glob("train/*/model"))
 
 
 def configured_runs() -> list[str]:
@@ -82,7 +82,7 @@ BenchmarkName = Annotated[
 ]
 
 
-def find_model(given: str, results: Path = RESULTS) -> Path:
+def find_model(given: str) -> Path:
     """Return the folder of a run's model, or the checkpoint folder that ``given`` is the path of.
 
     Raises:
@@ -91,14 +91,14 @@ def find_model(given: str, results: Path = RESULTS) -> Path:
     """
     from threedrs.models.checkpoint.folder import check_folder
 
-    run = trained_run(given, results)
+    run = trained_run(given)
     path = run or Path(given)
     if not path.exists():
         if "/" not in given and given in configured_runs():
             raise ConfigError(
                 f"{given}: this run is not trained yet; run `snakemake --cores all models`"
             )
-        found = _there(trained_runs(results), results / "train", "trained runs", "models")
+        found = _there(trained_runs(), RESULTS / "train", "trained runs", "models")
         raise ConfigError(f"{given}: is neither a trained run nor a folder; {_near(given, found)}")
     # The config.json of a run, which stands for its model before any training, is a file.
     if path.is_dir():
@@ -106,10 +106,10 @@ def find_model(given: str, results: Path = RESULTS) -> Path:
     return path
 
 
-def trained_run(given: str, results: Path = RESULTS) -> Path | None:
+def trained_run(given: str) -> Path | None:
     """Return the model folder of the trained run of this name, if there is one."""
     # A name goes before a folder of the same name, which can be given as ./NAME.
-    folder = results / "train" / given / "model"
+    folder = RESULTS / "train" / given / "model"
     return folder if "/" not in given and folder.is_dir() else None
 
 

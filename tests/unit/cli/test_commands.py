@@ -81,7 +81,7 @@ MISTYPED = [
     ("chat 3drs results/scenes/scene000_00.zarr", "did you mean results/scenes/scene000"),
     ("awareness 3drz --out x", "did you mean 3drs?"),
     ("model merge 3drs x", "holds no adapter"),
-    ("publish 3drz", "did you mean 3drs?"),
+    ("publish 3drz -n", "3drz: is not a finished training"),
     ("scene show scene0009", "did you mean scene0002_00?"),
     ("features verify vgtt", "did you mean vggt?"),
     ("features show vgtt scene0000_00", "did you mean vggt?"),
