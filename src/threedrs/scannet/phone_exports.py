@@ -152,5 +152,5 @@ def _time(file: Path) -> float:
 def _matrix(value: Any, side: int, where: str) -> NDArray[np.float64]:
     try:
         return np.array(value, dtype=np.float64).reshape(side, side)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{where} is not a {side}x{side} matrix; copy the file again") from error

@@ -150,7 +150,16 @@ def _one_format(colors: list[Path]) -> list[Path]:
 def _one_of(folder: Path, names: tuple[str, ...], what: str, remedy: str) -> Path:
     found = [folder / name for name in names if (folder / name).exists()]
     if not found:
-        raise DataError(f"{folder}: holds no {what} (looked for {', '.join(names)})")
+        video = next((path.name for path in folder.glob("*.m[pok][4v]")), None)
+        remedy_of_video = (
+            f"; extract the frames of {video}, with ffmpeg -i {video} -start_number 0 "
+            f"{names[0]}/%06d.jpg where each has a depth image"
+            if video and names == COLOR_FOLDERS
+            else ""
+        )
+        raise DataError(
+            f"{folder}: holds no {what} (looked for {', '.join(names)}){remedy_of_video}"
+        )
     if len(found) > 1:
         both = " and ".join(path.name for path in found)
         raise DataError(f"{folder}: both {both} could hold {what}; {remedy}")
@@ -162,7 +171,11 @@ def _images(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: is not a folder")
     images = [path for path in folder.iterdir() if path.suffix.lower() in COLOR_SUFFIXES]
     if not images:
-        raise DataError(f"{folder}: holds no .jpg, .jpeg or .png image")
+        kinds = ", ".join(sorted({path.suffix for path in folder.iterdir()})[:5]) or "nothing"
+        raise DataError(
+            f"{folder}: holds no .jpg, .jpeg or .png image (but {kinds}); convert them, depth to "
+            "16-bit PNG in millimetres"
+        )
     return sorted(images, key=natural_order)
 
 

@@ -84,6 +84,7 @@ def build_capture(
     if options.up is not None and options.up not in AXES:
         raise ConfigError(f"--up {options.up}: {choose_one(options.up, AXES)}")
     given = None if options.boxes is None else _given_boxes(options.boxes, scene)
+    say(f"opening {capture}")
     with open_capture(capture, options) as frames:
         posed, facts = _posed_frames(frames)
         say("comparing neighbouring frames")

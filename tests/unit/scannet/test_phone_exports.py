@@ -63,6 +63,7 @@ def test_focal_lengths_that_differ_are_said_and_after_a_zoom_refused(iphone):
     ("change", "message"),
     [
         (lambda e: e["frame_000001"].update(aligned_pose=[1, 2]), "frame_000001.aligned_pose is"),
+        (lambda e: e["frame_000001"].update(intrinsic=[10**400] * 9), "intrinsic is not a 3x3"),
         (lambda e: e["frame_000001"].update(intrinsic="x"), "frame_000001.intrinsic is not a 3x3"),
         (lambda e: e["frame_000001"].pop("intrinsic"), "frame_000001.intrinsic is not a 3x3"),
         (lambda e: e.update(frame_000001=[]), "frame_000001 is not a JSON object"),
