@@ -5,14 +5,16 @@ their causes where they failed, and what was warned of. `threedrs.workflow.run_s
 """
 
 import re
-import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING, LogRecord
 from pathlib import Path
 from typing import Any
+
+from threedrs.workflow.failure_causes import CLOCK, CLOCKS_APART, Cause, find_cause, tail_lines
 
 # Stage -> its rules, in the order in which they run.
 STAGES = {
@@ -30,21 +32,14 @@ STAGES = {
     "report": ("aggregate", "build_report"),
 }
 STAGE_OF = {rule: stage for stage, rules in STAGES.items() for rule in rules}
-TAIL = 65536  # bytes of a log that are looked at
 SHOWN = "shown"  # attribute of a record that a rule file logs for the user to see
-NEARLY_FULL = 1 << 20  # bytes free, below which a log without a last word is put down to the disk
 
-_STOPPED = re.compile(r"stopped by SIG(INT|USR1|TERM)")
-# Lines that only say that something else has failed, or where.
-_ECHOES = re.compile(r"^(launch: |srun: |slurmstepd: |train: rank \d+: lost another rank)")
-_CLOCK = re.compile(r"^\d\d:\d\d:\d\d (?:INFO|WARNING|ERROR) ")
 _OWN_PREFIX = re.compile(r"^(train|predict): ")
 _ESTIMATES = (
     (re.compile(r"ETA ([\d.]+) min"), 60.0),
     (re.compile(r"([\d.]+) s left"), 1.0),
     (re.compile(r"([\d.]+) min left"), 60.0),
 )
-_PROGRESS = re.compile(r"^\d\d:\d\d:\d\d INFO |: step \d+/\d+ |: \d+ of \d+ ")
 # Exceptions with which Snakemake repeats what the event of a failed job has said.
 _REPEATED = {"CalledProcessError", "RuleException", "CalledProcessException"}
 _LAST_WORD = "At least one job did not complete successfully."
@@ -60,6 +55,8 @@ class Job:
     logs: list[Path]
     started: float  # seconds of `time.time`
     ended: float | None = None
+    _seen: tuple[int, int] | None = None  # date and size of the log at the last look
+    _last: str = ""
 
     def seconds(self, now: float) -> float:
         """Return how long it has run, in seconds."""
@@ -67,19 +64,17 @@ class Job:
 
     def last_line(self) -> str:
         """Return the last line of its log, without its time of day and kind, or nothing."""
-        lines = [line for log in self.logs[:1] for line in tail_lines(log, self.started)]
-        return _OWN_PREFIX.sub("", _CLOCK.sub("", lines[-1])) if lines else ""
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why a job failed, and where its log is."""
-
-    job: str
-    text: str
-    log: str
-    wanted: bool = False  # a stop that was asked for
-    silent: bool = False  # the log does not say why
+        for log in self.logs[:1]:
+            with suppress(OSError):
+                status = log.stat()
+                if status.st_mtime < self.started - CLOCKS_APART:
+                    continue
+                # Asked for twice a second, of a log that may lie on a slow file server.
+                if (now := (status.st_mtime_ns, status.st_size)) != self._seen:
+                    lines = tail_lines(log, self.started)
+                    self._last = _OWN_PREFIX.sub("", CLOCK.sub("", lines[-1])) if lines else ""
+                    self._seen = now
+        return self._last
 
 
 @dataclass
@@ -140,7 +135,7 @@ class RunState:
         self.spans[stage_of(job.rule)][1] = now
         for line in [line for log in job.logs for line in tail_lines(log, job.started)]:
             if " WARNING " in line[:20]:
-                self.warnings.append(f"{job.name}: {_CLOCK.sub('', line)}")
+                self.warnings.append(f"{job.name}: {CLOCK.sub('', line)}")
 
     def _fail(self, fields: Mapping[str, Any]) -> str:
         number = fields["jobid"]
@@ -183,8 +178,8 @@ class RunState:
 
     def said(self, job: Job) -> str:
         """Return the last line of a running job's log, or where on a cluster it is."""
-        begun = any(log.is_file() and log.stat().st_mtime > job.started - 60 for log in job.logs)
-        return job.last_line() or ("in the queue" if self.remote and not begun else "")
+        line = job.last_line()
+        return "in the queue" if self.remote and job.logs and job._seen is None else line
 
     # What the stages are at
 
@@ -239,50 +234,6 @@ def estimate(line: str) -> float | None:
         if found := pattern.search(line):
             return float(found[1]) * unit
     return None
-
-
-def tail_lines(log: Path, since: float) -> list[str]:
-    """Return the last lines of a log that was written to ``since`` then, without empty ones."""
-    try:
-        # A file server's clock may be some seconds behind this machine's.
-        if log.stat().st_mtime < since - 60:
-            return []
-        with log.open("rb") as stream:
-            stream.seek(max(0, log.stat().st_size - TAIL))
-            text = stream.read().decode("utf-8", errors="replace")
-    except OSError:
-        return []
-    # A progress bar rewrites its line.
-    lines = (line.rpartition("\r")[2].rstrip() for line in text.split("\n"))
-    return [line for line in lines if line]
-
-
-def find_cause(job: str, logs: Iterable[Path], since: float) -> Cause:
-    """Return why a job failed, which is the last thing that it said itself."""
-    # Snakemake's own log comes first, and Slurm's of the job after it.
-    logs = [*logs]
-    for log in logs:
-        if lines := tail_lines(log, since):
-            line = _telling(lines)
-            text = _CLOCK.sub("", line).removesuffix(f" (log: {log})")
-            text = re.sub(rf"^{re.escape(job.split()[0])}(?: [^:]*)?: ", "", text)
-            if _PROGRESS.search(line):
-                text = f'ended without a word after "{text}"; run the same command to go on'
-                return Cause(job, text, str(log), silent=True)
-            return Cause(job, text, str(log), wanted=bool(_STOPPED.search(line)))
-    why = "ended without a word, as it does when memory runs out; run the same command again"
-    folder = logs[0].parent if logs else Path()
-    if folder.is_dir() and shutil.disk_usage(folder).free < NEARLY_FULL:
-        why = f"the disk of {folder} is full; free space there, and run the same again"
-    return Cause(job, why, str(logs[0]) if logs else "none", silent=True)
-
-
-def _telling(lines: list[str]) -> str:
-    """Return the line of a failed job's log that says why."""
-    stops = [line for line in lines if _STOPPED.search(line)]
-    errors = [line for line in lines if " ERROR " in line[:20]]
-    own = [line for line in lines if not _ECHOES.match(line)]
-    return (stops or errors or own or lines)[-1]
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,6 @@ from threedrs.workflow.run_events import (
     RunState,
     duration,
     estimate,
-    find_cause,
     stage_of,
 )
 
@@ -97,39 +96,6 @@ def test_warnings_of_logs_come_with_the_name_of_their_job(tmp_path: Path) -> Non
     log.write_text("10:00:00 INFO a\n10:00:01 WARNING scene0001_00: left out: no frame\n")
     state = after(*begun(boxes=1), job(1, "boxes", log, shard="val-000"), ended(1, 104.0))
     assert state.warnings == ["boxes val-000: scene0001_00: left out: no frame"]
-
-
-STOPPED = "train: stopped by SIGUSR1, saved at step 7; run it again"
-SILENT = "ended without a word"
-
-
-@pytest.mark.parametrize(
-    ("log", "text", "kind"),
-    [
-        ("10:00:00 INFO a\n10:00:09 ERROR score a b: x: bad (log: {log})\n", "x: bad", ""),
-        ("score: rank 0: x: bad\nlaunch: rank 1 was ended\n", "rank 0: x: bad", ""),
-        ("Traceback ...\n  File ...\nKeyError: 'x'\n", "KeyError: 'x'", ""),
-        (f"{STOPPED}\ntrain: rank 1: lost another rank\n", STOPPED, "wanted"),
-        ("10:00:00 INFO scene: done\n", f'{SILENT} after "scene: done"; run the same', "silent"),
-        ("", f"{SILENT}, as it does when memory runs out; run the same", "silent"),
-    ],
-)
-def test_the_cause_is_the_last_thing_that_a_job_said(
-    tmp_path: Path, log: str, text: str, kind: str
-) -> None:
-    path = tmp_path / "a.log"
-    path.write_text(log.format(log=path))
-    cause = find_cause("score a b", [path], since=0.0)
-    assert cause.text.removesuffix(" command again").removesuffix(" command to go on") == text
-    assert cause.log == str(path)
-    assert (cause.wanted, cause.silent) == (kind == "wanted", kind == "silent")
-
-
-def test_a_log_of_an_earlier_attempt_says_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "a.log"
-    path.write_text("KeyError: 'x'\n")
-    later = path.stat().st_mtime + 1000
-    assert find_cause("score a b", [path], since=later).silent
 
 
 def test_a_retry_that_succeeds_leaves_no_cause(tmp_path: Path) -> None:
