@@ -69,6 +69,10 @@ def compare_by_content(persistence: type[Any]) -> None:
 
 def _follow(records: Any, job: Any) -> None:
     """Give the records of a job the places where its inputs are now, if these are the same."""
+    if not job.input:
+        # Nothing could have moved. Snakemake asks for each output, of which generated scans have
+        # six a room in one job: to read all their records each time would take minutes.
+        return
     # Snakemake asks once for each input, and each answer needs all of them.
     refused = vars(records).setdefault("not_followed", set())
     by_name = job.rule.params.get("large") is not None
