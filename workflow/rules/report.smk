@@ -34,7 +34,10 @@ rule aggregate:
         configs=expand("results/train/{run}/config.json", run=RUNS),
         trivial="results/trivial_answers.json",
         controls=expand(
-            "results/eval/{run}/{asked}/metrics.json", run=RUNS, asked=CONTROLS
+            "results/eval/{run}/{asked}/{file}",
+            run=RUNS,
+            asked=CONTROLS,
+            file=["metrics.json", "per_question.npz"],
         ),
     output:
         csv=report(
