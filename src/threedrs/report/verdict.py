@@ -185,33 +185,19 @@ def _tested_answer(
     worse = [line for line in lines if line.tone == "down"]
     total, others = len(lines), len(lines) - len(better) - len(worse)
     rest = f" On the other {others if others > 1 else 'one'} no difference is shown." * (others > 0)
+
+    def told(word: str, shown: Sequence[Line]) -> Markup:
+        return Markup("{} is {} than {} on {} of {} metrics, {}.").format(
+            name, word, baseline, len(shown), total, _listed(shown)
+        )
+
     if better and worse:
-        return (
-            "mixed",
-            Markup(
-                "Mixed: {} is better than {} on {} of {} metrics, {}. It is worse on {}, {}.{}"
-            ).format(
-                name,
-                baseline,
-                len(better),
-                total,
-                _listed(better),
-                len(worse),
-                _listed(worse),
-                rest,
-            ),
-            "even",
-        )
-    if better or worse:
-        shown = better or worse
-        start, word, tone = ("Yes", "better", "up") if better else ("No", "worse", "down")
-        return (
-            word,
-            Markup("{}: {} is {} than {} on {} of {} metrics, {}.{}").format(
-                start, name, word, baseline, len(shown), total, _listed(shown), rest
-            ),
-            tone,
-        )
+        also = Markup(" It is worse on {}, {}.").format(len(worse), _listed(worse))
+        return "mixed", "Mixed: " + told("better", better) + also + rest, "even"
+    if better:
+        return "better", "Yes: " + told("better", better) + rest, "up"
+    if worse:
+        return "worse", "No: " + told("worse", worse) + rest, "down"
     seeds, sizes = min(min(line.compared["seeds"]) for line in lines), missed_sizes(lines)
     easily = (
         f" {after_correction(tests).capitalize()}, a true one of less than about {sizes} is "
