@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from markupsafe import Markup
 
 from threedrs.evaluation.tables import shown_columns
 from threedrs.io.files import read_json
 from threedrs.report.verdict import statement, verdicts
+from threedrs.report.verdict_line import plain
 
 NAMES = ("baseline", "again")
 MIXES = ("full", "full-again")
@@ -57,8 +57,9 @@ def findings(summary: dict[str, Any]) -> str:
             title = f"{line.column.group} {line.column.title}"
             values = f"{line.baseline:.1f} and {line.value:.1f}"
             p, corrected = line.compared["p"], line.compared["p_holm"]
-            lines.append(f"{title}: {values}, p {p:.3f}, corrected {corrected:.3f}: {line.words}")
-    return "\n".join(Markup(line).striptags() for line in lines)
+            words = plain(line.words)
+            lines.append(f"{title}: {values}, p {p:.3f}, corrected {corrected:.3f}: {words}")
+    return "\n".join(map(plain, lines))
 
 
 def main() -> None:

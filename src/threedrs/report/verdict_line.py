@@ -166,6 +166,11 @@ def _evidence(compared: Mapping[str, Any], filters: Mapping[str, str]) -> Markup
     )
 
 
+def plain(sentence: str) -> str:
+    """Return a sentence of a verdict without its links, as a terminal shows it."""
+    return sentence.striptags() if isinstance(sentence, Markup) else sentence
+
+
 def beside_zero(compared: Mapping[str, Any]) -> int:
     """Return 1 where the interval lies above zero, -1 where below, else 0."""
     if compared["low"] is None:

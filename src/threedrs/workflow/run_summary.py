@@ -11,6 +11,7 @@ from threedrs.evaluation.tables import shown_columns
 from threedrs.evaluation.trivial_answers import mean_of
 from threedrs.io.files import read_json
 from threedrs.report.verdict import statement, verdicts
+from threedrs.report.verdict_line import plain
 from threedrs.workflow.run_events import STAGES, Cause, RunState, duration, stage_of
 
 MOST = 3  # warnings that are shown again
@@ -84,7 +85,7 @@ def scores(results: Path) -> list[tuple[str, str]]:
         lines.append(("scores", f"and {more} more settings, on the page"))
     baseline = summary["groups"][0]["name"]
     said = statement(verdicts(summary, columns), baseline, summary["comparison"])
-    return [*lines, *(("answer", sentence) for sentence in said)]
+    return [*lines, *(("answer", plain(sentence)) for sentence in said)]
 
 
 def failures(state: RunState) -> list[str]:

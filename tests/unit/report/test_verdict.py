@@ -5,12 +5,12 @@ from functools import partial
 
 import numpy as np
 import pytest
-from markupsafe import Markup
 
 from fixtures.compared_settings import CHECKPOINT, SCANREFER, entry, summary
 from threedrs.report import figures
 from threedrs.report.next_runs import NextRuns
 from threedrs.report.verdict import config_differences, statement, verdicts
+from threedrs.report.verdict_line import plain as said
 from threedrs.tasks.registry import headline_columns
 from threedrs.visualization.templates import page_environment
 
@@ -19,11 +19,6 @@ def evidence(low, high, scenes=40, seeds="3 and 3"):
     return (
         f"95 % interval {low:+.1f} to {high:+.1f}, {seeds} seeds, {scenes} rooms, 1,600 questions"
     )
-
-
-def said(text):
-    """What a reader sees of a text with links."""
-    return Markup(text).striptags()
 
 
 AFTER = "after the correction for 2 tests"
@@ -102,6 +97,11 @@ def test_names_in_an_answer_stay_text():
     made["groups"][1]["name"] = "<b>"
     (verdict,) = verdicts(made, SCANREFER)
     assert verdict.answer.startswith("Yes: &lt;b&gt; is better than baseline on 1 of 2 metrics")
+    assert said(verdict.answer).startswith("Yes: <b> is better than baseline on 1 of 2 metrics")
+    # Nothing is taken out of an answer that has no links.
+    assert (
+        said("No difference between <b> and baseline") == "No difference between <b> and baseline"
+    )
 
 
 @pytest.mark.parametrize(
