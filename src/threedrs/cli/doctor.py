@@ -29,7 +29,6 @@ def doctor(
     """
     from threedrs.config.load import check_config, old_keys
     from threedrs.config.yaml_files import merged, parse_values
-    from threedrs.doctor.examine import examine
     from threedrs.doctor.finding import Finding
     from threedrs.errors import ConfigError
 
@@ -43,11 +42,19 @@ def doctor(
         moved = old_keys(asked)
         if config is not None:
             with progress() as show:
+                show("loading torch")
+                from threedrs.doctor.examine import examine
+
                 findings = examine(config, Path.cwd(), slurm=slurm, say=show)
     # A configuration that cannot be read is the first finding; nothing else can be asked then.
     except ConfigError as error:
         problems += str(error).splitlines()
-    wrong = [Finding("error", line, "correct the configuration", "config") for line in problems]
+    # Most lines end with a remedy of their own.
+    remedies = ["" if "; " in line else "correct the configuration" for line in problems]
+    wrong = [
+        Finding("error", line, remedy, "config")
+        for line, remedy in zip(problems, remedies, strict=True)
+    ]
     wrong += [Finding("warning", line, check="config") for line in moved]
     findings = wrong + findings
     if as_json:

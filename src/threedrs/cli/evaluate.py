@@ -9,6 +9,7 @@ import typer
 from threedrs.cli.names import (
     BenchmarkName,
     ModelName,
+    check_file,
     completion,
     find_model,
     trained_run,
@@ -52,17 +53,28 @@ def evaluate(
     Its predictions and metrics lie in results/eval/NAME; other runs' results stay.
     """
     from threedrs.config.yaml_files import parse_values
+    from threedrs.errors import ConfigError, did_you_mean
     from threedrs.evaluation.one_checkpoint import evaluate_checkpoint
+    from threedrs.models.checkpoint.folder import check_folder
 
-    results = evaluate_checkpoint(
-        str(trained_run(checkpoint) or checkpoint),
-        benchmarks=on.split(",") if on else None,
-        limit=limit,
-        name=name,
-        gpus=gpus,
-        configfiles=configfile or [],
-        values=parse_values(values or []),
-    )
+    if Path(checkpoint).is_dir() and trained_run(checkpoint) is None:
+        check_folder(Path(checkpoint))
+    try:
+        results = evaluate_checkpoint(
+            str(trained_run(checkpoint) or checkpoint),
+            benchmarks=on.split(",") if on else None,
+            limit=limit,
+            name=name,
+            gpus=gpus,
+            configfiles=configfile or [],
+            values=parse_values(values or []),
+        )
+    except ConfigError as error:
+        # A checkpoint may also lie below data.root, so only now it is known that there is none.
+        near = did_you_mean(checkpoint, trained_runs()) if not Path(checkpoint).exists() else ""
+        if not near:
+            raise
+        raise ConfigError(f"{error}; as a run, {near}") from error
     _print_metrics(results, as_json)
 
 
@@ -107,6 +119,11 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score a benchmark's predictions; values are percent, as papers print them."""
+    from threedrs.tasks.registry import find_task
+
+    find_task(benchmark)
+    check_file(predictions)
+
     from threedrs.evaluation.score import score_file
 
     with progress() as show:
@@ -144,13 +161,14 @@ def awareness(
     as_json: AsJson = False,
 ) -> None:
     """Measure how 3D-aware a model's visual tokens are, scene by scene (docs/EVALUATION.md)."""
+    folder = find_model(model)
+
     from threedrs.distributed.gpus import claim_gpus, own_device
     from threedrs.errors import ConfigError
     from threedrs.evaluation.settings import PredictSettings
     from threedrs.scannet.excluded_scans import read_excluded
     from threedrs.scenes.store import SceneStore
 
-    folder = find_model(model)
     if out is None:
         # What the report reads has the settings and the excluded scenes of the configuration.
         made, is_run = f"results/eval/{model}/awareness.json", trained_run(model) is not None

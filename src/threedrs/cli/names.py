@@ -10,15 +10,15 @@ from typing import Annotated
 
 import typer
 
-from threedrs.errors import ConfigError, StoreError, did_you_mean, nearest_path
+from threedrs.errors import ConfigError, DataError, StoreError, did_you_mean, nearest_path
 
 RESULTS = Path("results")
 MOST_LISTED = 8  # names in an error; of more the count and both ends are said
 
 
-def trained_runs() -> list[str]:
+def trained_runs(results: Path = RESULTS) -> list[str]:
     """Return the names of the runs that have a model."""
-    return sorted(path.parent.name for path in RESULTS.glob("train/*/model"))
+    return sorted(path.parent.name for path in results.glob("train/*/model"))
 
 
 def configured_runs() -> list[str]:
@@ -98,8 +98,8 @@ def find_model(given: str) -> Path:
             raise ConfigError(
                 f"{given}: this run is not trained yet; run `snakemake --cores all models`"
             )
-        found = _there(trained_runs(), RESULTS / "train", "trained runs", "models")
-        raise ConfigError(f"{given}: is neither a trained run nor a folder; {_near(given, found)}")
+        where = _near_run(given, RESULTS)
+        raise ConfigError(f"{given}: is neither a trained run nor a folder; {where}")
     # The config.json of a run, which stands for its model before any training, is a file.
     if path.is_dir():
         check_folder(path)
@@ -111,6 +111,27 @@ def trained_run(given: str) -> Path | None:
     # A name goes before a folder of the same name, which can be given as ./NAME.
     folder = RESULTS / "train" / given / "model"
     return folder if "/" not in given and folder.is_dir() else None
+
+
+def check_run(run: str, results: Path) -> None:
+    """Check that ``results`` has a trained run of this name.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if run not in trained_runs(results):
+        raise ConfigError(f"{run}: is not a trained run; {_near_run(run, results)}")
+
+
+def check_file(path: Path) -> None:
+    """Check that a file is there, before what reads it is loaded.
+
+    Raises:
+        DataError: it is not; names the nearest.
+    """
+    if not path.exists():
+        advice = nearest_path(path) or "put it there, or correct the path"
+        raise DataError(f"{path}: there is no such file; {advice}")
 
 
 def find_scene(given: str) -> Path:
@@ -141,6 +162,11 @@ def find_shards(given: str) -> list[Path]:
         return [Path(given)]
     found = _there(teachers(), RESULTS / "features", "features of teachers", "features")
     raise StoreError(f"{given}: there is no feature store here; {_near(given, found)}")
+
+
+def _near_run(given: str, results: Path) -> str:
+    found = _there(trained_runs(results), results / "train", "trained runs", "models")
+    return _near(given, found)
 
 
 def _near(given: str, known: tuple[list[str], str]) -> str:

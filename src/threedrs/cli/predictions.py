@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from threedrs.cli.names import check_file
 from threedrs.cli.shared import say
 
 app = typer.Typer(help="Predictions of others and for others.", no_args_is_help=True)
@@ -23,6 +24,9 @@ def export(
     ] = None,
 ) -> None:
     """Write predictions as the rows that the field's own scorers read."""
+    check_file(predictions)
+    check_file(records)
+
     from threedrs.evaluation.external_predictions import export_predictions
     from threedrs.tasks.prediction import read_meta
 
@@ -44,6 +48,9 @@ def import_rows(
     out: Annotated[Path, typer.Option(help="predictions.jsonl to write")],
 ) -> None:
     """Write the field's rows as predictions of ours, with scenes and all true answers."""
+    check_file(predictions)
+    check_file(records)
+
     from threedrs.evaluation.external_predictions import import_predictions
 
     rows, questions, fewer = import_predictions(predictions, records, out)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from threedrs.cli.names import completion, trained_runs
+from threedrs.cli.names import check_run, completion, trained_runs
 from threedrs.cli.shared import progress, say
 
 Root = Annotated[Path, typer.Option(help="The data root, `data.root` of the configuration.")]
@@ -80,6 +80,8 @@ def publish(
     It takes your own token (`hf auth login`, or HF_TOKEN). The card holds each score with its
     interval, the training's settings, licences, commit, hashes and counts of the data.
     """
+    check_run(run, results)
+
     from threedrs.report.publication import check_token, upload, write_publication
 
     if not dry_run:  # asked first, as all files of the model are read next

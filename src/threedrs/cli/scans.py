@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from threedrs.cli.names import check_file
 from threedrs.cli.shared import AsJson, progress, say
 
 
@@ -98,6 +99,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Print a scan's facts: cameras, sizes, compression, frames, valid poses."""
+    check_file(file)
     facts = _facts(file)
     if as_json:
         print(json.dumps(facts, indent=2, allow_nan=False))
@@ -118,6 +120,8 @@ def export(
     stride: Annotated[int, typer.Option(help="Export every STRIDE-th frame.")] = 1,
 ) -> None:
     """Export a scan to the posed_images layout: JPEG, depth PNG in millimetres, 4x4 pose texts."""
+    check_file(file)
+
     from threedrs.scannet.posed_images import JPEG_QUALITY, export_posed_images
 
     with progress() as show:

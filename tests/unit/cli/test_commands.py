@@ -81,7 +81,7 @@ MISTYPED = [
     ("chat 3drs results/scenes/scene000_00.zarr", "did you mean results/scenes/scene000"),
     ("awareness 3drz --out x", "did you mean 3drs?"),
     ("model merge 3drs x", "holds no adapter"),
-    ("publish 3drz -n", "3drz: is not a finished training"),
+    ("publish 3drz", "did you mean 3drs?"),
     ("scene show scene0009", "did you mean scene0002_00?"),
     ("features verify vgtt", "did you mean vggt?"),
     ("features show vgtt scene0000_00", "did you mean vggt?"),
@@ -91,10 +91,11 @@ MISTYPED = [
     ("sens info x.sens", "x.sens"),
     ("sens export x.sens y", "x.sens"),
     ("instructions convert scanq val --data . --out x", "did you mean scanqa?"),
-    ("predictions export x.jsonl --records y --out z", "cannot be read"),
+    ("predictions export x.jsonl --records y --out z", "x.jsonl: there is no such file; put it"),
     ("import-rgbd x y.sens", "x: is not a folder"),
     ("verify --results reslts", "reslts: is not a folder"),
     ("unpack x.tar", "x.tar"),
+    ("eval results/train/3drs", "holds one; give results/train/3drs/model"),
     ("eval 3drz", "run threedrs eval from the repository's folder"),
 ]
 _RUN_ALL = """
