@@ -21,7 +21,7 @@ from rich.text import Text
 from threedrs.workflow.run_events import Job, RunState, duration, stage_of
 
 REFRESH = 0.5  # seconds between two pictures on a terminal
-LONG = 30.0  # seconds from which on a job has a line of its own in plain output
+LONG = 60.0  # seconds from which on a job has a line of its own in plain output
 FIRST_LOOK, LAST_LOOK = (
     60.0,
     600.0,
