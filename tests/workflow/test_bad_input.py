@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.checkout import Checkout
+from fixtures.checkout import SMALL, Checkout
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,22 @@ def test_a_slip_in_a_file_is_named_by_its_line(checkout: Checkout, tmp_path: Pat
     lines = len(text.splitlines())
     done = checkout.snakemake("-n", "all")
     assert f"config/config.yaml: is not YAML (line {lines + 2}: a tab indents" in done.stdout
+
+
+def test_a_mistyped_target_and_a_missing_file_are_a_line_each(checkout: Checkout) -> None:
+    for target, config, said in (
+        ("repotr", SMALL, "did you mean report?"),
+        (
+            "results/eval/3dr/sqa3d/metrics.json",
+            SMALL,
+            "no rule makes it; did you mean results/eval/3drs/sqa3d/metrics.json? The "
+            "configuration's names are run (runs): 3drs, baseline; benchmark (eval.benchmarks): ",
+        ),
+        ("all", Path("nowhere.yaml"), "nowhere.yaml: is not there; give the path of a file"),
+    ):
+        done = checkout.snakemake("--cores", "1", target, config=config)
+        assert done.returncode == 1
+        line = done.stdout.splitlines()[-1]
+        assert line.startswith("threedrs: error: ")
+        assert said in line
+        assert "Traceback" not in done.stdout

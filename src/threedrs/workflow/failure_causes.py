@@ -56,7 +56,7 @@ def _telling(lines: list[str]) -> str:
     return (stops or errors or own or lines)[-1]
 
 
-def tail_lines(log: Path, since: float) -> list[str]:
+def tail_lines(log: Path, since: float = 0.0) -> list[str]:
     """Return the last lines of a log that was written to ``since`` then, without empty ones."""
     try:
         if log.stat().st_mtime < since - CLOCKS_APART:

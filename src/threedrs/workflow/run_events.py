@@ -41,7 +41,7 @@ _ESTIMATES = (
     (re.compile(r"([\d.]+) min left"), 60.0),
 )
 # Exceptions with which Snakemake repeats what the event of a failed job has said.
-_REPEATED = {"CalledProcessError", "RuleException", "CalledProcessException"}
+_REPEATED = {"CalledProcessError", "RuleException"}
 _LAST_WORD = "At least one job did not complete successfully."
 
 

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from threedrs.workflow.failure_causes import tail_lines
 from threedrs.workflow.slurm_watch import LOST
 
-TAIL = 65536  # bytes of a job's log that are looked at
 PROFILE = "slurm/config.yaml"
 
 _FAILED = re.compile(r"^Error in rule (?P<rule>\w+):$")
@@ -120,19 +120,11 @@ def _reason(lines: list[str]) -> str | None:
     if ended := _STATE.search(text):
         logs = _LOGS.search(text)
         # Slurm's own log of the job, and the rule's, where an srun of the rule's command speaks.
-        end = "".join(_tail(Path(log)) for log in logs["logs"].split(", ")) if logs else ""
+        paths = map(Path, logs["logs"].split(", ")) if logs else []
+        end = "\n".join(line for path in paths for line in tail_lines(path)).lower()
         # Slurm may call a job FAILED whose own log says that it ran out of memory or time.
         for states, sign, what in ENDINGS:
             if re.fullmatch(states, ended["state"]) or re.search(sign, end):
                 where = "" if what.startswith(("was", "lost")) else f" for this rule in {PROFILE}"
                 return f"job {ended['number']} {what}{where}; run the same command to go on"
     return None
-
-
-def _tail(path: Path) -> str:
-    """Return the end of a job's log in lower case, or nothing if there is no log."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - TAIL))
-        return stream.read().decode("utf-8", errors="replace").lower()
