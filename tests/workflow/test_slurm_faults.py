@@ -119,13 +119,14 @@ def test_cancelled_killed_and_drained_in_one_run(cluster: Path, ready: Checkout)
         (cluster / "hold").unlink()
         wait_until(lambda: kill_step(third.number), run)
         assert run.ended() == 1
-        said = run.said()
-    (line,) = explained(said)
+    (line,) = explained(run.said())
     assert line == (
         f"threedrs: Slurm: convert_instructions: job {first.number} was cancelled; run the same "
         "command to go on"
     )
-    assert f"SLURM-job '{third.number}' failed" in said
+    assert f"SLURM-job '{third.number}' failed" in run.log()
+    last = run.said().splitlines()[-1]
+    assert last.startswith("threedrs: Slurm: ") or last.startswith("threedrs: error: ")
     lost = [job.comment.split("_wildcards_")[1] for job in (first, third)]
     with started(ready, *A_GPU, *FILES) as run:
         assert run.ended() == 0, run.said()

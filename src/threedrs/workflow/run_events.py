@@ -162,7 +162,8 @@ class RunState:
         if record.levelno > WARNING and not text.startswith("Exiting because"):
             self.errors += [line for line in text.splitlines() if line not in self.errors]
         elif record.levelno == WARNING and text:
-            self.warnings.append(text)
+            if text.startswith("threedrs: "):  # Snakemake's own are said once
+                self.warnings.append(text)
             return text
         elif record.levelno == INFO:
             if text.startswith("Nothing to be done"):
