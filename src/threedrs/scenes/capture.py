@@ -75,15 +75,7 @@ def build_capture(
         ConfigError: an option or a name cannot be used.
         DataError: the capture cannot be read, or something has to be said by an option.
     """
-    scene = out.stem
-    if out.suffix != ".zarr" or _SAFE_NAME.fullmatch(scene) is None:
-        raise ConfigError(
-            f"{out}: name the store NAME.zarr, with a NAME of letters, digits, _ and - (64 at most)"
-        )
-    # What is typed wrong is said before minutes go into the images.
-    if options.up is not None and options.up not in AXES:
-        raise ConfigError(f"--up {options.up}: {choose_one(options.up, AXES)}")
-    given = None if options.boxes is None else _given_boxes(options.boxes, scene)
+    scene, given = _check_typed(out, options)
     say(f"opening {capture}")
     with open_capture(capture, options) as frames:
         posed, facts = _posed_frames(frames)
@@ -138,6 +130,18 @@ def build_capture(
         say(f"writing {out}")
         store = write_scene(inputs, out)
     return store, store.attributes["notes"]
+
+
+def _check_typed(out: Path, options: CaptureOptions) -> tuple[str, dict[str, Any] | None]:
+    """Return the scene's name and the given boxes; what is typed wrong is said before all else."""
+    scene = out.stem
+    if out.suffix != ".zarr" or _SAFE_NAME.fullmatch(scene) is None:
+        raise ConfigError(
+            f"{out}: name the store NAME.zarr, with a NAME of letters, digits, _ and - (64 at most)"
+        )
+    if options.up is not None and options.up not in AXES:
+        raise ConfigError(f"--up {options.up}: {choose_one(options.up, AXES)}")
+    return scene, None if options.boxes is None else _given_boxes(options.boxes, scene)
 
 
 def _posed_frames(frames: Frames) -> tuple[NDArray[np.intp], list[str]]:
