@@ -102,13 +102,15 @@ def chat(
             if line == "/quit":
                 break
             numbered = [f"{number}  {text}" for number, text in enumerate(asked, start=1)]
-            say(*([HELP] if line == "/help" else numbered))
+            say(*(HELP.splitlines() if line == "/help" else numbered))
             continue
         asked.append(line)
         try:
             request = Request.from_json(line) if as_json else Request.from_text(line)
             image = out.with_stem(f"{out.stem}-{pictures + 1}")
-            reply = reply_to(dialogue, request, image, top)
+            with progress() as show:
+                show("answering")
+                reply = reply_to(dialogue, request, image, top)
         # The next question can still be answered, and a wrong one shall not cost the loading.
         except ThreedrsError as error:
             refused += 1

@@ -162,6 +162,7 @@ def awareness(
 ) -> None:
     """Measure how 3D-aware a model's visual tokens are, scene by scene (docs/EVALUATION.md)."""
     folder = find_model(model)
+    check_file(scenes)
 
     from threedrs.distributed.gpus import claim_gpus, own_device
     from threedrs.errors import ConfigError

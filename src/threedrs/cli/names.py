@@ -124,14 +124,14 @@ def check_run(run: str, results: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Check that a file is there, before what reads it is loaded.
+    """Check that a file or folder is there, before what reads it is loaded.
 
     Raises:
         DataError: it is not; names the nearest.
     """
     if not path.exists():
         advice = nearest_path(path) or "put it there, or correct the path"
-        raise DataError(f"{path}: there is no such file; {advice}")
+        raise DataError(f"{path}: is not there; {advice}")
 
 
 def find_scene(given: str) -> Path:

@@ -162,7 +162,7 @@ def _training_facts(
     fits = found.total <= machine.memory
     remedies = []
     if not fits:
-        remedies = what_fits(resolved, machine, teacher_channels=channels, samples=samples)
+        remedies = what_fits(resolved, machine, found, teacher_channels=channels, samples=samples)
     return {
         "gpus": machine.gpus,
         "gigabytes_of_a_gpu": machine.memory / 1e9,

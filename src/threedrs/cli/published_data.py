@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from threedrs.cli.names import check_run, completion, trained_runs
+from threedrs.cli.names import check_file, check_run, completion, trained_runs
 from threedrs.cli.shared import progress, say
 
 Root = Annotated[Path, typer.Option(help="The data root, `data.root` of the configuration.")]
@@ -44,6 +44,8 @@ def unpack(
     from threedrs.inputs.archives import Archive, find_archive
     from threedrs.inputs.download import unpacked
 
+    for path in archives:
+        check_file(path)
     found: dict[str, Archive] = {}
     for archive in map(find_archive, archives):
         # Two parts of one archive are the same archive.

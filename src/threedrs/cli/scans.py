@@ -78,6 +78,8 @@ def import_rgbd(
     (TUM), they pair by nearest time within 0.02 s: a colour image
     without a depth image is excluded, one without a pose is kept and marked as not localised.
     """
+    check_file(folder)
+
     from threedrs.scannet import rgbd_import as rgbd
     from threedrs.scannet.sens import SensReader
 

@@ -24,7 +24,7 @@ class Remedy:
 
 
 def what_fits(
-    config: Config, machine: Machine, *, teacher_channels: int, samples: int
+    config: Config, machine: Machine, plan: Plan, *, teacher_channels: int, samples: int
 ) -> list[Remedy]:
     """Return the changes, of those tried, with which a resolved run fits its GPUs.
 
@@ -34,12 +34,13 @@ def what_fits(
     Args:
         config: the resolved run.
         machine: the GPUs, which are too small.
+        plan: the run's estimate for them.
         teacher_channels: 0 without a teacher.
         samples: number of them in an epoch.
     """
     lean = _without_what_is_so(LEAN, config)
     found = []
-    for kind in _kinds(config, machine):
+    for kind in _kinds(config, machine, plan):
         # The first of a kind that fits: the others of it cost more.
         for change, gpus in (*kind, *((_merged(change, lean), gpus) for change, gpus in kind)):
             plan = plan_run(
@@ -51,14 +52,13 @@ def what_fits(
     return found
 
 
-def _kinds(config: Config, machine: Machine) -> Iterator[list[tuple[Config, Machine]]]:
+def _kinds(config: Config, machine: Machine, plan: Plan) -> Iterator[list[tuple[Config, Machine]]]:
     """Yield each kind of change: what is laid over the run, and the GPUs, the cheapest first."""
     train, execution = config["train"], config["execution"]
     if not execution["gradient_checkpointing"]:
         yield [({"execution": {"gradient_checkpointing": True, "kept_layers": 0}}, machine)]
     elif execution["kept_layers"]:
-        fewer = range(execution["kept_layers"] - 4, -4, -4)
-        yield [({"execution": {"kept_layers": max(0, kept)}}, machine) for kept in fewer]
+        yield [({"execution": {"kept_layers": plan.most_kept_layers}}, machine)]
     packs = [pack for pack in range(train["pack"] - 1, 0, -1) if train["pack"] % pack == 0]
     if packs:
         yield [({"train": {"pack": pack}}, machine) for pack in packs]

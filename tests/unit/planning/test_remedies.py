@@ -20,10 +20,9 @@ def tiny(**train: Any) -> dict[str, Any]:
 
 
 def remedies(config: dict[str, Any], machine: Machine) -> list[str]:
-    return [
-        remedy.change.partition(" (")[0]
-        for remedy in what_fits(config, machine, teacher_channels=8, samples=80)
-    ]
+    plan = plan_run(config, machine, teacher_channels=8, samples=80)
+    found = what_fits(config, machine, plan, teacher_channels=8, samples=80)
+    return [remedy.change.partition(" (")[0] for remedy in found]
 
 
 def gigabytes(config: dict[str, Any], machine: Machine) -> float:
@@ -60,3 +59,11 @@ def test_what_is_not_enough_alone_comes_with_the_lean_recipe() -> None:
 def test_nothing_fits_a_gpu_without_memory() -> None:
     found = remedies(tiny(), Machine(gpus=1, memory=1.0))
     assert found == ["--gpu 4090"]
+
+
+def test_as_many_layers_are_kept_as_fit() -> None:
+    config = tiny()
+    config["execution"] |= {"gradient_checkpointing": True, "kept_layers": 3}
+    two = {**config, "execution": {**config["execution"], "kept_layers": 2}}
+    found = remedies(config, Machine(gpus=1, memory=gigabytes(two, Machine(gpus=1, memory=1e15))))
+    assert found[0] == "execution.kept_layers: 2"
