@@ -53,7 +53,7 @@ def test_no_training_is_asked_for_where_the_rooms_are_too_few(seeds, rooms, said
 @pytest.mark.parametrize(
     ("size", "deviation", "said"),
     [
-        # The numbers of docs/EVALUATION.md's table, for one metric.
+        # Seeds that vary by 4.8 points.
         (
             -5.0,
             4.8,
