@@ -29,6 +29,7 @@ from threedrs.models.packing import Query
 from threedrs.models.prompt import build_query
 from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.student import Student
+from threedrs.models.token_passes import TokenPasses
 from threedrs.tasks.record import Record, conversation
 
 THINGS = ("chair", "table", "window", "door", "bookshelf", "couch", "lamp", "whiteboard")
@@ -125,9 +126,10 @@ def measure(
     student, tokenizer = build(size, device, dtype)
     scene = make_scene(frames, device)
     queries = make_queries(max(counts), tokenizer)
+    passes = TokenPasses(student)  # as a prediction's scenes share them
 
     def shared(count: int, length: int) -> list[list[int]]:
-        session = SceneSession(student, tokenizer, scene, prompt="reference")
+        session = SceneSession(student, tokenizer, scene, prompt="reference", passes=passes)
         session.decoding = Decoding(ends=frozenset())
         return session.generate(queries[:count], length)
 

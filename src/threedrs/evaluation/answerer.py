@@ -25,6 +25,7 @@ from threedrs.models.packing import Query
 from threedrs.models.prompt import build_query
 from threedrs.models.scene_inputs import read_scene
 from threedrs.models.student import Student
+from threedrs.models.token_passes import TokenPasses
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import Prediction
@@ -67,6 +68,7 @@ class StudentAnswerer:
         self.student = student
         self.tokenizer = tokenizer
         self.settings = settings
+        self.passes = TokenPasses(student)
 
     @classmethod
     def load(
@@ -100,6 +102,7 @@ class StudentAnswerer:
                 inputs,
                 prompt=self.settings.prompt,
                 decoding=self.settings.decoding,
+                passes=self.passes,
             )
         return SceneAnswers(self, session, len(inputs.boxes_N6))
 

@@ -2,7 +2,8 @@
 
 The prefix with the visual tokens runs once. Its keys and values stay and are never copied. All
 questions then run together: one pass over their own tokens, packed in one row, then one pass for
-every next token of those that are not finished. Answers do not depend on what else is asked.
+every next token of those that are not finished (`threedrs.models.token_passes`). Answers do not
+depend on what else is asked.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import torch.distributed
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
@@ -21,8 +21,8 @@ from threedrs.models.packing import Query
 from threedrs.models.prompt import PromptStyle, shared_prefix, token_id
 from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.student import Student
+from threedrs.models.token_passes import TokenPasses
 from threedrs.models.visual_tokens import token_grid
-from threedrs.models.zero3 import is_spread
 from threedrs.tasks.record import GROUND
 
 BATCH_TOKENS = 16384  # own tokens of the questions that run together; bounds memory without a GPU
@@ -41,6 +41,7 @@ class SceneSession:
         scene: on any device, with or without teacher features.
         prompt: style of the queries that will come, on which the shared tokens depend.
         decoding: greedy, or reference, as the checkpoint's generation_config.json says.
+        passes: of this student, where several scenes are asked one after the other.
     """
 
     # Not torch's inference mode: parameters that a sharded training run gathers here must stay fit
@@ -54,8 +55,10 @@ class SceneSession:
         *,
         prompt: PromptStyle,
         decoding: str = "greedy",
+        passes: TokenPasses | None = None,
     ) -> None:
         self.student = student
+        self.passes = TokenPasses(student) if passes is None else passes
         self.tokenizer = tokenizer
         self.scene = scene = scene.to(student.device)
         self.prefix = shared_prefix(tokenizer, prompt, label_chat_tokens=False)
@@ -98,37 +101,11 @@ class SceneSession:
         hidden_BD, _ = self._run_queries(queries, self.ground_token)
         return self.student.grounding_head(self.objects_ND, hidden_BD).tolist()
 
-    def _generate(self, queries: Sequence[Query], max_new_tokens: int) -> list[list[int]]:
-        generated: list[list[int]] = [[] for _ in queries]
-        active = list(range(len(queries)))  # the questions in the batch that runs
+    def _generate(self, queries: Sequence[Query], most: int) -> list[list[int]]:
         hidden_BD, attention = self._run_queries(queries)
-        generated_BS = torch.empty(len(queries), 0, dtype=torch.long, device=hidden_BD.device)
-        spread = self._is_spread()
-        for step in range(max_new_tokens):
-            # The last token alone predicts the next one, so the head runs on B rows.
-            logits_BT = self.student.language_model.lm_head(hidden_BD)
-            token_B = self.decoding.next_tokens(logits_BT, generated_BS)
-            if spread:  # ranks that round otherwise must still make the same passes
-                torch.distributed.broadcast(token_B, src=0)
-            tokens = token_B.tolist()
-            going = [row for row, token in enumerate(tokens) if token not in self.decoding.ends]
-            for row in going:
-                generated[active[row]].append(tokens[row])
-            if not going or step == max_new_tokens - 1:
-                break
-            # Whoever goes on has as many tokens as the others, which a table without gaps holds.
-            generated_BS = torch.cat([generated_BS, token_B[:, None]], dim=1)
-            # Questions that are done leave the batch, and the others do not wait for the longest.
-            if len(going) < len(active):
-                active = [active[row] for row in going]
-                rows = torch.tensor(going, device=token_B.device)
-                attention.keep(rows)
-                token_B, generated_BS = token_B[rows], generated_BS[rows]
-            lengths = [len(queries[number].input_ids) + step for number in active]
-            offset_B = torch.tensor(lengths, device=token_B.device)
-            attention.next_tokens()
-            hidden_BD = self._run(self.student.embed(token_B, (), ()), offset_B, attention)
-        return generated
+        lengths = torch.tensor([len(query.input_ids) for query in queries])
+        position_XB = self._positions(self.prefix_length + lengths.to(hidden_BD.device))
+        return self.passes.answer(attention, hidden_BD, position_XB, self.decoding, most)
 
     def _run_queries(
         self, queries: Sequence[Query], *more: int
@@ -143,22 +120,15 @@ class SceneSession:
         ends = list(accumulate(lengths))
         starts = [end - length for end, length in zip(ends, lengths, strict=True)]
         groups = text.num_attention_heads // text.num_key_value_heads
-        attention = QuestionAttention(self.shared, groups)
-        offset_S = attention.start(lengths, device)
+        attention = QuestionAttention(self.shared, groups, lengths, device)
         tokens_SD = self.student.embed(
             torch.from_numpy(np.concatenate(own)).to(device), queries, starts
         )
-        hidden_SD = self._run(tokens_SD, offset_S, attention)
+        positions = self._positions(self.prefix_length + attention.offset_S)
+        hidden_SD, _ = self.student.run_language_model(
+            tokens_SD, positions, None, questions=attention
+        )
         return hidden_SD[torch.tensor(ends, device=device) - 1], attention
-
-    def _run(self, tokens_SD: Tensor, offset_S: Tensor, attention: QuestionAttention) -> Tensor:
-        """Run tokens that stand ``offset_S`` behind the prefix, and return hidden states."""
-        positions = self._positions(self.prefix_length + offset_S)
-        return self.student.run_language_model(tokens_SD, positions, None, questions=attention)[0]
-
-    def _is_spread(self) -> bool:
-        """Whether ranks gather the parameters together, and so have to make the same passes."""
-        return any(map(is_spread, self.student.parameters()))
 
     def _positions(self, index_T: Tensor) -> Tensor:
         return self.student.position_ids(index_T[None], self.prefix, self.scene)
@@ -179,12 +149,13 @@ class SceneSession:
                 results += run(batch)
             except torch.OutOfMemoryError:
                 # Ranks that gather parameters together have to make the same passes.
-                if self._is_spread() or len(batch) == 1:
+                if self.passes.is_spread() or len(batch) == 1:
                     raise
                 limit = len(batch) // 2
             else:
                 continue
             # Here the error is gone, and with it the tensors that its traceback held.
+            self.passes.release()
             torch.cuda.empty_cache()
         return results
 

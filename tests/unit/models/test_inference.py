@@ -1,12 +1,11 @@
 """Scene-shared inference against one pass over everything for every token."""
 
-from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 
+from fixtures.plain_answers import family_student, hidden_states, plain_answer
 from fixtures.students import (
     CAPTION,
     GROUNDING,
@@ -20,58 +19,15 @@ from fixtures.students import (
     tokenizer,
 )
 from threedrs.config.schema import SupervisionSettings
-from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.heads import info_nce
 from threedrs.models.inference import SceneSession
-from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Query
 from threedrs.models.prompt import PromptStyle, build_query
-from threedrs.models.scene_inputs import SceneInputs
-from threedrs.models.student import Student
 from threedrs.tasks.record import Record
 
 
 def _query(item: Record, prompt: PromptStyle = "reference") -> Query:
     return build_query(item, tokenizer(), prompt=prompt)
-
-
-@torch.no_grad()
-def _hidden(
-    model: Student, query: Query, more: list[int], inputs: SceneInputs | None = None
-) -> tuple[torch.Tensor, int]:
-    """Last hidden states of prefix, question and further tokens, without a cache."""
-    inputs = scene() if inputs is None else inputs
-    visual = model.visual_tokens(inputs)
-    before = len(query.prefix.before_ids)
-    own = before + len(query.prefix.after_ids)
-    ids = [*query.prefix.before_ids, *query.prefix.after_ids, *query.input_ids.tolist(), *more]
-    text = model.embed(torch.tensor(ids), (query,), (own,))
-    tokens = torch.cat([text[:before], visual.sequence_TD, text[before:]])
-    places = model.position_ids(torch.arange(len(tokens))[None], query.prefix, inputs)
-    hidden, _ = model.run_language_model(tokens, places, None)
-    return hidden, before
-
-
-def _naive_answer(
-    model: Student,
-    query: Query,
-    max_new_tokens: int,
-    inputs: SceneInputs | None = None,
-    ends: Collection[int] | None = None,
-    penalty: float = 1.0,
-) -> list[int]:
-    generated: list[int] = []
-    ends = [tokenizer().convert_tokens_to_ids("<|im_end|>")] if ends is None else ends
-    while len(generated) < max_new_tokens:
-        hidden, _ = _hidden(model, query, generated, inputs)
-        logits = (model.language_model.lm_head.weight @ hidden[-1]).tolist()
-        for token in set(generated):
-            logits[token] *= 1 / penalty if logits[token] > 0 else penalty
-        best = logits.index(max(logits))
-        if best in ends:
-            break
-        generated.append(best)
-    return generated
 
 
 def _end_at(session: SceneSession, *ends: int) -> None:
@@ -93,41 +49,24 @@ def test_answers_equal_decoding_without_a_cache(prompt: PromptStyle) -> None:
     session = SceneSession(model, tokenizer(), scene(), prompt=prompt)
     answers = []
     for item in QUESTIONS:
-        ids = _naive_answer(model, _query(item, prompt), 8)
+        ids = plain_answer(model, _query(item, prompt), 8)
         answers.append(tokenizer().decode(ids, skip_special_tokens=True).strip())
         assert session.answer_all([_query(item, prompt)], 8)[0] == answers[-1]
     assert len(set(answers)) > 1, "the questions must lead to different answers to test anything"
 
 
-def _family_student(name: str) -> tuple[Student, Any, SceneInputs]:
-    model, words = load_student(ModelSettings(name=name), teacher_channels=0)
-    with torch.no_grad():
-        for parameter in model.language_model.model.layers.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(8)  # random weights as they are give all questions one answer
-    grid = model.family.grid
-    inputs = scene(frames=1, channels=None)
-    inputs = replace(
-        inputs,
-        grid=grid,
-        fine_NVFF=inputs.fine_NVFF[:, :, : grid.fine, : grid.fine],
-        coarse_NVGG=inputs.coarse_NVGG[:, :, : grid.coarse, : grid.coarse],
-    )
-    return model, words, inputs
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llava-video", "llava-onevision", "qwen2-vl"])
 def test_questions_together_get_the_answers_they_get_alone(name: str) -> None:
-    model, words, inputs = _family_student(name)
+    model, words, inputs = family_student(name)
     queries = [build_query(item, words, prompt="reference") for item in QUESTIONS]
     session = SceneSession(model, words, inputs, prompt="reference")
-    expected = [_naive_answer(model, query, 5, inputs, session.decoding.ends) for query in queries]
+    expected = [plain_answer(model, query, 5, inputs, session.decoding.ends) for query in queries]
     assert session.generate(queries, 5) == expected
     assert len(set(map(tuple, expected))) > 1
     ground = words.convert_tokens_to_ids("<ground>")
     with torch.no_grad():
-        rows = [_hidden(model, query, [ground], inputs)[0][-1] for query in queries]
+        rows = [hidden_states(model, query, [ground], inputs)[0][-1] for query in queries]
         scores = model.grounding_head(session.objects_ND, torch.stack(rows))
     torch.testing.assert_close(torch.tensor(session.ground_all(queries)), scores)
 
@@ -136,7 +75,7 @@ def test_questions_together_get_the_answers_they_get_alone(name: str) -> None:
 @pytest.mark.parametrize("name", ["llava-video", "llava-onevision", "qwen2-vl"])
 def test_the_published_decoding_equals_plain_code_alone_and_in_a_batch(name: str) -> None:
     """Greedy with a penalty on what the answer holds already, and two end tokens."""
-    model, words, inputs = _family_student(name)
+    model, words, inputs = family_student(name)
     queries = [build_query(item, words, prompt="reference") for item in QUESTIONS]
     greedy = SceneSession(model, words, inputs, prompt="reference").generate(queries, 6)
     # A second end token that an answer meets, and besides the published penalty one that rewards:
@@ -146,7 +85,7 @@ def test_the_published_decoding_equals_plain_code_alone_and_in_a_batch(name: str
     for penalty in (1.05, 0.3):
         model.generation = {"eos_token_id": ends, "repetition_penalty": penalty}
         session = SceneSession(model, words, inputs, prompt="reference", decoding="reference")
-        expected = [_naive_answer(model, query, 6, inputs, ends, penalty) for query in queries]
+        expected = [plain_answer(model, query, 6, inputs, ends, penalty) for query in queries]
         assert session.generate(queries, 6) == expected
         assert [session.generate([query], 6)[0] for query in queries] == expected
         answers.append(expected)
@@ -226,7 +165,7 @@ def test_answers_do_not_depend_on_the_questions_before() -> None:
 def test_answer_stops_at_the_end_token_and_at_the_limit() -> None:
     model = student()
     session = SceneSession(model, tokenizer(), scene(), prompt="reference")
-    free = _naive_answer(model, _query(TEXT), 4)
+    free = plain_answer(model, _query(TEXT), 4)
     assert len(free) == 4
     # Make the third token the end token.
     _end_at(session, free[2])
@@ -241,7 +180,7 @@ def test_grounding_scores_equal_a_pass_without_a_cache() -> None:
     session = SceneSession(model, tokenizer(), inputs, prompt="reference")
     query = _query(GROUNDING)
     ground = tokenizer().convert_tokens_to_ids("<ground>")
-    hidden, before = _hidden(model, query, [ground])
+    hidden, before = hidden_states(model, query, [ground])
     with torch.no_grad():
         fine = model.visual_tokens(inputs).fine_VFFD
         objects = model.object_features(inputs, fine, hidden[before : before + 2 * 210])

@@ -6,9 +6,9 @@ a kernel reads each key once for all of them and nothing is repeated. Own tokens
 question, are attended to per question. Both results are joined by their log-sum-exp: the softmax
 over a union of keys is the mean of the parts' softmaxes, weighted by the parts' sums.
 
-Axis letters: B questions, S tokens of all questions in this pass, W this pass's tokens of the
-longest question, T own tokens of the longest question so far, L prefix length, N query heads, K key
-heads, G query heads a key head, Q queries, d head size.
+Axis letters: B questions, S tokens of all questions in this pass, W own tokens of the longest
+question, T keys, L prefix length, N query heads, K key heads, G query heads a key head, Q queries,
+d head size.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 ALIGNMENT = 16  # the rows of a bias begin at multiples of this many elements: a kernel's demand
+KeysValues = tuple[Tensor, Tensor]  # of one layer
 
 
 def summed_attention(
@@ -46,112 +47,96 @@ def summed_attention(
     return result[0], result[1][..., : query_BKQd.shape[2]]
 
 
-class QuestionAttention:
-    """The keys and values of a scene's prefix and of the questions that are being answered.
+def attend_prefix(query_SKGd: Tensor, prefix: KeysValues, scale: float) -> tuple[Tensor, Tensor]:
+    """Return attention (S,K,G,d) to keys and values (1,K,L,d), and log-sum-exp (S,K,G)."""
+    query_1KQd = query_SKGd.transpose(0, 1).flatten(1, 2)[None]
+    result_1KQd, sum_1KQ = summed_attention(query_1KQd, *prefix, scale)
+    tokens = (-1, query_SKGd.shape[2])
+    return (
+        result_1KQd[0].unflatten(1, tokens).transpose(0, 1),
+        sum_1KQ[0].unflatten(1, tokens).transpose(0, 1),
+    )
 
-    Begin with ``start``. Before each further pass, ``keep`` the questions that go on and call
-    ``next_tokens``. In every pass each layer of the language model calls ``attend``.
+
+def join(shared: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the attention (S,K,G,d) to both parts' keys, given each part's with its sums."""
+    # exp(shared) / (exp(shared) + exp(own)): the prefix's part of the whole softmax's sum.
+    part_SKG1 = torch.sigmoid(shared[1] - own[1])[..., None].to(own[0].dtype)
+    # Laid out as the next matrix product reads it, which would otherwise copy it first.
+    joined_SKGd = torch.empty_like(own[0], memory_format=torch.contiguous_format)
+    return torch.lerp(own[0], shared[0], part_SKG1, out=joined_SKGd)
+
+
+class QuestionAttention:
+    """The pass over the questions' own tokens, packed in one row behind a scene's prefix.
+
+    In the pass each layer of the language model calls ``attend``. Own tokens are aligned at their
+    ends, so that every question's next token has one index.
 
     Args:
         prefix: each layer's keys and values (1,K,L,d) of the prefix; not changed.
         groups: query heads a key head.
+        lengths: of the questions, in tokens.
+        device: where the prefix is.
+
+    Attributes:
+        offset_S: how far behind the prefix each token stands.
+        own: each layer's keys and values (B,K,W,d) of the questions after the pass.
+        seen_BW: where own tokens stand; nothing stands before a short question.
     """
 
-    def __init__(self, prefix: Sequence[tuple[Tensor, Tensor]], groups: int) -> None:
+    def __init__(
+        self,
+        prefix: Sequence[KeysValues],
+        groups: int,
+        lengths: Sequence[int],
+        device: torch.device,
+    ) -> None:
         self.prefix = prefix
         self.groups = groups
-        self.own: dict[int, tuple[Tensor, Tensor]] = {}  # layer: keys and values (B,K,T,d)
-        self.index: tuple[Tensor, Tensor] | None  # row and column (S,) of each packed token
-        self.seen_BT: Tensor  # where own tokens stand; nothing stands before a short question
-        self.bias_B1QT: Tensor
-
-    def start(self, lengths: Sequence[int], device: torch.device) -> Tensor:
-        """Begin with questions of ``lengths`` tokens in one row, and return their offsets (S,).
-
-        Own tokens are aligned at their ends, so that every question's next token has one index.
-        """
+        self.own: list[KeysValues] = []
         widest = max(lengths)
         length_B = torch.tensor(lengths, device=device)
         begin_B = length_B.cumsum(0) - length_B
         row_S = torch.repeat_interleave(torch.arange(len(lengths), device=device), length_B)
-        offset_S = torch.arange(sum(lengths), device=device) - begin_B[row_S]
-        self.own = {}
-        self.index = row_S, offset_S + (widest - length_B)[row_S]
-        self.seen_BT = torch.arange(widest, device=device) >= (widest - length_B)[:, None]
-        causal_WT = torch.ones(widest, widest, dtype=torch.bool, device=device).tril()
+        self.offset_S = torch.arange(sum(lengths), device=device) - begin_B[row_S]
+        self.index = row_S, self.offset_S + (widest - length_B)[row_S]
+        self.seen_BW = torch.arange(widest, device=device) >= (widest - length_B)[:, None]
+        causal_WW = torch.ones(widest, widest, dtype=torch.bool, device=device).tril()
         # An empty cell attends to itself, so that no softmax is over nothing; nobody reads it.
-        itself_WT = torch.eye(widest, dtype=torch.bool, device=device)
-        self.bias_B1QT = self._bias(causal_WT & self.seen_BT[:, None] | itself_WT)
-        return offset_S
-
-    def next_tokens(self) -> None:
-        """Prepare the pass over one more token of each question."""
-        self.index = None
-        self.seen_BT = pad(self.seen_BT, (0, 1), value=True)
-        self.bias_B1QT = self._bias(self.seen_BT[:, None])
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with the questions at ``rows`` only."""
-        self.own = {layer: (key[rows], value[rows]) for layer, (key, value) in self.own.items()}
-        self.seen_BT = self.seen_BT[rows]
+        itself_WW = torch.eye(widest, dtype=torch.bool, device=device)
+        allowed_BWW = causal_WW & self.seen_BW[:, None] | itself_WW
+        bias_BWW = torch.zeros_like(allowed_BWW, dtype=prefix[0][0].dtype)
+        bias_BWW = pad(bias_BWW.masked_fill(~allowed_BWW, -torch.inf), (0, -widest % ALIGNMENT))
+        self.bias_B1QW = bias_BWW.repeat_interleave(groups, dim=1)[:, None, :, :widest]
 
     def attend(
         self, layer: int, query_1NSd: Tensor, key_1KSd: Tensor, value_1KSd: Tensor, scale: float
     ) -> Tensor:
-        """Return a layer's attention (1,S,N,d), after the pass's keys and values joined its own."""
+        """Return a layer's attention (1,S,N,d), and keep its keys and values."""
         query_SKGd = query_1NSd[0].transpose(0, 1).unflatten(1, (-1, self.groups))
-        shared_SKGd, shared_SKG = self._attend_prefix(layer, query_SKGd, scale)
-        key_SKd, value_SKd = key_1KSd[0].transpose(0, 1), value_1KSd[0].transpose(0, 1)
-        own_SKGd, own_SKG = self._attend_own(layer, query_SKGd, key_SKd, value_SKd, scale)
-        # exp(shared) / (exp(shared) + exp(own)): the prefix's part of the whole softmax's sum.
-        part_SKG1 = torch.sigmoid(shared_SKG - own_SKG)[..., None]
-        joined_SKGd = torch.lerp(own_SKGd.float(), shared_SKGd.float(), part_SKG1)
-        return joined_SKGd.to(query_1NSd.dtype).flatten(1, 2)[None]
-
-    def _attend_prefix(self, layer: int, query_SKGd: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """Attention of each token to the prefix (S,K,G,d), and log-sum-exp (S,K,G)."""
-        query_1KQd = query_SKGd.transpose(0, 1).flatten(1, 2)[None]
-        result_1KQd, sum_1KQ = summed_attention(query_1KQd, *self.prefix[layer], scale)
-        tokens = (-1, self.groups)
-        return (
-            result_1KQd[0].unflatten(1, tokens).transpose(0, 1),
-            sum_1KQ[0].unflatten(1, tokens).transpose(0, 1),
-        )
+        shared = attend_prefix(query_SKGd, self.prefix[layer], scale)
+        own = self._attend_own(query_SKGd, key_1KSd[0], value_1KSd[0], scale)
+        return join(shared, own).flatten(1, 2)[None]
 
     def _attend_own(
-        self, layer: int, query_SKGd: Tensor, key_SKd: Tensor, value_SKd: Tensor, scale: float
+        self, query_SKGd: Tensor, key_KSd: Tensor, value_KSd: Tensor, scale: float
     ) -> tuple[Tensor, Tensor]:
         """Attention of each token to its own question (S,K,G,d), and log-sum-exp (S,K,G)."""
         query_BKQd = self._unpack(query_SKGd).transpose(1, 2).flatten(2, 3)
-        key_BKTd = self._unpack(key_SKd).transpose(1, 2)
-        value_BKTd = self._unpack(value_SKd).transpose(1, 2)
-        if layer in self.own:
-            key_BKTd = torch.cat([self.own[layer][0], key_BKTd], dim=2)
-            value_BKTd = torch.cat([self.own[layer][1], value_BKTd], dim=2)
-        self.own[layer] = key_BKTd, value_BKTd
-        bias_BKQT = self.bias_B1QT.expand(-1, key_BKTd.shape[1], -1, -1)
-        result_BKQd, sum_BKQ = summed_attention(query_BKQd, key_BKTd, value_BKTd, scale, bias_BKQT)
+        key_BKWd = self._unpack(key_KSd.transpose(0, 1)).transpose(1, 2)
+        value_BKWd = self._unpack(value_KSd.transpose(0, 1)).transpose(1, 2)
+        self.own.append((key_BKWd, value_BKWd))
+        bias_BKQW = self.bias_B1QW.expand(-1, key_BKWd.shape[1], -1, -1)
+        result_BKQd, sum_BKQ = summed_attention(query_BKQd, key_BKWd, value_BKWd, scale, bias_BKQW)
         tokens = (-1, self.groups)
         return (
-            self._pack(result_BKQd.unflatten(2, tokens).transpose(1, 2)),
-            self._pack(sum_BKQ.unflatten(2, tokens).transpose(1, 2)),
+            result_BKQd.unflatten(2, tokens).transpose(1, 2)[self.index],
+            sum_BKQ.unflatten(2, tokens).transpose(1, 2)[self.index],
         )
 
     def _unpack(self, tokens: Tensor) -> Tensor:
         """Return packed tokens (S,...) in the cells of (B,W,...)."""
-        if self.index is None:  # one token a question: S is B
-            return tokens[:, None]
-        grid = tokens.new_zeros(*self.seen_BT.shape, *tokens.shape[1:])
+        grid = tokens.new_zeros(*self.seen_BW.shape, *tokens.shape[1:])
         grid[self.index] = tokens
         return grid
-
-    def _pack(self, grid: Tensor) -> Tensor:
-        """Return the tokens (S,...) in the cells of (B,W,...)."""
-        return grid[:, 0] if self.index is None else grid[self.index]
-
-    def _bias(self, allowed_BWT: Tensor) -> Tensor:
-        """Return what is added to the scores (B,1,W*G,T): 0 where allowed, otherwise -inf."""
-        width = allowed_BWT.shape[2]
-        bias_BWT = torch.zeros_like(allowed_BWT, dtype=self.prefix[0][0].dtype)
-        bias_BWT = pad(bias_BWT.masked_fill(~allowed_BWT, -torch.inf), (0, -width % ALIGNMENT))
-        return bias_BWT.repeat_interleave(self.groups, dim=1)[:, None, :, :width]

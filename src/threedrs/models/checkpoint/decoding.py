@@ -100,13 +100,14 @@ class Decoding:
             most=generation.get("max_new_tokens"),
         )
 
-    def next_tokens(self, logits_BT: Tensor, generated_BS: Tensor) -> Tensor:
-        """Return the next token (B,) of answers that have the tokens ``generated_BS`` so far."""
-        if self.penalty != 1.0:
+    def next_tokens(self, logits_BV: Tensor, seen_BV: Tensor | None) -> Tensor:
+        """Return the next token (B,) of answers that hold the words ``seen_BV`` (bool) so far.
+
+        Without a penalty nobody needs to know them.
+        """
+        if seen_BV is not None:
             # In float32, as the published evaluation: a bfloat16 logit over 1.05 may round back.
-            logits_BT = logits_BT.float()
-            # Read before anything is written, so a token that stands twice is not penalised twice.
-            seen_BS = logits_BT.gather(1, generated_BS)
-            changed_BS = where(seen_BS > 0, seen_BS / self.penalty, seen_BS * self.penalty)
-            logits_BT = logits_BT.scatter(1, generated_BS, changed_BS)
-        return logits_BT.argmax(-1)
+            logits_BV = logits_BV.float()
+            changed_BV = where(logits_BV > 0, logits_BV / self.penalty, logits_BV * self.penalty)
+            logits_BV = where(seen_BV, changed_BV, logits_BV)
+        return logits_BV.argmax(-1)

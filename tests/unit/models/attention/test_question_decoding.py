@@ -27,33 +27,30 @@ def random(*shape: int) -> Tensor:
 def test_each_token_attends_to_the_prefix_and_its_own_question() -> None:
     torch.manual_seed(0)
     keys_1KLd, values_1KLd = random(1, HEADS, PREFIX, SIZE), random(1, HEADS, PREFIX, SIZE)
-    attention = QuestionAttention([(keys_1KLd, values_1KLd)], GROUPS)
     lengths = [4, 1, 6]
-    offsets = attention.start(lengths, torch.device("cpu"))
-    assert offsets.tolist() == [0, 1, 2, 3, 0, 0, 1, 2, 3, 4, 5]
-    own: dict[int, list[tuple[Tensor, Tensor]]] = {0: [], 1: [], 2: []}
-    owners = [0] * 4 + [1] + [2] * 6
-    for keep in (None, None, [0, 2], None):
-        if keep is not None:
-            attention.keep(torch.tensor(keep))
-        if attention.own:
-            owners = sorted(set(owners) if keep is None else keep)
-            attention.next_tokens()
-        count = len(owners)
-        query = random(1, HEADS * GROUPS, count, SIZE)
-        key, value = random(1, HEADS, count, SIZE), random(1, HEADS, count, SIZE)
-        result = attention.attend(0, query, key, value, SCALE)
-        assert result.shape == (1, count, HEADS * GROUPS, SIZE)
-        for place, owner in enumerate(owners):
-            own[owner].append((key[0, :, place], value[0, :, place]))
-            keys = torch.stack([pair[0] for pair in own[owner]], dim=1)
-            values = torch.stack([pair[1] for pair in own[owner]], dim=1)
+    attention = QuestionAttention([(keys_1KLd, values_1KLd)], GROUPS, lengths, torch.device("cpu"))
+    assert attention.offset_S.tolist() == [0, 1, 2, 3, 0, 0, 1, 2, 3, 4, 5]
+    count = sum(lengths)
+    query = random(1, HEADS * GROUPS, count, SIZE)
+    key, value = random(1, HEADS, count, SIZE), random(1, HEADS, count, SIZE)
+    result = attention.attend(0, query, key, value, SCALE)
+    assert result.shape == (1, count, HEADS * GROUPS, SIZE)
+    ((kept_keys, kept_values),) = attention.own
+    begin = 0
+    for row, length in enumerate(lengths):
+        end = begin + length
+        # Questions are aligned at their ends.
+        assert torch.equal(kept_keys[row, :, 6 - length :], key[0, :, begin:end])
+        assert torch.equal(kept_values[row, :, 6 - length :], value[0, :, begin:end])
+        assert attention.seen_BW[row].tolist() == [False] * (6 - length) + [True] * length
+        for token in range(begin, end):
             expected = obvious(
-                query[0, :, place],
-                torch.cat([keys_1KLd[0], keys], dim=1),
-                torch.cat([values_1KLd[0], values], dim=1),
+                query[0, :, token],
+                torch.cat([keys_1KLd[0], key[0, :, begin : token + 1]], dim=1),
+                torch.cat([values_1KLd[0], value[0, :, begin : token + 1]], dim=1),
             )
-            torch.testing.assert_close(result[0, place], expected)
+            torch.testing.assert_close(result[0, token], expected)
+        begin = end
 
 
 @pytest.mark.parametrize("biased", [False, True])

@@ -13,10 +13,11 @@ from threedrs.models.checkpoint.decoding import Decoding, published_generation, 
 
 def test_seen_tokens_lose_a_twentieth_of_a_positive_logit_and_gain_one_of_a_negative() -> None:
     decoding = Decoding(ends=frozenset(), penalty=1.05)
-    # 2.05 / 1.05 = 1.952 < 2, and -0.97 x 1.05 = -1.0185 < -1. Seen twice counts once.
+    # 2.05 / 1.05 = 1.952 < 2, and -0.97 x 1.05 = -1.0185 < -1.
     logits = torch.tensor([[2.0, 2.05, -9], [-9, -0.97, -1.0], [2.0, 2.15, -9]])
-    assert decoding.next_tokens(logits, torch.empty(3, 0, dtype=torch.long)).tolist() == [1, 1, 1]
-    assert decoding.next_tokens(logits, torch.tensor([[1, 1]] * 3)).tolist() == [0, 2, 1]
+    assert decoding.next_tokens(logits, None).tolist() == [1, 1, 1]
+    seen = torch.tensor([[False, True, False]] * 3)
+    assert decoding.next_tokens(logits, seen).tolist() == [0, 2, 1]
     assert logits[0, 1] == 2.05, "the caller's logits stay as they are"
 
 
@@ -24,7 +25,7 @@ def test_half_precision_logits_are_penalised_in_float32() -> None:
     # 1.0078125 is the bfloat16 number behind 1; over 1.001 it is 1.0068, which bfloat16 lacks.
     logits = torch.tensor([[1.0, 1.0078125]]).bfloat16()
     decoding = Decoding(ends=frozenset(), penalty=1.001)
-    assert decoding.next_tokens(logits, torch.tensor([[1]])).tolist() == [1]
+    assert decoding.next_tokens(logits, torch.tensor([[False, True]])).tolist() == [1]
 
 
 def test_published_values() -> None:

@@ -1,0 +1,333 @@
+"""Passes over the next token of each of a scene's questions, replayed as CUDA graphs on a GPU.
+
+A pass is some 700 small kernels, and the host needs longer to launch them than a GPU to run them.
+So everything that a pass reads and changes has an address and a size that stay: keys and values of
+the prefix and of the questions' own tokens, and a few numbers a question. A pass of one size is
+recorded at its second use and replayed from then on, in other scenes too. Without a GPU, and where
+ranks hold the parameters together, the same code runs as it is.
+
+Sizes are rounded up, so that few are met: questions to `rounded_rows`, own tokens to
+`rounded_width`. Rows without a question compute what nobody reads.
+
+Memory kept between calls, beside the student, on a GPU: one scene's prefix, own tokens in at most
+`KEPT_CELLS` cells, the numbers of at most `SIZES` sizes (`kept_bytes` of all three), and what a
+pass of the largest size takes up meanwhile, once for all. At 7B with 32 frames the prefix is 0.39
+GB and the own tokens are at most 0.94 GB.
+
+Axis letters: B questions, R rows, W own tokens of the longest question, T own tokens for which a
+row has cells, L prefix length, N query heads, K key heads, G query heads a key head, d head size, D
+hidden size, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from transformers.models.qwen2.modeling_qwen2 import rotate_half
+
+from threedrs.models.attention.question_decoding import (
+    KeysValues,
+    QuestionAttention,
+    attend_prefix,
+    join,
+    summed_attention,
+)
+from threedrs.models.checkpoint.decoding import Decoding
+from threedrs.models.student import Student
+from threedrs.models.zero3 import is_spread
+
+SIZES = 16  # recorded sizes that are kept; the one used least recently goes first
+KEPT_CELLS = 16384  # own tokens, rows times width, for which memory stays between calls
+WIDTH = 64  # cells of the shortest row
+PARTS = {"q_proj", "k_proj", "v_proj", "o_proj"}  # of an attention layer
+NORMS = {"q_norm", "k_norm"}  # of some attention layers
+
+
+def rounded_rows(questions: int) -> int:
+    """Return the rows for this many questions: a power of two, or a multiple of 16."""
+    return 1 << (questions - 1).bit_length() if questions <= 16 else -(-questions // 16) * 16
+
+
+def rounded_width(tokens: int) -> int:
+    """Return the cells of a row for this many own tokens: a power of two, at least `WIDTH`."""
+    return max(WIDTH, 1 << (tokens - 1).bit_length())
+
+
+def kept_bytes(text: Any, prefix_length: int, sizes: Sequence[tuple[int, int]], dtype: int) -> int:
+    """Return the bytes kept for passes of ``sizes`` (rows, width) over one prefix.
+
+    Args:
+        text: the language model's configuration.
+        prefix_length: tokens of the scene's prefix.
+        sizes: at most `SIZES`.
+        dtype: bytes of one of the student's numbers.
+    """
+    groups = text.num_attention_heads // text.num_key_value_heads
+    cells = max(rows * width for rows, width in sizes)
+    token = 2 * text.num_hidden_layers * text.hidden_size // groups * dtype
+    bias = groups * dtype * sum(rows * width for rows, width in sizes)
+    # Token, up to three positions and the column in eight bytes each, and a flag a word.
+    numbers = sum(rows * (4 * 8 + text.vocab_size) + 8 for rows, _ in sizes)
+    return (prefix_length + cells) * token + bias + numbers
+
+
+@dataclass(kw_only=True)
+class _State:
+    """The numbers of R answers between two passes."""
+
+    token_R: Tensor  # the last token
+    position_XR: Tensor  # where it stands, as the rotary embedding counts: X is (1,) or (3,1)
+    column: Tensor  # (1,) the cell in which its key and value go, in every row the same
+    bias_R1GT: Tensor  # 0 at cells that hold own tokens, otherwise -inf
+    seen_RV: Tensor | None  # the words that the answer holds, if there is a penalty on them
+
+    def rows(self, index: Tensor) -> "_State":
+        """Return a copy of these rows."""
+        return _State(
+            token_R=self.token_R[index],
+            position_XR=self.position_XR[..., index],
+            column=self.column,
+            bias_R1GT=self.bias_R1GT[index],
+            seen_RV=None if self.seen_RV is None else self.seen_RV[index],
+        )
+
+    def room(self, rows: int, width: int) -> "_State":
+        """Return a state of this size that holds no answer."""
+        seen_RV = self.seen_RV
+        return _State(
+            token_R=self.token_R.new_zeros(rows),
+            position_XR=self.position_XR.new_zeros(*self.position_XR.shape[:-1], rows),
+            column=self.column.clone(),
+            bias_R1GT=self.bias_R1GT.new_empty(rows, 1, self.bias_R1GT.shape[2], width),
+            seen_RV=None if seen_RV is None else seen_RV.new_zeros(rows, seen_RV.shape[1]),
+        )
+
+    def take(self, other: "_State") -> None:
+        """Take over the numbers of at most as many answers, in the first rows."""
+        rows, width = len(other.token_R), other.bias_R1GT.shape[-1]
+        self.token_R[:rows] = other.token_R
+        self.position_XR[..., :rows] = other.position_XR
+        self.column.copy_(other.column)
+        self.bias_R1GT.fill_(-torch.inf)[:rows, ..., :width] = other.bias_R1GT
+        if self.seen_RV is not None and other.seen_RV is not None:
+            self.seen_RV[:rows] = other.seen_RV
+
+
+@dataclass(kw_only=True)
+class _Size:
+    """The passes of one size: their state, the cells of each layer (R,T,K,d), the recording."""
+
+    state: _State
+    own: list[KeysValues]
+    ran: bool = False
+    graph: torch.cuda.CUDAGraph | None = None
+
+
+class TokenPasses:
+    """The passes of one student, which stays where and as it is, over one scene after another."""
+
+    prefix: Sequence[KeysValues]  # each layer's keys and values (1,K,L,d)
+    cells: Tensor | None  # (2,layers,at least R*T,K,d)
+    size: _Size  # in use
+    live: list[int]  # its rows whose answers go on
+
+    def __init__(self, student: Student) -> None:
+        self.student = student
+        self.decoder: Any = student.language_model.model
+        for layer in self.decoder.layers:
+            # `_attend` writes such a layer out, and one with other parts would mean other numbers.
+            assert {name for name, _ in layer.self_attn.named_children()} - NORMS == PARTS
+        self.release()
+
+    def release(self) -> None:
+        """Give back the memory that is kept."""
+        self.prefix, self.cells = (), None
+        self.pool: Any = None
+        self.sizes: dict[tuple[int, int], _Size] = {}
+        self.recorded_for: object = None
+
+    def is_spread(self) -> bool:
+        """Whether ranks gather the parameters together, and so have to make the same passes."""
+        return any(map(is_spread, self.student.parameters()))
+
+    def answer(
+        self,
+        questions: QuestionAttention,
+        hidden_BD: Tensor,
+        position_XB: Tensor,
+        decoding: Decoding,
+        most: int,
+    ) -> list[list[int]]:
+        """Return the tokens of each answer, up to an end token or ``most``.
+
+        Args:
+            questions: after its pass.
+            hidden_BD: last hidden states at the questions' last tokens.
+            position_XB: what the rotary embedding counts for the answers' first tokens, one more
+                for each further token.
+            decoding: how a token is chosen.
+            most: tokens of the longest answer.
+        """
+        self._start(questions, hidden_BD, position_XB, decoding)
+        answers: list[list[int]] = [[] for _ in hidden_BD]
+        active = list(range(len(answers)))  # the question of each row in `live`
+        width = questions.seen_BW.shape[1]
+        for step in range(most):
+            tokens = self._tokens()
+            going = [row for row, token in enumerate(tokens) if token not in decoding.ends]
+            for row in going:
+                answers[active[row]].append(tokens[row])
+            if not going or step == most - 1:
+                break
+            active, self.live = [active[row] for row in going], [self.live[row] for row in going]
+            self._fit(width + step + 1)
+            self._run()
+        if self.cells is not None and self.cells.shape[2] > KEPT_CELLS:
+            self.release()
+        return answers
+
+    def _start(
+        self,
+        questions: QuestionAttention,
+        hidden_BD: Tensor,
+        position_XB: Tensor,
+        decoding: Decoding,
+    ) -> None:
+        self.decoding, self.spread = decoding, self.is_spread()
+        self.captures = hidden_BD.is_cuda and not self.spread
+        key, seen_BW = questions.prefix[0][0], questions.seen_BW
+        recorded_for = (key.shape, key.dtype, decoding.penalty)
+        if self.recorded_for != recorded_for:
+            self.release()
+            self.recorded_for = recorded_for
+            if self.captures:
+                self.prefix = [(k.clone(), v.clone()) for k, v in questions.prefix]
+                self.pool = torch.cuda.graph_pool_handle()
+        if self.captures:
+            # A recording reads where it was made, and sessions of several scenes may be open.
+            for kept, given in zip(self.prefix, questions.prefix, strict=True):
+                kept[0].copy_(given[0])
+                kept[1].copy_(given[1])
+        else:
+            self.prefix = questions.prefix
+        bias_BW = torch.zeros_like(seen_BW, dtype=key.dtype).masked_fill(~seen_BW, -torch.inf)
+        logits_BV = self.student.language_model.lm_head(hidden_BD)
+        seen_BV = None
+        if decoding.penalty != 1.0:
+            seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool)
+        state = _State(
+            token_R=decoding.next_tokens(logits_BV, seen_BV),
+            position_XR=position_XB,
+            column=torch.full((1,), seen_BW.shape[1], device=key.device),
+            bias_R1GT=bias_BW[:, None, None].expand(-1, -1, questions.groups, -1),
+            seen_RV=seen_BV,
+        )
+        own = [(k.transpose(1, 2), v.transpose(1, 2)) for k, v in questions.own]
+        self._enter(state, own, rounded_width(seen_BW.shape[1] + 1))
+
+    def _tokens(self) -> list[int]:
+        token_R = self.size.state.token_R
+        if self.spread:  # ranks that round otherwise must still make the same passes
+            torch.distributed.broadcast(token_R, src=0)
+        tokens = token_R.tolist()
+        return [tokens[row] for row in self.live]
+
+    def _fit(self, width: int) -> None:
+        """Go on in a size with cells for ``width`` tokens, without most rows that are done."""
+        rows, cells = self.size.own[0][0].shape[:2]
+        # Half the rows cost a pass little, so it pays to move seldom.
+        if 2 * rounded_rows(len(self.live)) <= rows or width > cells:
+            index = torch.tensor(self.live, device=self.size.state.token_R.device)
+            own = [(key[index], value[index]) for key, value in self.size.own]
+            self._enter(self.size.state.rows(index), own, rounded_width(width))
+
+    def _enter(self, state: _State, own: Sequence[KeysValues], width: int) -> None:
+        """Go on with answers whose keys and values (B,T,K,d) are given, in rows of ``width``."""
+        count, taken = own[0][0].shape[:2]
+        rows = rounded_rows(count)
+        if self.cells is None or rows * width > self.cells.shape[2]:
+            self.sizes.clear()  # they have their cells in the old memory
+            self.cells = None
+            shape = (2, len(own), rows * width, *own[0][0].shape[2:])
+            self.cells = own[0][0].new_empty(shape)
+        size = self.sizes.pop((rows, width), None)
+        if size is None:
+            # All sizes have the same memory, as only one is in use at a time.
+            layers = self.cells[:, :, : rows * width].unflatten(2, (rows, width))
+            size = _Size(state=state.room(rows, width), own=list(zip(*layers, strict=True)))
+        self.sizes[rows, width] = size
+        if len(self.sizes) > SIZES:
+            del self.sizes[next(iter(self.sizes))]
+        # Cells that a row does not use have weight zero, but zero times a NaN is one.
+        self.cells[:, :, : rows * width] = 0
+        for kept, given in zip(size.own, own, strict=True):
+            kept[0][:count, :taken] = given[0]
+            kept[1][:count, :taken] = given[1]
+        size.state.take(state)
+        self.size, self.live = size, list(range(count))
+
+    def _run(self) -> None:
+        """Run a pass: launched at a size's first use, recorded at its second, and replayed."""
+        size = self.size
+        if self.captures and size.ran:
+            if size.graph is None:
+                size.graph = torch.cuda.CUDAGraph()
+                # Other threads may go on with work of their own.
+                with torch.cuda.graph(size.graph, self.pool, capture_error_mode="thread_local"):
+                    self._pass(size)
+            size.graph.replay()
+        else:
+            # What a library prepares at first use must not fall into the recording.
+            self._pass(size)
+            size.ran = True
+
+    def _pass(self, size: _Size) -> None:
+        """Read the last tokens and put the next ones in their place; the host asks for nothing."""
+        state, decoder = size.state, self.decoder
+        if state.seen_RV is not None:
+            state.seen_RV.scatter_(1, state.token_R[:, None], True)
+        state.bias_R1GT.index_fill_(3, state.column, 0)
+        hidden_RD = self.student.embed(state.token_R, (), ())
+        cos, sin = decoder.rotary_emb(hidden_RD, state.position_XR)
+        half_dd = rotate_half(torch.eye(cos.shape[-1], dtype=cos.dtype, device=cos.device))
+        # Turning as a product: one kernel where the element-wise way takes five.
+        turn_Rdd = torch.diag_embed(cos[0]) + half_dd * sin[0][:, None]
+        for index, layer in enumerate(decoder.layers):
+            normed_RD = layer.input_layernorm(hidden_RD)
+            hidden_RD = hidden_RD + self._attend(index, layer.self_attn, normed_RD, turn_Rdd, size)
+            hidden_RD = hidden_RD + layer.mlp(layer.post_attention_layernorm(hidden_RD))
+        logits_RV = self.student.language_model.lm_head(decoder.norm(hidden_RD))
+        state.token_R.copy_(self.decoding.next_tokens(logits_RV, state.seen_RV))
+        state.column += 1
+        state.position_XR += 1
+
+    def _attend(
+        self, index: int, attention: Any, normed_RD: Tensor, turn_Rdd: Tensor, size: _Size
+    ) -> Tensor:
+        """Return an attention layer's output (R,D), after its keys and values took their cells."""
+        heads = (-1, turn_Rdd.shape[-1])
+        query_RNd = _normed(attention, "q_norm", attention.q_proj(normed_RD).unflatten(1, heads))
+        key_RKd = _normed(attention, "k_norm", attention.k_proj(normed_RD).unflatten(1, heads))
+        value_RKd = attention.v_proj(normed_RD).unflatten(1, heads)
+        own_key_RTKd, own_value_RTKd = size.own[index]
+        own_key_RTKd.index_copy_(1, size.state.column, (key_RKd @ turn_Rdd)[:, None])
+        own_value_RTKd.index_copy_(1, size.state.column, value_RKd[:, None])
+        query_RKGd = (query_RNd @ turn_Rdd).unflatten(1, (key_RKd.shape[1], -1))
+        own = summed_attention(
+            query_RKGd,
+            own_key_RTKd.transpose(1, 2),
+            own_value_RTKd.transpose(1, 2),
+            attention.scaling,
+            size.state.bias_R1GT.expand(-1, key_RKd.shape[1], -1, -1),
+        )
+        shared = attend_prefix(query_RKGd, self.prefix[index], attention.scaling)
+        return attention.o_proj(join(shared, own).flatten(1))
+
+
+def _normed(attention: nn.Module, name: str, heads_RNd: Tensor) -> Tensor:
+    """Return the heads after the layer's norm of this name, which Qwen3 has and Qwen2 has not."""
+    norm = getattr(attention, name, None)
+    return heads_RNd if norm is None else norm(heads_RNd)

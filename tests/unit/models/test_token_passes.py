@@ -1,0 +1,169 @@
+"""Passes over next tokens, in rounded sizes and recorded, against one pass over everything."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fixtures.plain_answers import family_student, plain_choices
+from fixtures.students import MANY, scene, student, tokenizer
+from threedrs.models import token_passes
+from threedrs.models.checkpoint.decoding import Decoding
+from threedrs.models.inference import SceneSession
+from threedrs.models.packing import Query
+from threedrs.models.prompt import build_query
+from threedrs.models.student import Student
+from threedrs.models.token_passes import TokenPasses, kept_bytes, rounded_rows, rounded_width
+
+FAMILIES = ("llava-video", "llava-onevision", "qwen2-vl")
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def _queries(count: int = len(MANY)) -> list[Query]:
+    return [build_query(item, tokenizer(), prompt="reference") for item in MANY[:count]]
+
+
+def _session(
+    model: Student, passes: TokenPasses | None = None, ends: Sequence[int] = (), seed: int = 0
+) -> SceneSession:
+    session = SceneSession(model, tokenizer(), scene(seed=seed), prompt="reference", passes=passes)
+    session.decoding = Decoding(ends=frozenset(ends))
+    return session
+
+
+def _until(answer: list[int], end: int) -> list[int]:
+    return answer[: answer.index(end)] if end in answer else answer
+
+
+def _ending(answers: Sequence[list[int]]) -> int:
+    """Return the token at which the answers end at the most different lengths."""
+    tokens = sorted({token for answer in answers for token in answer})
+    return max(tokens, key=lambda end: len({len(_until(answer, end)) for answer in answers}))
+
+
+def test_few_sizes_hold_all() -> None:
+    assert [rounded_rows(count) for count in (1, 2, 3, 5, 9, 16, 17, 66, 80)] == [
+        *(1, 2, 4, 8, 16, 16, 32, 80, 80)
+    ]
+    assert [rounded_width(tokens) for tokens in (1, 64, 65, 128, 129)] == [64, 64, 128, 128, 256]
+
+
+def test_answers_of_any_length_are_those_of_plain_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows end one after the other, and the others grow through several widths."""
+    monkeypatch.setattr(token_passes, "WIDTH", 16)
+    model, most = student(), 150
+    passes = TokenPasses(model)
+    session, queries = _session(model, passes), _queries(9)
+    free = session.generate(queries, most)
+    for query, answer in zip(queries, free, strict=True):
+        assert plain_choices(model, query, answer, scene())[:most] == answer
+    end = _ending(free)
+    expected = [_until(answer, end) for answer in free]
+    assert len(set(map(len, expected))) >= 3, "the answers must differ in length to test anything"
+    session.decoding = Decoding(ends=frozenset([end]))
+    assert session.generate(queries, most) == expected
+    rows, widths = map(set, zip(*passes.sizes, strict=True))
+    assert len(rows) > 2
+    assert len(widths) > 2
+    # The same sizes again, each question alone, and another scene before.
+    _session(model, passes, seed=1).generate(_queries(3), 5)
+    for query, answer in zip(queries[:3], expected, strict=False):
+        assert session.generate([query], most) == [answer]
+
+
+def test_the_order_of_questions_does_not_matter() -> None:
+    session, queries = _session(student()), _queries()
+    answers = session.generate(queries, 9)
+    order = torch.randperm(len(queries), generator=torch.Generator().manual_seed(0)).tolist()
+    assert session.generate([queries[number] for number in order], 9) == [
+        answers[number] for number in order
+    ]
+
+
+def test_what_is_kept_is_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_passes, "SIZES", 2)
+    model = student()
+    passes = TokenPasses(model)
+    session = _session(model, passes)
+    session.decoding = replace(session.decoding, penalty=1.05)
+    for count in (9, 3, 1):
+        session.generate(_queries(count), 2)
+    # The memory is that of the largest size, which is among the kept or gone.
+    assert list(passes.sizes) == [(4, 64), (1, 64)]
+    assert passes.cells is not None
+    assert passes.cells.shape[2] == 16 * 64
+    states = [size.state for size in passes.sizes.values()]
+    numbers = sum(tensor.nbytes for state in states for tensor in vars(state).values())
+    held = numbers + passes.cells.nbytes + sum(k.nbytes + v.nbytes for k, v in passes.prefix)
+    largest = kept_bytes(model.text_config, session.prefix_length, [(16, 64), (4, 64)], 4)
+    dropped = kept_bytes(model.text_config, 0, [(16, 64)], 4) - 3 * 2 * 2 * 16 * 64 * 8 * 4
+    one = kept_bytes(model.text_config, 0, [(1, 64)], 4) - 3 * 2 * 2 * 64 * 8 * 4
+    # Positions of this backbone are one number a row, where up to three are counted.
+    assert largest - dropped + one - held == (4 + 1) * 16
+
+
+def test_much_memory_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_passes, "KEPT_CELLS", 4 * 64)
+    passes = TokenPasses(student())
+    session = _session(passes.student, passes)
+    session.generate(_queries(4), 2)
+    assert passes.cells is not None
+    expected = [session.generate([query], 3)[0] for query in _queries(6)]
+    assert session.generate(_queries(6), 3) == expected
+    assert passes.cells is None
+    assert not passes.sizes
+
+
+def test_a_value_that_is_not_a_number_stays_in_its_scene() -> None:
+    model = student()
+    expected = _session(model).generate(_queries(2), 4)
+    passes = TokenPasses(model)
+    session = _session(model, passes)
+    session.generate(_queries(2), 4)
+    assert passes.cells is not None
+    passes.cells[:] = torch.nan
+    assert session.generate(_queries(2), 4) == expected
+
+
+def test_an_attention_layer_with_other_parts_is_refused() -> None:
+    model = student()
+    model.language_model.model.layers[1].self_attn.sinks = torch.nn.Linear(1, 1)
+    with pytest.raises(AssertionError):
+        TokenPasses(model)
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("name", FAMILIES)
+def test_recorded_passes_give_the_answers_of_plain_code(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32, in scenes that take turns, with answers that end and grow."""
+    monkeypatch.setattr(token_passes, "WIDTH", 32)
+    model, words, inputs = family_student(name)
+    model, inputs = model.to("cuda"), inputs.to("cuda")
+    other = replace(inputs, rgb_VHWC=255 - inputs.rgb_VHWC)
+    queries = [build_query(item, words, prompt="reference") for item in MANY[:9]]
+    passes, most = TokenPasses(model), 48
+    for penalty in (1.0, 1.3):
+        sessions = [
+            SceneSession(model, words, one, prompt="reference", passes=passes)
+            for one in (inputs, other)
+        ]
+        answers = []
+        for session in sessions:
+            session.decoding = Decoding(ends=frozenset(), penalty=penalty)
+            answers.append(session.generate(queries, most))
+            for query, answer in zip(queries, answers[-1], strict=True):
+                chosen = plain_choices(model, query, answer, session.scene, penalty)
+                assert chosen[:most] == answer
+        assert answers[0] != answers[1]
+        assert any(size.graph is not None for size in passes.sizes.values())
+        end = _ending(answers[0])
+        expected = [_until(answer, end) for answer in answers[0]]
+        sessions[0].decoding = Decoding(ends=frozenset([end]), penalty=penalty)
+        for _ in range(3):
+            assert sessions[0].generate(queries, most) == expected
+            assert sessions[1].generate(queries, most) == answers[1]
+        for query, answer in zip(queries, expected, strict=True):
+            assert sessions[0].generate([query], most) == [answer]
