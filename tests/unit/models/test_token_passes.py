@@ -52,7 +52,7 @@ def test_few_sizes_hold_all() -> None:
 def test_answers_of_any_length_are_those_of_plain_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows end one after the other, and the others grow through several widths."""
     monkeypatch.setattr(token_passes, "WIDTH", 16)
-    model, most = student(), 150
+    model, most = student(), 70
     passes = TokenPasses(model)
     session, queries = _session(model, passes), _queries(9)
     free = session.generate(queries, most)
@@ -68,7 +68,7 @@ def test_answers_of_any_length_are_those_of_plain_code(monkeypatch: pytest.Monke
     assert len(widths) > 2
     # The same sizes again, each question alone, and another scene before.
     _session(model, passes, seed=1).generate(_queries(3), 5)
-    for query, answer in zip(queries[:3], expected, strict=False):
+    for query, answer in zip(queries[:2], expected, strict=False):
         assert session.generate([query], most) == [answer]
 
 
