@@ -133,12 +133,13 @@ class TokenPasses:
     cells: Tensor | None  # (2,layers,at least R*T,K,d)
     size: _Size  # in use
     live: list[int]  # its rows whose answers go on
+    turn_Rdd: Tensor  # turns each row's queries and keys to where its last token stands
 
     def __init__(self, student: Student) -> None:
         self.student = student
         self.decoder: Any = student.language_model.model
         for layer in self.decoder.layers:
-            # `_attend` writes such a layer out, and one with other parts would mean other numbers.
+            # `attend` writes such a layer out, and one with other parts would mean other numbers.
             assert {name for name, _ in layer.self_attn.named_children()} - NORMS == PARTS
         self.release()
 
@@ -286,36 +287,39 @@ class TokenPasses:
 
     def _pass(self, size: _Size) -> None:
         """Read the last tokens and put the next ones in their place; the host asks for nothing."""
-        state, decoder = size.state, self.decoder
+        state = size.state
         if state.seen_RV is not None:
             state.seen_RV.scatter_(1, state.token_R[:, None], True)
         state.bias_R1GT.index_fill_(3, state.column, 0)
-        hidden_RD = self.student.embed(state.token_R, (), ())
-        cos, sin = decoder.rotary_emb(hidden_RD, state.position_XR)
+        embedded_1RD = self.student.embed(state.token_R, (), ())[None]
+        cos, sin = self.decoder.rotary_emb(embedded_1RD, state.position_XR)
         half_dd = rotate_half(torch.eye(cos.shape[-1], dtype=cos.dtype, device=cos.device))
         # Turning as a product: one kernel where the element-wise way takes five.
-        turn_Rdd = torch.diag_embed(cos[0]) + half_dd * sin[0][:, None]
-        for index, layer in enumerate(decoder.layers):
-            normed_RD = layer.input_layernorm(hidden_RD)
-            hidden_RD = hidden_RD + self._attend(index, layer.self_attn, normed_RD, turn_Rdd, size)
-            hidden_RD = hidden_RD + layer.mlp(layer.post_attention_layernorm(hidden_RD))
-        logits_RV = self.student.language_model.lm_head(decoder.norm(hidden_RD))
+        self.turn_Rdd = torch.diag_embed(cos[0]) + half_dd * sin[0][:, None]
+        output = self.decoder(
+            inputs_embeds=embedded_1RD,
+            position_ids=state.position_XR,
+            attention_mask={"full_attention": None},
+            use_cache=False,
+            passes=self,
+        )
+        logits_RV = self.student.language_model.lm_head(output.last_hidden_state[0])
         state.token_R.copy_(self.decoding.next_tokens(logits_RV, state.seen_RV))
         state.column += 1
         state.position_XR += 1
 
-    def _attend(
-        self, index: int, attention: Any, normed_RD: Tensor, turn_Rdd: Tensor, size: _Size
-    ) -> Tensor:
-        """Return an attention layer's output (R,D), after its keys and values took their cells."""
-        heads = (-1, turn_Rdd.shape[-1])
-        query_RNd = _normed(attention, "q_norm", attention.q_proj(normed_RD).unflatten(1, heads))
-        key_RKd = _normed(attention, "k_norm", attention.k_proj(normed_RD).unflatten(1, heads))
-        value_RKd = attention.v_proj(normed_RD).unflatten(1, heads)
+    def attend(self, attention: Any, normed_1RD: Tensor) -> Tensor:
+        """Return an attention layer's output (1,R,D), after keys and values took their cells."""
+        heads, index, size = (-1, self.turn_Rdd.shape[-1]), attention.layer_idx, self.size
+        query_RNd = attention.q_proj(normed_1RD)[0].unflatten(1, heads)
+        key_RKd = attention.k_proj(normed_1RD)[0].unflatten(1, heads)
+        value_RKd = attention.v_proj(normed_1RD)[0].unflatten(1, heads)
+        query_RNd = _normed(attention, "q_norm", query_RNd) @ self.turn_Rdd
+        key_RKd = _normed(attention, "k_norm", key_RKd) @ self.turn_Rdd
         own_key_RTKd, own_value_RTKd = size.own[index]
-        own_key_RTKd.index_copy_(1, size.state.column, (key_RKd @ turn_Rdd)[:, None])
+        own_key_RTKd.index_copy_(1, size.state.column, key_RKd[:, None])
         own_value_RTKd.index_copy_(1, size.state.column, value_RKd[:, None])
-        query_RKGd = (query_RNd @ turn_Rdd).unflatten(1, (key_RKd.shape[1], -1))
+        query_RKGd = query_RNd.unflatten(1, (key_RKd.shape[1], -1))
         own = summed_attention(
             query_RKGd,
             own_key_RTKd.transpose(1, 2),
@@ -324,7 +328,7 @@ class TokenPasses:
             size.state.bias_R1GT.expand(-1, key_RKd.shape[1], -1, -1),
         )
         shared = attend_prefix(query_RKGd, self.prefix[index], attention.scaling)
-        return attention.o_proj(join(shared, own).flatten(1))
+        return attention.o_proj(join(shared, own).flatten(1)[None])
 
 
 def _normed(attention: nn.Module, name: str, heads_RNd: Tensor) -> Tensor:

@@ -57,8 +57,16 @@ def _mlp(module: Any, hidden: Tensor) -> Tensor:
     return module.down_proj(run_fused(_gate, gate, up))
 
 
+def _attention(
+    module: nn.Module, forward: Callable[..., Any], *, passes: Any = None, **arguments: Any
+) -> tuple[Tensor, Tensor | None]:
+    if passes is None:
+        return forward(**arguments)
+    return passes.attend(module, arguments["hidden_states"]), None
+
+
 def fuse(language_model: Any) -> None:
-    """Let a Qwen2 or Qwen2-VL language model run its norms and MLPs fused."""
+    """Let a language model run its norms and MLPs fused, and its attention in `TokenPasses`."""
     decoder = language_model.model
     norms = [decoder.norm]
     for layer in decoder.layers:
@@ -66,6 +74,7 @@ def fuse(language_model: Any) -> None:
         # A checkpoint with another activation was refused before (`config_fields`).
         assert type(layer.mlp.act_fn) is nn.SiLU or layer.mlp.config.hidden_act == "silu"
         layer.mlp.forward = partial(_mlp, layer.mlp)
+        layer.self_attn.forward = partial(_attention, layer.self_attn, layer.self_attn.forward)
     for norm in norms:
         norm.forward = partial(_norm, norm)
 
