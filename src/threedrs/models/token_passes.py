@@ -19,7 +19,8 @@ row has cells, L prefix length, N query heads, K key heads, G query heads a key 
 hidden size, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +48,8 @@ NORMS = {"q_norm", "k_norm"}  # of some attention layers
 
 
 def rounded_rows(questions: int) -> int:
-    """Return the rows for this many questions: a power of two, or a multiple of 16."""
-    return 1 << (questions - 1).bit_length() if questions <= 16 else -(-questions // 16) * 16
+    """Return the rows for this many questions: a power of two, or a multiple of 8."""
+    return 1 << (questions - 1).bit_length() if questions <= 8 else -(-questions // 8) * 8
 
 
 def rounded_width(tokens: int) -> int:
@@ -141,12 +142,12 @@ class TokenPasses:
         for layer in self.decoder.layers:
             # `attend` writes such a layer out, and one with other parts would mean other numbers.
             assert {name for name, _ in layer.self_attn.named_children()} - NORMS == PARTS
+        self.side: torch.cuda.Stream | None = None
         self.release()
 
     def release(self) -> None:
         """Give back the memory that is kept."""
         self.prefix, self.cells = (), None
-        self.pool: Any = None
         self.sizes: dict[tuple[int, int], _Size] = {}
         self.recorded_for: object = None
 
@@ -177,15 +178,22 @@ class TokenPasses:
         active = list(range(len(answers)))  # the question of each row in `live`
         width = questions.seen_BW.shape[1]
         for step in range(most):
-            tokens = self._tokens()
+            rows, read = self.live, self._read_tokens()
+            # A GPU that waited for the host to look at each token would idle a tenth of the time.
+            # So it is ahead by one pass, whose tokens nobody reads when all answers have ended.
+            ahead = self.captures and step < most - 1
+            if ahead:
+                self._run(width + step + 1)
+            read_R = read()
+            tokens = [read_R[row] for row in rows]
             going = [row for row, token in enumerate(tokens) if token not in decoding.ends]
             for row in going:
                 answers[active[row]].append(tokens[row])
             if not going or step == most - 1:
                 break
             active, self.live = [active[row] for row in going], [self.live[row] for row in going]
-            self._fit(width + step + 1)
-            self._run()
+            if not ahead:
+                self._run(width + step + 1)
         if self.cells is not None and self.cells.shape[2] > KEPT_CELLS:
             self.release()
         return answers
@@ -206,7 +214,7 @@ class TokenPasses:
             self.recorded_for = recorded_for
             if self.captures:
                 self.prefix = [(k.clone(), v.clone()) for k, v in questions.prefix]
-                self.pool = torch.cuda.graph_pool_handle()
+                self.side = torch.cuda.Stream()
         if self.captures:
             # A recording reads where it was made, and sessions of several scenes may be open.
             for kept, given in zip(self.prefix, questions.prefix, strict=True):
@@ -229,12 +237,21 @@ class TokenPasses:
         own = [(k.transpose(1, 2), v.transpose(1, 2)) for k, v in questions.own]
         self._enter(state, own, rounded_width(seen_BW.shape[1] + 1))
 
-    def _tokens(self) -> list[int]:
+    def _read_tokens(self) -> Callable[[], list[int]]:
+        """Send the last tokens to the host, and return what waits for them."""
         token_R = self.size.state.token_R
         if self.spread:  # ranks that round otherwise must still make the same passes
             torch.distributed.broadcast(token_R, src=0)
-        tokens = token_R.tolist()
-        return [tokens[row] for row in self.live]
+        if not self.captures:
+            return token_R.tolist
+        host_R = token_R.to("cpu", non_blocking=True)
+        sent = torch.cuda.current_stream().record_event()
+
+        def wait() -> list[int]:
+            sent.synchronize()
+            return host_R.tolist()
+
+        return wait
 
     def _fit(self, width: int) -> None:
         """Go on in a size with cells for ``width`` tokens, without most rows that are done."""
@@ -270,15 +287,24 @@ class TokenPasses:
         size.state.take(state)
         self.size, self.live = size, list(range(count))
 
-    def _run(self) -> None:
-        """Run a pass: launched at a size's first use, recorded at its second, and replayed."""
+    def _run(self, width: int) -> None:
+        """Run a pass that fills ``width`` cells of a row.
+
+        It is launched at a size's first use, recorded at its second, and replayed.
+        """
+        self._fit(width)
         size = self.size
         if self.captures and size.ran:
             if size.graph is None:
-                size.graph = torch.cuda.CUDAGraph()
+                # One pass runs at a time, so all need the memory of the largest only. A pool ends
+                # with its last graph.
+                others = [other.graph for other in self.sizes.values() if other.graph is not None]
+                pool = others[0].pool() if others else None
+                graph = torch.cuda.CUDAGraph()
                 # Other threads may go on with work of their own.
-                with torch.cuda.graph(size.graph, self.pool, capture_error_mode="thread_local"):
+                with torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):
                     self._pass(size)
+                size.graph = graph
             size.graph.replay()
         else:
             # What a library prepares at first use must not fall into the recording.
@@ -311,24 +337,39 @@ class TokenPasses:
     def attend(self, attention: Any, normed_1RD: Tensor) -> Tensor:
         """Return an attention layer's output (1,R,D), after keys and values took their cells."""
         heads, index, size = (-1, self.turn_Rdd.shape[-1]), attention.layer_idx, self.size
-        query_RNd = attention.q_proj(normed_1RD)[0].unflatten(1, heads)
-        key_RKd = attention.k_proj(normed_1RD)[0].unflatten(1, heads)
-        value_RKd = attention.v_proj(normed_1RD)[0].unflatten(1, heads)
-        query_RNd = _normed(attention, "q_norm", query_RNd) @ self.turn_Rdd
-        key_RKd = _normed(attention, "k_norm", key_RKd) @ self.turn_Rdd
         own_key_RTKd, own_value_RTKd = size.own[index]
-        own_key_RTKd.index_copy_(1, size.state.column, key_RKd[:, None])
-        own_value_RTKd.index_copy_(1, size.state.column, value_RKd[:, None])
-        query_RKGd = query_RNd.unflatten(1, (key_RKd.shape[1], -1))
-        own = summed_attention(
-            query_RKGd,
-            own_key_RTKd.transpose(1, 2),
-            own_value_RTKd.transpose(1, 2),
-            attention.scaling,
-            size.state.bias_R1GT.expand(-1, key_RKd.shape[1], -1, -1),
-        )
+        with _beside(self.side):
+            key_RKd = attention.k_proj(normed_1RD)[0].unflatten(1, heads)
+            key_RKd = _normed(attention, "k_norm", key_RKd) @ self.turn_Rdd
+            value_RKd = attention.v_proj(normed_1RD)[0].unflatten(1, heads)
+            own_key_RTKd.index_copy_(1, size.state.column, key_RKd[:, None])
+            own_value_RTKd.index_copy_(1, size.state.column, value_RKd[:, None])
+        query_RNd = attention.q_proj(normed_1RD)[0].unflatten(1, heads)
+        query_RNd = _normed(attention, "q_norm", query_RNd) @ self.turn_Rdd
+        query_RKGd = query_RNd.unflatten(1, (own_key_RTKd.shape[2], -1))
+        with _beside(self.side):
+            own = summed_attention(
+                query_RKGd,
+                own_key_RTKd.transpose(1, 2),
+                own_value_RTKd.transpose(1, 2),
+                attention.scaling,
+                size.state.bias_R1GT.expand(-1, own_key_RTKd.shape[2], -1, -1),
+            )
         shared = attend_prefix(query_RKGd, self.prefix[index], attention.scaling)
+        if self.side is not None:
+            torch.cuda.current_stream().wait_stream(self.side)
         return attention.o_proj(join(shared, own).flatten(1)[None])
+
+
+@contextmanager
+def _beside(side: torch.cuda.Stream | None) -> Iterator[None]:
+    """Do what is inside beside what the GPU does next; small kernels leave most of it idle."""
+    if side is None:
+        yield
+        return
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        yield
 
 
 def _normed(attention: nn.Module, name: str, heads_RNd: Tensor) -> Tensor:
