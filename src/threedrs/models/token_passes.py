@@ -132,7 +132,7 @@ class TokenPasses:
 
     prefix: Sequence[KeysValues]  # each layer's keys and values (1,K,L,d)
     cells: Tensor | None  # (2,layers,at least R*T,K,d)
-    size: _Size  # in use
+    size: Any  # in use, a `_Size`
     live: list[int]  # its rows whose answers go on
     turn_Rdd: Tensor  # turns each row's queries and keys to where its last token stands
 
@@ -147,7 +147,7 @@ class TokenPasses:
 
     def release(self) -> None:
         """Give back the memory that is kept."""
-        self.prefix, self.cells = (), None
+        self.prefix, self.cells, self.size = (), None, None
         self.sizes: dict[tuple[int, int], _Size] = {}
         self.recorded_for: object = None
 

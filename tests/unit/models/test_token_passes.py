@@ -9,12 +9,19 @@ import torch
 from fixtures.plain_answers import family_student, plain_choices
 from fixtures.students import MANY, scene, student, tokenizer
 from threedrs.models import token_passes
+from threedrs.models.backbones.llava import LlavaFamily
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.inference import SceneSession
 from threedrs.models.packing import Query
 from threedrs.models.prompt import build_query
 from threedrs.models.student import Student
-from threedrs.models.token_passes import TokenPasses, kept_bytes, rounded_rows, rounded_width
+from threedrs.models.token_passes import (
+    KEPT_CELLS,
+    TokenPasses,
+    kept_bytes,
+    rounded_rows,
+    rounded_width,
+)
 
 FAMILIES = ("llava-video", "llava-onevision", "qwen2-vl")
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -81,26 +88,38 @@ def test_the_order_of_questions_does_not_matter() -> None:
     ]
 
 
-def test_what_is_kept_is_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_passes, "SIZES", 2)
+def test_what_is_kept_is_what_is_said() -> None:
     model = student()
     passes = TokenPasses(model)
     session = _session(model, passes)
     session.decoding = replace(session.decoding, penalty=1.05)
     for count in (9, 3, 1):
         session.generate(_queries(count), 2)
-    # The memory is that of the largest size, which is among the kept or gone.
-    assert list(passes.sizes) == [(4, 64), (1, 64)]
+    assert list(passes.sizes) == [(16, 64), (4, 64), (1, 64)]
     assert passes.cells is not None
-    assert passes.cells.shape[2] == 16 * 64
-    states = [size.state for size in passes.sizes.values()]
-    numbers = sum(tensor.nbytes for state in states for tensor in vars(state).values())
-    held = numbers + passes.cells.nbytes + sum(k.nbytes + v.nbytes for k, v in passes.prefix)
-    largest = kept_bytes(model.text_config, session.prefix_length, [(16, 64), (4, 64)], 4)
-    dropped = kept_bytes(model.text_config, 0, [(16, 64)], 4) - 3 * 2 * 2 * 16 * 64 * 8 * 4
-    one = kept_bytes(model.text_config, 0, [(1, 64)], 4) - 3 * 2 * 2 * 64 * 8 * 4
-    # Positions of this backbone are one number a row, where up to three are counted.
-    assert largest - dropped + one - held == (4 + 1) * 16
+    kept = [passes.cells, *(tensor for pair in passes.prefix for tensor in pair)]
+    for size in passes.sizes.values():
+        kept += vars(size.state).values()
+    said = kept_bytes(model.text_config, session.prefix_length, list(passes.sizes), 4)
+    # This backbone has one position a row, where up to three are counted.
+    assert said - sum(tensor.nbytes for tensor in kept) == (16 + 4 + 1) * 2 * 8
+
+
+def test_at_7b_less_than_the_said_gigabytes_are_kept() -> None:
+    text = LlavaFamily.new("7b", tokens=0, grid=14).text_config
+    assert kept_bytes(text, 6744, [(1, 1)], 2) / 1e9 == pytest.approx(0.387, abs=1e-3)
+    cells = kept_bytes(text, 0, [(KEPT_CELLS // 64, 64)], 2) - kept_bytes(text, 0, [(1, 64)], 2)
+    # 256 rows of 64 cells of 57,344 bytes, and a byte for each of 152,064 words, without one row.
+    assert cells / 1e9 == pytest.approx(255 * (64 * 57344 + 152064) / 1e9, abs=1e-3)
+
+
+def test_the_size_used_least_recently_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_passes, "SIZES", 2)
+    passes = TokenPasses(student())
+    session = _session(passes.student, passes)
+    for count in (5, 3, 6, 1):
+        session.generate(_queries(count), 2)
+    assert list(passes.sizes) == [(8, 64), (1, 64)]
 
 
 def test_much_memory_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
