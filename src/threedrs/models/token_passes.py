@@ -143,13 +143,20 @@ class TokenPasses:
             # `attend` writes such a layer out, and one with other parts would mean other numbers.
             assert {name for name, _ in layer.self_attn.named_children()} - NORMS == PARTS
         self.side: torch.cuda.Stream | None = None
+        self.captures = False
         self.release()
 
     def release(self) -> None:
         """Give back the memory that is kept."""
+        self._wait()
         self.prefix, self.cells, self.size = (), None, None
         self.sizes: dict[tuple[int, int], _Size] = {}
         self.recorded_for: object = None
+
+    def _wait(self) -> None:
+        """Let the pass that is ahead of the host end, before its recording goes."""
+        if self.captures:
+            torch.cuda.synchronize()
 
     def is_spread(self) -> bool:
         """Whether ranks gather the parameters together, and so have to make the same passes."""
@@ -267,6 +274,7 @@ class TokenPasses:
         count, taken = own[0][0].shape[:2]
         rows = rounded_rows(count)
         if self.cells is None or rows * width > self.cells.shape[2]:
+            self._wait()
             self.sizes.clear()  # they have their cells in the old memory
             self.cells = None
             shape = (2, len(own), rows * width, *own[0][0].shape[2:])
