@@ -27,6 +27,7 @@ from typing import Any
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
 from threedrs.models.attention.question_decoding import (
@@ -43,6 +44,8 @@ from threedrs.models.zero3 import is_spread
 SIZES = 16  # recorded sizes that are kept; the one used least recently goes first
 KEPT_CELLS = 16384  # own tokens, rows times width, for which memory stays between calls
 WIDTH = 64  # cells of the shortest row
+PREFIX_PARTS = (24, 12, 8, 6, 4, 3, 2, 1)  # the prefix kept here has a multiple of the first
+BLOCK = 128  # queries that one multiprocessor works on
 PARTS = {"q_proj", "k_proj", "v_proj", "o_proj"}  # of an attention layer
 NORMS = {"q_norm", "k_norm"}  # of some attention layers
 
@@ -133,6 +136,7 @@ class TokenPasses:
     prefix: Sequence[KeysValues]  # each layer's keys and values (1,K,L,d)
     cells: Tensor | None  # (2,layers,at least R*T,K,d)
     size: Any  # in use, a `_Size`
+    filled: int  # cells of each row that hold an own token
     live: list[int]  # its rows whose answers go on
     turn_Rdd: Tensor  # turns each row's queries and keys to where its last token stands
 
@@ -183,14 +187,13 @@ class TokenPasses:
         self._start(questions, hidden_BD, position_XB, decoding)
         answers: list[list[int]] = [[] for _ in hidden_BD]
         active = list(range(len(answers)))  # the question of each row in `live`
-        width = questions.seen_BW.shape[1]
         for step in range(most):
             rows, read = self.live, self._read_tokens()
             # A GPU that waited for the host to look at each token would idle a tenth of the time.
             # So it is ahead by one pass, whose tokens nobody reads when all answers have ended.
             ahead = self.captures and step < most - 1
             if ahead:
-                self._run(width + step + 1)
+                self._run()
             read_R = read()
             tokens = [read_R[row] for row in rows]
             going = [row for row, token in enumerate(tokens) if token not in decoding.ends]
@@ -200,7 +203,7 @@ class TokenPasses:
                 break
             active, self.live = [active[row] for row in going], [self.live[row] for row in going]
             if not ahead:
-                self._run(width + step + 1)
+                self._run()
         if self.cells is not None and self.cells.shape[2] > KEPT_CELLS:
             self.release()
         return answers
@@ -214,19 +217,31 @@ class TokenPasses:
     ) -> None:
         self.decoding, self.spread = decoding, self.is_spread()
         self.captures = hidden_BD.is_cuda and not self.spread
-        key, seen_BW = questions.prefix[0][0], questions.seen_BW
+        key = questions.prefix[0][0]
+        length = key.shape[2] // PREFIX_PARTS[0] * PREFIX_PARTS[0]
         recorded_for = (key.shape, key.dtype, decoding.penalty)
         if self.recorded_for != recorded_for:
             self.release()
             self.recorded_for = recorded_for
             if self.captures:
-                self.prefix = [(k.clone(), v.clone()) for k, v in questions.prefix]
+                self.prefix = [
+                    (k[:, :, :length].clone(), v[:, :, :length].clone())
+                    for k, v in questions.prefix
+                ]
                 self.side = torch.cuda.Stream()
+        own = [(k.transpose(1, 2), v.transpose(1, 2)) for k, v in questions.own]
+        seen_BW = questions.seen_BW
         if self.captures:
             # A recording reads where it was made, and sessions of several scenes may be open.
             for kept, given in zip(self.prefix, questions.prefix, strict=True):
-                kept[0].copy_(given[0])
-                kept[1].copy_(given[1])
+                kept[0].copy_(given[0][:, :, :length])
+                kept[1].copy_(given[1][:, :, :length])
+            # The prefix's last tokens, with which its parts would differ in length, count as own.
+            own = [
+                (_before(k[:, :, length:], own_k), _before(v[:, :, length:], own_v))
+                for (k, v), (own_k, own_v) in zip(questions.prefix, own, strict=True)
+            ]
+            seen_BW = pad(seen_BW, (key.shape[2] - length, 0), value=True)
         else:
             self.prefix = questions.prefix
         bias_BW = torch.zeros_like(seen_BW, dtype=key.dtype).masked_fill(~seen_BW, -torch.inf)
@@ -241,8 +256,17 @@ class TokenPasses:
             bias_R1GT=bias_BW[:, None, None].expand(-1, -1, questions.groups, -1),
             seen_RV=seen_BV,
         )
-        own = [(k.transpose(1, 2), v.transpose(1, 2)) for k, v in questions.own]
         self._enter(state, own, rounded_width(seen_BW.shape[1] + 1))
+        self.filled = seen_BW.shape[1]
+
+    def _prefix_parts(self, queries: int) -> int:
+        """Return in how many parts ``queries`` a key head attend to the prefix."""
+        if not self.captures:
+            return 1
+        # The kernel's own way to use all of the GPU for few queries joins the parts slowly.
+        heads, device = self.prefix[0][0].shape[1], torch.cuda.get_device_properties()
+        most = device.multi_processor_count // (heads * -(-queries // BLOCK))
+        return next((parts for parts in PREFIX_PARTS if parts <= most), 1)
 
     def _read_tokens(self) -> Callable[[], list[int]]:
         """Send the last tokens to the host, and return what waits for them."""
@@ -295,12 +319,10 @@ class TokenPasses:
         size.state.take(state)
         self.size, self.live = size, list(range(count))
 
-    def _run(self, width: int) -> None:
-        """Run a pass that fills ``width`` cells of a row.
-
-        It is launched at a size's first use, recorded at its second, and replayed.
-        """
-        self._fit(width)
+    def _run(self) -> None:
+        """Run a pass: launched at a size's first use, recorded at its second, and replayed."""
+        self.filled += 1
+        self._fit(self.filled)
         size = self.size
         if self.captures and size.ran:
             if size.graph is None:
@@ -363,7 +385,12 @@ class TokenPasses:
                 attention.scaling,
                 size.state.bias_R1GT.expand(-1, own_key_RTKd.shape[2], -1, -1),
             )
-        shared = attend_prefix(query_RKGd, self.prefix[index], attention.scaling)
+        shared = attend_prefix(
+            query_RKGd,
+            self.prefix[index],
+            attention.scaling,
+            self._prefix_parts(len(query_RKGd) * query_RKGd.shape[2]),
+        )
         if self.side is not None:
             torch.cuda.current_stream().wait_stream(self.side)
         return attention.o_proj(join(shared, own).flatten(1)[None])
@@ -378,6 +405,11 @@ def _beside(side: torch.cuda.Stream | None) -> Iterator[None]:
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         yield
+
+
+def _before(prefix_1KLd: Tensor, own_BWKd: Tensor) -> Tensor:
+    """Return own keys or values behind some of the prefix (B,L+W,K,d)."""
+    return torch.cat([prefix_1KLd.transpose(1, 2).expand(len(own_BWKd), -1, -1, -1), own_BWKd], 1)
 
 
 def _normed(attention: nn.Module, name: str, heads_RNd: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ over a union of keys is the mean of the parts' softmaxes, weighted by the parts'
 
 Axis letters: B questions, S tokens of all questions in this pass, W own tokens of the longest
 question, T keys, L prefix length, N query heads, K key heads, G query heads a key head, Q queries,
-d head size.
+d head size, P parts of the prefix, X any head of any token.
 """
 
 from collections.abc import Sequence
@@ -47,24 +47,33 @@ def summed_attention(
     return result[0], result[1][..., : query_BKQd.shape[2]]
 
 
-def attend_prefix(query_SKGd: Tensor, prefix: KeysValues, scale: float) -> tuple[Tensor, Tensor]:
-    """Return attention (S,K,G,d) to keys and values (1,K,L,d), and log-sum-exp (S,K,G)."""
+def attend_prefix(
+    query_SKGd: Tensor, prefix: KeysValues, scale: float, parts: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Return attention (P,S,K,G,d) to P parts of keys and values (1,K,L,d), with sums (P,S,K,G).
+
+    The sums are log-sum-exp. ``parts`` divides L.
+    """
     query_1KQd = query_SKGd.transpose(0, 1).flatten(1, 2)[None]
-    result_1KQd, sum_1KQ = summed_attention(query_1KQd, *prefix, scale)
+    # (1,K,L,d) -> (P,K,L/P,d), a view
+    key, value = (one[0].unflatten(1, (parts, -1)).transpose(0, 1) for one in prefix)
+    result_PKQd, sum_PKQ = summed_attention(query_1KQd.expand(parts, -1, -1, -1), key, value, scale)
     tokens = (-1, query_SKGd.shape[2])
     return (
-        result_1KQd[0].unflatten(1, tokens).transpose(0, 1),
-        sum_1KQ[0].unflatten(1, tokens).transpose(0, 1),
+        result_PKQd.unflatten(2, tokens).transpose(1, 2),
+        sum_PKQ.unflatten(2, tokens).transpose(1, 2),
     )
 
 
 def join(shared: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) -> Tensor:
-    """Return the attention (S,K,G,d) to both parts' keys, given each part's with its sums."""
-    # exp(shared) / (exp(shared) + exp(own)): the prefix's part of the whole softmax's sum.
-    part_SKG1 = torch.sigmoid(shared[1] - own[1])[..., None].to(own[0].dtype)
-    # Laid out as the next matrix product reads it, which would otherwise copy it first.
-    joined_SKGd = torch.empty_like(own[0], memory_format=torch.contiguous_format)
-    return torch.lerp(own[0], shared[0], part_SKG1, out=joined_SKGd)
+    """Return the attention (S,K,G,d) to all keys, given that to each part's, with its sums."""
+    # exp(part) / sum of all exp(part): the part's share of the whole softmax's sum.
+    share_PSKG = torch.cat([shared[1], own[1][None]]).softmax(0).to(own[0].dtype)
+    result_PSKGd = torch.cat([shared[0], own[0][None]])
+    # As a product, which adds in float32.
+    share_X1P = share_PSKG.flatten(1).T[:, None]
+    joined_X1d = share_X1P @ result_PSKGd.flatten(1, 3).transpose(0, 1)
+    return joined_X1d.view_as(own[0])
 
 
 class QuestionAttention:
