@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from threedrs.models.attention.question_decoding import QuestionAttention, summed_attention
+from threedrs.models.attention.question_decoding import (
+    QuestionAttention,
+    attend_prefix,
+    join,
+    summed_attention,
+)
 
 HEADS, GROUPS, SIZE, PREFIX = 2, 3, 8, 11
 SCALE = SIZE**-0.5
@@ -64,3 +69,20 @@ def test_attention_comes_with_its_log_sum_exp(biased: bool) -> None:
     scores = 0.3 * query @ key.mT + bias
     torch.testing.assert_close(result, scores.softmax(-1) @ value)
     torch.testing.assert_close(total, scores.logsumexp(-1))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 12])
+def test_a_prefix_in_parts_is_the_same_prefix(parts: int) -> None:
+    torch.manual_seed(2)
+    query = random(2, HEADS, GROUPS, SIZE)
+    prefix = random(1, HEADS, 12, SIZE), random(1, HEADS, 12, SIZE)
+    own_keys, own_values = random(2, HEADS, 5, SIZE), random(2, HEADS, 5, SIZE)
+    own = summed_attention(query, own_keys, own_values, SCALE)
+    result = join(attend_prefix(query, prefix, SCALE, parts), own)
+    for row in range(2):
+        expected = obvious(
+            query[row].flatten(0, 1),
+            torch.cat([prefix[0][0], own_keys[row]], dim=1),
+            torch.cat([prefix[1][0], own_values[row]], dim=1),
+        )
+        torch.testing.assert_close(result[row].flatten(0, 1), expected)
