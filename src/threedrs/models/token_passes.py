@@ -6,8 +6,7 @@ the prefix and of the questions' own tokens, and a few numbers a question. A pas
 recorded at its second use and replayed from then on, in other scenes too. Without a GPU, and where
 ranks hold the parameters together, the same code runs as it is.
 
-Sizes are rounded up, so that few are met: questions to `rounded_rows`, own tokens to
-`rounded_width`. Rows without a question compute what nobody reads.
+Sizes are rounded up, so that few are met. Rows without a question compute what nobody reads.
 
 Memory kept between calls, beside the student, on a GPU: one scene's prefix, own tokens in at most
 `KEPT_CELLS` cells, the numbers of at most `SIZES` sizes (`kept_bytes` of all three), and what a
@@ -21,7 +20,6 @@ hidden size, V vocabulary.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,96 +36,16 @@ from threedrs.models.attention.question_decoding import (
     summed_attention,
 )
 from threedrs.models.checkpoint.decoding import Decoding
+from threedrs.models.pass_sizes import PassSize, PassState, rounded_rows, rounded_width
 from threedrs.models.student import Student
 from threedrs.models.zero3 import is_spread
 
 SIZES = 16  # recorded sizes that are kept; the one used least recently goes first
 KEPT_CELLS = 16384  # own tokens, rows times width, for which memory stays between calls
-WIDTH = 64  # cells of the shortest row
 PREFIX_PARTS = (24, 12, 8, 6, 4, 3, 2, 1)  # the prefix kept here has a multiple of the first
 BLOCK = 128  # queries that one multiprocessor works on
 PARTS = {"q_proj", "k_proj", "v_proj", "o_proj"}  # of an attention layer
 NORMS = {"q_norm", "k_norm"}  # of some attention layers
-
-
-def rounded_rows(questions: int) -> int:
-    """Return the rows for this many questions: a power of two, or a multiple of 8."""
-    return 1 << (questions - 1).bit_length() if questions <= 8 else -(-questions // 8) * 8
-
-
-def rounded_width(tokens: int) -> int:
-    """Return the cells of a row for this many own tokens: a power of two, at least `WIDTH`."""
-    return max(WIDTH, 1 << (tokens - 1).bit_length())
-
-
-def kept_bytes(text: Any, prefix_length: int, sizes: Sequence[tuple[int, int]], dtype: int) -> int:
-    """Return the bytes kept for passes of ``sizes`` (rows, width) over one prefix.
-
-    Args:
-        text: the language model's configuration.
-        prefix_length: tokens of the scene's prefix.
-        sizes: at most `SIZES`.
-        dtype: bytes of one of the student's numbers.
-    """
-    groups = text.num_attention_heads // text.num_key_value_heads
-    cells = max(rows * width for rows, width in sizes)
-    token = 2 * text.num_hidden_layers * text.hidden_size // groups * dtype
-    bias = groups * dtype * sum(rows * width for rows, width in sizes)
-    # Token, up to three positions and the column in eight bytes each, and a flag a word.
-    numbers = sum(rows * (4 * 8 + text.vocab_size) + 8 for rows, _ in sizes)
-    return (prefix_length + cells) * token + bias + numbers
-
-
-@dataclass(kw_only=True)
-class _State:
-    """The numbers of R answers between two passes."""
-
-    token_R: Tensor  # the last token
-    position_XR: Tensor  # where it stands, as the rotary embedding counts: X is (1,) or (3,1)
-    column: Tensor  # (1,) the cell in which its key and value go, in every row the same
-    bias_R1GT: Tensor  # 0 at cells that hold own tokens, otherwise -inf
-    seen_RV: Tensor | None  # the words that the answer holds, if there is a penalty on them
-
-    def rows(self, index: Tensor) -> "_State":
-        """Return a copy of these rows."""
-        return _State(
-            token_R=self.token_R[index],
-            position_XR=self.position_XR[..., index],
-            column=self.column,
-            bias_R1GT=self.bias_R1GT[index],
-            seen_RV=None if self.seen_RV is None else self.seen_RV[index],
-        )
-
-    def room(self, rows: int, width: int) -> "_State":
-        """Return a state of this size that holds no answer."""
-        seen_RV = self.seen_RV
-        return _State(
-            token_R=self.token_R.new_zeros(rows),
-            position_XR=self.position_XR.new_zeros(*self.position_XR.shape[:-1], rows),
-            column=self.column.clone(),
-            bias_R1GT=self.bias_R1GT.new_empty(rows, 1, self.bias_R1GT.shape[2], width),
-            seen_RV=None if seen_RV is None else seen_RV.new_zeros(rows, seen_RV.shape[1]),
-        )
-
-    def take(self, other: "_State") -> None:
-        """Take over the numbers of at most as many answers, in the first rows."""
-        rows, width = len(other.token_R), other.bias_R1GT.shape[-1]
-        self.token_R[:rows] = other.token_R
-        self.position_XR[..., :rows] = other.position_XR
-        self.column.copy_(other.column)
-        self.bias_R1GT.fill_(-torch.inf)[:rows, ..., :width] = other.bias_R1GT
-        if self.seen_RV is not None and other.seen_RV is not None:
-            self.seen_RV[:rows] = other.seen_RV
-
-
-@dataclass(kw_only=True)
-class _Size:
-    """The passes of one size: their state, the cells of each layer (R,T,K,d), the recording."""
-
-    state: _State
-    own: list[KeysValues]
-    ran: bool = False
-    graph: torch.cuda.CUDAGraph | None = None
 
 
 class TokenPasses:
@@ -135,7 +53,7 @@ class TokenPasses:
 
     prefix: Sequence[KeysValues]  # each layer's keys and values (1,K,L,d)
     cells: Tensor | None  # (2,layers,at least R*T,K,d)
-    size: Any  # in use, a `_Size`
+    size: Any  # in use, a `PassSize`
     filled: int  # cells of each row that hold an own token
     live: list[int]  # its rows whose answers go on
     turn_Rdd: Tensor  # turns each row's queries and keys to where its last token stands
@@ -154,7 +72,7 @@ class TokenPasses:
         """Give back the memory that is kept."""
         self._wait()
         self.prefix, self.cells, self.size = (), None, None
-        self.sizes: dict[tuple[int, int], _Size] = {}
+        self.sizes: dict[tuple[int, int], PassSize] = {}
         self.recorded_for: object = None
 
     def _wait(self) -> None:
@@ -249,7 +167,7 @@ class TokenPasses:
         seen_BV = None
         if decoding.penalty != 1.0:
             seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool)
-        state = _State(
+        state = PassState(
             token_R=decoding.next_tokens(logits_BV, seen_BV),
             position_XR=position_XB,
             column=torch.full((1,), seen_BW.shape[1], device=key.device),
@@ -293,7 +211,7 @@ class TokenPasses:
             own = [(key[index], value[index]) for key, value in self.size.own]
             self._enter(self.size.state.rows(index), own, rounded_width(width))
 
-    def _enter(self, state: _State, own: Sequence[KeysValues], width: int) -> None:
+    def _enter(self, state: PassState, own: Sequence[KeysValues], width: int) -> None:
         """Go on with answers whose keys and values (B,T,K,d) are given, in rows of ``width``."""
         count, taken = own[0][0].shape[:2]
         rows = rounded_rows(count)
@@ -307,7 +225,7 @@ class TokenPasses:
         if size is None:
             # All sizes have the same memory, as only one is in use at a time.
             layers = self.cells[:, :, : rows * width].unflatten(2, (rows, width))
-            size = _Size(state=state.room(rows, width), own=list(zip(*layers, strict=True)))
+            size = PassSize(state=state.room(rows, width), own=list(zip(*layers, strict=True)))
         self.sizes[rows, width] = size
         if len(self.sizes) > SIZES:
             del self.sizes[next(iter(self.sizes))]
@@ -341,7 +259,7 @@ class TokenPasses:
             self._pass(size)
             size.ran = True
 
-    def _pass(self, size: _Size) -> None:
+    def _pass(self, size: PassSize) -> None:
         """Read the last tokens and put the next ones in their place; the host asks for nothing."""
         state = size.state
         if state.seen_RV is not None:

@@ -8,19 +8,15 @@ import torch
 
 from fixtures.plain_answers import family_student, plain_choices
 from fixtures.students import MANY, scene, student, tokenizer
-from threedrs.models import token_passes
-from threedrs.models.backbones.llava import LlavaFamily
+from threedrs.models import pass_sizes, token_passes
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.inference import SceneSession
 from threedrs.models.packing import Query
+from threedrs.models.pass_sizes import kept_bytes
 from threedrs.models.prompt import build_query
 from threedrs.models.student import Student
 from threedrs.models.token_passes import (
-    KEPT_CELLS,
     TokenPasses,
-    kept_bytes,
-    rounded_rows,
-    rounded_width,
 )
 
 FAMILIES = ("llava-video", "llava-onevision", "qwen2-vl")
@@ -49,16 +45,9 @@ def _ending(answers: Sequence[list[int]]) -> int:
     return max(tokens, key=lambda end: len({len(_until(answer, end)) for answer in answers}))
 
 
-def test_few_sizes_hold_all() -> None:
-    assert [rounded_rows(count) for count in (1, 2, 3, 5, 9, 16, 17, 66, 72)] == [
-        *(1, 2, 4, 8, 16, 16, 24, 72, 72)
-    ]
-    assert [rounded_width(tokens) for tokens in (1, 64, 65, 128, 129)] == [64, 64, 128, 128, 256]
-
-
 def test_answers_of_any_length_are_those_of_plain_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows end one after the other, and the others grow through several widths."""
-    monkeypatch.setattr(token_passes, "WIDTH", 16)
+    monkeypatch.setattr(pass_sizes, "WIDTH", 16)
     model, most = student(), 70
     passes = TokenPasses(model)
     session, queries = _session(model, passes), _queries(9)
@@ -103,14 +92,6 @@ def test_what_is_kept_is_what_is_said() -> None:
     said = kept_bytes(model.text_config, session.prefix_length, list(passes.sizes), 4)
     # This backbone has one position a row, where up to three are counted.
     assert said - sum(tensor.nbytes for tensor in kept) == (16 + 4 + 1) * 2 * 8
-
-
-def test_at_7b_less_than_the_said_gigabytes_are_kept() -> None:
-    text = LlavaFamily.new("7b", tokens=0, grid=14).text_config
-    assert kept_bytes(text, 6744, [(1, 1)], 2) / 1e9 == pytest.approx(0.387, abs=1e-3)
-    cells = kept_bytes(text, 0, [(KEPT_CELLS // 64, 64)], 2) - kept_bytes(text, 0, [(1, 64)], 2)
-    # 256 rows of 64 cells of 57,344 bytes, and a byte for each of 152,064 words, without one row.
-    assert cells / 1e9 == pytest.approx(255 * (64 * 57344 + 152064) / 1e9, abs=1e-3)
 
 
 def test_the_size_used_least_recently_goes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +139,7 @@ def test_recorded_passes_give_the_answers_of_plain_code(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float32, in scenes that take turns, with answers that end and grow."""
-    monkeypatch.setattr(token_passes, "WIDTH", 32)
+    monkeypatch.setattr(pass_sizes, "WIDTH", 32)
     model, words, inputs = family_student(name)
     model, inputs = model.to("cuda"), inputs.to("cuda")
     other = replace(inputs, rgb_VHWC=255 - inputs.rgb_VHWC)

@@ -1,0 +1,96 @@
+"""The sizes of passes over next tokens, what a pass of one size reads and changes, and its bytes.
+
+Axis letters: R rows (questions, rounded up), T own tokens for which a row has cells, K key heads, G
+query heads a key head, d head size, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from threedrs.models.attention.question_decoding import KeysValues
+
+WIDTH = 64  # cells of the shortest row
+
+
+def rounded_rows(questions: int) -> int:
+    """Return the rows for this many questions: a power of two, or a multiple of 8."""
+    return 1 << (questions - 1).bit_length() if questions <= 8 else -(-questions // 8) * 8
+
+
+def rounded_width(tokens: int) -> int:
+    """Return the cells of a row for this many own tokens: a power of two, at least `WIDTH`."""
+    return max(WIDTH, 1 << (tokens - 1).bit_length())
+
+
+def kept_bytes(text: Any, prefix_length: int, sizes: Sequence[tuple[int, int]], dtype: int) -> int:
+    """Return the bytes kept for passes of ``sizes`` (rows, width) over one prefix.
+
+    Args:
+        text: the language model's configuration.
+        prefix_length: tokens of the scene's prefix.
+        sizes: at most `SIZES`.
+        dtype: bytes of one of the student's numbers.
+    """
+    groups = text.num_attention_heads // text.num_key_value_heads
+    cells = max(rows * width for rows, width in sizes)
+    token = 2 * text.num_hidden_layers * text.hidden_size // groups * dtype
+    bias = groups * dtype * sum(rows * width for rows, width in sizes)
+    # Token, up to three positions and the column in eight bytes each, and a flag a word.
+    numbers = sum(rows * (4 * 8 + text.vocab_size) + 8 for rows, _ in sizes)
+    return (prefix_length + cells) * token + bias + numbers
+
+
+@dataclass(kw_only=True)
+class PassState:
+    """The numbers of R answers between two passes."""
+
+    token_R: Tensor  # the last token
+    position_XR: Tensor  # where it stands, as the rotary embedding counts: X is (1,) or (3,1)
+    column: Tensor  # (1,) the cell in which its key and value go, in every row the same
+    bias_R1GT: Tensor  # 0 at cells that hold own tokens, otherwise -inf
+    seen_RV: Tensor | None  # the words that the answer holds, if there is a penalty on them
+
+    def rows(self, index: Tensor) -> "PassState":
+        """Return a copy of these rows."""
+        return PassState(
+            token_R=self.token_R[index],
+            position_XR=self.position_XR[..., index],
+            column=self.column,
+            bias_R1GT=self.bias_R1GT[index],
+            seen_RV=None if self.seen_RV is None else self.seen_RV[index],
+        )
+
+    def room(self, rows: int, width: int) -> "PassState":
+        """Return a state of this size that holds no answer."""
+        seen_RV = self.seen_RV
+        return PassState(
+            token_R=self.token_R.new_zeros(rows),
+            position_XR=self.position_XR.new_zeros(*self.position_XR.shape[:-1], rows),
+            column=self.column.clone(),
+            bias_R1GT=self.bias_R1GT.new_empty(rows, 1, self.bias_R1GT.shape[2], width),
+            seen_RV=None if seen_RV is None else seen_RV.new_zeros(rows, seen_RV.shape[1]),
+        )
+
+    def take(self, other: "PassState") -> None:
+        """Take over the numbers of at most as many answers, in the first rows."""
+        rows, width = len(other.token_R), other.bias_R1GT.shape[-1]
+        self.token_R[:rows] = other.token_R
+        self.position_XR[..., :rows] = other.position_XR
+        self.column.copy_(other.column)
+        self.bias_R1GT.fill_(-torch.inf)[:rows, ..., :width] = other.bias_R1GT
+        if self.seen_RV is not None and other.seen_RV is not None:
+            self.seen_RV[:rows] = other.seen_RV
+
+
+@dataclass(kw_only=True)
+class PassSize:
+    """The passes of one size: their state, the cells of each layer (R,T,K,d), the recording."""
+
+    state: PassState
+    own: list[KeysValues]
+    ran: bool = False
+    graph: torch.cuda.CUDAGraph | None = None
