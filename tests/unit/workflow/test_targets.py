@@ -147,7 +147,7 @@ def test_what_is_downloaded_below_a_folder(monkeypatch: pytest.MonkeyPatch) -> N
 def test_own_data_that_is_not_there_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=r"/scannet/scannetv2_train\.txt: cannot be read"):
+    with pytest.raises(DataError, match=r"/scannet/scannetv2_train\.txt: missing"):
         build(monkeypatch, data={"demo": None, "root": str(tmp_path)})
 
 
