@@ -22,10 +22,8 @@ from threedrs.workflow.run_events import Job, RunState, duration, stage_of
 
 REFRESH = 0.5  # seconds between two pictures on a terminal
 LONG = 60.0  # seconds from which on a job has a line of its own in plain output
-FIRST_LOOK, LAST_LOOK = (
-    60.0,
-    600.0,
-)  # seconds between lines of a running job: doubled from and up to
+FIRST_LOOK = 60.0  # seconds until a running job has a line; each pause is twice the one before
+LAST_LOOK = 600.0  # seconds that a pause takes at most
 MOST_JOBS = 10  # running jobs that a terminal shows
 STYLES = {"done": "green", "runs": "bold", "failed": "red", "waits": "dim"}
 
@@ -86,13 +84,10 @@ class RunScreen:
         if not self._begun and not self.state.errors:
             self._print(self._before)
         elif not self.silent or self.state.errors or self.state.causes:
-            jobs = (
-                [] if self.workflow is None or self.workflow.dag is None else _reused(self.workflow)
-            )
             # Not above: it reads summaries, whose modules take a second to import.
             from threedrs.workflow.run_summary import end_of_run
 
-            for label, text in end_of_run(self.state, jobs, Path("results")):
+            for label, text in end_of_run(self.state, _reused(self.workflow), Path("results")):
                 self._print_end(label, text)
         if self.state.stopping:
             # Snakemake goes on to say, with tracebacks, that it was interrupted.
