@@ -16,6 +16,7 @@ from typing import Any
 
 from threedrs.errors import DataError
 from threedrs.io.files import atomic_file, read_json
+from threedrs.scannet.layout import PREFIX
 from threedrs.tasks.annotation_rows import RowError, check_number
 from threedrs.tasks.base import Task
 from threedrs.tasks.record import (
@@ -51,7 +52,7 @@ def _entry(record: Record) -> dict[str, Any]:
     }
     entry: dict[str, Any] = {
         "id": published_id(record.id),
-        "video": f"scannet/{record.scene}",
+        "video": f"{PREFIX}{record.scene}",
         "conversations": record.conversations,
         "metadata": metadata,
     }
@@ -119,7 +120,7 @@ def _record(entry: Any, index: int, tasks: Mapping[str, Task], where: str) -> tu
         raise DataError(f"{where}: metadata.dataset is {dataset!r}; known are {', '.join(tasks)}")
     task = tasks[dataset]
     video = entry.get("video")
-    if not isinstance(video, str) or not video.startswith("scannet/"):
+    if not isinstance(video, str) or not video.startswith(PREFIX):
         raise DataError(f"{where}: video is {video!r}; expected 'scannet/<scene>'")
     object_ids = annotation = None
     if task.objects != "none":
@@ -138,7 +139,7 @@ def _record(entry: Any, index: int, tasks: Mapping[str, Task], where: str) -> tu
         "format_version": FORMAT_VERSION,
         "id": str(identifier) if type(identifier) is int else identifier,
         "benchmark": task.name,
-        "scene": video.removeprefix("scannet/"),
+        "scene": video.removeprefix(PREFIX),
         "conversations": entry.get("conversations"),
         "question_type": None if question_type == task.untyped else question_type,
         "ann_id": annotation,
