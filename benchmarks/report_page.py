@@ -52,9 +52,7 @@ def write_room(folder: Path, scene: str, boxes_N6: np.ndarray) -> None:
         jpegs=[image.getvalue()],
         depth=np.full((1, 384, 384), 3000, np.uint16),
         poses=np.eye(4)[None],
-        depth_intrinsic=np.array(
-            [[500.0, 0, 320, 0], [0, 500, 240, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-        ),
+        depth_intrinsic=INTRINSIC,
         depth_size=(640, 480),
         patch_xyz=np.zeros((1, 14, 14, 3), np.float32),
         boxes={"gt": boxes, "pred": boxes},
