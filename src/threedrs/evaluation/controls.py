@@ -128,5 +128,5 @@ def _gains(group: Mapping[str, Any], columns: Sequence[Column]) -> list[str]:
 
 
 def _points(value: float) -> str:
-    # Adding 0 takes the sign from a rounded -0.0.
-    return f"{round(value, 1) + 0:+.1f}"
+    # A zero has no sign.
+    return f"{value:+.1f}" if round(value, 1) else "0.0"
