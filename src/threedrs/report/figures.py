@@ -206,10 +206,8 @@ def bars(
     height = 0.8 / max(len(series), 1)
     colours = colours or {}
     with plt.rc_context(STYLE):
-        figure, plot = plt.subplots(
-            figsize=(3.2, 0.5 + (0.1 + 0.2 * max(len(series), 1)) * len(groups)),
-            layout="constrained",  # or the legend of a tall chart stands far below it
-        )
+        inches = 0.5 + (0.1 + 0.2 * max(len(series), 1)) * len(groups)
+        figure, plot = plt.subplots(figsize=(3.2, inches))
         for index, (name, row) in enumerate(series.items()):
             places = np.arange(len(groups)) + index * height
             values = np.array([bar.value or 0.0 for bar in row])
@@ -239,5 +237,6 @@ def bars(
         plot.margins(x=0.15)
         plot.set_title(title)
         if len(series) > 1:
-            figure.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
+            # A third of an inch below the axes, for their numbers, however tall the chart is.
+            plot.legend(loc="upper center", bbox_to_anchor=(0.4, -0.33 / inches), ncols=3)
         return _svg(figure, title)
