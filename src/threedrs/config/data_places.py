@@ -9,6 +9,15 @@ from typing import Any
 from threedrs.errors import nearest_path
 
 
+def below_root(named: Any, root: Path) -> Any:
+    """Return a path, or each of a mapping, with ``root`` before it if it is there only so."""
+    if isinstance(named, Mapping):
+        return {name: below_root(path, root) for name, path in named.items()}
+    if named is None or Path(named).exists() or not (root / named).exists():
+        return named
+    return (root / named).as_posix()
+
+
 def root_problem(config: Mapping[str, Any]) -> str | None:
     """Return that ``data.root`` is not the data's folder, with the one that may be meant, or None.
 

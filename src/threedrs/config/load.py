@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from threedrs.config.data_places import old_places, ready_arrays, root_problem
+from threedrs.config.data_places import below_root, old_places, ready_arrays, root_problem
 from threedrs.config.schema import INITIAL, Configuration, Execution, Run, SupervisionSettings
 from threedrs.config.section import problem_lines
 from threedrs.errors import ConfigError, choose_one
@@ -74,27 +74,18 @@ def check_config(
         for name, mix in found.instructions.mixes.items()
     }
     root = Path(checked["data"]["root"])
-    checked["teacher"]["weights"] = _below_root(checked["teacher"]["weights"], root)
+    checked["teacher"]["weights"] = below_root(checked["teacher"]["weights"], root)
     runs = checked["runs"].values()
     for section in (checked["model"], *(run.get("model", {}) for run in runs), *runs):
         for key in {"path", "checkpoint"} & {*section}:
-            section[key] = _below_root(section[key], root)
+            section[key] = below_root(section[key], root)
     # What is shipped lies beside the code, whatever folder a run is started in.
     for section in (checked["execution"], *(run.get("execution", {}) for run in runs)):
         if "deepspeed" in section:
-            section["deepspeed"] = _below_root(section["deepspeed"], CHECKOUT)
+            section["deepspeed"] = below_root(section["deepspeed"], CHECKOUT)
     ready = checked["instructions"]["ready"]
     checked["instructions"]["ready"] = {split: path for split, path in ready.items() if path}
     return checked, list(_cross_checks(checked, files=files))
-
-
-def _below_root(named: Any, root: Path) -> Any:
-    """Return a path, or each of a mapping, with ``root`` before it if it is there only so."""
-    if isinstance(named, Mapping):
-        return {name: _below_root(path, root) for name, path in named.items()}
-    if named is None or Path(named).exists() or not (root / named).exists():
-        return named
-    return (root / named).as_posix()
 
 
 def _renewed(config: Mapping[str, Any]) -> tuple[Config, list[str]]:

@@ -15,6 +15,7 @@ from PIL import Image
 from threedrs.distributed.gpus import own_device
 from threedrs.evaluation.answerer import StudentAnswerer
 from threedrs.evaluation.settings import PredictSettings
+from threedrs.models.checkpoint.folder import lacks_grounding_head
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.base import Task
 from threedrs.tasks.record import GROUND, Record, conversation
@@ -71,6 +72,7 @@ class SceneDialogue:
     def __init__(self, model: Path, scene: Path, settings: PredictSettings) -> None:
         self.store = SceneStore.open(scene)
         self.boxes = self.store.boxes(settings.boxes)
+        self.can_ground = not lacks_grounding_head(model)
         self._answers = StudentAnswerer.load(model, settings, own_device()).open(self.store)
 
     def answer(self, question: str) -> str:

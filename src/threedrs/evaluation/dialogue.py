@@ -111,13 +111,16 @@ def reply_to(dialogue: "SceneDialogue", request: Request, image: Path, top: int)
         top: how many boxes are told and drawn.
 
     Raises:
-        DataError: the scene has no boxes to find an object among.
+        DataError: the model cannot find objects, or the scene has no boxes to find one among.
     """
     asked = request.model_dump(mode="json", exclude_none=True)
     if request.ground is None:
         text = request.question
         answer = dialogue.describe(request.box or []) if text is None else dialogue.answer(text)
         return {**asked, "answer": answer}
+    # New heads would give scores, too, by chance.
+    if not dialogue.can_ground:
+        raise DataError("the model has no grounding head, so it finds no objects; ask it questions")
     # Of nothing to choose from "none of them" would win, which would look like an answer.
     if not len(dialogue.boxes):
         raise DataError(

@@ -138,6 +138,14 @@ def test_a_terminal_has_a_prompt_and_remembers(
     assert (tmp_path / "threedrs/chat_history").is_file()
 
 
+def test_a_model_without_a_head_finds_nothing_by_chance(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ask_module, "lacks_grounding_head", lambda model: True)
+    _, lines = run("ask", "3drs", "scene0000_00", "a chair", "--ground")
+    assert lines == ["the model has no grounding head, so it finds no objects; ask it questions"]
+
+
 @pytest.mark.parametrize(("none", "first"), [(0.75, "-"), (0.0, "1"), (-0.5, "1")])
 def test_the_winner_stands_first(none: float, first: str) -> None:
     reply = {"ground": "x", "none": none, "boxes": BOXES, "of": 7, "image": "found.png"}
