@@ -1,6 +1,6 @@
 """Answering a scene's questions from one prefill of what they share.
 
-The prefix with the visual tokens runs once. Its keys and values stay and are never copied. All
+The prefix with the visual tokens runs once. Its keys and values stay, one copy for all. All
 questions then run together: one pass over their own tokens, packed in one row, then one pass for
 every next token of those that are not finished (`threedrs.models.token_passes`). Answers do not
 depend on what else is asked.
