@@ -167,5 +167,5 @@ def test_export_command_says_that_it_encodes(tmp_path, run):
 
 
 def test_commands_pass_errors_on(tmp_path, run):
-    with pytest.raises(SensError, match="No such file"):
+    with pytest.raises(DataError, match=r"none\.sens: is not there"):
         run("sens", "info", tmp_path / "none.sens")
