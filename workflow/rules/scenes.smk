@@ -220,10 +220,7 @@ rule scene_facts:
 
 rule scene_report:
     input:
-        # The dates of folders say nothing. What their content comes from stands below.
-        parts=ancient(expand("results/scenes/report/{shard}", shard=SCENE_SHARDS)),
-        manifests=expand("results/scenes/shards/{shard}.json", shard=SCENE_SHARDS),
-        boxes=expand("results/boxes/{shard}.json", shard=SCENE_SHARDS),
+        parts=expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),
         # Which frames imported features are of, it says too.
         features=expand(
             "results/features/{teacher}/{shard}.zarr/manifest.json",
@@ -247,7 +244,6 @@ rule scene_report:
         code=code(
             script="scene_report", without=["tasks"], files=["scenes/templates/*"]
         ),
-        facts=code(script="scene_facts"),
         data=DATA,
         root=LAYOUT.root,
         # In a mapping, so that Snakemake does not fill in {split} and {set}.
