@@ -2,7 +2,7 @@
 #
 #   snakemake --cores all all        everything, on this machine (profiles/default)
 #   snakemake --profile slurm all    everything, on a Slurm cluster (slurm/)
-#   instead of the last `all`: scenes | features | instructions | models | scores | report
+#   instead of the last `all`: scenes | features | instructions | models | scores | answers | report
 #
 # Settings: config/config.yaml (demo data, tiny models); add --configfile config/paper.yaml for
 # the paper's run. README.md draws this DAG.
@@ -31,6 +31,7 @@ localrules:
     instructions,
     models,
     scores,
+    answers,
     report,
     awareness,
     run_config,
@@ -48,6 +49,7 @@ include: "workflow/rules/features.smk"  #      scene stores -> teacher features
 include: "workflow/rules/instructions.smk"  #  annotation files -> records -> mix
 include: "workflow/rules/train.smk"  #         mix, scenes, features -> models
 include: "workflow/rules/evaluate.smk"  #      models, scenes, records -> predictions -> metrics
+include: "workflow/rules/captures.smk"  #      own captures -> scene stores, answers
 include: "workflow/rules/report.smk"  #        metrics of all runs -> summary, report
 
 
@@ -60,4 +62,5 @@ rule all:
         rules.instructions.input,
         rules.models.input,
         rules.scores.input,
+        rules.answers.input,
         rules.report.input,

@@ -53,6 +53,9 @@ TARGETS = checked(targets.Targets, CONFIG)
 show_workflow(workflow, TARGETS.names())
 LAYOUT, DATA, READY, DEMO = TARGETS.layout, TARGETS.data, TARGETS.ready, TARGETS.demo
 SCENES, SCENE_SHARDS = TARGETS.scenes, TARGETS.scene_shards
+CAPTURE_SHARDS = TARGETS.capture_shards
+STORE_SHARDS = {**SCENE_SHARDS, **CAPTURE_SHARDS}
+SPLITS = "|".join(["train", "val", "test", *TARGETS.captures])
 FEATURE_SHARDS, TEACHERS = TARGETS.feature_shards, TARGETS.teachers
 RESOLVED, RUNS, TRAINED = TARGETS.resolved, list(TARGETS.resolved), TARGETS.trained
 MIXES, BENCHMARKS, CONTROLS = TARGETS.mixes, TARGETS.benchmarks, TARGETS.controls

@@ -32,13 +32,16 @@ from threedrs.scannet.excluded_scans import check_removed
 rule scenes:
     input:
         expand("results/boxes/{shard}.json", shard=SCENE_SHARDS),
-        expand("results/scenes/shards/{shard}.json", shard=SCENE_SHARDS),
-        expand("results/scenes/limit/{split}.json", split=TARGETS.splits),
+        expand("results/scenes/shards/{shard}.json", shard=STORE_SHARDS),
+        expand(
+            "results/scenes/limit/{split}.json",
+            split=[*TARGETS.splits, *TARGETS.captures],
+        ),
         "results/scenes/report.html",
         "results/scenes/sources.json",
-        expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),
+        expand("results/scenes/report/{shard}", shard=STORE_SHARDS),
         # Manifests stand for the stores, which are many, so nothing else would miss one.
-        lambda wildcards: gate(check_removed, SCENE_SHARDS, Path("results/scenes")),
+        lambda wildcards: gate(check_removed, STORE_SHARDS, Path("results/scenes")),
 
 
 rule boxes:
@@ -163,6 +166,8 @@ rule check_scenes:
         "results/logs/check_scenes/{split}.log",
     benchmark:
         "results/benchmarks/check_scenes/{split}.tsv"
+    wildcard_constraints:
+        split=SPLITS,
     conda:
         "../../envs/data.yaml"
     resources:
@@ -184,6 +189,8 @@ rule check_limit:
         "results/scenes/limit/{split}.json",
     log:
         "results/logs/check_limit/{split}.log",
+    wildcard_constraints:
+        split=SPLITS,
     conda:
         "../../envs/data.yaml"
     params:
@@ -198,20 +205,27 @@ rule check_limit:
 rule scene_facts:
     input:
         manifest="results/scenes/shards/{shard}.json",
-        boxes="results/boxes/{shard}.json",
+        # Own captures have their boxes in their stores alone.
+        boxes=lambda wildcards: (
+            [f"results/boxes/{wildcards.shard}.json"]
+            if wildcards.shard in SCENE_SHARDS
+            else []
+        ),
     output:
         directory("results/scenes/report/{shard}"),
     log:
         "results/logs/scene_facts/{shard}.log",
     benchmark:
         "results/benchmarks/scene_facts/{shard}.tsv"
+    wildcard_constraints:
+        shard="|".join(STORE_SHARDS),
     conda:
         "../../envs/data.yaml"
     params:
         code=code(script="scene_facts"),
         data=DATA,
         root=LAYOUT.root,
-        scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
+        scenes=lambda wildcards: STORE_SHARDS[wildcards.shard],
     message:
         "Facts and pictures of shard {wildcards.shard}"
     script:
@@ -220,7 +234,7 @@ rule scene_facts:
 
 rule scene_report:
     input:
-        parts=expand("results/scenes/report/{shard}", shard=SCENE_SHARDS),
+        parts=expand("results/scenes/report/{shard}", shard=STORE_SHARDS),
         # Which frames imported features are of, it says too.
         features=expand(
             "results/features/{teacher}/{shard}.zarr/manifest.json",

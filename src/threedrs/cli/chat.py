@@ -134,7 +134,7 @@ def _check_names(model: str, scene: str, out: Path) -> tuple[Path, Path]:
 def _open(
     folder: Path, store: Path, boxes: str, prompt: str, max_new_tokens: int
 ) -> "SceneDialogue":
-    from threedrs.distributed.gpus import claim_gpus
+    from threedrs.distributed.gpus import claim_gpus, own_device
     from threedrs.evaluation.settings import PredictSettings
 
     asked = {"prompt": prompt, "boxes": boxes, "max_new_tokens": max_new_tokens}
@@ -142,9 +142,14 @@ def _open(
     claim_gpus()
     with progress() as show:
         show(f"loading {folder}")
+        from threedrs.evaluation.answerer import StudentAnswerer
         from threedrs.evaluation.ask import SceneDialogue
+        from threedrs.models.checkpoint.folder import lacks_grounding_head
+        from threedrs.scenes.store import SceneStore
 
-        return SceneDialogue(folder, store, settings)
+        opened = SceneStore.open(store)  # what is wrong with it is said before the model is loaded
+        answerer = StudentAnswerer.load(folder, settings, own_device())
+        return SceneDialogue(answerer, opened, can_ground=not lacks_grounding_head(folder))
 
 
 def _lines(prompt: str, *, typed: bool) -> Iterator[str]:

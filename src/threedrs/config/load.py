@@ -28,6 +28,7 @@ Config = dict[str, Any]
 CHECKOUT = Path(__file__).resolve().parents[3]
 # Keys of the section `data` that change no stage's result; a run's settings go without them.
 SCENE_POLICY = ("on_bad_scene", "max_bad_fraction")
+APART = (*SCENE_POLICY, "scenes")
 UNSUPERVISED = SupervisionSettings(weight=0.0).to_json()  # what a run without a teacher has
 OVERRIDDEN = ("teacher", "supervision", "model", "train", "execution")  # by a run
 # Section, key and why a configuration with it works as one without it.
@@ -170,7 +171,7 @@ def resolve_run(config: Config, run: str) -> Config:
     that evaluates a checkpoint has ``checkpoint``, and of training the seed of new heads alone.
     """
     resolved = {name: copy.deepcopy(config[name]) for name in RUN_SECTIONS}
-    for key in SCENE_POLICY:
+    for key in APART:
         resolved["data"].pop(key, None)
     said = config["runs"][run]
     for section in OVERRIDDEN:

@@ -65,7 +65,12 @@ def _section(name: str, part: dict[str, Any], parts: dict[str, Any]) -> Iterator
     # The table first, the sections below it after: a page is read from the outside in.
     for key, inner in below.items():
         if inner is not None and name != "runs.<name>":  # what a run changes has its own section
-            of_many = {"runs": ".<name>", "mixes": ".<name>", "download": "[]"}.get(key, "")
+            of_many = {
+                "runs": ".<name>",
+                "mixes": ".<name>",
+                "scenes": ".<name>",
+                "download": "[]",
+            }.get(key, "")
             yield from _section(f"{name}.{key}{of_many}".removeprefix("."), inner, parts)
 
 

@@ -55,6 +55,8 @@ Benchmarks = Annotated[
     tuple[Benchmark, ...], Field(strict=False, min_length=1), AfterValidator(unique)
 ]
 RunName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+# A hyphen parts split and number in the name of a shard.
+SplitName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_]*$")]
 MixName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 _PATH_OR_MAPPING = Discriminator(
     lambda value: "(mapping)" if isinstance(value, Mapping) else "(path)"
@@ -82,6 +84,18 @@ class Demo(Section):
     """Frames of each scan's stream."""
     rounds: PositiveInt = 1
     """Times the usual 46 descriptions and questions a scene."""
+
+
+class Captures(Section):
+    """Own captures as a split of their own, beside ScanNet's (docs/OWN_CAPTURES.md)."""
+
+    captures: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
+    """Captures below `data.root`, or patterns such as `captures/*`: folders of posed RGB-D images,
+    .sens files, and stores (.zarr) that `threedrs scene build` made. The name of each is its
+    scene's."""
+    questions: Text | None = None
+    """What every run is asked: a file below `data.root` with a JSON object a line, such as
+    {"scene": "kitchen", "question": "What is on the table?"}."""
 
 
 class Data(Section):
@@ -129,6 +143,8 @@ class Data(Section):
     excluded."""
     max_bad_fraction: Fraction = 0.05
     """With skip, more excluded scans than this fraction of a split stop the run before training."""
+    scenes: dict[SplitName, Captures] = Field(default={})
+    """Name of a split -> own captures, for which scene stores are made."""
 
 
 class Frames(Section):

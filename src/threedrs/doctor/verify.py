@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import CheckpointError, DataError, StoreError
-from threedrs.io.files import check_scene_name, read_json, sha256_of_file
+from threedrs.io.files import SAFE_NAME, check_scene_name, read_json, sha256_of_file
 from threedrs.models.checkpoint.folder import hash_files, manifest_path, require_whole
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.feature_shards import verify_store
@@ -98,7 +98,8 @@ def _scenes(manifest: Path) -> Iterator[Damage]:
         content = read_json(manifest)
         listed = content["scenes"]
         hashes = {
-            check_scene_name(scene, str(manifest)): listed[scene]["content"] for scene in listed
+            check_scene_name(scene, str(manifest), SAFE_NAME): listed[scene]["content"]
+            for scene in listed
         }
     except DataError as error:
         yield Damage(problem=str(error), remake=manifest)

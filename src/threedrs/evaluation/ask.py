@@ -1,21 +1,17 @@
 """Questions to a trained model about one scene.
 
 Each is put as a benchmark of its kind puts it (`threedrs.tasks.registry`), since the model knows no
-other form. Opening costs loading the model and one pass over the scene.
+other form. Opening costs one pass over the scene.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from threedrs.distributed.gpus import own_device
 from threedrs.evaluation.answerer import StudentAnswerer
-from threedrs.evaluation.settings import PredictSettings
-from threedrs.models.checkpoint.folder import lacks_grounding_head
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.base import Task
 from threedrs.tasks.record import GROUND, Record, conversation
@@ -59,21 +55,20 @@ class SceneDialogue:
     """A model and a scene, ready for questions.
 
     Args:
-        model: folder of the trained model.
-        scene: a scene store, ``<scene>.zarr``.
-        settings: prompt style, length of answers, box set.
+        answerer: the model, loaded.
+        store: the scene.
+        can_ground: whether the model has its grounding head, as loading would make a new one.
 
     Raises:
-        CheckpointError: the model cannot be loaded.
-        StoreError: there is no such store, or it cannot be used.
+        StoreError: the store is damaged.
         MachineError: the GPU's memory is too small.
     """
 
-    def __init__(self, model: Path, scene: Path, settings: PredictSettings) -> None:
-        self.store = SceneStore.open(scene)
-        self.boxes = self.store.boxes(settings.boxes)
-        self.can_ground = not lacks_grounding_head(model)
-        self._answers = StudentAnswerer.load(model, settings, own_device()).open(self.store)
+    def __init__(self, answerer: StudentAnswerer, store: SceneStore, *, can_ground: bool) -> None:
+        self.store = store
+        self.can_ground = can_ground
+        self.boxes = store.boxes(answerer.settings.boxes)
+        self._answers = answerer.open(store)
 
     def answer(self, question: str) -> str:
         """Return the answer to a question."""

@@ -23,6 +23,7 @@ import numpy as np
 from threedrs.errors import DataError, name_full_disk, nearest_path
 
 SCENE_NAME = re.compile(r"scene\d{4}_\d{2}")
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # of an own capture's scene
 # A temporary name; of a folder within such a folder, two.
 LEFTOVER = re.compile(r"\.+(?P<name>.+?)\.(?P<process>\d+)\.tmp(\.\d+\.tmp)*")
 # Bytes of a text that is read whole; the largest of the field's files has some 0.3 GB.
@@ -35,13 +36,15 @@ _JSON_REMEDY = "mend that place, or unpack, download or make the file again"
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
-def check_scene_name(scene: str, where: str) -> str:
+def check_scene_name(scene: str, where: str, form: re.Pattern[str] = SCENE_NAME) -> str:
     """Return ``scene`` if it is a ScanNet scene name, so that it is safe as part of a path.
+
+    ``form`` allows other names.
 
     Raises:
         DataError: the name is not of the form ``scene0000_00``; ``where`` names its source.
     """
-    if not isinstance(scene, str) or SCENE_NAME.fullmatch(scene) is None:
+    if not isinstance(scene, str) or form.fullmatch(scene) is None:
         raise DataError(f"{where}: {scene!r} is not a scene name (expected e.g. scene0000_00)")
     return scene
 

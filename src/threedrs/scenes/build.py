@@ -251,11 +251,7 @@ def build_shard(
                 )
             inputs = read_inputs(scan, reader, boxes[scan.scene], settings, split, published)
             store = _build_or_keep(inputs, out_folder / f"{scan.scene}.zarr")
-            scenes[scan.scene] = {
-                "content": store.content_hash(),
-                "frames": len(store.frame_ids),
-                "objects": store.object_counts(),
-            }
+            scenes[scan.scene] = manifest_entry(store)
             found = store.attributes["notes"]  # of a store that is kept, too
             if listed and published.infos is None:
                 note = f"not in EmbodiedScan's infos: candidates by stride {settings.stride}"
@@ -265,6 +261,15 @@ def build_shard(
     _refuse_unfinished_copies([scan for scan in scans if scan.scene in reasons], began)
     rows = {"scenes": scenes, "notes": notes, "left_out": excluded_rows(ordered)}
     write_json(manifest, {"format_version": MANIFEST_VERSION, **rows})
+
+
+def manifest_entry(store: SceneStore) -> dict[str, Any]:
+    """Return what a shard's manifest says of a store."""
+    return {
+        "content": store.content_hash(),
+        "frames": len(store.frame_ids),
+        "objects": store.object_counts(),
+    }
 
 
 def _refuse_unfinished_copies(excluded: Sequence[ScanFiles], began: float) -> None:

@@ -8,7 +8,6 @@ One depth image is in memory at a time, and a cloud of a point every 4 cm. A roo
 takes some 10 seconds, most of it the decoding of depth images.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from threedrs.errors import ConfigError, DataError, choose_one
+from threedrs.io.files import SAFE_NAME
 from threedrs.scannet.boxes import BoxSet, make_box_set
 from threedrs.scannet.camera import check_poses
 from threedrs.scannet.embodiedscan import SceneInfos
@@ -37,7 +37,6 @@ from threedrs.scenes.upright import AXES, find_planes, quarter_turns, stand_up
 
 SPLIT = "own"
 """What a capture's store has as its split."""
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _CLOUD_FRAMES, _CLOUD_VOXEL = 200, 0.04  # frames, metres
 _CLOUD_COLUMNS = 160  # about as many of a depth image are looked at
 _MOST_CANDIDATES = 600  # frames that the choice is made from; coverage looks at every second
@@ -135,9 +134,9 @@ def build_capture(
 def _check_typed(out: Path, options: CaptureOptions) -> tuple[str, dict[str, Any] | None]:
     """Return the scene's name and the given boxes; what is typed wrong is said before all else."""
     scene = out.stem
-    if out.suffix != ".zarr" or _SAFE_NAME.fullmatch(scene) is None:
+    if out.suffix != ".zarr" or SAFE_NAME.fullmatch(scene) is None:
         raise ConfigError(
-            f"{out}: name the store NAME.zarr, with a NAME of letters, digits, _ and - (64 at most)"
+            f"{out}: name the store NAME.zarr, with a NAME of letters, digits, ._- (64 at most)"
         )
     if options.up is not None and options.up not in AXES:
         raise ConfigError(f"--up {options.up}: {choose_one(options.up, AXES)}")

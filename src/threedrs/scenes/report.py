@@ -76,7 +76,7 @@ def _coverage(store: SceneStore, scan: ScanFiles) -> dict[str, int]:
 
 
 def write_shard_facts(
-    scans: Sequence[ScanFiles], scenes: Path, manifest: Path, boxes: Path, out: Path
+    scans: Sequence[ScanFiles], scenes: Path, manifest: Path, boxes: Path | None, out: Path
 ) -> None:
     """Write the folder of a shard's part of the report: ``scenes.json`` and an image a scene.
 
@@ -85,14 +85,14 @@ def write_shard_facts(
         scenes: folder of the scene stores.
         manifest: the shard's manifest. Its notes are on frames. Scenes that it excludes have no row
             and no image, but a reason under ``left_out``.
-        boxes: the shard's boxes file. Its notes are on boxes.
+        boxes: the shard's boxes file. Its notes are on boxes. None: own captures, without one.
         out: the folder, written whole or not at all.
 
     Raises:
         DataError: a file is malformed.
         StoreError: a store is damaged.
     """
-    notes, excluded = _notes(boxes, manifest), read_excluded(manifest)
+    notes, excluded = _notes(*filter(None, [boxes, manifest])), read_excluded(manifest)
     split = manifest.stem.rpartition("-")[0]
     rows = []
     with atomic_folder(out) as folder:
@@ -100,7 +100,8 @@ def write_shard_facts(
             if scan.scene in excluded:
                 continue
             store = SceneStore.open(scenes / f"{scan.scene}.zarr")
-            row = scene_facts(store, scan, notes.get(scan.scene, []))
+            # The store of an own capture does not know into which split it was put.
+            row = {**scene_facts(store, scan, notes.get(scan.scene, [])), "split": split}
             image = plot_scene(store, caption(row))
             save_image(image, folder / f"{scan.scene}.jpg")
             save_image(image.reduce(2), folder / f"{scan.scene}{THUMBNAIL}")

@@ -21,13 +21,13 @@ STAGES = {
     "downloads": ("download",),
     "demo data": ("demo_data",),
     "scenes": (
-        *("candidates", "voxels", "boxes", "build_scenes", "check_scenes", "check_limit"),
-        *("scene_facts", "scene_report"),
+        *("candidates", "voxels", "boxes", "build_scenes", "build_captures"),
+        *("check_scenes", "check_limit", "scene_facts", "scene_report"),
     ),
     "features": ("extract_features",),
     "instructions": ("convert_instructions", "balance"),
     "training": ("run_config", "train"),
-    "predictions": ("predict",),
+    "predictions": ("predict", "answer_questions"),
     "scores": ("score", "trivial_answers", "awareness_of_run"),
     "report": ("aggregate", "build_report"),
 }

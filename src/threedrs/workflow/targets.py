@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.config.checks import batch_problem
-from threedrs.config.load import SCENE_POLICY, Config, data_layout, resolve_run
+from threedrs.config.load import APART, Config, data_layout, resolve_run
 from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
 from threedrs.config.schema import INITIAL
 from threedrs.demo.write import demo_scenes
 from threedrs.errors import ConfigError
+from threedrs.inputs.captures import capture_files, capture_splits
 from threedrs.inputs.download import downloads
 from threedrs.inputs.required_files import (
     Ready,
@@ -48,7 +49,7 @@ class Targets:
         self.layout = data_layout(config)
         # What is done about bad scans changes no result, so no job gets it as a parameter. Nor does
         # where the data is: rules give `root` as a Path, which Snakemake does not compare.
-        apart = {*SCENE_POLICY, "root"}
+        apart = {*APART, "root"}
         self.data = {k: value for k, value in config["data"].items() if k not in apart}
         self.ready = Ready.from_config(config)
         self.downloads = downloads(config)
@@ -68,6 +69,13 @@ class Targets:
             for split in self.splits
             for name, scenes in shards(split, self.scenes[split], size).items()
         }
+        self.captures = capture_splits(config)
+        self.capture_shards = {
+            name: scenes
+            for split, own in self.captures.items()
+            for name, scenes in shards(split, list(own.scenes), size).items()
+        }
+        self.asked = [split for split, own in self.captures.items() if own.questions]
         self.feature_shards = shards(
             "train", self.scenes.get("train", []), config["teacher"]["scenes_per_shard"]
         )
@@ -104,18 +112,22 @@ class Targets:
             "benchmark": [*self.benchmarks, *self.controls],
             "teacher": self.teachers,
             "mix": self.mixes,
-            "shard": [*self.scene_shards, *self.feature_shards],
-            "split": [*self.splits],
+            "shard": [*self.scene_shards, *self.feature_shards, *self.capture_shards],
+            "split": [*self.splits, *self.captures],
         }
 
     # Scenes and their shards
 
     def scan_table(self) -> str:
         """Return a table of which scenes have which files, for the start of a run."""
+        own = [
+            f"own captures, {split} ({len(found.scenes)}): {', '.join(found.scenes)}"
+            for split, found in self.captures.items()
+        ]
         if self.demo:
-            return "What serves the scenes: the demo data"
+            return "\n".join(["What serves the scenes: the demo data", *own])
         frames = self.config["frames"]
-        return start_table(
+        table = start_table(
             self.layout,
             self.scenes,
             self.ready,
@@ -123,10 +135,23 @@ class Targets:
             coverage=frames["strategy"] != "uniform",
             records=conversions(self.config),
         )
+        return "\n".join([table, *own])
 
     def split_shards(self, split: str) -> list[str]:
-        """Return the scene shards of a split."""
-        return [shard for shard in self.scene_shards if shard.startswith(f"{split}-")]
+        """Return the scene shards of a split, ScanNet's or of own captures."""
+        every = (*self.scene_shards, *self.capture_shards)
+        return [shard for shard in every if shard.startswith(f"{split}-")]
+
+    def shard_captures(self, shard: str) -> dict[str, Path]:
+        """Return scene -> capture of a shard of own captures."""
+        paths = self.captures[shard.rpartition("-")[0]].scenes
+        return {scene: paths[scene] for scene in self.capture_shards[shard]}
+
+    def capture_files(self, shard: str) -> list[Path]:
+        """Return what in a shard's own captures makes it stale, beside the captures themselves."""
+        return [
+            file for path in self.shard_captures(shard).values() for file in capture_files(path)
+        ]
 
     def scene_shards_of(self, scenes: Iterable[str]) -> list[str]:
         """Return the scene shards that hold any of the scenes."""

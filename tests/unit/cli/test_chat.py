@@ -100,8 +100,8 @@ def test_chat_without_boxes_still_answers(here: Path, monkeypatch: pytest.Monkey
     opened = ask_module.SceneDialogue
 
     class Bare(opened):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: object, **named: object) -> None:
+            super().__init__(*arguments, **named)
             self.boxes = self.boxes.__class__(
                 boxes=self.boxes.boxes[:0], ids=self.boxes.ids[:0], labels=()
             )
@@ -141,7 +141,8 @@ def test_a_terminal_has_a_prompt_and_remembers(
 def test_a_model_without_a_head_finds_nothing_by_chance(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ask_module, "lacks_grounding_head", lambda model: True)
+    place = "threedrs.models.checkpoint.folder.lacks_grounding_head"
+    monkeypatch.setattr(place, lambda model: True)
     _, lines = run("ask", "3drs", "scene0000_00", "a chair", "--ground")
     assert lines == ["the model has no grounding head, so it finds no objects; ask it questions"]
 

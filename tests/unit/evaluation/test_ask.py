@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 
 from fixtures.inference_run import write_store
+from threedrs.evaluation.answerer import StudentAnswerer
 from threedrs.evaluation.ask import Found, FoundBox, SceneDialogue, draw_found
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.model_settings import ModelSettings
+from threedrs.scenes.store import SceneStore
 
 SCENE = "scene0003_00"
 
@@ -31,7 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dialogue(folder: Path) -> SceneDialogue:
     settings = PredictSettings(max_new_tokens=5)
-    return SceneDialogue(folder / "model", folder / f"{SCENE}.zarr", settings)
+    answerer = StudentAnswerer.load(folder / "model", settings, torch.device("cpu"))
+    return SceneDialogue(answerer, SceneStore.open(folder / f"{SCENE}.zarr"), can_ground=True)
 
 
 def asked(dialogue: SceneDialogue, monkeypatch: pytest.MonkeyPatch) -> list:

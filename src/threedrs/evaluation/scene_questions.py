@@ -1,0 +1,112 @@
+"""What a run is asked about a split of own captures, and its replies.
+
+A questions file has a JSON object a line: what `threedrs chat --json` takes, and the ``scene``. A
+reply is that of `threedrs.evaluation.dialogue` with the scene, or has an ``error`` in place of the
+answer. Every start of a workflow imports this, so the model's packages are imported by the
+answering alone.
+"""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from threedrs.errors import ConfigError, DataError, choose_one
+from threedrs.evaluation.dialogue import Request, reply_to
+from threedrs.evaluation.settings import PredictSettings
+from threedrs.io.files import read_json_lines, write_json_lines
+
+SHOWN_BOXES = 3
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneQuestion:
+    """One thing to ask about one scene."""
+
+    scene: str
+    request: Request
+
+
+def read_scene_questions(path: Path, scenes: Collection[str]) -> list[SceneQuestion]:
+    """Return the questions of a file.
+
+    Raises:
+        DataError: the file is missing or empty, or a line cannot be asked, or is about another
+            scene than ``scenes``.
+    """
+    questions = []
+    for number, value in enumerate(read_json_lines(path), start=1):
+        where = f"{path}: line {number}"
+        if not isinstance(value, dict) or not isinstance(value.get("scene"), str):
+            raise DataError(
+                f'{where}: expected an object such as {{"scene": "kitchen", "question": "What is '
+                'it?"}'
+            )
+        scene = value.pop("scene")
+        if scene not in scenes:
+            raise DataError(f"{where}: scene is {scene!r}; {choose_one(scene, sorted(scenes))}")
+        try:
+            questions.append(SceneQuestion(scene=scene, request=Request(**value)))
+        except ConfigError as error:
+            raise DataError(f"{where}: {error}") from error
+    if not questions:
+        raise DataError(f"{path}: holds no questions; add one, or remove the key that names it")
+    return questions
+
+
+def answer_scene_questions(
+    model: Path,
+    questions: Sequence[SceneQuestion],
+    scenes: Path,
+    settings: PredictSettings,
+    *,
+    left_out: Mapping[str, str],
+    out: Path,
+    pictures: Path,
+) -> None:
+    """Write a reply a line to ``out``, in the order of the questions; the model is loaded once.
+
+    Args:
+        model: as `predict_benchmark` takes it.
+        questions: what is asked.
+        scenes: folder of the scene stores, ``<scene>.zarr``.
+        settings: how the model is asked.
+        left_out: scene -> reason, for captures that cannot be used.
+        out: the JSONL file, written when all is answered.
+        pictures: folder of the pictures of the boxes found, ``<line of the question>.png``.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        StoreError: a store is damaged.
+        MachineError: the GPU's memory is too small.
+    """
+    from threedrs.distributed.gpus import own_device
+    from threedrs.evaluation.answerer import StudentAnswerer, open_store
+    from threedrs.evaluation.ask import SceneDialogue
+    from threedrs.models.checkpoint.folder import lacks_grounding_head
+
+    pictures.mkdir(parents=True, exist_ok=True)
+    answerer = StudentAnswerer.load(model, settings, own_device())
+    can_ground = not lacks_grounding_head(model)
+    replies: dict[int, dict[str, Any]] = {}
+    # Scene by scene, whose pass over the images is what costs.
+    for scene in dict.fromkeys(question.scene for question in questions):
+        dialogue = None
+        if scene not in left_out:
+            dialogue = SceneDialogue(answerer, open_store(scenes, scene), can_ground=can_ground)
+        for number, question in enumerate(questions, start=1):
+            if question.scene != scene:
+                continue
+            request = question.request
+            try:
+                if dialogue is None:
+                    raise DataError(f"the scene is left out: {left_out[scene]}")
+                reply = reply_to(dialogue, request, pictures / f"{number}.png", SHOWN_BOXES)
+            except DataError as error:  # of this question; the others can be answered
+                asked = request.model_dump(mode="json", exclude_none=True)
+                reply = {**asked, "error": str(error)}
+            replies[number] = {"scene": scene, **reply}
+        logger.info("%s: %d of %d questions answered", scene, len(replies), len(questions))
+    write_json_lines(out, (replies[number] for number in sorted(replies)))
