@@ -117,3 +117,9 @@ def test_another_workflow_uses_this_one_as_a_module(
     said = Checkout(tmp_path).snakemake("-n", "-q", "rules", *profile, config=None)
     assert said.returncode == 0, said.stdout
     assert counted_jobs(said.stdout) == {"mine": 1}
+
+
+def test_a_number_of_the_command_line_is_a_number(finished: Checkout) -> None:
+    """Snakemake itself has each value within a section as a text."""
+    jobs = finished.planned_jobs("--config", "data={max_bad_fraction: 0.5}")
+    assert jobs == {"check_limit": 2, "all": 1}

@@ -42,9 +42,9 @@ if workflow.is_main_process:
 configfile: MAIN
 
 
-if (
-    not workflow.modifier.is_module
-):  # a module has its whole configuration from its user
+# A module has its whole configuration from its user. (To Snakemake, `is_module` is the workflow
+# that was started, too.)
+if workflow.modifier.parent_modifier is None:
     config = with_values(config, workflow.config_settings.config)
 CONFIG = checked(load_config, config)
 for line in old_keys(config) if workflow.is_main_process else []:

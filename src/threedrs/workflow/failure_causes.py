@@ -15,6 +15,7 @@ _STOPPED = re.compile(r"stopped by SIG(INT|USR1|TERM)")
 # Lines that only say that something else has failed, or where.
 _ECHOES = re.compile(r"^(launch: |srun: |slurmstepd: |train: rank \d+: lost another rank)")
 _PROGRESS = re.compile(r"^\d\d:\d\d:\d\d INFO |: step \d+/\d+ |: \d+ of \d+ ")
+_ERROR = re.compile(r"^\d\d:\d\d:\d\d ERROR ")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def find_cause(job: str, logs: Iterable[Path], since: float) -> Cause:
             line = _telling(lines)
             text = CLOCK.sub("", line).removesuffix(f" (log: {log})")
             text = re.sub(rf"^{re.escape(job.split()[0])}(?: [^:]*)?: ", "", text)
-            if _PROGRESS.search(line):
+            if _PROGRESS.search(line) and not _ERROR.match(line):
                 text = f'ended without a word after "{text}"; run the same command to go on'
                 return Cause(job, text, str(log), silent=True)
             return Cause(job, text, str(log), wanted=bool(_STOPPED.search(line)))
@@ -51,7 +52,7 @@ def find_cause(job: str, logs: Iterable[Path], since: float) -> Cause:
 def _telling(lines: list[str]) -> str:
     """Return the line of a failed job's log that says why."""
     stops = [line for line in lines if _STOPPED.search(line)]
-    errors = [line for line in lines if " ERROR " in line[:20]]
+    errors = [line for line in lines if _ERROR.match(line)]
     own = [line for line in lines if not _ECHOES.match(line)]
     return (stops or errors or own or lines)[-1]
 

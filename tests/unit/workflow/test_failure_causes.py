@@ -14,6 +14,11 @@ SILENT = "ended without a word"
     ("log", "text", "kind"),
     [
         ("10:00:00 INFO a\n10:00:09 ERROR score a b: x: bad (log: {log})\n", "x: bad", ""),
+        (
+            "10:00:00 ERROR score a: 1 of 2 scenes are bad (log: {log})\n",
+            "1 of 2 scenes are bad",
+            "",
+        ),
         ("score: rank 0: x: bad\nlaunch: rank 1 was ended\n", "rank 0: x: bad", ""),
         ("Traceback ...\n  File ...\nKeyError: 'x'\n", "KeyError: 'x'", ""),
         (f"{STOPPED}\ntrain: rank 1: lost another rank\n", STOPPED, "wanted"),
