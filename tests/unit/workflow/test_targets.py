@@ -54,6 +54,23 @@ def test_scenes_are_cut_into_shards(found: Targets) -> None:
     assert found.ready_boxes("val-001") == {}
 
 
+def test_own_captures_are_shards_of_their_own_and_change_nothing_else(
+    found: Targets, tmp_path: Path
+) -> None:
+    for number in range(5):
+        (tmp_path / f"room.{number}").mkdir()
+    given = {"mylab": {"captures": [f"{tmp_path}/room.*"]}}
+    more = Targets(load_config({**found.config, "data": {**found.config["data"], "scenes": given}}))
+    assert list(more.capture_shards) == ["mylab-000", "mylab-001"]
+    assert more.split_shards("mylab") == ["mylab-000", "mylab-001"]
+    assert more.shard_captures("mylab-001") == {"room.4": tmp_path / "room.4"}
+    assert more.asked == []
+    assert "own captures, mylab (5): room.0, " in more.scan_table()
+    assert more.scene_shards == found.scene_shards
+    assert more.data == found.data
+    assert more.run_config("other") == found.run_config("other")
+
+
 def test_what_is_asked_on_the_way_makes_no_setting(found: Targets) -> None:
     runs = {
         "a": {"teacher": {"name": "none"}},
