@@ -26,7 +26,10 @@ class LogHandler(LogHandlerBase):
         from snakemake.settings.enums import Quietness
 
         from threedrs.workflow.run_screen import RunScreen
+        from threedrs.workflow.start_errors import plain_error
 
+        # Not in `emit`: its thread would import while the Snakefile's removes modules.
+        self.plain_error = plain_error
         asked = self.common_settings
         self.workflow: Any = None
         self.names: Mapping[str, Sequence[str]] = {}
@@ -48,13 +51,11 @@ class LogHandler(LogHandlerBase):
 
     def emit(self, record: LogRecord) -> None:
         """Show a record of Snakemake's, in the thread that Snakemake has for its plugins."""
-        from threedrs.workflow.start_errors import plain_error
-
         try:
             if getattr(record, "event", None) == "error" and not self.common_settings.verbose:
                 rules = [] if self.workflow is None else [*self.workflow.rules]
                 exception = getattr(record, "exception", None)
-                record.msg = plain_error(str(record.msg), exception, rules, self.names)
+                record.msg = self.plain_error(str(record.msg), exception, rules, self.names)
             if self.screen is not None:
                 self.screen.take(record)
             elif self.lines is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 # The modules that the rules watch, whatever package the environment was set up with.
 sys.path.insert(0, str(ROOT / "src"))
-for name in [name for name in sys.modules if name.partition(".")[0] == "threedrs"]:
+for name in [name for name in [*sys.modules] if name.partition(".")[0] == "threedrs"]:
     del sys.modules[name]  # the logger plugin may have brought another clone's
 
 from snakemake.logging import logger

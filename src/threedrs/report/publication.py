@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from threedrs.errors import ConfigError, DataError, did_you_mean, one_line
+from threedrs.errors import ConfigError, DataError, one_line
 from threedrs.evaluation.aggregate import read_metrics
 from threedrs.evaluation.tables import run_notes
 from threedrs.io.files import atomic_folder, read_json, read_text, write_json, write_text
@@ -31,16 +31,10 @@ def write_publication(run: str, results: Path) -> Path:
     """Write the folder of a run as it is uploaded, ``results/publish/<run>``, and return it.
 
     Raises:
-        ConfigError: there is no such trained run, or it has no scores.
+        ConfigError: it has no scores.
         DataError, CheckpointError: a file is missing, damaged or malformed.
     """
     train = results / "train" / run
-    if not (train / "train.json").is_file():
-        trained = sorted(path.parent.name for path in results.glob("train/*/train.json"))
-        raise ConfigError(
-            f"{run}: is not a finished training of {results}; {did_you_mean(run, trained)} trained "
-            f"are {', '.join(trained) or 'none'}; `snakemake --cores all models` trains the others"
-        )
     scores = _scores(run, results)
     if not scores:
         raise ConfigError(
@@ -48,7 +42,7 @@ def write_publication(run: str, results: Path) -> Path:
         )
     # Before anything is written: a damaged file would be published as it is.
     digest = model_hash(train / "model")
-    facts = _provenance(run, train, scores, digest)
+    facts = _provenance(run, results, scores, digest)
     folder = results / "publish" / run
     with atomic_folder(folder) as temporary:
         for path in sorted((train / "model").iterdir()):
@@ -74,10 +68,12 @@ def _scores(run: str, results: Path) -> dict[str, dict[str, Any]]:
 
 
 def _provenance(
-    run: str, train: Path, scores: Mapping[str, Mapping[str, Any]], digest: str
+    run: str, results: Path, scores: Mapping[str, Mapping[str, Any]], digest: str
 ) -> dict[str, Any]:
+    train = results / "train" / run
     config, numbers = read_json(train / "config.json"), read_json(train / "train.json")
-    mix = Path(config["paths"]["mix"]).with_suffix(".summary.json")
+    # The recorded path begins at the folder that the training worked in.
+    mix = Path(config["paths"]["mix"]).with_suffix(".summary.json").name
     return {
         "format_version": FORMAT_VERSION,
         "run": run,
@@ -88,7 +84,7 @@ def _provenance(
         "model_sha256": digest,
         "versions": numbers["versions"],
         "samples_seen": numbers["samples"],
-        "records": read_json(mix)["benchmarks"],
+        "records": read_json(results / "instructions/mixes" / mix)["benchmarks"],
         "questions": {name: metrics["n"] for name, metrics in scores.items()},
         "predictions": {
             name: metrics["provenance"]["predictions_sha256"] for name, metrics in scores.items()
@@ -185,7 +181,7 @@ def upload(folder: Path, repo: str, public: bool) -> str:
         public: whether everybody may see it.
 
     Raises:
-        ConfigError: the repository is public and ``public`` is not set.
+        ConfigError: the repository is there and its visibility is not what ``public`` asks for.
         DataError: the Hub cannot be reached, or refuses.
     """
     import httpx
@@ -196,10 +192,11 @@ def upload(folder: Path, repo: str, public: bool) -> str:
     try:
         made = api.create_repo(repo, private=not public, exist_ok=True)
         # One that was there keeps its visibility, so a private upload could land in the open.
-        if not public and not api.model_info(made.repo_id).private:
-            raise ConfigError(
-                f"publish: {made.repo_id} is public; give --public, or another name with --repo"
+        if bool(api.model_info(made.repo_id).private) == public:
+            found = (
+                f"private; make it public at {made}/settings" if public else "public; give --public"
             )
+            raise ConfigError(f"publish: {made.repo_id} is {found}, or another name with --repo")
         api.upload_folder(
             repo_id=made.repo_id, folder_path=folder, commit_message=f"Publish {folder.name}"
         )

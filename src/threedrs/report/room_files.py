@@ -4,7 +4,7 @@ A file is a script that hands over base64 of gzipped JSON, because a page that w
 may load a script but not data. It holds up to 30,000 measured points with their colours, quantised
 to 16 bits within the room, the cameras and their frames, and how much of each box that a question
 or an answer is about every frame shows. Costs about a second and 1 MB a room of 32 frames. A room
-whose store and boxes have not changed keeps its file.
+whose store, boxes and code have not changed keeps its file.
 """
 
 import base64
@@ -20,8 +20,8 @@ from threedrs.report.question_columns import pack
 from threedrs.scenes.store import SceneStore
 from threedrs.visualization.box_overlay import seen_shares
 from threedrs.visualization.scene_view import SceneView
+from threedrs.workflow.code_hash import code_hash
 
-FORMAT_VERSION = 1  # of the files; raise it with every change of what `pack_room` returns
 MOST_POINTS = 30_000
 STRIDE = 4  # every fourth row and column of the depth image
 FRAME_WIDTH = 320  # pixels
@@ -41,9 +41,10 @@ def write_rooms(folder: Path, boxes: Mapping[str, np.ndarray], out: Path) -> Non
         DataError: a frame cannot be decoded.
     """
     out.mkdir(parents=True, exist_ok=True)
+    code = code_hash(None, "report.room_files:pack_room")
     for scene, boxes_N6 in boxes.items():
         store, file = SceneStore.open(folder / f"{scene}.zarr"), out / f"{scene}.js"
-        key = sha256_of_json([FORMAT_VERSION, store.content_hash(), boxes_N6.tolist()])
+        key = sha256_of_json([code, store.content_hash(), boxes_N6.tolist()])
         head = f"// {key}\n"
         if file.is_file():
             with file.open(encoding="utf-8") as stream:

@@ -85,14 +85,14 @@ class RunState:
     done: Counter[str] = field(default_factory=Counter)  # rule -> jobs that ended well
     seconds: dict[str, float] = field(default_factory=dict)  # rule -> seconds of these
     running: dict[int, Job] = field(default_factory=dict)
-    causes: dict[int, Cause] = field(default_factory=dict)  # job -> why its last attempt failed
+    causes: dict[int, Cause] = field(default_factory=dict)  # job -> why it failed
     spans: dict[str, list[float]] = field(default_factory=dict)  # stage -> first start, last end
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)  # beside those of jobs
     started: float = field(default_factory=time.time)
     remote: bool = False  # jobs go to a cluster
     nothing_to_do: bool = False
-    stopping: bool = False  # a stop was asked for
+    stopping: bool = False  # Snakemake was asked to stop
 
     def take(self, record: LogRecord) -> str | None:
         """Take an event; return a line for the user where one is due at once, or None."""
@@ -125,12 +125,13 @@ class RunState:
         self.spans.setdefault(stage_of(rule), [now, now])
 
     def _finish(self, number: int, now: float) -> None:
-        self.causes.pop(number, None)  # of an attempt before
         job = self.running.pop(number, None)
         if job is None:
             return
         job.ended = now
         self.done[job.rule] += 1
+        if self.done == self.planned:  # what was said then is of attempts that were repeated
+            self.errors.clear()
         self.seconds[job.rule] = self.seconds.get(job.rule, 0.0) + job.seconds(now)
         self.spans[stage_of(job.rule)][1] = now
         for line in [line for log in job.logs for line in tail_lines(log, job.started)]:
@@ -143,17 +144,16 @@ class RunState:
         name = job.name if job else str(fields["rule_name"])
         logs = [Path(log) for log in fields["log"] or []]
         cause = find_cause(name, logs, job.started if job else 0.0)
-        if cause.silent and self.stopping:  # Ctrl-C ends jobs that have no more to say
+        if cause.silent and self.stopped:  # Ctrl-C ends jobs that have no more to say
             cause = replace(cause, text="stopped; run the same command to go on", wanted=True)
         if job:
             self.spans[stage_of(job.rule)][1] = time.time()
         self.causes[number] = cause
-        self.stopping = self.stopping or cause.wanted
         return f"{name}: {'stopped' if cause.wanted else 'failed'}"
 
     def _error(self, text: str, exception: str | None) -> None:
         # Snakemake's own end after Ctrl-C is a traceback now and then.
-        if self.stopping or exception in _REPEATED or _LAST_WORD in text:
+        if self.stopped or exception in _REPEATED or _LAST_WORD in text:
             return
         self.errors.append(text)
 
@@ -169,13 +169,26 @@ class RunState:
             if text.startswith("Nothing to be done"):
                 self.nothing_to_do = True
             if again := re.match(r"Trying to restart job (\d+)", text):
-                cause = self.causes[int(again[1])]
-                return f"{cause.job}: tried again after: {cause.text} (log: {cause.log})"
+                return self._retry(int(again[1]))
             self.stopping = self.stopping or text.startswith(
                 ("Terminating processes on user request", "Will exit after finishing")
             )
             return text if getattr(record, SHOWN, False) else None
         return None
+
+    def _retry(self, number: int) -> str:
+        if cause := self.causes.pop(number, None):
+            return f"{cause.job}: tried again after: {cause.text} (log: {cause.log})"
+        # Snakemake has no event for a job whose outputs did not appear, and has just said so.
+        why = self.errors.pop() if self.errors else "its results are not whole"
+        job = self.running.pop(number, None)
+        name = job.name if job else f"job {number}"
+        return f"{name}: tried again after: {why.removeprefix('threedrs: error: ')}"
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop was asked for, of the run or of a job that was not tried again."""
+        return self.stopping or any(cause.wanted for cause in self.causes.values())
 
     def said(self, job: Job) -> str:
         """Return the last line of a running job's log, or where on a cluster it is."""

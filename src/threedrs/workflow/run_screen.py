@@ -85,11 +85,16 @@ class RunScreen:
             self._print(self._before)
         elif not self.silent or self.state.errors or self.state.causes:
             # Not above: it reads summaries, whose modules take a second to import.
-            from threedrs.workflow.run_summary import end_of_run
+            from threedrs.workflow.run_summary import end_of_run, failures
 
-            for label, text in end_of_run(self.state, _reused(self.workflow), Path("results")):
+            try:
+                lines = end_of_run(self.state, _reused(self.workflow), Path("results"))
+            except Exception as error:  # Snakemake drops it, and with it why jobs failed
+                self._print([f"threedrs: how the run ended cannot be shown: {error!r}"])
+                lines = [("", line) for line in (*self.state.warnings, *failures(self.state))]
+            for label, text in lines:
                 self._print_end(label, text)
-        if self.state.stopping:
+        if self.state.stopped:
             # Snakemake goes on to say, with tracebacks, that it was interrupted.
             logging.getLogger("snakemake.logging").disabled = True
 

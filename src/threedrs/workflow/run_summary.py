@@ -39,7 +39,7 @@ def end_of_run(state: RunState, reused: Iterable[str], results: Path) -> list[tu
         lines.append(("stages", ", ".join(made)))
         kept = [f"{stage} {up_to_date[stage]}" for stage in STAGES if stage in up_to_date]
         lines.append(("reused", ", ".join(kept) or "nothing"))
-    has_page = "build_report" in (*rules, *state.done) and not failed and not state.stopping
+    has_page = "build_report" in (*rules, *state.done) and not failed and not state.stopped
     lines += scores(results) if has_page else []
     once = list(dict.fromkeys(state.warnings))
     lines += [("warning", warning.removeprefix("threedrs: ")) for warning in once[:MOST]]
@@ -58,7 +58,7 @@ def head(state: RunState, reused: int, *, failed: bool) -> str:
         return f"Nothing to be done: the results of all {reused} jobs are up to date"
     if failed:
         return f"Failed after {took}: {done}"
-    if state.stopping:
+    if state.stopped:
         names = ", ".join(job.name for job in state.running.values())
         waits = f"; waiting for {names} to end" if names else ""
         return f"Stopped after {took}: {done}, and the same command goes on{waits}"

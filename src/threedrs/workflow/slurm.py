@@ -119,8 +119,10 @@ def _reason(lines: list[str]) -> str | None:
         return f"submission refused ({why}); {PROFILE}: {remedy}"
     if ended := _STATE.search(text):
         logs = _LOGS.search(text)
-        # Slurm's own log of the job, and the rule's, where an srun of the rule's command speaks.
-        paths = map(Path, logs["logs"].split(", ")) if logs else []
+        # The rule's log, where an srun of its command speaks, and Slurm's own of the job.
+        paths = [Path(path) for path in logs["logs"].split(", ")] if logs else []
+        if ended["state"] != "FAILED":  # the rule's command may not have begun, and left an old log
+            paths = paths[-1:]
         end = "\n".join(line for path in paths for line in tail_lines(path)).lower()
         # Slurm may call a job FAILED whose own log says that it ran out of memory or time.
         for states, sign, what in ENDINGS:

@@ -122,7 +122,7 @@ def test_a_room_is_its_store(questions, results):
     assert room["frame_ids"] == [7]
 
 
-def test_only_a_room_that_has_changed_is_written_again(questions, results, tmp_path):
+def test_only_a_room_that_has_changed_is_written_again(questions, results, tmp_path, monkeypatch):
     boxes = {scene: np.array([TRUE]) for scene in SCENES[:3]}
     write_rooms(results / "scenes", boxes, tmp_path)
     first = {file.name: file.stat().st_ino for file in tmp_path.iterdir()}
@@ -134,6 +134,12 @@ def test_only_a_room_that_has_changed_is_written_again(questions, results, tmp_p
     assert sorted(again) == [f"{scene}.js" for scene in SCENES[:2]]
     same = [again[name] == first[name] for name in sorted(again)]
     assert same == [True, False]
+    # Edited code, in all rooms.
+    before = [(tmp_path / name).read_text().splitlines()[0] for name in again]
+    monkeypatch.setattr("threedrs.report.room_files.code_hash", lambda *_: "edited")
+    write_rooms(results / "scenes", boxes, tmp_path)
+    heads = [(tmp_path / name).read_text().splitlines()[0] for name in again]
+    assert not {*heads} & {*before}
     _, room = (tmp_path / f"{SCENES[1]}.js").read_text().splitlines()
     packed = room.removeprefix(f'threedrsRoom("{SCENES[1]}","').removesuffix('")')
     assert unpack(packed)["seen"] == [[100], [100]]

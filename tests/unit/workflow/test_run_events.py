@@ -111,6 +111,39 @@ def test_a_retry_that_succeeds_leaves_no_cause(tmp_path: Path) -> None:
     assert state.status("scores") == "done"
 
 
+def test_a_retry_after_a_failure_without_an_event_leaves_no_error() -> None:
+    # Outputs that do not appear in time: Snakemake logs an exception, and no event of the job.
+    missing = "threedrs: error: Job 1 completed, but its outputs are not there"
+    error = record(missing, 40, event="error", exception="MissingOutputException")
+    state = after(*begun(score=1), job(1, "score", run="a"), error)
+    again = state.take(record("Trying to restart job 1."))
+    assert again == "score a: tried again after: Job 1 completed, but its outputs are not there"
+    assert [state.errors, state.running] == [[], {}]
+
+
+def test_a_whole_run_has_no_errors_of_earlier_attempts() -> None:
+    said = record("Exception in run_job for rule score: no answer", 40)
+    state = after(*begun(score=1), job(1, "score"), said, *failed(1, "score"))
+    state.take(record("Trying to restart job 1."))
+    for each in (job(1, "score"), ended(1, 120.0)):
+        state.take(each)
+    assert state.errors == [str(said.msg)]  # the target is still to come
+    for each in (job(0, "all"), ended(0, 121.0)):
+        state.take(each)
+    assert state.errors == []
+
+
+def test_a_training_that_is_tried_again_after_its_warning_is_not_stopped(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("train: stopped by SIGUSR1, saved at step 7; run the same command to go on\n")
+    state = after(*begun(train=1), job(1, "train", log, run="a"), *failed(1, "train", log))
+    assert state.stopped
+    again = state.take(record("Trying to restart job 1."))
+    assert again is not None
+    assert again.startswith("train a: tried again after: stopped by SIGUSR1, saved at step 7; ")
+    assert not state.stopped
+
+
 def test_after_ctrl_c_jobs_without_a_word_have_been_stopped() -> None:
     state = after(*begun(balance=1), job(1, "balance", mix="full"))
     state.take(record("Terminating processes on user request, this might take some time."))

@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from collections.abc import Iterable
 from logging import LogRecord
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from fixtures.run_events import LAST, begun, ended, failed, job, record, recorded
+from snakemake_logger_plugin_threedrs import LogHandler
 from threedrs.workflow.run_screen import RunScreen
 
 
@@ -63,6 +65,33 @@ def test_a_failure_has_each_cause_once_in_the_last_lines(tmp_path: Path) -> None
     assert "\n".join(lines).count("no GPU") == 1
     assert any(line.startswith("Failed after ") for line in lines)
     assert not any("At least one job" in line or "Exiting" in line for line in lines)
+
+
+def test_an_end_that_cannot_be_shown_still_says_why_jobs_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> list[tuple[str, str]]:
+        raise KeyError("groups")
+
+    monkeypatch.setattr("threedrs.workflow.run_summary.end_of_run", broken)
+    log = tmp_path / "a.log"
+    log.write_text("10:00:00 ERROR predict a: no GPU; take another node\n")
+    lines = said([*begun(predict=1), job(1, "predict", log, run="a"), *failed(1, "predict", log)])
+    assert lines[-2] == "threedrs: how the run ended cannot be shown: KeyError('groups')"
+    assert lines[-1] == f"threedrs: error: predict a: no GPU; take another node (log: {log})"
+
+
+def test_the_plugin_imports_nothing_while_it_shows_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unset = ("dryrun", "verbose", "debug_dag", "printshellcmds", "quiet", "nocolor")
+    handler = LogHandler(SimpleNamespace(**dict.fromkeys(unset, False)), None)
+    assert handler.screen is not None
+    for name in [*sys.modules]:  # as workflow/rules/common.smk removes them
+        if name.partition(".")[0] == "threedrs":
+            monkeypatch.setitem(sys.modules, name, None)
+    handler.emit(record("ValueError:\n  no such key", 40, event="error", exception="ValueError"))
+    assert handler.screen.state.errors == ["threedrs: error: no such key"]
 
 
 def test_what_slurm_explains_is_not_said_twice() -> None:

@@ -62,6 +62,14 @@ def test_how_a_job_ended(tmp_path: Path, state: str, said: str, expected: str) -
     assert line.endswith("run the same command to go on")
 
 
+def test_the_log_of_an_attempt_before_does_not_count(tmp_path: Path) -> None:
+    rule, own = tmp_path / "train.log", tmp_path / "8.log"
+    rule.write_text("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0\n")
+    text = ENDED.format(rule="train", number=8, state="NODE_FAIL", job=3, log=own)
+    (line,) = explained(tmp_path, text.replace("results/logs/train.log", str(rule)))
+    assert "train: job 8 lost its node" in line
+
+
 def test_a_stage_that_failed_by_itself_needs_no_line(tmp_path: Path) -> None:
     log = tmp_path / "7.log"
     log.write_text("train: results/mix.jsonl: is missing\n")
