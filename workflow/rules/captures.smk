@@ -7,7 +7,7 @@
 # out:
 #   stores   = results/scenes/<scene>.zarr, listed in results/scenes/shards/<shard>.json
 #   answers  = results/eval/<run>/<split>/answers.jsonl, a reply a line
-#   pictures = results/eval/<run>/<split>/pictures/<line>.png, of the boxes found
+#   images   = results/eval/<run>/<split>/images/<line>.png, of the boxes found
 # What rules/scenes.smk makes of shards and splits, it makes of these too.
 # by hand; mylab is a split of data.scenes:
 #   snakemake --cores 1 results/scenes/shards/mylab-000.json
@@ -22,7 +22,7 @@ rule answers:
             "results/eval/{run}/{split}/{file}",
             run=RUNS,
             split=TARGETS.asked,
-            file=["answers.jsonl", "pictures"],
+            file=["answers.jsonl", "images"],
         ),
 
 
@@ -75,7 +75,7 @@ rule answer_questions:
         left_out="results/scenes/left_out/{split}.json",
     output:
         answers="results/eval/{run}/{split}/answers.jsonl",
-        pictures=directory("results/eval/{run}/{split}/pictures"),
+        images=directory("results/eval/{run}/{split}/images"),
     log:
         "results/logs/answer_questions/{run}/{split}.log",
     benchmark:

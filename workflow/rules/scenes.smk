@@ -227,7 +227,7 @@ rule scene_facts:
         root=LAYOUT.root,
         scenes=lambda wildcards: STORE_SHARDS[wildcards.shard],
     message:
-        "Facts and pictures of shard {wildcards.shard}"
+        "Facts and images of shard {wildcards.shard}"
     script:
         "../scripts/scene_facts.py"
 

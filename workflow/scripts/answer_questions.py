@@ -17,5 +17,5 @@ with job_log(snakemake.log[0], f"answer_questions {snakemake.wildcards.run}"):
         PredictSettings.from_json(snakemake.params.settings),
         left_out=read_excluded(Path(snakemake.input.left_out)),
         out=Path(snakemake.output.answers),
-        pictures=Path(snakemake.output.pictures),
+        images=Path(snakemake.output.images),
     )

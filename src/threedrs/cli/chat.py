@@ -96,7 +96,7 @@ def chat(
 
     dialogue = _open(folder, store, boxes, prompt, max_new_tokens)
     asked: list[str] = []
-    refused = pictures = 0
+    refused = images = 0
     for line in _lines(f"{dialogue.store.scene}> ", typed=not as_json):
         if not as_json and line in ("/quit", "/help", "/history"):
             if line == "/quit":
@@ -107,7 +107,7 @@ def chat(
         asked.append(line)
         try:
             request = Request.from_json(line) if as_json else Request.from_text(line)
-            image = out.with_stem(f"{out.stem}-{pictures + 1}")
+            image = out.with_stem(f"{out.stem}-{images + 1}")
             with progress() as show:
                 show("answering")
                 reply = reply_to(dialogue, request, image, top)
@@ -116,7 +116,7 @@ def chat(
             refused += 1
             say(json.dumps({"error": str(error)}) if as_json else f"error: {error}")
             continue
-        pictures += "image" in reply
+        images += "image" in reply
         say(*([json.dumps(reply)] if as_json else reply_lines(reply)))
     if as_json and refused:
         raise typer.Exit(1)

@@ -71,8 +71,9 @@ def evaluate(
         )
     except ConfigError as error:
         # A checkpoint may also lie below data.root, so only now it is known that there is none.
-        near = did_you_mean(checkpoint, trained_runs()) if not Path(checkpoint).exists() else ""
-        if not near:
+        near = did_you_mean(checkpoint, trained_runs())
+        # A name or a folder that is there is not mistyped, so the error is about something else.
+        if not near or trained_run(checkpoint) is not None or Path(checkpoint).exists():
             raise
         raise ConfigError(f"{error}; as a run, {near}") from error
     _print_metrics(results, as_json)

@@ -98,7 +98,7 @@ def show_scene(
     ] = Path("data"),
     as_json: AsJson = False,
 ) -> None:
-    """Write an image of a scene: its frames, and from above with ground-truth and detector boxes.
+    """Write an image of a scene: its frames, and from above with ground-truth and candidate boxes.
 
     With --rrd also points, boxes and cameras in 3D; that needs `pip install -e '.[rerun]'`.
     """

@@ -17,14 +17,16 @@ PREDICT_NEEDS: dict[str, dict[str, int]] = {
     "small": {"gpu": 1, "threads": 2, "mem_mb": 8000, "runtime": 60},
     "7b": {"gpu": 1, "threads": 8, "mem_mb": 64000, "runtime": 720},
 }
-# Kinds of GPU by name: dense bfloat16 operations a second (sums in float32), memory in GB, from the
-# makers' data sheets.
+# Kinds of GPU by name: dense bfloat16 operations a second (sums in float32), from the makers' data
+# sheets, and memory in GB (1e9 bytes). The memory is what the driver reports, in which a training has
+# to fit, as a data sheet's number is a name: an H200 of "141 GB" has 139.8 GiB, the others 79.2 (both
+# of 80 GB), 44.4 and 23.6 GiB.
 GPUS: dict[str, tuple[float, float]] = {
-    "A100": (312e12, 80.0),
-    "H100": (989e12, 80.0),
-    "H200": (989e12, 141.0),
-    "L40S": (362e12, 48.0),
-    "4090": (165e12, 24.0),
+    "A100": (312e12, 85.0),
+    "H100": (989e12, 85.0),
+    "H200": (989e12, 150.1),
+    "L40S": (362e12, 47.7),
+    "4090": (165e12, 25.3),
 }
 # Other rules: Snakemake's own default, and that of slurm/config.yaml for memory and run time.
 USUAL_NEEDS: dict[str, int] = {"gpu": 0, "threads": 1, "mem_mb": 3000, "runtime": 240}

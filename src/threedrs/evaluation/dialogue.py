@@ -2,7 +2,7 @@
 
 A reply is a JSON object. It repeats what was asked and holds ``answer``, a text, or of a
 description of an object ``winner`` (a box, or null for "none of them"), ``none``, the score of that
-answer, ``boxes``, the best ones first, and ``image``, the path of their picture.
+answer, ``boxes``, the best ones first, and ``image``, the path of an image of them.
 """
 
 import json
@@ -107,7 +107,7 @@ def reply_to(dialogue: "SceneDialogue", request: Request, image: Path, top: int)
     Args:
         dialogue: model and scene.
         request: what is asked.
-        image: the picture of the best boxes.
+        image: where the best boxes are drawn.
         top: how many boxes are told and drawn.
 
     Raises:

@@ -64,7 +64,7 @@ def answer_scene_questions(
     *,
     left_out: Mapping[str, str],
     out: Path,
-    pictures: Path,
+    images: Path,
 ) -> None:
     """Write a reply a line to ``out``, in the order of the questions; the model is loaded once.
 
@@ -75,7 +75,7 @@ def answer_scene_questions(
         settings: how the model is asked.
         left_out: scene -> reason, for captures that cannot be used.
         out: the JSONL file, written when all is answered.
-        pictures: folder of the pictures of the boxes found, ``<line of the question>.png``.
+        images: folder of the images of the boxes found, ``<line of the question>.png``.
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -87,7 +87,7 @@ def answer_scene_questions(
     from threedrs.evaluation.ask import SceneDialogue
     from threedrs.models.checkpoint.folder import lacks_grounding_head
 
-    pictures.mkdir(parents=True, exist_ok=True)
+    images.mkdir(parents=True, exist_ok=True)
     answerer = StudentAnswerer.load(model, settings, own_device())
     can_ground = not lacks_grounding_head(model)
     replies: dict[int, dict[str, Any]] = {}
@@ -103,7 +103,7 @@ def answer_scene_questions(
             try:
                 if dialogue is None:
                     raise DataError(f"the scene is left out: {left_out[scene]}")
-                reply = reply_to(dialogue, request, pictures / f"{number}.png", SHOWN_BOXES)
+                reply = reply_to(dialogue, request, images / f"{number}.png", SHOWN_BOXES)
             except DataError as error:  # of this question; the others can be answered
                 asked = request.model_dump(mode="json", exclude_none=True)
                 reply = {**asked, "error": str(error)}

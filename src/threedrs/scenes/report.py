@@ -119,7 +119,7 @@ def caption(row: Mapping[str, Any]) -> str:
     seen = "no mesh" if coverage is None else f"{100 * coverage:.0f} % of its voxels seen"
     return (
         f"{row['scene']} ({row['split']}): {row['frames']} frames, {seen}, "
-        f"{row['boxes']['gt']} ground-truth and {row['boxes']['pred']} detector boxes"
+        f"{row['boxes']['gt']} ground-truth and {row['boxes']['pred']} candidate boxes"
     )
 
 

@@ -153,8 +153,9 @@ def stand_up(
         facts = [f"up: {given} of the capture, {source}"]
         other = _other_up(ups, up)
         if other is not None:
+            how = "be upside down" if AXES[other] @ up < -0.5 else "lie on its side"
             facts.append(
-                f"warning: the scene seems to lie on its side, as the camera was held with {other} "
+                f"warning: the scene seems to {how}, as the camera was held with {other} "
                 f"up; look at it with threedrs scene show, and give --up {other} if so"
             )
     heights = cloud_P3 @ up if floor is None else cloud_P3[floor.points] @ up
@@ -197,11 +198,12 @@ def lying_note(poses_F44: Vector, meta: str) -> str | None:
     axis = _other_up(ups, AXES["z"])
     if not panned or axis is None:
         return None
+    how = "is upside down" if axis == "-z" else "lies on its side"
     alignment = np.eye(4)
     alignment[:3, :3] = _turn_to_z(AXES[axis])
     values = " ".join(f"{value + 0.0:g}" for value in alignment.ravel())
     return (
-        f"the scene lies on its side, as the camera was held with {axis} up; write a line "
+        f"the scene {how}, as the camera was held with {axis} up; write a line "
         f"'axisAlignment = {values}' to {meta}, or build it with threedrs scene build"
     )
 

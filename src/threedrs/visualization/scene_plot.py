@@ -35,7 +35,7 @@ def plot_scene(store: SceneStore, title: str) -> Image.Image:
         ground="white",
     )
     drawn = [
-        # A detector's boxes have no label, so colour is not the only mark.
+        # Candidate boxes have no label, so colour is not the only mark.
         DrawnBox(box=box, colour=BOX_COLOURS[name], label=f"{i} {text}" if name == "gt" else "")
         for name, boxes in sets.items()
         for box, i, text in zip(boxes.boxes, boxes.ids, boxes.labels, strict=True)
@@ -44,7 +44,7 @@ def plot_scene(store: SceneStore, title: str) -> Image.Image:
     draw = ImageDraw.Draw(image)
     legend = (
         f"frames by their number in the stream; from above, {len(sets['gt'])} ground-truth boxes "
-        f"(green, with id and label), {len(sets['pred'])} detector boxes (orange), cameras (yellow)"
+        f"(green, with id and label), {len(sets['pred'])} candidate boxes (orange), cameras (yellow)"
     )
     for top, text, size in ((2, title, 15), (22, legend, 12)):
         draw.text((6, top), text, fill="#202020", font=ImageFont.load_default(size))

@@ -79,7 +79,7 @@ def test_one_model_answers_about_all_scenes_in_the_order_of_the_file(
         PredictSettings(max_new_tokens=2),
         left_out={lost: "no frame has a pose"},
         out=tmp_path / "answers.jsonl",
-        pictures=tmp_path / "pictures",
+        images=tmp_path / "images",
     )
     replies = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert len(loaded) == 1
@@ -87,6 +87,6 @@ def test_one_model_answers_about_all_scenes_in_the_order_of_the_file(
         assert reply.items() >= line.items()
     assert ["answer" in reply for reply in replies] == [True, False, False, True]
     assert len(replies[1]["boxes"]) == scene_questions.SHOWN_BOXES
-    assert Path(replies[1]["image"]) == tmp_path / "pictures/2.png"
+    assert Path(replies[1]["image"]) == tmp_path / "images/2.png"
     assert Path(replies[1]["image"]).is_file()
     assert replies[2]["error"] == "the scene is left out: no frame has a pose"

@@ -149,11 +149,20 @@ def test_zero3_that_was_measured(
         "gradient_checkpointing": kept is not None,
         "kept_layers": kept or 0,
     }
-    machine = Machine(gpus=4, memory=150e9)
+    machine = Machine(gpus=4, memory=GPUS["H200"][1] * 1e9)
     plan = plan_run(config, machine, teacher_channels=2048, samples=1)
     assert plan.memory["gathered parameters"] == 2 * plan.parameters
     assert measured_gib <= plan.total / GIB <= 1.06 * measured_gib
     assert plan.seconds_a_step == pytest.approx(measured_seconds, rel=0.05)
+
+
+def test_what_two_h200_have_trained_fits_them() -> None:
+    config = _paper()
+    config["train"] |= {"pack": 8, "global_batch": 128}
+    config["execution"] |= {"gradient_checkpointing": False}
+    memory = GPUS["H200"][1] * 1e9
+    plan = plan_run(config, Machine(gpus=2, memory=memory), teacher_channels=2048, samples=1)
+    assert 132.3 * GIB <= plan.total <= memory
 
 
 def _paper() -> dict[str, Any]:

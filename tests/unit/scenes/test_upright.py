@@ -81,6 +81,8 @@ def test_what_is_asked_for_holds_and_a_scene_on_its_side_is_named():
     assert found.facts[0] == "up: y of the capture, as asked (--up)"
     assert any("lie on its side" in fact and "--up z" in fact for fact in found.facts)
     assert np.allclose(found.alignment[:3, :3] @ [0, 1, 0], [0, 0, 1])
+    over, _ = standing(np.eye(3), asked="-z")
+    assert any("be upside down" in fact and "--up z" in fact for fact in over.facts)
     agreed, _ = standing(np.eye(3), gravity="z")
     assert agreed.facts[0] == "up: z of the capture, as the format says"
     assert not any("warning" in fact for fact in agreed.facts)
