@@ -18,7 +18,7 @@ START, *SECTIONS = re.split(r"^## (.*)\n", PAGE, flags=re.MULTILINE)
 RECIPES = dict(zip(SECTIONS[::2], SECTIONS[1::2], strict=True))
 # What a recipe says when it has worked: the new run is planned, the scores are there.
 SAYS = {
-    "3DRS on four A100s": "4 GPUs of 80 GB",
+    "3DRS on four A100s": "4 GPUs of 85 GB",
     "Another teacher": "Training run 3drs-pointmap",
     "Your own benchmark": "Scores of 3drs on my_qa",
     "Your own backbone": "Training run 3drs-mine",

@@ -18,9 +18,9 @@ PREDICT_NEEDS: dict[str, dict[str, int]] = {
     "7b": {"gpu": 1, "threads": 8, "mem_mb": 64000, "runtime": 720},
 }
 # Kinds of GPU by name: dense bfloat16 operations a second (sums in float32), from the makers' data
-# sheets, and memory in GB (1e9 bytes). The memory is what the driver reports, in which a training has
-# to fit, as a data sheet's number is a name: an H200 of "141 GB" has 139.8 GiB, the others 79.2 (both
-# of 80 GB), 44.4 and 23.6 GiB.
+# sheets, and memory in GB (1e9 bytes). The memory is what the driver reports, as a training has to
+# fit in that, and a data sheet's number is little more than a name: an H200 of "141 GB" has 139.8
+# GiB, those of "80 GB" have 79.2, L40S 44.4 and 4090 23.6 GiB.
 GPUS: dict[str, tuple[float, float]] = {
     "A100": (312e12, 85.0),
     "H100": (989e12, 85.0),

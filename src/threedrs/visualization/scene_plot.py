@@ -44,7 +44,8 @@ def plot_scene(store: SceneStore, title: str) -> Image.Image:
     draw = ImageDraw.Draw(image)
     legend = (
         f"frames by their number in the stream; from above, {len(sets['gt'])} ground-truth boxes "
-        f"(green, with id and label), {len(sets['pred'])} candidate boxes (orange), cameras (yellow)"
+        f"(green, with id and label), {len(sets['pred'])} candidate boxes (orange), "
+        "cameras (yellow)"
     )
     for top, text, size in ((2, title, 15), (22, legend, 12)):
         draw.text((6, top), text, fill="#202020", font=ImageFont.load_default(size))

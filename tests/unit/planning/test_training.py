@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from fixtures.repository import ROOT
 from threedrs.cli import app
 from threedrs.config.load import load_config
+from threedrs.config.resources import GPUS
 from threedrs.errors import ConfigError
 from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.lora.layers import add_lora
@@ -250,7 +251,7 @@ def test_without_arguments_it_is_the_papers_run(monkeypatch: pytest.MonkeyPatch)
     assert facts["fits"]
     assert facts["would_fit"] == []
     text = CliRunner().invoke(app, ["plan", "--gpus", "4"], catch_exceptions=False).stdout
-    assert "4 GPUs of 80 GB\n" in text
+    assert "4 GPUs of 85 GB\n" in text
     assert "GB: fits\n" in text
     assert "13944 steps" in text
 
@@ -275,7 +276,7 @@ def test_a_batch_decides_how_many_gpus_are_usual(
     command = ["plan", "--configfile", "config/config.yaml"]
     said = CliRunner().invoke(app, command, catch_exceptions=False)
     assert said.exit_code == 0
-    assert "3drs: 0.00 billion parameters, 1 GPU of 80 GB\n" in said.stdout
+    assert "3drs: 0.00 billion parameters, 1 GPU of 85 GB\n" in said.stdout
     assert "\nseeds: 2 settings are planned" in said.stdout
     assert {usual_gpus({"train": {"pack": pack, "global_batch": batch}}) for pack, batch in
             ((1, 16), (2, 16), (1, 24))} == {8}  # fmt: skip
