@@ -33,9 +33,9 @@ MEASURED: dict[str, tuple[float, str, tuple[str, ...]]] = {
         "Student: whole steps under ZeRO-3",
         ("44 % of the peak", "| 33.2 % |", "| 43.4 % |"),
     ),
-    "prediction, s of a scene's prefix": (0.224, _INFERENCE, ("| 0.224 |",)),
-    "prediction, s a question": (0.073 / 66, _INFERENCE, ("| 66 |", "| 0.073 |")),
-    "prediction, s a token step": (0.0342, _INFERENCE, ("| 34.2 |",)),
+    "prediction, s of a scene's prefix": (0.212, _INFERENCE, ("| 0.212 |",)),
+    "prediction, s a question": (0.083 / 66, _INFERENCE, ("| 66 |", "| 0.083 |")),
+    "prediction, s a token step": (0.0073, _INFERENCE, ("| 7.3 |",)),
     "scoring, s of all five benchmarks": (21.6, "Scoring", ("**21.6**",)),
     "answers without looking, s": (140.0, "Scoring", ("about **140** s",)),
     "seeds, points of ScanRefer Acc@0.25": (
