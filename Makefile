@@ -53,6 +53,8 @@ $(DOCS_STAMP): $(STAMP) requirements-docs.lock
 	touch $@
 
 setup: $(STAMP)
+	@[ "$(MAKECMDGOALS)" != setup ] || \
+	    echo "next: make demo, or . .venv/bin/activate and then snakemake --cores all all"
 
 $(STAMP): requirements.lock pyproject.toml setup.sh
 	@PYTHON=$(PYTHON) sh ./setup.sh

@@ -76,4 +76,4 @@ DS_BUILD_OPS=0 "$BIN/pip" install --quiet --no-deps --no-build-isolation \
     "$(grep '^deepspeed==' requirements.lock)"
 "$BIN/pip" install --quiet --no-deps --no-build-isolation --editable .
 "$BIN/threedrs" --help >/dev/null
-echo "setup: done; next: make demo, or . .venv/bin/activate and then snakemake --cores all all"
+echo "setup: done"

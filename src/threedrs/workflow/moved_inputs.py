@@ -34,7 +34,10 @@ def unhashed(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
 
 def missing_records(results: Path, records: Path) -> str | None:
     """Return a line if ``results`` were copied without Snakemake's ``records`` of them, or None."""
-    if not (results / "code.json").is_file() or (records.is_dir() and any(records.iterdir())):
+    # Snakemake marks the outputs of running jobs as incomplete: the first jobs made here have no
+    # records yet.
+    marks = (records, records.parent / "incomplete")
+    if not (results / "code.json").is_file() or any(p.is_dir() and any(p.iterdir()) for p in marks):
         return None
     return (
         f"{results}: came without {records}, by which Snakemake knows what results were made from, "

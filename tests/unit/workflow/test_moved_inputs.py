@@ -191,5 +191,10 @@ def test_results_that_came_without_their_records(tmp_path: Path) -> None:
     assert "cp -a" in line
     records.mkdir(parents=True)
     assert missing_records(results, records)
+    running = records.parent / "incomplete/x"
+    running.parent.mkdir()
+    running.touch()
+    assert missing_records(results, records) is None  # the first jobs run
+    running.unlink()
     (records / "x").touch()
     assert missing_records(results, records) is None
