@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +21,7 @@ PromptStyle = Annotated[
     str, typer.Option(help="reference, or as_trained: with the instruction sentence of training.")
 ]
 Longest = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+_MOST_REMEMBERED = 1000  # lines typed
 
 
 def ask(
@@ -62,7 +64,7 @@ def ask(
     )
     dialogue = _open(folder, store, boxes, prompt, max_new_tokens)
     reply = reply_to(dialogue, request, out, top)
-    say(*([json.dumps(reply)] if as_json else reply_lines(reply)))
+    _print_reply(reply, reply_lines(reply), as_json)
 
 
 def chat(
@@ -114,12 +116,19 @@ def chat(
         # The next question can still be answered, and a wrong one shall not cost the loading.
         except ThreedrsError as error:
             refused += 1
-            say(json.dumps({"error": str(error)}) if as_json else f"error: {error}")
+            _print_reply({"error": str(error)}, [f"error: {error}"], as_json)
             continue
         images += "image" in reply
-        say(*([json.dumps(reply)] if as_json else reply_lines(reply)))
+        _print_reply(reply, reply_lines(reply), as_json)
     if as_json and refused:
         raise typer.Exit(1)
+
+
+def _print_reply(reply: Mapping[str, Any], lines: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(reply), flush=True)  # never broken at words, as `say` does
+    else:
+        say(*lines)
 
 
 def _check_names(model: str, scene: str, out: Path) -> tuple[Path, Path]:
@@ -160,8 +169,10 @@ def _lines(prompt: str, *, typed: bool) -> Iterator[str]:
     import readline
 
     history = Path(typer.get_app_dir("threedrs")) / "chat_history"
-    if history.is_file():
+    # A home that cannot be read or written, as on nodes of a cluster, shall not end the chat.
+    with suppress(OSError):
         readline.read_history_file(history)
+    readline.set_history_length(_MOST_REMEMBERED)
     say("Ask about the scene; /help says what else, /quit or Ctrl-D ends.")
     try:
         while True:
@@ -171,5 +182,6 @@ def _lines(prompt: str, *, typed: bool) -> Iterator[str]:
     except (EOFError, KeyboardInterrupt):
         print()
     finally:
-        history.parent.mkdir(parents=True, exist_ok=True)
-        readline.write_history_file(history)
+        with suppress(OSError):
+            history.parent.mkdir(parents=True, exist_ok=True)
+            readline.write_history_file(history)

@@ -77,7 +77,8 @@ def wrapped(line: str, stream: TextIO | None = None) -> str:
 def say(*lines: str) -> None:
     """Print lines, in a terminal broken at words."""
     for line in lines:
-        print(wrapped(line))
+        # A program at the other end of a pipe waits for the reply before it asks again.
+        print(wrapped(line), flush=True)
 
 
 def say_error(line: str) -> None:

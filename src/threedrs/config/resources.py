@@ -20,13 +20,14 @@ PREDICT_NEEDS: dict[str, dict[str, int]] = {
 # Kinds of GPU by name: dense bfloat16 operations a second (sums in float32), from the makers' data
 # sheets, and memory in GB (1e9 bytes). The memory is what the driver reports, as a training has to
 # fit in that, and a data sheet's number is little more than a name: an H200 of "141 GB" has 139.8
-# GiB, those of "80 GB" have 79.2, L40S 44.4 and 4090 23.6 GiB.
+# GiB, those of "80 GB" have 79.2, L40S 44.4 and RTX4090 23.6 GiB.
+# Names are texts in YAML too, which reads 4090 as a number.
 GPUS: dict[str, tuple[float, float]] = {
     "A100": (312e12, 85.0),
     "H100": (989e12, 85.0),
     "H200": (989e12, 150.1),
     "L40S": (362e12, 47.7),
-    "4090": (165e12, 25.3),
+    "RTX4090": (165e12, 25.3),
 }
 # Other rules: Snakemake's own default, and that of slurm/config.yaml for memory and run time.
 USUAL_NEEDS: dict[str, int] = {"gpu": 0, "threads": 1, "mem_mb": 3000, "runtime": 240}

@@ -1,12 +1,10 @@
-"""The sizes of passes over next tokens, what a pass of one size reads and changes, and its bytes.
+"""The sizes of passes over next tokens, and what a pass of one size reads and changes.
 
 Axis letters: R rows (questions, rounded up), T own tokens for which a row has cells, K key heads, G
 query heads a key head, d head size, V vocabulary.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,24 +22,6 @@ def rounded_rows(questions: int) -> int:
 def rounded_width(tokens: int) -> int:
     """Return the cells of a row for this many own tokens: a power of two, at least `WIDTH`."""
     return max(WIDTH, 1 << (tokens - 1).bit_length())
-
-
-def kept_bytes(text: Any, prefix_length: int, sizes: Sequence[tuple[int, int]], dtype: int) -> int:
-    """Return the bytes kept for passes of ``sizes`` (rows, width) over one prefix.
-
-    Args:
-        text: the language model's configuration.
-        prefix_length: tokens of the scene's prefix.
-        sizes: at most `SIZES`.
-        dtype: bytes of one of the student's numbers.
-    """
-    groups = text.num_attention_heads // text.num_key_value_heads
-    cells = max(rows * width for rows, width in sizes)
-    token = 2 * text.num_hidden_layers * text.hidden_size // groups * dtype
-    bias = groups * dtype * sum(rows * width for rows, width in sizes)
-    # Token, up to three positions and the column in eight bytes each, and a flag a word.
-    numbers = sum(rows * (4 * 8 + text.vocab_size) + 8 for rows, _ in sizes)
-    return (prefix_length + cells) * token + bias + numbers
 
 
 @dataclass(kw_only=True)

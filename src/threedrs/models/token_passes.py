@@ -9,9 +9,9 @@ ranks hold the parameters together, the same code runs as it is.
 Sizes are rounded up, so that few are met. Rows without a question compute what nobody reads.
 
 Memory kept between calls, beside the student, on a GPU: one scene's prefix, own tokens in at most
-`KEPT_CELLS` cells, the numbers of at most `SIZES` sizes (`kept_bytes` of all three), and what a
-pass of the largest size takes up meanwhile, once for all. At 7B with 32 frames the prefix is 0.39
-GB and the own tokens are at most 0.94 GB.
+`KEPT_CELLS` cells, the numbers of at most `SIZES` sizes, and what a pass of the largest size takes
+up meanwhile, once for all. At 7B with 32 frames the prefix is 0.39 GB and the own tokens are at
+most 0.94 GB.
 
 Axis letters: B questions, R rows, W own tokens of the longest question, T own tokens for which a
 row has cells, L prefix length, N query heads, K key heads, G query heads a key head, d head size, D

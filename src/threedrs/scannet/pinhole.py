@@ -1,6 +1,5 @@
 """The pinhole intrinsics of a posed RGB-D folder, as given, or as found beside its images."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from threedrs.errors import DataError
 from threedrs.io.files import parse_numbers, read_json, read_text
 from threedrs.scannet.camera import check_intrinsic
 
-logger = logging.getLogger(__name__)
 COLOR_INTRINSICS = (
     "intrinsic.txt",
     "intrinsic.json",
@@ -31,8 +29,8 @@ def find_intrinsics(
     depth_size: Size,
     *,
     registered: bool = False,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the 4x4 intrinsics of the colour and of the depth images.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
+    """Return the 4x4 intrinsics of the colour and of the depth images, and notes on doubts.
 
     Args:
         folder: looked into for what is not given.
@@ -51,21 +49,22 @@ def find_intrinsics(
                 f"{folder}: holds no intrinsic (looked for {', '.join(COLOR_INTRINSICS)}); "
                 "give --intrinsic fx,fy,cx,cy"
             )
-    color_matrix = _intrinsic(given, color_size)
+    color_matrix, notes = _intrinsic(given, color_size)
     depth_file = _first_file(folder, DEPTH_INTRINSICS)
     if depth_file is not None:
-        return color_matrix, _intrinsic(depth_file, depth_size, "write there")
+        depth_matrix, more = _intrinsic(depth_file, depth_size, "write there")
+        return color_matrix, depth_matrix, notes + more
     if registered:
         scale = np.array([[depth_size[0] / color_size[0]], [depth_size[1] / color_size[1]]])
         depth_matrix = color_matrix.copy()
         depth_matrix[:2] *= scale
-        return color_matrix, depth_matrix
+        return color_matrix, depth_matrix, notes
     if color_size != depth_size:
         raise DataError(
             f"{folder}: colour images are {color_size[0]}x{color_size[1]} pixels, depth images "
             f"{depth_size[0]}x{depth_size[1]}; add {DEPTH_INTRINSICS[0]} with the depth intrinsic"
         )
-    return color_matrix, color_matrix
+    return color_matrix, color_matrix, notes
 
 
 def _first_file(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -74,8 +73,8 @@ def _first_file(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 def _intrinsic(
     source: str | Path | Sequence[float], size: Size, remedy: str = "give --intrinsic"
-) -> NDArray[np.float64]:
-    """Return a 4x4 pinhole matrix from numbers, text ``fx,fy,cx,cy``, or a file."""
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Return a 4x4 pinhole matrix from numbers, text ``fx,fy,cx,cy``, or a file, and notes."""
     if isinstance(source, str) and "," in source:
         where = f"intrinsic {source!r}"
         matrix = _from_four(parse_numbers(source.replace(",", " "), where), where)
@@ -86,9 +85,7 @@ def _intrinsic(
     else:
         where = f"intrinsic {tuple(source)}"
         matrix = _from_four(list(source), where)
-    for note in check_intrinsic(matrix, size, where, remedy):
-        logger.warning("%s", note)
-    return matrix
+    return matrix, check_intrinsic(matrix, size, where, remedy)
 
 
 def _from_four(values: list[float], where: str) -> NDArray[np.float64]:

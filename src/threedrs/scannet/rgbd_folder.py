@@ -55,6 +55,7 @@ class RgbdFolder:
     registered: bool = False
     units_per_metre: tuple[float, ...] = (1000.0,)  # of depth images; several: any of them
     units_source: str = "the format's"
+    takes_trajectory: bool = False  # whether other poses may be given than the folder's
     up: str | None = None  # the axis of the poses' world that gravity gives, as ``z``
     notes: list[str] = field(default_factory=list)
 
@@ -94,7 +95,13 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
             PosedImage(color=color, depth=depths[partner], pose=pose)
             for color, partner, pose in zip(colors, partners, poses, strict=True)
         ]
-        return RgbdFolder(frames=frames, layout=layout, units_per_metre=units, units_source=source)
+        return RgbdFolder(
+            frames=frames,
+            layout=layout,
+            units_per_metre=units,
+            units_source=source,
+            takes_trajectory=True,
+        )
     pairs = _match_times(color_times, depth_times)
     if not pairs:
         raise DataError(
@@ -114,7 +121,12 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
     alone = len(colors) - len(pairs)
     notes = [f"{alone} colour images have no depth image within 0.02 s: left out"] if alone else []
     return RgbdFolder(
-        frames=frames, layout=layout, units_per_metre=units, units_source=source, notes=notes
+        frames=frames,
+        layout=layout,
+        units_per_metre=units,
+        units_source=source,
+        takes_trajectory=True,
+        notes=notes,
     )
 
 

@@ -16,6 +16,7 @@ from threedrs.errors import DataError
 from threedrs.io.images import ImageError, decode_depth_png, image_size
 from threedrs.scannet.camera import (
     check_depths,
+    check_poses,
     count_depths,
     has_valid_pose,
     median_depth,
@@ -51,6 +52,7 @@ class RgbdFrames:
         name: of the folder, for provenance.
         folder: its frames' files and poses.
         facts: what was found out, a line each.
+        notes: those of the facts that a user may want to change.
         header: what holds for all frames; ``depth_shift`` is the depth images' units a metre.
         header_bytes: the header as a .sens would hold it (for content hashes).
         frame_ids: (N,) int64, 0..N-1.
@@ -78,6 +80,11 @@ class RgbdFrames:
     ) -> None:
         self.path, self.name = path, path.resolve().name
         self.folder = list_frames(path, trajectory)
+        if trajectory is not None and not self.folder.takes_trajectory:
+            raise DataError(
+                f"{path}: the layout of {self.folder.layout} holds its own poses; leave out "
+                "--trajectory"
+            )
         frames = self.folder.frames
         if not frames:
             raise DataError(f"{path}: no colour image has both a depth image and a pose")
@@ -87,7 +94,7 @@ class RgbdFrames:
         color_size = _common_size([frame.color for frame in frames], "colour")
         depth_size = _common_size([frame.depth for frame in frames], "depth")
         _check_orientation(path, color_size, depth_size)
-        color_matrix, depth_matrix = find_intrinsics(
+        color_matrix, depth_matrix, doubts = find_intrinsics(
             path,
             intrinsic or self.folder.intrinsic,
             color_size,
@@ -109,6 +116,10 @@ class RgbdFrames:
             depth_shift=self._units(depth_size, depth_scale),
         )
         self.header_bytes = self.header.pack(len(frames))
+        doubts += check_poses(
+            self.poses, lambda index: f"{path}: pose of {frames[index].color.name}"
+        )
+        self.notes = [*self.folder.notes, *doubts]
         matrix = self.header.intrinsic_depth
         values = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
         self.facts = [
@@ -116,7 +127,7 @@ class RgbdFrames:
             f"images: colour {color_size[0]}x{color_size[1]}, depth {depth_size[0]}x"
             f"{depth_size[1]}, intrinsic of depth {','.join(f'{value:g}' for value in values)}",
             *self._units_facts,
-            *self.folder.notes,
+            *self.notes,
         ]
 
     def _units(self, size: Size, given: float | None) -> float:
@@ -131,6 +142,8 @@ class RgbdFrames:
         how = self.folder.units_source
         if given is not None:
             allowed, how = (given,), "as given"
+        elif not median:
+            allowed = allowed[:1]  # no scale helps, and the check below says so
         elif len(allowed) > 1:
             least, most = _POSSIBLE_METRES
             plausible = [units for units in allowed if least <= median / units <= most]

@@ -70,6 +70,7 @@ def import_rgbd(
             )
         # Within the block, so that nothing is written of a capture that is refused.
         depths = str(reader.folder.frames[0].depth.parent)
-        for note in check_depths(counts, reader.header.depth_shift, depths, "give --depth-scale"):
-            logger.warning("%s: %s", depths, note)
+        notes = check_depths(counts, reader.header.depth_shift, depths, "give --depth-scale")
+        for note in [*reader.notes, *(f"{depths}: {note}" for note in notes)]:
+            logger.warning("%s", note)
     return len(reader)

@@ -8,10 +8,9 @@
   ``-inf``).
 """
 
-import logging
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from threedrs.errors import DataError
 from threedrs.io.files import parse_numbers, read_text
 from threedrs.scannet.camera import check_poses
 
-logger = logging.getLogger(__name__)
 UNLOCALISED = np.full((4, 4), -np.inf)
 
 
@@ -62,11 +60,6 @@ def natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)
 
 
-def _check(poses: NDArray[np.float64], where: Callable[[int], str]) -> None:
-    for note in check_poses(poses, where):
-        logger.warning("%s", note)
-
-
 def _read_log(path: Path) -> Trajectory:
     lines = [
         (number, line)
@@ -92,7 +85,7 @@ def _read_log(path: Path) -> Trajectory:
             if len(values) != 4:
                 raise DataError(f"{where} holds {len(values)} numbers, a matrix row has 4")
             poses[index, row] = values
-    _check(poses, lambda index: f"{path}: line {lines[5 * index][0]}")
+    check_poses(poses, lambda index: f"{path}: line {lines[5 * index][0]}")
     return Trajectory(path=path, poses=poses, frames=frames)
 
 
@@ -102,7 +95,7 @@ def _read_tum(path: Path) -> Trajectory:
     if len(table):
         poses[:, :3, :3] = Rotation.from_quat(table[:, 4:]).as_matrix()
         poses[:, :3, 3] = table[:, 1:4]
-    _check(poses, lambda index: f"{path}: pose {index + 1}")
+    check_poses(poses, lambda index: f"{path}: pose {index + 1}")
     return Trajectory(path=path, poses=poses, timestamps=table[:, 0])
 
 
@@ -113,7 +106,7 @@ def _read_arkit(path: Path) -> Trajectory:
     world_to_camera[:, :3, :3] = Rotation.from_rotvec(table[:, 1:4]).as_matrix()
     world_to_camera[:, :3, 3] = table[:, 4:]
     poses = np.linalg.inv(world_to_camera).astype(np.float64)
-    _check(poses, lambda index: f"{path}: pose {index + 1}")
+    check_poses(poses, lambda index: f"{path}: pose {index + 1}")
     return Trajectory(path=path, poses=poses, timestamps=table[:, 0])
 
 
@@ -143,5 +136,5 @@ def read_pose_files(folder: Path, pattern: str = "*.txt") -> Trajectory:
         if len(values) != 16:
             raise DataError(f"{file}: holds {len(values)} numbers, a pose is a 4x4 matrix")
         poses[index] = np.reshape(values, (4, 4))
-    _check(poses, lambda index: str(files[index]))
+    check_poses(poses, lambda index: str(files[index]))
     return Trajectory(path=folder, poses=poses, files=tuple(files))

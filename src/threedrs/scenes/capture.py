@@ -4,8 +4,9 @@ A capture is a folder of posed images in one of the layouts of `threedrs.scannet
 exported ``posed_images`` folder, or a ``.sens``. It needs no lists, labels or mesh. What coverage
 chooses frames by is the cloud of the capture's own depth images.
 
-One depth image is in memory at a time, and a cloud of a point every 4 cm. A room of 200 frames
-takes some 10 seconds, most of it the decoding of depth images.
+One decoded depth image is in memory at a time, and a cloud of a point every 4 cm. A .sens or an
+exported folder is read once, so the compressed images that are looked at (500 and fewer) stay until
+the frames are chosen. A room of 200 frames takes some 10 seconds, most of it the decoding.
 """
 
 from collections.abc import Callable, Mapping
@@ -145,13 +146,17 @@ def _check_typed(out: Path, options: CaptureOptions) -> tuple[str, dict[str, Any
 
 def _posed_frames(frames: Frames) -> tuple[NDArray[np.intp], list[str]]:
     """Return which frames have a pose, and what opening the capture found out."""
-    facts = [f"layout: {frames.path.suffix or 'posed_images'}, {len(frames)} frames"]
-    if isinstance(frames, RgbdFrames):
-        facts = [*frames.facts]
     posed = np.flatnonzero(frames.valid)
     if not len(posed):
-        raise DataError(f"{frames.path}: no frame has a pose; give the poses by --trajectory")
-    facts += check_poses(frames.poses, lambda index: f"{frames.path}: frame {index}")
+        remedy = "track the capture again and export it anew"
+        if isinstance(frames, RgbdFrames) and frames.folder.takes_trajectory:
+            remedy = "give the poses by --trajectory"
+        raise DataError(f"{frames.path}: no frame has a pose; {remedy}")
+    if isinstance(frames, RgbdFrames):
+        facts = [*frames.facts]
+    else:
+        facts = [f"layout: {frames.path.suffix or 'posed_images'}, {len(frames)} frames"]
+        facts += check_poses(frames.poses, lambda index: f"{frames.path}: frame {index}")
     if len(posed) < len(frames):
         facts.append(f"poses: {len(frames) - len(posed)} frames have none: left out")
     return posed, facts

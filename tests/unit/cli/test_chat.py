@@ -40,7 +40,7 @@ def run(*arguments: object, typed: str = "") -> tuple[int, list[str]]:
     return found.exit_code, found.stdout.splitlines()
 
 
-def test_ask_takes_names_and_finds(here: Path) -> None:
+def test_ask_takes_names_and_finds(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = here / "found.png"
     command = ("ask", "3drs", "scene0000_00", "a chair", "--ground", "--top", 2, "--out", out)
     status, lines = run(*command)
@@ -52,6 +52,8 @@ def test_ask_takes_names_and_finds(here: Path) -> None:
     assert lines[-1] == f"image: {out}"
     with Image.open(out) as written:
         assert (written.format, written.size) == ("PNG", (2, 7))
+    # In a terminal lines are broken, JSON is not.
+    monkeypatch.setattr("threedrs.cli.shared.wrapped", lambda line: line.replace(" ", "\n"))
     status, lines = run(*command, "--json")
     reply = json.loads(lines[0])
     assert status == 0
@@ -136,6 +138,11 @@ def test_a_terminal_has_a_prompt_and_remembers(
     monkeypatch.setattr("builtins.input", line)
     assert [*chat._lines("scene0000_00> ", typed=True)] == ["What is it?"]
     assert (tmp_path / "threedrs/chat_history").is_file()
+    # A home that is a file stands for one that cannot be written.
+    (tmp_path / "home").touch()
+    monkeypatch.setattr(chat.typer, "get_app_dir", lambda name: str(tmp_path / "home" / name))
+    typed = iter(["And now?"])
+    assert [*chat._lines("scene0000_00> ", typed=True)] == ["And now?"]
 
 
 def test_a_model_without_a_head_finds_nothing_by_chance(

@@ -1,12 +1,14 @@
 """The options of a configuration may be typed as for snakemake."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from threedrs.cli import shared
+from threedrs.cli import chat, shared
 from threedrs.cli.shared import (
     ConfigFiles,
     ConfiguredCommand,
@@ -63,6 +65,18 @@ def test_progress_in_a_file_is_a_line_now_and_then(
             now[0] = 100.0 + second
             say(f"step {second}")
     assert capsys.readouterr().err == "step 10\nstep 20\n"
+
+
+def test_a_reply_passes_a_pipe_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    # As Python opens the standard output for a pipe: with a buffer.
+    with os.fdopen(writing, "w") as output, os.fdopen(reading) as replies:
+        monkeypatch.setattr(sys, "stdout", output)
+        shared.say("yes")
+        chat._print_reply({"answer": "no"}, [], as_json=True)
+        os.set_blocking(reading, False)
+        assert [replies.readline(), replies.readline()] == ["yes\n", '{"answer": "no"}\n']
+        monkeypatch.undo()
 
 
 def test_a_terminal_gets_lines_broken_at_words(monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,15 +10,13 @@ import torch
 from fixtures.plain_answers import family_student, plain_choices
 from fixtures.students import MANY, scene, student, tokenizer
 from threedrs.models import pass_sizes, token_passes
+from threedrs.models.backbones.llava import LlavaFamily
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.inference import SceneSession
 from threedrs.models.packing import Query
-from threedrs.models.pass_sizes import kept_bytes
 from threedrs.models.prompt import build_query
 from threedrs.models.student import Student
-from threedrs.models.token_passes import (
-    TokenPasses,
-)
+from threedrs.models.token_passes import KEPT_CELLS, TokenPasses
 
 FAMILIES = ("llava-video", "llava-onevision", "qwen2-vl")
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -89,9 +88,25 @@ def test_what_is_kept_is_what_is_said() -> None:
     kept = [passes.cells, *(tensor for pair in passes.prefix for tensor in pair)]
     for size in passes.sizes.values():
         kept += vars(size.state).values()
-    said = kept_bytes(model.text_config, session.prefix_length, list(passes.sizes), 4)
-    # This backbone has one position a row, where up to three are counted.
-    assert said - sum(tensor.nbytes for tensor in kept) == (16 + 4 + 1) * 2 * 8
+    text = model.text_config
+    heads = text.num_attention_heads // text.num_key_value_heads
+    expected = (session.prefix_length + 16 * 64) * _token_bytes(text, 4)
+    for rows in (16, 4, 1):
+        # A bias a cell and query head, token and position a row, a flag a word, and the column.
+        expected += 4 * heads * rows * 64 + rows * (8 + 8 + text.vocab_size) + 8
+    assert sum(tensor.nbytes for tensor in kept) == expected
+
+
+def test_at_7b_no_more_than_the_said_gigabytes_are_kept() -> None:
+    text = LlavaFamily.new("7b", tokens=0, grid=14).text_config
+    assert 6744 * _token_bytes(text, 2) / 1e9 == pytest.approx(0.387, abs=1e-3)
+    assert KEPT_CELLS * _token_bytes(text, 2) / 1e9 == pytest.approx(0.940, abs=1e-3)
+
+
+def _token_bytes(text: Any, number: int) -> int:
+    """Bytes of a token's keys and values in all layers, of ``number`` bytes each."""
+    head = text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * text.num_key_value_heads * head * number
 
 
 def test_the_size_used_least_recently_goes(monkeypatch: pytest.MonkeyPatch) -> None:

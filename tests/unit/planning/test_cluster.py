@@ -238,10 +238,18 @@ def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
         CliRunner().invoke(app, tiny, catch_exceptions=False)
 
 
+@pytest.mark.parametrize("kind", GPUS)
+def test_every_kind_of_gpu_can_be_typed(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "cluster.yaml"
+    text = (ROOT / "config/cluster.yaml").read_text()
+    file.write_text(re.sub(r"^gpu: \w+", f"gpu: {kind}", text, flags=re.MULTILINE))
+    assert read_cluster(file).gpu == kind
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gpu": "V100"}, "gpu is 'V100'; choose one of: A100, H100, H200, L40S, 4090"),
+        ({"gpu": "V100"}, "gpu is 'V100'; choose one of: A100, H100, H200, L40S, RTX4090"),
         ({"nodes": 0}, "nodes: 0 is less than the minimum of 1"),
         ({"nodes": None}, "nodes: None is not of type 'integer'"),
         ({"nodes": True}, "nodes: True is not of type 'integer'"),

@@ -37,7 +37,7 @@ def test_single_changes_are_found_by_trying_all() -> None:
     found = remedies(config, machine)
     assert "train.pack: 2" in found
     assert "--gpus 2" in found
-    assert "--gpu 4090" in found
+    assert "--gpu RTX4090" in found
     assert "execution.deepspeed: config/deepspeed/zero3_offload.json" in found
 
 
@@ -58,7 +58,7 @@ def test_what_is_not_enough_alone_comes_with_the_lean_recipe() -> None:
 
 def test_nothing_fits_a_gpu_without_memory() -> None:
     found = remedies(tiny(), Machine(gpus=1, memory=1.0))
-    assert found == ["--gpu 4090"]
+    assert found == ["--gpu RTX4090"]
 
 
 def test_as_many_layers_are_kept_as_fit() -> None:

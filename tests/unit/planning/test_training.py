@@ -259,7 +259,7 @@ def test_without_arguments_it_is_the_papers_run(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.slow
 def test_what_does_not_fit_has_a_remedy_and_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    found = CliRunner().invoke(app, ["plan", "--gpu", "4090", "--gpus", "4"])
+    found = CliRunner().invoke(app, ["plan", "--gpu", "RTX4090", "--gpus", "4"])
     assert found.exit_code == 1
     assert "4 GPUs of 24 GB\n" in found.stdout
     assert "GB: does NOT fit\n" in found.stdout

@@ -53,6 +53,30 @@ def test_the_depth_scale_of_a_tum_capture_is_asked_for(tmp_path):
     assert imported(folder, tmp_path, depth_shift=5000)[0].depth_shift == 5000
 
 
+def test_a_tum_capture_without_depth_is_said_to_have_none(tmp_path):
+    folder = make_folder(tmp_path / "in", ["0", "1"])
+    (folder / "groundtruth.txt").write_text(tum_text([1, 2], [rigid(0), rigid(1)]))
+    for name in "01":
+        Image.fromarray(np.zeros((12, 16), dtype=np.uint16)).save(folder / "depth" / f"{name}.png")
+    assert "no pixel has a depth" in refused(folder, tmp_path)
+
+
+def test_doubts_about_poses_and_intrinsic_are_notes(tmp_path, caplog):
+    folder = make_folder(tmp_path / "in", [f"{number:02d}" for number in range(30)])
+    poses = [rigid(number) for number in range(30)]
+    poses[3][0, 3] = 5000.0  # metres from the others
+    (folder / "trajectory.log").write_text(log_text(poses))
+    crop = "20,21,4,3"  # the middle of images of half the size
+    frames = RgbdFrames(folder, intrinsic=crop)
+    assert not caplog.records
+    crops, far = frames.notes
+    assert "is that of a crop, or of images of about 8x6" in crops
+    assert "pose of 03.jpg: the pose lies over 1000 m from the others" in far
+    assert frames.facts[-2:] == frames.notes
+    imported(folder, tmp_path, intrinsic=crop)
+    assert [record.message for record in caplog.records] == frames.notes
+
+
 def test_depth_shift_and_chosen_trajectory(folder, tmp_path):
     other = tmp_path / "other.log"
     other.write_text(log_text([rigid(7)] * 3))

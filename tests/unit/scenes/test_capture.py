@@ -214,6 +214,30 @@ def test_a_bad_capture_is_one_line_and_nothing_is_written(tmp_path, kind, messag
     assert not list(tmp_path.glob("*.zarr"))
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        captures.write_seven_scenes,
+        captures.write_scannetpp,
+        captures.write_arkitscenes,
+        write_sens,
+        write_posed_images,
+    ],
+)
+def test_other_poses_are_not_silently_ignored(tmp_path, write):
+    with pytest.raises(ThreedrsError, match=r"--trajectory.*leave it out|leave out --trajectory"):
+        built(write(ROOM, tmp_path / "in"), tmp_path, trajectory=tmp_path / "better.log")
+
+
+@pytest.mark.parametrize("write", [captures.write_seven_scenes, write_posed_images])
+def test_no_poses_are_asked_for_that_the_format_would_refuse(tmp_path, write):
+    folder = write(ROOM, tmp_path / "in")
+    for file in folder.glob("*[0-9].txt" if write is write_posed_images else "*.pose.txt"):
+        np.savetxt(file, np.full((4, 4), -np.inf))
+    with pytest.raises(ThreedrsError, match="no frame has a pose; track the capture again"):
+        built(folder, tmp_path)
+
+
 def test_what_the_format_does_not_say_is_asked(tmp_path):
     folder = captures.write_tum(ROOM, tmp_path / "in", depth_scale=1000)
     with pytest.raises(ThreedrsError, match="--depth-scale 5000 or --depth-scale 1000"):
