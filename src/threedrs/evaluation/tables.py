@@ -52,7 +52,7 @@ def run_notes(entry: Mapping[str, Any]) -> list[str]:
         for name, result in entry["benchmarks"].items()
         if result.get("unanswered")
     ]
-    alike = [f"{one.said} {one.counted}" for one in alike_answers(entry)]
+    alike = [f"{one.title}: {one.said} {one.counted}" for one in alike_answers(entry)]
     return [*supervision_notes(entry), *limits, *unanswered, *alike]
 
 
@@ -62,7 +62,8 @@ class AlikeAnswers:
 
     benchmark: str
     answer: str | None  # the text, "" where the run says nothing; None: "no object" ranks first
-    said: str  # which benchmark and answer, for a sentence
+    title: str  # of the benchmark
+    said: str  # which answer, for a sentence
     counted: str  # how many questions, for its end
 
 
@@ -72,8 +73,11 @@ def alike_answers(entry: Mapping[str, Any]) -> list[AlikeAnswers]:
     for name, result in entry.get("benchmarks", {}).items():
         counts, title = result.get("alike") or {"of": 0}, find_task(name).title
         of, answer = counts["of"], None
-        if of and counts.get("no_object_first") == of:
-            said, counted = '"no object" ranks first for', f"all {of} questions"
+        first = counts.get("no_object_first", 0)
+        # Where one box is always meant, the best box is taken whatever ranks before it.
+        if of and (first == of or (find_task(name).objects == "any" and first > MOST_ALIKE * of)):
+            said = '"no object" ranks first for'
+            counted = f"all {of} questions" if first == of else f"{first} of {of} questions"
         elif counts.get("count", 0) > MOST_ALIKE * of:
             answer = counts["most_frequent"]
             text = " ".join(answer.split())
@@ -83,15 +87,38 @@ def alike_answers(entry: Mapping[str, Any]) -> list[AlikeAnswers]:
         else:
             continue
         found.append(
-            AlikeAnswers(benchmark=name, answer=answer, said=f"{title}: {said}", counted=counted)
+            AlikeAnswers(benchmark=name, answer=answer, title=title, said=said, counted=counted)
         )
     return found
 
 
-def runs_that_answer_alike(summary: Mapping[str, Any]) -> dict[str, list[AlikeAnswers]]:
-    """Return the runs that answer most questions of a benchmark alike, and what they answer."""
-    found = {run: alike_answers(entry) for run, entry in summary["runs"].items()}
-    return {run: answers for run, answers in found.items() if answers}
+def alike_seeds(
+    summary: Mapping[str, Any], group: Mapping[str, Any], benchmark: str
+) -> dict[str, AlikeAnswers]:
+    """Return the runs of a setting that answer most questions of a benchmark alike, and how."""
+    return {
+        run: one
+        for run in group["runs"]
+        for one in alike_answers(summary["runs"][run])
+        if one.benchmark == benchmark
+    }
+
+
+def settings_that_answer_alike(
+    summary: Mapping[str, Any],
+) -> dict[str, list[tuple[str, dict[str, AlikeAnswers]]]]:
+    """Return setting -> for each benchmark it and how many seeds, and run -> its answer."""
+    settings = {}
+    for group in summary["groups"]:
+        seeds, found = len(group["runs"]), []
+        for benchmark in summary["benchmarks"]:
+            if given := alike_seeds(summary, group, benchmark):
+                title = next(iter(given.values())).title
+                several = f"{len(given)} of {seeds} seeds, " if seeds > 1 else ""
+                found.append((f"{title}: {several}", given))
+        if found:
+            settings[group["name"]] = found
+    return settings
 
 
 def frames_mark(summary: Mapping[str, Any], runs: Sequence[str]) -> str:
@@ -252,9 +279,17 @@ def _explanation(summary: Mapping[str, Any]) -> str:
 
 def _alike_explanation(summary: Mapping[str, Any]) -> str:
     return "".join(
-        f" {run} answers most questions alike ("
-        f"{'; '.join(f'{one.said} {one.counted}' for one in answers)})."
-        for run, answers in runs_that_answer_alike(summary).items()
+        f" {name} answers most questions alike ("
+        + "; ".join(
+            seeds
+            + ", ".join(
+                f"{one.said} {one.counted}" + f" ({run})" * (len(given) > 1)
+                for run, one in given.items()
+            )
+            for seeds, given in found
+        )
+        + ")."
+        for name, found in settings_that_answer_alike(summary).items()
     )
 
 

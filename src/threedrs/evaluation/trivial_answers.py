@@ -14,6 +14,7 @@ asked. What they know is of the training records alone.
 Cost: two to three minutes for the five full-size benchmarks, on one core. METEOR is left out.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -272,7 +273,9 @@ def sentences_below(summary: Mapping[str, Any], columns: Sequence[Column]) -> li
     ways = {row["name"]: row for row in summary["trivial"] if row["name"] in HOW}
     sentences = []
     for group in summary["groups"]:
-        scored, below = 0, []
+        scored = 0
+        below: list[str] = []
+        unsure: list[str] = []
         for column in columns:
             benchmark, metric = column.benchmark, column.metric
             mean = mean_of(group, benchmark, metric)
@@ -284,13 +287,31 @@ def sentences_below(summary: Mapping[str, Any], columns: Sequence[Column]) -> li
             best = max(others, key=lambda name: others[name])
             # As the tables print them.
             if round(mean, 1) < round(others[best], 1):
-                below.append(f"{column.group} {column.title} ({best})")
+                covered = _highest(summary, group, column) >= others[best]
+                (unsure if covered else below).append(f"{column.group} {column.title} ({best})")
+        several = len(group["runs"]) > 1
+        name = f"The mean of {group['name']}" if several else group["name"]
         if below:
             sentences.append(
-                f"{group['name']} scores below what anyone gets without looking on {len(below)} of "
+                f"{name} scores below what anyone gets without looking on {len(below)} of "
                 f"{scored} metrics: {', '.join(below)}."
             )
+        if unsure:
+            sentences.append(
+                f"{name} may score below what anyone gets without looking on {len(unsure)} of "
+                f"{scored} metrics, where {'an' if several else 'its'} interval over rooms reaches "
+                f"that: {', '.join(unsure)}."
+            )
     return sentences
+
+
+def _highest(summary: Mapping[str, Any], group: Mapping[str, Any], column: Column) -> float:
+    """Return the highest end of the intervals of a setting's trainings; -inf without any."""
+    found = [
+        summary["runs"][run]["benchmarks"][column.benchmark]["metrics"][column.metric]["high"]
+        for run in group["runs"]
+    ]
+    return max((high for high in found if high is not None), default=-math.inf)
 
 
 def mean_of(row: Mapping[str, Any], benchmark: str, metric: str) -> float | None:

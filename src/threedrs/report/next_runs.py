@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot
+from math import ceil, hypot
 from typing import Any
 
 import yaml
@@ -12,6 +12,12 @@ from threedrs.evaluation.aggregate import recipe
 from threedrs.metrics.setting_difference import fewest_rooms, seeds_needed
 from threedrs.report.verdict import Verdict, is_checkpoint
 from threedrs.report.verdict_line import Line
+from threedrs.tasks.registry import find_task
+
+_MOST_TRAININGS = 30  # of a setting that are advised
+
+# Rooms of the generated data: three of seven are of the evaluation splits, at most 40.
+_DEMO_SHARE, _DEMO_MOST = 3 / 7, 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +25,7 @@ class NextRuns:
     """What helps next; both parts empty where nothing is missing or nothing would help."""
 
     sentences: tuple[str, ...] = ()
-    more_seeds: str = ""  # runs to add, as lines of a configuration
+    lines: str = ""  # of a configuration: runs, rooms and controls to add
 
 
 def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns:
@@ -31,31 +37,113 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
         return NextRuns()
     names = {group["name"] for group in trained}
     seeded = [verdict for verdict in judged if verdict.name in names and verdict.lines]
-    compared = [line.compared for verdict in seeded for line in verdict.lines]
+    lines = [line for verdict in seeded for line in verdict.lines]
+    compared = [line.compared for line in lines]
     # All of them are tested once every setting has its seeds.
     level = settings["level"] / max(1, len(compared))
-    if compared and all(one["smallest_p"] >= level for one in compared):
-        rooms = max(one["scenes"] for one in compared)
-        few = "1 room is" if rooms == 1 else f"{rooms} rooms are"
-        return NextRuns(
-            sentences=(
-                f"{few} too few for a verdict on {len(compared)} metrics, however many trainings "
-                f"there are: it takes {fewest_rooms(level)} rooms that the questions are about. "
-                "Add scans of the evaluation splits, or raise eval.limit where it is set.",
+    sentences = _must_learn(summary, trained, lines)
+    wanted = dict.fromkeys(names, settings["fewest_seeds"])
+    added: dict[str, Any] = {}
+    # More seeds or rooms of models that give one answer would measure that answer.
+    if any(map(_can_differ, lines)):
+        if all(one["smallest_p"] >= level for one in compared):
+            rooms, needed = max(one["scenes"] for one in compared), fewest_rooms(level)
+            few = "1 room is" if rooms == 1 else f"{rooms} rooms are"
+            sentences.append(
+                f"{few} too few for a verdict on {len(compared)} metrics: it takes {needed} rooms "
+                f"that the questions are about, and {settings['fewest_seeds']} trainings of each "
+                f"setting.{_more_rooms(summary, rooms, needed, added)}"
             )
+        elif not _missing_seeds(summary, trained, wanted):
+            for verdict in seeded:
+                if verdict.kind == "not shown":
+                    said = _seeds_for(summary, verdict, level, wanted, added)
+                    sentences += [said] if said else []
+    else:
+        wanted = {}
+    if runs := _missing_seeds(summary, trained, wanted):
+        sides = " and ".join(
+            f"{group['runs'][0]} to {wanted[group['name']]}"
+            for group in trained
+            if wanted[group["name"]] > len(group["runs"])
         )
-    if lines := _missing_seeds(summary, trained):
-        return NextRuns(more_seeds=lines)
+        sentences.append(
+            f"The runs below bring {sides} trainings. From {settings['fewest_seeds']} of each "
+            "setting on there are verdicts; threedrs plan says how large a difference so few find."
+        )
+    if any(not find_task(line.column.benchmark).grounding for line in lines) and not any(
+        group.get("looking") for group in trained
+    ):
+        sentences.append(
+            "How much of the answers in words comes from the images is not known. eval.controls "
+            "asks the same models without them."
+        )
+        added.setdefault("eval", {})["controls"] = ["text_only"]
+    dumped = [
+        yaml.safe_dump({key: added[key]}, default_flow_style=None, sort_keys=False).strip()
+        for key in added
+    ]
     return NextRuns(
-        sentences=tuple(
-            _seeds_for(summary, verdict, level) for verdict in seeded if verdict.kind == "not shown"
-        )
+        sentences=tuple(sentences), lines="\n".join([*dumped, *([runs] if runs else [])])
     )
 
 
-def _seeds_for(summary: Mapping[str, Any], verdict: Verdict, level: float) -> str:
-    """Return how many seeds would show the difference that a setting comes nearest to showing."""
-    line = min(verdict.lines, key=lambda line: line.compared["p"])
+def _can_differ(line: Line) -> bool:
+    return not line.silence and not line.artefact
+
+
+def _must_learn(
+    summary: Mapping[str, Any], trained: Sequence[Mapping[str, Any]], lines: Sequence[Line]
+) -> list[str]:
+    """Return that settings which answer most questions alike, or not at all, need more steps."""
+    titles = dict.fromkeys(
+        line.column.group for line in lines if line.artefact or "both score 0" in line.silence
+    )
+    if not titles:
+        return []
+    train = (summary["runs"][trained[0]["runs"][0]].get("config") or {}).get("train", {})
+    key = "max_steps" if train.get("max_steps") else "epochs"
+    now = f", {train[key]} now" if train.get(key) else ""
+    return [
+        f"On {', '.join(titles)} most answers of a setting are alike, empty or all wrong, so no "
+        f"difference there says anything of the method. These models must first learn to answer: "
+        f"train longer (train.{key}{now})."
+    ]
+
+
+def _more_rooms(summary: Mapping[str, Any], rooms: int, needed: int, added: dict[str, Any]) -> str:
+    """Put into ``added`` the keys that give more rooms; return the sentence where there is none."""
+    entries = list(summary["runs"].values())
+    demo = ((entries[0].get("config") or {}).get("data") or {}).get("demo")
+    limits = [
+        result["limit"]
+        for entry in entries
+        for result in entry.get("benchmarks", {}).values()
+        if result.get("limit")
+    ]
+    if limits:
+        questions = max(limit["questions"] for limit in limits)
+        added["eval"] = {"limit": ceil(questions * needed / rooms)}
+    if demo and needed <= _DEMO_MOST and ceil(needed / _DEMO_SHARE) > demo["scenes"]:
+        added["data"] = {"demo": {"scenes": ceil(needed / _DEMO_SHARE)}}
+    return "" if added else " Add scans of the evaluation splits."
+
+
+def _seeds_for(
+    summary: Mapping[str, Any],
+    verdict: Verdict,
+    level: float,
+    wanted: dict[str, int],
+    added: dict[str, Any],
+) -> str:
+    """Return how many seeds would show the difference that a setting comes nearest to showing.
+
+    ``wanted`` gets the trainings of the setting and the baseline, ``added`` the keys for rooms.
+    """
+    lines = [line for line in verdict.lines if _can_differ(line)]
+    if not lines:
+        return ""
+    line = min(lines, key=lambda line: line.compared["p"])
     size, seeds = abs(line.compared["difference"]), min(line.compared["seeds"])
     metric = f"{line.column.group} {line.column.title}"
     side = "higher" if line.compared["difference"] > 0 else "lower"
@@ -63,17 +151,23 @@ def _seeds_for(summary: Mapping[str, Any], verdict: Verdict, level: float) -> st
     if round(size, 1) == 0:
         return f"{verdict.name} comes nearest on {metric}, where it does not differ."
     needed = seeds_needed(size, _deviation(summary, verdict, line), level)
-    if needed <= seeds:
+    if enough := needed <= seeds:
+        needed = seeds + 2
+    advised = needed <= _MOST_TRAININGS
+    for name in (verdict.name, summary["groups"][0]["name"]) if advised else ():
+        wanted[name] = max(wanted[name], needed)
+    nearest = f"{verdict.name} comes nearest on {metric}, where it is {size:.1f} points {side}."
+    if enough:
+        rooms = line.compared["scenes"]
         return (
-            f"{verdict.name} comes nearest on {metric}, where it is {size:.1f} points {side}. Its "
-            f"{seeds} seeds would do for a difference of that size, so more rooms help, or more "
-            "seeds where these do not vary."
+            f"{nearest} Its {seeds} seeds would do for a difference of that size, so more rooms "
+            "help, and more seeds where these do not vary."
+            f"{_more_rooms(summary, rooms, 2 * rooms, added)}"
         )
     return (
-        f"{verdict.name} comes nearest on {metric}, where it is {size:.1f} points {side}. If that "
-        f"is the true difference, it takes about {needed:,} trainings of each setting or more to "
-        "show it, those that are there included. It is the nearest of several, so the true one may "
-        "be smaller."
+        f"{nearest} If that is the true difference, it takes about {needed:,} trainings of each "
+        "setting or more to show it, those that are there included. It is the nearest of several, "
+        "so the true one may be smaller." + ("" if advised else " So many are not advised.")
     )
 
 
@@ -87,8 +181,10 @@ def _deviation(summary: Mapping[str, Any], verdict: Verdict, line: Line) -> floa
     return hypot(*sides) / 2**0.5
 
 
-def _missing_seeds(summary: Mapping[str, Any], trained: Sequence[Mapping[str, Any]]) -> str:
-    """Return the runs that every setting still needs, as lines of a configuration; "" if none."""
+def _missing_seeds(
+    summary: Mapping[str, Any], trained: Sequence[Mapping[str, Any]], wanted: Mapping[str, int]
+) -> str:
+    """Return the runs that settings lack of those wanted, as lines of a configuration, or ""."""
     taken = set(summary["runs"])
     lines, known = [], []
     for group in trained:
@@ -101,7 +197,7 @@ def _missing_seeds(summary: Mapping[str, Any], trained: Sequence[Mapping[str, An
         # A name that YAML would read as a number, such as 123, is put in quotes.
         quoted = run if yaml.safe_load(run) == run else json.dumps(run)
         seed = max(group["seeds"], default=0)
-        for _ in range(summary["comparison"]["fewest_seeds"] - len(group["runs"])):
+        for _ in range(wanted.get(group["name"], 0) - len(group["runs"])):
             seed += 1
             while f"{run}-seed{seed}" in taken:
                 seed += 1

@@ -19,7 +19,7 @@ from PIL import Image
 
 from threedrs import __version__
 from threedrs.evaluation.controls import sentences_of_looking
-from threedrs.evaluation.tables import runs_that_answer_alike
+from threedrs.evaluation.tables import settings_that_answer_alike
 from threedrs.evaluation.trivial_answers import sentences_below
 from threedrs.io.files import write_text
 from threedrs.report import charts
@@ -96,7 +96,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             limited=results.limited,
             unanswered=results.unanswered,
             statement=statement(judged, baseline, results.summary["comparison"]),
-            alike=runs_that_answer_alike(results.summary),
+            alike=settings_that_answer_alike(results.summary),
             looking=[
                 *sentences_below(results.summary, results.columns),
                 *sentences_of_looking(results.summary, results.columns),

@@ -109,11 +109,17 @@ class Questions:
             self._boxes.setdefault(record.scene, {})
         scenes = {scene: index for index, scene in enumerate(self._boxes)}
         true: list[list[int]] = [[] for _ in asked]
-        answers = []
+        answers, no_object = [], []
         for run in values:
             rows = results.answers(run, name, [record.id for record in asked])
             answers.append(
                 [self._answer(row, record, task) for row, record in zip(rows, asked, strict=True)]
+            )
+            # As `count_alike` counts them. ScanRefer takes a box even so.
+            no_object.append(
+                [int(np.argmax(row["scores"]) == len(row["boxes"])) for row in rows]
+                if task.grounding
+                else []
             )
             # All runs have the same true boxes.
             if task.grounding and not answers[1:]:
@@ -137,6 +143,7 @@ class Questions:
             "true": true,
             "values": [[mine[record.id] for record in asked] for mine in values.values()],
             "answers": answers,
+            "no_object": no_object,
         }
 
     def _answer(self, row: dict[str, Any], record: Record, task: Task) -> int | list[int]:

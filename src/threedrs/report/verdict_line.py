@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-from threedrs.evaluation.tables import alike_answers, is_shown
+from threedrs.evaluation.tables import alike_answers, alike_seeds, is_shown
 from threedrs.tasks.base import Column
 from threedrs.visualization.templates import signed
 
@@ -25,6 +25,7 @@ class Line:
     evidence: Markup  # what the comparison rests on; its count leads to the questions
     # Why equal values say nothing of these settings, "" where they do or where they are not equal.
     silence: str = ""
+    artefact: str = ""  # which side gives one answer to most questions, for the end of a sentence
 
 
 def make_line(
@@ -41,7 +42,7 @@ def make_line(
     value, baseline = (
         side["metrics"][column.benchmark][column.metric]["mean"] for side in (group, base)
     )
-    silence = ""
+    silence, artefact = "", _artefact(summary, (group, base), column.benchmark)
     # Equal as the page prints them.
     if tone == "even" and round(compared["difference"], 1) == 0:
         silence = _silence(summary, [*group["runs"], *base["runs"]], column.benchmark, value)
@@ -55,10 +56,26 @@ def make_line(
         baseline=baseline,
         compared=compared,
         tone=tone,
-        words=silence or _words(compared, tone, summary["comparison"], evidence),
+        words=silence or _words(compared, tone, summary["comparison"], evidence) + artefact,
         evidence=evidence,
         silence=silence,
+        artefact=artefact,
     )
+
+
+def _artefact(summary: Mapping[str, Any], sides: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Return which settings answer most questions of a benchmark alike; "" where most seeds do not.
+
+    A difference to such a setting is that of one answer, whatever the method.
+    """
+    said = []
+    for side in sides:
+        alike, seeds = len(alike_seeds(summary, side, name)), len(side["runs"])
+        if 2 * alike > seeds:
+            who = f"{alike} of {seeds} seeds of {side['runs'][0]}" if seeds > 1 else side["name"]
+            answers = "answer" if alike > 1 else "answers"
+            said.append(f"{who} {answers} most questions with one answer")
+    return f"; {' and '.join(said)}" if said else ""
 
 
 def _silence(summary: Mapping[str, Any], runs: Sequence[str], benchmark: str, value: float) -> str:

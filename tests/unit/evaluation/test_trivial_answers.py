@@ -216,7 +216,7 @@ def test_answers_that_are_alike_are_counted():
 )
 def test_a_run_that_answers_alike_gets_a_sentence(alike, said):
     entry = {"benchmarks": {"scanqa": {"alike": alike}}, "train": None}
-    sentences = [f"{one.said} {one.counted}" for one in alike_answers(entry)]
+    sentences = [f"{one.title}: {one.said} {one.counted}" for one in alike_answers(entry)]
     assert bool(sentences) == bool(said)
     if said:
         assert sentences[0].startswith("ScanQA: ")
@@ -273,6 +273,24 @@ def test_settings_below_an_answer_without_looking_are_named(results):
     low = {"scanrefer": {"acc@0.25": {"mean": 100.0}}}
     summary["trivial"] = [{"name": "baseline, no images", "how": "", "metrics": low}]
     assert sentences_below(summary, headline_columns(SPLITS)) == []
+
+
+def test_a_score_whose_interval_reaches_an_answer_without_looking_is_not_flatly_below(results):
+    summary = summarise(results, written(results))
+    scores = summary["runs"]["baseline"]["benchmarks"]["sqa3d"]["metrics"]["em"]
+    scores["high"] = 100.0
+    first, second = sentences_below(summary, headline_columns(SPLITS))
+    assert "SQA3D" not in first
+    assert second == (
+        "baseline may score below what anyone gets without looking on 1 of 3 metrics, where its "
+        "interval over rooms reaches that: SQA3D EM (one answer)."
+    )
+
+
+def test_most_is_enough_where_no_object_may_be_meant():
+    counts = {"alike": {"no_object_first": 8, "of": 9}}
+    (found,) = alike_answers({"benchmarks": {"multi3drefer": counts, "scanrefer": counts}})
+    assert (found.title, found.counted) == ("Multi3DRefer", "8 of 9 questions")
 
 
 def test_a_question_that_is_not_among_the_records_is_named(results):

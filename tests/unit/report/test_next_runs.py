@@ -9,7 +9,7 @@ from threedrs.report.verdict import verdicts
 
 
 def seeds_to_add(made):
-    return next_runs(made, verdicts(made, SCANREFER)).more_seeds
+    return next_runs(made, verdicts(made, SCANREFER)).lines
 
 
 def test_runs_to_add_are_a_configuration():
@@ -25,7 +25,8 @@ def test_runs_to_add_are_a_configuration():
     assert "seed41" not in seeds_to_add(made)
     made["groups"][1]["runs"], made["runs"]["123"] = ["123"], {}
     assert '  123-seed41: {extends: "123", train: {seed: 41}}' in seeds_to_add(made)
-    assert seeds_to_add(summary(entry(1.0, 0.5), entry(1.0, 0.5))) == ""
+    shown = summary(entry(5.0, 0.001, 0.002), entry(0.0, 1.0, 1.0))
+    assert seeds_to_add(shown) == ""
     made["groups"] = made["groups"][:1]
     assert seeds_to_add(made) == ""
 
@@ -33,18 +34,27 @@ def test_runs_to_add_are_a_configuration():
 @pytest.mark.parametrize(
     ("seeds", "rooms", "said"),
     [
-        (1, 1, "1 room is too few for a verdict on 2 metrics, however many trainings there are"),
-        (3, 6, "6 rooms are too few for a verdict on 2 metrics, however many trainings there are"),
+        (1, 1, "1 room is too few for a verdict on 2 metrics"),
+        (3, 6, "6 rooms are too few for a verdict on 2 metrics"),
     ],
 )
-def test_no_training_is_asked_for_where_the_rooms_are_too_few(seeds, rooms, said):
+def test_rooms_and_seeds_are_asked_for_where_the_rooms_are_too_few(seeds, rooms, said):
     few = {"scenes": rooms, "smallest_p": 2.0 ** (1 - rooms)}
     made = summary(*[entry(9.0, 0.5, 1.0, **few)] * 2, seeds=(seeds, seeds))
     found = next_runs(made, verdicts(made, SCANREFER))
-    assert found.more_seeds == ""
-    (sentence,) = found.sentences
+    assert found.lines.count("-seed") == 2 * (3 - seeds)
+    sentence = found.sentences[0]
     # Two tests: 2 / 2^6 is 0.031 and above 0.05 / 2, 2 / 2^7 is 0.016 and below.
     assert sentence.startswith(f"{said}: it takes 7 rooms")
+    assert sentence.endswith("3 trainings of each setting. Add scans of the evaluation splits.")
+    made["runs"]["baseline"] = {
+        "config": {"data": {"demo": {"scenes": 3}}, "train": {"max_steps": 4}},
+        "benchmarks": {"scanqa": {"limit": {"questions": 10, "of": 99}}},
+    }
+    added = yaml.safe_load(next_runs(made, verdicts(made, SCANREFER)).lines)
+    # Three of seven rooms are asked about: 17 give 7.
+    assert added["data"] == {"demo": {"scenes": 17}}
+    assert added["eval"] == {"limit": 70 if rooms == 1 else 12}
     enough = {"scenes": 7, "smallest_p": 2.0**-6}
     made = summary(*[entry(9.0, 0.5, 1.0, **enough)] * 2, seeds=(1, 1))
     assert seeds_to_add(made)
@@ -76,7 +86,8 @@ def test_seeds_of_what_was_seen_are_told_where_nothing_is_shown(size, deviation,
     made["comparison"]["tests"] = 1
     (verdict,) = verdicts(made, SCANREFER[:1])
     found = next_runs(made, [verdict])
-    assert found.more_seeds == ""
+    trainings = {-5.0: 16, 5.0: 16, -0.06: 3, -0.04: 3}[size] if deviation > 1 else 5
+    assert found.lines.count("-seed") == 2 * (trainings - 3)
     where = "where it does" if said.startswith("does") else "where it is"
     expected = f"3drs comes nearest on ScanRefer Acc@0.25, {where} {said.removeprefix('does ')}"
     assert expected in found.sentences[0]
@@ -108,3 +119,20 @@ def test_seeds_of_one_side_alone_bring_no_verdict(side):
     made = summary(entry(40.0), entry(1.0), seeds=(1, 1), tests=0)
     made["runs"][side] = CHECKPOINT
     assert next_runs(made, verdicts(made, SCANREFER)) == NextRuns()
+
+
+def test_a_difference_to_one_answer_is_not_chased():
+    made = summary(entry(30.0, 0.01, 0.2), entry(30.0, 0.01, 0.2))
+    no = {"benchmarks": {"scanrefer": {"alike": {"most_frequent": "no", "count": 6, "of": 9}}}}
+    for run in made["groups"][1]["runs"]:
+        made["runs"][run] = no
+    judged = verdicts(made, SCANREFER)
+    assert all(
+        line.words.endswith("; 3 of 3 seeds of 3drs answer most questions with one answer")
+        for line in judged[0].lines
+    )
+    found = next_runs(made, judged)
+    (sentence,) = found.sentences
+    assert sentence.startswith("On ScanRefer most answers of a setting are alike")
+    assert "must first learn to answer: train longer" in sentence
+    assert found.lines == ""

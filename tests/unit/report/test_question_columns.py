@@ -52,6 +52,11 @@ def test_columns_hold_what_the_files_hold(questions, results):
                     [round(number, 3) for number in best]
                 ]
     scanrefer = data["benchmarks"][0]
+    # The notice that counts where "no object" ranks first opens exactly these questions.
+    for first, run in zip(scanrefer["no_object"], scanrefer["runs"], strict=True):
+        folder = results / "eval" / data["runs"][run] / "scanrefer"
+        rows = map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
+        assert first == [row["scores"][-1] > max(row["scores"][:-1]) for row in rows]
     # Two of three right, in tenths of a percent.
     assert scanrefer["values"][0] == [1000, 1000, 0] * 6
     assert {len(true) for true in scanrefer["true"]} == {1}

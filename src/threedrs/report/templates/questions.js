@@ -53,10 +53,10 @@
     if (column < 0) return "";
     const answer = benchmark.answers[column][row];
     if (!benchmark.grounding) return data.texts[answer].trim() || "(no answer)";
-    if (!answer.length) return "no such object";
+    if (!answer.length) return "no object";
     const count = answer.length === 1 ? "1 box" : `${answer.length} boxes`;
     const truth = benchmark.true[row];
-    if (!truth.length) return `${count}, where there is no such object`;
+    if (!truth.length) return `${count}, where there is no object`;
     const pairs = answer.flatMap((mine) => truth.map((other) => (
       overlap(boxOf(benchmark, row, mine), boxOf(benchmark, row, other)))));
     return `${count}, IoU ${answer.length > 1 ? "at best " : ""}${Math.max(...pairs).toFixed(2)}`;
@@ -64,7 +64,7 @@
   const truthOf = (benchmark, row) => {
     if (!benchmark.grounding) return benchmark.references[row].map((text) => data.texts[text]);
     const count = benchmark.true[row].length;
-    return [count === 0 ? "no such object" : count === 1 ? "1 box" : `${count} boxes`];
+    return [count === 0 ? "no object" : count === 1 ? "1 box" : `${count} boxes`];
   };
   const nameOf = ([benchmark, row]) => `${benchmark.name}:${benchmark.id[row]}`;
   const addressOf = (question) => `#q=${encodeURIComponent(nameOf(question))}`;
@@ -118,7 +118,10 @@
           if (value === null || right(value) !== asked.right.startsWith("right:")) return false;
         }
       }
-      if (answer && oneLine(answerOf(benchmark, b, row)) !== answer) return false;
+      if (answer && benchmark.grounding && answer === "no object first") {
+        const column = benchmark.runs.indexOf(b);
+        if (column < 0 || !benchmark.no_object[column][row]) return false;
+      } else if (answer && oneLine(answerOf(benchmark, b, row)) !== answer) return false;
       if (!words) return true;
       const texts = [benchmark.id[row], data.scenes[benchmark.scene[row]],
         data.texts[benchmark.question[row]], ...truthOf(benchmark, row)];
