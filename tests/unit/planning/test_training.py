@@ -261,7 +261,7 @@ def test_what_does_not_fit_has_a_remedy_and_status_1(monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(ROOT)
     found = CliRunner().invoke(app, ["plan", "--gpu", "RTX4090", "--gpus", "4"])
     assert found.exit_code == 1
-    assert "4 GPUs of 24 GB\n" in found.stdout
+    assert "4 GPUs of 25.3 GB\n" in found.stdout
     assert "GB: does NOT fit\n" in found.stdout
     offload = "would fit: execution.deepspeed: config/deepspeed/zero3_offload.json ("
     assert offload in found.stdout
