@@ -65,6 +65,7 @@ class AlikeAnswers:
     title: str  # of the benchmark
     said: str  # which answer, for a sentence
     counted: str  # how many questions, for its end
+    decides: bool = True  # whether it is what is scored: the answer, not only what ranks first
 
 
 def alike_answers(entry: Mapping[str, Any]) -> list[AlikeAnswers]:
@@ -72,11 +73,14 @@ def alike_answers(entry: Mapping[str, Any]) -> list[AlikeAnswers]:
     found = []
     for name, result in entry.get("benchmarks", {}).items():
         counts, title = result.get("alike") or {"of": 0}, find_task(name).title
-        of, answer = counts["of"], None
+        of, answer, decides = counts["of"], None, True
         first = counts.get("no_object_first", 0)
-        # Where one box is always meant, the best box is taken whatever ranks before it.
-        if of and (first == of or (find_task(name).objects == "any" and first > MOST_ALIKE * of)):
-            said = '"no object" ranks first for'
+        may_be_none = find_task(name).objects == "any"
+        if of and (first == of or (may_be_none and first > MOST_ALIKE * of)):
+            said, decides = '"no object" ranks first for', may_be_none
+            # Where one box is always meant, the best box is taken whatever ranks before it.
+            if not decides:
+                said = f"a box is taken although {said}"
             counted = f"all {of} questions" if first == of else f"{first} of {of} questions"
         elif counts.get("count", 0) > MOST_ALIKE * of:
             answer = counts["most_frequent"]
@@ -87,7 +91,14 @@ def alike_answers(entry: Mapping[str, Any]) -> list[AlikeAnswers]:
         else:
             continue
         found.append(
-            AlikeAnswers(benchmark=name, answer=answer, title=title, said=said, counted=counted)
+            AlikeAnswers(
+                benchmark=name,
+                answer=answer,
+                title=title,
+                said=said,
+                counted=counted,
+                decides=decides,
+            )
         )
     return found
 

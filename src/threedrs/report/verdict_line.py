@@ -70,7 +70,8 @@ def _artefact(summary: Mapping[str, Any], sides: Sequence[Mapping[str, Any]], na
     """
     said = []
     for side in sides:
-        alike, seeds = len(alike_seeds(summary, side, name)), len(side["runs"])
+        given, seeds = alike_seeds(summary, side, name), len(side["runs"])
+        alike = sum(one.decides for one in given.values())
         if 2 * alike > seeds:
             who = f"{alike} of {seeds} seeds of {side['runs'][0]}" if seeds > 1 else side["name"]
             answers = "answer" if alike > 1 else "answers"
@@ -81,7 +82,11 @@ def _artefact(summary: Mapping[str, Any], sides: Sequence[Mapping[str, Any]], na
 def _silence(summary: Mapping[str, Any], runs: Sequence[str], benchmark: str, value: float) -> str:
     """Return why runs of equal values say nothing about one another; "" where they do."""
     given = [
-        [one for one in alike_answers(summary["runs"][run]) if one.benchmark == benchmark]
+        [
+            one
+            for one in alike_answers(summary["runs"][run])
+            if one.benchmark == benchmark and one.decides
+        ]
         for run in runs
     ]
     if all(given):

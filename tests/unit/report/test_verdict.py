@@ -231,10 +231,8 @@ SAME = {"most_frequent": "no", "count": 6, "of": 9}
     [
         ({"baseline": NOTHING, "3drs": NOTHING}, "both hardly answer"),
         ({"baseline": SAME, "3drs": NOTHING}, "both give most questions one answer"),
-        (
-            {"baseline": {"no_object_first": 9, "of": 9}, "3drs": SAME},
-            "both give most questions one answer",
-        ),
+        # A box is taken all the same, and not always the same one.
+        ({"baseline": {"no_object_first": 9, "of": 9}, "3drs": SAME}, None),
         ({"baseline": NOTHING}, None),
         ({}, None),
     ],
