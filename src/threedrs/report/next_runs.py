@@ -41,9 +41,9 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
     compared = [line.compared for line in lines]
     # All of them are tested once every setting has its seeds.
     level = settings["level"] / max(1, len(compared))
-    sentences = _must_learn(summary, trained, lines)
     wanted = dict.fromkeys(names, settings["fewest_seeds"])
     added: dict[str, Any] = {}
+    sentences = _must_learn(summary, trained, lines, added)
     # More seeds or rooms of models that give one answer would measure that answer.
     if any(map(_can_differ, lines)):
         if all(one["smallest_p"] >= level for one in compared):
@@ -93,9 +93,15 @@ def _can_differ(line: Line) -> bool:
 
 
 def _must_learn(
-    summary: Mapping[str, Any], trained: Sequence[Mapping[str, Any]], lines: Sequence[Line]
+    summary: Mapping[str, Any],
+    trained: Sequence[Mapping[str, Any]],
+    lines: Sequence[Line],
+    added: dict[str, Any],
 ) -> list[str]:
-    """Return that settings which answer most questions alike, or not at all, need more steps."""
+    """Return that settings which answer most questions alike, or not at all, need more steps.
+
+    The key that gives them twice as many is put into ``added``.
+    """
     titles = dict.fromkeys(
         line.column.group for line in lines if line.artefact or "both score 0" in line.silence
     )
@@ -103,11 +109,14 @@ def _must_learn(
         return []
     train = (summary["runs"][trained[0]["runs"][0]].get("config") or {}).get("train", {})
     key = "max_steps" if train.get("max_steps") else "epochs"
-    now = f", {train[key]} now" if train.get(key) else ""
+    longer = f"train.{key}"
+    if train.get(key):
+        added["train"] = {key: 2 * train[key]}
+        longer += f", {train[key]} now; the lines below double it, and all runs are trained again"
     return [
         f"On {', '.join(titles)} most answers of a setting are alike, empty or all wrong, so no "
         f"difference there says anything of the method. These models must first learn to answer: "
-        f"train longer (train.{key}{now})."
+        f"train longer ({longer})."
     ]
 
 

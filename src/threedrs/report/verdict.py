@@ -248,7 +248,7 @@ def _explanation(lines: Sequence[Line]) -> str:
         seen += f" Equal values are no sign of parity where {_silences(lines)}."
     if same == len(lines):
         return seen
-    shares = [line.compared["seeds_share"] for line in lines]
+    shares = [line.compared["seeds_share"] for line in lines if not line.silence]
     known = [share for share in shares if share is not None]
     if not known:
         return seen

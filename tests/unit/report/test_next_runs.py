@@ -136,3 +136,7 @@ def test_a_difference_to_one_answer_is_not_chased():
     assert sentence.startswith("On ScanRefer most answers of a setting are alike")
     assert "must first learn to answer: train longer" in sentence
     assert found.lines == ""
+    made["runs"][made["groups"][0]["runs"][0]]["config"] = {"train": {"epochs": 3}}
+    found = next_runs(made, judged)
+    assert "train.epochs, 3 now; the lines below double it" in found.sentences[0]
+    assert found.lines == "train: {epochs: 6}"
