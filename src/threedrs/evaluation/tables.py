@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from threedrs.evaluation.controls import sentences_of_looking
@@ -339,7 +340,11 @@ def metrics_table(result: Mapping[str, Any]) -> Table:
     title = find_task(result["benchmark"]).title
     limit = result.get("limit")
     asked = f", the first {limit['questions']} of {limit['of']} questions only" if limit else ""
-    table = Table(title=f"{title}, run {result['run']}, percent{asked}")
+    # Without lines between the columns, SQA3D's question types fit 80 columns.
+    heading = f"{title}, run {result['run']}, percent{asked}"
+    table = Table(
+        title=heading, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
     table.add_column("metric", no_wrap=True)
     table.add_column("all", justify="right", no_wrap=True)
     table.add_column("95 %", no_wrap=True)
