@@ -17,7 +17,6 @@ IMAGE_SIZE = (1170, 558)  # pixels; the scene report's page knows them too
 TITLE_HEIGHT = 40  # pixels
 THUMBNAIL = 96  # pixels
 CAPTION_HEIGHT = 14  # pixels
-SHEET_WIDTH = 480  # pixels of a sheet of a few frames
 
 
 def plot_scene(store: SceneStore, title: str) -> Image.Image:
@@ -54,12 +53,6 @@ def plot_scene(store: SceneStore, title: str) -> Image.Image:
     for left, part in ((0, sheet), (half[0] + 12, above)):
         image.paste(ImageOps.contain(part, half), (left, TITLE_HEIGHT))
     return image
-
-
-def plot_frames(view: SceneView, most: int = 4) -> Image.Image:
-    """Return up to ``most`` evenly spaced frames of a scene, two a row."""
-    shown = evenly_spaced(len(view.frame_ids), most)
-    return contact_sheet([view.image(frame, SHEET_WIDTH // 2) for frame in shown], columns=2)
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:

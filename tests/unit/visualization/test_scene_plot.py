@@ -4,23 +4,15 @@ from PIL import Image
 
 from fixtures.drawn_scenes import GREEN, RED, pixels_of
 from fixtures.drawn_scenes import one_frame as one_frame  # a fixture
-from fixtures.drawn_scenes import view as view  # a fixture
 from fixtures.report_files import scene_contents
 from threedrs.io.images import save_image
 from threedrs.scenes.store import SceneStore, write_scene_store
-from threedrs.visualization.box_overlay import FRAME_WIDTH
 from threedrs.visualization.scene_plot import (
     BOX_COLOURS,
     IMAGE_SIZE,
     contact_sheet,
-    plot_frames,
     plot_scene,
 )
-
-
-def test_frames_without_boxes(view):
-    sheet = plot_frames(view)
-    assert sheet.size == (FRAME_WIDTH, FRAME_WIDTH * 3 // 8)
 
 
 def test_a_contact_sheet_has_rows_gaps_and_captions():
