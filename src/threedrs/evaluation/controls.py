@@ -17,6 +17,7 @@ from threedrs.metrics.bootstrap import scene_sums
 from threedrs.metrics.setting_difference import paired_spread
 from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task
+from threedrs.visualization.templates import signed
 
 WITHOUT_IMAGES = "text_only"
 # Control of ``eval.controls`` -> the name of its rows, and how their answers were made.
@@ -118,15 +119,10 @@ def _gains(group: Mapping[str, Any], columns: Sequence[Column]) -> list[str]:
         gain = group["looking"].get(column.benchmark, {}).get(column.metric)
         if gain is not None:
             interval = (
-                f" (95 % interval {_points(gain['low'])} to {_points(gain['high'])})"
+                f" (95 % interval {signed(gain['low'])} to {signed(gain['high'])})"
                 if gain["low"] is not None
                 else ""
             )
             name = f"{column.group} {column.title}"
-            gains.append(f"{name} {_points(gain['difference'])} points{interval}")
+            gains.append(f"{name} {signed(gain['difference'])} points{interval}")
     return gains
-
-
-def _points(value: float) -> str:
-    # A zero has no sign.
-    return f"{value:+.1f}" if round(value, 1) else "0.0"
