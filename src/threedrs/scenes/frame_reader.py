@@ -20,22 +20,22 @@ from threedrs.scannet.sens import SensReader
 from threedrs.scannet.sens_format import SensHeader
 
 
-class _KeptPayloads:
+class _KeepsPayloads:
     """Payloads by kind and place, each read the first time only."""
 
-    def __init__(self) -> None:
-        self._payloads: dict[tuple[str, int], bytes] = {}
+    _payloads: dict[tuple[str, int], bytes]
 
-    def get(self, kind: str, place: int, read: Callable[[int], bytes]) -> bytes:
+    def keep_only(self, places: Collection[int]) -> None:
+        """Let go of the payloads of the frames at all other places."""
+        self._payloads = {key: data for key, data in self._payloads.items() if key[1] in places}
+
+    def _once(self, kind: str, place: int, read: Callable[[int], bytes]) -> bytes:
         if (kind, place) not in self._payloads:
             self._payloads[kind, place] = read(place)
         return self._payloads[kind, place]
 
-    def keep_only(self, places: Collection[int]) -> None:
-        self._payloads = {key: data for key, data in self._payloads.items() if key[1] in places}
 
-
-class SensFrames(SensReader):
+class SensFrames(_KeepsPayloads, SensReader):
     """A .sens file whose payloads are kept once read.
 
     Attributes:
@@ -44,43 +44,35 @@ class SensFrames(SensReader):
     """
 
     def __init__(self, path: Path) -> None:
-        self._kept = _KeptPayloads()
+        self._payloads = {}
         super().__init__(path)
         self.name = self.path.name
         self.frame_ids = np.arange(len(self), dtype=np.int64)
 
     def color_bytes(self, index: int) -> bytes:
         """Return the colour payload at place ``index``, from the file the first time only."""
-        return self._kept.get("color", index, super().color_bytes)
+        return self._once("color", index, super().color_bytes)
 
     def depth_bytes(self, index: int) -> bytes:
         """Return the depth payload at place ``index``, from the file the first time only."""
-        return self._kept.get("depth", index, super().depth_bytes)
-
-    def keep_only(self, places: Collection[int]) -> None:
-        """Let go of the payloads of the frames at all other places."""
-        self._kept.keep_only(places)
+        return self._once("depth", index, super().depth_bytes)
 
 
-class ImageFrames(PosedImagesReader):
+class ImageFrames(_KeepsPayloads, PosedImagesReader):
     """An exported folder whose payloads are kept once read; ``name`` is for provenance."""
 
     def __init__(self, path: Path) -> None:
-        self._kept = _KeptPayloads()
+        self._payloads = {}
         super().__init__(path)
         self.name = f"{self.path.parent.name}/{self.path.name}"
 
     def color_bytes(self, index: int) -> bytes:
         """Return the JPEG at place ``index``, from its file the first time only."""
-        return self._kept.get("color", index, super().color_bytes)
+        return self._once("color", index, super().color_bytes)
 
     def depth_bytes(self, index: int) -> bytes:
         """Return the depth PNG at place ``index``, from its file the first time only."""
-        return self._kept.get("depth", index, super().depth_bytes)
-
-    def keep_only(self, places: Collection[int]) -> None:
-        """Let go of the payloads of the frames at all other places."""
-        self._kept.keep_only(places)
+        return self._once("depth", index, super().depth_bytes)
 
 
 class Frames(Protocol):
