@@ -74,7 +74,8 @@ def test_the_start_names_the_demo_too() -> None:
 def test_a_recipe_works_as_typed(name: str, demo: Path) -> None:
     source = demo / "src"
     try:
-        assert SAYS[name] in type_recipe(RECIPES[name], demo)
+        # The heading of a narrow table goes over two lines.
+        assert SAYS[name] in " ".join(type_recipe(RECIPES[name], demo).split())
     finally:  # a benchmark is added to the package itself
         shutil.rmtree(source)
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("*.egg-info"))
