@@ -263,7 +263,7 @@ class Teacher(Section):
     use several teachers write {teacher: path, ...}. A path that is not there is looked for under
     `data.root`."""
     seed: NaturalInt = 0
-    """Seed of the random weights of the -tiny teachers."""
+    """Seed of the random weights of the -tiny teachers, and of the features of `random`."""
     grid: Literal[14, "full"] = 14
     """With 14 features are pooled to 14x14 when extracted. `full` keeps the grid of the teacher."""
     other_frames: OtherFrames = "by_frame"

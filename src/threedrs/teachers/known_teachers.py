@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import ConfigError, did_you_mean, first_line
-from threedrs.teachers import hub_encoders, pointmap, precomputed
+from threedrs.teachers import hub_encoders, pointmap, precomputed, random_signs
 from threedrs.teachers.teacher import FeatureExtractor, Teacher, TeacherSettings
 from threedrs.teachers.vggt import extractor as vggt
 from threedrs.workflow.code_hash import code_hash
@@ -27,6 +27,7 @@ TEACHERS: dict[str, Teacher] = {
         *hub_encoders.PUBLISHED,
         precomputed.IMPORT,
         pointmap.POINTMAP,
+        random_signs.RANDOM,
         vggt.VGGT_TINY,
         *hub_encoders.SMALL,
     )

@@ -78,6 +78,7 @@ def test_channels(tmp_path: Path) -> None:
         "siglip2": 1152,
         "mae": 1024,
         "pointmap": 53,
+        "random": 53,
         "vggt-tiny": 768,
         "dinov2-tiny": 64,
         "siglip2-tiny": 64,
