@@ -73,11 +73,12 @@ def problem_lines(error: ValidationError, model: type[BaseModel], place: str = "
         for one in found
         # A list whose items are wrong is too short for pydantic as well.
         if not (one["type"] == "too_short" and one["input"])
-        for line in _describe(one, schema, place).splitlines()
+        for line in describe_problem(one, schema, place).splitlines()
     ]
 
 
-def _describe(error: ErrorDetails, schema: dict[str, Any], place: str) -> str:
+def describe_problem(error: ErrorDetails, schema: dict[str, Any], place: str = "") -> str:
+    """Return the line for one thing that pydantic found wrong, by the ``schema`` of the whole."""
     kind, value, steps = error["type"], error["input"], error["loc"]
     context = error.get("ctx", {})
     of_key = steps[-1:] == ("[key]",) or kind in ("extra_forbidden", "invalid_key", "missing")
@@ -110,7 +111,7 @@ def _describe(error: ErrorDetails, schema: dict[str, Any], place: str) -> str:
         return f"{where}: {value!r} should be non-empty"
     if kind == "string_pattern_mismatch":
         return f"{where}: {value!r} does not match {context['pattern']!r}"
-    return f"{where}: {error['msg']}"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
 
 
 _RANGES = {

@@ -14,17 +14,24 @@ Three files of the published folder stand in for a look at the scan:
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import Field, NonNegativeInt
 
 from threedrs.errors import DataError
-from threedrs.io.files import read_json
+from threedrs.io.external_json import ExternalRow, read_external_json
 from threedrs.scannet.embodiedscan import SceneInfos, frame_of_image, read_infos_files
 from threedrs.scannet.layout import PREFIX
 from threedrs.scannet.point_cloud import read_voxels
 
 _REMEDY = "copy the file again, or take data.selected_frames out of the configuration"
+
+
+class _Selection(ExternalRow):
+    video_id: str
+    frame_files: list[str] = Field(min_length=1)
+    voxel_nums: list[NonNegativeInt]
+    num_all_voxels: NonNegativeInt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,41 +89,22 @@ def read_selected_frames(path: Path, scenes: Collection[str]) -> dict[str, Selec
     Raises:
         DataError: the file is missing or malformed; the message names the entry.
     """
-    entries = read_json(path)
-    if not isinstance(entries, list):
-        raise DataError(f"{path}: expected a JSON array with an entry a scene; {_REMEDY}")
     found: dict[str, SelectedFrames] = {}
-    for position, entry in enumerate(entries):
-        where = f"{path}: entry {position}"
-        video = entry.get("video_id") if isinstance(entry, dict) else None
-        if not isinstance(video, str):
-            raise DataError(f"{where}: video_id is missing or not a string; {_REMEDY}")
-        scene = video.removeprefix(PREFIX)
+    for position, entry in enumerate(read_external_json(path, list[_Selection], _REMEDY)):
+        where, scene = f"{path}: entry {position}", entry.video_id.removeprefix(PREFIX)
         if scene not in scenes:
             continue
         if scene in found:
             raise DataError(f"{where}: {scene} stands more than once; {_REMEDY}")
-        found[scene] = _selected_frames(entry, scene, where)
-    return found
-
-
-def _selected_frames(entry: dict[str, Any], scene: str, where: str) -> SelectedFrames:
-    files, gains, total = (
-        entry.get(key) for key in ("frame_files", "voxel_nums", "num_all_voxels")
-    )
-    if not isinstance(files, list) or not files:
-        raise DataError(f"{where}: frame_files is not a list of images; {_REMEDY}")
-    frames = [
-        frame_of_image(name, scene, f"{where}: frame_files[{position}]", _REMEDY)
-        for position, name in enumerate(files)
-    ]
-    if len(set(frames)) != len(frames):
-        raise DataError(f"{where}: frame_files names an image twice; {_REMEDY}")
-    if not isinstance(gains, list) or len(gains) != len(frames) or type(total) is not int:
-        raise DataError(
-            f"{where}: voxel_nums and num_all_voxels are not a number for each of {len(frames)} "
-            f"frames and their total; {_REMEDY}"
+        frames = [
+            frame_of_image(name, scene, f"{where}.frame_files.{number}", _REMEDY)
+            for number, name in enumerate(entry.frame_files)
+        ]
+        if len(set(frames)) != len(frames):
+            raise DataError(f"{where}.frame_files names an image twice; {_REMEDY}")
+        if len(entry.voxel_nums) != len(frames):
+            raise DataError(f"{where}.voxel_nums is not a number for each image; {_REMEDY}")
+        found[scene] = SelectedFrames(
+            frames=tuple(frames), gains=tuple(entry.voxel_nums), coverable=entry.num_all_voxels
         )
-    if not all(type(gain) is int and gain >= 0 for gain in gains):
-        raise DataError(f"{where}: voxel_nums holds something else than counts; {_REMEDY}")
-    return SelectedFrames(frames=tuple(frames), gains=tuple(gains), coverable=total)
+    return found

@@ -272,7 +272,7 @@ def test_the_published_choice_of_frames_is_taken_in_its_order(
         "num_all_voxels": 100,
         "num_select_voxels": 100,
     }
-    path.write_text(json.dumps([{"video_id": "scannet/scene0009_00"}, row]))
+    path.write_text(json.dumps([{**row, "video_id": "scannet/scene0009_00"}, row]))
     lists = read_published_lists([SCENE], selected=path)[SCENE]
     expected = {
         ("coverage", 2, True): [40],  # and frame 10, which has no pose
@@ -300,13 +300,14 @@ def test_the_published_choice_of_frames_is_taken_in_its_order(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"video_id": 3}, "entry 0: video_id is missing or not a string"),
-        ({"frame_files": "a.jpg"}, "entry 0: frame_files is not a list of images"),
+        ({"video_id": 3}, "entry 0.video_id: 3 is not of type .string."),
+        ({"frame_files": "a.jpg"}, "entry 0.frame_files: .a.jpg. is not of type .array."),
+        ({"frame_files": []}, "frame_files: .* should be non-empty"),
         ({"frame_files": ["a/scene0001_00/00000.jpg"]}, "expected .*/scene0000_00/<frame>.jpg"),
         ({"frame_files": ["scene0000_00/00000.jpg"] * 2}, "names an image twice"),
-        ({"voxel_nums": [1, 2]}, "not a number for each of 1 frames"),
-        ({"num_all_voxels": None}, "not a number for each of 1 frames"),
-        ({"voxel_nums": [-1]}, "voxel_nums holds something else than counts"),
+        ({"voxel_nums": [1, 2]}, "voxel_nums is not a number for each image"),
+        ({"num_all_voxels": None}, "num_all_voxels: None is not of type .integer."),
+        ({"voxel_nums": [-1]}, "voxel_nums.0: -1 is less than the minimum of 0"),
     ],
 )
 def test_malformed_choices_name_the_entry(
