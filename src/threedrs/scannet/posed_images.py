@@ -13,12 +13,10 @@ An export costs some 50 ms a frame, nearly all of it PNG compression.
 
 import io
 import re
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,16 +24,11 @@ from PIL import Image
 
 from threedrs.errors import DataError
 from threedrs.io.files import atomic_folder, parse_numbers, read_text
-from threedrs.io.images import ImageError, decode_depth_png, image_size
-from threedrs.scannet.camera import has_valid_pose, without_unmeasured
+from threedrs.io.images import ImageError, image_size
+from threedrs.scannet.camera import has_valid_pose
+from threedrs.scannet.frames import LooseFrames
 from threedrs.scannet.sens import SensReader
-from threedrs.scannet.sens_format import (
-    HeaderFieldError,
-    PayloadError,
-    SensHeader,
-    decode_color,
-    largest_payload,
-)
+from threedrs.scannet.sens_format import HeaderFieldError, SensHeader
 
 JPEG_QUALITY = 95
 MOST_MATRIX_BYTES = 64 * 2**10  # sixteen numbers
@@ -48,18 +41,12 @@ _REMEDY = (
 )
 
 
-class PosedImagesReader:
+class PosedImagesReader(LooseFrames):
     """Random access to the frames of an exported scan, as `threedrs.scannet.sens.SensReader`.
 
-    Frames are counted by their place i = 0..N-1 in the folder; ``frame_ids`` has their numbers.
-
     Attributes:
-        path: the folder.
         header: what holds for all frames. Sizes are those of the first frame's images.
-        header_bytes: the header as a .sens would hold it (for content hashes).
         frame_ids: (N,) int64, the number in the names of each frame, ascending.
-        poses: (N,4,4) f64 camera to world, metres.
-        valid: (N,) bool, False where the pose holds a non-finite value or is all zero.
 
     Raises:
         DataError: the folder is missing or incomplete, or a text is malformed; also later, by any
@@ -68,55 +55,20 @@ class PosedImagesReader:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._names = _frame_names(self.path)
-        self.frame_ids = np.array([int(name) for name in self._names], dtype=np.int64)
+        self.name = f"{self.path.parent.name}/{self.path.name}"
+        self.remedy = _REMEDY
+        names = _frame_names(self.path)
+        self.color_files = [self.path / f"{name}.jpg" for name in names]
+        self.depth_files = [self.path / f"{name}.png" for name in names]
+        self.frame_ids = np.array([int(name) for name in names], dtype=np.int64)
+        self.poses = np.stack([_read_matrix(self.path / f"{name}.txt") for name in names])
+        self.valid = has_valid_pose(self.poses)
         self.header = self._read_header()
         self.header_bytes = self.header.pack(len(self))
-        self.poses = np.stack([_read_matrix(self.path / f"{name}.txt") for name in self._names])
-        self.valid = has_valid_pose(self.poses)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Nothing is held open."""
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def color(self, index: int) -> NDArray[np.uint8]:
-        """Decode the colour image of the frame at place ``index``: (H, W, 3) uint8, RGB."""
-        payload = self.color_bytes(index)
-        try:
-            return decode_color(payload, self.header)
-        except PayloadError as error:
-            raise DataError(f"{self._file(index, 'jpg')}: {error}; {_REMEDY}") from error
-
-    def depth_millimetres(self, index: int) -> NDArray[np.uint16]:
-        """Decode the depth image of the frame at place ``index``: (H, W) uint16, millimetres."""
-        payload = self.depth_bytes(index)
-        try:
-            size = (self.header.depth_width, self.header.depth_height)
-            return without_unmeasured(decode_depth_png(payload, size))
-        except ImageError as error:
-            raise DataError(f"{self._file(index, 'png')}: {error}; {_REMEDY}") from error
-
-    def color_bytes(self, index: int) -> bytes:
-        """Return the JPEG of the frame at place ``index`` as it stands in its file."""
-        return read_payload(self._file(index, "jpg"), self.header.color_bytes, _REMEDY)
-
-    def depth_bytes(self, index: int) -> bytes:
-        """Return the depth PNG of the frame at place ``index`` as it stands in its file."""
-        return read_payload(self._file(index, "png"), self.header.depth_bytes, _REMEDY)
-
-    def _file(self, index: int, kind: str) -> Path:
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.path}: frame {index} of {len(self)}")
-        return self.path / f"{self._names[index]}.{kind}"
 
     def _read_header(self) -> SensHeader:
-        color_size = _image_size(self._file(0, "jpg"), "JPEG")
-        depth_size = _image_size(self._file(0, "png"), "PNG")
+        color_size = _image_size(self.color_files[0], "JPEG")
+        depth_size = _image_size(self.depth_files[0], "PNG")
         try:
             return SensHeader(
                 sensor_name="posed_images",
@@ -173,30 +125,6 @@ def _image_size(path: Path, kind: str) -> tuple[int, int]:
         return image_size(path, (kind,))
     except ImageError as error:
         raise DataError(f"{path}: {error}; {_REMEDY}") from error
-
-
-def read_payload(path: Path, decoded_bytes: int, remedy: str) -> bytes:
-    """Return the bytes of an image file from elsewhere.
-
-    Args:
-        path: the file.
-        decoded_bytes: of the decoded image. A much larger file is refused unread.
-        remedy: what to do about it, the end of a message.
-
-    Raises:
-        DataError: the file is missing, no regular file, or absurdly large.
-    """
-    try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode):  # a named pipe would wait for its writer
-            raise DataError(f"{path}: is not a regular file; {remedy}")
-        if state.st_size > largest_payload(decoded_bytes):
-            raise DataError(
-                f"{path}: {state.st_size} bytes are absurd for an image of {decoded_bytes}"
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

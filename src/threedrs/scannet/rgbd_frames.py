@@ -5,24 +5,21 @@ image sizes, intrinsic, depth units. What cannot be found out is asked for by na
 the first bytes of every image and 20 depth images; pixels are decoded when asked for.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from threedrs.errors import DataError
-from threedrs.io.images import ImageError, decode_depth_png, image_size
+from threedrs.io.images import ImageError, image_size
 from threedrs.scannet.camera import (
     check_depths,
     check_poses,
     count_depths,
     has_valid_pose,
     median_depth,
-    to_millimetres,
-    without_unmeasured,
 )
+from threedrs.scannet.frames import LooseFrames, read_depth_png
 from threedrs.scannet.phone_exports import (
     ARKIT_TRAJECTORY,
     SCANNETPP_POSES,
@@ -30,34 +27,28 @@ from threedrs.scannet.phone_exports import (
     read_scannetpp,
 )
 from threedrs.scannet.pinhole import Size, find_intrinsics
-from threedrs.scannet.posed_images import read_payload
 from threedrs.scannet.rgbd_folder import (
     COLOR_SUFFIXES,
     RgbdFolder,
     read_rgbd_folder,
     read_seven_scenes,
 )
-from threedrs.scannet.sens_format import PayloadError, SensHeader, decode_color
+from threedrs.scannet.sens_format import SensHeader
 
+_REMEDY = "copy it again"
 SENSOR_NAME = "imported RGB-D folder"
 _LOOKED_AT_FIRST = 20  # frames
 _POSSIBLE_METRES = (0.3, 15.0)  # median depth of a room
 
 
-class RgbdFrames:
+class RgbdFrames(LooseFrames):
     """The frames of a folder, counted 0..N-1, as `threedrs.scannet.sens.SensReader` gives them.
 
     Attributes:
-        path: the folder.
-        name: of the folder, for provenance.
         folder: its frames' files and poses.
         facts: what was found out, a line each.
         notes: those of the facts that a user may want to change.
         header: what holds for all frames; ``depth_shift`` is the depth images' units a metre.
-        header_bytes: the header as a .sens would hold it (for content hashes).
-        frame_ids: (N,) int64, 0..N-1.
-        poses: (N,4,4) f64 camera to world, metres.
-        valid: (N,) bool, False where the pose holds a non-finite value or is all zero.
 
     Args:
         path: the folder.
@@ -78,7 +69,7 @@ class RgbdFrames:
         trajectory: Path | None = None,
         depth_scale: float | None = None,
     ) -> None:
-        self.path, self.name = path, path.resolve().name
+        self.path, self.name, self.remedy = path, path.resolve().name, _REMEDY
         self.folder = list_frames(path, trajectory)
         if trajectory is not None and not self.folder.takes_trajectory:
             raise DataError(
@@ -91,8 +82,10 @@ class RgbdFrames:
         self.poses = np.stack([frame.pose for frame in frames])
         self.valid = has_valid_pose(self.poses)
         self.frame_ids = np.arange(len(frames), dtype=np.int64)
-        color_size = _common_size([frame.color for frame in frames], "colour")
-        depth_size = _common_size([frame.depth for frame in frames], "depth")
+        self.color_files = [frame.color for frame in frames]
+        self.depth_files = [frame.depth for frame in frames]
+        color_size = _common_size(self.color_files, "colour")
+        depth_size = _common_size(self.depth_files, "depth")
         _check_orientation(path, color_size, depth_size)
         color_matrix, depth_matrix, doubts = find_intrinsics(
             path,
@@ -135,9 +128,8 @@ class RgbdFrames:
         if given is not None and not given > 0:
             raise DataError(f"--depth-scale {given:g}: give the depth units a metre, as 1000")
         # A wrong scale is refused by frames spread over the capture, before minutes go into all.
-        frames = self.folder.frames
-        some = frames[:: -(-len(frames) // _LOOKED_AT_FIRST)]
-        counts = np.sum([count_depths(_read_depth(frame.depth, size)) for frame in some], axis=0)
+        some = self.depth_files[:: -(-len(self) // _LOOKED_AT_FIRST)]
+        counts = np.sum([count_depths(read_depth_png(f, size, _REMEDY)) for f in some], axis=0)
         median, allowed = median_depth(counts), self.folder.units_per_metre
         how = self.folder.units_source
         if given is not None:
@@ -156,48 +148,11 @@ class RgbdFrames:
                 )
             allowed, how = tuple(plausible), "the only one of 5000 and 1000 that fits a room"
         (units,) = allowed
-        where = str(some[0].depth.parent)
+        where = str(some[0].parent)
         notes = check_depths(counts, units, where, "give --depth-scale")
         said = f"depth: {units:g} units a metre ({how}), median {median / units:.2f} m"
         self._units_facts = [said, *notes]
         return units
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Nothing is held open."""
-
-    def __len__(self) -> int:
-        return len(self.folder.frames)
-
-    def color(self, index: int) -> NDArray[np.uint8]:
-        """Decode the colour image of frame ``index``: (H, W, 3) uint8, RGB."""
-        try:
-            return decode_color(self.color_bytes(index), self.header)
-        except PayloadError as error:
-            raise DataError(f"{self.folder.frames[index].color}: {error}") from error
-
-    def depth(self, index: int) -> NDArray[np.uint16]:
-        """Decode the depth image of frame ``index``: (H, W) uint16 in the header's units."""
-        return _read_depth(self.folder.frames[index].depth, self.header.depth_size)
-
-    def depth_millimetres(self, index: int) -> NDArray[np.uint16]:
-        """Decode the depth image of frame ``index``: (H, W) uint16 in millimetres."""
-        return to_millimetres(self.depth(index), self.header.depth_shift)
-
-    def color_bytes(self, index: int) -> bytes:
-        """Return the colour image of frame ``index`` as it stands in its file."""
-        path = self.folder.frames[index].color
-        return read_payload(path, self.header.color_bytes, "copy it again")
-
-    def depth_bytes(self, index: int) -> bytes:
-        """Return the depth PNG of frame ``index`` as it stands in its file."""
-        path = self.folder.frames[index].depth
-        return read_payload(path, self.header.depth_bytes, "copy it again")
-
-    def keep_only(self, places: Collection[int]) -> None:
-        """Nothing is kept: files are read again."""
 
 
 def list_frames(folder: Path, trajectory: Path | None = None) -> RgbdFolder:
@@ -246,12 +201,3 @@ def _check_orientation(path: Path, color: Size, depth: Size) -> None:
             f"{depth[0]}x{depth[1]}, so one of them was turned; turn the colour images back as the "
             "camera took them (poses and intrinsic are of that)"
         )
-
-
-def _read_depth(path: Path, size: Size) -> NDArray[np.uint16]:
-    """Return the (H, W) uint16 values of a 16-bit PNG."""
-    payload = read_payload(path, size[0] * size[1] * 2, "copy it again")
-    try:
-        return without_unmeasured(decode_depth_png(payload, size, others="the first depth image"))
-    except ImageError as error:
-        raise DataError(f"{path}: {error}") from error

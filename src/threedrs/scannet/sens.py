@@ -26,7 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from threedrs.errors import DataError
 from threedrs.io.files import atomic_file
-from threedrs.scannet.camera import has_valid_pose, to_millimetres, without_unmeasured
+from threedrs.scannet.camera import has_valid_pose
+from threedrs.scannet.frames import Frames
 from threedrs.scannet.sens_format import (
     FRAME_HEADER,
     MAX_FRAMES,
@@ -59,14 +60,10 @@ class SensFrame:
     pose: NDArray[np.float64]
 
 
-class SensReader:
+class SensReader(Frames):
     """Random access to the frames of a ``.sens`` file; iterating decodes frame after frame.
 
     Attributes:
-        header: what holds for all frames.
-        header_bytes: the header as it stands in the file (for content hashes).
-        poses: (N, 4, 4) float64 camera to world, metres.
-        valid: (N,) bool, False where the pose holds a non-finite value or is all zero.
         color_timestamps: (N,) uint64 microseconds.
         depth_timestamps: (N,) uint64 microseconds.
 
@@ -77,6 +74,7 @@ class SensReader:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self.name = self.path.name
         self._descriptor = -1
         try:
             # Opening a named pipe would wait for its writer, so the kind of file is asked first.
@@ -93,14 +91,8 @@ class SensReader:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def __len__(self) -> int:
-        return len(self.poses)
 
     def __iter__(self) -> Iterator[SensFrame]:
         return (self.frame(index) for index in range(len(self)))
@@ -130,14 +122,6 @@ class SensReader:
             return decode_depth(self.depth_bytes(index), self.header)
         except PayloadError as error:
             raise SensError(self.path, str(error), index, self._depth_offset(index)) from error
-
-    def depth_millimetres(self, index: int) -> NDArray[np.uint16]:
-        """Decode the depth image of frame ``index``: (H, W) uint16 in millimetres.
-
-        The same as :meth:`depth` for ScanNet's depth shift of 1000. With another shift values are
-        rounded. 65535 and a distance beyond 65.535 m become 0, no measurement.
-        """
-        return to_millimetres(without_unmeasured(self.depth(index)), self.header.depth_shift)
 
     def color_bytes(self, index: int) -> bytes:
         """Return the colour payload of frame ``index`` as it stands in the file."""
@@ -181,6 +165,7 @@ class SensReader:
         self.color_timestamps, self.depth_timestamps = words[:, 0], words[:, 1]
         self._color_sizes, self._depth_sizes = words[:, 2], words[:, 3]
         self.valid = has_valid_pose(self.poses)
+        self.frame_ids = np.arange(count, dtype=np.int64)
         self._check_trailer(offset)
 
     def _check_trailer(self, offset: int) -> None:

@@ -27,6 +27,7 @@ from threedrs.io.zarr_store import array_digest
 from threedrs.scannet.boxes import BOX_SETS, BoxSet
 from threedrs.scannet.camera import check_depths, check_intrinsic, count_depths
 from threedrs.scannet.excluded_scans import excluded_rows, excluding
+from threedrs.scannet.frames import Frames
 from threedrs.scannet.geometry import (
     FINE_GRID,
     GRID,
@@ -39,7 +40,7 @@ from threedrs.scannet.geometry import (
 )
 from threedrs.scannet.layout import LEAVE_OUT, ScanFiles
 from threedrs.scannet.sens_format import SensHeader
-from threedrs.scenes.frame_reader import Frames, open_frames
+from threedrs.scenes.frame_reader import open_frames
 from threedrs.scenes.frame_selection import FrameSelection, SceneSettings, select_frames
 from threedrs.scenes.published_lists import PublishedLists
 from threedrs.scenes.store import SceneContents, SceneStore, write_scene_store

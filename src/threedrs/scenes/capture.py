@@ -4,9 +4,8 @@ A capture is a folder of posed images in one of the layouts of `threedrs.scannet
 exported ``posed_images`` folder, or a ``.sens``. It needs no lists, labels or mesh. What coverage
 chooses frames by is the cloud of the capture's own depth images.
 
-One decoded depth image is in memory at a time, and a cloud of a point every 4 cm. A .sens or an
-exported folder is read once, so the compressed images that are looked at (500 and fewer) stay until
-the frames are chosen. A room of 200 frames takes some 10 seconds, most of it the decoding.
+One decoded depth image is in memory at a time, and a cloud of a point every 4 cm. A room of 200
+frames takes some 10 seconds, most of it the decoding.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,15 +21,18 @@ from threedrs.io.files import SAFE_NAME
 from threedrs.scannet.boxes import BoxSet, make_box_set
 from threedrs.scannet.camera import check_poses
 from threedrs.scannet.embodiedscan import SceneInfos
+from threedrs.scannet.frames import Frames
 from threedrs.scannet.geometry import unproject
 from threedrs.scannet.layout import DataLayout
+from threedrs.scannet.posed_images import PosedImagesReader
 from threedrs.scannet.prepared_boxes import listed_scenes, read_prepared_boxes
 from threedrs.scannet.rgbd_frames import RgbdFrames
+from threedrs.scannet.sens import SensReader
 from threedrs.scenes.build import read_inputs, write_scene
 from threedrs.scenes.clusters import ROUGH, cluster_boxes
-from threedrs.scenes.coverage import MeshVoxels, coverage_indices
-from threedrs.scenes.frame_reader import Frames, ImageFrames, SensFrames, TurnedFrames
-from threedrs.scenes.frame_selection import SceneSettings, uniform_indices
+from threedrs.scenes.coverage import VOXEL
+from threedrs.scenes.frame_reader import TurnedFrames
+from threedrs.scenes.frame_selection import SceneSettings
 from threedrs.scenes.pose_agreement import settle_poses
 from threedrs.scenes.published_lists import PublishedLists
 from threedrs.scenes.store import SceneStore
@@ -40,7 +42,7 @@ SPLIT = "own"
 """What a capture's store has as its split."""
 _CLOUD_FRAMES, _CLOUD_VOXEL = 200, 0.04  # frames, metres
 _CLOUD_COLUMNS = 160  # about as many of a depth image are looked at
-_MOST_CANDIDATES = 600  # frames that the choice is made from; coverage looks at every second
+_MOST_CANDIDATES = 600  # frames that coverage chooses from; it looks at every second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,29 +106,29 @@ def build_capture(
             else (_turned_boxes(given, standing.alignment), f"boxes: of {options.boxes}, turned")
         )
         facts.append(f"{said}: {len(boxes)}")
+        say("choosing frames by what they see")
         stride = -(-len(posed) // _MOST_CANDIDATES)
-        chosen, coverage, fact = _choose(
-            frames, posed[::stride], cloud_P3, standing.alignment, options.frames, say
-        )
-        facts.append(fact)
-        # What EmbodiedScan says of a scan of ScanNet: the frames to take, and how it is turned.
-        infos = SceneInfos(
-            frames=frames.frame_ids[chosen].tolist(), axis_alignment=standing.alignment.tolist()
+        points_P3 = cloud_P3 @ standing.alignment[:3, :3].T + standing.alignment[:3, 3]
+        # What is published of a scan of ScanNet: frames to choose from, how it is turned, and the
+        # voxels that are there to be seen.
+        lists = PublishedLists(
+            infos=SceneInfos(
+                frames=frames.frame_ids[posed[::stride]].tolist(),
+                axis_alignment=standing.alignment.tolist(),
+            ),
+            voxels_M3=np.rint(points_P3 / VOXEL).astype(np.int32),
         )
         inputs = read_inputs(
             DataLayout(root=capture).own_scan(scene),
             TurnedFrames(frames, turns) if turns else frames,
             {"gt": BoxSet.empty(), "pred": boxes},
-            SceneSettings(stride=stride, strategy="uniform", count=len(chosen)),
+            SceneSettings(stride=stride, strategy="coverage", count=options.frames),
             SPLIT,
-            PublishedLists(infos=infos),
+            lists,
         )
-        inputs = replace(
-            inputs,
-            notes=[*facts, *inputs.notes],
-            settings=inputs.settings.replace(strategy="coverage"),
-            selection=replace(inputs.selection, coverage=coverage),
-        )
+        count = len(inputs.selection.frame_ids)
+        facts.append(f"frames: {count} of {len(posed)}, by what they see of the room")
+        inputs = replace(inputs, notes=[*facts, *inputs.notes])
         say(f"writing {out}")
         store = write_scene(inputs, out)
     return store, store.attributes["notes"]
@@ -156,7 +158,7 @@ def _posed_frames(frames: Frames) -> tuple[NDArray[np.intp], list[str]]:
         facts = [*frames.facts]
     else:
         facts = [f"layout: {frames.path.suffix or 'posed_images'}, {len(frames)} frames"]
-        facts += check_poses(frames.poses, lambda index: f"{frames.path}: frame {index}")
+        check_poses(frames.poses, lambda index: f"{frames.path}: frame {index}")
     if len(posed) < len(frames):
         facts.append(f"poses: {len(frames) - len(posed)} frames have none: left out")
     return posed, facts
@@ -185,7 +187,7 @@ def open_capture(capture: Path, options: CaptureOptions) -> Frames:
             raise ConfigError(
                 f"{capture}: its format states what {' and '.join(named)} would say; leave it out"
             )
-        return ImageFrames(capture) if exported else SensFrames(capture)
+        return PosedImagesReader(capture) if exported else SensReader(capture)
     return RgbdFrames(
         capture,
         intrinsic=options.intrinsic,
@@ -223,44 +225,6 @@ def _cloud(
     if len(points_P3) < 100:
         raise DataError(f"{frames.path}: its depth images measure next to nothing; check them")
     return points_P3
-
-
-def _choose(
-    frames: Frames,
-    candidates: NDArray[np.intp],
-    cloud_P3: NDArray[np.float64],
-    alignment: NDArray[np.float64],
-    count: int,
-    say: Callable[[str], None],
-) -> tuple[list[int], dict[str, int], str]:
-    """Return the places of at most ``count`` frames, what they cover, and a fact on both."""
-    points_P3 = cloud_P3 @ alignment[:3, :3].T + alignment[:3, 3]
-    voxels, seen = MeshVoxels(points_P3, str(frames.path)), dict[int, NDArray[np.intp]]()
-
-    def look(candidate: int) -> NDArray[np.intp]:
-        say(f"choosing frames by what they see, {candidate + 1} of {len(candidates)}")
-        place = int(candidates[candidate])
-        seen[candidate] = voxels.seen(
-            frames.depth_millimetres(place),
-            frames.header.intrinsic_depth,
-            alignment @ frames.poses[place],
-        )
-        return seen[candidate]
-
-    found = coverage_indices(len(candidates), "coverage95", count, len(voxels), look)
-    # What comes after 95 % adds next to nothing, and its ties would all go to the first seconds of
-    # the capture. So the rest is taken from all over it.
-    others = [candidate for candidate in seen if candidate not in found.indices]
-    spare = min(count - len(found.indices), len(others))
-    filled = uniform_indices(len(others), spare) if spare else []
-    taken = sorted(found.indices + [others[i] for i in filled])
-    covered = len(np.unique(np.concatenate([seen[candidate] for candidate in taken])))
-    coverage = {"covered": covered, "coverable": found.coverable, "voxels": len(voxels)}
-    said = (
-        f"frames: {len(taken)} of {len(seen)} looked at, {len(found.indices)} for what they see "
-        f"and {spare} evenly between"
-    )
-    return candidates[taken].tolist(), coverage, said
 
 
 def _given_boxes(path: Path, scene: str) -> dict[str, Any]:

@@ -1,111 +1,16 @@
-"""The frames of a scan, open: of a .sens, of exported images, and turned by quarters.
-
-All three give the same and are read frame by frame. Payloads of the first two are kept once read,
-as the choice of frames looks at many of which the store then holds a few.
-"""
+"""The frames of a scan from its source, and frames turned by quarters."""
 
 import io
-from collections.abc import Callable, Collection
 from dataclasses import replace
-from pathlib import Path
-from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from threedrs.scannet.frames import Frames
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.posed_images import JPEG_QUALITY, PosedImagesReader
 from threedrs.scannet.sens import SensReader
-from threedrs.scannet.sens_format import SensHeader
-
-
-class _KeepsPayloads:
-    """Payloads by kind and place, each read the first time only."""
-
-    _payloads: dict[tuple[str, int], bytes]
-
-    def keep_only(self, places: Collection[int]) -> None:
-        """Let go of the payloads of the frames at all other places."""
-        self._payloads = {key: data for key, data in self._payloads.items() if key[1] in places}
-
-    def _once(self, kind: str, place: int, read: Callable[[int], bytes]) -> bytes:
-        if (kind, place) not in self._payloads:
-            self._payloads[kind, place] = read(place)
-        return self._payloads[kind, place]
-
-
-class SensFrames(_KeepsPayloads, SensReader):
-    """A .sens file whose payloads are kept once read.
-
-    Attributes:
-        name: of the source, for provenance.
-        frame_ids: (N,) int64, index in the stream of the frame at each place: 0..N-1.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._payloads = {}
-        super().__init__(path)
-        self.name = self.path.name
-        self.frame_ids = np.arange(len(self), dtype=np.int64)
-
-    def color_bytes(self, index: int) -> bytes:
-        """Return the colour payload at place ``index``, from the file the first time only."""
-        return self._once("color", index, super().color_bytes)
-
-    def depth_bytes(self, index: int) -> bytes:
-        """Return the depth payload at place ``index``, from the file the first time only."""
-        return self._once("depth", index, super().depth_bytes)
-
-
-class ImageFrames(_KeepsPayloads, PosedImagesReader):
-    """An exported folder whose payloads are kept once read; ``name`` is for provenance."""
-
-    def __init__(self, path: Path) -> None:
-        self._payloads = {}
-        super().__init__(path)
-        self.name = f"{self.path.parent.name}/{self.path.name}"
-
-    def color_bytes(self, index: int) -> bytes:
-        """Return the JPEG at place ``index``, from its file the first time only."""
-        return self._once("color", index, super().color_bytes)
-
-    def depth_bytes(self, index: int) -> bytes:
-        """Return the depth PNG at place ``index``, from its file the first time only."""
-        return self._once("depth", index, super().depth_bytes)
-
-
-class Frames(Protocol):
-    """A scan's frames, open, as a context manager; places and attributes as of `SensFrames`."""
-
-    path: Path
-    name: str
-    header: SensHeader
-    header_bytes: bytes
-    frame_ids: np.ndarray
-    poses: np.ndarray
-    valid: np.ndarray
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def __len__(self) -> int: ...
-
-    def color(self, index: int) -> NDArray[np.uint8]:
-        """Decode the colour image at place ``index``: (H, W, 3) uint8, RGB."""
-
-    def depth_millimetres(self, index: int) -> NDArray[np.uint16]:
-        """Decode the depth image at place ``index``: (H, W) uint16, millimetres."""
-
-    def color_bytes(self, index: int) -> bytes:
-        """Return the colour image at place ``index``, compressed as the header says."""
-
-    def depth_bytes(self, index: int) -> bytes:
-        """Return the depth image at place ``index`` as it stands in its source."""
-
-    def keep_only(self, places: Collection[int]) -> None:
-        """Let go of the payloads of the frames at all other places."""
 
 
 def open_frames(scan: ScanFiles) -> Frames:
@@ -114,10 +19,10 @@ def open_frames(scan: ScanFiles) -> Frames:
     Raises:
         SensError, DataError: the source is missing or malformed.
     """
-    return SensFrames(scan.sens) if scan.source == "sens" else ImageFrames(scan.posed_images)
+    return SensReader(scan.sens) if scan.source == "sens" else PosedImagesReader(scan.posed_images)
 
 
-class TurnedFrames:
+class TurnedFrames(Frames):
     """The frames of a capture turned left by quarters, with intrinsic and poses of the turned.
 
     A phone that was held upright stores its images lying; a model knows them upright.
@@ -149,22 +54,15 @@ class TurnedFrames:
         self.header = header
         self.header_bytes = header.pack(len(frames))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """The capture's frames are closed by who opened them."""
-
-    def __len__(self) -> int:
-        return len(self._frames)
+    # The capture's frames are closed by who opened them.
 
     def color(self, index: int) -> NDArray[np.uint8]:
         """Return the turned colour image at place ``index``: (H, W, 3) uint8, RGB."""
         return np.ascontiguousarray(np.rot90(self._frames.color(index), self._turns))
 
-    def depth_millimetres(self, index: int) -> NDArray[np.uint16]:
-        """Return the turned depth image at place ``index``: (H, W) uint16, millimetres."""
-        return np.ascontiguousarray(np.rot90(self._frames.depth_millimetres(index), self._turns))
+    def depth(self, index: int) -> NDArray[np.uint16]:
+        """Return the turned depth image at place ``index``: (H, W) uint16, the header's units."""
+        return np.ascontiguousarray(np.rot90(self._frames.depth(index), self._turns))
 
     def color_bytes(self, index: int) -> bytes:
         """Return the turned colour image at place ``index`` as a JPEG."""
@@ -175,10 +73,6 @@ class TurnedFrames:
     def depth_bytes(self, index: int) -> bytes:
         """Return the depth payload at place ``index`` as captured, for content hashes."""
         return self._frames.depth_bytes(index)
-
-    def keep_only(self, places: Collection[int]) -> None:
-        """Let go of the payloads of the frames at all other places."""
-        self._frames.keep_only(places)
 
 
 def _turned(matrix: NDArray[np.float64], width: int) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from threedrs.config.schema import InvalidDepth
 from threedrs.errors import DataError
 from threedrs.scannet.boxes import aligned_vertices
 from threedrs.scannet.camera import check_poses, has_valid_pose
+from threedrs.scannet.frames import Frames
 from threedrs.scannet.layout import LEAVE_OUT, ScanFiles
 from threedrs.scenes.coverage import (
     PERCENT,
@@ -30,7 +31,6 @@ from threedrs.scenes.coverage import (
     coverage_indices,
     prefix_length,
 )
-from threedrs.scenes.frame_reader import Frames
 from threedrs.scenes.published_lists import PublishedLists, SelectedFrames
 
 _SHOWN = 10
@@ -177,8 +177,6 @@ def select_frames(
             if name in ("covered", "coverable", "voxels")
         }
     places = [found.places[index] for index in indices]
-    # Of the many frames that coverage looked at, only the chosen ones are read once more.
-    reader.keep_only(set(places))
     return FrameSelection(
         places=places,
         frame_ids=[found.frames[index] for index in indices],

@@ -9,8 +9,8 @@ is tried on a few pairs of frames. Costs some 30 ms a pair.
 import numpy as np
 from numpy.typing import NDArray
 
+from threedrs.scannet.frames import Frames
 from threedrs.scannet.geometry import unproject
-from threedrs.scenes.frame_reader import Frames
 
 Poses = NDArray[np.float64]
 

@@ -32,9 +32,8 @@ def test_an_export_reads_as_its_scan(scan: Path, folder: Path) -> None:
             depth = reader.depth_millimetres(place)
             assert depth.dtype == np.uint16
             np.testing.assert_array_equal(depth, sens.depth_millimetres(frame))
-        for place in (-1, 3):
-            with pytest.raises(IndexError, match=f"frame {place} of 3"):
-                reader.color(place)
+        with pytest.raises(IndexError):
+            reader.color(3)
 
 
 def test_opening_decodes_no_image_and_ignores_other_files(folder: Path) -> None:

@@ -153,19 +153,15 @@ def test_big_captures_are_looked_at_by_strides(tmp_path, monkeypatch):
     assert "reading depth, frame 4 of 4" in steps
 
 
-def test_frames_after_those_that_see_most_come_from_all_over(tmp_path):
+def test_frames_are_chosen_by_what_they_see(tmp_path):
     # The first half of the capture stands still, so that its frames see what the first one sees.
     still = [0] * 40 + list(range(12))
     walk = captures.Capture(ROOM.images[still], ROOM.depths[still], ROOM.poses[still])
-    store, facts = built(captures.write_open3d(walk, tmp_path / "in"), tmp_path, frames=20)
-    said = next(fact for fact in facts if fact.startswith("frames: 20 of 52 looked at"))
-    needed = int(said.split(", ")[1].split()[0])
-    assert 4 <= needed <= 12
-    standing = [frame for frame in store.frame_ids if frame <= 40]
-    # Evenly between: neighbours that were not needed are as far apart as any.
-    assert max(np.diff(standing)) <= -(-52 // (20 - needed)) + 1
+    store, facts = built(captures.write_open3d(walk, tmp_path / "in"), tmp_path, frames=6)
+    assert "frames: 6 of 52, by what they see of the room" in facts
+    assert sum(frame <= 40 for frame in store.frame_ids) <= 1
     coverage = store.attributes["coverage"]
-    assert 0.95 * coverage["coverable"] <= coverage["covered"] <= coverage["coverable"]
+    assert 0.8 * coverage["coverable"] <= coverage["covered"] <= coverage["coverable"]
     assert store.attributes["strategy"] == "coverage"
 
 
