@@ -10,7 +10,7 @@ from pathlib import Path
 
 from threedrs.config.load import Config
 from threedrs.doctor.earlier_results import check_stores, check_versions
-from threedrs.doctor.file_system import check_disk, check_file_system, check_inodes
+from threedrs.doctor.file_system import check_disk, check_file_system
 from threedrs.doctor.finding import Finding, Setting, error
 from threedrs.doctor.input_files import check_inputs, check_licences
 from threedrs.doctor.machine import (
@@ -31,7 +31,6 @@ CHECKS: dict[str, Check] = {
     "java": check_java,
     "slurm": check_slurm,
     "disk": check_disk,
-    "inodes": check_inodes,
     "file system": check_file_system,
     "data": check_inputs,
     "stores": check_stores,
