@@ -18,7 +18,6 @@ _MISPLACED = {
     errno.EEXIST: "a file stands where a folder is expected",
 }
 _FAILING = (errno.EIO, errno.ESTALE)
-_SOME_FILE = "a file of the results"
 
 
 class ThreedrsError(ValueError):
@@ -148,28 +147,28 @@ def user_message(error: BaseException) -> str | None:
             f"memory ran out ({said}); give the job more of it (mem_mb in the profile's "
             "set-resources, or fewer --cores at a time), and run the same again"
         )
-    if isinstance(error, OSError) and error.errno in (*_FULL, errno.EROFS):
-        return f"{error.filename or _SOME_FILE}: {write_problem(error)}"
-    if isinstance(error, OSError) and error.errno in _FAILING:
-        return (
-            f"{error.filename or 'a file'}: cannot be read or written ({error.strerror}), so its "
-            "disk or file server fails; have it checked, or copy the file to another disk, and run "
-            "the same again"
+    if not isinstance(error, OSError):
+        return None
+    # A rename is from a temporary file to the one that the user knows.
+    name = error.filename2 or error.filename or "a file of the results"
+    said = error.strerror or error
+    if error.errno in (*_FULL, errno.EROFS):
+        return f"{name}: {write_problem(error)}"
+    if error.errno in _FAILING:
+        problem = (
+            f"cannot be read or written ({said}), so its disk or file server fails; have it "
+            "checked, or copy the file to another disk"
         )
-    if isinstance(error, PermissionError):  # which of the two was tried, the system does not say
-        return (
-            f"{error.filename or _SOME_FILE}: cannot be read or written "
-            f"({error.strerror or error}); make the file readable or make the folder writable for "
-            "this user, and run the same again"
+    elif isinstance(error, PermissionError):  # which of the two was tried, the system does not say
+        problem = (
+            f"cannot be read or written ({said}); make the file readable or make the folder "
+            "writable for this user"
         )
-    if isinstance(error, OSError) and error.errno in _MISPLACED:
-        # A rename is from a temporary file to the one that the user knows.
-        name = error.filename2 or error.filename or _SOME_FILE
-        return (
-            f"{name}: {_MISPLACED[error.errno]} ({error.strerror or error}); give another path or "
-            "move away what stands there, and run the same again"
-        )
-    return None
+    elif error.errno in _MISPLACED:
+        problem = f"{_MISPLACED[error.errno]} ({said}); give another path or move what stands there"
+    else:
+        return None
+    return f"{name}: {problem}, and run the same again"
 
 
 def _print_error(line: str) -> None:

@@ -16,11 +16,11 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
-from threedrs.errors import DataError, name_full_disk, nearest_path
+from threedrs.errors import DataError, name_full_disk, nearest_path, one_line
 
 SCENE_NAME = re.compile(r"scene\d{4}_\d{2}")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # of an own capture's scene
@@ -170,24 +170,28 @@ def write_json_lines(path: Path, rows: Iterable[Any]) -> int:
     return count
 
 
-def _check_text_file(path: Path, most: int) -> None:
-    """Refuse what would wait for a writer or fill the memory."""
-    state = path.stat()
-    # A folder is let through: opening it says so in the system's own words.
-    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
-        raise DataError(f"{path}: cannot be read (it is not a regular file)")
-    if state.st_size > most:
-        raise DataError(
-            f"{path}: has {state.st_size} bytes, such a text has at most {most}; copy it again"
-        )
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    """Return the error for a file that cannot be read, with what may help."""
-    remedy = "check the path and who may read it"
-    if isinstance(error, FileNotFoundError):
-        remedy = nearest_path(Path(path)) or "put it there, or correct the path"
-    return DataError(f"{path}: cannot be read ({error.strerror}); {remedy}")
+@contextmanager
+def _open_text(path: Path, most: int) -> Iterator[TextIO]:
+    """Open a text of ``most`` bytes at most, and name it in what goes wrong within the block."""
+    path = Path(path)
+    try:
+        state = path.stat()
+        # A named pipe would wait for its writer. Opening a folder says so in the system's words.
+        if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+            raise DataError(f"{path}: cannot be read (it is not a regular file)")
+        if state.st_size > most:
+            raise DataError(
+                f"{path}: has {state.st_size} bytes, such a text has at most {most}; copy it again"
+            )
+        with path.open(encoding="utf-8") as stream:
+            yield stream
+    except OSError as error:
+        remedy = "check the path and who may read it"
+        if isinstance(error, FileNotFoundError):
+            remedy = nearest_path(path) or "put it there, or correct the path"
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text; copy the file again") from error
 
 
 def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
@@ -196,15 +200,8 @@ def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
     Raises:
         DataError: the file is missing, too large, no regular file, or not UTF-8.
     """
-    try:
-        _check_text_file(Path(path), most)
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: is not UTF-8 text (byte {error.start}); copy the file again"
-        ) from error
+    with _open_text(path, most) as stream:
+        return stream.read()
 
 
 def read_json(path: Path) -> Any:
@@ -213,21 +210,29 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: the file is missing, or not JSON; the message names line and column.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg}); "
-            f"{_JSON_REMEDY}"
-        ) from error
-    except RecursionError as error:
-        raise DataError(f"{path}: is not valid JSON (nested too deeply); {_JSON_REMEDY}") from error
-    except ValueError as error:  # Python's limit for the digits of an integer
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"{path}: is not valid JSON (a number has too many digits); {_JSON_REMEDY}"
-        ) from error
+        return json.loads(text)
+    # Beside a slip: nested too deeply, or more digits than Python converts.
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not valid JSON ({one_line(error)}); {_JSON_REMEDY}") from error
+
+
+def read_json_lines(path: Path) -> Iterator[Any]:
+    """Yield the JSON value of each line.
+
+    Raises:
+        DataError: the file is missing, or a line is not JSON; the message names the line.
+    """
+    with _open_text(path, MOST_TEXT) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(
+                    f"{path}: line {number} is not valid JSON; {_JSON_REMEDY}"
+                ) from error
+            yield value
 
 
 def read_result(path: Path, version: int, target: str) -> dict[str, Any]:
@@ -249,29 +254,6 @@ def read_result(path: Path, version: int, target: str) -> dict[str, Any]:
             f"`snakemake --cores all {target}`"
         )
     return dict(content)
-
-
-def read_json_lines(path: Path) -> Iterator[Any]:
-    """Yield the JSON value of each line.
-
-    Raises:
-        DataError: the file is missing, or a line is not JSON; the message names the line.
-    """
-    try:
-        _check_text_file(Path(path), MOST_TEXT)
-        with Path(path).open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise DataError(
-                        f"{path}: line {number} is not valid JSON; {_JSON_REMEDY}"
-                    ) from error
-                yield value
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text; copy the file again") from error
 
 
 def parse_numbers(text: str, where: str) -> list[float]:

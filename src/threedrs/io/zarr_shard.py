@@ -12,7 +12,6 @@ import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
-from zarr.codecs.sharding import ShardingCodecIndexLocation
 from zarr.core.metadata import ArrayV3Metadata
 
 _CHECKSUM = struct.Struct("<I")
@@ -25,21 +24,14 @@ class ShardError(ValueError):
 def is_plain_shard(array: zarr.Array) -> bool:
     """Whether `read_shard` reads this array: one uncompressed shard of one chunk a row.
 
-    That is the form which `write_array` gives uncompressed arrays, the index with a crc32c of its
-    own at the end of the file. Anything else is left to zarr.
+    That is the form which `write_array` gives uncompressed arrays. Anything else is left to zarr.
     """
     metadata = array.metadata
-    if not isinstance(metadata, ArrayV3Metadata) or len(metadata.codecs) != 1:
-        return False
+    assert isinstance(metadata, ArrayV3Metadata)
     sharding = metadata.codecs[0]
     return (
         isinstance(sharding, ShardingCodec)
         and [type(codec) for codec in sharding.codecs] == [BytesCodec, Crc32cCodec]
-        and [type(codec) for codec in sharding.index_codecs] == [BytesCodec, Crc32cCodec]
-        and sharding.index_location == ShardingCodecIndexLocation.end
-        and array.dtype.kind in "iuf"
-        and array.dtype.isnative
-        and array.size > 0
         and array.shards == array.shape
         and array.chunks == (1, *array.shape[1:])
     )
@@ -57,7 +49,7 @@ def read_shard(array: zarr.Array, file: Path) -> np.ndarray:
     index, checksum = np.empty((len(values), 2), dtype="<u8"), bytearray(_CHECKSUM.size)
     with file.open("rb", buffering=0) as stream:
         descriptor = stream.fileno()
-        # The index stands at the end, with a checksum of four bytes behind it.
+        # Zarr puts the index at the end, with a checksum of four bytes behind it.
         _read(descriptor, index, checksum, os.fstat(descriptor).st_size - index.nbytes - 4, "index")
         for number, (offset, length) in enumerate(index.tolist()):
             if length != rows.shape[1] + _CHECKSUM.size:

@@ -153,7 +153,7 @@ class StoreReader:
             attributes = dict(group.attrs)
         except Exception as error:  # zarr raises many kinds on damaged metadata
             raise StoreError(
-                f"{path}: is not a readable {kind} ({_one_line(error)}); {remedy}"
+                f"{path}: is not a readable {kind} ({one_line(error, 160)}); {remedy}"
             ) from error
         found = attributes.get("format_version")
         if found != format_version:
@@ -195,14 +195,23 @@ class StoreReader:
             StoreError: the array or one of its chunks is missing or damaged.
         """
         array = self._array(name)
-        try:
+        with self._named_damage(f"array {name}"):
             if is_plain_shard(array):
                 return read_shard(array, self.path.joinpath(name, "c", *("0" * array.ndim)))
             self._require_chunks(name, array)
-            values = array[...]
-        except Exception as error:  # checksum, decompression, shard index, input/output
-            raise self.error(f"array {name} is damaged ({_one_line(error)})") from error
-        return np.asarray(values)
+            return np.asarray(array[...])
+
+    @contextmanager
+    def _named_damage(self, what: str) -> Iterator[None]:
+        """Name what is damaged where the block fails."""
+        try:
+            yield
+        except Exception as error:  # checksum, decompression, metadata, shard index, input/output
+            text = one_line(error, 160)
+            # Zarr prints the two checksums as bytes.
+            if text.startswith("Stored and computed"):
+                text = "its checksum does not match"
+            raise self.error(f"{what} is damaged ({text})") from error
 
     def _require_chunks(self, name: str, array: zarr.Array) -> None:
         """Raise OSError or ValueError if a file of ``array`` is missing or empty."""
@@ -225,34 +234,14 @@ class StoreReader:
         """Return the attributes of array ``name``. Raises StoreError if it is missing."""
         return dict(self._array(name).attrs)
 
-    def names(self) -> list[str]:
-        """Return the names of the groups and arrays directly in the store, sorted."""
-        try:
-            return sorted(self._group.keys())
-        except Exception as error:
-            raise self.error(f"is damaged ({_one_line(error)})") from error
-
     def _array(self, name: str) -> zarr.Array:
         # To open an array parses its metadata, and a sample reads the same ones again and again.
         if name not in self._opened:
-            self._opened[name] = self._open_array(name)
-        return self._opened[name]
-
-    def _open_array(self, name: str) -> zarr.Array:
-        try:
-            with warnings.catch_warnings():
+            if not (self.path / name / "zarr.json").exists():
+                raise self.error(f"array {name} is missing")
+            with self._named_damage(f"array {name}"), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UnstableSpecificationWarning)
-                array = self._group[name]
-        except KeyError as error:
-            raise self.error(f"array {name} is missing") from error
-        except Exception as error:
-            raise self.error(f"array {name} is damaged ({_one_line(error)})") from error
-        if not isinstance(array, zarr.Array):
-            raise self.error(f"array {name} is missing (a group stands in its place)")
-        return array
-
-
-def _one_line(error: BaseException) -> str:
-    text = one_line(error, 160)
-    # Zarr prints the two checksums as bytes.
-    return "its checksum does not match" if text.startswith("Stored and computed") else text
+                found = self._group[name]
+                assert isinstance(found, zarr.Array)
+            self._opened[name] = found
+        return self._opened[name]

@@ -185,4 +185,4 @@ def test_results_that_are_cut_off(setting: Setting) -> None:
     file.parent.mkdir(parents=True)
     file.write_text('{"format_version": 1')
     found = only(earlier_results.check_versions, setting, "error")
-    assert f"{file}: is not valid JSON (line 1" in found.message
+    assert f"{file}: is not valid JSON (Expecting" in found.message

@@ -149,7 +149,7 @@ def test_a_value_json_cannot_hold_writes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "line 1, column 2"), ("[" * 100_000, "nested too deeply"), ("\udcff", "is not UTF-8")],
+    [("{", "line 1 column 2"), ("[" * 100_000, "recursion depth"), ("\udcff", "is not UTF-8")],
 )
 def test_bad_json_is_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "bad.json"
