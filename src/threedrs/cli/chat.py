@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +20,6 @@ PromptStyle = Annotated[
     str, typer.Option(help="reference, or as_trained: with the instruction sentence of training.")
 ]
 Longest = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
-_MOST_REMEMBERED = 1000  # lines typed
 
 
 def ask(
@@ -166,13 +164,8 @@ def _lines(prompt: str, *, typed: bool) -> Iterator[str]:
     if not (typed and sys.stdin.isatty()):
         yield from filter(None, map(str.strip, sys.stdin))
         return
-    import readline
+    import readline  # noqa: F401  # `input` edits lines and remembers them by it
 
-    history = Path(typer.get_app_dir("threedrs")) / "chat_history"
-    # A home that cannot be read or written, as on nodes of a cluster, shall not end the chat.
-    with suppress(OSError):
-        readline.read_history_file(history)
-    readline.set_history_length(_MOST_REMEMBERED)
     say("Ask about the scene; /help says what else, /quit or Ctrl-D ends.")
     try:
         while True:
@@ -181,7 +174,3 @@ def _lines(prompt: str, *, typed: bool) -> Iterator[str]:
                 yield line
     except (EOFError, KeyboardInterrupt):
         print()
-    finally:
-        with suppress(OSError):
-            history.parent.mkdir(parents=True, exist_ok=True)
-            readline.write_history_file(history)

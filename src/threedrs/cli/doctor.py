@@ -1,6 +1,5 @@
 """``threedrs doctor``: is this machine ready? ``threedrs verify``: which results are damaged?"""
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from threedrs.cli.names import RESULTS
-from threedrs.cli.shared import AsJson, ConfigFiles, ConfigValues, progress, say, wrapped
+from threedrs.cli.shared import AsJson, ConfigFiles, ConfigValues, progress, report, say, wrapped
 
 if TYPE_CHECKING:
     from threedrs.config.load import Config
@@ -58,7 +57,7 @@ def doctor(
     wrong += [Finding("warning", line, check="config") for line in moved]
     findings = wrong + findings
     if as_json:
-        print(json.dumps([finding.to_json() for finding in findings], indent=2))
+        report([finding.to_json() for finding in findings], as_json)
     else:
         _print(findings, config)
     if any(finding.status == "error" for finding in findings):
@@ -106,24 +105,17 @@ def verify(
 
     with progress() as show:
         found = verify_results(results, say=show)
-    files = {damage.remake for damage in found if damage.remake is not None}
-    names = [str(file) for file in sorted(files)]
-    if as_json:
-        problems = [damage.problem for damage in found]
-        print(json.dumps({"problems": problems, "to_remove": names}, indent=2))
-    elif not found:
-        say(f"{results}: no damage found")
-    else:
-        say(*(damage.problem for damage in found))
-    if not found:
-        return
-    if not files:
-        raise typer.Exit(1)
-    if not repair:
-        if not as_json:
-            removed = ", ".join(names)
-            say(f"`threedrs verify --repair` removes {removed} and says how to remake them")
-        raise typer.Exit(1)
+    files = sorted({damage.remake for damage in found if damage.remake is not None})
+    names = [str(file) for file in files]
+    problems = [damage.problem for damage in found]
+    lines = problems or [f"{results}: no damage found"]
+    if files and not repair:
+        lines.append(
+            f"`threedrs verify --repair` removes {', '.join(names)} and says how to remake them"
+        )
+    report({"problems": problems, "to_remove": names}, as_json, *lines)
+    if not files or not repair:
+        raise typer.Exit(bool(found))
     # Before anything is removed, as the order follows from what Snakemake recorded of the files.
     steps = in_steps(results, files)
     for file in files:
@@ -132,10 +124,11 @@ def verify(
         shlex.join(["snakemake", "--cores", "all", *(file.as_posix() for file in step)])
         for step in steps
     ]
-    told = (
-        "Removed. Make them again with these commands in this order, with your own --configfile or "
-        "--profile:"
-    )
     if not as_json:
-        say(told, *commands, "snakemake --cores all all")
+        say(
+            "Removed. Make them again with these commands in this order, with your own "
+            "--configfile or --profile:",
+            *commands,
+            "snakemake --cores all all",
+        )
     raise typer.Exit(1)

@@ -1,22 +1,29 @@
 """``threedrs eval``, ``score``, ``awareness``, ``model``: a model's scores, and its files."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from threedrs.cli.names import (
+    RUNS,
     BenchmarkName,
     ModelName,
     check_file,
     completion,
     find_model,
     trained_run,
-    trained_runs,
 )
 from threedrs.cli.names import benchmarks as known_benchmarks
-from threedrs.cli.shared import AsJson, ConfigFiles, ConfigValues, print_whole, progress, say
+from threedrs.cli.shared import (
+    AsJson,
+    ConfigFiles,
+    ConfigValues,
+    print_whole,
+    progress,
+    report,
+    say,
+)
 
 model_app = typer.Typer(help="Work on a trained model's files.", no_args_is_help=True)
 
@@ -26,7 +33,7 @@ def evaluate(
         str,
         typer.Argument(
             help="A trained run, a model folder, or initial: the model before any training.",
-            autocompletion=completion(trained_runs),
+            autocompletion=completion(RUNS.names),
         ),
     ],
     on: Annotated[
@@ -71,7 +78,7 @@ def evaluate(
         )
     except ConfigError as error:
         # A checkpoint may also lie below data.root, so only now it is known that there is none.
-        near = did_you_mean(checkpoint, trained_runs())
+        near = did_you_mean(checkpoint, RUNS.names())
         # A name or a folder that is there is not mistyped, so the error is about something else.
         if not near or trained_run(checkpoint) is not None or Path(checkpoint).exists():
             raise
@@ -83,7 +90,7 @@ def _print_metrics(results: list[dict[str, Any]], as_json: bool) -> None:
     from threedrs.evaluation.tables import metrics_table, notes
 
     if as_json:
-        print(json.dumps(results, indent=2))
+        report(results, as_json)
         return
     for result in results:
         print_whole(metrics_table(result))
@@ -194,14 +201,11 @@ def awareness(
             out,
             show,
         )
-    if as_json:
-        print(json.dumps(result, indent=2))
-        return
-    say(
-        *(
-            f"{name} {value:.4f}, mean of {len(result['scenes'])} scenes"
-            for name, value in result["mean"].items()
-        ),
+    means = result["mean"].items()
+    report(
+        result,
+        as_json,
+        *(f"{name} {mean:.4f}, mean of {len(result['scenes'])} scenes" for name, mean in means),
         "Cosines, of which 1 is the most alike: all_pairs and across_frames of one place, "
         "all_tokens of any two places. What counts is how far the first two are above it.",
     )

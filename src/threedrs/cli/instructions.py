@@ -1,13 +1,12 @@
 """``threedrs instructions``: annotation files to records, records to other tools' form."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from threedrs.cli.names import BenchmarkName
-from threedrs.cli.shared import AsJson, progress, say
+from threedrs.cli.shared import AsJson, progress, report, say
 
 app = typer.Typer(help="Instruction data: convert annotations, export records.")
 
@@ -39,13 +38,12 @@ def convert(
             on_reject=on_reject,
             max_reject_fraction=max_reject_fraction,
         )
-    if as_json:
-        print(json.dumps(summary.to_json(), indent=2))
-        return
     reasons = "".join(f"; {reason}: {count}" for reason, count in summary.reasons.items())
-    say(
+    report(
+        summary.to_json(),
+        as_json,
         f"{benchmark} {split}: {summary.records} records from {summary.rows} rows, "
-        f"{summary.rejected} rejected{reasons}"
+        f"{summary.rejected} rejected{reasons}",
     )
 
 

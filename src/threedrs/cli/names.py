@@ -5,6 +5,7 @@ Nothing here loads torch, so that a mistyped name is said at once.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +17,37 @@ RESULTS = Path("results")
 MOST_LISTED = 8  # names in an error; of more the count and both ends are said
 
 
-def trained_runs(results: Path = RESULTS) -> list[str]:
-    """Return the names of the runs that have a model."""
-    return sorted(path.parent.name for path in results.glob("train/*/model"))
+@dataclass(frozen=True)
+class Kind:
+    """Results that commands find by their names."""
+
+    folder: str  # below results/
+    pattern: str  # of what has to be there; its first part is the name
+    words: str  # in errors
+    target: str  # which Snakemake is asked for to make them
+
+    def names(self, results: Path = RESULTS) -> list[str]:
+        """Return the names of those that are there, sorted."""
+        folder = results / self.folder
+        found = {path.relative_to(folder).parts[0] for path in folder.glob(self.pattern)}
+        return sorted(name.removesuffix(".zarr") for name in found)
+
+    def advice(self, given: str, results: Path = RESULTS) -> str:
+        """Return for what is not there the nearest that is, and where to look."""
+        names, folder = self.names(results), results / self.folder
+        if not names:
+            where = f"holds no {self.words} yet; `snakemake --cores all {self.target}` makes them"
+        elif len(names) > MOST_LISTED:
+            where = f"holds {len(names)} {self.words}, {names[0]} to {names[-1]}"
+        else:
+            where = f"holds {self.words} {', '.join(names)}"
+        near = nearest_path(Path(given)) if "/" in given else did_you_mean(given, names)
+        return f"{near} {folder} {where}".strip()
+
+
+RUNS = Kind("train", "*/model", "trained runs", "models")
+SCENES = Kind("scenes", "*.zarr", "scene stores", "scenes")
+TEACHERS = Kind("features", "*/*.zarr", "features of teachers", "features")
 
 
 def configured_runs() -> list[str]:
@@ -26,16 +55,6 @@ def configured_runs() -> list[str]:
     from threedrs.config.yaml_files import MAIN, read_yaml
 
     return [*read_yaml(MAIN).get("runs", {})] if MAIN.is_file() else []
-
-
-def scenes() -> list[str]:
-    """Return the names of the scenes that have a store."""
-    return sorted(path.stem for path in RESULTS.glob("scenes/*.zarr"))
-
-
-def teachers() -> list[str]:
-    """Return the names of the teachers whose features are there."""
-    return sorted({path.parent.name for path in RESULTS.glob("features/*/*.zarr")})
 
 
 def benchmarks() -> list[str]:
@@ -55,14 +74,14 @@ ModelName = Annotated[
     str,
     typer.Argument(
         help="A trained run, e.g. 3drs, or the folder of a checkpoint.",
-        autocompletion=completion(trained_runs),
+        autocompletion=completion(RUNS.names),
     ),
 ]
 SceneName = Annotated[
     str,
     typer.Argument(
         help="A scene of results/scenes, e.g. scene0000_00, or a scene store, FOLDER.zarr.",
-        autocompletion=completion(scenes),
+        autocompletion=completion(SCENES.names),
     ),
 ]
 FeaturesName = Annotated[
@@ -70,7 +89,7 @@ FeaturesName = Annotated[
     typer.Argument(
         help="A teacher, e.g. vggt, or a shard of its features, "
         "results/features/<teacher>/<shard>.zarr.",
-        autocompletion=completion(teachers),
+        autocompletion=completion(TEACHERS.names),
     ),
 ]
 BenchmarkName = Annotated[
@@ -98,8 +117,7 @@ def find_model(given: str) -> Path:
             raise ConfigError(
                 f"{given}: this run is not trained yet; run `snakemake --cores all models`"
             )
-        where = _near_run(given, RESULTS)
-        raise ConfigError(f"{given}: is neither a trained run nor a folder; {where}")
+        raise ConfigError(f"{given}: is neither a trained run nor a folder; {RUNS.advice(given)}")
     # The config.json of a run, which stands for its model before any training, is a file.
     if path.is_dir():
         check_folder(path)
@@ -119,8 +137,8 @@ def check_run(run: str, results: Path) -> None:
     Raises:
         ConfigError: it has not.
     """
-    if run not in trained_runs(results):
-        raise ConfigError(f"{run}: is not a trained run; {_near_run(run, results)}")
+    if run not in RUNS.names(results):
+        raise ConfigError(f"{run}: is not a trained run; {RUNS.advice(run, results)}")
 
 
 def check_file(path: Path) -> None:
@@ -143,8 +161,7 @@ def find_scene(given: str) -> Path:
     is_path = "/" in given or given.endswith(".zarr")
     path = Path(given) if is_path else RESULTS / "scenes" / f"{given}.zarr"
     if not (path / "zarr.json").is_file():
-        found = _there(scenes(), RESULTS / "scenes", "scene stores", "scenes")
-        raise StoreError(f"{given}: there is no scene store here; {_near(given, found)}")
+        raise StoreError(f"{given}: there is no scene store here; {SCENES.advice(given)}")
     return path
 
 
@@ -160,28 +177,4 @@ def find_shards(given: str) -> list[Path]:
             return shards
     if Path(given).is_dir():
         return [Path(given)]
-    found = _there(teachers(), RESULTS / "features", "features of teachers", "features")
-    raise StoreError(f"{given}: there is no feature store here; {_near(given, found)}")
-
-
-def _near_run(given: str, results: Path) -> str:
-    found = _there(trained_runs(results), results / "train", "trained runs", "models")
-    return _near(given, found)
-
-
-def _near(given: str, known: tuple[list[str], str]) -> str:
-    """Return the advice for what is not there: the nearest there is, and where to look."""
-    names, where = known
-    near = nearest_path(Path(given)) if "/" in given else did_you_mean(given, names)
-    return " ".join(filter(None, [near, where]))
-
-
-def _there(names: list[str], folder: Path, kind: str, target: str) -> tuple[list[str], str]:
-    """Return the names in ``folder``, and the words for them, or for how to make the first."""
-    if not names:
-        where = f"{folder} holds no {kind} yet; `snakemake --cores all {target}` makes them"
-    elif len(names) > MOST_LISTED:
-        where = f"{folder} holds {len(names)} {kind}, {names[0]} to {names[-1]}"
-    else:
-        where = f"{folder} holds {kind} {', '.join(names)}"
-    return names, where
+    raise StoreError(f"{given}: there is no feature store here; {TEACHERS.advice(given)}")

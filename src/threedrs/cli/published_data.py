@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from threedrs.cli.names import check_file, check_run, completion, trained_runs
+from threedrs.cli.names import RUNS, check_file, check_run, completion
 from threedrs.cli.shared import progress, say
 
 Root = Annotated[Path, typer.Option(help="The data root, `data.root` of the configuration.")]
@@ -63,7 +63,7 @@ def publish(
     run: Annotated[
         str,
         typer.Argument(
-            help="A trained and scored run, e.g. 3drs.", autocompletion=completion(trained_runs)
+            help="A trained and scored run, e.g. 3drs.", autocompletion=completion(RUNS.names)
         ),
     ],
     repo: Annotated[

@@ -1,6 +1,5 @@
 """Commands that make scans or look into one: ``demo``, ``import-rgbd``, ``sens``."""
 
-import json
 import shlex
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from threedrs.cli.names import check_file
-from threedrs.cli.shared import AsJson, progress, say
+from threedrs.cli.shared import AsJson, progress, report, say
 
 
 class DemoLayout(StrEnum):
@@ -102,17 +101,15 @@ def info(
 ) -> None:
     """Print a scan's facts: cameras, sizes, compression, frames, valid poses."""
     check_file(file)
-    facts = _facts(file)
-    if as_json:
-        print(json.dumps(facts, indent=2, allow_nan=False))
-        return
+    facts, lines = _facts(file), []
     for key, value in facts.items():
         if key.startswith("intrinsic"):
             (fx, _, cx, _), (_, fy, cy, _) = value[:2]
             value = f"fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g}"
         elif key.endswith("_size"):
             value = f"{value[0]}x{value[1]}"
-        say(f"{key.replace('_', ' '):<18} {value}")
+        lines.append(f"{key.replace('_', ' '):<18} {value}")
+    report(facts, as_json, *lines)
 
 
 @sens_app.command("export")

@@ -1,5 +1,6 @@
 """What several commands share: the options of the configuration, the console, tables."""
 
+import json
 import re
 import shutil
 import sys
@@ -79,6 +80,14 @@ def say(*lines: str) -> None:
     for line in lines:
         # A program at the other end of a pipe waits for the reply before it asks again.
         print(wrapped(line), flush=True)
+
+
+def report(value: Any, as_json: bool, *lines: str) -> None:
+    """Print what a command found: lines, or for scripts the value as JSON."""
+    if as_json:
+        print(json.dumps(value, indent=2, allow_nan=False))
+    else:
+        say(*lines)
 
 
 def say_error(line: str) -> None:

@@ -1,13 +1,12 @@
 """``threedrs scene`` and ``threedrs features``: build, look into and check stores."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from threedrs.cli.names import FeaturesName, SceneName, completion, find_scene, find_shards, scenes
-from threedrs.cli.shared import AsJson, progress, say
+from threedrs.cli.names import SCENES, FeaturesName, SceneName, completion, find_scene, find_shards
+from threedrs.cli.shared import AsJson, progress, report, say
 
 if TYPE_CHECKING:
     from threedrs.teachers.feature_store import FeatureStore
@@ -70,11 +69,10 @@ def build_scene(
     )
     with progress() as show:
         store, facts = build_capture(capture, out, options, show)
-    if as_json:
-        written = {"store": str(out), "frame_ids": store.frame_ids, "notes": facts}
-        print(json.dumps({**written, "boxes": store.object_counts()}, indent=2))
-        return
-    say(
+    written = {"store": str(out), "frame_ids": store.frame_ids, "notes": facts}
+    report(
+        {**written, "boxes": store.object_counts()},
+        as_json,
         *facts,
         f"{out}: written, {len(store.frame_ids)} frames",
         f"next: threedrs scene show {out}, then threedrs ask MODEL {out} 'QUESTION'",
@@ -119,11 +117,9 @@ def show_scene(
         write_recording(opened, rrd)
     save_image(plot_scene(opened, caption(row)), image)
     written = [str(path) for path in (image, rrd) if path is not None]
-    if as_json:
-        print(json.dumps({**row, "written": written}, indent=2))
-        return
     notes = [f"note: {note}" for note in row["notes"]]
-    say(caption(row), *notes, f"{' and '.join(written)}: written")
+    said = (caption(row), *notes, f"{' and '.join(written)}: written")
+    report({**row, "written": written}, as_json, *said)
 
 
 @features_app.command("verify")
@@ -134,22 +130,16 @@ def verify_features(features: FeaturesName, as_json: AsJson = False) -> None:
     from threedrs.teachers.feature_shards import verify_store
     from threedrs.teachers.feature_store import FeatureStore
 
+    rows, lines = [], []
     with progress() as show:
-        found = {}
         for shard in shards:
             show(f"reading {shard}")
-            found[shard] = verify_store(shard)
-    whole = {shard: len(FeatureStore.open(shard).scenes) for shard in shards if not found[shard]}
-    if as_json:
-        rows = [
-            {"shard": str(shard), "scenes": whole.get(shard), "problems": problems}
-            for shard, problems in found.items()
-        ]
-        print(json.dumps(rows, indent=2))
-    else:
-        for shard, problems in found.items():
-            say(*(problems or [f"{shard}: ok, {whole[shard]} scenes"]))
-    if any(found.values()):
+            problems = verify_store(shard)
+            scenes = None if problems else len(FeatureStore.open(shard).scenes)
+            rows.append({"shard": str(shard), "scenes": scenes, "problems": problems})
+            lines += problems or [f"{shard}: ok, {scenes} scenes"]
+    report(rows, as_json, *lines)
+    if any(row["problems"] for row in rows):
         raise typer.Exit(1)
 
 
@@ -205,7 +195,9 @@ def show_features(
     features: FeaturesName,
     scene: Annotated[
         str,
-        typer.Argument(help="The scene, e.g. scene0000_00.", autocompletion=completion(scenes)),
+        typer.Argument(
+            help="The scene, e.g. scene0000_00.", autocompletion=completion(SCENES.names)
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="The PNG to write; default <scene>.png.")] = None,
     scene_store: Annotated[

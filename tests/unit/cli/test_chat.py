@@ -117,15 +117,12 @@ def test_chat_without_boxes_still_answers(here: Path, monkeypatch: pytest.Monkey
     assert len(lines) == 2
 
 
-def test_a_terminal_has_a_prompt_and_remembers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_has_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     monkeypatch.setattr(sys, "stdin", Terminal())
-    monkeypatch.setattr(chat.typer, "get_app_dir", lambda name: str(tmp_path / name))
     typed = iter(["What is it?", "  "])
 
     def line(prompt: str) -> str:
@@ -137,12 +134,6 @@ def test_a_terminal_has_a_prompt_and_remembers(
 
     monkeypatch.setattr("builtins.input", line)
     assert [*chat._lines("scene0000_00> ", typed=True)] == ["What is it?"]
-    assert (tmp_path / "threedrs/chat_history").is_file()
-    # A home that is a file stands for one that cannot be written.
-    (tmp_path / "home").touch()
-    monkeypatch.setattr(chat.typer, "get_app_dir", lambda name: str(tmp_path / "home" / name))
-    typed = iter(["And now?"])
-    assert [*chat._lines("scene0000_00> ", typed=True)] == ["And now?"]
 
 
 def test_a_model_without_a_head_finds_nothing_by_chance(
