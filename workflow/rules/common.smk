@@ -15,7 +15,7 @@ from snakemake.persistence import PersistenceBase
 from snakemake.settings.enums import Quietness
 
 from threedrs.config.yaml_files import check_yaml, main_config, with_values
-from threedrs.config.load import SCENE_POLICY, load_config, old_keys
+from threedrs.config.load import SCENE_POLICY, load_config
 from threedrs.tasks.registry import annotation_files, find_task
 from threedrs.workflow import processes, rule_helpers, targets
 from threedrs.workflow.code_hash import code_changes, code_hash
@@ -47,8 +47,6 @@ configfile: MAIN
 if workflow.modifier.parent_modifier is None:
     config = with_values(config, workflow.config_settings.config)
 CONFIG = checked(load_config, config)
-for line in old_keys(config) if workflow.is_main_process else []:
-    logger.warning(f"threedrs: config: {line}")
 TARGETS = checked(targets.Targets, CONFIG)
 show_workflow(workflow, TARGETS.names())
 LAYOUT, DATA, READY, DEMO = TARGETS.layout, TARGETS.data, TARGETS.ready, TARGETS.demo

@@ -26,7 +26,7 @@ def doctor(
 
     Ends with status 1 if a run would stop, 0 with warnings only.
     """
-    from threedrs.config.load import check_config, old_keys
+    from threedrs.config.load import check_config
     from threedrs.config.yaml_files import merged, parse_values
     from threedrs.doctor.finding import Finding
     from threedrs.errors import ConfigError
@@ -34,11 +34,9 @@ def doctor(
     config: Config | None = None
     findings: list[Finding] = []
     problems: list[str] = []
-    moved: list[str] = []
     try:
         asked = merged(configfile or [], "doctor", parse_values(values or []))
         config, problems = check_config(asked)
-        moved = old_keys(asked)
         if config is not None:
             with progress() as show:
                 show("loading torch")
@@ -54,7 +52,6 @@ def doctor(
         Finding("error", line, remedy, "config")
         for line, remedy in zip(problems, remedies, strict=True)
     ]
-    wrong += [Finding("warning", line, check="config") for line in moved]
     findings = wrong + findings
     if as_json:
         report([finding.to_json() for finding in findings], as_json)

@@ -7,25 +7,15 @@ training. Neither torch nor DeepSpeed is imported, so that a dry run stays quick
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from threedrs.config.resources import train_ranks
-from threedrs.errors import (
-    ConfigError,
-    DataError,
-    ThreedrsError,
-    choose_one,
-    nearest_path,
-    user_message,
-)
-from threedrs.io.files import read_json
+from threedrs.errors import ConfigError, ThreedrsError, choose_one, nearest_path
 from threedrs.models.backbones.family import LAYERS
 from threedrs.models.checkpoint.folder import check_folder, read_config
 from threedrs.models.model_settings import ModelSettings
 from threedrs.teachers.known_teachers import weights_problem
 from threedrs.training.recipe import TrainSettings, accumulation, read_deepspeed
-
-T = TypeVar("T")
 
 
 def check_run(
@@ -43,30 +33,29 @@ def check_run(
         arriving: the files that the configuration downloads.
         files: whether checkpoints and weights must be there or arrive.
     """
-    train, problems = resolved["train"], list[str]()
-    folder = resolved["model"]["path"]
-    if "checkpoint" in resolved:
-        _built(lambda: ModelSettings.from_config(resolved), problems)
-        yield from problems
-        if files and folder is not None and not _arrives(Path(folder), arriving):
-            yield from _check_checkpoint(Path(folder), "checkpoint")
-        return
-    if train["mix"] not in mixes:
-        yield f"train.mix is {train['mix']!r}; {choose_one(train['mix'], mixes)}"
-    _built(lambda: TrainSettings.from_config(resolved), problems)
-    # A lone rank is the least that a batch has to fit; of more see `batch_problem`.
-    _built(lambda: accumulation(train["global_batch"], train["pack"], 1), problems)
-    model = _built(lambda: ModelSettings.from_config(resolved), problems)
-    yield from problems
-    yield from _check_deepspeed(Path(resolved["execution"]["deepspeed"]))
-    if resolved["model"]["attention"] == "flash" and train["precision"] == "float32":
-        yield (
-            "model.attention: flash computes in half precision; set train.precision: bfloat16 or "
-            "choose auto or sdpa"
-        )
+    train, folder = resolved["train"], resolved["model"]["path"]
+    trained = "checkpoint" not in resolved
+    if trained:
+        if train["mix"] not in mixes:
+            yield f"train.mix is {train['mix']!r}; {choose_one(train['mix'], mixes)}"
+        yield from _problems(lambda: TrainSettings.from_config(resolved))
+        # A lone rank is the least that a batch has to fit; of more see `batch_problem`.
+        yield from _problems(lambda: accumulation(train["global_batch"], train["pack"], 1))
+        deepspeed = Path(resolved["execution"]["deepspeed"])
+        yield from _problems(lambda: read_deepspeed(deepspeed), "execution.deepspeed: ")
+        if resolved["model"]["attention"] == "flash" and train["precision"] == "float32":
+            yield (
+                "model.attention: flash computes in half precision; set train.precision: bfloat16 "
+                "or choose auto or sdpa"
+            )
+    wrong = _problems(lambda: ModelSettings.from_config(resolved))
+    yield from wrong
     if files and folder is not None and not _arrives(Path(folder), arriving):
-        yield from _check_checkpoint(Path(folder), "model.path")
-    if model is not None:
+        yield from _check_checkpoint(Path(folder), "model.path" if trained else "checkpoint")
+    if not trained:
+        return
+    if not wrong:
+        model = ModelSettings.from_config(resolved)
         yield from _check_length(resolved, model)
         if resolved["supervision"]["layer"] != "last":
             yield from _check_layer(resolved["supervision"]["layer"], model)
@@ -89,37 +78,27 @@ def batch_problem(
     Args:
         resolved: the run's sections.
         override: see `train_ranks`.
-        folder: folder of the run's results. What was trained with this batch is left alone, as it
-            may have been elsewhere, on another number of GPUs.
+        folder: folder of the run's results. What is trained is left alone, as it may have been
+            elsewhere, on another number of GPUs.
     """
     train = resolved["train"]
     ranks = train_ranks(resolved["model"]["size"], override)
-    if ranks is None:
+    if ranks is None or (folder / "train.json").is_file():
         return None
     try:
         accumulation(train["global_batch"], train["pack"], ranks)
     except ConfigError as error:
-        if not _was_trained(folder, train):
-            return f"{error}; or change what the job asks for (set-resources)"
+        return f"{error}; or change what the job asks for (set-resources)"
     return None
 
 
-def _was_trained(folder: Path, train: Mapping[str, Any]) -> bool:
+def _problems(check: Callable[[], object], key: str = "") -> list[str]:
+    """Return what ``check`` finds wrong, a line each."""
     try:
-        before = read_json(folder / "config.json")["train"]
-        same = all(before[key] == train[key] for key in ("global_batch", "pack"))
-    except (ThreedrsError, OSError, LookupError, TypeError):  # none, or a damaged file
-        return False
-    return same and (folder / "train.json").is_file()
-
-
-def _built(build: Callable[[], T], problems: list[str]) -> T | None:
-    """Return what ``build`` returns; where it finds the settings wrong, add the lines and None."""
-    try:
-        return build()
+        check()
     except ThreedrsError as error:
-        problems += str(error).splitlines()
-        return None
+        return [f"{key}{line}" for line in str(error).splitlines()]
+    return []
 
 
 def _arrives(path: Path, arriving: Sequence[Path]) -> bool:
@@ -127,25 +106,12 @@ def _arrives(path: Path, arriving: Sequence[Path]) -> bool:
     return any(found == path or path in found.parents for found in arriving)
 
 
-def _check_deepspeed(path: Path) -> Iterator[str]:
-    if not path.is_file():
-        yield f"execution.deepspeed: {path} is not a file (see config/deepspeed/)"
-        return
-    try:
-        read_deepspeed(path)
-    except (ConfigError, DataError, OSError) as error:
-        yield f"execution.deepspeed: {user_message(error) or error}"
-
-
 def _check_checkpoint(folder: Path, key: str) -> Iterator[str]:
     if not folder.is_dir():
         advice = nearest_path(folder) or "correct the path, or put the checkpoint there"
         yield f"{key}: {folder} is not a folder; {advice}"
-        return
-    try:
-        check_folder(folder)
-    except (ThreedrsError, OSError) as error:
-        yield f"{key}: {user_message(error) or error}"
+    else:
+        yield from _problems(lambda: check_folder(folder), f"{key}: ")
 
 
 def _check_length(resolved: Mapping[str, Any], model: ModelSettings) -> Iterator[str]:
@@ -166,7 +132,7 @@ def _check_layer(layer: int, model: ModelSettings) -> Iterator[str]:
     if model.path is not None:
         try:
             layers = read_config(model.path / "config.json").get("num_hidden_layers")
-        except (ThreedrsError, OSError):  # on its way, or named above
+        except ThreedrsError:  # on its way, or named above
             return
     if type(layers) is int and layer >= layers:
         yield (

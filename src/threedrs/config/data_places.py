@@ -1,7 +1,7 @@
-"""Where the configured data lies: is ``data.root`` right, and are prepared files below it?"""
+"""Where the configured data lies: paths below ``data.root``, and whether that is right."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,29 +52,3 @@ def _data_beside(root: Path, config: Mapping[str, Any]) -> Path | None:
         around = (Path(os.path.normpath(root / "..")), *inner)
         return next((path for path in around if _holds_data(path, config)), None)
     return None
-
-
-def ready_arrays(config: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Yield key, pattern, and values to fill it in, of each prepared array of records."""
-    filled = {"split": "train", "benchmark": "any"}
-    for split, named in config["instructions"]["ready"].items():
-        for array in named.values() if isinstance(named, Mapping) else [named]:
-            yield f"instructions.ready.{split}", array, filled
-
-
-def old_places(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the prepared files that are named from the working folder, their place of old."""
-    root, boxes = Path(config["data"]["root"]), config["boxes"]["ready"]
-    named = [("boxes.ready", boxes, {"split": "val", "set": "pred"})] if boxes else []
-    for key, pattern, filled in (*named, *ready_arrays(config)):
-        with suppress(LookupError, ValueError, AttributeError):  # said of the pattern
-            path = Path(pattern.format(**filled))
-            if path.is_absolute() or (root / path).exists() or not path.exists():
-                continue
-            below = path.resolve()
-            if below.is_relative_to(root.resolve()):
-                below = below.relative_to(root.resolve())
-            yield (
-                f"{key}: {path} is in the working folder, but like all data it is looked for below "
-                f"data.root ({root}); write {below}"
-            )

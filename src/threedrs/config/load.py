@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from threedrs.config.data_places import below_root, old_places, ready_arrays, root_problem
-from threedrs.config.schema import INITIAL, Configuration, Execution, Run, SupervisionSettings
+from threedrs.config.data_places import below_root, root_problem
+from threedrs.config.schema import INITIAL, Configuration, Run, SupervisionSettings
 from threedrs.config.section import problem_lines
 from threedrs.errors import ConfigError, choose_one
 from threedrs.inputs.download import downloads
@@ -31,8 +31,6 @@ SCENE_POLICY = ("on_bad_scene", "max_bad_fraction")
 APART = (*SCENE_POLICY, "scenes")
 UNSUPERVISED = SupervisionSettings(weight=0.0).to_json()  # what a run without a teacher has
 OVERRIDDEN = ("teacher", "supervision", "model", "train", "execution")  # by a run
-# Section, key and why a configuration with it works as one without it.
-REMOVED = (("report", "examples", "the report lists all questions"),)
 RUN_SECTIONS = ("data", "frames", "geometry", "boxes", *OVERRIDDEN)
 
 
@@ -58,9 +56,8 @@ def check_config(
     It is None where a key is unknown, missing or of the wrong kind; other problems, such as files
     that are not there yet, leave a configuration that the rest of a machine can be held against.
     """
-    moved, _ = _renewed(config)
     try:
-        found = Configuration.model_validate(moved)
+        found = Configuration.model_validate(config)
     except ValidationError as error:
         return None, problem_lines(error, Configuration)
     runs = {name: run for name, run in found.runs.items() if run is not None}
@@ -87,39 +84,6 @@ def check_config(
     ready = checked["instructions"]["ready"]
     checked["instructions"]["ready"] = {split: path for split, path in ready.items() if path}
     return checked, list(_cross_checks(checked, files=files))
-
-
-def _renewed(config: Mapping[str, Any]) -> tuple[Config, list[str]]:
-    """Return a ``config`` of an older version as one of this, and a line a kind of change, or none.
-
-    Keys of `execution` may stand in `train`, their old place. It counts, as config/config.yaml has
-    the new one in any case. A key that was removed and changes nothing is dropped.
-    """
-    moved, found = copy.deepcopy(dict(config)), list[str]()
-    runs = moved.get("runs")
-    sections = {"": moved}
-    if isinstance(runs, dict):
-        sections |= {f"runs.{name}.": run for name, run in runs.items()}
-    for where, section in sections.items():
-        train = section.get("train") if isinstance(section, dict) else None
-        if not isinstance(train, dict):
-            continue
-        old = [key for key in Execution.model_fields if key in train]
-        for key in old:
-            section["execution"] = {**(section.get("execution") or {}), key: train.pop(key)}
-        found += [f"{where}train.{key}" for key in old]
-    told = "stand in `train`, their old place; move them to the section `execution`"
-    lines = [f"{', '.join(found)} {told}"] if found else []
-    for name, key, why in REMOVED:
-        if isinstance(moved.get(name), dict) and key in moved[name]:
-            del moved[name][key]
-            lines.append(f"{name}.{key} has no effect any more, since {why}; remove it")
-    return moved, lines
-
-
-def old_keys(config: Mapping[str, Any]) -> list[str]:
-    """Return a line on each kind of older key that ``config`` has and that is still taken."""
-    return _renewed(config)[1]
 
 
 def _check_extends(runs: Mapping[str, Run]) -> Iterator[str]:
@@ -229,16 +193,6 @@ def _cross_checks(config: Config, *, files: bool) -> Iterator[str]:
             f"{choose_one(config['report']['baseline'], config['runs'])}"
         )
     data = config["data"]
-    for name, pattern, filled in (
-        ("data.splits", data["splits"], {"split": "train"}),
-        ("data.candidates", data["candidates"], {"split": "train"}),
-        ("boxes.ready", config["boxes"]["ready"], {"split": "train", "set": "gt"}),
-        *ready_arrays(config),
-    ):
-        try:
-            (pattern or "").format(**filled)
-        except (LookupError, ValueError, AttributeError) as error:
-            yield f"{name} is {pattern!r}, which cannot be filled in: {error!r:.80}"
     if data["demo"] and data["source"] != "sens":
         yield f"data.source is {data['source']}; the demo data (data.demo) holds .sens only"
     if data["demo"] and data["candidates"]:
@@ -260,8 +214,6 @@ def _cross_checks(config: Config, *, files: bool) -> Iterator[str]:
                 yield (
                     f"instructions.mixes.{name}: {benchmark} is not among instructions.benchmarks"
                 )
-    if files and not data["demo"]:
-        yield from old_places(config)
     try:
         downloads(config)
     except ConfigError as error:

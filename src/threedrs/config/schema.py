@@ -18,6 +18,7 @@ from threedrs.config.value_types import (
     Layer,
     NaturalFloat,
     NaturalInt,
+    OfBenchmark,
     OfSplit,
     OfSplitAndSet,
     OneOf,
@@ -68,7 +69,8 @@ Weights = Annotated[
 ]
 # One array of all benchmarks, or a pattern or a mapping to one of each.
 Arrays = Annotated[
-    Annotated[Text, Tag("(path)")] | Annotated[dict[Benchmark, Text], Tag("(mapping)")],
+    Annotated[OfBenchmark, Tag("(path)")]
+    | Annotated[dict[Benchmark, OfBenchmark], Tag("(mapping)")],
     _PATH_OR_MAPPING,
 ]
 

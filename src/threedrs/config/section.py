@@ -94,7 +94,13 @@ def describe_problem(error: ErrorDetails, schema: dict[str, Any], place: str = "
     if kind == "missing":
         return f"{where}: {key!r} is a required property".removeprefix(": ")
     if of_key and kind in ("extra_forbidden", "choice"):
-        return unknown_key(where, key, list(_keys(parts)))
+        elsewhere = [
+            name
+            for name, part in schema.get("properties", {}).items()
+            for form in _forms(part, schema)
+            if key in form.get("properties", {})
+        ]
+        return unknown_key(where, key, list(_keys(parts)), elsewhere)
     choices = [str(choice) for part in parts for choice in _choices(part)]
     if kind in ("literal_error", "choice") or (choices and kind == "string_type"):
         return f"{where} is {value!r}; {choose_one(str(value), choices)}"
@@ -216,9 +222,14 @@ def _as_in_a_file(value: Any, forms: list[dict[str, Any]], schema: dict[str, Any
     return found if isinstance(found, bool | int | float | None) else value
 
 
-def unknown_key(where: str, key: str, known: Sequence[str]) -> str:
-    """Return the line for a key that there is not, with the nearest one that there is."""
+def unknown_key(where: str, key: str, known: Sequence[str], elsewhere: Sequence[str] = ()) -> str:
+    """Return the line for a key that there is not, with the nearest one that there is.
+
+    ``elsewhere`` are the sections that have this key.
+    """
     advice = did_you_mean(key, known, cutoff=0.5) or f"valid keys: {', '.join(known)}"
+    if elsewhere:
+        advice = f"the section {' or '.join(elsewhere)} has such a key"
     if key == "teacher" and where.endswith("supervision"):  # beside the loss one looks for it
         section = where.removesuffix("supervision") + "teacher"
         advice = f"the teacher is {section}.name"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -23,8 +24,30 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # Strict pydantic would refuse the string that YAML has for a path.
 FilePath = Annotated[Path, Field(strict=False)]
-OfSplitAndSet = Annotated[str, Field(pattern=r"\{split\}.*\{set\}|\{set\}.*\{split\}")]
-OfSplit = Annotated[str, Field(pattern=r"\{split\}")]
+
+
+def _filled_with(*names: str) -> AfterValidator:
+    """Return a check that a pattern of paths can be filled in with these names alone."""
+
+    def check(pattern: str) -> str:
+        try:
+            pattern.format(**dict.fromkeys(names, ""))
+        except (LookupError, ValueError, AttributeError):
+            text = "{pattern} cannot be filled in; in braces it may have {names}"
+            said = {"pattern": repr(pattern), "names": " and ".join(names)}
+            raise PydanticCustomError("pattern", text, said) from None
+        return pattern
+
+    return AfterValidator(check)
+
+
+OfSplit = Annotated[str, Field(pattern=r"\{split\}"), _filled_with("split")]
+OfSplitAndSet = Annotated[
+    str,
+    Field(pattern=r"\{split\}.*\{set\}|\{set\}.*\{split\}"),
+    _filled_with("split", "set"),
+]
+OfBenchmark = Annotated[Text, _filled_with("split", "benchmark")]
 
 
 def _layer(value: Any) -> Any:

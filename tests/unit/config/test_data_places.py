@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from threedrs.config.data_places import old_places, root_problem
+from threedrs.config.data_places import root_problem
 from threedrs.config.load import load_config
 from threedrs.errors import ConfigError
 
@@ -51,25 +51,3 @@ def test_a_root_one_level_off_is_named(
     for root in ("data", "data/scannet/scans"):  # right, and so far off that the files are named
         assert root_problem(config | {"data": {**config["data"], "root": root}}) is None
     load_config(config, files=False)
-
-
-def test_prepared_files_of_the_old_place_are_named(
-    config: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data/processed").mkdir(parents=True)
-    (tmp_path / "data/benchmark").mkdir()
-    (tmp_path / "data/processed/a.json").write_text("[]")
-    (tmp_path / "val_pred.json").write_text("{}")
-    config["data"] |= {"demo": None, "root": "data"}
-    config["instructions"]["ready"] = {"train": "data/processed/a.json"}
-    config["boxes"]["ready"] = "{split}_{set}.json"
-    with pytest.raises(ConfigError) as error:
-        load_config(config)
-    boxes, array = str(error.value).splitlines()[:2]
-    assert boxes.startswith("config: boxes.ready: val_pred.json is in the working folder, but like")
-    assert boxes.endswith(f"below data.root (data); write {tmp_path}/val_pred.json")
-    assert array.endswith("below data.root (data); write processed/a.json")
-    config["boxes"]["ready"] = None
-    config["instructions"]["ready"] = {"train": "processed/a.json"}
-    assert [*old_places(config)] == []

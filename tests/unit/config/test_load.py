@@ -66,9 +66,9 @@ def test_defaults_of_the_demo_are_filled_in(config: dict) -> None:
         ("train", {"learning_rate": float("inf")}, "train.learning_rate is inf; expected a finite"),
         ("train", {"learning_rate": "1e-5"}, "to YAML this is a text, write 1.0e-05"),
         ("runs", {42: {"train": {"seed": 42}}}, "runs: the key 42 is not a text to YAML"),
-        ("data", {"splits": "scannet/{nope}{split}.txt"}, "data.splits is .* KeyError"),
-        ("data", {"splits": "scannet/{set}{split}.txt"}, "data.splits is .* KeyError"),
-        ("boxes", {"ready": "{split}/{set}/{0}"}, "boxes.ready is .* cannot be filled in"),
+        ("data", {"splits": "scannet/{nope}{split}.txt"}, "data.splits: .* KeyError"),
+        ("data", {"splits": "scannet/{set}{split}.txt"}, "data.splits: .* KeyError"),
+        ("boxes", {"ready": "{split}/{set}/{0}"}, "boxes.ready: .* cannot be filled in"),
     ],
 )
 def test_what_a_schema_does_not_see_is_named(

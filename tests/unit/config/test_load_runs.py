@@ -2,7 +2,7 @@
 
 import pytest
 
-from threedrs.config.load import load_config, old_keys, resolve_run
+from threedrs.config.load import load_config, resolve_run
 from threedrs.errors import ConfigError
 
 
@@ -98,28 +98,12 @@ def test_a_run_that_leads_nowhere_is_named(
         assert line.startswith(f"config: {start}")
 
 
-# The section execution, and where its keys stood before
-
-
-def test_the_old_place_of_execution_counts_and_is_told(config: dict) -> None:
-    assert old_keys(config) == []
-    config["train"] |= {"keep": 7, "wandb": {"project": "rooms"}}
-    config["runs"]["3drs"] = {"train": {"workers": 3}, "execution": {"log_every": 2}}
-    assert old_keys(config) == [
-        "train.keep, train.wandb, runs.3drs.train.workers stand in `train`, their old place; "
-        "move them to the section `execution`"
-    ]
-    loaded = load_config(config)
-    assert loaded["execution"]["keep"] == 7
-    assert "keep" not in loaded["train"]
-    run = resolve_run(loaded, "3drs")["execution"]
-    assert (run["workers"], run["log_every"], run["keep"]) == (3, 2, 7)
-    # A key that was removed and changes nothing stops nobody's configuration.
-    config["report"]["examples"] = 12
-    assert old_keys(config)[1:] == [
-        "report.examples has no effect any more, since the report lists all questions; remove it"
-    ]
-    assert load_config(config) == loaded
-    config["train"]["kep"] = 1
-    with pytest.raises(ConfigError, match=r"train\.kep is not a key"):
+def test_a_key_of_another_section_is_pointed_to(config: dict) -> None:
+    config["train"]["keep"] = 7
+    config["runs"]["3drs"] = {"train": {"workers": 3}}
+    with pytest.raises(ConfigError) as error:
         load_config(config)
+    assert str(error.value).splitlines() == [
+        "config: runs.3drs.train.workers is not a key; the section execution has such a key",
+        "config: train.keep is not a key; the section execution has such a key",
+    ]
