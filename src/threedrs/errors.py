@@ -151,7 +151,7 @@ def user_message(error: BaseException) -> str | None:
         return None
     # A rename is from a temporary file to the one that the user knows.
     name = error.filename2 or error.filename or "a file of the results"
-    said = error.strerror or error
+    said = error.strerror or str(error)
     if error.errno in (*_FULL, errno.EROFS):
         return f"{name}: {write_problem(error)}"
     if error.errno in _FAILING:

@@ -5,7 +5,7 @@ JSON files whole, lists of JSON lines by their first one. Stores are opened, of 
 `OPENED`, evenly spaced. `threedrs verify` reads all of them whole.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,10 @@ def check_stores(setting: Setting) -> Iterator[Finding]:
     manifests = sorted((setting.results / "features").glob(f"*/*.zarr/{MANIFEST}"))
     # Thousands of stores on a slow file system would take minutes.
     looked_at = scenes[:: max(1, -(-len(scenes) // OPENED))]
-    stores = [(SceneStore.open, store) for store in looked_at]
-    stores += [(FeatureStore.open, manifest.parent) for manifest in manifests]
+    stores: list[tuple[Callable[[Path], object], Path]] = [
+        *((SceneStore.open, store) for store in looked_at),
+        *((FeatureStore.open, manifest.parent) for manifest in manifests),
+    ]
     damaged = False
     for read, store in stores:
         try:

@@ -66,8 +66,16 @@ def test_defaults_of_the_demo_are_filled_in(config: dict) -> None:
         ("train", {"learning_rate": float("inf")}, "train.learning_rate is inf; expected a finite"),
         ("train", {"learning_rate": "1e-5"}, "to YAML this is a text, write 1.0e-05"),
         ("runs", {42: {"train": {"seed": 42}}}, "runs: the key 42 is not a text to YAML"),
-        ("data", {"splits": "scannet/{nope}{split}.txt"}, "data.splits: .* KeyError"),
-        ("data", {"splits": "scannet/{set}{split}.txt"}, "data.splits: .* KeyError"),
+        (
+            "data",
+            {"splits": "scannet/{nope}{split}.txt"},
+            "data.splits: .* cannot be filled in; in braces",
+        ),
+        (
+            "data",
+            {"splits": "scannet/{set}{split}.txt"},
+            "data.splits: .* cannot be filled in; in braces",
+        ),
         ("boxes", {"ready": "{split}/{set}/{0}"}, "boxes.ready: .* cannot be filled in"),
     ],
 )
