@@ -16,7 +16,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -34,7 +33,7 @@ from scene_stores import write_scene_stores
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers import extract
 from threedrs.teachers.feature_store import SceneOrigin, open_scene, write_scene
-from threedrs.teachers.image_decoding import DECODING_THREADS, read_images
+from threedrs.teachers.image_decoding import decoded_ahead
 from threedrs.teachers.image_extractor import (
     ImageExtractor,
     patch_features,
@@ -84,8 +83,8 @@ def scene_origin(store: Path) -> SceneOrigin:
 
 def load_pictures(size: Size, store: Path) -> Tensor:
     """Return the pictures of one scene, (S, H, W, 3) uint8."""
-    with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        return torch.from_numpy(read_images(store, scene_origin(store), size.pictures, pool))
+    _, images_SHW3 = next(decoded_ahead({store: scene_origin(store)}, size.pictures))
+    return torch.from_numpy(images_SHW3)
 
 
 def operations(model: VGGTAggregator, frames: int, patches: int) -> dict[str, float]:

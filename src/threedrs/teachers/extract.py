@@ -7,7 +7,6 @@ scenes that were not written yet, at most those in flight; the manifest is writt
 """
 
 import logging
-import re
 import shutil
 import time
 from collections import deque
@@ -18,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError, StoreError, write_problem
-from threedrs.io.files import SCENE_NAME, check_scene_name, sha256_of_json, write_json
+from threedrs.io.files import (
+    SCENE_NAME,
+    check_scene_name,
+    is_leftover,
+    sha256_of_json,
+    write_json,
+)
 from threedrs.io.zarr_store import array_digest
 from threedrs.scannet.excluded_scans import excluded_rows
 from threedrs.scenes.store import SceneStore
@@ -32,8 +37,6 @@ from threedrs.workflow.code_hash import code_hash
 __all__ = ["TeacherSettings", "extract_shard"]
 
 WRITERS = 2  # threads; a scene of 26 MB takes one about 0.2 s, most of it checksums and compression
-# what killed writers leave behind
-LEFTOVER = re.compile(rf"\.{SCENE_NAME.pattern}\.\d+\.tmp")
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +163,7 @@ def _manifest(
 def _remove_other_scenes(out: Path, scenes: set[str]) -> None:
     """Remove groups of scenes that left the shard, and what killed writers left behind."""
     for entry in out.iterdir():
-        ours = SCENE_NAME.fullmatch(entry.name) or LEFTOVER.fullmatch(entry.name)
+        ours = SCENE_NAME.fullmatch(entry.name) or (entry.is_dir() and is_leftover(entry))
         if ours and entry.name not in scenes:
             shutil.rmtree(entry)
 

@@ -8,7 +8,7 @@ V frames, h w rows and columns of the feature grid, C channels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from threedrs import __version__
 from threedrs.errors import DataError, StoreError
-from threedrs.io.files import SCENE_NAME, read_json, write_json
+from threedrs.io.files import read_result, write_json
 from threedrs.io.zarr_store import StoreReader, array_digest, create_store, write_array
 from threedrs.scannet.layout import LEAVE_OUT
 from threedrs.teachers.teacher import shorten
@@ -25,23 +25,6 @@ from threedrs.teachers.teacher_frames import OtherFrames, TeacherFrames, matched
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 ARRAY = "features"
-# beside format_version, which the reader checks
-ATTRIBUTES = (
-    "scene",
-    "frame_ids",
-    "teacher_frames",
-    "frames_proven",
-    "teacher",
-    "weights_sha256",
-    "input_sha256",
-    "settings_sha256",
-    "grid",
-    "input_size",
-    "dtype",
-    "features_sha256",
-    "seconds",
-    "threedrs_version",
-)
 
 
 def damage_remedy(shard: Path) -> str:
@@ -62,15 +45,8 @@ class SceneOrigin:
 
     def attributes(self) -> dict[str, Any]:
         """Return the origin as attributes of the scene's group."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "scene": self.scene,
-            "frame_ids": list(self.frame_ids),
-            "teacher": self.teacher,
-            "weights_sha256": self.weights_sha256,
-            "input_sha256": self.input_sha256,
-            "settings_sha256": self.settings_sha256,
-        }
+        own = {**asdict(self), "frame_ids": list(self.frame_ids)}
+        return {"format_version": FORMAT_VERSION, **own}
 
 
 def write_scene(
@@ -124,23 +100,14 @@ def open_scene(shard: Path, scene: str) -> StoreReader:
     """Open one scene's group.
 
     Raises:
-        StoreError: it is missing, damaged, of another format version, or lacks an attribute.
+        StoreError: it is missing, damaged, or of another format version.
     """
-    reader = StoreReader.open(
+    return StoreReader.open(
         shard / scene,
         kind="feature store",
         format_version=FORMAT_VERSION,
         remedy=damage_remedy(shard),
     )
-    if not reader.path.resolve().is_relative_to(shard.resolve()):
-        raise reader.error("is a link that leads out of the feature store")
-    missing = [name for name in ATTRIBUTES if name not in reader.attributes]
-    if missing:
-        raise reader.error(f"attributes {', '.join(missing)} are missing")
-    for name in ("frame_ids", "teacher_frames"):
-        if not isinstance(reader.attributes[name], list):
-            raise reader.error(f"attribute {name} is malformed")
-    return reader
 
 
 def read_scene(reader: StoreReader) -> np.ndarray:
@@ -164,17 +131,8 @@ def manifest_entry(reader: StoreReader) -> dict[str, Any]:
         "shape": list(reader.check(ARRAY, (None, None, None, None), "float16")),
         "features_sha256": reader.attributes["features_sha256"],
         "input_sha256": reader.attributes["input_sha256"],
-        **stored_frames(reader).to_entry(),
+        **TeacherFrames.of_entry(reader.attributes["frame_ids"], reader.attributes).to_entry(),
     }
-
-
-def stored_frames(reader: StoreReader) -> TeacherFrames:
-    """Return the frames that a written scene's features are of."""
-    return TeacherFrames(
-        student=tuple(reader.attributes["frame_ids"]),
-        teacher=tuple(reader.attributes["teacher_frames"]),
-        proven=reader.attributes["frames_proven"],
-    )
 
 
 def write_root(shard: Path) -> None:
@@ -199,40 +157,19 @@ class FeatureStore:
         """Open the shard at ``path``.
 
         Raises:
-            StoreError: it is missing, unfinished, of another format version, or its manifest is
-                damaged.
+            StoreError: it is missing, unfinished, or of another format version.
         """
         path = Path(path)
-        if not path.is_dir():
-            raise StoreError(
-                f"{path}: there is no feature store here; run `snakemake --cores all features`"
-            )
         if not (path / MANIFEST).is_file():
+            fault = f"has no {MANIFEST}, so the shard is unfinished"
             raise StoreError(
-                f"{path}: has no {MANIFEST}, so the shard is unfinished; "
+                f"{path}: {fault if path.is_dir() else 'there is no feature store here'}; "
                 "run `snakemake --cores all features`"
             )
         try:
-            manifest = read_json(path / MANIFEST)
+            return cls(path, read_result(path / MANIFEST, FORMAT_VERSION, "features"))
         except DataError as error:
             raise StoreError(f"{error}; {damage_remedy(path)}") from error
-        version = manifest.get("format_version") if isinstance(manifest, dict) else None
-        if version != FORMAT_VERSION:
-            raise StoreError(
-                f"{path}: feature store of format version {version!r}, this release reads version "
-                f"{FORMAT_VERSION}; delete the store and run `snakemake --cores all features`"
-            )
-        scenes, skipped = manifest.get("scenes"), manifest.get("skipped", [])
-        if not (
-            isinstance(scenes, dict)
-            and all(map(SCENE_NAME.fullmatch, scenes))  # they become part of paths
-            and all(isinstance(entry, dict) for entry in scenes.values())
-            and isinstance(manifest.get("channels"), int)
-            and isinstance(skipped, list)
-            and all(isinstance(row, dict) and "scene" in row for row in skipped)
-        ):
-            raise StoreError(f"{path / MANIFEST}: is damaged; {damage_remedy(path)}")
-        return cls(path, manifest)
 
     @property
     def scenes(self) -> list[str]:
@@ -264,7 +201,8 @@ class FeatureStore:
 
     def frames(self, scene: str) -> TeacherFrames:
         """Return the frames of the scene store and those of ``scene``'s features."""
-        return stored_frames(self._reader(scene))
+        attributes = self._reader(scene).attributes
+        return TeacherFrames.of_entry(attributes["frame_ids"], attributes)
 
     def supervision(
         self, scene: str, frame_ids: Sequence[int], rule: OtherFrames

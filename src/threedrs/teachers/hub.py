@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import CheckpointError, DataError, first_line
-from threedrs.io.files import read_json, sha256_of_file, sha256_of_json
+from threedrs.errors import CheckpointError, first_line
+from threedrs.io.files import sha256_of_file, sha256_of_json
+from threedrs.teachers.teacher import weight_files
 
 CONFIG = "config.json"
-SAFETENSORS = ("*.safetensors", "model.safetensors.index.json")
-PYTORCH = ("pytorch_model.bin",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,65 +41,54 @@ def model_folder(model: HubModel, weights: Path | None) -> Path:
     """Return the folder of ``model``: ``weights`` if given, else the Hub's, fetched if need be.
 
     Raises:
-        CheckpointError: the folder is missing or incomplete, or the Hub cannot be reached and its
-            cache does not hold the model; says what to fetch and where to put it.
+        CheckpointError: the folder is incomplete, or the Hub cannot be reached and its cache does
+            not hold the model; says what to fetch and where to put it.
     """
-    if weights is None:
-        folder = _fetched(model)
-    elif weights.is_dir():
-        folder = weights
-    else:
-        raise CheckpointError(f"{weights}: there is no such folder; {model.what_to_fetch}")
-    if not (folder / CONFIG).is_file() or not _weight_files(folder):
-        raise CheckpointError(f"{folder}: holds no {CONFIG} or no weights; {model.what_to_fetch}")
-    return folder
-
-
-def _fetched(model: HubModel) -> Path:
     from huggingface_hub import snapshot_download
 
+    folder = weights
     try:
         # Safetensors first. Of a repository that has both, the other file would be of no use.
-        patterns = [CONFIG, *SAFETENSORS]
-        folder = Path(snapshot_download(model.repository, allow_patterns=patterns))
-        if not _weight_files(folder):
-            patterns = [CONFIG, *PYTORCH]
-            folder = Path(snapshot_download(model.repository, allow_patterns=patterns))
+        for names in ("*.safetensors*", "pytorch_model.bin"):
+            if weights is None and (folder is None or not weight_files(folder)):
+                folder = Path(snapshot_download(model.repository, allow_patterns=[CONFIG, names]))
     except Exception as error:  # no network, a proxy, a full disk: the client has many kinds
         raise CheckpointError(
             f"teacher {model.teacher}: teacher.weights is not set and {model.repository} cannot be "
             f"fetched ({first_line(error)}); {model.what_to_fetch}"
         ) from error
+    assert folder is not None
+    if not (folder / CONFIG).is_file() or not weight_files(folder):
+        raise CheckpointError(f"{folder}: holds no {CONFIG} or no weights; {model.what_to_fetch}")
     return folder
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    found = sorted(file for pattern in SAFETENSORS for file in folder.glob(pattern))
-    return found or sorted(file for pattern in PYTORCH for file in folder.glob(pattern))
-
-
-def read_config(model: HubModel, folder: Path) -> dict[str, Any]:
-    """Return ``config.json``.
+def vision_config(model: HubModel, folder: Path) -> Any:
+    """Return the configuration of the vision part of the model in ``folder``.
 
     Raises:
-        CheckpointError: it is unreadable or of another kind of model.
+        CheckpointError: ``config.json`` is unreadable or of another kind of model.
     """
+    from transformers import AutoConfig
+
     try:
-        config = read_json(folder / CONFIG)
-    except DataError as error:
-        raise CheckpointError(f"{error}; {model.what_to_fetch}") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in model.model_types:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers documents no list of what a damaged file raises
         raise CheckpointError(
-            f"{folder / CONFIG}: model_type is {kind!r}, teacher {model.teacher} needs "
-            f"{' or '.join(model.model_types)}; {model.what_to_fetch}"
+            f"{folder / CONFIG}: cannot be read ({first_line(error)}); {model.what_to_fetch}"
+        ) from error
+    if config.model_type not in model.model_types:
+        raise CheckpointError(
+            f"{folder / CONFIG}: model_type is {config.model_type!r}, teacher {model.teacher} "
+            f"needs {' or '.join(model.model_types)}; {model.what_to_fetch}"
         )
-    return config
+    # A checkpoint with a text tower has the vision part one level down.
+    return getattr(config, "vision_config", config)
 
 
 def folder_sha256(folder: Path) -> str:
     """Return a hash of the model's configuration and weights."""
-    files = [folder / CONFIG, *_weight_files(folder)]
+    files = [folder / CONFIG, *weight_files(folder)]
     return sha256_of_json({file.name: sha256_of_file(file) for file in files})
 
 

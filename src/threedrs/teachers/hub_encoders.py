@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from threedrs.io.files import sha256_of_json
-from threedrs.teachers.hub import HubModel, folder_sha256, load_model, model_folder, read_config
+from threedrs.teachers.hub import HubModel, folder_sha256, load_model, model_folder, vision_config
 from threedrs.teachers.teacher import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -115,30 +115,24 @@ def _open(
         published: what is published, and where.
         model_class: the class in ``transformers``.
         square: whether images are squeezed to a square; else they keep their proportions.
-        special_tokens: tokens before the patches.
-        mean: of each colour, subtracted from values in [0, 1]; then divided by ``std``.
-        std: see ``mean``.
-        arguments: further arguments of the model, from the model and the images.
+        special_tokens: as the rest, see `PatchEncoder`.
 
     Raises:
-        CheckpointError: the model's folder is missing or of another kind.
+        CheckpointError: the model's folder is incomplete or of another kind.
     """
     from threedrs.teachers.image_extractor import ImageExtractor, PatchEncoder
     from threedrs.teachers.vggt.weights import fill_random
 
     if settings.is_tiny:
-        config = dict(published.tiny)
-        sha256 = sha256_of_json({"teacher": settings.name, "seed": settings.seed, **config})
+        config = model_class.config_class(**published.tiny)
+        recipe = {"teacher": settings.name, "seed": settings.seed, **published.tiny}
     else:
         folder = model_folder(published, settings.weights)
-        # A checkpoint with a text tower holds the vision part's values one level down, and
-        # config.json names only what differs from the defaults of the class.
-        stored = read_config(published, folder)
-        config = {**model_class.config_class().to_dict(), **stored.get("vision_config", stored)}
+        config = vision_config(published, folder)
 
     def load() -> "nn.Module":
         if settings.is_tiny:
-            model = model_class(model_class.config_class(**config))
+            model = model_class(config)
             fill_random(model, settings.seed)
         else:
             model = load_model(published, folder, model_class)
@@ -146,8 +140,8 @@ def _open(
 
     return ImageExtractor(
         settings.name,
-        ImageFormat(width=config["image_size"], patch=config["patch_size"], square=square),
-        identify=lambda: sha256 if settings.is_tiny else folder_sha256(folder),
+        ImageFormat(width=config.image_size, patch=config.patch_size, square=square),
+        identify=lambda: sha256_of_json(recipe) if settings.is_tiny else folder_sha256(folder),
         load=load,
     )
 
@@ -159,7 +153,7 @@ PUBLISHED = tuple(
         channels=channels,
         open=open_teacher,
         needs=job_needs(threads=8, mem_mb=memory, runtime=120),
-        weights=Weights(kind="model"),
+        weights=Weights(kind="model", remedy=model.what_to_fetch),
     )
     for model, title, channels, memory, open_teacher in (
         (DINOV2, "DINOv2", 1024, 24000, open_dinov2),

@@ -60,43 +60,28 @@ def decoded_ahead(
 
     Raises:
         StoreError: a scene store is unreadable.
-        DataError: a image cannot be decoded, or differs in size from the scene's first.
+        DataError: an image cannot be decoded, or differs in size from the scene's first.
     """
     threads = min(DECODING_THREADS, len(os.sched_getaffinity(0)))
-    frame_pool = ThreadPoolExecutor(threads, thread_name_prefix="features-decode")
-    # A pool of its own: whoever reads a scene waits for its frames, and in the frames' pool such
-    # waiting could take all threads.
-    scene_pool = ThreadPoolExecutor(1, thread_name_prefix="features-read")
-    ahead: deque[tuple[SceneOrigin, Future[np.ndarray]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="features-decode")
+    ahead: deque[tuple[Path, SceneOrigin, list[Future[np.ndarray]]]] = deque()
     try:
         for path, origin in due.items():
-            ahead.append(
-                (origin, scene_pool.submit(read_images, path, origin, image_format, frame_pool))
-            )
+            payloads = SceneStore.open(path).jpegs()
+            decoding = [pool.submit(preprocess_image, jpeg, image_format) for jpeg in payloads]
+            ahead.append((path, origin, decoding))
             if len(ahead) > SCENES_AHEAD:
-                first, future = ahead.popleft()
-                yield first, future.result()
+                yield _decoded(*ahead.popleft())
         while ahead:
-            first, future = ahead.popleft()
-            yield first, future.result()
+            yield _decoded(*ahead.popleft())
     finally:
         # Whoever stops early, on an error or a signal, must not wait for scenes that nobody reads.
-        scene_pool.shutdown(cancel_futures=True)
-        frame_pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
-def read_images(
-    path: Path, origin: SceneOrigin, image_format: ImageFormat, pool: ThreadPoolExecutor
-) -> np.ndarray:
-    """Return one scene's images, (S, H, W, 3) uint8, decoded by ``pool``'s threads.
-
-    Raises:
-        StoreError, DataError: as `decoded_ahead`.
-    """
-    futures = [
-        pool.submit(preprocess_image, payload, image_format)
-        for payload in SceneStore.open(path).jpegs()
-    ]
+def _decoded(
+    path: Path, origin: SceneOrigin, futures: list[Future[np.ndarray]]
+) -> tuple[SceneOrigin, np.ndarray]:
     images: list[np.ndarray] = []
     for frame, future in zip(origin.frame_ids, futures, strict=True):
         try:
@@ -110,4 +95,4 @@ def read_images(
                 f"{path}: the image of frame {frame} has another shape than that of the scene's "
                 "first frame; replace the scan's file"
             )
-    return np.stack(images)
+    return origin, np.stack(images)

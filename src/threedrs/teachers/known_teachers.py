@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import ConfigError, did_you_mean, first_line
+from threedrs.errors import CheckpointError, ConfigError, did_you_mean, first_line
 from threedrs.teachers import hub_encoders, pointmap, precomputed, random_signs
 from threedrs.teachers.teacher import FeatureExtractor, Teacher, TeacherSettings
 from threedrs.teachers.vggt import extractor as vggt
@@ -108,7 +108,10 @@ def open_extractor(settings: TeacherSettings) -> FeatureExtractor:
         ConfigError: an unknown name.
         CheckpointError: the weights are missing; says what to fetch and where to put it.
     """
-    return get_teacher(settings.name).open(settings)
+    teacher = get_teacher(settings.name)
+    if teacher.weights and (fault := teacher.weights.problem(settings.name, settings.weights)):
+        raise CheckpointError(fault)
+    return teacher.open(settings)
 
 
 def teacher_channels(name: str, stores: Iterable[Path] = ()) -> int:

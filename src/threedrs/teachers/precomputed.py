@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from threedrs.errors import CheckpointError, DataError
+from threedrs.errors import DataError
 from threedrs.io.files import (
     atomic_file,
     check_npz,
@@ -287,14 +287,10 @@ class ImportExtractor:
 
 
 def open_import(settings: TeacherSettings) -> ImportExtractor:
-    """Return the extractor. Raises CheckpointError where ``teacher.weights`` is not a folder."""
+    """Return the extractor."""
     from threedrs.scannet.embodiedscan import read_infos_files
 
-    if settings.weights is None or not settings.weights.is_dir():
-        raise CheckpointError(
-            f"teacher import: teacher.weights is {settings.weights}, not a folder; set it to the "
-            "folder of the feature files (docs/TEACHERS.md has their layout)"
-        )
+    assert settings.weights is not None  # `open_extractor` has looked
     infos = read_infos_files(settings.candidates)
     candidates = {scene: found.frames for scene, found in infos.items()}
     return ImportExtractor(settings.weights, settings.posed_images, candidates)

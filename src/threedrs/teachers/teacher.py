@@ -114,6 +114,13 @@ def scene_files(folder: Path, scene: str) -> list[Path]:
     return [file for name in names if (file := folder / name).is_file()]
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of a model folder's weights."""
+    # Of a folder that has both kinds, transformers reads safetensors.
+    found = sorted([*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")])
+    return found or sorted(folder.glob("pytorch_model.bin"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Weights:
     """What ``teacher.weights`` must be."""
@@ -122,18 +129,17 @@ class Weights:
     # Hugging Face Hub's layout.
     kind: Literal["file", "scenes", "model"]
     what: str | None = None  # names the path to set, for an error; None: it need not be set
+    remedy: str = "docs/TEACHERS.md says more"  # what to do where the path is missing
 
     def problem(self, teacher: str, path: Path | None) -> str | None:
         """Return what is wrong with ``path`` in one line, or None."""
         if path is None:
-            if self.what is None:
-                return None
-            return f"teacher {teacher} needs teacher.weights, {self.what} (docs/TEACHERS.md)"
-        if self.kind == "file":
-            found, expected = path.is_file(), "file"
-        else:
-            found, expected = path.is_dir(), "folder"
-        return None if found else f"teacher.weights: {path} is not a {expected} (docs/TEACHERS.md)"
+            needs = f"teacher {teacher} needs teacher.weights, {self.what}; {self.remedy}"
+            return None if self.what is None else needs
+        if path.is_file() if self.kind == "file" else path.is_dir():
+            return None
+        expected = "file" if self.kind == "file" else "folder"
+        return f"teacher.weights: {path} is not a {expected}; {self.remedy}"
 
     def files(self, path: Path, scenes: Sequence[str]) -> list[Path]:
         """Return the files at ``path`` that decide the features of ``scenes``."""
@@ -141,8 +147,7 @@ class Weights:
             return [path]
         if self.kind == "scenes":
             return [file for scene in scenes for file in scene_files(path, scene)]
-        patterns = ("config.json", "*.safetensors", "pytorch_model.bin")
-        return sorted(file for pattern in patterns for file in path.glob(pattern))
+        return [file for file in (path / "config.json", *weight_files(path)) if file.is_file()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +158,8 @@ class Teacher:
     description: str  # for people
     # C of each tap of the published checkpoint; None: known once features are there.
     channels: int | None
-    # Returns the extractor without reading weights; raises CheckpointError where they are missing.
-    # The function and what it mentions count as the code that makes the features.
+    # Returns the extractor without reading weights, whose path has been looked at (`Weights`). The
+    # function and what it mentions count as the code that makes the features.
     open: Callable[[TeacherSettings], FeatureExtractor]
     # What a job of the feature stage asks for: GPUs, threads, memory in MB, run time in minutes.
     needs: Mapping[str, int]

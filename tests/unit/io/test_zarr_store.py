@@ -13,8 +13,6 @@ from fixtures.hostile import little_memory
 from fixtures.training_run import SCENES, SHARD, write_features, write_scene_inputs
 from threedrs.errors import StoreError, ThreedrsError
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.feature_shards import verify_store
-from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.image_decoding import preprocess_image
 from threedrs.teachers.teacher import ImageFormat
 
@@ -70,38 +68,6 @@ def test_other_files_do_not_stand_for_chunks(store: Path, tmp_path: Path, stray:
 def test_a_store_may_be_a_link_itself(store: Path, tmp_path: Path) -> None:
     (tmp_path / "link.zarr").symlink_to(store)
     SceneStore.open(tmp_path / "link.zarr").verify()
-
-
-def test_a_scene_of_a_feature_store_is_no_link_out(shard: Path, tmp_path: Path) -> None:
-    assert FeatureStore.open(shard).features(SCENES[0]).shape[0] == 1
-    (shard / SCENES[0]).rename(tmp_path / "elsewhere")
-    (shard / SCENES[0]).symlink_to(tmp_path / "elsewhere")
-    message = one_line(lambda: FeatureStore.open(shard).features(SCENES[0]), shard)
-    assert "is a link that leads out of the feature store; delete" in message
-    assert len(verify_store(shard)) == 1
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"scenes": {"../../etc": {}}},
-        {"scenes": {"scene0000_00/../..": {}}},
-        {"skipped": ["scene0000_00"]},
-        {"skipped": 3},
-        {"channels": "eight"},
-    ],
-)
-def test_manifests(shard: Path, change: dict[str, Any]) -> None:
-    edit(shard / "manifest.json", lambda manifest: manifest.update(change))
-    one_line(lambda: FeatureStore.open(shard), shard)
-    assert len(verify_store(shard)) == 1
-
-
-def test_frame_numbers_of_features(shard: Path) -> None:
-    edit(shard / SCENES[0] / "zarr.json", lambda group: group["attributes"].update(frame_ids=3))
-    assert "frame_ids is malformed" in one_line(
-        lambda: FeatureStore.open(shard).frame_ids(SCENES[0]), shard
-    )
 
 
 def test_pictures_that_start_programs(monkeypatch: pytest.MonkeyPatch) -> None:

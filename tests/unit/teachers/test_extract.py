@@ -92,7 +92,7 @@ def test_a_killed_run_loses_only_the_scene_it_was_at(
         extract_shard(scenes, TINY, out)
     with pytest.raises(StoreError, match="unfinished"):
         FeatureStore.open(out)
-    (out / ".scene0002_00.1.tmp").mkdir()  # what a harder kill leaves
+    (out / ".scene0002_00.99999999.tmp").mkdir()  # what a harder kill leaves
     extract_shard(scenes, TINY, out)
     assert calls.count == 4
     assert verify_store(out) == []

@@ -145,22 +145,9 @@ def test_manifest_mismatch_is_found(shard: Path) -> None:
     assert "shape [3, 14, 14, 8] differs" in problems[1]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"format_version": 3}, "format version 3"),
-        ({"scenes": {"../../etc": {}}}, "is damaged; delete"),
-        ({"scenes": None}, "is damaged; delete"),
-        ({"scenes": ["scene0000_00"]}, "is damaged; delete"),
-        ({"scenes": {"scene0000_00": 1}}, "is damaged; delete"),
-        ({"channels": "8"}, "is damaged; delete"),
-        ({"skipped": 1}, "is damaged; delete"),
-        ({"skipped": [{"reason": "it has no frame"}]}, "is damaged; delete"),
-    ],
-)
-def test_other_manifests_are_refused(changes: dict, message: str, shard: Path) -> None:
-    edit_manifest(shard, **changes)
-    with pytest.raises(StoreError, match=message):
+def test_a_manifest_of_another_version_is_refused(shard: Path) -> None:
+    edit_manifest(shard, format_version=3)
+    with pytest.raises(StoreError, match="format version 3"):
         FeatureStore.open(shard)
     assert len(verify_store(shard)) == 1
 
@@ -174,13 +161,6 @@ def test_unfinished_missing_and_unreadable_stores_are_named(shard: Path, tmp_pat
         FeatureStore.open(shard)
     with pytest.raises(StoreError, match="no feature store here"):
         FeatureStore.open(tmp_path / "nowhere.zarr")
-
-
-def test_missing_attributes_are_named(shard: Path) -> None:
-    group = zarr.open_group(shard / "scene0000_00", mode="a")
-    del group.attrs["frame_ids"]
-    with pytest.raises(StoreError, match="attributes frame_ids are missing"):
-        FeatureStore.open(shard).frame_ids("scene0000_00")
 
 
 def test_other_frames_are_refused(shard: Path) -> None:

@@ -202,8 +202,8 @@ def test_a_teacher_outside_the_package_is_extracted(
     weights = tmp_path / "weights"
     section = {"name": name, "weights": {name: str(weights)}, "seed": 0, "grid": 14}
     assert (
-        weights_problem(section, name) == f"teacher.weights: {weights} is not a file ("
-        "docs/TEACHERS.md)"
+        weights_problem(section, name) == f"teacher.weights: {weights} is not a file; "
+        "docs/TEACHERS.md says more"
     )
     weights.touch()
     assert weights_problem(section, name) is None
@@ -335,7 +335,7 @@ def test_offline_without_a_folder_the_error_says_what_to_fetch(name: str, tmp_pa
     assert RIVALS[name].repository in text
     assert "GB, Apache-2.0 licence" in text
     assert "set teacher.weights" in text
-    with pytest.raises(CheckpointError, match=r"nowhere: there is no such folder; download"):
+    with pytest.raises(CheckpointError, match=r"nowhere is not a folder; download"):
         open_extractor(TeacherSettings(name=name, weights=tmp_path / "nowhere"))
     with pytest.raises(CheckpointError, match=r"holds no config\.json or no weights; download"):
         open_extractor(TeacherSettings(name=name, weights=tmp_path))

@@ -7,6 +7,13 @@ if TYPE_CHECKING:
 
 __all__ = ["VGGTAggregator"]
 
+WHAT_TO_FETCH = (
+    "download model.pt (about 5 GB) of facebook/VGGT-1B from the Hugging Face Hub, or of its "
+    "commercial variant, after accepting the VGGT licence (facebook/VGGT-1B: non-commercial use "
+    "only), and set teacher.weights to the file's path; for a try-out without it use teacher.name "
+    "vggt-tiny"
+)
+
 
 def __getattr__(name: str) -> Any:
     """Return `VGGTAggregator`, which imports torch; the description of the teacher does without."""

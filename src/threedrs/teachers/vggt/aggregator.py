@@ -33,9 +33,6 @@ class VGGTAggregator(nn.Module):
         patch_embed: the DINOv2 encoder, one of ``vision_transformer.ENCODERS``.
         img_size: pixels of the square image that the position embedding is stored for.
         patch_embed_depth: blocks of the encoder; None: as many as the encoder's name says.
-
-    Raises:
-        ValueError: an unknown encoder, or sizes that do not fit each other.
     """
 
     image_mean: Tensor
@@ -51,23 +48,9 @@ class VGGTAggregator(nn.Module):
         patch_embed_depth: int | None = None,
     ) -> None:
         super().__init__()
-        size = ENCODERS.get(patch_embed)
-        if size is None:
-            raise ValueError(f"patch_embed {patch_embed!r} is not one of {', '.join(ENCODERS)}")
-        if embed_dim != size.channels:
-            raise ValueError(
-                f"embed_dim {embed_dim} does not fit patch_embed {patch_embed!r}, "
-                f"which has {size.channels} channels"
-            )
-        if embed_dim % (4 * num_heads):
-            raise ValueError(
-                f"embed_dim {embed_dim} over num_heads {num_heads} must be a multiple of 4, "
-                "for the rotation by row and column"
-            )
-        if img_size < PATCH or img_size % PATCH:
-            raise ValueError(f"img_size {img_size} must be a multiple of {PATCH} pixels")
-        if depth < 1 or (patch_embed_depth is not None and patch_embed_depth < 1):
-            raise ValueError("depth and patch_embed_depth must be at least 1")
+        size = ENCODERS[patch_embed]
+        assert embed_dim == size.channels, "blocks and encoder differ in channels"
+        # The rotary embedding cuts a head's channels in four, for rows and columns.
         self.head_channels = embed_dim // num_heads
         if patch_embed_depth is not None:
             size = replace(size, depth=patch_embed_depth)
@@ -100,18 +83,8 @@ class VGGTAggregator(nn.Module):
 
         Args:
             images: (B, S, 3, H, W) float in [0, 1]; H and W multiples of 14.
-
-        Raises:
-            ValueError: another shape.
         """
-        if images.ndim != 5 or images.shape[2] != 3:
-            raise ValueError(f"images must be (B, S, 3, H, W), got {tuple(images.shape)}")
         B, S, _, H, W = images.shape
-        if not S or H < PATCH or W < PATCH or H % PATCH or W % PATCH:
-            raise ValueError(
-                f"images of {W}x{H} pixels in {S} frames: at least one frame is needed, and sides "
-                f"that are multiples of {PATCH}"
-            )
         normalised_N3HW = ((images - self.image_mean) / self.image_std).flatten(0, 1)
         patches_NPD = self.patch_embed(normalised_N3HW)
         special_NKD = self._special_tokens(B, S)

@@ -14,6 +14,7 @@ from threedrs.teachers.teacher import (
     Weights,
     job_needs,
 )
+from threedrs.teachers.vggt import WHAT_TO_FETCH
 
 if TYPE_CHECKING:
     from threedrs.teachers.image_extractor import ImageExtractor
@@ -32,11 +33,12 @@ TINY: dict[str, Any] = {
 
 
 def open_vggt(settings: TeacherSettings) -> "ImageExtractor":
-    """Return VGGT-1B. Raises CheckpointError where the checkpoint file is missing."""
+    """Return VGGT-1B."""
     from threedrs.teachers.image_extractor import ImageExtractor
-    from threedrs.teachers.vggt.weights import load_vggt, require_weights
+    from threedrs.teachers.vggt.weights import load_vggt
 
-    path = require_weights(settings.weights)
+    path = settings.weights
+    assert path is not None  # `open_extractor` has looked
     return ImageExtractor(
         settings.name,
         IMAGES,
@@ -74,7 +76,11 @@ VGGT = Teacher(
     channels=2048,
     open=open_vggt,
     needs=job_needs(threads=8, mem_mb=48000, runtime=240),
-    weights=Weights(kind="file", what="the path of VGGT-1B's model.pt or model.safetensors"),
+    weights=Weights(
+        kind="file",
+        what="the path of VGGT-1B's model.pt or model.safetensors",
+        remedy=WHAT_TO_FETCH,
+    ),
 )
 VGGT_TINY = Teacher(
     name="vggt-tiny",

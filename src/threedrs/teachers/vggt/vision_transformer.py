@@ -8,6 +8,7 @@ N images, P patches of a image (row by row), D channels.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,15 +60,13 @@ class VisionTransformer(nn.Module):
         self.register_tokens = nn.Parameter(torch.zeros(1, REGISTERS, size.channels))
         # used by DINOv2's own training only; here so that checkpoints load without exception
         self.mask_token = nn.Parameter(torch.zeros(1, size.channels))
+        options: dict[str, Any] = {
+            "norm_epsilon": 1e-6,
+            "layer_scale": 1.0,
+            "query_key_norm": False,
+        }
         self.blocks = nn.ModuleList(
-            Block(
-                size.channels,
-                size.heads,
-                norm_epsilon=1e-6,
-                layer_scale=1.0,
-                query_key_norm=False,
-            )
-            for _ in range(size.depth)
+            Block(size.channels, size.heads, **options) for _ in range(size.depth)
         )
         self.norm = nn.LayerNorm(size.channels, eps=1e-6)
 

@@ -17,31 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from threedrs.errors import CheckpointError, first_line
+from threedrs.teachers.vggt import WHAT_TO_FETCH
 from threedrs.teachers.vggt.aggregator import VGGTAggregator
 
 PREFIX = "aggregator."
 IGNORED_PREFIXES = ("camera_head.", "point_head.", "depth_head.", "track_head.")
 SHOWN = 5  # names listed in an error
-
-WHAT_TO_FETCH = (
-    "download model.pt (about 5 GB) of facebook/VGGT-1B from the Hugging Face Hub, or of its "
-    "commercial variant, after accepting the VGGT licence (facebook/VGGT-1B: non-commercial use "
-    "only), and set teacher.weights to the file's path; for a try-out without it use teacher.name "
-    "vggt-tiny"
-)
-
-
-def require_weights(path: Path | None) -> Path:
-    """Return ``path`` if it is a file.
-
-    Raises:
-        CheckpointError: none is configured or there is no such file; says what to fetch.
-    """
-    if path is None:
-        raise CheckpointError(f"teacher vggt: teacher.weights is not set; {WHAT_TO_FETCH}")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such checkpoint file; {WHAT_TO_FETCH}")
-    return path
 
 
 def load_vggt(path: Path) -> VGGTAggregator:
@@ -63,27 +44,32 @@ def load_aggregator(model: nn.Module, path: Path) -> None:
         CheckpointError: the file is unreadable, or a parameter is missing, left over, or of another
             shape than the model's.
     """
+    stored = _read_checkpoint(path)
+    found = {k: value for k, value in stored.items() if not str(k).startswith(IGNORED_PREFIXES)}
+    expected = {f"{PREFIX}{name}": value for name, value in model.state_dict().items()}
     # Every name is compared before a value is taken: a checkpoint of another model that happened to
     # share names would give features that look right.
-    found = _aggregator_parameters(read_checkpoint(path), path)
-    expected = model.state_dict()
-    problems = [f"{PREFIX}{name} is missing" for name in expected if name not in found]
-    problems += [f"{PREFIX}{name} is unexpected" for name in found if name not in expected]
-    problems += [
-        f"{PREFIX}{name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
-        for name, tensor in found.items()
-        if name in expected and tensor.shape != expected[name].shape
-    ]
-    _raise_problems(path, problems)
-    model.load_state_dict({name: tensor.float() for name, tensor in found.items()}, assign=True)
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    for name, value in found.items():
+        if name not in expected:
+            problems.append(f"{name} is unexpected")
+        elif not isinstance(value, Tensor) or not value.is_floating_point():
+            problems.append(f"{name} is not a tensor of floating-point numbers")
+        elif value.shape != expected[name].shape:
+            shapes = f"{tuple(value.shape)}, expected {tuple(expected[name].shape)}"
+            problems.append(f"{name} has shape {shapes}")
+    if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise CheckpointError(
+            f"{path}: is not the checkpoint of VGGT-1B: {'; '.join(problems[:SHOWN])}{more}; "
+            f"{WHAT_TO_FETCH}"
+        )
+    parameters = {name.removeprefix(PREFIX): value.float() for name, value in found.items()}
+    model.load_state_dict(parameters, assign=True)
 
 
-def read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """Return the file's state dict (that below ``model`` where it is nested), mapped into memory.
-
-    Raises:
-        CheckpointError: the file is damaged, is not a state dict, or would run code when read.
-    """
+def _read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """Return the file's state dict, or the one below ``model``, mapped into memory."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -107,31 +93,6 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a state dict")
     return state
-
-
-def _aggregator_parameters(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    parameters: dict[str, Tensor] = {}
-    problems = []
-    for name, value in state.items():
-        if isinstance(name, str) and name.startswith(IGNORED_PREFIXES):
-            continue
-        if not isinstance(name, str) or not name.startswith(PREFIX):
-            problems.append(f"{name} is unexpected")
-        elif not isinstance(value, Tensor) or not value.is_floating_point():
-            problems.append(f"{name} is not a tensor of floating-point numbers")
-        else:
-            parameters[name.removeprefix(PREFIX)] = value
-    _raise_problems(path, problems)
-    return parameters
-
-
-def _raise_problems(path: Path, problems: list[str]) -> None:
-    if problems:
-        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise CheckpointError(
-            f"{path}: is not the checkpoint of VGGT-1B: {'; '.join(problems[:SHOWN])}{more}; "
-            f"{WHAT_TO_FETCH}"
-        )
 
 
 def fill_random(model: nn.Module, seed: int) -> None:

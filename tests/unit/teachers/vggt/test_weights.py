@@ -156,9 +156,9 @@ def test_a_list_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 def test_without_weights_the_error_says_what_to_fetch(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"teacher\.weights is not set.*licence"):
+    with pytest.raises(CheckpointError, match=r"needs teacher\.weights.*licence"):
         open_extractor(TeacherSettings(name="vggt"))
-    with pytest.raises(CheckpointError, match=r"nowhere\.pt: there is no such.*facebook/VGGT-1B"):
+    with pytest.raises(CheckpointError, match=r"nowhere\.pt is not a file.*facebook/VGGT-1B"):
         open_extractor(TeacherSettings(name="vggt", weights=tmp_path / "nowhere.pt"))
 
 
