@@ -1,6 +1,6 @@
-"""Losses and scores of two groups of runs, and how sure their difference is.
+"""Losses and scores of groups of runs, and how sure each one's difference to the first is.
 
-    python benchmarks/compare_groups.py k96- k12- [--results results] [--rows 4]
+    python benchmarks/compare_groups.py k96- k24- k12- [--results results] [--rows 4]
 
 A group is all runs whose name starts with its prefix; they are to differ in the seed alone. The
 losses are those that training writes every ``train.log_every`` steps, averaged over ``--rows``
@@ -78,26 +78,30 @@ def score_rows(first: list[Path], second: list[Path]) -> list[str]:
 def main() -> None:
     """Read logs and scores of both groups and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("groups", nargs=2, help="prefixes of the runs' names")
+    parser.add_argument("first", help="prefix of the names of the runs to compare with")
+    parser.add_argument("others", nargs="+", help="prefixes of the other groups' names")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--rows", type=int, default=4, help="rows of the log to average over")
     arguments = parser.parse_args()
-    logs = [sorted(arguments.results.glob(f"logs/train/{name}*.log")) for name in arguments.groups]
-    few = [name for name, found in zip(arguments.groups, logs, strict=True) if len(found) < 2]
+    groups = [arguments.first, *arguments.others]
+    logs = {name: sorted(arguments.results.glob(f"logs/train/{name}*.log")) for name in groups}
+    few = [name for name, found in logs.items() if len(found) < 2]
     if few:
         parser.error(f"{arguments.results}/logs/train: fewer than two logs of {' and '.join(few)}")
-    runs = [[arguments.results / "eval" / log.stem for log in side] for side in logs]
-    first, second = (
-        f"{name} ({len(side)})" for name, side in zip(arguments.groups, logs, strict=True)
-    )
-    for head, rows in (
-        ("| steps | loss |", loss_rows(logs[0], logs[1], arguments.rows)),
-        ("| benchmark | metric |", score_rows(runs[0], runs[1])),
-    ):
-        if rows:
-            print(f"{head} {first} | {second} | {arguments.groups[1]} less {arguments.groups[0]} |")
-            print("|---|---|---|---|---|")
-            print("\n".join(rows) + "\n")
+    runs = {
+        name: [arguments.results / "eval" / log.stem for log in side] for name, side in logs.items()
+    }
+    first = arguments.first
+    for other in arguments.others:
+        sides = f"{first} ({len(logs[first])}) | {other} ({len(logs[other])})"
+        for head, rows in (
+            ("| steps | loss |", loss_rows(logs[first], logs[other], arguments.rows)),
+            ("| benchmark | metric |", score_rows(runs[first], runs[other])),
+        ):
+            if rows:
+                print(f"{head} {sides} | {other} less {first} |")
+                print("|---|---|---|---|---|")
+                print("\n".join(rows) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """Does it learn? The runs of config/small.yaml on held-out rooms, against chance.
 
-    snakemake --cores all --configfile config/small.yaml --resources gpu=1 -- \\
-        scores results/trivial_answers.json
     python benchmarks/learning.py [--results results]
 
-prints a table: mean and standard deviation over the seeds of each method, the untrained student,
-and the answers without a look at the room of `threedrs.evaluation.trivial_answers`; then the exact
-answers to ScanQA's questions by kind.
+prints a table after the command of docs/TRAINING.md: mean and standard deviation over the seeds of
+each method, the untrained student, and the answers without a look at the room of
+`threedrs.evaluation.trivial_answers`; then the exact answers to ScanQA's questions by kind.
 """
 
 import argparse
@@ -27,7 +25,7 @@ from threedrs.io.files import read_json, read_json_lines
 from threedrs.tasks.record import read_records
 from threedrs.tasks.registry import evaluation_name, find_task, headline_columns
 
-METHODS = {"3drs": "3drs", "baseline": "baseline"}
+UNTRAINED = "untrained"
 MARK = "-seed"
 WAYS = (CHANCE, ONE_ANSWER, FIRST_WORDS)
 KINDS = {
@@ -60,11 +58,12 @@ def evaluated_runs(results: Path) -> list[str]:
 
 
 def seeds_of_methods(runs: list[str]) -> dict[str, list[str]]:
-    """Return each method's runs."""
-    return {
-        method: [run for run in runs if run == name or run.startswith(f"{name}{MARK}")]
-        for method, name in METHODS.items()
-    }
+    """Return each method's runs, which bear its name and their seed."""
+    seeds: dict[str, list[str]] = {}
+    for run in runs:
+        if run != UNTRAINED:
+            seeds.setdefault(run.partition(MARK)[0], []).append(run)
+    return seeds
 
 
 def spread(values: list[float]) -> str:
@@ -121,7 +120,7 @@ def table(results: Path) -> str:
         # A way that a benchmark has not leaves its cell empty, as chance does where texts answer.
         found = [trivial[column.benchmark].get(way, {}).get(column.metric) for way in WAYS]
         cells = [f"{value:.1f}" if value is not None else "" for value in found]
-        cells.append(f"{measured['untrained']:.1f}" if "untrained" in runs else "")
+        cells.append(f"{measured[UNTRAINED]:.1f}" if UNTRAINED in runs else "")
         cells += [spread([measured[run] for run in own]) for own in seeds.values()]
         count = metrics[runs[0]]["n"]
         lines.append(f"| {column.group} | {column.title} | {count} | " + " | ".join(cells) + " |")

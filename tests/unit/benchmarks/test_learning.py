@@ -4,8 +4,6 @@ import importlib.util
 import json
 from pathlib import Path
 
-import pytest
-
 from fixtures.repository import ROOT
 from threedrs.tasks.record import Record, conversation
 from threedrs.tasks.registry import headline_columns
@@ -107,13 +105,3 @@ def test_table_of_kinds_means_over_seeds(tmp_path: Path) -> None:
     lines = learning.table_of_kinds(tmp_path).splitlines()
     assert lines[0] == "| scanqa: answer | n | first words | 3drs | baseline |"
     assert lines[2:] == ["| number | 1 | 100.0 | 0.0 ± 0.0 | 0.0 |"]
-
-
-@pytest.mark.parametrize("method", ["3drs", "baseline"])
-def test_small_configuration_names_its_seeds_as_the_table_reads_them(method: str) -> None:
-    import yaml
-
-    runs = yaml.safe_load((ROOT / "config" / "small.yaml").read_text())["runs"]
-    seeds = [run for run in runs if run.startswith(f"{method}{learning.MARK}")]
-    assert len(seeds) == 2
-    assert all(runs[run]["train"]["seed"] == int(run.rpartition("seed")[2]) for run in seeds)

@@ -1,0 +1,117 @@
+"""The studies of config/small.yaml: their runs, and what docs/TRAINING.md says to expect."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fixtures.repository import ROOT
+from threedrs.config.load import load_config, resolve_run
+from threedrs.config.yaml_files import merged
+from threedrs.demo.annotations import annotate
+from threedrs.demo.rooms import make_room
+from threedrs.demo.write import demo_scenes
+
+TOLD = (ROOT / "docs" / "TRAINING.md").read_text().partition("## Does it learn?")[2]
+MEASURED = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+
+
+def study(monkeypatch: pytest.MonkeyPatch, *names: str) -> dict[str, Any]:
+    monkeypatch.chdir(ROOT)
+    return load_config(merged([Path(f"config/{name}.yaml") for name in names], "plan"), files=False)
+
+
+def seeds_of_settings(config: dict[str, Any]) -> dict[str, set[int]]:
+    """Return the seeds of each setting; its runs have one recipe but for the seed."""
+    seeds: dict[str, set[int]] = {}
+    recipes: dict[str, dict[str, Any]] = {}
+    for run, overrides in config["runs"].items():
+        if "checkpoint" in overrides:
+            continue
+        setting, _, named = run.partition("-seed")
+        recipe = resolve_run(config, run)
+        seed = recipe["train"].pop("seed")
+        assert seed == int(named or 42)
+        assert recipes.setdefault(setting, recipe) == recipe
+        seeds.setdefault(setting, set()).add(seed)
+    return seeds
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Return the cells of a text's Markdown rows by the first two of them."""
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {" ".join(row[:2]): row[2:] for row in cells}
+
+
+def numbers(text: str) -> list[int]:
+    return [int(found.replace(",", "")) for found in re.findall(r"\d[\d,]*\b", text)]
+
+
+def told(what: str) -> str:
+    return re.search(rf"^\| {what} \| (.*) \|$", TOLD, re.MULTILINE)[1]
+
+
+def test_what_is_told_of_the_study_is_what_its_configuration_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = study(monkeypatch, "small")
+    demo, train = config["data"]["demo"], config["train"]
+    scenes = demo_scenes(demo["scenes"])
+    held_out = len(scenes["val"])
+    assert numbers(told("generated rooms")) == [demo["scenes"], held_out, config["frames"]["count"]]
+    sizes = [train["max_steps"], train["global_batch"], train["pack"]]
+    assert numbers(told("a training")) == sizes
+    first, last = numbers(told("seeds of each setting"))
+    seeds = set(range(first, last + 1))
+    assert seeds_of_settings(config) == {"3drs": seeds, "baseline": seeds}
+    # A room has as many questions of these as any other; test has as many of SQA3D as val.
+    made = annotate(
+        scenes["val"][0],
+        make_room("bedroom", np.random.default_rng(0)),
+        np.random.default_rng(0),
+        demo["rounds"],
+    )
+    asked = numbers(re.sub(r"\(\w+\)", "", told("questions about held-out rooms")))
+    counts = [len(made[name]) * held_out for name in ("scanrefer", "scanqa", "sqa3d")]
+    assert [asked[0], asked[3], asked[4]] == [counts[0], counts[1], counts[2] // 2]
+
+
+def test_the_scores_to_expect_are_those_measured() -> None:
+    measured = rows(MEASURED.partition("\n## Does it learn?")[2].partition("\n### ")[0])
+    expected = rows(TOLD.partition("What to expect")[2])
+    del expected["benchmark metric"]
+    assert len(expected) == 5
+    for name, (chance, words, baseline, method) in expected.items():
+        assert measured[name][:2] + measured[name][3:5] == [chance, words, baseline, method]
+    # The held-out questions too, in the order of the benchmarks.
+    asked = re.search(r"held\s+out;.*?((?:[\d,]+, ){3}[\d,]+ and [\d,]+) questions", MEASURED, re.S)
+    told_of = re.sub(r"\(\w+\)", "", told("questions about held-out rooms"))
+    assert numbers(told_of) == numbers(asked[1].replace(",", "").replace(" and", ""))
+
+
+def test_the_ablation_has_four_seeds_of_each_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = seeds_of_settings(study(monkeypatch, "small", "ablation"))
+    for setting in ("random", "early", "cosine"):
+        assert seeds.pop(setting) == {42, 43, 44, 45}
+    assert set(seeds) == {"3drs", "baseline"}
+
+
+def test_packing_compares_equal_samples_or_equal_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = study(monkeypatch, "small", "packing")
+    seeds = seeds_of_settings(config)
+    assert set(seeds) == {
+        *("3drs", "baseline"),
+        *("k96", "k24", "k12", "k4", "b384"),
+        *("t96", "t24", "t4"),
+    }
+    rooms = {96: 1.4, 24: 4.2, 12: 8.3, 4: 24.1}  # packs a step, with what is left of each room
+    for name in set(seeds) - {"3drs", "baseline"}:
+        assert seeds[name] == {51, 52, 53, 54}
+        train = resolve_run(config, f"{name}-seed51")["train"]
+        seconds = train["max_steps"] * (0.185 + 0.119 * rooms[train["pack"]])
+        if name.startswith("t"):
+            assert seconds == pytest.approx(600 * (0.185 + 0.119 * rooms[12]), rel=0.02)
+        else:
+            assert train["max_steps"] * train["global_batch"] == 57_600
