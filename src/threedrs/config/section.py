@@ -113,7 +113,7 @@ def describe_problem(error: ErrorDetails, schema: dict[str, Any], place: str = "
     if kind in _RANGES:
         words, bound = _RANGES[kind]
         return f"{where}: {value!r} is {words} of {context[bound]:g}"
-    if kind in ("too_short", "string_too_short"):
+    if kind in ("too_short", "string_too_short") and context["min_length"] == 1:
         return f"{where}: {value!r} should be non-empty"
     if kind == "string_pattern_mismatch":
         return f"{where}: {value!r} does not match {context['pattern']!r}"

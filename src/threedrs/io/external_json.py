@@ -49,10 +49,11 @@ def check_external(value: Any, form: type[T], where: str, remedy: str) -> T:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        line = describe_problem(error.errors(include_url=False)[0], adapter.json_schema())
+        problem = error.errors(include_url=False)[0]
+        line = describe_problem(problem, adapter.json_schema())
         # Of a list, the path begins with the index of the entry; of the value itself it is empty.
         line = line.removeprefix("file: ").removeprefix(": ")
-        entry = "entry " if line[0].isdecimal() else ""
+        entry = "entry " if isinstance((problem["loc"] or ("",))[0], int) else ""
         raise DataError(f"{where}: {entry}{line}; {remedy}") from None
 
 

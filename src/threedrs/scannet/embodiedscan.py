@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from threedrs.errors import DataError
+from threedrs.io.external_json import ExternalRow, check_external
 from threedrs.io.files import check_scene_name, read_result, write_json
 from threedrs.scannet.camera import is_rigid
 from threedrs.scannet.layout import PREFIX
@@ -24,6 +25,22 @@ FORMAT_VERSION = 2
 _LARGEST = 1e6  # entry of a matrix: no room and no camera has a larger one, and NaN has none
 _IMAGE = re.compile(r"(?:.*/)?(?P<scene>[^/]+)/(?P<frame>\d{1,9})\.(?:jpg|jpeg|png)")
 _REMEDY = "download it again from EmbodiedScan"
+
+
+class _Image(ExternalRow):
+    img_path: str
+
+
+class _Entry(ExternalRow):
+    sample_idx: str
+    # What follows is looked at in entries of ScanNet's scenes only.
+    images: Any = None
+    axis_align_matrix: Any = None
+    depth_cam2img: Any = None
+
+
+class _Infos(ExternalRow):
+    data_list: list[_Entry]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,25 +63,19 @@ def read_infos(path: Path) -> dict[str, SceneInfos]:
             arrays, or is not laid out as EmbodiedScan's.
     """
     path = Path(path)
-    content = load_pickle(path, _REMEDY)
-    entries = content.get("data_list") if isinstance(content, dict) else None
-    if not isinstance(entries, list):
-        raise DataError(f"{path}: holds no data_list; is it embodiedscan_infos_*.pkl?")
+    content = check_external(load_pickle(path, _REMEDY), _Infos, str(path), _REMEDY)
     infos: dict[str, SceneInfos] = {}
-    for position, entry in enumerate(entries):
-        where = f"{path}: data_list[{position}]"
-        sample = entry.get("sample_idx") if isinstance(entry, dict) else None
-        if not isinstance(sample, str):
-            raise DataError(f"{where}.sample_idx is missing or not a string; {_REMEDY}")
-        if not sample.startswith(PREFIX):
+    for position, entry in enumerate(content.data_list):
+        if not entry.sample_idx.startswith(PREFIX):
             continue
-        scene = check_scene_name(sample.removeprefix(PREFIX), f"{where}.sample_idx")
+        where = f"{path}: data_list.{position}"
+        scene = check_scene_name(entry.sample_idx.removeprefix(PREFIX), f"{where}.sample_idx")
         if scene in infos:
             raise DataError(f"{where}: {scene} stands more than once; {_REMEDY}")
         infos[scene] = SceneInfos(
-            frames=_frame_ids(entry.get("images"), scene, where),
-            axis_alignment=_matrix(entry, "axis_align_matrix", where),
-            depth_intrinsic=_matrix(entry, "depth_cam2img", where),
+            frames=_frame_ids(entry.images, scene, f"{where}.images"),
+            axis_alignment=_matrix(entry.axis_align_matrix, f"{where}.axis_align_matrix", True),
+            depth_intrinsic=_matrix(entry.depth_cam2img, f"{where}.depth_cam2img"),
         )
     if not infos:
         raise DataError(f"{path}: lists no scene of ScanNet; {_REMEDY}")
@@ -101,34 +112,34 @@ def read_infos_files(paths: Iterable[Path]) -> dict[str, SceneInfos]:
     return union
 
 
-def _matrix(entry: dict[str, Any], key: str, where: str) -> list[list[float]] | None:
-    if entry.get(key) is None:
+def _matrix(value: Any, where: str, rigid: bool = False) -> list[list[float]] | None:
+    if value is None:
         return None
-    matrix = as_array(entry[key])
+    matrix = as_array(value)
     if matrix is None or matrix.shape != (4, 4) or not (np.abs(matrix) <= _LARGEST).all():
-        raise DataError(f"{where}.{key} is not a 4x4 matrix of metres or pixels; {_REMEDY}")
-    if key == "axis_align_matrix" and not is_rigid(matrix):
-        raise DataError(f"{where}.{key} is not a rotation and a translation; {_REMEDY}")
+        raise DataError(f"{where} is not a 4x4 matrix of metres or pixels; {_REMEDY}")
+    if rigid and not is_rigid(matrix):
+        raise DataError(f"{where} is not a rotation and a translation; {_REMEDY}")
     return matrix.astype(np.float64).tolist()
 
 
 def _frame_ids(images: Any, scene: str, where: str) -> list[int]:
-    if not isinstance(images, list):
-        raise DataError(f"{where}.images is not a list; {_REMEDY}")
-    frames = set()
-    for position, image in enumerate(images):
-        name = image.get("img_path", "missing") if isinstance(image, dict) else "missing"
-        frames.add(frame_of_image(name, scene, f"{where}.images[{position}].img_path", _REMEDY))
-    return sorted(frames)
+    found = enumerate(check_external(images, list[_Image], where, _REMEDY))
+    return sorted(
+        {
+            frame_of_image(image.img_path, scene, f"{where}.{position}.img_path", _REMEDY)
+            for position, image in found
+        }
+    )
 
 
-def frame_of_image(name: Any, scene: str, where: str, remedy: str) -> int:
+def frame_of_image(name: str, scene: str, where: str, remedy: str) -> int:
     """Return the frame that an image's path names, for instance .../scene0000_00/00010.jpg.
 
     Raises:
         DataError: it is not such a path, or one of another scene.
     """
-    match = _IMAGE.fullmatch(name) if isinstance(name, str) else None
+    match = _IMAGE.fullmatch(name)
     if match is None or match["scene"] != scene:
         raise DataError(f"{where} is {name!r:.90}, expected .../{scene}/<frame>.jpg; {remedy}")
     return int(match["frame"])

@@ -14,13 +14,15 @@ ARKitScenes (https://github.com/apple/ARKitScenes/blob/main/DATA.md and ``raw/RE
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from threedrs.errors import DataError
-from threedrs.io.files import parse_numbers, read_json, read_text
+from threedrs.io.external_json import ExternalRow, read_external_json
+from threedrs.io.files import parse_numbers, read_text
 from threedrs.scannet.camera import check_poses
 from threedrs.scannet.rgbd_folder import PosedImage, RgbdFolder, nearest
 from threedrs.scannet.trajectory import UNLOCALISED, read_trajectory
@@ -30,6 +32,15 @@ ARKIT_TRAJECTORY = "lowres_wide.traj"
 _ARKIT_WINDOW = 0.005  # seconds between an image and its pose; of the data set's own reader
 # A phone's autofocus moves the focal length a little from frame to frame; one is kept for all.
 _MOST_SPREAD = 0.05
+
+
+_Row3 = Annotated[list[float], Field(min_length=3, max_length=3)]
+_Row4 = Annotated[list[float], Field(min_length=4, max_length=4)]
+
+
+class _Frame(ExternalRow):
+    aligned_pose: Annotated[list[_Row4], Field(min_length=4, max_length=4)] | None = None
+    intrinsic: Annotated[list[_Row3], Field(min_length=3, max_length=3)]
 
 
 def read_scannetpp(folder: Path) -> RgbdFolder:
@@ -48,18 +59,12 @@ def read_scannetpp(folder: Path) -> RgbdFolder:
             f"{folder}: holds no rgb/*.jpg or no depth/*.png; extract them from rgb.mkv and "
             "depth.bin with ScanNet++'s toolkit (python -m iphone.prepare_iphone_data)"
         )
-    entries = read_json(path)
-    if not isinstance(entries, dict):
-        raise DataError(f"{path}: expected a JSON object, frame to pose; copy it again")
+    entries = read_external_json(path, dict[str, _Frame], "copy it again")
     frames, intrinsics = [], []
     for name in sorted({*colors} & {*depths} & {*entries}):
-        where = f"{path}: {name}"
-        if not isinstance(entries[name], dict):
-            raise DataError(f"{where} is not a JSON object; copy the file again")
-        pose = entries[name].get("aligned_pose")
-        matrix = UNLOCALISED if pose is None else _matrix(pose, 4, f"{where}.aligned_pose")
+        pose, pinhole = entries[name].aligned_pose, np.array(entries[name].intrinsic)
+        matrix = UNLOCALISED if pose is None else np.array(pose)
         frames.append(PosedImage(color=colors[name], depth=depths[name], pose=matrix))
-        pinhole = _matrix(entries[name].get("intrinsic"), 3, f"{where}.intrinsic")
         intrinsics.append(pinhole[[0, 1, 0, 1], [0, 1, 2, 2]])
     check_poses(
         np.array([frame.pose for frame in frames]).reshape(-1, 4, 4),
@@ -147,10 +152,3 @@ def _time(file: Path) -> float:
         return float(file.stem.rpartition("_")[2])
     except ValueError as error:
         raise DataError(f"{file}: its name does not end in a time; remove the file") from error
-
-
-def _matrix(value: Any, side: int, where: str) -> NDArray[np.float64]:
-    try:
-        return np.array(value, dtype=np.float64).reshape(side, side)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{where} is not a {side}x{side} matrix; copy the file again") from error

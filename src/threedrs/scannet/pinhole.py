@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
 
 from threedrs.errors import DataError
-from threedrs.io.files import parse_numbers, read_json, read_text
+from threedrs.io.external_json import ExternalRow, read_external_json
+from threedrs.io.files import parse_numbers, read_text
 from threedrs.scannet.camera import check_intrinsic
 
 COLOR_INTRINSICS = (
@@ -75,62 +78,47 @@ def _intrinsic(
     source: str | Path | Sequence[float], size: Size, remedy: str = "give --intrinsic"
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Return a 4x4 pinhole matrix from numbers, text ``fx,fy,cx,cy``, or a file, and notes."""
-    if isinstance(source, str) and "," in source:
-        where = f"intrinsic {source!r}"
-        matrix = _from_four(parse_numbers(source.replace(",", " "), where), where)
-    elif isinstance(source, str | Path):
-        where = str(source)
-        path = Path(source)
-        matrix = _from_json(path, size) if path.suffix.lower() == ".json" else _from_text(path)
+    where = str(source)
+    if not isinstance(source, str | Path):
+        values, where = [*source], f"intrinsic {tuple(source)}"
+    elif "," in where:
+        values = parse_numbers(where.replace(",", " "), f"intrinsic {where!r}")
+    elif where.lower().endswith(".json"):
+        values = _from_json(Path(source), size)
     else:
-        where = f"intrinsic {tuple(source)}"
-        matrix = _from_four(list(source), where)
+        values = parse_numbers(read_text(Path(source)).replace(",", " "), where)
+    matrix = np.eye(4)
+    if len(values) == 4:
+        matrix[[0, 1, 0, 1], [0, 1, 2, 2]] = values
+    elif len(values) in (9, 16):
+        side = 3 if len(values) == 9 else 4
+        matrix[:side, :side] = np.reshape(values, (side, side))
+    else:
+        raise DataError(
+            f"{where}: holds {len(values)} numbers, an intrinsic is fx,fy,cx,cy, 3x3 or 4x4"
+        )
+    if matrix[2, :2].any() or matrix[1, 0] != 0 or matrix[2, 2] != 1:
+        raise DataError(f"{where}: is not a pinhole intrinsic [fx 0 cx; 0 fy cy; 0 0 1]")
     return matrix, check_intrinsic(matrix, size, where, remedy)
 
 
-def _from_four(values: list[float], where: str) -> NDArray[np.float64]:
-    if len(values) != 4:
-        raise DataError(f"{where}: holds {len(values)} numbers, expected fx,fy,cx,cy")
-    matrix = np.eye(4)
-    matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2] = values
-    return matrix
+class _Open3dIntrinsic(ExternalRow):
+    width: PositiveInt
+    height: PositiveInt
+    intrinsic_matrix: Annotated[list[float], Field(min_length=9, max_length=9)]  # by columns
 
 
-def _from_text(path: Path) -> NDArray[np.float64]:
-    values = parse_numbers(read_text(path).replace(",", " "), str(path))
-    if len(values) == 4:
-        return _from_four(values, str(path))
-    if len(values) not in (9, 16):
+def _from_json(path: Path, size: Size) -> list[float]:
+    """Return the nine numbers, row by row, of Open3D's PinholeCameraIntrinsic."""
+    remedy = "write it as an Open3D camera intrinsic, or give --intrinsic fx,fy,cx,cy"
+    stated = read_external_json(path, _Open3dIntrinsic, remedy)
+    values = np.reshape(stated.intrinsic_matrix, (3, 3)).T
+    width, height = stated.width, stated.height
+    if (width, height) != size:
+        resized = values * [[size[0] / width], [size[1] / height], [1]]
+        fitting = ",".join(f"{value:.6g}" for value in resized[[0, 1, 0, 1], [0, 1, 2, 2]])
         raise DataError(
-            f"{path}: holds {len(values)} numbers, an intrinsic is fx,fy,cx,cy, 3x3 or 4x4"
+            f"{path}: is for {width}x{height} pixels, the images have {size[0]}x{size[1]}; "
+            f"if they were resized, give --intrinsic {fitting}"
         )
-    return _embed(np.reshape(values, (3, 3) if len(values) == 9 else (4, 4)), path)
-
-
-def _from_json(path: Path, size: Size) -> NDArray[np.float64]:
-    """Read Open3D's PinholeCameraIntrinsic: width, height, and the matrix column by column."""
-    value = read_json(path)
-    try:
-        columns = np.array(value["intrinsic_matrix"], dtype=np.float64).reshape(3, 3)
-        stated = (int(value["width"]), int(value["height"]))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(
-            f"{path}: is not an Open3D camera intrinsic (width, height, intrinsic_matrix of 9)"
-        ) from error
-    if stated != size:
-        resized = (np.array(size) / stated)[[0, 1, 0, 1]]
-        fitting = columns.T[[0, 1, 0, 1], [0, 1, 2, 2]] * resized
-        values = ",".join(f"{value:.6g}" for value in fitting)
-        raise DataError(
-            f"{path}: is for {stated[0]}x{stated[1]} pixels, the images have {size[0]}x{size[1]}; "
-            f"if they were resized, give --intrinsic {values}"
-        )
-    return _embed(columns.T, path)
-
-
-def _embed(values: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
-    matrix = np.eye(4)
-    matrix[: len(values), : len(values)] = values
-    if matrix[2, :2].any() or matrix[1, 0] != 0 or matrix[2, 2] != 1:
-        raise DataError(f"{path}: is not a pinhole intrinsic [fx 0 cx; 0 fy cy; 0 0 1]")
-    return matrix
+    return values.ravel().tolist()

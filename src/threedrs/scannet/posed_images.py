@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from threedrs.errors import DataError
-from threedrs.io.files import atomic_folder, parse_numbers, read_text
+from threedrs.io.files import atomic_folder
 from threedrs.io.images import ImageError, image_size
 from threedrs.scannet.camera import has_valid_pose
 from threedrs.scannet.frames import LooseFrames
 from threedrs.scannet.sens import SensReader
 from threedrs.scannet.sens_format import HeaderFieldError, SensHeader
+from threedrs.scannet.trajectory import read_matrix
 
 JPEG_QUALITY = 95
-MOST_MATRIX_BYTES = 64 * 2**10  # sixteen numbers
 _FRAME_FILE = re.compile(r"(\d{5,9})\.(jpg|png|txt)")
 _EXPORTED_NAME = re.compile(r"\d{5,}\.(jpg|png|txt)|(depth_)?intrinsic\.txt")
 _KINDS = ("jpg", "png", "txt")
@@ -61,7 +61,7 @@ class PosedImagesReader(LooseFrames):
         self.color_files = [self.path / f"{name}.jpg" for name in names]
         self.depth_files = [self.path / f"{name}.png" for name in names]
         self.frame_ids = np.array([int(name) for name in names], dtype=np.int64)
-        self.poses = np.stack([_read_matrix(self.path / f"{name}.txt") for name in names])
+        self.poses = np.stack([_read_f32(self.path / f"{name}.txt") for name in names])
         self.valid = has_valid_pose(self.poses)
         self.header = self._read_header()
         self.header_bytes = self.header.pack(len(self))
@@ -72,9 +72,9 @@ class PosedImagesReader(LooseFrames):
         try:
             return SensHeader(
                 sensor_name="posed_images",
-                intrinsic_color=_read_matrix(self.path / "intrinsic.txt"),
+                intrinsic_color=_read_f32(self.path / "intrinsic.txt"),
                 extrinsic_color=np.eye(4),
-                intrinsic_depth=_read_matrix(self.path / "depth_intrinsic.txt"),
+                intrinsic_depth=_read_f32(self.path / "depth_intrinsic.txt"),
                 extrinsic_depth=np.eye(4),
                 color_width=color_size[0],
                 color_height=color_size[1],
@@ -110,13 +110,9 @@ def _frame_names(folder: Path) -> list[str]:
     return names
 
 
-def _read_matrix(path: Path) -> NDArray[np.float64]:
-    """Return the (4,4) matrix of a text file, each number rounded to f32."""
-    values = parse_numbers(read_text(path, most=MOST_MATRIX_BYTES), str(path))
-    if len(values) != 16:
-        raise DataError(f"{path}: holds {len(values)} numbers, a 4x4 matrix has 16; {_REMEDY}")
+def _read_f32(path: Path) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):
-        return np.reshape(values, (4, 4)).astype(np.float32).astype(np.float64)
+        return read_matrix(path).astype(np.float32).astype(np.float64)
 
 
 def _image_size(path: Path, kind: str) -> tuple[int, int]:

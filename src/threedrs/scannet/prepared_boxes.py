@@ -8,13 +8,60 @@ dz), metres, axis-aligned world.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
 
 from threedrs.errors import DataError
-from threedrs.io.files import check_encodable, read_json
+from threedrs.io.external_json import (
+    ExternalRow,
+    ExternalText,
+    check_external,
+    read_external_json,
+)
+from threedrs.io.files import read_json
 from threedrs.scannet.layout import PREFIX
 
 FARTHEST = 1e6  # metres from the origin: no scan reaches so far, and float32 holds it
+_REMEDY = "mend the file, or make it again"
+
+
+def _check_sizes(box: list[float]) -> list[float]:
+    if min(box[3:]) < 0:
+        raise ValueError("a size is negative")
+    return box
+
+
+_Box = Annotated[
+    list[Annotated[float, Field(ge=-FARTHEST, le=FARTHEST)]],
+    Field(min_length=6, max_length=6),
+    AfterValidator(_check_sizes),
+]
+
+
+class _PreparedSet(ExternalRow):
+    boxes: list[_Box]
+    ids: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    labels: list[ExternalText]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        """Give a list of boxes, or an object without all fields, those that follow from it."""
+        fields = {"boxes": value} if isinstance(value, list) else value
+        boxes = fields.get("boxes") if isinstance(fields, dict) else None
+        if not isinstance(boxes, list):
+            return fields
+        return {"ids": list(range(len(boxes))), "labels": [""] * len(boxes), **fields}
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "_PreparedSet":
+        counts = len(self.boxes), len(self.ids), len(self.labels)
+        if len({*counts}) > 1:
+            raise ValueError("{} boxes, {} ids and {} labels".format(*counts))
+        if len({*self.ids}) != len(self.ids):
+            raise ValueError("an id stands more than once")
+        return self
 
 
 def read_prepared_boxes(path: Path, scenes: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -23,16 +70,15 @@ def read_prepared_boxes(path: Path, scenes: Iterable[str]) -> dict[str, dict[str
     Raises:
         DataError: the file is missing or malformed; the message names scene and row.
     """
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, scene to boxes")
+    content = read_external_json(path, dict[str, Any], _REMEDY)
     found = {}
     for scene in scenes:
         named = [key for key in (scene, PREFIX + scene) if key in content]
         if len(named) > 1:
             raise DataError(f"{path}: {scene} stands there with and without {PREFIX}")
         if named:
-            found[scene] = _check_box_set(content[named[0]], f"{path}: {scene}")
+            where = f"{path}: {scene}"
+            found[scene] = dict(check_external(content[named[0]], _PreparedSet, where, _REMEDY))
     return found
 
 
@@ -47,36 +93,3 @@ def listed_scenes(path: Path) -> frozenset[str]:
         return frozenset()
     keys = content if isinstance(content, dict) else {}
     return frozenset(key.removeprefix(PREFIX) for key in keys)
-
-
-def _check_box_set(value: Any, where: str) -> dict[str, Any]:
-    fields = {"boxes": value} if isinstance(value, list) else value
-    boxes = fields.get("boxes") if isinstance(fields, dict) else None
-    if not isinstance(boxes, list):
-        raise DataError(f"{where}: expected a list of boxes, or an object with boxes and ids")
-    ids = fields.get("ids", list(range(len(boxes))))
-    labels = fields.get("labels", [""] * len(boxes))
-    if not (isinstance(ids, list) and isinstance(labels, list)):
-        raise DataError(f"{where}: boxes, ids and labels must be lists")
-    if not len(boxes) == len(ids) == len(labels):
-        raise DataError(f"{where}: {len(boxes)} boxes, {len(ids)} ids and {len(labels)} labels")
-    for row, (box, object_id, label) in enumerate(zip(boxes, ids, labels, strict=True)):
-        if not _is_box(box):
-            raise DataError(
-                f"{where}: boxes[{row}] is not 6 finite numbers with sizes from 0, in metres"
-            )
-        if type(object_id) is not int or not 0 <= object_id < 2**31 or not isinstance(label, str):
-            raise DataError(f"{where}: row {row} needs an integer as id and a string as label")
-        check_encodable(label, f"label {row}", where, "mend the label")
-    if len(set(ids)) != len(ids):
-        raise DataError(f"{where}: an id stands more than once")
-    return {"boxes": boxes, "ids": ids, "labels": labels}
-
-
-def _is_box(box: Any) -> bool:
-    return (
-        isinstance(box, list)
-        and len(box) == 6
-        and all(type(value) in (int, float) and abs(value) <= FARTHEST for value in box)
-        and all(size >= 0 for size in box[3:])
-    )

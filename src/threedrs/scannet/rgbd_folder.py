@@ -82,49 +82,36 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
     )
     if not len(track.poses):
         raise DataError(f"{track.path}: holds no pose")
-    # TUM's own depth images have 5000 units a metre, while other tools write 1000 beside its texts.
-    units = (5000.0, 1000.0) if track.timestamps is not None else (1000.0,)
-    layout = f"colour and depth images, poses of {track.path.name}"
-    source = "millimetres, as 16-bit images mostly have"
-
     color_times, depth_times = _timestamps(colors), _timestamps(depths)
+    notes = []
     if color_times is None or depth_times is None:
-        partners = _match_names(colors, depths, "colour images", "depth images")
-        poses = _poses_of(colors, color_times, track)
-        frames = [
-            PosedImage(color=color, depth=depths[partner], pose=pose)
-            for color, partner, pose in zip(colors, partners, poses, strict=True)
-        ]
-        return RgbdFolder(
-            frames=frames,
-            layout=layout,
-            units_per_metre=units,
-            units_source=source,
-            takes_trajectory=True,
-        )
-    pairs = _match_times(color_times, depth_times)
-    if not pairs:
-        raise DataError(
-            f"{folder}: no depth image within {MAX_TIME_DIFFERENCE} s of a colour image"
-        )
+        pairs = [*enumerate(_match_names(colors, depths, "colour images", "depth images"))]
+    else:
+        pairs = _match_times(color_times, depth_times)
+        if not pairs:
+            raise DataError(
+                f"{folder}: no depth image within {MAX_TIME_DIFFERENCE} s of a colour image"
+            )
+        alone = len(colors) - len(pairs)
+        if alone:
+            notes = [f"{alone} colour images have no depth image within 0.02 s: left out"]
     poses = _poses_of(colors, color_times, track)
     frames = [
         PosedImage(
             color=colors[i],
             depth=depths[j],
             pose=poses[i],
-            color_timestamp=round(color_times[i] * 1e6),
-            depth_timestamp=round(depth_times[j] * 1e6),
+            color_timestamp=0 if color_times is None else round(color_times[i] * 1e6),
+            depth_timestamp=0 if depth_times is None else round(depth_times[j] * 1e6),
         )
         for i, j in pairs
     ]
-    alone = len(colors) - len(pairs)
-    notes = [f"{alone} colour images have no depth image within 0.02 s: left out"] if alone else []
     return RgbdFolder(
         frames=frames,
-        layout=layout,
-        units_per_metre=units,
-        units_source=source,
+        layout=f"colour and depth images, poses of {track.path.name}",
+        # TUM's depth images have 5000 units a metre; other tools write 1000 beside its texts.
+        units_per_metre=(5000.0, 1000.0) if track.timestamps is not None else (1000.0,),
+        units_source="millimetres, as 16-bit images mostly have",
         takes_trajectory=True,
         notes=notes,
     )

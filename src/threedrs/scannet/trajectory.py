@@ -22,6 +22,8 @@ from threedrs.errors import DataError
 from threedrs.io.files import parse_numbers, read_text
 from threedrs.scannet.camera import check_poses
 
+MOST_MATRIX_BYTES = 64 * 2**10  # sixteen numbers
+_REMEDY = "unpack, copy or export the file again"
 UNLOCALISED = np.full((4, 4), -np.inf)
 
 
@@ -45,7 +47,7 @@ def read_trajectory(path: Path) -> Trajectory:
     """Read a trajectory: a folder of 4x4 texts, a ``.log`` file, or else TUM's text form.
 
     Raises:
-        DataError: missing or malformed, or a pose is not a rigid motion; names file and line.
+        DataError: missing or malformed, or a pose is not a rigid motion; names file and pose.
     """
     path = Path(path)
     if path.is_dir():
@@ -61,32 +63,16 @@ def natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
 
 
 def _read_log(path: Path) -> Trajectory:
-    lines = [
-        (number, line)
-        for number, line in enumerate(read_text(path).splitlines(), start=1)
-        if line.strip()
-    ]
-    if len(lines) % 5:
+    numbers = parse_numbers(read_text(path), str(path))
+    if len(numbers) % 19:
         raise DataError(
-            f"{path}: {len(lines)} lines are no whole number of frames "
-            "(an Open3D log has 5 lines a frame)"
+            f"{path}: holds {len(numbers)} numbers, an Open3D log has 19 a frame (three, and a 4x4 "
+            "matrix); export it again"
         )
-    poses = np.empty((len(lines) // 5, 4, 4))
-    frames: list[float] = []
-    for index in range(len(poses)):
-        number, head = lines[5 * index]
-        numbers = parse_numbers(head, f"{path}: line {number}")
-        if len(numbers) != 3:
-            raise DataError(f"{path}: line {number} does not hold the three numbers of a frame")
-        frames.append(numbers[0])
-        for row, (row_number, line) in enumerate(lines[5 * index + 1 : 5 * index + 5]):
-            where = f"{path}: line {row_number}"
-            values = parse_numbers(line, where)
-            if len(values) != 4:
-                raise DataError(f"{where} holds {len(values)} numbers, a matrix row has 4")
-            poses[index, row] = values
-    check_poses(poses, lambda index: f"{path}: line {lines[5 * index][0]}")
-    return Trajectory(path=path, poses=poses, frames=frames)
+    table = np.reshape(numbers, (-1, 19))
+    poses = table[:, 3:].reshape(-1, 4, 4)
+    check_poses(poses, lambda index: f"{path}: pose {index + 1}")
+    return Trajectory(path=path, poses=poses, frames=table[:, 0].tolist())
 
 
 def _read_tum(path: Path) -> Trajectory:
@@ -127,14 +113,17 @@ def _rows(path: Path, form: str) -> NDArray[np.float64]:
     return np.array(rows).reshape(-1, columns)
 
 
+def read_matrix(path: Path) -> NDArray[np.float64]:
+    """Return the (4,4) matrix of a text file, which may hold ``inf`` and ``nan``."""
+    values = parse_numbers(read_text(path, most=MOST_MATRIX_BYTES), str(path))
+    if len(values) != 16:
+        raise DataError(f"{path}: holds {len(values)} numbers, a 4x4 matrix has 16; {_REMEDY}")
+    return np.reshape(values, (4, 4))
+
+
 def read_pose_files(folder: Path, pattern: str = "*.txt") -> Trajectory:
     """Read the 4x4 texts of a folder, one a frame, in the order of the numbers in their names."""
     files = sorted(folder.glob(pattern), key=natural_order)
-    poses = np.empty((len(files), 4, 4))
-    for index, file in enumerate(files):
-        values = parse_numbers(read_text(file), str(file))
-        if len(values) != 16:
-            raise DataError(f"{file}: holds {len(values)} numbers, a pose is a 4x4 matrix")
-        poses[index] = np.reshape(values, (4, 4))
+    poses = np.array([read_matrix(file) for file in files]).reshape(-1, 4, 4)
     check_poses(poses, lambda index: str(files[index]))
     return Trajectory(path=folder, poses=poses, files=tuple(files))

@@ -161,7 +161,7 @@ def test_a_mesh_as_text(tmp_path: Path) -> None:
     [
         ("element vertex 4", "element edge 4", "the first element is not vertex"),
         ("property float z", "property list int float z", "the first element is not vertex"),
-        ("property float z", "property string z", "property type 'string' is not known"),
+        ("property float z", "property string z", "the header's line 'property string z'"),
         ("element vertex 4", "element vertex -4", "the header's line 'element vertex -4'"),
         ("binary_little_endian", "binary", "format 'binary' is none of"),
         ("end_header", "end", "no ply header"),
@@ -340,7 +340,7 @@ def test_boxes_beyond_every_room(tmp_path: Path, box: list[Any]) -> None:
     out = tmp_path / "boxes.json"
     files = DataLayout(root=tmp_path).scan("scene0000_00")
     message = one_line(lambda: extract_boxes([files], out, {"gt": path}), path)
-    assert "boxes[0] is not 6 finite numbers" in message or "not finite" in message
+    assert "scene0000_00: boxes.0." in message
     assert not out.exists()
     row = {"id": "a", "benchmark": "scanqa", "scene": "scene0000_00"}
     row |= {"format_version": 1, "conversations": conversation("what", "that"), "box_input": box}

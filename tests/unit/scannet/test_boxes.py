@@ -302,12 +302,12 @@ def test_a_boxes_file_of_another_version(tmp_path: Path, content: object, messag
     ("changes", "message"),
     [
         ({"ids": []}, "1 boxes, 0 ids and 1 labels"),
-        ({"boxes": [[0, 0, 0, 1, 1]]}, r"boxes\[0\] is not 6 finite numbers"),
-        ({"boxes": [[0, 0, 0, 1, 1, -1]]}, r"boxes\[0\] is not 6 finite numbers"),
-        ({"boxes": [[float("nan"), 0, 0, 1, 1, 1]]}, r"boxes\[0\] is not 6 finite numbers"),
-        ({"ids": [1.5]}, "row 0 needs an integer as id"),
+        ({"boxes": [[0, 0, 0, 1, 1]]}, "boxes.0: List should have at least 6 items"),
+        ({"boxes": [[0, 0, 0, 1, 1, -1]]}, "boxes.0: a size is negative"),
+        ({"boxes": [[float("nan"), 0, 0, 1, 1, 1]]}, "boxes.0.0 is nan; expected a finite"),
+        ({"ids": [1.5]}, "ids.0: 1.5 is not of type 'integer'"),
         ({"boxes": [[0] * 6] * 2, "ids": [1, 1], "labels": ["", ""]}, "stands more than once"),
-        ({"labels": "a"}, "must be lists"),
+        ({"labels": "a"}, "labels: 'a' is not of type 'array'"),
     ],
 )
 def test_malformed_ready_boxes(tmp_path: Path, changes: dict[str, object], message: str) -> None:

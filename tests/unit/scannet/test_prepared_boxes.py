@@ -69,9 +69,9 @@ def test_boxes_of_both_forms(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "expected a JSON object, scene to boxes"),
-        ({"scene0000_00": 3}, "scene0000_00: expected a list of boxes"),
-        ({"scene0000_00": [[1, 2, 3]]}, "boxes[0] is not 6 finite numbers"),
+        ([], "[] is not of type 'object'"),
+        ({"scene0000_00": 3}, "scene0000_00: 3 is not of type 'object'"),
+        ({"scene0000_00": [[1, 2, 3]]}, "boxes.0: List should have at least 6 items"),
         ({"scene0000_00": {"boxes": [BOX], "ids": [1, 2]}}, "1 boxes, 2 ids"),
         ({"scene0000_00": {"boxes": [BOX], "labels": ["\ud800"]}}, "half a surrogate pair"),
     ],

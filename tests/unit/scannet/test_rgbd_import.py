@@ -209,7 +209,7 @@ def test_bad_intrinsics(folder, tmp_path, intrinsic, message):
     [
         ("i.txt", "1 2 3", "3x3 or 4x4"),
         ("i.txt", "20 0 0 0 21 0 8 6 1", "not a pinhole intrinsic"),
-        ("i.json", "[]", "not an Open3D camera intrinsic"),
+        ("i.json", "[]", "write it as an Open3D camera intrinsic"),
         (
             "i.json",
             '{"width": 640, "height": 480, "intrinsic_matrix": [20,0,0,0,21,0,8,6,1]}',
