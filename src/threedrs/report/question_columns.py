@@ -9,7 +9,7 @@ here as on the page, so that every count leads to exactly the questions that it 
 import base64
 import gzip
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from threedrs.report.results import Results
 from threedrs.report.scores import run_colours
+from threedrs.scannet.boxes import box_iou_NM
 from threedrs.tasks.base import Task
 from threedrs.tasks.record import COORD, IMAGE, Record
 from threedrs.tasks.registry import find_task
@@ -109,21 +110,26 @@ class Questions:
             self._boxes.setdefault(record.scene, {})
         scenes = {scene: index for index, scene in enumerate(self._boxes)}
         true: list[list[int]] = [[] for _ in asked]
-        answers, no_object = [], []
+        answers, chosen, no_object = [], [], []
         for run in values:
             rows = results.answers(run, name, [record.id for record in asked])
+            if task.choose is None:
+                pairs = zip(rows, asked, strict=True)
+                answers.append(
+                    [self._text(_answer_text(row, record, task)) for row, record in pairs]
+                )
+                continue
+            # All runs have the same true boxes.
+            true = [self._box_indices(row["scene"], row["gt"]) for row in rows]
+            chosen.append([self._box_indices(row["scene"], _chosen(row, task)) for row in rows])
             answers.append(
-                [self._answer(row, record, task) for row, record in zip(rows, asked, strict=True)]
+                [self._text(_boxes_in_words(_chosen(row, task), row["gt"])) for row in rows]
             )
             # As `count_alike` counts them. ScanRefer takes a box even so.
-            no_object.append(
-                [int(np.argmax(row["scores"]) == len(row["boxes"])) for row in rows]
-                if task.grounding
-                else []
-            )
-            # All runs have the same true boxes.
-            if task.grounding and not answers[1:]:
-                true = [self._box_indices(row["scene"], row["gt"]) for row in rows]
+            no_object.append([int(np.argmax(row["scores"]) == len(row["boxes"])) for row in rows])
+        truth = [record.references or () for record in asked]
+        if task.grounding:
+            truth = [[_count(len(boxes))] for boxes in true]
         return {
             "name": name,
             "metric": task.judged_by,
@@ -135,7 +141,7 @@ class Questions:
             "scene": [scenes[record.scene] for record in asked],
             "type": [self._text(record.question_type or "") for record in asked],
             "question": [self._text(question_text(record, task)) for record in asked],
-            "references": [[self._text(t) for t in record.references or ()] for record in asked],
+            "truth": [[self._text(text) for text in texts] for texts in truth],
             "pointed": [
                 self._box_indices(record.scene, [record.box_input] if record.box_input else [])
                 for record in asked
@@ -143,18 +149,9 @@ class Questions:
             "true": true,
             "values": [[mine[record.id] for record in asked] for mine in values.values()],
             "answers": answers,
+            "chosen": chosen,
             "no_object": no_object,
         }
-
-    def _answer(self, row: dict[str, Any], record: Record, task: Task) -> int | list[int]:
-        """Return the index of an answer's text, or those of the boxes that it chose."""
-        # Such an empty answer is not the model's, and is not counted among those.
-        if task.box_input and record.box_input is None:
-            return self._text(NOT_ASKED)
-        if task.choose is None:
-            return self._text(row["prediction"])
-        chosen = task.choose(np.asarray(row["scores"]))
-        return self._box_indices(row["scene"], [row["boxes"][index] for index in chosen])
 
     def _text(self, text: str) -> int:
         return self._texts.setdefault(text, len(self._texts))
@@ -164,6 +161,32 @@ class Questions:
         # Millimetres, as finer differences cannot be seen.
         rounded = (tuple(round(number, 3) for number in box) for box in boxes)
         return [known.setdefault(box, len(known)) for box in rounded]
+
+
+def _answer_text(row: Mapping[str, Any], record: Record, task: Task) -> str:
+    # Such an empty answer is not the model's, and is not counted among those.
+    return NOT_ASKED if task.box_input and record.box_input is None else row["prediction"]
+
+
+def _chosen(row: Mapping[str, Any], task: Task) -> list[Sequence[float]]:
+    """Return the boxes that a model chose."""
+    assert task.choose is not None
+    return [row["boxes"][index] for index in task.choose(np.asarray(row["scores"]))]
+
+
+def _boxes_in_words(chosen: Sequence[Sequence[float]], true: Sequence[Sequence[float]]) -> str:
+    """Return how many boxes were chosen, and how well the best fits a true one."""
+    count = _count(len(chosen))
+    if not len(chosen):
+        return count
+    if not len(true):
+        return f"{count}, where there is no object"
+    best = box_iou_NM(np.array(chosen), np.array(true)).max()
+    return f"{count}, IoU {'at best ' * (len(chosen) > 1)}{best:.2f}"
+
+
+def _count(boxes: int) -> str:
+    return "no object" if boxes == 0 else "1 box" if boxes == 1 else f"{boxes} boxes"
 
 
 def pack(content: Any) -> str:

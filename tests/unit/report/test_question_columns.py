@@ -41,17 +41,20 @@ def test_columns_hold_what_the_files_hold(questions, results):
             assert [data["scenes"][scene] for scene in columns["scene"]] == [
                 row["scene"] for row in rows
             ]
+            texts = [data["texts"][answer] for answer in column]
             if name != "scanrefer":
-                assert [data["texts"][answer] for answer in column] == [
-                    row["prediction"] for row in rows
-                ]
+                assert texts == [row["prediction"] for row in rows]
                 continue
-            for answer, row, scene in zip(column, rows, columns["scene"], strict=True):
+            # The true box, or the other one, which does not touch it.
+            of_run = columns["chosen"][columns["runs"].index(run)]
+            for text, chosen, row, scene in zip(texts, of_run, rows, columns["scene"], strict=True):
                 best = row["boxes"][int(np.argmax(row["scores"][:-1]))]
-                assert [data["boxes"][scene][box] for box in answer] == [
+                assert [data["boxes"][scene][box] for box in chosen] == [
                     [round(number, 3) for number in best]
                 ]
+                assert text == f"1 box, IoU {float(best == row['gt'][0]):.2f}"
     scanrefer = data["benchmarks"][0]
+    assert {data["texts"][text] for (text,) in scanrefer["truth"]} == {"1 box"}
     # The notice that counts where "no object" ranks first opens exactly these questions.
     for first, run in zip(scanrefer["no_object"], scanrefer["runs"], strict=True):
         folder = results / "eval" / data["runs"][run] / "scanrefer"

@@ -1,16 +1,9 @@
 "use strict";
 // Training curves: smoothed, with the raw line behind; and the legend, which works on every chart.
 (() => {
-  const SVG = "http://www.w3.org/2000/svg";
+  const { shape } = threedrs;
   const [WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP] = [420, 240, 46, 20, 30, 12];
   const SMOOTHED_OVER = 25; // a value is the mean of one in so many of all points
-
-  const make = (name, properties, text = "") => {
-    const element = document.createElementNS(SVG, name);
-    Object.entries(properties).forEach(([key, value]) => element.setAttribute(key, value));
-    element.textContent = text;
-    return element;
-  };
 
   const smooth = (values) => {
     const reach = Math.floor(values.length / SMOOTHED_OVER / 2);
@@ -48,18 +41,18 @@
     const y = (value) => HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP);
     const parts = [];
     for (const [value, text] of ticksOf(low, high)) {
-      parts.push(make("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "grid" }),
-        make("text", { x: LEFT - 5, y: y(value) + 4, "text-anchor": "end" }, text));
+      parts.push(shape("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "grid" }),
+        shape("text", { x: LEFT - 5, y: y(value) + 4, "text-anchor": "end" }, text));
     }
     for (const [value, text] of ticksOf(from, to)) {
-      parts.push(make("text", { x: x(value), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, text));
+      parts.push(shape("text", { x: x(value), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, text));
     }
-    const clip = make("svg", { x: LEFT, y: TOP, width: WIDTH - LEFT - RIGHT, height: HEIGHT - BOTTOM - TOP,
+    const clip = shape("svg", { x: LEFT, y: TOP, width: WIDTH - LEFT - RIGHT, height: HEIGHT - BOTTOM - TOP,
       viewBox: `${LEFT} ${TOP} ${WIDTH - LEFT - RIGHT} ${HEIGHT - BOTTOM - TOP}` });
     for (const kind of ["raw", "smooth"]) {
       for (const line of shown) {
         const points = line.kept.map((at) => `${x(line.steps[at]).toFixed(1)},${y(line[kind][at]).toFixed(1)}`);
-        clip.append(make("polyline", { points: points.join(" "), stroke: line.colour, class: kind, "data-run": line.run }));
+        clip.append(shape("polyline", { points: points.join(" "), stroke: line.colour, class: kind, "data-run": line.run }));
       }
     }
     svg.replaceChildren(...parts, clip);
@@ -70,7 +63,7 @@
       steps, raw: values, smooth: smooth(values) }));
     const ends = [Math.min(...lines.map((line) => line.steps[0])), Math.max(...lines.map((line) => line.steps.at(-1)))];
     let range = ends;
-    const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", tabindex: 0,
+    const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", tabindex: 0,
       "aria-label": `${curve.name} over optimizer steps; keys: + and - zoom, arrows move, 0 shows all` });
     svg.style.width = `min(100%, ${WIDTH}px)`;
     const show = (from, to) => {

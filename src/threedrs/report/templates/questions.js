@@ -4,6 +4,7 @@
 // The address says what is shown. `#filter:benchmark=NAME&a=baseline&b=3drs&outcome=better` opens
 // the table filtered, `#q=NAME:ID` a question's card.
 (() => {
+  const { make } = threedrs;
   const section = document.getElementById("questions");
   const form = document.getElementById("filter");
   const list = document.getElementById("question-rows");
@@ -18,12 +19,6 @@
   let drawn = [-1, -1];
   let opened = null;
 
-  const make = (tag, content = "", properties = {}) => {
-    const element = document.createElement(tag);
-    element.append(...[content].flat());
-    return Object.assign(element, properties);
-  };
-
   // ---- what a question and its answers are
 
   const valueOf = (benchmark, run, row) => {
@@ -37,35 +32,11 @@
     if (value >= 1000) return ["up", "✓ right"];
     return value > 0 ? ["", "partly"] : ["down", "✗ wrong"];
   };
-  const boxOf = (benchmark, row, index) => data.boxes[benchmark.scene[row]][index];
-  const overlap = (a, b) => {
-    const volume = (box) => box[3] * box[4] * box[5];
-    let shared = 1;
-    for (let axis = 0; axis < 3; axis += 1) {
-      const high = Math.min(a[axis] + a[axis + 3] / 2, b[axis] + b[axis + 3] / 2);
-      const low = Math.max(a[axis] - a[axis + 3] / 2, b[axis] - b[axis + 3] / 2);
-      shared *= Math.max(0, high - low);
-    }
-    return shared / (volume(a) + volume(b) - shared);
-  };
   const answerOf = (benchmark, run, row) => {
     const column = benchmark.runs.indexOf(run);
-    if (column < 0) return "";
-    const answer = benchmark.answers[column][row];
-    if (!benchmark.grounding) return data.texts[answer].trim() || "(no answer)";
-    if (!answer.length) return "no object";
-    const count = answer.length === 1 ? "1 box" : `${answer.length} boxes`;
-    const truth = benchmark.true[row];
-    if (!truth.length) return `${count}, where there is no object`;
-    const pairs = answer.flatMap((mine) => truth.map((other) => (
-      overlap(boxOf(benchmark, row, mine), boxOf(benchmark, row, other)))));
-    return `${count}, IoU ${answer.length > 1 ? "at best " : ""}${Math.max(...pairs).toFixed(2)}`;
+    return column < 0 ? "" : data.texts[benchmark.answers[column][row]].trim() || "(no answer)";
   };
-  const truthOf = (benchmark, row) => {
-    if (!benchmark.grounding) return benchmark.references[row].map((text) => data.texts[text]);
-    const count = benchmark.true[row].length;
-    return [count === 0 ? "no object" : count === 1 ? "1 box" : `${count} boxes`];
-  };
+  const truthOf = (benchmark, row) => benchmark.truth[row].map((text) => data.texts[text]).join(" / ");
   const nameOf = ([benchmark, row]) => `${benchmark.name}:${benchmark.id[row]}`;
   const addressOf = (question) => `#q=${encodeURIComponent(nameOf(question))}`;
 
@@ -118,14 +89,13 @@
           if (value === null || right(value) !== asked.right.startsWith("right:")) return false;
         }
       }
-      if (answer && benchmark.grounding && answer === "no object first") {
-        const column = benchmark.runs.indexOf(b);
-        if (column < 0 || !benchmark.no_object[column][row]) return false;
+      if (answer === "no object first" && benchmark.grounding) {
+        if (!benchmark.no_object[benchmark.runs.indexOf(b)]?.[row]) return false;
       } else if (answer && oneLine(answerOf(benchmark, b, row)) !== answer) return false;
       if (!words) return true;
       const texts = [benchmark.id[row], data.scenes[benchmark.scene[row]],
-        data.texts[benchmark.question[row]], ...truthOf(benchmark, row)];
-      if (!benchmark.grounding) texts.push(...benchmark.answers.map((column) => data.texts[column[row]]));
+        data.texts[benchmark.question[row]], truthOf(benchmark, row),
+        ...benchmark.runs.map((run) => answerOf(benchmark, run, row))];
       return texts.some((text) => text.toLowerCase().includes(words));
     };
   };
@@ -183,7 +153,7 @@
       const line = make("tr", [
         make("th", make("div", link), { scope: "row" }),
         make("td", make("div", make("small", kind ? `${place} · ${kind}` : place))),
-        make("td", make("div", truthOf(benchmark, row).join(" / "))),
+        make("td", make("div", truthOf(benchmark, row))),
         cellOf(benchmark, a, row), cellOf(benchmark, b, row),
       ]);
       line.dataset.place = first + number;
@@ -221,13 +191,13 @@
   const drawnBoxes = ([benchmark, row]) => {
     const boxes = [];
     const add = (indices, colour, label) => indices.forEach((index) => boxes.push(
-      { index, box: boxOf(benchmark, row, index), colour, label }));
+      { index, box: data.boxes[benchmark.scene[row]][index], colour, label }));
     add(benchmark.true[row], section.dataset.trueColour, "true");
     add(benchmark.pointed[row], section.dataset.trueColour, "this one");
-    if (benchmark.grounding) {
-      benchmark.runs.forEach((run, column) => (
-        add(benchmark.answers[column][row], data.colours[run], data.runs[run])));
-    }
+    benchmark.chosen.forEach((column, place) => {
+      const run = benchmark.runs[place];
+      add(column[row], data.colours[run], data.runs[run]);
+    });
     return boxes;
   };
 
@@ -243,7 +213,7 @@
         make("span", words, { className: `mark ${tone}` })]);
     });
     card.querySelector("h3").textContent = data.texts[benchmark.question[row]];
-    card.querySelector(".truth").textContent = truthOf(benchmark, row).join(" / ");
+    card.querySelector(".truth").textContent = truthOf(benchmark, row);
     card.querySelector(".answers").replaceChildren(...answers);
     card.querySelector(".source").textContent = [benchmark.name, scene, benchmark.id[row], kind]
       .filter(Boolean).join(" · ");

@@ -3,11 +3,10 @@
 //
 // The data of a room is a file beside the page, loaded when a question of the room is opened.
 const threedrs = (() => {
-  const NEAR = 0.05; // metres before which an edge is cut
+  const NEAR = 0.05; // metres from a camera, before which nothing is drawn
   const LEAST_SEEN = 10; // percent of a box in view from which on a frame shows it
   const MOST_FRAMES = 2;
   const CAMERA = "#ffd60a";
-  const SVG = "http://www.w3.org/2000/svg";
   // Corners by their bits (bit of axis a: high on it), and pairs of corners that an edge joins.
   const EDGES = [0, 1, 2, 3, 4, 5, 6, 7].flatMap((a) => [1, 2, 4]
     .filter((bit) => !(a & bit)).map((bit) => [a, a | bit]));
@@ -15,6 +14,18 @@ const threedrs = (() => {
   const rooms = new Map();
   let viewer = null;
   let current = null;
+
+  const make = (tag, content = "", properties = {}) => {
+    const element = document.createElement(tag);
+    element.append(...[content].flat());
+    return Object.assign(element, properties);
+  };
+  const shape = (tag, properties, text = "") => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    Object.entries(properties).forEach(([key, value]) => element.setAttribute(key, value));
+    element.textContent = text;
+    return element;
+  };
 
   const bytesOf = (text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
   const unpack = async (text) => {
@@ -24,15 +35,14 @@ const threedrs = (() => {
   };
 
   window.threedrsRoom = (scene, text) => {
-    waiting.get(scene)?.(unpack(text));
+    waiting.get(scene)?.(unpack(text).then(prepare));
     waiting.delete(scene); // whose resolver would keep a room that is let go
   };
   const load = (scene) => {
     if (!rooms.has(scene)) {
       rooms.set(scene, new Promise((resolve, reject) => {
         waiting.set(scene, resolve);
-        const script = document.createElement("script");
-        script.src = `rooms/${encodeURIComponent(scene)}.js`;
+        const script = make("script", "", { src: `rooms/${encodeURIComponent(scene)}.js` });
         script.onerror = () => reject(new Error(`${script.getAttribute("src")} is not beside this page`));
         document.head.append(script);
       }));
@@ -42,8 +52,27 @@ const threedrs = (() => {
     return rooms.get(scene);
   };
 
-  const cornersOf = (box) => [0, 1, 2, 3, 4, 5, 6, 7].map((bits) => [0, 1, 2].map(
-    (axis) => box[axis] + ((bits >> axis & 1) - 0.5) * box[axis + 3]));
+  const between = (from, to, share) => from.map((value, axis) => value + share * (to[axis] - value));
+  const inkOf = (red, green, blue) => (0xff000000 | blue << 16 | green << 8 | red) >>> 0;
+  const inkOfName = (colour) => inkOf(...[1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)));
+
+  // The measured points in metres and as pixels, once: the room stays in memory for the next card.
+  const prepare = (room) => {
+    const steps = new Uint16Array(bytesOf(room.points).buffer);
+    const colours = bytesOf(room.colours);
+    room.places = Float32Array.from(steps, (step, at) => (
+      room.low[at % 3] + step / 65535 * (room.high[at % 3] - room.low[at % 3])));
+    room.inks = Uint32Array.from({ length: steps.length / 3 }, (_, at) => (
+      inkOf(...colours.subarray(3 * at, 3 * at + 3))));
+    return room;
+  };
+
+  const cornersOf = (box, more = 0) => [0, 1, 2, 3, 4, 5, 6, 7].map((bits) => [0, 1, 2].map(
+    (axis) => box[axis] + ((bits >> axis & 1) - 0.5) * (box[axis + 3] + more)));
+  const toCamera = (pose, point) => [0, 1, 2].map((column) => [0, 1, 2].reduce(
+    (sum, row) => sum + (point[row] - pose[row][3]) * pose[row][column], 0));
+  const toWorld = (pose, point) => pose.map((row) => (
+    row[3] + row[0] * point[0] + row[1] * point[1] + row[2] * point[2]));
 
   // ---- frames
 
@@ -63,227 +92,138 @@ const threedrs = (() => {
     return [chosen, [...new Set(unseen)]];
   };
 
-  const toCamera = (pose, point) => [0, 1, 2].map((column) => [0, 1, 2].reduce(
-    (sum, row) => sum + (point[row] - pose[row][3]) * pose[row][column], 0));
-
-  const clip = (first, second) => {
-    if (first[2] < NEAR && second[2] < NEAR) return null;
-    const cut = (near, far) => {
-      if (near[2] >= NEAR) return near;
-      const share = (NEAR - near[2]) / (far[2] - near[2]);
-      return near.map((value, axis) => value + share * (far[axis] - value));
-    };
-    return [cut(first, second), cut(second, first)];
-  };
-
-  const shape = (name, properties) => {
-    const element = document.createElementNS(SVG, name);
-    Object.entries(properties).forEach(([key, value]) => element.setAttribute(key, value));
-    return element;
+  // The part of an edge in front of the camera, in pixels, if there is one.
+  const edgeInFrame = ({ intrinsic: [fx, fy, cx, cy] }, first, second) => {
+    if (first[2] < NEAR && second[2] < NEAR) return [];
+    const cut = (near, far) => (
+      near[2] >= NEAR ? near : between(near, far, (NEAR - near[2]) / (far[2] - near[2])));
+    return [[cut(first, second), cut(second, first)].map(
+      ([x, y, z]) => [fx * x / z + cx, fy * y / z + cy])];
   };
 
   const frameFigure = (room, scene, frame, boxes) => {
     const [width, height] = room.size;
-    const [fx, fy, cx, cy] = room.intrinsic;
     const overlay = shape("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
     const labels = [];
     // The first box is drawn last, so on top; those below are wider, so that they still show.
     [...boxes].reverse().forEach((drawn, place) => {
       const corners = cornersOf(drawn.box).map((corner) => toCamera(room.cameras[frame], corner));
-      const ends = EDGES.map(([a, b]) => clip(corners[a], corners[b])).filter(Boolean).map((edge) => (
-        edge.map(([x, y, z]) => [fx * x / z + cx, fy * y / z + cy])));
+      const ends = EDGES.flatMap(([a, b]) => edgeInFrame(room, corners[a], corners[b]));
       if (!ends.length) return;
       const path = ends.map((edge) => `M${edge.map((at) => at.map((v) => v.toFixed(1)).join(" ")).join("L")}`).join("");
-      const wide = (width / 320) * (2 + Math.min(boxes.length - 1 - place, 2));
-      overlay.append(
-        shape("path", { d: path, fill: "none", stroke: "#101010", "stroke-width": wide * 2 }),
-        shape("path", { d: path, fill: "none", stroke: drawn.colour, "stroke-width": wide }));
+      const wide = 2 + 4 * Math.min(boxes.length - 1 - place, 2);
+      overlay.append(...[["#101010", wide + 2], [drawn.colour, wide]].map(([stroke, pixels]) => (
+        shape("path", { d: path, fill: "none", stroke, "stroke-width": pixels * width / 320 }))));
       const inside = ends.flat().filter(([u, v]) => u >= 0 && v >= 0 && u < width && v < height);
       if (inside.length) labels.push([inside.reduce((a, b) => (b[1] < a[1] ? b : a)), drawn]);
     });
     const size = width / 22;
     const taken = [];
-    for (const [[u, v], drawn] of labels.reverse()) {
+    for (const [[u, v], { label, colour }] of labels.reverse()) {
       let y = Math.max(size * 1.2, v - size * 0.3);
       while (taken.some(([x, other]) => Math.abs(other - y) < size * 1.3 && Math.abs(x - u) < size * 8)) y += size * 1.35;
       taken.push([u, y]);
-      const text = shape("text", { x: Math.min(u, width * 0.72), y, fill: drawn.colour, stroke: "#101010",
-        "stroke-width": size / 4, "paint-order": "stroke", "font-size": size, "font-weight": 700 });
-      text.textContent = drawn.label;
-      overlay.append(text);
+      overlay.append(shape("text", { x: Math.min(u, width * 0.72), y, fill: colour, stroke: "#101010",
+        "stroke-width": size / 4, "paint-order": "stroke", "font-size": size, "font-weight": 700 }, label));
     }
-    const image = new Image();
-    image.src = `data:image/jpeg;base64,${room.frames[frame]}`;
     const names = [...new Set(boxes.map((drawn) => drawn.label))].join(", ");
-    image.alt = `Frame ${room.frame_ids[frame]} of ${scene}${names ? ` with boxes: ${names}` : ""}`;
-    const figure = document.createElement("figure");
-    figure.className = "frame";
-    const holder = document.createElement("div");
-    holder.append(image, overlay);
-    const caption = document.createElement("figcaption");
-    caption.textContent = `frame ${room.frame_ids[frame]}`;
-    figure.append(holder, caption);
-    return figure;
-  };
-
-  // ---- the room from above, where WebGL is missing
-
-  const drawFromAbove = (canvas, room, boxes, cut) => {
-    const side = canvas.width = canvas.height = 640;
-    const drawing = canvas.getContext("2d");
-    drawing.fillStyle = "#d6d8dc";
-    drawing.fillRect(0, 0, side, side);
-    const scale = (side - 20) / Math.max(room.high[0] - room.low[0], room.high[1] - room.low[1]);
-    const at = (x, y) => [10 + (x - room.low[0]) * scale, side - 10 - (y - room.low[1]) * scale];
-    const points = [];
-    for (let index = 0; index < room.points.length; index += 3) {
-      const [x, y, z] = [0, 1, 2].map((axis) => room.low[axis]
-        + room.points[index + axis] / 65535 * (room.high[axis] - room.low[axis]));
-      if (z <= cut) points.push([z, x, y, index]);
-    }
-    // The highest point of a place is the one that shows.
-    points.sort((a, b) => a[0] - b[0]);
-    for (const [, x, y, index] of points) {
-      drawing.fillStyle = `rgb(${room.colours.subarray(index, index + 3).join()})`;
-      drawing.fillRect(...at(x, y), 4, 4);
-    }
-    drawing.fillStyle = CAMERA;
-    room.cameras.forEach((pose) => {
-      const [x, y] = at(pose[0][3], pose[1][3]);
-      drawing.fillRect(x - 3, y - 3, 6, 6);
-    });
-    [...boxes].reverse().forEach(({ box, colour }) => {
-      const [left, top] = at(box[0] - box[3] / 2, box[1] + box[4] / 2);
-      for (const [stroke, width] of [["#101010", 6], [colour, 3]]) {
-        Object.assign(drawing, { strokeStyle: stroke, lineWidth: width });
-        drawing.strokeRect(left, top, box[3] * scale, box[4] * scale);
-      }
-    });
+    const image = make("img", "", { src: `data:image/jpeg;base64,${room.frames[frame]}`,
+      alt: `Frame ${room.frame_ids[frame]} of ${scene}${names ? ` with boxes: ${names}` : ""}` });
+    return make("figure", [make("div", [image, overlay]),
+      make("figcaption", `frame ${room.frame_ids[frame]}`)], { className: "frame" });
   };
 
   // ---- the room to turn
+  //
+  // Drawn point by point into an image, the nearest in front. Boxes and cameras are rows of points
+  // too. 40,000 points take some milliseconds, so this needs no GPU and works in every browser.
 
-  const POINTS = [`attribute vec3 place; attribute vec3 colour; uniform mat4 view; uniform vec3 low;
-    uniform vec3 size; uniform float cut; uniform float dot; varying vec3 shown;
-    void main() {
-      vec3 world = low + place * size;
-      gl_Position = world.z > cut ? vec4(2.0, 2.0, 2.0, 1.0) : view * vec4(world, 1.0);
-      gl_PointSize = clamp(dot / gl_Position.w, 1.5, 12.0);
-      shown = colour;
-    }`, "precision mediump float; varying vec3 shown; void main() { gl_FragColor = vec4(shown, 1.0); }"];
-  const LINES = [`attribute vec3 place; uniform mat4 view; uniform vec2 shift;
-    void main() { gl_Position = view * vec4(place, 1.0); gl_Position.xy += shift * gl_Position.w; }`,
-  "precision mediump float; uniform vec3 ink; void main() { gl_FragColor = vec4(ink, 1.0); }"];
-  // Lines of WebGL are one pixel wide: each is drawn again beside itself.
-  const SHIFTS = [[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]];
+  const GROUND = inkOfName("#1a1a1f");
+  const SPACING = 0.015; // metres between the points of a line
+  const SIZES = [0.05, 0.025]; // metres, of a measured point and of one of a line
+  const FOCAL = 0.8; // of the height of the image
 
-  const inkOf = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16) / 255);
-
-  const programOf = (gl, [vertex, fragment]) => {
-    const program = gl.createProgram();
-    [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]].forEach(([kind, source]) => {
-      const shader = gl.createShader(kind);
-      gl.shaderSource(shader, source);
-      gl.compileShader(shader);
-      gl.attachShader(program, shader);
-    });
-    gl.linkProgram(program);
-    return program;
+  const linesOf = (room, boxes) => {
+    const [[width, height], [fx, fy, cx, cy]] = [room.size, room.intrinsic];
+    return [
+      ...boxes.flatMap(({ box, colour }, rank) => {
+        // Each is a little larger than the one before, so that boxes in the same place all show.
+        const corners = cornersOf(box, 0.03 * rank);
+        return EDGES.map(([a, b]) => [corners[a], corners[b], colour]);
+      }),
+      ...room.cameras.flatMap((pose) => {
+        const eye = pose.map((row) => row[3]);
+        const ends = [[0, 0], [width, 0], [width, height], [0, height]].map(
+          ([u, v]) => between(eye, toWorld(pose, [(u - cx) / fx, (v - cy) / fy, 1]), 0.2));
+        return ends.flatMap((end, number) => [[eye, end, CAMERA], [end, ends[(number + 1) % 4], CAMERA]]);
+      }),
+    ];
   };
 
-  const bufferOf = (gl, content) => {
-    const buffer = gl.createBuffer();
-    gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
-    gl.bufferData(gl.ARRAY_BUFFER, content, gl.STATIC_DRAW);
-    return buffer;
+  // All points of a room with its lines: places in metres, their pixels, and how many are measured.
+  const cloudOf = (room, boxes) => {
+    const dots = linesOf(room, boxes).flatMap(([from, to, colour]) => {
+      const count = Math.ceil(Math.hypot(...from.map((value, axis) => to[axis] - value)) / SPACING) + 1;
+      return Array.from({ length: count }, (_, at) => [between(from, to, at / count), inkOfName(colour)]);
+    });
+    return { places: Float32Array.from([...room.places, ...dots.flatMap(([place]) => place)]),
+      inks: Uint32Array.from([...room.inks, ...dots.map(([, ink]) => ink)]), measured: room.inks.length };
   };
 
   const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
-  const dotOf = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
-
-  // The camera looks at `target` from `distance`, z is up; the matrix is column by column.
+  // The axes of a camera that looks back along the last one; z is up.
   const axesOf = ({ yaw, pitch }) => {
     const back = [Math.cos(pitch) * Math.cos(yaw), Math.cos(pitch) * Math.sin(yaw), Math.sin(pitch)];
     const right = [-Math.sin(yaw), Math.cos(yaw), 0];
     return [right, cross(back, right), back];
   };
-  const matrixOf = (pose, aspect) => {
-    const axes = axesOf(pose);
-    const eye = pose.target.map((value, axis) => value + pose.distance * axes[2][axis]);
-    const [near, far, focal] = [pose.distance / 50, pose.distance * 20, 1.6];
-    const rows = [axes[0].map((v) => v * focal / aspect), axes[1].map((v) => v * focal),
-      axes[2].map((v) => v * (far + near) / (near - far)), axes[2].map((v) => -v)];
-    const ends = rows.map((row) => -dotOf(row, eye));
-    ends[2] += 2 * far * near / (near - far);
-    return new Float32Array([0, 1, 2].flatMap((axis) => rows.map((row) => row[axis])).concat(ends));
-  };
 
-  const cameraLines = (room) => room.cameras.flatMap((pose) => {
-    const [width, height] = room.size;
-    const [fx, fy, cx, cy] = room.intrinsic;
-    const world = (ray) => [0, 1, 2].map((row) => pose[row][3]
-      + 0.2 * [0, 1, 2].reduce((sum, column) => sum + pose[row][column] * ray[column], 0));
-    const eye = pose.map((row) => row[3]);
-    const ends = [[0, 0], [width, 0], [width, height], [0, height]].map(
-      ([u, v]) => world([(u - cx) / fx, (v - cy) / fy, 1]));
-    return ends.flatMap((end, number) => [...eye, ...end, ...end, ...ends[(number + 1) % 4]]);
-  });
-
-  const startViewer = (canvas, room, boxes) => {
-    const gl = canvas.getContext("webgl", { antialias: true });
-    if (!gl) return null;
-    const size = room.high.map((value, axis) => value - room.low[axis]);
-    const home = () => ({ target: room.low.map((value, axis) => value + size[axis] / 2), yaw: -1.2,
-      pitch: 0.9, distance: Math.hypot(...size) });
-    const pose = home();
-    const programs = [programOf(gl, POINTS), programOf(gl, LINES)];
-    const [places, colours] = [bufferOf(gl, room.points), bufferOf(gl, room.colours)];
-    const lines = [[CAMERA, cameraLines(room)], ...[...boxes].reverse().map(({ box, colour }) => {
-      const corners = cornersOf(box);
-      return [colour, EDGES.flatMap(([a, b]) => [...corners[a], ...corners[b]])];
-    })].map(([colour, ends]) => [inkOf(colour), bufferOf(gl, new Float32Array(ends)), ends.length / 3]);
-    let cut = room.high[2];
-    let asked = 0;
-
-    const attach = (program, name, buffer, kind, normalised) => {
-      const place = gl.getAttribLocation(program, name);
-      gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
-      gl.enableVertexAttribArray(place);
-      gl.vertexAttribPointer(place, 3, kind, normalised, 0, 0);
-    };
-    const draw = () => {
-      asked = 0;
-      const sharp = Math.min(2, devicePixelRatio || 1);
-      canvas.width = canvas.clientWidth * sharp;
-      canvas.height = canvas.clientHeight * sharp;
-      gl.viewport(0, 0, canvas.width, canvas.height);
-      gl.enable(gl.DEPTH_TEST);
-      gl.clearColor(0.1, 0.1, 0.12, 1);
-      gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-      const view = matrixOf(pose, canvas.width / canvas.height);
-      const set = (program, name, kind, ...values) => (
-        gl[`uniform${kind}`](gl.getUniformLocation(program, name), ...values));
-      gl.useProgram(programs[0]);
-      set(programs[0], "view", "Matrix4fv", false, view);
-      set(programs[0], "low", "3fv", room.low);
-      set(programs[0], "size", "3fv", size);
-      set(programs[0], "cut", "1f", cut);
-      set(programs[0], "dot", "1f", canvas.height * 0.04);
-      attach(programs[0], "place", places, gl.UNSIGNED_SHORT, true);
-      attach(programs[0], "colour", colours, gl.UNSIGNED_BYTE, true);
-      gl.drawArrays(gl.POINTS, 0, room.points.length / 3);
-      gl.useProgram(programs[1]);
-      set(programs[1], "view", "Matrix4fv", false, view);
-      for (const [ink, buffer, count] of lines) {
-        set(programs[1], "ink", "3fv", ink);
-        attach(programs[1], "place", buffer, gl.FLOAT, false);
-        for (const [x, y] of SHIFTS) {
-          set(programs[1], "shift", "2f", x * 2 / canvas.width, y * 2 / canvas.height);
-          gl.drawArrays(gl.LINES, 0, count);
+  const drawCloud = (canvas, { places, inks, measured }, pose, cut) => {
+    const sharp = Math.min(2, devicePixelRatio || 1);
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.floor(side * sharp));
+    if (!width || !height) return;
+    const image = new ImageData(width, height);
+    const pixels = new Uint32Array(image.data.buffer).fill(GROUND);
+    const depths = new Float32Array(pixels.length).fill(Infinity);
+    const [right, up, back] = axesOf(pose);
+    const eye = between(pose.target, pose.target.map((value, axis) => value + back[axis]), pose.distance);
+    const focal = FOCAL * height;
+    for (let at = 0; at < inks.length; at += 1) {
+      const isMeasured = at < measured;
+      if (isMeasured && places[3 * at + 2] > cut) continue;
+      const [x, y, z] = [places[3 * at] - eye[0], places[3 * at + 1] - eye[1], places[3 * at + 2] - eye[2]];
+      const depth = -(x * back[0] + y * back[1] + z * back[2]);
+      if (depth < NEAR) continue;
+      // A line shows before the surface that it lies on.
+      const shown = isMeasured ? depth : depth - SIZES[0];
+      const side = Math.round(Math.min(12 * sharp, Math.max(2, focal * SIZES[isMeasured ? 0 : 1] / depth)));
+      const left = Math.round(width / 2 + focal * (x * right[0] + y * right[1]) / depth - side / 2);
+      const top = Math.round(height / 2 - focal * (x * up[0] + y * up[1] + z * up[2]) / depth - side / 2);
+      for (let v = Math.max(0, top); v < Math.min(height, top + side); v += 1) {
+        for (let u = Math.max(0, left); u < Math.min(width, left + side); u += 1) {
+          if (shown < depths[v * width + u]) {
+            depths[v * width + u] = shown;
+            pixels[v * width + u] = inks[at];
+          }
         }
       }
+    }
+    Object.assign(canvas, { width, height }).getContext("2d").putImageData(image, 0, 0);
+  };
+
+  const startViewer = (canvas, room, boxes) => {
+    const cloud = cloudOf(room, boxes);
+    const home = () => ({ target: between(room.low, room.high, 0.5), yaw: -1.2, pitch: 0.9,
+      distance: Math.hypot(...room.high.map((value, axis) => value - room.low[axis])) });
+    const pose = home();
+    let cut = room.high[2];
+    let asked = 0;
+    const redraw = () => {
+      asked ||= requestAnimationFrame(() => {
+        asked = 0;
+        drawCloud(canvas, cloud, pose, cut);
+      });
     };
-    const redraw = () => { asked ||= requestAnimationFrame(draw); };
     const turn = (x, y) => {
       pose.yaw -= x;
       pose.pitch = Math.min(1.57, Math.max(-1.57, pose.pitch + y));
@@ -345,88 +285,50 @@ const threedrs = (() => {
     });
     new ResizeObserver(redraw).observe(canvas);
     redraw();
-    return { cutAt: (height) => { cut = height; redraw(); },
-      end: () => gl.getExtension("WEBGL_lose_context")?.loseContext(), pose };
+    return { cutAt: (height) => { cut = height; redraw(); }, pose };
   };
 
   const roomFigure = (room, scene, boxes) => {
-    const figure = document.createElement("figure");
-    figure.className = "turn";
-    const canvas = document.createElement("canvas");
-    canvas.tabIndex = 0;
-    canvas.setAttribute("role", "img");
-    const slider = Object.assign(document.createElement("input"), { type: "range",
-      min: room.low[2], max: room.high[2], step: 0.05, value: Math.min(room.high[2], room.low[2] + 2.2) });
-    const label = document.createElement("label");
-    label.append("Cut the ceiling at this height", slider);
-    const caption = document.createElement("figcaption");
-    figure.append(canvas, label, caption);
-    const start = () => {
-      viewer = startViewer(canvas, room, boxes);
-      const cutAt = viewer?.cutAt ?? ((height) => drawFromAbove(canvas, room, boxes, height));
-      canvas.setAttribute("aria-label", viewer ? `${scene} to turn, with boxes and cameras`
-        : `${scene} from above, with boxes and cameras`);
-      caption.textContent = viewer
-        ? "Drag to turn, wheel or pinch to zoom, right button, Shift or two fingers to move. Keys: arrows, Shift with arrows, + and -, 0 for the start. Cameras are yellow."
-        : "From above, as this browser has no WebGL. Cameras are yellow.";
-      slider.addEventListener("input", () => cutAt(Number(slider.value)));
-      cutAt(Number(slider.value));
-    };
-    return [figure, start];
-  };
-
-  const prepare = (room) => {
-    // Turned into arrays once; the room stays in memory for the next card.
-    if (typeof room.points === "string") {
-      room.points = new Uint16Array(bytesOf(room.points).buffer);
-      room.colours = bytesOf(room.colours);
-    }
-    return room;
+    const canvas = make("canvas", "", { tabIndex: 0, role: "img",
+      ariaLabel: `${scene} to turn, with boxes and cameras` });
+    const slider = make("input", "", { type: "range", min: room.low[2], max: room.high[2], step: 0.05,
+      value: Math.min(room.high[2], room.low[2] + 2.2) });
+    viewer = startViewer(canvas, room, boxes);
+    const cut = () => viewer.cutAt(Number(slider.value));
+    slider.addEventListener("input", cut);
+    cut();
+    return make("figure", [canvas, make("label", ["Cut the ceiling at this height", slider]),
+      make("figcaption", "Drag to turn, wheel or pinch to zoom, right button, Shift or two fingers to move. Keys: arrows, Shift with arrows, + and -, 0 for the start. Cameras are yellow.")],
+    { className: "turn" });
   };
 
   const leaveRoom = () => {
     current = null;
-    viewer?.end();
     viewer = null;
   };
 
   const showRoom = async (element, scene, boxes) => {
     leaveRoom();
     const mine = current = {};
-    const say = (text) => {
-      const line = document.createElement("p");
-      line.className = "note";
-      line.textContent = text;
-      return line;
-    };
+    const say = (text) => make("p", text, { className: "note" });
     element.replaceChildren(say("Loading the room …"));
     try {
-      const room = prepare(await load(scene));
+      const room = await load(scene);
       if (mine !== current) return; // another question was opened meanwhile
       const [chosen, unseen] = chooseFrames(room, boxes);
-      const frames = document.createElement("div");
-      frames.className = "frames";
-      const [figure, start] = roomFigure(room, scene, boxes);
-      frames.append(...chosen.map((frame) => frameFigure(room, scene, frame, boxes)), figure);
-      const rest = document.createElement("details");
-      const summary = document.createElement("summary");
-      summary.textContent = `All ${room.frames.length} frames`;
-      rest.append(summary);
+      const figures = (frames) => frames.map((frame) => frameFigure(room, scene, frame, boxes));
+      const rest = make("details", make("summary", `All ${room.frames.length} frames`));
       rest.addEventListener("toggle", () => {
-        if (rest.childElementCount > 1) return;
-        const sheet = document.createElement("div");
-        sheet.className = "frames";
-        sheet.append(...room.frames.map((_, frame) => frameFigure(room, scene, frame, boxes)));
-        rest.append(sheet);
-      });
-      element.replaceChildren(frames, rest);
+        rest.append(make("div", figures([...room.frames.keys()]), { className: "frames" }));
+      }, { once: true });
+      element.replaceChildren(
+        make("div", [...figures(chosen), roomFigure(room, scene, boxes)], { className: "frames" }), rest);
       if (unseen.length) element.append(say(`In view of no frame: ${unseen.join(", ")}.`));
-      start();
     } catch (error) {
       rooms.delete(scene);
       if (mine === current) element.replaceChildren(say(`Frames and room cannot be shown: ${error.message}.`));
     }
   };
 
-  return { unpack, showRoom, leaveRoom, viewerPose: () => viewer?.pose };
+  return { make, shape, unpack, showRoom, leaveRoom, viewerPose: () => viewer?.pose };
 })();

@@ -1,6 +1,8 @@
 "use strict";
 // Tables: columns that sort, and every table as CSV, Markdown or LaTeX to take along.
 (() => {
+  const { make } = threedrs;
+
   // What a cell says, in one line; what is only there for the eye or for screen readers aside.
   const textOf = (cell) => {
     const copy = cell.cloneNode(true);
@@ -34,14 +36,8 @@
 
   for (const table of document.querySelectorAll("table[data-sort]")) {
     [...table.tHead.rows[0].cells].forEach((head, column) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.className = "sorter";
-      button.append(...head.childNodes);
-      const mark = document.createElement("span");
-      mark.className = "sorter-mark";
-      mark.setAttribute("aria-hidden", "true");
-      button.append(mark);
+      const mark = make("span", "", { className: "sorter-mark", ariaHidden: "true" });
+      const button = make("button", [...head.childNodes, mark], { type: "button", className: "sorter" });
       head.append(button);
       // Scores are sorted from the highest on first, names from A on.
       button.addEventListener("click", () => {
@@ -72,9 +68,8 @@
   };
 
   const download = (name, text) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/plain" }));
-    link.download = name;
+    const href = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/plain" }));
+    const link = make("a", "", { href, download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   };
@@ -82,18 +77,11 @@
   for (const region of document.querySelectorAll(".scroll")) {
     const table = region.querySelector(":scope > table");
     if (!table) continue;
-    const line = document.createElement("p");
-    line.className = "downloads";
-    const label = region.getAttribute("aria-label");
-    for (const [format, [ending, write]] of Object.entries(FORMATS)) {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = format;
-      button.setAttribute("aria-label", `${label} as ${format}`);
-      const name = label.toLowerCase().replace(/[^a-z0-9]+/g, "-");
-      button.addEventListener("click", () => download(`${name}.${ending}`, write(rowsOf(table))));
-      line.append(button);
-    }
-    region.after(line);
+    const label = region.ariaLabel;
+    const name = label.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+    const buttons = Object.entries(FORMATS).map(([format, [ending, write]]) => make("button", format, {
+      type: "button", ariaLabel: `${label} as ${format}`,
+      onclick: () => download(`${name}.${ending}`, write(rowsOf(table))) }));
+    region.after(make("p", buttons, { className: "downloads" }));
   }
 })();
