@@ -160,9 +160,9 @@ def _training_facts(
         )
     found = plan_run(resolved, machine, teacher_channels=channels, samples=samples)
     fits = found.total <= machine.memory
-    remedies = []
+    would_fit = []
     if not fits:
-        remedies = what_fits(resolved, machine, found, teacher_channels=channels, samples=samples)
+        would_fit = what_fits(resolved, machine, found, teacher_channels=channels, samples=samples)
     return {
         "gpus": machine.gpus,
         "gigabytes_of_a_gpu": machine.memory / 1e9,
@@ -172,7 +172,7 @@ def _training_facts(
         "gigabytes_a_gpu_total": round(found.total / 1e9, 2),
         "gigabytes_of_the_hosts": round(found.host_memory / 1e9, 2),
         "fits": fits,
-        "would_fit": [remedy.change for remedy in remedies],
+        "would_fit": would_fit,
         "most_kept_layers": found.most_kept_layers,
         "samples": samples,
         "samples_from": source,
@@ -214,8 +214,7 @@ def _print_cluster_plan(config: dict, study: dict, file: Path, as_json: bool) ->
     first, *others = found.risks
     assumed = "; ".join(f"{name}: {value:.3g}" for name, (value, _) in ASSUMED.items())
     say(
-        f"wall time {found.hours:.1f} h ({found.hours / 24:.1f} days), GPUs busy "
-        f"{found.gpus_busy:.0%}",
+        f"wall time {found.hours:.1f} h ({found.hours / 24:.1f} days)",
         f"disk at most {found.disk_peak / 1000:.2f} TB, of which checkpoints "
         f"{found.checkpoints / 1000:.2f} TB that may be removed once a run is trained (then at "
         f"most {found.disk_peak_pruned / 1000:.2f} TB at a time)",

@@ -1,9 +1,8 @@
-"""The jobs of the whole workflow on a given cluster, rule by rule, with what each rule costs.
+"""A cluster, and the jobs of the whole workflow on it, rule by rule, with what each rule costs.
 
 Closed form: the jobs of a rule take rounds of as many as fit the cluster at a time. So a rule takes
-rounds x the mean job, at least its longest job, and at least what it reads and writes over the rate
-of the shared storage. Not counted are downloads, the demo data, and the evaluation while a run
-trains.
+rounds x the mean job, and at least its longest job. Not counted are downloads, the demo data, and
+the evaluation while a run trains.
 """
 
 import math
@@ -30,7 +29,7 @@ from threedrs.planning.stage_costs import (
     SCANNET,
     figure,
 )
-from threedrs.planning.training import PAPER_SAMPLES, Machine, Plan, plan_run
+from threedrs.planning.training import Plan
 from threedrs.tasks.registry import find_task
 from threedrs.teachers.known_teachers import get_teacher
 
@@ -99,11 +98,10 @@ def read_cluster(path: Path) -> Cluster:
 class Step:
     """The jobs of one rule."""
 
-    stage: str  # one of `STAGES`
+    stage: str  # a target of the workflow
     rule: str
     seconds: Sequence[float]  # time of each job
     needs: Mapping[str, int]  # what each asks for: gpu, threads, mem_mb, runtime in minutes, nodes
-    moved: float = 0.0  # GB that all read and write
     kept: float = 0.0  # GB that stay
     checkpoints: float = 0.0  # GB besides, which may be removed once a run is trained
     temporary: float = 0.0  # GB besides, of one job while it runs
@@ -119,26 +117,28 @@ class Step:
         Raises:
             ConfigError: a job does not fit a node, or asks for more nodes than there are.
         """
-        asked = [self.needs[name] for name in ("gpu", "threads", "mem_mb")]
-        memory = int(cluster.memory_per_node * 1000)
-        there = [cluster.gpus_per_node, cluster.cpus_per_node, memory]
-        on_a_node = min(has // need for need, has in zip(asked, there, strict=True) if need)
-        most = min(on_a_node * cluster.nodes // self.needs["nodes"], cluster.jobs)
+        there = {
+            "gpu": cluster.gpus_per_node,
+            "threads": cluster.cpus_per_node,
+            "mem_mb": int(cluster.memory_per_node * 1000),
+        }
+        asked = {name: self.needs[name] for name in there}
+        on_a_node = min(has // asked[name] for name, has in there.items() if asked[name])
         if not on_a_node or self.needs["nodes"] > cluster.nodes:
-            gpu, threads, mem_mb = map(min, asked, there)
+            fitting = {name: min(asked[name], has) for name, has in there.items()}
             raise ConfigError(
-                f"cluster: {self.rule} asks for {self.needs['nodes']} x ({asked[0]} GPUs, "
-                f"{asked[1]} cores, {asked[2]} MB), there are {cluster.nodes} x ({there[0]}, "
-                f"{there[1]}, {there[2]} MB); set needs.{self.rule} in the cluster file, e.g. "
-                f"{{gpu: {gpu}, threads: {threads}, mem_mb: {mem_mb}}}"
+                f"cluster: {self.rule} asks for {self.needs['nodes']} nodes of {asked}, there are "
+                f"{cluster.nodes} of {there}; set needs.{self.rule} in the cluster file, e.g. "
+                f"{fitting}"
             )
-        return min(most, len(self.seconds))
+        most = on_a_node * cluster.nodes // self.needs["nodes"]
+        return min(most, cluster.jobs, len(self.seconds))
 
     def hours(self, cluster: Cluster) -> float:
         """Return the hours from the first job's start to the last job's end."""
         rounds = math.ceil(len(self.seconds) / self.at_once(cluster))
         mean = sum(self.seconds) / len(self.seconds)
-        return max(rounds * mean, max(self.seconds), self.moved / cluster.storage_rate) / HOUR
+        return max(rounds * mean, max(self.seconds)) / HOUR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,11 +166,6 @@ class Workload:
     def runs(self) -> dict[str, Config]:
         """Run -> its resolved settings, of the runs that are trained."""
         return {run: resolve_run(self.config, run) for run in trained_runs(self.config)}
-
-    @cached_property
-    def teachers(self) -> dict[str, str]:
-        """Run -> its teacher."""
-        return {name: run["teacher"]["name"] for name, run in self.runs.items()}
 
     def shard_sizes(self, split: str, section: str) -> list[int]:
         """Return the number of scenes of each shard of ``data`` or ``teacher``."""
@@ -200,6 +195,10 @@ class Workload:
             **gigabytes,
         )
 
+    def on_cores(self, stage: str, rule: str, seconds: Sequence[float], **kept: float) -> Step:
+        """Return jobs that take ``seconds`` of a core as measured."""
+        return self.step(stage, rule, [one / self.cluster.core_speed for one in seconds], **kept)
+
 
 def workflow_steps(work: Workload, plans: Mapping[str, Plan]) -> list[Step]:
     """Return the jobs of the target ``all`` on ScanNet, rule by rule.
@@ -207,8 +206,7 @@ def workflow_steps(work: Workload, plans: Mapping[str, Plan]) -> list[Step]:
     Raises:
         ConfigError: the cluster's needs name an unknown rule.
     """
-    steps = [*_scene_steps(work), *_feature_steps(work), *_instruction_steps(work)]
-    steps += [*_run_steps(work, plans)]
+    steps = [*_scene_steps(work), *_feature_steps(work), *_run_steps(work, plans)]
     rules = {step.rule: None for step in steps}
     for rule in work.cluster.needs:
         if rule not in rules:
@@ -217,143 +215,94 @@ def workflow_steps(work: Workload, plans: Mapping[str, Plan]) -> list[Step]:
 
 
 def _scene_steps(work: Workload) -> Iterator[Step]:
-    core, splits = work.cluster.core_speed, len(work.scenes)
+    splits = len(work.scenes)
     sizes = [size for split in work.scenes for size in work.shard_sizes(split, "data")]
-    count = sum(sizes)
     if data_layout(work.config).candidates is not None:
-        seconds = [figure("candidates, s a split") / core] * splits
-        yield work.step("scenes", "candidates", seconds, USUAL_NEEDS | {"mem_mb": 16000})
-    stores = count * figure("scene store, GB") * work.frames
-    meshes = count * figure("mesh, annotation and proposals, GB")
-    for rule, name, factor, moved in (
-        ("boxes", "boxes", 1.0, meshes),
-        ("build_scenes", "scene store", work.frames, count * figure("scan, GB") + stores),
-        ("scene_facts", "facts", 1.0, stores),
-    ):
-        seconds = [size * figure(f"{name}, s a scene") * factor / core for size in sizes]
-        kept = stores if rule == "build_scenes" else 0.0
-        yield work.step("scenes", rule, seconds, moved=moved, kept=kept)
-    yield work.step("scenes", "check_scenes", [1.0] * splits)
-    yield work.step("scenes", "check_limit", [1.0] * splits)
-    yield work.step("scenes", "scene_report", [figure("reports, s a run") / core])
+        seconds = [figure("candidates, s a split")] * splits
+        needs = USUAL_NEEDS | {"mem_mb": 16000}
+        yield work.step("scenes", "candidates", seconds, needs)
+    stores = sum(sizes) * figure("scene store, GB") * work.frames
+    yield work.on_cores("scenes", "boxes", [size * figure("boxes, s a scene") for size in sizes])
+    seconds = [size * figure("scene store, s a scene") * work.frames for size in sizes]
+    yield work.on_cores("scenes", "build_scenes", seconds, kept=stores)
+    seconds = [size * figure("facts, s a scene") for size in sizes]
+    yield work.on_cores("scenes", "scene_facts", seconds)
+    for rule in ("check_scenes", "check_limit"):
+        yield work.on_cores("scenes", rule, [1.0] * splits)
+    yield work.on_cores("scenes", "scene_report", [figure("reports, s a run")])
 
 
 def _feature_steps(work: Workload) -> Iterator[Step]:
     grid = PATCHES[work.config["teacher"]["grid"]] / PATCHES[14]
     sizes = work.shard_sizes("train", "teacher")
-    for teacher in sorted(set(work.teachers.values()) - {"none"}):
-        scene = figure("VGGT, s a scene" if teacher == "vggt" else "another teacher, s a scene")
-        on_gpu = get_teacher(teacher).needs["gpu"]
-        speed = work.cluster.peak / MEASURED_PEAK if on_gpu else work.cluster.core_speed
-        features = sum(sizes) * figure("features, GB a scene") * channels_of(teacher) / 2048
-        features *= grid * work.frames
+    teachers = {run["teacher"]["name"] for run in work.runs.values()}
+    for name in sorted(teachers - {"none"}):
+        scene = figure("VGGT, s a scene" if name == "vggt" else "another teacher, s a scene")
+        needs = get_teacher(name).needs
+        speed = work.cluster.peak / MEASURED_PEAK if needs["gpu"] else work.cluster.core_speed
+        features = sum(sizes) * figure("features, GB a scene") * channels_of(name) / 2048
         yield work.step(
             "features",
             "extract_features",
             [(figure("VGGT, s to start") + size * scene * work.frames) / speed for size in sizes],
-            get_teacher(teacher).needs,
-            moved=sum(sizes) * figure("scene store, GB") * work.frames + features,
-            kept=features,
+            needs,
+            kept=features * grid * work.frames,
         )
 
 
-def _instruction_steps(work: Workload) -> Iterator[Step]:
-    for rule, name, count in (
-        ("convert_instructions", "conversion", len(conversions(work.config))),
-        ("balance", "mix", len(work.config["instructions"]["mixes"])),
-    ):
-        seconds = figure(f"{name}, s of 223,128 records") / work.cluster.core_speed
-        yield work.step("instructions", rule, [seconds] * count)
-
-
-def training_plans(work: Workload) -> dict[str, Plan]:
-    """Return run -> memory and time of its training on the GPUs that a job asks for.
-
-    Samples a second grow with the number of GPUs, which is measured on four of them only.
-
-    Raises:
-        ConfigError: the batch does not fit this number of GPUs, or a setting is wrong.
-    """
-    needs = work.needs("train", TRAIN_NEEDS["7b"])
-    machine = Machine(
-        gpus=max(1, needs["gpu"] * needs["nodes"]),
-        memory=work.cluster.gpu_memory * 1e9,
-        peak=work.cluster.peak,
-    )
-    found: dict[str, Plan] = {}
-    plans: dict[str, Plan] = {}
-    for name, run in work.runs.items():
-        channels = channels_of(work.teachers[name])
-        # Runs that differ in their seed have the same plan, which takes a second to make.
-        key = repr((run["model"], run["train"] | {"seed": 0}, run["execution"], channels))
-        if key not in found:
-            mix = work.config["instructions"]["mixes"][run["train"]["mix"]]
-            samples = mix.get("size") or PAPER_SAMPLES
-            found[key] = plan_run(run, machine, teacher_channels=channels, samples=samples)
-        plans[name] = found[key]
-    return plans
-
-
 def _run_steps(work: Workload, plans: Mapping[str, Plan]) -> Iterator[Step]:
-    core, asked = work.cluster.core_speed, work.config["eval"]
-    told = [name for name in asked["benchmarks"] if not find_task(name).grounding]
-    benchmarks = [*asked["benchmarks"], *told * len(asked["controls"])]
-    yield work.step("models", "run_config", [0.0] * len(work.runs))
+    config, runs = work.config, len(work.runs)
+    for rule, name, count in (
+        ("convert_instructions", "conversion", len(conversions(config))),
+        ("balance", "mix", len(config["instructions"]["mixes"])),
+    ):
+        seconds = [figure(f"{name}, s of 223,128 records")] * count
+        yield work.on_cores("instructions", rule, seconds)
+    yield work.step("models", "run_config", [0.0] * runs)
     yield _training(work, plans)
-    predictions = [_prediction(work, benchmark) for benchmark in benchmarks] * len(work.runs)
-    yield work.step(
-        "scores",
-        "predict",
-        [seconds for seconds, _ in predictions],
-        PREDICT_NEEDS["7b"],
-        moved=sum(read for _, read in predictions),
+    asked = config["eval"]["benchmarks"]
+    told = [name for name in asked if not find_task(name).grounding]
+    # A control asks a run once more what it answers in words.
+    benchmarks = [*asked, *told * len(config["eval"]["controls"])]
+    predicting = [_prediction_seconds(work, benchmark) for benchmark in benchmarks]
+    yield work.step("scores", "predict", predicting * runs, PREDICT_NEEDS["7b"])
+    scoring, meteor = (
+        figure("scoring, s of all five benchmarks") / 5,
+        figure("METEOR, s a benchmark"),
     )
-    scoring = figure("scoring, s of all five benchmarks") / 5
-    with_meteor = ["meteor" in find_task(name).metrics for name in benchmarks]
-    seconds = [scoring + figure("METEOR, s a benchmark") * slow for slow in with_meteor]
-    yield work.step("scores", "score", [one / core for one in seconds] * len(work.runs))
-    yield work.step("report", "trivial_answers", [figure("answers without looking, s") / core])
+    seconds = [scoring + meteor * ("meteor" in find_task(name).metrics) for name in benchmarks]
+    yield work.on_cores("scores", "score", seconds * runs)
+    yield work.on_cores("report", "trivial_answers", [figure("answers without looking, s")])
     for rule in ("aggregate", "build_report"):
-        yield work.step("report", rule, [len(work.runs) * figure("reports, s a run") / core])
+        yield work.on_cores("report", rule, [runs * figure("reports, s a run")])
 
 
 def _training(work: Workload, plans: Mapping[str, Plan]) -> Step:
-    rate, model = work.cluster.storage_rate, figure("model, GB")
-    seconds, moved, kept, checkpoints, largest = [], 0.0, 0.0, 0.0, 0.0
+    rate = work.cluster.storage_rate
+    seconds, kept, checkpoints, largest = [], 0.0, 0.0, 0.0
     for name, plan in plans.items():
-        run, teacher = work.runs[name]["train"], work.teachers[name]
-        execution = work.runs[name]["execution"]
-        steps = run["epochs"] * plan.steps_an_epoch
-        steps = min(steps, run["max_steps"] or steps)
+        run, execution = work.runs[name], work.runs[name]["execution"]
+        steps = run["train"]["epochs"] * plan.steps_an_epoch
+        steps = min(steps, run["train"]["max_steps"] or steps)
         saves = math.ceil(steps / execution["save_every"])  # the last step saves, too
-        checkpoint = checkpoint_bytes(work.runs[name]) / GIGABYTE
-        exported = model_bytes(work.runs[name]) / GIGABYTE
-        pack = figure("pixels of a sample, GB")
-        pack += figure("features, GB a scene") * channels_of(teacher) / 2048
-        reading = steps * run["global_batch"] / run["pack"] * pack * work.frames
+        checkpoint, exported = checkpoint_bytes(run) / GIGABYTE, model_bytes(run) / GIGABYTE
+        pack = figure("features, GB a scene") * channels_of(run["teacher"]["name"]) / 2048
+        pack = (pack + figure("pixels of a sample, GB")) * work.frames
+        reading = steps * run["train"]["global_batch"] / run["train"]["pack"] * pack
         # Training stops for its checkpoints, which are written and read once more for their
         # checksums. It reads its samples while it computes.
-        stops = model + exported + 2 * saves * checkpoint
+        stops = (figure("model, GB") + exported + 2 * saves * checkpoint) / rate
         computing = max(plan.seconds_a_step * steps, reading / rate)
-        seconds.append(figure("start of training, s") + stops / rate + computing)
-        moved += reading + stops
+        seconds.append(figure("start of training, s") + stops + computing)
         kept += exported
         checkpoints += min(saves, execution["keep"]) * checkpoint
+        # The oldest checkpoint goes when the next is complete.
         largest = max(largest, checkpoint)
-    return work.step(
-        "models",
-        "train",
-        seconds,
-        TRAIN_NEEDS["7b"],
-        moved=moved,
-        kept=kept,
-        checkpoints=checkpoints,
-        temporary=largest,  # the oldest checkpoint goes when the next is complete
-    )
+    gigabytes = {"kept": kept, "checkpoints": checkpoints, "temporary": largest}
+    return work.step("models", "train", seconds, TRAIN_NEEDS["7b"], **gigabytes)
 
 
-def _prediction(work: Workload, benchmark: str) -> tuple[float, float]:
-    """Return the seconds of a job that answers a benchmark, and the GB that it reads."""
+def _prediction_seconds(work: Workload, benchmark: str) -> float:
     task = find_task(benchmark)
     size = task.published_sizes.get(task.evaluation_split)
     questions, scenes = (size.records, size.scenes) if size and size.scenes else QUESTIONS
@@ -365,7 +314,5 @@ def _prediction(work: Workload, benchmark: str) -> tuple[float, float]:
     seconds += scenes * tokens * figure("prediction, s a token step")
     # Each GPU has a copy of the model and a share of the scenes.
     gpus = max(1, work.needs("predict", PREDICT_NEEDS["7b"])["gpu"])
-    speed = gpus * work.cluster.peak / MEASURED_PEAK
-    model = figure("model, GB")
-    seconds = seconds / speed + figure("start of prediction, s") + model / work.cluster.storage_rate
-    return seconds, model + scenes * figure("pixels of a sample, GB") * work.frames
+    loading = figure("start of prediction, s") + figure("model, GB") / work.cluster.storage_rate
+    return loading + seconds * MEASURED_PEAK / (gpus * work.cluster.peak)

@@ -4,10 +4,12 @@ The rules follow each other here. In truth the jobs of different rules overlap, 
 minutes, while training takes more than nine tenths of the time.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from threedrs.config.load import Config, resolve_run
+from threedrs.config.resources import TRAIN_NEEDS
 from threedrs.errors import ConfigError
 from threedrs.evaluation.aggregate import setting_groups
 from threedrs.metrics.setting_difference import (
@@ -17,14 +19,14 @@ from threedrs.metrics.setting_difference import (
     fewest_rooms,
     seeds_needed,
 )
-from threedrs.planning.cluster import HOUR, Cluster, Step, Workload, training_plans, workflow_steps
+from threedrs.planning.cluster import HOUR, Cluster, Step, Workload, workflow_steps
+from threedrs.planning.disk import channels_of
 from threedrs.planning.stage_costs import figure
-from threedrs.planning.training import Plan
+from threedrs.planning.training import PAPER_SAMPLES, Machine, Plan, plan_run
 from threedrs.tasks.registry import headline_columns
 
 NEAR = 0.8  # share of a limit from which on a warning is due
 POINTS = (10, 5, 2)  # differences whose seeds are told
-STAGES = ("scenes", "features", "instructions", "models", "scores", "report")  # the targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,6 @@ class Estimate:
 
     stages: Sequence[Stage]  # in the order of the workflow
     hours: float  # wall time
-    gpus_busy: float  # share of the time of all GPUs
-    storage_busy: float  # share of the wall time that reading and writing takes at the full rate
     disk_peak: float  # most GB of results at a time, where checkpoints stay
     disk_peak_pruned: float  # the same where each run's checkpoints are removed once it is trained
     checkpoints: float  # GB of checkpoints that may be removed in the end
@@ -83,26 +83,23 @@ def estimate(work: Workload) -> Estimate:
             )
     cluster, plans = work.cluster, training_plans(work)
     steps = workflow_steps(work, plans)
-    stages = []
-    for name in STAGES:
-        members = [step for step in steps if step.stage == name]
-        stages.append(
-            Stage(
-                stage=name,
-                jobs=sum(len(step.seconds) for step in members),
-                gpu_hours=sum(step.gpu_hours for step in members),
-                disk=sum(step.kept + step.checkpoints for step in members),
-                hours=sum(step.hours(cluster) for step in members),
-            )
+    stages = [
+        Stage(
+            stage=name,
+            jobs=sum(len(step.seconds) for step in members),
+            gpu_hours=sum(step.gpu_hours for step in members),
+            disk=sum(step.kept + step.checkpoints for step in members),
+            hours=sum(step.hours(cluster) for step in members),
         )
+        for name in dict.fromkeys(step.stage for step in steps)
+        if (members := [step for step in steps if step.stage == name])
+    ]
     hours = sum(stage.hours for stage in stages)
     # Checkpoints decide what the disk holds at most. Each run keeps some, and a run that is being
     # trained has one more, as the oldest goes only when the next is complete.
     train = next(step for step in steps if step.rule == "train")
     training, kept = train.at_once(cluster), sum(step.kept for step in steps)
     of_a_run = train.checkpoints / len(train.seconds)
-    there = hours * cluster.nodes * cluster.gpus_per_node
-    storage_busy = sum(step.moved for step in steps) / cluster.storage_rate / HOUR / hours
     peak = kept + train.checkpoints + training * train.temporary
     pruned = kept + training * (of_a_run + train.temporary)
     risks = [
@@ -113,12 +110,6 @@ def estimate(work: Workload) -> Estimate:
             remedy="remove each run's checkpoints once it is trained (then at most "
             f"{pruned / 1000:.2f} TB), or set execution.keep: 1",
             stops=True,
-        ),
-        Risk(
-            share=storage_busy,
-            text=f"shared storage: at {cluster.storage_rate:g} GB/s, busy for "
-            f"{storage_busy:.0%} of the time",
-            remedy="raise train.pack, whose samples share a read, or copy the stores to the nodes",
         ),
         *_memory_risks(plans, train, cluster),
     ]
@@ -132,8 +123,6 @@ def estimate(work: Workload) -> Estimate:
     return Estimate(
         stages=stages,
         hours=hours,
-        gpus_busy=sum(stage.gpu_hours for stage in stages) / there if there else 0.0,
-        storage_busy=storage_busy,
         disk_peak=peak,
         disk_peak_pruned=pruned,
         checkpoints=train.checkpoints,
@@ -141,20 +130,47 @@ def estimate(work: Workload) -> Estimate:
     )
 
 
+def training_plans(work: Workload) -> dict[str, Plan]:
+    """Return run -> memory and time of its training on the GPUs that a job asks for.
+
+    Samples a second grow with the number of GPUs, which is measured on four of them only.
+
+    Raises:
+        ConfigError: the batch does not fit this number of GPUs, or a setting is wrong.
+    """
+    needs = work.needs("train", TRAIN_NEEDS["7b"])
+    machine = Machine(
+        gpus=max(1, needs["gpu"] * needs["nodes"]),
+        memory=work.cluster.gpu_memory * 1e9,
+        peak=work.cluster.peak,
+    )
+    found: dict[str, Plan] = {}
+    plans: dict[str, Plan] = {}
+    for name, run in work.runs.items():
+        channels = channels_of(run["teacher"]["name"])
+        # Runs that differ in their seed have the same plan, which takes a second to make.
+        key = repr((run["model"], run["train"] | {"seed": 0}, run["execution"], channels))
+        if key not in found:
+            mix = work.config["instructions"]["mixes"][run["train"]["mix"]]
+            samples = mix.get("size") or PAPER_SAMPLES
+            found[key] = plan_run(run, machine, teacher_channels=channels, samples=samples)
+        plans[name] = found[key]
+    return plans
+
+
 def _time_risk(steps: Sequence[Step], cluster: Cluster) -> Risk:
-    def allowed(step: Step) -> float:
-        asked = step.needs["runtime"] / 60
-        return asked if cluster.time_limit is None else min(asked, cluster.time_limit)
-
-    def share(step: Step) -> float:
-        return max(step.seconds) / HOUR / allowed(step)
-
-    step = max(steps, key=share)
-    taken = max(step.seconds) / HOUR
+    limits = {
+        step.rule: min(step.needs["runtime"] / 60, cluster.time_limit or math.inf) for step in steps
+    }
+    share, step = max(
+        ((max(step.seconds) / HOUR / limits[step.rule], step) for step in steps),
+        key=lambda one: one[0],
+    )
+    limit = limits[step.rule]
     resumes = "; it saves before the limit and goes on" if step.rule == "train" else ""
     return Risk(
-        share=share(step),
-        text=f"time limit: {step.rule} runs {taken:.1f} h of {allowed(step):.1f} h{resumes}",
+        share=share,
+        text=f"time limit: {step.rule} runs {share * limit:.1f} h of {limit:.1f} h{resumes}",
         remedy=f"give it more GPUs, or more time (runtime of {step.rule}, the partition's limit)",
     )
 

@@ -1,7 +1,8 @@
 """The report's charts: results in, what the page draws out, each with its numbers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ CURVES = {
     "samples_per_second": "samples a second",
 }
 ANSWERS_SHOWN = 8
+ANSWER_WIDTH = 24  # letters
+PLAIN = "#808088"  # of bars that belong to no run
 FEWEST_AXES = 3  # of a radar
 MOST_POINTS = 600  # of a curve; a screen shows fewer
 QUARTILE_NAMES = ("lowest quarter", "second", "third", "highest quarter")
@@ -47,53 +50,56 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One bar: its value, None where there is none, and its interval, if any."""
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    colour: str = PLAIN
+    run: str | None = None  # what the legend highlights
+
+
+@dataclass(frozen=True, kw_only=True)
+class BarGroup:
+    """Bars under one heading."""
+
+    name: str
+    bars: Sequence[Bar]
+    count: int = 0  # of the questions of a group
+    filters: Mapping[str, str] | None = None  # of the page, that lead to these questions
+
+
+@dataclass(frozen=True, kw_only=True)
 class BarChart:
-    """A chart of bars, and its numbers for a table."""
+    """A chart of bars, which the page draws into a table of their numbers."""
 
-    svg: Markup
     title: str
-    groups: tuple[str, ...]
-    series: Mapping[str, Sequence[figures.Bar]]
-    filters: tuple[Mapping[str, str], ...] = ()  # of the page, that leads to a group's questions
-    counts: tuple[int, ...] = ()  # of the questions of a group, where there are filters
+    of: str  # what has a bar
+    groups: Sequence[BarGroup]
+
+    @property
+    def end(self) -> float:
+        """The value at which a bar has its full length."""
+        bars = (bar for group in self.groups for bar in group.bars)
+        return max((bar.high or bar.value or 0.0 for bar in bars), default=0.0) or 1.0
 
 
-def _bar_chart(
-    groups: Sequence[str],
-    series: Mapping[str, Sequence[figures.Bar]],
-    title: str,
-    colours: Mapping[str, str] | None = None,
-    filters: Sequence[Mapping[str, str]] = (),
-    counts: Sequence[int] = (),
-) -> BarChart:
-    labels = groups
-    if counts:
-        labels = [f"{group} ({count})" for group, count in zip(groups, counts, strict=True)]
-    return BarChart(
-        svg=Markup(figures.bars(labels, series, title, colours)),
-        title=title,
-        groups=tuple(groups),
-        series=series,
-        filters=tuple(filters),
-        counts=tuple(counts),
-    )
+def reaches_of(verdict: Verdict) -> list[list[float]]:
+    """Return of each line low end, value and high end of its difference; of a scale the largest 1.
 
-
-def differences_of(verdict: Verdict, colours: Mapping[str, str]) -> Markup:
-    """Return the chart of a verdict's differences with their intervals."""
-    scales: dict[str, list[figures.Difference]] = {}
-    for line in verdict.lines:
-        row = figures.Difference(
-            label=_name(line.column),
-            value=line.compared["difference"],
-            low=line.compared["low"],
-            high=line.compared["high"],
-            significant=line.tone != "even",
-        )
-        scales.setdefault(_scale(line.column), []).append(row)
-    intervals = ", with 95 % intervals" if verdict.has_intervals else ""
-    title = f"Differences of {verdict.name} to the baseline{intervals}"
-    return Markup(figures.differences(scales, colours[verdict.runs[0]], title))
+    Without an interval both ends are the value.
+    """
+    spans_L3 = np.array(
+        [[line.compared[key] for key in ("low", "difference", "high")] for line in verdict.lines],
+        dtype=float,
+    ).reshape(-1, 3)
+    spans_L3 = np.where(np.isnan(spans_L3), spans_L3[:, 1:2], spans_L3)
+    scales_L = np.array([_scale(line.column) for line in verdict.lines])
+    for scale in set(scales_L):
+        spans_L3[scales_L == scale] /= np.abs(spans_L3[scales_L == scale]).max() or 1.0
+    return spans_L3.tolist()
 
 
 def _scale(column: Column) -> str:
@@ -142,7 +148,7 @@ def radars(results: Results) -> list[tuple[str, Markup]]:
         return []
     rows = {row.method: row.of(results.columns) for row in PUBLISHED}
     ours = {
-        run: [_bar(results.metrics(run, c.benchmark), c.metric).value for c in results.columns]
+        run: [_numbers(results.metrics(run, c.benchmark), c)["value"] for c in results.columns]
         for run in results.runs
     }
     axes = {
@@ -174,48 +180,53 @@ def radars(results: Results) -> list[tuple[str, Markup]]:
 def question_types(results: Results) -> list[BarChart]:
     """Return bars per question type: the first headline metric of each benchmark with types."""
     drawn = []
+    colours = run_colours(results.runs)
     for benchmark in results.benchmarks:
         column = _first_column(results, benchmark)
         by_type = {run: results.metrics(run, benchmark)["by_type"] for run in results.runs}
-        kinds = sorted({kind for types in by_type.values() for kind in types})
-        # A benchmark without types of questions has no such chart.
-        if kinds:
-            counts = {kind: types[kind]["n"] for types in by_type.values() for kind in types}
-            series = {
-                run: [_bar(types.get(kind), column.metric) for kind in kinds]
+        published = find_task(benchmark).published_details
+        counts = {kind: types[kind]["n"] for types in by_type.values() for kind in types}
+        groups = []
+        for kind in sorted(counts):
+            bars = [
+                Bar(name=run, colour=colours[run], run=run, **_numbers(types.get(kind), column))
                 for run, types in by_type.items()
-            }
-            details = find_task(benchmark).published_details
-            if any(kind in details for kind in kinds):
-                series[f"{MAIN}, published"] = [
-                    figures.Bar(value=details.get(kind, {}).get(column.metric)) for kind in kinds
-                ]
-            colours = run_colours(results.runs)
-            filters = [{"benchmark": benchmark, "type": kind} for kind in kinds]
-            numbers = [counts[kind] for kind in kinds]
-            drawn.append(_bar_chart(kinds, series, _name(column), colours, filters, numbers))
+            ]
+            if kind in published:
+                value = published[kind].get(column.metric)
+                bars.append(Bar(name=f"{MAIN}, published", value=value))
+            filters = {"benchmark": benchmark, "type": kind}
+            groups.append(BarGroup(name=kind, bars=bars, count=counts[kind], filters=filters))
+        # A benchmark without types of questions has no such chart.
+        if groups:
+            drawn.append(BarChart(title=_name(column), of="Run", groups=groups))
     return drawn
 
 
 def awareness_quartiles(results: Results) -> list[BarChart]:
     """Return bars per quartile of awareness: the first headline metric of each benchmark."""
-    measured = {
-        run: {scene: row["all_pairs"] for scene, row in found["scenes"].items()}
-        for run, found in results.awareness().items()
-    }
-    drawn = []
-    for benchmark in results.benchmarks if measured else ():
-        column = _first_column(results, benchmark)
-        series = {}
-        for run, scores in measured.items():
+    colours = run_colours(results.runs)
+    bars: dict[str, list[list[Bar]]] = {}
+    for run, found in results.awareness().items():
+        scores = {scene: row["all_pairs"] for scene, row in found["scenes"].items()}
+        for benchmark in results.benchmarks:
+            column = _first_column(results, benchmark)
             questions = results.per_question(run, benchmark)
             if column.metric in questions.metrics:
                 values = metric_by_quartile(questions, column.metric, scores)
-                series[run] = [figures.Bar(value=value) for value in values]
-        if series:
-            colours = run_colours(results.runs)
-            drawn.append(_bar_chart(QUARTILE_NAMES, series, _name(column), colours))
-    return drawn
+                mine = [Bar(name=run, colour=colours[run], run=run, value=v) for v in values]
+                bars.setdefault(_name(column), []).append(mine)
+    return [
+        BarChart(
+            title=title,
+            of="Run",
+            groups=[
+                BarGroup(name=name, bars=quarter)
+                for name, quarter in zip(QUARTILE_NAMES, zip(*runs, strict=True), strict=True)
+            ],
+        )
+        for title, runs in bars.items()
+    ]
 
 
 def training_curves(results: Results) -> list[Curve]:
@@ -287,18 +298,30 @@ def mixes(results: Results) -> list[tuple[str, dict[str, Any], list[BarChart]]]:
     drawn = []
     for name, summary in results.mixes().items():
         counts, before = summary["benchmarks"], summary["before"]["benchmarks"]
-        balance = {name: _plain(counts.get(benchmark, 0) for benchmark in before)}
+        drawn_of = {name: counts}
         # A mix of everything would only show the same bars twice.
         if counts != before:
-            balance = {"all records": _plain(before.values()), **balance}
-        charts = [_bar_chart(list(before), balance, "samples a benchmark")]
+            drawn_of = {"all records": before, **drawn_of}
+        groups = [
+            BarGroup(
+                name=benchmark,
+                bars=[Bar(name=mix, value=of.get(benchmark, 0)) for mix, of in drawn_of.items()],
+            )
+            for benchmark in before
+        ]
+        charts = [BarChart(title="Samples a benchmark", of="Mix", groups=groups)]
         for benchmark, answers in summary["top_answers"].items():
             # Grounding answers are all alike; only spoken ones can be out of balance.
-            frequent = [row for row in answers[:ANSWERS_SHOWN] if row["samples"] > 1]
-            if len(answers) > 1 and frequent:
-                series = {name: _plain(row["samples"] for row in frequent)}
-                labels = [_short(row["answer"]) for row in frequent]
-                charts.append(_bar_chart(labels, series, f"{benchmark}: most frequent answers"))
+            bars = [
+                Bar(name=shorten(row["answer"], ANSWER_WIDTH), value=row["samples"])
+                for row in answers[:ANSWERS_SHOWN]
+                if row["samples"] > 1
+            ]
+            if len(answers) > 1 and bars:
+                title = f"{benchmark}: most frequent answers"
+                charts.append(
+                    BarChart(title=title, of="Answer", groups=[BarGroup(name="", bars=bars)])
+                )
         drawn.append((name, summary, charts))
     return drawn
 
@@ -307,17 +330,7 @@ def _name(column: Column) -> str:
     return f"{column.group} {column.title}"
 
 
-def _short(text: str, limit: int = 24) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def _plain(values: Iterable[float]) -> list[figures.Bar]:
-    return [figures.Bar(value=value) for value in values]
-
-
-def _bar(group: Mapping[str, Any] | None, metric: str) -> figures.Bar:
-    """Return a metric in a metrics file or one of its types as a bar, without a value if none."""
-    if group is None:
-        return figures.Bar(value=None)
-    entry = group["metrics"][metric]
-    return figures.Bar(value=entry["value"], low=entry.get("low"), high=entry.get("high"))
+def _numbers(group: Mapping[str, Any] | None, column: Column) -> dict[str, float | None]:
+    """Return value and interval of a metric in a metrics file or one of its types, if any."""
+    entry = {"value": None} if group is None else group["metrics"][column.metric]
+    return {key: entry.get(key) for key in ("value", "low", "high")}

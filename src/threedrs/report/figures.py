@@ -1,4 +1,4 @@
-"""Figures of the report as SVG text: radar, differences, strips of rooms, bars.
+"""Figures of the report as SVG text: radars and strips of rooms.
 
 Drawn by matplotlib on transparent ground. Text and lines take the page's text colour, so they read
 in light and dark alike; each figure keeps its natural width and shrinks where the page is narrower.
@@ -9,7 +9,6 @@ import html
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -18,22 +17,15 @@ matplotlib.use("svg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from cycler import cycler
-
-from threedrs.visualization.box_overlay import RUN_COLOURS
 
 INK = "#123456"  # stands for the page's text colour, put in when the figure is text
-PLAIN = "#808088"  # of bars that belong to no run
 PIXELS_PER_POINT = 1.3
 RUN_PREFIX = "run:"  # of the names of what a figure draws of a run
 STYLE: Any = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
-    "axes.prop_cycle": cycler(color=RUN_COLOURS),
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 10,
     "font.size": 9,
     "grid.alpha": 0.2,
     "grid.color": INK,
@@ -47,26 +39,6 @@ STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """One row of the chart of differences; low and high may be unknown."""
-
-    label: str
-    value: float
-    low: float | None
-    high: float | None
-    significant: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bar:
-    """The value of one bar, None where there is none, and its interval, if any."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
 
 
 def _svg(figure: plt.Figure, title: str) -> str:
@@ -129,44 +101,6 @@ def radar(
         return _svg(figure, title)
 
 
-def differences(scales: Mapping[str, Sequence[Difference]], colour: str, title: str) -> str:
-    """Return differences with their intervals; a filled dot is more than chance.
-
-    Args:
-        scales: name of a scale to its rows, which have an axis of their own.
-        colour: of all rows.
-        title: what the figure shows.
-    """
-    with plt.rc_context(STYLE):
-        figure, plots = _one_below_the_other({name: len(rows) for name, rows in scales.items()})
-        for plot, rows in zip(plots, scales.values(), strict=True):
-            for place, row in enumerate(rows):
-                if row.low is not None and row.high is not None:
-                    plot.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
-                face = colour if row.significant else "none"
-                plot.plot([row.value], [place], "o", color=colour, markerfacecolor=face, ms=7)
-            plot.set_yticks(range(len(rows)), [row.label for row in rows])
-        return _svg(figure, title)
-
-
-def _one_below_the_other(counts: Mapping[str, int]) -> tuple[plt.Figure, Sequence[Any]]:
-    """Return axes with room for so many rows each, about zero, named in points of their scale."""
-    heights = list(counts.values())
-    figure, plots = plt.subplots(
-        len(counts),
-        figsize=(4.2, 0.6 * len(counts) + 0.3 * sum(heights)),
-        height_ratios=heights,
-        squeeze=False,
-        layout="constrained",
-    )
-    for plot, (scale, rows) in zip(plots[:, 0], counts.items(), strict=True):
-        plot.axvline(0, color=INK, linewidth=1)
-        plot.set_ylim(rows - 0.5, -0.5)
-        plot.grid(True, axis="x")
-        plot.set_xlabel(f"difference, {scale}")
-    return figure, list(plots[:, 0])
-
-
 def room_strip(
     scales: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
     colours: Mapping[str, str],
@@ -180,9 +114,20 @@ def room_strip(
         title: what the figure shows.
     """
     spread = np.random.default_rng(0)
+    heights = [len(rows) for rows in scales.values()]
     with plt.rc_context(STYLE):
-        figure, plots = _one_below_the_other({name: len(rows) for name, rows in scales.items()})
-        for plot, rows in zip(plots, scales.values(), strict=True):
+        figure, plots = plt.subplots(
+            len(scales),
+            figsize=(4.2, 0.6 * len(scales) + 0.3 * sum(heights)),
+            height_ratios=heights,
+            squeeze=False,
+            layout="constrained",
+        )
+        for plot, (scale, rows) in zip(plots[:, 0], scales.items(), strict=True):
+            plot.axvline(0, color=INK, linewidth=1)
+            plot.set_ylim(len(rows) - 0.5, -0.5)
+            plot.grid(True, axis="x")
+            plot.set_xlabel(f"difference, {scale}")
             for place, runs in enumerate(rows.values()):
                 for number, (run, values) in enumerate(runs.items()):
                     # Runs lie beside each other, and dots of a run do not hide each other.
@@ -193,50 +138,4 @@ def room_strip(
                         values, heights, ".", color=colours[run], ms=3, alpha=0.6, rasterized=True
                     )
             plot.set_yticks(range(len(rows)), list(rows))
-        return _svg(figure, title)
-
-
-def bars(
-    groups: Sequence[str],
-    series: Mapping[str, Sequence[Bar]],
-    title: str,
-    colours: Mapping[str, str] | None = None,
-) -> str:
-    """Return grouped horizontal bars with their values: one group a name, one bar a series."""
-    height = 0.8 / max(len(series), 1)
-    colours = colours or {}
-    with plt.rc_context(STYLE):
-        inches = 0.5 + (0.1 + 0.2 * max(len(series), 1)) * len(groups)
-        figure, plot = plt.subplots(figsize=(3.2, inches))
-        for index, (name, row) in enumerate(series.items()):
-            places = np.arange(len(groups)) + index * height
-            values = np.array([bar.value or 0.0 for bar in row])
-            ends = np.array(
-                [(0, 0) if bar.low is None else (bar.low, bar.high) for bar in row], dtype=float
-            )
-            known = np.array([bar.low is not None for bar in row])
-            lengths = np.where(known, np.abs(ends - values[:, None]).T, 0)
-            drawn = plot.barh(
-                places,
-                values,
-                xerr=lengths if known.any() else None,
-                error_kw={"ecolor": INK, "elinewidth": 1, "alpha": 0.7},
-                height=height * 0.9,
-                color=colours.get(name, PLAIN),
-                label=name,
-            )
-            for part in drawn:
-                part.set_gid(f"{RUN_PREFIX}{name}")
-            texts = [
-                "none" if bar.value is None else f"{bar.value:.1f}".removesuffix(".0")
-                for bar in row
-            ]
-            plot.bar_label(drawn, texts, padding=3, fontsize=8)
-        plot.set_yticks(np.arange(len(groups)) + height * (len(series) - 1) / 2, groups)
-        plot.invert_yaxis()
-        plot.margins(x=0.15)
-        plot.set_title(title)
-        if len(series) > 1:
-            # A third of an inch below the axes, for their numbers, however tall the chart is.
-            plot.legend(loc="upper center", bbox_to_anchor=(0.4, -0.33 / inches), ncols=3)
         return _svg(figure, title)

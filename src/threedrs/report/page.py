@@ -107,7 +107,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             origins=origins(settings_rows, results.columns),
             verdicts=judged,
             next_runs=next_runs(results.summary, judged),
-            difference_charts=[charts.differences_of(verdict, colours) for verdict in judged],
+            verdict_reaches=[charts.reaches_of(verdict) for verdict in judged],
             room_strips=[charts.room_strips(results, verdict) for verdict in judged],
             config_differences=_config_differences(results),
             counts=questions.counts(),

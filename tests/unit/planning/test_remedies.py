@@ -22,7 +22,7 @@ def tiny(**train: Any) -> dict[str, Any]:
 def remedies(config: dict[str, Any], machine: Machine) -> list[str]:
     plan = plan_run(config, machine, teacher_channels=8, samples=80)
     found = what_fits(config, machine, plan, teacher_channels=8, samples=80)
-    return [remedy.change.partition(" (")[0] for remedy in found]
+    return [change.partition(" (")[0] for change in found]
 
 
 def gigabytes(config: dict[str, Any], machine: Machine) -> float:

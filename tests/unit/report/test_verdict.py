@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fixtures.compared_settings import CHECKPOINT, SCANREFER, entry, summary
-from threedrs.report import figures
+from threedrs.report import charts, figures
 from threedrs.report.next_runs import NextRuns
 from threedrs.report.verdict import config_differences, statement, verdicts
 from threedrs.report.verdict_line import plain as said
@@ -306,9 +306,9 @@ def test_the_page_explains_only_what_it_shows(seeds, tests, wanted):
         settings={"baseline": "baseline", "demo": False},
         summary=made,
         verdicts=verdicts(made, SCANREFER),
-        difference_charts=[""],
+        verdict_reaches=[charts.reaches_of(verdict) for verdict in verdicts(made, SCANREFER)],
         room_strips=[None],
-        run_colours={},
+        run_colours=dict.fromkeys(made["runs"], "#000000"),
         next_runs=NextRuns(),
         counts=[],
         config_differences={},
@@ -325,17 +325,23 @@ def test_config_differences_leave_out_names_and_paths():
 
 
 def test_figures_take_gaps_dollars_and_markup():
-    bars = {"a$b": [None, 2.0], "c": [1.0, 0.0]}
-    series = {name: [figures.Bar(value=value) for value in row] for name, row in bars.items()}
-    drawn = figures.bars(["costs $5", "<b>&"], series, 'the "title" <x>')
+    axes = {"costs $5": 1.0, "<b>&": 1.0, "c": 1.0}
+    title = 'the "title" <x>'
+    drawn = figures.radar(axes, {"r": [None, None, None]}, {}, title)
     assert "costs $5" in drawn
     assert "&lt;b&gt;&amp;" in drawn
     assert 'aria-label="the &quot;title&quot; &lt;x&gt;"' in drawn
     assert "currentColor" in drawn
     assert figures.INK not in drawn
-    axes = dict.fromkeys("abc", 1.0)
-    assert figures.radar(axes, {"r": [None, None, None]}, {}, "t").startswith("<svg")
     strip = figures.room_strip({"s": {"m": {"r": np.array([1.0, -2.0])}}}, {"r": "#000000"}, "t")
     assert strip.startswith("<svg")
-    row = figures.Difference(label="x", value=1.0, low=None, high=None, significant=False)
-    assert figures.differences({"s": [row], "t": [row]}, "#000000", "t").startswith("<svg")
+
+
+def test_differences_of_a_scale_reach_as_far_as_its_largest():
+    ends = {"low": None, "high": None}
+    (verdict,) = verdicts(summary(entry(4.0, low=-6.0, high=8.0), entry(-2.0, **ends)), SCANREFER)
+    assert charts.reaches_of(verdict) == [[-0.75, 0.5, 1.0], [-0.25, -0.25, -0.25]]
+    cider = replace(verdict.lines[1], column=replace(SCANREFER[1], metric="cider"))
+    apart = replace(verdict, lines=(verdict.lines[0], cider))
+    assert charts.reaches_of(apart) == [[-0.75, 0.5, 1.0], [-1.0, -1.0, -1.0]]
+    assert charts.reaches_of(replace(verdict, lines=())) == []
