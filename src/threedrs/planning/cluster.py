@@ -195,9 +195,12 @@ class Workload:
             **gigabytes,
         )
 
-    def on_cores(self, stage: str, rule: str, seconds: Sequence[float], **kept: float) -> Step:
-        """Return jobs that take ``seconds`` of a core as measured."""
-        return self.step(stage, rule, [one / self.cluster.core_speed for one in seconds], **kept)
+    def on_cores(
+        self, stage: str, rule: str, seconds: Sequence[float], *, kept: float = 0.0
+    ) -> Step:
+        """Return jobs that take ``seconds`` of a core as measured, and leave ``kept`` GB."""
+        here = [one / self.cluster.core_speed for one in seconds]
+        return self.step(stage, rule, here, kept=kept)
 
 
 def workflow_steps(work: Workload, plans: Mapping[str, Plan]) -> list[Step]:

@@ -114,12 +114,12 @@ def room_strip(
         title: what the figure shows.
     """
     spread = np.random.default_rng(0)
-    heights = [len(rows) for rows in scales.values()]
+    counts = [len(rows) for rows in scales.values()]
     with plt.rc_context(STYLE):
         figure, plots = plt.subplots(
             len(scales),
-            figsize=(4.2, 0.6 * len(scales) + 0.3 * sum(heights)),
-            height_ratios=heights,
+            figsize=(4.2, 0.6 * len(scales) + 0.3 * sum(counts)),
+            height_ratios=counts,
             squeeze=False,
             layout="constrained",
         )
