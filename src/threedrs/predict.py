@@ -5,15 +5,12 @@ Runs alone, or once a rank under ``threedrs.distributed.launch``, torchrun or sr
 """
 
 import argparse
-import logging
-import os
 import sys
 from pathlib import Path
 
-from threedrs.distributed.gpus import claim_gpus
-from threedrs.distributed.ranks import is_lone, own_rank
+from threedrs.distributed.launch import start_process
 from threedrs.errors import check_arguments, one_line_errors
-from threedrs.workflow.processes import end_with_snakemake, quick_imports
+from threedrs.workflow.processes import quick_imports
 
 
 def main() -> int:
@@ -40,13 +37,7 @@ def main() -> int:
         "--left-out", type=Path, help="JSON file that lists scenes whose scans cannot be used"
     )
     arguments = parser.parse_args()
-    end_with_snakemake()
-    rank = own_rank(os.environ)
-    if rank == 0:  # what a checkpoint holds beside what is used, for one
-        logging.basicConfig(format="predict: %(message)s")
-    logging.getLogger("threedrs").setLevel(logging.INFO if rank == 0 else logging.ERROR)
-    if is_lone(os.environ):  # the ranks of a launcher have a GPU each
-        claim_gpus()
+    rank = start_process("predict")
     with quick_imports():  # of torch, after the GPU is claimed
         from threedrs.evaluation.predict_benchmark import predict_benchmark
         from threedrs.evaluation.settings import PredictSettings

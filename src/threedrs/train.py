@@ -5,16 +5,15 @@ Runs alone, or once a rank under ``threedrs.distributed.launch``, torchrun or sr
 """
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
 
-from threedrs.distributed.gpus import claim_gpus
-from threedrs.distributed.ranks import AgreedError, StopRequest, is_lone, own_rank
+from threedrs.distributed.launch import start_process
+from threedrs.distributed.ranks import AgreedError, StopRequest
 from threedrs.errors import MachineError, check_arguments, first_line, one_line_errors
 from threedrs.training.recipe import read_run
-from threedrs.workflow.processes import end_with_snakemake, quick_imports
+from threedrs.workflow.processes import quick_imports
 
 # A loader process is forked from this one; the tokenizer's threads would not survive that.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -31,15 +30,8 @@ def main() -> int:
         "--execution", default="{}", help="JSON object: keys of the section execution"
     )
     arguments = parser.parse_args()
-    end_with_snakemake()
     stop = StopRequest().install()  # before the imports, which take seconds
-    rank = own_rank(os.environ)
-    if rank == 0:  # what a checkpoint holds beside what is used, for one
-        logging.basicConfig(format="train: %(message)s")
-    # The other ranks read the same files and would say the same again.
-    logging.getLogger("threedrs").setLevel(logging.INFO if rank == 0 else logging.ERROR)
-    if is_lone(os.environ):  # the ranks of a launcher have a GPU each
-        claim_gpus()
+    rank = start_process("train")
     with quick_imports():
         import torch.distributed
 

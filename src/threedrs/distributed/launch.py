@@ -10,6 +10,7 @@ the next one.
 """
 
 import argparse
+import logging
 import os
 import signal
 import socket
@@ -18,11 +19,28 @@ import sys
 import time
 
 from threedrs.distributed.gpus import claim_gpus
-from threedrs.distributed.ranks import STOP_SIGNALS
+from threedrs.distributed.ranks import STOP_SIGNALS, is_lone, own_rank
 from threedrs.errors import MachineError, check_arguments, one_line_errors
 from threedrs.workflow.processes import end_with_parent, end_with_snakemake
 
 PATIENCE = 20.0  # seconds that the other ranks have after one has failed
+
+
+def start_process(name: str) -> int:
+    """Begin a process of a run, called ``name`` in its log, before torch is loaded.
+
+    Returns:
+        Its rank.
+    """
+    end_with_snakemake()
+    rank = own_rank(os.environ)
+    if rank == 0:  # what a checkpoint holds beside what is used, for one
+        logging.basicConfig(format=f"{name}: %(message)s")
+    # The other ranks read the same files and would say the same again.
+    logging.getLogger("threedrs").setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    if is_lone(os.environ):  # the ranks of a launcher have a GPU each
+        claim_gpus()
+    return rank
 
 
 def srun_command(command: list[str], *, nodes: int, tasks: int, cores: int) -> list[str]:

@@ -1,16 +1,14 @@
 """The tokenizers of students: the tiny one, a checkpoint's, and the two tokens added to either.
 
-The tiny tokenizer is a byte-level BPE in Qwen2's format, trained from a committed text in
-milliseconds. The bytes come first, in Qwen2's order, so that the newline has the id 198 there too.
+The tiny tokenizer is a byte-level BPE in Qwen2's format. The 800 merges in ``tiny_merges.txt`` were
+learnt from questions and answers about rooms. The bytes come first, in Qwen2's order, so that the
+newline has the id 198 there too.
 Tokenizers are saved in the form of transformers 4, which the published code reads and today's does.
 """
 
-import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     AddedToken,
     AutoTokenizer,
@@ -19,14 +17,12 @@ from transformers import (
     Qwen2Tokenizer,
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
-from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from threedrs.errors import CheckpointError
-from threedrs.io.files import read_json, write_json, write_text
+from threedrs.io.files import read_json, read_text, write_json, write_text
 from threedrs.tasks.record import COORD, END, GROUND, START
 
-CORPUS = Path(__file__).with_name("tiny_corpus.txt")
-MERGES = 800
+TINY_MERGES = Path(__file__).with_name("tiny_merges.txt")
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
@@ -36,30 +32,11 @@ def byte_alphabet() -> list[str]:
     return [*bytes_to_unicode().values()]
 
 
-@cache
-def _merges() -> tuple[tuple[str, str], ...]:
-    """Learn the merges from the corpus, the same on every machine."""
-    learner = Tokenizer(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=256 + MERGES,
-        initial_alphabet=byte_alphabet(),
-        show_progress=False,
-    )
-    learner.train([str(CORPUS)], trainer)
-    merges = json.loads(learner.to_str())["model"]["merges"]
-    return tuple((left, right) for left, right in merges)
-
-
 def tiny_tokenizer(more: Sequence[str] = ()) -> PreTrainedTokenizerBase:
     """Return the tiny tokenizer: bytes, merges, Qwen2's three special tokens, then ``more``."""
-    merges = list(_merges())
-    tokens = byte_alphabet() + ["".join(pair) for pair in merges]
+    pairs = [line.split() for line in read_text(TINY_MERGES).splitlines()]
+    merges = [(left, right) for left, right in pairs]
+    tokens = byte_alphabet() + [left + right for left, right in merges]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
     special = [*SPECIAL_TOKENS[1:], *more]

@@ -20,7 +20,6 @@ from threedrs.distributed.ranks import (
     broadcast_decision,
     peak_memory,
 )
-from threedrs.io.files import sha256_of_json
 from threedrs.models.packing import Pack
 from threedrs.training.checkpoints import (
     Progress,
@@ -28,7 +27,7 @@ from threedrs.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from threedrs.training.export import RunSummary, export_run, is_exported
+from threedrs.training.export import export_run, is_exported
 from threedrs.training.pack_reader import PackReader, explain_lost_loader, load_packs
 from threedrs.training.run_log import RunLog, has_row, say
 from threedrs.training.run_setup import Run, prepare, start_student
@@ -39,7 +38,6 @@ from threedrs.training.sampler import (
     sample_count,
 )
 from threedrs.training.step import NonFiniteError, build_engine, step_row, train_step
-from threedrs.training.wandb_logger import Tracker
 from threedrs.workflow.locks import exclusive
 
 if TYPE_CHECKING:
@@ -80,7 +78,7 @@ def train(config: Mapping[str, Any], stop: StopRequest) -> None:
 
 def _train(run: Run) -> None:
     ranks, settings, config = run.ranks, run.settings, run.config
-    if broadcast_decision(ranks, lambda: is_exported(run.paths.out, run.parts)):
+    if broadcast_decision(ranks, lambda: is_exported(run)):
         if ranks.first:
             say(f"{run.paths.out} is complete; nothing to do")
         return
@@ -122,25 +120,8 @@ def _train(run: Run) -> None:
         evaluation = Evaluation(config, student, tokenizer)
     progress = _Training(run, engine, reader, progress, evaluation).run_steps()
     # Behind the last checkpoint, so a run that fails here comes back to this line at once.
-    summary = RunSummary(
-        config=config, parts=run.parts, progress=progress, teacher_frames=run.teacher_frames
-    )
     with translate_oom(f"export after step {progress.step}, which is saved", SPREAD):
-        export_run(engine, student, tokenizer, summary, run.paths.out, ranks)
-
-
-def _tracker(run: Run) -> Tracker | None:
-    """Return where the run's rows also go, if the user wants that."""
-    if run.settings.wandb is None:
-        return None
-    return Tracker(
-        run.settings.wandb,
-        run.paths.out,
-        name=run.config["run"],
-        config=run.config,
-        config_hash=sha256_of_json(run.parts),
-        warn=say,
-    )
+        export_run(engine, student, tokenizer, run, progress)
 
 
 class _Training:
@@ -171,12 +152,7 @@ class _Training:
         if first_step == run.total_steps and logged:
             return self.progress
         if run.ranks.first:
-            self.log = RunLog(
-                run.paths.out,
-                first_step=first_step,
-                total_steps=run.total_steps,
-                tracker=_tracker(run),
-            )
+            self.log = RunLog(run, first_step)
         failed = True  # until the last step is done
         try:
             if self.progress.row is not None and not logged:

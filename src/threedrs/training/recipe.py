@@ -12,11 +12,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from threedrs.config.schema import Execution, LoraSettings, Train
+from threedrs.config.section import problem_lines
 from threedrs.errors import ConfigError
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json
 from threedrs.models.checkpoint.folder import weights_hash
@@ -27,26 +28,46 @@ from threedrs.workflow.code_hash import code_hash
 SHAPELESS = (*Execution.model_fields, "eval_every", "eval_samples", "mix")
 # Sections whose every key shapes the weights.
 SHAPING = ("frames", "geometry", "boxes", "supervision", "model")
-# Keys that the recipe sets and a DeepSpeed file must leave out.
-RECIPE_KEYS = (
-    "train_batch_size",
-    "train_micro_batch_size_per_gpu",
-    "gradient_accumulation_steps",
-    "gradient_clipping",
-    "bf16",
-    "fp16",
-    "optimizer",
-    "scheduler",
-)
-# Keys that a DeepSpeed file may hold. None of them changes a gradient, because a run may go on with
-# another file, and none writes files or sends numbers elsewhere, as others do (tensorboard, wandb,
-# flops_profiler, autotuning, ...).
-DEEPSPEED_KEYS = (
-    "zero_optimization",
-    "zero_allow_untested_optimizer",
-    "wall_clock_breakdown",
-    "memory_breakdown",
-)
+
+
+class _Offload(BaseModel):
+    """What DeepSpeed keeps on the host: checkpoints hold what is on the GPU or whole on the CPU."""
+
+    device: Literal["cpu", "none"] = "none"
+    ratio: None = None
+
+
+class _Zero(BaseModel, extra="allow"):
+    """The section ``zero_optimization``, whose other keys DeepSpeed checks when training starts."""
+
+    stage: Literal[2, 3]
+    offload_optimizer: _Offload | None = None
+    offload_param: _Offload | None = None
+    compute_grad_norm: Literal[True] = True  # a step reads it
+    # They change the gradients.
+    zero_quantized_weights: Literal[False] = False
+    zero_quantized_nontrainable_weights: Literal[False] = False
+    zero_quantized_gradients: Literal[False] = False
+
+    @model_validator(mode="after")
+    def _check(self) -> "_Zero":
+        if self.stage == 2 and self.offload_param is not None:
+            raise ConfigError("zero_optimization.offload_param needs stage 3; remove it")
+        return self
+
+
+class _DeepSpeedFile(BaseModel, extra="forbid"):
+    """What a DeepSpeed file may hold.
+
+    The recipe sets all other keys that shape a result. None of these changes a gradient, because a
+    run may go on with another file. Nor does any write files or send numbers elsewhere, as others
+    do (tensorboard, wandb, flops_profiler, autotuning, ...).
+    """
+
+    zero_optimization: _Zero
+    zero_allow_untested_optimizer: Any = None
+    wall_clock_breakdown: Any = None
+    memory_breakdown: Any = None
 
 
 def accumulation(global_batch: int, pack: int, ranks: int) -> int:
@@ -198,43 +219,17 @@ def read_deepspeed(path: Path) -> dict[str, Any]:
     """Return the DeepSpeed file of a recipe.
 
     Raises:
-        ConfigError: the file sets a key that the recipe sets, or an unknown one, or its ZeRO stage
-            is not 2 or 3, or it would change gradients or leave checkpoints incomplete.
+        ConfigError: the file holds another key than `_DeepSpeedFile`, or another value.
         DataError: the file is missing or malformed.
     """
     config = read_json(path)
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path}: is not a JSON object; see config/deepspeed/")
-    taken = [key for key in RECIPE_KEYS if key in config]
-    if taken:
-        raise ConfigError(f"{path}: remove {', '.join(taken)}; the section `train` sets them")
-    unknown = [key for key in config if key not in DEEPSPEED_KEYS]
-    if unknown:
+    try:
+        _DeepSpeedFile.model_validate(config)
+    except ValidationError as error:
         raise ConfigError(
-            f"{path}: remove {', '.join(unknown)}; it may hold: {', '.join(DEEPSPEED_KEYS)}"
-        )
-    zero = config.get("zero_optimization")
-    if not isinstance(zero, dict) or zero.get("stage") not in (2, 3):
-        stage = zero.get("stage") if isinstance(zero, dict) else None
-        raise ConfigError(f"{path}: zero_optimization.stage is {stage}; expected 2 or 3")
-    for key in ("offload_optimizer", "offload_param"):
-        offload = zero.get(key)
-        if offload is not None and (
-            not isinstance(offload, dict)
-            or offload.get("device", "none") not in ("cpu", "none")
-            or "ratio" in offload
-        ):
-            raise ConfigError(
-                f"{path}: zero_optimization.{key}: checkpoints hold what is on the GPU or, whole, "
-                "on the CPU; set device to cpu, and remove ratio"
-            )
-    if zero["stage"] == 2 and zero.get("offload_param") is not None:
-        raise ConfigError(f"{path}: zero_optimization.offload_param needs stage 3")
-    for key in zero:
-        if key.startswith("zero_quantized"):
-            raise ConfigError(f"{path}: remove zero_optimization.{key}; it changes the gradients")
-    if zero.get("compute_grad_norm", True) is not True:
-        raise ConfigError(f"{path}: remove zero_optimization.compute_grad_norm; a step reads it")
+            f"{path}: {'; '.join(problem_lines(error, _DeepSpeedFile))} (config/deepspeed/ has "
+            "files that work; the section `train` sets the rest)"
+        ) from error
     return config
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from threedrs.errors import DataError
 from threedrs.io.files import read_json_lines, write_json_lines
 from threedrs.training.checkpoints import LOG
+from threedrs.training.run_setup import Run
 from threedrs.training.wandb_logger import Tracker
 
 PARTS = ("loss", "text", "grounding", "supervision")
@@ -49,27 +50,24 @@ def say(text: str) -> None:
     print(f"train: {text}", file=sys.stderr, flush=True)
 
 
-def evaluation_text(scores: Mapping[str, Mapping[str, float | None]]) -> str:
-    """Return the metrics of an evaluation in one line."""
-    parts = []
-    for benchmark, metrics in scores.items():
-        known = [f"{name} {value:.1f}" for name, value in metrics.items() if value is not None]
-        parts.append(" ".join([benchmark, *known]))
-    return ", ".join(parts)
+def curves(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a row, by the names of their curves."""
+    values = {f"train/{name}": row[name] for name in row if name not in ("step", "eval")}
+    for benchmark, metrics in row.get("eval", {}).items():
+        values |= {f"eval/{benchmark}/{name}": value for name, value in metrics.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class RunLog:
-    """Writes and shows the rows of a run from ``first_step`` on."""
+    """Writes and shows the rows of a run that begins, or goes on, after ``first_step``."""
 
-    def __init__(
-        self, out: Path, *, first_step: int, total_steps: int, tracker: Tracker | None = None
-    ) -> None:
+    def __init__(self, run: Run, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.total_steps = total_steps
+        self.total_steps = run.total_steps
         self.first_step = first_step
-        self._tracker = tracker
         self.started = time.monotonic()
+        out, wandb = run.paths.out, run.settings.wandb
         log = growing_log(out)
         # Rows past the checkpoint that the run resumes from come again.
         write_json_lines(log, read_rows(log, first_step))
@@ -77,27 +75,35 @@ class RunLog:
         if first_step == 0:  # events of another recipe would share the curves
             shutil.rmtree(out / "tensorboard", ignore_errors=True)
         self._events = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
+        self._tracker: Tracker | None = None
+        if wandb is not None:
+            self._tracker = Tracker(
+                wandb,
+                out,
+                name=run.config["run"],
+                config=run.config,
+                config_hash=run.config_hash,
+                warn=say,
+            )
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Write and show the row of a finished step."""
-        parts = " ".join(f"{name} {row[name]:.4f}" for name in PARTS if row[name] is not None)
-        parts += f" {row['samples_per_second']:.2f} samples/s"
+        step, values = row["step"], curves(row)
         self._stream.write(json.dumps(row, allow_nan=False) + "\n")
         self._stream.flush()  # so that a kill costs a line at most, which `read_rows` drops
         if self._tracker is not None:
-            self._tracker.log(row)
-        scalars = {f"train/{name}": row[name] for name in row if name not in ("step", "eval")}
-        for benchmark, metrics in row.get("eval", {}).items():
-            scalars |= {f"eval/{benchmark}/{name}": metrics[name] for name in metrics}
-        for name, value in scalars.items():
-            if value is not None:
-                self._events.add_scalar(name, value, row["step"])
-        if "eval" in row:
-            say(f"step {row['step']} {evaluation_text(row['eval'])}")
-        if done := row["step"] - self.first_step:
-            left = (time.monotonic() - self.started) / done * (self.total_steps - row["step"])
+            self._tracker.log(values, step)
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+        scores = [f"{name[5:]} {values[name]:.1f}" for name in values if name.startswith("eval/")]
+        if scores:
+            say(f"step {step} {', '.join(scores)}")
+        parts = " ".join(f"{name} {row[name]:.4f}" for name in PARTS if row[name] is not None)
+        parts += f" {row['samples_per_second']:.2f} samples/s"
+        if done := step - self.first_step:
+            left = (time.monotonic() - self.started) / done * (self.total_steps - step)
             parts += f" ETA {left / 60:.1f} min"
-        say(f"step {row['step']}/{self.total_steps} {parts}")
+        say(f"step {step}/{self.total_steps} {parts}")
 
     def close(self, *, failed: bool) -> None:
         """Close the files; W&B shows a run that was stopped as ``failed``, too."""

@@ -14,6 +14,7 @@ import torch
 
 from threedrs.distributed.ranks import Ranks, StopRequest, broadcast_decision, start_ranks
 from threedrs.errors import DataError, StoreError
+from threedrs.io.files import sha256_of_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.lora.layers import add_lora
 from threedrs.models.model_settings import ModelSettings
@@ -51,6 +52,11 @@ class Run:
     teacher_frames: FrameCounts | None
     ranks: Ranks
     stop: StopRequest
+
+    @property
+    def config_hash(self) -> str:
+        """The hash of the fingerprint."""
+        return sha256_of_json(self.parts)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,4 +1,4 @@
-"""Weights & Biases, if the user turns it on: the rows of log.jsonl and the run's configuration.
+"""Weights & Biases, if the user turns it on: the curves of a run and its configuration.
 
 The first rank alone uses it. Training never waits for it and never fails because of it: what goes
 wrong is said once, and the run goes on without.
@@ -71,16 +71,11 @@ class Tracker:
 
         self._attempt(start)
 
-    def log(self, row: Mapping[str, Any]) -> None:
-        """Send a row of log.jsonl; evaluations on the way become ``eval/<benchmark>/<metric>``."""
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Send the numbers of a step."""
         # A resumed run comes again to steps that W&B has; it would refuse them with a warning each.
-        if self._run is None or row["step"] < self._first_step:
-            return
-        values = {key: value for key, value in row.items() if key != "eval" and value is not None}
-        for benchmark, metrics in row.get("eval", {}).items():
-            known = {metric: value for metric, value in metrics.items() if value is not None}
-            values |= {f"eval/{benchmark}/{metric}": value for metric, value in known.items()}
-        self._attempt(lambda: self._run.log(values, step=row["step"]))
+        if self._run is not None and step >= self._first_step:
+            self._attempt(lambda: self._run.log(values, step=step))
 
     def close(self, *, failed: bool) -> None:
         """Send what is left, for half a minute at most; the rest lies in the run's folder."""

@@ -73,9 +73,7 @@ def test_whole_run_leaves_model_numbers_and_curves(whole_run):
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
     card = (out / "model/README.md").read_text()
     assert "vggt-tiny" in card
-    assert (
-        "in the published code: it does not load there, where the projection head has 2048" in card
-    )
+    assert "the published code does not load it: its projection head has 2048 channels" in card
     assert list((out / "tensorboard").iterdir())
     student, tokenizer = load_student(ModelSettings(path=out / "model"))
     assert student.proj_3d is not None

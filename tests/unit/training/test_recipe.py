@@ -81,25 +81,33 @@ def test_bad_settings_name_key_and_choices(change, message):
 def test_deepspeed_file_may_not_set_what_the_recipe_sets(tmp_path):
     path = tmp_path / "mine.json"
     write_json(path, {"zero_optimization": {"stage": 2}, "train_batch_size": 3})
-    with pytest.raises(ConfigError, match=r"mine.json: remove train_batch_size"):
+    with pytest.raises(ConfigError, match=r"mine.json: train_batch_size is not a key; valid keys"):
         deepspeed_config(settings(deepspeed=str(path)), 1)
 
     write_json(path, {"zero_optimization": {"stage": 1}})
-    with pytest.raises(ConfigError, match=r"stage is 1; expected 2 or 3"):
+    with pytest.raises(ConfigError, match=r"stage is 1; choose one of: 2, 3"):
         deepspeed_config(settings(deepspeed=str(path)), 1)
 
 
 @pytest.mark.parametrize(
     ("keys", "zero", "message"),
     [
-        ({"communication_data_type": "fp16"}, {}, "remove communication_data_type; it may hold"),
-        ({"aio": {}}, {}, "remove aio; it may hold"),
-        ({}, {"zero_quantized_gradients": True}, "remove zero_optimization.zero_quantized_grad"),
-        ({}, {"offload_optimizer": {"device": "nvme"}}, "offload_optimizer: .* set device to cpu"),
-        ({}, {"offload_param": {"device": "cpu", "ratio": 0.5}}, "offload_param: .* remove ratio"),
-        ({}, {"offload_param": "cpu"}, "offload_param: .* set device to cpu"),
+        ({"communication_data_type": "fp16"}, {}, "communication_data_type is not a key"),
+        ({"aio": {}}, {}, "aio is not a key"),
+        ({}, {"zero_quantized_gradients": True}, "zero_quantized_gradients is True; choose one of"),
+        (
+            {},
+            {"offload_optimizer": {"device": "nvme"}},
+            "offload_optimizer.device is .*; choose one of: cpu",
+        ),
+        (
+            {},
+            {"offload_param": {"device": "cpu", "ratio": 0.5}},
+            "offload_param.ratio: Input should be None",
+        ),
+        ({}, {"offload_param": "cpu"}, "offload_param: 'cpu' is not of type"),
         ({}, {"stage": 2, "offload_param": {"device": "cpu"}}, "offload_param needs stage 3"),
-        ({}, {"compute_grad_norm": False}, "remove zero_optimization.compute_grad_norm"),
+        ({}, {"compute_grad_norm": False}, "compute_grad_norm is False; choose one of: True"),
     ],
 )
 def test_deepspeed_file_may_not_change_gradients_or_miss_checkpoints(tmp_path, keys, zero, message):

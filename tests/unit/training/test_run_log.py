@@ -4,13 +4,14 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from threedrs.distributed.ranks import StopRequest
 from threedrs.training import run_log as progress
-from threedrs.training.run_log import RunLog, growing_log
+from threedrs.training.run_log import RunLog, curves, growing_log
 
 
 class Clock:
@@ -39,7 +40,10 @@ def open_log(out: Path, rows: list[dict[str, Any]]) -> RunLog:
     """A run of 10 steps that goes on from step 4."""
     growing_log(out).parent.mkdir(parents=True)
     growing_log(out).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return RunLog(out, first_step=4, total_steps=10)
+    run: Any = SimpleNamespace(
+        total_steps=10, paths=SimpleNamespace(out=out), settings=SimpleNamespace(wandb=None)
+    )
+    return RunLog(run, 4)
 
 
 def test_plain_lines_say_what_is_left_at_the_pace_so_far(
@@ -59,13 +63,19 @@ def test_plain_lines_say_what_is_left_at_the_pace_so_far(
     assert capsys.readouterr().err.splitlines() == [
         f"train: step 4/10 {parts}",
         f"train: step 5/10 {parts} ETA 5.0 min",  # one step a minute, five left
-        "train: step 7 scanqa em 25.0",
+        "train: step 7 scanqa/em 25.0",
         f"train: step 7/10 {parts} ETA 2.0 min",  # three steps in two minutes, three left
         f"train: step 10/10 {parts} ETA 0.0 min",
     ]
     written = [json.loads(line) for line in growing_log(tmp_path).read_text().splitlines()]
     assert [row["step"] for row in written] == [3, 4, 5, 7, 10]
     assert {row["loss"] for row in written} == {1.5}
+
+
+def test_curves_hold_what_was_measured() -> None:
+    scores = {"scanqa": {"cider": 30.5, "meteor": None}}
+    found = curves({"step": 2, "loss": 0.5, "text": None, "eval": scores})
+    assert found == {"train/loss": 0.5, "eval/scanqa/cider": 30.5}
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])

@@ -12,7 +12,7 @@ from fixtures.training_run import OUT, run, write_run
 from threedrs.errors import ConfigError, MachineError
 from threedrs.training import loop
 from threedrs.training import wandb_logger as tracking
-from threedrs.training.run_log import growing_log, read_rows
+from threedrs.training.run_log import curves, growing_log, read_rows
 from threedrs.training.wandb_logger import Tracker, WandbSettings, require_wandb
 
 STAND_IN = '''
@@ -29,7 +29,7 @@ class Run:
     def log(self, values, step):
         if "log" in FAIL:
             raise ConnectionError("no network\\nand more lines")
-        self.rows.append(values)
+        self.rows.append((step, values))
         self.step = step + 1
 
     def finish(self, exit_code):
@@ -68,21 +68,18 @@ def tracker(out: Path, warnings: list[str], *, recipe: str = "a") -> Tracker:
     )
 
 
-def row(step: int, **more: Any) -> dict[str, Any]:
-    return {"step": step, "loss": 1 / step, "text": None, **more}
+def send(rows: Tracker, *steps: int) -> None:
+    for step in steps:
+        rows.log({"train/loss": 1 / step}, step)
 
 
 def test_rows_and_configuration_arrive(wandb: Any, tmp_path: Path) -> None:
     warnings: list[str] = []
     rows = tracker(tmp_path, warnings)
-    rows.log(row(1))
-    rows.log(row(2, eval={"scanqa": {"cider": 30.5, "meteor": None}}))
+    send(rows, 1, 2)
     rows.close(failed=False)
     (one,) = wandb.RUNS.values()
-    assert one.rows == [
-        {"step": 1, "loss": 1.0},
-        {"step": 2, "loss": 0.5, "eval/scanqa/cider": 30.5},
-    ]
+    assert one.rows == [(1, {"train/loss": 1.0}), (2, {"train/loss": 0.5})]
     (asked,) = wandb.CALLS
     assert (asked["project"], asked["entity"], asked["mode"]) == ("3drs", "lab", "online")
     assert (asked["name"], asked["resume"], asked["dir"]) == ("baseline", "allow", str(tmp_path))
@@ -93,17 +90,15 @@ def test_rows_and_configuration_arrive(wandb: Any, tmp_path: Path) -> None:
 def test_a_resumed_run_goes_on_and_another_recipe_does_not(wandb: Any, tmp_path: Path) -> None:
     warnings: list[str] = []
     first = tracker(tmp_path, warnings)
-    for step in (1, 2, 3):
-        first.log(row(step))
+    send(first, 1, 2, 3)
     first.close(failed=True)
     again = tracker(tmp_path, warnings)  # from the checkpoint of step 1
-    for step in (2, 3, 4):
-        again.log(row(step))
+    send(again, 2, 3, 4)
     again.close(failed=False)
     (one,) = wandb.RUNS.values()
-    assert [sent["step"] for sent in one.rows] == [1, 2, 3, 4]
+    assert [step for step, _ in one.rows] == [1, 2, 3, 4]
     assert one.finished == [1, 0]
-    tracker(tmp_path, warnings, recipe="b").log(row(1))
+    send(tracker(tmp_path, warnings, recipe="b"), 1)
     assert len(wandb.RUNS) == 2
     assert warnings == []
 
@@ -119,8 +114,7 @@ def test_what_fails_is_said_once(wandb: Any, tmp_path: Path, fails: str, message
     wandb.FAIL.append(fails)
     warnings: list[str] = []
     rows = tracker(tmp_path, warnings)
-    for step in (1, 2, 3):
-        rows.log(row(step))
+    send(rows, 1, 2, 3)
     rows.close(failed=False)
     assert warnings == [message]
 
@@ -169,9 +163,7 @@ def test_a_training_run_sends_what_it_logs(
     run(tmp_path, monkeypatch)
     logged = read_rows(growing_log(tmp_path / OUT))
     (one,) = wandb.RUNS.values()
-    assert one.rows == [
-        {name: value for name, value in row.items() if value is not None} for row in logged
-    ]
+    assert one.rows == [(row["step"], curves(row)) for row in logged]
     assert len(logged) == 2
     (asked,) = wandb.CALLS
     assert asked["config"]["train"]["global_batch"] == 4

@@ -13,16 +13,18 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from peft import LoraConfig
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from threedrs.config.schema import LORA_TARGETS, LoraSettings
-from threedrs.errors import CheckpointError
+from threedrs.config.schema import LORA_TARGETS, LoraSettings, Tunable
+from threedrs.errors import CheckpointError, ThreedrsError, first_line
 from threedrs.io.files import write_json
 from threedrs.models.backbones.config_json import read_teacher_channels
 from threedrs.models.checkpoint.folder import copy_file_mode, read_config, weights_hash
@@ -41,16 +43,16 @@ ROOT = "base_model.model."
 ROWS = "token_adapter.trainable_tokens_delta"
 MOST_RANK = 4096
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-BASE_FIELDS = {
-    "name",
-    "size",
-    "grid",
-    "seed",
-    "random_weights",
-    "path",
-    "content",
-    "trained_in_full",
-}
+# Of the settings that the training had, those that decide what the base model is. How it runs, such
+# as its attention, is up to whoever uses the adapter.
+BASE_FIELDS = ("name", "size", "grid", "seed", "random_weights")
+
+
+class SavedBase(ModelSettings):
+    """The section ``threedrs.base`` of an adapter's config.json."""
+
+    content: str  # hash of the base model
+    trained_in_full: Annotated[tuple[Tunable, ...], Field(strict=False)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,16 +120,11 @@ def save_adapter(
 
     dtype = str(next(iter(added.values())).dtype).removeprefix("torch.")
     described = student.family.config_json(student.teacher_channels, dtype)
-    described["threedrs"]["base"] = {
-        "name": base.name,
-        "size": base.size,
-        "grid": student.family.grid.coarse,
-        "seed": base.seed,
-        "random_weights": base.random_weights,
-        "path": None if base.path is None else str(base.path),
-        "content": _content(base.path, state, trained),
-        "trained_in_full": sorted(trained.groups),
-    }
+    described["threedrs"]["base"] = SavedBase(
+        **dict(base.replace(grid=student.family.grid.coarse)),
+        content=_content(base.path, state, trained),
+        trained_in_full=sorted(trained.groups),
+    ).to_json()
     write_json(folder / "config.json", described)
     copy_file_mode(folder)
     save_tokenizer(tokenizer, folder)
@@ -181,6 +178,14 @@ def read_adapter(folder: Path, settings: ModelSettings) -> SavedAdapter:
     """
     path = folder / "config.json"
     config = read_config(path)
+    channels, dtype = read_teacher_channels(config, path), DTYPES.get(str(config["torch_dtype"]))
+    try:
+        base = SavedBase(**config["threedrs"]["base"])
+    except (ThreedrsError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: threedrs.base does not name the base model of the adapter beside it "
+            f"({first_line(error)})"
+        ) from error
     try:
         adapter = LoraConfig.from_pretrained(str(folder))
         if adapter.r > MOST_RANK:
@@ -195,42 +200,30 @@ def read_adapter(folder: Path, settings: ModelSettings) -> SavedAdapter:
         raise CheckpointError(
             f"{folder / CONFIG}: is not a LoRA adapter of ours ({error})"
         ) from error
-    channels = read_teacher_channels(config, path)
-    held = None if channels is None else config["threedrs"].get("base")
-    if channels is None or not isinstance(held, dict) or not held.keys() >= BASE_FIELDS:
-        raise CheckpointError(f"{path}: does not name the base model of the adapter beside it")
-    dtype = DTYPES.get(str(config.get("torch_dtype")))
-    if dtype is None or not isinstance(held["trained_in_full"], list):
-        raise CheckpointError(f"{path}: torch_dtype or threedrs.base.trained_in_full is malformed")
-    base = settings.replace(
-        name=held["name"] if settings.name is None else settings.name,
-        size=held["size"],
-        grid=held["grid"],
-        seed=held["seed"],
-        random_weights=held["random_weights"],
-        path=_base_path(folder, adapter.base_model_name_or_path, held["path"]),
-    )
+    if channels is None or dtype is None:
+        raise CheckpointError(f"{path}: torch_dtype or the section threedrs is malformed")
+    kept = {field: getattr(base, field) for field in BASE_FIELDS}
+    if settings.name is not None:
+        del kept["name"]
+    places = (adapter.base_model_name_or_path, base.path)
     return SavedAdapter(
         folder=folder,
-        trained=Trained(lora=lora, groups=tuple(held["trained_in_full"])),
-        base=base,
-        content=held["content"],
+        trained=Trained(lora=lora, groups=base.trained_in_full),
+        base=settings.replace(**kept, path=_base_path(folder, *filter(None, places))),
+        content=base.content,
         dtype=dtype,
         teacher_channels=channels,
     )
 
 
-def _base_path(folder: Path, *recorded: str | None) -> Path | None:
-    places = [Path(path) for path in recorded if path]
-    if not places:
-        return None
-    for place in places:
-        if place.is_dir():
-            return place
-    raise CheckpointError(
-        f"{folder}: its base model is not in {places[0]} any more; write its new place to "
-        f"base_model_name_or_path in {folder / CONFIG}"
-    )
+def _base_path(folder: Path, *recorded: str | Path) -> Path | None:
+    found = [Path(place) for place in recorded if Path(place).is_dir()]
+    if recorded and not found:
+        raise CheckpointError(
+            f"{folder}: its base model is not in {recorded[0]} any more; write its new place to "
+            f"base_model_name_or_path in {folder / CONFIG}"
+        )
+    return found[0] if found else None
 
 
 def apply_adapter(
