@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from threedrs.config.schema import LORA_TARGETS, LoraSettings, Tunable
+from threedrs.config.schema import LORA_TARGETS, TUNABLE, LoraSettings, Tunable
 from threedrs.errors import CheckpointError, ThreedrsError, first_line
 from threedrs.io.files import write_json
 from threedrs.models.backbones.config_json import read_teacher_channels
@@ -60,7 +60,7 @@ class Trained:
     """What of a run's model is saved: adapters and rows, and the groups trained in full."""
 
     lora: LoraSettings
-    groups: tuple[str, ...]
+    groups: tuple[Tunable, ...]
 
     def is_in_full(self, name: str) -> bool:
         """Return whether one of the student's tensors is saved whole, as the heads always are."""
@@ -123,7 +123,7 @@ def save_adapter(
     described["threedrs"]["base"] = SavedBase(
         **dict(base.replace(grid=student.family.grid.coarse)),
         content=_content(base.path, state, trained),
-        trained_in_full=sorted(trained.groups),
+        trained_in_full=tuple(name for name in TUNABLE if name in trained.groups),
     ).to_json()
     write_json(folder / "config.json", described)
     copy_file_mode(folder)
