@@ -199,8 +199,6 @@ def test_the_same_adapters_have_the_same_settings() -> None:
             {"lora": {"rank": 4, "alpha": 8}, "tunable": ["heads"]},
             "runs.3drs: train.lora: adapters train the language model, which train.tunable leaves",
         ),
-        ({"wandb": {}}, "'project' is a required property"),
-        ({"wandb": {"project": "p", "mode": "on"}}, "choose one of: online, offline"),
     ],
 )
 def test_the_configuration_is_checked_before_anything_runs(
