@@ -10,10 +10,10 @@ from typing import Any
 
 from threedrs import __version__
 from threedrs.errors import ConfigError, DataError
+from threedrs.evaluation.alike_answers import count_alike
 from threedrs.evaluation.annotated_answers import take_annotated_answers
 from threedrs.evaluation.compare import write_per_question
 from threedrs.evaluation.external_predictions import has_scene, read_any_predictions
-from threedrs.evaluation.trivial_answers import count_alike
 from threedrs.io.files import sha256_of_file, write_json
 from threedrs.metrics.bootstrap import SEED, Metric, Metrics, Unavailable, estimate
 from threedrs.tasks.base import Task

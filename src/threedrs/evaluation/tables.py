@@ -7,19 +7,18 @@ three seeds on both sides there is none.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from threedrs.evaluation.alike_answers import alike_answers, alike_sentences
 from threedrs.evaluation.controls import sentences_of_looking
 from threedrs.evaluation.trivial_answers import mean_of, sentences_below
 from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task, headline_columns
 
-MOST_ALIKE = 0.5  # of a run's answers that may be alike before a line says so
 OTHER_FRAMES = "†"  # stands at runs that features of other frames supervised, as published
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -43,94 +42,14 @@ def supervision_notes(entry: Mapping[str, Any]) -> list[str]:
 
 def run_notes(entry: Mapping[str, Any]) -> list[str]:
     """Return what a reader of a run's numbers must know, from its part of a summary."""
-    limits = [
-        f"{name}: the first {result['limit']['questions']} questions only, not a score"
-        for name, result in entry["benchmarks"].items()
-        if result.get("limit")
-    ]
-    unanswered = [
-        f"{name} is not answered: {result['unanswered']}"
-        for name, result in entry["benchmarks"].items()
-        if result.get("unanswered")
-    ]
-    alike = [f"{one.title}: {one.said} {one.counted}" for one in alike_answers(entry)]
-    return [*supervision_notes(entry), *limits, *unanswered, *alike]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlikeAnswers:
-    """The answer that a run gives to most questions of a benchmark."""
-
-    benchmark: str
-    answer: str | None  # the text, "" where the run says nothing; None: "no object" ranks first
-    title: str  # of the benchmark
-    said: str  # which answer, for a sentence
-    counted: str  # how many questions, for its end
-    decides: bool = True  # whether it is what is scored: the answer, not only what ranks first
-
-
-def alike_answers(entry: Mapping[str, Any]) -> list[AlikeAnswers]:
-    """Return the benchmarks on which a run answers most questions alike, and what it answers."""
-    found = []
-    for name, result in entry.get("benchmarks", {}).items():
-        counts, title = result.get("alike") or {"of": 0}, find_task(name).title
-        of, answer, decides = counts["of"], None, True
-        first = counts.get("no_object_first", 0)
-        may_be_none = find_task(name).objects == "any"
-        if of and (first == of or (may_be_none and first > MOST_ALIKE * of)):
-            said, decides = '"no object" ranks first for', may_be_none
-            # Where one box is always meant, the best box is taken whatever ranks before it.
-            if not decides:
-                said = f"a box is taken although {said}"
-            counted = f"all {of} questions" if first == of else f"{first} of {of} questions"
-        elif counts.get("count", 0) > MOST_ALIKE * of:
-            answer = counts["most_frequent"]
-            text = " ".join(answer.split())
-            shown = f'"{text}"' if len(text) <= 40 else f'"{text[:40]}..."'
-            said = f"{shown} is the answer to" if text else "(no answer) to"
-            counted = f"{counts['count']} of {of} questions"
-        else:
-            continue
-        found.append(
-            AlikeAnswers(
-                benchmark=name,
-                answer=answer,
-                title=title,
-                said=said,
-                counted=counted,
-                decides=decides,
-            )
-        )
-    return found
-
-
-def alike_seeds(
-    summary: Mapping[str, Any], group: Mapping[str, Any], benchmark: str
-) -> dict[str, AlikeAnswers]:
-    """Return the runs of a setting that answer most questions of a benchmark alike, and how."""
-    return {
-        run: one
-        for run in group["runs"]
-        for one in alike_answers(summary["runs"][run])
-        if one.benchmark == benchmark
-    }
-
-
-def settings_that_answer_alike(
-    summary: Mapping[str, Any],
-) -> dict[str, list[tuple[str, dict[str, AlikeAnswers]]]]:
-    """Return setting -> for each benchmark it and how many seeds, and run -> its answer."""
-    settings = {}
-    for group in summary["groups"]:
-        seeds, found = len(group["runs"]), []
-        for benchmark in summary["benchmarks"]:
-            if given := alike_seeds(summary, group, benchmark):
-                title = next(iter(given.values())).title
-                several = f"{len(given)} of {seeds} seeds, " if seeds > 1 else ""
-                found.append((f"{title}: {several}", given))
-        if found:
-            settings[group["name"]] = found
-    return settings
+    lines = supervision_notes(entry)
+    for name, result in entry["benchmarks"].items():
+        if result.get("limit"):
+            asked = result["limit"]["questions"]
+            lines.append(f"{name}: the first {asked} questions only, not a score")
+        if result.get("unanswered"):
+            lines.append(f"{name} is not answered: {result['unanswered']}")
+    return lines + [f"{one.title}: {one.said} {one.counted}" for one in alike_answers(entry)]
 
 
 def frames_mark(summary: Mapping[str, Any], runs: Sequence[str]) -> str:
@@ -152,18 +71,19 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     rows = [["run", *(f"{column.group} {column.title}" for column in columns)]]
     rows.append(["---", *("---:" for _ in columns)])
     for group in summary["groups"]:
-        cells = [_cell(summary, group, column) for column in columns]
         name = group["name"].replace("\\", "\\\\").replace("|", "\\|")
         name += frames_mark(summary, group["runs"])
+        cells = (_cell(summary, group, column) for column in columns)
         rows.append([name, *(_markdown_cell(*cell) for cell in cells)])
     for row in summary["trivial"]:
-        values = [mean_of(row, c.benchmark, c.metric) for c in columns]
-        rows.append([f"*{row['name']}*", *(_markdown_cell(value, None, "") for value in values)])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    ways = [f"*{row['name']}*: {row['how']}" for row in summary["trivial"]]
-    looking = ["Rows in italics score without a look at the room.", *ways] if ways else []
-    looking += [*sentences_below(summary, columns), *sentences_of_looking(summary, columns)]
-    return "\n\n".join([table, _explanation(summary), *looking]) + "\n"
+        values = (mean_of(row, column.benchmark, column.metric) for column in columns)
+        rows.append([f"*{row['name']}*", *(_markdown_cell(value) for value in values)])
+    parts = ["\n".join(f"| {' | '.join(row)} |" for row in rows), _explanation(summary)]
+    if summary["trivial"]:
+        parts.append("Rows in italics score without a look at the room.")
+    parts += [f"*{row['name']}*: {row['how']}" for row in summary["trivial"]]
+    parts += [*sentences_below(summary, columns), *sentences_of_looking(summary, columns)]
+    return "\n\n".join(parts) + "\n"
 
 
 def latex_table(summary: Mapping[str, Any]) -> str:
@@ -172,37 +92,35 @@ def latex_table(summary: Mapping[str, Any]) -> str:
     best = best_values(summary, columns)
     heads, rules, start = [], [], 2
     for (name, benchmark), members in groupby(columns, key=lambda c: (c.group, c.benchmark)):
-        width = len(list(members))
+        end = start + len(list(members)) - 1
         asked = _asked_part(summary, benchmark)
-        heads.append(f"\\multicolumn{{{width}}}{{c}}{{{name}{asked}}}")
-        rules.append(f"\\cmidrule(lr){{{start}-{start + width - 1}}}")
-        start += width
+        heads.append(f"\\multicolumn{{{end - start + 1}}}{{c}}{{{name}{asked}}}")
+        rules.append(f"\\cmidrule(lr){{{start}-{end}}}")
+        start = end + 1
     lines = [
         f"% {_explanation(summary)}",
         r"% needs \usepackage{booktabs}",
         f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
         r"\toprule",
-        f" & {' & '.join(heads)} \\\\",
+        _latex_row("", heads),
         " ".join(rules),
-        f"Run & {' & '.join(column.title for column in columns)} \\\\",
+        _latex_row("Run", [column.title for column in columns]),
         r"\midrule",
     ]
     for group in summary["groups"]:
-        cells = [_cell(summary, group, column) for column in columns]
-        texts = [
-            _latex_cell(*cell, best=best[column])
-            for cell, column in zip(cells, columns, strict=True)
-        ]
-        name = _latex_text(group["name"])
-        name += r"\textdagger" if frames_mark(summary, group["runs"]) else ""
-        lines.append(f"{name} & {' & '.join(texts)} \\\\")
+        mark = r"\textdagger" if frames_mark(summary, group["runs"]) else ""
+        cells = [_latex_cell(*_cell(summary, group, c), best=best[c]) for c in columns]
+        lines.append(_latex_row(_latex_text(group["name"]) + mark, cells))
     if summary["trivial"]:
         lines.append(r"\midrule")
     for row in summary["trivial"]:
-        values = [mean_of(row, column.benchmark, column.metric) for column in columns]
-        texts = [_latex_cell(value, None, "", best=None) for value in values]
-        lines.append(f"\\textit{{{_latex_text(row['name'])}}} & {' & '.join(texts)} \\\\")
+        cells = [_latex_cell(mean_of(row, c.benchmark, c.metric)) for c in columns]
+        lines.append(_latex_row(f"\\textit{{{_latex_text(row['name'])}}}", cells))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex_row(name: str, cells: Sequence[str]) -> str:
+    return f"{name} & {' & '.join(cells)} \\\\"
 
 
 def best_values(
@@ -236,10 +154,9 @@ def _asked_part(summary: Mapping[str, Any], benchmark: str) -> str:
     return f" (first {fewest['questions']} of {fewest['of']}, not a score)"
 
 
-_Cell = tuple[float | None, float | None, str]
-
-
-def _cell(summary: Mapping[str, Any], group: Mapping[str, Any], column: Column) -> _Cell:
+def _cell(
+    summary: Mapping[str, Any], group: Mapping[str, Any], column: Column
+) -> tuple[float | None, float | None, str]:
     """Return mean, standard deviation (None for one run) and mark."""
     found = group["metrics"].get(column.benchmark, {}).get(column.metric)
     if found is None:
@@ -249,7 +166,7 @@ def _cell(summary: Mapping[str, Any], group: Mapping[str, Any], column: Column) 
     return found["mean"], found["std"], mark
 
 
-def _markdown_cell(mean: float | None, deviation: float | None, mark: str) -> str:
+def _markdown_cell(mean: float | None, deviation: float | None = None, mark: str = "") -> str:
     if mean is None:
         return "–"
     spread = "" if deviation is None else f" ± {deviation:.1f}"
@@ -258,7 +175,11 @@ def _markdown_cell(mean: float | None, deviation: float | None, mark: str) -> st
 
 
 def _latex_cell(
-    mean: float | None, deviation: float | None, mark: str, *, best: float | None
+    mean: float | None,
+    deviation: float | None = None,
+    mark: str = "",
+    *,
+    best: float | None = None,
 ) -> str:
     if mean is None:
         return "--"
@@ -268,47 +189,27 @@ def _latex_cell(
 
 
 def _explanation(summary: Mapping[str, Any]) -> str:
+    """Return in one paragraph what the numbers are, what was asked and what the marks mean."""
     settings = summary["comparison"]
-    unanswered = "".join(
-        f" {run} does not answer {name}: {result['unanswered']}."
+    sentences = ["Percent."]
+    if settings["tests"]:
+        sentences.append(
+            f"A star marks a difference to {summary['baseline']} that the luck of seeds and rooms "
+            f"does not explain (p < {settings['level']} after Holm's correction for "
+            f"{settings['tests']} tests; fewer than {settings['fewest_seeds']} seeds of a setting "
+            "are not tested)."
+        )
+    sentences.append(f"Questions: {_question_counts(summary)}.")
+    sentences += [
+        f"{run} does not answer {name}: {result['unanswered']}."
         for run, entry in summary["runs"].items()
         for name, result in entry["benchmarks"].items()
         if result.get("unanswered")
-    )
-    star = (
-        f" A star marks a difference to {summary['baseline']} that the luck of seeds and rooms "
-        f"does not explain (p < {settings['level']} after Holm's correction for "
-        f"{settings['tests']} tests; fewer than {settings['fewest_seeds']} seeds of a setting are "
-        "not tested)."
-        if settings["tests"]
-        else ""
-    )
-    return (
-        f"Percent.{star} Questions: {_question_counts(summary)}.{unanswered}"
-        f"{_frames_explanation(summary)}{_alike_explanation(summary)}"
-    )
-
-
-def _alike_explanation(summary: Mapping[str, Any]) -> str:
-    return "".join(
-        f" {name} answers most questions alike ("
-        + "; ".join(
-            seeds
-            + ", ".join(
-                f"{one.said} {one.counted}" + f" ({run})" * (len(given) > 1)
-                for run, one in given.items()
-            )
-            for seeds, given in found
-        )
-        + ")."
-        for name, found in settings_that_answer_alike(summary).items()
-    )
-
-
-def _frames_explanation(summary: Mapping[str, Any]) -> str:
+    ]
     marked = [run for run in summary["runs"] if frames_mark(summary, [run])]
-    notes = (" ".join([f"{run}:", *supervision_notes(summary["runs"][run])]) for run in marked)
-    return " ".join(["", OTHER_FRAMES, *notes]) if marked else ""
+    sentences += [OTHER_FRAMES] if marked else []
+    sentences += [" ".join([f"{run}:", *supervision_notes(summary["runs"][run])]) for run in marked]
+    return " ".join([*sentences, *alike_sentences(summary)])
 
 
 def questions_left_out(result: Mapping[str, Any]) -> int:

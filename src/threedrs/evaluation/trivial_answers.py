@@ -230,28 +230,6 @@ def first_words(task: Task, human: str, words: int) -> str:
     return " ".join(re.split(r"[.!?>\n]\s*", asked)[-1].lower().split()[:words])
 
 
-def count_alike(task: Task, rows: Sequence[Prediction], *, not_asked: int = 0) -> dict[str, Any]:
-    """Return how alike a run's answers are: its most frequent one, or how often it finds nothing.
-
-    ``{"most_frequent": text, "count", "of"}`` of texts, ``{"no_object_first", "of"}`` of boxes.
-
-    Args:
-        task: the benchmark.
-        rows: the predictions.
-        not_asked: how many of the texts are empty because the model was not asked, as there is no
-            detector box of the object.
-    """
-    if task.grounding:
-        highest = [int(np.argmax(row.scores)) for row in rows if row.scores is not None]
-        first = sum(best == len(row.boxes) for best, row in zip(highest, rows, strict=True))
-        return {"no_object_first": first, "of": len(rows)}
-    answers = Counter(row.prediction or "" for row in rows)
-    answers[""] -= not_asked
-    answers = +answers  # without those that nobody gave
-    text, count = max(answers.items(), key=lambda item: item[1], default=("", 0))
-    return {"most_frequent": text, "count": count, "of": answers.total()}
-
-
 def read_trivial_answers(path: Path) -> dict[str, Scores]:
     """Return benchmark -> way -> metric -> percent.
 

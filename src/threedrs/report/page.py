@@ -18,8 +18,8 @@ from typing import Any
 from PIL import Image
 
 from threedrs import __version__
+from threedrs.evaluation.alike_answers import settings_that_answer_alike
 from threedrs.evaluation.controls import sentences_of_looking
-from threedrs.evaluation.tables import settings_that_answer_alike
 from threedrs.evaluation.trivial_answers import sentences_below
 from threedrs.io.files import write_text
 from threedrs.report import charts

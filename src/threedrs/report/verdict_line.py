@@ -7,7 +7,8 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-from threedrs.evaluation.tables import alike_answers, alike_seeds, is_shown
+from threedrs.evaluation.alike_answers import alike_seeds
+from threedrs.evaluation.tables import is_shown
 from threedrs.tasks.base import Column
 from threedrs.visualization.templates import signed
 
@@ -70,7 +71,7 @@ def _artefact(summary: Mapping[str, Any], sides: Sequence[Mapping[str, Any]], na
     """
     said = []
     for side in sides:
-        given, seeds = alike_seeds(summary, side, name), len(side["runs"])
+        given, seeds = alike_seeds(summary, side["runs"], name), len(side["runs"])
         alike = sum(one.decides for one in given.values())
         if 2 * alike > seeds:
             who = f"{alike} of {seeds} seeds of {side['runs'][0]}" if seeds > 1 else side["name"]
@@ -81,16 +82,9 @@ def _artefact(summary: Mapping[str, Any], sides: Sequence[Mapping[str, Any]], na
 
 def _silence(summary: Mapping[str, Any], runs: Sequence[str], benchmark: str, value: float) -> str:
     """Return why runs of equal values say nothing about one another; "" where they do."""
-    given = [
-        [
-            one
-            for one in alike_answers(summary["runs"][run])
-            if one.benchmark == benchmark and one.decides
-        ]
-        for run in runs
-    ]
-    if all(given):
-        empty = all(one.answer == "" for found in given for one in found)
+    given = alike_seeds(summary, runs, benchmark)
+    if len(given) == len(runs) and all(one.decides for one in given.values()):
+        empty = all(one.answer == "" for one in given.values())
         said = "hardly answer" if empty else "give most questions one answer"
         return f"nothing to compare: both {said}"
     return "" if round(value, 1) else "nothing to compare: both score 0"

@@ -6,8 +6,10 @@ answers. Everything that knows a benchmark by name stands in its own file; all o
 edited metric makes no record stale.
 """
 
+import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -42,6 +44,25 @@ class Column(Headline):
 
     benchmark: str
     group: str
+
+
+def published_scores(benchmark: str) -> dict[str, tuple[float | None, ...]]:
+    """Return a benchmark's columns of ``published_scores.csv``: method -> values in percent.
+
+    Methods without a value are not in it; None stands for an empty cell.
+    """
+    table = Path(__file__).with_name("published_scores.csv")
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = {
+        row["method"]: tuple(
+            float(value) if value else None
+            for column, value in row.items()
+            if column.startswith(f"{benchmark}:")
+        )
+        for row in rows
+    }
+    return {method: values for method, values in scores.items() if set(values) != {None}}
 
 
 @dataclass(frozen=True, kw_only=True)

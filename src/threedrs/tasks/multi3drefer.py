@@ -25,7 +25,7 @@ from threedrs.tasks.annotation_rows import (
     list_field,
     text_field,
 )
-from threedrs.tasks.base import Headline, Task
+from threedrs.tasks.base import Headline, Task, published_scores
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import GROUND, Record, conversation
 
@@ -141,33 +141,7 @@ TASK = Task(
         Headline(metric="f1@0.25", title="F1@0.25", meaning=f"{_MEANING} 25 % or more"),
         Headline(metric="f1@0.5", title="F1@0.5", meaning=f"{_MEANING} half or more"),
     ),
-    published_scores={
-        "3DRS (LLaVA-Video)": (60.4, 54.9),
-        "its baseline (Video-3D LLM)": (58.0, 52.7),
-        "LLaVA-OneVision + 3DRS": (60.5, 55.0),
-        "LLaVA-OneVision": (57.1, 51.9),
-        "Qwen2-VL + 3DRS": (58.5, 54.5),
-        "Qwen2-VL": (56.2, 51.4),
-        "ChatScene": (57.1, 52.4),
-        "Inst3D-LLM": (58.3, 53.5),
-        "PQ3D": (None, 50.1),
-        "Grounded 3D-LLM": (45.2, 40.6),
-        "M3DRef-CLIP": (42.8, None),
-        "3DRS with SigLIP 2": (59.7, 53.1),
-        "3DRS with MAE": (60.0, 53.7),
-        "3DRS with DINOv2": (58.5, 53.5),
-        "3DRS with FLARE": (59.8, 54.8),
-        "3DRS, last and third last layer": (60.1, 54.9),
-        "3DRS, last, third and fifth last layer": (59.0, 53.8),
-        "3DRS, cosine loss": (60.4, 55.2),
-        "3DRS, both losses": (60.3, 55.0),
-        "Chat-3D v2": (45.1, 41.6),
-        "Ross3D": (59.6, None),
-        "GPT4Scene (Qwen2-VL)": (64.5, None),
-        "GPT4Scene (Qwen2.5-VL)": (67.3, None),
-        "3D-IDE": (59.8, 54.9),
-        "Imagine3D-LLM": (60.2, None),
-    },
+    published_scores=published_scores("multi3drefer"),
     published_details={
         "zt_wo_d": {"f1@0.25": 95.6},
         "zt_w_d": {"f1@0.25": 79.4},

@@ -19,7 +19,7 @@ from threedrs.tasks.annotation_rows import (
     RowError,
     check_row,
 )
-from threedrs.tasks.base import Headline, Task
+from threedrs.tasks.base import Headline, Task, published_scores
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, conversation
 from threedrs.tasks.scanrefer import FILE, Description, object_types, read_description
@@ -139,36 +139,7 @@ TASK = Task(
         Headline(metric="cider", title="C@0.5", meaning=f"{_MEANING} rare words counting more"),
         Headline(metric="bleu4", title="B-4@0.5", meaning=f"{_MEANING} runs of four words"),
     ),
-    published_scores={
-        "3DRS (LLaVA-Video)": (86.1, 41.6),
-        "its baseline (Video-3D LLM)": (83.8, 41.3),
-        "LLaVA-OneVision + 3DRS": (83.1, 41.2),
-        "LLaVA-OneVision": (81.7, 40.4),
-        "Qwen2-VL + 3DRS": (81.6, 40.9),
-        "Qwen2-VL": (79.4, 39.5),
-        "LLaVA-3D": (79.2, 41.1),
-        "ChatScene": (77.1, 36.3),
-        "Inst3D-LLM": (79.7, 38.3),
-        "PQ3D": (80.3, 36.0),
-        "LEO": (72.4, 38.2),
-        "Grounded 3D-LLM": (70.6, 35.5),
-        "3D-VisTA": (66.9, 34.0),
-        "M3DRef-CLIP": (38.4, None),
-        "3DRS with SigLIP 2": (81.7, 40.2),
-        "3DRS with MAE": (82.8, 40.4),
-        "3DRS with DINOv2": (80.3, 39.3),
-        "3DRS with FLARE": (86.6, 42.5),
-        "3DRS, last and third last layer": (84.4, 41.4),
-        "3DRS, last, third and fifth last layer": (81.1, 40.0),
-        "3DRS, cosine loss": (85.9, 41.8),
-        "3DRS, both losses": (85.8, 42.1),
-        "3D-LLaVA": (78.8, 36.9),
-        "Chat-3D v2": (63.9, 31.8),
-        "VG-LLM-4B (its README; no 3D input)": (74.1, None),
-        "Ross3D": (81.3, None),
-        "GPT4Scene (Qwen2.5-VL)": (None, 44.1),
-        "Imagine3D-LLM": (99.2, None),
-    },
+    published_scores=published_scores("scan2cap"),
     published_details={"all": {"meteor": 28.97, "rouge_l": 62.29}},
     judged_by="cider",
 )

@@ -24,7 +24,7 @@ from threedrs.tasks.annotation_rows import (
     list_field,
     text_field,
 )
-from threedrs.tasks.base import Headline, Task
+from threedrs.tasks.base import Headline, Task, published_scores
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, conversation
 
@@ -107,36 +107,7 @@ TASK = Task(
             meaning="answer a question: share of answers a person gave verbatim",
         ),
     ),
-    published_scores={
-        "3DRS (LLaVA-Video)": (104.8, 30.3),
-        "its baseline (Video-3D LLM)": (102.1, 30.1),
-        "LLaVA-OneVision + 3DRS": (104.0, 29.5),
-        "LLaVA-OneVision": (101.7, 29.0),
-        "Qwen2-VL + 3DRS": (99.2, 28.9),
-        "Qwen2-VL": (97.5, 28.7),
-        "LLaVA-3D": (91.7, 27.0),
-        "ChatScene": (87.7, 21.6),
-        "Inst3D-LLM": (88.6, 24.6),
-        "LEO": (101.4, 21.5),
-        "Grounded 3D-LLM": (72.7, None),
-        "3D-VisTA": (69.6, 22.4),
-        "3DRS with SigLIP 2": (100.2, 29.1),
-        "3DRS with MAE": (102.5, 29.5),
-        "3DRS with DINOv2": (103.5, 29.6),
-        "3DRS with FLARE": (104.4, 30.1),
-        "3DRS, last and third last layer": (101.4, 29.2),
-        "3DRS, last, third and fifth last layer": (102.9, 30.0),
-        "3DRS, cosine loss": (104.5, 30.1),
-        "3DRS, both losses": (102.7, 29.7),
-        "3D-LLaVA": (92.6, None),
-        "Chat-3D v2": (87.6, None),
-        "Ross3D": (107.0, None),
-        "GPT4Scene (Qwen2-VL)": (96.3, None),
-        "GPT4Scene (Qwen2.5-VL)": (105.7, None),
-        "3D-IDE": (None, 29.8),
-        "Imagine3D-LLM": (109.3, None),
-        "VLM-3R": (101.9, None),
-    },
+    published_scores=published_scores("scanqa"),
     published_details={
         "all": {
             "bleu1": 48.37,

@@ -30,7 +30,7 @@ from threedrs.tasks.annotation_rows import (
     field,
     text_field,
 )
-from threedrs.tasks.base import Headline, Task
+from threedrs.tasks.base import Headline, Task, published_scores
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import GROUND, Record, conversation
 from threedrs.tasks.scene_boxes import SceneBoxes
@@ -177,37 +177,7 @@ TASK = Task(
         Headline(metric="acc@0.25", title="Acc@0.25", meaning=f"{_MEANING} 25 % or more"),
         Headline(metric="acc@0.5", title="Acc@0.5", meaning=f"{_MEANING} half or more"),
     ),
-    published_scores={
-        "3DRS (LLaVA-Video)": (62.9, 56.1),
-        "its baseline (Video-3D LLM)": (58.1, 51.7),
-        "LLaVA-OneVision + 3DRS": (61.8, 55.0),
-        "LLaVA-OneVision": (57.3, 51.0),
-        "Qwen2-VL + 3DRS": (60.1, 53.5),
-        "Qwen2-VL": (57.0, 50.8),
-        "LLaVA-3D": (54.1, 42.4),
-        "ChatScene": (55.5, 50.2),
-        "Inst3D-LLM": (57.8, 51.6),
-        "PQ3D": (57.0, 51.2),
-        "Grounded 3D-LLM": (47.9, 44.1),
-        "3D-VisTA": (50.6, 45.8),
-        "M3DRef-CLIP": (51.9, 44.7),
-        "3DRS with SigLIP 2": (58.2, 52.9),
-        "3DRS with MAE": (59.1, 53.7),
-        "3DRS with DINOv2": (59.8, 53.3),
-        "3DRS with FLARE": (62.1, 55.7),
-        "3DRS, last and third last layer": (61.5, 54.8),
-        "3DRS, last, third and fifth last layer": (60.5, 53.9),
-        "3DRS, cosine loss": (62.2, 55.5),
-        "3DRS, both losses": (62.3, 55.7),
-        "3D-LLaVA": (51.2, 40.6),
-        "Chat-3D v2": (42.5, 38.4),
-        "VG-LLM-4B (its README; no 3D input)": (34.1, None),
-        "Ross3D": (61.1, None),
-        "GPT4Scene (Qwen2-VL)": (62.6, None),
-        "GPT4Scene (Qwen2.5-VL)": (65.6, None),
-        "3D-IDE": (60.9, 54.5),
-        "Imagine3D-LLM": (62.8, None),
-    },
+    published_scores=published_scores("scanrefer"),
     published_details={
         "unique": {"acc@0.25": 87.4, "acc@0.5": 77.9},
         "multiple": {"acc@0.25": 57.0, "acc@0.5": 50.8},

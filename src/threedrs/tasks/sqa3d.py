@@ -28,7 +28,7 @@ from threedrs.tasks.annotation_rows import (
     list_field,
     text_field,
 )
-from threedrs.tasks.base import Headline, Task
+from threedrs.tasks.base import Headline, Task, published_scores
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, conversation
 
@@ -135,35 +135,7 @@ TASK = Task(
             meaning="answer from where one stands: share of right answers",
         ),
     ),
-    published_scores={
-        "3DRS (LLaVA-Video)": (60.6,),
-        "its baseline (Video-3D LLM)": (58.6,),
-        "LLaVA-OneVision + 3DRS": (59.4,),
-        "LLaVA-OneVision": (57.4,),
-        "Qwen2-VL + 3DRS": (60.0,),
-        "Qwen2-VL": (58.6,),
-        "LLaVA-3D": (55.6,),
-        "ChatScene": (54.6,),
-        "PQ3D": (47.1,),
-        "LEO": (50.0,),
-        "3D-VisTA": (48.5,),
-        "3DRS with SigLIP 2": (59.4,),
-        "3DRS with MAE": (59.2,),
-        "3DRS with DINOv2": (60.1,),
-        "3DRS with FLARE": (60.1,),
-        "3DRS, last and third last layer": (60.5,),
-        "3DRS, last, third and fifth last layer": (59.6,),
-        "3DRS, cosine loss": (60.7,),
-        "3DRS, both losses": (60.2,),
-        "3D-LLaVA": (54.5,),
-        "Chat-3D v2": (54.7,),
-        "Ross3D": (63.0,),
-        "GPT4Scene (Qwen2-VL)": (60.6,),
-        "GPT4Scene (Qwen2.5-VL)": (63.5,),
-        "3D-IDE": (59.2,),
-        "Imagine3D-LLM": (63.8,),
-        "VLM-3R": (60.7,),
-    },
+    published_scores=published_scores("sqa3d"),
     published_details={
         "what": {"em": 54.4},
         "is": {"em": 75.2},

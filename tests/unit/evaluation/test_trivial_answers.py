@@ -1,18 +1,15 @@
 """What anyone scores without looking: by hand, against slow loops, and in the summary."""
 
 import csv
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fixtures.report_files import RUNS, SPLITS, summarise, write_results
 from threedrs.errors import DataError
-from threedrs.evaluation.tables import alike_answers
 from threedrs.evaluation.trivial_answers import (
     CANDIDATES,
     TrainingAnswers,
-    count_alike,
     first_words,
     sentences_below,
     trivial_scores,
@@ -183,47 +180,6 @@ def test_an_object_without_a_detector_box_gets_no_description():
     assert rouge == pytest.approx((100 + empty) / 2)
 
 
-def test_answers_that_are_alike_are_counted():
-    texts = [
-        Prediction(id=f"{i}", benchmark="scanqa", scene=SCENE, prediction=text)
-        for i, text in enumerate(("no", "no", "", "yes"))
-    ]
-    assert count_alike(TASKS["scanqa"], texts) == {"most_frequent": "no", "count": 2, "of": 4}
-    assert count_alike(TASKS["scan2cap"], texts) == {"most_frequent": "no", "count": 2, "of": 4}
-    # Some descriptions are empty since no model was asked, others since it said nothing.
-    empty = [replace(text, prediction="") for text in texts]
-    found = count_alike(TASKS["scan2cap"], empty[:3] + texts[3:], not_asked=1)
-    assert found == {"most_frequent": "", "count": 2, "of": 3}
-    found = count_alike(TASKS["scan2cap"], empty, not_asked=4)
-    assert found == {"most_frequent": "", "count": 0, "of": 0}
-    boxes = [grounded("multi3drefer", (0, 5), [0]) for _ in range(2)]
-    boxes[0].scores[:] = 0, 0, 1
-    assert count_alike(TASKS["multi3drefer"], boxes) == {"no_object_first": 1, "of": 2}
-    assert count_alike(TASKS["scanqa"], []) == {"most_frequent": "", "count": 0, "of": 0}
-
-
-@pytest.mark.parametrize(
-    ("alike", "said"),
-    [
-        ({"most_frequent": "no", "count": 51, "of": 100}, '"no" is the answer to 51 of 100 '),
-        ({"most_frequent": "no", "count": 50, "of": 100}, None),
-        ({"most_frequent": "", "count": 0, "of": 0}, None),
-        ({"most_frequent": "", "count": 12, "of": 12}, "ScanQA: (no answer) to 12 of 12 questions"),
-        ({"no_object_first": 9, "of": 9}, '"no object" ranks first for all 9 questions'),
-        ({"no_object_first": 8, "of": 9}, None),
-        (None, None),  # of a version that did not count
-    ],
-)
-def test_a_run_that_answers_alike_gets_a_sentence(alike, said):
-    entry = {"benchmarks": {"scanqa": {"alike": alike}}, "train": None}
-    sentences = [f"{one.title}: {one.said} {one.counted}" for one in alike_answers(entry)]
-    assert bool(sentences) == bool(said)
-    if said:
-        assert sentences[0].startswith("ScanQA: ")
-        assert '""' not in sentences[0]
-        assert said in sentences[0]
-
-
 @pytest.fixture
 def results(tmp_path):
     return write_results(tmp_path)
@@ -285,12 +241,6 @@ def test_a_score_whose_interval_reaches_an_answer_without_looking_is_not_flatly_
         "baseline may score below what anyone gets without looking on 1 of 3 metrics, where its "
         "interval over rooms reaches that: SQA3D EM (one answer)."
     )
-
-
-def test_most_is_enough_where_no_object_may_be_meant():
-    counts = {"alike": {"no_object_first": 8, "of": 9}}
-    (found,) = alike_answers({"benchmarks": {"multi3drefer": counts, "scanrefer": counts}})
-    assert (found.title, found.counted) == ("Multi3DRefer", "8 of 9 questions")
 
 
 def test_a_question_that_is_not_among_the_records_is_named(results):
