@@ -57,7 +57,7 @@ class AlikeAnswers:
 def alike_answers(entry: Mapping[str, Any]) -> list[AlikeAnswers]:
     """Return the benchmarks on which a run answers most questions alike, and what it answers."""
     results = entry.get("benchmarks", {})
-    found = (_alike(name, result.get("alike", {})) for name, result in results.items())
+    found = (_alike(name, result.get("alike") or {}) for name, result in results.items())
     return [one for one in found if one is not None]
 
 
