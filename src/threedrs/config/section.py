@@ -81,7 +81,7 @@ def describe_problem(error: ErrorDetails, schema: dict[str, Any], place: str = "
     """Return the line for one thing that pydantic found wrong, by the ``schema`` of the whole."""
     kind, value, steps = error["type"], error["input"], error["loc"]
     context = error.get("ctx", {})
-    of_key = steps[-1:] == ("[key]",) or kind in ("extra_forbidden", "invalid_key", "missing")
+    of_key = steps[-1:] == ("[key]",) or kind in (*_UNKNOWN, "invalid_key", "missing")
     if of_key:
         key = str(steps[-2] if steps[-1] == "[key]" else steps[-1])
         steps = steps[: -2 if steps[-1] == "[key]" else -1]
@@ -93,7 +93,7 @@ def describe_problem(error: ErrorDetails, schema: dict[str, Any], place: str = "
         return f"{where or 'file'}: the key {key} is not a text to YAML; write it in quotes"
     if kind == "missing":
         return f"{where}: {key!r} is a required property".removeprefix(": ")
-    if of_key and kind in ("extra_forbidden", "choice"):
+    if of_key and kind in (*_UNKNOWN, "choice"):
         elsewhere = [
             name
             for name, part in schema.get("properties", {}).items()
@@ -120,6 +120,7 @@ def describe_problem(error: ErrorDetails, schema: dict[str, Any], place: str = "
     return f"{where}: {error['msg'].removeprefix('Value error, ')}"
 
 
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, of a dataclass
 _RANGES = {
     "greater_than": ("less than or equal to the minimum", "gt"),
     "greater_than_equal": ("less than the minimum", "ge"),

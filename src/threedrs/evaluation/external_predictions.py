@@ -27,16 +27,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from threedrs.errors import DataError
+from threedrs.io.external_json import ExternalRow, ExternalText, check_external
 from threedrs.io.files import read_json_lines, write_json, write_json_lines
 from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import (
     FORMAT_VERSION,
+    Box,
+    Name,
     Prediction,
+    References,
+    grounding_arrays,
     meta_path,
     read_meta,
     read_predictions,
@@ -47,6 +53,34 @@ from threedrs.tasks.registry import find_task
 
 _SCENE = re.compile(r"scene\d{4}_\d{2}")
 _SCENE_FIELDS = ("scene", "scene_id", "video", "sample_id")
+_REMEDY = "mend the row, or write the file again"
+
+
+def _one_is_a_list(value: Any) -> Any:
+    """Return a text, or a box, as a list of one."""
+    one_box = isinstance(value, list) and bool(value) and not isinstance(value[0], (list, str))
+    return [value] if isinstance(value, str) or one_box else value
+
+
+class _Row(ExternalRow):
+    sample_id: Annotated[Name, BeforeValidator(lambda v: str(v) if type(v) is int else v)]
+    question_type: ExternalText | None = None
+
+
+class _Told(_Row):
+    pred_response: ExternalText
+    gt_response: Annotated[References, BeforeValidator(_one_is_a_list)]
+
+
+class _Chosen(_Row):
+    pred_response: Box
+    gt_response: Annotated[list[Box], BeforeValidator(_one_is_a_list)]
+
+
+class _Scored(_Row):
+    objects: list[Box]
+    scores: list[float]
+    gt_response: Annotated[list[Box], BeforeValidator(_one_is_a_list)]
 
 
 def is_field_row(row: Any) -> bool:
@@ -74,41 +108,30 @@ def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
     """
     if not is_field_row(row):
         raise DataError(f"{where}: has no sample_id, unlike the first row; use one form a file")
+    found: _Row
+    answer: dict[str, Any]
+    if not task.grounding:
+        found = told = check_external(row, _Told, where, _REMEDY)
+        answer = {"prediction": told.pred_response, "references": tuple(told.gt_response)}
     # Of one object a question (ScanRefer) the field writes the chosen box alone.
-    chosen_alone = task.objects == "one" and task.grounding and "scores" not in row
-    proposals = task.grounding and not chosen_alone
-    for name in (*(("objects", "scores") if proposals else ("pred_response",)), "gt_response"):
-        if row.get(name) is None:
-            raise DataError(f"{where}: field {name!r} is missing; {task.title} needs it")
-    sample = str(row["sample_id"])
-    converted: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "id": sample,
-        "benchmark": task.name,
-        "scene": _scene(row) or sample,
-        "question_type": row.get("question_type"),
-    }
-    truth = row["gt_response"]
-    if task.grounding:
-        objects, scores = [row.get("pred_response")], [1.0, 0.0]
-        if proposals:
-            objects, scores = row["objects"], row["scores"]
-        if task.objects == "one" and _same_length(scores, objects):
+    elif task.objects == "one" and "scores" not in row:
+        found = chosen = check_external(row, _Chosen, where, _REMEDY)
+        boxes = [chosen.pred_response]
+        answer = grounding_arrays([1.0, 0.0], boxes, chosen.gt_response, task, where)
+    else:
+        found = scored = check_external(row, _Scored, where, _REMEDY)
+        scores = scored.scores
+        if task.objects == "one" and len(scores) == len(scored.objects):
             # With exactly one object nobody looks at the zero target, so any number stands for it.
             scores = [*scores, 0.0]
-        # A question about one object has its box alone there, others have a list of boxes.
-        one_box = isinstance(truth, list) and bool(truth) and not isinstance(truth[0], list)
-        gt = [truth] if one_box else truth
-        converted |= {"scores": scores, "boxes": objects, "gt": gt}
-    else:
-        references = [truth] if isinstance(truth, str) else truth
-        converted |= {"prediction": row["pred_response"], "references": references}
-    # Checked as our own rows are, but the message names the fields of the user's file.
-    try:
-        return Prediction.from_json(converted, task, where)
-    except DataError as error:
-        boxes = "pred_response" if chosen_alone else "objects"
-        raise DataError(_in_the_rows_own_words(str(error), where, boxes)) from error
+        answer = grounding_arrays(scores, scored.objects, scored.gt_response, task, where)
+    return Prediction(
+        id=found.sample_id,
+        benchmark=task.name,
+        scene=_scene(row) or found.sample_id,
+        question_type=found.question_type,
+        **answer,
+    )
 
 
 def has_scene(row: Prediction) -> bool:
@@ -117,24 +140,8 @@ def has_scene(row: Prediction) -> bool:
 
 
 def _scene(row: Mapping[str, Any]) -> str | None:
-    for name in _SCENE_FIELDS:
-        found = _SCENE.search(str(row.get(name, "")))
-        if found:
-            return found.group()
-    return None
-
-
-def _same_length(scores: Any, objects: Any) -> bool:
-    return isinstance(scores, list) and isinstance(objects, list) and len(scores) == len(objects)
-
-
-def _in_the_rows_own_words(message: str, where: str, boxes: str) -> str:
-    """Return the message with our field names replaced by those that stand in the file."""
-    names = {"boxes": boxes, "gt": "gt_response", "references": "gt_response"}
-    names |= {"prediction": "pred_response", "id": "sample_id"}
-    reason = message.removeprefix(f"{where}: ")
-    first, _, rest = reason.partition(" ")
-    return f"{where}: {names.get(first, first)} {rest}"
+    found = (_SCENE.search(str(row.get(name, ""))) for name in _SCENE_FIELDS)
+    return next((match.group() for match in found if match), None)
 
 
 def export_predictions(predictions: Path, records: Path, out: Path, model_id: str) -> int:

@@ -8,16 +8,18 @@ reading holds the array in memory (223,128 entries: about 0.5 GB).
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from threedrs.errors import DataError
+from threedrs.io.external_json import ExternalRow, check_external
 from threedrs.io.files import atomic_file, read_json
 from threedrs.scannet.layout import PREFIX
-from threedrs.tasks.annotation_rows import RowError, check_number
+from threedrs.tasks.annotation_rows import Integer
 from threedrs.tasks.base import Task
 from threedrs.tasks.record import (
     FORMAT_VERSION,
@@ -28,6 +30,51 @@ from threedrs.tasks.record import (
     with_unique_ids,
 )
 from threedrs.tasks.registry import TASKS
+
+_REMEDY = "mend the entry, or convert the annotations instead"
+
+
+def _of_a_scan(video: str) -> str:
+    if not video.startswith(PREFIX):
+        raise ValueError(f"is {video!r}; expected 'scannet/<scene>'")
+    return video.removeprefix(PREFIX)
+
+
+_Counts = Annotated[
+    list[Annotated[Integer, Field(ge=0)]],
+    BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
+]
+
+
+class _Objects(ExternalRow):
+    """What the metadata say of the annotated objects, where a benchmark has such."""
+
+    object_id: _Counts
+    ann_id: _Counts | None = None
+
+
+class _Metadata(ExternalRow):
+    dataset: str
+    question_type: Any = None
+    answers: Any = None
+
+
+class _Entry(ExternalRow):
+    """What is read of an entry; what goes into the record as it is, the record checks."""
+
+    id: Any = None
+    video: Annotated[str, AfterValidator(_of_a_scan)]
+    metadata: _Metadata
+    conversations: Any = None
+    box: Any = None
+    gt_box: Any = None
+    box_input: Any = None
+    references: Any = None
+    annotations: Any = None
+
+
+def _first_given(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
 
 
 def write_llava(path: Path, records: Iterable[Record]) -> int:
@@ -99,10 +146,9 @@ def read_entries(path: Path, *, evaluation: bool = False) -> list[Record]:
     entries = read_json(path)
     if not isinstance(entries, list):
         raise DataError(f"{path}: expected a JSON array of LLaVA-style entries")
-    tasks = {task.dataset: task for task in TASKS.values()}
     records = []
     for index, entry in enumerate(entries):
-        record, task = _record(entry, index, tasks, f"{path}: entry {index}")
+        record, task = _record(entry, index, f"{path}: entry {index}")
         # In a training array the same turn is the answer to learn, and a reference there would mark
         # the sample as a question of an evaluation split.
         if evaluation and record.references is None and task.references_in == "turn":
@@ -111,60 +157,38 @@ def read_entries(path: Path, *, evaluation: bool = False) -> list[Record]:
     return records
 
 
-def _record(entry: Any, index: int, tasks: Mapping[str, Task], where: str) -> tuple[Record, Task]:
-    metadata = entry.get("metadata") if isinstance(entry, dict) else None
-    if not isinstance(metadata, dict):
-        raise DataError(f"{where}: expected a JSON object with an object under 'metadata'")
-    dataset = metadata.get("dataset")
-    if not isinstance(dataset, str) or dataset not in tasks:
-        raise DataError(f"{where}: metadata.dataset is {dataset!r}; known are {', '.join(tasks)}")
-    task = tasks[dataset]
-    video = entry.get("video")
-    if not isinstance(video, str) or not video.startswith(PREFIX):
-        raise DataError(f"{where}: video is {video!r}; expected 'scannet/<scene>'")
-    object_ids = annotation = None
+def _record(value: Any, index: int, where: str) -> tuple[Record, Task]:
+    entry = check_external(value, _Entry, where, _REMEDY)
+    metadata = entry.metadata
+    tasks = {task.dataset: task for task in TASKS.values()}
+    task = tasks.get(metadata.dataset)
+    if task is None:
+        known = ", ".join(tasks)
+        raise DataError(f"{where}: metadata.dataset is {metadata.dataset!r}; known are {known}")
+    objects = None
     if task.objects != "none":
-        object_ids = _integers(metadata.get("object_id"), "object_id", where)
-        annotation = metadata.get("ann_id")
-        if annotation is not None:
-            annotation = _integers(annotation, "ann_id", where)[0]
-    references = _first_given(entry.get("references"), entry.get("annotations"))
-    references = _first_given(references, metadata.get("answers"))
-    if task.box_input and not (entry.get("box_input") or references):
+        objects = check_external(value["metadata"], _Objects, f"{where}: metadata", _REMEDY)
+    references = _first_given(entry.references, entry.annotations, metadata.answers)
+    if task.box_input and not (entry.box_input or references):
         raise DataError(f"{where}: box_input is missing, which a {task.title} sample points at")
-    box = _first_given(entry.get("box"), entry.get("gt_box"))
-    question_type = metadata.get("question_type")
-    identifier = _first_given(entry.get("id"), index)
-    value = {
+    box = _first_given(entry.box, entry.gt_box)
+    untyped = metadata.question_type == task.untyped
+    # Ids are taken as strings; an entry without one is named by its index.
+    identifier = _first_given(entry.id, index)
+    record = {
         "format_version": FORMAT_VERSION,
         "id": str(identifier) if type(identifier) is int else identifier,
         "benchmark": task.name,
-        "scene": video.removeprefix(PREFIX),
-        "conversations": entry.get("conversations"),
-        "question_type": None if question_type == task.untyped else question_type,
-        "ann_id": annotation,
-        "object_ids": object_ids,
+        "scene": entry.video,
+        "conversations": entry.conversations,
+        "question_type": None if untyped else metadata.question_type,
+        "ann_id": objects.ann_id[0] if objects and objects.ann_id else None,
+        "object_ids": objects.object_id if objects else None,
         "box": [box] if task.objects == "any" and is_box(box) else box,
-        "box_input": entry.get("box_input"),
+        "box_input": entry.box_input,
         "references": references,
     }
-    return Record.from_json(value, where), task
-
-
-def _first_given(value: Any, other: Any) -> Any:
-    return other if value is None else value
-
-
-def _integers(value: Any, name: str, where: str) -> list[int]:
-    """Return one integer, as a number or as its digits, or a list of such, as a list."""
-    with suppress(RowError):
-        items = value if isinstance(value, list) else [value]
-        numbers = [check_number(item, name) for item in items]
-        if all(number >= 0 for number in numbers):
-            return numbers
-    raise DataError(
-        f"{where}: metadata.{name} is {value!r:.80}; expected an integer from 0, or a list of them"
-    )
+    return Record.from_json(record, where), task
 
 
 def load_records(path: Path) -> Iterator[Record]:

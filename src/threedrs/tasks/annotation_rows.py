@@ -1,16 +1,22 @@
 """Annotation files and their rows: what a converter reads, and why a row cannot be converted.
 
-`AnnotationTables` hands a converter the rows; the functions below it give typed access to a row's
-fields, and raise `RowError` for one that is not as it should be.
+A benchmark's file says by an `ExternalRow` which fields of a row it uses, with the types below.
+`AnnotationTables` hands its converter the rows in this form, and rejects those of another.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+from pydantic import AfterValidator, BeforeValidator, ValidationError
+from pydantic_core import PydanticCustomError
+
+from threedrs.config.section import describe_problem
 from threedrs.errors import DataError
-from threedrs.io.files import read_json, text_problem
+from threedrs.io.external_json import ExternalRow, ExternalText
+from threedrs.io.files import read_json
 from threedrs.tasks.record import COORD, END, GROUND, IMAGE, START, Record
 
 if TYPE_CHECKING:
@@ -28,7 +34,30 @@ NO_ANSWER = "question without an answer"
 NO_QUESTION = "answer without a question"
 MALFORMED = "malformed row"
 
-Row = Mapping[str, Any]
+RowForm = TypeVar("RowForm", bound=ExternalRow)
+
+
+def _check_words(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("empty_text", "is empty")
+    # The tokenizer would turn such a mark into its token, wherever it stands.
+    for mark in (IMAGE, GROUND, COORD, START, END):
+        if mark in text:
+            raise ValueError(f"holds {mark}, which means something to the model")
+    return text
+
+
+def _from_digits(value: Any) -> Any:
+    digits = isinstance(value, str) and len(value) < 10 and value.isascii() and value.isdecimal()
+    return int(value) if digits else value
+
+
+Words = Annotated[ExternalText, AfterValidator(_check_words)]
+"""A text with more than white space, verbatim."""
+Integer = Annotated[int, BeforeValidator(_from_digits)]
+"""An integer that is given as a number or as its decimal digits."""
+Identifier = Annotated[Words, BeforeValidator(lambda v: str(v) if type(v) is int else v)]
+"""An identifier that is given as a string or as an integer."""
 
 
 class RowError(Exception):
@@ -58,16 +87,13 @@ class AnnotationFile:
         Raises:
             DataError: the file is missing, not JSON, of another form, or without rows.
         """
-        value = read_json(path)
+        value, within = read_json(path), ""
         if self.key is not None:
-            if not isinstance(value, dict) or self.key not in value:
-                raise DataError(f"{path}: expected a JSON object with the key {self.key!r}")
-            value = value[self.key]
-        if not isinstance(value, list):
-            within = "" if self.key is None else f" under the key {self.key!r}"
-            raise DataError(f"{path}: expected a JSON list of annotations{within}")
-        if not value:
-            raise DataError(f"{path}: holds no annotations")
+            value, within = isinstance(value, dict) and value.get(self.key), f" under {self.key!r}"
+        if not isinstance(value, list) or not value:
+            raise DataError(
+                f"{path}: expected a JSON list of annotations{within}; copy the file again"
+            )
         return value
 
 
@@ -115,15 +141,17 @@ class AnnotationTables:
         """Return the report of a row of the ``table``-th file."""
         return Rejection(file=self.names[table], row=row, reason=error.reason, detail=error.detail)
 
-    def each_row(self, make: Callable[[int, Row], list[Record]]) -> Iterator[Record | Rejection]:
+    def each_row(
+        self, form: type[RowForm], make: Callable[[int, RowForm], list[Record]]
+    ) -> Iterator[Record | Rejection]:
         """Yield what ``make(number, row)`` gives for each row of the first file, or its rejection.
 
-        ``make`` raises `RowError` for a row that cannot be converted. A row is converted whole or
-        not at all.
+        A row is converted whole or not at all: it is rejected where it is not of ``form``, and
+        where ``make`` raises `RowError`.
         """
         for number, row in enumerate(self.tables[0]):
             try:
-                made = make(number, check_row(row))
+                made = make(number, parse_row(form, row))
             except RowError as error:
                 yield self.rejection(number, error)
             else:
@@ -148,63 +176,22 @@ class AnnotationTables:
             )
 
 
-def check_row(row: Any) -> Row:
-    """Return the row if it is a JSON object.
+def parse_row(form: type[RowForm], row: Any) -> RowForm:
+    """Return the fields of a row.
 
     Raises:
-        RowError: it is something else.
+        RowError: it is not of this form; says the first thing that is wrong.
     """
-    if not isinstance(row, dict):
-        raise RowError(MALFORMED, "is not a JSON object")
-    return row
+    try:
+        return form.model_validate(row)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = EMPTY_TEXT if first["type"] in ("empty_text", "too_short") else MALFORMED
+        detail = describe_problem(first, _schema(form)).removeprefix("file: ")
+        raise RowError(reason, detail) from None
 
 
-def field(row: Row, name: str) -> Any:
-    """Return a field that must be there."""
-    if name not in row:
-        raise RowError(MALFORMED, f"has no field {name!r}")
-    return row[name]
-
-
-def text_field(row: Row, name: str) -> str:
-    """Return a field that must be a text with more than white space, verbatim."""
-    return check_text(field(row, name), name)
-
-
-def check_text(value: Any, name: str) -> str:
-    """Return ``value`` if it is a text with more than white space."""
-    if not isinstance(value, str):
-        raise RowError(MALFORMED, f"{name} is not a text: {value!r:.80}")
-    problem = text_problem(value)
-    if problem is not None:
-        raise RowError(MALFORMED, f"{name} {problem}")
-    if not value.strip():
-        raise RowError(EMPTY_TEXT, f"{name} is empty")
-    # The tokenizer would turn such a mark into its token, wherever it stands.
-    for mark in (IMAGE, GROUND, COORD, START, END):
-        if mark in value:
-            raise RowError(MALFORMED, f"{name} holds {mark}, which means something to the model")
-    return value
-
-
-def list_field(row: Row, name: str) -> list[Any]:
-    """Return a field that must be a list."""
-    value = field(row, name)
-    if not isinstance(value, list):
-        raise RowError(MALFORMED, f"{name} is not a list: {value!r:.80}")
-    return value
-
-
-def identifier_field(row: Row, name: str) -> str:
-    """Return an identifier, which may be a string or an integer, as a string."""
-    value = field(row, name)
-    return str(value) if type(value) is int else check_text(value, name)
-
-
-def check_number(value: Any, name: str) -> int:
-    """Return an integer that is given as a number or as its decimal digits."""
-    if type(value) is int:  # not isinstance, which takes true for 1
-        return value
-    if isinstance(value, str) and len(value) < 10 and value.isascii() and value.isdecimal():
-        return int(value)
-    raise RowError(MALFORMED, f"{name} is not an integer: {value!r:.80}")
+@cache
+def _schema(form: type[ExternalRow]) -> dict[str, Any]:
+    # Kept, since a file of another version may have ten thousands of rows to reject.
+    return form.model_json_schema()

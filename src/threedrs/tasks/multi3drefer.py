@@ -8,22 +8,20 @@ order until their sum reaches 0.4. The metric is F1 under the best matching of b
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 
+from threedrs.io.external_json import ExternalRow
 from threedrs.metrics.bootstrap import Metrics, mean_metric
 from threedrs.scannet.boxes import box_iou_NM
 from threedrs.tasks.annotation_rows import (
-    MALFORMED,
     AnnotationFile,
     AnnotationTables,
+    Integer,
     PublishedSize,
     Rejection,
-    Row,
-    RowError,
-    check_number,
-    list_field,
-    text_field,
+    Words,
 )
 from threedrs.tasks.base import Headline, Task, published_scores
 from threedrs.tasks.prediction import Prediction
@@ -34,42 +32,45 @@ PROMPT = (
     "There may be no corresponding object, or there may be one or more objects."
 )
 PATH = "multi3drefer/multi3drefer_{split}.json"
-# zt, st, mt: zero, single, multiple targets; w_d, wo_d: with, without distractors of the class.
-QUESTION_TYPES = ("zt_w_d", "zt_wo_d", "st_w_d", "st_wo_d", "mt")
 THRESHOLDS = (0.25, 0.5)
 TEMPERATURE = 0.07
 PROBABILITY = 0.4
 _MEANING = "find all described objects, or none: F1 of the boxes that overlap a true one by"
 
 
+class Description(ExternalRow):
+    """A row of the annotation file."""
+
+    scene_id: Words
+    object_ids: list[Integer]
+    ann_id: Integer | None = None
+    # zt, st, mt: zero, single, multiple targets; w_d, wo_d: with, without distractors of the class.
+    eval_type: Literal["zt_w_d", "zt_wo_d", "st_w_d", "st_wo_d", "mt"]
+    description: Words
+
+
 def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
     """Yield one record a description."""
 
-    def make(number: int, row: Row) -> list[Record]:
-        scene = source.scenes.scene_of(row)
-        listed = [check_number(value, "object_ids") for value in list_field(row, "object_ids")]
-        object_ids = [*dict.fromkeys(listed)]  # each object once, as it can be found once
-        # A file without ann_id is told apart by the row's number.
-        annotation = check_number(row.get("ann_id", number), "ann_id")
-        question_type = text_field(row, "eval_type")
-        if question_type not in QUESTION_TYPES:
-            choices = ", ".join(QUESTION_TYPES)
-            raise RowError(MALFORMED, f"eval_type is {question_type!r}, none of {choices}")
-        human = PROMPT.format(description=text_field(row, "description").capitalize())
+    def make(number: int, row: Description) -> list[Record]:
+        scene = source.scenes.check_scene(row.scene_id)
+        object_ids = [*dict.fromkeys(row.object_ids)]  # each object once, as it can be found once
+        human = PROMPT.format(description=row.description.capitalize())
         return [
             Record(
                 id=str(number),
                 benchmark="multi3drefer",
                 scene=scene,
                 conversations=conversation(human, GROUND),
-                question_type=question_type,
-                ann_id=annotation,
+                question_type=row.eval_type,
+                # A file without ann_id is told apart by the row's number.
+                ann_id=number if row.ann_id is None else row.ann_id,
                 object_ids=object_ids,
                 box=source.scenes.ground_truth(scene, object_ids),
             )
         ]
 
-    yield from source.each_row(make)
+    yield from source.each_row(Description, make)
 
 
 def predicted_proposals(scores: np.ndarray) -> np.ndarray:

@@ -14,23 +14,25 @@ Reading checks every row and names the line that is wrong. About 1 s for 10,000 
 """
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
 from threedrs.errors import DataError, write_problem
-from threedrs.io.files import check_encodable, read_json, read_json_lines, write_json_lines
+from threedrs.io.external_json import ExternalRow, ExternalText, check_external
+from threedrs.io.files import read_json_lines, read_result, write_json_lines
 
 if TYPE_CHECKING:
     from threedrs.tasks.base import Task
 
 FORMAT_VERSION = 1
+ROW_REMEDY = "mend the row, or predict again"
 
 
 def _no_boxes() -> np.ndarray:
@@ -76,95 +78,87 @@ class Prediction:
             DataError: a field is missing, of the wrong type or size, or not finite; the row is of
                 another format version or another benchmark.
         """
-        if not isinstance(row, Mapping):
-            raise DataError(f"{where}: expected a JSON object, found {type(row).__name__}")
-        version = _field(row, "format_version", where)
-        if version != FORMAT_VERSION or isinstance(version, bool):
+        # First what every row has: the other fields of another benchmark's row are no fault.
+        identity = check_external(row, _Identity, where, ROW_REMEDY)
+        if identity.benchmark != task.name:
             raise DataError(
-                f"{where}: format_version is {version!r}, this threedrs reads {FORMAT_VERSION}"
+                f"{where}: is a row of {identity.benchmark!r}, expected {task.name!r}; {ROW_REMEDY}"
             )
-        name = _text(row, "benchmark", where)
-        if name != task.name:
-            raise DataError(f"{where}: is a row of {name!r}, expected {task.name!r}")
-        identity: dict[str, Any] = {name: _text(row, name, where) for name in ("id", "scene")}
-        for name, text in identity.items():
-            if not text:
-                raise DataError(f"{where}: {name} is empty")
-        typed = row.get("question_type") is not None
-        identity["question_type"] = _text(row, "question_type", where) if typed else None
-        identity["benchmark"] = task.name
-        if not task.grounding:
-            return cls(
-                **identity,
-                prediction=_text(row, "prediction", where),
-                references=_references(row, where),
-            )
-        boxes = _boxes(row, "boxes", where)
-        scores = _numbers(_field(row, "scores", where), "scores", where)
-        if scores.shape != (len(boxes) + 1,):
-            raise DataError(
-                f"{where}: expected {len(boxes) + 1} scores ({len(boxes)} boxes and the zero "
-                f"target), found shape {scores.shape}"
-            )
-        gt = _boxes(row, "gt", where)
-        if task.objects == "one" and len(gt) != 1:
-            raise DataError(
-                f"{where}: gt must hold exactly one true box in {task.title}, found {len(gt)}"
-            )
-        return cls(**identity, scores=scores, boxes=boxes, gt=gt)
+        answer: dict[str, Any]
+        if task.grounding:
+            found = check_external(row, _Grounding, where, ROW_REMEDY)
+            answer = grounding_arrays(found.scores, found.boxes, found.gt, task, where)
+        else:
+            told = check_external(row, _Told, where, ROW_REMEDY)
+            answer = {"prediction": told.prediction, "references": tuple(told.references)}
+        return cls(
+            id=identity.id,
+            benchmark=task.name,
+            scene=identity.scene,
+            question_type=identity.question_type,
+            **answer,
+        )
 
 
-def _field(row: Mapping[str, Any], name: str, where: str) -> Any:
-    if name not in row:
-        raise DataError(f"{where}: field {name!r} is missing")
-    return row[name]
+def _some_text(texts: list[str]) -> list[str]:
+    if not any(text.strip() for text in texts):
+        raise ValueError("holds no text to compare with")
+    return texts
 
 
-def _text(row: Mapping[str, Any], name: str, where: str) -> str:
-    value = _field(row, name, where)
-    if not isinstance(value, str):
-        raise DataError(f"{where}: {name} must be text, found {_kind(value)}")
-    return check_encodable(value, name, where)
+def _check_box(box: list[float]) -> list[float]:
+    if len(box) != 6 or min(box[3:]) < 0:
+        raise ValueError("expected six numbers, centre and size, and no size below 0")
+    return box
 
 
-def _kind(value: Any) -> str:
-    return "null" if value is None else type(value).__name__
+Name = Annotated[ExternalText, Field(min_length=1)]
+References = Annotated[list[ExternalText], AfterValidator(_some_text)]
+Box = Annotated[list[float], AfterValidator(_check_box)]
 
 
-def _references(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    value = _field(row, "references", where)
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise DataError(f"{where}: references must be a list of texts")
-    if not any(text.strip() for text in value):
-        raise DataError(f"{where}: references holds no text to compare with")
-    return tuple(check_encodable(text, "references", where) for text in value)
+class _Identity(ExternalRow):
+    format_version: Literal[1]
+    id: Name
+    benchmark: str
+    scene: Name
+    question_type: ExternalText | None = None
 
 
-def _numbers(value: Any, name: str, where: str) -> np.ndarray:
-    if not isinstance(value, list):
-        raise DataError(f"{where}: {name} must be a list of numbers, found {_kind(value)}")
-    try:
-        array = np.array(value if value else np.zeros(0))
-    except ValueError as error:
-        raise DataError(f"{where}: {name} has rows of different length") from error
-    if array.dtype.kind not in "iuf":
-        raise DataError(f"{where}: {name} must hold numbers only")
-    array = array.astype(np.float64)
-    # The sum is finite in nearly all rows, and much cheaper than a look at each number.
-    if not math.isfinite(array.sum()) and not np.isfinite(array).all():
-        raise DataError(f"{where}: {name} holds a value that is not finite")
-    return array
+class _Told(ExternalRow):
+    prediction: ExternalText
+    references: References
 
 
-def _boxes(row: Mapping[str, Any], name: str, where: str) -> np.ndarray:
-    boxes = _numbers(_field(row, name, where), name, where)
-    if len(boxes) == 0:
-        return _no_boxes()
-    if boxes.ndim != 2 or boxes.shape[1] != 6:
-        raise DataError(f"{where}: {name} must be a list of boxes of 6 numbers each")
-    if (boxes[:, 3:] < 0).any():
-        raise DataError(f"{where}: {name} holds a box of negative size")
-    return boxes
+class _Grounding(ExternalRow):
+    scores: list[float]
+    boxes: list[Box]
+    gt: list[Box]
+
+
+def grounding_arrays(
+    scores: list[float], boxes: list[list[float]], gt: list[list[float]], task: "Task", where: str
+) -> dict[str, np.ndarray]:
+    """Return the arrays of a grounding row, whose numbers are checked to fit each other.
+
+    Raises:
+        DataError: there is no score a box and one more, or more or fewer than the one true box.
+    """
+    if len(scores) != len(boxes) + 1:
+        raise DataError(
+            f"{where}: expected {len(boxes) + 1} scores ({len(boxes)} boxes and the zero target), "
+            f"found {len(scores)}; {ROW_REMEDY}"
+        )
+    if task.objects == "one" and len(gt) != 1:
+        raise DataError(
+            f"{where}: {task.title} has exactly one true box a question, found {len(gt)}; "
+            f"{ROW_REMEDY}"
+        )
+    return {
+        "scores": np.array(scores),
+        "boxes": np.array(boxes).reshape(-1, 6),
+        "gt": np.array(gt).reshape(-1, 6),
+    }
 
 
 def meta_path(path: Path) -> Path:
@@ -179,19 +173,7 @@ def read_meta(path: Path) -> dict[str, Any] | None:
         DataError: it is there but malformed or of another format version.
     """
     meta_file = meta_path(path)
-    if not meta_file.exists():
-        return None
-    meta = read_json(meta_file)
-    if not isinstance(meta, dict) or meta.get("format_version") != FORMAT_VERSION:
-        raise DataError(f"{meta_file}: is not a meta file of format version {FORMAT_VERSION}")
-    check_encodable(json.dumps(meta, ensure_ascii=False), "a text", str(meta_file))
-    left_out = meta.get("left_out", {"questions": 0, "scenes": []})
-    if not isinstance(left_out, dict) or not {"questions", "scenes"} <= left_out.keys():
-        raise DataError(f"{meta_file}: left_out must say how many questions are left out, and why")
-    count = meta.get("n")
-    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise DataError(f"{meta_file}: n must say how many questions there are, found {count!r}")
-    return meta
+    return read_result(meta_file, FORMAT_VERSION, "scores") if meta_file.exists() else None
 
 
 def read_predictions(

@@ -15,14 +15,13 @@ from threedrs.tasks.annotation_rows import (
     AnnotationTables,
     PublishedSize,
     Rejection,
-    Row,
     RowError,
-    check_row,
+    parse_row,
 )
 from threedrs.tasks.base import Headline, Task, published_scores
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, conversation
-from threedrs.tasks.scanrefer import FILE, Description, object_types, read_description
+from threedrs.tasks.scanrefer import FILE, Description, object_types
 
 PROMPT = "<image> Given an object located at <coord> , describe the object in detail."
 MINIMUM_IOU = 0.5
@@ -37,25 +36,24 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
 def _training(source: AnnotationTables) -> Iterator[Record | Rejection]:
     type_of = object_types(source)
 
-    def make(number: int, row: Row) -> list[Record]:
-        described = read_description(row, source.scenes)
-        scene, object_id = described.scene, described.object_id
-        (box,) = source.scenes.ground_truth(scene, [object_id])
+    def make(number: int, row: Description) -> list[Record]:
+        scene = source.scenes.check_scene(row.scene_id)
+        (box,) = source.scenes.ground_truth(scene, [row.object_id])
         return [
             Record(
                 id=str(number),
                 benchmark="scan2cap",
                 scene=scene,
-                conversations=conversation(PROMPT, described.text.capitalize()),
-                question_type=type_of(described),
-                ann_id=described.annotation,
-                object_ids=[object_id],
+                conversations=conversation(PROMPT, row.description.capitalize()),
+                question_type=type_of(row),
+                ann_id=row.ann_id,
+                object_ids=[row.object_id],
                 box=box,
                 box_input=box,
             )
         ]
 
-    yield from source.each_row(make)
+    yield from source.each_row(Description, make)
 
 
 def _evaluation(source: AnnotationTables) -> Iterator[Record | Rejection]:
@@ -64,13 +62,13 @@ def _evaluation(source: AnnotationTables) -> Iterator[Record | Rejection]:
     rows: dict[tuple[str, int, str], list[tuple[int, Description]]] = defaultdict(list)
     for number, row in enumerate(source.tables[0]):
         try:
-            described = read_description(check_row(row), source.scenes)
+            one = parse_row(Description, row)
+            scene = source.scenes.check_scene(one.scene_id)
         except RowError as error:
             yield source.rejection(number, error)
         else:
             # By name as well: an object that goes by two names is two questions, as published.
-            key = (described.scene, described.object_id, described.object_name)
-            rows[key].append((number, described))
+            rows[scene, one.object_id, one.object_name].append((number, one))
     for (scene, object_id, _), members in rows.items():
         try:
             (box,) = source.scenes.ground_truth(scene, [object_id])
@@ -80,7 +78,7 @@ def _evaluation(source: AnnotationTables) -> Iterator[Record | Rejection]:
             for number, _ in members:
                 yield source.rejection(number, error)
             continue
-        texts = [described.text for _, described in members]
+        texts = [one.description for _, one in members]
         number, first = members[0]
         record = Record(
             id=str(number),
@@ -88,7 +86,7 @@ def _evaluation(source: AnnotationTables) -> Iterator[Record | Rejection]:
             scene=scene,
             conversations=conversation(PROMPT, texts[0].capitalize()),
             question_type=type_of(first),
-            ann_id=first.annotation,
+            ann_id=first.ann_id,
             object_ids=[object_id],
             box=box,
             box_input=box_input,

@@ -8,21 +8,19 @@ The caption metrics see the prediction without its trailing dots, the references
 
 from collections.abc import Iterator, Sequence
 
+from pydantic import Field
+
+from threedrs.io.external_json import ExternalRow
 from threedrs.metrics.bootstrap import Metrics, mean_metric
 from threedrs.metrics.captions import CAPTION_METRICS, COMBINE, caption_metrics
 from threedrs.metrics.exact_match import exact_match_normalised
 from threedrs.tasks.annotation_rows import (
-    EMPTY_TEXT,
     AnnotationFile,
     AnnotationTables,
+    Identifier,
     PublishedSize,
     Rejection,
-    Row,
-    RowError,
-    check_text,
-    identifier_field,
-    list_field,
-    text_field,
+    Words,
 )
 from threedrs.tasks.base import Headline, Task, published_scores
 from threedrs.tasks.prediction import Prediction
@@ -32,16 +30,22 @@ PROMPT = "<image> {question} Answer the question simply."
 PATH = "scanqa/ScanQA_v1.0_{split}.json"
 
 
+class Question(ExternalRow):
+    """A row of the annotation file."""
+
+    scene_id: Words
+    question_id: Identifier
+    question: Words
+    answers: list[Words] = Field(min_length=1)
+
+
 def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
     """Yield one record an answer for training, one a question for evaluation."""
 
-    def make(_: int, row: Row) -> list[Record]:
-        scene = source.scenes.scene_of(row)
-        record_id = f"scanqa_{identifier_field(row, 'question_id')}"
-        human = PROMPT.format(question=text_field(row, "question"))
-        answers = [check_text(answer, "answer") for answer in list_field(row, "answers")]
-        if not answers:
-            raise RowError(EMPTY_TEXT, "answers is an empty list")
+    def make(_: int, row: Question) -> list[Record]:
+        scene, answers = source.scenes.check_scene(row.scene_id), row.answers
+        record_id = f"scanqa_{row.question_id}"
+        human = PROMPT.format(question=row.question)
         if not source.training:
             # Published files count the answers from 0 in evaluation too, where one stands for all.
             return [_record(f"{record_id}_0", scene, human, answers[0], references=answers)]
@@ -50,7 +54,7 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
             for number, answer in enumerate(answers)
         ]
 
-    yield from source.each_row(make)
+    yield from source.each_row(Question, make)
 
 
 def _record(

@@ -10,35 +10,31 @@ scene (unique) or not (multiple).
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from threedrs.io.external_json import ExternalRow
 from threedrs.metrics.bootstrap import Metrics, mean_metric
 from threedrs.scannet.boxes import box_iou_NM
 from threedrs.scannet.label_table import benchmark_class, read_label_table
 from threedrs.tasks.annotation_rows import (
-    MALFORMED,
     AnnotationFile,
     AnnotationTables,
+    Integer,
     PublishedSize,
     Rejection,
-    Row,
     RowError,
-    check_number,
-    check_row,
-    field,
-    text_field,
+    Words,
+    parse_row,
 )
 from threedrs.tasks.base import Headline, Task, published_scores
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import GROUND, Record, conversation
-from threedrs.tasks.scene_boxes import SceneBoxes
 
 PROMPT = "<image>Identify the object according to the following description.\n{description}"
 PATH = "scanrefer/ScanRefer_filtered_{split}.json"
 FILE = AnnotationFile(path=PATH)
-OBJECT_TYPES = ("unique", "multiple")
 THRESHOLDS = (0.25, 0.5)
 _MEANING = "find the one described object: share of questions whose box overlaps the true box by"
 
@@ -48,40 +44,16 @@ def prompt(description: str) -> str:
     return PROMPT.format(description=description.capitalize())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """A row of ScanRefer's files, which Scan2Cap reads too.
+class Description(ExternalRow):
+    """A row of ScanRefer's files, which Scan2Cap reads too."""
 
-    ``object_type`` is None unless a published converter has written it into the file.
-    """
-
-    scene: str
-    object_id: int
-    object_name: str
-    annotation: int
-    text: str
-    object_type: str | None
-
-
-def read_description(row: Row, scenes: SceneBoxes) -> Description:
-    """Return the row's fields, checked.
-
-    Raises:
-        RowError: a field is missing, malformed or empty, or the scene is not known.
-    """
-    object_type = row.get("eval_type")
-    if object_type not in (None, *OBJECT_TYPES):
-        raise RowError(
-            MALFORMED, f"eval_type is {object_type!r}, none of {', '.join(OBJECT_TYPES)}"
-        )
-    return Description(
-        scene=scenes.scene_of(row),
-        object_id=check_number(field(row, "object_id"), "object_id"),
-        object_name=text_field(row, "object_name"),
-        annotation=check_number(field(row, "ann_id"), "ann_id"),
-        text=text_field(row, "description"),
-        object_type=object_type,
-    )
+    scene_id: Words
+    object_id: Integer
+    object_name: Words
+    ann_id: Integer
+    description: Words
+    # A published converter has written it into some files.
+    eval_type: Literal["unique", "multiple"] | None = None
 
 
 def object_types(source: AnnotationTables) -> Callable[[Description], str | None]:
@@ -92,18 +64,20 @@ def object_types(source: AnnotationTables) -> Callable[[Description], str | None
     described = []
     for row in source.tables[0]:
         with suppress(RowError):  # reported when the row is converted
-            described.append(read_description(check_row(row), source.scenes))
-    if source.labels_file is None or all(one.object_type for one in described):
+            one = parse_row(Description, row)
+            source.scenes.check_scene(one.scene_id)
+            described.append(one)
+    if source.labels_file is None or all(one.eval_type for one in described):
         # The label table is not asked for: published folders do not hold it.
-        return lambda one: one.object_type
+        return lambda one: one.eval_type
     table = read_label_table(source.labels_file)
     objects: dict[tuple[str, int], set[int]] = defaultdict(set)
     for one in described:
-        objects[one.scene, benchmark_class(table, one.object_name)].add(one.object_id)
+        objects[one.scene_id, benchmark_class(table, one.object_name)].add(one.object_id)
 
     def type_of(one: Description) -> str:
-        same_class = objects[one.scene, benchmark_class(table, one.object_name)]
-        return one.object_type or OBJECT_TYPES[len(same_class) > 1]
+        same_class = objects[one.scene_id, benchmark_class(table, one.object_name)]
+        return one.eval_type or ("multiple" if len(same_class) > 1 else "unique")
 
     return type_of
 
@@ -112,23 +86,23 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
     """Yield one record a description."""
     type_of = object_types(source)
 
-    def make(number: int, row: Row) -> list[Record]:
-        described = read_description(row, source.scenes)
-        (box,) = source.scenes.ground_truth(described.scene, [described.object_id])
+    def make(number: int, row: Description) -> list[Record]:
+        scene = source.scenes.check_scene(row.scene_id)
+        (box,) = source.scenes.ground_truth(scene, [row.object_id])
         return [
             Record(
                 id=str(number),
                 benchmark="scanrefer",
-                scene=described.scene,
-                conversations=conversation(prompt(described.text), GROUND),
-                question_type=type_of(described),
-                ann_id=described.annotation,
-                object_ids=[described.object_id],
+                scene=scene,
+                conversations=conversation(prompt(row.description), GROUND),
+                question_type=type_of(row),
+                ann_id=row.ann_id,
+                object_ids=[row.object_id],
                 box=box,
             )
         ]
 
-    yield from source.each_row(make)
+    yield from source.each_row(Description, make)
 
 
 def best_proposal(scores: np.ndarray) -> np.ndarray:

@@ -17,9 +17,7 @@ from threedrs.tasks.annotation_rows import (
     NO_BOX,
     SCENE_MISSING,
     SCENE_UNREADABLE,
-    Row,
     RowError,
-    text_field,
 )
 
 if TYPE_CHECKING:
@@ -63,13 +61,12 @@ class SceneBoxes:
         scans = {path.name for path in self._scans.iterdir() if path.is_dir()}
         return scans if listed is None else scans & listed
 
-    def scene_of(self, row: Row) -> str:
-        """Return the row's scene; where nothing lists the scenes every scene name will do.
+    def check_scene(self, scene: str) -> str:
+        """Return ``scene``; where nothing lists the scenes every scene name will do.
 
         Raises:
             RowError: it is not a scene name, has no scan, or does not stand in the split's list.
         """
-        scene = text_field(row, "scene_id")
         if SCENE_NAME.fullmatch(scene) is None:
             raise RowError(MALFORMED, f"scene_id is not a scene name: {scene!r}")
         if self._known is not None and scene not in self._known:

@@ -8,25 +8,23 @@ Its exact match is always the normalised one, so ``em`` (the benchmark's own num
 
 from collections.abc import Iterator, Sequence
 
+from pydantic import Field
+
+from threedrs.io.external_json import ExternalRow
 from threedrs.metrics.bootstrap import Metrics, mean_metric
 from threedrs.metrics.exact_match import exact_match_normalised
 from threedrs.tasks.annotation_rows import (
-    EMPTY_TEXT,
     MALFORMED,
     NO_ANSWER,
     NO_QUESTION,
     AnnotationFile,
     AnnotationTables,
+    Identifier,
     PublishedSize,
     Rejection,
-    Row,
     RowError,
-    check_row,
-    check_text,
-    field,
-    identifier_field,
-    list_field,
-    text_field,
+    Words,
+    parse_row,
 )
 from threedrs.tasks.base import Headline, Task, published_scores
 from threedrs.tasks.prediction import Prediction
@@ -45,58 +43,75 @@ def question_type(question: str) -> str:
     return next((kind for kind in QUESTION_TYPES if start.startswith(kind)), OTHER_TYPE)
 
 
+class Question(ExternalRow):
+    """A row of the questions' file, as evaluation reads it."""
+
+    question_id: Identifier
+    scene_id: Words
+    question: Words
+    situation: Words
+
+
+class TrainingQuestion(Question):
+    """The same with what training reads of it as well."""
+
+    alternative_situation: list[Words]
+
+
+class Answer(ExternalRow):
+    """One of a question's answers."""
+
+    answer: Words
+
+
+class Answers(ExternalRow):
+    """A row of the annotations' file."""
+
+    question_id: Identifier
+    answers: list[Answer] = Field(min_length=1)
+
+
 def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
     """Yield one record a situation for training (alternatives first), one a question otherwise."""
-    answers: dict[str, tuple[int, Row]] = {}
+    answers: dict[str, tuple[int, list[str]]] = {}
     for number, row in enumerate(source.tables[1]):
         try:
-            question_id = identifier_field(check_row(row), "question_id")
-            if question_id in answers:
-                raise RowError(MALFORMED, f"question {question_id} is answered more than once")
-            answers[question_id] = (number, row)
+            found = parse_row(Answers, row)
+            if found.question_id in answers:
+                raise RowError(MALFORMED, f"question {found.question_id} is answered twice")
+            answers[found.question_id] = (number, [one.answer for one in found.answers])
         except RowError as error:
             yield source.rejection(number, error, table=1)
-    asked: set[str] = set()
 
-    def make(_: int, row: Row) -> list[Record]:
-        question_id = identifier_field(row, "question_id")
-        asked.add(question_id)
-        scene = source.scenes.scene_of(row)
-        question = text_field(row, "question")
-        situations = [text_field(row, "situation")]
-        if source.training:
-            alternatives = list_field(row, "alternative_situation")
-            checked = [check_text(text, "alternative_situation") for text in alternatives]
-            situations = checked + situations  # in the published order
-        if question_id not in answers:
-            raise RowError(NO_ANSWER, f"question {question_id} is not among the annotations")
-        texts = _answer_texts(answers[question_id][1])
+    def make(_: int, row: Question) -> list[Record]:
+        scene = source.scenes.check_scene(row.scene_id)
+        situations = [row.situation]
+        if isinstance(row, TrainingQuestion):
+            situations = [*row.alternative_situation, row.situation]  # in the published order
+        if row.question_id not in answers:
+            raise RowError(NO_ANSWER, f"the annotations have none to question {row.question_id}")
+        texts = answers[row.question_id][1]
         return [
             Record(
-                id=question_id,  # repeated in training, once for each situation
+                id=row.question_id,  # repeated in training, once for each situation
                 benchmark="sqa3d",
                 scene=scene,
                 conversations=conversation(
-                    PROMPT.format(situation=situation, question=question), texts[0]
+                    PROMPT.format(situation=situation, question=row.question), texts[0]
                 ),
-                question_type=question_type(question),
+                question_type=question_type(row.question),
                 references=None if source.training else texts,
             )
             for situation in situations
         ]
 
-    yield from source.each_row(make)
-    # An answer without its question says that the two files are not of one version.
+    yield from source.each_row(TrainingQuestion if source.training else Question, make)
+    # An answer without its question says that the two files are not of one version; a rejected
+    # question is there all the same.
+    asked = {str(row.get("question_id")) for row in source.tables[0] if isinstance(row, dict)}
     for question_id in answers.keys() - asked:
         orphan = RowError(NO_QUESTION, f"question {question_id} is not among the questions")
         yield source.rejection(answers[question_id][0], orphan, table=1)
-
-
-def _answer_texts(row: Row) -> list[str]:
-    answers = list_field(row, "answers")
-    if not answers:
-        raise RowError(EMPTY_TEXT, "answers is an empty list")
-    return [check_text(field(check_row(answer), "answer"), "answer") for answer in answers]
 
 
 def measure(rows: Sequence[Prediction], meteor: bool) -> Metrics:

@@ -192,9 +192,9 @@ def test_anothers_references_of_an_object_without_a_box_are_put_right(tmp_path: 
             '{"sample_id": 9, "pred_response": "x", "gt_response": "y"}',
             "line 1: .* no question '9'",
         ),
-        ('{"sample_id": 7, "gt_response": [1]}', "line 1: field 'pred_response' is missing"),
+        ('{"sample_id": 7, "gt_response": [1]}', "line 1: 'pred_response' is a required property"),
         ('{"sample_id": 7, "pred_res', "theirs.jsonl: line 1"),
-        ('{"other": 1}', "line 1: field 'format_version' is missing"),
+        ('{"other": 1}', "line 1: 'format_version' is a required property"),
         ("", "holds no predictions"),
     ],
 )

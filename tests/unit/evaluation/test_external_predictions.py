@@ -79,18 +79,22 @@ def test_our_own_rows_are_still_ours(tmp_path):
 @pytest.mark.parametrize(
     ("benchmark", "row", "message"),
     [
-        ("scanqa", text(pred_response=None), "line 2: field 'pred_response' is missing; ScanQA"),
-        ("scanqa", text(pred_response=3), "line 2: pred_response must be text, found int"),
-        ("scanqa", text(gt_response=[""]), "line 2: gt_response holds no text"),
+        ("scanqa", text(pred_response=None), "line 2: pred_response: None is not of type 'string'"),
+        (
+            "scanqa",
+            text(pred_response=3),
+            "line 2: pred_response: 3 is not of type 'string'; ",
+        ),
+        ("scanqa", text(gt_response=[""]), "line 2: gt_response: holds no text"),
         ("scanqa", text(), "line 2: id '7' already stands on line 1"),
         ("scanqa", {"id": 1}, "line 2: has no sample_id, unlike the first row"),
         (
             "scanrefer",
             grounding(gt_response=[BOX, FAR]),
-            "line 2: gt_response must hold exactly one",
+            "line 2: ScanRefer has exactly one true box a question, found 2",
         ),
-        ("scanrefer", grounding(objects=[[1, 2]]), "line 2: objects must be a list of boxes of 6"),
-        ("scanrefer", grounding(scores=None), "line 2: field 'scores' is missing; ScanRefer"),
+        ("scanrefer", grounding(objects=[[1, 2]]), "line 2: objects.0: expected six numbers"),
+        ("scanrefer", grounding(scores=None), "line 2: scores: None is not of type 'array'"),
         (
             "multi3drefer",
             grounding(scores=[1, 2]),

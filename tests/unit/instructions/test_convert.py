@@ -33,26 +33,51 @@ from threedrs.tasks.record import read_records
         (SCANREFER, {"scene_id": "scene9999_00"}, "scene missing", "scene9999_00"),
         (SCANREFER, {"scene_id": "../../x"}, "malformed row", "is not a scene name: '../../x'"),
         (SCANREFER, {"object_id": "5"}, "object without a box", "object 5 of scene0000_00"),
-        (SCANREFER, {"object_id": "five"}, "malformed row", "object_id is not an integer: 'five'"),
-        (SCANREFER, {"object_id": True}, "malformed row", "object_id is not an integer: True"),
-        (SCANREFER, {"object_id": "9" * 5000}, "malformed row", "object_id is not an integer"),
-        (SCANREFER, {"ann_id": None}, "malformed row", "ann_id is not an integer: None"),
-        (SCANREFER, {"description": " \n"}, "empty text", "description is empty"),
-        (SCANREFER, {"description": 3}, "malformed row", "description is not a text: 3"),
+        (
+            SCANREFER,
+            {"object_id": "five"},
+            "malformed row",
+            "object_id: 'five' is not of type 'integer'",
+        ),
+        (
+            SCANREFER,
+            {"object_id": True},
+            "malformed row",
+            "object_id: True is not of type 'integer'",
+        ),
+        (SCANREFER, {"object_id": "9" * 5000}, "malformed row", "object_id: '99999"),
+        (SCANREFER, {"ann_id": None}, "malformed row", "ann_id: None is not of type 'integer'"),
+        (SCANREFER, {"description": " \n"}, "empty text", "description: is empty"),
+        (SCANREFER, {"description": 3}, "malformed row", "description: 3 is not of type 'string'"),
         (SCANREFER, {"description": "a \ud800"}, "malformed row", "half a surrogate pair"),
-        (SCANREFER, {"object_name": ""}, "empty text", "object_name is empty"),
+        (SCANREFER, {"object_name": ""}, "empty text", "object_name: is empty"),
         (MULTI3DREFER, {"object_ids": [1, 6]}, "object without a box", "object 6"),
-        (MULTI3DREFER, {"object_ids": 1}, "malformed row", "object_ids is not a list: 1"),
-        (MULTI3DREFER, {"object_ids": [None]}, "malformed row", "object_ids is not an integer"),
-        (MULTI3DREFER, {"eval_type": "st"}, "malformed row", "none of zt_w_d, zt_wo_d, st_w_d"),
-        (MULTI3DREFER, {"description": ""}, "empty text", "description is empty"),
-        (SCANQA, {"question": ""}, "empty text", "question is empty"),
-        (SCANQA, {"question": "What is at <coord>?"}, "malformed row", "question holds <coord>"),
-        (SCANREFER, {"description": "an <image>"}, "malformed row", "description holds <image>"),
-        (SCANQA, {"answers": []}, "empty text", "answers is an empty list"),
-        (SCANQA, {"answers": ["a", ""]}, "empty text", "answer is empty"),
-        (SCANQA, {"answers": "a"}, "malformed row", "answers is not a list"),
-        (SCANQA, {"question_id": None}, "malformed row", "question_id is not a text: None"),
+        (MULTI3DREFER, {"object_ids": 1}, "malformed row", "object_ids: 1 is not of type 'array'"),
+        (
+            MULTI3DREFER,
+            {"object_ids": [None]},
+            "malformed row",
+            "object_ids.0: None is not of type 'integer'",
+        ),
+        (
+            MULTI3DREFER,
+            {"eval_type": "st"},
+            "malformed row",
+            "choose one of: zt_w_d, zt_wo_d, st_w_d",
+        ),
+        (MULTI3DREFER, {"description": ""}, "empty text", "description: is empty"),
+        (SCANQA, {"question": ""}, "empty text", "question: is empty"),
+        (SCANQA, {"question": "What is at <coord>?"}, "malformed row", "question: holds <coord>"),
+        (SCANREFER, {"description": "an <image>"}, "malformed row", "description: holds <image>"),
+        (SCANQA, {"answers": []}, "empty text", "answers: [] should be non-empty"),
+        (SCANQA, {"answers": ["a", ""]}, "empty text", "answers.1: is empty"),
+        (SCANQA, {"answers": "a"}, "malformed row", "answers: 'a' is not of type 'array'"),
+        (
+            SCANQA,
+            {"question_id": None},
+            "malformed row",
+            "question_id: None is not of type 'string'",
+        ),
     ],
 )
 def test_row_is_rejected_with_its_reason(
@@ -80,7 +105,7 @@ def test_every_field_is_needed(tmp_path: Path, path: str) -> None:
     records, _ = run(tmp_path, path.split("/")[0], "train")
     assert records == []
     assert [line[3] for line in reasons(tmp_path, path.split("/")[0])] == [
-        f"has no field {name!r}" for name in sorted(needed)
+        f"{name!r} is a required property" for name in sorted(needed)
     ]
 
 
@@ -91,7 +116,7 @@ def test_row_that_is_no_object(tmp_path: Path, row: Any) -> None:
         records, _ = run(tmp_path, path.split("/")[0], "train")
         assert records == []
         assert reasons(tmp_path, path.split("/")[0]) == [
-            (path, 0, "malformed row", "is not a JSON object")
+            (path, 0, "malformed row", f"{row!r} is not of type 'object'")
         ]
 
 
@@ -112,6 +137,9 @@ def test_an_object_that_is_listed_twice_is_one_target(tmp_path: Path) -> None:
     write_annotations(tmp_path, MULTI3DREFER, [GOOD[MULTI3DREFER] | {"object_ids": [2, 1, 2]}])
     ((record,), _) = run(tmp_path, "multi3drefer", "train")
     assert record.object_ids == [2, 1]
+
+
+NO_ANSWER = "question without an answer"
 
 
 def test_sqa3d_rejects(tmp_path: Path) -> None:
@@ -144,19 +172,21 @@ def test_sqa3d_rejects(tmp_path: Path) -> None:
         ("1#2", "b"),
     ]
     assert reasons(tmp_path, "sqa3d") == [
-        (QUESTIONS, 1, "question without an answer", "question 2 is not among the annotations"),
-        (QUESTIONS, 2, "empty text", "answers is an empty list"),
-        (QUESTIONS, 3, "empty text", "alternative_situation is empty"),
-        (QUESTIONS, 4, "malformed row", "is not a JSON object"),
-        (ANNOTATIONS, 2, "malformed row", "question 1 is answered more than once"),
+        (QUESTIONS, 1, NO_ANSWER, "the annotations have none to question 2"),
+        (QUESTIONS, 2, NO_ANSWER, "the annotations have none to question 3"),
+        (QUESTIONS, 3, "empty text", "alternative_situation.1: is empty"),
+        (QUESTIONS, 4, NO_ANSWER, "the annotations have none to question 5"),
+        (ANNOTATIONS, 0, "empty text", "answers: [] should be non-empty"),
+        (ANNOTATIONS, 2, "malformed row", "question 1 is answered twice"),
         (ANNOTATIONS, 4, "answer without a question", "question 9 is not among the questions"),
-        (ANNOTATIONS, 6, "malformed row", "is not a JSON object"),
+        (ANNOTATIONS, 5, "malformed row", "answers.0: 'b' is not of type 'object'"),
+        (ANNOTATIONS, 6, "malformed row", "7 is not of type 'object'"),
     ]
     assert summary.reasons == {
         "answer without a question": 1,
         "empty text": 2,
         "malformed row": 3,
-        "question without an answer": 1,
+        NO_ANSWER: 3,
     }
 
 
@@ -210,7 +240,7 @@ def test_too_many_rejects_stop(tmp_path: Path, split: str) -> None:
     with pytest.raises(DataError) as error:
         run(tmp_path, "scanrefer", split, max_reject_fraction=0.2)
     assert "2 rows rejected of 8, more than max_reject_fraction 0.2" in str(error.value)
-    assert str(error.value).endswith("e.g. row 0: empty text (description is empty)")
+    assert str(error.value).endswith("e.g. row 0: empty text (description: is empty)")
     assert len(rejected(tmp_path, "scanrefer", split)) == 2
     assert [path.name for path in (tmp_path / "out").iterdir()] == [
         f"scanrefer_{split}.rejected.jsonl"
@@ -221,7 +251,7 @@ def test_too_many_rejects_stop(tmp_path: Path, split: str) -> None:
 
 def test_on_reject_fail_stops_at_the_first(tmp_path: Path) -> None:
     write_annotations(tmp_path, SCANREFER, [GOOD[SCANREFER], description(1, 1, "")])
-    with pytest.raises(DataError, match=r"train.json: row 1: empty text \(description is empty\)"):
+    with pytest.raises(DataError, match=r"train.json: row 1: empty text \(description: is empty\)"):
         run(tmp_path, "scanrefer", "train", on_reject="fail")
     assert not (tmp_path / "out").exists()
 
@@ -249,7 +279,7 @@ def test_unknown_benchmark_and_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "holds no annotations"),
+        ("[]", "expected a JSON list of annotations; copy"),
         ("{}", "expected a JSON list of annotations"),
         ("[{", "is not valid JSON (Expecting"),
         ("", "is not valid JSON"),
@@ -263,13 +293,16 @@ def test_wrong_list_file(tmp_path: Path, text: str, message: str) -> None:
     assert message in str(error.value)
 
 
+LISTED = "expected a JSON list of annotations under 'questions'; copy the file again"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "expected a JSON object with the key 'questions'"),
-        ('{"question": []}', "expected a JSON object with the key 'questions'"),
-        ('{"questions": {}}', "expected a JSON list of annotations under the key 'questions'"),
-        ('{"questions": []}', "holds no annotations"),
+        ("[]", LISTED),
+        ('{"question": []}', LISTED),
+        ('{"questions": {}}', LISTED),
+        ('{"questions": []}', LISTED),
     ],
 )
 def test_wrong_sqa3d_file(tmp_path: Path, text: str, message: str) -> None:

@@ -197,7 +197,7 @@ def test_one_array_of_all_benchmarks(tmp_path: Path) -> None:
     [
         ('[{"id": 0, "video": "scannet/sce', "array.json: "),
         ('{"scene0000_00": []}', "array.json: expected a JSON array of LLaVA-style entries"),
-        ('[{"image": "a.jpg"}]', "array.json: entry 0: expected a JSON object with an object"),
+        ('[{"image": "a.jpg"}]', "array.json: entry 0: 'video' is a required property"),
         (json.dumps(TRAIN["scanqa"]), "array.json: holds no entries of sqa3d"),
     ],
 )

@@ -344,7 +344,7 @@ def test_boxes_beyond_every_room(tmp_path: Path, box: list[Any]) -> None:
     assert not out.exists()
     row = {"id": "a", "benchmark": "scanqa", "scene": "scene0000_00"}
     row |= {"format_version": 1, "conversations": conversation("what", "that"), "box_input": box}
-    with pytest.raises(DataError, match="box_input must be six finite numbers"):
+    with pytest.raises(DataError, match="box_input: expected six finite numbers"):
         Record.from_json(row, "line 1")
 
 
@@ -352,11 +352,14 @@ def test_boxes_beyond_every_room(tmp_path: Path, box: list[Any]) -> None:
     ("change", "message"),
     [
         ({"video": "scannet/../../etc"}, "'../../etc' is not a scene name"),
-        ({"video": ["scannet/scene0000_00"]}, "expected 'scannet/<scene>'"),
-        ({"metadata": {"dataset": "scanrefer", "object_id": float("inf")}}, "object_id is inf"),
-        ({"metadata": {"dataset": "scanrefer", "object_id": DIGITS}}, "object_id is '999"),
-        ({"metadata": {"dataset": ["scanrefer"]}}, "metadata.dataset is"),
-        ({"conversations": [{"from": "human", "value": {}}, {}]}, "conversations must be"),
+        ({"video": ["scannet/scene0000_00"]}, "video: ['scannet/scene0000_00'] is not"),
+        ({"metadata": {"dataset": "scanrefer", "object_id": float("inf")}}, "object_id.0: inf"),
+        ({"metadata": {"dataset": "scanrefer", "object_id": DIGITS}}, "object_id.0: '999"),
+        ({"metadata": {"dataset": ["scanrefer"]}}, "metadata.dataset: ["),
+        (
+            {"conversations": [{"from": "human", "value": {}}, {}]},
+            "conversations.0.value: {} is not",
+        ),
     ],
 )
 def test_ready_instructions(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -379,10 +382,10 @@ def test_ready_instructions(tmp_path: Path, change: dict[str, Any], message: str
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scores": [10**400, 0.5]}, "scores must hold numbers only"),
-        ({"scores": [float("inf"), 0.5]}, "scores holds a value that is not finite"),
-        ({"boxes": [[[[[[1]]]]]]}, "boxes must be a list of boxes of 6 numbers"),
-        ({"scene": {"a": 1}}, "scene must be text"),
+        ({"scores": [10**400, 0.5]}, "scores.0: 1000000"),
+        ({"scores": [float("inf"), 0.5]}, "scores.0 is inf; expected a finite number"),
+        ({"boxes": [[[[[[1]]]]]]}, "boxes.0.0: [[[[1]]]] is not of type 'number'"),
+        ({"scene": {"a": 1}}, "scene: {'a': 1} is not"),
     ],
 )
 def test_predictions_from_elsewhere(tmp_path: Path, change: dict[str, Any], message: str) -> None:

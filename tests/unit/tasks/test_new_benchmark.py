@@ -25,6 +25,7 @@ from threedrs.instructions.convert import convert
 from threedrs.instructions.llava_format import read_llava, write_llava
 from threedrs.instructions.mix import build_mix
 from threedrs.instructions.mix_settings import MixSettings
+from threedrs.io.external_json import ExternalRow
 from threedrs.io.files import write_json
 from threedrs.metrics.bootstrap import Metric, Metrics, mean_metric
 from threedrs.models.checkpoint.load_save import load_student, save_student
@@ -34,10 +35,9 @@ from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.annotation_rows import (
     AnnotationFile,
     AnnotationTables,
+    Integer,
     Rejection,
-    Row,
-    check_number,
-    field,
+    Words,
 )
 from threedrs.tasks.base import Headline, Task
 from threedrs.tasks.prediction import Prediction
@@ -47,21 +47,25 @@ from threedrs.tasks.registry import TASKS, annotation_files, find_task
 PROMPT = "<image> How many chairs are there? Answer with a number."
 
 
+class Room(ExternalRow):
+    scene_id: Words
+    chairs: Integer
+
+
 def count(source: AnnotationTables) -> Iterator[Record | Rejection]:
-    def make(number: int, row: Row) -> list[Record]:
-        chairs = check_number(field(row, "chairs"), "chairs")
+    def make(number: int, row: Room) -> list[Record]:
         return [
             Record(
                 id=f"count_chairs_{source.split}_{number}",
                 benchmark="count_chairs",
-                scene=source.scenes.scene_of(row),
-                conversations=conversation(PROMPT, str(chairs)),
-                question_type="few" if chairs < 3 else "many",
-                references=None if source.training else [str(chairs)],
+                scene=source.scenes.check_scene(row.scene_id),
+                conversations=conversation(PROMPT, str(row.chairs)),
+                question_type="few" if row.chairs < 3 else "many",
+                references=None if source.training else [str(row.chairs)],
             )
         ]
 
-    yield from source.each_row(make)
+    yield from source.each_row(Room, make)
 
 
 def measure(rows: Sequence[Prediction], meteor: bool) -> Metrics:
