@@ -60,7 +60,7 @@ def test_export_of_half_a_surrogate_pair(tmp_path: Path) -> None:
     array.write_text(json.dumps([entry]))
     result = runner.invoke(app, ["export", str(array), "--out", str(out)])
     assert isinstance(result.exception, DataError)
-    assert f"{array}: entry 0: conversations holds half" in str(result.exception)
+    assert f"{array}: entry 0: conversations.1.value: holds half" in str(result.exception)
     assert not out.exists()
 
 

@@ -133,7 +133,7 @@ def test_half_a_surrogate_pair_is_named(tmp_path, name):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     error = run("scanqa", path, "--out", tmp_path / "metrics.json").exception
     assert isinstance(error, DataError)
-    assert str(error).startswith(f"{path}: line 4: {name} holds half a surrogate pair")
+    assert str(error).startswith(f"{path}: line 4: {name}: holds half a surrogate pair")
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_a_scene_name_of_a_prediction_opens_no_file(results: Path, tmp_path: Pat
     copy = shutil.copytree(results, tmp_path / "results")
     records = copy / "instructions/scanrefer_val.jsonl"
     edit(records, lambda row: row.update(scene="../../../etc"))
-    with pytest.raises(DataError, match=r"line 1: '\.\./\.\./\.\./etc' is not a scene name"):
+    with pytest.raises(DataError, match=r"line 1: scene: '\.\./\.\./\.\./etc' is not a scene name"):
         build_report(copy, SETTINGS)
     assert set(SPLITS) == {"scanrefer", "scan2cap", "sqa3d"}
 
