@@ -14,7 +14,7 @@ from snakemake.logging import logger
 from snakemake.persistence import PersistenceBase
 from snakemake.settings.enums import Quietness
 
-from threedrs.config.yaml_files import check_yaml, main_config, with_values
+from threedrs.config.yaml_files import check_yaml, main_config, overlaid, parse_values
 from threedrs.config.load import SCENE_POLICY, load_config
 from threedrs.tasks.registry import annotation_files, find_task
 from threedrs.workflow import processes, rule_helpers, targets
@@ -45,7 +45,10 @@ configfile: MAIN
 # A module has its whole configuration from its user. (To Snakemake, `is_module` is the workflow
 # that was started, too.)
 if workflow.modifier.parent_modifier is None:
-    config = with_values(config, workflow.config_settings.config)
+    # Snakemake makes strings of all scalars within a section.
+    config = overlaid(
+        config, checked(parse_values, workflow.config_settings.config_args)
+    )
 CONFIG = checked(load_config, config)
 TARGETS = checked(targets.Targets, CONFIG)
 show_workflow(workflow, TARGETS.names())

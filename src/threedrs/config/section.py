@@ -185,42 +185,9 @@ def _yaml_hint(value: Any, types: Collection[str]) -> str:
         with suppress(ValueError):
             number = yaml.safe_dump(float(value)).split()[0]
             return f"; to YAML this is a text, write {number}"
+    if "string" in types and type(value) in (int, float):
+        return f"; to YAML this is a number, write '{value}'"
     return ""
-
-
-def as_in_a_file(values: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """Return the sections of a ``--config`` with scalars as a file of ``model`` would have them.
-
-    Snakemake reads each scalar within a section as text, `eval={limit: 10}` as "10". Where the key
-    takes strings, that is what stands there, as in `report={title: 2026}`.
-    """
-    schema = model.model_json_schema()
-    found: dict[str, Any] = _as_in_a_file(values, [schema], schema)
-    return found
-
-
-def _as_in_a_file(value: Any, forms: list[dict[str, Any]], schema: dict[str, Any]) -> Any:
-    def inner(step: str | int, item: Any) -> Any:
-        below = [form for part in _below(forms, step) for form in _forms(part, schema)]
-        return _as_in_a_file(item, below, schema)
-
-    if isinstance(value, Mapping):
-        return {key: inner(key, item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [inner(number, item) for number, item in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-    try:
-        found = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):  # a text that is not YAML by itself
-        return value
-    texts = [form for form in forms if form.get("type") == "string"]
-    takes_text = any(value in (_choices(form) or [value]) for form in texts)
-    # `data={voxels: null}` switches off what else is a string.
-    takes_null = any(form.get("type") == "null" for form in forms)
-    if takes_text and not (found is None and takes_null):
-        return value
-    return found if isinstance(found, bool | int | float | None) else value
 
 
 def unknown_key(where: str, key: str, known: Sequence[str], elsewhere: Sequence[str] = ()) -> str:

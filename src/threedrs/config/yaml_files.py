@@ -6,9 +6,8 @@ from typing import Any
 
 import yaml
 
-from threedrs.config.schema import Configuration
-from threedrs.config.section import as_in_a_file
-from threedrs.errors import ConfigError, first_line, raise_all
+from threedrs.errors import ConfigError, DataError, raise_all
+from threedrs.io.files import read_text
 
 MAIN = Path("config/config.yaml")
 
@@ -37,13 +36,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
             message names the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror or error}); correct the path"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not YAML (not UTF-8 text: {error.reason})") from error
+        text = read_text(path)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     try:
         content = yaml.load(text, Loader=_Loader)
     # PyYAML builds dates and numbers itself, and lets their own errors through.
@@ -99,27 +94,25 @@ def _slip(error: Exception, text: str) -> str:
 
 
 def parse_values(entries: Sequence[str]) -> dict[str, Any]:
-    """Return the sections that ``--config KEY=VALUE ...`` sets, as a file would have them.
+    """Return the sections that ``--config KEY=VALUE ...`` sets, each value as in a file.
 
     Raises:
-        ConfigError: an entry is not a KEY=VALUE that Snakemake takes.
+        ConfigError: an entry is not of the form KEY=VALUE, or its value is not YAML.
     """
-    if not entries:
-        return {}
-    from snakemake.cli import parse_config  # most of a second
-
-    try:
-        return with_values({}, parse_config(entries))
-    except ValueError as error:
-        raise ConfigError(
-            f"--config {' '.join(entries)}: {first_line(error)} Type it as e.g. --config "
-            "'data={root: FOLDER}'"
-        ) from error
-
-
-def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``config`` with ``--config`` on top: what Snakemake read, as a file would have it."""
-    return _overlaid(config, as_in_a_file(values, Configuration)) if values else dict(config)
+    values: dict[str, Any] = {}
+    for entry in entries:
+        key, _, text = entry.partition("=")
+        try:
+            if not (key.isidentifier() and text):
+                raise ValueError("not of the form KEY=VALUE")
+            value = yaml.load(text, Loader=_Loader)
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigError(
+                f"--config {entry}: {_slip(error, text)}; type it as e.g. --config "
+                "'data={root: FOLDER}'"
+            ) from error
+        values = overlaid(values, {key: value})
+    return values
 
 
 def merged(
@@ -139,17 +132,17 @@ def merged(
         raise ConfigError(f"{MAIN}: missing; run threedrs {command} from the repository's folder")
     config: dict[str, Any] = {}
     for path in (MAIN, *files):
-        config = _overlaid(config, read_yaml(path))
-    return _overlaid(config, values or {})
+        config = overlaid(config, read_yaml(path))
+    return overlaid(config, values or {})
 
 
-def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``below`` with the keys of ``above``, section by section."""
     found = dict(below)
     for key, value in above.items():
         old = found.get(key)
         found[key] = (
-            _overlaid(old if isinstance(old, Mapping) else {}, value)
+            overlaid(old if isinstance(old, Mapping) else {}, value)
             if isinstance(value, Mapping)
             else value
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.config.load import data_layout, load_config
-from threedrs.config.yaml_files import merged, with_values
+from threedrs.config.yaml_files import merged, overlaid
 from threedrs.errors import ConfigError, MachineError
 from threedrs.inputs.download import downloads
 from threedrs.inputs.required_files import missing_inputs
@@ -70,7 +70,7 @@ def evaluate_checkpoint(
     folder = Path("results/eval") / name
     overlay = folder / "config.json"
     # Not handed on as --config, which would count more than the changes.
-    write_json(overlay, with_values(values or {}, changes))
+    write_json(overlay, overlaid(values or {}, changes))
     metrics = [folder / benchmark / "metrics.json" for benchmark in config["eval"]["benchmarks"]]
     command = [sys.executable, "-m", "snakemake", "--cores", "all", "--resources", f"gpu={gpus}"]
     command += ["--configfile", *map(str, configfiles), str(overlay), "--", *map(str, metrics)]

@@ -41,7 +41,7 @@ def test_what_is_no_text_or_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"own\.yaml: cannot be read .* correct the path"):
         read_yaml(path)
     path.write_bytes(b"a: \xff\n")
-    with pytest.raises(ConfigError, match=r"own\.yaml: is not YAML \(not UTF-8"):
+    with pytest.raises(ConfigError, match=r"own\.yaml: is not UTF-8 text"):
         read_yaml(path)
     path.write_text("# nothing\n")
     assert read_yaml(path) == {}
@@ -76,7 +76,7 @@ def test_files_are_merged_as_snakemake_does(
 
 
 def test_values_count_as_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As README types them; Snakemake makes texts of the scalars within."""
+    """As README types them."""
     monkeypatch.chdir(ROOT)
     entries = [
         "runs={baseline: null, 3drs: {train: {seed: 7}}}",
@@ -97,32 +97,22 @@ def test_values_count_as_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (checked["eval"]["limit"], checked["eval"]["benchmarks"]) == (10, ["scanqa"])
 
 
-def test_a_key_of_strings_takes_what_looks_like_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_have_the_types_of_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    entries = [
-        "report={title: 2026}",
-        "data={root: 2024, voxels: 1e3, selected_frames: null, demo: null}",
-        "eval={benchmarks: [scanqa], limit: 3}",
-        "runs={3drs: {checkpoint: 7}, baseline: null}",
-        "instructions={ready: {val: {scanqa: 7}}}",
-        "teacher={weights: {vggt: 1}}",
-    ]
+    entries = ["data={voxels: null, demo: null}", "eval={limit: 3}", "eval={bootstrap: 200}"]
     config = merged([], "plan", parse_values(entries))
-    assert config["report"]["title"] == "2026"
-    data = config["data"]
-    assert (data["root"], data["voxels"]) == ("2024", "1e3")
-    assert (data["selected_frames"], data["demo"]) == (None, None)
-    assert config["eval"]["limit"] == 3
-    assert config["runs"]["3drs"]["checkpoint"] == "7"
-    assert config["runs"]["baseline"] is None
-    assert config["instructions"]["ready"]["val"] == {"scanqa": "7"}
-    assert config["teacher"]["weights"] == {"vggt": "1"}
-    # An empty text is not null where a string has to stand.
-    assert parse_values(["data={root: ''}"]) == {"data": {"root": ""}}
-    assert parse_values(["nothing={like: 3}"]) == {"nothing": {"like": 3}}
+    assert (config["data"]["voxels"], config["data"]["demo"]) == (None, None)
+    assert (config["eval"]["limit"], config["eval"]["bootstrap"]) == (3, 200)
+    _, problems = check_config(merged([], "plan", parse_values(["report={title: 2026}"])))
+    assert problems == [
+        "report.title: 2026 is not of type 'string'; to YAML this is a number, write '2026'"
+    ]
+    assert parse_values(["report={title: '2026'}"]) == {"report": {"title": "2026"}}
 
 
-@pytest.mark.parametrize("entry", ["data", "=x", "data.root=x"])
-def test_a_value_that_snakemake_refuses_is_said(entry: str) -> None:
-    with pytest.raises(ConfigError, match=r"--config .* Type it as e\.g\. --config 'data="):
+@pytest.mark.parametrize(
+    "entry", ["data", "=x", "data.root=x", "data={root: a", "data=", "data={a: 1, a: 2}"]
+)
+def test_a_value_that_is_not_one_is_said(entry: str) -> None:
+    with pytest.raises(ConfigError, match=r"--config .*; type it as e\.g\. --config 'data="):
         parse_values([entry])
