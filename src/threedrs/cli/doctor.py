@@ -56,34 +56,17 @@ def doctor(
     if as_json:
         report([finding.to_json() for finding in findings], as_json)
     else:
-        _print(findings, config)
+        _print(findings)
     if any(finding.status == "error" for finding in findings):
         raise typer.Exit(1)
 
 
-def _print(findings: "list[Finding]", config: "Config | None") -> None:
+def _print(findings: "list[Finding]") -> None:
     colours = {"ok": "green", "warning": "yellow", "error": "red"}
     for finding in findings:
         remedy = f": {finding.remedy}" if finding.remedy else ""
         text = wrapped(f"{finding.status:8} {finding.check:12}{finding.message}{remedy}")
         typer.echo(typer.style(text[:8], fg=colours[finding.status]) + text[8:])
-    if config is not None:
-        _print_sources(config)
-
-
-def _print_sources(config: "Config") -> None:
-    """Print how many scenes have which files, but nothing for demo data or without scene lists."""
-    from threedrs.config.load import data_layout
-    from threedrs.inputs.required_files import Ready
-    from threedrs.inputs.scene_sources import start_table
-
-    layout = data_layout(config)
-    splits = [split for split in ("train", "val") if layout.has_scenes(split)]
-    if config["data"]["demo"] or not splits:
-        return
-    scenes = {split: layout.scenes(split) for split in splits}
-    stride, ready = config["frames"]["stride"], Ready.from_config(config)
-    typer.echo(start_table(layout, scenes, ready, stride=stride))
 
 
 def verify(

@@ -151,6 +151,7 @@ def score(
 
 def awareness(
     model: ModelName,
+    out: Annotated[Path, typer.Option(help="The JSON file to write.")],
     scenes: Annotated[Path, typer.Option(help="Folder of the scene stores.")] = Path(
         "results/scenes"
     ),
@@ -158,7 +159,6 @@ def awareness(
     left_out: Annotated[
         Path | None, typer.Option(help="JSON file that lists scenes whose scans cannot be used.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
     settings: Annotated[
         str,
         typer.Option(
@@ -173,18 +173,10 @@ def awareness(
     check_file(scenes)
 
     from threedrs.distributed.gpus import claim_gpus, own_device
-    from threedrs.errors import ConfigError
     from threedrs.evaluation.settings import PredictSettings
     from threedrs.scannet.excluded_scans import read_excluded
     from threedrs.scenes.store import SceneStore
 
-    if out is None:
-        # What the report reads has the settings and the excluded scenes of the configuration.
-        made, is_run = f"results/eval/{model}/awareness.json", trained_run(model) is not None
-        raise ConfigError(
-            "--out: say where the scores go, e.g. --out awareness.json"
-            + (f"; `snakemake --cores all {made}` makes those of the report" * is_run)
-        )
     chosen = PredictSettings.from_text(settings, folder)
     excluded = read_excluded(left_out) if left_out else {}
     claim_gpus()

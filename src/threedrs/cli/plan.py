@@ -1,6 +1,6 @@
 """``threedrs plan``: what a training needs of its GPUs, or what the whole workflow takes."""
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from threedrs.cli.shared import (
     ConfigValues,
     print_whole,
     progress,
+    report,
     say,
     table,
 )
@@ -24,53 +25,46 @@ if TYPE_CHECKING:
 PAPER, PAPERS_RUN = Path("config/paper.yaml"), "3drs"
 
 
-RunName = Annotated[
-    str | None,
-    typer.Option(
-        help="Only this run of the configuration.", autocompletion=completion(configured_runs)
-    ),
-]
-Gpus = Annotated[
-    int | None,
-    typer.Option(help="GPUs of a run; without it 8, or as many as its batch divides among."),
-]
-Gpu = Annotated[
-    str,
-    typer.Option(
-        help=f"Kind of GPU: {', '.join(GPUS)}.", autocompletion=completion(lambda: [*GPUS])
-    ),
-]
-GpuMemory = Annotated[
-    float | None, typer.Option(help="Memory of a GPU in GB; without it as --gpu has.")
-]
-Peak = Annotated[
-    float | None, typer.Option(help="Dense bfloat16 TFLOP/s of a GPU; without it as --gpu has.")
-]
-Samples = Annotated[
-    int | None,
-    typer.Option(help="Samples of an epoch; without it those of the demo's mix, or the paper's."),
-]
-Utilisation = Annotated[
-    float | None,
-    typer.Option(help="Share of the peak that training reaches; without it as measured."),
-]
-ClusterFile = Annotated[
-    Path | None,
-    typer.Option(help="A cluster (config/cluster.yaml): plan every stage, not one training."),
-]
-
-
 def plan(
     configfile: ConfigFiles = None,
     values: ConfigValues = None,
-    run: RunName = None,
-    gpus: Gpus = None,
-    gpu: Gpu = "H100",
-    gpu_memory: GpuMemory = None,
-    peak: Peak = None,
-    samples: Samples = None,
-    utilisation: Utilisation = None,
-    cluster: ClusterFile = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this run of the configuration.", autocompletion=completion(configured_runs)
+        ),
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(help="GPUs of a run; without it 8, or as many as its batch divides among."),
+    ] = None,
+    gpu: Annotated[
+        str,
+        typer.Option(
+            help=f"Kind of GPU: {', '.join(GPUS)}.", autocompletion=completion(lambda: [*GPUS])
+        ),
+    ] = "H100",
+    gpu_memory: Annotated[
+        float | None, typer.Option(help="Memory of a GPU in GB; without it as --gpu has.")
+    ] = None,
+    peak: Annotated[
+        float | None,
+        typer.Option(help="Dense bfloat16 TFLOP/s of a GPU; without it as --gpu has."),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            help="Samples of an epoch; without it those of the demo's mix, or the paper's."
+        ),
+    ] = None,
+    utilisation: Annotated[
+        float | None,
+        typer.Option(help="Share of the peak that training reaches; without it as measured."),
+    ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(help="A cluster (config/cluster.yaml): plan every stage, not one training."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate memory and time of training, from the repository's folder.
@@ -100,10 +94,11 @@ def plan(
         if run not in trained:
             raise ConfigError(f"--run {run} is not trained; {choose_one(run, trained)}")
         config["runs"] = {run: config["runs"][run]}
+    resolved = {name: resolve_run(config, name) for name in trained_runs(config)}
     if gpus is not None:
         from threedrs.training.recipe import accumulation
 
-        for train in (resolve_run(config, name)["train"] for name in trained_runs(config)):
+        for train in (sections["train"] for sections in resolved.values()):
             accumulation(train["global_batch"], train["pack"], gpus)
     if cluster is not None:
         _print_cluster_plan(config, study, cluster, as_json)
@@ -115,23 +110,18 @@ def plan(
         from threedrs.planning.training import Machine, usual_gpus
 
         plans = {}
-        for name in trained_runs(config):
-            resolved = resolve_run(config, name)
+        for name, sections in resolved.items():
             machine = Machine(
-                gpus=usual_gpus(resolved) if gpus is None else gpus,
+                gpus=usual_gpus(sections) if gpus is None else gpus,
                 memory=(GPUS[kind][1] if gpu_memory is None else gpu_memory) * 1e9,
                 peak=GPUS[kind][0] if peak is None else peak * 1e12,
                 utilisation=utilisation,
             )
             show(f"run {name}")
             demo = bool(config["data"]["demo"])
-            plans[name] = _training_facts(resolved, machine, samples, demo=demo)
-    if as_json:
-        print(json.dumps(plans, indent=2))
-    else:
-        for name, facts in plans.items():
-            _print_plan(name, facts)
-        say(seeds_of_study(study))
+            plans[name] = _training_facts(sections, machine, samples, demo=demo)
+    lines = [line for name, facts in plans.items() for line in _plan_lines(name, facts)]
+    report(plans, as_json, *lines, seeds_of_study(study))
     if not all(facts["fits"] for facts in plans.values()):
         raise typer.Exit(1)
 
@@ -139,6 +129,7 @@ def plan(
 def _training_facts(
     resolved: dict[str, Any], machine: "Machine", samples: int | None, *, demo: bool
 ) -> dict[str, Any]:
+    """Return the estimate of a run, beside what it is for; all memory in bytes."""
     from threedrs.planning.disk import channels_of
     from threedrs.planning.remedies import what_fits
     from threedrs.planning.training import PAPER_SAMPLES, plan_run
@@ -159,34 +150,23 @@ def _training_facts(
             "known once features are extracted"
         )
     found = plan_run(resolved, machine, teacher_channels=channels, samples=samples)
-    fits = found.total <= machine.memory
-    would_fit = []
+    fits, would_fit = found.total <= machine.memory, []
     if not fits:
         would_fit = what_fits(resolved, machine, found, teacher_channels=channels, samples=samples)
     return {
         "gpus": machine.gpus,
-        "gigabytes_of_a_gpu": machine.memory / 1e9,
-        "parameters": found.parameters,
-        "tokens_of_a_pack": found.tokens,
-        "gigabytes_a_gpu": {part: round(b / 1e9, 2) for part, b in found.memory.items()},
-        "gigabytes_a_gpu_total": round(found.total / 1e9, 2),
-        "gigabytes_of_the_hosts": round(found.host_memory / 1e9, 2),
+        "gpu_memory": machine.memory,
         "fits": fits,
         "would_fit": would_fit,
-        "most_kept_layers": found.most_kept_layers,
+        "total": found.total,
+        **asdict(found),
         "samples": samples,
         "samples_from": source,
-        "optimizer_steps": found.steps_an_epoch,
-        "seconds_a_step": round(found.seconds_a_step, 3),
-        "hours_an_epoch": round(found.hours_an_epoch, 2),
-        "utilisation": round(found.utilisation, 4),
         "note": note,
     }
 
 
 def _print_cluster_plan(config: dict, study: dict, file: Path, as_json: bool) -> None:
-    from dataclasses import asdict
-
     from threedrs.planning.cluster import Workload, read_cluster
     from threedrs.planning.estimate import estimate, seeds_of_study
     from threedrs.planning.stage_costs import ASSUMED
@@ -195,7 +175,7 @@ def _print_cluster_plan(config: dict, study: dict, file: Path, as_json: bool) ->
     found = estimate(Workload(config=config, cluster=cluster))
     over = [risk for risk in found.risks if risk.stops and risk.share > 1]
     if as_json:
-        print(json.dumps({"cluster": cluster.model_dump(), **asdict(found)}, indent=2))
+        report({"cluster": cluster.model_dump(), **asdict(found)}, as_json)
         raise typer.Exit(bool(over))
     say(
         f"{cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.gpu}, {cluster.cpus_per_node} "
@@ -227,18 +207,18 @@ def _print_cluster_plan(config: dict, study: dict, file: Path, as_json: bool) ->
         raise typer.Exit(1)
 
 
-def _print_plan(name: str, facts: dict) -> None:
-    gpus, memory = facts["gpus"], f"{facts['gigabytes_of_a_gpu']:g} GB"
+def _plan_lines(name: str, facts: dict[str, Any]) -> list[str]:
+    """Return a run's estimate in lines."""
     lines = [
-        f"{name}: {facts['parameters'] / 1e9:.2f} billion parameters, {gpus} GPU"
-        f"{'s' * (gpus > 1)} of {memory}"
+        f"{name}: {facts['parameters'] / 1e9:.2f} billion parameters, {facts['gpus']} GPU"
+        f"{'s' * (facts['gpus'] > 1)} of {facts['gpu_memory'] / 1e9:g} GB"
     ]
-    parts = [*facts["gigabytes_a_gpu"].items(), ("together", facts["gigabytes_a_gpu_total"])]
-    lines += [f"  {part:20}{gigabytes:8.2f} GB" for part, gigabytes in parts]
+    parts = [*facts["memory"].items(), ("together", facts["total"])]
+    lines += [f"  {part:20}{size / 1e9:8.2f} GB" for part, size in parts]
     lines[-1] += ": fits" if facts["fits"] else ": does NOT fit"
-    if facts["gigabytes_of_the_hosts"]:
-        hosts = facts["gigabytes_of_the_hosts"]
-        lines.append(f"  {'hosts, offloaded':20}{hosts:8.2f} GB; their work is not in the time")
+    if facts["host_memory"]:
+        hosts = f"{facts['host_memory'] / 1e9:8.2f} GB; their work is not in the time"
+        lines.append(f"  {'hosts, offloaded':20}{hosts}")
     if facts["fits"] and facts["most_kept_layers"] is not None:
         lines.append(f"  execution.kept_layers may be {facts['most_kept_layers']} (faster)")
     lines += [f"  would fit: {change}" for change in facts["would_fit"]]
@@ -246,9 +226,9 @@ def _print_plan(name: str, facts: dict) -> None:
         lines.append("  nothing that was tried fits; take a smaller model.size")
     lines.append(
         f"  epoch: {facts['samples']} samples ({facts['samples_from']}), "
-        f"{facts['optimizer_steps']} steps of {facts['seconds_a_step']:.2f} s, "
+        f"{facts['steps_an_epoch']} steps of {facts['seconds_a_step']:.2f} s, "
         f"{facts['hours_an_epoch']:.1f} h at {facts['utilisation']:.0%} utilisation"
     )
     if facts["note"]:
         lines.append(f"  note: {facts['note']}")
-    say(*lines)
+    return lines

@@ -147,33 +147,24 @@ def verify_features(features: FeaturesName, as_json: AsJson = False) -> None:
 def export(
     features: FeaturesName,
     out: Annotated[Path, typer.Option(help="The folder to write <scene>/<name>.npz to.")],
-    scene: Annotated[str | None, typer.Option(help="One scene; without it all.")] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            help="vggt, flare, dinov2 or siglip2; without it the teacher's, or else vggt, which "
-            "the published code reads."
-        ),
-    ] = None,
 ) -> None:
-    """Write features as the field's files, which the published code and `import` read."""
-    from threedrs.errors import ConfigError, choose_one
+    """Write features as the field's files, which the published code and `import` read.
+
+    Their name is the teacher's (vggt, flare, dinov2, siglip2), or else vggt, which the published
+    code reads.
+    """
     from threedrs.teachers.feature_store import FeatureStore
     from threedrs.teachers.precomputed import export_features
     from threedrs.teachers.teacher import FEATURE_FILES
 
-    if name is not None and name not in FEATURE_FILES:
-        raise ConfigError(f"--name {name}: {choose_one(name, FEATURE_FILES)}")
-    shards = [FeatureStore.open(shard) for shard in find_shards(features)]
-    if scene is not None:
-        shards = [_shard_of(scene, shards)]
-    teacher = str(shards[0].manifest.get("teacher")).removesuffix("-tiny")
-    name = name or (teacher if teacher in FEATURE_FILES else FEATURE_FILES[0])
     with progress() as show:
-        for shard in shards:
-            for each in shard.scenes if scene is None else [scene]:
-                show(f"writing {each}")
-                say(f"{export_features(shard, each, out, name)}: written")
+        for path in find_shards(features):
+            shard = FeatureStore.open(path)
+            teacher = str(shard.manifest.get("teacher")).removesuffix("-tiny")
+            name = teacher if teacher in FEATURE_FILES else FEATURE_FILES[0]
+            for scene in shard.scenes:
+                show(f"writing {scene}")
+                say(f"{export_features(shard, scene, out, name)}: written")
 
 
 def _shard_of(scene: str, shards: "list[FeatureStore]") -> "FeatureStore":

@@ -10,7 +10,7 @@ from fixtures.feature_files import C, pooled_file, run, tokens
 from fixtures.feature_files import folder as folder
 from fixtures.feature_files import scene as scene
 from threedrs.cli import app
-from threedrs.errors import ConfigError, StoreError
+from threedrs.errors import ConfigError
 from threedrs.io.files import write_json
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.teacher_frames import evenly_spaced, folder_frames
@@ -127,15 +127,3 @@ def test_exported_features_come_back_as_they_were(
             assert archive["feature"].shape == (1, 2, 192, C)
     again = run(scene, out, tmp_path / "b.zarr", grid=grid).entry("scene0001_00")
     assert again == before
-
-
-def test_an_export_under_an_unknown_name_is_refused(
-    scene: Path, folder: Path, tmp_path: Path
-) -> None:
-    np.savez(folder / "scene0001_00.npz", feature=tokens(), ps_idx=5)
-    run(scene, folder, tmp_path / "a.zarr")
-    command = ["features", "export", str(tmp_path / "a.zarr"), "--out", str(tmp_path / "x")]
-    result = CliRunner().invoke(app, [*command, "--name", "vgt"])
-    assert "--name vgt: choose one of: vggt, flare" in str(result.exception)
-    assert isinstance(CliRunner().invoke(app, [*command, "--scene", "no"]).exception, StoreError)
-    assert not (tmp_path / "x").exists()
