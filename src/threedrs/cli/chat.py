@@ -26,8 +26,8 @@ def ask(
     model: ModelName,
     scene: SceneName,
     question: Annotated[
-        str, typer.Argument(help="The question; with --ground: what the object looks like.")
-    ] = "",
+        str | None, typer.Argument(help="The question; with --ground: what the object looks like.")
+    ] = None,
     ground: Annotated[
         bool, typer.Option("--ground", help="Find the described object among the scene's boxes.")
     ] = False,
@@ -44,22 +44,14 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Ask a model one thing about a scene: a question, an object to find, or a box to describe."""
-    from threedrs.errors import ConfigError
-
-    if not question and box is None:
-        raise ConfigError("ask: nothing is asked; give a question, or --box to describe a box")
-    if box is not None and (question or ground):
-        other = "--ground finds" if ground else "a question asks about"
-        raise ConfigError(f"ask: --box describes one box and {other} another; give one of them")
-    folder, store = _check_names(model, scene, out)
-
     from threedrs.evaluation.dialogue import Request, parse_box, reply_lines, reply_to
 
     request = Request(
-        question=None if ground or not question else question,
+        question=None if ground else question,
         ground=question if ground else None,
         box=None if box is None else parse_box(box),
     )
+    folder, store = _check_names(model, scene, out)
     dialogue = _open(folder, store, boxes, prompt, max_new_tokens)
     reply = reply_to(dialogue, request, out, top)
     _print_reply(reply, reply_lines(reply), as_json)

@@ -46,13 +46,7 @@ def doctor(
     # A configuration that cannot be read is the first finding; nothing else can be asked then.
     except ConfigError as error:
         problems += str(error).splitlines()
-    # Most lines end with a remedy of their own.
-    remedies = ["" if "; " in line else "correct the configuration" for line in problems]
-    wrong = [
-        Finding("error", line, remedy, "config")
-        for line, remedy in zip(problems, remedies, strict=True)
-    ]
-    findings = wrong + findings
+    findings = [Finding("error", line, check="config") for line in problems] + findings
     if as_json:
         report([finding.to_json() for finding in findings], as_json)
     else:

@@ -1,7 +1,7 @@
 """``threedrs instructions``: annotation files to records, records to other tools' form."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -51,13 +51,10 @@ def convert(
 def export(
     records: Annotated[list[Path], typer.Argument(help="Files of records (.jsonl)")],
     out: Annotated[Path, typer.Option(help="JSON array to write")],
-    style: Annotated[str, typer.Option(help="llava")] = "llava",
+    style: Annotated[Literal["llava"], typer.Option(help="The form of the records.")] = "llava",
 ) -> None:
     """Write records as the JSON array that LLaVA-style training code reads."""
-    from threedrs.errors import ConfigError
     from threedrs.instructions.llava_format import load_records, write_llava
 
-    if style != "llava":
-        raise ConfigError(f"no style {style!r}; choose one of: llava")
     count = write_llava(out, (record for path in records for record in load_records(path)))
     say(f"{out}: {count} entries")

@@ -1,22 +1,13 @@
 """Commands that make scans or look into one: ``demo``, ``import-rgbd``, ``sens``."""
 
 import shlex
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from threedrs.cli.names import check_file
 from threedrs.cli.shared import AsJson, progress, report, say
-
-
-class DemoLayout(StrEnum):
-    """How the demo data lies on disk."""
-
-    scans = "scans"
-    published = "published"
-
 
 sens_app = typer.Typer(help="Look into or export a .sens scan.", no_args_is_help=True)
 
@@ -26,14 +17,14 @@ def demo(
     scenes: Annotated[int, typer.Option(help="Rooms to generate; three of seven are val.")] = 14,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 7,
     layout: Annotated[
-        DemoLayout,
+        Literal["scans", "published"],
         typer.Option(help="scans: ScanNet's files; published: the data folder of 3DRS."),
-    ] = DemoLayout.scans,
+    ] = "scans",
 ) -> None:
     """Write generated rooms in ScanNet's on-disk formats, with all five benchmarks' annotations."""
     from threedrs.demo.write import demo_scenes, write_demo
 
-    if layout is DemoLayout.published:
+    if layout == "published":
         from threedrs.demo.published_layout import write_published_demo
 
         write, options = write_published_demo, "--configfile config/published.yaml "

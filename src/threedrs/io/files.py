@@ -89,27 +89,25 @@ def is_leftover(path: Path, name: str | None = None) -> bool:
     return process == os.getpid() or not Path(f"/proc/{process}").exists()
 
 
-def _remove_leftovers(path: Path) -> None:
+def _temporary_path(path: Path) -> Path:
+    """Return where ``path`` is written before it is renamed; killed writers' leftovers go first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     for other in path.parent.iterdir():
         if is_leftover(other, path.name):
             if other.is_dir():
                 shutil.rmtree(other, ignore_errors=True)
             else:
                 other.unlink(missing_ok=True)
+    # Beside the target, as a rename is whole only within a file system; with the process in its
+    # name, so that the next writer knows a killed one's.
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``.
-
-    Leftovers of killed writers of the same path are removed first.
-    """
+    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    # Beside the target, as a rename is whole only within a file system; with the process in its
-    # name, so that the next writer knows a killed one's.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary_path(path)
     try:
         with name_full_disk(path):
             yield temporary
@@ -122,14 +120,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside ``path``; on success it takes the place of ``path``.
-
-    Leftovers of killed writers of the same path are removed first.
-    """
+    """Yield an empty temporary folder, which on success takes the place of ``path``."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary_path(path)
     old = temporary.with_name(f".{temporary.name}")
     temporary.mkdir()
     try:

@@ -167,26 +167,9 @@ class StoreReader:
         """Return a StoreError naming the store, the problem and the remedy."""
         return StoreError(f"{self.path}: {problem}; {self.remedy}")
 
-    def check(self, name: str, shape: Sequence[int | None], dtype: str) -> tuple[int, ...]:
-        """Return the shape of array ``name`` after checking it (None: any length) and its dtype.
-
-        ``dtype`` is numpy's name of it, or ``"bytes"`` for variable-length bytes.
-
-        Raises:
-            StoreError: the array is missing, or of another shape or dtype.
-        """
-        array = self._array(name)
-        expected = tuple("any" if size is None else size for size in shape)
-        fits = len(array.shape) == len(shape) and all(
-            size is None or size == length for size, length in zip(shape, array.shape, strict=True)
-        )
-        found = "bytes" if array.dtype == object else str(array.dtype)
-        if not fits or found != dtype:
-            raise self.error(
-                f"array {name} has shape {array.shape} and dtype {found}, "
-                f"expected ({', '.join(map(str, expected))}) and {dtype}"
-            )
-        return tuple(array.shape)
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of array ``name``. Raises StoreError if it is missing or damaged."""
+        return tuple(self._array(name).shape)
 
     def read(self, name: str) -> np.ndarray:
         """Read the whole of array ``name``.

@@ -116,7 +116,7 @@ def read_scene(reader: StoreReader) -> np.ndarray:
     Raises:
         StoreError: a missing or damaged chunk, or a shape that does not fit the attributes.
     """
-    shape = reader.check(ARRAY, (None, None, None, None), "float16")
+    shape = reader.shape(ARRAY)
     if shape[0] != len(reader.attributes["teacher_frames"]):
         raise reader.error(f"array {ARRAY} holds {shape[0]} frames, its attributes say otherwise")
     return reader.read(ARRAY)
@@ -128,7 +128,7 @@ def manifest_entry(reader: StoreReader) -> dict[str, Any]:
     Nothing of when and how fast, so a store that is remade alike leaves later stages as they are.
     """
     return {
-        "shape": list(reader.check(ARRAY, (None, None, None, None), "float16")),
+        "shape": list(reader.shape(ARRAY)),
         "features_sha256": reader.attributes["features_sha256"],
         "input_sha256": reader.attributes["input_sha256"],
         **TeacherFrames.of_entry(reader.attributes["frame_ids"], reader.attributes).to_entry(),

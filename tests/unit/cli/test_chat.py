@@ -176,9 +176,9 @@ def test_what_cannot_be_asked_is_said(asked: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "nothing is asked; give a question, or --box"),
-        (("x", "--box", "0,0,0,1,1,1"), "--box describes one box and a question asks about"),
-        (("--box", "0,0,0,1,1,1", "--ground"), "--box describes one box and --ground finds"),
+        ((), "give one of question, ground, box; none is given"),
+        (("x", "--box", "0,0,0,1,1,1"), "give one of question, ground, box; not question and box"),
+        (("--ground",), "give one of question, ground, box; none is given"),
         (("--box", "0,0,a"), "give six numbers, cx,cy,cz,dx,dy,dz"),
         (("x", "--ground", "--out", "a.gif"), "ends in .jpg or .png"),
         (("x", "--boxes", "all"), "choose one of: gt, pred"),
