@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from threedrs.config.load import CHECKOUT, Config
 from threedrs.config.resources import GPUS
-from threedrs.config.yaml_files import with_values
+from threedrs.config.yaml_files import overlaid
 from threedrs.planning.training import Machine, Plan, plan_run
 from threedrs.training.recipe import read_deepspeed
 
@@ -34,8 +34,8 @@ def what_fits(
     found = []
     for kind in _kinds(config, machine, plan):
         # The first of a kind that fits: the others of it cost more.
-        for change, gpus in (*kind, *((with_values(change, LEAN), gpus) for change, gpus in kind)):
-            changed = with_values(config, change)
+        for change, gpus in (*kind, *((overlaid(change, LEAN), gpus) for change, gpus in kind)):
+            changed = overlaid(config, change)
             plan = plan_run(changed, gpus, teacher_channels=teacher_channels, samples=samples)
             if plan.total <= gpus.memory:
                 hosts = plan.host_memory / 1e9
