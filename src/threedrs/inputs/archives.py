@@ -18,7 +18,6 @@ import os
 import re
 import shutil
 import stat
-import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -52,7 +51,6 @@ _NAME = re.compile(
 _BLOCK = 512  # bytes
 _END = 2 * _BLOCK  # of zeros end a tar, and a file in it is followed by less than one
 _PIECE = 2**20
-_ZIP_TAIL = 22 + 20 + 2**16  # bytes: a zip's last records and its comment
 # Errors of the machine, which another copy of the archive would meet as well.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 # What other systems put into archives beside the content.
@@ -238,16 +236,7 @@ class _Members:
 
 
 def _extract_zip(stream: IO[bytes], members: _Members) -> None:
-    announced = _zip_entries(stream)
     with zipfile.ZipFile(stream) as archive:
-        listed = len(archive.infolist())
-        # zipfile ends without an error at a length that reaches behind the directory's end. Tools
-        # without zip64 records count modulo 2^16.
-        if announced not in (listed, listed % 2**16):
-            raise DataError(
-                f"{members.name}: its directory lists {listed} files, and its end "
-                f"says {announced}; download it again, or the part of it that is missing"
-            )
         for info in archive.infolist():
             mode = info.external_attr >> 16
             if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -255,23 +244,6 @@ def _extract_zip(stream: IO[bytes], members: _Members) -> None:
             if not info.is_dir():
                 with archive.open(info) as source:
                     members.write(info.filename, info.file_size, source)
-
-
-def _zip_entries(stream: IO[bytes]) -> int | None:
-    """Return how many files the record at the end of a zip announces, or None without one."""
-    size = stream.seek(0, os.SEEK_END)
-    start = max(0, size - _ZIP_TAIL)
-    stream.seek(start)
-    tail = stream.read()
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or at + 12 > len(tail):
-        return None
-    (count,) = struct.unpack_from("<H", tail, at + 10)
-    if count == 0xFFFF and tail[at - 20 : at - 16] == b"PK\x06\x07":  # of more files, in zip64
-        (record,) = struct.unpack_from("<Q", tail, at - 12)
-        stream.seek(record + 32)
-        (count,) = struct.unpack("<Q", stream.read(8))
-    return count
 
 
 def _extract_tar(stream: IO[bytes], members: _Members) -> None:

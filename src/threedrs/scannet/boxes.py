@@ -21,7 +21,7 @@ import scipy.sparse
 from threedrs.errors import DataError, one_line
 from threedrs.io.files import check_npz, read_result, write_json
 from threedrs.scannet.excluded_scans import excluded_rows, excluding
-from threedrs.scannet.geometry import axis_alignment, has_axis_alignment
+from threedrs.scannet.geometry import axis_alignment, read_axis_alignment
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.mesh import read_instances, read_vertices
 from threedrs.scannet.point_cloud import FARTHEST_VERTEX, read_point_cloud
@@ -297,7 +297,7 @@ def _sets_and_notes(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return a scan's box sets as JSON values, the ``given`` ones as they are, and its notes."""
     sets, notes = {**given}, list[str]()
-    if scan.meta.exists() and not has_axis_alignment(scan.meta):
+    if scan.meta.exists() and read_axis_alignment(scan.meta) is None:
         notes.append(f"no axisAlignment in {scan.meta.name}: the scan's own frame is the world")
     files = {"gt": (scan.segments, scan.aggregation), "pred": (scan.proposals,)}
     wanted = [name for name in BOX_SETS if name not in given]

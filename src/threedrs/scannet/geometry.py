@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.io.files import read_text
+from threedrs.io.files import parse_numbers, read_text
 from threedrs.scannet.camera import is_rigid
 from threedrs.scannet.layout import ScanFiles
 
@@ -52,24 +52,23 @@ def axis_alignment(scan: ScanFiles, listed: np.ndarray | None = None) -> np.ndar
         return listed
     if not scan.meta.exists() and not scan.mesh.exists() and scan.point_cloud is None:
         return np.eye(4)
-    return read_axis_alignment(scan.meta)
+    found = read_axis_alignment(scan.meta)
+    return np.eye(4) if found is None else found
 
 
-def read_axis_alignment(path: Path) -> np.ndarray:
+def read_axis_alignment(path: Path) -> np.ndarray | None:
     """Return the (4,4) f64 rigid transform from the scan's frame to the axis-aligned world, metres.
 
-    A file without the key ``axisAlignment`` (ScanNet's test scans) gives the identity.
+    It is None in a file without the key ``axisAlignment``, as ScanNet's test scans have it.
 
     Raises:
         DataError: the file is missing, or the value is not a rigid 4x4 transform.
     """
-    values = _values(path)
+    lines = read_text(path, most=MOST_ALIGNMENT_BYTES).splitlines()
+    values = {key.strip(): value for key, _, value in (line.partition("=") for line in lines)}
     if "axisAlignment" not in values:
-        return np.eye(4)
-    try:
-        numbers = [float(word) for word in values["axisAlignment"].split()]
-    except ValueError as error:
-        raise DataError(f"{path}: axisAlignment holds a value that is not a number") from error
+        return None
+    numbers = parse_numbers(values["axisAlignment"], f"{path}: axisAlignment")
     if len(numbers) != 16:
         raise DataError(f"{path}: axisAlignment has {len(numbers)} numbers, expected 16 (4x4)")
     alignment = np.array(numbers).reshape(4, 4)
@@ -79,20 +78,6 @@ def read_axis_alignment(path: Path) -> np.ndarray:
             "0 0 0 1); restore the file from ScanNet"
         )
     return alignment
-
-
-def has_axis_alignment(path: Path) -> bool:
-    """Whether the file has the key ``axisAlignment``. Raises DataError if it is missing."""
-    return "axisAlignment" in _values(path)
-
-
-def _values(path: Path) -> dict[str, str]:
-    values: dict[str, str] = {}
-    for line in read_text(path, most=MOST_ALIGNMENT_BYTES).splitlines():
-        key, equals, value = line.partition("=")
-        if equals:
-            values[key.strip()] = value
-    return values
 
 
 def nearest_indices(source_size: int, target_size: int = IMAGE_SIZE) -> np.ndarray:

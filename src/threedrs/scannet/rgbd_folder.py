@@ -149,16 +149,7 @@ def _one_format(colors: list[Path]) -> list[Path]:
 def _one_of(folder: Path, names: tuple[str, ...], what: str, remedy: str) -> Path:
     found = [folder / name for name in names if (folder / name).exists()]
     if not found:
-        video = next((path.name for path in folder.glob("*.m[pok][4v]")), None)
-        remedy_of_video = (
-            f"; extract the frames of {video}, with ffmpeg -i {video} -start_number 0 "
-            f"{names[0]}/%06d.jpg where each has a depth image"
-            if video and names == COLOR_FOLDERS
-            else ""
-        )
-        raise DataError(
-            f"{folder}: holds no {what} (looked for {', '.join(names)}){remedy_of_video}"
-        )
+        raise DataError(f"{folder}: holds no {what} (looked for {', '.join(names)}); add them")
     if len(found) > 1:
         both = " and ".join(path.name for path in found)
         raise DataError(f"{folder}: both {both} could hold {what}; {remedy}")

@@ -112,7 +112,7 @@ class RgbdFrames(LooseFrames):
         doubts += check_poses(
             self.poses, lambda index: f"{path}: pose of {frames[index].color.name}"
         )
-        self.notes = [*self.folder.notes, *doubts]
+        self.notes = [*self.folder.notes, *self._units_notes, *doubts]
         matrix = self.header.intrinsic_depth
         values = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
         self.facts = [
@@ -151,7 +151,8 @@ class RgbdFrames(LooseFrames):
         where = str(some[0].parent)
         notes = check_depths(counts, units, where, "give --depth-scale")
         said = f"depth: {units:g} units a metre ({how}), median {median / units:.2f} m"
-        self._units_facts = [said, *notes]
+        self._units_facts = [said]
+        self._units_notes = [f"{where}: {note}" for note in notes]
         return units
 
 

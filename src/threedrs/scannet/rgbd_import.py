@@ -9,10 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from threedrs.errors import DataError
-from threedrs.scannet.camera import DEPTH_VALUES, check_depths, count_depths
 from threedrs.scannet.rgbd_frames import RgbdFrames
 from threedrs.scannet.sens import SensWriter
 
@@ -49,7 +46,6 @@ def import_rgbd(
     folder, out = Path(folder), Path(out)
     if out.is_dir():
         raise DataError(f"{out}: is a folder; name the .sens file to write")
-    counts = np.zeros(DEPTH_VALUES, dtype=np.int64)
     with (
         RgbdFrames(
             folder, intrinsic=intrinsic, trajectory=trajectory, depth_scale=depth_shift
@@ -59,18 +55,13 @@ def import_rgbd(
         for index, frame in enumerate(reader.folder.frames):
             say(f"frame {index + 1} of {len(reader)}")
             reader.color(index)  # decoded, so that no damaged image is handed on
-            depth = reader.depth(index)
-            counts += count_depths(depth)
             writer.add(
                 frame.pose,
                 reader.color_bytes(index),
-                depth,
+                reader.depth(index),
                 frame.color_timestamp,
                 frame.depth_timestamp,
             )
-        # Within the block, so that nothing is written of a capture that is refused.
-        depths = str(reader.folder.frames[0].depth.parent)
-        notes = check_depths(counts, reader.header.depth_shift, depths, "give --depth-scale")
-        for note in [*reader.notes, *(f"{depths}: {note}" for note in notes)]:
-            logger.warning("%s", note)
+    for note in reader.notes:
+        logger.warning("%s", note)
     return len(reader)

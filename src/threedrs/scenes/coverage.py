@@ -147,8 +147,8 @@ def coverage_indices(
         strategy: one of `PERCENT`.
         count: V, the most frames that are chosen; None: as many as the strategy's share takes.
         voxels: the number of voxels of the mesh (M).
-        seen: ``seen(i)`` returns which of the M voxels candidate i covers. Called once for each
-            candidate that is looked at, in order.
+        seen: ``seen(i)`` returns which of the M voxels candidate i covers; called once for each
+            that is looked at.
 
     Raises:
         ValueError: there is nothing to choose from, or nothing to choose.

@@ -11,7 +11,7 @@ that they looked at for a while (150 of 250 kB).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -75,26 +75,22 @@ def candidate_frames(
         listed: indices in the stream, in any order; None: by stride.
     """
     place_of = {int(frame): place for place, frame in enumerate(frame_ids_F)}
-    if listed is None:
-        wanted = [frame for frame in place_of if frame % stride == 0]
-    else:
+    wanted = [frame for frame in place_of if frame % stride == 0]
+    if listed is not None:
         wanted = sorted(listed)
     valid_F, finite_F = has_valid_pose(poses_F44), np.isfinite(poses_F44).all(axis=(1, 2))
-    kept: list[tuple[int, int]] = []
-    dropped: list[tuple[int, str]] = []
-    missing: list[tuple[int, str]] = []
-    for frame in wanted:
-        place = place_of.get(frame)
-        if place is None:
-            missing.append((frame, "listed, but not in the scan"))
-        elif valid_F[place]:
-            kept.append((frame, place))
-        else:
-            zero = "the pose is all zero"
-            dropped.append((frame, zero if finite_F[place] else "the pose is not finite"))
+    there = [frame for frame in wanted if frame in place_of]
+    kept = [frame for frame in there if valid_F[place_of[frame]]]
+    reasons = ("the pose is not finite", "the pose is all zero")
+    dropped = [
+        (frame, reasons[int(finite_F[place_of[frame]])])
+        for frame in there
+        if not valid_F[place_of[frame]]
+    ]
+    missing = [(frame, "listed, but not in the scan") for frame in wanted if frame not in place_of]
     return Candidates(
-        frames=tuple(frame for frame, _ in kept),
-        places=tuple(place for _, place in kept),
+        frames=tuple(kept),
+        places=tuple(place_of[frame] for frame in kept),
         dropped=(*dropped, *missing),
     )
 
@@ -172,9 +168,9 @@ def select_frames(
             looked = f"only {len(indices)} candidate frames looked at for {settings.count}"
             more.append(f"{looked}: all are taken")
         coverage = {
-            name: value
-            for name, value in asdict(cover).items()
-            if name in ("covered", "coverable", "voxels")
+            "covered": cover.covered,
+            "coverable": cover.coverable,
+            "voxels": cover.voxels,
         }
     places = [found.places[index] for index in indices]
     return FrameSelection(
@@ -211,8 +207,7 @@ def _published_choice(
     if settings.strategy == "coverage" and length < settings.count:
         notes.append(f"the published list holds only {length} frames for {settings.count}")
     if lost:
-        shown = ", ".join(map(str, lost[:_SHOWN])) + (", ..." if len(lost) > _SHOWN else "")
-        notes.append(f"{len(lost)} of {length} published frames are no candidates: {shown}")
+        notes.append(f"{len(lost)} of {length} published frames are no candidates: {_some(lost)}")
     return indices, notes
 
 
@@ -252,15 +247,18 @@ def _cover(
 def _notes(found: Candidates, settings: SceneSettings) -> list[str]:
     notes = []
     if found.dropped:
-        shown = ", ".join(str(frame) for frame, _ in found.dropped[:_SHOWN])
-        more = ", ..." if len(found.dropped) > _SHOWN else ""
         reasons = " or ".join(sorted({reason for _, reason in found.dropped}))
         notes.append(
             f"{len(found.dropped)} of {len(found.frames) + len(found.dropped)} candidate frames "
-            f"dropped ({reasons}): {shown}{more}"
+            f"dropped ({reasons}): {_some([frame for frame, _ in found.dropped])}"
         )
     if settings.strategy == "uniform" and len(found.frames) < settings.count:
         notes.append(
             f"only {len(found.frames)} candidate frames for {settings.count}: frames are repeated"
         )
     return notes
+
+
+def _some(frames: Sequence[int]) -> str:
+    """Return the first frames of a list, for a note."""
+    return ", ".join(map(str, frames[:_SHOWN])) + (", ..." if len(frames) > _SHOWN else "")

@@ -139,16 +139,18 @@ def test_row_major_matrix_among_other_keys(tmp_path: Path) -> None:
 
 
 def test_absent_key_is_identity(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(
-        read_axis_alignment(write_facts(tmp_path, "colorHeight = 968\n")), np.eye(4)
-    )
+    scan = DataLayout(root=tmp_path).scan("scene0000_00")
+    scan.meta.parent.mkdir(parents=True)
+    scan.meta.write_text("colorHeight = 968\n")
+    assert read_axis_alignment(scan.meta) is None
+    np.testing.assert_array_equal(axis_alignment(scan), np.eye(4))
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
         ("1 0 0", "3 numbers, expected 16"),
-        (QUARTER_TURN.replace("0.25", "up"), "not a number"),
+        (QUARTER_TURN.replace("0.25", "up"), "could not convert"),
         (QUARTER_TURN.replace("0.25", "nan"), "not a rigid transform"),
         (QUARTER_TURN.replace("1 0 0 -2", "2 0 0 -2"), "not a rigid transform"),
         (QUARTER_TURN.replace("0 0 0 1", "0 0 0 0"), "not a rigid transform"),
