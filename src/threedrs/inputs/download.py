@@ -89,8 +89,6 @@ def fetch(download: Download, name: str, size: int | None = None) -> str:
     """Download one file unless it is there, check it, and return its SHA-256.
 
     Args:
-        download: the entry.
-        name: the file in its repository.
         size: in bytes, which a file that is there already must have; None: any.
 
     Raises:
@@ -203,8 +201,6 @@ def fetch_published(repo: str, root: Path, only: Collection[str] = ()) -> list[s
     kept in ``root/downloads``, so that an interrupted run goes on. They are of no use afterwards.
 
     Args:
-        repo: owner/name of the data set on the Hub.
-        root: the data root.
         only: the folders wanted; none: all that the data set has.
 
     Returns:

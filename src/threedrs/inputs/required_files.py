@@ -128,8 +128,6 @@ def required_files(
     is, the first that the configuration names.
 
     Args:
-        layout: the data root.
-        config: the checked configuration.
         arriving: files that the run downloads.
 
     Raises:
@@ -224,11 +222,6 @@ def missing_inputs(
     layout: DataLayout, config: Mapping[str, Any], arriving: Collection[Path] = ()
 ) -> None:
     """Check that every required file is there.
-
-    Args:
-        layout: the data root.
-        config: the checked configuration.
-        arriving: files that the run downloads.
 
     Raises:
         DataError: one line a missing file, the first twenty of them.

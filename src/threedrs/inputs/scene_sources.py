@@ -34,12 +34,6 @@ def scan_table(
 
     Whether EmbodiedScan's infos hold a scene is not looked up, as that takes a job of its own; the
     scene report notes the scenes that they lack.
-
-    Args:
-        layout: the data root.
-        scenes: split -> its scenes.
-        ready: prepared files.
-        stride: of candidate frames where no list is given.
     """
     splits: dict[str, dict[str, dict[str, str | None]]] = {}
     for split, members in scenes.items():
@@ -113,13 +107,7 @@ def start_table(
     coverage: bool = False,
     records: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """Return the table that a run starts with: a line for each kind of source, a column a split.
-
-    Args:
-        layout, scenes, ready, stride: as in `scan_table`.
-        coverage: whether frames are chosen by coverage.
-        records: benchmark and split of the records that the run needs.
-    """
+    """Return the table that a run starts with: a line for each kind of source, a column a split."""
     splits = scan_table(layout, scenes, ready, stride)["splits"]
     lines = [["What serves the scenes", *(f"{s} ({len(m)})" for s, m in scenes.items())]]
     lines.append(["scene list", *(layout.scene_list_source(split) for split in scenes)])

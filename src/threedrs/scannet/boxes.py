@@ -117,7 +117,6 @@ def ground_truth_boxes(
     file has exactly its segments, it has that object's box, and all such objects one note.
 
     Args:
-        scan: the scan's files.
         vertices_P3: `aligned_vertices` of the scan, if read already.
 
     Raises:
@@ -270,8 +269,6 @@ def extract_boxes(
     with the reason.
 
     Args:
-        scans: the shard's scans.
-        out: the boxes file.
         prepared: box set -> prepared file, which comes before the scan's own files.
 
     Raises:

@@ -127,8 +127,6 @@ def check_intrinsic(
 
     Args:
         matrix: (4,4), pixels.
-        size: (width, height) of the images.
-        where: names the matrix.
         remedy: the words before ``fx,fy,cx,cy`` as they would be at this size.
 
     Raises:
@@ -210,7 +208,6 @@ def check_depths(
     Args:
         counts: `count_depths`, summed over the frames.
         units_per_metre: depth units a metre, as the source states it.
-        where: names the source.
         remedy: the words before a scale that would fit.
 
     Raises:

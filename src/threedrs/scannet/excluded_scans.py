@@ -88,7 +88,6 @@ def count_excluded(
     """Return how many records are excluded together, and for each scene how many and why.
 
     Args:
-        reasons: the scenes that are excluded.
         scenes: of each record that is excluded now, its scene.
         summaries: of conversions, which exclude the records of scenes without boxes. A file that
             is not there adds none.
@@ -121,9 +120,6 @@ def check_excluded(
     """Write a split's excluded scenes with their reasons, if the run may go on without them.
 
     Args:
-        split: train or val.
-        manifests: of all the split's shards.
-        policy: how many scenes may be excluded.
         out: JSON: ``scenes``, how many can be used, and ``left_out``.
 
     Raises:
@@ -175,7 +171,6 @@ def check_removed(shards: Mapping[str, Sequence[str]], folder: Path) -> None:
     The manifests stand for the stores, which are many, so nothing else would miss one.
 
     Args:
-        shards: shard -> its scenes.
         folder: where ``<scene>.zarr`` and ``shards/<shard>.json`` are. A manifest that is missing
             or cannot be read lists none.
 

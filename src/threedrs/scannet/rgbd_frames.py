@@ -51,7 +51,6 @@ class RgbdFrames(LooseFrames):
         header: what holds for all frames; ``depth_shift`` is the depth images' units a metre.
 
     Args:
-        path: the folder.
         intrinsic: of the colour images, as `threedrs.scannet.pinhole.find_intrinsics` takes it.
         trajectory: a file or folder of poses outside the folder, or where it has several.
         depth_scale: depth units a metre, where the format does not say.

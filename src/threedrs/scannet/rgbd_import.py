@@ -28,14 +28,9 @@ def import_rgbd(
     """Write the posed RGB-D images of ``folder`` to the ``.sens`` file ``out``.
 
     Args:
-        folder: a capture in one of the layouts of `threedrs.scannet.rgbd_frames`.
-        out: the file to write; replaced if it exists.
         intrinsic: four numbers or text ``fx,fy,cx,cy`` in pixels, or a file: that text, 3x3 or 4x4
             text, or Open3D's camera JSON. None: looked up in ``folder``. It holds for both images
             where they have one size; else ``folder/depth_intrinsic.txt`` is the depth camera's.
-        trajectory: ``.log`` file, TUM text, or folder of 4x4 texts. None: looked up in ``folder``.
-        depth_shift: depth units per metre. None: the format's.
-        say: is told of each frame.
 
     Returns:
         The number of frames written.

@@ -266,15 +266,13 @@ class SensWriter:
         color_timestamp: int = 0,
         depth_timestamp: int = 0,
     ) -> None:
-        """Append one frame.
+        """Append one frame; timestamps are microseconds.
 
         Args:
             pose: (4, 4) camera to world, metres; stored as f32, non-finite values allowed (they
                 mark a frame that was not localised).
             color_bytes: payload in the header's colour compression, carried over byte for byte.
             depth: (H, W) uint16 in the header's depth units, 0 for no measurement.
-            color_timestamp: microseconds.
-            depth_timestamp: microseconds.
 
         Raises:
             DataError: a value does not fit the header; the message names file and frame.

@@ -199,7 +199,6 @@ def read_header(path: Path, read: Callable[[int, int], bytes]) -> tuple[SensHead
     """Parse the header; return it with the frame count and the header's own bytes.
 
     Args:
-        path: the file, for messages.
         read: ``read(offset, size)`` returns exactly ``size`` bytes, or raises SensError.
 
     Raises:

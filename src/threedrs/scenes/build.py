@@ -182,11 +182,6 @@ def build_scene(
 
     Args:
         scan: the scan's files. Its frames and ``meta`` are read, for coverage also ``mesh``.
-        boxes: the sets ``gt`` and ``pred``. Either may be empty.
-        settings: the choice of frames, and how missing depth counts.
-        out: the store's folder, for instance ``results/scenes/scene0000_00.zarr``.
-        split: train, val or test.
-        lists: what is published about the scene's frames; None: nothing.
 
     Raises:
         DataError: the scan has no usable frame, or its files are malformed.
@@ -215,12 +210,7 @@ def build_shard(
     anew each time. A store that it had stays, unused, until the scan is as it was.
 
     Args:
-        scans: the scenes, in the manifest's order.
-        boxes: scene -> set -> boxes, from `threedrs.scannet.boxes.read_boxes_file`.
-        settings: the choice of frames, and how missing depth counts.
-        out_folder: where ``<scene>.zarr`` goes.
         manifest: the shard's JSON file. An older one is removed first.
-        split: train, val or test.
         lists: scene -> what is published about its frames. Where EmbodiedScan's infos are used, a
             scene that they lack takes its candidates by stride, with a note.
         excluded: scene -> reason, for scans that the boxes file excludes.

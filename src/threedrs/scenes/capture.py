@@ -68,10 +68,7 @@ def build_capture(
     The facts, a line each, say what was found out and how; they are also the store's notes.
 
     Args:
-        capture: a folder, or a ``.sens``.
         out: ``NAME.zarr``; NAME is the scene's name. An older store is replaced.
-        options: what the user says.
-        say: shows a step.
 
     Raises:
         ConfigError: an option or a name cannot be used.

@@ -27,8 +27,6 @@ def build_capture_shard(
     Args:
         captures: scene -> a capture, or a store that `build_capture` made.
         frames: the most that a store built here holds.
-        out_folder: where ``<scene>.zarr`` goes.
-        manifest: the JSON file, written last.
 
     Raises:
         DataError: a file cannot be read by a fault of the machine.

@@ -31,7 +31,6 @@ def cluster_boxes(
 
     Args:
         cloud_P3: (P,3) points of the capture's world, some 0.04 m apart.
-        planes: its planes.
         alignment: (4,4) the capture's world to one with z up and the floor at 0.
     """
     import open3d

@@ -36,7 +36,6 @@ class MeshVoxels:
 
     Args:
         vertices_P3: (P,3) f64 axis-aligned world coordinates, metres, finite.
-        where: the mesh's file, for messages.
 
     Raises:
         DataError: the mesh has no vertex, or is kilometres wide.
@@ -143,10 +142,7 @@ def coverage_indices(
     """Choose among ``n`` candidates by coverage.
 
     Args:
-        n: number of candidates, in time order.
-        strategy: one of `PERCENT`.
         count: V, the most frames that are chosen; None: as many as the strategy's share takes.
-        voxels: the number of voxels of the mesh (M).
         seen: ``seen(i)`` returns which of the M voxels candidate i covers; called once for each
             that is looked at.
 
@@ -204,13 +200,7 @@ def greedy_rows(
 def prefix_length(
     gains: Sequence[int], coverable: int, count: int | None, percent: int | None
 ) -> int:
-    """Return how many of the frames that greedy coverage took in order are chosen.
-
-    Args:
-        gains: the voxels that each frame adds.
-        coverable: the voxels that all frames looked at cover together.
-        count, percent: as in `greedy_rows`.
-    """
+    """Return how many of the frames that greedy coverage took in order are chosen."""
     covered = 0
     for length, gain in enumerate(gains):
         if _is_enough(length, covered, coverable, count, percent):

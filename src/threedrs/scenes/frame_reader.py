@@ -26,10 +26,6 @@ class TurnedFrames(Frames):
     """The frames of a capture turned left by quarters, with intrinsic and poses of the turned.
 
     A phone that was held upright stores its images lying; a model knows them upright.
-
-    Args:
-        frames: the capture's frames, open.
-        turns: 1, 2 or 3 quarters to the left.
     """
 
     def __init__(self, frames: Frames, turns: int) -> None:

@@ -130,12 +130,8 @@ def select_frames(
     """Choose the frames of ``scan``.
 
     Args:
-        scan: the scan's files; coverage strategies read the mesh or the point cloud.
-        reader: the scan's frames.
-        settings: stride, strategy and count.
         alignment: (4,4) the scan's own frame to the axis-aligned world.
         intrinsic: (4,4) of the depth image.
-        lists: what is published about the scene's frames.
 
     Raises:
         DataError: no candidate frame has a valid pose, one is not a rigid motion, none sees the

@@ -29,7 +29,6 @@ def settle_poses(frames: Frames, posed: NDArray[np.intp]) -> tuple[Poses, list[s
     """Return the poses as camera to world, (N,4,4) with y down and z ahead, and what was found.
 
     Args:
-        frames: a capture, open.
         posed: (F,) places of the frames that have a pose.
     """
     conventions = {

@@ -62,12 +62,6 @@ def read_published_lists(
 ) -> dict[str, PublishedLists]:
     """Return what is published about each of ``scenes``.
 
-    Args:
-        scenes: of a shard.
-        infos: files of `threedrs.scannet.embodiedscan.write_infos`.
-        selected: ``scannet_select_frames.json``.
-        voxels: file of `threedrs.scannet.point_cloud.write_voxels`.
-
     Raises:
         DataError: a file is missing or malformed; the message names entry and field.
     """

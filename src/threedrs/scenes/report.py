@@ -81,12 +81,9 @@ def write_shard_facts(
     """Write the folder of a shard's part of the report: ``scenes.json`` and an image a scene.
 
     Args:
-        scans: the shard's scans.
-        scenes: folder of the scene stores.
         manifest: the shard's manifest. Its notes are on frames. Scenes that it excludes have no row
             and no image, but a reason under ``left_out``.
         boxes: the shard's boxes file. Its notes are on boxes. None: own captures, without one.
-        out: the folder, written whole or not at all.
 
     Raises:
         DataError: a file is malformed.
@@ -142,9 +139,6 @@ def write_scene_report(
 
     Args:
         parts: the shards' folders that `write_shard_facts` wrote, below the page's folder.
-        out: the .html file.
-        notes: of scenes, beside those in ``parts``.
-        counts: sentences about all scenes, at the top.
 
     Raises:
         DataError: a part is missing or of another format version.

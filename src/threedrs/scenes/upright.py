@@ -121,9 +121,7 @@ def stand_up(
 
     Args:
         cloud_P3: (P,3) points of the capture's world, metres.
-        planes: `find_planes` of the cloud.
         poses_F44: (F,4,4) camera to world, valid ones.
-        asked: the user's ``--up``, a key of `AXES`.
         gravity: the axis that the format gives, likewise.
         along_walls: whether to turn the scene about z so that most walls lie along the axes.
 
@@ -192,7 +190,6 @@ def lying_note(poses_F44: Vector, meta: str) -> str | None:
 
     Args:
         poses_F44: (F,4,4) camera to world, valid ones.
-        meta: the name of the file that holds a scan's axis alignment.
     """
     ups, panned = camera_ups(poses_F44)
     axis = _other_up(ups, AXES["z"])

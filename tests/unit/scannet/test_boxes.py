@@ -249,9 +249,7 @@ def test_a_fault_of_the_machine_stops_the_boxes(
         raise OSError(errno.ESTALE, "Stale file handle")
 
     monkeypatch.setattr(Path, "open", no_answer)
-    with pytest.raises(
-        DataError, match="Stale file handle"
-    ):
+    with pytest.raises(DataError, match="Stale file handle"):
         extract_boxes([scan], tmp_path / "boxes.json")
     assert not (tmp_path / "boxes.json").exists()
 
