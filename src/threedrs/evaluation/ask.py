@@ -20,10 +20,10 @@ from threedrs.visualization.box_overlay import (
     RUN_COLOURS,
     TRUE_COLOUR,
     DrawnBox,
+    best_frame,
     draw_boxes,
-    frames_that_show,
 )
-from threedrs.visualization.room_map import RoomMap
+from threedrs.visualization.room_map import draw_from_above
 from threedrs.visualization.scene_view import SceneView
 
 COLOURS = (TRUE_COLOUR, *RUN_COLOURS)  # of the best box and the next
@@ -116,8 +116,8 @@ def draw_found(store: SceneStore, boxes: Sequence[FoundBox]) -> Image.Image:
         for rank, found in enumerate(boxes)
     ]
     # One frame shows what the box holds, the room from above where that is.
-    (frame, *_), _ = frames_that_show(view, drawn, 1)
-    parts = [draw_boxes(view, frame, drawn), RoomMap(view).with_boxes(drawn, [frame])]
+    frame = best_frame(view, drawn)
+    parts = [draw_boxes(view, frame, drawn), draw_from_above(view, drawn, [frame])]
     size = (sum(part.width for part in parts), max(part.height for part in parts))
     image = Image.new("RGB", size, "white")
     left = 0

@@ -5,76 +5,56 @@ the job's program and all it started), `cpu_time` (seconds). A job that ended wi
 was not measured.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from threedrs.errors import DataError
-from threedrs.io.files import read_text
 from threedrs.report.results import Results
 
-_NOT_MEASURED = ("", "-", "NA")
 
-
-@dataclass(kw_only=True)
-class StageCost:
-    """The jobs of one stage."""
-
-    stage: str
-    jobs: int = 0
-    seconds: float = 0.0
-    longest: float = 0.0
-    cpu_seconds: float = 0.0
-    memory: float = 0.0  # MB, largest job
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunCost:
-    """One run: its training, unless it evaluates a checkpoint as it is, and all it predicted."""
-
-    run: str
-    train: dict[str, Any] | None
-    predict_seconds: float
-    questions: int
-    gpu_hours: float | None  # None: no GPU was used
-
-
-def stage_costs(folder: Path) -> list[StageCost]:
+def stage_costs(folder: Path) -> list[dict[str, Any]]:
     """Return the cost of each stage, the longest first; ``folder`` is ``results/benchmarks``.
+
+    A stage has its number of ``jobs``, the ``seconds``, ``cpu_seconds`` of all of them, those of
+    the ``longest``, and the ``memory`` of the largest, MB.
 
     Raises:
         DataError: a file is not a benchmark file of Snakemake.
     """
-    stages: dict[str, StageCost] = {}
+    tables = []
     for path in sorted(folder.rglob("*.tsv")):
-        name = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        stage = stages.setdefault(name, StageCost(stage=name))
-        head, *lines = read_text(path).splitlines() or [""]
-        for line in lines:
+        try:
+            table = pd.read_csv(path, sep="\t", na_values="-")
+            seconds = table["s"].astype(float)
             # Versions of Snakemake differ in the columns that they write, so these go by name.
-            row = dict(zip(head.split("\t"), line.split("\t"), strict=False))
-            try:
-                seconds = _number(row["s"])
-                cpu_seconds, memory = (_number(row.get(key, "")) for key in ("cpu_time", "max_rss"))
-            except (KeyError, ValueError) as error:
-                raise DataError(
-                    f"{path}: is not a benchmark file of Snakemake; remove it, and it comes back "
-                    "when its job runs again"
-                ) from error
-            stage.jobs += 1
-            stage.seconds += seconds
-            stage.longest = max(stage.longest, seconds)
-            stage.cpu_seconds += cpu_seconds
-            stage.memory = max(stage.memory, memory)
-    return sorted(stages.values(), key=lambda stage: -stage.seconds)
+            others = table.reindex(columns=["cpu_time", "max_rss"]).astype(float)
+        except (KeyError, ValueError) as error:
+            raise DataError(
+                f"{path}: is not a benchmark file of Snakemake; remove it, and it comes back when "
+                "its job runs again"
+            ) from error
+        stage = path.relative_to(folder).parts[0].removesuffix(".tsv")
+        tables.append(others.assign(s=seconds, stage=stage))
+    if not tables:
+        return []
+    stages = pd.concat(tables).fillna(0.0).groupby("stage", as_index=False)
+    costs = stages.agg(
+        jobs=("s", "size"),
+        seconds=("s", "sum"),
+        longest=("s", "max"),
+        cpu_seconds=("cpu_time", "sum"),
+        memory=("max_rss", "max"),
+    )
+    return costs.sort_values("seconds", ascending=False).to_dict("records")
 
 
-def _number(text: str) -> float:
-    return 0.0 if text in _NOT_MEASURED else float(text)
+def run_costs(results: Results) -> list[dict[str, Any]]:
+    """Return the cost of each run: its training, if it has one, and all that it predicted.
 
-
-def run_costs(results: Results) -> list[RunCost]:
-    """Return the cost of each run."""
+    ``gpu_hours`` is None where no GPU was used.
+    """
     costs = []
     for run in results.runs:
         train = results.train(run)
@@ -82,18 +62,17 @@ def run_costs(results: Results) -> list[RunCost]:
         asked = [results.metrics(run, name) for name in results.benchmarks] + results.controls(run)
         metas = [metrics["provenance"]["predictions_meta"] or {} for metrics in asked]
         timings = [meta.get("timing", {}) for meta in metas]
-        seconds = sum(timing.get("seconds", 0.0) for timing in timings)
         ranks = sum(timing.get("seconds", 0.0) * timing.get("ranks", 1) for timing in timings)
         on_gpu = any(timing.get("device") == "cuda" for timing in timings)
         if train is not None:
             on_gpu, ranks = train["device"] != "CPU", ranks + train["rank_seconds"]
         costs.append(
-            RunCost(
-                run=run,
-                train=train,
-                predict_seconds=seconds,
-                questions=sum(metrics["n"] for metrics in asked),
-                gpu_hours=ranks / 3600 if on_gpu else None,
-            )
+            {
+                "run": run,
+                "train": train,
+                "predict_seconds": sum(timing.get("seconds", 0.0) for timing in timings),
+                "questions": sum(metrics["n"] for metrics in asked),
+                "gpu_hours": ranks / 3600 if on_gpu else None,
+            }
         )
     return costs

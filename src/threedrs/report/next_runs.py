@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, hypot
+from math import hypot
 from typing import Any
 
 import yaml
@@ -16,16 +16,13 @@ from threedrs.tasks.registry import find_task
 
 _MOST_TRAININGS = 30  # of a setting that are advised
 
-# Rooms of the generated data: three of seven are of the evaluation splits, at most 40.
-_DEMO_SHARE, _DEMO_MOST = 3 / 7, 40
-
 
 @dataclass(frozen=True, kw_only=True)
 class NextRuns:
     """What helps next; both parts empty where nothing is missing or nothing would help."""
 
     sentences: tuple[str, ...] = ()
-    lines: str = ""  # of a configuration: runs, rooms and controls to add
+    lines: str = ""  # of a configuration: runs and controls to add
 
 
 def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns:
@@ -42,26 +39,31 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
     # All of them are tested once every setting has its seeds.
     level = settings["level"] / max(1, len(compared))
     wanted = dict.fromkeys(names, settings["fewest_seeds"])
-    added: dict[str, Any] = {}
-    sentences = _must_learn(summary, trained, lines, added)
+    sentences = []
+    alike = [line for line in lines if line.artefact or "both score 0" in line.silence]
+    if alike:
+        titles = ", ".join(dict.fromkeys(line.column.group for line in alike))
+        sentences.append(
+            f"On {titles} most answers of a setting are alike, empty or all wrong, so no "
+            "difference there says anything of the method. These models must first learn to "
+            "answer: train longer (train.epochs, or train.max_steps where it is set)."
+        )
     # More seeds or rooms of models that give one answer would measure that answer.
-    if any(map(_can_differ, lines)):
-        if all(one["smallest_p"] >= level for one in compared):
-            rooms, needed = max(one["scenes"] for one in compared), fewest_rooms(level)
-            few = "1 room is" if rooms == 1 else f"{rooms} rooms are"
-            sentences.append(
-                f"{few} too few for a verdict on {len(compared)} metrics: it takes {needed} rooms "
-                f"that the questions are about, and {settings['fewest_seeds']} trainings of each "
-                f"setting.{_more_rooms(summary, rooms, needed, added)}"
-            )
-        elif not _missing_seeds(summary, trained, wanted):
-            for verdict in seeded:
-                if verdict.kind == "not shown":
-                    said = _seeds_for(summary, verdict, level, wanted, added)
-                    sentences += [said] if said else []
-    else:
+    if not any(map(_can_differ, lines)):
         wanted = {}
-    if runs := _missing_seeds(summary, trained, wanted):
+    elif all(one["smallest_p"] >= level for one in compared):
+        rooms = max(one["scenes"] for one in compared)
+        few = "1 room is" if rooms == 1 else f"{rooms} rooms are"
+        sentences.append(
+            f"{few} too few for a verdict on {len(compared)} metrics: it takes "
+            f"{fewest_rooms(level)} rooms that the questions are about, and "
+            f"{settings['fewest_seeds']} trainings of each setting. {_more_rooms(summary)}"
+        )
+    elif not _missing_seeds(summary, trained, wanted):
+        undecided = [verdict for verdict in seeded if verdict.kind == "not shown"]
+        sentences += [_seeds_for(summary, verdict, level, wanted) for verdict in undecided]
+    runs = _missing_seeds(summary, trained, wanted)
+    if runs:
         sides = " and ".join(
             f"{group['runs'][0]} to {wanted[group['name']]}"
             for group in trained
@@ -78,76 +80,32 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
             "How much of the answers in words comes from the images is not known. eval.controls "
             "asks the same models without them."
         )
-        added.setdefault("eval", {})["controls"] = ["text_only"]
-    dumped = [
-        yaml.safe_dump({key: added[key]}, default_flow_style=None, sort_keys=False).strip()
-        for key in added
-    ]
-    return NextRuns(
-        sentences=tuple(sentences), lines="\n".join([*dumped, *([runs] if runs else [])])
-    )
+        runs = ["eval: {controls: [text_only]}", *runs]
+    return NextRuns(sentences=tuple(filter(None, sentences)), lines="\n".join(runs))
 
 
 def _can_differ(line: Line) -> bool:
     return not line.silence and not line.artefact
 
 
-def _must_learn(
-    summary: Mapping[str, Any],
-    trained: Sequence[Mapping[str, Any]],
-    lines: Sequence[Line],
-    added: dict[str, Any],
-) -> list[str]:
-    """Return that settings which answer most questions alike, or not at all, need more steps.
-
-    The key that gives them twice as many is put into ``added``.
-    """
-    titles = dict.fromkeys(
-        line.column.group for line in lines if line.artefact or "both score 0" in line.silence
-    )
-    if not titles:
-        return []
-    train = (summary["runs"][trained[0]["runs"][0]].get("config") or {}).get("train", {})
-    key = "max_steps" if train.get("max_steps") else "epochs"
-    longer = f"train.{key}"
-    if train.get(key):
-        added["train"] = {key: 2 * train[key]}
-        longer += f", {train[key]} now; the lines below double it, and all runs are trained again"
-    return [
-        f"On {', '.join(titles)} most answers of a setting are alike, empty or all wrong, so no "
-        f"difference there says anything of the method. These models must first learn to answer: "
-        f"train longer ({longer})."
-    ]
-
-
-def _more_rooms(summary: Mapping[str, Any], rooms: int, needed: int, added: dict[str, Any]) -> str:
-    """Put into ``added`` the keys that give more rooms; return the sentence where there is none."""
-    entries = list(summary["runs"].values())
-    demo = ((entries[0].get("config") or {}).get("data") or {}).get("demo")
-    limits = [
-        result["limit"]
-        for entry in entries
-        for result in entry.get("benchmarks", {}).values()
-        if result.get("limit")
-    ]
-    if limits:
-        questions = max(limit["questions"] for limit in limits)
-        added["eval"] = {"limit": ceil(questions * needed / rooms)}
-    if demo and needed <= _DEMO_MOST and ceil(needed / _DEMO_SHARE) > demo["scenes"]:
-        added["data"] = {"demo": {"scenes": ceil(needed / _DEMO_SHARE)}}
-    return "" if added else " Add scans of the evaluation splits."
+def _more_rooms(summary: Mapping[str, Any]) -> str:
+    """Return where more rooms come from."""
+    entries = summary["runs"].values()
+    results = [result for entry in entries for result in entry.get("benchmarks", {}).values()]
+    if any(result.get("limit") for result in results):
+        return "Raise eval.limit, or leave it out."
+    config = next(iter(entries)).get("config") or {}
+    if config.get("data", {}).get("demo"):
+        return "Raise data.demo.scenes: three of seven generated rooms are evaluated."
+    return "Add scans of the evaluation splits."
 
 
 def _seeds_for(
-    summary: Mapping[str, Any],
-    verdict: Verdict,
-    level: float,
-    wanted: dict[str, int],
-    added: dict[str, Any],
+    summary: Mapping[str, Any], verdict: Verdict, level: float, wanted: dict[str, int]
 ) -> str:
     """Return how many seeds would show the difference that a setting comes nearest to showing.
 
-    ``wanted`` gets the trainings of the setting and the baseline, ``added`` the keys for rooms.
+    ``wanted`` gets the trainings of the setting and the baseline.
     """
     lines = [line for line in verdict.lines if _can_differ(line)]
     if not lines:
@@ -167,11 +125,9 @@ def _seeds_for(
         wanted[name] = max(wanted[name], needed)
     nearest = f"{verdict.name} comes nearest on {metric}, where it is {size:.1f} points {side}."
     if enough:
-        rooms = line.compared["scenes"]
         return (
             f"{nearest} Its {seeds} seeds would do for a difference of that size, so more rooms "
-            "help, and more seeds where these do not vary."
-            f"{_more_rooms(summary, rooms, 2 * rooms, added)}"
+            f"help, and more seeds where these do not vary. {_more_rooms(summary)}"
         )
     return (
         f"{nearest} If that is the true difference, it takes about {needed:,} trainings of each "
@@ -192,8 +148,8 @@ def _deviation(summary: Mapping[str, Any], verdict: Verdict, line: Line) -> floa
 
 def _missing_seeds(
     summary: Mapping[str, Any], trained: Sequence[Mapping[str, Any]], wanted: Mapping[str, int]
-) -> str:
-    """Return the runs that settings lack of those wanted, as lines of a configuration, or ""."""
+) -> list[str]:
+    """Return the runs that settings lack of those wanted, as lines of a configuration."""
     taken = set(summary["runs"])
     lines, known = [], []
     for group in trained:
@@ -211,4 +167,4 @@ def _missing_seeds(
             while f"{run}-seed{seed}" in taken:
                 seed += 1
             lines.append(f"  {run}-seed{seed}: {{extends: {quoted}, train: {{seed: {seed}}}}}")
-    return "\n".join(["runs:", *lines]) if lines else ""
+    return ["runs:", *lines] if lines else []

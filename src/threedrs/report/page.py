@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from threedrs import __version__
 from threedrs.evaluation.alike_answers import settings_that_answer_alike
 from threedrs.evaluation.controls import sentences_of_looking
@@ -25,7 +23,7 @@ from threedrs.io.files import write_text
 from threedrs.report import charts
 from threedrs.report.costs import run_costs, stage_costs
 from threedrs.report.next_runs import next_runs
-from threedrs.report.published import GROUPS, SOURCE, without_counterpart
+from threedrs.report.published import GROUPS, SOURCE
 from threedrs.report.question_columns import Questions
 from threedrs.report.results import Results
 from threedrs.report.room_files import write_rooms
@@ -90,11 +88,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             script_hash=script_hash,
             summary=results.summary,
             columns=results.columns,
-            excluded=results.excluded,
-            supervision=results.supervision,
-            mark=results.mark,
-            limited=results.limited,
-            unanswered=results.unanswered,
+            results=results,
             statement=statement(judged, baseline, results.summary["comparison"]),
             alike=settings_that_answer_alike(results.summary),
             looking=[
@@ -103,7 +97,6 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             ],
             score_rows=settings_rows,
             trivial_rows=trivial_rows,
-            grey_files=results.grey_files,
             origins=origins(settings_rows, results.columns),
             verdicts=judged,
             next_runs=next_runs(results.summary, judged),
@@ -114,7 +107,6 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             questions=questions.packed(),
             true_colour=TRUE_COLOUR,
             published=_published(results),
-            alone=without_counterpart({run: results.config(run) for run in settings.runs}),
             details={
                 name: find_task(name).published_details.get("all", {})
                 for name in settings.benchmarks
@@ -131,32 +123,11 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             teachers=_teachers(folder, settings.teachers, settings.feature_shard),
             stages=stage_costs(folder / "benchmarks"),
             run_costs=run_costs(results),
-            provenance={
-                (r, b): results.metrics(r, b) for r in settings.runs for b in results.benchmarks
-            },
         )
     )
     # The page comes last, so that one that is there has its rooms beside it.
     write_rooms(folder / "scenes", questions.boxes(), folder / "report" / "rooms")
     write_text(folder / "report" / "index.html", page)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageImage:
-    """An image for the page, as a data URI."""
-
-    uri: str
-    alt: str
-    width: int
-    height: int
-
-
-def as_page_image(image: Image.Image, alt: str) -> PageImage:
-    """Return the image as a JPEG data URI."""
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, format="JPEG", quality=76, optimize=True)
-    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return PageImage(uri=uri, alt=alt, width=image.width, height=image.height)
 
 
 def _published(results: Results) -> dict[str, list[tuple[str, list[str], list[float | None]]]]:
@@ -204,10 +175,8 @@ def code_commit() -> str | None:
     return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=, with changes")
 
 
-def _teachers(
-    folder: Path, teachers: Sequence[str], shard: str | None
-) -> list[tuple[str, PageImage]]:
-    """Return each teacher's name and an image of its features of one scene, if it has any."""
+def _teachers(folder: Path, teachers: Sequence[str], shard: str | None) -> list[dict[str, Any]]:
+    """Return an image of each teacher's features of one scene, if it has any, as a data URI."""
     images = []
     for teacher in teachers:
         features = FeatureStore.open(folder / "features" / teacher / f"{shard}.zarr")
@@ -215,6 +184,15 @@ def _teachers(
             continue
         scene = features.scenes[0]
         store = SceneStore.open(folder / "scenes" / f"{scene}.zarr")
-        alt = f"Frames of {scene} above the features of {teacher} in false colour"
-        images.append((teacher, as_page_image(plot_features(features, store), alt)))
+        image, buffer = plot_features(features, store), io.BytesIO()
+        image.convert("RGB").save(buffer, format="JPEG", quality=76, optimize=True)
+        images.append(
+            {
+                "teacher": teacher,
+                "alt": f"Frames of {scene} above the features of {teacher} in false colour",
+                "uri": f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}",
+                "width": image.width,
+                "height": image.height,
+            }
+        )
     return images

@@ -48,18 +48,14 @@ class PublishedRow:
 
     def is_of(self, config: Mapping[str, Any]) -> bool:
         """Return whether a run repeats the row; ``config`` is the run resolved."""
-        return self.has_setting(config) and not _departures(config)
-
-    def has_setting(self, config: Mapping[str, Any]) -> bool:
-        """Return whether a run has the row's backbone and supervision, whatever its size."""
-        if "teacher" not in config or config["model"]["name"] != self.backbone:
+        # How a checkpoint was trained that is evaluated as it is, is not known here.
+        if "teacher" not in config or config["train"]["lora"]:
             return False
-        if _teacher(config) != self.teacher:
-            return False
-        supervision = config["supervision"]
-        return self.teacher == "none" or (supervision["loss"], supervision["layer"]) == (
-            self.loss,
-            self.layer,
+        model, supervision = config["model"], config["supervision"]
+        setting = model["name"], model["size"], _teacher(config)
+        return setting == (self.backbone, SIZE, self.teacher) and (
+            self.teacher == "none"
+            or (supervision["loss"], supervision["layer"]) == (self.loss, self.layer)
         )
 
 
@@ -80,13 +76,6 @@ def _teacher(config: Mapping[str, Any]) -> str:
     if teacher["name"] != "import":
         return str(teacher["name"])
     return _IMPORTED.get(Path(teacher["weights"] or "").name, "import")
-
-
-def _departures(config: Mapping[str, Any]) -> list[str]:
-    """Return in what a run departs from every published row, beside backbone and supervision."""
-    size = config["model"]["size"]
-    departures = [] if size == SIZE else [f"size {size} instead of {SIZE}"]
-    return [*departures, "LoRA"] if config["train"]["lora"] else departures
 
 
 def _variant(method: str, teacher: str = "vggt", **setting: str) -> PublishedRow:
@@ -134,24 +123,3 @@ GROUPS = {
     "From secondary sources: not read in the papers": SECONDARY,
 }
 PUBLISHED = (*METHODS, *VARIANTS, *SECONDARY)
-
-
-def without_counterpart(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return run -> why no published row is of its setting, of the runs of which that is so."""
-    found = {}
-    for run, config in configs.items():
-        if "teacher" not in config:
-            found[run] = "how its checkpoint was trained is not known here"
-            continue
-        departures = _departures(config)
-        alike = [row.method for row in PUBLISHED if row.has_setting(config)]
-        if alike:
-            if departures:
-                found[run] = f"as {alike[0]}, but {' and '.join(departures)}"
-            continue
-        setting = {"backbone": config["model"]["name"], "teacher": _teacher(config)}
-        if setting["teacher"] != "none":
-            setting |= {key: config["supervision"][key] for key in ("loss", "layer")}
-        listed = ", ".join([*(f"{name} {value}" for name, value in setting.items()), *departures])
-        found[run] = f"no row has its setting ({listed})"
-    return found

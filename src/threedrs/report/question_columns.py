@@ -10,7 +10,6 @@ import base64
 import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
@@ -27,18 +26,6 @@ TENTHS = 10  # of a percent a stored value has
 NOT_ASKED = "(not asked, no detector box)"
 
 
-@dataclass(frozen=True, kw_only=True)
-class OutcomeCount:
-    """Questions of a benchmark on which a run did better, worse or as well as the baseline."""
-
-    run: str
-    benchmark: str
-    metric: str
-    better: int
-    worse: int
-    same: int
-
-
 class Questions:
     """The columns of all benchmarks. Raises DataError where a file is missing or malformed."""
 
@@ -49,23 +36,24 @@ class Questions:
         self._boxes: dict[str, dict[tuple[float, ...], int]] = {}
         self._benchmarks = [self._columns(name) for name in results.benchmarks]
 
-    def counts(self) -> list[OutcomeCount]:
+    def counts(self) -> list[dict[str, Any]]:
         """Return, for each run but the baseline, on how many questions it did better or worse."""
-        counts = []
+        runs, counts = self._results.runs, []
         for columns in self._benchmarks:
             values = dict(zip(columns["runs"], map(np.array, columns["values"]), strict=True))
-            base = values.pop(self._results.runs.index(self._baseline), None)
-            for run, mine in values.items() if base is not None else ():
-                counts.append(
-                    OutcomeCount(
-                        run=self._results.runs[run],
-                        benchmark=columns["name"],
-                        metric=columns["metric"],
-                        better=int((mine > base).sum()),
-                        worse=int((mine < base).sum()),
-                        same=int((mine == base).sum()),
-                    )
-                )
+            base = values.pop(runs.index(self._baseline), None)
+            counts += [
+                {
+                    "run": runs[run],
+                    "benchmark": columns["name"],
+                    "metric": columns["metric"],
+                    "better": int((mine > base).sum()),
+                    "worse": int((mine < base).sum()),
+                    "same": int((mine == base).sum()),
+                }
+                for run, mine in values.items()
+                if base is not None
+            ]
         return counts
 
     def boxes(self) -> dict[str, np.ndarray]:
@@ -121,10 +109,10 @@ class Questions:
                 continue
             # All runs have the same true boxes.
             true = [self._box_indices(row["scene"], row["gt"]) for row in rows]
-            chosen.append([self._box_indices(row["scene"], _chosen(row, task)) for row in rows])
-            answers.append(
-                [self._text(_boxes_in_words(_chosen(row, task), row["gt"])) for row in rows]
-            )
+            boxes = [_chosen(row, task) for row in rows]
+            pairs = list(zip(rows, boxes, strict=True))
+            answers.append([self._text(_boxes_in_words(mine, row["gt"])) for row, mine in pairs])
+            chosen.append([self._box_indices(row["scene"], mine) for row, mine in pairs])
             # As `count_alike` counts them. ScanRefer takes a box even so.
             no_object.append([int(np.argmax(row["scores"]) == len(row["boxes"])) for row in rows])
         truth = [record.references or () for record in asked]

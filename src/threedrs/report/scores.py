@@ -22,11 +22,12 @@ class ScoreCell:
     """One value, percent; ``value`` is None where there is none, and ``spread`` says why."""
 
     value: float | None
-    spread: str  # interval over rooms of one run, or deviation over seeds
-    heat: float | None  # 0 the lowest of the settings, 1 the highest; None where nothing is shown
-    best: bool
-    shown: bool  # whether the difference to the baseline is more than seeds and rooms explain
-    origin: str | None  # id of the part of the page that the value comes from
+    origin: str  # id of the part of the page that the value comes from
+    spread: str = ""  # interval over rooms of one run, or deviation over seeds
+    # 0 the lowest of the settings, 1 the highest; None where nothing is shown.
+    heat: float | None = None
+    best: bool = False
+    shown: bool = False  # whether the difference to the baseline is more than chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,11 @@ class ScoreRow:
     """One setting, or one way to answer without looking."""
 
     name: str
-    colours: tuple[str, ...]  # of its runs
-    seeds: int
-    mark: str
-    how: str  # of a trivial row: how its answers were made
     cells: tuple[ScoreCell, ...]
+    colours: tuple[str, ...] = ()  # of its runs
+    seeds: int = 0
+    mark: str = ""
+    how: str = ""  # of a trivial row: how its answers were made
 
 
 def run_colours(runs: Sequence[str]) -> dict[str, str]:
@@ -62,7 +63,6 @@ def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
             colours=tuple(colours[run] for run in group["runs"]),
             seeds=len(group["runs"]),
             mark=results.mark(group["runs"]),
-            how="",
             cells=tuple(_setting_cell(results, group, c, means[c], best[c]) for c in columns),
         )
         for group in groups
@@ -70,12 +70,10 @@ def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
     trivial = [
         ScoreRow(
             name=row["name"],
-            colours=(),
-            seeds=0,
-            mark="",
             how=row["how"],
             cells=tuple(
-                _trivial_cell(mean_of(row, column.benchmark, column.metric)) for column in columns
+                ScoreCell(value=mean_of(row, c.benchmark, c.metric), origin="grey-rows")
+                for c in columns
             ),
         )
         for row in summary["trivial"]
@@ -83,9 +81,7 @@ def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
     return settings, trivial
 
 
-def origins(
-    rows: Sequence[ScoreRow], columns: Sequence[Column]
-) -> dict[str, dict[str, str | None]]:
+def origins(rows: Sequence[ScoreRow], columns: Sequence[Column]) -> dict[str, dict[str, str]]:
     """Return setting -> benchmark -> id of the part of the page that its values come from."""
     return {
         row.name: {
@@ -93,11 +89,6 @@ def origins(
         }
         for row in rows
     }
-
-
-def _is_shown(results: Results, group: Mapping[str, Any], column: Column) -> bool:
-    compared = group["comparison"].get(column.benchmark, {}).get(column.metric, {})
-    return is_shown(compared, results.summary["comparison"]["level"])
 
 
 def _setting_cell(
@@ -112,14 +103,13 @@ def _setting_cell(
     origin = anchor(runs[0], column.benchmark) if len(runs) == 1 else anchor("mean", group["name"])
     if value is None:
         reason = "not answered" if single.get("unanswered") else "not available"
-        return ScoreCell(
-            value=None, spread=reason, heat=None, best=False, shown=False, origin=origin
-        )
+        return ScoreCell(value=None, spread=reason, origin=origin)
     if len(runs) > 1:
         spread = f"± {group['metrics'][column.benchmark][column.metric]['std']:.1f}"
     else:
         entry = single["metrics"][column.metric]
         spread = "" if entry["low"] is None else f"{entry['low']:.1f}–{entry['high']:.1f}"
+    compared = group["comparison"].get(column.benchmark, {}).get(column.metric, {})
     known = [mean for mean in means if mean is not None]
     low, high = min(known), max(known)
     return ScoreCell(
@@ -127,10 +117,6 @@ def _setting_cell(
         spread=spread,
         heat=(value - low) / (high - low) if best is not None and high > low else None,
         best=round(value, 1) == best,
-        shown=_is_shown(results, group, column),
+        shown=is_shown(compared, results.summary["comparison"]["level"]),
         origin=origin,
     )
-
-
-def _trivial_cell(value: float | None) -> ScoreCell:
-    return ScoreCell(value=value, spread="", heat=None, best=False, shown=False, origin="grey-rows")

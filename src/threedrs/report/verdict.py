@@ -268,22 +268,17 @@ def config_differences(
 ) -> list[tuple[str, Any, Any]]:
     """Return the settings in which two resolved runs differ: key, value, the baseline's value."""
     mine, other = _flat(config), _flat(baseline)
-    names = dict.fromkeys([*mine, *other])
     return [
         (name, mine.get(name), other.get(name))
-        for name in names
+        for name in sorted({*mine, *other})
         if mine.get(name) != other.get(name)
     ]
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with dotted names, without the sections that are no setting."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if not prefix and name in RUN_NAMES:
-            continue
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+    # Imported here, as the end of every run states its verdicts without it.
+    from pandas import json_normalize
+
+    settings = {name: value for name, value in config.items() if name not in RUN_NAMES}
+    return json_normalize(settings).to_dict("records")[0]

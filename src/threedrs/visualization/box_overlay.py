@@ -81,23 +81,13 @@ def seen_shares(view: SceneView, box: NDArray[np.floating]) -> NDArray[np.float6
     return shares
 
 
-def frames_that_show(
-    view: SceneView, boxes: Sequence[DrawnBox], most: int
-) -> tuple[list[int], list[DrawnBox]]:
-    """Return up to ``most`` frames that show the boxes, and the boxes that no frame shows.
-
-    The first frame is the one that shows most of the first visible box; another is added for the
-    next box that none of the chosen frames shows. Without a visible box: the middle frame.
-    """
-    chosen: list[int] = []
-    unseen: list[DrawnBox] = []
+def best_frame(view: SceneView, boxes: Sequence[DrawnBox]) -> int:
+    """Return the frame that shows most of the first box in view; the middle one without any."""
     for drawn in boxes:
         shares = seen_shares(view, drawn.box)
-        if shares.max() < LEAST_SEEN:
-            unseen.append(drawn)
-        elif len(chosen) < most and not any(shares[frame] >= LEAST_SEEN for frame in chosen):
-            chosen.append(int(np.argmax(shares)))
-    return chosen or [len(view.frame_ids) // 2], unseen
+        if shares.max() >= LEAST_SEEN:
+            return int(np.argmax(shares))
+    return len(view.frame_ids) // 2
 
 
 def draw_boxes(view: SceneView, frame: int, boxes: Sequence[DrawnBox]) -> Image.Image:
@@ -137,49 +127,26 @@ def draw_labels(
     size: tuple[int, int],
     label_size: int = LABEL_SIZE,
 ) -> None:
-    """Write each label in its box's colour on a dark plate above its point, none over another.
+    """Write each label in its box's colour on a dark plate above its point.
 
-    A plate that would leave the image is moved into it; one that would cover another goes beside
-    or above it, so that stacks of plates do not hide what the boxes are about. The same label of
-    several boxes in one place is written once.
+    A plate that would leave the image is moved into it. One that would cover another goes below it
+    as long as there is room.
     """
     font = ImageFont.load_default(label_size * OVERSAMPLING)
-    placed: list[tuple[_Plate, str]] = []
+    placed: list[tuple[float, float, float, float]] = []  # left, top, right, bottom
     for point, drawn in labels:
         left, top, right, bottom = draw.textbbox((0, 0), drawn.label, font=font)
         width, height = right - left + 12, bottom - top + 12
         x = min(max(point[0] - width / 2, 0), size[0] - width)
         y = min(max(point[1] - height - 4, 0), size[1] - height)
-        covered = [
-            (plate, name) for plate, name in placed if _overlap(plate, (x, y, width, height))
-        ]
-        if any(name == drawn.label for _, name in covered):
-            continue
-        for plate, _ in covered:
-            places = [(plate[0] + plate[2] + 2, plate[1]), (plate[0] - width - 2, plate[1])]
-            places += [(x, plate[1] - height - 2), (x, plate[1] + plate[3] + 2)]
-            free = [place for place in places if _is_free((*place, width, height), placed, size)]
-            if free:
-                x, y = free[0]
-                break
-        placed.append(((x, y, width, height), drawn.label))
-        draw.rectangle((x, y, x + width, y + height), fill=RIM)
+        while y + 2 * height <= size[1] and any(
+            x < other[2] and other[0] < x + width and y < other[3] and other[1] < y + height
+            for other in placed
+        ):
+            y += height / 2
+        placed.append((x, y, x + width, y + height))
+        draw.rectangle(placed[-1], fill=RIM)
         draw.text((x + 6 - left, y + 6 - top), drawn.label, fill=drawn.colour, font=font)
-
-
-_Plate = tuple[float, float, float, float]  # left, top, width, height
-
-
-def _is_free(plate: _Plate, placed: Sequence[tuple[_Plate, str]], size: tuple[int, int]) -> bool:
-    x, y, width, height = plate
-    inside = x >= 0 and y >= 0 and x + width <= size[0] and y + height <= size[1]
-    return inside and not any(_overlap(other, plate) for other, _ in placed)
-
-
-def _overlap(plate: _Plate, other: _Plate) -> bool:
-    apart_x = plate[0] + plate[2] <= other[0] or other[0] + other[2] <= plate[0]
-    apart_y = plate[1] + plate[3] <= other[1] or other[1] + other[3] <= plate[1]
-    return not (apart_x or apart_y)
 
 
 def _is_inside(point: NDArray[np.float64], size: tuple[int, int]) -> bool:

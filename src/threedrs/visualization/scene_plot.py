@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from threedrs.scannet.boxes import BOX_SETS
 from threedrs.scenes.store import SceneStore
 from threedrs.visualization.box_overlay import TRUE_COLOUR, DrawnBox
-from threedrs.visualization.room_map import RoomMap
+from threedrs.visualization.room_map import draw_from_above
 from threedrs.visualization.scene_view import SceneView
 
 BOX_COLOURS = {"gt": TRUE_COLOUR, "pred": "#e07b00"}
@@ -49,7 +49,7 @@ def plot_scene(store: SceneStore, title: str) -> Image.Image:
     for top, text, size in ((2, title, 15), (22, legend, 12)):
         draw.text((6, top), text, fill="#202020", font=ImageFont.load_default(size))
     half = (IMAGE_SIZE[0] // 2 - 6, IMAGE_SIZE[1] - TITLE_HEIGHT)
-    above = RoomMap(view).with_boxes(drawn, [], crowded=True)
+    above = draw_from_above(view, drawn, [], crowded=True)
     for left, part in ((0, sheet), (half[0] + 12, above)):
         image.paste(ImageOps.contain(part, half), (left, TITLE_HEIGHT))
     return image

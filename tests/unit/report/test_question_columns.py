@@ -67,7 +67,8 @@ def test_columns_hold_what_the_files_hold(questions, results):
 
 def test_counts_are_those_of_the_columns(questions):
     counts = {
-        (one.benchmark, one.run): (one.better, one.same, one.worse) for one in questions.counts()
+        (one["benchmark"], one["run"]): (one["better"], one["same"], one["worse"])
+        for one in questions.counts()
     }
     assert counts["sqa3d", "3drs"] == (6, 12, 0)
     assert counts["scanrefer", "3drs"] == (6, 12, 0)

@@ -2,17 +2,19 @@
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from fixtures.drawn_scenes import GREEN, RED, drawn, pixels_of
 from fixtures.drawn_scenes import one_frame as one_frame  # a fixture
 from fixtures.drawn_scenes import view as view  # a fixture
-from fixtures.report_files import INTRINSIC, OTHER, TRUE
+from fixtures.report_files import INTRINSIC, TRUE
 from threedrs.visualization.box_overlay import (
     FRAME_WIDTH,
+    best_frame,
     clip,
     corners,
     draw_boxes,
-    frames_that_show,
+    draw_labels,
     project,
     seen_shares,
     to_camera,
@@ -78,8 +80,17 @@ def test_frames_are_chosen_by_what_they_show(view):
     hidden = drawn([0, 0, 5, 0.5, 0.5, 0.5], RED, "hidden")  # the wall is at 3 m
     assert seen_shares(view, TRUE).tolist() == [1, 0]
     assert seen_shares(view, hidden.box).tolist() == [0, 0]
-    assert frames_that_show(view, [drawn(TRUE), drawn(OTHER)], 2) == ([0], [])
-    assert frames_that_show(view, [drawn(TRUE), behind], 2) == ([0, 1], [])
-    assert frames_that_show(view, [drawn(TRUE), behind], 1) == ([0], [])
-    assert frames_that_show(view, [behind, beyond], 2) == ([1], [beyond])
-    assert frames_that_show(view, [beyond, hidden], 2) == ([1], [beyond, hidden])
+    assert best_frame(view, [drawn(TRUE), behind]) == 0
+    assert best_frame(view, [behind, drawn(TRUE)]) == 1
+    assert best_frame(view, [beyond, behind]) == 1
+    # Without a box in view it is the middle one.
+    assert best_frame(view, [beyond, hidden]) == 1
+
+
+def test_labels_in_one_place_stand_below_each_other():
+    image = Image.new("RGB", (200, 300), "white")
+    labels = [((100.0, 60.0), drawn(TRUE, colour, "1 chair")) for colour in (GREEN, RED, GREEN)]
+    draw_labels(ImageDraw.Draw(image), labels, image.size)
+    green, red = pixels_of(image, GREEN)[:, 1], pixels_of(image, RED)[:, 1]
+    assert green.min() < red.min() < red.max() < green.max()
+    assert not ((green >= red.min()) & (green <= red.max())).any()

@@ -76,7 +76,7 @@ const threedrs = (() => {
 
   // ---- frames
 
-  // As `frames_that_show` of threedrs.visualization.box_overlay chooses.
+  // The frame that shows most of the first box in view, and one of a box that this one does not show.
   const chooseFrames = (room, boxes) => {
     const chosen = [];
     const unseen = [];
