@@ -47,7 +47,8 @@ def stage_costs(folder: Path) -> list[dict[str, Any]]:
         cpu_seconds=("cpu_time", "sum"),
         memory=("max_rss", "max"),
     )
-    return costs.sort_values("seconds", ascending=False).to_dict("records")
+    rows = costs.sort_values("seconds", ascending=False).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def run_costs(results: Results) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import base64
 import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from string import Formatter
 from typing import Any
 
@@ -102,20 +103,19 @@ class Questions:
         for run in values:
             rows = results.answers(run, name, [record.id for record in asked])
             if task.choose is None:
-                pairs = zip(rows, asked, strict=True)
-                answers.append(
-                    [self._text(_answer_text(row, record, task)) for row, record in pairs]
-                )
+                texts = map(partial(_answer_text, task), rows, asked)
+                answers.append([self._text(text) for text in texts])
                 continue
             # All runs have the same true boxes.
             true = [self._box_indices(row["scene"], row["gt"]) for row in rows]
             boxes = [_chosen(row, task) for row in rows]
-            pairs = list(zip(rows, boxes, strict=True))
-            answers.append([self._text(_boxes_in_words(mine, row["gt"])) for row, mine in pairs])
-            chosen.append([self._box_indices(row["scene"], mine) for row, mine in pairs])
+            texts = map(_boxes_in_words, boxes, (row["gt"] for row in rows))
+            answers.append([self._text(text) for text in texts])
+            scene_names = (row["scene"] for row in rows)
+            chosen.append([*map(self._box_indices, scene_names, boxes)])
             # As `count_alike` counts them. ScanRefer takes a box even so.
             no_object.append([int(np.argmax(row["scores"]) == len(row["boxes"])) for row in rows])
-        truth = [record.references or () for record in asked]
+        truth: list[Sequence[str]] = [record.references or () for record in asked]
         if task.grounding:
             truth = [[_count(len(boxes))] for boxes in true]
         return {
@@ -151,7 +151,7 @@ class Questions:
         return [known.setdefault(box, len(known)) for box in rounded]
 
 
-def _answer_text(row: Mapping[str, Any], record: Record, task: Task) -> str:
+def _answer_text(task: Task, row: Mapping[str, Any], record: Record) -> str:
     # Such an empty answer is not the model's, and is not counted among those.
     return NOT_ASKED if task.box_input and record.box_input is None else row["prediction"]
 

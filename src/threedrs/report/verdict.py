@@ -267,18 +267,23 @@ def config_differences(
     config: Mapping[str, Any], baseline: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
     """Return the settings in which two resolved runs differ: key, value, the baseline's value."""
-    mine, other = _flat(config), _flat(baseline)
+    mine, other = (
+        _flat({name: value for name, value in one.items() if name not in RUN_NAMES})
+        for one in (config, baseline)
+    )
     return [
         (name, mine.get(name), other.get(name))
-        for name in sorted({*mine, *other})
+        for name in dict.fromkeys([*mine, *other])
         if mine.get(name) != other.get(name)
     ]
 
 
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with dotted names, without the sections that are no setting."""
-    # Imported here, as the end of every run states its verdicts without it.
-    from pandas import json_normalize
-
-    settings = {name: value for name, value in config.items() if name not in RUN_NAMES}
-    return json_normalize(settings).to_dict("records")[0]
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the settings with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

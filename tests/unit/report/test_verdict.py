@@ -321,7 +321,7 @@ def test_the_page_explains_only_what_it_shows(seeds, tests, wanted):
 def test_config_differences_leave_out_names_and_paths():
     mine = {"run": "a", "teacher": {"name": "vggt", "grid": 14}, "paths": {"out": "a"}, "new": 1}
     other = {"run": "b", "teacher": {"name": "none", "grid": 14}, "paths": {"out": "b"}}
-    assert config_differences(mine, other) == [("new", 1, None), ("teacher.name", "vggt", "none")]
+    assert config_differences(mine, other) == [("teacher.name", "vggt", "none"), ("new", 1, None)]
 
 
 def test_figures_take_gaps_dollars_and_markup():
