@@ -132,28 +132,25 @@ def _fetch_file(download: Download, name: str) -> str | None:
     what = f"download of {download.repo}: {name}"
     path = Path(download.to) / name
     url = hf_hub_url(download.repo, name, repo_type=download.type, revision=download.revision)
+    offline = (
+        "the Hub cannot be reached and the file is not here yet; connect this machine, or copy the "
+        f"file to {path}"
+    )
+    answers = {
+        GatedRepoError: "access is gated; accept its terms on its page, then `hf auth login`",
+        RepositoryNotFoundError: "there is no such repository, or it is private; check the name, "
+        "then `hf auth login`",
+        RevisionNotFoundError: f"there is no revision {download.revision}",
+        EntryNotFoundError: "the repository holds no such file",
+        httpx.TransportError: offline,
+        OfflineModeIsEnabled: offline,
+    }
     try:
         metadata = get_hf_file_metadata(url)
-    except GatedRepoError as error:
-        raise DataError(
-            f"{what}: access is gated; accept its terms on its page, then `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise DataError(
-            f"{what}: there is no such repository, or it is private; check the name, then "
-            "`hf auth login`"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise DataError(f"{what}: there is no revision {download.revision}") from error
-    except EntryNotFoundError as error:
-        raise DataError(f"{what}: the repository holds no such file") from error
-    except (httpx.TransportError, OfflineModeIsEnabled) as error:
-        raise DataError(
-            f"{what}: the Hub cannot be reached and the file is not here yet; connect this "
-            f"machine, or copy the file to {path}"
-        ) from error
-    except Exception as error:  # what the Hub answers else
-        raise DataError(f"{what}: failed ({one_line(error)}); run again") from error
+    except Exception as error:
+        said = (answer for kind, answer in answers.items() if isinstance(error, kind))
+        other = f"failed ({one_line(error)}); run again"
+        raise DataError(f"{what}: {next(said, other)}") from error
     try:
         _receive(url, path, metadata.etag or metadata.commit_hash or "", metadata.size)
     except Exception as error:  # network, disk

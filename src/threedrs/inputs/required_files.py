@@ -173,7 +173,7 @@ def _box_sources(
     """Return the files that a split's boxes of one set come from, as far as they must be there."""
     if box_set in ready.box_files(layout, split, arriving):
         return []
-    own = [_own_box_files(scan, box_set) for scan in scans]
+    own = [scan.box_files(box_set) for scan in scans]
     if layout.point_clouds is None and ready.boxes is None and box_set == "gt":
         return [path for paths in own for path in paths]
     # Scenes may lack theirs, and the scene report lists these; but not all of them.
@@ -185,13 +185,6 @@ def _box_sources(
         return [folder / f"{scan.scene}.pth" for scan in scans[:1]]
     prepared = ready.box_file(layout, split, box_set)
     return [prepared] if prepared is not None else [path for paths in own[:1] for path in paths]
-
-
-def _own_box_files(scan: ScanFiles, box_set: str) -> list[Path]:
-    if box_set == "gt":
-        own = [scan.mesh, scan.segments, scan.aggregation]
-        return own if scan.point_cloud is None else [scan.point_cloud]
-    return [scan.point_cloud or scan.mesh, scan.proposals]
 
 
 def _has_types(path: Path) -> bool:

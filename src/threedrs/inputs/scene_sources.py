@@ -40,15 +40,21 @@ def scan_table(
         files = ready.box_files(layout, split)
         prepared = {name: (path, listed_scenes(path)) for name, path in files.items()}
         infos = [path for path in layout.candidates_files() if path.is_file()]
+        candidates = "EmbodiedScan" if infos else None
+        if layout.candidates is None:
+            candidates = f"every {stride}th frame"
         splits[split] = {}
         for scene in members:
             scan = layout.scan(scene)
             found = {
-                "frames": _name(scan.frames) if scan.frames.exists() else None,
+                # A scan's file is called by its ending, a folder by the one that it lies in.
+                "frames": scan.frames.suffix or scan.frames.parent.name
+                if scan.frames.exists()
+                else None,
                 "alignment": _alignment(scan, infos),
-                "candidates": _candidates(layout, infos, stride),
-                "gt": _ground_truth(scan),
-                "pred": scan.proposals.parent.name if _has_masks(scan) else None,
+                "candidates": candidates,
+                "gt": _vertices(scan) if _all_there(scan, "gt") else None,
+                "pred": scan.proposals.parent.name if _all_there(scan, "pred") else None,
                 "coverage": _coverage(layout, scan),
             }
             for name, (path, listed) in prepared.items():
@@ -58,9 +64,12 @@ def scan_table(
     return {"format_version": FORMAT_VERSION, "splits": splits}
 
 
-def _name(path: Path) -> str:
-    """Return how a source is called: its folder, or the ending of the scan's file."""
-    return path.suffix or path.parent.name
+def _vertices(scan: ScanFiles) -> str:
+    return "mesh" if scan.point_cloud is None else "point cloud"
+
+
+def _all_there(scan: ScanFiles, box_set: str) -> bool:
+    return all(path.exists() for path in scan.box_files(box_set))
 
 
 def _alignment(scan: ScanFiles, infos: Sequence[Path]) -> str | None:
@@ -71,31 +80,12 @@ def _alignment(scan: ScanFiles, infos: Sequence[Path]) -> str | None:
     return None if scan.mesh.exists() or scan.point_cloud else "none needed"
 
 
-def _candidates(layout: DataLayout, infos: Sequence[Path], stride: int) -> str | None:
-    if layout.candidates is None:
-        return f"every {stride}th frame"
-    return "EmbodiedScan" if infos else None
-
-
-def _ground_truth(scan: ScanFiles) -> str | None:
-    if scan.point_cloud is not None:
-        return "point cloud"
-    files = (scan.mesh, scan.segments, scan.aggregation)
-    return "mesh" if all(path.exists() for path in files) else None
-
-
-def _has_masks(scan: ScanFiles) -> bool:
-    return scan.proposals.exists() and (scan.point_cloud is not None or scan.mesh.exists())
-
-
 def _coverage(layout: DataLayout, scan: ScanFiles) -> str | None:
     for key in ("selected_frames", "voxels"):
         path = layout.file(key)
         if path is not None and (key == "selected_frames" or scan.point_cloud is None):
             return path.name
-    if scan.point_cloud is not None:
-        return "point cloud"
-    return "mesh" if scan.mesh.exists() else None
+    return _vertices(scan) if scan.point_cloud or scan.mesh.exists() else None
 
 
 def start_table(

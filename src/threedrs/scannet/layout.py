@@ -44,6 +44,13 @@ class ScanFiles:
         """The file or folder that the frames are read from."""
         return self.sens if self.source == "sens" else self.posed_images
 
+    def box_files(self, box_set: str) -> list[Path]:
+        """Return the files that boxes of ``gt`` or ``pred`` are computed from, all of them."""
+        vertices = self.point_cloud or self.mesh
+        if box_set == "pred":
+            return [vertices, self.proposals]
+        return [vertices] if self.point_cloud else [vertices, self.segments, self.aggregation]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataLayout:
@@ -135,33 +142,30 @@ class DataLayout:
         named = [self.candidates_file(split) for split in SPLITS]
         return [path for path in named if path is not None]
 
-    def scene_list_source(self, split: str) -> str:
-        """Return what says which scenes ``split`` has; where nothing does, the missing list."""
-        path = self.split_file(split)
-        if not path.is_file():
-            if self._has_clouds(split):
-                return f"{self.point_clouds}/{split}/"
-            names = [listing.name for listing in self._listings(split)]
-            if names:
-                return ", ".join(names)
-        return path.name
-
     def cloud_folder(self, split: str) -> Path | None:
         """The folder of the point clouds of ``split``, or None where none are used."""
         return None if self.point_clouds is None else self.root / self.point_clouds / split
 
-    def _has_clouds(self, split: str) -> bool:
-        folder = self.cloud_folder(split)
-        return folder is not None and folder.is_dir()
+    def _scene_lists(self, split: str) -> list[Path]:
+        """Return the list of ``split``, else its folder of point clouds, else prepared files."""
+        path, folder = self.split_file(split), self.cloud_folder(split)
+        if path.is_file():
+            return [path]
+        if folder is not None and folder.is_dir():
+            return [folder]
+        listings = (self.root / name for name in self.listings.get(split, ()))
+        return [listing for listing in dict.fromkeys(listings) if listing.is_file()]
 
-    def _listings(self, split: str) -> list[Path]:
-        paths = (self.root / name for name in self.listings.get(split, ()))
-        return [path for path in dict.fromkeys(paths) if path.is_file()]
+    def scene_list_source(self, split: str) -> str:
+        """Return what says which scenes ``split`` has; where nothing does, the missing list."""
+        found = self._scene_lists(split) or [self.split_file(split)]
+        if found[0].is_dir():
+            return f"{self.point_clouds}/{split}/"
+        return ", ".join(path.name for path in found)
 
     def has_scenes(self, split: str) -> bool:
         """Whether anything says which scenes ``split`` has."""
-        listed = self.split_file(split).is_file() or self._has_clouds(split)
-        return listed or bool(self._listings(split))
+        return bool(self._scene_lists(split))
 
     def scenes(self, split: str) -> list[str]:
         """Return the scenes of ``split``, in the order of its list.
@@ -173,16 +177,15 @@ class DataLayout:
             DataError: nothing says so, or the list holds a repeated or malformed name.
         """
         path = self.split_file(split)
-        if not path.is_file():
-            clouds = self.cloud_folder(split)
-            if clouds is not None and clouds.is_dir():
-                stems = (found.stem for found in clouds.glob("*.pth"))
-                return sorted(stem for stem in stems if SCENE_NAME.fullmatch(stem))
-            if self._listings(split):
-                # Not parsed as JSON: arrays of records take seconds, and their stage checks them.
-                texts = (listing.read_bytes() for listing in self._listings(split))
-                names = {name for text in texts for name in _LISTED_SCENE.findall(text)}
-                return sorted(name.decode() for name in names)
+        found = self._scene_lists(split) or [path]
+        if found[0].is_dir():
+            stems = (cloud.stem for cloud in found[0].glob("*.pth"))
+            return sorted(stem for stem in stems if SCENE_NAME.fullmatch(stem))
+        if found != [path]:
+            # Not parsed as JSON: arrays of records take seconds, and their stage checks them.
+            texts = (listing.read_bytes() for listing in found)
+            names = {name for text in texts for name in _LISTED_SCENE.findall(text)}
+            return sorted(name.decode() for name in names)
         scenes = [line.strip() for line in read_text(path).splitlines() if line.strip()]
         for number, scene in enumerate(scenes, start=1):
             check_scene_name(scene, f"{path}: line {number}")

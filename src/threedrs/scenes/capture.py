@@ -33,7 +33,6 @@ from threedrs.scenes.clusters import ROUGH, cluster_boxes
 from threedrs.scenes.coverage import VOXEL
 from threedrs.scenes.frame_reader import TurnedFrames
 from threedrs.scenes.frame_selection import SceneSettings
-from threedrs.scenes.pose_agreement import settle_poses
 from threedrs.scenes.published_lists import PublishedLists
 from threedrs.scenes.store import SceneStore
 from threedrs.scenes.upright import AXES, find_planes, quarter_turns, stand_up
@@ -42,6 +41,11 @@ SPLIT = "own"
 """What a capture's store has as its split."""
 _CLOUD_FRAMES, _CLOUD_VOXEL = 200, 0.04  # frames, metres
 _CLOUD_COLUMNS = 160  # about as many of a depth image are looked at
+_POSE_FRAMES, _POSE_COLUMNS = 40, 80  # looked at to tell what the poses are
+_GIVEN, _OPENGL = "camera to world", np.diag([1.0, -1.0, -1.0, 1.0])
+# Share of the voxels from which another convention is the right one. Frames of a room fill three to
+# eight times as many under a wrong one, and ten frames all around it twice as many.
+_FEWER = 0.65
 _MOST_CANDIDATES = 600  # frames that coverage chooses from; it looks at every second
 
 
@@ -78,7 +82,7 @@ def build_capture(
     say(f"opening {capture}")
     with open_capture(capture, options) as frames:
         posed, facts = _posed_frames(frames)
-        say("comparing neighbouring frames")
+        say("comparing what frames see")
         frames.poses, found = settle_poses(frames, posed)
         facts += found
         cloud_P3 = _cloud(frames, posed, say)
@@ -193,30 +197,71 @@ def open_capture(capture: Path, options: CaptureOptions) -> Frames:
     )
 
 
+def settle_poses(frames: Frames, posed: NDArray[np.intp]) -> tuple[NDArray[np.float64], list[str]]:
+    """Return the poses as camera to world, (N,4,4) with y down and z ahead, and what was found.
+
+    Args:
+        posed: (F,) places of the frames that have a pose.
+    """
+    import open3d
+
+    # Tools write world-to-camera matrices, or cameras that look along -z with y up, and no matrix
+    # tells which it is. But only as what they are do frames show one surface, which fills far fewer
+    # voxels than each frame's surface at a place of its own.
+    inverted = frames.poses.copy()
+    inverted[posed] = np.linalg.inv(frames.poses[posed])
+    conventions = {_GIVEN: frames.poses, "world to camera": inverted}
+    for name, poses in [*conventions.items()]:
+        with np.errstate(invalid="ignore"):  # poses that are not finite stay so
+            conventions[f"{name} with OpenGL's axes"] = poses @ _OPENGL
+    some = posed[:: -(-len(posed) // _POSE_FRAMES)].tolist()
+    seen = {place: _points(frames, place, np.eye(4), _POSE_COLUMNS) for place in some}
+    voxels = {}
+    for name, poses in conventions.items():
+        world = [points @ poses[i, :3, :3].T + poses[i, :3, 3] for i, points in seen.items()]
+        cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(np.concatenate(world)))
+        voxels[name] = len(cloud.voxel_down_sample(VOXEL).points) if len(cloud.points) else 0
+    best = min(voxels, key=lambda name: voxels[name])
+    if voxels[best] > _FEWER * voxels[_GIVEN]:
+        return frames.poses, []
+    return conventions[best], [
+        f"poses: {best}, as frames then see one surface of {voxels[best]} voxels of {VOXEL} m, and "
+        f"{voxels[_GIVEN]} voxels as {_GIVEN}; they were converted"
+    ]
+
+
+def _points(
+    frames: Frames, place: int, pose: NDArray[np.float64], columns: int
+) -> NDArray[np.float64]:
+    """Return what some pixels of a frame measure, (P,3) metres; ``columns`` are looked at."""
+    width, height = frames.header.depth_size
+    step = max(1, width // columns)
+    depth_HW = frames.depth_millimetres(place)[::step, ::step]
+    world_HW3 = unproject(
+        depth_HW,
+        frames.header.intrinsic_depth,
+        pose,
+        columns_W=np.arange(0, width, step),
+        rows_H=np.arange(0, height, step),
+    )
+    return world_HW3[depth_HW > 0]
+
+
 def _cloud(
     frames: Frames, posed: NDArray[np.intp], say: Callable[[str], None]
 ) -> NDArray[np.float64]:
     """Return the points, (P,3) metres of the capture's world, that up to 200 frames measure."""
     import open3d
 
-    width, height = frames.header.depth_size
-    step = max(1, width // _CLOUD_COLUMNS)
-    some = posed[:: -(-len(posed) // _CLOUD_FRAMES)]
+    some = posed[:: -(-len(posed) // _CLOUD_FRAMES)].tolist()
     cloud = open3d.geometry.PointCloud()
-    for number, index in enumerate(some.tolist()):
-        say(f"reading depth, frame {number + 1} of {len(some)}")
-        depth_HW = frames.depth_millimetres(index)[::step, ::step]
-        world_HW3 = unproject(
-            depth_HW,
-            frames.header.intrinsic_depth,
-            frames.poses[index],
-            columns_W=np.arange(0, width, step),
-            rows_H=np.arange(0, height, step),
-        )
+    for number, place in enumerate(some, start=1):
+        say(f"reading depth, frame {number} of {len(some)}")
+        points_P3 = _points(frames, place, frames.poses[place], _CLOUD_COLUMNS)
         cloud += open3d.geometry.PointCloud(
-            open3d.utility.Vector3dVector(world_HW3[depth_HW > 0])
+            open3d.utility.Vector3dVector(points_P3)
         ).voxel_down_sample(_CLOUD_VOXEL)
-        if number % 20 == 19:
+        if number % 20 == 0:  # so that the memory stays that of the room
             cloud = cloud.voxel_down_sample(_CLOUD_VOXEL)
     points_P3 = np.asarray(cloud.voxel_down_sample(_CLOUD_VOXEL).points)
     if len(points_P3) < 100:

@@ -8,7 +8,7 @@ import pytest
 from fixtures.captures import room_capture, write_open3d
 from fixtures.rgbd_folders import rigid
 from threedrs.scannet.rgbd_frames import RgbdFrames
-from threedrs.scenes.pose_agreement import settle_poses
+from threedrs.scenes.capture import settle_poses
 
 ROOM = room_capture(10)
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -40,11 +40,9 @@ def test_each_convention_is_found_and_converted(tmp_path, written, said):
         assert "they were converted" in facts[0]
 
 
-def test_poses_that_fit_no_surface_are_warned_about(tmp_path):
+def test_poses_that_fit_no_surface_stay(tmp_path):
     mixed = np.stack([rigid(seed) for seed in EVERY])
-    poses, facts = settled(tmp_path, mixed)
-    assert np.array_equal(poses, mixed)
-    assert facts[0].startswith("warning: frames agree on the depth of only")
+    assert settled(tmp_path, mixed) == (pytest.approx(mixed), [])
 
 
 def test_frames_without_pose_do_not_count_and_stay(tmp_path):
