@@ -53,6 +53,15 @@ def raise_all(errors: Iterable[ThreedrsError]) -> None:
         raise ConfigError("\n".join(map(str, found)))
 
 
+def problems_of(check: Callable[[], object], key: str = "") -> list[str]:
+    """Return what ``check`` finds wrong, a line each, with ``key`` before it."""
+    try:
+        check()
+    except ThreedrsError as error:
+        return [f"{key}{line}" for line in str(error).splitlines()]
+    return []
+
+
 def write_problem(error: OSError) -> str:
     """Return the clause for what cannot be written: what the system says, and the remedy."""
     remedy = "make the folder writable for this user, or results/ a link to one that is"

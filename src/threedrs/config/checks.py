@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.config.resources import train_ranks
-from threedrs.errors import ConfigError, ThreedrsError, choose_one, nearest_path
+from threedrs.errors import ConfigError, ThreedrsError, choose_one, nearest_path, problems_of
 from threedrs.models.backbones.family import LAYERS
 from threedrs.models.checkpoint.folder import check_folder, read_config
 from threedrs.models.model_settings import ModelSettings
@@ -38,17 +38,17 @@ def check_run(
     if trained:
         if train["mix"] not in mixes:
             yield f"train.mix is {train['mix']!r}; {choose_one(train['mix'], mixes)}"
-        yield from _problems(lambda: TrainSettings.from_config(resolved))
+        yield from problems_of(lambda: TrainSettings.from_config(resolved))
         # A lone rank is the least that a batch has to fit; of more see `batch_problem`.
-        yield from _problems(lambda: accumulation(train["global_batch"], train["pack"], 1))
+        yield from problems_of(lambda: accumulation(train["global_batch"], train["pack"], 1))
         deepspeed = Path(resolved["execution"]["deepspeed"])
-        yield from _problems(lambda: read_deepspeed(deepspeed), "execution.deepspeed: ")
+        yield from problems_of(lambda: read_deepspeed(deepspeed), "execution.deepspeed: ")
         if resolved["model"]["attention"] == "flash" and train["precision"] == "float32":
             yield (
                 "model.attention: flash computes in half precision; set train.precision: bfloat16 "
                 "or choose auto or sdpa"
             )
-    wrong = _problems(lambda: ModelSettings.from_config(resolved))
+    wrong = problems_of(lambda: ModelSettings.from_config(resolved))
     yield from wrong
     if files and folder is not None and not _arrives(Path(folder), arriving):
         yield from _check_checkpoint(Path(folder), "model.path" if trained else "checkpoint")
@@ -92,15 +92,6 @@ def batch_problem(
     return None
 
 
-def _problems(check: Callable[[], object], key: str = "") -> list[str]:
-    """Return what ``check`` finds wrong, a line each."""
-    try:
-        check()
-    except ThreedrsError as error:
-        return [f"{key}{line}" for line in str(error).splitlines()]
-    return []
-
-
 def _arrives(path: Path, arriving: Sequence[Path]) -> bool:
     """Whether a download brings ``path`` or a file below it."""
     return any(found == path or path in found.parents for found in arriving)
@@ -111,7 +102,7 @@ def _check_checkpoint(folder: Path, key: str) -> Iterator[str]:
         advice = nearest_path(folder) or "correct the path, or put the checkpoint there"
         yield f"{key}: {folder} is not a folder; {advice}"
     else:
-        yield from _problems(lambda: check_folder(folder), f"{key}: ")
+        yield from problems_of(lambda: check_folder(folder), f"{key}: ")
 
 
 def _check_length(resolved: Mapping[str, Any], model: ModelSettings) -> Iterator[str]:

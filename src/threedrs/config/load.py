@@ -5,8 +5,11 @@ concern several sections or the files that they name.
 """
 
 import copy
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import partial
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from pydantic import ValidationError
 from threedrs.config.data_places import below_root, root_problem
 from threedrs.config.schema import INITIAL, Configuration, Run, SupervisionSettings
 from threedrs.config.section import problem_lines
-from threedrs.errors import ConfigError, choose_one
+from threedrs.errors import ConfigError, choose_one, problems_of
 from threedrs.inputs.download import downloads
 from threedrs.inputs.required_files import trained_runs
 from threedrs.instructions.mix_settings import MixSettings
@@ -90,20 +93,15 @@ def _check_extends(runs: Mapping[str, Run]) -> Iterator[str]:
     if not runs:
         yield "runs: all are switched off (null); keep one"
     for name, run in runs.items():
-        chain = [name]
-        while run.extends is not None and run.extends in runs and run.extends not in chain:
-            chain.append(run.extends)
-            run = runs[run.extends]
-        if run.extends is None:
-            continue
-        if run.extends in chain:
-            circle = " -> ".join([*chain, run.extends])
-            yield f"runs.{name}.extends: {circle} is a circle"
-        elif len(chain) == 1:  # else the run in between has the line
+        if run.extends is not None and run.extends not in runs:
             yield (
                 f"runs.{name}.extends is {run.extends!r}, which is not a run; "
                 f"{choose_one(run.extends, [other for other in runs if other != name])}"
             )
+    try:
+        TopologicalSorter({name: {run.extends} - {None} for name, run in runs.items()}).prepare()
+    except CycleError as error:
+        yield f"runs: extends leads in a circle, {' -> '.join(reversed(error.args[1]))}"
 
 
 def _overrides(name: str, runs: Mapping[str, Run]) -> Config:
@@ -122,9 +120,7 @@ def _overrides(name: str, runs: Mapping[str, Run]) -> Config:
 
 def _sorted_keys(value: Any) -> Any:
     """Sort all keys: Snakemake compares settings as text, where another order is a change."""
-    if isinstance(value, dict):
-        return {key: _sorted_keys(value[key]) for key in sorted(value)}
-    return [_sorted_keys(item) for item in value] if isinstance(value, list) else value
+    return json.loads(json.dumps(value, sort_keys=True))
 
 
 def resolve_run(config: Config, run: str) -> Config:
@@ -199,25 +195,16 @@ def _cross_checks(config: Config, *, files: bool) -> Iterator[str]:
         yield "data.candidates is set; the demo data (data.demo) has no EmbodiedScan infos"
     benchmarks = (*config["instructions"]["benchmarks"], *config["eval"]["benchmarks"])
     for name in dict.fromkeys(benchmarks):
-        try:
-            find_task(name)
-        except ConfigError as error:  # said now, not when the run that needs the part is over
-            yield str(error)
+        # Said now, not when the run that needs the part is over.
+        yield from problems_of(partial(find_task, name))
     for name, mix in config["instructions"]["mixes"].items():
-        try:
-            settings = MixSettings(**mix)
-        except ConfigError as error:
-            yield f"instructions.mixes.{name}: {error}"
-            continue
-        for benchmark in {**settings.sampling, **settings.weights}:
+        yield from problems_of(partial(MixSettings, **mix), f"instructions.mixes.{name}: ")
+        for benchmark in {**mix.get("sampling", {}), **mix.get("weights", {})}:
             if benchmark not in config["instructions"]["benchmarks"]:
                 yield (
                     f"instructions.mixes.{name}: {benchmark} is not among instructions.benchmarks"
                 )
-    try:
-        downloads(config)
-    except ConfigError as error:
-        yield from str(error).splitlines()
+    yield from problems_of(partial(downloads, config))
     resolved = {run: resolve_run(config, run) for run in config["runs"]}
     teachers = sorted({resolved[run]["teacher"]["name"] for run in trained_runs(config)})
     weighted = [name for name in teachers if _has_weights(name)]

@@ -1,12 +1,13 @@
 """Reads configuration files, naming the line of a slip, and merges them as Snakemake does."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from threedrs.errors import ConfigError, DataError, raise_all
+from threedrs.errors import ConfigError, DataError, problems_of
 from threedrs.io.files import read_text
 
 MAIN = Path("config/config.yaml")
@@ -67,14 +68,10 @@ def check_yaml(files: Iterable[Path]) -> None:
     Raises:
         ConfigError: as `read_yaml`, a line a file.
     """
-    problems = []
-    for path in map(Path, files):
-        if path.suffix in (".yaml", ".yml"):
-            try:
-                read_yaml(path)
-            except ConfigError as error:
-                problems.append(error)
-    raise_all(problems)
+    yaml_files = [path for path in map(Path, files) if path.suffix in (".yaml", ".yml")]
+    problems = [line for path in yaml_files for line in problems_of(partial(read_yaml, path))]
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def _slip(error: Exception, text: str) -> str:

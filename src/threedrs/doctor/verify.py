@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import CheckpointError, DataError, StoreError
+from threedrs.errors import CheckpointError, DataError, StoreError, one_line
 from threedrs.io.files import SAFE_NAME, check_scene_name, read_json, sha256_of_file
 from threedrs.models.checkpoint.folder import hash_files, manifest_path, require_whole
 from threedrs.scenes.store import SceneStore
@@ -95,17 +95,13 @@ def _unreadable(path: Path, error: OSError) -> Damage:
 def _scenes(manifest: Path) -> Iterator[Damage]:
     """Compare a shard's scene stores with its manifest."""
     try:
-        content = read_json(manifest)
-        listed = content["scenes"]
         hashes = {
-            check_scene_name(scene, str(manifest), SAFE_NAME): listed[scene]["content"]
-            for scene in listed
+            check_scene_name(scene, str(manifest), SAFE_NAME): entry["content"]
+            for scene, entry in read_json(manifest)["scenes"].items()
         }
-    except DataError as error:
-        yield Damage(problem=str(error), remake=manifest)
-        return
-    except (KeyError, TypeError, AttributeError):
-        yield Damage(problem=f"{manifest}: is not a manifest of scene stores", remake=manifest)
+    except (DataError, KeyError, TypeError, AttributeError) as error:
+        problem = f"{manifest}: is not a manifest of scene stores ({one_line(error)})"
+        yield Damage(problem=problem, remake=manifest)
         return
     for scene, recorded in hashes.items():
         path = manifest.parent.parent / f"{scene}.zarr"
