@@ -188,11 +188,8 @@ def _print_error(line: str) -> None:
 def one_line_errors(prefix: str, say: Callable[[str], None] = _print_error) -> Iterator[None]:
     """End the process with one line and status 1 where the block fails for a user's reason.
 
-    A bug passes through with its traceback.
-
-    Args:
-        prefix: what the line begins with: the command, the stage or the rank.
-        say: prints the line, to standard error by default.
+    The line begins with ``prefix``, the command, stage or rank. A bug passes through with its
+    traceback.
     """
     try:
         yield

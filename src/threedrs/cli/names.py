@@ -132,32 +132,20 @@ def trained_run(given: str) -> Path | None:
 
 
 def check_run(run: str, results: Path) -> None:
-    """Check that ``results`` has a trained run of this name.
-
-    Raises:
-        ConfigError: it has not.
-    """
+    """Raise ConfigError unless ``results`` has a trained run of this name."""
     if run not in RUNS.names(results):
         raise ConfigError(f"{run}: is not a trained run; {RUNS.advice(run, results)}")
 
 
 def check_file(path: Path) -> None:
-    """Check that a file or folder is there, before what reads it is loaded.
-
-    Raises:
-        DataError: it is not; names the nearest.
-    """
+    """Raise DataError, which names the nearest, unless a file or folder is there."""
     if not path.exists():
         advice = nearest_path(path) or "put it there, or correct the path"
         raise DataError(f"{path}: is not there; {advice}")
 
 
 def find_scene(given: str) -> Path:
-    """Return the store of a scene, or the store that ``given`` is the path of.
-
-    Raises:
-        StoreError: there is none.
-    """
+    """Return the store of a scene, or the store at the path ``given``, else raise StoreError."""
     is_path = "/" in given or given.endswith(".zarr")
     path = Path(given) if is_path else RESULTS / "scenes" / f"{given}.zarr"
     if not (path / "zarr.json").is_file():
@@ -166,11 +154,7 @@ def find_scene(given: str) -> Path:
 
 
 def find_shards(given: str) -> list[Path]:
-    """Return the shards of a teacher's features, or the one that ``given`` is the path of.
-
-    Raises:
-        StoreError: there is none.
-    """
+    """Return the shards of a teacher, or the one at the path ``given``, else raise StoreError."""
     if "/" not in given:
         shards = sorted((RESULTS / "features" / given).glob("*.zarr"))
         if shards:

@@ -25,13 +25,9 @@ def check_run(
     arriving: Sequence[Path],
     files: bool = True,
 ) -> Iterator[str]:
-    """Yield the problems of a resolved run.
+    """Yield the problems of a resolved run, whose sections are valid by the schema.
 
-    Args:
-        resolved: the run's sections, valid by the schema.
-        mixes: names of the mixes that there are.
-        arriving: the files that the configuration downloads.
-        files: whether checkpoints and weights must be there or arrive.
+    With ``files`` checkpoints and weights must be there, or ``arriving`` by a download.
     """
     train, folder = resolved["train"], resolved["model"]["path"]
     trained = "checkpoint" not in resolved

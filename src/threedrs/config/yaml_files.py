@@ -115,12 +115,9 @@ def parse_values(entries: Sequence[str]) -> dict[str, Any]:
 def merged(
     files: Sequence[Path], command: str, values: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return config/config.yaml with ``files`` on top, as Snakemake merges them; not checked yet.
+    """Return config/config.yaml with ``files`` and then ``values`` on top, not checked yet.
 
-    Args:
-        files: from ``--configfile``.
-        command: what asks for it, for the error.
-        values: from ``--config``, as `parse_values` returns them.
+    They are merged as Snakemake does. The error names the ``command`` that asks.
 
     Raises:
         ConfigError: as `read_yaml`, or the working directory is not the repository's folder.

@@ -229,12 +229,9 @@ def read_json_lines(path: Path) -> Iterator[Any]:
 
 
 def read_result(path: Path, version: int, target: str) -> dict[str, Any]:
-    """Return the JSON object of one of this project's own results.
+    """Return the JSON object of one of this project's own results, of this ``format_version``.
 
-    Args:
-        path: the file.
-        version: the ``format_version`` that it must carry.
-        target: what Snakemake is asked for to make it again, for the message.
+    The message names the ``target`` that Snakemake is asked for to make it again.
 
     Raises:
         DataError: the file is missing, not JSON, or of another format version.

@@ -63,12 +63,9 @@ def decode_rgb(source: Path | bytes, formats: tuple[str, ...] = FORMATS) -> NDAr
 def decode_depth_png(
     payload: bytes, size: tuple[int, int], others: str = "the scan's depth images"
 ) -> NDArray[np.uint16]:
-    """Return the values of a 16-bit grey PNG, (H, W) uint16, writable.
+    """Return the values of a 16-bit grey PNG of ``size`` (width, height): (H, W) uint16, writable.
 
-    Args:
-        payload: the file's bytes.
-        size: the (width, height) that the image must have.
-        others: which images have that size, for the message.
+    The message says which ``others`` have that size.
 
     Raises:
         ImageError: the image is damaged, of another mode or of another size.

@@ -57,14 +57,9 @@ def write_array(
 ) -> str:
     """Write ``values`` as the array ``name`` (a path within ``group``); return its digest.
 
-    Args:
-        group: what `create_store` yields.
-        name: for instance ``"rgb"`` or ``"masks/gt/fine"``.
-        values: any numeric array; axes of length zero are allowed.
-        chunk_shape: with it, the array is one file (shard) of such chunks; without, one chunk.
-        compressed: False for what hardly shrinks (photographs, features): zstd takes 5 to 10 % off
-            and most of the time of a read.
-        attributes: JSON values kept with the array.
+    With a ``chunk_shape`` the array is one file (shard) of such chunks, without it one chunk. What
+    hardly shrinks (photographs, features) is not ``compressed``: zstd takes 5 to 10 % off, and most
+    of the time of a read. The ``attributes`` are JSON values kept with the array.
     """
     # Zarr refuses a chunk of length zero, which an array without objects would have.
     whole = tuple(max(1, size) for size in values.shape)
@@ -135,11 +130,7 @@ class StoreReader:
     def open(cls, path: Path, *, kind: str, format_version: int, remedy: str) -> "StoreReader":
         """Open a store for reading and check its format version.
 
-        Args:
-            path: folder of the store.
-            kind: what the store is called in messages, for instance ``"scene store"``.
-            format_version: the only version that is read.
-            remedy: what to do about a damaged store; it ends every message.
+        Messages call it ``kind`` and end with ``remedy``, what to do about a damaged store.
 
         Raises:
             StoreError: there is no store, it is damaged, or of another format version.
