@@ -1,15 +1,14 @@
 """``threedrs ask`` and ``threedrs chat``: one question, or many, to a model about a scene."""
 
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from threedrs.cli.names import ModelName, SceneName, find_model, find_scene
-from threedrs.cli.shared import AsJson, progress, say
+from threedrs.cli.shared import AsJson, progress, report, say
 
 if TYPE_CHECKING:
     from threedrs.evaluation.ask import SceneDialogue
@@ -54,7 +53,7 @@ def ask(
     folder, store = _check_names(model, scene, out)
     dialogue = _open(folder, store, boxes, prompt, max_new_tokens)
     reply = reply_to(dialogue, request, out, top)
-    _print_reply(reply, reply_lines(reply), as_json)
+    report(reply, as_json, *reply_lines(reply), indent=None)
 
 
 def chat(
@@ -106,19 +105,12 @@ def chat(
         # The next question can still be answered, and a wrong one shall not cost the loading.
         except ThreedrsError as error:
             refused += 1
-            _print_reply({"error": str(error)}, [f"error: {error}"], as_json)
+            report({"error": str(error)}, as_json, f"error: {error}", indent=None)
             continue
         images += "image" in reply
-        _print_reply(reply, reply_lines(reply), as_json)
+        report(reply, as_json, *reply_lines(reply), indent=None)
     if as_json and refused:
         raise typer.Exit(1)
-
-
-def _print_reply(reply: Mapping[str, Any], lines: Sequence[str], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(reply), flush=True)  # never broken at words, as `say` does
-    else:
-        say(*lines)
 
 
 def _check_names(model: str, scene: str, out: Path) -> tuple[Path, Path]:

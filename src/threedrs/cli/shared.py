@@ -82,10 +82,10 @@ def say(*lines: str) -> None:
         print(wrapped(line), flush=True)
 
 
-def report(value: Any, as_json: bool, *lines: str) -> None:
+def report(value: Any, as_json: bool, *lines: str, indent: int | None = 2) -> None:
     """Print what a command found: lines, or for scripts the value as JSON."""
     if as_json:
-        print(json.dumps(value, indent=2, allow_nan=False))
+        print(json.dumps(value, indent=indent, allow_nan=False), flush=True)
     else:
         say(*lines)
 

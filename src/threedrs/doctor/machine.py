@@ -12,6 +12,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from threedrs.config.load import resolve_run
 from threedrs.doctor.finding import Finding, Setting, error, ok, warning
@@ -41,23 +42,16 @@ def check_packages(setting: Setting) -> Iterator[Finding]:
         file = setting.root / "pyproject.toml"
         yield warning(f"{file} is missing", "run threedrs doctor from the repository's folder")
         return
+    needed = map(Requirement, project["dependencies"])
+    ranges = {canonicalize_name(one.name): one.specifier for one in needed}
+    lock = (setting.root / "requirements.lock").read_text(encoding="utf-8")
     outside, others = [], []
-    for text in project["dependencies"]:
-        wanted = Requirement(text)
-        found = _installed(wanted.name)
-        if wanted.marker is not None and not wanted.marker.evaluate():
-            continue
-        if found is None or not wanted.specifier.contains(found, prereleases=True):
-            outside.append(
-                f"{wanted.name} {found or 'missing'} (needs {wanted.specifier or 'any'})"
-            )
-    lock = setting.root / "requirements.lock"
-    if lock.is_file():
-        for name, version in re.findall(r"^([\w.-]+)==(\S+)$", lock.read_text(), re.MULTILINE):
-            found = _installed(name)
-            # What is outside its range is an error already, and once is enough.
-            if found != version and not any(line.startswith(f"{name} ") for line in outside):
-                others.append(f"{name} {found or 'missing'} (locked: {version})")
+    for name, version in re.findall(r"^([\w.-]+)==(\S+)$", lock, re.MULTILINE):
+        found, wanted = _installed(name), ranges.get(canonicalize_name(name), SpecifierSet())
+        if wanted and (found is None or not wanted.contains(found, prereleases=True)):
+            outside.append(f"{name} {found or 'missing'} (needs {wanted})")
+        elif found != version:
+            others.append(f"{name} {found or 'missing'} (locked: {version})")
     if outside:
         yield error("; ".join(outside), "run `make setup`")
     if others:
@@ -105,11 +99,11 @@ def check_gpu(setting: Setting) -> Iterator[Finding]:
 def check_attention(setting: Setting) -> Iterator[Finding]:
     """Look for flash-attn, which ``model.attention: flash`` needs."""
     version = _installed("flash-attn")
-    attention = {
-        run: resolve_run(setting.config, run)["model"]["attention"]
+    asking = [
+        run
         for run in setting.config["runs"]
-    }
-    asking = [run for run, name in attention.items() if name == "flash"]
+        if resolve_run(setting.config, run)["model"]["attention"] == "flash"
+    ]
     if version or not asking:
         yield ok(version or "not installed; torch's own attention is used")
         return

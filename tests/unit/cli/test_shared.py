@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from threedrs.cli import chat, shared
+from threedrs.cli import shared
 from threedrs.cli.shared import (
     ConfigFiles,
     ConfiguredCommand,
@@ -73,7 +73,7 @@ def test_a_reply_passes_a_pipe_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with os.fdopen(writing, "w") as output, os.fdopen(reading) as replies:
         monkeypatch.setattr(sys, "stdout", output)
         shared.say("yes")
-        chat._print_reply({"answer": "no"}, [], as_json=True)
+        shared.report({"answer": "no"}, True, indent=None)
         os.set_blocking(reading, False)
         assert [replies.readline(), replies.readline()] == ["yes\n", '{"answer": "no"}\n']
         monkeypatch.undo()
