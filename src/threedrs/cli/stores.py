@@ -1,15 +1,12 @@
 """``threedrs scene`` and ``threedrs features``: build, look into and check stores."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from threedrs.cli.names import SCENES, FeaturesName, SceneName, completion, find_scene, find_shards
 from threedrs.cli.shared import AsJson, progress, report, say
-
-if TYPE_CHECKING:
-    from threedrs.teachers.feature_store import FeatureStore
 
 scene_app = typer.Typer(help="Build or look into a scene store.", no_args_is_help=True)
 features_app = typer.Typer(help="Check, show and export teacher features.", no_args_is_help=True)
@@ -167,20 +164,6 @@ def export(
                 say(f"{export_features(shard, scene, out, name)}: written")
 
 
-def _shard_of(scene: str, shards: "list[FeatureStore]") -> "FeatureStore":
-    """Return the shard that holds the features of a scene."""
-    from threedrs.errors import StoreError, did_you_mean
-
-    names = [name for shard in shards for name in shard.scenes]
-    if scene not in names:
-        near = did_you_mean(scene, names)
-        raise StoreError(
-            f"{scene}: is not among the {len(names)} scenes of {shards[0].path.parent}"
-            + (f"; {near}" if near else "")
-        )
-    return next(shard for shard in shards if scene in shard.scenes)
-
-
 @features_app.command("show")
 def show_features(
     features: FeaturesName,
@@ -196,13 +179,18 @@ def show_features(
     ] = None,
 ) -> None:
     """Write an image: frames above their features' first three principal components."""
+    from threedrs.errors import StoreError, did_you_mean
     from threedrs.io.images import save_image
     from threedrs.scenes.store import SceneStore
     from threedrs.teachers.feature_store import FeatureStore
     from threedrs.visualization.feature_plot import plot_features
 
-    shard = _shard_of(scene, [FeatureStore.open(path) for path in find_shards(features)])
+    shards = [FeatureStore.open(path) for path in find_shards(features)]
+    shard_of = {name: shard for shard in shards for name in shard.scenes}
+    if scene not in shard_of:
+        near = did_you_mean(scene, shard_of) or "see `threedrs features verify`"
+        raise StoreError(f"{scene}: is not among the {len(shard_of)} scenes of {features}; {near}")
     store = SceneStore.open(find_scene(scene if scene_store is None else str(scene_store)))
     image = out or Path(f"{scene}.png")
-    save_image(plot_features(shard, store), image)
+    save_image(plot_features(shard_of[scene], store), image)
     say(f"{image}: written")
