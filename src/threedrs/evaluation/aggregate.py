@@ -21,11 +21,12 @@ from threedrs.evaluation.compare import (
 )
 from threedrs.evaluation.controls import CONTROLS, read_looking
 from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
-from threedrs.evaluation.tables import latex_table, markdown_table, run_notes
+from threedrs.evaluation.tables import markdown_table, run_notes
 from threedrs.evaluation.trivial_answers import mean_of, read_trivial_answers, summary_rows
 from threedrs.io.files import (
     atomic_file,
     read_json,
+    read_result,
     sha256_of_file,
     sha256_of_json,
     write_json,
@@ -42,24 +43,13 @@ RUN_NAMES = ("run", "paths", "evaluation", "execution")
 _INERT = {"train": ("seed", "eval_every", "eval_samples"), "model": ("attention",)}
 
 
-def read_metrics(path: Path, run: str, benchmark: str) -> dict[str, Any]:
-    """Return the metrics file of a run and benchmark.
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Return a metrics file of a run and benchmark.
 
     Raises:
-        DataError: it is missing, malformed, or of another run, benchmark or format version.
+        DataError: it is missing, or of another format version.
     """
-    result = read_json(path)
-    if not isinstance(result, dict) or result.get("format_version") != METRICS_VERSION:
-        raise DataError(f"{path}: is not a metrics file of format version {METRICS_VERSION}")
-    for name, expected in (("run", run), ("benchmark", benchmark)):
-        if result.get(name) != expected:
-            raise DataError(f"{path}: {name} is {result.get(name)!r}, expected {expected!r}")
-    if not isinstance(result.get("metrics"), dict):
-        raise DataError(f"{path}: has no metrics; score the predictions again")
-    missing = [name for name in TASKS[benchmark].metrics if name not in result["metrics"]]
-    if missing:
-        raise DataError(f"{path}: has no metric {missing[0]!r}; score the predictions again")
-    return result
+    return read_result(path, METRICS_VERSION, "scores")
 
 
 def aggregate(
@@ -69,7 +59,6 @@ def aggregate(
     baseline: str,
     out_csv: Path,
     out_json: Path,
-    out_latex: Path,
     out_markdown: Path,
     train_summaries: Mapping[str, Path],
     run_configs: Mapping[str, Path],
@@ -78,20 +67,17 @@ def aggregate(
 ) -> dict[str, Any]:
     """Write the summaries and return the content of the JSON one.
 
+    Metrics files, files of questions and those of controls are given by (run, benchmark) and
+    (run, benchmark, control), ``train.json`` and resolved ``config.json`` by run.
+
     Args:
-        metrics_files: (run, benchmark) to ``metrics.json``.
-        per_question_files: the same to ``per_question.npz``.
         baseline: the run that the others are compared with.
         out_csv: one row a run; ``<benchmark>:<metric>``, with ``:low``, ``:high``, and against
             the baseline ``:difference``, empty where there is no value; last ``notes``. Then one
             row a trivial way to answer, its name in parentheses.
         out_json: what `_summarise` returns, and the hashes of the files read.
-        out_latex: the headline metrics as a LaTeX table (booktabs).
-        out_markdown: the same in Markdown.
-        train_summaries: run to ``train.json``, of the runs that were trained.
-        run_configs: run to its resolved ``config.json``.
+        out_markdown: the headline metrics as a table.
         trivial: what anyone scores without looking (``trivial_answers``); None: no such rows.
-        control_files: (run, benchmark, control) to ``metrics.json`` of ``eval.controls``.
 
     Raises:
         ConfigError: unknown benchmark.
@@ -108,7 +94,7 @@ def aggregate(
     results: dict[str, dict[str, Any]] = {run: {} for run in runs}
     for (run, benchmark), path in metrics_files.items():
         find_task(benchmark)
-        results[run][benchmark] = read_metrics(path, run, benchmark)
+        results[run][benchmark] = read_metrics(path)
     questions = {
         (run, benchmark): read_per_question(path, TASKS[benchmark])
         for (run, benchmark), path in per_question_files.items()
@@ -130,7 +116,6 @@ def aggregate(
     summary["sources"] = {name: sha256_of_file(path) for name, path in sources.items()}
     # The JSON file comes last: where it is, the tables are there too.
     _write_csv(out_csv, summary)
-    write_text(out_latex, latex_table(summary))
     write_text(out_markdown, markdown_table(summary))
     write_json(out_json, summary)
     return summary
@@ -146,13 +131,7 @@ def _summarise(
     """Return the metrics, settings and training summary of runs, and groups of runs compared.
 
     Runs that differ in the seed alone form groups with mean, deviation and comparison.
-
-    Args:
-        results: run to benchmark to its metrics.
-        questions: the questions' statistics by run and benchmark.
-        configs: run to its resolved settings.
-        trained: run to what its training reports.
-        baseline: the run that the others are compared with.
+    ``results`` are by run and benchmark, ``configs`` and ``trained`` by run.
     """
     groups = setting_groups(list(results), configs, baseline)
     compared = [_comparison(members, groups[0], questions) for members in groups[1:]]
@@ -253,21 +232,17 @@ def _values(result: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: estimate["value"] for name, estimate in result["metrics"].items()}
 
 
-def _difference(value: float | None, other: float | None) -> float | None:
-    return None if value is None or other is None else value - other
-
-
 def _deltas(
     run: Mapping[str, Any], baseline: Mapping[str, Any]
 ) -> dict[str, dict[str, float | None]]:
     """Return run minus baseline, in percentage points; null where one of them has no value."""
     deltas: dict[str, dict[str, float | None]] = {}
-    for benchmark, result in run.items():
-        if benchmark not in baseline:
-            continue
+    for benchmark in [name for name in run if name in baseline]:
         others = _values(baseline[benchmark])
+        pairs = {name: (value, others[name]) for name, value in _values(run[benchmark]).items()}
         deltas[benchmark] = {
-            name: _difference(value, others.get(name)) for name, value in _values(result).items()
+            name: None if value is None or other is None else value - other
+            for name, (value, other) in pairs.items()
         }
     return deltas
 
@@ -328,7 +303,7 @@ def _control_rows(
     """Return a row for each setting and control, as `trivial_answers.summary_rows`."""
     results: dict[tuple[str, str], dict[str, Any]] = {}
     for (run, benchmark, control), path in files.items():
-        results.setdefault((control, run), {})[benchmark] = read_metrics(path, run, benchmark)
+        results.setdefault((control, run), {})[benchmark] = read_metrics(path)
     controls = dict.fromkeys(control for control, _ in results)
     return [
         {
@@ -341,34 +316,27 @@ def _control_rows(
     ]
 
 
-_ESTIMATES = ("value", "low", "high")
-
-
 def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
     metrics = [(b, m) for b in summary["benchmarks"] for m in TASKS[b].metrics]
-    heads = [
-        f"{b}:{m}" if field == "value" else f"{b}:{m}:{field}"
-        for b, m in metrics
-        for field in (*_ESTIMATES, "difference")
-    ]
+    ends = ("", ":low", ":high", ":difference")
+    heads = [f"{b}:{m}{end}" for b, m in metrics for end in ends]
+    rows = []
+    for run, entry in summary["runs"].items():
+        cells: dict[str, float | None] = {}
+        for b, m in metrics:
+            estimate = entry["benchmarks"].get(b, {}).get("metrics", {}).get(m, {})
+            difference = entry["deltas"].get(b, {}).get(m)
+            values = (*(estimate.get(name) for name in ("value", "low", "high")), difference)
+            cells |= {f"{b}:{m}{end}": value for end, value in zip(ends, values, strict=True)}
+        rows.append((run, cells, " ".join(run_notes(entry))))
+    for row in summary["trivial"]:
+        cells = {f"{b}:{m}": mean_of(row, b, m) for b, m in metrics}
+        rows.append((f"({row['name']})", cells, row["how"]))
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["run", *heads, "notes"])
-        for run, entry in summary["runs"].items():
-            cells: list[float | None] = []
-            for b, m in metrics:
-                estimate = entry["benchmarks"].get(b, {}).get("metrics", {}).get(m, {})
-                cells += [estimate.get(field) for field in _ESTIMATES]
-                cells.append(entry["deltas"].get(b, {}).get(m))
+        for name, cells, notes in rows:
             # A metric that could not be had is an empty cell, which nobody can take for a zero.
-            numbers = ["" if value is None else f"{value:.4f}" for value in cells]
-            writer.writerow([run, *numbers, " ".join(run_notes(entry))])
-        for row in summary["trivial"]:
-            values = [mean_of(row, b, m) for b, m in metrics]
-            # No interval and no difference to the baseline.
-            numbers = [
-                text
-                for value in values
-                for text in ("" if value is None else f"{value:.4f}", "", "", "")
-            ]
-            writer.writerow([f"({row['name']})", *numbers, row["how"]])
+            found = (cells.get(head) for head in heads)
+            numbers = ["" if value is None else f"{value:.4f}" for value in found]
+            writer.writerow([name, *numbers, notes])

@@ -15,7 +15,7 @@ import numpy as np
 
 from threedrs.errors import DataError
 from threedrs.evaluation.compare import PerQuestion
-from threedrs.io.files import read_json, write_json
+from threedrs.io.files import read_result, write_json
 from threedrs.models.checkpoint.folder import model_hash
 from threedrs.scenes.store import SceneStore
 
@@ -97,15 +97,9 @@ def read_awareness(path: Path) -> dict[str, Any]:
     """Return what `measure_awareness` wrote.
 
     Raises:
-        DataError: the file is missing, malformed, or of another format version.
+        DataError: the file is missing or of another format version.
     """
-    result = read_json(path)
-    if not isinstance(result, dict) or result.get("format_version") != FORMAT_VERSION:
-        raise DataError(
-            f"{path}: is not an awareness file of format version {FORMAT_VERSION}; delete it and "
-            "run `snakemake --cores all awareness`"
-        )
-    return result
+    return read_result(path, FORMAT_VERSION, "awareness")
 
 
 def quartile_of_questions(scores: Mapping[str, float], scenes: Sequence[str]) -> np.ndarray:

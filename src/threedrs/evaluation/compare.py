@@ -83,32 +83,24 @@ def read_per_question(path: Path, task: Task) -> PerQuestion:
         raise DataError(f"{path}: there is no such file; score the predictions again") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: is damaged ({error}); score the predictions again") from error
-    texts = [arrays.get(name) for name in ("id", "scene", "question_type")]
-    version = arrays.get("format_version")
-    if version is None or version.shape != () or version != FORMAT_VERSION:
+    if arrays.get("format_version", -1) != FORMAT_VERSION:
         raise DataError(
             f"{path}: is not a per-question file of format version {FORMAT_VERSION}; score the "
             "predictions again"
         )
     ids, scenes, question_types = (
-        tuple(text.tolist()) if text is not None and text.ndim == 1 else () for text in texts
+        tuple(arrays[name].tolist()) for name in ("id", "scene", "question_type")
     )
-    statistics = {
-        name.removeprefix(_STATISTICS): array
-        for name, array in arrays.items()
-        if name.startswith(_STATISTICS)
-    }
-    counts = {len(ids), len(scenes), len(question_types)}
-    counts |= {len(array) if array.ndim == 2 else -1 for array in statistics.values()}
-    if len(counts) != 1 or (statistics and not ids):
-        raise DataError(f"{path}: its arrays do not fit together; score the predictions again")
     return PerQuestion(
         ids=ids,
         scenes=scenes,
         question_types=question_types,
         metrics={
-            name: Metric(statistics_QS=array, combine=task.combine.get(name, ratio_of_sums))
-            for name, array in statistics.items()
+            name: Metric(
+                statistics_QS=arrays[f"{_STATISTICS}{name}"],
+                combine=task.combine.get(name, ratio_of_sums),
+            )
+            for name in (key.removeprefix(_STATISTICS) for key in arrays if _STATISTICS in key)
         },
     )
 

@@ -1,13 +1,12 @@
-"""Scores as tables: for a paper (LaTeX with booktabs, Markdown), and for the terminal.
+"""Scores as tables: of a summary in Markdown, and of one metrics file for the terminal.
 
-The tables for a paper show a summary's headline metrics, one row a run, or a group of runs that
-differ in the seed (mean and standard deviation). A star marks a difference to the baseline that
+The table of a summary shows its headline metrics, one row a run, or a group of runs that differ in
+the seed (mean and standard deviation). A star marks a difference to the baseline that
 seeds and rooms do not explain (p < 0.05 after Holm's correction for all that was tested); without
 three seeds on both sides there is none.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -20,12 +19,6 @@ from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task, headline_columns
 
 OTHER_FRAMES = "†"  # stands at runs that features of other frames supervised, as published
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
 
 
 def is_shown(compared: Mapping[str, Any], level: float) -> bool:
@@ -86,43 +79,6 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def latex_table(summary: Mapping[str, Any]) -> str:
-    r"""Return the table in LaTeX; needs ``\usepackage{booktabs}``. The best values are bold."""
-    columns = shown_columns(summary)
-    best = best_values(summary, columns)
-    heads, rules, start = [], [], 2
-    for (name, benchmark), members in groupby(columns, key=lambda c: (c.group, c.benchmark)):
-        end = start + len(list(members)) - 1
-        asked = _asked_part(summary, benchmark)
-        heads.append(f"\\multicolumn{{{end - start + 1}}}{{c}}{{{name}{asked}}}")
-        rules.append(f"\\cmidrule(lr){{{start}-{end}}}")
-        start = end + 1
-    lines = [
-        f"% {_explanation(summary)}",
-        r"% needs \usepackage{booktabs}",
-        f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
-        r"\toprule",
-        _latex_row("", heads),
-        " ".join(rules),
-        _latex_row("Run", [column.title for column in columns]),
-        r"\midrule",
-    ]
-    for group in summary["groups"]:
-        mark = r"\textdagger" if frames_mark(summary, group["runs"]) else ""
-        cells = [_latex_cell(*_cell(summary, group, c), best=best[c]) for c in columns]
-        lines.append(_latex_row(_latex_text(group["name"]) + mark, cells))
-    if summary["trivial"]:
-        lines.append(r"\midrule")
-    for row in summary["trivial"]:
-        cells = [_latex_cell(mean_of(row, c.benchmark, c.metric)) for c in columns]
-        lines.append(_latex_row(f"\\textit{{{_latex_text(row['name'])}}}", cells))
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _latex_row(name: str, cells: Sequence[str]) -> str:
-    return f"{name} & {' & '.join(cells)} \\\\"
-
-
 def best_values(
     summary: Mapping[str, Any], columns: Sequence[Column]
 ) -> dict[Column, float | None]:
@@ -137,21 +93,6 @@ def best_values(
         means = [mean for mean, _, _ in cells if mean is not None]
         best[column] = round(max(means), 1) if shown else None
     return best
-
-
-def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def _asked_part(summary: Mapping[str, Any], benchmark: str) -> str:
-    """Return in brackets that a run was asked a part of the questions, or nothing."""
-    runs = [entry["benchmarks"].get(benchmark, {}) for entry in summary["runs"].values()]
-    limits = [result["limit"] for result in runs if result.get("limit")]
-    if not limits:
-        return ""
-    # Runs may have been asked different parts, and the column is as weak as the smallest.
-    fewest = min(limits, key=lambda limit: limit["questions"])
-    return f" (first {fewest['questions']} of {fewest['of']}, not a score)"
 
 
 def _cell(
@@ -172,20 +113,6 @@ def _markdown_cell(mean: float | None, deviation: float | None = None, mark: str
     spread = "" if deviation is None else f" ± {deviation:.1f}"
     # A bare star would begin italics that end at the next one.
     return f"{mean:.1f}{spread}{mark.replace('*', chr(92) + '*')}"
-
-
-def _latex_cell(
-    mean: float | None,
-    deviation: float | None = None,
-    mark: str = "",
-    *,
-    best: float | None = None,
-) -> str:
-    if mean is None:
-        return "--"
-    text = f"\\textbf{{{mean:.1f}}}" if round(mean, 1) == best else f"{mean:.1f}"
-    spread = "" if deviation is None else f" {{\\scriptsize $\\pm${deviation:.1f}}}"
-    return f"{text}{spread}{f'$^{{{mark}}}$' if mark else ''}"
 
 
 def _explanation(summary: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.io.files import read_json, write_json
+from threedrs.io.files import read_result, write_json
 from threedrs.metrics.bootstrap import Metric, Metrics
 from threedrs.tasks.base import Column, Task
 from threedrs.tasks.prediction import Prediction, read_predictions
@@ -236,49 +236,37 @@ def read_trivial_answers(path: Path) -> dict[str, Scores]:
     Raises:
         DataError: the file is missing, malformed or of another format version.
     """
-    value = read_json(path)
-    if not isinstance(value, dict) or value.get("format_version") != FORMAT_VERSION:
-        raise DataError(f"{path}: is not of format version {FORMAT_VERSION}; delete it")
-    benchmarks: dict[str, Scores] = value["benchmarks"]
+    benchmarks: dict[str, Scores] = read_result(path, FORMAT_VERSION, "scores")["benchmarks"]
     return benchmarks
 
 
 def sentences_below(summary: Mapping[str, Any], columns: Sequence[Column]) -> list[str]:
     """Return a sentence for each setting that scores less than an answer without looking.
 
-    Answers of a setting's own model without its images (controls) are not meant here.
+    A score whose interval over rooms reaches that answer's is not meant, nor are the answers of a
+    setting's own model without its images (controls).
     """
     ways = {row["name"]: row for row in summary["trivial"] if row["name"] in HOW}
     sentences = []
     for group in summary["groups"]:
-        scored = 0
-        below: list[str] = []
-        unsure: list[str] = []
+        scored, below = 0, []
         for column in columns:
-            benchmark, metric = column.benchmark, column.metric
-            mean = mean_of(group, benchmark, metric)
-            known = {name: mean_of(row, benchmark, metric) for name, row in ways.items()}
+            mean = mean_of(group, column.benchmark, column.metric)
+            known = {n: mean_of(row, column.benchmark, column.metric) for n, row in ways.items()}
             others = {name: value for name, value in known.items() if value is not None}
             if mean is None or not others:
                 continue
             scored += 1
             best = max(others, key=lambda name: others[name])
+            highest = max(mean, _highest(summary, group, column))
             # As the tables print them.
-            if round(mean, 1) < round(others[best], 1):
-                covered = _highest(summary, group, column) >= others[best]
-                (unsure if covered else below).append(f"{column.group} {column.title} ({best})")
-        several = len(group["runs"]) > 1
-        name = f"The mean of {group['name']}" if several else group["name"]
+            if round(highest, 1) < round(others[best], 1):
+                below.append(f"{column.group} {column.title} ({best})")
         if below:
+            several = len(group["runs"]) > 1
             sentences.append(
-                f"{name} scores below what anyone gets without looking on {len(below)} of "
-                f"{scored} metrics: {', '.join(below)}."
-            )
-        if unsure:
-            sentences.append(
-                f"{name} may score below what anyone gets without looking on {len(unsure)} of "
-                f"{scored} metrics, where {'an' if several else 'its'} interval over rooms reaches "
-                f"that: {', '.join(unsure)}."
+                f"{'The mean of ' if several else ''}{group['name']} scores below what anyone gets "
+                f"without looking on {len(below)} of {scored} metrics: {', '.join(below)}."
             )
     return sentences
 

@@ -63,7 +63,7 @@ def write_publication(run: str, results: Path) -> Path:
 def _scores(run: str, results: Path) -> dict[str, dict[str, Any]]:
     """Return benchmark -> metrics, without those of the first questions only and of controls."""
     paths = {name: results / "eval" / run / name / "metrics.json" for name in TASKS}
-    found = {name: read_metrics(path, run, name) for name, path in paths.items() if path.is_file()}
+    found = {name: read_metrics(path) for name, path in paths.items() if path.is_file()}
     return {name: metrics for name, metrics in found.items() if not metrics.get("limit")}
 
 

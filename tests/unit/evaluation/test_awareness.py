@@ -101,11 +101,11 @@ def test_what_cannot_be_measured_is_said(results: Path, monkeypatch: pytest.Monk
     assert "--settings: is not JSON" in str(settings.exception)
 
 
-@pytest.mark.parametrize("content", ["[]", '{"format_version": 1}', "{"])
+@pytest.mark.parametrize("content", ['{"format_version": 1}', "{"])
 def test_a_damaged_file_is_named(content: str, tmp_path: Path) -> None:
     file = tmp_path / "awareness.json"
     file.write_text(content)
-    with pytest.raises(DataError, match=r"awareness\.json: is not"):
+    with pytest.raises(DataError, match=r"awareness\.json: is (not|of format)"):
         read_awareness(file)
 
 

@@ -183,7 +183,7 @@ def test_the_per_question_file_keeps_every_metric(tmp_path, rows):
     assert path.read_bytes() == first
 
 
-def test_bad_per_question_files_are_named(tmp_path, rows):
+def test_bad_per_question_files_are_named(tmp_path):
     path = tmp_path / "per_question.npz"
     with pytest.raises(DataError, match="there is no such file; score the predictions again"):
         read_per_question(path, TASKS["scanqa"])
@@ -195,7 +195,4 @@ def test_bad_per_question_files_are_named(tmp_path, rows):
         read_per_question(path, TASKS["scanqa"])
     np.savez(path, id=np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="is damaged"):
-        read_per_question(path, TASKS["scanqa"])
-    write_per_question(path, rows, {"em": mean_metric([1, 0])})
-    with pytest.raises(DataError, match="its arrays do not fit together"):
         read_per_question(path, TASKS["scanqa"])

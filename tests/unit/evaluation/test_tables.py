@@ -1,4 +1,4 @@
-"""The summary as tables for a paper: marks, names, and what a reader of the numbers must know."""
+"""The summary as a table: marks, names, and what a reader of the numbers must know."""
 
 import csv
 import json
@@ -8,20 +8,15 @@ import pytest
 from fixtures.summary_files import metrics_file, summary_of
 
 
-def test_the_tables_paste_into_a_paper(tmp_path, compared):
+def test_the_table_has_a_row_a_setting(tmp_path, compared):
     lines = (tmp_path / "summary.md").read_text().splitlines()
     assert lines[0] == "| run | ScanRefer Acc@0.25 | ScanRefer Acc@0.5 |"
     assert lines[2] == "| baseline (3 seeds) | 40.0 ± 0.0 | 40.0 ± 0.0 |"
     assert lines[3] == r"| 3drs (3 seeds) | 86.7 ± 11.5\* | 86.7 ± 11.5\* |"
     assert "Holm's correction for 2 tests; fewer than 3 seeds of a setting are not" in lines[5]
-    latex = (tmp_path / "summary.tex").read_text()
-    assert r"\multicolumn{2}{c}{ScanRefer}" in latex
-    assert r"baseline (3 seeds) & 40.0 {\scriptsize $\pm$0.0}" in latex
-    assert r"\textbf{86.7} {\scriptsize $\pm$11.5}$^{*}$" in latex
-    assert latex.count("{") == latex.count("}")
 
 
-def test_names_are_escaped_for_latex_and_markdown(tmp_path):
+def test_names_are_escaped_for_markdown(tmp_path):
     name = "a_b|50%"
     files = {
         (run, "sqa3d"): metrics_file(tmp_path, run, "sqa3d", {"em": 0.0, "em_normalised": 0.0})
@@ -30,7 +25,6 @@ def test_names_are_escaped_for_latex_and_markdown(tmp_path):
     summary_of(tmp_path, files, baseline="base")
     # Nothing is tested, so there is neither a star nor a word about one.
     assert "Percent. Questions: sqa3d 3." in (tmp_path / "summary.md").read_text()
-    assert r"a\_b|50\% & 0.0 \\" in (tmp_path / "summary.tex").read_text()
     assert r"| a_b\|50% | 0.0 |" in (tmp_path / "summary.md").read_text()
 
 
@@ -46,18 +40,6 @@ def test_features_of_other_frames_are_said_where_the_scores_stand(tmp_path, file
     assert f"| 3drs{mark} |" in markdown
     assert "| baseline |" in markdown
     assert ("† 3drs: Four of 9." in markdown) == bool(mark)
-    assert ("3drs\\textdagger &" in (tmp_path / "summary.tex").read_text()) == bool(mark)
     with (tmp_path / "summary.csv").open(newline="") as stream:
         notes = {row["run"]: row["notes"] for row in csv.DictReader(stream)}
     assert notes == {"3drs": "Four of 9.", "3drs-b": "", "baseline": ""}
-
-
-def test_a_limit_stands_in_the_latex_table_itself(tmp_path, files):
-    content = json.loads(files["3drs", "scanrefer"].read_text())
-    content["limit"] = {"questions": 3, "of": 9508}
-    files["3drs", "scanrefer"].write_text(json.dumps(content))
-    summary_of(tmp_path, files)
-    shown = [
-        line for line in (tmp_path / "summary.tex").read_text().splitlines() if line[:1] != "%"
-    ]
-    assert r"\multicolumn{2}{c}{ScanRefer (first 3 of 9508, not a score)}" in "\n".join(shown)

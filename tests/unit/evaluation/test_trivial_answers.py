@@ -212,10 +212,6 @@ def test_the_rows_stand_in_all_tables(results):
     markdown = (results / "report" / "summary.md").read_text()
     assert "| *chance* | 50.0 | 50.0 |" in markdown
     assert "*first words*: The most frequent training answer" in markdown
-    latex = (results / "report" / "summary.tex").read_text()
-    below = latex.partition("\\midrule")[2].partition("\\midrule")[2]
-    assert "\\textit{chance} & 50.0 & 50.0 & --" in below
-    assert "textbf" not in latex  # one training a side shows no difference
 
 
 def test_settings_below_an_answer_without_looking_are_named(results):
@@ -231,16 +227,13 @@ def test_settings_below_an_answer_without_looking_are_named(results):
     assert sentences_below(summary, headline_columns(SPLITS)) == []
 
 
-def test_a_score_whose_interval_reaches_an_answer_without_looking_is_not_flatly_below(results):
+def test_a_score_whose_interval_reaches_an_answer_without_looking_is_not_below(results):
     summary = summarise(results, written(results))
     scores = summary["runs"]["baseline"]["benchmarks"]["sqa3d"]["metrics"]["em"]
     scores["high"] = 100.0
-    first, second = sentences_below(summary, headline_columns(SPLITS))
-    assert "SQA3D" not in first
-    assert second == (
-        "baseline may score below what anyone gets without looking on 1 of 3 metrics, where its "
-        "interval over rooms reaches that: SQA3D EM (one answer)."
-    )
+    (sentence,) = sentences_below(summary, headline_columns(SPLITS))
+    assert "on 2 of 3 metrics" in sentence
+    assert "SQA3D" not in sentence
 
 
 def test_a_question_that_is_not_among_the_records_is_named(results):
