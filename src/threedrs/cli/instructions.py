@@ -17,9 +17,14 @@ def convert(
     split: Annotated[str, typer.Argument(help="train, val or test")],
     data: Annotated[Path, typer.Option(help="Data root: the folder that holds benchmark/")],
     out: Annotated[Path, typer.Option(help="File of records to write (.jsonl)")],
-    on_reject: Annotated[str, typer.Option(help="report: list them; fail: stop")] = "report",
+    on_reject: Annotated[
+        Literal["report", "fail"], typer.Option(help="List rejected rows, or stop at the first")
+    ] = "report",
     max_reject_fraction: Annotated[
-        float, typer.Option(help="Stop when more than this fraction of the rows is rejected")
+        float,
+        typer.Option(
+            min=0, max=1, help="Stop when more than this fraction of the rows is rejected"
+        ),
     ] = 0.01,
     as_json: AsJson = False,
 ) -> None:

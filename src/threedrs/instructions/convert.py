@@ -6,18 +6,17 @@ takes a few seconds and about 300 MB.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import DataError
 from threedrs.io.files import sha256_of_file, write_json, write_json_lines
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.annotation_rows import (
     SCENE_LEFT_OUT,
     AnnotationTables,
-    PublishedSize,
     Rejection,
 )
 from threedrs.tasks.base import Task
@@ -28,26 +27,7 @@ from threedrs.tasks.scene_boxes import SceneBoxes
 if TYPE_CHECKING:
     from threedrs.scannet.boxes import BoxSet
 
-ON_REJECT = ("report", "fail")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RejectPolicy:
-    """What becomes of rejected rows."""
-
-    on_reject: str  # "report" lists them, "fail" stops at the first
-    # Stop when more than this fraction of a file's rows is rejected; the list of rejected rows is
-    # then still written, records are not.
-    max_reject_fraction: float
-
-    def __post_init__(self) -> None:
-        if self.on_reject not in ON_REJECT:
-            choices = ", ".join(ON_REJECT)
-            raise ConfigError(f"on_reject is {self.on_reject!r}; choose one of: {choices}")
-        if not 0 <= self.max_reject_fraction <= 1:
-            raise ConfigError(
-                f"max_reject_fraction is {self.max_reject_fraction}; choose from 0 to 1"
-            )
+OnReject = Literal["report", "fail"]  # list rejected rows, or stop at the first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,28 +59,23 @@ def convert(
     layout: DataLayout,
     boxes: "Mapping[str, Mapping[str, BoxSet]] | None",
     out: Path,
-    on_reject: str = "report",
+    on_reject: OnReject = "report",
     max_reject_fraction: float = 0.01,
     left_out: Mapping[str, str] | None = None,
 ) -> ConversionSummary:
     """Convert a benchmark's annotation files and write records, rejected rows and summary.
 
     Args:
-        benchmark: name of the benchmark.
-        split: one of the benchmark's splits.
-        layout: the data root.
         boxes: scene -> {"gt": BoxSet, "pred": BoxSet}; None: computed from the scans when needed.
-        out: file of records to write.
-        on_reject, max_reject_fraction: as in `RejectPolicy`.
+        on_reject, max_reject_fraction: as ``instructions`` of the configuration has them.
         left_out: scene -> reason, for scenes whose scans cannot be used. Their rows are listed as
             rejected and counted, but are no fault of the annotations: they stop nothing.
 
     Raises:
-        ConfigError: unknown benchmark, split or ``on_reject``, or a fraction outside 0 to 1.
-        DataError: an annotation file is missing or malformed, too many rows are rejected, or a
-            full published file gives another number of records than published.
+        ConfigError: unknown benchmark or split.
+        DataError: as `write_conversion`; an annotation file is missing or malformed, or a full
+            published file gives another number of records than published.
     """
-    policy = RejectPolicy(on_reject=on_reject, max_reject_fraction=max_reject_fraction)
     task = find_task(benchmark, split)
     folder = layout.benchmark_folder
     names = tuple(file.path.format(split=split) for file in task.files)
@@ -113,43 +88,30 @@ def convert(
         scenes=SceneBoxes(layout, split, boxes, left_out),
         labels_file=layout.labels_file,
     )
-    published = task.published_sizes.get(split)
-    return write_conversion(task, source, task.convert(source), folder, out, policy, published)
+    records, rejections = split_rejections(
+        task.convert(source), source, folder, out, on_reject, max_reject_fraction
+    )
+    published, rows = task.published_sizes.get(split), len(source.tables[0])
+    expected = published.records if published is not None and published.rows == rows else None
+    # Recognised by its number of rows; with rejected rows the count must differ.
+    if expected is not None and not rejections and len(records) != expected:
+        raise DataError(
+            f"{folder / names[0]}: has the published file's {rows} rows but gives "
+            f"{len(records)} records, not {expected}; take the file as published"
+        )
+    return write_conversion(task, source, records, rejections, folder, out, expected)
 
 
 def write_conversion(
     task: Task,
     source: AnnotationTables,
-    outcomes: Iterable[Record | Rejection],
+    records: Sequence[Record],
+    rejections: Sequence[Rejection],
     folder: Path,
     out: Path,
-    policy: RejectPolicy,
-    published: PublishedSize | None = None,
+    published_records: int | None = None,
 ) -> ConversionSummary:
-    """Write records, rejected rows and summary of a conversion, and return the summary.
-
-    Args:
-        task: the benchmark.
-        source: the files that the rows are of.
-        outcomes: of all rows.
-        folder: where those files lie.
-        out: file of records to write.
-        policy: what becomes of rejected rows; those of excluded scenes stop nothing.
-        published: the size of the full published file.
-
-    Raises:
-        DataError: a row is rejected and ``on_reject`` is "fail", too many are, or a full published
-            file gives another number of records than published.
-    """
-    records, rejections = _split_rejections(outcomes, source, folder, out, policy)
-    rows = len(source.tables[0])
-    expected = published.records if published is not None and published.rows == rows else None
-    if expected is not None and not rejections and len(records) != expected:
-        # Recognised by its number of rows; with rejected rows the count must differ.
-        raise DataError(
-            f"{folder / source.names[0]}: has the published file's {rows} rows but gives "
-            f"{len(records)} records, not {expected}; take the file as published"
-        )
+    """Write records and summary of a conversion of files in ``folder``, and return the summary."""
     unique = list(with_unique_ids(records))
     of_scene: Counter[str] = Counter()
     for rejection in rejections:
@@ -158,13 +120,13 @@ def write_conversion(
     summary = ConversionSummary(
         benchmark=task.name,
         split=source.split,
-        rows=rows,
+        rows=len(source.tables[0]),
         records=len(records),
         rejected=len(rejections),
         reasons=dict(sorted(Counter(rejection.reason for rejection in rejections).items())),
         repeated_ids=sum(a is not b for a, b in zip(records, unique, strict=True)),
         inputs={name: sha256_of_file(folder / name) for name in source.names},
-        published_records=expected,
+        published_records=published_records,
         left_out=dict(of_scene),
     )
     # The summary comes last: where it is, the records are whole.
@@ -173,20 +135,26 @@ def write_conversion(
     return summary
 
 
-def _split_rejections(
+def split_rejections(
     outcomes: Iterable[Record | Rejection],
     source: AnnotationTables,
     folder: Path,
     out: Path,
-    policy: RejectPolicy,
+    on_reject: OnReject,
+    max_reject_fraction: float,
 ) -> tuple[list[Record], list[Rejection]]:
-    """Return records and rejections apart, and list the rejections beside ``out``."""
+    """Return records and rejections apart, and list the rejections beside ``out``.
+
+    Raises:
+        DataError: a row is rejected and ``on_reject`` is "fail", or more than the fraction of a
+            file's rows are. Those of excluded scenes do not count.
+    """
     records: list[Record] = []
     rejections: list[Rejection] = []
     for outcome in outcomes:
         if isinstance(outcome, Record):
             records.append(outcome)
-        elif policy.on_reject == "fail" and outcome.reason != SCENE_LEFT_OUT:
+        elif on_reject == "fail" and outcome.reason != SCENE_LEFT_OUT:
             raise DataError(
                 f"{folder / outcome.file}: row {outcome.row}: {outcome.reason} ({outcome.detail}); "
                 "mend the row, or set on_reject to report"
@@ -196,22 +164,21 @@ def _split_rejections(
 
     # Written before the limit is checked, so that the user sees what was wrong.
     rejected_file = out.with_suffix(".rejected.jsonl")
-    listed = sorted(rejections, key=lambda rejection: (rejection.file, rejection.row))
     fields = ("file", "row", "reason", "detail")
     write_json_lines(
         rejected_file,
         (
             {"format_version": FORMAT_VERSION, **{name: getattr(one, name) for name in fields}}
-            for one in listed
+            for one in sorted(rejections, key=lambda one: (one.file, one.row))
         ),
     )
     for name, table in zip(source.names, source.tables, strict=True):
         of_file = [r for r in rejections if r.file == name and r.reason != SCENE_LEFT_OUT]
-        if len(of_file) > policy.max_reject_fraction * len(table):
+        if len(of_file) > max_reject_fraction * len(table):
             # With the first row, since Snakemake removes the list together with a failed job.
             raise DataError(
                 f"{folder / name}: {len(of_file)} rows rejected of {len(table)}, more than "
-                f"max_reject_fraction {policy.max_reject_fraction:g}; {rejected_file} lists them, "
+                f"max_reject_fraction {max_reject_fraction:g}; {rejected_file} lists them, "
                 f"e.g. row {of_file[0].row}: {of_file[0].reason} ({of_file[0].detail})"
             )
     return records, rejections

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from threedrs.errors import DataError
-from threedrs.instructions.convert import ConversionSummary, RejectPolicy, write_conversion
+from threedrs.instructions.convert import (
+    ConversionSummary,
+    OnReject,
+    split_rejections,
+    write_conversion,
+)
 from threedrs.instructions.llava_format import read_entries
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.annotation_rows import (
@@ -40,7 +45,7 @@ def take_prepared(
     scenes: frozenset[str],
     boxes: "Mapping[str, Mapping[str, BoxSet]]",
     out: Path,
-    on_reject: str = "report",
+    on_reject: OnReject = "report",
     max_reject_fraction: float = 0.01,
     left_out: Mapping[str, str] | None = None,
 ) -> ConversionSummary:
@@ -50,18 +55,17 @@ def take_prepared(
     rejected and listed; its row counts from 0 within the whole array. Evaluation questions must
     hold their references; training samples may not.
 
+    The other arguments are those of `convert`.
+
     Args:
         array: the .json file.
         scenes: the scenes of the split.
-        benchmark, split, layout, boxes, out, on_reject, max_reject_fraction, left_out: as
-            `convert` takes them.
 
     Raises:
-        ConfigError: unknown benchmark, split or ``on_reject``, or a fraction outside 0 to 1.
-        DataError: the file is no such array or holds nothing of the benchmark, too many entries are
-            rejected, or questions and training samples are mixed up.
+        ConfigError: unknown benchmark or split.
+        DataError: as `split_rejections`; the file is no such array or holds nothing of the
+            benchmark, or questions and training samples are mixed up.
     """
-    policy = RejectPolicy(on_reject=on_reject, max_reject_fraction=max_reject_fraction)
     task = find_task(benchmark, split)
     training = split == TRAINING_SPLIT
     entries = enumerate(read_entries(array, evaluation=not training))
@@ -88,7 +92,10 @@ def take_prepared(
         labels_file=layout.labels_file,
     )
     outcomes = _checked(found, task, source, scenes)
-    return write_conversion(task, source, outcomes, array.parent, out, policy)
+    records, rejections = split_rejections(
+        outcomes, source, array.parent, out, on_reject, max_reject_fraction
+    )
+    return write_conversion(task, source, records, rejections, array.parent, out)
 
 
 def _checked(

@@ -256,19 +256,6 @@ def test_on_reject_fail_stops_at_the_first(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"on_reject": "skip"}, "on_reject is 'skip'; choose one of: report, fail"),
-        ({"max_reject_fraction": 1.5}, "max_reject_fraction is 1.5; choose from 0 to 1"),
-        ({"max_reject_fraction": float("nan")}, "choose from 0 to 1"),
-    ],
-)
-def test_wrong_options(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        run(tmp_path, "scanqa", "train", **options)
-
-
 def test_unknown_benchmark_and_split(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown benchmark 'scanref'; choose one of: scanrefer"):
         run(tmp_path, "scanref", "train")
