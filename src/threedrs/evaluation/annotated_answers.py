@@ -32,10 +32,8 @@ class AnswerCheck:
 def annotated_questions(task: Task, path: Path) -> dict[str, Record]:
     """Return the evaluation questions of a benchmark, with all true answers, by their ids.
 
-    Args:
-        task: the benchmark.
-        path: its annotation file of any name. Where it has several, one of them; the others are
-            read from the same folder by their published names.
+    ``path`` is its annotation file of any name. Where it has several, it is one of them, and the
+    others are read from the same folder by their published names.
 
     Raises:
         ConfigError: the benchmark compares boxes.

@@ -6,9 +6,9 @@ longest answer.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,31 +36,8 @@ from threedrs.tasks.registry import find_task
 REMEDY = "use a larger GPU or stop what else runs on it"
 
 
-class Answers(Protocol):
-    """What is asked of a scene's session."""
-
-    def texts(self, records: Sequence[Record]) -> list[str]:
-        """Return the answers to text questions."""
-
-    def scores(self, records: Sequence[Record]) -> list[list[float]]:
-        """Return for each question the score of every box and, last, of the zero target."""
-
-
-class Answerer(Protocol):
-    """What is asked of a model."""
-
-    def open(self, store: SceneStore) -> Answers:
-        """Return the scene, ready for questions."""
-
-
 class StudentAnswerer:
-    """A trained student, on the device where it answers.
-
-    Args:
-        student: in evaluation mode.
-        tokenizer: the student's.
-        settings: prompt style, decoding, length of answers, box set.
-    """
+    """A trained student in evaluation mode, on the device where it answers."""
 
     def __init__(
         self, student: Student, tokenizer: PreTrainedTokenizerBase, settings: PredictSettings
@@ -206,62 +183,45 @@ def needs_model(record: Record, task: Task) -> bool:
 def prediction_rows(
     records: Sequence[Record],
     task: Task,
-    answers: Answers | None,
+    answers: SceneAnswers | None,
     store: SceneStore,
     settings: PredictSettings,
 ) -> list[Prediction]:
     """Return the rows of a scene's questions.
 
-    Args:
-        records: the questions.
-        task: their benchmark.
-        answers: the scene's session, or None if no question needs the model.
-        store: the scene.
-        settings: how the model is asked.
+    ``answers`` is the scene's session, or None if no question needs the model.
 
     Raises:
         DataError: an object that a question is about has no true box in the store.
     """
     if task.grounding:
         assert answers is not None
-        answered = _grounded(records, answers, store, settings)
-    else:
-        answered = _told(records, task, answers)
-    return [
-        Prediction(
-            id=record.id,
-            benchmark=record.benchmark,
-            scene=record.scene,
-            question_type=record.question_type,
-            **fields,
-        )
-        for record, fields in zip(records, answered, strict=True)
-    ]
-
-
-def _told(
-    records: Sequence[Record], task: Task, answers: Answers | None
-) -> Iterator[dict[str, Any]]:
-    """Yield each question's text and true answers; the text is empty where no model is asked."""
+        return _grounded(records, answers, store, settings)
     # An object that no detector box covers is not described, yet it counts, with an empty text.
     asked = [record for record in records if needs_model(record, task)]
     texts = iter(answers.texts(asked) if answers is not None and asked else ())
-    for record in records:
-        text = next(texts) if needs_model(record, task) else ""
-        yield {"prediction": text, "references": tuple(record.references or ())}
+    return [
+        Prediction(
+            **_identity(record),
+            prediction=next(texts) if needs_model(record, task) else "",
+            references=tuple(record.references or ()),
+        )
+        for record in records
+    ]
+
+
+def _identity(record: Record) -> dict[str, Any]:
+    """Return the fields that a prediction has from its question."""
+    return {name: getattr(record, name) for name in ("id", "benchmark", "scene", "question_type")}
 
 
 def _grounded(
-    records: Sequence[Record], answers: Answers, store: SceneStore, settings: PredictSettings
-) -> Iterator[dict[str, Any]]:
-    """Yield each question's scores with the proposal boxes, and its true boxes.
-
-    Raises:
-        DataError: an object that a question is about has no true box in the store.
-    """
-    # Rows hold float64, which metrics compute in; the store has float32.
-    boxes = store.boxes(settings.boxes).boxes.astype(np.float64)
+    records: Sequence[Record], answers: SceneAnswers, store: SceneStore, settings: PredictSettings
+) -> list[Prediction]:
     true = store.boxes("gt")
+    # Rows hold float64, which metrics compute in; the store has float32.
+    boxes_N6 = store.boxes(settings.boxes).boxes.astype(np.float64)
+    true_M6 = true.boxes.astype(np.float64)
     row_of = {int(object_id): row for row, object_id in enumerate(true.ids)}
     # Looked at before the model is asked, which takes longer.
     for record in records:
@@ -271,10 +231,12 @@ def _grounded(
                 f"{store.path}: object {missing[0]} of question {record.id!r} has no true box; "
                 "convert the annotations again with this data"
             )
-    for record, scores in zip(records, answers.scores(records), strict=True):
-        rows = [row_of[object_id] for object_id in record.object_ids or ()]
-        yield {
-            "scores": np.array(scores, dtype=np.float64),
-            "boxes": boxes,
-            "gt": true.boxes[rows].astype(np.float64),
-        }
+    return [
+        Prediction(
+            **_identity(record),
+            scores=np.array(scores, dtype=np.float64),
+            boxes=boxes_N6,
+            gt=true_M6[[row_of[number] for number in record.object_ids or ()]],
+        )
+        for record, scores in zip(records, answers.scores(records), strict=True)
+    ]

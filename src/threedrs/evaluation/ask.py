@@ -54,10 +54,7 @@ class Found:
 class SceneDialogue:
     """A model and a scene, ready for questions.
 
-    Args:
-        answerer: the model, loaded.
-        store: the scene.
-        can_ground: whether the model has its grounding head, as loading would make a new one.
+    ``can_ground`` says whether the model has its grounding head, as loading would make a new one.
 
     Raises:
         StoreError: the store is damaged.

@@ -36,12 +36,8 @@ def measure_awareness(
 ) -> dict[str, Any]:
     """Write the scores of a model on the scene ``stores`` to ``out``, and return them.
 
-    Args:
-        model: as `predict_benchmark` takes it; its hash is noted.
-        answerer: the model, loaded.
-        stores: the scenes.
-        out: the JSON file, written when all scenes are measured.
-        say: is told of each scene.
+    ``model`` is as `predict_benchmark` takes it, and ``answerer`` is the same, loaded; ``say`` is
+    told of each scene.
 
     Raises:
         DataError: there are no scenes, or the model's hidden states are not finite.

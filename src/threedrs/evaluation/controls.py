@@ -35,11 +35,8 @@ def looking(
 ) -> dict[str, dict[str, float | None]]:
     """Return metric -> ``difference`` with images minus without, and its 95 % interval, points.
 
-    ``low`` and ``high`` are None where all questions are of one room.
-
-    Args:
-        runs: the trainings of one setting.
-        controls: the same trainings in the same order, asked as a control.
+    ``low`` and ``high`` are None where all questions are of one room. ``runs`` are the trainings of
+    one setting, ``controls`` the same in the same order, asked as a control.
 
     Raises:
         DataError: they are not of the same questions.
@@ -70,10 +67,8 @@ def read_looking(
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Return benchmark -> `looking` of a setting's runs, from the files beside the metrics' files.
 
-    Args:
-        runs: the runs of one setting.
-        files: (run, benchmark, control) to ``metrics.json``.
-        questions: (run, benchmark) to the questions of the runs as they are.
+    ``files`` are the ``metrics.json`` of (run, benchmark, control), ``questions`` those of the runs
+    as they are.
     """
     asked = dict.fromkeys(
         benchmark for run, benchmark, control in files if control == WITHOUT_IMAGES and run in runs

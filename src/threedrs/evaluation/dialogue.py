@@ -102,13 +102,9 @@ def parse_box(text: str) -> list[float]:
 
 
 def reply_to(dialogue: "SceneDialogue", request: Request, image: Path, top: int) -> dict[str, Any]:
-    """Return the reply to a request; where an object is to be found, ``image`` is written.
+    """Return the reply to a request.
 
-    Args:
-        dialogue: model and scene.
-        request: what is asked.
-        image: where the best boxes are drawn.
-        top: how many boxes are told and drawn.
+    Where an object is to be found, the best ``top`` boxes are told, and drawn to ``image``.
 
     Raises:
         DataError: the model cannot find objects, or the scene has no boxes to find one among.

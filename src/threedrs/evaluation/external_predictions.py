@@ -1,20 +1,7 @@
-"""The field's own predictions files: rows with ``sample_id``, turned into our prediction rows.
+"""The field's own predictions files: rows with ``sample_id``, as 3D multimodal models write them.
 
-One JSON object a line, as 3D multimodal language models write them after inference:
-
-    sample_id      string or number, unique in the file
-    pred_response  text questions: the model's answer; about one object (ScanRefer): the chosen
-                   box, where the row has no scores
-    gt_response    text questions: one true answer or a list of them;
-                   grounding: one true box, a list of them, or [] for a question about no object
-    question_type  optional
-    scores         grounding: one score a proposal, then the zero target's (a benchmark of
-                   exactly one object a question may leave that out)
-    objects        grounding: the proposals' boxes
-    scene, scene_id or video   optional, holds the scene's name, as ``sample_id`` may
-
-Boxes are (cx, cy, cz, dx, dy, dz), metres. A row that names no scene is its own cluster in the
-bootstrap. Other fields are ignored.
+`read_any_predictions` takes them wherever ours are taken. A row that names no scene (in ``scene``,
+``scene_id``, ``video`` or its id) is its own cluster in the bootstrap.
 
 `export_predictions` writes ours as the field's evaluation does, and `import_predictions` makes ours
 of them again. What such rows lack (scenes, all answers of a ScanQA question, the references of a
@@ -68,18 +55,24 @@ class _Row(ExternalRow):
 
 
 class _Told(_Row):
+    """The answer to a question in words, and one true answer or a list of them."""
+
     pred_response: ExternalText
     gt_response: Annotated[References, BeforeValidator(_one_is_a_list)]
 
 
 class _Chosen(_Row):
+    """The chosen box alone, where a description means one object (ScanRefer), and the true one."""
+
     pred_response: Box
     gt_response: Annotated[list[Box], BeforeValidator(_one_is_a_list)]
 
 
 class _Scored(_Row):
+    """The proposals' boxes and scores, and one true box or a list of them."""
+
     objects: list[Box]
-    scores: list[float]
+    scores: list[float]  # last that of the zero target, which ScanRefer's rows may leave out
     gt_response: Annotated[list[Box], BeforeValidator(_one_is_a_list)]
 
 
@@ -113,7 +106,6 @@ def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
     if not task.grounding:
         found = told = check_external(row, _Told, where, _REMEDY)
         answer = {"prediction": told.pred_response, "references": tuple(told.gt_response)}
-    # Of one object a question (ScanRefer) the field writes the chosen box alone.
     elif task.objects == "one" and "scores" not in row:
         found = chosen = check_external(row, _Chosen, where, _REMEDY)
         boxes = [chosen.pred_response]
@@ -145,13 +137,9 @@ def _scene(row: Mapping[str, Any]) -> str | None:
 
 
 def export_predictions(predictions: Path, records: Path, out: Path, model_id: str) -> int:
-    """Write a predictions file as rows of the field's own form; return their number.
+    """Write predictions of either form as rows of the field's own form; return their number.
 
-    Args:
-        predictions: of either form.
-        records: the evaluation records that were asked.
-        out: the file to write.
-        model_id: name of the model, as the field's rows have one.
+    ``records`` are those that were asked; ``model_id`` names the model in each row.
 
     Raises:
         DataError: a file is malformed, or they are not of the same questions.
@@ -170,11 +158,6 @@ def import_predictions(predictions: Path, records: Path, out: Path) -> tuple[int
     Returns how many they are, how many questions there are, and in how many rows the records have
     fewer true answers than the field's. The rows come in the order of ``records``, with the scenes,
     question types and true answers of these.
-
-    Args:
-        predictions: the field's file.
-        records: the evaluation records that were asked.
-        out: the file to write.
 
     Raises:
         DataError: a file is malformed, or they are not of the same questions.
@@ -203,15 +186,7 @@ def import_predictions(predictions: Path, records: Path, out: Path) -> tuple[int
 def _answered_questions(
     predictions: Path, records: Path
 ) -> tuple[list[Prediction], dict[str, Record], Task, dict[str, Any]]:
-    """Return the rows, the questions by their ids, their benchmark, and what was not asked.
-
-    The last is ``limit`` and ``left_out`` of the meta file beside the predictions, where it has
-    them.
-
-    Raises:
-        DataError: a file is malformed, a row is of another question, or a question has no answer
-            though it was asked.
-    """
+    """Return the rows, the questions by their ids, their benchmark, and what was not asked."""
     questions = {record.id: record for record in read_records(records)}
     if not questions:
         raise DataError(f"{records}: holds no questions")

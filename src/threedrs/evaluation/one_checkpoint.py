@@ -29,12 +29,11 @@ def evaluate_checkpoint(
 
     Args:
         checkpoint: as a run's ``checkpoint``.
-        benchmarks: to ask; None: those of the configuration.
+        benchmarks: None: those of the configuration.
         limit: as ``eval.limit``; the run's name then ends in it.
         name: of the run; None: that of the folder, as `_folder_name`.
         gpus: jobs of prediction at a time.
-        configfiles: on top of config/config.yaml.
-        values: on top of these, as `threedrs.config.yaml_files.parse_values` returns them.
+        values: on top of the configuration, as `threedrs.config.yaml_files.parse_values` returns.
 
     Raises:
         ConfigError: a file or a value is wrong, the configuration has a run of this name, or this

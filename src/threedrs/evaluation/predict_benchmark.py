@@ -22,7 +22,6 @@ from threedrs import package_versions
 from threedrs.distributed.ranks import Ranks, first_ranks_value, inference_ranks
 from threedrs.errors import ConfigError, DataError
 from threedrs.evaluation.answerer import (
-    Answerer,
     StudentAnswerer,
     needs_model,
     open_store,
@@ -57,7 +56,7 @@ def predict_benchmark(
     out: Path,
     *,
     left_out: Mapping[str, str] | None = None,
-    load: Callable[[Path, PredictSettings, torch.device], Answerer] = StudentAnswerer.load,
+    load: Callable[[Path, PredictSettings, torch.device], StudentAnswerer] = StudentAnswerer.load,
 ) -> None:
     """Answer the questions of ``records_file`` and write ``out`` and its meta file.
 
@@ -65,7 +64,6 @@ def predict_benchmark(
         model: folder of the model, or a run's config.json: the model as its training would start.
         records_file: evaluation records of one benchmark.
         scenes: folder of the scene stores, ``<scene>.zarr``.
-        settings: how the model is asked.
         out: ``predictions.jsonl``.
         left_out: scene -> reason, for scenes whose scans cannot be used: their questions are not
             asked, and the meta file says how many these are.
@@ -196,10 +194,10 @@ def _answer_scenes(
     scenes: Path,
     settings: PredictSettings,
     add: Callable[[Iterable[Prediction]], None],
-    load: Callable[[], Answerer],
+    load: Callable[[], StudentAnswerer],
 ) -> None:
     total, finished, began = sum(map(len, questions.values())), 0, time.monotonic()
-    answerer: Answerer | None = None
+    answerer: StudentAnswerer | None = None
     for number, (scene, records) in enumerate(questions.items(), start=1):
         # One scene is held at a time, and the model is loaded only when a question needs it.
         store = open_store(scenes, scene)
@@ -263,12 +261,7 @@ def answer_inputs(
 ) -> dict[str, str]:
     """Return what the answers depend on, as hashes: model, records, settings, scenes, code.
 
-    Args:
-        model: folder or settings of the model.
-        records_file: evaluation records of one benchmark.
-        shown: scene that is asked about -> scene whose images are shown.
-        scenes: folder of the scene stores.
-        settings: how the model is asked.
+    ``shown`` names for each scene that is asked about the scene whose images are shown.
 
     Raises:
         DataError: there is no trained model.

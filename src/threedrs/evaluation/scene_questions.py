@@ -68,14 +68,8 @@ def answer_scene_questions(
 ) -> None:
     """Write a reply a line to ``out``, in the order of the questions; the model is loaded once.
 
-    Args:
-        model: as `predict_benchmark` takes it.
-        questions: what is asked.
-        scenes: folder of the scene stores, ``<scene>.zarr``.
-        settings: how the model is asked.
-        left_out: scene -> reason, for captures that cannot be used.
-        out: the JSONL file, written when all is answered.
-        images: folder of the images of the boxes found, ``<line of the question>.png``.
+    The images of the boxes found go to ``images``, as ``<line of the question>.png``. ``left_out``
+    gives the reasons for captures that cannot be used.
 
     Raises:
         CheckpointError: the model cannot be loaded.

@@ -38,36 +38,24 @@ def _summary(
     rows: Sequence[Prediction], metrics: Metrics, task: Task, bootstrap: int, *, not_asked: int
 ) -> dict[str, Any]:
     assert set(metrics) == set(task.metrics)
+
+    def estimates(chosen: list[int]) -> dict[str, Any]:
+        # In the task's order, which the tables follow; `measure` may return any.
+        ordered = {name: metrics[name] for name in task.metrics}
+        subset = {n: m.of(chosen) if isinstance(m, Metric) else m for n, m in ordered.items()}
+        scenes = [rows[index].scene for index in chosen]
+        return {"n": len(chosen), "metrics": estimate(subset, scenes, resamples=bootstrap)}
+
     # A type's metrics are made of the statistics at hand, so METEOR runs once and not for each.
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         if row.question_type is not None:
             groups.setdefault(row.question_type, []).append(index)
     return {
-        **_estimates(rows, metrics, list(range(len(rows))), task, bootstrap),
-        "by_type": {
-            name: _estimates(rows, metrics, groups[name], task, bootstrap)
-            for name in sorted(groups)
-        },
+        **estimates(list(range(len(rows)))),
+        "by_type": {name: estimates(groups[name]) for name in sorted(groups)},
         "alike": count_alike(task, rows, not_asked=not_asked),
     }
-
-
-def _estimates(
-    rows: Sequence[Prediction],
-    metrics: Metrics,
-    chosen: list[int],
-    task: Task,
-    bootstrap: int,
-) -> dict[str, Any]:
-    # In the task's order, which the tables follow; `measure` may return any.
-    ordered = {name: metrics[name] for name in task.metrics}
-    subset = {
-        name: metric.of(chosen) if isinstance(metric, Metric) else metric
-        for name, metric in ordered.items()
-    }
-    scenes = [rows[index].scene for index in chosen]
-    return {"n": len(chosen), "metrics": estimate(subset, scenes, resamples=bootstrap)}
 
 
 def run_name(path: Path, benchmark: str) -> str:
@@ -97,10 +85,8 @@ def score_file(
     says of how many, and ``unanswered`` why a model answers none.
 
     Args:
-        benchmark: name of the benchmark.
         predictions: the predictions file, ours or of the field's own form
             (``external_predictions``); a meta file beside it must agree with its length.
-        out: where the metrics go.
         bootstrap: resamples for the 95 % intervals; 0: no intervals.
         meteor: whether to compute METEOR (needs Java; without it the rest is still given).
         run: name of the run; None: taken from the path.

@@ -41,14 +41,12 @@ def build_mix(
 
     Args:
         record_files: training records, as JSON lines or LLaVA-style arrays.
-        settings: how the mix is drawn.
         held_out_scenes: scenes of evaluation splits (val and test), none of which may enter.
         out_jsonl: the mix, one record a line, in the order of benchmarks and files.
         out_summary: settings, samples and repeats per benchmark; question types, samples a scene
             and answers, of the mix and (under ``before``) of all records that can be used; under
             ``left_out`` the records of scenes that cannot.
-        left_out: scene -> reason, for scenes whose scans cannot be used; none of their records
-            enters.
+        left_out: scene -> reason, for scenes whose scans cannot be used.
 
     Raises:
         ConfigError: the settings name a benchmark that has no records.

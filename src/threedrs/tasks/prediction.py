@@ -78,24 +78,22 @@ class Prediction:
             DataError: a field is missing, of the wrong type or size, or not finite; the row is of
                 another format version or another benchmark.
         """
-        # First what every row has: the other fields of another benchmark's row are no fault.
-        identity = check_external(row, _Identity, where, ROW_REMEDY)
-        if identity.benchmark != task.name:
-            raise DataError(
-                f"{where}: is a row of {identity.benchmark!r}, expected {task.name!r}; {ROW_REMEDY}"
-            )
+        other = row.get("benchmark", task.name) if isinstance(row, Mapping) else task.name
+        if other != task.name:
+            raise DataError(f"{where}: is a row of {other!r}, expected {task.name!r}; {ROW_REMEDY}")
+        found: _Grounding | _Told
         answer: dict[str, Any]
         if task.grounding:
-            found = check_external(row, _Grounding, where, ROW_REMEDY)
-            answer = grounding_arrays(found.scores, found.boxes, found.gt, task, where)
+            found = boxed = check_external(row, _Grounding, where, ROW_REMEDY)
+            answer = grounding_arrays(boxed.scores, boxed.boxes, boxed.gt, task, where)
         else:
-            told = check_external(row, _Told, where, ROW_REMEDY)
+            found = told = check_external(row, _Told, where, ROW_REMEDY)
             answer = {"prediction": told.prediction, "references": tuple(told.references)}
         return cls(
-            id=identity.id,
+            id=found.id,
             benchmark=task.name,
-            scene=identity.scene,
-            question_type=identity.question_type,
+            scene=found.scene,
+            question_type=found.question_type,
             **answer,
         )
 
@@ -125,12 +123,12 @@ class _Identity(ExternalRow):
     question_type: ExternalText | None = None
 
 
-class _Told(ExternalRow):
+class _Told(_Identity):
     prediction: ExternalText
     references: References
 
 
-class _Grounding(ExternalRow):
+class _Grounding(_Identity):
     scores: list[float]
     boxes: list[Box]
     gt: list[Box]
