@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import DataError
 from threedrs.io.files import SCENE_NAME, check_scene_name, read_text
 
-FRAME_SOURCES = ("sens", "posed_images")
 # The remedy for one scene, also in a published folder, which comes without scene lists.
 LEAVE_OUT = (
     "leave the scene out of the list that data.splits names (where there is none, write one "
@@ -24,8 +23,8 @@ _LISTED_SCENE = re.compile(rb'"(?:scannet/)?(scene\d{4}_\d{2})"')
 class ScanFiles:
     """Paths of one scan's files; whether they exist is for their readers to say.
 
-    ``source``, one of `FRAME_SOURCES`, says whether frames come from ``sens`` or from the folder
-    ``posed_images``. ``point_cloud`` is the published one, or None where there is none.
+    ``source`` names the one of ``sens`` and ``posed_images`` that frames come from. ``point_cloud``
+    is the published one, or None where there is none.
     """
 
     scene: str
@@ -56,7 +55,7 @@ class ScanFiles:
 class DataLayout:
     """The data root and the places below it (defaults: the layout that the field uses).
 
-    ``source`` is one of `FRAME_SOURCES`. What only published data has is None where it is not used:
+    What only published data has is None where it is not used:
     ``candidates`` names EmbodiedScan's infos, ``point_clouds`` the folder of the splits' ``.pth``,
     ``selected_frames`` and ``voxels`` the files of that content. ``listings`` are a split's
     prepared files, which name its scenes where the list is missing.
@@ -75,13 +74,6 @@ class DataLayout:
     splits: str = "scannet/scannetv2_{split}.txt"
     benchmark: str = "benchmark"
     listings: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.source not in FRAME_SOURCES:
-            raise ConfigError(
-                f"data.source: {self.source!r} is not known; choose one of "
-                f"{', '.join(FRAME_SOURCES)}"
-            )
 
     def scan(self, scene: str) -> ScanFiles:
         """Return the paths of ``scene``'s files."""

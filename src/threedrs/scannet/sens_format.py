@@ -120,8 +120,6 @@ class SensHeader:
     depth_shift: float = 1000.0
 
     def __post_init__(self) -> None:
-        if len(self.sensor_name.encode()) > MAX_NAME_BYTES:
-            raise HeaderFieldError("sensor_name", f"sensor name exceeds {MAX_NAME_BYTES} bytes")
         for field in _MATRICES:
             with np.errstate(over="ignore"):
                 matrix = np.asarray(getattr(self, field)).astype(np.float32).astype(np.float64)

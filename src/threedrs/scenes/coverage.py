@@ -38,12 +38,10 @@ class MeshVoxels:
         vertices_P3: (P,3) f64 axis-aligned world coordinates, metres, finite.
 
     Raises:
-        DataError: the mesh has no vertex, or is kilometres wide.
+        DataError: the mesh is kilometres wide.
     """
 
     def __init__(self, vertices_P3: NDArray[np.float64], where: str) -> None:
-        if not len(vertices_P3):
-            raise DataError(f"{where}: holds no vertices")
         voxels_P3 = np.rint(vertices_P3 / VOXEL)
         # Counted from one below the mesh's lowest voxel: the first and last of an axis are outside.
         self._origin = voxels_P3.min(axis=0) - 1
@@ -145,12 +143,7 @@ def coverage_indices(
         count: V, the most frames that are chosen; None: as many as the strategy's share takes.
         seen: ``seen(i)`` returns which of the M voxels candidate i covers; called once for each
             that is looked at.
-
-    Raises:
-        ValueError: there is nothing to choose from, or nothing to choose.
     """
-    if n < 1 or count == 0:
-        raise ValueError(f"cannot choose {count} frames from {n}")
     looked_at = range(0, n, 2)
     if len(looked_at) < FEWEST:
         looked_at = range(n)

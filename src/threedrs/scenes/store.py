@@ -150,7 +150,6 @@ class SceneStore:
 
     def boxes(self, box_set: str) -> BoxSet:
         """Return the boxes of ``gt`` or ``pred``."""
-        self._check_set(box_set)
         return BoxSet(
             boxes=self._reader.read(f"boxes/{box_set}"),
             ids=self._reader.read(f"boxes/{box_set}_ids"),
@@ -159,7 +158,6 @@ class SceneStore:
 
     def masks(self, box_set: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the patches that see each box: fine (N,V,27,27), coarse (N,V,14,14), bool."""
-        self._check_set(box_set)
         return (
             unpack_masks(self._reader.read(f"masks/{box_set}/fine"), FINE_GRID),
             unpack_masks(self._reader.read(f"masks/{box_set}/coarse"), GRID),
@@ -187,12 +185,6 @@ class SceneStore:
             )
             if found != recorded:
                 raise self._reader.error(f"array {name} is damaged (it does not fit its hash)")
-
-    def _check_set(self, box_set: str) -> None:
-        if box_set not in BOX_SETS:
-            raise StoreError(
-                f"there is no box set {box_set!r}; choose one of {', '.join(BOX_SETS)}"
-            )
 
 
 def content_hash(

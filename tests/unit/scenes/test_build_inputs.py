@@ -21,10 +21,10 @@ from fixtures.scan_files import (
     make_scan,
     record_reads,
 )
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import DataError
 from threedrs.scannet.boxes import aligned_vertices
 from threedrs.scannet.embodiedscan import SceneInfos
-from threedrs.scannet.layout import DataLayout, ScanFiles
+from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.posed_images import export_posed_images
 from threedrs.scannet.sens import SensReader
 from threedrs.scenes.build import build_scene, build_shard
@@ -321,10 +321,3 @@ def test_malformed_choices_name_the_entry(
     with pytest.raises(DataError, match=message) as caught:
         read_selected_frames(path, [SCENE])
     assert str(path) in str(caught.value)
-
-
-def test_an_unknown_source_of_frames(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match="'images' is not known; choose one of sens, posed_images"
-    ):
-        DataLayout(root=tmp_path, source="images")

@@ -74,9 +74,3 @@ def test_uniform_properties(n: int, count: int) -> None:
     for position, index in enumerate(found):
         assert index <= position * (n - 1) / (count - 1) + 1e-9 < index + 1 + 1e-6
     assert found == sorted(found)
-
-
-@pytest.mark.parametrize(("n", "count"), [(0, 4), (4, 0)])
-def test_nothing_to_choose(n: int, count: int) -> None:
-    with pytest.raises(ValueError, match=f"cannot choose {count} frames from {n}"):
-        uniform_indices(n, count)

@@ -216,11 +216,6 @@ def test_damaged_labels_and_size(copy: Path) -> None:
         SceneStore.open(copy)
 
 
-def test_unknown_box_set(built: SceneStore) -> None:
-    with pytest.raises(StoreError, match="no box set 'mask3d'; choose one of gt, pred"):
-        built.boxes("mask3d")
-
-
 def test_a_failed_build_leaves_the_old_store(
     scan: ScanFiles, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
