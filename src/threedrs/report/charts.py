@@ -6,7 +6,7 @@ from textwrap import shorten
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+import pandas as pd
 
 from threedrs.evaluation.awareness import metric_by_quartile
 from threedrs.evaluation.compare import PerQuestion
@@ -28,25 +28,9 @@ CURVES = {
 }
 ANSWERS_SHOWN = 8
 ANSWER_WIDTH = 24  # letters
-PLAIN = "#808088"  # of bars that belong to no run
 FEWEST_AXES = 3  # of a radar
 MOST_POINTS = 600  # of a curve; a screen shows fewer
 QUARTILE_NAMES = ("lowest quarter", "second", "third", "highest quarter")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """A field of the training log, of every run that has it."""
-
-    name: str
-    lines: Mapping[str, tuple[np.ndarray, np.ndarray]]  # run to its steps and values
-
-    def quarters(self) -> dict[str, list[float]]:
-        """Return run -> the mean of each quarter of its points, the last one last."""
-        return {
-            run: [float(part.mean()) for part in np.array_split(values, min(4, len(values)))]
-            for run, (_, values) in self.lines.items()
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +41,7 @@ class Bar:
     value: float | None
     low: float | None = None
     high: float | None = None
-    colour: str = PLAIN
+    colour: str = figures.GREYS[0]
     run: str | None = None  # what the legend highlights
 
 
@@ -107,10 +91,19 @@ def _scale(column: Column) -> str:
     return "points of CIDEr" if column.metric == "cider" else "percentage points"
 
 
-def room_strips(results: Results, verdict: Verdict) -> Markup | None:
-    """Return each room's difference to the baseline's mean over its seeds, in a setting's runs.
+@dataclass(frozen=True, kw_only=True)
+class RoomStrips:
+    """Of metrics of one scale, each room's difference to the baseline's mean over its seeds."""
 
-    A strip for the first headline metric of each benchmark that both sides answer; None without.
+    scale: str
+    end: float  # points, where the strips end on either side
+    images: Mapping[str, str]  # metric to a strip, a data URI
+
+
+def room_strips(results: Results, verdict: Verdict) -> list[RoomStrips]:
+    """Return the strips of a setting's runs, of the first headline metric of each benchmark.
+
+    A benchmark that a side does not answer has none.
     """
     base = results.summary["groups"][0]["runs"]
     scales: dict[str, dict[str, dict[str, np.ndarray]]] = {}
@@ -122,10 +115,12 @@ def room_strips(results: Results, verdict: Verdict) -> Markup | None:
             mean = np.mean([values[run] for run in base], axis=0)
             rows = {run: values[run] - mean for run in verdict.runs}
             scales.setdefault(_scale(column), {})[_name(column)] = rows
-    if not scales:
-        return None
-    title = f"Differences of {verdict.name} to the baseline, a dot a room and run"
-    return Markup(figures.room_strip(scales, run_colours(results.runs), title))
+    strips, colours = [], run_colours(results.runs)
+    for scale, metrics in scales.items():
+        end = max(float(np.abs(v).max()) for runs in metrics.values() for v in runs.values()) or 1.0
+        images = {name: figures.room_strip(runs, end, colours) for name, runs in metrics.items()}
+        strips.append(RoomStrips(scale=scale, end=end, images=images))
+    return strips
 
 
 def _by_room(questions: PerQuestion, metric: str) -> np.ndarray:
@@ -138,43 +133,35 @@ def _first_column(results: Results, benchmark: str) -> Column:
     return next(column for column in results.columns if column.benchmark == benchmark)
 
 
-def radars(results: Results) -> list[tuple[str, Markup]]:
-    """Return caption and radar of each backbone: our runs, then the published ones.
+def radars(results: Results) -> list[figures.Radar]:
+    """Return a radar of each backbone: our runs, then the published ones.
 
     All radars have the same axes. Each ends at the highest value, published ones included, so that
     a low score stays near the centre however the others do. Fewer than three axes make no radar.
     """
-    if len(results.columns) < FEWEST_AXES:
+    columns = results.columns
+    if len(columns) < FEWEST_AXES:
         return []
-    rows = {row.method: row.of(results.columns) for row in PUBLISHED}
+    rows = {row.method: row.of(columns) for row in PUBLISHED}
     ours = {
-        run: [_numbers(results.metrics(run, c.benchmark), c)["value"] for c in results.columns]
+        run: [_numbers(results.metrics(run, c.benchmark), c)["value"] for c in columns]
         for run in results.runs
     }
+    highest = np.nanmax(np.array([*rows.values(), *ours.values()], dtype=float), axis=0)
     axes = {
-        f"{column.group}\n{column.title}": max(
-            (
-                value
-                for row in (*rows.values(), *ours.values())
-                if (value := row[index]) is not None
-            ),
-            default=100.0,
-        )
-        or 100.0
-        for index, column in enumerate(results.columns)
+        f"{column.group} {column.title}": end if end > 0 else 100.0
+        for column, end in zip(columns, highest.tolist(), strict=True)
     }
-    drawn: list[tuple[str, dict[str, list[float | None]]]] = []
-    backbones = {run: str(results.config(run)["model"]["name"]) for run in results.runs}
-    for backbone in dict.fromkeys(backbones.values()):
-        runs = [run for run in results.runs if backbones[run] == backbone]
+    drawn: dict[str, dict[str, list[float | None]]] = {}
+    for run in results.runs:
+        backbone = str(results.config(run)["model"]["name"])
         title = f"{BACKBONES.get(backbone, backbone)}, the runs of this report"
-        drawn.append((title, {run: ours[run] for run in runs}))
+        drawn.setdefault(title, {})[run] = ours[run]
     for backbone, name in BACKBONES.items():
         methods = [row.method for row in METHODS if row.backbone == backbone]
-        title = f"{name}, published, on ScanNet"
-        drawn.append((title, {method: rows[method] for method in methods}))
+        drawn[f"{name}, published, on ScanNet"] = {method: rows[method] for method in methods}
     colours = run_colours(results.runs)
-    return [(title, Markup(figures.radar(axes, series, colours, title))) for title, series in drawn]
+    return [figures.radar(axes, series, colours, title) for title, series in drawn.items()]
 
 
 def question_types(results: Results) -> list[BarChart]:
@@ -229,68 +216,60 @@ def awareness_quartiles(results: Results) -> list[BarChart]:
     ]
 
 
-def training_curves(results: Results) -> list[Curve]:
-    """Return the curves of losses, throughput and scores on the way that any run has."""
-    histories = {
-        run: [_with_scores(row) for row in rows] for run, rows in results.histories().items()
+def training_curves(results: Results) -> dict[str, dict[str, pd.Series]]:
+    """Return the curves of losses, throughput and scores on the way.
+
+    Name of a curve -> run that has it -> its values by step, at most ``MOST_POINTS``, each the mean
+    of its neighbours.
+    """
+    # The scores of an evaluation on the way lie two levels below its field.
+    logs = {
+        run: pd.json_normalize(rows, sep=":").set_index("step")
+        for run, rows in results.histories().items()
     }
     fields = CURVES | {
-        _score_field(column.benchmark, column.metric): f"{_name(column)}, on the way"
+        f"eval:{column.benchmark}:{column.metric}": f"{_name(column)}, on the way"
         for column in results.columns
     }
-    curves = []
+    curves: dict[str, dict[str, pd.Series]] = {}
     for field, name in fields.items():
-        lines = {}
-        for run, rows in histories.items():
-            points = [(row["step"], row[field]) for row in rows if row.get(field) is not None]
+        for run, log in logs.items():
+            values = log[field].dropna() if field in log else pd.Series()
             # A run without a teacher has no supervision loss: its flat zero is not drawn.
-            if any(value for _, value in points):
-                lines[run] = _thinned(*map(np.array, zip(*points, strict=True)))
-        if lines:
-            curves.append(Curve(name=name, lines=lines))
+            if values.any():
+                places = np.array_split(np.arange(len(values)), min(len(values), MOST_POINTS))
+                means = [float(f"{values.iloc[part].mean():.4g}") for part in places]
+                steps = values.index[[part[-1] for part in places]]
+                curves.setdefault(name, {})[run] = pd.Series(means, index=steps)
     return curves
 
 
-def packed_curves(curves: Sequence[Curve], runs: Sequence[str]) -> str:
+def quarters(values: pd.Series) -> list[float]:
+    """Return the mean of each quarter of a curve."""
+    return [float(part.mean()) for part in np.array_split(values.to_numpy(), min(4, len(values)))]
+
+
+def packed_curves(curves: Mapping[str, Mapping[str, pd.Series]], runs: Sequence[str]) -> str:
     """Return the curves as the page has them: base64 of gzipped JSON."""
     content = {
         "runs": list(runs),
         "colours": list(run_colours(runs).values()),
         "curves": [
             {
-                "name": curve.name,
+                "name": name,
                 "lines": [
-                    {"run": runs.index(run), "steps": steps.tolist(), "values": values.tolist()}
-                    for run, (steps, values) in curve.lines.items()
+                    {
+                        "run": runs.index(run),
+                        "steps": values.index.tolist(),
+                        "values": values.tolist(),
+                    }
+                    for run, values in lines.items()
                 ],
             }
-            for curve in curves
+            for name, lines in curves.items()
         ],
     }
     return pack(content)
-
-
-def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most `MOST_POINTS` points, each the mean of its neighbours, to four digits."""
-    parts = np.array_split(np.arange(len(steps)), min(len(steps), MOST_POINTS))
-    means = np.array([values[part].mean() for part in parts])
-    return np.array([steps[part[-1]] for part in parts]), np.array(
-        [float(f"{v:.4g}") for v in means]
-    )
-
-
-def _score_field(benchmark: str, metric: str) -> str:
-    return f"eval:{benchmark}:{metric}"
-
-
-def _with_scores(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of a training log with the scores of an evaluation on the way as fields."""
-    scores = {
-        _score_field(benchmark, metric): value
-        for benchmark, metrics in row.get("eval", {}).items()
-        for metric, value in metrics.items()
-    }
-    return {**row, **scores}
 
 
 def mixes(results: Results) -> list[tuple[str, dict[str, Any], list[BarChart]]]:

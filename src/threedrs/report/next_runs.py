@@ -3,18 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot
 from typing import Any
 
 import yaml
 
 from threedrs.evaluation.aggregate import recipe
-from threedrs.metrics.setting_difference import fewest_rooms, seeds_needed
+from threedrs.metrics.setting_difference import fewest_rooms
 from threedrs.report.verdict import Verdict, is_checkpoint
 from threedrs.report.verdict_line import Line
 from threedrs.tasks.registry import find_task
-
-_MOST_TRAININGS = 30  # of a setting that are advised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +56,13 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
             f"{fewest_rooms(level)} rooms that the questions are about, and "
             f"{settings['fewest_seeds']} trainings of each setting. {_more_rooms(summary)}"
         )
-    elif not _missing_seeds(summary, trained, wanted):
-        undecided = [verdict for verdict in seeded if verdict.kind == "not shown"]
-        sentences += [_seeds_for(summary, verdict, level, wanted) for verdict in undecided]
+    elif any(verdict.kind == "not shown" for verdict in seeded):
+        # How many follows from the size that one looks for, not from the size that was seen.
+        sentences.append(
+            "Where no difference is shown, more seeds of both settings find smaller ones. threedrs "
+            "plan says how many a difference of 10, 5 or 2 points takes. Where the rooms make the "
+            f"larger part of the interval, more rooms help. {_more_rooms(summary)}"
+        )
     runs = _missing_seeds(summary, trained, wanted)
     if runs:
         sides = " and ".join(
@@ -81,7 +82,7 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
             "asks the same models without them."
         )
         runs = ["eval: {controls: [text_only]}", *runs]
-    return NextRuns(sentences=tuple(filter(None, sentences)), lines="\n".join(runs))
+    return NextRuns(sentences=tuple(sentences), lines="\n".join(runs))
 
 
 def _can_differ(line: Line) -> bool:
@@ -98,52 +99,6 @@ def _more_rooms(summary: Mapping[str, Any]) -> str:
     if config.get("data", {}).get("demo"):
         return "Raise data.demo.scenes: three of seven generated rooms are evaluated."
     return "Add scans of the evaluation splits."
-
-
-def _seeds_for(
-    summary: Mapping[str, Any], verdict: Verdict, level: float, wanted: dict[str, int]
-) -> str:
-    """Return how many seeds would show the difference that a setting comes nearest to showing.
-
-    ``wanted`` gets the trainings of the setting and the baseline.
-    """
-    lines = [line for line in verdict.lines if _can_differ(line)]
-    if not lines:
-        return ""
-    line = min(lines, key=lambda line: line.compared["p"])
-    size, seeds = abs(line.compared["difference"]), min(line.compared["seeds"])
-    metric = f"{line.column.group} {line.column.title}"
-    side = "higher" if line.compared["difference"] > 0 else "lower"
-    # A difference that prints as 0.0 is none that anyone would look for.
-    if round(size, 1) == 0:
-        return f"{verdict.name} comes nearest on {metric}, where it does not differ."
-    needed = seeds_needed(size, _deviation(summary, verdict, line), level)
-    if enough := needed <= seeds:
-        needed = seeds + 2
-    advised = needed <= _MOST_TRAININGS
-    for name in (verdict.name, summary["groups"][0]["name"]) if advised else ():
-        wanted[name] = max(wanted[name], needed)
-    nearest = f"{verdict.name} comes nearest on {metric}, where it is {size:.1f} points {side}."
-    if enough:
-        return (
-            f"{nearest} Its {seeds} seeds would do for a difference of that size, so more rooms "
-            f"help, and more seeds where these do not vary. {_more_rooms(summary)}"
-        )
-    return (
-        f"{nearest} If that is the true difference, it takes about {needed:,} trainings of each "
-        "setting or more to show it, those that are there included. It is the nearest of several, "
-        "so the true one may be smaller." + ("" if advised else " So many are not advised.")
-    )
-
-
-def _deviation(summary: Mapping[str, Any], verdict: Verdict, line: Line) -> float:
-    """Return the deviation of a metric over the seeds, of both settings together, points."""
-    mine = next(group for group in summary["groups"] if group["name"] == verdict.name)
-    sides = [
-        group["metrics"][line.column.benchmark][line.column.metric]["std"]
-        for group in (mine, summary["groups"][0])
-    ]
-    return hypot(*sides) / 2**0.5
 
 
 def _missing_seeds(

@@ -6,8 +6,6 @@ allowed by its hash, and may load the rooms' files that lie beside the page. All
 can be read without it.
 """
 
-import base64
-import io
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -34,7 +32,7 @@ from threedrs.tasks.registry import find_task
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.visualization.box_overlay import TRUE_COLOUR
 from threedrs.visualization.feature_plot import plot_features
-from threedrs.visualization.templates import page_environment, page_script
+from threedrs.visualization.templates import data_uri, page_environment, page_script
 
 SCRIPTS = (
     "room.js",
@@ -117,6 +115,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             awareness=results.awareness(),
             quartiles=charts.awareness_quartiles(results),
             curves=curves,
+            quarters=charts.quarters,
             curves_data=charts.packed_curves(curves, results.runs),
             run_colours=colours,
             mixes=charts.mixes(results),
@@ -184,13 +183,12 @@ def _teachers(folder: Path, teachers: Sequence[str], shard: str | None) -> list[
             continue
         scene = features.scenes[0]
         store = SceneStore.open(folder / "scenes" / f"{scene}.zarr")
-        image, buffer = plot_features(features, store), io.BytesIO()
-        image.convert("RGB").save(buffer, format="JPEG", quality=76, optimize=True)
+        image = plot_features(features, store)
         images.append(
             {
                 "teacher": teacher,
                 "alt": f"Frames of {scene} above the features of {teacher} in false colour",
-                "uri": f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}",
+                "uri": data_uri(image, "JPEG", quality=76),
                 "width": image.width,
                 "height": image.height,
             }

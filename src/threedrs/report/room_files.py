@@ -8,7 +8,6 @@ whose store, boxes and code have not changed keeps its file.
 """
 
 import base64
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from threedrs.report.question_columns import pack
 from threedrs.scenes.store import SceneStore
 from threedrs.visualization.box_overlay import seen_shares
 from threedrs.visualization.scene_view import SceneView
+from threedrs.visualization.templates import data_uri
 from threedrs.workflow.code_hash import code_hash
 
 MOST_POINTS = 30_000
@@ -81,19 +81,16 @@ def pack_room(view: SceneView, boxes_N6: np.ndarray) -> str:
         "cameras": view.poses_V44[:, :3].round(5).tolist(),
         "intrinsic": [float(view.intrinsic[row, column]) for row, column in _PINHOLE],
         "size": list(view.depth_size),
-        "frames": [_jpeg(view, frame) for frame in range(len(view.frame_ids))],
+        "frames": [
+            data_uri(view.image(frame, FRAME_WIDTH), "JPEG", quality=JPEG_QUALITY)
+            for frame in range(len(view.frame_ids))
+        ],
         "seen": [np.rint(100 * seen_shares(view, box)).astype(int).tolist() for box in boxes_N6],
     }
     return pack(content)
 
 
 _PINHOLE = ((0, 0), (1, 1), (0, 2), (1, 2))  # where fx, fy, cx, cy stand in an intrinsic matrix
-
-
-def _jpeg(view: SceneView, frame: int) -> str:
-    buffer = io.BytesIO()
-    view.image(frame, FRAME_WIDTH).save(buffer, format="JPEG", quality=JPEG_QUALITY, optimize=True)
-    return _base64(buffer.getvalue())
 
 
 def _base64(content: bytes) -> str:

@@ -2,12 +2,15 @@
 
 import base64
 import hashlib
+import io
 import re
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from PIL import Image
 
 
 def page_environment(package: str) -> jinja2.Environment:
@@ -36,6 +39,13 @@ def page_script(package: str, names: Sequence[str]) -> tuple[Markup, str]:
     script = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return Markup(script), f"sha256-{digest}"
+
+
+def data_uri(image: Image.Image, kind: str, **options: Any) -> str:
+    """Return an image of ``kind``, JPEG or PNG, as an address that holds it."""
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, optimize=True, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def anchor(*names: str) -> str:

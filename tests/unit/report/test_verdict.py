@@ -1,10 +1,15 @@
 """Verdicts in plain words; charts that take odd values."""
 
+import base64
+import io
+import re
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy.ndimage import center_of_mass, label
 
 from fixtures.compared_settings import CHECKPOINT, SCANREFER, entry, summary
 from threedrs.report import charts, figures
@@ -307,7 +312,7 @@ def test_the_page_explains_only_what_it_shows(seeds, tests, wanted):
         summary=made,
         verdicts=verdicts(made, SCANREFER),
         verdict_reaches=[charts.reaches_of(verdict) for verdict in verdicts(made, SCANREFER)],
-        room_strips=[None],
+        room_strips=[[]],
         run_colours=dict.fromkeys(made["runs"], "#000000"),
         next_runs=NextRuns(),
         counts=[],
@@ -324,17 +329,45 @@ def test_config_differences_leave_out_names_and_paths():
     assert config_differences(mine, other) == [("teacher.name", "vggt", "none"), ("new", 1, None)]
 
 
-def test_figures_take_gaps_dollars_and_markup():
-    axes = {"costs $5": 1.0, "<b>&": 1.0, "c": 1.0}
-    title = 'the "title" <x>'
-    drawn = figures.radar(axes, {"r": [None, None, None]}, {}, title)
-    assert "costs $5" in drawn
-    assert "&lt;b&gt;&amp;" in drawn
-    assert 'aria-label="the &quot;title&quot; &lt;x&gt;"' in drawn
-    assert "currentColor" in drawn
-    assert figures.INK not in drawn
-    strip = figures.room_strip({"s": {"m": {"r": np.array([1.0, -2.0])}}}, {"r": "#000000"}, "t")
-    assert strip.startswith("<svg")
+def test_a_radar_by_hand():
+    axes = {"up": 2.0, "right": 4.0, "down": 1.0, "left": 1.0}
+    drawn = figures.radar(axes, {"r": [1.0, 4.0, None, 0.5], "x": [2.0] * 4}, {"r": "#000000"}, "t")
+    assert [(round(axis.x), round(axis.y)) for axis in drawn.axes] == [
+        (0, -1),
+        (1, 0),
+        (0, 1),
+        (-1, 0),
+    ]
+    first, second = drawn.lines
+    # Half of an axis that ends at 2, all of one that ends at 4; the missing value leaves a gap.
+    numbers = [float(found) for found in re.findall(r"-?[\d.]+", first.path)]
+    assert numbers == [0, -50, 100, 0, -50, 0, 0, -50]
+    assert first.area.split()[2] == "0.0,0.0"
+    assert (first.colour, second.colour) == ("#000000", figures.GREYS[0])
+    template = page_environment("threedrs.report").from_string(
+        "{% from 'macros.html.j2' import radar %}{{ radar(chart) }}"
+    )
+    hostile = figures.radar({"<b>": 1.0}, {"<i>": [1.0]}, {}, '"t" <x>')
+    text = template.render(chart=hostile)
+    assert "<b>" not in text
+    assert "<i>" not in text
+    assert 'aria-label="&#34;t&#34; &lt;x&gt;"' in text
+
+
+def test_a_strip_has_a_dot_for_each_room_in_its_place():
+    runs = {"a": np.array([-10.0, 0.0, 10.0]), "b": np.array([5.0])}
+    packed = figures.room_strip(runs, 10.0, {"a": "#ff0000", "b": "#0000ff"})
+    content = base64.b64decode(packed.removeprefix("data:image/png;base64,"))
+    seen = np.asarray(Image.open(io.BytesIO(content)))
+    assert seen.shape == (2 * figures.LANE, figures.STRIP_WIDTH, 4)
+    dots, count = label(seen[..., 3])
+    assert count == 4
+    centres = sorted(column for _, column in center_of_mass(dots > 0, dots, range(1, 5)))
+    middle, half = figures.STRIP_WIDTH / 2, figures.STRIP_WIDTH / 2 - figures.DOT
+    assert centres == pytest.approx([middle + half * x for x in (-1, 0, 0.5, 1)], abs=1)
+    # Each run has its lane.
+    assert not seen[figures.LANE :, :, 0].any()
+    assert not seen[: figures.LANE, :, 2].any()
 
 
 def test_differences_of_a_scale_reach_as_far_as_its_largest():

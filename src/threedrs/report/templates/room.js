@@ -127,7 +127,7 @@ const threedrs = (() => {
         "stroke-width": size / 4, "paint-order": "stroke", "font-size": size, "font-weight": 700 }, label));
     }
     const names = [...new Set(boxes.map((drawn) => drawn.label))].join(", ");
-    const image = make("img", "", { src: `data:image/jpeg;base64,${room.frames[frame]}`,
+    const image = make("img", "", { src: room.frames[frame],
       alt: `Frame ${room.frame_ids[frame]} of ${scene}${names ? ` with boxes: ${names}` : ""}` });
     return make("figure", [make("div", [image, overlay]),
       make("figcaption", `frame ${room.frame_ids[frame]}`)], { className: "frame" });
