@@ -1,6 +1,6 @@
 """What the other stages left, read for the report: one object, checked when read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,7 +124,7 @@ class Results:
         """Return the resolved configuration of a run."""
         return self.summary["runs"][run]["config"]
 
-    def histories(self) -> dict[str, list[Mapping[str, Any]]]:
+    def histories(self) -> dict[str, list[dict[str, Any]]]:
         """Return run to the rows of its training log."""
         return {
             run: list(read_json_lines(self.folder / "train" / run / "log.jsonl"))
