@@ -24,7 +24,7 @@ from threedrs.errors import DataError
 from threedrs.io.external_json import ExternalRow, read_external_json
 from threedrs.io.files import parse_numbers, read_text
 from threedrs.scannet.camera import check_poses
-from threedrs.scannet.rgbd_folder import PosedImage, RgbdFolder, nearest
+from threedrs.scannet.rgbd_folder import RgbdFolder, nearest
 from threedrs.scannet.trajectory import UNLOCALISED, read_trajectory
 
 SCANNETPP_POSES = "pose_intrinsic_imu.json"
@@ -60,17 +60,20 @@ def read_scannetpp(folder: Path) -> RgbdFolder:
             "depth.bin with ScanNet++'s toolkit (python -m iphone.prepare_iphone_data)"
         )
     entries = read_external_json(path, dict[str, _Frame], "copy it again")
-    frames, intrinsics = [], []
-    for name in sorted({*colors} & {*depths} & {*entries}):
-        pose, pinhole = entries[name].aligned_pose, np.array(entries[name].intrinsic)
-        matrix = UNLOCALISED if pose is None else np.array(pose)
-        frames.append(PosedImage(color=colors[name], depth=depths[name], pose=matrix))
-        intrinsics.append(pinhole[[0, 1, 0, 1], [0, 1, 2, 2]])
-    check_poses(
-        np.array([frame.pose for frame in frames]).reshape(-1, 4, 4),
-        lambda index: f"{path}: {frames[index].color.stem}",
+    names = sorted({*colors} & {*depths} & {*entries})
+    poses = [entries[name].aligned_pose or UNLOCALISED for name in names]
+    matrices = np.array([entries[name].intrinsic for name in names]).reshape(-1, 3, 3)
+    folder_poses = np.array(poses).reshape(-1, 4, 4)
+    check_poses(folder_poses, lambda index: f"{path}: {names[index]}")
+    return _phone_folder(
+        "ScanNet++ iPhone",
+        path,
+        [colors[name] for name in names],
+        [depths[name] for name in names],
+        folder_poses,
+        matrices[:, [0, 1, 0, 1], [0, 1, 2, 2]],
+        len({*colors, *depths}),
     )
-    return _phone_folder("ScanNet++ iPhone", path, frames, intrinsics, len({*colors, *depths}))
 
 
 def read_arkitscenes(folder: Path) -> RgbdFolder:
@@ -100,44 +103,53 @@ def read_arkitscenes(folder: Path) -> RgbdFolder:
     times = sorted({*colors} & {*depths})
     rows, difference = nearest(np.array(times), track.timestamps)
     posed = np.flatnonzero(difference <= _ARKIT_WINDOW).tolist()
-    frames = [
-        PosedImage(color=colors[times[i]], depth=depths[times[i]], pose=track.poses[rows[i]])
-        for i in posed
-    ]
     intrinsics = []
     for file in pinholes.values():
         values = parse_numbers(read_text(file), str(file))
         if len(values) != 6:
             raise DataError(f"{file}: is not of the form 'width height fx fy cx cy'")
-        intrinsics.append(np.array(values[2:]))
-    return _phone_folder("ARKitScenes", path, frames, intrinsics, len({*colors, *depths}), up="z")
+        intrinsics.append(values[2:])
+    return _phone_folder(
+        "ARKitScenes",
+        path,
+        [colors[times[i]] for i in posed],
+        [depths[times[i]] for i in posed],
+        track.poses[rows[posed]],
+        np.array(intrinsics),
+        len({*colors, *depths}),
+        up="z",
+    )
 
 
 def _phone_folder(
     layout: str,
     path: Path,
-    frames: list[PosedImage],
-    intrinsics: list[NDArray[np.float64]],
+    colors: list[Path],
+    depths: list[Path],
+    poses: NDArray[np.float64],
+    intrinsics_N4: NDArray[np.float64],
     images: int,
     up: str | None = None,
 ) -> RgbdFolder:
     """Return the folder, with one intrinsic for all frames and notes on what it leaves out."""
-    if not frames:
+    if not colors:
         raise DataError(f"{path}: no image has a depth image and a pose; are both of one capture?")
-    median = np.median(intrinsics, axis=0)
-    spread = float(np.abs(np.array(intrinsics)[:, :2] / median[:2] - 1).max())
+    median = np.median(intrinsics_N4, axis=0)
+    spread = float(np.abs(intrinsics_N4[:, :2] / median[:2] - 1).max())
     if spread > _MOST_SPREAD:
         raise DataError(
             f"{path}: focal lengths differ by {spread:.0%} among the frames, as after a zoom; "
             "build a scene from the frames of one zoom"
         )
-    notes = [f"intrinsic: the median of {len(intrinsics)} frames', which differ by {spread:.1%}"]
-    if images > len(frames):
+    notes = [f"intrinsic: the median of {len(intrinsics_N4)} frames', which differ by {spread:.1%}"]
+    if images > len(colors):
         notes.append(
-            f"{images - len(frames)} of {images} images lack colour, depth or a pose: left out"
+            f"{images - len(colors)} of {images} images lack colour, depth or a pose: left out"
         )
     return RgbdFolder(
-        frames=frames,
+        color_files=colors,
+        depth_files=depths,
+        poses=poses,
         layout=layout,
         intrinsic=tuple(median.tolist()),
         registered=True,

@@ -34,21 +34,12 @@ _TIMESTAMP = re.compile(r"\d+\.\d+")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PosedImage:
-    """One frame: its two files, its pose (4, 4) camera to world, its times in microseconds."""
-
-    color: Path
-    depth: Path
-    pose: NDArray[np.float64]
-    color_timestamp: int = 0
-    depth_timestamp: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class RgbdFolder:
     """The frames of a folder, in order, and what its format states about all of them."""
 
-    frames: list[PosedImage]
+    color_files: list[Path]
+    depth_files: list[Path]  # of the same frames
+    poses: NDArray[np.float64]  # (N,4,4) camera to world, metres
     layout: str  # the format's name
     intrinsic: tuple[float, ...] | None = None  # fx, fy, cx, cy of the colour images, pixels
     # Whether depth images show exactly what colour images show, at whatever resolution.
@@ -95,19 +86,10 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
         alone = len(colors) - len(pairs)
         if alone:
             notes = [f"{alone} colour images have no depth image within 0.02 s: left out"]
-    poses = _poses_of(colors, color_times, track)
-    frames = [
-        PosedImage(
-            color=colors[i],
-            depth=depths[j],
-            pose=poses[i],
-            color_timestamp=0 if color_times is None else round(color_times[i] * 1e6),
-            depth_timestamp=0 if depth_times is None else round(depth_times[j] * 1e6),
-        )
-        for i, j in pairs
-    ]
     return RgbdFolder(
-        frames=frames,
+        color_files=[colors[i] for i, _ in pairs],
+        depth_files=[depths[j] for _, j in pairs],
+        poses=_poses_of(colors, color_times, track)[[i for i, _ in pairs]],
         layout=f"colour and depth images, poses of {track.path.name}",
         # TUM's depth images have 5000 units a metre; other tools write 1000 beside its texts.
         units_per_metre=(5000.0, 1000.0) if track.timestamps is not None else (1000.0,),
@@ -130,13 +112,12 @@ def read_seven_scenes(folder: Path) -> RgbdFolder:
         lacking = "*.pose.txt" if depths else "*.depth.png"
         raise DataError(f"{folder}: holds {colors[0].name}, and no {lacking} beside it")
     partners = _match_names(colors, depths, "colour images", "depth images")
-    frames = [
-        PosedImage(color=color, depth=depths[partner], pose=pose)
-        for color, partner, pose in zip(
-            colors, partners, _poses_of(colors, None, poses), strict=True
-        )
-    ]
-    return RgbdFolder(frames=frames, layout="7-Scenes")
+    return RgbdFolder(
+        color_files=colors,
+        depth_files=[depths[partner] for partner in partners],
+        poses=_poses_of(colors, None, poses),
+        layout="7-Scenes",
+    )
 
 
 def _one_format(colors: list[Path]) -> list[Path]:

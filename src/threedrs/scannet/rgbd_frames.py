@@ -75,14 +75,12 @@ class RgbdFrames(LooseFrames):
                 f"{path}: the layout of {self.folder.layout} holds its own poses; leave out "
                 "--trajectory"
             )
-        frames = self.folder.frames
-        if not frames:
+        self.color_files, self.depth_files = self.folder.color_files, self.folder.depth_files
+        if not self.color_files:
             raise DataError(f"{path}: no colour image has both a depth image and a pose")
-        self.poses = np.stack([frame.pose for frame in frames])
+        self.poses = self.folder.poses
         self.valid = has_valid_pose(self.poses)
-        self.frame_ids = np.arange(len(frames), dtype=np.int64)
-        self.color_files = [frame.color for frame in frames]
-        self.depth_files = [frame.depth for frame in frames]
+        self.frame_ids = np.arange(len(self), dtype=np.int64)
         color_size = _common_size(self.color_files, "colour")
         depth_size = _common_size(self.depth_files, "depth")
         _check_orientation(path, color_size, depth_size)
@@ -99,7 +97,7 @@ class RgbdFrames(LooseFrames):
             extrinsic_color=np.eye(4),
             intrinsic_depth=depth_matrix,
             extrinsic_depth=np.eye(4),
-            color_compression=COLOR_SUFFIXES[frames[0].color.suffix.lower()],
+            color_compression=COLOR_SUFFIXES[self.color_files[0].suffix.lower()],
             depth_compression="zlib",
             color_width=color_size[0],
             color_height=color_size[1],
@@ -107,15 +105,15 @@ class RgbdFrames(LooseFrames):
             depth_height=depth_size[1],
             depth_shift=self._units(depth_size, depth_scale),
         )
-        self.header_bytes = self.header.pack(len(frames))
+        self.header_bytes = self.header.pack(len(self))
         doubts += check_poses(
-            self.poses, lambda index: f"{path}: pose of {frames[index].color.name}"
+            self.poses, lambda index: f"{path}: pose of {self.color_files[index].name}"
         )
         self.notes = [*self.folder.notes, *self._units_notes, *doubts]
         matrix = self.header.intrinsic_depth
         values = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
         self.facts = [
-            f"layout: {self.folder.layout}, {len(frames)} frames",
+            f"layout: {self.folder.layout}, {len(self)} frames",
             f"images: colour {color_size[0]}x{color_size[1]}, depth {depth_size[0]}x"
             f"{depth_size[1]}, intrinsic of depth {','.join(f'{value:g}' for value in values)}",
             *self._units_facts,

@@ -47,16 +47,10 @@ def import_rgbd(
         ) as reader,
         SensWriter(out, reader.header) as writer,
     ):
-        for index, frame in enumerate(reader.folder.frames):
+        for index, pose in enumerate(reader.poses):
             say(f"frame {index + 1} of {len(reader)}")
             reader.color(index)  # decoded, so that no damaged image is handed on
-            writer.add(
-                frame.pose,
-                reader.color_bytes(index),
-                reader.depth(index),
-                frame.color_timestamp,
-                frame.depth_timestamp,
-            )
+            writer.add(pose, reader.color_bytes(index), reader.depth(index))
     for note in reader.notes:
         logger.warning("%s", note)
     return len(reader)

@@ -38,10 +38,10 @@ def test_scannetpp_takes_the_aligned_pose_and_the_frames_that_have_all_three(iph
 
     edit(iphone, change)
     found = read_scannetpp(iphone)
-    assert [frame.color.name for frame in found.frames] == ["frame_000000.jpg", "frame_000002.jpg"]
-    assert [frame.depth.name for frame in found.frames] == ["frame_000000.png", "frame_000002.png"]
-    assert np.array_equal(found.frames[0].pose, ROOM.poses[0])
-    assert not np.isfinite(found.frames[1].pose).any()  # the session's own pose is not taken
+    assert [file.name for file in found.color_files] == ["frame_000000.jpg", "frame_000002.jpg"]
+    assert [file.name for file in found.depth_files] == ["frame_000000.png", "frame_000002.png"]
+    assert np.array_equal(found.poses[0], ROOM.poses[0])
+    assert not np.isfinite(found.poses[1]).any()  # the session's own pose is not taken
     # The colour images are twice as large: 2 x 130 and 2 x (80, 60).
     assert found.intrinsic == (260.0, 260.0, 160.0, 120.0)
     assert (found.registered, found.units_per_metre, found.up) == (True, (1000.0,), None)
@@ -112,12 +112,12 @@ def test_arkitscenes_takes_poses_of_the_same_time_as_inverses(arkit):
         # A quarter about z, then 1 m along x: the camera stands where R^T t is taken back.
         stream.write(f"3298.750 0 0 {np.pi / 2} 1 0 0\n3400 0 0 0 0 0 0\n")
     found = read_arkitscenes(arkit)
-    assert len(found.frames) == 4
-    assert np.allclose([frame.pose for frame in found.frames[:3]], ROOM.poses, atol=1e-6)
+    assert len(found.poses) == 4
+    assert np.allclose(found.poses[:3], ROOM.poses, atol=1e-6)
     # World to camera: p = R w + t with R x = y, R y = -x and t = (1, 0, 0), so the camera's
     # centre is -R^T t = (0, 1, 0), and its x axis is R^T x = -y.
     expected = [[0, 1, 0, 0], [-1, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1]]
-    assert np.allclose(found.frames[3].pose, expected, atol=1e-9)
+    assert np.allclose(found.poses[3], expected, atol=1e-9)
     assert (found.up, found.registered, found.intrinsic) == ("z", True, ROOM.intrinsic)
 
 
@@ -125,7 +125,7 @@ def test_images_of_arkitscenes_between_poses_are_left_out(arkit):
     lines = (arkit / "lowres_wide.traj").read_text().splitlines()
     (arkit / "lowres_wide.traj").write_text("\n".join(lines[:2]))
     found = read_arkitscenes(arkit)
-    assert len(found.frames) == 2
+    assert len(found.poses) == 2
     assert found.notes[-1] == "1 of 3 images lack colour, depth or a pose: left out"
 
 
