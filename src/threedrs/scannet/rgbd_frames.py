@@ -83,7 +83,12 @@ class RgbdFrames(LooseFrames):
         self.frame_ids = np.arange(len(self), dtype=np.int64)
         color_size = _common_size(self.color_files, "colour")
         depth_size = _common_size(self.depth_files, "depth")
-        _check_orientation(path, color_size, depth_size)
+        if (color_size[0] - color_size[1]) * (depth_size[0] - depth_size[1]) < 0:
+            raise DataError(
+                f"{path}: colour images are {color_size[0]}x{color_size[1]} and depth images "
+                f"{depth_size[0]}x{depth_size[1]}, so one of them was turned; turn the colour "
+                "images back as the camera took them (poses and intrinsic are of that)"
+            )
         color_matrix, depth_matrix, doubts = find_intrinsics(
             path,
             intrinsic or self.folder.intrinsic,
@@ -189,13 +194,3 @@ def _common_size(files: Sequence[Path], what: str) -> Size:
             "holds for all, so move the others to a capture of their own"
         )
     return sizes[0]
-
-
-def _check_orientation(path: Path, color: Size, depth: Size) -> None:
-    """Refuse images of which one kind was turned by a quarter and the other was not."""
-    if (color[0] - color[1]) * (depth[0] - depth[1]) < 0:
-        raise DataError(
-            f"{path}: colour images are {color[0]}x{color[1]} and depth images "
-            f"{depth[0]}x{depth[1]}, so one of them was turned; turn the colour images back as the "
-            "camera took them (poses and intrinsic are of that)"
-        )

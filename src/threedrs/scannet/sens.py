@@ -209,19 +209,14 @@ class SensReader(Frames):
         if offset + size > self._size:
             problem = f"{size} bytes are due, the file ends at {self._size}: it is truncated"
             raise SensError(self.path, problem, frame, offset)
-        parts = []
-        position = offset
-        while position < offset + size:
-            try:
-                part = os.pread(self._descriptor, offset + size - position, position)
-            except OSError as error:
-                problem = f"cannot be read ({error.strerror})"
-                raise SensError(self.path, problem, frame, position) from error
-            if not part:
-                raise SensError(self.path, "the file shrank while being read", frame, position)
-            parts.append(part)
-            position += len(part)
-        return b"".join(parts)
+        try:
+            data = os.pread(self._descriptor, size, offset)
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror})"
+            raise SensError(self.path, problem, frame, offset) from error
+        if len(data) < size:
+            raise SensError(self.path, "the file shrank while being read", frame, offset)
+        return data
 
 
 class SensWriter:

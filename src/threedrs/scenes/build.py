@@ -301,7 +301,8 @@ def write_scene(inputs: StoreInputs, out: Path) -> SceneStore:
             for fine, coarse in masks.values():
                 fine[:, row], coarse[:, row] = fine[:, row - 1], coarse[:, row - 1]
             continue
-        rgb[row] = _square(reader.color(place))
+        image = Image.fromarray(reader.color(place))
+        rgb[row] = np.asarray(image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC))
         depth[row] = resize_depth(reader.depth_millimetres(place))
         world = coordinate_map(
             depth[row], inputs.poses_V44[row], inputs.depth_intrinsic, header.depth_size
@@ -342,12 +343,6 @@ def write_scene(inputs: StoreInputs, out: Path) -> SceneStore:
     )
     write_scene_store(out, contents)
     return SceneStore.open(out)
-
-
-def _square(color_HW3: np.ndarray) -> np.ndarray:
-    """Return a colour image at the encoder's square size, (384,384,3) u8; aspect is not kept."""
-    size = (IMAGE_SIZE, IMAGE_SIZE)
-    return np.asarray(Image.fromarray(color_HW3).resize(size, Image.Resampling.BICUBIC))
 
 
 def _payload(reader: Frames, place: int) -> bytes:
