@@ -11,11 +11,9 @@ from threedrs.cli.shared import (
     AsJson,
     ConfigFiles,
     ConfigValues,
-    print_whole,
     progress,
     report,
     say,
-    table,
 )
 from threedrs.config.resources import GPUS
 
@@ -167,6 +165,8 @@ def _training_facts(
 
 
 def _print_cluster_plan(config: dict, study: dict, file: Path, as_json: bool) -> None:
+    import pandas as pd
+
     from threedrs.planning.cluster import Workload, read_cluster
     from threedrs.planning.estimate import estimate, seeds_of_study
     from threedrs.planning.stage_costs import ASSUMED
@@ -181,16 +181,12 @@ def _print_cluster_plan(config: dict, study: dict, file: Path, as_json: bool) ->
         f"{cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.gpu}, {cluster.cpus_per_node} "
         f"cores, storage {cluster.storage_rate:g} GB/s, {cluster.disk / 1000:g} TB free"
     )
-    gpu_hours = sum(stage.gpu_hours for stage in found.stages)
-    disk = sum(stage.disk for stage in found.stages)
-    jobs = sum(stage.jobs for stage in found.stages)
-    stages = [(one.stage, one.jobs, one.gpu_hours, one.disk, one.hours) for one in found.stages]
-    stages.append(("together", jobs, gpu_hours, disk, found.hours))
-    rows = [
-        (name, str(jobs), f"{gpu_hours:,.1f}", f"{disk:,.0f}", f"{hours:.2f}")
-        for name, jobs, gpu_hours, disk, hours in stages
-    ]
-    print_whole(table(("stage", "jobs", "GPU h", "stays GB", "wall h"), rows))
+    stages = pd.DataFrame(found.stages).set_index("stage")
+    stages.loc["together"] = stages.sum()
+    stages.columns = ["jobs", "GPU h", "stays GB", "wall h"]
+    forms = ("{:.0f}", "{:,.1f}", "{:,.0f}", "{:.2f}")
+    formatters = {name: form.format for name, form in zip(stages, forms, strict=True)}
+    print(stages.rename_axis(None).to_string(formatters=formatters))
     first, *others = found.risks
     assumed = "; ".join(f"{name}: {value:.3g}" for name, (value, _) in ASSUMED.items())
     say(

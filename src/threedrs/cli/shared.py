@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -125,15 +125,3 @@ def print_whole(found: "Table") -> None:
     usual = Console()
     needed = Measurement.get(usual, usual.options.update(max_width=1000), found).maximum
     Console(width=max(usual.width, needed)).print(found)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
-    """Return a table without lines, the first column to the left and the others to the right."""
-    from rich.table import Table
-
-    found = Table(box=None, pad_edge=False)
-    for number, name in enumerate(head):
-        found.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        found.add_row(*row)
-    return found
