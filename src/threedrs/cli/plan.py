@@ -183,9 +183,13 @@ def _print_cluster_plan(config: dict, study: dict, file: Path, as_json: bool) ->
     )
     stages = pd.DataFrame(found.stages).set_index("stage")
     stages.loc["together"] = stages.sum()
-    stages.columns = ["jobs", "GPU h", "stays GB", "wall h"]
-    forms = ("{:.0f}", "{:,.1f}", "{:,.0f}", "{:.2f}")
-    formatters = {name: form.format for name, form in zip(stages, forms, strict=True)}
+    formatters = {
+        "jobs": "{:.0f}".format,
+        "GPU h": "{:,.1f}".format,
+        "stays GB": "{:,.0f}".format,
+        "wall h": "{:.2f}".format,
+    }
+    stages.columns = pd.Index([*formatters])
     print(stages.rename_axis(None).to_string(formatters=formatters))
     first, *others = found.risks
     assumed = "; ".join(f"{name}: {value:.3g}" for name, (value, _) in ASSUMED.items())
