@@ -9,6 +9,26 @@ import typer
 from threedrs.cli.names import check_file
 from threedrs.cli.shared import AsJson, progress, report, say
 
+Intrinsic = Annotated[
+    str | None,
+    typer.Option(
+        help="fx,fy,cx,cy of the colour images in pixels, or a file: 3x3 or 4x4 text, Open3D "
+        "camera JSON. Default: the one in the folder."
+    ),
+]
+Trajectory = Annotated[
+    Path | None,
+    typer.Option(
+        help="Poses, camera to world: Open3D .log, TUM groundtruth.txt, or a folder of 4x4 texts. "
+        "Default: the one in the folder."
+    ),
+]
+DepthScale = Annotated[
+    float | None,
+    typer.Option(
+        help="Depth units a metre, as 1000 of millimetres; of TUM's form it must be given."
+    ),
+]
 sens_app = typer.Typer(help="Look into or export a .sens scan.", no_args_is_help=True)
 
 
@@ -43,24 +63,9 @@ def demo(
 def import_rgbd(
     folder: Annotated[Path, typer.Argument(help="Colour and depth images, intrinsic, trajectory.")],
     out: Annotated[Path, typer.Argument(help="The .sens file to write.")],
-    intrinsic: Annotated[
-        str | None,
-        typer.Option(
-            help="fx,fy,cx,cy in pixels, or a file: 3x3 or 4x4 text, Open3D camera JSON. "
-            "Default: intrinsic.txt or a camera JSON in FOLDER."
-        ),
-    ] = None,
-    trajectory: Annotated[
-        Path | None,
-        typer.Option(
-            help="Open3D .log, TUM groundtruth.txt, or a folder of 4x4 texts, camera to world. "
-            "Default: trajectory.log, groundtruth.txt, pose/ or poses/ in FOLDER."
-        ),
-    ] = None,
-    depth_scale: Annotated[
-        float | None,
-        typer.Option(help="Depth units per metre. Default: 1000; of TUM's form it must be given."),
-    ] = None,
+    intrinsic: Intrinsic = None,
+    trajectory: Trajectory = None,
+    depth_scale: DepthScale = None,
 ) -> None:
     """Turn a folder of posed RGB-D images into a .sens scan.
 

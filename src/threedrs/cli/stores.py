@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from threedrs.cli.names import SCENES, FeaturesName, SceneName, completion, find_scene, find_shards
+from threedrs.cli.scans import DepthScale, Intrinsic, Trajectory
 from threedrs.cli.shared import AsJson, progress, report, say
 
 scene_app = typer.Typer(help="Build or look into a scene store.", no_args_is_help=True)
@@ -26,17 +27,9 @@ def build_scene(
         str | None,
         typer.Option(help="The capture's axis that is up: x, -x, y, -y, z, -z. Default: found."),
     ] = None,
-    depth_scale: Annotated[
-        float | None, typer.Option(help="Depth units a metre, as 1000 of millimetres.")
-    ] = None,
-    intrinsic: Annotated[
-        str | None,
-        typer.Option(help="fx,fy,cx,cy of the colour images in pixels, or a file (3x3, 4x4)."),
-    ] = None,
-    trajectory: Annotated[
-        Path | None,
-        typer.Option(help="Poses, camera to world: Open3D .log, TUM text, or a folder of 4x4."),
-    ] = None,
+    depth_scale: DepthScale = None,
+    intrinsic: Intrinsic = None,
+    trajectory: Trajectory = None,
     boxes: Annotated[
         Path | None,
         typer.Option(help="Your boxes, JSON as of boxes.ready. Default: rough clusters."),
