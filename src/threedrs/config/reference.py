@@ -5,6 +5,7 @@ compares both with the schema.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from threedrs.io.files import write_text
 
 SCHEMA_FILE = Path("workflow/schemas/config.schema.json")
 PAGE_FILE = Path("docs/CONFIGURATION.md")
+_RANGES = {
+    "minimum": "from",
+    "exclusiveMinimum": "above",
+    "maximum": "to",
+    "exclusiveMaximum": "below",
+}
 INTRODUCTION = """# Configuration
 
 Every key, generated from `src/threedrs/config/schema.py` by `python -m threedrs.config.reference`.
@@ -65,26 +72,14 @@ def _section(name: str, part: dict[str, Any], parts: dict[str, Any]) -> Iterator
     # The table first, the sections below it after: a page is read from the outside in.
     for key, inner in below.items():
         if inner is not None and name != "runs.<name>":  # what a run changes has its own section
-            of_many = {
-                "runs": ".<name>",
-                "mixes": ".<name>",
-                "scenes": ".<name>",
-                "download": "[]",
-            }.get(key, "")
+            of_many = {"object": ".<name>", "array": "[]"}.get(properties[key].get("type"), "")
             yield from _section(f"{name}.{key}{of_many}".removeprefix("."), inner, parts)
 
 
 def _inner(value: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any] | None:
     """Return the section that a key holds, alone, by name or in a list; None for a plain value."""
-    if "$ref" in value:
-        return parts[value["$ref"].rpartition("/")[2]]
-    tables = [*value.get("patternProperties", {}).values()]
-    items = [value["items"]] if "items" in value else []
-    for form in (*value.get("anyOf", ()), *tables, *items):
-        found = _inner(form, parts)
-        if found is not None:
-            return found
-    return None
+    found = re.search(r"#/\$defs/(\w+)", json.dumps(value))
+    return parts[found[1]] if found else None
 
 
 def _values(value: dict[str, Any], parts: dict[str, Any]) -> str:
@@ -103,19 +98,7 @@ def _values(value: dict[str, Any], parts: dict[str, Any]) -> str:
     if kind == "object":
         inner = [value.get("additionalProperties"), *value.get("patternProperties", {}).values()]
         return f"name -> {_values(next(part for part in inner if part), parts)}"
-    return " ".join((kind, *_ranges(value)))
-
-
-def _ranges(value: dict[str, Any]) -> Iterator[str]:
-    words = {
-        "minimum": "from",
-        "exclusiveMinimum": "above",
-        "maximum": "to",
-        "exclusiveMaximum": "below",
-    }
-    for key, word in words.items():
-        if key in value:
-            yield f"{word} {value[key]:g}"
+    return " ".join((kind, *(f"{_RANGES[key]} {value[key]:g}" for key in _RANGES if key in value)))
 
 
 def _default(value: dict[str, Any]) -> str:
