@@ -38,14 +38,9 @@ def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
 def claim_gpus(count: int = 1, folder: Path | None = None) -> list[str] | None:
     """Let this process see only the ``count`` GPUs that the fewest other jobs here hold.
 
-    Must be called before CUDA starts.
-
-    Args:
-        count: number of GPUs to claim; all of them are claimed where there are fewer.
-        folder: folder of the lock files; the machine's folder of temporary files by default.
-
-    Returns:
-        The GPUs, as in CUDA_VISIBLE_DEVICES, or None if there are fewer than two to choose from.
+    Must be called before CUDA starts. Where there are fewer GPUs, all of them are claimed. The
+    lock files stand in ``folder``, by default that of temporary files. Returns the GPUs, as in
+    CUDA_VISIBLE_DEVICES, or None if there are fewer than two to choose from.
     """
     gpus = visible_gpus()
     if len(gpus) < 2:

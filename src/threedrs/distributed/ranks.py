@@ -80,29 +80,21 @@ class Ranks:
         return own_device(self.local_rank)
 
 
-def _by_torchrun(environment: Mapping[str, str]) -> bool:
-    """Whether torchrun, or a launcher with its variables, started this process."""
-    return "RANK" in environment
-
-
 def _by_srun(environment: Mapping[str, str]) -> bool:
-    """Whether srun started this process as one of several tasks of a step.
-
-    A batch script's shell carries task variables too, but none of a step.
-    """
-    return int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    """Whether srun, and nothing that sets torchrun's variables, started this process."""
+    # One of several tasks of a step: a batch script's shell carries task variables too, but none
+    # of a step.
+    return "RANK" not in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def is_lone(environment: Mapping[str, str]) -> bool:
     """Whether this process is the only one of its run."""
-    return not _by_torchrun(environment) and not _by_srun(environment)
+    return "RANK" not in environment and not _by_srun(environment)
 
 
 def own_rank(environment: Mapping[str, str]) -> int:
     """Return the rank of this process."""
-    if _by_torchrun(environment):
-        return int(environment["RANK"])
-    return int(environment["SLURM_PROCID"]) if _by_srun(environment) else 0
+    return int(environment["SLURM_PROCID"] if _by_srun(environment) else environment.get("RANK", 0))
 
 
 def rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -116,11 +108,11 @@ def rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     given = {name: environment[name] for name in names if name in environment}
-    if _by_torchrun(environment):
-        return given
-    if not _by_srun(environment):
+    if is_lone(environment):
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
         return alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    if not _by_srun(environment):
+        return given
     return {
         "RANK": environment["SLURM_PROCID"],
         "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],

@@ -37,10 +37,10 @@ class SceneSession:
 
     Args:
         student: in evaluation mode, on the device to run on.
-        tokenizer: the student's.
-        scene: on any device, with or without teacher features.
-        prompt: style of the queries that will come, on which the shared tokens depend.
-        decoding: greedy, or reference, as the checkpoint's generation_config.json says.
+        tokenizer: of the student.
+        scene: on any device.
+        prompt: style of all queries, on which the shared tokens depend.
+        decoding: greedy, or reference, as generation_config.json of the checkpoint says.
         passes: of this student, where several scenes are asked one after the other.
     """
 
@@ -120,7 +120,7 @@ class SceneSession:
         ends = list(accumulate(lengths))
         starts = [end - length for end, length in zip(ends, lengths, strict=True)]
         groups = text.num_attention_heads // text.num_key_value_heads
-        attention = QuestionAttention(self.shared, groups, lengths, device)
+        attention = QuestionAttention(self.shared, groups, lengths)
         tokens_SD = self.student.embed(
             torch.from_numpy(np.concatenate(own)).to(device), queries, starts
         )

@@ -49,22 +49,14 @@ class Query:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """A training sample: its own tokens after the shared prefix, up to the end of the answer.
+class Sample(Query):
+    """A training sample: a question with its answer, up to the end of the assistant's turn."""
 
-    ``input_ids`` and ``labels`` (T,) int64, labels not shifted, -100 without loss. ``target_rows``
-    of a grounding sample are the rows of the scene's boxes that the text means, [] for the zero
-    target, and ``ground_index`` is where ``<ground>`` stands. ``coordinate`` as in `Query`.
-    """
-
-    id: str
-    input_ids: np.ndarray
-    labels: np.ndarray
-    prefix: Prefix
+    labels: np.ndarray  # (T,) int64, not shifted, -100 without loss
+    # Of a grounding sample: the rows of the scene's boxes that the text means, [] for the zero
+    # target, and where ``<ground>`` stands.
     target_rows: list[int] | None
     ground_index: int | None
-    coordinate: np.ndarray | None
-    coordinate_index: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,13 +21,12 @@ from typing import Literal
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import DataError
 from threedrs.models.backbones.family import VISION_MARKS
 from threedrs.models.packing import IGNORE, Prefix, Query, Sample
 from threedrs.tasks.record import COORD, END, GROUND, IMAGE, START, Record
 
 PromptStyle = Literal["reference", "as_trained"]
-PROMPTS = ("reference", "as_trained")
 INSTRUCTION = (
     "The video captures 3D spatial information of a scene. Please focus on the spatial "
     "relationships in the video and answer the following questions."
@@ -76,13 +75,7 @@ def _vision_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
 def shared_prefix(
     tokenizer: PreTrainedTokenizerBase, prompt: PromptStyle, label_chat_tokens: bool
 ) -> Prefix:
-    """Return the shared tokens of a prompt style, with the labels of their chat tokens.
-
-    Raises:
-        ConfigError: the style is not known.
-    """
-    if prompt not in PROMPTS:
-        raise ConfigError(f"eval.prompt: {prompt!r} is not valid; valid: {', '.join(PROMPTS)}")
+    """Return the shared tokens of a prompt style, with the labels of their chat tokens."""
     # By id, so a newline that the tokenizer has merged with what stands before it has no label.
     labelled = chat_token_ids(tokenizer) if label_chat_tokens else frozenset()
     start, end = _vision_marks(tokenizer)
@@ -184,7 +177,6 @@ def build_query(
     """Return the evaluation question of a record, ending with the assistant's header.
 
     Raises:
-        ConfigError: the style is not known.
         DataError: ``<coord>`` without a point.
     """
     prefix = shared_prefix(tokenizer, prompt, label_chat_tokens=False)

@@ -15,21 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threedrs.errors import DataError
 from threedrs.models.backbones.family import LLAVA_GRID, VisualGrid
 from threedrs.scannet.geometry import GRID, SIDE, patch_counts, patch_means
 from threedrs.scenes.store import SceneStore
 
-TEACHER = 14  # the teacher's grid, as the feature store holds it
-
 
 @dataclass(frozen=True, kw_only=True)
 class SceneInputs:
-    """One scene's tensors.
-
-    Raises:
-        DataError: the shapes contradict each other.
-    """
+    """One scene's tensors."""
 
     scene: str  # its name
     rgb_VHWC: Tensor  # (V,384,384,3) uint8
@@ -43,28 +36,6 @@ class SceneInputs:
     # Indices of the frames that have features, ascending int64; None: all.
     supervised_S: Tensor | None = None
     grid: VisualGrid = LLAVA_GRID  # that of the student who reads them
-
-    def __post_init__(self) -> None:
-        # Stores of other frames or another grid would broadcast somewhere and train on nonsense.
-        frames, objects = len(self.rgb_VHWC), len(self.boxes_N6)
-        fine, coarse = self.grid.fine, self.grid.coarse
-        expected = {
-            "rgb_VHWC": (frames, 384, 384, 3),
-            "patch_xyz_VGG3": (frames, coarse, coarse, 3),
-            "boxes_N6": (objects, 6),
-            "fine_NVFF": (objects, frames, fine, fine),
-            "coarse_NVGG": (objects, frames, coarse, coarse),
-        }
-        if self.teacher_VGGC is not None:
-            supervised = frames if self.supervised_S is None else len(self.supervised_S)
-            expected["teacher_VGGC"] = (supervised, TEACHER, TEACHER, self.teacher_VGGC.shape[-1])
-        for name, shape in expected.items():
-            found = tuple(getattr(self, name).shape)
-            if found != shape:
-                raise DataError(
-                    f"{self.scene}: {name} has shape {found}, expected {shape}; "
-                    "the scene store and the feature store of this scene do not fit together"
-                )
 
     @property
     def visual_tokens(self) -> int:
@@ -115,11 +86,7 @@ def _on_grid(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return patch coordinates (V,G,G,3), and the masks for A and B (2,N,V,G,G) as packed bits.
 
-    Args:
-        path: of the scene store.
-        content_hash: its own; a store that was made again is counted again.
-        box_set: the boxes that the masks are of.
-        grid: G.
+    Another ``content_hash`` is another store at the same path, which is counted again.
     """
     # A loader reads a scene for each of its packs, and the pixels take three quarters of that. The
     # results are small, at most 150 KB with 32 frames, 14 patches a side and 40 boxes: so a loader
@@ -151,7 +118,6 @@ def read_scene(
 
     Raises:
         StoreError: the store is damaged.
-        DataError: ``teacher_VGGC`` is of other frames.
     """
     boxes_N6 = np.asarray(store.boxes(box_set).boxes)
     # The store holds the masks of LLaVA's two grids. Any other grid has one set of patches for both

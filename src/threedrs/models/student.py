@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from threedrs.config.schema import SupervisionSettings
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import ConfigError
 from threedrs.models.attention.packed import PACKED, PackMask, pack_mask
 from threedrs.models.attention.question_decoding import QuestionAttention
 from threedrs.models.backbones.family import Family
@@ -34,7 +34,6 @@ from threedrs.models.packing import (
     PackLosses,
     Prefix,
     Query,
-    Sample,
     TextTargets,
     on_device,
 )
@@ -151,16 +150,8 @@ class Student(nn.Module):
         return position_embedding(points, self.channels, self.coordinate_dtype)
 
     def visual_tokens(self, scene: SceneInputs) -> VisualTokens:
-        """Run vision tower and projector over a scene's frames.
-
-        Raises:
-            DataError: the scene was read for another family's grid.
-        """
-        if scene.grid != self.family.grid:
-            raise DataError(
-                f"{scene.scene}: read for the token grid {scene.grid}, this student's is "
-                f"{self.family.grid}"
-            )
+        """Run vision tower and projector over a scene's frames."""
+        assert scene.grid == self.family.grid, "the scene was read for another token grid"
         if len(scene.rgb_VHWC) == 0:
             # A vision tower cannot tell the shapes of no frames.
             none_TD = self.embed(torch.empty(0, dtype=torch.long, device=self.device), (), ())
@@ -179,9 +170,7 @@ class Student(nn.Module):
         """Return what the rotary embedding counts for tokens at ``index`` (B,T) of one sample."""
         return self.family.position_ids(index, len(prefix.before_ids), len(scene.rgb_VHWC))
 
-    def embed(
-        self, ids_T: Tensor, items: Sequence[Sample | Query], starts: Sequence[int]
-    ) -> Tensor:
+    def embed(self, ids_T: Tensor, items: Sequence[Query], starts: Sequence[int]) -> Tensor:
         """Return the embeddings (T,D) of text tokens; ``items`` begin at ``starts`` in ``ids_T``.
 
         The ``<coord>`` token of an item gets the position embedding of its point added.
@@ -211,13 +200,9 @@ class Student(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return last hidden states (T,D), after the final norm, and the output (T,D) of ``layer``.
 
-        Args:
-            tokens_TD: input embeddings.
-            position_ids: from `position_ids`.
-            mask: see `threedrs.models.attention.packed.packed_attention`.
-            layer: index of the layer whose output is wanted, -1 or the last: after the final norm.
-            cache: keys and values before ``tokens_TD``, to which those of ``tokens_TD`` are added.
-            questions: where ``tokens_TD`` belong to questions of a scene, which share a prefix.
+        The output of the last layer, or -1, is after the final norm, too. The keys and values of
+        ``tokens_TD`` are added to ``cache``, which holds those before. With ``questions`` the
+        tokens are those of questions of a scene, which share a prefix.
         """
         last = layer in (-1, self.text_config.num_hidden_layers - 1)
         # A mapping by kind of layer is taken as it is, where transformers would otherwise prepare a
@@ -329,11 +314,7 @@ class Student(nn.Module):
         self, scene: SceneInputs, hidden_VGGD: Tensor, supervision: SupervisionSettings
     ) -> Tensor:
         if self.proj_3d is None:
-            if scene.teacher_VGGC is not None:
-                raise ConfigError(
-                    "teacher.name: the pack carries teacher features but this student has no "
-                    "projection head; build it with the teacher's channels"
-                )
+            assert scene.teacher_VGGC is None, "teacher features need a projection head"
             return hidden_VGGD.new_zeros((), dtype=torch.float32)
         if scene.teacher_VGGC is None:
             # One token through the head, with weight 0: another rank's pack may have a teacher.

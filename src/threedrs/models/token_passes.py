@@ -94,13 +94,9 @@ class TokenPasses:
     ) -> list[list[int]]:
         """Return the tokens of each answer, up to an end token or ``most``.
 
-        Args:
-            questions: after its pass.
-            hidden_BD: last hidden states at the questions' last tokens.
-            position_XB: what the rotary embedding counts for the answers' first tokens, one more
-                for each further token.
-            decoding: how a token is chosen.
-            most: tokens of the longest answer.
+        ``questions`` has had its pass, and ``hidden_BD`` are last hidden states at the last tokens
+        of the questions. ``position_XB`` is what the rotary embedding counts for the first tokens
+        of the answers, one more for each further token.
         """
         self._start(questions, hidden_BD, position_XB, decoding)
         answers: list[list[int]] = [[] for _ in hidden_BD]

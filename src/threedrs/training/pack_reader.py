@@ -50,18 +50,12 @@ ENDING = 2.0  # seconds from the last byte of a killed process to the signal of 
 
 
 class RecordTable:
-    """The records of a mix, in order, each made when it is asked for.
-
-    Attributes:
-        scenes: the scene of each record.
-        groups: its task group: questions, captions or grounding.
-        words: the words of its question and answer.
-    """
+    """The records of a mix, in order, each made when it is asked for."""
 
     def __init__(self, records: Iterable[Record]) -> None:
-        self.scenes: list[str] = []
-        self.groups: list[str] = []
-        self.words: list[int] = []
+        self.scenes: list[str] = []  # the scene of each record
+        self.groups: list[str] = []  # its task group: questions, captions or grounding
+        self.words: list[int] = []  # the words of its question and answer
         # Records as JSON in an Arrow array, not as Python objects. A loader process is a fork and
         # shares what it only reads, but Python writes to an object whenever it refers to it: a list
         # of records would be copied into each loader bit by bit, 240 MB for the published mix.
@@ -142,10 +136,6 @@ class PackReader:
             supervised_S=supervised_S,
         )
         pack = Pack(scene=scene, samples=samples)
-        self._check_length(pack)
-        return pack
-
-    def _check_length(self, pack: Pack) -> None:
         if pack.tokens > self.max_length:
             longest = max(pack.samples, key=lambda sample: len(sample.input_ids))
             raise DataError(
@@ -153,6 +143,7 @@ class PackReader:
                 f"tokens, more than execution.max_length {self.max_length}; raise it, lower "
                 "train.pack, or leave the sample out of the mix"
             )
+        return pack
 
     def _teacher(
         self, scene: str, frame_ids: Sequence[int]
@@ -211,10 +202,6 @@ def name_proposals(records: Sequence[Record], true: BoxSet, proposals: BoxSet) -
     return named
 
 
-class _Bug(str):
-    """The traceback of a bug in a loader."""
-
-
 class _PackDataset(Dataset):
     """Packs in the order of ``plans``; an error is returned, not raised."""
 
@@ -229,12 +216,14 @@ class _PackDataset(Dataset):
     def __len__(self) -> int:
         return len(self.plans)
 
-    def __getitem__(self, position: int) -> Pack | ThreedrsError | _Bug:
+    def __getitem__(self, position: int) -> Pack | Exception:
         try:
             return self.reader.read(self.plans[position])
         except Exception as error:  # a bug too has to reach the training process
             line = user_message(error)
-            return _Bug(traceback.format_exc()) if line is None else ThreedrsError(line)
+            if line is not None:
+                return ThreedrsError(line)
+            return RuntimeError(f"a pack could not be read:\n{traceback.format_exc()}")
 
 
 def _as_is(pack: Any) -> Any:
@@ -274,10 +263,8 @@ def load_packs(
         generator=torch.Generator(),
     )
     for pack in loader:
-        if isinstance(pack, ThreedrsError):
+        if isinstance(pack, Exception):
             raise pack
-        if isinstance(pack, _Bug):
-            raise RuntimeError(f"a pack could not be read:\n{pack}")
         yield pack
 
 

@@ -10,7 +10,6 @@ DeepSpeed. The values within ``zero_optimization`` are checked by DeepSpeed when
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,24 +132,13 @@ class TrainSettings(Train, Execution):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunPaths:
-    """A run's files, relative to the working directory."""
+class RunPaths(BaseModel, frozen=True):
+    """The section ``paths`` of a resolved run: its files, relative to the working directory."""
 
     mix: Path
     scenes: Path
     features: Mapping[str, Path]
     out: Path
-
-    @classmethod
-    def from_config(cls, section: Mapping[str, Any]) -> "RunPaths":
-        """Return the paths of the resolved run's ``paths`` section."""
-        return cls(
-            mix=Path(section["mix"]),
-            scenes=Path(section["scenes"]),
-            features={scene: Path(path) for scene, path in section["features"].items()},
-            out=Path(section["out"]),
-        )
 
     @property
     def checkpoints(self) -> Path:
@@ -184,7 +172,7 @@ def fingerprint(
 
     ``scenes`` and ``features`` have the content hash of each scene store and of its features.
     """
-    paths = RunPaths.from_config(config["paths"])
+    paths = RunPaths(**config["paths"])
     pretrained = config["model"]["path"]
     parts: dict[str, Any] = {
         f"{section}.{key}": value

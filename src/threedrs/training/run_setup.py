@@ -27,12 +27,7 @@ from threedrs.teachers.known_teachers import NO_TEACHER, teacher_channels
 from threedrs.teachers.teacher_frames import FrameCounts, TeacherFrames
 from threedrs.training.pack_reader import RecordTable
 from threedrs.training.recipe import RunPaths, TrainSettings, fingerprint
-from threedrs.training.sampler import (
-    Batch,
-    group_steps,
-    plan_batches,
-    plan_task_groups,
-)
+from threedrs.training.sampler import Batch, group_steps, plan_batches, plan_task_groups
 from threedrs.training.step import zero_init
 from threedrs.training.wandb_logger import require_wandb
 
@@ -140,7 +135,7 @@ def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
         ThreedrsError: a setting, the mix, or a store cannot be used.
     """
     settings = TrainSettings.from_config(config)
-    paths = RunPaths.from_config(config["paths"])
+    paths = RunPaths(**config["paths"])
     ranks = start_ranks()
     # Before the mix and the stores are read, which may take minutes.
     broadcast_decision(ranks, lambda: settings.accumulation(ranks.count))

@@ -196,15 +196,10 @@ def train_step(
     ranks: Ranks,
     interrupted: Callable[[], bool],
 ) -> StepOutcome:
-    """Run one optimizer step over this rank's packs of a batch.
+    """Run one optimizer step over this rank's packs of a batch, which come with their weights.
 
-    Args:
-        engine: from ``build_engine``.
-        micro_steps: this rank's packs with their weights, ``micro_step_count`` of them.
-        micro_step_count: the same on all ranks.
-        samples: number of samples of the whole batch, over all ranks.
-        ranks: this process among the run's.
-        interrupted: says, after the backward passes, whether this rank was asked to stop.
+    There are ``micro_step_count`` of them on each rank, and ``samples`` in the batch of all ranks.
+    ``interrupted`` says, after the backward passes, whether this rank was asked to stop.
 
     Raises:
         NonFiniteError: a loss or the gradient is NaN or infinite, on any rank.

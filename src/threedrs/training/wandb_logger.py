@@ -49,15 +49,12 @@ class Tracker:
     ) -> None:
         self._warn = warn
         self._run: Any = None
-        self._first_step = 0
 
         def start() -> None:
             import wandb
 
             self._run = wandb.init(
-                project=settings.project,
-                entity=settings.entity,
-                mode=settings.mode,
+                **settings.to_json(),
                 id=_identity(out / "checkpoints" / "wandb.json", config_hash),
                 name=name,
                 resume="allow",
@@ -67,13 +64,13 @@ class Tracker:
                     console="off", silent=True, init_timeout=SECONDS, login_timeout=SECONDS
                 ),
             )
-            self._first_step = self._run.step
+            # A resumed run comes again to steps that W&B has; it would refuse them one by one.
+            self._first_step: int = self._run.step
 
         self._attempt(start)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Send the numbers of a step."""
-        # A resumed run comes again to steps that W&B has; it would refuse them with a warning each.
         if self._run is not None and step >= self._first_step:
             self._attempt(lambda: self._run.log(values, step=step))
 

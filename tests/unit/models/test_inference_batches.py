@@ -3,12 +3,7 @@
 import pytest
 import torch
 
-from fixtures.students import (
-    MANY,
-    scene,
-    student,
-    tokenizer,
-)
+from fixtures.students import MANY, scene, student, tokenizer
 from threedrs.models import inference as session_module
 from threedrs.models.inference import SceneSession
 from threedrs.models.packing import Query

@@ -3,10 +3,8 @@ import pytest
 import torch
 
 from fixtures.students import CAPTION, GROUNDING, TEXT, ZERO_TARGET, pack, scene, tokenizer
-from threedrs.errors import DataError
 from threedrs.models.attention.packed import pack_mask, packed_attention
 from threedrs.models.packing import IGNORE, GroundingTargets, Layout, Pack, TextTargets
-from threedrs.models.scene_inputs import SceneInputs
 
 CPU = torch.device("cpu")
 
@@ -131,18 +129,4 @@ def test_packs_refuse_samples_with_different_prefixes() -> None:
                 *pack([TEXT]).samples,
                 *pack([CAPTION], label_chat_tokens=False).samples,
             ),
-        )
-
-
-def test_scene_tensors_must_fit_together() -> None:
-    good = scene()
-    with pytest.raises(DataError, match=r"scene0000_00: teacher_VGGC has shape \(3, 14, 14, 16\)"):
-        SceneInputs(
-            scene=good.scene,
-            rgb_VHWC=good.rgb_VHWC,
-            patch_xyz_VGG3=good.patch_xyz_VGG3,
-            boxes_N6=good.boxes_N6,
-            fine_NVFF=good.fine_NVFF,
-            coarse_NVGG=good.coarse_NVGG,
-            teacher_VGGC=scene(frames=3).teacher_VGGC,
         )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.students import BOX_IDS, CAPTION, GROUNDING, TEXT, ZERO_TARGET, record, tokenizer
-from threedrs.errors import ConfigError, DataError
+from threedrs.errors import DataError
 from threedrs.models.packing import IGNORE, Sample
 from threedrs.models.prompt import build_query, build_sample
 from threedrs.models.tokenizer import tiny_tokenizer
@@ -167,8 +167,3 @@ def test_query_ends_with_the_assistants_header() -> None:
 def test_bad_records(item: Record, message: str) -> None:
     with pytest.raises(DataError, match=message):
         _sample(item)
-
-
-def test_unknown_prompt_style() -> None:
-    with pytest.raises(ConfigError, match="valid: reference, as_trained"):
-        build_query(TEXT, tokenizer(), prompt="plain")  # type: ignore[arg-type]

@@ -253,7 +253,7 @@ def test_failure_is_one_line_and_status_one(tmp_path, monkeypatch, capsys):
 def test_other_frames_are_counted_and_the_rule_counts_where_there_are_any(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = json.loads(write_run(tmp_path).read_text())
-    paths = RunPaths.from_config(config["paths"])
+    paths = RunPaths(**config["paths"])
     records = RecordTable.read(paths.mix)
 
     def read(rule):

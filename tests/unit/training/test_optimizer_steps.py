@@ -50,7 +50,7 @@ class Inputs:
             ).read_text()
         )
         self.section: dict[str, Any] = config["train"]
-        paths = RunPaths.from_config(config["paths"])
+        paths = RunPaths(**config["paths"])
         self.reader = PackReader(
             records=records(SAMPLES),
             scenes=folder / paths.scenes,

@@ -4,20 +4,14 @@ import json
 
 import pytest
 
-from fixtures.training_run import (
-    ROOT,
-    write_run,
-)
+from fixtures.training_run import ROOT, write_run
 from fixtures.training_steps import reader as reader
 from fixtures.training_steps import settings
 from threedrs.config.schema import Execution
 from threedrs.errors import ConfigError
 from threedrs.io.files import write_json
 from threedrs.training.recipe import fingerprint, fingerprint_changes, is_offloaded, read_run
-from threedrs.training.step import (
-    deepspeed_config,
-    zero_init,
-)
+from threedrs.training.step import deepspeed_config, zero_init
 
 
 def test_accumulation_counts_samples_whatever_packing_and_ranks():

@@ -5,18 +5,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fixtures.training_run import (
-    ROOT,
-    lone_ranks,
-)
+from fixtures.training_run import ROOT, lone_ranks
 from fixtures.training_steps import SUPERVISION, plans, settings, step, tiny_student
 from fixtures.training_steps import reader as reader
 from threedrs.training.run_log import read_rows
-from threedrs.training.step import (
-    NonFiniteError,
-    build_engine,
-    step_row,
-)
+from threedrs.training.step import NonFiniteError, build_engine, step_row
 
 pytestmark = pytest.mark.slow
 

@@ -119,7 +119,6 @@ def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | Non
                 "model.attention: flash computes in half precision; set train.precision: bfloat16 "
                 "or choose auto or sdpa"
             )
-        flash_kernels()
     if len(layout.lengths) == 1:
         return None
     flash = backend == "flash"

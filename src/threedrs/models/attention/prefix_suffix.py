@@ -49,6 +49,24 @@ class Suffixes:
         """Return (K,heads,W,...) in packed order, (1,heads,S,...)."""
         return grid[self.row_S, :, self.column_S].transpose(0, 1)[None]
 
+    def rows(self, tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the rows (1,heads,T,...) of the prefix, of the suffixes, and these spread out."""
+        prefix, own = tensor[:, :, : self.prefix_length], tensor[:, :, self.prefix_length :]
+        return prefix, own, self.grid(own)
+
+    def passes(
+        self, query: Tensor, key: Tensor, value: Tensor
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return queries, keys and values of the three passes, whose results `CAUSAL` orders."""
+        # Prefix rows see the prefix alone, causally. Suffix rows see all of the prefix, and of the
+        # suffixes their own: as rows of a batch, which a kernel never mixes.
+        (key_L, _, own_key), (value_L, _, own_value) = self.rows(key), self.rows(value)
+        keys, values = (key_L, key_L, own_key), (value_L, value_L, own_value)
+        return list(zip(self.rows(query), keys, values, strict=True))
+
+
+CAUSAL = (True, False, True)  # of prefix rows, suffix rows to the prefix, and to their own suffix
+
 
 class JoinedAttention(torch.autograd.Function):
     """Prefix rows: causal. Suffix rows: to the whole prefix, and causally to their own suffix."""
@@ -64,23 +82,9 @@ class JoinedAttention(torch.autograd.Function):
         kernels: FlashAttnKernels,
     ) -> Tensor:
         """Attend from (1,N,T,d) to (1,M,T,d); return (1,N,T,d)."""
-        split = suffixes.prefix_length
-        first, last = slice(None, split), slice(split, None)
-        prefix_key, prefix_value = key[:, :, first], value[:, :, first]
-        # Prefix rows see the prefix alone, causally. Suffix rows see all of the prefix, and of the
-        # suffixes their own: as rows of a batch, which a kernel never mixes.
-        result_L, total_L = kernels.forward(
-            query[:, :, first], prefix_key, prefix_value, scale, causal=True
-        )
-        shared, shared_total = kernels.forward(
-            query[:, :, last], prefix_key, prefix_value, scale, causal=False
-        )
-        own_grid, own_total_grid = kernels.forward(
-            suffixes.grid(query[:, :, last]),
-            suffixes.grid(key[:, :, last]),
-            suffixes.grid(value[:, :, last]),
-            scale,
-            causal=True,
+        (result_L, total_L), (shared, shared_total), (own_grid, own_total_grid) = (
+            kernels.forward(*tensors, scale, causal)
+            for tensors, causal in zip(suffixes.passes(query, key, value), CAUSAL, strict=True)
         )
         own, own_total = suffixes.packed(own_grid), suffixes.packed(own_total_grid)
         # Each part's softmax is off by its share of the whole sum; weighted by it, they add up.
@@ -88,50 +92,30 @@ class JoinedAttention(torch.autograd.Function):
         result_S = shared.float() * (shared_total - total_S).exp()[..., None]
         result_S += own.float() * (own_total - total_S).exp()[..., None]
         result = torch.cat([result_L, result_S.to(result_L.dtype)], dim=2)
-        ctx.save_for_backward(query, key, value, result, total_L, total_S, own_total_grid)
+        # Empty cells keep their own sum, so that their weights stay finite; their gradient is 0.
+        total_grid = own_total_grid.clone()
+        total_grid[suffixes.row_S, :, suffixes.column_S] = total_S[0].transpose(0, 1)
+        ctx.save_for_backward(query, key, value, result, total_L, total_S, total_grid)
         ctx.scale, ctx.suffixes, ctx.kernels = scale, suffixes, kernels
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of query, key and value."""
-        query, key, value, result, total_L, total_S, own_total_grid = ctx.saved_tensors
+        query, key, value, result, *totals = ctx.saved_tensors
         suffixes: Suffixes = ctx.suffixes
-        kernels: FlashAttnKernels = ctx.kernels
-        (gradient,) = gradients
-        split = suffixes.prefix_length
-        first, last = slice(None, split), slice(split, None)
-        prefix = (key[:, :, first], value[:, :, first])
-        query_L, key_L, value_L = kernels.backward(
-            gradient[:, :, first],
-            (query[:, :, first], *prefix),
-            result[:, :, first],
-            total_L,
-            ctx.scale,
-            causal=True,
+        # Given the joined result and sum, each pass yields its share of the whole gradient.
+        passes = zip(
+            suffixes.rows(gradients[0]),
+            suffixes.passes(query, key, value),
+            suffixes.rows(result),
+            totals,
+            CAUSAL,
+            strict=True,
         )
-        query_S, shared_key_L, shared_value_L = kernels.backward(
-            gradient[:, :, last],
-            (query[:, :, last], *prefix),
-            result[:, :, last],
-            total_S,
-            ctx.scale,
-            causal=False,
-        )
-        # Empty cells keep their own sum, so that their weights stay finite; their gradient is 0.
-        total_grid = own_total_grid.clone()
-        total_grid[suffixes.row_S, :, suffixes.column_S] = total_S[0].transpose(0, 1)
-        own = kernels.backward(
-            suffixes.grid(gradient[:, :, last]),
-            (
-                suffixes.grid(query[:, :, last]),
-                suffixes.grid(key[:, :, last]),
-                suffixes.grid(value[:, :, last]),
-            ),
-            suffixes.grid(result[:, :, last]),
-            total_grid,
-            ctx.scale,
-            causal=True,
+        (query_L, key_L, value_L), (query_S, shared_key_L, shared_value_L), own = (
+            ctx.kernels.backward(gradient, tensors, rows, total, ctx.scale, causal)
+            for gradient, tensors, rows, total, causal in passes
         )
         own_query_S, own_key_S, own_value_S = (suffixes.packed(grid) for grid in own)
         return (

@@ -81,29 +81,21 @@ class QuestionAttention:
 
     In the pass each layer of the language model calls ``attend``. Own tokens are aligned at their
     ends, so that every question's next token has one index.
-
-    Args:
-        prefix: each layer's keys and values (1,K,L,d) of the prefix; not changed.
-        groups: query heads a key head.
-        lengths: of the questions, in tokens.
-        device: where the prefix is.
-
-    Attributes:
-        offset_S: how far behind the prefix each token stands.
-        own: each layer's keys and values (B,K,W,d) of the questions after the pass.
-        seen_BW: where own tokens stand; nothing stands before a short question.
     """
 
-    def __init__(
-        self,
-        prefix: Sequence[KeysValues],
-        groups: int,
-        lengths: Sequence[int],
-        device: torch.device,
-    ) -> None:
+    offset_S: Tensor  # how far behind the prefix each token stands
+    own: list[KeysValues]  # each layer's (B,K,W,d) of the questions after the pass
+    seen_BW: Tensor  # where own tokens stand; nothing stands before a short question
+
+    def __init__(self, prefix: Sequence[KeysValues], groups: int, lengths: Sequence[int]) -> None:
+        """Take each layer's keys and values (1,K,L,d) of the prefix, and the questions' lengths.
+
+        ``groups`` are the query heads a key head.
+        """
         self.prefix = prefix
         self.groups = groups
-        self.own: list[KeysValues] = []
+        self.own = []
+        device = prefix[0][0].device
         widest = max(lengths)
         length_B = torch.tensor(lengths, device=device)
         begin_B = length_B.cumsum(0) - length_B

@@ -49,14 +49,11 @@ MOST = 2**21
 def text_fields(
     config: Mapping[str, Any], path: Path, tokens: int, *, kind: str, rotary: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the fields of the language model, with a vocabulary of ``tokens``.
+    """Return the fields of the language model in the ``config`` that was read from ``path``.
 
-    Args:
-        config: content of the config.json at ``path``.
-        path: for error messages.
-        tokens: of the tokenizer. Published matrices have up to 418 rows more, which are cut.
-        kind: what the checkpoint should be, for error messages.
-        rotary: the types of rotary embedding that the family knows.
+    The vocabulary is that of the tokenizer, ``tokens``: published matrices have up to 418 rows
+    more, which are cut. Messages call the checkpoint one of ``kind``. ``rotary`` are the types of
+    rotary embedding that the family knows.
 
     Raises:
         CheckpointError: a size is missing, or positions or layers are of another kind.

@@ -150,28 +150,19 @@ ROTARY = {"rope_type": "default", "rope_theta": 1_000_000.0}
 
 
 class Family(ABC):
-    """A backbone family with the sizes of one model.
+    """A backbone family with the sizes of one model."""
 
-    Attributes:
-        checkpoints: the names of ``model.name`` that mean this family, with the published weights.
-        model_type: what config.json of its checkpoints says under this key.
-        grids: the choices of ``model.grid``, tokens a side of a frame; the first is the default.
-        vision_marks: tokens around the visual tokens that its tokenizer has beyond Qwen2's.
-        tensor_names: of its published checkpoints.
-        text_config: of the language model; its vocabulary covers ``<ground>`` and ``<coord>``.
-        vision_config: of the whole vision tower, as published.
-        grid: the visual tokens of a frame.
-    """
-
+    # The names of ``model.name`` that mean this family, with the published weights of each.
     checkpoints: ClassVar[Mapping[str, HubCheckpoint]]
-    model_type: ClassVar[str]
-    grids: ClassVar[tuple[int, ...]] = (14,)
+    model_type: ClassVar[str]  # what config.json of its checkpoints says under this key
+    grids: ClassVar[tuple[int, ...]] = (14,)  # choices of ``model.grid``, the default first
+    # Tokens around the visual tokens that its tokenizer has and that of Qwen2 has not.
     vision_marks: ClassVar[tuple[str, ...]] = ()
-    tensor_names: ClassVar[TensorNames]
+    tensor_names: ClassVar[TensorNames]  # of its published checkpoints
 
     def __init__(self, text_config: Any, vision_config: Any, grid: VisualGrid) -> None:
-        self.text_config = text_config
-        self.vision_config = vision_config
+        self.text_config = text_config  # its vocabulary covers ``<ground>`` and ``<coord>``
+        self.vision_config = vision_config  # of the whole vision tower, as published
         self.grid = grid
 
     @classmethod

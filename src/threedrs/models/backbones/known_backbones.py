@@ -23,20 +23,16 @@ HELP = "see docs/ADD_A_BACKBONE.md"
 DEFAULT_NAME = "llava-video"  # the backbone of a student that is built without a name
 
 
-def _own() -> dict[str, type[Family]]:
-    return {name: family for family in FAMILIES for name in family.checkpoints}
-
-
 @cache
-def _others() -> dict[str, EntryPoint]:
-    """Return the families of other packages, but for those that take one of our names."""
-    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    return {name: point for name, point in points.items() if name not in _own()}
+def _known() -> dict[str, type[Family] | EntryPoint]:
+    # A family of another package that takes one of our names is not found.
+    own = {name: family for family in FAMILIES for name in family.checkpoints}
+    return own | {p.name: p for p in entry_points(group=ENTRY_POINTS) if p.name not in own}
 
 
 def backbone_names() -> tuple[str, ...]:
     """Return every valid ``model.name``."""
-    return (*_own(), *_others())
+    return tuple(_known())
 
 
 def find_family(name: str | None) -> type[Family]:
@@ -46,14 +42,13 @@ def find_family(name: str | None) -> type[Family]:
         ConfigError: there is none of this name, or another package's cannot be used.
     """
     name = DEFAULT_NAME if name is None else name
-    if name in _own():
-        return _own()[name]
-    if name in _others():
-        return _load(name, _others()[name])
-    # The configuration has named the nearest valid one before; this is for other callers.
-    raise ConfigError(
-        f"model.name: {name!r} is not available; valid: {', '.join(backbone_names())}"
-    )
+    known = _known().get(name)
+    if known is None:
+        # The configuration has named the nearest valid one before; this is for other callers.
+        raise ConfigError(
+            f"model.name: {name!r} is not available; valid: {', '.join(backbone_names())}"
+        )
+    return _load(name, known) if isinstance(known, EntryPoint) else known
 
 
 def read_family(
@@ -64,14 +59,10 @@ def read_family(
     name: str | None = None,
     grid: int | None = None,
 ) -> Family:
-    """Return the family that a checkpoint's config.json describes.
+    """Return the family that a checkpoint's config.json describes, with ``tokens`` words.
 
-    Args:
-        config: content of the config.json at ``path``, held by `read_teacher_channels` before.
-        path: for error messages.
-        tokens: the size of the vocabulary.
-        name: ``model.name``, or None for whatever the checkpoint is of.
-        grid: ``model.grid``, or None for that of the training or the family's default.
+    ``name`` and ``grid`` are ``model.name`` and ``model.grid``; None stands for those of the
+    checkpoint, or the default grid of the family.
 
     Raises:
         CheckpointError: it is of another family or grid, or a field is missing or means other

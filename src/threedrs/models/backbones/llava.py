@@ -14,11 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threedrs.errors import CheckpointError
-from threedrs.models.backbones.config_fields import (
-    PUBLISHED_KEYS,
-    SIGLIP,
-    check_llava_fields,
-)
+from threedrs.models.backbones.config_fields import PUBLISHED_KEYS, SIGLIP, check_llava_fields
 from threedrs.models.backbones.config_json import (
     SAVED_FIELDS,
     check_sizes,

@@ -16,7 +16,7 @@ from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, write_j
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-ADAPTER = "adapter_config.json"
+ADAPTER_FILE = "adapter_config.json"
 ENDS = 2**20  # bytes of each end of a file that the hash of a checkpoint's weights covers
 FORMAT_VERSION = 1  # of the manifest
 GROUNDING_OUTPUT = "ground_head_obj.3.weight"
@@ -93,7 +93,7 @@ def check_folder(folder: Path) -> None:
     """
     try:
         read_config(folder / "config.json")
-        if not (folder / ADAPTER).is_file():  # a LoRA run's, whose base has the weights
+        if not (folder / ADAPTER_FILE).is_file():  # a LoRA run's, whose base has the weights
             tensor_files(folder)
     except CheckpointError as error:
         # A run's folder, an unpacked archive, or the Hub's cache with its snapshots.
@@ -101,7 +101,7 @@ def check_folder(folder: Path) -> None:
             found.parent
             for depth in ("*", "*/*")
             for found in sorted(folder.glob(f"{depth}/config.json"))
-            if any((found.parent / name).is_file() for name in (INDEX, SINGLE, ADAPTER))
+            if any((found.parent / name).is_file() for name in (INDEX, SINGLE, ADAPTER_FILE))
         ]
         if not inner:
             raise
@@ -116,8 +116,8 @@ def check_merge(folder: Path, out: Path) -> None:
     Raises:
         CheckpointError: one of both is not so.
     """
-    if not (folder / ADAPTER).is_file():
-        raise CheckpointError(f"{folder}: holds no adapter ({ADAPTER} is missing)")
+    if not (folder / ADAPTER_FILE).is_file():
+        raise CheckpointError(f"{folder}: holds no adapter ({ADAPTER_FILE} is missing)")
     if out.exists():
         raise CheckpointError(f"{out}: is there already; choose another place")
 
@@ -193,7 +193,7 @@ def lacks_grounding_head(folder: Path) -> bool:
     """
     files = sorted(folder.glob("*.safetensors"))
     # An adapter is of ours, so its model has the head; of a folder without weights loading tells.
-    if not files or (folder / ADAPTER).is_file():
+    if not files or (folder / ADAPTER_FILE).is_file():
         return False
     return GROUNDING_OUTPUT not in stored_tensors(files)
 

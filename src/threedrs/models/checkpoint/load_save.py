@@ -45,13 +45,7 @@ from threedrs.models.model_settings import ModelSettings
 from threedrs.models.prompt import token_id
 from threedrs.models.student import Student
 from threedrs.models.tokenizer import add_tokens, load_tokenizer, save_tokenizer, tiny_tokenizer
-from threedrs.models.zero3 import (
-    ZeroConfig,
-    fill,
-    fill_random,
-    spread_modules,
-    without_weights,
-)
+from threedrs.models.zero3 import ZeroConfig, fill, fill_random, spread_modules, without_weights
 from threedrs.tasks.record import COORD, GROUND
 
 logger = logging.getLogger(__name__)
@@ -73,7 +67,7 @@ def load_student(
     that a checkpoint was trained without are random from that seed.
 
     Args:
-        settings: which student.
+        settings: of the student.
         teacher_channels: output size of the projection head, 0 for none; None: what the checkpoint
             holds (for evaluation, the only use of an adapter).
         zero_init: the DeepSpeed configuration of a ZeRO-3 run, whose ranks all call this: the

@@ -31,12 +31,8 @@ def match_tensors(
 ) -> dict[str, StoredTensor]:
     """Return the tensors to take over by the student's names, and log what is new or not used.
 
-    Args:
-        student: built, without values.
-        stored: the tensors of the folder by their published names.
-        folder: for messages.
-        first_new: row of the first new token in the embedding matrices, None if none is new.
-        trained: the teacher's channels of a folder of ours, None for any other folder.
+    ``first_new`` is the row of the first new token in the embedding matrices, None if none is new.
+    ``trained`` are the teacher's channels of a folder of ours, None for any other folder.
 
     Raises:
         CheckpointError: a tensor is unknown, missing or of another shape.

@@ -27,7 +27,12 @@ from threedrs.config.schema import LORA_TARGETS, TUNABLE, LoraSettings, Tunable
 from threedrs.errors import CheckpointError, ThreedrsError, first_line
 from threedrs.io.files import write_json
 from threedrs.models.backbones.config_json import read_teacher_channels
-from threedrs.models.checkpoint.folder import copy_file_mode, read_config, weights_hash
+from threedrs.models.checkpoint.folder import (
+    ADAPTER_FILE,
+    copy_file_mode,
+    read_config,
+    weights_hash,
+)
 from threedrs.models.lora.layers import ADAPTER, LANGUAGE_MODEL, add_lora, is_added, lora_config
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.prompt import token_id
@@ -35,7 +40,6 @@ from threedrs.models.student import GROUPS, Student
 from threedrs.models.tokenizer import save_tokenizer
 from threedrs.tasks.record import COORD, GROUND
 
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 IN_FULL = "trained_in_full.safetensors"
 # peft's names: of a whole model, and of trained rows.
@@ -74,7 +78,7 @@ class Trained:
 
 def is_adapter(folder: Path) -> bool:
     """Return whether a model folder holds an adapter instead of a whole model."""
-    return (folder / CONFIG).is_file()
+    return (folder / ADAPTER_FILE).is_file()
 
 
 def save_adapter(
@@ -198,7 +202,7 @@ def read_adapter(folder: Path, settings: ModelSettings) -> SavedAdapter:
         )
     except (TypeError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{folder / CONFIG}: is not a LoRA adapter of ours ({error})"
+            f"{folder / ADAPTER_FILE}: is not a LoRA adapter of ours ({error})"
         ) from error
     if channels is None or dtype is None:
         raise CheckpointError(f"{path}: torch_dtype or the section threedrs is malformed")
@@ -221,7 +225,7 @@ def _base_path(folder: Path, *recorded: str | Path) -> Path | None:
     if recorded and not found:
         raise CheckpointError(
             f"{folder}: its base model is not in {recorded[0]} any more; write its new place to "
-            f"base_model_name_or_path in {folder / CONFIG}"
+            f"base_model_name_or_path in {folder / ADAPTER_FILE}"
         )
     return found[0] if found else None
 

@@ -70,11 +70,8 @@ def add_lora(student: Student, lora: LoraSettings, tokens: Sequence[int], *, see
     Under ZeRO-3 all ranks call this, with parameters already spread. The new ones are whole until
     DeepSpeed takes them over.
 
-    Args:
-        student: whole, spread over ranks, or without values (for counting).
-        lora: which adapters.
-        tokens: ids of ``<ground>`` and ``<coord>``.
-        seed: of the matrices A.
+    ``tokens`` are the ids of ``<ground>`` and ``<coord>``, and ``seed`` is that of the matrices A.
+    The student may be whole, spread over ranks, or without values (for counting).
     """
     language_model = student.language_model
     embedding, head = language_model.get_input_embeddings(), language_model.lm_head

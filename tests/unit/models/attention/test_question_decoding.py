@@ -33,7 +33,7 @@ def test_each_token_attends_to_the_prefix_and_its_own_question() -> None:
     torch.manual_seed(0)
     keys_1KLd, values_1KLd = random(1, HEADS, PREFIX, SIZE), random(1, HEADS, PREFIX, SIZE)
     lengths = [4, 1, 6]
-    attention = QuestionAttention([(keys_1KLd, values_1KLd)], GROUPS, lengths, torch.device("cpu"))
+    attention = QuestionAttention([(keys_1KLd, values_1KLd)], GROUPS, lengths)
     assert attention.offset_S.tolist() == [0, 1, 2, 3, 0, 0, 1, 2, 3, 4, 5]
     count = sum(lengths)
     query = random(1, HEADS * GROUPS, count, SIZE)

@@ -38,9 +38,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(folder.parent)
-    known_backbones._others.cache_clear()
+    known_backbones._known.cache_clear()
     yield
-    known_backbones._others.cache_clear()
+    known_backbones._known.cache_clear()
 
 
 def test_a_family_of_another_package_learns_is_saved_and_answers(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_family_of_another_package_learns_is_saved_and_answers(tmp_path: Path)
     assert len(session.generate([query], max_new_tokens=3)[0]) <= 3
 
 
-def test_names_are_ours_and_then_those_of_others() -> None:
+def test_names_are_ours_and_then_those_of_known() -> None:
     names = known_backbones.backbone_names()
     assert names[:3] == ("llava-video", "llava-onevision", "qwen2-vl")
     assert sorted(names[3:]) == ["alias", "grid", "half", "lost", "toy"]

@@ -5,9 +5,7 @@ from pathlib import Path
 import torch
 from transformers import SiglipVisionModel
 
-from fixtures.students import (
-    student,
-)
+from fixtures.students import student
 from threedrs.models.backbones.family import LLAVA_GRID
 from threedrs.models.backbones.llava import LlavaFamily, pool, read_text_config, read_vision_config
 

@@ -18,9 +18,9 @@ from fixtures.training_steps import settings as train_settings
 from fixtures.vggt_models import empty_model
 from threedrs.errors import CheckpointError, ConfigError, ThreedrsError
 from threedrs.io.files import write_json
-from threedrs.models.checkpoint.folder import tensor_files
+from threedrs.models.checkpoint.folder import ADAPTER_FILE, tensor_files
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.lora.adapter import CONFIG, IN_FULL
+from threedrs.models.lora.adapter import IN_FULL
 from threedrs.models.model_settings import ModelSettings
 from threedrs.teachers.vggt.weights import load_aggregator
 from threedrs.training.step import deepspeed_config
@@ -192,9 +192,9 @@ def test_a_vocabulary_that_nests(folder: Path) -> None:
             {"threedrs": {"format_version": 1, "teacher_channels": 4, "base": {}}},
             "base",
         ),
-        (CONFIG, {"r": 10**9}, "rank 1000000000, at most 4096 is read"),
-        (CONFIG, {"base_model_name_or_path": "/nowhere"}, ""),
-        (CONFIG, {"peft_type": "os.system"}, "is not a LoRA adapter of ours"),
+        (ADAPTER_FILE, {"r": 10**9}, "rank 1000000000, at most 4096 is read"),
+        (ADAPTER_FILE, {"base_model_name_or_path": "/nowhere"}, ""),
+        (ADAPTER_FILE, {"peft_type": "os.system"}, "is not a LoRA adapter of ours"),
     ],
 )
 def test_adapters(

@@ -20,13 +20,10 @@ from threedrs.config.load import load_config
 from threedrs.config.schema import LORA_TARGETS, LoraSettings
 from threedrs.config.schema import SupervisionSettings as Supervision
 from threedrs.errors import CheckpointError, ConfigError
+from threedrs.models.checkpoint.folder import ADAPTER_FILE
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.lora.adapter import CONFIG, IN_FULL, WEIGHTS, Trained, save_adapter
-from threedrs.models.lora.layers import (
-    add_lora,
-    is_added,
-    merge_lora,
-)
+from threedrs.models.lora.adapter import IN_FULL, WEIGHTS, Trained, save_adapter
+from threedrs.models.lora.layers import add_lora, is_added, merge_lora
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.student import Student
 
@@ -65,7 +62,7 @@ def test_the_adapter_is_in_pefts_own_format(saved: tuple[Student, Path]) -> None
     ids = torch.tensor([[5, *new_tokens(tokenizer()), 9, 70]])
     found = PeftModel.from_pretrained(plain, str(folder))(ids).logits[0]
     torch.testing.assert_close(found, logits(model), rtol=1e-5, atol=1e-5)
-    config = json.loads((folder / CONFIG).read_text())
+    config = json.loads((folder / ADAPTER_FILE).read_text())
     assert config["base_model_name_or_path"] == str(folder.parent / "base")
 
 
@@ -132,9 +129,9 @@ def test_a_base_that_moved_or_changed(saved: tuple[Student, Path], tmp_path: Pat
         match=r"base model is not in .*/base any more; write its new place to base_",
     ):
         load_student(ModelSettings(path=folder))
-    config = json.loads((folder / CONFIG).read_text())
+    config = json.loads((folder / ADAPTER_FILE).read_text())
     config["base_model_name_or_path"] = str(tmp_path / "elsewhere")
-    (folder / CONFIG).write_text(json.dumps(config))
+    (folder / ADAPTER_FILE).write_text(json.dumps(config))
     assert torch.equal(logits(load_student(ModelSettings(path=folder))[0]), logits(model))
     save_student(student(seed=5), tokenizer(), tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match="elsewhere, is not the one of its training; give it"):
@@ -153,11 +150,11 @@ def test_damaged_adapters_are_one_line(saved: tuple[Student, Path]) -> None:
     with pytest.raises(CheckpointError, match=r"trained_in_full.safetensors: is missing; copy"):
         load_student(ModelSettings(path=folder))
     (folder / IN_FULL).write_bytes(whole)
-    config = json.loads((folder / CONFIG).read_text())
-    (folder / CONFIG).write_text(json.dumps(config | {"r": 5}))
+    config = json.loads((folder / ADAPTER_FILE).read_text())
+    (folder / ADAPTER_FILE).write_text(json.dumps(config | {"r": 5}))
     with pytest.raises(CheckpointError, match=r"42 tensors do not fit .*e\.g\. language_model"):
         load_student(ModelSettings(path=folder))
-    (folder / CONFIG).write_text("{}")
+    (folder / ADAPTER_FILE).write_text("{}")
     with pytest.raises(
         CheckpointError, match=r"adapter_config\.json: is not a LoRA adapter of ours"
     ):

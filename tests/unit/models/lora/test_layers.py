@@ -15,11 +15,7 @@ from threedrs.models.attention.packed import PackMask
 from threedrs.models.attention.prefix_suffix import Suffixes
 from threedrs.models.backbones.known_backbones import backbone_names
 from threedrs.models.checkpoint.load_save import load_student
-from threedrs.models.lora.layers import (
-    add_lora,
-    merge_lora,
-    train_only,
-)
+from threedrs.models.lora.layers import add_lora, merge_lora, train_only
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Layout, Pack
 from threedrs.models.prompt import build_sample
