@@ -163,21 +163,6 @@ def _this_rank() -> Ranks:
     )
 
 
-@contextmanager
-def _without_compiler() -> Iterator[None]:
-    """Let torch.compile leave functions as they are in the block."""
-    # DeepSpeed imports its Muon optimizer, which is not used here, with each engine; what decorates
-    # its functions would load torch's whole compiler, for a second.
-    before = os.environ.get("TORCHDYNAMO_DISABLE")
-    os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    try:
-        yield
-    finally:
-        del os.environ["TORCHDYNAMO_DISABLE"]
-        if before is not None:
-            os.environ["TORCHDYNAMO_DISABLE"] = before
-
-
 def start_ranks() -> Ranks:
     """Join the process group of a training run, and return this process's rank in it.
 
@@ -194,10 +179,16 @@ def start_ranks() -> Ranks:
     ranks = _this_rank()
     if cuda:
         torch.cuda.set_device(ranks.device)
-    with quick_imports(), _without_compiler():  # after DS_ACCELERATOR is set; takes seconds
+    # DeepSpeed imports its Muon optimizer, which is not used here, with each engine; what decorates
+    # its functions would load torch's whole compiler, for a second.
+    compiles = "TORCHDYNAMO_DISABLE" not in os.environ
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    with quick_imports():  # after DS_ACCELERATOR is set; takes seconds
         import deepspeed
         import deepspeed.runtime.zero.muon.muon_optimizer
 
+    if compiles:
+        del os.environ["TORCHDYNAMO_DISABLE"]
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # DeepSpeed calls collectives by names that torch 2.13 renames; one warning a call and layer.
     warnings.filterwarnings("ignore", message="`torch.distributed", category=FutureWarning)

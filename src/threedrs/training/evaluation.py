@@ -75,33 +75,25 @@ class Evaluation:
             DataError: scores are not finite, or an object has no true box.
             MachineError: a scene does not fit into the GPU's memory.
         """
+        rows: dict[str, list[Prediction]] = {}
         # Without dropout; training goes on in the mode that it had.
         training = self.student.training
         self.student.eval()
         try:
             answerer = StudentAnswerer(self.student, self.tokenizer, self.settings)
-            rows = self._answer(answerer, stopped)
+            # Every rank answers all questions, as under ZeRO-3 they gather the parameters together.
+            for scene, of_scene in self.records.items():
+                if stopped():
+                    return None
+                store = open_store(self.scenes, scene)
+                answers = answerer.open(store)
+                for name, records in of_scene.items():
+                    task = find_task(name)
+                    answered = prediction_rows(records, task, answers, store, self.settings)
+                    rows.setdefault(name, []).extend(answered)
         finally:
             self.student.train(training)
-        if rows is None:
-            return None
         return {name: _headline(name, rows[name]) for name in sorted(rows)}
-
-    def _answer(
-        self, answerer: StudentAnswerer, stopped: Callable[[], bool]
-    ) -> dict[str, list[Prediction]] | None:
-        # Every rank answers all questions, as under ZeRO-3 they gather the parameters together.
-        rows: dict[str, list[Prediction]] = {}
-        for scene, of_scene in self.records.items():
-            if stopped():
-                return None
-            store = open_store(self.scenes, scene)
-            answers = answerer.open(store)
-            for name, records in of_scene.items():
-                task = find_task(name)
-                answered = prediction_rows(records, task, answers, store, self.settings)
-                rows.setdefault(name, []).extend(answered)
-        return rows
 
 
 def _headline(name: str, rows: list[Prediction]) -> dict[str, float | None]:
