@@ -9,7 +9,6 @@ import yaml
 from fixtures.checkout import SMALL, Checkout
 from fixtures.published_files import published_layout
 from threedrs.demo.published_layout import publish
-from threedrs.scannet.posed_images import export_posed_images
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.precomputed import export_features
 
@@ -18,18 +17,9 @@ LOSSES = ("loss", "text", "grounding", "supervision")
 
 @pytest.fixture
 def published(finished: Checkout, checkout: Checkout) -> Path:
-    """A configuration of the finished demo's rooms in their published form.
-
-    The frames are exported with all their digits, as `threedrs sens export` does. So the published
-    form holds what the scans hold, but for the boxes' categories.
-    """
+    """A configuration of the finished demo's rooms in their published form."""
     scans, root = finished.folder / "results/demo", checkout.folder / "published"
     publish(scans, root)
-    for sens in sorted((scans / "scannet/scans").glob("*/*.sens")):
-        folder = root / "scannet/posed_images" / sens.stem
-        for file in folder.iterdir():
-            file.unlink()
-        export_posed_images(sens, folder, stride=10)
     for shard in (finished.folder / "results/features/vggt-tiny").glob("*.zarr"):
         store = FeatureStore.open(shard)
         for scene in store.scenes:

@@ -44,7 +44,9 @@ rule predict:
         # Its date says nothing; its files stand in the manifest by their hashes.
         folder=ancient(TARGETS.trained_folder),
         records=lambda wildcards: targets.evaluation_records(wildcards.benchmark),
-        converted=lambda wildcards: targets.evaluation_summary(wildcards.benchmark),
+        converted=lambda wildcards: targets.evaluation_records(
+            wildcards.benchmark, "summary.json"
+        ),
         scenes=expand(
             "results/scenes/shards/{shard}.json", shard=TARGETS.split_shards("val")
         ),

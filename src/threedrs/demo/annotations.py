@@ -5,15 +5,17 @@ CVPR 2022) and SQA3D (Ma et al., ICLR 2023). Scan2Cap uses ScanRefer's files.
 """
 
 import re
+from collections import defaultdict
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 from threedrs.demo.language import make_descriptions, make_multi_descriptions
-from threedrs.demo.questions import make_questions
+from threedrs.demo.questions import Question, make_questions
 from threedrs.demo.relations import SIZES, Query
 from threedrs.demo.room_objects import Room
-from threedrs.demo.situations import SituatedQuestion, make_situated_questions
+from threedrs.demo.situations import Situation, make_situated_questions
 from threedrs.scannet.layout import scene_split
 from threedrs.tasks import multi3drefer, scanqa, scanrefer, sqa3d
 
@@ -57,17 +59,14 @@ _CLASSES: dict[str, tuple[int, str, int, str]] = {
 
 def label_table() -> str:
     """Return the text of ``scannetv2-labels.combined.tsv``: 17 columns, a row for each class."""
-    rows = [_TABLE_HEADER]
-    for number, (label, (nyu, nyu_class, eigen, eigen_class)) in enumerate(
-        _CLASSES.items(), start=1
-    ):
-        known = [number, label, label, 0, nyu, eigen, nyu_class, nyu_class, eigen_class]
-        rows.append([str(value) for value in known] + [""] * (len(_TABLE_HEADER) - len(known)))
-    return "".join("\t".join(row) + "\n" for row in rows)
+    import pandas as pd
 
-
-def _tokens(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9]+|[^\sa-z0-9]", text.lower())
+    rows = [
+        [number, label, label, 0, nyu, eigen, nyu_class, nyu_class, eigen_class]
+        for number, (label, (nyu, nyu_class, eigen, eigen_class)) in enumerate(_CLASSES.items(), 1)
+    ]
+    table = pd.DataFrame(rows, columns=_TABLE_HEADER[: len(rows[0])])
+    return str(table.reindex(columns=_TABLE_HEADER).to_csv(sep="\t", index=False))
 
 
 def _flags(query: Query) -> dict[str, bool]:
@@ -90,21 +89,18 @@ def annotate(
 
     ``object_name`` has underscores for spaces, as published in ScanRefer.
     """
-    count: dict[int, int] = {}
-    descriptions = []
-    for row in make_descriptions(room, rng, rounds):
-        target = row.object_ids[0]
-        descriptions.append(
-            {
-                "scene_id": scene,
-                "object_id": str(target),
-                "object_name": row.label.replace(" ", "_"),
-                "ann_id": str(count.setdefault(target, 0)),
-                "description": row.text,
-                "token": _tokens(row.text),
-            }
-        )
-        count[target] += 1
+    numbers: defaultdict[int, count] = defaultdict(count)  # of an object's descriptions
+    descriptions = [
+        {
+            "scene_id": scene,
+            "object_id": str(row.object_ids[0]),
+            "object_name": row.label.replace(" ", "_"),
+            "ann_id": str(next(numbers[row.object_ids[0]])),
+            "description": row.text,
+            "token": re.findall(r"[a-z0-9]+|[^\sa-z0-9]", row.text.lower()),
+        }
+        for row in make_descriptions(room, rng, rounds)
+    ]
     multiple = [
         {
             "scene_id": scene,
@@ -132,37 +128,31 @@ def annotate(
         "scanrefer": descriptions,
         "multi3drefer": multiple,
         "scanqa": questions,
-        "sqa3d": [_situated_row(scene, row) for row in situated],
+        "sqa3d": [_situated_row(scene, here, question) for here, question in situated],
     }
 
 
-def _situated_row(scene: str, row: SituatedQuestion) -> dict[str, dict[str, Any]]:
+def _situated_row(scene: str, here: Situation, asked: Question) -> dict[str, dict[str, Any]]:
     """A question's entries of SQA3D's two files.
 
     ``rotation`` is a quaternion about z that turns +y into the way the person faces; ``position``
     is metres in the axis-aligned world, whose origin is the middle of the room.
     """
-    turn = row.situation.heading - np.pi / 2
+    turn = here.heading - np.pi / 2
+    sine, cosine = float(np.sin(turn / 2)), float(np.cos(turn / 2))
     question = {
         "scene_id": scene,
-        "situation": row.situation.texts[0],
-        "alternative_situation": list(row.situation.texts[1:]),
-        "question": row.question.text,
+        "situation": here.texts[0],
+        "alternative_situation": list(here.texts[1:]),
+        "question": asked.text,
     }
     annotation = {
         "scene_id": scene,
         "question_type": "N/A",
         "answer_type": "other",
-        "answers": [
-            {"answer": row.question.answers[0], "answer_confidence": "yes", "answer_id": 1}
-        ],
-        "rotation": {
-            "_x": 0,
-            "_y": 0,
-            "_z": float(np.sin(turn / 2)),
-            "_w": float(np.cos(turn / 2)),
-        },
-        "position": {"x": row.situation.position[0], "y": row.situation.position[1], "z": 0},
+        "answers": [{"answer": asked.answers[0], "answer_confidence": "yes", "answer_id": 1}],
+        "rotation": {"_x": 0, "_y": 0, "_z": sine, "_w": cosine},
+        "position": {"x": here.position[0], "y": here.position[1], "z": 0},
     }
     return {"question": question, "annotation": annotation}
 
@@ -178,19 +168,6 @@ def _sqa3d_file(key: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def annotation_paths() -> list[str]:
-    """Return the paths of the files of `annotation_files`."""
-    # The paths alone, not the tasks: an edited metric must not make the demo data stale.
-    paths = [
-        path.format(split=split)
-        for path in (scanrefer.PATH, multi3drefer.PATH, scanqa.PATH)
-        for split in ("train", "val")
-    ]
-    for split in ("train", "val", "test"):
-        paths += [sqa3d.QUESTIONS_PATH.format(split=split), sqa3d.ANSWERS_PATH.format(split=split)]
-    return paths
-
-
 def annotation_files(
     splits: dict[str, list[str]], rows: dict[str, dict[str, list[Any]]]
 ) -> dict[str, Any]:
@@ -199,6 +176,7 @@ def annotation_files(
     ``rows``: scene -> ``annotate``'s rows. SQA3D's test questions are about the val scenes, other
     ones than val's, as there are no test scenes.
     """
+    # The tasks' paths alone: an edited metric must not make the demo data stale.
     files: dict[str, Any] = {}
     for split in ("train", "val"):
         scenes = splits[split]

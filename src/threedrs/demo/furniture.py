@@ -53,21 +53,18 @@ def _office_chair(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generat
 
 def _couch(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     arm, back, seat = 0.18, 0.22, 0.42
-    cushions = max(1, round((w - 2 * arm) / 0.7))
     inner = w - 2 * arm
-    parts = [
+    cushions = max(1, round(inner / 0.7))
+    each = inner / cushions
+    middles = [-inner / 2 + each * (number + 0.5) for number in range(cushions)]
+    cushion = (each - 0.02, d - back - 0.02, seat - 0.26, tint(rgb, 1.1))
+    return [
         box(0, 0, 0, w, d, 0.26, rgb),
         box(0, -d / 2 + back / 2, 0.26, inner, back, h - 0.26, rgb),
         box(-w / 2 + arm / 2, 0, 0.26, arm, d, 0.34, rgb),
         box(w / 2 - arm / 2, 0, 0.26, arm, d, 0.34, rgb),
+        *[box(x, back / 2, 0.26, *cushion) for x in middles],
     ]
-    each = inner / cushions
-    for number in range(cushions):
-        x = -inner / 2 + each * (number + 0.5)
-        parts.append(
-            box(x, back / 2, 0.26, each - 0.02, d - back - 0.02, seat - 0.26, tint(rgb, 1.1))
-        )
-    return parts
 
 
 def _table(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
@@ -134,18 +131,8 @@ def _bookshelf(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator)
             wide = float(rng.uniform(0.05, 0.13))
             high = float(rng.uniform(0.55, 0.85)) * (pitch - thickness)
             if rng.random() < 0.8:
-                ink = tint(inks[rng.integers(len(inks))], 0.8)
-                parts.append(
-                    box(
-                        x + wide / 2,
-                        -0.03,
-                        number * pitch + thickness,
-                        wide - 0.008,
-                        d * 0.66,
-                        high,
-                        ink,
-                    )
-                )
+                ink, z = tint(inks[rng.integers(len(inks))], 0.8), number * pitch + thickness
+                parts.append(box(x + wide / 2, -0.03, z, wide - 0.008, d * 0.66, high, ink))
             x += wide
     return parts
 

@@ -4,12 +4,14 @@ A sentence is a query put into words. Queries are drawn, resolved against the ro
 kept where they mean exactly what the annotation says. Wording is drawn last.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
 from threedrs.demo.furniture import KINDS
 from threedrs.demo.relations import (
+    SIZES,
     SUPERLATIVES,
     UNCOLOURED,
     Query,
@@ -52,6 +54,11 @@ class Description:
     query: Query
 
 
+def one_of(rng: np.random.Generator, *texts: str) -> str:
+    """Return one of the texts, at random."""
+    return str(rng.choice(texts))
+
+
 def article(words: str) -> str:
     """Return ``words`` with a or an."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
@@ -60,77 +67,61 @@ def article(words: str) -> str:
 def phrase(room: Room, relation: Relation, rng: np.random.Generator) -> str:
     """Return a relation in words, e.g. ``next to the bed``."""
     nouns = [noun(room, room.pieces[i]) or "" for i in relation.anchors] + ["", ""]
-    wording = str(rng.choice(WORDINGS[relation.kind]))
-    return wording.format(a=nouns[0], b=nouns[1])
+    return one_of(rng, *WORDINGS[relation.kind]).format(a=nouns[0], b=nouns[1])
 
 
 def reference(room: Room, query: Query, rng: np.random.Generator) -> str:
     """Return a query as a definite noun phrase, e.g. ``the red chair next to the bed``."""
-    words = f"{query.colour} {query.label}" if query.colour else query.label
-    if query.relation is None:
+    words, relation = query.words, query.relation
+    if relation is None:
         return f"the {words}"
-    if query.relation.kind in SUPERLATIVES:
-        if not query.relation.anchors:
-            return f"the {query.relation.kind} {words}"
-        return f"the {words} {phrase(room, query.relation, rng)}"
-    return f"the {words} {rng.choice(['', 'that is '])}{phrase(room, query.relation, rng)}"
+    if relation.kind in SIZES:
+        return f"the {relation.kind} {words}"
+    link = "" if relation.kind in SUPERLATIVES else one_of(rng, "", "that is ")
+    return f"the {words} {link}{phrase(room, relation, rng)}"
 
 
 def describe(room: Room, query: Query, rng: np.random.Generator) -> str:
     """Return a query that means one object as a full description."""
-    words = f"{query.colour} {query.label}" if query.colour else query.label
-    relation = query.relation
+    words, relation = query.words, query.relation
+    one = article(words)
     if relation is None:
-        return str(
-            rng.choice(
-                [
-                    f"the {words} in the room.",
-                    f"this is {article(words)}.",
-                    f"there is {article(words)}.",
-                ]
-            )
-        )
-    if relation.kind in SUPERLATIVES:
+        wordings = [f"the {words} in the room.", f"this is {one}.", f"there is {one}."]
+    elif relation.kind in SUPERLATIVES:
+        rank = f"the {relation.kind} {query.label} in the room"
         if relation.anchors:
             rank = f"the {query.label} {phrase(room, relation, rng)}"
-        else:
-            rank = f"the {relation.kind} {query.label} in the room"
+        wordings = [f"this is {one}. it is {rank}.", f"{rank}. it is {query.colour}."]
         if query.colour is None:
-            return str(rng.choice([f"{rank}.", f"it is {rank}."]))
-        return str(
-            rng.choice(
-                [f"this is {article(words)}. it is {rank}.", f"{rank}. it is {query.colour}."]
-            )
-        )
-    where = phrase(room, relation, rng)
-    wordings = [f"the {words} {where}.", f"this is {article(words)}. it is {where}."]
-    if relation.kind != "on":
-        wordings += [f"there is {article(words)} {where}.", f"{where} stands {article(words)}."]
-    return str(rng.choice(wordings))
+            wordings = [f"{rank}.", f"it is {rank}."]
+    else:
+        where = phrase(room, relation, rng)
+        wordings = [f"the {words} {where}.", f"this is {one}. it is {where}."]
+        if relation.kind != "on":
+            wordings += [f"there is {one} {where}.", f"{where} stands {one}."]
+    return one_of(rng, *wordings)
 
 
 def identifying(room: Room, piece: Piece, *, with_colour: bool = True) -> list[Query]:
     """Return all queries that mean exactly ``piece``, with its colour or without."""
-    colours: list[str | None] = [None]
-    if with_colour and piece.label not in UNCOLOURED:
-        colours = [None, piece.colour]
-    found = []
-    for relation in [None, *all_relations(room, piece)]:
-        for colour in colours:
-            query = Query(piece.label, colour, relation)
-            if resolve(room, query) == {piece.id}:
-                found.append(query)
-    return found
+    coloured = with_colour and piece.label not in UNCOLOURED
+    queries = [
+        Query(piece.label, colour, relation)
+        for relation in [None, *all_relations(room, piece)]
+        for colour in ([None, piece.colour] if coloured else [None])
+    ]
+    return [query for query in queries if resolve(room, query) == {piece.id}]
 
 
-def _draw(queries: list[Query], rng: np.random.Generator, used: dict[str, int]) -> Query:
+def _draw(queries: list[Query], rng: np.random.Generator, used: Counter[str]) -> Query:
     """Draw a query, of a kind of relation that was used least so far."""
-    kinds = sorted({query.relation.kind if query.relation else "" for query in queries})
-    least = min(used.get(kind, 0) for kind in kinds)
-    kind = str(rng.choice([kind for kind in kinds if used.get(kind, 0) == least]))
-    used[kind] = used.get(kind, 0) + 1
-    fitting = [q for q in queries if (q.relation.kind if q.relation else "") == kind]
-    return fitting[int(rng.integers(len(fitting)))]
+    by_kind: dict[str, list[Query]] = {}
+    for query in queries:
+        by_kind.setdefault(query.relation.kind if query.relation else "", []).append(query)
+    least = min(used[kind] for kind in by_kind)
+    kind = str(rng.choice([kind for kind in sorted(by_kind) if used[kind] == least]))
+    used[kind] += 1
+    return by_kind[kind][int(rng.integers(len(by_kind[kind])))]
 
 
 def make_descriptions(room: Room, rng: np.random.Generator, rounds: int = 1) -> list[Description]:
@@ -142,7 +133,7 @@ def make_descriptions(room: Room, rng: np.random.Generator, rounds: int = 1) -> 
     pieces = [piece for piece in room.furniture if queries[piece]]
     order = [pieces[i] for _ in range(4 * rounds) for i in rng.permutation(len(pieces))]
     described: list[Description] = []
-    used: dict[str, int] = {}
+    used: Counter[str] = Counter()
     for piece in order:
         query = _draw(queries[piece], rng, used)
         text = describe(room, query, rng)
@@ -165,17 +156,16 @@ def eval_type(room: Room, query: Query) -> str | None:
 
 
 def _random_query(room: Room, rng: np.random.Generator) -> Query:
-    label = str(rng.choice(list(KINDS)))
-    present = sorted({piece.label for piece in room.furniture})
+    label = one_of(rng, *KINDS)
     if rng.random() < 0.85:
-        label = str(rng.choice(present))
+        label = one_of(rng, *sorted({piece.label for piece in room.furniture}))
     of_label = [piece for piece in room.furniture if piece.label == label]
     colour = None
     if label not in UNCOLOURED and rng.random() < 0.6:
         names = list(PALETTE)
         if of_label and rng.random() < 0.6:
             names = [str(piece.colour) for piece in of_label]
-        colour = str(rng.choice(names))
+        colour = one_of(rng, *names)
     target = of_label[int(rng.integers(len(of_label)))] if of_label else room.furniture[0]
     relations = [row for row in all_relations(room, target) if row.kind not in SUPERLATIVES]
     relation = relations[int(rng.integers(len(relations)))] if rng.random() < 0.5 else None
@@ -187,11 +177,9 @@ def _random_query(room: Room, rng: np.random.Generator) -> Query:
 def _describe_many(room: Room, query: Query, count: int, rng: np.random.Generator) -> str:
     many = plural(query.label)
     words = f"{query.colour} {many}" if query.colour else many
-    where = f" {phrase(room, query.relation, rng)}" if query.relation else " in the room"
-    openings = ["all {}{}.", "the {}{}.", "every one of the {}{}."]
-    if count == 2:
-        openings.append("both {}{}.")
-    return str(rng.choice(openings)).format(words, where)
+    where = phrase(room, query.relation, rng) if query.relation else "in the room"
+    openings = ["all", "the", "every one of the", *(["both"] if count == 2 else [])]
+    return f"{one_of(rng, *openings)} {words} {where}."
 
 
 def make_multi_descriptions(

@@ -1,11 +1,10 @@
 """The demo data as 3DRS and Video-3D LLM publish theirs: exported frames, matrices, boxes, records.
 
 Made from scans that `threedrs.demo.write` has written, so that both hold the same rooms. What the
-published form loses is lost here too: JPEGs are encoded anew at quality 75, poses have six
-decimals, vertices are float32, boxes have no categories. Some two seconds a room.
+published form loses of boxes is lost here too: vertices are float32, and there are no categories.
+Some two seconds a room.
 """
 
-import io
 import json
 import pickle
 import shutil
@@ -14,71 +13,49 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from threedrs.demo.write import FORMAT_VERSION, MARKER, write_demo
-from threedrs.errors import DataError
+from threedrs.demo.write import check_folder, write_demo, write_marker
 from threedrs.instructions.convert import convert
 from threedrs.instructions.llava_format import load_records, write_llava
-from threedrs.io.files import atomic_folder, read_json, write_json
+from threedrs.io.files import atomic_folder, write_json
 from threedrs.scannet.boxes import BoxSet, aligned_vertices, detector_boxes, ground_truth_boxes
 from threedrs.scannet.geometry import axis_alignment
 from threedrs.scannet.label_table import BENCHMARK_CLASSES, benchmark_class, read_label_table
 from threedrs.scannet.layout import DataLayout, ScanFiles
 from threedrs.scannet.mesh import read_instances
+from threedrs.scannet.posed_images import export_posed_images
 from threedrs.scannet.sens import SensReader
 from threedrs.scenes.coverage import FEWEST, VOXEL, MeshVoxels, greedy_rows
 from threedrs.tasks.registry import TASKS
 
 STRIDE = 10
-JPEG_QUALITY = 75
 SELECTED = 32  # frames of a scene in scannet_select_frames.json
 FEATURE_FRAMES = 8  # of a scene's feature file, as many as the demo's configuration asks for
 SPECIAL_TOKENS = 5  # of a frame in it, before the patches
 NAMES = {"scanrefer": "scanrefer_vg"}  # of processed files, where they differ from the benchmark's
 
-Say = Callable[[str], None]
+Say = Callable[[str], None]  # is told what is done
 
 
-def _silent(line: str) -> None:
-    pass
-
-
-def write_published_demo(out: Path, scenes: int, seed: int, *, say: Say = _silent) -> None:
+def write_published_demo(out: Path, scenes: int, seed: int, *, say: Say) -> None:
     """Write generated rooms as a published folder, whole or not at all.
-
-    ``say`` is told of each scene and step.
 
     Raises:
         ConfigError: too few or too many scenes, or a negative seed.
         DataError: ``out`` holds files that are not such a folder.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not _is_ours(out / MARKER):
-        raise DataError(
-            f"{out}: holds files that are not a published demo (no {MARKER} of one); name a new or "
-            "empty folder, so that nothing of yours is overwritten"
-        )
+    check_folder(out, "published")
     with atomic_folder(out) as folder:
         write_demo(folder / "scans", scenes, seed, say=say)
         publish(folder / "scans", folder, say=say)
         trained = DataLayout(root=folder / "scans").scenes("train")
         _write_features(trained, folder / "scannet", say=say)
         shutil.rmtree(folder / "scans")
-        content = {"format_version": FORMAT_VERSION, "layout": "published", "seed": seed}
-        write_json(folder / MARKER, content | {"scenes": scenes})
+        write_marker(folder, "published", scenes, seed)
 
 
-def _is_ours(marker: Path) -> bool:
-    try:
-        return bool(read_json(marker).get("layout") == "published")
-    except (DataError, AttributeError):
-        return False
-
-
-def publish(scans: Path, out: Path, *, say: Say = _silent) -> None:
+def publish(scans: Path, out: Path, *, say: Say = lambda line: None) -> None:
     """Write the scans and annotations below ``scans`` as the published folder ``out``.
-
-    ``say`` is told of each scene and array of records.
 
     Raises:
         DataError: a file of the scans is missing or malformed.
@@ -104,8 +81,8 @@ def publish(scans: Path, out: Path, *, say: Say = _silent) -> None:
             vertices_P3 = aligned_vertices(scan).astype(np.float32).astype(np.float64)
             triples_M3 = np.unique(np.rint(vertices_P3 / VOXEL).astype(int), axis=0)
             voxels[scene] = [tuple(triple) for triple in triples_M3.tolist()]
+            export_posed_images(scan.sens, scannet / "posed_images" / scene, stride=STRIDE)
             with SensReader(scan.sens) as reader:
-                _write_frames(reader, scannet / "posed_images" / scene)
                 infos.append(_infos(scan, reader, gt))
                 selected.append(_selected_frames(scan, reader, vertices_P3))
         path = out / f"embodiedscan/embodiedscan_infos_{split}.pkl"
@@ -119,7 +96,7 @@ def publish(scans: Path, out: Path, *, say: Say = _silent) -> None:
     _write_records(layout, boxes, out / "processed", say)
 
 
-def _write_features(scenes: Sequence[str], scannet: Path, *, say: Say = _silent) -> None:
+def _write_features(scenes: Sequence[str], scannet: Path, *, say: Say) -> None:
     """Write the small teacher's features as the published script does, of frames by the folder."""
     import torch
 
@@ -143,29 +120,15 @@ def _write_features(scenes: Sequence[str], scannet: Path, *, say: Say = _silent)
         np.savez_compressed(file, feature=tokens_VTC[None], ps_idx=np.array(SPECIAL_TOKENS))
 
 
-def _write_frames(reader: SensReader, folder: Path) -> None:
-    """Write every 10th frame under its own number, also those whose pose is lost."""
-    folder.mkdir()
-    np.savetxt(folder / "intrinsic.txt", reader.header.intrinsic_color, fmt="%f")
-    np.savetxt(folder / "depth_intrinsic.txt", reader.header.intrinsic_depth, fmt="%f")
-    for frame in range(0, len(reader), STRIDE):
-        stream = io.BytesIO()
-        Image.fromarray(reader.color(frame)).save(stream, "JPEG", quality=JPEG_QUALITY)
-        (folder / f"{frame:05d}.jpg").write_bytes(stream.getvalue())
-        Image.fromarray(reader.depth_millimetres(frame)).save(folder / f"{frame:05d}.png")
-        np.savetxt(folder / f"{frame:05d}.txt", reader.poses[frame], fmt="%f")
-
-
 def _write_cloud(scan: ScanFiles, boxes: BoxSet, classes: dict[str, int], path: Path) -> None:
     import open3d
     import torch
 
     vertices_P3 = aligned_vertices(scan)
     objects = read_instances(scan.segments, scan.aggregation, len(vertices_P3))
-    known = {name: sorted(BENCHMARK_CLASSES).index(benchmark_class(classes, name))
-             for name in objects.labels}  # fmt: skip
+    names = sorted(BENCHMARK_CLASSES)
     class_of = {
-        object_id: known[label]
+        object_id: names.index(benchmark_class(classes, label))
         for object_id, label in zip(objects.ids, objects.labels, strict=True)
     }
     mesh = open3d.io.read_triangle_mesh(scan.mesh)
@@ -216,8 +179,8 @@ def _selected_frames(
 ) -> dict[str, Any]:
     """Return the scene's entry of ``scannet_select_frames.json``, frames in the order of choice."""
     candidates = [frame for frame in range(0, len(reader), STRIDE) if reader.valid[frame]]
-    voxels, alignment = MeshVoxels(vertices_P3, str(scan.mesh)), axis_alignment(scan)
     candidates = candidates[:: 2 if len(candidates) >= 2 * FEWEST - 1 else 1]
+    voxels, alignment = MeshVoxels(vertices_P3, str(scan.mesh)), axis_alignment(scan)
     seen_FM = np.zeros((len(candidates), len(voxels)), dtype=bool)
     for row, frame in enumerate(candidates):
         depth_HW, pose = reader.depth_millimetres(frame), alignment @ reader.poses[frame]

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from threedrs.demo.furniture import KINDS
-from threedrs.demo.language import article, identifying, phrase, reference
+from threedrs.demo.language import article, identifying, one_of, phrase, reference
 from threedrs.demo.relations import (
     UNCOLOURED,
     Query,
@@ -54,7 +54,7 @@ def _ask_colour(room: Room, rng: np.random.Generator) -> Iterator[Question]:
         queries = identifying(room, piece, with_colour=False)
         if queries and piece.colour:
             query = queries[int(rng.integers(len(queries)))]
-            opening = str(rng.choice(["what color is {}?", "what is the color of {}?"]))
+            opening = one_of(rng, "what color is {}?", "what is the color of {}?")
             text = opening.format(reference(room, query, rng))
             yield Question(text, (piece.colour,), (piece.id,))
 
@@ -64,22 +64,20 @@ def _ask_count(room: Room, rng: np.random.Generator) -> Iterator[Question]:
     for label in sorted({piece.label for piece in room.furniture}):
         same = [piece for piece in room.furniture if piece.label == label]
         phrases = [(plural(label), same)]
-        if label not in UNCOLOURED:
-            colours = sorted({str(piece.colour) for piece in same})
-            if len(colours) > 1:
-                colour = str(rng.choice(colours))
-                fitting = [piece for piece in same if piece.colour == colour]
-                phrases.append((f"{colour} {plural(label)}", fitting))
+        colours = sorted({str(piece.colour) for piece in same})
+        if label not in UNCOLOURED and len(colours) > 1:
+            colour = one_of(rng, *colours)
+            fitting = [piece for piece in same if piece.colour == colour]
+            phrases.append((f"{colour} {plural(label)}", fitting))
         for words, pieces in phrases:
             ids = tuple(piece.id for piece in pieces)
             counts.setdefault(len(ids), []).append((words, ids))
     while any(counts.values()):  # numbers take turns, or nearly all answers were "one"
         for number in shuffled(rng, [n for n, rows in sorted(counts.items()) if rows]):
             words, ids = counts[number].pop(int(rng.integers(len(counts[number]))))
-            opening = rng.choice(
-                ["how many {} are there in the room?", "how many {} are in this room?"]
-            )
-            yield Question(str(opening).format(words), (NUMBERS[number], str(number)), ids)
+            place = one_of(rng, "there in the room", "in this room")
+            text = f"how many {words} are {place}?"
+            yield Question(text, (NUMBERS[number], str(number)), ids)
 
 
 def _ask_on(room: Room, rng: np.random.Generator) -> Iterator[Question]:
@@ -87,7 +85,7 @@ def _ask_on(room: Room, rng: np.random.Generator) -> Iterator[Question]:
         carried = [other for other in room.furniture if other.support == piece.id]
         if len(carried) == 1:
             thing = carried[0]
-            text = str(rng.choice(["what is on {}?", "what is on top of {}?"])).format(name)
+            text = f"what is {one_of(rng, 'on', 'on top of')} {name}?"
             yield Question(text, (thing.label, f"{thing.colour} {thing.label}"), (thing.id,))
 
 
@@ -112,15 +110,11 @@ def _ask_next_to(room: Room, rng: np.random.Generator) -> Iterator[Question]:
         apart = sorted((gap(anchor, other), other.id) for other in standing if other is not anchor)
         if apart[1][0] > apart[0][0] * 1.2 + 0.2:
             closest = room.pieces[apart[0][1]]
-            text = str(
-                rng.choice(
-                    ["what piece of furniture is closest to {}?", "what stands nearest to {}?"]
-                )
-            )
+            opening = one_of(rng, "what piece of furniture is closest to", "what stands nearest to")
             answers = [closest.label]
             if closest.label not in UNCOLOURED:
                 answers.append(f"{closest.colour} {closest.label}")
-            yield Question(text.format(name), tuple(answers), (closest.id,))
+            yield Question(f"{opening} {name}?", tuple(answers), (closest.id,))
 
 
 def _ask_taller(room: Room, rng: np.random.Generator) -> Iterator[Question]:
@@ -128,10 +122,10 @@ def _ask_taller(room: Room, rng: np.random.Generator) -> Iterator[Question]:
     for (first, one), (second, other) in combinations(named, 2):
         if first.label == second.label:
             continue
+        # Only of classes that may be either way: of others the question gives the answer away.
         kinds = [KINDS[piece.label] for piece in (first, second)]
-        ranges = [(kind.low[2], kind.high[2]) for kind in kinds]
-        open_question = max(ranges[0][0], ranges[1][0]) < min(ranges[0][1], ranges[1][1])
-        if open_question and abs(first.size[2] - second.size[2]) > 0.1:
+        is_open = max(kind.low[2] for kind in kinds) < min(kind.high[2] for kind in kinds)
+        if is_open and abs(first.size[2] - second.size[2]) > 0.1:
             taller = first if first.size[2] > second.size[2] else second
             yield Question(f"which is taller, {one} or {other}?", (taller.label,), (taller.id,))
 
@@ -143,7 +137,7 @@ def _ask_is_there(room: Room, rng: np.random.Generator) -> Iterator[Question]:
         colours = sorted({str(piece.colour) for piece in same})
         answer = "yes" if rng.random() < 0.5 else "no"
         pool = colours if answer == "yes" else [name for name in PALETTE if name not in colours]
-        colour = str(rng.choice(pool))
+        colour = one_of(rng, *pool)
         ids = tuple(piece.id for piece in same if piece.colour == colour)
         yield Question(f"is there {article(f'{colour} {label}')} in the room?", (answer,), ids)
 
@@ -153,14 +147,11 @@ def _ask_side(room: Room, rng: np.random.Generator) -> Iterator[Question]:
         for anchor, other in named_pieces(room, rng):
             if anchor is piece or anchor.front is None or not on_floor(anchor):
                 continue
-            sides = [
-                side
-                for side in ("left", "right")
-                if resolve(
-                    room, Query(piece.label, piece.colour, Relation(f"{side} of", (anchor.id,)))
-                )
-                == {piece.id}
-            ]
+            sides = []
+            for side in ("left", "right"):
+                relation = Relation(f"{side} of", (anchor.id,))
+                if resolve(room, Query(piece.label, piece.colour, relation)) == {piece.id}:
+                    sides.append(side)
             if len(sides) == 1:
                 text = f"when you face {other}, on which side of it is {name}?"
                 yield Question(text, (sides[0], f"{sides[0]} side"), (piece.id,))

@@ -31,6 +31,11 @@ class Query:
     colour: str | None = None
     relation: Relation | None = None
 
+    @property
+    def words(self) -> str:
+        """The class, after the colour if there is one."""
+        return f"{self.colour} {self.label}" if self.colour else self.label
+
 
 def gap(a: Piece, b: Piece) -> float:
     """Horizontal distance between two boxes (0: they overlap in plan)."""
@@ -138,16 +143,20 @@ def _superlative(kind: str, anchors: tuple[Piece, ...], among: list[Piece]) -> P
     if len(among) < 2:
         return None
     sign = -1 if kind in ("closest to", "shortest", "smallest") else 1
+    # What is measured of a piece, and by what factor and step the leader has to lead.
+    measures: list[tuple[Callable[[Piece], float], float, float]]
     if anchors:
-        measures = [distance, gap]
-        margins: list[tuple[float, float]] = [(1.15, 0.25), (1.0, 0.1)]
-        tables = [[measure(piece, anchors[0]) for piece in among] for measure in measures]
+        measures = [
+            (lambda piece: distance(piece, anchors[0]), 1.15, 0.25),
+            (lambda piece: gap(piece, anchors[0]), 1.0, 0.1),
+        ]
     elif kind in ("tallest", "shortest"):
-        tables, margins = [[float(piece.size[2]) for piece in among]], [(1.12, 0.08)]
+        measures = [(lambda piece: float(piece.size[2]), 1.12, 0.08)]
     else:
-        tables, margins = [[float(piece.size.prod()) for piece in among]], [(1.4, 0.0)]
+        measures = [(lambda piece: float(piece.size.prod()), 1.4, 0.0)]
     leaders = set()
-    for table, (factor, step) in zip(tables, margins, strict=True):
+    for measure, factor, step in measures:
+        table = [measure(piece) for piece in among]
         order = np.argsort(np.array(table) * -sign, kind="stable")
         lead, second = sorted((table[order[0]], table[order[1]]))
         if second < lead * factor + step:
@@ -181,18 +190,15 @@ def all_relations(room: Room, target: Piece) -> list[Relation]:
     Anchors are pieces that a plain noun phrase identifies (``noun``).
     """
     named = [p for p in room.furniture if p.id != target.id and noun(room, p) is not None]
-    relations = [Relation("in a corner")]
-    relations += [Relation(kind) for kind in SIZES]
+    relations = [Relation(kind) for kind in ("in a corner", *SIZES)]
     for anchor in named:
-        relations += [
-            Relation(kind, (anchor.id,)) for kind in ("closest to", "farthest from", "on")
-        ]
+        kinds = ["closest to", "farthest from", "on"]
+        if on_floor(anchor):
+            sides = ["left of", "right of", "in front of"] if anchor.front is not None else []
+            kinds += ["next to", *sides]
+        relations += [Relation(kind, (anchor.id,)) for kind in kinds]
         if not on_floor(anchor):
             continue
-        relations.append(Relation("next to", (anchor.id,)))
-        if anchor.front is not None:
-            kinds = ("left of", "right of", "in front of")
-            relations += [Relation(kind, (anchor.id,)) for kind in kinds]
         others = [other for other in named if other.id > anchor.id and on_floor(other)]
         relations += [Relation("between", (anchor.id, other.id)) for other in others]
     return relations
@@ -203,8 +209,5 @@ def noun(room: Room, piece: Piece) -> str | None:
     same = [other for other in room.furniture if other.label == piece.label]
     if len(same) == 1:
         return f"the {piece.label}"
-    if piece.label in UNCOLOURED:
-        return None
-    if sum(other.colour == piece.colour for other in same) == 1:
-        return f"the {piece.colour} {piece.label}"
-    return None
+    unique = sum(other.colour == piece.colour for other in same) == 1
+    return f"the {piece.colour} {piece.label}" if unique and piece.label not in UNCOLOURED else None

@@ -55,22 +55,12 @@ class _Hits:
     light: np.ndarray
 
 
-@dataclass(frozen=True)
-class _Noise:
-    """Fields (480,640) drawn once a scene and shifted at random for each frame."""
-
-    grain: np.ndarray
-    disparity: np.ndarray
-    holes: np.ndarray
-
-
 class FrameRenderer:
     """Renders frames of one room; frame ``i`` depends on the seed and ``i`` alone."""
 
     def __init__(self, mesh: SceneMesh, floor_style: str, seed: np.random.SeedSequence) -> None:
         self.mesh = mesh
         self.floor_style = floor_style
-        self.caster = mesh.raycaster()
         corners = mesh.vertices[mesh.triangles]
         normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         self.normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
@@ -86,10 +76,11 @@ class FrameRenderer:
         fields = rng.standard_normal((2, height, width)).astype(np.float32)
         smooth = gaussian_filter(fields[0], 3.0, mode="wrap")
         blobs = gaussian_filter(fields[1], 7.0, mode="wrap")
-        self.noise = _Noise(
-            grain=rng.normal(0, 2.0, (height, width)).astype(np.float32),
-            disparity=(smooth / smooth.std() * 0.3).clip(-0.45, 0.45).astype(np.float32),
-            holes=blobs > np.quantile(blobs, 0.993),
+        # Fields of colour grain, disparity and holes, shifted at random for each frame.
+        self.noise = (
+            rng.normal(0, 2.0, (height, width)).astype(np.float32),
+            (smooth / smooth.std() * 0.3).clip(-0.45, 0.45).astype(np.float32),
+            blobs > np.quantile(blobs, 0.993),
         )
         self.tones = rng.uniform(0.86, 1.08, 256).astype(np.float32)
 
@@ -100,18 +91,15 @@ class FrameRenderer:
         """
         hits = self._cast_all(pose.astype(np.float32))
         rng = np.random.default_rng([*self.frame_seed.generate_state(2).tolist(), index])
-        noise = _Noise(
-            *(
-                np.roll(field, tuple(int(shift) for shift in rng.integers(0, field.shape)), (0, 1))
-                for field in (self.noise.grain, self.noise.disparity, self.noise.holes)
-            )
+        grain, disparity, holes = (
+            np.roll(field, tuple(rng.integers(0, field.shape).tolist()), (0, 1))
+            for field in self.noise
         )
-        image = Image.fromarray(self._color(pose.astype(np.float32), hits, noise.grain))
+        image = Image.fromarray(self._color(pose.astype(np.float32), hits, grain))
+        resized = image.resize(COLOR_SIZE, Image.Resampling.BILINEAR)
         buffer = io.BytesIO()
-        image.resize(COLOR_SIZE, Image.Resampling.BILINEAR).save(
-            buffer, "JPEG", quality=JPEG_QUALITY
-        )
-        return buffer.getvalue(), self._depth(pose, hits, noise)
+        resized.save(buffer, "JPEG", quality=JPEG_QUALITY)
+        return buffer.getvalue(), self._depth(pose, hits, disparity, holes)
 
     def _directions(self, pose: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """World directions (R,3) f32 of pixels' rays, 1 along the camera's z: t is the depth."""
@@ -122,7 +110,7 @@ class FrameRenderer:
         rays = np.empty((len(rows), 6), np.float32)
         rays[:, :3] = pose[:3, 3]
         rays[:, 3:] = self._directions(pose, rows, columns)
-        answer = self.caster.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)
+        answer = self.mesh.caster.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)
         triangle = answer["primitive_ids"].numpy().astype(np.int32)  # -1 where nothing was met
         u, v = answer["primitive_uvs"].numpy().T
         corner = np.take(self.corner_light, triangle, axis=0, mode="wrap")
@@ -141,11 +129,9 @@ class FrameRenderer:
         plane = np.take(self.mesh.triangle_plane, coarse.triangle, mode="wrap")
         plane = np.where(coarse.triangle < 0, -1, plane).reshape(shape)
         flat = np.zeros(shape, bool)
-        flat[:-1, :-1] = (
-            (plane[:-1, :-1] == plane[1:, :-1])
-            & (plane[:-1, :-1] == plane[:-1, 1:])
-            & (plane[:-1, :-1] == plane[1:, 1:])
-        )
+        first = plane[:-1, :-1]
+        around = (plane[1:, :-1], plane[:-1, 1:], plane[1:, 1:])
+        flat[:-1, :-1] = np.logical_and.reduce([first == other for other in around])
         hits = _Hits(
             coarse.triangle.reshape(shape).repeat(2, 0).repeat(2, 1),
             _double(coarse.inverse_depth.reshape(shape)),
@@ -190,13 +176,15 @@ class FrameRenderer:
         color += grain[..., None]
         return np.clip(color, 0, 255, out=color).astype(np.uint8)
 
-    def _depth(self, pose: np.ndarray, hits: _Hits, noise: _Noise) -> np.ndarray:
+    def _depth(
+        self, pose: np.ndarray, hits: _Hits, disparity: np.ndarray, holes: np.ndarray
+    ) -> np.ndarray:
         """Return what the sensor measures, (480,640) u16 millimetres."""
         height_over_plane = np.abs(self.offsets - self.normals @ pose[:3, 3]).astype(np.float32)
         inverse = hits.inverse_depth
         cosine = np.take(height_over_plane, hits.triangle, mode="wrap") * inverse / self.ray_length
-        steps = np.rint(inverse * np.float32(1 / DISPARITY_STEP) + noise.disparity)
-        lost = (inverse > 1 / NEAR) | (inverse < 1 / FAR) | (cosine < GRAZING_COSINE) | noise.holes
+        steps = np.rint(inverse * np.float32(1 / DISPARITY_STEP) + disparity)
+        lost = (inverse > 1 / NEAR) | (inverse < 1 / FAR) | (cosine < GRAZING_COSINE) | holes
         lost[:BORDER] = lost[-BORDER:] = True
         lost[:, :BORDER] = lost[:, -BORDER:] = True
         millimetres = np.float32(1000 / DISPARITY_STEP) / np.maximum(steps, 1)
@@ -252,11 +240,9 @@ def camera_walk(room: Room, frames: int, rng: np.random.Generator) -> np.ndarray
     level_right = np.stack([np.sin(heading), -np.cos(heading), zero], 1)
     level_down = np.cross(forward, level_right)
     cos, sin = np.cos(roll)[:, None], np.sin(roll)[:, None]
+    right, down = cos * level_right + sin * level_down, cos * level_down - sin * level_right
     poses = np.tile(np.eye(4), (frames, 1, 1))
-    poses[:, :3, 0] = cos * level_right + sin * level_down
-    poses[:, :3, 1] = cos * level_down - sin * level_right
-    poses[:, :3, 2] = forward
-    poses[:, :3, 3] = position
+    poses[:, :3] = np.stack([right, down, forward, position], axis=2)
     return poses
 
 

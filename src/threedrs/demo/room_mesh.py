@@ -7,7 +7,7 @@ The rendered frames see this very mesh, so depth and mesh agree.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import open3d as o3d
@@ -42,19 +42,7 @@ class SceneMesh:
     triangle_rgb: np.ndarray
     triangle_floor: np.ndarray
     triangle_plane: np.ndarray
-
-    def raycaster(self) -> o3d.t.geometry.RaycastingScene:
-        """Return a single-threaded ray caster of the mesh."""
-        return _raycaster(self.vertices, self.triangles)
-
-
-def _raycaster(vertices: np.ndarray, triangles: np.ndarray) -> o3d.t.geometry.RaycastingScene:
-    scene = o3d.t.geometry.RaycastingScene(nthreads=1)
-    scene.add_triangles(
-        o3d.core.Tensor.from_numpy(vertices.astype(np.float32)),
-        o3d.core.Tensor.from_numpy(triangles.astype(np.uint32)),
-    )
-    return scene
+    caster: o3d.t.geometry.RaycastingScene  # of one thread
 
 
 @dataclass(frozen=True)
@@ -81,20 +69,18 @@ def _rectangle(
     origin: np.ndarray, u: np.ndarray, v: np.ndarray, cell: float, segment: float
 ) -> _Patch:
     """A subdivided rectangle at ``origin`` with edges ``u`` and ``v``; its normal is u x v."""
-    lengths = np.linalg.norm(u), np.linalg.norm(v)
-    columns, rows = (max(2, int(np.ceil(length / cell)) + 1) for length in lengths)
+    lengths = np.array([np.linalg.norm(u), np.linalg.norm(v)])
+    columns, rows = np.maximum(2, np.ceil(lengths / cell).astype(int) + 1).tolist()
     s, t = np.meshgrid(np.linspace(0, 1, columns), np.linspace(0, 1, rows))
-    s, t = s.ravel()[:, None], t.ravel()[:, None]
-    pieces = [max(1, int(np.ceil(length / segment))) for length in lengths]
-    cells = [
-        np.minimum((x[:, 0] * n).astype(int), n - 1) for x, n in zip((s, t), pieces, strict=True)
-    ]
+    places = np.stack([s.ravel(), t.ravel()], axis=1)
+    count = np.maximum(1, np.ceil(lengths / segment).astype(int))
+    cells = np.minimum((places * count).astype(int), count - 1)
     normal = np.cross(u, v)
     return _Patch(
-        origin + s * u + t * v,
+        origin + places[:, :1] * u + places[:, 1:] * v,
         np.broadcast_to(normal / np.linalg.norm(normal), (rows * columns, 3)),
         _grid_triangles(rows, columns),
-        cells[0] + cells[1] * pieces[0],
+        cells[:, 0] + cells[:, 1] * count[0],
     )
 
 
@@ -105,8 +91,7 @@ def _box_patches(size: np.ndarray) -> list[_Patch]:
         (corner + z, x, y), (corner, y, x), (corner, x, z), (corner + y, z, x),
         (corner, z, y), (corner + x, y, z),
     ]  # fmt: skip
-    segment = FURNITURE_SEGMENT
-    return [_rectangle(origin, u, v, FURNITURE_CELL, segment) for origin, u, v in faces]
+    return [_rectangle(*face, FURNITURE_CELL, FURNITURE_SEGMENT) for face in faces]
 
 
 def _round_patches(part: Part) -> list[_Patch]:
@@ -121,12 +106,8 @@ def _round_patches(part: Part) -> list[_Patch]:
     else:
         height = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 9))
         radius = (1 - np.abs(height) ** 3).clip(0) ** (1 / 3)
-    side = np.concatenate(
-        [
-            np.append(ring * r, np.full((len(ring), 1), h), axis=1)
-            for r, h in zip(radius, height, strict=True)
-        ]
-    )
+    rings = [np.insert(ring * r, 2, h, axis=1) for r, h in zip(radius, height, strict=True)]
+    side = np.concatenate(rings)
     outward = side if part.shape == "pad" else side * np.array([1, 1, 0])
     outward = outward / size
     length = np.linalg.norm(outward, axis=1, keepdims=True)
@@ -166,9 +147,7 @@ class _Builder:
         rows["segment"].append(patch.segments + self.segment_count)
         rows["rgb"].append(np.broadcast_to(np.array(rgb, np.float32), (len(patch.triangles), 3)))
         rows["floor"].append(np.full(len(patch.triangles), on_floor))
-        planes = (
-            np.arange(len(patch.triangles)) if patch.curved else np.zeros(len(patch.triangles), int)
-        )
+        planes = np.arange(len(patch.triangles)) * patch.curved  # of a curved face one a triangle
         rows["plane"].append(planes + self.plane_count)
         self.plane_count += int(planes.max()) + 1
         self.vertex_count += count
@@ -181,12 +160,11 @@ class _Builder:
             size = np.array(part.size)
             patches = _box_patches(size) if part.shape == "box" else _round_patches(part)
             for patch in patches:
-                vertices = (patch.vertices + part.centre) @ turn.T + piece.position
-                segments = patch.segments
-                if size.max() <= SMALL_PART:
-                    segments = np.zeros_like(segments)
-                moved = _Patch(
-                    vertices, patch.normals @ turn.T, patch.triangles, segments, patch.curved
+                moved = replace(
+                    patch,
+                    vertices=(patch.vertices + part.centre) @ turn.T + piece.position,
+                    normals=patch.normals @ turn.T,
+                    segments=patch.segments * (size.max() > SMALL_PART),
                 )
                 self.add(moved, piece.id, part.rgb)
 
@@ -218,8 +196,7 @@ class _Builder:
         size = length * [1, 1, 0] + [0, 0, height[1] - height[0]]
         centre = wall.centre * [1, 1, 0] + inward * thickness / 2 + [0, 0, sum(height) / 2]
         for side in _box_patches(size):
-            moved = _Patch(side.vertices + centre, side.normals, side.triangles, side.segments)
-            self.add(moved, piece_id, BOARD_RGB)
+            self.add(replace(side, vertices=side.vertices + centre), piece_id, BOARD_RGB)
 
 
 def _directions(count: int) -> np.ndarray:
@@ -273,7 +250,11 @@ def build_mesh(room: Room) -> SceneMesh:
         builder.add_piece(piece)
     rows = {name: np.concatenate(column) for name, column in builder.columns.items()}
     triangles = rows["triangles"].astype(np.int32)
-    caster = _raycaster(rows["vertices"], triangles)
+    caster = o3d.t.geometry.RaycastingScene(nthreads=1)
+    caster.add_triangles(
+        o3d.core.Tensor.from_numpy(rows["vertices"].astype(np.float32)),
+        o3d.core.Tensor.from_numpy(triangles.astype(np.uint32)),
+    )
     light = bake_light(caster, rows["lit"], rows["normals"], room)
     albedo = np.zeros((len(light), 3), np.float32)
     for corner in range(3):
@@ -285,5 +266,5 @@ def build_mesh(room: Room) -> SceneMesh:
         vertex_rgb=np.rint(albedo * light[:, None]).clip(0, 255).astype(np.uint8),
         triangle_rgb=rows["rgb"].astype(np.float32),
         triangle_floor=rows["floor"],
-        triangle_plane=rows["plane"].astype(np.int32),
+        triangle_plane=rows["plane"].astype(np.int32), caster=caster,
     )  # fmt: skip

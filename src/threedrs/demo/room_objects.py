@@ -26,6 +26,7 @@ METAL: Rgb = (120, 122, 126)
 DARK: Rgb = (62, 60, 60)
 LINEN: Rgb = (226, 222, 212)
 RING_POINTS = 24  # of the outline of a cylinder or pad
+_SQUARE = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
 PLURALS = {"bookshelf": "bookshelves", "box": "boxes"}
 
 
@@ -79,9 +80,8 @@ def tint(rgb: Rgb, factor: float) -> Rgb:
 def legs(w: float, d: float, h: float, thickness: float, rgb: Rgb) -> list[Part]:
     """Return four square legs at the corners of w x d."""
     x, y = (w - thickness) / 2, (d - thickness) / 2
-    return [
-        box(sx * x, sy * y, 0, thickness, thickness, h, rgb) for sx in (-1, 1) for sy in (-1, 1)
-    ]
+    corners = [(sx * x, sy * y) for sx in (-1, 1) for sy in (-1, 1)]
+    return [box(*corner, 0, thickness, thickness, h, rgb) for corner in corners]
 
 
 def drawers(
@@ -94,10 +94,10 @@ def drawers(
             middle = x - w / 2 + w / columns * (column + 0.5)
             bottom = z + h / rows * row + 0.015
             wide, high = w / columns - 0.03, h / rows - 0.03
-            parts.append(box(middle, y - 0.035, bottom, wide, 0.02, high, tint(rgb, 1.18)))
-            parts.append(
-                box(middle, y - 0.0125, bottom + high * 0.6, wide * 0.3, 0.025, 0.025, METAL)
-            )
+            parts += [
+                box(middle, y - 0.035, bottom, wide, 0.02, high, tint(rgb, 1.18)),
+                box(middle, y - 0.0125, bottom + high * 0.6, wide * 0.3, 0.025, 0.025, METAL),
+            ]
     return parts
 
 
@@ -111,14 +111,14 @@ class Piece:
     (radians, about z) and moved to ``position``.
     """
 
-    id: int
+    id: int = -1
     label: str
-    colour: str | None
-    parts: tuple[Part, ...]
-    position: tuple[float, float, float]
-    yaw: float
     low: np.ndarray
     high: np.ndarray
+    colour: str | None = None
+    parts: tuple[Part, ...] = ()
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    yaw: float = 0.0
     front: np.ndarray | None = None
     support: int = -1
 
@@ -163,16 +163,10 @@ def part_corners(piece_parts: tuple[Part, ...], yaw: float) -> np.ndarray:
     """Return extreme points (M,3) of the parts, turned by ``yaw``, before they are moved."""
     points = []
     for part in piece_parts:
-        if part.shape == "box":
-            signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
-            points.append(np.array(part.centre) + signs * np.array(part.size) / 2)
-        else:
-            ring = unit_ring(part.shape)
-            for z in (-1, 1):
-                offset = (
-                    np.append(ring, np.full((len(ring), 1), z), axis=1) * np.array(part.size) / 2
-                )
-                points.append(np.array(part.centre) + offset)
+        outline = _SQUARE if part.shape == "box" else unit_ring(part.shape)
+        for z in (-1, 1):
+            offset = np.append(outline, np.full((len(outline), 1), z), axis=1)
+            points.append(np.array(part.centre) + offset * np.array(part.size) / 2)
     corners = np.concatenate(points)
     cos, sin = np.cos(yaw), np.sin(yaw)
     return corners @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])

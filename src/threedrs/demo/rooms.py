@@ -6,6 +6,7 @@ Pieces are placed one by one at random and kept where their boxes meet nothing. 
 not work out is drawn again. Milliseconds a room.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -74,17 +75,15 @@ def _try_room(theme: str, rng: np.random.Generator) -> Room | None:
     }
     extras = [str(label) for label in rng.permutation(EXTRAS) if label not in shunned]
     labels += extras[: target + 4 - len(labels)]
-    colours = _choose_colours(labels, rng)
-    placed = 0
-    for number, (label, colour) in enumerate(zip(labels, colours, strict=True)):
-        if placed == target:
+    for number, (label, colour) in enumerate(
+        zip(labels, _choose_colours(labels, rng), strict=True)
+    ):
+        if len(layout.pieces) > target:  # with the door
             break
-        if layout.add(label, colour) is not None:
-            placed += 1
-        elif number < len(THEMES[theme]):
+        if layout.add(label, colour) is None and number < len(THEMES[theme]):
             return None
     furniture = [piece.label for piece in layout.pieces if piece.label != "door"]
-    if placed < 7 or max(furniture.count(label) for label in furniture) < 2:
+    if len(furniture) < 7 or max(furniture.count(label) for label in furniture) < 2:
         return None
 
     bottoms = {"window": rng.uniform(1.0, 1.15), "picture": rng.uniform(1.35, 1.5)}
@@ -104,23 +103,14 @@ def _finish(
              ("wall", (x, -y, 0), (x, y, height)), ("wall", (-x, y, 0), (x, y, height)),
              ("wall", (-x, -y, 0), (-x, y, height))]  # fmt: skip
     bare = [
-        Piece(
-            id=-1, label=label, colour=None, parts=(), position=(0.0, 0.0, 0.0), yaw=0.0,
-            low=np.array(low, float), high=np.array(high, float),
-        )
+        Piece(label=label, low=np.array(low, float), high=np.array(high, float))
         for label, low, high in shell
-    ]  # fmt: skip
+    ]
     everything = layout.pieces + bare
     order = rng.permutation(len(everything))
     new_id = {int(old): new for new, old in enumerate(order)}
     pieces = tuple(
-        Piece(
-            **{
-                **vars(everything[old]),
-                "id": new,
-                "support": new_id.get(everything[old].support, -1),
-            }
-        )
+        replace(everything[old], id=new, support=new_id.get(everything[old].support, -1))
         for new, old in enumerate(order)
     )
     return Room(

@@ -5,7 +5,6 @@ The room is written as a scanner leaves it: in a frame of its own, turned and sh
 10 MB a room of 104 frames.
 """
 
-import io
 import json
 
 import numpy as np
@@ -96,22 +95,21 @@ def write_annotation(scan: ScanFiles, room: Room, mesh: SceneMesh) -> None:
     """Write segments and aggregation. A segment's id is its first vertex, as in ScanNet."""
     _, first, segment = np.unique(mesh.vertex_segment, return_index=True, return_inverse=True)
     segment_ids = first[segment]
-    segments = {
-        "params": _SEGMENTATION,
-        "sceneId": scan.scene,
-        "segIndices": segment_ids.tolist(),
-    }
+    ids = segment_ids.tolist()
+    segments = {"params": _SEGMENTATION, "sceneId": scan.scene, "segIndices": ids}
     write_text(scan.segments, json.dumps(segments))
-    groups = []
-    for piece in room.pieces:
-        members = np.unique(segment_ids[mesh.vertex_object == piece.id]).tolist()
-        groups.append(
-            {"id": piece.id, "objectId": piece.id, "segments": members, "label": piece.label}
-        )
     aggregation = {
         "sceneId": f"scannet.{scan.scene}",
         "appId": "Aggregator.v2",
-        "segGroups": groups,
+        "segGroups": [
+            {
+                "id": piece.id,
+                "objectId": piece.id,
+                "segments": np.unique(segment_ids[mesh.vertex_object == piece.id]).tolist(),
+                "label": piece.label,
+            }
+            for piece in room.pieces
+        ],
         "segmentsFile": f"scannet.{scan.segments.name}",
     }
     write_text(scan.aggregation, json.dumps(aggregation))
@@ -177,7 +175,5 @@ def make_proposals(room: Room, mesh: SceneMesh, rng: np.random.Generator) -> np.
 
 def write_proposals(scan: ScanFiles, masks: np.ndarray) -> None:
     """Write masks (N,P) bool as ``scipy.sparse.save_npz`` does."""
-    buffer = io.BytesIO()
-    scipy.sparse.save_npz(buffer, scipy.sparse.csr_matrix(masks.astype(np.uint8)))
-    with atomic_file(scan.proposals) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+    with atomic_file(scan.proposals) as temporary, temporary.open("wb") as stream:
+        scipy.sparse.save_npz(stream, scipy.sparse.csr_matrix(masks.astype(np.uint8)))

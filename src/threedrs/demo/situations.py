@@ -52,18 +52,10 @@ class Situation:
     ``position`` (2,) metres in the axis-aligned world; ``heading`` radians from +x.
     """
 
-    texts: tuple[str, str, str]
+    texts: tuple[str, ...]
     position: tuple[float, float]
     heading: float
     anchor: int
-
-
-@dataclass(frozen=True)
-class SituatedQuestion:
-    """A situation with a question asked in it."""
-
-    situation: Situation
-    question: Question
 
 
 def _bearings(situation: Situation, piece: Piece, where: str) -> np.ndarray:
@@ -133,9 +125,9 @@ def make_situation(room: Room, rng: np.random.Generator) -> Situation | None:
         away = rng.random() < 0.5
         heading, wordings = (outward, TURNED_AWAY) if away else (outward + np.pi, FACING)
     chosen = [str(text).format(name) for text in shuffled(rng, list(wordings))[:3]]
-    first, second, third = (text[0].upper() + text[1:] for text in chosen)
+    texts = tuple(text[0].upper() + text[1:] for text in chosen)
     place = (float(position[0]), float(position[1]))
-    return Situation((first, second, third), place, float(heading), piece.id)
+    return Situation(texts, place, float(heading), piece.id)
 
 
 def _ask_colour(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
@@ -149,17 +141,31 @@ def _ask_colour(room: Room, here: Situation, rng: np.random.Generator) -> Iterat
                 break
 
 
-def _ask_is_there(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
-    rows: dict[str, list[Question]] = {"yes": [], "no": []}
+def _counted(room: Room, here: Situation) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Classes, sides, and the ids of the pieces of that class there, where none is in doubt."""
     for label in sorted({p.label for p in room.furniture if p.id != here.anchor}):
         for where in SIDES:
             found = _on_side(room, here, label, where)
             if found is not None:
-                text = f"Is there {article(label)} {PLACES[where]}?"
-                ids = tuple(piece.id for piece in found)
-                rows["yes" if found else "no"].append(
-                    Question(text, ("yes" if found else "no",), ids)
-                )
+                yield label, where, tuple(piece.id for piece in found)
+
+
+def _ask_is_there(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
+    rows: dict[str, list[Question]] = {"yes": [], "no": []}
+    for label, where, ids in _counted(room, here):
+        answer = "yes" if ids else "no"
+        text = f"Is there {article(label)} {PLACES[where]}?"
+        rows[answer].append(Question(text, (answer,), ids))
+    yield from _evenly(rows, rng)
+
+
+def _ask_count(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
+    rows: dict[str, list[Question]] = {}
+    for label, where, ids in _counted(room, here):
+        if sum(piece.label == label for piece in room.furniture) >= 2:
+            text = f"How many {plural(label)} are {PLACES[where]}?"
+            question = Question(text, (NUMBERS[len(ids)],), ids)
+            rows.setdefault(question.answers[0], []).append(question)
     yield from _evenly(rows, rng)
 
 
@@ -167,21 +173,6 @@ def _evenly(rows: dict[str, list[Question]], rng: np.random.Generator) -> Iterat
     """Questions of each answer in turn, the answer that comes first drawn."""
     for answer in sorted(rows, key=lambda answer: (answer == "zero", rng.random())):
         yield from shuffled(rng, rows[answer])[:1]
-
-
-def _ask_count(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
-    rows: dict[str, list[Question]] = {}
-    for label in sorted({p.label for p in room.furniture if p.id != here.anchor}):
-        if sum(piece.label == label for piece in room.furniture) < 2:
-            continue
-        for where in SIDES:
-            found = _on_side(room, here, label, where)
-            if found is not None:
-                number = NUMBERS[len(found)]
-                text = f"How many {plural(label)} are {PLACES[where]}?"
-                ids = tuple(piece.id for piece in found)
-                rows.setdefault(number, []).append(Question(text, (number,), ids))
-    yield from _evenly(rows, rng)
 
 
 def _others(
@@ -213,31 +204,23 @@ def _ask_side(room: Room, here: Situation, rng: np.random.Generator) -> Iterator
 
 
 def _ask_closer(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
+    def away(piece: Piece) -> float:
+        return float(np.linalg.norm(piece.centre[:2] - here.position))
+
     others = list(_others(room, here, rng))
     for (first, one, _), (second, other, _) in zip(others[::2], others[1::2], strict=False):
-        near, far = sorted(
-            (first, second), key=lambda p: float(np.linalg.norm(p.centre[:2] - here.position))
-        )
-        reach = [float(np.linalg.norm(p.centre[:2] - here.position)) for p in (near, far)]
-        if reach[1] > reach[0] * 1.4 + 0.2 and near.label != far.label:
+        near, far = sorted((first, second), key=away)
+        if away(far) > away(near) * 1.4 + 0.2 and near.label != far.label:
             yield Question(f"What is closer to me, {one} or {other}?", (near.label,), (near.id,))
 
 
 def make_situated_questions(
     room: Room, count: int, rng: np.random.Generator
-) -> list[SituatedQuestion]:
+) -> list[tuple[Situation, Question]]:
     """Return ``count`` situations with one question each; kinds of question take turns."""
-    kinds = (
-        _ask_colour,
-        _ask_is_there,
-        _ask_count,
-        _ask_direction,
-        _ask_visible,
-        _ask_side,
-        _ask_closer,
-    )
-    rows: list[SituatedQuestion] = []
-    seen: set[tuple[int, str]] = set()
+    kinds = (_ask_colour, _ask_is_there, _ask_count, _ask_direction, _ask_visible, _ask_side,
+             _ask_closer)  # fmt: skip
+    rows: dict[tuple[int, str], tuple[Situation, Question]] = {}
     for attempt in range(count * 40):
         if len(rows) == count:
             break
@@ -246,8 +229,6 @@ def make_situated_questions(
             continue
         kind = kinds[attempt % len(kinds)]
         for question in take_turns([kind(room, here, rng)], 1, rng):
-            if (here.anchor, question.text) not in seen:
-                seen.add((here.anchor, question.text))
-                rows.append(SituatedQuestion(here, question))
+            rows.setdefault((here.anchor, question.text), (here, question))
     assert len(rows) == count, "too few situated questions in this room"
-    return rows
+    return list(rows.values())

@@ -7,8 +7,9 @@ things: the workflow asks them before anything exists, so rendering is imported 
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,25 +47,21 @@ def demo_scenes(scenes: int) -> dict[str, list[str]]:
 
 def demo_files(scenes: int) -> list[str]:
     """Return the paths, relative to the data root, of all files that ``write_demo`` writes."""
-    from threedrs.demo.annotations import annotation_paths
+    from threedrs.demo.annotations import annotation_files
 
     layout = DataLayout(root=Path())
     splits = demo_scenes(scenes)
     paths = [Path(MARKER), layout.labels_file, *(layout.split_file(split) for split in splits)]
-    paths += [layout.benchmark_folder / name for name in annotation_paths()]
+    no_scenes: dict[str, list[str]] = {split: [] for split in splits}
+    paths += [layout.benchmark_folder / name for name in annotation_files(no_scenes, {})]
     for scene in splits["train"] + splits["val"]:
         scan = layout.scan(scene)
         paths += [scan.sens, scan.mesh, scan.segments, scan.aggregation, scan.meta, scan.proposals]
     return [path.as_posix() for path in paths]
 
 
-def _room_seeds(seed: int, number: int) -> list[np.random.SeedSequence]:
-    """Independent seeds of a scene: room, scanner frame, walk, sensor, proposals, sentences."""
-    return np.random.SeedSequence([seed, number]).spawn(6)
-
-
 def _write_scene(
-    out: Path, seed: int, number: int, frames: int, rounds: int
+    out: Path, seed: int, number: int, *, frames: int, rounds: int
 ) -> dict[str, list[Any]]:
     """Write one scene's scan; return its rows of the benchmarks' files."""
     from threedrs.demo import scan_files
@@ -73,47 +70,48 @@ def _write_scene(
     from threedrs.demo.rooms import THEMES, make_room
 
     scan = DataLayout(root=out).scan(f"scene{number:04d}_00")
-    seeds = _room_seeds(seed, number)
+    # A seed of its own for each thing, so that a change of one leaves the others as they are.
+    seeds = np.random.SeedSequence([seed, number]).spawn(6)
+    of_room, of_frame, of_proposals, of_sentences = (
+        np.random.default_rng(seeds[index]) for index in (0, 1, 4, 5)
+    )
     themes = list(THEMES)
-    room = make_room(themes[number % len(themes)], np.random.default_rng(seeds[0]))
+    room = make_room(themes[number % len(themes)], of_room)
     mesh = build_mesh(room)
-    alignment = scan_files.scanner_frame(room, np.random.default_rng(seeds[1]))
+    alignment = scan_files.scanner_frame(room, of_frame)
     to_scanner = np.linalg.inv(alignment)
     scan_files.write_mesh(scan, mesh, to_scanner)
     scan_files.write_annotation(scan, room, mesh)
     scan_files.write_meta(scan, room, alignment, frames)
-    masks = scan_files.make_proposals(room, mesh, np.random.default_rng(seeds[4]))
-    scan_files.write_proposals(scan, masks)
+    scan_files.write_proposals(scan, scan_files.make_proposals(room, mesh, of_proposals))
     scan_files.write_stream(scan, room, mesh, to_scanner, frames, seeds[2:4])
-    return annotate(scan.scene, room, np.random.default_rng(seeds[5]), rounds)
+    return annotate(scan.scene, room, of_sentences, rounds)
 
 
-def _is_foreign(path: Path) -> bool:
-    """Whether ``path`` is a file that no killed writer of this module left."""
-    return not path.is_dir() and not is_leftover(path)
+def check_folder(out: Path, layout: str) -> int | None:
+    """Return how many scenes the demo has that is in ``out`` already, or None.
 
-
-def _prepare(out: Path, scenes: int, seed: int) -> None:
-    """Claim the folder: refuse one that holds something else, drop an older demo's other files."""
-    marker = out / MARKER
-    if marker.exists():
-        older = read_json(marker)
-        known = isinstance(older, dict) and older.get("format_version") == FORMAT_VERSION
-        if not known or not isinstance(older.get("scenes"), int):
-            raise DataError(
-                f"{marker}: is not a demo data set's of this version; choose a new folder"
-            )
-        for stale in sorted(set(demo_files(older["scenes"])) - set(demo_files(scenes))):
-            (out / stale).unlink(missing_ok=True)
-            if (out / stale).parent.is_dir() and not any((out / stale).parent.iterdir()):
-                (out / stale).parent.rmdir()
-    elif out.exists() and (not out.is_dir() or any(map(_is_foreign, out.rglob("*")))):
+    Raises:
+        DataError: the folder holds something else than a demo of this layout.
+    """
+    content = read_json(out / MARKER) if (out / MARKER).is_file() else {}
+    ours = isinstance(content, dict) and content.get("format_version") == FORMAT_VERSION
+    if ours and content.get("layout", "scans") == layout:
+        return int(content["scenes"])
+    # What a killed writer left, and the folders that Snakemake makes for outputs, are in no way.
+    others = out.rglob("*") if out.is_dir() else [out] if out.exists() else []
+    if any(not path.is_dir() and not is_leftover(path) for path in others):
         raise DataError(
-            f"{out}: holds files that are not a demo data set (no {MARKER}); name a new or empty "
-            "folder, so that nothing of yours is overwritten"
+            f"{out}: holds files that are not a demo of layout {layout} (no {MARKER} of one); name "
+            "a new or empty folder, so that nothing of yours is overwritten"
         )
-    # The marker comes first: a run that was stopped half-way can be repeated into its own folder.
-    write_json(marker, {"format_version": FORMAT_VERSION, "scenes": scenes, "seed": seed})
+    return None
+
+
+def write_marker(out: Path, layout: str, scenes: int, seed: int) -> None:
+    """Write the file by which `check_folder` knows a demo."""
+    content = {"format_version": FORMAT_VERSION, "layout": layout, "scenes": scenes, "seed": seed}
+    write_json(out / MARKER, content)
 
 
 def write_demo(
@@ -144,35 +142,23 @@ def write_demo(
     if seed < 0:
         raise ConfigError(f"demo: seed {seed}; valid are 0 and above")
     out = Path(out)
-    _prepare(out, scenes, seed)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    processes = min(scenes, processes or cores or 1)
-    arguments = (
-        [out] * scenes,
-        [seed] * scenes,
-        range(scenes),
-        [frames] * scenes,
-        [rounds] * scenes,
-    )
-
-    def collected(found: Iterable[dict[str, list[Any]]]) -> list[dict[str, list[Any]]]:
-        rows = []
-        for row in found:
-            rows.append(row)
-            say(f"demo: {len(rows)} of {scenes} rooms rendered")
-        return rows
-
-    if processes == 1:
-        rows = collected(map(_write_scene, *arguments))
-    else:
-        # Spawned, not forked: ray casting and its threads do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            processes, mp_context=context, initializer=end_with_parent
-        ) as pool:
-            rows = collected(pool.map(_write_scene, *arguments))
+    if older := check_folder(out, "scans"):
+        for file in sorted(set(demo_files(older)) - set(demo_files(scenes))):
+            (out / file).unlink(missing_ok=True)
+    # The marker comes first: a run that was stopped half-way can be repeated into its own folder.
+    write_marker(out, "scans", scenes, seed)
+    by_scene: dict[str, dict[str, list[Any]]] = {}
+    write = partial(_write_scene, out, seed, frames=frames, rounds=rounds)
+    # Spawned, not forked: ray casting and its threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    processes = min(scenes, processes or len(os.sched_getaffinity(0)))
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
+        # One room at a time needs no other process, whose imports take seconds.
+        written = pool.map(write, range(scenes)) if processes > 1 else map(write, range(scenes))
+        for scene, rows in zip(splits["train"] + splits["val"], written, strict=True):
+            by_scene[scene] = rows
+            say(f"demo: {len(by_scene)} of {scenes} rooms rendered")
     layout = DataLayout(root=out)
-    by_scene = dict(zip(splits["train"] + splits["val"], rows, strict=True))
     for split, names in splits.items():
         write_text(layout.split_file(split), "".join(f"{name}\n" for name in names))
     write_text(layout.labels_file, label_table())

@@ -8,10 +8,9 @@ where it stopped. The first rank writes ``predictions.jsonl`` in the questions' 
 Cost: the model's time, plus one hash over the model folder (about a second a GB).
 """
 
-import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -37,11 +36,11 @@ from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import (
     FORMAT_VERSION,
     Prediction,
-    keep_partial,
     meta_path,
-    partial_folder,
+    partial_files,
+    partial_writer,
     read_partial,
-    write_partial,
+    remove_foreign,
     write_predictions,
 )
 from threedrs.tasks.record import Record
@@ -78,23 +77,25 @@ def predict_benchmark(
     with inference_ranks() as ranks, ExitStack() as locks:
         chosen = _choose_questions(model, records_file, settings, left_out or {})
         records, task, shown, asked = chosen
-        inputs: dict[str, str] = {}
+        header: dict[str, str] | None = None
         if ranks.first:
-            inputs = answer_inputs(model, records_file, shown, scenes, settings)
+            header = answer_inputs(model, records_file, shown, scenes, settings)
             locks.enter_context(exclusive(out))
-            if note := keep_partial(out, inputs):
+            for note in remove_foreign(out, header):
                 _say(note)
-        first_ranks_value(ranks, None)  # what is not to be read has gone
-        done = read_partial(out, task)
+        header = first_ranks_value(ranks, header)
+        assert header is not None
+        done = _of_whole_scenes(records, read_partial(out, task))
         # Every rank must read the same answers, or two would ask about the same scene: so none
-        # writes before all have read.
+        # appends before all have read.
         first_ranks_value(ranks, None)
         if done and ranks.first:
             _say(f"{len(done)} of {len(records)} questions are answered already; going on")
         mine = _own_questions(records, done, ranks)
-        make = partial(load, model, settings, ranks.device)
-        _answer_scenes(mine, shown, task, scenes, settings, partial(write_partial, out), make)
-        first_ranks_value(ranks, None)  # the answers are complete only when all are done
+        with partial_writer(out, ranks.rank, header) as add:
+            make = partial(load, model, settings, ranks.device)
+            _answer_scenes(mine, shown, task, scenes, settings, add, make)
+        first_ranks_value(ranks, None)  # the partial files are complete only when all are done
         if ranks.first:
             timing = {
                 "seconds": round(time.monotonic() - began, 3),
@@ -102,7 +103,7 @@ def predict_benchmark(
                 "ranks": ranks.count,
                 "device": ranks.device.type,
             }
-            _finish(out, records, task, settings, inputs, {**asked, "timing": timing})
+            _finish(out, records, task, settings, header, {**asked, "timing": timing})
 
 
 def _choose_questions(
@@ -141,6 +142,16 @@ def _choose_questions(
     every_room = _shown_rooms({record.scene for record in usable}, settings)
     shown = {record.scene: every_room[record.scene] for record in records}
     return records, task, shown, {"left_out": excluded, "limit": limit, "unanswered": unanswered}
+
+
+def _of_whole_scenes(
+    records: Sequence[Record], done: Mapping[str, Prediction]
+) -> dict[str, Prediction]:
+    """Return the answers of the scenes whose questions are all answered."""
+    # A scene that lost some lines to a kill or a full disk is asked again as a whole. Scores depend
+    # in their last bits on the questions asked together, and a resumed run should equal another.
+    unfinished = {record.scene for record in records if record.id not in done}
+    return {record.id: done[record.id] for record in records if record.scene not in unfinished}
 
 
 def _own_questions(
@@ -182,7 +193,7 @@ def _answer_scenes(
     task: Task,
     scenes: Path,
     settings: PredictSettings,
-    keep: Callable[[list[Prediction]], None],
+    add: Callable[[Iterable[Prediction]], None],
     load: Callable[[], StudentAnswerer],
 ) -> None:
     total, finished, began = sum(map(len, questions.values())), 0, time.monotonic()
@@ -194,7 +205,7 @@ def _answer_scenes(
         if any(needs_model(record, task) for record in records):
             answerer = answerer or load()
             answers = answerer.open(open_store(scenes, shown[scene]))
-        keep(prediction_rows(records, task, answers, store, settings))
+        add(prediction_rows(records, task, answers, store, settings))
         finished += len(records)
         speed = finished / max(time.monotonic() - began, 1e-9)
         _say(
@@ -208,10 +219,10 @@ def _finish(
     records: Sequence[Record],
     task: Task,
     settings: PredictSettings,
-    inputs: Mapping[str, str],
+    header: Mapping[str, str],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write predictions and, last, the meta file with ``facts``; then remove the scenes' files."""
+    """Write predictions and, last, the meta file with ``facts``; then remove the partial files."""
     done = read_partial(out, task)
     missing = [record.id for record in records if record.id not in done]
     if missing:
@@ -230,14 +241,15 @@ def _finish(
             "scenes": len({record.scene for record in records}),
             "without_model": sum(not needs_model(record, task) for record in records),
         },
-        "inputs": dict(inputs),
+        "inputs": dict(header),
         "predictions_sha256": sha256_of_file(out),
         "decoding": settings.to_json(),
         "versions": package_versions("torch", "transformers", "numpy"),
         **facts,
     }
     write_json(meta_path(out), meta)
-    shutil.rmtree(partial_folder(out))
+    for path in partial_files(out):
+        path.unlink()
 
 
 def answer_inputs(

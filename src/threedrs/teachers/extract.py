@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +48,17 @@ def extract_shard(
     out: Path,
     left_out: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Compute what is missing of the shard's features; write and return its manifest.
+    """Compute what is missing of the features in ``<shard>.zarr``; write and return its manifest.
 
     A scene for which the teacher has nothing (an npz that is not there) is listed under ``skipped``
-    with the reason, as is a scene that the scene stage left out; whatever cannot be read or
-    computed is an error.
+    with the reason. Groups of scenes that are not of the shard are removed.
 
     Args:
-        scene_stores: the shard's scene stores, in its order; groups of other scenes in ``out`` are
-            removed.
+        scene_stores: the shard's scene stores, in its order.
         settings: the teacher and its options.
-        out: the store's folder, ``<shard>.zarr``.
-        left_out: scene -> reason, for the shard's scenes that have no usable store; features that
-            they have from earlier stay, unused.
+        out: the store's folder.
+        left_out: scene -> reason, for the shard's scenes that have no usable store; they count as
+            skipped, and features that they have from earlier stay, unused.
 
     Raises:
         CheckpointError: the teacher's weights are missing or do not fit.
@@ -73,7 +72,9 @@ def extract_shard(
     code_sha256 = sha256_of_json([code_hash("features"), teacher_code_hash(settings.name)])
     extractor = open_extractor(settings)
     left_out = left_out or {}
-    origins, skipped = _origins(scene_stores, extractor, settings, code_sha256)
+    recipe = {"grid": settings.grid, **extractor.recipe}
+    settings_sha256 = sha256_of_json({"code": code_sha256, **recipe})
+    origins, skipped = _origins(scene_stores, extractor, settings.name, settings_sha256)
     for row in skipped:
         logger.warning("%s: skipped: %s", row["scene"], row["reason"])
     if skipped and not origins:
@@ -90,27 +91,29 @@ def extract_shard(
         logger.info("%s: %d scenes kept, %d to do", out, len(origins) - len(due), len(due))
         if due:
             _extract_scenes(extractor, due, out, grid=settings.grid)
-        manifest = _manifest(
-            out, list(origins.values()), extractor, settings, skipped + excluded_rows(left_out)
-        )
+        channels, scenes = _written(out, [origin.scene for origin in origins.values()])
+        weights = sorted({origin.weights_sha256 for origin in origins.values()})
+        # The code is not in it, so equal features leave later stages as they are.
+        manifest = {
+            "format_version": feature_store.FORMAT_VERSION,
+            "teacher": settings.name,
+            "channels": channels,
+            "grid": settings.grid,
+            "settings_sha256": sha256_of_json(recipe),
+            "weights_sha256": sha256_of_json(weights),
+            "scenes": scenes,
+            "skipped": skipped + excluded_rows(left_out),
+        }
         write_json(out / feature_store.MANIFEST, manifest)
     except OSError as error:
         raise StoreError(f"{out}: {write_problem(error)}") from error
     return manifest
 
 
-def _settings(extractor: FeatureExtractor, settings: TeacherSettings) -> dict[str, Any]:
-    return {"grid": settings.grid, **dict(extractor.recipe)}
-
-
 def _origins(
-    scene_stores: Sequence[Path],
-    extractor: FeatureExtractor,
-    settings: TeacherSettings,
-    code_sha256: str,
+    scene_stores: Sequence[Path], extractor: FeatureExtractor, teacher: str, settings_sha256: str
 ) -> tuple[dict[Path, SceneOrigin], list[dict[str, str]]]:
     """Return what each scene's features come from, and the scenes that have none."""
-    settings_sha256 = sha256_of_json({"code": code_sha256, **_settings(extractor, settings)})
     origins: dict[Path, SceneOrigin] = {}
     skipped: list[dict[str, str]] = []
     for path in scene_stores:
@@ -125,39 +128,21 @@ def _origins(
             scene=scene,
             frame_ids=tuple(scene_store.frame_ids),
             input_sha256=scene_store.content_hash(),
-            teacher=settings.name,
+            teacher=teacher,
             weights_sha256=weights_sha256,
             settings_sha256=settings_sha256,
         )
     return origins, skipped
 
 
-def _manifest(
-    out: Path,
-    origins: Sequence[SceneOrigin],
-    extractor: FeatureExtractor,
-    settings: TeacherSettings,
-    skipped: list[dict[str, str]],
-) -> dict[str, Any]:
-    """Return the manifest; the code is not in it, so equal features leave later stages alone."""
-    scenes = {
-        origin.scene: feature_store.manifest_entry(feature_store.open_scene(out, origin.scene))
-        for origin in origins
-    }
-    channels = {entry["shape"][-1]: scene for scene, entry in scenes.items()}
+def _written(out: Path, scenes: Sequence[str]) -> tuple[int, dict[str, Any]]:
+    """Return the features' channels, 0 without any, and what the manifest says of each scene."""
+    entries = {s: feature_store.manifest_entry(feature_store.open_scene(out, s)) for s in scenes}
+    channels = {entry["shape"][-1]: scene for scene, entry in entries.items()}
     if len(channels) > 1:
         found = ", ".join(f"{scene} {count}" for count, scene in channels.items())
         raise DataError(f"{out}: features of one teacher have different channels ({found})")
-    return {
-        "format_version": feature_store.FORMAT_VERSION,
-        "teacher": settings.name,
-        "channels": next(iter(channels), 0),
-        "grid": settings.grid,
-        "settings_sha256": sha256_of_json(_settings(extractor, settings)),
-        "weights_sha256": sha256_of_json(sorted({o.weights_sha256 for o in origins})),
-        "scenes": scenes,
-        "skipped": skipped,
-    }
+    return next(iter(channels), 0), entries
 
 
 def _remove_other_scenes(out: Path, scenes: set[str]) -> None:
@@ -195,38 +180,24 @@ def _extract_scenes(
         closing(extractor.features(due, grid=grid)) as stream,
     ):
         for number, result in enumerate(stream, start=1):
-            now = time.monotonic()
-            student = result.origin.frame_ids
+            now, origin = time.monotonic(), result.origin
+            teacher = origin.frame_ids if result.frame_ids is None else result.frame_ids
             frames = TeacherFrames(
-                student=student,
-                teacher=student if result.frame_ids is None else result.frame_ids,
-                proven=result.frames_proven,
+                student=origin.frame_ids, teacher=teacher, proven=result.frames_proven
             )
             # In the job's log too, for whoever looks there first.
             if frames.to_entry():
-                logger.warning("%s: %s", result.origin.scene, frames.note())
-            writing.append(
-                writers.submit(
-                    feature_store.write_scene,
-                    out,
-                    result.origin,
-                    result.taps[LAST],
-                    input_size=result.input_size,
-                    seconds=now - before,
-                    frames=frames,
-                )
-            )
+                logger.warning("%s: %s", origin.scene, frames.note())
+            write = partial(feature_store.write_scene, out, origin, result.taps[LAST])
+            sizes = {"input_size": result.input_size, "seconds": now - before}
+            writing.append(writers.submit(write, **sizes, frames=frames))
             # A disk slower than the teacher holds it up here; else the memory would fill.
             while len(writing) > WRITERS:
                 writing.popleft().result()
+            left = (now - started) / number * (len(due) - number)
             logger.info(
-                "%s: %d frames in %.2f s, %d of %d scenes, about %.0f s left",
-                result.origin.scene,
-                len(result.origin.frame_ids),
-                now - before,
-                number,
-                len(due),
-                (now - started) / number * (len(due) - number),
+                f"{origin.scene}: {len(origin.frame_ids)} frames in {now - before:.2f} s, "
+                f"{number} of {len(due)} scenes, about {left:.0f} s left"
             )
             before = now
         for future in writing:

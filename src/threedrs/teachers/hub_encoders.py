@@ -2,23 +2,29 @@
 
 All three give the patch tokens of the last layer after its final norm. A new encoder is a
 `HubModel`, a function that opens it, and a row of `PUBLISHED`.
+
+A model is a folder of the Hugging Face Hub's layout, a local one or one fetched into the Hub's
+cache, with ``config.json`` and weights as safetensors or as PyTorch's file (read with
+``weights_only``, so that it cannot run code). No code of a repository is ever fetched or run.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from threedrs.io.files import sha256_of_json
-from threedrs.teachers.hub import HubModel, folder_sha256, load_model, model_folder, vision_config
+from threedrs.errors import CheckpointError, first_line
+from threedrs.io.files import sha256_of_file, sha256_of_json
 from threedrs.teachers.teacher import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    TINY_NEEDS,
     Colour,
     ImageFormat,
     Teacher,
     TeacherSettings,
     Weights,
     job_needs,
+    model_files,
 )
 
 if TYPE_CHECKING:
@@ -26,9 +32,36 @@ if TYPE_CHECKING:
 
     from threedrs.teachers.image_extractor import ImageExtractor
 
-TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-TINY_SQUARE = {**TINY, "intermediate_size": 128, "image_size": 112, "patch_size": 8}
+CONFIG = "config.json"
 HALF = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubModel:
+    """A published model."""
+
+    teacher: str  # the teacher that needs it
+    repository: str  # its id on the Hub
+    size: str  # of the files to fetch, in words
+    licence: str  # its name
+    model_types: tuple[str, ...]  # what ``model_type`` in ``config.json`` may be
+    title: str  # for people
+    channels: int
+    mem_mb: int  # of a job
+    square: bool = True  # whether images are squeezed to a square; else they keep proportions
+    special_tokens: int = 1  # before the patches
+    mean: Colour = IMAGENET_MEAN  # see `PatchEncoder`
+    std: Colour = IMAGENET_STD
+
+    @property
+    def what_to_fetch(self) -> str:
+        """What a user who is offline has to do."""
+        return (
+            f"download config.json and the weights of {self.repository} ({self.size}, "
+            f"{self.licence} licence) from the Hugging Face Hub into a folder and set "
+            "teacher.weights to it"
+        )
+
 
 # Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", 2023.
 DINOV2 = HubModel(
@@ -37,7 +70,10 @@ DINOV2 = HubModel(
     size="about 1.2 GB",
     licence="Apache-2.0",
     model_types=("dinov2",),
-    tiny={**TINY, "image_size": 224, "patch_size": 14},
+    title="DINOv2",
+    channels=1024,
+    mem_mb=24000,
+    square=False,
 )
 # Tschannen et al., "SigLIP 2: Multilingual Vision-Language Encoders", 2025. The checkpoints of a
 # fixed size share SigLIP's architecture. The checkpoint's text tower is not loaded.
@@ -47,7 +83,12 @@ SIGLIP2 = HubModel(
     size="about 4.5 GB",
     licence="Apache-2.0",
     model_types=("siglip", "siglip_vision_model"),
-    tiny=TINY_SQUARE,
+    title="SigLIP 2's vision tower",
+    channels=1152,
+    mem_mb=32000,
+    special_tokens=0,
+    mean=HALF,
+    std=HALF,
 )
 # He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022. The checkpoint's decoder
 # is not loaded.
@@ -57,7 +98,9 @@ MAE = HubModel(
     size="about 1.3 GB",
     licence="Apache-2.0",
     model_types=("vit_mae",),
-    tiny=TINY_SQUARE,
+    title="MAE's encoder",
+    channels=1024,
+    mem_mb=24000,
 )
 
 
@@ -65,8 +108,7 @@ def open_dinov2(settings: TeacherSettings) -> "ImageExtractor":
     """Return DINOv2: images 518 pixels wide, as VGGT's, and 28x37 patches of a ScanNet frame."""
     from transformers import Dinov2Model
 
-    # The special token is the class token.
-    return _open(settings, DINOV2, Dinov2Model, square=False, special_tokens=1)
+    return _open(settings, DINOV2, Dinov2Model)
 
 
 def open_siglip2(settings: TeacherSettings) -> "ImageExtractor":
@@ -76,9 +118,7 @@ def open_siglip2(settings: TeacherSettings) -> "ImageExtractor":
     """
     from transformers import SiglipVisionModel
 
-    return _open(
-        settings, SIGLIP2, SiglipVisionModel, square=True, special_tokens=0, mean=HALF, std=HALF
-    )
+    return _open(settings, SIGLIP2, SiglipVisionModel)
 
 
 def open_mae(settings: TeacherSettings) -> "ImageExtractor":
@@ -94,80 +134,134 @@ def open_mae(settings: TeacherSettings) -> "ImageExtractor":
         noise_NP = torch.arange(patches, device=images_N3HW.device, dtype=torch.float32)
         return {"noise": noise_NP.expand(len(images_N3HW), -1)}
 
-    return _open(settings, MAE, ViTMAEModel, square=True, special_tokens=1, arguments=rising_noise)
+    return _open(settings, MAE, ViTMAEModel, rising_noise)
 
 
 def _open(
     settings: TeacherSettings,
     published: HubModel,
     model_class: Any,
-    *,
-    square: bool,
-    special_tokens: int,
-    mean: Colour = IMAGENET_MEAN,
-    std: Colour = IMAGENET_STD,
     arguments: "Callable[[Any, Tensor], dict[str, Tensor]]" = lambda model, images: {},
 ) -> "ImageExtractor":
-    """Return the extractor of a published model, or of a small random one of the same kind.
-
-    Args:
-        settings: the teacher's; a name that ends in ``-tiny`` asks for the small one.
-        published: what is published, and where.
-        model_class: the class in ``transformers``.
-        square: whether images are squeezed to a square; else they keep their proportions.
-        special_tokens: as the rest, see `PatchEncoder`.
+    """Return the extractor of a published model, of a class of ``transformers``.
 
     Raises:
         CheckpointError: the model's folder is incomplete or of another kind.
     """
     from threedrs.teachers.image_extractor import ImageExtractor, PatchEncoder
-    from threedrs.teachers.vggt.weights import fill_random
 
-    if settings.is_tiny:
-        config = model_class.config_class(**published.tiny)
-        recipe = {"teacher": settings.name, "seed": settings.seed, **published.tiny}
-    else:
-        folder = model_folder(published, settings.weights)
-        config = vision_config(published, folder)
+    folder = model_folder(published, settings.weights)
+    config = vision_config(published, folder)
 
     def load() -> "nn.Module":
-        if settings.is_tiny:
-            model = model_class(config)
-            fill_random(model, settings.seed)
-        else:
-            model = load_model(published, folder, model_class)
-        return PatchEncoder(model, mean, std, special_tokens, arguments)
+        model = load_model(published, folder, model_class)
+        form = published.mean, published.std, published.special_tokens
+        return PatchEncoder(model, *form, arguments)
 
+    size, patch = config.image_size, config.patch_size
     return ImageExtractor(
         settings.name,
-        ImageFormat(width=config.image_size, patch=config.patch_size, square=square),
-        identify=lambda: sha256_of_json(recipe) if settings.is_tiny else folder_sha256(folder),
+        ImageFormat(width=size, patch=patch, square=published.square),
+        identify=lambda: folder_sha256(folder),
         load=load,
     )
+
+
+def model_folder(model: HubModel, weights: Path | None) -> Path:
+    """Return the folder of ``model``: ``weights`` if given, else the Hub's, fetched if need be.
+
+    Raises:
+        CheckpointError: the folder is incomplete, or the Hub cannot be reached and its cache does
+            not hold the model; says what to fetch and where to put it.
+    """
+    from huggingface_hub import snapshot_download
+
+    folder = weights
+    try:
+        # Safetensors first. Of a repository that has both, the other file would be of no use.
+        for names in ("*.safetensors*", "pytorch_model.bin"):
+            if weights is None and (folder is None or not model_files(folder)):
+                folder = Path(snapshot_download(model.repository, allow_patterns=[CONFIG, names]))
+    except Exception as error:  # no network, a proxy, a full disk: the client has many kinds
+        raise CheckpointError(
+            f"teacher {model.teacher}: teacher.weights is not set and {model.repository} cannot be "
+            f"fetched ({first_line(error)}); {model.what_to_fetch}"
+        ) from error
+    assert folder is not None
+    if not (folder / CONFIG).is_file() or not model_files(folder):
+        raise CheckpointError(f"{folder}: holds no {CONFIG} or no weights; {model.what_to_fetch}")
+    return folder
+
+
+def vision_config(model: HubModel, folder: Path) -> Any:
+    """Return the configuration of the vision part of the model in ``folder``.
+
+    Raises:
+        CheckpointError: ``config.json`` is unreadable or of another kind of model.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers documents no list of what a damaged file raises
+        raise CheckpointError(
+            f"{folder / CONFIG}: cannot be read ({first_line(error)}); {model.what_to_fetch}"
+        ) from error
+    if config.model_type not in model.model_types:
+        raise CheckpointError(
+            f"{folder / CONFIG}: model_type is {config.model_type!r}, teacher {model.teacher} "
+            f"needs {' or '.join(model.model_types)}; {model.what_to_fetch}"
+        )
+    # A checkpoint with a text tower has the vision part one level down.
+    return getattr(config, "vision_config", config)
+
+
+def folder_sha256(folder: Path) -> str:
+    """Return a hash of the model's configuration and weights."""
+    files = [folder / CONFIG, *model_files(folder)]
+    return sha256_of_json({file.name: sha256_of_file(file) for file in files})
+
+
+def load_model(model: HubModel, folder: Path, kind: Any) -> Any:
+    """Return the ``transformers`` model of class ``kind`` in ``folder``, float32 on the CPU.
+
+    Raises:
+        CheckpointError: the weights are unreadable, or one is missing or of another shape.
+    """
+    import torch
+
+    try:
+        loaded, report = kind.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # the readers document no list of what damage raises
+        raise CheckpointError(
+            f"{folder}: cannot be read as {model.repository} "
+            f"({first_line(error)}); {model.what_to_fetch}"
+        ) from error
+    # transformers fills what is missing with random values and only warns.
+    wrong = sorted(map(str, {*report["missing_keys"], *report["mismatched_keys"]}))
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise CheckpointError(
+            f"{folder}: is not {model.repository}: {', '.join(wrong[:5])}{more} missing or of "
+            f"another shape; {model.what_to_fetch}"
+        )
+    return loaded
 
 
 PUBLISHED = tuple(
     Teacher(
         name=model.teacher,
-        description=f"{title}, patch tokens of the last layer, frame by frame",
-        channels=channels,
+        description=f"{model.title}, patch tokens of the last layer, frame by frame",
+        channels=model.channels,
         open=open_teacher,
-        needs=job_needs(threads=8, mem_mb=memory, runtime=120),
+        needs=job_needs(threads=8, mem_mb=model.mem_mb, runtime=120),
         weights=Weights(kind="model", remedy=model.what_to_fetch),
     )
-    for model, title, channels, memory, open_teacher in (
-        (DINOV2, "DINOv2", 1024, 24000, open_dinov2),
-        (SIGLIP2, "SigLIP 2's vision tower", 1152, 32000, open_siglip2),
-        (MAE, "MAE's encoder", 1024, 24000, open_mae),
+    for model, open_teacher in (
+        (DINOV2, open_dinov2),
+        (SIGLIP2, open_siglip2),
+        (MAE, open_mae),
     )
-)
-SMALL = tuple(
-    Teacher(
-        name=f"{teacher.name}-tiny",
-        description=f"the architecture of {teacher.name}, small, seeded random weights (demo)",
-        channels=TINY["hidden_size"],
-        open=teacher.open,
-        needs=TINY_NEEDS,
-    )
-    for teacher in PUBLISHED
 )

@@ -15,7 +15,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from functools import cached_property
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,12 @@ def cpu_warning(teacher: str) -> str:
 
 
 def prepare(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return the model ready to run; on a GPU with compiled blocks and bfloat16 linear maps.
-
-    Under autocast these run in bfloat16 anyway; storing them so saves the conversion of all weights
-    in every scene and changes no value.
-    """
+    """Return the model ready to run; on a GPU with compiled blocks and bfloat16 linear maps."""
     model = model.to(device).eval().requires_grad_(False)
     if device.type == "cuda":
-        # Norms, layer scales and embeddings keep float32, where half precision costs accuracy.
+        # Under autocast they run in bfloat16 anyway. Storing them so saves the conversion of all
+        # weights in every scene and changes no value. Norms, layer scales and embeddings keep
+        # float32, where half precision costs accuracy.
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(torch.bfloat16)
@@ -66,11 +65,9 @@ def prepare(model: nn.Module, device: torch.device) -> nn.Module:
 
 @torch.inference_mode()
 def patch_features(model: nn.Module, images_SHW3: Tensor) -> Tensor:
-    """Return the model's features of one scene, (S, P, C), on the device of ``images_SHW3``.
+    """Return the features, (S, P, C), of a scene's uint8 images, on their device.
 
-    Args:
-        model: (1, S, 3, H, W) in [0, 1] to (1, S, P, C).
-        images_SHW3: the scene's images, uint8.
+    ``model`` takes (1, S, 3, H, W) in [0, 1] to (1, S, P, C).
     """
     images_S3HW = images_SHW3.permute(0, 3, 1, 2).float().div(255)
     on_gpu = images_SHW3.is_cuda
@@ -139,7 +136,7 @@ class ImageExtractor:
     Args:
         name: the teacher's.
         image_format: the size of its images.
-        identify: returns the weights' SHA-256 without loading them; called once.
+        identify: returns the weights' SHA-256 without loading them.
         load: returns the model on the CPU, (1, S, 3, H, W) in [0, 1] to (1, S, P, C).
         heavy: whether to warn where there is no GPU.
     """
@@ -156,22 +153,17 @@ class ImageExtractor:
         self.name = name
         self.image_format = image_format
         self.heavy = heavy
-        self._identify = identify
+        self._identify = cache(identify)  # a hash of gigabytes, asked for by every scene
         self._load = load
 
     @property
     def recipe(self) -> Mapping[str, Any]:
         """The image size."""
-        shape = self.image_format
-        return {"width": shape.width, "patch": shape.patch, "square": shape.square}
-
-    @cached_property
-    def _weights_sha256(self) -> str:
-        return self._identify()
+        return asdict(self.image_format)
 
     def identify(self, scene: str) -> str:
         """Return the SHA-256 of the weights, the same for every scene."""
-        return self._weights_sha256
+        return self._identify()
 
     def features(
         self, due: Mapping[Path, SceneOrigin], *, grid: int | str
@@ -180,7 +172,7 @@ class ImageExtractor:
 
         Raises:
             MachineError: the GPU's memory is too small.
-            DataError: a image cannot be decoded, or a feature is not finite.
+            DataError: an image cannot be decoded, or a feature is not finite.
         """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if device.type == "cpu" and self.heavy:
@@ -189,15 +181,15 @@ class ImageExtractor:
         on_gpu = device.type == "cuda"
         where = torch.cuda.get_device_name() if on_gpu else "CPU"
         logger.info("teacher %s on %s, %s", self.name, where, kernel_name())
-        in_flight: deque[_Result] = deque()
+        in_flight: deque[Callable[[], SceneFeatures]] = deque()
         # The next scene is queued before the last one's result is waited for: the GPU never idles.
         with closing(decoded_ahead(due, self.image_format)) as decoded:
             for origin, images_SHW3 in decoded:
                 in_flight.append(self._start(model, origin, images_SHW3, device, grid))
                 while len(in_flight) >= (SCENES_IN_FLIGHT if on_gpu else 1):
-                    yield in_flight.popleft().wait()
+                    yield in_flight.popleft()()
         while in_flight:
-            yield in_flight.popleft().wait()
+            yield in_flight.popleft()()
 
     def _start(
         self,
@@ -206,7 +198,8 @@ class ImageExtractor:
         images_SHW3: np.ndarray,
         device: torch.device,
         grid: int | str,
-    ) -> "_Result":
+    ) -> Callable[[], SceneFeatures]:
+        """Queue a scene on the device; return the function that waits for its features."""
         S, H, W, _ = images_SHW3.shape
         images = torch.from_numpy(images_SHW3)
         if device.type == "cuda":
@@ -214,8 +207,7 @@ class ImageExtractor:
         try:
             features_SPC = patch_features(model, images.to(device, non_blocking=True))
             patches = self.image_format.grid(H)
-            features_ShwC, finite_S = pool_features(features_SPC, patches, grid=grid)
-            return _Result(origin, (H, W), features_ShwC, finite_S)
+            features_ShwC, finite_S = map(_fetch, pool_features(features_SPC, patches, grid=grid))
         except torch.cuda.OutOfMemoryError as error:
             total = torch.cuda.get_device_properties(device).total_memory / 1e9
             raise MachineError(
@@ -223,45 +215,30 @@ class ImageExtractor:
                 f"{W}x{H} than this GPU has free (of {total:.0f} GB); stop what else runs on it, "
                 "use a larger GPU, or lower frames.count"
             ) from error
+        event = torch.cuda.Event() if device.type == "cuda" else None
+        if event is not None:
+            event.record()
+
+        def wait() -> SceneFeatures:
+            if event is not None:
+                event.synchronize()
+            # Asked only here: a look at the values on the GPU would wait for its queue.
+            if not finite_S.all():
+                frame = origin.frame_ids[int((~finite_S).nonzero()[0])]
+                raise DataError(
+                    f"{origin.scene}: the teacher's features of frame {frame} are not finite; "
+                    "check the checkpoint (teacher.weights)"
+                )
+            taps = {LAST: features_ShwC.numpy()}
+            return SceneFeatures(origin=origin, taps=taps, input_size=(H, W))
+
+        return wait
 
 
-class _Result:
-    """Features on their way to the CPU."""
-
-    def __init__(
-        self,
-        origin: SceneOrigin,
-        input_size: tuple[int, int],
-        features_ShwC: Tensor,
-        finite_S: Tensor,
-    ) -> None:
-        self._origin = origin
-        self._input_size = input_size
-        self._event = torch.cuda.Event() if features_ShwC.is_cuda else None
-        self._features_ShwC, self._finite_S = self._fetch(features_ShwC), self._fetch(finite_S)
-        if self._event is not None:
-            self._event.record()
-
-    def _fetch(self, tensor: Tensor) -> Tensor:
-        if not tensor.is_cuda:
-            return tensor
-        # Only a copy to page-locked memory leaves the CPU free to go on.
-        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        return host.copy_(tensor, non_blocking=True)
-
-    def wait(self) -> SceneFeatures:
-        """Return the features once they are here. Raises DataError if one is not finite."""
-        if self._event is not None:
-            self._event.synchronize()
-        # Asked only here: a look at the values on the GPU would wait for its queue.
-        if not self._finite_S.all():
-            frame = self._origin.frame_ids[int((~self._finite_S).nonzero()[0])]
-            raise DataError(
-                f"{self._origin.scene}: the teacher's features of frame {frame} are not finite; "
-                "check the checkpoint (teacher.weights)"
-            )
-        return SceneFeatures(
-            origin=self._origin,
-            taps={LAST: self._features_ShwC.numpy()},
-            input_size=self._input_size,
-        )
+def _fetch(tensor: Tensor) -> Tensor:
+    """Return the tensor on the CPU; what was on a GPU is there when the GPU's queue is done."""
+    if not tensor.is_cuda:
+        return tensor
+    # Only a copy to page-locked memory leaves the CPU free to go on.
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)

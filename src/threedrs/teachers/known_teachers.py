@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import CheckpointError, ConfigError, did_you_mean, first_line
+from threedrs.errors import CheckpointError, ConfigError, choose_one, did_you_mean, first_line
 from threedrs.teachers import hub_encoders, pointmap, precomputed, random_signs
 from threedrs.teachers.teacher import FeatureExtractor, Teacher, TeacherSettings
 from threedrs.teachers.vggt import extractor as vggt
@@ -29,7 +29,6 @@ TEACHERS: dict[str, Teacher] = {
         pointmap.POINTMAP,
         random_signs.RANDOM,
         vggt.VGGT_TINY,
-        *hub_encoders.SMALL,
     )
 }
 
@@ -46,11 +45,8 @@ def get_teacher(name: str) -> Teacher:
         return _imported(name)
     if name == NO_TEACHER:
         raise ConfigError(f"teacher.name {name!r} has no features to extract")
-    hint = did_you_mean(name, [*TEACHERS, NO_TEACHER])
-    raise ConfigError(
-        f"teacher.name {name!r} is unknown; {hint}{' ' * bool(hint)}choose one of "
-        f"{', '.join([*TEACHERS, NO_TEACHER])}, or package.module:NAME of a teacher of your own"
-    )
+    names = [*TEACHERS, NO_TEACHER, "package.module:NAME of a teacher of your own"]
+    raise ConfigError(f"teacher.name {name!r} is unknown; {choose_one(name, names)}")
 
 
 def _imported(path: str) -> Teacher:
@@ -64,15 +60,14 @@ def _imported(path: str) -> Teacher:
             f"({first_line(error)}); install its package in this environment, or put its folder "
             "on PYTHONPATH"
         ) from error
-    found = getattr(module, attribute, None)
-    if not isinstance(found, Teacher):
-        names = [name for name, value in vars(module).items() if isinstance(value, Teacher)]
-        advice = did_you_mean(attribute, names) or f"it has {', '.join(names) or 'none'}"
+    found = {name: value for name, value in vars(module).items() if isinstance(value, Teacher)}
+    if attribute not in found:
+        advice = did_you_mean(attribute, [*found]) or f"it has {', '.join(found) or 'none'}"
         raise ConfigError(
             f"teacher.name {path!r}: {module_name} has no threedrs.teachers.teacher.Teacher of the "
             f"name {attribute}; {advice}"
         )
-    return found
+    return found[attribute]
 
 
 def teacher_code_hash(name: str) -> str:
@@ -89,16 +84,15 @@ def teacher_code_hash(name: str) -> str:
 
 
 def teacher_settings(section: Mapping[str, Any]) -> TeacherSettings:
-    """Return the settings of the config's section ``teacher``.
-
-    Raises:
-        ConfigError: a value that is not valid.
-    """
-    known = {key: section[key] for key in ("seed", "grid") if key in section}
-    known["posed_images"] = Path(section["posed_images"]) if section.get("posed_images") else None
-    known["candidates"] = tuple(Path(path) for path in section.get("candidates", ()))
-    name = section["name"]
-    return TeacherSettings(name=name, weights=weights_of(section, name), **known)
+    """Return the settings of the config's section ``teacher``. Raises as `get_teacher`."""
+    name, posed_images = section["name"], section.get("posed_images")
+    return TeacherSettings(
+        name=name,
+        weights=weights_of(section, name),
+        posed_images=posed_images and Path(posed_images),
+        candidates=tuple(map(Path, section.get("candidates", ()))),
+        **{key: section[key] for key in ("seed", "grid") if key in section},
+    )
 
 
 def open_extractor(settings: TeacherSettings) -> FeatureExtractor:

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -192,23 +192,15 @@ def export_features(store: "FeatureStore", scene: str, folder: Path, name: str) 
     return file
 
 
+@dataclass(frozen=True)
 class ImportExtractor:
-    """A `FeatureExtractor` that reads one feature file a scene from ``folder``.
+    """A `FeatureExtractor` that reads one feature file a scene."""
 
-    Args:
-        folder: of the files.
-        posed_images: folder of the scans' exported images, where there is one.
-        candidates: scene -> EmbodiedScan's frames, where the configuration names its lists.
-    """
-
-    recipe: Mapping[str, Any] = {"proportion_tolerance": PROPORTION_TOLERANCE}
-
-    def __init__(
-        self, folder: Path, posed_images: Path | None, candidates: Mapping[str, list[int]]
-    ) -> None:
-        self.folder = folder
-        self.posed_images = posed_images
-        self.candidates = candidates
+    folder: Path  # of the files
+    posed_images: Path | None  # folder of the scans' exported images, where there is one
+    # Scene -> EmbodiedScan's frames, where the configuration names its lists.
+    candidates: Mapping[str, list[int]]
+    recipe: ClassVar[Mapping[str, Any]] = {"proportion_tolerance": PROPORTION_TOLERANCE}
 
     def identify(self, scene: str) -> str:
         """Return the SHA-256 of the scene's file and of what tells its frames.
@@ -245,7 +237,7 @@ class ImportExtractor:
         """Yield the features of each scene; see `FeatureExtractor`."""
         import torch
 
-        from threedrs.io.images import ImageError, image_size
+        from threedrs.io.images import image_size
         from threedrs.scenes.store import SceneStore
         from threedrs.teachers.image_extractor import pool_features
 
@@ -264,12 +256,7 @@ class ImportExtractor:
                     "nothing says which; put the scan's exported images into data.posed_images, "
                     "or choose as many frames (frames.count)"
                 )
-            try:
-                width, height = image_size(SceneStore.open(path).jpegs()[0])
-            except ImageError as error:
-                raise DataError(
-                    f"{path}: its first image {error}; run `threedrs verify --repair`"
-                ) from error
+            width, height = image_size(SceneStore.open(path).jpegs()[0])
             shape = (found.side, found.side) if found.side else patch_grid(patches, height / width)
             if shape is None:
                 raise DataError(

@@ -30,17 +30,12 @@ class TeacherSettings:
 
     name: str  # a teacher of the registry, or ``package.module:NAME``
     weights: Path | None = None  # its checkpoint file, model folder or folder of npz files
-    seed: int = 0  # of the ``-tiny`` teachers' random weights, and of ``random``'s features
+    seed: int = 0  # of ``vggt-tiny``'s random weights, and of ``random``'s features
     grid: int | str = GRID  # 14: pooled to 14x14; "full": the teacher's own grid
     # Folder of the scans' exported images, by which the frames of imported features are known.
     posed_images: Path | None = None
     # EmbodiedScan's lists, as rule candidates writes them; for the same.
     candidates: tuple[Path, ...] = ()
-
-    @property
-    def is_tiny(self) -> bool:
-        """Whether a small model with random weights is asked for."""
-        return self.name.endswith("-tiny")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +109,8 @@ def scene_files(folder: Path, scene: str) -> list[Path]:
     return [file for name in names if (file := folder / name).is_file()]
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files of a model folder's weights."""
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of weights in a model folder."""
     # Of a folder that has both kinds, transformers reads safetensors.
     found = sorted([*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")])
     return found or sorted(folder.glob("pytorch_model.bin"))
@@ -147,7 +142,7 @@ class Weights:
             return [path]
         if self.kind == "scenes":
             return [file for scene in scenes for file in scene_files(path, scene)]
-        return [file for file in (path / "config.json", *weight_files(path)) if file.is_file()]
+        return [file for file in (path / "config.json", *model_files(path)) if file.is_file()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,10 +164,6 @@ class Teacher:
 def job_needs(*, gpu: int = 1, threads: int = 1, mem_mb: int, runtime: int) -> dict[str, int]:
     """Return what a job asks for; see `Teacher.needs`."""
     return {"gpu": gpu, "threads": threads, "mem_mb": mem_mb, "runtime": runtime}
-
-
-# Of the small teachers with random weights, for the demo and tests.
-TINY_NEEDS = job_needs(mem_mb=3000, runtime=60)
 
 
 def shorten(values: Sequence[int]) -> str:

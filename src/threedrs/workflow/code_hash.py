@@ -43,13 +43,7 @@ SHAPELESS = (
 )
 # The stages whose hash is also stored with the result. A rule with a script starts at the script.
 STAGES = {
-    "scenes": Stage(
-        entries=(
-            "scenes.frame_reader:open_frames",
-            "scenes.build:read_inputs",
-            "scenes.build:write_scene",
-        )
-    ),
+    "scenes": Stage(entries=("scenes.build:build_scene",)),
     "features": Stage(
         entries=("teachers.extract:extract_shard",), without=("teachers.known_teachers",)
     ),
@@ -105,19 +99,11 @@ def code_changes(results: Path) -> str | None:
     """
     file = results / "code.json"
     now = {stage: code_hash(stage) for stage in STAGES}
-    before = read_json(file) if file.is_file() else None
-    if before == now:
-        return None
-    made = (results / "scenes").is_dir()
+    before = read_json(file) if file.is_file() else now
     write_json(file, now)
-    if not made:  # a first start, which has nothing that could be stale
-        return None
-    if not isinstance(before, dict):
-        return (
-            "results: they were made by a version that compared code byte by byte, so every "
-            "stage that this start asks for is made again once"
-        )
     changed = [stage for stage in STAGES if before.get(stage) != now[stage]]
+    if not changed or not (results / "scenes").is_dir():  # nothing is there that could be stale
+        return None
     return f"results: the code of {', '.join(changed)} has changed since the last start"
 
 

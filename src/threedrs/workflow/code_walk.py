@@ -6,7 +6,8 @@ comments, white space, annotations of functions and of local variables, the spel
 arguments of `raise` and of `assert`, log messages, and the place where a definition stands. So a
 docstring may be mended, a module moved or split, and a file renamed, and nothing is stale.
 Statements that a reached module executes when it is imported count too, for they may register
-something.
+something. A decorator that registers what it decorates is overlooked; the command line alone has
+any.
 """
 
 import ast
@@ -19,11 +20,6 @@ from pathlib import Path
 from threedrs.io.files import sha256_of_json
 
 PACKAGE = Path(__file__).parents[1]
-# Decorators of the standard library and of torch that register nothing.
-_PURE = {
-    "dataclass", "cache", "lru_cache", "contextmanager", "total_ordering", "no_grad",
-    "inference_mode", "singledispatch", "wraps", "unique", "final", "runtime_checkable",
-}  # fmt: skip
 _LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
@@ -96,7 +92,7 @@ class _Module:
     names: dict[str, list[ast.stmt]] = field(default_factory=dict)
     # The dotted names that an import statement, wherever it stands, binds a name to.
     imports: dict[str, list[str]] = field(default_factory=dict)
-    # Statements that are executed on import and bind nothing, or register what they bind.
+    # Statements that are executed on import and bind nothing.
     effects: list[ast.stmt] = field(default_factory=list)
 
     @classmethod
@@ -112,14 +108,14 @@ class _Module:
                     module.imports.setdefault(bound, []).append(target)
             elif isinstance(node, ast.ImportFrom):
                 for alias in node.names:
-                    target = f"{node.module}.{alias.name}"
-                    module.imports.setdefault(alias.asname or alias.name, []).append(target)
+                    bound, target = alias.asname or alias.name, f"{node.module}.{alias.name}"
+                    module.imports.setdefault(bound, []).append(target)
         _Plain().visit(tree)
         for statement in tree.body:
-            bound_names = list(_bound(statement))
-            for bound in bound_names:
-                module.names.setdefault(bound, []).append(statement)
-            if not bound_names or _registers(statement):
+            names = list(_bound(statement))
+            for name in names:
+                module.names.setdefault(name, []).append(statement)
+            if not names:
                 module.effects.append(statement)
         return module
 
@@ -150,18 +146,14 @@ class _Plain(ast.NodeTransformer):
     @staticmethod
     def _idle(node: ast.stmt) -> bool:
         """Return whether a statement is an import, a docstring, a log message or for mypy."""
-        if isinstance(node, ast.Import | ast.ImportFrom | ast.Pass):
-            return True
-        if isinstance(node, ast.If):
-            return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        if not isinstance(node, ast.Expr):
-            return False
-        call = node.value
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
-            owner = call.func.value
-            named = isinstance(owner, ast.Name) and owner.id in ("logger", "logging")
-            return named and call.func.attr in _LOG_METHODS
-        return isinstance(call, ast.Constant)
+        match node:
+            case ast.Import() | ast.ImportFrom() | ast.Pass() | ast.Expr(ast.Constant()):
+                return True
+            case ast.If(test=ast.Name("TYPE_CHECKING")):
+                return True
+            case ast.Expr(ast.Call(ast.Attribute(ast.Name("logger" | "logging"), method))):
+                return method in _LOG_METHODS
+        return False
 
 
 def _without_annotation(node: ast.stmt) -> ast.stmt:
@@ -178,26 +170,14 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield statement.name
         return
-    # The block of a script is an entry that nothing mentions.
-    main = isinstance(statement, ast.If) and "__main__" in ast.dump(statement.test)
     for node in ast.walk(statement):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
-    if main:
+    # The block of a script is an entry that nothing mentions.
+    if isinstance(statement, ast.If) and "__main__" in ast.dump(statement.test):
         yield "__main__"
-
-
-def _registers(statement: ast.stmt) -> bool:
-    """Return whether a definition has a decorator that may register it."""
-    decorators = getattr(statement, "decorator_list", [])
-    return any(_last_name(decorator) not in _PURE for decorator in decorators)
-
-
-def _last_name(node: ast.expr) -> str:
-    node = node.func if isinstance(node, ast.Call) else node
-    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
 def _chain(node: ast.AST) -> tuple[str, ...] | None:

@@ -35,7 +35,10 @@ def find_cause(job: str, logs: Iterable[Path], since: float) -> Cause:
     logs = [*logs]
     for log in logs:
         if lines := tail_lines(log, since):
-            line = _telling(lines)
+            stops = [line for line in lines if _STOPPED.search(line)]
+            errors = [line for line in lines if _ERROR.match(line)]
+            own = [line for line in lines if not _ECHOES.match(line)]
+            line = (stops or errors or own or lines)[-1]
             text = CLOCK.sub("", line).removesuffix(f" (log: {log})")
             text = re.sub(rf"^{re.escape(job.split()[0])}(?: [^:]*)?: ", "", text)
             if _PROGRESS.search(line) and not _ERROR.match(line):
@@ -47,14 +50,6 @@ def find_cause(job: str, logs: Iterable[Path], since: float) -> Cause:
     if folder.is_dir() and shutil.disk_usage(folder).free < NEARLY_FULL:
         why = f"the disk of {folder} is full; free space there, and run the same again"
     return Cause(job, why, str(logs[0]) if logs else "none", silent=True)
-
-
-def _telling(lines: list[str]) -> str:
-    """Return the line of a failed job's log that says why."""
-    stops = [line for line in lines if _STOPPED.search(line)]
-    errors = [line for line in lines if _ERROR.match(line)]
-    own = [line for line in lines if not _ECHOES.match(line)]
-    return (stops or errors or own or lines)[-1]
 
 
 def tail_lines(log: Path, since: float = 0.0) -> list[str]:

@@ -41,8 +41,11 @@ def exclusive(result: Path, *, patience: float = PATIENCE) -> Iterator[None]:
         lock = path.open("a+")
     except OSError as error:
         raise MachineError(f"{path}: {write_problem(error)}") from error
+    give_up = time.monotonic() + patience
     with lock:
-        if _is_locked(lock, patience):
+        while (locked := _is_locked(lock)) and time.monotonic() < give_up:
+            time.sleep(0.1)
+        if locked:
             # Opened to append, so what the holder wrote about itself is still there.
             lock.seek(0)
             holder = lock.read().strip() or "another process"
@@ -59,30 +62,22 @@ def exclusive(result: Path, *, patience: float = PATIENCE) -> Iterator[None]:
         yield
 
 
-def _is_locked(lock: TextIO, patience: float) -> bool:
-    """Lock the file; return whether another process still has it after ``patience`` seconds."""
-    give_up = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > give_up:
-                return True
-            time.sleep(0.1)
-        except OSError:  # no locks on this file system
-            return False
-        else:
-            return False
+def _is_locked(lock: TextIO) -> bool:
+    """Lock the file, if no other process has it; return whether one has."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks on this file system
+        return False
+    return False
 
 
 def remove_dead_lock(state: Path) -> str | None:
-    """Remove the lock of a killed Snakemake; return a line about what was found, or None.
+    """Remove what a killed Snakemake locked; return a line about what was found, or None.
 
     If a Snakemake on another machine did not take its line away, only the user can say that it is
     gone, by ``snakemake --unlock``.
-
-    Args:
-        state: Snakemake's folder, ``.snakemake`` in the working directory.
     """
     # Snakemake's own lock does not say whose it is, and outlives a kill. So each Snakemake here
     # also holds a kernel lock on the file ``alive``, which ends with its process, and writes its

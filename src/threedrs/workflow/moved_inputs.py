@@ -48,11 +48,7 @@ def missing_records(results: Path, records: Path) -> str | None:
 
 
 def compare_by_content(persistence: type[Any]) -> None:
-    """Let Snakemake's records follow inputs that were moved.
-
-    Args:
-        persistence: the class of Snakemake's records, ``snakemake.persistence.PersistenceBase``.
-    """
+    """Let Snakemake's records, of the class ``PersistenceBase``, follow inputs that were moved."""
     if hasattr(persistence, "follows_moved_inputs"):
         return
     input_changed, checksums = persistence._input_changed, persistence.input_checksums

@@ -33,13 +33,16 @@ LOOK_EVERY = 0.5  # seconds; a Snakemake takes longer than that to start its fir
 def prepare_snakemake(root: Path) -> None:
     """Check and set what this Snakemake process and its jobs run with; ``root`` is the checkout.
 
-    Raises:
-        ConfigError, MachineError: as `check_package` and `check_python`.
+    Raises as `check_package` and `check_python`.
     """
     check_python()
     check_package(root)
     use_this_checkout(root)
-    hand_on_stop_warning()
+    # Slurm sends the warning before a job's time limit to the processes that it started itself,
+    # which is Snakemake, and, depending on how it tracks processes, to those below, or not. Handed
+    # on to all of these, SIGUSR1 does not end Snakemake.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, lambda number, frame: _signal_descendants(number))
     name_snakemake()
 
 
@@ -92,20 +95,6 @@ def use_this_checkout(root: Path) -> None:
         os.environ["LOGNAME"] = f"uid{os.getuid()}"
 
 
-def plain_environment() -> dict[str, str]:
-    """Return this process's environment with a fixed locale, and without filters of Slurm's lists.
-
-    What a program prints, and how it compares letters, depends on the locale of the user: in
-    Turkish a capital I is not the capital of i. Variables such as SQUEUE_PARTITION hide jobs.
-    """
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("LC_", "SQUEUE_", "SACCT_"))
-    }
-    return kept | {"LC_ALL": LOCALE, "LANGUAGE": ""}
-
-
 def run_text(
     *command: str, seconds: float = 60.0, said: str | None = "", folder: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -117,38 +106,27 @@ def run_text(
         command: the program and its arguments.
         seconds: after which the program is ended.
         said: what is said to it; None: it reads what this process reads.
-        folder: where it works.
+        folder: where it works; None: here.
 
     Raises:
         OSError: there is no such program.
         subprocess.TimeoutExpired: it did not end in time.
     """
+    # What a program prints, and how it compares letters, depends on the locale of the user: in
+    # Turkish a capital I is not the capital of i. Variables such as SQUEUE_PARTITION hide jobs.
+    hiding = ("LC_", "SQUEUE_", "SACCT_")
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(hiding)}
     return subprocess.run(
         command,
         input=said,
         cwd=folder,
         capture_output=True,
-        env=plain_environment(),
+        env={**kept, "LC_ALL": LOCALE, "LANGUAGE": ""},
         encoding="utf-8",
         errors="replace",
         timeout=seconds,
         check=False,
     )
-
-
-def hand_on_stop_warning() -> None:
-    """Let this Snakemake process hand SIGUSR1 on to all processes below it.
-
-    Slurm sends the warning before a job's time limit to the processes that it started itself, which
-    is Snakemake, and, depending on how it tracks processes, to those below, or not. Without this,
-    SIGUSR1 would end Snakemake.
-    """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGUSR1, _hand_on)
-
-
-def _hand_on(number: int, frame: object) -> None:
-    _signal_descendants(number)
 
 
 def _signal_descendants(number: int) -> None:

@@ -40,11 +40,7 @@ def teacher_need(kind: str) -> Need:
 
 def more_each_time(memory: Need) -> Callable[[Any, int], int]:
     """Return a job's memory as a function of the attempt: as much again with every one."""
-
-    def of_attempt(wildcards: Any, attempt: int) -> int:  # Snakemake goes by these names
-        return attempt * memory(wildcards)
-
-    return of_attempt
+    return lambda wildcards, attempt: attempt * memory(wildcards)  # Snakemake goes by these names
 
 
 def in_force(

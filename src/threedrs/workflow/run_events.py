@@ -118,10 +118,9 @@ class RunState:
         return None
 
     def _start(self, fields: Mapping[str, Any], now: float) -> None:
-        rule = fields["rule_name"]
+        rule, number = fields["rule_name"], fields["jobid"]
         name = " ".join([rule, *map(str, (fields["wildcards"] or {}).values())])
-        logs = [Path(log) for log in fields["log"] or []]
-        self.running[fields["jobid"]] = Job(fields["jobid"], rule, name, logs, now)
+        self.running[number] = Job(number, rule, name, [*map(Path, fields["log"] or [])], now)
         self.spans.setdefault(stage_of(rule), [now, now])
 
     def _finish(self, number: int, now: float) -> None:
@@ -142,8 +141,7 @@ class RunState:
         number = fields["jobid"]
         job = self.running.pop(number, None)
         name = job.name if job else str(fields["rule_name"])
-        logs = [Path(log) for log in fields["log"] or []]
-        cause = find_cause(name, logs, job.started if job else 0.0)
+        cause = find_cause(name, map(Path, fields["log"] or []), job.started if job else 0.0)
         if cause.silent and self.stopped:  # Ctrl-C ends jobs that have no more to say
             cause = replace(cause, text="stopped; run the same command to go on", wanted=True)
         if job:
@@ -252,10 +250,7 @@ def estimate(line: str) -> float | None:
 
 def duration(seconds: float) -> str:
     """Return a length of time as people say it, e.g. ``41 s``, ``6 min 3 s``, ``2 h 5 min``."""
-    whole = round(max(0.0, seconds))
-    if whole < 60:
-        return f"{whole} s"
-    large, unit, small, part = (whole // 60, "min", whole % 60, "s")
-    if whole >= 3600:
-        large, unit, small, part = (whole // 3600, "h", whole % 3600 // 60, "min")
-    return f"{large} {unit} {small} {part}" if small else f"{large} {unit}"
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
+    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"

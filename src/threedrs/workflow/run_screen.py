@@ -20,10 +20,9 @@ from rich.text import Text
 
 from threedrs.workflow.run_events import Job, RunState, duration, stage_of
 
-REFRESH = 0.5  # seconds between two pictures on a terminal
+REFRESH = 0.5  # seconds between two images on a terminal
 LONG = 60.0  # seconds from which on a job has a line of its own in plain output
-FIRST_LOOK = 60.0  # seconds until a running job has a line; each pause is twice the one before
-LAST_LOOK = 600.0  # seconds that a pause takes at most
+LAST_LOOK = 600.0  # seconds that a pause between two lines on a running job takes at most
 MOST_JOBS = 10  # running jobs that a terminal shows
 STYLES = {"done": "green", "runs": "bold", "failed": "red", "waits": "dim"}
 
@@ -55,7 +54,7 @@ class RunScreen:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
-        self._next_look: dict[int, tuple[float, float]] = {}  # job -> when, seconds to the next
+        self._next_look: dict[int, float] = {}  # running job -> when it gets a line
 
     def take(self, record: logging.LogRecord) -> None:
         """Take a record, and show what it changes."""
@@ -105,12 +104,9 @@ class RunScreen:
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
             self.live.start()
         else:
-            parts = [
-                f"{stage} {self.state.count(self.state.planned, stage)}"
-                for stage in self.state.stages()
-                if stage != "other"
-            ]
-            self._say(f"{self.state.planned.total()} jobs: {', '.join(parts)}")
+            planned, stages = self.state.planned, filter("other".__ne__, self.state.stages())
+            parts = [f"{stage} {self.state.count(planned, stage)}" for stage in stages]
+            self._say(f"{planned.total()} jobs: {', '.join(parts)}")
         self._ticker.start()
 
     # Plain lines
@@ -151,13 +147,12 @@ class RunScreen:
     def _say_running(self) -> None:
         now = time.time()
         for job in self.state.running.values():
-            when, pause = self._next_look.get(job.number, (job.started + FIRST_LOOK, FIRST_LOOK))
-            if now >= when:
+            took = job.seconds(now)
+            if now >= self._next_look.setdefault(job.number, job.started + LONG):
                 said = f": {line}" if (line := self.state.said(job)) else ""
-                self._say(f"{job.name}: running for {duration(job.seconds(now))}{said}")
-                pause = min(2 * pause, LAST_LOOK)
-                when = now + pause
-            self._next_look[job.number] = (when, pause)
+                self._say(f"{job.name}: running for {duration(took)}{said}")
+                # The longer it runs, the longer a reader can wait for the next line.
+                self._next_look[job.number] = now + min(2 * took, LAST_LOOK)
 
     # The screen
 
@@ -167,9 +162,9 @@ class RunScreen:
                 if self.live is None:
                     self._say_running()
                 else:
-                    self.live.update(self._picture(), refresh=True)
+                    self.live.update(self._image(), refresh=True)
 
-    def _picture(self) -> Group:
+    def _image(self) -> Group:
         """Return the stages and the running jobs, as wide and high as the terminal allows."""
         state, now = self.state, time.time()
         done, total = state.done.total(), state.planned.total()
@@ -213,6 +208,4 @@ def clock(seconds: float) -> str:
 def _reused(workflow: Any) -> list[str]:
     """Return the rules of the jobs whose results were there and up to date."""
     dag = getattr(workflow, "dag", None)
-    if dag is None:
-        return []
-    return [job.rule.name for job in dag.jobs if not dag.needrun(job)]
+    return [job.rule.name for job in dag.jobs if not dag.needrun(job)] if dag else []

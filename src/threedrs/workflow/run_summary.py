@@ -22,10 +22,7 @@ PAGE = "report/index.html"
 def end_of_run(state: RunState, reused: Iterable[str], results: Path) -> list[tuple[str, str]]:
     """Return (label, text) for each line that a run ends with; causes of failures come last.
 
-    Args:
-        state: what is known of the run.
-        reused: the rules of jobs that had nothing to do, one entry a job.
-        results: the folder of results.
+    ``reused`` has the rules of jobs that had nothing to do, one entry a job.
     """
     rules = [*reused]
     up_to_date = Counter(stage_of(rule) for rule in rules)

@@ -15,9 +15,13 @@ from threedrs.workflow.slurm_watch import LOST
 
 PROFILE = "slurm/config.yaml"
 
-_FAILED = re.compile(r"^Error in rule (?P<rule>\w+):$")
-_FINISHED = re.compile(r"^Finished jobid: (?P<job>\d+)\b")
-_JOB = re.compile(r"^    jobid: (?P<job>\d+)$")
+# A failure with the lines up to the next one, or a good end.
+_END = re.compile(
+    r"^(Finished jobid: (?P<finished>\d+)\b"
+    r"|Error in rule (?P<rule>\w+):\n(?P<lines>(?:(?!Error in rule |Finished jobid: ).*\n?)*))",
+    re.MULTILINE,
+)
+_JOB = re.compile(r"^    jobid: (?P<job>\d+)$", re.MULTILINE)
 _LOGS = re.compile(r"^    log: (?P<logs>.*) \(check log file", re.MULTILINE)
 _STATE = re.compile(r"SLURM-job '(?P<number>\w+)' failed.*?SLURM status is: '(?P<state>\w+)'")
 _REFUSED = re.compile(
@@ -76,12 +80,14 @@ def explain_failures(logs: Iterable[str | Path]) -> list[str]:
     present = [Path(log) for log in logs if Path(log).is_file()]
     text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in present)
     reasons: dict[str, tuple[str, str]] = {}  # job of Snakemake -> rule and reason
-    for rule, job, block in _blocks(text):
-        reason = _reason(block) if rule else None
-        if reason is None:  # it succeeded on a later attempt, or failed for a reason of its own
-            reasons.pop(job, None)
-        else:
-            reasons[job] = (rule, reason)
+    for end in _END.finditer(text):
+        job = _JOB.search(end["lines"] or "")
+        if end["finished"]:  # it succeeded on a later attempt
+            reasons.pop(end["finished"], None)
+        elif job and (reason := _reason(end["lines"])):
+            reasons[job["job"]] = (end["rule"], reason)
+        elif job:  # it failed for a reason of its own
+            reasons.pop(job["job"], None)
     counts = Counter(reasons.values())
     return [
         f"threedrs: Slurm: {rule}{f' ({count} jobs)' if count > 1 else ''}: {reason}"
@@ -89,26 +95,7 @@ def explain_failures(logs: Iterable[str | Path]) -> list[str]:
     ]
 
 
-def _blocks(text: str) -> list[tuple[str, str, list[str]]]:
-    """Return (rule, job, lines) for each failure and ("", job, []) for each good end, in order."""
-    found: list[tuple[str, str, list[str]]] = []
-    rule = ""
-    lines: list[str] = []
-    for line in text.splitlines():
-        if start := _FAILED.match(line):
-            rule, lines = start["rule"], []
-        elif end := _FINISHED.match(line):
-            rule = ""
-            found.append(("", end["job"], []))
-        elif rule:
-            if job := _JOB.match(line):
-                found.append((rule, job["job"], lines))
-            lines.append(line)  # also those behind the job's number
-    return found
-
-
-def _reason(lines: list[str]) -> str | None:
-    text = "\n".join(lines)
+def _reason(text: str) -> str | None:
     if refused := _REFUSED.search(text):
         # The last line says why if sbatch wrote it, and the first one if it did not.
         said = refused["why"].strip().splitlines() or [""]

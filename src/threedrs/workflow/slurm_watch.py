@@ -39,25 +39,14 @@ ANSWERS = 3  # of the controller, none of which knows a job, before it is lost
 _ENOUGH = 86400  # seconds for which the plugin shall believe that Slurm remembers jobs
 _UNKNOWN = "not listed"  # no state of the plugin's, so it goes on waiting
 # States that are final where accounting alone still knows the job.
-_ENDINGS = {
-    **{name: name for name in ("COMPLETED", "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED")},
-    **{name: name for name in ("NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")},
-    # The plugin waits for Slurm to start such a job again, which it does not.
-    "PREEMPTED": "CANCELLED",
-    "REVOKED": "CANCELLED",
-}
+_ENDINGS = ("COMPLETED", "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL",
+            "OUT_OF_MEMORY", "TIMEOUT")  # fmt: skip
+# The plugin waits for Slurm to start such a job again, which it does not.
+_CANCELLED = ("PREEMPTED", "REVOKED")
 
 
 class _SilentError(Exception):
     """Slurm has not answered."""
-
-
-@dataclass
-class _Missing:
-    """A job that Slurm does not name."""
-
-    since: float
-    answers: int = 0
 
 
 @dataclass
@@ -67,7 +56,8 @@ class JobWatch:
     plugin: ModuleType
     executor: Any = None
     jobs: list[Any] = field(default_factory=list)  # those that have not ended
-    missing: dict[str, _Missing] = field(default_factory=dict)
+    # Job that Slurm does not name -> when each answer came that did not name it.
+    missing: dict[str, list[float]] = field(default_factory=dict)
     clusters: dict[str, str] = field(default_factory=dict)  # number -> cluster, where one was named
     silent_since: float | None = None
     told: float = field(default_factory=time.monotonic)  # when the last line was said
@@ -85,8 +75,8 @@ class JobWatch:
                 return None
             rows += [line.strip().split("|", 2) for line in answer.stdout.splitlines()]
         self.silent_since = None
-        states = {row[0]: row[1] for row in rows if len(row) == 3}
-        reasons = {row[0]: row[2] for row in rows if len(row) == 3}
+        whole = [row for row in rows if len(row) == 3]
+        states, reasons = ({row[0]: row[column] for row in whole} for column in (1, 2))
         for job in self.jobs:
             number = job.external_jobid
             names = self.plugin._status_lookup_ids(number)  # a task of an array has two
@@ -117,8 +107,8 @@ class JobWatch:
             *("--format=State,Cluster", f"--jobs={number}", f"--name={self.executor.run_uuid}"),
         )
         told = re.match(r"(\w+)[^|]*\|(\S+)", accounted.stdout)  # or "CANCELLED by 1000|main"
-        if told and told[1] in _ENDINGS:
-            return _ENDINGS[told[1]]
+        if told and told[1] in (*_ENDINGS, *_CANCELLED):
+            return "CANCELLED" if told[1] in _CANCELLED else told[1]
         if told and not where:
             # It runs on a cluster that was not asked, or accounting alone believes that it runs.
             state = await self._controller_says(number, (f"--clusters={told[2]}",))
@@ -126,11 +116,11 @@ class JobWatch:
                 self.clusters[number.partition("_")[0]] = told[2]
             if state:
                 return state
-        missing = self.missing.setdefault(number, _Missing(time.monotonic()))
-        missing.answers += 1
+        answers = self.missing.setdefault(number, [])
+        answers.append(time.monotonic())
         # A file of another machine may be seen late, so the mark has as long as results have.
         patience = self.executor.workflow.execution_settings.latency_wait
-        if missing.answers < ANSWERS or time.monotonic() < missing.since + patience:
+        if len(answers) < ANSWERS or answers[-1] < answers[0] + patience:
             return _UNKNOWN
         self.missing.pop(number)
         self.executor.logger.warning(
@@ -152,9 +142,9 @@ class JobWatch:
     ) -> None:
         asked, shown = (" ".join((program, *where)) for program in ("squeue", "sinfo"))
         now = time.monotonic()
-        first = self.silent_since is None
-        self.silent_since = now if self.silent_since is None else self.silent_since
-        if not first and now < self.told + TELL_EVERY:
+        if self.silent_since is None:
+            self.silent_since = now
+        elif now < self.told + TELL_EVERY:
             return
         self.told = now
         said = " ".join(answer.stderr.split()) or f"status {answer.returncode}"
@@ -168,12 +158,10 @@ class JobWatch:
         if time.monotonic() < self.told + TELL_EVERY:
             return
         self.told = time.monotonic()
-        counts: Counter[str] = Counter()
-        for job in self.jobs:
-            names = self.plugin._status_lookup_ids(job.external_jobid)
-            name = next(name for name in names if name in states)
-            reason = reasons.get(name, "None")
-            counts[states[name] if reason == "None" else f"{states[name]} ({reason})"] += 1
+        ids = [self.plugin._status_lookup_ids(job.external_jobid) for job in self.jobs]
+        known = [next(name for name in names if name in states) for names in ids]
+        reason = {name: f" ({why})" for name, why in reasons.items() if why != "None"}
+        counts = Counter(f"{states[name]}{reason.get(name, '')}" for name in known)
         told = ", ".join(f"{count} {state}" for state, count in counts.items())
         self.executor.logger.warning(f"threedrs: Slurm: waiting for {len(self.jobs)} jobs: {told}")
 
@@ -187,11 +175,7 @@ def end_mark(executor: Any, job: Any) -> Path:
 
 
 def patch_executor(plugin: ModuleType | None) -> None:
-    """Let Snakemake's executor plugin ask a `JobWatch`, and submit by `slurm_submit`.
-
-    Args:
-        plugin: ``snakemake_executor_plugin_slurm``; None where it is not in use.
-    """
+    """Let ``snakemake_executor_plugin_slurm`` ask a `JobWatch`, and submit by `slurm_submit`."""
     if plugin is None or hasattr(plugin.Executor, "has_job_watch"):
         return
     watch = JobWatch(plugin)
@@ -202,8 +186,7 @@ def patch_executor(plugin: ModuleType | None) -> None:
         started = time.monotonic()
         states = await watch.states()
         if states is None:
-            # An answer of None would make the plugin forget its jobs.
-            raise _SilentError
+            raise _SilentError  # an answer of None would make the plugin forget its jobs
         return states, time.monotonic() - started
 
     async def check_active_jobs(self: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:

@@ -55,6 +55,7 @@ class Targets:
         self.downloads = downloads(config)
         self._downloaded = [path for entry in self.downloads for path in entry.paths()]
         self.demo = config["data"]["demo"]
+        self.coverage = config["frames"]["strategy"] != "uniform"  # of voxels decides the frames
         self.splits = scene_splits(config)
         if self.demo:
             generated = demo_scenes(self.demo["scenes"])
@@ -62,19 +63,10 @@ class Targets:
         else:
             missing_inputs(self.layout, config, self._downloaded)
             self.scenes = {split: self.layout.scenes(split) for split in self.splits}
-        size = config["data"]["scenes_per_shard"]
         # Shard -> its scenes: of the needed splits, and of the scenes whose features are extracted.
-        self.scene_shards = {
-            name: scenes
-            for split in self.splits
-            for name, scenes in shards(split, self.scenes[split], size).items()
-        }
+        self.scene_shards = self._shards(self.scenes)
         self.captures = capture_splits(config)
-        self.capture_shards = {
-            name: scenes
-            for split, own in self.captures.items()
-            for name, scenes in shards(split, list(own.scenes), size).items()
-        }
+        self.capture_shards = self._shards({k: [*v.scenes] for k, v in self.captures.items()})
         self.asked = [split for split, own in self.captures.items() if own.questions]
         self.feature_shards = shards(
             "train", self.scenes.get("train", []), config["teacher"]["scenes_per_shard"]
@@ -105,6 +97,11 @@ class Targets:
                 "add scans of other rooms, or remove other_room"
             )
 
+    def _shards(self, scenes: dict[str, list[str]]) -> dict[str, list[str]]:
+        size = self.config["data"]["scenes_per_shard"]
+        parts = [shards(split, members, size) for split, members in scenes.items()]
+        return {name: members for part in parts for name, members in part.items()}
+
     def names(self) -> dict[str, list[str]]:
         """Return the values of each wildcard in the paths of results."""
         return {
@@ -126,13 +123,12 @@ class Targets:
         ]
         if self.demo:
             return "\n".join(["What serves the scenes: the demo data", *own])
-        frames = self.config["frames"]
         table = start_table(
             self.layout,
             self.scenes,
             self.ready,
-            stride=frames["stride"],
-            coverage=frames["strategy"] != "uniform",
+            stride=self.config["frames"]["stride"],
+            coverage=self.coverage,
             records=conversions(self.config),
         )
         return "\n".join([table, *own])
@@ -188,26 +184,26 @@ class Targets:
         named = {split: self.layout.candidates_file(split) for split in ALL_SPLITS}
         return [f"results/candidates/{split}.json" for split in named if self.there(named[split])]
 
+    def _clouds(self, shard: str) -> tuple[list[Path], bool]:
+        """Return the point clouds of a shard, and whether each of its scenes has one."""
+        clouds = self.there(*self.scan_files(shard, "point_cloud"))
+        return clouds, len(clouds) == len(self.scene_shards[shard])
+
     def coverage_files(self, shard: str) -> list[Path]:
         """Return what the choice of frames by coverage reads of a shard beside the frames."""
-        if self.config["frames"]["strategy"] == "uniform":
+        if not self.coverage:
             return []
-        clouds = self.there(*self.scan_files(shard, "point_cloud"))
-        if len(clouds) == len(self.scene_shards[shard]):
-            return clouds
-        return clouds + self.there(*self.scan_files(shard, "mesh"))
+        clouds, complete = self._clouds(shard)
+        return clouds if complete else clouds + self.there(*self.scan_files(shard, "mesh"))
 
     def selected_frames(self) -> list[Path]:
         """Return the published choice of frames, if it is used and there."""
-        coverage = self.config["frames"]["strategy"] != "uniform"
-        return self.there(self.layout.file("selected_frames")) if coverage else []
+        return self.there(self.layout.file("selected_frames")) if self.coverage else []
 
     def voxels(self, shard: str) -> list[str]:
         """Return the published voxels, where frames are chosen by them and not by point clouds."""
-        coverage = self.config["frames"]["strategy"] != "uniform"
-        clouds = self.there(*self.scan_files(shard, "point_cloud"))
-        needed = coverage and len(clouds) < len(self.scene_shards[shard])
-        return ["results/voxels.npz"] if needed and self.layout.file("voxels") else []
+        needed = self.coverage and not self._clouds(shard)[1] and self.layout.file("voxels")
+        return ["results/voxels.npz"] if needed else []
 
     def refuse(self, key: str) -> None:
         """Refuse a target whose content is of a file that a key of ``data`` does not give.
@@ -245,8 +241,7 @@ class Targets:
 
     def teacher_section(self, teacher: str) -> dict[str, Any]:
         """Return what of the section `teacher` decides this teacher's features, beside files."""
-        section = self.config["teacher"]
-        return {"name": teacher, "seed": section["seed"], "grid": section["grid"]}
+        return {"name": teacher, **{k: self.config["teacher"][k] for k in ("seed", "grid")}}
 
     def posed_images(self, teacher: str) -> Path | None:
         """Return the folder that imported features were made from, by which they have frames."""
@@ -314,15 +309,14 @@ class Targets:
     def predict_settings(self, run: str, asked: str = "") -> dict[str, Any]:
         """Return how the model of a run is asked a benchmark, or a control of it."""
         control = asked_benchmark(asked)[1]
+        asking = self.config["eval"]
         return {
             **({"control": control} if control else {}),
-            "prompt": self.config["eval"]["prompt"],
-            "decoding": self.config["eval"]["decoding"],
-            "max_new_tokens": self.config["eval"]["max_new_tokens"],
+            **{key: asking[key] for key in ("prompt", "decoding", "max_new_tokens")},
             "boxes": self.config["boxes"]["eval"],
             "coordinate_dtype": self.config["geometry"]["coordinate_dtype"],
             "attention": self.resolved[run]["model"]["attention"],
-            "limit": self.config["eval"]["limit"],
+            "limit": asking["limit"],
         }
 
     def telling_runs(self) -> list[str]:
@@ -358,28 +352,26 @@ class Targets:
             ConfigError: they do not; has a line for each run of which that is so.
         """
         # Asked when a training is among the jobs: without one, nobody knows where it will be.
-        # The other runs are asked only where this one fails, so that all faults are said at once.
-        if not self._batch_problem(run, in_force):
-            return
-        found = {name: self._batch_problem(name, in_force) for name in self.trained}
-        lines = [f"config: runs.{name}: {line}" for name, line in found.items() if line]
-        raise ConfigError("\n".join(lines))
-
-    def _batch_problem(self, run: str, in_force: Callable[[str, int], Any]) -> str | None:
-        return batch_problem(self.resolved[run], in_force, Path(f"results/train/{run}"))
+        # Where it fails, the other runs are asked too, so that all faults are said at once.
+        found = {
+            name: batch_problem(self.resolved[name], in_force, Path(f"results/train/{name}"))
+            for name in self.trained
+        }
+        if found[run]:
+            lines = [f"config: runs.{name}: {line}" for name, line in found.items() if line]
+            raise ConfigError("\n".join(lines))
 
     # What jobs ask for, as functions of their wildcards
 
     def train_need(self, kind: str) -> Need:
         """Return the function that gives a resource of a training job."""
-        return lambda wildcards: TRAIN_NEEDS[self._size(wildcards.run)][kind]
+        sizes = {run: resolved["model"]["size"] for run, resolved in self.resolved.items()}
+        return lambda wildcards: TRAIN_NEEDS[sizes[wildcards.run]][kind]
 
     def predict_need(self, kind: str) -> Need:
         """Return the function that gives a resource of a prediction job."""
-        return lambda wildcards: PREDICT_NEEDS[self._size(wildcards.run)][kind]
-
-    def _size(self, run: str) -> str:
-        return self.resolved[run]["model"]["size"]
+        sizes = {run: resolved["model"]["size"] for run, resolved in self.resolved.items()}
+        return lambda wildcards: PREDICT_NEEDS[sizes[wildcards.run]][kind]
 
 
 def takes_files(teacher: str) -> bool:
@@ -394,11 +386,6 @@ def asked_benchmark(asked: str) -> tuple[str, str]:
     return benchmark, control
 
 
-def evaluation_records(asked: str) -> str:
-    """Return the file of a benchmark's evaluation records."""
-    return f"results/instructions/{evaluation_name(asked_benchmark(asked)[0])}.jsonl"
-
-
-def evaluation_summary(asked: str) -> str:
-    """Return the file of what the conversion of these records counted."""
-    return f"results/instructions/{evaluation_name(asked_benchmark(asked)[0])}.summary.json"
+def evaluation_records(asked: str, kind: str = "jsonl") -> str:
+    """Return the file of a benchmark's evaluation records, or of what their conversion counted."""
+    return f"results/instructions/{evaluation_name(asked_benchmark(asked)[0])}.{kind}"

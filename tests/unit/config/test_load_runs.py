@@ -14,7 +14,7 @@ def test_a_run_that_overrides_into_nonsense_is_named(config: dict) -> None:
 
 def test_a_run_holds_nothing_that_does_not_concern_it(config: dict) -> None:
     config["teacher"] |= {"name": "vggt-tiny", "weights": {"dinov2": "a", "mae": "b"}}
-    config["runs"]["other"] = {"teacher": {"name": "mae-tiny"}}
+    config["runs"]["other"] = {"teacher": {"name": "random"}}
     before = {run: resolve_run(config, run) for run in config["runs"]}
     config["teacher"] |= {"weights": {"dinov2": "c"}}
     config["boxes"]["eval"] = "gt"

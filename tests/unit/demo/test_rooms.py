@@ -194,8 +194,7 @@ def test_situated_answers_hold_from_where_the_person_stands(rooms: list[Room]) -
     """Sides again, by turning the room under the person instead of measuring bearings."""
     checked = 0
     for number, room in enumerate(rooms):
-        for row in make_situated_questions(room, 16, np.random.default_rng(number)):
-            here, question = row.situation, row.question
+        for here, question in make_situated_questions(room, 16, np.random.default_rng(number)):
             cos, sin = np.cos(here.heading), np.sin(here.heading)
 
             def place(piece, here=here, cos=cos, sin=sin):

@@ -97,13 +97,13 @@ def test_hash_randomisation_changes_nothing() -> None:
 def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty" / "below").mkdir(parents=True)
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(DataError, match=r"holds files that are not a demo data set.*empty folder"):
+    with pytest.raises(DataError, match=r"holds files that are not a demo of.*empty folder"):
         write_demo(tmp_path, 2, 0)
     assert contents(tmp_path) == {"thesis.tex": b"mine"}
     with pytest.raises(ConfigError, match="seed -1; valid are 0 and above"):
         write_demo(tmp_path / "new", 2, -1)
     (tmp_path / "demo.json").write_text('{"format_version": 99}')
-    with pytest.raises(DataError, match=r"demo\.json: .*choose a new folder"):
+    with pytest.raises(DataError, match=r"no demo\.json of one"):
         write_demo(tmp_path, 2, 0)
 
 

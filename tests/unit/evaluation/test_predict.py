@@ -20,7 +20,7 @@ from threedrs.evaluation.score import score_file
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.tables import notes
 from threedrs.io.files import sha256_of_file
-from threedrs.tasks.prediction import partial_folder, read_meta, read_predictions
+from threedrs.tasks.prediction import partial_files, read_meta, read_predictions
 from threedrs.tasks.record import write_records
 from threedrs.tasks.registry import TASKS
 
@@ -42,7 +42,7 @@ def test_rows_stand_in_the_questions_order_and_scenes_are_opened_once(
     assert meta["inputs"]["records"] == sha256_of_file(records)
     assert meta["decoding"] == SETTINGS.to_json()
     assert meta["timing"]["ranks"] == 1
-    assert not partial_folder(out).exists()
+    assert partial_files(out) == []
     assert "9 of 9 questions" in capsys.readouterr().err
 
 
@@ -72,7 +72,7 @@ def test_questions_of_left_out_scenes_are_not_asked_but_counted(tmp_path, model,
         "scanqa", out, tmp_path / "metrics.json", run="a", bootstrap=0, meteor=False
     )
     assert (metrics["n"], metrics["left_out"]) == (6, meta["left_out"])
-    assert "8 more questions are left out" in " ".join(notes(metrics))
+    assert "8 further questions are left out" in notes(metrics)[-1] + notes(metrics)[-2]
     every = dict.fromkeys(SCENES, "no pose")
     with pytest.raises(DataError, match="every question is of a scene that is left out"):
         predict_benchmark(model, records, fewer, SETTINGS, out, left_out=every, load=fake.load)

@@ -295,7 +295,7 @@ def test_settings() -> None:
     assert teacher_settings(section) == TeacherSettings(
         name="vggt", weights=Path("model.pt"), seed=3, grid="full"
     )
-    with pytest.raises(ConfigError, match="choose one of vggt, dinov2, siglip2, mae, import"):
+    with pytest.raises(ConfigError, match="choose one of: vggt, dinov2, siglip2, mae, import"):
         extract_shard([], TeacherSettings(name="clip"), Path("nowhere"))
 
 

@@ -138,11 +138,9 @@ def test_exchanged_scenes_are_found(shard: Path) -> None:
 def test_manifest_mismatch_is_found(shard: Path) -> None:
     manifest = json.loads((shard / "manifest.json").read_text())
     manifest["scenes"]["scene0000_00"]["features_sha256"] = "0" * 64
-    manifest["scenes"]["scene0001_00"]["shape"] = [3, 14, 14, 9]
     edit_manifest(shard, **manifest)
-    problems = verify_store(shard)
-    assert "checksum in manifest.json" in problems[0]
-    assert "shape [3, 14, 14, 8] differs" in problems[1]
+    (problem,) = verify_store(shard)
+    assert "checksum in manifest.json" in problem
 
 
 def test_a_manifest_of_another_version_is_refused(shard: Path) -> None:

@@ -101,7 +101,6 @@ OTHER = {
     "which error": {"losses": LOSS.replace("ValueError", "TypeError")},
     "condition of an error": {"losses": LOSS.replace("wide < 0", "wide < 1")},
     "a statement that is executed on import": {"numbers": f"{NUMBERS}\nset_mode(3)\n"},
-    "a registering decorator": {"numbers": f"{NUMBERS}\n@register\ndef other(x):\n    return 0\n"},
     "which of two helpers of one name": {
         "losses": LOSS.replace("from demo.numbers import scale", "from demo.others import scale"),
         "others": "def scale(x):\n    return 7 * x\n",
@@ -227,5 +226,3 @@ def test_a_start_says_which_code_has_changed(
     monkeypatch.setattr(subject, "code_hash", lambda stage: f"new {stage == 'predict'}")
     said = "results: the code of train, predict has changed since the last start"
     assert code_changes(tmp_path) == said
-    (tmp_path / "code.json").unlink()
-    assert "is made again once" in str(code_changes(tmp_path))

@@ -169,7 +169,7 @@ def test_the_screen_fits_the_terminal(
         screen.state.take(each)
     stream = io.StringIO()
     screen.console = Console(file=stream, width=columns, height=24, force_terminal=False)
-    screen.console.print(screen._picture())
+    screen.console.print(screen._image())
     lines = stream.getvalue().splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= columns

@@ -149,7 +149,8 @@ def test_only_a_run_that_evaluates_on_the_way_waits_for_val_scenes(found: Target
     waited_for = ["results/scenes/left_out/val.json"]
     assert found.evaluation_files(other) == records + shards + waited_for
     assert records[0] == "results/instructions/scanrefer_val.jsonl"
-    assert targets.evaluation_summary("sqa3d") == "results/instructions/sqa3d_test.summary.json"
+    counted = targets.evaluation_records("sqa3d", "summary.json")
+    assert counted == "results/instructions/sqa3d_test.summary.json"
 
 
 def test_what_is_downloaded_below_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from threedrs.io.files import sha256_of_file, sha256_of_json
 from threedrs.teachers.teacher import (
-    TINY_NEEDS,
     ImageFormat,
     Teacher,
     TeacherSettings,
@@ -87,5 +86,5 @@ VGGT_TINY = Teacher(
     description="VGGT's architecture, small, seeded random weights (demo and tests)",
     channels=768,
     open=open_tiny_vggt,
-    needs=TINY_NEEDS,
+    needs=job_needs(mem_mb=3000, runtime=60),
 )
