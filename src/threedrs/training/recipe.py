@@ -20,7 +20,7 @@ from threedrs.config.section import problem_lines
 from threedrs.errors import ConfigError
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json
 from threedrs.models.checkpoint.folder import weights_hash
-from threedrs.training.sampler import steps_per_epoch
+from threedrs.training.sampler import group_steps
 from threedrs.workflow.code_hash import code_hash
 
 # Keys of `train` that leave the trained weights as they are; of the mix its content counts.
@@ -124,12 +124,10 @@ class TrainSettings(Train, Execution):
 
     def steps_per_epoch(self, counts: Mapping[str, int]) -> int:
         """Return the optimizer steps of an epoch with so many samples of each task group."""
-        return steps_per_epoch(
-            counts,
-            batches=self.batches,
-            global_batch=self.global_batch,
-            drop_last=self.drop_last,
-        )
+        if self.batches == "task_groups":
+            return sum(group_steps(count, self.global_batch) for count in counts.values())
+        whole, rest = divmod(sum(counts.values()), self.global_batch)
+        return whole if self.drop_last or rest == 0 else whole + 1
 
 
 class RunPaths(BaseModel, frozen=True):

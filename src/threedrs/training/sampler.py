@@ -14,7 +14,7 @@ are made within a group, of the same samples that K = 1 would take.
 The order depends on seed and epoch only. The ranks divide the packs of a batch afterwards.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,19 +122,6 @@ def group_steps(samples: int, global_batch: int) -> int:
     """Return the steps of an epoch from the samples of one task group."""
     # The last one is dropped, full or not, as published.
     return max(0, -(-samples // global_batch) - 1)
-
-
-def steps_per_epoch(
-    counts: Mapping[str, int], *, batches: str, global_batch: int, drop_last: bool
-) -> int:
-    """Return the optimizer steps of an epoch, without planning it.
-
-    ``counts`` has the samples of each task group; ``batches`` is mixed or task_groups.
-    """
-    if batches == "task_groups":
-        return sum(group_steps(count, global_batch) for count in counts.values())
-    whole, rest = divmod(sum(counts.values()), global_batch)
-    return whole if drop_last or rest == 0 else whole + 1
 
 
 def sample_count(batch: Batch) -> int:

@@ -119,17 +119,6 @@ def zero_init(settings: TrainSettings, ranks: int) -> dict[str, Any] | None:
     return config if config["zero_optimization"]["stage"] == 3 else None
 
 
-def parameter_groups(student: Student, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Freeze what is not trained; return the optimizer's groups with their learning rates."""
-    groups = []
-    for name, parameters in train_only(student, settings.tunable).items():
-        vision = name == "vision_tower"
-        rate = settings.learning_rate_vision_tower if vision else settings.learning_rate
-        if parameters:
-            groups.append({"params": list(parameters), "lr": rate, "name": name})
-    return groups
-
-
 def build_engine(
     student: Student,
     settings: TrainSettings,
@@ -142,7 +131,12 @@ def build_engine(
     from transformers import get_cosine_schedule_with_warmup
 
     config = deepspeed_config(settings, ranks.count)
-    groups = parameter_groups(student, settings)
+    rates = {"vision_tower": settings.learning_rate_vision_tower}
+    groups = [
+        {"params": parameters, "lr": rates.get(name, settings.learning_rate), "name": name}
+        for name, parameters in train_only(student, settings.tunable).items()
+        if parameters
+    ]
     cuda = ranks.device.type == "cuda"
     offloaded = is_offloaded(config, "optimizer")
     optimizer: torch.optim.Optimizer

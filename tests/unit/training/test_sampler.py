@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from threedrs.training.recipe import TrainSettings
 from threedrs.training.sampler import (
     PackPlan,
     micro_steps,
     plan_batches,
     plan_task_groups,
     sample_count,
-    steps_per_epoch,
 )
 
 MIXES = st.lists(st.sampled_from(["scene0000_00", "scene0001_00", "scene0002_01"]), min_size=1)
@@ -20,15 +20,13 @@ SIZES = st.integers(min_value=1, max_value=9)
 
 
 def mixed_steps(samples, global_batch, drop_last=False):
-    return steps_per_epoch(
-        {"questions": samples}, batches="mixed", global_batch=global_batch, drop_last=drop_last
-    )
+    recipe = TrainSettings(batches="mixed", global_batch=global_batch, drop_last=drop_last)
+    return recipe.steps_per_epoch({"questions": samples})
 
 
 def group_steps(groups, global_batch):
-    return steps_per_epoch(
-        Counter(groups), batches="task_groups", global_batch=global_batch, drop_last=False
-    )
+    recipe = TrainSettings(batches="task_groups", global_batch=global_batch)
+    return recipe.steps_per_epoch(Counter(groups))
 
 
 def plan(scenes, *, pack=2, global_batch=4, drop_last=False, seed=7, epoch=0):

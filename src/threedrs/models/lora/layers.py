@@ -113,15 +113,11 @@ def _added(named: Iterable[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
     return [parameter for name, parameter in named if is_added(name)]
 
 
-def has_lora(student: Student) -> bool:
-    """Return whether `add_lora` has been at work here."""
-    return isinstance(student.language_model.lm_head, HeadRows)
-
-
 def trained_parameters(student: Student, tunable: Sequence[str]) -> dict[str, list[nn.Parameter]]:
     """Return the parameters that training changes, by the names of ``train.tunable``."""
     groups = {name: group for name, group in student.parameter_groups().items() if name in tunable}
-    if has_lora(student) and LANGUAGE_MODEL in groups:
+    # With adapters the language model's own weights stay frozen.
+    if isinstance(student.language_model.lm_head, HeadRows) and LANGUAGE_MODEL in groups:
         groups[LANGUAGE_MODEL] = _added(student.language_model.named_parameters())
     return groups
 
