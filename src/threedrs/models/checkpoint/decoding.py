@@ -9,9 +9,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from torch import Tensor, where
 from transformers import PreTrainedTokenizerBase
 
@@ -33,6 +33,15 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
+def _refuse(value: Any) -> Any:
+    if value:
+        raise ValueError(f"is {value!r:.40}, which this version does not follow")
+    return value
+
+
+NotFollowed = Annotated[Any, AfterValidator(_refuse)]
+
+
 class GenerationFile(ExternalRow):
     """What greedy decoding takes of a generation_config.json."""
 
@@ -40,11 +49,11 @@ class GenerationFile(ExternalRow):
     eos_token_id: Annotated[list[NaturalInt], BeforeValidator(_listed)] = Field([])
     max_new_tokens: PositiveInt | None = None
     # They would change greedy answers too, and no published checkpoint has them.
-    bad_words_ids: None = None
-    forced_eos_token_id: None = None
-    min_new_tokens: None = None
-    no_repeat_ngram_size: Literal[0] | None = None
-    suppress_tokens: None = None
+    bad_words_ids: NotFollowed = None
+    forced_eos_token_id: NotFollowed = None
+    min_new_tokens: NotFollowed = None
+    no_repeat_ngram_size: NotFollowed = None
+    suppress_tokens: NotFollowed = None
 
 
 def read_generation(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Generation:
