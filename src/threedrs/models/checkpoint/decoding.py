@@ -9,51 +9,23 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
 from torch import Tensor, where
 from transformers import PreTrainedTokenizerBase
 
-from threedrs.config.value_types import NaturalInt, PositiveInt
-from threedrs.errors import CheckpointError, DataError
-from threedrs.io.external_json import ExternalRow, check_external
+from threedrs.errors import CheckpointError
 from threedrs.models.checkpoint.folder import read_config
 from threedrs.models.prompt import token_id
 from threedrs.tasks.record import END
 
 NAME = "generation_config.json"
 END_OF_TEXT = "<|endoftext|>"
+# They would change greedy answers too, and no published checkpoint has them.
+UNKNOWN = ("bad_words_ids", "forced_eos_token_id", "min_new_tokens", "no_repeat_ngram_size",
+           "suppress_tokens")  # fmt: skip
 Generation = Mapping[str, Any]
 logger = logging.getLogger(__name__)
-
-
-def _listed(value: Any) -> Any:
-    """Return the end tokens as a list, where the file names a single one, or null."""
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _refuse(value: Any) -> Any:
-    if value:
-        raise ValueError(f"is {value!r:.40}, which this version does not follow")
-    return value
-
-
-NotFollowed = Annotated[Any, AfterValidator(_refuse)]
-
-
-class GenerationFile(ExternalRow):
-    """What greedy decoding takes of a generation_config.json."""
-
-    repetition_penalty: Annotated[float, Field(gt=0, lt=100)] = 1.0
-    eos_token_id: Annotated[list[NaturalInt], BeforeValidator(_listed)] = Field([])
-    max_new_tokens: PositiveInt | None = None
-    # They would change greedy answers too, and no published checkpoint has them.
-    bad_words_ids: NotFollowed = None
-    forced_eos_token_id: NotFollowed = None
-    min_new_tokens: NotFollowed = None
-    no_repeat_ngram_size: NotFollowed = None
-    suppress_tokens: NotFollowed = None
 
 
 def read_generation(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Generation:
@@ -68,10 +40,20 @@ def read_generation(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Generat
         logger.info("%s: missing, so repeated tokens are not penalised", path)
         return {**published_generation(tokenizer), "repetition_penalty": 1.0}
     generation = read_config(path)
-    try:
-        check_external(generation, GenerationFile, str(path), "this version follows no other value")
-    except DataError as error:
-        raise CheckpointError(str(error)) from error
+    penalty, ends = generation.get("repetition_penalty", 1.0), _ends(generation)
+    most = generation.get("max_new_tokens")
+    problems = {
+        "repetition_penalty": type(penalty) not in (int, float) or not 0 < penalty < 100,
+        "eos_token_id": any(type(end) is not int or end < 0 for end in ends),
+        "max_new_tokens": most is not None and (type(most) is not int or most < 1),
+        **{name: bool(generation.get(name)) for name in UNKNOWN},
+    }
+    for name, wrong in problems.items():
+        if wrong:
+            raise CheckpointError(
+                f"{path}: {name} is {generation.get(name)!r:.40}, which this version does not "
+                "follow; mend it or fetch the file again"
+            )
     return generation
 
 
@@ -84,6 +66,11 @@ def published_generation(tokenizer: PreTrainedTokenizerBase) -> Generation:
         "eos_token_id": [token_id(tokenizer, END), end_of_text],
         "repetition_penalty": 1.05,
     }
+
+
+def _ends(generation: Generation) -> list[Any]:
+    ends = generation.get("eos_token_id")
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +93,11 @@ class Decoding:
         end = token_id(tokenizer, END)
         if style == "greedy":
             return cls(ends=frozenset({end}))
-        said = GenerationFile(**(generation or published_generation(tokenizer)))
+        generation = published_generation(tokenizer) if generation is None else generation
         return cls(
-            ends=frozenset(said.eos_token_id or [end]),
-            penalty=said.repetition_penalty,
-            most=said.max_new_tokens,
+            ends=frozenset(_ends(generation) or [end]),
+            penalty=float(generation.get("repetition_penalty", 1.0)),
+            most=generation.get("max_new_tokens"),
         )
 
     def next_tokens(self, logits_BV: Tensor, seen_BV: Tensor | None) -> Tensor:
