@@ -112,11 +112,11 @@ def describe_problem(error: ErrorDetails, schema: dict[str, Any], place: str = "
         return f"{where or 'file'}: {line}{_yaml_hint(value, types)}"
     if kind in _RANGES:
         words, bound = _RANGES[kind]
-        return f"{where}: {value!r} is {words} of {context[bound]:g}"
+        return f"{where}: {value!r:.80} is {words} of {context[bound]:g}"
     if kind in ("too_short", "string_too_short") and context["min_length"] == 1:
         return f"{where}: {value!r} should be non-empty"
     if kind == "string_pattern_mismatch":
-        return f"{where}: {value!r} does not match {context['pattern']!r}"
+        return f"{where}: {value!r:.80} does not match {context['pattern']!r}"
     return f"{where}: {error['msg'].removeprefix('Value error, ')}"
 
 

@@ -59,19 +59,14 @@ logger = logging.getLogger(__name__)
 class StoreInputs:
     """What one scene store is made from."""
 
-    scan: ScanFiles  # the scan's files
     reader: Frames  # the scan's frames, open
     boxes: Mapping[str, BoxSet]  # the sets ``gt`` and ``pred``
-    settings: SceneSettings  # the choice of frames, and how missing depth counts
-    split: str  # train, val or test
     selection: FrameSelection  # which frames
     poses_V44: np.ndarray  # (V,4,4) f64 camera to axis-aligned world, metres
     depth_intrinsic: np.ndarray  # (4,4) f64 of the depth image, pixels
-    notes: list[str]  # what the user should know of this scene
-    source_sha256: str  # of the scan's header and the chosen frames' payloads
-    # Of all that the store depends on: payloads, poses, alignment, boxes, settings, split, notes,
-    # and this package's code.
-    inputs_sha256: str
+    # Of the store. Its ``inputs_sha256`` is of all that the store depends on: payloads, poses,
+    # boxes, settings, split, notes, and this package's code.
+    attributes: dict[str, Any]
 
 
 def read_inputs(
@@ -116,17 +111,24 @@ def read_inputs(
         "coverage": selection.coverage,
     }
     return StoreInputs(
-        scan=scan,
         reader=reader,
         boxes=boxes,
-        settings=settings,
-        split=split,
         selection=selection,
         poses_V44=poses_V44,
         depth_intrinsic=intrinsic,
-        notes=notes,
-        source_sha256=payloads.hexdigest(),
-        inputs_sha256=sha256_of_json(inputs),
+        attributes={
+            "scene": scan.scene,
+            "split": split,
+            "frame_ids": selection.frame_ids,
+            "source": reader.name,
+            "source_sha256": payloads.hexdigest(),
+            "inputs_sha256": sha256_of_json(inputs),
+            "stride": settings.stride,
+            "strategy": settings.strategy,
+            "invalid_depth": settings.invalid_depth,
+            "coverage": selection.coverage,
+            "notes": notes,
+        },
     )
 
 
@@ -266,12 +268,12 @@ def _build_or_keep(inputs: StoreInputs, path: Path) -> SceneStore:
     if path.exists():
         try:
             found = SceneStore.open(path)
-            if found.attributes.get("inputs_sha256") == inputs.inputs_sha256:
+            if found.attributes.get("inputs_sha256") == inputs.attributes["inputs_sha256"]:
                 found.verify()
                 store = found
         except StoreError as error:
             logger.warning("%s; remaking it now", error)
-    logger.info("%s: %s", inputs.scan.scene, "kept" if store else "building")
+    logger.info("%s: %s", path.stem, "kept" if store else "building")
     return store or write_scene(inputs, path)
 
 
@@ -282,7 +284,7 @@ def write_scene(inputs: StoreInputs, out: Path) -> SceneStore:
         DataError: a frame is damaged.
         StoreError: the store cannot be written.
     """
-    reader, settings, selection = inputs.reader, inputs.settings, inputs.selection
+    reader, selection = inputs.reader, inputs.selection
     header, frames = reader.header, len(selection.frame_ids)
     rgb = np.empty((frames, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     depth = np.empty((frames, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint16)
@@ -307,7 +309,7 @@ def write_scene(inputs: StoreInputs, out: Path) -> SceneStore:
         world = coordinate_map(
             depth[row], inputs.poses_V44[row], inputs.depth_intrinsic, header.depth_size
         )
-        valid = depth[row] > 0 if settings.invalid_depth == "ignore" else None
+        valid = depth[row] > 0 if inputs.attributes["invalid_depth"] == "ignore" else None
         patch_xyz[row] = patch_means(world, valid)
         if not np.isfinite(patch_xyz[row]).all():
             frame = selection.frame_ids[row]
@@ -316,7 +318,7 @@ def write_scene(inputs: StoreInputs, out: Path) -> SceneStore:
         world_f32 = world.astype(np.float32)
         for name, (fine, coarse) in masks.items():
             fine[:, row], coarse[:, row] = frame_masks(world_f32, inputs.boxes[name].boxes, valid)
-    notes = inputs.notes + check_depths(count_depths(depth), 1000.0, str(reader.path))
+    doubts = check_depths(count_depths(depth), 1000.0, str(reader.path))
     contents = SceneContents(
         rgb=rgb,
         jpegs=[_payload(reader, place) for place in selection.places],
@@ -327,19 +329,7 @@ def write_scene(inputs: StoreInputs, out: Path) -> SceneStore:
         patch_xyz=patch_xyz,
         boxes=inputs.boxes,
         masks=masks,
-        attributes={
-            "scene": inputs.scan.scene,
-            "split": inputs.split,
-            "frame_ids": selection.frame_ids,
-            "source": reader.name,
-            "source_sha256": inputs.source_sha256,
-            "inputs_sha256": inputs.inputs_sha256,
-            "stride": settings.stride,
-            "strategy": settings.strategy,
-            "invalid_depth": settings.invalid_depth,
-            "coverage": selection.coverage,
-            "notes": notes,
-        },
+        attributes={**inputs.attributes, "notes": inputs.attributes["notes"] + doubts},
     )
     write_scene_store(out, contents)
     return SceneStore.open(out)

@@ -9,7 +9,7 @@ frames takes some 10 seconds, most of it the decoding.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def build_capture(
         )
         count = len(inputs.selection.frame_ids)
         facts.append(f"frames: {count} of {len(posed)}, by what they see of the room")
-        inputs = replace(inputs, notes=[*facts, *inputs.notes])
+        inputs.attributes["notes"] = [*facts, *inputs.attributes["notes"]]
         say(f"writing {out}")
         store = write_scene(inputs, out)
     return store, store.attributes["notes"]
