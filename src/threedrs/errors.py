@@ -81,12 +81,6 @@ def name_full_disk(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of what a foreign error says, or its kind where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def one_line(error: BaseException, most: int = 200) -> str:
     """Return all that a foreign error says, on one line that is cut at ``most`` characters."""
     text = " ".join(str(error).split()) or type(error).__name__

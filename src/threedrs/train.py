@@ -11,7 +11,7 @@ from pathlib import Path
 
 from threedrs.distributed.launch import start_process
 from threedrs.distributed.ranks import AgreedError, StopRequest
-from threedrs.errors import MachineError, check_arguments, first_line, one_line_errors
+from threedrs.errors import MachineError, check_arguments, one_line, one_line_errors
 from threedrs.training.recipe import read_run
 from threedrs.workflow.processes import quick_imports
 
@@ -53,7 +53,7 @@ def main() -> int:
                 raise
             raise MachineError(
                 "lost another rank, whose own message says why; run the same command to go on from "
-                f"the newest checkpoint ({first_line(error)})"
+                f"the newest checkpoint ({one_line(error)})"
             ) from error
         torch.distributed.destroy_process_group()
     return 0

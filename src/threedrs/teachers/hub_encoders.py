@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from threedrs.errors import CheckpointError, first_line
+from threedrs.errors import CheckpointError, one_line
 from threedrs.io.files import sha256_of_file, sha256_of_json
 from threedrs.teachers.teacher import (
     IMAGENET_MEAN,
@@ -185,7 +185,7 @@ def model_folder(model: HubModel, weights: Path | None) -> Path:
     except Exception as error:  # no network, a proxy, a full disk: the client has many kinds
         raise CheckpointError(
             f"teacher {model.teacher}: teacher.weights is not set and {model.repository} cannot be "
-            f"fetched ({first_line(error)}); {model.what_to_fetch}"
+            f"fetched ({one_line(error)}); {model.what_to_fetch}"
         ) from error
     assert folder is not None
     if not (folder / CONFIG).is_file() or not model_files(folder):
@@ -205,7 +205,7 @@ def vision_config(model: HubModel, folder: Path) -> Any:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers documents no list of what a damaged file raises
         raise CheckpointError(
-            f"{folder / CONFIG}: cannot be read ({first_line(error)}); {model.what_to_fetch}"
+            f"{folder / CONFIG}: cannot be read ({one_line(error)}); {model.what_to_fetch}"
         ) from error
     if config.model_type not in model.model_types:
         raise CheckpointError(
@@ -237,7 +237,7 @@ def load_model(model: HubModel, folder: Path, kind: Any) -> Any:
     except Exception as error:  # the readers document no list of what damage raises
         raise CheckpointError(
             f"{folder}: cannot be read as {model.repository} "
-            f"({first_line(error)}); {model.what_to_fetch}"
+            f"({one_line(error)}); {model.what_to_fetch}"
         ) from error
     # transformers fills what is missing with random values and only warns.
     wrong = sorted(map(str, {*report["missing_keys"], *report["mismatched_keys"]}))

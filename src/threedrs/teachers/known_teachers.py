@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import CheckpointError, ConfigError, choose_one, did_you_mean, first_line
+from threedrs.errors import CheckpointError, ConfigError, choose_one, did_you_mean, one_line
 from threedrs.teachers import hub_encoders, pointmap, precomputed, random_signs
 from threedrs.teachers.teacher import FeatureExtractor, Teacher, TeacherSettings
 from threedrs.teachers.vggt import extractor as vggt
@@ -57,7 +57,7 @@ def _imported(path: str) -> Teacher:
     except Exception as error:  # foreign code may raise anything while it is imported
         raise ConfigError(
             f"teacher.name {path!r}: {module_name} cannot be imported "
-            f"({first_line(error)}); install its package in this environment, or put its folder "
+            f"({one_line(error)}); install its package in this environment, or put its folder "
             "on PYTHONPATH"
         ) from error
     found = {name: value for name, value in vars(module).items() if isinstance(value, Teacher)}

@@ -29,7 +29,7 @@ from threedrs.errors import (
     MachineError,
     StoreError,
     ThreedrsError,
-    first_line,
+    one_line,
     user_message,
 )
 from threedrs.models.backbones.family import LLAVA_GRID, VisualGrid
@@ -281,6 +281,6 @@ def explain_lost_loader() -> Iterator[None]:
             with suppress(RuntimeError):
                 time.sleep(ENDING)
         raise MachineError(
-            f"a loader process was lost ({first_line(error)}); if memory ran out, lower "
+            f"a loader process was lost ({one_line(error)}); if memory ran out, lower "
             "execution.workers or ask for more memory, and run the same command to go on"
         ) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.config.schema import WandbSettings
-from threedrs.errors import DataError, MachineError, first_line
+from threedrs.errors import DataError, MachineError, one_line
 from threedrs.io.files import read_json, write_json
 
 SECONDS = 30  # that the start may take, and the end
@@ -96,7 +96,7 @@ class Tracker:
             act()
         except Exception as error:  # of a network, a server, a package: training goes on
             self._run = None
-            self._warn(f"goes on without W&B: {type(error).__name__}: {first_line(error)}")
+            self._warn(f"goes on without W&B: {type(error).__name__}: {one_line(error)}")
 
 
 def _identity(path: Path, config_hash: str) -> str:

@@ -107,7 +107,7 @@ def test_a_resumed_run_goes_on_and_another_recipe_does_not(wandb: Any, tmp_path:
     ("fails", "message"),
     [
         ("init", "goes on without W&B: TimeoutError: W&B does not answer"),
-        ("log", "goes on without W&B: ConnectionError: no network"),
+        ("log", "goes on without W&B: ConnectionError: no network and more lines"),
     ],
 )
 def test_what_fails_is_said_once(wandb: Any, tmp_path: Path, fails: str, message: str) -> None:

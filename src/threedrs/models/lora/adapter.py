@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from threedrs.config.schema import LORA_TARGETS, TUNABLE, LoraSettings, Tunable
-from threedrs.errors import CheckpointError, ThreedrsError, first_line
+from threedrs.errors import CheckpointError, ThreedrsError, one_line
 from threedrs.io.files import write_json
 from threedrs.models.backbones.config_json import read_teacher_channels
 from threedrs.models.checkpoint.folder import (
@@ -188,7 +188,7 @@ def read_adapter(folder: Path, settings: ModelSettings) -> SavedAdapter:
     except (ThreedrsError, TypeError, KeyError) as error:
         raise CheckpointError(
             f"{path}: threedrs.base does not name the base model of the adapter beside it "
-            f"({first_line(error)})"
+            f"({one_line(error)})"
         ) from error
     try:
         adapter = LoraConfig.from_pretrained(str(folder))

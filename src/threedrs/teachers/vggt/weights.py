@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from threedrs.errors import CheckpointError, first_line
+from threedrs.errors import CheckpointError, one_line
 from threedrs.teachers.vggt import WHAT_TO_FETCH
 from threedrs.teachers.vggt.aggregator import VGGTAggregator
 
@@ -86,7 +86,7 @@ def _read_checkpoint(path: Path) -> Mapping[str, Any]:
         ) from error
     except Exception as error:  # the two readers document no list of what damage raises
         raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint ({first_line(error)}); download it again"
+            f"{path}: cannot be read as a checkpoint ({one_line(error)}); download it again"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         state = state["model"]
