@@ -58,8 +58,8 @@ FAULTS = (
     Fault(
         "caps of the mix admit one sample too many",
         "instructions/balance.py",
-        "counts.get(key, 0) >= limit",
-        "counts.get(key, 0) > limit",
+        "self._counts[key] >= self._limits",
+        "self._counts[key] > self._limits",
         "instructions/test_balance.py",
     ),
     Fault(

@@ -57,13 +57,10 @@ def write_trivial_answers(
     training: Mapping[str, Path],
     out: Path,
 ) -> None:
-    """Write what the trivial answers score on each benchmark.
+    """Write ``{"format_version", "benchmarks": {name: {way: {metric: percent}}}}`` to ``out``.
 
-    Args:
-        predictions: benchmark -> predictions of runs, which were asked the same questions.
-        records: benchmark -> its evaluation records.
-        training: benchmark -> its training records, where there are any.
-        out: ``{"format_version", "benchmarks": {name: {way: {metric: percent}}}}``.
+    By benchmark, ``predictions`` are those of runs, which were asked the same questions, and
+    ``training`` holds the training records, where there are any.
 
     Raises:
         ConfigError: unknown benchmark.

@@ -60,17 +60,10 @@ class _Metadata(ExternalRow):
 
 
 class _Entry(ExternalRow):
-    """What is read of an entry; what goes into the record as it is, the record checks."""
+    """The fields that say what an entry is; the record checks those that go into it."""
 
-    id: Any = None
     video: Annotated[str, AfterValidator(_of_a_scan)]
     metadata: _Metadata
-    conversations: Any = None
-    box: Any = None
-    gt_box: Any = None
-    box_input: Any = None
-    references: Any = None
-    annotations: Any = None
 
 
 def _first_given(*values: Any) -> Any:
@@ -161,31 +154,31 @@ def _record(value: Any, index: int, where: str) -> tuple[Record, Task]:
     entry = check_external(value, _Entry, where, _REMEDY)
     metadata = entry.metadata
     tasks = {task.dataset: task for task in TASKS.values()}
-    task = tasks.get(metadata.dataset)
-    if task is None:
+    if metadata.dataset not in tasks:
         known = ", ".join(tasks)
         raise DataError(f"{where}: metadata.dataset is {metadata.dataset!r}; known are {known}")
+    task = tasks[metadata.dataset]
     objects = None
     if task.objects != "none":
         objects = check_external(value["metadata"], _Objects, f"{where}: metadata", _REMEDY)
-    references = _first_given(entry.references, entry.annotations, metadata.answers)
-    if task.box_input and not (entry.box_input or references):
+    references = _first_given(value.get("references"), value.get("annotations"), metadata.answers)
+    if task.box_input and not (value.get("box_input") or references):
         raise DataError(f"{where}: box_input is missing, which a {task.title} sample points at")
-    box = _first_given(entry.box, entry.gt_box)
+    box = _first_given(value.get("box"), value.get("gt_box"))
     untyped = metadata.question_type == task.untyped
     # Ids are taken as strings; an entry without one is named by its index.
-    identifier = _first_given(entry.id, index)
+    identifier = _first_given(value.get("id"), index)
     record = {
         "format_version": FORMAT_VERSION,
         "id": str(identifier) if type(identifier) is int else identifier,
         "benchmark": task.name,
         "scene": entry.video,
-        "conversations": entry.conversations,
+        "conversations": value.get("conversations"),
         "question_type": None if untyped else metadata.question_type,
         "ann_id": objects.ann_id[0] if objects and objects.ann_id else None,
         "object_ids": objects.object_id if objects else None,
         "box": [box] if task.objects == "any" and is_box(box) else box,
-        "box_input": entry.box_input,
+        "box_input": value.get("box_input"),
         "references": references,
     }
     return Record.from_json(record, where), task

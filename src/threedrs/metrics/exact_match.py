@@ -21,29 +21,9 @@ _MISSPELT = {
     "waslked": "walked",
     "oclock": "o'clock",
 }
-_NUMBERS = (
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-)
+_BELOW_TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_FROM_TEN = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen")
+_NUMBERS = (*_BELOW_TEN, *_FROM_TEN, "eighteen", "nineteen", "twenty")
 
 NORMALISATION: tuple[tuple[str, str], ...] = (
     (r"^ +", ""),
