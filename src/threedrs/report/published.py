@@ -1,6 +1,6 @@
 """Published scores, for comparison (3DRS, arXiv 2506.01946, and the papers it cites).
 
-The scores stand in the benchmarks' files (`Task.published_scores`), in percent as the papers print
+The scores are the benchmarks' (`Task.published_scores`), in percent as the papers print
 them, on ScanNet's validation scenes (SQA3D: test questions). Here are the methods, in the order of
 the page, and of 3DRS's own rows the setting, by which a run finds the row that it repeats.
 """
