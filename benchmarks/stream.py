@@ -25,7 +25,10 @@ from synthetic_scan import depth_image, header, jpeg, picture, pose
 from threedrs.scannet.boxes import make_box_set
 from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.sens import SensReader, SensWriter
-from threedrs.scenes.build import SceneSettings, build_scene
+from threedrs.scenes.build import read_inputs, write_scene
+from threedrs.scenes.frame_reader import open_frames
+from threedrs.scenes.frame_selection import SceneSettings
+from threedrs.scenes.published_lists import PublishedLists
 
 DIFFERENT, OBJECTS = 40, 40
 
@@ -63,7 +66,10 @@ def build(root: Path, scene: str) -> None:
     indexed = time.perf_counter() - start
     start = time.perf_counter()
     settings = SceneSettings(stride=10, count=32)
-    build_scene(scan, {"gt": boxes, "pred": boxes}, settings, root / f"{scene}.zarr", "train")
+    sets = {"gt": boxes, "pred": boxes}
+    with open_frames(scan) as reader_of_frames:
+        inputs = read_inputs(scan, reader_of_frames, sets, settings, "train", PublishedLists())
+        write_scene(inputs, root / f"{scene}.zarr")
     seconds = time.perf_counter() - start
     peak = peak_megabytes()
     print(frames, indexed, seconds, peak, before)

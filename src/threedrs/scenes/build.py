@@ -46,8 +46,6 @@ from threedrs.scenes.store import SceneContents, SceneStore, write_scene_store
 from threedrs.scenes.upright import lying_note
 from threedrs.workflow.code_hash import code_hash
 
-__all__ = ["SceneSettings", "build_scene", "build_shard"]
-
 MANIFEST_VERSION = 1
 # Six decimals of published texts, and f32 of a .sens, differ by less.
 _SAME_ALIGNMENT = 1e-4
@@ -170,29 +168,6 @@ def _color_notes(header: SensHeader) -> list[str]:
         )
     except DataError as error:
         return [str(error)]
-
-
-def build_scene(
-    scan: ScanFiles,
-    boxes: Mapping[str, BoxSet],
-    settings: SceneSettings,
-    out: Path,
-    split: str,
-    lists: PublishedLists | None = None,
-) -> SceneStore:
-    """Build the scene store of ``scan`` at ``out``, whole or not at all, and open it.
-
-    Args:
-        scan: the scan's files. Its frames and ``meta`` are read, for coverage also ``mesh``.
-
-    Raises:
-        DataError: the scan has no usable frame, or its files are malformed.
-        SensError: the .sens is damaged.
-        StoreError: the store cannot be written.
-    """
-    with open_frames(scan) as reader:
-        inputs = read_inputs(scan, reader, boxes, settings, split, lists or PublishedLists())
-        return write_scene(inputs, out)
 
 
 def build_shard(

@@ -43,7 +43,13 @@ SHAPELESS = (
 )
 # The stages whose hash is also stored with the result. A rule with a script starts at the script.
 STAGES = {
-    "scenes": Stage(entries=("scenes.build:build_scene",)),
+    "scenes": Stage(
+        entries=(
+            "scenes.frame_reader:open_frames",
+            "scenes.build:read_inputs",
+            "scenes.build:write_scene",
+        )
+    ),
     "features": Stage(
         entries=("teachers.extract:extract_shard",), without=("teachers.known_teachers",)
     ),

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from fixtures.published_files import published_layout
+from fixtures.scan_files import build_scene
 from threedrs.demo.published_layout import _write_features, publish, write_published_demo
 from threedrs.demo.write import write_demo
 from threedrs.errors import DataError
@@ -16,7 +17,7 @@ from threedrs.scannet.boxes import BoxSet, extract_boxes, read_boxes_file
 from threedrs.scannet.embodiedscan import read_infos
 from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.sens import SensReader
-from threedrs.scenes.build import SceneSettings, build_scene
+from threedrs.scenes.frame_selection import SceneSettings
 from threedrs.scenes.published_lists import PublishedLists, read_selected_frames
 from threedrs.tasks.registry import TASKS
 from threedrs.teachers.image_decoding import preprocess_image

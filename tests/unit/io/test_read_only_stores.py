@@ -11,13 +11,12 @@ import pytest
 from fixtures.inference_run import SCENES as ASKED
 from fixtures.inference_run import Fake, question, write_store
 from fixtures.inference_run import run as predict
-from fixtures.scan_files import BOXES, SETTINGS, make_scan
+from fixtures.scan_files import BOXES, SETTINGS, build_scene, make_scan
 from fixtures.training_run import SHARD, write_run, write_scene_inputs
 from fixtures.training_run import run as train
 from threedrs.distributed.ranks import AgreedError
 from threedrs.errors import StoreError
 from threedrs.io.files import write_json
-from threedrs.scenes.build import build_scene
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.prediction import read_predictions
 from threedrs.tasks.record import write_records

@@ -16,6 +16,7 @@ from fixtures.scan_files import (
     INTRINSIC,
     SETTINGS,
     TURN,
+    build_scene,
     make_scan,
     record_reads,
 )
@@ -24,7 +25,7 @@ from threedrs.scannet.boxes import BoxSet, make_box_set
 from threedrs.scannet.geometry import frame_masks
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.sens import SensReader
-from threedrs.scenes.build import SceneSettings, build_scene
+from threedrs.scenes.frame_selection import SceneSettings
 from threedrs.scenes.store import SceneStore
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixtures.scan_files import BOXES, INTRINSIC, SETTINGS, TURN, make_scan
+from fixtures.scan_files import BOXES, INTRINSIC, SETTINGS, TURN, build_scene, make_scan
 from threedrs.errors import DataError
 from threedrs.scannet.embodiedscan import SceneInfos
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.posed_images import export_posed_images
 from threedrs.scannet.sens import SensReader, SensWriter
-from threedrs.scenes.build import build_scene, build_shard
+from threedrs.scenes.build import build_shard
 from threedrs.scenes.published_lists import PublishedLists
 from threedrs.scenes.store import SceneStore
 

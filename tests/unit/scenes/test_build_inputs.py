@@ -17,6 +17,7 @@ from fixtures.scan_files import (
     INTRINSIC,
     SETTINGS,
     TURN,
+    build_scene,
     make_pose,
     make_scan,
     record_reads,
@@ -27,7 +28,7 @@ from threedrs.scannet.embodiedscan import SceneInfos
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.posed_images import export_posed_images
 from threedrs.scannet.sens import SensReader
-from threedrs.scenes.build import build_scene, build_shard
+from threedrs.scenes.build import build_shard
 from threedrs.scenes.published_lists import (
     PublishedLists,
     read_published_lists,

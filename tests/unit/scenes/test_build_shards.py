@@ -13,7 +13,8 @@ from fixtures.scan_files import BOXES, SETTINGS, chunk_file, make_scan, write_se
 from threedrs.errors import DataError, StoreError
 from threedrs.scannet.boxes import BoxSet
 from threedrs.scenes import store as store_module
-from threedrs.scenes.build import SceneSettings, build_shard
+from threedrs.scenes.build import build_shard
+from threedrs.scenes.frame_selection import SceneSettings
 from threedrs.scenes.store import SceneStore
 
 

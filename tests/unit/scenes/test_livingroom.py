@@ -9,10 +9,11 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from fixtures.real_data import SHIPPED
+from fixtures.scan_files import build_scene
 from threedrs.scannet.boxes import BoxSet, make_box_set
 from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.rgbd_import import import_rgbd
-from threedrs.scenes.build import SceneSettings, build_scene
+from threedrs.scenes.frame_selection import SceneSettings
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.extract import extract_shard
 from threedrs.teachers.feature_shards import verify_store

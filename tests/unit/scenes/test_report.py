@@ -14,13 +14,14 @@ import scipy.sparse
 from PIL import Image
 from typer.testing import CliRunner
 
-from fixtures.scan_files import BOXES, FRAMES, SETTINGS, make_scan, write_sens
+from fixtures.scan_files import BOXES, FRAMES, SETTINGS, build_scene, make_scan, write_sens
 from threedrs.cli import app
 from threedrs.errors import MachineError
 from threedrs.scannet.boxes import extract_boxes, read_boxes_file
 from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.scannet.layout import ScanFiles
-from threedrs.scenes.build import SceneSettings, build_scene, build_shard
+from threedrs.scenes.build import build_shard
+from threedrs.scenes.frame_selection import SceneSettings
 from threedrs.scenes.report import ROWS_FILE, scene_facts, write_scene_report, write_shard_facts
 from threedrs.scenes.store import SceneStore
 from threedrs.visualization.rerun_export import write_recording

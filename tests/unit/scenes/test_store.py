@@ -13,12 +13,19 @@ import numpy as np
 import pytest
 import zarr
 
-from fixtures.scan_files import BOXES, DEPTH, SETTINGS, chunk_file, make_scan, write_sens
+from fixtures.scan_files import (
+    BOXES,
+    DEPTH,
+    SETTINGS,
+    build_scene,
+    chunk_file,
+    make_scan,
+    write_sens,
+)
 from threedrs.errors import StoreError
 from threedrs.io import zarr_store as zarr_io
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scenes import store as store_module
-from threedrs.scenes.build import build_scene
 from threedrs.scenes.store import SceneStore
 
 

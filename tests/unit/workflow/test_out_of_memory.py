@@ -15,7 +15,8 @@ from fixtures.hostile import little_memory
 from fixtures.scan_files import BOXES, make_scan
 from threedrs.errors import user_message
 from threedrs.scannet.layout import DataLayout
-from threedrs.scenes.build import SceneSettings, build_shard
+from threedrs.scenes.build import build_shard
+from threedrs.scenes.frame_selection import SceneSettings
 from threedrs.scenes.store import SceneStore
 from threedrs.workflow.job_log import job_log
 
