@@ -3,7 +3,8 @@
 A box is (cx, cy, cz, dx, dy, dz), float32, metres, in the axis-aligned world: centre and size of
 the min/max corners of the object's vertices. Each set of a scene comes from the first of these that
 has it: a prepared box file (`threedrs.scannet.prepared_boxes`), the published point cloud
-(`threedrs.scannet.point_cloud`), the scan's mesh with its annotation. Cost: a second a mesh.
+(`threedrs.scannet.point_cloud`), the scan's mesh with its annotation. Cost: some tenths of a second
+a scan, most of it the annotation.
 
 A detector's proposals are ``<scene>.mask.npz``, a scipy sparse matrix of objects x vertices. The
 file comes from elsewhere and is not trusted: nothing is unpickled, and every index is checked
@@ -107,17 +108,12 @@ def aligned_vertices(scan: ScanFiles) -> np.ndarray:
     return vertices_P3
 
 
-def ground_truth_boxes(
-    scan: ScanFiles, vertices_P3: np.ndarray | None = None
-) -> tuple[BoxSet, list[str]]:
+def ground_truth_boxes(scan: ScanFiles) -> tuple[BoxSet, list[str]]:
     """Return the annotated objects' boxes, ordered by object id, and notes on excluded objects.
 
     A scan without annotation (ScanNet's test scans, or the user's own captures) has no boxes and
     one note. An object that owns no vertex has no box and one note. But if a later object of the
     file has exactly its segments, it has that object's box, and all such objects one note.
-
-    Args:
-        vertices_P3: `aligned_vertices` of the scan, if read already.
 
     Raises:
         DataError: a file is malformed, or one is missing although others of the scan are there.
@@ -126,7 +122,7 @@ def ground_truth_boxes(
         return _boxes_of_cloud(scan.point_cloud)
     if not scan.segments.exists() and not scan.aggregation.exists():
         return BoxSet.empty(), ["no annotation (segments and aggregation): no gt boxes"]
-    vertices_P3 = aligned_vertices(scan) if vertices_P3 is None else vertices_P3
+    vertices_P3 = aligned_vertices(scan)
     instances = read_instances(scan.segments, scan.aggregation, len(vertices_P3))
     rows, notes = [], [*instances.notes]
     # One sort finds all objects' vertices. A scene has some 100,000 vertices and 50 objects.
@@ -174,9 +170,7 @@ def _boxes_of_cloud(path: Path) -> tuple[BoxSet, list[str]]:
     return make_box_set(rows), _note_on_ids(ids)
 
 
-def detector_boxes(
-    scan: ScanFiles, limit: int = 50, vertices_P3: np.ndarray | None = None
-) -> tuple[BoxSet, list[str]]:
+def detector_boxes(scan: ScanFiles, limit: int = 50) -> tuple[BoxSet, list[str]]:
     """Return the boxes of the first ``limit`` proposals, best first, and notes on excluded ones.
 
     A scan without a proposal file (train scans need none) has no boxes and one note. A mask without
@@ -190,7 +184,7 @@ def detector_boxes(
     if not _has_vertices(scan):
         name = scan.proposals.name
         return BoxSet.empty(), [f"no mesh or point cloud for {name}: no pred boxes"]
-    vertices_P3 = aligned_vertices(scan) if vertices_P3 is None else vertices_P3
+    vertices_P3 = aligned_vertices(scan)
     masks, notes = read_proposals(scan.proposals, len(vertices_P3), limit)
     rows = []
     for row, mask in enumerate(masks):
@@ -296,14 +290,9 @@ def _sets_and_notes(
     sets, notes = {**given}, list[str]()
     if scan.meta.exists() and read_axis_alignment(scan.meta) is None:
         notes.append(f"no axisAlignment in {scan.meta.name}: the scan's own frame is the world")
-    files = {"gt": (scan.segments, scan.aggregation), "pred": (scan.proposals,)}
-    wanted = [name for name in BOX_SETS if name not in given]
-    # Both sets need the vertices, and a mesh takes a second to read.
-    needs = any(path.exists() for name in wanted for path in files[name]) and _has_vertices(scan)
-    vertices_P3 = aligned_vertices(scan) if needs else None
-    for name in wanted:
+    for name in (name for name in BOX_SETS if name not in given):
         read = ground_truth_boxes if name == "gt" else detector_boxes
-        boxes, without_box = read(scan, vertices_P3=vertices_P3)
+        boxes, without_box = read(scan)
         if name in prepared:
             how = "computed" if len(boxes) else "no"
             notes.append(f"not in {prepared[name].name}: {how} {name} boxes")
