@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from threedrs.config.load import data_layout
-from threedrs.instructions.convert import convert
-from threedrs.instructions.prepared import take_prepared
+from threedrs.instructions.convert import convert, take_prepared
 from threedrs.scannet.boxes import read_boxes_file
 from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.workflow.job_log import job_log

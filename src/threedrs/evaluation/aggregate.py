@@ -134,7 +134,17 @@ def _summarise(
     ``results`` are by run and benchmark, ``configs`` and ``trained`` by run.
     """
     groups = setting_groups(list(results), configs, baseline)
-    compared = [_comparison(members, groups[0], questions) for members in groups[1:]]
+    compared = [
+        {
+            benchmark: compare(
+                [questions[run, benchmark] for run in members],
+                [questions[run, benchmark] for run in groups[0]],
+            )
+            for benchmark in TASKS
+            if all((run, benchmark) in questions for run in (*members, *groups[0]))
+        }
+        for members in groups[1:]
+    ]
     tests, comparisons = _corrected(compared)
     return {
         "format_version": FORMAT_VERSION,
@@ -174,26 +184,9 @@ def _group_name(members: list[str]) -> str:
     return name if len(members) == 1 else f"{name} ({len(members)} seeds)"
 
 
-_Comparisons = dict[str, dict[str, Comparison]]
-
-
-def _comparison(
-    members: list[str],
-    baselines: list[str],
-    questions: Mapping[tuple[str, str], PerQuestion],
-) -> _Comparisons:
-    """Return benchmark -> metric -> comparison of two groups."""
-    return {
-        benchmark: compare(
-            [questions[run, benchmark] for run in members],
-            [questions[run, benchmark] for run in baselines],
-        )
-        for benchmark in TASKS
-        if all((run, benchmark) in questions for run in (*members, *baselines))
-    }
-
-
-def _corrected(groups: list[_Comparisons]) -> tuple[int, list[dict[str, Any]]]:
+def _corrected(
+    groups: list[dict[str, dict[str, Comparison]]],
+) -> tuple[int, list[dict[str, Any]]]:
     """Return the number of tests, and the groups' comparisons as JSON, corrected for it.
 
     ``p_holm`` is p corrected for all headline metrics of all groups that were tested. ``missed`` is

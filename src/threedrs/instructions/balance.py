@@ -11,6 +11,7 @@ Same seed and same records give the same mix. 223,128 records take under a secon
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,11 +56,7 @@ def pool_table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def draw_mix(pool: pd.DataFrame, settings: MixSettings) -> Draw:
-    """Choose the mix's rows from a pool of records.
-
-    Args:
-        pool: as `pool_table`; benchmarks in the order of their rows.
-        settings: shares, caps and seed.
+    """Choose the mix's rows from a `pool_table`, with benchmarks in the order of its rows.
 
     Raises:
         ConfigError: a benchmark is named that has no records, or the caps leave fewer samples of
@@ -199,36 +196,28 @@ class _Gate:
     """Counts what the mix holds of each scene, answer and object, and refuses what is too much."""
 
     def __init__(self, pool: pd.DataFrame, caps: Caps) -> None:
-        scene = pd.factorize(pool["scene"])[0]
-        self._keys: list[tuple[list[Any], dict[Any, int], int]] = []
-        if caps.max_per_scene is not None:
-            self._add([(int(code),) for code in scene], caps.max_per_scene)
-        if caps.max_per_answer is not None:
-            pairs = zip(pool["benchmark"], pool["answer"], strict=True)
-            self._add(
-                # Every grounding sample has the same answer, which says nothing about it.
-                [() if pair[1] == GROUND else (pair,) for pair in pairs],
-                caps.max_per_answer,
-            )
-        if caps.max_per_object is not None:
-            objects = zip(scene, pool["objects"], strict=True)
-            self._add(
-                [tuple((int(code), one) for one in set(ids)) for code, ids in objects],
-                caps.max_per_object,
-            )
+        self._limits: dict[str, int] = caps.model_dump(exclude_none=True)
+        self._counts: Counter[tuple[str, Any]] = Counter()
+        columns = (pool[name] for name in ("benchmark", "scene", "answer", "objects"))
+        self._keys_of_row = [self._keys(*row) for row in zip(*columns, strict=True)]
 
-    def _add(self, keys_of_row: list[Any], limit: int) -> None:
-        self._keys.append((keys_of_row, {}, limit))
+    def _keys(
+        self, benchmark: str, scene: str, answer: str, objects: tuple[int, ...]
+    ) -> list[tuple[str, Any]]:
+        """Return what a row counts as, each with the cap that limits it."""
+        keys = [("max_per_scene", scene), *(("max_per_object", (scene, o)) for o in set(objects))]
+        # Every grounding sample has the same answer, which says nothing about it.
+        keys += [] if answer == GROUND else [("max_per_answer", (benchmark, answer))]
+        return [key for key in keys if key[0] in self._limits]
 
     def admit(self, row: int) -> bool:
         """Count the row and return True, or return False if a limit stops it."""
         # All limits are asked before any count is raised: a refused row counts nowhere.
-        for keys_of_row, counts, limit in self._keys:
-            if any(counts.get(key, 0) >= limit for key in keys_of_row[row]):
-                return False
-        for keys_of_row, counts, _ in self._keys:
-            for key in keys_of_row[row]:
-                counts[key] = counts.get(key, 0) + 1
+        keys = self._keys_of_row[row]
+        if any(self._counts[key] >= self._limits[key[0]] for key in keys):
+            return False
+        for key in keys:
+            self._counts[key] += 1
         return True
 
 

@@ -19,9 +19,8 @@ from fixtures.instruction_files import (
 )
 from threedrs.demo.write import write_demo
 from threedrs.errors import DataError
-from threedrs.instructions.convert import convert
+from threedrs.instructions.convert import convert, take_prepared
 from threedrs.instructions.llava_format import write_llava
-from threedrs.instructions.prepared import take_prepared
 from threedrs.scannet.boxes import ground_truth_boxes
 from threedrs.scannet.layout import DataLayout, scene_split
 from threedrs.tasks.record import Record, read_records

@@ -10,9 +10,8 @@ from fixtures.instruction_files import BOXES, description, write_annotations
 from fixtures.instruction_files import run as converted
 from fixtures.mix_records import record
 from threedrs.errors import DataError
-from threedrs.instructions.convert import ConversionSummary
+from threedrs.instructions.convert import ConversionSummary, take_prepared
 from threedrs.instructions.llava_format import write_llava
-from threedrs.instructions.prepared import take_prepared
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.record import read_records
 
