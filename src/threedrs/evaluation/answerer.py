@@ -81,16 +81,15 @@ class StudentAnswerer:
                 decoding=self.settings.decoding,
                 passes=self.passes,
             )
-        return SceneAnswers(self, session, len(inputs.boxes_N6))
+        return SceneAnswers(self, session)
 
 
 class SceneAnswers:
     """One scene's open session."""
 
-    def __init__(self, answerer: StudentAnswerer, session: SceneSession, boxes: int) -> None:
+    def __init__(self, answerer: StudentAnswerer, session: SceneSession) -> None:
         self._answerer = answerer
         self._session = session
-        self._boxes = boxes
 
     def visual_states(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the last hidden states at the visual tokens (V,G,G,D) and their points (V,G,G,3).
@@ -116,7 +115,6 @@ class SceneAnswers:
         with translate_oom(self._session.scene.scene, REMEDY):
             rows = self._session.ground_all(self._queries(records))
         for record, scores in zip(records, rows, strict=True):
-            assert len(scores) == self._boxes + 1, "one score a box and one for the zero target"
             # Refused here, where the cause is known: in a sorted list such a score means nothing.
             if not all(map(math.isfinite, scores)):
                 raise DataError(

@@ -6,7 +6,7 @@ seeds and rooms do not explain (p < 0.05 after Holm's correction for all that wa
 three seeds on both sides there is none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -187,54 +187,40 @@ def metrics_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def notes(result: Mapping[str, Any]) -> list[str]:
-    """Return what a reader must know: missing metrics, questions left out, rows without a scene."""
-    lines = [
-        f"{metric} is unavailable: {estimate['unavailable']}"
-        for metric, estimate in result["metrics"].items()
-        if "unavailable" in estimate
-    ]
+def notes(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a reader must know: missing metrics, questions left out, rows without a scene."""
+    for metric, estimate in result["metrics"].items():
+        if "unavailable" in estimate:
+            yield f"{metric} is unavailable: {estimate['unavailable']}"
     if result.get("limit"):
-        lines.append("with a limit on the questions this is not a score of the benchmark")
-    questions = questions_left_out(result)
-    if questions:
-        lines.append(
-            f"{questions} further questions are left out: the scans of their scenes cannot be used"
-        )
+        yield "with a limit on the questions this is not a score of the benchmark"
+    if questions := questions_left_out(result):
+        yield f"{questions} more questions are left out: the scans of their scenes cannot be used"
     provenance, title = result["provenance"], find_task(result["benchmark"]).title
     if provenance["predictions_form"] == "field" and provenance["short_of_answers"]:
-        lines.append(
+        yield (
             f"no row holds more than one true answer, and {title} has questions with several, "
             "which published scores count; with --annotations and its annotation file they do"
         )
-    lines += _annotation_notes(result)
+    if check := provenance["annotations"]:
+        yield f"{result['n']} rows are scored against the true answers of {check['file']}"
+        if check["fewer"]:
+            yield f"{check['fewer']} of them held fewer true answers than that"
+        if check["other"]:
+            yield f"{check['other']} of them held true answers that it does not have"
+        if result["n"] < check["questions"]:
+            yield (
+                f"it has {check['questions']} questions: the answers to a part of them are not a "
+                "score of the benchmark"
+            )
     loose = provenance["rows_without_scene"]
     if loose:
-        lines.append(
+        yield (
             f"{loose} of {result['n']} rows name no scene: each is a cluster of its own, so the "
             "intervals do not hold what questions about one room have in common"
         )
     elif provenance["scenes"] == 1:
-        lines.append("all questions are of one scene, so there are no intervals over scenes")
-    return lines
-
-
-def _annotation_notes(result: Mapping[str, Any]) -> list[str]:
-    """Return what taking the true answers of an annotation file has changed."""
-    check = result["provenance"]["annotations"]
-    if check is None:
-        return []
-    lines = [f"{result['n']} rows are scored against the true answers of {check['file']}"]
-    if check["fewer"]:
-        lines.append(f"{check['fewer']} of them held fewer true answers than that")
-    if check["other"]:
-        lines.append(f"{check['other']} of them held true answers that it does not have")
-    if result["n"] < check["questions"]:
-        lines.append(
-            f"it has {check['questions']} questions: the answers to a part of them are not a score "
-            "of the benchmark"
-        )
-    return lines
+        yield "all questions are of one scene, so there are no intervals over scenes"
 
 
 def _value(estimate: Mapping[str, Any]) -> str:
@@ -242,6 +228,5 @@ def _value(estimate: Mapping[str, Any]) -> str:
 
 
 def _interval(estimate: Mapping[str, Any]) -> str:
-    if estimate["low"] is None:
-        return ""
-    return f"{estimate['low']:.1f} to {estimate['high']:.1f}"
+    low, high = estimate["low"], estimate["high"]
+    return "" if low is None else f"{low:.1f} to {high:.1f}"

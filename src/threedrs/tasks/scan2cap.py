@@ -8,6 +8,7 @@ an IoU of at least 0.5 is described. An object without one has the empty predict
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from threedrs.metrics.bootstrap import Metrics
 from threedrs.metrics.captions import CAPTION_METRICS, COMBINE, caption_metrics
@@ -21,7 +22,7 @@ from threedrs.tasks.annotation_rows import (
 from threedrs.tasks.base import Headline, Task, published_scores
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.record import Record, conversation
-from threedrs.tasks.scanrefer import FILE, Description, object_types
+from threedrs.tasks.scanrefer import FILE, Description, described, object_types
 
 PROMPT = "<image> Given an object located at <coord> , describe the object in detail."
 MINIMUM_IOU = 0.5
@@ -37,21 +38,8 @@ def _training(source: AnnotationTables) -> Iterator[Record | Rejection]:
     type_of = object_types(source)
 
     def make(number: int, row: Description) -> list[Record]:
-        scene = source.scenes.check_scene(row.scene_id)
-        (box,) = source.scenes.ground_truth(scene, [row.object_id])
-        return [
-            Record(
-                id=str(number),
-                benchmark="scan2cap",
-                scene=scene,
-                conversations=conversation(PROMPT, row.description.capitalize()),
-                question_type=type_of(row),
-                ann_id=row.ann_id,
-                object_ids=[row.object_id],
-                box=box,
-                box_input=box,
-            )
-        ]
+        fields = described(source, number, row, type_of)
+        return [_record([row.description], fields, box_input=fields["box"])]
 
     yield from source.each_row(Description, make)
 
@@ -69,30 +57,23 @@ def _evaluation(source: AnnotationTables) -> Iterator[Record | Rejection]:
         else:
             # By name as well: an object that goes by two names is two questions, as published.
             rows[scene, one.object_id, one.object_name].append((number, one))
-    for (scene, object_id, _), members in rows.items():
+    for (scene, _, _), members in rows.items():
         try:
-            (box,) = source.scenes.ground_truth(scene, [object_id])
-            box_input = source.scenes.best_detector_box(scene, box, MINIMUM_IOU)
+            fields = described(source, *members[0], type_of)
+            box_input = source.scenes.best_detector_box(scene, fields["box"], MINIMUM_IOU)
         except RowError as error:
             # The list of rejected rows counts rows of the file, and here a question has several.
             for number, _ in members:
                 yield source.rejection(number, error)
             continue
         texts = [one.description for _, one in members]
-        number, first = members[0]
-        record = Record(
-            id=str(number),
-            benchmark="scan2cap",
-            scene=scene,
-            conversations=conversation(PROMPT, texts[0].capitalize()),
-            question_type=type_of(first),
-            ann_id=first.ann_id,
-            object_ids=[object_id],
-            box=box,
-            box_input=box_input,
-            references=texts,
-        )
+        record = _record(texts, fields, box_input=box_input, references=texts)
         yield from source.of_scene([record], [number for number, _ in members])
+
+
+def _record(texts: list[str], fields: dict[str, Any], **others: Any) -> Record:
+    turns = conversation(PROMPT, texts[0].capitalize())
+    return Record(benchmark="scan2cap", conversations=turns, **fields, **others)
 
 
 def wrapped(text: str) -> str:

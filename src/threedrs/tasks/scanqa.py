@@ -43,30 +43,21 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
     """Yield one record an answer for training, one a question for evaluation."""
 
     def make(_: int, row: Question) -> list[Record]:
-        scene, answers = source.scenes.check_scene(row.scene_id), row.answers
-        record_id = f"scanqa_{row.question_id}"
+        scene = source.scenes.check_scene(row.scene_id)
         human = PROMPT.format(question=row.question)
-        if not source.training:
-            # Published files count the answers from 0 in evaluation too, where one stands for all.
-            return [_record(f"{record_id}_0", scene, human, answers[0], references=answers)]
+        # Published files count the answers from 0 in evaluation too, where one stands for all.
         return [
-            _record(f"{record_id}_{number}", scene, human, answer)
-            for number, answer in enumerate(answers)
+            Record(
+                id=f"scanqa_{row.question_id}_{number}",
+                benchmark="scanqa",
+                scene=scene,
+                conversations=conversation(human, answer),
+                references=None if source.training else row.answers,
+            )
+            for number, answer in enumerate(row.answers if source.training else row.answers[:1])
         ]
 
     yield from source.each_row(Question, make)
-
-
-def _record(
-    record_id: str, scene: str, human: str, answer: str, references: list[str] | None = None
-) -> Record:
-    return Record(
-        id=record_id,
-        benchmark="scanqa",
-        scene=scene,
-        conversations=conversation(human, answer),
-        references=references,
-    )
 
 
 def measure(rows: Sequence[Prediction], meteor: bool) -> Metrics:

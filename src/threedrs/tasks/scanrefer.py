@@ -10,7 +10,7 @@ scene (unique) or not (multiple).
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -82,25 +82,37 @@ def object_types(source: AnnotationTables) -> Callable[[Description], str | None
     return type_of
 
 
+def described(
+    source: AnnotationTables,
+    number: int,
+    row: Description,
+    type_of: Callable[[Description], str | None],
+) -> dict[str, Any]:
+    """Return what the records of ScanRefer and Scan2Cap take from a description, by field.
+
+    Raises:
+        RowError: the scene is not known, or the object has no box.
+    """
+    scene = source.scenes.check_scene(row.scene_id)
+    (box,) = source.scenes.ground_truth(scene, [row.object_id])
+    return {
+        "id": str(number),
+        "scene": scene,
+        "question_type": type_of(row),
+        "ann_id": row.ann_id,
+        "object_ids": [row.object_id],
+        "box": box,
+    }
+
+
 def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
     """Yield one record a description."""
     type_of = object_types(source)
 
     def make(number: int, row: Description) -> list[Record]:
-        scene = source.scenes.check_scene(row.scene_id)
-        (box,) = source.scenes.ground_truth(scene, [row.object_id])
-        return [
-            Record(
-                id=str(number),
-                benchmark="scanrefer",
-                scene=scene,
-                conversations=conversation(prompt(row.description), GROUND),
-                question_type=type_of(row),
-                ann_id=row.ann_id,
-                object_ids=[row.object_id],
-                box=box,
-            )
-        ]
+        fields = described(source, number, row, type_of)
+        turns = conversation(prompt(row.description), GROUND)
+        return [Record(benchmark="scanrefer", conversations=turns, **fields)]
 
     yield from source.each_row(Description, make)
 

@@ -72,7 +72,7 @@ def test_questions_of_left_out_scenes_are_not_asked_but_counted(tmp_path, model,
         "scanqa", out, tmp_path / "metrics.json", run="a", bootstrap=0, meteor=False
     )
     assert (metrics["n"], metrics["left_out"]) == (6, meta["left_out"])
-    assert "8 further questions are left out" in notes(metrics)[-1] + notes(metrics)[-2]
+    assert "8 more questions are left out" in " ".join(notes(metrics))
     every = dict.fromkeys(SCENES, "no pose")
     with pytest.raises(DataError, match="every question is of a scene that is left out"):
         predict_benchmark(model, records, fewer, SETTINGS, out, left_out=every, load=fake.load)
