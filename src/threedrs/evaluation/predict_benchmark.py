@@ -8,9 +8,10 @@ where it stopped. The first rank writes ``predictions.jsonl`` in the questions' 
 Cost: the model's time, plus one hash over the model folder (about a second a GB).
 """
 
+import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -36,11 +37,11 @@ from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import (
     FORMAT_VERSION,
     Prediction,
+    keep_partial,
     meta_path,
-    partial_files,
-    partial_writer,
+    partial_folder,
     read_partial,
-    remove_foreign,
+    write_partial,
     write_predictions,
 )
 from threedrs.tasks.record import Record
@@ -77,25 +78,23 @@ def predict_benchmark(
     with inference_ranks() as ranks, ExitStack() as locks:
         chosen = _choose_questions(model, records_file, settings, left_out or {})
         records, task, shown, asked = chosen
-        header: dict[str, str] | None = None
+        inputs: dict[str, str] = {}
         if ranks.first:
-            header = answer_inputs(model, records_file, shown, scenes, settings)
+            inputs = answer_inputs(model, records_file, shown, scenes, settings)
             locks.enter_context(exclusive(out))
-            for note in remove_foreign(out, header):
+            if note := keep_partial(out, inputs):
                 _say(note)
-        header = first_ranks_value(ranks, header)
-        assert header is not None
-        done = _of_whole_scenes(records, read_partial(out, task))
+        first_ranks_value(ranks, None)  # what is not to be read has gone
+        done = read_partial(out, task)
         # Every rank must read the same answers, or two would ask about the same scene: so none
-        # appends before all have read.
+        # writes before all have read.
         first_ranks_value(ranks, None)
         if done and ranks.first:
             _say(f"{len(done)} of {len(records)} questions are answered already; going on")
         mine = _own_questions(records, done, ranks)
-        with partial_writer(out, ranks.rank, header) as add:
-            make = partial(load, model, settings, ranks.device)
-            _answer_scenes(mine, shown, task, scenes, settings, add, make)
-        first_ranks_value(ranks, None)  # the partial files are complete only when all are done
+        make = partial(load, model, settings, ranks.device)
+        _answer_scenes(mine, shown, task, scenes, settings, partial(write_partial, out), make)
+        first_ranks_value(ranks, None)  # the answers are complete only when all are done
         if ranks.first:
             timing = {
                 "seconds": round(time.monotonic() - began, 3),
@@ -103,7 +102,7 @@ def predict_benchmark(
                 "ranks": ranks.count,
                 "device": ranks.device.type,
             }
-            _finish(out, records, task, settings, header, {**asked, "timing": timing})
+            _finish(out, records, task, settings, inputs, {**asked, "timing": timing})
 
 
 def _choose_questions(
@@ -142,16 +141,6 @@ def _choose_questions(
     every_room = _shown_rooms({record.scene for record in usable}, settings)
     shown = {record.scene: every_room[record.scene] for record in records}
     return records, task, shown, {"left_out": excluded, "limit": limit, "unanswered": unanswered}
-
-
-def _of_whole_scenes(
-    records: Sequence[Record], done: Mapping[str, Prediction]
-) -> dict[str, Prediction]:
-    """Return the answers of the scenes whose questions are all answered."""
-    # A scene that lost some lines to a kill or a full disk is asked again as a whole. Scores depend
-    # in their last bits on the questions asked together, and a resumed run should equal another.
-    unfinished = {record.scene for record in records if record.id not in done}
-    return {record.id: done[record.id] for record in records if record.scene not in unfinished}
 
 
 def _own_questions(
@@ -193,7 +182,7 @@ def _answer_scenes(
     task: Task,
     scenes: Path,
     settings: PredictSettings,
-    add: Callable[[Iterable[Prediction]], None],
+    keep: Callable[[list[Prediction]], None],
     load: Callable[[], StudentAnswerer],
 ) -> None:
     total, finished, began = sum(map(len, questions.values())), 0, time.monotonic()
@@ -205,7 +194,7 @@ def _answer_scenes(
         if any(needs_model(record, task) for record in records):
             answerer = answerer or load()
             answers = answerer.open(open_store(scenes, shown[scene]))
-        add(prediction_rows(records, task, answers, store, settings))
+        keep(prediction_rows(records, task, answers, store, settings))
         finished += len(records)
         speed = finished / max(time.monotonic() - began, 1e-9)
         _say(
@@ -219,10 +208,10 @@ def _finish(
     records: Sequence[Record],
     task: Task,
     settings: PredictSettings,
-    header: Mapping[str, str],
+    inputs: Mapping[str, str],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write predictions and, last, the meta file with ``facts``; then remove the partial files."""
+    """Write predictions and, last, the meta file with ``facts``; then remove the scenes' files."""
     done = read_partial(out, task)
     missing = [record.id for record in records if record.id not in done]
     if missing:
@@ -241,15 +230,14 @@ def _finish(
             "scenes": len({record.scene for record in records}),
             "without_model": sum(not needs_model(record, task) for record in records),
         },
-        "inputs": dict(header),
+        "inputs": dict(inputs),
         "predictions_sha256": sha256_of_file(out),
         "decoding": settings.to_json(),
         "versions": package_versions("torch", "transformers", "numpy"),
         **facts,
     }
     write_json(meta_path(out), meta)
-    for path in partial_files(out):
-        path.unlink()
+    shutil.rmtree(partial_folder(out))
 
 
 def answer_inputs(

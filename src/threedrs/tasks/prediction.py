@@ -5,18 +5,14 @@ proposal and, last, of the zero target, with the proposal boxes and the true box
 (cx, cy, cz, dx, dy, dz), axis-aligned, metres. Beside ``predictions.jsonl`` lies
 ``predictions.meta.json``, written last, which says how many questions there are.
 
-While a run is not finished, each rank appends to its own ``predictions.partial.jsonl``,
-``predictions.partial.1.jsonl`` and so on. The first line says what the answers depend on (model,
-records, settings, scenes, code); a file with another first line is removed. A line that a kill cut
-off is dropped, and so is what follows it.
+While a run is not finished, ``predictions.partial/`` holds a file for each finished scene, and
+``inputs.json``: what the answers depend on (model, records, settings, scenes, code).
 
 Reading checks every row and names the line that is wrong. About 1 s for 10,000 rows of 50 boxes.
 """
 
-import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,9 +20,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from threedrs.errors import DataError, write_problem
+from threedrs.errors import DataError
 from threedrs.io.external_json import ExternalRow, ExternalText, check_external
-from threedrs.io.files import read_json_lines, read_result, write_json_lines
+from threedrs.io.files import (
+    read_json,
+    read_json_lines,
+    read_result,
+    write_json,
+    write_json_lines,
+)
 
 if TYPE_CHECKING:
     from threedrs.tasks.base import Task
@@ -214,89 +216,31 @@ def write_predictions(path: Path, rows: Iterable[Prediction]) -> int:
     return write_json_lines(path, (row.to_json() for row in rows))
 
 
-def partial_path(out: Path, rank: int) -> Path:
-    """Return the partial file of a rank."""
-    return out.with_suffix(f".partial{f'.{rank}' if rank else ''}{out.suffix}")
+def partial_folder(out: Path) -> Path:
+    """Return the folder of a run that is not finished."""
+    return out.with_suffix(".partial")
 
 
-def partial_files(out: Path) -> list[Path]:
-    """Return the partial files that exist, also those of ranks that this run does not have."""
-    return sorted(out.parent.glob(f"{out.stem}.partial*{out.suffix}"))
-
-
-def remove_foreign(out: Path, header: Mapping[str, str]) -> list[str]:
-    """Remove the partial files with another header; return for each a line on what differs."""
-    notes = []
-    for path in partial_files(out):
-        found, _ = _complete_lines(path)
-        # Without a whole first line nothing is known of what follows, so everything differs.
-        first = found[0] if found and isinstance(found[0], dict) else {}
-        previous = first.get("header", {})
-        differing = [name for name in header if previous.get(name) != header[name]]
-        if differing:
-            path.unlink()
-            differ = ", ".join(differing)
-            notes.append(f"{path}: its answers are of another {differ}; starting over")
-    return notes
+def keep_partial(out: Path, inputs: Mapping[str, str]) -> str | None:
+    """Make the folder of a run; if one of other ``inputs`` goes, return a line that says so."""
+    folder = partial_folder(out)
+    file = folder / "inputs.json"
+    before = read_json(file) if file.exists() else {}
+    differing = [name for name in inputs if before.get(name) != inputs[name]]
+    if differing:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(file, dict(inputs))
+    if not (before and differing):
+        return None
+    return f"{folder}: its answers are of another {', '.join(differing)}; starting over"
 
 
 def read_partial(out: Path, task: "Task") -> dict[str, Prediction]:
-    """Return the finished answers of all partial files, by question id."""
-    by_scene: dict[str, dict[str, Prediction]] = {}
-    for path in partial_files(out):
-        found: dict[str, dict[str, Prediction]] = {}
-        for number, value in enumerate(_complete_lines(path)[0][1:], start=2):
-            row = Prediction.from_json(value, task, f"{path}: line {number}")
-            found.setdefault(row.scene, {})[row.id] = row
-        # A scene may have been cut off in one file and asked again as a whole into another, after
-        # the number of ranks has changed. Only the answers of the fuller file count, because scores
-        # depend in their last bits on the questions asked together.
-        for scene, rows in found.items():
-            if len(rows) > len(by_scene.get(scene, {})):
-                by_scene[scene] = rows
-    return {name: row for rows in by_scene.values() for name, row in rows.items()}
+    """Return the answers of the finished scenes, by question id."""
+    files = sorted(partial_folder(out).glob("*.jsonl"))
+    return {row.id: row for path in files for row in read_predictions(path, task)}
 
 
-def _complete_lines(path: Path) -> tuple[list[Any], int]:
-    """Return the values of the lines before the first broken one, and their size in bytes."""
-    values: list[Any] = []
-    end = 0
-    with path.open("rb") as stream:
-        for line in stream:
-            try:
-                if not line.endswith(b"\n"):
-                    break
-                values.append(json.loads(line))
-            except (ValueError, RecursionError):
-                break
-            end += len(line)
-    return values, end
-
-
-@contextmanager
-def partial_writer(
-    out: Path, rank: int, header: Mapping[str, str]
-) -> Iterator[Callable[[Iterable[Prediction]], None]]:
-    """Yield a function that appends a rank's finished answers, which are on disk when it returns.
-
-    The function raises DataError if the disk is full or the file cannot be written.
-    """
-    path = partial_path(out, rank)
-    with path.open("a", encoding="utf-8") as stream:
-        kept, end = _complete_lines(path)
-        stream.truncate(end)  # a row behind half a line would be lost when the file is read
-
-        def append(values: Iterable[dict[str, Any]]) -> None:
-            lines = (json.dumps(value, ensure_ascii=False, allow_nan=False) for value in values)
-            try:
-                stream.write("".join(f"{line}\n" for line in lines))
-                stream.flush()
-                os.fsync(stream.fileno())
-            except OSError as error:
-                raise DataError(
-                    f"{path}: {write_problem(error)} (finished scenes are kept)"
-                ) from error
-
-        if not kept:
-            append([{"format_version": FORMAT_VERSION, "header": dict(header)}])
-        yield lambda rows: append(row.to_json() for row in rows)
+def write_partial(out: Path, rows: Sequence[Prediction]) -> None:
+    """Write the answers to all questions about a scene, which are on disk when this returns."""
+    write_predictions(partial_folder(out) / f"{rows[0].scene}.jsonl", rows)

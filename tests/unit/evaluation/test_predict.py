@@ -20,7 +20,7 @@ from threedrs.evaluation.score import score_file
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.tables import notes
 from threedrs.io.files import sha256_of_file
-from threedrs.tasks.prediction import partial_files, read_meta, read_predictions
+from threedrs.tasks.prediction import partial_folder, read_meta, read_predictions
 from threedrs.tasks.record import write_records
 from threedrs.tasks.registry import TASKS
 
@@ -42,7 +42,7 @@ def test_rows_stand_in_the_questions_order_and_scenes_are_opened_once(
     assert meta["inputs"]["records"] == sha256_of_file(records)
     assert meta["decoding"] == SETTINGS.to_json()
     assert meta["timing"]["ranks"] == 1
-    assert partial_files(out) == []
+    assert not partial_folder(out).exists()
     assert "9 of 9 questions" in capsys.readouterr().err
 
 

@@ -18,10 +18,9 @@ from fixtures.repository import ROOT
 from threedrs.evaluation.predict_benchmark import predict_benchmark
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.tasks.prediction import (
-    partial_files,
-    partial_path,
+    keep_partial,
+    partial_folder,
     read_meta,
-    read_partial,
     read_predictions,
 )
 from threedrs.tasks.record import write_records
@@ -39,42 +38,12 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path, model, records, scenes
     whole, out, fake = tmp_path / "a" / "p.jsonl", tmp_path / "b" / "p.jsonl", Fake()
     run(model, records, scenes, whole, Fake())
     kill_in_the_second_scene(model, records, scenes, out)
-    with partial_path(out, 0).open("a") as stream:
-        stream.write('{"format_version": 1, "id": "q1", "predi')
+    (partial_folder(out) / f".{SCENES[1]}.jsonl.1.tmp").write_text('{"format_version": 1, "id')
     run(model, records, scenes, out, fake)
     assert fake.asked == ["q1", "q4", "q7", "q2", "q5", "q8"]
     assert "3 of 9 questions are answered already" in capsys.readouterr().err
     assert out.read_bytes() == whole.read_bytes()
     assert read_meta(out)["timing"]["resumed"] == 3
-
-
-def test_a_scene_of_which_lines_are_lost_is_asked_as_a_whole(tmp_path, model, records, scenes):
-    """Scores depend in their last bits on the questions asked together."""
-    whole, out, fake = tmp_path / "a" / "p.jsonl", tmp_path / "b" / "p.jsonl", Fake()
-    run(model, records, scenes, whole, Fake())
-    kill_in_the_second_scene(model, records, scenes, out)
-    part = partial_path(out, 0)
-    part.write_text("".join(part.read_text().splitlines(keepends=True)[:3]))  # header, two of three
-    run(model, records, scenes, out, fake)
-    assert len(fake.asked) == 9
-    assert read_meta(out)["timing"]["resumed"] == 0
-    assert out.read_bytes() == whole.read_bytes()
-
-
-@pytest.mark.parametrize("cut_off", [0, 1])
-def test_a_scene_asked_again_by_another_rank_has_one_ranks_answers(tmp_path, cut_off):
-    """Of the rank that was cut off, no answer is left among those of the other."""
-    out, header = tmp_path / "p.jsonl", json.dumps({"format_version": 1, "header": {}})
-    for rank in (0, 1):
-        rows = [
-            {"format_version": 1, "id": f"q{i}", "benchmark": "scanqa", "scene": SCENES[0]}
-            | {"prediction": f"rank {rank}", "references": ["yes"]}
-            for i in range(2 if rank == cut_off else 3)
-        ]
-        lines = [header, *map(json.dumps, rows)]
-        partial_path(out, rank).write_text("".join(f"{line}\n" for line in lines))
-    rows = read_partial(out, TASKS["scanqa"])
-    assert [row.prediction for row in rows.values()] == [f"rank {1 - cut_off}"] * 3
 
 
 @pytest.mark.parametrize("what", ["model", "settings", "records"])
@@ -92,15 +61,6 @@ def test_answers_of_something_else_are_not_used(tmp_path, model, records, scenes
     assert len(fake.asked) == 9
     assert f"are of another {what}; starting over" in capsys.readouterr().err
     assert len(read_predictions(out, TASKS["scanqa"])) == 9
-
-
-def test_answers_of_more_ranks_are_used(tmp_path, model, records, scenes):
-    out, fake = tmp_path / "p.jsonl", Fake()
-    kill_in_the_second_scene(model, records, scenes, out)
-    partial_path(out, 0).rename(partial_path(out, 3))
-    run(model, records, scenes, out, fake)
-    assert len(fake.asked) == 6
-    assert partial_files(out) == []
 
 
 @pytest.mark.slow
@@ -128,10 +88,9 @@ def test_two_ranks_answer_as_one(tmp_path, scenes):
     rows = whole.decode().splitlines(keepends=True)
     assert len({json.loads(row)["prediction"] for row in rows}) > 1
     # What a killed run of one rank would have left: the answers of its first scene.
-    header = json.dumps({"format_version": 1, "header": read_meta(outs[1])["inputs"]})
     kept = [row for row in rows if json.loads(row)["scene"] == SCENES[0]]
-    outs[2].parent.mkdir()
-    partial_path(outs[2], 0).write_text("".join([f"{header}\n", *kept]))
+    keep_partial(outs[2], read_meta(outs[1])["inputs"])
+    (partial_folder(outs[2]) / f"{SCENES[0]}.jsonl").write_text("".join(kept))
 
     command = [sys.executable, "-m", "threedrs.distributed.launch", "--gpus", "2"]
     command += ["threedrs.predict", "--model", tmp_path / "model", "--records", records]
