@@ -21,48 +21,54 @@ if TYPE_CHECKING:
     from threedrs.planning.training import Machine
 
 PAPER, PAPERS_RUN = Path("config/paper.yaml"), "3drs"
+RunName = Annotated[
+    str | None,
+    typer.Option(
+        help="Only this run of the configuration.", autocompletion=completion(configured_runs)
+    ),
+]
+Gpus = Annotated[
+    int | None,
+    typer.Option(help="GPUs of a run; without it 8, or as many as its batch divides among."),
+]
+Gpu = Annotated[
+    str,
+    typer.Option(
+        help=f"Kind of GPU: {', '.join(GPUS)}.", autocompletion=completion(lambda: [*GPUS])
+    ),
+]
+Peak = Annotated[
+    float | None,
+    typer.Option(help="Dense bfloat16 TFLOP/s of a GPU; without it as --gpu has."),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(help="Samples of an epoch; without it those of the demo's mix, or the paper's."),
+]
+ClusterFile = Annotated[
+    Path | None,
+    typer.Option(help="A cluster (config/cluster.yaml): plan every stage, not one training."),
+]
+GpuMemory = Annotated[
+    float | None, typer.Option(help="Memory of a GPU in GB; without it as --gpu has.")
+]
+Utilisation = Annotated[
+    float | None,
+    typer.Option(help="Share of the peak that training reaches; without it as measured."),
+]
 
 
 def plan(
     configfile: ConfigFiles = None,
     values: ConfigValues = None,
-    run: Annotated[
-        str | None,
-        typer.Option(
-            help="Only this run of the configuration.", autocompletion=completion(configured_runs)
-        ),
-    ] = None,
-    gpus: Annotated[
-        int | None,
-        typer.Option(help="GPUs of a run; without it 8, or as many as its batch divides among."),
-    ] = None,
-    gpu: Annotated[
-        str,
-        typer.Option(
-            help=f"Kind of GPU: {', '.join(GPUS)}.", autocompletion=completion(lambda: [*GPUS])
-        ),
-    ] = "H100",
-    gpu_memory: Annotated[
-        float | None, typer.Option(help="Memory of a GPU in GB; without it as --gpu has.")
-    ] = None,
-    peak: Annotated[
-        float | None,
-        typer.Option(help="Dense bfloat16 TFLOP/s of a GPU; without it as --gpu has."),
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            help="Samples of an epoch; without it those of the demo's mix, or the paper's."
-        ),
-    ] = None,
-    utilisation: Annotated[
-        float | None,
-        typer.Option(help="Share of the peak that training reaches; without it as measured."),
-    ] = None,
-    cluster: Annotated[
-        Path | None,
-        typer.Option(help="A cluster (config/cluster.yaml): plan every stage, not one training."),
-    ] = None,
+    run: RunName = None,
+    gpus: Gpus = None,
+    gpu: Gpu = "H100",
+    gpu_memory: GpuMemory = None,
+    peak: Peak = None,
+    samples: Samples = None,
+    utilisation: Utilisation = None,
+    cluster: ClusterFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate memory and time of training, from the repository's folder.
