@@ -49,7 +49,8 @@ class Column(Headline):
 def published_scores(benchmark: str) -> dict[str, tuple[float | None, ...]]:
     """Return a benchmark's columns of ``published_scores.csv``: method -> values in percent.
 
-    Methods without a value are not in it; None stands for an empty cell.
+    Methods without a value are not in it, so that a new benchmark has none; None stands for an
+    empty cell.
     """
     table = Path(__file__).with_name("published_scores.csv")
     with table.open(encoding="utf-8", newline="") as file:
@@ -62,7 +63,7 @@ def published_scores(benchmark: str) -> dict[str, tuple[float | None, ...]]:
         )
         for row in rows
     }
-    return {method: values for method, values in scores.items() if set(values) != {None}}
+    return {method: values for method, values in scores.items() if set(values) - {None}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from threedrs.report.published import PUBLISHED
+from threedrs.tasks.base import published_scores
 from threedrs.tasks.registry import TASKS, headline_columns
 from threedrs.workflow.code_hash import SHAPELESS
 from threedrs.workflow.code_walk import reached_code
@@ -77,3 +78,8 @@ def test_only_the_paths_of_annotations_shape_the_demo_data() -> None:
         "QUESTIONS_PATH",
         "ANSWERS_PATH",
     }
+
+
+def test_a_benchmark_that_nobody_has_published_has_no_scores() -> None:
+    assert published_scores("my_qa") == {}
+    assert published_scores("sqa3d")["3DRS (LLaVA-Video)"] == (60.6,)
