@@ -103,133 +103,132 @@ class Plan:
         return sum(self.memory.values())
 
 
-def _layer_numbers(text: Any, settings: TrainSettings, size: int) -> float:
-    """Return the numbers, of ``size`` bytes, that a language layer keeps of each token."""
-    width, inner, lora = text.hidden_size, text.intermediate_size, settings.lora
-    keys = width // text.num_attention_heads * text.num_key_value_heads
-    numbers: float = 5 * width + 2 * keys + 3 * inner
-    if settings.pack > 1:
-        numbers += 3 * width
-    if lora is not None:
-        numbers += lora.rank * len(lora.targets)
-        if lora.dropout:
-            inputs = sum(inner if name == "down_proj" else width for name in lora.targets)
-            numbers += inputs * (size + 1) / size
-    return numbers
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FullPack:
+    """A full pack of a run, from which follow what it keeps in memory and what it computes."""
 
+    student: Student
+    settings: TrainSettings
+    frames: int  # of its scene
 
-def _activations(student: Student, settings: TrainSettings, frames: int) -> dict[str, float]:
-    """Return the bytes of what a forward pass leaves, and of the layer at work."""
-    family, text = student.family, student.text_config
-    size = _bytes(settings)
-    width, inner = text.hidden_size, text.intermediate_size
-    layers, tokens = text.num_hidden_layers, sequence_tokens(student, settings, frames)
-    patches, vision_width, vision_inner = family.vision_sizes()
-    patches *= frames
+    @property
+    def size(self) -> int:
+        """The bytes of a number."""
+        return 2 if self.settings.precision == "bfloat16" else 4
 
-    layer = tokens * _layer_numbers(text, settings, size)
-    vision_layer = patches * (7 * vision_width + 2 * vision_inner)
-    if settings.gradient_checkpointing:
-        kept_layers = min(settings.kept_layers, layers)
+    @property
+    def tokens(self) -> int:
+        """The tokens of the sequence."""
+        visual = self.frames * self.student.family.grid.frame_tokens
+        return visual + TEXT_TOKENS + self.settings.pack * OWN_TOKENS
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """How many parameters there are, and how many are trained."""
+        trained = trained_parameters(self.student, self.settings.tunable)
+        return (
+            sum(parameter.numel() for parameter in self.student.parameters()),
+            sum(parameter.numel() for group in trained.values() for parameter in group),
+        )
+
+    @property
+    def layer_numbers(self) -> float:
+        """The numbers that a language layer keeps of the pack where it is not recomputed."""
+        text, lora = self.student.text_config, self.settings.lora
+        width, inner = text.hidden_size, text.intermediate_size
+        keys = width // text.num_attention_heads * text.num_key_value_heads
+        numbers: float = 5 * width + 2 * keys + 3 * inner
+        if self.settings.pack > 1:
+            numbers += 3 * width
+        if lora is not None:
+            numbers += lora.rank * len(lora.targets)
+            if lora.dropout:
+                inputs = sum(inner if name == "down_proj" else width for name in lora.targets)
+                numbers += inputs * (self.size + 1) / self.size
+        return self.tokens * numbers
+
+    def activations(self) -> dict[str, float]:
+        """Return the bytes of what a forward pass leaves, and of the layer at work."""
+        family, text, settings = self.student.family, self.student.text_config, self.settings
+        width, inner, layers = text.hidden_size, text.intermediate_size, text.num_hidden_layers
+        patches, vision_width, vision_inner = family.vision_sizes()
+        patches *= self.frames
+        tokens, layer = self.tokens, self.layer_numbers
+        vision_layer = patches * (7 * vision_width + 2 * vision_inner)
         kept = layers * tokens * width + family.run_layers * patches * vision_width
-        kept += kept_layers * layer
-        work = max(
-            layer + tokens * (2 * inner + 2 * width),
-            vision_layer + patches * (2 * vision_inner + 2 * vision_width),
+        at_work = tokens * (2 * inner + 2 * width)
+        vision_at_work = patches * (2 * vision_inner + 2 * vision_width)
+        if settings.gradient_checkpointing:
+            kept += min(settings.kept_layers, layers) * layer
+            # The layer that is recomputed has all that it would have kept.
+            at_work, vision_at_work = at_work + layer, vision_at_work + vision_layer
+        else:
+            kept += layers * layer + family.run_layers * vision_layer
+        supervised = self.frames * family.grid.coarse**2 * 6 * width
+        logits = 10 * text.vocab_size * PREDICTIONS * settings.pack
+        return {
+            "kept activations": float(self.size * kept),
+            "layer at work": float(self.size * max(at_work, vision_at_work)),
+            "projector": float(self.size * patches * (vision_width + 3 * width)),
+            "heads and logits": float(
+                self.size * supervised * bool(self.student.teacher_channels) + logits
+            ),
+        }
+
+    def memory(self, deepspeed: Mapping[str, Any], gpus: int) -> dict[str, float]:
+        """Return the bytes of memory of each GPU, by the parts of the module's text."""
+        (whole, tuned), zero = self.parameters, deepspeed["zero_optimization"]
+        spread = zero["stage"] == 3
+        on_hosts = is_offloaded(deepspeed, "param")
+        share = 0 if on_hosts else self.size * whole / (gpus if spread else 1)
+        live = min(zero.get("stage3_max_live_parameters", 1e9), whole)
+        if zero.get("stage3_max_reuse_distance", 1e9) >= 2 * whole:
+            live = whole
+        gathered = spread and (gpus > 1 or on_hosts)
+        update = 0.0 if is_offloaded(deepspeed, "optimizer") else tuned / gpus
+        return {
+            "parameters": float(share),
+            "gathered parameters": float(self.size * live) if gathered else 0.0,
+            "gradients": self.size * update,
+            "optimizer": 12 * update,
+            "buckets": 2.0 * self.size * min(zero.get("reduce_bucket_size", 5e8), tuned),
+            **self.activations(),
+            "system": float(SYSTEM),
+        }
+
+    def host_memory(self, deepspeed: Mapping[str, Any]) -> float:
+        """Return the bytes of host memory that offloaded parts take on all hosts together."""
+        whole, tuned = self.parameters
+        optimizer = 16 * tuned * is_offloaded(deepspeed, "optimizer")
+        return HOST_BUFFERS * (optimizer + self.size * whole * is_offloaded(deepspeed, "param"))
+
+    def operations(self) -> tuple[float, float]:
+        """Return the operations of the pack, and of what is recomputed of it besides."""
+        settings, own = self.settings, [OWN_TOKENS] * self.settings.pack
+        parts = OperationCount(self.student, settings.tunable).parts(
+            frames=self.frames,
+            prefix=self.tokens - sum(own),
+            own=own,
+            predictions=PREDICTIONS * settings.pack,
         )
-    else:
-        kept = layers * (layer + tokens * width)
-        kept += family.run_layers * (vision_layer + patches * vision_width)
-        work = max(
-            tokens * (2 * inner + 2 * width), patches * (2 * vision_inner + 2 * vision_width)
-        )
-    supervised = frames * family.grid.coarse**2 * 6 * width * bool(student.teacher_channels)
-    logits = 10 * text.vocab_size * PREDICTIONS * settings.pack
-    return {
-        "kept activations": float(size * kept),
-        "layer at work": float(size * work),
-        "projector": float(size * patches * (vision_width + 3 * width)),
-        "heads and logits": float(size * supervised + logits),
-    }
+        repeated = 0.0
+        if settings.gradient_checkpointing:
+            layers = self.student.text_config.num_hidden_layers
+            recomputed = 1 - min(settings.kept_layers, layers) / layers
+            for name, share in (("vision_tower", 1.0), ("language_model", recomputed)):
+                if parts[name].backward:  # otherwise nothing asks for its activations again
+                    repeated += share * parts[name].forward
+        return sum(part.total for part in parts.values()), repeated
 
+    def most_kept_layers(self, free: float) -> int | None:
+        """Return how many language layers can keep their activations in ``free`` bytes more.
 
-def sequence_tokens(student: Student, settings: TrainSettings, frames: int) -> int:
-    """Return the tokens of a full pack's sequence."""
-    return frames * student.family.grid.frame_tokens + TEXT_TOKENS + settings.pack * OWN_TOKENS
-
-
-def _bytes(settings: TrainSettings) -> int:
-    """Return the bytes of a number."""
-    return 2 if settings.precision == "bfloat16" else 4
-
-
-def _parameters(student: Student, settings: TrainSettings) -> tuple[int, int]:
-    """Return how many parameters there are, and how many are trained."""
-    trained = trained_parameters(student, settings.tunable)
-    return (
-        sum(parameter.numel() for parameter in student.parameters()),
-        sum(parameter.numel() for group in trained.values() for parameter in group),
-    )
-
-
-def host_memory(student: Student, settings: TrainSettings, deepspeed: Mapping[str, Any]) -> float:
-    """Return the bytes of host memory that offloaded parts take on all hosts together."""
-    (whole, tuned), size = _parameters(student, settings), _bytes(settings)
-    optimizer = 16 * tuned * is_offloaded(deepspeed, "optimizer")
-    return HOST_BUFFERS * (optimizer + size * whole * is_offloaded(deepspeed, "param"))
-
-
-def memory_parts(
-    student: Student, settings: TrainSettings, deepspeed: Mapping[str, Any], frames: int, gpus: int
-) -> dict[str, float]:
-    """Return the bytes of memory of each GPU, by the parts of the module's text."""
-    (whole, tuned), size = _parameters(student, settings), _bytes(settings)
-    zero = deepspeed["zero_optimization"]
-    spread = zero["stage"] == 3
-    share = 0 if is_offloaded(deepspeed, "param") else size * whole / (gpus if spread else 1)
-    live = min(zero.get("stage3_max_live_parameters", 1e9), whole)
-    if zero.get("stage3_max_reuse_distance", 1e9) >= 2 * whole:
-        live = whole
-    gathered = spread and (gpus > 1 or is_offloaded(deepspeed, "param"))
-    update = 0.0 if is_offloaded(deepspeed, "optimizer") else tuned / gpus
-    return {
-        "parameters": float(share),
-        "gathered parameters": float(size * live) if gathered else 0.0,
-        "gradients": size * update,
-        "optimizer": 12 * update,
-        "buckets": 2.0 * size * min(zero.get("reduce_bucket_size", 5e8), tuned),
-        **_activations(student, settings, frames),
-        "system": float(SYSTEM),
-    }
-
-
-def _operations(student: Student, settings: TrainSettings, frames: int) -> tuple[float, float]:
-    """Return the operations of a full pack, and of what is recomputed of it besides."""
-    own = [OWN_TOKENS] * settings.pack
-    parts = OperationCount(student, settings.tunable).parts(
-        frames=frames,
-        prefix=sequence_tokens(student, settings, frames) - sum(own),
-        own=own,
-        predictions=PREDICTIONS * settings.pack,
-    )
-    repeated = 0.0
-    if settings.gradient_checkpointing:
-        layers = student.text_config.num_hidden_layers
-        recomputed = 1 - min(settings.kept_layers, layers) / layers
-        for name, share in (("vision_tower", 1.0), ("language_model", recomputed)):
-            if parts[name].backward:  # otherwise nothing asks for its activations again
-                repeated += share * parts[name].forward
-    return sum(part.total for part in parts.values()), repeated
-
-
-def _most_kept_layers(student: Student, settings: TrainSettings, frames: int, free: float) -> int:
-    """Return how many language layers can keep their activations in ``free`` bytes more."""
-    text = student.text_config
-    size = _bytes(settings)
-    tokens = sequence_tokens(student, settings, frames)
-    layer = size * tokens * _layer_numbers(text, settings, size)
-    most = settings.kept_layers + int(free // layer)
-    return max(0, min(most, text.num_hidden_layers))
+        None where all layers keep them anyway.
+        """
+        if not self.settings.gradient_checkpointing:
+            return None
+        most = self.settings.kept_layers + int(free // (self.size * self.layer_numbers))
+        return max(0, min(most, self.student.text_config.num_hidden_layers))
 
 
 def _task_groups(samples: int) -> dict[str, int]:
@@ -272,26 +271,21 @@ def plan_run(
     student = empty_student(ModelSettings.from_config({**config, "model": model}), teacher_channels)
     if settings.lora is not None:
         add_lora(student, settings.lora, (0, 1), seed=0)  # which rows makes no difference
-    frames = config["frames"]["count"]
-    tokens = sequence_tokens(student, settings, frames)
-    a_pack, repeated = _operations(student, settings, frames)
+    pack = FullPack(student=student, settings=settings, frames=config["frames"]["count"])
+    a_pack, repeated = pack.operations()
     reached = REACHED * a_pack / (a_pack + repeated)
     utilisation = machine.utilisation or min(reached, a_pack / machine.peak / LAUNCHES)
     a_sample = a_pack / settings.pack
     speed = machine.gpus * machine.peak * utilisation
-    memory = memory_parts(student, settings, deepspeed, frames, machine.gpus)
+    memory = pack.memory(deepspeed, machine.gpus)
     return Plan(
-        parameters=sum(p.numel() for p in student.parameters()),
-        tokens=tokens,
+        parameters=pack.parameters[0],
+        tokens=pack.tokens,
         memory=memory,
-        host_memory=host_memory(student, settings, deepspeed),
+        host_memory=pack.host_memory(deepspeed),
         utilisation=utilisation,
         seconds_a_step=settings.global_batch * a_sample / speed,
         hours_an_epoch=samples * a_sample / speed / 3600,
         steps_an_epoch=settings.steps_per_epoch(_task_groups(samples)),
-        most_kept_layers=_most_kept_layers(
-            student, settings, frames, machine.memory - sum(memory.values())
-        )
-        if settings.gradient_checkpointing
-        else None,
+        most_kept_layers=pack.most_kept_layers(machine.memory - sum(memory.values())),
     )

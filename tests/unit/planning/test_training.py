@@ -17,7 +17,8 @@ from threedrs.errors import ConfigError
 from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.lora.layers import add_lora
 from threedrs.models.model_settings import ModelSettings
-from threedrs.planning.training import GIB, Machine, host_memory, memory_parts, plan_run, usual_gpus
+from threedrs.models.student import Student
+from threedrs.planning.training import GIB, FullPack, Machine, plan_run, usual_gpus
 from threedrs.training.recipe import TrainSettings
 
 ZERO3 = {
@@ -32,6 +33,13 @@ ZERO3 = {
 
 def settings(**changes: Any) -> TrainSettings:
     return TrainSettings(**changes)
+
+
+def memory_parts(
+    student: Student, recipe: TrainSettings, deepspeed: dict[str, Any], frames: int, gpus: int
+) -> dict[str, float]:
+    pack = FullPack(student=student, settings=recipe, frames=frames)
+    return pack.memory(deepspeed, gpus)
 
 
 def test_tiny_student_by_hand() -> None:
@@ -95,7 +103,7 @@ def test_stages_and_frozen_parts() -> None:
         where = {"offload_optimizer": {"device": device}, "offload_param": {"device": device}}
         offload = {"zero_optimization": {"stage": 3, **where}}
         parts[device] = memory_parts(student, recipe, offload, 2, gpus=2)
-        hosts[device] = host_memory(student, recipe, offload)
+        hosts[device] = FullPack(student=student, settings=recipe, frames=2).host_memory(offload)
     on_host = {"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}
     assert hosts == {"cpu": 1.5 * (16 * counts["heads"] + 2 * whole), "none": 0}
     for part in ("parameters", "gradients", "optimizer"):
