@@ -277,18 +277,21 @@ def mixes(results: Results) -> list[tuple[str, dict[str, Any], list[BarChart]]]:
     drawn = []
     for name, summary in results.mixes().items():
         counts, before = summary["benchmarks"], summary["before"]["benchmarks"]
-        drawn_of = {name: counts}
-        # A mix of everything would only show the same bars twice.
-        if counts != before:
-            drawn_of = {"all records": before, **drawn_of}
         groups = [
             BarGroup(
                 name=benchmark,
-                bars=[Bar(name=mix, value=of.get(benchmark, 0)) for mix, of in drawn_of.items()],
+                bars=[
+                    Bar(name="all records", value=of),
+                    Bar(name=name, value=counts.get(benchmark, 0)),
+                ],
             )
-            for benchmark in before
+            for benchmark, of in before.items()
         ]
-        charts = [BarChart(title="Samples a benchmark", of="Mix", groups=groups)]
+        # A mix of everything would only show the same bars twice.
+        if counts == before:
+            everything = [Bar(name=benchmark, value=of) for benchmark, of in before.items()]
+            groups = [BarGroup(name="", bars=everything)]
+        charts = [BarChart(title="Samples a benchmark", of="Benchmark", groups=groups)]
         for benchmark, answers in summary["top_answers"].items():
             # Grounding answers are all alike; only spoken ones can be out of balance.
             bars = [
