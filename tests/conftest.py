@@ -8,12 +8,20 @@ from pathlib import Path
 import pytest
 
 from fixtures.checkout import Checkout, keep_code_hashes, make_checkout
+from fixtures.meteor_program import stand_in_for_java
+from fixtures.shared_folder import VARIABLE, shared_folder
 from scheduling import (  # noqa: F401  # hooks of pytest
     pytest_collection_finish,
     pytest_collection_modifyitems,
     pytest_xdist_auto_num_workers,
     pytest_xdist_make_scheduler,
 )
+
+
+def pytest_configure() -> None:
+    """Make, before any worker is started, what they share."""
+    if VARIABLE not in os.environ:
+        stand_in_for_java(shared_folder())
 
 
 @pytest.fixture

@@ -16,7 +16,15 @@ import yaml
 
 from fixtures.checkout import Checkout, make_checkout
 from fixtures.slurm_cluster import GPUS, running_cluster, short_memory
-from fixtures.slurm_jobs import Running, explained, slurm_jobs, snakemake, submitted, wait_until
+from fixtures.slurm_jobs import (
+    Running,
+    explained,
+    look_often,
+    slurm_jobs,
+    snakemake,
+    submitted,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -47,6 +55,7 @@ def cluster() -> Iterator[Path]:
 def ready(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout in which the boxes are there, and the conversion of records is next."""
     checkout = make_checkout(tmp_path_factory.mktemp("faults") / "checkout")
+    look_often(checkout)
     (checkout.folder / "run.yaml").write_text(yaml.safe_dump(CONFIG))
     boxes = ("results/boxes/train-000.json", "results/boxes/val-000.json")
     said = checkout.snakemake(*boxes, "--cores", "2", config=checkout.folder / "run.yaml")
