@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class FileAtATime(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "slurm" if Path(file).match("workflow/test_slurm*.py") else file
+        return "slurm" if Path(file).match("tests/workflow/test_slurm*.py") else file
 
     def remove_node(self, node: WorkerController) -> str | None:
         """Take a worker away, and return the test that it was running, or None.
@@ -90,5 +91,15 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of Slurm start first: they are one worker's and take it longest."""
-    items.sort(key=lambda item: not item.path.match("workflow/test_slurm*.py"))
+    """Let what takes long start first, so that no worker is left with it at the end.
+
+    That is Slurm's tests, which are one worker's, the workflow's others, and then the files with
+    the most slow tests.
+    """
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+
+    def start(item: pytest.Item) -> tuple[bool, bool, int]:
+        of_slurm = item.path.match("tests/workflow/test_slurm*.py")
+        return not of_slurm, not item.path.match("tests/workflow/*"), -slow[item.path]
+
+    items.sort(key=start)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.checkout import SMALL, Checkout, copy_finished
+from fixtures.forked_jobs import forked_python
 from fixtures.repository import ROOT
 
 pytestmark = pytest.mark.slow
@@ -33,6 +34,16 @@ def commands(text: str) -> str:
     return "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
 
 
+def write_commands(folder: Path) -> Path:
+    """Write `snakemake` and `threedrs`, which the recipes type most, as forks."""
+    folder.mkdir()
+    for name in ("snakemake", "threedrs"):
+        command = folder / name
+        command.write_text(f'#!/bin/sh\nexec {forked_python()} -m {name} "$@"\n')
+        command.chmod(0o755)
+    return folder
+
+
 def type_recipe(text: str, folder: Path) -> str:
     """Type the commands of a recipe in a checkout, and return what they say."""
     packages = folder / "packages"
@@ -42,7 +53,7 @@ def type_recipe(text: str, folder: Path) -> str:
         env={
             **os.environ,
             "FILES": str(SMALL),
-            "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}",
+            "PATH": f"{folder}/commands:{ROOT}/.venv/bin:{os.environ['PATH']}",
             "PYTHONPATH": f"{folder}/src:{packages}",
             # pip installs beside the environment that runs the tests, and asks no registry.
             "PIP_TARGET": str(packages),
@@ -62,6 +73,7 @@ def type_recipe(text: str, folder: Path) -> str:
 def demo(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_finished(finished, tmp_path_factory.mktemp("recipes") / "checkout").folder
     (folder / "tests").symlink_to(ROOT / "tests")
+    write_commands(folder / "commands")
     return folder
 
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from fixtures.checkout import Checkout, make_checkout
+from fixtures.forked_jobs import forked_python
 from fixtures.slurm_cluster import GPUS, running_cluster, short_memory
 from fixtures.slurm_jobs import (
     Running,
@@ -77,9 +78,16 @@ def _nothing_left(cluster: Path, ready: Checkout) -> Iterator[None]:
         path.unlink()
 
 
-def started(
+def started(checkout: Checkout, *arguments: str) -> AbstractContextManager[Running]:
+    """Start Snakemake; it and its jobs are forks, which end with what Slurm has started."""
+    config = checkout.folder / "run.yaml"
+    return snakemake(checkout, *arguments, config=config, python=forked_python())
+
+
+def started_for_itself(
     checkout: Checkout, *arguments: str, tools: Path | None = None
 ) -> AbstractContextManager[Running]:
+    """Start Snakemake; it and its jobs are processes that a signal or Slurm finds."""
     return snakemake(checkout, *arguments, config=checkout.folder / "run.yaml", tools=tools)
 
 
@@ -147,12 +155,12 @@ def test_cancelled_killed_and_drained_in_one_run(cluster: Path, ready: Checkout)
 def test_over_its_memory_then_enough(ready: Checkout) -> None:
     """The profile's own line, with a memory of which the first attempt takes more."""
     edit_profile(ready, 'mem_mb: "attempt * 3000"', f'mem_mb: "attempt * {TOO_LITTLE}"')
-    with started(ready, "--", FILES[0]) as run:
+    with started_for_itself(ready, "--", FILES[0]) as run:
         assert run.ended() == 0, run.said()
         assert submitted(run.log()) == {"convert_instructions scanrefer val": 2}
     edit_profile(ready, f'"attempt * {TOO_LITTLE}"', f"{TOO_LITTLE}")
     (ready.folder / FILES[0]).unlink()
-    with started(ready, "--retries", "0", "--", FILES[0]) as run:
+    with started_for_itself(ready, "--retries", "0", "--", FILES[0]) as run:
         assert run.ended() == 1, run.said()
     (line,) = explained(run.said())
     assert "took more memory than it had asked for: raise mem_mb" in line
@@ -191,7 +199,7 @@ def test_forgotten_jobs_and_lost_answers(cluster: Path, ready: Checkout, tmp_pat
     stand_in.chmod(0o755)
     (cluster / "hold").touch()
     options = ("--retries", "0", "--latency-wait", "3", "--", *FILES[:2])
-    with short_memory(2), started(ready, *options, tools=tmp_path) as run:
+    with short_memory(2), started_for_itself(ready, *options, tools=tmp_path) as run:
         wait_until(lambda: run.log().count("has been submitted with SLURM jobid") == 2, run)
         first, second = sorted(slurm_jobs("RUNNING", "PENDING"), key=lambda job: int(job.number))
         os.kill(run.process.pid, signal.SIGSTOP)
