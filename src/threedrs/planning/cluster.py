@@ -103,8 +103,6 @@ class Step:
     seconds: Sequence[float]  # time of each job
     needs: Mapping[str, int]  # what each asks for: gpu, threads, mem_mb, runtime in minutes, nodes
     kept: float = 0.0  # GB that stay
-    checkpoints: float = 0.0  # GB besides, which may be removed once a run is trained
-    temporary: float = 0.0  # GB besides, of one job while it runs
 
     @property
     def gpu_hours(self) -> float:
@@ -183,24 +181,23 @@ class Workload:
         rule: str,
         seconds: Sequence[float],
         usual: Mapping[str, int] = USUAL_NEEDS,
-        **gigabytes: float,
+        *,
+        speed: float | None = None,
+        kept: float = 0.0,
     ) -> Step:
-        """Return the jobs of ``rule`` that compute for ``seconds``, each after its start."""
-        start = figure("start of a job, CPU s") / self.cluster.core_speed + figure("queue, s a job")
+        """Return the jobs of ``rule``, each of which takes ``seconds`` / ``speed`` after its start.
+
+        Without a speed they run on the cluster's cores.
+        """
+        core = self.cluster.core_speed
+        start = figure("start of a job, CPU s") / core + figure("queue, s a job")
         return Step(
             stage=stage,
             rule=rule,
-            seconds=[start + one for one in seconds],
+            seconds=[start + one / (speed or core) for one in seconds],
             needs=self.needs(rule, usual),
-            **gigabytes,
+            kept=kept,
         )
-
-    def on_cores(
-        self, stage: str, rule: str, seconds: Sequence[float], *, kept: float = 0.0
-    ) -> Step:
-        """Return jobs that take ``seconds`` of a core as measured, and leave ``kept`` GB."""
-        here = [one / self.cluster.core_speed for one in seconds]
-        return self.step(stage, rule, here, kept=kept)
 
 
 def workflow_steps(work: Workload, plans: Mapping[str, Plan]) -> list[Step]:
@@ -222,17 +219,16 @@ def _scene_steps(work: Workload) -> Iterator[Step]:
     sizes = [size for split in work.scenes for size in work.shard_sizes(split, "data")]
     if data_layout(work.config).candidates is not None:
         seconds = [figure("candidates, s a split")] * splits
-        needs = USUAL_NEEDS | {"mem_mb": 16000}
-        yield work.step("scenes", "candidates", seconds, needs)
+        yield work.step("scenes", "candidates", seconds, USUAL_NEEDS | {"mem_mb": 16000})
     stores = sum(sizes) * figure("scene store, GB") * work.frames
-    yield work.on_cores("scenes", "boxes", [size * figure("boxes, s a scene") for size in sizes])
+    yield work.step("scenes", "boxes", [size * figure("boxes, s a scene") for size in sizes])
     seconds = [size * figure("scene store, s a scene") * work.frames for size in sizes]
-    yield work.on_cores("scenes", "build_scenes", seconds, kept=stores)
+    yield work.step("scenes", "build_scenes", seconds, kept=stores)
     seconds = [size * figure("facts, s a scene") for size in sizes]
-    yield work.on_cores("scenes", "scene_facts", seconds)
+    yield work.step("scenes", "scene_facts", seconds)
     for rule in ("check_scenes", "check_limit"):
-        yield work.on_cores("scenes", rule, [1.0] * splits)
-    yield work.on_cores("scenes", "scene_report", [figure("reports, s a run")])
+        yield work.step("scenes", rule, [1.0] * splits)
+    yield work.step("scenes", "scene_report", [figure("reports, s a run")])
 
 
 def _feature_steps(work: Workload) -> Iterator[Step]:
@@ -247,8 +243,9 @@ def _feature_steps(work: Workload) -> Iterator[Step]:
         yield work.step(
             "features",
             "extract_features",
-            [(figure("VGGT, s to start") + size * scene * work.frames) / speed for size in sizes],
+            [figure("VGGT, s to start") + size * scene * work.frames for size in sizes],
             needs,
+            speed=speed,
             kept=features * grid * work.frames,
         )
 
@@ -260,7 +257,7 @@ def _run_steps(work: Workload, plans: Mapping[str, Plan]) -> Iterator[Step]:
         ("balance", "mix", len(config["instructions"]["mixes"])),
     ):
         seconds = [figure(f"{name}, s of 223,128 records")] * count
-        yield work.on_cores("instructions", rule, seconds)
+        yield work.step("instructions", rule, seconds)
     yield work.step("models", "run_config", [0.0] * runs)
     yield _training(work, plans)
     asked = config["eval"]["benchmarks"]
@@ -268,21 +265,19 @@ def _run_steps(work: Workload, plans: Mapping[str, Plan]) -> Iterator[Step]:
     # A control asks a run once more what it answers in words.
     benchmarks = [*asked, *told * len(config["eval"]["controls"])]
     predicting = [_prediction_seconds(work, benchmark) for benchmark in benchmarks]
-    yield work.step("scores", "predict", predicting * runs, PREDICT_NEEDS["7b"])
-    scoring, meteor = (
-        figure("scoring, s of all five benchmarks") / 5,
-        figure("METEOR, s a benchmark"),
-    )
+    yield work.step("scores", "predict", predicting * runs, PREDICT_NEEDS["7b"], speed=1.0)
+    scoring = figure("scoring, s of all five benchmarks") / 5
+    meteor = figure("METEOR, s a benchmark")
     seconds = [scoring + meteor * ("meteor" in find_task(name).metrics) for name in benchmarks]
-    yield work.on_cores("scores", "score", seconds * runs)
-    yield work.on_cores("report", "trivial_answers", [figure("answers without looking, s")])
+    yield work.step("scores", "score", seconds * runs)
+    yield work.step("report", "trivial_answers", [figure("answers without looking, s")])
     for rule in ("aggregate", "build_report"):
-        yield work.on_cores("report", rule, [runs * figure("reports, s a run")])
+        yield work.step("report", rule, [runs * figure("reports, s a run")])
 
 
 def _training(work: Workload, plans: Mapping[str, Plan]) -> Step:
     rate = work.cluster.storage_rate
-    seconds, kept, checkpoints, largest = [], 0.0, 0.0, 0.0
+    seconds, kept = [], 0.0
     for name, plan in plans.items():
         run, execution = work.runs[name], work.runs[name]["execution"]
         steps = run["train"]["epochs"] * plan.steps_an_epoch
@@ -297,12 +292,8 @@ def _training(work: Workload, plans: Mapping[str, Plan]) -> Step:
         stops = (figure("model, GB") + exported + 2 * saves * checkpoint) / rate
         computing = max(plan.seconds_a_step * steps, reading / rate)
         seconds.append(figure("start of training, s") + stops + computing)
-        kept += exported
-        checkpoints += min(saves, execution["keep"]) * checkpoint
-        # The oldest checkpoint goes when the next is complete.
-        largest = max(largest, checkpoint)
-    gigabytes = {"kept": kept, "checkpoints": checkpoints, "temporary": largest}
-    return work.step("models", "train", seconds, TRAIN_NEEDS["7b"], **gigabytes)
+        kept += exported + execution["keep"] * checkpoint
+    return work.step("models", "train", seconds, TRAIN_NEEDS["7b"], speed=1.0, kept=kept)
 
 
 def _prediction_seconds(work: Workload, benchmark: str) -> float:

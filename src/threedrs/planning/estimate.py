@@ -20,7 +20,7 @@ from threedrs.metrics.setting_difference import (
     seeds_needed,
 )
 from threedrs.planning.cluster import HOUR, Cluster, Step, Workload, workflow_steps
-from threedrs.planning.disk import channels_of
+from threedrs.planning.disk import GIGABYTE, channels_of, checkpoint_bytes
 from threedrs.planning.stage_costs import figure
 from threedrs.planning.training import PAPER_SAMPLES, Machine, Plan, plan_run
 from threedrs.tasks.registry import headline_columns
@@ -88,7 +88,7 @@ def estimate(work: Workload) -> Estimate:
             stage=name,
             jobs=sum(len(step.seconds) for step in members),
             gpu_hours=sum(step.gpu_hours for step in members),
-            disk=sum(step.kept + step.checkpoints for step in members),
+            disk=sum(step.kept for step in members),
             hours=sum(step.hours(cluster) for step in members),
         )
         for name in dict.fromkeys(step.stage for step in steps)
@@ -98,10 +98,12 @@ def estimate(work: Workload) -> Estimate:
     # Checkpoints decide what the disk holds at most. Each run keeps some, and a run that is being
     # trained has one more, as the oldest goes only when the next is complete.
     train = next(step for step in steps if step.rule == "train")
-    training, kept = train.at_once(cluster), sum(step.kept for step in steps)
-    of_a_run = train.checkpoints / len(train.seconds)
-    peak = kept + train.checkpoints + training * train.temporary
-    pruned = kept + training * (of_a_run + train.temporary)
+    sizes = {name: checkpoint_bytes(run) / GIGABYTE for name, run in work.runs.items()}
+    checkpoints = [size * work.runs[name]["execution"]["keep"] for name, size in sizes.items()]
+    kept = sum(step.kept for step in steps)
+    one_more = train.at_once(cluster) * max(sizes.values())
+    peak = kept + one_more
+    pruned = peak - sum(checkpoints) + train.at_once(cluster) * max(checkpoints)
     risks = [
         _time_risk(steps, cluster),
         Risk(
@@ -125,7 +127,7 @@ def estimate(work: Workload) -> Estimate:
         hours=hours,
         disk_peak=peak,
         disk_peak_pruned=pruned,
-        checkpoints=train.checkpoints,
+        checkpoints=sum(checkpoints),
         risks=risks,
     )
 

@@ -6,30 +6,21 @@ from textwrap import shorten
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from threedrs.evaluation.awareness import metric_by_quartile
 from threedrs.evaluation.compare import PerQuestion
 from threedrs.metrics.bootstrap import scene_sums
 from threedrs.report import figures
 from threedrs.report.published import BACKBONES, MAIN, METHODS, PUBLISHED
-from threedrs.report.question_columns import pack
 from threedrs.report.results import Results
 from threedrs.report.scores import run_colours
 from threedrs.report.verdict import Verdict
 from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task
 
-CURVES = {
-    "text": "text loss",
-    "grounding": "grounding loss",
-    "supervision": "3D supervision loss",
-    "samples_per_second": "samples a second",
-}
 ANSWERS_SHOWN = 8
 ANSWER_WIDTH = 24  # letters
 FEWEST_AXES = 3  # of a radar
-MOST_POINTS = 600  # of a curve; a screen shows fewer
 QUARTILE_NAMES = ("lowest quarter", "second", "third", "highest quarter")
 
 
@@ -114,7 +105,7 @@ def room_strips(results: Results, verdict: Verdict) -> list[RoomStrips]:
             values = {run: _by_room(side, column.metric) for run, side in sides.items()}
             mean = np.mean([values[run] for run in base], axis=0)
             rows = {run: values[run] - mean for run in verdict.runs}
-            scales.setdefault(_scale(column), {})[_name(column)] = rows
+            scales.setdefault(_scale(column), {})[column.full_title] = rows
     strips, colours = [], run_colours(results.runs)
     for scale, metrics in scales.items():
         end = max(float(np.abs(v).max()) for runs in metrics.values() for v in runs.values()) or 1.0
@@ -149,7 +140,7 @@ def radars(results: Results) -> list[figures.Radar]:
     }
     highest = np.nanmax(np.array([*rows.values(), *ours.values()], dtype=float), axis=0)
     axes = {
-        f"{column.group} {column.title}": end if end > 0 else 100.0
+        column.full_title: end if end > 0 else 100.0
         for column, end in zip(columns, highest.tolist(), strict=True)
     }
     drawn: dict[str, dict[str, list[float | None]]] = {}
@@ -186,7 +177,7 @@ def question_types(results: Results) -> list[BarChart]:
             groups.append(BarGroup(name=kind, bars=bars, count=counts[kind], filters=filters))
         # A benchmark without types of questions has no such chart.
         if groups:
-            drawn.append(BarChart(title=_name(column), of="Run", groups=groups))
+            drawn.append(BarChart(title=column.full_title, of="Run", groups=groups))
     return drawn
 
 
@@ -202,7 +193,7 @@ def awareness_quartiles(results: Results) -> list[BarChart]:
             if column.metric in questions.metrics:
                 values = metric_by_quartile(questions, column.metric, scores)
                 mine = [Bar(name=run, colour=colours[run], run=run, value=v) for v in values]
-                bars.setdefault(_name(column), []).append(mine)
+                bars.setdefault(column.full_title, []).append(mine)
     return [
         BarChart(
             title=title,
@@ -214,62 +205,6 @@ def awareness_quartiles(results: Results) -> list[BarChart]:
         )
         for title, runs in bars.items()
     ]
-
-
-def training_curves(results: Results) -> dict[str, dict[str, pd.Series]]:
-    """Return the curves of losses, throughput and scores on the way.
-
-    Name of a curve -> run that has it -> its values by step, at most ``MOST_POINTS``, each the mean
-    of its neighbours.
-    """
-    # The scores of an evaluation on the way lie two levels below its field.
-    logs = {
-        run: pd.json_normalize(rows, sep=":").set_index("step")
-        for run, rows in results.histories().items()
-    }
-    fields = CURVES | {
-        f"eval:{column.benchmark}:{column.metric}": f"{_name(column)}, on the way"
-        for column in results.columns
-    }
-    curves: dict[str, dict[str, pd.Series]] = {}
-    for field, name in fields.items():
-        for run, log in logs.items():
-            values = log[field].dropna() if field in log else pd.Series()
-            # A run without a teacher has no supervision loss: its flat zero is not drawn.
-            if values.any():
-                places = np.array_split(np.arange(len(values)), min(len(values), MOST_POINTS))
-                means = [float(f"{values.iloc[part].mean():.4g}") for part in places]
-                steps = values.index[[part[-1] for part in places]]
-                curves.setdefault(name, {})[run] = pd.Series(means, index=steps)
-    return curves
-
-
-def quarters(values: pd.Series) -> list[float]:
-    """Return the mean of each quarter of a curve."""
-    return [float(part.mean()) for part in np.array_split(values.to_numpy(), min(4, len(values)))]
-
-
-def packed_curves(curves: Mapping[str, Mapping[str, pd.Series]], runs: Sequence[str]) -> str:
-    """Return the curves as the page has them: base64 of gzipped JSON."""
-    content = {
-        "runs": list(runs),
-        "colours": list(run_colours(runs).values()),
-        "curves": [
-            {
-                "name": name,
-                "lines": [
-                    {
-                        "run": runs.index(run),
-                        "steps": values.index.tolist(),
-                        "values": values.tolist(),
-                    }
-                    for run, values in lines.items()
-                ],
-            }
-            for name, lines in curves.items()
-        ],
-    }
-    return pack(content)
 
 
 def mixes(results: Results) -> list[tuple[str, dict[str, Any], list[BarChart]]]:
@@ -306,10 +241,6 @@ def mixes(results: Results) -> list[tuple[str, dict[str, Any], list[BarChart]]]:
                 )
         drawn.append((name, summary, charts))
     return drawn
-
-
-def _name(column: Column) -> str:
-    return f"{column.group} {column.title}"
 
 
 def _numbers(group: Mapping[str, Any] | None, column: Column) -> dict[str, float | None]:

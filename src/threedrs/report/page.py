@@ -20,12 +20,13 @@ from threedrs.evaluation.trivial_answers import sentences_below
 from threedrs.io.files import write_text
 from threedrs.report import charts
 from threedrs.report.costs import run_costs, stage_costs
+from threedrs.report.curves import packed_curves, quarters, training_curves
 from threedrs.report.next_runs import next_runs
 from threedrs.report.published import GROUPS, SOURCE
 from threedrs.report.question_columns import Questions
 from threedrs.report.results import Results
 from threedrs.report.room_files import write_rooms
-from threedrs.report.scores import origins, run_colours, score_rows
+from threedrs.report.scores import origin_of, run_colours, score_rows
 from threedrs.report.verdict import config_differences, statement, verdicts
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.registry import find_task
@@ -74,7 +75,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
     settings_rows, trivial_rows = score_rows(results)
     baseline = results.summary["groups"][0]["name"]
     colours = run_colours(results.runs)
-    curves = charts.training_curves(results)
+    curves = training_curves(results)
     page = (
         page_environment("threedrs.report")
         .get_template("index.html.j2")
@@ -95,7 +96,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             ],
             score_rows=settings_rows,
             trivial_rows=trivial_rows,
-            origins=origins(settings_rows, results.columns),
+            origin_of=origin_of,
             verdicts=judged,
             next_runs=next_runs(results.summary, judged),
             verdict_reaches=[charts.reaches_of(verdict) for verdict in judged],
@@ -115,8 +116,8 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             awareness=results.awareness(),
             quartiles=charts.awareness_quartiles(results),
             curves=curves,
-            quarters=charts.quarters,
-            curves_data=charts.packed_curves(curves, results.runs),
+            quarters=quarters,
+            curves_data=packed_curves(curves, results.runs),
             run_colours=colours,
             mixes=charts.mixes(results),
             teachers=_teachers(folder, settings.teachers, settings.feature_shard),

@@ -81,14 +81,10 @@ def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
     return settings, trivial
 
 
-def origins(rows: Sequence[ScoreRow], columns: Sequence[Column]) -> dict[str, dict[str, str]]:
-    """Return setting -> benchmark -> id of the part of the page that its values come from."""
-    return {
-        row.name: {
-            column.benchmark: cell.origin for column, cell in zip(columns, row.cells, strict=True)
-        }
-        for row in rows
-    }
+def origin_of(setting: Mapping[str, Any], benchmark: str) -> str:
+    """Return the id of the part of the page that a setting's scores on a benchmark come from."""
+    runs = setting["runs"]
+    return anchor(runs[0], benchmark) if len(runs) == 1 else anchor("mean", setting["name"])
 
 
 def _setting_cell(
@@ -100,7 +96,7 @@ def _setting_cell(
 ) -> ScoreCell:
     value, runs = mean_of(group, column.benchmark, column.metric), group["runs"]
     single = results.metrics(runs[0], column.benchmark)
-    origin = anchor(runs[0], column.benchmark) if len(runs) == 1 else anchor("mean", group["name"])
+    origin = origin_of(group, column.benchmark)
     if value is None:
         reason = "not answered" if single.get("unanswered") else "not available"
         return ScoreCell(value=None, spread=reason, origin=origin)

@@ -211,9 +211,8 @@ def _tested_answer(
 def _listed(lines: Sequence[Line]) -> Markup:
     """Return metrics with their differences and what these rest on."""
     return Markup("; ").join(
-        Markup("{} {} by {:.1f} points ({})").format(
-            line.column.group,
-            line.column.title,
+        Markup("{} by {:.1f} points ({})").format(
+            line.column.full_title,
             abs(line.compared["difference"]),
             line.evidence,
         )
@@ -226,8 +225,8 @@ def _silences(lines: Sequence[Line]) -> str:
     reasons: dict[str, list[str]] = {}
     for line in lines:
         if line.silence:
-            name = f"{line.column.group} {line.column.title}"
-            reasons.setdefault(line.silence.partition(": ")[2], []).append(name)
+            reason = line.silence.partition(": ")[2]
+            reasons.setdefault(reason, []).append(line.column.full_title)
     return " and ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
 
 

@@ -45,6 +45,11 @@ class Column(Headline):
     benchmark: str
     group: str
 
+    @property
+    def full_title(self) -> str:
+        """The column's heading where it stands by itself."""
+        return f"{self.group} {self.title}"
+
 
 def published_scores(benchmark: str) -> dict[str, tuple[float | None, ...]]:
     """Return a benchmark's columns of ``published_scores.csv``: method -> values in percent.

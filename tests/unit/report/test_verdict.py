@@ -14,6 +14,7 @@ from scipy.ndimage import center_of_mass, label
 from fixtures.compared_settings import CHECKPOINT, SCANREFER, entry, summary
 from threedrs.report import charts, figures
 from threedrs.report.next_runs import NextRuns
+from threedrs.report.scores import origin_of
 from threedrs.report.verdict import config_differences, statement, verdicts
 from threedrs.report.verdict_line import plain as said
 from threedrs.tasks.registry import headline_columns
@@ -317,7 +318,7 @@ def test_the_page_explains_only_what_it_shows(seeds, tests, wanted):
         next_runs=NextRuns(),
         counts=[],
         config_differences={},
-        origins={group["name"]: {"scanrefer": "x"} for group in made["groups"]},
+        origin_of=origin_of,
     )
     assert [word for word in ("not corrected", "Holm") if word in text] == wanted
     assert ("The interval holds both" in text) == (seeds > 1)
