@@ -248,13 +248,12 @@ def _picture(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -
 
 @dataclass(frozen=True)
 class Kind:
-    """A class of furniture: ScanNet's raw category, its builder, and the sizes it comes in.
+    """A class of furniture, by ScanNet's raw category: its builder, and the sizes it comes in.
 
     ``low`` and ``high``: least and greatest (width, depth, height) in metres. ``has_front``: left,
     right and in front of it are defined.
     """
 
-    label: str
     build: Builder
     low: tuple[float, float, float]
     high: tuple[float, float, float]
@@ -262,30 +261,27 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    kind.label: kind
-    for kind in (
-        Kind("chair", _chair, (0.42, 0.44, 0.82), (0.5, 0.52, 0.98)),
-        Kind("office chair", _office_chair, (0.56, 0.56, 0.9), (0.62, 0.62, 1.05)),
-        Kind("armchair", _couch, (0.78, 0.74, 0.78), (0.92, 0.84, 0.92)),
-        Kind("couch", _couch, (1.6, 0.82, 0.78), (2.1, 0.92, 0.9)),
-        Kind("table", _table, (1.1, 0.75, 0.7), (1.6, 0.95, 0.78), False),
-        Kind("coffee table", _coffee_table, (0.8, 0.5, 0.38), (1.1, 0.6, 0.46), False),
-        Kind("desk", _desk, (1.15, 0.6, 0.7), (1.5, 0.72, 0.78)),
-        Kind("cabinet", _cabinet, (0.5, 0.4, 0.75), (1.1, 0.5, 1.5)),
-        Kind("dresser", _dresser, (0.7, 0.45, 0.75), (1.15, 0.52, 1.1)),
-        Kind("bookshelf", _bookshelf, (0.7, 0.3, 1.4), (1.1, 0.36, 2.0)),
-        Kind("bed", _bed, (1.1, 1.95, 0.85), (1.6, 2.1, 1.1)),
-        Kind("nightstand", _nightstand, (0.4, 0.4, 0.48), (0.5, 0.46, 0.6)),
-        Kind("lamp", _lamp, (0.34, 0.34, 1.45), (0.42, 0.42, 1.75), False),
-        Kind("trash can", _trash_can, (0.28, 0.28, 0.32), (0.36, 0.36, 0.5), False),
-        Kind("refrigerator", _refrigerator, (0.6, 0.62, 1.55), (0.75, 0.7, 1.85)),
-        Kind("monitor", _monitor, (0.46, 0.18, 0.36), (0.62, 0.2, 0.45)),
-        Kind("box", _carton, (0.28, 0.24, 0.18), (0.42, 0.36, 0.36), False),
-        Kind("pillow", _pillow, (0.42, 0.3, 0.12), (0.52, 0.38, 0.17), False),
-        Kind("stool", _stool, (0.34, 0.34, 0.45), (0.4, 0.4, 0.68), False),
-        Kind("ottoman", _ottoman, (0.5, 0.46, 0.4), (0.64, 0.56, 0.46), False),
-        Kind("door", _door, (0.9, 0.05, 2.02), (0.98, 0.05, 2.08)),
-        Kind("window", _window, (0.9, 0.04, 0.9), (1.4, 0.04, 1.1)),
-        Kind("picture", _picture, (0.45, 0.03, 0.4), (0.8, 0.03, 0.6)),
-    )
+    "chair": Kind(_chair, (0.42, 0.44, 0.82), (0.5, 0.52, 0.98)),
+    "office chair": Kind(_office_chair, (0.56, 0.56, 0.9), (0.62, 0.62, 1.05)),
+    "armchair": Kind(_couch, (0.78, 0.74, 0.78), (0.92, 0.84, 0.92)),
+    "couch": Kind(_couch, (1.6, 0.82, 0.78), (2.1, 0.92, 0.9)),
+    "table": Kind(_table, (1.1, 0.75, 0.7), (1.6, 0.95, 0.78), False),
+    "coffee table": Kind(_coffee_table, (0.8, 0.5, 0.38), (1.1, 0.6, 0.46), False),
+    "desk": Kind(_desk, (1.15, 0.6, 0.7), (1.5, 0.72, 0.78)),
+    "cabinet": Kind(_cabinet, (0.5, 0.4, 0.75), (1.1, 0.5, 1.5)),
+    "dresser": Kind(_dresser, (0.7, 0.45, 0.75), (1.15, 0.52, 1.1)),
+    "bookshelf": Kind(_bookshelf, (0.7, 0.3, 1.4), (1.1, 0.36, 2.0)),
+    "bed": Kind(_bed, (1.1, 1.95, 0.85), (1.6, 2.1, 1.1)),
+    "nightstand": Kind(_nightstand, (0.4, 0.4, 0.48), (0.5, 0.46, 0.6)),
+    "lamp": Kind(_lamp, (0.34, 0.34, 1.45), (0.42, 0.42, 1.75), False),
+    "trash can": Kind(_trash_can, (0.28, 0.28, 0.32), (0.36, 0.36, 0.5), False),
+    "refrigerator": Kind(_refrigerator, (0.6, 0.62, 1.55), (0.75, 0.7, 1.85)),
+    "monitor": Kind(_monitor, (0.46, 0.18, 0.36), (0.62, 0.2, 0.45)),
+    "box": Kind(_carton, (0.28, 0.24, 0.18), (0.42, 0.36, 0.36), False),
+    "pillow": Kind(_pillow, (0.42, 0.3, 0.12), (0.52, 0.38, 0.17), False),
+    "stool": Kind(_stool, (0.34, 0.34, 0.45), (0.4, 0.4, 0.68), False),
+    "ottoman": Kind(_ottoman, (0.5, 0.46, 0.4), (0.64, 0.56, 0.46), False),
+    "door": Kind(_door, (0.9, 0.05, 2.02), (0.98, 0.05, 2.08)),
+    "window": Kind(_window, (0.9, 0.04, 0.9), (1.4, 0.04, 1.1)),
+    "picture": Kind(_picture, (0.45, 0.03, 0.4), (0.8, 0.03, 0.6)),
 }

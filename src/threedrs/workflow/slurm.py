@@ -18,7 +18,7 @@ PROFILE = "slurm/config.yaml"
 # A failure with the lines up to the next one, or a good end.
 _END = re.compile(
     r"^(Finished jobid: (?P<finished>\d+)\b"
-    r"|Error in rule (?P<rule>\w+):\n(?P<lines>(?:(?!Error in rule |Finished jobid: ).*\n?)*))",
+    r"|Error in rule (?P<rule>\w+):\n(?P<lines>(?:(?!Error in rule |Finished jobid: ).*+\n?+)*+))",
     re.MULTILINE,
 )
 _JOB = re.compile(r"^    jobid: (?P<job>\d+)$", re.MULTILINE)
