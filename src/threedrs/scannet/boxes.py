@@ -142,15 +142,6 @@ def ground_truth_boxes(scan: ScanFiles) -> tuple[BoxSet, list[str]]:
     return make_box_set(rows), notes + _note_on_ids(instances.ids)
 
 
-def _has_vertices(scan: ScanFiles) -> bool:
-    """Whether the scan should have vertices: with a part of its annotation it should have a mesh.
-
-    The published masks cover more scenes than the published point clouds may.
-    """
-    own = (scan.mesh, scan.segments, scan.aggregation)
-    return scan.point_cloud is not None or any(path.exists() for path in own)
-
-
 def _note_on_ids(ids: Sequence[int]) -> list[str]:
     if [*ids] == [*range(len(ids))]:
         return []
@@ -181,7 +172,10 @@ def detector_boxes(scan: ScanFiles, limit: int = 50) -> tuple[BoxSet, list[str]]
     """
     if not scan.proposals.exists():
         return BoxSet.empty(), [f"no proposals ({scan.proposals.name}): no pred boxes"]
-    if not _has_vertices(scan):
+    # The published masks cover more scenes than the published point clouds may. But a scan with a
+    # part of its annotation should have a mesh.
+    own = (scan.mesh, scan.segments, scan.aggregation)
+    if scan.point_cloud is None and not any(path.exists() for path in own):
         name = scan.proposals.name
         return BoxSet.empty(), [f"no mesh or point cloud for {name}: no pred boxes"]
     vertices_P3 = aligned_vertices(scan)
@@ -297,17 +291,13 @@ def _sets_and_notes(
             how = "computed" if len(boxes) else "no"
             notes.append(f"not in {prepared[name].name}: {how} {name} boxes")
         notes += without_box
-        sets[name] = _to_json(boxes)
+        sets[name] = {
+            # str() of a float32 is its shortest text, and reads back to the same float32.
+            "boxes": [[float(str(value)) for value in box] for box in boxes.boxes],
+            "ids": boxes.ids.tolist(),
+            "labels": list(boxes.labels),
+        }
     return {name: sets[name] for name in BOX_SETS}, notes
-
-
-def _to_json(boxes: BoxSet) -> dict[str, Any]:
-    return {
-        # str() of a float32 is its shortest text, and reads back to the same float32.
-        "boxes": [[float(str(value)) for value in box] for box in boxes.boxes],
-        "ids": boxes.ids.tolist(),
-        "labels": list(boxes.labels),
-    }
 
 
 def read_boxes_file(path: Path) -> dict[str, dict[str, BoxSet]]:
