@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fixtures.checkout import Checkout, keep_code_hashes, make_checkout
 from fixtures.meteor_program import stand_in_for_java
@@ -16,6 +17,10 @@ from scheduling import (  # noqa: F401  # hooks of pytest
     pytest_xdist_auto_num_workers,
     pytest_xdist_make_scheduler,
 )
+
+# On a busy machine an example may take any time.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 def pytest_configure() -> None:

@@ -57,7 +57,7 @@ def test_a_file_arrives_and_refusals_are_one_line_each(
         entry("lab/locked", places[2], DIGEST),
     )
     targets = [f"{place}/{FILE}" for place in places]
-    said = checkout.snakemake("--cores", "2", *targets, config=config, seconds=120)
+    said = checkout.snakemake("--cores", "2", *targets, config=config)
     assert said.returncode != 0
     assert (checkout.folder / targets[0]).read_bytes() == CONTENT
     assert not (checkout.folder / targets[1]).exists()
@@ -72,7 +72,7 @@ def test_a_file_arrives_and_refusals_are_one_line_each(
 
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     hub.asked.clear()
-    said = checkout.snakemake("--cores", "1", targets[0], targets[2], config=config, seconds=120)
+    said = checkout.snakemake("--cores", "1", targets[0], targets[2], config=config)
     assert said.returncode == 0, said.stdout[-3000:]
     assert (checkout.folder / targets[2]).read_bytes() == CONTENT
     assert all("/lab/locked/" in path for _, path, _ in hub.asked)
@@ -96,7 +96,7 @@ def test_an_interrupted_run_goes_on_where_the_download_stopped(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not any(
             part.stat().st_size >= 10_000_000 for part in (checkout.folder / "data").rglob("*.part")
         ):
@@ -104,7 +104,7 @@ def test_an_interrupted_run_goes_on_where_the_download_stopped(
             assert running.poll() is None, "the run ended by itself"
             time.sleep(0.1)
         os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C does
-        assert running.wait(60) != 0
+        assert running.wait(300) != 0
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
@@ -112,7 +112,7 @@ def test_an_interrupted_run_goes_on_where_the_download_stopped(
     hub.stall = False
     hub.released.set()
     hub.asked.clear()
-    said = checkout.snakemake("--cores", "1", target, config=config, seconds=120)
+    said = checkout.snakemake("--cores", "1", target, config=config)
     assert said.returncode == 0, said.stdout[-3000:]
     assert (checkout.folder / target).read_bytes() == CONTENT
     (start,) = hub.starts()
@@ -127,7 +127,7 @@ def test_offline_with_the_file_there_already(
     file = checkout.folder / "data" / "models" / FILE
     file.parent.mkdir(parents=True)
     file.write_bytes(CONTENT)
-    said = checkout.snakemake("--cores", "1", f"data/models/{FILE}", config=config, seconds=120)
+    said = checkout.snakemake("--cores", "1", f"data/models/{FILE}", config=config)
     assert said.returncode == 0, said.stdout[-3000:]
     assert file.read_bytes() == CONTENT
     assert hub.asked == []

@@ -207,7 +207,7 @@ def test_forgotten_jobs_and_lost_answers(cluster: Path, ready: Checkout, tmp_pat
         (cluster / "hold").unlink()
         wait_until(lambda: not slurm_jobs(), run)
         os.kill(run.process.pid, signal.SIGCONT)
-        assert run.ended(60) == 1, run.said()
+        assert run.ended() == 1, run.said()
     said = run.said()
     assert list(submitted(run.log()).values()) == [1, 1]
     assert all(

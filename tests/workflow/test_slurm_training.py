@@ -72,7 +72,7 @@ def test_one_node_two_nodes_and_no_node_make_one_curve(prepared: Checkout, tmp_p
     for name in ("src", "config"):
         (alone.folder / name).symlink_to(prepared.folder / name)
     settings = start_snakemake(prepared, "--cores", "1", "--until", "run_config")
-    assert settings.wait(timeout=60) == 0, settings.communicate()[0]
+    assert settings.wait(timeout=300) == 0, settings.communicate()[0]
     shutil.copy(prepared.folder / RUN / "config.json", alone.folder / RUN)
     reference = start(alone, *entry)  # beside the others
 

@@ -39,7 +39,7 @@ sampling_text = st.just("all") | st.builds(
     st.integers(0, 130),
     st.sampled_from(["", "%"]),
 )
-quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=150, derandomize=True, database=None)
 
 
 def table(rows: list[Row]) -> pd.DataFrame:

@@ -256,7 +256,7 @@ QUESTION = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     descriptions=st.lists(DESCRIPTION, min_size=1, max_size=6),
     several=st.lists(MULTIPLE, min_size=1, max_size=4),

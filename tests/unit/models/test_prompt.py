@@ -64,7 +64,7 @@ def test_cut_is_exact(question: str) -> None:
     _assert_exact(question, "yes")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.text(st.sampled_from("ab .,!?'\n\r\t0é\u0301<|>"), max_size=12),
     st.text(st.characters(codec="utf-8"), max_size=8),

@@ -180,7 +180,7 @@ def test_forged_pickles_are_one_error(tmp_path: Path, why: str, data: bytes) -> 
     assert len(read_infos(write(tmp_path / "good.pkl", infos(), 2))) == 2
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(position=st.integers(0), value=st.integers(0, 255), cut=st.booleans())
 def test_damage_is_one_error_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, position: int, value: int, cut: bool

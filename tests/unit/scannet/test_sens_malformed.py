@@ -298,7 +298,6 @@ def test_file_replaced_by_rename_is_read_on_unchanged(tmp_path):
 
 fuzz = settings(
     max_examples=500,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -61,7 +61,7 @@ def test_up_is_found_whichever_axis_it_is(axis):
     assert abs(floor[2]) < 1e-6
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), shift=st.tuples(*[st.floats(-50, 50)] * 3))
 def test_any_turn_of_a_capture_gives_the_same_scene_up_to_yaw(seed, shift):
     rotation = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()

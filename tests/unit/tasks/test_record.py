@@ -62,9 +62,7 @@ def training_records(draw: st.DrawFn) -> Record:
 
 
 record_lists = st.lists(training_records(), max_size=5, unique_by=lambda record: record.id)
-any_folder = settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+any_folder = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def test_line_is_as_specified() -> None:

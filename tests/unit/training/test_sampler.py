@@ -35,7 +35,7 @@ def plan(scenes, *, pack=2, global_batch=4, drop_last=False, seed=7, epoch=0):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scenes=MIXES, pack=SIZES, packs=SIZES, seed=SIZES)
 def test_every_sample_once_an_epoch_in_exact_batches_of_unmixed_packs(scenes, pack, packs, seed):
     global_batch = pack * packs
@@ -52,7 +52,7 @@ def test_every_sample_once_an_epoch_in_exact_batches_of_unmixed_packs(scenes, pa
     assert len(batches) == mixed_steps(len(scenes), global_batch)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scenes=MIXES, pack=SIZES, packs=SIZES, ranks=SIZES)
 def test_ranks_share_out_each_batch_in_equally_many_micro_steps(scenes, pack, packs, ranks):
     for batch in plan(scenes, pack=pack, global_batch=pack * packs):
@@ -82,7 +82,7 @@ def test_one_sample_packs_are_a_plain_shuffle():
     assert 0 < first_half.count("scene0000_00") < 20
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     counts=st.lists(st.integers(min_value=1, max_value=40), min_size=1, max_size=6),
     pack=SIZES,
@@ -167,7 +167,7 @@ def test_the_published_steps_of_the_full_counts():
     assert sum(map(sample_count, batches)) == 223_104
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     samples=st.lists(
         st.tuples(

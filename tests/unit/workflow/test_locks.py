@@ -16,13 +16,14 @@ from threedrs.errors import MachineError
 from threedrs.workflow.locks import exclusive, remove_dead_lock
 from threedrs.workflow.processes import STARTER
 
+PATIENCE = 120.0  # seconds for what should happen soon, on a busy machine
 # A stand-in for Snakemake: names itself, starts a shell with a job, and says the job's processes.
 SNAKEMAKE = """
 import subprocess, sys, time
 from threedrs.workflow.processes import name_snakemake
 name_snakemake()
 subprocess.Popen(["bash", "-c", f"{sys.executable} -c '$JOB' | cat"])
-time.sleep(60)
+time.sleep(600)
 """
 JOB = """
 import os, subprocess, sys, time
@@ -30,7 +31,7 @@ from threedrs.workflow.processes import end_with_snakemake
 end_with_snakemake()
 own = subprocess.Popen(["sleep", "60"])
 print(os.getpid(), own.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 HOLDER = """
 import sys, time
@@ -38,7 +39,7 @@ from pathlib import Path
 from threedrs.workflow.locks import exclusive
 with exclusive(Path(sys.argv[1])):
     print("holds", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -51,7 +52,7 @@ def start(code: str, *arguments: str, **variables: str) -> subprocess.Popen[str]
     )
 
 
-def soon(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+def soon(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
         if condition():
@@ -91,13 +92,13 @@ def test_a_job_whose_snakemake_is_gone_already_ends_at_once() -> None:
     gone = first_line(naming).strip()
     naming.wait()
     job = start(JOB, **{STARTER: gone})
-    assert job.wait(timeout=20) == -signal.SIGKILL
+    assert job.wait(timeout=PATIENCE) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("starter", ["", "elsewhere pid:[1] 1 1"])
 def test_a_job_of_nobody_or_of_another_machine_goes_on(starter: str) -> None:
-    job = start(JOB.replace("time.sleep(60)", "own.kill(); time.sleep(1)"), **{STARTER: starter})
-    assert job.wait(timeout=20) == 0
+    job = start(JOB.replace("time.sleep(600)", "own.kill(); time.sleep(1)"), **{STARTER: starter})
+    assert job.wait(timeout=PATIENCE) == 0
 
 
 def test_a_second_writer_waits_and_then_names_the_first(tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ from threedrs.workflow.locks import remove_dead_lock
 print(remove_dead_lock(Path(sys.argv[1])), flush=True)
 (Path(sys.argv[1]) / "locks").mkdir(exist_ok=True)
 (Path(sys.argv[1]) / "locks" / "0.output.lock").touch()
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -205,7 +206,7 @@ def test_a_snakemake_elsewhere_that_ended_by_itself_is_forgotten(tmp_path: Path)
         "import socket, sys; from pathlib import Path; socket.gethostname = lambda: 'login7'; "
     )
     elsewhere += "from threedrs.workflow.locks import *; remove_dead_lock(Path(sys.argv[1]))"
-    assert start(elsewhere, str(tmp_path)).wait(timeout=20) == 0
+    assert start(elsewhere, str(tmp_path)).wait(timeout=PATIENCE) == 0
     (tmp_path / "locks").mkdir()
     assert remove_in_a_process(tmp_path) == "None"
     (tmp_path / "locks" / "0.input.lock").touch()
