@@ -6,7 +6,9 @@ concern several sections or the files that they name.
 
 import copy
 import json
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
@@ -15,10 +17,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from threedrs.config.data_places import below_root, root_problem
 from threedrs.config.schema import INITIAL, Configuration, Run, SupervisionSettings
 from threedrs.config.section import problem_lines
-from threedrs.errors import ConfigError, choose_one, problems_of
+from threedrs.errors import ConfigError, choose_one, nearest_path, problems_of
 from threedrs.inputs.download import downloads
 from threedrs.inputs.required_files import trained_runs
 from threedrs.instructions.mix_settings import MixSettings
@@ -75,15 +76,15 @@ def check_config(
         for name, mix in found.instructions.mixes.items()
     }
     root = Path(checked["data"]["root"])
-    checked["teacher"]["weights"] = below_root(checked["teacher"]["weights"], root)
+    checked["teacher"]["weights"] = _below_root(checked["teacher"]["weights"], root)
     runs = checked["runs"].values()
     for section in (checked["model"], *(run.get("model", {}) for run in runs), *runs):
         for key in {"path", "checkpoint"} & {*section}:
-            section[key] = below_root(section[key], root)
+            section[key] = _below_root(section[key], root)
     # What is shipped lies beside the code, whatever folder a run is started in.
     for section in (checked["execution"], *(run.get("execution", {}) for run in runs)):
         if "deepspeed" in section:
-            section["deepspeed"] = below_root(section["deepspeed"], CHECKOUT)
+            section["deepspeed"] = _below_root(section["deepspeed"], CHECKOUT)
     ready = checked["instructions"]["ready"]
     checked["instructions"]["ready"] = {split: path for split, path in ready.items() if path}
     return checked, list(_cross_checks(checked, files=files))
@@ -173,6 +174,51 @@ def _listings(config: Config) -> dict[str, list[str]]:
                 array.format(split=split, benchmark=benchmark) for array in arrays
             ]
     return found
+
+
+def _below_root(named: Any, root: Path) -> Any:
+    """Return a path, or each of a mapping, with ``root`` before it if it is there only so."""
+    if isinstance(named, Mapping):
+        return {name: _below_root(path, root) for name, path in named.items()}
+    if named is None or Path(named).exists() or not (root / named).exists():
+        return named
+    return (root / named).as_posix()
+
+
+def root_problem(config: Mapping[str, Any]) -> str | None:
+    """Return that ``data.root`` is not the data's folder, with the one that may be meant, or None.
+
+    That may be the one above it or one below it. A folder without data is not a problem of the
+    root: the missing files are named.
+    """
+    root = Path(config["data"]["root"])
+    # A download makes the folders that it fills.
+    arriving = any(root in (to := Path(entry["to"]), *to.parents) for entry in config["download"])
+    if config["data"]["demo"] or arriving:
+        return None
+    if root.is_dir():
+        right = None if _holds_data(root, config) else _data_beside(root, config)
+        if right is None:
+            return None
+        return f"data.root: {root} does not hold the data, but {right} does; name that one"
+    advice = " ".join(filter(None, [nearest_path(root), "name the folder that holds scannet/"]))
+    return f"data.root: {root} is not a folder; {advice}, as in --config 'data={{root: FOLDER}}'"
+
+
+def _holds_data(root: Path, config: Mapping[str, Any]) -> bool:
+    """Whether any of the places that the section ``data`` names is below ``root``."""
+    keys = ("scans", "posed_images", "point_clouds", "masks", "labels", "benchmark")
+    named = [config["data"][key] for key in keys]
+    return any((root / name).exists() for name in named if name)
+
+
+def _data_beside(root: Path, config: Mapping[str, Any]) -> Path | None:
+    """Return the folder of the data if that is one level above or below ``root``."""
+    with suppress(OSError):  # a folder that this user may not list
+        inner = [path for path in sorted(root.iterdir()) if path.is_dir()]
+        around = (Path(os.path.normpath(root / "..")), *inner)
+        return next((path for path in around if _holds_data(path, config)), None)
+    return None
 
 
 def _has_weights(teacher: str) -> bool:

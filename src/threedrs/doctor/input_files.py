@@ -3,8 +3,7 @@
 import os
 from collections.abc import Iterator
 
-from threedrs.config.data_places import root_problem
-from threedrs.config.load import data_layout
+from threedrs.config.load import data_layout, root_problem
 from threedrs.doctor.finding import Finding, Setting, error, ok
 from threedrs.errors import ThreedrsError, problems_of
 from threedrs.inputs.captures import capture_splits

@@ -1,11 +1,10 @@
-"""Where the data is looked for: the root, and prepared files below it."""
+"""The root of the data: missing, one level off, or filled by a download."""
 
 from pathlib import Path
 
 import pytest
 
-from threedrs.config.data_places import root_problem
-from threedrs.config.load import load_config
+from threedrs.config.load import load_config, root_problem
 from threedrs.errors import ConfigError
 
 
