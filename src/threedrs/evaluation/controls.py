@@ -91,33 +91,28 @@ def read_looking(
 
 def sentences_of_looking(summary: Mapping[str, Any], columns: Sequence[Column]) -> list[str]:
     """Return how much of each setting's score is looking, or how to find out."""
-    found = [
-        f"What the images add to {group['name']}: {'; '.join(parts)}."
-        + (" The interval is over rooms, of this one training." if len(group["runs"]) == 1 else "")
-        for group in summary["groups"]
-        if (parts := _gains(group, columns))
-    ]
+    sentences = []
+    for group in summary["groups"]:
+        gains = []
+        for column in columns:
+            gain = group["looking"].get(column.benchmark, {}).get(column.metric)
+            if gain is None:
+                continue
+            said = f"{column.group} {column.title} {signed(gain['difference'])} points"
+            if gain["low"] is not None:
+                said += f" (95 % interval {signed(gain['low'])} to {signed(gain['high'])})"
+            gains.append(said)
+        if gains:
+            one = " The interval is over rooms, of this one training."
+            sentences.append(
+                f"What the images add to {group['name']}: {'; '.join(gains)}."
+                + (one if len(group["runs"]) == 1 else "")
+            )
     tasks = [find_task(name) for name in dict.fromkeys(column.benchmark for column in columns)]
     worded = [task.title for task in tasks if not task.grounding]
-    if found or not worded:
-        return found
+    if sentences or not worded:
+        return sentences
     return [
         f"How much of the scores on {', '.join(worded)} comes from the images is not known. "
         "eval.controls: [text_only] asks the same models without them."
     ]
-
-
-def _gains(group: Mapping[str, Any], columns: Sequence[Column]) -> list[str]:
-    """Return what the images add to each headline metric of a setting, in words."""
-    gains = []
-    for column in columns:
-        gain = group["looking"].get(column.benchmark, {}).get(column.metric)
-        if gain is not None:
-            interval = (
-                f" (95 % interval {signed(gain['low'])} to {signed(gain['high'])})"
-                if gain["low"] is not None
-                else ""
-            )
-            name = f"{column.group} {column.title}"
-            gains.append(f"{name} {signed(gain['difference'])} points{interval}")
-    return gains

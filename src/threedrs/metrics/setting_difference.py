@@ -271,12 +271,8 @@ def _relative_variances(freedom: float, count: int) -> np.ndarray:
 def detectable(deviation: float, seeds: int, level: float) -> float:
     """Return the true difference that so many seeds a side find with power `POWER`, points.
 
-    The rooms come on top: no number of rooms makes it smaller.
-
-    Args:
-        deviation: standard deviation of a setting's score over its seeds, points.
-        seeds: of each side.
-        level: of the test, after a correction for several.
+    ``deviation`` is that of a setting's score over its seeds, in points, and ``level`` that of the
+    test after a correction for several. The rooms come on top: no number of rooms makes it smaller.
     """
     variance = np.array(deviation**2 / seeds)
     alike = Spread(
@@ -292,12 +288,8 @@ def detectable(deviation: float, seeds: int, level: float) -> float:
 def seeds_needed(points: float, deviation: float, level: float) -> int:
     """Return how many seeds each of two settings needs to find a true difference.
 
-    At least 3, and at most a million, which stands for more too.
-
-    Args:
-        points: the difference, percentage points.
-        deviation: standard deviation of a setting's score over its seeds, points.
-        level: of the test, after a correction for several.
+    At least 3, and at most a million, which stands for more too. ``points`` is the difference; the
+    others are as `detectable` takes them.
     """
     numbers = range(FEWEST_SEEDS, _MOST_SEEDS + 1)
     place = bisect_left(numbers, -points, key=lambda seeds: -detectable(deviation, seeds, level))
