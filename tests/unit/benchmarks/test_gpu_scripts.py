@@ -47,6 +47,20 @@ def test_training_step(
 
 
 @pytest.mark.slow
+def test_small_student() -> None:
+    options = ["--size", "tiny", "--samples", "10", "--frames", "1", "--rounds", "1"]
+    text = _run("benchmarks/small_student.py", *options, "--way", "plain", "--way", "plain")
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    speed, counts = cells[1:3], {row[0]: list(map(int, row[1:])) for row in cells[4:]}
+    assert [float(row[-1]) for row in speed] == [0, 0]
+    assert all(float(row[3]) > 0 for row in speed)
+    assert all(first == second > 0 for first, second in counts.values())
+    assert sum(first for first, _ in counts.values()) == 2 * counts["together"][0]
+    # One copy for each of the parameters is what is left of collecting gradients.
+    assert counts["gradients"][0] < 100
+
+
+@pytest.mark.slow
 def test_zero3(tmp_path: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
     options = ["--size", "tiny", "--frames", "1", "--steps", "1", "--accumulation", "1"]
