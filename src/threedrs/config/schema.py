@@ -223,26 +223,15 @@ class Mix(Section):
     caps: Caps = Caps()
 
 
-class Prepared(Section):
-    """LLaVA-style arrays of records, by split: one file under `data.root`, a pattern with
-    `{benchmark}`, or {benchmark: file, ...}; benchmarks without one are converted."""
-
-    train: Arrays | None = None
-    """Arrays of the training records."""
-    val: Arrays | None = None
-    """Arrays of the validation records."""
-    test: Arrays | None = None
-    """Arrays of the test records."""
-
-
 class Instructions(Section):
     """From annotation files to the records that the runs train on."""
 
     benchmarks: Benchmarks = tuple(TASKS)
     """Benchmarks whose training records the mixes are drawn from."""
-    ready: Prepared = Prepared()
+    ready: dict[Literal["train", "val", "test"], Arrays | None] = Field(default={})
     """LLaVA-style arrays under `data.root` to take instead of converting, such as the published
-    ones: {train: {BENCHMARK: processed/FILE.json, ...}, val: ...}."""
+    ones: split -> one file, a pattern with `{benchmark}`, or {BENCHMARK: processed/FILE.json, ...}.
+    Benchmarks without one are converted."""
     on_reject: Literal["report", "fail"] = "report"
     """`report` lists rows that cannot be converted beside the output, `fail` stops at the first."""
     max_reject_fraction: Fraction = 0.01

@@ -93,7 +93,7 @@ def describe_problem(error: ErrorDetails, schema: dict[str, Any], place: str = "
         return f"{where or 'file'}: the key {key} is not a text to YAML; write it in quotes"
     if kind == "missing":
         return f"{where}: {key!r} is a required property".removeprefix(": ")
-    if of_key and kind in (*_UNKNOWN, "choice"):
+    if of_key and kind in (*_UNKNOWN, "choice", "literal_error"):
         elsewhere = [
             name
             for name, part in schema.get("properties", {}).items()
