@@ -208,4 +208,6 @@ def clock(seconds: float) -> str:
 def _reused(workflow: Any) -> list[str]:
     """Return the rules of the jobs whose results were there and up to date."""
     dag = getattr(workflow, "dag", None)
-    return [job.rule.name for job in dag.jobs if not dag.needrun(job)] if dag else []
+    if dag is None:  # asked so, as a DAG without jobs to run counts as empty
+        return []
+    return [job.rule.name for job in dag.jobs if not dag.needrun(job)]
