@@ -1,6 +1,6 @@
 """The instruction record: one training sample or one evaluation question, one line of JSON.
 
-A line is validated when read (about 5 microseconds), so that what uses records need not check them
+A line is validated when read (about 10 microseconds), so that what uses records need not check them
 again.
 """
 
