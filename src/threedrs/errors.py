@@ -168,7 +168,9 @@ def user_message(error: BaseException) -> str | None:
             "writable for this user"
         )
     elif error.errno in _MISPLACED:
-        problem = f"{_MISPLACED[error.errno]} ({said}); give another path or move what stands there"
+        problem = (
+            f"{_MISPLACED[error.errno]} ({said}); give another path or move away what stands there"
+        )
     else:
         return None
     return f"{name}: {problem}, and run the same again"
