@@ -74,12 +74,16 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f}{deviation}"
 
 
+def kind_of_answer(answer: str) -> str:
+    """Return the kind of a true answer: one of ``KINDS``, or "other"."""
+    return next((kind for kind, answers in KINDS.items() if answer in answers), "other")
+
+
 def exact_by_kind(rows: list[dict[str, Any]]) -> dict[str, tuple[int, float]]:
     """Return the number of questions of each kind of answer and the percentage that is exact."""
     exact: dict[str, list[bool]] = {}
     for row in rows:
-        first = row["references"][0]
-        kind = next((kind for kind, answers in KINDS.items() if first in answers), "other")
+        kind = kind_of_answer(row["references"][0])
         exact.setdefault(kind, []).append(row["prediction"] in row["references"])
     return {kind: (len(right), 100 * statistics.mean(right)) for kind, right in exact.items()}
 
