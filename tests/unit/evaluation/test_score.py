@@ -154,7 +154,7 @@ def test_a_folder_for_a_file_and_the_reverse(tmp_path, monkeypatch, capsys, out,
         main()
     assert ended.value.code == 1
     said = capsys.readouterr().err
-    remedy = "give another path or move what stands there, and run the same again"
+    remedy = "give another path or move away what stands there, and run the same again"
     assert said == f"threedrs: error: {tmp_path / named}: {message}; {remedy}\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3drs", "file", "folder"]
 
