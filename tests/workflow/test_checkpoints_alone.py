@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from snakemake.utils import update_config
 
 from fixtures.checkout import SMALL, Checkout, copy_finished
+from fixtures.forked_jobs import forked_python
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.model_settings import ModelSettings
 
@@ -107,7 +107,7 @@ def another_answer_follows_another_file(checkout: Checkout, config: Path) -> Non
 def one_command(checkout: Checkout) -> None:
     page = checkout.folder / "results/report/index.html"
     before = page.read_bytes()
-    command = [sys.executable, "-m", "threedrs", "eval", "models/base", "--on", "sqa3d,scanrefer"]
+    command = [forked_python(), "-m", "threedrs", "eval", "models/base", "--on", "sqa3d,scanrefer"]
     command += ["--limit", "5", "--configfile", "alone.yaml"]
     said = subprocess.run(
         command,

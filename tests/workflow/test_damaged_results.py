@@ -4,10 +4,10 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from fixtures.checkout import Checkout, copy_finished
+from fixtures.forked_jobs import forked_python
 from fixtures.stale_jobs import TEACHER, contents, predicted, really_run, trained
 from threedrs.scenes.store import SceneStore
 
@@ -23,7 +23,7 @@ def flip(path: Path, after: bytes = b"") -> None:
 
 def verify(checkout: Checkout, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "threedrs", "verify", *options],
+        [forked_python(), "-m", "threedrs", "verify", *options],
         cwd=checkout.folder,
         env=os.environ | {"PYTHONPATH": str(checkout.folder / "src")},
         capture_output=True,
