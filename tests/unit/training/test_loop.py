@@ -160,7 +160,7 @@ def test_two_ranks_with_zero3_that_are_stopped_and_evaluate_on_the_way_equal_one
     status, text = finish(start(tmp_path, 2, TORCHRUN))
     assert status == 0, text
     assert "goes on from step-0000" in text
-    assert "step 8 scanqa cider" in text
+    assert "step 8 scanqa/cider" in text
     assert_same_curve(tmp_path, whole_run)
     evaluated = {row["step"]: row["eval"] for row in loss_rows(tmp_path) if "eval" in row}
     assert sorted(evaluated) == [4, 8, 10]
