@@ -92,14 +92,7 @@ def deepspeed_config(settings: TrainSettings, ranks: int) -> dict[str, Any]:
         DataError: the file is missing or malformed.
     """
     config = read_deepspeed(settings.deepspeed)
-    zero = config["zero_optimization"]
-    if ranks == 1 and zero["stage"] == 2 and not is_offloaded(config, "optimizer"):
-        # A rank alone sends its gradients nowhere. To copy each of them into a bucket and out again
-        # takes two launches a parameter and pack, and overlapping has the host wait for the GPU:
-        # much of a small student's step, and no number changes without.
-        zero = {**zero, "contiguous_gradients": False, "overlap_comm": False}
     return config | {
-        "zero_optimization": zero,
         "train_micro_batch_size_per_gpu": settings.pack,
         "gradient_accumulation_steps": settings.accumulation(ranks),
         "gradient_clipping": settings.gradient_clip,

@@ -9,7 +9,7 @@ from fixtures.training_steps import reader as reader
 from fixtures.training_steps import settings
 from threedrs.config.schema import Execution
 from threedrs.errors import ConfigError
-from threedrs.io.files import read_json, write_json
+from threedrs.io.files import write_json
 from threedrs.training.recipe import fingerprint, fingerprint_changes, is_offloaded, read_run
 from threedrs.training.step import deepspeed_config, zero_init
 
@@ -134,22 +134,6 @@ def test_own_deepspeed_files_take_the_recipe(name):
     assert config["train_micro_batch_size_per_gpu"] == 2
     assert config["gradient_accumulation_steps"] == 2
     assert config["gradient_clipping"] == 1.0
-
-
-def test_a_rank_alone_copies_its_gradients_into_no_bucket(tmp_path):
-    zero2 = ROOT / "config/deepspeed/zero2.json"
-    offload = read_json(zero2)
-    offload["zero_optimization"] |= {"offload_optimizer": {"device": "cpu"}}
-    write_json(tmp_path / "offload.json", offload)
-    lone, two, offloaded = (
-        deepspeed_config(settings(deepspeed=str(path), global_batch=16), ranks)["zero_optimization"]
-        for path, ranks in ((zero2, 1), (zero2, 2), (tmp_path / "offload.json", 1))
-    )
-    assert two["contiguous_gradients"]
-    assert two["overlap_comm"]
-    assert lone == two | {"contiguous_gradients": False, "overlap_comm": False}
-    # What is offloaded goes through the buckets in any case.
-    assert offloaded == offload["zero_optimization"]
 
 
 def test_fingerprint_sees_the_recipe_and_not_the_operation(tmp_path, monkeypatch):
