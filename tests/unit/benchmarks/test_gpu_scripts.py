@@ -56,8 +56,7 @@ def test_small_student() -> None:
     assert all(float(row[3]) > 0 for row in speed)
     assert all(first == second > 0 for first, second in counts.values())
     assert sum(first for first, _ in counts.values()) == 2 * counts["together"][0]
-    # One copy for each of the parameters is what is left of collecting gradients.
-    assert counts["gradients"][0] < 100
+    assert counts["gradients"][0] > 100  # two copies for each of the parameters
 
 
 @pytest.mark.slow
