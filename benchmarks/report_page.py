@@ -196,6 +196,7 @@ class Study:
             run_configs={run: self.results / "train" / run / "config.json" for run in self.runs},
             out_csv=report / "summary.csv",
             out_json=report / "summary.json",
+            out_latex=report / "summary.tex",
             out_markdown=report / "summary.md",
         )
 

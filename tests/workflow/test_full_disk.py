@@ -40,7 +40,7 @@ class Stage:
         return f"results/{self.folder}/{self.result}"
 
 
-SUMMARIES = ("summary.csv", "summary.json", "summary.md")
+SUMMARIES = ("summary.csv", "summary.json", "summary.tex", "summary.md")
 # Stages of one group do not need each other's results, so one call of Snakemake meets them all.
 GROUPS = (
     [Stage("demo_data", "demo", 2000, "demo.json")],

@@ -139,7 +139,7 @@ def test_a_removed_result_reruns_its_makers_and_users(trial: Checkout) -> None:
         assert trial.planned() == features() | trained("3drs")
     with removed(results / "train" / "3drs" / "model"):
         assert trial.planned() == trained("3drs")
-    with removed(results / "report" / "summary.md"):
+    with removed(results / "report" / "summary.tex"):
         assert trial.planned() == REPORTS
 
 

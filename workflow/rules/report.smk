@@ -8,7 +8,7 @@
 #   training    = results/train/<run>/{train.json, config.json, log.jsonl}
 #   scenes      = records, scene stores and features of the scenes that the page shows
 # out:
-#   summary = results/report/summary.{csv, json, md}
+#   summary = results/report/summary.{csv, json, tex, md}
 #   page    = results/report/index.html, and rooms/ beside it: frames and points of the questions' scenes
 # by hand:
 #   snakemake --cores 1 results/report/summary.json
@@ -46,6 +46,7 @@ rule aggregate:
             category="Scores",
         ),
         json="results/report/summary.json",
+        latex="results/report/summary.tex",
         markdown="results/report/summary.md",
     log:
         "results/logs/aggregate.log",
@@ -133,4 +134,4 @@ rule build_report:
 rule report:
     input:
         "results/report/index.html",
-        expand("results/report/summary.{kind}", kind=["csv", "json", "md"]),
+        expand("results/report/summary.{kind}", kind=["csv", "json", "tex", "md"]),

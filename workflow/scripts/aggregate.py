@@ -29,5 +29,6 @@ with job_log(snakemake.log[0], "aggregate"):
         trivial=Path(snakemake.input.trivial),
         out_csv=Path(snakemake.output.csv),
         out_json=Path(snakemake.output.json),
+        out_latex=Path(snakemake.output.latex),
         out_markdown=Path(snakemake.output.markdown),
     )

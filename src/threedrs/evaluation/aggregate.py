@@ -21,7 +21,7 @@ from threedrs.evaluation.compare import (
 )
 from threedrs.evaluation.controls import CONTROLS, read_looking
 from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
-from threedrs.evaluation.tables import markdown_table, run_notes
+from threedrs.evaluation.tables import latex_table, markdown_table, run_notes
 from threedrs.evaluation.trivial_answers import mean_of, read_trivial_answers, summary_rows
 from threedrs.io.files import (
     atomic_file,
@@ -59,6 +59,7 @@ def aggregate(
     baseline: str,
     out_csv: Path,
     out_json: Path,
+    out_latex: Path,
     out_markdown: Path,
     train_summaries: Mapping[str, Path],
     run_configs: Mapping[str, Path],
@@ -76,7 +77,8 @@ def aggregate(
             the baseline ``:difference``, empty where there is no value; last ``notes``. Then one
             row a trivial way to answer, its name in parentheses.
         out_json: what `_summarise` returns, and the hashes of the files read.
-        out_markdown: the headline metrics as a table.
+        out_latex: the headline metrics as a table (booktabs).
+        out_markdown: the same in Markdown.
         trivial: what anyone scores without looking (``trivial_answers``); None: no such rows.
 
     Raises:
@@ -116,6 +118,7 @@ def aggregate(
     summary["sources"] = {name: sha256_of_file(path) for name, path in sources.items()}
     # The JSON file comes last: where it is, the tables are there too.
     _write_csv(out_csv, summary)
+    write_text(out_latex, latex_table(summary))
     write_text(out_markdown, markdown_table(summary))
     write_json(out_json, summary)
     return summary

@@ -1,4 +1,4 @@
-"""Scores as tables: of a summary in Markdown, and of one metrics file for the terminal.
+"""Scores as tables: of a summary in Markdown and LaTeX, and of one metrics file for the terminal.
 
 The table of a summary shows its headline metrics, one row a run, or a group of runs that differ in
 the seed (mean and standard deviation). A star marks a difference to the baseline that
@@ -6,6 +6,7 @@ seeds and rooms do not explain (p < 0.05 after Holm's correction for all that wa
 three seeds on both sides there is none.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,15 @@ from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task, headline_columns
 
 OTHER_FRAMES = "†"  # stands at runs that features of other frames supervised, as published
+# A bare star would begin italics that end at the next one.
+_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*"})
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    # After the end of a row, a bare bracket would begin the height of the gap below it.
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}"}
+    | {OTHER_FRAMES: r"\textdagger{}", "*": "$^{*}$", "±": r"$\pm$", "–": "--"}
+)
 
 
 def is_shown(compared: Mapping[str, Any], level: float) -> bool:
@@ -61,22 +71,53 @@ def shown_columns(summary: Mapping[str, Any]) -> list[Column]:
 def markdown_table(summary: Mapping[str, Any]) -> str:
     """Return the table in Markdown, with what explains its marks and its last rows."""
     columns = shown_columns(summary)
-    rows = [["run", *(f"{column.group} {column.title}" for column in columns)]]
-    rows.append(["---", *("---:" for _ in columns)])
+    settings, trivial, [notes] = _parts(summary, columns, _MARKDOWN)
+    rows = [["run", *(column.full_title for column in columns)], ["---", *["---:"] * len(columns)]]
+    rows += [*settings, *([f"*{name}*", *cells] for name, *cells in trivial)]
+    return "\n\n".join(["\n".join(f"| {' | '.join(row)} |" for row in rows), *notes]) + "\n"
+
+
+def latex_table(summary: Mapping[str, Any]) -> str:
+    """Return the same in LaTeX with booktabs. The best value of a column is bold."""
+    columns = shown_columns(summary)
+    settings, trivial, [notes] = _parts(summary, columns, _LATEX)
+    for at, value in enumerate(best_values(summary, columns).values(), start=1):
+        for row in settings if value is not None else []:
+            if row[at].startswith(best := f"{value:.1f}"):
+                row[at] = rf"\textbf{{{best}}}{row[at].removeprefix(best)}"
+    heads, rules, start = [""], [], 2
+    for (_, group), count in Counter((c.benchmark, c.group) for c in columns).items():
+        heads.append(rf"\multicolumn{{{count}}}{{c}}{{{group.translate(_LATEX)}}}")
+        rules.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
+        start += count
+    titles = ["Run", *(column.title.translate(_LATEX) for column in columns)]
+    italic = [[rf"\textit{{{name}}}", *cells] for name, *cells in trivial]
+    above, below, *body = (rf"{' & '.join(r)} \\" for r in [heads, titles, *settings, *italic])
+    if trivial:
+        body.insert(len(settings), r"\midrule")
+    begin = [r"% needs \usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * len(columns)}}}"]
+    lines = [*begin, r"\toprule", above, " ".join(rules), below, r"\midrule", *body]
+    lines += [r"\bottomrule", r"\end{tabular}", r"\par{\footnotesize", "\n\n".join(notes), r"\par}"]
+    return "\n".join(lines) + "\n"
+
+
+def _parts(
+    summary: Mapping[str, Any], columns: Sequence[Column], escapes: Mapping[int, str]
+) -> Iterator[list[list[str]]]:
+    """Yield the rows of settings, those without looking, and a list of what stands below them."""
+    settings, trivial, notes = [], [], [_explanation(summary)]
     for group in summary["groups"]:
-        name = group["name"].replace("\\", "\\\\").replace("|", "\\|")
-        name += frames_mark(summary, group["runs"])
-        cells = (_cell(summary, group, column) for column in columns)
-        rows.append([name, *(_markdown_cell(*cell) for cell in cells)])
-    for row in summary["trivial"]:
-        values = (mean_of(row, column.benchmark, column.metric) for column in columns)
-        rows.append([f"*{row['name']}*", *(_markdown_cell(value) for value in values)])
-    parts = ["\n".join(f"| {' | '.join(row)} |" for row in rows), _explanation(summary)]
+        cells = [_cell_text(*_cell(summary, group, column)) for column in columns]
+        settings.append([group["name"] + frames_mark(summary, group["runs"]), *cells])
     if summary["trivial"]:
-        parts.append("Rows in italics score without a look at the room.")
-    parts += [f"*{row['name']}*: {row['how']}" for row in summary["trivial"]]
-    parts += [*sentences_below(summary, columns), *sentences_of_looking(summary, columns)]
-    return "\n\n".join(parts) + "\n"
+        notes.append("Rows in italics score without a look at the room.")
+    for row in summary["trivial"]:
+        cells = [_cell_text(mean_of(row, c.benchmark, c.metric)) for c in columns]
+        trivial.append([row["name"], *cells])
+        notes.append(f"{row['name']}: {row['how']}")
+    notes += [*sentences_below(summary, columns), *sentences_of_looking(summary, columns)]
+    for rows in (settings, trivial, [notes]):
+        yield [[text.translate(escapes) for text in row] for row in rows]
 
 
 def best_values(
@@ -107,12 +148,11 @@ def _cell(
     return found["mean"], found["std"], mark
 
 
-def _markdown_cell(mean: float | None, deviation: float | None = None, mark: str = "") -> str:
+def _cell_text(mean: float | None, deviation: float | None = None, mark: str = "") -> str:
     if mean is None:
         return "–"
     spread = "" if deviation is None else f" ± {deviation:.1f}"
-    # A bare star would begin italics that end at the next one.
-    return f"{mean:.1f}{spread}{mark.replace('*', chr(92) + '*')}"
+    return f"{mean:.1f}{spread}{mark}"
 
 
 def _explanation(summary: Mapping[str, Any]) -> str:

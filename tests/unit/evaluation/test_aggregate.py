@@ -181,6 +181,9 @@ def test_what_no_test_could_reach_has_no_star(tmp_path, seeds, rooms, vary):
     assert {line.tone for line in verdict.lines} == {"even"}
     assert verdict.lines[0].compared["difference"] > 50
     assert "*" not in (tmp_path / "summary.md").read_text().partition("Percent.")[0]
+    latex = (tmp_path / "summary.tex").read_text().partition("midrule")[2].partition("Percent.")[0]
+    assert "*" not in latex
+    assert "textbf" not in latex
 
 
 def test_the_same_with_enough_of_both_has_one(tmp_path):
@@ -194,6 +197,7 @@ def test_the_same_with_enough_of_both_has_one(tmp_path):
     assert verdict.kind == "better"
     table = (tmp_path / "summary.md").read_text().partition("Percent.")[0]
     assert table.count(r"\*") == 2  # of two metrics
+    assert (tmp_path / "summary.tex").read_text().count(r"\textbf{") == 2
 
 
 def test_a_benchmark_that_one_seed_lacks_is_not_compared(tmp_path):

@@ -81,7 +81,7 @@ def test_a_summary_counts_what_is_not_answered_as_nothing_and_not_as_zero(
             baseline=baseline,
             train_summaries={},
             run_configs=configs,
-            **{f"out_{kind}": tmp_path / kind for kind in ("csv", "json", "markdown")},
+            **{f"out_{kind}": tmp_path / kind for kind in ("csv", "json", "latex", "markdown")},
         )
         assert all(not group["comparison"] for group in summary["groups"])
         zero = next(group for group in summary["groups"] if group["name"] == "zero")

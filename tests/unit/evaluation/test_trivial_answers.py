@@ -211,7 +211,12 @@ def test_the_rows_stand_in_all_tables(results):
     assert table["(chance)"]["notes"].startswith("One of the candidate boxes")
     markdown = (results / "report" / "summary.md").read_text()
     assert "| *chance* | 50.0 | 50.0 |" in markdown
-    assert "*first words*: The most frequent training answer" in markdown
+    assert "\n\nfirst words: The most frequent training answer" in markdown
+    latex = (results / "report" / "summary.tex").read_text()
+    below = latex.partition("\\midrule")[2].partition("\\midrule")[2]
+    assert "\\textit{chance} & 50.0 & 50.0 & --" in below
+    assert "\n\nfirst words: The most frequent training answer" in below
+    assert "textbf" not in latex  # one training a side shows no difference
 
 
 def test_settings_below_an_answer_without_looking_are_named(results):

@@ -186,6 +186,7 @@ def test_a_sixth_benchmark_goes_from_annotations_to_the_report(task: Task, tmp_p
         trivial=trivial,
         out_csv=results / "report" / "summary.csv",
         out_json=results / "report" / "summary.json",
+        out_latex=results / "report" / "summary.tex",
         out_markdown=results / "report" / "summary.md",
     )
     assert summary["benchmarks"] == list(benchmarks)
