@@ -1,13 +1,14 @@
 """A cluster, and the jobs of the whole workflow on it, rule by rule, with what each rule costs.
 
 Closed form: the jobs of a rule take rounds of as many as fit the cluster at a time. So a rule takes
-rounds x the mean job, and at least its longest job. Not counted are downloads, the demo data, and
-the evaluation while a run trains.
+rounds x the mean job, and at least its longest job and the time in which the shared storage moves
+what the jobs read and write. Not counted are downloads, the demo data, and the evaluation while a
+run trains.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -102,7 +103,9 @@ class Step:
     rule: str
     seconds: Sequence[float]  # time of each job
     needs: Mapping[str, int]  # what each asks for: gpu, threads, mem_mb, runtime in minutes, nodes
+    moved: float = 0.0  # GB that all jobs read and write
     kept: float = 0.0  # GB that stay
+    checkpoints: Sequence[float] = ()  # GB of those that stay of each job, among ``kept``
 
     @property
     def gpu_hours(self) -> float:
@@ -136,7 +139,7 @@ class Step:
         """Return the hours from the first job's start to the last job's end."""
         rounds = math.ceil(len(self.seconds) / self.at_once(cluster))
         mean = sum(self.seconds) / len(self.seconds)
-        return max(rounds * mean, max(self.seconds)) / HOUR
+        return max(rounds * mean, max(self.seconds), self.moved / cluster.storage_rate) / HOUR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +186,7 @@ class Workload:
         usual: Mapping[str, int] = USUAL_NEEDS,
         *,
         speed: float | None = None,
+        moved: float = 0.0,
         kept: float = 0.0,
     ) -> Step:
         """Return the jobs of ``rule``, each of which takes ``seconds`` / ``speed`` after its start.
@@ -196,6 +200,7 @@ class Workload:
             rule=rule,
             seconds=[start + one / (speed or core) for one in seconds],
             needs=self.needs(rule, usual),
+            moved=moved,
             kept=kept,
         )
 
@@ -221,11 +226,14 @@ def _scene_steps(work: Workload) -> Iterator[Step]:
         seconds = [figure("candidates, s a split")] * splits
         yield work.step("scenes", "candidates", seconds, USUAL_NEEDS | {"mem_mb": 16000})
     stores = sum(sizes) * figure("scene store, GB") * work.frames
-    yield work.step("scenes", "boxes", [size * figure("boxes, s a scene") for size in sizes])
+    meshes = sum(sizes) * figure("mesh, annotation and proposals, GB")
+    scans = sum(sizes) * figure("scan, GB")
+    seconds = [size * figure("boxes, s a scene") for size in sizes]
+    yield work.step("scenes", "boxes", seconds, moved=meshes)
     seconds = [size * figure("scene store, s a scene") * work.frames for size in sizes]
-    yield work.step("scenes", "build_scenes", seconds, kept=stores)
+    yield work.step("scenes", "build_scenes", seconds, moved=scans + stores, kept=stores)
     seconds = [size * figure("facts, s a scene") for size in sizes]
-    yield work.step("scenes", "scene_facts", seconds)
+    yield work.step("scenes", "scene_facts", seconds, moved=stores)
     for rule in ("check_scenes", "check_limit"):
         yield work.step("scenes", rule, [1.0] * splits)
     yield work.step("scenes", "scene_report", [figure("reports, s a run")])
@@ -240,13 +248,15 @@ def _feature_steps(work: Workload) -> Iterator[Step]:
         needs = get_teacher(name).needs
         speed = work.cluster.peak / MEASURED_PEAK if needs["gpu"] else work.cluster.core_speed
         features = sum(sizes) * figure("features, GB a scene") * channels_of(name) / 2048
+        features *= grid * work.frames
         yield work.step(
             "features",
             "extract_features",
             [figure("VGGT, s to start") + size * scene * work.frames for size in sizes],
             needs,
             speed=speed,
-            kept=features * grid * work.frames,
+            moved=sum(sizes) * figure("scene store, GB") * work.frames + features,
+            kept=features,
         )
 
 
@@ -264,8 +274,15 @@ def _run_steps(work: Workload, plans: Mapping[str, Plan]) -> Iterator[Step]:
     told = [name for name in asked if not find_task(name).grounding]
     # A control asks a run once more what it answers in words.
     benchmarks = [*asked, *told * len(config["eval"]["controls"])]
-    predicting = [_prediction_seconds(work, benchmark) for benchmark in benchmarks]
-    yield work.step("scores", "predict", predicting * runs, PREDICT_NEEDS["7b"], speed=1.0)
+    predictions = [_prediction(work, benchmark) for benchmark in benchmarks] * runs
+    yield work.step(
+        "scores",
+        "predict",
+        [seconds for seconds, _ in predictions],
+        PREDICT_NEEDS["7b"],
+        speed=1.0,
+        moved=sum(read for _, read in predictions),
+    )
     scoring = figure("scoring, s of all five benchmarks") / 5
     meteor = figure("METEOR, s a benchmark")
     seconds = [scoring + meteor * ("meteor" in find_task(name).metrics) for name in benchmarks]
@@ -277,7 +294,7 @@ def _run_steps(work: Workload, plans: Mapping[str, Plan]) -> Iterator[Step]:
 
 def _training(work: Workload, plans: Mapping[str, Plan]) -> Step:
     rate = work.cluster.storage_rate
-    seconds, kept = [], 0.0
+    seconds, checkpoints, moved, kept = [], [], 0.0, 0.0
     for name, plan in plans.items():
         run, execution = work.runs[name], work.runs[name]["execution"]
         steps = run["train"]["epochs"] * plan.steps_an_epoch
@@ -289,14 +306,20 @@ def _training(work: Workload, plans: Mapping[str, Plan]) -> Step:
         reading = steps * run["train"]["global_batch"] / run["train"]["pack"] * pack
         # Training stops for its checkpoints, which are written and read once more for their
         # checksums. It reads its samples while it computes.
-        stops = (figure("model, GB") + exported + 2 * saves * checkpoint) / rate
+        stops = figure("model, GB") + exported + 2 * saves * checkpoint
         computing = max(plan.seconds_a_step * steps, reading / rate)
-        seconds.append(figure("start of training, s") + stops + computing)
-        kept += exported + execution["keep"] * checkpoint
-    return work.step("models", "train", seconds, TRAIN_NEEDS["7b"], speed=1.0, kept=kept)
+        seconds.append(figure("start of training, s") + stops / rate + computing)
+        moved += reading + stops
+        kept += exported
+        checkpoints.append(min(saves, execution["keep"]) * checkpoint)
+    kept += sum(checkpoints)
+    needs = TRAIN_NEEDS["7b"]
+    step = work.step("models", "train", seconds, needs, speed=1.0, moved=moved, kept=kept)
+    return replace(step, checkpoints=checkpoints)
 
 
-def _prediction_seconds(work: Workload, benchmark: str) -> float:
+def _prediction(work: Workload, benchmark: str) -> tuple[float, float]:
+    """Return the seconds of a job that answers a benchmark, and the GB that it reads."""
     task = find_task(benchmark)
     size = task.published_sizes.get(task.evaluation_split)
     questions, scenes = (size.records, size.scenes) if size and size.scenes else QUESTIONS
@@ -308,5 +331,7 @@ def _prediction_seconds(work: Workload, benchmark: str) -> float:
     seconds += scenes * tokens * figure("prediction, s a token step")
     # Each GPU has a copy of the model and a share of the scenes.
     gpus = max(1, work.needs("predict", PREDICT_NEEDS["7b"])["gpu"])
-    loading = figure("start of prediction, s") + figure("model, GB") / work.cluster.storage_rate
-    return loading + seconds * MEASURED_PEAK / (gpus * work.cluster.peak)
+    model = figure("model, GB")
+    loading = figure("start of prediction, s") + model / work.cluster.storage_rate
+    seconds = loading + seconds * MEASURED_PEAK / (gpus * work.cluster.peak)
+    return seconds, model + scenes * figure("pixels of a sample, GB") * work.frames

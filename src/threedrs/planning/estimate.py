@@ -98,12 +98,13 @@ def estimate(work: Workload) -> Estimate:
     # Checkpoints decide what the disk holds at most. Each run keeps some, and a run that is being
     # trained has one more, as the oldest goes only when the next is complete.
     train = next(step for step in steps if step.rule == "train")
-    sizes = {name: checkpoint_bytes(run) / GIGABYTE for name, run in work.runs.items()}
-    checkpoints = [size * work.runs[name]["execution"]["keep"] for name, size in sizes.items()]
     kept = sum(step.kept for step in steps)
-    one_more = train.at_once(cluster) * max(sizes.values())
+    largest = max(map(checkpoint_bytes, work.runs.values())) / GIGABYTE
+    one_more = train.at_once(cluster) * largest
     peak = kept + one_more
-    pruned = peak - sum(checkpoints) + train.at_once(cluster) * max(checkpoints)
+    checkpoints = sum(train.checkpoints)
+    pruned = peak - checkpoints + train.at_once(cluster) * max(train.checkpoints)
+    storage_busy = sum(step.moved for step in steps) / cluster.storage_rate / HOUR / hours
     risks = [
         _time_risk(steps, cluster),
         Risk(
@@ -112,6 +113,12 @@ def estimate(work: Workload) -> Estimate:
             remedy="remove each run's checkpoints once it is trained (then at most "
             f"{pruned / 1000:.2f} TB), or set execution.keep: 1",
             stops=True,
+        ),
+        Risk(
+            share=storage_busy,
+            text=f"shared storage: at {cluster.storage_rate:g} GB/s, busy for "
+            f"{storage_busy:.0%} of the time",
+            remedy="raise train.pack, whose samples share a read, or copy the stores to the nodes",
         ),
         *_memory_risks(plans, train, cluster),
     ]
@@ -127,7 +134,7 @@ def estimate(work: Workload) -> Estimate:
         hours=hours,
         disk_peak=peak,
         disk_peak_pruned=pruned,
-        checkpoints=sum(checkpoints),
+        checkpoints=checkpoints,
         risks=risks,
     )
 

@@ -57,6 +57,8 @@ ASSUMED: dict[str, tuple[float, str]] = {
     "start of prediction, s": (40, "imports and kernels"),
     "queue, s a job": (10, "Slurm's scheduling and status checks"),
     "answer tokens of the slowest question": (64, "captions are the longest"),
+    "scan, GB": (2.5e6 / 1513 * 4.01 / 6120, "ScanNet's 2.5 million frames at the size measured"),
+    "mesh, annotation and proposals, GB": (0.02, "ScanNet's usual sizes"),
     "scene store, GB": (32 * FRAME_BYTES / GIGABYTE, "array shapes at 32 frames"),
     "pixels of a sample, GB": (0.0142, "32 frames of 384 x 384 x 3 bytes"),
     "checkpoint, bytes a trained parameter": (CHECKPOINT_BYTES, "a weight and two moments"),

@@ -110,9 +110,10 @@ def test_rounds_by_hand() -> None:
     assert step.hours(CLUSTER) == 1.0
     assert step.hours(CLUSTER.model_copy(update={"jobs": 1})) == 5.0
     assert step.hours(CLUSTER.model_copy(update={"memory_per_node": 6.0})) == 3.0
-    # The longest job is a bound.
+    # The longest job is a bound, and so is what all read and write at 5 GB/s.
     longest = dataclasses.replace(step, seconds=[36000.0, 3600.0, 3600.0])
     assert longest.hours(cluster) == 10.0
+    assert dataclasses.replace(step, moved=5 * 3600 * 7).hours(cluster) == 7.0
     both = dataclasses.replace(step, needs=needs | {"nodes": 2})
     assert (both.at_once(cluster), both.hours(cluster), both.gpu_hours) == (1, 5.0, 10.0)
 
@@ -136,6 +137,9 @@ def test_the_papers_run_by_hand(paper: Workload) -> None:
     count = 13944
     seconds = [start + stops + plan.seconds_a_step * count for plan in plans.values()]
     assert stages["models"].gpu_hours == pytest.approx(8 * sum(seconds) / 3600)
+    pixels, features = count * 16 * 0.0142, count * 16 * 0.0257
+    moved = 2 * pixels + features + 4 * (model + 28 * checkpoint)
+    assert steps["train"].moved == pytest.approx(moved)
     kept = 2 * model + 4 * checkpoint
     assert (steps["train"].kept, found.checkpoints) == pytest.approx((kept, 4 * checkpoint))
     assert stages["features"].jobs == 25
@@ -170,6 +174,22 @@ def test_the_last_step_saves_as_well(paper: Workload) -> None:
     config = paper.config | {"train": train, "execution": execution}
     work = dataclasses.replace(paper, config=config)
     assert estimate(work).checkpoints == 2 * 2 * 12 * 8.1227
+    # No more stay than are saved.
+    execution = {**execution, "keep": 9}
+    found = estimate(dataclasses.replace(work, config=config | {"execution": execution}))
+    assert found.checkpoints == 2 * 2 * 12 * 8.1227
+    assert found.stages[3].disk == pytest.approx(found.checkpoints + 2 * 2 * 8.1227)
+
+
+@pytest.mark.slow
+def test_a_slow_storage_holds_every_stage_up(paper: Workload) -> None:
+    found = estimate(on(paper, storage_rate=0.05))
+    hours = {stage.stage: stage.hours for stage in found.stages}
+    # 1,513 scans of 1.08 GB, their meshes of 20 MB, and stores of 32 MB that are written and read.
+    scenes = (1.083 + 0.02 + 2 * 0.0322) * 1513 / 0.05 / 3600
+    assert hours["scenes"] == pytest.approx(scenes, rel=0.01)
+    assert hours["features"] == pytest.approx((0.0322 + 0.0257) * 1201 / 0.05 / 3600, rel=0.01)
+    assert any("busy for 100% of the time" in risk.text for risk in found.risks)
 
 
 @pytest.mark.slow
@@ -196,6 +216,7 @@ def test_more_is_never_slower(paper: Workload, monkeypatch: pytest.MonkeyPatch) 
     [
         ({"time_limit": 4.0}, r"time limit: train runs .* of 4\.0 h; it saves before the limit"),
         ({"disk": 500.0}, r"disk: .* TB at most, 0\.5 TB free; remove each run's checkpoints"),
+        ({"storage_rate": 0.2}, r"shared storage: at 0\.2 GB/s, busy for .*; raise train\.pack"),
     ],
 )
 def test_the_largest_risk_is_named(paper: Workload, changes: dict, words: str) -> None:
