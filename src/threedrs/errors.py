@@ -57,8 +57,8 @@ def problems_of(check: Callable[[], object], key: str = "") -> list[str]:
     """Return what ``check`` finds wrong, a line each, with ``key`` before it."""
     try:
         check()
-    except ThreedrsError as error:
-        return [f"{key}{line}" for line in str(error).splitlines()]
+    except (ThreedrsError, OSError) as error:  # such as a folder that this user cannot enter
+        return [f"{key}{line}" for line in (user_message(error) or str(error)).splitlines()]
     return []
 
 

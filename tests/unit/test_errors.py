@@ -1,5 +1,7 @@
 """What errors say: the nearest name, all choices, and foreign errors in one line."""
 
+import errno
+
 import pytest
 
 from threedrs.errors import (
@@ -8,6 +10,7 @@ from threedrs.errors import (
     choose_one,
     did_you_mean,
     one_line,
+    problems_of,
     raise_all,
 )
 
@@ -40,3 +43,11 @@ def test_several_errors_are_raised_as_one() -> None:
         raise_all([DataError("a.json: missing")])
     with pytest.raises(ConfigError, match=r"^a\nb$"):
         raise_all([DataError("a"), DataError("b")])
+
+
+def test_a_folder_that_cannot_be_entered_is_a_problem_of_what_is_checked() -> None:
+    def check() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "model/config.json")
+
+    (line,) = problems_of(check, "model.path: ")
+    assert line.startswith("model.path: model/config.json: cannot be read or written")

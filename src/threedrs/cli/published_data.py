@@ -40,13 +40,22 @@ def unpack(
     root: Root = Path("data"),
 ) -> None:
     """Unpack archives of the published data to where the tree wants them."""
-    from threedrs.inputs.archives import find_archive
+    from threedrs.errors import ConfigError
+    from threedrs.inputs.archives import Archive, find_archive
     from threedrs.inputs.download import unpacked
 
     for path in archives:
         check_file(path)
-    # Several parts of one archive are the same archive.
-    for archive in dict.fromkeys(map(find_archive, archives)):
+    found: dict[str, Archive] = {}
+    for archive in map(find_archive, archives):
+        # Several parts of one archive are the same archive.
+        first = found.setdefault(archive.folder, archive)
+        if first != archive:
+            raise ConfigError(
+                f"{first.files[0]} and {archive.files[0]} both make {archive.folder}; name one of "
+                "them"
+            )
+    for archive in found.values():
         say(unpacked(archive, root))
 
 

@@ -73,11 +73,13 @@ def problem_lines(error: ValidationError, model: type[BaseModel], place: str = "
         for one in found
         # A list whose items are wrong is too short for pydantic as well.
         if not (one["type"] == "too_short" and one["input"])
-        for line in describe_problem(one, schema, place).splitlines()
+        for line in describe_problem(one, schema, place, from_yaml=True).splitlines()
     ]
 
 
-def describe_problem(error: ErrorDetails, schema: dict[str, Any], place: str = "") -> str:
+def describe_problem(
+    error: ErrorDetails, schema: dict[str, Any], place: str = "", *, from_yaml: bool = False
+) -> str:
     """Return the line for one thing that pydantic found wrong, by the ``schema`` of the whole."""
     kind, value, steps = error["type"], error["input"], error["loc"]
     context = error.get("ctx", {})
@@ -104,12 +106,14 @@ def describe_problem(error: ErrorDetails, schema: dict[str, Any], place: str = "
     choices = [str(choice) for part in parts for choice in _choices(part)]
     if kind in ("literal_error", "choice") or (choices and kind == "string_type"):
         return f"{where} is {value!r}; {choose_one(str(value), choices)}"
+    if kind == "none_required":
+        return f"{where} is {value!r:.80}; remove it"
     if kind == "finite_number":
         return f"{where} is {value}; expected a finite number"
     if kind.endswith("_type"):
         types = dict.fromkeys(str(part["type"]) for part in parts if "type" in part)
         line = f"{value!r:.80} is not of type {', '.join(map(repr, types))}"
-        return f"{where or 'file'}: {line}{_yaml_hint(value, types)}"
+        return f"{where or 'file'}: {line}{_yaml_hint(value, types) if from_yaml else ''}"
     if kind in _RANGES:
         words, bound = _RANGES[kind]
         return f"{where}: {value!r:.80} is {words} of {context[bound]:g}"

@@ -149,8 +149,10 @@ def _own_questions(
     """Return this rank's open questions by scene; scenes with many questions come first."""
     # Longest first and round the ranks, so that no rank is left with the longest scene at the end.
     open_questions: dict[str, list[Record]] = {}
+    # A scene is asked about whole, as its answers are one file.
+    open_scenes = {record.scene for record in records if record.id not in done}
     for record in records:
-        if record.id not in done:
+        if record.scene in open_scenes:
             open_questions.setdefault(record.scene, []).append(record)
     order = sorted(open_questions, key=lambda scene: -len(open_questions[scene]))
     return {scene: open_questions[scene] for scene in order[ranks.rank :: ranks.count]}

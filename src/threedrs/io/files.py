@@ -56,18 +56,6 @@ def text_problem(text: str) -> str | None:
     return "holds half a surrogate pair, which is not a character"
 
 
-def check_encodable(text: str, name: str, where: str, remedy: str = "mend the text") -> str:
-    """Return ``text`` if UTF-8 can spell it.
-
-    Raises:
-        DataError: it cannot; says ``where``, which text, and the remedy.
-    """
-    problem = text_problem(text)
-    if problem is not None:
-        raise DataError(f"{where}: {name} {problem}; {remedy}")
-    return text
-
-
 def sync(path: Path) -> None:
     """Wait until a file's bytes, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

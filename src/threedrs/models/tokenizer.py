@@ -1,6 +1,6 @@
 """The tokenizers of students: the tiny one, a checkpoint's, and the two tokens added to either.
 
-The tiny tokenizer is a byte-level BPE in Qwen2's format. The 800 merges in ``tiny_merges.txt`` were
+The tiny tokenizer is a byte-level BPE in Qwen2's format. The 748 merges in ``tiny_merges.txt`` were
 learnt from questions and answers about rooms. The bytes come first, in Qwen2's order, so that the
 newline has the id 198 there too.
 Tokenizers are saved in the form of transformers 4, which the published code reads and today's does.

@@ -30,6 +30,8 @@ def stage_costs(folder: Path) -> list[dict[str, Any]]:
             seconds = table["s"].astype(float)
             # Versions of Snakemake differ in the columns that they write, so these go by name.
             others = table.reindex(columns=["cpu_time", "max_rss"]).astype(float)
+        except pd.errors.EmptyDataError:  # its job was killed, or the disk was full
+            continue
         except (KeyError, ValueError) as error:
             raise DataError(
                 f"{path}: is not a benchmark file of Snakemake; remove it, and it comes back when "

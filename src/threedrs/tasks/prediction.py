@@ -13,9 +13,10 @@ Reading checks every row and names the line that is wrong. About 2 s for 10,000 
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -118,7 +119,7 @@ Box = Annotated[list[float], AfterValidator(_check_box)]
 
 
 class _Identity(ExternalRow):
-    format_version: Literal[1]
+    format_version: Annotated[int, Field(ge=FORMAT_VERSION, le=FORMAT_VERSION)]
     id: Name
     benchmark: str
     scene: Name
@@ -201,10 +202,10 @@ def read_predictions(
         lines[row.id] = number
         rows.append(row)
     meta = read_meta(path)
-    if meta is not None and meta["n"] != len(rows):
+    if meta is not None and meta.get("n") != len(rows):
         raise DataError(
-            f"{path}: holds {len(rows)} of {meta['n']} questions (says {meta_path(path).name}); "
-            "a partial file is not scored: rerun predict to finish it"
+            f"{path}: holds {len(rows)} of {meta.get('n')} questions (says "
+            f"{meta_path(path).name}); a partial file is not scored: rerun predict to finish it"
         )
     if not rows and not (meta and meta.get("unanswered")):
         raise DataError(f"{path}: holds no predictions")
@@ -224,21 +225,30 @@ def partial_folder(out: Path) -> Path:
 def keep_partial(out: Path, inputs: Mapping[str, str]) -> str | None:
     """Make the folder of a run; if one of other ``inputs`` goes, return a line that says so."""
     folder = partial_folder(out)
-    file = folder / "inputs.json"
-    before = read_json(file) if file.exists() else {}
-    differing = [name for name in inputs if before.get(name) != inputs[name]]
+    file, found = folder / "inputs.json", folder.exists()
+    before: Any = None
+    with suppress(DataError):  # of a damaged file it is not known what the answers are of
+        before = read_json(file)
+    known = before if isinstance(before, dict) else {}
+    differing = [name for name in inputs if known.get(name) != inputs[name]]
     if differing:
-        shutil.rmtree(folder, ignore_errors=True)
+        # What cannot be removed must not pass for answers of the new inputs.
+        if found:
+            shutil.rmtree(folder)
         write_json(file, dict(inputs))
-    if not (before and differing):
+    if not (found and differing):
         return None
-    return f"{folder}: its answers are of another {', '.join(differing)}; starting over"
+    of = f"another {', '.join(differing)}" if known else "unknown inputs"
+    return f"{folder}: its answers are of {of}; starting over"
 
 
 def read_partial(out: Path, task: "Task") -> dict[str, Prediction]:
     """Return the answers of the finished scenes, by question id."""
-    files = sorted(partial_folder(out).glob("*.jsonl"))
-    return {row.id: row for path in files for row in read_predictions(path, task)}
+    rows: list[Prediction] = []
+    for path in sorted(partial_folder(out).glob("*.jsonl")):
+        with suppress(DataError):  # the scene of a damaged file is asked about again
+            rows += read_predictions(path, task)
+    return {row.id: row for row in rows}
 
 
 def write_partial(out: Path, rows: Sequence[Prediction]) -> None:

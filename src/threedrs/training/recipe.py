@@ -27,6 +27,17 @@ from threedrs.workflow.code_hash import code_hash
 SHAPELESS = (*Execution.model_fields, "eval_every", "eval_samples", "mix")
 # Sections whose every key shapes the weights.
 SHAPING = ("frames", "geometry", "boxes", "supervision", "model")
+# Keys of DeepSpeed that the section `train` sets.
+SET_BY_TRAIN = (
+    "optimizer",
+    "scheduler",
+    "bf16",
+    "fp16",
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+)
 
 
 class _Offload(BaseModel):
@@ -67,6 +78,16 @@ class _DeepSpeedFile(BaseModel, extra="forbid"):
     zero_allow_untested_optimizer: Any = None
     wall_clock_breakdown: Any = None
     memory_breakdown: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_to_train(cls, values: Any) -> Any:
+        taken = [key for key in SET_BY_TRAIN if isinstance(values, Mapping) and key in values]
+        if taken:
+            raise ConfigError(
+                "; ".join(f"the section `train` sets {key}; remove it" for key in taken)
+            )
+        return values
 
 
 def accumulation(global_batch: int, pack: int, ranks: int) -> int:

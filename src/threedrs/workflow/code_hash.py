@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from threedrs.errors import DataError
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, write_json
@@ -105,11 +106,18 @@ def code_changes(results: Path) -> str | None:
     """
     file = results / "code.json"
     now = {stage: code_hash(stage) for stage in STAGES}
-    before = read_json(file) if file.is_file() else now
+    before: Any = None
+    with contextlib.suppress(DataError):  # missing, or damaged
+        before = read_json(file)
     write_json(file, now)
-    changed = [stage for stage in STAGES if before.get(stage) != now[stage]]
-    if not changed or not (results / "scenes").is_dir():  # nothing is there that could be stale
+    if before == now or not (results / "scenes").is_dir():  # nothing is there that could be stale
         return None
+    if not isinstance(before, dict):
+        return (
+            "results: by which code they were made is not known, so every stage that this start "
+            "asks for may be made again once"
+        )
+    changed = [stage for stage in STAGES if before.get(stage) != now[stage]]
     return f"results: the code of {', '.join(changed)} has changed since the last start"
 
 

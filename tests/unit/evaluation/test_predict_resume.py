@@ -63,6 +63,53 @@ def test_answers_of_something_else_are_not_used(tmp_path, model, records, scenes
     assert len(read_predictions(out, TASKS["scanqa"])) == 9
 
 
+@pytest.mark.parametrize("damage", ["", "[]", "\0\0"])
+def test_answers_of_unknown_inputs_are_not_used(tmp_path, model, records, scenes, damage, capsys):
+    out, fake = tmp_path / "p.jsonl", Fake()
+    kill_in_the_second_scene(model, records, scenes, out)
+    (partial_folder(out) / "inputs.json").write_text(damage)
+    run(model, records, scenes, out, fake)
+    assert len(fake.asked) == 9
+    assert "its answers are of unknown inputs; starting over" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeroed", "bad row", "row lost", "emptied"])
+def test_the_scene_of_a_damaged_file_is_asked_about_again(tmp_path, model, records, scenes, damage):
+    whole, out, fake = tmp_path / "a" / "p.jsonl", tmp_path / "b" / "p.jsonl", Fake()
+    run(model, records, scenes, whole, Fake())
+    kill_in_the_second_scene(model, records, scenes, out)
+    (kept,) = partial_folder(out).glob("*.jsonl")
+    text = kept.read_text()
+    first = text.index("\n") + 1
+    kept.write_text(
+        {
+            "cut": text[:-9],
+            "zeroed": "\0" * len(text),
+            "bad row": "[]\n" + text,
+            "row lost": text[first:],
+            "emptied": "",
+        }[damage]
+    )
+    run(model, records, scenes, out, fake)
+    assert len(fake.asked) == 9
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_old_answers_that_cannot_be_removed_do_not_pass_for_new(tmp_path, monkeypatch):
+    out = tmp_path / "p.jsonl"
+    keep_partial(out, {"model": "a"})
+    (partial_folder(out) / f"{SCENES[0]}.jsonl").write_text("")
+    refused = PermissionError(13, "Permission denied", str(partial_folder(out)))
+
+    def refuse(*_args, **_keywords):
+        raise refused
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(PermissionError):
+        keep_partial(out, {"model": "b"})
+    assert json.loads((partial_folder(out) / "inputs.json").read_text()) == {"model": "a"}
+
+
 @pytest.mark.slow
 def test_two_ranks_answer_as_one(tmp_path, scenes):
     """With the real student: the same bytes, also where finished scenes are found."""

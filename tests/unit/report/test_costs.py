@@ -40,6 +40,13 @@ def test_what_is_not_a_benchmark_file_is_named(tmp_path: Path, text: str) -> Non
         stage_costs(tmp_path)
 
 
+def test_an_empty_benchmark_file_counts_no_job(tmp_path: Path) -> None:
+    (tmp_path / "boxes.tsv").write_text("")
+    assert stage_costs(tmp_path) == []
+    (tmp_path / "scenes.tsv").write_text("s\n2.0\n")
+    assert [(cost["stage"], cost["jobs"]) for cost in stage_costs(tmp_path)] == [("scenes", 1)]
+
+
 def test_controls_are_predictions_that_cost(results: Path, tmp_path: Path) -> None:
     summary = read_json(results / "report" / "summary.json")
     summary["sources"]["3drs/sqa3d-text_only"] = ""

@@ -71,8 +71,9 @@ def test_text_rows_need_no_boxes(tmp_path):
     [
         (
             {"format_version": 2},
-            "format_version is 2; choose one of: 1; mend the row",
+            "format_version: 2 is greater than the maximum of 1; mend the row",
         ),
+        ({"format_version": True}, "format_version: True is not of type 'integer'; "),
         ({"scores": [0.5]}, "expected 2 scores (1 boxes and the zero target), found 1; "),
         ({"scores": None}, "scores: None is not of type 'array'; "),
         ({"scores": [0.5, "x"]}, "scores.1: 'x' is not of type 'number'; "),
@@ -150,6 +151,8 @@ def test_a_partial_file_is_not_scored(tmp_path):
     assert len(read_predictions(path, TASKS["scanqa"])) == 1
     meta.write_text('{"format_version": 1, "n": 3}')
     assert "holds 1 of 3 questions" in error_of(path, "scanqa")
+    meta.write_text('{"format_version": 1}')
+    assert "holds 1 of None questions" in error_of(path, "scanqa")
     meta.write_text('{"format_version": 9, "n": 1}')
     assert "is of format version 9, expected 1" in error_of(path, "scanqa")
 

@@ -226,3 +226,11 @@ def test_a_start_says_which_code_has_changed(
     monkeypatch.setattr(subject, "code_hash", lambda stage: f"new {stage == 'predict'}")
     said = "results: the code of train, predict has changed since the last start"
     assert code_changes(tmp_path) == said
+    for damaged in ("[]", "{", None):
+        (tmp_path / "code.json").unlink()
+        if damaged is not None:
+            (tmp_path / "code.json").write_text(damaged)
+        assert "every stage that this start asks for may be made again once" in str(
+            code_changes(tmp_path)
+        )
+        assert code_changes(tmp_path) is None

@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from threedrs.config.schema import LORA_TARGETS, TUNABLE, LoraSettings, Tunable
-from threedrs.errors import CheckpointError, ThreedrsError, one_line
+from threedrs.errors import CheckpointError, ThreedrsError
 from threedrs.io.files import write_json
 from threedrs.models.backbones.config_json import read_teacher_channels
 from threedrs.models.checkpoint.folder import (
@@ -55,6 +55,7 @@ BASE_FIELDS = ("name", "size", "grid", "seed", "random_weights")
 class SavedBase(ModelSettings):
     """The section ``threedrs.base`` of an adapter's config.json."""
 
+    place = "threedrs.base"
     content: str  # hash of the base model
     trained_in_full: Annotated[tuple[Tunable, ...], Field(strict=False)]
 
@@ -182,13 +183,16 @@ def read_adapter(folder: Path, settings: ModelSettings) -> SavedAdapter:
     """
     path = folder / "config.json"
     config = read_config(path)
-    channels, dtype = read_teacher_channels(config, path), DTYPES.get(str(config["torch_dtype"]))
+    channels, dtype = (
+        read_teacher_channels(config, path),
+        DTYPES.get(str(config.get("torch_dtype"))),
+    )
     try:
         base = SavedBase(**config["threedrs"]["base"])
     except (ThreedrsError, TypeError, KeyError) as error:
         raise CheckpointError(
             f"{path}: threedrs.base does not name the base model of the adapter beside it "
-            f"({one_line(error)})"
+            f"({'; '.join(str(error).splitlines())})"
         ) from error
     try:
         adapter = LoraConfig.from_pretrained(str(folder))

@@ -161,6 +161,20 @@ def test_damaged_adapters_are_one_line(saved: tuple[Student, Path]) -> None:
         load_student(ModelSettings(path=folder))
 
 
+def test_a_damaged_description_of_an_adapter_is_one_line(saved: tuple[Student, Path]) -> None:
+    _, folder = saved
+    config = json.loads((folder / "config.json").read_text())
+    del config["torch_dtype"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"config\.json: torch_dtype or the section"):
+        load_student(ModelSettings(path=folder))
+    config["threedrs"]["base"] |= {"size": "8b", "seed": "x"}
+    (folder / "config.json").write_text(json.dumps(config))
+    faults = r"\(threedrs\.base\.seed: 'x' is not .*; threedrs\.base\.size is '8b'; choose .*\)$"
+    with pytest.raises(CheckpointError, match=faults):
+        load_student(ModelSettings(path=folder))
+
+
 # Settings
 
 
