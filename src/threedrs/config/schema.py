@@ -245,7 +245,7 @@ class Teacher(Section):
 
     place = "teacher"
     name: TeacherName = "vggt-tiny"
-    """The teacher. docs/TEACHERS.md describes each; `none` is no supervision. vggt-tiny has
+    """The teacher. docs/TEACHERS.md describes each; `none` is no supervision. The -tiny ones have
     small seeded random weights, for the demo and tests. A teacher outside the package is named by
     its import path, package.module:NAME."""
     weights: Weights | None = None
@@ -254,7 +254,7 @@ class Teacher(Section):
     use several teachers write {teacher: path, ...}. A path that is not there is looked for under
     `data.root`."""
     seed: NaturalInt = 0
-    """Seed of the random weights of `vggt-tiny`, and of the features of `random`."""
+    """Seed of the random weights of the -tiny teachers, and of the features of `random`."""
     grid: Literal[14, "full"] = 14
     """With 14 features are pooled to 14x14 when extracted. `full` keeps the grid of the teacher."""
     other_frames: OtherFrames = "by_frame"

@@ -8,7 +8,7 @@ cache, with ``config.json`` and weights as safetensors or as PyTorch's file (rea
 ``weights_only``, so that it cannot run code). No code of a repository is ever fetched or run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from threedrs.teachers.image_extractor import ImageExtractor
 
 CONFIG = "config.json"
+TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY_SQUARE = {**TINY, "intermediate_size": 128, "image_size": 112, "patch_size": 8}
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -48,6 +50,7 @@ class HubModel:
     title: str  # for people
     channels: int
     mem_mb: int  # of a job
+    tiny: Mapping[str, int]  # the configuration of the small model with random weights
     square: bool = True  # whether images are squeezed to a square; else they keep proportions
     special_tokens: int = 1  # before the patches
     mean: Colour = IMAGENET_MEAN  # see `PatchEncoder`
@@ -59,7 +62,7 @@ class HubModel:
         return (
             f"download config.json and the weights of {self.repository} ({self.size}, "
             f"{self.licence} licence) from the Hugging Face Hub into a folder and set "
-            "teacher.weights to it"
+            f"teacher.weights to it; for a try-out without it use teacher.name {self.teacher}-tiny"
         )
 
 
@@ -73,6 +76,7 @@ DINOV2 = HubModel(
     title="DINOv2",
     channels=1024,
     mem_mb=24000,
+    tiny={**TINY, "image_size": 224, "patch_size": 14},
     square=False,
 )
 # Tschannen et al., "SigLIP 2: Multilingual Vision-Language Encoders", 2025. The checkpoints of a
@@ -86,6 +90,7 @@ SIGLIP2 = HubModel(
     title="SigLIP 2's vision tower",
     channels=1152,
     mem_mb=32000,
+    tiny=TINY_SQUARE,
     special_tokens=0,
     mean=HALF,
     std=HALF,
@@ -101,6 +106,7 @@ MAE = HubModel(
     title="MAE's encoder",
     channels=1024,
     mem_mb=24000,
+    tiny=TINY_SQUARE,
 )
 
 
@@ -143,18 +149,28 @@ def _open(
     model_class: Any,
     arguments: "Callable[[Any, Tensor], dict[str, Tensor]]" = lambda model, images: {},
 ) -> "ImageExtractor":
-    """Return the extractor of a published model, of a class of ``transformers``.
+    """Return the extractor of a model of a class of ``transformers``: published, or small, random.
 
     Raises:
         CheckpointError: the model's folder is incomplete or of another kind.
     """
     from threedrs.teachers.image_extractor import ImageExtractor, PatchEncoder
+    from threedrs.teachers.vggt.weights import fill_random
 
-    folder = model_folder(published, settings.weights)
-    config = vision_config(published, folder)
+    is_tiny = settings.name.endswith("-tiny")
+    if is_tiny:
+        config = model_class.config_class(**published.tiny)
+        recipe = {"teacher": settings.name, "seed": settings.seed, **published.tiny}
+    else:
+        folder = model_folder(published, settings.weights)
+        config = vision_config(published, folder)
 
     def load() -> "nn.Module":
-        model = load_model(published, folder, model_class)
+        if is_tiny:
+            model = model_class(config)
+            fill_random(model, settings.seed)
+        else:
+            model = load_model(published, folder, model_class)
         form = published.mean, published.std, published.special_tokens
         return PatchEncoder(model, *form, arguments)
 
@@ -162,7 +178,7 @@ def _open(
     return ImageExtractor(
         settings.name,
         ImageFormat(width=size, patch=patch, square=published.square),
-        identify=lambda: folder_sha256(folder),
+        identify=lambda: sha256_of_json(recipe) if is_tiny else folder_sha256(folder),
         load=load,
     )
 
@@ -264,4 +280,14 @@ PUBLISHED = tuple(
         (SIGLIP2, open_siglip2),
         (MAE, open_mae),
     )
+)
+SMALL = tuple(
+    Teacher(
+        name=f"{teacher.name}-tiny",
+        description=f"the architecture of {teacher.name}, small, seeded random weights (demo)",
+        channels=TINY["hidden_size"],
+        open=teacher.open,
+        needs=job_needs(mem_mb=3000, runtime=60),
+    )
+    for teacher in PUBLISHED
 )

@@ -29,6 +29,7 @@ TEACHERS: dict[str, Teacher] = {
         pointmap.POINTMAP,
         random_signs.RANDOM,
         vggt.VGGT_TINY,
+        *hub_encoders.SMALL,
     )
 }
 

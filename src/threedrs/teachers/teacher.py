@@ -30,7 +30,7 @@ class TeacherSettings:
 
     name: str  # a teacher of the registry, or ``package.module:NAME``
     weights: Path | None = None  # its checkpoint file, model folder or folder of npz files
-    seed: int = 0  # of ``vggt-tiny``'s random weights, and of ``random``'s features
+    seed: int = 0  # of the -tiny teachers' random weights, and of ``random``'s features
     grid: int | str = GRID  # 14: pooled to 14x14; "full": the teacher's own grid
     # Folder of the scans' exported images, by which the frames of imported features are known.
     posed_images: Path | None = None

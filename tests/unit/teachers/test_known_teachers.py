@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torch.nn import functional
 from transformers import Dinov2Model, SiglipModel, SiglipVisionModel, ViTMAEForPreTraining
 
 from fixtures.repository import ROOT
@@ -38,18 +39,11 @@ from threedrs.teachers.vggt.weights import fill_random
 from threedrs.workflow.code_hash import _hash as code_hash
 
 RIVALS = {"dinov2": DINOV2, "siglip2": SIGLIP2, "mae": MAE}
-SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-SQUARE = {**SMALL, "intermediate_size": 128, "image_size": 112, "patch_size": 8}
-SIZES = {
-    "dinov2": {**SMALL, "image_size": 224, "patch_size": 14},
-    "siglip2": SQUARE,
-    "mae": SQUARE,
-}
 
 
 def published(name: str, folder: Path, **changes: int) -> Path:
     """Write a model folder as the Hub has it: with text tower, decoder, config.json."""
-    config = {**SIZES[name], **changes}
+    config = {**RIVALS[name].tiny, **changes}
     if name == "dinov2":
         model = Dinov2Model(Dinov2Model.config_class(**config))
     elif name == "mae":
@@ -86,6 +80,9 @@ def test_channels(tmp_path: Path) -> None:
         "pointmap": 53,
         "random": 53,
         "vggt-tiny": 768,
+        "dinov2-tiny": 64,
+        "siglip2-tiny": 64,
+        "mae-tiny": 64,
         "none": 0,
     }
     with pytest.raises(ConfigError, match="known once features are extracted"):
@@ -310,6 +307,21 @@ def test_published_folders_give_the_same_features_as_the_plain_model(
         np.testing.assert_allclose(
             found[frame], expected.reshape(rows, columns, 64), atol=4e-3, rtol=4e-3
         )
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_tiny_teachers_depend_on_seed_and_image(name: str, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scenes", 2)
+    digests = []
+    for number, seed in enumerate((0, 0, 1)):
+        settings = TeacherSettings(name=f"{name}-tiny", seed=seed)
+        manifest = extract_shard([scene], settings, tmp_path / f"{number}.zarr")
+        digests.append(manifest["scenes"]["scene0002_00"]["features_sha256"])
+    assert digests[0] == digests[1] != digests[2]
+    features = torch.from_numpy(FeatureStore.open(tmp_path / "0.zarr").features("scene0002_00"))
+    assert features.shape == (2, 14, 14, 64)
+    cosine = functional.cosine_similarity(features[0].float(), features[1].float(), dim=-1)
+    assert cosine.mean() < 0.999  # two images, two features
 
 
 @pytest.mark.usefixtures("offline")
