@@ -22,7 +22,7 @@ from threedrs.report import charts
 from threedrs.report.costs import run_costs, stage_costs
 from threedrs.report.curves import packed_curves, quarters, training_curves
 from threedrs.report.next_runs import next_runs
-from threedrs.report.published import GROUPS, SOURCE
+from threedrs.report.published import GROUPS, PUBLISHED, SOURCE, setting_of
 from threedrs.report.question_columns import Questions
 from threedrs.report.results import Results
 from threedrs.report.room_files import write_rooms
@@ -106,6 +106,11 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             questions=questions.packed(),
             true_colour=TRUE_COLOUR,
             published=_published(results),
+            alone={
+                run: setting_of(results.config(run))
+                for run in results.runs
+                if not any(row.is_of(results.config(run)) for row in PUBLISHED)
+            },
             details={
                 name: find_task(name).published_details.get("all", {})
                 for name in settings.benchmarks

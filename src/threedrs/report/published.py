@@ -78,6 +78,17 @@ def _teacher(config: Mapping[str, Any]) -> str:
     return _IMPORTED.get(Path(teacher["weights"] or "").name, "import")
 
 
+def setting_of(config: Mapping[str, Any]) -> str:
+    """Return in words what a published row of a run would have to be of."""
+    if "teacher" not in config:
+        return "how its checkpoint was trained is not known here"
+    teacher, supervision = _teacher(config), config["supervision"]
+    words = [f"{config['model']['name']} of size {config['model']['size']}", f"teacher {teacher}"]
+    if teacher != "none":
+        words += [f"loss {supervision['loss']}", f"layer {supervision['layer']}"]
+    return ", ".join([*words, *["LoRA"] * bool(config["train"]["lora"])])
+
+
 def _variant(method: str, teacher: str = "vggt", **setting: str) -> PublishedRow:
     return PublishedRow(method=method, backbone="llava-video", teacher=teacher, **setting)
 

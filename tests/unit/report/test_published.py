@@ -1,10 +1,10 @@
-"""Which published row a run is held beside."""
+"""Which published row a run is held beside, and what is said where there is none."""
 
 from typing import Any
 
 import pytest
 
-from threedrs.report.published import PUBLISHED, SECONDARY
+from threedrs.report.published import PUBLISHED, SECONDARY, setting_of
 
 
 def config(teacher: str, backbone: str = "llava-video", **more: Any) -> dict[str, Any]:
@@ -36,18 +36,19 @@ def test_a_run_is_held_beside_the_row_of_its_setting(run: dict[str, Any], method
 
 
 @pytest.mark.parametrize(
-    "run",
+    ("run", "setting"),
     [
-        config("pointmap"),
-        config("dinov2", "qwen2-vl"),
-        config("vggt", supervision={"layer": 3}),
-        config("import", weights="my/features"),
-        config("vggt", size="tiny"),
-        config("none", lora={"rank": 8}),
-        {"model": {"name": "llava-video"}, "checkpoint": "x"},
+        (config("pointmap"), "llava-video of size 7b, teacher pointmap, loss l2, layer last"),
+        (config("dinov2", "qwen2-vl"), "qwen2-vl of size 7b, teacher dinov2"),
+        (config("vggt", supervision={"layer": 3}), "layer 3"),
+        (config("import", weights="my/features"), "teacher import"),
+        (config("vggt", size="tiny"), "llava-video of size tiny"),
+        (config("none", lora={"rank": 8}), "llava-video of size 7b, teacher none, LoRA"),
+        ({"model": {"name": "llava-video"}, "checkpoint": "x"}, "how its checkpoint was trained"),
     ],
 )
-def test_a_run_of_another_setting_repeats_no_row(run: dict[str, Any]) -> None:
+def test_a_run_of_another_setting_is_named_with_it(run: dict[str, Any], setting: str) -> None:
+    assert setting in setting_of(run)
     assert not any(row.is_of(run) for row in PUBLISHED)
 
 

@@ -18,7 +18,12 @@ const threedrs = (() => {
   const make = (tag, content = "", properties = {}) => {
     const element = document.createElement(tag);
     element.append(...[content].flat());
-    return Object.assign(element, properties);
+    Object.entries(properties).forEach(([name, value]) => {
+      // Not every browser has ARIA's attributes as properties: Firefox before 119 has none.
+      if (name in element) element[name] = value;
+      else element.setAttribute(name, value);
+    });
+    return element;
   };
   const shape = (tag, properties, text = "") => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -140,6 +145,7 @@ const threedrs = (() => {
 
   const GROUND = inkOfName("#1a1a1f");
   const SPACING = 0.015; // metres between the points of a line
+  const MOST_DOTS = 2000; // points of a line, as a box or pose far out of the room has long ones
   const SIZES = [0.05, 0.025]; // metres, of a measured point and of one of a line
   const FOCAL = 0.8; // of the height of the image
 
@@ -163,7 +169,8 @@ const threedrs = (() => {
   // All points of a room with its lines: places in metres, their pixels, and how many are measured.
   const cloudOf = (room, boxes) => {
     const dots = linesOf(room, boxes).flatMap(([from, to, colour]) => {
-      const count = Math.ceil(Math.hypot(...from.map((value, axis) => to[axis] - value)) / SPACING) + 1;
+      const length = Math.hypot(...from.map((value, axis) => to[axis] - value));
+      const count = Math.min(MOST_DOTS, Math.ceil(length / SPACING) + 1);
       return Array.from({ length: count }, (_, at) => [between(from, to, at / count), inkOfName(colour)]);
     });
     return { places: Float32Array.from([...room.places, ...dots.flatMap(([place]) => place)]),
@@ -178,13 +185,22 @@ const threedrs = (() => {
     return [right, cross(back, right), back];
   };
 
-  const drawCloud = (canvas, { places, inks, measured }, pose, cut) => {
+  // The image of a canvas, its pixels, and the depth of what each shows.
+  const sheetOf = (width, height) => {
+    const image = new ImageData(width, height);
+    return { image, pixels: new Uint32Array(image.data.buffer), depths: new Float32Array(width * height) };
+  };
+
+  // Returns the sheet that it drew on, for the next drawing: new ones are some 18 MB a frame.
+  const drawCloud = (canvas, { places, inks, measured }, pose, cut, last) => {
     const sharp = Math.min(2, devicePixelRatio || 1);
     const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.floor(side * sharp));
-    if (!width || !height) return;
-    const image = new ImageData(width, height);
-    const pixels = new Uint32Array(image.data.buffer).fill(GROUND);
-    const depths = new Float32Array(pixels.length).fill(Infinity);
+    if (!width || !height) return last;
+    const isSame = last?.image.width === width && last.image.height === height;
+    const sheet = isSame ? last : sheetOf(width, height);
+    const { pixels, depths } = sheet;
+    pixels.fill(GROUND);
+    depths.fill(Infinity);
     const [right, up, back] = axesOf(pose);
     const eye = between(pose.target, pose.target.map((value, axis) => value + back[axis]), pose.distance);
     const focal = FOCAL * height;
@@ -208,7 +224,9 @@ const threedrs = (() => {
         }
       }
     }
-    Object.assign(canvas, { width, height }).getContext("2d").putImageData(image, 0, 0);
+    if (!isSame) Object.assign(canvas, { width, height });
+    canvas.getContext("2d").putImageData(sheet.image, 0, 0);
+    return sheet;
   };
 
   const startViewer = (canvas, room, boxes) => {
@@ -218,10 +236,11 @@ const threedrs = (() => {
     const pose = home();
     let cut = room.high[2];
     let asked = 0;
+    let sheet = null;
     const redraw = () => {
       asked ||= requestAnimationFrame(() => {
         asked = 0;
-        drawCloud(canvas, cloud, pose, cut);
+        sheet = drawCloud(canvas, cloud, pose, cut, sheet);
       });
     };
     const turn = (x, y) => {
@@ -290,7 +309,7 @@ const threedrs = (() => {
 
   const roomFigure = (room, scene, boxes) => {
     const canvas = make("canvas", "", { tabIndex: 0, role: "img",
-      ariaLabel: `${scene} to turn, with boxes and cameras` });
+      "aria-label": `${scene} to turn, with boxes and cameras` });
     const slider = make("input", "", { type: "range", min: room.low[2], max: room.high[2], step: 0.05,
       value: Math.min(room.high[2], room.low[2] + 2.2) });
     viewer = startViewer(canvas, room, boxes);

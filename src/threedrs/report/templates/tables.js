@@ -36,7 +36,7 @@
 
   for (const table of document.querySelectorAll("table[data-sort]")) {
     [...table.tHead.rows[0].cells].forEach((head, column) => {
-      const mark = make("span", "", { className: "sorter-mark", ariaHidden: "true" });
+      const mark = make("span", "", { className: "sorter-mark", "aria-hidden": "true" });
       const button = make("button", [...head.childNodes, mark], { type: "button", className: "sorter" });
       head.append(button);
       // Scores are sorted from the highest on first, names from A on.
@@ -77,10 +77,10 @@
   for (const region of document.querySelectorAll(".scroll")) {
     const table = region.querySelector(":scope > table");
     if (!table) continue;
-    const label = region.ariaLabel;
+    const label = region.getAttribute("aria-label");
     const name = label.toLowerCase().replace(/[^a-z0-9]+/g, "-");
     const buttons = Object.entries(FORMATS).map(([format, [ending, write]]) => make("button", format, {
-      type: "button", ariaLabel: `${label} as ${format}`,
+      type: "button", "aria-label": `${label} as ${format}`,
       onclick: () => download(`${name}.${ending}`, write(rowsOf(table))) }));
     region.after(make("p", buttons, { className: "downloads" }));
   }
