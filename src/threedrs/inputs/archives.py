@@ -238,6 +238,13 @@ class _Members:
 def _extract_zip(stream: IO[bytes], members: _Members) -> None:
     with zipfile.ZipFile(stream) as archive:
         for info in archive.infolist():
+            # A length in the directory that is damaged swallows the entries behind it, and zipfile
+            # says nothing.
+            if b"PK\x01\x02" in info.extra + info.comment:
+                raise DataError(
+                    f"{members.name}: its directory is damaged at {info.filename[:120]!r} and "
+                    "loses the files behind it; download it again, or its damaged part"
+                )
             mode = info.external_attr >> 16
             if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise members.refuse(info.filename, "a link or a device")

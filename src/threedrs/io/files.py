@@ -234,7 +234,7 @@ def read_result(path: Path, version: int, target: str) -> dict[str, Any]:
     return dict(content)
 
 
-def parse_numbers(text: str, where: str) -> list[float]:
+def parse_numbers(text: str, where: str, remedy: str = "correct it") -> list[float]:
     """Return the white-space separated numbers of ``text`` (``inf`` and ``nan`` included).
 
     Raises:
@@ -243,7 +243,7 @@ def parse_numbers(text: str, where: str) -> list[float]:
     try:
         return [float(word) for word in text.split()]
     except ValueError as error:
-        raise DataError(f"{where}: {error}") from error
+        raise DataError(f"{where}: {error}; {remedy}") from error
 
 
 def check_npz(path: Path, limit: int) -> None:

@@ -69,18 +69,21 @@ def read_vertices(path: Path) -> np.ndarray:
 
 
 class _Segments(ExternalRow):
-    segments: list[Annotated[int, Field(ge=-(2**63), lt=2**63)]] = Field(alias="segIndices")
+    # One fault of some 100,000 is told, so that no others are looked for.
+    segments: list[Annotated[int, Field(ge=-(2**63), lt=2**63)]] = Field(
+        alias="segIndices", fail_fast=True
+    )
     scene: Any = Field(None, alias="sceneId")
 
 
 class _Group(ExternalRow):
     object_id: int = Field(alias="objectId", ge=0, lt=2**31)
     label: ExternalText
-    segments: list[int]
+    segments: list[int] = Field(fail_fast=True)
 
 
 class _Aggregation(ExternalRow):
-    groups: list[_Group] = Field(alias="segGroups")
+    groups: list[_Group] = Field(alias="segGroups", fail_fast=True)
     segments_file: Any = Field(None, alias="segmentsFile")
     scene: Any = Field(None, alias="sceneId")
 
@@ -199,7 +202,7 @@ def _read_ply(path: Path) -> np.ndarray:
             if len(lines) < needed:
                 raise ValueError(f"{len(lines)} lines follow the header, it announces {needed}")
             columns = [names.index(axis) for axis in "xyz"]
-            return np.loadtxt(lines[: vertices.count], usecols=columns, ndmin=2)
+            return np.loadtxt(lines[: vertices.count], comments=None, usecols=columns, ndmin=2)
         needed, found = sum(e.least_bytes for e in elements), path.stat().st_size - end.end()
         if found < needed:
             raise ValueError(f"{found} bytes follow the header, it announces {needed}")

@@ -14,14 +14,14 @@ ARKitScenes (https://github.com/apple/ARKitScenes/blob/main/DATA.md and ``raw/RE
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from threedrs.errors import DataError
-from threedrs.io.external_json import ExternalRow, read_external_json
+from threedrs.io.external_json import ExternalRow, check_external, read_external_json
 from threedrs.io.files import parse_numbers, read_text
 from threedrs.scannet.camera import check_poses
 from threedrs.scannet.rgbd_folder import RgbdFolder, nearest
@@ -35,7 +35,10 @@ _MOST_SPREAD = 0.05
 
 
 _Row3 = Annotated[list[float], Field(min_length=3, max_length=3)]
-_Row4 = Annotated[list[float], Field(min_length=4, max_length=4)]
+# A frame that was not localised has values that are not finite.
+_Row4 = Annotated[
+    list[Annotated[float, Field(allow_inf_nan=True)]], Field(min_length=4, max_length=4)
+]
 
 
 class _Frame(ExternalRow):
@@ -59,8 +62,11 @@ def read_scannetpp(folder: Path) -> RgbdFolder:
             f"{folder}: holds no rgb/*.jpg or no depth/*.png; extract them from rgb.mkv and "
             "depth.bin with ScanNet++'s toolkit (python -m iphone.prepare_iphone_data)"
         )
-    entries = read_external_json(path, dict[str, _Frame], "copy it again")
-    names = sorted({*colors} & {*depths} & {*entries})
+    stated = read_external_json(path, dict[str, Any], "copy it again")
+    names = sorted({*colors} & {*depths} & {*stated})
+    # The others' images were not extracted, so that nothing is taken of their entries.
+    used = {name: stated[name] for name in names}
+    entries = check_external(used, dict[str, _Frame], str(path), "copy it again")
     poses = [entries[name].aligned_pose or UNLOCALISED for name in names]
     matrices = np.array([entries[name].intrinsic for name in names]).reshape(-1, 3, 3)
     folder_poses = np.array(poses).reshape(-1, 4, 4)

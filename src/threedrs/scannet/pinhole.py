@@ -103,8 +103,8 @@ def _intrinsic(
 
 
 class _Open3dIntrinsic(ExternalRow):
-    width: PositiveInt
-    height: PositiveInt
+    width: Annotated[PositiveInt, Field(strict=False)]  # 640.0 is written, too
+    height: Annotated[PositiveInt, Field(strict=False)]
     intrinsic_matrix: Annotated[list[float], Field(min_length=9, max_length=9)]  # by columns
 
 

@@ -41,6 +41,8 @@ class RgbdFolder:
     depth_files: list[Path]  # of the same frames
     poses: NDArray[np.float64]  # (N,4,4) camera to world, metres
     layout: str  # the format's name
+    # Microseconds of each colour and depth image, where the names are times.
+    timestamps: list[tuple[int, int]] | None = None
     intrinsic: tuple[float, ...] | None = None  # fx, fy, cx, cy of the colour images, pixels
     # Whether depth images show exactly what colour images show, at whatever resolution.
     registered: bool = False
@@ -74,7 +76,7 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
     if not len(track.poses):
         raise DataError(f"{track.path}: holds no pose")
     color_times, depth_times = _timestamps(colors), _timestamps(depths)
-    notes = []
+    timestamps, notes = None, []
     if color_times is None or depth_times is None:
         pairs = [*enumerate(_match_names(colors, depths, "colour images", "depth images"))]
     else:
@@ -83,6 +85,7 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
             raise DataError(
                 f"{folder}: no depth image within {MAX_TIME_DIFFERENCE} s of a colour image"
             )
+        timestamps = [(round(color_times[i] * 1e6), round(depth_times[j] * 1e6)) for i, j in pairs]
         alone = len(colors) - len(pairs)
         if alone:
             notes = [f"{alone} colour images have no depth image within 0.02 s: left out"]
@@ -91,6 +94,7 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
         depth_files=[depths[j] for _, j in pairs],
         poses=_poses_of(colors, color_times, track)[[i for i, _ in pairs]],
         layout=f"colour and depth images, poses of {track.path.name}",
+        timestamps=timestamps,
         # TUM's depth images have 5000 units a metre; other tools write 1000 beside its texts.
         units_per_metre=(5000.0, 1000.0) if track.timestamps is not None else (1000.0,),
         units_source="millimetres, as 16-bit images mostly have",
@@ -130,7 +134,12 @@ def _one_format(colors: list[Path]) -> list[Path]:
 def _one_of(folder: Path, names: tuple[str, ...], what: str, remedy: str) -> Path:
     found = [folder / name for name in names if (folder / name).exists()]
     if not found:
-        raise DataError(f"{folder}: holds no {what} (looked for {', '.join(names)}); add them")
+        video = next((path.name for path in folder.glob("*.m[pok][4v]")), None)
+        how = "add them"
+        if video and names == COLOR_FOLDERS:
+            how = f"extract them where each has a depth image: ffmpeg -i {video} -start_number 0 "
+            how += f"{names[0]}/%06d.jpg"
+        raise DataError(f"{folder}: holds no {what} (looked for {', '.join(names)}); {how}")
     if len(found) > 1:
         both = " and ".join(path.name for path in found)
         raise DataError(f"{folder}: both {both} could hold {what}; {remedy}")

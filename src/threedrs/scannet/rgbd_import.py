@@ -47,10 +47,11 @@ def import_rgbd(
         ) as reader,
         SensWriter(out, reader.header) as writer,
     ):
+        times = reader.folder.timestamps or [(0, 0)] * len(reader)
         for index, pose in enumerate(reader.poses):
             say(f"frame {index + 1} of {len(reader)}")
             reader.color(index)  # decoded, so that no damaged image is handed on
-            writer.add(pose, reader.color_bytes(index), reader.depth(index))
+            writer.add(pose, reader.color_bytes(index), reader.depth(index), *times[index])
     for note in reader.notes:
         logger.warning("%s", note)
     return len(reader)

@@ -63,12 +63,21 @@ def natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
 
 
 def _read_log(path: Path) -> Trajectory:
-    numbers = parse_numbers(read_text(path), str(path))
-    if len(numbers) % 19:
+    lines = enumerate(read_text(path).splitlines(), start=1)
+    rows = [(f"{path}: line {number}", line) for number, line in lines if line.strip()]
+    if len(rows) % 5:
         raise DataError(
-            f"{path}: holds {len(numbers)} numbers, an Open3D log has 19 a frame (three, and a 4x4 "
-            "matrix); export it again"
+            f"{path}: holds {len(rows)} lines, an Open3D log has 5 a frame; export it again"
         )
+    numbers: list[float] = []
+    for index, (where, line) in enumerate(rows):
+        values, wanted = parse_numbers(line, where, "export it again"), 4 if index % 5 else 3
+        if len(values) != wanted:
+            raise DataError(
+                f"{where} holds {len(values)} numbers and not {wanted}, as a frame of an Open3D "
+                "log is a line of three and four lines of its matrix; export it again"
+            )
+        numbers += values
     table = np.reshape(numbers, (-1, 19))
     poses = table[:, 3:].reshape(-1, 4, 4)
     check_poses(poses, lambda index: f"{path}: pose {index + 1}")

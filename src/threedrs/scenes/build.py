@@ -12,6 +12,7 @@ Building is one pass over the frames' index, and one read and decode of each cho
 import hashlib
 import io
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,6 +198,7 @@ def build_shard(
             machine. Finished scenes survive.
         StoreError: a store cannot be written. Finished scenes survive.
     """
+    began = time.time()
     manifest.unlink(missing_ok=True)
     scenes: dict[str, Any] = {}
     notes: list[dict[str, str]] = []
@@ -224,6 +226,7 @@ def build_shard(
                 found = [note, *found]
             notes += [{"scene": scan.scene, "note": note} for note in found]
     ordered = {scan.scene: reasons[scan.scene] for scan in scans if scan.scene in reasons}
+    _refuse_unfinished_copies([scan for scan in scans if scan.scene in reasons], began)
     rows = {"scenes": scenes, "notes": notes, "left_out": excluded_rows(ordered)}
     write_json(manifest, {"format_version": MANIFEST_VERSION, **rows})
 
@@ -235,6 +238,16 @@ def manifest_entry(store: SceneStore) -> dict[str, Any]:
         "frames": len(store.frame_ids),
         "objects": store.object_counts(),
     }
+
+
+def _refuse_unfinished_copies(excluded: Sequence[ScanFiles], began: float) -> None:
+    """Raise DataError for a file that changed since ``began``."""
+    # The manifest will be newer than the file, so no later run would read the whole copy.
+    for scan in excluded:
+        if scan.frames.exists() and scan.frames.stat().st_mtime > began:
+            raise DataError(
+                f"{scan.frames}: changed while it was read; run again when it is copied"
+            )
 
 
 def _build_or_keep(inputs: StoreInputs, path: Path) -> SceneStore:

@@ -118,6 +118,7 @@ def build_capture(
                 axis_alignment=standing.alignment.tolist(),
             ),
             voxels_M3=np.rint(points_P3 / VOXEL).astype(np.int32),
+            voxels_source=str(capture),
         )
         inputs = read_inputs(
             DataLayout(root=capture).own_scan(scene),

@@ -213,7 +213,7 @@ def _cover(
 ) -> Coverage:
     # The point cloud comes first: the published voxels are the same ones, rounded already.
     if scan.point_cloud is None and lists.voxels_M3 is not None:
-        where = "data.voxels"
+        where = lists.voxels_source
         voxels = MeshVoxels(lists.voxels_M3 * VOXEL, f"{where}: {scan.scene}")
     else:
         where = str(scan.point_cloud or scan.mesh)

@@ -51,6 +51,7 @@ class PublishedLists:
     selected: SelectedFrames | None = None  # frames chosen by coverage
     # (M,3) i32 voxels of the point cloud, aligned world coordinates / 0.1 m.
     voxels_M3: np.ndarray | None = None
+    voxels_source: str = "data.voxels"  # what an error about them names
 
 
 def read_published_lists(

@@ -237,7 +237,7 @@ class ImportExtractor:
         """Yield the features of each scene; see `FeatureExtractor`."""
         import torch
 
-        from threedrs.io.images import image_size
+        from threedrs.io.images import ImageError, image_size
         from threedrs.scenes.store import SceneStore
         from threedrs.teachers.image_extractor import pool_features
 
@@ -256,7 +256,12 @@ class ImportExtractor:
                     "nothing says which; put the scan's exported images into data.posed_images, "
                     "or choose as many frames (frames.count)"
                 )
-            width, height = image_size(SceneStore.open(path).jpegs()[0])
+            try:
+                width, height = image_size(SceneStore.open(path).jpegs()[0])
+            except ImageError as error:
+                raise DataError(
+                    f"{path}: its first image {error}; run `threedrs verify --repair`"
+                ) from error
             shape = (found.side, found.side) if found.side else patch_grid(patches, height / width)
             if shape is None:
                 raise DataError(

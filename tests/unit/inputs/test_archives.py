@@ -4,6 +4,7 @@ import errno
 import gzip
 import io
 import os
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -232,14 +233,18 @@ def test_joined_files_read_as_one(tmp_path: Path) -> None:
         assert stream.read() == data[-10:]
 
 
-@pytest.mark.parametrize("field", [28, 30])  # lengths of name and extra field
-def test_a_zip_whose_directory_loses_files_is_not_whole(tmp_path: Path, field: int) -> None:
+@pytest.mark.parametrize("field", [28, 30, 32])  # lengths of name, extra field and comment
+@pytest.mark.parametrize(("count", "entry"), [(4, 1), (50, 9)])
+@pytest.mark.parametrize("more", [1, 2, 255])
+def test_a_zip_whose_directory_loses_files_is_not_whole(
+    tmp_path: Path, field: int, count: int, entry: int, more: int
+) -> None:
     """A length that is too large swallows the entries behind it, and zipfile says nothing."""
-    files = {f"{number}.jpg": bytes([number]) * 50 for number in range(4)}
+    files = {f"{number}.jpg": bytes([number]) * 50 for number in range(count)}
     path = write_zip(tmp_path / "posed_images.zip", files)
     data = bytearray(path.read_bytes())
-    second = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)
-    data[second + field + 1] = 1  # 256 bytes more
+    start = [found.start() for found in re.finditer(b"PK\x01\x02", data)][entry]
+    data[start + field + 1] = more  # times 256 bytes
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"posed_images\.zip: .*download it again"):
         unpack(find_archive(path), tmp_path / "data")

@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from threedrs.errors import DataError
-from threedrs.scannet.mesh import read_instances, read_vertices
+from threedrs.scannet.mesh import _Segments, read_instances, read_vertices
 
 VERTICES = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0.125, 0.25, 0.5]], dtype=np.float32)
 
@@ -63,6 +64,24 @@ def test_bad_meshes_are_named(tmp_path: Path) -> None:
     broken[2, 1] = np.nan
     with pytest.raises(DataError, match="vertex 2 is not finite"):
         read_vertices(write_mesh(tmp_path / "nan.ply", broken))
+
+
+def test_a_text_mesh_whose_vertices_are_commented_out_is_refused(tmp_path: Path) -> None:
+    header = "ply\nformat ascii 1.0\nelement vertex 2\n"
+    header += "property float x\nproperty float y\nproperty float z\nend_header\n"
+    for lines in ("# 1 2 3\n# 4 5 6\n", "1 2 3\n#4 5 6\n"):
+        (tmp_path / "mesh.ply").write_text(header + lines)
+        with pytest.raises(DataError, match=r"mesh\.ply: holds no vertices that can be read"):
+            read_vertices(tmp_path / "mesh.ply")
+
+
+def test_segments_with_a_fault_each_are_told_by_the_first(tmp_path: Path) -> None:
+    files = write_annotation(tmp_path, ["x"] * 9, [])
+    with pytest.raises(ValidationError) as caught:
+        _Segments(segIndices=["x"] * 9)
+    assert caught.value.error_count() == 1
+    with pytest.raises(DataError, match=r"segIndices\.0: 'x' is not of type 'integer'"):
+        read_instances(*files, 9)
 
 
 def test_last_object_of_the_file_wins_a_vertex(tmp_path: Path) -> None:

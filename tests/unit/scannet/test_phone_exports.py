@@ -48,6 +48,18 @@ def test_scannetpp_takes_the_aligned_pose_and_the_frames_that_have_all_three(iph
     assert found.notes[-1] == "1 of 3 images lack colour, depth or a pose: left out"
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_frame_of_scannetpp_that_was_not_localised_has_no_finite_pose(iphone, value):
+    edit(iphone, lambda e: e["frame_000001"].update(aligned_pose=np.full((4, 4), value).tolist()))
+    found = read_scannetpp(iphone)
+    assert np.isfinite(found.poses).all(axis=(1, 2)).tolist() == [True, False, True]
+
+
+def test_entries_of_scannetpp_without_an_extracted_image_are_not_looked_at(iphone):
+    edit(iphone, lambda e: e.update(frame_000007={"aligned_pose": "lost"}, info="60 Hz"))
+    assert len(read_scannetpp(iphone).color_files) == 3
+
+
 def test_focal_lengths_that_differ_are_said_and_after_a_zoom_refused(iphone):
     def focus(entries, factor):
         entries["frame_000000"]["intrinsic"][0][0] = 260 * factor

@@ -15,6 +15,7 @@ from fixtures.rgbd_folders import (
 from fixtures.rgbd_folders import folder as folder
 from fixtures.sens_files import picture
 from threedrs.scannet.rgbd_folder import MAX_TIME_DIFFERENCE, read_rgbd_folder
+from threedrs.scannet.sens import SensReader
 from threedrs.scannet.trajectory import read_trajectory
 
 
@@ -43,7 +44,10 @@ def test_tum_names_are_timestamps(tmp_path):
     times = [99.9, 100.004, 100.1, 101.004, 102.004, 103.5]
     poses = [rigid(index) for index in range(6)]
     (folder / "groundtruth.txt").write_text(tum_text(times, poses))
-    _, read, valid, frames, _ = imported(folder, tmp_path, depth_shift=1000)
+    _, read, valid, frames, out = imported(folder, tmp_path, depth_shift=1000)
+    with SensReader(out) as reader:
+        assert reader.color_timestamps.tolist() == [100_000_000, 101_000_000, 103_000_000]
+        assert reader.depth_timestamps.tolist() == [100_008_000, 101_008_000, 103_008_000]
     assert len(frames) == 3  # the colour image at 102 s has no depth image
     assert np.allclose(read[0], poses[1], atol=1e-6)
     assert np.allclose(read[1], poses[3], atol=1e-6)
@@ -193,9 +197,11 @@ def test_poses_of_a_log_go_by_its_frame_numbers(tmp_path):
     [
         ("", "holds no pose"),
         (log_text([rigid(0)] * 2), "holds 2 poses"),
-        (log_text([rigid(0)] * 3) + "3 3 4\n", "holds 60 numbers, an Open3D log has 19 a frame"),
-        (log_text([rigid(0)] * 3).replace("1 1 2", "1 1"), "holds 56 numbers"),
-        (log_text([rigid(0)] * 3).replace("0 0 0 1", "0 0 0", 1), "holds 56 numbers"),
+        (log_text([rigid(0)] * 3) + "3 3 4\n", "holds 16 lines, an Open3D log has 5 a frame"),
+        (log_text([rigid(0)] * 3).replace("1 1 2", "1 1"), "line 6 holds 2 numbers"),
+        # A number that slipped into the next line: there are as many in all.
+        (log_text([rigid(0)] * 3).replace("1 1 2\n", "1 1\n2 "), "line 6 holds 2 numbers"),
+        (log_text([rigid(0)] * 3).replace("0 0 0 1", "0 0 0", 1), "line 5 holds 3 numbers"),
         (
             log_text([rigid(0)] * 3).replace("0 0 0 1", "0 0 0 one", 1),
             "convert string to float: 'one'",

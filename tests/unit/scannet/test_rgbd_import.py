@@ -222,6 +222,12 @@ def test_bad_intrinsic_files(folder, tmp_path, name, text, message):
     assert message in refused(folder, tmp_path, intrinsic=tmp_path / name)
 
 
+def test_an_intrinsic_file_may_write_its_size_as_640_0(folder, tmp_path):
+    stated = {"width": 16.0, "height": 12.0, "intrinsic_matrix": [20, 0, 0, 0, 21, 0, 8, 6, 1]}
+    (tmp_path / "i.json").write_text(json.dumps(stated))
+    assert imported(folder, tmp_path, intrinsic=tmp_path / "i.json")[0].intrinsic_color[1, 1] == 21
+
+
 @pytest.mark.parametrize(
     ("factor", "message"),
     [

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,17 @@ def test_what_the_boxes_leave_out_is_not_built(shard: Shard) -> None:
     assert list(manifest["scenes"]) == ["scene0001_00"]
     assert manifest["left_out"] == [{"scene": "scene0000_00", "reason": "of another mesh"}]
     assert not (shard.out / "scene0000_00.zarr").exists()
+
+
+def test_a_scan_that_is_still_being_copied_stops_the_shard(shard: Shard) -> None:
+    os.truncate(shard.scans[1].sens, 5000)
+    later = time.time() + 60
+    os.utime(shard.scans[1].sens, (later, later))
+    with pytest.raises(
+        DataError, match=r"scene0001_00\.sens: changed while it was read; run again"
+    ):
+        shard.build()
+    assert not shard.manifest.exists()
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM])

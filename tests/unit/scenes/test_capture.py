@@ -260,6 +260,21 @@ def test_what_is_typed_wrong_is_said_before_anything_is_read(tmp_path):
             built(capture, tmp_path, **options)
 
 
+def test_a_folder_that_holds_a_video_is_told_how_to_extract_it(tmp_path):
+    folder = captures.write_open3d(ROOM, tmp_path / "in")
+    (folder / "color").rename(folder / "elsewhere")
+    (folder / "rgb.mp4").touch()
+    with pytest.raises(ThreedrsError, match=r"ffmpeg -i rgb.mp4 -start_number 0 color/%06d.jpg"):
+        built(folder, tmp_path)
+
+
+def test_what_is_wrong_with_the_voxels_names_the_capture(tmp_path, monkeypatch):
+    folder = captures.write_open3d(ROOM, tmp_path / "in")
+    monkeypatch.setattr("threedrs.scenes.coverage._MOST_VOXELS_AN_AXIS", 20)
+    with pytest.raises(ThreedrsError, match=f"^{folder}: .*km wide"):
+        built(folder, tmp_path)
+
+
 def test_other_kinds_of_depth_are_told_what_to_become(tmp_path):
     folder = captures.write_open3d(ROOM, tmp_path / "in")
     for image in (folder / "depth").iterdir():

@@ -11,6 +11,7 @@ from fixtures.feature_files import folder as folder
 from fixtures.feature_files import scene as scene
 from fixtures.teacher_scenes import write_scene
 from threedrs.errors import CheckpointError, DataError, StoreError
+from threedrs.scenes.store import SceneStore
 from threedrs.teachers.extract import TeacherSettings, extract_shard
 from threedrs.teachers.feature_shards import verify_store
 from threedrs.teachers.feature_store import FeatureStore
@@ -141,6 +142,15 @@ def test_scenes_without_a_file_are_skipped_with_the_reason(
     assert verify_store(tmp_path / "a.zarr") == []
     np.savez(folder / "scene0001_00.npz", feature=tokens(), ps_idx=5)
     assert extract_shard(scenes, settings, tmp_path / "a.zarr")["skipped"] == []
+
+
+def test_a_damaged_first_image_of_a_store_is_one_line_with_the_remedy(
+    scene: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(folder / "scene0001_00.npz", tokens(special=0), frame_ids=np.array([0, 7]))
+    monkeypatch.setattr(SceneStore, "jpegs", lambda self: [b"damaged"])
+    with pytest.raises(DataError, match=rf"^{scene}: its first image .*threedrs verify --repair"):
+        run(scene, folder, tmp_path / "a.zarr")
 
 
 def test_no_file_at_all_and_no_folder_are_errors(scene: Path, folder: Path, tmp_path: Path) -> None:
