@@ -236,6 +236,7 @@ def test_what_is_configured_must_be_there(results, unknown):
 def test_published_rows_stand_in_their_groups(results):
     page = (results / "report" / "index.html").read_text()
     assert "<small>the setting of" not in page  # tiny models repeat no published row
+    assert "<b>3drs</b> (llava-video of size tiny, teacher vggt-tiny, loss l2, layer last)" in page
     for group in ("its Tables 4, 12 and 13", "From secondary sources: not read in the papers"):
         assert group in page
     assert "3DRS, published" in page  # Scan2Cap's ROUGE-L, beside ours in the provenance

@@ -161,7 +161,7 @@ def test_boxes_are_drawn_where_python_draws_them(page):
 
 def test_a_room_turns_by_key(page):
     open_question(page, 0)
-    wait_until(page, "document.querySelector('#card canvas')?.ariaLabel")
+    wait_until(page, "document.querySelector('#card canvas')?.getAttribute('aria-label')")
     page.value("document.querySelector('#card canvas').focus()")
     before = page.value("structuredClone(threedrs.viewerPose())")
     for key, code in (("ArrowRight", 39), ("ArrowUp", 38), ("+", 187)):
@@ -179,9 +179,26 @@ def test_a_room_turns_by_key(page):
     assert {**moved, "target": 0} == {**before, "target": 0}
 
 
+def test_a_room_keeps_its_image_from_frame_to_frame(page):
+    open_question(page, 0)
+    page.value(
+        "void (window.sizes = [], window.ImageData = class extends ImageData {"
+        "constructor(...size) { super(...size); sizes.push(size.join()); } })"
+    )
+    page.value("document.querySelector('#card canvas').focus()")
+    frame = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    for _ in range(5):
+        page.press("ArrowRight", 39)
+        page.send("Runtime.evaluate", expression=frame, awaitPromise=True)
+    page.value("void (document.querySelector('#card canvas').style.width = '123px')")
+    wait_until(page, "sizes.at(-1)?.startsWith('123,')")
+    sizes = page.value("sizes")
+    assert len(sizes) == len(set(sizes))
+
+
 def test_a_room_turns_zooms_and_moves_by_touch(page):
     open_question(page, 0)
-    wait_until(page, "document.querySelector('#card canvas')?.ariaLabel")
+    wait_until(page, "document.querySelector('#card canvas')?.getAttribute('aria-label')")
     page.value("document.querySelector('#card canvas').scrollIntoView({block: 'center'})")
     pose = "structuredClone(threedrs.viewerPose())"
     before = page.value(pose)
