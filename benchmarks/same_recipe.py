@@ -54,7 +54,7 @@ def findings(summary: dict[str, Any]) -> str:
     lines = statement(judged, summary["baseline"], summary["comparison"])
     for verdict in judged:
         for line in verdict.lines:
-            title = f"{line.column.group} {line.column.title}"
+            title = line.column.full_title
             values = f"{line.baseline:.1f} and {line.value:.1f}"
             p, corrected = line.compared["p"], line.compared["p_holm"]
             words = plain(line.words)

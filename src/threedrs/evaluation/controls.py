@@ -98,7 +98,7 @@ def sentences_of_looking(summary: Mapping[str, Any], columns: Sequence[Column]) 
             gain = group["looking"].get(column.benchmark, {}).get(column.metric)
             if gain is None:
                 continue
-            said = f"{column.group} {column.title} {signed(gain['difference'])} points"
+            said = f"{column.full_title} {signed(gain['difference'])} points"
             if gain["low"] is not None:
                 said += f" (95 % interval {signed(gain['low'])} to {signed(gain['high'])})"
             gains.append(said)

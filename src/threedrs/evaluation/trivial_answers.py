@@ -258,7 +258,7 @@ def sentences_below(summary: Mapping[str, Any], columns: Sequence[Column]) -> li
             highest = max(mean, _highest(summary, group, column))
             # As the tables print them.
             if round(highest, 1) < round(others[best], 1):
-                below.append(f"{column.group} {column.title} ({best})")
+                below.append(f"{column.full_title} ({best})")
         if below:
             several = len(group["runs"]) > 1
             sentences.append(

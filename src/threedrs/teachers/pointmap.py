@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from threedrs.io.files import sha256_of_json
-from threedrs.scannet.geometry import IMAGE_SIZE
+from threedrs.scannet.geometry import FINE_GRID, IMAGE_SIZE
 from threedrs.teachers.teacher import GRID, LAST, SceneFeatures, Teacher, TeacherSettings, job_needs
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ HALF_SPREAD = 0.1  # metres of standard deviation of depth that count as 0.5
 SIDE = 378  # pixels that are in a patch, of the 384
 CHANNELS = 2 * 3 * len(WAVELENGTHS) + 3 + 1 + 1
 FEWEST_POINTS = 3  # that span a plane
+
+
+def grid_rows(grid: int | str) -> int:
+    """Return the rows of patches of `TeacherSettings.grid`, for a teacher without patches."""
+    return GRID if grid == GRID else FINE_GRID
 
 
 def fourier_features(coordinates_N3: np.ndarray) -> np.ndarray:
@@ -114,7 +119,7 @@ class PointmapExtractor:
         """Yield the features of each scene; see `FeatureExtractor`."""
         from threedrs.scenes.store import SceneStore
 
-        rows = 14 if grid == GRID else 27
+        rows = grid_rows(grid)
         for path, origin in due.items():
             store = SceneStore.open(path)
             frames = zip(store.coordinates(), store.depth(), store.poses(), strict=True)

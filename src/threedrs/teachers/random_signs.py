@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from threedrs.scannet.geometry import IMAGE_SIZE
-from threedrs.teachers.pointmap import CHANNELS
-from threedrs.teachers.teacher import GRID, LAST, SceneFeatures, Teacher, TeacherSettings, job_needs
+from threedrs.teachers.pointmap import CHANNELS, grid_rows
+from threedrs.teachers.teacher import LAST, SceneFeatures, Teacher, TeacherSettings, job_needs
 
 if TYPE_CHECKING:
     from threedrs.teachers.feature_store import SceneOrigin
@@ -49,7 +49,7 @@ class RandomExtractor:
         self, due: Mapping[Path, "SceneOrigin"], *, grid: int | str
     ) -> Generator[SceneFeatures, None, None]:
         """Yield the features of each scene; see `FeatureExtractor`."""
-        rows = 14 if grid == GRID else 27
+        rows = grid_rows(grid)
         for origin in due.values():
             frames = [
                 random_signs(self.seed, origin.scene, frame, rows) for frame in origin.frame_ids

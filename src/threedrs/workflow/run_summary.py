@@ -76,7 +76,7 @@ def scores(results: Path) -> list[tuple[str, str]]:
         for column in sorted(first.values(), key=columns.index):
             value = mean_of(group, column.benchmark, column.metric)
             shown = "-" if value is None else f"{value:.1f}"
-            parts.append(f"{column.group} {column.title} {shown}")
+            parts.append(f"{column.full_title} {shown}")
         lines.append(("scores", f"{group['name']}: {', '.join(parts)}"))
     if (more := len(summary["groups"]) - MOST_SETTINGS) > 0:
         lines.append(("scores", f"and {more} more settings, on the page"))
