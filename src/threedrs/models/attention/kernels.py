@@ -1,14 +1,15 @@
-"""The attention kernels of this machine: torch's in order of speed, and those of flash-attn.
+"""The attention kernels of this machine: torch's in order of speed, and those of two packages.
 
-All are exact. The student's language model and the teacher's transformer take torch's from here.
+All are exact. The student's language model and the teacher's transformer take theirs from here.
 """
 
+import importlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from threedrs.errors import MachineError
@@ -20,6 +21,9 @@ FASTEST_FIRST: list[SDPBackend] = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+# FlashAttention-3's own package, and the forward-only build ``fa3-fwd``.
+FLASH_3_MODULES = ("flash_attn_interface", "fa3_fwd_interface")
+HOPPER = 9  # major compute capability
 
 
 def fast_kernels() -> AbstractContextManager[None]:
@@ -27,78 +31,34 @@ def fast_kernels() -> AbstractContextManager[None]:
     return sdpa_kernel(FASTEST_FIRST, set_priority=True)
 
 
-class FlashAttnKernels:
-    """The kernels of flash-attn (2.7 or later), which also return their log-sum-exp."""
-
-    def __init__(self, interface: Any) -> None:
-        self.interface = interface
-
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return the result (B,N,Q,d) and the log-sum-exp (B,N,Q) float32."""
-        result, total, *_ = self.interface._flash_attn_forward(
-            *map(_swapped, (query, key, value)),
-            **_options(scale, causal),
-            return_softmax=False,
-        )
-        return result.transpose(1, 2), total[..., : query.shape[2]]
-
-    def backward(
-        self,
-        gradient: Tensor,
-        inputs: tuple[Tensor, Tensor, Tensor],
-        result: Tensor,
-        total: Tensor,
-        scale: float,
-        causal: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of query, key and value, given those of the result."""
-        # The package writes into tensors that it is given, in its own order of tokens and heads.
-        swapped = [_swapped(tensor) for tensor in inputs]
-        gradients = [torch.empty_like(tensor) for tensor in swapped]
-        self.interface._flash_attn_backward(
-            _swapped(gradient),
-            *swapped,
-            _swapped(result),
-            total.contiguous(),
-            *gradients,
-            **_options(scale, causal),
-            deterministic=False,
-        )
-        of_query, of_key, of_value = (tensor.transpose(1, 2) for tensor in gradients)
-        return of_query, of_key, of_value
-
-
-def _swapped(tensor: Tensor) -> Tensor:
-    """Return the tensor with tokens before heads."""
-    return tensor.transpose(1, 2).contiguous()
-
-
-def _options(scale: float, causal: bool) -> dict[str, Any]:
-    return {
-        "dropout_p": 0.0,
-        "softmax_scale": scale,
-        "causal": causal,
-        "window_size_left": -1,
-        "window_size_right": 0 if causal else -1,
-        "softcap": 0.0,
-        "alibi_slopes": None,
-    }
-
-
 @cache
-def flash_kernels() -> FlashAttnKernels:
-    """Return flash-attn's kernels.
+def flash_attention() -> Callable[..., Any]:
+    """Return flash-attn's function of queries, keys and values, each (B,T,heads,d).
 
     Raises:
         MachineError: it is not installed.
     """
     try:
-        from flash_attn import flash_attn_interface
+        from flash_attn import flash_attn_func
     except ImportError as error:
         raise MachineError(
             "model.attention: flash needs the package flash-attn (README.md: GPU machines); "
             "choose auto or sdpa without it"
         ) from error
-    return FlashAttnKernels(flash_attn_interface)
+    return flash_attn_func
+
+
+@cache
+def flash_attention_3() -> Callable[..., Any] | None:
+    """Return FlashAttention-3's function; None if it is not installed or the GPU is not a Hopper.
+
+    A build that does not fit the installed torch fails on import and counts as not installed.
+    """
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != HOPPER:
+        return None
+    for name in FLASH_3_MODULES:
+        try:
+            return importlib.import_module(name).flash_attn_func
+        except (ImportError, OSError, AttributeError, RuntimeError):
+            continue
+    return None

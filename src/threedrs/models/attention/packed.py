@@ -2,13 +2,9 @@
 
 Registered with transformers under the name `PACKED`, so that the language model runs it in every
 layer. One sample is plain causal attention. What the tokens of a pack attend to is in
-`threedrs.models.packing.Layout`; `pack_mask` hands it to the backend.
-
-- ``sdpa``: torch's exact kernels, on any device, in two calls: plain causal for the prefix rows,
-  and a dense mask for the few hundred rows of the suffixes. It costs one sample's pass and the
-  suffix rows.
-- ``flash``: flash-attn; suffix rows attend to the prefix and to themselves in two passes, which are
-  joined by their log-sum-exp (`threedrs.models.attention.prefix_suffix`).
+`threedrs.models.packing.Layout`. Its prefix rows are a causal call of their own, of torch's exact
+kernels (``sdpa``, on any device) or of flash-attn's (``flash``). A dense mask serves the few
+hundred rows of the suffixes. So a pack costs one sample's pass and the suffix rows.
 
 ``auto`` is ``sdpa``: torch ships flash kernels too; flash-attn itself was not measured.
 """
@@ -23,8 +19,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
 from threedrs.errors import ConfigError, MachineError
-from threedrs.models.attention.kernels import fast_kernels, flash_kernels
-from threedrs.models.attention.prefix_suffix import JoinedAttention, Suffixes
+from threedrs.models.attention.kernels import fast_kernels, flash_attention
 from threedrs.models.attention.question_decoding import QuestionAttention
 from threedrs.models.packing import Layout
 
@@ -34,47 +29,39 @@ ROWS = 64  # suffix rows are a multiple of this, and of a sixteenth of the next 
 
 @dataclass(frozen=True, kw_only=True)
 class PackMask:
-    """A pack's mask for one backend: the mask of the suffix rows, or where the suffixes are.
+    """What the tokens of a pack attend to.
 
-    The mask (1,1,S,T) has rows and keys added (`ROWS`).
+    The mask (1,1,S,T) of the suffix rows has rows and keys added (`ROWS`).
     """
 
     prefix_length: int
-    mask: Tensor | Suffixes
+    mask_11ST: Tensor
+    flash: bool  # whether flash-attn computes the prefix rows
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attend from (1,heads,T,d) to (1,key heads,T,d); return (1,T,heads,d)."""
-        if isinstance(self.mask, Suffixes):
-            result = JoinedAttention.apply(query, key, value, scale, self.mask, flash_kernels())
-        else:
-            result = self._two_parts(query, key, value, scale, self.mask)
-        return result.transpose(1, 2)
-
-    def _two_parts(
-        self, query: Tensor, key: Tensor, value: Tensor, scale: float, mask_11ST: Tensor
-    ) -> Tensor:
         split, total = self.prefix_length, query.shape[2]
-        groups, added = query.shape[1] // key.shape[1], mask_11ST.shape[-1] - total
-        prefix_query, suffix_query = query.split([split, total - split], dim=2)
+        groups, added = query.shape[1] // key.shape[1], self.mask_11ST.shape[-1] - total
         # No suffix token is a key of a prefix row, so the prefix is an ordinary causal call, the
         # only kind for which the fast kernels need no mask.
+        prefix = [tensor[:, :, :split] for tensor in (query, key, value)]
         with fast_kernels():
-            prefix = scaled_dot_product_attention(
-                _as_own(prefix_query),
-                _as_own(key[:, :, :split]),
-                _as_own(value[:, :, :split]),
-                is_causal=True,
-                scale=scale,
-                enable_gqa=True,
-            )
             suffixes = scaled_dot_product_attention(
-                _lengthened(suffix_query, added),
+                _lengthened(query[:, :, split:], added),
                 repeat_kv(_lengthened(key, added), groups),
                 repeat_kv(_lengthened(value, added), groups),
-                attn_mask=mask_11ST,
+                attn_mask=self.mask_11ST,
                 scale=scale,
             )
-        return torch.cat([prefix, suffixes[:, :, : total - split]], dim=2)
+            if self.flash:
+                tokens_first = (tensor.transpose(1, 2) for tensor in prefix)
+                seen = flash_attention()(*tokens_first, softmax_scale=scale, causal=True)
+            else:
+                own = map(_as_own, prefix)
+                seen = scaled_dot_product_attention(
+                    *own, is_causal=True, scale=scale, enable_gqa=True
+                ).transpose(1, 2)
+        return torch.cat([seen, suffixes[:, :, : total - split].transpose(1, 2)], dim=1)
 
 
 def _as_own(part_1NLd: Tensor) -> Tensor:
@@ -121,9 +108,11 @@ def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | Non
             )
     if len(layout.lengths) == 1:
         return None
-    flash = backend == "flash"
-    mask = Suffixes.of(layout, device) if flash else _rounded(layout.suffix_mask(device))
-    return PackMask(prefix_length=layout.prefix_length, mask=mask)
+    return PackMask(
+        prefix_length=layout.prefix_length,
+        mask_11ST=_rounded(layout.suffix_mask(device)),
+        flash=backend == "flash",
+    )
 
 
 def packed_attention(

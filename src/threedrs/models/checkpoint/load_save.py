@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import CheckpointError, ThreedrsError, one_line
 from threedrs.io.files import atomic_folder, read_text, write_json, write_text
-from threedrs.models.attention.kernels import flash_kernels
+from threedrs.models.attention.kernels import flash_attention
 from threedrs.models.backbones.config_json import read_teacher_channels
 from threedrs.models.backbones.family import Family
 from threedrs.models.backbones.known_backbones import find_family, read_family
@@ -79,7 +79,7 @@ def load_student(
         MachineError: flash-attn is asked for and not installed.
     """
     if settings.attention == "flash":
-        flash_kernels()
+        flash_attention()
     if settings.path is not None and is_adapter(settings.path):
         if teacher_channels is not None or zero_init is not None:
             raise CheckpointError(

@@ -13,35 +13,11 @@ eq. 34, once per axis). Sine and cosine are computed once per image size, in flo
 N sequences, B any leading axes, T tokens, M heads, E channels of a head.
 """
 
-import importlib
-from collections.abc import Callable
-from functools import cache
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from threedrs.models.attention.kernels import fast_kernels
-
-FLASH_3_MODULES = ("flash_attn_interface", "fa3_fwd_interface")
-HOPPER = 9  # major compute capability
-
-
-@cache
-def flash_attention_3() -> Callable[..., Any] | None:
-    """Return FlashAttention-3's function; None if it is not installed or the GPU is not a Hopper.
-
-    A build that does not fit the installed torch fails on import and counts as not installed.
-    """
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != HOPPER:
-        return None
-    for name in FLASH_3_MODULES:
-        try:
-            return importlib.import_module(name).flash_attn_func
-        except (ImportError, OSError, AttributeError, RuntimeError):
-            continue
-    return None
+from threedrs.models.attention.kernels import fast_kernels, flash_attention_3
 
 
 def kernel_name() -> str:

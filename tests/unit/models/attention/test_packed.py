@@ -6,13 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fixtures.cpu_kernels import CpuKernels
+from fixtures.cpu_kernels import flash_attn_func
 from fixtures.students import MIXED, pack, student
 from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import MachineError
 from threedrs.models.attention import packed as kernels_of_packs
 from threedrs.models.attention.packed import PackMask, pack_mask
-from threedrs.models.attention.prefix_suffix import JoinedAttention, Suffixes
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Layout
@@ -97,14 +96,14 @@ def test_sdpa(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_joined_passes_with_torchs_flash_kernels(layout: Layout) -> None:
-    suffixes = Suffixes.of(layout, CPU)
-    _check_gradients(
-        lambda *tensors: JoinedAttention.apply(*tensors, SCALE, suffixes, CpuKernels()).transpose(
-            1, 2
-        ),
-        layout,
+def test_flash_with_its_function_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, layout: Layout
+) -> None:
+    monkeypatch.setattr(kernels_of_packs, "flash_attention", lambda: flash_attn_func)
+    mask = PackMask(
+        prefix_length=layout.prefix_length, mask_11ST=layout.suffix_mask(CPU), flash=True
     )
+    _check_gradients(lambda *tensors: mask.attend(*tensors, SCALE), layout)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -149,14 +148,6 @@ def test_packed_gradients_on_gpu() -> None:
         assert difference <= 1e-4 * gradient.norm() + 1e-6 * largest, name
 
 
-def test_places_of_suffixes() -> None:
-    suffixes = Suffixes.of(Layout(prefix_length=3, lengths=(2, 1)), CPU)
-    packed = torch.tensor([1.0, 2.0, 3.0])[None, None, :, None]
-    grid = suffixes.grid(packed)
-    assert grid[:, 0, :, 0].tolist() == [[1, 2], [3, 0]]
-    assert torch.equal(suffixes.packed(grid), packed)
-
-
 def test_one_sample_takes_the_plain_path() -> None:
     for backend in ("auto", "sdpa"):
         assert pack_mask(Layout(prefix_length=9, lengths=(4,)), backend, torch.empty(1)) is None
@@ -170,46 +161,10 @@ def test_backends_that_cannot_run_say_so() -> None:
 
 def test_flash_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "flash_attn", None)
-    from threedrs.models.attention.kernels import flash_kernels
+    from threedrs.models.attention.kernels import flash_attention
 
-    flash_kernels.cache_clear()
+    flash_attention.cache_clear()
     with pytest.raises(MachineError, match="needs the package flash-attn"):
-        flash_kernels()
+        flash_attention()
     with pytest.raises(MachineError, match="needs the package flash-attn"):
         load_student(ModelSettings(attention="flash"))
-
-
-def test_flash_kernels_arrange_axes_for_the_package() -> None:
-    """The package's interface, played by softmax written out: tokens before heads."""
-    from threedrs.models.attention.kernels import FlashAttnKernels
-
-    class Interface:
-        def _flash_attn_forward(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> tuple:
-            assert options["window_size_right"] == (0 if options["causal"] else -1)
-            result, total = CpuKernels().forward(
-                *(tensor.transpose(1, 2) for tensor in (q, k, v)),
-                options["softmax_scale"],
-                options["causal"],
-            )
-            return result.transpose(1, 2), total, None, None
-
-        def _flash_attn_backward(self, *tensors: Tensor, **options: Any) -> None:
-            gradient, q, k, v, result, total, *outputs = tensors
-            found = CpuKernels().backward(
-                gradient.transpose(1, 2),
-                (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)),
-                result.transpose(1, 2),
-                total,
-                options["softmax_scale"],
-                options["causal"],
-            )
-            for output, value in zip(outputs, found, strict=True):
-                output.copy_(value.transpose(1, 2))
-
-    kernels = FlashAttnKernels(Interface())
-    layout = LAYOUTS[0]
-    suffixes = Suffixes.of(layout, CPU)
-    _check_gradients(
-        lambda *tensors: JoinedAttention.apply(*tensors, SCALE, suffixes, kernels).transpose(1, 2),
-        layout,
-    )

@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from fixtures.adapters import LORA, logits, new_tokens, stir, with_lora
-from fixtures.cpu_kernels import CpuKernels
+from fixtures.cpu_kernels import flash_attn_func
 from fixtures.students import BOX_IDS, MIXED, scene, student, tokenizer
 from threedrs.config.schema import LORA_TARGETS, LoraSettings, SupervisionSettings
 from threedrs.models.attention import packed as pack_mask
 from threedrs.models.attention.packed import PackMask
-from threedrs.models.attention.prefix_suffix import Suffixes
 from threedrs.models.backbones.known_backbones import backbone_names
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.lora.layers import add_lora, merge_lora, train_only
@@ -83,15 +82,15 @@ def gradients(model: Student, packs: list[Pack]) -> dict[str, torch.Tensor]:
     return {name: grad.clone() for name, grad in grads.items() if grad is not None}
 
 
-def joined(layout: Layout, backend: str, tokens_TD: torch.Tensor) -> PackMask:
-    places = Suffixes.of(layout, tokens_TD.device)
-    return PackMask(prefix_length=layout.prefix_length, mask=places)
+def with_flash(layout: Layout, backend: str, tokens_TD: torch.Tensor) -> PackMask:
+    mask_11ST = layout.suffix_mask(tokens_TD.device)
+    return PackMask(prefix_length=layout.prefix_length, mask_11ST=mask_11ST, flash=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "attention", "checkpointing"),
-    [(name, "sdpa", True) for name in backbone_names()] + [("llava-video", "joined", False)],
+    [(name, "sdpa", True) for name in backbone_names()] + [("llava-video", "flash", False)],
 )
 def test_packed_gradients_equal_the_sum_over_single_samples(
     monkeypatch: pytest.MonkeyPatch, name: str, attention: str, checkpointing: bool
@@ -103,9 +102,9 @@ def test_packed_gradients_equal_the_sum_over_single_samples(
     trained = train_only(model, ["language_model", "heads"])
     alone = [Pack(scene=packed.scene, samples=(sample,)) for sample in packed.samples]
     single = gradients(model, alone)
-    if attention == "joined":  # as flash-attn does it, with torch's CPU kernels in its place
-        monkeypatch.setattr(pack_mask, "flash_kernels", CpuKernels)
-        monkeypatch.setattr("threedrs.models.student.pack_mask", joined)
+    if attention == "flash":  # as flash-attn does it, with torch's kernel in its place
+        monkeypatch.setattr(pack_mask, "flash_attention", lambda: flash_attn_func)
+        monkeypatch.setattr("threedrs.models.student.pack_mask", with_flash)
     if checkpointing:
         model.gradient_checkpointing_enable()
         model.train()
