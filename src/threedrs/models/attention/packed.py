@@ -57,9 +57,9 @@ class PackMask:
                 tokens_first = (tensor.transpose(1, 2) for tensor in prefix)
                 seen = flash_attention()(*tokens_first, softmax_scale=scale, causal=True)
             else:
-                own = map(_as_own, prefix)
+                own_query, own_key, own_value = map(_as_own, prefix)
                 seen = scaled_dot_product_attention(
-                    *own, is_causal=True, scale=scale, enable_gqa=True
+                    own_query, own_key, own_value, is_causal=True, scale=scale, enable_gqa=True
                 ).transpose(1, 2)
         return torch.cat([seen, suffixes[:, :, : total - split].transpose(1, 2)], dim=1)
 
