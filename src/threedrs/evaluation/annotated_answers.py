@@ -48,6 +48,7 @@ def annotated_questions(task: Task, path: Path) -> dict[str, Record]:
     paths = [path] if len(published) == 1 else [path.parent / name for name in published]
     source = AnnotationTables(
         split=split,
+        folder=path.parent,
         names=tuple(file.name for file in paths),
         tables=tuple(file.read(at) for file, at in zip(task.files, paths, strict=True)),
         scenes=NamesOnly(),

@@ -89,6 +89,7 @@ def convert(
     names = tuple(file.path.format(split=split) for file in task.files)
     source = AnnotationTables(
         split=split,
+        folder=folder,
         names=names,
         tables=tuple(
             file.read(folder / name) for file, name in zip(task.files, names, strict=True)
@@ -96,18 +97,13 @@ def convert(
         scenes=SceneBoxes(layout, split, boxes, left_out),
         labels_file=layout.labels_file,
     )
-    records, rejections = _split_rejections(
-        task.convert(source), source, folder, out, on_reject, max_reject_fraction
+    # A published file is recognised by its number of rows.
+    published = task.published_sizes.get(split)
+    expected = published.records if published and published.rows == len(source.tables[0]) else None
+    return _write_conversion(
+        *(task, task.convert(source), source, out, on_reject, max_reject_fraction),
+        published_records=expected,
     )
-    published, rows = task.published_sizes.get(split), len(source.tables[0])
-    expected = published.records if published is not None and published.rows == rows else None
-    # Recognised by its number of rows; with rejected rows the count must differ.
-    if expected is not None and not rejections and len(records) != expected:
-        raise DataError(
-            f"{folder / names[0]}: has the published file's {rows} rows but gives "
-            f"{len(records)} records, not {expected}; take the file as published"
-        )
-    return _write_conversion(task, source, records, rejections, folder, out, expected)
 
 
 def take_prepared(
@@ -153,16 +149,14 @@ def take_prepared(
         )
     source = AnnotationTables(
         split=split,
+        folder=array.parent,
         names=(array.name,),
         tables=(found,),
         scenes=SceneBoxes(layout, split, boxes, left_out),
         labels_file=layout.labels_file,
     )
     outcomes = _checked_entries(found, task, source, scenes)
-    records, rejections = _split_rejections(
-        outcomes, source, array.parent, out, on_reject, max_reject_fraction
-    )
-    return _write_conversion(task, source, records, rejections, array.parent, out)
+    return _write_conversion(task, outcomes, source, out, on_reject, max_reject_fraction)
 
 
 def _checked_entries(
@@ -195,50 +189,19 @@ def _checked_entries(
 
 def _write_conversion(
     task: Task,
-    source: AnnotationTables,
-    records: Sequence[Record],
-    rejections: Sequence[Rejection],
-    folder: Path,
-    out: Path,
-    published_records: int | None = None,
-) -> ConversionSummary:
-    """Write records and summary of a conversion of files in ``folder``, and return the summary."""
-    unique = list(with_unique_ids(records))
-    of_scene: Counter[str] = Counter()
-    for rejection in rejections:
-        if rejection.scene is not None:
-            of_scene[rejection.scene] += rejection.records
-    summary = ConversionSummary(
-        benchmark=task.name,
-        split=source.split,
-        rows=len(source.tables[0]),
-        records=len(records),
-        rejected=len(rejections),
-        reasons=dict(sorted(Counter(rejection.reason for rejection in rejections).items())),
-        repeated_ids=sum(a is not b for a, b in zip(records, unique, strict=True)),
-        inputs={name: sha256_of_file(folder / name) for name in source.names},
-        published_records=published_records,
-        left_out=dict(of_scene),
-    )
-    # The summary comes last: where it is, the records are whole.
-    write_records(out, unique)
-    write_json(out.with_suffix(".summary.json"), summary.to_json())
-    return summary
-
-
-def _split_rejections(
     outcomes: Iterable[Record | Rejection],
     source: AnnotationTables,
-    folder: Path,
     out: Path,
     on_reject: OnReject,
     max_reject_fraction: float,
-) -> tuple[list[Record], list[Rejection]]:
-    """Return records and rejections apart, and list the rejections beside ``out``.
+    published_records: int | None = None,
+) -> ConversionSummary:
+    """Write rejected rows, records and summary of a conversion, and return the summary.
 
     Raises:
         DataError: a row is rejected and ``on_reject`` is "fail", or more than the fraction of a
-            file's rows are. Those of excluded scenes do not count.
+            file's rows are; those of excluded scenes do not count. Or there are other than the
+            ``published_records``.
     """
     records: list[Record] = []
     rejections: list[Rejection] = []
@@ -247,12 +210,49 @@ def _split_rejections(
             records.append(outcome)
         elif on_reject == "fail" and outcome.reason != SCENE_LEFT_OUT:
             raise DataError(
-                f"{folder / outcome.file}: row {outcome.row}: {outcome.reason} ({outcome.detail}); "
-                "mend the row, or set on_reject to report"
+                f"{source.folder / outcome.file}: row {outcome.row}: {outcome.reason} "
+                f"({outcome.detail}); mend the row, or set on_reject to report"
             )
         else:
             rejections.append(outcome)
+    _write_rejected(rejections, source, out, max_reject_fraction)
+    rows = len(source.tables[0])
+    # With rejected rows the count must differ.
+    if published_records not in (None, len(records)) and not rejections:
+        raise DataError(
+            f"{source.folder / source.names[0]}: has the published file's {rows} rows but gives "
+            f"{len(records)} records, not {published_records}; take the file as published"
+        )
+    unique = list(with_unique_ids(records))
+    left_out: Counter[str] = Counter()
+    for rejection in rejections:
+        if rejection.scene is not None:
+            left_out[rejection.scene] += rejection.records
+    summary = ConversionSummary(
+        benchmark=task.name,
+        split=source.split,
+        rows=rows,
+        records=len(records),
+        rejected=len(rejections),
+        reasons=dict(sorted(Counter(rejection.reason for rejection in rejections).items())),
+        repeated_ids=sum(a is not b for a, b in zip(records, unique, strict=True)),
+        inputs={name: sha256_of_file(source.folder / name) for name in source.names},
+        published_records=published_records,
+        left_out=dict(left_out),
+    )
+    # The summary comes last: where it is, the records are whole.
+    write_records(out, unique)
+    write_json(out.with_suffix(".summary.json"), summary.to_json())
+    return summary
 
+
+def _write_rejected(
+    rejections: Sequence[Rejection],
+    source: AnnotationTables,
+    out: Path,
+    max_reject_fraction: float,
+) -> None:
+    """List the rejected rows beside ``out``, and refuse too many; see `_write_conversion`."""
     # Written before the limit is checked, so that the user sees what was wrong.
     rejected_file = out.with_suffix(".rejected.jsonl")
     fields = ("file", "row", "reason", "detail")
@@ -268,8 +268,7 @@ def _split_rejections(
         if len(of_file) > max_reject_fraction * len(table):
             # With the first row, since Snakemake removes the list together with a failed job.
             raise DataError(
-                f"{folder / name}: {len(of_file)} rows rejected of {len(table)}, more than "
+                f"{source.folder / name}: {len(of_file)} rows rejected of {len(table)}, more than "
                 f"max_reject_fraction {max_reject_fraction:g}; {rejected_file} lists them, "
                 f"e.g. row {of_file[0].row}: {of_file[0].reason} ({of_file[0].detail})"
             )
-    return records, rejections

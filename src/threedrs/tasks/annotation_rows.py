@@ -126,7 +126,8 @@ class AnnotationTables:
     """The annotations of one benchmark and split, and what its converter may look up."""
 
     split: str  # train, val or test
-    names: tuple[str, ...]  # path of each file below the benchmark folder
+    folder: Path  # the benchmark folder
+    names: tuple[str, ...]  # path of each file below it
     tables: tuple[list[Any], ...]  # rows of each file
     scenes: "SceneBoxes"  # known scenes and boxes
     # ScanNet's label table; None: question types that need it are not asked for.
