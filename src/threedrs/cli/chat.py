@@ -43,7 +43,7 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Ask a model one thing about a scene: a question, an object to find, or a box to describe."""
-    from threedrs.evaluation.dialogue import Request, parse_box, reply_lines, reply_to
+    from threedrs.evaluation.dialogue import Request, parse_box, reply_lines
 
     request = Request(
         question=None if ground else question,
@@ -52,7 +52,7 @@ def ask(
     )
     folder, store = _check_names(model, scene, out)
     dialogue = _open(folder, store, boxes, prompt, max_new_tokens)
-    reply = reply_to(dialogue, request, out, top)
+    reply = dialogue.reply(request, out, top)
     report(reply, as_json, *reply_lines(reply), indent=None)
 
 
@@ -83,7 +83,7 @@ def chat(
     folder, store = _check_names(model, scene, out)
 
     from threedrs.errors import ThreedrsError
-    from threedrs.evaluation.dialogue import HELP, Request, reply_lines, reply_to
+    from threedrs.evaluation.dialogue import HELP, Request, reply_lines
 
     dialogue = _open(folder, store, boxes, prompt, max_new_tokens)
     asked: list[str] = []
@@ -101,7 +101,7 @@ def chat(
             image = out.with_stem(f"{out.stem}-{images + 1}")
             with progress() as show:
                 show("answering")
-                reply = reply_to(dialogue, request, image, top)
+                reply = dialogue.reply(request, image, top)
         # The next question can still be answered, and a wrong one shall not cost the loading.
         except ThreedrsError as error:
             refused += 1

@@ -211,8 +211,7 @@ def start_ranks() -> Ranks:
 def inference_ranks() -> Iterator[Ranks]:
     """Yield this process's rank of an inference run, within a process group if there are several.
 
-    The ranks exchange no tensors, only who may go on and what the first one found out. So the
-    group uses gloo on GPUs too.
+    The ranks only wait for each other and exchange nothing. So the group uses gloo on GPUs too.
 
     Raises:
         MachineError: under srun, Slurm does not say where the first node is.
@@ -230,25 +229,22 @@ def inference_ranks() -> Iterator[Ranks]:
         distributed.destroy_process_group()
 
 
-def first_ranks_value(ranks: Ranks, value: T) -> T:
-    """Return the first rank's ``value`` on every rank of an inference run, once all are here.
+def wait_for_ranks(ranks: Ranks) -> None:
+    """Go on when every rank of an inference run is here.
 
     Raises:
         MachineError: another rank is gone.
     """
     if ranks.count == 1:
-        return value
+        return
     from torch import distributed
 
-    values = [value]
     try:
         distributed.barrier()
-        distributed.broadcast_object_list(values, src=0)
     except RuntimeError as error:
         raise MachineError(
             "another rank stopped, see its message; finished scenes are kept, run it again"
         ) from error
-    return values[0]
 
 
 def broadcast_decision(ranks: Ranks, decide: Callable[[], T]) -> T:

@@ -7,6 +7,7 @@ longest answer.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,30 +82,21 @@ class StudentAnswerer:
                 decoding=self.settings.decoding,
                 passes=self.passes,
             )
-        return SceneAnswers(self, session)
+        return SceneAnswers(self.settings, session)
 
 
+@dataclass(frozen=True)
 class SceneAnswers:
     """One scene's open session."""
 
-    def __init__(self, answerer: StudentAnswerer, session: SceneSession) -> None:
-        self._answerer = answerer
-        self._session = session
-
-    def visual_states(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the last hidden states at the visual tokens (V,G,G,D) and their points (V,G,G,3).
-
-        The points are mean world coordinates of the tokens' patches, float32, metres.
-        """
-        return self._session.visual_VGGD, self._session.scene.patch_xyz_VGG3
+    settings: PredictSettings
+    session: SceneSession
 
     def texts(self, records: Sequence[Record]) -> list[str]:
         """Return the answers to text questions."""
         # All at once: the questions share one pass over the visual tokens, which is what costs.
-        with translate_oom(self._session.scene.scene, REMEDY):
-            return self._session.answer_all(
-                self._queries(records), self._answerer.settings.max_new_tokens
-            )
+        with translate_oom(self.session.scene.scene, REMEDY):
+            return self.session.answer_all(self._queries(records), self.settings.max_new_tokens)
 
     def scores(self, records: Sequence[Record]) -> list[list[float]]:
         """Return for each question the score of each box and, last, of the zero target.
@@ -112,8 +104,8 @@ class SceneAnswers:
         Raises:
             DataError: the model gave a score that is not finite.
         """
-        with translate_oom(self._session.scene.scene, REMEDY):
-            rows = self._session.ground_all(self._queries(records))
+        with translate_oom(self.session.scene.scene, REMEDY):
+            rows = self.session.ground_all(self._queries(records))
         for record, scores in zip(records, rows, strict=True):
             # Refused here, where the cause is known: in a sorted list such a score means nothing.
             if not all(map(math.isfinite, scores)):
@@ -124,11 +116,8 @@ class SceneAnswers:
         return rows
 
     def _queries(self, records: Sequence[Record]) -> list[Query]:
-        answerer = self._answerer
-        return [
-            build_query(record, answerer.tokenizer, prompt=answerer.settings.prompt)
-            for record in records
-        ]
+        tokenizer, prompt = self.session.tokenizer, self.settings.prompt
+        return [build_query(record, tokenizer, prompt=prompt) for record in records]
 
 
 def read_questions(path: Path) -> tuple[list[Record], Task]:
@@ -183,7 +172,6 @@ def prediction_rows(
     task: Task,
     answers: SceneAnswers | None,
     store: SceneStore,
-    settings: PredictSettings,
 ) -> list[Prediction]:
     """Return the rows of a scene's questions.
 
@@ -194,7 +182,7 @@ def prediction_rows(
     """
     if task.grounding:
         assert answers is not None
-        return _grounded(records, answers, store, settings)
+        return _grounded(records, answers, store)
     # An object that no detector box covers is not described, yet it counts, with an empty text.
     asked = [record for record in records if needs_model(record, task)]
     texts = iter(answers.texts(asked) if answers is not None and asked else ())
@@ -214,11 +202,11 @@ def _identity(record: Record) -> dict[str, Any]:
 
 
 def _grounded(
-    records: Sequence[Record], answers: SceneAnswers, store: SceneStore, settings: PredictSettings
+    records: Sequence[Record], answers: SceneAnswers, store: SceneStore
 ) -> list[Prediction]:
     true = store.boxes("gt")
     # Rows hold float64, which metrics compute in; the store has float32.
-    boxes_N6 = store.boxes(settings.boxes).boxes.astype(np.float64)
+    boxes_N6 = store.boxes(answers.settings.boxes).boxes.astype(np.float64)
     true_M6 = true.boxes.astype(np.float64)
     row_of = {int(object_id): row for row, object_id in enumerate(true.ids)}
     # Looked at before the model is asked, which takes longer.

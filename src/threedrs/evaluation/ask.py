@@ -1,17 +1,21 @@
-"""Questions to a trained model about one scene.
+"""A trained model and one scene: what it is asked becomes a reply.
 
-Each is put as a benchmark of its kind puts it (`threedrs.tasks.registry`), since the model knows no
-other form. Opening costs one pass over the scene.
+Each question is put as a benchmark of its kind puts it (`threedrs.tasks.registry`), since the model
+knows no other form. Opening costs one pass over the scene. `threedrs.evaluation.dialogue` says what
+may be asked and what a reply holds.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from threedrs.errors import DataError
 from threedrs.evaluation.answerer import StudentAnswerer
+from threedrs.evaluation.dialogue import Request
+from threedrs.io.images import save_image
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.base import Task
 from threedrs.tasks.record import GROUND, Record, conversation
@@ -27,28 +31,6 @@ from threedrs.visualization.room_map import draw_from_above
 from threedrs.visualization.scene_view import SceneView
 
 COLOURS = (TRUE_COLOUR, *RUN_COLOURS)  # of the best box and the next
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoundBox:
-    """A box with its score (cosine, -1 to 1); ``box`` (6,) centre and size, metres, world frame."""
-
-    id: int
-    label: str
-    box: np.ndarray
-    score: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the box for scripts."""
-        return {**asdict(self), "box": [round(float(number), 4) for number in self.box]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """The boxes of a scene, best first, and the score for "none of them is meant"."""
-
-    boxes: list[FoundBox]
-    none: float
 
 
 class SceneDialogue:
@@ -67,31 +49,57 @@ class SceneDialogue:
         self.boxes = store.boxes(answerer.settings.boxes)
         self._answers = answerer.open(store)
 
-    def answer(self, question: str) -> str:
-        """Return the answer to a question."""
-        human = QUESTION.prompt.format(question=question.strip())
-        return self._answers.texts([self._record(QUESTION, human)])[0]
+    def reply(self, request: Request, image: Path, top: int) -> dict[str, Any]:
+        """Return the reply to a request.
 
-    def describe(self, box: Sequence[float]) -> str:
-        """Return a description of what is in ``box``, centre and size in metres, world frame."""
-        return self._answers.texts([self._record(DESCRIBE, DESCRIBE.prompt, box=list(box))])[0]
+        Where an object is to be found, the best ``top`` boxes are told, and drawn to ``image``.
 
-    def find(self, description: str) -> Found:
-        """Return the scene's boxes, sorted by how well the description fits."""
+        Raises:
+            DataError: the model cannot find objects, or the scene has no boxes to find one among.
+        """
+        asked = request.to_json()
+        if request.ground is not None:
+            return asked | self._find(request.ground, image, top)
+        if request.question is not None:
+            human = QUESTION.prompt.format(question=request.question.strip())
+            record = self._record(QUESTION, human)
+        else:
+            record = self._record(DESCRIBE, DESCRIBE.prompt, box=request.box)
+        return {**asked, "answer": self._answers.texts([record])[0]}
+
+    def _find(self, description: str, image: Path, top: int) -> dict[str, Any]:
+        # New heads would give scores, too, by chance.
+        if not self.can_ground:
+            raise DataError(
+                "the model has no grounding head, so it finds no objects; ask it questions"
+            )
+        # Of nothing to choose from "none of them" would win, which would look like an answer.
+        if not len(self.boxes):
+            raise DataError(
+                f"{self.store.path}: holds no boxes to find an object among; questions and --box "
+                "need none"
+            )
         human = FIND.prompt.format(description=description.strip().capitalize())
         # The last score is that of the zero target, which in training meant "none of these".
         *scores, none = self._answers.scores([self._record(FIND, human, GROUND)])[0]
-        boxes = [
-            FoundBox(id=int(box_id), label=label, box=box, score=score)
-            for box_id, label, box, score in zip(
-                self.boxes.ids, self.boxes.labels, self.boxes.boxes, scores, strict=True
-            )
+        best_first = np.argsort(-np.array(scores), kind="stable").tolist()
+        best = [
+            {
+                "id": int(self.boxes.ids[row]),
+                "label": self.boxes.labels[row],
+                "box": [round(float(number), 4) for number in self.boxes.boxes[row]],
+                "score": scores[row],
+            }
+            for row in best_first[:top]
         ]
-        return Found(boxes=sorted(boxes, key=lambda found: -found.score), none=none)
-
-    def draw(self, boxes: Sequence[FoundBox]) -> Image.Image:
-        """Return an image of the frame that shows the first box best and the room from above."""
-        return draw_found(self.store, boxes)
+        save_image(draw_found(self.store, self.boxes.boxes[best_first[:top]]), image)
+        return {
+            "winner": best[0] if best[0]["score"] > none else None,
+            "none": none,
+            "boxes": best,
+            "of": len(scores),
+            "image": str(image),
+        }
 
     def _record(
         self, task: Task, human: str, answer: str = "-", box: list[float] | None = None
@@ -105,12 +113,15 @@ class SceneDialogue:
         )
 
 
-def draw_found(store: SceneStore, boxes: Sequence[FoundBox]) -> Image.Image:
-    """Return an image of the frame that shows the first box best and the room from above."""
+def draw_found(store: SceneStore, boxes: Sequence[np.ndarray]) -> Image.Image:
+    """Return an image of the frame that shows the first box best and the room from above.
+
+    Boxes (6,) are centre and size, metres, world frame.
+    """
     view = SceneView.of(store)
     drawn = [
-        DrawnBox(box=found.box, colour=COLOURS[rank % len(COLOURS)], label=f"{rank + 1}")
-        for rank, found in enumerate(boxes)
+        DrawnBox(box=box, colour=COLOURS[rank % len(COLOURS)], label=f"{rank + 1}")
+        for rank, box in enumerate(boxes)
     ]
     # One frame shows what the box holds, the room from above where that is.
     frame = best_frame(view, drawn)

@@ -8,6 +8,7 @@ torch is imported by the measurement alone.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,8 @@ def measure_awareness(
     scenes: dict[str, Any] = {}
     for number, path in enumerate(stores, start=1):
         store = SceneStore.open(path)
-        hidden_VGGD, points_VGG3 = answerer.open(store).visual_states()
+        session = answerer.open(store).session
+        hidden_VGGD, points_VGG3 = session.visual_VGGD, session.scene.patch_xyz_VGG3
         # The cosine of such a state is not a number, and neither is the mean over all scenes.
         if not hidden_VGGD.isfinite().all():
             raise DataError(
@@ -66,13 +68,7 @@ def measure_awareness(
         found = scene_awareness(
             hidden_VGGD.flatten(0, 2), points_VGG3.flatten(0, 2), frame_V.repeat_interleave(tokens)
         )
-        scenes[store.scene] = {
-            "all_pairs": round(found.all_pairs, 6),
-            "across_frames": round(found.across_frames, 6),
-            "all_tokens": round(found.all_tokens, 6),
-            "pairs": found.pairs,
-            "pairs_across_frames": found.pairs_across_frames,
-        }
+        scenes[store.scene] = {name: round(value, 6) for name, value in asdict(found).items()}
         told = f"across_frames {found.across_frames:.3f}, all_tokens {found.all_tokens:.3f}"
         say(f"{store.scene}, {number} of {len(stores)} scenes: {told}")
     # Written when all scenes are measured: a mean over some would look like one over all.

@@ -6,18 +6,13 @@ answer, ``boxes``, the best ones first, and ``image``, the path of an image of t
 """
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import model_validator
 
 from threedrs.config.section import Section
-from threedrs.errors import ConfigError, DataError
-from threedrs.io.images import save_image
+from threedrs.errors import ConfigError
 from threedrs.tasks.record import COORD, GROUND, is_box
-
-if TYPE_CHECKING:
-    from threedrs.evaluation.ask import SceneDialogue
 
 EMPTY = "(the model's answer is empty)"
 HELP = """A line is a question about the scene. Each one stands alone, as in training.
@@ -56,6 +51,10 @@ class Request(Section):
                     "and `ground` finds an object"
                 )
         return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is asked, which its reply repeats."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     @classmethod
     def from_json(cls, line: str) -> "Request":
@@ -99,41 +98,6 @@ def parse_box(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise ConfigError(f"box {text}: give six numbers, cx,cy,cz,dx,dy,dz") from error
-
-
-def reply_to(dialogue: "SceneDialogue", request: Request, image: Path, top: int) -> dict[str, Any]:
-    """Return the reply to a request.
-
-    Where an object is to be found, the best ``top`` boxes are told, and drawn to ``image``.
-
-    Raises:
-        DataError: the model cannot find objects, or the scene has no boxes to find one among.
-    """
-    asked = request.model_dump(mode="json", exclude_none=True)
-    if request.ground is None:
-        text = request.question
-        answer = dialogue.describe(request.box or []) if text is None else dialogue.answer(text)
-        return {**asked, "answer": answer}
-    # New heads would give scores, too, by chance.
-    if not dialogue.can_ground:
-        raise DataError("the model has no grounding head, so it finds no objects; ask it questions")
-    # Of nothing to choose from "none of them" would win, which would look like an answer.
-    if not len(dialogue.boxes):
-        raise DataError(
-            f"{dialogue.store.path}: holds no boxes to find an object among; questions and --box "
-            "need none"
-        )
-    found = dialogue.find(request.ground)
-    save_image(dialogue.draw(found.boxes[:top]), image)
-    best = [box.to_json() for box in found.boxes[:top]]
-    return {
-        **asked,
-        "winner": best[0] if best[0]["score"] > found.none else None,
-        "none": found.none,
-        "boxes": best,
-        "of": len(found.boxes),
-        "image": str(image),
-    }
 
 
 def reply_lines(reply: dict[str, Any]) -> list[str]:

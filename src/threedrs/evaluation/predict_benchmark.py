@@ -1,8 +1,9 @@
 """Predictions of a trained model for a benchmark's questions.
 
 Questions are grouped by scene, so that a scene is loaded once and its questions are asked together.
-Scenes are split over the ranks; finished scenes are kept on disk, so that a killed run goes on
-where it stopped. The first rank writes ``predictions.jsonl`` in the questions' order and then
+Scenes are split over the ranks. Each finished scene is a file in ``predictions.partial/``, beside
+``inputs.json``, which says what the answers depend on. So a killed run goes on where it stopped.
+The first rank writes ``predictions.jsonl`` in the questions' order and then
 ``predictions.meta.json``; both appear only when every question is answered.
 
 Cost: the model's time, plus one hash over the model folder (about a second a GB).
@@ -11,16 +12,14 @@ Cost: the model's time, plus one hash over the model folder (about a second a GB
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from threedrs import package_versions
-from threedrs.distributed.ranks import Ranks, first_ranks_value, inference_ranks
+from threedrs.distributed.ranks import Ranks, inference_ranks, wait_for_ranks
 from threedrs.errors import ConfigError, DataError
 from threedrs.evaluation.answerer import (
     StudentAnswerer,
@@ -30,18 +29,15 @@ from threedrs.evaluation.answerer import (
     read_questions,
 )
 from threedrs.evaluation.settings import PredictSettings
-from threedrs.io.files import sha256_of_file, sha256_of_json, write_json
+from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, write_json
 from threedrs.models.checkpoint.folder import lacks_grounding_head, model_hash
 from threedrs.scannet.excluded_scans import count_excluded
 from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import (
     FORMAT_VERSION,
     Prediction,
-    keep_partial,
     meta_path,
-    partial_folder,
-    read_partial,
-    write_partial,
+    read_predictions,
     write_predictions,
 )
 from threedrs.tasks.record import Record
@@ -57,7 +53,6 @@ def predict_benchmark(
     out: Path,
     *,
     left_out: Mapping[str, str] | None = None,
-    load: Callable[[Path, PredictSettings, torch.device], StudentAnswerer] = StudentAnswerer.load,
 ) -> None:
     """Answer the questions of ``records_file`` and write ``out`` and its meta file.
 
@@ -68,7 +63,6 @@ def predict_benchmark(
         out: ``predictions.jsonl``.
         left_out: scene -> reason, for scenes whose scans cannot be used: their questions are not
             asked, and the meta file says how many these are.
-        load: makes the model; called only where a question needs one.
 
     Raises:
         ThreedrsError: records, a scene store, the model or the machine cannot be used; finished
@@ -76,25 +70,27 @@ def predict_benchmark(
     """
     began = time.monotonic()
     with inference_ranks() as ranks, ExitStack() as locks:
-        chosen = _choose_questions(model, records_file, settings, left_out or {})
-        records, task, shown, asked = chosen
+        records, task, shown, asked = _choose_questions(
+            model, records_file, settings, left_out or {}
+        )
         inputs: dict[str, str] = {}
         if ranks.first:
             inputs = answer_inputs(model, records_file, shown, scenes, settings)
             locks.enter_context(exclusive(out))
             if note := keep_partial(out, inputs):
                 _say(note)
-        first_ranks_value(ranks, None)  # what is not to be read has gone
-        done = read_partial(out, task)
+        wait_for_ranks(ranks)  # what is not to be read has gone
+        done = _read_partial(out, task)
         # Every rank must read the same answers, or two would ask about the same scene: so none
         # writes before all have read.
-        first_ranks_value(ranks, None)
+        wait_for_ranks(ranks)
         if done and ranks.first:
             _say(f"{len(done)} of {len(records)} questions are answered already; going on")
         mine = _own_questions(records, done, ranks)
-        make = partial(load, model, settings, ranks.device)
-        _answer_scenes(mine, shown, task, scenes, settings, partial(write_partial, out), make)
-        first_ranks_value(ranks, None)  # the answers are complete only when all are done
+        load = partial(StudentAnswerer.load, model, settings, ranks.device)
+        for rows in _answered_scenes(mine, shown, task, scenes, load):
+            write_predictions(partial_folder(out) / f"{rows[0].scene}.jsonl", rows)
+        wait_for_ranks(ranks)  # the answers are complete only when all are done
         if ranks.first:
             timing = {
                 "seconds": round(time.monotonic() - began, 3),
@@ -103,6 +99,40 @@ def predict_benchmark(
                 "device": ranks.device.type,
             }
             _finish(out, records, task, settings, inputs, {**asked, "timing": timing})
+
+
+def partial_folder(out: Path) -> Path:
+    """Return the folder of a run that is not finished."""
+    return out.with_suffix(".partial")
+
+
+def keep_partial(out: Path, inputs: Mapping[str, str]) -> str | None:
+    """Make the folder of a run; if one of other ``inputs`` goes, return a line that says so."""
+    folder = partial_folder(out)
+    file, found = folder / "inputs.json", folder.exists()
+    before: Any = None
+    with suppress(DataError):  # of a damaged file it is not known what the answers are of
+        before = read_json(file)
+    known = before if isinstance(before, dict) else {}
+    differing = [name for name in inputs if known.get(name) != inputs[name]]
+    if differing:
+        # What cannot be removed must not pass for answers of the new inputs.
+        if found:
+            shutil.rmtree(folder)
+        write_json(file, dict(inputs))
+    if not (found and differing):
+        return None
+    of = f"another {', '.join(differing)}" if known else "unknown inputs"
+    return f"{folder}: its answers are of {of}; starting over"
+
+
+def _read_partial(out: Path, task: Task) -> dict[str, Prediction]:
+    """Return the answers of the finished scenes, by question id."""
+    rows: list[Prediction] = []
+    for path in sorted(partial_folder(out).glob("*.jsonl")):
+        with suppress(DataError):  # the scene of a damaged file is asked about again
+            rows += read_predictions(path, task)
+    return {row.id: row for row in rows}
 
 
 def _choose_questions(
@@ -178,15 +208,14 @@ def _shown_rooms(scenes: Collection[str], settings: PredictSettings) -> dict[str
     return shown
 
 
-def _answer_scenes(
+def _answered_scenes(
     questions: Mapping[str, Sequence[Record]],
     shown: Mapping[str, str],
     task: Task,
     scenes: Path,
-    settings: PredictSettings,
-    keep: Callable[[list[Prediction]], None],
     load: Callable[[], StudentAnswerer],
-) -> None:
+) -> Iterator[list[Prediction]]:
+    """Yield the rows of each scene's questions."""
     total, finished, began = sum(map(len, questions.values())), 0, time.monotonic()
     answerer: StudentAnswerer | None = None
     for number, (scene, records) in enumerate(questions.items(), start=1):
@@ -196,7 +225,7 @@ def _answer_scenes(
         if any(needs_model(record, task) for record in records):
             answerer = answerer or load()
             answers = answerer.open(open_store(scenes, shown[scene]))
-        keep(prediction_rows(records, task, answers, store, settings))
+        yield prediction_rows(records, task, answers, store)
         finished += len(records)
         speed = finished / max(time.monotonic() - began, 1e-9)
         _say(
@@ -214,7 +243,7 @@ def _finish(
     facts: Mapping[str, Any],
 ) -> None:
     """Write predictions and, last, the meta file with ``facts``; then remove the scenes' files."""
-    done = read_partial(out, task)
+    done = _read_partial(out, task)
     missing = [record.id for record in records if record.id not in done]
     if missing:
         raise DataError(

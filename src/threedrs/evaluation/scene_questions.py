@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import ConfigError, DataError, choose_one
-from threedrs.evaluation.dialogue import Request, reply_to
+from threedrs.evaluation.dialogue import Request
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.io.files import read_json_lines, write_json_lines
 
@@ -97,10 +97,9 @@ def answer_scene_questions(
             try:
                 if dialogue is None:
                     raise DataError(f"the scene is left out: {left_out[scene]}")
-                reply = reply_to(dialogue, request, images / f"{number}.png", SHOWN_BOXES)
+                reply = dialogue.reply(request, images / f"{number}.png", SHOWN_BOXES)
             except DataError as error:  # of this question; the others can be answered
-                asked = request.model_dump(mode="json", exclude_none=True)
-                reply = {**asked, "error": str(error)}
+                reply = {**request.to_json(), "error": str(error)}
             replies[number] = {"scene": scene, **reply}
         logger.info("%s: %d of %d questions answered", scene, len(replies), len(questions))
     write_json_lines(out, (replies[number] for number in sorted(replies)))

@@ -5,15 +5,10 @@ proposal and, last, of the zero target, with the proposal boxes and the true box
 (cx, cy, cz, dx, dy, dz), axis-aligned, metres. Beside ``predictions.jsonl`` lies
 ``predictions.meta.json``, written last, which says how many questions there are.
 
-While a run is not finished, ``predictions.partial/`` holds a file for each finished scene, and
-``inputs.json``: what the answers depend on (model, records, settings, scenes, code).
-
 Reading checks every row and names the line that is wrong. About 2 s for 10,000 rows of 50 boxes.
 """
 
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,13 +18,7 @@ from pydantic import AfterValidator, Field
 
 from threedrs.errors import DataError
 from threedrs.io.external_json import ExternalRow, ExternalText, check_external
-from threedrs.io.files import (
-    read_json,
-    read_json_lines,
-    read_result,
-    write_json,
-    write_json_lines,
-)
+from threedrs.io.files import read_json_lines, read_result, write_json_lines
 
 if TYPE_CHECKING:
     from threedrs.tasks.base import Task
@@ -215,42 +204,3 @@ def read_predictions(
 def write_predictions(path: Path, rows: Iterable[Prediction]) -> int:
     """Write the rows as JSON lines, whole or not at all; return their number."""
     return write_json_lines(path, (row.to_json() for row in rows))
-
-
-def partial_folder(out: Path) -> Path:
-    """Return the folder of a run that is not finished."""
-    return out.with_suffix(".partial")
-
-
-def keep_partial(out: Path, inputs: Mapping[str, str]) -> str | None:
-    """Make the folder of a run; if one of other ``inputs`` goes, return a line that says so."""
-    folder = partial_folder(out)
-    file, found = folder / "inputs.json", folder.exists()
-    before: Any = None
-    with suppress(DataError):  # of a damaged file it is not known what the answers are of
-        before = read_json(file)
-    known = before if isinstance(before, dict) else {}
-    differing = [name for name in inputs if known.get(name) != inputs[name]]
-    if differing:
-        # What cannot be removed must not pass for answers of the new inputs.
-        if found:
-            shutil.rmtree(folder)
-        write_json(file, dict(inputs))
-    if not (found and differing):
-        return None
-    of = f"another {', '.join(differing)}" if known else "unknown inputs"
-    return f"{folder}: its answers are of {of}; starting over"
-
-
-def read_partial(out: Path, task: "Task") -> dict[str, Prediction]:
-    """Return the answers of the finished scenes, by question id."""
-    rows: list[Prediction] = []
-    for path in sorted(partial_folder(out).glob("*.jsonl")):
-        with suppress(DataError):  # the scene of a damaged file is asked about again
-            rows += read_predictions(path, task)
-    return {row.id: row for row in rows}
-
-
-def write_partial(out: Path, rows: Sequence[Prediction]) -> None:
-    """Write the answers to all questions about a scene, which are on disk when this returns."""
-    write_predictions(partial_folder(out) / f"{rows[0].scene}.jsonl", rows)

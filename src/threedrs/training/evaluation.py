@@ -89,7 +89,7 @@ class Evaluation:
                 answers = answerer.open(store)
                 for name, records in of_scene.items():
                     task = find_task(name)
-                    answered = prediction_rows(records, task, answers, store, self.settings)
+                    answered = prediction_rows(records, task, answers, store)
                     rows.setdefault(name, []).extend(answered)
         finally:
             self.student.train(training)

@@ -20,5 +20,5 @@ def test_the_settings_choose_the_decoding(
     settings = PredictSettings.from_json({"decoding": decoding})
     answerer = StudentAnswerer(student(), tokenizer(), settings)
     answers = answerer.open(SceneStore.open(scenes / f"{SCENES[0]}.zarr"))
-    assert answers._session.decoding.penalty == penalty
-    assert len(answers._session.decoding.ends) == ends
+    assert answers.session.decoding.penalty == penalty
+    assert len(answers.session.decoding.ends) == ends

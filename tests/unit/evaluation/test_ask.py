@@ -1,6 +1,7 @@
 """Questions to a model: answers, boxes with a picture, descriptions."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from PIL import Image
 
 from fixtures.inference_run import write_store
-from threedrs.evaluation.answerer import StudentAnswerer
-from threedrs.evaluation.ask import Found, FoundBox, SceneDialogue, draw_found
+from threedrs.evaluation import ask
+from threedrs.evaluation.answerer import SceneAnswers, StudentAnswerer
+from threedrs.evaluation.ask import SceneDialogue, draw_found
+from threedrs.evaluation.dialogue import Request
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.model_settings import ModelSettings
@@ -37,27 +40,47 @@ def dialogue(folder: Path) -> SceneDialogue:
     return SceneDialogue(answerer, SceneStore.open(folder / f"{SCENE}.zarr"), can_ground=True)
 
 
-def asked(dialogue: SceneDialogue, monkeypatch: pytest.MonkeyPatch) -> list:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list:
     """Collect the records that reach the model."""
     records: list = []
-    texts, scores = dialogue._answers.texts, dialogue._answers.scores
-    for name, inner in (("texts", texts), ("scores", scores)):
+    for name, inner in (("texts", SceneAnswers.texts), ("scores", SceneAnswers.scores)):
 
-        def watch(batch, inner=inner):
+        def watch(answers: SceneAnswers, batch: list, inner: Any = inner) -> list:
             records.extend(batch)
-            return inner(batch)
+            return inner(answers, batch)
 
-        monkeypatch.setattr(dialogue._answers, name, watch)
+        monkeypatch.setattr(SceneAnswers, name, watch)
     return records
+
+
+def reply(dialogue: SceneDialogue, top: int = 3, **request: Any) -> dict:
+    return dialogue.reply(Request(**request), Path("found.png"), top)
+
+
+@pytest.fixture(autouse=True)
+def nothing_drawn(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Draw nothing, as the frame of such a store is not an image; collect the boxes to draw."""
+    drawn: list = []
+    monkeypatch.setattr(ask, "save_image", lambda image, path: None)
+    monkeypatch.setattr(ask, "draw_found", lambda store, boxes: drawn.append(boxes))
+    return drawn
 
 
 def test_questions_take_the_prompts_of_the_benchmarks(
     dialogue: SceneDialogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = asked(dialogue, monkeypatch)
-    assert dialogue.answer(" Is it brown? ") == dialogue.answer("Is it brown?") != ""
-    assert dialogue.describe([0, 0, 1, 1, 1, 1]) != ""
-    dialogue.find(" the brown chair by the TV. It Is tall")
+    records = asked(monkeypatch)
+    spaced, plain, described = (
+        reply(dialogue, **request)["answer"]
+        for request in (
+            {"question": " Is it brown? "},
+            {"question": "Is it brown?"},
+            {"box": [0.0, 0.0, 1.0, 1.0, 1.0, 1.0]},
+        )
+    )
+    assert spaced == plain != ""
+    assert described != ""
+    reply(dialogue, ground=" the brown chair by the TV. It Is tall")
     assert [record.human for record in records[1:]] == [
         "<image> Is it brown? Answer the question simply.",
         "<image> Given an object located at <coord> , describe the object in detail.",
@@ -67,15 +90,21 @@ def test_questions_take_the_prompts_of_the_benchmarks(
     assert records[2].box_input == [0, 0, 1, 1, 1, 1]
 
 
-def test_found_boxes_are_the_proposals_best_first(dialogue: SceneDialogue) -> None:
-    found = dialogue.find("a chair")
-    assert sorted(one.id for one in found.boxes) == [0, 1, 2]
-    scores = [one.score for one in found.boxes]
+def test_found_boxes_are_the_proposals_best_first(
+    dialogue: SceneDialogue, nothing_drawn: list
+) -> None:
+    found = reply(dialogue, ground="a chair")
+    assert sorted(one["id"] for one in found["boxes"]) == [0, 1, 2]
+    scores = [one["score"] for one in found["boxes"]]
     assert scores == sorted(scores, reverse=True)
-    assert all(-1.001 <= score <= 1.001 for score in [*scores, found.none])
-    for one in found.boxes:
-        row = list(dialogue.boxes.ids).index(one.id)
-        assert np.array_equal(one.box, dialogue.boxes.boxes[row])
+    assert all(-1.001 <= score <= 1.001 for score in [*scores, found["none"]])
+    assert found["winner"] == (found["boxes"][0] if scores[0] > found["none"] else None)
+    rows = [list(dialogue.boxes.ids).index(one["id"]) for one in found["boxes"]]
+    for row, one in zip(rows, found["boxes"], strict=True):
+        assert np.allclose(one["box"], dialogue.boxes.boxes[row], atol=1e-4)
+    assert np.array_equal(nothing_drawn[0], dialogue.boxes.boxes[rows])
+    few = reply(dialogue, top=2, ground="a chair")
+    assert (few["boxes"], few["of"]) == (found["boxes"][:2], 3)
 
 
 def test_the_picture_shows_the_frame_and_the_room(tmp_path: Path) -> None:
@@ -103,9 +132,7 @@ def test_the_picture_shows_the_frame_and_the_room(tmp_path: Path) -> None:
             return np.array([[60.0, 0, 32, 0], [0, 60, 24, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 
     box = np.array([2.0, 0, 0, 0.5, 0.5, 0.5])
-    boxes = [FoundBox(id=4, label="chair", box=box, score=0.5)]
-    found = Found(boxes=boxes, none=-0.1)
-    picture = draw_found(Store(), found.boxes)
+    picture = draw_found(Store(), [box])
     assert picture.width > picture.height
     pixels = np.asarray(picture).reshape(-1, 3).astype(int)
     green = np.abs(pixels - [0x4C, 0xD9, 0x64]).max(axis=1) < 30

@@ -92,7 +92,7 @@ def test_without_images_a_question_is_a_text_and_nothing_else(name, scenes):
         SceneStore.open(scenes / f"{SCENES[0]}.zarr")
     )
     query = build_query(TEXT, words, prompt="reference")
-    session = answers._session
+    session = answers.session
     assert session.prefix_length == len(query.prefix.before_ids) + len(query.prefix.after_ids)
     ids = [*query.prefix.before_ids, *query.prefix.after_ids, *query.input_ids.tolist()]
     expected: list[int] = []

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from fixtures.inference_run import SCENES, SETTINGS, Fake, question
+from fixtures.inference_run import run as predict
 from threedrs.errors import ConfigError
 from threedrs.evaluation.aggregate import aggregate
 from threedrs.evaluation.answerer import StudentAnswerer
-from threedrs.evaluation.predict_benchmark import predict_benchmark
 from threedrs.evaluation.score import score_file
 from threedrs.evaluation.tables import markdown_table, metrics_table, notes
 from threedrs.io.files import write_json
@@ -43,7 +43,7 @@ def test_a_model_without_a_head_does_not_answer_grounding(
 ) -> None:
     out, fake = tmp_path / "eval/zero/scanrefer/predictions.jsonl", Fake()
     out.parent.mkdir(parents=True)
-    predict_benchmark(base, grounding, scenes, SETTINGS, out, load=fake.load)
+    predict(base, grounding, scenes, out, fake)
     assert fake.opened == []
     assert read_predictions(out, TASKS["scanrefer"]) == []
     result = score_file("scanrefer", out, tmp_path / "m.json", per_question=tmp_path / "q.npz")
@@ -63,7 +63,7 @@ def test_a_summary_counts_what_is_not_answered_as_nothing_and_not_as_zero(
         model.mkdir(exist_ok=True)
         out = tmp_path / run / "predictions.jsonl"
         out.parent.mkdir()
-        predict_benchmark(model, grounding, scenes, SETTINGS, out, load=Fake().load)
+        predict(model, grounding, scenes, out, Fake())
         metrics[run, "scanrefer"] = out.with_name("metrics.json")
         per_question[run, "scanrefer"] = out.with_name("q.npz")
         score_file(
@@ -101,7 +101,7 @@ def test_a_limit_is_named_wherever_the_numbers_stand(
     out = tmp_path / "3drs/scanqa/predictions.jsonl"
     out.parent.mkdir(parents=True)
     settings = SETTINGS.replace(limit=4)
-    predict_benchmark(model, records, scenes, settings, out, load=Fake().load)
+    predict(model, records, scenes, out, Fake(), settings)
     assert [row.id for row in read_predictions(out, TASKS["scanqa"])] == ["q0", "q1", "q2", "q3"]
     meta = read_meta(out)
     assert meta is not None

@@ -15,12 +15,12 @@ from fixtures.inference_run import (
 )
 from threedrs import predict as entry
 from threedrs.errors import ConfigError, DataError, StoreError
-from threedrs.evaluation.predict_benchmark import predict_benchmark
+from threedrs.evaluation.predict_benchmark import partial_folder
 from threedrs.evaluation.score import score_file
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.tables import notes
 from threedrs.io.files import sha256_of_file
-from threedrs.tasks.prediction import partial_folder, read_meta, read_predictions
+from threedrs.tasks.prediction import read_meta, read_predictions
 from threedrs.tasks.record import write_records
 from threedrs.tasks.registry import TASKS
 
@@ -55,7 +55,7 @@ def test_questions_of_left_out_scenes_are_not_asked_but_counted(tmp_path, model,
     for scene in (SCENES[0], SCENES[2]):  # the left-out scene has no store at all
         (fewer / f"{scene}.zarr").symlink_to(scenes / f"{scene}.zarr")
     out, fake = tmp_path / "predictions.jsonl", Fake()
-    predict_benchmark(model, records, fewer, SETTINGS, out, left_out=left_out, load=fake.load)
+    run(model, records, fewer, out, fake, left_out=left_out)
     rows = read_predictions(out, TASKS["scanqa"])
     assert [row.id for row in rows] == ["q0", "q2", "q3", "q5", "q6", "q8"]
     assert fake.opened == [SCENES[0], SCENES[2]]
@@ -75,7 +75,7 @@ def test_questions_of_left_out_scenes_are_not_asked_but_counted(tmp_path, model,
     assert "8 more questions are left out" in " ".join(notes(metrics))
     every = dict.fromkeys(SCENES, "no pose")
     with pytest.raises(DataError, match="every question is of a scene that is left out"):
-        predict_benchmark(model, records, fewer, SETTINGS, out, left_out=every, load=fake.load)
+        run(model, records, fewer, out, fake, left_out=every)
 
 
 def test_grounding_rows_hold_scores_proposals_and_true_boxes(tmp_path, model, scenes):

@@ -15,14 +15,13 @@ from fixtures.inference_run import (
     run,
 )
 from fixtures.repository import ROOT
-from threedrs.evaluation.predict_benchmark import predict_benchmark
-from threedrs.evaluation.settings import PredictSettings
-from threedrs.tasks.prediction import (
+from threedrs.evaluation.predict_benchmark import (
     keep_partial,
     partial_folder,
-    read_meta,
-    read_predictions,
+    predict_benchmark,
 )
+from threedrs.evaluation.settings import PredictSettings
+from threedrs.tasks.prediction import read_meta, read_predictions
 from threedrs.tasks.record import write_records
 from threedrs.tasks.registry import TASKS
 

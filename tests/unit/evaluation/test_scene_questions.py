@@ -9,9 +9,8 @@ from PIL import Image
 
 from fixtures.inference_run import write_store
 from threedrs.errors import DataError
-from threedrs.evaluation import scene_questions
+from threedrs.evaluation import ask, scene_questions
 from threedrs.evaluation.answerer import StudentAnswerer
-from threedrs.evaluation.ask import SceneDialogue
 from threedrs.evaluation.scene_questions import answer_scene_questions, read_scene_questions
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.checkpoint.load_save import load_student, save_student
@@ -64,7 +63,7 @@ def test_one_model_answers_about_all_scenes_in_the_order_of_the_file(
 
     monkeypatch.setattr(StudentAnswerer, "load", watched)
     # The frame of such a store is not an image.
-    monkeypatch.setattr(SceneDialogue, "draw", lambda dialogue, boxes: Image.new("RGB", (8, 6)))
+    monkeypatch.setattr(ask, "draw_found", lambda store, boxes: Image.new("RGB", (8, 6)))
     asked = [
         {"scene": first, "question": "What is it?"},
         {"scene": second, "ground": "the chair"},
