@@ -171,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--way", action="append", metavar="plain|compiled[:FILE]")
     parser.add_argument("--rounds", type=int, default=10, help="of three steps, timed")
-    parser.add_argument("--size", default="small", choices=("tiny", "small"))
+    parser.add_argument("--size", default="small", choices=("tiny", "mini", "small"))
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--samples", type=int, default=96, help="of a step, at least 10")
     arguments = parser.parse_args()

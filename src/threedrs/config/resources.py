@@ -9,11 +9,13 @@ from typing import Any
 
 TRAIN_NEEDS: dict[str, dict[str, int]] = {
     "tiny": {"gpu": 1, "threads": 1, "mem_mb": 4000, "runtime": 120},
+    "mini": {"gpu": 1, "threads": 1, "mem_mb": 4000, "runtime": 120},
     "small": {"gpu": 1, "threads": 4, "mem_mb": 16000, "runtime": 60},
     "7b": {"gpu": 8, "threads": 64, "mem_mb": 512000, "runtime": 2880},
 }
 PREDICT_NEEDS: dict[str, dict[str, int]] = {
     "tiny": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
+    "mini": {"gpu": 1, "threads": 1, "mem_mb": 3000, "runtime": 60},
     "small": {"gpu": 1, "threads": 2, "mem_mb": 8000, "runtime": 60},
     "7b": {"gpu": 1, "threads": 8, "mem_mb": 64000, "runtime": 720},
 }

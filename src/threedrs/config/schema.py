@@ -38,7 +38,7 @@ BoxSet = Literal["gt", "pred"]
 Attention = Literal["auto", "sdpa", "flash"]
 CoordinateDtype = Literal["float32", "bfloat16", "float16"]
 InvalidDepth = Literal["reference", "ignore"]
-ModelSize = Literal["tiny", "small", "7b"]
+ModelSize = Literal["tiny", "mini", "small", "7b"]
 Prompt = Literal["reference", "as_trained"]
 Decoding = Literal["greedy", "reference"]
 Control = Literal["text_only", "other_room"]
@@ -285,8 +285,9 @@ class Model(Section):
     name: ModelName = DEFAULT_NAME
     """The family of the multimodal language model."""
     size: ModelSize = "tiny"
-    """`tiny` has seeded random weights, for demo and tests. `small` is the same at 40 M parameters,
-    to train from scratch on a GPU (config/small.yaml). `7b` needs `model.path`."""
+    """`tiny` has seeded random weights, for demo and tests. `mini` (8 M parameters) and `small` (40
+    M) are the same to train from scratch on a GPU (config/demo_student.yaml, config/small.yaml).
+    `7b` needs `model.path`."""
     path: FilePath | None = None
     """Folder of the pretrained checkpoint in its family's published layout; where it is not below
     the working folder, it is looked for below `data.root`."""

@@ -78,7 +78,7 @@ def _project(root: Path) -> dict[str, Any]:
 
 
 def check_gpu(setting: Setting) -> Iterator[Finding]:
-    """Look for GPUs, which models beyond ``tiny`` need here or on the nodes of a cluster."""
+    """Look for GPUs, which models beyond ``mini`` need here or on the nodes of a cluster."""
     import torch
 
     if torch.cuda.is_available():
@@ -87,9 +87,9 @@ def check_gpu(setting: Setting) -> Iterator[Finding]:
         return
     # A login node has no GPU, so a run that goes to Slurm is fine without one here.
     runs = [resolve_run(setting.config, run) for run in setting.config["runs"]]
-    large = sorted({run["model"]["size"] for run in runs} - {"tiny"})
+    large = sorted({run["model"]["size"] for run in runs} - {"tiny", "mini"})
     if not large:
-        yield ok("none here; tiny models run on the CPU")
+        yield ok("none here; models of this size run on the CPU")
         return
     message = f"none here; models of size {' and '.join(large)} need GPU nodes"
     remedy = "run with snakemake --profile slurm, or on a GPU machine"

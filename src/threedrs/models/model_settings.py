@@ -54,7 +54,7 @@ class ModelSettings(Model):
 
     @property
     def from_scratch(self) -> bool:
-        """Whether the student is one that starts with random weights: tiny or small."""
+        """Whether the student starts with random weights, in any size but 7b."""
         return self.path is None and self.size != "7b"
 
     @property

@@ -13,11 +13,12 @@ PATCHES = {14: 14 * 14, "full": 37 * 28}
 # Parameters of a student by the groups of `train.tunable`, and of its adapters a unit of rank.
 PARAMETERS = {
     "tiny": {"vision_tower": 1e5, "projector": 1.4e4, "language_model": 5.0e5, "heads": 4.5e5},
+    "mini": {"vision_tower": 2.11e6, "projector": 1.2e5, "language_model": 4.45e6, "heads": 1.45e6},
     "small": {"vision_tower": 1.07e7, "projector": 7e5, "language_model": 2.47e7, "heads": 5.1e6},
     "7b": {"vision_tower": 3.977e8, "projector": 1.7e7, "language_model": 7.616e9, "heads": 9.2e7},
 }
-ADAPTER_PARAMETERS = {"tiny": 5.2e3, "small": 5.9e4, "7b": 2.52e6}
-EXPORTED_BYTES = {"tiny": 4, "small": 4, "7b": 2}  # a parameter
+ADAPTER_PARAMETERS = {"tiny": 5.2e3, "mini": 2.43e4, "small": 5.9e4, "7b": 2.52e6}
+EXPORTED_BYTES = {"tiny": 4, "mini": 4, "small": 4, "7b": 2}  # a parameter
 CHECKPOINT_BYTES = 12  # a trained parameter: the weight and two moments, float32
 
 

@@ -18,7 +18,7 @@ def test_every_problem_has_a_line(config: dict) -> None:
     assert len(lines) == 3
     assert any("train.epocs is not a key; did you mean epochs?" in line for line in lines)
     assert any("frames.count" in line for line in lines)
-    assert any("model.size is '8b'; choose one of: tiny, small, 7b" in line for line in lines)
+    assert any("model.size is '8b'; choose one of: tiny, mini, small, 7b" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_packages_other_than_those_tested(
 
 def test_no_gpu(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "tiny models run on the CPU" in only(machine.check_gpu, setting, "ok").message
+    assert "models of this size run on the CPU" in only(machine.check_gpu, setting, "ok").message
     setting.config["model"] |= {"size": "7b", "random_weights": True}
     found = only(machine.check_gpu, setting, "warning")
     assert found.message == "none here; models of size 7b need GPU nodes"

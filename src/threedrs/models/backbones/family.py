@@ -108,10 +108,10 @@ class TensorNames:
         return layer is not None and int(layer["number"]) == run_layers
 
 
-# The sizes that every family can be built in. ``tiny`` (under a million parameters) is for the demo
-# and tests, ``small`` (40 million) learns on one GPU in minutes. Both have real image and token
-# grids, small widths, and need no download.
-LAYERS = {"tiny": 3, "small": 5, "7b": 28}  # of the language model
+# The sizes that every family can be built in. ``tiny`` (under a million parameters) is for tests,
+# ``mini`` (8 million) is that of the demo's student, ``small`` (40 million) learns on one GPU in
+# minutes. All three have real image and token grids, small widths, and need no download.
+LAYERS = {"tiny": 3, "mini": 5, "small": 5, "7b": 28}  # of the language model
 SIZES = tuple(LAYERS)
 # Initial range 1 / sqrt(width): 0.02 would drown the words in 1,680 visual tokens.
 TEXT: dict[str, dict[str, Any]] = {
@@ -122,6 +122,15 @@ TEXT: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "initializer_range": 0.1,
+    },
+    # Just so wide that its weights in 16 bits are 15 MB, which a repository can hold.
+    "mini": {
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": LAYERS["mini"],
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "initializer_range": 0.0625,
     },
     "small": {
         "hidden_size": 640,
@@ -145,7 +154,7 @@ TEXT_7B: dict[str, Any] = {
     "rope_theta": 1_000_000.0,
 }
 # Width, MLP width, layers that run, and heads of the vision tower.
-VISION = {"tiny": (48, 96, 2, 4), "small": (448, 1344, 5, 7)}
+VISION = {"tiny": (48, 96, 2, 4), "mini": (192, 576, 5, 6), "small": (448, 1344, 5, 7)}
 ROTARY = {"rope_type": "default", "rope_theta": 1_000_000.0}
 
 

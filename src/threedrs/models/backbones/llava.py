@@ -112,7 +112,7 @@ class LlavaFamily(Family):
 
     @classmethod
     def new(cls, size: str, tokens: int, grid: int) -> LlavaFamily:
-        """Return the family in ``model.size``; tiny and small on the real 27x27 patches."""
+        """Return the family in ``model.size``; all sizes have the real 27x27 patches."""
         from transformers import Qwen2Config, SiglipVisionConfig
 
         text: dict[str, Any] = {"tie_word_embeddings": False}

@@ -52,7 +52,12 @@ VISION_FIELDS = (
     "temporal_patch_size",
 )
 # Frequencies of the rotary embedding that count time, height and width.
-ROTARY_SECTIONS = {"tiny": [4, 4, 4], "small": [8, 12, 12], "7b": [16, 24, 24]}
+ROTARY_SECTIONS = {
+    "tiny": [4, 4, 4],
+    "mini": [4, 6, 6],
+    "small": [8, 12, 12],
+    "7b": [16, 24, 24],
+}
 
 
 class Qwen2VLFamily(Family):

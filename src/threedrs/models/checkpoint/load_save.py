@@ -61,8 +61,8 @@ def load_student(
 ) -> tuple[Student, PreTrainedTokenizerBase]:
     """Return the student, in evaluation mode, and its tokenizer.
 
-    Without ``settings.path``: random weights from ``settings.seed``, tiny and small students in
-    float32, the 7B one in bfloat16, with the tiny tokenizer. With it: the checkpoint, in the
+    Without ``settings.path``: random weights from ``settings.seed``, the 7B student in bfloat16,
+    the others in float32, with the tiny tokenizer. With it: the checkpoint, in the
     precision of its embedding matrix, or the base model of an adapter with the adapter on it. Heads
     that a checkpoint was trained without are random from that seed.
 
