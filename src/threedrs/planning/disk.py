@@ -13,7 +13,7 @@ PATCHES = {14: 14 * 14, "full": 37 * 28}
 # Parameters of a student by the groups of `train.tunable`, and of its adapters a unit of rank.
 PARAMETERS = {
     "tiny": {"vision_tower": 1e5, "projector": 1.4e4, "language_model": 5.0e5, "heads": 4.5e5},
-    "mini": {"vision_tower": 2.11e6, "projector": 1.15e5, "language_model": 4.45e6, "heads": 1.45e6},
+    "mini": {"vision_tower": 2.1e6, "projector": 1.15e5, "language_model": 4.5e6, "heads": 1.45e6},
     "small": {"vision_tower": 1.07e7, "projector": 7e5, "language_model": 2.47e7, "heads": 5.1e6},
     "7b": {"vision_tower": 3.977e8, "projector": 1.7e7, "language_model": 7.616e9, "heads": 9.2e7},
 }

@@ -13,7 +13,7 @@ from threedrs.models.model_settings import ModelSettings
     ("values", "error", "message"),
     [
         ({"name": "llava"}, ConfigError, "model.name is 'llava'; choose one of: llava-video"),
-        ({"size": "13b"}, ConfigError, "choose one of: tiny, small, 7b"),
+        ({"size": "13b"}, ConfigError, "choose one of: tiny, mini, small, 7b"),
         ({"attention": "xla"}, ConfigError, "choose one of: auto, sdpa, flash"),
         ({"coordinate_dtype": "int8"}, ConfigError, "choose one of: float32, bfloat16, float16"),
         ({"seed": -1}, ConfigError, "model.seed: -1 is less than"),
