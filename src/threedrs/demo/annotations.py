@@ -21,6 +21,7 @@ from threedrs.tasks import multi3drefer, scanqa, scanrefer, sqa3d
 
 SITUATIONS = 8  # a round, scene and split; val scenes have as many again for test
 FIRST_SQA3D_ID = 220_602_000_000
+TRAINING_ANSWERS = 2  # of a ScanQA question: each is a training sample, as in the published files
 
 _TABLE_HEADER = [
     "id", "raw_category", "category", "count", "nyu40id", "eigen13id", "nyuClass", "nyu40class",
@@ -150,7 +151,10 @@ def _situated_row(scene: str, here: Situation, asked: Question) -> dict[str, dic
         "scene_id": scene,
         "question_type": "N/A",
         "answer_type": "other",
-        "answers": [{"answer": asked.answers[0], "answer_confidence": "yes", "answer_id": 1}],
+        "answers": [
+            {"answer": text, "answer_confidence": "yes", "answer_id": number}
+            for number, text in enumerate(asked.answers, 1)
+        ],
         "rotation": {"_x": 0, "_y": 0, "_z": sine, "_w": cosine},
         "position": {"x": here.position[0], "y": here.position[1], "z": 0},
     }
@@ -184,8 +188,13 @@ def annotation_files(
             files[path.format(split=split)] = [
                 row for scene in scenes for row in rows[scene][benchmark]
             ]
+        most = TRAINING_ANSWERS if split == "train" else None
         files[scanqa.PATH.format(split=split)] = [
-            {**row, "question_id": f"{split}-{scene.removesuffix('_00')}-{number}"}
+            {
+                **row,
+                "answers": row["answers"][:most],
+                "question_id": f"{split}-{scene.removesuffix('_00')}-{number}",
+            }
             for scene in scenes
             for number, row in enumerate(rows[scene]["scanqa"])
         ]

@@ -27,7 +27,7 @@ MULTI_DESCRIPTIONS = ("zt_w_d", "zt_wo_d", "st_w_d", "st_w_d", "st_wo_d", "mt", 
 
 WORDINGS: dict[str, tuple[str, ...]] = {
     "on": ("on {a}", "on top of {a}"),
-    "next to": ("next to {a}", "right beside {a}"),
+    "next to": ("next to {a}", "beside {a}", "right beside {a}"),
     "left of": (
         "to the left of {a} when you face it",
         "on the left side of {a}, seen from its front",
@@ -37,8 +37,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "on the right side of {a}, seen from its front",
     ),
     "in front of": ("in front of {a}", "right in front of {a}"),
-    "between": ("between {a} and {b}", "in between {a} and {b}"),
-    "in a corner": ("in a corner of the room", "in the corner"),
+    "between": ("between {a} and {b}", "in between {a} and {b}", "between {b} and {a}"),
+    "in a corner": ("in a corner of the room", "in the corner of the room", "in the corner"),
     "closest to": ("closest to {a}", "nearest to {a}"),
     "farthest from": ("farthest from {a}", "farthest away from {a}"),
 }  # fmt: skip
@@ -64,10 +64,15 @@ def article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
+def phrases(room: Room, relation: Relation) -> list[str]:
+    """Return all wordings of a relation, e.g. ``next to the bed`` and ``beside the bed``."""
+    nouns = [noun(room, room.pieces[i]) or "" for i in relation.anchors] + ["", ""]
+    return [text.format(a=nouns[0], b=nouns[1]) for text in WORDINGS[relation.kind]]
+
+
 def phrase(room: Room, relation: Relation, rng: np.random.Generator) -> str:
     """Return a relation in words, e.g. ``next to the bed``."""
-    nouns = [noun(room, room.pieces[i]) or "" for i in relation.anchors] + ["", ""]
-    return one_of(rng, *WORDINGS[relation.kind]).format(a=nouns[0], b=nouns[1])
+    return one_of(rng, *phrases(room, relation))
 
 
 def reference(room: Room, query: Query, rng: np.random.Generator) -> str:
@@ -167,8 +172,10 @@ def _random_query(room: Room, rng: np.random.Generator) -> Query:
             names = [str(piece.colour) for piece in of_label]
         colour = one_of(rng, *names)
     target = of_label[int(rng.integers(len(of_label)))] if of_label else room.furniture[0]
-    relations = [row for row in all_relations(room, target) if row.kind not in SUPERLATIVES]
-    relation = relations[int(rng.integers(len(relations)))] if rng.random() < 0.5 else None
+    relation = None
+    if rng.random() < 0.5:
+        relations = [row for row in all_relations(room, target) if row.kind not in SUPERLATIVES]
+        relation = relations[int(rng.integers(len(relations)))]
     if relation is not None and label in {room.pieces[i].label for i in relation.anchors}:
         relation = None  # "the chair next to the red chair" leaves open which of two is meant
     return Query(label, colour, relation)

@@ -19,9 +19,9 @@ TALL, WALL_STRIP = 1.12, 1.1  # metres; taller pieces stay this close to a wall:
 ATTEMPTS = 80  # at a position for a piece
 ON_WALL = ("door", "window", "picture")
 SUPPORTS = {
-    "monitor": ("desk", "table"),
+    "monitor": ("desk", "table", "dresser", "cabinet"),
     "pillow": ("bed", "couch"),
-    "box": ("table", "cabinet", "dresser", "coffee table", "nightstand"),
+    "box": ("desk", "table", "cabinet", "dresser", "coffee table", "nightstand"),
 }
 
 

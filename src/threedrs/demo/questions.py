@@ -12,18 +12,29 @@ from itertools import combinations
 import numpy as np
 
 from threedrs.demo.furniture import KINDS
-from threedrs.demo.language import article, identifying, one_of, phrase, reference
+from threedrs.demo.language import (
+    article,
+    identifying,
+    one_of,
+    phrase,
+    phrases,
+    reference,
+)
+from threedrs.demo.placement import SUPPORTS
 from threedrs.demo.relations import (
     UNCOLOURED,
     Query,
     Relation,
     all_relations,
     gap,
+    has_sides,
+    holds,
     noun,
     on_floor,
     resolve,
 )
 from threedrs.demo.room_objects import PALETTE, Piece, Room, plural
+from threedrs.demo.rooms import most_of
 
 QUESTIONS = 12
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight")
@@ -31,7 +42,7 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its answers (the first is the one to give), and the objects it is about."""
+    """A question, all right answers (the first is the one to give), and the objects it is about."""
 
     text: str
     answers: tuple[str, ...]
@@ -49,6 +60,17 @@ def named_pieces(room: Room, rng: np.random.Generator) -> list[tuple[Piece, str]
     return shuffled(rng, [(piece, name) for piece, name in pairs if name is not None])
 
 
+def names(piece: Piece) -> tuple[str, ...]:
+    """Return what answers call a piece: its class, and its colour and class where it has one."""
+    coloured = () if piece.label in UNCOLOURED else (f"{piece.colour} {piece.label}",)
+    return (piece.label, *coloured)
+
+
+def side_answers(side: str) -> tuple[str, ...]:
+    """Return the wordings of the answer ``left`` or ``right``."""
+    return side, f"{side} side", f"on the {side}", f"on the {side} side"
+
+
 def _ask_colour(room: Room, rng: np.random.Generator) -> Iterator[Question]:
     for piece in shuffled(rng, [p for p in room.furniture if p.label not in UNCOLOURED]):
         queries = identifying(room, piece, with_colour=False)
@@ -63,16 +85,19 @@ def _ask_count(room: Room, rng: np.random.Generator) -> Iterator[Question]:
     counts: dict[int, list[tuple[str, tuple[int, ...]]]] = {}
     for label in sorted({piece.label for piece in room.furniture}):
         same = [piece for piece in room.furniture if piece.label == label]
-        phrases = [(plural(label), same)]
+        phrases = [(plural(label), same)] if most_of(room.theme, label) > 1 else []
         colours = sorted({str(piece.colour) for piece in same})
-        if label not in UNCOLOURED and len(colours) > 1:
+        if label not in UNCOLOURED and len(same) > 1:
             colour = one_of(rng, *colours)
             fitting = [piece for piece in same if piece.colour == colour]
             phrases.append((f"{colour} {plural(label)}", fitting))
         for words, pieces in phrases:
             ids = tuple(piece.id for piece in pieces)
             counts.setdefault(len(ids), []).append((words, ids))
-    while any(counts.values()):  # numbers take turns, or nearly all answers were "one"
+    # Most classes stand there once: no number may come more often than there are others.
+    more = sum(len(rows) for number, rows in counts.items() if number > 1)
+    counts[1] = shuffled(rng, counts.get(1, []))[:more]
+    while any(counts.values()):
         for number in shuffled(rng, [n for n, rows in sorted(counts.items()) if rows]):
             words, ids = counts[number].pop(int(rng.integers(len(counts[number]))))
             place = one_of(rng, "there in the room", "in this room")
@@ -83,23 +108,26 @@ def _ask_count(room: Room, rng: np.random.Generator) -> Iterator[Question]:
 def _ask_on(room: Room, rng: np.random.Generator) -> Iterator[Question]:
     for piece, name in named_pieces(room, rng):
         carried = [other for other in room.furniture if other.support == piece.id]
-        if len(carried) == 1:
-            thing = carried[0]
+        # A bed carries pillows alone, so that who knows the word "bed" would know the answer.
+        could_carry = [label for label, hosts in SUPPORTS.items() if piece.label in hosts]
+        if len(carried) == 1 and len(could_carry) > 1:
             text = f"what is {one_of(rng, 'on', 'on top of')} {name}?"
-            yield Question(text, (thing.label, f"{thing.colour} {thing.label}"), (thing.id,))
+            yield Question(text, names(carried[0]), (carried[0].id,))
 
 
 def _ask_where(room: Room, rng: np.random.Generator) -> Iterator[Question]:
+    kinds = ("on", "next to", "in a corner", "between", "in front of")
     for piece, name in named_pieces(room, rng):
-        kinds = ("on", "next to", "in a corner", "between", "in front of")
         relations = [row for row in all_relations(room, piece) if row.kind in kinds]
-        where = [
-            row for row in relations if resolve(room, Query(piece.label, None, row)) == {piece.id}
+        true = [row for row in relations if holds(room, piece, row)]
+        # What is true of no other piece of its class says most, so such answers come first.
+        telling = [
+            row for row in true if resolve(room, Query(piece.label, None, row)) == {piece.id}
         ]
-        if where:
-            chosen = shuffled(rng, where)[:2]
-            answers = tuple(dict.fromkeys(phrase(room, row, rng) for row in chosen))
-            yield Question(f"where is {name} located?", answers, (piece.id,))
+        if telling:
+            first = [phrase(room, row, rng) for row in shuffled(rng, telling)]
+            answers = first + [text for row in true for text in phrases(room, row)]
+            yield Question(f"where is {name} located?", tuple(dict.fromkeys(answers)), (piece.id,))
 
 
 def _ask_next_to(room: Room, rng: np.random.Generator) -> Iterator[Question]:
@@ -111,10 +139,7 @@ def _ask_next_to(room: Room, rng: np.random.Generator) -> Iterator[Question]:
         if apart[1][0] > apart[0][0] * 1.2 + 0.2:
             closest = room.pieces[apart[0][1]]
             opening = one_of(rng, "what piece of furniture is closest to", "what stands nearest to")
-            answers = [closest.label]
-            if closest.label not in UNCOLOURED:
-                answers.append(f"{closest.colour} {closest.label}")
-            yield Question(f"{opening} {name}?", tuple(answers), (closest.id,))
+            yield Question(f"{opening} {name}?", names(closest), (closest.id,))
 
 
 def _ask_taller(room: Room, rng: np.random.Generator) -> Iterator[Question]:
@@ -127,7 +152,7 @@ def _ask_taller(room: Room, rng: np.random.Generator) -> Iterator[Question]:
         is_open = max(kind.low[2] for kind in kinds) < min(kind.high[2] for kind in kinds)
         if is_open and abs(first.size[2] - second.size[2]) > 0.1:
             taller = first if first.size[2] > second.size[2] else second
-            yield Question(f"which is taller, {one} or {other}?", (taller.label,), (taller.id,))
+            yield Question(f"which is taller, {one} or {other}?", names(taller), (taller.id,))
 
 
 def _ask_is_there(room: Room, rng: np.random.Generator) -> Iterator[Question]:
@@ -145,7 +170,7 @@ def _ask_is_there(room: Room, rng: np.random.Generator) -> Iterator[Question]:
 def _ask_side(room: Room, rng: np.random.Generator) -> Iterator[Question]:
     for piece, name in named_pieces(room, rng):
         for anchor, other in named_pieces(room, rng):
-            if anchor is piece or anchor.front is None or not on_floor(anchor):
+            if anchor is piece or not has_sides(anchor) or not on_floor(anchor):
                 continue
             sides = []
             for side in ("left", "right"):
@@ -154,7 +179,7 @@ def _ask_side(room: Room, rng: np.random.Generator) -> Iterator[Question]:
                     sides.append(side)
             if len(sides) == 1:
                 text = f"when you face {other}, on which side of it is {name}?"
-                yield Question(text, (sides[0], f"{sides[0]} side"), (piece.id,))
+                yield Question(text, side_answers(sides[0]), (piece.id,))
                 break
 
 

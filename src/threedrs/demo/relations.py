@@ -12,7 +12,8 @@ import numpy as np
 
 from threedrs.demo.room_objects import Piece, Room
 
-UNCOLOURED = ("window", "picture")  # seen as several colours
+UNCOLOURED = ("window", "picture", "monitor")  # seen as several colours
+CHAIRS = ("chair", "office chair", "armchair")  # stand turned any way; other seats at a wall
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,16 @@ def _graded(value: float, surely: float, surely_not: float) -> bool | None:
     if value <= surely:
         return True
     return False if value >= surely_not else None
+
+
+def has_sides(piece: Piece) -> bool:
+    """Whether an onlooker can name its left, its right and the place in front of it.
+
+    That is where its back is to a wall, so that one faces it from one side only.
+    """
+    # The front of a chair is where its sitter looks. At a desk that is the side where nobody
+    # stands, and elsewhere people step up to it from any side: left and right would be either.
+    return piece.front is not None and piece.label not in CHAIRS
 
 
 def _seen_from_front(piece: Piece, anchor: Piece) -> tuple[float, float, float, float]:
@@ -165,6 +176,12 @@ def _superlative(kind: str, anchors: tuple[Piece, ...], among: list[Piece]) -> P
     return among[leaders.pop()] if len(leaders) == 1 else None
 
 
+def holds(room: Room, piece: Piece, relation: Relation) -> bool | None:
+    """Whether a relation of ``RELATIONS`` holds for a piece, None in doubt."""
+    anchors = [room.pieces[i] for i in relation.anchors]
+    return False if piece in anchors else RELATIONS[relation.kind](room, piece, *anchors)
+
+
 def resolve(room: Room, query: Query) -> frozenset[int] | None:
     """Return the ids of all pieces that a query means, or None where any of them is in doubt."""
     among = [piece for piece in room.furniture if piece.label == query.label]
@@ -175,10 +192,7 @@ def resolve(room: Room, query: Query) -> frozenset[int] | None:
     if query.relation.kind in SUPERLATIVES:
         leader = _superlative(query.relation.kind, anchors, among)
         return None if leader is None else frozenset({leader.id} & {piece.id for piece in found})
-    holds = RELATIONS[query.relation.kind]
-    verdicts = {
-        piece.id: False if piece in anchors else holds(room, piece, *anchors) for piece in found
-    }
+    verdicts = {piece.id: holds(room, piece, query.relation) for piece in found}
     if None in verdicts.values():
         return None
     return frozenset(i for i, verdict in verdicts.items() if verdict)
@@ -194,8 +208,9 @@ def all_relations(room: Room, target: Piece) -> list[Relation]:
     for anchor in named:
         kinds = ["closest to", "farthest from", "on"]
         if on_floor(anchor):
-            sides = ["left of", "right of", "in front of"] if anchor.front is not None else []
-            kinds += ["next to", *sides]
+            kinds.append("next to")
+            if has_sides(anchor):
+                kinds += ["left of", "right of", "in front of"]
         relations += [Relation(kind, (anchor.id,)) for kind in kinds]
         if not on_floor(anchor):
             continue

@@ -1,8 +1,6 @@
-"""A hand-held camera's walk around a room, and the RGB-D frames that it takes.
+"""The RGB-D frames that a camera takes of a room.
 
-The camera goes once around an ellipse about the middle of the room, 1.3 to 1.7 m high, and looks
-across the room and a little down, so that every wall comes into view. Slow sways and a small, fast
-shake stand for the hand. One ray cast gives colour, depth and the sensor's failures.
+One ray cast gives colour, depth and the sensor's failures.
 
 Colour is the hit triangle's colour times the light interpolated from its vertices, with floor
 boards or tiles drawn from the hit point, resized to the colour camera's own size. Depth is that of
@@ -20,7 +18,6 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from threedrs.demo.room_mesh import SceneMesh
-from threedrs.demo.room_objects import Room
 
 DEPTH_SIZE = (640, 480)
 COLOR_SIZE = (648, 484)
@@ -40,7 +37,6 @@ DISPARITY_STEP = 1 / 1800  # of 1/metre: neighbouring steps are 9 mm apart at 4 
 GRAZING_COSINE = 0.13
 BORDER = 6  # pixels
 CEILING_RGB = (222, 221, 217)
-LOST_RUN = 3  # longest run of frames without a pose
 
 
 @dataclass(frozen=True)
@@ -201,53 +197,3 @@ def _double(coarse: np.ndarray) -> np.ndarray:
     fine[1:-1:2] = (fine[:-2:2] + fine[2::2]) / 2
     fine[-1] = fine[-2]
     return fine
-
-
-def _sway(
-    rng: np.random.Generator, time: np.ndarray, amplitude: float, cycles: tuple[int, int]
-) -> np.ndarray:
-    """A smooth random curve over ``time`` in 0..1: three sines of random frequency and phase."""
-    frequency = rng.uniform(*cycles, 3)[:, None]
-    phase = rng.uniform(0, 2 * np.pi, 3)[:, None]
-    weight = rng.uniform(0.5, 1.0, 3)[:, None]
-    return amplitude * (weight * np.sin(2 * np.pi * frequency * time + phase)).sum(axis=0) / 2
-
-
-def camera_walk(room: Room, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Return camera-to-world poses (frames,4,4) f64 in the axis-aligned world frame.
-
-    Camera axes: x right, y down, z forward (OpenCV's).
-    """
-    time = np.arange(frames) / frames
-    direction = 1 if rng.random() < 0.5 else -1
-    angle = rng.uniform(0, 2 * np.pi) + direction * 2 * np.pi * time * rng.uniform(1.0, 1.12)
-    reach = np.array([room.size[0] / 2 - 1.35, room.size[1] / 2 - 1.3])
-    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    position = np.zeros((frames, 3))
-    position[:, :2] = circle * reach * (0.92 + _sway(rng, time, 0.05, (2, 5))[:, None])
-    position[:, 2] = np.clip(1.5 + _sway(rng, time, 0.14, (1, 4)), 1.3, 1.7)
-    position += np.stack([_sway(rng, time, 0.004, (15, 30)) for _ in range(3)], axis=1)
-
-    across = np.arctan2(-circle[:, 1], -circle[:, 0])
-    heading = across + _sway(rng, time, 0.35, (1, 4)) + _sway(rng, time, 0.012, (15, 30))
-    pitch = -0.33 + _sway(rng, time, 0.1, (2, 5)) + _sway(rng, time, 0.01, (15, 30))
-    roll = _sway(rng, time, 0.05, (1, 4)) + _sway(rng, time, 0.008, (15, 30))
-
-    zero = np.zeros(frames)
-    forward = np.stack(
-        [np.cos(heading) * np.cos(pitch), np.sin(heading) * np.cos(pitch), np.sin(pitch)], 1
-    )
-    level_right = np.stack([np.sin(heading), -np.cos(heading), zero], 1)
-    level_down = np.cross(forward, level_right)
-    cos, sin = np.cos(roll)[:, None], np.sin(roll)[:, None]
-    right, down = cos * level_right + sin * level_down, cos * level_down - sin * level_right
-    poses = np.tile(np.eye(4), (frames, 1, 1))
-    poses[:, :3] = np.stack([right, down, forward, position], axis=2)
-    return poses
-
-
-def lost_frames(frames: int, stride: int, rng: np.random.Generator) -> list[int]:
-    """Return frames whose pose the tracking lost: one candidate of the stride, and a short run."""
-    candidate = stride * int(rng.integers(1, max(2, frames // stride)))
-    start = candidate + stride // 2 if candidate + stride // 2 + LOST_RUN < frames else 1
-    return sorted({candidate, *range(start, start + LOST_RUN)} & set(range(1, frames)))

@@ -5,6 +5,7 @@ axis-aligned, metres, z up, with the floor's middle at the origin.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -148,7 +149,7 @@ class Room:
     floor_style: str
     pieces: tuple[Piece, ...]
 
-    @property
+    @cached_property
     def furniture(self) -> tuple[Piece, ...]:
         """All pieces but walls and floor: what sentences speak of."""
         return tuple(piece for piece in self.pieces if piece.label not in ("wall", "floor"))

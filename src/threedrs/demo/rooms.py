@@ -29,18 +29,29 @@ EXTRAS = (
     "chair", "stool", "trash can", "trash can", "box", "box", "lamp", "cabinet", "bookshelf",
     "nightstand", "ottoman", "armchair", "dresser", "refrigerator", "pillow", "monitor",
 )  # fmt: skip
+REPEATED = {"dining room": "chair", "office": "trash can"}  # of a theme, in every room one more
+ALIKE = 0.4  # of pairs of one class have one colour
 # A room has one of each group only: with an armchair about, "the chair" would leave open which.
 LOOKALIKES = (("chair", "office chair", "armchair"), ("table", "coffee table"))
 
 
+def most_of(theme: str, label: str) -> int:
+    """Return how many pieces of a class a room of a theme may have."""
+    repeated = {"picture": 2, REPEATED.get(theme): 1}.get(label, 0)
+    return THEMES[theme].count(label) + EXTRAS.count(label) + repeated
+
+
 def _choose_colours(labels: list[str], rng: np.random.Generator) -> list[str]:
-    """Colours at random; of three or more of a class, two share one, so that plurals exist."""
+    """Colours at random; two of three or more of a class share one, and at times those of a pair.
+
+    So plurals of a colour exist, and a colour's name does not say that there is one such piece.
+    """
     names = list(PALETTE)
     colours: dict[str, list[str]] = {}
     for label in sorted(set(labels)):
         count = labels.count(label)
         drawn = [names[i] for i in rng.permutation(len(names))[:count]]
-        if count >= 3:
+        if count >= 3 or (count == 2 and rng.random() < ALIKE):
             drawn[1] = drawn[0]
         colours[label] = drawn
     return [colours[label].pop() for label in labels]
@@ -64,9 +75,8 @@ def _try_room(theme: str, rng: np.random.Generator) -> Room | None:
 
     target = int(rng.integers(8, 13))
     labels = list(THEMES[theme])
-    repeated = {"dining room": "chair", "office": "trash can"}.get(theme)
-    if repeated:
-        labels.append(repeated)
+    if theme in REPEATED:
+        labels.append(REPEATED[theme])
     shunned = {
         other
         for group in LOOKALIKES

@@ -10,14 +10,13 @@ import json
 import numpy as np
 import scipy.sparse
 
+from threedrs.demo.camera_walk import Walk
 from threedrs.demo.render import (
     COLOR_INTRINSIC,
     COLOR_SIZE,
     DEPTH_INTRINSIC,
     DEPTH_SIZE,
     FrameRenderer,
-    camera_walk,
-    lost_frames,
 )
 from threedrs.demo.room_mesh import SceneMesh
 from threedrs.demo.room_objects import Room
@@ -26,7 +25,6 @@ from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.sens import SensHeader, SensWriter
 
 FRAME_INTERVAL = 33_333  # microseconds
-CANDIDATE_STRIDE = 10  # a lost pose falls on one of these frames
 FALSE_PROPOSALS = 3
 
 _SEGMENTATION = {
@@ -49,14 +47,11 @@ def scanner_frame(room: Room, rng: np.random.Generator) -> np.ndarray:
 
 
 def write_stream(
-    scan: ScanFiles, room: Room, mesh: SceneMesh, to_scanner: np.ndarray, frames: int,
-    seeds: list[np.random.SeedSequence],
+    scan: ScanFiles, room: Room, mesh: SceneMesh, to_scanner: np.ndarray, walk: Walk,
+    noise: np.random.SeedSequence,
 ) -> None:  # fmt: skip
-    """Write the ``.sens`` file; ``seeds``: of the walk and of the sensor's noise."""
-    rng = np.random.default_rng(seeds[0])
-    walk = camera_walk(room, frames, rng)
-    lost = lost_frames(frames, CANDIDATE_STRIDE, rng)
-    renderer = FrameRenderer(mesh, room.floor_style, seeds[1])
+    """Write the ``.sens`` file of a walk; ``noise``: the seed of the sensor's."""
+    renderer = FrameRenderer(mesh, room.floor_style, noise)
     header = SensHeader(
         sensor_name="threedrs demo",
         intrinsic_color=COLOR_INTRINSIC, extrinsic_color=np.eye(4),
@@ -66,9 +61,9 @@ def write_stream(
         depth_width=DEPTH_SIZE[0], depth_height=DEPTH_SIZE[1], depth_shift=1000.0,
     )  # fmt: skip
     with SensWriter(scan.sens, header) as writer:
-        for index, pose in enumerate(walk):
+        for index, (pose, lost) in enumerate(zip(walk.poses, walk.lost, strict=True)):
             color, depth = renderer.render(pose, index)
-            stored = np.full((4, 4), -np.inf) if index in lost else to_scanner @ pose
+            stored = np.full((4, 4), -np.inf) if lost else to_scanner @ pose
             time = index * FRAME_INTERVAL
             writer.add(stored, color, depth, color_timestamp=time, depth_timestamp=time)
 

@@ -5,24 +5,38 @@ Its two alternatives tell the same in other words. A piece counts as in front, l
 right where its whole box lies in that quarter, ten degrees of doubt at each border.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from threedrs.demo.language import article
-from threedrs.demo.questions import NUMBERS, Question, named_pieces, shuffled, take_turns
-from threedrs.demo.relations import UNCOLOURED
+from threedrs.demo.questions import (
+    NUMBERS,
+    Question,
+    named_pieces,
+    names,
+    shuffled,
+    side_answers,
+    take_turns,
+)
+from threedrs.demo.relations import CHAIRS, UNCOLOURED
 from threedrs.demo.room_objects import Piece, Room, plural
 
 SIDES = {"front": 0.0, "left": 90.0, "behind": 180.0, "right": -90.0}
-DIRECTIONS = {"front": "forward", "left": "left", "behind": "backward", "right": "right"}
+DIRECTIONS = {
+    "front": ("forward",),
+    "left": ("left",),
+    "behind": ("backward",),
+    "right": ("right",),
+}
 PLACES = {
     "front": "in front of me",
     "left": "on my left",
     "behind": "behind me",
     "right": "on my right",
 }
+LEAST_AHEAD = 0.25  # metres before someone who sits; what they look at is farther
 BODY_RADIUS = 0.2  # metres kept between the person and furniture
 
 FACING = (
@@ -42,20 +56,26 @@ SITTING = (
     "I just sat down on {}, leaning back.",
     "I am resting on {} and facing forward.",
 )
-SEATS = ("chair", "office chair", "armchair", "couch")
+SITTING_BEFORE = (
+    "I am sitting on {} and facing {}.",
+    "I just sat down on {}, with {} in front of me.",
+    "I am resting on {}, looking at {}.",
+)
+SEATS = (*CHAIRS, "couch")
 
 
 @dataclass(frozen=True)
 class Situation:
     """Someone's place: ``texts`` (the situation, then its alternatives), where and which way.
 
-    ``position`` (2,) metres in the axis-aligned world; ``heading`` radians from +x.
+    ``position`` (2,) metres in the axis-aligned world; ``heading`` radians from +x; ``named``: ids
+    of the pieces that the texts speak of, so that no question asks what they say.
     """
 
     texts: tuple[str, ...]
     position: tuple[float, float]
     heading: float
-    anchor: int
+    named: tuple[int, ...]
 
 
 def _bearings(situation: Situation, piece: Piece, where: str) -> np.ndarray:
@@ -106,17 +126,35 @@ def _free(room: Room, position: np.ndarray) -> bool:
     )
 
 
+def _straight_ahead(room: Room, here: Situation) -> Piece | None:
+    """Return the first piece on the line along which someone looks, or None."""
+    way = np.array([np.cos(here.heading), np.sin(here.heading)])
+    line = here.position + np.arange(LEAST_AHEAD, max(room.size), 0.05)[:, None] * way
+    first: dict[int, Piece] = {}
+    for piece in room.furniture:
+        met = ((line > piece.low[:2]) & (line < piece.high[:2])).all(axis=1)
+        if piece.id not in here.named and met.any():
+            first.setdefault(int(met.argmax()), piece)
+    return first[min(first)] if first else None
+
+
 def make_situation(room: Room, rng: np.random.Generator) -> Situation | None:
     """Draw a situation; None where the drawn piece leaves no room for a person before it."""
-    named = [(piece, name) for piece, name in named_pieces(room, rng) if piece.front is not None]
-    piece, name = named[0]
+    everything = named_pieces(room, rng)
+    piece, name = next(row for row in everything if row[0].front is not None)
     assert piece.front is not None
     if piece.support >= 0 or piece.label in UNCOLOURED:
         return None
     outward = float(np.arctan2(piece.front[1], piece.front[0]))
+    named = [(piece, name)]
+    wordings: tuple[str, ...]
     if piece.label in SEATS:
         position, heading = piece.centre[:2], outward
-        wordings: tuple[str, ...] = SITTING
+        # As SQA3D's authors do, say what a seat faces, which its image may not show.
+        sitting = Situation((), (float(position[0]), float(position[1])), heading, (piece.id,))
+        ahead = _straight_ahead(room, sitting)
+        named += [row for row in everything if row[0] is ahead]
+        wordings = SITTING_BEFORE if len(named) > 1 else SITTING
     else:
         reach = float(np.abs(piece.front) @ piece.size[:2]) / 2 + rng.uniform(0.45, 0.8)
         position = piece.centre[:2] + piece.front * reach
@@ -124,18 +162,19 @@ def make_situation(room: Room, rng: np.random.Generator) -> Situation | None:
             return None
         away = rng.random() < 0.5
         heading, wordings = (outward, TURNED_AWAY) if away else (outward + np.pi, FACING)
-    chosen = [str(text).format(name) for text in shuffled(rng, list(wordings))[:3]]
+    nouns = [noun for _, noun in named]
+    chosen = [str(text).format(*nouns) for text in shuffled(rng, list(wordings))[:3]]
     texts = tuple(text[0].upper() + text[1:] for text in chosen)
     place = (float(position[0]), float(position[1]))
-    return Situation(texts, place, float(heading), piece.id)
+    return Situation(texts, place, float(heading), tuple(row[0].id for row in named))
 
 
 def _ask_colour(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
-    labels = {p.label for p in room.furniture if p.id != here.anchor} - set(UNCOLOURED)
+    labels = {p.label for p in room.furniture if p.id not in here.named} - set(UNCOLOURED)
     for label in shuffled(rng, sorted(labels)):
         for where in shuffled(rng, list(SIDES)):
             found = _on_side(room, here, label, where)
-            if found is not None and len(found) == 1 and found[0].id != here.anchor:
+            if found is not None and len(found) == 1 and found[0].id not in here.named:
                 text = f"What color is the {label} {PLACES[where]}?"
                 yield Question(text, (str(found[0].colour),), (found[0].id,))
                 break
@@ -143,7 +182,7 @@ def _ask_colour(room: Room, here: Situation, rng: np.random.Generator) -> Iterat
 
 def _counted(room: Room, here: Situation) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Classes, sides, and the ids of the pieces of that class there, where none is in doubt."""
-    for label in sorted({p.label for p in room.furniture if p.id != here.anchor}):
+    for label in sorted({p.label for p in room.furniture if p.id not in here.named}):
         for where in SIDES:
             found = _on_side(room, here, label, where)
             if found is not None:
@@ -151,12 +190,15 @@ def _counted(room: Room, here: Situation) -> Iterator[tuple[str, str, tuple[int,
 
 
 def _ask_is_there(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
-    rows: dict[str, list[Question]] = {"yes": [], "no": []}
+    by_side: dict[str, dict[str, list[Question]]] = {where: {} for where in SIDES}
     for label, where, ids in _counted(room, here):
         answer = "yes" if ids else "no"
         text = f"Is there {article(label)} {PLACES[where]}?"
-        rows[answer].append(Question(text, (answer,), ids))
-    yield from _evenly(rows, rng)
+        by_side[where].setdefault(answer, []).append(Question(text, (answer,), ids))
+    for where in shuffled(rng, list(SIDES)):
+        # Nothing stands behind whose back is to a wall: such a side the situation gives away.
+        if len(by_side[where]) == 2:
+            yield from _evenly(by_side[where], rng)
 
 
 def _ask_count(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
@@ -166,13 +208,29 @@ def _ask_count(room: Room, here: Situation, rng: np.random.Generator) -> Iterato
             text = f"How many {plural(label)} are {PLACES[where]}?"
             question = Question(text, (NUMBERS[len(ids)],), ids)
             rows.setdefault(question.answers[0], []).append(question)
-    yield from _evenly(rows, rng)
+    # Nearly everywhere some class is not on some side, so "zero" is drawn half as often.
+    if len(rows) > 1:
+        for answer in dict.fromkeys(shuffled(rng, [*sorted(rows), *sorted({*rows} - {"zero"})])):
+            yield from shuffled(rng, rows[answer])[:1]
 
 
 def _evenly(rows: dict[str, list[Question]], rng: np.random.Generator) -> Iterator[Question]:
-    """Questions of each answer in turn, the answer that comes first drawn."""
-    for answer in sorted(rows, key=lambda answer: (answer == "zero", rng.random())):
+    """Yield a question of each answer, the order of the answers drawn."""
+    for answer in shuffled(rng, sorted(rows)):
         yield from shuffled(rng, rows[answer])[:1]
+
+
+def _by_side(
+    room: Room, here: Situation, rng: np.random.Generator, text: str,
+    answers: Mapping[str, tuple[str, ...]],
+) -> dict[str, list[Question]]:  # fmt: skip
+    """Return questions about the pieces on each side that has answers; ``{}``: the piece's name."""
+    rows: dict[str, list[Question]] = {}
+    for piece, name, where in _others(room, here, rng):
+        if where in answers:
+            question = Question(text.format(name), answers[where], (piece.id,))
+            rows.setdefault(where, []).append(question)
+    return rows
 
 
 def _others(
@@ -180,27 +238,27 @@ def _others(
 ) -> Iterator[tuple[Piece, str, str]]:
     for piece, name in named_pieces(room, rng):
         where = side(here, piece)
-        if piece.id != here.anchor and where is not None:
+        if piece.id not in here.named and where is not None:
             yield piece, name, where
 
 
 def _ask_direction(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
-    for piece, name, where in _others(room, here, rng):
-        answer = (DIRECTIONS[where],)
-        yield Question(f"Which direction should I go to get to {name}?", answer, (piece.id,))
+    text = "Which direction should I go to get to {}?"
+    yield from _evenly(_by_side(room, here, rng, text, DIRECTIONS), rng)
 
 
 def _ask_visible(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
-    for piece, name, where in _others(room, here, rng):
-        if where in ("front", "behind"):
-            answer = "yes" if where == "front" else "no"
-            yield Question(f"Can I look at {name} without turning around?", (answer,), (piece.id,))
+    text = "Can I look at {} without turning around?"
+    rows = _by_side(room, here, rng, text, {"front": ("yes",), "behind": ("no",)})
+    # Whoever faces a wall sees nothing else, and sees all with the wall behind: words would do.
+    if len(rows) == 2:
+        yield from _evenly(rows, rng)
 
 
 def _ask_side(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
-    for piece, name, where in _others(room, here, rng):
-        if where in ("left", "right"):
-            yield Question(f"On which side of me is {name}?", (where,), (piece.id,))
+    text = "On which side of me is {}?"
+    answers = {where: side_answers(where) for where in ("left", "right")}
+    yield from _evenly(_by_side(room, here, rng, text, answers), rng)
 
 
 def _ask_closer(room: Room, here: Situation, rng: np.random.Generator) -> Iterator[Question]:
@@ -211,7 +269,7 @@ def _ask_closer(room: Room, here: Situation, rng: np.random.Generator) -> Iterat
     for (first, one, _), (second, other, _) in zip(others[::2], others[1::2], strict=False):
         near, far = sorted((first, second), key=away)
         if away(far) > away(near) * 1.4 + 0.2 and near.label != far.label:
-            yield Question(f"What is closer to me, {one} or {other}?", (near.label,), (near.id,))
+            yield Question(f"What is closer to me, {one} or {other}?", names(near), (near.id,))
 
 
 def make_situated_questions(
@@ -229,6 +287,6 @@ def make_situated_questions(
             continue
         kind = kinds[attempt % len(kinds)]
         for question in take_turns([kind(room, here, rng)], 1, rng):
-            rows.setdefault((here.anchor, question.text), (here, question))
+            rows.setdefault((here.named[0], question.text), (here, question))
     assert len(rows) == count, "too few situated questions in this room"
     return list(rows.values())

@@ -66,25 +66,24 @@ def _write_scene(
     """Write one scene's scan; return its rows of the benchmarks' files."""
     from threedrs.demo import scan_files
     from threedrs.demo.annotations import annotate
-    from threedrs.demo.room_mesh import build_mesh
-    from threedrs.demo.rooms import THEMES, make_room
+    from threedrs.demo.camera_walk import draw_scanned_room
+    from threedrs.demo.rooms import THEMES
 
     scan = DataLayout(root=out).scan(f"scene{number:04d}_00")
     # A seed of its own for each thing, so that a change of one leaves the others as they are.
     seeds = np.random.SeedSequence([seed, number]).spawn(6)
-    of_room, of_frame, of_proposals, of_sentences = (
-        np.random.default_rng(seeds[index]) for index in (0, 1, 4, 5)
+    of_room, of_frame, of_walk, of_proposals, of_sentences = (
+        np.random.default_rng(seeds[index]) for index in (0, 1, 2, 4, 5)
     )
     themes = list(THEMES)
-    room = make_room(themes[number % len(themes)], of_room)
-    mesh = build_mesh(room)
+    room, mesh, walk = draw_scanned_room(themes[number % len(themes)], frames, of_room, of_walk)
     alignment = scan_files.scanner_frame(room, of_frame)
     to_scanner = np.linalg.inv(alignment)
     scan_files.write_mesh(scan, mesh, to_scanner)
     scan_files.write_annotation(scan, room, mesh)
     scan_files.write_meta(scan, room, alignment, frames)
     scan_files.write_proposals(scan, scan_files.make_proposals(room, mesh, of_proposals))
-    scan_files.write_stream(scan, room, mesh, to_scanner, frames, seeds[2:4])
+    scan_files.write_stream(scan, room, mesh, to_scanner, walk, seeds[3])
     return annotate(scan.scene, room, of_sentences, rounds)
 
 

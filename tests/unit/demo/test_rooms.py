@@ -9,7 +9,6 @@ import pytest
 from threedrs.demo.annotations import annotate
 from threedrs.demo.language import describe, eval_type
 from threedrs.demo.relations import Query, resolve
-from threedrs.demo.render import camera_walk
 from threedrs.demo.room_objects import Room, plural
 from threedrs.demo.rooms import THEMES, make_room
 from threedrs.demo.situations import make_situated_questions
@@ -48,28 +47,6 @@ def test_rooms_are_furnished_without_intersections(rooms: list[Room]) -> None:
             overlap = np.minimum(a.high, b.high) - np.maximum(a.low, b.low)
             assert overlap.min() <= 1e-6, (a.label, b.label)
     assert len(classes) >= 8
-
-
-def test_walk_stays_in_the_room_at_eye_height(rooms: list[Room]) -> None:
-    for number, room in enumerate(rooms):
-        poses = camera_walk(room, 104, np.random.default_rng(number))
-        turns = poses[:, :3, :3]
-        products = turns @ turns.transpose(0, 2, 1)
-        np.testing.assert_allclose(products, np.broadcast_to(np.eye(3), products.shape), atol=1e-9)
-        np.testing.assert_allclose(np.linalg.det(turns), 1.0)
-        place = poses[:, :3, 3]
-        assert (np.abs(place[:, :2]) < np.array(room.size[:2]) / 2 - 0.5).all()
-        assert place[:, 2].min() > 1.28
-        assert place[:, 2].max() < 1.72
-        assert (poses[:, 2, 2] < 0.2).all()  # looks down or nearly level
-        assert (poses[:, 2, 1] < -0.7).all()  # and holds the camera upright
-        heading = np.unwrap(np.arctan2(poses[:, 1, 2], poses[:, 0, 2]))
-        assert np.ptp(heading) > 1.6 * np.pi
-        assert np.abs(np.diff(place, axis=0)).max() < 0.2
-        for piece in room.furniture:
-            if piece.high[2] > 1.25:
-                apart = np.maximum(np.maximum(piece.low - place, place - piece.high), 0)
-                assert np.linalg.norm(apart, axis=1).min() > 0.15, piece.label
 
 
 def test_plain_descriptions_mean_exactly_their_objects(rooms: list[Room]) -> None:
@@ -233,20 +210,6 @@ def test_situated_answers_hold_from_where_the_person_stands(rooms: list[Room]) -
             assert (np.abs(here.position) < inside).all()
             assert len(set(here.texts)) == 3
     assert checked > 40
-
-
-def test_answers_do_not_follow_from_the_question(rooms: list[Room]) -> None:
-    by_question: dict[str, set[str]] = {}
-    for number, room in enumerate(rooms):
-        rows = annotate("scene0000_00", room, np.random.default_rng(number))
-        for row in rows["sqa3d"]:
-            first = row["question"]["question"].split()[0]
-            by_question.setdefault(first, set()).add(row["annotation"]["answers"][0]["answer"])
-    assert {"yes", "no"} <= by_question["Is"]
-    assert {"yes", "no"} <= by_question["Can"]
-    assert {"left", "right", "forward", "backward"} <= by_question["Which"]
-    assert len(by_question["What"] & _COLOURS) >= 6
-    assert len(by_question["How"]) >= 3
 
 
 def test_doubtful_queries_are_not_resolved(rooms: list[Room]) -> None:

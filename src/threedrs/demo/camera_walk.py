@@ -1,0 +1,148 @@
+"""A hand-held camera's walk around a room, on which every piece of furniture is seen.
+
+The camera goes once around an ellipse about the middle of the room, 1.3 to 1.7 m high, and looks
+across the room and a little down, so that every wall comes into view. Slow sways and a small, fast
+shake stand for the hand. Tracking loses a few poses. Walks are drawn until one shows everything, as
+someone who scans a room takes care of: sentences speak of all that stands there, and whoever looks
+at a few of the frames has to find it in them. Some 30 ms a walk.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import open3d as o3d
+
+from threedrs.demo.render import DEPTH_INTRINSIC, DEPTH_SIZE
+from threedrs.demo.room_mesh import SceneMesh, build_mesh
+from threedrs.demo.room_objects import Room
+from threedrs.demo.rooms import make_room
+
+STRIDE = 10  # between the candidates of a long stream; of a short one every frame is one
+CANDIDATES = 10  # parts of a walk; a piece is looked for in a frame of each
+LOST_RUN = 3  # frames between two candidates whose poses are lost together
+WALKS = 20  # drawn for a room before it counts as one that cannot be shown
+FEWEST_FRAMES = 8  # of a walk around a room; fewer do not show all of it
+RAY_STEP = 8  # pixels between two rays that look for pieces
+LEAST_SHARE = 0.002  # of an image that a piece fills where it is seen: 25 by 25 pixels
+LEAST_PART = 0.35  # of the most that any candidate shows of a piece
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Poses (F,4,4) f64, camera to axis-aligned world, and which of them (F,) tracking lost."""
+
+    poses: np.ndarray
+    lost: np.ndarray
+
+
+def _sway(
+    rng: np.random.Generator, time: np.ndarray, amplitude: float, cycles: tuple[int, int]
+) -> np.ndarray:
+    """A smooth random curve over ``time`` in 0..1: three sines of random frequency and phase."""
+    frequency = rng.uniform(*cycles, 3)[:, None]
+    phase = rng.uniform(0, 2 * np.pi, 3)[:, None]
+    weight = rng.uniform(0.5, 1.0, 3)[:, None]
+    return amplitude * (weight * np.sin(2 * np.pi * frequency * time + phase)).sum(axis=0) / 2
+
+
+def camera_walk(room: Room, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Return camera-to-world poses (frames,4,4) f64 in the axis-aligned world frame.
+
+    Camera axes: x right, y down, z forward (OpenCV's).
+    """
+    time = np.arange(frames) / frames
+    direction = 1 if rng.random() < 0.5 else -1
+    angle = rng.uniform(0, 2 * np.pi) + direction * 2 * np.pi * time * rng.uniform(1.0, 1.12)
+    reach = np.array([room.size[0] / 2 - 1.35, room.size[1] / 2 - 1.3])
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    position = np.zeros((frames, 3))
+    position[:, :2] = circle * reach * (0.92 + _sway(rng, time, 0.05, (2, 5))[:, None])
+    position[:, 2] = np.clip(1.5 + _sway(rng, time, 0.14, (1, 4)), 1.3, 1.7)
+    position += np.stack([_sway(rng, time, 0.004, (15, 30)) for _ in range(3)], axis=1)
+
+    across = np.arctan2(-circle[:, 1], -circle[:, 0])
+    heading = across + _sway(rng, time, 0.35, (1, 4)) + _sway(rng, time, 0.012, (15, 30))
+    pitch = -0.33 + _sway(rng, time, 0.1, (2, 5)) + _sway(rng, time, 0.01, (15, 30))
+    roll = _sway(rng, time, 0.05, (1, 4)) + _sway(rng, time, 0.008, (15, 30))
+
+    zero = np.zeros(frames)
+    forward = np.stack(
+        [np.cos(heading) * np.cos(pitch), np.sin(heading) * np.cos(pitch), np.sin(pitch)], 1
+    )
+    level_right = np.stack([np.sin(heading), -np.cos(heading), zero], 1)
+    level_down = np.cross(forward, level_right)
+    cos, sin = np.cos(roll)[:, None], np.sin(roll)[:, None]
+    right, down = cos * level_right + sin * level_down, cos * level_down - sin * level_right
+    poses = np.tile(np.eye(4), (frames, 1, 1))
+    poses[:, :3] = np.stack([right, down, forward, position], axis=2)
+    return poses
+
+
+def lost_frames(frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Return whether tracking lost a frame's pose, (frames,) bool.
+
+    One candidate is lost, and in a stream of many frames a short run between two candidates.
+    """
+    stride = STRIDE if frames > 2 * STRIDE else 1
+    candidates = np.arange(stride, frames, stride)  # but the first
+    lost = np.zeros(frames, bool)
+    lost[rng.choice(candidates)] = True
+    if stride > LOST_RUN:
+        start = rng.choice(candidates) - stride // 2 - 1
+        lost[start : start + LOST_RUN] = True
+    return lost
+
+
+def image_shares(mesh: SceneMesh, pose: np.ndarray, objects: int) -> np.ndarray:
+    """Return the share of an image from ``pose`` that each object fills, (objects,) f64."""
+    width, height = DEPTH_SIZE
+    rows, columns = (grid.ravel() for grid in np.mgrid[0:height:RAY_STEP, 0:width:RAY_STEP])
+    pixels = np.stack([columns, rows, np.ones_like(rows)], axis=1)
+    directions = pixels @ np.linalg.inv(DEPTH_INTRINSIC[:3, :3]).T @ pose[:3, :3].T
+    origins = np.broadcast_to(pose[:3, 3], directions.shape)
+    rays = np.concatenate([origins, directions], axis=1).astype(np.float32)
+    answer = mesh.caster.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)
+    triangle = answer["primitive_ids"].numpy().astype(np.int32)  # -1 where nothing was met
+    met = mesh.vertex_object[mesh.triangles[triangle[triangle >= 0], 0]]
+    return np.bincount(met[met >= 0], minlength=objects) / len(rays)
+
+
+def unseen_pieces(room: Room, mesh: SceneMesh, walk: Walk) -> set[int]:
+    """Return the ids of furniture that not every choice among the candidates is sure to show.
+
+    A piece is seen where two candidates in a row show it well, large enough to tell what it is and
+    a good part of it. So every second candidate is enough, and uniform choices leave out no two
+    neighbours.
+    """
+    candidates = np.arange(0, len(walk.poses), max(1, len(walk.poses) // CANDIDATES))
+    poses = walk.poses[candidates[~walk.lost[candidates]]]
+    share = np.stack([image_shares(mesh, pose, len(room.pieces)) for pose in poses])
+    well = share >= np.maximum(LEAST_SHARE, LEAST_PART * share.max(axis=0))
+    seen = (well[:-1] & well[1:]).any(axis=0)
+    return {piece.id for piece in room.furniture if not seen[piece.id]}
+
+
+def find_walk(room: Room, mesh: SceneMesh, frames: int, rng: np.random.Generator) -> Walk | None:
+    """Return a walk of ``frames`` on which all furniture is seen, or None after ``WALKS`` drawn.
+
+    A stream of fewer than ``FEWEST_FRAMES``, too short for that, gets the first walk.
+    """
+    for _ in range(WALKS):
+        walk = Walk(camera_walk(room, frames, rng), lost_frames(frames, rng))
+        if frames < FEWEST_FRAMES or not unseen_pieces(room, mesh, walk):
+            return walk
+    return None
+
+
+def draw_scanned_room(
+    theme: str, frames: int, of_room: np.random.Generator, of_walk: np.random.Generator
+) -> tuple[Room, SceneMesh, Walk]:
+    """Return a room of a theme, its mesh and a walk on which all furniture is seen.
+
+    A room where a piece stands so that no walk shows it well is drawn again, about one in ten.
+    """
+    while True:
+        room = make_room(theme, of_room)
+        mesh = build_mesh(room)
+        if walk := find_walk(room, mesh, frames, of_walk):
+            return room, mesh, walk
