@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from threedrs.demo.questions import NUMBERS
 from threedrs.demo.relations import RELATIONS, all_relations, has_sides, noun
 from threedrs.demo.room_objects import PALETTE, Room
 from threedrs.demo.rooms import THEMES, make_room
-from threedrs.demo.situations import make_situation
+from threedrs.demo.situations import make_situated_questions, make_situation
 
 ROOMS = 40
 CHAIRS = ("chair", "office chair", "armchair")
@@ -172,3 +173,11 @@ def test_the_situation_does_not_tell_yes_from_no(rows: list[dict], opening: str)
     for kind, answers in told.items():
         if len(answers) > 40:
             assert 0.3 < shares(answers)["yes"] < 0.7, kind
+
+
+def test_a_room_of_pairs_alike_has_fewer_questions() -> None:
+    """Two desks and two chairs of one colour have no name, so all situations are at the door."""
+    room = make_room("office", np.random.default_rng(5))
+    alike = replace(room, pieces=tuple(replace(piece, colour="red") for piece in room.pieces))
+    asked = make_situated_questions(alike, 400, np.random.default_rng(0))
+    assert 8 < len(asked) < 400
