@@ -2,31 +2,14 @@
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from fixtures.benchmark_scripts import run_script
+from fixtures.benchmark_scripts import ENVIRONMENT, run_forked, run_script
+from fixtures.forked_jobs import forked_python
 from fixtures.repository import ROOT
-
-ENVIRONMENT = {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-
-
-def _run(*command: str) -> str:
-    result = subprocess.run(
-        [sys.executable, *command],
-        env=os.environ | ENVIRONMENT,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
 
 
 @pytest.mark.slow
@@ -49,7 +32,7 @@ def test_training_step(
 @pytest.mark.slow
 def test_small_student() -> None:
     options = ["--size", "tiny", "--samples", "10", "--frames", "1", "--rounds", "1"]
-    text = _run("benchmarks/small_student.py", *options, "--way", "plain", "--way", "plain")
+    text = run_forked("small_student", *options, "--way", "plain", "--way", "plain")
     cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     speed, counts = cells[1:3], {row[0]: list(map(int, row[1:])) for row in cells[4:]}
     assert [float(row[-1]) for row in speed] == [0, 0]
@@ -61,10 +44,9 @@ def test_small_student() -> None:
 
 @pytest.mark.slow
 def test_zero3(tmp_path: Path) -> None:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
     options = ["--size", "tiny", "--frames", "1", "--steps", "1", "--accumulation", "1"]
     options += ["--measure", "1:0", "--measure", "2:all"]
-    text = _run(*launcher, "benchmarks/zero3.py", *options, "--folder", str(tmp_path))
+    text = run_forked("zero3", *options, "--folder", str(tmp_path))
     report = json.loads(text[text.index("{\n") :])
     assert [(run["pack"], run["kept_layers"]) for run in report["runs"]] == [(1, "0"), (2, "all")]
     assert [run["samples_a_step"] for run in report["runs"]] == [1, 2]
@@ -84,6 +66,7 @@ def test_the_papers_run_crashes_and_goes_on(
     options += ["--resume-gpus", "1", "--resume-set", "kept_layers=1"]
     for name, value in ENVIRONMENT.items():  # of the processes that the script starts
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "executable", str(forked_python()))
     run_script(monkeypatch, "paper_run", str(tmp_path), *options)
     text = capsys.readouterr().out
     report = json.loads(text[text.rindex("\n{\n") :])
@@ -104,7 +87,7 @@ def test_the_papers_run_crashes_and_goes_on(
 
     # The same inputs serve the loader's benchmark.
     sizes = ["--scenes", "2", "--frames", "1", "--samples", "16", "--workers", "1", "--steps", "4"]
-    text = _run("benchmarks/loader.py", str(tmp_path), *sizes, "--packs", "2", "--seconds", "0.01")
+    text = run_forked("loader", str(tmp_path), *sizes, "--packs", "2", "--seconds", "0.01")
     (row,) = json.loads(text.splitlines()[0])["ranks"]
     assert row["pack"] == 2
     assert row["pack_mb"] > 1

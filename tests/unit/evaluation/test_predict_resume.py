@@ -3,10 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
+from fixtures.forked_jobs import forked_python
 from fixtures.inference_run import (
     SCENES,
     SETTINGS,
@@ -138,7 +138,7 @@ def test_two_ranks_answer_as_one(tmp_path, scenes):
     keep_partial(outs[2], read_meta(outs[1])["inputs"])
     (partial_folder(outs[2]) / f"{SCENES[0]}.jsonl").write_text("".join(kept))
 
-    command = [sys.executable, "-m", "threedrs.distributed.launch", "--gpus", "2"]
+    command = [forked_python(), "-m", "threedrs.distributed.launch", "--gpus", "2"]
     command += ["threedrs.predict", "--model", tmp_path / "model", "--records", records]
     command += ["--scenes", scenes, "--out", outs[2], "--settings", json.dumps(settings)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}

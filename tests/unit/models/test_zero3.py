@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from fixtures.forked_jobs import forked_python
 from fixtures.repository import ROOT
 from fixtures.students import pack, scene, student, tokenizer
 from fixtures.training_run import lone_ranks
@@ -33,7 +33,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     tied = load_file(folder / "tied/model.safetensors")
     tied["lm_head.weight"] = torch.zeros_like(tied["model.embed_tokens.weight"])  # does not count
     save_file(tied, folder / "tied/model.safetensors")
-    command = [sys.executable, "-m", "threedrs.distributed.launch", "--gpus", str(RANKS)]
+    command = [forked_python(), "-m", "threedrs.distributed.launch", "--gpus", str(RANKS)]
     command += ["fixtures.zero3_ranks", str(folder)]
     paths = f"{ROOT / 'src'}:{TESTS}"
     result = subprocess.run(

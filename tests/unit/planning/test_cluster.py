@@ -13,6 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from fixtures.forked_jobs import forked_python
 from fixtures.repository import ROOT
 from threedrs.cli import app
 from threedrs.config.load import load_config
@@ -63,8 +64,11 @@ def scale() -> ModuleType:
 
 
 @pytest.mark.slow
-def test_jobs_are_those_of_the_snakefile(tmp_path: Path, paper: Workload) -> None:
+def test_jobs_are_those_of_the_snakefile(
+    tmp_path: Path, paper: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A generated ScanNet of 70 scenes has the same number of jobs of each rule."""
+    monkeypatch.setattr(sys, "executable", str(forked_python()))  # of the script's Snakemake
     benchmark, folder = scale(), tmp_path / "checkout"
     benchmark.write_checkout(folder, benchmark.configuration("base"), {"train": 60, "val": 10})
     real = benchmark.dry_run(folder, "all")["jobs"]

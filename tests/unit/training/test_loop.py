@@ -9,6 +9,7 @@ import sys
 import psutil
 import pytest
 
+from fixtures.forked_jobs import forked_python
 from fixtures.repository import ROOT
 from fixtures.training_process import (
     TORCHRUN,
@@ -142,7 +143,7 @@ def stopped_run(tmp_path_factory):
     config = write_run(folder, samples=18, epochs=2)
     edit_config(config, deepspeed=spread_zero3(folder), eval_every=4, eval_samples=3)
     write_evaluation(folder, config)
-    process = start(folder, 2)
+    process = start(folder, 2, python=forked_python())
     wait_for_row(folder, process, 3)
     process.send_signal(signal.SIGTERM)
     status, text = finish(process)

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from fixtures import optimizer_shard_ranks as small
+from fixtures.forked_jobs import forked_python
 from fixtures.repository import ROOT
 from fixtures.training_run import lone_ranks
 from threedrs.errors import CheckpointError
@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder),
     ]
     done = subprocess.run(
-        [sys.executable, "-m", *command],
+        [forked_python(), "-m", *command],
         env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{TESTS}"},
         capture_output=True,
         text=True,
