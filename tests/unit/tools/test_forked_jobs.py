@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.forked_jobs import BY_IMPORTS, forked_python
+from fixtures.forked_jobs import UNREAD, forked_python
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def said(folder: Path, *arguments: str) -> str:
 def test_a_script_finds_torch_whatever_was_imported_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in BY_IMPORTS:
+    for name in UNREAD:
         monkeypatch.setenv(name, "as an import sets it")
     assert said(tmp_path) == "True None\n"
 

@@ -158,7 +158,7 @@ def test_two_ranks_with_zero3_that_are_stopped_and_evaluate_on_the_way_equal_one
 ):
     shutil.copytree(stopped_run, tmp_path, dirs_exist_ok=True)
     edit_config(tmp_path / "results/train/3drs/config.json", deepspeed=spread_zero3(tmp_path))
-    status, text = finish(start(tmp_path, 2, TORCHRUN))
+    status, text = finish(start(tmp_path, 2, TORCHRUN, forked_python()))
     assert status == 0, text
     assert "goes on from step-0000" in text
     assert "step 8 scanqa/cider" in text
