@@ -225,8 +225,10 @@ def _plan_lines(name: str, facts: dict[str, Any]) -> list[str]:
     if facts["host_memory"]:
         hosts = f"{facts['host_memory'] / 1e9:8.2f} GB; their work is not in the time"
         lines.append(f"  {'hosts, offloaded':20}{hosts}")
-    if facts["fits"] and facts["most_kept_layers"] is not None:
-        lines.append(f"  execution.kept_layers may be {facts['most_kept_layers']} (faster)")
+    kept, most = facts["kept_layers"], facts["most_kept_layers"]
+    if facts["fits"] and kept is not None:
+        more = f"; execution.kept_layers may be {most} (faster)" * (most > kept)
+        lines.append(f"  {kept} language-model layers keep their activations{more}")
     lines += [f"  would fit: {change}" for change in facts["would_fit"]]
     if not facts["fits"] and not facts["would_fit"]:
         lines.append("  nothing that was tried fits; take a smaller model.size")

@@ -15,6 +15,7 @@ from threedrs.config.section import Section
 from threedrs.config.value_types import (
     FilePath,
     Fraction,
+    KeptLayers,
     Layer,
     NaturalFloat,
     NaturalInt,
@@ -389,9 +390,9 @@ class Execution(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass. It is slower by a quarter and takes far less
     memory."""
-    kept_layers: NaturalInt = 0
+    kept_layers: KeptLayers = "auto"
     """Language-model layers that keep their activations all the same: faster, 1.0 GB each at 32
-    frames."""
+    frames. With `auto` as many as the memory of the GPUs has room for, on a CPU none."""
     max_length: PositiveInt = 32768
     """Tokens of a pack. A longer one is an error."""
     save_every: PositiveInt = 50

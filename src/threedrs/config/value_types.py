@@ -50,18 +50,30 @@ OfSplitAndSet = Annotated[
 OfBenchmark = Annotated[Text, _filled_with("split", "benchmark")]
 
 
-def _layer(value: Any) -> Any:
-    # In one message, where a union of types would give a line for each form. True is an int, too.
-    if value != "last" and (type(value) is not int or value < 0):
-        text = "{value} is not valid; valid: last, or a layer index from 0 up"
-        raise PydanticCustomError("layer", text, {"value": repr(value)})
-    return value
+def _word_or_integer(word: str, called: str) -> PlainValidator:
+    """Return a check that a value is ``word`` or an integer from 0 up, in messages ``called``."""
+
+    def check(value: Any) -> Any:
+        # In one message, where a union of types would give a line for each form. True is an int,
+        # too.
+        if value != word and (type(value) is not int or value < 0):
+            text = "{value} is not valid; valid: {word}, or {called} from 0 up"
+            said = {"value": repr(value), "word": word, "called": called}
+            raise PydanticCustomError("word_or_integer", text, said)
+        return value
+
+    return PlainValidator(check)
+
+
+def _word_or_integer_schema(word: str) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [{"const": word}, {"type": "integer", "minimum": 0}]})
 
 
 Layer = Annotated[
-    str | int,
-    PlainValidator(_layer),
-    WithJsonSchema({"anyOf": [{"const": "last"}, {"type": "integer", "minimum": 0}]}),
+    str | int, _word_or_integer("last", "a layer index"), _word_or_integer_schema("last")
+]
+KeptLayers = Annotated[
+    str | int, _word_or_integer("auto", "a number of layers"), _word_or_integer_schema("auto")
 ]
 
 

@@ -285,6 +285,17 @@ def peak_memory(ranks: Ranks) -> float:
     return _largest(ranks, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
+def least_memory(ranks: Ranks) -> float | None:
+    """Return the bytes that the run may take of the GPU that has least left; None on the CPU."""
+    if ranks.device.type != "cuda":
+        return None
+    import torch
+
+    # What this process holds is its own: ZeRO-3's share of the parameters is there before.
+    free, _ = torch.cuda.mem_get_info(ranks.device)
+    return -_largest(ranks, -(free + torch.cuda.memory_reserved(ranks.device)))
+
+
 def _largest(ranks: Ranks, value: float) -> float:
     import torch
     import torch.distributed

@@ -185,10 +185,10 @@ def _time_risk(steps: Sequence[Step], cluster: Cluster) -> Risk:
 
 
 def _memory_risks(plans: Mapping[str, Plan], train: Step, cluster: Cluster) -> Iterator[Risk]:
-    run, plan = max(plans.items(), key=lambda item: item[1].total)
+    run, plan = max(plans.items(), key=lambda item: item[1].least)
     yield Risk(
-        share=plan.total / 1e9 / cluster.gpu_memory,
-        text=f"GPU memory: training {run} takes {plan.total / 1e9:.0f} GB of "
+        share=plan.least / 1e9 / cluster.gpu_memory,
+        text=f"GPU memory: training {run} takes {plan.least / 1e9:.0f} GB of "
         f"{cluster.gpu_memory:.0f} GB a GPU",
         remedy="use more GPUs, or config/deepspeed/zero3_offload.json",
         stops=True,

@@ -11,7 +11,7 @@ from threedrs.training.recipe import read_deepspeed
 
 MOST_GPUS = 64
 LORA = {"rank": 16, "alpha": 32}
-RECOMPUTED = {"gradient_checkpointing": True, "kept_layers": 0}
+RECOMPUTED = {"gradient_checkpointing": True, "kept_layers": "auto"}
 # What keeps the least at a time; it costs time, but no result depends on it but that of the pack.
 LEAN = {"execution": RECOMPUTED, "train": {"pack": 1}}
 
@@ -51,7 +51,7 @@ def _kinds(config: Config, machine: Machine, plan: Plan) -> Iterator[list[tuple[
     train, execution = config["train"], config["execution"]
     if not execution["gradient_checkpointing"]:
         yield [({"execution": RECOMPUTED}, machine)]
-    elif execution["kept_layers"]:
+    elif execution["kept_layers"] not in (0, "auto"):
         yield [({"execution": {"kept_layers": plan.most_kept_layers}}, machine)]
     packs = range(train["pack"] - 1, 0, -1)
     yield [({"train": {"pack": pack}}, machine) for pack in packs if train["pack"] % pack == 0]

@@ -1,41 +1,13 @@
 """The memory of each GPU and the time of an epoch that a training will need.
 
-Sizes: P parameters, U of them trained (of a language model with LoRA its adapters and two rows of
-each embedding matrix), n GPUs, b bytes of a number (bfloat16: 2, float32: 4); t tokens of a packed
-sequence, L language layers of width D, MLP width I and key width k; q patches of all frames, l
-vision layers of width w and MLP width i.
-
-Memory of a GPU, in bytes:
-
-- parameters: b P (ZeRO-2) or b P / n (ZeRO-3; 0 if offloaded to the host)
-- gathered: b times `stage3_max_live_parameters`, at most b P; b P where
-  `stage3_max_reuse_distance` is at least 2 P, so that parameters stay from the forward to the
-  backward pass (ZeRO-3 on more than one GPU, or with parameters on the host)
-- gradients: b U / n (0 if the optimizer is offloaded)
-- optimizer: 12 U / n, float32 master copy and Adam's two moments (0 if offloaded)
-- buckets: 2 b times `reduce_bucket_size`, as one is filled while the other is on its way
-- kept: b (L t D + l q w), the inputs of all layers; and for each layer that is not recomputed
-  b t (5 D + 2 k + 3 I) or b q (7 w + 2 i) more; with K > 1 also 3 b t D, keys and values repeated
-  for each head that shares them and the two parts of the attention's result; LoRA adds b t times
-  its rank for each layer that it is on, with dropout also (b + 1) t times the layer's inputs
-- at work: the same of one recomputed layer, and its gradient: b t (2 I + 2 D) or b q (2 i + 2 w),
-  the larger of the two
-- projector: b q (w + 3 D)
-- heads and logits: b 6 D of each of the G x G x V supervised tokens, and 10 bytes of each
-  vocabulary entry and predicted token
-- system: 2 GiB for CUDA, NCCL and what the allocator cannot use
-
-Memory of the hosts, all together, for what is offloaded: 16 U for the optimizer with its gradients,
-b P for the parameters, and half as much again, as DeepSpeed's own estimate has it
-(`estimate_zero3_model_states_mem_needs`). The time of the update there is not in the estimate.
+Memory follows from a full pack (`threedrs.training.full_pack`).
 
 Time of an epoch: the operations of forward and backward passes (`threedrs.training.flops`) over
 n x peak x utilisation, which counts no recomputation. The default utilisation follows from what was
 measured under ZeRO-3 on four H200 (benchmarks/RESULTS.md): with the second forward pass of what is
 recomputed, the GPUs reach ``REACHED`` of their peak, much or little recomputed. A small student's
 pack waits for the host to launch its kernels: ``LAUNCHES``, as measured with config/small.yaml and
-three trainings on a GPU. Own tokens, 64 a sample, and the 20 predictions of it are typical figures
-of the five benchmarks, not counted.
+three trainings on a GPU.
 """
 
 from collections.abc import Mapping
@@ -45,25 +17,18 @@ from typing import Any
 from threedrs.config.resources import GPUS
 from threedrs.errors import ConfigError
 from threedrs.models.checkpoint.load_save import empty_student
-from threedrs.models.lora.layers import add_lora, trained_parameters
+from threedrs.models.lora.layers import add_lora
 from threedrs.models.model_settings import ModelSettings
-from threedrs.models.student import Student
-from threedrs.training.flops import OperationCount
-from threedrs.training.recipe import TrainSettings, is_offloaded
+from threedrs.training.full_pack import FullPack
+from threedrs.training.recipe import TrainSettings
 from threedrs.training.step import deepspeed_config
 
-GIB = 2**30
 NODE = 8  # GPUs
-OWN_TOKENS = 64
-PREDICTIONS = 20  # predicted tokens a sample
-TEXT_TOKENS = 44  # shared by the samples of a scene, beside the visual tokens
 # Samples of the paper's mix by task group: ScanQA and SQA3D, Scan2Cap, ScanRefer and Multi3DRefer.
 PAPER_GROUPS = {"questions": 26_515 + 79_445, "captions": 36_665, "grounding": 36_665 + 43_838}
 PAPER_SAMPLES = sum(PAPER_GROUPS.values())
-SYSTEM = 2 * GIB
 REACHED = 0.44
 LAUNCHES = 0.11  # seconds a pack
-HOST_BUFFERS = 1.5
 PEAK = GPUS["H100"][0]
 
 
@@ -90,145 +55,21 @@ class Plan:
     parameters: int
     tokens: int  # sequence of a full pack
     memory: dict[str, float]  # bytes of a GPU, by part
+    least: float  # their sum where layers that need not keep their activations keep none
     host_memory: float  # bytes of all hosts together
     utilisation: float
     seconds_a_step: float
     hours_an_epoch: float
     steps_an_epoch: int
-    most_kept_layers: int | None  # None where all layers keep their activations anyway
+    # Language layers that keep their activations, and how many could; None where nothing is
+    # recomputed.
+    kept_layers: int | None
+    most_kept_layers: int | None
 
     @property
     def total(self) -> float:
         """Total bytes of memory of each GPU."""
         return sum(self.memory.values())
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FullPack:
-    """A full pack of a run, from which follow what it keeps in memory and what it computes."""
-
-    student: Student
-    settings: TrainSettings
-    frames: int  # of its scene
-
-    @property
-    def size(self) -> int:
-        """The bytes of a number."""
-        return 2 if self.settings.precision == "bfloat16" else 4
-
-    @property
-    def tokens(self) -> int:
-        """The tokens of the sequence."""
-        visual = self.frames * self.student.family.grid.frame_tokens
-        return visual + TEXT_TOKENS + self.settings.pack * OWN_TOKENS
-
-    @property
-    def parameters(self) -> tuple[int, int]:
-        """How many parameters there are, and how many are trained."""
-        trained = trained_parameters(self.student, self.settings.tunable)
-        return (
-            sum(parameter.numel() for parameter in self.student.parameters()),
-            sum(parameter.numel() for group in trained.values() for parameter in group),
-        )
-
-    @property
-    def layer_numbers(self) -> float:
-        """The numbers that a language layer keeps of the pack where it is not recomputed."""
-        text, lora = self.student.text_config, self.settings.lora
-        width, inner = text.hidden_size, text.intermediate_size
-        keys = width // text.num_attention_heads * text.num_key_value_heads
-        numbers: float = 5 * width + 2 * keys + 3 * inner
-        if self.settings.pack > 1:
-            numbers += 3 * width
-        if lora is not None:
-            numbers += lora.rank * len(lora.targets)
-            if lora.dropout:
-                inputs = sum(inner if name == "down_proj" else width for name in lora.targets)
-                numbers += inputs * (self.size + 1) / self.size
-        return self.tokens * numbers
-
-    def activations(self) -> dict[str, float]:
-        """Return the bytes of what a forward pass leaves, and of the layer at work."""
-        family, text, settings = self.student.family, self.student.text_config, self.settings
-        width, inner, layers = text.hidden_size, text.intermediate_size, text.num_hidden_layers
-        patches, vision_width, vision_inner = family.vision_sizes()
-        patches *= self.frames
-        tokens, layer = self.tokens, self.layer_numbers
-        vision_layer = patches * (7 * vision_width + 2 * vision_inner)
-        kept = layers * tokens * width + family.run_layers * patches * vision_width
-        at_work = tokens * (2 * inner + 2 * width)
-        vision_at_work = patches * (2 * vision_inner + 2 * vision_width)
-        if settings.gradient_checkpointing:
-            kept += min(settings.kept_layers, layers) * layer
-            # The layer that is recomputed has all that it would have kept.
-            at_work, vision_at_work = at_work + layer, vision_at_work + vision_layer
-        else:
-            kept += layers * layer + family.run_layers * vision_layer
-        supervised = self.frames * family.grid.coarse**2 * 6 * width
-        logits = 10 * text.vocab_size * PREDICTIONS * settings.pack
-        return {
-            "kept activations": float(self.size * kept),
-            "layer at work": float(self.size * max(at_work, vision_at_work)),
-            "projector": float(self.size * patches * (vision_width + 3 * width)),
-            "heads and logits": float(
-                self.size * supervised * bool(self.student.teacher_channels) + logits
-            ),
-        }
-
-    def memory(self, deepspeed: Mapping[str, Any], gpus: int) -> dict[str, float]:
-        """Return the bytes of memory of each GPU, by the parts of the module's text."""
-        (whole, tuned), zero = self.parameters, deepspeed["zero_optimization"]
-        spread = zero["stage"] == 3
-        on_hosts = is_offloaded(deepspeed, "param")
-        share = 0 if on_hosts else self.size * whole / (gpus if spread else 1)
-        live = min(zero.get("stage3_max_live_parameters", 1e9), whole)
-        if zero.get("stage3_max_reuse_distance", 1e9) >= 2 * whole:
-            live = whole
-        gathered = spread and (gpus > 1 or on_hosts)
-        update = 0.0 if is_offloaded(deepspeed, "optimizer") else tuned / gpus
-        return {
-            "parameters": float(share),
-            "gathered parameters": float(self.size * live) if gathered else 0.0,
-            "gradients": self.size * update,
-            "optimizer": 12 * update,
-            "buckets": 2.0 * self.size * min(zero.get("reduce_bucket_size", 5e8), tuned),
-            **self.activations(),
-            "system": float(SYSTEM),
-        }
-
-    def host_memory(self, deepspeed: Mapping[str, Any]) -> float:
-        """Return the bytes of host memory that offloaded parts take on all hosts together."""
-        whole, tuned = self.parameters
-        optimizer = 16 * tuned * is_offloaded(deepspeed, "optimizer")
-        return HOST_BUFFERS * (optimizer + self.size * whole * is_offloaded(deepspeed, "param"))
-
-    def operations(self) -> tuple[float, float]:
-        """Return the operations of the pack, and of what is recomputed of it besides."""
-        settings, own = self.settings, [OWN_TOKENS] * self.settings.pack
-        parts = OperationCount(self.student, settings.tunable).parts(
-            frames=self.frames,
-            prefix=self.tokens - sum(own),
-            own=own,
-            predictions=PREDICTIONS * settings.pack,
-        )
-        repeated = 0.0
-        if settings.gradient_checkpointing:
-            layers = self.student.text_config.num_hidden_layers
-            recomputed = 1 - min(settings.kept_layers, layers) / layers
-            for name, share in (("vision_tower", 1.0), ("language_model", recomputed)):
-                if parts[name].backward:  # otherwise nothing asks for its activations again
-                    repeated += share * parts[name].forward
-        return sum(part.total for part in parts.values()), repeated
-
-    def most_kept_layers(self, free: float) -> int | None:
-        """Return how many language layers can keep their activations in ``free`` bytes more.
-
-        None where all layers keep them anyway.
-        """
-        if not self.settings.gradient_checkpointing:
-            return None
-        most = self.settings.kept_layers + int(free // (self.size * self.layer_numbers))
-        return max(0, min(most, self.student.text_config.num_hidden_layers))
 
 
 def _task_groups(samples: int) -> dict[str, int]:
@@ -272,6 +113,8 @@ def plan_run(
     if settings.lora is not None:
         add_lora(student, settings.lora, (0, 1), seed=0)  # which rows makes no difference
     pack = FullPack(student=student, settings=settings, frames=config["frames"]["count"])
+    least = sum(pack.fitted(deepspeed, machine.gpus, 0).memory(deepspeed, machine.gpus).values())
+    pack = pack.fitted(deepspeed, machine.gpus, machine.memory)
     a_pack, repeated = pack.operations()
     reached = REACHED * a_pack / (a_pack + repeated)
     utilisation = machine.utilisation or min(reached, a_pack / machine.peak / LAUNCHES)
@@ -282,10 +125,12 @@ def plan_run(
         parameters=pack.parameters[0],
         tokens=pack.tokens,
         memory=memory,
+        least=least,
         host_memory=pack.host_memory(deepspeed),
         utilisation=utilisation,
         seconds_a_step=settings.global_batch * a_sample / speed,
         hours_an_epoch=samples * a_sample / speed / 3600,
         steps_an_epoch=settings.steps_per_epoch(_task_groups(samples)),
+        kept_layers=pack.kept_layers,
         most_kept_layers=pack.most_kept_layers(machine.memory - sum(memory.values())),
     )

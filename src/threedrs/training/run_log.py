@@ -11,13 +11,15 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from threedrs.errors import DataError
 from threedrs.io.files import read_json_lines, write_json_lines
 from threedrs.training.checkpoints import LOG
-from threedrs.training.run_setup import Run
 from threedrs.training.wandb_logger import Tracker
+
+if TYPE_CHECKING:
+    from threedrs.training.run_setup import Run
 
 PARTS = ("loss", "text", "grounding", "supervision")
 
@@ -61,7 +63,7 @@ def curves(row: Mapping[str, Any]) -> dict[str, float]:
 class RunLog:
     """Writes and shows the rows of a run that begins, or goes on, after ``first_step``."""
 
-    def __init__(self, run: Run, first_step: int) -> None:
+    def __init__(self, run: "Run", first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.total_steps = run.total_steps

@@ -12,7 +12,13 @@ from typing import Any
 
 import torch
 
-from threedrs.distributed.ranks import Ranks, StopRequest, broadcast_decision, start_ranks
+from threedrs.distributed.ranks import (
+    Ranks,
+    StopRequest,
+    broadcast_decision,
+    least_memory,
+    start_ranks,
+)
 from threedrs.errors import DataError, StoreError
 from threedrs.io.files import sha256_of_json
 from threedrs.models.checkpoint.load_save import load_student
@@ -25,10 +31,12 @@ from threedrs.tasks.record import COORD, GROUND
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.known_teachers import NO_TEACHER, teacher_channels
 from threedrs.teachers.teacher_frames import FrameCounts, TeacherFrames
+from threedrs.training.full_pack import GIB, FullPack
 from threedrs.training.pack_reader import RecordTable
 from threedrs.training.recipe import RunPaths, TrainSettings, fingerprint
+from threedrs.training.run_log import say
 from threedrs.training.sampler import Batch, group_steps, plan_batches, plan_task_groups
-from threedrs.training.step import zero_init
+from threedrs.training.step import deepspeed_config, zero_init
 from threedrs.training.wandb_logger import require_wandb
 
 
@@ -199,5 +207,25 @@ def start_student(run: Run) -> tuple[Student, Any]:
         tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
         add_lora(student, settings.lora, tokens, seed=settings.seed)
     if settings.gradient_checkpointing:
-        student.gradient_checkpointing_enable(settings.kept_layers)
+        student.gradient_checkpointing_enable(_kept_layers(run, student))
     return student.train(), tokenizer
+
+
+def _kept_layers(run: Run, student: Student) -> int:
+    """Return how many language layers keep their activations, on all ranks the same number."""
+    settings, ranks = run.settings, run.ranks
+    if settings.kept_layers != "auto":
+        return int(settings.kept_layers)
+    memory = least_memory(ranks)
+    if memory is None:
+        return 0
+    deepspeed = deepspeed_config(settings, ranks.count)
+    pack = FullPack(student=student, settings=settings, frames=run.config["frames"]["count"])
+    pack = pack.fitted(deepspeed, ranks.count, memory)
+    planned = sum(pack.memory(deepspeed, ranks.count).values())
+    if ranks.first:
+        say(
+            f"keeps the activations of {pack.kept_layers} of {pack.layers} layers: "
+            f"{planned / GIB:.0f} of {memory / GIB:.0f} GiB"
+        )
+    return pack.kept_layers or 0

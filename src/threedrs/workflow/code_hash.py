@@ -41,6 +41,7 @@ SHAPELESS = (
     "training.run_log",
     "training.wandb_logger",
     "training.flops",
+    "training.full_pack",
 )
 # The stages whose hash is also stored with the result. A rule with a script starts at the script.
 STAGES = {

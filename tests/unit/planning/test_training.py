@@ -14,134 +14,9 @@ from threedrs.cli import app
 from threedrs.config.load import load_config
 from threedrs.config.resources import GPUS
 from threedrs.errors import ConfigError
-from threedrs.models.checkpoint.load_save import empty_student
-from threedrs.models.lora.layers import add_lora
 from threedrs.models.model_settings import ModelSettings
-from threedrs.models.student import Student
-from threedrs.planning.training import GIB, FullPack, Machine, plan_run, usual_gpus
-from threedrs.training.recipe import TrainSettings
-
-ZERO3 = {
-    "zero_optimization": {
-        "stage": 3,
-        "reduce_bucket_size": 1000,
-        "stage3_max_live_parameters": 5000,
-        "stage3_max_reuse_distance": 5000,
-    }
-}
-
-
-def settings(**changes: Any) -> TrainSettings:
-    return TrainSettings(**changes)
-
-
-def memory_parts(
-    student: Student, recipe: TrainSettings, deepspeed: dict[str, Any], frames: int, gpus: int
-) -> dict[str, float]:
-    pack = FullPack(student=student, settings=recipe, frames=frames)
-    return pack.memory(deepspeed, gpus)
-
-
-def test_tiny_student_by_hand() -> None:
-    student = empty_student(ModelSettings(name="llava-video"), 8)
-    parameters = sum(p.numel() for p in student.parameters())
-    recipe = settings(pack=2, gradient_checkpointing=True, kept_layers=1)
-    parts = memory_parts(student, recipe, ZERO3, frames=2, gpus=4)
-    # Language: 3 layers of width 96, MLP 256, 2 key heads of 24. Vision: 2 layers of 48, MLP 96.
-    tokens = 2 * 210 + 44 + 2 * 64
-    patches = 2 * 729
-    layer = tokens * (5 * 96 + 2 * 48 + 3 * 256 + 3 * 96)
-    assert parts["parameters"] == parameters * 4 / 4
-    assert parts["gathered parameters"] == 4 * 5000
-    assert parts["gradients"] == parameters * 4 / 4
-    assert parts["optimizer"] == parameters * 12 / 4
-    assert parts["buckets"] == 2 * 4 * 1000
-    assert parts["kept activations"] == 4 * (3 * tokens * 96 + 2 * patches * 48 + layer)
-    assert parts["layer at work"] == 4 * max(
-        layer + tokens * (2 * 256 + 2 * 96), patches * (7 * 48 + 2 * 96 + 2 * 96 + 2 * 48)
-    )
-    assert parts["projector"] == 4 * patches * (48 + 3 * 96)
-    vocabulary = student.text_config.vocab_size
-    assert parts["heads and logits"] == 4 * 2 * 196 * 6 * 96 + 10 * vocabulary * 20 * 2
-    assert parts["system"] == 2 * GIB
-
-
-def test_adapters_by_hand() -> None:
-    student = empty_student(ModelSettings(name="llava-video"), 8)
-    plain = sum(p.numel() for p in student.parameters())
-    lora = {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "v_proj", "down_proj"]}
-    recipe = settings(pack=2, lora=lora, tunable=["language_model", "heads"])
-    add_lora(student, recipe.lora, (0, 1), seed=0)
-    parts = memory_parts(student, recipe, ZERO3, frames=2, gpus=4)
-    # Rank 4 on 96 -> 96, 96 -> 48 and 256 -> 96 in 3 layers, and two rows of two matrices.
-    adapters = 3 * 4 * (96 + 96 + 96 + 48 + 256 + 96) + 2 * 2 * 96
-    heads = sum(p.numel() for p in student.parameter_groups()["heads"])
-    assert parts["parameters"] == (plain + adapters) * 4 / 4
-    assert parts["optimizer"] == 12 * (adapters + heads) / 4
-    assert parts["gradients"] == 4 * (adapters + heads) / 4
-    without = memory_parts(
-        student, settings(pack=2, tunable=list(recipe.tunable)), ZERO3, frames=2, gpus=4
-    )
-    tokens = 2 * 210 + 44 + 2 * 64
-    # Kept besides: the narrow products, and what goes in behind dropout with a byte of its mask.
-    more = 3 * tokens * (4 * 3 * 4 + (96 + 96 + 256) * (4 + 1))
-    assert parts["kept activations"] - without["kept activations"] == pytest.approx(more)
-
-
-def test_stages_and_frozen_parts() -> None:
-    student = empty_student(ModelSettings(name="qwen2-vl"), 0)
-    counts = {k: sum(p.numel() for p in v) for k, v in student.parameter_groups().items()}
-    whole = sum(counts.values())
-    recipe = settings(tunable=["heads"], precision="bfloat16")
-    zero2 = memory_parts(student, recipe, {"zero_optimization": {"stage": 2}}, 2, gpus=2)
-    assert zero2["parameters"] == 2 * whole
-    assert zero2["gathered parameters"] == 0
-    assert zero2["gradients"] == 2 * counts["heads"] / 2
-    assert zero2["optimizer"] == 12 * counts["heads"] / 2
-    parts, hosts = {}, {}
-    for device in ("cpu", "none"):
-        where = {"offload_optimizer": {"device": device}, "offload_param": {"device": device}}
-        offload = {"zero_optimization": {"stage": 3, **where}}
-        parts[device] = memory_parts(student, recipe, offload, 2, gpus=2)
-        hosts[device] = FullPack(student=student, settings=recipe, frames=2).host_memory(offload)
-    on_host = {"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}
-    assert hosts == {"cpu": 1.5 * (16 * counts["heads"] + 2 * whole), "none": 0}
-    for part in ("parameters", "gradients", "optimizer"):
-        assert parts["cpu"][part] == 0
-    assert parts["none"]["gradients"] == 2 * counts["heads"] / 2
-    alone = [memory_parts(student, recipe, what, 2, gpus=1) for what in (offload, on_host)]
-    assert [part["gathered parameters"] for part in alone] == [0, 2 * whole]
-    assert parts["none"]["parameters"] == 2 * whole / 2
-    assert parts["none"]["optimizer"] == 12 * counts["heads"] / 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kept", "pack", "measured_gib"),
-    [
-        (0, 1, 35.0),
-        (0, 8, 35.3),
-        (22, 1, 55.7),
-        (22, 2, 59.0),
-        (22, 4, 59.5),
-        (22, 8, 60.6),
-        (22, 16, 62.7),
-    ],
-)
-def test_memory_that_was_measured(kept: int, pack: int, measured_gib: float) -> None:
-    """One H100, forward and backward without optimizer: benchmarks/RESULTS.md."""
-    student = empty_student(ModelSettings(name="llava-video", size="7b", random_weights=True), 2048)
-    recipe = settings(
-        pack=pack,
-        gradient_checkpointing=True,
-        kept_layers=kept,
-        precision="bfloat16",
-        global_batch=16,
-    )
-    zero = {"zero_optimization": {"stage": 2}}
-    parts = memory_parts(student, recipe, zero, frames=32, gpus=1)
-    estimate = sum(parts.values()) - parts["optimizer"] - parts["buckets"] - parts["system"]
-    assert measured_gib - 0.2 <= estimate / GIB <= 1.03 * measured_gib
+from threedrs.planning.training import Machine, plan_run, usual_gpus
+from threedrs.training.full_pack import GIB
 
 
 @pytest.mark.parametrize(
@@ -261,6 +136,8 @@ def test_without_arguments_it_is_the_papers_run(monkeypatch: pytest.MonkeyPatch)
     text = CliRunner().invoke(app, ["plan", "--gpus", "4"], catch_exceptions=False).stdout
     assert "4 GPUs of 85 GB\n" in text
     assert "GB: fits\n" in text
+    assert f"\n  {facts['kept_layers']} language-model layers keep their activations; " in text
+    assert f" may be {facts['most_kept_layers']} (faster)\n" in text
     assert "13944 steps" in text
 
 

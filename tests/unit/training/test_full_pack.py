@@ -1,0 +1,201 @@
+"""What a full pack takes of a GPU: against arithmetic by hand, and against what was measured."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fixtures.repository import ROOT
+from threedrs.models.checkpoint.load_save import empty_student
+from threedrs.models.lora.layers import add_lora
+from threedrs.models.model_settings import ModelSettings
+from threedrs.models.student import Student
+from threedrs.training import run_setup
+from threedrs.training.full_pack import GIB, FullPack
+from threedrs.training.recipe import TrainSettings
+
+ZERO3 = {
+    "zero_optimization": {
+        "stage": 3,
+        "reduce_bucket_size": 1000,
+        "stage3_max_live_parameters": 5000,
+        "stage3_max_reuse_distance": 5000,
+    }
+}
+
+
+def settings(**changes: Any) -> TrainSettings:
+    return TrainSettings(**changes)
+
+
+def memory_parts(
+    student: Student, recipe: TrainSettings, deepspeed: dict[str, Any], frames: int, gpus: int
+) -> dict[str, float]:
+    pack = FullPack(student=student, settings=recipe, frames=frames)
+    return pack.memory(deepspeed, gpus)
+
+
+def test_tiny_student_by_hand() -> None:
+    student = empty_student(ModelSettings(name="llava-video"), 8)
+    parameters = sum(p.numel() for p in student.parameters())
+    recipe = settings(pack=2, gradient_checkpointing=True, kept_layers=1)
+    parts = memory_parts(student, recipe, ZERO3, frames=2, gpus=4)
+    # Language: 3 layers of width 96, MLP 256, 2 key heads of 24. Vision: 2 layers of 48, MLP 96.
+    tokens = 2 * 210 + 44 + 2 * 64
+    patches = 2 * 729
+    layer = tokens * (5 * 96 + 2 * 48 + 3 * 256 + 3 * 96)
+    assert parts["parameters"] == parameters * 4 / 4
+    assert parts["gathered parameters"] == 4 * 5000
+    assert parts["gradients"] == parameters * 4 / 4
+    assert parts["optimizer"] == parameters * 12 / 4
+    assert parts["buckets"] == 2 * 4 * 1000
+    assert parts["kept activations"] == 4 * (3 * tokens * 96 + 2 * patches * 48 + layer)
+    assert parts["layer at work"] == 4 * max(
+        layer + tokens * (2 * 256 + 2 * 96), patches * (7 * 48 + 2 * 96 + 2 * 96 + 2 * 48)
+    )
+    assert parts["projector"] == 4 * patches * (48 + 3 * 96)
+    vocabulary = student.text_config.vocab_size
+    assert parts["heads and logits"] == 4 * 2 * 196 * 6 * 96 + 10 * vocabulary * 20 * 2
+    assert parts["system"] == 2 * GIB
+
+
+def test_adapters_by_hand() -> None:
+    student = empty_student(ModelSettings(name="llava-video"), 8)
+    plain = sum(p.numel() for p in student.parameters())
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "v_proj", "down_proj"]}
+    recipe = settings(pack=2, lora=lora, tunable=["language_model", "heads"])
+    add_lora(student, recipe.lora, (0, 1), seed=0)
+    parts = memory_parts(student, recipe, ZERO3, frames=2, gpus=4)
+    # Rank 4 on 96 -> 96, 96 -> 48 and 256 -> 96 in 3 layers, and two rows of two matrices.
+    adapters = 3 * 4 * (96 + 96 + 96 + 48 + 256 + 96) + 2 * 2 * 96
+    heads = sum(p.numel() for p in student.parameter_groups()["heads"])
+    assert parts["parameters"] == (plain + adapters) * 4 / 4
+    assert parts["optimizer"] == 12 * (adapters + heads) / 4
+    assert parts["gradients"] == 4 * (adapters + heads) / 4
+    without = memory_parts(
+        student, settings(pack=2, tunable=list(recipe.tunable)), ZERO3, frames=2, gpus=4
+    )
+    tokens = 2 * 210 + 44 + 2 * 64
+    # Kept besides: the narrow products, and what goes in behind dropout with a byte of its mask.
+    more = 3 * tokens * (4 * 3 * 4 + (96 + 96 + 256) * (4 + 1))
+    assert parts["kept activations"] - without["kept activations"] == pytest.approx(more)
+
+
+def test_stages_and_frozen_parts() -> None:
+    student = empty_student(ModelSettings(name="qwen2-vl"), 0)
+    counts = {k: sum(p.numel() for p in v) for k, v in student.parameter_groups().items()}
+    whole = sum(counts.values())
+    recipe = settings(tunable=["heads"], precision="bfloat16")
+    zero2 = memory_parts(student, recipe, {"zero_optimization": {"stage": 2}}, 2, gpus=2)
+    assert zero2["parameters"] == 2 * whole
+    assert zero2["gathered parameters"] == 0
+    assert zero2["gradients"] == 2 * counts["heads"] / 2
+    assert zero2["optimizer"] == 12 * counts["heads"] / 2
+    parts, hosts = {}, {}
+    for device in ("cpu", "none"):
+        where = {"offload_optimizer": {"device": device}, "offload_param": {"device": device}}
+        offload = {"zero_optimization": {"stage": 3, **where}}
+        parts[device] = memory_parts(student, recipe, offload, 2, gpus=2)
+        hosts[device] = FullPack(student=student, settings=recipe, frames=2).host_memory(offload)
+    on_host = {"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}
+    assert hosts == {"cpu": 1.5 * (16 * counts["heads"] + 2 * whole), "none": 0}
+    for part in ("parameters", "gradients", "optimizer"):
+        assert parts["cpu"][part] == 0
+    assert parts["none"]["gradients"] == 2 * counts["heads"] / 2
+    alone = [memory_parts(student, recipe, what, 2, gpus=1) for what in (offload, on_host)]
+    assert [part["gathered parameters"] for part in alone] == [0, 2 * whole]
+    assert parts["none"]["parameters"] == 2 * whole / 2
+    assert parts["none"]["optimizer"] == 12 * counts["heads"] / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kept", "pack", "measured_gib"),
+    [
+        (0, 1, 35.0),
+        (0, 8, 35.3),
+        (22, 1, 55.7),
+        (22, 2, 59.0),
+        (22, 4, 59.5),
+        (22, 8, 60.6),
+        (22, 16, 62.7),
+    ],
+)
+def test_memory_that_was_measured(kept: int, pack: int, measured_gib: float) -> None:
+    """One H100, forward and backward without optimizer: benchmarks/RESULTS.md."""
+    student = empty_student(ModelSettings(name="llava-video", size="7b", random_weights=True), 2048)
+    recipe = settings(
+        pack=pack,
+        gradient_checkpointing=True,
+        kept_layers=kept,
+        precision="bfloat16",
+        global_batch=16,
+    )
+    zero = {"zero_optimization": {"stage": 2}}
+    parts = memory_parts(student, recipe, zero, frames=32, gpus=1)
+    estimate = sum(parts.values()) - parts["optimizer"] - parts["buckets"] - parts["system"]
+    assert measured_gib - 0.2 <= estimate / GIB <= 1.03 * measured_gib
+
+
+def test_auto_keeps_the_layers_that_fit_95_percent_of_the_memory() -> None:
+    student = empty_student(ModelSettings(name="llava-video"), 8)
+
+    def memory(kept: int) -> float:
+        recipe = settings(pack=1, gradient_checkpointing=True, kept_layers=kept)
+        return sum(memory_parts(student, recipe, ZERO3, frames=2, gpus=4).values())
+
+    # Each of the 3 layers keeps what `test_tiny_student_by_hand` counts; K = 1 repeats no keys.
+    tokens = 2 * 210 + 44 + 64
+    layer = 4 * tokens * (5 * 96 + 2 * 48 + 3 * 256)
+    assert [memory(kept) - memory(0) for kept in range(4)] == [0, layer, 2 * layer, 3 * layer]
+    recipe = settings(pack=1, gradient_checkpointing=True, kept_layers="auto")
+    pack = FullPack(student=student, settings=recipe, frames=2)
+
+    def kept(free: float) -> int | None:
+        return pack.fitted(ZERO3, 4, free).kept_layers
+
+    assert kept(memory(0) / 2) == 0  # not even none fits: nothing could be left out besides
+    for count in range(3):
+        assert kept((memory(count) + 1) / 0.95) == count
+        assert kept((memory(count + 1) - 1) / 0.95) == count
+    assert kept(1e15) == 3
+    number = settings(pack=1, gradient_checkpointing=True, kept_layers=2)
+    asked = FullPack(student=student, settings=number, frames=2)
+    assert asked.fitted(ZERO3, 4, 1.0).kept_layers == 2
+    nothing = FullPack(student=student, settings=settings(kept_layers="auto"), frames=2)
+    assert nothing.fitted(ZERO3, 4, 1e15).kept_layers is None
+
+
+def test_a_training_says_how_many_layers_keep_their_activations(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The paper's run on four GPUs of 80 GB, of which 85 are told and 80.75 are to be filled."""
+    student = empty_student(ModelSettings(name="llava-video", size="7b", random_weights=True), 2048)
+    recipe = settings(
+        pack=1,
+        global_batch=16,
+        precision="bfloat16",
+        gradient_checkpointing=True,
+        kept_layers="auto",
+        deepspeed=ROOT / "config/deepspeed/zero3.json",
+    )
+    run: Any = SimpleNamespace(
+        settings=recipe,
+        config={"frames": {"count": 32}},
+        ranks=SimpleNamespace(first=True, count=4),
+    )
+    monkeypatch.setattr(run_setup, "least_memory", lambda ranks: 85e9)
+    kept = run_setup._kept_layers(run, student)
+    # A layer of 2 bytes a number: 6,720 visual tokens, 44 shared and 64 own ones.
+    layer = 2 * (6720 + 44 + 64) * (5 * 3584 + 2 * 512 + 3 * 18944)
+    none = recipe.replace(kept_layers=0)
+    deepspeed = run_setup.deepspeed_config(none, 4)
+    least = sum(memory_parts(student, none, deepspeed, frames=32, gpus=4).values())
+    assert least + kept * layer <= 0.95 * 85e9 < least + (kept + 1) * layer
+    planned = (least + kept * layer) / 2**30
+    assert kept == 22
+    assert capsys.readouterr().err == (
+        f"train: keeps the activations of 22 of 28 layers: {planned:.0f} of 79 GiB\n"
+    )
+    monkeypatch.setattr(run_setup, "least_memory", lambda ranks: None)
+    assert run_setup._kept_layers(run, student) == 0  # on a CPU
