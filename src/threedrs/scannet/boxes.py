@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 
 from threedrs.errors import DataError, one_line
 from threedrs.io.files import check_npz, read_result, write_json
@@ -201,6 +200,9 @@ def read_proposals(path: Path, vertex_count: int, limit: int) -> tuple[list[np.n
     """
     try:
         check_npz(path, MOST_PROPOSAL_BYTES)
+        # Every start of Snakemake and each of its jobs loads this module, and few read proposals.
+        import scipy.sparse
+
         matrix = scipy.sparse.load_npz(path)
         if matrix.format not in ("csr", "csc", "coo"):
             raise DataError(

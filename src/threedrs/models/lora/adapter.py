@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from peft import LoraConfig
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -194,6 +193,8 @@ def read_adapter(folder: Path, settings: ModelSettings) -> SavedAdapter:
             f"{path}: threedrs.base does not name the base model of the adapter beside it "
             f"({'; '.join(str(error).splitlines())})"
         ) from error
+    from peft import LoraConfig
+
     try:
         adapter = LoraConfig.from_pretrained(str(folder))
         if adapter.r > MOST_RANK:

@@ -5,16 +5,18 @@ Beside each chosen linear layer W runs B A x * alpha / rank, with B zero at the 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from threedrs.config.schema import LoraSettings
 from threedrs.models.student import Student
 from threedrs.models.zero3 import whole_rows
+
+# Of peft only what is used, where it is used: most students have no adapter.
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 ADAPTER = "default"
 LANGUAGE_MODEL = "language_model"
@@ -73,6 +75,8 @@ def add_lora(student: Student, lora: LoraSettings, tokens: Sequence[int], *, see
     ``tokens`` are the ids of ``<ground>`` and ``<coord>``, and ``seed`` is that of the matrices A.
     The student may be whole, spread over ranks, or without values (for counting).
     """
+    from peft import inject_adapter_in_model
+
     language_model = student.language_model
     embedding, head = language_model.get_input_embeddings(), language_model.lm_head
     matrix: nn.Parameter = embedding.weight  # type: ignore[assignment]
@@ -93,8 +97,10 @@ def add_lora(student: Student, lora: LoraSettings, tokens: Sequence[int], *, see
     language_model.lm_head = HeadRows(head, tokens, rows)
 
 
-def lora_config(lora: LoraSettings) -> LoraConfig:
+def lora_config(lora: LoraSettings) -> "LoraConfig":
     """Return peft's configuration of these adapters."""
+    from peft import LoraConfig
+
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
@@ -134,12 +140,18 @@ def train_only(student: Student, tunable: Sequence[str]) -> dict[str, list[nn.Pa
 
 def adapter_weights(student: Student) -> int:
     """Return the number of weights of all adapters, also where they are spread over ranks."""
+    if not isinstance(student.language_model.lm_head, HeadRows):
+        return 0
+    from peft.tuners.lora import LoraLayer
+
     layers: list[Any] = [m for m in student.language_model.modules() if isinstance(m, LoraLayer)]
     return sum(layer.r[ADAPTER] * (layer.in_features + layer.out_features) for layer in layers)
 
 
 def merge_lora(student: Student) -> None:
     """Put adapters and trained rows into the weights, in place, so that a plain student remains."""
+    from peft.tuners.lora import LoraLayer
+
     language_model = student.language_model
     for name, layer in list(language_model.named_modules()):
         if isinstance(layer, LoraLayer):
