@@ -137,19 +137,16 @@ def test_cancelled_killed_and_drained_in_one_run(cluster: Path, ready: Checkout)
         wait_until(lambda: kill_step(third.number), run)
         assert run.ended() == 1
     (line,) = explained(run.said())
+    lost = [job.comment.split("_wildcards_")[1].replace("_", " ") for job in (first, third)]
     assert line == (
-        f"threedrs: Slurm: convert_instructions: job {first.number} was cancelled; run the same "
-        "command to go on"
+        f"threedrs: error: convert_instructions {lost[0]}: Slurm: job {first.number} was "
+        "cancelled; run the same command to go on"
     )
     assert f"SLURM-job '{third.number}' failed" in run.log()
-    last = run.said().splitlines()[-1]
-    assert last.startswith("threedrs: Slurm: ") or last.startswith("threedrs: error: ")
-    lost = [job.comment.split("_wildcards_")[1] for job in (first, third)]
+    assert run.said().splitlines()[-1].startswith("threedrs: error: ")
     with started(ready, *A_GPU, *FILES) as run:
         assert run.ended() == 0, run.said()
-    assert submitted(run.log()) == {
-        f"convert_instructions {name.replace('_', ' ')}": 1 for name in lost
-    }
+    assert submitted(run.log()) == {f"convert_instructions {name}": 1 for name in lost}
 
 
 def test_over_its_memory_then_enough(ready: Checkout) -> None:
@@ -168,27 +165,28 @@ def test_over_its_memory_then_enough(ready: Checkout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "line"),
+    ("setting", "reason"),
     [
         (
             "slurm_partition: nosuch",
-            "threedrs: Slurm: convert_instructions (2 jobs): submission refused (Invalid partition "
-            "name specified); slurm/config.yaml: set slurm_partition there to one that `sinfo` "
-            "lists",
+            "(Invalid partition name specified); slurm/config.yaml: set slurm_partition there to "
+            "one that `sinfo` lists",
         ),
         (
             "mem_mb_per_cpu: 9000000",
-            "threedrs: Slurm: convert_instructions (2 jobs): submission refused (Requested node "
-            "configuration is not available); slurm/config.yaml: no node has what the rule asks "
-            "for: lower mem_mb, gpu, nodes or its threads there, or choose another slurm_partition",
+            "(Requested node configuration is not available); slurm/config.yaml: no node has what "
+            "the rule asks for: lower mem_mb, gpu, nodes or its threads there, or choose another "
+            "slurm_partition",
         ),
     ],
 )
-def test_a_refused_submission_names_the_setting(ready: Checkout, setting: str, line: str) -> None:
+def test_a_refused_submission_names_the_setting(ready: Checkout, setting: str, reason: str) -> None:
     edit_profile(ready, "  runtime: 240", f"  runtime: 240\n  {setting}")
     with started(ready, "--", *FILES[:2]) as run:
         assert run.ended() == 1, run.said()
-    assert explained(run.said()) == [line]
+    (line,) = explained(run.said())
+    assert line.startswith("threedrs: error: convert_instructions scan")
+    assert line.endswith(f" and 1 more: Slurm: submission refused {reason}")
     assert not slurm_jobs("PENDING", "RUNNING")
 
 
@@ -222,7 +220,8 @@ def test_forgotten_jobs_and_lost_answers(cluster: Path, ready: Checkout, tmp_pat
         "accounting, and has left no mark of a good end; it counts as failed"
     )
     # Its log says that it was cancelled if it had begun before Slurm ended it.
-    start = f"threedrs: Slurm: convert_instructions: job {second.number} was "
+    name = second.comment.split("_wildcards_")[1].replace("_", " ")
+    start = f"threedrs: error: convert_instructions {name}: Slurm: job {second.number} was "
     forgotten = "forgotten by Slurm before it left its mark of a good end"
     assert why in [
         f"{start}{what}; run the same command to go on" for what in ("cancelled", forgotten)

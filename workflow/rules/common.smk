@@ -23,7 +23,6 @@ from threedrs.workflow.locks import remove_dead_lock
 from threedrs.workflow.moved_inputs import compare_by_content, missing_records
 from threedrs.workflow.rule_helpers import checked, more_each_time, teacher_need
 from threedrs.workflow.run_screen import show_workflow
-from threedrs.workflow.slurm import explain_failures
 from threedrs.workflow.slurm_watch import patch_executor
 
 checked(processes.prepare_snakemake, ROOT)
@@ -86,9 +85,3 @@ onstart:
     logger.info(
         TARGETS.scan_table(), extra={"quietness": Quietness.PROGRESS, "shown": True}
     )
-
-
-onerror:
-    # What Slurm refused or ended, and the setting to change; elsewhere nothing.
-    for line in explain_failures(log):
-        logger.error(line)

@@ -24,9 +24,12 @@ class Cause:
 
     job: str
     text: str
-    log: str
+    log: str = ""  # empty where none tells more
     wanted: bool = False  # a stop that was asked for
     silent: bool = False  # the log does not say why
+
+    def __str__(self) -> str:
+        return f"{self.text} (log: {self.log})" if self.log else self.text
 
 
 def find_cause(job: str, logs: Iterable[Path], since: float) -> Cause:
@@ -49,7 +52,7 @@ def find_cause(job: str, logs: Iterable[Path], since: float) -> Cause:
     folder = logs[0].parent if logs else Path()
     if folder.is_dir() and shutil.disk_usage(folder).free < NEARLY_FULL:
         why = f"the disk of {folder} is full; free space there, and run the same again"
-    return Cause(job, why, str(logs[0]) if logs else "none", silent=True)
+    return Cause(job, why, str(logs[0]) if logs else "", silent=True)
 
 
 def tail_lines(log: Path, since: float = 0.0) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.workflow.failure_causes import CLOCK, CLOCKS_APART, Cause, find_cause, tail_lines
+from threedrs.workflow.slurm import slurm_reason
 
 # Stage -> its rules, in the order in which they run.
 STAGES = {
@@ -141,7 +142,10 @@ class RunState:
         number = fields["jobid"]
         job = self.running.pop(number, None)
         name = job.name if job else str(fields["rule_name"])
-        cause = find_cause(name, map(Path, fields["log"] or []), job.started if job else 0.0)
+        logs = [*map(Path, fields["log"] or [])]
+        cause = find_cause(name, logs, job.started if job else 0.0)
+        if why := slurm_reason(fields.get("rule_msg") or "", logs):
+            cause = Cause(name, f"Slurm: {why}")
         if cause.silent and self.stopped:  # Ctrl-C ends jobs that have no more to say
             cause = replace(cause, text="stopped; run the same command to go on", wanted=True)
         if job:
@@ -176,7 +180,7 @@ class RunState:
 
     def _retry(self, number: int) -> str:
         if cause := self.causes.pop(number, None):
-            return f"{cause.job}: tried again after: {cause.text} (log: {cause.log})"
+            return f"{cause.job}: tried again after: {cause}"
         # Snakemake has no event for a job whose outputs did not appear, and has just said so.
         why = self.errors.pop() if self.errors else "its results are not whole"
         job = self.running.pop(number, None)

@@ -87,16 +87,13 @@ def scores(results: Path) -> list[tuple[str, str]]:
 
 def failures(state: RunState) -> list[str]:
     """Return a line for each cause of a failure, and for each stop that was asked for."""
-    explained = " ".join(state.errors)
     by_text: dict[str, list[Cause]] = {}
     for cause in state.causes.values():
-        rule = cause.job.split()[0]
-        if not (cause.silent and f"Slurm: {rule}" in explained):  # Slurm has said why
-            by_text.setdefault(cause.text, []).append(cause)
+        by_text.setdefault(cause.text, []).append(cause)
     lines = []
-    for text, causes in by_text.items():
-        kind = "stopped" if causes[0].wanted else "error"
-        others = f" and {len(causes) - 1} more" if len(causes) > 1 else ""
-        lines.append(f"threedrs: {kind}: {causes[0].job}{others}: {text} (log: {causes[0].log})")
+    for first, *more in by_text.values():
+        kind = "stopped" if first.wanted else "error"
+        others = f" and {len(more)} more" if more else ""
+        lines.append(f"threedrs: {kind}: {first.job}{others}: {first}")
     stops_last = sorted(lines, key=lambda line: line.startswith("threedrs: error"))
     return [*stops_last, *dict.fromkeys(state.errors)]

@@ -1,13 +1,11 @@
-"""Why Slurm refused or ended jobs: one line a rule and reason, at the end of a run.
+"""Why Slurm refused or ended a job, and the setting to change.
 
-Snakemake's log says of a job only that Slurm refused it, or ended it with some state. The reason of
-the latter stands in the job's own log of Slurm. To find both costs one pass over Snakemake's log
-and the last 64 KiB of the log of each job that failed.
+Snakemake says of a job only that Slurm refused it, or ended it with some state. The reason of the
+latter stands in the job's own log of Slurm, of which the last 64 KiB are read.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from threedrs.workflow.failure_causes import tail_lines
@@ -15,14 +13,6 @@ from threedrs.workflow.slurm_watch import LOST
 
 PROFILE = "slurm/config.yaml"
 
-# A failure with the lines up to the next one, or a good end.
-_END = re.compile(
-    r"^(Finished jobid: (?P<finished>\d+)\b"
-    r"|Error in rule (?P<rule>\w+):\n(?P<lines>(?:(?!Error in rule |Finished jobid: ).*+\n?+)*+))",
-    re.MULTILINE,
-)
-_JOB = re.compile(r"^    jobid: (?P<job>\d+)$", re.MULTILINE)
-_LOGS = re.compile(r"^    log: (?P<logs>.*) \(check log file", re.MULTILINE)
 _STATE = re.compile(r"SLURM-job '(?P<number>\w+)' failed.*?SLURM status is: '(?P<state>\w+)'")
 _REFUSED = re.compile(
     r"(?:sbatch failed\. The error message was '|submission failed with exception: )"
@@ -69,34 +59,14 @@ ENDINGS = (
 )
 
 
-def explain_failures(logs: Iterable[str | Path]) -> list[str]:
-    """Return a line for each rule and reason for which Slurm refused or ended jobs.
+def slurm_reason(message: str, logs: Sequence[Path]) -> str | None:
+    """Return why Slurm refused or ended a job, or None where the job's own program failed.
 
     Args:
-        logs: logs of the Snakemake process that submitted the jobs; a missing one counts as empty.
-            Jobs that succeeded on a later attempt are excluded, and so are those whose own program
-            failed, because its log says why.
+        message: what Snakemake's executor plugin says of the job.
+        logs: the rule's log, where an srun of its command speaks, and Slurm's own of the job.
     """
-    present = [Path(log) for log in logs if Path(log).is_file()]
-    text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in present)
-    reasons: dict[str, tuple[str, str]] = {}  # job of Snakemake -> rule and reason
-    for end in _END.finditer(text):
-        job = _JOB.search(end["lines"] or "")
-        if end["finished"]:  # it succeeded on a later attempt
-            reasons.pop(end["finished"], None)
-        elif job and (reason := _reason(end["lines"])):
-            reasons[job["job"]] = (end["rule"], reason)
-        elif job:  # it failed for a reason of its own
-            reasons.pop(job["job"], None)
-    counts = Counter(reasons.values())
-    return [
-        f"threedrs: Slurm: {rule}{f' ({count} jobs)' if count > 1 else ''}: {reason}"
-        for (rule, reason), count in counts.items()
-    ]
-
-
-def _reason(text: str) -> str | None:
-    if refused := _REFUSED.search(text):
+    if refused := _REFUSED.search(message):
         # The last line says why if sbatch wrote it, and the first one if it did not.
         said = refused["why"].strip().splitlines() or [""]
         why = said[-1] if said[-1].startswith("sbatch") else said[0]
@@ -104,13 +74,10 @@ def _reason(text: str) -> str | None:
         whole = refused["why"].lower()
         remedy = next(remedy for sign, remedy in REFUSALS if re.search(sign, whole))
         return f"submission refused ({why}); {PROFILE}: {remedy}"
-    if ended := _STATE.search(text):
-        logs = _LOGS.search(text)
-        # The rule's log, where an srun of its command speaks, and Slurm's own of the job.
-        paths = [Path(path) for path in logs["logs"].split(", ")] if logs else []
-        if ended["state"] != "FAILED":  # the rule's command may not have begun, and left an old log
-            paths = paths[-1:]
-        end = "\n".join(line for path in paths for line in tail_lines(path)).lower()
+    if ended := _STATE.search(message):
+        # The rule's command may not have begun, and have left a log of an attempt before.
+        telling = logs if ended["state"] == "FAILED" else logs[-1:]
+        end = "\n".join(line for log in telling for line in tail_lines(log)).lower()
         # Slurm may call a job FAILED whose own log says that it ran out of memory or time.
         for states, sign, what in ENDINGS:
             if re.fullmatch(states, ended["state"]) or re.search(sign, end):

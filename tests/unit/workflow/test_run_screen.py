@@ -35,6 +35,9 @@ class Dag:
         return 0
 
 
+ENDED = "SLURM-job '7' failed, SLURM status is: 'TIMEOUT'. See the cloud log."
+
+
 def said(records: Iterable[LogRecord], rules: Iterable[str] = (), **settings: Any) -> list[str]:
     """Return the lines of a run where no terminal is, without the time of day."""
     screen = RunScreen(**settings)
@@ -106,12 +109,23 @@ def test_the_plugin_imports_nothing_while_it_shows_records(
     assert handler.screen.state.errors == ["threedrs: error: no such key"]
 
 
-def test_what_slurm_explains_is_not_said_twice() -> None:
-    why = "threedrs: Slurm: predict: job 7 reached its time limit: raise runtime"
-    fails = failed(1, "predict")
-    lines = said([*begun(predict=1), job(1, "predict", run="a"), *fails, record(why, 40), *LAST])
-    assert lines[-1] == why
-    assert not any(line.startswith("threedrs: error") for line in lines)
+def test_what_slurm_did_is_the_cause_of_all_jobs_that_it_did_it_to(tmp_path: Path) -> None:
+    refused = "SLURM sbatch failed. The error message was 'sbatch: error: no such partition'.\n"
+    jobs = [job(1, "predict", run="a"), job(2, "predict", run="b"), job(3, "train", run="a")]
+    fails = [
+        *failed(1, "predict", said=refused),
+        *failed(2, "predict", said=refused),
+        *failed(3, "train", tmp_path / "own", tmp_path / "7", said=ENDED),
+    ]
+    lines = said([*begun(predict=2, train=1), *jobs, *fails, *LAST])
+    assert lines[-2] == (
+        "threedrs: error: predict a and 1 more: Slurm: submission refused (no such partition); "
+        "slurm/config.yaml: set slurm_partition there to one that `sinfo` lists"
+    )
+    assert lines[-1] == (
+        "threedrs: error: train a: Slurm: job 7 reached its time limit: raise runtime (minutes) "
+        "for this rule in slurm/config.yaml; run the same command to go on"
+    )
 
 
 def test_a_stop_is_no_error(tmp_path: Path) -> None:

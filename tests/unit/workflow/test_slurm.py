@@ -1,37 +1,19 @@
-"""Why Slurm refused or ended jobs, from the logs."""
+"""Why Slurm refused or ended a job, from what the executor plugin says of it and from its log."""
 
 from pathlib import Path
 
 import pytest
 
-from threedrs.workflow.slurm import explain_failures
+from threedrs.workflow.slurm import slurm_reason
 
-ENDED = """
-[Sun Nov 22 19:22:33 2026]
-Error in rule {rule}:
-    message: SLURM-job '{number}' failed, SLURM status is: '{state}'. Detailed failure reason \
-unavailable (status command is not 'sacct').For further error details see the cluster/cloud log.
-    jobid: {job}
-    input: a.json, b.json
-    output: c.json
-    log: results/logs/{rule}.log, {log} (check log file(s) for error details)
-    external_jobid: {number}
-"""
-REFUSED = """
-Error in rule {rule}:
-    message: SLURM sbatch failed. The error message was '{said}'.
+ENDED = (
+    "SLURM-job '{number}' failed, SLURM status is: '{state}'. Detailed failure reason unavailable "
+    "(status command is not 'sacct').For further error details see the cluster/cloud log."
+)
+REFUSED = """SLURM sbatch failed. The error message was '{said}'.
     sbatch call:
-        sbatch --parsable --comment rule_{rule} -p nosuch --wrap="python -m snakemake"
-For further error details see the cluster/cloud log and the log files of the involved rule(s).
-    jobid: {job}
-    log: results/logs/{rule}.log (check log file(s) for error details)
+        sbatch --parsable --comment rule_boxes -p nosuch --wrap="python -m snakemake"
 """
-
-
-def explained(folder: Path, text: str) -> list[str]:
-    log = folder / "snakemake.log"
-    log.write_text(text)
-    return explain_failures([log])
 
 
 @pytest.mark.parametrize(
@@ -53,32 +35,31 @@ def explained(folder: Path, text: str) -> list[str]:
 def test_how_a_job_ended(tmp_path: Path, state: str, said: str, expected: str) -> None:
     log = tmp_path / "7.log"
     log.write_text(f"Building DAG of jobs...\n{said}\n")
-    text = ENDED.format(rule="train", number=7, state=state, job=3, log=log)
 
-    (line,) = explained(tmp_path, text)
+    reason = slurm_reason(ENDED.format(number=7, state=state), [tmp_path / "train.log", log])
 
-    assert line.startswith("threedrs: Slurm: train: job 7 ")
-    assert expected in line
-    assert line.endswith("run the same command to go on")
+    assert reason is not None
+    assert reason.startswith("job 7 ")
+    assert expected in reason
+    assert reason.endswith("run the same command to go on")
 
 
 def test_the_log_of_an_attempt_before_does_not_count(tmp_path: Path) -> None:
     rule, own = tmp_path / "train.log", tmp_path / "8.log"
     rule.write_text("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0\n")
-    text = ENDED.format(rule="train", number=8, state="NODE_FAIL", job=3, log=own)
-    (line,) = explained(tmp_path, text.replace("results/logs/train.log", str(rule)))
-    assert "train: job 8 lost its node" in line
+    reason = slurm_reason(ENDED.format(number=8, state="NODE_FAIL"), [rule, own])
+    assert reason == "job 8 lost its node; run the same command to go on"
 
 
 def test_a_stage_that_failed_by_itself_needs_no_line(tmp_path: Path) -> None:
-    log = tmp_path / "7.log"
+    log, message = tmp_path / "7.log", ENDED.format(number=7, state="FAILED")
     log.write_text("train: results/mix.jsonl: is missing\n")
-    text = ENDED.format(rule="train", number=7, state="FAILED", job=3, log=log)
-    assert explained(tmp_path, text) == []
+    assert slurm_reason(message, [log]) is None
     log.write_text("train: step 5: the GPU is out of memory; lower train.pack\n")
-    assert explained(tmp_path, text) == []
+    assert slurm_reason(message, [log]) is None
     log.unlink()
-    assert explained(tmp_path, text) == []
+    assert slurm_reason(message, [log]) is None
+    assert slurm_reason("", []) is None
 
 
 @pytest.mark.parametrize(
@@ -124,38 +105,20 @@ def test_a_stage_that_failed_by_itself_needs_no_line(tmp_path: Path) -> None:
         ("sbatch: error: the plugin of this site says no", "says no", "the settings of jobs"),
     ],
 )
-def test_a_refusal_names_the_setting(tmp_path: Path, said: str, why: str, setting: str) -> None:
-    text = "".join(REFUSED.format(rule="boxes", said=said, job=job) for job in (1, 2))
-    (line,) = explained(tmp_path, text)
-    assert line.startswith("threedrs: Slurm: boxes (2 jobs): submission refused ")
-    assert why in line
-    assert "slurm/config.yaml" in line
-    assert setting in line.split("slurm/config.yaml")[1]
+def test_a_refusal_names_the_setting(said: str, why: str, setting: str) -> None:
+    reason = slurm_reason(REFUSED.format(said=said), [])
+    assert reason is not None
+    assert reason.startswith("submission refused ")
+    assert why in reason
+    assert setting in reason.split("slurm/config.yaml: ")[1]
 
 
-def test_an_account_that_the_executor_refuses_itself(tmp_path: Path) -> None:
-    text = (
-        "Error in rule boxes:\n    message: Job submission failed with exception: The given "
-        "account nobody appears to be invalid. Available accounts:\nphysics\n    jobid: 4\n"
+def test_an_account_that_the_executor_refuses_itself() -> None:
+    reason = slurm_reason(
+        "Job submission failed with exception: The given account nobody appears to be invalid. "
+        "Available accounts:\nphysics\n",
+        [],
     )
-    (line,) = explained(tmp_path, text)
-    assert "(The given account nobody appears to be invalid. Available accounts:)" in line
-    assert "slurm_account" in line
-
-
-def test_a_later_attempt_that_ended_well_counts(tmp_path: Path) -> None:
-    log = tmp_path / "7.log"
-    failed = [
-        ENDED.format(rule="boxes", number=7, state="OUT_OF_MEMORY", job=job, log=log)
-        for job in (1, 2)
-    ]
-    again = ENDED.format(rule="boxes", number=9, state="TIMEOUT", job=2, log=log)
-    text = failed[0] + "Finished jobid: 1 (Rule: boxes)\n" + failed[1] + again
-    (line,) = explained(tmp_path, text)
-    assert "job 9 reached its time limit" in line
-
-
-def test_no_log_no_lines(tmp_path: Path) -> None:
-    assert explain_failures([]) == []
-    assert explain_failures([tmp_path / "none.log"]) == []
-    assert explained(tmp_path, "Building DAG of jobs...\nNothing to be done\n") == []
+    assert reason is not None
+    assert "(The given account nobody appears to be invalid. Available accounts:)" in reason
+    assert "slurm_account" in reason
