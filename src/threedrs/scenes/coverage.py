@@ -38,10 +38,15 @@ class MeshVoxels:
         vertices_P3: (P,3) f64 axis-aligned world coordinates, metres, finite.
 
     Raises:
-        DataError: the mesh is kilometres wide.
+        DataError: there is no vertex, or the mesh is kilometres wide.
     """
 
     def __init__(self, vertices_P3: NDArray[np.float64], where: str) -> None:
+        if not len(vertices_P3):
+            raise DataError(
+                f"{where}: holds no point, so no frame sees any; copy the file again, or set "
+                "frames.strategy: uniform"
+            )
         voxels_P3 = np.rint(vertices_P3 / VOXEL)
         # Counted from one below the mesh's lowest voxel: the first and last of an axis are outside.
         self._origin = voxels_P3.min(axis=0) - 1

@@ -165,6 +165,11 @@ def test_voxels_by_hand() -> None:
     assert voxels.seen(depth, intrinsic, far).tolist() == []
 
 
+def test_a_scene_without_voxels() -> None:
+    with pytest.raises(DataError, match=r"^data\.voxels: scene0000_00: holds no point, so no .*; "):
+        MeshVoxels(np.zeros((0, 3)), "data.voxels: scene0000_00")
+
+
 def test_a_mesh_in_millimetres() -> None:
     with pytest.raises(DataError, match=r"a\.ply: the mesh is 15\.0 km wide; .* must be metres"):
         MeshVoxels(np.array([[0.0, 0, 0], [15_000, 0, 0]]), "a.ply")
