@@ -51,7 +51,7 @@ if workflow.modifier.parent_modifier is None:
 CONFIG = checked(load_config, config)
 TARGETS = checked(targets.Targets, CONFIG)
 show_workflow(workflow, TARGETS.names())
-LAYOUT, DATA, READY, DEMO = TARGETS.layout, TARGETS.data, TARGETS.ready, TARGETS.demo
+LAYOUT, DATA, DEMO = TARGETS.layout, TARGETS.data, TARGETS.demo
 SCENES, SCENE_SHARDS = TARGETS.scenes, TARGETS.scene_shards
 CAPTURE_SHARDS = TARGETS.capture_shards
 STORE_SHARDS = {**SCENE_SHARDS, **CAPTURE_SHARDS}

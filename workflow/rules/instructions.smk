@@ -11,7 +11,7 @@
 #   threedrs instructions convert scanqa val --data DATA_ROOT --out scanqa_val.jsonl
 #   snakemake --cores 1 results/instructions/mixes/full.jsonl
 
-from threedrs.inputs.required_files import conversions
+from threedrs.inputs.required_files import conversions, prepared_records
 from threedrs.scannet.layout import scene_split
 
 
@@ -32,7 +32,7 @@ rule instructions:
 rule convert_instructions:
     input:
         annotations=lambda wildcards: (
-            TARGETS.array(**wildcards)
+            prepared_records(LAYOUT, **wildcards)
             or annotation_files(LAYOUT, wildcards.benchmark, wildcards.split)
         ),
         labels=TARGETS.there(LAYOUT.labels_file),
@@ -59,7 +59,7 @@ rule convert_instructions:
         ),
         data=DATA,
         root=LAYOUT.root,
-        ready=lambda wildcards: TARGETS.array(**wildcards) is not None,
+        ready=lambda wildcards: prepared_records(LAYOUT, **wildcards) is not None,
         scenes=lambda wildcards: SCENES[scene_split(wildcards.split)],
         on_reject=CONFIG["instructions"]["on_reject"],
         max_reject_fraction=CONFIG["instructions"]["max_reject_fraction"],

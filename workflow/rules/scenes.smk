@@ -29,6 +29,11 @@
 from threedrs.scannet.excluded_scans import check_removed
 
 
+def prepared_boxes(shard):
+    """Box set -> the prepared file of a shard's split, where there is one."""
+    return LAYOUT.prepared_boxes(shard.split("-")[0])
+
+
 rule scenes:
     input:
         expand("results/boxes/{shard}.json", shard=SCENE_SHARDS),
@@ -47,7 +52,7 @@ rule scenes:
 rule boxes:
     input:
         scans=lambda wildcards: TARGETS.box_files(wildcards.shard),
-        ready=lambda wildcards: list(TARGETS.ready_boxes(wildcards.shard).values()),
+        ready=lambda wildcards: list(prepared_boxes(wildcards.shard).values()),
     output:
         "results/boxes/{shard}.json",
     log:
@@ -61,7 +66,7 @@ rule boxes:
         data=DATA,
         root=LAYOUT.root,
         scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
-        ready=lambda wildcards: list(TARGETS.ready_boxes(wildcards.shard)),
+        ready=lambda wildcards: list(prepared_boxes(wildcards.shard)),
     message:
         "Boxes of shard {wildcards.shard}"
     script:
@@ -260,8 +265,7 @@ rule scene_report:
         ),
         data=DATA,
         root=LAYOUT.root,
-        # In a mapping, so that Snakemake does not fill in {split} and {set}.
-        ready={"boxes": READY.boxes},
+        boxes=LAYOUT.boxes,
         stride=CONFIG["frames"]["stride"],
         scenes=SCENES,
         other_frames=CONFIG["teacher"]["other_frames"],

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from threedrs.config.load import data_layout
 from threedrs.scannet.boxes import extract_boxes
+from threedrs.scannet.layout import DataLayout
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"boxes {snakemake.wildcards.shard}"):
-    layout = data_layout({"data": {**snakemake.params.data, "root": snakemake.params.root}})
+    layout = DataLayout(**snakemake.params.data, root=snakemake.params.root)
     extract_boxes(
         [layout.scan(scene) for scene in snakemake.params.scenes],
         Path(snakemake.output[0]),

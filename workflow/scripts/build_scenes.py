@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from threedrs.config.load import data_layout
 from threedrs.scannet.boxes import read_boxes_file
 from threedrs.scannet.excluded_scans import read_excluded
+from threedrs.scannet.layout import DataLayout
 from threedrs.scenes.build import SceneSettings, build_shard
 from threedrs.scenes.published_lists import read_published_lists
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"build_scenes {snakemake.wildcards.shard}"):
-    layout = data_layout({"data": {**snakemake.params.data, "root": snakemake.params.root}})
+    layout = DataLayout(**snakemake.params.data, root=snakemake.params.root)
     settings = SceneSettings.from_config(
         {
             "frames": snakemake.params.frames,

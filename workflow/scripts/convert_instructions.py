@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from threedrs.config.load import data_layout
 from threedrs.instructions.convert import convert, take_prepared
 from threedrs.scannet.boxes import read_boxes_file
 from threedrs.scannet.excluded_scans import read_excluded
+from threedrs.scannet.layout import DataLayout
 from threedrs.workflow.job_log import job_log
 
 name = f"{snakemake.wildcards.benchmark}_{snakemake.wildcards.split}"
 with job_log(snakemake.log[0], f"convert_instructions {name}"):
     benchmark, split = snakemake.wildcards.benchmark, snakemake.wildcards.split
     out = Path(snakemake.output.records)
-    layout = data_layout({"data": {**snakemake.params.data, "root": snakemake.params.root}})
+    layout = DataLayout(**snakemake.params.data, root=snakemake.params.root)
     boxes = {}
     for path in snakemake.input.boxes:
         boxes |= read_boxes_file(Path(path))

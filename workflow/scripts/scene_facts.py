@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from threedrs.config.load import data_layout
+from threedrs.scannet.layout import DataLayout
 from threedrs.scenes.report import write_shard_facts
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], f"scene_facts {snakemake.wildcards.shard}"):
-    layout = data_layout({"data": {**snakemake.params.data, "root": snakemake.params.root}})
+    layout = DataLayout(**snakemake.params.data, root=snakemake.params.root)
     write_shard_facts(
         [layout.own_scan(scene) for scene in snakemake.params.scenes],
         scenes=Path("results/scenes"),

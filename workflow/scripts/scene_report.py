@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from threedrs.config.load import data_layout
-from threedrs.inputs.required_files import Ready
 from threedrs.inputs.scene_sources import scan_table
 from threedrs.io.files import write_json
+from threedrs.scannet.layout import DataLayout
 from threedrs.scenes.report import write_scene_report
 from threedrs.teachers.feature_shards import frames_of_imports
 from threedrs.workflow.job_log import job_log
 
 with job_log(snakemake.log[0], "scene_report"):
-    layout = data_layout({"data": {**snakemake.params.data, "root": snakemake.params.root}})
-    ready = Ready(**snakemake.params.ready)
-    table = scan_table(layout, snakemake.params.scenes, ready, snakemake.params.stride)
+    layout = DataLayout(
+        **snakemake.params.data, root=snakemake.params.root, boxes=snakemake.params.boxes
+    )
+    table = scan_table(layout, snakemake.params.scenes, snakemake.params.stride)
     write_json(Path(snakemake.output.sources), table)
     features = [Path(manifest).parent for manifest in snakemake.input.features]
     notes, counts = frames_of_imports(features, snakemake.params.other_frames)

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.config.resources import train_ranks
-from threedrs.errors import ConfigError, ThreedrsError, choose_one, nearest_path, problems_of
+from threedrs.errors import (
+    ConfigError,
+    ThreedrsError,
+    choose_one,
+    nearest_path,
+    problems_of,
+    user_message,
+)
 from threedrs.models.backbones.family import LAYERS
 from threedrs.models.checkpoint.folder import check_folder, read_config
 from threedrs.models.model_settings import ModelSettings
@@ -47,7 +54,8 @@ def check_run(
     wrong = problems_of(lambda: ModelSettings.from_config(resolved))
     yield from wrong
     if files and folder is not None and not _arrives(Path(folder), arriving):
-        yield from _check_checkpoint(Path(folder), "model.path" if trained else "checkpoint")
+        key = "model.path" if trained else "checkpoint"
+        yield from problems_of(lambda: _check_checkpoint(Path(folder)), f"{key}: ")
     if not trained:
         return
     if not wrong:
@@ -58,8 +66,8 @@ def check_run(
     teacher, weights = resolved["teacher"], resolved["teacher"]["weights"]
     try:
         problem = weights_problem(teacher, teacher["name"])
-    except ConfigError as error:  # a teacher outside the package that cannot be imported
-        yield str(error)
+    except (ConfigError, OSError) as error:  # a teacher or a file that cannot be got at
+        yield user_message(error) or str(error)
         return
     comes = isinstance(weights, str) and _arrives(Path(weights), arriving)
     if files and problem is not None and not comes:
@@ -93,12 +101,11 @@ def _arrives(path: Path, arriving: Sequence[Path]) -> bool:
     return any(found == path or path in found.parents for found in arriving)
 
 
-def _check_checkpoint(folder: Path, key: str) -> Iterator[str]:
+def _check_checkpoint(folder: Path) -> None:
     if not folder.is_dir():
         advice = nearest_path(folder) or "correct the path, or put the checkpoint there"
-        yield f"{key}: {folder} is not a folder; {advice}"
-    else:
-        yield from problems_of(lambda: check_folder(folder), f"{key}: ")
+        raise ConfigError(f"{folder} is not a folder; {advice}")
+    check_folder(folder)
 
 
 def _check_length(resolved: Mapping[str, Any], model: ModelSettings) -> Iterator[str]:

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import fields
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -23,7 +22,8 @@ from threedrs.errors import ConfigError, choose_one, nearest_path, problems_of
 from threedrs.inputs.download import downloads
 from threedrs.inputs.required_files import trained_runs
 from threedrs.instructions.mix_settings import MixSettings
-from threedrs.scannet.layout import DataLayout, scene_split
+from threedrs.scannet.boxes import BOX_SETS
+from threedrs.scannet.layout import DataLayout, DataPlaces
 from threedrs.tasks.registry import find_task
 from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher
 
@@ -155,54 +155,63 @@ def resolve_run(config: Config, run: str) -> Config:
 
 
 def data_layout(config: Config) -> DataLayout:
-    """Return where the configured data is."""
-    keys = {field.name for field in fields(DataLayout)}
-    known = {key: value for key, value in config["data"].items() if key in keys}
-    return DataLayout(**{**known, "root": Path(known["root"])}, listings=_listings(config))
+    """Return where the user's files are, the prepared ones by name, and what will be downloaded.
 
-
-def _listings(config: Config) -> dict[str, list[str]]:
-    """Return split -> the prepared files that name its scenes, relative to the data root."""
-    boxes = config.get("boxes", {}).get("ready")  # a job may hand over the section `data` alone
-    found: dict[str, list[str]] = {"train": [], "val": []}
-    for split, paths in found.items():
-        paths += [boxes.format(split=split, set=name) for name in ("gt", "pred")] if boxes else []
-    for split, named in config.get("instructions", {}).get("ready", {}).items():
-        arrays = named.values() if isinstance(named, Mapping) else [named]
-        for benchmark in config["instructions"]["benchmarks"]:
-            found[scene_split(split)] += [
-                array.format(split=split, benchmark=benchmark) for array in arrays
-            ]
-    return found
+    Raises:
+        ConfigError: as `threedrs.inputs.download.downloads`.
+    """
+    benchmarks = {*config["instructions"]["benchmarks"], *config["eval"]["benchmarks"]}
+    records = {
+        split: {
+            benchmark: array.format(split=split, benchmark=benchmark)
+            for benchmark in sorted(benchmarks)
+            if (array := named.get(benchmark) if isinstance(named, Mapping) else named)
+        }
+        for split, named in config["instructions"]["ready"].items()
+    }
+    ready = config["boxes"]["ready"]
+    boxes = {
+        split: {name: ready.format(split=split, set=name) for name in BOX_SETS}
+        for split in ("train", "val")
+        if ready
+    }
+    arriving = frozenset(path for entry in downloads(config) for path in entry.paths())
+    places = {key: config["data"][key] for key in DataPlaces.model_fields}
+    return DataLayout(**places, boxes=boxes, records=records, arriving=arriving)
 
 
 def _below_root(named: Any, root: Path) -> Any:
     """Return a path, or each of a mapping, with ``root`` before it if it is there only so."""
     if isinstance(named, Mapping):
         return {name: _below_root(path, root) for name, path in named.items()}
-    if named is None or Path(named).exists() or not (root / named).exists():
-        return named
-    return (root / named).as_posix()
+    with suppress(PermissionError):  # a folder that may not be entered; what reads it says so
+        if named is not None and not Path(named).exists() and (root / named).exists():
+            return (root / named).as_posix()
+    return named
 
 
-def root_problem(config: Mapping[str, Any]) -> str | None:
-    """Return that ``data.root`` is not the data's folder, with the one that may be meant, or None.
+def check_root(config: Mapping[str, Any]) -> None:
+    """Check that ``data.root`` is the data's folder, and not the one above it or one below it.
 
-    That may be the one above it or one below it. A folder without data is not a problem of the
-    root: the missing files are named.
+    A folder without data is not a problem of the root: the missing files are named.
+
+    Raises:
+        ConfigError: it is not; the line names the folder that may be meant.
+        OSError: it cannot be looked at.
     """
     root = Path(config["data"]["root"])
     # A download makes the folders that it fills.
     arriving = any(root in (to := Path(entry["to"]), *to.parents) for entry in config["download"])
     if config["data"]["demo"] or arriving:
-        return None
-    if root.is_dir():
-        right = None if _holds_data(root, config) else _data_beside(root, config)
-        if right is None:
-            return None
-        return f"data.root: {root} does not hold the data, but {right} does; name that one"
-    advice = " ".join(filter(None, [nearest_path(root), "name the folder that holds scannet/"]))
-    return f"data.root: {root} is not a folder; {advice}, as in --config 'data={{root: FOLDER}}'"
+        return
+    if not root.is_dir():
+        advice = " ".join(filter(None, [nearest_path(root), "name the folder that holds scannet/"]))
+        raise ConfigError(
+            f"{root} is not a folder; {advice}, as in --config 'data={{root: FOLDER}}'"
+        )
+    right = None if _holds_data(root, config) else _data_beside(root, config)
+    if right is not None:
+        raise ConfigError(f"{root} does not hold the data, but {right} does; name that one")
 
 
 def _holds_data(root: Path, config: Mapping[str, Any]) -> bool:
@@ -259,9 +268,9 @@ def _cross_checks(config: Config, *, files: bool) -> Iterator[str]:
             f"teacher.weights is one path, but the runs use teachers {', '.join(weighted)}; "
             "give a mapping from teacher to path"
         )
-    no_root = root_problem(config) if files else None
-    if no_root is not None:
-        yield no_root
+    wrong_root = problems_of(partial(check_root, config), "data.root: ") if files else []
+    if wrong_root:
+        yield from wrong_root
         return  # that other paths lead nowhere may follow from it
     from threedrs.config.checks import check_run  # needs what nodes for data alone do not have
 

@@ -20,7 +20,6 @@ from threedrs.config.value_types import (
     NaturalFloat,
     NaturalInt,
     OfBenchmark,
-    OfSplit,
     OfSplitAndSet,
     OneOf,
     PositiveFloat,
@@ -31,6 +30,7 @@ from threedrs.config.value_types import (
 )
 from threedrs.inputs.download import Download
 from threedrs.models.backbones.known_backbones import DEFAULT_NAME, backbone_names
+from threedrs.scannet.layout import DataPlaces
 from threedrs.tasks.registry import TASKS
 from threedrs.teachers.known_teachers import IMPORT_PATH, NO_TEACHER, TEACHERS
 from threedrs.teachers.teacher_frames import OtherFrames
@@ -101,43 +101,14 @@ class Captures(Section):
     {"scene": "kitchen", "question": "What is on the table?"}."""
 
 
-class Data(Section):
+class Data(DataPlaces):
     """Where the data is, and what happens with scans that cannot be used."""
 
-    root: Text = "results/demo"
+    root: FilePath = Path("results/demo")
     """Folder of the data, laid out as docs/RUNNING.md shows. For your own copy of ScanNet write
     `data`."""
     demo: Demo | None = Demo()
     """The demo data to generate under `data.root`. With null the root is yours and only read."""
-    source: Literal["sens", "posed_images"] = "sens"
-    """Where frames come from. `sens` reads the .sens file of each scan, `posed_images` exported
-    folders."""
-    scans: str = "scannet/scans"
-    """Folder of the scans, relative to `data.root` like the paths below."""
-    posed_images: str = "scannet/posed_images"
-    """Exported frames: `<scene>/00000.jpg`, `.png`, `.txt`, numbered by frame of the stream."""
-    candidates: OfSplit | None = None
-    """EmbodiedScan's infos, e.g. `embodiedscan/embodiedscan_infos_{split}.pkl`: a scene's candidate
-    frames, axis alignment and depth intrinsic, looked up in all files of train, val and test that
-    are there; null: every `frames.stride`-th frame is a candidate."""
-    point_clouds: str | None = None
-    """Published point clouds, `<split>/<scene>.pth` in this folder: vertices for masks and
-    coverage, ground-truth boxes with object ids, in place of mesh and annotation; null: from the
-    scans."""
-    selected_frames: str | None = None
-    """Published `scannet_select_frames.json`, the frames of the coverage strategies; null, and for
-    scenes that it lacks: they are computed."""
-    voxels: str | None = None
-    """Published `pcd_discrete_0.1.pkl`, the voxels for coverage of scenes without a point cloud."""
-    masks: str = "scannet/mask"
-    """Detector proposals, one `<scene>.mask.npz` a scene."""
-    labels: str = "scannet/scannetv2-labels.combined.tsv"
-    """ScanNet's label table."""
-    splits: OfSplit = "scannet/scannetv2_{split}.txt"
-    """The scene list of each split. Where it is missing, the split's folder of `point_clouds` says
-    which scenes there are, else the prepared boxes and records."""
-    benchmark: str = "benchmark"
-    """Folder of the benchmarks' annotation files."""
     scenes_per_shard: PositiveInt = 6
     """Scenes of a job of the scene stage. At full scale 50 or so are good."""
     on_bad_scene: Literal["skip", "fail"] = "skip"

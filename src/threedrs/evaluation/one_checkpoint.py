@@ -10,7 +10,6 @@ from typing import Any
 from threedrs.config.load import data_layout, load_config
 from threedrs.config.yaml_files import merged, overlaid
 from threedrs.errors import ConfigError, MachineError
-from threedrs.inputs.download import downloads
 from threedrs.inputs.required_files import missing_inputs
 from threedrs.io.files import read_json, write_json
 
@@ -64,8 +63,7 @@ def evaluate_checkpoint(
         {**asked, **{key: {**asked.get(key, {}), **changes[key]} for key in changes}}
     )
     if not config["data"]["demo"]:  # else a start of Snakemake would say so, below its own lines
-        arriving = [path for entry in downloads(config) for path in entry.paths()]
-        missing_inputs(data_layout(config), config, arriving)
+        missing_inputs(data_layout(config), config)
     folder = Path("results/eval") / name
     overlay = folder / "config.json"
     # Not handed on as --config, which would count more than the changes.

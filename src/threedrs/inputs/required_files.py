@@ -5,14 +5,13 @@ and is not there is taken from the next source: boxes from point clouds, scans a
 from the benchmark's annotation files.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
 from threedrs.scannet.boxes import BOX_SETS
-from threedrs.scannet.layout import DataLayout, ScanFiles, scene_split
+from threedrs.scannet.layout import SPLITS, DataLayout, ScanFiles, scene_split
 from threedrs.tasks.annotation_rows import TRAINING_SPLIT
 from threedrs.tasks.registry import annotation_files, find_task
 
@@ -21,53 +20,18 @@ INTRINSIC_FILES = ("intrinsic.txt", "depth_intrinsic.txt")  # every export has b
 _FIRST_BYTES = 4096  # hold the first row of an annotation file
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ready:
-    """What the config's ``instructions.ready`` and ``boxes.ready`` name."""
+def prepared_records(layout: DataLayout, benchmark: str, split: str) -> Path | None:
+    """Return the prepared array of a benchmark's records; None: they are converted.
 
-    # Split -> LLaVA-style array of its records, or benchmark -> array. A name may hold
-    # ``{benchmark}``.
-    instructions: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
-    boxes: str | None = None  # path with ``{split}`` and ``{set}``, or None
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Ready":
-        """Return what the config's ``instructions.ready`` and ``boxes.ready`` name."""
-        return cls(instructions=config["instructions"]["ready"], boxes=config["boxes"]["ready"])
-
-    def box_file(self, layout: DataLayout, split: str, box_set: str) -> Path | None:
-        """Return where the prepared boxes of a split and set belong; None: nothing is named."""
-        if self.boxes is None:
-            return None
-        return layout.root / self.boxes.format(split=split, set=box_set)
-
-    def box_files(
-        self, layout: DataLayout, split: str, arriving: Collection[Path] = ()
-    ) -> dict[str, Path]:
-        """Return box set -> its prepared file, for those that are there or arrive."""
-        named = {name: self.box_file(layout, split, name) for name in BOX_SETS}
-        return {
-            name: path
-            for name, path in named.items()
-            if path is not None and (path.is_file() or path in arriving)
-        }
-
-    def array(
-        self, layout: DataLayout, benchmark: str, split: str, arriving: Collection[Path] = ()
-    ) -> Path | None:
-        """Return the prepared array of a benchmark's records; None: they are converted.
-
-        A named array that is missing is returned all the same if there is nothing to convert.
-        """
-        named = self.instructions.get(split)
-        name = named.get(benchmark) if isinstance(named, Mapping) else named
-        if not name:
-            return None
-        path = layout.root / name.format(benchmark=benchmark, split=split)
-        if path.is_file() or path in arriving:
-            return path
-        others = annotation_files(layout, benchmark, split)
-        return None if all(other.is_file() for other in others) else path
+    A named array that is missing is returned all the same if there is nothing to convert.
+    """
+    name = layout.records.get(split, {}).get(benchmark)
+    if name is None:
+        return None
+    path = layout.root / name
+    others = annotation_files(layout, benchmark, split)
+    converted = not layout.is_there(path) and all(other.is_file() for other in others)
+    return None if converted else path
 
 
 def shards(split: str, scenes: Sequence[str], size: int) -> dict[str, list[str]]:
@@ -96,20 +60,17 @@ def conversions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, TRAINING_SPLIT) for name in config["instructions"]["benchmarks"]] + asked
 
 
-def box_needs(
-    layout: DataLayout, config: Mapping[str, Any], arriving: Collection[Path] = ()
-) -> set[tuple[str, str]]:
+def box_needs(layout: DataLayout, config: Mapping[str, Any]) -> set[tuple[str, str]]:
     """Return split and box set of the boxes that a run cannot do without.
 
     Training takes one set, and so do the grounding questions. These are scored against the true
     boxes, which conversion and the training records look up too. Captions that are converted point
     at detector boxes, prepared ones hold theirs. A scene may lack its boxes, a whole split may not.
     """
-    ready = Ready.from_config(config)
     needs = {("train", config["boxes"]["train"])} if trained_runs(config) else set()
     for benchmark, split in conversions(config):
         task, training = find_task(benchmark), split == TRAINING_SPLIT
-        converted = ready.array(layout, benchmark, split, arriving) is None
+        converted = prepared_records(layout, benchmark, split) is None
         if task.needs_true_boxes(split) or (converted and task.objects != "none"):
             needs.add((scene_split(split), "gt"))
         if task.grounding and not training:
@@ -119,22 +80,16 @@ def box_needs(
     return needs
 
 
-def required_files(
-    layout: DataLayout, config: Mapping[str, Any], arriving: Collection[Path] = ()
-) -> list[Path]:
+def required_files(layout: DataLayout, config: Mapping[str, Any]) -> list[Path]:
     """Return every file that the configuration's runs cannot do without.
 
     Of several sources that may serve the same thing, the first that is there counts, and where none
     is, the first that the configuration names.
 
-    Args:
-        arriving: files that the run downloads.
-
     Raises:
         DataError: a scene list is malformed.
     """
-    ready = Ready.from_config(config)
-    needs = box_needs(layout, config, arriving)
+    needs = box_needs(layout, config)
     splits = scene_splits(config)
     infos = [layout.candidates_file(split) for split in splits]
     files = [path for path in infos if path is not None]
@@ -152,9 +107,9 @@ def required_files(
                 files.append(scan.meta)
         for box_set in BOX_SETS:
             if (split, box_set) in needs:
-                files += _box_sources(layout, ready, split, box_set, scans, arriving)
+                files += _box_sources(layout, split, box_set, scans)
     for benchmark, split in conversions(config):
-        array = ready.array(layout, benchmark, split, arriving)
+        array = prepared_records(layout, benchmark, split)
         found = [array] if array else annotation_files(layout, benchmark, split)
         files += found
         if not array and find_task(benchmark).objects == "one" and not _has_types(found[0]):
@@ -163,28 +118,24 @@ def required_files(
 
 
 def _box_sources(
-    layout: DataLayout,
-    ready: Ready,
-    split: str,
-    box_set: str,
-    scans: Sequence[ScanFiles],
-    arriving: Collection[Path],
+    layout: DataLayout, split: str, box_set: str, scans: Sequence[ScanFiles]
 ) -> list[Path]:
     """Return the files that a split's boxes of one set come from, as far as they must be there."""
-    if box_set in ready.box_files(layout, split, arriving):
+    if box_set in layout.prepared_boxes(split):
         return []
     own = [scan.box_files(box_set) for scan in scans]
-    if layout.point_clouds is None and ready.boxes is None and box_set == "gt":
+    if layout.point_clouds is None and not layout.boxes and box_set == "gt":
         return [path for paths in own for path in paths]
     # Scenes may lack theirs, and the scene report lists these; but not all of them.
-    if any(all(_there(path, arriving) for path in paths) for paths in own):
+    if any(not any(_problem(layout, path) for path in paths) for paths in own):
         return []
     folder = layout.cloud_folder(split)
     if folder is not None and (split, box_set) == ("val", "gt"):
         # No box file of val's ground truth was ever published: it is in the point clouds.
         return [folder / f"{scan.scene}.pth" for scan in scans[:1]]
-    prepared = ready.box_file(layout, split, box_set)
-    return [prepared] if prepared is not None else [path for paths in own[:1] for path in paths]
+    if layout.boxes:
+        return [layout.root / layout.boxes[split][box_set]]
+    return [path for paths in own[:1] for path in paths]
 
 
 def _has_types(path: Path) -> bool:
@@ -199,41 +150,35 @@ def _has_types(path: Path) -> bool:
         return False
 
 
-def _there(path: Path, arriving: Collection[Path]) -> bool:
-    return not _problem(path) or path in arriving
-
-
-def _problem(path: Path) -> str:
-    """Return why a file cannot be an input; empty: it is there."""
+def _problem(layout: DataLayout, path: Path) -> str:
+    """Return why a file cannot be an input; empty: it is there, or it arrives."""
     try:
-        return "" if path.is_file() else "missing (docs/RUNNING.md shows the folder layout)"
+        there = layout.is_there(path)
+        return "" if there else "missing (docs/RUNNING.md shows the folder layout)"
     except PermissionError:
         return "may not be read by this user; ask the owner of its folder"
 
 
-def missing_inputs(
-    layout: DataLayout, config: Mapping[str, Any], arriving: Collection[Path] = ()
-) -> None:
+def missing_inputs(layout: DataLayout, config: Mapping[str, Any]) -> None:
     """Check that every required file is there.
 
     Raises:
         DataError: one line a missing file, the first twenty of them.
     """
-    needed = required_files(layout, config, arriving)
-    missing = [path for path in needed if not _there(path, arriving)]
-    if missing:
-        lines = [f"{path}: {_problem(path)}" for path in missing[:SHOWN]]
-        if len(missing) > SHOWN:
-            lines.append(f"... and {len(missing) - SHOWN} more")
+    problems = {path: _problem(layout, path) for path in required_files(layout, config)}
+    lines = [f"{path}: {problem}" for path, problem in problems.items() if problem]
+    if len(lines) > SHOWN:
+        lines[SHOWN:] = [f"... and {len(lines) - SHOWN} more"]
+    if lines:
         raise DataError("\n".join(lines))
-    _check_splits(layout, arriving)
+    _check_splits(layout)
 
 
-def _check_splits(layout: DataLayout, arriving: Collection[Path]) -> None:
+def _check_splits(layout: DataLayout) -> None:
     """Raise DataError if a list that is there holds no scene, or two lists hold the same one."""
     split_of: dict[str, str] = {}
-    for split in ("train", "val", "test"):
-        if not layout.has_scenes(split) or layout.split_file(split) in arriving:
+    for split in SPLITS:
+        if not layout.has_scenes(split) or layout.split_file(split) in layout.arriving:
             continue
         path = layout.split_file(split)
         # Without a list it is the point clouds or the prepared files that have to be mended.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from threedrs.inputs.required_files import Ready
+from threedrs.inputs.required_files import prepared_records
 from threedrs.scannet.layout import DataLayout, ScanFiles
 from threedrs.scannet.prepared_boxes import listed_scenes
 
@@ -28,7 +28,7 @@ KINDS = {
 
 
 def scan_table(
-    layout: DataLayout, scenes: Mapping[str, Sequence[str]], ready: Ready, stride: int
+    layout: DataLayout, scenes: Mapping[str, Sequence[str]], stride: int
 ) -> dict[str, Any]:
     """Return which source serves what: split -> scene -> kind -> source, None: nothing does.
 
@@ -37,7 +37,7 @@ def scan_table(
     """
     splits: dict[str, dict[str, dict[str, str | None]]] = {}
     for split, members in scenes.items():
-        files = ready.box_files(layout, split)
+        files = layout.prepared_boxes(split)
         prepared = {name: (path, listed_scenes(path)) for name, path in files.items()}
         infos = [path for path in layout.candidates_files() if path.is_file()]
         candidates = "EmbodiedScan" if infos else None
@@ -91,14 +91,13 @@ def _coverage(layout: DataLayout, scan: ScanFiles) -> str | None:
 def start_table(
     layout: DataLayout,
     scenes: Mapping[str, Sequence[str]],
-    ready: Ready,
     *,
     stride: int,
     coverage: bool = False,
     records: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Return the table that a run starts with: a line for each kind of source, a column a split."""
-    splits = scan_table(layout, scenes, ready, stride)["splits"]
+    splits = scan_table(layout, scenes, stride)["splits"]
     lines = [["What serves the scenes", *(f"{s} ({len(m)})" for s, m in scenes.items())]]
     lines.append(["scene list", *(layout.scene_list_source(split) for split in scenes)])
     for kind, name in KINDS.items():
@@ -109,7 +108,7 @@ def start_table(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
-    return "\n".join([*rows, *_record_lines(layout, ready, records)])
+    return "\n".join([*rows, *_record_lines(layout, records)])
 
 
 def _cell(table: Mapping[str, Mapping[str, str | None]], kind: str) -> str:
@@ -125,20 +124,15 @@ def _cell(table: Mapping[str, Mapping[str, str | None]], kind: str) -> str:
     return "; ".join(cells)
 
 
-def _record_lines(
-    layout: DataLayout, ready: Ready, records: Sequence[tuple[str, str]]
-) -> list[str]:
+def _record_lines(layout: DataLayout, records: Sequence[tuple[str, str]]) -> list[str]:
     """Return one line that says which records come from where, and one on the label table."""
     if not records:
         return []
     named: dict[str, list[str]] = {}
     for benchmark, split in dict.fromkeys(records):
-        array = ready.array(layout, benchmark, split)
-        source = (
-            f"records as prepared in {array.parent}"
-            if array
-            else (f"records converted from {layout.benchmark_folder}")
-        )
+        source = f"records converted from {layout.benchmark_folder}"
+        if array := prepared_records(layout, benchmark, split):
+            source = f"records as prepared in {array.parent}"
         named.setdefault(source, []).append(f"{benchmark} {split}")
     lines = [f"{source}/: {', '.join(names)}" for source, names in named.items()]
     if not layout.labels_file.is_file():

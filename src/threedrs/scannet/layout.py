@@ -1,10 +1,14 @@
 """Where the user's files are: ScanNet's folder layout, relative to one data root."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from pydantic import Field
+
+from threedrs.config.section import Section
+from threedrs.config.value_types import FilePath, OfSplit
 from threedrs.errors import DataError
 from threedrs.io.files import SCENE_NAME, check_scene_name, read_text
 
@@ -51,29 +55,53 @@ class ScanFiles:
         return [vertices] if self.point_cloud else [vertices, self.segments, self.aggregation]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataLayout:
-    """The data root and the places below it (defaults: the layout that the field uses).
+class DataPlaces(Section):
+    """Where the user's files are below one data root: these keys of the section `data`."""
 
-    What only published data has is None where it is not used:
-    ``candidates`` names EmbodiedScan's infos, ``point_clouds`` the folder of the splits' ``.pth``,
-    ``selected_frames`` and ``voxels`` the files of that content. ``listings`` are a split's
-    prepared files, which name its scenes where the list is missing.
-    """
-
-    root: Path
-    source: str = "sens"
+    place = "data"
+    root: FilePath
+    """Folder of the data, laid out as docs/RUNNING.md shows. For your own copy of ScanNet write
+    `data`."""
+    source: Literal["sens", "posed_images"] = "sens"
+    """Where frames come from. `sens` reads the .sens file of each scan, `posed_images` exported
+    folders."""
     scans: str = "scannet/scans"
+    """Folder of the scans, relative to `data.root` like the paths below."""
     posed_images: str = "scannet/posed_images"
-    candidates: str | None = None
+    """Exported frames: `<scene>/00000.jpg`, `.png`, `.txt`, numbered by frame of the stream."""
+    candidates: OfSplit | None = None
+    """EmbodiedScan's infos, e.g. `embodiedscan/embodiedscan_infos_{split}.pkl`: a scene's candidate
+    frames, axis alignment and depth intrinsic, looked up in all files of train, val and test that
+    are there; null: every `frames.stride`-th frame is a candidate."""
     point_clouds: str | None = None
+    """Published point clouds, `<split>/<scene>.pth` in this folder: vertices for masks and
+    coverage, ground-truth boxes with object ids, in place of mesh and annotation; null: from the
+    scans."""
     selected_frames: str | None = None
+    """Published `scannet_select_frames.json`, the frames of the coverage strategies; null, and for
+    scenes that it lacks: they are computed."""
     voxels: str | None = None
+    """Published `pcd_discrete_0.1.pkl`, the voxels for coverage of scenes without a point cloud."""
     masks: str = "scannet/mask"
+    """Detector proposals, one `<scene>.mask.npz` a scene."""
     labels: str = "scannet/scannetv2-labels.combined.tsv"
-    splits: str = "scannet/scannetv2_{split}.txt"
+    """ScanNet's label table."""
+    splits: OfSplit = "scannet/scannetv2_{split}.txt"
+    """The scene list of each split. Where it is missing, the split's folder of `point_clouds` says
+    which scenes there are, else the prepared boxes and records."""
     benchmark: str = "benchmark"
-    listings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Folder of the benchmarks' annotation files."""
+
+
+class DataLayout(DataPlaces):
+    """The user's files, with those that are prepared and those that the run downloads."""
+
+    boxes: dict[str, dict[str, str]] = Field(default={})
+    """Split -> box set -> prepared file (`boxes.ready`), relative to the root."""
+    records: dict[str, dict[str, str]] = Field(default={})
+    """Split -> benchmark -> LLaVA-style array (`instructions.ready`), relative to the root."""
+    arriving: frozenset[Path] = frozenset()
+    """Files that the run downloads."""
 
     def scan(self, scene: str) -> ScanFiles:
         """Return the paths of ``scene``'s files."""
@@ -94,6 +122,15 @@ class DataLayout:
             proposals=self.root / self.masks / f"{scene}.mask.npz",
             point_cloud=self._point_cloud(scene),
         )
+
+    def is_there(self, path: Path) -> bool:
+        """Whether a file is there, or arrives before it is needed."""
+        return path.is_file() or path in self.arriving
+
+    def prepared_boxes(self, split: str) -> dict[str, Path]:
+        """Return box set -> its prepared file, for those of a split that are there or arrive."""
+        named = {name: self.root / path for name, path in self.boxes.get(split, {}).items()}
+        return {name: path for name, path in named.items() if self.is_there(path)}
 
     def _point_cloud(self, scene: str) -> Path | None:
         if self.point_clouds is None:
@@ -145,8 +182,10 @@ class DataLayout:
             return [path]
         if folder is not None and folder.is_dir():
             return [folder]
-        listings = (self.root / name for name in self.listings.get(split, ()))
-        return [listing for listing in dict.fromkeys(listings) if listing.is_file()]
+        arrays = [named for part, named in self.records.items() if scene_split(part) == split]
+        names = [name for named in (self.boxes.get(split, {}), *arrays) for name in named.values()]
+        listings = (self.root / name for name in dict.fromkeys(names))
+        return [listing for listing in listings if listing.is_file()]
 
     def scene_list_source(self, split: str) -> str:
         """Return what says which scenes ``split`` has; where nothing does, the missing list."""

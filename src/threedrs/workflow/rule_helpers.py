@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from threedrs.errors import ThreedrsError
+from threedrs.errors import ThreedrsError, user_message
 from threedrs.teachers.known_teachers import get_teacher
 
 T = TypeVar("T")
@@ -15,8 +15,9 @@ def checked(check: Callable[..., T], *arguments: Any) -> T:
     """Return what ``check`` returns; where it finds a fault, end the process with its lines."""
     try:
         return check(*arguments)
-    except ThreedrsError as error:
-        sys.exit("\n".join(f"threedrs: error: {line}" for line in str(error).splitlines()))
+    except (ThreedrsError, OSError) as error:  # such as a folder that this user cannot enter
+        lines = (user_message(error) or str(error)).splitlines()
+        sys.exit("\n".join(f"threedrs: error: {line}" for line in lines))
 
 
 def gate(main: bool, check: Callable[..., Any], *arguments: Any) -> list[str]:

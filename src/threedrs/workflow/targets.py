@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.config.checks import batch_problem
-from threedrs.config.load import APART, Config, data_layout, resolve_run
+from threedrs.config.load import Config, data_layout, resolve_run
 from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
 from threedrs.config.schema import INITIAL
 from threedrs.demo.write import demo_scenes
@@ -18,7 +18,6 @@ from threedrs.errors import ConfigError
 from threedrs.inputs.captures import capture_files, capture_splits
 from threedrs.inputs.download import downloads
 from threedrs.inputs.required_files import (
-    Ready,
     conversions,
     missing_inputs,
     scene_splits,
@@ -26,6 +25,7 @@ from threedrs.inputs.required_files import (
     trained_runs,
 )
 from threedrs.inputs.scene_sources import start_table
+from threedrs.scannet.layout import SPLITS
 from threedrs.tasks.base import TRAINING_SPLIT
 from threedrs.tasks.registry import evaluation_name, find_task
 from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher
@@ -33,7 +33,6 @@ from threedrs.workflow.moved_inputs import unhashed
 from threedrs.workflow.rule_helpers import Need
 
 CONTROL_MARK = "-"  # between the names of a benchmark and a control; no benchmark's name has it
-ALL_SPLITS = ("train", "val", "test")
 
 
 class Targets:
@@ -47,13 +46,11 @@ class Targets:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.layout = data_layout(config)
-        # What is done about bad scans changes no result, so no job gets it as a parameter. Nor does
-        # where the data is: rules give `root` as a Path, which Snakemake does not compare.
-        apart = {*APART, "root"}
-        self.data = {k: value for k, value in config["data"].items() if k not in apart}
-        self.ready = Ready.from_config(config)
+        # Where the data is changes no result: rules give `root` as a Path, which Snakemake does not
+        # compare. What is prepared and what arrives are inputs of the rules that read it.
+        apart = {"root", "boxes", "records", "arriving"}
+        self.data = self.layout.model_dump(mode="json", exclude=apart)
         self.downloads = downloads(config)
-        self._downloaded = [path for entry in self.downloads for path in entry.paths()]
         self.demo = config["data"]["demo"]
         self.coverage = config["frames"]["strategy"] != "uniform"  # of voxels decides the frames
         self.splits = scene_splits(config)
@@ -61,7 +58,7 @@ class Targets:
             generated = demo_scenes(self.demo["scenes"])
             self.scenes = {split: generated[split] for split in self.splits}
         else:
-            missing_inputs(self.layout, config, self._downloaded)
+            missing_inputs(self.layout, config)
             self.scenes = {split: self.layout.scenes(split) for split in self.splits}
         # Shard -> its scenes: of the needed splits, and of the scenes whose features are extracted.
         self.scene_shards = self._shards(self.scenes)
@@ -126,7 +123,6 @@ class Targets:
         table = start_table(
             self.layout,
             self.scenes,
-            self.ready,
             stride=self.config["frames"]["stride"],
             coverage=self.coverage,
             records=conversions(self.config),
@@ -156,11 +152,7 @@ class Targets:
 
     def there(self, *paths: Path | None) -> list[Path]:
         """Return those of ``paths`` that a job can wait for: they exist or the run makes them."""
-        return [
-            path
-            for path in paths
-            if path and (self.demo or path.is_file() or path in self._downloaded)
-        ]
+        return [path for path in paths if path and (self.demo or self.layout.is_there(path))]
 
     def scan_files(self, shard: str, *kinds: str) -> list[Path]:
         """Return the files of the given kinds of a shard's scans."""
@@ -172,16 +164,12 @@ class Targets:
         kinds = ("mesh", "segments", "aggregation", "meta", "proposals", "point_cloud")
         return self.there(*self.scan_files(shard, *kinds))
 
-    def ready_boxes(self, shard: str) -> dict[str, Path]:
-        """Return the prepared box files of a shard's split, by box set."""
-        return self.ready.box_files(self.layout, shard.split("-")[0], self._downloaded)
-
     def infos(self) -> list[str]:
         """Return the files of what EmbodiedScan says of the scenes, of all splits that are there.
 
         Nothing says that its split of a scene is ScanNet's.
         """
-        named = {split: self.layout.candidates_file(split) for split in ALL_SPLITS}
+        named = {split: self.layout.candidates_file(split) for split in SPLITS}
         return [f"results/candidates/{split}.json" for split in named if self.there(named[split])]
 
     def _clouds(self, shard: str) -> tuple[list[Path], bool]:
@@ -222,20 +210,16 @@ class Targets:
             test = self.layout.scenes("test") if self.layout.has_scenes("test") else []
         return [*self.scenes["val"], *test]
 
-    def array(self, benchmark: str, split: str) -> Path | None:
-        """Return the prepared array of a benchmark's records; None: they are converted."""
-        return self.ready.array(self.layout, benchmark, split, self._downloaded)
-
     def downloaded_below(self, folder: str | None) -> list[Path]:
         """Return the files below a folder that the configuration downloads."""
-        return [path for path in self._downloaded if folder and Path(folder) in path.parents]
+        return sorted(p for p in self.layout.arriving if folder and Path(folder) in p.parents)
 
     def unhashed(self, paths: Iterable[Path]) -> list[tuple[str, int, int]]:
         """Return what tells apart the user's own inputs that have no checksum (`unhashed`)."""
         # What the run itself makes is not there at first, and has records of its own.
         demo = self.layout.root if self.demo else None
         own = {path for path in paths if demo not in path.parents}
-        return unhashed(own - {*self._downloaded})
+        return unhashed(own - self.layout.arriving)
 
     # Teachers
 

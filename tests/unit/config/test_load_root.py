@@ -1,10 +1,11 @@
 """The root of the data: missing, one level off, or filled by a download."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from threedrs.config.load import load_config, root_problem
+from threedrs.config.load import check_root, load_config
 from threedrs.errors import ConfigError
 
 
@@ -29,10 +30,11 @@ def test_a_root_that_a_download_will_fill_need_not_be_there(config: dict, tmp_pa
     root = tmp_path / "data"
     entry = {"repo": "lab/data", "files": ["a.json"], "to": str(root / "benchmark")}
     config["data"] |= {"demo": None, "root": str(root)}
-    assert root_problem(config | {"download": []}) is not None
-    assert root_problem(config | {"download": [entry]}) is None
+    check_root(config | {"download": [entry]})
     elsewhere = {**entry, "to": str(tmp_path / "models")}
-    assert root_problem(config | {"download": [elsewhere]}) is not None
+    for entries in ([], [elsewhere]):
+        with pytest.raises(ConfigError, match="is not a folder"):
+            check_root(config | {"download": entries})
 
 
 @pytest.mark.parametrize(("given", "right"), [("data/scannet", "data"), (".", "data")])
@@ -48,5 +50,37 @@ def test_a_root_one_level_off_is_named(
         f"config: data.root: {given} does not hold the data, but {right} does; name that one"
     )
     for root in ("data", "data/scannet/scans"):  # right, and so far off that the files are named
-        assert root_problem(config | {"data": {**config["data"], "root": root}}) is None
+        check_root(config | {"data": {**config["data"], "root": root}})
     load_config(config, files=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "start"),
+    [
+        ({"model": {"path": "locked/model"}}, "runs.3drs: model.path: locked/model: "),
+        ({"teacher": {"name": "vggt", "weights": "locked/w.pt"}}, "runs.3drs: locked/w.pt: "),
+        ({"data": {"demo": None, "root": "locked/data"}}, "data.root: locked/data: "),
+    ],
+)
+def test_a_folder_that_may_not_be_entered_is_named(
+    config: dict, monkeypatch: pytest.MonkeyPatch, change: dict, start: str
+) -> None:
+    """As the super-user, who runs tests, may enter every folder, a look into it is refused."""
+    look = Path.stat
+
+    def refused(path: Path, **options: bool) -> os.stat_result:
+        if "locked" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, **options)
+
+    for section, keys in change.items():
+        config[section] |= keys
+    config["runs"] = {"3drs": {}}
+    config["report"]["baseline"] = "3drs"
+    monkeypatch.setattr(Path, "stat", refused)
+    with pytest.raises(ConfigError) as error:
+        load_config(config)
+    line = str(error.value)
+    assert line.startswith(f"config: {start}")
+    assert "(Permission denied); make the file readable or make the folder writable" in line
+    assert "\n" not in line

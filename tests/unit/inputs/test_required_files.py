@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from fixtures.published_files import save_torch
+from threedrs.config.load import data_layout
 from threedrs.errors import DataError
-from threedrs.inputs.required_files import Ready, box_needs, missing_inputs
-from threedrs.scannet.layout import DataLayout
+from threedrs.inputs.required_files import box_needs, missing_inputs, prepared_records
+from threedrs.scannet.layout import DataLayout, DataPlaces
 
 TRAIN, VAL = "scene0000_00", "scene0001_00"
 
@@ -23,6 +24,12 @@ def settings(benchmark: str = "scanqa", **more: Any) -> dict[str, Any]:
         "runs": {"3drs": {}},
         "boxes": {"train": "gt", "eval": "pred", "ready": None, **more},
     }
+
+
+def layout_of(root: Path, config: dict[str, Any], **places: str) -> DataLayout:
+    """The layout of a configuration whose section `data` has these keys."""
+    data = DataPlaces(root=root, **places).to_json()
+    return data_layout({"download": [], **config, "data": data})
 
 
 def write_lists(layout: DataLayout) -> None:
@@ -46,29 +53,28 @@ def said(layout: DataLayout, config: dict[str, Any]) -> list[str]:
 
 
 def test_prepared_files_replace_what_they_stand_for(tmp_path: Path) -> None:
-    layout = DataLayout(root=tmp_path)
-    write_lists(layout)
-    for scene in (TRAIN, VAL):
-        touch(layout.scan(scene).sens, layout.scan(scene).meta)
     ready = {"train": "all.json", "val": {"scanqa": "{benchmark}.json"}}
     config = settings(ready=ready)
     config["boxes"]["ready"] = "boxes/{split}_{set}.json"
+    layout = layout_of(tmp_path, config)
+    write_lists(layout)
+    for scene in (TRAIN, VAL):
+        touch(layout.scan(scene).sens, layout.scan(scene).meta)
     assert said(layout, config) == ["boxes/train_gt.json", "all.json", "scanqa.json"]
     touch(tmp_path / "boxes" / "train_gt.json")
     touch(tmp_path / "all.json", tmp_path / "scanqa.json")
     missing_inputs(layout, config)
-    found = Ready.from_config(config)
-    assert set(found.box_files(layout, "train")) == {"gt"}
-    assert said(layout, settings())[-2:] == [
+    assert set(layout.prepared_boxes("train")) == {"gt"}
+    assert said(DataLayout(root=tmp_path), settings())[-2:] == [
         "benchmark/scanqa/ScanQA_v1.0_train.json",
         "benchmark/scanqa/ScanQA_v1.0_val.json",
     ]
 
 
 def test_lists_without_a_scene_or_with_the_same_ones(tmp_path: Path) -> None:
-    layout = DataLayout(root=tmp_path)
-    write_lists(layout)
     config = settings(ready={"train": "a.json", "val": "a.json"})
+    layout = layout_of(tmp_path, config)
+    write_lists(layout)
     touch(tmp_path / "a.json")
     for scene in (TRAIN, VAL):
         scan = layout.scan(scene)
@@ -83,18 +89,23 @@ def test_lists_without_a_scene_or_with_the_same_ones(tmp_path: Path) -> None:
 
 
 def test_an_array_that_is_missing_is_converted_where_that_is_possible(tmp_path: Path) -> None:
-    layout, ready = DataLayout(root=tmp_path), Ready(instructions={"val": "p/{benchmark}.json"})
-    assert ready.array(layout, "scanqa", "val") == tmp_path / "p/scanqa.json"
-    assert ready.array(layout, "scanqa", "train") is None
+    config = settings(ready={"val": "p/{benchmark}.json"})
+    layout = layout_of(tmp_path, config)
+    assert prepared_records(layout, "scanqa", "val") == tmp_path / "p/scanqa.json"
+    assert prepared_records(layout, "scanqa", "train") is None
     touch(tmp_path / "benchmark/scanqa/ScanQA_v1.0_val.json")
-    assert ready.array(layout, "scanqa", "val") is None
-    arriving = [tmp_path / "p/scanqa.json"]
-    assert ready.array(layout, "scanqa", "val", arriving) == arriving[0]
+    assert prepared_records(layout, "scanqa", "val") is None
+    entry = {"repo": "lab/data", "files": ["scanqa.json"], "to": str(tmp_path / "p")}
+    arriving = layout_of(tmp_path, {**config, "download": [entry]})
+    assert prepared_records(arriving, "scanqa", "val") == tmp_path / "p/scanqa.json"
 
 
 def test_a_published_folder_asks_for_no_scan(tmp_path: Path) -> None:
-    layout = DataLayout(
-        root=tmp_path,
+    config = settings("scanrefer")
+    config["boxes"]["ready"] = "metadata/{split}_{set}.json"
+    layout = layout_of(
+        tmp_path,
+        config,
         source="posed_images",
         candidates="embodiedscan/infos_{split}.pkl",
         point_clouds="scannet/pcd",
@@ -106,8 +117,6 @@ def test_a_published_folder_asks_for_no_scan(tmp_path: Path) -> None:
         touch(tmp_path / f"embodiedscan/infos_{split}.pkl")
         folder = tmp_path / f"scannet/posed_images/{scene}"
         touch(folder / "intrinsic.txt", folder / "depth_intrinsic.txt")
-    config = settings("scanrefer")
-    config["boxes"]["ready"] = "metadata/{split}_{set}.json"
     assert layout.scenes("train") == [TRAIN]
     assert layout.scene_list_source("val") == "scannet/pcd/val/"
     # Nothing has the proposals of val, so the first source that is configured is asked for.
@@ -127,12 +136,13 @@ def test_a_published_folder_asks_for_no_scan(tmp_path: Path) -> None:
 
 
 def test_scenes_are_those_that_prepared_files_name(tmp_path: Path) -> None:
-    listings = {"train": ["gt.json", "all.json", "none.json"], "val": ["none.json"]}
-    layout = DataLayout(root=tmp_path, listings=listings)
-    (tmp_path / "gt.json").write_text('{"scannet/scene0003_00": [], "scene0001_00": []}')
+    config = settings(ready={"train": "all.json", "test": "none.json"})
+    config["boxes"]["ready"] = "{set}.{split}"
+    layout = layout_of(tmp_path, config)
+    (tmp_path / "gt.train").write_text('{"scannet/scene0003_00": [], "scene0001_00": []}')
     (tmp_path / "all.json").write_text('[{"video": "scannet/scene0002_00"}, {"a": "scene0009_0"}]')
     assert layout.scenes("train") == ["scene0001_00", "scene0002_00", "scene0003_00"]
-    assert layout.scene_list_source("train") == "gt.json, all.json"
+    assert layout.scene_list_source("train") == "gt.train, all.json"
     assert layout.has_scenes("train")
     assert not layout.has_scenes("val")
     with pytest.raises(DataError, match=r"scannetv2_val\.txt: cannot be read"):
@@ -148,13 +158,13 @@ def test_without_training_nothing_of_its_split_is_asked_for(tmp_path: Path) -> N
     assert not [path for path in missing if TRAIN in path or "train" in path]
 
 
-def asked(layout: DataLayout, benchmark: str, *, array: bool, trained: bool = False) -> set[str]:
+def asked(root: Path, benchmark: str, *, array: bool, trained: bool = False) -> set[str]:
     """Split and set of the boxes that a run of one benchmark needs, as ``val gt``."""
     ready = dict.fromkeys(("train", "val", "test"), "all.json") if array else {}
     config = settings(benchmark, ready=ready)
     if not trained:
         config["runs"] = {"published": {"checkpoint": "model"}}
-    return {" ".join(need) for need in box_needs(layout, config)}
+    return {" ".join(need) for need in box_needs(layout_of(root, config), config)}
 
 
 @pytest.mark.parametrize(
@@ -171,11 +181,10 @@ def asked(layout: DataLayout, benchmark: str, *, array: bool, trained: bool = Fa
 def test_boxes_are_asked_for_where_a_run_needs_them(
     tmp_path: Path, benchmark: str, converted: set[str], prepared: set[str]
 ) -> None:
-    layout = DataLayout(root=tmp_path)
     touch(tmp_path / "all.json")
-    assert asked(layout, benchmark, array=False) == converted
-    assert asked(layout, benchmark, array=True) == prepared
-    assert asked(layout, benchmark, array=True, trained=True) == {"train gt"} | prepared
+    assert asked(tmp_path, benchmark, array=False) == converted
+    assert asked(tmp_path, benchmark, array=True) == prepared
+    assert asked(tmp_path, benchmark, array=True, trained=True) == {"train gt"} | prepared
 
 
 def test_questions_alone_need_frames_but_no_boxes(tmp_path: Path) -> None:
@@ -187,21 +196,21 @@ def test_questions_alone_need_frames_but_no_boxes(tmp_path: Path) -> None:
 
 
 def test_true_boxes_of_val_are_asked_for_as_a_point_cloud(tmp_path: Path) -> None:
-    layout = DataLayout(root=tmp_path, point_clouds="scannet/pcd")
-    write_lists(layout)
-    touch(layout.scan(VAL).sens, layout.scan(VAL).meta, tmp_path / "all.json")
     config = settings("scanrefer", ready={"val": "all.json"})
     config |= {"runs": {"published": {"checkpoint": "model"}}}
     config["boxes"]["ready"] = "metadata/{split}_{set}.json"
+    layout = layout_of(tmp_path, config, point_clouds="scannet/pcd")
+    write_lists(layout)
+    touch(layout.scan(VAL).sens, layout.scan(VAL).meta, tmp_path / "all.json")
     touch(tmp_path / "metadata/val_pred.json")
     assert said(layout, config) == [f"scannet/pcd/val/{VAL}.pth"]
 
 
 def test_a_scene_of_two_folders_is_said_to_stand_in_these(tmp_path: Path) -> None:
-    layout = DataLayout(root=tmp_path, point_clouds="pcd")
+    config = settings(ready={"train": "all.json", "val": "all.json"})
+    layout = layout_of(tmp_path, config, point_clouds="pcd")
     touch(*(tmp_path / f"pcd/{split}/{VAL}.pth" for split in ("train", "val")))
     touch(layout.scan(VAL).sens, layout.scan(VAL).meta, tmp_path / "all.json")
-    config = settings(ready={"train": "all.json", "val": "all.json"})
     with pytest.raises(DataError, match=f"^pcd/val/: {VAL} stands in pcd/train/ too"):
         missing_inputs(layout, config)
     (tmp_path / f"pcd/train/{VAL}.pth").unlink()

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 from fixtures.published_files import save_torch, scene_cloud
-from threedrs.inputs.required_files import Ready
 from threedrs.inputs.scene_sources import scan_table, start_table
 from threedrs.scannet.layout import DataLayout
 
@@ -28,7 +27,7 @@ def cells(table: str) -> list[list[str]]:
 def test_scans(tmp_path: Path) -> None:
     layout = DataLayout(root=tmp_path)
     write_scan(layout, "scene0000_00")
-    table = scan_table(layout, {"val": ["scene0000_00", "scene0001_00"]}, Ready(), 10)
+    table = scan_table(layout, {"val": ["scene0000_00", "scene0001_00"]}, 10)
     assert table["splits"]["val"] == {
         "scene0000_00": {
             "frames": ".sens",
@@ -55,7 +54,7 @@ def test_the_start_of_a_run_on_scans(tmp_path: Path) -> None:
     others = [f"scene{number:04d}_00" for number in range(1, 6)]
     scenes = {"train": ["scene0000_00"], "val": ["scene0000_00", *others]}
     lack = "5 lack it: scene0001_00, scene0002_00, scene0003_00, ..."
-    assert cells(start_table(layout, scenes, Ready(), stride=10, coverage=True)) == [
+    assert cells(start_table(layout, scenes, stride=10, coverage=True)) == [
         ["What serves the scenes", "train (1)", "val (6)"],
         ["scene list", "scannetv2_train.txt", "scannetv2_val.txt"],
         ["frames", ".sens", f".sens: 1; {lack}"],
@@ -74,6 +73,8 @@ def test_the_start_of_a_run_on_the_published_folder(tmp_path: Path) -> None:
         candidates="embodiedscan/infos_{split}.pkl",
         point_clouds="scannet/pcd",
         selected_frames="metadata/frames.json",
+        boxes={"train": {"gt": "metadata/scannet_train_gt_box.json"}},
+        records={"train": {"scanqa": "processed/scanqa.json"}},
     )
     for split, scenes in (("train", ["scene0000_00", "scene0002_00"]), ("val", ["scene0001_00"])):
         for scene in scenes:
@@ -84,14 +85,9 @@ def test_the_start_of_a_run_on_the_published_folder(tmp_path: Path) -> None:
     touch(tmp_path / "benchmark/scanqa/ScanQA_v1.0_val.json")
     gt = tmp_path / "metadata/scannet_train_gt_box.json"
     gt.write_text(json.dumps({"scannet/scene0000_00": [[0, 0, 0, 1, 1, 1]]}))
-    ready = Ready(
-        boxes="metadata/scannet_{split}_{set}_box.json",
-        instructions={"train": {"scanqa": "processed/scanqa.json"}},
-    )
     said = start_table(
         layout,
         {split: layout.scenes(split) for split in ("train", "val")},
-        ready,
         stride=10,
         coverage=True,
         records=[("scanqa", "train"), ("scanqa", "val")],

@@ -11,6 +11,7 @@ from fixtures.published_files import embodiedscan_entry, save_infos, save_torch,
 from fixtures.repository import ROOT
 from threedrs.config.load import load_config
 from threedrs.errors import DataError
+from threedrs.inputs.required_files import prepared_records
 from threedrs.workflow.targets import Targets
 
 TRAIN, BARE, VAL = "scene0000_00", "scene0001_00", "scene0002_00"
@@ -60,10 +61,10 @@ def test_scenes_and_records_without_scans_and_lists(root: Path) -> None:
     assert found.held_out() == [VAL]
     assert found.infos() == ["results/candidates/train.json", "results/candidates/val.json"]
     assert [path.name for path in found.box_files("train-000")] == [f"{TRAIN}.pth"]
-    assert {name: path.name for name, path in found.ready_boxes("val-000").items()} == {
+    assert {name: path.name for name, path in found.layout.prepared_boxes("val").items()} == {
         "pred": "scannet_val_pred_box.json"
     }
-    array = found.array("scanrefer", "train")
+    array = prepared_records(found.layout, "scanrefer", "train")
     assert array == root / "processed/scanrefer_vg_train_llava_style.json"
     # Frames that are evenly spaced need no voxels.
     assert (found.coverage_files("train-000"), found.selected_frames()) == ([], [])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from threedrs.errors import DataError
-from threedrs.workflow.rule_helpers import gate, in_force, more_each_time, teacher_need
+from threedrs.workflow.rule_helpers import checked, gate, in_force, more_each_time, teacher_need
 
 
 def test_a_gate_stops_the_first_process_alone() -> None:
@@ -18,6 +18,14 @@ def test_a_gate_stops_the_first_process_alone() -> None:
     assert gate(True, str, "a.json") == []
     with pytest.raises(SystemExit, match=r"^threedrs: error: a\.json: missing$"):
         gate(True, check, "a.json")
+
+
+def test_a_folder_that_may_not_be_entered_stops_in_a_line() -> None:
+    def look() -> None:
+        raise PermissionError(13, "Permission denied", "locked/data")
+
+    with pytest.raises(SystemExit, match=r"^threedrs: error: locked/data: cannot be read .*$"):
+        checked(look)
 
 
 def test_memory_grows_with_every_attempt() -> None:

@@ -1,7 +1,6 @@
 """What the rules expand over, and what jobs ask for and are told."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,7 +50,6 @@ def test_scenes_are_cut_into_shards(found: Targets) -> None:
     folder = Path("results/demo/scannet/scans") / val[4]
     assert found.scan_files("val-001", "mesh")[0] == folder / f"{val[4]}_vh_clean_2.ply"
     assert len(found.scan_files("val-001", "mesh", "meta")) == 4
-    assert found.ready_boxes("val-001") == {}
 
 
 def test_own_captures_are_shards_of_their_own_and_change_nothing_else(
@@ -201,7 +199,7 @@ def test_imported_features_are_held_against_the_scans_folders(
     assert found.posed_images("import") == Path("results/demo/scannet/posed_images")
     assert found.posed_images("vggt-tiny") is None
     assert found.teacher_candidates(wildcards(teacher="import")) == []
-    found.layout = replace(found.layout, candidates="infos_{split}.pkl")
+    found.layout = found.layout.replace(candidates="infos_{split}.pkl")
     named = [f"results/candidates/{split}.json" for split in ("train", "val", "test")]
     assert found.teacher_candidates(wildcards(teacher="import")) == named
     assert found.teacher_candidates(wildcards(teacher="vggt-tiny")) == []
