@@ -92,7 +92,7 @@ def write_scan(folder: Path, candidates: int) -> None:
         depth_width=WIDTH,
         depth_height=HEIGHT,
     )
-    with SensWriter(folder / "scan.sens", header) as writer:
+    with SensWriter.create(folder / "scan.sens", header) as writer:
         for turn in np.linspace(0, 6 * np.pi, candidates):
             tilt = 0.45 + 0.25 * np.sin(3.1 * turn)
             forward = np.array([np.cos(turn), np.sin(turn), -tilt])

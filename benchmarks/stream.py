@@ -36,7 +36,7 @@ DIFFERENT, OBJECTS = 40, 40
 def write_large(path: Path, size: int, frames: list[tuple[bytes, np.ndarray]]) -> int:
     """Write a scan of at least ``size`` bytes; return its number of frames."""
     count = 0
-    with SensWriter(path, header()) as writer:
+    with SensWriter.create(path, header()) as writer:
         written = 0
         while written < size:
             color, depth = frames[count % len(frames)]

@@ -81,6 +81,6 @@ def header() -> SensHeader:
 def write_scan(path: Path, frames: int, seed: int = 0) -> None:
     """Write a .sens of ``frames`` different frames."""
     generator = np.random.default_rng(seed)
-    with SensWriter(path, header()) as writer:
+    with SensWriter.create(path, header()) as writer:
         for frame in range(frames):
             writer.add(pose(frame), jpeg(picture(generator)), depth_image(generator))

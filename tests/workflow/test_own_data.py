@@ -66,7 +66,7 @@ def spoil(mine: Path) -> Path:
     scipy.sparse.save_npz(mine / "proposals" / f"{FOREIGN}.mask.npz", foreign)
     lost = mine / "raw" / LOST / f"{LOST}.sens"
     whole = shutil.copy2(lost, mine / "whole.sens")
-    with SensReader(whole) as reader, SensWriter(lost, reader.header) as writer:
+    with SensReader(whole) as reader, SensWriter.create(lost, reader.header) as writer:
         for frame in range(len(reader)):
             writer.add(np.full((4, 4), -np.inf), reader.color_bytes(frame), reader.depth(frame))
     return lost

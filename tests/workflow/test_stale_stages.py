@@ -148,7 +148,7 @@ def test_a_replaced_sens_remakes_its_scene_alone(finished: Checkout, tmp_path: P
     results = checkout.folder / "results"
     sens = results / "demo" / "scannet" / "scans" / "scene0000_00" / "scene0000_00.sens"
     old = sens.rename(tmp_path / "old.sens")
-    with SensReader(old) as reader, SensWriter(sens, reader.header) as writer:
+    with SensReader(old) as reader, SensWriter.create(sens, reader.header) as writer:
         for frame in range(len(reader)):
             writer.add(reader.poses[frame], reader.color_bytes(0), reader.depth(frame))
     assert checkout.planned() == scenes("train-000") | features() | MIX | FROM_TRAINING

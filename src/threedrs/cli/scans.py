@@ -75,11 +75,11 @@ def import_rgbd(
     """
     check_file(folder)
 
-    from threedrs.scannet import rgbd_import as rgbd
+    from threedrs.scannet import rgbd_frames
     from threedrs.scannet.sens import SensReader
 
     with progress() as show:
-        count = rgbd.import_rgbd(
+        count = rgbd_frames.import_rgbd(
             *(folder, out),
             intrinsic=intrinsic,
             trajectory=trajectory,

@@ -60,7 +60,7 @@ def write_stream(
         color_width=COLOR_SIZE[0], color_height=COLOR_SIZE[1],
         depth_width=DEPTH_SIZE[0], depth_height=DEPTH_SIZE[1], depth_shift=1000.0,
     )  # fmt: skip
-    with SensWriter(scan.sens, header) as writer:
+    with SensWriter.create(scan.sens, header) as writer:
         for index, (pose, lost) in enumerate(zip(walk.poses, walk.lost, strict=True)):
             color, depth = renderer.render(pose, index)
             stored = np.full((4, 4), -np.inf) if lost else to_scanner @ pose

@@ -9,33 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from threedrs.config.load import Config
-from threedrs.doctor.earlier_results import check_stores, check_versions
-from threedrs.doctor.file_system import check_disk, check_file_system
+from threedrs.doctor import earlier_results, file_system, input_files, machine
 from threedrs.doctor.finding import Finding, Setting, error
-from threedrs.doctor.input_files import check_inputs, check_licences
-from threedrs.doctor.machine import (
-    check_attention,
-    check_gpu,
-    check_java,
-    check_packages,
-    check_python,
-    check_slurm,
-)
 
 Check = Callable[[Setting], Iterator[Finding]]
 CHECKS: dict[str, Check] = {
-    "python": check_python,
-    "packages": check_packages,
-    "gpu": check_gpu,
-    "flash-attn": check_attention,
-    "java": check_java,
-    "slurm": check_slurm,
-    "disk": check_disk,
-    "file system": check_file_system,
-    "data": check_inputs,
-    "stores": check_stores,
-    "results": check_versions,
-    "licences": check_licences,
+    "python": machine.check_python,
+    "packages": machine.check_packages,
+    "gpu": machine.check_gpu,
+    "flash-attn": machine.check_attention,
+    "java": machine.check_java,
+    "slurm": machine.check_slurm,
+    "disk": file_system.check_disk,
+    "file system": file_system.check_file_system,
+    "data": input_files.check_inputs,
+    "stores": earlier_results.check_stores,
+    "results": earlier_results.check_versions,
+    "licences": input_files.check_licences,
 }
 
 

@@ -17,14 +17,7 @@ from threedrs.doctor.finding import Finding, Setting, error, ok, warning
 from threedrs.errors import ThreedrsError
 from threedrs.inputs.required_files import scene_splits, trained_runs
 from threedrs.io.files import write_text
-from threedrs.planning.disk import (
-    FRAME_BYTES,
-    GIGABYTE,
-    channels_of,
-    checkpoint_bytes,
-    feature_bytes,
-    model_bytes,
-)
+from threedrs.planning import disk
 
 # Records, mixes, predictions, logs and pages of a scene, far on the large side.
 TEXT_BYTES = 2_000_000
@@ -49,16 +42,16 @@ def stage_needs(config: Config, results: Path) -> dict[str, int]:
     for teacher in {run["teacher"]["name"] for run in runs.values()} - {"none"}:
         done = len(list((results / "features" / teacher).glob("*.zarr/scene*")))
         due = max(0, len(splits["train"]) - done)
-        features += due * frames * feature_bytes(config["teacher"], channels_of(teacher))
+        features += due * frames * disk.feature_bytes(config["teacher"], disk.channels_of(teacher))
     models = 0
     for name, run in runs.items():
         if not (results / "train" / name / "train.json").exists():
             # The newest is whole before the oldest goes.
-            checkpoints = checkpoint_bytes(run) * (run["execution"]["keep"] + 1)
-            models += int(model_bytes(run) + checkpoints)
+            checkpoints = disk.checkpoint_bytes(run) * (run["execution"]["keep"] + 1)
+            models += int(disk.model_bytes(run) + checkpoints)
     texts = TEXT_BYTES * len(scenes)
     return {
-        "scenes": len(open_scenes) * frames * FRAME_BYTES,
+        "scenes": len(open_scenes) * frames * disk.FRAME_BYTES,
         "features": features,
         "instructions": texts // 2,
         "models": models,
@@ -78,8 +71,9 @@ def check_disk(setting: Setting) -> Iterator[Finding]:
     for stage, size in needs.items():
         by_then += size
         message = (
-            f"{stage}: about {size / GIGABYTE:.1f} GB to write, "
-            f"{by_then / GIGABYTE:.1f} GB by then; {free / GIGABYTE:.1f} GB free in results/"
+            f"{stage}: about {size / disk.GIGABYTE:.1f} GB to write, "
+            f"{by_then / disk.GIGABYTE:.1f} GB by then; {free / disk.GIGABYTE:.1f} GB free in "
+            "results/"
         )
         remedy = "free space, or make results/ a link to a larger disk"
         yield ok(message) if by_then < free else error(message, remedy)

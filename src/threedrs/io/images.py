@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,12 +61,8 @@ def decode_rgb(source: Path | bytes, formats: tuple[str, ...] = FORMATS) -> NDAr
         return np.array(image.convert("RGB"))
 
 
-def decode_depth_png(
-    payload: bytes, size: tuple[int, int], others: str = "the scan's depth images"
-) -> NDArray[np.uint16]:
+def decode_depth_png(payload: bytes, size: tuple[int, int]) -> NDArray[np.uint16]:
     """Return the values of a 16-bit grey PNG of ``size`` (width, height): (H, W) uint16, writable.
-
-    The message says which ``others`` have that size.
 
     Raises:
         ImageError: the image is damaged, of another mode or of another size.
@@ -76,7 +73,9 @@ def decode_depth_png(
             raise ImageError(f"is not a 16-bit grey PNG (Pillow mode {image.mode})")
         if image.size != size:
             width, height = image.size
-            raise ImageError(f"is {width}x{height} pixels, {others} {size[0]}x{size[1]}")
+            raise ImageError(
+                f"is {width}x{height} pixels, the scan's depth images {size[0]}x{size[1]}"
+            )
         return np.array(image).astype(np.uint16)
 
 
@@ -85,6 +84,13 @@ def save_image(image: Image.Image, out: Path) -> None:
     kind = "JPEG" if out.suffix.lower() in (".jpg", ".jpeg") else "PNG"
     with atomic_file(out) as temporary:
         image.save(temporary, format=kind, quality=85)
+
+
+def encode_image(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """Return an image as the bytes of a file of ``kind``, JPEG or PNG."""
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
 
 
 def _compare_checksums(source: Path | bytes, formats: tuple[str, ...]) -> None:

@@ -7,13 +7,7 @@ of the machine that RESULTS.md names, an H100 or H200, or one core of a shared I
 of scenes hold for 32 frames.
 """
 
-from threedrs.planning.disk import (
-    CHECKPOINT_BYTES,
-    EXPORTED_BYTES,
-    FRAME_BYTES,
-    GIGABYTE,
-    PARAMETERS,
-)
+from threedrs.planning import disk
 from threedrs.planning.training import PEAK, REACHED
 
 _TEACHER = "Teacher: VGGT-1B on one GPU"
@@ -59,11 +53,11 @@ ASSUMED: dict[str, tuple[float, str]] = {
     "answer tokens of the slowest question": (64, "captions are the longest"),
     "scan, GB": (2.5e6 / 1513 * 4.01 / 6120, "ScanNet's 2.5 million frames at the size measured"),
     "mesh, annotation and proposals, GB": (0.02, "ScanNet's usual sizes"),
-    "scene store, GB": (32 * FRAME_BYTES / GIGABYTE, "array shapes at 32 frames"),
+    "scene store, GB": (32 * disk.FRAME_BYTES / disk.GIGABYTE, "array shapes at 32 frames"),
     "pixels of a sample, GB": (0.0142, "32 frames of 384 x 384 x 3 bytes"),
-    "checkpoint, bytes a trained parameter": (CHECKPOINT_BYTES, "a weight and two moments"),
+    "checkpoint, bytes a trained parameter": (disk.CHECKPOINT_BYTES, "a weight and two moments"),
     "model, GB": (
-        sum(PARAMETERS["7b"].values()) * EXPORTED_BYTES["7b"] / GIGABYTE,
+        sum(disk.PARAMETERS["7b"].values()) * disk.EXPORTED_BYTES["7b"] / disk.GIGABYTE,
         "2 bytes a parameter, 8.12 billion",
     ),
 }

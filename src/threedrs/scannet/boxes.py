@@ -49,13 +49,8 @@ class BoxSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @classmethod
-    def empty(cls) -> "BoxSet":
-        """Return a set of no boxes."""
-        return make_box_set([])
 
-
-def make_box_set(rows: Sequence[tuple[np.ndarray, int, str]]) -> BoxSet:
+def make_box_set(rows: Sequence[tuple[np.ndarray, int, str]] = ()) -> BoxSet:
     """Return the BoxSet of ``rows``: ((6,) box, id, label) each."""
     return BoxSet(
         boxes=np.array([box for box, _, _ in rows], dtype=np.float32).reshape(-1, 6),
@@ -69,18 +64,12 @@ def box_iou_NM(boxes_N6: np.ndarray, boxes_M6: np.ndarray) -> np.ndarray:
 
     The union's volume has 1e-8 m^3 added, so that two boxes of no volume give 0.
     """
-    first_N16, second_1M6 = (
-        boxes_N6.astype(np.float64)[:, None],
-        boxes_M6.astype(np.float64)[None],
-    )
-    lower_NM3 = np.maximum(
-        first_N16[..., :3] - first_N16[..., 3:] / 2, second_1M6[..., :3] - second_1M6[..., 3:] / 2
-    )
-    upper_NM3 = np.minimum(
-        first_N16[..., :3] + first_N16[..., 3:] / 2, second_1M6[..., :3] + second_1M6[..., 3:] / 2
-    )
+    first_N13, first_size_N13 = np.split(boxes_N6.astype(np.float64)[:, None], 2, axis=-1)
+    second_1M3, second_size_1M3 = np.split(boxes_M6.astype(np.float64)[None], 2, axis=-1)
+    lower_NM3 = np.maximum(first_N13 - first_size_N13 / 2, second_1M3 - second_size_1M3 / 2)
+    upper_NM3 = np.minimum(first_N13 + first_size_N13 / 2, second_1M3 + second_size_1M3 / 2)
     shared_NM = np.clip(upper_NM3 - lower_NM3, 0.0, None).prod(axis=-1)
-    union_NM = first_N16[..., 3:].prod(axis=-1) + second_1M6[..., 3:].prod(axis=-1) - shared_NM
+    union_NM = first_size_N13.prod(axis=-1) + second_size_1M3.prod(axis=-1) - shared_NM
     return shared_NM / (union_NM + 1e-8)
 
 
@@ -120,7 +109,7 @@ def ground_truth_boxes(scan: ScanFiles) -> tuple[BoxSet, list[str]]:
     if scan.point_cloud is not None:
         return _boxes_of_cloud(scan.point_cloud)
     if not scan.segments.exists() and not scan.aggregation.exists():
-        return BoxSet.empty(), ["no annotation (segments and aggregation): no gt boxes"]
+        return make_box_set(), ["no annotation (segments and aggregation): no gt boxes"]
     vertices_P3 = aligned_vertices(scan)
     instances = read_instances(scan.segments, scan.aggregation, len(vertices_P3))
     rows, notes = [], [*instances.notes]
@@ -151,7 +140,7 @@ def _boxes_of_cloud(path: Path) -> tuple[BoxSet, list[str]]:
     """Return the objects' boxes of a published point cloud, which names no categories."""
     cloud = read_point_cloud(path)
     if cloud.ids_K is None or cloud.corners_K23 is None:
-        return BoxSet.empty(), [f"no annotation in {path.name}: no gt boxes"]
+        return make_box_set(), [f"no annotation in {path.name}: no gt boxes"]
     ids = cloud.ids_K.tolist()
     rows = [
         (_bounding_box(corners), object_id, "")
@@ -170,13 +159,13 @@ def detector_boxes(scan: ScanFiles, limit: int = 50) -> tuple[BoxSet, list[str]]
         DataError: a file is malformed, or proposals and mesh do not belong together.
     """
     if not scan.proposals.exists():
-        return BoxSet.empty(), [f"no proposals ({scan.proposals.name}): no pred boxes"]
+        return make_box_set(), [f"no proposals ({scan.proposals.name}): no pred boxes"]
     # The published masks cover more scenes than the published point clouds may. But a scan with a
     # part of its annotation should have a mesh.
     own = (scan.mesh, scan.segments, scan.aggregation)
     if scan.point_cloud is None and not any(path.exists() for path in own):
         name = scan.proposals.name
-        return BoxSet.empty(), [f"no mesh or point cloud for {name}: no pred boxes"]
+        return make_box_set(), [f"no mesh or point cloud for {name}: no pred boxes"]
     vertices_P3 = aligned_vertices(scan)
     masks, notes = read_proposals(scan.proposals, len(vertices_P3), limit)
     rows = []

@@ -181,8 +181,10 @@ def without_unmeasured(depth: np.ndarray) -> np.ndarray:
 
 
 def count_depths(depth: np.ndarray) -> np.ndarray:
-    """Return how often each value stands in uint16 depth images, (65536,) int64."""
-    return np.bincount(depth.ravel(), minlength=DEPTH_VALUES)
+    """Return how often each measured value stands in uint16 depth images, (65536,) int64."""
+    counts = np.bincount(depth.ravel(), minlength=DEPTH_VALUES)
+    counts[[0, NOT_MEASURED]] = 0
+    return counts
 
 
 def to_millimetres(depth: np.ndarray, units_per_metre: float) -> np.ndarray:
@@ -194,10 +196,8 @@ def to_millimetres(depth: np.ndarray, units_per_metre: float) -> np.ndarray:
 
 
 def median_depth(counts: np.ndarray) -> int:
-    """Return the median of the measured values of `count_depths`, in their units; 0 of none."""
-    measured = counts.copy()
-    measured[[0, NOT_MEASURED]] = 0
-    return int(np.searchsorted(measured.cumsum(), (measured.sum() + 1) // 2))
+    """Return the median of the values of `count_depths`, in their units; 0 of none."""
+    return int(np.searchsorted(counts.cumsum(), (counts.sum() + 1) // 2))
 
 
 def check_depths(
@@ -214,23 +214,21 @@ def check_depths(
         DataError: nothing is measured, the median is no distance in a room, or one far value marks
             pixels without measurement.
     """
-    measured = counts.copy()
-    measured[[0, NOT_MEASURED]] = 0
-    total = int(measured.sum())
+    total = int(counts.sum())
     if not total:
         raise DataError(
             f"{where}: no pixel has a depth; check the depth images and their scale "
             f"({units_per_metre:g} units a metre)"
         )
-    farthest = int(np.flatnonzero(measured)[-1])
-    near_it = measured[int(farthest * _MARKER_GAP) : farthest].sum()
+    farthest = int(np.flatnonzero(counts)[-1])
+    near_it = counts[int(farthest * _MARKER_GAP) : farthest].sum()
     if (
         farthest / units_per_metre > _MARKER_METRES
         and not near_it
-        and _MARKER_SHARE * total <= measured[farthest] < total
+        and _MARKER_SHARE * total <= counts[farthest] < total
     ):
         raise DataError(
-            f"{where}: the depth value {farthest} stands in {measured[farthest] / total:.1%} of "
+            f"{where}: the depth value {farthest} stands in {counts[farthest] / total:.1%} of "
             f"the pixels and nothing else is near it, so it marks pixels without measurement; set "
             "them to 0"
         )

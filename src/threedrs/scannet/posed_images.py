@@ -11,7 +11,6 @@ A depth of 65535, which measures nothing, is 0 in both, and where one is exporte
 An export costs some 50 ms a frame, nearly all of it PNG compression.
 """
 
-import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from PIL import Image
 
 from threedrs.errors import DataError
 from threedrs.io.files import atomic_folder
-from threedrs.io.images import ImageError, image_size
+from threedrs.io.images import ImageError, encode_image, image_size
 from threedrs.scannet.camera import has_valid_pose
 from threedrs.scannet.frames import LooseFrames
 from threedrs.scannet.sens import SensReader
@@ -169,9 +168,7 @@ def _jpeg(reader: SensReader, index: int) -> bytes:
     color = reader.color(index)  # decoded in any case, so that no damaged image is handed on
     if reader.header.color_compression == "jpeg":
         return reader.color_bytes(index)
-    stream = io.BytesIO()
-    Image.fromarray(color).save(stream, "JPEG", quality=JPEG_QUALITY)
-    return stream.getvalue()
+    return encode_image(Image.fromarray(color), "JPEG", quality=JPEG_QUALITY)
 
 
 def _write_matrix(path: Path, matrix: NDArray[np.float64]) -> None:

@@ -15,10 +15,9 @@ about 20 ms.
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 import numpy as np
@@ -220,38 +219,23 @@ class SensReader(Frames):
 
 
 class SensWriter:
-    """Context manager that writes one ``.sens`` file; leaving it without an error publishes it."""
+    """Writes one ``.sens`` file; the block of `create` publishes it if it ends without an error."""
 
-    def __init__(self, path: Path, header: SensHeader) -> None:
-        self.path = Path(path)
-        self.header = header
-        self.frame_count = 0
-        self._stack = ExitStack()
-        self._stream: BinaryIO | None = None
+    def __init__(self, path: Path, header: SensHeader, stream: BinaryIO) -> None:
+        self.path, self.header, self.frame_count = path, header, 0
+        self._stream = stream
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            temporary = stack.enter_context(atomic_file(self.path))
-            self._stream = stack.enter_context(temporary.open("wb"))
-            self._stream.write(self.header.pack(0))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        stream, self._stream = self._stream, None
-        if error is not None:
-            self._stack.__exit__(kind, error, traceback)  # drops the temporary file
-            return
-        assert stream is not None
-        with self._stack:
-            header_bytes = self.header.pack(self.frame_count)
+    @classmethod
+    @contextmanager
+    def create(cls, path: Path, header: SensHeader) -> Iterator[Self]:
+        """Yield the writer of a new file, which takes the place of an older one."""
+        with atomic_file(path) as temporary, temporary.open("wb") as stream:
+            header_bytes = header.pack(0)
+            stream.write(header_bytes)
+            writer = cls(Path(path), header, stream)
+            yield writer
             stream.seek(frame_count_offset(header_bytes))
-            stream.write(header_bytes[-8:])
+            stream.write(header.pack(writer.frame_count)[-8:])
 
     def add(
         self,
@@ -272,7 +256,6 @@ class SensWriter:
         Raises:
             DataError: a value does not fit the header; the message names file and frame.
         """
-        assert self._stream is not None, "SensWriter.add outside its with block"
         where = f"{self.path}: frame {self.frame_count}"
         pose_44 = np.asarray(pose, dtype=np.float64)
         if pose_44.shape != (4, 4):

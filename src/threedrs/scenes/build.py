@@ -10,7 +10,6 @@ Building is one pass over the frames' index, and one read and decode of each cho
 """
 
 import hashlib
-import io
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from PIL import Image
 
 from threedrs.errors import DataError, StoreError
 from threedrs.io.files import sha256_of_json, write_json
+from threedrs.io.images import encode_image
 from threedrs.io.zarr_store import array_digest
 from threedrs.scannet.boxes import BOX_SETS, BoxSet
 from threedrs.scannet.camera import check_depths, check_intrinsic, count_depths
@@ -327,6 +327,4 @@ def _payload(reader: Frames, place: int) -> bytes:
     """Return a frame's colour image as captured; uncompressed pixels are stored as a PNG."""
     if reader.header.color_compression != "raw":
         return reader.color_bytes(place)
-    stream = io.BytesIO()
-    Image.fromarray(reader.color(place)).save(stream, format="PNG")
-    return stream.getvalue()
+    return encode_image(Image.fromarray(reader.color(place)), "PNG")

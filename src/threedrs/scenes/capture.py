@@ -123,7 +123,7 @@ def build_capture(
         inputs = read_inputs(
             DataLayout(root=capture).own_scan(scene),
             TurnedFrames(frames, turns) if turns else frames,
-            {"gt": BoxSet.empty(), "pred": boxes},
+            {"gt": make_box_set(), "pred": boxes},
             SceneSettings(stride=stride, strategy="coverage", count=options.frames),
             SPLIT,
             lists,

@@ -1,12 +1,12 @@
 """The frames of a scan from its source, and frames turned by quarters."""
 
-import io
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from threedrs.io.images import encode_image
 from threedrs.scannet.frames import Frames
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.posed_images import JPEG_QUALITY, PosedImagesReader
@@ -62,9 +62,7 @@ class TurnedFrames(Frames):
 
     def color_bytes(self, index: int) -> bytes:
         """Return the turned colour image at place ``index`` as a JPEG."""
-        stream = io.BytesIO()
-        Image.fromarray(self.color(index)).save(stream, "JPEG", quality=JPEG_QUALITY)
-        return stream.getvalue()
+        return encode_image(Image.fromarray(self.color(index)), "JPEG", quality=JPEG_QUALITY)
 
     def depth_bytes(self, index: int) -> bytes:
         """Return the depth payload at place ``index`` as captured, for content hashes."""

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import io
 import re
 from collections.abc import Sequence
 from importlib.resources import files
@@ -11,6 +10,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 from PIL import Image
+
+from threedrs.io.images import encode_image
 
 
 def page_environment(package: str) -> jinja2.Environment:
@@ -43,9 +44,8 @@ def page_script(package: str, names: Sequence[str]) -> tuple[Markup, str]:
 
 def data_uri(image: Image.Image, kind: str, **options: Any) -> str:
     """Return an image of ``kind``, JPEG or PNG, as an address that holds it."""
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind, optimize=True, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    content = encode_image(image, kind, optimize=True, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode()}"
 
 
 def anchor(*names: str) -> str:

@@ -10,11 +10,11 @@ import scipy.sparse
 from fixtures.proposal_files import CSR, save_arrays
 from threedrs.errors import DataError
 from threedrs.scannet.boxes import (
-    BoxSet,
     box_iou_NM,
     detector_boxes,
     extract_boxes,
     ground_truth_boxes,
+    make_box_set,
     read_boxes_file,
     read_proposals,
 )
@@ -352,5 +352,5 @@ def test_iou_by_hand_and_against_a_loop() -> None:
 
 
 def test_empty_set_has_shapes() -> None:
-    empty = BoxSet.empty()
+    empty = make_box_set()
     assert (empty.boxes.shape, empty.ids.shape, len(empty)) == ((0, 6), (0,), 0)

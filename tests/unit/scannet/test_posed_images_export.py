@@ -37,7 +37,7 @@ def test_layout_of_an_export(tmp_path):
 def test_poses_survive_as_f32(tmp_path):
     matrix = np.random.default_rng(0).normal(size=(4, 4))
     lost = np.full((4, 4), -np.inf)
-    with SensWriter(tmp_path / "scan.sens", make_header()) as writer:
+    with SensWriter.create(tmp_path / "scan.sens", make_header()) as writer:
         for value in (matrix, lost):
             writer.add(value, picture(0), depth_image(0))
     summary = export_posed_images(tmp_path / "scan.sens", tmp_path / "out")
@@ -61,7 +61,7 @@ def test_stride_keeps_the_stream_numbering(tmp_path):
 
 def test_depth_is_exported_in_millimetres(tmp_path):
     header = make_header(depth_shift=5000.0, depth_width=2, depth_height=1)
-    with SensWriter(tmp_path / "scan.sens", header) as writer:
+    with SensWriter.create(tmp_path / "scan.sens", header) as writer:
         writer.add(np.eye(4), picture(0), np.array([[0, 12500]], dtype=np.uint16))
     export_posed_images(tmp_path / "scan.sens", tmp_path / "out")
     with Image.open(tmp_path / "out" / "00000.png") as image:
@@ -83,7 +83,7 @@ def test_other_payloads_become_jpeg(tmp_path, kind):
 
 
 def write_one(path, payload: bytes, kind: str):
-    with SensWriter(path, make_header(color_compression=kind)) as writer:
+    with SensWriter.create(path, make_header(color_compression=kind)) as writer:
         writer.add(np.eye(4), payload, depth_image(0))
     return path
 

@@ -20,8 +20,7 @@ from fixtures.rgbd_folders import (
 from fixtures.rgbd_folders import folder as folder
 from fixtures.sens_files import picture
 from threedrs.errors import DataError
-from threedrs.scannet.rgbd_frames import RgbdFrames
-from threedrs.scannet.rgbd_import import import_rgbd
+from threedrs.scannet.rgbd_frames import RgbdFrames, import_rgbd
 from threedrs.scannet.sens import SensReader
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fixtures.real_data import shipped_and_whole
-from threedrs.scannet.rgbd_import import import_rgbd
+from threedrs.scannet.rgbd_frames import import_rgbd
 from threedrs.scannet.sens import SensReader
 
 

@@ -69,7 +69,7 @@ def test_writer_makes_the_hand_made_bytes(tmp_path):
 def test_writes_are_repeatable_and_timestamps_default_to_zero(tmp_path):
     paths = [tmp_path / "a.sens", tmp_path / "b.sens"]
     for path in paths:
-        with SensWriter(path, make_header()) as writer:
+        with SensWriter.create(path, make_header()) as writer:
             writer.add(np.eye(4), picture(0), depth_image(0))
     assert paths[0].read_bytes() == paths[1].read_bytes()
     with SensReader(paths[0]) as reader:
@@ -88,7 +88,7 @@ def test_round_trip_of_every_compression(tmp_path, color_kind, depth_kind):
         Image.fromarray(pixels).save(stream, color_kind)
         payload = stream.getvalue()
     path = tmp_path / "scan.sens"
-    with SensWriter(path, header) as writer:
+    with SensWriter.create(path, header) as writer:
         writer.add(np.eye(4), payload, depth_image(5))
     with SensReader(path) as reader:
         frame = reader.frame(0)
@@ -139,7 +139,7 @@ def test_invalid_poses(tmp_path):
     nan[1, 2] = np.nan
     nearly_zero[:] = 0
     nearly_zero[3, 3] = 1
-    with SensWriter(tmp_path / "scan.sens", make_header()) as writer:
+    with SensWriter.create(tmp_path / "scan.sens", make_header()) as writer:
         for matrix in (np.eye(4), lost, nan, zero, nearly_zero):
             writer.add(matrix, picture(0), depth_image(0))
     with SensReader(tmp_path / "scan.sens") as reader:
@@ -155,7 +155,7 @@ def test_depth_in_millimetres(tmp_path):
         (500.0, [0, 32767, 40000], [0, 65534, 0]),
     ):
         header = make_header(depth_shift=shift, depth_width=3, depth_height=1)
-        with SensWriter(tmp_path / "scan.sens", header) as writer:
+        with SensWriter.create(tmp_path / "scan.sens", header) as writer:
             writer.add(np.eye(4), picture(0), np.array([stored], dtype=np.uint16))
         with SensReader(tmp_path / "scan.sens") as reader:
             assert reader.depth(0).tolist() == [stored]
@@ -188,7 +188,7 @@ def test_motion_sensor_records_after_the_frames(tmp_path):
 )
 def test_writer_refuses_what_contradicts_the_header(tmp_path, changes, message):
     frame = {"pose": np.eye(4), "color_bytes": picture(0), "depth": depth_image(0)}
-    with SensWriter(tmp_path / "scan.sens", make_header()) as writer:
+    with SensWriter.create(tmp_path / "scan.sens", make_header()) as writer:
         writer.add(**frame)
         with pytest.raises(DataError, match=message) as caught:
             writer.add(**(frame | changes))
@@ -200,7 +200,7 @@ def test_failed_writer_keeps_the_earlier_file(tmp_path):
     path = write(tmp_path / "scan.sens")
 
     def fail():
-        with SensWriter(path, make_header()) as writer:
+        with SensWriter.create(path, make_header()) as writer:
             writer.add(np.eye(4), picture(0), depth_image(0))
             raise KeyError
 

@@ -35,7 +35,7 @@ def test_indexing_200_megabytes_costs_less_than_100(tmp_path: Path) -> None:
         depth_height=size[1],
     )
     depth = np.random.default_rng(0).integers(0, 5000, size[::-1]).astype(np.uint16)
-    with SensWriter(path, header) as writer:
+    with SensWriter.create(path, header) as writer:
         for _ in range(330):
             writer.add(np.eye(4), picture(0), depth)
     assert path.stat().st_size > 200_000_000

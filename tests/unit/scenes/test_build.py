@@ -21,7 +21,7 @@ from fixtures.scan_files import (
     record_reads,
 )
 from threedrs.errors import ConfigError, DataError
-from threedrs.scannet.boxes import BoxSet, make_box_set
+from threedrs.scannet.boxes import make_box_set
 from threedrs.scannet.geometry import frame_masks
 from threedrs.scannet.layout import ScanFiles
 from threedrs.scannet.sens import SensReader
@@ -107,7 +107,7 @@ def test_missing_depth_can_be_ignored(scan: ScanFiles, built: SceneStore, tmp_pa
     )
     np.testing.assert_array_equal(built.patch_xyz()[0, 8, 3], ignoring.patch_xyz()[0, 8, 3])
     around_camera = make_box_set([(np.array([*camera, 0.2, 0.2, 0.2]), 1, "camera")])
-    boxes = {"gt": around_camera, "pred": BoxSet.empty()}
+    boxes = {"gt": around_camera, "pred": make_box_set()}
     for settings, sees in ((SETTINGS, True), (SETTINGS.replace(invalid_depth="ignore"), False)):
         store = build_scene(scan, boxes, settings, tmp_path / "camera.zarr", "train")
         assert bool(store.masks("gt")[0].any()) is sees

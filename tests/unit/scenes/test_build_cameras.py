@@ -42,7 +42,7 @@ def changed_sens(
             intrinsic_depth=depth_intrinsic(reader.header.intrinsic_depth),
             intrinsic_color=color_intrinsic(reader.header.intrinsic_color),
         )
-        with SensWriter(scan.sens, header) as writer:
+        with SensWriter.create(scan.sens, header) as writer:
             for index in range(30):
                 writer.add(
                     pose(reader.poses[index]), reader.color_bytes(index), depth(reader.depth(index))

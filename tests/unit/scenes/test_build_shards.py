@@ -12,7 +12,7 @@ import pytest
 
 from fixtures.scan_files import BOXES, SETTINGS, chunk_file, make_scan, write_sens
 from threedrs.errors import DataError, StoreError
-from threedrs.scannet.boxes import BoxSet
+from threedrs.scannet.boxes import make_box_set
 from threedrs.scenes import store as store_module
 from threedrs.scenes.build import build_shard
 from threedrs.scenes.frame_selection import SceneSettings
@@ -77,7 +77,7 @@ def test_what_else_remakes_a_scene(
     built, settings = shard.identities(), SETTINGS
     scene, untouched = shard.scans[0], what in ("boxes", "alignment", "damage")
     if what == "boxes":
-        shard.boxes[scene.scene]["pred"] = BoxSet.empty()
+        shard.boxes[scene.scene]["pred"] = make_box_set()
     elif what == "alignment":
         scene.meta.write_text("colorHeight = 60\n")
     elif what == "settings":

@@ -16,8 +16,7 @@ from fixtures.repository import ROOT
 from threedrs.cli import app
 from threedrs.errors import ThreedrsError
 from threedrs.scannet.posed_images import export_posed_images
-from threedrs.scannet.rgbd_frames import RgbdFrames
-from threedrs.scannet.rgbd_import import import_rgbd
+from threedrs.scannet.rgbd_frames import RgbdFrames, import_rgbd
 from threedrs.scenes.capture import CaptureOptions, build_capture, open_capture
 from threedrs.scenes.store import SceneStore
 

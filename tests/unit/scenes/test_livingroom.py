@@ -10,9 +10,9 @@ from scipy.spatial import cKDTree
 
 from fixtures.real_data import SHIPPED
 from fixtures.scan_files import build_scene
-from threedrs.scannet.boxes import BoxSet, make_box_set
+from threedrs.scannet.boxes import make_box_set
 from threedrs.scannet.layout import DataLayout
-from threedrs.scannet.rgbd_import import import_rgbd
+from threedrs.scannet.rgbd_frames import import_rgbd
 from threedrs.scenes.frame_selection import SceneSettings
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.extract import extract_shard
@@ -36,7 +36,7 @@ def room(folder: Path) -> SceneStore:
     scan.sens.parent.mkdir(parents=True)
     import_rgbd(LIVING_ROOM, scan.sens, intrinsic=INTRINSIC)
     settings = SceneSettings(stride=1, count=12)
-    boxes = {"gt": BoxSet.empty(), "pred": BoxSet.empty()}
+    boxes = {"gt": make_box_set(), "pred": make_box_set()}
     return build_scene(scan, boxes, settings, folder / "scene0000_00.zarr", "val")
 
 
@@ -95,7 +95,7 @@ def test_a_box_is_seen_where_its_points_are(room: SceneStore, folder: Path) -> N
     scan = DataLayout(root=folder / "data").scan("scene0000_00")
     store = build_scene(
         scan,
-        {"gt": box, "pred": BoxSet.empty()},
+        {"gt": box, "pred": make_box_set()},
         SceneSettings(stride=1, count=12),
         folder / "boxed.zarr",
         "val",
