@@ -5,25 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from threedrs.cli.names import (
-    RUNS,
-    BenchmarkName,
-    ModelName,
-    check_file,
-    completion,
-    find_model,
-    trained_run,
-)
-from threedrs.cli.names import benchmarks as known_benchmarks
-from threedrs.cli.shared import (
-    AsJson,
-    ConfigFiles,
-    ConfigValues,
-    print_whole,
-    progress,
-    report,
-    say,
-)
+from threedrs.cli import names, shared
 
 model_app = typer.Typer(help="Work on a trained model's files.", no_args_is_help=True)
 
@@ -33,14 +15,14 @@ def evaluate(
         str,
         typer.Argument(
             help="A trained run, a model folder, or initial: the model before any training.",
-            autocompletion=completion(RUNS.names),
+            autocompletion=names.completion(names.RUNS.names),
         ),
     ],
     on: Annotated[
         str | None,
         typer.Option(
             help="Benchmarks, with commas; default: the config's.",
-            autocompletion=completion(known_benchmarks),
+            autocompletion=names.completion(names.benchmarks),
         ),
     ] = None,
     limit: Annotated[
@@ -51,9 +33,9 @@ def evaluate(
         str | None, typer.Option(help="Name of the run; default: the folder's, as RUN-model.")
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Prediction jobs at a time, a GPU each.")] = 1,
-    configfile: ConfigFiles = None,
-    values: ConfigValues = None,
-    as_json: AsJson = False,
+    configfile: shared.ConfigFiles = None,
+    values: shared.ConfigValues = None,
+    as_json: shared.AsJson = False,
 ) -> None:
     """Evaluate a model as it is, from the repository's folder: what lacks is made first.
 
@@ -64,11 +46,11 @@ def evaluate(
     from threedrs.evaluation.one_checkpoint import evaluate_checkpoint
     from threedrs.models.checkpoint.folder import check_folder
 
-    if Path(checkpoint).is_dir() and trained_run(checkpoint) is None:
+    if Path(checkpoint).is_dir() and names.trained_run(checkpoint) is None:
         check_folder(Path(checkpoint))
     try:
         results = evaluate_checkpoint(
-            str(trained_run(checkpoint) or checkpoint),
+            str(names.trained_run(checkpoint) or checkpoint),
             benchmarks=on.split(",") if on else None,
             limit=limit,
             name=name,
@@ -78,9 +60,9 @@ def evaluate(
         )
     except ConfigError as error:
         # A checkpoint may also lie below data.root, so only now it is known that there is none.
-        near = did_you_mean(checkpoint, RUNS.names())
+        near = did_you_mean(checkpoint, names.RUNS.names())
         # A name or a folder that is there is not mistyped, so the error is about something else.
-        if not near or trained_run(checkpoint) is not None or Path(checkpoint).exists():
+        if not near or names.trained_run(checkpoint) is not None or Path(checkpoint).exists():
             raise
         raise ConfigError(f"{error}; as a run, {near}") from error
     _print_metrics(results, as_json)
@@ -90,15 +72,15 @@ def _print_metrics(results: list[dict[str, Any]], as_json: bool) -> None:
     from threedrs.evaluation.tables import metrics_table, notes
 
     if as_json:
-        report(results, as_json)
+        shared.report(results, as_json)
         return
     for result in results:
-        print_whole(metrics_table(result))
-        say(*notes(result))
+        shared.print_whole(metrics_table(result))
+        shared.say(*notes(result))
 
 
 def score(
-    benchmark: BenchmarkName,
+    benchmark: names.BenchmarkName,
     predictions: Annotated[
         Path,
         typer.Argument(help="predictions.jsonl, or the field's own jsonl (docs/EVALUATION.md)"),
@@ -124,17 +106,17 @@ def score(
             "that hold fewer"
         ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: shared.AsJson = False,
 ) -> None:
     """Score a benchmark's predictions; values are percent, as papers print them."""
     from threedrs.tasks.registry import find_task
 
     find_task(benchmark)
-    check_file(predictions)
+    names.check_file(predictions)
 
     from threedrs.evaluation.score import score_file
 
-    with progress() as show:
+    with shared.progress() as show:
         show(f"scoring {predictions}")
         result = score_file(
             benchmark,
@@ -150,7 +132,7 @@ def score(
 
 
 def awareness(
-    model: ModelName,
+    model: names.ModelName,
     out: Annotated[Path, typer.Option(help="The JSON file to write.")],
     scenes: Annotated[Path, typer.Option(help="Folder of the scene stores.")] = Path(
         "results/scenes"
@@ -166,11 +148,11 @@ def awareness(
             "out is as in the model's run."
         ),
     ] = "{}",
-    as_json: AsJson = False,
+    as_json: shared.AsJson = False,
 ) -> None:
     """Measure how 3D-aware a model's visual tokens are, scene by scene (docs/EVALUATION.md)."""
-    folder = find_model(model)
-    check_file(scenes)
+    folder = names.find_model(model)
+    names.check_file(scenes)
 
     from threedrs.distributed.gpus import claim_gpus, own_device
     from threedrs.evaluation.settings import PredictSettings
@@ -185,7 +167,7 @@ def awareness(
     from threedrs.evaluation.awareness import measure_awareness
 
     stores = [path for path in sorted(scenes.glob("*.zarr")) if path.stem not in excluded]
-    with progress() as show:
+    with shared.progress() as show:
         result = measure_awareness(
             folder,
             StudentAnswerer.load(folder, chosen, own_device()),
@@ -194,7 +176,7 @@ def awareness(
             show,
         )
     means = result["mean"].items()
-    report(
+    shared.report(
         result,
         as_json,
         *(f"{name} {mean:.4f}, mean of {len(result['scenes'])} scenes" for name, mean in means),
@@ -210,17 +192,17 @@ def model_files() -> None:
 
 @model_app.command()
 def merge(
-    model: ModelName,
+    model: names.ModelName,
     out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
 ) -> None:
     """Write adapter and base model as one whole checkpoint in the published layout."""
     from threedrs.models.checkpoint.folder import check_merge
 
-    folder = find_model(model)
+    folder = names.find_model(model)
     check_merge(folder, out)  # before torch is loaded
-    with progress() as show:
+    with shared.progress() as show:
         show(f"merging {folder}")
         from threedrs.models.checkpoint.load_save import merge_adapter
 
         merge_adapter(folder, out)
-    say(f"{out}: written")
+    shared.say(f"{out}: written")

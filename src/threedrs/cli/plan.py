@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from threedrs.cli import shared
 from threedrs.cli.names import completion, configured_runs
-from threedrs.cli.shared import (
-    AsJson,
-    ConfigFiles,
-    ConfigValues,
-    progress,
-    report,
-    say,
-)
 from threedrs.config.resources import GPUS
 
 if TYPE_CHECKING:
@@ -59,8 +52,8 @@ Utilisation = Annotated[
 
 
 def plan(
-    configfile: ConfigFiles = None,
-    values: ConfigValues = None,
+    configfile: shared.ConfigFiles = None,
+    values: shared.ConfigValues = None,
     run: RunName = None,
     gpus: Gpus = None,
     gpu: Gpu = "H100",
@@ -69,7 +62,7 @@ def plan(
     samples: Samples = None,
     utilisation: Utilisation = None,
     cluster: ClusterFile = None,
-    as_json: AsJson = False,
+    as_json: shared.AsJson = False,
 ) -> None:
     """Estimate memory and time of training, from the repository's folder.
 
@@ -108,7 +101,7 @@ def plan(
         _print_cluster_plan(config, study, cluster, as_json)
         return
 
-    with progress() as show:
+    with shared.progress() as show:
         show("loading torch")
         from threedrs.planning.estimate import seeds_of_study
         from threedrs.planning.training import Machine, usual_gpus
@@ -125,7 +118,7 @@ def plan(
             demo = bool(config["data"]["demo"])
             plans[name] = _training_facts(sections, machine, samples, demo=demo)
     lines = [line for name, facts in plans.items() for line in _plan_lines(name, facts)]
-    report(plans, as_json, *lines, seeds_of_study(study))
+    shared.report(plans, as_json, *lines, seeds_of_study(study))
     if not all(facts["fits"] for facts in plans.values()):
         raise typer.Exit(1)
 
@@ -181,9 +174,9 @@ def _print_cluster_plan(config: dict, study: dict, file: Path, as_json: bool) ->
     found = estimate(Workload(config=config, cluster=cluster))
     over = [risk for risk in found.risks if risk.stops and risk.share > 1]
     if as_json:
-        report({"cluster": cluster.model_dump(), **asdict(found)}, as_json)
+        shared.report({"cluster": cluster.model_dump(), **asdict(found)}, as_json)
         raise typer.Exit(bool(over))
-    say(
+    shared.say(
         f"{cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.gpu}, {cluster.cpus_per_node} "
         f"cores, storage {cluster.storage_rate:g} GB/s, {cluster.disk / 1000:g} TB free"
     )
@@ -199,7 +192,7 @@ def _print_cluster_plan(config: dict, study: dict, file: Path, as_json: bool) ->
     print(stages.rename_axis(None).to_string(formatters=formatters))
     first, *others = found.risks
     assumed = "; ".join(f"{name}: {value:.3g}" for name, (value, _) in ASSUMED.items())
-    say(
+    shared.say(
         f"wall time {found.hours:.1f} h ({found.hours / 24:.1f} days)",
         f"disk at most {found.disk_peak / 1000:.2f} TB, of which checkpoints "
         f"{found.checkpoints / 1000:.2f} TB that may be removed once a run is trained (then at "
@@ -207,8 +200,8 @@ def _print_cluster_plan(config: dict, study: dict, file: Path, as_json: bool) ->
         f"largest risk: {first.text}; {first.remedy}",
     )
     for risk in others:
-        say(f"then: {risk.text}" + (f"; {risk.remedy}" if risk.is_near else ""))
-    say(seeds_of_study(study), f"figures: benchmarks/RESULTS.md; not measured are {assumed}")
+        shared.say(f"then: {risk.text}" + (f"; {risk.remedy}" if risk.is_near else ""))
+    shared.say(seeds_of_study(study), f"figures: benchmarks/RESULTS.md; not measured are {assumed}")
     if over:
         raise typer.Exit(1)
 

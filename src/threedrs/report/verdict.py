@@ -13,15 +13,8 @@ from typing import Any
 from markupsafe import Markup
 
 from threedrs.evaluation.aggregate import RUN_NAMES
-from threedrs.report.verdict_line import (
-    Line,
-    after_correction,
-    basis_of,
-    beside_zero,
-    make_line,
-    missed_sizes,
-    too_few_rooms,
-)
+from threedrs.report import verdict_line
+from threedrs.report.verdict_line import Line
 from threedrs.tasks.base import Column
 
 
@@ -73,7 +66,7 @@ def statement(judged: Sequence[Verdict], baseline: str, settings: Mapping[str, A
         if kind in groups
     ]
     compared = [line for verdict in judged if verdict.kind != "untold" for line in verdict.lines]
-    return known + basis_of(compared, settings)
+    return known + verdict_line.basis_of(compared, settings)
 
 
 # Kind of a verdict's answer -> what is said of all settings of that kind.
@@ -103,7 +96,7 @@ def _verdict(
     for column in columns:
         compared = group["comparison"].get(column.benchmark, {}).get(column.metric)
         if compared is not None:
-            lines.append(make_line(summary, group, base, column, compared))
+            lines.append(verdict_line.make_line(summary, group, base, column, compared))
     as_they_are = [side["name"] for side in (group, base) if is_checkpoint(summary, side)]
     if as_they_are and lines:
         models = "is one model as it is" if len(as_they_are) == 1 else "are models as they are"
@@ -150,7 +143,7 @@ def _answer(
     hint = min(seeds) < settings["fewest_seeds"]
     if hint and any(line.compared["low"] is not None for line in lines):
         return *_hint(name, baseline, lines), "even"
-    if all(too_few_rooms(line.compared, settings) for line in lines):
+    if all(verdict_line.too_few_rooms(line.compared, settings) for line in lines):
         rooms = max(line.compared["scenes"] for line in lines)
         few = f"{rooms} room{'s are' if rooms != 1 else ' is'} too few to compare"
         answer = f"Cannot be told: {few} {name} with {baseline} on {total} metrics."
@@ -160,7 +153,7 @@ def _answer(
 
 def _hint(name: str, baseline: str, lines: Sequence[Line]) -> tuple[str, str]:
     """Return kind and sentence of what two seeds suggest."""
-    sides = [beside_zero(line.compared) for line in lines]
+    sides = [verdict_line.beside_zero(line.compared) for line in lines]
     higher, lower = sides.count(1), sides.count(-1)
     if not higher and not lower:
         return (
@@ -198,10 +191,13 @@ def _tested_answer(
         return "better", "Yes: " + told("better", better) + rest, "up"
     if worse:
         return "worse", "No: " + told("worse", worse) + rest, "down"
-    seeds, sizes = min(min(line.compared["seeds"]) for line in lines), missed_sizes(lines)
+    seeds, sizes = (
+        min(min(line.compared["seeds"]) for line in lines),
+        verdict_line.missed_sizes(lines),
+    )
     easily = (
-        f" {after_correction(tests).capitalize()}, a true one of less than about {sizes} is "
-        f"easily missed, which is an estimate from {seeds} seeds."
+        f" {verdict_line.after_correction(tests).capitalize()}, a true one of less than about "
+        f"{sizes} is easily missed, which is an estimate from {seeds} seeds."
         if sizes
         else ""
     )

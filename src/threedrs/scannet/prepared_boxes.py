@@ -13,12 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from threedrs.errors import DataError
-from threedrs.io.external_json import (
-    ExternalRow,
-    ExternalText,
-    check_external,
-    read_external_json,
-)
+from threedrs.io import external_json
 from threedrs.io.files import read_json
 from threedrs.scannet.layout import PREFIX
 
@@ -39,10 +34,10 @@ _Box = Annotated[
 ]
 
 
-class _PreparedSet(ExternalRow):
+class _PreparedSet(external_json.ExternalRow):
     boxes: list[_Box]
     ids: list[Annotated[int, Field(ge=0, lt=2**31)]]
-    labels: list[ExternalText]
+    labels: list[external_json.ExternalText]
 
     @model_validator(mode="before")
     @classmethod
@@ -70,7 +65,7 @@ def read_prepared_boxes(path: Path, scenes: Iterable[str]) -> dict[str, dict[str
     Raises:
         DataError: the file is missing or malformed; the message names scene and row.
     """
-    content = read_external_json(path, dict[str, Any], _REMEDY)
+    content = external_json.read_external_json(path, dict[str, Any], _REMEDY)
     found = {}
     for scene in scenes:
         named = [key for key in (scene, PREFIX + scene) if key in content]
@@ -78,7 +73,9 @@ def read_prepared_boxes(path: Path, scenes: Iterable[str]) -> dict[str, dict[str
             raise DataError(f"{path}: {scene} stands there with and without {PREFIX}")
         if named:
             where = f"{path}: {scene}"
-            found[scene] = dict(check_external(content[named[0]], _PreparedSet, where, _REMEDY))
+            found[scene] = dict(
+                external_json.check_external(content[named[0]], _PreparedSet, where, _REMEDY)
+            )
     return found
 
 

@@ -29,15 +29,8 @@ import numpy as np
 
 import threedrs
 from threedrs.errors import StoreError
+from threedrs.io import zarr_store
 from threedrs.io.files import sha256_of_json
-from threedrs.io.zarr_store import (
-    StoreReader,
-    array_digest,
-    bytes_digest,
-    create_store,
-    write_array,
-    write_bytes,
-)
 from threedrs.scannet.boxes import BOX_SETS, BoxSet
 from threedrs.scannet.geometry import (
     FINE_GRID,
@@ -68,7 +61,7 @@ class SceneStore:
         attributes: all attributes, as written.
     """
 
-    def __init__(self, reader: StoreReader) -> None:
+    def __init__(self, reader: zarr_store.StoreReader) -> None:
         self._reader = reader
         self.path: Path = reader.path
         self.attributes: dict[str, Any] = reader.attributes
@@ -108,7 +101,7 @@ class SceneStore:
                 "scenes` makes the stores, `threedrs verify` finds lost ones)"
             )
         return cls(
-            StoreReader.open(
+            zarr_store.StoreReader.open(
                 path, kind="scene store", format_version=FORMAT_VERSION, remedy=_REMEDY
             )
         )
@@ -179,9 +172,9 @@ class SceneStore:
         """
         for name, recorded in self.attributes["digests"].items():
             found = (
-                bytes_digest(self.jpegs())
+                zarr_store.bytes_digest(self.jpegs())
                 if name == "jpeg"
-                else array_digest(self._reader.read(name))
+                else zarr_store.array_digest(self._reader.read(name))
             )
             if found != recorded:
                 raise self._reader.error(f"array {name} is damaged (it does not fit its hash)")
@@ -228,22 +221,22 @@ def write_scene_store(path: Path, contents: SceneContents) -> None:
     Raises:
         StoreError: the store cannot be written (for instance, the disk is full).
     """
-    with create_store(path) as group:
+    with zarr_store.create_store(path) as group:
         frame = (1, IMAGE_SIZE, IMAGE_SIZE)
         digests = {
-            "rgb": write_array(
+            "rgb": zarr_store.write_array(
                 group, "rgb", contents.rgb, chunk_shape=(*frame, 3), compressed=False
             ),
-            "jpeg": write_bytes(group, "jpeg", contents.jpegs),
-            "depth": write_array(group, "depth", contents.depth, chunk_shape=frame),
-            "pose": write_array(group, "pose", contents.poses),
-            "depth_intrinsic": write_array(
+            "jpeg": zarr_store.write_bytes(group, "jpeg", contents.jpegs),
+            "depth": zarr_store.write_array(group, "depth", contents.depth, chunk_shape=frame),
+            "pose": zarr_store.write_array(group, "pose", contents.poses),
+            "depth_intrinsic": zarr_store.write_array(
                 group,
                 "depth_intrinsic",
                 contents.depth_intrinsic,
                 attributes={"depth_size": list(contents.depth_size)},
             ),
-            "patch_xyz": write_array(group, "patch_xyz", contents.patch_xyz),
+            "patch_xyz": zarr_store.write_array(group, "patch_xyz", contents.patch_xyz),
         }
         for name in BOX_SETS:
             box_set, (fine, coarse) = contents.boxes[name], contents.masks[name]
@@ -253,7 +246,7 @@ def write_scene_store(path: Path, contents: SceneContents) -> None:
                 (f"masks/{name}/fine", pack_masks(fine), {}),
                 (f"masks/{name}/coarse", pack_masks(coarse), {}),
             ):
-                digests[array] = write_array(group, array, values, attributes=attributes)
+                digests[array] = zarr_store.write_array(group, array, values, attributes=attributes)
         group.attrs.update(
             {
                 "format_version": FORMAT_VERSION,

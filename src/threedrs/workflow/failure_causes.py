@@ -1,11 +1,18 @@
-"""Why a job failed, as far as its log tells: the last thing that it said itself."""
+"""Why a job failed: what Slurm did to it and the setting to change, or the last thing it said.
+
+Snakemake says of a job only that Slurm refused it, or ended it with some state. The reason of the
+latter stands in the job's own log of Slurm.
+"""
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from threedrs.workflow.slurm_watch import LOST
+
+PROFILE = "slurm/config.yaml"
 TAIL = 65536  # bytes of a log that are looked at
 CLOCKS_APART = 60.0  # seconds that a file server's clock may be behind this machine's
 NEARLY_FULL = 1 << 20  # bytes free, below which a log without a last word is put down to the disk
@@ -16,6 +23,50 @@ _STOPPED = re.compile(r"stopped by SIG(INT|USR1|TERM)")
 _ECHOES = re.compile(r"^(launch: |srun: |slurmstepd: |train: rank \d+: lost another rank)")
 _PROGRESS = re.compile(r"^\d\d:\d\d:\d\d INFO |: step \d+/\d+ |: \d+ of \d+ ")
 _ERROR = re.compile(r"^\d\d:\d\d:\d\d ERROR ")
+_STATE = re.compile(r"SLURM-job '(?P<number>\w+)' failed.*?SLURM status is: '(?P<state>\w+)'")
+_REFUSED = re.compile(
+    r"(?:sbatch failed\. The error message was '|submission failed with exception: )"
+    r"(?P<why>(?:[^']|'(?=\w))*)"
+)
+
+# What Slurm says when it refuses a job -> the setting, first match.
+REFUSALS = (
+    (
+        r"accounting/qos policy",
+        "the limits of the account or the QOS do not allow it: lower jobs (how many are submitted "
+        "at a time) there, or what the rule asks for",
+    ),
+    (r"account", "set slurm_account there to one that `sacctmgr show associations` lists"),
+    (r"partition", "set slurm_partition there to one that `sinfo` lists"),
+    (r"qos", "set qos there to one that `sacctmgr show qos` lists"),
+    (r"time limit", "set runtime (minutes) there to what the partition allows"),
+    (
+        r"node configuration|memory|gres|cpu count|node count",
+        "no node has what the rule asks for: lower mem_mb, gpu, nodes or its threads there, or "
+        "choose another slurm_partition",
+    ),
+    (
+        r"unable to contact|socket timed out|connect failure|no answer within",
+        "the controller did not answer: run the same command again when `sinfo` does",
+    ),
+    (r"", "the settings of jobs are there"),
+)
+# State of a job, and what its log says -> what happened and the remedy, first match.
+ENDINGS = (
+    (
+        "OUT_OF_MEMORY",
+        # srun says a task is out of memory; our own lines say it of a GPU, which needs no mem_mb.
+        r"exceeded (job )?memory limit|oom.?kill|out-of-memory handler"
+        r"|tasks? [\d,-]+: out of memory",
+        "took more memory than it had asked for: raise mem_mb",
+    ),
+    ("TIMEOUT|DEADLINE", r"due to time limit", "reached its time limit: raise runtime (minutes)"),
+    ("NODE_FAIL|BOOT_FAIL", r"due to node failure", "lost its node"),
+    ("PREEMPTED", r"due to preemption", "was preempted"),
+    ("CANCELLED", r"cancelled at|due to job requeue", "was cancelled"),
+    # The sign matches nothing, because a job that is lost leaves no word in its log.
+    (LOST, r"(?!)", "was forgotten by Slurm before it left its mark of a good end"),
+)
 
 
 @dataclass(frozen=True)
@@ -32,10 +83,17 @@ class Cause:
         return f"{self.text} (log: {self.log})" if self.log else self.text
 
 
-def find_cause(job: str, logs: Iterable[Path], since: float) -> Cause:
-    """Return why a job failed, which is the last thing that it said itself."""
-    # Snakemake's own log comes first, and Slurm's of the job after it.
-    logs = [*logs]
+def find_cause(job: str, logs: Sequence[Path], since: float, said: str = "") -> Cause:
+    """Return why a job failed.
+
+    Args:
+        job: its rule and wildcards.
+        logs: the rule's log, and after it Slurm's own of the job.
+        since: when the job began, in seconds of `time.time`; older logs are of an attempt before.
+        said: what Snakemake's executor plugin says of it.
+    """
+    if reason := _slurm_reason(said, logs):
+        return Cause(job, f"Slurm: {reason}")
     for log in logs:
         if lines := tail_lines(log, since):
             stops = [line for line in lines if _STOPPED.search(line)]
@@ -53,6 +111,29 @@ def find_cause(job: str, logs: Iterable[Path], since: float) -> Cause:
     if folder.is_dir() and shutil.disk_usage(folder).free < NEARLY_FULL:
         why = f"the disk of {folder} is full; free space there, and run the same again"
     return Cause(job, why, str(logs[0]) if logs else "", silent=True)
+
+
+def _slurm_reason(message: str, logs: Sequence[Path]) -> str | None:
+    """Return why Slurm refused or ended a job, or None where the job's own program failed."""
+    if refused := _REFUSED.search(message):
+        # The last line says why if sbatch wrote it, and the first one if it did not.
+        said = refused["why"].strip().splitlines() or [""]
+        why = said[-1] if said[-1].startswith("sbatch") else said[0]
+        why = why.removeprefix("sbatch: error: ").removeprefix("Batch job submission failed: ")
+        whole = refused["why"].lower()
+        remedy = next(remedy for sign, remedy in REFUSALS if re.search(sign, whole))
+        return f"submission refused ({why}); {PROFILE}: {remedy}"
+    if ended := _STATE.search(message):
+        # In the rule's log an srun of its command speaks. But the command may not have begun, and
+        # the log be of an attempt before.
+        telling = logs if ended["state"] == "FAILED" else logs[-1:]
+        end = "\n".join(line for log in telling for line in tail_lines(log)).lower()
+        # Slurm may call a job FAILED whose own log says that it ran out of memory or time.
+        for states, sign, what in ENDINGS:
+            if re.fullmatch(states, ended["state"]) or re.search(sign, end):
+                where = "" if what.startswith(("was", "lost")) else f" for this rule in {PROFILE}"
+                return f"job {ended['number']} {what}{where}; run the same command to go on"
+    return None
 
 
 def tail_lines(log: Path, since: float = 0.0) -> list[str]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.workflow.failure_causes import CLOCK, CLOCKS_APART, Cause, find_cause, tail_lines
-from threedrs.workflow.slurm import slurm_reason
 
 # Stage -> its rules, in the order in which they run.
 STAGES = {
@@ -143,9 +142,8 @@ class RunState:
         job = self.running.pop(number, None)
         name = job.name if job else str(fields["rule_name"])
         logs = [*map(Path, fields["log"] or [])]
-        cause = find_cause(name, logs, job.started if job else 0.0)
-        if why := slurm_reason(fields.get("rule_msg") or "", logs):
-            cause = Cause(name, f"Slurm: {why}")
+        said = fields.get("rule_msg") or ""
+        cause = find_cause(name, logs, job.started if job else 0.0, said)
         if cause.silent and self.stopped:  # Ctrl-C ends jobs that have no more to say
             cause = replace(cause, text="stopped; run the same command to go on", wanted=True)
         if job:

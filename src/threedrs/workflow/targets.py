@@ -15,15 +15,9 @@ from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
 from threedrs.config.schema import INITIAL
 from threedrs.demo.write import demo_scenes
 from threedrs.errors import ConfigError
+from threedrs.inputs import required_files
 from threedrs.inputs.captures import capture_files, capture_splits
 from threedrs.inputs.download import downloads
-from threedrs.inputs.required_files import (
-    conversions,
-    missing_inputs,
-    scene_splits,
-    shards,
-    trained_runs,
-)
 from threedrs.inputs.scene_sources import start_table
 from threedrs.scannet.layout import SPLITS
 from threedrs.tasks.base import TRAINING_SPLIT
@@ -53,30 +47,30 @@ class Targets:
         self.downloads = downloads(config)
         self.demo = config["data"]["demo"]
         self.coverage = config["frames"]["strategy"] != "uniform"  # of voxels decides the frames
-        self.splits = scene_splits(config)
+        self.splits = required_files.scene_splits(config)
         if self.demo:
             generated = demo_scenes(self.demo["scenes"])
             self.scenes = {split: generated[split] for split in self.splits}
         else:
-            missing_inputs(self.layout, config)
+            required_files.missing_inputs(self.layout, config)
             self.scenes = {split: self.layout.scenes(split) for split in self.splits}
         # Shard -> its scenes: of the needed splits, and of the scenes whose features are extracted.
         self.scene_shards = self._shards(self.scenes)
         self.captures = capture_splits(config)
         self.capture_shards = self._shards({k: [*v.scenes] for k, v in self.captures.items()})
         self.asked = [split for split, own in self.captures.items() if own.questions]
-        self.feature_shards = shards(
+        self.feature_shards = required_files.shards(
             "train", self.scenes.get("train", []), config["teacher"]["scenes_per_shard"]
         )
         self.resolved = {run: resolve_run(config, run) for run in config["runs"]}
-        self.trained = trained_runs(config)
+        self.trained = required_files.trained_runs(config)
         # Sorted, as Snakemake compares lists in the order that they have.
         names = {self.resolved[run]["teacher"]["name"] for run in self.trained}
         self.teachers = sorted(names - {NO_TEACHER})
         self.mixes = list(config["instructions"]["mixes"]) if self.trained else []
         self.benchmarks: list[str] = config["eval"]["benchmarks"]
         # Those of them that runs are trained on too, so that their training records are made.
-        made = conversions(config)
+        made = required_files.conversions(config)
         self.trained_benchmarks = [b for b in self.benchmarks if (b, TRAINING_SPLIT) in made]
 
         # What is asked again as a control, a benchmark of a run by the name of both.
@@ -96,7 +90,7 @@ class Targets:
 
     def _shards(self, scenes: dict[str, list[str]]) -> dict[str, list[str]]:
         size = self.config["data"]["scenes_per_shard"]
-        parts = [shards(split, members, size) for split, members in scenes.items()]
+        parts = [required_files.shards(split, members, size) for split, members in scenes.items()]
         return {name: members for part in parts for name, members in part.items()}
 
     def names(self) -> dict[str, list[str]]:
@@ -125,7 +119,7 @@ class Targets:
             self.scenes,
             stride=self.config["frames"]["stride"],
             coverage=self.coverage,
-            records=conversions(self.config),
+            records=required_files.conversions(self.config),
         )
         return "\n".join([table, *own])
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from threedrs.workflow.slurm import slurm_reason
+from threedrs.workflow.failure_causes import find_cause
 
 ENDED = (
     "SLURM-job '{number}' failed, SLURM status is: '{state}'. Detailed failure reason unavailable "
@@ -14,6 +14,12 @@ REFUSED = """SLURM sbatch failed. The error message was '{said}'.
     sbatch call:
         sbatch --parsable --comment rule_boxes -p nosuch --wrap="python -m snakemake"
 """
+
+
+def slurm_reason(said: str, logs: list[Path]) -> str | None:
+    """What Slurm did to a job, or None where it did nothing."""
+    text = find_cause("train a", logs, 0.0, said).text
+    return text.removeprefix("Slurm: ") if text.startswith("Slurm: ") else None
 
 
 @pytest.mark.parametrize(
