@@ -73,32 +73,17 @@ def plan(
     """
     from threedrs.config.load import load_config, resolve_run
     from threedrs.config.yaml_files import merged, parse_values
-    from threedrs.errors import ConfigError, choose_one
-    from threedrs.inputs.required_files import trained_runs
 
-    kind = next((name for name in GPUS if name.lower() == gpu.lower()), None)
-    if kind is None:
-        raise ConfigError(f"--gpu {gpu}: {choose_one(gpu.upper(), GPUS)}")
+    kind = _kind_of_gpu(gpu)
     if not configfile and not values:
         configfile = [PAPER]
         run = run or (None if cluster else PAPERS_RUN)
     # The plan comes before data and checkpoints are fetched.
     asked = merged(configfile or [], "plan", parse_values(values or []))
-    config = load_config(asked, files=False)
-    study = {**config}
-    trained = trained_runs(config)
-    if run is not None:
-        if run not in trained:
-            raise ConfigError(f"--run {run} is not trained; {choose_one(run, trained)}")
-        config["runs"] = {run: config["runs"][run]}
-    resolved = {name: resolve_run(config, name) for name in trained_runs(config)}
-    if gpus is not None:
-        from threedrs.training.recipe import accumulation
-
-        for train in (sections["train"] for sections in resolved.values()):
-            accumulation(train["global_batch"], train["pack"], gpus)
+    study = load_config(asked, files=False)
+    planned = _planned_runs(study, run)
     if cluster is not None:
-        _print_cluster_plan(config, study, cluster, as_json)
+        _print_cluster_plan({**study, "runs": planned}, study, cluster, as_json)
         return
 
     with shared.progress() as show:
@@ -107,7 +92,8 @@ def plan(
         from threedrs.planning.training import Machine, usual_gpus
 
         plans = {}
-        for name, sections in resolved.items():
+        for name in planned:
+            sections = resolve_run(study, name)
             machine = Machine(
                 gpus=usual_gpus(sections) if gpus is None else gpus,
                 memory=(GPUS[kind][1] if gpu_memory is None else gpu_memory) * 1e9,
@@ -115,12 +101,32 @@ def plan(
                 utilisation=utilisation,
             )
             show(f"run {name}")
-            demo = bool(config["data"]["demo"])
+            demo = bool(study["data"]["demo"])
             plans[name] = _training_facts(sections, machine, samples, demo=demo)
     lines = [line for name, facts in plans.items() for line in _plan_lines(name, facts)]
     shared.report(plans, as_json, *lines, seeds_of_study(study))
     if not all(facts["fits"] for facts in plans.values()):
         raise typer.Exit(1)
+
+
+def _kind_of_gpu(typed: str) -> str:
+    from threedrs.errors import ConfigError, choose_one
+
+    kind = {name.lower(): name for name in GPUS}.get(typed.lower())
+    if kind is None:
+        raise ConfigError(f"--gpu {typed}: {choose_one(typed.upper(), GPUS)}")
+    return kind
+
+
+def _planned_runs(study: dict[str, Any], run: str | None) -> dict[str, Any]:
+    """Return the runs of a configuration that are trained, or the one that is asked for."""
+    from threedrs.errors import ConfigError, choose_one
+    from threedrs.inputs.required_files import trained_runs
+
+    trained = trained_runs(study)
+    if run is not None and run not in trained:
+        raise ConfigError(f"--run {run} is not trained; {choose_one(run, trained)}")
+    return {name: study["runs"][name] for name in trained if run in (None, name)}
 
 
 def _training_facts(

@@ -83,17 +83,7 @@ def estimate(work: Workload) -> Estimate:
             )
     cluster, plans = work.cluster, training_plans(work)
     steps = workflow_steps(work, plans)
-    stages = [
-        Stage(
-            stage=name,
-            jobs=sum(len(step.seconds) for step in members),
-            gpu_hours=sum(step.gpu_hours for step in members),
-            disk=sum(step.kept for step in members),
-            hours=sum(step.hours(cluster) for step in members),
-        )
-        for name in dict.fromkeys(step.stage for step in steps)
-        if (members := [step for step in steps if step.stage == name])
-    ]
+    stages = _stages(steps, cluster)
     hours = sum(stage.hours for stage in stages)
     # Checkpoints decide what the disk holds at most. Each run keeps some, and a run that is being
     # trained has one more, as the oldest goes only when the next is complete.
@@ -137,6 +127,20 @@ def estimate(work: Workload) -> Estimate:
         checkpoints=checkpoints,
         risks=risks,
     )
+
+
+def _stages(steps: Sequence[Step], cluster: Cluster) -> list[Stage]:
+    return [
+        Stage(
+            stage=name,
+            jobs=sum(len(step.seconds) for step in members),
+            gpu_hours=sum(step.gpu_hours for step in members),
+            disk=sum(step.kept for step in members),
+            hours=sum(step.hours(cluster) for step in members),
+        )
+        for name in dict.fromkeys(step.stage for step in steps)
+        if (members := [step for step in steps if step.stage == name])
+    ]
 
 
 def training_plans(work: Workload) -> dict[str, Plan]:

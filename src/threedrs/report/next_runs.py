@@ -10,7 +10,6 @@ import yaml
 from threedrs.evaluation.aggregate import recipe
 from threedrs.metrics.setting_difference import fewest_rooms
 from threedrs.report.verdict import Verdict, is_checkpoint
-from threedrs.report.verdict_line import Line
 from threedrs.tasks.registry import find_task
 
 
@@ -37,16 +36,15 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
     level = settings["level"] / max(1, len(compared))
     wanted = dict.fromkeys(names, settings["fewest_seeds"])
     sentences = []
-    alike = [line for line in lines if line.artefact or "both score 0" in line.silence]
-    if alike:
-        titles = ", ".join(dict.fromkeys(line.column.group for line in alike))
+    alike = (line for line in lines if line.artefact or "both score 0" in line.silence)
+    if titles := ", ".join(dict.fromkeys(line.column.group for line in alike)):
         sentences.append(
             f"On {titles} most answers of a setting are alike, empty or all wrong, so no "
             "difference there says anything of the method. These models must first learn to "
             "answer: train longer (train.epochs, or train.max_steps where it is set)."
         )
     # More seeds or rooms of models that give one answer would measure that answer.
-    if not any(map(_can_differ, lines)):
+    if all(line.silence or line.artefact for line in lines):
         wanted = {}
     elif all(one["smallest_p"] >= level for one in compared):
         rooms = max(one["scenes"] for one in compared)
@@ -83,10 +81,6 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
         )
         runs = ["eval: {controls: [text_only]}", *runs]
     return NextRuns(sentences=tuple(sentences), lines="\n".join(runs))
-
-
-def _can_differ(line: Line) -> bool:
-    return not line.silence and not line.artefact
 
 
 def _more_rooms(summary: Mapping[str, Any]) -> str:

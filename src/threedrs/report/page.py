@@ -7,7 +7,6 @@ can be read without it.
 """
 
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from threedrs.teachers.feature_store import FeatureStore
 from threedrs.visualization.box_overlay import TRUE_COLOUR
 from threedrs.visualization.feature_plot import plot_features
 from threedrs.visualization.templates import data_uri, page_environment, page_script
+from threedrs.workflow.processes import run_text
 
 SCRIPTS = (
     "room.js",
@@ -71,9 +71,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
     )
     script, script_hash = page_script("threedrs.report", SCRIPTS)
     questions = Questions(results, settings.baseline)
-    judged = verdicts(results.summary, results.columns)
     settings_rows, trivial_rows = score_rows(results)
-    baseline = results.summary["groups"][0]["name"]
     colours = run_colours(results.runs)
     curves = training_curves(results)
     page = (
@@ -88,34 +86,14 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             summary=results.summary,
             columns=results.columns,
             results=results,
-            statement=statement(judged, baseline, results.summary["comparison"]),
-            alike=settings_that_answer_alike(results.summary),
-            looking=[
-                *sentences_below(results.summary, results.columns),
-                *sentences_of_looking(results.summary, results.columns),
-            ],
+            **_comparison(results),
             score_rows=settings_rows,
             trivial_rows=trivial_rows,
             origin_of=origin_of,
-            verdicts=judged,
-            next_runs=next_runs(results.summary, judged),
-            verdict_reaches=[charts.reaches_of(verdict) for verdict in judged],
-            room_strips=[charts.room_strips(results, verdict) for verdict in judged],
-            config_differences=_config_differences(results),
             counts=questions.counts(),
             questions=questions.packed(),
             true_colour=TRUE_COLOUR,
-            published=_published(results),
-            alone={
-                run: setting_of(results.config(run))
-                for run in results.runs
-                if not any(row.is_of(results.config(run)) for row in PUBLISHED)
-            },
-            details={
-                name: find_task(name).published_details.get("all", {})
-                for name in settings.benchmarks
-            },
-            source=SOURCE,
+            **_published(results),
             radars=charts.radars(results),
             types=charts.question_types(results),
             awareness=results.awareness(),
@@ -135,19 +113,49 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
     write_text(folder / "report" / "index.html", page)
 
 
-def _published(results: Results) -> dict[str, list[tuple[str, list[str], list[float | None]]]]:
-    """Return the groups of published rows: method, runs of its setting, headline values."""
+def _comparison(results: Results) -> dict[str, Any]:
+    """Return what the page says of the settings' differences, and of what they rest on."""
+    summary, columns = results.summary, results.columns
+    judged, baseline = verdicts(summary, columns), summary["groups"][0]["name"]
     return {
-        title: [
-            (
-                row.method,
-                [run for run in results.runs if row.is_of(results.config(run))],
-                row.of(results.columns),
-            )
-            for row in rows
-            if any(value is not None for value in row.of(results.columns))
-        ]
-        for title, rows in GROUPS.items()
+        "statement": statement(judged, baseline, summary["comparison"]),
+        "alike": settings_that_answer_alike(summary),
+        "looking": [*sentences_below(summary, columns), *sentences_of_looking(summary, columns)],
+        "verdicts": judged,
+        "next_runs": next_runs(summary, judged),
+        "verdict_reaches": [charts.reaches_of(verdict) for verdict in judged],
+        "room_strips": [charts.room_strips(results, verdict) for verdict in judged],
+        "config_differences": _config_differences(results),
+    }
+
+
+def _published(results: Results) -> dict[str, Any]:
+    """Return what the page says of published scores.
+
+    ``published`` has groups of rows: method, runs of its setting, headline values. ``alone`` has
+    the setting of each run that no row is of, ``details`` what is published of a benchmark besides.
+    """
+    runs_of = {
+        row.method: [run for run in results.runs if row.is_of(results.config(run))]
+        for row in PUBLISHED
+    }
+    repeated = {run for runs in runs_of.values() for run in runs}
+    return {
+        "published": {
+            title: [
+                (row.method, runs_of[row.method], row.of(results.columns))
+                for row in rows
+                if any(value is not None for value in row.of(results.columns))
+            ]
+            for title, rows in GROUPS.items()
+        },
+        "alone": {
+            run: setting_of(results.config(run)) for run in results.runs if run not in repeated
+        },
+        "details": {
+            name: find_task(name).published_details.get("all", {}) for name in results.benchmarks
+        },
+        "source": SOURCE,
     }
 
 
@@ -169,10 +177,7 @@ def code_commit() -> str | None:
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
+        return run_text("git", *arguments, folder=here.parent).stdout.strip()
 
     # An installed package may lie in somebody else's repository, which does not track its files.
     if shutil.which("git") is None or not git("ls-files", here.name):

@@ -72,16 +72,14 @@ class PosedImagesReader(LooseFrames):
             return SensHeader(
                 sensor_name="posed_images",
                 intrinsic_color=_read_f32(self.path / "intrinsic.txt"),
-                extrinsic_color=np.eye(4),
                 intrinsic_depth=_read_f32(self.path / "depth_intrinsic.txt"),
-                extrinsic_depth=np.eye(4),
                 color_width=color_size[0],
                 color_height=color_size[1],
                 depth_width=depth_size[0],
                 depth_height=depth_size[1],
             )
         except HeaderFieldError as error:
-            raise DataError(f"{self.path}: {error.args[1]}; {_REMEDY}") from error
+            raise DataError(f"{self.path}: {error.problem}; {_REMEDY}") from error
 
 
 def _frame_names(folder: Path) -> list[str]:

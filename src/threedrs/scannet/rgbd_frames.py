@@ -65,18 +65,16 @@ class RgbdFrames(LooseFrames):
                 "--trajectory"
             )
         self.color_files, self.depth_files = self.folder.color_files, self.folder.depth_files
-        if not self.color_files:
-            raise DataError(f"{path}: no colour image has both a depth image and a pose")
         self.poses = self.folder.poses
         self.valid = camera.has_valid_pose(self.poses)
         self.frame_ids = np.arange(len(self), dtype=np.int64)
         color_size = _common_size(self.color_files, "colour")
         depth_size = _common_size(self.depth_files, "depth")
+        sizes = "colour {}x{}, depth {}x{}".format(*color_size, *depth_size)
         if (color_size[0] - color_size[1]) * (depth_size[0] - depth_size[1]) < 0:
             raise DataError(
-                f"{path}: colour images are {color_size[0]}x{color_size[1]} and depth images "
-                f"{depth_size[0]}x{depth_size[1]}, so one of them was turned; turn the colour "
-                "images back as the camera took them (poses and intrinsic are of that)"
+                f"{path}: one kind of images was turned ({sizes}); turn the colour images back as "
+                "the camera took them (poses and intrinsic are of that)"
             )
         color_matrix, depth_matrix, doubts = find_intrinsics(
             path,
@@ -85,37 +83,37 @@ class RgbdFrames(LooseFrames):
             depth_size,
             registered=self.folder.registered,
         )
+        units, units_fact, unusual = self._units(depth_size, depth_scale)
         self.header = SensHeader(
             sensor_name=SENSOR_NAME,
             intrinsic_color=color_matrix,
-            extrinsic_color=np.eye(4),
             intrinsic_depth=depth_matrix,
-            extrinsic_depth=np.eye(4),
             color_compression=rgbd_folder.COLOR_SUFFIXES[self.color_files[0].suffix.lower()],
             depth_compression="zlib",
             color_width=color_size[0],
             color_height=color_size[1],
             depth_width=depth_size[0],
             depth_height=depth_size[1],
-            depth_shift=self._units(depth_size, depth_scale),
+            depth_shift=units,
         )
         self.header_bytes = self.header.pack(len(self))
         doubts += camera.check_poses(
             self.poses, lambda index: f"{path}: pose of {self.color_files[index].name}"
         )
-        self.notes = [*self.folder.notes, *self._units_notes, *doubts]
-        matrix = self.header.intrinsic_depth
-        values = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+        self.notes = [*self.folder.notes, *unusual, *doubts]
+        pinhole = ",".join(f"{value:g}" for value in depth_matrix[[0, 1, 0, 1], [0, 1, 2, 2]])
         self.facts = [
             f"layout: {self.folder.layout}, {len(self)} frames",
-            f"images: colour {color_size[0]}x{color_size[1]}, depth {depth_size[0]}x"
-            f"{depth_size[1]}, intrinsic of depth {','.join(f'{value:g}' for value in values)}",
-            *self._units_facts,
+            f"images: {sizes}, intrinsic of depth {pinhole}",
+            units_fact,
             *self.notes,
         ]
 
-    def _units(self, size: Size, given: float | None) -> float:
-        """Return the depth units a metre: as given, as the format has it, or the plausible one."""
+    def _units(self, size: Size, given: float | None) -> tuple[float, str, list[str]]:
+        """Return the depth units a metre, how they were found, and notes on unusual depths.
+
+        They are as given, as the format has it, or the only plausible ones.
+        """
         if given is not None and not given > 0:
             raise DataError(f"--depth-scale {given:g}: give the depth units a metre, as 1000")
         # A wrong scale is refused by frames spread over the capture, before minutes go into all.
@@ -143,10 +141,8 @@ class RgbdFrames(LooseFrames):
         (units,) = allowed
         where = str(some[0].parent)
         notes = camera.check_depths(counts, units, where, "give --depth-scale")
-        said = f"depth: {units:g} units a metre ({how}), median {median / units:.2f} m"
-        self._units_facts = [said]
-        self._units_notes = [f"{where}: {note}" for note in notes]
-        return units
+        fact = f"depth: {units:g} units a metre ({how}), median {median / units:.2f} m"
+        return units, fact, [f"{where}: {note}" for note in notes]
 
 
 def list_frames(folder: Path, trajectory: Path | None = None) -> rgbd_folder.RgbdFolder:

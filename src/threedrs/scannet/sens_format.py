@@ -21,7 +21,7 @@ still decodes to a full image of the right size cannot be told from an undamaged
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,12 @@ class SensError(DataError):
 class HeaderFieldError(DataError):
     """A header field holds a value that no scan can have; ``field`` names it."""
 
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(field, problem)
-        self.field = field
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.field, self.problem = name, f"{name} {problem}"
 
     def __str__(self) -> str:
-        return f".sens header: {self.args[1]}"
+        return f".sens header: {self.problem}"
 
 
 class PayloadError(DataError):
@@ -108,9 +108,9 @@ class SensHeader:
 
     sensor_name: str
     intrinsic_color: NDArray[np.float64]
-    extrinsic_color: NDArray[np.float64]
+    extrinsic_color: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     intrinsic_depth: NDArray[np.float64]
-    extrinsic_depth: NDArray[np.float64]
+    extrinsic_depth: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     color_compression: str = "jpeg"
     depth_compression: str = "zlib"
     color_width: int
@@ -120,36 +120,30 @@ class SensHeader:
     depth_shift: float = 1000.0
 
     def __post_init__(self) -> None:
-        for field in _MATRICES:
+        for name in _MATRICES:
             with np.errstate(over="ignore"):
-                matrix = np.asarray(getattr(self, field)).astype(np.float32).astype(np.float64)
+                matrix = np.asarray(getattr(self, name)).astype(np.float32).astype(np.float64)
             if matrix.shape != (4, 4):
-                raise HeaderFieldError(field, f"{field} is not a 4x4 matrix")
+                raise HeaderFieldError(name, "is not a 4x4 matrix")
             # Extrinsics take no part in any computation here, so a scan is not refused for them.
-            if field.startswith("intrinsic") and not np.isfinite(matrix).all():
-                raise HeaderFieldError(field, f"{field} holds a non-finite value")
-            object.__setattr__(self, field, matrix)
-        for field, valid in (
+            if name.startswith("intrinsic") and not np.isfinite(matrix).all():
+                raise HeaderFieldError(name, "holds a non-finite value")
+            object.__setattr__(self, name, matrix)
+        for name, valid in (
             ("color_compression", COLOR_COMPRESSIONS),
             ("depth_compression", DEPTH_COMPRESSIONS),
         ):
-            if getattr(self, field) not in valid.values():
+            if (found := getattr(self, name)) not in valid.values():
                 choices = ", ".join(valid.values())
-                raise HeaderFieldError(
-                    field, f"{field} {getattr(self, field)!r} is not supported (one of: {choices})"
-                )
-        for field in _SIZES:
-            if not 1 <= getattr(self, field) <= MAX_SIDE:
-                raise HeaderFieldError(
-                    field, f"{field} {getattr(self, field)} is not between 1 and {MAX_SIDE} pixels"
-                )
+                raise HeaderFieldError(name, f"{found!r} is not supported (one of: {choices})")
+        for name in _SIZES:
+            if not 1 <= (side := getattr(self, name)) <= MAX_SIDE:
+                raise HeaderFieldError(name, f"{side} is not between 1 and {MAX_SIDE} pixels")
         with np.errstate(over="ignore"):
             depth_shift = float(np.float32(self.depth_shift))
         object.__setattr__(self, "depth_shift", depth_shift)
         if not (np.isfinite(depth_shift) and depth_shift > 0):
-            raise HeaderFieldError(
-                "depth_shift", f"depth_shift {self.depth_shift} is not a positive number"
-            )
+            raise HeaderFieldError("depth_shift", f"{self.depth_shift} is not a positive number")
 
     @property
     def color_size(self) -> tuple[int, int]:
@@ -174,7 +168,7 @@ class SensHeader:
     def pack(self, frame_count: int) -> bytes:
         """Return the header's bytes."""
         name = self.sensor_name.encode()
-        matrices = np.stack([getattr(self, field) for field in _MATRICES])
+        matrices = np.stack([getattr(self, matrix) for matrix in _MATRICES])
         return (
             _PREFIX.pack(VERSION, len(name))
             + name
@@ -182,7 +176,7 @@ class SensHeader:
                 *matrices.ravel(),
                 _code(COLOR_COMPRESSIONS, self.color_compression),
                 _code(DEPTH_COMPRESSIONS, self.depth_compression),
-                *(getattr(self, field) for field in _SIZES),
+                *(getattr(self, side) for side in _SIZES),
                 self.depth_shift,
                 frame_count,
             )
@@ -228,7 +222,7 @@ def read_header(path: Path, read: Callable[[int, int], bytes]) -> tuple[SensHead
         raise SensError(path, "sensor name is not UTF-8", offset=_PREFIX.size) from error
     except HeaderFieldError as error:
         offset = start + _SUFFIX_OFFSETS[error.field]
-        raise SensError(path, str(error.args[1]), offset=offset) from error
+        raise SensError(path, error.problem, offset=offset) from error
     return header, frame_count, prefix + name + suffix
 
 
@@ -277,11 +271,9 @@ def check_color(payload: bytes, header: SensHeader) -> None:
             size, mode = image.size, image.mode
     except ImageError as error:
         raise _damaged_color(header, error) from error
-    if size != (header.color_width, header.color_height):
-        raise PayloadError(
-            f"colour image is {size[0]}x{size[1]} pixels, "
-            f"not {header.color_width}x{header.color_height}"
-        )
+    if size != header.color_size:
+        sizes = "{}x{} pixels, not {}x{}".format(*size, *header.color_size)
+        raise PayloadError(f"colour image is {sizes}")
     if mode not in _EIGHT_BIT_MODES:
         raise PayloadError(f"colour image has mode {mode}, not 8 bits a channel")
 

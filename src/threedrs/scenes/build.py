@@ -92,22 +92,24 @@ def read_inputs(
     for place in dict.fromkeys(selection.places):
         payloads.update(reader.color_bytes(place))
         payloads.update(reader.depth_bytes(place))
-    inputs = {
-        "code": code_hash("scenes"),
-        "payloads": payloads.hexdigest(),
+    origin = {
+        "scene": scan.scene,
+        "split": split,
         "frame_ids": selection.frame_ids,
+        "source_sha256": payloads.hexdigest(),
+        "coverage": selection.coverage,
+        "notes": notes,
+    }
+    inputs = {
+        **origin,
+        "code": code_hash("scenes"),
         "poses": array_digest(poses_V44),
         "depth_intrinsic": array_digest(intrinsic),
         "boxes": {
-            name: [array_digest(boxes[name].boxes), array_digest(boxes[name].ids)]
-            for name in BOX_SETS
+            name: [array_digest(found.boxes), array_digest(found.ids), *found.labels]
+            for name, found in boxes.items()
         },
-        "labels": {name: list(boxes[name].labels) for name in BOX_SETS},
         "settings": settings.to_json(),
-        "scene": scan.scene,
-        "split": split,
-        "notes": notes,
-        "coverage": selection.coverage,
     }
     return StoreInputs(
         reader=reader,
@@ -116,17 +118,12 @@ def read_inputs(
         poses_V44=poses_V44,
         depth_intrinsic=intrinsic,
         attributes={
-            "scene": scan.scene,
-            "split": split,
-            "frame_ids": selection.frame_ids,
+            **origin,
             "source": reader.name,
-            "source_sha256": payloads.hexdigest(),
             "inputs_sha256": sha256_of_json(inputs),
             "stride": settings.stride,
             "strategy": settings.strategy,
             "invalid_depth": settings.invalid_depth,
-            "coverage": selection.coverage,
-            "notes": notes,
         },
     )
 

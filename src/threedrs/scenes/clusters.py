@@ -14,7 +14,7 @@ from threedrs.scannet.boxes import BoxSet, make_box_set
 from threedrs.scenes.upright import Plane
 
 MOST_BOXES = 50  # as many as of a detector are used
-ROUGH = "boxes: rough, clusters of the points above the floor, as no proposals were given"
+ROUGH = "rough, clusters of the points above the floor, as no proposals were given"
 _FLOOR = 0.08  # metres; rugs and noise lie below
 _ACROSS = 0.08  # metres around a wall
 _WALL = (1.5, 1.2)  # metres, least width and height

@@ -129,33 +129,21 @@ def stand_up(
         DataError: no floor is seen, and nobody says which way is up.
     """
     ups, panned = camera_ups(poses_F44)
-    given = asked or gravity
     floor: Plane | None
-    if given is None:
-        floor = _only_floor(cloud_P3, planes, ups, _LEVEL if panned else 2 * _LEVEL)
-        up = normal = floor.normal
-        held = max(ups, key=lambda way: float(way @ normal))
-        axis, angle = _nearest_axis(up)
-        if angle <= _SNAP:
-            up = AXES[axis]
-        name = axis if angle <= _SNAP else "(" + ", ".join(f"{value:.3f}" for value in up) + ")"
-        share = len(floor.points) / len(cloud_P3)
-        facts = [
-            f"up: {name} of the capture, found by the floor ({share:.0%} of the points, "
-            f"{_degrees(floor.normal, held):.0f} degrees off the camera's level)"
-        ]
-    else:
+    if given := asked or gravity:
         up = AXES[given]
         floor = _floor(cloud_P3, planes, up, _LEVEL / 3)
         source = "as asked (--up)" if asked else "as the format says"
-        facts = [f"up: {given} of the capture, {source}"]
-        other = _other_up(ups, up)
-        if other is not None:
-            how = "be upside down" if AXES[other] @ up < -0.5 else "lie on its side"
-            facts.append(
-                f"warning: the scene seems to {how}, as the camera was held with {other} "
-                f"up; look at it with threedrs scene show, and give --up {other} if so"
-            )
+        facts = [f"up: {given} of the capture, {source}", *_lying_warning(ups, up)]
+    else:
+        floor = _only_floor(cloud_P3, planes, ups, _LEVEL if panned else 2 * _LEVEL)
+        up, name = _snapped(floor.normal)
+        share = len(floor.points) / len(cloud_P3)
+        off = min(_degrees(floor.normal, held) for held in ups)
+        facts = [
+            f"up: {name} of the capture, found by the floor ({share:.0%} of the points, "
+            f"{off:.0f} degrees off the camera's level)"
+        ]
     heights = cloud_P3 @ up if floor is None else cloud_P3[floor.points] @ up
     ground = float(np.median(heights) if floor else np.percentile(heights, 1))
     if floor is None:
@@ -164,13 +152,32 @@ def stand_up(
     alignment[:3, :3] = _turn_to_z(up)
     if along_walls:
         yaw = _wall_yaw(cloud_P3 @ alignment[:3, :3].T)
-        alignment[:3, :3] = (
-            Rotation.from_euler("z", yaw, degrees=True).as_matrix() @ (alignment[:3, :3])
-        )
+        turn = Rotation.from_euler("z", yaw, degrees=True).as_matrix()
+        alignment[:3, :3] = turn @ alignment[:3, :3]
         if yaw:
             facts.append(f"walls: along the axes after {yaw:.1f} degrees about z")
     alignment[2, 3] = -ground
     return Standing(alignment=alignment, facts=facts)
+
+
+def _snapped(up: Vector) -> tuple[Vector, str]:
+    """Return the axis of the capture that is as good as up, or up itself, and its name."""
+    axis, angle = _nearest_axis(up)
+    if angle <= _SNAP:
+        return AXES[axis], axis
+    return up, f"({', '.join(f'{value:.3f}' for value in up)})"
+
+
+def _lying_warning(ups: Sequence[Vector], up: Vector) -> list[str]:
+    """Return a warning where the camera was held otherwise than ``up`` says."""
+    other = _other_up(ups, up)
+    if other is None:
+        return []
+    how = "be upside down" if AXES[other] @ up < -0.5 else "lie on its side"
+    return [
+        f"warning: the scene seems to {how}, as the camera was held with {other} up; look at it "
+        f"with threedrs scene show, and give --up {other} if so"
+    ]
 
 
 def quarter_turns(poses_F44: Vector) -> int:

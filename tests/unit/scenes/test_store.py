@@ -231,7 +231,7 @@ def test_a_failed_build_leaves_the_old_store(
     def full_disk(*arguments: Any, **options: Any) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store_module, "write_bytes", full_disk)
+    monkeypatch.setattr(store_module.zarr_store, "write_bytes", full_disk)
     with pytest.raises(StoreError, match=r"scene0000_00\.zarr: cannot be written \(No space left"):
         build_scene(scan, BOXES, SETTINGS, copy, "train")
     assert folder_bytes(copy.parent) == before
