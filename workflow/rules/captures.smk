@@ -84,11 +84,11 @@ rule answer_questions:
         split="|".join(TARGETS.asked) or "none",
     conda:
         "../../envs/gpu.yaml"
-    threads: TARGETS.predict_need("threads")
+    threads: TARGETS.need(PREDICT_NEEDS, "threads")
     resources:
-        gpu=lambda wildcards: min(1, TARGETS.predict_need("gpu")(wildcards)),
-        mem_mb=more_each_time(TARGETS.predict_need("mem_mb")),
-        runtime=TARGETS.predict_need("runtime"),
+        gpu=lambda wildcards: min(1, TARGETS.need(PREDICT_NEEDS, "gpu")(wildcards)),
+        mem_mb=more_each_time(TARGETS.need(PREDICT_NEEDS, "mem_mb")),
+        runtime=TARGETS.need(PREDICT_NEEDS, "runtime"),
     params:
         code=code(
             script="answer_questions",

@@ -15,7 +15,8 @@ from snakemake.persistence import PersistenceBase
 from snakemake.settings.enums import Quietness
 
 from threedrs.config.yaml_files import check_yaml, main_config, overlaid, parse_values
-from threedrs.config.load import SCENE_POLICY, load_config
+from threedrs.config.load import load_config
+from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
 from threedrs.tasks.registry import annotation_files, find_task
 from threedrs.workflow import processes, rule_helpers, targets
 from threedrs.workflow.code_hash import code_changes, code_hash

@@ -60,11 +60,11 @@ rule predict:
         "results/benchmarks/predict/{run}/{benchmark}.tsv"
     conda:
         "../../envs/gpu.yaml"
-    threads: TARGETS.predict_need("threads")
+    threads: TARGETS.need(PREDICT_NEEDS, "threads")
     resources:
-        gpu=TARGETS.predict_need("gpu"),
-        mem_mb=more_each_time(TARGETS.predict_need("mem_mb")),
-        runtime=TARGETS.predict_need("runtime"),
+        gpu=TARGETS.need(PREDICT_NEEDS, "gpu"),
+        mem_mb=more_each_time(TARGETS.need(PREDICT_NEEDS, "mem_mb")),
+        runtime=TARGETS.need(PREDICT_NEEDS, "runtime"),
     params:
         code=code("predict"),
         recipe=1,  # raise it when the command below changes what comes out
@@ -108,11 +108,11 @@ rule awareness_of_run:
         "results/benchmarks/awareness_of_run/{run}.tsv"
     conda:
         "../../envs/gpu.yaml"
-    threads: TARGETS.predict_need("threads")
+    threads: TARGETS.need(PREDICT_NEEDS, "threads")
     resources:
-        gpu=lambda wildcards: min(1, TARGETS.predict_need("gpu")(wildcards)),
-        mem_mb=more_each_time(TARGETS.predict_need("mem_mb")),
-        runtime=TARGETS.predict_need("runtime"),
+        gpu=lambda wildcards: min(1, TARGETS.need(PREDICT_NEEDS, "gpu")(wildcards)),
+        mem_mb=more_each_time(TARGETS.need(PREDICT_NEEDS, "mem_mb")),
+        runtime=TARGETS.need(PREDICT_NEEDS, "runtime"),
     params:
         code=code("awareness"),
         recipe=1,  # raise it when the command below changes what comes out

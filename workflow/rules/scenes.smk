@@ -26,7 +26,7 @@
 #   snakemake --cores 1 results/scenes/report/train-000
 #   snakemake --cores 1 results/scenes/report.html
 
-from threedrs.scannet.excluded_scans import check_removed
+from threedrs.scannet.excluded_scans import BadScenePolicy, check_removed
 
 
 def prepared_boxes(shard):
@@ -177,7 +177,7 @@ rule check_scenes:
         "../../envs/data.yaml"
     resources:
         # Not parameters: training waits for this, and a changed resource reruns nothing.
-        **{key: str(CONFIG["data"][key]) for key in SCENE_POLICY},
+        **{key: str(CONFIG["data"][key]) for key in BadScenePolicy.model_fields},
     params:
         code=code(script="check_scenes"),
     message:
@@ -200,7 +200,7 @@ rule check_limit:
         "../../envs/data.yaml"
     params:
         code=code(script="check_limit"),
-        policy={key: CONFIG["data"][key] for key in SCENE_POLICY},
+        policy={key: CONFIG["data"][key] for key in BadScenePolicy.model_fields},
     message:
         "Limit of bad scenes of split {wildcards.split}"
     script:

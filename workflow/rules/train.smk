@@ -81,11 +81,11 @@ rule train:
         run="|".join(TRAINED) or "none",
     conda:
         "../../envs/gpu.yaml"
-    threads: TARGETS.train_need("threads")
+    threads: TARGETS.need(TRAIN_NEEDS, "threads")
     resources:
-        gpu=TARGETS.train_need("gpu"),
-        mem_mb=TARGETS.train_need("mem_mb"),
-        runtime=TARGETS.train_need("runtime"),
+        gpu=TARGETS.need(TRAIN_NEEDS, "gpu"),
+        mem_mb=TARGETS.need(TRAIN_NEEDS, "mem_mb"),
+        runtime=TARGETS.need(TRAIN_NEEDS, "runtime"),
         nodes=1,  # slurm/config.yaml shows training on several
         tasks=1,
         tasks_per_gpu=0,

@@ -172,9 +172,10 @@ def _training_facts(
 def _print_cluster_plan(config: dict, study: dict, file: Path, as_json: bool) -> None:
     import pandas as pd
 
-    from threedrs.planning.cluster import Workload, read_cluster
+    from threedrs.planning.cluster import read_cluster
     from threedrs.planning.estimate import estimate, seeds_of_study
     from threedrs.planning.stage_costs import ASSUMED
+    from threedrs.planning.workflow_steps import Workload
 
     cluster = read_cluster(file)
     found = estimate(Workload(config=config, cluster=cluster))

@@ -23,6 +23,7 @@ from threedrs.inputs.download import downloads
 from threedrs.inputs.required_files import trained_runs
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.scannet.boxes import BOX_SETS
+from threedrs.scannet.excluded_scans import BadScenePolicy
 from threedrs.scannet.layout import DataLayout, DataPlaces
 from threedrs.tasks.registry import find_task
 from threedrs.teachers.known_teachers import NO_TEACHER, get_teacher
@@ -31,8 +32,7 @@ Config = dict[str, Any]
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # Keys of the section `data` that change no stage's result; a run's settings go without them.
-SCENE_POLICY = ("on_bad_scene", "max_bad_fraction")
-APART = (*SCENE_POLICY, "scenes")
+APART = (*BadScenePolicy.model_fields, "scenes")
 UNSUPERVISED = SupervisionSettings(weight=0.0).to_json()  # what a run without a teacher has
 OVERRIDDEN = ("teacher", "supervision", "model", "train", "execution")  # by a run
 RUN_SECTIONS = ("data", "frames", "geometry", "boxes", *OVERRIDDEN)

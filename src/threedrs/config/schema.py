@@ -30,6 +30,7 @@ from threedrs.config.value_types import (
 )
 from threedrs.inputs.download import Download
 from threedrs.models.backbones.known_backbones import DEFAULT_NAME, backbone_names
+from threedrs.scannet.excluded_scans import BadScenePolicy
 from threedrs.scannet.layout import DataPlaces
 from threedrs.tasks.registry import TASKS
 from threedrs.teachers.known_teachers import IMPORT_PATH, NO_TEACHER, TEACHERS
@@ -101,7 +102,7 @@ class Captures(Section):
     {"scene": "kitchen", "question": "What is on the table?"}."""
 
 
-class Data(DataPlaces):
+class Data(BadScenePolicy, DataPlaces):
     """Where the data is, and what happens with scans that cannot be used."""
 
     root: FilePath = Path("results/demo")
@@ -111,12 +112,6 @@ class Data(DataPlaces):
     """The demo data to generate under `data.root`. With null the root is yours and only read."""
     scenes_per_shard: PositiveInt = 6
     """Scenes of a job of the scene stage. At full scale 50 or so are good."""
-    on_bad_scene: Literal["skip", "fail"] = "skip"
-    """What a scan that cannot be used (no valid pose, a damaged file) means. With `skip` the run
-    goes on without it, and scene report, mix and scores say so. With `fail` none may be
-    excluded."""
-    max_bad_fraction: Fraction = 0.05
-    """With skip, more excluded scans than this fraction of a split stop the run before training."""
     scenes: dict[SplitName, Captures] = Field(default={})
     """Name of a split -> own captures, for which scene stores are made."""
 

@@ -19,10 +19,11 @@ from threedrs.metrics.setting_difference import (
     fewest_rooms,
     seeds_needed,
 )
-from threedrs.planning.cluster import HOUR, Cluster, Step, Workload, workflow_steps
+from threedrs.planning.cluster import HOUR, Cluster, Step
 from threedrs.planning.disk import GIGABYTE, channels_of, checkpoint_bytes
 from threedrs.planning.stage_costs import figure
 from threedrs.planning.training import PAPER_SAMPLES, Machine, Plan, plan_run
+from threedrs.planning.workflow_steps import Workload, workflow_steps
 from threedrs.tasks.registry import headline_columns
 
 NEAR = 0.8  # share of a limit from which on a warning is due

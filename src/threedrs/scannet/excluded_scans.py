@@ -13,10 +13,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from threedrs.config.section import Section
+from threedrs.config.value_types import Fraction
 from threedrs.errors import DataError
 from threedrs.io.files import read_json, write_json
 
@@ -106,12 +107,16 @@ def count_excluded(
     return {unit: sum(counts[scene] for scene in reasons), "scenes": rows}
 
 
-@dataclass(frozen=True, kw_only=True)
-class BadScenePolicy:
-    """What is done about scans that cannot be used: two keys of the config's section ``data``."""
+class BadScenePolicy(Section):
+    """What is done about scans that cannot be used: keys of the config's section ``data``."""
 
-    on_bad_scene: str
-    max_bad_fraction: float
+    place = "data"
+    on_bad_scene: Literal["skip", "fail"] = "skip"
+    """What a scan that cannot be used (no valid pose, a damaged file) means. With `skip` the run
+    goes on without it, and scene report, mix and scores say so. With `fail` none may be
+    excluded."""
+    max_bad_fraction: Fraction = 0.05
+    """With skip, more excluded scans than this fraction of a split stop the run before training."""
 
 
 def check_excluded(
@@ -140,7 +145,7 @@ def check_limit(file: Path, policy: BadScenePolicy, out: Path) -> None:
     """
     content = read_json(file)
     _require_enough(content["split"], content["scenes"], read_excluded(file), policy)
-    write_json(out, {"format_version": FORMAT_VERSION, **asdict(policy)})
+    write_json(out, {"format_version": FORMAT_VERSION, **policy.to_json()})
 
 
 def _require_enough(

@@ -5,13 +5,12 @@ whose argument is ``wildcards`` are handed to Snakemake as they are.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from threedrs.config.checks import batch_problem
 from threedrs.config.load import Config, data_layout, resolve_run
-from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
 from threedrs.config.schema import INITIAL
 from threedrs.demo.write import demo_scenes
 from threedrs.errors import ConfigError
@@ -341,15 +340,9 @@ class Targets:
 
     # What jobs ask for, as functions of their wildcards
 
-    def train_need(self, kind: str) -> Need:
-        """Return the function that gives a resource of a training job."""
-        sizes = {run: resolved["model"]["size"] for run, resolved in self.resolved.items()}
-        return lambda wildcards: TRAIN_NEEDS[sizes[wildcards.run]][kind]
-
-    def predict_need(self, kind: str) -> Need:
-        """Return the function that gives a resource of a prediction job."""
-        sizes = {run: resolved["model"]["size"] for run, resolved in self.resolved.items()}
-        return lambda wildcards: PREDICT_NEEDS[sizes[wildcards.run]][kind]
+    def need(self, needs: Mapping[str, Mapping[str, int]], kind: str) -> Need:
+        """Return the function that gives a resource of a run's jobs, by what its size needs."""
+        return lambda wildcards: needs[self.resolved[wildcards.run]["model"]["size"]][kind]
 
 
 def takes_files(teacher: str) -> bool:

@@ -20,15 +20,10 @@ from threedrs.config.load import load_config
 from threedrs.config.resources import GPUS
 from threedrs.config.yaml_files import merged
 from threedrs.errors import ConfigError
-from threedrs.planning.cluster import (
-    Cluster,
-    Step,
-    Workload,
-    read_cluster,
-    workflow_steps,
-)
+from threedrs.planning.cluster import Cluster, Step, read_cluster
 from threedrs.planning.estimate import estimate, seeds_of_study, training_plans
 from threedrs.planning.stage_costs import MEASURED, figure
+from threedrs.planning.workflow_steps import Workload, workflow_steps
 
 CLUSTER = Cluster(
     nodes=2, cpus_per_node=128, gpus_per_node=8, gpu="H100", storage_rate=5.0, disk=20e3

@@ -10,6 +10,7 @@ import yaml
 
 from fixtures.repository import ROOT
 from threedrs.config.load import load_config
+from threedrs.config.resources import PREDICT_NEEDS, TRAIN_NEEDS
 from threedrs.errors import ConfigError, DataError
 from threedrs.evaluation.aggregate import setting_groups
 from threedrs.report.verdict import config_differences
@@ -173,7 +174,10 @@ def test_the_demo_has_no_table(found: Targets) -> None:
 
 def test_needs_follow_from_size_teacher_and_attempt(found: Targets) -> None:
     run = wildcards(run="3drs")
-    assert (found.train_need("mem_mb")(run), found.predict_need("mem_mb")(run)) == (4000, 3000)
+    assert tuple(found.need(needs, "mem_mb")(run) for needs in (TRAIN_NEEDS, PREDICT_NEEDS)) == (
+        4000,
+        3000,
+    )
 
 
 def test_a_batch_is_held_against_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
