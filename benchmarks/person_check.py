@@ -63,7 +63,7 @@ def sheet(store: Path) -> Image.Image:
     """Return a room's frames, three in a row."""
     view = SceneView.of(SceneStore.open(store))
     tiles = [view.image(frame, WIDTH) for frame in range(len(view.jpegs))]
-    return contact_sheet(tiles, columns=3, gap=6, ground="#ffffff")
+    return contact_sheet(tiles, columns=3, gap=6)
 
 
 def ask(folder: Path, results: Path, rooms: int, each: int) -> None:

@@ -62,6 +62,6 @@ def plot_features(features: FeatureStore, scene_store: SceneStore) -> Image.Imag
         frame = view.image(index, FRAME_WIDTH)
         patches = Image.fromarray(colours_Vhw3[index])
         patches = patches.resize(frame.size, Image.Resampling.NEAREST)
-        columns.append(contact_sheet([frame, patches], columns=1, gap=GAP, ground="white"))
+        columns.append(contact_sheet([frame, patches], columns=1, gap=GAP))
     captions = [f"frame {view.frame_ids[index]}" for index in shown]
-    return contact_sheet(columns, columns=len(columns), captions=captions, gap=GAP, ground="white")
+    return contact_sheet(columns, columns=len(columns), captions=captions, gap=GAP)

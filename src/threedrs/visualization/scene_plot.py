@@ -31,7 +31,6 @@ def plot_scene(store: SceneStore, title: str) -> Image.Image:
         [Image.fromarray(rgb_HW3[::step, ::step]) for rgb_HW3 in view.rgb_VHW3],
         columns=math.ceil(math.sqrt(len(view.frame_ids))),
         captions=[str(frame) for frame in view.frame_ids],
-        ground="white",
     )
     drawn = [
         # Candidate boxes have no label, so colour is not the only mark.
@@ -66,7 +65,6 @@ def contact_sheet(
     columns: int,
     captions: Sequence[str] = (),
     gap: int = 0,
-    ground: str = "#808080",
 ) -> Image.Image:
     """Return images of one size in rows of ``columns``, each above its caption, if any.
 
@@ -75,13 +73,12 @@ def contact_sheet(
         columns: images in a row.
         captions: one for each image, or none at all.
         gap: pixels between images.
-        ground: colour where there is no image.
     """
     width, height = tiles[0].size
     below = CAPTION_HEIGHT if captions else 0
     step_x, step_y = width + gap, height + below + gap
     rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * step_x - gap, rows * step_y - gap), ground)
+    sheet = Image.new("RGB", (columns * step_x - gap, rows * step_y - gap), "white")
     draw = ImageDraw.Draw(sheet)
     for number, tile in enumerate(tiles):
         left, top = number % columns * step_x, number // columns * step_y

@@ -17,11 +17,11 @@ from threedrs.visualization.scene_plot import (
 
 def test_a_contact_sheet_has_rows_gaps_and_captions():
     tiles = [Image.new("RGB", (10, 6), colour) for colour in (GREEN, RED, "#0000ff")]
-    sheet = contact_sheet(tiles, columns=2, captions=["a", "b", "c"], gap=4, ground="#808080")
+    sheet = contact_sheet(tiles, columns=2, captions=["a", "b", "c"], gap=4)
     assert sheet.size == (10 + 4 + 10, 2 * (6 + 14) + 4)
     assert sheet.getpixel((14, 0)) == (255, 0, 0)
     assert sheet.getpixel((0, 24)) == (0, 0, 255)
-    assert sheet.getpixel((14, 30)) == (128, 128, 128)
+    assert sheet.getpixel((14, 30)) == (255, 255, 255)
 
 
 def test_a_scenes_image_shows_both_box_sets(tmp_path):
