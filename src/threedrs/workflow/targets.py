@@ -45,7 +45,8 @@ class Targets:
         self.data = self.layout.model_dump(mode="json", exclude=apart)
         self.downloads = downloads(config)
         self.demo = config["data"]["demo"]
-        self.coverage = config["frames"]["strategy"] != "uniform"  # of voxels decides the frames
+        # Whether frames are chosen by the voxels that they see.
+        self.coverage = config["frames"]["strategy"] != "uniform"
         self.splits = required_files.scene_splits(config)
         if self.demo:
             generated = demo_scenes(self.demo["scenes"])
