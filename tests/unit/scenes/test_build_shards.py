@@ -168,7 +168,7 @@ def test_a_full_disk_is_no_bad_scan(shard: Shard, monkeypatch: pytest.MonkeyPatc
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store_module, "write_array", full)
+    monkeypatch.setattr(store_module.zarr_store, "write_array", full)
     with pytest.raises(StoreError, match="No space left on device"):
         shard.build()
     assert not shard.manifest.exists()

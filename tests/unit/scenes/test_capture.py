@@ -241,7 +241,7 @@ def test_what_the_format_does_not_say_is_asked(tmp_path):
     other = captures.write_open3d(ROOM, tmp_path / "turned")
     for number, image in enumerate(turned):
         Image.fromarray(image).save(other / "color" / f"{number:05d}.jpg")
-    with pytest.raises(ThreedrsError, match=r"120x160 and depth images 160x120.*turn the colour"):
+    with pytest.raises(ThreedrsError, match=r"colour 120x160, depth 160x120.*turn the colour"):
         built(other, tmp_path)
     sens = write_sens(ROOM, tmp_path / "sens")
     with pytest.raises(ThreedrsError, match="its format states what --depth-scale would say"):
