@@ -194,10 +194,7 @@ class Study:
             baseline="baseline",
             train_summaries={run: self.results / "train" / run / "train.json" for run in self.runs},
             run_configs={run: self.results / "train" / run / "config.json" for run in self.runs},
-            out_csv=report / "summary.csv",
-            out_json=report / "summary.json",
-            out_latex=report / "summary.tex",
-            out_markdown=report / "summary.md",
+            out=report / "summary.json",
         )
 
 

@@ -27,8 +27,5 @@ with job_log(snakemake.log[0], "aggregate"):
             for asked in snakemake.params.controls
         },
         trivial=Path(snakemake.input.trivial),
-        out_csv=Path(snakemake.output.csv),
-        out_json=Path(snakemake.output.json),
-        out_latex=Path(snakemake.output.latex),
-        out_markdown=Path(snakemake.output.markdown),
+        out=Path(snakemake.output.json),
     )

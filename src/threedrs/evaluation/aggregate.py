@@ -12,13 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.evaluation.compare import (
-    Comparison,
-    PerQuestion,
-    compare,
-    holm,
-    read_per_question,
-)
+from threedrs.evaluation.compare import PerQuestion, compare, holm, read_per_question
 from threedrs.evaluation.controls import CONTROLS, read_looking
 from threedrs.evaluation.score import FORMAT_VERSION as METRICS_VERSION
 from threedrs.evaluation.tables import latex_table, markdown_table, run_notes
@@ -57,10 +51,7 @@ def aggregate(
     *,
     per_question_files: Mapping[tuple[str, str], Path],
     baseline: str,
-    out_csv: Path,
-    out_json: Path,
-    out_latex: Path,
-    out_markdown: Path,
+    out: Path,
     train_summaries: Mapping[str, Path],
     run_configs: Mapping[str, Path],
     trivial: Path | None = None,
@@ -73,12 +64,8 @@ def aggregate(
 
     Args:
         baseline: the run that the others are compared with.
-        out_csv: one row a run; ``<benchmark>:<metric>``, with ``:low``, ``:high``, and against
-            the baseline ``:difference``, empty where there is no value; last ``notes``. Then one
-            row a trivial way to answer, its name in parentheses.
-        out_json: what `_summarise` returns, and the hashes of the files read.
-        out_latex: the headline metrics as a table (booktabs).
-        out_markdown: the same in Markdown.
+        out: ``summary.json``: what `_summarise` returns, and the hashes of the files read. Beside
+            it come ``.csv``, and the headline metrics as tables in ``.tex`` (booktabs) and ``.md``.
         trivial: what anyone scores without looking (``trivial_answers``); None: no such rows.
 
     Raises:
@@ -117,10 +104,10 @@ def aggregate(
         sources["trivial_answers"] = trivial
     summary["sources"] = {name: sha256_of_file(path) for name, path in sources.items()}
     # The JSON file comes last: where it is, the tables are there too.
-    _write_csv(out_csv, summary)
-    write_text(out_latex, latex_table(summary))
-    write_text(out_markdown, markdown_table(summary))
-    write_json(out_json, summary)
+    _write_csv(out.with_suffix(".csv"), summary)
+    write_text(out.with_suffix(".tex"), latex_table(summary))
+    write_text(out.with_suffix(".md"), markdown_table(summary))
+    write_json(out, summary)
     return summary
 
 
@@ -137,18 +124,7 @@ def _summarise(
     ``results`` are by run and benchmark, ``configs`` and ``trained`` by run.
     """
     groups = setting_groups(list(results), configs, baseline)
-    compared = [
-        {
-            benchmark: compare(
-                [questions[run, benchmark] for run in members],
-                [questions[run, benchmark] for run in groups[0]],
-            )
-            for benchmark in TASKS
-            if all((run, benchmark) in questions for run in (*members, *groups[0]))
-        }
-        for members in groups[1:]
-    ]
-    tests, comparisons = _corrected(compared)
+    tests, comparisons = _comparisons(groups, questions)
     return {
         "format_version": FORMAT_VERSION,
         "baseline": baseline,
@@ -176,7 +152,7 @@ def _summarise(
                 "metrics": _mean_and_deviation([results[run] for run in members]),
                 "comparison": comparison,
             }
-            for members, comparison in zip(groups, [{}, *comparisons], strict=True)
+            for members, comparison in zip(groups, comparisons, strict=True)
         ],
     }
 
@@ -187,41 +163,40 @@ def _group_name(members: list[str]) -> str:
     return name if len(members) == 1 else f"{name} ({len(members)} seeds)"
 
 
-def _corrected(
-    groups: list[dict[str, dict[str, Comparison]]],
+def _comparisons(
+    groups: list[list[str]], questions: Mapping[tuple[str, str], PerQuestion]
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Return the number of tests, and the groups' comparisons as JSON, corrected for it.
+    """Return the number of tests, and each group compared with the first, by benchmark and metric.
 
     ``p_holm`` is p corrected for all headline metrics of all groups that were tested. ``missed`` is
     the true difference that would have been found with power `POWER`, and a smaller one more
     rarely.
     """
+    found = {
+        (number, benchmark, metric): one
+        for number, members in enumerate(groups)
+        for benchmark in TASKS
+        if number and all((run, benchmark) in questions for run in (*members, *groups[0]))
+        for metric, one in compare(
+            [questions[run, benchmark] for run in members],
+            [questions[run, benchmark] for run in groups[0]],
+        ).items()
+    }
     # Corrected over the headline metrics alone: the others are there to look at, not to claim.
     headline = {(column.benchmark, column.metric) for column in headline_columns()}
-    tested = {
-        (number, benchmark, metric): one.p
-        for number, group in enumerate(groups)
-        for benchmark, metrics in group.items()
-        for metric, one in metrics.items()
-        if (benchmark, metric) in headline and one.p is not None
-    }
+    p_values = {key: one.p for key, one in found.items() if key[1:] in headline}
+    tested = {key: p for key, p in p_values.items() if p is not None}
     corrected = holm(tested)
-
-    def shown(key: tuple[int, str, str], one: Comparison) -> dict[str, Any]:
+    shown: list[dict[str, Any]] = [{} for _ in groups]
+    for key, one in found.items():
+        number, benchmark, metric = key
         content = one.to_json()
-        if key[1:] in headline:
-            content["p_holm"], content["missed"] = corrected.get(key), None
-            if key in tested and one.spread is not None:
-                content["missed"] = one.spread.missed(LEVEL / len(tested))
-        return content
-
-    return len(tested), [
-        {
-            benchmark: {name: shown((number, benchmark, name), one) for name, one in found.items()}
-            for benchmark, found in group.items()
-        }
-        for number, group in enumerate(groups)
-    ]
+        if key in p_values:
+            content |= {"p_holm": corrected.get(key), "missed": None}
+        if key in tested and one.spread is not None:
+            content["missed"] = one.spread.missed(LEVEL / len(tested))
+        shown[number].setdefault(benchmark, {})[metric] = content
+    return len(tested), shown
 
 
 def _values(result: Mapping[str, Any]) -> dict[str, float | None]:
@@ -313,6 +288,11 @@ def _control_rows(
 
 
 def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
+    """Write a row a run, then one a trivial way to answer, its name in parentheses.
+
+    Columns are ``<benchmark>:<metric>``, with ``:low``, ``:high``, and against the baseline
+    ``:difference``, empty where there is no value; last ``notes``.
+    """
     metrics = [(b, m) for b in summary["benchmarks"] for m in TASKS[b].metrics]
     ends = ("", ":low", ":high", ":difference")
     heads = [f"{b}:{m}{end}" for b, m in metrics for end in ends]

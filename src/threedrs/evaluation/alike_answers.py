@@ -7,7 +7,6 @@ summary.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,29 +45,25 @@ def count_alike(task: Task, rows: Sequence[Prediction], *, not_asked: int = 0) -
 class AlikeAnswers:
     """The answer that a run gives to most questions of a benchmark."""
 
-    benchmark: str
-    title: str  # of the benchmark
     answer: str | None  # the text, "" where the run says nothing; None: "no object" ranks first
     said: str  # which answer, for a sentence
     counted: str  # how many questions, for its end
     decides: bool = True  # whether it is what is scored: the answer, not only what ranks first
 
 
-def alike_answers(entry: Mapping[str, Any]) -> list[AlikeAnswers]:
+def alike_answers(entry: Mapping[str, Any]) -> dict[str, AlikeAnswers]:
     """Return the benchmarks on which a run answers most questions alike, and what it answers."""
-    results = entry.get("benchmarks", {})
-    found = (_alike(name, result.get("alike") or {}) for name, result in results.items())
-    return [one for one in found if one is not None]
+    results = entry.get("benchmarks", {}).items()
+    found = {name: _alike(name, result.get("alike") or {}) for name, result in results}
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def _alike(benchmark: str, counts: Mapping[str, Any]) -> AlikeAnswers | None:
-    task, of = find_task(benchmark), counts.get("of", 0)
-    said_alike = partial(AlikeAnswers, benchmark=benchmark, title=task.title)
-    first = counts.get("no_object_first", 0)
-    may_be_none = task.objects == "any"
+    of, first = counts.get("of", 0), counts.get("no_object_first", 0)
+    may_be_none = find_task(benchmark).objects == "any"
     if of and (first == of or (may_be_none and first > MOST_ALIKE * of)):
         said = '"no object" ranks first for'
-        return said_alike(
+        return AlikeAnswers(
             answer=None,
             # Where one box is always meant, the best box is taken whatever ranks before it.
             said=said if may_be_none else f"a box is taken although {said}",
@@ -80,7 +75,7 @@ def _alike(benchmark: str, counts: Mapping[str, Any]) -> AlikeAnswers | None:
     answer = counts["most_frequent"]
     text = " ".join(answer.split())
     shown = f'"{text}"' if len(text) <= 40 else f'"{text[:40]}..."'
-    return said_alike(
+    return AlikeAnswers(
         answer=answer,
         said=f"{shown} is the answer to" if text else "(no answer) to",
         counted=f"{counts['count']} of {of} questions",
@@ -91,12 +86,8 @@ def alike_seeds(
     summary: Mapping[str, Any], runs: Sequence[str], benchmark: str
 ) -> dict[str, AlikeAnswers]:
     """Return those of the runs that answer most questions of a benchmark alike, and how."""
-    return {
-        run: one
-        for run in runs
-        for one in alike_answers(summary["runs"][run])
-        if one.benchmark == benchmark
-    }
+    found = {run: alike_answers(summary["runs"][run]) for run in runs}
+    return {run: given[benchmark] for run, given in found.items() if benchmark in given}
 
 
 def settings_that_answer_alike(

@@ -162,10 +162,7 @@ def _compared(mine: Sequence[Metric], other: Sequence[Metric], scenes: Sequence[
     found = p = None
     if fewest > 1 and rooms > 1:
         combine = mine[0].combine
-        mine_NCS, other_NCS = (
-            np.stack([scene_sums(metric.statistics_QS, scenes) for metric in side])
-            for side in (mine, other)
-        )
+        mine_NCS, other_NCS = room_sums(mine, scenes), room_sums(other, scenes)
         found = spread(mine_NCS, other_NCS, combine)
         if fewest >= FEWEST_SEEDS:
             swapped = swap_p(mine_NCS.mean(axis=0), other_NCS.mean(axis=0), combine)
@@ -183,6 +180,11 @@ def _compared(mine: Sequence[Metric], other: Sequence[Metric], scenes: Sequence[
         scenes=rooms,
         questions=len(scenes),
     )
+
+
+def room_sums(trainings: Sequence[Metric], scenes: Sequence[str]) -> np.ndarray:
+    """Return the statistics (N,C,S) of a metric of N trainings, summed over each room."""
+    return np.stack([scene_sums(metric.statistics_QS, scenes) for metric in trainings])
 
 
 def aligned(side: PerQuestion, ids: tuple[str, ...]) -> Mapping[str, Metric]:

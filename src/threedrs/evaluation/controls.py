@@ -12,8 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from threedrs.evaluation.compare import FILE_NAME, PerQuestion, aligned, read_per_question
-from threedrs.metrics.bootstrap import scene_sums
+from threedrs.evaluation.compare import (
+    FILE_NAME,
+    PerQuestion,
+    aligned,
+    read_per_question,
+    room_sums,
+)
 from threedrs.metrics.setting_difference import paired_spread
 from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task
@@ -47,16 +52,14 @@ def looking(
     for name in runs[0].metrics:
         if not all(name in run for run in (*mine, *other)):
             continue
-        values = [np.mean([run[name].value() for run in side]) for side in (mine, other)]
+        sides = [[run[name] for run in side] for side in (mine, other)]
+        with_images, without = (np.mean([metric.value() for metric in side]) for side in sides)
         low = high = None
         if len(set(scenes)) > 1:
-            mine_NCS, other_NCS = (
-                np.stack([scene_sums(run[name].statistics_QS, scenes) for run in side])
-                for side in (mine, other)
-            )
+            mine_NCS, other_NCS = (room_sums(side, scenes) for side in sides)
             spread = paired_spread(mine_NCS, other_NCS, mine[0][name].combine)
             low, high = spread.interval()
-        found[name] = {"difference": float(values[0] - values[1]), "low": low, "high": high}
+        found[name] = {"difference": float(with_images - without), "low": low, "high": high}
     return found
 
 

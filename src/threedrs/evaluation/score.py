@@ -24,19 +24,13 @@ FORMAT_VERSION = 1
 BOOTSTRAP = 1000
 
 
-def score_rows(
-    rows: Sequence[Prediction], task: Task, *, bootstrap: int = BOOTSTRAP, meteor: bool
+def summarise(
+    rows: Sequence[Prediction], metrics: Metrics, task: Task, bootstrap: int, not_asked: int = 0
 ) -> dict[str, Any]:
-    """Return ``{"n", "metrics", "by_type", "alike"}`` of the rows (at least one), in percent.
+    """Return ``{"n", "metrics", "by_type", "alike"}`` of rows and their metrics, in percent.
 
     ``by_type`` holds ``{"n", "metrics"}`` of each question type; rows without one are in none.
     """
-    return _summary(rows, task.measure(rows, meteor), task, bootstrap, not_asked=0)
-
-
-def _summary(
-    rows: Sequence[Prediction], metrics: Metrics, task: Task, bootstrap: int, *, not_asked: int
-) -> dict[str, Any]:
     assert set(metrics) == set(task.metrics)
 
     def estimates(chosen: list[int]) -> dict[str, Any]:
@@ -121,7 +115,7 @@ def score_file(
         "format_version": FORMAT_VERSION,
         "run": run if run is not None else run_name(predictions, benchmark),
         "benchmark": benchmark,
-        **_summary(rows, metrics, task, bootstrap, not_asked=not_asked),
+        **summarise(rows, metrics, task, bootstrap, not_asked),
         "left_out": meta.get("left_out"),
         **{name: meta[name] for name in ("limit", "unanswered") if meta.get(name)},
         "provenance": {

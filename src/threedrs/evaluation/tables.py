@@ -52,7 +52,8 @@ def run_notes(entry: Mapping[str, Any]) -> list[str]:
             lines.append(f"{name}: the first {asked} questions only, not a score")
         if result.get("unanswered"):
             lines.append(f"{name} is not answered: {result['unanswered']}")
-    return lines + [f"{one.title}: {one.said} {one.counted}" for one in alike_answers(entry)]
+    alike = alike_answers(entry).items()
+    return lines + [f"{find_task(name).title}: {one.said} {one.counted}" for name, one in alike]
 
 
 def frames_mark(summary: Mapping[str, Any], runs: Sequence[str]) -> str:

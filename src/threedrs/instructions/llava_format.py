@@ -117,11 +117,6 @@ def _entry(record: Record) -> dict[str, Any]:
     return entry
 
 
-def read_llava(path: Path, *, evaluation: bool = False) -> list[Record]:
-    """Return the records of a LLaVA-style JSON array (`read_entries`) under unique ids."""
-    return list(with_unique_ids(read_entries(path, evaluation=evaluation)))
-
-
 def read_entries(path: Path, *, evaluation: bool = False) -> list[Record]:
     """Return the records of a LLaVA-style JSON array, repeated ids as they are.
 
@@ -187,10 +182,12 @@ def _record(value: Any, index: int, where: str) -> tuple[Record, Task]:
 def load_records(path: Path) -> Iterator[Record]:
     """Yield the records of a file: LLaVA-style if its name ends in ``.json``, else JSON lines.
 
+    Of an array (`read_entries`), repeated ids get numbers appended.
+
     Raises:
         DataError: the file is missing or malformed.
     """
     if Path(path).suffix == ".json":
-        yield from read_llava(path)
+        yield from with_unique_ids(read_entries(path))
     else:
         yield from read_records(path)

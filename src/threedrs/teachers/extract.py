@@ -32,7 +32,6 @@ from threedrs.teachers import feature_store
 from threedrs.teachers.feature_store import SceneOrigin
 from threedrs.teachers.known_teachers import open_extractor, teacher_code_hash
 from threedrs.teachers.teacher import LAST, FeatureExtractor, SkippedSceneError, TeacherSettings
-from threedrs.teachers.teacher_frames import TeacherFrames
 from threedrs.workflow.code_hash import code_hash
 
 __all__ = ["TeacherSettings", "extract_shard"]
@@ -181,16 +180,12 @@ def _extract_scenes(
     ):
         for number, result in enumerate(stream, start=1):
             now, origin = time.monotonic(), result.origin
-            teacher = origin.frame_ids if result.frame_ids is None else result.frame_ids
-            frames = TeacherFrames(
-                student=origin.frame_ids, teacher=teacher, proven=result.frames_proven
-            )
             # In the job's log too, for whoever looks there first.
-            if frames.to_entry():
-                logger.warning("%s: %s", origin.scene, frames.note())
+            if result.frames is not None and result.frames.to_entry():
+                logger.warning("%s: %s", origin.scene, result.frames.note())
             write = partial(feature_store.write_scene, out, origin, result.taps[LAST])
             sizes = {"input_size": result.input_size, "seconds": now - before}
-            writing.append(writers.submit(write, **sizes, frames=frames))
+            writing.append(writers.submit(write, **sizes, frames=result.frames))
             # A disk slower than the teacher holds it up here; else the memory would fill.
             while len(writing) > WRITERS:
                 writing.popleft().result()

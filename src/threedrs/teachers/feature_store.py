@@ -181,28 +181,20 @@ class FeatureStore:
         """Channels C of the features."""
         return int(self.manifest["channels"])
 
-    def frame_ids(self, scene: str) -> list[int]:
-        """Return the frames of the scene store that ``scene``'s features were made for."""
-        return list(self._reader(scene).attributes["frame_ids"])
-
-    def require_frame_ids(self, scene: str, frame_ids: Sequence[int]) -> None:
-        """Check that the features are of exactly these frames, in this order.
+    def frames(self, scene: str, frame_ids: Sequence[int] | None = None) -> TeacherFrames:
+        """Return the frames of the scene store and those of ``scene``'s features.
 
         Raises:
-            StoreError: they are not.
+            StoreError: they were made for other frames than ``frame_ids``, or in another order.
         """
-        stored = self.frame_ids(scene)
-        wanted = [int(frame) for frame in frame_ids]
-        if stored != wanted:
-            raise StoreError(
-                f"{self.path / scene}: features are of frames {shorten(stored)}, the scene store "
-                f"holds {shorten(wanted)}; run `snakemake --cores all features`"
-            )
-
-    def frames(self, scene: str) -> TeacherFrames:
-        """Return the frames of the scene store and those of ``scene``'s features."""
         attributes = self._reader(scene).attributes
-        return TeacherFrames.of_entry(attributes["frame_ids"], attributes)
+        frames = TeacherFrames.of_entry(attributes["frame_ids"], attributes)
+        if frame_ids is not None and frames.student != tuple(frame_ids):
+            raise StoreError(
+                f"{self.path / scene}: features are of frames {shorten(frames.student)}, the scene "
+                f"store holds {shorten(frame_ids)}; run `snakemake --cores all features`"
+            )
+        return frames
 
     def supervision(
         self, scene: str, frame_ids: Sequence[int], rule: OtherFrames
@@ -215,11 +207,10 @@ class FeatureStore:
             rule: `teacher.other_frames`.
 
         Raises:
-            StoreError: as `features` and `require_frame_ids`.
+            StoreError: as `features` and `frames`.
             ConfigError: the rule does not fit the frames.
         """
-        self.require_frame_ids(scene, frame_ids)
-        frames, features_VhwC = self.frames(scene), self.features(scene)
+        frames, features_VhwC = self.frames(scene, frame_ids), self.features(scene)
         if frames.teacher == frames.student:  # frames may repeat, each with features of its own
             return features_VhwC, list(range(len(frame_ids)))
         pairs = matched_frames(frames.student, frames.teacher, rule)

@@ -45,7 +45,7 @@ from threedrs.teachers.teacher import (
     job_needs,
     scene_files,
 )
-from threedrs.teachers.teacher_frames import evenly_spaced, folder_frames
+from threedrs.teachers.teacher_frames import TeacherFrames, evenly_spaced, folder_frames
 
 if TYPE_CHECKING:
     from threedrs.teachers.feature_store import FeatureStore, SceneOrigin
@@ -273,8 +273,11 @@ class ImportExtractor:
                 origin=origin,
                 taps={LAST: pooled.numpy()},
                 input_size=(height, width),
-                frame_ids=frames,
-                frames_proven=frames is not None,
+                frames=TeacherFrames(
+                    student=origin.frame_ids,
+                    teacher=frames or origin.frame_ids,
+                    proven=frames is not None,
+                ),
             )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from threedrs.teachers.feature_store import SceneOrigin
+    from threedrs.teachers.teacher_frames import TeacherFrames
 
 GRID = 14  # rows and columns of the pooled grid
 Colour = tuple[float, float, float]  # red, green, blue
@@ -62,9 +63,7 @@ class SceneFeatures:
     # The store holds the tap `LAST`; others would be further arrays of its group.
     taps: Mapping[str, np.ndarray]
     input_size: tuple[int, int]  # height and width in pixels of the images that the teacher saw
-    # The S frames that the teacher saw; None: those of ``origin``.
-    frame_ids: tuple[int, ...] | None = None
-    frames_proven: bool = True  # False where ``origin``'s frames are only assumed
+    frames: "TeacherFrames | None" = None  # that the teacher saw; None: those of ``origin``
 
 
 class SkippedSceneError(Exception):

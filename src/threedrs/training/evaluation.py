@@ -17,8 +17,8 @@ from threedrs.evaluation.answerer import (
     prediction_rows,
     read_questions,
 )
-from threedrs.evaluation.score import score_rows
 from threedrs.evaluation.settings import PredictSettings
+from threedrs.metrics.bootstrap import Metric
 from threedrs.models.student import Student
 from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.tasks.prediction import Prediction
@@ -46,7 +46,6 @@ class Evaluation:
         self.student = student
         self.tokenizer = tokenizer
         section, count = config["evaluation"], config["train"]["eval_samples"]
-        self.every: int = config["train"]["eval_every"]
         self.settings = PredictSettings.from_json(section["settings"])
         self.scenes = Path(config["paths"]["scenes"])
         left_out = read_excluded(Path(section["left_out"])) if "left_out" in section else {}
@@ -60,10 +59,6 @@ class Evaluation:
         # A store that is missing ends the run now, not after hours of training.
         for scene in self.records:
             open_store(self.scenes, scene)
-
-    def is_due(self, step: int) -> bool:
-        """Whether to evaluate after ``step`` optimizer steps."""
-        return step % self.every == 0
 
     def measure(self, stopped: Callable[[], bool]) -> Scores | None:
         """Return the headline metrics of each benchmark in percent; None where one cannot be had.
@@ -98,6 +93,7 @@ class Evaluation:
 
 def _headline(name: str, rows: list[Prediction]) -> dict[str, float | None]:
     task = find_task(name)
-    # METEOR needs Java, and intervals take longer than the answers of so few questions.
-    metrics = score_rows(rows, task, bootstrap=0, meteor=False)["metrics"]
-    return {headline.metric: metrics[headline.metric]["value"] for headline in task.headline}
+    # Without METEOR, which needs Java. Intervals would take longer than the answers.
+    measured = task.measure(rows, False)
+    found = {headline.metric: measured[headline.metric] for headline in task.headline}
+    return {name: m.value() if isinstance(m, Metric) else None for name, m in found.items()}

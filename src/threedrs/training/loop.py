@@ -240,10 +240,9 @@ class _Training:
 
     def _due_evaluation(self) -> "Evaluation | None":
         """Return the evaluation if one belongs after this step."""
-        step, evaluation = self.progress.step, self.evaluation
-        if evaluation is None or not (step == self.run.total_steps or evaluation.is_due(step)):
-            return None
-        return evaluation
+        step, every = self.progress.step, self.run.settings.eval_every
+        due = every is not None and (step == self.run.total_steps or step % every == 0)
+        return self.evaluation if due else None
 
     def _report(self, evaluation: "Evaluation | None") -> None:
         """Log this step, with the scores of ``evaluation``.

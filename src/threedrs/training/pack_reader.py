@@ -38,7 +38,7 @@ from threedrs.models.prompt import build_sample
 from threedrs.models.scene_inputs import read_scene
 from threedrs.scannet.boxes import BoxSet, box_iou_NM
 from threedrs.scenes.store import SceneStore
-from threedrs.tasks.record import GROUND, Record, read_records
+from threedrs.tasks.record import GROUND, Record
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.teacher_frames import OtherFrames
 from threedrs.training.sampler import PackPlan
@@ -68,11 +68,6 @@ class RecordTable:
             self.groups.append(_task_group(record))
             self.words.append(len(record.human.split()) + len(record.answer.split()))
             yield json.dumps(record.to_json())
-
-    @classmethod
-    def read(cls, path: Path) -> "RecordTable":
-        """Return the records of a JSON-lines file; see `read_records` for what is raised."""
-        return cls(read_records(path))
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -226,10 +221,6 @@ class _PackDataset(Dataset):
             return RuntimeError(f"a pack could not be read:\n{traceback.format_exc()}")
 
 
-def _as_is(pack: Any) -> Any:
-    return pack
-
-
 def _ignore_stop_signals(worker: int) -> None:
     # Slurm signals every process of a job, but the training process decides when to stop, and still
     # needs its loaders for the packs of the step that it is in.
@@ -253,7 +244,7 @@ def load_packs(
         batch_size=None,
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
-        collate_fn=_as_is,
+        collate_fn=lambda pack: pack,  # as it is
         worker_init_fn=_ignore_stop_signals,
         # A thread takes each pack over from its loader into page-locked memory, while the GPU
         # computes: handing over 41 MB takes 7 ms, and from ordinary memory the GPU waits for it.

@@ -54,7 +54,7 @@ def plot_features(features: FeatureStore, scene_store: SceneStore) -> Image.Imag
     """
     scene = scene_store.scene
     view = SceneView.of(scene_store)
-    features.require_frame_ids(scene, view.frame_ids)
+    features.frames(scene, view.frame_ids)  # refused where they are of other frames
     colours_Vhw3 = principal_colours(features.features(scene))
     shown = evenly_spaced(len(view.frame_ids), FRAMES_SHOWN)
     columns = []

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from fixtures.instruction_files import SCENE, write_annotations
 from threedrs.cli.instructions import app
 from threedrs.errors import DataError
-from threedrs.instructions.llava_format import read_llava
+from threedrs.instructions.llava_format import load_records
 from threedrs.tasks.record import conversation, read_records
 
 runner = CliRunner(env={"COLUMNS": "200"})
@@ -31,7 +31,7 @@ def test_convert_and_export(tmp_path: Path) -> None:
     result = runner.invoke(app, arguments)
     assert result.exit_code == 0
     assert "2 entries" in result.output
-    assert read_llava(tmp_path / "x.json") == list(read_records(out))
+    assert list(load_records(tmp_path / "x.json")) == list(read_records(out))
     assert json.loads((tmp_path / "x.json").read_text())[0]["metadata"]["dataset"] == "scanQA"
 
 

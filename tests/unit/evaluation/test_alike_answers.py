@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from threedrs.evaluation.alike_answers import alike_answers, count_alike
+from threedrs.evaluation.tables import run_notes
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.registry import TASKS
 
@@ -53,7 +54,7 @@ def test_answers_that_are_alike_are_counted():
 )
 def test_a_run_that_answers_alike_gets_a_sentence(alike, said):
     entry = {"benchmarks": {"scanqa": {"alike": alike}}, "train": None}
-    sentences = [f"{one.title}: {one.said} {one.counted}" for one in alike_answers(entry)]
+    sentences = run_notes(entry)
     assert bool(sentences) == bool(said)
     if said:
         assert sentences[0].startswith("ScanQA: ")
@@ -63,5 +64,6 @@ def test_a_run_that_answers_alike_gets_a_sentence(alike, said):
 
 def test_most_is_enough_where_no_object_may_be_meant():
     counts = {"alike": {"no_object_first": 8, "of": 9}}
-    (found,) = alike_answers({"benchmarks": {"multi3drefer": counts, "scanrefer": counts}})
-    assert (found.title, found.counted) == ("Multi3DRefer", "8 of 9 questions")
+    found = alike_answers({"benchmarks": {"multi3drefer": counts, "scanrefer": counts}})
+    assert list(found) == ["multi3drefer"]
+    assert found["multi3drefer"].counted == "8 of 9 questions"

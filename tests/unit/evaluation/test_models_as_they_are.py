@@ -81,12 +81,12 @@ def test_a_summary_counts_what_is_not_answered_as_nothing_and_not_as_zero(
             baseline=baseline,
             train_summaries={},
             run_configs=configs,
-            **{f"out_{kind}": tmp_path / kind for kind in ("csv", "json", "latex", "markdown")},
+            out=tmp_path / "summary.json",
         )
         assert all(not group["comparison"] for group in summary["groups"])
         zero = next(group for group in summary["groups"] if group["name"] == "zero")
         assert zero["metrics"] == {"scanrefer": {}}
-        row = (tmp_path / "csv").read_text().splitlines()[1]
+        row = (tmp_path / "summary.csv").read_text().splitlines()[1]
         assert row.startswith("zero,,,,")
         assert row.endswith("scanrefer is not answered: the model has no grounding head")
         table = markdown_table(summary)

@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.instruction_files import SCENE
 from threedrs.errors import DataError
-from threedrs.instructions.llava_format import load_records, read_llava, write_llava
+from threedrs.instructions.llava_format import load_records, write_llava
 from threedrs.tasks.record import Record, conversation, write_records
 
 REFER = {"dataset": "scanrefer", "question_type": "unique", "object_id": 3}
@@ -28,7 +28,7 @@ def entry(dataset: str, **changes: Any) -> dict[str, Any]:
 def read(folder: Path, *entries: Any) -> list[Record]:
     path = folder / "others.json"
     path.write_text(json.dumps(list(entries)))
-    return read_llava(path)
+    return list(load_records(path))
 
 
 def test_others_entries_keep_their_ids(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_wrong_entry_is_named(tmp_path: Path, item: Any, message: str) -> None:
 def test_array_is_needed(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(DataError, match=r"x.json: expected a JSON array of LLaVA-style entries"):
-        read_llava(tmp_path / "x.json")
+        list(load_records(tmp_path / "x.json"))
 
 
 def test_empty_export_is_an_array(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from fixtures.posed_images import folder, scan  # noqa: F401 (fixtures)
 from fixtures.prediction_files import GROUNDING, error_of
 from fixtures.proposal_files import CSR, save_arrays
 from threedrs.errors import DataError
-from threedrs.instructions.llava_format import read_llava
+from threedrs.instructions.llava_format import load_records
 from threedrs.io.files import read_json, read_json_lines, read_text
 from threedrs.scannet import boxes
 from threedrs.scannet.boxes import extract_boxes, read_proposals
@@ -371,9 +371,9 @@ def test_ready_instructions(tmp_path: Path, change: dict[str, Any], message: str
     }
     path = tmp_path / "all.json"
     path.write_text(json.dumps([entry]))
-    assert len(read_llava(path)) == 1
+    assert len(list(load_records(path))) == 1
     path.write_text(json.dumps([entry | change]))
-    assert message in one_line(lambda: read_llava(path), path)
+    assert message in one_line(lambda: list(load_records(path)), path)
 
 
 # Predictions

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.real_data import shipped_and_whole
-from threedrs.evaluation.score import score_rows
+from fixtures.scored_rows import score_rows
 from threedrs.metrics.exact_match import exact_match_normalised, normalise_answer
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.registry import TASKS
@@ -111,7 +111,7 @@ def test_sqa3d_scores_by_hand():
         ("three", ["two"], "how"),
         ("", ["yes"], "is"),
     )
-    result = score_rows(rows, TASKS["sqa3d"], bootstrap=0, meteor=False)
+    result = score_rows(rows, TASKS["sqa3d"])
     assert result["metrics"]["em"] == {"value": 50.0, "low": None, "high": None}
     assert result["metrics"]["em_normalised"]["value"] == 50.0
     by_type = {name: group["metrics"]["em"]["value"] for name, group in result["by_type"].items()}
@@ -126,7 +126,7 @@ def test_scanqa_tells_verbatim_from_normalised():
         ("2 chairs", ["two chairs"], None),
         ("", ["brown"], None),
     )
-    result = score_rows(rows, TASKS["scanqa"], bootstrap=0, meteor=False)
+    result = score_rows(rows, TASKS["scanqa"])
     assert result["metrics"]["em"]["value"] == 25.0
     assert result["metrics"]["em_normalised"]["value"] == 75.0
     assert result["by_type"] == {}
@@ -139,5 +139,5 @@ def test_published_sqa3d_answers_score_100_against_themselves(folder: Path, ques
     answers = [row["answers"][0]["answer"] for row in json.loads(file.read_text())["annotations"]]
     assert len(answers) == questions
     rows = rows_of("sqa3d", *((f" The {text}.", [text], "what") for text in answers))
-    result = score_rows(rows, TASKS["sqa3d"], bootstrap=0, meteor=False)
+    result = score_rows(rows, TASKS["sqa3d"])
     assert result["metrics"]["em"]["value"] > 99.0

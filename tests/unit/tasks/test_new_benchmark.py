@@ -22,7 +22,7 @@ from threedrs.evaluation.score import score_file
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.trivial_answers import read_trivial_answers, write_trivial_answers
 from threedrs.instructions.convert import convert
-from threedrs.instructions.llava_format import read_llava, write_llava
+from threedrs.instructions.llava_format import load_records, write_llava
 from threedrs.instructions.mix import build_mix
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.io.external_json import ExternalRow
@@ -128,7 +128,7 @@ def test_a_sixth_benchmark_goes_from_annotations_to_the_report(task: Task, tmp_p
     assert converted["train"].reasons == {"malformed row": 1}
     write_llava(tmp_path / "array.json", read_records(records / "count_chairs_train.jsonl"))
     training = list(read_records(records / "count_chairs_train.jsonl"))
-    assert read_llava(tmp_path / "array.json") == training
+    assert list(load_records(tmp_path / "array.json")) == training
 
     mixed = build_mix(
         [records / "count_chairs_train.jsonl"],
@@ -184,10 +184,7 @@ def test_a_sixth_benchmark_goes_from_annotations_to_the_report(task: Task, tmp_p
         train_summaries={run: results / "train" / run / "train.json" for run in RUNS},
         run_configs={run: results / "train" / run / "config.json" for run in RUNS},
         trivial=trivial,
-        out_csv=results / "report" / "summary.csv",
-        out_json=results / "report" / "summary.json",
-        out_latex=results / "report" / "summary.tex",
-        out_markdown=results / "report" / "summary.md",
+        out=results / "report" / "summary.json",
     )
     assert summary["benchmarks"] == list(benchmarks)
     assert summary["groups"][1]["comparison"][task.name]["macro"]["difference"] == 0

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from threedrs.errors import DataError
-from threedrs.instructions.llava_format import read_llava, write_llava
+from threedrs.instructions.llava_format import load_records, write_llava
 from threedrs.tasks.record import (
     Record,
     conversation,
@@ -81,7 +81,7 @@ def test_round_trips(tmp_path: Path, records: list[Record]) -> None:
     write_records(tmp_path / "records.jsonl", records)
     assert list(read_records(tmp_path / "records.jsonl")) == records
     assert write_llava(tmp_path / "llava.json", records) == len(records)
-    assert read_llava(tmp_path / "llava.json") == records
+    assert list(load_records(tmp_path / "llava.json")) == records
 
 
 def test_absent_optional_fields_are_null() -> None:

@@ -53,7 +53,7 @@ def test_values_are_the_pooled_features(scenes: list[Path], out: Path) -> None:
     found = store.features("scene0001_00")
     assert found.dtype == np.float16
     np.testing.assert_allclose(found, expected, atol=2e-3, rtol=2e-3)
-    assert store.frame_ids("scene0001_00") == [0, 7]
+    assert store.frames("scene0001_00").student == (0, 7)
     assert expected.std() > 0.1
 
 

@@ -70,7 +70,7 @@ def test_round_trip(shard: Path) -> None:
         found = store.features(scene)
         assert found.dtype == np.float16
         np.testing.assert_array_equal(found, values(scene))
-        assert store.frame_ids(scene) == list(FRAMES)
+        assert store.frames(scene).student == tuple(FRAMES)
     assert verify_store(shard) == []
 
 
@@ -163,10 +163,10 @@ def test_unfinished_missing_and_unreadable_stores_are_named(shard: Path, tmp_pat
 
 def test_other_frames_are_refused(shard: Path) -> None:
     store = FeatureStore.open(shard)
-    store.require_frame_ids("scene0000_00", FRAMES)
+    store.frames("scene0000_00", FRAMES)
     for frames in ([0, 10], [0, 10, 50], [10, 0, 40]):
         with pytest.raises(StoreError, match=r"scene0000_00: features are of frames \[0, 10, 40\]"):
-            store.require_frame_ids("scene0000_00", frames)
+            store.frames("scene0000_00", frames)
     with pytest.raises(StoreError, match="no features of scene0009_00"):
         store.features("scene0009_00")
 

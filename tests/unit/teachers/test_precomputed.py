@@ -40,7 +40,7 @@ def test_without_ps_idx_every_token_is_a_patch(scene: Path, folder: Path, tmp_pa
     frame_ids = np.array([0, 7])
     np.savez(folder / "scene0001_00.npz", tokens(special=0), frame_ids=frame_ids)
     store = run(scene, folder, tmp_path / "a.zarr", grid="full")
-    assert store.frame_ids("scene0001_00") == [0, 7]
+    assert store.frames("scene0001_00").student == (0, 7)
 
 
 @pytest.mark.parametrize(
