@@ -100,9 +100,7 @@ class PackLosses(NamedTuple):
     grounding_K: Tensor  # InfoNCE, 0 for text samples
     # The 3D loss () of the scene, the same for each sample, 0 without a teacher.
     supervision: Tensor
-    # ``tokens`` of the packed sequence, and ``predictions`` of the vocabulary head (shared ones
-    # once).
-    counts: dict[str, int]
+    predictions: int  # of the vocabulary head, shared ones once
 
     def total(self, weight: float) -> Tensor:
         """Return the sum () over samples of text or grounding loss + ``weight`` x 3D loss."""

@@ -278,10 +278,7 @@ class Student(nn.Module):
             text_K=text_K,
             grounding_K=grounding_K,
             supervision=self._supervision_loss(scene, supervised_VGGD, supervision),
-            counts={
-                "tokens": pack.tokens,
-                "predictions": len(text_targets.predictor_M),
-            },
+            predictions=len(text_targets.predictor_M),
         )
 
     def _supervised_layer(self, supervision: SupervisionSettings) -> int:

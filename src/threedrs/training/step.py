@@ -76,8 +76,8 @@ class PackObjective(nn.Module):
             "grounding": losses.grounding_K.sum(),
             "groundings": groundings,
             "supervision": losses.supervision * samples,
-            "tokens": losses.counts["tokens"],
-            "flops": self.operations.of(pack, losses.counts["predictions"]),
+            "tokens": pack.tokens,
+            "flops": self.operations.of(pack, losses.predictions),
         }
         # Numbers are filled in on the device: a copy to it would wait until its queue is empty.
         sums = [_on_device(values[name], loss.device) for name in SUMS]

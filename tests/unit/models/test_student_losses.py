@@ -69,10 +69,10 @@ def test_packed_losses_equal_single_losses() -> None:
     assert (together.text_K > 0).tolist() == [True, False, True, False]
     assert (together.grounding_K > 0).tolist() == [False, True, False, True]
     # The vocabulary head runs once at the places that a pack's samples share.
-    shared = alone[1].counts["predictions"]  # a grounding sample has none of its own
+    shared = alone[1].predictions  # a grounding sample has none of its own
     assert shared > 1
-    places = sum(single.counts["predictions"] - shared for single in alone)
-    assert together.counts["predictions"] == shared + places
+    places = sum(single.predictions - shared for single in alone)
+    assert together.predictions == shared + places
 
 
 def _slow_losses(model: Student, packed: Pack) -> tuple[float, float, float]:
@@ -151,7 +151,7 @@ def test_total_is_the_sum_over_samples() -> None:
         text_K=torch.tensor([1.0, 0.0, 2.0]),
         grounding_K=torch.tensor([0.0, 5.0, 0.0]),
         supervision=torch.tensor(0.25),
-        counts={},
+        predictions=0,
     )
     assert losses.total(2.0).item() == 1 + 5 + 2 + 3 * 2 * 0.25
 

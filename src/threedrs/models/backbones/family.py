@@ -54,20 +54,18 @@ class HubCheckpoint:
 
 
 # What all families share: prefix in a published checkpoint, prefix in `Student`.
-HEAD_NAMES = (
+SHARED_NAMES = (
     ("model.proj_3d.", "proj_3d."),
     ("ground_head_obj.", "grounding_head.obj."),
     ("ground_head_query.", "grounding_head.query."),
     ("ground_head_zero_target", "grounding_head.zero_target"),
-)
-LANGUAGE_NAMES = (
     ("model.embed_tokens.", "language_model.model.embed_tokens."),
     ("model.layers.", "language_model.model.layers."),
     ("model.norm.", "language_model.model.norm."),
     ("lm_head.", "language_model.lm_head."),
 )
 # Published 3DRS checkpoints hold heads that no loss uses, and older ones the rotary frequencies.
-UNUSED_NAMES = (
+UNUSED_NAMES = re.compile(
     r"model\.(corres_linear|linear_dc|geometric_linear)\..+|.+\.rotary_(pos_)?emb\.inv_freq"
 )
 
@@ -76,23 +74,25 @@ UNUSED_NAMES = (
 class TensorNames:
     """The tensor names of a family's published checkpoints."""
 
-    pairs: tuple[tuple[str, str], ...]  # prefixes, theirs with ours; the first that fits counts
+    # Prefixes, theirs with ours, beside `SHARED_NAMES`; the first that fits counts.
+    pairs: tuple[tuple[str, str], ...]
     # The same of folders that transformers saves, which are read and never written.
     others: tuple[tuple[str, str], ...] = ()
-    ignored: re.Pattern[str]  # matches tensors that no loss and no output uses
+    # Matches tensors that no loss and no output uses, beside `UNUSED_NAMES`.
+    ignored: re.Pattern[str] | None = None
     # Matches the tensors of a vision layer, with its ``number``, where the last is not run.
     vision_layer: re.Pattern[str] | None = None
 
     def own_name(self, published: str) -> str | None:
         """Return the name in `Student` of a published tensor name, None if it is not known."""
-        for theirs, ours in (*self.pairs, *self.others):
+        for theirs, ours in (*self.pairs, *SHARED_NAMES, *self.others):
             if published.startswith(theirs):
                 return ours + published.removeprefix(theirs)
         return None
 
     def published_name(self, own: str) -> str:
         """Return the published name of one of `Student`'s tensors."""
-        for theirs, ours in self.pairs:
+        for theirs, ours in (*self.pairs, *SHARED_NAMES):
             if own.startswith(ours):
                 return theirs + own.removeprefix(ours)
         raise AssertionError(f"{own} has no published name")
@@ -102,7 +102,7 @@ class TensorNames:
 
         ``run_layers`` is the number of layers of the vision tower that run.
         """
-        if self.ignored.fullmatch(published) is not None:
+        if any(names and names.fullmatch(published) for names in (UNUSED_NAMES, self.ignored)):
             return True
         layer = self.vision_layer and self.vision_layer.fullmatch(published)
         return layer is not None and int(layer["number"]) == run_layers
@@ -156,6 +156,14 @@ TEXT_7B: dict[str, Any] = {
 # Width, MLP width, layers that run, and heads of the vision tower.
 VISION = {"tiny": (48, 96, 2, 4), "mini": (192, 576, 5, 6), "small": (448, 1344, 5, 7)}
 ROTARY = {"rope_type": "default", "rope_theta": 1_000_000.0}
+
+
+def new_text_fields(size: str, tokens: int) -> dict[str, Any]:
+    """Return the fields of the language model of ``model.size``; see `Family.new`."""
+    fields: dict[str, Any] = {"tie_word_embeddings": False}
+    if size == "7b":
+        return fields | TEXT_7B
+    return fields | TEXT[size] | {"vocab_size": tokens, "rope_parameters": {**ROTARY}}
 
 
 class Family(ABC):

@@ -22,18 +22,13 @@ from threedrs.models.backbones.config_json import (
     text_fields,
 )
 from threedrs.models.backbones.family import (
-    HEAD_NAMES,
-    LANGUAGE_NAMES,
     LLAVA_GRID,
-    ROTARY,
-    TEXT,
-    TEXT_7B,
-    UNUSED_NAMES,
     VISION,
     Family,
     HubCheckpoint,
     TensorNames,
     VisualGrid,
+    new_text_fields,
 )
 
 if TYPE_CHECKING:
@@ -75,8 +70,6 @@ class LlavaFamily(Family):
             (TOWER, "vision_tower."),
             ("model.mm_projector.", "projector."),
             ("model.image_newline", "newline_tokens.image_newline"),
-            *HEAD_NAMES,
-            *LANGUAGE_NAMES,
         ),
         others=(
             *((prefix, "vision_tower.") for prefix in TOWERS),
@@ -89,9 +82,7 @@ class LlavaFamily(Family):
             ("model.language_model.", "language_model.model."),
             ("language_model.", "language_model."),
         ),
-        ignored=re.compile(
-            rf"{UNUSED_NAMES}|.+\.embeddings\.position_ids|{ANY_TOWER}(post_layernorm|head)\..+"
-        ),
+        ignored=re.compile(rf".+\.embeddings\.position_ids|{ANY_TOWER}(post_layernorm|head)\..+"),
         vision_layer=re.compile(rf"{ANY_TOWER}encoder\.layers\.(?P<number>\d+)\..+"),
     )
 
@@ -115,17 +106,13 @@ class LlavaFamily(Family):
         """Return the family in ``model.size``; all sizes have the real 27x27 patches."""
         from transformers import Qwen2Config, SiglipVisionConfig
 
-        text: dict[str, Any] = {"tie_word_embeddings": False}
-        if size == "7b":
-            text |= TEXT_7B
-            vision = SO400M
-        else:
-            text |= TEXT[size] | {"vocab_size": tokens, "rope_parameters": {**ROTARY}}
+        text, vision = Qwen2Config(**new_text_fields(size, tokens)), SO400M
+        if size != "7b":
             width, inner, layers, heads = VISION[size]
             # One layer more than runs: the last one counts as SigLIP's own and is not built.
             sizes = (width, inner, layers + 1, heads, SO400M["image_size"], SO400M["patch_size"])
             vision = dict(zip(VISION_FIELDS, sizes, strict=True))
-        return cls(Qwen2Config(**text), SiglipVisionConfig(**vision), cls.visual_grid(grid))
+        return cls(text, SiglipVisionConfig(**vision), cls.visual_grid(grid))
 
     @classmethod
     def read(cls, config: Mapping[str, Any], path: Path, tokens: int, grid: int) -> LlavaFamily:

@@ -8,7 +8,6 @@ The 384x384 frames give the native grid, 14; grid 7 costs a quarter of the visua
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,18 +21,13 @@ from threedrs.models.backbones.config_json import (
     text_fields,
 )
 from threedrs.models.backbones.family import (
-    HEAD_NAMES,
-    LANGUAGE_NAMES,
-    ROTARY,
-    TEXT,
-    TEXT_7B,
-    UNUSED_NAMES,
     VISION,
     VISION_MARKS,
     Family,
     HubCheckpoint,
     TensorNames,
     VisualGrid,
+    new_text_fields,
 )
 
 if TYPE_CHECKING:
@@ -72,18 +66,12 @@ class Qwen2VLFamily(Family):
     grids = (14, 7)
     vision_marks = VISION_MARKS
     tensor_names = TensorNames(
-        pairs=(
-            ("visual.merger.", "projector."),
-            ("visual.", "vision_tower."),
-            *HEAD_NAMES,
-            *LANGUAGE_NAMES,
-        ),
+        pairs=(("visual.merger.", "projector."), ("visual.", "vision_tower.")),
         others=(
             ("model.visual.merger.", "projector."),
             ("model.visual.", "vision_tower."),
             ("model.language_model.", "language_model.model."),
         ),
-        ignored=re.compile(UNUSED_NAMES),
     )
 
     @classmethod
@@ -97,20 +85,18 @@ class Qwen2VLFamily(Family):
         from transformers import Qwen2VLTextConfig
         from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 
-        text: dict[str, Any] = {"tie_word_embeddings": False}
+        text, sections = new_text_fields(size, tokens), {"mrope_section": ROTARY_SECTIONS[size]}
+        vision: dict[str, Any] = {}  # transformers' defaults are the published model's
         if size == "7b":
-            rope: dict[str, Any] = {"type": "mrope", "mrope_section": ROTARY_SECTIONS[size]}
-            text |= {**TEXT_7B, "rope_scaling": rope}
-            vision: dict[str, Any] = {}  # transformers' defaults are the published model's
+            text["rope_scaling"] = {"type": "mrope", **sections}
         else:
-            rope = {**ROTARY, "mrope_section": ROTARY_SECTIONS[size]}
-            text |= {**TEXT[size], "vocab_size": tokens, "rope_parameters": rope}
+            text["rope_parameters"] |= sections
             text |= {"bos_token_id": None, "eos_token_id": None}
             width, inner, layers, heads = VISION[size]
             vision = {
                 "depth": layers,
                 "embed_dim": width,
-                "hidden_size": TEXT[size]["hidden_size"],
+                "hidden_size": text["hidden_size"],
                 "mlp_ratio": inner // width,
                 "num_heads": heads,
             }
