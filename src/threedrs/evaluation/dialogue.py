@@ -34,7 +34,7 @@ class Request(Section):
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> "Request":
-        given = [key for key, value in self if value is not None]
+        given = [key for key in ("question", "ground", "box") if getattr(self, key) is not None]
         if len(given) != 1:
             told = f"not {' and '.join(given)}" if given else "none is given"
             raise ConfigError(f"give one of question, ground, box; {told}")

@@ -8,7 +8,6 @@ answering alone.
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,11 @@ SHOWN_BOXES = 3
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SceneQuestion:
+class SceneQuestion(Request):
     """One thing to ask about one scene."""
 
     scene: str
-    request: Request
+    """Name of the scene."""
 
 
 def read_scene_questions(path: Path, scenes: Collection[str]) -> list[SceneQuestion]:
@@ -44,11 +42,11 @@ def read_scene_questions(path: Path, scenes: Collection[str]) -> list[SceneQuest
                 f'{where}: expected an object such as {{"scene": "kitchen", "question": "What is '
                 'it?"}'
             )
-        scene = value.pop("scene")
+        scene = value["scene"]
         if scene not in scenes:
             raise DataError(f"{where}: scene is {scene!r}; {choose_one(scene, sorted(scenes))}")
         try:
-            questions.append(SceneQuestion(scene=scene, request=Request(**value)))
+            questions.append(SceneQuestion(**value))
         except ConfigError as error:
             raise DataError(f"{where}: {error}") from error
     if not questions:
@@ -93,13 +91,12 @@ def answer_scene_questions(
         for number, question in enumerate(questions, start=1):
             if question.scene != scene:
                 continue
-            request = question.request
             try:
                 if dialogue is None:
                     raise DataError(f"the scene is left out: {left_out[scene]}")
-                reply = dialogue.reply(request, images / f"{number}.png", SHOWN_BOXES)
+                reply = dialogue.reply(question, images / f"{number}.png", SHOWN_BOXES)
             except DataError as error:  # of this question; the others can be answered
-                reply = {**request.to_json(), "error": str(error)}
+                reply = {**question.to_json(), "error": str(error)}
             replies[number] = {"scene": scene, **reply}
         logger.info("%s: %d of %d questions answered", scene, len(replies), len(questions))
     write_json_lines(out, (replies[number] for number in sorted(replies)))

@@ -46,6 +46,7 @@ class HubModel:
     repository: str  # its id on the Hub
     size: str  # of the files to fetch, in words
     licence: str  # its name
+    kind: str  # its class in ``transformers``
     model_types: tuple[str, ...]  # what ``model_type`` in ``config.json`` may be
     title: str  # for people
     channels: int
@@ -72,6 +73,7 @@ DINOV2 = HubModel(
     repository="facebook/dinov2-large",
     size="about 1.2 GB",
     licence="Apache-2.0",
+    kind="Dinov2Model",
     model_types=("dinov2",),
     title="DINOv2",
     channels=1024,
@@ -86,6 +88,7 @@ SIGLIP2 = HubModel(
     repository="google/siglip2-so400m-patch14-384",
     size="about 4.5 GB",
     licence="Apache-2.0",
+    kind="SiglipVisionModel",
     model_types=("siglip", "siglip_vision_model"),
     title="SigLIP 2's vision tower",
     channels=1152,
@@ -102,6 +105,7 @@ MAE = HubModel(
     repository="facebook/vit-mae-large",
     size="about 1.3 GB",
     licence="Apache-2.0",
+    kind="ViTMAEModel",
     model_types=("vit_mae",),
     title="MAE's encoder",
     channels=1024,
@@ -112,9 +116,7 @@ MAE = HubModel(
 
 def open_dinov2(settings: TeacherSettings) -> "ImageExtractor":
     """Return DINOv2: images 518 pixels wide, as VGGT's, and 28x37 patches of a ScanNet frame."""
-    from transformers import Dinov2Model
-
-    return _open(settings, DINOV2, Dinov2Model)
+    return _open(settings, DINOV2)
 
 
 def open_siglip2(settings: TeacherSettings) -> "ImageExtractor":
@@ -122,15 +124,12 @@ def open_siglip2(settings: TeacherSettings) -> "ImageExtractor":
 
     27 patches of 14 pixels leave out the last six rows and columns.
     """
-    from transformers import SiglipVisionModel
-
-    return _open(settings, SIGLIP2, SiglipVisionModel)
+    return _open(settings, SIGLIP2)
 
 
 def open_mae(settings: TeacherSettings) -> "ImageExtractor":
     """Return MAE's encoder with nothing masked: images squeezed to 224x224, and 14x14 patches."""
     import torch
-    from transformers import ViTMAEModel
 
     def rising_noise(model: Any, images_N3HW: "Tensor") -> dict[str, "Tensor"]:
         # The model sorts the patches by this noise also when it masks none of them. Rising noise
@@ -140,23 +139,25 @@ def open_mae(settings: TeacherSettings) -> "ImageExtractor":
         noise_NP = torch.arange(patches, device=images_N3HW.device, dtype=torch.float32)
         return {"noise": noise_NP.expand(len(images_N3HW), -1)}
 
-    return _open(settings, MAE, ViTMAEModel, rising_noise)
+    return _open(settings, MAE, rising_noise)
 
 
 def _open(
     settings: TeacherSettings,
     published: HubModel,
-    model_class: Any,
     arguments: "Callable[[Any, Tensor], dict[str, Tensor]]" = lambda model, images: {},
 ) -> "ImageExtractor":
-    """Return the extractor of a model of a class of ``transformers``: published, or small, random.
+    """Return the extractor of a model, published or small with random weights.
 
     Raises:
         CheckpointError: the model's folder is incomplete or of another kind.
     """
+    import transformers
+
     from threedrs.teachers.image_extractor import ImageExtractor, PatchEncoder
     from threedrs.teachers.vggt.weights import fill_random
 
+    model_class = getattr(transformers, published.kind)
     is_tiny = settings.name.endswith("-tiny")
     if is_tiny:
         config = model_class.config_class(**published.tiny)

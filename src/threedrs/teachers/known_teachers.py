@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import CheckpointError, ConfigError, choose_one, did_you_mean, one_line
-from threedrs.teachers import hub_encoders, pointmap, precomputed, random_signs
+from threedrs.teachers import hub_encoders, precomputed, weightless
 from threedrs.teachers.teacher import FeatureExtractor, Teacher, TeacherSettings
 from threedrs.teachers.vggt import extractor as vggt
 from threedrs.workflow.code_hash import code_hash
@@ -26,8 +26,8 @@ TEACHERS: dict[str, Teacher] = {
         vggt.VGGT,
         *hub_encoders.PUBLISHED,
         precomputed.IMPORT,
-        pointmap.POINTMAP,
-        random_signs.RANDOM,
+        weightless.POINTMAP,
+        weightless.RANDOM,
         vggt.VGGT_TINY,
         *hub_encoders.SMALL,
     )

@@ -64,7 +64,7 @@ def test_other_code_and_another_folder_keep_all(
     assert calls.count == 3
     for name in ("__init__", "io/files", "workflow/code_hash", "train"):
         edit(copy / f"{name}.py")
-    for name in ("known_teachers", "pointmap", "precomputed", "hub_encoders"):
+    for name in ("known_teachers", "weightless", "precomputed", "hub_encoders"):
         edit(copy / "teachers" / f"{name}.py")
     extract_shard(scenes, TINY, out)
     assert calls.count == 3

@@ -13,7 +13,7 @@ from threedrs.scenes.store import SceneContents, write_scene_store
 from threedrs.teachers.extract import TeacherSettings, extract_shard
 from threedrs.teachers.feature_shards import verify_store
 from threedrs.teachers.feature_store import FeatureStore
-from threedrs.teachers.pointmap import (
+from threedrs.teachers.weightless import (
     CHANNELS,
     fourier_features,
     frame_descriptors,

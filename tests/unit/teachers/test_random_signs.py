@@ -9,7 +9,7 @@ from fixtures.teacher_scenes import payload, write_scene
 from threedrs.teachers.extract import TeacherSettings, extract_shard
 from threedrs.teachers.feature_shards import verify_store
 from threedrs.teachers.feature_store import FeatureStore
-from threedrs.teachers.random_signs import random_signs
+from threedrs.teachers.weightless import random_signs
 
 
 def test_the_signs_are_the_bits_of_a_hash() -> None:

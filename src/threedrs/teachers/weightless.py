@@ -1,7 +1,7 @@
-"""Teacher ``pointmap``: the scene's own geometry as features, from the scene store; no weights.
+"""Teachers without weights: ``pointmap``, the scene's own geometry, and its control ``random``.
 
-For each patch of 27x27 pixels (14x14 with ``teacher.grid: full``) of the top-left 378x378, from the
-pixels with depth, 53 channels:
+``pointmap`` has 53 channels for each patch of 27x27 pixels (14x14 with ``teacher.grid: full``) of
+the top-left 378x378, from the pixels with depth:
 
     0..47   Fourier features of the mean world coordinate: for x, y, z in turn, sine then cosine of
             2 pi c / L at the wavelengths L = 16, 8, 4, ..., 0.125 m, divided by sqrt(24)
@@ -14,10 +14,18 @@ Each group has length one (the spread at most), so the three count alike in a lo
 directions. Costs about 20 ms a frame on one core and the memory of one scene's coordinates (57 MB
 at 32 frames).
 
+``random`` has features that know nothing of the scene. If any regular target helped a student,
+this one would help as well: each patch of each frame has its own features, of as many channels, and
+a student can only learn them by heart. What a run with ``pointmap`` gains over a run with
+``random`` comes from what its features say. Every channel is 1 or -1, drawn by scene, frame and
+patch and independently of the image. All features have one length then, and those of two patches
+are close to orthogonal.
+
 V frames, h w rows and columns of patches, K points of a patch.
 """
 
-from collections.abc import Generator, Mapping
+import hashlib
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +36,7 @@ from threedrs.scannet.geometry import FINE_GRID, IMAGE_SIZE
 from threedrs.teachers.teacher import GRID, LAST, SceneFeatures, Teacher, TeacherSettings, job_needs
 
 if TYPE_CHECKING:
+    from threedrs.scenes.store import SceneStore
     from threedrs.teachers.feature_store import SceneOrigin
 
 WAVELENGTHS = 16.0 * 0.5 ** np.arange(8)  # metres
@@ -35,11 +44,6 @@ HALF_SPREAD = 0.1  # metres of standard deviation of depth that count as 0.5
 SIDE = 378  # pixels that are in a patch, of the 384
 CHANNELS = 2 * 3 * len(WAVELENGTHS) + 3 + 1 + 1
 FEWEST_POINTS = 3  # that span a plane
-
-
-def grid_rows(grid: int | str) -> int:
-    """Return the rows of patches of `TeacherSettings.grid`, for a teacher without patches."""
-    return GRID if grid == GRID else FINE_GRID
 
 
 def fourier_features(coordinates_N3: np.ndarray) -> np.ndarray:
@@ -104,14 +108,41 @@ def frame_descriptors(
     return patch_descriptors(points_NK3, depth_NK, camera_3).reshape(rows, rows, CHANNELS)
 
 
-class PointmapExtractor:
-    """A `FeatureExtractor` that reads nothing but the scene store."""
+def store_descriptors(store: "SceneStore", rows: int) -> np.ndarray:
+    """Return the features of a scene's frames, (V, rows, rows, 53) float64."""
+    frames = zip(store.coordinates(), store.depth(), store.poses(), strict=True)
+    return np.stack(
+        [frame_descriptors(points, depth, pose[:3, 3], rows) for points, depth, pose in frames]
+    )
 
-    recipe: Mapping[str, Any] = {"channels": CHANNELS, "half_spread": HALF_SPREAD}
+
+def random_signs(seed: int, scene: str, frame: int, rows: int) -> np.ndarray:
+    """Return (rows, rows, 53) float16 of 1 and -1 for a frame, which is known by its number."""
+    count = rows * rows * CHANNELS
+    # A hash gives the same bits on each machine. numpy promises that for no generator of its own
+    # over its versions, and the features decide which trained models are stale.
+    digest = hashlib.shake_128(f"{seed} {scene} {frame}".encode()).digest(-(-count // 8))
+    bits = np.unpackbits(np.frombuffer(digest, np.uint8), count=count)
+    return (2.0 * bits - 1).reshape(rows, rows, CHANNELS).astype(np.float16)
+
+
+class WeightlessExtractor:
+    """A `FeatureExtractor` that reads nothing but scene stores.
+
+    Args:
+        recipe: JSON values that decide the features.
+        compute: takes a store and the grid's rows to features (V, rows, rows, C).
+    """
+
+    def __init__(
+        self, recipe: Mapping[str, Any], compute: "Callable[[SceneStore, int], np.ndarray]"
+    ) -> None:
+        self.recipe = recipe
+        self.compute = compute
 
     def identify(self, scene: str) -> str:
         """Return a constant: there are no weights."""
-        return sha256_of_json({"teacher": "pointmap"})
+        return sha256_of_json(None)
 
     def features(
         self, due: Mapping[Path, "SceneOrigin"], *, grid: int | str
@@ -119,26 +150,28 @@ class PointmapExtractor:
         """Yield the features of each scene; see `FeatureExtractor`."""
         from threedrs.scenes.store import SceneStore
 
-        rows = grid_rows(grid)
+        rows = GRID if grid == GRID else FINE_GRID
         for path, origin in due.items():
-            store = SceneStore.open(path)
-            frames = zip(store.coordinates(), store.depth(), store.poses(), strict=True)
-            features_VhwC = np.stack(
-                [
-                    frame_descriptors(points, depth, pose[:3, 3], rows)
-                    for points, depth, pose in frames
-                ]
-            )
+            features_VhwC = self.compute(SceneStore.open(path), rows).astype(np.float16)
             yield SceneFeatures(
-                origin=origin,
-                taps={LAST: features_VhwC.astype(np.float16)},
-                input_size=(IMAGE_SIZE, IMAGE_SIZE),
+                origin=origin, taps={LAST: features_VhwC}, input_size=(IMAGE_SIZE, IMAGE_SIZE)
             )
 
 
-def open_pointmap(settings: TeacherSettings) -> PointmapExtractor:
-    """Return the extractor; it has no settings but the grid."""
-    return PointmapExtractor()
+def open_pointmap(settings: TeacherSettings) -> WeightlessExtractor:
+    """Return the extractor of ``pointmap``, which has no settings but the grid."""
+    recipe = {"channels": CHANNELS, "half_spread": HALF_SPREAD}
+    return WeightlessExtractor(recipe, store_descriptors)
+
+
+def open_random(settings: TeacherSettings) -> WeightlessExtractor:
+    """Return the extractor of ``random``."""
+
+    def signs(store: "SceneStore", rows: int) -> np.ndarray:
+        frames = store.frame_ids
+        return np.stack([random_signs(settings.seed, store.scene, frame, rows) for frame in frames])
+
+    return WeightlessExtractor({"channels": CHANNELS, "seed": settings.seed}, signs)
 
 
 POINTMAP = Teacher(
@@ -147,4 +180,11 @@ POINTMAP = Teacher(
     channels=CHANNELS,
     open=open_pointmap,
     needs=job_needs(gpu=0, mem_mb=4000, runtime=120),
+)
+RANDOM = Teacher(
+    name="random",
+    description="signs drawn for each patch, whatever it shows: a control; no weights",
+    channels=CHANNELS,
+    open=open_random,
+    needs=job_needs(gpu=0, mem_mb=2000, runtime=60),
 )
