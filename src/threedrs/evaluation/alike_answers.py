@@ -22,12 +22,8 @@ def count_alike(task: Task, rows: Sequence[Prediction], *, not_asked: int = 0) -
     """Return how alike a run's answers are: its most frequent one, or how often it finds nothing.
 
     ``{"most_frequent": text, "count", "of"}`` of texts, ``{"no_object_first", "of"}`` of boxes.
-
-    Args:
-        task: the benchmark.
-        rows: the predictions.
-        not_asked: how many of the texts are empty because the model was not asked, as there is no
-            detector box of the object.
+    ``not_asked`` of the texts are empty because the model was not asked, as there is no detector
+    box of the object.
     """
     if task.grounding:
         first = sum(

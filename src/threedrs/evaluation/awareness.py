@@ -101,10 +101,6 @@ def quartile_of_questions(scores: Mapping[str, float], scenes: Sequence[str]) ->
     scene's questions have one score and stay together, in the quartile that the middle of them
     falls into.
 
-    Args:
-        scores: of each scene.
-        scenes: of each question.
-
     Raises:
         DataError: a scene has no score.
     """

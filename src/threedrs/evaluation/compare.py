@@ -134,11 +134,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[PerQuestion], baselines: Sequence[PerQuestion]) -> dict[str, Comparison]:
-    """Return the comparison of each metric that all sides have.
-
-    Args:
-        runs: the runs of one setting, which differ in the seed.
-        baselines: the same for the other side.
+    """Return the comparison of each metric that all runs of two settings have.
 
     Raises:
         DataError: the sides are not of the same questions.

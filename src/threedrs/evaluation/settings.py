@@ -50,8 +50,7 @@ class PredictSettings(Section):
 def _of_run(model: Path) -> dict[str, Any]:
     """Return how a run's model was trained, or nothing of a model that is not of a run.
 
-    Args:
-        model: the run's config.json, or a folder ``model`` beside that.
+    A run's is its config.json, or a folder ``model`` beside that.
     """
     # A model asked with coordinates of another precision than it was trained with answers worse,
     # and nothing in its folder says which.

@@ -94,11 +94,8 @@ def trivial_scores(
 ) -> Scores:
     """Return way -> metric -> percent, of the ways that the benchmark has.
 
-    Args:
-        task: the benchmark.
-        rows: any run's predictions, of which boxes, true boxes and true answers count.
-        asked: the record of each row.
-        training: the benchmark's training records; none: nothing is learned from them.
+    ``rows`` are any run's predictions, of which boxes, true boxes and true answers count, and
+    ``asked`` is the record of each. What is learned is of ``training``, the training records.
     """
     if not rows:
         return {}

@@ -120,12 +120,9 @@ def _entry(record: Record) -> dict[str, Any]:
 def read_entries(path: Path, *, evaluation: bool = False) -> list[Record]:
     """Return the records of a LLaVA-style JSON array, repeated ids as they are.
 
-    Ids are taken as strings; an entry without one is named by its index.
-
-    Args:
-        path: the .json file.
-        evaluation: whether the entries are questions: of a benchmark whose arrays hold the true
-            answer in the gpt turn alone, it becomes the reference.
+    Ids are taken as strings; an entry without one is named by its index. In an array of questions
+    (``evaluation``) of a benchmark whose arrays hold the true answer in the gpt turn alone, it
+    becomes the reference.
 
     Raises:
         DataError: the file is no such array; an entry is of an unknown dataset, is malformed, or

@@ -82,15 +82,10 @@ def estimate(
 ) -> dict[str, dict[str, Any]]:
     """Return ``{name: {"value", "low", "high"}}`` of each metric, in percent.
 
-    All metrics see the same resamples, and the order of the questions plays no part in them.
-    With ``resamples`` = 0, or one scene, there are no bounds (null). A metric that is unavailable
-    has null for all three and its reason.
-
-    Args:
-        metrics: the metrics, each over the same Q questions, none if all are unavailable.
-        scenes: the scene of each question.
-        resamples: R, how many resamples.
-        seed: of the draws.
+    All metrics are over the same questions, of which ``scenes`` has the scene, and see the same
+    resamples. The order of the questions plays no part in them. With ``resamples`` = 0, or one
+    scene, there are no bounds (null). A metric that is unavailable has null for all three and its
+    reason.
     """
     available = {name: m for name, m in metrics.items() if isinstance(m, Metric)}
     sums_CS = {name: scene_sums(m.statistics_QS, scenes) for name, m in available.items()}

@@ -28,10 +28,8 @@ def caption_metrics(
 ) -> Metrics:
     """Return all caption metrics over Q >= 1 questions, in the order of ``CAPTION_METRICS``.
 
-    Args:
-        predictions: one text a question, may be empty.
-        references: one or more texts a question, at least one of them with a word.
-        meteor: False leaves METEOR out (it then reads as unavailable).
+    A prediction may be empty; of a question's references at least one has a word. Where ``meteor``
+    is not wanted it reads as unavailable.
     """
     metrics: dict[str, Metric | Unavailable] = {
         "cider": cider_metric(predictions, references),

@@ -35,12 +35,10 @@ class SceneAwareness:
 
 
 def scene_awareness(hidden_TD: Tensor, points_T3: Tensor, frame_T: Tensor) -> SceneAwareness:
-    """Return the scores of a scene's visual tokens.
+    """Return the scores of a scene's visual tokens, given their last hidden states.
 
-    Args:
-        hidden_TD: last hidden states at the visual tokens, newline tokens dropped.
-        points_T3: mean coordinate of each token's patch, metres, world frame.
-        frame_T: the frame that each token is of, int64.
+    Newline tokens are dropped. ``points_T3`` is the mean coordinate of each token's patch, metres,
+    world frame, and ``frame_T`` (int64) the frame that it is of.
     """
     # In float64: a voxel's sum is hundreds of tokens long, and two large squares are subtracted.
     unit_TD = torch.nn.functional.normalize(hidden_TD.double(), dim=-1)

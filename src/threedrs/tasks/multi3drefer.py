@@ -76,8 +76,7 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
 def predicted_proposals(scores: np.ndarray) -> np.ndarray:
     """Return the rows of the predicted proposals, best first.
 
-    Args:
-        scores: (N+1,) float64 cosine scores, the zero target last.
+    The zero target stands last in the cosine ``scores`` (N+1,).
     """
     if int(np.argmax(scores)) == len(scores) - 1:
         return np.zeros(0, dtype=np.int64)
@@ -90,14 +89,10 @@ def predicted_proposals(scores: np.ndarray) -> np.ndarray:
 
 
 def f1_scores(predicted: np.ndarray, true: np.ndarray) -> tuple[float, ...]:
-    """Return the question's F1 at each threshold.
+    """Return the question's F1 of boxes (P, 6) and (M, 6) at each threshold.
 
     The matching maximises the summed IoU (Hungarian method); a matched pair of IoU >= t is a true
     positive. Nothing predicted and nothing true is 1; only one of them empty is 0.
-
-    Args:
-        predicted: (P, 6) boxes.
-        true: (M, 6) boxes.
     """
     # Two seconds to import, and every job of the workflow imports this file.
     from scipy.optimize import linear_sum_assignment

@@ -27,12 +27,9 @@ if TYPE_CHECKING:
 class SceneBoxes:
     """The scenes of a split and the boxes of their objects.
 
-    Args:
-        layout: the data root.
-        split: of the annotations.
-        boxes: scene -> {"gt": BoxSet, "pred": BoxSet}; None: computed from the layout's scans.
-        left_out: scene -> reason, for scenes whose scans cannot be used. They have no boxes; the
-            zeros given for them only serve to count the records that they would have had.
+    ``boxes`` are scene -> {"gt": BoxSet, "pred": BoxSet}; None: computed from the layout's scans.
+    Scenes of ``left_out`` (scene -> reason) have scans that cannot be used and so no boxes. The
+    zeros given for them only serve to count the records that they would have had.
     """
 
     def __init__(

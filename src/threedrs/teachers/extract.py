@@ -50,14 +50,9 @@ def extract_shard(
     """Compute what is missing of the features in ``<shard>.zarr``; write and return its manifest.
 
     A scene for which the teacher has nothing (an npz that is not there) is listed under ``skipped``
-    with the reason. Groups of scenes that are not of the shard are removed.
-
-    Args:
-        scene_stores: the shard's scene stores, in its order.
-        settings: the teacher and its options.
-        out: the store's folder.
-        left_out: scene -> reason, for the shard's scenes that have no usable store; they count as
-            skipped, and features that they have from earlier stay, unused.
+    with the reason. So are those of ``left_out`` (scene -> reason), which have no usable store.
+    Features that these have from earlier stay, unused. Groups of scenes that are not of the shard
+    are removed.
 
     Raises:
         CheckpointError: the teacher's weights are missing or do not fit.

@@ -58,15 +58,10 @@ def write_scene(
     seconds: float,
     frames: TeacherFrames | None = None,
 ) -> None:
-    """Write one scene's group, whole or not at all.
+    """Write one scene's group of float16 features, whole or not at all.
 
-    Args:
-        shard: the store's folder.
-        origin: what the features were computed from.
-        features_VhwC: (V, h, w, C) float16.
-        input_size: height and width in pixels of the images that the teacher saw.
-        seconds: what the scene took.
-        frames: the V frames of the features; None: those of the scene store.
+    ``input_size`` is height and width in pixels of the images that the teacher saw, and ``frames``
+    are those of the features; None: those of the scene store.
 
     Raises:
         StoreError: the disk does not take it.
@@ -201,10 +196,8 @@ class FeatureStore:
     ) -> tuple[np.ndarray, list[int]]:
         """Return the features of the supervised frames, (S, h, w, C) float16, and their indices.
 
-        Args:
-            scene: the scene.
-            frame_ids: the V frames that the scene store holds, which the indices count.
-            rule: `teacher.other_frames`.
+        The indices count ``frame_ids``, which the scene store holds. ``rule`` is
+        `teacher.other_frames`.
 
         Raises:
             StoreError: as `features` and `frames`.

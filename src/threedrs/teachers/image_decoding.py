@@ -54,9 +54,7 @@ def decoded_ahead(
 ) -> Generator[tuple[SceneOrigin, np.ndarray], None, None]:
     """Yield each scene's images, (S, H, W, 3) uint8, while the next scenes are decoded.
 
-    Args:
-        due: origin of each scene store to read, in the order to yield them.
-        image_format: the size of the teacher's images.
+    ``due`` has the origin of each scene store to read, in this order.
 
     Raises:
         StoreError: a scene store is unreadable.

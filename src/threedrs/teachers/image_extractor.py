@@ -81,10 +81,8 @@ def pool_features(
 ) -> tuple[Tensor, Tensor]:
     """Return the features on the stored grid, (S, h, w, C) float16, and which frames are finite.
 
-    Args:
-        features_SPC: patches row by row.
-        patches: rows and columns of patches.
-        grid: 14: averaged to 14x14 in float32 (adaptive_avg_pool2d); "full": as they are.
+    ``patches`` are rows and columns of patches, which come row by row. With ``grid`` 14 they are
+    averaged to 14x14 in float32 (adaptive_avg_pool2d), with "full" they stay as they are.
     """
     # The mean of a cell's patches is rounded once, when it is stored.
     features_SCRc = features_SPC.float().transpose(1, 2).unflatten(2, patches)
@@ -97,12 +95,9 @@ def pool_features(
 class PatchEncoder(nn.Module):
     """A vision model of ``transformers``, with its normalisation, without its special tokens.
 
-    Args:
-        model: takes ``pixel_values`` (N, 3, H, W), returns ``last_hidden_state``.
-        mean: of each colour, subtracted from values in [0, 1]; then divided by ``std``.
-        std: see ``mean``.
-        special_tokens: tokens before the patches in ``last_hidden_state``.
-        arguments: further arguments of the model, from the model and the images.
+    Colours in [0, 1] less ``mean``, over ``std``, are the model's ``pixel_values`` (N, 3, H, W).
+    In its ``last_hidden_state`` the ``special_tokens`` stand before the patches. ``arguments``
+    makes further arguments of the model and the images.
     """
 
     mean: Tensor
@@ -133,12 +128,8 @@ class PatchEncoder(nn.Module):
 class ImageExtractor:
     """A `FeatureExtractor` whose features are a model's patch tokens.
 
-    Args:
-        name: the teacher's.
-        image_format: the size of its images.
-        identify: returns the weights' SHA-256 without loading them.
-        load: returns the model on the CPU, (1, S, 3, H, W) in [0, 1] to (1, S, P, C).
-        heavy: whether to warn where there is no GPU.
+    ``identify`` returns the weights' SHA-256 without loading them, ``load`` the model on the CPU,
+    (1, S, 3, H, W) in [0, 1] to (1, S, P, C). A ``heavy`` one warns where there is no GPU.
     """
 
     def __init__(

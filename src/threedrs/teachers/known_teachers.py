@@ -112,10 +112,8 @@ def open_extractor(settings: TeacherSettings) -> FeatureExtractor:
 def teacher_channels(name: str, stores: Iterable[Path] = ()) -> int:
     """Return the channels C of the teacher's features; 0 for ``none``.
 
-    Args:
-        name: the teacher.
-        stores: finished feature stores of it. With any, C is read from them, since a model folder
-            may hold another size than the published checkpoint, and imported files any.
+    With any of its finished ``stores``, C is read from them, since a model folder may hold another
+    size than the published checkpoint, and imported files any.
 
     Raises:
         ConfigError: an unknown name, or an imported teacher without a store.

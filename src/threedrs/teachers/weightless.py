@@ -58,10 +58,8 @@ def patch_descriptors(
 ) -> np.ndarray:
     """Return the features of patches, (N, 53) float64.
 
-    Args:
-        points_NK3: world coordinates of the patches' pixels, metres.
-        depth_NK: depth of these pixels, metres; 0: no measurement.
-        camera_3: the camera's centre, metres.
+    Points are world coordinates of the patches' pixels, and all lengths are in metres. A depth of 0
+    is no measurement. ``camera_3`` is the camera's centre.
     """
     valid_NK = depth_NK > 0
     count_N = valid_NK.sum(axis=1)
@@ -91,11 +89,8 @@ def frame_descriptors(
 ) -> np.ndarray:
     """Return the features of one frame's ``rows`` x ``rows`` patches, (rows, rows, 53) float64.
 
-    Args:
-        points_HW3: (384, 384, 3) world coordinates, metres.
-        depth_HW: (384, 384) uint16, millimetres; 0: no measurement.
-        camera_3: the camera's centre, metres.
-        rows: 14 or 27.
+    Points (384, 384, 3) are in metres, depth (384, 384) is uint16 in millimetres, and ``rows`` is
+    14 or 27; see `patch_descriptors`.
     """
     patch = SIDE // rows
 
@@ -129,9 +124,7 @@ def random_signs(seed: int, scene: str, frame: int, rows: int) -> np.ndarray:
 class WeightlessExtractor:
     """A `FeatureExtractor` that reads nothing but scene stores.
 
-    Args:
-        recipe: JSON values that decide the features.
-        compute: takes a store and the grid's rows to features (V, rows, rows, C).
+    ``compute`` takes a store and the grid's rows to features (V, rows, rows, C).
     """
 
     def __init__(

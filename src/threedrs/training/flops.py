@@ -77,13 +77,10 @@ class OperationCount:
     def parts(
         self, *, frames: int, prefix: int, own: Sequence[int], predictions: int
     ) -> dict[str, Operations]:
-        """Return the operations of a pack by part of the model.
+        """Return the operations of a pack of V ``frames`` by part of the model.
 
-        Args:
-            frames: V.
-            prefix: shared tokens, the visual ones included.
-            own: the own tokens of each sample.
-            predictions: number of tokens at which the vocabulary head runs.
+        ``prefix`` counts the shared tokens, the visual ones included, and ``own`` those of each
+        sample. At ``predictions`` of them the vocabulary head runs.
         """
         tower, *projector = (frames * each for each in self._family.vision_operations())
         width, tokens = self._text.hidden_size, frames * self._family.grid.coarse**2

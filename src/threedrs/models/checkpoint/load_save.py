@@ -67,7 +67,6 @@ def load_student(
     that a checkpoint was trained without are random from that seed.
 
     Args:
-        settings: of the student.
         teacher_channels: output size of the projection head, 0 for none; None: what the checkpoint
             holds (for evaluation, the only use of an adapter).
         zero_init: the DeepSpeed configuration of a ZeRO-3 run, whose ranks all call this: the

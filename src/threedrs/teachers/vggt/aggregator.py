@@ -78,11 +78,8 @@ class VGGTAggregator(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the patch features of every frame, (B, S, P, 2 D), patches row by row.
 
-        The first half of the channels is the last frame block's output, the second half the last
-        global block's.
-
-        Args:
-            images: (B, S, 3, H, W) float in [0, 1]; H and W multiples of 14.
+        ``images`` are (B, S, 3, H, W) float in [0, 1], H and W multiples of 14. The first half of
+        the channels is the last frame block's output, the second half the last global block's.
         """
         B, S, _, H, W = images.shape
         normalised_N3HW = ((images - self.image_mean) / self.image_std).flatten(0, 1)

@@ -82,10 +82,9 @@ class VisionTransformer(nn.Module):
         return torch.cat((stored[:, :1], resized_1DRC.flatten(2).transpose(1, 2)), dim=1)
 
     def forward(self, images_N3HW: Tensor) -> Tensor:
-        """Return the patch tokens after the final norm, (N, P, D).
+        """Return the patch tokens after the final norm, (N, P, D), of normalised images.
 
-        Args:
-            images_N3HW: normalised images whose sides are multiples of 14 pixels.
+        Their sides are multiples of 14 pixels.
         """
         N, _, H, W = images_N3HW.shape
         patches_NPD = self.patch_embed(images_N3HW)
