@@ -39,12 +39,7 @@ from threedrs.training.flops import OperationCount, device_peak
 OBJECTS = 30
 OWN_TOKENS = 64
 ANSWER_TOKENS = 16
-PREFIX = Prefix(
-    before_ids=tuple(range(14)),
-    before_labels=(IGNORE,) * 14,
-    after_ids=tuple(range(10)),
-    after_labels=(IGNORE,) * 10,
-)
+PREFIX = Prefix(before_ids=tuple(range(14)), after_ids=tuple(range(10)), labelled=frozenset())
 SUPERVISION = SupervisionSettings()
 
 

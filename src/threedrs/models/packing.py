@@ -7,7 +7,6 @@ gradients equal the sum over separate sequences, for nearly the cost of one.
 Axis letters: T tokens of a sequence, S suffix tokens, K samples, M predictions with a loss.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import NamedTuple
@@ -23,16 +22,20 @@ IGNORE = -100  # label of a token without loss, the convention of torch's cross 
 
 @dataclass(frozen=True, kw_only=True)
 class Prefix:
-    """The tokens that all samples of a scene share, around the visual tokens, with their labels."""
+    """The tokens that all samples of a scene share, around the visual tokens."""
 
     before_ids: tuple[int, ...]
-    before_labels: tuple[int, ...]
     after_ids: tuple[int, ...]
-    after_labels: tuple[int, ...]
+    labelled: frozenset[int]  # the ids among them that have a text loss, of chat tokens
 
     def length(self, visual_tokens: int) -> int:
         """The number of shared tokens, the visual ones included."""
         return len(self.before_ids) + visual_tokens + len(self.after_ids)
+
+    def labels(self, visual_tokens: int) -> list[int]:
+        """Return the label of each shared token; no visual token is to be predicted."""
+        ids = [*self.before_ids, *[IGNORE] * visual_tokens, *self.after_ids]
+        return [token if token in self.labelled else IGNORE for token in ids]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +156,8 @@ class TextTargets:
     @classmethod
     def of(cls, pack: Pack, layout: Layout, device: torch.device) -> "TextTargets":
         """Collect the targets of a pack."""
-        prefix, visual = pack.samples[0].prefix, pack.scene.visual_tokens
-        # The visual tokens stand between, and none of them is to be predicted.
-        shared = _shifted([*prefix.before_labels, *[IGNORE] * visual, *prefix.after_labels])
+        labels = enumerate(pack.samples[0].prefix.labels(pack.scene.visual_tokens))
+        shared = [(index - 1, label) for index, label in labels if index and label != IGNORE]
         last_shared, owner_S = layout.prefix_length - 1, layout.owner_S.numpy()
         # A token is predicted by the one before it. Before the first own token of every sample
         # stands the last shared one, whatever sample comes before it in the pack.
@@ -214,8 +216,3 @@ class GroundingTargets:
             target_KM=on_device(target_KM, device),
             weight_K=on_device(torch.tensor(weights), device),
         )
-
-
-def _shifted(labels: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (index of the predicting token, label) of each labelled token but the first."""
-    return [(index - 1, label) for index, label in enumerate(labels) if index and label != IGNORE]

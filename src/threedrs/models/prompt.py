@@ -61,10 +61,6 @@ def chat_token_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset({token_id(tokenizer, START), token_id(tokenizer, END), newline[0]})
 
 
-def _chat_labels(ids: Sequence[int], labelled: frozenset[int]) -> list[int]:
-    return [token if token in labelled else IGNORE for token in ids]
-
-
 def _vision_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     """The tokens around the visual tokens, if the tokenizer has them."""
     # Not by its id: an unknown token may pass for another one.
@@ -75,17 +71,13 @@ def _vision_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
 def shared_prefix(
     tokenizer: PreTrainedTokenizerBase, prompt: PromptStyle, label_chat_tokens: bool
 ) -> Prefix:
-    """Return the shared tokens of a prompt style, with the labels of their chat tokens."""
-    # By id, so a newline that the tokenizer has merged with what stands before it has no label.
-    labelled = chat_token_ids(tokenizer) if label_chat_tokens else frozenset()
+    """Return the shared tokens of a prompt style, whose chat tokens may have labels."""
     start, end = _vision_marks(tokenizer)
-    before = _encode(tokenizer, BEFORE_IMAGE + start)
-    after = _encode(tokenizer, end + SHARED_AFTER_IMAGE[prompt])
     return Prefix(
-        before_ids=tuple(before),
-        before_labels=tuple(_chat_labels(before, labelled)),
-        after_ids=tuple(after),
-        after_labels=tuple(_chat_labels(after, labelled)),
+        before_ids=tuple(_encode(tokenizer, BEFORE_IMAGE + start)),
+        after_ids=tuple(_encode(tokenizer, end + SHARED_AFTER_IMAGE[prompt])),
+        # By id, so a newline that the tokenizer has merged with what stands before it has no label.
+        labelled=chat_token_ids(tokenizer) if label_chat_tokens else frozenset(),
     )
 
 
@@ -149,6 +141,7 @@ def build_sample(
     answer = _encode(tokenizer, f"{ASSISTANT}{record.answer}{END}\n")
     ids = question + answer
     coordinate, coordinate_index = _coordinate(record, question, tokenizer)
+    prefix = shared_prefix(tokenizer, "as_trained", label_chat_tokens)
     target_rows: list[int] | None = None
     ground_index: int | None = None
     if record.answer == GROUND:
@@ -157,13 +150,12 @@ def build_sample(
         ground_index = len(question) + answer.index(token_id(tokenizer, GROUND))
         labels = [IGNORE] * len(ids)  # a grounding sample has no text loss
     else:
-        labelled = chat_token_ids(tokenizer) if label_chat_tokens else frozenset()
-        labels = _chat_labels(question, labelled) + answer
+        labels = [token if token in prefix.labelled else IGNORE for token in question] + answer
     return Sample(
         id=record.id,
         input_ids=np.array(ids),
         labels=np.array(labels),
-        prefix=shared_prefix(tokenizer, "as_trained", label_chat_tokens),
+        prefix=prefix,
         target_rows=target_rows,
         ground_index=ground_index,
         coordinate=coordinate,

@@ -39,11 +39,6 @@ THRESHOLDS = (0.25, 0.5)
 _MEANING = "find the one described object: share of questions whose box overlaps the true box by"
 
 
-def prompt(description: str) -> str:
-    """Return the human text that asks for the described object."""
-    return PROMPT.format(description=description.capitalize())
-
-
 class Description(ExternalRow):
     """A row of ScanRefer's files, which Scan2Cap reads too."""
 
@@ -111,7 +106,8 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
 
     def make(number: int, row: Description) -> list[Record]:
         fields = described(source, number, row, type_of)
-        turns = conversation(prompt(row.description), GROUND)
+        human = PROMPT.format(description=row.description.capitalize())
+        turns = conversation(human, GROUND)
         return [Record(benchmark="scanrefer", conversations=turns, **fields)]
 
     yield from source.each_row(Description, make)

@@ -64,8 +64,7 @@ def test_text_targets_equal_each_samples_own_sequence(label_chat_tokens: bool) -
     layout, visual = _layout(packed), packed.scene.visual_tokens
     targets = TextTargets.of(packed, layout, CPU)
     for k, (start, sample) in enumerate(zip(layout.starts, packed.samples, strict=True)):
-        prefix = sample.prefix
-        whole = [*prefix.before_labels, *[IGNORE] * visual, *prefix.after_labels]
+        whole = sample.prefix.labels(visual)
         places = list(range(layout.prefix_length))
         whole += sample.labels.tolist()
         places += range(start, start + len(sample.labels))

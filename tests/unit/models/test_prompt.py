@@ -102,12 +102,11 @@ def test_labels_of_a_text_sample_by_hand() -> None:
 
     prefix = sample.prefix
     labelled = {*start, *end, 198}
-    assert prefix.before_labels == tuple(
-        token if token in labelled else IGNORE for token in prefix.before_ids
-    )
+    before = [token if token in labelled else IGNORE for token in prefix.before_ids]
     # system header, its end, two line ends, user header and its line end
-    assert sum(label != IGNORE for label in prefix.before_labels) == 6
-    assert prefix.after_labels == (198, *[IGNORE] * (len(prefix.after_ids) - 1))
+    assert sum(label != IGNORE for label in before) == 6
+    after = [198, *[IGNORE] * (len(prefix.after_ids) - 1)]
+    assert prefix.labels(3) == [*before, IGNORE, IGNORE, IGNORE, *after]
 
 
 def test_a_merged_line_end_is_not_labelled() -> None:
@@ -124,7 +123,7 @@ def test_without_chat_tokens_only_the_assistant_turn_is_labelled() -> None:
     sample = _sample(record("<image> Is it red?", "No"), label_chat_tokens=False)
     labelled = [token for token in sample.labels.tolist() if token != IGNORE]
     assert labelled == _ids("<|im_start|>assistant\nNo<|im_end|>\n")
-    assert set(sample.prefix.before_labels + sample.prefix.after_labels) == {IGNORE}
+    assert set(sample.prefix.labels(0)) == {IGNORE}
 
 
 def test_grounding_samples() -> None:

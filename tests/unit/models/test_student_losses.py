@@ -19,7 +19,7 @@ from fixtures.students import (
 )
 from threedrs.config.schema import SupervisionSettings
 from threedrs.models.heads import supervision_loss
-from threedrs.models.packing import IGNORE, Pack, PackLosses
+from threedrs.models.packing import Pack, PackLosses
 from threedrs.models.student import Student
 from threedrs.models.visual_tokens import position_embedding
 
@@ -102,14 +102,7 @@ def _slow_losses(model: Student, packed: Pack) -> tuple[float, float, float]:
     tokens = torch.cat(
         [embeddings[list(before)], torch.stack(visual), embeddings[list(after)], own]
     )
-    labels = torch.tensor(
-        [
-            *sample.prefix.before_labels,
-            *[IGNORE] * len(visual),
-            *sample.prefix.after_labels,
-            *sample.labels.tolist(),
-        ]
-    )
+    labels = torch.tensor([*sample.prefix.labels(len(visual)), *sample.labels.tolist()])
     model.language_model.set_attn_implementation("eager")
     output = model.language_model(inputs_embeds=tokens[None], output_hidden_states=True)
     hidden = output.hidden_states[-1][0]

@@ -20,9 +20,7 @@ from threedrs.models.student import Student
 from threedrs.training.flops import OperationCount, device_peak
 
 FRAMES, SAMPLES, OWN, ANSWER, CHANNELS = 4, 2, 64, 20, 2048
-PREFIX = Prefix(
-    before_ids=(1,) * 8, before_labels=(IGNORE,) * 8, after_ids=(2,), after_labels=(IGNORE,)
-)
+PREFIX = Prefix(before_ids=(1,) * 8, after_ids=(2,), labelled=frozenset())
 LORA = LoraSettings(rank=64, alpha=64)
 
 

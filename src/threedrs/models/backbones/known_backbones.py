@@ -68,7 +68,14 @@ def read_family(
         CheckpointError: it is of another family or grid, or a field is missing or means other
             numbers.
     """
-    family = _family_of(config, path)
+    known = map(find_family, backbone_names())
+    family = next((one for one in known if one.describes(config)), None)
+    if family is None:
+        found = config.get("model_type")
+        raise CheckpointError(
+            f"{path}: model_type is {found!r:.40}, which no backbone here reads; choose a "
+            f"checkpoint of {', '.join(backbone_names())}, or {HELP}"
+        )
     if name is not None and name not in family.checkpoints:
         found = " or ".join(family.checkpoints)
         raise CheckpointError(f"{path}: is a checkpoint of {found}, model.name is {name}")
@@ -76,17 +83,6 @@ def read_family(
     if trained and grid not in (None, trained):
         raise CheckpointError(f"{path}: was trained with model.grid {trained}, this run has {grid}")
     return family.read(config, path, tokens, grid or trained or family.grids[0])
-
-
-def _family_of(config: Mapping[str, Any], path: Path) -> type[Family]:
-    for name in backbone_names():
-        if find_family(name).describes(config):
-            return find_family(name)
-    found = config.get("model_type")
-    raise CheckpointError(
-        f"{path}: model_type is {found!r:.40}, which no backbone here reads; choose a checkpoint "
-        f"of {', '.join(backbone_names())}, or {HELP}"
-    )
 
 
 @cache

@@ -78,7 +78,8 @@ def test_prompt_has_the_marks_of_its_tokenizer() -> None:
         before = tokenizer.decode(prefix.before_ids)
         assert before.endswith("<|im_start|>user\n<|vision_start|>")
         assert tokenizer.decode(prefix.after_ids).startswith("<|vision_end|>")
-        assert prefix.before_labels[-1] == prefix.after_labels[0] == IGNORE
+        mark = len(prefix.before_ids)
+        assert prefix.labels(0)[mark - 1 : mark + 1] == [IGNORE, IGNORE]
     plain = tiny_tokenizer()
     prefix = shared_prefix(plain, "reference", label_chat_tokens=True)
     assert plain.decode(prefix.before_ids).endswith("user\n")

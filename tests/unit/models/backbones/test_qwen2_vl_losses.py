@@ -17,7 +17,7 @@ from fixtures.students import CAPTION, GROUNDING, TEXT, ZERO_TARGET
 from threedrs.models.backbones.qwen2_modules import pixel_patches
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
-from threedrs.models.packing import IGNORE, Pack
+from threedrs.models.packing import Pack
 from threedrs.models.student import Student
 from threedrs.models.visual_tokens import pooled_teacher, position_embedding
 from threedrs.tasks.record import Record
@@ -98,8 +98,7 @@ def slow_losses(model: Student, packed: Pack, side: int) -> tuple[float, float, 
 
     text = grounding = 0.0
     if sample.target_rows is None:
-        labels = [*sample.prefix.before_labels, *[IGNORE] * len(visual)]
-        labels += [*sample.prefix.after_labels, *sample.labels.tolist()]
+        labels = [*sample.prefix.labels(len(visual)), *sample.labels.tolist()]
         logits = model.language_model.lm_head(hidden)
         text = functional.cross_entropy(logits[:-1], torch.tensor(labels[1:])).item()
     else:
