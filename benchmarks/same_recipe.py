@@ -16,10 +16,10 @@ from typing import Any
 
 import yaml
 
-from threedrs.evaluation.tables import shown_columns
 from threedrs.io.files import read_json
 from threedrs.report.verdict import statement, verdicts
 from threedrs.report.verdict_line import plain
+from threedrs.tasks.registry import headline_columns
 
 NAMES = ("baseline", "again")
 MIXES = ("full", "full-again")
@@ -49,7 +49,7 @@ def configuration(scenes: int, steps: int) -> dict[str, Any]:
 
 def findings(summary: dict[str, Any]) -> str:
     """Return the statement, and what is said of each metric."""
-    columns = shown_columns(summary)
+    columns = headline_columns(summary["benchmarks"])
     judged = verdicts(summary, columns)
     lines = statement(judged, summary["baseline"], summary["comparison"])
     for verdict in judged:

@@ -73,7 +73,6 @@ def sample(number: int) -> Sample:
         target_rows=[number % OBJECTS] if grounding else None,
         ground_index=OWN_TOKENS - 3 if grounding else None,
         coordinate=None,
-        coordinate_index=None,
     )
 
 

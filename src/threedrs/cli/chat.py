@@ -135,12 +135,10 @@ def _open(
         show(f"loading {folder}")
         from threedrs.evaluation.answerer import StudentAnswerer
         from threedrs.evaluation.ask import SceneDialogue
-        from threedrs.models.checkpoint.folder import lacks_grounding_head
         from threedrs.scenes.store import SceneStore
 
         opened = SceneStore.open(store)  # what is wrong with it is said before the model is loaded
-        answerer = StudentAnswerer.load(folder, settings, own_device())
-        return SceneDialogue(answerer, opened, can_ground=not lacks_grounding_head(folder))
+        return SceneDialogue(StudentAnswerer.load(folder, settings, own_device()), opened)
 
 
 def _lines(prompt: str, *, typed: bool) -> Iterator[str]:

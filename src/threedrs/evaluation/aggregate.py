@@ -5,7 +5,6 @@ deviation; a run on its own has no standard deviation, because one number has no
 is compared with the baseline's group room by room (``compare``).
 """
 
-import csv
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,13 +59,10 @@ def aggregate(
     """Write the summaries and return the content of the JSON one.
 
     Metrics files, files of questions and those of controls are given by (run, benchmark) and
-    (run, benchmark, control), ``train.json`` and resolved ``config.json`` by run.
-
-    Args:
-        baseline: the run that the others are compared with.
-        out: ``summary.json``: what `_summarise` returns, and the hashes of the files read. Beside
-            it come ``.csv``, and the headline metrics as tables in ``.tex`` (booktabs) and ``.md``.
-        trivial: what anyone scores without looking (``trivial_answers``); None: no such rows.
+    (run, benchmark, control), ``train.json`` and resolved ``config.json`` by run, and what anyone
+    scores without looking in ``trivial``. ``out`` is ``summary.json``: what `_summarise` returns,
+    and the hashes of the files read. Beside it come ``.csv``, and the headline metrics as tables in
+    ``.tex`` (booktabs) and ``.md``.
 
     Raises:
         ConfigError: unknown benchmark.
@@ -98,10 +94,9 @@ def aggregate(
         group["looking"] = read_looking(group["runs"], control_files or {}, questions)
     sources = {f"{run}/{benchmark}": path for (run, benchmark), path in metrics_files.items()}
     # A control lies in a folder beside its benchmark's.
-    for (run, *_), path in (control_files or {}).items():
-        sources[f"{run}/{path.parent.name}"] = path
-    if trivial:
-        sources["trivial_answers"] = trivial
+    asked_again = (control_files or {}).items()
+    sources |= {f"{run}/{path.parent.name}": path for (run, *_), path in asked_again}
+    sources |= {"trivial_answers": trivial} if trivial else {}
     summary["sources"] = {name: sha256_of_file(path) for name, path in sources.items()}
     # The JSON file comes last: where it is, the tables are there too.
     _write_csv(out.with_suffix(".csv"), summary)
@@ -293,26 +288,23 @@ def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
     Columns are ``<benchmark>:<metric>``, with ``:low``, ``:high``, and against the baseline
     ``:difference``, empty where there is no value; last ``notes``.
     """
+    import pandas as pd
+
     metrics = [(b, m) for b in summary["benchmarks"] for m in TASKS[b].metrics]
-    ends = ("", ":low", ":high", ":difference")
-    heads = [f"{b}:{m}{end}" for b, m in metrics for end in ends]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for run, entry in summary["runs"].items():
-        cells: dict[str, float | None] = {}
+        row = {"run": run, "notes": " ".join(run_notes(entry))}
         for b, m in metrics:
             estimate = entry["benchmarks"].get(b, {}).get("metrics", {}).get(m, {})
-            difference = entry["deltas"].get(b, {}).get(m)
-            values = (*(estimate.get(name) for name in ("value", "low", "high")), difference)
-            cells |= {f"{b}:{m}{end}": value for end, value in zip(ends, values, strict=True)}
-        rows.append((run, cells, " ".join(run_notes(entry))))
-    for row in summary["trivial"]:
-        cells = {f"{b}:{m}": mean_of(row, b, m) for b, m in metrics}
-        rows.append((f"({row['name']})", cells, row["how"]))
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["run", *heads, "notes"])
-        for name, cells, notes in rows:
-            # A metric that could not be had is an empty cell, which nobody can take for a zero.
-            found = (cells.get(head) for head in heads)
-            numbers = ["" if value is None else f"{value:.4f}" for value in found]
-            writer.writerow([name, *numbers, notes])
+            row |= {f"{b}:{m}": estimate.get("value")}
+            row |= {f"{b}:{m}:{end}": estimate.get(end) for end in ("low", "high")}
+            row |= {f"{b}:{m}:difference": entry["deltas"].get(b, {}).get(m)}
+        rows.append(row)
+    for trivial in summary["trivial"]:
+        means = {f"{b}:{m}": mean_of(trivial, b, m) for b, m in metrics}
+        rows.append({"run": f"({trivial['name']})", "notes": trivial["how"], **means})
+    heads = [f"{b}:{m}{end}" for b, m in metrics for end in ("", ":low", ":high", ":difference")]
+    table = pd.DataFrame(rows, columns=["run", *heads, "notes"])
+    with atomic_file(path) as temporary:
+        # A metric that could not be had is an empty cell, which nobody can take for a zero.
+        table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")

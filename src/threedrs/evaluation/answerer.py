@@ -19,6 +19,7 @@ from threedrs.distributed.gpus import translate_oom
 from threedrs.errors import DataError, StoreError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.io.files import read_json
+from threedrs.models.checkpoint.folder import lacks_grounding_head
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
 from threedrs.models.model_settings import ModelSettings
@@ -38,12 +39,21 @@ REMEDY = "use a larger GPU or stop what else runs on it"
 
 
 class StudentAnswerer:
-    """A trained student in evaluation mode, on the device where it answers."""
+    """A trained student in evaluation mode, on the device where it answers.
+
+    ``can_ground`` says whether its grounding head is trained, as loading makes a new one.
+    """
 
     def __init__(
-        self, student: Student, tokenizer: PreTrainedTokenizerBase, settings: PredictSettings
+        self,
+        student: Student,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: PredictSettings,
+        *,
+        can_ground: bool = True,
     ) -> None:
         self.student = student
+        self.can_ground = can_ground
         self.tokenizer = tokenizer
         self.settings = settings
         self.passes = TokenPasses(student)
@@ -65,8 +75,9 @@ class StudentAnswerer:
             attention=settings.attention, coordinate_dtype=settings.coordinate_dtype
         )
         student, tokenizer = load_student(model_settings, teacher_channels=None)
+        can_ground = not lacks_grounding_head(model)
         with translate_oom(str(model), REMEDY):
-            return cls(student.to(device), tokenizer, settings)
+            return cls(student.to(device), tokenizer, settings, can_ground=can_ground)
 
     def open(self, store: SceneStore) -> "SceneAnswers":
         """Return the scene, ready for questions."""

@@ -36,16 +36,14 @@ COLOURS = (TRUE_COLOUR, *RUN_COLOURS)  # of the best box and the next
 class SceneDialogue:
     """A model and a scene, ready for questions.
 
-    ``can_ground`` says whether the model has its grounding head, as loading would make a new one.
-
     Raises:
         StoreError: the store is damaged.
         MachineError: the GPU's memory is too small.
     """
 
-    def __init__(self, answerer: StudentAnswerer, store: SceneStore, *, can_ground: bool) -> None:
+    def __init__(self, answerer: StudentAnswerer, store: SceneStore) -> None:
         self.store = store
-        self.can_ground = can_ground
+        self.can_ground = answerer.can_ground
         self.boxes = store.boxes(answerer.settings.boxes)
         self._answers = answerer.open(store)
 

@@ -28,7 +28,6 @@ def evaluate_checkpoint(
 
     Args:
         checkpoint: as a run's ``checkpoint``.
-        benchmarks: None: those of the configuration.
         limit: as ``eval.limit``; the run's name then ends in it.
         name: of the run; None: that of the folder, as `_folder_name`.
         gpus: jobs of prediction at a time.
@@ -59,9 +58,8 @@ def evaluate_checkpoint(
         "eval": {"limit": limit} | ({"benchmarks": list(benchmarks)} if benchmarks else {}),
         "report": {"baseline": name},
     }
-    config = load_config(
-        {**asked, **{key: {**asked.get(key, {}), **changes[key]} for key in changes}}
-    )
+    changed = {key: {**asked.get(key, {}), **changes[key]} for key in changes}
+    config = load_config({**asked, **changed})
     if not config["data"]["demo"]:  # else a start of Snakemake would say so, below its own lines
         missing_inputs(data_layout(config), config)
     folder = Path("results/eval") / name

@@ -77,17 +77,15 @@ def answer_scene_questions(
     from threedrs.distributed.gpus import own_device
     from threedrs.evaluation.answerer import StudentAnswerer, open_store
     from threedrs.evaluation.ask import SceneDialogue
-    from threedrs.models.checkpoint.folder import lacks_grounding_head
 
     images.mkdir(parents=True, exist_ok=True)
     answerer = StudentAnswerer.load(model, settings, own_device())
-    can_ground = not lacks_grounding_head(model)
     replies: dict[int, dict[str, Any]] = {}
     # Scene by scene, whose pass over the images is what costs.
     for scene in dict.fromkeys(question.scene for question in questions):
         dialogue = None
         if scene not in left_out:
-            dialogue = SceneDialogue(answerer, open_store(scenes, scene), can_ground=can_ground)
+            dialogue = SceneDialogue(answerer, open_store(scenes, scene))
         for number, question in enumerate(questions, start=1):
             if question.scene != scene:
                 continue

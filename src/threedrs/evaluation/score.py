@@ -74,13 +74,11 @@ def score_file(
 ) -> dict[str, Any]:
     """Score a predictions file, write ``metrics.json`` to ``out`` and return its content.
 
-    Its ``left_out`` says how many questions were not asked, since their scenes' scans cannot be
-    used; None where the predictions do not say. Where only the first questions were asked ``limit``
-    says of how many, and ``unanswered`` why a model answers none.
+    What the meta file says of questions that were not asked is in it as well.
 
     Args:
-        predictions: the predictions file, ours or of the field's own form
-            (``external_predictions``); a meta file beside it must agree with its length.
+        predictions: ours or of the field's own form (``external_predictions``); a meta file beside
+            it must agree with its length.
         bootstrap: resamples for the 95 % intervals; 0: no intervals.
         meteor: whether to compute METEOR (needs Java; without it the rest is still given).
         run: name of the run; None: taken from the path.
@@ -102,15 +100,8 @@ def score_file(
         rows, check = take_annotated_answers(rows, task, predictions, annotations)
     meta = read_meta(predictions) or {}
     digest = _checked_hash(predictions, meta)  # before METEOR, which takes minutes
-    unanswered = meta.get("unanswered")
     not_asked = meta.get("counts", {}).get("without_model", 0)
-    metrics: Metrics
-    if unanswered:
-        nothing = Unavailable(reason=f"not answered: {unanswered}")
-        metrics = dict.fromkeys(task.metrics, nothing)
-    else:
-        # Measured once over all rows; question types and resamples are reweighted sums of the same.
-        metrics = task.measure(rows, meteor)
+    metrics = _measure(rows, task, meta.get("unanswered"), meteor)
     result = {
         "format_version": FORMAT_VERSION,
         "run": run if run is not None else run_name(predictions, benchmark),
@@ -137,6 +128,17 @@ def score_file(
         write_per_question(per_question, rows, metrics)
     write_json(out, result)
     return result
+
+
+def _measure(
+    rows: Sequence[Prediction], task: Task, unanswered: str | None, meteor: bool
+) -> Metrics:
+    """Return the metrics over all rows, or for each why the model answers nothing."""
+    if unanswered:
+        nothing = Unavailable(reason=f"not answered: {unanswered}")
+        return dict.fromkeys(task.metrics, nothing)
+    # Measured once; question types and resamples are reweighted sums of the same.
+    return task.measure(rows, meteor)
 
 
 def _checked_hash(predictions: Path, meta: Mapping[str, Any]) -> str:

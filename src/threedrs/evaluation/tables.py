@@ -64,14 +64,9 @@ def frames_mark(summary: Mapping[str, Any], runs: Sequence[str]) -> str:
     return OTHER_FRAMES if marked else ""
 
 
-def shown_columns(summary: Mapping[str, Any]) -> list[Column]:
-    """Return the headline columns of the summary's benchmarks."""
-    return headline_columns(summary["benchmarks"])
-
-
 def markdown_table(summary: Mapping[str, Any]) -> str:
     """Return the table in Markdown, with what explains its marks and its last rows."""
-    columns = shown_columns(summary)
+    columns = headline_columns(summary["benchmarks"])
     settings, trivial, [notes] = _parts(summary, columns, _MARKDOWN)
     rows = [["run", *(column.full_title for column in columns)], ["---", *["---:"] * len(columns)]]
     rows += [*settings, *([f"*{name}*", *cells] for name, *cells in trivial)]
@@ -80,7 +75,7 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
 
 def latex_table(summary: Mapping[str, Any]) -> str:
     """Return the same in LaTeX with booktabs. The best value of a column is bold."""
-    columns = shown_columns(summary)
+    columns = headline_columns(summary["benchmarks"])
     settings, trivial, [notes] = _parts(summary, columns, _LATEX)
     for at, value in enumerate(best_values(summary, columns).values(), start=1):
         for row in settings if value is not None else []:

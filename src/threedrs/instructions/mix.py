@@ -40,7 +40,6 @@ def build_mix(
     A repeated record stands in the mix as often as it was drawn, under its own id.
 
     Args:
-        record_files: training records, as JSON lines or LLaVA-style arrays.
         held_out_scenes: scenes of evaluation splits (val and test), none of which may enter.
         out_jsonl: the mix, one record a line, in the order of benchmarks and files.
         out_summary: settings, samples and repeats per benchmark; question types, samples a scene

@@ -45,10 +45,9 @@ class Query:
     id: str  # of the record
     input_ids: np.ndarray  # (T,) int64, on the host
     prefix: Prefix  # the tokens before them
-    # (3,) float32, metres, world frame, on the host: the point that ``<coord>`` stands for, None
-    # without that token.
-    coordinate: np.ndarray | None
-    coordinate_index: int | None  # index of ``<coord>`` in ``input_ids``
+    # Index of ``<coord>`` in ``input_ids`` and the point that it stands for, (3,) float32, metres,
+    # world frame, on the host; None without that token.
+    coordinate: tuple[int, np.ndarray] | None
 
 
 @dataclass(frozen=True, kw_only=True)

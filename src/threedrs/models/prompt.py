@@ -92,17 +92,17 @@ def _question_ids(
 
 def _coordinate(
     record: Record, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase
-) -> tuple[np.ndarray | None, int | None]:
-    """The point of the ``<coord>`` token and its index in ``ids``; (None, None) without one."""
+) -> tuple[int, np.ndarray] | None:
+    """The index in ``ids`` of the ``<coord>`` token and its point; None without one."""
     coord = token_id(tokenizer, COORD)
     indices = [index for index, token in enumerate(ids) if token == coord]
     if not indices:
-        return None, None
+        return None
     if len(indices) > 1:
         raise DataError(f"{record.id}: {COORD} stands {len(indices)} times; one point is known")
     if record.box_input is None:
         raise DataError(f"{record.id}: the text has {COORD} but the record has no box_input")
-    return np.array(record.box_input[:3], dtype=np.float32), indices[0]
+    return indices[0], np.array(record.box_input[:3], dtype=np.float32)
 
 
 def _target_rows(record: Record, box_ids: Sequence[int]) -> list[int]:
@@ -140,7 +140,6 @@ def build_sample(
     question = _question_ids(record, tokenizer, "as_trained")
     answer = _encode(tokenizer, f"{ASSISTANT}{record.answer}{END}\n")
     ids = question + answer
-    coordinate, coordinate_index = _coordinate(record, question, tokenizer)
     prefix = shared_prefix(tokenizer, "as_trained", label_chat_tokens)
     target_rows: list[int] | None = None
     ground_index: int | None = None
@@ -158,8 +157,7 @@ def build_sample(
         prefix=prefix,
         target_rows=target_rows,
         ground_index=ground_index,
-        coordinate=coordinate,
-        coordinate_index=coordinate_index,
+        coordinate=_coordinate(record, question, tokenizer),
     )
 
 
@@ -171,13 +169,10 @@ def build_query(
     Raises:
         DataError: ``<coord>`` without a point.
     """
-    prefix = shared_prefix(tokenizer, prompt, label_chat_tokens=False)
     question = _question_ids(record, tokenizer, prompt)
-    coordinate, coordinate_index = _coordinate(record, question, tokenizer)
     return Query(
         id=record.id,
         input_ids=np.array(question + _encode(tokenizer, ASSISTANT)),
-        prefix=prefix,
-        coordinate=coordinate,
-        coordinate_index=coordinate_index,
+        prefix=shared_prefix(tokenizer, prompt, label_chat_tokens=False),
+        coordinate=_coordinate(record, question, tokenizer),
     )

@@ -178,14 +178,15 @@ class Student(nn.Module):
         tokens_TD = self.language_model.get_input_embeddings()(ids_T)
         indices, points = [], []
         for item, start in zip(items, starts, strict=True):
-            if item.coordinate is not None and item.coordinate_index is not None:
-                indices.append(start + item.coordinate_index)
-                points.append(item.coordinate)
+            if item.coordinate is not None:
+                index, point = item.coordinate
+                indices.append(start + index)
+                points.append(point)
         if points:
             points_P3 = on_device(torch.from_numpy(np.stack(points)), ids_T.device)
             code = self.position_embedding(points_P3)
-            index = on_device(torch.tensor(indices), ids_T.device)
-            tokens_TD = tokens_TD.index_add(0, index, code.to(tokens_TD.dtype))
+            index_P = on_device(torch.tensor(indices), ids_T.device)
+            tokens_TD = tokens_TD.index_add(0, index_P, code.to(tokens_TD.dtype))
         return tokens_TD
 
     def run_language_model(

@@ -27,16 +27,12 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
 
-def byte_alphabet() -> list[str]:
-    """Return the 256 printable stand-ins of the bytes, in GPT-2's and Qwen2's order."""
-    return [*bytes_to_unicode().values()]
-
-
 def tiny_tokenizer(more: Sequence[str] = ()) -> PreTrainedTokenizerBase:
     """Return the tiny tokenizer: bytes, merges, Qwen2's three special tokens, then ``more``."""
     pairs = [line.split() for line in read_text(TINY_MERGES).splitlines()]
     merges = [(left, right) for left, right in pairs]
-    tokens = byte_alphabet() + [left + right for left, right in merges]
+    # The 256 printable stand-ins of the bytes, in GPT-2's and Qwen2's order.
+    tokens = [*bytes_to_unicode().values()] + [left + right for left, right in merges]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
     special = [*SPECIAL_TOKENS[1:], *more]

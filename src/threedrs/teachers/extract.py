@@ -61,11 +61,10 @@ def extract_shard(
         DataError: an input cannot be read, a feature is not finite, or the teacher has none of the
             shard's scenes; names scene and frame.
     """
-    # before the teacher's modules are imported: if they are edited meanwhile, what was made with
-    # the new ones counts as made with the old ones, and is made again
+    # Before the teacher's modules are imported: what is made with modules that are edited meanwhile
+    # counts as made with the old ones, and is made again.
     code_sha256 = sha256_of_json([code_hash("features"), teacher_code_hash(settings.name)])
-    extractor = open_extractor(settings)
-    left_out = left_out or {}
+    extractor, left_out = open_extractor(settings), left_out or {}
     recipe = {"grid": settings.grid, **extractor.recipe}
     settings_sha256 = sha256_of_json({"code": code_sha256, **recipe})
     origins, skipped = _origins(scene_stores, extractor, settings.name, settings_sha256)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError
-from threedrs.evaluation.tables import shown_columns
 from threedrs.evaluation.trivial_answers import mean_of
 from threedrs.io.files import read_json
 from threedrs.report.verdict import statement, verdicts
 from threedrs.report.verdict_line import plain
+from threedrs.tasks.registry import headline_columns
 from threedrs.workflow.run_events import STAGES, Cause, RunState, duration, stage_of
 
 MOST = 3  # warnings that are shown again
@@ -68,7 +68,7 @@ def scores(results: Path) -> list[tuple[str, str]]:
         summary: Mapping[str, Any] = read_json(results / "report/summary.json")
     except DataError:
         return []
-    columns = shown_columns(summary)
+    columns = headline_columns(summary["benchmarks"])
     first = {column.benchmark: column for column in reversed(columns)}
     lines = []
     for group in summary["groups"][:MOST_SETTINGS]:

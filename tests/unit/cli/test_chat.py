@@ -139,7 +139,7 @@ def test_a_terminal_has_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_without_a_head_finds_nothing_by_chance(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = "threedrs.models.checkpoint.folder.lacks_grounding_head"
+    place = "threedrs.evaluation.answerer.lacks_grounding_head"
     monkeypatch.setattr(place, lambda model: True)
     _, lines = run("ask", "3drs", "scene0000_00", "a chair", "--ground")
     assert lines == ["the model has no grounding head, so it finds no objects; ask it questions"]

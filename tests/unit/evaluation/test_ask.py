@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dialogue(folder: Path) -> SceneDialogue:
     settings = PredictSettings(max_new_tokens=5)
     answerer = StudentAnswerer.load(folder / "model", settings, torch.device("cpu"))
-    return SceneDialogue(answerer, SceneStore.open(folder / f"{SCENE}.zarr"), can_ground=True)
+    return SceneDialogue(answerer, SceneStore.open(folder / f"{SCENE}.zarr"))
 
 
 def asked(monkeypatch: pytest.MonkeyPatch) -> list:

@@ -140,10 +140,10 @@ def test_grounding_samples() -> None:
 def test_coordinate_of_a_caption() -> None:
     for item in (_sample(CAPTION), build_query(CAPTION, tokenizer(), prompt="reference")):
         assert item.coordinate is not None
-        assert item.coordinate.tolist() == [0.5, -1.25, 0.75]
-        assert item.coordinate_index is not None
+        index, point = item.coordinate
+        assert point.tolist() == [0.5, -1.25, 0.75]
         coord = tokenizer().convert_tokens_to_ids("<coord>")
-        assert item.input_ids[item.coordinate_index] == coord
+        assert item.input_ids[index] == coord
     assert _sample(TEXT).coordinate is None
 
 

@@ -98,7 +98,8 @@ def _slow_losses(model: Student, packed: Pack) -> tuple[float, float, float]:
     before, after = sample.prefix.before_ids, sample.prefix.after_ids
     own = embeddings[sample.input_ids].clone()
     if sample.coordinate is not None:
-        own[sample.coordinate_index] += position_embedding(torch.from_numpy(sample.coordinate), 32)
+        index, point = sample.coordinate
+        own[index] += position_embedding(torch.from_numpy(point), 32)
     tokens = torch.cat(
         [embeddings[list(before)], torch.stack(visual), embeddings[list(after)], own]
     )

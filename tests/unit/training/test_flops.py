@@ -50,7 +50,6 @@ def texts(student: Student) -> Pack:
         target_rows=None,
         ground_index=None,
         coordinate=None,
-        coordinate_index=None,
     )
     inputs = scene(frames=FRAMES, channels=CHANNELS, grid=student.family.grid)
     return Pack(scene=inputs, samples=(sample,) * SAMPLES)

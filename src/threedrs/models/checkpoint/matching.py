@@ -1,7 +1,7 @@
 """Which tensor of a checkpoint folder fills which parameter of a student, from names and shapes."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -62,14 +62,7 @@ def match_tensors(
         # Where a folder holds the head all the same, it is the matrix it is tied to that counts.
         names.pop(EMBEDDINGS[1], None)
         missing = [name for name in missing if name != EMBEDDINGS[1]]
-    # A head may be new as a whole, never in part, and only where the training had none.
-    trained_heads = {"grounding_head.": trained is not None, "proj_3d.": bool(trained)}
-    untrained = tuple(
-        head
-        for head, was_trained in trained_heads.items()
-        if not was_trained and not any(name.startswith(head) for name in names)
-    )
-    new_heads = [name for name in missing if name.startswith(untrained)]
+    new_heads = [name for name in missing if name.startswith(_untrained_heads(names, trained))]
     problems = {
         "unknown": unknown,
         "missing": [layout.published_name(name) for name in missing if name not in new_heads],
@@ -88,6 +81,13 @@ def match_tensors(
     if ignored:
         logger.info("%s: %d tensors are not used: %s", folder, len(ignored), _some(ignored))
     return names
+
+
+def _untrained_heads(names: Iterable[str], trained: int | None) -> tuple[str, ...]:
+    """Return the heads that may be new: whole, never in part, where the training had none."""
+    was_trained = {"grounding_head.": trained is not None, "proj_3d.": bool(trained)}
+    there = {head for head in was_trained if any(name.startswith(head) for name in names)}
+    return tuple(head for head in was_trained if not was_trained[head] and head not in there)
 
 
 def _some(names: list[str], limit: int = 5) -> str:

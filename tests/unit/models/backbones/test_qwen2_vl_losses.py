@@ -79,8 +79,8 @@ def slow_losses(model: Student, packed: Pack, side: int) -> tuple[float, float, 
     before, after = list(sample.prefix.before_ids), list(sample.prefix.after_ids)
     own = embeddings[sample.input_ids].clone()
     if sample.coordinate is not None:
-        point = torch.from_numpy(sample.coordinate)
-        own[sample.coordinate_index] += position_embedding(point, WIDTH)
+        index, point = sample.coordinate
+        own[index] += position_embedding(torch.from_numpy(point), WIDTH)
     tokens = torch.cat([embeddings[before], visual, embeddings[after], own])
 
     start = len(before)
