@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,23 +36,45 @@ def checkout(tmp_path: Path) -> Checkout:
     return make_checkout(tmp_path / "checkout")
 
 
+def made_once(shared: Path, name: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder of this name that one worker makes, and all only read."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, mark = shared / name, shared / f"{name}.complete"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not mark.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            mark.touch()
+    return folder
+
+
+def run_demo(folder: Path) -> None:
+    """Run the whole small demo in a new checkout."""
+    said = make_checkout(folder).snakemake("--cores", "2", "all")
+    assert said.returncode == 0, said.stdout[-6000:]
+    (folder / "said.txt").write_text(said.stdout)
+    keep_code_hashes(folder)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout in which the whole small demo has been run once, by one worker for all.
 
     Nothing but dry runs is done in it, and nothing in it is changed.
     """
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    folder, mark = shared / "finished-demo", shared / "finished-demo.complete"
-    with (shared / "finished-demo.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not mark.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            said = make_checkout(folder).snakemake("--cores", "2", "all")
-            assert said.returncode == 0, said.stdout[-6000:]
-            (folder / "said.txt").write_text(said.stdout)
-            keep_code_hashes(folder)
-            mark.touch()
-    return Checkout(folder)
+    return Checkout(made_once(tmp_path_factory.getbasetemp(), "finished-demo", run_demo))
+
+
+def draw_rooms(folder: Path) -> None:
+    """Write five rooms; imported here, as few tests draw."""
+    from threedrs.demo.write import write_demo
+
+    write_demo(folder, 5, 3, frames=44, processes=1)
+
+
+@pytest.fixture(scope="session")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo of three train rooms and two val rooms, which a test copies."""
+    return made_once(tmp_path_factory.getbasetemp(), "five-rooms", draw_rooms)
