@@ -20,17 +20,11 @@ from threedrs.scenes.store import SceneStore
 from threedrs.tasks.base import Task
 from threedrs.tasks.record import GROUND, Record, conversation
 from threedrs.tasks.registry import DESCRIBE, FIND, QUESTION
-from threedrs.visualization.box_overlay import (
-    RUN_COLOURS,
-    TRUE_COLOUR,
-    DrawnBox,
-    best_frame,
-    draw_boxes,
-)
+from threedrs.visualization import box_overlay
 from threedrs.visualization.room_map import draw_from_above
 from threedrs.visualization.scene_view import SceneView
 
-COLOURS = (TRUE_COLOUR, *RUN_COLOURS)  # of the best box and the next
+COLOURS = (box_overlay.TRUE_COLOUR, *box_overlay.RUN_COLOURS)  # of the best box and the next
 
 
 class SceneDialogue:
@@ -118,12 +112,12 @@ def draw_found(store: SceneStore, boxes: Sequence[np.ndarray]) -> Image.Image:
     """
     view = SceneView.of(store)
     drawn = [
-        DrawnBox(box=box, colour=COLOURS[rank % len(COLOURS)], label=f"{rank + 1}")
+        box_overlay.DrawnBox(box=box, colour=COLOURS[rank % len(COLOURS)], label=f"{rank + 1}")
         for rank, box in enumerate(boxes)
     ]
     # One frame shows what the box holds, the room from above where that is.
-    frame = best_frame(view, drawn)
-    parts = [draw_boxes(view, frame, drawn), draw_from_above(view, drawn, [frame])]
+    frame = box_overlay.best_frame(view, drawn)
+    parts = [box_overlay.draw_boxes(view, frame, drawn), draw_from_above(view, drawn, [frame])]
     size = (sum(part.width for part in parts), max(part.height for part in parts))
     image = Image.new("RGB", size, "white")
     left = 0

@@ -12,13 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from threedrs.evaluation.compare import (
-    FILE_NAME,
-    PerQuestion,
-    aligned,
-    read_per_question,
-    room_sums,
-)
+from threedrs.evaluation import compare
 from threedrs.metrics.setting_difference import paired_spread
 from threedrs.tasks.base import Column
 from threedrs.tasks.registry import find_task
@@ -36,7 +30,7 @@ CONTROLS = {
 
 
 def looking(
-    runs: Sequence[PerQuestion], controls: Sequence[PerQuestion]
+    runs: Sequence[compare.PerQuestion], controls: Sequence[compare.PerQuestion]
 ) -> dict[str, dict[str, float | None]]:
     """Return metric -> ``difference`` with images minus without, and its 95 % interval, points.
 
@@ -47,7 +41,7 @@ def looking(
         DataError: they are not of the same questions.
     """
     ids, scenes = runs[0].ids, runs[0].scenes
-    mine, other = ([aligned(run, ids) for run in side] for side in (runs, controls))
+    mine, other = ([compare.aligned(run, ids) for run in side] for side in (runs, controls))
     found: dict[str, dict[str, float | None]] = {}
     for name in runs[0].metrics:
         if not all(name in run for run in (*mine, *other)):
@@ -56,7 +50,7 @@ def looking(
         with_images, without = (np.mean([metric.value() for metric in side]) for side in sides)
         low = high = None
         if len(set(scenes)) > 1:
-            mine_NCS, other_NCS = (room_sums(side, scenes) for side in sides)
+            mine_NCS, other_NCS = (compare.room_sums(side, scenes) for side in sides)
             spread = paired_spread(mine_NCS, other_NCS, mine[0][name].combine)
             low, high = spread.interval()
         found[name] = {"difference": float(with_images - without), "low": low, "high": high}
@@ -66,7 +60,7 @@ def looking(
 def read_looking(
     runs: Sequence[str],
     files: Mapping[tuple[str, str, str], Path],
-    questions: Mapping[tuple[str, str], PerQuestion],
+    questions: Mapping[tuple[str, str], compare.PerQuestion],
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Return benchmark -> `looking` of a setting's runs, from the files beside the metrics' files.
 
@@ -80,8 +74,8 @@ def read_looking(
         benchmark: looking(
             [questions[run, benchmark] for run in runs],
             [
-                read_per_question(
-                    files[run, benchmark, WITHOUT_IMAGES].with_name(FILE_NAME),
+                compare.read_per_question(
+                    files[run, benchmark, WITHOUT_IMAGES].with_name(compare.FILE_NAME),
                     find_task(benchmark),
                 )
                 for run in runs

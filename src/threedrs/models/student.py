@@ -16,27 +16,11 @@ from transformers import Cache
 
 from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import ConfigError
+from threedrs.models import heads, packing
 from threedrs.models.attention.packed import PACKED, PackMask, pack_mask
 from threedrs.models.attention.question_decoding import QuestionAttention
 from threedrs.models.backbones.family import Family
 from threedrs.models.backbones.qwen2_modules import fuse
-from threedrs.models.heads import (
-    GroundingHead,
-    info_nce,
-    object_features,
-    projection_head,
-    supervision_loss,
-)
-from threedrs.models.packing import (
-    GroundingTargets,
-    Layout,
-    Pack,
-    PackLosses,
-    Prefix,
-    Query,
-    TextTargets,
-    on_device,
-)
 from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.visual_tokens import (
     NewlineTokens,
@@ -90,16 +74,16 @@ class Student(nn.Module):
         # Set on the built model: the constructor admits only transformers' own attention names.
         self.language_model.config._attn_implementation = PACKED
         # Declared here and built by `reset_heads`, which a load calls a second time.
-        self.grounding_head: GroundingHead
+        self.grounding_head: heads.GroundingHead
         self.proj_3d: nn.Sequential | None
         self.reset_heads()
 
     def reset_heads(self) -> None:
         """Build both heads anew, with random weights from torch's generator."""
-        self.grounding_head = GroundingHead(self.channels)
+        self.grounding_head = heads.GroundingHead(self.channels)
         self.proj_3d = None
         if self.teacher_channels:
-            self.proj_3d = projection_head(self.channels, self.teacher_channels)
+            self.proj_3d = heads.projection_head(self.channels, self.teacher_channels)
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> "Student":
         """Move or cast the student, but for the rotary frequencies, which stay float32."""
@@ -166,11 +150,11 @@ class Student(nn.Module):
             return VisualTokens(fine_VFFD, grid_VGGD.flatten(0, 2))
         return VisualTokens(fine_VFFD, self.newline_tokens(grid_VGGD))
 
-    def position_ids(self, index: Tensor, prefix: Prefix, scene: SceneInputs) -> Tensor:
+    def position_ids(self, index: Tensor, prefix: packing.Prefix, scene: SceneInputs) -> Tensor:
         """Return what the rotary embedding counts for tokens at ``index`` (B,T) of one sample."""
         return self.family.position_ids(index, len(prefix.before_ids), len(scene.rgb_VHWC))
 
-    def embed(self, ids_T: Tensor, items: Sequence[Query], starts: Sequence[int]) -> Tensor:
+    def embed(self, ids_T: Tensor, items: Sequence[packing.Query], starts: Sequence[int]) -> Tensor:
         """Return the embeddings (T,D) of text tokens; ``items`` begin at ``starts`` in ``ids_T``.
 
         The ``<coord>`` token of an item gets the position embedding of its point added.
@@ -183,9 +167,9 @@ class Student(nn.Module):
                 indices.append(start + index)
                 points.append(point)
         if points:
-            points_P3 = on_device(torch.from_numpy(np.stack(points)), ids_T.device)
+            points_P3 = packing.on_device(torch.from_numpy(np.stack(points)), ids_T.device)
             code = self.position_embedding(points_P3)
-            index_P = on_device(torch.tensor(indices), ids_T.device)
+            index_P = packing.on_device(torch.tensor(indices), ids_T.device)
             tokens_TD = tokens_TD.index_add(0, index_P, code.to(tokens_TD.dtype))
         return tokens_TD
 
@@ -223,7 +207,7 @@ class Student(nn.Module):
     def object_features(self, scene: SceneInputs, fine_VFFD: Tensor, hidden_TD: Tensor) -> Tensor:
         """Return the object features (N,D), given the hidden states at the visual tokens."""
         position_ND = self.position_embedding(scene.boxes_N6[:, :3]).to(hidden_TD.dtype)
-        return object_features(
+        return heads.object_features(
             fine_VFFD,
             token_grid(hidden_TD, self.family.grid),
             position_ND,
@@ -231,7 +215,7 @@ class Student(nn.Module):
             scene.coarse_NVGG,
         )
 
-    def forward(self, pack: Pack, supervision: SupervisionSettings) -> PackLosses:
+    def forward(self, pack: packing.Pack, supervision: SupervisionSettings) -> packing.PackLosses:
         """Return the losses of a pack.
 
         Raises:
@@ -243,7 +227,7 @@ class Student(nn.Module):
         scene, samples, device = pack.scene, pack.samples, pack.scene.rgb_VHWC.device
         prefix = samples[0].prefix
         before = len(prefix.before_ids)
-        layout = Layout(
+        layout = packing.Layout(
             prefix_length=prefix.length(scene.visual_tokens),
             lengths=tuple(len(sample.input_ids) for sample in samples),
         )
@@ -251,9 +235,9 @@ class Student(nn.Module):
 
         shared_ids = np.array([*prefix.before_ids, *prefix.after_ids], dtype=np.int64)
         ids = np.concatenate([shared_ids, *(sample.input_ids for sample in samples)])
-        ids_T = on_device(torch.from_numpy(ids), device)
-        text_targets = TextTargets.of(pack, layout, device)
-        grounding_targets = GroundingTargets.of(pack, layout, device)
+        ids_T = packing.on_device(torch.from_numpy(ids), device)
+        text_targets = packing.TextTargets.of(pack, layout, device)
+        grounding_targets = packing.GroundingTargets.of(pack, layout, device)
         position_ids = self.position_ids(layout.position_ids(device), prefix, scene)
 
         visual = self.visual_tokens(scene)
@@ -275,7 +259,7 @@ class Student(nn.Module):
         objects_ND = self.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual])
         grounding_K = self._grounding_losses(hidden_TD, objects_ND, grounding_targets)
         supervised_VGGD = token_grid(supervised_TD[at_visual], self.family.grid)
-        return PackLosses(
+        return packing.PackLosses(
             text_K=text_K,
             grounding_K=grounding_K,
             supervision=self._supervision_loss(scene, supervised_VGGD, supervision),
@@ -292,7 +276,7 @@ class Student(nn.Module):
             )
         return layer
 
-    def _text_losses(self, hidden_TD: Tensor, targets: TextTargets) -> Tensor:
+    def _text_losses(self, hidden_TD: Tensor, targets: packing.TextTargets) -> Tensor:
         """Return the mean cross entropy (K,) of each sample."""
         # Logits at every token would take 2 GB at 7B, and only M of them have a label to predict.
         logits_MT = self.language_model.lm_head(hidden_TD[targets.predictor_M])
@@ -302,11 +286,11 @@ class Student(nn.Module):
         return targets.weights_KM @ losses_M
 
     def _grounding_losses(
-        self, hidden_TD: Tensor, objects_ND: Tensor, targets: GroundingTargets
+        self, hidden_TD: Tensor, objects_ND: Tensor, targets: packing.GroundingTargets
     ) -> Tensor:
         """Return InfoNCE (K,) of the grounding samples, 0 for the others."""
         scores_KM = self.grounding_head(objects_ND, hidden_TD[targets.index_K])
-        return targets.weight_K * info_nce(scores_KM, targets.target_KM)
+        return targets.weight_K * heads.info_nce(scores_KM, targets.target_KM)
 
     def _supervision_loss(
         self, scene: SceneInputs, hidden_VGGD: Tensor, supervision: SupervisionSettings
@@ -322,7 +306,7 @@ class Student(nn.Module):
             hidden_VGGD = hidden_VGGD[scene.supervised_S]
         predicted_VGGC = self.proj_3d(hidden_VGGD)
         teacher_VGGC = pooled_teacher(scene.teacher_VGGC, self.family.grid.coarse)
-        return supervision_loss(predicted_VGGC, teacher_VGGC, supervision, scene.scene)
+        return heads.supervision_loss(predicted_VGGC, teacher_VGGC, supervision, scene.scene)
 
 
 def _restore_frequencies(module: Any) -> None:
