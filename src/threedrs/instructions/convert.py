@@ -100,9 +100,9 @@ def convert(
     # A published file is recognised by its number of rows.
     published = task.published_sizes.get(split)
     expected = published.records if published and published.rows == len(source.tables[0]) else None
+    outcomes = task.convert(source)
     return _write_conversion(
-        *(task, task.convert(source), source, out, on_reject, max_reject_fraction),
-        published_records=expected,
+        task, outcomes, source, out, on_reject, max_reject_fraction, published_records=expected
     )
 
 

@@ -62,7 +62,8 @@ def match_tensors(
         # Where a folder holds the head all the same, it is the matrix it is tied to that counts.
         names.pop(EMBEDDINGS[1], None)
         missing = [name for name in missing if name != EMBEDDINGS[1]]
-    new_heads = [name for name in missing if name.startswith(_untrained_heads(names, trained))]
+    untrained = _untrained_heads(names, trained)
+    new_heads = [name for name in missing if name.startswith(untrained)]
     problems = {
         "unknown": unknown,
         "missing": [layout.published_name(name) for name in missing if name not in new_heads],
