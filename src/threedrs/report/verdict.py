@@ -26,9 +26,43 @@ class Verdict:
     runs: tuple[str, ...]
     kind: str  # of the answer, a key of `_KINDS`
     answer: str
-    tone: str
-    explanation: str
     lines: tuple[Line, ...]
+
+    @property
+    def tone(self) -> str:
+        """Whether the page shows the answer as ``up``, ``down`` or ``even``."""
+        return {"better": "up", "worse": "down"}.get(self.kind, "even")
+
+    @property
+    def explanation(self) -> str:
+        """By how much the runs differ, chance or not, and what the differences vary with."""
+        if not self.lines:
+            return ""
+        differences = [line.compared["difference"] for line in self.lines]
+        higher = sum(round(value, 1) > 0 for value in differences)
+        lower = sum(round(value, 1) < 0 for value in differences)
+        same = len(self.lines) - higher - lower
+        seen = (
+            f"As measured, which may be chance: higher on {higher}, lower on {lower} and the same "
+            f"on {same} of {len(self.lines)} metrics."
+        )
+        if any(line.silence for line in self.lines):
+            # Two models that say nothing are not as good as each other.
+            seen += f" Equal values are no sign of parity where {_silences(self.lines)}."
+        if same == len(self.lines):
+            return seen
+        shares = [line.compared["seeds_share"] for line in self.lines if not line.silence]
+        known = [share for share in shares if share is not None]
+        if not known:
+            return seen
+        by_seeds = sum(share > 0.5 for share in known)
+        if by_seeds in (0, len(known)):
+            larger = "seeds" if by_seeds else "rooms"
+            return f"{seen} The {larger} make the larger part of the interval."
+        return (
+            f"{seen} The seeds make the larger part of the interval on {by_seeds} of {len(known)} "
+            "metrics, the rooms on the others."
+        )
 
     @property
     def has_intervals(self) -> bool:
@@ -101,19 +135,12 @@ def _verdict(
     if as_they_are and lines:
         models = "is one model as it is" if len(as_they_are) == 1 else "are models as they are"
         names = " and ".join(as_they_are)
-        kind, answer, tone = "untold", f"{names} {models}: seeds cannot be compared.", "even"
+        kind, answer = "untold", f"{names} {models}: seeds cannot be compared."
         lines = [replace(line, tone="even", words="a model as it is: no seeds") for line in lines]
     else:
-        kind, answer, tone = _answer(group, base, lines, summary["comparison"])
-    return Verdict(
-        name=group["name"],
-        runs=tuple(group["runs"]),
-        kind=kind,
-        answer=answer,
-        tone=tone,
-        explanation=_explanation(lines),
-        lines=tuple(lines),
-    )
+        kind, answer = _answer(group, base, lines, summary["comparison"])
+    runs = tuple(group["runs"])
+    return Verdict(name=group["name"], runs=runs, kind=kind, answer=answer, lines=tuple(lines))
 
 
 def is_checkpoint(summary: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
@@ -126,28 +153,28 @@ def _answer(
     base: Mapping[str, Any],
     lines: Sequence[Line],
     settings: Mapping[str, Any],
-) -> tuple[str, str, str]:
-    """Return the kind of the answer to "did it help?", its sentence and its tone."""
+) -> tuple[str, str]:
+    """Return the kind of the answer to "did it help?", and its sentence."""
     name, baseline, total = group["name"], base["name"], len(lines)
     if not total:
-        return "untold", f"{name} and {baseline} share no headline metric.", "even"
+        return "untold", f"{name} and {baseline} share no headline metric."
     seeds = len(group["runs"]), len(base["runs"])
     if all(line.silence for line in lines):
-        answer = f"Cannot be told: {name} and {baseline} are equal, but {_silences(lines)}."
-        return "untold", answer, "even"
+        return (
+            "untold",
+            f"Cannot be told: {name} and {baseline} are equal, but {_silences(lines)}.",
+        )
     # Whatever the rooms say, another seed might have turned it.
     if min(seeds) == 1:
         single = "each" if max(seeds) == 1 else f"of {name if seeds[0] == 1 else baseline}"
-        answer = f"One training {single}: the method cannot be told from the seed."
-        return "one training", answer, "even"
+        return "one training", f"One training {single}: the method cannot be told from the seed."
     hint = min(seeds) < settings["fewest_seeds"]
     if hint and any(line.compared["low"] is not None for line in lines):
-        return *_hint(name, baseline, lines), "even"
+        return _hint(name, baseline, lines)
     if all(verdict_line.too_few_rooms(line.compared, settings) for line in lines):
         rooms = max(line.compared["scenes"] for line in lines)
         few = f"{rooms} room{'s are' if rooms != 1 else ' is'} too few to compare"
-        answer = f"Cannot be told: {few} {name} with {baseline} on {total} metrics."
-        return "untold", answer, "even"
+        return "untold", f"Cannot be told: {few} {name} with {baseline} on {total} metrics."
     return _tested_answer(name, baseline, lines, settings["tests"])
 
 
@@ -170,10 +197,8 @@ def _hint(name: str, baseline: str, lines: Sequence[Line]) -> tuple[str, str]:
     )
 
 
-def _tested_answer(
-    name: str, baseline: str, lines: Sequence[Line], tests: int
-) -> tuple[str, str, str]:
-    """Return kind, answer and tone where a difference could have been shown."""
+def _tested_answer(name: str, baseline: str, lines: Sequence[Line], tests: int) -> tuple[str, str]:
+    """Return kind and sentence where a difference could have been shown."""
     better = [line for line in lines if line.tone == "up"]
     worse = [line for line in lines if line.tone == "down"]
     total, others = len(lines), len(lines) - len(better) - len(worse)
@@ -186,11 +211,11 @@ def _tested_answer(
 
     if better and worse:
         also = Markup(" It is worse on {}, {}.").format(len(worse), _listed(worse))
-        return "mixed", "Mixed: " + told("better", better) + also + rest, "even"
+        return "mixed", "Mixed: " + told("better", better) + also + rest
     if better:
-        return "better", "Yes: " + told("better", better) + rest, "up"
+        return "better", "Yes: " + told("better", better) + rest
     if worse:
-        return "worse", "No: " + told("worse", worse) + rest, "down"
+        return "worse", "No: " + told("worse", worse) + rest
     seeds, sizes = (
         min(min(line.compared["seeds"]) for line in lines),
         verdict_line.missed_sizes(lines),
@@ -201,7 +226,7 @@ def _tested_answer(
         if sizes
         else ""
     )
-    return "not shown", f"No difference between {name} and {baseline} is shown.{easily}", "even"
+    return "not shown", f"No difference between {name} and {baseline} is shown.{easily}"
 
 
 def _listed(lines: Sequence[Line]) -> Markup:
@@ -224,38 +249,6 @@ def _silences(lines: Sequence[Line]) -> str:
             reason = line.silence.partition(": ")[2]
             reasons.setdefault(reason, []).append(line.column.full_title)
     return " and ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
-
-
-def _explanation(lines: Sequence[Line]) -> str:
-    """Return by how much the runs differ, chance or not, and what the differences vary with."""
-    if not lines:
-        return ""
-    differences = [line.compared["difference"] for line in lines]
-    higher = sum(round(value, 1) > 0 for value in differences)
-    lower = sum(round(value, 1) < 0 for value in differences)
-    same = len(lines) - higher - lower
-    seen = (
-        f"As measured, which may be chance: higher on {higher}, lower on {lower} and the same on "
-        f"{same} of {len(lines)} metrics."
-    )
-    if any(line.silence for line in lines):
-        # Two models that say nothing are not as good as each other.
-        seen += f" Equal values are no sign of parity where {_silences(lines)}."
-    if same == len(lines):
-        return seen
-    shares = [line.compared["seeds_share"] for line in lines if not line.silence]
-    known = [share for share in shares if share is not None]
-    if not known:
-        return seen
-    by_seeds = sum(share > 0.5 for share in known)
-    if by_seeds in (0, len(known)):
-        return (
-            f"{seen} The {'seeds' if by_seeds else 'rooms'} make the larger part of the interval."
-        )
-    return (
-        f"{seen} The seeds make the larger part of the interval on {by_seeds} of {len(known)} "
-        "metrics, the rooms on the others."
-    )
 
 
 def config_differences(

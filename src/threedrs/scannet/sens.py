@@ -25,23 +25,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from threedrs.errors import DataError
 from threedrs.io.files import atomic_file
+from threedrs.scannet import sens_format
 from threedrs.scannet.camera import has_valid_pose
 from threedrs.scannet.frames import Frames
-from threedrs.scannet.sens_format import (
-    FRAME_HEADER,
-    MAX_FRAMES,
-    MOTION_RECORD_BYTES,
-    PayloadError,
-    SensError,
-    SensHeader,
-    check_color,
-    check_payload_sizes,
-    decode_color,
-    decode_depth,
-    encode_depth,
-    frame_count_offset,
-    read_header,
-)
+from threedrs.scannet.sens_format import FRAME_HEADER, PayloadError, SensError, SensHeader
 
 __all__ = ["SensError", "SensFrame", "SensHeader", "SensReader", "SensWriter"]
 
@@ -111,14 +98,14 @@ class SensReader(Frames):
     def color(self, index: int) -> NDArray[np.uint8]:
         """Decode the colour image of frame ``index``: (H, W, 3) uint8, RGB."""
         try:
-            return decode_color(self.color_bytes(index), self.header)
+            return sens_format.decode_color(self.color_bytes(index), self.header)
         except PayloadError as error:
             raise SensError(self.path, str(error), index, self._color_offset(index)) from error
 
     def depth(self, index: int) -> NDArray[np.uint16]:
         """Decode the depth image of frame ``index``: (H, W) uint16 in the header's units."""
         try:
-            return decode_depth(self.depth_bytes(index), self.header)
+            return sens_format.decode_depth(self.depth_bytes(index), self.header)
         except PayloadError as error:
             raise SensError(self.path, str(error), index, self._depth_offset(index)) from error
 
@@ -131,13 +118,13 @@ class SensReader(Frames):
         return self._payload(index, self._depth_offset(index), int(self._depth_sizes[index]))
 
     def _read_index(self) -> None:
-        self.header, count, self.header_bytes = read_header(self.path, self._read)
+        self.header, count, self.header_bytes = sens_format.read_header(self.path, self._read)
         offset = len(self.header_bytes)
-        if count > MAX_FRAMES or count * FRAME_HEADER.size > self._size - offset:
+        if count > sens_format.MAX_FRAMES or count * FRAME_HEADER.size > self._size - offset:
             raise SensError(
                 self.path,
                 f"{count} frames are announced, the file of {self._size} bytes cannot hold them",
-                offset=frame_count_offset(self.header_bytes),
+                offset=sens_format.frame_count_offset(self.header_bytes),
             )
         self.poses = np.empty((count, 4, 4), dtype=np.float64)
         self._offsets = np.empty(count, dtype=np.int64)
@@ -149,7 +136,7 @@ class SensReader(Frames):
             self._offsets[index] = offset
             color_size, depth_size = values[18:]
             try:
-                check_payload_sizes(color_size, depth_size, self.header)
+                sens_format.check_payload_sizes(color_size, depth_size, self.header)
             except PayloadError as error:
                 raise SensError(self.path, str(error), index, offset + 80) from error
             end = offset + FRAME_HEADER.size + color_size + depth_size
@@ -174,7 +161,7 @@ class SensReader(Frames):
         last = len(self) - 1 if len(self) else None
         if left >= 8:
             records = int.from_bytes(self._read(offset, 8, last), "little")
-            if left == 8 + records * MOTION_RECORD_BYTES:
+            if left == 8 + records * sens_format.MOTION_RECORD_BYTES:
                 return
         raise SensError(
             self.path,
@@ -234,7 +221,7 @@ class SensWriter:
             stream.write(header_bytes)
             writer = cls(Path(path), header, stream)
             yield writer
-            stream.seek(frame_count_offset(header_bytes))
+            stream.seek(sens_format.frame_count_offset(header_bytes))
             stream.write(header.pack(writer.frame_count)[-8:])
 
     def add(
@@ -260,14 +247,14 @@ class SensWriter:
         pose_44 = np.asarray(pose, dtype=np.float64)
         if pose_44.shape != (4, 4):
             raise DataError(f"{where}: pose has shape {pose_44.shape}, not (4, 4)")
-        if self.frame_count == MAX_FRAMES:
-            raise DataError(f"{where}: a stream holds at most {MAX_FRAMES} frames")
+        if self.frame_count == sens_format.MAX_FRAMES:
+            raise DataError(f"{where}: a stream holds at most {sens_format.MAX_FRAMES} frames")
         if not all(0 <= time < 2**64 for time in (color_timestamp, depth_timestamp)):
             raise DataError(f"{where}: a timestamp is not between 0 and 2^64 - 1 microseconds")
         try:
-            check_color(color_bytes, self.header)
-            depth_bytes = encode_depth(depth, self.header)
-            check_payload_sizes(len(color_bytes), len(depth_bytes), self.header)
+            sens_format.check_color(color_bytes, self.header)
+            depth_bytes = sens_format.encode_depth(depth, self.header)
+            sens_format.check_payload_sizes(len(color_bytes), len(depth_bytes), self.header)
         except PayloadError as error:
             raise DataError(f"{where}: {error}") from error
         with np.errstate(over="ignore"):  # a value beyond f32 becomes infinite: an invalid pose
