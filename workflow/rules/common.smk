@@ -22,7 +22,7 @@ from threedrs.workflow import processes, rule_helpers, targets
 from threedrs.workflow.code_hash import code_changes, code_hash
 from threedrs.workflow.locks import remove_dead_lock
 from threedrs.workflow.moved_inputs import compare_by_content, missing_records
-from threedrs.workflow.rule_helpers import checked, more_each_time, teacher_need
+from threedrs.workflow.rule_helpers import checked, in_force, more_each_time
 from threedrs.workflow.run_screen import show_workflow
 from threedrs.workflow.slurm_watch import patch_executor
 
@@ -32,8 +32,8 @@ patch_executor(sys.modules.get("snakemake_executor_plugin_slurm"))
 
 MAIN = checked(main_config, ROOT)
 if workflow.is_main_process:
-    found = [missing_records(Path("results"), Path(".snakemake/metadata"))]
-    for line in filter(None, [*found, remove_dead_lock(Path(".snakemake"))]):
+    copied = missing_records(Path("results"), Path(".snakemake/metadata"))
+    for line in filter(None, [copied, remove_dead_lock(Path(".snakemake"))]):
         logger.warning(f"threedrs: {line}")
     # Snakemake does not say where a file has a slip, and takes a key that stands twice.
     checked(check_yaml, [MAIN, *workflow.overwrite_configfiles])
@@ -46,15 +46,13 @@ configfile: MAIN
 # that was started, too.)
 if workflow.modifier.parent_modifier is None:
     # Snakemake makes strings of all scalars within a section.
-    config = overlaid(
-        config, checked(parse_values, workflow.config_settings.config_args)
-    )
+    typed = checked(parse_values, workflow.config_settings.config_args)
+    config = overlaid(config, typed)
 CONFIG = checked(load_config, config)
 TARGETS = checked(targets.Targets, CONFIG)
 show_workflow(workflow, TARGETS.names())
 LAYOUT, DATA, DEMO = TARGETS.layout, TARGETS.data, TARGETS.demo
-SCENES, SCENE_SHARDS = TARGETS.scenes, TARGETS.scene_shards
-CAPTURE_SHARDS = TARGETS.capture_shards
+SCENE_SHARDS, CAPTURE_SHARDS = TARGETS.scene_shards, TARGETS.capture_shards
 STORE_SHARDS = {**SCENE_SHARDS, **CAPTURE_SHARDS}
 SPLITS = "|".join(["train", "val", "test", *TARGETS.captures])
 FEATURE_SHARDS, TEACHERS = TARGETS.feature_shards, TARGETS.teachers
@@ -73,16 +71,9 @@ def gate(check, *arguments):
     return rule_helpers.gate(workflow.is_main_process, check, *arguments)
 
 
-def in_force(rule):
-    """What its jobs get of a resource for which the rule asks."""
-    overrides = workflow.resource_settings.overwrite_resources.get(rule, {})
-    return rule_helpers.in_force(overrides, workflow.global_resources)
-
-
 onstart:
     # Neither for a dry run nor for a job's own process; the table not with --quiet.
     for line in filter(None, [code_changes(Path("results"))]):
         logger.warning(f"threedrs: {line}")
-    logger.info(
-        TARGETS.scan_table(), extra={"quietness": Quietness.PROGRESS, "shown": True}
-    )
+    shown = {"quietness": Quietness.PROGRESS, "shown": True}
+    logger.info(TARGETS.scan_table(), extra=shown)

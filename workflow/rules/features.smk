@@ -10,6 +10,7 @@
 #   snakemake --cores 1 results/features/vggt-tiny/train-000.zarr/manifest.json
 
 from threedrs.teachers.known_teachers import teacher_code_hash, weight_files, weights_of
+from threedrs.workflow.rule_helpers import teacher_need
 
 
 rule features:

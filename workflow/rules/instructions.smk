@@ -60,7 +60,7 @@ rule convert_instructions:
         data=DATA,
         root=LAYOUT.root,
         ready=lambda wildcards: prepared_records(LAYOUT, **wildcards) is not None,
-        scenes=lambda wildcards: SCENES[scene_split(wildcards.split)],
+        scenes=lambda wildcards: TARGETS.scenes[scene_split(wildcards.split)],
         on_reject=CONFIG["instructions"]["on_reject"],
         max_reject_fraction=CONFIG["instructions"]["max_reject_fraction"],
     message:

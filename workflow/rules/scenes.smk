@@ -267,7 +267,7 @@ rule scene_report:
         root=LAYOUT.root,
         boxes=LAYOUT.boxes,
         stride=CONFIG["frames"]["stride"],
-        scenes=SCENES,
+        scenes=TARGETS.scenes,
         other_frames=CONFIG["teacher"]["other_frames"],
     message:
         "Scene report"

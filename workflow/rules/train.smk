@@ -62,7 +62,7 @@ rule train:
         evaluation=TARGETS.evaluation_files,
         # The batch has to divide over the ranks that a training would get.
         batch=lambda wildcards: gate(
-            TARGETS.check_batch, wildcards.run, in_force("train")
+            TARGETS.check_batch, wildcards.run, in_force(workflow, "train")
         ),
         downloaded=lambda wildcards: TARGETS.downloaded_below(
             RESOLVED[wildcards.run]["model"]["path"]

@@ -1,7 +1,7 @@
 """What the rule files call: checks that stop a start in a few lines, and what jobs ask for."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from threedrs.errors import ThreedrsError, user_message
@@ -44,17 +44,14 @@ def more_each_time(memory: Need) -> Callable[[Any, int], int]:
     return lambda wildcards, attempt: attempt * memory(wildcards)  # Snakemake goes by these names
 
 
-def in_force(
-    overrides: Mapping[str, Any], limits: Mapping[str, Any]
-) -> Callable[[str, int], int | None]:
-    """Return the function from a resource and what a rule asks for to what its jobs get.
+def in_force(workflow: Any, rule: str) -> Callable[[str, int], int | None]:
+    """Return the function from a resource and what ``rule`` asks for to what its jobs get.
 
-    It gives None where only the job knows.
-
-    Args:
-        overrides: a profile's set-resources for the rule, as Snakemake holds them.
-        limits: those of ``--resources``, as Snakemake holds them.
+    A profile's set-resources and the limits of ``--resources`` decide, as Snakemake's ``workflow``
+    holds them. The function gives None where only the job knows.
     """
+    overrides = workflow.resource_settings.overwrite_resources.get(rule, {})
+    limits = workflow.global_resources
 
     def of_resource(name: str, asked: int) -> int | None:
         override, limit = overrides.get(name), limits.get(name)

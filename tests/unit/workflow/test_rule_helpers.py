@@ -58,4 +58,6 @@ class Resource:
 def test_what_is_in_force(
     overrides: dict[str, Resource], limits: dict[str, Resource], expected: int | None
 ) -> None:
-    assert in_force(overrides, limits)("gpu", 8) == expected
+    settings = SimpleNamespace(overwrite_resources={"train": overrides})
+    workflow = SimpleNamespace(resource_settings=settings, global_resources=limits)
+    assert in_force(workflow, "train")("gpu", 8) == expected
