@@ -7,9 +7,9 @@ from typing import Any
 
 from threedrs.errors import DataError
 from threedrs.io.files import SAFE_NAME, SCENE_NAME
+from threedrs.scannet.layout import SPLITS
 
 STORE = ".zarr"
-_RESERVED = ("train", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ def capture_splits(config: Mapping[str, Any]) -> dict[str, CaptureSplit]:
     problems = []
     for split, given in config["data"]["scenes"].items():
         key = f"data.scenes.{split}"
-        if split in _RESERVED:
+        if split in SPLITS:
             problems.append(f"{key}: {split} is a split of ScanNet; choose another name")
         scenes: dict[str, Path] = {}
         for pattern in given["captures"]:

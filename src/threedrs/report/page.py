@@ -177,7 +177,8 @@ def code_commit() -> str | None:
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
-        return run_text("git", *arguments, folder=here.parent).stdout.strip()
+        # On a slow file system git looks at every file for minutes.
+        return run_text("git", *arguments, seconds=600.0, folder=here.parent).stdout.strip()
 
     # An installed package may lie in somebody else's repository, which does not track its files.
     if shutil.which("git") is None or not git("ls-files", here.name):

@@ -16,6 +16,7 @@ import numpy as np
 
 from threedrs.io.files import sha256_of_json, write_text
 from threedrs.report.question_columns import pack
+from threedrs.scannet.camera import PINHOLE
 from threedrs.scenes.store import SceneStore
 from threedrs.visualization.box_overlay import seen_shares
 from threedrs.visualization.scene_view import SceneView
@@ -79,7 +80,7 @@ def pack_room(view: SceneView, boxes_N6: np.ndarray) -> str:
         "colours": _base64(colours_N3.astype(np.uint8).tobytes()),
         "frame_ids": view.frame_ids,
         "cameras": view.poses_V44[:, :3].round(5).tolist(),
-        "intrinsic": [float(view.intrinsic[row, column]) for row, column in _PINHOLE],
+        "intrinsic": view.intrinsic[PINHOLE].tolist(),
         "size": list(view.depth_size),
         "frames": [
             data_uri(view.image(frame, FRAME_WIDTH), "JPEG", quality=JPEG_QUALITY)
@@ -88,9 +89,6 @@ def pack_room(view: SceneView, boxes_N6: np.ndarray) -> str:
         "seen": [np.rint(100 * seen_shares(view, box)).astype(int).tolist() for box in boxes_N6],
     }
     return pack(content)
-
-
-_PINHOLE = ((0, 0), (1, 1), (0, 2), (1, 2))  # where fx, fy, cx, cy stand in an intrinsic matrix
 
 
 def _base64(content: bytes) -> str:

@@ -16,6 +16,8 @@ from threedrs.errors import DataError
 NOT_MEASURED = 65535
 """A depth value that sensors write where they measure nothing, as 7-Scenes does, beside 0."""
 DEPTH_VALUES = 2**16
+PINHOLE = ([0, 1, 0, 1], [0, 1, 2, 2])
+"""Where fx, fy, cx, cy stand in an intrinsic matrix, as its index."""
 # Depth units a metre in use, so that a scale that is wrong by a known factor can be named.
 KNOWN_SCALES = {
     100.0: "centimetres",

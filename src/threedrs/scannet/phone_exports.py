@@ -23,7 +23,7 @@ from pydantic import Field
 from threedrs.errors import DataError
 from threedrs.io.external_json import ExternalRow, check_external, read_external_json
 from threedrs.io.files import parse_numbers, read_text
-from threedrs.scannet.camera import check_poses
+from threedrs.scannet.camera import PINHOLE, check_poses
 from threedrs.scannet.rgbd_folder import RgbdFolder, nearest
 from threedrs.scannet.trajectory import UNLOCALISED, read_trajectory
 
@@ -77,7 +77,7 @@ def read_scannetpp(folder: Path) -> RgbdFolder:
         [colors[name] for name in names],
         [depths[name] for name in names],
         folder_poses,
-        matrices[:, [0, 1, 0, 1], [0, 1, 2, 2]],
+        matrices[:, *PINHOLE],
         len({*colors, *depths}),
     )
 

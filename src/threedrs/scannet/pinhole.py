@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 from threedrs.errors import DataError
 from threedrs.io.external_json import ExternalRow, read_external_json
 from threedrs.io.files import parse_numbers, read_text
-from threedrs.scannet.camera import check_intrinsic
+from threedrs.scannet.camera import PINHOLE, check_intrinsic
 
 COLOR_INTRINSICS = (
     "intrinsic.txt",
@@ -89,7 +89,7 @@ def _intrinsic(
         values = parse_numbers(read_text(Path(source)).replace(",", " "), where)
     matrix = np.eye(4)
     if len(values) == 4:
-        matrix[[0, 1, 0, 1], [0, 1, 2, 2]] = values
+        matrix[PINHOLE] = values
     elif len(values) in (9, 16):
         side = 3 if len(values) == 9 else 4
         matrix[:side, :side] = np.reshape(values, (side, side))
@@ -116,7 +116,7 @@ def _from_json(path: Path, size: Size) -> list[float]:
     width, height = stated.width, stated.height
     if (width, height) != size:
         resized = values * [[size[0] / width], [size[1] / height], [1]]
-        fitting = ",".join(f"{value:.6g}" for value in resized[[0, 1, 0, 1], [0, 1, 2, 2]])
+        fitting = ",".join(f"{value:.6g}" for value in resized[PINHOLE])
         raise DataError(
             f"{path}: is for {width}x{height} pixels, the images have {size[0]}x{size[1]}; "
             f"if they were resized, give --intrinsic {fitting}"

@@ -101,7 +101,7 @@ class RgbdFrames(LooseFrames):
             self.poses, lambda index: f"{path}: pose of {self.color_files[index].name}"
         )
         self.notes = [*self.folder.notes, *unusual, *doubts]
-        pinhole = ",".join(f"{value:g}" for value in depth_matrix[[0, 1, 0, 1], [0, 1, 2, 2]])
+        pinhole = ",".join(f"{value:g}" for value in depth_matrix[camera.PINHOLE])
         self.facts = [
             f"layout: {self.folder.layout}, {len(self)} frames",
             f"images: {sizes}, intrinsic of depth {pinhole}",

@@ -93,7 +93,7 @@ def find_cause(job: str, logs: Sequence[Path], since: float, said: str = "") -> 
         said: what Snakemake's executor plugin says of it.
     """
     if reason := _slurm_reason(said, logs):
-        return Cause(job, f"Slurm: {reason}")
+        return Cause(job, f"Slurm: {reason}", silent=True)
     for log in logs:
         if lines := tail_lines(log, since):
             stops = [line for line in lines if _STOPPED.search(line)]

@@ -144,6 +144,18 @@ def test_a_training_that_is_tried_again_after_its_warning_is_not_stopped(tmp_pat
     assert not state.stopped
 
 
+def test_after_ctrl_c_jobs_that_slurm_cancelled_have_been_stopped() -> None:
+    state = after(*begun(balance=1), job(1, "balance", mix="full"))
+    cancelled = "SLURM-job '7' failed, SLURM status is: 'CANCELLED'. See the cloud log."
+    for each in failed(1, "balance", said=cancelled):
+        state.take(each)
+    assert state.causes[1].text.startswith("Slurm: job 7 was cancelled; ")
+    state.take(record("Terminating processes on user request, this might take some time."))
+    for each in failed(1, "balance", said=cancelled):
+        state.take(each)
+    assert state.causes[1].text == "stopped; run the same command to go on"
+
+
 def test_after_ctrl_c_jobs_without_a_word_have_been_stopped() -> None:
     state = after(*begun(balance=1), job(1, "balance", mix="full"))
     state.take(record("Terminating processes on user request, this might take some time."))
