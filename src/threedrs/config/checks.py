@@ -79,11 +79,8 @@ def batch_problem(
 ) -> str | None:
     """Return why the batch of a run does not divide over the ranks of its training, or None.
 
-    Args:
-        resolved: the run's sections.
-        override: see `train_ranks`.
-        folder: folder of the run's results. What is trained is left alone, as it may have been
-            elsewhere, on another number of GPUs.
+    A run with results in its ``folder`` is left alone, as it may have been trained elsewhere, on
+    another number of GPUs. ``override`` is that of `train_ranks`.
     """
     train = resolved["train"]
     ranks = train_ranks(resolved["model"]["size"], override)

@@ -39,7 +39,6 @@ def train_ranks(size: str, override: Callable[[str, int], Any]) -> int | None:
     """Return how many ranks a training job starts (`threedrs.distributed.launch`); None: not known.
 
     Args:
-        size: size of the model.
         override: from a resource's name and what the rule asks for, to what is in force; None
             where only the job knows.
     """

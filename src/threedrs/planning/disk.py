@@ -28,12 +28,7 @@ def channels_of(teacher: str) -> int:
 
 
 def feature_bytes(teacher: Mapping[str, Any], channels: int) -> int:
-    """Return the bytes of a frame's features.
-
-    Args:
-        teacher: the section of the configuration.
-        channels: number of channels of the features.
-    """
+    """Return the bytes of a frame's features, by the section ``teacher`` of the configuration."""
     return PATCHES[teacher["grid"]] * channels * 2
 
 

@@ -22,14 +22,7 @@ def what_fits(
     """Return the changes, of those tried, with which a resolved run fits its GPUs, as typed.
 
     A kind of change that is not enough alone is tried with recomputation of all layers and a pack
-    of one sample.
-
-    Args:
-        config: the resolved run.
-        machine: the GPUs, which are too small.
-        plan: the run's estimate for them.
-        teacher_channels: 0 without a teacher.
-        samples: number of them in an epoch.
+    of one sample. The arguments are those of `plan_run`, and ``plan`` is what it returned.
     """
     found = []
     for kind in _kinds(config, machine, plan):

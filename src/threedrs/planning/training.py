@@ -97,8 +97,6 @@ def plan_run(
     """Return the estimate of a resolved run.
 
     Args:
-        config: sections ``frames``, ``geometry``, ``model`` and ``train`` of the run.
-        machine: the GPUs that it runs on.
         teacher_channels: 0 without a teacher.
         samples: number of them in an epoch.
 

@@ -176,9 +176,7 @@ def upload(folder: Path, repo: str, public: bool) -> str:
     """Upload a folder of `write_publication` as a model repository, and return its address.
 
     Args:
-        folder: what to upload.
         repo: its name on the Hub, with or without its owner; without, it is the token's.
-        public: whether everybody may see it.
 
     Raises:
         ConfigError: the repository is there and its visibility is not what ``public`` asks for.

@@ -35,7 +35,6 @@ def write_rooms(folder: Path, boxes: Mapping[str, np.ndarray], out: Path) -> Non
     Args:
         folder: of the scene stores.
         boxes: scene to the boxes (B, 6) that its questions and answers are about.
-        out: folder of the files.
 
     Raises:
         StoreError: a store is missing or damaged.

@@ -83,8 +83,6 @@ def statement(judged: Sequence[Verdict], baseline: str, settings: Mapping[str, A
     sentences say what all comparisons rest on.
 
     Args:
-        judged: the verdicts.
-        baseline: name of the setting that they are held against.
         settings: the section ``comparison`` of the summary.
     """
     answers = list(dict.fromkeys(verdict.answer for verdict in judged))

@@ -209,7 +209,6 @@ def check_depths(
 
     Args:
         counts: `count_depths`, summed over the frames.
-        units_per_metre: depth units a metre, as the source states it.
         remedy: the words before a scale that would fit.
 
     Raises:

@@ -38,8 +38,6 @@ def find_intrinsics(
     Args:
         folder: looked into for what is not given.
         given: four numbers or text ``fx,fy,cx,cy``, or a file, of the colour images.
-        color_size: width and height, pixels.
-        depth_size: likewise.
         registered: whether depth images show what colour images show, at another resolution.
 
     Raises:

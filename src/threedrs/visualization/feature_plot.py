@@ -44,10 +44,6 @@ def principal_colours(features_VhwC: np.ndarray) -> np.ndarray:
 def plot_features(features: FeatureStore, scene_store: SceneStore) -> Image.Image:
     """Return each shown frame above its features' principal components.
 
-    Args:
-        features: a finished shard that holds the scene.
-        scene_store: the scene, whose frames the features must be of.
-
     Raises:
         StoreError: the shard lacks the scene, is damaged, or is of other frames.
         DataError: a frame cannot be decoded.

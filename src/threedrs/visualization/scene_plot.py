@@ -68,11 +68,7 @@ def contact_sheet(
 ) -> Image.Image:
     """Return images of one size in rows of ``columns``, each above its caption, if any.
 
-    Args:
-        tiles: at least one image.
-        columns: images in a row.
-        captions: one for each image, or none at all.
-        gap: pixels between images.
+    There is at least one image, and ``gap`` pixels are between two.
     """
     width, height = tiles[0].size
     below = CAPTION_HEIGHT if captions else 0

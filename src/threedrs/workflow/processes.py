@@ -103,7 +103,6 @@ def run_text(
     Bytes that are not UTF-8 become replacement characters.
 
     Args:
-        command: the program and its arguments.
         seconds: after which the program is ended.
         said: what is said to it; None: it reads what this process reads.
         folder: where it works; None: here.

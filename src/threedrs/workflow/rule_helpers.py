@@ -26,8 +26,6 @@ def gate(main: bool, check: Callable[..., Any], *arguments: Any) -> list[str]:
     Args:
         main: whether this is the process that the user started. Only that one asks, as a job's own
             process would ask again for what was found already.
-        check: raises ThreedrsError for a fault.
-        arguments: what ``check`` is called with.
     """
     if main:
         checked(check, *arguments)

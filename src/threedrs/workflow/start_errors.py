@@ -20,8 +20,7 @@ def plain_error(
     """Return on one line what Snakemake says in several, without its traceback.
 
     Args:
-        text: Snakemake's message.
-        exception: name of the exception that it is of.
+        exception: name of the exception that the text is of.
         rules: Snakemake's rules, as far as they have been read.
         names: wildcard -> the values that it can have.
     """
