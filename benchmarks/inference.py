@@ -21,6 +21,7 @@ import torch
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from machine import machine
+from threedrs.models.backbones.qwen2_modules import fuse_projections
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
@@ -48,7 +49,8 @@ def build(
     settings = ModelSettings(name="llava-video", size=size, random_weights=size != "tiny")
     with device:
         student, tokenizer = load_student(settings, teacher_channels=0)
-    return student.to(dtype), tokenizer
+    fuse_projections(student.to(dtype).language_model)
+    return student, tokenizer
 
 
 def make_scene(frames: int, device: torch.device, objects: int = 40) -> SceneInputs:

@@ -19,6 +19,7 @@ from threedrs.distributed.gpus import translate_oom
 from threedrs.errors import DataError, StoreError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.io.files import read_json
+from threedrs.models.backbones.qwen2_modules import fuse_projections
 from threedrs.models.checkpoint.folder import lacks_grounding_head
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
@@ -77,7 +78,8 @@ class StudentAnswerer:
         student, tokenizer = load_student(model_settings, teacher_channels=None)
         can_ground = not lacks_grounding_head(model)
         with translate_oom(str(model), REMEDY):
-            return cls(student.to(device), tokenizer, settings, can_ground=can_ground)
+            fuse_projections(student.to(device).language_model)
+        return cls(student, tokenizer, settings, can_ground=can_ground)
 
     def open(self, store: SceneStore) -> "SceneAnswers":
         """Return the scene, ready for questions."""

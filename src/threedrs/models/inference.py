@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from threedrs.models.attention.question_decoding import QuestionAttention
 from threedrs.models.checkpoint.decoding import Decoding
-from threedrs.models.packing import Query
+from threedrs.models.packing import Query, on_device
 from threedrs.models.prompt import PromptStyle, shared_prefix, token_id
 from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.student import Student
@@ -69,7 +69,7 @@ class SceneSession:
         visual = student.visual_tokens(scene)
         before = len(self.prefix.before_ids)
         ids = torch.tensor([*self.prefix.before_ids, *self.prefix.after_ids])
-        text_TD = student.embed(ids.to(student.device), (), ())
+        text_TD = student.embed(on_device(ids, student.device), (), ())
         tokens_TD = torch.cat([text_TD[:before], visual.sequence_TD, text_TD[before:]])
         self.prefix_length = len(tokens_TD)
         positions = self._positions(torch.arange(self.prefix_length, device=student.device))
@@ -104,7 +104,7 @@ class SceneSession:
     def _generate(self, queries: Sequence[Query], most: int) -> list[list[int]]:
         hidden_BD, attention = self._run_queries(queries)
         lengths = torch.tensor([len(query.input_ids) for query in queries])
-        position_XB = self._positions(self.prefix_length + lengths.to(hidden_BD.device))
+        position_XB = self._positions(self.prefix_length + on_device(lengths, hidden_BD.device))
         return self.passes.answer(attention, hidden_BD, position_XB, self.decoding, most)
 
     def _run_queries(
@@ -121,14 +121,15 @@ class SceneSession:
         starts = [end - length for end, length in zip(ends, lengths, strict=True)]
         groups = text.num_attention_heads // text.num_key_value_heads
         attention = QuestionAttention(self.shared, groups, lengths)
-        tokens_SD = self.student.embed(
-            torch.from_numpy(np.concatenate(own)).to(device), queries, starts
-        )
+        # From here to the first token nothing waits for the GPU, which may still be at work on the
+        # prefix: it finds the questions' pass launched when it is done.
+        ids_S = on_device(torch.from_numpy(np.concatenate(own)), device)
+        tokens_SD = self.student.embed(ids_S, queries, starts)
         positions = self._positions(self.prefix_length + attention.offset_S)
         hidden_SD, _ = self.student.run_language_model(
             tokens_SD, positions, None, questions=attention
         )
-        return hidden_SD[torch.tensor(ends, device=device) - 1], attention
+        return hidden_SD[on_device(torch.tensor(ends), device) - 1], attention
 
     def _positions(self, index_T: Tensor) -> Tensor:
         return self.student.position_ids(index_T[None], self.prefix, self.scene)
@@ -149,7 +150,7 @@ class SceneSession:
                 results += run(batch)
             except torch.OutOfMemoryError:
                 # Ranks that gather parameters together have to make the same passes.
-                if self.passes.is_spread() or len(batch) == 1:
+                if self.passes.spread or len(batch) == 1:
                     raise
                 limit = len(batch) // 2
             else:

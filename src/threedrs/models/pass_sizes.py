@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from threedrs.models.attention.question_decoding import KeysValues
-
 WIDTH = 64  # cells of the shortest row
 
 
@@ -68,9 +66,9 @@ class PassState:
 
 @dataclass(kw_only=True)
 class PassSize:
-    """The passes of one size: their state, the cells of each layer (R,T,K,d), the recording."""
+    """The passes of one size: their state, each layer's cells of keys and values, the recording."""
 
     state: PassState
-    own: list[KeysValues]
+    own_XRTKd: Tensor  # X: layer by layer its keys and its values
     ran: bool = False
     graph: torch.cuda.CUDAGraph | None = None

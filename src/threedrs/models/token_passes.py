@@ -14,8 +14,8 @@ up meanwhile, once for all. At 7B with 32 frames the prefix is 0.39 GB and the o
 most 0.94 GB.
 
 Axis letters: B questions, R rows, W own tokens of the longest question, T own tokens for which a
-row has cells, L prefix length, N query heads, K key heads, G query heads a key head, d head size, D
-hidden size, V vocabulary.
+row has cells, L prefix length, N query heads, K key heads, G query heads a key head, H all heads of
+queries, keys and values, d head size, D hidden size, V vocabulary, X each layer's keys and values.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 import torch.distributed
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
@@ -35,7 +35,9 @@ from threedrs.models.attention.question_decoding import (
     join,
     summed_attention,
 )
+from threedrs.models.backbones.qwen2_modules import QUERY_KEY_VALUE, project
 from threedrs.models.checkpoint.decoding import Decoding
+from threedrs.models.packing import on_device
 from threedrs.models.pass_sizes import PassSize, PassState, rounded_rows, rounded_width
 from threedrs.models.student import Student
 from threedrs.models.zero3 import is_spread
@@ -44,15 +46,15 @@ SIZES = 16  # recorded sizes that are kept; the one used least recently goes fir
 KEPT_CELLS = 16384  # own tokens, rows times width, for which memory stays between calls
 PREFIX_PARTS = (24, 12, 8, 6, 4, 3, 2, 1)  # the prefix kept here has a multiple of the first
 BLOCK = 128  # queries that one multiprocessor works on
-PARTS = {"q_proj", "k_proj", "v_proj", "o_proj"}  # of an attention layer
-NORMS = {"q_norm", "k_norm"}  # of some attention layers
+PARTS = {*QUERY_KEY_VALUE, "o_proj"}  # of an attention layer
 
 
 class TokenPasses:
     """The passes of one student, which stays where and as it is, over one scene after another."""
 
     prefix: Sequence[KeysValues]  # each layer's keys and values (1,K,L,d)
-    cells: Tensor | None  # (2,layers,at least R*T,K,d)
+    kept_XKLd: Tensor  # the same in one tensor where passes are recorded
+    cells: Tensor | None  # (X,at least R*T,K,d)
     size: Any  # in use, a `PassSize`
     filled: int  # cells of each row that hold an own token
     live: list[int]  # its rows whose answers go on
@@ -63,7 +65,9 @@ class TokenPasses:
         self.decoder: Any = student.language_model.model
         for layer in self.decoder.layers:
             # `attend` writes such a layer out, and one with other parts would mean other numbers.
-            assert {name for name, _ in layer.self_attn.named_children()} - NORMS == PARTS
+            assert {name for name, _ in layer.self_attn.named_children()} == PARTS
+        # Whether ranks gather the parameters together, and so have to make the same passes.
+        self.spread = any(map(is_spread, student.parameters()))
         self.side: torch.cuda.Stream | None = None
         self.captures = False
         self.release()
@@ -79,10 +83,6 @@ class TokenPasses:
         """Let the pass that is ahead of the host end, before its recording goes."""
         if self.captures:
             torch.cuda.synchronize()
-
-    def is_spread(self) -> bool:
-        """Whether ranks gather the parameters together, and so have to make the same passes."""
-        return any(map(is_spread, self.student.parameters()))
 
     def answer(
         self,
@@ -118,7 +118,7 @@ class TokenPasses:
             active, self.live = [active[row] for row in going], [self.live[row] for row in going]
             if not ahead:
                 self._run()
-        if self.cells is not None and self.cells.shape[2] > KEPT_CELLS:
+        if self.cells is not None and self.cells.shape[1] > KEPT_CELLS:
             self.release()
         return answers
 
@@ -129,7 +129,7 @@ class TokenPasses:
         position_XB: Tensor,
         decoding: Decoding,
     ) -> None:
-        self.decoding, self.spread = decoding, self.is_spread()
+        self.decoding = decoding
         self.captures = hidden_BD.is_cuda and not self.spread
         key = questions.prefix[0][0]
         length = key.shape[2] // PREFIX_PARTS[0] * PREFIX_PARTS[0]
@@ -138,23 +138,22 @@ class TokenPasses:
             self.release()
             self.recorded_for = recorded_for
             if self.captures:
-                self.prefix = [
-                    (k[:, :, :length].clone(), v[:, :, :length].clone())
-                    for k, v in questions.prefix
-                ]
+                shape = (2 * len(questions.prefix), key.shape[1], length, key.shape[3])
+                self.kept_XKLd = key.new_empty(shape)
+                layers = self.kept_XKLd[:, None].unflatten(0, (-1, 2))
+                self.prefix = [(k, v) for k, v in layers]
                 self.side = torch.cuda.Stream()
-        own = [(k.transpose(1, 2), v.transpose(1, 2)) for k, v in questions.own]
+        # All layers at once: launched one by one, so many copies take longer than a pass.
+        own_XBTKd = torch.stack(_flat(questions.own)).transpose(2, 3)
         seen_BW = questions.seen_BW
         if self.captures:
             # A recording reads where it was made, and sessions of several scenes may be open.
-            for kept, given in zip(self.prefix, questions.prefix, strict=True):
-                kept[0].copy_(given[0][:, :, :length])
-                kept[1].copy_(given[1][:, :, :length])
+            given = _flat(questions.prefix)
+            torch.cat([one[:, :, :length] for one in given], out=self.kept_XKLd)
             # The prefix's last tokens, with which its parts would differ in length, count as own.
-            own = [
-                (_before(k[:, :, length:], own_k), _before(v[:, :, length:], own_v))
-                for (k, v), (own_k, own_v) in zip(questions.prefix, own, strict=True)
-            ]
+            rest_X1TKd = torch.stack([one[:, :, length:] for one in given]).transpose(2, 3)
+            rest_XBTKd = rest_X1TKd.expand(-1, own_XBTKd.shape[1], -1, -1, -1)
+            own_XBTKd = torch.cat([rest_XBTKd, own_XBTKd], 2)
             seen_BW = pad(seen_BW, (key.shape[2] - length, 0), value=True)
         else:
             self.prefix = questions.prefix
@@ -170,7 +169,7 @@ class TokenPasses:
             bias_R1GT=bias_BW[:, None, None].expand(-1, -1, questions.groups, -1),
             seen_RV=seen_BV,
         )
-        self._enter(state, own, rounded_width(seen_BW.shape[1] + 1))
+        self._enter(state, own_XBTKd, rounded_width(seen_BW.shape[1] + 1))
         self.filled = seen_BW.shape[1]
 
     def _prefix_parts(self, queries: int) -> int:
@@ -200,36 +199,34 @@ class TokenPasses:
 
     def _fit(self, width: int) -> None:
         """Go on in a size with cells for ``width`` tokens, without most rows that are done."""
-        rows, cells = self.size.own[0][0].shape[:2]
+        rows, cells = self.size.own_XRTKd.shape[1:3]
         # Half the rows cost a pass little, so it pays to move seldom.
         if 2 * rounded_rows(len(self.live)) <= rows or width > cells:
-            index = torch.tensor(self.live, device=self.size.state.token_R.device)
-            own = [(key[index], value[index]) for key, value in self.size.own]
-            self._enter(self.size.state.rows(index), own, rounded_width(width))
+            index = on_device(torch.tensor(self.live), self.size.state.token_R.device)
+            own_XBTKd = self.size.own_XRTKd[:, index]
+            self._enter(self.size.state.rows(index), own_XBTKd, rounded_width(width))
 
-    def _enter(self, state: PassState, own: Sequence[KeysValues], width: int) -> None:
-        """Go on with answers whose keys and values (B,T,K,d) are given, in rows of ``width``."""
-        count, taken = own[0][0].shape[:2]
+    def _enter(self, state: PassState, own_XBTKd: Tensor, width: int) -> None:
+        """Go on with answers whose keys and values are given, in rows of ``width``."""
+        count, taken = own_XBTKd.shape[1:3]
         rows = rounded_rows(count)
-        if self.cells is None or rows * width > self.cells.shape[2]:
+        if self.cells is None or rows * width > self.cells.shape[1]:
             self._wait()
             self.sizes.clear()  # they have their cells in the old memory
             self.cells = None
-            shape = (2, len(own), rows * width, *own[0][0].shape[2:])
-            self.cells = own[0][0].new_empty(shape)
+            shape = (len(own_XBTKd), rows * width, *own_XBTKd.shape[3:])
+            self.cells = own_XBTKd.new_empty(shape)
         size = self.sizes.pop((rows, width), None)
         if size is None:
             # All sizes have the same memory, as only one is in use at a time.
-            layers = self.cells[:, :, : rows * width].unflatten(2, (rows, width))
-            size = PassSize(state=state.room(rows, width), own=list(zip(*layers, strict=True)))
+            own_XRTKd = self.cells[:, : rows * width].unflatten(1, (rows, width))
+            size = PassSize(state=state.room(rows, width), own_XRTKd=own_XRTKd)
         self.sizes[rows, width] = size
         if len(self.sizes) > SIZES:
             del self.sizes[next(iter(self.sizes))]
         # Cells that a row does not use have weight zero, but zero times a NaN is one.
-        self.cells[:, :, : rows * width] = 0
-        for kept, given in zip(size.own, own, strict=True):
-            kept[0][:count, :taken] = given[0]
-            kept[1][:count, :taken] = given[1]
+        size.own_XRTKd.zero_()
+        size.own_XRTKd[:, :count, :taken] = own_XBTKd
         size.state.take(state)
         self.size, self.live = size, list(range(count))
 
@@ -280,24 +277,24 @@ class TokenPasses:
 
     def attend(self, attention: Any, normed_1RD: Tensor) -> Tensor:
         """Return an attention layer's output (1,R,D), after keys and values took their cells."""
-        heads, index, size = (-1, self.turn_Rdd.shape[-1]), attention.layer_idx, self.size
-        own_key_RTKd, own_value_RTKd = size.own[index]
+        index, size = attention.layer_idx, self.size
+        own_key_RTKd, own_value_RTKd = size.own_XRTKd[2 * index : 2 * index + 2]
+        keys = own_key_RTKd.shape[2]
+        heads_RHd = project(attention, QUERY_KEY_VALUE, normed_1RD)[0]
+        heads_RHd = heads_RHd.unflatten(1, (-1, self.turn_Rdd.shape[-1]))
+        value_RKd = heads_RHd[:, -keys:]
+        turned_RHd = heads_RHd[:, :-keys] @ self.turn_Rdd
+        key_RKd = turned_RHd[:, -keys:]
+        query_RKGd = turned_RHd[:, :-keys].unflatten(1, (keys, -1))
         with _beside(self.side):
-            key_RKd = attention.k_proj(normed_1RD)[0].unflatten(1, heads)
-            key_RKd = _normed(attention, "k_norm", key_RKd) @ self.turn_Rdd
-            value_RKd = attention.v_proj(normed_1RD)[0].unflatten(1, heads)
             own_key_RTKd.index_copy_(1, size.state.column, key_RKd[:, None])
             own_value_RTKd.index_copy_(1, size.state.column, value_RKd[:, None])
-        query_RNd = attention.q_proj(normed_1RD)[0].unflatten(1, heads)
-        query_RNd = _normed(attention, "q_norm", query_RNd) @ self.turn_Rdd
-        query_RKGd = query_RNd.unflatten(1, (own_key_RTKd.shape[2], -1))
-        with _beside(self.side):
             own = summed_attention(
                 query_RKGd,
                 own_key_RTKd.transpose(1, 2),
                 own_value_RTKd.transpose(1, 2),
                 attention.scaling,
-                size.state.bias_R1GT.expand(-1, own_key_RTKd.shape[2], -1, -1),
+                size.state.bias_R1GT.expand(-1, keys, -1, -1),
             )
         shared = attend_prefix(
             query_RKGd,
@@ -321,12 +318,6 @@ def _beside(side: torch.cuda.Stream | None) -> Iterator[None]:
         yield
 
 
-def _before(prefix_1KLd: Tensor, own_BWKd: Tensor) -> Tensor:
-    """Return own keys or values behind some of the prefix (B,L+W,K,d)."""
-    return torch.cat([prefix_1KLd.transpose(1, 2).expand(len(own_BWKd), -1, -1, -1), own_BWKd], 1)
-
-
-def _normed(attention: nn.Module, name: str, heads_RNd: Tensor) -> Tensor:
-    """Return the heads after the layer's norm of this name, which Qwen3 has and Qwen2 has not."""
-    norm = getattr(attention, name, None)
-    return heads_RNd if norm is None else norm(heads_RNd)
+def _flat(layers: Sequence[KeysValues]) -> list[Tensor]:
+    """Return layer by layer keys and values."""
+    return [tensor for layer in layers for tensor in layer]

@@ -8,6 +8,7 @@ from threedrs.models import inference as session_module
 from threedrs.models.inference import SceneSession
 from threedrs.models.packing import Query
 from threedrs.models.prompt import build_query
+from threedrs.models.token_passes import TokenPasses
 from threedrs.tasks.record import Record
 
 
@@ -37,6 +38,7 @@ def test_too_many_questions_for_the_memory_are_split(monkeypatch: pytest.MonkeyP
         session.generate(queries, 4)
     # Spread parameters, as ZeRO-3 marks them: a rank must not make more passes than the others.
     room, session.student.grounding_head.zero_target.ds_id = 4, 0
+    session.passes = TokenPasses(session.student)
     sizes.clear()
     with pytest.raises(torch.OutOfMemoryError):
         session.generate(queries, 4)

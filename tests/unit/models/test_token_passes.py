@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from fixtures.adapters import stir, with_lora
 from fixtures.plain_answers import family_student, plain_choices
 from fixtures.students import MANY, scene, student, tokenizer
+from threedrs.config.schema import LoraSettings
 from threedrs.models import pass_sizes, token_passes
 from threedrs.models.backbones.llava import LlavaFamily
+from threedrs.models.backbones.qwen2_modules import GATE_UP, QUERY_KEY_VALUE, fuse_projections
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.inference import SceneSession
 from threedrs.models.packing import Query
@@ -65,6 +68,44 @@ def test_answers_of_any_length_are_those_of_plain_code(monkeypatch: pytest.Monke
     _session(model, passes, seed=1).generate(_queries(3), 5)
     for query, answer in zip(queries[:2], expected, strict=False):
         assert session.generate([query], most) == [answer]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fused_projections_are_the_same_weights_and_answers(name: str) -> None:
+    model, words, inputs = family_student(name)
+    before = {own: tensor.clone() for own, tensor in model.state_dict().items()}
+    fuse_projections(model.language_model)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[own], tensor) for own, tensor in before.items())
+    for layer in model.language_model.model.layers:
+        for module, parts in ((layer.self_attn, QUERY_KEY_VALUE), (layer.mlp, GATE_UP)):
+            weights = [module.get_parameter(f"{part}.weight") for part in parts]
+            (memory,) = {weight.untyped_storage() for weight in weights}
+            assert memory.nbytes() == sum(weight.nbytes for weight in weights)
+    queries = [build_query(item, words, prompt="reference") for item in MANY[:9]]
+    session = SceneSession(model, words, inputs, prompt="reference")
+    session.decoding = Decoding(ends=frozenset())
+    sure = 0
+    for query, answer in zip(queries, session.generate(queries, 12), strict=True):
+        # One pass over the whole sequence is too long for the product of gate and up together.
+        chosen, count = plain_choices(model, query, answer, inputs)
+        assert chosen[:count] == answer[:count]
+        sure += count
+    assert sure > 9 * 12 / 2
+
+
+def test_projections_with_adapters_are_not_fused() -> None:
+    model = stir(with_lora(LoraSettings(rank=2, alpha=6, targets=("v_proj", "up_proj"))))
+    expected = _session(model).generate(_queries(3), 9)
+    fuse_projections(model.language_model)
+    first, *_ = model.language_model.model.layers
+    assert first.self_attn.fused is None
+    assert first.mlp.fused is None
+    assert _session(model).generate(_queries(3), 9) == expected
+    adapted = with_lora(LoraSettings(rank=2, alpha=6, targets=("v_proj",)))
+    fuse_projections(adapted.language_model)
+    assert adapted.language_model.model.layers[0].mlp.fused is not None
 
 
 def test_the_order_of_questions_does_not_matter() -> None:
@@ -157,6 +198,7 @@ def test_recorded_passes_give_the_answers_of_plain_code(
     monkeypatch.setattr(pass_sizes, "WIDTH", 32)
     model, words, inputs = family_student(name)
     model, inputs = model.to("cuda"), inputs.to("cuda")
+    fuse_projections(model.language_model)
     other = replace(inputs, rgb_VHWC=255 - inputs.rgb_VHWC)
     queries = [build_query(item, words, prompt="reference") for item in MANY[:9]]
     passes, most = TokenPasses(model), 48

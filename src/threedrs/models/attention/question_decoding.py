@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from threedrs.models.packing import on_device
+
 ALIGNMENT = 16  # the rows of a bias begin at multiples of this many elements: a kernel's demand
 KeysValues = tuple[Tensor, Tensor]  # of one layer
 
@@ -97,10 +99,16 @@ class QuestionAttention:
         self.own = []
         device = prefix[0][0].device
         widest = max(lengths)
-        length_B = torch.tensor(lengths, device=device)
+        # The host waits for nothing here: the GPU may still be at work on the prefix.
+        length_B = on_device(torch.tensor(lengths), device)
         begin_B = length_B.cumsum(0) - length_B
-        row_S = torch.repeat_interleave(torch.arange(len(lengths), device=device), length_B)
-        self.offset_S = torch.arange(sum(lengths), device=device) - begin_B[row_S]
+        total = sum(lengths)
+        # So are the tokens of one question, whose first token somebody may be waiting for.
+        self.same_length = total == widest * len(lengths)
+        row_S = torch.arange(len(lengths), device=device).repeat_interleave(
+            length_B, output_size=total
+        )
+        self.offset_S = torch.arange(total, device=device) - begin_B[row_S]
         self.index = row_S, self.offset_S + (widest - length_B)[row_S]
         self.seen_BW = torch.arange(widest, device=device) >= (widest - length_B)[:, None]
         causal_WW = torch.ones(widest, widest, dtype=torch.bool, device=device).tril()
@@ -132,12 +140,18 @@ class QuestionAttention:
         result_BKQd, sum_BKQ = summed_attention(query_BKQd, key_BKWd, value_BKWd, scale, bias_BKQW)
         tokens = (-1, self.groups)
         return (
-            result_BKQd.unflatten(2, tokens).transpose(1, 2)[self.index],
-            sum_BKQ.unflatten(2, tokens).transpose(1, 2)[self.index],
+            self._pack(result_BKQd.unflatten(2, tokens).transpose(1, 2)),
+            self._pack(sum_BKQ.unflatten(2, tokens).transpose(1, 2)),
         )
+
+    def _pack(self, grid: Tensor) -> Tensor:
+        """Return the tokens (S,...) that stand in the cells of (B,W,...)."""
+        return grid.flatten(0, 1) if self.same_length else grid[self.index]
 
     def _unpack(self, tokens: Tensor) -> Tensor:
         """Return packed tokens (S,...) in the cells of (B,W,...)."""
+        if self.same_length:
+            return tokens.unflatten(0, tuple(self.seen_BW.shape))
         grid = tokens.new_zeros(*self.seen_BW.shape, *tokens.shape[1:])
         grid[self.index] = tokens
         return grid

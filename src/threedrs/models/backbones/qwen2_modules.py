@@ -9,7 +9,7 @@ the same number of patches, which the host knows, and all frames are one product
 are turned in float32, as published, but in one pass over them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -29,6 +29,9 @@ from threedrs.models.packing import on_device
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of red, green and blue in its training images
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
+GATE_UP = ("gate_proj", "up_proj")
+FEW_TOKENS = 256  # up to which reading the weights takes longer than multiplying with them
 
 
 def _gate(gate: Tensor, up: Tensor) -> Tensor:
@@ -53,7 +56,11 @@ def _norm(module: nn.Module, hidden: Tensor) -> Tensor:
 
 
 def _mlp(module: Any, hidden: Tensor) -> Tensor:
-    gate, up = module.gate_proj(hidden), module.up_proj(hidden)
+    if hidden.shape[-2] <= FEW_TOKENS:
+        gate, up = project(module, GATE_UP, hidden).chunk(2, -1)
+    else:
+        # Of many tokens the gate takes longer on two halves of one tensor than on two tensors.
+        gate, up = module.gate_proj(hidden), module.up_proj(hidden)
     return module.down_proj(run_fused(_gate, gate, up))
 
 
@@ -73,10 +80,47 @@ def fuse(language_model: Any) -> None:
         norms += [layer.input_layernorm, layer.post_attention_layernorm]
         # A checkpoint with another activation was refused before (`config_fields`).
         assert type(layer.mlp.act_fn) is nn.SiLU or layer.mlp.config.hidden_act == "silu"
+        layer.mlp.fused = layer.self_attn.fused = None
         layer.mlp.forward = partial(_mlp, layer.mlp)
         layer.self_attn.forward = partial(_attention, layer.self_attn, layer.self_attn.forward)
     for norm in norms:
         norm.forward = partial(_norm, norm)
+
+
+def project(module: Any, names: Sequence[str], hidden: Tensor) -> Tensor:
+    """Return what a module's linear layers of these names give, side by side in the last axis."""
+    if module.fused is not None:
+        return module.fused(hidden)
+    return torch.cat([getattr(module, name)(hidden) for name in names], -1)
+
+
+@torch.no_grad()
+def fuse_projections(language_model: Any) -> None:
+    """Let `project` be one product of a layer's query, key and value, and of its gate and up.
+
+    For a model that only answers, on the device where it stays: its weights become parts of a
+    larger tensor, which an optimizer would not follow. Layers with adapters stay as they are.
+    """
+    for layer in language_model.model.layers:
+        for module, names in ((layer.self_attn, QUERY_KEY_VALUE), (layer.mlp, GATE_UP)):
+            linears = [getattr(module, name) for name in names]
+            if all(type(linear) is nn.Linear for linear in linears):
+                weight = _as_parts_of_one([linear.weight for linear in linears])
+                bias = None
+                if linears[0].bias is not None:
+                    bias = _as_parts_of_one([linear.bias for linear in linears])
+                module.fused = partial(nn.functional.linear, weight=weight, bias=bias)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # the parts that were: no later tensor would fit into all of them
+
+
+def _as_parts_of_one(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return one tensor of the parameters' rows, which they become parts of."""
+    whole = torch.cat(list(parameters))
+    # Not a second copy: 11 of the 15 GB at 7B are in these layers.
+    for parameter, part in zip(parameters, whole.split([*map(len, parameters)]), strict=True):
+        parameter.data = part
+    return whole
 
 
 class Qwen2VLLanguageModel(Qwen2VLPreTrainedModel):

@@ -29,12 +29,13 @@ def random(*shape: int) -> Tensor:
     return torch.randn(*shape)
 
 
-def test_each_token_attends_to_the_prefix_and_its_own_question() -> None:
+@pytest.mark.parametrize("lengths", [[4, 1, 6], [3, 3], [5]])
+def test_each_token_attends_to_the_prefix_and_its_own_question(lengths: list[int]) -> None:
     torch.manual_seed(0)
     keys_1KLd, values_1KLd = random(1, HEADS, PREFIX, SIZE), random(1, HEADS, PREFIX, SIZE)
-    lengths = [4, 1, 6]
+    widest = max(lengths)
     attention = QuestionAttention([(keys_1KLd, values_1KLd)], GROUPS, lengths)
-    assert attention.offset_S.tolist() == [0, 1, 2, 3, 0, 0, 1, 2, 3, 4, 5]
+    assert attention.offset_S.tolist() == [token for n in lengths for token in range(n)]
     count = sum(lengths)
     query = random(1, HEADS * GROUPS, count, SIZE)
     key, value = random(1, HEADS, count, SIZE), random(1, HEADS, count, SIZE)
@@ -45,9 +46,10 @@ def test_each_token_attends_to_the_prefix_and_its_own_question() -> None:
     for row, length in enumerate(lengths):
         end = begin + length
         # Questions are aligned at their ends.
-        assert torch.equal(kept_keys[row, :, 6 - length :], key[0, :, begin:end])
-        assert torch.equal(kept_values[row, :, 6 - length :], value[0, :, begin:end])
-        assert attention.seen_BW[row].tolist() == [False] * (6 - length) + [True] * length
+        empty = widest - length
+        assert torch.equal(kept_keys[row, :, empty:], key[0, :, begin:end])
+        assert torch.equal(kept_values[row, :, empty:], value[0, :, begin:end])
+        assert attention.seen_BW[row].tolist() == [False] * empty + [True] * length
         for token in range(begin, end):
             expected = obvious(
                 query[0, :, token],
