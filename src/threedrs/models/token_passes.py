@@ -35,7 +35,7 @@ from threedrs.models.attention.question_decoding import (
     join,
     summed_attention,
 )
-from threedrs.models.backbones.qwen2_modules import QUERY_KEY_VALUE, project
+from threedrs.models.backbones.qwen2_modules import QUERY_KEY_VALUE, query_key_value
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.packing import on_device
 from threedrs.models.pass_sizes import PassSize, PassState, rounded_rows, rounded_width
@@ -280,7 +280,7 @@ class TokenPasses:
         index, size = attention.layer_idx, self.size
         own_key_RTKd, own_value_RTKd = size.own_XRTKd[2 * index : 2 * index + 2]
         keys = own_key_RTKd.shape[2]
-        heads_RHd = project(attention, QUERY_KEY_VALUE, normed_1RD)[0]
+        heads_RHd = query_key_value(attention, normed_1RD)[0]
         heads_RHd = heads_RHd.unflatten(1, (-1, self.turn_Rdd.shape[-1]))
         value_RKd = heads_RHd[:, -keys:]
         turned_RHd = heads_RHd[:, :-keys] @ self.turn_Rdd

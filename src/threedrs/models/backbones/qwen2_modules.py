@@ -56,10 +56,10 @@ def _norm(module: nn.Module, hidden: Tensor) -> Tensor:
 
 
 def _mlp(module: Any, hidden: Tensor) -> Tensor:
-    if hidden.shape[-2] <= FEW_TOKENS:
-        gate, up = project(module, GATE_UP, hidden).chunk(2, -1)
+    # Of many tokens the gate takes longer on two halves of one tensor than on two tensors.
+    if module.fused is not None and hidden.shape[-2] <= FEW_TOKENS:
+        gate, up = module.fused(hidden).chunk(2, -1)
     else:
-        # Of many tokens the gate takes longer on two halves of one tensor than on two tensors.
         gate, up = module.gate_proj(hidden), module.up_proj(hidden)
     return module.down_proj(run_fused(_gate, gate, up))
 
@@ -87,16 +87,16 @@ def fuse(language_model: Any) -> None:
         norm.forward = partial(_norm, norm)
 
 
-def project(module: Any, names: Sequence[str], hidden: Tensor) -> Tensor:
-    """Return what a module's linear layers of these names give, side by side in the last axis."""
-    if module.fused is not None:
-        return module.fused(hidden)
-    return torch.cat([getattr(module, name)(hidden) for name in names], -1)
+def query_key_value(attention: Any, hidden: Tensor) -> Tensor:
+    """Return an attention layer's query, key and value side by side in the last axis."""
+    if attention.fused is not None:
+        return attention.fused(hidden)
+    return torch.cat([getattr(attention, name)(hidden) for name in QUERY_KEY_VALUE], -1)
 
 
 @torch.no_grad()
 def fuse_projections(language_model: Any) -> None:
-    """Let `project` be one product of a layer's query, key and value, and of its gate and up.
+    """Let a layer's query, key and value be one product in token passes, and its gate and up one.
 
     For a model that only answers, on the device where it stays: its weights become parts of a
     larger tensor, which an optimizer would not follow. Layers with adapters stay as they are.
