@@ -2,10 +2,14 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
-from threedrs.distributed.ranks import is_lone, own_rank, rank_variables
+from threedrs.distributed import ranks as ranks_module
+from threedrs.distributed.ranks import is_lone, least_memory, own_rank, rank_variables
 from threedrs.errors import MachineError
 
 # As Slurm sets them for the second of two tasks, one a node.
@@ -93,3 +97,17 @@ def test_slurm_that_does_not_answer_is_one_line_with_a_remedy(scontrol):
     scontrol.write_text("#!/bin/sh\necho 'slurm_load_node error: no controller' >&2; exit 1\n")
     with pytest.raises(MachineError, match=r"`scontrol show .*no controller\); set MASTER_ADDR"):
         rank_variables(STEP)
+
+
+def test_the_memory_of_a_run_is_that_of_its_fullest_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free 50 and 40 bytes, of which this process holds 5 besides; the other one holds nothing."""
+    others = [-40.0]
+    monkeypatch.setattr(ranks_module, "_largest", lambda ranks, value: max(value, *others))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5)
+    ranks: Any = SimpleNamespace(device=torch.device("cuda", 0))
+    assert least_memory(ranks) == 40
+    others = [-60.0]
+    assert least_memory(ranks) == 55
+    ranks.device = torch.device("cpu")
+    assert least_memory(ranks) is None
