@@ -26,12 +26,9 @@ def evaluate_checkpoint(
 ) -> list[dict[str, Any]]:
     """Predict and score with Snakemake on this machine; return the metrics of each benchmark.
 
-    Args:
-        checkpoint: as a run's ``checkpoint``.
-        limit: as ``eval.limit``; the run's name then ends in it.
-        name: of the run; None: that of the folder, as `_folder_name`.
-        gpus: jobs of prediction at a time.
-        values: on top of the configuration, as `threedrs.config.yaml_files.parse_values` returns.
+    ``checkpoint`` is as a run's, and the run has its folder's name unless it is given another. With
+    a ``limit``, as ``eval.limit``, the name ends in it. ``values`` are on top of the configuration,
+    as `threedrs.config.yaml_files.parse_values` returns them, and ``gpus`` jobs predict at a time.
 
     Raises:
         ConfigError: a file or a value is wrong, the configuration has a run of this name, or this

@@ -56,13 +56,9 @@ def predict_benchmark(
 ) -> None:
     """Answer the questions of ``records_file`` and write ``out`` and its meta file.
 
-    Args:
-        model: folder of the model, or a run's config.json: the model as its training would start.
-        records_file: evaluation records of one benchmark.
-        scenes: folder of the scene stores, ``<scene>.zarr``.
-        out: ``predictions.jsonl``.
-        left_out: scene -> reason, for scenes whose scans cannot be used: their questions are not
-            asked, and the meta file says how many these are.
+    ``model`` is a folder, or a run's config.json: the model as its training would start. The scans
+    of scenes in ``left_out`` (scene -> reason) cannot be used, so their questions are not asked,
+    and the meta file says how many these are.
 
     Raises:
         ThreedrsError: records, a scene store, the model or the machine cannot be used; finished

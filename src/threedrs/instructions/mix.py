@@ -37,11 +37,11 @@ def build_mix(
 ) -> dict[str, Any]:
     """Write the mix and its summary, and return the summary.
 
-    A repeated record stands in the mix as often as it was drawn, under its own id.
+    A repeated record stands in the mix as often as it was drawn, under its own id. Its records come
+    in the order of benchmarks and files.
 
     Args:
         held_out_scenes: scenes of evaluation splits (val and test), none of which may enter.
-        out_jsonl: the mix, one record a line, in the order of benchmarks and files.
         out_summary: settings, samples and repeats per benchmark; question types, samples a scene
             and answers, of the mix and (under ``before``) of all records that can be used; under
             ``left_out`` the records of scenes that cannot.

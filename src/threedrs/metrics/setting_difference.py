@@ -158,10 +158,7 @@ def spread(mine_NCS: np.ndarray, other_NCS: np.ndarray, combine: Combine) -> Spr
 def paired_spread(mine_NCS: np.ndarray, other_NCS: np.ndarray, combine: Combine) -> Spread:
     """Return the difference of two ways to ask the same trainings, and its variances.
 
-    Args:
-        mine_NCS: (N, C, S) statistics of the trainings asked in one way; N >= 1, C >= 2.
-        other_NCS: the same trainings, asked in the other way, in the same rooms.
-        combine: sums (R, S) to values (R,), percent.
+    Both sides are statistics of N >= 1 trainings, summed over each of C >= 2 rooms; see `spread`.
     """
     seeds, rooms = mine_NCS.shape[:2]
     sides = (mine_NCS, other_NCS)
@@ -227,12 +224,8 @@ def swap_p(mine_CS: np.ndarray, other_CS: np.ndarray, combine: Combine) -> float
 
     If the settings do not differ, either could have given either's answers in a room. p is the
     fraction of swaps with a difference at least as large as the one seen. All swaps are tried for
-    few rooms. Otherwise `SWAPS` are drawn.
-
-    Args:
-        mine_CS: (C, S) statistics of one side, summed over each room, the mean over its trainings.
-        other_CS: the same of the other side.
-        combine: sums (R, S) to values (R,), percent.
+    few rooms. Otherwise `SWAPS` are drawn. Both sides are statistics (C, S), summed over each room
+    and the mean over a side's trainings; see `spread`.
     """
     swapped_RC = _swaps(len(mine_CS))
     mine_S, other_S = mine_CS.sum(axis=0), other_CS.sum(axis=0)

@@ -41,6 +41,11 @@ def read_config(path: Path) -> dict[str, Any]:
     return {**text, **config} if isinstance(text, dict) else config
 
 
+def is_adapter(folder: Path) -> bool:
+    """Return whether a model folder holds an adapter instead of a whole model."""
+    return (folder / ADAPTER_FILE).is_file()
+
+
 def copy_file_mode(folder: Path) -> None:
     """Give a folder's weights the file mode of its config.json."""
     # safetensors makes its files private, whatever the user's mask is.
@@ -93,7 +98,7 @@ def check_folder(folder: Path) -> None:
     """
     try:
         read_config(folder / "config.json")
-        if not (folder / ADAPTER_FILE).is_file():  # a LoRA run's, whose base has the weights
+        if not is_adapter(folder):  # a LoRA run's, whose base has the weights
             tensor_files(folder)
     except CheckpointError as error:
         # A run's folder, an unpacked archive, or the Hub's cache with its snapshots.
@@ -116,7 +121,7 @@ def check_merge(folder: Path, out: Path) -> None:
     Raises:
         CheckpointError: one of both is not so.
     """
-    if not (folder / ADAPTER_FILE).is_file():
+    if not is_adapter(folder):
         raise CheckpointError(f"{folder}: holds no adapter ({ADAPTER_FILE} is missing)")
     if out.exists():
         raise CheckpointError(f"{out}: is there already; choose another place")
@@ -193,7 +198,7 @@ def lacks_grounding_head(folder: Path) -> bool:
     """
     files = sorted(folder.glob("*.safetensors"))
     # An adapter is of ours, so its model has the head; of a folder without weights loading tells.
-    if not files or (folder / ADAPTER_FILE).is_file():
+    if not files or is_adapter(folder):
         return False
     return GROUNDING_OUTPUT not in stored_tensors(files)
 

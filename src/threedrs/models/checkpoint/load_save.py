@@ -29,6 +29,7 @@ from threedrs.models.checkpoint.folder import (
     StoredTensor,
     check_merge,
     copy_file_mode,
+    is_adapter,
     read_config,
     stored_tensors,
     tensor_files,
@@ -39,7 +40,7 @@ from threedrs.models.checkpoint.matching import (
     match_tensors,
     vocabulary_rows,
 )
-from threedrs.models.lora.adapter import apply_adapter, is_adapter, read_adapter
+from threedrs.models.lora.adapter import apply_adapter, read_adapter
 from threedrs.models.lora.layers import merge_lora
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.prompt import token_id

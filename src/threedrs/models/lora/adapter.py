@@ -76,11 +76,6 @@ class Trained:
         return is_added(name) or self.is_in_full(name)
 
 
-def is_adapter(folder: Path) -> bool:
-    """Return whether a model folder holds an adapter instead of a whole model."""
-    return (folder / ADAPTER_FILE).is_file()
-
-
 def save_adapter(
     student: Student,
     tokenizer: PreTrainedTokenizerBase,
