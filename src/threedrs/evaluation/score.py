@@ -74,14 +74,13 @@ def score_file(
 ) -> dict[str, Any]:
     """Score a predictions file, write ``metrics.json`` to ``out`` and return its content.
 
-    What the meta file says of questions that were not asked is in it as well.
+    The predictions are ours or of the field's own form (``external_predictions``). A meta file
+    beside them must agree with their number, and what it says of questions that were not asked is
+    in the result as well. The run is named by the path, unless it is given.
 
     Args:
-        predictions: ours or of the field's own form (``external_predictions``); a meta file beside
-            it must agree with its length.
         bootstrap: resamples for the 95 % intervals; 0: no intervals.
         meteor: whether to compute METEOR (needs Java; without it the rest is still given).
-        run: name of the run; None: taken from the path.
         per_question: where the per-question statistics go, for comparisons; None: nowhere.
         annotations: the benchmark's annotation file, whose true answers replace those of the rows.
 
