@@ -67,6 +67,7 @@ def test_the_papers_run_crashes_and_goes_on(
     for name, value in ENVIRONMENT.items():  # of the processes that the script starts
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "executable", str(forked_python()))
+    monkeypatch.setenv("PYTHON_EXEC", str(forked_python()))  # of which torchrun makes its ranks
     run_script(monkeypatch, "paper_run", str(tmp_path), *options)
     text = capsys.readouterr().out
     report = json.loads(text[text.rindex("\n{\n") :])
