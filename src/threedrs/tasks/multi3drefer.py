@@ -1,4 +1,4 @@
-"""Multi3DRefer: find all objects that a description means: none, one or several.
+"""Multi3DRefer: find all objects that a description means, be it none, one or several.
 
 Zhang et al., "Multi3DRefer: Grounding Text Description to Multiple 3D Objects", ICCV 2023.
 

@@ -42,8 +42,8 @@ def matched_frames(
 ) -> list[tuple[int, int]]:
     """Return (index in the student's frames, index in the teacher's) of each supervised frame.
 
-    by_frame: the student's frames that the teacher saw too, each with its own features;
-    as_published: index by index, whatever the frames are.
+    By frame, these are the student's frames that the teacher saw too, each with its own features.
+    As published, they are taken index by index, whatever the frames are.
 
     Raises:
         ConfigError: as_published, and the lists are not of one length.
