@@ -47,6 +47,7 @@ KEPT_CELLS = 16384  # own tokens, rows times width, for which memory stays betwe
 PREFIX_PARTS = (24, 12, 8, 6, 4, 3, 2, 1)  # the prefix kept here has a multiple of the first
 BLOCK = 128  # queries that one multiprocessor works on
 PARTS = {*QUERY_KEY_VALUE, "o_proj"}  # of an attention layer
+NORMS = {"q_norm", "k_norm"}  # of some attention layers
 
 
 class TokenPasses:
@@ -65,7 +66,7 @@ class TokenPasses:
         self.decoder: Any = student.language_model.model
         for layer in self.decoder.layers:
             # `attend` writes such a layer out, and one with other parts would mean other numbers.
-            assert {name for name, _ in layer.self_attn.named_children()} == PARTS
+            assert {name for name, _ in layer.self_attn.named_children()} - NORMS == PARTS
         # Whether ranks gather the parameters together, and so have to make the same passes.
         self.spread = any(map(is_spread, student.parameters()))
         self.side: torch.cuda.Stream | None = None
@@ -283,7 +284,7 @@ class TokenPasses:
         heads_RHd = query_key_value(attention, normed_1RD)[0]
         heads_RHd = heads_RHd.unflatten(1, (-1, self.turn_Rdd.shape[-1]))
         value_RKd = heads_RHd[:, -keys:]
-        turned_RHd = heads_RHd[:, :-keys] @ self.turn_Rdd
+        turned_RHd = _normed(attention, heads_RHd[:, :-keys], keys) @ self.turn_Rdd
         key_RKd = turned_RHd[:, -keys:]
         query_RKGd = turned_RHd[:, :-keys].unflatten(1, (keys, -1))
         with _beside(self.side):
@@ -316,6 +317,14 @@ def _beside(side: torch.cuda.Stream | None) -> Iterator[None]:
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         yield
+
+
+def _normed(attention: Any, heads_RHd: Tensor, keys: int) -> Tensor:
+    """Return query and key heads after the layer's norms, which Qwen3 has and Qwen2 has not."""
+    if not hasattr(attention, "q_norm"):
+        return heads_RHd
+    normed = attention.q_norm(heads_RHd[:, :-keys]), attention.k_norm(heads_RHd[:, -keys:])
+    return torch.cat(normed, 1)
 
 
 def _flat(layers: Sequence[KeysValues]) -> list[Tensor]:
