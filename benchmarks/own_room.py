@@ -1,42 +1,47 @@
-"""Do answers look at the room? Their loss with the room's own pictures and with another room's.
+"""Do answers look at the room? Their loss with its own images, without colours, and with others.
 
     python benchmarks/own_room.py RUN... [--results results] [--scenes 40]
 
-prints for each trained run and each benchmark of texts: how many held-out answers (of captions the
-first reference), and the mean over them of the summed loss of the answer's tokens, in nats. The
-other room is the next one of the list. A student that answers from the words alone loses nothing
-with another room's pictures; an exact answer may not show yet what this difference does.
+prints for each trained run, each benchmark of texts and each kind of answer: how many held-out
+answers (of captions the first reference), and the mean over them of the summed loss of the answer's
+tokens, in nats. The other room is the next one of the list, whole or with its images alone in the
+places of the own one's. A student that answers from the words alone loses nothing with another
+room; an exact answer may not show yet what this difference does.
 """
 
 import argparse
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from learning import kind_of_answer
 from threedrs.config.schema import SupervisionSettings
 from threedrs.evaluation.answerer import needs_model
 from threedrs.io.files import read_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import IGNORE, Pack
+from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.student import Student
-from threedrs.tasks.record import read_records
+from threedrs.tasks.record import Record, read_records
 from threedrs.tasks.registry import evaluation_name, find_task
 from threedrs.training.pack_reader import PackReader
 from threedrs.training.sampler import PackPlan
 
 TEXTS = ("scan2cap", "scanqa", "sqa3d")
+WAYS = ("own room", "without colours", "another's images", "another room")
+ALL = "all"
 
 
-def packs_of(reader: PackReader, most: int) -> list[Pack]:
-    """Return all records of each of the first ``most`` scenes as one pack."""
-    of_scene: dict[str, list[int]] = {}
-    for index, record in enumerate(reader.records):
-        of_scene.setdefault(record.scene, []).append(index)
-    plans = [PackPlan(scene=s, indices=tuple(of_scene[s])) for s in sorted(of_scene)[:most]]
-    return [reader.read(plan) for plan in plans]
+def by_scene(records: Sequence[Record], most: int) -> dict[str, tuple[int, ...]]:
+    """Return the places of all records of each of the first ``most`` scenes."""
+    found: dict[str, list[int]] = {}
+    for place, record in enumerate(records):
+        found.setdefault(record.scene, []).append(place)
+    return {scene: tuple(found[scene]) for scene in sorted(found)[:most]}
 
 
 def losses(student: Student, pack: Pack) -> Iterator[float]:
@@ -47,14 +52,24 @@ def losses(student: Student, pack: Pack) -> Iterator[float]:
         yield mean * int((sample.labels != IGNORE).sum())
 
 
-def own_and_other(student: Student, packs: list[Pack]) -> list[tuple[float, float]]:
-    """Return each answer's loss with its own room's pictures and with the next pack's."""
+def shown(scene: SceneInputs, another: SceneInputs) -> dict[str, SceneInputs]:
+    """Return what a student is shown in each of ``WAYS``."""
+    grey_VHW1 = scene.rgb_VHWC.float().mean(-1, keepdim=True).to(torch.uint8)
+    without_colours = replace(scene, rgb_VHWC=grey_VHW1.expand_as(scene.rgb_VHWC))
+    others_images = replace(scene, rgb_VHWC=another.rgb_VHWC)
+    return dict(zip(WAYS, (scene, without_colours, others_images, another), strict=True))
+
+
+def losses_by_way(student: Student, packs: list[Pack]) -> dict[str, list[float]]:
+    """Return each answer's loss in each of the ways; another room is the next pack's."""
     assert len(packs) > 1, "one room has no other"
-    pairs: list[tuple[float, float]] = []
+    found: dict[str, list[float]] = {}
     for pack, another in zip(packs, [*packs[1:], packs[0]], strict=True):
-        swapped = Pack(scene=another.scene, samples=pack.samples)
-        pairs += zip(losses(student, pack), losses(student, swapped), strict=True)
-    return pairs
+        for way, scene in shown(pack.scene, another.scene).items():
+            found.setdefault(way, []).extend(
+                losses(student, Pack(scene=scene, samples=pack.samples))
+            )
+    return found
 
 
 def rows(results: Path, run: str, scenes: int, device: str) -> Iterator[str]:
@@ -66,10 +81,10 @@ def rows(results: Path, run: str, scenes: int, device: str) -> Iterator[str]:
     student.eval().to(device)
     for benchmark in TEXTS:
         task, file = find_task(benchmark), f"{evaluation_name(benchmark)}.jsonl"
+        asked = read_records(results / "instructions" / file)
+        records = [record for record in asked if needs_model(record, task)]
         reader = PackReader(
-            records=[
-                r for r in read_records(results / "instructions" / file) if needs_model(r, task)
-            ],
+            records=records,
             scenes=results / "scenes",
             features={},
             boxes=config["boxes"]["train"],
@@ -78,13 +93,21 @@ def rows(results: Path, run: str, scenes: int, device: str) -> Iterator[str]:
             max_length=2**20,
             grid=student.family.grid,
         )
-        pairs = own_and_other(student, packs_of(reader, scenes))
-        own, other = (statistics.mean(values) for values in zip(*pairs, strict=True))
-        error = statistics.stdev(there - here for here, there in pairs) / len(pairs) ** 0.5
-        yield (
-            f"| {run} | {benchmark} | {len(pairs)} | {own:.3f} | {other:.3f} | "
-            f"{other - own:.3f} ± {error:.3f} |"
-        )
+        places = by_scene(records, scenes)
+        packs = [reader.read(PackPlan(scene=s, indices=own)) for s, own in places.items()]
+        found = losses_by_way(student, packs)
+        kinds = [
+            kind_of_answer(records[place].conversations[1]["value"])
+            for own in places.values()
+            for place in own
+        ]
+        for kind in (*sorted(set(kinds)), ALL):
+            chosen = [place for place, own in enumerate(kinds) if kind in (own, ALL)]
+            cells = [
+                f"{statistics.mean(values[place] for place in chosen):.3f}"
+                for values in found.values()
+            ]
+            yield f"| {run} | {benchmark} | {kind} | {len(chosen)} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -97,8 +120,9 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=40)
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print("| run | benchmark | answers | own room | another | difference and its standard error |")
-    print("|---|---|---|---|---|---|")
+    print(
+        f"| run | benchmark | answer | n | {' | '.join(WAYS)} |\n|---|---|---|---|---|---|---|---|"
+    )
     for run in arguments.runs:
         for row in rows(arguments.results, run, arguments.scenes, device):
             print(row, flush=True)
