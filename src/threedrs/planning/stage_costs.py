@@ -27,9 +27,9 @@ MEASURED: dict[str, tuple[float, str, tuple[str, ...]]] = {
         "Student: whole steps under ZeRO-3",
         ("44 % of the peak", "| 33.2 % |", "| 43.4 % |"),
     ),
-    "prediction, s of a scene's prefix": (0.212, _INFERENCE, ("| 0.212 |",)),
-    "prediction, s a question": (0.083 / 66, _INFERENCE, ("| 66 |", "| 0.083 |")),
-    "prediction, s a token step": (0.0073, _INFERENCE, ("| 7.3 |",)),
+    "prediction, s of a scene's prefix": (0.218, _INFERENCE, ("| 0.218 |",)),
+    "prediction, s a question": (0.078 / 66, _INFERENCE, ("| 66 |", "| 0.078 |")),
+    "prediction, s a token step": (0.0071, _INFERENCE, ("**7.1**",)),
     "scoring, s of all five benchmarks": (21.6, "Scoring", ("**21.6**",)),
     "answers without looking, s": (140.0, "Scoring", ("about **140** s",)),
     "seeds, points of ScanRefer Acc@0.25": (
