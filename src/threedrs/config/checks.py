@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.config.resources import train_ranks
+from threedrs.config.schema import INITIAL
 from threedrs.errors import (
     ConfigError,
     ThreedrsError,
@@ -18,7 +19,7 @@ from threedrs.errors import (
     problems_of,
     user_message,
 )
-from threedrs.models.backbones.family import LAYERS
+from threedrs.models.backbones.family import LAYERS, TEXT
 from threedrs.models.checkpoint.folder import check_folder, read_config
 from threedrs.models.model_settings import ModelSettings
 from threedrs.teachers.known_teachers import weights_problem
@@ -56,6 +57,8 @@ def check_run(
     if files and folder is not None and not _arrives(Path(folder), arriving):
         key = "model.path" if trained else "checkpoint"
         yield from problems_of(lambda: _check_checkpoint(Path(folder)), f"{key}: ")
+    if folder is not None and resolved.get("checkpoint", INITIAL) == INITIAL:
+        yield from _check_size(Path(folder), resolved["model"]["size"])
     if not trained:
         return
     if not wrong:
@@ -103,6 +106,21 @@ def _check_checkpoint(folder: Path) -> None:
         advice = nearest_path(folder) or "correct the path, or put the checkpoint there"
         raise ConfigError(f"{folder} is not a folder; {advice}")
     check_folder(folder)
+
+
+def _check_size(folder: Path, size: str) -> Iterator[str]:
+    """Hold ``model.size`` against a checkpoint of one of our own sizes, such as the demo's."""
+    try:
+        width = read_config(folder / "config.json").get("hidden_size")
+    except ThreedrsError:  # on its way, or named above
+        return
+    found = next((name for name, text in TEXT.items() if text["hidden_size"] == width), size)
+    if found != size:
+        others = "another folder" if size == "7b" else "another folder, or null for random weights"
+        yield (
+            f"model.path: {folder} holds a student of size {found}, and model.size is {size}; "
+            f"set model.path to {others}"
+        )
 
 
 def _check_length(resolved: Mapping[str, Any], model: ModelSettings) -> Iterator[str]:

@@ -80,8 +80,8 @@ def check_config(
     runs = checked["runs"].values()
     for section in (checked["model"], *(run.get("model", {}) for run in runs), *runs):
         for key in {"path", "checkpoint"} & {*section}:
-            section[key] = _below_root(section[key], root)
-    # What is shipped lies beside the code, whatever folder a run is started in.
+            # What is shipped lies beside the code, whatever folder a run is started in.
+            section[key] = _below_root(_below_root(section[key], root), CHECKOUT)
     for section in (checked["execution"], *(run.get("execution", {}) for run in runs)):
         if "deepspeed" in section:
             section["deepspeed"] = _below_root(section["deepspeed"], CHECKOUT)

@@ -6,21 +6,23 @@ from typing import Any
 from pydantic import model_validator
 
 from threedrs.config.schema import CoordinateDtype, Model, ModelName, ModelSize
-from threedrs.config.value_types import NaturalInt, PositiveInt
+from threedrs.config.value_types import FilePath, NaturalInt
 from threedrs.errors import CheckpointError, ConfigError, ThreedrsError, raise_all
 from threedrs.models.backbones.known_backbones import DEFAULT_NAME, find_family
+from threedrs.models.checkpoint.folder import read_config
 
 
 class ModelSettings(Model):
     """Which student to build or load: the section `model`, and what else shapes it.
 
     ``seed`` is that of random weights, of heads too that the checkpoint in ``path`` lacks. ``name``
-    and ``grid`` (tokens a side of a frame) may be None where the checkpoint says them.
+    and ``grid`` (tokens a side of a frame) may be None where the checkpoint says them. What is not
+    given is a tiny student's, and not the demo's.
     """
 
     name: ModelName | None = None  # type: ignore[assignment]
     size: ModelSize = "tiny"
-    grid: PositiveInt | None = None  # type: ignore[assignment]
+    path: FilePath | None = None
     coordinate_dtype: CoordinateDtype = "float32"
     seed: NaturalInt = 42
 
@@ -63,9 +65,21 @@ class ModelSettings(Model):
         if self.name is None:
             return None
         family = find_family(self.name)
-        if self.grid is None and self.path is not None and len(family.grids) > 1:
+        side = self.known_grid
+        if side is None and self.path is not None and len(family.grids) > 1:
             return None
-        return family.visual_grid(self.grid or family.grids[0]).frame_tokens
+        return family.visual_grid(side or family.grids[0]).frame_tokens
+
+    @property
+    def known_grid(self) -> int | None:
+        """The visual tokens a side of a frame: as set, or else what a checkpoint of ours says."""
+        if self.grid is not None or self.path is None:
+            return self.grid
+        try:
+            own = read_config(self.path / "config.json").get("threedrs")
+        except CheckpointError:  # on its way
+            return None
+        return own.get("grid") if isinstance(own, dict) else None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ModelSettings":

@@ -105,8 +105,9 @@ def plan_run(
     """
     settings = TrainSettings.from_config(config)
     deepspeed = deepspeed_config(settings, machine.gpus)
-    # What the checkpoint holds is the published size: the plan needs no file of it.
-    model = {**config["model"], "path": None, "random_weights": True}
+    # What the checkpoint holds is of the size that is named, so the plan reads its grid alone.
+    grid = ModelSettings.from_config(config).known_grid
+    model = {**config["model"], "path": None, "random_weights": True, "grid": grid}
     student = empty_student(ModelSettings.from_config({**config, "model": model}), teacher_channels)
     if settings.lora is not None:
         add_lora(student, settings.lora, (0, 1), seed=0)  # which rows makes no difference

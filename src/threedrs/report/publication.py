@@ -102,8 +102,8 @@ def _card(
     from huggingface_hub import ModelCard
 
     config = read_json(train / "config.json")
-    name, base = config["model"]["name"], config["model"]["path"]
-    checkpoint = find_family(name).checkpoints[name] if base else None
+    name, size, base = (config["model"][key] for key in ("name", "size", "path"))
+    checkpoint = find_family(name).checkpoints[name] if base and size == "7b" else None
     rows = [
         (TASKS[benchmark].title, headline, metrics["metrics"][headline.metric], metrics["n"])
         for benchmark, metrics in scores.items()

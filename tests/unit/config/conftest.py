@@ -1,12 +1,12 @@
-"""The shipped configuration, as the file has it."""
+"""The shipped configuration, with the tests' tiny student."""
 
 import pytest
-import yaml
 
 from fixtures.repository import ROOT
+from fixtures.tiny_config import tiny_config
 
 
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> dict:
     monkeypatch.chdir(ROOT)
-    return yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    return tiny_config()

@@ -165,3 +165,21 @@ def test_a_teachers_weights_are_looked_for_below_the_data_root(
     config["teacher"]["weights"] = "nowhere"
     with pytest.raises(ConfigError, match=r"teacher\.weights: nowhere is not a folder"):
         load_config(config)
+
+
+def test_a_size_that_is_not_the_checkpoints_is_named(config: dict, tmp_path: Path) -> None:
+    """The demo's student stands in config.yaml, below a run that names another size alone."""
+    config["model"] = {"size": "7b"}
+    (found,) = problems_of(config)
+    assert found == (
+        "runs.3drs: model.path: models/demo_student holds a student of size mini, and model.size "
+        "is 7b; set model.path to another folder"
+    )
+    config["model"] = {"size": "small"}
+    (found,) = problems_of(config)
+    assert found.endswith("set model.path to another folder, or null for random weights")
+    # Of a width that is not one of ours nothing is known.
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 100}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    config["model"]["path"] = str(tmp_path)
+    load_config(config)

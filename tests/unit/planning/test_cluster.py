@@ -249,7 +249,7 @@ def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
     values = json.loads(said.stdout)
     assert {one["stage"]: one["jobs"] for one in values["stages"]}["models"] == 2
     tiny = [*command[:3], "--configfile", "config/config.yaml"]
-    with pytest.raises(ConfigError, match=r"size tiny has no measured figures; .*paper\.yaml"):
+    with pytest.raises(ConfigError, match=r"size mini has no measured figures; .*paper\.yaml"):
         CliRunner().invoke(app, tiny, catch_exceptions=False)
 
 

@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from fixtures.repository import ROOT
+from fixtures.tiny_config import tiny_config
 from threedrs.cli import app
 from threedrs.config.load import load_config
 from threedrs.config.resources import GPUS
@@ -161,7 +162,7 @@ def test_a_batch_decides_how_many_gpus_are_usual(
     command = ["plan", "--configfile", "config/config.yaml"]
     said = CliRunner().invoke(app, command, catch_exceptions=False)
     assert said.exit_code == 0
-    assert "3drs: 0.00 billion parameters, 1 GPU of 85 GB\n" in said.stdout
+    assert "3drs: 0.01 billion parameters, 1 GPU of 85 GB\n" in said.stdout
     assert "\nseeds: 2 settings are planned" in said.stdout
     assert {usual_gpus({"train": {"pack": pack, "global_batch": batch}}) for pack, batch in
             ((1, 16), (2, 16), (1, 24))} == {8}  # fmt: skip
@@ -247,7 +248,7 @@ def test_configuration_says_what_does_not_fit(
     monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(ROOT)
-    config = yaml.safe_load(Path("config/config.yaml").read_text())
+    config = tiny_config()
     config["model"] |= model
     with pytest.raises(ConfigError, match=message):
         load_config(config)
@@ -255,7 +256,7 @@ def test_configuration_says_what_does_not_fit(
 
 def test_random_weights_start_without_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    config = yaml.safe_load(Path("config/config.yaml").read_text())
+    config = tiny_config()
     config["model"] |= {"name": "qwen2-vl", "grid": 7, "size": "7b", "random_weights": True}
     checked = load_config(config)
     assert ModelSettings.from_config({**checked, "geometry": checked["geometry"]}).random_weights

@@ -25,7 +25,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train = results / "train/3drs"
     config = read_json(train / "config.json")
     config["paths"] |= {"mix": "results/instructions/mixes/full.jsonl"}  # of another folder
-    config["model"] |= {"path": "models/LLaVA-Video-7B-Qwen2"}
+    config["model"] |= {"path": "models/LLaVA-Video-7B-Qwen2", "size": "7b"}
     write_json(train / "config.json", config)
     numbers = {"config_hash": "c0ffee", "versions": {"torch": "2.13.0"}}
     write_json(train / "train.json", {**read_json(train / "train.json"), **numbers})

@@ -183,7 +183,7 @@ def test_needs_follow_from_size_teacher_and_attempt(found: Targets) -> None:
 def test_a_batch_is_held_against_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     found = build(
         monkeypatch,
-        model={"size": "7b", "random_weights": True},
+        model={"size": "7b", "path": None, "random_weights": True},
         train={"global_batch": 16, "pack": 4},
         runs={"fits": {"train": {"pack": 2}}},
     )
@@ -255,7 +255,10 @@ def test_trained_runs_and_checkpoints_stand_side_by_side(
             {"checkpoint": "initial", "extends": "baseline"},
             "runs.x.teacher means nothing beside checkpoint",
         ),
-        ({"checkpoint": "initial", "model": {"size": "7b"}}, "size 7b needs a checkpoint folder"),
+        (
+            {"checkpoint": "initial", "model": {"size": "7b", "path": None}},
+            "size 7b needs a checkpoint folder",
+        ),
     ],
 )
 def test_a_checkpoint_that_cannot_be_evaluated_is_named(
