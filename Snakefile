@@ -4,7 +4,7 @@
 #   snakemake --profile slurm all    everything, on a Slurm cluster (slurm/)
 #   instead of the last `all`: scenes | features | instructions | models | scores | answers | report
 #
-# Settings: config/config.yaml (demo data, tiny models); add --configfile config/paper.yaml for
+# Settings: config/config.yaml (demo data, a small student); add --configfile config/paper.yaml for
 # the paper's run. README.md draws this DAG.
 
 from snakemake.utils import min_version
