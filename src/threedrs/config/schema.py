@@ -294,8 +294,8 @@ class Train(Section):
     """Seed of the new parameters and of the order of samples."""
     mix: str = "full"
     """The training mix, one of `instructions.mixes`."""
-    epochs: PositiveInt = 3
-    """Passes over the mix; the paper trains for one."""
+    epochs: PositiveInt = 1
+    """Passes over the mix, one as in the paper."""
     max_steps: PositiveInt | None = None
     """Stop after this many optimizer steps. With null epochs are trained whole."""
     global_batch: PositiveInt = 8
@@ -308,9 +308,9 @@ class Train(Section):
     kind is dropped."""
     drop_last: bool = False
     """Drop the last, short batch (of mixed batches)."""
-    learning_rate: PositiveFloat = 3e-3
+    learning_rate: PositiveFloat = 3e-5
     """Peak learning rate of all but the vision tower."""
-    learning_rate_vision_tower: PositiveFloat = 1e-3
+    learning_rate_vision_tower: PositiveFloat = 3e-5
     """Peak learning rate of the vision tower."""
     weight_decay: NaturalFloat = 0.0
     """Decoupled weight decay (AdamW)."""

@@ -137,3 +137,13 @@ def test_packing_compares_equal_samples_or_equal_time(monkeypatch: pytest.Monkey
             assert seconds == pytest.approx(600 * (0.185 + 0.119 * rooms[12]), rel=0.02)
         else:
             assert train["max_steps"] * train["global_batch"] == 57_600
+
+
+def test_the_demos_student_has_not_seen_the_demos_rooms(monkeypatch: pytest.MonkeyPatch) -> None:
+    demo, made = study(monkeypatch), study(monkeypatch, "small", "demo_student")
+    assert demo["data"]["demo"]["seed"] != made["data"]["demo"]["seed"]
+    assert demo["frames"]["count"] == made["frames"]["count"]
+    recipe, goes_on = resolve_run(made, "student-first"), resolve_run(demo, "baseline")
+    assert (recipe["model"]["path"], recipe["teacher"]["name"]) == (None, "none")
+    for section, key in (("model", "name"), ("model", "size"), ("train", "label_chat_tokens")):
+        assert recipe[section][key] == goes_on[section][key]
