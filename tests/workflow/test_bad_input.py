@@ -22,7 +22,8 @@ from fixtures.checkout import SMALL, Checkout
             ],
         ),
         (
-            "train: {global_batch: 10, pack: 4}\nteacher: {name: vggt}\nmodel: {size: 7b}\n"
+            "train: {global_batch: 10, pack: 4}\nteacher: {name: vggt}\n"
+            "model: {size: 7b, path: null}\n"
             "report: {baseline: base}\n",
             [
                 "with 1 rank train.pack may be 1, 2, 5, 10",
@@ -54,7 +55,8 @@ def test_a_batch_is_held_against_the_gpus_that_training_gets(
     checkout: Checkout, tmp_path: Path
 ) -> None:
     path = tmp_path / "packed.yaml"
-    path.write_text("model: {size: 7b, random_weights: true}\ntrain: {global_batch: 16, pack: 4}\n")
+    model = "model: {size: 7b, path: null, random_weights: true}\n"
+    path.write_text(model + "train: {global_batch: 16, pack: 4}\n")
     refused = "train.pack 4 x 8 ranks x accumulation is not train.global_batch 16"
     said = checkout.snakemake("-n", "all", config=path)
     assert said.returncode != 0

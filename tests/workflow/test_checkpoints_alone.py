@@ -21,8 +21,8 @@ CHANGES = {
         "3drs": None,
         "baseline": None,
         "start": {"checkpoint": "initial"},
-        "published": {"checkpoint": "models/trained"},
-        "zero-shot": {"checkpoint": "models/base"},
+        "published": {"checkpoint": "checkpoints/trained"},
+        "zero-shot": {"checkpoint": "checkpoints/base"},
     },
     "eval": {"benchmarks": ["scanrefer", "sqa3d"], "max_new_tokens": 4, "limit": 6},
     "report": {"baseline": "zero-shot"},
@@ -57,14 +57,14 @@ def write_models(folder: Path) -> None:
 def test_checkpoints_go_to_the_report_without_training(
     finished: Checkout, checkout: Checkout, tmp_path: Path
 ) -> None:
-    write_models(checkout.folder / "models")
+    write_models(checkout.folder / "checkpoints")
     planned = checkout.planned(config=write_config(checkout.folder))
     assert not [job for job in planned if "train" in job], "from a fresh checkout on"
     assert sum(job.startswith("predict ") for job in planned) == 6
 
-    models = checkout.folder / "models"
+    models = checkout.folder / "checkpoints"
     checkout = copy_finished(finished, tmp_path / "finished")
-    models.rename(checkout.folder / "models")
+    models.rename(checkout.folder / "checkpoints")
     results = checkout.folder / "results"
     for pattern in (*TRAINING, "train", "eval", "report"):
         for path in list(results.glob(pattern)):
@@ -97,7 +97,7 @@ def test_checkpoints_go_to_the_report_without_training(
 
 def another_answer_follows_another_file(checkout: Checkout, config: Path) -> None:
     """A checkpoint that changes makes its own predictions stale and no others."""
-    weights = checkout.folder / "models/trained/model.safetensors"
+    weights = checkout.folder / "checkpoints/trained/model.safetensors"
     tensors = {name: value * 1.5 for name, value in load_file(weights).items()}
     save_file(tensors, weights, metadata={"format": "pt"})
     stale = {job for job in checkout.planned(config=config) if job.startswith("predict")}
@@ -107,7 +107,15 @@ def another_answer_follows_another_file(checkout: Checkout, config: Path) -> Non
 def one_command(checkout: Checkout) -> None:
     page = checkout.folder / "results/report/index.html"
     before = page.read_bytes()
-    command = [forked_python(), "-m", "threedrs", "eval", "models/base", "--on", "sqa3d,scanrefer"]
+    command = [
+        forked_python(),
+        "-m",
+        "threedrs",
+        "eval",
+        "checkpoints/base",
+        "--on",
+        "sqa3d,scanrefer",
+    ]
     command += ["--limit", "5", "--configfile", "alone.yaml"]
     said = subprocess.run(
         command,

@@ -17,6 +17,7 @@ data: {demo: null, root: mine, scenes_per_shard: 3}
 frames: {count: 3}
 instructions: {benchmarks: [sqa3d]}
 teacher: {name: import, weights: scannet/posed_images_3d_feature_vggt, other_frames: RULE}
+model: {name: llava-video, size: tiny, path: null}
 train: {max_steps: 2, global_batch: 4, pack: 4}
 execution: {save_every: 2, log_every: 1}
 runs: {baseline: null}

@@ -37,6 +37,7 @@ instructions:
   mixes:
     level: {balance: temperature, temperature: 2, size: 60, caps: {max_per_answer: 20}}
 teacher: {scenes_per_shard: 2}
+model: {name: llava-video, size: tiny, path: null}
 train: {mix: level, max_steps: 2, global_batch: 4, pack: 2}
 execution: {save_every: 2, log_every: 1}
 runs: {baseline: null}
