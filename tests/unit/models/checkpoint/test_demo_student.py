@@ -1,4 +1,4 @@
-"""The demo's student as it is shipped: its size, its card, and that it looks at a room."""
+"""The demo's student as it is shipped: its size, its card, and that it finds objects."""
 
 import re
 from pathlib import Path
