@@ -38,7 +38,7 @@ def ask(
     out: Annotated[Path, typer.Option(help="Image of the boxes found; .jpg or .png.")] = Path(
         "found.png"
     ),
-    prompt: PromptStyle = "reference",
+    prompt: PromptStyle = "as_trained",
     max_new_tokens: Longest = 512,
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +65,7 @@ def chat(
         Path,
         typer.Option(help="Images of the boxes found, numbered: found-1.png, found-2.png, ..."),
     ] = Path("found.png"),
-    prompt: PromptStyle = "reference",
+    prompt: PromptStyle = "as_trained",
     max_new_tokens: Longest = 512,
     as_json: Annotated[
         bool,

@@ -123,7 +123,7 @@ def test_runs_and_what_they_use(found: Targets) -> None:
     assert "evaluation" not in baseline
     assert json.loads(found.execution(wildcards(run="other")))["keep"] == 7
     assert found.predict_settings("3drs") == {
-        "prompt": "reference",
+        "prompt": "as_trained",
         "decoding": "greedy",
         "max_new_tokens": 512,
         "boxes": "pred",

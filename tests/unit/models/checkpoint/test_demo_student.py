@@ -43,6 +43,8 @@ def test_it_finds_what_a_description_means(tmp_path: Path) -> None:
     build_shard(scans, boxes, frames, tmp_path / "scenes", tmp_path / "shard.json", "val")
     convert("scanrefer", "val", layout, boxes, records)
     out = tmp_path / "predictions.jsonl"
-    predict_benchmark(STUDENT, records, tmp_path / "scenes", PredictSettings(), out)
+    predict_benchmark(
+        STUDENT, records, tmp_path / "scenes", PredictSettings(prompt="as_trained"), out
+    )
     scores = score_file("scanrefer", out, tmp_path / "metrics.json", bootstrap=0, meteor=False)
     assert scores["metrics"]["acc@0.25"]["value"] >= 40
