@@ -97,7 +97,7 @@ def time_limit_of_a_stage(checkout: Checkout, cluster: Path) -> None:
         (cluster / "hold").unlink()
         assert run.ended(LONG) == 1
     (line,) = explained(run.said())
-    assert "reached its time limit: raise runtime" in line
+    assert "reached its time limit; raise runtime" in line
     with snakemake(checkout, "--", file) as run:
         assert run.ended() == 0
         assert sum(submitted(run.log()).values()) == 1

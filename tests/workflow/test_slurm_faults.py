@@ -160,7 +160,7 @@ def test_over_its_memory_then_enough(ready: Checkout) -> None:
     with started_for_itself(ready, "--retries", "0", "--", FILES[0]) as run:
         assert run.ended() == 1, run.said()
     (line,) = explained(run.said())
-    assert "took more memory than it had asked for: raise mem_mb" in line
+    assert "took more memory than it had asked for; raise mem_mb" in line
     assert "slurm/config.yaml" in line
 
 

@@ -51,21 +51,22 @@ REFUSALS = (
     ),
     (r"", "the settings of jobs are there"),
 )
-# State of a job, and what its log says -> what happened and the remedy, first match.
+# State of a job, and what its log says -> what happened and the setting to raise, first match.
 ENDINGS = (
     (
         "OUT_OF_MEMORY",
         # srun says a task is out of memory; our own lines say it of a GPU, which needs no mem_mb.
         r"exceeded (job )?memory limit|oom.?kill|out-of-memory handler"
         r"|tasks? [\d,-]+: out of memory",
-        "took more memory than it had asked for: raise mem_mb",
+        "took more memory than it had asked for",
+        "mem_mb",
     ),
-    ("TIMEOUT|DEADLINE", r"due to time limit", "reached its time limit: raise runtime (minutes)"),
-    ("NODE_FAIL|BOOT_FAIL", r"due to node failure", "lost its node"),
-    ("PREEMPTED", r"due to preemption", "was preempted"),
-    ("CANCELLED", r"cancelled at|due to job requeue", "was cancelled"),
+    ("TIMEOUT|DEADLINE", r"due to time limit", "reached its time limit", "runtime (minutes)"),
+    ("NODE_FAIL|BOOT_FAIL", r"due to node failure", "lost its node", None),
+    ("PREEMPTED", r"due to preemption", "was preempted", None),
+    ("CANCELLED", r"cancelled at|due to job requeue", "was cancelled", None),
     # The sign matches nothing, because a job that is lost leaves no word in its log.
-    (LOST, r"(?!)", "was forgotten by Slurm before it left its mark of a good end"),
+    (LOST, r"(?!)", "was forgotten by Slurm before it left its mark of a good end", None),
 )
 
 
@@ -77,7 +78,8 @@ class Cause:
     text: str
     log: str = ""  # empty where none tells more
     wanted: bool = False  # a stop that was asked for
-    silent: bool = False  # the log does not say why
+    silent: bool = False  # nothing says why; after Ctrl-C that is a stop
+    remedy: str = ""  # what to do, unless the job is tried again
 
     def __str__(self) -> str:
         return f"{self.text} (log: {self.log})" if self.log else self.text
@@ -93,7 +95,10 @@ def find_cause(job: str, logs: Sequence[Path], since: float, said: str = "") -> 
         said: what Snakemake's executor plugin says of it.
     """
     if reason := _slurm_reason(said, logs):
-        return Cause(job, f"Slurm: {reason}", silent=True)
+        what, remedy = reason
+        # Ctrl-C cancels jobs. What else Slurm does to them is not the user's wish.
+        cancelled = what.endswith("was cancelled")
+        return Cause(job, f"Slurm: {what}", silent=cancelled, remedy=remedy)
     for log in logs:
         if lines := tail_lines(log, since):
             stops = [line for line in lines if _STOPPED.search(line)]
@@ -113,8 +118,11 @@ def find_cause(job: str, logs: Sequence[Path], since: float, said: str = "") -> 
     return Cause(job, why, str(logs[0]) if logs else "", silent=True)
 
 
-def _slurm_reason(message: str, logs: Sequence[Path]) -> str | None:
-    """Return why Slurm refused or ended a job, or None where the job's own program failed."""
+def _slurm_reason(message: str, logs: Sequence[Path]) -> tuple[str, str] | None:
+    """Return why Slurm refused or ended a job, and the remedy.
+
+    It is None where the job's own program failed.
+    """
     if refused := _REFUSED.search(message):
         # The last line says why if sbatch wrote it, and the first one if it did not.
         said = refused["why"].strip().splitlines() or [""]
@@ -122,17 +130,17 @@ def _slurm_reason(message: str, logs: Sequence[Path]) -> str | None:
         why = why.removeprefix("sbatch: error: ").removeprefix("Batch job submission failed: ")
         whole = refused["why"].lower()
         remedy = next(remedy for sign, remedy in REFUSALS if re.search(sign, whole))
-        return f"submission refused ({why}); {PROFILE}: {remedy}"
+        return f"submission refused ({why})", f"{PROFILE}: {remedy}"
     if ended := _STATE.search(message):
         # In the rule's log an srun of its command speaks. But the command may not have begun, and
         # the log be of an attempt before.
         telling = logs if ended["state"] == "FAILED" else logs[-1:]
         end = "\n".join(line for log in telling for line in tail_lines(log)).lower()
         # Slurm may call a job FAILED whose own log says that it ran out of memory or time.
-        for states, sign, what in ENDINGS:
+        for states, sign, what, setting in ENDINGS:
             if re.fullmatch(states, ended["state"]) or re.search(sign, end):
-                where = "" if what.startswith(("was", "lost")) else f" for this rule in {PROFILE}"
-                return f"job {ended['number']} {what}{where}; run the same command to go on"
+                change = f"raise {setting} for this rule in {PROFILE}; " if setting else ""
+                return f"job {ended['number']} {what}", f"{change}run the same command to go on"
     return None
 
 

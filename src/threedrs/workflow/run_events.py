@@ -145,7 +145,8 @@ class RunState:
         said = fields.get("rule_msg") or ""
         cause = find_cause(name, logs, job.started if job else 0.0, said)
         if cause.silent and self.stopped:  # Ctrl-C ends jobs that have no more to say
-            cause = replace(cause, text="stopped; run the same command to go on", wanted=True)
+            text = "stopped; run the same command to go on"
+            cause = replace(cause, text=text, remedy="", wanted=True)
         if job:
             self.spans[stage_of(job.rule)][1] = time.time()
         self.causes[number] = cause

@@ -94,6 +94,7 @@ def failures(state: RunState) -> list[str]:
     for first, *more in by_text.values():
         kind = "stopped" if first.wanted else "error"
         others = f" and {len(more)} more" if more else ""
-        lines.append(f"threedrs: {kind}: {first.job}{others}: {first}")
+        remedy = f"; {first.remedy}" if first.remedy else ""
+        lines.append(f"threedrs: {kind}: {first.job}{others}: {first}{remedy}")
     stops_last = sorted(lines, key=lambda line: line.startswith("threedrs: error"))
     return [*stops_last, *dict.fromkeys(state.errors)]

@@ -18,15 +18,16 @@ REFUSED = """SLURM sbatch failed. The error message was '{said}'.
 
 def slurm_reason(said: str, logs: list[Path]) -> str | None:
     """What Slurm did to a job, or None where it did nothing."""
-    text = find_cause("train a", logs, 0.0, said).text
-    return text.removeprefix("Slurm: ") if text.startswith("Slurm: ") else None
+    cause = find_cause("train a", logs, 0.0, said)
+    is_slurms = cause.text.startswith("Slurm: ")
+    return f"{cause.text.removeprefix('Slurm: ')}; {cause.remedy}" if is_slurms else None
 
 
 @pytest.mark.parametrize(
     ("state", "said", "expected"),
     [
         ("CANCELLED", "error: *** JOB 7 ON node1 CANCELLED AT 2026-11-22 ***", "was cancelled"),
-        ("TIMEOUT", "", "reached its time limit: raise runtime"),
+        ("TIMEOUT", "", "reached its time limit; raise runtime"),
         ("CANCELLED", "*** JOB 7 ON n1 CANCELLED AT 2026 DUE TO TIME LIMIT ***", "time limit"),
         ("OUT_OF_MEMORY", "", "raise mem_mb"),
         ("FAILED", "error: StepId=7.0 exceeded memory limit (2 > 1), being killed", "mem_mb"),

@@ -13,8 +13,10 @@ from threedrs.workflow.run_events import (
     estimate,
     stage_of,
 )
+from threedrs.workflow.run_summary import failures
 
 ROOT = Path(__file__).parents[3]
+ENDED = "SLURM-job '{number}' failed, SLURM status is: '{state}'. See the cloud log."
 
 
 def after(*records: logging.LogRecord) -> RunState:
@@ -144,12 +146,45 @@ def test_a_training_that_is_tried_again_after_its_warning_is_not_stopped(tmp_pat
     assert not state.stopped
 
 
+def test_after_a_stop_what_slurm_did_to_other_jobs_keeps_its_remedy(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("train: stopped by SIGUSR1, saved at step 7; run the same command to go on\n")
+    state = after(*begun(train=1, predict=1), job(1, "train", log, run="a"), job(2, "predict"))
+    out_of_memory = ENDED.format(number=8, state="OUT_OF_MEMORY")
+    for each in (*failed(1, "train", log), *failed(2, "predict", said=out_of_memory)):
+        state.take(each)
+    assert state.stopped
+    assert not state.causes[2].wanted
+    assert failures(state)[-1] == (
+        "threedrs: error: predict: Slurm: job 8 took more memory than it had asked for; raise "
+        "mem_mb for this rule in slurm/config.yaml; run the same command to go on"
+    )
+
+
+def test_after_a_retry_only_what_slurm_did_last_counts() -> None:
+    state = after(*begun(boxes=2), job(1, "boxes", shard="a"), job(2, "boxes", shard="b"))
+    out_of_memory = ENDED.format(number=7, state="OUT_OF_MEMORY")
+    for number, shard in ((1, "a"), (2, "b")):
+        for each in failed(number, "boxes", said=out_of_memory):
+            state.take(each)
+        # While the retry goes on there is nothing to do.
+        assert state.take(record(f"Trying to restart job {number}.")) == (
+            f"boxes {shard}: tried again after: Slurm: job 7 took more memory than it had asked for"
+        )
+        state.take(job(number, "boxes", shard=shard))
+    state.take(ended(1, 120.0))
+    for each in failed(2, "boxes", said=ENDED.format(number=9, state="TIMEOUT")):
+        state.take(each)
+    (line,) = failures(state)
+    assert line.startswith("threedrs: error: boxes b: Slurm: job 9 reached its time limit; raise ")
+
+
 def test_after_ctrl_c_jobs_that_slurm_cancelled_have_been_stopped() -> None:
     state = after(*begun(balance=1), job(1, "balance", mix="full"))
-    cancelled = "SLURM-job '7' failed, SLURM status is: 'CANCELLED'. See the cloud log."
+    cancelled = ENDED.format(number=7, state="CANCELLED")
     for each in failed(1, "balance", said=cancelled):
         state.take(each)
-    assert state.causes[1].text.startswith("Slurm: job 7 was cancelled; ")
+    assert state.causes[1].text == "Slurm: job 7 was cancelled"
     state.take(record("Terminating processes on user request, this might take some time."))
     for each in failed(1, "balance", said=cancelled):
         state.take(each)

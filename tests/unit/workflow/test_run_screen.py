@@ -123,7 +123,7 @@ def test_what_slurm_did_is_the_cause_of_all_jobs_that_it_did_it_to(tmp_path: Pat
         "slurm/config.yaml: set slurm_partition there to one that `sinfo` lists"
     )
     assert lines[-1] == (
-        "threedrs: error: train a: Slurm: job 7 reached its time limit: raise runtime (minutes) "
+        "threedrs: error: train a: Slurm: job 7 reached its time limit; raise runtime (minutes) "
         "for this rule in slurm/config.yaml; run the same command to go on"
     )
 
