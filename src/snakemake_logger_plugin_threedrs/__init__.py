@@ -1,13 +1,14 @@
 """Snakemake's logger plugin `threedrs`, found by this package's name; profiles/default asks for it.
 
 A run is shown by `threedrs.workflow.run_screen`. A dry run, ``--verbose``, ``--debug-dag`` and
-``--printshellcmds`` show Snakemake's own lines, with the reasons of jobs.
+``--printshellcmds`` show Snakemake's own lines, with the reasons of jobs, and after them what Slurm
+did to jobs and the remedy.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
-from logging import Handler, LogRecord
-from typing import Any
+from logging import LogRecord, StreamHandler
+from typing import Any, TextIO
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
@@ -25,15 +26,17 @@ class LogHandler(LogHandlerBase):
         # Not above: Snakemake imports every plugin before it knows which one is asked for.
         from snakemake.settings.enums import Quietness
 
+        from threedrs.workflow.run_events import RunState
         from threedrs.workflow.run_screen import RunScreen
         from threedrs.workflow.start_errors import plain_error
 
         # Not in `emit`: its thread would import while the Snakefile's removes modules.
         self.plain_error = plain_error
+        self.state = RunState()  # beside Snakemake's lines, which do not explain Slurm's
         asked = self.common_settings
         self.workflow: Any = None
         self.names: Mapping[str, Sequence[str]] = {}
-        self.lines: Handler | None = None
+        self.lines: StreamHandler[TextIO] | None = None
         self.screen: RunScreen | None = None
         if asked.dryrun or asked.verbose or asked.debug_dag or asked.printshellcmds:
             self.lines = _snakemake_lines(asked)
@@ -60,6 +63,7 @@ class LogHandler(LogHandlerBase):
                 self.screen.take(record)
             elif self.lines is not None:
                 self.lines.handle(record)
+                self.state.take(record)
         except Exception:  # a fault in what is shown is not to end a run
             self.handleError(record)
 
@@ -68,10 +72,17 @@ class LogHandler(LogHandlerBase):
         if self.screen is not None:
             self.screen.close()
             self.screen = None
+        elif self.lines is not None and self.state.causes:
+            # Not above: it reads summaries, whose modules take a second to import.
+            from threedrs.workflow.run_summary import failures
+
+            found = [line for line in failures(self.state) if "Slurm: " in line]
+            self.lines.stream.writelines(f"{line}\n" for line in found)
+            self.lines = None
         super().close()
 
 
-def _snakemake_lines(asked: Any) -> Handler:
+def _snakemake_lines(asked: Any) -> StreamHandler[TextIO]:
     """Return the handler that Snakemake has without a plugin."""
     from snakemake.logging import ColorizingTextHandler, DefaultFilter, DefaultFormatter
 

@@ -4,7 +4,7 @@ import io
 import re
 import sys
 from collections.abc import Iterable
-from logging import LogRecord
+from logging import LogRecord, StreamHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -125,6 +125,22 @@ def test_what_slurm_did_is_the_cause_of_all_jobs_that_it_did_it_to(tmp_path: Pat
     assert lines[-1] == (
         "threedrs: error: train a: Slurm: job 7 reached its time limit; raise runtime (minutes) "
         "for this rule in slurm/config.yaml; run the same command to go on"
+    )
+
+
+@pytest.mark.parametrize("asked", ["verbose", "printshellcmds", "debug_dag"])
+def test_snakemakes_own_lines_end_with_what_slurm_did(asked: str) -> None:
+    unset = ("dryrun", "verbose", "debug_dag", "printshellcmds", "quiet", "nocolor")
+    more = {"stdout": False, "show_failed_logs": False, asked: True}
+    handler = LogHandler(SimpleNamespace(**dict.fromkeys(unset, False) | more), None)
+    assert handler.screen is None
+    handler.lines = StreamHandler(stream := io.StringIO())
+    for each in [*begun(train=1), job(1, "train", run="a"), *failed(1, "train", said=ENDED)]:
+        handler.emit(each)
+    handler.close()
+    assert stream.getvalue().endswith(
+        "\nthreedrs: error: train a: Slurm: job 7 reached its time limit; raise runtime (minutes) "
+        "for this rule in slurm/config.yaml; run the same command to go on\n"
     )
 
 
