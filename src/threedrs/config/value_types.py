@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -22,8 +23,22 @@ NaturalFloat = Annotated[float, Field(ge=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-# Strict pydantic would refuse the string that YAML has for a path.
-FilePath = Annotated[Path, Field(strict=False)]
+
+
+def _named(path: Any) -> Any:
+    # Path("") is the working folder, which nobody means by it.
+    if path == "":
+        raise PydanticCustomError("empty", "'' should be non-empty")
+    return path
+
+
+FilePath = Annotated[
+    Path,
+    # Strict pydantic would refuse the string that YAML has for a path.
+    Field(strict=False),
+    BeforeValidator(_named),
+    WithJsonSchema({"type": "string", "minLength": 1}),
+]
 
 
 def _filled_with(*names: str) -> AfterValidator:

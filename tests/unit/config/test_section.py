@@ -41,6 +41,9 @@ def test_every_problem_has_a_line(config: dict) -> None:
         ),
         ("teacher", "weights", {"vggt": ""}, "teacher.weights.vggt: '' should be non-empty"),
         ("teacher", "weights", "", "teacher.weights: '' should be non-empty"),
+        ("data", "root", "", "data.root: '' should be non-empty"),
+        ("model", "path", "", "model.path: '' should be non-empty"),
+        ("execution", "deepspeed", "", "execution.deepspeed: '' should be non-empty"),
         ("instructions", "ready", {"val": ""}, "instructions.ready.val: '' should be non-empty"),
         (
             "instructions",
