@@ -20,6 +20,7 @@ from threedrs.errors import (
     user_message,
 )
 from threedrs.models.backbones.family import LAYERS, TEXT
+from threedrs.models.backbones.known_backbones import mismatches
 from threedrs.models.checkpoint.folder import check_folder, read_config
 from threedrs.models.model_settings import ModelSettings
 from threedrs.teachers.known_teachers import weights_problem
@@ -58,7 +59,7 @@ def check_run(
         key = "model.path" if trained else "checkpoint"
         yield from problems_of(lambda: _check_checkpoint(Path(folder)), f"{key}: ")
     if folder is not None and resolved.get("checkpoint", INITIAL) == INITIAL:
-        yield from _check_size(Path(folder), resolved["model"]["size"])
+        yield from _check_student(Path(folder), resolved["model"])
     if not trained:
         return
     if not wrong:
@@ -108,19 +109,24 @@ def _check_checkpoint(folder: Path) -> None:
     check_folder(folder)
 
 
-def _check_size(folder: Path, size: str) -> Iterator[str]:
-    """Hold ``model.size`` against a checkpoint of one of our own sizes, such as the demo's."""
+def _check_student(folder: Path, model: Mapping[str, Any]) -> Iterator[str]:
+    """Hold the section ``model`` against the checkpoint that it starts from, such as the demo's.
+
+    A size is told of our own sizes alone.
+    """
+    size = model["size"]
     try:
-        width = read_config(folder / "config.json").get("hidden_size")
+        config = read_config(folder / "config.json")
+        problems = [*mismatches(config, name=model["name"], grid=model["grid"])]
     except ThreedrsError:  # on its way, or named above
         return
+    width = config.get("hidden_size")
     found = next((name for name, text in TEXT.items() if text["hidden_size"] == width), size)
     if found != size:
-        others = "another folder" if size == "7b" else "another folder, or null for random weights"
-        yield (
-            f"model.path: {folder} holds a student of size {found}, and model.size is {size}; "
-            f"set model.path to {others}"
-        )
+        problems.append(f"holds a student of size {found}, and model.size is {size}")
+    others = "another folder" if size == "7b" else "another folder, or null for random weights"
+    for problem in problems:
+        yield f"model.path: {folder} {problem}; set model.path to {others}"
 
 
 def _check_length(resolved: Mapping[str, Any], model: ModelSettings) -> Iterator[str]:

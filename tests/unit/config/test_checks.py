@@ -167,8 +167,8 @@ def test_a_teachers_weights_are_looked_for_below_the_data_root(
         load_config(config)
 
 
-def test_a_size_that_is_not_the_checkpoints_is_named(config: dict, tmp_path: Path) -> None:
-    """The demo's student stands in config.yaml, below a run that names another size alone."""
+def test_a_student_that_is_not_the_checkpoints_is_named(config: dict, tmp_path: Path) -> None:
+    """The demo's student stands in config.yaml, below a run that names one other key alone."""
     config["model"] = {"size": "7b"}
     (found,) = problems_of(config)
     assert found == (
@@ -178,7 +178,19 @@ def test_a_size_that_is_not_the_checkpoints_is_named(config: dict, tmp_path: Pat
     config["model"] = {"size": "small"}
     (found,) = problems_of(config)
     assert found.endswith("set model.path to another folder, or null for random weights")
+    remedy = "set model.path to another folder, or null for random weights"
+    config["model"] = {"name": "llava-video"}
+    assert problems_of(config) == [
+        "runs.3drs: model.path: models/demo_student is a checkpoint of qwen2-vl, model.name is "
+        f"llava-video; {remedy}"
+    ]
+    config["model"] = {"grid": 14}
+    assert problems_of(config) == [
+        "runs.3drs: model.path: models/demo_student was trained with model.grid 7, this run has "
+        f"14; {remedy}"
+    ]
     # Of a width that is not one of ours nothing is known.
+    config["model"] = {"size": "small"}
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 100}))
     (tmp_path / "model.safetensors").write_bytes(b"")
     config["model"]["path"] = str(tmp_path)

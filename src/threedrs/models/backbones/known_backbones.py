@@ -4,7 +4,7 @@ Another package offers a family as an entry point of the group `ENTRY_POINTS`, w
 ``model.name`` that means it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -68,21 +68,38 @@ def read_family(
         CheckpointError: it is of another family or grid, or a field is missing or means other
             numbers.
     """
-    known = map(find_family, backbone_names())
-    family = next((one for one in known if one.describes(config)), None)
+    family = _describing(config)
     if family is None:
         found = config.get("model_type")
         raise CheckpointError(
             f"{path}: model_type is {found!r:.40}, which no backbone here reads; choose a "
             f"checkpoint of {', '.join(backbone_names())}, or {HELP}"
         )
-    if name is not None and name not in family.checkpoints:
-        found = " or ".join(family.checkpoints)
-        raise CheckpointError(f"{path}: is a checkpoint of {found}, model.name is {name}")
-    trained = config.get("threedrs", {}).get("grid")
+    for problem in mismatches(config, name=name, grid=grid):
+        raise CheckpointError(f"{path}: {problem}")
+    return family.read(config, path, tokens, grid or _trained_grid(config) or family.grids[0])
+
+
+def mismatches(config: Mapping[str, Any], *, name: str | None, grid: int | None) -> Iterator[str]:
+    """Yield how a checkpoint's config.json differs from ``model.name`` and ``model.grid``.
+
+    None of these stands for that of the checkpoint.
+    """
+    family, trained = _describing(config), _trained_grid(config)
+    if family is not None and name is not None and name not in family.checkpoints:
+        yield f"is a checkpoint of {' or '.join(family.checkpoints)}, model.name is {name}"
     if trained and grid not in (None, trained):
-        raise CheckpointError(f"{path}: was trained with model.grid {trained}, this run has {grid}")
-    return family.read(config, path, tokens, grid or trained or family.grids[0])
+        yield f"was trained with model.grid {trained}, this run has {grid}"
+
+
+def _describing(config: Mapping[str, Any]) -> type[Family] | None:
+    known = map(find_family, backbone_names())
+    return next((one for one in known if one.describes(config)), None)
+
+
+def _trained_grid(config: Mapping[str, Any]) -> Any:
+    own = config.get("threedrs")
+    return own.get("grid") if isinstance(own, Mapping) else None
 
 
 @cache
