@@ -160,11 +160,13 @@ def data_layout(config: Config) -> DataLayout:
     Raises:
         ConfigError: as `threedrs.inputs.download.downloads`.
     """
-    benchmarks = {*config["instructions"]["benchmarks"], *config["eval"]["benchmarks"]}
+    trained = {*config["instructions"]["benchmarks"]}
+    asked = trained | {*config["eval"]["benchmarks"]}
     records = {
         split: {
             benchmark: array.format(split=split, benchmark=benchmark)
-            for benchmark in sorted(benchmarks)
+            # Where no list names the scenes of train, an array that is only asked must not.
+            for benchmark in sorted(trained if split == "train" else asked)
             if (array := named.get(benchmark) if isinstance(named, Mapping) else named)
         }
         for split, named in config["instructions"]["ready"].items()

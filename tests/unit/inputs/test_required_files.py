@@ -52,6 +52,19 @@ def said(layout: DataLayout, config: dict[str, Any]) -> list[str]:
     return [Path(line.partition(":")[0]).relative_to(layout.root).as_posix() for line in lines]
 
 
+def test_the_training_scenes_are_those_of_the_benchmarks_that_are_trained(tmp_path: Path) -> None:
+    pattern = "{split}_{benchmark}.json"
+    config = settings("scanqa", ready={"train": pattern, "val": pattern})
+    config["eval"]["benchmarks"] = ["scanqa", "sqa3d"]
+    layout = layout_of(tmp_path, config)
+    for number, benchmark in enumerate(["scanqa", "sqa3d"]):
+        for split in ("train", "val"):
+            row = json.dumps([{"video": f"scannet/scene000{number}_00"}])
+            (tmp_path / f"{split}_{benchmark}.json").write_text(row)
+    assert layout.scenes("train") == ["scene0000_00"]
+    assert layout.scenes("val") == ["scene0000_00", "scene0001_00"]
+
+
 def test_prepared_files_replace_what_they_stand_for(tmp_path: Path) -> None:
     ready = {"train": "all.json", "val": {"scanqa": "{benchmark}.json"}}
     config = settings(ready=ready)
