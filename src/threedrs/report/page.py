@@ -7,6 +7,7 @@ can be read without it.
 """
 
 import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,9 +182,12 @@ def code_commit() -> str | None:
         return run_text("git", *arguments, seconds=600.0, folder=here.parent).stdout.strip()
 
     # An installed package may lie in somebody else's repository, which does not track its files.
-    if shutil.which("git") is None or not git("ls-files", here.name):
+    try:
+        if shutil.which("git") is None or not git("ls-files", here.name):
+            return None
+        return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=, with changes")
+    except subprocess.TimeoutExpired:
         return None
-    return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=, with changes")
 
 
 def _teachers(folder: Path, teachers: Sequence[str], shard: str | None) -> list[dict[str, Any]]:

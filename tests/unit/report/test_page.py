@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
 
 import pytest
 
@@ -15,13 +16,22 @@ from fixtures.html_tags import text as text
 from fixtures.report_files import HOSTILE, SETTINGS, SPLITS, page_of, summarise, write_results
 from threedrs.errors import DataError, StoreError
 from threedrs.report import charts
-from threedrs.report.page import SCRIPTS, build_report
+from threedrs.report.page import SCRIPTS, build_report, code_commit
 from threedrs.report.results import Results
 from threedrs.visualization.templates import anchor, page_script
 
 pytestmark = pytest.mark.slow
 
 QUESTIONS = 18 * len(SPLITS)
+
+
+def test_a_git_that_takes_too_long_says_no_commit(monkeypatch):
+    def slow(*command, **_):
+        raise subprocess.TimeoutExpired(command, 600.0)
+
+    monkeypatch.setattr("threedrs.report.page.shutil.which", lambda program: program)
+    monkeypatch.setattr("threedrs.report.page.run_text", slow)
+    assert code_commit() is None
 
 
 def test_it_answers_the_question_first(text):
