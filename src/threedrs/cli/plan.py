@@ -73,7 +73,13 @@ def plan(
     """
     from threedrs.config.load import load_config, resolve_run
     from threedrs.config.yaml_files import merged, parse_values
+    from threedrs.errors import ConfigError
 
+    if cluster is not None and gpus is not None:
+        raise ConfigError(
+            f"--gpus {gpus}: with --cluster a run has the GPUs that the cluster's file gives it; "
+            f"leave --gpus out, or set needs: {{train: {{gpu: {gpus}}}}} in {cluster}"
+        )
     kind = _kind_of_gpu(gpu)
     if not configfile and not values:
         configfile = [PAPER]

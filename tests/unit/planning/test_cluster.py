@@ -253,6 +253,12 @@ def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
         CliRunner().invoke(app, tiny, catch_exceptions=False)
 
 
+def test_a_cluster_says_the_gpus_of_a_run_itself() -> None:
+    command = ["plan", "--cluster", "mine.yaml", "--gpus", "3"]
+    with pytest.raises(ConfigError, match=r"leave --gpus out, or set needs: {train: {gpu: 3}} in"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+
+
 @pytest.mark.parametrize("kind", GPUS)
 def test_every_kind_of_gpu_can_be_typed(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "cluster.yaml"
