@@ -101,20 +101,20 @@ def build_capture(
         turns = quarter_turns(standing.alignment @ frames.poses[posed])
         if turns:
             facts.append(f"images: turned left by {90 * turns} degrees, so that up is their top")
-        boxes, said = cluster_boxes(cloud_P3, planes, standing.alignment), ROUGH
-        if given is not None:
+        if given is None:
+            boxes, said = cluster_boxes(cloud_P3, planes, standing.alignment), ROUGH
+        else:
             boxes, said = _turned_boxes(given, standing.alignment), f"of {options.boxes}, turned"
         facts.append(f"boxes: {said}: {len(boxes)}")
         say("choosing frames by what they see")
         stride = -(-len(posed) // _MOST_CANDIDATES)
-        candidates = frames.frame_ids[posed[::stride]].tolist()
         inputs = read_inputs(
             DataLayout(root=capture).own_scan(scene),
             TurnedFrames(frames, turns) if turns else frames,
             {"gt": make_box_set(), "pred": boxes},
             SceneSettings(stride=stride, strategy="coverage", count=options.frames),
             SPLIT,
-            _own_lists(capture, candidates, cloud_P3, standing.alignment),
+            _own_lists(capture, frames.frame_ids[posed[::stride]], cloud_P3, standing.alignment),
         )
         count = len(inputs.selection.frame_ids)
         facts.append(f"frames: {count} of {len(posed)}, by what they see of the room")
@@ -125,7 +125,7 @@ def build_capture(
 
 
 def _own_lists(
-    capture: Path, candidates: list[int], cloud_P3: NDArray[np.float64], alignment: NDArray
+    capture: Path, candidates: NDArray, cloud_P3: NDArray[np.float64], alignment: NDArray
 ) -> PublishedLists:
     """Return what is published of a scan of ScanNet, of a capture.
 
@@ -133,7 +133,7 @@ def _own_lists(
     """
     points_P3 = cloud_P3 @ alignment[:3, :3].T + alignment[:3, 3]
     return PublishedLists(
-        infos=SceneInfos(frames=candidates, axis_alignment=alignment.tolist()),
+        infos=SceneInfos(frames=candidates.tolist(), axis_alignment=alignment.tolist()),
         voxels_M3=np.rint(points_P3 / VOXEL).astype(np.int32),
         voxels_source=str(capture),
     )
