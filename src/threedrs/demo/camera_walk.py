@@ -21,7 +21,8 @@ STRIDE = 10  # between the candidates of a long stream; of a short one every fra
 CANDIDATES = 10  # parts of a walk; a piece is looked for in a frame of each
 LOST_RUN = 3  # frames between two candidates whose poses are lost together
 WALKS = 20  # drawn for a room before it counts as one that cannot be shown
-FEWEST_FRAMES = 8  # of a walk around a room; fewer do not show all of it
+ROOMS = 30  # drawn before one is taken with a piece that is not seen
+FEWEST_FRAMES = 10  # of a walk that shows all of a room; a shorter one hardly ever does
 RAY_STEP = 8  # pixels between two rays that look for pieces
 LEAST_SHARE = 0.002  # of an image that a piece fills where it is seen: 25 by 25 pixels
 LEAST_PART = 0.35  # of the most that any candidate shows of a piece
@@ -122,16 +123,19 @@ def unseen_pieces(room: Room, mesh: SceneMesh, walk: Walk) -> set[int]:
     return {piece.id for piece in room.furniture if not seen[piece.id]}
 
 
-def find_walk(room: Room, mesh: SceneMesh, frames: int, rng: np.random.Generator) -> Walk | None:
-    """Return a walk of ``frames`` on which all furniture is seen, or None after ``WALKS`` drawn.
+def find_walk(
+    room: Room, mesh: SceneMesh, frames: int, rng: np.random.Generator
+) -> tuple[Walk, bool]:
+    """Return a walk of ``frames``, and whether it will do: all furniture is seen on it.
 
-    A stream of fewer than ``FEWEST_FRAMES``, too short for that, gets the first walk.
+    A stream of fewer than ``FEWEST_FRAMES``, too short for that, gets the first walk. Otherwise the
+    last of ``WALKS`` is returned where none will do.
     """
     for _ in range(WALKS):
         walk = Walk(camera_walk(room, frames, rng), lost_frames(frames, rng))
         if frames < FEWEST_FRAMES or not unseen_pieces(room, mesh, walk):
-            return walk
-    return None
+            return walk, True
+    return walk, False
 
 
 def draw_scanned_room(
@@ -139,10 +143,15 @@ def draw_scanned_room(
 ) -> tuple[Room, SceneMesh, Walk]:
     """Return a room of a theme, its mesh and a walk on which all furniture is seen.
 
-    A room where a piece stands so that no walk shows it well is drawn again, about one in ten.
+    A room where a piece stands so that no walk shows it well is drawn again, about one in ten. Of
+    ``ROOMS`` that were drawn in vain the last is returned, with its last walk.
     """
-    while True:
+    for _ in range(ROOMS):
         room = make_room(theme, of_room)
         mesh = build_mesh(room)
-        if walk := find_walk(room, mesh, frames, of_walk):
-            return room, mesh, walk
+        walk, will_do = find_walk(room, mesh, frames, of_walk)
+        if will_do:
+            break
+    # So many in vain mean that a change of furniture or walks made success rare. Then a piece that
+    # a few frames do not show costs some questions, and a loop without an end all rooms.
+    return room, mesh, walk

@@ -7,6 +7,7 @@ import numpy as np
 import open3d as o3d
 import pytest
 
+from threedrs.demo import camera_walk as camera_walk_module
 from threedrs.demo.camera_walk import (
     Walk,
     camera_walk,
@@ -41,6 +42,43 @@ def scanned(request: pytest.FixtureRequest) -> tuple[list[Scanned], int]:
         rng = np.random.default_rng(number)
         rooms.append(Scanned(*draw_scanned_room(theme, frames, rng, rng)))
     return rooms, stride
+
+
+@pytest.mark.parametrize("frames", [4, 9])
+def test_a_stream_too_short_to_show_all_takes_the_first_room(frames: int) -> None:
+    of_room, again, of_walk = (np.random.default_rng(0) for _ in range(3))
+    _, _, walk = draw_scanned_room("office", frames, of_room, of_walk)
+    make_room("office", again)
+    assert of_room.random() == again.random()
+    assert len(walk.poses) == frames
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", THEMES)
+def test_the_shortest_stream_that_shows_all_is_found_soon(
+    theme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(camera_walk_module, "ROOMS", 10)
+    rng = np.random.default_rng(0)
+    frames = camera_walk_module.FEWEST_FRAMES
+    room, mesh, walk = draw_scanned_room(theme, frames, rng, rng)
+    assert not unseen_pieces(room, mesh, walk)
+
+
+def test_where_no_walk_shows_all_the_last_room_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera_walk_module, "ROOMS", 3)
+    monkeypatch.setattr(camera_walk_module, "WALKS", 2)
+    monkeypatch.setattr(camera_walk_module, "unseen_pieces", lambda room, mesh, walk: {0})
+    of_room, of_walk = np.random.default_rng(1), np.random.default_rng(2)
+    room, _, walk = draw_scanned_room("office", 12, of_room, of_walk)
+    again, once_more = np.random.default_rng(1), np.random.default_rng(2)
+    for _ in range(3):
+        last = make_room("office", again)
+        for _ in range(2):
+            poses, lost = camera_walk(last, 12, once_more), lost_frames(12, once_more)
+    assert repr(room) == repr(last)
+    np.testing.assert_array_equal(walk.poses, poses)
+    np.testing.assert_array_equal(walk.lost, lost)
 
 
 def test_walk_stays_in_the_room_at_eye_height() -> None:
