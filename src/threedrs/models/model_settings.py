@@ -72,14 +72,19 @@ class ModelSettings(Model):
 
     @property
     def known_grid(self) -> int | None:
-        """The visual tokens a side of a frame: as set, or else what a checkpoint of ours says."""
+        """The visual tokens a side of a frame: as set, or else as the checkpoint is read.
+
+        None for random weights, and where the checkpoint is not there yet.
+        """
         if self.grid is not None or self.path is None:
             return self.grid
         try:
             own = read_config(self.path / "config.json").get("threedrs")
         except CheckpointError:  # on its way
             return None
-        return own.get("grid") if isinstance(own, dict) else None
+        trained = own.get("grid") if isinstance(own, dict) else None
+        # A published checkpoint does not name its grid; `read_family` takes the family's default.
+        return trained or (None if self.name is None else find_family(self.name).grids[0])
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ModelSettings":

@@ -62,6 +62,21 @@ def test_what_is_not_certain_is_let_through(config: dict, tmp_path: Path) -> Non
     load_config(config)
 
 
+def test_frames_of_a_published_checkpoint_are_counted(config: dict, tmp_path: Path) -> None:
+    """It does not name its grid, and is read with the 14 x 14 of its family."""
+    checkpoint = tmp_path / "config.json"
+    checkpoint.write_text(json.dumps({"num_hidden_layers": 28, "model_type": "qwen2_vl"}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    config["frames"]["count"] = 400
+    config["model"] |= {"name": "qwen2-vl", "size": "7b", "path": str(tmp_path), "grid": None}
+    (found,) = problems_of(config)
+    assert "max_length is 32768; the 400 frames of a scene alone are 78400 tokens" in found
+    # The grid with which a student of ours was trained counts: 49 tokens a frame.
+    ours = {"num_hidden_layers": 28, "model_type": "qwen2_vl", "threedrs": {"grid": 7}}
+    checkpoint.write_text(json.dumps(ours))
+    load_config(config)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -132,7 +147,7 @@ def test_sizes_that_the_check_knows_are_those_of_the_students(name: str) -> None
     if name == "qwen2-vl":
         coarse = ModelSettings(name=name, grid=7)
         assert coarse.frame_tokens == empty_student(coarse, 0).family.grid.frame_tokens == 49
-        assert ModelSettings(name=name, path=Path("m")).frame_tokens is None
+        assert ModelSettings(name=name, path=Path("m")).frame_tokens is None  # on its way
 
 
 def test_the_check_imports_no_torch() -> None:

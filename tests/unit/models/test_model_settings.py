@@ -32,6 +32,28 @@ def test_bad_settings(values: dict, error: type[Exception], message: str) -> Non
         ModelSettings(**values)
 
 
+@pytest.mark.parametrize(
+    ("file", "name", "grid"),
+    [
+        (None, "qwen2-vl", None),  # on its way
+        ("{}", "qwen2-vl", 14),
+        ('{"threedrs": {}}', "qwen2-vl", 14),
+        ('{"threedrs": {"grid": 7}}', "qwen2-vl", 7),
+        ('{"threedrs": {"grid": 7}}', None, 7),
+        ("{}", None, None),  # whose grid it is, the family in the file decides
+    ],
+)
+def test_the_grid_of_a_checkpoint(
+    tmp_path: Path, file: str | None, name: str | None, grid: int | None
+) -> None:
+    if file is not None:
+        (tmp_path / "config.json").write_text(file)
+    settings = ModelSettings(name=name, path=tmp_path)
+    assert settings.known_grid == grid
+    if name is not None:
+        assert settings.frame_tokens == (None if grid is None else grid * grid)
+
+
 def test_settings_from_config() -> None:
     config = {
         "model": {
