@@ -54,7 +54,7 @@ class TokenPasses:
     """The passes of one student, which stays where and as it is, over one scene after another."""
 
     prefix: Sequence[KeysValues]  # each layer's keys and values (1,K,L,d)
-    kept_XKLd: Tensor  # the same in one tensor where passes are recorded
+    kept_XKLd: Tensor | None  # the same in one tensor where passes are recorded
     cells: Tensor | None  # (X,at least R*T,K,d)
     size: Any  # in use, a `PassSize`
     filled: int  # cells of each row that hold an own token
@@ -76,7 +76,8 @@ class TokenPasses:
     def release(self) -> None:
         """Give back the memory that is kept."""
         self._wait()
-        self.prefix, self.cells, self.size = (), None, None
+        self.prefix, self.kept_XKLd = (), None  # the views, and the tensor that they are of
+        self.cells, self.size = None, None
         self.sizes: dict[tuple[int, int], PassSize] = {}
         self.recorded_for: object = None
 

@@ -1,5 +1,6 @@
 """Passes over next tokens, in rounded sizes and recorded, against one pass over everything."""
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -189,16 +190,37 @@ def test_an_attention_layer_with_other_parts_is_refused() -> None:
         TokenPasses(model)
 
 
+def _memory_of_the_prefix(passes: TokenPasses) -> weakref.ref:
+    assert passes.kept_XKLd is not None
+    return weakref.ref(passes.kept_XKLd.untyped_storage())
+
+
+def test_nothing_holds_the_prefix_after_release() -> None:
+    passes = TokenPasses(student())
+    passes.kept_XKLd = torch.zeros(4, 2, 24, 8)
+    passes.prefix = [(key, value) for key, value in passes.kept_XKLd[:, None].unflatten(0, (2, 2))]
+    memory = _memory_of_the_prefix(passes)
+    assert memory() is not None
+    passes.release()
+    assert memory() is None
+
+
 @NEEDS_GPU
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    ("name", "fused"), [*((name, True) for name in FAMILIES), (FAMILIES[0], False)]
+)
 def test_recorded_passes_give_the_answers_of_plain_code(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In float32, in scenes that take turns, with answers that end and grow."""
+    """In float32, in scenes that take turns, with answers that end and grow.
+
+    Evaluations during a training answer without fused projections.
+    """
     monkeypatch.setattr(pass_sizes, "WIDTH", 32)
     model, words, inputs = family_student(name)
     model, inputs = model.to("cuda"), inputs.to("cuda")
-    fuse_projections(model.language_model)
+    if fused:
+        fuse_projections(model.language_model)
     other = replace(inputs, rgb_VHWC=255 - inputs.rgb_VHWC)
     queries = [build_query(item, words, prompt="reference") for item in MANY[:9]]
     passes, most = TokenPasses(model), 48
@@ -233,3 +255,6 @@ def test_recorded_passes_give_the_answers_of_plain_code(
             )
             for answer, right, count in pairs:
                 assert answer[:count] == right[:count]
+    memory = _memory_of_the_prefix(passes)
+    passes.release()
+    assert memory() is None
