@@ -233,7 +233,9 @@ def _plan_lines(name: str, facts: dict[str, Any]) -> list[str]:
         lines.append(f"  {'hosts, offloaded':20}{hosts}")
     kept, most = facts["kept_layers"], facts["most_kept_layers"]
     if facts["fits"] and kept is not None:
-        more = f"; execution.kept_layers may be {most} (faster)" * (most > kept)
+        more = ""
+        if most is not None and most > kept:
+            more = f"; execution.kept_layers may be {most} (faster)"
         lines.append(f"  {kept} language-model layers keep their activations{more}")
     lines += [f"  would fit: {change}" for change in facts["would_fit"]]
     if not facts["fits"] and not facts["would_fit"]:

@@ -85,7 +85,7 @@ class Demo(Section):
     seed: NaturalInt = 8
     """Seed of the generator. The demo's student was trained on rooms of seed 7."""
     frames: Annotated[int, Field(ge=4)] = 104
-    """Frames of each scan's stream."""
+    """Frames of each scan's stream. Fewer than 10 do not show all furniture."""
     rounds: PositiveInt = 1
     """Times the usual 46 descriptions and questions a scene."""
 
@@ -360,7 +360,8 @@ class Execution(Section):
     memory."""
     kept_layers: KeptLayers = "auto"
     """Language-model layers that keep their activations all the same: faster, 1.0 GB each at 32
-    frames. With `auto` as many as the memory of the GPUs has room for, on a CPU none."""
+    frames. With `auto` as many as the memory of the GPUs has room for, on a CPU none. Jobs that
+    share a GPU each take what is free at their start, so set a number there."""
     max_length: PositiveInt = 32768
     """Tokens of a pack. A longer one is an error."""
     save_every: PositiveInt = 50

@@ -21,8 +21,9 @@ def what_fits(
 ) -> list[str]:
     """Return the changes, of those tried, with which a resolved run fits its GPUs, as typed.
 
-    A kind of change that is not enough alone is tried with recomputation of all layers and a pack
-    of one sample. The arguments are those of `plan_run`, and ``plan`` is what it returned.
+    A kind of change that is not enough alone is tried with recomputation of the layers for which
+    there is no room, and a pack of one sample. The arguments are those of `plan_run`, and ``plan``
+    is what it returned.
     """
     found = []
     for kind in _kinds(config, machine, plan):

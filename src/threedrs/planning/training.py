@@ -61,8 +61,8 @@ class Plan:
     seconds_a_step: float
     hours_an_epoch: float
     steps_an_epoch: int
-    # Language layers that keep their activations, and how many could; None where nothing is
-    # recomputed.
+    # Language layers that keep their activations, None where nothing is recomputed. How many could,
+    # None with `auto` too, which leaves room on purpose.
     kept_layers: int | None
     most_kept_layers: int | None
 
@@ -120,6 +120,9 @@ def plan_run(
     a_sample = a_pack / settings.pack
     speed = machine.gpus * machine.peak * utilisation
     memory = pack.memory(deepspeed, machine.gpus)
+    most = None
+    if settings.kept_layers != "auto":
+        most = pack.most_kept_layers(machine.memory - sum(memory.values()))
     return Plan(
         parameters=pack.parameters[0],
         tokens=pack.tokens,
@@ -131,5 +134,5 @@ def plan_run(
         hours_an_epoch=samples * a_sample / speed / 3600,
         steps_an_epoch=settings.steps_per_epoch(_task_groups(samples)),
         kept_layers=pack.kept_layers,
-        most_kept_layers=pack.most_kept_layers(machine.memory - sum(memory.values())),
+        most_kept_layers=most,
     )

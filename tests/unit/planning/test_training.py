@@ -116,10 +116,13 @@ def test_a_small_student_waits_for_the_host() -> None:
 
 def test_what_does_not_fit_keeps_no_layers() -> None:
     machine = Machine(gpus=1, memory=24e9)
-    plan = plan_run(_paper(), machine, teacher_channels=2048, samples=16)
-    assert plan.total > 100e9
-    assert plan.most_kept_layers == 0
     config = _paper()
+    config["execution"]["kept_layers"] = 4
+    plan = plan_run(config, machine, teacher_channels=2048, samples=16)
+    assert plan.total > 100e9
+    assert (plan.kept_layers, plan.most_kept_layers) == (4, 0)
+    plan = plan_run(_paper(), machine, teacher_channels=2048, samples=16)
+    assert (plan.kept_layers, plan.most_kept_layers) == (0, None)
     config["execution"]["gradient_checkpointing"] = False
     assert plan_run(config, machine, teacher_channels=2048, samples=16).most_kept_layers is None
 
@@ -137,9 +140,22 @@ def test_without_arguments_it_is_the_papers_run(monkeypatch: pytest.MonkeyPatch)
     text = CliRunner().invoke(app, ["plan", "--gpus", "4"], catch_exceptions=False).stdout
     assert "4 GPUs of 85 GB\n" in text
     assert "GB: fits\n" in text
-    assert f"\n  {facts['kept_layers']} language-model layers keep their activations; " in text
-    assert f" may be {facts['most_kept_layers']} (faster)\n" in text
+    # `auto` took all that its headroom leaves, so nothing is said of more.
+    assert f"\n  {facts['kept_layers']} language-model layers keep their activations\n" in text
     assert "13944 steps" in text
+
+
+def test_a_number_of_kept_layers_is_told_how_many_more_there_could_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "own.yaml").write_text("execution: {kept_layers: 3}\n")
+    files = ["config/config.yaml", "config/paper.yaml", str(tmp_path / "own.yaml")]
+    command = ["plan", "--gpus", "4", *(word for file in files for word in ("--configfile", file))]
+    text = CliRunner().invoke(app, command, catch_exceptions=False).stdout
+    kept = "\n  3 language-model layers keep their activations; execution.kept_layers may be "
+    more, _, _ = text.partition(kept)[2].partition(" (faster)\n")
+    assert 3 < int(more) <= 28
 
 
 @pytest.mark.slow
