@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.benchmark_scripts import ENVIRONMENT, run_forked, run_script
+from fixtures.benchmark_scripts import ENVIRONMENT, TORCHRUN, run_forked, run_script
 from fixtures.forked_jobs import forked_python
 from fixtures.repository import ROOT
 
@@ -46,7 +46,7 @@ def test_small_student() -> None:
 def test_zero3(tmp_path: Path) -> None:
     options = ["--size", "tiny", "--frames", "1", "--steps", "1", "--accumulation", "1"]
     options += ["--measure", "1:0", "--measure", "2:all"]
-    text = run_forked("zero3", *options, "--folder", str(tmp_path))
+    text = run_forked("zero3", *options, "--folder", str(tmp_path), launcher=TORCHRUN)
     report = json.loads(text[text.index("{\n") :])
     assert [(run["pack"], run["kept_layers"]) for run in report["runs"]] == [(1, "0"), (2, "all")]
     assert [run["samples_a_step"] for run in report["runs"]] == [1, 2]
