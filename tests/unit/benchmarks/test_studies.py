@@ -1,11 +1,13 @@
 """The studies of config/small.yaml: their runs, and what docs/TRAINING.md says to expect."""
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from fixtures.repository import ROOT
 from threedrs.config.load import load_config, resolve_run
@@ -147,3 +149,29 @@ def test_the_demos_student_has_not_seen_the_demos_rooms(monkeypatch: pytest.Monk
     assert (recipe["model"]["path"], recipe["teacher"]["name"]) == (None, "none")
     for section, key in (("model", "name"), ("model", "size"), ("train", "label_chat_tokens")):
         assert recipe[section][key] == goes_on[section][key]
+
+
+def test_the_trial_of_one_recipe_stays_the_one_that_was_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever the demo's student and recipe are; the two settings differ in nothing."""
+    trial = runpy.run_path(str(ROOT / "benchmarks/same_recipe.py"))["configuration"](20, 40)
+    (tmp_path / "trial.yaml").write_text(yaml.safe_dump(trial))
+    monkeypatch.chdir(ROOT)
+    files = [ROOT / "config/config.yaml", tmp_path / "trial.yaml"]
+    config = load_config(merged(files, "plan"), files=False)
+    recipes, seeds = [], set()
+    for run in set(config["runs"]) - {"3drs"}:
+        recipe = resolve_run(config, run)
+        seeds.add(recipe["train"].pop("seed"))
+        mix = "full" if run.startswith("baseline") else "full-again"
+        assert recipe["train"].pop("mix") == mix
+        recipes.append(recipe)
+    assert seeds == {*range(42, 48)}
+    assert all(recipe == recipes[0] for recipe in recipes)
+    model, train = recipes[0]["model"], recipes[0]["train"]
+    assert (model["name"], model["size"], model["path"]) == ("llava-video", "tiny", None)
+    assert (train["learning_rate"], train["learning_rate_vision_tower"]) == (3e-3, 1e-3)
+    assert train["label_chat_tokens"]
+    assert recipes[0]["teacher"]["name"] == "none"
+    assert config["eval"]["prompt"] == "reference"
