@@ -29,11 +29,6 @@
 from threedrs.scannet.excluded_scans import BadScenePolicy, check_removed
 
 
-def prepared_boxes(shard):
-    """Box set -> the prepared file of a shard's split, where there is one."""
-    return LAYOUT.prepared_boxes(shard.split("-")[0])
-
-
 rule scenes:
     input:
         expand("results/boxes/{shard}.json", shard=SCENE_SHARDS),
@@ -52,7 +47,9 @@ rule scenes:
 rule boxes:
     input:
         scans=lambda wildcards: TARGETS.box_files(wildcards.shard),
-        ready=lambda wildcards: list(prepared_boxes(wildcards.shard).values()),
+        ready=lambda wildcards: list(
+            LAYOUT.prepared_boxes(wildcards.shard.split("-")[0]).values()
+        ),
     output:
         "results/boxes/{shard}.json",
     log:
@@ -66,7 +63,9 @@ rule boxes:
         data=DATA,
         root=LAYOUT.root,
         scenes=lambda wildcards: SCENE_SHARDS[wildcards.shard],
-        ready=lambda wildcards: list(prepared_boxes(wildcards.shard)),
+        ready=lambda wildcards: list(
+            LAYOUT.prepared_boxes(wildcards.shard.split("-")[0])
+        ),
     message:
         "Boxes of shard {wildcards.shard}"
     script:
