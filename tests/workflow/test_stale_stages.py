@@ -115,7 +115,7 @@ CONFIGURATIONS = {
         {"eval": {"max_new_tokens": 9}, "boxes": {"eval": "gt"}},
         predicted(),
     ),
-    "instruction sentence in the prompt": ({"eval": {"prompt": "as_trained"}}, predicted()),
+    "instruction sentence in the prompt": ({"eval": {"prompt": "reference"}}, predicted()),
     "a benchmark removed": ({"eval": {"benchmarks": [*EVALUATED][1:]}}, TRIVIAL | REPORTS),
     "title of the report, limit of bad scenes": (
         {"report": {"title": "Another"}, "data": {"max_bad_fraction": 0.5}},

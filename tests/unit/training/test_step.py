@@ -93,7 +93,8 @@ def test_gradient_is_the_mean_over_the_samples(reader, stage, micro_steps):
 def test_frozen_parts_stay_and_groups_have_their_rates(reader):
     student = tiny_student()
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    engine = new_engine(student, tunable=["vision_tower", "heads"], learning_rate=2.0e-3)
+    rates = {"learning_rate": 2.0e-3, "learning_rate_vision_tower": 1.0e-3}
+    engine = new_engine(student, tunable=["vision_tower", "heads"], **rates)
 
     step(engine, reader, plans((0, 1, 2)))
 
