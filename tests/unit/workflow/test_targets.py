@@ -180,13 +180,14 @@ def test_needs_follow_from_size_teacher_and_attempt(found: Targets) -> None:
     )
 
 
-def test_a_batch_is_held_against_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_held_against_the_ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = build(
         monkeypatch,
         model={"size": "7b", "path": None, "random_weights": True},
         train={"global_batch": 16, "pack": 4},
         runs={"fits": {"train": {"pack": 2}}},
     )
+    monkeypatch.chdir(tmp_path)  # a training of the demo in the checkout would be gone on with
     found.check_batch("fits", lambda name, asked: asked)
     found.check_batch("3drs", lambda name, asked: 4 if name == "gpu" else asked)
     with pytest.raises(ConfigError) as error:
