@@ -10,7 +10,6 @@ at a few of the frames has to find it in them. Some 30 ms a walk.
 from dataclasses import dataclass
 
 import numpy as np
-import open3d as o3d
 
 from threedrs.demo.render import DEPTH_INTRINSIC, DEPTH_SIZE
 from threedrs.demo.room_mesh import SceneMesh, build_mesh
@@ -100,12 +99,9 @@ def image_shares(mesh: SceneMesh, pose: np.ndarray, objects: int) -> np.ndarray:
     rows, columns = (grid.ravel() for grid in np.mgrid[0:height:RAY_STEP, 0:width:RAY_STEP])
     pixels = np.stack([columns, rows, np.ones_like(rows)], axis=1)
     directions = pixels @ np.linalg.inv(DEPTH_INTRINSIC[:3, :3]).T @ pose[:3, :3].T
-    origins = np.broadcast_to(pose[:3, 3], directions.shape)
-    rays = np.concatenate([origins, directions], axis=1).astype(np.float32)
-    answer = mesh.caster.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)
-    triangle = answer["primitive_ids"].numpy().astype(np.int32)  # -1 where nothing was met
+    triangle = mesh.cast(pose[:3, 3], directions)["primitive_ids"]
     met = mesh.vertex_object[mesh.triangles[triangle[triangle >= 0], 0]]
-    return np.bincount(met[met >= 0], minlength=objects) / len(rays)
+    return np.bincount(met[met >= 0], minlength=objects) / len(directions)
 
 
 def unseen_pieces(room: Room, mesh: SceneMesh, walk: Walk) -> set[int]:

@@ -13,7 +13,6 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-import open3d as o3d
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -103,15 +102,12 @@ class FrameRenderer:
         return x * pose[:3, 0] + y * pose[:3, 1] + pose[:3, 2]
 
     def _cast(self, pose: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> _Hits:
-        rays = np.empty((len(rows), 6), np.float32)
-        rays[:, :3] = pose[:3, 3]
-        rays[:, 3:] = self._directions(pose, rows, columns)
-        answer = self.mesh.caster.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)
-        triangle = answer["primitive_ids"].numpy().astype(np.int32)  # -1 where nothing was met
-        u, v = answer["primitive_uvs"].numpy().T
+        met = self.mesh.cast(pose[:3, 3], self._directions(pose, rows, columns))
+        triangle = met["primitive_ids"]
+        u, v = met["primitive_uvs"].T
         corner = np.take(self.corner_light, triangle, axis=0, mode="wrap")
         light = corner[:, 0] * (1 - u - v) + corner[:, 1] * u + corner[:, 2] * v
-        return _Hits(triangle, 1 / answer["t_hit"].numpy(), light)
+        return _Hits(triangle, 1 / met["t_hit"], light)
 
     def _cast_all(self, pose: np.ndarray) -> _Hits:
         """Cast every second pixel, and between them only where the four around differ in plane.

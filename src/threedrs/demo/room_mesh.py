@@ -44,6 +44,17 @@ class SceneMesh:
     triangle_plane: np.ndarray
     caster: o3d.t.geometry.RaycastingScene  # of one thread
 
+    def cast(self, origin: np.ndarray, directions: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what rays (R,3) from one point (3,) meet, under Open3D's names, a row a ray.
+
+        ``t_hit`` counts lengths of a ray's direction; ``primitive_ids`` i32 is -1 for nothing.
+        """
+        rays = np.empty((len(directions), 6), np.float32)
+        rays[:, :3], rays[:, 3:] = origin, directions
+        answer = self.caster.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)
+        met = {name: tensor.numpy() for name, tensor in answer.items()}
+        return met | {"primitive_ids": met["primitive_ids"].astype(np.int32)}
+
 
 @dataclass(frozen=True)
 class _Patch:
