@@ -61,12 +61,13 @@ class SceneSession:
         self.passes = TokenPasses(student) if passes is None else passes
         self.tokenizer = tokenizer
         self.scene = scene = scene.to(student.device)
+        # First of all, so that a GPU is at work while the host does what follows.
+        visual = student.visual_tokens(scene)
         self.prefix = shared_prefix(tokenizer, prompt, label_chat_tokens=False)
         self.decoding = Decoding.of(decoding, student.generation, tokenizer)
         self.ground_token = token_id(tokenizer, GROUND)
         # The prefix runs without questions, so its keys and values serve whatever is asked later.
         cache = DynamicCache(config=student.text_config)
-        visual = student.visual_tokens(scene)
         before = len(self.prefix.before_ids)
         ids = torch.tensor([*self.prefix.before_ids, *self.prefix.after_ids])
         text_TD = student.embed(on_device(ids, student.device), (), ())

@@ -35,7 +35,11 @@ from threedrs.models.attention.question_decoding import (
     join,
     summed_attention,
 )
-from threedrs.models.backbones.qwen2_modules import QUERY_KEY_VALUE, query_key_value
+from threedrs.models.backbones.qwen2_modules import (
+    QUERY_KEY_VALUE,
+    normed_heads,
+    query_key_value,
+)
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.packing import on_device
 from threedrs.models.pass_sizes import PassSize, PassState, rounded_rows, rounded_width
@@ -278,14 +282,17 @@ class TokenPasses:
         state.position_XR += 1
 
     def attend(self, attention: Any, normed_1RD: Tensor) -> Tensor:
-        """Return an attention layer's output (1,R,D), after keys and values took their cells."""
+        """Return what an attention layer's last product takes in (1,R,C).
+
+        Keys and values have taken their cells then.
+        """
         index, size = attention.layer_idx, self.size
         own_key_RTKd, own_value_RTKd = size.own_XRTKd[2 * index : 2 * index + 2]
         keys = own_key_RTKd.shape[2]
         heads_RHd = query_key_value(attention, normed_1RD)[0]
         heads_RHd = heads_RHd.unflatten(1, (-1, self.turn_Rdd.shape[-1]))
         value_RKd = heads_RHd[:, -keys:]
-        turned_RHd = _normed(attention, heads_RHd[:, :-keys], keys) @ self.turn_Rdd
+        turned_RHd = normed_heads(attention, heads_RHd[:, :-keys], keys) @ self.turn_Rdd
         key_RKd = turned_RHd[:, -keys:]
         query_RKGd = turned_RHd[:, :-keys].unflatten(1, (keys, -1))
         with _beside(self.side):
@@ -306,7 +313,7 @@ class TokenPasses:
         )
         if self.side is not None:
             torch.cuda.current_stream().wait_stream(self.side)
-        return attention.o_proj(join(shared, own).flatten(1)[None])
+        return join(shared, own).flatten(1)[None]
 
 
 @contextmanager
@@ -318,14 +325,6 @@ def _beside(side: torch.cuda.Stream | None) -> Iterator[None]:
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         yield
-
-
-def _normed(attention: Any, heads_RHd: Tensor, keys: int) -> Tensor:
-    """Return query and key heads after the layer's norms, which Qwen3 has and Qwen2 has not."""
-    if not hasattr(attention, "q_norm"):
-        return heads_RHd
-    normed = attention.q_norm(heads_RHd[:, :-keys]), attention.k_norm(heads_RHd[:, -keys:])
-    return torch.cat(normed, 1)
 
 
 def _flat(layers: Sequence[KeysValues]) -> list[Tensor]:

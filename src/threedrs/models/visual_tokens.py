@@ -14,6 +14,7 @@ from threedrs.models.backbones.family import VisualGrid
 LOWER_CORNER = (-15.0, -15.0, -5.0)  # metres, world frame
 UPPER_CORNER = (15.0, 15.0, 5.0)
 VOXEL = 0.1  # metres
+MOST_VOXELS = 301  # along the longest axis
 
 
 class VisualTokens(NamedTuple):
@@ -72,7 +73,7 @@ def discretise(points: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def sine_embedding(voxels: Tensor, channels: int) -> Tensor:
-    """Return the embedding (..., channels) float32 of voxel indices (..., 3).
+    """Return the embedding (..., channels) float32 of voxel indices (..., 3) below `MOST_VOXELS`.
 
     Each axis gets ``f = channels // 3`` channels; channel j of them has the frequency
     10000^(-2 floor(j/2) / f), even channels the sine and odd ones the cosine. The channels that
@@ -81,10 +82,11 @@ def sine_embedding(voxels: Tensor, channels: int) -> Tensor:
     third = channels // 3
     channel = torch.arange(third, device=voxels.device)
     frequency = 10000.0 ** (-2.0 * (channel // 2).double() / third)
-    # Angles reach 300 radians: float64 keeps them exact before the result becomes float32.
-    angle = voxels[..., None].double() * frequency
-    code = torch.where(channel % 2 == 0, angle.sin(), angle.cos()).flatten(-2)
-    return torch.nn.functional.pad(code, (0, channels - 3 * third)).float()
+    # Angles reach 300 radians: float64 keeps them exact before the result becomes float32. A scene
+    # has far more tokens than an axis has voxels, so each voxel's code is computed once.
+    angle = torch.arange(MOST_VOXELS, device=voxels.device)[:, None].double() * frequency
+    table = torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()
+    return torch.nn.functional.pad(table[voxels].flatten(-2), (0, channels - 3 * third))
 
 
 def position_embedding(points: Tensor, channels: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -74,9 +75,9 @@ def test_answers_of_any_length_are_those_of_plain_code(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", FAMILIES)
 def test_fused_projections_are_the_same_weights_and_answers(name: str) -> None:
     model, words, inputs = family_student(name)
-    before = {own: tensor.clone() for own, tensor in model.state_dict().items()}
+    plain = deepcopy(model)
     fuse_projections(model.language_model)
-    after = model.state_dict()
+    before, after = plain.state_dict(), model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[own], tensor) for own, tensor in before.items())
     for layer in model.language_model.model.layers:
@@ -89,8 +90,7 @@ def test_fused_projections_are_the_same_weights_and_answers(name: str) -> None:
     session.decoding = Decoding(ends=frozenset())
     sure = 0
     for query, answer in zip(queries, session.generate(queries, 12), strict=True):
-        # One pass over the whole sequence is too long for the product of gate and up together.
-        chosen, count = plain_choices(model, query, answer, inputs)
+        chosen, count = plain_choices(plain, query, answer, inputs)
         assert chosen[:count] == answer[:count]
         sure += count
     assert sure > 9 * 12 / 2
@@ -104,9 +104,6 @@ def test_projections_with_adapters_are_not_fused() -> None:
     assert first.self_attn.fused is None
     assert first.mlp.fused is None
     assert _session(model).generate(_queries(3), 9) == expected
-    adapted = with_lora(LoraSettings(rank=2, alpha=6, targets=("v_proj",)))
-    fuse_projections(adapted.language_model)
-    assert adapted.language_model.model.layers[0].mlp.fused is not None
 
 
 def test_the_order_of_questions_does_not_matter() -> None:
@@ -219,6 +216,7 @@ def test_recorded_passes_give_the_answers_of_plain_code(
     monkeypatch.setattr(pass_sizes, "WIDTH", 32)
     model, words, inputs = family_student(name)
     model, inputs = model.to("cuda"), inputs.to("cuda")
+    plain = deepcopy(model)
     if fused:
         fuse_projections(model.language_model)
     other = replace(inputs, rgb_VHWC=255 - inputs.rgb_VHWC)
@@ -234,7 +232,7 @@ def test_recorded_passes_give_the_answers_of_plain_code(
             session.decoding = Decoding(ends=frozenset(), penalty=penalty)
             answers = session.generate(queries, most)
             for query, answer in zip(queries, answers, strict=True):
-                chosen, count = plain_choices(model, query, answer, session.scene, penalty)
+                chosen, count = plain_choices(plain, query, answer, session.scene, penalty)
                 assert chosen[:count] == answer[:count]
                 sure.append(count)
             expected.append(answers)

@@ -2,6 +2,7 @@
 
 As transformers writes them, a norm is six passes over the hidden states and the gate of the MLP
 two, forward and again when recomputed. Here each is one. The norm is torch's own fused operator.
+Layers of a model that only answers pass over the hidden states still less often.
 
 As transformers writes it, a layer of the vision tower asks the GPU three times for the lengths of
 the frames, for which the host waits, and then takes one frame after another. Here every frame has
@@ -25,6 +26,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 )
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids
 
+from threedrs.models.attention.packed import packed_attention
 from threedrs.models.packing import on_device
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of red, green and blue in its training images
@@ -56,20 +58,25 @@ def _norm(module: nn.Module, hidden: Tensor) -> Tensor:
 
 
 def _mlp(module: Any, hidden: Tensor) -> Tensor:
+    return module.down_proj(_gated(module, hidden))
+
+
+def _gated(mlp: Any, hidden: Tensor) -> Tensor:
+    """Return what the last product of an MLP takes in."""
     # Of many tokens the gate takes longer on two halves of one tensor than on two tensors.
-    if module.fused is not None and hidden.shape[-2] <= FEW_TOKENS:
-        gate, up = module.fused(hidden).chunk(2, -1)
+    if mlp.fused is not None and hidden.shape[-2] <= FEW_TOKENS:
+        gate, up = mlp.fused(hidden).chunk(2, -1)
     else:
-        gate, up = module.gate_proj(hidden), module.up_proj(hidden)
-    return module.down_proj(run_fused(_gate, gate, up))
+        gate, up = mlp.gate_proj(hidden), mlp.up_proj(hidden)
+    return run_fused(_gate, gate, up)
 
 
 def _attention(
-    module: nn.Module, forward: Callable[..., Any], *, passes: Any = None, **arguments: Any
+    module: Any, forward: Callable[..., Any], *, passes: Any = None, **arguments: Any
 ) -> tuple[Tensor, Tensor | None]:
     if passes is None:
         return forward(**arguments)
-    return passes.attend(module, arguments["hidden_states"]), None
+    return module.o_proj(passes.attend(module, arguments["hidden_states"])), None
 
 
 def fuse(language_model: Any) -> None:
@@ -94,24 +101,98 @@ def query_key_value(attention: Any, hidden: Tensor) -> Tensor:
     return torch.cat([getattr(attention, name)(hidden) for name in QUERY_KEY_VALUE], -1)
 
 
+def normed_heads(attention: Any, heads_THd: Tensor, keys: int) -> Tensor:
+    """Return query and key heads after the layer's norms, which Qwen3 has and Qwen2 has not.
+
+    The last ``keys`` heads are those of keys.
+    """
+    if not hasattr(attention, "q_norm"):
+        return heads_THd
+    normed = attention.q_norm(heads_THd[:, :-keys]), attention.k_norm(heads_THd[:, -keys:])
+    return torch.cat(normed, 1)
+
+
+def turned_heads(heads_THd: Tensor, cos_Td: Tensor, sin_Td: Tensor) -> Tensor:
+    """Return query and key heads turned by the rotary embedding, in three passes over them."""
+    first, second = heads_THd.chunk(2, -1)
+    first_sin, second_sin = sin_Td[:, None].chunk(2, -1)
+    turned = heads_THd * cos_Td[:, None]
+    first_turned, second_turned = turned.chunk(2, -1)
+    first_turned.addcmul_(second, first_sin, value=-1)
+    second_turned.addcmul_(first, second_sin)
+    return turned
+
+
 @torch.no_grad()
 def fuse_projections(language_model: Any) -> None:
-    """Let a layer's query, key and value be one product in token passes, and its gate and up one.
+    """Let a layer's query, key and value be one product, and in token passes its gate and up one.
 
     For a model that only answers, on the device where it stays: its weights become parts of a
-    larger tensor, which an optimizer would not follow. Layers with adapters stay as they are.
+    larger tensor, which an optimizer would not follow, and its layers change the embeddings that
+    they are given. Layers with adapters stay as they are.
     """
     for layer in language_model.model.layers:
-        for module, names in ((layer.self_attn, QUERY_KEY_VALUE), (layer.mlp, GATE_UP)):
+        attention, mlp = layer.self_attn, layer.mlp
+        parts = [(attention, name) for name in (*QUERY_KEY_VALUE, "o_proj")]
+        parts += [(mlp, name) for name in (*GATE_UP, "down_proj")]
+        if any(type(getattr(module, name)) is not nn.Linear for module, name in parts):
+            continue
+        for module, names in ((attention, QUERY_KEY_VALUE), (mlp, GATE_UP)):
             linears = [getattr(module, name) for name in names]
-            if all(type(linear) is nn.Linear for linear in linears):
-                weight = _as_parts_of_one([linear.weight for linear in linears])
-                bias = None
-                if linears[0].bias is not None:
-                    bias = _as_parts_of_one([linear.bias for linear in linears])
-                module.fused = partial(nn.functional.linear, weight=weight, bias=bias)
+            weight = _as_parts_of_one([linear.weight for linear in linears])
+            bias = None
+            if linears[0].bias is not None:
+                bias = _as_parts_of_one([linear.bias for linear in linears])
+            module.fused = partial(nn.functional.linear, weight=weight, bias=bias)
+        assert attention.o_proj.bias is None
+        assert mlp.down_proj.bias is None
+        layer.forward = partial(_answering_layer, layer)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # the parts that were: no later tensor would fit into all of them
+
+
+def _answering_layer(
+    layer: Any, hidden_1TD: Tensor, *, passes: Any = None, **arguments: Any
+) -> Tensor:
+    """Return a layer's output, in the memory of its input."""
+    attention, mlp = layer.self_attn, layer.mlp
+    normed_1TD = layer.input_layernorm(hidden_1TD)
+    if passes is not None:
+        seen_1TC = passes.attend(attention, normed_1TD)
+    else:
+        seen_1TC = _seen(attention, normed_1TD, **arguments)
+    # A product that adds as it writes spares a pass over the hidden states.
+    hidden_TD = hidden_1TD[0]
+    hidden_TD.addmm_(seen_1TC[0], attention.o_proj.weight.T)
+    gated_1TM = _gated(mlp, layer.post_attention_layernorm(hidden_1TD))
+    hidden_TD.addmm_(gated_1TM[0], mlp.down_proj.weight.T)
+    return hidden_1TD
+
+
+def _seen(
+    attention: Any,
+    normed_1TD: Tensor,
+    *,
+    position_embeddings: tuple[Tensor, Tensor],
+    attention_mask: Any,
+    past_key_values: Any,
+    questions: Any = None,
+    **_: Any,
+) -> Tensor:
+    """Return what an attention layer's last product takes in (1,T,C)."""
+    cos_1Td, sin_1Td = position_embeddings
+    heads_THd = query_key_value(attention, normed_1TD)[0].unflatten(1, (-1, cos_1Td.shape[-1]))
+    keys = attention.k_proj.out_features // cos_1Td.shape[-1]
+    queried_THd = normed_heads(attention, heads_THd[:, :-keys], keys)
+    turned_1HTd = turned_heads(queried_THd, cos_1Td[0], sin_1Td[0]).transpose(0, 1)[None]
+    query, key = turned_1HTd[:, :-keys], turned_1HTd[:, -keys:]
+    value = heads_THd[:, -keys:].transpose(0, 1)[None]
+    if past_key_values is not None:
+        key, value = past_key_values.update(key, value, attention.layer_idx)
+    seen_1TNd, _ = packed_attention(
+        attention, query, key, value, attention_mask, attention.scaling, questions
+    )
+    return seen_1TNd.flatten(2)
 
 
 def _as_parts_of_one(parameters: Sequence[nn.Parameter]) -> Tensor:
