@@ -12,6 +12,7 @@ are turned in float32, as published, but in one pass over them.
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -133,19 +134,20 @@ def fuse_projections(language_model: Any) -> None:
     """
     for layer in language_model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
-        parts = [(attention, name) for name in (*QUERY_KEY_VALUE, "o_proj")]
-        parts += [(mlp, name) for name in (*GATE_UP, "down_proj")]
-        if any(type(getattr(module, name)) is not nn.Linear for module, name in parts):
+        inner = {
+            attention: [getattr(attention, name) for name in QUERY_KEY_VALUE],
+            mlp: [getattr(mlp, name) for name in GATE_UP],
+        }
+        last = [attention.o_proj, mlp.down_proj]
+        if any(type(linear) is not nn.Linear for linear in chain(last, *inner.values())):
             continue
-        for module, names in ((attention, QUERY_KEY_VALUE), (mlp, GATE_UP)):
-            linears = [getattr(module, name) for name in names]
+        for module, linears in inner.items():
             weight = _as_parts_of_one([linear.weight for linear in linears])
             bias = None
             if linears[0].bias is not None:
                 bias = _as_parts_of_one([linear.bias for linear in linears])
             module.fused = partial(nn.functional.linear, weight=weight, bias=bias)
-        assert attention.o_proj.bias is None
-        assert mlp.down_proj.bias is None
+        assert all(linear.bias is None for linear in last)
         layer.forward = partial(_answering_layer, layer)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # the parts that were: no later tensor would fit into all of them
@@ -189,9 +191,9 @@ def _seen(
     value = heads_THd[:, -keys:].transpose(0, 1)[None]
     if past_key_values is not None:
         key, value = past_key_values.update(key, value, attention.layer_idx)
-    seen_1TNd, _ = packed_attention(
+    seen_1TNd = packed_attention(
         attention, query, key, value, attention_mask, attention.scaling, questions
-    )
+    )[0]
     return seen_1TNd.flatten(2)
 
 
