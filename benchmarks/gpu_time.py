@@ -1,8 +1,11 @@
 """Where a GPU's time goes: its kernels by kind, the time without any, what communication hides."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 # First match counts; names of cuBLAS, CUTLASS, cuDNN, FlashAttention and NCCL kernels.
 KINDS = (
@@ -35,6 +38,18 @@ def covered(kernels: Iterable[Kernel]) -> float:
         total += max(0.0, kernel.end - max(kernel.begin, reached))
         reached = max(reached, kernel.end)
     return total
+
+
+def kernels_of(work: Callable[[], Any]) -> list[Kernel]:
+    """Run ``work`` under torch's profiler; return what the GPU did for it."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        work()
+        torch.cuda.synchronize()
+    return [
+        Kernel(event.name, event.time_range.start, event.time_range.end)
+        for event in profiler.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA
+    ]
 
 
 def time_shares(kernels: Sequence[Kernel]) -> dict[str, float]:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gpu_time import kernels_of, time_shares
 from harness import choose_device, random_vggt, seconds
 from scene_stores import write_scene_stores
 from threedrs.scenes.store import SceneStore
@@ -268,6 +269,9 @@ def measure(size: Size, folder: Path) -> dict[str, Any]:
         result["peak gigabytes"] = torch.cuda.max_memory_allocated() / 1e9
         with patch.object(attention, "flash_attention_3", lambda: None):
             result["forward, cuDNN attention"] = seconds(partial(patch_features, fast, on_device))
+        shares = time_shares(kernels_of(partial(patch_features, fast, on_device)))
+        span = shares.pop("seconds")
+        result["forward by kind"] = {kind: share * span for kind, share in shares.items()}
         tokens = rows * columns + SPECIAL_TOKENS
         result["one layer's attention"] = measure_attention(model, size.frames, tokens)
     print(json.dumps(result, indent=1), flush=True)
@@ -290,12 +294,9 @@ def table(result: dict[str, Any]) -> str:
         *((f"ours: {name}", value) for name, value in result["shard"].items()),
         *((name, value) for name, value in result.items() if name.startswith("forward,")),
         *(
-            (f"one layer's attention: {name}", value)
-            for name, value in result.get("one layer's attention", {}).items()
-        ),
-        *(
-            (f"bfloat16 against float32: {name}", value)
-            for name, value in result["bfloat16 against float32"].items()
+            (f"{part}: {name}", value)
+            for part in ("forward by kind", "one layer's attention", "bfloat16 against float32")
+            for name, value in result.get(part, {}).items()
         ),
     ]
     head = (

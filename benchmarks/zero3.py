@@ -33,7 +33,7 @@ import torch
 import torch.distributed
 import yaml
 
-from gpu_time import Kernel, time_shares
+from gpu_time import kernels_of, time_shares
 from threedrs.config.schema import SupervisionSettings
 from threedrs.distributed.ranks import Ranks, peak_memory, start_ranks
 from threedrs.models.backbones.family import SIZES
@@ -187,16 +187,7 @@ class Bench:
 
     def profile(self) -> dict[str, float]:
         """Return where the GPU's time goes in one step, as shares of its span."""
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-            self.step()
-            torch.cuda.synchronize()
-        return time_shares(
-            [
-                Kernel(event.name, event.time_range.start, event.time_range.end)
-                for event in profiler.events()
-                if event.device_type == torch.autograd.DeviceType.CUDA
-            ]
-        )
+        return time_shares(kernels_of(self.step))
 
 
 def checkpoint_and_resume(bench: Bench, folder: Path) -> Iterator[dict[str, Any]]:

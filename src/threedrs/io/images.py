@@ -54,11 +54,16 @@ def image_size(source: Path | bytes, formats: tuple[str, ...] = FORMATS) -> tupl
         return image.size
 
 
-def decode_rgb(source: Path | bytes, formats: tuple[str, ...] = FORMATS) -> NDArray[np.uint8]:
-    """Return an image's pixels, (H, W, 3) uint8, writable. Raises ImageError."""
+def decode_image(source: Path | bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """Return an image, decoded, in mode RGB. Raises ImageError."""
     _compare_checksums(source, formats)
     with open_image(source, formats) as image:
-        return np.array(image.convert("RGB"))
+        return image.convert("RGB")
+
+
+def decode_rgb(source: Path | bytes, formats: tuple[str, ...] = FORMATS) -> NDArray[np.uint8]:
+    """Return an image's pixels, (H, W, 3) uint8, writable. Raises ImageError."""
+    return np.array(decode_image(source, formats))
 
 
 def decode_depth_png(payload: bytes, size: tuple[int, int]) -> NDArray[np.uint16]:

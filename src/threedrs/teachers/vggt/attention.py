@@ -54,18 +54,23 @@ def grid_positions(rows: int, columns: int, special_tokens: int) -> Tensor:
 
 
 def rotation_tables(positions_T2: Tensor, head_channels: int, base: float) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine for :func:`rotate`, each (T, head_channels) float32."""
+    """Return cosine and sine for :func:`rotate`, each (T, head_channels) float32.
+
+    The sine of a pair's first member is negative: that member takes less of the other.
+    """
     half = head_channels // 2
     frequencies = base ** (-torch.arange(0, half, 2, dtype=torch.float32) / half)
     angles_T2F = positions_T2.float()[:, :, None] * frequencies.to(positions_T2.device)
-    # both members of a pair turn by the same angle, so the angles of a half are written twice
-    angles_TE = torch.cat((angles_T2F, angles_T2F), dim=-1).flatten(1)
-    return angles_TE.cos(), angles_TE.sin()
+    cosine_T2F, sine_T2F = angles_T2F.cos(), angles_T2F.sin()
+    # both members of a pair turn by the same angle, so the values of a half are written twice
+    cosine_TE = torch.cat((cosine_T2F, cosine_T2F), dim=-1).flatten(1)
+    return cosine_TE, torch.cat((-sine_T2F, sine_T2F), dim=-1).flatten(1)
 
 
 def rotate(x_BTME: Tensor, cosine_TE: Tensor, sine_TE: Tensor) -> Tensor:
     """Rotate queries or keys by their position; computed in float32, returned in float32."""
     x = x_BTME.float()
-    row_a, row_b, column_a, column_b = x.chunk(4, dim=-1)
-    turned = torch.cat((-row_b, row_a, -column_b, column_a), dim=-1)
-    return x * cosine_TE[:, None] + turned * sine_TE[:, None]
+    # The compiler reads the members of a pair in each other's place, where it would write a
+    # concatenation of them to the GPU's memory first.
+    swapped = x.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
+    return x * cosine_TE[:, None] + swapped * sine_TE[:, None]

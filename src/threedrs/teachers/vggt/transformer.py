@@ -17,6 +17,10 @@ from torch.nn import functional
 
 from threedrs.teachers.vggt.attention import attend, rotate
 
+# A normed query has five reads (itself, its mean and variance, factor and offset) and is used twice
+# by its rotation. At the compiler's threshold of four it would be written to memory in float32.
+FUSION = {"realize_reads_threshold": 5}
+
 
 class LayerScale(nn.Module):
     """A learned factor per channel (CaiT, Touvron et al. 2021, eq. 4)."""
@@ -55,15 +59,20 @@ class Attention(nn.Module):
         self.proj = nn.Linear(channels, channels)
         self.attend = attend
 
-    def forward(self, x_NTD: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Return (N, T, D); ``rotation`` holds the cosine and sine, each (T, E)."""
+    def projections(
+        self, x_NTD: Tensor, rotation: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values for ``attend``, each (N, T, M, E).
+
+        ``rotation`` holds the tables of `rotation_tables`, each (T, E).
+        """
         N, T, D = x_NTD.shape
         qkv_NT3ME = self.qkv(x_NTD).view(N, T, 3, self.heads, D // self.heads)
         q, k, v = qkv_NT3ME.unbind(2)
         q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
-        return self.proj(self.attend(q.to(v.dtype), k.to(v.dtype), v).reshape(N, T, D))
+        return q.to(v.dtype), k.to(v.dtype), v
 
 
 class Block(nn.Module):
@@ -88,7 +97,11 @@ class Block(nn.Module):
 
     def forward(self, x_NTD: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return (N, T, D), in the dtype of ``x_NTD`` promoted with the layer scales'."""
-        x_NTD = x_NTD + self.ls1(self.attn(self.norm1(x_NTD), rotation))
+        # The attention is called here and not within `Attention`: the compiler stops at it, and so
+        # fuses all that stands before it in a block, and all that stands behind.
+        q, k, v = self.attn.projections(self.norm1(x_NTD), rotation)
+        attended_NTD = self.attn.attend(q, k, v).flatten(2)
+        x_NTD = x_NTD + self.ls1(self.attn.proj(attended_NTD))
         return x_NTD + self.ls2(self.mlp(self.norm2(x_NTD)))
 
 
@@ -107,4 +120,4 @@ def compile_blocks(model: nn.Module, backend: Any = "inductor") -> None:
         if isinstance(block, Block):
             block.attn.attend = untraced
             # All scenes of a run have images of a few sizes, so each gets code of its own.
-            block.compile(dynamic=False, backend=backend)
+            block.compile(dynamic=False, backend=backend, options=FUSION)

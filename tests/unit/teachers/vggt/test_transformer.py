@@ -24,6 +24,22 @@ def broken(graph: Any, inputs: Any) -> Any:
     raise RuntimeError("no compiler")
 
 
+def test_a_block_is_compiled_as_what_stands_before_its_attention_and_what_behind() -> None:
+    products: list[list[str]] = []
+
+    def count_products(graph: Any, inputs: Any, **options: Any) -> Any:
+        nodes = [node for node in graph.graph.nodes if "linear" in str(node.target)]
+        products.append([str(node.target) for node in nodes])
+        return graph.forward
+
+    model = tiny_model(0).eval()
+    compile_blocks(model, count_products)
+    with torch.inference_mode():
+        model(torch.rand(1, 2, 3, 28, 28))
+    # Blocks of the encoder, within frames and over the scene: one product before, three behind.
+    assert sorted(map(len, products)) == [1, 1, 1, 3, 3, 3]
+
+
 @pytest.mark.parametrize("backend", ["eager", broken])
 def test_compiled_blocks(backend: Any) -> None:
     images = torch.rand(1, 2, 3, 56, 70, generator=torch.Generator().manual_seed(0))
