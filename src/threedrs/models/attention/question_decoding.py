@@ -103,8 +103,10 @@ class QuestionAttention:
         length_B = on_device(torch.tensor(lengths), device)
         begin_B = length_B.cumsum(0) - length_B
         total = sum(lengths)
-        # So are the tokens of one question, whose first token somebody may be waiting for.
-        self.same_length = total == widest * len(lengths)
+        # Its tokens stand in their cells as they are, and somebody may be waiting for the first one
+        # behind them. Of many questions the cells are a copy, as what they would be parts of holds
+        # all queries too.
+        self.single = len(lengths) == 1
         row_S = torch.arange(len(lengths), device=device).repeat_interleave(
             length_B, output_size=total
         )
@@ -146,11 +148,11 @@ class QuestionAttention:
 
     def _pack(self, grid: Tensor) -> Tensor:
         """Return the tokens (S,...) that stand in the cells of (B,W,...)."""
-        return grid.flatten(0, 1) if self.same_length else grid[self.index]
+        return grid.flatten(0, 1) if self.single else grid[self.index]
 
     def _unpack(self, tokens: Tensor) -> Tensor:
         """Return packed tokens (S,...) in the cells of (B,W,...)."""
-        if self.same_length:
+        if self.single:
             return tokens.unflatten(0, tuple(self.seen_BW.shape))
         grid = tokens.new_zeros(*self.seen_BW.shape, *tokens.shape[1:])
         grid[self.index] = tokens
