@@ -7,8 +7,11 @@ not fit one GPU. Utilisation counts forward and backward without recomputation.
 
     python benchmarks/training_step.py --size 7b --run sdpa:0:1,2,4,8,16 --run flash:0:8,16
 
-``--run ATTENTION:KEPT:K,...`` measures a backend with the activations of KEPT language-model layers
-kept instead of recomputed. The first line of each run is the base of its ratio of samples a second.
+``--run ATTENTION:KEPT:K,...`` measures a backend with the activations of KEPT layers kept instead
+of recomputed (`execution.kept_layers`). The first line of each run is the base of its ratio of
+samples a second. "Planned" is the memory by the figures of `threedrs plan`. ``--float8`` multiplies
+as `train.float8` does. ``--profile`` says where the GPU's time goes in the last pack measured, in a
+whole step and in the vision tower's part.
 """
 
 import argparse
@@ -20,21 +23,27 @@ import platform
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from gpu_time import kernels_of, time_shares
 from threedrs.config.schema import TUNABLE, SupervisionSettings
 from threedrs.models.attention.packed import pack_mask
 from threedrs.models.backbones.family import SIZES
 from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.float8 import use_float8
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import IGNORE, Layout, Pack, Prefix, Sample
 from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.student import Student
 from threedrs.training.flops import OperationCount, device_peak
+from threedrs.training.full_pack import GIB, FullPack
+from threedrs.training.recipe import TrainSettings
 
 OBJECTS = 30
 OWN_TOKENS = 64
@@ -121,6 +130,20 @@ def language_step(student: Student, pack: Pack) -> None:
     hidden.backward(torch.ones_like(hidden))
 
 
+def planned(student: Student, kept: int, samples: int, frames: int) -> float:
+    """Return the GiB that a pack is planned to take without the optimizer."""
+    settings = TrainSettings(
+        pack=samples,
+        gradient_checkpointing=True,
+        kept_layers=kept,
+        precision="bfloat16" if student.device.type == "cuda" else "float32",
+    )
+    pack = FullPack(student=student, settings=settings, frames=frames)
+    parts = pack.memory({"zero_optimization": {"stage": 2}}, 1)
+    left_out = ("optimizer", "buckets", "system")
+    return sum(size for part, size in parts.items() if part not in left_out) / GIB
+
+
 def measure(
     student: Student, attention: str, kept: int, samples: int, frames: int, repeats: int
 ) -> dict[str, float | str | int]:
@@ -148,24 +171,27 @@ def measure(
         "samples_per_second": round(samples / whole, 3),
         "mfu": round(operations / whole / peak, 4) if peak else float("nan"),
         "memory_gib": round(memory, 1),
+        "planned_gib": round(planned(student, kept, samples, frames), 1),
         "vision_share": round(vision / whole, 3),
         "language_share": round(language / whole, 3),
         "rest_share": round(1 - (vision + language) / whole, 3),
     }
 
 
-def print_profile(student: Student, frames: int) -> None:
-    """Print the kernels of a pack of one sample that take the most time."""
-    pack = Pack(scene=scene(student, frames), samples=(sample(0),)).to(student.device)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-        step(student, pack)
-        torch.cuda.synchronize()
-    total = sum(event.self_device_time_total for event in profiler.key_averages())
-    rows = sorted(profiler.key_averages(), key=lambda event: -event.self_device_time_total)
-    print(f"kernels of one pack, K=1, {total / 1e6:.3f} s:")
-    for event in rows[:28]:
-        share = event.self_device_time_total / total
-        print(f"{share:7.2%} {event.count:6d} x {event.key[:110]}")
+def print_profile(student: Student, samples: int, frames: int) -> None:
+    """Print the kinds of kernels of a pack of ``samples``, and the kernels that take the most."""
+    pack = Pack(scene=scene(student, frames), samples=tuple(map(sample, range(samples))))
+    pack = pack.to(student.device)
+    for name, work in (("whole step", step), ("vision tower and projector", vision_step)):
+        kernels = kernels_of(partial(work, student, pack))
+        print(f"{name}, K={samples}: {json.dumps(time_shares(kernels))}")
+        taken: Counter[str] = Counter()
+        for kernel in kernels:
+            taken[kernel.name] += round(1e3 * (kernel.end - kernel.begin))
+        for kernel_name, time_taken in taken.most_common(28):
+            count = sum(kernel.name == kernel_name for kernel in kernels)
+            share = time_taken / taken.total()
+            print(f"{share:7.2%} {count:6d} x {kernel_name[:110]}")
 
 
 def parse() -> argparse.Namespace:
@@ -177,6 +203,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--run", action="append", metavar="ATTENTION:KEPT:K,K,...")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--profile", action="store_true", help="print the slowest kernels (GPU)")
+    parser.add_argument("--float8", action="store_true")
     parser.add_argument("--out", type=Path, help="write the figures as JSON lines")
     return parser.parse_args()
 
@@ -192,11 +219,13 @@ def main() -> None:
     with device:
         student, _ = load_student(settings, teacher_channels=2048)
     student.to(device).train()
+    if arguments.float8:
+        use_float8(student)
     command = "python benchmarks/training_step.py " + " ".join(sys.argv[1:])
     print(f"`{command}`, {machine}, torch {torch.__version__}, {datetime.date.today()}")
     print(
-        "| attention | kept | K | tokens | s/pack | samples/s | ratio | MFU | GiB | vision | "
-        "language | rest |\n|" + "---|" * 12,
+        "| attention | kept | K | tokens | s/pack | samples/s | ratio | MFU | GiB | planned | "
+        "vision | language | rest |\n|" + "---|" * 13,
         flush=True,
     )
     rows = []
@@ -218,13 +247,13 @@ def main() -> None:
             print(
                 f"| {attention} | {kept} | {samples} | {row['tokens']} | {row['seconds']} | "
                 f"{row['samples_per_second']} | {row['samples_per_second'] / base:.2f} | "
-                f"{row['mfu']:.1%} | {row['memory_gib']} | {row['vision_share']:.0%} | "
-                f"{row['language_share']:.0%} | {row['rest_share']:.0%} |",
+                f"{row['mfu']:.1%} | {row['memory_gib']} | {row['planned_gib']} | "
+                f"{row['vision_share']:.0%} | {row['language_share']:.0%} | "
+                f"{row['rest_share']:.0%} |",
                 flush=True,
             )
     if arguments.profile:
-        student.attention = "sdpa"
-        print_profile(student, arguments.frames)
+        print_profile(student, samples, arguments.frames)
     if arguments.out:
         arguments.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
 

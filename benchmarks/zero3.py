@@ -1,4 +1,4 @@
-"""ZeRO-3 training of the full-size student: speed, memory, checkpoint, resume, export.
+"""ZeRO training of the full-size student: speed, memory, checkpoint, resume, export.
 
 Runs the engine, optimizer step, checkpoints and export of `threedrs.train` on made-up packs (see
 training_step.py) and random weights, which stand in for the published checkpoint. No rank ever
@@ -8,11 +8,11 @@ holds the whole model while it is built. A checkpoint of the 7B student takes 12
     torchrun --nproc-per-node=4 benchmarks/zero3.py --measure 1:0 --measure 1:20 --measure 1:all
     torchrun --nproc-per-node=2 benchmarks/zero3.py --folder /local/disk
 
-``--measure PACK:KEPT`` measures packs of PACK samples with the activations of KEPT language-model
-layers kept instead of recomputed (``all``: nothing is recomputed, the vision tower neither), one
-run after the other on the same engine. A step has ``--accumulation`` packs a GPU: 4 packs of one
-sample on 4 GPUs are the paper's 16 samples. ``--profile`` says where the GPU's time goes in a step
-of the last run.
+``--measure PACK:KEPT`` measures packs of PACK samples with the activations of KEPT layers kept
+instead of recomputed (``auto``: as many as a training would keep; ``all``: nothing is recomputed),
+one run after the other on the same engine. A step has ``--accumulation`` packs a GPU: 4 packs of
+one sample on 4 GPUs are the paper's 16 samples. ``--profile`` says where the GPU's time goes in a
+step of the last run. ``--deepspeed config/deepspeed/zero2.json`` measures ZeRO-2.
 
 Without ``--folder`` nothing is written. With it: the checkpoint is saved after the timed steps, two
 more steps (of one pack a GPU) are run, the checkpoint is loaded, the two steps are run again, and
@@ -26,6 +26,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from threedrs.config.schema import SupervisionSettings
 from threedrs.distributed.ranks import Ranks, peak_memory, start_ranks
 from threedrs.models.backbones.family import SIZES
 from threedrs.models.checkpoint.load_save import load_student, save_student
+from threedrs.models.float8 import use_float8
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Pack
 from threedrs.models.student import Student
@@ -45,6 +47,7 @@ from threedrs.training.checkpoints import Progress, load_checkpoint, save_checkp
 from threedrs.training.export import whole_state
 from threedrs.training.flops import device_peak
 from threedrs.training.recipe import TrainSettings
+from threedrs.training.run_setup import kept_layers
 from threedrs.training.step import build_engine, train_step, zero_init
 from training_step import sample, scene
 
@@ -64,6 +67,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--deepspeed", type=Path, default=REPOSITORY / "config/deepspeed/zero3.json"
     )
+    parser.add_argument("--float8", action="store_true", help="as `train.float8` (ZeRO-2)")
     parser.add_argument("--profile", action="store_true", help="where the GPU's time goes (GPU)")
     parser.add_argument("--folder", type=Path, help="save, resume and export there")
     return parser.parse_args()
@@ -79,6 +83,7 @@ def recipe(arguments: argparse.Namespace, ranks: Ranks) -> TrainSettings:
         "pack": 1,
         "global_batch": arguments.accumulation * ranks.count,
         "deepspeed": str(arguments.deepspeed),
+        "float8": arguments.float8,
         "precision": "bfloat16" if ranks.device.type == "cuda" else "float32",
     }
     return TrainSettings(**section)
@@ -113,10 +118,18 @@ class Bench:
             name=arguments.name, size=arguments.size, random_weights=arguments.size == "7b"
         )
         self.student: Student
-        self.student, self.tokenizer = load_student(
-            settings, teacher_channels=2048, zero_init=zero_init(self.settings, ranks.count)
-        )
-        self.student.train()
+        spread = zero_init(self.settings, ranks.count)
+        # Random weights of a whole student would take minutes to draw on the host.
+        with ranks.device if spread is None else nullcontext():
+            self.student, self.tokenizer = load_student(
+                settings, teacher_channels=2048, zero_init=spread
+            )
+        if self.settings.float8:
+            use_float8(self.student)
+        self.student.to(getattr(torch, self.settings.precision)).train()
+        # Before the engine takes its memory, as a training decides.
+        packs = {run.split(":")[0] for run in arguments.measure or () if run.endswith(":auto")}
+        self.auto = {pack: self._kept_layers(int(pack)) for pack in packs}
         self.engine = build_engine(
             self.student, self.settings, SupervisionSettings(), ranks, total_steps=1000
         )
@@ -124,13 +137,25 @@ class Bench:
         self.build_seconds = time.perf_counter() - began
         torch.manual_seed(ranks.rank)
 
+    def _kept_layers(self, pack: int) -> int:
+        """Return how many layers a training with packs of ``pack`` samples would keep."""
+        batch = pack * self.accumulation * self.ranks.count
+        settings = self.settings.replace(
+            pack=pack, global_batch=batch, gradient_checkpointing=True, kept_layers="auto"
+        )
+        return kept_layers(self.student, settings, self.frames, self.ranks)
+
     def prepare(self, pack: int, kept: str) -> None:
-        """Make packs of ``pack`` samples; keep the activations of ``kept`` layers, or ``all``."""
+        """Make packs of ``pack`` samples; keep the activations of ``kept`` layers of both towers.
+
+        ``kept`` is a number, ``auto`` or ``all``.
+        """
         if kept == "all":
             self.student.vision_tower.gradient_checkpointing_disable()
             self.student.language_model.gradient_checkpointing_disable()
         else:
-            self.student.gradient_checkpointing_enable(int(kept))
+            layers = self.auto[str(pack)] if kept == "auto" else int(kept)
+            self.student.gradient_checkpointing_enable(layers)
         packs = [
             Pack(scene=scene(self.student, self.frames), samples=tuple(map(sample, range(pack))))
             for _ in range(self.accumulation)

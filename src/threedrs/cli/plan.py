@@ -236,7 +236,7 @@ def _plan_lines(name: str, facts: dict[str, Any]) -> list[str]:
         more = ""
         if most is not None and most > kept:
             more = f"; execution.kept_layers may be {most} (faster)"
-        lines.append(f"  {kept} language-model layers keep their activations{more}")
+        lines.append(f"  {kept} of {facts['layers']} layers keep their activations{more}")
     lines += [f"  would fit: {change}" for change in facts["would_fit"]]
     if not facts["fits"] and not facts["would_fit"]:
         lines.append("  nothing that was tried fits; take a smaller model.size")

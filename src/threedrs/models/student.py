@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import ConfigError
@@ -122,12 +123,18 @@ class Student(nn.Module):
         return groups
 
     def gradient_checkpointing_enable(self, kept_layers: int = 0) -> None:
-        """Recompute all but the last ``kept_layers`` language layers in the backward pass."""
+        """Recompute all but the last ``kept_layers`` layers in the backward pass.
+
+        They count from the language model's last one back into the vision tower.
+        """
+        layers: list[nn.Module] = []
         for model in (self.vision_tower, self.language_model):
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        layers = self.language_model.model.layers
+            layers += [
+                one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)
+            ]
         for layer in layers[max(len(layers) - kept_layers, 0) :]:
-            layer.gradient_checkpointing = False
+            layer.gradient_checkpointing = False  # type: ignore[assignment]
 
     def position_embedding(self, points: Tensor) -> Tensor:
         """Return the position embedding (..., D) float32 of ``points`` (..., 3), metres, world."""

@@ -61,8 +61,9 @@ class Plan:
     seconds_a_step: float
     hours_an_epoch: float
     steps_an_epoch: int
-    # Language layers that keep their activations, None where nothing is recomputed. How many could,
-    # None with `auto` too, which leaves room on purpose.
+    # Layers of both towers, and how many keep their activations, None where nothing is recomputed.
+    # How many could, None with `auto` too, which leaves room on purpose.
+    layers: int
     kept_layers: int | None
     most_kept_layers: int | None
 
@@ -133,6 +134,7 @@ def plan_run(
         seconds_a_step=settings.global_batch * a_sample / speed,
         hours_an_epoch=samples * a_sample / speed / 3600,
         steps_an_epoch=settings.steps_per_epoch(_task_groups(samples)),
+        layers=pack.layers,
         kept_layers=pack.kept_layers,
         most_kept_layers=most,
     )

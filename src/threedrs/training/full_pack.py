@@ -36,6 +36,7 @@ not counted.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from threedrs.models.lora.layers import trained_parameters
@@ -85,8 +86,8 @@ class FullPack:
 
     @property
     def layers(self) -> int:
-        """The layers of the language model."""
-        return self.student.text_config.num_hidden_layers
+        """The layers of both towers."""
+        return self.student.family.run_layers + self.student.text_config.num_hidden_layers
 
     @property
     def kept_layers(self) -> int | None:
@@ -96,6 +97,19 @@ class FullPack:
         kept = self.settings.kept_layers
         assert not isinstance(kept, str), "`fitted` chooses them"
         return min(kept, self.layers)
+
+    @property
+    def _kept_of_towers(self) -> tuple[int, int]:
+        """How many layers of the vision tower and of the language model keep their activations."""
+        kept = self.layers if self.kept_layers is None else self.kept_layers
+        language = min(kept, self.student.text_config.num_hidden_layers)
+        return kept - language, language
+
+    @property
+    def vision_layer_numbers(self) -> float:
+        """The numbers that a layer of the vision tower keeps where it is not recomputed."""
+        patches, width, inner = self.student.family.vision_sizes()
+        return self.frames * patches * (7 * width + 2 * inner)
 
     @property
     def layer_numbers(self) -> float:
@@ -119,15 +133,15 @@ class FullPack:
         width, inner = text.hidden_size, text.intermediate_size
         patches, vision_width, vision_inner = family.vision_sizes()
         patches *= self.frames
-        tokens, layer = self.tokens, self.layer_numbers
-        vision_layer = patches * (7 * vision_width + 2 * vision_inner)
-        kept = self.layers * tokens * width + family.run_layers * patches * vision_width
-        at_work = tokens * (2 * inner + 2 * width)
+        tokens, layer, vision_layer = self.tokens, self.layer_numbers, self.vision_layer_numbers
+        kept: float = (
+            text.num_hidden_layers * tokens * width + family.run_layers * patches * vision_width
+        )
+        vision_kept, language_kept = self._kept_of_towers
+        kept += language_kept * layer + vision_kept * vision_layer
+        at_work: float = tokens * (2 * inner + 2 * width)
         vision_at_work = patches * (2 * vision_inner + 2 * vision_width)
-        if self.kept_layers is None:
-            kept += self.layers * layer + family.run_layers * vision_layer
-        else:
-            kept += self.kept_layers * layer
+        if self.kept_layers is not None:
             # The layer that is recomputed has all that it would have kept.
             at_work, vision_at_work = at_work + layer, vision_at_work + vision_layer
         supervised = self.frames * family.grid.coarse**2 * 6 * width
@@ -178,22 +192,26 @@ class FullPack:
             predictions=PREDICTIONS * settings.pack,
         )
         repeated = 0.0
-        if self.kept_layers is not None:
-            recomputed = 1 - self.kept_layers / self.layers
-            for name, share in (("vision_tower", 1.0), ("language_model", recomputed)):
-                if parts[name].backward:  # otherwise nothing asks for its activations again
-                    repeated += share * parts[name].forward
+        layers = self.student.family.run_layers, self.student.text_config.num_hidden_layers
+        towers = ("vision_tower", "language_model")
+        for name, kept, of in zip(towers, self._kept_of_towers, layers, strict=True):
+            if parts[name].backward:  # otherwise nothing asks for its activations again
+                repeated += (1 - kept / of) * parts[name].forward
         return sum(part.total for part in parts.values()), repeated
 
     def most_kept_layers(self, free: float) -> int | None:
-        """Return how many language layers can keep their activations in ``free`` bytes more.
+        """Return how many layers can keep their activations in ``free`` bytes more.
 
         None where all layers keep them anyway.
         """
         if self.kept_layers is None:
             return None
-        most = self.kept_layers + int(free // (self.size * self.layer_numbers))
-        return max(0, min(most, self.layers))
+        language = self.student.text_config.num_hidden_layers
+        # The language model's first: for a byte kept they save twice the time of the tower's.
+        sizes = [self.layer_numbers] * language
+        sizes += [self.vision_layer_numbers] * self.student.family.run_layers
+        ends = [self.size * each for each in accumulate(sizes, initial=0)]
+        return sum(end <= ends[self.kept_layers] + free for end in ends[1:])
 
     def fitted(self, deepspeed: Mapping[str, Any], gpus: int, memory: float) -> "FullPack":
         """Return the pack with as many kept layers as fit ``memory`` bytes, if they are `auto`."""

@@ -19,9 +19,10 @@ from threedrs.distributed.ranks import (
     least_memory,
     start_ranks,
 )
-from threedrs.errors import DataError, StoreError
+from threedrs.errors import ConfigError, DataError, StoreError
 from threedrs.io.files import sha256_of_json
 from threedrs.models.checkpoint.load_save import load_student
+from threedrs.models.float8 import use_float8
 from threedrs.models.lora.layers import add_lora
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.prompt import token_id
@@ -206,21 +207,31 @@ def start_student(run: Run) -> tuple[Student, Any]:
     if settings.lora is not None:
         tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
         add_lora(student, settings.lora, tokens, seed=settings.seed)
+    if settings.float8:
+        if spread is not None:
+            raise ConfigError(
+                f"train.float8: {settings.deepspeed} spreads the weights, and float8 needs whole "
+                "ones; set execution.deepspeed: config/deepspeed/zero2.json, or train.float8: false"
+            )
+        use_float8(student)
     if settings.gradient_checkpointing:
-        student.gradient_checkpointing_enable(_kept_layers(run, student))
+        frames = config["frames"]["count"]
+        student.gradient_checkpointing_enable(kept_layers(student, settings, frames, run.ranks))
     return student.train(), tokenizer
 
 
-def _kept_layers(run: Run, student: Student) -> int:
-    """Return how many language layers keep their activations, on all ranks the same number."""
-    settings, ranks = run.settings, run.ranks
+def kept_layers(student: Student, settings: TrainSettings, frames: int, ranks: Ranks) -> int:
+    """Return how many layers keep their activations, on all ranks the same number.
+
+    ``frames`` are those of a scene.
+    """
     if settings.kept_layers != "auto":
         return int(settings.kept_layers)
     memory = least_memory(ranks)
     if memory is None:
         return 0
     deepspeed = deepspeed_config(settings, ranks.count)
-    pack = FullPack(student=student, settings=settings, frames=run.config["frames"]["count"])
+    pack = FullPack(student=student, settings=settings, frames=frames)
     pack = pack.fitted(deepspeed, ranks.count, memory)
     planned = sum(pack.memory(deepspeed, ranks.count).values())
     if ranks.first:

@@ -147,7 +147,10 @@ def test_auto_keeps_the_layers_that_fit_95_percent_of_the_memory() -> None:
     # Each of the 3 layers keeps what `test_tiny_student_by_hand` counts; K = 1 repeats no keys.
     tokens = 2 * 210 + 44 + 64
     layer = 4 * tokens * (5 * 96 + 2 * 48 + 3 * 256)
-    assert [memory(kept) - memory(0) for kept in range(4)] == [0, layer, 2 * layer, 3 * layer]
+    # And each of the 2 layers of the vision tower of 48 channels, MLP 96.
+    vision = 4 * 2 * 729 * (7 * 48 + 2 * 96)
+    ends = [0, layer, 2 * layer, 3 * layer, 3 * layer + vision, 3 * layer + 2 * vision]
+    assert [memory(kept) - memory(0) for kept in range(6)] == ends
     recipe = settings(pack=1, gradient_checkpointing=True, kept_layers="auto")
     pack = FullPack(student=student, settings=recipe, frames=2)
 
@@ -155,10 +158,10 @@ def test_auto_keeps_the_layers_that_fit_95_percent_of_the_memory() -> None:
         return pack.fitted(ZERO3, 4, free).kept_layers
 
     assert kept(memory(0) / 2) == 0  # not even none fits: nothing could be left out besides
-    for count in range(3):
+    for count in range(5):
         assert kept((memory(count) + 1) / 0.95) == count
         assert kept((memory(count + 1) - 1) / 0.95) == count
-    assert kept(1e15) == 3
+    assert kept(1e15) == 5
     number = settings(pack=1, gradient_checkpointing=True, kept_layers=2)
     asked = FullPack(student=student, settings=number, frames=2)
     assert asked.fitted(ZERO3, 4, 1.0).kept_layers == 2
@@ -179,13 +182,9 @@ def test_a_training_says_how_many_layers_keep_their_activations(
         kept_layers="auto",
         deepspeed=ROOT / "config/deepspeed/zero3.json",
     )
-    run: Any = SimpleNamespace(
-        settings=recipe,
-        config={"frames": {"count": 32}},
-        ranks=SimpleNamespace(first=True, count=4),
-    )
+    ranks: Any = SimpleNamespace(first=True, count=4)
     monkeypatch.setattr(run_setup, "least_memory", lambda ranks: 85e9)
-    kept = run_setup._kept_layers(run, student)
+    kept = run_setup.kept_layers(student, recipe, 32, ranks)
     # A layer of 2 bytes a number: 6,720 visual tokens, 44 shared and 64 own ones.
     layer = 2 * (6720 + 44 + 64) * (5 * 3584 + 2 * 512 + 3 * 18944)
     none = recipe.replace(kept_layers=0)
@@ -195,7 +194,7 @@ def test_a_training_says_how_many_layers_keep_their_activations(
     planned = (least + kept * layer) / 2**30
     assert kept == 22
     assert capsys.readouterr().err == (
-        f"train: keeps the activations of 22 of 28 layers: {planned:.0f} of 79 GiB\n"
+        f"train: keeps the activations of 22 of 54 layers: {planned:.0f} of 79 GiB\n"
     )
     monkeypatch.setattr(run_setup, "least_memory", lambda ranks: None)
-    assert run_setup._kept_layers(run, student) == 0  # on a CPU
+    assert run_setup.kept_layers(student, recipe, 32, ranks) == 0  # on a CPU

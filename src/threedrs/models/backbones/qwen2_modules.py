@@ -1,8 +1,9 @@
 """The modules of Qwen2 and Qwen2-VL, with element-wise parts that run fused.
 
-As transformers writes them, a norm is six passes over the hidden states and the gate of the MLP
-two, forward and again when recomputed. Here each is one. The norm is torch's own fused operator.
-Layers of a model that only answers pass over the hidden states still less often.
+As transformers writes them, a norm is six passes over the hidden states, the gate of the MLP two
+and the rotation of queries and keys ten, forward and again when recomputed. Here each is one. The
+norm is torch's own fused operator. Layers of a model that only answers pass over the hidden states
+still less often.
 
 As transformers writes it, a layer of the vision tower asks the GPU three times for the lengths of
 the frames, for which the host waits, and then takes one frame after another. Here every frame has
@@ -17,12 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Qwen2VLTextConfig
+from transformers import Cache, Qwen2VLTextConfig
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     Qwen2VisionTransformerPretrainedModel,
     Qwen2VLPreTrainedModel,
     Qwen2VLTextModel,
+    apply_rotary_pos_emb,
     apply_rotary_pos_emb_vision,
 )
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids
@@ -43,14 +45,17 @@ def _gate(gate: Tensor, up: Tensor) -> Tensor:
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    # Where compiling fails (no C compiler, say), the function runs as it is. What was compiled
+    # before on this machine comes from torch's cache.
+    torch._dynamo.config.suppress_errors = True
     return torch.compile(function, dynamic=True)
 
 
-def run_fused(function: Callable[..., Any], *tensors: Tensor) -> Any:
+def run_fused(function: Callable[..., Any], hidden: Tensor, *others: Tensor | None) -> Any:
     """Return ``function`` of the tensors, element-wise work, as one kernel where that pays."""
     # Compiling costs seconds, which only a training on a GPU gets back.
-    training = tensors[0].is_cuda and torch.is_grad_enabled()
-    return (_compiled(function) if training else function)(*tensors)
+    training = hidden.is_cuda and torch.is_grad_enabled()
+    return (_compiled(function) if training else function)(hidden, *others)
 
 
 def _norm(module: nn.Module, hidden: Tensor) -> Tensor:
@@ -73,11 +78,28 @@ def _gated(mlp: Any, hidden: Tensor) -> Tensor:
 
 
 def _attention(
-    module: Any, forward: Callable[..., Any], *, passes: Any = None, **arguments: Any
-) -> tuple[Tensor, Tensor | None]:
-    if passes is None:
-        return forward(**arguments)
-    return module.o_proj(passes.attend(module, arguments["hidden_states"])), None
+    module: Any,
+    *,
+    hidden_states: Tensor,
+    position_embeddings: tuple[Tensor, Tensor],
+    past_key_values: Cache | None = None,
+    passes: Any = None,
+    **arguments: Any,
+) -> tuple[Tensor, None]:
+    if passes is not None:
+        return module.o_proj(passes.attend(module, hidden_states)), None
+    heads = (*hidden_states.shape[:-1], -1, module.head_dim)
+    query, key, value = (
+        getattr(module, name)(hidden_states).view(heads) for name in QUERY_KEY_VALUE
+    )
+    if hasattr(module, "q_norm"):  # Qwen3 has norms of them, Qwen2 has not
+        query, key = module.q_norm(query), module.k_norm(key)
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    query, key = run_fused(apply_rotary_pos_emb, query, key, *position_embeddings)
+    if past_key_values is not None:
+        key, value = past_key_values.update(key, value, module.layer_idx)
+    seen, _ = packed_attention(module, query, key, value, scaling=module.scaling, **arguments)
+    return module.o_proj(seen.flatten(-2)), None
 
 
 def fuse(language_model: Any) -> None:
@@ -90,7 +112,7 @@ def fuse(language_model: Any) -> None:
         assert type(layer.mlp.act_fn) is nn.SiLU or layer.mlp.config.hidden_act == "silu"
         layer.mlp.fused = layer.self_attn.fused = None
         layer.mlp.forward = partial(_mlp, layer.mlp)
-        layer.self_attn.forward = partial(_attention, layer.self_attn, layer.self_attn.forward)
+        layer.self_attn.forward = partial(_attention, layer.self_attn)
     for norm in norms:
         norm.forward = partial(_norm, norm)
 

@@ -1,12 +1,16 @@
-"""Layers of a model that only answers, against transformers' own."""
+"""Layers with fused parts and those of a model that only answers, against transformers' own."""
 
+from collections.abc import Iterator
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
 from transformers import DynamicCache
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from fixtures.plain_answers import family_student
+from threedrs.models.backbones import qwen2_modules
 from threedrs.models.backbones.qwen2_modules import fuse_projections, turned_heads
 from threedrs.models.student import Student
 
@@ -51,3 +55,52 @@ def test_answering_layers_give_hidden_states_and_keys_of_plain_ones(name: str) -
     assert len(expected) == 1 + 2 * len(layers)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    yield
+    torch._dynamo.reset()
+    torch._dynamo.config.suppress_errors = False
+
+
+def broken(graph: Any, inputs: Any) -> Any:
+    """Fail as a machine without a C compiler does."""
+    raise RuntimeError("no compiler")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_attention_is_that_of_transformers(name: str) -> None:
+    student, _, _ = family_student(name)
+    attention = student.language_model.model.layers[1].self_attn
+    hidden = torch.randn(1, 23, student.channels)
+    angle = torch.randn(1, 23, attention.head_dim)
+    arguments = {
+        "hidden_states": hidden,
+        "position_embeddings": (angle.cos(), angle.sin()),
+        "attention_mask": None,
+    }
+    expected, _ = type(attention).forward(attention, **arguments)
+    found, _ = attention(**arguments)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", broken])
+def test_compiled_parts(
+    backend: Any, monkeypatch: pytest.MonkeyPatch, fresh_compiler: None
+) -> None:
+    compile_with = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda function, dynamic: compile_with(function, backend=backend)
+    )
+    compiled = qwen2_modules._compiled.__wrapped__(apply_rotary_pos_emb)
+    for tokens in (5, 9):
+        query, key = (torch.randn(1, heads, tokens, 8, requires_grad=True) for heads in (4, 2))
+        angle = torch.randn(1, tokens, 8)
+        results = []
+        for function in (apply_rotary_pos_emb, compiled):
+            turned = torch.cat(function(query, key, angle.cos(), angle.sin()), dim=1)
+            gradients = torch.autograd.grad(turned.square().sum() + turned.sum(), (query, key))
+            results.append((turned, *gradients))
+        torch.testing.assert_close(results[1], results[0])

@@ -1,0 +1,80 @@
+"""Products of the language model in float8, on a GPU that multiplies it twice as fast as bfloat16.
+
+Weights, activations and gradients stay in the run's precision. Before each product both factors are
+scaled, each by one number for the whole tensor, and rounded to 8 bits (torchao's tensorwise
+scaling; 3 bits of mantissa, 2 for gradients). Casts and products are compiled together, as a cast
+by itself would cost what the product saves. Vocabulary head and vision tower stay as they are: the
+head runs at few tokens, and the tower's products are small.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from threedrs.errors import ConfigError, MachineError
+from threedrs.models.backbones.qwen2_modules import run_fused
+from threedrs.models.student import Student
+
+CAPABILITY = (8, 9)  # of the first GPUs with float8 products: Ada, then Hopper
+MULTIPLE = 16  # of which the sides of a weight must be
+GRAPHS = 32  # one for each shape of weight, with and without bias; torch's own limit is 8
+
+
+def use_float8(student: Student) -> None:
+    """Let the linear layers of the student's language model multiply in float8 while it trains.
+
+    Raises:
+        MachineError: torchao is not installed, or the GPU has no such products.
+        ConfigError: a side of a weight is not a multiple of ``MULTIPLE``.
+    """
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < CAPABILITY:
+        raise MachineError(
+            f"train.float8: {torch.cuda.get_device_name()} has no float8 products; take an H100 or "
+            "newer, or set train.float8: false"
+        )
+    _product()
+    torch._dynamo.config.recompile_limit = GRAPHS
+    for name, module in student.language_model.model.layers.named_modules():
+        if isinstance(module, nn.Linear):
+            if module.in_features % MULTIPLE or module.out_features % MULTIPLE:
+                raise ConfigError(
+                    f"train.float8: layer {name} is {module.out_features} x {module.in_features}, "
+                    f"no multiples of {MULTIPLE}; set train.float8: false"
+                )
+            module.forward = partial(_forward, module)  # type: ignore[method-assign]
+
+
+def _forward(module: nn.Linear, hidden: Tensor) -> Tensor:
+    # An evaluation on the way is to score the model that is exported, which answers without float8.
+    if not torch.is_grad_enabled():
+        return nn.functional.linear(hidden, module.weight, module.bias)
+    return run_fused(_product(), hidden, module.weight, module.bias)
+
+
+@cache
+def _product() -> Callable[..., Any]:
+    """Return the function of hidden states, weight and bias (or None) that torchao multiplies in.
+
+    Raises:
+        MachineError: torchao is not installed.
+    """
+    try:
+        from torchao.float8 import Float8LinearConfig
+        from torchao.float8.float8_linear import Float8Linear, matmul_with_hp_or_float8_args
+    except ImportError as error:
+        raise MachineError(
+            "train.float8: true needs the package torchao; install it with `pip install "
+            "'torchao==0.18.*'`, or set train.float8: false"
+        ) from error
+    # The gradient of a weight is a sum over the tokens, whose number is then padded.
+    config = Float8LinearConfig(pad_inner_dim=True)
+    products = Float8Linear(MULTIPLE, MULTIPLE, config=config).linear_mm_config
+
+    def product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        result = matmul_with_hp_or_float8_args.apply(hidden, weight.t(), products, config)
+        return result if bias is None else result + bias
+
+    return product
