@@ -140,10 +140,11 @@ class FullPack:
         vision_kept, language_kept = self._kept_of_towers
         kept += language_kept * layer + vision_kept * vision_layer
         at_work: float = tokens * (2 * inner + 2 * width)
-        vision_at_work = patches * (2 * vision_inner + 2 * vision_width)
+        vision_at_work: float = patches * (2 * vision_inner + 2 * vision_width)
         if self.kept_layers is not None:
             # The layer that is recomputed has all that it would have kept.
-            at_work, vision_at_work = at_work + layer, vision_at_work + vision_layer
+            at_work += layer
+            vision_at_work += vision_layer
         supervised = self.frames * family.grid.coarse**2 * 6 * width
         logits = 10 * text.vocab_size * PREDICTIONS * settings.pack
         return {
