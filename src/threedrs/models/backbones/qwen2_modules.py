@@ -36,6 +36,7 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)  # of red, green and blue in its trai
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
 GATE_UP = ("gate_proj", "up_proj")
+LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}  # parts of a layer
 FEW_TOKENS = 256  # up to which reading the weights takes longer than multiplying with them
 
 
@@ -163,14 +164,16 @@ def fuse_projections(language_model: Any) -> None:
         last = [attention.o_proj, mlp.down_proj]
         if any(type(linear) is not nn.Linear for linear in chain(last, *inner.values())):
             continue
+        # `_answering_layer` writes such a layer out, and other parts would mean other numbers.
+        assert {name for name, _ in layer.named_children()} == LAYER
         for module, linears in inner.items():
             weight = _as_parts_of_one([linear.weight for linear in linears])
             bias = None
             if linears[0].bias is not None:
                 bias = _as_parts_of_one([linear.bias for linear in linears])
             module.fused = partial(nn.functional.linear, weight=weight, bias=bias)
-        assert all(linear.bias is None for linear in last)
-        layer.forward = partial(_answering_layer, layer)
+        if all(linear.bias is None for linear in last):
+            layer.forward = partial(_answering_layer, layer)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # the parts that were: no later tensor would fit into all of them
 
