@@ -42,7 +42,7 @@ def ask(
     max_new_tokens: Longest = 512,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a model one thing about a scene: a question, an object to find, or a box to describe."""
+    """Ask a model about a scene: a question, an object or a box."""
     from threedrs.evaluation.dialogue import Request, parse_box, reply_lines
 
     request = Request(
@@ -76,9 +76,10 @@ def chat(
         ),
     ] = False,
 ) -> None:
-    """Ask a model many things about a scene, which is loaded once; /help says what may be typed.
+    """Ask a model many things about a scene, which is loaded once.
 
-    What is piped in is answered line by line. With --json the status is 1 if a line was refused.
+    /help says what may be typed. What is piped in is answered line by line. With --json the status
+    is 1 if a line was refused.
     """
     folder, store = _check_names(model, scene, out)
 

@@ -70,10 +70,10 @@ def verify(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read all results again, name the damaged ones, and exit with status 1 if there are any.
+    """Read all results again and name the damaged ones.
 
-    With --repair they can be remade: the commands to do so are printed. What is undamaged stays,
-    and what would cost a whole training.
+    The status is 1 if there are any. With --repair they can be remade: the commands to do so are
+    printed. What is undamaged stays, and what would cost a whole training.
     """
     from threedrs.doctor.verify import in_steps, verify_results
 

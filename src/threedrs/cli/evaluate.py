@@ -37,9 +37,10 @@ def evaluate(
     values: shared.ConfigValues = None,
     as_json: shared.AsJson = False,
 ) -> None:
-    """Evaluate a model as it is, from the repository's folder: what lacks is made first.
+    """Evaluate a model as it is, without training.
 
-    Its predictions and metrics lie in results/eval/NAME; other runs' results stay.
+    Call it in the repository's folder. Scenes and questions that are missing are made first. Its
+    predictions and metrics lie in results/eval/NAME; other runs' results stay.
     """
     from threedrs.config.yaml_files import parse_values
     from threedrs.errors import ConfigError, did_you_mean
@@ -83,32 +84,32 @@ def score(
     benchmark: names.BenchmarkName,
     predictions: Annotated[
         Path,
-        typer.Argument(help="predictions.jsonl, or the field's own jsonl (docs/EVALUATION.md)"),
+        typer.Argument(help="predictions.jsonl, or published code's rows (docs/EVALUATION.md)."),
     ],
-    out: Annotated[Path, typer.Option(help="where metrics.json is written")],
+    out: Annotated[Path, typer.Option(help="Where metrics.json is written.")],
     bootstrap: Annotated[
-        int, typer.Option(help="resamples for the 95 % intervals (scenes as clusters); 0: none")
+        int, typer.Option(help="Resamples of scenes for the 95 % intervals; 0 for none.")
     ] = 1000,
     no_meteor: Annotated[
-        bool, typer.Option("--no-meteor", help="leave METEOR out (it needs Java and is slow)")
+        bool, typer.Option("--no-meteor", help="Leave METEOR out, which needs Java and is slow.")
     ] = False,
     run: Annotated[
-        str | None, typer.Option(help="name of the run; default: taken from the path")
+        str | None, typer.Option(help="Name of the run; default: taken from the path.")
     ] = None,
     per_question: Annotated[
         Path | None,
-        typer.Option(help="where the per-question values are written; default: nowhere"),
+        typer.Option(help="Where each question's values are written; default: nowhere."),
     ] = None,
     annotations: Annotated[
         Path | None,
         typer.Option(
-            help="published annotation file of the questions: its true answers count, for rows "
-            "that hold fewer"
+            help="Published annotation file of the questions, for rows that hold only some of the "
+            "true answers."
         ),
     ] = None,
     as_json: shared.AsJson = False,
 ) -> None:
-    """Score a benchmark's predictions; values are percent, as papers print them."""
+    """Score predictions of a benchmark, in percent as papers do."""
     from threedrs.tasks.registry import find_task
 
     find_task(benchmark)
@@ -150,7 +151,7 @@ def awareness(
     ] = "{}",
     as_json: shared.AsJson = False,
 ) -> None:
-    """Measure how 3D-aware a model's visual tokens are, scene by scene (docs/EVALUATION.md)."""
+    """Measure how 3D-aware a model is (docs/EVALUATION.md)."""
     folder = names.find_model(model)
     names.check_file(scenes)
 
@@ -195,7 +196,7 @@ def merge(
     model: names.ModelName,
     out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
 ) -> None:
-    """Write adapter and base model as one whole checkpoint in the published layout."""
+    """Write adapter and base model as one whole checkpoint."""
     from threedrs.models.checkpoint.folder import check_merge
 
     folder = names.find_model(model)

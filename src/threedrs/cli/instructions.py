@@ -14,16 +14,16 @@ app = typer.Typer(help="Instruction data: convert annotations, export records.")
 @app.command()
 def convert(
     benchmark: BenchmarkName,
-    split: Annotated[str, typer.Argument(help="train, val or test")],
-    data: Annotated[Path, typer.Option(help="Data root: the folder that holds benchmark/")],
-    out: Annotated[Path, typer.Option(help="File of records to write (.jsonl)")],
+    split: Annotated[str, typer.Argument(help="train, val or test.")],
+    data: Annotated[Path, typer.Option(help="Data root: the folder that holds benchmark/.")],
+    out: Annotated[Path, typer.Option(help="File of records to write (.jsonl).")],
     on_reject: Annotated[
-        Literal["report", "fail"], typer.Option(help="List rejected rows, or stop at the first")
+        Literal["report", "fail"], typer.Option(help="List rejected rows, or stop at the first.")
     ] = "report",
     max_reject_fraction: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Stop when more than this fraction of the rows is rejected"
+            min=0, max=1, help="Stop when more than this fraction of the rows is rejected."
         ),
     ] = 0.01,
     as_json: AsJson = False,
@@ -54,11 +54,11 @@ def convert(
 
 @app.command()
 def export(
-    records: Annotated[list[Path], typer.Argument(help="Files of records (.jsonl)")],
-    out: Annotated[Path, typer.Option(help="JSON array to write")],
+    records: Annotated[list[Path], typer.Argument(help="Files of records (.jsonl).")],
+    out: Annotated[Path, typer.Option(help="JSON array to write.")],
     style: Annotated[Literal["llava"], typer.Option(help="The form of the records.")] = "llava",
 ) -> None:
-    """Write records as the JSON array that LLaVA-style training code reads."""
+    """Write records as LLaVA-style training code reads them."""
     from threedrs.instructions.llava_format import load_records, write_llava
 
     count = write_llava(out, (record for path in records for record in load_records(path)))

@@ -64,12 +64,12 @@ def plan(
     cluster: ClusterFile = None,
     as_json: shared.AsJson = False,
 ) -> None:
-    """Estimate memory and time of training, from the repository's folder.
+    """Estimate memory and time of training.
 
-    Without a configuration it is the paper's run (config/paper.yaml). Where something does not fit
-    the GPUs, it says what would, and the status is 1. With --cluster it prints jobs, GPU hours,
-    disk and wall time of every stage, and the largest risk. GPUs and their kind then come from that
-    file.
+    Call it in the repository's folder. Without a configuration it is the paper's run
+    (config/paper.yaml). Where something does not fit the GPUs, it says what would, and the status
+    is 1. With --cluster it prints jobs, GPU hours, disk and wall time of every stage, and the
+    largest risk. GPUs and their kind then come from that file.
     """
     from threedrs.config.load import load_config, resolve_run
     from threedrs.config.yaml_files import merged, parse_values

@@ -10,17 +10,17 @@ from threedrs.cli.shared import say
 
 app = typer.Typer(help="Predictions of others and for others.", no_args_is_help=True)
 Records = Annotated[
-    Path, typer.Option(help="The questions: results/instructions/<benchmark>_<split>.jsonl")
+    Path, typer.Option(help="The questions: results/instructions/<benchmark>_<split>.jsonl.")
 ]
 
 
 @app.command()
 def export(
-    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl of a run")],
+    predictions: Annotated[Path, typer.Argument(help="The predictions.jsonl of a run.")],
     records: Records,
-    out: Annotated[Path, typer.Option(help="The field's jsonl to write")],
+    out: Annotated[Path, typer.Option(help="The file of rows to write.")],
     model_id: Annotated[
-        str | None, typer.Option(help="Name of the model; default: the run, taken from the path")
+        str | None, typer.Option(help="Name of the model; default: the run, taken from the path.")
     ] = None,
 ) -> None:
     """Write predictions as the rows that the field's own scorers read."""
@@ -43,11 +43,11 @@ def export(
 
 @app.command("import")
 def import_rows(
-    predictions: Annotated[Path, typer.Argument(help="the field's jsonl")],
+    predictions: Annotated[Path, typer.Argument(help="The field's rows (docs/EVALUATION.md).")],
     records: Records,
-    out: Annotated[Path, typer.Option(help="predictions.jsonl to write")],
+    out: Annotated[Path, typer.Option(help="The predictions.jsonl to write.")],
 ) -> None:
-    """Write the field's rows as predictions of ours, with scenes and all true answers."""
+    """Write the field's rows as ours, with all true answers."""
     check_file(predictions)
     check_file(records)
 

@@ -23,7 +23,7 @@ def download(
         str, typer.Option(help="Folders of it, with commas: mask,metadata; default: all.")
     ] = "",
 ) -> None:
-    """Download published data and unpack its archives to where the tree wants them.
+    """Download published data and unpack it under the data root.
 
     The same command goes on where an earlier one stopped.
     """
@@ -35,11 +35,11 @@ def download(
 
 def unpack(
     archives: Annotated[
-        list[Path], typer.Argument(help="Archives; of a split one any part, all beside it.")
+        list[Path], typer.Argument(help="Archives; one part of a split one, beside its others.")
     ],
     root: Root = Path("data"),
 ) -> None:
-    """Unpack archives of the published data to where the tree wants them."""
+    """Unpack archives of the published data under the data root."""
     from threedrs.errors import ConfigError
     from threedrs.inputs.archives import Archive, find_archive
     from threedrs.inputs.download import unpacked
@@ -77,7 +77,7 @@ def publish(
     ] = False,
     results: Annotated[Path, typer.Option(help="The results folder.")] = Path("results"),
 ) -> None:
-    """Upload a run's model to the Hugging Face Hub, with card, scores and provenance.
+    """Upload a run's model to the Hugging Face Hub.
 
     It takes your own token (`hf auth login`, or HF_TOKEN). The card holds each score with its
     interval, the training's settings, licences, commit, hashes and counts of the data.

@@ -25,9 +25,7 @@ Trajectory = Annotated[
 ]
 DepthScale = Annotated[
     float | None,
-    typer.Option(
-        help="Depth units a metre, as 1000 of millimetres; of TUM's form it must be given."
-    ),
+    typer.Option(help="Depth units in a metre, such as 1000; most TUM captures need it."),
 ]
 sens_app = typer.Typer(help="Look into or export a .sens scan.", no_args_is_help=True)
 
@@ -41,7 +39,7 @@ def demo(
         typer.Option(help="scans: ScanNet's files; published: the data folder of 3DRS."),
     ] = "scans",
 ) -> None:
-    """Write generated rooms in ScanNet's on-disk formats, with all five benchmarks' annotations."""
+    """Write generated rooms and questions in ScanNet's formats."""
     from threedrs.demo.write import demo_scenes, write_demo
 
     if layout == "published":
@@ -95,7 +93,7 @@ def info(
     file: Annotated[Path, typer.Argument(help="A .sens scan.")],
     as_json: AsJson = False,
 ) -> None:
-    """Print a scan's facts: cameras, sizes, compression, frames, valid poses."""
+    """Print cameras, image sizes, frames and poses of a scan."""
     check_file(file)
     facts, lines = _facts(file), []
     for key, value in facts.items():
@@ -114,7 +112,7 @@ def export(
     out: Annotated[Path, typer.Argument(help="The folder to write, e.g. posed_images/<scene>.")],
     stride: Annotated[int, typer.Option(help="Export every STRIDE-th frame.")] = 1,
 ) -> None:
-    """Export a scan to the posed_images layout: JPEG, depth PNG in millimetres, 4x4 pose texts."""
+    """Export a scan as posed_images: JPEG, depth PNG in mm, 4x4 poses."""
     check_file(file)
 
     from threedrs.scannet.posed_images import JPEG_QUALITY, export_posed_images

@@ -40,9 +40,10 @@ def build_scene(
     force: Annotated[bool, typer.Option("--force", help="Replace OUT where it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a scene store of your own capture, which ask, chat and scene show take.
+    """Make a scene store of your own capture.
 
-    Each thing that is found out (which way is up, units, intrinsic) is a line of output.
+    ask, chat and scene show take it. Each thing that is found out (which way is up, units,
+    intrinsic) is a line of output.
     """
     from threedrs.errors import ConfigError
     from threedrs.scenes.capture import CaptureOptions, build_capture
@@ -86,7 +87,7 @@ def show_scene(
     ] = Path("data"),
     as_json: AsJson = False,
 ) -> None:
-    """Write an image of a scene: its frames, and from above with ground-truth and candidate boxes.
+    """Write an image of a scene: its frames, and its boxes from above.
 
     With --rrd also points, boxes and cameras in 3D; that needs `pip install -e '.[rerun]'`.
     """
@@ -114,7 +115,7 @@ def show_scene(
 
 @features_app.command("verify")
 def verify_features(features: FeaturesName, as_json: AsJson = False) -> None:
-    """Recompute all checksums of a teacher's features; the status is 1 if one is wrong."""
+    """Check a teacher's features; the status is 1 if one is wrong."""
     shards = find_shards(features)
 
     from threedrs.teachers.feature_shards import verify_store
@@ -138,10 +139,10 @@ def export(
     features: FeaturesName,
     out: Annotated[Path, typer.Option(help="The folder to write <scene>/<name>.npz to.")],
 ) -> None:
-    """Write features as the field's files, which the published code and `import` read.
+    """Write features as files that the published code reads.
 
-    Their name is the teacher's (vggt, flare, dinov2, siglip2), or else vggt, which the published
-    code reads.
+    So does the teacher `import`. Their name is the teacher's (vggt, flare, dinov2, siglip2), or
+    else vggt, which the published code reads.
     """
     from threedrs.teachers.feature_store import FeatureStore
     from threedrs.teachers.precomputed import export_features
@@ -171,7 +172,7 @@ def show_features(
         Path | None, typer.Option(help="The scene's store; without it results/scenes/<scene>.zarr.")
     ] = None,
 ) -> None:
-    """Write an image: frames above their features' first three principal components."""
+    """Draw frames above the main components of their features."""
     from threedrs.errors import StoreError, did_you_mean
     from threedrs.io.images import save_image
     from threedrs.scenes.store import SceneStore

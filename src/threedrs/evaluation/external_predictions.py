@@ -121,7 +121,7 @@ def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
         id=found.sample_id,
         benchmark=task.name,
         scene=_scene(row) or found.sample_id,
-        question_type=found.question_type,
+        question_type=None if found.question_type == task.untyped else found.question_type,
         **answer,
     )
 

@@ -3,10 +3,14 @@
 import difflib
 import itertools
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from threedrs.errors import choose_one
+from threedrs.config.yaml_files import check_yaml
+from threedrs.errors import choose_one, problems_of
 
 MOST_PATHS = 2000  # possible files of an output whose names are compared
 _MISSING = re.compile(r"No rule to produce (\S+)")
@@ -30,6 +34,10 @@ def plain_error(
         said = lines[-1]
     if exception == "FileNotFoundError" and (found := re.search(r"'([^']+)'$", lines[-1])):
         said = f"{found[1]}: is not there; give the path of a file that is"
+    elif "not valid JSON or YAML" in said:
+        # Snakemake says neither which of the files nor which line.
+        named = [path for path in map(Path, sys.argv) if path.is_file()]
+        said = "; ".join(problems_of(partial(check_yaml, named))) or said
     elif exception == "LockException":
         said = (
             "another Snakemake is at work on the same files in this folder; wait until it has "

@@ -1,5 +1,6 @@
 """What Snakemake cannot start with is one line that says what to do."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -64,3 +65,15 @@ def test_a_folder_in_which_another_snakemake_works() -> None:
     line = said("LockException:\nError: Directory cannot be locked.", "LockException")
     assert "another Snakemake is at work" in line
     assert "wait until it has ended" in line
+
+
+def test_a_slip_in_a_configuration_is_named_with_its_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, slip = tmp_path / "good.yaml", tmp_path / "slip.yaml"
+    good.write_text("train: {seed: 3}\n")
+    slip.write_text("train:\n  seed: 3\n\tpack: 4\n")
+    monkeypatch.setattr("sys.argv", ["snakemake", "--configfile", str(good), str(slip), "all"])
+    text = "WorkflowError:\nConfig file is not valid JSON or YAML. In case of YAML, make sure ..."
+    line = "line 3: a tab indents the line; indent with spaces"
+    assert said(text, "WorkflowError") == f"threedrs: error: {slip}: is not YAML ({line})"
