@@ -64,7 +64,7 @@ def check_disk(setting: Setting) -> Iterator[Finding]:
     try:
         needs = stage_needs(setting.config, setting.results)
     except ThreedrsError as problem:
-        yield error(f"what is needed is not known: {problem}")
+        yield error("what is needed is not known", str(problem))
         return
     free = shutil.disk_usage(setting.written_folder).free
     by_then = 0

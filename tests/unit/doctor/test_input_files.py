@@ -47,8 +47,8 @@ def test_missing_scene_lists_are_named_with_all_else(setting: Setting) -> None:
 def test_missing_scene_lists(setting: Setting) -> None:
     setting.config["data"] |= {"demo": None, "root": str(setting.root / "none")}
     found = only(file_system.check_disk, setting, "error")
-    assert "what is needed is not known: " in found.message
-    assert "scannetv2_train.txt: cannot be read" in found.message
+    assert found.message == "what is needed is not known"
+    assert "scannetv2_train.txt: cannot be read" in found.remedy
 
 
 def test_locked_and_empty_data(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
