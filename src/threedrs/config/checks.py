@@ -6,6 +6,7 @@ training. Neither torch nor DeepSpeed is imported, so that a dry run stays quick
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,12 @@ def check_run(
         yield from problems_of(lambda: _check_checkpoint(Path(folder)), f"{key}: ")
     if folder is not None and resolved.get("checkpoint", INITIAL) == INITIAL:
         yield from _check_student(Path(folder), resolved["model"])
+    elif folder is not None:
+        # Its name, grid and size are its own, and the section `model` says nothing of them.
+        with suppress(ThreedrsError):  # on its way, or named above
+            described = read_config(Path(folder) / "config.json")
+            for problem in mismatches(described, name=None, grid=None):
+                yield f"checkpoint: {folder} {problem}"
     if not trained:
         return
     if not wrong:

@@ -114,29 +114,35 @@ def _card(
     training = training.replace("../config.json", "training/config.json")
     numbers = read_json(train / "train.json")
     card = ModelCard.from_template(
-        _metadata(run, scores, checkpoint.repository if checkpoint else None),
+        _metadata(
+            run,
+            scores,
+            checkpoint.repository if checkpoint else None,
+            generated=bool(config["data"]["demo"]),
+        ),
         template_str=files("threedrs.report").joinpath("templates/model_card.md.j2").read_text(),
         run=run,
         rows=rows,
         notes=run_notes({"train": numbers, "benchmarks": scores}),
         training=training,
         checkpoint=checkpoint,
-        teacher=config["teacher"]["name"],
+        config=config,
         facts=facts,
     )
     return str(card)
 
 
 def _metadata(
-    run: str, scores: Mapping[str, Mapping[str, Any]], base: str | None
+    run: str, scores: Mapping[str, Mapping[str, Any]], base: str | None, *, generated: bool
 ) -> "ModelCardData":
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
         EvalResult(
             task_type="visual-question-answering",
-            dataset_type=benchmark,
-            dataset_name=TASKS[benchmark].title,
+            # The Hub ranks models by these names, where scores on generated rooms do not belong.
+            dataset_type=f"{benchmark}-generated" if generated else benchmark,
+            dataset_name=f"{TASKS[benchmark].title}{' on generated rooms' if generated else ''}",
             dataset_split=TASKS[benchmark].evaluation_split,
             metric_type=headline.metric,
             metric_name=f"{headline.title}, percent",
@@ -156,7 +162,7 @@ def _metadata(
         license="other",
         license_name="base-weights-and-training-data",
         pipeline_tag="image-text-to-text",
-        tags=["3d-scene-understanding", "3drs", "scannet"],
+        tags=["3d-scene-understanding", "3drs", *([] if generated else ["scannet"])],
     )
 
 

@@ -47,7 +47,9 @@ def test_what_would_fail_hours_later_is_said_before(
 
 def test_what_is_not_certain_is_let_through(config: dict, tmp_path: Path) -> None:
     """Fewer frames of a coverage, layers that a checkpoint decides, files on their way."""
-    (tmp_path / "config.json").write_text(json.dumps({"num_hidden_layers": 40}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"num_hidden_layers": 40, "model_type": "llava_qwen"})
+    )
     (tmp_path / "model.safetensors").write_bytes(b"")
     config["frames"]["strategy"] = "coverage"
     config["supervision"]["layer"] = 39
@@ -206,7 +208,31 @@ def test_a_student_that_is_not_the_checkpoints_is_named(config: dict, tmp_path: 
     ]
     # Of a width that is not one of ours nothing is known.
     config["model"] = {"size": "small"}
-    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 100}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"hidden_size": 100, "model_type": "qwen2_vl"})
+    )
     (tmp_path / "model.safetensors").write_bytes(b"")
     config["model"]["path"] = str(tmp_path)
+    load_config(config)
+
+
+def test_a_checkpoint_that_no_backbone_reads_is_named(config: dict, tmp_path: Path) -> None:
+    """Whether it is evaluated as it is or trained on."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    said = (
+        f"{tmp_path} has model_type 'gpt2', which no backbone here reads; choose a checkpoint of "
+        f"{', '.join(backbone_names())}, or see docs/ADD_A_BACKBONE.md"
+    )
+    for run, key in (
+        ({"checkpoint": str(tmp_path)}, "checkpoint"),
+        ({"model": {"path": str(tmp_path)}}, "model.path"),
+    ):
+        config["runs"] = {"3drs": run, "baseline": {"model": {"path": None}}}
+        with pytest.raises(ConfigError, match=re.escape(f"runs.3drs: {key}: {said}")):
+            load_config(config)
+    # A family that `model.name` does not say is as good as any where nothing is trained.
+    config["runs"] = {"3drs": {"checkpoint": "models/demo_student"}}
+    config["runs"]["baseline"] = {"model": {"path": None}}
+    config["model"] = {"name": "llava-video"}
     load_config(config)

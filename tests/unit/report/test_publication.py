@@ -26,6 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = read_json(train / "config.json")
     config["paths"] |= {"mix": "results/instructions/mixes/full.jsonl"}  # of another folder
     config["model"] |= {"path": "models/LLaVA-Video-7B-Qwen2", "size": "7b"}
+    config["data"] = {"demo": None}
     write_json(train / "config.json", config)
     numbers = {"config_hash": "c0ffee", "versions": {"torch": "2.13.0"}}
     write_json(train / "train.json", {**read_json(train / "train.json"), **numbers})
@@ -64,6 +65,28 @@ def test_the_card_has_scores_with_intervals_settings_licences_and_origin(results
     assert any(line.startswith("| SQA3D | EM") and line.endswith(row) for line in lines(card))
     for wanted in ("- learning rate 0.003", "Apache-2.0", "`c0ffee`", "sqa3d 4"):
         assert wanted in card.text
+    assert "- Data: ScanNet's terms of use, and the licences of the benchmarks' annotations." in (
+        lines(card)
+    )
+
+
+def test_the_card_of_generated_rooms_claims_nothing_of_scannet(results: Path) -> None:
+    file = results / "train/3drs/config.json"
+    config = read_json(file)
+    config["data"]["demo"], config["model"] = {"scenes": 14}, {
+        "name": "qwen2-vl", "size": "mini", "path": "models/demo_student"
+    }  # fmt: skip
+    write_json(file, config)
+    card = ModelCard.load(write_publication("3drs", results) / "README.md")
+    assert {one.dataset_type for one in card.data.eval_results} == {
+        "scanrefer-generated", "scan2cap-generated", "sqa3d-generated"
+    }  # fmt: skip
+    assert "scannet" not in card.data.tags
+    assert "ScanNet's terms" not in card.text
+    said = lines(card)
+    assert "- Base weights: `models/demo_student`, under the licence that stands there." in said
+    (data,) = [line for line in said if line.startswith("- Data: ")]
+    assert data.startswith("- Data: generated rooms and questions of our own, Apache-2.0.")
 
 
 def lines(card: ModelCard) -> list[str]:

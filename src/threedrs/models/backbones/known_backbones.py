@@ -68,25 +68,25 @@ def read_family(
         CheckpointError: it is of another family or grid, or a field is missing or means other
             numbers.
     """
-    family = _describing(config)
-    if family is None:
-        found = config.get("model_type")
-        raise CheckpointError(
-            f"{path}: model_type is {found!r:.40}, which no backbone here reads; choose a "
-            f"checkpoint of {', '.join(backbone_names())}, or {HELP}"
-        )
     for problem in mismatches(config, name=name, grid=grid):
         raise CheckpointError(f"{path}: {problem}")
+    family = _describing(config)
+    assert family is not None  # `mismatches` has looked
     return family.read(config, path, tokens, grid or _trained_grid(config) or family.grids[0])
 
 
 def mismatches(config: Mapping[str, Any], *, name: str | None, grid: int | None) -> Iterator[str]:
     """Yield how a checkpoint's config.json differs from ``model.name`` and ``model.grid``.
 
-    None of these stands for that of the checkpoint.
+    None of these stands for that of the checkpoint, which has to be of a family all the same.
     """
     family, trained = _describing(config), _trained_grid(config)
-    if family is not None and name is not None and name not in family.checkpoints:
+    if family is None:
+        yield (
+            f"has model_type {config.get('model_type')!r:.40}, which no backbone here reads; "
+            f"choose a checkpoint of {', '.join(backbone_names())}, or {HELP}"
+        )
+    elif name is not None and name not in family.checkpoints:
         yield f"is a checkpoint of {' or '.join(family.checkpoints)}, model.name is {name}"
     if trained and grid not in (None, trained):
         yield f"was trained with model.grid {trained}, this run has {grid}"

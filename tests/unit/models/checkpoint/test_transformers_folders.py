@@ -138,7 +138,7 @@ def test_a_checkpoint_of_another_family_is_called_by_its_name(
 ) -> None:
     folder = save(llava_onevision(), tmp_path / "m")
     edit(folder, model_type=name)
-    with pytest.raises(CheckpointError, match=f"model_type is {name!r}, which no backbone here"):
+    with pytest.raises(CheckpointError, match=f"has model_type {name!r}, which no backbone here"):
         load_student(ModelSettings(path=folder))
     edit(folder, model_type="qwen2_vl")
     with pytest.raises(CheckpointError, match=r"of qwen2-vl, model\.name is llava-video"):
