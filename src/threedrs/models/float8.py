@@ -35,7 +35,7 @@ def use_float8(student: Student) -> None:
             f"train.float8: {torch.cuda.get_device_name()} has no float8 products; take an H100 or "
             "newer, or set train.float8: false"
         )
-    _product()
+    _products()
     torch._dynamo.config.recompile_limit = GRAPHS
     for name, module in student.language_model.model.layers.named_modules():
         if isinstance(module, nn.Linear):
@@ -44,19 +44,30 @@ def use_float8(student: Student) -> None:
                     f"train.float8: layer {name} is {module.out_features} x {module.in_features}, "
                     f"no multiples of {MULTIPLE}; set train.float8: false"
                 )
-            module.forward = partial(_forward, module)  # type: ignore[method-assign]
+            module.forward = partial(_linear, module)  # type: ignore[method-assign]
+    for layer in student.language_model.model.layers:
+        layer.mlp.forward = partial(_mlp, layer.mlp, layer.mlp.forward)
 
 
-def _forward(module: nn.Linear, hidden: Tensor) -> Tensor:
-    # An evaluation on the way is to score the model that is exported, which answers without float8.
+# An evaluation on the way is to score the model that is exported, which answers without float8.
+def _linear(module: nn.Linear, hidden: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
         return nn.functional.linear(hidden, module.weight, module.bias)
-    return run_fused(_product(), hidden, module.weight, module.bias)
+    return run_fused(_products()[0], hidden, module.weight, module.bias)
+
+
+def _mlp(mlp: Any, forward: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+    if not torch.is_grad_enabled():
+        return forward(hidden)
+    weights = (mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight)
+    return run_fused(_products()[1], hidden, *weights)
 
 
 @cache
-def _product() -> Callable[..., Any]:
-    """Return the function of hidden states, weight and bias (or None) that torchao multiplies in.
+def _products() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """Return a linear layer as a function of its input, weight and bias (or None), and an MLP.
+
+    The MLP is a function of its input and its three weights.
 
     Raises:
         MachineError: torchao is not installed.
@@ -73,8 +84,13 @@ def _product() -> Callable[..., Any]:
     config = Float8LinearConfig(pad_inner_dim=True)
     products = Float8Linear(MULTIPLE, MULTIPLE, config=config).linear_mm_config
 
-    def product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         result = matmul_with_hp_or_float8_args.apply(hidden, weight.t(), products, config)
         return result if bias is None else result + bias
 
-    return product
+    # In one function two products share the cast of what they take in, and what the third takes in
+    # is cast as it is computed.
+    def mlp(hidden: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        return linear(nn.functional.silu(linear(hidden, gate)) * linear(hidden, up), down)
+
+    return linear, mlp

@@ -55,10 +55,10 @@ def test_a_student_learns_in_float8() -> None:
 def test_what_refuses_float8(monkeypatch: pytest.MonkeyPatch) -> None:
     model = student()
     monkeypatch.setitem(sys.modules, "torchao.float8", None)
-    float8._product.cache_clear()
+    float8._products.cache_clear()
     with pytest.raises(MachineError, match=r"pip install 'torchao==0\.18\.\*'"):
         float8.use_float8(model)
-    monkeypatch.setattr(float8, "_product", lambda: None)
+    monkeypatch.setattr(float8, "_products", lambda: None)
     monkeypatch.setattr(float8, "MULTIPLE", 128)
     with pytest.raises(ConfigError, match=r"layer 0\.self_attn\.q_proj is 32 x 32"):
         float8.use_float8(model)
