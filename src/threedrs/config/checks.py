@@ -65,8 +65,8 @@ def check_run(
         # Its name, grid and size are its own, and the section `model` says nothing of them.
         with suppress(ThreedrsError):  # on its way, or named above
             described = read_config(Path(folder) / "config.json")
-            for problem in mismatches(described, name=None, grid=None):
-                yield f"checkpoint: {folder} {problem}"
+            for unread in mismatches(described, name=None, grid=None):
+                yield f"checkpoint: {folder} {unread}"
     if not trained:
         return
     if not wrong:
