@@ -1,5 +1,6 @@
 """Students from scratch: their seed, and how large their weights begin."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,3 +28,23 @@ def test_students_from_scratch_end_their_branches_in_small_weights(name: str) ->
         for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
             small = wide / (2 * len(layers)) ** 0.5
             assert linear.weight.std().item() == pytest.approx(small, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("llava-video", "tiny"), ("qwen2-vl", "tiny"), ("qwen2-vl", "mini")]
+)
+def test_images_begin_as_loud_as_places(name: str, size: str) -> None:
+    """Else a student from scratch reads the position code of its visual tokens, and no image."""
+    student, _ = load_student(ModelSettings(name=name, size=size), teacher_channels=0)
+    rng = np.random.default_rng(0)
+    side = student.family.grid.coarse
+    colours = rng.integers(0, 256, (2, side, side, 3), dtype=np.uint8)  # of patches that are plain
+    row = np.arange(384) * side // 384
+    frames = torch.from_numpy(colours[:, row[:, None], row])
+    with torch.no_grad():
+        fine = student.family.fine_tokens(student.vision_tower, student.projector, frames)
+        images = student.family.coarse_tokens(fine).flatten(0, 2)
+    points = rng.uniform((-2.5, -2.5, 0), (2.5, 2.5, 2), (500, 3)).astype(np.float32)  # of a room
+    places = student.position_embedding(torch.from_numpy(points))
+    deviation = [(tokens - tokens.mean(0)).square().mean().sqrt() for tokens in (images, places)]
+    assert 0.7 < deviation[0] / deviation[1] < 2
