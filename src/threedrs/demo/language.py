@@ -23,6 +23,9 @@ from threedrs.demo.relations import (
 from threedrs.demo.room_objects import PALETTE, Piece, Room, plural
 
 DESCRIPTIONS = 10
+# Share of the descriptions of a piece that its colour alone tells from others of its class. Were
+# they rare, a student would find two of three objects by class and place, and learn no colours.
+COLOUR_ALONE = 0.5
 MULTI_DESCRIPTIONS = ("zt_w_d", "zt_wo_d", "st_w_d", "st_w_d", "st_wo_d", "mt", "mt", "zt_w_d")
 
 WORDINGS: dict[str, tuple[str, ...]] = {
@@ -136,11 +139,17 @@ def make_descriptions(room: Room, rng: np.random.Generator, rounds: int = 1) -> 
     """
     queries = {piece: identifying(room, piece) for piece in room.furniture}
     pieces = [piece for piece in room.furniture if queries[piece]]
+    # One of several of its class comes twice as often, since only there a class does not tell it.
+    labels = Counter(piece.label for piece in pieces)
+    pieces += [piece for piece in pieces if labels[piece.label] > 1]
     order = [pieces[i] for _ in range(4 * rounds) for i in rng.permutation(len(pieces))]
     described: list[Description] = []
     used: Counter[str] = Counter()
     for piece in order:
-        query = _draw(queries[piece], rng, used)
+        query = Query(piece.label, piece.colour)
+        tells = query in queries[piece] and Query(piece.label) not in queries[piece]
+        if not tells or rng.random() >= COLOUR_ALONE:
+            query = _draw(queries[piece], rng, used)
         text = describe(room, query, rng)
         if len(described) < rounds * DESCRIPTIONS and text not in {row.text for row in described}:
             described.append(Description(text, (piece.id,), piece.label, query))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from threedrs.demo.annotations import annotate
-from threedrs.demo.language import describe, eval_type
+from threedrs.demo.language import DESCRIPTIONS, describe, eval_type, make_descriptions
 from threedrs.demo.relations import Query, resolve
 from threedrs.demo.room_objects import Room, plural
 from threedrs.demo.rooms import THEMES, make_room
@@ -111,6 +111,18 @@ def test_plain_descriptions_mean_exactly_their_objects(rooms: list[Room]) -> Non
     assert min(read.values()) >= 1, read
 
 
+def test_some_descriptions_are_found_by_colour_alone(rooms: list[Room]) -> None:
+    """Else class and place would find all that a student finds, and none would learn colours."""
+    by_colour, several = 0, 0
+    for number, room in enumerate(rooms):
+        labels = [piece.label for piece in room.furniture]
+        for row in make_descriptions(room, np.random.default_rng(number), rounds=4):
+            several += labels.count(row.label) > 1
+            by_colour += labels.count(row.label) > 1 and row.query.relation is None
+    assert by_colour > 0.15 * several
+    assert several > 0.35 * sum(4 * DESCRIPTIONS for _ in rooms)
+
+
 def test_multi_descriptions_mean_exactly_their_objects(rooms: list[Room]) -> None:
     seen = set()
     for number, room in enumerate(rooms):
@@ -128,7 +140,10 @@ def test_multi_descriptions_mean_exactly_their_objects(rooms: list[Room]) -> Non
             else:
                 assert len(ids) >= 2
             if row["color"]:
-                colour = next(c for c in row["description"].split() if c in _COLOURS)
+                # Not the first one of the sentence, which may be the colour of what it stands by.
+                named = re.search(rf"({'|'.join(_COLOURS)}) {label[:4]}", row["description"])
+                assert named is not None
+                colour = named[1]
                 assert all(room.pieces[i].colour == colour for i in ids)
                 if not row["spatial"]:
                     assert sorted(ids) == [p.id for p in same if p.colour == colour]
