@@ -67,7 +67,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--deepspeed", type=Path, default=REPOSITORY / "config/deepspeed/zero3.json"
     )
-    parser.add_argument("--float8", action="store_true", help="as `train.float8` (ZeRO-2)")
+    parser.add_argument("--float8", action="store_true", help="as `train.float8`")
     parser.add_argument("--profile", action="store_true", help="where the GPU's time goes (GPU)")
     parser.add_argument("--folder", type=Path, help="save, resume and export there")
     return parser.parse_args()

@@ -322,7 +322,7 @@ class Train(Section):
     """Precision of weights and activations."""
     float8: bool = False
     """Multiply in float8 in the language model's layers: faster on an H100 or newer, with rounding
-    that shapes the weights. It needs torchao and ZeRO stage 2."""
+    that shapes the weights. It needs torchao."""
     tunable: Annotated[
         tuple[Tunable, ...], Field(strict=False, min_length=1), AfterValidator(in_order_of(TUNABLE))
     ] = TUNABLE

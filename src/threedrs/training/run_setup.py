@@ -19,7 +19,7 @@ from threedrs.distributed.ranks import (
     least_memory,
     start_ranks,
 )
-from threedrs.errors import ConfigError, DataError, StoreError
+from threedrs.errors import DataError, StoreError
 from threedrs.io.files import sha256_of_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.float8 import use_float8
@@ -208,11 +208,6 @@ def start_student(run: Run) -> tuple[Student, Any]:
         tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
         add_lora(student, settings.lora, tokens, seed=settings.seed)
     if settings.float8:
-        if spread is not None:
-            raise ConfigError(
-                f"train.float8: {settings.deepspeed} spreads the weights, and float8 needs whole "
-                "ones; set execution.deepspeed: config/deepspeed/zero2.json, or train.float8: false"
-            )
         use_float8(student)
     if settings.gradient_checkpointing:
         frames = config["frames"]["count"]
