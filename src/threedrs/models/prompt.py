@@ -42,8 +42,10 @@ def as_trained(record: Record) -> str:
     return f"{IMAGE}\n{INSTRUCTION}\n{record.human.replace(IMAGE, '')}"
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False)
+# A loader meets most answers, and many questions, again and again; 2^14 of them take some 5 MB.
+@lru_cache(maxsize=2**14)
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
@@ -74,8 +76,8 @@ def shared_prefix(
     """Return the shared tokens of a prompt style, whose chat tokens may have labels."""
     start, end = _vision_marks(tokenizer)
     return Prefix(
-        before_ids=tuple(_encode(tokenizer, BEFORE_IMAGE + start)),
-        after_ids=tuple(_encode(tokenizer, end + SHARED_AFTER_IMAGE[prompt])),
+        before_ids=_encode(tokenizer, BEFORE_IMAGE + start),
+        after_ids=_encode(tokenizer, end + SHARED_AFTER_IMAGE[prompt]),
         # By id, so a newline that the tokenizer has merged with what stands before it has no label.
         labelled=chat_token_ids(tokenizer) if label_chat_tokens else frozenset(),
     )
@@ -83,7 +85,7 @@ def shared_prefix(
 
 def _question_ids(
     record: Record, tokenizer: PreTrainedTokenizerBase, prompt: PromptStyle
-) -> list[int]:
+) -> tuple[int, ...]:
     """The ids from the cut to the end of the user turn, its closing newline included."""
     # Only the mark goes: the space behind it stays, as in the published training.
     question = record.human.replace(IMAGE, "")
@@ -149,7 +151,8 @@ def build_sample(
         ground_index = len(question) + answer.index(token_id(tokenizer, GROUND))
         labels = [IGNORE] * len(ids)  # a grounding sample has no text loss
     else:
-        labels = [token if token in prefix.labelled else IGNORE for token in question] + answer
+        chat = [token if token in prefix.labelled else IGNORE for token in question]
+        labels = [*chat, *answer]
     return Sample(
         id=record.id,
         input_ids=np.array(ids),

@@ -97,7 +97,7 @@ def _on_grid(
     means, masks_a, masks_b = [], [], []
     for world_HW3, depth_HW in zip(store.coordinates(), store.depth(), strict=True):
         valid_HW = depth_HW > 0 if ignore else None
-        means.append(patch_means(world_HW3.astype(np.float64), valid_HW, grid))
+        means.append(patch_means(world_HW3, valid_HW, grid))
         mask_a, mask_b = grid_masks(world_HW3, boxes_N6, valid_HW, grid)
         masks_a.append(mask_a)
         masks_b.append(mask_b)

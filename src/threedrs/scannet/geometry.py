@@ -165,18 +165,22 @@ def patch_means(
             such pixel gets the mean over all its pixels, which for depth 0 is the camera centre.
         grid: patches a side of the 378 pixels, a divisor of 378, where it is not 14.
     """
-    patch = SIDE // grid
-    patches_GGPP3 = (
-        coordinates_HW3[:SIDE, :SIDE].reshape(grid, patch, grid, patch, 3).transpose(0, 2, 1, 3, 4)
-    )
-    all_GG3 = patches_GGPP3.mean(axis=(2, 3))
+    square_HW3 = coordinates_HW3[:SIDE, :SIDE].astype(np.float64)
+    all_GG3 = _patch_sums(square_HW3, grid) / (SIDE // grid) ** 2
     if valid_HW is None:
         return all_GG3
-    valid_GGPP = valid_HW[:SIDE, :SIDE].reshape(grid, patch, grid, patch).transpose(0, 2, 1, 3)
-    count_GG = valid_GGPP.sum(axis=(2, 3))
-    total_GG3 = np.where(valid_GGPP[..., None], patches_GGPP3, 0.0).sum(axis=(2, 3))
-    valid_GG3 = total_GG3 / np.maximum(count_GG, 1)[..., None]
-    return np.where(count_GG[..., None] > 0, valid_GG3, all_GG3)
+    valid_HW1 = valid_HW[:SIDE, :SIDE, None].astype(np.float64)
+    count_GG1 = _patch_sums(valid_HW1, grid)
+    valid_GG3 = _patch_sums(square_HW3 * valid_HW1, grid) / np.maximum(count_GG1, 1)
+    return np.where(count_GG1 > 0, valid_GG3, all_GG3)
+
+
+def _patch_sums(square_HWC: np.ndarray, grid: int) -> np.ndarray:
+    """Return the sum over each patch of a square of 378 x 378 pixels, (grid,grid,C)."""
+    # Rows first: numpy adds whole rows fast, and the few pixels of a patch slowly.
+    rows_GRWC = square_HWC.reshape(grid, SIDE // grid, SIDE, -1)
+    columns_GGRC = rows_GRWC.sum(axis=1).reshape(grid, grid, SIDE // grid, -1)
+    return columns_GGRC.sum(axis=2)
 
 
 @cache

@@ -7,6 +7,7 @@ and what the run is in `threedrs.training.run_setup`.
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -153,19 +154,19 @@ class _Training:
             if self.progress.row is not None and not logged:
                 # The run ended between a checkpoint and its row, as in an evaluation: made up for.
                 self._report(self._due_evaluation())
-            for batches in run.batches_after(first_step):
-                self._run_epoch(batches)
+            self._run_batches([*itertools.chain(*run.batches_after(first_step))])
             failed = False
         finally:
             if self.log is not None:
                 self.log.close(failed=failed)
         return self.progress
 
-    def _run_epoch(self, batches: Sequence[Batch]) -> None:
+    def _run_batches(self, batches: Sequence[Batch]) -> None:
         ranks = self.run.ranks
         own = [micro_steps(batch, ranks.rank, ranks.count) for batch in batches]
         plans = [plan for batch_plans in own for plan in batch_plans]
-        # One loader for the whole epoch: it reads ahead over the borders of batches.
+        # One loader for the whole run: it reads ahead over the borders of batches and epochs, and
+        # what its processes keep of a room serves all epochs.
         packs = load_packs(self.reader, plans, self.run.settings.workers)
         with explain_lost_loader(), contextlib.closing(packs):
             for batch, batch_plans in zip(batches, own, strict=True):

@@ -21,6 +21,7 @@ from threedrs.models.lora.layers import train_only
 from threedrs.models.packing import Pack
 from threedrs.models.student import Student
 from threedrs.training.flops import OperationCount
+from threedrs.training.one_rank_engine import FlatGroups, OneRankEngine
 from threedrs.training.recipe import TrainSettings, is_offloaded, read_deepspeed
 
 # Sums over samples that a step reports, in this order, beside the flags of `StepOutcome`.
@@ -126,11 +127,15 @@ def build_engine(
     ranks: Ranks,
     total_steps: int,
 ) -> Any:
-    """Return the DeepSpeed engine: AdamW, warm-up then cosine to 0 over ``total_steps``."""
+    """Return the engine: AdamW, warm-up then cosine to 0 over ``total_steps``.
+
+    It is DeepSpeed's, but for ZeRO-2 on one rank, where nothing is shared (`OneRankEngine`).
+    """
     import deepspeed
     from transformers import get_cosine_schedule_with_warmup
 
     config = deepspeed_config(settings, ranks.count)
+    stage = config["zero_optimization"]["stage"]
     rates = {"vision_tower": settings.learning_rate_vision_tower}
     groups = [
         {"params": parameters, "lr": rates.get(name, settings.learning_rate), "name": name}
@@ -139,6 +144,11 @@ def build_engine(
     ]
     cuda = ranks.device.type == "cuda"
     offloaded = is_offloaded(config, "optimizer")
+    flat = None
+    if stage == 2 and ranks.count == 1 and not offloaded:
+        student.to(device=ranks.device, dtype=getattr(torch, settings.precision))
+        flat = FlatGroups(groups)
+        groups = flat.adamw_groups
     optimizer: torch.optim.Optimizer
     if cuda and offloaded:
         optimizer = deepspeed.ops.adam.DeepSpeedCPUAdam(groups, weight_decay=settings.weight_decay)
@@ -151,13 +161,15 @@ def build_engine(
     # Over the whole run, so that a resumed run has the learning rates of an uninterrupted one.
     warm_up = math.ceil(settings.warmup_fraction * total_steps)
     scheduler = get_cosine_schedule_with_warmup(optimizer, warm_up, total_steps)
+    objective = PackObjective(student, supervision, OperationCount(student, settings.tunable))
+    if flat is not None:
+        flat.optimizer = optimizer
+        clip = settings.gradient_clip
+        return OneRankEngine(objective, flat, scheduler, gradient_clip=clip)
     engine, _, _, _ = deepspeed.initialize(
-        model=PackObjective(student, supervision, OperationCount(student, settings.tunable)),
-        optimizer=optimizer,
-        lr_scheduler=scheduler,
-        config=config,
+        model=objective, optimizer=optimizer, lr_scheduler=scheduler, config=config
     )
-    if config["zero_optimization"]["stage"] == 2 and not offloaded:
+    if stage == 2 and not offloaded:
         # ZeRO-2 looks for values that are not finite in each gradient, which takes 13 kernels a
         # parameter, and then in the gradient's norm. The second look alone finds all of them.
         engine.optimizer.check_overflow = lambda partition_gradients: None

@@ -19,7 +19,15 @@ from fixtures.training_run import (
     run,
     write_run,
 )
-from fixtures.training_steps import SUPERVISION, plans, settings, step, tiny_student
+from fixtures.training_steps import (
+    SUPERVISION,
+    plans,
+    settings,
+    step,
+    tiny_student,
+    whole_gradient,
+    whole_weights,
+)
 from fixtures.training_steps import reader as reader  # a fixture
 from threedrs.config.schema import LoraSettings
 from threedrs.distributed.gpus import own_device
@@ -61,8 +69,6 @@ def adapted(**lora: Any) -> Student:
 @pytest.mark.parametrize("stage", ["zero2", "zero3"])
 def test_the_step_is_exact_and_changes_what_is_trained(reader: PackReader, stage: str) -> None:
     lone_ranks()
-    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad
-
     reference, student = adapted(), adapted()
     for plan in plans((0,), (1,), (2,)):
         losses = reference(reader.read(plan), SUPERVISION)
@@ -89,7 +95,7 @@ def test_the_step_is_exact_and_changes_what_is_trained(reader: PackReader, stage
     def keep_gradients() -> None:
         for name, parameter in student.named_parameters():
             if parameter.requires_grad:
-                gradients[name] = safe_get_full_grad(parameter).clone()
+                gradients[name] = whole_gradient(parameter).clone()
         update()
 
     engine.step = keep_gradients
@@ -104,7 +110,7 @@ def test_the_step_is_exact_and_changes_what_is_trained(reader: PackReader, stage
         if name in trained:
             error = (gradients[name] - parameter.grad).norm()
             assert error <= 1e-5 * parameter.grad.norm() + 1e-8 * norm.norm(), name
-            after = safe_get_full_fp32_param(student.get_parameter(name))
+            after = whole_weights(student.get_parameter(name))
             assert not torch.equal(after, before[name]), name
         elif stage == "zero2":
             assert torch.equal(student.get_parameter(name), before[name]), name

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fixtures.repository import ROOT
 from fixtures.training_run import SCENES, lone_ranks, records, write_run
+from fixtures.training_steps import whole_weights
 from threedrs.config.schema import SupervisionSettings
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
@@ -122,8 +123,6 @@ def plain(inputs: Inputs) -> Plain:
 @pytest.mark.parametrize("stage", ["zero2", "zero3"])
 def test_steps_equal_plain_code(inputs: Inputs, plain: Plain, stage: str) -> None:
     ranks = lone_ranks()
-    from deepspeed.utils import safe_get_full_fp32_param
-
     student = new_student()
     deepspeed = str(ROOT / f"config/deepspeed/{stage}.json")
     settings = TrainSettings(**inputs.section | {"deepspeed": deepspeed})
@@ -144,6 +143,6 @@ def test_steps_equal_plain_code(inputs: Inputs, plain: Plain, stage: str) -> Non
     for name, expected in plain.student.named_parameters():
         if name.endswith("k_proj.bias"):
             continue  # its gradient is mostly rounding, see test_step.py; AdamW makes it large
-        found = safe_get_full_fp32_param(student.get_parameter(name))
+        found = whole_weights(student.get_parameter(name))
         movement = (expected - plain.before[name]).norm()
         assert (found - expected).norm() <= 1e-4 * movement, name

@@ -1,12 +1,14 @@
 """Reading packs: what they hold, and one-line errors from the loader's processes."""
 
 import random
+import shutil
 import sys
 import time
 from contextlib import closing
 from dataclasses import replace
 from multiprocessing import active_children, get_context
 from threading import Timer
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -84,6 +86,23 @@ def test_pack_holds_what_the_stores_hold(folder, reader):
     np.testing.assert_array_equal(pack.scene.coarse_NVGG, coarse)
     np.testing.assert_array_equal(pack.scene.teacher_VGGC, features)
     assert pack.scene.patch_xyz_VGG3.dtype == pack.scene.boxes_N6.dtype == torch.float32
+
+
+def test_a_store_is_opened_once_until_it_is_written_anew(tmp_path, reader):
+    write_scene_inputs(tmp_path, SCENES[0], seed=3)
+    own = replace(reader, scenes=tmp_path / "results/scenes", features={})
+    with patch.object(SceneStore, "open", side_effect=SceneStore.open) as opened:
+        first, again = own.read(PLANS[0]), own.read(PLANS[0])
+        assert opened.call_count == 1
+        assert torch.equal(again.scene.rgb_VHWC, first.scene.rgb_VHWC)
+        # A pack's tensors are its own: what a step does to them must not reach the next pack.
+        assert again.scene.rgb_VHWC.data_ptr() != first.scene.rgb_VHWC.data_ptr()
+
+        shutil.rmtree(own.scenes)
+        write_scene_inputs(tmp_path, SCENES[0], seed=4)
+        changed = own.read(PLANS[0])
+    assert opened.call_count == 2
+    assert not torch.equal(changed.scene.rgb_VHWC, first.scene.rgb_VHWC)
 
 
 def test_without_a_teacher_no_features_are_read(reader):

@@ -1,12 +1,14 @@
 """Training itself: settings, log rows, and one exact optimizer step."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fixtures.training_run import ROOT, lone_ranks
-from fixtures.training_steps import SUPERVISION, plans, settings, step, tiny_student
+from fixtures.training_steps import SUPERVISION, plans, settings, step, tiny_student, whole_gradient
 from fixtures.training_steps import reader as reader
 from threedrs.training.run_log import read_rows
 from threedrs.training.step import NonFiniteError, build_engine, step_row
@@ -43,9 +45,10 @@ def test_rows_past_the_checkpoint_and_a_cut_line_are_dropped(tmp_path):
 # One optimizer step
 
 
-def new_engine(student, **changes):
-    recipe = settings(global_batch=3, pack=1, warmup_fraction=0.0, gradient_clip=1e9, **changes)
-    return build_engine(student, recipe, SUPERVISION, lone_ranks(), total_steps=10)
+def new_engine(student, ranks=1, **changes):
+    recipe = settings(global_batch=6, pack=1, warmup_fraction=0.0, gradient_clip=1e9, **changes)
+    several = dataclasses.replace(lone_ranks(), count=ranks)
+    return build_engine(student, recipe, SUPERVISION, several, total_steps=10)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +63,6 @@ def new_engine(student, **changes):
 )
 def test_gradient_is_the_mean_over_the_samples(reader, stage, micro_steps):
     lone_ranks()
-    from deepspeed.utils import safe_get_full_grad
-
     reference = tiny_student()
     for plan in plans((0,), (1,), (2,)):
         losses = reference(reader.read(plan), SUPERVISION)
@@ -75,7 +76,7 @@ def test_gradient_is_the_mean_over_the_samples(reader, stage, micro_steps):
 
     def keep_gradients():
         for name, parameter in student.named_parameters():
-            gradients[name] = safe_get_full_grad(parameter).clone()
+            gradients[name] = whole_gradient(parameter).clone()
         update()
 
     engine.step = keep_gradients
@@ -129,7 +130,7 @@ def test_gradient_that_is_not_finite_changes_nothing(reader, stage, precision):
     student = tiny_student()
     path = str(ROOT / f"config/deepspeed/{stage}.json")
     engine = new_engine(student, deepspeed=path, precision=precision)
-    before = deepest(student)
+    before = deepest(engine)
     student.newline_tokens.register_full_backward_hook(
         lambda module, inputs, outputs: tuple(value * float("inf") for value in inputs)
     )
@@ -137,7 +138,7 @@ def test_gradient_that_is_not_finite_changes_nothing(reader, stage, precision):
     with pytest.raises(NonFiniteError, match=r"the gradient is not finite \(rank 0: sample-0"):
         step(engine, reader, plans((0, 1, 2)))
 
-    assert torch.equal(deepest(student), before)
+    assert torch.equal(deepest(engine), before)
 
 
 class Reductions(TorchDispatchMode):
@@ -150,18 +151,21 @@ class Reductions(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_step_does_not_look_into_each_gradient(reader):
+def test_step_of_several_ranks_does_not_look_into_each_gradient(reader):
     """That the norm is finite says it all; looking takes 13 kernels a parameter."""
-    engine = new_engine(tiny_student(), precision="bfloat16")
+    engine = new_engine(tiny_student(), ranks=2, precision="bfloat16")
     with Reductions() as reductions:
         step(engine, reader, plans((0, 1, 2)))
     assert reductions.count == 0
 
 
-def deepest(student):
+def deepest(engine):
+    """Return the float32 weights of the projector's group, or of its first layer."""
     from deepspeed.utils import safe_get_full_fp32_param
 
-    return safe_get_full_fp32_param(student.projector[0].weight).clone()
+    if engine.zero_optimization_stage() == 3:
+        return safe_get_full_fp32_param(engine.module.student.projector[0].weight).clone()
+    return engine.optimizer.single_partition_of_fp32_groups[1].detach().clone()
 
 
 def test_bfloat16_keeps_buffers_and_master_weights_in_float32(reader):
@@ -172,5 +176,5 @@ def test_bfloat16_keeps_buffers_and_master_weights_in_float32(reader):
 
     assert student.projector[0].weight.dtype == torch.bfloat16
     assert student.language_model.model.rotary_emb.inv_freq.dtype == torch.float32
-    assert deepest(student).dtype == torch.float32
+    assert deepest(engine).dtype == torch.float32
     assert np.isfinite(outcome.sums["loss"])
