@@ -73,8 +73,8 @@ def _products() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
         MachineError: torchao is not installed.
     """
     try:
-        from torchao.float8 import Float8LinearConfig
-        from torchao.float8.float8_linear import Float8Linear, matmul_with_hp_or_float8_args
+        from torchao.float8 import Float8LinearConfig, convert_to_float8_training
+        from torchao.float8.float8_linear import matmul_with_hp_or_float8_args
     except ImportError as error:
         raise MachineError(
             "train.float8: true needs the package torchao; install it with `pip install "
@@ -82,7 +82,9 @@ def _products() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
         ) from error
     # The gradient of a weight is a sum over the tokens, whose number is then padded.
     config = Float8LinearConfig(pad_inner_dim=True)
-    products = Float8Linear(MULTIPLE, MULTIPLE, config=config).linear_mm_config
+    # A conversion also mends how torch compiles a cast to 8 bits (torchao.float8._inductor_patch).
+    converted: Any = convert_to_float8_training(nn.Linear(MULTIPLE, MULTIPLE), config=config)
+    products = converted.linear_mm_config
 
     def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         result = matmul_with_hp_or_float8_args.apply(hidden, weight.t(), products, config)
