@@ -48,7 +48,7 @@ def test_rooms_and_seeds_are_asked_for_where_the_rooms_are_too_few(seeds, rooms,
     assert sentence.startswith(f"{said}: it takes 7 rooms")
     assert sentence.endswith("3 trainings of each setting. Add scans of the evaluation splits.")
     made["runs"]["baseline"] = {"config": {"data": {"demo": {"scenes": 3}}, "train": {}}}
-    assert "Raise data.demo.scenes" in next_runs(made, verdicts(made, SCANREFER)).sentences[0]
+    assert "Raise data.demo.scenes to 17" in next_runs(made, verdicts(made, SCANREFER)).sentences[0]
     limited = {"benchmarks": {"scanqa": {"limit": {"questions": 10, "of": 99}}}}
     made["runs"]["baseline"] |= limited
     assert "Raise eval.limit" in next_runs(made, verdicts(made, SCANREFER)).sentences[0]
