@@ -1,5 +1,6 @@
 """The last lines of a run of the workflow: what was made, the scores, and what failed."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -38,10 +39,13 @@ def end_of_run(state: RunState, reused: Iterable[str], results: Path) -> list[tu
         lines.append(("reused", ", ".join(kept) or "nothing"))
     has_page = "build_report" in (*rules, *state.done) and not failed and not state.stopped
     lines += scores(results) if has_page else []
-    once = list(dict.fromkeys(state.warnings))
-    lines += [("warning", warning.removeprefix("threedrs: ")) for warning in once[:MOST]]
-    if len(once) > MOST:
-        lines.append(("warning", f"and {len(once) - MOST} more, in results/logs"))
+    once = dict[str, str]()
+    for warning in state.warnings:  # one scene, or shard, stands for all of which the same is said
+        once.setdefault(re.sub(r"\d+", "", warning), warning.removeprefix("threedrs: "))
+    shown = [*once.values()][:MOST]
+    lines += [("warning", warning) for warning in shown]
+    if more := len(set(state.warnings)) - len(shown):
+        lines.append(("warning", f"and {more} more, in results/logs"))
     if has_page:
         lines.append(("page", str((results / PAGE).absolute())))
     return lines + [("", line) for line in failures(state)]

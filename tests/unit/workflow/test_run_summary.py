@@ -40,6 +40,9 @@ def test_three_warnings_are_repeated_and_the_others_counted(tmp_path: Path) -> N
     state.warnings = ["a", "b", "a", "c", "d", "e"]
     shown = [text for label, text in end_of_run(state, [], tmp_path) if label == "warning"]
     assert shown == ["a", "b", "c", "and 2 more, in results/logs"]
+    state.warnings = ["train-000: scene0001_00: x", "train-001: scene0007_00: x", "b"]
+    shown = [text for label, text in end_of_run(state, [], tmp_path) if label == "warning"]
+    assert shown == ["train-000: scene0001_00: x", "b", "and 1 more, in results/logs"]
 
 
 def test_without_a_summary_nothing_is_said_of_scores(tmp_path: Path) -> None:
