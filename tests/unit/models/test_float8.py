@@ -1,11 +1,15 @@
 """Products in float8: against scaled and rounded factors written out, and what refuses them."""
 
+import os
+import subprocess
 import sys
 
 import pytest
 import torch
 from torch import Tensor
 
+from fixtures.benchmark_scripts import ENVIRONMENT
+from fixtures.forked_jobs import forked_python
 from fixtures.students import MIXED, pack, student
 from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import ConfigError, MachineError
@@ -50,6 +54,22 @@ def test_a_student_learns_in_float8() -> None:
     assert losses[0].item() != losses[1].item()
     assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.05)
     assert all(parameter.grad is not None for parameter in model.language_model.parameters())
+
+
+@pytest.mark.slow
+def test_weights_spread_by_zero3_get_the_same_gradients() -> None:
+    pytest.importorskip("torchao")
+    command = [forked_python(), "-m", "threedrs.distributed.launch", "--gpus", "2"]
+    result = subprocess.run(
+        [*command, "fixtures.float8_ranks"],
+        env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("gradients are equal") == 2
 
 
 def test_what_refuses_float8(monkeypatch: pytest.MonkeyPatch) -> None:
