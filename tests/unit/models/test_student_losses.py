@@ -1,10 +1,12 @@
 """The losses of a student against slow code, and those of packs against single samples."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
 from torch.nn import functional
+from transformers import Qwen2ForCausalLM
 
 from fixtures.students import (
     CAPTION,
@@ -75,6 +77,15 @@ def test_packed_losses_equal_single_losses() -> None:
     assert together.predictions == shared + places
 
 
+def _plain(model: Student) -> Qwen2ForCausalLM:
+    """Return transformers' own language model with the same weights and eager attention."""
+    config = deepcopy(model.text_config)
+    config._attn_implementation = "eager"
+    plain = Qwen2ForCausalLM(config)
+    plain.load_state_dict(model.language_model.state_dict())
+    return plain
+
+
 def _slow_losses(model: Student, packed: Pack) -> tuple[float, float, float]:
     """Text, grounding and 3D loss of a pack of one, step by step."""
     inputs, (sample,) = packed.scene, packed.samples
@@ -104,8 +115,7 @@ def _slow_losses(model: Student, packed: Pack) -> tuple[float, float, float]:
         [embeddings[list(before)], torch.stack(visual), embeddings[list(after)], own]
     )
     labels = torch.tensor([*sample.prefix.labels(len(visual)), *sample.labels.tolist()])
-    model.language_model.set_attn_implementation("eager")
-    output = model.language_model(inputs_embeds=tokens[None], output_hidden_states=True)
+    output = _plain(model)(inputs_embeds=tokens[None], output_hidden_states=True)
     hidden = output.hidden_states[-1][0]
     text = functional.cross_entropy(output.logits[0, :-1], labels[1:]).item()
     at_visual = hidden[len(before) : len(before) + len(visual)].view(-1, 14, 15, 32)[:, :, :14]
