@@ -34,7 +34,7 @@ def plain_error(
         said = lines[-1]
     if exception == "FileNotFoundError" and (found := re.search(r"'([^']+)'$", lines[-1])):
         said = f"{found[1]}: is not there; give the path of a file that is"
-    elif "not valid JSON or YAML" in said:
+    elif said.startswith("Config file "):
         # Snakemake says neither which of the files nor which line.
         named = [path for path in map(Path, sys.argv) if path.is_file()]
         said = "; ".join(problems_of(partial(check_yaml, named))) or said

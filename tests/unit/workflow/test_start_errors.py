@@ -77,3 +77,6 @@ def test_a_slip_in_a_configuration_is_named_with_its_file_and_line(
     text = "WorkflowError:\nConfig file is not valid JSON or YAML. In case of YAML, make sure ..."
     line = "line 3: a tab indents the line; indent with spaces"
     assert said(text, "WorkflowError") == f"threedrs: error: {slip}: is not YAML ({line})"
+    slip.write_text("[train, eval]\n")
+    text = "WorkflowError:\nConfig file must be given as JSON or YAML with keys at top level."
+    assert said(text, "WorkflowError").startswith(f"threedrs: error: {slip}: holds no sections")
