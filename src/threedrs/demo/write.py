@@ -7,6 +7,7 @@ things: the workflow asks them before anything exists, so rendering is imported 
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -58,6 +59,12 @@ def demo_files(scenes: int) -> list[str]:
         scan = layout.scan(scene)
         paths += [scan.sens, scan.mesh, scan.segments, scan.aggregation, scan.meta, scan.proposals]
     return [path.as_posix() for path in paths]
+
+
+def _end_at_once() -> None:
+    """Let Ctrl-C, or the end of the parent, end this process in the middle of a room."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
 
 
 def _write_scene(
@@ -151,7 +158,7 @@ def write_demo(
     # Spawned, not forked: ray casting and its threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     processes = min(scenes, processes or len(os.sched_getaffinity(0)))
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_at_once) as pool:
         # One room at a time needs no other process, whose imports take seconds.
         written = pool.map(write, range(scenes)) if processes > 1 else map(write, range(scenes))
         for scene, rows in zip(splits["train"] + splits["val"], written, strict=True):

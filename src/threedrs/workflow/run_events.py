@@ -171,9 +171,11 @@ class RunState:
                 self.nothing_to_do = True
             if again := re.match(r"Trying to restart job (\d+)", text):
                 return self._retry(int(again[1]))
-            self.stopping = self.stopping or text.startswith(
+            if text.startswith(
                 ("Terminating processes on user request", "Will exit after finishing")
-            )
+            ):
+                self.stopping = True
+                return f"stopping{self.waits}"  # Snakemake waits for jobs without a word
             return text if getattr(record, SHOWN, False) else None
         return None
 
@@ -190,6 +192,12 @@ class RunState:
     def stopped(self) -> bool:
         """Whether a stop was asked for, of the run or of a job that was not tried again."""
         return self.stopping or any(cause.wanted for cause in self.causes.values())
+
+    @property
+    def waits(self) -> str:
+        """The clause that names the jobs that still run, or nothing."""
+        names = ", ".join(job.name for job in self.running.values())
+        return f"; waiting for {names} to end" if names else ""
 
     def said(self, job: Job) -> str:
         """Return the last line of a running job's log, or where on a cluster it is."""

@@ -60,9 +60,7 @@ def head(state: RunState, reused: int, *, failed: bool) -> str:
     if failed:
         return f"Failed after {took}: {done}"
     if state.stopped:
-        names = ", ".join(job.name for job in state.running.values())
-        waits = f"; waiting for {names} to end" if names else ""
-        return f"Stopped after {took}: {done}, and the same command goes on{waits}"
+        return f"Stopped after {took}: {done}, and the same command goes on{state.waits}"
     return f"Done in {took}: {state.done.total()} jobs"
 
 

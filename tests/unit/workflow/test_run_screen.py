@@ -151,6 +151,7 @@ def test_a_stop_is_no_error(tmp_path: Path) -> None:
     crash = record("Traceback ...", 40, event="error", exception="RuntimeError")
     records = [*begun(train=2), job(1, "train", log, run="a"), job(2, "train", run="b"), stop]
     lines = said([*records, *failed(1, "train", log), crash])
+    assert any(line.endswith("stopping; waiting for train a, train b to end") for line in lines)
     assert any(line.startswith("Stopped after ") and "train b" in line for line in lines)
     assert lines[-1].startswith("threedrs: stopped: train a: ")
     assert not any("threedrs: error" in line or "Traceback" in line for line in lines)
