@@ -226,7 +226,7 @@ def test_a_run_with_a_checkpoint_asks_for_nothing_of_training(
 def test_trained_runs_and_checkpoints_stand_side_by_side(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
     (tmp_path / "model.safetensors").touch()
     runs = {"published": {"checkpoint": str(tmp_path), "model": {"attention": "sdpa"}}}
     found = build(monkeypatch, runs=runs)
