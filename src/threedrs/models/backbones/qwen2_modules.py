@@ -78,29 +78,55 @@ def _gated(mlp: Any, hidden: Tensor) -> Tensor:
     return run_fused(_gate, gate, up)
 
 
-def _attention(
-    module: Any,
+def _attention(module: Any, *, hidden_states: Tensor, **arguments: Any) -> tuple[Tensor, None]:
+    return module.o_proj(_attended(module, hidden_states, **arguments)), None
+
+
+def _attended(
+    attention: Any,
+    hidden_BTD: Tensor,
     *,
-    hidden_states: Tensor,
     position_embeddings: tuple[Tensor, Tensor],
     past_key_values: Cache | None = None,
     passes: Any = None,
     **arguments: Any,
-) -> tuple[Tensor, None]:
+) -> Tensor:
+    """Return what the last product of an attention layer takes in (B,T,C)."""
     if passes is not None:
-        return module.o_proj(passes.attend(module, hidden_states)), None
-    heads = (*hidden_states.shape[:-1], -1, module.head_dim)
-    query, key, value = (
-        getattr(module, name)(hidden_states).view(heads) for name in QUERY_KEY_VALUE
-    )
-    if hasattr(module, "q_norm"):  # Qwen3 has norms of them, Qwen2 has not
-        query, key = module.q_norm(query), module.k_norm(key)
-    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-    query, key = run_fused(apply_rotary_pos_emb, query, key, *position_embeddings)
+        return passes.attend(attention, hidden_BTD)
+    turned = _turned_apart if attention.fused is None else _turned_together
+    query, key, value = turned(attention, hidden_BTD, *position_embeddings)
     if past_key_values is not None:
-        key, value = past_key_values.update(key, value, module.layer_idx)
-    seen, _ = packed_attention(module, query, key, value, scaling=module.scaling, **arguments)
-    return module.o_proj(seen.flatten(-2)), None
+        key, value = past_key_values.update(key, value, attention.layer_idx)
+    seen, _ = packed_attention(attention, query, key, value, scaling=attention.scaling, **arguments)
+    return seen.flatten(-2)
+
+
+def _turned_apart(
+    attention: Any, hidden_BTD: Tensor, cos_BTd: Tensor, sin_BTd: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return query, key and value (B,heads,T,d), turned by the rotary embedding."""
+    heads = (*hidden_BTD.shape[:-1], -1, attention.head_dim)
+    query, key, value = (
+        getattr(attention, name)(hidden_BTD).view(heads) for name in QUERY_KEY_VALUE
+    )
+    if hasattr(attention, "q_norm"):  # Qwen3 has norms of them, Qwen2 has not
+        query, key = attention.q_norm(query), attention.k_norm(key)
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    query, key = run_fused(apply_rotary_pos_emb, query, key, cos_BTd, sin_BTd)
+    return query, key, value
+
+
+def _turned_together(
+    attention: Any, hidden_1TD: Tensor, cos_1Td: Tensor, sin_1Td: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the same where query, key and value are one product."""
+    heads_THd = query_key_value(attention, hidden_1TD)[0].unflatten(1, (-1, attention.head_dim))
+    keys = attention.k_proj.out_features // attention.head_dim
+    queried_THd = normed_heads(attention, heads_THd[:, :-keys], keys)
+    turned_1HTd = turned_heads(queried_THd, cos_1Td[0], sin_1Td[0]).transpose(0, 1)[None]
+    value = heads_THd[:, -keys:].transpose(0, 1)[None]
+    return turned_1HTd[:, :-keys], turned_1HTd[:, -keys:], value
 
 
 def fuse(language_model: Any) -> None:
@@ -178,48 +204,16 @@ def fuse_projections(language_model: Any) -> None:
         torch.cuda.empty_cache()  # the parts that were: no later tensor would fit into all of them
 
 
-def _answering_layer(
-    layer: Any, hidden_1TD: Tensor, *, passes: Any = None, **arguments: Any
-) -> Tensor:
+def _answering_layer(layer: Any, hidden_1TD: Tensor, **arguments: Any) -> Tensor:
     """Return a layer's output, in the memory of its input."""
     attention, mlp = layer.self_attn, layer.mlp
-    normed_1TD = layer.input_layernorm(hidden_1TD)
-    if passes is not None:
-        seen_1TC = passes.attend(attention, normed_1TD)
-    else:
-        seen_1TC = _seen(attention, normed_1TD, **arguments)
     # A product that adds as it writes spares a pass over the hidden states.
     hidden_TD = hidden_1TD[0]
-    hidden_TD.addmm_(seen_1TC[0], attention.o_proj.weight.T)
+    attended_1TC = _attended(attention, layer.input_layernorm(hidden_1TD), **arguments)
+    hidden_TD.addmm_(attended_1TC[0], attention.o_proj.weight.T)
     gated_1TM = _gated(mlp, layer.post_attention_layernorm(hidden_1TD))
     hidden_TD.addmm_(gated_1TM[0], mlp.down_proj.weight.T)
     return hidden_1TD
-
-
-def _seen(
-    attention: Any,
-    normed_1TD: Tensor,
-    *,
-    position_embeddings: tuple[Tensor, Tensor],
-    attention_mask: Any,
-    past_key_values: Any,
-    questions: Any = None,
-    **_: Any,
-) -> Tensor:
-    """Return what an attention layer's last product takes in (1,T,C)."""
-    cos_1Td, sin_1Td = position_embeddings
-    heads_THd = query_key_value(attention, normed_1TD)[0].unflatten(1, (-1, cos_1Td.shape[-1]))
-    keys = attention.k_proj.out_features // cos_1Td.shape[-1]
-    queried_THd = normed_heads(attention, heads_THd[:, :-keys], keys)
-    turned_1HTd = turned_heads(queried_THd, cos_1Td[0], sin_1Td[0]).transpose(0, 1)[None]
-    query, key = turned_1HTd[:, :-keys], turned_1HTd[:, -keys:]
-    value = heads_THd[:, -keys:].transpose(0, 1)[None]
-    if past_key_values is not None:
-        key, value = past_key_values.update(key, value, attention.layer_idx)
-    seen_1TNd = packed_attention(
-        attention, query, key, value, attention_mask, attention.scaling, questions
-    )[0]
-    return seen_1TNd.flatten(2)
 
 
 def _as_parts_of_one(parameters: Sequence[nn.Parameter]) -> Tensor:
