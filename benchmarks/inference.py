@@ -25,7 +25,7 @@ import torch
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from machine import machine
-from threedrs.models.backbones.qwen2_modules import fuse_projections
+from threedrs.models.backbones.fused_layers import fuse_projections
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession

@@ -19,7 +19,7 @@ from threedrs.distributed.gpus import translate_oom
 from threedrs.errors import DataError, StoreError
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.io.files import read_json
-from threedrs.models.backbones.qwen2_modules import fuse_projections
+from threedrs.models.backbones.fused_layers import fuse_projections
 from threedrs.models.checkpoint.folder import lacks_grounding_head
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession

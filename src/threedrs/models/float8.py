@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from threedrs.errors import ConfigError, MachineError
-from threedrs.models.backbones.qwen2_modules import run_fused
+from threedrs.models.backbones.fused_layers import run_fused
 from threedrs.models.student import Student
 
 CAPABILITY = (8, 9)  # of the first GPUs with float8 products: Ada, then Hopper

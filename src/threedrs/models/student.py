@@ -21,7 +21,7 @@ from threedrs.models import heads, packing
 from threedrs.models.attention.packed import PACKED, PackMask, pack_mask
 from threedrs.models.attention.question_decoding import QuestionAttention
 from threedrs.models.backbones.family import Family
-from threedrs.models.backbones.qwen2_modules import fuse
+from threedrs.models.backbones.fused_layers import fuse
 from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.visual_tokens import (
     NewlineTokens,

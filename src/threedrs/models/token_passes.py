@@ -35,7 +35,7 @@ from threedrs.models.attention.question_decoding import (
     join,
     summed_attention,
 )
-from threedrs.models.backbones.qwen2_modules import (
+from threedrs.models.backbones.fused_layers import (
     QUERY_KEY_VALUE,
     normed_heads,
     query_key_value,

@@ -14,7 +14,7 @@ from fixtures.students import MIXED, pack, student
 from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import ConfigError, MachineError
 from threedrs.models import float8
-from threedrs.models.backbones.qwen2_modules import GATE_UP
+from threedrs.models.backbones.fused_layers import GATE_UP
 
 
 def rounded(values: Tensor, dtype: torch.dtype) -> Tensor:

@@ -14,8 +14,8 @@ from fixtures.plain_answers import family_student, plain_choices
 from fixtures.students import MANY, scene, student, tokenizer
 from threedrs.config.schema import LoraSettings
 from threedrs.models import pass_sizes, token_passes
+from threedrs.models.backbones.fused_layers import GATE_UP, QUERY_KEY_VALUE, fuse_projections
 from threedrs.models.backbones.llava import LlavaFamily
-from threedrs.models.backbones.qwen2_modules import GATE_UP, QUERY_KEY_VALUE, fuse_projections
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.inference import SceneSession
 from threedrs.models.packing import Query

@@ -14,7 +14,7 @@ from fixtures.students import BOX_IDS, MIXED, TEXT, scene
 from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import CheckpointError, ConfigError
 from threedrs.models.backbones import known_backbones
-from threedrs.models.backbones.qwen2_modules import fuse_projections
+from threedrs.models.backbones.fused_layers import fuse_projections
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.inference import SceneSession

@@ -10,8 +10,8 @@ from transformers import DynamicCache
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from fixtures.plain_answers import family_student
-from threedrs.models.backbones import qwen2_modules
-from threedrs.models.backbones.qwen2_modules import fuse_projections, turned_heads
+from threedrs.models.backbones import fused_layers
+from threedrs.models.backbones.fused_layers import fuse_projections, turned_heads
 from threedrs.models.student import Student
 
 FAMILIES = ("llava-video", "qwen2-vl")
@@ -94,7 +94,7 @@ def test_compiled_parts(
     monkeypatch.setattr(
         torch, "compile", lambda function, dynamic: compile_with(function, backend=backend)
     )
-    compiled = qwen2_modules._compiled.__wrapped__(apply_rotary_pos_emb)
+    compiled = fused_layers._compiled.__wrapped__(apply_rotary_pos_emb)
     for tokens in (5, 9):
         query, key = (torch.randn(1, heads, tokens, 8, requires_grad=True) for heads in (4, 2))
         angle = torch.randn(1, tokens, 8)
