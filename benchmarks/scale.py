@@ -30,6 +30,7 @@ from typing import Any
 import yaml
 
 from machine import machine
+from threedrs.models.backbones.known_backbones import find_family
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.registry import TASKS, annotation_files
 
@@ -60,7 +61,7 @@ def runs(which: str) -> dict[str, dict[str, Any]]:
         return {"3drs": {}, "baseline": {"teacher": {"name": "none"}}}
     return {
         f"{backbone}-{teacher}-{seed}": {
-            "model": {"name": backbone},
+            "model": {"name": backbone, "path": f"data/models/{backbone}"},
             "teacher": {"name": teacher},
             "train": {"seed": seed},
         }
@@ -106,7 +107,9 @@ def write_checkout(folder: Path, config: dict[str, Any], scenes: dict[str, int])
         if not path.is_file():
             path.touch()
             os.truncate(path, size)
-    (folder / config["model"]["path"] / "config.json").write_text("{}", encoding="ascii")
+    for path, backbone in checkpoints(config).items():
+        described = {"model_type": find_family(backbone).model_type}
+        (folder / path / "config.json").write_text(json.dumps(described), encoding="ascii")
     for split, names in scene_names(scenes).items():
         layout.split_file(split).write_text("\n".join(names) + "\n", encoding="ascii")
 
@@ -114,6 +117,12 @@ def write_checkout(folder: Path, config: dict[str, Any], scenes: dict[str, int])
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Write what goes on top of config/config.yaml."""
     (folder / "scale.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def checkpoints(config: dict[str, Any]) -> dict[str, str]:
+    """Return folder -> backbone of each checkpoint that the runs start from."""
+    models = [run.get("model", config["model"]) for run in config["runs"].values()]
+    return {model["path"]: model["name"] for model in models}
 
 
 def scene_names(scenes: dict[str, int]) -> dict[str, list[str]]:
@@ -137,7 +146,8 @@ def data_files(
         for path in annotation_files(layout, name):
             yield path, 0
     yield folder / config["teacher"]["weights"]["vggt"], GIGABYTE
-    yield folder / config["model"]["path"] / "model.safetensors", 0
+    for path in checkpoints(config):
+        yield folder / path / "model.safetensors", 0
 
 
 def snakemake(folder: Path, *arguments: str) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def _memory_risks(plans: Mapping[str, Plan], train: Step, cluster: Cluster) -> I
     run, plan = max(plans.items(), key=lambda item: item[1].least)
     yield Risk(
         share=plan.least / 1e9 / cluster.gpu_memory,
-        text=f"GPU memory: training {run} takes {plan.least / 1e9:.0f} GB of "
+        text=f"GPU memory: training {run} takes at least {plan.least / 1e9:.0f} GB of "
         f"{cluster.gpu_memory:.0f} GB a GPU",
         remedy="use more GPUs, or config/deepspeed/zero3_offload.json",
         stops=True,

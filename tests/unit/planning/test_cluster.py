@@ -241,7 +241,8 @@ def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     command = ["plan", "--cluster", "config/cluster.yaml"]  # of the paper's run
     text = CliRunner().invoke(app, command, catch_exceptions=False).stdout
-    assert "2 nodes x 8 H100, 128 cores, storage 5 GB/s, 20 TB free" in text
+    # Where figures have changed, the page takes over what the command prints.
+    assert text in (ROOT / "docs/RELIABILITY.md").read_text("utf-8")
     assert "\nlargest risk: wall time: train takes " in text
     assert "so its figures decide; time a few of its jobs first\n" in text
     assert "boxes, s a scene: 3" in text
