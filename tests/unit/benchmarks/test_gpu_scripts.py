@@ -39,7 +39,7 @@ def test_small_student() -> None:
     assert all(float(row[3]) > 0 for row in speed)
     assert all(first == second > 0 for first, second in counts.values())
     assert sum(first for first, _ in counts.values()) == 2 * counts["together"][0]
-    assert counts["gradients"][0] > 100  # two copies for each of the parameters
+    assert counts["gradients"][0] > 50  # one sum for each of the parameters
 
 
 @pytest.mark.slow
