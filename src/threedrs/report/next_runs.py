@@ -53,8 +53,7 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
         sentences.append(
             f"{few} too few for a verdict on {len(compared)} metrics: it takes "
             f"{fewest_rooms(level)} rooms that the questions are about, and "
-            f"{settings['fewest_seeds']} trainings of each setting. "
-            f"{_more_rooms(summary, fewest_rooms(level))}"
+            f"{settings['fewest_seeds']} trainings of each setting. {_more_rooms(summary, level)}"
         )
     elif any(verdict.kind == "not shown" for verdict in seeded):
         # How many follows from the size that one looks for, not from the size that was seen.
@@ -85,15 +84,15 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
     return NextRuns(sentences=tuple(sentences), lines="\n".join(runs))
 
 
-def _more_rooms(summary: Mapping[str, Any], wanted: int = 0) -> str:
-    """Return where more rooms come from, and how many generated ones give those ``wanted``."""
+def _more_rooms(summary: Mapping[str, Any], level: float = 0.0) -> str:
+    """Return where more rooms come from, and how many generated ones can show p below ``level``."""
     entries = summary["runs"].values()
     results = [result for entry in entries for result in entry.get("benchmarks", {}).values()]
     if any(result.get("limit") for result in results):
         return "Raise eval.limit, or leave it out."
     config = next(iter(entries)).get("config") or {}
     if config.get("data", {}).get("demo"):
-        enough = f" to {math.ceil(wanted * 7 / 3)}" if wanted else ""
+        enough = f" to {math.ceil(fewest_rooms(level) * 7 / 3)}" if level else ""
         return f"Raise data.demo.scenes{enough}: three of seven generated rooms are evaluated."
     return "Add scans of the evaluation splits."
 
