@@ -64,6 +64,9 @@ def _attend(
     joined = attention.qkv(hidden_PC).unflatten(1, (3, attention.num_heads, -1))
     query, key, value = joined.unbind(1)
     query, key = run_fused(apply_rotary_pos_emb_vision, query, key, *position_embeddings)
+    if value.requires_grad:
+        # A view would keep the whole product, three times as much, until the backward pass.
+        value = value.contiguous()
     # (patches, heads, channels) -> (frames, heads, patches of a frame, channels)
     query, key, value = (
         part.unflatten(0, (frames, -1)).transpose(1, 2) for part in (query, key, value)
