@@ -98,7 +98,7 @@ def test_bad_scans_and_missing_detector_boxes_stop_nothing_and_are_said(
     config.write_text(CONFIG)
     said = checkout.snakemake("--cores", "2", "all", config=config)
     assert said.returncode == 0, said.stdout[-6000:]
-    assert said.stdout.count("What serves the scenes") == 1
+    assert said.stdout.count("Where scenes come from") == 1
     assert f"proposals: 1; 1 lack it: {UNBOXED}" in said.stdout
     results = checkout.folder / "results"
     logs = "".join(path.read_text() for path in (results / "logs").rglob("*.log"))
@@ -181,7 +181,7 @@ def none_may_be_left_out(checkout: Checkout) -> None:
         said.stdout
     )
     assert "Traceback" not in said.stdout
-    assert "What serves the scenes" not in said.stdout
+    assert "Where scenes come from" not in said.stdout
 
 
 def a_scan_put_right_is_used(checkout: Checkout, config: Path, lost: Path) -> None:

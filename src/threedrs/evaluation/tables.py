@@ -235,8 +235,8 @@ def notes(result: Mapping[str, Any]) -> Iterator[str]:
     provenance, title = result["provenance"], find_task(result["benchmark"]).title
     if provenance["predictions_form"] == "field" and provenance["short_of_answers"]:
         yield (
-            f"no row holds more than one true answer, and {title} has questions with several, "
-            "which published scores count; with --annotations and its annotation file they do"
+            f"no row holds more than one true answer, and {title} has questions with several, all "
+            "of which count in published scores; name its annotation file by --annotations"
         )
     if check := provenance["annotations"]:
         yield f"{result['n']} rows are scored against the true answers of {check['file']}"
@@ -252,8 +252,8 @@ def notes(result: Mapping[str, Any]) -> Iterator[str]:
     loose = provenance["rows_without_scene"]
     if loose:
         yield (
-            f"{loose} of {result['n']} rows name no scene: each is a cluster of its own, so the "
-            "intervals do not hold what questions about one room have in common"
+            f"{loose} of {result['n']} rows name no scene: each counts as a room of its own, which "
+            "may make the intervals too narrow"
         )
     elif provenance["scenes"] == 1:
         yield "all questions are of one scene, so there are no intervals over scenes"

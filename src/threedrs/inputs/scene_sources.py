@@ -98,7 +98,7 @@ def start_table(
 ) -> str:
     """Return the table that a run starts with: a line for each kind of source, a column a split."""
     splits = scan_table(layout, scenes, stride)["splits"]
-    lines = [["What serves the scenes", *(f"{s} ({len(m)})" for s, m in scenes.items())]]
+    lines = [["Where scenes come from", *(f"{s} ({len(m)})" for s, m in scenes.items())]]
     lines.append(["scene list", *(layout.scene_list_source(split) for split in scenes)])
     for kind, name in KINDS.items():
         if kind != "coverage" or coverage:

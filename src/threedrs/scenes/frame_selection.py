@@ -156,8 +156,8 @@ def select_frames(
         cover = _cover(scan, reader, settings, alignment, intrinsic, lists, found)
         indices = cover.indices
         if settings.strategy == "coverage" and len(indices) < settings.count:
-            looked = f"only {len(indices)} candidate frames looked at for {settings.count}"
-            more.append(f"{looked}: all are taken")
+            few = f"{len(indices)} candidate frames to choose {settings.count} from"
+            more.append(f"only {few}: all are taken")
         coverage = {
             "covered": cover.covered,
             "coverable": cover.coverable,

@@ -113,7 +113,7 @@ class Targets:
             for split, found in self.captures.items()
         ]
         if self.demo:
-            return "\n".join(["What serves the scenes: the demo data", *own])
+            return "\n".join(["Where scenes come from: the demo data", *own])
         table = start_table(
             self.layout,
             self.scenes,

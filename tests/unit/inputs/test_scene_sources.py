@@ -55,7 +55,7 @@ def test_the_start_of_a_run_on_scans(tmp_path: Path) -> None:
     scenes = {"train": ["scene0000_00"], "val": ["scene0000_00", *others]}
     lack = "5 lack it: scene0001_00, scene0002_00, scene0003_00, ..."
     assert cells(start_table(layout, scenes, stride=10, coverage=True)) == [
-        ["What serves the scenes", "train (1)", "val (6)"],
+        ["Where scenes come from", "train (1)", "val (6)"],
         ["scene list", "scannetv2_train.txt", "scannetv2_val.txt"],
         ["frames", ".sens", f".sens: 1; {lack}"],
         ["axis alignment", ".txt", "none needed: 5; .txt: 1"],
@@ -93,7 +93,7 @@ def test_the_start_of_a_run_on_the_published_folder(tmp_path: Path) -> None:
         records=[("scanqa", "train"), ("scanqa", "val")],
     )
     assert cells(said) == [
-        ["What serves the scenes", "train (2)", "val (1)"],
+        ["Where scenes come from", "train (2)", "val (1)"],
         ["scene list", "scannet/pcd/train/", "scannet/pcd/val/"],
         ["frames", "posed_images", "posed_images"],
         ["axis alignment", "EmbodiedScan", "EmbodiedScan"],

@@ -163,7 +163,7 @@ def test_strategies_differ_in_how_many_frames(scan: ScanFiles, tmp_path: Path) -
         assert store.frame_ids == sorted(set(store.frame_ids))
     assert 1 < counts["coverage90"] < counts["coverage95"] < counts["coverage"] == 44
     assert store.attributes["notes"][-1] == (
-        "only 44 candidate frames looked at for 60: all are taken"
+        "only 44 candidate frames to choose 60 from: all are taken"
     )
 
 

@@ -56,7 +56,7 @@ def test_the_recorded_run_has_a_line_a_stage_and_its_end() -> None:
     plain = [re.sub(r"\d+ (?:min|s|h)( \d+ (?:s|min))?", "N", line) for line in lines]
     assert plain[:2] == [
         "17 jobs: demo data 1, scenes 4, instructions 11",
-        "What serves the scenes: the demo data",
+        "Where scenes come from: the demo data",
     ]
     assert "demo data: done, 1 job in N (1 of 17 jobs)" in plain
     assert "scenes: done, 4 jobs in N (9 of 17 jobs)" in plain

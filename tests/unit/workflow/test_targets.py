@@ -169,7 +169,7 @@ def test_own_data_that_is_not_there_is_named(
 
 
 def test_the_demo_has_no_table(found: Targets) -> None:
-    assert found.scan_table() == "What serves the scenes: the demo data"
+    assert found.scan_table() == "Where scenes come from: the demo data"
 
 
 def test_needs_follow_from_size_teacher_and_attempt(found: Targets) -> None:
