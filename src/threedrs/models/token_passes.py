@@ -49,7 +49,7 @@ from threedrs.models.zero3 import is_spread
 SIZES = 16  # recorded sizes that are kept; the one used least recently goes first
 KEPT_CELLS = 16384  # own tokens, rows times width, for which memory stays between calls
 PREFIX_PARTS = (24, 12, 8, 6, 4, 3, 2, 1)  # the prefix kept here has a multiple of the first
-BLOCK = 128  # queries that one multiprocessor works on
+FEW_QUERIES = 128  # a key head, on which one multiprocessor works
 PARTS = {*QUERY_KEY_VALUE, "o_proj"}  # of an attention layer
 NORMS = {"q_norm", "k_norm"}  # of some attention layers
 
@@ -180,11 +180,12 @@ class TokenPasses:
 
     def _prefix_parts(self, queries: int) -> int:
         """Return in how many parts ``queries`` a key head attend to the prefix."""
-        if not self.captures:
+        # The kernel's own way to use all of a GPU joins parts slowly where queries are few. Of many
+        # queries, the parts' results are larger than what is gained.
+        if not self.captures or queries > FEW_QUERIES:
             return 1
-        # The kernel's own way to use all of the GPU for few queries joins the parts slowly.
         heads, device = self.prefix[0][0].shape[1], torch.cuda.get_device_properties()
-        most = device.multi_processor_count // (heads * -(-queries // BLOCK))
+        most = device.multi_processor_count // heads
         return next((parts for parts in PREFIX_PARTS if parts <= most), 1)
 
     def _read_tokens(self) -> Callable[[], list[int]]:

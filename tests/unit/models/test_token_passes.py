@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -185,6 +186,18 @@ def test_an_attention_layer_with_other_parts_is_refused() -> None:
     model.language_model.model.layers[1].self_attn.sinks = torch.nn.Linear(1, 1)
     with pytest.raises(AssertionError):
         TokenPasses(model)
+
+
+def test_few_queries_attend_to_a_prefix_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = TokenPasses(student())
+    passes.prefix = [(torch.zeros(1, 4, 48, 8),) * 2]
+    assert passes._prefix_parts(7) == 1  # without a GPU
+    passes.captures = True
+    for processors, parts in ((132, 24), (108, 24), (40, 8), (3, 1)):
+        device = SimpleNamespace(multi_processor_count=processors)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device=device: device)
+        # One question of 7B has 7 queries a key head, 66 questions have 72 rows.
+        assert [passes._prefix_parts(7 * rows) for rows in (1, 16, 24, 72)] == [parts, parts, 1, 1]
 
 
 def _memory_of_the_prefix(passes: TokenPasses) -> weakref.ref:
