@@ -42,8 +42,8 @@ def as_trained(record: Record) -> str:
     return f"{IMAGE}\n{INSTRUCTION}\n{record.human.replace(IMAGE, '')}"
 
 
-# A loader meets most answers, and many questions, again and again; 2^14 of them take some 5 MB.
-@lru_cache(maxsize=2**14)
+# A loader meets most answers, and many questions, again and again; 2^13 of them take some 11 MB.
+@lru_cache(maxsize=2**13)
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return tuple(tokenizer.encode(text, add_special_tokens=False))
 
