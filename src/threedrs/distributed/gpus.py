@@ -72,7 +72,7 @@ def _lock(folder: Path, gpu: str, number: int) -> bool:
 
 
 def own_device(local_rank: int = 0) -> "torch.device":
-    """Return the GPU of a rank, or the CPU where there is no GPU at all.
+    """Return the GPU of a rank, which becomes the current one, or the CPU where there is no GPU.
 
     Raises:
         MachineError: the node has fewer GPUs than ranks.
@@ -86,7 +86,10 @@ def own_device(local_rank: int = 0) -> "torch.device":
             f"local rank {local_rank} has no GPU ({torch.cuda.device_count()} found); start as "
             "many ranks a node as it has GPUs, each of which sees all of them"
         )
-    return torch.device("cuda", local_rank)
+    device = torch.device("cuda", local_rank)
+    # Compiled kernels and recorded passes run on the current GPU, wherever their tensors are.
+    torch.cuda.set_device(device)
+    return device
 
 
 @contextmanager

@@ -174,11 +174,9 @@ def start_ranks() -> Ranks:
     import torch
     import torch.distributed
 
-    cuda, lone = torch.cuda.is_available(), is_lone(os.environ)
+    ranks, lone = _this_rank(), is_lone(os.environ)
+    cuda = ranks.device.type == "cuda"  # the current GPU from here on
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
-    ranks = _this_rank()
-    if cuda:
-        torch.cuda.set_device(ranks.device)
     # DeepSpeed imports its Muon optimizer, which is not used here, with each engine; what decorates
     # its functions would load torch's whole compiler, for a second.
     compiles = "TORCHDYNAMO_DISABLE" not in os.environ

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from threedrs.distributed.gpus import visible_gpus
+from threedrs.distributed.gpus import own_device, visible_gpus
 
 CLAIM = """
 import os, sys
@@ -71,3 +72,13 @@ def test_gpus_of_a_container_count_from_0(tmp_path: Path, monkeypatch: pytest.Mo
     assert visible_gpus(tmp_path) == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 3")
     assert visible_gpus(tmp_path) == ["5", "3"]
+
+
+def test_a_ranks_gpu_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled kernels and recorded passes run there, and not where their tensors are."""
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert own_device(1) == torch.device("cuda", 1)
+    assert current == [torch.device("cuda", 1)]
