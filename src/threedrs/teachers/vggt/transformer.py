@@ -108,7 +108,7 @@ class Block(nn.Module):
 def compile_blocks(model: nn.Module, backend: Any = "inductor") -> None:
     """Have torch.compile fuse what lies between the matrix products of every block.
 
-    A scene of VGGT-1B takes 428 ms with it and 572 ms without on an H200 (benchmarks/RESULTS.md).
+    A scene of VGGT-1B takes 422 ms with it and 572 ms without on an H200 (benchmarks/RESULTS.md).
     The blocks are compiled at their first pass: some 15 s once on a machine, 3 s from torch's cache
     after that.
     """
