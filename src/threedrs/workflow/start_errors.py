@@ -36,7 +36,7 @@ def plain_error(
         said = f"{found[1]}: is not there; give the path of a file that is"
     elif said.startswith("Config file "):
         # Snakemake says neither which of the files nor which line.
-        named = [path for path in map(Path, sys.argv) if path.is_file()]
+        named = [Path(word) for word in sys.argv if word.endswith((".yaml", ".yml"))]
         said = "; ".join(problems_of(partial(check_yaml, named))) or said
     elif exception == "LockException":
         said = (
