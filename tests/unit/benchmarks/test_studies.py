@@ -68,7 +68,8 @@ def test_what_is_told_of_the_study_is_what_its_configuration_has(
     first, last = numbers(told("seeds of each setting"))
     seeds = set(range(first, last + 1))
     assert seeds_of_settings(config) == {"3drs": seeds, "baseline": seeds}
-    # A room has as many questions of these as any other; test has as many of SQA3D as val.
+    # A room has as many questions of these as any other; test has as many of SQA3D as val, but for
+    # those that rooms cannot answer.
     made = annotate(
         scenes["val"][0],
         make_room("bedroom", np.random.default_rng(0)),
@@ -77,7 +78,8 @@ def test_what_is_told_of_the_study_is_what_its_configuration_has(
     )
     asked = numbers(re.sub(r"\(\w+\)", "", told("questions about held-out rooms")))
     counts = [len(made[name]) * held_out for name in ("scanrefer", "scanqa", "sqa3d")]
-    assert [asked[0], asked[3], asked[4]] == [counts[0], counts[1], counts[2] // 2]
+    assert [asked[0], asked[3]] == counts[:2]
+    assert 0.98 * counts[2] // 2 < asked[4] <= counts[2] // 2
 
 
 def test_the_scores_to_expect_are_those_measured() -> None:
@@ -97,7 +99,7 @@ def test_the_scores_to_expect_are_those_measured() -> None:
     ("head", "section"),
     [
         ("| 2,200 steps |", "What of the supervision matters?"),
-        ("| 57,600 samples |", "Does packing cost anything? At 600 steps it does"),
+        ("| 57,600 samples |", "Does packing cost anything?"),
     ],
 )
 def test_the_means_of_controls_and_packing_are_those_measured(head: str, section: str) -> None:
