@@ -9,9 +9,8 @@ not fit one GPU. Utilisation counts forward and backward without recomputation.
 
 ``--run ATTENTION:KEPT:K,...`` measures a backend with the activations of KEPT layers kept instead
 of recomputed (`execution.kept_layers`). The first line of each run is the base of its ratio of
-samples a second. "Planned" is the memory by the figures of `threedrs plan`. ``--float8`` multiplies
-as `train.float8` does. ``--profile`` says where the GPU's time goes in the last pack measured, in a
-whole step and in the vision tower's part.
+samples a second. "Planned" is the memory by the figures of `threedrs plan`. ``--profile`` says
+where the GPU's time goes in the last pack measured, in a whole step and in the vision tower's part.
 """
 
 import argparse
@@ -36,7 +35,6 @@ from threedrs.config.schema import TUNABLE, SupervisionSettings
 from threedrs.models.attention.packed import pack_mask
 from threedrs.models.backbones.family import SIZES
 from threedrs.models.checkpoint.load_save import load_student
-from threedrs.models.float8 import use_float8
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import IGNORE, Layout, Pack, Prefix, Sample
 from threedrs.models.scene_inputs import SceneInputs
@@ -203,7 +201,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--run", action="append", metavar="ATTENTION:KEPT:K,K,...")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--profile", action="store_true", help="print the slowest kernels (GPU)")
-    parser.add_argument("--float8", action="store_true")
     parser.add_argument("--out", type=Path, help="write the figures as JSON lines")
     return parser.parse_args()
 
@@ -219,8 +216,6 @@ def main() -> None:
     with device:
         student, _ = load_student(settings, teacher_channels=2048)
     student.to(device).train()
-    if arguments.float8:
-        use_float8(student)
     command = "python benchmarks/training_step.py " + " ".join(sys.argv[1:])
     print(f"`{command}`, {machine}, torch {torch.__version__}, {datetime.date.today()}")
     print(

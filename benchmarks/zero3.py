@@ -39,7 +39,6 @@ from threedrs.config.schema import SupervisionSettings
 from threedrs.distributed.ranks import Ranks, peak_memory, start_ranks
 from threedrs.models.backbones.family import SIZES
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.float8 import use_float8
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Pack
 from threedrs.models.student import Student
@@ -67,7 +66,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--deepspeed", type=Path, default=REPOSITORY / "config/deepspeed/zero3.json"
     )
-    parser.add_argument("--float8", action="store_true", help="as `train.float8`")
     parser.add_argument("--profile", action="store_true", help="where the GPU's time goes (GPU)")
     parser.add_argument("--folder", type=Path, help="save, resume and export there")
     return parser.parse_args()
@@ -83,7 +81,6 @@ def recipe(arguments: argparse.Namespace, ranks: Ranks) -> TrainSettings:
         "pack": 1,
         "global_batch": arguments.accumulation * ranks.count,
         "deepspeed": str(arguments.deepspeed),
-        "float8": arguments.float8,
         "precision": "bfloat16" if ranks.device.type == "cuda" else "float32",
     }
     return TrainSettings(**section)
@@ -124,8 +121,6 @@ class Bench:
             self.student, self.tokenizer = load_student(
                 settings, teacher_channels=2048, zero_init=spread
             )
-        if self.settings.float8:
-            use_float8(self.student)
         self.student.to(getattr(torch, self.settings.precision)).train()
         # Before the engine takes its memory, as a training decides.
         packs = {run.split(":")[0] for run in arguments.measure or () if run.endswith(":auto")}

@@ -320,9 +320,6 @@ class Train(Section):
     """Largest norm of the gradient."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of weights and activations."""
-    float8: bool = False
-    """Multiply in float8 in the language model's layers: faster on an H100 or newer, with rounding
-    that shapes the weights. It needs torchao."""
     tunable: Annotated[
         tuple[Tunable, ...], Field(strict=False, min_length=1), AfterValidator(in_order_of(TUNABLE))
     ] = TUNABLE

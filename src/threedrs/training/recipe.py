@@ -137,11 +137,6 @@ class TrainSettings(Train, Execution):
                 "train.lora: adapters train the language model, which train.tunable leaves out; "
                 "add language_model there (its own weights stay frozen) or set train.lora to null"
             )
-        if self.lora is not None and self.float8:
-            raise ConfigError(
-                "train.float8: adapters are too narrow for float8; set train.float8: false, or "
-                "train.lora to null"
-            )
         return self
 
     def accumulation(self, ranks: int) -> int:

@@ -22,7 +22,6 @@ from threedrs.distributed.ranks import (
 from threedrs.errors import DataError, StoreError
 from threedrs.io.files import sha256_of_json
 from threedrs.models.checkpoint.load_save import load_student
-from threedrs.models.float8 import use_float8
 from threedrs.models.lora.layers import add_lora
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.prompt import token_id
@@ -207,8 +206,6 @@ def start_student(run: Run) -> tuple[Student, Any]:
     if settings.lora is not None:
         tokens = [token_id(tokenizer, token) for token in (GROUND, COORD)]
         add_lora(student, settings.lora, tokens, seed=settings.seed)
-    if settings.float8:
-        use_float8(student)
     if settings.gradient_checkpointing:
         frames = config["frames"]["count"]
         student.gradient_checkpointing_enable(kept_layers(student, settings, frames, run.ranks))

@@ -36,7 +36,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True)
 
 
-def run_fused(function: Callable[..., Any], hidden: Tensor, *others: Tensor | None) -> Any:
+def run_fused(function: Callable[..., Any], hidden: Tensor, *others: Tensor) -> Any:
     """Return ``function`` of the tensors, element-wise work, as one kernel where that pays."""
     # Compiling costs seconds, which only a training on a GPU gets back.
     training = hidden.is_cuda and torch.is_grad_enabled()
