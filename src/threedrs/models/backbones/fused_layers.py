@@ -6,6 +6,7 @@ norm is torch's own fused operator. Layers of a model that only answers pass ove
 still less often.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import chain
@@ -16,7 +17,10 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
+from threedrs.errors import one_line
 from threedrs.models.attention.packed import packed_attention
+
+logger = logging.getLogger(__name__)
 
 QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
 GATE_UP = ("gate_proj", "up_proj")
@@ -30,10 +34,27 @@ def _gate(gate: Tensor, up: Tensor) -> Tensor:
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    # Where compiling fails (no C compiler, say), the function runs as it is. What was compiled
-    # before on this machine comes from torch's cache.
-    torch._dynamo.config.suppress_errors = True
-    return torch.compile(function, dynamic=True)
+    # Here, as it takes half a second, which answering and a CPU need not wait.
+    from torch._dynamo.exc import TorchDynamoException
+
+    # What was compiled before on this machine comes from torch's cache.
+    compiled = torch.compile(function, dynamic=True)
+
+    def run(*tensors: Tensor) -> Any:
+        nonlocal compiled
+        try:
+            return compiled(*tensors)
+        except TorchDynamoException as error:
+            # torch can go on by itself, but says so in hundreds of lines of the log.
+            logger.warning(
+                "%s runs uncompiled, which is slower (%s); install a C compiler if there is none",
+                function.__name__.strip("_"),
+                one_line(error),
+            )
+            compiled = function
+        return function(*tensors)
+
+    return run
 
 
 def run_fused(function: Callable[..., Any], hidden: Tensor, *others: Tensor) -> Any:
