@@ -24,7 +24,7 @@ from threedrs.demo.room_objects import PALETTE, Piece, Room, plural
 
 DESCRIPTIONS = 10
 # Share of the descriptions of a piece that its colour alone tells from others of its class. Were
-# they rare, a student would find two of three objects by class and place, and learn no colours.
+# they rare, who knows class and place would find two of three objects without a look at colours.
 COLOUR_ALONE = 0.5
 MULTI_DESCRIPTIONS = ("zt_w_d", "zt_wo_d", "st_w_d", "st_w_d", "st_wo_d", "mt", "mt", "zt_w_d")
 

@@ -112,7 +112,7 @@ def test_plain_descriptions_mean_exactly_their_objects(rooms: list[Room]) -> Non
 
 
 def test_some_descriptions_are_found_by_colour_alone(rooms: list[Room]) -> None:
-    """Else class and place would find all that a student finds, and none would learn colours."""
+    """Else class and place would find all that a student finds, without a look at colours."""
     by_colour, several = 0, 0
     for number, room in enumerate(rooms):
         labels = [piece.label for piece in room.furniture]

@@ -315,7 +315,7 @@ def _widen_projector(projector: nn.Module) -> None:
     """Draw the projector's weights with the deviation 1 / sqrt(inputs), as the language model's.
 
     Torch draws them at a third of that variance. Tokens of a room then differ by 0.17 in what they
-    show and by 0.39 in their position code, so that a student from scratch reads places alone.
+    show and by 0.39 in their position code, and colours are found later (benchmarks/RESULTS.md).
     """
     with torch.no_grad():
         for module in projector.modules():

@@ -34,7 +34,7 @@ def test_students_from_scratch_end_their_branches_in_small_weights(name: str) ->
     ("name", "size"), [("llava-video", "tiny"), ("qwen2-vl", "tiny"), ("qwen2-vl", "mini")]
 )
 def test_images_begin_as_loud_as_places(name: str, size: str) -> None:
-    """Else a student from scratch reads the position code of its visual tokens, and no image."""
+    """Else the position code of the visual tokens drowns what they show."""
     student, _ = load_student(ModelSettings(name=name, size=size), teacher_channels=0)
     rng = np.random.default_rng(0)
     side = student.family.grid.coarse
