@@ -1,5 +1,6 @@
 """Reads configuration files, naming the line of a slip, and merges them as Snakemake does."""
 
+import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,21 +31,25 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the sections in a YAML file.
+    """Return the sections in a YAML or JSON file.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, has a key twice, or holds no sections; the
-            message names the line.
+        ConfigError: the file is missing, is not YAML (with the suffix .json: not JSON), has a key
+            twice, or holds no sections; the message names the line.
     """
     try:
         text = read_text(path)
     except DataError as error:
         raise ConfigError(str(error)) from error
     try:
+        if path.suffix == ".json":
+            json.loads(text)
+            text = text.expandtabs()  # JSON is YAML, except that its lines may begin with tabs
         content = yaml.load(text, Loader=_Loader)
     # PyYAML builds dates and numbers itself, and lets their own errors through.
     except (yaml.YAMLError, ValueError) as error:  # such as a date in month 13
-        raise ConfigError(f"{path}: is not YAML ({_slip(error, text)})") from error
+        form = "JSON" if path.suffix == ".json" else "YAML"
+        raise ConfigError(f"{path}: is not {form} ({_slip(error, text)})") from error
     if not isinstance(content, dict | None):
         raise ConfigError(f"{path}: holds no sections (such as train:); correct the file")
     return content or {}
@@ -63,13 +68,13 @@ def main_config(root: Path) -> Path:
 
 
 def check_yaml(files: Iterable[Path]) -> None:
-    """Read those of ``files`` that are YAML, for their errors.
+    """Read those of ``files`` that are YAML or JSON by their names, for their errors.
 
     Raises:
         ConfigError: as `read_yaml`, a line a file.
     """
-    yaml_files = [path for path in map(Path, files) if path.suffix in (".yaml", ".yml")]
-    problems = [line for path in yaml_files for line in problems_of(partial(read_yaml, path))]
+    known = [path for path in map(Path, files) if path.suffix in (".yaml", ".yml", ".json")]
+    problems = [line for path in known for line in problems_of(partial(read_yaml, path))]
     if problems:
         raise ConfigError("\n".join(problems))
 

@@ -133,7 +133,7 @@ def _draw(queries: list[Query], rng: np.random.Generator, used: Counter[str]) ->
 
 
 def make_descriptions(room: Room, rng: np.random.Generator, rounds: int = 1) -> list[Description]:
-    """Return sentences that each identify one object, spread over the objects.
+    """Return sentences that each identify one object, one of several of a class twice as often.
 
     ``rounds`` times ``DESCRIPTIONS``, or fewer where the wordings run out.
     """

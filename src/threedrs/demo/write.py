@@ -136,7 +136,7 @@ def write_demo(
     usual 46 descriptions and questions a scene) alone. ``processes``: how many render at a time
     (default: one a core); a script that calls this with several needs Python's
     ``if __name__ == "__main__"`` guard. ``say`` is told of each scene that is done. 12 scenes take
-    about 40 s on two cores and some 120 MB.
+    about 40 s on two cores and some 140 MB.
 
     Raises:
         ConfigError: too few or too many scenes, or a negative seed.

@@ -126,6 +126,8 @@ def _card(
         notes=run_notes({"train": numbers, "benchmarks": scores}),
         training=training,
         checkpoint=checkpoint,
+        # Where the folder lay is of the machine's user, and tells no reader anything.
+        base=Path(base).name if base else None,
         config=config,
         facts=facts,
     )

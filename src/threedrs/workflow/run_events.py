@@ -32,6 +32,7 @@ STAGES = {
     "report": ("aggregate", "build_report"),
 }
 STAGE_OF = {rule: stage for stage, rules in STAGES.items() for rule in rules}
+MOST_NAMES = 10  # jobs that one line names
 SHOWN = "shown"  # attribute of a record that a rule file logs for the user to see
 
 _OWN_PREFIX = re.compile(r"^(train|predict): ")
@@ -174,8 +175,9 @@ class RunState:
             if text.startswith(
                 ("Terminating processes on user request", "Will exit after finishing")
             ):
-                self.stopping = True
-                return f"stopping{self.waits}"  # Snakemake waits for jobs without a word
+                # Snakemake waits without naming the jobs, and says so anew at each that ends.
+                told, self.stopping = self.stopping, True
+                return None if told else f"stopping{self.waits}"
             return text if getattr(record, SHOWN, False) else None
         return None
 
@@ -195,9 +197,10 @@ class RunState:
 
     @property
     def waits(self) -> str:
-        """The clause that names the jobs that still run, or nothing."""
-        names = ", ".join(job.name for job in self.running.values())
-        return f"; waiting for {names} to end" if names else ""
+        """The clause that names the jobs that still run, the first of many, or nothing."""
+        names = [job.name for job in self.running.values()]
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        return f"; waiting for {', '.join(names[:MOST_NAMES])}{more} to end" if names else ""
 
     def said(self, job: Job) -> str:
         """Return the last line of a running job's log, or where on a cluster it is."""

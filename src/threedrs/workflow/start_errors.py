@@ -1,10 +1,12 @@
 """What Snakemake says where it cannot start, on one line with what to do about it."""
 
 import difflib
+import io
 import itertools
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,7 @@ def plain_error(
         said = f"{found[1]}: is not there; give the path of a file that is"
     elif said.startswith("Config file "):
         # Snakemake says neither which of the files nor which line.
-        named = [Path(word) for word in sys.argv if word.endswith((".yaml", ".yml"))]
-        said = "; ".join(problems_of(partial(check_yaml, named))) or said
+        said = "; ".join(problems_of(partial(check_yaml, _configuration_files()))) or said
     elif exception == "LockException":
         said = (
             "another Snakemake is at work on the same files in this folder; wait until it has "
@@ -46,6 +47,16 @@ def plain_error(
     elif exception == "MissingRuleException" and rules and (found := _MISSING.search(text)):
         said = f"{found[1]}: {_advice(found[1], rules, names)}"
     return f"threedrs: error: {said}"
+
+
+def _configuration_files() -> list[Path]:
+    """Return the files that ``--configfile`` names, on the command line or in a profile."""
+    from snakemake.cli import parse_args
+
+    # It says again which profile it reads.
+    with redirect_stderr(io.StringIO()):
+        _, options = parse_args(sys.argv[1:])
+    return [*options.configfile]
 
 
 def _advice(name: str, rules: Sequence[Any], names: Mapping[str, Sequence[str]]) -> str:

@@ -49,14 +49,16 @@ def test_what_is_no_text_or_not_there_is_named(tmp_path: Path) -> None:
 
 def test_all_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    for name, text in (("a.yaml", "a: ["), ("b.yml", "b:\n\t- 1"), ("c.json", '{\n\t"a": 1}')):
+    texts = {"a.yaml": "a: [", "b.yml": "b:\n\t- 1", "c.json": '{\n\t"a": 1}', "d.json": '{"a": 1]'}
+    for name, text in texts.items():
         (tmp_path / name).write_text(text)
     check_yaml([tmp_path / "c.json"])
     with pytest.raises(ConfigError) as error:
-        check_yaml([tmp_path / name for name in ("a.yaml", "b.yml", "c.json")])
+        check_yaml([tmp_path / name for name in texts])
     assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
         str(tmp_path / "a.yaml"),
         str(tmp_path / "b.yml"),
+        str(tmp_path / "d.json"),
     ]
 
 

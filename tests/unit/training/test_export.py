@@ -36,14 +36,16 @@ def test_the_published_projection_head_has_2048_channels() -> None:
     assert reason("7b", 1024) == "its projection head has 2048 channels, and this one 1024"
 
 
+@pytest.mark.parametrize("path", [None, "models/demo_student"])
 @pytest.mark.parametrize("generated", [True, False])
-def test_the_card_says_whose_terms_hold(generated: bool) -> None:
+def test_the_card_says_whose_terms_hold(generated: bool, path: str | None) -> None:
     config: Any = Defaults(data={"demo": {"scenes": 14} if generated else None})
-    config |= {"model": Defaults(path=None), "run": "3drs"}
+    config |= {"model": Defaults(path=path), "run": "3drs"}
     family = LlavaFamily.new("small", 152_000, 14)
     student: Any = SimpleNamespace(family=family, teacher_channels=0)
     run: Any = SimpleNamespace(config=config, settings=SimpleNamespace(lora=None))
     card = _model_card(run, Defaults(loss={}, versions={}), [], student)
     assert ("ScanNet's terms of use apply" in card) is not generated
     assert ("ours and under Apache-2.0" in card) is generated
-    assert "licence of the backbone" not in card  # there is none
+    backbone = "The licence of the backbone applies to these weights."
+    assert (backbone in card.splitlines()) is (path is not None)

@@ -201,6 +201,18 @@ def test_after_ctrl_c_jobs_without_a_word_have_been_stopped() -> None:
     assert not state.errors
 
 
+def test_a_stop_is_said_once_with_the_first_of_many_jobs() -> None:
+    stop = record("Will exit after finishing currently running jobs (scheduler).")
+    state = after(
+        *begun(train=12), *(job(number, "train", run=f"r{number}") for number in range(12))
+    )
+    names = ", ".join(f"train r{number}" for number in range(10))
+    assert state.take(stop) == f"stopping; waiting for {names} and 2 more to end"
+    state.take(ended(0, 120.0))
+    assert state.take(stop) is None  # Snakemake says it anew
+    assert state.waits.endswith("train r10 and 1 more to end")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.2, "0 s"), (59.4, "59 s"), (60, "1 min"), (363, "6 min 3 s"), (7500, "2 h 5 min")],

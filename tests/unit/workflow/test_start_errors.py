@@ -72,6 +72,7 @@ def test_a_slip_in_a_configuration_is_named_with_its_file_and_line(
 ) -> None:
     good, slip = tmp_path / "good.yaml", tmp_path / "slip.yaml"
     good.write_text("train: {seed: 3}\n")
+    monkeypatch.chdir(tmp_path)  # where no profile names further files
     slip.write_text("train:\n  seed: 3\n\tpack: 4\n")
     monkeypatch.setattr("sys.argv", ["snakemake", "--configfile", str(good), str(slip), "all"])
     text = "WorkflowError:\nConfig file is not valid JSON or YAML. In case of YAML, make sure ..."
@@ -80,3 +81,21 @@ def test_a_slip_in_a_configuration_is_named_with_its_file_and_line(
     slip.write_text("[train, eval]\n")
     text = "WorkflowError:\nConfig file must be given as JSON or YAML with keys at top level."
     assert said(text, "WorkflowError").startswith(f"threedrs: error: {slip}: holds no sections")
+
+
+@pytest.mark.parametrize("words", [["--configfile=slip.json", "--", "results/x.yaml"], ["scores"]])
+def test_only_files_that_the_command_or_its_profile_names_are_searched_for_slips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    (tmp_path / "slip.json").write_text('{"train":\n\t{"seed": 3]}\n')
+    (tmp_path / "profiles/default").mkdir(parents=True)
+    (tmp_path / "Snakefile").touch()
+    profile = "cores: 1\n" if "--" in words else "configfile: [slip.json]\n"
+    (tmp_path / "profiles/default/config.yaml").write_text(profile)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["snakemake", "--cores", "1", *words])
+    text = "WorkflowError:\nConfig file is not valid JSON or YAML. In case of YAML, make sure ..."
+    assert said(text, "WorkflowError") == (
+        "threedrs: error: slip.json: is not JSON "
+        "(Expecting ',' delimiter: line 2 column 12 (char 21))"
+    )

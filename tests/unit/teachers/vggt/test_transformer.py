@@ -19,7 +19,7 @@ def fresh_compiler() -> Iterator[None]:
     torch._dynamo.config.suppress_errors = False
 
 
-def broken(graph: Any, inputs: Any) -> Any:
+def broken(graph: Any, inputs: Any, **options: Any) -> Any:
     """Fail as a machine without a C compiler does."""
     raise RuntimeError("no compiler")
 
