@@ -12,16 +12,17 @@ from threedrs.planning.training import PEAK, REACHED
 
 _TEACHER = "Teacher: VGGT-1B on one GPU"
 _INFERENCE = "Scene-shared inference"
+_CPU = "Stages on the CPU"
 
 # Name -> value, section, what is written there.
 MEASURED: dict[str, tuple[float, str, tuple[str, ...]]] = {
     # A scan of 0.4 GB, a quarter of 4 scans. Longer ones hardly cost more: frames are skipped.
-    "scene store, s a scene": (14.7 / 4, "Scenes", ("14.7 s",)),
+    "scene store, s a scene": (14.7 / 4, _CPU, ("14.7 s",)),
     "VGGT, s a scene": (0.362, _TEACHER, ("0.362",)),
     "VGGT, s to start": (8.54 - 14 * 0.362, _TEACHER, ("8.54", "shard of 14")),
-    "features, GB a scene": (0.0257, "Feature store against npz", ("| 25.7 |",)),
-    "conversion, s of 223,128 records": (7.3, "Instructions", ("conversion 7.3 s",)),
-    "mix, s of 223,128 records": (10.6, "Instructions", ("mix of all 10.6 s",)),
+    "features, GB a scene": (0.0257, _CPU, ("25.7 MB",)),
+    "conversion, s of 223,128 records": (7.3, _CPU, ("conversion 7.3 s",)),
+    "mix, s of 223,128 records": (10.6, _CPU, ("mix of all 10.6 s",)),
     "training, share of the peak, recomputation counted": (
         REACHED,
         "Student: whole steps under ZeRO-3",
@@ -30,8 +31,8 @@ MEASURED: dict[str, tuple[float, str, tuple[str, ...]]] = {
     "prediction, s of a scene's prefix": (0.208, _INFERENCE, ("| 0.208 |",)),
     "prediction, s a question": (0.076 / 66, _INFERENCE, ("| 66 |", "| 0.076 |")),
     "prediction, s a token step": (0.00681, _INFERENCE, ("**6.81**",)),
-    "scoring, s of all five benchmarks": (21.6, "Scoring", ("**21.6**",)),
-    "answers without looking, s": (140.0, "Scoring", ("about **140** s",)),
+    "scoring, s of all five benchmarks": (21.6, _CPU, ("**21.6**",)),
+    "answers without looking, s": (140.0, _CPU, ("about **140** s",)),
     "seeds, points of ScanRefer Acc@0.25": (
         3.5,
         "Does it learn?",
