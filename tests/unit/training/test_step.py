@@ -51,17 +51,23 @@ def new_engine(student, ranks=1, **changes):
     return build_engine(student, recipe, SUPERVISION, several, total_steps=10)
 
 
+# ZeRO-2 of one rank is our own engine. Of two, which are this process alone, it is DeepSpeed's.
+ENGINES = [("zero2", 1), ("zero2", 2), ("zero3", 1)]
+REPEAT = [*plans((2, 0), (1,)), *plans((1,), weight=0.0)]
+
+
 @pytest.mark.parametrize(
-    ("stage", "micro_steps"),
+    ("stage", "ranks", "micro_steps"),
     [
-        ("zero2", plans((0, 1, 2))),
-        ("zero2", plans((0,), (1,), (2,))),
-        ("zero2", [*plans((2, 0), (1,)), *plans((1,), weight=0.0)]),
-        ("zero3", plans((0, 2), (1,))),
+        ("zero2", 1, plans((0, 1, 2))),
+        ("zero2", 1, plans((0,), (1,), (2,))),
+        ("zero2", 1, REPEAT),
+        ("zero2", 2, REPEAT),
+        ("zero3", 1, plans((0, 2), (1,))),
     ],
-    ids=["one pack", "one sample a pack", "with a repeat of weight zero", "zero3"],
+    ids=["one pack", "one sample a pack", "repeat of weight zero", "zero2 of DeepSpeed", "zero3"],
 )
-def test_gradient_is_the_mean_over_the_samples(reader, stage, micro_steps):
+def test_gradient_is_the_mean_over_the_samples(reader, stage, ranks, micro_steps):
     lone_ranks()
     reference = tiny_student()
     for plan in plans((0,), (1,), (2,)):
@@ -70,7 +76,7 @@ def test_gradient_is_the_mean_over_the_samples(reader, stage, micro_steps):
         (loss / 3).backward()
     student = tiny_student()
     path = str(ROOT / f"config/deepspeed/{stage}.json")
-    engine = new_engine(student, deepspeed=path)
+    engine = new_engine(student, ranks=ranks, deepspeed=path)
     gradients = {}
     update = engine.step
 
@@ -125,12 +131,12 @@ def test_loss_that_is_not_finite_names_samples_and_changes_nothing(reader):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("stage", ["zero2", "zero3"])
-def test_gradient_that_is_not_finite_changes_nothing(reader, stage, precision):
+@pytest.mark.parametrize(("stage", "ranks"), ENGINES)
+def test_gradient_that_is_not_finite_changes_nothing(reader, stage, ranks, precision):
     student = tiny_student()
     path = str(ROOT / f"config/deepspeed/{stage}.json")
-    engine = new_engine(student, deepspeed=path, precision=precision)
-    before = deepest(engine)
+    engine = new_engine(student, ranks=ranks, deepspeed=path, precision=precision)
+    before = [deepest(engine), *(weights.detach().clone() for weights in student.parameters())]
     student.newline_tokens.register_full_backward_hook(
         lambda module, inputs, outputs: tuple(value * float("inf") for value in inputs)
     )
@@ -138,7 +144,8 @@ def test_gradient_that_is_not_finite_changes_nothing(reader, stage, precision):
     with pytest.raises(NonFiniteError, match=r"the gradient is not finite \(rank 0: sample-0"):
         step(engine, reader, plans((0, 1, 2)))
 
-    assert torch.equal(deepest(engine), before)
+    for found, expected in zip([deepest(engine), *student.parameters()], before, strict=True):
+        assert torch.equal(found, expected)
 
 
 class Reductions(TorchDispatchMode):
