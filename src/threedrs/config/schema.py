@@ -354,7 +354,8 @@ class Execution(Section):
 
     place = "execution"
     deepspeed: FilePath = Path("config/deepspeed/zero2.json")
-    """File of DeepSpeed for ZeRO stage 2 or 3, with or without offload (config/deepspeed/)."""
+    """File of DeepSpeed for ZeRO stage 2 or 3, with or without offload (config/deepspeed/). Of one
+    with stage 2 and without offload, a run on one GPU uses no other key."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass. It is slower by a quarter and takes far less
     memory."""

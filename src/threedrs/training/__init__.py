@@ -1,1 +1,1 @@
-"""Fine-tuning of the student with DeepSpeed; the entry point is ``threedrs.train``."""
+"""Fine-tuning of the student; the entry point is ``threedrs.train``."""

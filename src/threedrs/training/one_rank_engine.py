@@ -59,7 +59,7 @@ def _joined(parameters: list[nn.Parameter]) -> Tensor:
     first = parameters[0]
     flat = first.new_empty(sum(parameter.numel() for parameter in parameters))
     parts = flat.split([parameter.numel() for parameter in parameters])
-    # One by one, so that no second copy of all of them is held.
+    # Each lets go of its own memory as soon as it is copied.
     for parameter, part in zip(parameters, parts, strict=True):
         part.copy_(parameter.flatten())
         parameter.data = part.view_as(parameter)

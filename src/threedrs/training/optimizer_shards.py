@@ -85,7 +85,7 @@ def _own_shards(engine: Any, ranks: Ranks) -> Iterator[Shard]:
 
 def _set_moments(engine: Any, step: int) -> None:
     """Give AdamW moments of zeros, to be filled, and its count of steps."""
-    # AdamW makes its own at its first step only, and DeepSpeed has flattened its parameters.
+    # AdamW makes its own at its first step only, and the engine has flattened its parameters.
     adamw = engine.optimizer.optimizer
     for flat in _flat_weights(engine):
         count: Any = step

@@ -1,4 +1,4 @@
-"""One optimizer step: the loss of a pack, the DeepSpeed engine around it, and the step itself.
+"""One optimizer step: the loss of a pack, the engine around it, and the step itself.
 
 The gradient of a step is the mean over exactly the samples of its batch, however they are packed
 and spread over ranks. A step that is not finite leaves the state of the step before.
@@ -235,7 +235,7 @@ def train_step(
         bad = [name for names, good in zip(ids, finite, strict=True) if not good for name in names]
         _refuse_not_finite("loss", bad, ranks)
     engine.step()  # clips, updates, zeroes the gradients, moves the learning rate on
-    if not engine.was_step_applied():  # DeepSpeed found the norm of the gradient not finite
+    if not engine.was_step_applied():  # the norm of the gradient is not finite
         _refuse_not_finite("gradient", [name for names in ids for name in names], ranks)
     return StepOutcome(
         sums=dict(zip(SUMS, sums, strict=True)),

@@ -184,7 +184,8 @@ def fuse_projections(language_model: Any) -> None:
 
     For a model that only answers, on the device where it stays: its weights become parts of a
     larger tensor, which an optimizer would not follow, and its layers change the embeddings that
-    they are given. Layers with adapters stay as they are.
+    they are given. Layers with adapters stay as they are, and one with parts besides its attention,
+    its MLP and their norms has its own order of them.
     """
     for layer in language_model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
@@ -195,15 +196,15 @@ def fuse_projections(language_model: Any) -> None:
         last = [attention.o_proj, mlp.down_proj]
         if any(type(linear) is not nn.Linear for linear in chain(last, *inner.values())):
             continue
-        # `_answering_layer` writes such a layer out, and other parts would mean other numbers.
-        assert {name for name, _ in layer.named_children()} == LAYER
         for module, linears in inner.items():
             weight = _as_parts_of_one([linear.weight for linear in linears])
             bias = None
             if linears[0].bias is not None:
                 bias = _as_parts_of_one([linear.bias for linear in linears])
             module.fused = partial(nn.functional.linear, weight=weight, bias=bias)
-        if all(linear.bias is None for linear in last):
+        # `_answering_layer` writes a layer out, and other parts would mean other numbers.
+        parts = {name for name, _ in layer.named_children()}
+        if parts == LAYER and all(linear.bias is None for linear in last):
             layer.forward = partial(_answering_layer, layer)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # the parts that were: no later tensor would fit into all of them

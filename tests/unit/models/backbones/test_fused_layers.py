@@ -57,6 +57,23 @@ def test_answering_layers_give_hidden_states_and_keys_of_plain_ones(name: str) -
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_layer_with_a_part_more_answers_in_its_own_order(name: str) -> None:
+    plain, _, _ = family_student(name)
+    layer = plain.language_model.model.layers[1]
+    layer.scale = torch.nn.Identity()
+    layer.register_forward_hook(lambda module, inputs, output: 3 * module.scale(output))
+    answering = deepcopy(plain)
+    fuse_projections(answering.language_model)
+    first, second, *_ = answering.language_model.model.layers
+    assert "forward" in vars(first)
+    assert "forward" not in vars(second)
+    torch.manual_seed(0)
+    tokens_TD = torch.randn(20, plain.channels)
+    for one, other in zip(_run(answering, tokens_TD), _run(plain, tokens_TD), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+
+
 @pytest.fixture
 def fresh_compiler() -> Iterator[None]:
     yield
