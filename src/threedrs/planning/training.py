@@ -123,7 +123,7 @@ def plan_run(
     memory = pack.memory(deepspeed, machine.gpus)
     most = None
     if settings.kept_layers != "auto":
-        most = pack.most_kept_layers(machine.memory - sum(memory.values()))
+        most = pack.most_kept_layers(deepspeed, machine.gpus, machine.memory)
     return Plan(
         parameters=pack.parameters[0],
         tokens=pack.tokens,

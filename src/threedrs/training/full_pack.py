@@ -13,11 +13,15 @@ Memory of a GPU, in bytes:
   backward pass (ZeRO-3 on more than one GPU, or with parameters on the host)
 - gradients: b U / n (0 if the optimizer is offloaded)
 - optimizer: 12 U / n, float32 master copy and Adam's two moments (0 if offloaded)
-- buckets: 2 b times `reduce_bucket_size`, as one is filled while the other is on its way
+- buckets: 2 b times `reduce_bucket_size`, as one is filled while the other is on its way (not for
+  ZeRO-2 on one GPU)
+- update: for ZeRO-2 a float32 gradient of the largest trained group, 4 bytes a parameter over n, as
+  far as it is larger than the activations, which are gone by then (0 if the optimizer is offloaded)
 - kept: b (L t D + l q w), the inputs of all layers; and for each layer that is not recomputed
   b t (5 D + 2 k + 3 I) or b q (7 w + 2 i) more; with K > 1 also 3 b t D, keys and values repeated
   for each head that shares them and the two parts of the attention's result; LoRA adds b t times
-  its rank for each layer that it is on, with dropout also (b + 1) t times the layer's inputs
+  its rank for each layer that it is on, with dropout also (b + 1) t times the layer's inputs;
+  layers that no gradient reaches, as those of a vision tower that is not trained, keep nothing
 - at work: the same of one recomputed layer, and its gradient: b t (2 I + 2 D) or b q (2 i + 2 w),
   the larger of the two
 - projector: b q (w + 3 D)
@@ -78,16 +82,27 @@ class FullPack:
     @property
     def parameters(self) -> tuple[int, int]:
         """How many parameters there are, and how many are trained."""
+        whole = sum(math.prod(shape_of(parameter)) for parameter in self.student.parameters())
+        return whole, sum(self._trained_groups)
+
+    @property
+    def _trained_groups(self) -> list[int]:
+        """How many parameters each group has that are trained."""
         trained = trained_parameters(self.student, self.settings.tunable)
-        return (
-            sum(math.prod(shape_of(parameter)) for parameter in self.student.parameters()),
-            sum(math.prod(shape_of(each)) for group in trained.values() for each in group),
-        )
+        return [sum(math.prod(shape_of(each)) for each in group) for group in trained.values()]
+
+    @property
+    def _layers_of_towers(self) -> tuple[int, int]:
+        """The layers of the vision tower and of the language model that a gradient reaches."""
+        # Of the others autograd keeps nothing, recomputed or not.
+        trained = set(self.settings.tunable)
+        vision = self.student.family.run_layers if "vision_tower" in trained else 0
+        return vision, self.student.text_config.num_hidden_layers if trained - {"heads"} else 0
 
     @property
     def layers(self) -> int:
-        """The layers of both towers."""
-        return self.student.family.run_layers + self.student.text_config.num_hidden_layers
+        """The layers of both towers that a gradient reaches."""
+        return sum(self._layers_of_towers)
 
     @property
     def kept_layers(self) -> int | None:
@@ -102,7 +117,7 @@ class FullPack:
     def _kept_of_towers(self) -> tuple[int, int]:
         """How many layers of the vision tower and of the language model keep their activations."""
         kept = self.layers if self.kept_layers is None else self.kept_layers
-        language = min(kept, self.student.text_config.num_hidden_layers)
+        language = min(kept, self._layers_of_towers[1])
         return kept - language, language
 
     @property
@@ -134,9 +149,8 @@ class FullPack:
         patches, vision_width, vision_inner = family.vision_sizes()
         patches *= self.frames
         tokens, layer, vision_layer = self.tokens, self.layer_numbers, self.vision_layer_numbers
-        kept: float = (
-            text.num_hidden_layers * tokens * width + family.run_layers * patches * vision_width
-        )
+        vision_layers, language_layers = self._layers_of_towers
+        kept: float = language_layers * tokens * width + vision_layers * patches * vision_width
         vision_kept, language_kept = self._kept_of_towers
         kept += language_kept * layer + vision_kept * vision_layer
         at_work: float = tokens * (2 * inner + 2 * width)
@@ -167,13 +181,18 @@ class FullPack:
             live = whole
         gathered = spread and (gpus > 1 or on_hosts)
         update = 0.0 if is_offloaded(deepspeed, "optimizer") else tuned / gpus
+        alone = update and gpus == 1 and not spread  # `OneRankEngine`
+        bucket = 0 if alone else min(zero.get("reduce_bucket_size", 5e8), tuned)
+        copied = 0.0 if spread else 4 * update * max(self._trained_groups) / tuned
+        activations = self.activations()
         return {
             "parameters": float(share),
             "gathered parameters": float(self.size * live) if gathered else 0.0,
             "gradients": self.size * update,
             "optimizer": 12 * update,
-            "buckets": 2.0 * self.size * min(zero.get("reduce_bucket_size", 5e8), tuned),
-            **self.activations(),
+            "buckets": 2.0 * self.size * bucket,
+            "update": max(0.0, copied - sum(activations.values())),
+            **activations,
             "system": float(SYSTEM),
         }
 
@@ -193,24 +212,28 @@ class FullPack:
             predictions=PREDICTIONS * settings.pack,
         )
         repeated = 0.0
-        layers = self.student.family.run_layers, self.student.text_config.num_hidden_layers
-        towers = ("vision_tower", "language_model")
+        towers, layers = ("vision_tower", "language_model"), self._layers_of_towers
         for name, kept, of in zip(towers, self._kept_of_towers, layers, strict=True):
             if parts[name].backward:  # otherwise nothing asks for its activations again
                 repeated += (1 - kept / of) * parts[name].forward
         return sum(part.total for part in parts.values()), repeated
 
-    def most_kept_layers(self, free: float) -> int | None:
-        """Return how many layers can keep their activations in ``free`` bytes more.
+    def most_kept_layers(
+        self, deepspeed: Mapping[str, Any], gpus: int, memory: float
+    ) -> int | None:
+        """Return how many layers can keep their activations in ``memory`` bytes of each GPU.
 
         None where all layers keep them anyway.
         """
         if self.kept_layers is None:
             return None
-        language = self.student.text_config.num_hidden_layers
+        parts = self.memory(deepspeed, gpus)
+        # What activations take is free again at the update.
+        free = memory - sum(parts.values()) + parts["update"]
+        vision, language = self._layers_of_towers
         # The language model's first: for a byte kept they save twice the time of the tower's.
         sizes = [self.layer_numbers] * language
-        sizes += [self.vision_layer_numbers] * self.student.family.run_layers
+        sizes += [self.vision_layer_numbers] * vision
         ends = [self.size * each for each in accumulate(sizes, initial=0)]
         return sum(end <= ends[self.kept_layers] + free for end in ends[1:])
 
@@ -220,6 +243,5 @@ class FullPack:
         if settings.kept_layers != "auto":
             return self
         none = replace(self, settings=settings.replace(kept_layers=0))
-        free = (1 - HEADROOM) * memory - sum(none.memory(deepspeed, gpus).values())
-        most = none.most_kept_layers(free) or 0
+        most = none.most_kept_layers(deepspeed, gpus, (1 - HEADROOM) * memory) or 0
         return replace(self, settings=settings.replace(kept_layers=most))

@@ -1,5 +1,6 @@
 """What would fit: each remedy's own estimate fits, and the cheapest of its kind stands."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,14 @@ def tiny(**train: Any) -> dict[str, Any]:
     return resolve_run(load_config(config, files=False), "3drs")
 
 
+@pytest.fixture
+def small_buckets(tmp_path: Path) -> str:
+    """Return ZeRO-2 with buckets, which two GPUs have and one has not, that are small."""
+    file = tmp_path / "zero2.json"
+    file.write_text('{"zero_optimization": {"stage": 2, "reduce_bucket_size": 1000}}')
+    return str(file)
+
+
 def remedies(config: dict[str, Any], machine: Machine) -> list[str]:
     plan = plan_run(config, machine, teacher_channels=8, samples=80)
     found = what_fits(config, machine, plan, teacher_channels=8, samples=80)
@@ -29,8 +38,9 @@ def gigabytes(config: dict[str, Any], machine: Machine) -> float:
     return plan_run(config, machine, teacher_channels=8, samples=80).total
 
 
-def test_single_changes_are_found_by_trying_all() -> None:
+def test_single_changes_are_found_by_trying_all(small_buckets: str) -> None:
     config = tiny()
+    config["execution"]["deepspeed"] = small_buckets
     alone = Machine(gpus=1, memory=1e15)
     # A byte less than the run takes: whatever saves anything is enough.
     machine = Machine(gpus=1, memory=gigabytes(config, alone) - 1)
@@ -41,9 +51,9 @@ def test_single_changes_are_found_by_trying_all() -> None:
     assert "execution.deepspeed: config/deepspeed/zero3_offload.json" in found
 
 
-def test_what_is_not_enough_alone_comes_with_the_lean_recipe() -> None:
-    config = tiny()
-    lean = tiny(pack=1)
+def test_what_is_not_enough_alone_comes_with_the_lean_recipe(small_buckets: str) -> None:
+    config, lean = tiny(), tiny(pack=1)
+    config["execution"]["deepspeed"] = lean["execution"]["deepspeed"] = small_buckets
     lean["execution"] |= {"gradient_checkpointing": True, "kept_layers": 0}
     two = Machine(gpus=2, memory=1e15)
     # Two GPUs with the lean recipe fit exactly; two alone, or the recipe alone, do not.
