@@ -3,7 +3,8 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,18 @@ def pytest_configure() -> None:
     """Make, before any worker is started, what they share."""
     if VARIABLE not in os.environ:
         stand_in_for_java(shared_folder())
+
+
+@pytest.fixture(autouse=True)
+def torchs_own_linear() -> Iterator[None]:
+    """Give torch its linear function back.
+
+    A model that DeepSpeed builds in parts (ZeRO-3) leaves another one for the rest of the process,
+    and so for every test that the same worker runs later.
+    """
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.nn.functional.linear = torch._C._nn.linear
 
 
 @pytest.fixture
