@@ -6,9 +6,8 @@ norm is torch's own fused operator. Layers of a model that only answers pass ove
 still less often.
 """
 
-import logging
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -17,10 +16,8 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-from threedrs.errors import one_line
 from threedrs.models.attention.packed import packed_attention
-
-logger = logging.getLogger(__name__)
+from threedrs.models.compiled import run_fused
 
 QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
 GATE_UP = ("gate_proj", "up_proj")
@@ -30,38 +27,6 @@ FEW_TOKENS = 256  # up to which reading the weights takes longer than multiplyin
 
 def _gate(gate: Tensor, up: Tensor) -> Tensor:
     return nn.functional.silu(gate) * up
-
-
-@cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    # Here, as it takes half a second, which answering and a CPU need not wait.
-    from torch._dynamo.exc import TorchDynamoException
-
-    # What was compiled before on this machine comes from torch's cache.
-    compiled = torch.compile(function, dynamic=True)
-
-    def run(*tensors: Tensor) -> Any:
-        nonlocal compiled
-        try:
-            return compiled(*tensors)
-        except TorchDynamoException as error:
-            # torch can go on by itself, but says so in hundreds of lines of the log.
-            logger.warning(
-                "%s runs uncompiled, which is slower (%s); install a C compiler if there is none",
-                function.__name__.strip("_"),
-                one_line(error),
-            )
-            compiled = function
-        return function(*tensors)
-
-    return run
-
-
-def run_fused(function: Callable[..., Any], hidden: Tensor, *others: Tensor) -> Any:
-    """Return ``function`` of the tensors, element-wise work, as one kernel where that pays."""
-    # Compiling costs seconds, which only a training on a GPU gets back.
-    training = hidden.is_cuda and torch.is_grad_enabled()
-    return (_compiled(function) if training else function)(hidden, *others)
 
 
 def _norm(module: nn.Module, hidden: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 )
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids
 
-from threedrs.models.backbones.fused_layers import run_fused
+from threedrs.models.compiled import run_fused
 from threedrs.models.packing import on_device
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of red, green and blue in its training images

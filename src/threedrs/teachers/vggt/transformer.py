@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from threedrs.models.compiled import compiled
 from threedrs.teachers.vggt.attention import attend, rotate
 
 # A normed query has five reads (itself, its mean and variance, factor and offset) and is used twice
@@ -112,12 +113,13 @@ def compile_blocks(model: nn.Module, backend: Any = "inductor") -> None:
     The blocks are compiled at their first pass: some 15 s once on a machine, 3 s from torch's cache
     after that.
     """
-    # Where compiling fails (no C compiler, say), the blocks run as they are.
-    torch._dynamo.config.suppress_errors = True
     # The fastest attention kernel is chosen by hand and is not to be traced.
     untraced = torch.compiler.disable(attend)
-    for block in model.modules():
-        if isinstance(block, Block):
-            block.attn.attend = untraced
-            # All scenes of a run have images of a few sizes, so each gets code of its own.
-            block.compile(dynamic=False, backend=backend, options=FUSION)
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    for block in blocks:
+        block.attn.attend = untraced
+    # All scenes of a run have images of a few sizes, so each gets code of its own.
+    options = {"dynamic": False, "backend": backend, "options": FUSION}
+    forwards = compiled([block.forward for block in blocks], "transformer blocks", **options)
+    for block, forward in zip(blocks, forwards, strict=True):
+        block.forward = forward  # type: ignore[method-assign]

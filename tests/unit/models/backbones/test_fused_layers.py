@@ -1,16 +1,12 @@
 """Layers with fused parts and those of a model that only answers, against transformers' own."""
 
-from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any
 
 import pytest
 import torch
 from transformers import DynamicCache
-from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from fixtures.plain_answers import family_student
-from threedrs.models.backbones import fused_layers
 from threedrs.models.backbones.fused_layers import fuse_projections, turned_heads
 from threedrs.models.student import Student
 
@@ -74,17 +70,6 @@ def test_a_layer_with_a_part_more_answers_in_its_own_order(name: str) -> None:
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
 
 
-@pytest.fixture
-def fresh_compiler() -> Iterator[None]:
-    yield
-    torch._dynamo.reset()
-
-
-def broken(graph: Any, inputs: Any) -> Any:
-    """Fail as a machine without a C compiler does."""
-    raise RuntimeError("no compiler")
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_attention_is_that_of_transformers(name: str) -> None:
     student, _, _ = family_student(name)
@@ -99,34 +84,3 @@ def test_attention_is_that_of_transformers(name: str) -> None:
     expected, _ = type(attention).forward(attention, **arguments)
     found, _ = attention(**arguments)
     assert torch.equal(found, expected)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["aot_eager", broken])
-def test_compiled_parts(
-    backend: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    fresh_compiler: None,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    compile_with = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda function, dynamic: compile_with(function, backend=backend)
-    )
-    compiled = fused_layers._compiled.__wrapped__(apply_rotary_pos_emb)
-    for tokens in (5, 9):
-        query, key = (torch.randn(1, heads, tokens, 8, requires_grad=True) for heads in (4, 2))
-        angle = torch.randn(1, tokens, 8)
-        results = []
-        for function in (apply_rotary_pos_emb, compiled):
-            turned = torch.cat(function(query, key, angle.cos(), angle.sin()), dim=1)
-            gradients = torch.autograd.grad(turned.square().sum() + turned.sum(), (query, key))
-            results.append((turned, *gradients))
-        torch.testing.assert_close(results[1], results[0])
-    said = [one.getMessage() for one in caplog.records if one.name == fused_layers.__name__]
-    if backend is broken:  # once, though two passes were made
-        assert len(said) == 1
-        assert said[0].startswith("apply_rotary_pos_emb runs uncompiled, which is slower (")
-        assert "\n" not in said[0]
-    else:
-        assert said == []

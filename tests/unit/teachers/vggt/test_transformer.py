@@ -1,6 +1,7 @@
 """Compiled blocks give what the blocks give, and blocks that cannot be compiled run as they are."""
 
 from collections.abc import Iterator
+from logging import WARNING
 from typing import Any
 
 import pytest
@@ -16,7 +17,10 @@ pytestmark = pytest.mark.slow
 def fresh_compiler() -> Iterator[None]:
     yield
     torch._dynamo.reset()
-    torch._dynamo.config.suppress_errors = False
+
+
+def working(graph: Any, inputs: Any, **options: Any) -> Any:
+    return graph.forward
 
 
 def broken(graph: Any, inputs: Any, **options: Any) -> Any:
@@ -40,11 +44,18 @@ def test_a_block_is_compiled_as_what_stands_before_its_attention_and_what_behind
     assert sorted(map(len, products)) == [1, 1, 1, 3, 3, 3]
 
 
-@pytest.mark.parametrize("backend", ["eager", broken])
-def test_compiled_blocks(backend: Any) -> None:
+@pytest.mark.parametrize(("backend", "lines"), [(working, 0), (broken, 1)])
+def test_compiled_blocks(backend: Any, lines: int, caplog: pytest.LogCaptureFixture) -> None:
     images = torch.rand(1, 2, 3, 56, 70, generator=torch.Generator().manual_seed(0))
     model = tiny_model(0).eval()
+    settings = torch._dynamo.config.get_config_copy()
     with torch.inference_mode():
         plain = model(images)
         compile_blocks(model, backend)
         torch.testing.assert_close(model(images), plain)
+    assert torch._dynamo.config.get_config_copy() == settings  # they count for all of the process
+    said = [one.getMessage() for one in caplog.records if one.levelno >= WARNING]
+    assert len(said) == lines
+    assert all(
+        line.startswith("transformer blocks: uncompiled, which is slower (") for line in said
+    )
