@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from threedrs.models.backbones.fused_layers import join_parameters
+
 ROUNDING = 1e-6  # keeps the clipped norm from passing the limit, as in DeepSpeed
 
 
@@ -29,7 +31,7 @@ class FlatGroups:
         """Take over the parameters of ``groups``, which are made views of one tensor a group."""
         groups = list(groups)
         self.bit16_groups: list[list[nn.Parameter]] = [group["params"] for group in groups]
-        self.bit16_groups_flat = [_joined(parameters) for parameters in self.bit16_groups]
+        self.bit16_groups_flat = [join_parameters(parameters) for parameters in self.bit16_groups]
         # What AdamW works on; with parameters in float32 the very same tensors.
         self.single_partition_of_fp32_groups = [
             nn.Parameter(flat.float()) for flat in self.bit16_groups_flat
@@ -51,19 +53,6 @@ class FlatGroups:
     def param_groups(self) -> list[dict[str, Any]]:
         """The groups of AdamW, with their learning rates."""
         return self.optimizer.param_groups
-
-
-@torch.no_grad()
-def _joined(parameters: list[nn.Parameter]) -> Tensor:
-    """Return one tensor of the elements of ``parameters``, which become views of it."""
-    first = parameters[0]
-    flat = first.new_empty(sum(parameter.numel() for parameter in parameters))
-    parts = flat.split([parameter.numel() for parameter in parameters])
-    # Each lets go of its own memory as soon as it is copied.
-    for parameter, part in zip(parameters, parts, strict=True):
-        part.copy_(parameter.flatten())
-        parameter.data = part.view_as(parameter)
-    return flat
 
 
 class OneRankEngine:

@@ -14,14 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache
+from transformers.activations import SiLUActivation
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
+from threedrs.errors import ConfigError
 from threedrs.models.attention.packed import packed_attention
 from threedrs.models.compiled import run_fused
 
 QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
 GATE_UP = ("gate_proj", "up_proj")
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}  # parts of a layer
+ATTENTION = {*QUERY_KEY_VALUE, "o_proj"}  # of its attention
+HEAD_NORMS = {"q_norm", "k_norm"}  # which some attentions have besides
+MLP = {*GATE_UP, "down_proj", "act_fn"}  # of its MLP
+SILU = (nn.SiLU, SiLUActivation)  # what `_gate` computes
 FEW_TOKENS = 256  # up to which reading the weights takes longer than multiplying with them
 
 
@@ -100,18 +106,60 @@ def _turned_together(
 
 
 def fuse(language_model: Any) -> None:
-    """Let a language model run its norms and MLPs fused, and its attention in `TokenPasses`."""
+    """Let a language model run its norms and MLPs fused, and its attention in `TokenPasses`.
+
+    Raises:
+        ConfigError: a layer computes something else than what would take its place.
+    """
     decoder = language_model.model
     norms = [decoder.norm]
+    # Other parts would mean other numbers, so all this comes before anything is replaced.
     for layer in decoder.layers:
+        for name in sorted(LAYER - _parts(layer)):  # one with more of them is run as it is written
+            raise _refusal(layer, f"no part {name}")
         norms += [layer.input_layernorm, layer.post_attention_layernorm]
-        # A checkpoint with another activation was refused before (`config_fields`).
-        assert type(layer.mlp.act_fn) is nn.SiLU or layer.mlp.config.hidden_act == "silu"
+        _check_parts(layer.self_attn, ATTENTION, ATTENTION | HEAD_NORMS)
+        _check_parts(layer.mlp, MLP)
+        if not isinstance(layer.mlp.act_fn, SILU):
+            raise _refusal(layer.mlp, f"the activation {type(layer.mlp.act_fn).__name__}")
+    for norm in norms:
+        _check_parts(norm, {"weight"})
+        if not hasattr(norm, "variance_epsilon"):
+            raise _refusal(norm, "no variance_epsilon")
+    for layer in decoder.layers:
         layer.mlp.fused = layer.self_attn.fused = None
         layer.mlp.forward = partial(_mlp, layer.mlp)
         layer.self_attn.forward = partial(_attention, layer.self_attn)
     for norm in norms:
         norm.forward = partial(_norm, norm)
+
+
+def _parts(module: nn.Module) -> set[str]:
+    """Return the names of the modules and parameters directly in ``module``."""
+    own = module.named_parameters(recurse=False)
+    return {name for name, _ in chain(module.named_children(), own)}
+
+
+def _check_parts(module: nn.Module, *known: set[str]) -> None:
+    """Check that the parts of ``module`` are one of the ``known`` sets.
+
+    Raises:
+        ConfigError: they are not; it names one that is not in the nearest set, or is not found.
+    """
+    found = _parts(module)
+    nearest = min(known, key=lambda parts: len(parts ^ found))
+    for name in sorted(found - nearest):
+        raise _refusal(module, f"a part {name}")
+    for name in sorted(nearest - found):
+        raise _refusal(module, f"no part {name}")
+
+
+def _refusal(module: nn.Module, what: str) -> ConfigError:
+    return ConfigError(
+        f"model.name: the backbone's {type(module).__name__} has {what}, so fused layers would "
+        "compute other numbers; build its language model of layers as docs/ADD_A_BACKBONE.md "
+        "lists them, or choose another backbone"
+    )
 
 
 def query_key_value(attention: Any, hidden: Tensor) -> Tensor:
@@ -162,10 +210,12 @@ def fuse_projections(language_model: Any) -> None:
         if any(type(linear) is not nn.Linear for linear in chain(last, *inner.values())):
             continue
         for module, linears in inner.items():
-            weight = _as_parts_of_one([linear.weight for linear in linears])
+            # Rows end to end are the rows of one matrix.
+            rows = join_parameters([linear.weight for linear in linears])
+            weight = rows.view(-1, linears[0].in_features)
             bias = None
             if linears[0].bias is not None:
-                bias = _as_parts_of_one([linear.bias for linear in linears])
+                bias = join_parameters([linear.bias for linear in linears])
             module.fused = partial(nn.functional.linear, weight=weight, bias=bias)
         # `_answering_layer` writes a layer out, and other parts would mean other numbers.
         parts = {name for name, _ in layer.named_children()}
@@ -187,10 +237,13 @@ def _answering_layer(layer: Any, hidden_1TD: Tensor, **arguments: Any) -> Tensor
     return hidden_1TD
 
 
-def _as_parts_of_one(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Return one tensor of the parameters' rows, which they become parts of."""
-    whole = torch.cat(list(parameters))
-    # Not a second copy: 11 of the 15 GB at 7B are in these layers.
-    for parameter, part in zip(parameters, whole.split([*map(len, parameters)]), strict=True):
-        parameter.data = part
-    return whole
+@torch.no_grad()
+def join_parameters(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return one flat tensor of the elements of ``parameters``, which become views of it."""
+    counts = [parameter.numel() for parameter in parameters]
+    flat = parameters[0].new_empty(sum(counts))
+    # Each lets go of its own memory as soon as it is copied: there is never a second copy of all.
+    for parameter, part in zip(parameters, flat.split(counts), strict=True):
+        part.copy_(parameter.flatten())
+        parameter.data = part.view_as(parameter)
+    return flat

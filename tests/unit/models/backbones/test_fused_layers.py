@@ -1,13 +1,21 @@
 """Layers with fused parts and those of a model that only answers, against transformers' own."""
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import DynamicCache
 
 from fixtures.plain_answers import family_student
-from threedrs.models.backbones.fused_layers import fuse_projections, turned_heads
+from threedrs.errors import ConfigError
+from threedrs.models.backbones.fused_layers import (
+    fuse,
+    fuse_projections,
+    join_parameters,
+    turned_heads,
+)
 from threedrs.models.student import Student
 
 FAMILIES = ("llava-video", "qwen2-vl")
@@ -26,6 +34,72 @@ def test_heads_turn_as_pairs_of_numbers_turn_in_the_plane() -> None:
                 expected = number * torch.polar(torch.ones(()), angle_Th[token, pair])
                 found = torch.complex(*turned_THd[token, head, pair::4])
                 torch.testing.assert_close(found, expected)
+
+
+def test_joined_parameters_lie_end_to_end_and_keep_their_values() -> None:
+    matrix = torch.nn.Parameter(torch.arange(6.0).view(3, 2).T)  # not contiguous
+    row = torch.nn.Parameter(torch.tensor([7.0, 8.0]), requires_grad=False)
+    flat = join_parameters([matrix, row])
+    assert flat.tolist() == [0, 2, 4, 1, 3, 5, 7, 8]
+    assert not flat.requires_grad
+    assert matrix.tolist() == [[0, 2, 4], [1, 3, 5]]
+    flat += 1  # they are the same memory
+    assert matrix.tolist() == [[1, 3, 5], [2, 4, 6]]
+    assert row.tolist() == [8, 9]
+
+
+def _language_model(name: str, **sizes: Any) -> Any:
+    config = getattr(transformers, f"{name}Config")(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        vocab_size=50,
+        pad_token_id=None,
+        **sizes,
+    )
+    return getattr(transformers, f"{name}ForCausalLM")(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "said"),
+    [
+        ("GptOss", {}, "GptOssAttention has a part sinks,"),  # a parameter, not a module
+        ("Qwen3Moe", {"num_experts": 2}, "Qwen3MoeSparseMoeBlock has a part experts,"),
+        ("Qwen2", {"hidden_act": "gelu"}, "Qwen2MLP has the activation GELUActivation,"),
+        ("Olmo2", {}, "Olmo2DecoderLayer has no part input_layernorm,"),
+        ("StableLm", {}, "LayerNorm has a part bias,"),
+    ],
+)
+def test_another_language_model_is_refused_and_stays_as_it_is(
+    name: str, sizes: dict[str, Any], said: str
+) -> None:
+    model = _language_model(name, **sizes)
+    with pytest.raises(ConfigError) as refused:
+        fuse(model)
+    assert f"model.name: the backbone's {said}" in str(refused.value)
+    assert "docs/ADD_A_BACKBONE.md" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize(("part", "said"), [("gate", "a part gate"), ("k_norm", "a part k_norm")])
+def test_an_attention_with_a_part_more_is_refused(part: str, said: str) -> None:
+    """A norm of keys without one of queries too, which no pass computes."""
+    model = _language_model("Qwen2")
+    setattr(model.model.layers[1].self_attn, part, torch.nn.Identity())
+    with pytest.raises(ConfigError, match=f"Qwen2Attention has {said},"):
+        fuse(model)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_an_attention_without_a_part_is_refused() -> None:
+    model = _language_model("Qwen3")
+    del model.model.layers[1].self_attn.o_proj
+    with pytest.raises(ConfigError, match="Qwen3Attention has no part o_proj,"):
+        fuse(model)
 
 
 @torch.no_grad()
