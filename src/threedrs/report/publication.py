@@ -2,9 +2,11 @@
 
 The folder to upload links to the run's own files, so it takes no space, and it can be looked at
 before anything leaves the machine. Records and predictions stay behind, as they hold the texts of
-the benchmarks.
+the benchmarks. Of a path outside the working folder only the name is published: folders above it
+are private and tell no reader anything.
 """
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +17,7 @@ from threedrs.evaluation.aggregate import read_metrics
 from threedrs.evaluation.tables import run_notes
 from threedrs.io.files import atomic_folder, read_json, read_text, write_json, write_text
 from threedrs.models.backbones.known_backbones import find_family
-from threedrs.models.checkpoint.folder import model_hash
+from threedrs.models.checkpoint.folder import ADAPTER_FILE, model_hash
 from threedrs.report.page import code_commit
 from threedrs.tasks.registry import TASKS
 from threedrs.workflow.code_hash import STAGES, code_hash
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 TRAINING_FILES = ("config.json", "train.json", "log.jsonl", "loss.png")
+# Files that name others: the training's settings, and an adapter's base model.
+NAMING_FILES = ("config.json", "train.json", ADAPTER_FILE)
 
 
 def write_publication(run: str, results: Path) -> Path:
@@ -48,16 +52,38 @@ def write_publication(run: str, results: Path) -> Path:
         for path in sorted((train / "model").iterdir()):
             # Snakemake's own mark begins with a dot; the card is written anew.
             if path.is_file() and path.name != "README.md" and path.name[0] != ".":
-                (temporary / path.name).symlink_to(path.resolve())
+                _place(path, temporary / path.name)
         for place in ("training", "scores"):
             (temporary / place).mkdir()
         for name in TRAINING_FILES:
-            (temporary / "training" / name).symlink_to((train / name).resolve())
+            _place(train / name, temporary / "training" / name)
         for benchmark, metrics in scores.items():
-            write_json(temporary / "scores" / f"{benchmark}.json", metrics)
+            write_json(temporary / "scores" / f"{benchmark}.json", _without_folders(metrics))
         write_json(temporary / "provenance.json", facts)
         write_text(temporary / "README.md", _card(run, train, scores, facts))
     return folder
+
+
+def _place(file: Path, there: Path) -> None:
+    """Link to ``file``, or write it where it names a private folder."""
+    if file.name in NAMING_FILES:
+        content = read_json(file)
+        public = _without_folders(content)
+        if public != content:
+            write_json(there, public)
+            return
+    there.symlink_to(file.resolve())
+
+
+def _without_folders(value: Any) -> Any:
+    """Return JSON in which each path outside the working folder is a name."""
+    if isinstance(value, dict):
+        return {key: _without_folders(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(part) for part in value]
+    if isinstance(value, str) and value.startswith(("/", "~", "..")):
+        return Path(value).name
+    return value
 
 
 def _scores(run: str, results: Path) -> dict[str, dict[str, Any]]:
@@ -101,7 +127,7 @@ def _card(
     """Return the model's card: metadata that the Hub reads, scores, training, licences, origin."""
     from huggingface_hub import ModelCard
 
-    config = read_json(train / "config.json")
+    config = _without_folders(typed := read_json(train / "config.json"))
     name, size, base = (config["model"][key] for key in ("name", "size", "path"))
     checkpoint = find_family(name).checkpoints[name] if base and size == "7b" else None
     rows = [
@@ -109,9 +135,6 @@ def _card(
         for benchmark, metrics in scores.items()
         for headline in TASKS[benchmark].headline
     ]
-    # The training's card begins with the run's name, which stands at the head of this one.
-    training = read_text(train / "model/README.md").split("\n", 1)[1].strip()
-    training = training.replace("../config.json", "training/config.json")
     numbers = read_json(train / "train.json")
     card = ModelCard.from_template(
         _metadata(
@@ -124,14 +147,26 @@ def _card(
         run=run,
         rows=rows,
         notes=run_notes({"train": numbers, "benchmarks": scores}),
-        training=training,
+        training=_training_part(train, typed, config),
         checkpoint=checkpoint,
-        # Where the folder lay is of the machine's user, and tells no reader anything.
         base=Path(base).name if base else None,
         config=config,
         facts=facts,
     )
     return str(card)
+
+
+def _training_part(train: Path, typed: Mapping[str, Any], public: Mapping[str, Any]) -> str:
+    """Return what the training's own card says, with ``public`` settings for those ``typed``."""
+    # It begins with the run's name, which stands at the head of the published card.
+    text = read_text(train / "model/README.md").split("\n", 1)[1].strip()
+    text = text.replace("../config.json", "training/config.json")
+    # The places that it names: the base model, and the mix.
+    for section, key in (("model", "path"), ("paths", "mix")):
+        if place := typed[section][key]:
+            name = public[section][key].replace("\\", r"\\")
+            text = re.sub(rf"(?<![\w/.]){re.escape(place)}(?![\w/])", name, text)
+    return text
 
 
 def _metadata(

@@ -117,6 +117,56 @@ def test_the_folder_holds_no_text_of_the_benchmarks(results: Path) -> None:
     assert len(facts["code"]["train"]) == len(facts["model_sha256"]) == 64
 
 
+def test_of_paths_outside_the_working_folder_only_names_are_published(results: Path) -> None:
+    train = results / "train/3drs"
+    base, mix = "/home/me/secret/models/base", "/scratch/me/mixes/full.jsonl"
+    config = read_json(train / "config.json")
+    config["model"]["path"], config["paths"]["mix"] = base, mix
+    config["paths"] |= {"scenes": "results/scenes", "features": {"a_00": "../me/features/0.zarr"}}
+    config["data"] |= {"captures": ["~/rooms/*", "captures/*"], "boxes": "/home/me/{split}.json"}
+    write_json(train / "config.json", config)
+    (train / "model/README.md").write_text(
+        f"# 3drs\n\n- from {base}\n- mix ({mix}); {base}, and need it; training/model, {base}-b\n"
+    )
+    adapter = {"base_model_name_or_path": base, "r": 4}
+    write_json(train / "model/adapter_config.json", adapter)
+    described = {"threedrs": {"base": {"path": base, "trained_in_full": ["heads"]}}}
+    write_json(train / "model/config.json", described)
+    write_manifest(train / "model")
+    metrics = read_json(results / "eval/3drs/sqa3d/metrics.json")
+    metrics["provenance"]["predictions"] = "/home/me/run/predictions.jsonl"
+    write_json(results / "eval/3drs/sqa3d/metrics.json", metrics)
+
+    folder = write_publication("3drs", results)
+    texts = {
+        path: path.read_text() for path in folder.rglob("*") if path.suffix in (".json", ".md")
+    }
+    assert len(texts) == 9
+    assert not [path for path, text in texts.items() if "/me/" in text.replace(f"{base}-b", "")]
+    public = read_json(folder / "training/config.json")
+    assert public["model"]["path"] == "base"
+    assert public["paths"] == {
+        **config["paths"], "mix": "full.jsonl", "features": {"a_00": "0.zarr"}
+    }  # fmt: skip
+    assert public["paths"]["scenes"] == "results/scenes"
+    assert public["data"]["captures"] == ["*", "captures/*"]
+    assert public["data"]["boxes"] == "{split}.json"
+    assert public["train"] == config["train"]
+    assert read_json(folder / "adapter_config.json") == {
+        **adapter,
+        "base_model_name_or_path": "base",
+    }
+    said = read_json(folder / "config.json")["threedrs"]["base"]
+    assert said == {"path": "base", "trained_in_full": ["heads"]}
+    assert (
+        "- from base\n- mix (full.jsonl); base, and need it; training/model, "
+        in (folder / "README.md").read_text()
+    )
+    # What names no private folder is a link, so the folder takes no space.
+    assert (folder / "training/train.json").is_symlink()
+    assert read_json(train / "config.json") == config
+
+
 def test_a_private_upload(results: Path, hub: UploadHub, monkeypatch: pytest.MonkeyPatch) -> None:
     said = CliRunner().invoke(app, ["publish", "3drs", "--results", str(results)])
     assert said.exit_code == 0, said.output
