@@ -44,7 +44,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a checkpoint folder.
 
     Raises:
-        CheckpointError: its files are missing or damaged, or it does not know the chat tokens.
+        CheckpointError: its files are missing or damaged, or it lacks a token of the chat.
     """
     # Without its files transformers would return an empty tokenizer, not an error.
     if not any(all((folder / name).is_file() for name in names) for names in FILES):
@@ -64,6 +64,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         ) from error
     known = tokenizer.get_vocab()
     missing = [token for token in (START, END) if token not in known]
+    if len(tokenizer.encode("\n", add_special_tokens=False)) != 1:
+        missing.append("a token for the newline")
     if missing:
         raise CheckpointError(f"{folder}: the tokenizer lacks {missing[0]}; is it Qwen2's?")
     return tokenizer
