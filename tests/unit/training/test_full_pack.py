@@ -206,7 +206,10 @@ def test_layers_that_no_gradient_reaches_keep_nothing(tunable: list[str], layers
     ],
 )
 def test_memory_that_was_measured(kept: int, pack: int, measured_gib: float) -> None:
-    """One H100 or H200, forward and backward without optimizer: benchmarks/RESULTS.md."""
+    """Forward and backward without optimizer: benchmarks/RESULTS.md, "one training step".
+
+    28 and 54 layers stand there now (H200), 0 and 22 of commit a724afc (H100, 2026-11-22).
+    """
     student = empty_student(ModelSettings(name="llava-video", size="7b", random_weights=True), 2048)
     recipe = settings(
         pack=pack,
