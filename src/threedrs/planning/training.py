@@ -16,9 +16,9 @@ from typing import Any
 
 from threedrs.config.resources import GPUS
 from threedrs.errors import ConfigError
-from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.lora.layers import add_lora
 from threedrs.models.model_settings import ModelSettings
+from threedrs.models.new_student import empty_student
 from threedrs.training.full_pack import FullPack
 from threedrs.training.recipe import TrainSettings
 from threedrs.training.step import deepspeed_config

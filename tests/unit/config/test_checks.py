@@ -14,8 +14,8 @@ from threedrs.config.load import load_config, resolve_run
 from threedrs.errors import ConfigError
 from threedrs.models.backbones.family import LAYERS, SIZES
 from threedrs.models.backbones.known_backbones import backbone_names
-from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.model_settings import ModelSettings
+from threedrs.models.new_student import empty_student
 
 
 def problems_of(config: dict) -> list[str]:

@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from fixtures.students import scene
 from threedrs.config.schema import TUNABLE, LoraSettings, SupervisionSettings
 from threedrs.models.backbones.known_backbones import backbone_names
-from threedrs.models.checkpoint.load_save import empty_student
 from threedrs.models.lora.layers import add_lora, train_only
 from threedrs.models.model_settings import ModelSettings
+from threedrs.models.new_student import empty_student
 from threedrs.models.packing import IGNORE, Pack, Prefix, Sample
 from threedrs.models.student import Student
 from threedrs.training.flops import OperationCount, device_peak

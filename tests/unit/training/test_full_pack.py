@@ -9,9 +9,10 @@ import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from fixtures.repository import ROOT
-from threedrs.models.checkpoint.load_save import empty_student, load_student
+from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.lora.layers import add_lora
 from threedrs.models.model_settings import ModelSettings
+from threedrs.models.new_student import empty_student
 from threedrs.models.student import Student
 from threedrs.training import run_setup
 from threedrs.training.full_pack import GIB, FullPack

@@ -14,15 +14,14 @@ from typing import Any
 import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from threedrs.errors import CheckpointError, ThreedrsError, one_line
 from threedrs.io.files import atomic_folder, read_text, write_json, write_text
 from threedrs.models.attention.kernels import flash_attention
 from threedrs.models.backbones.config_json import read_teacher_channels
-from threedrs.models.backbones.family import Family
-from threedrs.models.backbones.known_backbones import find_family, read_family
+from threedrs.models.backbones.known_backbones import read_family
 from threedrs.models.checkpoint.decoding import NAME, published_generation, read_generation
 from threedrs.models.checkpoint.folder import (
     GROUNDING_OUTPUT,
@@ -43,10 +42,11 @@ from threedrs.models.checkpoint.matching import (
 from threedrs.models.lora.adapter import apply_adapter, read_adapter
 from threedrs.models.lora.layers import merge_lora
 from threedrs.models.model_settings import ModelSettings
+from threedrs.models.new_student import bare_student, random_student
 from threedrs.models.prompt import token_id
 from threedrs.models.student import Student
-from threedrs.models.tokenizer import add_tokens, load_tokenizer, save_tokenizer, tiny_tokenizer
-from threedrs.models.zero3 import ZeroConfig, fill, fill_random, spread_modules, without_weights
+from threedrs.models.tokenizer import add_tokens, load_tokenizer, save_tokenizer
+from threedrs.models.zero3 import ZeroConfig, fill, spread_modules, without_weights
 from threedrs.tasks.record import COORD, GROUND
 
 logger = logging.getLogger(__name__)
@@ -94,72 +94,10 @@ def load_student(
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(settings.seed)
         if settings.path is None:
-            student, tokenizer = _build_random(settings, teacher_channels or 0, zero_init)
+            student, tokenizer = random_student(settings, teacher_channels or 0, zero_init)
         else:
             student, tokenizer = _load(settings, settings.path, teacher_channels, zero_init)
     return student.eval(), tokenizer
-
-
-def _student(family: Family, settings: ModelSettings, teacher_channels: int) -> Student:
-    return Student(
-        family,
-        teacher_channels=teacher_channels,
-        coordinate_dtype=getattr(torch, settings.coordinate_dtype),
-        attention=settings.attention,
-    )
-
-
-def empty_student(settings: ModelSettings, teacher_channels: int) -> Student:
-    """Return the student of ``model.name`` and ``model.size`` without values, for counting."""
-    with without_weights(None):
-        return _student(
-            _new_family(settings, len(tiny_tokenizer()) + 2), settings, teacher_channels
-        )
-
-
-def _new_family(settings: ModelSettings, tokens: int) -> Family:
-    family = find_family(settings.name)
-    return family.new(settings.size, tokens, settings.grid or family.grids[0])
-
-
-def _build_random(
-    settings: ModelSettings, teacher_channels: int, zero_init: ZeroConfig | None
-) -> tuple[Student, PreTrainedTokenizerBase]:
-    tokenizer = tiny_tokenizer(find_family(settings.name).vision_marks)
-    tokens = len(tokenizer)
-    add_tokens(tokenizer)
-    family = _new_family(settings, len(tokenizer))
-    if zero_init is not None and not settings.from_scratch:
-        # Too large for one rank, so each draws its own share.
-        with without_weights(zero_init):
-            student = _student(family, settings, teacher_channels)
-        student.restore_rotary()
-        fill_random(student)
-        return student, tokenizer
-    # Built in the precision it is used in: a 7B student in float32 would take 30 GB first.
-    standard = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.float32 if settings.from_scratch else torch.bfloat16)
-        student = _student(family, settings, teacher_channels)
-    finally:
-        torch.set_default_dtype(standard)
-    student.restore_rotary()
-    with torch.no_grad():
-        for name in EMBEDDINGS:
-            parameter = student.get_parameter(name)
-            parameter.copy_(vocabulary_rows(parameter, len(parameter), tokens))
-    if settings.from_scratch:
-        _shrink_branches(student.language_model)
-        _widen_projector(student.projector)
-    if zero_init is None:
-        return student, tokenizer
-    # Small enough to be built whole on each rank, so the weights do not depend on ZeRO.
-    with without_weights(zero_init):
-        spread = _student(family, settings, teacher_channels)
-    spread.restore_rotary()
-    state = student.state_dict()
-    fill(spread, state, state.__getitem__)
-    return spread, tokenizer
 
 
 def _load(
@@ -190,7 +128,7 @@ def _load(
             config, config_path, len(tokenizer), name=settings.name, grid=settings.grid
         )
         with without_weights(zero_init):
-            student = _student(family, settings, channels)
+            student = bare_student(family, settings, channels)
     except ThreedrsError:
         raise
     except Exception as error:  # transformers and torch document no list of what bad values raise
@@ -296,28 +234,3 @@ def save_student(
         write_json(temporary / NAME, student.generation or published_generation(tokenizer))
         copy_file_mode(temporary)
         save_tokenizer(tokenizer, temporary)
-
-
-def _shrink_branches(language_model: Any) -> None:
-    """Divide the weights that end the 2 L branches of L layers by sqrt(2 L), as GPT-2 does.
-
-    The hidden states then stay of the size of the tokens that they began as (Radford et al. 2019,
-    section 2.3). Without it a student from scratch learns to look at its room much later.
-    """
-    layers = language_model.model.layers
-    with torch.no_grad():
-        for layer in layers:
-            for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
-                linear.weight.div_((2 * len(layers)) ** 0.5)
-
-
-def _widen_projector(projector: nn.Module) -> None:
-    """Draw the projector's weights with the deviation 1 / sqrt(inputs), as the language model's.
-
-    Torch draws them at a third of that variance. Tokens of a room then differ by 0.17 in what they
-    show and by 0.39 in their position code, and colours are found later (benchmarks/RESULTS.md).
-    """
-    with torch.no_grad():
-        for module in projector.modules():
-            if isinstance(module, nn.Linear):
-                module.weight.normal_(std=module.in_features**-0.5)
