@@ -11,7 +11,7 @@ from typing import Any
 from threedrs import __version__
 from threedrs.errors import ConfigError, DataError
 from threedrs.evaluation.alike_answers import count_alike
-from threedrs.evaluation.annotated_answers import take_annotated_answers
+from threedrs.evaluation.annotated_answers import AnswerCheck, take_annotated_answers
 from threedrs.evaluation.compare import write_per_question
 from threedrs.evaluation.external_predictions import has_scene, read_any_predictions
 from threedrs.io.files import sha256_of_file, write_json
@@ -59,6 +59,22 @@ def run_name(path: Path, benchmark: str) -> str:
     """
     folder = Path(path).resolve().parent
     return folder.parent.name if folder.name == benchmark else Path(path).stem
+
+
+def _scored(
+    rows: Sequence[Prediction], task: Task, meta: dict[str, Any], check: AnswerCheck | None
+) -> dict[str, Any]:
+    """Return what the provenance says of the rows that count, and of the code that counts them."""
+    scenes = [row.scene for row in rows if has_scene(row)]
+    return {
+        "predictions_meta": meta or None,
+        "annotations": check and asdict(check),
+        "short_of_answers": task.seems_short_of_answers(row.references for row in rows),
+        "scenes": len(set(scenes)),
+        "rows_without_scene": len(rows) - len(scenes),
+        "protocol": task.protocol,
+        "threedrs": __version__,
+    }
 
 
 def score_file(
@@ -112,13 +128,7 @@ def score_file(
             "predictions": str(predictions),
             "predictions_form": form,
             "predictions_sha256": digest,
-            "short_of_answers": task.seems_short_of_answers(row.references for row in rows),
-            "annotations": check and asdict(check),
-            "predictions_meta": meta or None,
-            "scenes": len({row.scene for row in rows if has_scene(row)}),
-            "rows_without_scene": sum(not has_scene(row) for row in rows),
-            "protocol": task.protocol,
-            "threedrs": __version__,
+            **_scored(rows, task, meta, check),
             "settings": {"bootstrap": bootstrap, "seed": SEED, "meteor": meteor},
         },
     }
