@@ -97,12 +97,16 @@ class FrameRenderer:
         return buffer.getvalue(), self._depth(pose, hits, disparity, holes)
 
     def _directions(self, pose: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """World directions (R,3) f32 of pixels' rays, 1 along the camera's z: t is the depth."""
-        x, y = self.x[columns][:, None], self.y[rows][:, None]
-        return x * pose[:3, 0] + y * pose[:3, 1] + pose[:3, 2]
+        """World directions (3,R) f32 of pixels' rays, 1 along the camera's z: t is the depth.
+
+        ``rows`` and ``columns`` are broadcast against each other, and R counts the pixels in order.
+        """
+        x, y = self.x[columns], self.y[rows]
+        # Axis by axis: numpy takes three times as long over rows of three numbers.
+        return np.stack([(x * axis[0] + y * axis[1] + axis[2]).ravel() for axis in pose[:3]])
 
     def _cast(self, pose: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> _Hits:
-        met = self.mesh.cast(pose[:3, 3], self._directions(pose, rows, columns))
+        met = self.mesh.cast(pose[:3, 3], self._directions(pose, rows, columns).T)
         triangle = met["primitive_ids"]
         u, v = met["primitive_uvs"].T
         corner = np.take(self.corner_light, triangle, axis=0, mode="wrap")
@@ -115,8 +119,7 @@ class FrameRenderer:
         On a plane 1/depth is linear in the pixel, so what is interpolated there is exact.
         """
         width, height = DEPTH_SIZE
-        rows, columns = (grid.ravel() for grid in np.mgrid[0:height:2, 0:width:2])
-        coarse = self._cast(pose, rows, columns)
+        coarse = self._cast(pose, *np.ogrid[0:height:2, 0:width:2])
         shape = (height // 2, width // 2)
         plane = np.take(self.mesh.triangle_plane, coarse.triangle, mode="wrap")
         plane = np.where(coarse.triangle < 0, -1, plane).reshape(shape)
@@ -129,18 +132,17 @@ class FrameRenderer:
             _double(coarse.inverse_depth.reshape(shape)),
             _double(coarse.light.reshape(shape)),
         )
-        rest = (~flat).repeat(2, 0).repeat(2, 1)
-        rest[::2, ::2] = False
-        rows, columns = np.nonzero(rest)
-        fine = self._cast(pose, rows, columns)
-        hits.triangle[rest] = fine.triangle
-        hits.inverse_depth[rest] = fine.inverse_depth
-        hits.light[rest] = fine.light
+        uneven = (~flat).repeat(2, 0).repeat(2, 1)
+        uneven[::2, ::2] = False
+        rest = np.flatnonzero(uneven)
+        fine = self._cast(pose, *np.divmod(rest, width))
+        np.put(hits.triangle, rest, fine.triangle)
+        np.put(hits.inverse_depth, rest, fine.inverse_depth)
+        np.put(hits.light, rest, fine.light)
         return hits
 
-    def _floor_tone(self, points: np.ndarray) -> np.ndarray:
-        """Brightness (R,) of the floor's pattern at points (R,3)."""
-        x, y = points[:, 0], points[:, 1]
+    def _floor_tone(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Brightness (R,) of the floor's pattern at points (R,) and (R,), metres."""
         if self.floor_style == "tiles":
             column, row = np.floor(x / 0.4).astype(np.int32), np.floor(y / 0.4).astype(np.int32)
             joint = (x / 0.4 - column < 0.03) | (y / 0.4 - row < 0.03)
@@ -155,18 +157,22 @@ class FrameRenderer:
 
     def _color(self, pose: np.ndarray, hits: _Hits, grain: np.ndarray) -> np.ndarray:
         """Return the picture (480,640,3) u8."""
-        light = hits.light
-        on_floor = np.take(self.mesh.triangle_floor, hits.triangle, mode="wrap") & (
-            hits.triangle >= 0
-        )
-        rows, columns = np.nonzero(on_floor)
-        reach = self._directions(pose, rows, columns) / hits.inverse_depth[on_floor][:, None]
-        light[on_floor] *= self._floor_tone(pose[:3, 3] + reach)
-        color = np.take(self.mesh.triangle_rgb, hits.triangle, axis=0, mode="wrap")
-        color *= light[..., None]
-        color[hits.triangle < 0] = CEILING_RGB
-        color += grain[..., None]
-        return np.clip(color, 0, 255, out=color).astype(np.uint8)
+        light, nothing = hits.light, hits.triangle < 0
+        floor = np.take(self.mesh.triangle_floor, hits.triangle, mode="wrap") & ~nothing
+        on_floor = np.flatnonzero(floor)
+        rows, columns = np.divmod(on_floor, DEPTH_SIZE[0])
+        reach = self._directions(pose, rows, columns) / np.take(hits.inverse_depth, on_floor)
+        x, y, _ = pose[:3, 3:] + reach
+        np.put(light, on_floor, np.take(light, on_floor) * self._floor_tone(x, y))
+        color = np.empty((*light.shape, 3), np.uint8)
+        # Channel by channel, for the reason of `_directions`.
+        for channel, ceiling in enumerate(CEILING_RGB):
+            plane = np.take(self.mesh.triangle_rgb[:, channel], hits.triangle, mode="wrap")
+            plane *= light
+            plane[nothing] = ceiling
+            plane += grain
+            color[..., channel] = np.clip(plane, 0, 255, out=plane)
+        return color
 
     def _depth(
         self, pose: np.ndarray, hits: _Hits, disparity: np.ndarray, holes: np.ndarray
