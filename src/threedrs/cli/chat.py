@@ -9,6 +9,7 @@ import typer
 
 from threedrs.cli.names import ModelName, SceneName, find_model, find_scene
 from threedrs.cli.shared import AsJson, progress, report, say
+from threedrs.workflow.processes import quick_imports
 
 if TYPE_CHECKING:
     from threedrs.evaluation.ask import SceneDialogue
@@ -134,9 +135,10 @@ def _open(
     claim_gpus()
     with progress() as show:
         show(f"loading {folder}")
-        from threedrs.evaluation.answerer import StudentAnswerer
-        from threedrs.evaluation.ask import SceneDialogue
-        from threedrs.scenes.store import SceneStore
+        with quick_imports():
+            from threedrs.evaluation.answerer import StudentAnswerer
+            from threedrs.evaluation.ask import SceneDialogue
+            from threedrs.scenes.store import SceneStore
 
         opened = SceneStore.open(store)  # what is wrong with it is said before the model is loaded
         return SceneDialogue(StudentAnswerer.load(folder, settings, own_device()), opened)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from threedrs.cli import names, shared
+from threedrs.workflow.processes import quick_imports
 
 model_app = typer.Typer(help="Work on a trained model's files.", no_args_is_help=True)
 
@@ -164,8 +165,9 @@ def awareness(
     excluded = read_excluded(left_out) if left_out else {}
     claim_gpus()
 
-    from threedrs.evaluation.answerer import StudentAnswerer
-    from threedrs.evaluation.awareness import measure_awareness
+    with quick_imports():
+        from threedrs.evaluation.answerer import StudentAnswerer
+        from threedrs.evaluation.awareness import measure_awareness
 
     stores = [path for path in sorted(scenes.glob("*.zarr")) if path.stem not in excluded]
     with shared.progress() as show:

@@ -9,6 +9,7 @@ import typer
 from threedrs.cli import shared
 from threedrs.cli.names import completion, configured_runs
 from threedrs.config.resources import GPUS
+from threedrs.workflow.processes import quick_imports
 
 if TYPE_CHECKING:
     from threedrs.planning.training import Machine
@@ -94,8 +95,9 @@ def plan(
 
     with shared.progress() as show:
         show("loading torch")
-        from threedrs.planning.estimate import seeds_of_study
-        from threedrs.planning.training import Machine, usual_gpus
+        with quick_imports():
+            from threedrs.planning.estimate import seeds_of_study
+            from threedrs.planning.training import Machine, usual_gpus
 
         plans = {}
         for name in planned:

@@ -18,7 +18,7 @@ from threedrs.scannet import boxes
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks import prediction, record
 from threedrs.teachers.feature_store import MANIFEST, FeatureStore
-from threedrs.training import checkpoints
+from threedrs.training.recipe import CHECKPOINT_FORMAT  # without torch, unlike the reader
 
 OPENED = 100
 CHECKPOINTS = "train/*/checkpoints/step-*/manifest.json"
@@ -27,7 +27,7 @@ FILES = (
     ("boxes/*.json", boxes.FORMAT_VERSION, "scenes"),
     ("instructions/*_*.jsonl", record.FORMAT_VERSION, "instructions"),
     ("instructions/mixes/*.jsonl", record.FORMAT_VERSION, "instructions"),
-    (CHECKPOINTS, checkpoints.FORMAT_VERSION, "models"),
+    (CHECKPOINTS, CHECKPOINT_FORMAT, "models"),
     ("train/*/model/config.json", config_json.FORMAT_VERSION, "models"),
     ("eval/*/*/predictions.jsonl", prediction.FORMAT_VERSION, "scores"),
     ("eval/*/*/predictions.meta.json", prediction.FORMAT_VERSION, "scores"),

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from threedrs.config.load import resolve_run
 from threedrs.doctor.finding import Finding, Setting, error, ok, warning
 from threedrs.tasks.registry import find_task
-from threedrs.workflow.processes import run_text
+from threedrs.workflow.processes import quick_imports, run_text
 
 SINFO_SECONDS = 30
 
@@ -79,7 +79,8 @@ def _project(root: Path) -> dict[str, Any]:
 
 def check_gpu(setting: Setting) -> Iterator[Finding]:
     """Look for GPUs, which models beyond ``mini`` need here or on the nodes of a cluster."""
-    import torch
+    with quick_imports():
+        import torch
 
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

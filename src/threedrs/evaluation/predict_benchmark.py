@@ -220,7 +220,8 @@ def _answered_scenes(
         answers = None
         if any(needs_model(record, task) for record in records):
             answerer = answerer or load()
-            answers = answerer.open(open_store(scenes, shown[scene]))
+            own = shown[scene] == scene
+            answers = answerer.open(store if own else open_store(scenes, shown[scene]))
         yield prediction_rows(records, task, answers, store)
         finished += len(records)
         speed = finished / max(time.monotonic() - began, 1e-9)

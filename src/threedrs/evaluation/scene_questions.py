@@ -15,6 +15,7 @@ from threedrs.errors import ConfigError, DataError, choose_one
 from threedrs.evaluation.dialogue import Request
 from threedrs.evaluation.settings import PredictSettings
 from threedrs.io.files import read_json_lines, write_json_lines
+from threedrs.workflow.processes import quick_imports
 
 SHOWN_BOXES = 3
 logger = logging.getLogger(__name__)
@@ -74,9 +75,10 @@ def answer_scene_questions(
         StoreError: a store is damaged.
         MachineError: the GPU's memory is too small.
     """
-    from threedrs.distributed.gpus import own_device
-    from threedrs.evaluation.answerer import StudentAnswerer, open_store
-    from threedrs.evaluation.ask import SceneDialogue
+    with quick_imports():
+        from threedrs.distributed.gpus import own_device
+        from threedrs.evaluation.answerer import StudentAnswerer, open_store
+        from threedrs.evaluation.ask import SceneDialogue
 
     images.mkdir(parents=True, exist_ok=True)
     answerer = StudentAnswerer.load(model, settings, own_device())

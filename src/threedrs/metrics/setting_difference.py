@@ -31,9 +31,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import chi2, norm
-from scipy.stats import t as student_t
+
+# Not scipy.stats: its import takes a second, and these are the functions behind its quantiles.
+from scipy.special import gammaincinv, ndtr, stdtrit
 
 FEWEST_SEEDS = 3
 LEVEL = 0.05
@@ -87,8 +87,9 @@ class Spread:
 
     def _squared_reaches(self, level: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the squared reaches of the seeds and of the rooms alone, points squared."""
-        seeds = student_t.isf(np.divide(level, 2), self.seeds_freedom) ** 2 * self.seeds_variance
-        rooms = student_t.isf(np.divide(level, 2), self.rooms_freedom) ** 2 * self.rooms_variance
+        tail = np.divide(level, 2)
+        seeds = stdtrit(self.seeds_freedom, tail) ** 2 * self.seeds_variance
+        rooms = stdtrit(self.rooms_freedom, tail) ** 2 * self.rooms_variance
         return seeds, rooms
 
     def interval(self) -> tuple[float, float]:
@@ -253,12 +254,15 @@ def _errors_to_find(needed: np.ndarray) -> float:
 
     Both are in true standard errors of the difference.
     """
-    return float(brentq(lambda size: norm.cdf(size - needed).mean() - POWER, 0, needed.max() + 9))
+    from scipy.optimize import brentq  # takes half a second, and most reports ask for no power
+
+    return float(brentq(lambda size: ndtr(size - needed).mean() - POWER, 0, needed.max() + 9))
 
 
 def _relative_variances(freedom: float, count: int) -> np.ndarray:
     """Return estimates of a variance of 1, all as likely."""
-    return chi2.ppf((np.arange(count) + 0.5) / count, freedom) / freedom
+    # Of chi-squared, which is twice a gamma variable of half as many degrees of freedom.
+    return 2 * gammaincinv(freedom / 2, (np.arange(count) + 0.5) / count) / freedom
 
 
 def detectable(deviation: float, seeds: int, level: float) -> float:

@@ -29,9 +29,8 @@ from threedrs.distributed.ranks import Ranks, broadcast_decision
 from threedrs.errors import CheckpointError, DataError
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, sync, write_json
 from threedrs.training.optimizer_shards import read_shards, write_shards
-from threedrs.training.recipe import fingerprint_changes
+from threedrs.training.recipe import CHECKPOINT_FORMAT, fingerprint_changes
 
-FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 STATE = "state"
 CHECKSUM_THREADS = 8
@@ -136,7 +135,7 @@ def save_checkpoint(
         checksums = _gather_checksums(temporary, mine, ranks)
         if ranks.first:
             manifest = {
-                "format_version": FORMAT_VERSION,
+                "format_version": CHECKPOINT_FORMAT,
                 **asdict(progress),
                 "ranks": ranks.count,
                 "config_hash": sha256_of_json(fingerprint),
@@ -166,7 +165,7 @@ def _problem(checkpoint: Path, fingerprint: Mapping[str, Any]) -> tuple[str, str
     """Return the folder that a useless checkpoint moves to and why, or None for a valid one."""
     try:
         manifest = read_json(checkpoint / MANIFEST)
-        if manifest.get("format_version") != FORMAT_VERSION:
+        if manifest.get("format_version") != CHECKPOINT_FORMAT:
             return "damaged", f"{checkpoint / MANIFEST} is of another format version"
         if manifest["config_hash"] != sha256_of_json(fingerprint):
             changes = fingerprint_changes(manifest["fingerprint"], fingerprint)

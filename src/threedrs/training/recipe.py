@@ -23,6 +23,7 @@ from threedrs.models.checkpoint.folder import weights_hash
 from threedrs.training.sampler import group_steps
 from threedrs.workflow.code_hash import code_hash
 
+CHECKPOINT_FORMAT = 3  # of the manifests of training checkpoints
 # Keys of `train` that leave the trained weights as they are; of the mix its content counts.
 SHAPELESS = (*Execution.model_fields, "eval_every", "eval_samples", "mix")
 # Sections whose every key shapes the weights.

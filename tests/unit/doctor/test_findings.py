@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,15 @@ def test_results_that_link_to_nothing(config: dict, setting: Setting) -> None:
     findings = {finding.check: finding for finding in examine(config, setting.root)}
     assert {findings[check].status for check in ("disk", "file system")} == {"error"}
     assert "where results/ is a link, make its folder" in findings["disk"].remedy
+
+
+def test_what_is_examined_is_known_without_packages_that_take_long() -> None:
+    program = (
+        "import sys, threedrs.doctor.examine; heavy = ('torch', 'transformers', 'scipy.stats', "
+        "'scipy.optimize'); print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 # The command

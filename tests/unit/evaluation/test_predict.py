@@ -1,6 +1,7 @@
 """Inference: rows in question order, what needs no model, and input that cannot be answered."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -44,6 +45,17 @@ def test_rows_stand_in_the_questions_order_and_scenes_are_opened_once(
     assert meta["timing"]["ranks"] == 1
     assert not partial_folder(out).exists()
     assert "9 of 9 questions" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_prediction_imports_no_package_that_it_does_not_use():
+    program = (
+        "import sys, threedrs.evaluation.predict_benchmark; heavy = ('deepspeed', 'peft', 'pandas',"
+        " 'matplotlib', 'open3d', 'pyarrow', 'tensorboard', 'scipy.stats', 'snakemake'); "
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_questions_of_left_out_scenes_are_not_asked_but_counted(tmp_path, model, scenes, records):

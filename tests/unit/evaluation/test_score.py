@@ -159,10 +159,12 @@ def test_a_folder_for_a_file_and_the_reverse(tmp_path, monkeypatch, capsys, out,
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3drs", "file", "folder"]
 
 
-def test_scoring_imports_neither_torch_nor_open3d():
+def test_scoring_and_comparing_import_no_package_that_takes_long():
     program = (
-        "import sys, threedrs.cli.evaluate, threedrs.evaluation.score, threedrs.evaluation.tables; "
-        "print([name for name in ('torch', 'open3d', 'transformers') if name in sys.modules])"
+        "import sys, threedrs.cli.evaluate, threedrs.evaluation.aggregate, "
+        "threedrs.evaluation.score, threedrs.evaluation.tables; "
+        "heavy = ('torch', 'open3d', 'transformers', 'scipy.stats', 'scipy.optimize'); "
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
