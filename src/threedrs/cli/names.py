@@ -148,6 +148,11 @@ def find_scene(given: str) -> Path:
     """Return the store of a scene, or the store at the path ``given``, else raise StoreError."""
     is_path = "/" in given or given.endswith(".zarr")
     path = Path(given) if is_path else RESULTS / "scenes" / f"{given}.zarr"
+    if is_path and path.exists() and not (path / "zarr.json").is_file():
+        raise StoreError(
+            f"{given}: is not a scene store; of a capture `threedrs scene build {given} NAME.zarr` "
+            "makes one"
+        )
     if not (path / "zarr.json").is_file():
         raise StoreError(f"{given}: there is no scene store here; {SCENES.advice(given)}")
     return path

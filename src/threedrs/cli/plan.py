@@ -37,7 +37,9 @@ Peak = Annotated[
 ]
 Samples = Annotated[
     int | None,
-    typer.Option(help="Samples of an epoch; without it those of the demo's mix, or the paper's."),
+    typer.Option(
+        min=1, help="Samples of an epoch; without it those of the demo's mix, or the paper's."
+    ),
 ]
 ClusterFile = Annotated[
     Path | None,

@@ -45,11 +45,9 @@ def build_scene(
     ask, chat and scene show take it. Each thing that is found out (which way is up, units,
     intrinsic) is a line of output.
     """
-    from threedrs.errors import ConfigError
-    from threedrs.scenes.capture import CaptureOptions, build_capture
+    from threedrs.scenes.capture import CaptureOptions, build_capture, check_target
 
-    if out.exists() and not force:
-        raise ConfigError(f"{out}: exists; give --force to replace it, or another name")
+    check_target(out, replace=force)
     options = CaptureOptions(
         up=up,
         depth_scale=depth_scale,

@@ -187,8 +187,9 @@ def import_rgbd(
         DataError: something is missing, malformed or contradictory; names file and remedy.
     """
     folder, out = Path(folder), Path(out)
-    if out.is_dir():
-        raise DataError(f"{out}: is a folder; name the .sens file to write")
+    # What is there is replaced, so no other file may be named by mistake.
+    if out.suffix != ".sens" or out.is_dir():
+        raise DataError(f"{out}: is not the name of a scan; name the .sens file to write")
     with (
         RgbdFrames(
             folder, intrinsic=intrinsic, trajectory=trajectory, depth_scale=depth_shift

@@ -78,7 +78,8 @@ def build_capture(
         ConfigError: an option or a name cannot be used.
         DataError: the capture cannot be read, or something has to be said by an option.
     """
-    scene, given = _check_typed(out, options)
+    scene = _scene_name(out)
+    given = _check_typed(options, scene)
     say(f"opening {capture}")
     with open_capture(capture, options) as frames:
         posed, facts = _posed_frames(frames)
@@ -139,16 +140,37 @@ def _own_lists(
     )
 
 
-def _check_typed(out: Path, options: CaptureOptions) -> tuple[str, dict[str, Any] | None]:
-    """Return the scene's name and the given boxes; what is typed wrong is said before all else."""
-    scene = out.stem
-    if out.suffix != ".zarr" or SAFE_NAME.fullmatch(scene) is None:
+def check_target(out: Path, *, replace: bool) -> None:
+    """Check that a store may be written to ``out``: nothing is there, or a store to ``replace``.
+
+    Raises:
+        ConfigError: the name cannot be used, or what is there has to stay.
+    """
+    _scene_name(out)
+    if not out.exists():
+        return
+    # A folder of the user's own, which has such a name by chance, would be lost with all it holds.
+    if not (out / "zarr.json").is_file():
+        raise ConfigError(
+            f"{out}: is there, and is not a scene store to replace; give another name"
+        )
+    if not replace:
+        raise ConfigError(f"{out}: exists; give --force to replace it, or another name")
+
+
+def _scene_name(out: Path) -> str:
+    if out.suffix != ".zarr" or SAFE_NAME.fullmatch(out.stem) is None:
         raise ConfigError(
             f"{out}: name the store NAME.zarr, with a NAME of letters, digits, ._- (64 at most)"
         )
+    return out.stem
+
+
+def _check_typed(options: CaptureOptions, scene: str) -> dict[str, Any] | None:
+    """Return the given boxes; what is typed wrong is said before all else."""
     if options.up is not None and options.up not in AXES:
         raise ConfigError(f"--up {options.up}: {choose_one(options.up, AXES)}")
-    return scene, None if options.boxes is None else _given_boxes(options.boxes, scene)
+    return None if options.boxes is None else _given_boxes(options.boxes, scene)
 
 
 def _posed_frames(frames: Frames) -> tuple[NDArray[np.intp], list[str]]:
@@ -179,6 +201,10 @@ def open_capture(capture: Path, options: CaptureOptions) -> Frames:
     if not capture.exists():
         raise DataError(
             f"{capture}: does not exist; name a folder of posed RGB-D images, or a .sens"
+        )
+    if (capture / "zarr.json").is_file():
+        raise DataError(
+            f"{capture}: is a scene store already; threedrs scene show {capture} draws it"
         )
     given = {
         "--depth-scale": options.depth_scale,

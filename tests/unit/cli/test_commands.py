@@ -145,6 +145,7 @@ def test_what_is_not_made_yet_has_the_command_that_makes_it(
         (names.find_model, "3drs", "results/train holds no trained runs yet; `snakemake --cores"),
         (names.find_scene, "scene0000_00", "holds no scene stores yet; `snakemake --cores all sc"),
         (names.find_shards, "vggt", "`snakemake --cores all features` makes them"),
+        (names.find_scene, "./config", "is not a scene store; of a capture `threedrs scene build"),
     ):
         with pytest.raises(threedrs.errors.ThreedrsError, match=remedy):
             find(given)

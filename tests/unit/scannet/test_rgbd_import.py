@@ -256,7 +256,11 @@ def test_depth_65535_is_no_measurement(folder, tmp_path):
 
 def test_missing_folder_and_target_in_use(folder, tmp_path):
     assert "is not a folder" in refused(tmp_path / "none", tmp_path)
-    with pytest.raises(DataError, match="is a folder; name the"):
+    with pytest.raises(DataError, match=r"name the \.sens file"):
         import_rgbd(folder, tmp_path)
+    (tmp_path / "poses.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"poses\.txt: is not the name of a scan"):
+        import_rgbd(folder, tmp_path / "poses.txt")
+    assert (tmp_path / "poses.txt").read_text() == "mine"
     with pytest.raises(DataError, match="--depth-scale 0"):
         import_rgbd(folder, tmp_path / "out.sens", depth_shift=0)

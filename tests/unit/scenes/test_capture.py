@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -14,10 +15,10 @@ from fixtures.captures import FURNITURE, room_capture
 from fixtures.real_data import SHIPPED
 from fixtures.repository import ROOT
 from threedrs.cli import app
-from threedrs.errors import ThreedrsError
+from threedrs.errors import ConfigError, DataError, ThreedrsError
 from threedrs.scannet.posed_images import export_posed_images
 from threedrs.scannet.rgbd_frames import RgbdFrames, import_rgbd
-from threedrs.scenes.capture import CaptureOptions, build_capture, open_capture
+from threedrs.scenes.capture import CaptureOptions, build_capture, check_target, open_capture
 from threedrs.scenes.store import SceneStore
 
 ROOM = room_capture(12)
@@ -296,6 +297,26 @@ def test_plausible_units_decide_where_only_one_is(tmp_path):
 def test_names_that_no_path_should_have_are_refused(tmp_path, name):
     with pytest.raises(ThreedrsError, match=re.escape("NAME.zarr")):
         build_capture(LIVING_ROOM, tmp_path / name, CaptureOptions(intrinsic=LIVING_INTRINSIC))
+
+
+def test_only_a_scene_store_is_replaced(plain, tmp_path):
+    store, own = tmp_path / "store.zarr", tmp_path / "own.zarr"
+    shutil.copytree(plain.path, store)
+    own.mkdir()
+    (own / "notes.txt").write_text("mine")
+    for replace in (False, True):
+        with pytest.raises(ConfigError, match="is not a scene store to replace"):
+            check_target(own, replace=replace)
+        # Capture and store in the wrong order: a capture's folder is not named as a store.
+        with pytest.raises(ConfigError, match=re.escape("NAME.zarr")):
+            check_target(tmp_path, replace=replace)
+        check_target(tmp_path / "new.zarr", replace=replace)
+    with pytest.raises(ConfigError, match="give --force to replace it"):
+        check_target(store, replace=False)
+    check_target(store, replace=True)
+    with pytest.raises(DataError, match="is a scene store already"):
+        open_capture(store, CaptureOptions())
+    assert (own / "notes.txt").read_text() == "mine"
 
 
 def test_the_commands_of_the_page_on_own_captures(tmp_path, monkeypatch):
