@@ -107,7 +107,7 @@ class Data(BadScenePolicy, DataPlaces):
 
     root: FilePath = Path("results/demo")
     """Folder of the data, laid out as docs/RUNNING.md shows. For your own copy of ScanNet write
-    `data`."""
+    `data`, and `demo: null`."""
     demo: Demo | None = Demo()
     """The demo data to generate under `data.root`. With null the root is yours and only read."""
     scenes_per_shard: PositiveInt = 6

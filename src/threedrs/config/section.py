@@ -4,6 +4,7 @@ A line names the key by its path in the configuration, what stands there, and wh
 valid key, the choices, or the range.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Self, cast
@@ -120,6 +121,11 @@ def describe_problem(
     if kind in ("too_short", "string_too_short") and context["min_length"] == 1:
         return f"{where}: {value!r} should be non-empty"
     if kind == "string_pattern_mismatch":
+        # A pattern of paths is known by the words in braces that it has to hold.
+        held = dict.fromkeys(re.findall(r"\\\{(\w+)", context["pattern"]))
+        if held:
+            lacking = " and ".join(f"{{{word}}}" for word in held)
+            return f"{where}: {value!r:.80} does not hold {lacking}; write it there"
         return f"{where}: {value!r:.80} does not match {context['pattern']!r}"
     return f"{where}: {error['msg'].removeprefix('Value error, ')}"
 

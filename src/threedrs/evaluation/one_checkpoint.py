@@ -40,18 +40,23 @@ def evaluate_checkpoint(
     name = name or _folder_name(checkpoint)
     # Answers to a part of the questions lie in a folder of their own and replace no score.
     name += f"-first{limit}" if limit else ""
-    if name in (asked.get("runs") or {}):
+    runs = asked.get("runs") or {}
+    if checkpoint in runs and not Path(checkpoint).exists():
+        raise ConfigError(
+            f"{checkpoint}: this run is not trained yet; run `snakemake --cores all models`"
+        )
+    if name in runs:
         raise ConfigError(
             f"{checkpoint}: {name} is a run of the configuration, whose results would be "
             f"overwritten; give another name, e.g. --name {name}-checkpoint"
         )
     new_run = {name: {"checkpoint": checkpoint}}
     # The configuration as it is first, for keys that there are not in a run that is switched off.
-    every_run = {**asked, "runs": {**(asked.get("runs") or {}), **new_run}}
+    every_run = {**asked, "runs": {**runs, **new_run}}
     load_config(every_run, files=False)
     # Other runs of the configuration are switched off, so that nothing of theirs is asked for.
     changes: dict[str, Any] = {
-        "runs": {**dict.fromkeys(asked.get("runs") or {}), **new_run},
+        "runs": {**dict.fromkeys(runs), **new_run},
         "eval": {"limit": limit} | ({"benchmarks": list(benchmarks)} if benchmarks else {}),
         "report": {"baseline": name},
     }

@@ -37,6 +37,23 @@ def test_a_root_that_a_download_will_fill_need_not_be_there(config: dict, tmp_pa
             check_root(config | {"download": entries})
 
 
+def test_demo_data_is_not_written_over_other_data(config: dict, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    scan = root / "scannet/scans/scene0000_00/scene0000_00.sens"
+    scan.parent.mkdir(parents=True)
+    config["data"]["root"] = str(root)
+    (root / "notes.txt").write_text("in no way")
+    check_root(config)
+    scan.write_bytes(b"a scan")
+    with pytest.raises(ConfigError, match=r"holds scannet/scans/.*set data\.demo to null too"):
+        check_root(config)
+    with pytest.raises(ConfigError, match=r"data\.root: .* no demo\.json"):
+        load_config(config)
+    check_root(config | {"data": {**config["data"], "demo": None}})
+    (root / "demo.json").write_text("{}")
+    check_root(config)
+
+
 @pytest.mark.parametrize(("given", "right"), [("data/scannet", "data"), (".", "data")])
 def test_a_root_one_level_off_is_named(
     config: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, right: str

@@ -52,7 +52,12 @@ def test_every_problem_has_a_line(config: dict) -> None:
             "instructions.ready.val.scanqua is not a key; did you mean scanqa?",
         ),
         ("instructions", "ready", {"vl": "a"}, "instructions.ready.vl is not a key; did you mean"),
-        ("boxes", "ready", "boxes.json", "boxes.ready: 'boxes.json' does not match"),
+        (
+            "boxes",
+            "ready",
+            "boxes.json",
+            "boxes.ready: 'boxes.json' does not hold {split} and {set};",
+        ),
         (
             "supervision",
             "layer",

@@ -146,6 +146,9 @@ def test_one_command_names_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(ROOT)
     with pytest.raises(ConfigError, match=r"runs\.nowhere: checkpoint: no/nowhere is not a folder"):
         evaluate_checkpoint("no/nowhere")
+    for name in (None, "other"):
+        with pytest.raises(ConfigError, match="baseline: this run is not trained yet; run"):
+            evaluate_checkpoint("baseline", name=name)
     with pytest.raises(ConfigError, match="scanqua"):
         evaluate_checkpoint("initial", benchmarks=["scanqua"])
 
