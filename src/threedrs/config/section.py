@@ -121,12 +121,7 @@ def describe_problem(
     if kind in ("too_short", "string_too_short") and context["min_length"] == 1:
         return f"{where}: {value!r} should be non-empty"
     if kind == "string_pattern_mismatch":
-        # A pattern of paths is known by the words in braces that it has to hold.
-        held = dict.fromkeys(re.findall(r"\\\{(\w+)", context["pattern"]))
-        if held:
-            lacking = " and ".join(f"{{{word}}}" for word in held)
-            return f"{where}: {value!r:.80} does not hold {lacking}; write it there"
-        return f"{where}: {value!r:.80} does not match {context['pattern']!r}"
+        return f"{where}: {value!r:.80} {_pattern_problem(context['pattern'])}"
     return f"{where}: {error['msg'].removeprefix('Value error, ')}"
 
 
@@ -187,6 +182,14 @@ def _keys(parts: list[dict[str, Any]]) -> Iterator[str]:
 
 def _choices(part: dict[str, Any]) -> Sequence[Any]:
     return [part["const"]] if "const" in part else part.get("enum", ())
+
+
+def _pattern_problem(pattern: str) -> str:
+    # A pattern of paths is known by the words in braces that it has to hold.
+    held = dict.fromkeys(re.findall(r"\\\{(\w+)", pattern))
+    if held:
+        return f"does not hold {' and '.join(f'{{{word}}}' for word in held)}; write it there"
+    return f"does not match {pattern!r}"
 
 
 def _yaml_hint(value: Any, types: Collection[str]) -> str:
