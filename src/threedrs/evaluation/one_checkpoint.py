@@ -41,15 +41,7 @@ def evaluate_checkpoint(
     # Answers to a part of the questions lie in a folder of their own and replace no score.
     name += f"-first{limit}" if limit else ""
     runs = asked.get("runs") or {}
-    if checkpoint in runs and not Path(checkpoint).exists():
-        raise ConfigError(
-            f"{checkpoint}: this run is not trained yet; run `snakemake --cores all models`"
-        )
-    if name in runs:
-        raise ConfigError(
-            f"{checkpoint}: {name} is a run of the configuration, whose results would be "
-            f"overwritten; give another name, e.g. --name {name}-checkpoint"
-        )
+    _check_name(name, checkpoint, runs)
     new_run = {name: {"checkpoint": checkpoint}}
     # The configuration as it is first, for keys that there are not in a run that is switched off.
     every_run = {**asked, "runs": {**runs, **new_run}}
@@ -77,6 +69,18 @@ def evaluate_checkpoint(
             "command again, which keeps what is done"
         )
     return [read_json(path) for path in metrics]
+
+
+def _check_name(name: str, checkpoint: str, runs: Mapping[str, Any]) -> None:
+    if checkpoint in runs and not Path(checkpoint).exists():
+        raise ConfigError(
+            f"{checkpoint}: this run is not trained yet; run `snakemake --cores all models`"
+        )
+    if name in runs:
+        raise ConfigError(
+            f"{checkpoint}: {name} is a run of the configuration, whose results would be "
+            f"overwritten; give another name, e.g. --name {name}-checkpoint"
+        )
 
 
 def _folder_name(checkpoint: str) -> str:
