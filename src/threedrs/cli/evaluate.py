@@ -1,7 +1,7 @@
 """``threedrs eval``, ``score``, ``awareness``, ``model``: a model's scores, and its files."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -115,6 +115,7 @@ def score(
 
     find_task(benchmark)
     names.check_file(predictions)
+    names.check_out(out, predictions, annotations)
 
     from threedrs.evaluation.score import score_file
 
@@ -139,7 +140,7 @@ def awareness(
     scenes: Annotated[Path, typer.Option(help="Folder of the scene stores.")] = Path(
         "results/scenes"
     ),
-    split: Annotated[str, typer.Option(help="Scenes of this split: val or train.")] = "val",
+    split: Annotated[Literal["val", "train"], typer.Option(help="Scenes of this split.")] = "val",
     left_out: Annotated[
         Path | None, typer.Option(help="JSON file that lists scenes whose scans cannot be used.")
     ] = None,

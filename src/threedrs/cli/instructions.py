@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from threedrs.cli.names import BenchmarkName
+from threedrs.cli.names import BenchmarkName, check_out
 from threedrs.cli.shared import AsJson, progress, report, say
 
 app = typer.Typer(help="Instruction data: convert annotations, export records.")
@@ -59,6 +59,8 @@ def export(
     style: Annotated[Literal["llava"], typer.Option(help="The form of the records.")] = "llava",
 ) -> None:
     """Write records as LLaVA-style training code reads them."""
+    check_out(out, *records)
+
     from threedrs.instructions.llava_format import load_records, write_llava
 
     count = write_llava(out, (record for path in records for record in load_records(path)))

@@ -144,6 +144,13 @@ def check_file(path: Path) -> None:
         raise DataError(f"{path}: is not there; {advice}")
 
 
+def check_out(out: Path, *inputs: Path | None) -> None:
+    """Raise ConfigError if a command would write ``out`` over one of the ``inputs`` it reads."""
+    for path in inputs:
+        if path is not None and path.exists() and out.exists() and out.samefile(path):
+            raise ConfigError(f"--out {out}: is a file that is read; give another name")
+
+
 def find_scene(given: str) -> Path:
     """Return the store of a scene, or the store at the path ``given``, else raise StoreError."""
     is_path = "/" in given or given.endswith(".zarr")

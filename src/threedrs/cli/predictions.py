@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from threedrs.cli.names import check_file
+from threedrs.cli.names import check_file, check_out
 from threedrs.cli.shared import say
 
 app = typer.Typer(help="Predictions of others and for others.", no_args_is_help=True)
@@ -26,6 +26,7 @@ def export(
     """Write predictions as the rows that the field's own scorers read."""
     check_file(predictions)
     check_file(records)
+    check_out(out, predictions, records)
 
     from threedrs.evaluation.external_predictions import export_predictions
     from threedrs.tasks.prediction import read_meta
@@ -50,6 +51,7 @@ def import_rows(
     """Write the field's rows as ours, with all true answers."""
     check_file(predictions)
     check_file(records)
+    check_out(out, predictions, records)
 
     from threedrs.evaluation.external_predictions import import_predictions
 

@@ -56,7 +56,7 @@ def annotated_questions(task: Task, path: Path) -> dict[str, Record]:
     )
     records = [made for made in task.convert(source) if isinstance(made, Record)]
     if not records:
-        raise DataError(f"{path}: holds no question of {task.title}")
+        raise DataError(f"{path}: holds no question of {task.title}; give its annotation file")
     return {record.id: record for record in with_unique_ids(records)}
 
 

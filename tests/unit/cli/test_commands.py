@@ -71,6 +71,7 @@ def test_the_shell_completes_names(
     assert sorted(found.stdout.split()) == offered
 
 
+READ = "results/scenes/scene0000_00.zarr/zarr.json"
 # Each ends before torch is loaded: in a process of its own, where its import fails.
 MISTYPED = [
     ("ask 3drz scene0000_00 x", "did you mean 3drs? results/train holds trained runs 3drs"),
@@ -97,6 +98,10 @@ MISTYPED = [
     ("verify --results reslts", "reslts: is not a folder"),
     ("unpack x.tar", "x.tar"),
     ("eval results/train/3drs", "holds one; give results/train/3drs/model"),
+    (f"score scanqa {READ} --out {READ}", "is a file that is read; give another name"),
+    (f"predictions export {READ} --records {READ} --out ./{READ}", "is a file that is read"),
+    (f"predictions import {READ} --records {READ} --out {READ}", "is a file that is read"),
+    (f"instructions export {READ} --out {READ}", "is a file that is read"),
     ("eval 3drz", "run threedrs eval from the repository's folder"),
 ]
 _RUN_ALL = """

@@ -122,7 +122,10 @@ def check_merge(folder: Path, out: Path) -> None:
         CheckpointError: one of both is not so.
     """
     if not is_adapter(folder):
-        raise CheckpointError(f"{folder}: holds no adapter ({ADAPTER_FILE} is missing)")
+        raise CheckpointError(
+            f"{folder}: holds no adapter ({ADAPTER_FILE} is missing); only a model of train.lora "
+            "is merged"
+        )
     if out.exists():
         raise CheckpointError(f"{out}: is there already; choose another place")
 
