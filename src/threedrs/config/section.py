@@ -184,11 +184,18 @@ def _choices(part: dict[str, Any]) -> Sequence[Any]:
     return [part["const"]] if "const" in part else part.get("enum", ())
 
 
+_NAME_PATTERN = re.compile(r"\^\[A-Za-z0-9\]\[A-Za-z0-9(.+)\]\*\$")
+
+
 def _pattern_problem(pattern: str) -> str:
     # A pattern of paths is known by the words in braces that it has to hold.
     held = dict.fromkeys(re.findall(r"\\\{(\w+)", pattern))
     if held:
         return f"does not hold {' and '.join(f'{{{word}}}' for word in held)}; write it there"
+    name = _NAME_PATTERN.fullmatch(pattern)
+    if name:
+        signs = f"letters, digits and {name[1]}"
+        return f"is not a name; write it with {signs}, a letter or digit first"
     return f"does not match {pattern!r}"
 
 

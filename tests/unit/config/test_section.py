@@ -59,6 +59,12 @@ def test_every_problem_has_a_line(config: dict) -> None:
             "boxes.ready: 'boxes.json' does not hold {split} and {set};",
         ),
         (
+            "data",
+            "scenes",
+            {"my-lab": {"captures": ["a"]}},
+            "data.scenes: 'my-lab' is not a name; write it with letters, digits and _, a letter",
+        ),
+        (
             "supervision",
             "layer",
             "lst",
