@@ -40,7 +40,9 @@ def demo(
     ] = "scans",
 ) -> None:
     """Write generated rooms and questions in ScanNet's formats."""
-    from threedrs.demo.write import demo_scenes, write_demo
+    from threedrs.demo.write import check_folder, demo_scenes, write_demo
+
+    check_folder(out, layout)
 
     if layout == "published":
         from threedrs.demo.published_layout import write_published_demo

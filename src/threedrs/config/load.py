@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from threedrs.config.schema import INITIAL, Configuration, Run, SupervisionSettings
 from threedrs.config.section import problem_lines
-from threedrs.demo.write import MARKER, demo_files
+from threedrs.demo.write import MARKER, check_files
 from threedrs.errors import ConfigError, choose_one, nearest_path, problems_of
 from threedrs.inputs.download import downloads
 from threedrs.inputs.required_files import trained_runs
@@ -201,11 +201,15 @@ def check_root(config: Mapping[str, Any]) -> None:
 
     Raises:
         ConfigError: it is not; the line names the folder that may be meant.
+        DataError: demo data would replace a file.
         OSError: it cannot be looked at.
     """
     root, demo = Path(config["data"]["root"]), config["data"]["demo"]
     if demo:
-        _check_demo_root(root, demo["scenes"])
+        # Snakemake removes what is there of a job's outputs before the job can look at it, and the
+        # demo's scans are named as ScanNet's.
+        if not (root / MARKER).is_file():
+            check_files(root, demo["scenes"])
         return
     # A download makes the folders that it fills.
     arriving = any(root in (to := Path(entry["to"]), *to.parents) for entry in config["download"])
@@ -219,20 +223,6 @@ def check_root(config: Mapping[str, Any]) -> None:
     right = None if _holds_data(root, config) else _data_beside(root, config)
     if right is not None:
         raise ConfigError(f"{root} does not hold the data, but {right} does; name that one")
-
-
-def _check_demo_root(root: Path, scenes: int) -> None:
-    if (root / MARKER).is_file():
-        return
-    # Snakemake removes what is there of a job's outputs before the job can look at it, and the
-    # demo's scans are named as ScanNet's.
-    own = next((file for file in demo_files(scenes) if (root / file).exists()), None)
-    if own is not None:
-        raise ConfigError(
-            f"{root} holds {own} and no {MARKER}, so it is not demo data, which the workflow would "
-            f"write over it; set data.demo to null too, as in --config 'data={{root: {root}, demo: "
-            "null}', or name another folder"
-        )
 
 
 def _holds_data(root: Path, config: Mapping[str, Any]) -> bool:

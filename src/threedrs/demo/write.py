@@ -94,16 +94,14 @@ def _write_scene(
     return annotate(scan.scene, room, of_sentences, rounds)
 
 
-def check_folder(out: Path, layout: str) -> int | None:
-    """Return how many scenes the demo has that is in ``out`` already, or None.
+def check_folder(out: Path, layout: str) -> None:
+    """Check that ``out`` is new, empty, or a demo of this layout.
 
     Raises:
-        DataError: the folder holds something else than a demo of this layout.
+        DataError: the folder holds something else.
     """
-    content = read_json(out / MARKER) if (out / MARKER).is_file() else {}
-    ours = isinstance(content, dict) and content.get("format_version") == FORMAT_VERSION
-    if ours and content.get("layout", "scans") == layout:
-        return int(content["scenes"])
+    if _older_demo(out, layout):
+        return
     # What a killed writer left, and the folders that Snakemake makes for outputs, are in no way.
     others = out.rglob("*") if out.is_dir() else [out] if out.exists() else []
     if any(not path.is_dir() and not is_leftover(path) for path in others):
@@ -111,7 +109,30 @@ def check_folder(out: Path, layout: str) -> int | None:
             f"{out}: holds files that are not a demo of layout {layout} (no {MARKER} of one); name "
             "a new or empty folder, so that nothing of yours is overwritten"
         )
-    return None
+
+
+def check_files(out: Path, scenes: int) -> None:
+    """Check that none of the files is there that a demo of so many scenes would write.
+
+    Others may be, such as a benchmark's or captures of the user's own beside the demo.
+
+    Raises:
+        DataError: one of them is there.
+    """
+    own = next((file for file in demo_files(scenes) if (out / file).exists()), None)
+    if own is not None:
+        raise DataError(
+            f"{out} holds {own}, which demo data would replace and {MARKER} does not say to be a "
+            f"demo's; set data.demo to null too, as in --config 'data={{root: {out}, demo: null}}', "
+            "or name another folder"
+        )
+
+
+def _older_demo(out: Path, layout: str) -> int | None:
+    """Return how many scenes the demo has that is in ``out`` already, or None."""
+    content = read_json(out / MARKER) if (out / MARKER).is_file() else {}
+    ours = isinstance(content, dict) and content.get("format_version") == FORMAT_VERSION
+    return int(content["scenes"]) if ours and content.get("layout", "scans") == layout else None
 
 
 def write_marker(out: Path, layout: str, scenes: int, seed: int) -> None:
@@ -140,7 +161,7 @@ def write_demo(
 
     Raises:
         ConfigError: too few or too many scenes, or a negative seed.
-        DataError: ``out`` holds files that are no demo data set.
+        DataError: files of ``out`` that are of no demo would be written over.
     """
     from threedrs.demo.annotations import annotation_files, label_table
 
@@ -148,9 +169,11 @@ def write_demo(
     if seed < 0:
         raise ConfigError(f"demo: seed {seed}; valid are 0 and above")
     out = Path(out)
-    if older := check_folder(out, "scans"):
+    if older := _older_demo(out, "scans"):
         for file in sorted(set(demo_files(older)) - set(demo_files(scenes))):
             (out / file).unlink(missing_ok=True)
+    else:
+        check_files(out, scenes)
     # The marker comes first: a run that was stopped half-way can be repeated into its own folder.
     write_marker(out, "scans", scenes, seed)
     by_scene: dict[str, dict[str, list[Any]]] = {}

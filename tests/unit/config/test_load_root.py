@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from threedrs.config.load import check_root, load_config
-from threedrs.errors import ConfigError
+from threedrs.errors import ConfigError, DataError
 
 
 def test_a_root_that_is_missing_is_said_alone(config: dict, tmp_path: Path) -> None:
@@ -45,9 +45,9 @@ def test_demo_data_is_not_written_over_other_data(config: dict, tmp_path: Path) 
     (root / "notes.txt").write_text("in no way")
     check_root(config)
     scan.write_bytes(b"a scan")
-    with pytest.raises(ConfigError, match=r"holds scannet/scans/.*set data\.demo to null too"):
+    with pytest.raises(DataError, match=r"holds scannet/scans/.*set data\.demo to null too"):
         check_root(config)
-    with pytest.raises(ConfigError, match=r"data\.root: .* no demo\.json"):
+    with pytest.raises(ConfigError, match=r"data\.root: .*demo\.json does not say"):
         load_config(config)
     check_root(config | {"data": {**config["data"], "demo": None}})
     (root / "demo.json").write_text("{}")

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from threedrs.demo.camera_walk import camera_walk, draw_scanned_room
 from threedrs.demo.render import DEPTH_INTRINSIC, FrameRenderer
 from threedrs.demo.room_mesh import build_mesh
 from threedrs.demo.rooms import THEMES, make_room
-from threedrs.demo.write import demo_files, demo_scenes, write_demo
+from threedrs.demo.write import check_files, check_folder, demo_files, demo_scenes, write_demo
 from threedrs.errors import ConfigError, DataError
 from threedrs.scannet.geometry import read_axis_alignment
 from threedrs.scannet.layout import DataLayout
@@ -99,13 +100,29 @@ def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty" / "below").mkdir(parents=True)
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(DataError, match=r"holds files that are not a demo of.*empty folder"):
-        write_demo(tmp_path, 2, 0)
+        check_folder(tmp_path, "scans")
     assert contents(tmp_path) == {"thesis.tex": b"mine"}
     with pytest.raises(ConfigError, match="seed -1; valid are 0 and above"):
         write_demo(tmp_path / "new", 2, -1)
     (tmp_path / "demo.json").write_text('{"format_version": 99}')
     with pytest.raises(DataError, match=r"no demo\.json of one"):
+        check_folder(tmp_path, "scans")
+    with pytest.raises(DataError, match=r"holds demo\.json, which demo data would replace"):
         write_demo(tmp_path, 2, 0)
+
+
+def test_only_files_that_a_demo_writes_are_in_its_way(tmp_path: Path) -> None:
+    """Snakemake removes the demo's files, its marker too, before they are made anew."""
+    chairs, lists = tmp_path / "benchmark/chairs/val.json", tmp_path / "scannet/scannetv2_val.txt"
+    chairs.parent.mkdir(parents=True)
+    chairs.write_text("mine")
+    check_files(tmp_path, 2)
+    lists.parent.mkdir()
+    lists.write_text("mine")
+    for check in (partial(check_files, tmp_path, 2), partial(write_demo, tmp_path, 2, 0)):
+        with pytest.raises(DataError, match=r"holds scannet/scannetv2_val\.txt, which demo data"):
+            check()
+    assert sorted(contents(tmp_path).values()) == [b"mine", b"mine"]
 
 
 @pytest.mark.slow
