@@ -122,9 +122,8 @@ def check_files(out: Path, scenes: int) -> None:
     own = next((file for file in demo_files(scenes) if (out / file).exists()), None)
     if own is not None:
         raise DataError(
-            f"{out} holds {own}, which demo data would replace and {MARKER} does not say to be a "
-            f"demo's; set data.demo to null too, as in --config 'data={{root: {out}, demo: null}}', "
-            "or name another folder"
+            f"{out} holds {own}, which demo data would replace; set data.demo to null too, as in "
+            f"--config 'data={{root: {out}, demo: null}}', or name another folder"
         )
 
 

@@ -47,7 +47,7 @@ def test_demo_data_is_not_written_over_other_data(config: dict, tmp_path: Path) 
     scan.write_bytes(b"a scan")
     with pytest.raises(DataError, match=r"holds scannet/scans/.*set data\.demo to null too"):
         check_root(config)
-    with pytest.raises(ConfigError, match=r"data\.root: .*demo\.json does not say"):
+    with pytest.raises(ConfigError, match=r"data\.root: .*which demo data would replace"):
         load_config(config)
     check_root(config | {"data": {**config["data"], "demo": None}})
     (root / "demo.json").write_text("{}")
