@@ -191,11 +191,11 @@ def _pattern_problem(pattern: str) -> str:
     # A pattern of paths is known by the words in braces that it has to hold.
     held = dict.fromkeys(re.findall(r"\\\{(\w+)", pattern))
     if held:
-        return f"does not hold {' and '.join(f'{{{word}}}' for word in held)}; write it there"
+        return f"does not hold {' and '.join(f'{{{word}}}' for word in held)}; add what is missing"
     name = _NAME_PATTERN.fullmatch(pattern)
     if name:
-        signs = f"letters, digits and {name[1]}"
-        return f"is not a name; write it with {signs}, a letter or digit first"
+        signs = f"letters, digits and {' '.join(name[1])}"  # apart, as some are marks of a sentence
+        return f"is not a name; write it with {signs}, beginning with a letter or digit"
     return f"does not match {pattern!r}"
 
 

@@ -56,13 +56,19 @@ def test_every_problem_has_a_line(config: dict) -> None:
             "boxes",
             "ready",
             "boxes.json",
-            "boxes.ready: 'boxes.json' does not hold {split} and {set};",
+            "boxes.ready: 'boxes.json' does not hold {split} and {set}; add what is missing",
         ),
         (
             "data",
             "scenes",
             {"my-lab": {"captures": ["a"]}},
-            "data.scenes: 'my-lab' is not a name; write it with letters, digits and _, a letter",
+            "data.scenes: 'my-lab' is not a name; write it with letters, digits and _, beginning",
+        ),
+        (
+            "instructions",
+            "mixes",
+            {"a b": {"balance": "all"}},
+            "mixes: 'a b' is not a name; write it with letters, digits and _ -, beginning with a",
         ),
         (
             "supervision",
