@@ -19,8 +19,9 @@ Memory of a GPU, in bytes:
   far as it is larger than the activations, which are gone by then (0 if the optimizer is
   offloaded); computed, and never measured. ZeRO-3's is not counted: DeepSpeed copies some
   `sub_group_size` numbers at a time (10^9, so 4 to 6 GB), but does not say which copies it holds
-  and when the gathered parameters are gone. At 7B activations alone are some 5 GB, and all whole
-  steps that were measured stayed below the plan (benchmarks/RESULTS.md)
+  and when the gathered parameters are gone. At 7B activations alone are some 5 GB. Of the whole
+  steps that were measured, one used more memory than planned: 1 % by nvidia-smi, which also counts
+  what the allocator keeps free (benchmarks/RESULTS.md)
 - kept: b (L t D + l q w), the inputs of all layers; and for each layer that is not recomputed
   b t (5 D + 2 k + 3 I) or b q (7 w + 2 i) more; with K > 1 also 3 b t D, keys and values repeated
   for each head that shares them and the two parts of the attention's result; LoRA adds b t times

@@ -242,7 +242,7 @@ def join_parameters(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Return one flat tensor of the elements of ``parameters``, which become views of it."""
     counts = [parameter.numel() for parameter in parameters]
     flat = parameters[0].new_empty(sum(counts))
-    # Each lets go of its own memory as soon as it is copied: there is never a second copy of all.
+    # Each lets go of its own memory as soon as it is copied, so no second copy of all stays.
     for parameter, part in zip(parameters, flat.split(counts), strict=True):
         part.copy_(parameter.flatten())
         parameter.data = part.view_as(parameter)
