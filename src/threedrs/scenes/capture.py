@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from threedrs.errors import ConfigError, DataError, choose_one
-from threedrs.io.files import SAFE_NAME
+from threedrs.io.files import SAFE_NAME, read_json
 from threedrs.scannet.boxes import BoxSet, make_box_set
 from threedrs.scannet.camera import check_poses
 from threedrs.scannet.embodiedscan import SceneInfos
@@ -145,12 +145,14 @@ def check_target(out: Path, *, replace: bool) -> None:
 
     Raises:
         ConfigError: the name cannot be used, or what is there has to stay.
+        DataError: what is there cannot be read.
     """
     _scene_name(out)
     if not out.exists():
         return
-    # A folder of the user's own, which has such a name by chance, would be lost with all it holds.
-    if not (out / "zarr.json").is_file():
+    # A folder of the user's own, or another zarr store, would be lost with all it holds.
+    found = read_json(out / "zarr.json") if (out / "zarr.json").is_file() else {}
+    if "scene" not in found.get("attributes", {}):
         raise ConfigError(
             f"{out}: is there, and is not a scene store to replace; give another name"
         )

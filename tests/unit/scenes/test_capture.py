@@ -20,6 +20,7 @@ from threedrs.scannet.posed_images import export_posed_images
 from threedrs.scannet.rgbd_frames import RgbdFrames, import_rgbd
 from threedrs.scenes.capture import CaptureOptions, build_capture, check_target, open_capture
 from threedrs.scenes.store import SceneStore
+from threedrs.teachers.feature_store import write_root
 
 ROOM = room_capture(12)
 LIVING_ROOM = SHIPPED / "livingroom1"
@@ -304,9 +305,12 @@ def test_only_a_scene_store_is_replaced(plain, tmp_path):
     shutil.copytree(plain.path, store)
     own.mkdir()
     (own / "notes.txt").write_text("mine")
+    features = tmp_path / "features.zarr"
+    write_root(features)
     for replace in (False, True):
-        with pytest.raises(ConfigError, match="is not a scene store to replace"):
-            check_target(own, replace=replace)
+        for other in (own, features):
+            with pytest.raises(ConfigError, match="is not a scene store to replace"):
+                check_target(other, replace=replace)
         # Capture and store in the wrong order: a capture's folder is not named as a store.
         with pytest.raises(ConfigError, match=re.escape("NAME.zarr")):
             check_target(tmp_path, replace=replace)
