@@ -72,7 +72,9 @@ def evaluate_checkpoint(
 
 
 def _check_name(name: str, checkpoint: str, runs: Mapping[str, Any]) -> None:
-    if checkpoint in runs and not Path(checkpoint).exists():
+    # A run that is switched off, or that is a checkpoint itself, is never trained.
+    run = runs.get(checkpoint)
+    if run is not None and "checkpoint" not in run and not Path(checkpoint).exists():
         raise ConfigError(
             f"{checkpoint}: this run is not trained yet; run `snakemake --cores all models`"
         )

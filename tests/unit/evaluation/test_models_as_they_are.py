@@ -149,6 +149,10 @@ def test_one_command_names_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Mon
     for name in (None, "other"):
         with pytest.raises(ConfigError, match="baseline: this run is not trained yet; run"):
             evaluate_checkpoint("baseline", name=name)
+    # Training would not make what a run of the configuration names as its checkpoint.
+    ready = {"runs": {"ready": {"checkpoint": "no/ready"}}}
+    with pytest.raises(ConfigError, match=r"runs\.other: checkpoint: ready is not a folder"):
+        evaluate_checkpoint("ready", name="other", values=ready)
     with pytest.raises(ConfigError, match="scanqua"):
         evaluate_checkpoint("initial", benchmarks=["scanqua"])
 
