@@ -111,11 +111,13 @@ def score(
     as_json: shared.AsJson = False,
 ) -> None:
     """Score predictions of a benchmark, in percent as papers do."""
+    from threedrs.tasks.prediction import meta_path
     from threedrs.tasks.registry import find_task
 
     find_task(benchmark)
     names.check_file(predictions)
-    names.check_out(out, predictions, annotations)
+    for written in (out, per_question or out):
+        names.check_out(written, predictions, meta_path(predictions), annotations)
 
     from threedrs.evaluation.score import score_file
 
@@ -156,6 +158,7 @@ def awareness(
     """Measure how 3D-aware a model is (docs/EVALUATION.md)."""
     folder = names.find_model(model)
     names.check_file(scenes)
+    names.check_out(out, left_out)
 
     from threedrs.distributed.gpus import claim_gpus, own_device
     from threedrs.evaluation.settings import PredictSettings

@@ -31,7 +31,10 @@ def convert(
     """Convert a benchmark's annotation files to records (JSON lines)."""
     from threedrs.instructions.convert import convert as convert_annotations
     from threedrs.scannet.layout import DataLayout
+    from threedrs.tasks.registry import find_task
 
+    folder, files = DataLayout(root=data).benchmark_folder, find_task(benchmark, split).files
+    check_out(out, *(folder / file.path.format(split=split) for file in files))
     with progress() as show:
         show(f"converting {benchmark} {split}")
         summary = convert_annotations(

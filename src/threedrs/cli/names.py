@@ -148,7 +148,9 @@ def check_out(out: Path, *inputs: Path | None) -> None:
     """Raise ConfigError if a command would write ``out`` over one of the ``inputs`` it reads."""
     for path in inputs:
         if path is not None and path.exists() and out.exists() and out.samefile(path):
-            raise ConfigError(f"--out {out}: is a file that is read; give another name")
+            raise ConfigError(
+                f"{out}: is a file that is read; give another name for what is written"
+            )
 
 
 def find_scene(given: str) -> Path:
@@ -157,8 +159,8 @@ def find_scene(given: str) -> Path:
     path = Path(given) if is_path else RESULTS / "scenes" / f"{given}.zarr"
     if is_path and path.exists() and not (path / "zarr.json").is_file():
         raise StoreError(
-            f"{given}: is not a scene store; of a capture `threedrs scene build {given} NAME.zarr` "
-            "makes one"
+            f"{given}: is not a scene store; if it is a capture, `threedrs scene build {given} "
+            "NAME.zarr` makes one of it"
         )
     if not (path / "zarr.json").is_file():
         raise StoreError(f"{given}: there is no scene store here; {SCENES.advice(given)}")

@@ -24,9 +24,7 @@ def export(
     ] = None,
 ) -> None:
     """Write predictions as the rows that the field's own scorers read."""
-    check_file(predictions)
-    check_file(records)
-    check_out(out, predictions, records)
+    _check_names(predictions, records, out)
 
     from threedrs.evaluation.external_predictions import export_predictions
     from threedrs.tasks.prediction import read_meta
@@ -49,9 +47,7 @@ def import_rows(
     out: Annotated[Path, typer.Option(help="The predictions.jsonl to write.")],
 ) -> None:
     """Write the field's rows as ours, with all true answers."""
-    check_file(predictions)
-    check_file(records)
-    check_out(out, predictions, records)
+    _check_names(predictions, records, out)
 
     from threedrs.evaluation.external_predictions import import_predictions
 
@@ -62,3 +58,14 @@ def import_rows(
             f"{out}: for {fewer} of them {records} has fewer true answers than {predictions}; "
             "scores come out too low: convert the annotation files again"
         )
+
+
+def _check_names(predictions: Path, records: Path, out: Path) -> None:
+    from threedrs.tasks.prediction import meta_path
+
+    check_file(predictions)
+    check_file(records)
+    meta = meta_path(predictions)
+    # A meta file is written too: beside predictions.jsonl, predictions.json would have the same.
+    for written in (out, meta_path(out)):
+        check_out(written, predictions, records, meta)

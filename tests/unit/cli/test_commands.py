@@ -72,6 +72,8 @@ def test_the_shell_completes_names(
 
 
 READ = "results/scenes/scene0000_00.zarr/zarr.json"
+ROWS, META = "results/p.jsonl", "results/p.meta.json"
+SQA3D = "benchmark/sqa_task/balanced/v1_balanced_questions_val_scannetv2.json"
 # Each ends before torch is loaded: in a process of its own, where its import fails.
 MISTYPED = [
     ("ask 3drz scene0000_00 x", "did you mean 3drs? results/train holds trained runs 3drs"),
@@ -102,6 +104,11 @@ MISTYPED = [
     (f"predictions export {READ} --records {READ} --out ./{READ}", "is a file that is read"),
     (f"predictions import {READ} --records {READ} --out {READ}", "is a file that is read"),
     (f"instructions export {READ} --out {READ}", "is a file that is read"),
+    (f"score scanqa {READ} --out y --per-question {READ}", "is a file that is read"),
+    (f"score scanqa {ROWS} --out {META}", "p.meta.json: is a file that is read"),
+    (f"predictions export {ROWS} --records {READ} --out results/p.json", "p.meta.json: is a file"),
+    (f"awareness 3drs --out {READ} --left-out {READ}", "is a file that is read"),
+    (f"instructions convert sqa3d val --data . --out {SQA3D}", "is a file that is read"),
     ("eval 3drz", "run threedrs eval from the repository's folder"),
 ]
 _RUN_ALL = """
@@ -122,6 +129,9 @@ for line in json.load(sys.stdin):
 
 def test_mistyped_names_are_said_without_torch(named_results: Path) -> None:
     (named_results / "results/features/vggt/train-000.zarr").mkdir(parents=True, exist_ok=True)
+    for file in (ROWS, META, SQA3D):
+        (named_results / file).parent.mkdir(parents=True, exist_ok=True)
+        (named_results / file).touch()
     asked = [line for line, _ in MISTYPED]
     found = subprocess.run(
         [sys.executable, "-c", _RUN_ALL],
@@ -150,7 +160,7 @@ def test_what_is_not_made_yet_has_the_command_that_makes_it(
         (names.find_model, "3drs", "results/train holds no trained runs yet; `snakemake --cores"),
         (names.find_scene, "scene0000_00", "holds no scene stores yet; `snakemake --cores all sc"),
         (names.find_shards, "vggt", "`snakemake --cores all features` makes them"),
-        (names.find_scene, "./config", "is not a scene store; of a capture `threedrs scene build"),
+        (names.find_scene, "./config", "is not a scene store; if it is a capture, `threedrs scene"),
     ):
         with pytest.raises(threedrs.errors.ThreedrsError, match=remedy):
             find(given)
