@@ -43,7 +43,7 @@ class Stage:
 SUMMARIES = ("summary.csv", "summary.json", "summary.tex", "summary.md")
 # Stages of one group do not need each other's results, so one call of Snakemake meets them all.
 GROUPS = (
-    [Stage("demo_data", "demo", 2000, "demo.json")],
+    [Stage("demo_data", "demo", 2000, "scannet/scannetv2_train.txt")],
     [
         Stage("boxes", "boxes", 4, "val-000.json", ("val-000.json",)),
         Stage("balance", "instructions/mixes", 40, "full.jsonl"),

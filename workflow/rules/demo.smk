@@ -12,8 +12,8 @@ from threedrs.demo.write import demo_files
 
 rule demo_data:
     output:
-        # Snakemake removes them in this order, and demo.json, by which a demo is known, goes last.
-        [LAYOUT.root / file for file in reversed(demo_files(DEMO["scenes"]))],
+        # Not demo.json, by which the job knows the files of an older demo. Snakemake would remove it.
+        [LAYOUT.root / file for file in demo_files(DEMO["scenes"])],
     log:
         "results/logs/demo_data.log",
     benchmark:
@@ -23,7 +23,7 @@ rule demo_data:
     threads: 2
     params:
         code=code(script="demo_data"),
-        root=lambda wildcards, output: Path(output[-1]).parent.as_posix(),
+        root=LAYOUT.root.as_posix(),
         scenes=DEMO["scenes"],
         seed=DEMO["seed"],
         frames=DEMO["frames"],

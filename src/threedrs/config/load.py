@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from threedrs.config.schema import INITIAL, Configuration, Run, SupervisionSettings
 from threedrs.config.section import problem_lines
-from threedrs.demo.write import MARKER, check_files
+from threedrs.demo.write import check_files
 from threedrs.errors import ConfigError, choose_one, nearest_path, problems_of
 from threedrs.inputs.download import downloads
 from threedrs.inputs.required_files import trained_runs
@@ -208,8 +208,7 @@ def check_root(config: Mapping[str, Any]) -> None:
     if demo:
         # Snakemake removes what is there of a job's outputs before the job can look at it, and the
         # demo's scans are named as ScanNet's.
-        if not (root / MARKER).is_file():
-            check_files(root, demo["scenes"])
+        check_files(root, demo["scenes"])
         return
     # A download makes the folders that it fills.
     arriving = any(root in (to := Path(entry["to"]), *to.parents) for entry in config["download"])

@@ -47,12 +47,12 @@ def demo_scenes(scenes: int) -> dict[str, list[str]]:
 
 
 def demo_files(scenes: int) -> list[str]:
-    """Return the paths, relative to the data root, of all files that ``write_demo`` writes."""
+    """Return the paths, relative to the data root, of the files of a demo beside its marker."""
     from threedrs.demo.annotations import annotation_files
 
     layout = DataLayout(root=Path())
     splits = demo_scenes(scenes)
-    paths = [Path(MARKER), layout.labels_file, *(layout.split_file(split) for split in splits)]
+    paths = [layout.labels_file, *(layout.split_file(split) for split in splits)]
     no_scenes: dict[str, list[str]] = {split: [] for split in splits}
     paths += [layout.benchmark_folder / name for name in annotation_files(no_scenes, {})]
     for scene in splits["train"] + splits["val"]:
@@ -112,17 +112,20 @@ def check_folder(out: Path, layout: str) -> None:
 
 
 def check_files(out: Path, scenes: int) -> None:
-    """Check that none of the files is there that a demo of so many scenes would write.
+    """Check that a demo of so many scenes would write over no file but those of an older demo.
 
-    Others may be, such as a benchmark's or captures of the user's own beside the demo.
+    Others may be there, such as a benchmark's or captures of the user's own beside the demo.
 
     Raises:
-        DataError: one of them is there.
+        DataError: it would.
     """
-    own = next((file for file in demo_files(scenes) if (out / file).exists()), None)
-    if own is not None:
+    older = _older_demo(out, "scans")
+    made = {MARKER, *demo_files(older)} if older else set()
+    others = (file for file in (MARKER, *demo_files(scenes)) if file not in made)
+    lost = next((file for file in others if (out / file).exists()), None)
+    if lost is not None:
         raise DataError(
-            f"{out} holds {own}, which demo data would replace; set data.demo to null too, as in "
+            f"{out} holds {lost}, which demo data would replace; set data.demo to null too, as in "
             f"--config 'data={{root: {out}, demo: null}}', or name another folder"
         )
 
@@ -131,7 +134,8 @@ def _older_demo(out: Path, layout: str) -> int | None:
     """Return how many scenes the demo has that is in ``out`` already, or None."""
     content = read_json(out / MARKER) if (out / MARKER).is_file() else {}
     ours = isinstance(content, dict) and content.get("format_version") == FORMAT_VERSION
-    return int(content["scenes"]) if ours and content.get("layout", "scans") == layout else None
+    scenes: int | None = content.get("scenes") if ours else None
+    return scenes if scenes and content.get("layout", "scans") == layout else None
 
 
 def write_marker(out: Path, layout: str, scenes: int, seed: int) -> None:
@@ -168,11 +172,10 @@ def write_demo(
     if seed < 0:
         raise ConfigError(f"demo: seed {seed}; valid are 0 and above")
     out = Path(out)
+    check_files(out, scenes)
     if older := _older_demo(out, "scans"):
         for file in sorted(set(demo_files(older)) - set(demo_files(scenes))):
             (out / file).unlink(missing_ok=True)
-    else:
-        check_files(out, scenes)
     # The marker comes first: a run that was stopped half-way can be repeated into its own folder.
     write_marker(out, "scans", scenes, seed)
     by_scene: dict[str, dict[str, list[Any]]] = {}

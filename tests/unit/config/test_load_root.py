@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from threedrs.config.load import check_root, load_config
+from threedrs.demo.write import write_marker
 from threedrs.errors import ConfigError, DataError
 
 
@@ -50,7 +51,11 @@ def test_demo_data_is_not_written_over_other_data(config: dict, tmp_path: Path) 
     with pytest.raises(ConfigError, match=r"data\.root: .*which demo data would replace"):
         load_config(config)
     check_root(config | {"data": {**config["data"], "demo": None}})
-    (root / "demo.json").write_text("{}")
+    # The annotations of `threedrs demo --layout published` are named as these.
+    write_marker(root, "published", config["data"]["demo"]["scenes"], 7)
+    with pytest.raises(DataError, match=r"holds demo\.json, which demo data would replace"):
+        check_root(config)
+    write_marker(root, "scans", config["data"]["demo"]["scenes"], 7)
     check_root(config)
 
 

@@ -18,7 +18,15 @@ from threedrs.demo.camera_walk import camera_walk, draw_scanned_room
 from threedrs.demo.render import DEPTH_INTRINSIC, FrameRenderer
 from threedrs.demo.room_mesh import build_mesh
 from threedrs.demo.rooms import THEMES, make_room
-from threedrs.demo.write import check_files, check_folder, demo_files, demo_scenes, write_demo
+from threedrs.demo.write import (
+    MARKER,
+    check_files,
+    check_folder,
+    demo_files,
+    demo_scenes,
+    write_demo,
+    write_marker,
+)
 from threedrs.errors import ConfigError, DataError
 from threedrs.scannet.geometry import read_axis_alignment
 from threedrs.scannet.layout import DataLayout
@@ -74,7 +82,7 @@ def test_files_are_those_announced_and_bytes_follow_the_seed(
     data_root: Path, tmp_path: Path
 ) -> None:
     first = contents(data_root)
-    assert sorted(first) == sorted(demo_files(2))
+    assert sorted(first) == sorted([MARKER, *demo_files(2)])
     write_demo(tmp_path, 2, 3, frames=FRAMES, processes=2)
     assert contents(tmp_path) == first
 
@@ -112,7 +120,6 @@ def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_files_that_a_demo_writes_are_in_its_way(tmp_path: Path) -> None:
-    """Snakemake removes the demo's files, its marker too, before they are made anew."""
     chairs, lists = tmp_path / "benchmark/chairs/val.json", tmp_path / "scannet/scannetv2_val.txt"
     chairs.parent.mkdir(parents=True)
     chairs.write_text("mine")
@@ -125,12 +132,25 @@ def test_only_files_that_a_demo_writes_are_in_its_way(tmp_path: Path) -> None:
     assert sorted(contents(tmp_path).values()) == [b"mine", b"mine"]
 
 
+def test_a_larger_demo_leaves_a_scan_that_no_older_one_wrote(tmp_path: Path) -> None:
+    write_marker(tmp_path, "scans", 2, 0)
+    for number in (1, 2):
+        scan = DataLayout(root=tmp_path).scan(f"scene{number:04d}_00").sens
+        scan.parent.mkdir(parents=True)
+        scan.touch()
+    check_files(tmp_path, 2)
+    for check in (partial(check_files, tmp_path, 3), partial(write_demo, tmp_path, 3, 0)):
+        with pytest.raises(DataError, match=r"holds scannet/scans/scene0002_00/.*would replace"):
+            check()
+    assert len(contents(tmp_path)) == 3
+
+
 @pytest.mark.slow
 def test_older_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     write_demo(tmp_path, 3, 1, frames=2, processes=1)
     (tmp_path / "notes.txt").write_text("mine")
     write_demo(tmp_path, 2, 1, frames=2, processes=1)
-    assert sorted(contents(tmp_path)) == sorted([*demo_files(2), "notes.txt"])
+    assert sorted(contents(tmp_path)) == sorted([MARKER, *demo_files(2), "notes.txt"])
 
 
 def test_boxes_of_vertices_are_the_rooms_pieces(data_root: Path) -> None:
