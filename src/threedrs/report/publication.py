@@ -29,6 +29,7 @@ FORMAT_VERSION = 1
 TRAINING_FILES = ("config.json", "train.json", "log.jsonl", "loss.png")
 # Files that name others: the training's settings, and an adapter's base model.
 NAMING_FILES = ("config.json", "train.json", ADAPTER_FILE)
+_FOLDERS = re.compile(r"(?<![\w/.:~])(~|\.\.)?(/[^/\s]+)*/(?=\w)")  # of a path within a text
 
 
 def write_publication(run: str, results: Path) -> Path:
@@ -81,8 +82,12 @@ def _without_folders(value: Any) -> Any:
         return {key: _without_folders(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_without_folders(part) for part in value]
-    if isinstance(value, str) and value.startswith(("/", "~", "..")):
-        return Path(value).name
+    if isinstance(value, str):
+        # Why a scan is excluded begins with its path, and says more behind it.
+        path, colon, rest = value.partition(": ")
+        if path.startswith(("/", "~", "..")):
+            path = Path(path).name
+        return path + colon + _FOLDERS.sub("", rest)
     return value
 
 

@@ -135,6 +135,10 @@ def test_of_paths_outside_the_working_folder_only_names_are_published(results: P
     write_manifest(train / "model")
     metrics = read_json(results / "eval/3drs/sqa3d/metrics.json")
     metrics["provenance"]["predictions"] = "/home/me/run/predictions.jsonl"
+    reason = (
+        "/home/me/b.sens: no pose, as in ../me/b.txt and (~/me/c.txt); docs/DATA.md, and/or a / b"
+    )
+    metrics["left_out"] = {"questions": 1, "scenes": [{"scene": "scene0001_00", "reason": reason}]}
     write_json(results / "eval/3drs/sqa3d/metrics.json", metrics)
 
     folder = write_publication("3drs", results)
@@ -156,6 +160,8 @@ def test_of_paths_outside_the_working_folder_only_names_are_published(results: P
         **adapter,
         "base_model_name_or_path": "base",
     }
+    excluded = read_json(folder / "scores/sqa3d.json")["left_out"]["scenes"][0]["reason"]
+    assert excluded == "b.sens: no pose, as in b.txt and (c.txt); docs/DATA.md, and/or a / b"
     said = read_json(folder / "config.json")["threedrs"]["base"]
     assert said == {"path": "base", "trained_in_full": ["heads"]}
     assert (
