@@ -23,7 +23,7 @@ rule demo_data:
     threads: 2
     params:
         code=code(script="demo_data"),
-        root=LAYOUT.root.as_posix(),
+        root=lambda wildcards: LAYOUT.root.as_posix(),
         scenes=DEMO["scenes"],
         seed=DEMO["seed"],
         frames=DEMO["frames"],
