@@ -218,8 +218,7 @@ def fuse_projections(language_model: Any) -> None:
                 bias = join_parameters([linear.bias for linear in linears])
             module.fused = partial(nn.functional.linear, weight=weight, bias=bias)
         # `_answering_layer` writes a layer out, and other parts would mean other numbers.
-        parts = {name for name, _ in layer.named_children()}
-        if parts == LAYER and all(linear.bias is None for linear in last):
+        if _parts(layer) == LAYER and all(linear.bias is None for linear in last):
             layer.forward = partial(_answering_layer, layer)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # the parts that were: no later tensor would fit into all of them

@@ -144,6 +144,14 @@ def test_a_layer_with_a_part_more_answers_in_its_own_order(name: str) -> None:
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
 
 
+def test_a_parameter_is_a_part_too() -> None:
+    model = _language_model("Qwen2")
+    fuse(model)
+    model.model.layers[1].scale = torch.nn.Parameter(torch.ones(()))
+    fuse_projections(model)
+    assert ["forward" in vars(layer) for layer in model.model.layers] == [True, False]
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_attention_is_that_of_transformers(name: str) -> None:
     student, _, _ = family_student(name)
