@@ -42,14 +42,13 @@ def demo(
     """Write generated rooms and questions in ScanNet's formats."""
     from threedrs.demo.write import check_folder, demo_scenes, write_demo
 
-    check_folder(out, layout)
-
     if layout == "published":
         from threedrs.demo.published_layout import write_published_demo
 
         write, options = write_published_demo, "--configfile config/published.yaml "
         data = f"data={{root: {out}}}"
     else:
+        check_folder(out, layout)  # as the other layout's writer does by itself
         write, options, data = write_demo, "", f"data={{root: {out}, demo: null}}"
     with progress() as show:
         write(out, scenes, seed, say=show)
