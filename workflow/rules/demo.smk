@@ -1,7 +1,7 @@
 # Generated rooms in ScanNet's on-disk formats, for who has no scans.
 #
 # in:
-#   config = data.demo in config/config.yaml: scenes, seed, frames, rounds
+#   config = data.demo in config/config.yaml: scenes, seed, frames, rounds, things
 # out:
 #   scans = data.root: scans/, scannetv2_*.txt, scannetv2-labels.combined.tsv, benchmark/
 # by hand:
@@ -28,6 +28,7 @@ rule demo_data:
         seed=DEMO["seed"],
         frames=DEMO["frames"],
         rounds=DEMO["rounds"],
+        things=DEMO["things"],
     message:
         "Generating the demo data: {params.scenes} scenes"
     script:

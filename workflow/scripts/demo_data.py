@@ -13,4 +13,5 @@ if __name__ == "__main__":  # the worker processes import this file
             snakemake.params.seed,
             frames=snakemake.params.frames,
             rounds=snakemake.params.rounds,
+            things=snakemake.params.things,
         )

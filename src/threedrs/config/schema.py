@@ -88,6 +88,9 @@ class Demo(Section):
     """Frames of each scan's stream. Fewer than 10 do not show all furniture."""
     rounds: PositiveInt = 1
     """Times the usual 46 descriptions and questions a scene."""
+    things: bool = False
+    """Whether training rooms also have descriptions by colour alone ("the red thing in the room"),
+    which only a student that sees colours can find."""
 
 
 class Captures(Section):

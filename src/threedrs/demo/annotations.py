@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from threedrs.demo.language import make_descriptions, make_multi_descriptions
+from threedrs.demo.language import describe_things, make_descriptions, make_multi_descriptions
 from threedrs.demo.questions import Question, make_questions
 from threedrs.demo.relations import SIZES, Query
 from threedrs.demo.room_objects import Room
@@ -82,15 +82,18 @@ def _flags(query: Query) -> dict[str, bool]:
 
 
 def annotate(
-    scene: str, room: Room, rng: np.random.Generator, rounds: int = 1
+    scene: str, room: Room, rng: np.random.Generator, rounds: int = 1, *, things: bool = False
 ) -> dict[str, list[Any]]:
     """Return a scene's rows of each benchmark, by name, without what depends on the split.
 
-    ``rounds``: times the usual number of rows, as far as the room has different ones.
+    ``rounds``: times the usual number of rows, as far as the room has different ones. ``things``:
+    descriptions by colour alone besides.
 
     ``object_name`` has underscores for spaces, as published in ScanRefer.
     """
     numbers: defaultdict[int, count] = defaultdict(count)  # of an object's descriptions
+    by_colour = [*describe_things(room)] if things else []
+    single = [row for _, row in by_colour if len(row.object_ids) == 1]
     descriptions = [
         {
             "scene_id": scene,
@@ -100,7 +103,7 @@ def annotate(
             "description": row.text,
             "token": re.findall(r"[a-z0-9]+|[^\sa-z0-9]", row.text.lower()),
         }
-        for row in make_descriptions(room, rng, rounds)
+        for row in [*make_descriptions(room, rng, rounds), *single]
     ]
     multiple = [
         {
@@ -112,7 +115,9 @@ def annotate(
             "eval_type": eval_type,
             **_flags(row.query),
         }
-        for number, (eval_type, row) in enumerate(make_multi_descriptions(room, rng, rounds))
+        for number, (eval_type, row) in enumerate(
+            [*make_multi_descriptions(room, rng, rounds), *by_colour]
+        )
     ]
     questions = [
         {

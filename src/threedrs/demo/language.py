@@ -5,6 +5,7 @@ kept where they mean exactly what the annotation says. Wording is drawn last.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     "closest to": ("closest to {a}", "nearest to {a}"),
     "farthest from": ("farthest from {a}", "farthest away from {a}"),
 }  # fmt: skip
+THING = "thing"  # in the place of a class: a piece of any class that has one colour
 
 
 @dataclass(frozen=True)
@@ -222,3 +224,24 @@ def make_multi_descriptions(
                 rows.append((wanted, Description(text, tuple(sorted(found)), query.label, query)))
                 break
     return rows
+
+
+def describe_things(room: Room) -> Iterator[tuple[str, Description]]:
+    """Yield (eval_type, description) rows that name a colour and no class, of every colour.
+
+    Only who sees the colours finds what they mean: ``the red thing in the room``. The label of one
+    object's description is its class.
+    """
+    coloured = [piece for piece in room.furniture if piece.label not in UNCOLOURED]
+    for colour in PALETTE:
+        found = [piece for piece in coloured if piece.colour == colour]
+        query, ids = Query(THING, colour), tuple(piece.id for piece in found)
+        if len(found) == 1:
+            label = found[0].label
+            for text in (f"the {query.words} in the room.", f"this is {article(query.words)}."):
+                yield "st_w_d", Description(text, ids, label, query)
+        else:
+            kind = "mt" if found else "zt_w_d"
+            for opening in ("all", "every one of the"):
+                text = f"{opening} {colour} {plural(THING)} in the room."
+                yield kind, Description(text, ids, THING, query)

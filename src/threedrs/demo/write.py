@@ -68,7 +68,7 @@ def _end_at_once() -> None:
 
 
 def _write_scene(
-    out: Path, seed: int, number: int, *, frames: int, rounds: int
+    out: Path, seed: int, number: int, things: bool, *, frames: int, rounds: int
 ) -> dict[str, list[Any]]:
     """Write one scene's scan; return its rows of the benchmarks' files."""
     from threedrs.demo import scan_files
@@ -91,7 +91,7 @@ def _write_scene(
     scan_files.write_meta(scan, room, alignment, frames)
     scan_files.write_proposals(scan, scan_files.make_proposals(room, mesh, of_proposals))
     scan_files.write_stream(scan, room, mesh, to_scanner, walk, seeds[3])
-    return annotate(scan.scene, room, of_sentences, rounds)
+    return annotate(scan.scene, room, of_sentences, rounds, things=things)
 
 
 def check_folder(out: Path, layout: str) -> None:
@@ -151,13 +151,15 @@ def write_demo(
     *,
     frames: int = FRAMES,
     rounds: int = 1,
+    things: bool = False,
     processes: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Write a data set of ``scenes`` generated rooms under ``out``, in ScanNet's formats.
 
-    The bytes depend on ``scenes``, ``seed``, ``frames`` (of each stream) and ``rounds`` (times the
-    usual 46 descriptions and questions a scene) alone. ``processes``: how many render at a time
+    The bytes depend on ``scenes``, ``seed``, ``frames`` (of each stream), ``rounds`` (times the
+    usual 46 descriptions and questions a scene) and ``things`` (whether training rooms have
+    descriptions by colour alone besides) alone. ``processes``: how many render at a time
     (default: one a core); a script that calls this with several needs Python's
     ``if __name__ == "__main__"`` guard. ``say`` is told of each scene that is done. 12 scenes take
     about 40 s on two cores and some 140 MB.
@@ -185,7 +187,9 @@ def write_demo(
     processes = min(scenes, processes or len(os.sched_getaffinity(0)))
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_at_once) as pool:
         # One room at a time needs no other process, whose imports take seconds.
-        written = pool.map(write, range(scenes)) if processes > 1 else map(write, range(scenes))
+        # What is evaluated on stays as it is, so that scores with and without can be compared.
+        rooms = range(scenes), [things] * len(splits["train"]) + [False] * len(splits["val"])
+        written = pool.map(write, *rooms) if processes > 1 else map(write, *rooms)
         for scene, rows in zip(splits["train"] + splits["val"], written, strict=True):
             by_scene[scene] = rows
             say(f"demo: {len(by_scene)} of {scenes} rooms rendered")

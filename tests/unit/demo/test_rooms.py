@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 
 from threedrs.demo.annotations import annotate
-from threedrs.demo.language import DESCRIPTIONS, describe, eval_type, make_descriptions
-from threedrs.demo.relations import Query, resolve
-from threedrs.demo.room_objects import Room, plural
+from threedrs.demo.language import (
+    DESCRIPTIONS,
+    describe,
+    describe_things,
+    eval_type,
+    make_descriptions,
+)
+from threedrs.demo.relations import UNCOLOURED, Query, resolve
+from threedrs.demo.room_objects import PALETTE, Room, plural
 from threedrs.demo.rooms import THEMES, make_room
 from threedrs.demo.situations import make_situated_questions
 
@@ -121,6 +127,48 @@ def test_some_descriptions_are_found_by_colour_alone(rooms: list[Room]) -> None:
             by_colour += labels.count(row.label) > 1 and row.query.relation is None
     assert by_colour > 0.15 * several
     assert several > 0.35 * sum(4 * DESCRIPTIONS for _ in rooms)
+
+
+def test_things_are_described_by_their_colour_alone(rooms: list[Room]) -> None:
+    """Every colour is asked for, and means all pieces of that one colour."""
+    for room in rooms:
+        meant: dict[str, set[int]] = {}
+        for kind, row in describe_things(room):
+            colour = str(row.query.colour)
+            assert colour in row.text
+            assert not any(piece.label in row.text for piece in room.furniture)
+            assert kind == {0: "zt_w_d", 1: "st_w_d"}.get(len(row.object_ids), "mt")
+            meant.setdefault(colour, set()).update(row.object_ids)
+        assert set(meant) == set(PALETTE)
+        assert meant == {
+            colour: {
+                piece.id
+                for piece in room.furniture
+                if piece.colour == colour and piece.label not in UNCOLOURED
+            }
+            for colour in PALETTE
+        }
+
+
+def test_descriptions_of_things_leave_the_other_rows_as_they_are(rooms: list[Room]) -> None:
+    for number, room in enumerate(rooms):
+        without, with_things = (
+            annotate("scene0000_00", room, np.random.default_rng(number), things=things)
+            for things in (False, True)
+        )
+        described = [*describe_things(room)]
+        single = [row.text for _, row in described if len(row.object_ids) == 1]
+        for name, texts in (
+            ("scanrefer", single),
+            ("multi3drefer", [r.text for _, r in described]),
+        ):
+            rows, more = without[name], with_things[name]
+            assert more[: len(rows)] == rows
+            assert [row["description"] for row in more[len(rows) :]] == texts
+        assert with_things["scanqa"] == without["scanqa"]
+        assert with_things["sqa3d"] == without["sqa3d"]
+        keys = [(row["object_id"], row["ann_id"]) for row in with_things["scanrefer"]]
+        assert len(keys) == len(set(keys))
 
 
 def test_multi_descriptions_mean_exactly_their_objects(rooms: list[Room]) -> None:
