@@ -238,10 +238,12 @@ def describe_things(room: Room) -> Iterator[tuple[str, Description]]:
         query, ids = Query(THING, colour), tuple(piece.id for piece in found)
         if len(found) == 1:
             label = found[0].label
-            for text in (f"the {query.words} in the room.", f"this is {article(query.words)}."):
+            one = article(query.words)
+            for text in (f"the {query.words} in the room.", f"this is {one}.", f"{one}.",
+                         f"there is one {query.words} in the room."):  # fmt: skip
                 yield "st_w_d", Description(text, ids, label, query)
         else:
             kind = "mt" if found else "zt_w_d"
-            for opening in ("all", "every one of the"):
+            for opening in ("all", "the", "every one of the", "all of the"):
                 text = f"{opening} {colour} {plural(THING)} in the room."
                 yield kind, Description(text, ids, THING, query)

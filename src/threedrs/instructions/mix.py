@@ -54,9 +54,12 @@ def build_mix(
     """
     left_out = left_out or {}
     every_record = _training_records(record_files, frozenset(held_out_scenes))
-    records = [record for record in every_record if record.scene not in left_out]
-    if not records:
+    usable = [record for record in every_record if record.scene not in left_out]
+    if not usable:
         raise DataError("the training mix has no record: all are of scenes that are left out")
+    records = [record for record in usable if settings.admits(record)]
+    if not records:
+        raise DataError(f"the training mix has no record that matches {settings.matching!r}")
     pool = pool_table(records)
     draw = draw_mix(pool, settings)
     if not len(draw.rows):
@@ -81,7 +84,7 @@ def build_mix(
             "records",
         ),
         **describe(mix),
-        "before": describe(records),
+        "before": describe(usable),
     }
     # The summary comes last: where it is, the mix is whole.
     write_records(out_jsonl, mix)

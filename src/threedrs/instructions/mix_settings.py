@@ -10,8 +10,9 @@ from pydantic import model_validator
 
 from threedrs.config.schema import Mix
 from threedrs.errors import ConfigError
+from threedrs.tasks.record import Record
 
-# balance -> the keys that belong to it; `seed` and `caps` belong to all.
+# balance -> the keys that belong to it; `seed`, `matching` and `caps` belong to all.
 BALANCES: dict[str, tuple[str, ...]] = {
     "all": (),
     "sampling": ("sampling",),
@@ -79,10 +80,23 @@ class MixSettings(Mix):
                 raise ConfigError(f"balance {self.balance} needs the key {key}")
         for name, text in self.sampling.items():
             SourceSampling.parse(text, f"sampling.{name}")
+        try:
+            re.compile(self.matching or "")
+        except re.error as error:
+            raise ConfigError(
+                f"matching: {self.matching!r} is not a regular expression ({error})"
+            ) from error
         return self
+
+    def admits(self, record: Record) -> bool:
+        """Return whether the pattern of ``matching`` is found in the record's texts."""
+        return self.matching is None or any(
+            re.search(self.matching, turn["value"]) for turn in record.conversations
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings that are in force, as JSON values."""
         keys = {"balance", "seed", *BALANCES[self.balance]}
+        keys |= {"matching"} if self.matching is not None else set()
         found = self.model_dump(mode="json", include=keys)
         return {**found, "caps": self.caps.model_dump(exclude_none=True)}

@@ -56,7 +56,7 @@ def test_the_papers_recipe(config: dict) -> None:
 def test_defaults_of_the_demo_are_filled_in(config: dict) -> None:
     config["data"]["demo"] = {"scenes": 4, "seed": 0}
     filled = load_config(config)["data"]["demo"]
-    assert filled == {"scenes": 4, "seed": 0, "frames": 104, "rounds": 1}
+    assert filled == {"scenes": 4, "seed": 0, "frames": 104, "rounds": 1, "things": False}
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from threedrs.errors import ConfigError, DataError
 from threedrs.scannet.geometry import read_axis_alignment
 from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.sens import SensReader
+from threedrs.tasks import multi3drefer, scanrefer
 
 FRAMES = 21
 SQA3D = SHIPPED / "sqa3d"
@@ -75,6 +76,17 @@ def test_naming_files_needs_no_renderer() -> None:
         "import sys, threedrs.demo.write as w; w.demo_files(3); sys.exit('open3d' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_things_are_described_in_training_rooms_alone(data_root: Path, tmp_path: Path) -> None:
+    write_demo(tmp_path, 2, 3, frames=FRAMES, things=True, processes=1)
+    without, with_things = contents(data_root), contents(tmp_path)
+    changed = {name for name in without if with_things[name] != without[name]}
+    assert with_things.keys() == without.keys()
+    assert changed == {
+        f"benchmark/{path.format(split='train')}" for path in (scanrefer.PATH, multi3drefer.PATH)
+    }
 
 
 @pytest.mark.slow

@@ -77,6 +77,19 @@ def test_records_of_scenes_that_cannot_be_used_stay_out(tmp_path: Path) -> None:
         build([path], tmp_path / "mixes", left_out=left_out)
 
 
+def test_only_records_whose_question_or_answer_matches_are_drawn(tmp_path: Path) -> None:
+    asked = [record("scanqa", 0, "a red chair"), record("scanqa", 1, "redder"), record("sqa3d", 2)]
+    summary = mix(tmp_path, asked, matching=r"\bred\b")
+    assert list(read_records(tmp_path / "mixes" / "full.jsonl")) == asked[:1]
+    assert (summary["matching"], summary["before"]["samples"]) == (r"\bred\b", 3)
+    summary = mix(
+        tmp_path, asked, matching="Is it", balance="weights", weights={"sqa3d": 1}, size=2
+    )
+    assert summary["benchmarks"] == {"sqa3d": 2}
+    with pytest.raises(DataError, match="no record that matches 'blue'"):
+        mix(tmp_path, asked, matching="blue")
+
+
 def test_summary(tmp_path: Path) -> None:
     scenes = ["scene0000_00"] * 3 + ["scene0001_00"]
     records = [

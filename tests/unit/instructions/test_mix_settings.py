@@ -27,6 +27,7 @@ from threedrs.instructions.mix_settings import MixSettings, SourceSampling
         ({"balance": "sampling", "sampling": {"sqa3d": "last:3"}}, "write all, first:N, end:N"),
         ({"balance": "sampling", "sampling": {"sqa3d": "random:-3"}}, "sampling.sqa3d is"),
         ({"balance": "all", "caps": {"max_per_scene": 0}}, "caps.max_per_scene: 0 is less than"),
+        ({"balance": "all", "matching": "(red"}, "matching: '(red' is not a regular expression"),
         ({"balance": "all", "seed": -1}, "seed: -1 is less than"),
         ({"balance": "all", "shuffle": True}, "shuffle is not a key; valid keys: balance"),
     ],
