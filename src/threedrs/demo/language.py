@@ -238,10 +238,10 @@ def describe_things(room: Room) -> Iterator[tuple[str, Description]]:
         query, ids = Query(THING, colour), tuple(piece.id for piece in found)
         if len(found) == 1:
             label = found[0].label
-            one = article(query.words)
-            for text in (f"the {query.words} in the room.", f"this is {one}.", f"{one}.",
-                         f"there is one {query.words} in the room."):  # fmt: skip
-                yield "st_w_d", Description(text, ids, label, query)
+            # As captions too, so few words beside the colour, which is what is to be learned.
+            words = f"the {query.words}"
+            for text in (words, article(query.words), f"one {query.words}", f"{words} in the room"):
+                yield "st_w_d", Description(f"{text}.", ids, label, query)
         else:
             kind = "mt" if found else "zt_w_d"
             for opening in ("all", "the", "every one of the", "all of the"):
