@@ -182,7 +182,8 @@ class Mix(Section):
     seed: NaturalInt = 0
     """Seed of every random choice."""
     matching: Text | None = None
-    """A regular expression. Only records in whose question or answer it is found enter the mix."""
+    """A regular expression. Only records enter the mix in which it is found, the question with the
+    answer on a line below."""
     sampling: dict[Benchmark, str] = Field(default={}, min_length=1)
     """`all`, `first:N`, `end:N` or `random:N` of a benchmark. N may be a percentage, which is
     rounded up. A benchmark that is not named gives all."""

@@ -90,9 +90,9 @@ class MixSettings(Mix):
 
     def admits(self, record: Record) -> bool:
         """Return whether the pattern of ``matching`` is found in the record's texts."""
-        return self.matching is None or any(
-            re.search(self.matching, turn["value"]) for turn in record.conversations
-        )
+        # In both at once, so that a pattern can also say what neither of them may hold.
+        texts = f"{record.human}\n{record.answer}"
+        return self.matching is None or re.search(self.matching, texts) is not None
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings that are in force, as JSON values."""

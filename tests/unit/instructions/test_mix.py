@@ -82,6 +82,8 @@ def test_only_records_whose_question_or_answer_matches_are_drawn(tmp_path: Path)
     summary = mix(tmp_path, asked, matching=r"\bred\b")
     assert list(read_records(tmp_path / "mixes" / "full.jsonl")) == asked[:1]
     assert (summary["matching"], summary["before"]["samples"]) == (r"\bred\b", 3)
+    mix(tmp_path, asked, matching=r"(?s)\A(?!.*\bred\b)")
+    assert list(read_records(tmp_path / "mixes" / "full.jsonl")) == asked[1:]
     summary = mix(
         tmp_path, asked, matching="Is it", balance="weights", weights={"sqa3d": 1}, size=2
     )
