@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from threedrs.errors import DataError
-from threedrs.instructions.balance import draw_mix, pool_table
+from threedrs.instructions.balance import SourceDraw, draw_mix, pool_table
 from threedrs.instructions.llava_format import load_records
 from threedrs.instructions.mix_settings import MixSettings
 from threedrs.io.files import sha256_of_file, write_json
@@ -50,7 +50,7 @@ def build_mix(
     Raises:
         ConfigError: the settings name a benchmark that has no records.
         DataError: a record is of an evaluation split, of a held-out scene, of an unknown
-            benchmark, or there twice; there is no record at all; or the caps leave too few.
+            benchmark, or there twice; no record is usable or matches; or the caps leave too few.
     """
     left_out = left_out or {}
     every_record = _training_records(record_files, frozenset(held_out_scenes))
@@ -65,12 +65,7 @@ def build_mix(
     if not len(draw.rows):
         raise DataError("the training mix holds no sample; ask for more in its sampling")
     mix = [records[row] for row in draw.rows]
-    for name, source in draw.sources.items():
-        if source.repeats:
-            logger.warning(
-                "%s: %d of %d samples are repeats: the source has %d records",
-                *(name, source.repeats, source.drawn, source.available),
-            )
+    _warn_of_repeats(draw.sources)
     summary = {
         "format_version": FORMAT_VERSION,
         **settings.to_json(),
@@ -90,6 +85,15 @@ def build_mix(
     write_records(out_jsonl, mix)
     write_json(out_summary, summary)
     return summary
+
+
+def _warn_of_repeats(sources: Mapping[str, SourceDraw]) -> None:
+    for name, source in sources.items():
+        if source.repeats:
+            logger.warning(
+                "%s: %d of %d samples are repeats: the source has %d records",
+                *(name, source.repeats, source.drawn, source.available),
+            )
 
 
 def _training_records(record_files: Sequence[Path], held_out: frozenset[str]) -> list[Record]:
