@@ -14,10 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from threedrs.demo.write import check_folder, write_demo, write_marker
+from threedrs.demo.write import (
+    FRAMES,
+    MARKER,
+    check_folder,
+    demo_files,
+    demo_scenes,
+    older_demo,
+    write_demo,
+    write_marker,
+)
+from threedrs.errors import DataError
 from threedrs.instructions.convert import convert
 from threedrs.instructions.llava_format import load_records, write_llava
-from threedrs.io.files import atomic_folder, write_json
+from threedrs.io.files import atomic_folder, is_leftover, write_json
 from threedrs.scannet.boxes import BoxSet, aligned_vertices, detector_boxes, ground_truth_boxes
 from threedrs.scannet.geometry import axis_alignment
 from threedrs.scannet.label_table import BENCHMARK_CLASSES, benchmark_class, read_label_table
@@ -40,11 +50,13 @@ Say = Callable[[str], None]  # is told what is done
 def write_published_demo(out: Path, scenes: int, seed: int, *, say: Say) -> None:
     """Write generated rooms as a published folder, whole or not at all.
 
+    Of an older demo in ``out`` the files are replaced that it wrote; others beside them stay.
+
     Raises:
         ConfigError: too few or too many scenes, or a negative seed.
-        DataError: ``out`` holds files that are not such a folder.
+        DataError: ``out`` holds files that are not such a folder, or one that would be replaced.
     """
-    check_folder(out, "published")
+    others = _files_to_keep(out, scenes)
     with atomic_folder(out) as folder:
         write_demo(folder / "scans", scenes, seed, say=say)
         publish(folder / "scans", folder, say=say)
@@ -52,6 +64,61 @@ def write_published_demo(out: Path, scenes: int, seed: int, *, say: Say) -> None
         _write_features(trained, folder / "scannet", say=say)
         shutil.rmtree(folder / "scans")
         write_marker(folder, "published", scenes, seed)
+        for file in others:
+            # Copied, so that nothing is lost where this is stopped before the folder is in place.
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(out / file, folder / file, follow_symlinks=False)
+
+
+def published_files(scenes: int) -> list[str]:
+    """Return the paths, relative to the folder, of the files of a demo beside its marker."""
+    paths = [file for file in demo_files(scenes) if file.startswith("benchmark/")]
+    for name, task in TASKS.items():
+        paths += [f"processed/{_processed_name(name, split)}" for split in task.splits]
+    paths += [f"metadata/scannet_{name}_box.json" for name in ("train_gt", "val_pred")]
+    paths += ["metadata/pcd_discrete_0.1.pkl", "metadata/scannet_select_frames.json"]
+    frames = [f"{frame:05d}" for frame in range(0, FRAMES, STRIDE)]
+    images = [f"{frame}.{suffix}" for frame in frames for suffix in ("jpg", "png", "txt")]
+    images += ["intrinsic.txt", "depth_intrinsic.txt"]
+    for split, names in demo_scenes(scenes).items():
+        if names:
+            paths.append(f"embodiedscan/embodiedscan_infos_{split}.pkl")
+        for scene in names:
+            paths += [f"scannet/posed_images/{scene}/{image}" for image in images]
+            paths.append(f"scannet/mask/{scene}.mask.npz")
+            paths.append(f"scannet/pcd_with_object_aabbs/{split}/{scene}.pth")
+            if split == "train":
+                paths.append(f"scannet/posed_images_3d_feature_vggt/{scene}/vggt.npz")
+    return paths
+
+
+def _files_to_keep(out: Path, scenes: int) -> list[Path]:
+    """Return the files in ``out``, relative to it, that no demo wrote.
+
+    Raises:
+        DataError: ``out`` holds no demo but other files, or a demo of so many scenes would write
+            over one.
+    """
+    check_folder(out, "published")
+    older = older_demo(out, "published")
+    made = {Path(name) for name in (MARKER, *published_files(older))} if older else set()
+    kept = [
+        path.relative_to(out)
+        for path in sorted(out.rglob("*"))
+        # A link to a folder is the user's, as what it leads to is.
+        if (path.is_symlink() or not path.is_dir()) and not is_leftover(path)
+    ]
+    kept = [path for path in kept if path not in made]
+    written = {
+        path for file in map(Path, published_files(scenes)) for path in (file, *file.parents)
+    }
+    lost = next((path for path in kept if path in written), None)
+    if lost is not None:
+        raise DataError(
+            f"{out} holds {lost}, which demo data would replace; move it away, or name another "
+            "folder"
+        )
+    return kept
 
 
 def publish(scans: Path, out: Path, *, say: Say = lambda line: None) -> None:
@@ -222,8 +289,11 @@ def _write_records(
             say(f"demo: writing the records {name} {split}")
             records = folder / f"{name}_{split}.jsonl"
             convert(name, split, layout, boxes, records)
-            stem = f"{NAMES.get(name, name)}_{split}"
-            write_llava(folder / f"{stem}_llava_style.json", load_records(records))
+            write_llava(folder / _processed_name(name, split), load_records(records))
     for path in folder.iterdir():
         if not path.name.endswith("_llava_style.json"):
             path.unlink()
+
+
+def _processed_name(benchmark: str, split: str) -> str:
+    return f"{NAMES.get(benchmark, benchmark)}_{split}_llava_style.json"

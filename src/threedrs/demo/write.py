@@ -100,7 +100,7 @@ def check_folder(out: Path, layout: str) -> None:
     Raises:
         DataError: the folder holds something else.
     """
-    if _older_demo(out, layout):
+    if older_demo(out, layout):
         return
     # What a killed writer left, and the folders that Snakemake makes for outputs, are in no way.
     others = out.rglob("*") if out.is_dir() else [out] if out.exists() else []
@@ -119,7 +119,7 @@ def check_files(out: Path, scenes: int) -> None:
     Raises:
         DataError: it would.
     """
-    older = _older_demo(out, "scans")
+    older = older_demo(out, "scans")
     made = {MARKER, *demo_files(older)} if older else set()
     others = (file for file in (MARKER, *demo_files(scenes)) if file not in made)
     lost = next((file for file in others if (out / file).exists()), None)
@@ -130,7 +130,7 @@ def check_files(out: Path, scenes: int) -> None:
         )
 
 
-def _older_demo(out: Path, layout: str) -> int | None:
+def older_demo(out: Path, layout: str) -> int | None:
     """Return how many scenes the demo has that is in ``out`` already, or None."""
     content = read_json(out / MARKER) if (out / MARKER).is_file() else {}
     ours = isinstance(content, dict) and content.get("format_version") == FORMAT_VERSION
@@ -175,7 +175,7 @@ def write_demo(
         raise ConfigError(f"demo: seed {seed}; valid are 0 and above")
     out = Path(out)
     check_files(out, scenes)
-    if older := _older_demo(out, "scans"):
+    if older := older_demo(out, "scans"):
         for file in sorted(set(demo_files(older)) - set(demo_files(scenes))):
             (out / file).unlink(missing_ok=True)
     # The marker comes first: a run that was stopped half-way can be repeated into its own folder.

@@ -1,6 +1,7 @@
 """The published form of the demo data against the scans that it was made from."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
+import threedrs.demo.published_layout as published_layout_module
 from fixtures.published_files import published_layout
 from fixtures.scan_files import build_scene
-from threedrs.demo.published_layout import _write_features, publish, write_published_demo
-from threedrs.demo.write import write_demo
+from threedrs.demo.published_layout import (
+    _files_to_keep,
+    _write_features,
+    publish,
+    published_files,
+    write_published_demo,
+)
+from threedrs.demo.write import write_demo, write_marker
 from threedrs.errors import DataError
 from threedrs.scannet.boxes import BoxSet, extract_boxes, read_boxes_file
 from threedrs.scannet.embodiedscan import read_infos
@@ -158,6 +166,45 @@ def test_a_folder_of_other_content_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds files that are not a demo of layout published"):
         write_published_demo(tmp_path, 2, 1, say=print)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_older_demo_is_replaced_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Short streams, which render in less than half the time.
+    monkeypatch.setattr(published_layout_module, "FRAMES", 44)
+    monkeypatch.setattr(
+        published_layout_module, "write_demo", partial(write_demo, frames=44, processes=1)
+    )
+    image = "scannet/posed_images/scene0002_00/00040.jpg"  # of the older demo's third room
+    write_marker(tmp_path, "published", 3, 1)
+    for name in (image, "notes.txt", "captures/desk/00000.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "elsewhere").symlink_to("../elsewhere")
+    write_published_demo(tmp_path, 2, 5, say=lambda line: None)
+    found = [path for path in tmp_path.rglob("*") if path.is_symlink() or path.is_file()]
+    names = {path.relative_to(tmp_path).as_posix() for path in found}
+    mine = {"notes.txt", "captures/desk/00000.jpg", "elsewhere"}
+    assert names == {*published_files(2), "demo.json", *mine}
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "elsewhere").readlink() == Path("../elsewhere")
+
+
+@pytest.mark.parametrize("name", ["scannet/mask/scene0002_00.mask.npz", "scannet/mask"])
+def test_a_file_that_no_demo_wrote_is_not_written_over(tmp_path: Path, name: str) -> None:
+    write_marker(tmp_path, "published", 2, 1)
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(DataError, match=f"holds {name}, which demo data would replace; move it"):
+        write_published_demo(tmp_path, 3, 1, say=print)
+
+
+def test_what_a_killed_writer_left_is_not_kept(tmp_path: Path) -> None:
+    write_marker(tmp_path, "published", 2, 1)
+    (tmp_path / ".notes.txt.999999999.tmp").touch()
+    (tmp_path / "notes.txt").touch()
+    assert _files_to_keep(tmp_path, 2) == [Path("notes.txt")]
 
 
 def test_features_are_those_of_the_small_teacher_on_the_folders_images(tmp_path: Path) -> None:
