@@ -84,8 +84,10 @@ def verify(
     problems = [damage.problem for damage in found]
     lines = problems or [f"{results}: no damage found"]
     if files and not repair:
+        elsewhere = [] if results == RESULTS else ["--results", str(results)]
+        command = ["threedrs", "verify", *elsewhere, "--repair"]
         lines.append(
-            f"`threedrs verify --repair` removes {', '.join(names)} and says how to remake them"
+            f"`{shlex.join(command)}` removes {', '.join(names)} and says how to remake them"
         )
     report({"problems": problems, "to_remove": names}, as_json, *lines)
     if not files or not repair:

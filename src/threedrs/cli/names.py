@@ -4,6 +4,7 @@ Names are those below ``results/`` of the working folder; whatever is given with
 Nothing here loads torch, so that a mistyped name is said at once.
 """
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,8 +160,8 @@ def find_scene(given: str) -> Path:
     path = Path(given) if is_path else RESULTS / "scenes" / f"{given}.zarr"
     if is_path and path.exists() and not (path / "zarr.json").is_file():
         raise StoreError(
-            f"{given}: is not a scene store; if it is a capture, `threedrs scene build {given} "
-            "NAME.zarr` makes one of it"
+            f"{given}: is not a scene store; if it is a capture, "
+            f"`{shlex.join(['threedrs', 'scene', 'build', given, 'NAME.zarr'])}` makes one of it"
         )
     if not (path / "zarr.json").is_file():
         raise StoreError(f"{given}: there is no scene store here; {SCENES.advice(given)}")

@@ -1,6 +1,5 @@
 """Commands that make scans or look into one: ``demo``, ``import-rgbd``, ``sens``."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,22 +39,23 @@ def demo(
     ] = "scans",
 ) -> None:
     """Write generated rooms and questions in ScanNet's formats."""
+    from threedrs.config.yaml_files import config_option
     from threedrs.demo.write import check_folder, demo_scenes, write_demo
 
     if layout == "published":
         from threedrs.demo.published_layout import write_published_demo
 
         write, options = write_published_demo, "--configfile config/published.yaml "
-        data = f"data={{root: {out}}}"
+        data: dict[str, Any] = {"root": str(out)}
     else:
         check_folder(out, layout)  # as the other layout's writer does by itself
-        write, options, data = write_demo, "", f"data={{root: {out}, demo: null}}"
+        write, options, data = write_demo, "", {"root": str(out), "demo": None}
     with progress() as show:
         write(out, scenes, seed, say=show)
     splits = demo_scenes(scenes)
     say(
         f"{out}: {len(splits['train'])} train and {len(splits['val'])} val scenes, seed {seed}",
-        f"next: snakemake --cores all {options}--config {shlex.quote(data)} -- all",
+        f"next: snakemake --cores all {options}{config_option('data', data)} -- all",
     )
 
 

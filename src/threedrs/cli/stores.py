@@ -1,5 +1,6 @@
 """``threedrs scene`` and ``threedrs features``: build, look into and check stores."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +65,8 @@ def build_scene(
         as_json,
         *facts,
         f"{out}: written, {len(store.frame_ids)} frames",
-        f"next: threedrs scene show {out}, then threedrs ask MODEL {out} 'QUESTION'",
+        f"next: {shlex.join(['threedrs', 'scene', 'show', str(out)])}, then "
+        f"{shlex.join(['threedrs', 'ask', 'MODEL', str(out), 'A QUESTION'])}",
     )
 
 

@@ -1,6 +1,8 @@
 """Reads configuration files, naming the line of a slip, and merges them as Snakemake does."""
 
 import json
+import math
+import shlex
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -115,6 +117,12 @@ def parse_values(entries: Sequence[str]) -> dict[str, Any]:
             ) from error
         values = overlaid(values, {key: value})
     return values
+
+
+def config_option(key: str, value: Mapping[str, Any]) -> str:
+    """Return the option ``--config`` that sets a section, as it is typed in a shell."""
+    text = yaml.safe_dump({**value}, default_flow_style=True, sort_keys=False, width=math.inf)
+    return shlex.join(["--config", f"{key}={text.strip()}"])
 
 
 def merged(

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from threedrs.config.yaml_files import config_option
 from threedrs.errors import ConfigError, DataError
 from threedrs.io.files import is_leftover, read_json, write_json, write_text
 from threedrs.scannet.layout import DataLayout
@@ -126,7 +127,7 @@ def check_files(out: Path, scenes: int) -> None:
     if lost is not None:
         raise DataError(
             f"{out} holds {lost}, which demo data would replace; set data.demo to null too, as in "
-            f"--config 'data={{root: {out}, demo: null}}', or name another folder"
+            f"{config_option('data', {'root': str(out), 'demo': None})}, or name another folder"
         )
 
 

@@ -154,6 +154,7 @@ def test_what_is_not_made_yet_has_the_command_that_makes_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config").mkdir()
+    (tmp_path / "my room").mkdir()
     (tmp_path / "config/config.yaml").write_text("runs: {cosine: {}}")
     for find, given, remedy in (
         (names.find_model, "cosine", "this run is not trained yet; run `snakemake --cores all mo"),
@@ -161,6 +162,7 @@ def test_what_is_not_made_yet_has_the_command_that_makes_it(
         (names.find_scene, "scene0000_00", "holds no scene stores yet; `snakemake --cores all sc"),
         (names.find_shards, "vggt", "`snakemake --cores all features` makes them"),
         (names.find_scene, "./config", "is not a scene store; if it is a capture, `threedrs scene"),
+        (names.find_scene, "./my room", "`threedrs scene build './my room' NAME.zarr` makes one"),
     ):
         with pytest.raises(threedrs.errors.ThreedrsError, match=remedy):
             find(given)

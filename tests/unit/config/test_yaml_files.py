@@ -1,5 +1,6 @@
 """Configuration files: a slip is named by file and line, and files are merged as Snakemake does."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from snakemake.utils import update_config
 
 from fixtures.repository import ROOT
 from threedrs.config.load import check_config
-from threedrs.config.yaml_files import check_yaml, merged, parse_values, read_yaml
+from threedrs.config.yaml_files import check_yaml, config_option, merged, parse_values, read_yaml
 from threedrs.errors import ConfigError
 
 
@@ -110,6 +111,15 @@ def test_values_have_the_types_of_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
         "report.title: 2026 is not of type 'string'; to YAML this is a number, write '2026'"
     ]
     assert parse_values(["report={title: '2026'}"]) == {"report": {"title": "2026"}}
+
+
+def test_an_option_to_type_reads_back_as_the_values_it_was_made_of() -> None:
+    section = {"root": "my rooms, 'all'/{a}", "demo": None}
+    option, value = shlex.split(config_option("data", section))
+    assert (option, parse_values([value])) == ("--config", {"data": section})
+    assert config_option("data", {"root": "out", "demo": None}) == (
+        "--config 'data={root: out, demo: null}'"
+    )
 
 
 @pytest.mark.parametrize(

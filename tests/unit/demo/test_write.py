@@ -141,6 +141,12 @@ def test_only_files_that_a_demo_writes_are_in_its_way(tmp_path: Path) -> None:
     for check in (partial(check_files, tmp_path, 2), partial(write_demo, tmp_path, 2, 0)):
         with pytest.raises(DataError, match=r"holds scannet/scannetv2_val\.txt, which demo data"):
             check()
+    spaced = tmp_path.rename(tmp_path.with_name("my rooms"))
+    with pytest.raises(
+        DataError, match=r"as in --config 'data=\{root: /.*/my rooms, demo: null\}'"
+    ):
+        check_files(spaced, 2)
+    spaced.rename(tmp_path)
     assert sorted(contents(tmp_path).values()) == [b"mine", b"mine"]
 
 

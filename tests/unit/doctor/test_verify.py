@@ -261,7 +261,7 @@ def test_the_command_clears_what_is_damaged_and_says_how_to_go_on(results: Path)
     (results / MIX).write_text("cut")
     shown = run.invoke(app, ["verify", "--results", str(results)])
     assert shown.exit_code == 1
-    assert "threedrs verify --repair" in shown.output
+    assert f"`threedrs verify --results {results} --repair` removes" in shown.output
     assert (results / MANIFEST).exists()
     repaired = run.invoke(app, ["verify", "--results", str(results), "--repair"])
     assert repaired.exit_code == 1

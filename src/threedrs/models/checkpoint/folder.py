@@ -4,6 +4,7 @@ Nothing here imports torch: the configuration is held against the folder before 
 """
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,8 +236,8 @@ def require_whole(model: Path, hashes: Mapping[str, str]) -> None:
     if not path.is_file():
         return  # a folder from elsewhere, which nothing vouches for
     remedy = (
-        f"delete {path} and run `snakemake --cores all {path}`, which writes it from the last "
-        "checkpoint"
+        f"delete {path} and run `{shlex.join(['snakemake', '--cores', 'all', str(path)])}`, which "
+        "writes it from the last checkpoint"
     )
     try:
         value = read_json(path)
