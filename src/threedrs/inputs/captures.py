@@ -43,7 +43,7 @@ def capture_splits(config: Mapping[str, Any]) -> dict[str, CaptureSplit]:
                     f"(.zarr); put it there, or correct {key}.captures"
                 )
             for path in paths:
-                name = path.stem if path.suffix in (".sens", STORE) else path.name
+                name = path.stem if path.suffix.lower() in (".sens", STORE) else path.name
                 problem = _name_problem(name, path, places.get(name), split)
                 if problem is not None:
                     problems.append(f"{path}: {problem}")
@@ -65,7 +65,7 @@ def _captures(root: Path, pattern: str) -> list[Path]:
         above = Path(paths[0].anchor) if Path(pattern).is_absolute() else root
         below = above.glob(str(paths[0].relative_to(above)))
         paths = sorted(path for path in below if not path.name.startswith("."))
-    return [path for path in paths if path.is_dir() or path.suffix == ".sens"]
+    return [path for path in paths if path.is_dir() or path.suffix.lower() == ".sens"]
 
 
 def _name_problem(name: str, path: Path, other: tuple[str, Path] | None, split: str) -> str | None:

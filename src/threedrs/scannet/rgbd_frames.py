@@ -188,7 +188,7 @@ def import_rgbd(
     """
     folder, out = Path(folder), Path(out)
     # What is there is replaced, so no other file may be named by mistake.
-    if out.suffix != ".sens" or out.is_dir():
+    if out.suffix.lower() != ".sens" or out.is_dir():
         raise DataError(f"{out}: is not the name of a scan; name the .sens file to write")
     with (
         RgbdFrames(

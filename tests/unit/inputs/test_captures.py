@@ -22,6 +22,7 @@ def folders(root: Path, *names: str) -> None:
 def test_patterns_and_paths_name_folders_streams_and_stores(tmp_path: Path) -> None:
     folders(tmp_path, "in/kitchen", "in/a.b-c_1", "in/.hidden", "in/hall.zarr", "odd/x1")
     (tmp_path / "in/office.sens").touch()
+    (tmp_path / "in/LAB.SENS").touch()
     (tmp_path / "in/README.txt").touch()
     (tmp_path / "asked.jsonl").touch()
     found = capture_splits(
@@ -33,6 +34,7 @@ def test_patterns_and_paths_name_folders_streams_and_stores(tmp_path: Path) -> N
     )
     names = {scene: path.name for scene, path in found["mylab"].scenes.items()}
     assert names == {
+        "LAB": "LAB.SENS",
         "a.b-c_1": "a.b-c_1",
         "hall": "hall.zarr",
         "kitchen": "kitchen",

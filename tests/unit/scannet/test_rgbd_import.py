@@ -264,3 +264,9 @@ def test_missing_folder_and_target_in_use(folder, tmp_path):
     assert (tmp_path / "poses.txt").read_text() == "mine"
     with pytest.raises(DataError, match="--depth-scale 0"):
         import_rgbd(folder, tmp_path / "out.sens", depth_shift=0)
+
+
+def test_a_scan_may_have_its_suffix_in_capitals(folder, tmp_path):
+    count = import_rgbd(folder, tmp_path / "LAB.SENS")
+    with SensReader(tmp_path / "LAB.SENS") as reader:
+        assert len(reader) == count == 3
