@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from threedrs.cli.names import ModelName, SceneName, find_model, find_scene
+from threedrs.cli.names import ModelName, SceneName, check_image, find_model, find_scene
 from threedrs.cli.shared import AsJson, progress, report, say
 from threedrs.workflow.processes import quick_imports
 
@@ -117,10 +117,7 @@ def chat(
 
 def _check_names(model: str, scene: str, out: Path) -> tuple[Path, Path]:
     """Return the folder of the model and the scene store, before torch is loaded."""
-    from threedrs.errors import ConfigError
-
-    if out.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-        raise ConfigError(f"--out {out}: give a name that ends in .jpg or .png")
+    check_image(out)
     return find_model(model), find_scene(scene)
 
 

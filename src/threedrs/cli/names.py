@@ -109,15 +109,14 @@ def find_model(given: str) -> Path:
         ConfigError: there is neither such a run nor such a folder.
         CheckpointError: the folder is not a checkpoint.
     """
-    from threedrs.models.checkpoint.folder import check_folder
+    from threedrs.models.checkpoint.folder import check_folder, not_trained
 
     run = trained_run(given)
     path = run or Path(given)
     if not path.exists():
-        if "/" not in given and given in configured_runs():
-            raise ConfigError(
-                f"{given}: this run is not trained yet; run `snakemake --cores all models`"
-            )
+        begun = (RESULTS / "train" / given / "checkpoints").is_dir()
+        if "/" not in given and (begun or given in configured_runs()):
+            raise ConfigError(not_trained(given))
         raise ConfigError(f"{given}: is neither a trained run nor a folder; {RUNS.advice(given)}")
     # The config.json of a run, which stands for its model before any training, is a file.
     if path.is_dir():
@@ -152,6 +151,12 @@ def check_out(out: Path, *inputs: Path | None) -> None:
             raise ConfigError(
                 f"{out}: is a file that is read; give another name for what is written"
             )
+
+
+def check_image(out: Path | None) -> None:
+    """Raise ConfigError unless the name of an image to write, if any, is of a format there is."""
+    if out is not None and out.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise ConfigError(f"--out {out}: give a name that ends in .jpg or .png")
 
 
 def find_scene(given: str) -> Path:

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from threedrs.cli.names import SCENES, FeaturesName, SceneName, completion, find_scene, find_shards
+from threedrs.cli.names import (
+    SCENES,
+    FeaturesName,
+    SceneName,
+    check_image,
+    completion,
+    find_scene,
+    find_shards,
+)
 from threedrs.cli.scans import DepthScale, Intrinsic, Trajectory
 from threedrs.cli.shared import AsJson, progress, report, say
 
@@ -91,6 +99,7 @@ def show_scene(
 
     With --rrd also points, boxes and cameras in 3D; that needs `pip install -e '.[rerun]'`.
     """
+    check_image(out)
     store = find_scene(scene)
 
     from threedrs.io.images import save_image
@@ -167,7 +176,9 @@ def show_features(
             help="The scene, e.g. scene0000_00.", autocompletion=completion(SCENES.names)
         ),
     ],
-    out: Annotated[Path | None, typer.Option(help="The PNG to write; default <scene>.png.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The image to write (.png or .jpg); default <scene>.png.")
+    ] = None,
     scene_store: Annotated[
         Path | None, typer.Option(help="The scene's store; without it results/scenes/<scene>.zarr.")
     ] = None,
@@ -179,6 +190,7 @@ def show_features(
     from threedrs.teachers.feature_store import FeatureStore
     from threedrs.visualization.feature_plot import plot_features
 
+    check_image(out)
     shards = [FeatureStore.open(path) for path in find_shards(features)]
     shard_of = {name: shard for shard in shards for name in shard.scenes}
     if scene not in shard_of:

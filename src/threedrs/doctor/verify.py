@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import CheckpointError, DataError, StoreError, one_line
+from threedrs.errors import CheckpointError, DataError, StoreError, nearest_path, one_line
 from threedrs.io.files import SAFE_NAME, check_scene_name, read_json, sha256_of_file
 from threedrs.models.checkpoint.folder import hash_files, manifest_path, require_whole
 from threedrs.scenes.store import SceneStore
@@ -49,7 +49,8 @@ def verify_results(results: Path, say: Callable[[str], None] = lambda line: None
         DataError: there is no such folder.
     """
     if not results.is_dir():
-        raise DataError(f"{results}: is not a folder; run this where Snakemake was run")
+        advice = nearest_path(results) or "run this where Snakemake was run"
+        raise DataError(f"{results}: is not a folder; {advice}")
     kinds: tuple[tuple[str, Callable[[Path], Iterator[Damage]]], ...] = (
         ("scenes/shards/*.json", _scenes),
         (f"features/*/*/{MANIFEST}", _features),

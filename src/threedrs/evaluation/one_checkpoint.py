@@ -12,6 +12,7 @@ from threedrs.config.yaml_files import merged, overlaid
 from threedrs.errors import ConfigError, MachineError
 from threedrs.inputs.required_files import missing_inputs
 from threedrs.io.files import read_json, write_json
+from threedrs.models.checkpoint.folder import not_trained
 
 
 def evaluate_checkpoint(
@@ -75,9 +76,7 @@ def _check_name(name: str, checkpoint: str, runs: Mapping[str, Any]) -> None:
     # A run that is switched off, or that is a checkpoint itself, is never trained.
     run = runs.get(checkpoint)
     if run is not None and "checkpoint" not in run and not Path(checkpoint).exists():
-        raise ConfigError(
-            f"{checkpoint}: this run is not trained yet; run `snakemake --cores all models`"
-        )
+        raise ConfigError(not_trained(checkpoint))
     if name in runs:
         raise ConfigError(
             f"{checkpoint}: {name} is a run of the configuration, whose results would be "

@@ -97,7 +97,9 @@ MISTYPED = [
     ("instructions convert scanq val --data . --out x", "did you mean scanqa?"),
     ("predictions export x.jsonl --records y --out z", "x.jsonl: is not there; put it"),
     ("import-rgbd x y.sens", "x: is not there"),
-    ("verify --results reslts", "reslts: is not a folder"),
+    ("verify --results reslts", "reslts: is not a folder; did you mean results?"),
+    ("features show vggt scene0000_00 --out f.gif", "--out f.gif: give a name that ends in .jpg"),
+    ("scene show scene0000_00 --out f.tif", "--out f.tif: give a name that ends in .jpg or .png"),
     ("unpack x.tar", "x.tar"),
     ("eval results/train/3drs", "holds one; give results/train/3drs/model"),
     (f"score scanqa {READ} --out {READ}", "is a file that is read; give another name"),
@@ -155,9 +157,16 @@ def test_what_is_not_made_yet_has_the_command_that_makes_it(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config").mkdir()
     (tmp_path / "my room").mkdir()
+    for step in (8, 40):  # of another configuration's run
+        (tmp_path / f"results/train/small/checkpoints/step-{step:08d}").mkdir(parents=True)
     (tmp_path / "config/config.yaml").write_text("runs: {cosine: {}}")
     for find, given, remedy in (
         (names.find_model, "cosine", "this run is not trained yet; run `snakemake --cores all mo"),
+        (
+            names.find_model,
+            "small",
+            "trained up to step 40 so far; .* models`, .* goes on from there",
+        ),
         (names.find_model, "3drs", "results/train holds no trained runs yet; `snakemake --cores"),
         (names.find_scene, "scene0000_00", "holds no scene stores yet; `snakemake --cores all sc"),
         (names.find_shards, "vggt", "`snakemake --cores all features` makes them"),

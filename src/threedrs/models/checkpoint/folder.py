@@ -226,6 +226,18 @@ def write_manifest(model: Path) -> None:
     write_json(manifest_path(model), value)
 
 
+def not_trained(run: str) -> str:
+    """Return that a run has no model yet, how far its training is, and what goes on with it."""
+    steps = sorted(Path("results/train", run).glob("checkpoints/step-*"))
+    if not steps:
+        return f"{run}: this run is not trained yet; run `snakemake --cores all models`"
+    step = int(steps[-1].name.removeprefix("step-"))
+    return (
+        f"{run}: this run is trained up to step {step} so far; run `snakemake --cores all models`, "
+        "with the run's own --configfile if it has one, which goes on from there"
+    )
+
+
 def require_whole(model: Path, hashes: Mapping[str, str]) -> None:
     """Check the files of a model, hashed by `hash_files`, against its manifest, if it has one.
 
