@@ -16,6 +16,7 @@ from threedrs.errors import ConfigError, DataError, one_line
 from threedrs.evaluation.aggregate import read_metrics
 from threedrs.evaluation.tables import run_notes
 from threedrs.io.files import atomic_folder, read_json, read_text, write_json, write_text
+from threedrs.models.backbones.family import HubCheckpoint
 from threedrs.models.backbones.known_backbones import find_family
 from threedrs.models.checkpoint.folder import ADAPTER_FILE, model_hash
 from threedrs.report.page import code_commit
@@ -48,28 +49,42 @@ def write_publication(run: str, results: Path) -> Path:
     # Before anything is written: a damaged file would be published as it is.
     digest = model_hash(train / "model")
     facts = _provenance(run, results, scores, digest)
+    base = _hub_checkpoint(read_json(train / "config.json")["model"])
     folder = results / "publish" / run
     with atomic_folder(folder) as temporary:
         for path in sorted((train / "model").iterdir()):
             # Snakemake's own mark begins with a dot; the card is written anew.
             if path.is_file() and path.name != "README.md" and path.name[0] != ".":
-                _place(path, temporary / path.name)
+                _place(path, temporary / path.name, base)
         for place in ("training", "scores"):
             (temporary / place).mkdir()
         for name in TRAINING_FILES:
-            _place(train / name, temporary / "training" / name)
+            _place(train / name, temporary / "training" / name, base)
         for benchmark, metrics in scores.items():
             write_json(temporary / "scores" / f"{benchmark}.json", _without_folders(metrics))
         write_json(temporary / "provenance.json", facts)
-        write_text(temporary / "README.md", _card(run, train, scores, facts))
+        write_text(temporary / "README.md", _card(run, train, scores, facts, base))
     return folder
 
 
-def _place(file: Path, there: Path) -> None:
+def _hub_checkpoint(model: Mapping[str, Any]) -> HubCheckpoint | None:
+    """Return the checkpoint of the Hub that the section ``model`` starts from, if it is one."""
+    if model["path"] is None:
+        return None
+    checkpoint = find_family(model["name"]).checkpoints[model["name"]]
+    # Only a folder of the Hub's name: any other may hold anything, such as a run of one's own.
+    owner, _, name = checkpoint.repository.partition("/")
+    parts = Path(model["path"]).parts
+    return checkpoint if parts[-1] == name or f"models--{owner}--{name}" in parts else None
+
+
+def _place(file: Path, there: Path, base: HubCheckpoint | None) -> None:
     """Link to ``file``, or write it where it names a private folder."""
     if file.name in NAMING_FILES:
         content = read_json(file)
         public = _without_folders(content)
+        if file.name == ADAPTER_FILE and base is not None:
+            public["base_model_name_or_path"] = base.repository
         if public != content:
             write_json(there, public)
             return
@@ -128,13 +143,13 @@ def _card(
     train: Path,
     scores: Mapping[str, Mapping[str, Any]],
     facts: Mapping[str, Any],
+    checkpoint: HubCheckpoint | None,
 ) -> str:
     """Return the model's card: metadata that the Hub reads, scores, training, licences, origin."""
     from huggingface_hub import ModelCard
 
     config = _without_folders(typed := read_json(train / "config.json"))
-    name, size, base = (config["model"][key] for key in ("name", "size", "path"))
-    checkpoint = find_family(name).checkpoints[name] if base and size == "7b" else None
+    base = config["model"]["path"]
     rows = [
         (TASKS[benchmark].title, headline, metrics["metrics"][headline.metric], metrics["n"])
         for benchmark, metrics in scores.items()

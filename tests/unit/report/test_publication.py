@@ -173,6 +173,35 @@ def test_of_paths_outside_the_working_folder_only_names_are_published(results: P
     assert read_json(train / "config.json") == config
 
 
+@pytest.mark.parametrize(
+    ("folder", "named"),
+    [
+        ("/home/me/models/LLaVA-Video-7B-Qwen2", "lmms-lab/LLaVA-Video-7B-Qwen2"),
+        (
+            "/hub/models--lmms-lab--LLaVA-Video-7B-Qwen2/snapshots/d0",
+            "lmms-lab/LLaVA-Video-7B-Qwen2",
+        ),
+        ("results/train/LLaVA-Video-7B-Qwen2/model", "results/train/LLaVA-Video-7B-Qwen2/model"),
+    ],
+    ids=["downloaded", "of the Hub's cache", "a run of one's own"],
+)
+def test_an_adapter_names_its_base_as_the_hub_does(results: Path, folder: str, named: str) -> None:
+    train = results / "train/3drs"
+    config = read_json(train / "config.json")
+    config["model"]["path"] = folder
+    write_json(train / "config.json", config)
+    write_json(train / "model/adapter_config.json", {"base_model_name_or_path": folder, "r": 4})
+    write_manifest(train / "model")
+    published = write_publication("3drs", results)
+    assert read_json(published / "adapter_config.json") == {
+        "base_model_name_or_path": named, "r": 4
+    }  # fmt: skip
+    of_the_hub = named.startswith("lmms-lab")
+    card = ModelCard.load(published / "README.md")
+    assert card.data.base_model == (named if of_the_hub else None)
+    assert ("- Base weights: those in the folder `model`," in card.text) != of_the_hub
+
+
 def test_a_private_upload(results: Path, hub: UploadHub, monkeypatch: pytest.MonkeyPatch) -> None:
     said = CliRunner().invoke(app, ["publish", "3drs", "--results", str(results)])
     assert said.exit_code == 0, said.output

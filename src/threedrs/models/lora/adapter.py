@@ -224,8 +224,8 @@ def _base_path(folder: Path, *recorded: str | Path) -> Path | None:
     found = [Path(place) for place in recorded if Path(place).is_dir()]
     if recorded and not found:
         raise CheckpointError(
-            f"{folder}: its base model is not in {recorded[0]} any more; write its new place to "
-            f"base_model_name_or_path in {folder / ADAPTER_FILE}"
+            f"{folder}: its base model, {recorded[0]}, is not there; write the folder that holds "
+            f"it to base_model_name_or_path in {folder / ADAPTER_FILE}"
         )
     return found[0] if found else None
 

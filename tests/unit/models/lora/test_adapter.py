@@ -126,7 +126,7 @@ def test_a_base_that_moved_or_changed(saved: tuple[Student, Path], tmp_path: Pat
     (tmp_path / "base").rename(tmp_path / "elsewhere")
     with pytest.raises(
         CheckpointError,
-        match=r"base model is not in .*/base any more; write its new place to base_",
+        match=r"its base model, .*/base, is not there; write the folder that holds it to base_",
     ):
         load_student(ModelSettings(path=folder))
     config = json.loads((folder / ADAPTER_FILE).read_text())
