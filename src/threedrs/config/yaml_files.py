@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content or {}
 
 
+def read_kind(path: Path, keys: Collection[str], example: str) -> dict[str, Any]:
+    """Return the sections in a file of the kind that has these ``keys``, as ``example`` is.
+
+    Raises:
+        ConfigError: as `read_yaml`, or the file has several keys and none of these.
+    """
+    content = read_yaml(path)
+    # One line, where a line for each of its keys would not say that the whole file is meant wrong.
+    if len(content) > 1 and content.keys().isdisjoint(keys):
+        known = ", ".join(keys)
+        raise ConfigError(f"{path}: has none of the keys {known}; give a file such as {example}")
+    return content
+
+
+def _read_configuration(path: Path) -> dict[str, Any]:
+    # Not above, as the shell's completion of a run's name reads a file and needs no schema.
+    from threedrs.config.schema import Configuration
+
+    return read_kind(path, Configuration.model_fields, "config/small.yaml")
+
+
 def main_config(root: Path) -> Path:
     """Return config/config.yaml of the working folder, or else of the checkout under ``root``.
 
@@ -70,13 +91,13 @@ def main_config(root: Path) -> Path:
 
 
 def check_yaml(files: Iterable[Path]) -> None:
-    """Read those of ``files`` that are YAML or JSON by their names, for their errors.
+    """Read configurations for their errors.
 
     Raises:
-        ConfigError: as `read_yaml`, a line a file.
+        ConfigError: as `read_kind`, a line a file.
     """
-    known = [path for path in map(Path, files) if path.suffix in (".yaml", ".yml", ".json")]
-    problems = [line for path in known for line in problems_of(partial(read_yaml, path))]
+    paths = map(Path, files)
+    problems = [line for path in paths for line in problems_of(partial(_read_configuration, path))]
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -133,13 +154,13 @@ def merged(
     They are merged as Snakemake does. The error names the ``command`` that asks.
 
     Raises:
-        ConfigError: as `read_yaml`, or the working directory is not the repository's folder.
+        ConfigError: as `read_kind`, or the working directory is not the repository's folder.
     """
     if not MAIN.is_file():
         raise ConfigError(f"{MAIN}: missing; run threedrs {command} from the repository's folder")
     config: dict[str, Any] = {}
     for path in (MAIN, *files):
-        config = overlaid(config, read_yaml(path))
+        config = overlaid(config, _read_configuration(path))
     return overlaid(config, values or {})
 
 

@@ -16,10 +16,11 @@ from pydantic import Field, ValidationError
 from threedrs.config.resources import GPUS
 from threedrs.config.section import Section, problem_lines
 from threedrs.config.value_types import NaturalInt, OneOf, PositiveFloat, PositiveInt
-from threedrs.config.yaml_files import read_yaml
+from threedrs.config.yaml_files import read_kind
 from threedrs.errors import ConfigError
 
 HOUR = 3600.0
+CLUSTER_FILE = "config/cluster.yaml"  # the example
 
 
 class Needs(Section):
@@ -70,11 +71,11 @@ def read_cluster(path: Path) -> Cluster:
     """Return the cluster that the YAML file ``path`` describes.
 
     Raises:
-        ConfigError: the file cannot be read or is not YAML, or a key is unknown, missing, or out of
-            range; a line names the file and the key.
+        ConfigError: as `read_kind`, or a key is unknown, missing, or out of range; a line names the
+            file and the key.
     """
     try:
-        return Cluster.model_validate(read_yaml(path))
+        return Cluster.model_validate(read_kind(path, Cluster.model_fields, CLUSTER_FILE))
     except ValidationError as error:
         lines = problem_lines(error, Cluster)
         raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from None

@@ -36,7 +36,7 @@ def plain_error(
         said = lines[-1]
     if exception == "FileNotFoundError" and (found := re.search(r"'([^']+)'$", lines[-1])):
         said = f"{found[1]}: is not there; give the path of a file that is"
-    elif said.startswith("Config file "):
+    elif said.startswith(("Config file ", "UnicodeDecodeError", "IsADirectoryError")):
         # Snakemake says neither which of the files nor which line.
         said = "; ".join(problems_of(partial(check_yaml, _configuration_files()))) or said
     elif exception == "LockException":
@@ -56,7 +56,8 @@ def _configuration_files() -> list[Path]:
     # It says again which profile it reads.
     with redirect_stderr(io.StringIO()):
         _, options = parse_args(sys.argv[1:])
-    return [*options.configfile]
+    # A target behind them, as in `--configfile a.yaml all`, is taken for a file as well.
+    return [path for path in map(Path, options.configfile) if path.exists()]
 
 
 def _advice(name: str, rules: Sequence[Any], names: Mapping[str, Sequence[str]]) -> str:

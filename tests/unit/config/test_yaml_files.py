@@ -11,6 +11,7 @@ from fixtures.repository import ROOT
 from threedrs.config.load import check_config
 from threedrs.config.yaml_files import check_yaml, config_option, merged, parse_values, read_yaml
 from threedrs.errors import ConfigError
+from threedrs.planning.cluster import read_cluster
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,27 @@ def test_values_have_the_types_of_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
         "report.title: 2026 is not of type 'string'; to YAML this is a number, write '2026'"
     ]
     assert parse_values(["report={title: '2026'}"]) == {"report": {"title": "2026"}}
+
+
+def test_a_file_of_another_kind_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    cluster = Path("config/cluster.yaml")
+    for read in (lambda: merged([cluster], "plan"), lambda: check_yaml([cluster])):
+        with pytest.raises(ConfigError) as error:
+            read()
+        line = str(error.value)
+        assert line.startswith("config/cluster.yaml: has none of the keys data, frames, ")
+        assert line.endswith("; give a file such as config/small.yaml")
+    with pytest.raises(
+        ConfigError, match=r"^config/config\.yaml: has none of .* config/cluster\.y"
+    ):
+        read_cluster(Path("config/config.yaml"))
+    # One key may be a slip of one that there is, which the schema names.
+    slip = tmp_path / "slip.yaml"
+    slip.write_text("trian: {seed: 3}\n")
+    check_yaml([slip])
 
 
 def test_an_option_to_type_reads_back_as_the_values_it_was_made_of() -> None:

@@ -83,6 +83,28 @@ def test_a_slip_in_a_configuration_is_named_with_its_file_and_line(
     assert said(text, "WorkflowError").startswith(f"threedrs: error: {slip}: holds no sections")
 
 
+@pytest.mark.parametrize(
+    ("name", "exception", "line"),
+    [
+        ("f.gif", "UnicodeDecodeError", "f.gif: is not UTF-8 text; copy the file again"),
+        ("config", "IsADirectoryError", "config: cannot be read (Is a directory); check the path"),
+        ("notes.md", "WorkflowError", "notes.md: is not YAML (line 1: "),
+    ],
+)
+def test_a_file_of_another_kind_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, exception: str, line: str
+) -> None:
+    (tmp_path / "f.gif").write_bytes(b"GIF89a\xff")
+    (tmp_path / "notes.md").write_text("**Notes**: [these](there)\n")
+    (tmp_path / "config").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["snakemake", "--configfile", name, "--", "all"])
+    text = "WorkflowError:\nConfig file is not valid JSON or YAML."
+    if exception != "WorkflowError":
+        text = f"Traceback (most recent call last):\n  ...\n{exception}: what Python says"
+    assert said(text, exception).startswith(f"threedrs: error: {line}")
+
+
 @pytest.mark.parametrize("words", [["--configfile=slip.json", "--", "results/x.yaml"], ["scores"]])
 def test_only_files_that_the_command_or_its_profile_names_are_searched_for_slips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
