@@ -101,6 +101,7 @@ def test_a_mistyped_target_and_a_missing_file_are_a_line_each(checkout: Checkout
             "no rule makes it; did you mean results/eval/3drs/sqa3d/metrics.json? The "
             "configuration's names are run (runs): 3drs, baseline; benchmark (eval.benchmarks): ",
         ),
+        ("answers", SMALL, "answers: there is nothing to make, as no split of data.scenes has"),
         ("all", Path("nowhere.yaml"), "nowhere.yaml: is not there; give the path of a file"),
     ):
         done = checkout.snakemake("--cores", "1", target, config=config)

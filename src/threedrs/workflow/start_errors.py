@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from threedrs import errors
 from threedrs.config.yaml_files import check_yaml
 from threedrs.errors import choose_one, problems_of
 
@@ -31,6 +32,8 @@ def plain_error(
         names: wildcard -> the values that it can have.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [str(exception)]
+    if hasattr(errors, str(exception)):  # for the user to mend, whatever line of the code raised it
+        lines = [line for line in lines if not line.startswith('File "')]
     said = " ".join(lines[1:] if len(lines) > 1 and lines[0].endswith(":") else lines)
     if lines[0].startswith("Traceback"):
         said = lines[-1]

@@ -5,7 +5,7 @@ whose argument is ``wildcards`` are handed to Snakemake as they are.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,24 @@ class Targets:
         name = self.config["data"][key]
         fault = f"names {name}, which is not there" if name else "names no file"
         raise ConfigError(f"config: data.{key} {fault}; mend it, or ask for another target")
+
+    def check_asked(self, targets: Collection[str]) -> None:
+        """Check that every stage that is asked for by its name has something to make.
+
+        Raises:
+            ConfigError: one has nothing, which Snakemake would take for done.
+        """
+        empty = {
+            "answers": (self.asked, "no split of data.scenes has questions"),
+            "features": (self.teachers, "no run is trained with a teacher"),
+            "models": (self.trained, "no run is trained here"),
+        }
+        for target, (made, reason) in empty.items():
+            if target in targets and not made:
+                raise ConfigError(
+                    f"{target}: there is nothing to make, as {reason}; change the configuration, "
+                    "or ask for another target"
+                )
 
     def held_out(self) -> list[str]:
         """Return the scenes that no training may see: those of val and, where known, test."""

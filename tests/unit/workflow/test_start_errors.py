@@ -55,6 +55,12 @@ def test_a_mistyped_path_names_the_nearest_and_where_the_names_come_from() -> No
             "Job needs threads=4 but only 2.",
         ),
         ("", "CliException", "CliException"),
+        (
+            'ConfigError in file "common.smk", line 7:\nanswers: there is nothing to make\n'
+            '  File "common.smk", line 7, in __onstart\n',
+            "ConfigError",
+            "answers: there is nothing to make",
+        ),
     ],
 )
 def test_other_errors_are_one_line(text: str, exception: str, line: str) -> None:

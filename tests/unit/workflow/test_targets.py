@@ -41,6 +41,22 @@ def wildcards(**names: str) -> SimpleNamespace:
     return SimpleNamespace(**names)
 
 
+def test_a_stage_with_nothing_to_make_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, found: Targets
+) -> None:
+    found.check_asked({"features", "models", "all"})
+    with pytest.raises(
+        ConfigError, match=r"^answers: .* as no split of data\.scenes has questions"
+    ):
+        found.check_asked({"all", "answers"})
+    alone = {"baseline": {"checkpoint": "initial"}, "3drs": None}
+    evaluated = build(monkeypatch, runs=alone)
+    evaluated.check_asked({"all", "scores"})
+    for target, reason in (("features", "with a teacher"), ("models", "no run is trained here")):
+        with pytest.raises(ConfigError, match=rf"^{target}: there is nothing to make, .*{reason}"):
+            evaluated.check_asked({target})
+
+
 def test_scenes_are_cut_into_shards(found: Targets) -> None:
     train, val = found.scenes["train"], found.scenes["val"]
     assert (len(train), len(val)) == (8, 6)
