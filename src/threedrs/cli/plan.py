@@ -74,8 +74,7 @@ def plan(
     is 1. With --cluster it prints jobs, GPU hours, disk and wall time of every stage, and the
     largest risk. GPUs and their kind then come from that file.
     """
-    from threedrs.config.load import load_config, resolve_run
-    from threedrs.config.yaml_files import merged, parse_values
+    from threedrs.config.load import resolve_run
     from threedrs.errors import ConfigError
 
     if cluster is not None and gpus is not None:
@@ -87,9 +86,7 @@ def plan(
     if not configfile and not values:
         configfile = [PAPER]
         run = run or (None if cluster else PAPERS_RUN)
-    # The plan comes before data and checkpoints are fetched.
-    asked = merged(configfile or [], "plan", parse_values(values or []))
-    study = load_config(asked, files=False)
+    study = _read_study(configfile or [], values or [])
     planned = _planned_runs(study, run)
     if cluster is not None:
         _print_cluster_plan({**study, "runs": planned}, study, cluster, as_json)
@@ -117,6 +114,14 @@ def plan(
     shared.report(plans, as_json, *lines, seeds_of_study(study))
     if not all(facts["fits"] for facts in plans.values()):
         raise typer.Exit(1)
+
+
+def _read_study(configfile: list[Path], values: list[str]) -> dict[str, Any]:
+    from threedrs.config.load import load_config
+    from threedrs.config.yaml_files import merged, parse_values
+
+    # The plan comes before data and checkpoints are fetched.
+    return load_config(merged(configfile, "plan", parse_values(values)), files=False)
 
 
 def _kind_of_gpu(typed: str) -> str:
@@ -232,6 +237,10 @@ def _plan_lines(name: str, facts: dict[str, Any]) -> list[str]:
     parts = [*facts["memory"].items(), ("together", facts["total"])]
     lines += [f"  {part:20}{size / 1e9:8.2f} GB" for part, size in parts]
     lines[-1] += ": fits" if facts["fits"] else ": does NOT fit"
+    if facts["memory"]["gathered parameters"]:
+        lines.append("  not counted: what ZeRO-3 copies for its update, 4 to 6 GB at 7B")
+    if facts["memory"]["update"]:
+        lines.append("  the part of the update is computed and was never measured")
     if facts["host_memory"]:
         hosts = f"{facts['host_memory'] / 1e9:8.2f} GB; their work is not in the time"
         lines.append(f"  {'hosts, offloaded':20}{hosts}")

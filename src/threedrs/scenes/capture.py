@@ -98,20 +98,18 @@ def build_capture(
             # Boxes along the capture's axes would no longer fit a scene that is turned off them.
             along_walls=given is None,
         )
-        facts += standing.facts
-        turns = quarter_turns(standing.alignment @ frames.poses[posed])
-        if turns:
-            facts.append(f"images: turned left by {90 * turns} degrees, so that up is their top")
+        turned, said = _turned_frames(frames, standing.alignment @ frames.poses[posed])
+        facts += [*standing.facts, *said]
         if given is None:
-            boxes, said = cluster_boxes(cloud_P3, planes, standing.alignment), ROUGH
+            boxes, source = cluster_boxes(cloud_P3, planes, standing.alignment), ROUGH
         else:
-            boxes, said = _turned_boxes(given, standing.alignment), f"of {options.boxes}, turned"
-        facts.append(f"boxes: {said}: {len(boxes)}")
+            boxes, source = _turned_boxes(given, standing.alignment), f"of {options.boxes}, turned"
+        facts.append(f"boxes: {source}: {len(boxes)}")
         say("choosing frames by what they see")
         stride = -(-len(posed) // _MOST_CANDIDATES)
         inputs = read_inputs(
             DataLayout(root=capture).own_scan(scene),
-            TurnedFrames(frames, turns) if turns else frames,
+            turned,
             {"gt": make_box_set(), "pred": boxes},
             SceneSettings(stride=stride, strategy="coverage", count=options.frames),
             SPLIT,
@@ -310,6 +308,17 @@ def _given_boxes(path: Path, scene: str) -> dict[str, Any]:
             f"{path}: holds no boxes of {scene} (but of {names}); add them under {scene}"
         )
     return found[scene]
+
+
+def _turned_frames(
+    frames: Frames, standing_poses_V44: NDArray[np.float64]
+) -> tuple[Frames, list[str]]:
+    """Return the frames with their images upright, and what of it has to be said."""
+    turns = quarter_turns(standing_poses_V44)
+    if not turns:
+        return frames, []
+    said = f"images: turned left by {90 * turns} degrees, so that up is their top"
+    return TurnedFrames(frames, turns), [said]
 
 
 def _turned_boxes(given: Mapping[str, Any], alignment: NDArray[np.float64]) -> BoxSet:

@@ -143,6 +143,20 @@ def test_without_arguments_it_is_the_papers_run(monkeypatch: pytest.MonkeyPatch)
     # `auto` took all that its headroom leaves, so nothing is said of more.
     assert f"\n  {facts['kept_layers']} of 54 layers keep their activations\n" in text
     assert "13944 steps" in text
+    assert "\n  not counted: what ZeRO-3 copies for its update, 4 to 6 GB at 7B\n" in text
+    assert "never measured" not in text
+
+
+def test_what_was_never_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    options = ["--configfile", "config/paper.yaml", "--config", "execution={kept_layers: 0}"]
+    options += ["execution={deepspeed: config/deepspeed/zero2.json}", "--gpus", "4"]
+    asked = ["plan", *options, "--run", "3drs", "--gpu", "H200"]
+    facts = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)["3drs"]
+    assert facts["memory"]["update"] > 0
+    text = CliRunner().invoke(app, asked).stdout
+    assert "\n  the part of the update is computed and was never measured\n" in text
+    assert "not counted" not in text
 
 
 def test_a_number_of_kept_layers_is_told_how_many_more_there_could_be(
