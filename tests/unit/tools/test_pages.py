@@ -1,5 +1,8 @@
 """The pages of the documentation: links, the command line's page, the site's table of contents."""
 
+import dataclasses
+import inspect
+import pydoc
 import re
 import subprocess
 import sys
@@ -41,6 +44,21 @@ def test_the_page_of_commands_is_the_command_lines(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "typer", *command, str(out)], check=True)
     text = (ROOT / "docs/COMMANDS.md").read_text()
     assert text == out.read_text(), f"typer {' '.join(command)} docs/COMMANDS.md writes it anew"
+
+
+def test_the_interfaces_show_the_source_of_records() -> None:
+    """What fields mean stands beside them; merged with its `__init__` a dataclass has no source."""
+    text = (ROOT / "docs/API.md").read_text()
+    separate, merged = set(), set()
+    for name, options in re.findall(r"^::: (\S+)\n((?: .*\n)*)", text, re.MULTILINE):
+        value = pydoc.locate(name)
+        assert value is not None, name
+        members = vars(value).values() if inspect.ismodule(value) else [value]
+        own = [item for item in members if dataclasses.is_dataclass(item)]
+        found = separate if "merge_init_into_class: false" in options else merged
+        found.update(item.__name__ for item in own)
+    assert {"Task", "Teacher", "SceneFeatures", "Record", "Prediction", "Metric"} <= separate
+    assert not merged
 
 
 def test_the_site_has_every_page_once() -> None:
