@@ -5,7 +5,7 @@
 # out:
 #   scans = data.root: scans/, scannetv2_*.txt, scannetv2-labels.combined.tsv, benchmark/
 # by hand:
-#   threedrs demo DATA_ROOT --scenes 14 --seed 7
+#   threedrs demo DATA_ROOT --scenes 14 --seed 8
 
 from threedrs.demo.write import demo_files
 

@@ -6,7 +6,7 @@ from threedrs.demo.write import write_demo
 from threedrs.workflow.job_log import job_log
 
 if __name__ == "__main__":  # the worker processes import this file
-    with job_log(snakemake.log[0], "demo_data"):
+    with job_log(snakemake.log[0], "demo_data") as log:
         write_demo(
             Path(snakemake.params.root),
             snakemake.params.scenes,
@@ -14,4 +14,5 @@ if __name__ == "__main__":  # the worker processes import this file
             frames=snakemake.params.frames,
             rounds=snakemake.params.rounds,
             things=snakemake.params.things,
+            say=log.info,
         )
