@@ -21,6 +21,11 @@ def test_it_said_little_and_ended_with_scores_and_page(finished: Checkout) -> No
     assert end[-1] == ["page", str(finished.folder / "results/report/index.html")]
 
 
+def test_the_longest_stage_says_how_far_it_is(finished: Checkout) -> None:
+    log = (finished.folder / "results/logs/demo_data.log").read_text()
+    assert [f"{number} of 3 rooms rendered" in log for number in (1, 2, 3)] == [True] * 3
+
+
 def test_a_second_call_runs_nothing(finished: Checkout) -> None:
     said = finished.snakemake("--cores", "2", "all")
     assert said.returncode == 0
