@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from threedrs.workflow.run_events import Job, RunState, duration, stage_of
+from threedrs.workflow.run_events import Job, RunState, duration, number_of_jobs, stage_of
 
 REFRESH = 0.5  # seconds between two images on a terminal
 LONG = 60.0  # seconds from which on a job has a line of its own in plain output
@@ -106,7 +106,7 @@ class RunScreen:
         else:
             planned, stages = self.state.planned, filter("other".__ne__, self.state.stages())
             parts = [f"{stage} {self.state.count(planned, stage)}" for stage in stages]
-            self._say(f"{planned.total()} jobs: {', '.join(parts)}")
+            self._say(f"{number_of_jobs(planned.total())}: {', '.join(parts)}")
         self._ticker.start()
 
     # Plain lines
@@ -134,15 +134,15 @@ class RunScreen:
 
     def _say_finished(self, job: Job) -> None:
         stage, state = stage_of(job.rule), self.state
-        took = job.seconds(time.time())
-        if took >= LONG:
-            self._say(f"{job.name}: done in {duration(took)}")
+        seconds = job.seconds(time.time())
+        if seconds >= LONG:
+            self._say(f"{job.name}: done in {duration(seconds)}")
         if state.status(stage) == "done" and stage != "other":
             first, last = state.spans[stage]
             count = state.count(state.planned, stage)
             done, total = state.done.total(), state.planned.total()
-            jobs = "1 job" if count == 1 else f"{count} jobs"
-            self._say(f"{stage}: done, {jobs} in {duration(last - first)} ({done} of {total} jobs)")
+            took = f"{number_of_jobs(count)} in {duration(last - first)}"
+            self._say(f"{stage}: done, {took} ({done} of {total} jobs)")
 
     def _say_running(self) -> None:
         now = time.time()

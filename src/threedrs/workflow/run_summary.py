@@ -13,7 +13,7 @@ from threedrs.io.files import read_json
 from threedrs.report.verdict import statement, verdicts
 from threedrs.report.verdict_line import plain
 from threedrs.tasks.registry import headline_columns
-from threedrs.workflow.run_events import STAGES, Cause, RunState, duration, stage_of
+from threedrs.workflow.run_events import STAGES, Cause, RunState, duration, number_of_jobs, stage_of
 
 MOST = 3  # warnings that are shown again
 MOST_SETTINGS = 6  # whose scores are shown
@@ -61,7 +61,7 @@ def head(state: RunState, reused: int, *, failed: bool) -> str:
         return f"Failed after {took}: {done}"
     if state.stopped:
         return f"Stopped after {took}: {done}, and the same command goes on{state.waits}"
-    return f"Done in {took}: {state.done.total()} jobs"
+    return f"Done in {took}: {number_of_jobs(state.done.total())}"
 
 
 def scores(results: Path) -> list[tuple[str, str]]:

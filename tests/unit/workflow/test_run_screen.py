@@ -67,6 +67,13 @@ def test_the_recorded_run_has_a_line_a_stage_and_its_end() -> None:
     ]
 
 
+def test_one_job_is_one_job() -> None:
+    start = record(event="run_info", stats={"train": 1, "total": 1}, created=100.0)
+    lines = said([*begun()[:1], start, job(1, "train"), ended(1, 101.0)])
+    assert lines[0] == "1 job: training 1"
+    assert [line.partition(": ")[2] for line in lines if line.startswith("Done in")] == ["1 job"]
+
+
 def test_a_failure_has_each_cause_once_in_the_last_lines(tmp_path: Path) -> None:
     one, other = tmp_path / "one.log", tmp_path / "other.log"
     for log, name in ((one, "a"), (other, "b")):
