@@ -110,7 +110,10 @@ def find_cause(job: str, logs: Sequence[Path], since: float, said: str = "") -> 
             if _PROGRESS.search(line) and not _ERROR.match(line):
                 text = f'ended without a word after "{text}"; run the same command to go on'
                 return Cause(job, text, str(log), silent=True)
-            return Cause(job, text, str(log), wanted=bool(_STOPPED.search(line)))
+            # A process that Ctrl-C ends in the middle of its imports has no better word.
+            interrupted = line == "KeyboardInterrupt"
+            wanted = bool(_STOPPED.search(line))
+            return Cause(job, text, str(log), wanted=wanted, silent=interrupted)
     why = "ended without a word, as it does when memory runs out; run the same command again"
     folder = logs[0].parent if logs else Path()
     if folder.is_dir() and shutil.disk_usage(folder).free < NEARLY_FULL:

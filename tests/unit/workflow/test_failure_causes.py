@@ -21,6 +21,7 @@ SILENT = "ended without a word"
         ),
         ("score: rank 0: x: bad\nlaunch: rank 1 was ended\n", "rank 0: x: bad", ""),
         ("Traceback ...\n  File ...\nKeyError: 'x'\n", "KeyError: 'x'", ""),
+        ("Traceback ...\nKeyboardInterrupt\n", "KeyboardInterrupt", "silent"),
         (f"{STOPPED}\ntrain: rank 1: lost another rank\n", STOPPED, "wanted"),
         ("10:00:00 INFO scene: done\n", f'{SILENT} after "scene: done"; run the same', "silent"),
         ("", f"{SILENT}, as it does when memory runs out; run the same", "silent"),

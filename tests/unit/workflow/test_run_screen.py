@@ -164,6 +164,19 @@ def test_a_stop_is_no_error(tmp_path: Path) -> None:
     assert not any("threedrs: error" in line or "Traceback" in line for line in lines)
 
 
+def test_a_job_that_ctrl_c_interrupts_is_stopped_too(tmp_path: Path) -> None:
+    """As prediction is, whose process has no handler of signals, in the middle of any line."""
+    log = tmp_path / "a.log"
+    log.write_text("Traceback (most recent call last):\n  File ...\nKeyboardInterrupt\n")
+    stop = record("Terminating processes on user request, this might take some time.")
+    lines = said(
+        [*begun(predict=1), job(1, "predict", log, run="a"), stop, *failed(1, "predict", log)]
+    )
+    assert "predict a: stopped" in lines
+    assert not [line for line in lines if "rror" in line or "Failed" in line]
+    assert lines[-1].startswith("threedrs: stopped: predict a: stopped; run the same command")
+
+
 def test_nothing_to_do_names_what_is_there() -> None:
     start = begun()[:1]
     nothing = record("Nothing to be done (all requested files are present and up to date).")
