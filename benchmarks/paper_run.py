@@ -6,12 +6,14 @@ FOLDER gets generated scenes with teacher features of 2,048 channels (see genera
 run of config/paper.yaml on them, with ``model.random_weights: true`` in place of the checkpoint.
 Then it is trained twice with the command's own stages timed (timed_training.py):
 
-1. it trains, saves its checkpoint after ``--save-every`` steps, makes one step more, and all of
-   its processes are killed while it saves the next;
+1. it trains, saves its checkpoint after ``--save-every`` steps, makes one step more, is asked to
+   stop, as a scheduler does before a job's time is over, and all of its processes are killed while
+   it saves the next;
 2. it goes on from the checkpoint, whose files it verifies, on ``--resume-gpus`` GPUs; the row of
    the step that is made twice is compared (bitwise equal on as many CPUs; on a GPU, or on another
-   number of ranks, sums may add in another order); it saves and exports. ``--resume-set`` says how
-   the second one is executed (`execution` of the configuration), such as with fewer kept layers.
+   number of ranks, sums may add in another order); it ends after ``--steps``, saves and exports.
+   ``--resume-set`` says how the second one is executed (`execution` of the configuration), such as
+   with fewer kept layers.
 
 Last, the exported model is loaded. At 7B a checkpoint is 97 GB and two of them are there at a time,
 beside the model of 16 GB: FOLDER needs 215 GB.
@@ -48,6 +50,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=64, help="as many as FOLDER holds, if any")
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--save-every", type=int, default=3, help="steps before the checkpoint")
+    parser.add_argument("--steps", type=int, help="in all; default: one more than --save-every")
     parser.add_argument("--seconds", type=float, default=600, help="most time of each command")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=JSON", help="of training"
@@ -68,7 +71,7 @@ def prepare(arguments: argparse.Namespace) -> Path:
             frames=arguments.frames,
             samples=96 * arguments.scenes,  # four full packs of 8 of each kind a scene
         )
-    train = {"max_steps": arguments.save_every + 1}
+    train = {"max_steps": arguments.steps or arguments.save_every + 1}
     execution = {"save_every": arguments.save_every, "keep": 1, "log_every": 1}
     for item in arguments.set:
         key, _, value = item.partition("=")
@@ -122,21 +125,29 @@ def kill_all(processes: Sequence[psutil.Process]) -> None:
             process.kill()
 
 
+def saving_after(out: Path, step: int) -> bool:
+    """Return whether the run in ``out`` is saving a checkpoint of a later step than ``step``."""
+    unfinished = (out / "checkpoints").glob(".step-*.tmp")
+    return any(int(path.stem.removeprefix(".step-")) > step for path in unfinished)
+
+
 def crash(arguments: argparse.Namespace, config: Path, out: Path) -> dict[str, Any]:
     """Train, and kill the run while it saves its last checkpoint; return its rows and times."""
     began = time.perf_counter()
     process = start(arguments.gpus, config)
-    log, last, seen = growing_log(out), arguments.save_every + 1, {}
-    saving = out / f"checkpoints/.step-{last:08d}.tmp"
+    log, asked, seen = growing_log(out), False, {}
     family: list[psutil.Process] = []
     try:
-        while not saving.is_dir():
+        while not saving_after(out, arguments.save_every):
             if process.poll() is not None or time.perf_counter() - began > arguments.seconds:
-                raise SystemExit(f"{config}: the run ended, or took too long, before step {last}")
+                raise SystemExit(f"{config}: the run ended, or took too long, before it was killed")
             for row in read_rows(log):
                 seen.setdefault(row["step"], round(time.perf_counter() - began, 1))
             if seen and not family:  # a small checkpoint is saved before a list is made
                 family = family_of(process)
+            if not asked and max(seen, default=0) > arguments.save_every:
+                process.terminate()  # torchrun hands it on to its ranks, which save and end
+                asked = True
             time.sleep(0.002)
     finally:
         kill(process, family)
@@ -202,9 +213,12 @@ def main() -> None:
         status = -1
     report |= {"resumed_status": status, "resumed_seconds": round(time.perf_counter() - began, 1)}
     report["ranks"] = read_timings(out)
-    crashed, resumed = first["rows"][-1], read_rows(growing_log(out))[-1]
-    report["step_made_twice"] = {key: [crashed[key], resumed[key]] for key in ("step", *COMPARED)}
-    report["equal"] = {key: crashed[key] == resumed[key] for key in COMPARED}
+    crashed = first["rows"][-1]
+    resumed = {row["step"]: row for row in read_rows(growing_log(out))}.get(crashed["step"], {})
+    report["step_made_twice"] = {
+        key: [crashed[key], resumed.get(key)] for key in ("step", *COMPARED)
+    }
+    report["equal"] = {key: crashed[key] == resumed.get(key) for key in COMPARED}
     if status == 0:
         report["train.json"] = json.loads((out / "train.json").read_text())
         report["export_gb"] = gigabytes(out / "model")
