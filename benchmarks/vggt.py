@@ -2,6 +2,7 @@
 
     python benchmarks/vggt.py --out DIR            on a GPU: VGGT-1B's sizes, random weights
     python benchmarks/vggt.py --out DIR --quick    on a CPU: a tiny model, to see that it runs
+    python benchmarks/vggt.py --out DIR --forward  our forward pass alone, of random pictures
 
 The reference's way keeps all 24 layers' tokens, float32 weights under autocast, and writes the last
 layer unpooled as a deflated npz. Ours is `extract_shard` itself, over scene stores with 1296x968
@@ -30,11 +31,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpu_time import kernels_of, time_shares
 from harness import choose_device, random_vggt, seconds
-from scene_stores import write_scene_stores
+from scene_stores import photograph, write_scene_stores
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers import extract
 from threedrs.teachers.feature_store import SceneOrigin, open_scene, write_scene
-from threedrs.teachers.image_decoding import decoded_ahead
+from threedrs.teachers.image_decoding import decoded_ahead, preprocess_image
 from threedrs.teachers.image_extractor import (
     ImageExtractor,
     patch_features,
@@ -238,18 +239,14 @@ def measure_precision(size: Size, device: torch.device, pictures: Tensor) -> dic
     }
 
 
-def measure(size: Size, folder: Path) -> dict[str, Any]:
-    """Return all results."""
+def describe(size: Size, model: VGGTAggregator, pictures: Tensor) -> dict[str, Any]:
+    """Return the machine, what is measured, and the floor of its time."""
     device = choose_device()
-    on_gpu = device.type == "cuda"
-    print("writing scene stores", flush=True)
-    stores = write_scene_stores(folder / "scenes", size.scenes, size.frames, size.picture)
     rate = matmul_rate(size.matmul, device)
-    model = random_vggt(size.model, device)
-    pictures = load_pictures(size, stores[0])
     rows, columns = size.pictures.grid(pictures.shape[1])
     work = operations(model, size.frames, rows * columns)
-    result: dict[str, Any] = {
+    on_gpu = device.type == "cuda"
+    return {
         "machine": torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU",
         "date": date.today().isoformat(),
         "torch": torch.__version__,
@@ -260,6 +257,35 @@ def measure(size: Size, folder: Path) -> dict[str, Any]:
         "matmul TFLOP/s": rate / 1e12,
         "arithmetic floor": sum(work.values()) / rate,
     }
+
+
+def measure_forward(size: Size) -> dict[str, Any]:
+    """Return what our forward pass takes by itself, and where its time goes on a GPU."""
+    device = choose_device()
+    model = random_vggt(size.model, device)
+    shape = preprocess_image(photograph(0, size.picture), size.pictures).shape
+    pictures = torch.randint(0, 256, (size.frames, *shape), dtype=torch.uint8)
+    result = describe(size, model, pictures)
+    fast, on_device = prepare(model, device), pictures.to(device)
+    forward = partial(patch_features, fast, on_device)
+    result["stages"] = {"forward": seconds(forward, repeats=10, warm_up=2)}
+    if device.type == "cuda":
+        shares = time_shares(kernels_of(forward))
+        span = shares.pop("seconds")
+        result["forward by kind"] = {kind: share * span for kind, share in shares.items()}
+    return result
+
+
+def measure(size: Size, folder: Path) -> dict[str, Any]:
+    """Return all results."""
+    device = choose_device()
+    on_gpu = device.type == "cuda"
+    print("writing scene stores", flush=True)
+    stores = write_scene_stores(folder / "scenes", size.scenes, size.frames, size.picture)
+    model = random_vggt(size.model, device)
+    pictures = load_pictures(size, stores[0])
+    rows, columns = size.pictures.grid(pictures.shape[1])
+    result = describe(size, model, pictures)
     print("ours", flush=True)
     fast = prepare(model, device)
     result["shard"] = measure_shard(size, fast, stores, folder)
@@ -289,9 +315,9 @@ def table(result: dict[str, Any]) -> str:
     """Return the results as Markdown."""
     rows = [
         ("arithmetic floor (operations / measured matmul rate)", result["arithmetic floor"]),
-        *((f"reference: {name}", value) for name, value in result["reference"].items()),
+        *((f"reference: {name}", value) for name, value in result.get("reference", {}).items()),
         *((f"ours: {name}", value) for name, value in result["stages"].items()),
-        *((f"ours: {name}", value) for name, value in result["shard"].items()),
+        *((f"ours: {name}", value) for name, value in result.get("shard", {}).items()),
         *((name, value) for name, value in result.items() if name.startswith("forward,")),
         *(
             (f"{part}: {name}", value)
@@ -314,9 +340,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for vggt.json and vggt.md")
     parser.add_argument("--quick", action="store_true", help="a tiny model on any machine")
+    parser.add_argument("--forward", action="store_true", help="our forward pass alone")
     arguments = parser.parse_args()
+    size = QUICK if arguments.quick else REAL
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(QUICK if arguments.quick else REAL, Path(folder))
+        result = measure_forward(size) if arguments.forward else measure(size, Path(folder))
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "vggt.json").write_text(json.dumps(result, indent=1) + "\n")
     (arguments.out / "vggt.md").write_text(table(result))
