@@ -34,3 +34,9 @@ def test_vggt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result["shard"]["a scene, steady state"] > 0
     assert result["bfloat16 against float32"]["relative difference"] == 0  # no GPU, no bfloat16
     assert "| reference: a scene |" in (tmp_path / "vggt.md").read_text()
+
+    run_script(monkeypatch, "vggt", "--quick", "--forward", "--out", str(tmp_path))
+    alone = json.loads((tmp_path / "vggt.json").read_text())
+    assert (alone["picture"], alone["TFLOP of a scene"]) == (result["picture"], work)
+    assert list(alone["stages"]) == ["forward"]
+    assert alone["stages"]["forward"] > 0
