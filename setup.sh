@@ -29,6 +29,7 @@ command -v g++ >/dev/null || wanted="$wanted g++"                     # DeepSpee
 command -v java >/dev/null || wanted="$wanted default-jre-headless"   # METEOR
 have_library 'libusb-1\.0\.so' || wanted="$wanted libusb-1.0-0"       # Open3D
 have_library 'libGL\.so' || wanted="$wanted libgl1"                   # Open3D
+have_library 'libEGL\.so' || wanted="$wanted libegl1"                 # Open3D
 have_library 'libgomp\.so' || wanted="$wanted libgomp1"               # Open3D
 have_library 'libX11\.so' || wanted="$wanted libx11-6"                # Open3D
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || wanted="$wanted python3-venv"

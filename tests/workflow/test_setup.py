@@ -1,6 +1,8 @@
 """Set-up says what to do where it cannot go on; its programs are stand-ins."""
 
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,6 +22,10 @@ END
 printf '#!/bin/sh\\necho "error: dns error: failed to lookup address" >&2; exit 2\\n' >.venv/bin/uv
 chmod +x .venv/bin/*
 """
+
+
+# What any Debian with a C++ compiler has (apt needs libidn2, mount needs libudev).
+EVERYWHERE = re.compile(r"ld-linux|lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s|idn2|udev)\.so")
 
 
 def set_up(folder: Path, torch: str = "cpu") -> subprocess.CompletedProcess[str]:
@@ -62,3 +68,21 @@ def test_torch_for_gpus_where_there_is_none(tmp_path: Path) -> None:
     """As where a container is built."""
     said = set_up(tmp_path / "project", torch="cuda").stdout
     assert "setup: for NVIDIA GPUs, installing torch==" in said
+
+
+def test_set_up_asks_for_the_libraries_that_open3d_takes_from_the_system() -> None:
+    """A machine with a desktop has them all, a container has none."""
+    spec = importlib.util.find_spec("open3d")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent
+    files = [*folder.glob("libOpen3D.so*"), *folder.glob("pybind*.so")]
+    listed = subprocess.run(
+        ["readelf", "--dynamic", *files], capture_output=True, text=True, check=True
+    )
+    needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", listed.stdout))
+    taken = {name for name in needed if not EVERYWHERE.match(name)}
+    taken -= {file.name for file in folder.rglob("*.so*")}
+    asked = re.findall(r"^have_library '(\S+)'", (ROOT / "setup.sh").read_text(), re.MULTILINE)
+    assert "libGL.so.1" in taken
+    assert not [name for name in taken if not any(re.match(each, name) for each in asked)]
