@@ -31,7 +31,8 @@ def end_of_run(state: RunState, reused: Iterable[str], results: Path) -> list[tu
     failed = bool(state.errors or any(not cause.wanted for cause in state.causes.values()))
     lines = [("", head(state, up_to_date.total(), failed=failed))]
     if not state.planned and not state.nothing_to_do:  # it did not come to any job
-        return [("", error) for error in state.errors] or lines
+        # Where a check ends the process before that, its own line is the last one, and all.
+        return [("", error) for error in state.errors] or lines * state.stopped
     spans = {stage: last - first for stage, (first, last) in state.spans.items()}
     if made := [f"{stage} {duration(spans[stage])}" for stage in STAGES if stage in spans]:
         lines.append(("stages", ", ".join(made)))

@@ -177,6 +177,10 @@ def test_a_job_that_ctrl_c_interrupts_is_stopped_too(tmp_path: Path) -> None:
     assert lines[-1].startswith("threedrs: stopped: predict a: stopped; run the same command")
 
 
+def test_a_check_that_ends_the_process_has_the_last_word() -> None:
+    assert said(begun()[:1]) == []
+
+
 def test_nothing_to_do_names_what_is_there() -> None:
     start = begun()[:1]
     nothing = record("Nothing to be done (all requested files are present and up to date).")
