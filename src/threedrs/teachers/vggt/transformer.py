@@ -21,6 +21,7 @@ from threedrs.teachers.vggt.attention import attend, rotate
 # A normed query has five reads (itself, its mean and variance, factor and offset) and is used twice
 # by its rotation. At the compiler's threshold of four it would be written to memory in float32.
 FUSION = {"realize_reads_threshold": 5}
+MOST_GRAPHS = 64  # of one function: three kinds of blocks in 21 sizes
 
 
 class LayerScale(nn.Module):
@@ -123,3 +124,8 @@ def compile_blocks(model: nn.Module, backend: Any = "inductor") -> None:
     forwards = compiled([block.forward for block in blocks], "transformer blocks", **options)
     for block, forward in zip(blocks, forwards, strict=True):
         block.forward = forward  # type: ignore[method-assign]
+    # Torch compiles a function eight times and runs it uncompiled after that. Here one function has
+    # code for each kind of block and size. The limit counts for all of the process, so it is
+    # another one only while this model runs.
+    raised = torch._dynamo.config.patch(recompile_limit=MOST_GRAPHS)
+    model.forward = raised(model.forward)

@@ -44,6 +44,22 @@ def test_a_block_is_compiled_as_what_stands_before_its_attention_and_what_behind
     assert sorted(map(len, products)) == [1, 1, 1, 3, 3, 3]
 
 
+def test_many_image_sizes_are_compiled_each() -> None:
+    graphs: list[Any] = []
+
+    def count(graph: Any, inputs: Any, **options: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    model = tiny_model(0).eval()
+    compile_blocks(model, count)
+    with torch.inference_mode():
+        for rows in (2, 3, 4, 5):
+            model(torch.rand(1, 2, 3, 14 * rows, 28))
+    # Six graphs a size, as above; torch by itself would end at eight of each of two functions.
+    assert len(graphs) == 6 * 4
+
+
 @pytest.mark.parametrize(("backend", "lines"), [(working, 0), (broken, 1)])
 def test_compiled_blocks(backend: Any, lines: int, caplog: pytest.LogCaptureFixture) -> None:
     images = torch.rand(1, 2, 3, 56, 70, generator=torch.Generator().manual_seed(0))
