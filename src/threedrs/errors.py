@@ -115,12 +115,17 @@ def check_arguments() -> None:
 def nearest_path(path: Path) -> str:
     """Return the question for the path that a mistyped one is nearest to, or nothing.
 
-    They differ in one name, the first that is not there.
+    They differ in one name, the first that is not there. A path that is there, though perhaps of
+    another kind, has none.
     """
-    missing = next((part for part in [*path.parents[::-1], path] if not part.exists()), path)
+    missing = next((part for part in [*path.parents[::-1], path] if not part.exists()), None)
+    if missing is None:
+        return ""
     rest = path.relative_to(missing)
     try:
-        beside = [entry.name for entry in missing.parent.iterdir() if (entry / rest).exists()]
+        # Hidden files, such as locks, are nobody's to name.
+        there = [entry for entry in missing.parent.iterdir() if not entry.name.startswith(".")]
+        beside = [entry.name for entry in there if (entry / rest).exists()]
     except OSError:
         return ""
     near = difflib.get_close_matches(missing.name, beside, n=1)

@@ -1,6 +1,7 @@
 """What errors say: the nearest name, all choices, and foreign errors in one line."""
 
 import errno
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from threedrs.errors import (
     DataError,
     choose_one,
     did_you_mean,
+    nearest_path,
     one_line,
     problems_of,
     raise_all,
@@ -21,6 +23,18 @@ def test_the_nearest_name_is_asked_for() -> None:
     # "epoch" and "steps" share "ep" or "s" of five letters each: 2 * 2 / 10 = 0.4.
     assert did_you_mean("epoch", ["steps"]) == ""
     assert did_you_mean("epoch", ["steps"], cutoff=0.4) == "did you mean steps?"
+
+
+def test_the_nearest_path_differs_in_one_name(tmp_path: Path) -> None:
+    (tmp_path / "models/small").mkdir(parents=True)
+    (tmp_path / "models/notes.md").touch()
+    (tmp_path / "models/.rows.jsonl.lock").touch()
+    near = f"did you mean {tmp_path}/models/small?"
+    assert nearest_path(tmp_path / "model/small") == near
+    assert nearest_path(tmp_path / "models/smal") == near
+    # A lock is hidden, and what is there is not near to itself.
+    assert nearest_path(tmp_path / "models/rows.jsonl") == ""
+    assert nearest_path(tmp_path / "models/notes.md") == ""
 
 
 def test_all_choices_stand_before_the_nearest() -> None:

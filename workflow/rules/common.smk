@@ -73,6 +73,7 @@ def gate(check, *arguments):
 
 onstart:
     # Neither for a dry run nor for a job's own process; the table not with --quiet.
+    rule_helpers.check_cores(workflow.resource_settings.cores)
     TARGETS.check_asked(workflow.dag_settings.targets)
     for line in filter(None, [code_changes(Path("results"))]):
         logger.warning(f"threedrs: {line}")

@@ -10,6 +10,7 @@ pack waits for the host to launch its kernels: ``LAUNCHES``, as measured with co
 three trainings on a GPU.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,8 +43,8 @@ class Machine:
     utilisation: float | None = None
 
     def __post_init__(self) -> None:
-        if self.gpus < 1 or self.memory <= 0 or self.peak <= 0:
-            raise ConfigError("plan: --gpus, --gpu-memory and --peak must be above 0")
+        if not all(0 < value < math.inf for value in (self.gpus, self.memory, self.peak)):
+            raise ConfigError("plan: --gpus, --gpu-memory and --peak must be finite and above 0")
         if self.utilisation is not None and not 0 < self.utilisation <= 1:
             raise ConfigError(f"plan: --utilisation {self.utilisation} is not between 0 and 1")
 

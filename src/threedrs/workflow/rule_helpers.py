@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from threedrs.errors import ThreedrsError, user_message
+from threedrs.errors import ConfigError, ThreedrsError, user_message
 from threedrs.teachers.known_teachers import get_teacher
 
 T = TypeVar("T")
@@ -18,6 +18,16 @@ def checked(check: Callable[..., T], *arguments: Any) -> T:
     except (ThreedrsError, OSError) as error:  # such as a folder that this user cannot enter
         lines = (user_message(error) or str(error)).splitlines()
         sys.exit("\n".join(f"threedrs: error: {line}" for line in lines))
+
+
+def check_cores(cores: int | None) -> None:
+    """Check that jobs have a core to run on; Snakemake would wait for one for ever.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if cores == 0:
+        raise ConfigError("--cores 0: no job could start; give 1 or more, or all")
 
 
 def gate(main: bool, check: Callable[..., Any], *arguments: Any) -> list[str]:

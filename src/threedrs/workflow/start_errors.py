@@ -68,9 +68,9 @@ def _advice(name: str, rules: Sequence[Any], names: Mapping[str, Sequence[str]])
     if "/" not in name:
         return f"is not a target; {choose_one(name, [r.name for r in rules if not r.output])}"
     near = difflib.get_close_matches(name, _paths(rules, names), n=1)
-    nearest = f"did you mean {near[0]}? " if near else ""
+    nearest = f"; did you mean {near[0]}?" if near else "."
     known = [f"{wildcard} ({key}): {', '.join(names[wildcard])}" for wildcard, key in _KEYS.items()]
-    return f"no rule makes it; {nearest}The configuration's names are {'; '.join(known)}"
+    return f"no rule makes it{nearest} The configuration's names are {'; '.join(known)}"
 
 
 def _paths(rules: Sequence[Any], names: Mapping[str, Sequence[str]]) -> Iterator[str]:

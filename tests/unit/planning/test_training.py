@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -231,8 +232,9 @@ def test_bad_requests(monkeypatch: pytest.MonkeyPatch) -> None:
         CliRunner().invoke(app, ["plan", "--gpus", "3"], catch_exceptions=False)
     with pytest.raises(ConfigError, match="utilisation 2 is not between"):
         Machine(gpus=1, memory=1, utilisation=2)
-    with pytest.raises(ConfigError, match="must be above 0"):
-        Machine(gpus=0, memory=1)
+    for asked in ({"gpus": 0}, {"memory": math.nan}, {"peak": math.inf}):
+        with pytest.raises(ConfigError, match="must be finite and above 0"):
+            Machine(**{"gpus": 1, "memory": 1, **asked})
     machine = Machine(gpus=3, memory=1)
     with pytest.raises(ConfigError, match="global_batch may be"):
         plan_run(_paper(), machine, teacher_channels=0, samples=1)

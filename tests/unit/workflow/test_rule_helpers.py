@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 
-from threedrs.errors import DataError
-from threedrs.workflow.rule_helpers import checked, gate, in_force, more_each_time, teacher_need
+from threedrs.errors import ConfigError, DataError
+from threedrs.workflow.rule_helpers import (
+    check_cores,
+    checked,
+    gate,
+    in_force,
+    more_each_time,
+    teacher_need,
+)
 
 
 def test_a_gate_stops_the_first_process_alone() -> None:
@@ -18,6 +25,13 @@ def test_a_gate_stops_the_first_process_alone() -> None:
     assert gate(True, str, "a.json") == []
     with pytest.raises(SystemExit, match=r"^threedrs: error: a\.json: missing$"):
         gate(True, check, "a.json")
+
+
+def test_jobs_need_a_core() -> None:
+    for cores in (None, 1, 64):  # None: of a cluster
+        check_cores(cores)
+    with pytest.raises(ConfigError, match=r"^--cores 0: no job could start; give 1 or more"):
+        check_cores(0)
 
 
 def test_a_folder_that_may_not_be_entered_stops_in_a_line() -> None:

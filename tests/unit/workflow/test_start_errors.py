@@ -39,6 +39,11 @@ def test_a_mistyped_path_names_the_nearest_and_where_the_names_come_from() -> No
     )
 
 
+def test_a_path_that_nothing_is_near_to() -> None:
+    line = missing("results/zzz")
+    assert "results/zzz: no rule makes it. The configuration's names are run (runs): 3drs" in line
+
+
 @pytest.mark.parametrize(
     ("text", "exception", "line"),
     [
