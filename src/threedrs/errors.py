@@ -97,11 +97,16 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def check_arguments() -> None:
-    """Check that the command line of this process is text.
+    """Check that the command line of this process is text, and that no argument is empty.
 
     Raises:
-        ConfigError: an argument has bytes that are not of the locale's encoding.
+        ConfigError: an argument has bytes that are not of the locale's encoding, or is empty.
     """
+    # Of an empty path Python makes the working folder, which nobody means by it.
+    if "" in sys.argv[1:]:
+        raise ConfigError(
+            "command line: an argument is empty; perhaps a variable of the shell has no value"
+        )
     # Such a name could be opened, but not written into a result or a log, or shown.
     for argument in sys.argv[1:]:
         if any("\udc80" <= letter <= "\udcff" for letter in argument):

@@ -1,12 +1,16 @@
 """``threedrs instructions``: annotation files to records, records to other tools' form."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from threedrs.cli.names import BenchmarkName, check_out
 from threedrs.cli.shared import AsJson, progress, report, say
+
+if TYPE_CHECKING:
+    from threedrs.tasks.record import Record
 
 app = typer.Typer(help="Instruction data: convert annotations, export records.")
 
@@ -64,7 +68,19 @@ def export(
     """Write records as LLaVA-style training code reads them."""
     check_out(out, *records)
 
-    from threedrs.instructions.llava_format import load_records, write_llava
+    from threedrs.instructions.llava_format import write_llava
 
-    count = write_llava(out, (record for path in records for record in load_records(path)))
+    count = write_llava(out, (record for path in records for record in _records(path)))
     say(f"{out}: {count} entries")
+
+
+def _records(path: Path) -> "Iterator[Record]":
+    from threedrs.errors import DataError
+    from threedrs.instructions.llava_format import load_records
+
+    empty = True
+    for record in load_records(path):
+        empty = False
+        yield record
+    if empty:
+        raise DataError(f"{path}: holds no records; convert the annotations again")

@@ -10,6 +10,7 @@ from threedrs.cli.names import (
     SCENES,
     FeaturesName,
     SceneName,
+    check_file,
     check_image,
     completion,
     find_scene,
@@ -88,11 +89,12 @@ def show_scene(
         Path | None, typer.Option(help="Also a recording for the Rerun viewer (.rrd).")
     ] = None,
     data: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            help="Data root with the scene's mesh, for the coverage; of the demo results/demo."
+            help="Data root with the scene's mesh, for the coverage; default data, of the demo "
+            "results/demo."
         ),
-    ] = Path("data"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write an image of a scene: its frames, and its boxes from above.
@@ -100,6 +102,8 @@ def show_scene(
     With --rrd also points, boxes and cameras in 3D; that needs `pip install -e '.[rerun]'`.
     """
     check_image(out)
+    if data is not None:
+        check_file(data)
     store = find_scene(scene)
 
     from threedrs.io.images import save_image
@@ -110,7 +114,7 @@ def show_scene(
     from threedrs.visualization.scene_plot import plot_scene
 
     opened = SceneStore.open(store)
-    scan = DataLayout(root=data).own_scan(opened.scene)
+    scan = DataLayout(root=data or Path("data")).own_scan(opened.scene)
     row = scene_facts(opened, scan, opened.attributes.get("notes", []))
     image = out or Path(f"{opened.scene}.png")
     if rrd is not None:

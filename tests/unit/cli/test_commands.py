@@ -99,6 +99,7 @@ MISTYPED = [
     ("import-rgbd x y.sens", "x: is not there"),
     ("verify --results reslts", "reslts: is not a folder; did you mean results?"),
     ("features show vggt scene0000_00 --out f.gif", "--out f.gif: give a name that ends in .jpg"),
+    ("scene show scene0000_00 --data result", "result: is not there; did you mean results?"),
     ("scene show scene0000_00 --out f.tif", "--out f.tif: give a name that ends in .jpg or .png"),
     ("unpack x.tar", "x.tar"),
     ("eval results/train/3drs", "holds one; give results/train/3drs/model"),

@@ -35,6 +35,17 @@ def test_convert_and_export(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "x.json").read_text())[0]["metadata"]["dataset"] == "scanQA"
 
 
+@pytest.mark.parametrize(("name", "text"), [("empty.jsonl", ""), ("empty.json", "[]")])
+def test_a_file_without_records_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    out = tmp_path / "x.json"
+    with pytest.raises(DataError, match=rf"{name}: holds no records; convert"):
+        runner.invoke(
+            app, ["export", str(tmp_path / name), "--out", str(out)], catch_exceptions=False
+        )
+    assert not out.exists()
+
+
 def test_options_reach_the_conversion(tmp_path: Path) -> None:
     write_questions(tmp_path)
     out = tmp_path / "scanqa_train.jsonl"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.repository import ROOT
-from threedrs.errors import MachineError
+from threedrs.errors import ConfigError, MachineError
 from threedrs.workflow import processes
 from threedrs.workflow.processes import (
     check_package,
@@ -59,6 +59,13 @@ def test_a_program_is_asked_in_a_fixed_locale(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("LANGUAGE", "tr")
     shown = 'printf "%s,%s,%s,\\374," "$LC_ALL" "$LC_MESSAGES" "$LANGUAGE"; cat'
     assert run_text("sh", "-c", shown, said="é").stdout == "C.UTF-8,,,�,é"
+
+
+def test_an_empty_argument_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Such as threedrs features verify "$STORE", which would be the working folder.
+    monkeypatch.setattr("sys.argv", ["threedrs", "features", "verify", ""])
+    with pytest.raises(ConfigError, match=r"^command line: an argument is empty; perhaps a variab"):
+        check_package(tmp_path)
 
 
 @pytest.mark.parametrize(
