@@ -24,20 +24,6 @@ wildcard_constraints:
     teacher="|".join(TEACHERS) or "none",
 
 
-localrules:
-    all,
-    scenes,
-    features,
-    instructions,
-    models,
-    scores,
-    answers,
-    report,
-    awareness,
-    run_config,
-    check_limit,
-
-
 if DEMO:
 
     include: "workflow/rules/demo.smk"

@@ -49,8 +49,11 @@ class LogHandler(LogHandlerBase):
     def know(self, workflow: Any, names: Mapping[str, Sequence[str]]) -> None:
         """Take the workflow, once its configuration is read, and the values of its wildcards."""
         self.workflow, self.names = workflow, names
+        # What a workflow that uses this one as a module puts before the names of rules.
+        self.state.prefix = workflow.modifier.modify_rulename("")
         if self.screen is not None:
             self.screen.workflow = workflow
+            self.screen.state.prefix = self.state.prefix
 
     def emit(self, record: LogRecord) -> None:
         """Show a record of Snakemake's, in the thread that Snakemake has for its plugins."""

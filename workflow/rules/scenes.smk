@@ -195,6 +195,7 @@ rule check_limit:
         "results/logs/check_limit/{split}.log",
     wildcard_constraints:
         split=SPLITS,
+    localrule: True
     conda:
         "../../envs/data.yaml"
     params:

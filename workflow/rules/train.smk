@@ -34,6 +34,7 @@ rule run_config:
         "results/train/{run}/config.json",
     log:
         "results/logs/run_config/{run}.log",
+    localrule: True
     conda:
         "../../envs/data.yaml"
     params:

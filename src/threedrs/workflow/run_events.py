@@ -94,15 +94,19 @@ class RunState:
     remote: bool = False  # jobs go to a cluster
     nothing_to_do: bool = False
     stopping: bool = False  # Snakemake was asked to stop
+    prefix: str = ""  # of the names of rules, where another workflow uses them as a module
+
+    def own(self, rule: str) -> str:
+        """Return the name of a rule as this workflow has it."""
+        return rule.removeprefix(self.prefix)
 
     def take(self, record: LogRecord) -> str | None:
         """Take an event; return a line for the user where one is due at once, or None."""
         event, fields = getattr(record, "event", None), vars(record)
         match event:
             case "run_info":
-                self.planned = Counter(
-                    {rule: n for rule, n in fields["stats"].items() if rule != "total"}
-                )
+                stats = fields["stats"].items()
+                self.planned = Counter({self.own(rule): n for rule, n in stats if rule != "total"})
                 self.started = record.created
             case "resources_info":
                 self.remote = self.remote or "nodes" in fields
@@ -119,7 +123,7 @@ class RunState:
         return None
 
     def _start(self, fields: Mapping[str, Any], now: float) -> None:
-        rule, number = fields["rule_name"], fields["jobid"]
+        rule, number = self.own(fields["rule_name"]), fields["jobid"]
         name = " ".join([rule, *map(str, (fields["wildcards"] or {}).values())])
         self.running[number] = Job(number, rule, name, [*map(Path, fields["log"] or [])], now)
         self.spans.setdefault(stage_of(rule), [now, now])
@@ -141,7 +145,7 @@ class RunState:
     def _fail(self, fields: Mapping[str, Any]) -> str:
         number = fields["jobid"]
         job = self.running.pop(number, None)
-        name = job.name if job else str(fields["rule_name"])
+        name = job.name if job else self.own(str(fields["rule_name"]))
         logs = [*map(Path, fields["log"] or [])]
         said = fields.get("rule_msg") or ""
         cause = find_cause(name, logs, job.started if job else 0.0, said)

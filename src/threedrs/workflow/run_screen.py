@@ -87,7 +87,8 @@ class RunScreen:
             from threedrs.workflow.run_summary import end_of_run, failures
 
             try:
-                lines = end_of_run(self.state, _reused(self.workflow), Path("results"))
+                reused = map(self.state.own, _reused(self.workflow))
+                lines = end_of_run(self.state, reused, Path("results"))
             except Exception as error:  # Snakemake drops it, and with it why jobs failed
                 self._print([f"threedrs: how the run ended cannot be shown: {error!r}"])
                 lines = [("", line) for line in (*self.state.warnings, *failures(self.state))]

@@ -67,6 +67,20 @@ def test_the_recorded_run_has_a_line_a_stage_and_its_end() -> None:
     ]
 
 
+def test_a_module_is_shown_under_the_names_of_its_own_rules() -> None:
+    records = [*begun(mine_train=1), job(1, "mine_train", run="a"), ended(1, 200.0)]
+    screen = RunScreen()
+    screen.console = Console(file=(stream := io.StringIO()), force_terminal=False)
+    screen.state.prefix = "mine_"
+    screen.workflow = SimpleNamespace(dag=Dag(["mine_predict"]))
+    for each in records:
+        screen.take(each)
+    screen.close()
+    assert "training 1" in stream.getvalue()
+    assert "train a: done in 1 min 39 s" in stream.getvalue()
+    assert "reused    predictions 1" in stream.getvalue()
+
+
 def test_one_job_is_one_job() -> None:
     start = record(event="run_info", stats={"train": 1, "total": 1}, created=100.0)
     lines = said([*begun()[:1], start, job(1, "train"), ended(1, 101.0)])
