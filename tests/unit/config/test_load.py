@@ -53,6 +53,13 @@ def test_the_papers_recipe(config: dict) -> None:
         assert "data/models" in line
 
 
+def test_pages_about_other_data_than_the_demos_do_not_name_it() -> None:
+    files = [yaml.safe_load(path.read_text()) for path in (ROOT / "config").glob("*.yaml")]
+    others = [file for file in files if file.get("data", {"demo": {}}).get("demo", {}) is None]
+    assert len(others) == 2  # paper.yaml and published.yaml
+    assert not [file for file in others if "demo" in file.get("report", {}).get("title", "demo")]
+
+
 def test_defaults_of_the_demo_are_filled_in(config: dict) -> None:
     config["data"]["demo"] = {"scenes": 4, "seed": 0}
     filled = load_config(config)["data"]["demo"]
