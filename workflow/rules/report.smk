@@ -123,7 +123,7 @@ rule build_report:
         benchmarks=BENCHMARKS,
         teachers=TEACHERS,
         mixes=MIXES,
-        demo=bool(DEMO),
+        demo=TARGETS.generated,
         features=next(iter(FEATURE_SHARDS), None),
     message:
         "Report"

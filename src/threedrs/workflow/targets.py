@@ -12,7 +12,7 @@ from typing import Any
 from threedrs.config.checks import batch_problem
 from threedrs.config.load import Config, data_layout, resolve_run
 from threedrs.config.schema import INITIAL
-from threedrs.demo.write import demo_scenes
+from threedrs.demo.write import MARKER, demo_scenes
 from threedrs.errors import ConfigError
 from threedrs.inputs import required_files
 from threedrs.inputs.captures import capture_files, capture_splits
@@ -45,6 +45,8 @@ class Targets:
         self.data = self.layout.model_dump(mode="json", exclude=apart)
         self.downloads = downloads(config)
         self.demo = config["data"]["demo"]
+        # `threedrs demo` writes rooms into other folders, too.
+        self.generated = bool(self.demo) or (self.layout.root / MARKER).is_file()
         # Whether frames are chosen by the voxels that they see.
         self.coverage = config["frames"]["strategy"] != "uniform"
         self.splits = required_files.scene_splits(config)

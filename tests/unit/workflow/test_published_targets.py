@@ -150,3 +150,9 @@ def test_every_path_of_the_data_may_be_another(
         assert found.scenes == {"train": [TRAIN], "val": [VAL]}
         for name in needed:
             (tmp_path / name).unlink()
+
+
+def test_generated_rooms_in_the_published_layout_are_known_by_their_mark(root: Path) -> None:
+    assert not build(root).generated
+    (root / "demo.json").write_text("{}")
+    assert build(root).generated
