@@ -28,7 +28,9 @@ def end_of_run(state: RunState, reused: Iterable[str], results: Path) -> list[tu
     rules = [*reused]
     up_to_date = Counter(stage_of(rule) for rule in rules)
     up_to_date.pop("other", None)  # targets
-    failed = bool(state.errors or any(not cause.wanted for cause in state.causes.values()))
+    # What is said after the last job, as by a plugin that finds no accounting, fails no job.
+    broken = bool(state.errors) and state.done != state.planned
+    failed = broken or any(not cause.wanted for cause in state.causes.values())
     lines = [("", head(state, up_to_date.total(), failed=failed))]
     if not state.planned and not state.nothing_to_do:  # it did not come to any job
         # Where a check ends the process before that, its own line is the last one, and all.

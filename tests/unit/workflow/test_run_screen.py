@@ -191,6 +191,17 @@ def test_a_job_that_ctrl_c_interrupts_is_stopped_too(tmp_path: Path) -> None:
     assert lines[-1].startswith("threedrs: stopped: predict a: stopped; run the same command")
 
 
+def test_a_complaint_after_the_last_job_fails_no_run() -> None:
+    """As of the Slurm plugin's report where accounting does not run."""
+    start = record(event="run_info", stats={"train": 1, "total": 1}, created=100.0)
+    complaint = record("Failed to retrieve job data for workflow 7.", 40)
+    done = said([*begun()[:1], start, job(1, "train"), ended(1, 101.0), complaint])
+    assert any(line.startswith("Done in ") for line in done)
+    assert done[-1] == "Failed to retrieve job data for workflow 7."
+    undone = said([*begun()[:1], start, job(1, "train"), complaint])
+    assert any(line.startswith("Failed after ") for line in undone)
+
+
 def test_a_check_that_ends_the_process_has_the_last_word() -> None:
     assert said(begun()[:1]) == []
 
