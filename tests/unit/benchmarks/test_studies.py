@@ -15,6 +15,8 @@ from threedrs.config.yaml_files import merged
 from threedrs.demo.annotations import annotate
 from threedrs.demo.rooms import make_room
 from threedrs.demo.write import demo_scenes
+from threedrs.instructions.mix_settings import MixSettings
+from threedrs.tasks.record import GROUND, Record, conversation
 
 TOLD = (ROOT / "docs" / "TRAINING.md").read_text().partition("## Does it learn?")[2]
 MEASURED = (ROOT / "benchmarks" / "RESULTS.md").read_text()
@@ -153,6 +155,30 @@ def test_the_demos_student_has_not_seen_the_demos_rooms(monkeypatch: pytest.Monk
     assert (recipe["model"]["path"], recipe["teacher"]["name"]) == (None, "none")
     for section, key in (("model", "name"), ("model", "size"), ("train", "label_chat_tokens")):
         assert recipe[section][key] == goes_on[section][key]
+
+
+def test_the_mix_of_colours_holds_what_cannot_be_answered_without_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = study(monkeypatch, "small", "colours")
+    run = resolve_run(config, "colours-first")
+    assert (run["model"]["path"], run["train"]["mix"]) == (None, "colours")
+    assert config["data"]["demo"]["things"]
+    mix = MixSettings(**config["instructions"]["mixes"]["colours"])
+    texts = {
+        ("scanrefer", "The red thing.", GROUND): True,
+        ("multi3drefer", "All blue things in the room.", GROUND): True,
+        ("scan2cap", "an object located at <coord>", "One green thing."): True,
+        ("scanqa", "What is the color of the bed?", "white"): True,
+        ("scanrefer", "The red chair in the room.", GROUND): False,
+        ("scanqa", "How many brown boxes are in this room?", "two"): False,
+    }
+    for (benchmark, question, answer), admitted in texts.items():
+        one = Record(
+            id="0", benchmark=benchmark, scene="scene0000_00",
+            conversations=conversation(f"<image> {question}", answer),
+        )  # fmt: skip
+        assert mix.admits(one) is admitted
 
 
 def test_the_trial_of_one_recipe_stays_the_one_that_was_measured(
