@@ -44,30 +44,35 @@ def outcome(chosen: list[float], target: int, label: str, boxes: BoxSet) -> tupl
     return boxes.labels[best] == label, int(boxes.ids[best]) == target
 
 
-def row(results: Path, run: str) -> str:
-    """Return a run's row of the table."""
+def outcomes(results: Path, run: str) -> Iterator[tuple[bool, bool, float]]:
+    """Yield of each description by colour alone its `outcome`, and the chance within the class."""
     records = {r.id: r for r in read_records(results / "instructions/scanrefer_val.jsonl")}
     stores: dict[str, BoxSet] = {}
+    for line in read_json_lines(results / "eval" / run / "scanrefer/predictions.jsonl"):
+        record = records[line["id"]]
+        if record.scene not in stores:
+            store = SceneStore.open(results / "scenes" / f"{record.scene}.zarr")
+            stores[record.scene] = store.boxes("gt")
+        boxes, label = stores[record.scene], class_by_colour(record)
+        if label is None or boxes.labels.count(label) < 2:
+            continue
+        assert record.object_ids is not None
+        chosen = line["boxes"][int(np.argmax(line["scores"]))]
+        yield (
+            *outcome(chosen, record.object_ids[0], label, boxes),
+            1 / boxes.labels.count(label),
+        )
 
-    def outcomes() -> Iterator[tuple[bool, bool, float]]:
-        for line in read_json_lines(results / "eval" / run / "scanrefer/predictions.jsonl"):
-            record = records[line["id"]]
-            label = class_by_colour(record)
-            if record.scene not in stores:
-                store = SceneStore.open(results / "scenes" / f"{record.scene}.zarr")
-                stores[record.scene] = store.boxes("gt")
-            boxes = stores[record.scene]
-            if label is None or boxes.labels.count(label) < 2:
-                continue
-            assert record.object_ids is not None
-            chosen = line["boxes"][int(np.argmax(line["scores"]))]
-            found = outcome(chosen, record.object_ids[0], label, boxes)
-            yield *found, 1 / boxes.labels.count(label)
 
-    classes, objects, chances = zip(*outcomes(), strict=True)
-    within = sum(objects) / max(1, sum(classes))
-    cells = (statistics.mean(classes), statistics.mean(objects), within, statistics.mean(chances))
-    return f"| {run} | {len(classes)} | {' | '.join(f'{100 * cell:.1f}' for cell in cells)} |"
+def row(results: Path, run: str) -> str:
+    """Return a run's row of the table."""
+    found = list(outcomes(results, run))
+    if not found:
+        return f"| {run} | 0 | | | | |"
+    classes, objects, chances = map(statistics.mean, zip(*found, strict=True))
+    within = objects / classes if classes else 0.0
+    cells = (classes, objects, within, chances)
+    return f"| {run} | {len(found)} | {' | '.join(f'{100 * cell:.1f}' for cell in cells)} |"
 
 
 def main() -> None:

@@ -1,14 +1,17 @@
 """benchmarks/colour_alone.py: which descriptions count, and what a chosen box is."""
 
 import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fixtures.repository import ROOT
+from threedrs.io.files import write_json_lines
 from threedrs.scannet.boxes import BoxSet
 from threedrs.tasks import scanrefer
-from threedrs.tasks.record import GROUND, Record, conversation
+from threedrs.tasks.record import GROUND, Record, conversation, write_records
 
 SPEC = importlib.util.spec_from_file_location(
     "colour_alone", ROOT / "benchmarks" / "colour_alone.py"
@@ -51,3 +54,35 @@ def test_a_chosen_box_is_the_object_that_it_covers() -> None:
     assert colour_alone.outcome([0, 3, 0, 1, 1, 1], 4, "chair", BOXES) == (False, False)
     # 0.35 / 1.65 is less than a quarter.
     assert colour_alone.outcome([0.65, 0, 0, 1, 1, 1], 4, "chair", BOXES) == (False, False)
+
+
+def test_a_row_counts_descriptions_that_need_the_colour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SimpleNamespace(boxes=lambda kind: BOXES)
+    monkeypatch.setattr(colour_alone.SceneStore, "open", lambda path: store)
+    # The one desk of the room needs no colour, and the second description names none.
+    asked = [
+        ("the red chair.", 4),
+        ("a chair.", 5),
+        ("this is a blue chair.", 5),
+        ("the red desk.", 6),
+    ]
+    records = [
+        Record(
+            id=str(number), benchmark="scanrefer", scene="scene0000_00", object_ids=(target,),
+            conversations=conversation(scanrefer.PROMPT.format(description=text), GROUND),
+        )
+        for number, (text, target) in enumerate(asked)
+    ]  # fmt: skip
+    (tmp_path / "instructions").mkdir()
+    write_records(tmp_path / "instructions/scanrefer_val.jsonl", records)
+    answers = tmp_path / "eval" / "student" / "scanrefer" / "predictions.jsonl"
+    answers.parent.mkdir(parents=True)
+    boxes = BOXES.boxes.tolist()
+    rows = [{"id": str(n), "boxes": boxes, "scores": [0.1, 0.7, 0.2]} for n in range(4)]
+    write_json_lines(answers, rows)
+    # Both choose the second chair, which is meant once.
+    assert colour_alone.row(tmp_path, "student") == "| student | 2 | 100.0 | 50.0 | 50.0 | 50.0 |"
+    write_json_lines(answers, rows[3:])
+    assert colour_alone.row(tmp_path, "student") == "| student | 0 | | | | |"
