@@ -204,6 +204,7 @@ def main() -> None:
         ],
     }
     report["ranks_before"] = read_timings(out)
+    print(json.dumps(report), flush=True)  # whatever becomes of the second half
     began = time.perf_counter()
     process = start(arguments.resume_gpus or arguments.gpus, config, arguments.resume_set)
     try:

@@ -30,8 +30,8 @@ MEASURED: dict[str, tuple[float, str, tuple[str, ...]]] = {
         ("44 % of the peak", "| 33.2 % |", "| 43.4 % |"),
     ),
     "prediction, s of a scene's prefix": (0.208, _INFERENCE, ("| 0.208 |",)),
-    "prediction, s a question": (0.076 / 66, _INFERENCE, ("| 66 |", "| 0.076 |")),
-    "prediction, s a token step": (0.00681, _INFERENCE, ("**6.81**",)),
+    "prediction, s a question": (0.073 / 66, _INFERENCE, ("| 66 |", "| 0.073 |")),
+    "prediction, s a token step": (0.00664, _INFERENCE, ("**6.64**",)),
     "scoring, s of all five benchmarks": (21.6, _CPU, ("**21.6**",)),
     "answers without looking, s": (140.0, _CPU, ("about **140** s",)),
     "seeds, points of ScanRefer Acc@0.25": (
