@@ -54,9 +54,13 @@ def write_published_demo(out: Path, scenes: int, seed: int, *, say: Say) -> None
 
     Raises:
         ConfigError: too few or too many scenes, or a negative seed.
-        DataError: ``out`` holds files that are not such a folder, or one that would be replaced.
+        DataError: ``out`` holds files that are not such a folder, or one that would be replaced, or
+            is the working folder.
     """
-    others = _files_to_keep(out, scenes)
+    if Path.cwd().is_relative_to(out.resolve()):
+        # It is replaced as a whole, and who is in it would be in a folder that is gone.
+        raise DataError(f"{out}: is or holds the working folder; run this from outside of it")
+    _files_to_keep(out, scenes)
     with atomic_folder(out) as folder:
         write_demo(folder / "scans", scenes, seed, say=say)
         publish(folder / "scans", folder, say=say)
@@ -64,7 +68,8 @@ def write_published_demo(out: Path, scenes: int, seed: int, *, say: Say) -> None
         _write_features(trained, folder / "scannet", say=say)
         shutil.rmtree(folder / "scans")
         write_marker(folder, "published", scenes, seed)
-        for file in others:
+        # Asked again, as some may have come in these minutes.
+        for file in _files_to_keep(out, scenes):
             # Copied, so that nothing is lost where this is stopped before the folder is in place.
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(out / file, folder / file, follow_symlinks=False)

@@ -182,10 +182,11 @@ def test_an_older_demo_is_replaced_and_nothing_else(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("mine")
     (tmp_path / "elsewhere").symlink_to("../elsewhere")
-    write_published_demo(tmp_path, 2, 5, say=lambda line: None)
+    # What comes while rooms are rendered is kept too.
+    write_published_demo(tmp_path, 2, 5, say=lambda line: (tmp_path / "late.txt").touch())
     found = [path for path in tmp_path.rglob("*") if path.is_symlink() or path.is_file()]
     names = {path.relative_to(tmp_path).as_posix() for path in found}
-    mine = {"notes.txt", "captures/desk/00000.jpg", "elsewhere"}
+    mine = {"notes.txt", "late.txt", "captures/desk/00000.jpg", "elsewhere"}
     assert names == {*published_files(2), "demo.json", *mine}
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert (tmp_path / "elsewhere").readlink() == Path("../elsewhere")
@@ -198,6 +199,16 @@ def test_a_file_that_no_demo_wrote_is_not_written_over(tmp_path: Path, name: str
     (tmp_path / name).write_text("mine")
     with pytest.raises(DataError, match=f"holds {name}, which demo data would replace; move it"):
         write_published_demo(tmp_path, 3, 1, say=print)
+
+
+@pytest.mark.parametrize("out", [".", "..", "../desk"])
+def test_the_working_folder_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    (tmp_path / "desk").mkdir()
+    monkeypatch.chdir(tmp_path / "desk")
+    with pytest.raises(DataError, match=r"is or holds the working folder; run this from outside"):
+        write_published_demo(Path(out), 2, 1, say=print)
 
 
 def test_what_a_killed_writer_left_is_not_kept(tmp_path: Path) -> None:
