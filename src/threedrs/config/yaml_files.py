@@ -142,7 +142,9 @@ def parse_values(entries: Sequence[str]) -> dict[str, Any]:
 
 def config_option(key: str, value: Mapping[str, Any]) -> str:
     """Return the option ``--config`` that sets a section, as it is typed in a shell."""
-    text = yaml.safe_dump({**value}, default_flow_style=True, sort_keys=False, width=math.inf)
+    text = yaml.safe_dump(
+        {**value}, default_flow_style=True, sort_keys=False, width=math.inf, allow_unicode=True
+    )
     return shlex.join(["--config", f"{key}={text.strip()}"])
 
 

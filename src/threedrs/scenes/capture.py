@@ -8,6 +8,7 @@ One decoded depth image is in memory at a time, and a cloud of a point every 4 c
 frames takes some 10 seconds, most of it the decoding.
 """
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,7 +205,8 @@ def open_capture(capture: Path, options: CaptureOptions) -> Frames:
         )
     if (capture / "zarr.json").is_file():
         raise DataError(
-            f"{capture}: is a scene store already; threedrs scene show {capture} draws it"
+            f"{capture}: is a scene store already; "
+            f"`{shlex.join(['threedrs', 'scene', 'show', str(capture)])}` draws it"
         )
     given = {
         "--depth-scale": options.depth_scale,

@@ -136,9 +136,10 @@ def test_a_file_of_another_kind_is_one_line(
 
 
 def test_an_option_to_type_reads_back_as_the_values_it_was_made_of() -> None:
-    section = {"root": "my rooms, 'all'/{a}", "demo": None}
+    section = {"root": "my rooms, 'all'/{a}/Büro", "demo": None}
     option, value = shlex.split(config_option("data", section))
     assert (option, parse_values([value])) == ("--config", {"data": section})
+    assert "Büro" in value
     assert config_option("data", {"root": "out", "demo": None}) == (
         "--config 'data={root: out, demo: null}'"
     )
