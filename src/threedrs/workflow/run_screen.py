@@ -107,7 +107,8 @@ class RunScreen:
         else:
             planned, stages = self.state.planned, filter("other".__ne__, self.state.stages())
             parts = [f"{stage} {self.state.count(planned, stage)}" for stage in stages]
-            self._say(f"{number_of_jobs(planned.total())}: {', '.join(parts)}")
+            jobs = number_of_jobs(planned.total())
+            self._say(f"{jobs}: {', '.join(parts)}" if parts else jobs)
         self._ticker.start()
 
     # Plain lines

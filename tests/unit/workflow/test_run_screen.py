@@ -88,6 +88,11 @@ def test_one_job_is_one_job() -> None:
     assert [line.partition(": ")[2] for line in lines if line.startswith("Done in")] == ["1 job"]
 
 
+def test_a_run_of_a_target_alone_names_no_stage() -> None:
+    start = record(event="run_info", stats={"answers": 1, "total": 1}, created=100.0)
+    assert said([*begun()[:1], start, job(1, "answers"), ended(1, 101.0)])[0] == "1 job"
+
+
 def test_a_failure_has_each_cause_once_in_the_last_lines(tmp_path: Path) -> None:
     one, other = tmp_path / "one.log", tmp_path / "other.log"
     for log, name in ((one, "a"), (other, "b")):
