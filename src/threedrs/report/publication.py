@@ -74,8 +74,9 @@ def _hub_checkpoint(model: Mapping[str, Any]) -> HubCheckpoint | None:
     checkpoint = find_family(model["name"]).checkpoints[model["name"]]
     # Only a folder of the Hub's name: any other may hold anything, such as a run of one's own.
     owner, _, name = checkpoint.repository.partition("/")
-    parts = Path(model["path"]).parts
-    return checkpoint if parts[-1] == name or f"models--{owner}--{name}" in parts else None
+    folder = Path(model["path"])
+    cached = f"models--{owner}--{name}" in folder.parts
+    return checkpoint if cached or folder.name == name else None
 
 
 def _place(file: Path, there: Path, base: HubCheckpoint | None) -> None:

@@ -228,7 +228,7 @@ def write_manifest(model: Path) -> None:
 
 def not_trained(run: str) -> str:
     """Return that a run has no model yet, how far its training is, and what goes on with it."""
-    steps = sorted(Path("results/train", run).glob("checkpoints/step-*"))
+    steps = sorted(Path("results/train", run).glob(f"checkpoints/step-{'[0-9]' * 8}"))
     if not steps:
         return f"{run}: this run is not trained yet; run `snakemake --cores all models`"
     step = int(steps[-1].name.removeprefix("step-"))
