@@ -188,13 +188,14 @@ def show_features(
     ] = None,
 ) -> None:
     """Draw frames above the main components of their features."""
+    check_image(out)
+
     from threedrs.errors import StoreError, did_you_mean
     from threedrs.io.images import save_image
     from threedrs.scenes.store import SceneStore
     from threedrs.teachers.feature_store import FeatureStore
     from threedrs.visualization.feature_plot import plot_features
 
-    check_image(out)
     shards = [FeatureStore.open(path) for path in find_shards(features)]
     shard_of = {name: shard for shard in shards for name in shard.scenes}
     if scene not in shard_of:
