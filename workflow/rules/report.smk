@@ -123,7 +123,7 @@ rule build_report:
         benchmarks=BENCHMARKS,
         teachers=TEACHERS,
         mixes=MIXES,
-        demo=TARGETS.generated,
+        demo=bool(TARGETS.generated),
         features=next(iter(FEATURE_SHARDS), None),
     message:
         "Report"

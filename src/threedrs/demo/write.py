@@ -131,12 +131,17 @@ def check_files(out: Path, scenes: int) -> None:
         )
 
 
+def read_marker(out: Path) -> dict[str, Any] | None:
+    """Return what the marker of the demo in ``out`` says, or None."""
+    content: Any = read_json(out / MARKER) if (out / MARKER).is_file() else None
+    ours = isinstance(content, dict) and content.get("format_version") == FORMAT_VERSION
+    return content if ours and content.get("scenes") else None
+
+
 def older_demo(out: Path, layout: str) -> int | None:
     """Return how many scenes the demo has that is in ``out`` already, or None."""
-    content = read_json(out / MARKER) if (out / MARKER).is_file() else {}
-    ours = isinstance(content, dict) and content.get("format_version") == FORMAT_VERSION
-    scenes: int | None = content.get("scenes") if ours else None
-    return scenes if scenes and content.get("layout", "scans") == layout else None
+    content = read_marker(out)
+    return content["scenes"] if content and content.get("layout", "scans") == layout else None
 
 
 def write_marker(out: Path, layout: str, scenes: int, seed: int) -> None:

@@ -93,7 +93,10 @@ def _more_rooms(summary: Mapping[str, Any], level: float = 0.0) -> str:
     config = next(iter(entries)).get("config") or {}
     if config.get("data", {}).get("demo"):
         enough = f" to {math.ceil(fewest_rooms(level) * 7 / 3)}" if level else ""
-        return f"Raise data.demo.scenes{enough}: three of seven generated rooms are evaluated."
+        return (
+            f"Raise data.demo.scenes{enough}, or --scenes of `threedrs demo`: three of seven "
+            "generated rooms are evaluated."
+        )
     return "Add scans of the evaluation splits."
 
 

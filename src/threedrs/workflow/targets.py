@@ -12,7 +12,7 @@ from typing import Any
 from threedrs.config.checks import batch_problem
 from threedrs.config.load import Config, data_layout, resolve_run
 from threedrs.config.schema import INITIAL
-from threedrs.demo.write import MARKER, demo_scenes
+from threedrs.demo.write import demo_scenes, read_marker
 from threedrs.errors import ConfigError
 from threedrs.inputs import required_files
 from threedrs.inputs.captures import capture_files, capture_splits
@@ -45,8 +45,8 @@ class Targets:
         self.data = self.layout.model_dump(mode="json", exclude=apart)
         self.downloads = downloads(config)
         self.demo = config["data"]["demo"]
-        # `threedrs demo` writes rooms into other folders, too.
-        self.generated = bool(self.demo) or (self.layout.root / MARKER).is_file()
+        # How the rooms were generated, if they were. `threedrs demo` writes them elsewhere, too.
+        self.generated = self.demo or read_marker(self.layout.root)
         # Whether frames are chosen by the voxels that they see.
         self.coverage = config["frames"]["strategy"] != "uniform"
         self.splits = required_files.scene_splits(config)
@@ -255,7 +255,9 @@ class Targets:
         """Return the settings of a run, with the paths of its inputs; not how it is carried out."""
         sections = {name: part for name, part in self.resolved[run].items() if name != "execution"}
         # Where the data is changes no result. Of a teacher's weights the features say more.
-        sections["data"] = {k: v for k, v in sections["data"].items() if k != "root"}
+        data = {k: v for k, v in sections["data"].items() if k != "root"}
+        # By this the cards of models know whose rooms and licence it is.
+        sections["data"] = {**data, "demo": self.generated}
         if (weights := sections.get("teacher", {}).get("weights")) is not None:
             sections["teacher"] = {**sections["teacher"], "weights": Path(weights).name}
         if run not in self.trained:

@@ -10,6 +10,7 @@ import yaml
 from fixtures.published_files import embodiedscan_entry, save_infos, save_torch, scene_cloud
 from fixtures.repository import ROOT
 from threedrs.config.load import load_config
+from threedrs.demo.write import write_marker
 from threedrs.errors import DataError
 from threedrs.inputs.required_files import prepared_records
 from threedrs.workflow.targets import Targets
@@ -154,5 +155,7 @@ def test_every_path_of_the_data_may_be_another(
 
 def test_generated_rooms_in_the_published_layout_are_known_by_their_mark(root: Path) -> None:
     assert not build(root).generated
-    (root / "demo.json").write_text("{}")
+    assert build(root).run_config("baseline")["data"]["demo"] is None
+    write_marker(root, "published", 3, 7)
     assert build(root).generated
+    assert build(root).run_config("baseline")["data"]["demo"]["seed"] == 7
