@@ -38,7 +38,9 @@ def plain_error(
     if lines[0].startswith("Traceback"):
         said = lines[-1]
     if exception == "FileNotFoundError" and (found := re.search(r"'([^']+)'$", lines[-1])):
-        said = f"{found[1]}: is not there; give the path of a file that is"
+        # A target behind files, as in `--configfile a.yaml all`, is taken for one of them.
+        target = "" if Path(found[1]).suffix else ", and -- between files and targets"
+        said = f"{found[1]}: is not there; give the path of a file that is{target}"
     elif said.startswith(("Config file ", "UnicodeDecodeError", "IsADirectoryError")):
         # Snakemake says neither which of the files nor which line.
         said = "; ".join(problems_of(partial(check_yaml, _configuration_files()))) or said
@@ -59,7 +61,7 @@ def _configuration_files() -> list[Path]:
     # It says again which profile it reads.
     with redirect_stderr(io.StringIO()):
         _, options = parse_args(sys.argv[1:])
-    # A target behind them, as in `--configfile a.yaml all`, is taken for a file as well.
+    # A target that is taken for a file is not one.
     return [path for path in map(Path, options.configfile) if path.exists()]
 
 

@@ -53,6 +53,12 @@ def test_a_path_that_nothing_is_near_to() -> None:
             "FileNotFoundError",
             "nowhere.yaml: is not there; give the path of a file that is",
         ),
+        (
+            "Traceback ...:\n\nFileNotFoundError: [Errno 2] No such file or directory: 'scenes'\n",
+            "FileNotFoundError",
+            "scenes: is not there; give the path of a file that is, and -- between files and "
+            "targets",
+        ),
         ("Traceback ...:\n  File ...\nKeyError: 'x'\n", "KeyError", "KeyError: 'x'"),
         (
             "WorkflowError:\nJob needs threads=4\nbut only 2.",
