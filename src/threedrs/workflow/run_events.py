@@ -32,6 +32,11 @@ STAGES = {
     "report": ("aggregate", "build_report"),
 }
 STAGE_OF = {rule: stage for stage, rules in STAGES.items() for rule in rules}
+# Rules that only name results, which nobody counts as jobs.
+TARGET_RULES = {
+    *("all", "scenes", "features", "instructions", "models"),
+    *("scores", "answers", "awareness", "report"),
+}
 MOST_NAMES = 10  # jobs that one line names
 SHOWN = "shown"  # attribute of a record that a rule file logs for the user to see
 
@@ -105,8 +110,10 @@ class RunState:
         event, fields = getattr(record, "event", None), vars(record)
         match event:
             case "run_info":
-                stats = fields["stats"].items()
-                self.planned = Counter({self.own(rule): n for rule, n in stats if rule != "total"})
+                stats = {self.own(rule): n for rule, n in fields["stats"].items()}
+                del stats["total"]
+                made = {rule: n for rule, n in stats.items() if rule not in TARGET_RULES}
+                self.planned = Counter(made or stats)  # a target alone is run by --force
                 self.started = record.created
             case "resources_info":
                 self.remote = self.remote or "nodes" in fields
@@ -124,6 +131,8 @@ class RunState:
 
     def _start(self, fields: Mapping[str, Any], now: float) -> None:
         rule, number = self.own(fields["rule_name"]), fields["jobid"]
+        if rule in TARGET_RULES and rule not in self.planned:
+            return
         name = " ".join([rule, *map(str, (fields["wildcards"] or {}).values())])
         self.running[number] = Job(number, rule, name, [*map(Path, fields["log"] or [])], now)
         self.spans.setdefault(stage_of(rule), [now, now])

@@ -8,6 +8,7 @@ import pytest
 from fixtures.run_events import begun, ended, failed, job, record, recorded
 from threedrs.workflow.run_events import (
     STAGE_OF,
+    TARGET_RULES,
     RunState,
     duration,
     estimate,
@@ -28,25 +29,28 @@ def after(*records: logging.LogRecord) -> RunState:
 
 def test_every_rule_with_results_has_a_stage() -> None:
     text = "".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
-    rules = {line[5:-1] for line in text.splitlines() if line.startswith("rule ")}
-    targets = {"scenes", "features", "instructions", "models", "scores"}
-    targets |= {"answers", "awareness", "report"}
-    assert {rule.strip() for rule in rules} - targets == {*STAGE_OF} - {"download"}
+    rules = {line[5:-1].strip() for line in text.splitlines() if line.startswith("rule ")}
+    assert rules - TARGET_RULES == {*STAGE_OF} - {"download"}
     assert stage_of("download_3") == "downloads"
     assert stage_of("all") == "other"
 
 
 def test_the_recorded_run() -> None:
     state = after(*recorded())
-    assert state.stages()[:-1] == ["demo data", "scenes", "instructions"]
+    assert state.stages() == ["demo data", "scenes", "instructions"]
     assert {stage: state.count(state.done, stage) for stage in state.stages()} == {
         "demo data": 1,
         "scenes": 4,
         "instructions": 11,
-        "other": 1,
     }
     assert all(state.status(stage) == "done" for stage in state.stages())
     assert [state.running, state.causes, state.errors, state.warnings] == [{}, {}, [], []]
+
+
+def test_a_target_is_counted_where_it_is_forced_alone() -> None:
+    start = record(event="run_info", stats={"all": 1, "total": 1}, created=100.0)
+    state = after(start, job(1, "all"), ended(1, 101.0))
+    assert state.planned == state.done == {"all": 1}
 
 
 def test_stages_go_from_waiting_to_done() -> None:
@@ -125,12 +129,13 @@ def test_a_retry_after_a_failure_without_an_event_leaves_no_error() -> None:
 
 def test_a_whole_run_has_no_errors_of_earlier_attempts() -> None:
     said = record("Exception in run_job for rule score: no answer", 40)
-    state = after(*begun(score=1), job(1, "score"), said, *failed(1, "score"))
+    start = begun(score=1, aggregate=1)
+    state = after(*start, job(1, "score"), said, *failed(1, "score"))
     state.take(record("Trying to restart job 1."))
     for each in (job(1, "score"), ended(1, 120.0)):
         state.take(each)
-    assert state.errors == [str(said.msg)]  # the target is still to come
-    for each in (job(0, "all"), ended(0, 121.0)):
+    assert state.errors == [str(said.msg)]  # another job is still to come
+    for each in (job(2, "aggregate"), ended(2, 121.0), job(0, "all"), ended(0, 122.0)):
         state.take(each)
     assert state.errors == []
 

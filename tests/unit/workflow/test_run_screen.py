@@ -55,13 +55,13 @@ def test_the_recorded_run_has_a_line_a_stage_and_its_end() -> None:
     lines = said(recorded(), ["extract_features"])
     plain = [re.sub(r"\d+ (?:min|s|h)( \d+ (?:s|min))?", "N", line) for line in lines]
     assert plain[:2] == [
-        "17 jobs: demo data 1, scenes 4, instructions 11",
+        "16 jobs: demo data 1, scenes 4, instructions 11",
         "Where scenes come from: the demo data",
     ]
-    assert "demo data: done, 1 job in N (1 of 17 jobs)" in plain
-    assert "scenes: done, 4 jobs in N (9 of 17 jobs)" in plain
+    assert "demo data: done, 1 job in N (1 of 16 jobs)" in plain
+    assert "scenes: done, 4 jobs in N (9 of 16 jobs)" in plain
     assert plain[-3:] == [
-        "Done in N: 17 jobs",
+        "Done in N: 16 jobs",
         "stages    demo data N, scenes N, instructions N",
         "reused    features 1",
     ]
