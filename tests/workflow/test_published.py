@@ -23,7 +23,8 @@ def published(finished: Checkout, checkout: Checkout) -> Path:
     for shard in (finished.folder / "results/features/vggt-tiny").glob("*.zarr"):
         store = FeatureStore.open(shard)
         for scene in store.scenes:
-            export_features(store, scene, root / "scannet/posed_images_3d_feature_vggt", "vggt")
+            features = root / "scannet/posed_images_3d_feature_vggt"
+            export_features(store, scene, features / scene / "vggt.npz")
     # All of the small demo but for its data; one run, and two of the benchmarks to ask.
     config = yaml.safe_load(SMALL.read_text())
     for layer in (

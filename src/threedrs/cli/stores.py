@@ -150,25 +150,28 @@ def verify_features(features: FeaturesName, as_json: AsJson = False) -> None:
 @features_app.command("export")
 def export(
     features: FeaturesName,
-    out: Annotated[Path, typer.Option(help="The folder to write <scene>/<name>.npz to.")],
+    out: Annotated[Path, typer.Option(help="The folder to write <scene>/<teacher>.npz to.")],
 ) -> None:
     """Write features as files that the published code reads.
 
-    So does the teacher `import`. Their name is the teacher's (vggt, flare, dinov2, siglip2), or
-    else vggt, which the published code reads.
+    So does the teacher `import`. Features of teachers other than vggt, flare, dinov2 and siglip2
+    become <scene>.npz, which the published code reads when it is renamed <scene>/vggt.npz.
     """
     from threedrs.teachers.feature_store import FeatureStore
-    from threedrs.teachers.precomputed import export_features
-    from threedrs.teachers.teacher import FEATURE_FILES
+    from threedrs.teachers.precomputed import export_features, exported_file
 
+    shards = [FeatureStore.open(path) for path in find_shards(features)]
+    # Before anything is written, so that a folder does not end with files of two origins.
+    files = [
+        (shard, scene, exported_file(shard, scene, out))
+        for shard in shards
+        for scene in shard.scenes
+    ]
     with progress() as show:
-        for path in find_shards(features):
-            shard = FeatureStore.open(path)
-            teacher = str(shard.manifest.get("teacher")).removesuffix("-tiny")
-            name = teacher if teacher in FEATURE_FILES else FEATURE_FILES[0]
-            for scene in shard.scenes:
-                show(f"writing {scene}")
-                say(f"{export_features(shard, scene, out, name)}: written")
+        for shard, scene, file in files:
+            show(f"writing {scene}")
+            export_features(shard, scene, file)
+            say(f"{file}: written")
 
 
 @features_app.command("show")

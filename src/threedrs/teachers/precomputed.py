@@ -163,8 +163,27 @@ def _integer(value: np.ndarray) -> int | None:
     return value.item() if value.size == 1 and value.dtype.kind in "iu" else None
 
 
-def export_features(store: "FeatureStore", scene: str, folder: Path, name: str) -> Path:
-    """Write a scene's features as ``<folder>/<scene>/<name>.npz``, and return the path.
+def exported_file(store: "FeatureStore", scene: str, folder: Path) -> Path:
+    """Return the file that a scene's features are exported to.
+
+    ``<folder>/<scene>/<teacher>.npz`` where published files bear the teacher's name, else
+    ``<folder>/<scene>.npz``.
+
+    Raises:
+        DataError: the folder holds features of the scene, which may have been downloaded; or the
+            scene's name is none.
+    """
+    check_scene_name(scene, str(store.path))
+    # A folder with two files of a scene cannot be imported, so another teacher's counts as well.
+    if there := scene_files(folder, scene):
+        raise DataError(f"{there[0]}: is there already; remove it, or name another folder")
+    teacher = str(store.manifest.get("teacher")).removesuffix("-tiny")
+    named = teacher in FEATURE_FILES
+    return folder / scene / f"{teacher}.npz" if named else folder / f"{scene}.npz"
+
+
+def export_features(store: "FeatureStore", scene: str, file: Path) -> None:
+    """Write a scene's features as a feature file.
 
     Pooled features (V,14,14,C) keep their half precision under the forks' names; a teacher's own
     grid becomes the published script's float32. Special tokens are not in a store, so ``ps_idx``
@@ -186,10 +205,8 @@ def export_features(store: "FeatureStore", scene: str, folder: Path, name: str) 
         # looks like one only where it says its frames itself.
         if pooled:
             arrays |= {"pooled": np.array(True), "patch_grid": np.array(GRID)}
-    file = folder / check_scene_name(scene, str(store.path)) / f"{name}.npz"
     with atomic_file(file) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
-    return file
 
 
 @dataclass(frozen=True)

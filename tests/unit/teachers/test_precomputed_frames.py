@@ -10,9 +10,10 @@ from fixtures.feature_files import C, pooled_file, run, tokens
 from fixtures.feature_files import folder as folder
 from fixtures.feature_files import scene as scene
 from threedrs.cli import app
-from threedrs.errors import ConfigError
+from threedrs.errors import ConfigError, DataError
 from threedrs.io.files import write_json
 from threedrs.teachers.feature_store import FeatureStore
+from threedrs.teachers.precomputed import exported_file
 from threedrs.teachers.teacher_frames import evenly_spaced, folder_frames
 
 
@@ -115,8 +116,8 @@ def test_exported_features_come_back_as_they_were(
     command = ["features", "export", str(tmp_path / "a.zarr"), "--out", str(out)]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    assert result.output == f"{out}/scene0001_00/vggt.npz: written\n"
-    with np.load(out / "scene0001_00" / "vggt.npz") as archive:
+    assert result.output == f"{out}/scene0001_00.npz: written\n"
+    with np.load(out / "scene0001_00.npz") as archive:
         assert archive["ps_idx"] == 0
         if grid == 14:
             assert archive["feature"].dtype == np.float16
@@ -127,3 +128,39 @@ def test_exported_features_come_back_as_they_were(
             assert archive["feature"].shape == (1, 2, 192, C)
     again = run(scene, out, tmp_path / "b.zarr", grid=grid).entry("scene0001_00")
     assert again == before
+
+
+@pytest.mark.parametrize(
+    ("teacher", "name"),
+    [
+        ("vggt", "scene0001_00/vggt.npz"),
+        ("dinov2", "scene0001_00/dinov2.npz"),
+        ("my-own", "scene0001_00.npz"),
+        ("pointmap", "scene0001_00.npz"),
+    ],
+)
+def test_only_a_published_teacher_names_the_exported_file(
+    teacher: str, name: str, scene: Path, folder: Path, tmp_path: Path
+) -> None:
+    np.savez(folder / "scene0001_00.npz", feature=tokens(), ps_idx=5)
+    store = run(scene, folder, tmp_path / "a.zarr")
+    store.manifest["teacher"] = teacher
+    assert exported_file(store, "scene0001_00", tmp_path / "out") == tmp_path / "out" / name
+
+
+@pytest.mark.parametrize("name", ["scene0001_00/vggt.npz", "scene0001_00.npz"])
+def test_export_writes_over_no_features(
+    name: str, scene: Path, folder: Path, tmp_path: Path
+) -> None:
+    np.savez(folder / "scene0001_00.npz", feature=tokens(), ps_idx=5)
+    run(scene, folder, tmp_path / "a.zarr")
+    downloaded = tmp_path / "out" / name
+    downloaded.parent.mkdir(parents=True)
+    downloaded.write_bytes(b"downloaded")
+    command = ["features", "export", str(tmp_path / "a.zarr"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, DataError)
+    expected = f"{downloaded}: is there already; remove it, or name another folder"
+    assert str(result.exception) == expected
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [downloaded]
+    assert downloaded.read_bytes() == b"downloaded"
