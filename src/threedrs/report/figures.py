@@ -14,7 +14,7 @@ from threedrs.visualization.templates import data_uri
 # Published methods are no runs, so they have none of the runs' colours.
 GREYS = ("#808088", "#a9a9b2")
 # Pixels of a strip's image, which is shown at half its size.
-STRIP_WIDTH, LANE, DOT = 720, 26, 3
+STRIP_WIDTH, LANE, DOT = 720, 44, 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +92,8 @@ def room_strip(runs: Mapping[str, np.ndarray], end: float, colours: Mapping[str,
     draw = ImageDraw.Draw(image)
     for lane, (run, values) in enumerate(runs.items()):
         columns = STRIP_WIDTH / 2 + values / end * (STRIP_WIDTH / 2 - DOT)
-        # Dots of a run do not hide each other.
+        # Dots of a run do not hide each other: they lie apart, and each has its outline.
         rows = LANE * (lane + spread.uniform(0.2, 0.8, len(values)))
         for place in zip(columns.tolist(), rows.tolist(), strict=True):
-            draw.circle(place, DOT, fill=f"{colours[run]}b0")
+            draw.circle(place, DOT, fill=f"{colours[run]}70", outline=colours[run], width=2)
     return data_uri(image, "PNG")

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import center_of_mass, label
+from scipy.ndimage import center_of_mass, find_objects, label
 
 from fixtures.compared_settings import CHECKPOINT, SCANREFER, entry, summary
 from threedrs.report import charts, figures
@@ -363,6 +363,8 @@ def test_a_strip_has_a_dot_for_each_room_in_its_place():
     assert seen.shape == (2 * figures.LANE, figures.STRIP_WIDTH, 4)
     dots, count = label(seen[..., 3])
     assert count == 4
+    # Shown at half its size, a dot has to be seen: 3 pixels across were taken for dirt.
+    assert all(columns.stop - columns.start >= 2 * 6 for _, columns in find_objects(dots))
     centres = sorted(column for _, column in center_of_mass(dots > 0, dots, range(1, 5)))
     middle, half = figures.STRIP_WIDTH / 2, figures.STRIP_WIDTH / 2 - figures.DOT
     assert centres == pytest.approx([middle + half * x for x in (-1, 0, 0.5, 1)], abs=1)
