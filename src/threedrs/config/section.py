@@ -27,6 +27,7 @@ class Section(BaseModel):
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
     place: ClassVar[str] = ""  # where the section stands in the configuration
+    from_yaml: ClassVar[bool] = True  # whether values may be wrong because of how YAML reads them
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -68,13 +69,14 @@ def config_error(error: ValidationError, model: type[BaseModel], place: str = ""
 def problem_lines(error: ValidationError, model: type[BaseModel], place: str = "") -> list[str]:
     """Return what pydantic found wrong, a line each, in the order of the keys' paths."""
     schema = model.model_json_schema()
+    from_yaml = issubclass(model, Section) and model.from_yaml
     found = sorted(error.errors(), key=lambda one: [str(step) for step in one["loc"]])
     return [
         line
         for one in found
         # A list whose items are wrong is too short for pydantic as well.
         if not (one["type"] == "too_short" and one["input"])
-        for line in describe_problem(one, schema, place, from_yaml=True).splitlines()
+        for line in describe_problem(one, schema, place, from_yaml=from_yaml).splitlines()
     ]
 
 

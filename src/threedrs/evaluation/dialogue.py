@@ -25,6 +25,8 @@ HELP = """A line is a question about the scene. Each one stands alone, as in tra
 class Request(Section):
     """One thing to ask; exactly one of the keys is given."""
 
+    from_yaml = False  # but JSON, or typed as it is
+
     question: str | None = None
     """A question about the room."""
     ground: str | None = None

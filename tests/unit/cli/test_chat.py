@@ -173,6 +173,12 @@ def test_what_cannot_be_asked_is_said(asked: dict, message: str) -> None:
         Request(**asked)
 
 
+def test_a_wrong_type_in_json_is_said_without_a_hint_about_yaml() -> None:
+    with pytest.raises(ThreedrsError) as raised:
+        Request.from_json('{"question": 5}')
+    assert str(raised.value) == "question: 5 is not of type 'string', 'null'"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
