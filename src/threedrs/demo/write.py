@@ -135,7 +135,9 @@ def read_marker(out: Path) -> dict[str, Any] | None:
     """Return what the marker of the demo in ``out`` says, or None."""
     content: Any = read_json(out / MARKER) if (out / MARKER).is_file() else None
     ours = isinstance(content, dict) and content.get("format_version") == FORMAT_VERSION
-    return content if ours and content.get("scenes") else None
+    scenes = content.get("scenes") if ours else None
+    # One edited by hand marks nothing: which files are the demo's could not be told.
+    return content if type(scenes) is int and 2 <= scenes <= MAX_SCENES else None
 
 
 def older_demo(out: Path, layout: str) -> int | None:

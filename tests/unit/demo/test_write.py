@@ -28,6 +28,7 @@ from threedrs.demo.write import (
     write_marker,
 )
 from threedrs.errors import ConfigError, DataError
+from threedrs.io.files import write_json
 from threedrs.scannet.geometry import read_axis_alignment
 from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.sens import SensReader
@@ -169,6 +170,20 @@ def test_older_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     write_demo(tmp_path, 2, 1, frames=2, processes=1)
     assert sorted(contents(tmp_path)) == sorted([MARKER, *demo_files(2), "notes.txt"])
+
+
+@pytest.mark.parametrize("scenes", ["x", [14], 3.5, True, 1, 10_001, None])
+@pytest.mark.parametrize("layout", ["scans", "published"])
+def test_a_marker_that_names_no_number_of_rooms_marks_no_demo(
+    tmp_path: Path, scenes: object, layout: str
+) -> None:
+    write_json(tmp_path / MARKER, {"format_version": 1, "layout": layout, "scenes": scenes})
+    with pytest.raises(DataError, match=r"not a demo of layout"):
+        check_folder(tmp_path, layout)
+    with pytest.raises(DataError, match=r"holds demo.json, which demo data would replace"):
+        check_files(tmp_path, 3)
+    write_json(tmp_path / MARKER, {"format_version": 1, "layout": layout, "scenes": 14})
+    check_folder(tmp_path, layout)
 
 
 def test_boxes_of_vertices_are_the_rooms_pieces(data_root: Path) -> None:
