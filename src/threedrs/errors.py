@@ -213,3 +213,8 @@ def _is_lack_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     torch_says = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     return torch_says or isinstance(error, MemoryError)
+
+
+def without_remedy(message: str) -> str:
+    """Return a message without its remedy, for a caller that says another one or needs none."""
+    return message.partition("; ")[0]

@@ -17,7 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import CheckpointError, DataError, StoreError, nearest_path, one_line
+from threedrs.errors import (
+    CheckpointError,
+    DataError,
+    StoreError,
+    nearest_path,
+    one_line,
+    without_remedy,
+)
 from threedrs.io.files import SAFE_NAME, check_scene_name, read_json, sha256_of_file
 from threedrs.models.checkpoint.folder import hash_files, manifest_path, require_whole
 from threedrs.scenes.store import SceneStore
@@ -110,7 +117,7 @@ def _scenes(manifest: Path) -> Iterator[Damage]:
             store = SceneStore.open(path)
             store.verify()
         except StoreError as error:
-            yield Damage(problem=_without_remedy(str(error)), remake=manifest)
+            yield Damage(problem=without_remedy(str(error)), remake=manifest)
             continue
         if store.content_hash() != recorded:
             yield Damage(problem=f"{path}: is not the store that {manifest} lists", remake=manifest)
@@ -118,21 +125,16 @@ def _scenes(manifest: Path) -> Iterator[Damage]:
 
 def _features(manifest: Path) -> Iterator[Damage]:
     for problem in verify_store(manifest.parent):
-        yield Damage(problem=_without_remedy(problem), remake=manifest)
+        yield Damage(problem=without_remedy(problem), remake=manifest)
 
 
 def _model(model: Path) -> Iterator[Damage]:
     try:
         require_whole(model, hash_files(model))
     except CheckpointError as error:
-        yield Damage(problem=_without_remedy(str(error)), remake=manifest_path(model))
+        yield Damage(problem=without_remedy(str(error)), remake=manifest_path(model))
     except OSError as error:
         yield _unreadable(manifest_path(model), error)
-
-
-def _without_remedy(message: str) -> str:
-    """Return a message without its remedy, which the command prints once for all."""
-    return message.partition("; ")[0]
 
 
 def _files(results: Path) -> Iterator[Damage]:

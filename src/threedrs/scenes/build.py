@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from threedrs.errors import DataError, StoreError
+from threedrs.errors import DataError, StoreError, without_remedy
 from threedrs.io.files import sha256_of_json, write_json
 from threedrs.io.images import encode_image
 from threedrs.io.zarr_store import array_digest
@@ -257,7 +257,8 @@ def _build_or_keep(inputs: StoreInputs, path: Path) -> SceneStore:
                 found.verify()
                 store = found
         except StoreError as error:
-            logger.warning("%s; remaking it now", error)
+            # Its remedy says what a person would do, and this does it.
+            logger.warning("%s; remaking it now", without_remedy(str(error)))
     logger.info("%s: %s", path.stem, "kept" if store else "building")
     return store or write_scene(inputs, path)
 

@@ -97,6 +97,20 @@ def test_what_else_remakes_a_scene(
     SceneStore.open(shard.out / "scene0000_00.zarr").verify()
 
 
+def test_a_damaged_store_is_remade_and_nobody_is_told_to_remake_it(
+    shard: Shard, caplog: pytest.LogCaptureFixture
+) -> None:
+    shard.build()
+    store = shard.out / "scene0000_00.zarr"
+    (store / "zarr.json").write_text("{")
+    shard.build()
+    (said,) = [found.message for found in caplog.records if found.levelname == "WARNING"]
+    assert said.startswith(f"{store}: ")
+    assert said.endswith("; remaking it now")
+    assert "verify" not in said
+    SceneStore.open(store).verify()
+
+
 def test_a_bad_scan_is_left_out_and_tried_anew_each_time(shard: Shard) -> None:
     whole = shard.build()
     assert whole["left_out"] == []
