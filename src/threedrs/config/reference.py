@@ -60,7 +60,9 @@ def page() -> str:
 def _section(name: str, part: dict[str, Any], parts: dict[str, Any]) -> Iterator[str]:
     """Yield a section's table, and those of the sections below it."""
     properties = part["properties"]
-    below = {key: _inner(value, parts) for key, value in properties.items()}
+    # The section that a key holds, alone, by name or in a list; None for a plain value.
+    named = {key: re.search(r"#/\$defs/(\w+)", json.dumps(v)) for key, v in properties.items()}
+    below = {key: parts[found[1]] if found else None for key, found in named.items()}
     if name:
         yield f"## `{name}`\n\n{part['description']}\n"
         yield "| key | value | default | meaning |\n|---|---|---|---|"
@@ -74,12 +76,6 @@ def _section(name: str, part: dict[str, Any], parts: dict[str, Any]) -> Iterator
         if inner is not None and name != "runs.<name>":  # what a run changes has its own section
             of_many = {"object": ".<name>", "array": "[]"}.get(properties[key].get("type"), "")
             yield from _section(f"{name}.{key}{of_many}".removeprefix("."), inner, parts)
-
-
-def _inner(value: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the section that a key holds, alone, by name or in a list; None for a plain value."""
-    found = re.search(r"#/\$defs/(\w+)", json.dumps(value))
-    return parts[found[1]] if found else None
 
 
 def _values(value: dict[str, Any], parts: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ valid key, the choices, or the range.
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -33,7 +33,11 @@ class Section(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise config_error(error, type(self), self.place) from None
+            found = error.errors()
+            own = found[0].get("ctx", {}).get("error")
+            if len(found) == 1 and isinstance(own, ThreedrsError):
+                raise own from None
+            raise ConfigError("\n".join(problem_lines(error, type(self), self.place))) from None
 
     # Sections within a section are checked without the above: their errors are part of its own.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -56,14 +60,6 @@ class Section(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Return every key as a JSON value, equal for equal settings."""
         return self.model_dump(mode="json")
-
-
-def config_error(error: ValidationError, model: type[BaseModel], place: str = "") -> ThreedrsError:
-    """Return the error to show: what a check raised itself, or a line for each problem."""
-    found = error.errors()
-    if len(found) == 1 and isinstance(found[0].get("ctx", {}).get("error"), ThreedrsError):
-        return cast(ThreedrsError, found[0]["ctx"]["error"])
-    return ConfigError("\n".join(problem_lines(error, model, place)))
 
 
 def problem_lines(error: ValidationError, model: type[BaseModel], place: str = "") -> list[str]:
@@ -106,7 +102,8 @@ def describe_problem(
             if key in form.get("properties", {})
         ]
         return unknown_key(where, key, list(_keys(parts)), elsewhere)
-    choices = [str(choice) for part in parts for choice in _choices(part)]
+    offered = (part.get("enum", [part["const"]] if "const" in part else ()) for part in parts)
+    choices = [str(choice) for values in offered for choice in values]
     if kind in ("literal_error", "choice") or (choices and kind == "string_type"):
         return f"{where} is {value!r}; {choose_one(str(value), choices)}"
     if kind == "none_required":
@@ -180,10 +177,6 @@ def _keys(parts: list[dict[str, Any]]) -> Iterator[str]:
         names = part.get("propertyNames", {})
         for form in names.get("anyOf", [names]):
             yield from form.get("enum", ())
-
-
-def _choices(part: dict[str, Any]) -> Sequence[Any]:
-    return [part["const"]] if "const" in part else part.get("enum", ())
 
 
 _NAME_PATTERN = re.compile(r"\^\[A-Za-z0-9\]\[A-Za-z0-9(.+)\]\*\$")

@@ -67,12 +67,6 @@ def srun_command(command: list[str], *, nodes: int, tasks: int, cores: int) -> l
     ]
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def run_ranks(command: list[str], count: int, cores: int) -> int:
     """Run ``command`` as ``count`` ranks on this machine; return 0, or 1 if any of them failed.
 
@@ -82,7 +76,8 @@ def run_ranks(command: list[str], count: int, cores: int) -> int:
     # A handler only notes the signal: it may come between two starts, and belongs to all ranks.
     for number in STOP_SIGNALS:
         signal.signal(number, lambda number, frame: asked.append(number))
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     meeting |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     claim_gpus(count)
     # Snakemake sets such variables to the cores of the whole job; each rank would take all of them.

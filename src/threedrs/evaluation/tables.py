@@ -181,22 +181,18 @@ def questions_left_out(result: Mapping[str, Any]) -> int:
 
 
 def _question_counts(summary: Mapping[str, Any]) -> str:
+    """Return how many questions of each benchmark were asked, and why some were not."""
     counts = []
     for name in summary["benchmarks"]:
         runs = [entry["benchmarks"] for entry in summary["runs"].values()]
         found = max((run[name] for run in runs if name in run), key=lambda result: result["n"])
-        counts.append(f"{name} {found['n']}{_not_asked(found)}")
+        reasons = []
+        if found.get("limit"):
+            reasons.append(f"the first of {found['limit']['of']}: not a score of the benchmark")
+        if missing := questions_left_out(found):
+            reasons.append(f"{missing} more left out: scans that cannot be used")
+        counts.append(f"{name} {found['n']}" + (f" ({'; '.join(reasons)})" if reasons else ""))
     return ", ".join(counts)
-
-
-def _not_asked(result: Mapping[str, Any]) -> str:
-    """Return in brackets why some questions of a benchmark were not asked, or nothing."""
-    reasons = []
-    if result.get("limit"):
-        reasons.append(f"the first of {result['limit']['of']}: not a score of the benchmark")
-    if questions_left_out(result):
-        reasons.append(f"{questions_left_out(result)} more left out: scans that cannot be used")
-    return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 def metrics_table(result: Mapping[str, Any]) -> Table:
@@ -216,7 +212,9 @@ def metrics_table(result: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for metric, estimate in result["metrics"].items():
         groups = (group["metrics"][metric] for group in result["by_type"].values())
-        table.add_row(metric, _value(estimate), _interval(estimate), *map(_value, groups))
+        low, high = estimate["low"], estimate["high"]
+        interval = "" if low is None else f"{low:.1f} to {high:.1f}"
+        table.add_row(metric, _value(estimate), interval, *map(_value, groups))
     table.add_section()
     counts = (str(group["n"]) for group in result["by_type"].values())
     table.add_row("questions", str(result["n"]), "", *counts)
@@ -261,8 +259,3 @@ def notes(result: Mapping[str, Any]) -> Iterator[str]:
 
 def _value(estimate: Mapping[str, Any]) -> str:
     return "-" if estimate["value"] is None else f"{estimate['value']:.1f}"
-
-
-def _interval(estimate: Mapping[str, Any]) -> str:
-    low, high = estimate["low"], estimate["high"]
-    return "" if low is None else f"{low:.1f} to {high:.1f}"

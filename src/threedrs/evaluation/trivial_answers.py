@@ -14,7 +14,6 @@ asked. What they know is of the training records alone.
 Cost: two to three minutes for the five full-size benchmarks, on one core. METEOR is left out.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -252,7 +251,9 @@ def sentences_below(summary: Mapping[str, Any], columns: Sequence[Column]) -> li
                 continue
             scored += 1
             best = max(others, key=lambda name: others[name])
-            highest = max(mean, _highest(summary, group, column))
+            runs = (summary["runs"][run]["benchmarks"][column.benchmark] for run in group["runs"])
+            ends = (found["metrics"][column.metric]["high"] for found in runs)
+            highest = max(mean, *(high for high in ends if high is not None))
             # As the tables print them.
             if round(highest, 1) < round(others[best], 1):
                 below.append(f"{column.full_title} ({best})")
@@ -263,15 +264,6 @@ def sentences_below(summary: Mapping[str, Any], columns: Sequence[Column]) -> li
                 f"without looking on {len(below)} of {scored} metrics: {', '.join(below)}."
             )
     return sentences
-
-
-def _highest(summary: Mapping[str, Any], group: Mapping[str, Any], column: Column) -> float:
-    """Return the highest end of the intervals of a setting's trainings; -inf without any."""
-    found = [
-        summary["runs"][run]["benchmarks"][column.benchmark]["metrics"][column.metric]["high"]
-        for run in group["runs"]
-    ]
-    return max((high for high in found if high is not None), default=-math.inf)
 
 
 def mean_of(row: Mapping[str, Any], benchmark: str, metric: str) -> float | None:

@@ -63,23 +63,18 @@ class Questions:
 
     def packed(self) -> str:
         """Return all columns as the page has them: base64 of gzipped JSON."""
+        groups = self._results.summary["groups"]
         content = {
             "runs": list(self._results.runs),
             "colours": list(run_colours(self._results.runs).values()),
-            # The two runs that stand side by side at first.
-            "pair": [self._baseline, self._other_setting()],
+            # The two runs that stand side by side at first, of two settings where there are two.
+            "pair": [self._baseline, groups[1]["runs"][0] if groups[1:] else self._baseline],
             "texts": list(self._texts),
             "scenes": list(self._boxes),
             "boxes": [list(boxes) for boxes in self._boxes.values()],
             "benchmarks": self._benchmarks,
         }
         return pack(content)
-
-    def _other_setting(self) -> str:
-        """Return the first run of a setting other than the baseline's, or the baseline."""
-        groups = self._results.summary["groups"]
-        runs: list[str] = groups[1]["runs"] if groups[1:] else [self._baseline]
-        return runs[0]
 
     def _columns(self, name: str) -> dict[str, Any]:
         task, results = find_task(name), self._results

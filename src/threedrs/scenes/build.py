@@ -39,7 +39,6 @@ from threedrs.scannet.geometry import (
     resize_depth,
 )
 from threedrs.scannet.layout import LEAVE_OUT, ScanFiles
-from threedrs.scannet.sens_format import SensHeader
 from threedrs.scenes.frame_reader import open_frames
 from threedrs.scenes.frame_selection import FrameSelection, SceneSettings, select_frames
 from threedrs.scenes.published_lists import PublishedLists
@@ -134,7 +133,12 @@ def _matrices(
     """Return axis alignment and depth intrinsic, (4,4) f64 each, and notes where files disagree."""
     header, infos = reader.header, lists.infos
     intrinsic, where = header.intrinsic_depth, f"{reader.path}: the depth intrinsic"
-    notes = _color_notes(header)
+    try:
+        # Images that were resized after their export are common, and nothing here computes with it.
+        where_color = "the colour intrinsic (not used)"
+        notes = check_intrinsic(header.intrinsic_color, header.color_size, where_color)
+    except DataError as error:
+        notes = [str(error)]
     if infos is None:
         notes += check_intrinsic(intrinsic, header.depth_size, where)
         # A scan of the user's own has no alignment, and its poses any world.
@@ -153,19 +157,6 @@ def _matrices(
         intrinsic, where = listed, f"{reader.path}: EmbodiedScan's depth_cam2img"
     notes += check_intrinsic(intrinsic, header.depth_size, where)
     return alignment, intrinsic, notes
-
-
-def _color_notes(header: SensHeader) -> list[str]:
-    """Return a note on a colour intrinsic that is not that of the colour images.
-
-    Images that were resized after their export are common, and nothing here computes with it.
-    """
-    try:
-        return check_intrinsic(
-            header.intrinsic_color, header.color_size, "the colour intrinsic (not used)"
-        )
-    except DataError as error:
-        return [str(error)]
 
 
 def build_shard(

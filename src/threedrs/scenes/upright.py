@@ -137,7 +137,11 @@ def stand_up(
         facts = [f"up: {given} of the capture, {source}", *_lying_warning(ups, up)]
     else:
         floor = _only_floor(cloud_P3, planes, ups, _LEVEL if panned else 2 * _LEVEL)
-        up, name = _snapped(floor.normal)
+        # The axis of the capture that is as good as up, or up itself.
+        name, angle = _nearest_axis(floor.normal)
+        up = AXES[name] if angle <= _SNAP else floor.normal
+        if angle > _SNAP:
+            name = f"({', '.join(f'{value:.3f}' for value in up)})"
         share = len(floor.points) / len(cloud_P3)
         off = min(_degrees(floor.normal, held) for held in ups)
         facts = [
@@ -158,14 +162,6 @@ def stand_up(
             facts.append(f"walls: along the axes after {yaw:.1f} degrees about z")
     alignment[2, 3] = -ground
     return Standing(alignment=alignment, facts=facts)
-
-
-def _snapped(up: Vector) -> tuple[Vector, str]:
-    """Return the axis of the capture that is as good as up, or up itself, and its name."""
-    axis, angle = _nearest_axis(up)
-    if angle <= _SNAP:
-        return AXES[axis], axis
-    return up, f"({', '.join(f'{value:.3f}' for value in up)})"
 
 
 def _lying_warning(ups: Sequence[Vector], up: Vector) -> list[str]:

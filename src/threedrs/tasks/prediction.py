@@ -51,12 +51,7 @@ class Prediction:
         """Return the row as written to ``predictions.jsonl``."""
         return {
             "format_version": FORMAT_VERSION,
-            "id": self.id,
-            "benchmark": self.benchmark,
-            "scene": self.scene,
-            "question_type": self.question_type,
-            "prediction": self.prediction,
-            "references": list(self.references),
+            **vars(self),
             "scores": None if self.scores is None else self.scores.tolist(),
             "boxes": self.boxes.tolist(),
             "gt": self.gt.tolist(),

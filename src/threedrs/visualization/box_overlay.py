@@ -105,7 +105,7 @@ def draw_boxes(view: SceneView, frame: int, boxes: Sequence[DrawnBox]) -> Image.
             for line in ends:
                 points = [(float(u), float(v)) for u, v in line]
                 draw.line(points, fill=colour, width=(width + 2 * rank_width(rank)) * OVERSAMPLING)
-        inside = [point for line in ends for point in line if _is_inside(point, image.size)]
+        inside = [p for line in ends for p in line if (p >= 0).all() and (p < image.size).all()]
         if inside:
             top = min(inside, key=lambda point: point[1])
             tops.append(((float(top[0]), float(top[1])), drawn))
@@ -147,10 +147,6 @@ def draw_labels(
         placed.append((x, y, x + width, y + height))
         draw.rectangle(placed[-1], fill=RIM)
         draw.text((x + 6 - left, y + 6 - top), drawn.label, fill=drawn.colour, font=font)
-
-
-def _is_inside(point: NDArray[np.float64], size: tuple[int, int]) -> bool:
-    return bool(0 <= point[0] < size[0] and 0 <= point[1] < size[1])
 
 
 def clip(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64] | None:

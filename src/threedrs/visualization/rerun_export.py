@@ -58,7 +58,9 @@ def write_recording(store: SceneStore, out: Path) -> None:
                     ),
                     static=True,
                 )
-        camera = _square_intrinsic(store)
+        # The pinhole matrix of the square image: the depth camera's, resized.
+        scale = np.diag([*(IMAGE_SIZE / np.array(store.depth_size)), 1.0])
+        camera = scale @ store.depth_intrinsic()[:3, :3]
         for number, (frame, pose) in enumerate(zip(view.frame_ids, view.poses_V44, strict=True)):
             recording.set_time("frame", sequence=frame)
             recording.log(
@@ -76,10 +78,3 @@ def write_recording(store: SceneStore, out: Path) -> None:
         # Before the file gets its name: the SDK writes in a thread of its own.
         recording.flush()
         recording.disconnect()
-
-
-def _square_intrinsic(store: SceneStore) -> np.ndarray:
-    """Return the (3,3) pinhole matrix of the square image: the depth camera's, resized."""
-    width, height = store.depth_size
-    scale = np.diag([IMAGE_SIZE / width, IMAGE_SIZE / height, 1.0])
-    return scale @ store.depth_intrinsic()[:3, :3]

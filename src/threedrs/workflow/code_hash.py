@@ -138,7 +138,9 @@ def _hash(
     if key not in kept:
         code = code_walk.reached_code(entries, script, without)
         kept[key] = sha256_of_json([sorted(code.values()), others])
-        _keep_hashes(kept)
+        if KEPT.parent.is_dir():  # Snakemake's own folder, if this process works beside one
+            with contextlib.suppress(OSError):  # it is a help alone
+                write_json(KEPT, {"package": _package_sha256(), "hashes": kept})
     return kept[key]
 
 
@@ -158,10 +160,3 @@ def _kept_hashes() -> dict[str, str]:
         return dict(kept["hashes"]) if kept["package"] == _package_sha256() else {}
     except (DataError, ValueError, KeyError, TypeError):
         return {}
-
-
-def _keep_hashes(hashes: dict[str, str]) -> None:
-    """Keep the hashes in Snakemake's own folder, if this process works beside one."""
-    if KEPT.parent.is_dir():
-        with contextlib.suppress(OSError):  # it is a help alone
-            write_json(KEPT, {"package": _package_sha256(), "hashes": hashes})
