@@ -11,6 +11,7 @@ import yaml
 
 from fixtures.repository import ROOT
 from threedrs.config.load import load_config, resolve_run
+from threedrs.config.resources import TRAIN_NEEDS
 from threedrs.config.yaml_files import merged
 from threedrs.demo.annotations import annotate
 from threedrs.demo.rooms import make_room
@@ -82,6 +83,15 @@ def test_what_is_told_of_the_study_is_what_its_configuration_has(
     counts = [len(made[name]) * held_out for name in ("scanrefer", "scanqa", "sqa3d")]
     assert [asked[0], asked[3]] == counts[:2]
     assert 0.98 * counts[2] // 2 < asked[4] <= counts[2] // 2
+
+
+def test_the_commands_give_each_training_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = TRAIN_NEEDS[study(monkeypatch, "small")["model"]["size"]]["threads"]
+    command = r"--cores (\d+) --resources gpu=(\d+)(?: --set-threads train=(\d+))?"
+    commands = re.findall(command, TOLD)
+    assert len(commands) == 2
+    for cores, trainings, threads in commands:
+        assert int(cores) // int(threads or asked) >= int(trainings)
 
 
 def test_the_scores_to_expect_are_those_measured() -> None:
