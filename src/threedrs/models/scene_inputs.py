@@ -19,6 +19,9 @@ from threedrs.models.backbones.family import LLAVA_GRID, VisualGrid
 from threedrs.scannet.geometry import GRID, SIDE, patch_counts, patch_means
 from threedrs.scenes.store import SceneStore
 
+# A process that reads scenes keeps what is small of so many: ScanNet has 1,513.
+MOST_SCENES = 1_536
+
 
 @dataclass(frozen=True, kw_only=True)
 class SceneInputs:
@@ -80,7 +83,7 @@ def grid_masks(
     return 2 * counts >= pixels, counts >= pixels // 8
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=MOST_SCENES)
 def _on_grid(
     path: Path, content_hash: str, box_set: str, grid: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -88,9 +91,9 @@ def _on_grid(
 
     Another ``content_hash`` is another store at the same path, which is counted again.
     """
-    # A loader reads a scene for each of its packs, and the pixels take three quarters of that. The
-    # results are small, at most 150 KB with 32 frames, 14 patches a side and 40 boxes: so a loader
-    # keeps 512 scenes in at most 75 MB.
+    # A loader reads a scene for each of its packs, and with 8 frames the pixels take nine tenths of
+    # that. The results are small, at most 150 KB with 32 frames, 14 patches a side and 40 boxes: so
+    # a loader keeps all scenes of a run, whose packs come in random order.
     store = SceneStore.open(path)
     boxes_N6 = np.asarray(store.boxes(box_set).boxes)
     ignore = store.attributes["invalid_depth"] == "ignore"

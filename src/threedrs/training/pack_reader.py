@@ -2,7 +2,7 @@
 
 A pack costs one read of the scene store and, with a teacher, one of the feature store; its samples
 share them. No pack is kept after it is handed over, however many scenes a run has, as 1,201 scenes
-of ScanNet would take 49 GB. A loader keeps what is small, at most 110 MB: opened stores, tokens of
+of ScanNet would take 49 GB. A loader keeps what is small, at most 300 MB: opened stores, tokens of
 texts, and for another grid than LLaVA's what was counted from the pixels. Beside that it holds
 which samples are packed together, 40 MB an epoch of 233,000 samples at K = 1. The loaders
 of a rank hold at most workers x ``PREFETCH`` packs, beside the one in training. A pack of 32 frames
@@ -39,7 +39,7 @@ from threedrs.errors import (
 from threedrs.models.backbones.family import LLAVA_GRID, VisualGrid
 from threedrs.models.packing import Pack
 from threedrs.models.prompt import build_sample
-from threedrs.models.scene_inputs import read_scene
+from threedrs.models.scene_inputs import MOST_SCENES, read_scene
 from threedrs.scannet.boxes import BoxSet, box_iou_NM
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import GROUND, Record
@@ -175,8 +175,8 @@ def _open_scene(path: Path) -> SceneStore:
 
 
 # To open a store parses the metadata of each of its arrays, which takes a third of a read. An
-# opened one holds no array: 512 of them are some 21 MB.
-@lru_cache(maxsize=512)
+# opened one holds no array: all of ScanNet's are some 62 MB.
+@lru_cache(maxsize=MOST_SCENES)
 def _opened(path: Path, changed: int) -> SceneStore:
     return SceneStore.open(path)
 
