@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import DataError, StoreError, write_problem
+from threedrs.errors import DataError, StoreError, without_remedy, write_problem
 from threedrs.io.files import (
     SCENE_NAME,
     check_scene_name,
@@ -156,7 +156,8 @@ def _is_current(out: Path, origin: SceneOrigin) -> bool:
             return False
         digest = array_digest(feature_store.read_scene(reader))
     except StoreError as error:
-        logger.warning("%s: computed again: %s", origin.scene, error)
+        # Its remedy says what a person would do, and this does it.
+        logger.warning("%s: computed again: %s", origin.scene, without_remedy(str(error)))
         return False
     return digest == reader.attributes["features_sha256"]
 

@@ -154,6 +154,7 @@ def test_a_damaged_scene_is_done_again(
         extract_shard(scenes, TINY, out)
     assert calls.count == 4
     assert "scene0001_00: computed again" in caplog.text
+    assert "; " not in caplog.text  # no remedy, as this is the remedy
     assert verify_store(out) == []
 
 
