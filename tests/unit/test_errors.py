@@ -9,6 +9,7 @@ from threedrs.errors import (
     ConfigError,
     DataError,
     choose_one,
+    counted,
     did_you_mean,
     nearest_path,
     one_line,
@@ -49,6 +50,10 @@ def test_a_foreign_error_is_one_line() -> None:
     assert one_line(error) == "first second"
     assert one_line(KeyError()) == "KeyError"
     assert one_line(ValueError("a" * 20), most=10) == "aaaaaaa..."
+
+
+def test_things_are_counted_as_people_say_it() -> None:
+    assert [counted(number, "job") for number in range(3)] == ["0 jobs", "1 job", "2 jobs"]
 
 
 def test_several_errors_are_raised_as_one() -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from threedrs.cli import names, shared
+from threedrs.errors import counted
 from threedrs.workflow.processes import quick_imports
 
 model_app = typer.Typer(help="Work on a trained model's files.", no_args_is_help=True)
@@ -182,11 +183,11 @@ def awareness(
             out,
             show,
         )
-    means = result["mean"].items()
+    means, scenes = result["mean"].items(), counted(len(result["scenes"]), "scene")
     shared.report(
         result,
         as_json,
-        *(f"{name} {mean:.4f}, mean of {len(result['scenes'])} scenes" for name, mean in means),
+        *(f"{name} {mean:.4f}, mean of {scenes}" for name, mean in means),
         "Cosines, of which 1 is the most alike: all_pairs and across_frames of one place, "
         "all_tokens of any two places. What counts is how far the first two are above it.",
     )

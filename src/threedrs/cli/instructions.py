@@ -8,6 +8,7 @@ import typer
 
 from threedrs.cli.names import BenchmarkName, check_out
 from threedrs.cli.shared import AsJson, progress, report, say
+from threedrs.errors import counted
 
 if TYPE_CHECKING:
     from threedrs.tasks.record import Record
@@ -54,7 +55,8 @@ def convert(
     report(
         summary.to_json(),
         as_json,
-        f"{benchmark} {split}: {summary.records} records from {summary.rows} rows, "
+        f"{benchmark} {split}: {counted(summary.records, 'record')} from "
+        f"{counted(summary.rows, 'row')}, "
         f"{summary.rejected} rejected{reasons}",
     )
 

@@ -7,6 +7,7 @@ import typer
 
 from threedrs.cli.names import check_file, check_out
 from threedrs.cli.shared import say
+from threedrs.errors import counted
 
 app = typer.Typer(help="Predictions of others and for others.", no_args_is_help=True)
 Records = Annotated[
@@ -31,12 +32,13 @@ def export(
 
     # results/eval/<run>/<benchmark>/predictions.jsonl
     name = model_id or predictions.resolve().parent.parent.name
-    say(f"{out}: {export_predictions(predictions, records, out, name)} rows")
+    rows = export_predictions(predictions, records, out, name)
+    say(f"{out}: {counted(rows, 'row')}")
     limit = (read_meta(out) or {}).get("limit")
     if limit:
         say(
-            f"{out}: the first {limit['questions']} of {limit['of']} questions only, which gives "
-            "no score of the benchmark"
+            f"{out}: the first {limit['questions']} of {counted(limit['of'], 'question')} only, "
+            "which gives no score of the benchmark"
         )
 
 
@@ -52,7 +54,7 @@ def import_rows(
     from threedrs.evaluation.external_predictions import import_predictions
 
     rows, questions, fewer = import_predictions(predictions, records, out)
-    say(f"{out}: answers to {rows} of {questions} questions")
+    say(f"{out}: answers to {rows} of {counted(questions, 'question')}")
     if fewer:
         say(
             f"{out}: for {fewer} of them {records} has fewer true answers than {predictions}; "

@@ -7,6 +7,7 @@ import typer
 
 from threedrs.cli.names import check_file
 from threedrs.cli.shared import AsJson, progress, report, say
+from threedrs.errors import counted
 
 Intrinsic = Annotated[
     str | None,
@@ -86,7 +87,7 @@ def import_rgbd(
             say=show,
         )
     with SensReader(out) as reader:
-        say(f"{out}: {count} frames, {int(reader.valid.sum())} with a valid pose")
+        say(f"{out}: {counted(count, 'frame')}, {int(reader.valid.sum())} with a valid pose")
 
 
 @sens_app.command("info")
@@ -121,7 +122,7 @@ def export(
     with progress() as show:
         summary = export_posed_images(file, out, stride=stride, say=show)
     note = f"; colour encoded as JPEG, quality {JPEG_QUALITY}" if summary.reencoded else ""
-    say(f"{out}: {summary.frames} frames, {summary.valid_poses} with a valid pose{note}")
+    say(f"{out}: {counted(summary.frames, 'frame')}, {summary.valid_poses} with a valid pose{note}")
 
 
 def _facts(file: Path) -> dict[str, Any]:

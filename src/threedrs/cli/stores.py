@@ -18,6 +18,7 @@ from threedrs.cli.names import (
 )
 from threedrs.cli.scans import DepthScale, Intrinsic, Trajectory
 from threedrs.cli.shared import AsJson, progress, report, say
+from threedrs.errors import counted
 
 scene_app = typer.Typer(help="Build or look into a scene store.", no_args_is_help=True)
 features_app = typer.Typer(help="Check, show and export teacher features.", no_args_is_help=True)
@@ -73,7 +74,7 @@ def build_scene(
         {**written, "boxes": store.object_counts()},
         as_json,
         *facts,
-        f"{out}: written, {len(store.frame_ids)} frames",
+        f"{out}: written, {counted(len(store.frame_ids), 'frame')}",
         f"next: {shlex.join(['threedrs', 'scene', 'show', str(out)])}, then "
         f"{shlex.join(['threedrs', 'ask', 'MODEL', str(out), 'A QUESTION'])}",
     )
@@ -141,7 +142,7 @@ def verify_features(features: FeaturesName, as_json: AsJson = False) -> None:
             problems = verify_store(shard)
             scenes = None if problems else len(FeatureStore.open(shard).scenes)
             rows.append({"shard": str(shard), "scenes": scenes, "problems": problems})
-            lines += problems or [f"{shard}: ok, {scenes} scenes"]
+            lines += problems or [f"{shard}: ok, {counted(scenes or 0, 'scene')}"]
     report(rows, as_json, *lines)
     if any(row["problems"] for row in rows):
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.doctor.finding import Finding, Setting, error, ok, warning
-from threedrs.errors import DataError, StoreError
+from threedrs.errors import DataError, StoreError, counted
 from threedrs.evaluation import aggregate, score
 from threedrs.io.files import read_json, read_json_lines
 from threedrs.models.backbones import config_json
@@ -53,7 +53,9 @@ def check_versions(setting: Setting) -> Iterator[Finding]:
             elif message:
                 yield error(message, f"delete it and run `snakemake --cores all {target}`")
     if not problems:
-        yield ok(f"{count} files of earlier runs, all of this version" if count else "none yet")
+        yield ok(
+            f"{counted(count, 'file')} of earlier runs, of this version" if count else "none yet"
+        )
 
 
 def _version_problem(file: Path, expected: int) -> str:

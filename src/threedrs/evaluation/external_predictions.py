@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BeforeValidator
 
-from threedrs.errors import DataError
+from threedrs.errors import DataError, counted
 from threedrs.io.external_json import ExternalRow, ExternalText, check_external
 from threedrs.io.files import read_json_lines, write_json, write_json_lines
 from threedrs.tasks.base import Task
@@ -207,8 +207,9 @@ def _answered_questions(
     not_asked += left_out["questions"] if left_out else 0
     if len(rows) < len(questions) - not_asked:
         raise DataError(
-            f"{predictions}: answers {len(rows)} of the {len(questions)} questions of {records}; a "
-            "partial file is not scored: finish it, or give the records that were asked"
+            f"{predictions}: answers {len(rows)} of the {counted(len(questions), 'question')} of "
+            f"{records}; a partial file is not scored: finish it, or give the records that were "
+            "asked"
         )
     return rows, questions, task, asked
 

@@ -13,6 +13,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from threedrs.errors import counted
 from threedrs.evaluation.alike_answers import alike_answers, alike_sentences
 from threedrs.evaluation.controls import sentences_of_looking
 from threedrs.evaluation.trivial_answers import mean_of, sentences_below
@@ -49,7 +50,7 @@ def run_notes(entry: Mapping[str, Any]) -> list[str]:
     for name, result in entry["benchmarks"].items():
         if result.get("limit"):
             asked = result["limit"]["questions"]
-            lines.append(f"{name}: the first {asked} questions only, not a score")
+            lines.append(f"{name}: the first {counted(asked, 'question')} only, not a score")
         if result.get("unanswered"):
             lines.append(f"{name} is not answered: {result['unanswered']}")
     alike = alike_answers(entry).items()
@@ -199,7 +200,11 @@ def metrics_table(result: Mapping[str, Any]) -> Table:
     """Return the table of a metrics file: a row a metric, a column a question type."""
     title = find_task(result["benchmark"]).title
     limit = result.get("limit")
-    asked = f", the first {limit['questions']} of {limit['of']} questions only" if limit else ""
+    asked = (
+        f", the first {limit['questions']} of {counted(limit['of'], 'question')} only"
+        if limit
+        else ""
+    )
     # Without lines between the columns, SQA3D's question types fit 80 columns.
     heading = f"{title}, run {result['run']}, percent{asked}"
     table = Table(
@@ -229,7 +234,7 @@ def notes(result: Mapping[str, Any]) -> Iterator[str]:
     if result.get("limit"):
         yield "with a limit on the questions this is not a score of the benchmark"
     if questions := questions_left_out(result):
-        yield f"{questions} more questions are left out: the scans of their scenes cannot be used"
+        yield f"left out, as scans cannot be used: {counted(questions, 'more question')}"
     provenance, title = result["provenance"], find_task(result["benchmark"]).title
     if provenance["predictions_form"] == "field" and provenance["short_of_answers"]:
         yield (

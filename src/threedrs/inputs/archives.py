@@ -27,7 +27,7 @@ from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from threedrs.errors import DataError, name_full_disk, one_line
+from threedrs.errors import DataError, counted, name_full_disk, one_line
 
 # Folder of the published tree -> where it belongs below the data root.
 PLACES = {
@@ -272,7 +272,8 @@ def _extract_tar(stream: IO[bytes], members: _Members) -> None:
     # file, which only the length of the whole, in blocks, can show.
     if watched.zeros < max(_END, watched.total - archive.offset) or watched.total % _BLOCK:
         raise DataError(
-            f"{members.name}: the archive has no end, or is damaged after {members.count} files; "
+            f"{members.name}: the archive has no end, or is damaged after "
+            f"{counted(members.count, 'file')}; "
             "download it again, all of its parts"
         )
 

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field
 
 from threedrs.config.section import Section
 from threedrs.config.value_types import Text, unique
-from threedrs.errors import ConfigError, DataError, choose_one, one_line, raise_all
+from threedrs.errors import ConfigError, DataError, choose_one, counted, one_line, raise_all
 from threedrs.inputs.archives import (
     PLACES,
     Archive,
@@ -232,7 +232,7 @@ def fetch_published(repo: str, root: Path, only: Collection[str] = ()) -> list[s
         entry = Download(repo=repo, type="dataset", files=tuple(names), to=str(root / to))
         for name in names:
             fetch(entry, name, sizes[name])
-        lines.append(f"{root / to}: {len(names)} files")
+        lines.append(f"{root / to}: {counted(len(names), 'file')}")
     for names in archives.values():
         entry = Download(repo=repo, type="dataset", files=tuple(names), to=str(root / "downloads"))
         for name in names:

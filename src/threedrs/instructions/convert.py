@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from threedrs.errors import DataError
+from threedrs.errors import DataError, counted
 from threedrs.instructions.llava_format import read_entries
 from threedrs.io.files import sha256_of_file, write_json, write_json_lines
 from threedrs.scannet.layout import DataLayout
@@ -220,8 +220,9 @@ def _write_conversion(
     # With rejected rows the count must differ.
     if published_records not in (None, len(records)) and not rejections:
         raise DataError(
-            f"{source.folder / source.names[0]}: has the published file's {rows} rows but gives "
-            f"{len(records)} records, not {published_records}; take the file as published"
+            f"{source.folder / source.names[0]}: has the published file's "
+            f"{counted(rows, 'row')} but gives {counted(len(records), 'record')}, not "
+            f"{published_records}; take the file as published"
         )
     unique = list(with_unique_ids(records))
     left_out: Counter[str] = Counter()
@@ -268,7 +269,7 @@ def _write_rejected(
         if len(of_file) > max_reject_fraction * len(table):
             # With the first row, since Snakemake removes the list together with a failed job.
             raise DataError(
-                f"{source.folder / name}: {len(of_file)} rows rejected of {len(table)}, more than "
-                f"max_reject_fraction {max_reject_fraction:g}; {rejected_file} lists them, "
-                f"e.g. row {of_file[0].row}: {of_file[0].reason} ({of_file[0].detail})"
+                f"{source.folder / name}: {counted(len(of_file), 'row')} rejected of {len(table)}, "
+                f"more than max_reject_fraction {max_reject_fraction:g}; {rejected_file} lists "
+                f"them, e.g. row {of_file[0].row}: {of_file[0].reason} ({of_file[0].detail})"
             )

@@ -281,8 +281,3 @@ def duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
-
-
-def number_of_jobs(count: int) -> str:
-    """Return a number of jobs as people say it."""
-    return "1 job" if count == 1 else f"{count} jobs"

@@ -18,7 +18,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from threedrs.workflow.run_events import Job, RunState, duration, number_of_jobs, stage_of
+from threedrs.errors import counted
+from threedrs.workflow.run_events import Job, RunState, duration, stage_of
 
 REFRESH = 0.5  # seconds between two images on a terminal
 LONG = 60.0  # seconds from which on a job has a line of its own in plain output
@@ -107,7 +108,7 @@ class RunScreen:
         else:
             planned, stages = self.state.planned, filter("other".__ne__, self.state.stages())
             parts = [f"{stage} {self.state.count(planned, stage)}" for stage in stages]
-            jobs = number_of_jobs(planned.total())
+            jobs = counted(planned.total(), "job")
             self._say(f"{jobs}: {', '.join(parts)}" if parts else jobs)
         self._ticker.start()
 
@@ -143,8 +144,8 @@ class RunScreen:
             first, last = state.spans[stage]
             count = state.count(state.planned, stage)
             done, total = state.done.total(), state.planned.total()
-            took = f"{number_of_jobs(count)} in {duration(last - first)}"
-            self._say(f"{stage}: done, {took} ({done} of {total} jobs)")
+            took = f"{counted(count, 'job')} in {duration(last - first)}"
+            self._say(f"{stage}: done, {took} ({done} of {counted(total, 'job')})")
 
     def _say_running(self) -> None:
         now = time.time()
@@ -171,7 +172,8 @@ class RunScreen:
         state, now = self.state, time.time()
         done, total = state.done.total(), state.planned.total()
         took = clock(now - state.started)
-        head = Text(f"{done} of {total} jobs done in {took}", no_wrap=True, overflow="ellipsis")
+        said = f"{done} of {counted(total, 'job')} done in {took}"
+        head = Text(said, no_wrap=True, overflow="ellipsis")
         stages = Table.grid(padding=(0, 1))
         for justify in ("left", "left", "right", "right", "left"):
             stages.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
@@ -185,7 +187,7 @@ class RunScreen:
             for job in running[:room]
         ]
         if len(running) > room:
-            jobs.append(Text(f"  and {len(running) - room} more jobs", style="dim"))
+            jobs.append(Text(f"  and {counted(len(running) - room, 'more job')}", style="dim"))
         return Group(head, stages, *jobs)
 
     def _amounts(self, stage: str, status: str, now: float) -> tuple[str, str, str]:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import DataError
+from threedrs.errors import DataError, counted
 from threedrs.evaluation.trivial_answers import mean_of
 from threedrs.io.files import read_json
 from threedrs.report.verdict import statement, verdicts
 from threedrs.report.verdict_line import plain
 from threedrs.tasks.registry import headline_columns
-from threedrs.workflow.run_events import STAGES, Cause, RunState, duration, number_of_jobs, stage_of
+from threedrs.workflow.run_events import STAGES, Cause, RunState, duration, stage_of
 
 MOST = 3  # warnings that are shown again
 MOST_SETTINGS = 6  # whose scores are shown
@@ -57,14 +57,16 @@ def end_of_run(state: RunState, reused: Iterable[str], results: Path) -> list[tu
 def head(state: RunState, reused: int, *, failed: bool) -> str:
     """Return the sentence that says how a run ended."""
     took = duration(time.time() - state.started)
-    done = f"{state.done.total()} of {state.planned.total()} jobs are done"
+    verb = "is" if state.planned.total() == 1 else "are"
+    done = f"{state.done.total()} of {counted(state.planned.total(), 'job')} {verb} done"
     if state.nothing_to_do:
-        return f"Nothing to be done: the results of all {reused} jobs are up to date"
+        all_jobs = "1 job" if reused == 1 else f"all {reused} jobs"
+        return f"Nothing to be done: the results of {all_jobs} are up to date"
     if failed:
         return f"Failed after {took}: {done}"
     if state.stopped:
         return f"Stopped after {took}: {done}, and the same command goes on{state.waits}"
-    return f"Done in {took}: {number_of_jobs(state.done.total())}"
+    return f"Done in {took}: {counted(state.done.total(), 'job')}"
 
 
 def scores(results: Path) -> list[tuple[str, str]]:
@@ -84,7 +86,7 @@ def scores(results: Path) -> list[tuple[str, str]]:
             parts.append(f"{column.full_title} {shown}")
         lines.append(("scores", f"{group['name']}: {', '.join(parts)}"))
     if (more := len(summary["groups"]) - MOST_SETTINGS) > 0:
-        lines.append(("scores", f"and {more} more settings, on the page"))
+        lines.append(("scores", f"and {counted(more, 'more setting')}, on the page"))
     baseline = summary["groups"][0]["name"]
     said = statement(verdicts(summary, columns), baseline, summary["comparison"])
     return [*lines, *(("answer", plain(sentence)) for sentence in said)]

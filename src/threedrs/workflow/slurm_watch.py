@@ -29,6 +29,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from threedrs.errors import counted
 from threedrs.workflow.processes import run_text
 
 LOST = "ERROR"  # a state that the plugin counts as a failure, and that Slurm does not use
@@ -150,8 +151,9 @@ class JobWatch:
         said = " ".join(answer.stderr.split()) or f"status {answer.returncode}"
         self.executor.logger.warning(
             f"threedrs: Slurm: `{asked}` does not answer ({said[:200]}), for "
-            f"{(now - self.silent_since) / 60:.0f} minutes now; {len(self.jobs)} jobs go on and "
-            f"are asked about again; see whether `{shown}` answers; Ctrl-C ends this run"
+            f"{counted(round((now - self.silent_since) / 60), 'minute')} now; jobs "
+            f"({len(self.jobs)}) go on and are asked about again; see whether `{shown}` answers; "
+            "Ctrl-C ends this run"
         )
 
     def _say_waiting(self, states: dict[str, str], reasons: dict[str, str]) -> None:
@@ -163,7 +165,9 @@ class JobWatch:
         reason = {name: f" ({why})" for name, why in reasons.items() if why != "None"}
         counts = Counter(f"{states[name]}{reason.get(name, '')}" for name in known)
         told = ", ".join(f"{count} {state}" for state, count in counts.items())
-        self.executor.logger.warning(f"threedrs: Slurm: waiting for {len(self.jobs)} jobs: {told}")
+        self.executor.logger.warning(
+            f"threedrs: Slurm: waiting for {counted(len(self.jobs), 'job')}: {told}"
+        )
 
 
 def end_mark(executor: Any, job: Any) -> Path:

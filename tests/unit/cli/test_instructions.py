@@ -51,7 +51,7 @@ def test_options_reach_the_conversion(tmp_path: Path) -> None:
     out = tmp_path / "scanqa_train.jsonl"
     arguments = ["convert", "scanqa", "train", "--data", str(tmp_path), "--out", str(out)]
     for options, message in (
-        ([], "1 rows rejected of 2, more than max_reject_fraction 0.01"),
+        ([], "1 row rejected of 2, more than max_reject_fraction 0.01"),
         (["--on-reject", "fail"], "row 1: empty text"),
     ):
         result = runner.invoke(app, [*arguments, *options])

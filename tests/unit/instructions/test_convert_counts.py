@@ -88,7 +88,7 @@ def test_rows_of_a_left_out_scene_are_listed_counted_and_stop_nothing(
 def test_a_faulty_row_of_a_left_out_scene_is_still_faulty(tmp_path: Path) -> None:
     gone = {**GOOD[SCANREFER], "scene_id": "scene0005_00", "description": ""}
     write_annotations(tmp_path, SCANREFER, [gone, GOOD[SCANREFER]])
-    with pytest.raises(DataError, match="1 rows rejected of 2, more than max_reject_fraction 0"):
+    with pytest.raises(DataError, match="1 row rejected of 2, more than max_reject_fraction 0"):
         run(tmp_path, "scanrefer", "train", left_out=LEFT_OUT, max_reject_fraction=0.0)
 
 
@@ -119,7 +119,7 @@ def test_published_file_must_give_the_published_records(
     publish(rows=7, records=3)
     assert run(tmp_path, "scanqa", "train")[1].published_records is None
     publish(rows=1, records=3)
-    with pytest.raises(DataError, match="has the published file's 1 rows but gives 2 records"):
+    with pytest.raises(DataError, match="has the published file's 1 row but gives 2 records"):
         run(tmp_path, "scanqa", "train")
 
 

@@ -73,7 +73,7 @@ def test_entries_of_objects_without_a_box_are_rejected(
     assert detail in rejected["detail"]
     with pytest.raises(DataError, match=f"all.json: row 2: {reason} .*on_reject to report"):
         take(tmp_path, benchmark, "train", on_reject="fail")
-    with pytest.raises(DataError, match=f"1 rows rejected of 2, .* row 2: {reason}"):
+    with pytest.raises(DataError, match=f"1 row rejected of 2, .* row 2: {reason}"):
         take(tmp_path, benchmark, "train")
 
 
@@ -105,7 +105,7 @@ def test_entries_of_scenes_left_out_stop_nothing(tmp_path: Path) -> None:
         ([record("sqa3d", 0)], "train", "holds no entries of scanqa"),
         ([record("scanqa", 0)], "val", "scanqa_0 has no references"),
         ([record("scanqa", 0, references=["yes"])], "train", "has references: an evaluation"),
-        ([record("scanqa", 0, scene="scene0707_00")], "train", "1 rows rejected of 1"),
+        ([record("scanqa", 0, scene="scene0707_00")], "train", "1 row rejected of 1"),
     ],
 )
 def test_refused_arrays(tmp_path: Path, records: list[Any], split: str, message: str) -> None:

@@ -1,12 +1,13 @@
 """The last lines of a run: scores, the report's statement, warnings and the page."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from fixtures.run_events import begun, ended, job
 from fixtures.summary_files import study
 from threedrs.workflow.run_events import RunState
-from threedrs.workflow.run_summary import end_of_run
+from threedrs.workflow.run_summary import end_of_run, head
 
 
 def finished() -> RunState:
@@ -43,6 +44,18 @@ def test_three_warnings_are_repeated_and_the_others_counted(tmp_path: Path) -> N
     state.warnings = ["train-000: scene0001_00: x", "train-001: scene0007_00: x", "b"]
     shown = [text for label, text in end_of_run(state, [], tmp_path) if label == "warning"]
     assert shown == ["train-000: scene0001_00: x", "b", "and 1 more, in results/logs"]
+
+
+def test_one_job_is_no_jobs() -> None:
+    state = finished()
+    assert head(state, 0, failed=True).endswith(": 1 of 1 job is done")
+    state.planned, state.done = Counter(train=1), Counter()
+    assert head(state, 0, failed=True).endswith(": 0 of 1 job is done")
+    state.planned = Counter(train=2)
+    assert head(state, 0, failed=True).endswith(": 0 of 2 jobs are done")
+    state.nothing_to_do = True
+    assert head(state, 1, failed=False).endswith("the results of 1 job are up to date")
+    assert head(state, 3, failed=False).endswith("the results of all 3 jobs are up to date")
 
 
 def test_without_a_summary_nothing_is_said_of_scores(tmp_path: Path) -> None:
