@@ -183,11 +183,11 @@ def awareness(
             out,
             show,
         )
-    means, scenes = result["mean"].items(), counted(len(result["scenes"]), "scene")
+    means, of = result["mean"].items(), counted(len(result["scenes"]), "scene")
     shared.report(
         result,
         as_json,
-        *(f"{name} {mean:.4f}, mean of {scenes}" for name, mean in means),
+        *(f"{name} {mean:.4f}, mean of {of}" for name, mean in means),
         "Cosines, of which 1 is the most alike: all_pairs and across_frames of one place, "
         "all_tokens of any two places. What counts is how far the first two are above it.",
     )
