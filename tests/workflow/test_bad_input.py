@@ -70,6 +70,11 @@ def test_a_batch_is_held_against_the_gpus_that_training_gets(
     ):
         said = checkout.snakemake(*fitting, "-n", config=path)
         assert said.returncode == 0, said.stdout
+    said = checkout.snakemake("all", "-n", "--set-resources", "predict:gpu=x", config=path)
+    assert said.stdout.splitlines()[-1] == (
+        "threedrs: error: gpu of rule predict is set to x, which is not a number; give one, or an "
+        "expression such as attempt*2"
+    )
     tasks = ("--set-resources", "train:tasks=8", "train:gpu=0")
     assert refused in checkout.snakemake("-n", "all", *tasks, config=path).stdout
 

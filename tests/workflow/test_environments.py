@@ -117,6 +117,9 @@ def test_another_workflow_uses_this_one_as_a_module(
     said = Checkout(tmp_path).snakemake("-n", "-q", "rules", *profile, config=None)
     assert said.returncode == 0, said.stdout
     assert counted_jobs(said.stdout) == {"mine": 1}
+    said = Checkout(tmp_path).snakemake("threedrs_answers", "--cores", "1", config=None)
+    assert said.returncode == 1
+    assert "threedrs_answers: there is nothing to make, as no split of data.scenes" in said.stdout
 
 
 def test_a_number_of_the_command_line_is_a_number(finished: Checkout) -> None:

@@ -24,6 +24,7 @@ rule answers:
             split=TARGETS.asked,
             file=["answers.jsonl", "images"],
         ),
+        asked,
 
 
 rule build_captures:

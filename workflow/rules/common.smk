@@ -37,6 +37,8 @@ if workflow.is_main_process:
         logger.warning(f"threedrs: {line}")
     # Snakemake does not say where a file has a slip, and takes a key that stands twice.
     checked(check_yaml, [MAIN, *workflow.overwrite_configfiles])
+    checked(rule_helpers.check_amounts, workflow.resource_settings)
+    checked(rule_helpers.check_cores, workflow.resource_settings.cores)
 
 
 configfile: MAIN
@@ -71,10 +73,21 @@ def gate(check, *arguments):
     return rule_helpers.gate(workflow.is_main_process, check, *arguments)
 
 
+# What a rule is called where another workflow uses this one as a module. Taken now, as `workflow`
+# has the modifier of a module only while it reads the module.
+called = workflow.modifier.modify_rulename
+
+
+def asked(wildcards):
+    """No file, as an input of a stage; stops where a stage that is asked for has nothing to make.
+
+    In `onstart`, which Snakemake does not call for a module, it would be overlooked there.
+    """
+    return gate(TARGETS.check_asked, workflow.dag_settings.targets, called)
+
+
 onstart:
     # Neither for a dry run nor for a job's own process; the table not with --quiet.
-    rule_helpers.check_cores(workflow.resource_settings.cores)
-    TARGETS.check_asked(workflow.dag_settings.targets)
     for line in filter(None, [code_changes(Path("results"))]):
         logger.warning(f"threedrs: {line}")
     shown = {"quietness": Quietness.PROGRESS, "shown": True}

@@ -20,6 +20,7 @@ rule features:
             teacher=TEACHERS,
             shard=FEATURE_SHARDS,
         ),
+        asked,
 
 
 rule extract_features:

@@ -27,6 +27,7 @@ rule models:
             run=TRAINED,
             file=["model", "model.json", "train.json", "log.jsonl", "loss.png"],
         ),
+        asked,
 
 
 rule run_config:

@@ -1,5 +1,6 @@
 """What the rule files call: checks that stop a start in a few lines, and what jobs ask for."""
 
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -8,6 +9,9 @@ from threedrs.errors import ConfigError, ThreedrsError, user_message
 from threedrs.teachers.known_teachers import get_teacher
 
 T = TypeVar("T")
+COUNTS = ("threads", "gpu", "nodes", "tasks")  # what a profile may set, beside sizes and times
+_IN_EXPRESSIONS = ("attempt", "threads")  # numbers that Snakemake knows by name
+
 Need = Callable[[Any], int]  # from a job's wildcards to an amount
 
 
@@ -28,6 +32,24 @@ def check_cores(cores: int | None) -> None:
     """
     if cores == 0:
         raise ConfigError("--cores 0: no job could start; give 1 or more, or all")
+
+
+def check_amounts(settings: Any) -> None:
+    """Check what set-resources and set-threads, of a profile or the command line, ask for.
+
+    Raises:
+        ConfigError: a count is a word. Snakemake hands it on, and the job fails at its end.
+    """
+    threads = {rule: {"threads": amount} for rule, amount in settings.overwrite_threads.items()}
+    for overrides in (settings.overwrite_resources, threads):
+        for rule, name in itertools.product(overrides, COUNTS):
+            amount = overrides[rule].get(name)
+            said = str(amount.raw) if amount is not None and amount.is_evaluable() else ""
+            if said.isidentifier() and said not in _IN_EXPRESSIONS:
+                raise ConfigError(
+                    f"{name} of rule {rule} is set to {said}, which is not a number; give one, or "
+                    "an expression such as attempt*2"
+                )
 
 
 def gate(main: bool, check: Callable[..., Any], *arguments: Any) -> list[str]:

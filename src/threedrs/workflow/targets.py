@@ -199,8 +199,12 @@ class Targets:
         fault = f"names {name}, which is not there" if name else "names no file"
         raise ConfigError(f"config: data.{key} {fault}; mend it, or ask for another target")
 
-    def check_asked(self, targets: Collection[str]) -> None:
+    def check_asked(self, targets: Collection[str], called: Callable[[str], str]) -> None:
         """Check that every stage that is asked for by its name has something to make.
+
+        Args:
+            targets: what Snakemake was asked for.
+            called: returns the name that a rule has where this workflow is a module of another.
 
         Raises:
             ConfigError: one has nothing, which Snakemake would take for done.
@@ -210,7 +214,10 @@ class Targets:
             "features": (self.teachers, "no run is trained with a teacher"),
             "models": (self.trained, "no run is trained here"),
         }
-        for target, (made, reason) in empty.items():
+        # Where a single rule is used under another name, `called` has that one for every rule.
+        names = {called(target): target for target in empty}
+        for target, stage in names.items() if len(names) == len(empty) else ():
+            made, reason = empty[stage]
             if target in targets and not made:
                 raise ConfigError(
                     f"{target}: there is nothing to make, as {reason}; change the configuration, "

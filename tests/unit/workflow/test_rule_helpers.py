@@ -8,6 +8,7 @@ import pytest
 
 from threedrs.errors import ConfigError, DataError
 from threedrs.workflow.rule_helpers import (
+    check_amounts,
     check_cores,
     checked,
     gate,
@@ -55,8 +56,29 @@ class Resource:
     value: Any
     evaluable: bool = False
 
+    @property
+    def raw(self) -> Any:
+        return self.value
+
     def is_evaluable(self) -> bool:
         return self.evaluable
+
+
+def test_a_count_that_is_a_word_is_refused() -> None:
+    def check(threads: Any = 2, **amounts: Any) -> None:
+        found = {name: Resource(value, isinstance(value, str)) for name, value in amounts.items()}
+        check_amounts(
+            SimpleNamespace(
+                overwrite_resources={"train": found},
+                overwrite_threads={"predict": Resource(threads, isinstance(threads, str))},
+            )
+        )
+
+    check(gpu=4, tasks="attempt*2", nodes="attempt", runtime="2h", slurm_partition="gpu")
+    with pytest.raises(ConfigError, match=r"^gpu of rule train is set to x, which is not a number"):
+        check(gpu="x")
+    with pytest.raises(ConfigError, match=r"^threads of rule predict is set to all, which is"):
+        check(threads="all")
 
 
 @pytest.mark.parametrize(

@@ -44,17 +44,21 @@ def wildcards(**names: str) -> SimpleNamespace:
 def test_a_stage_with_nothing_to_make_is_refused_by_its_name(
     monkeypatch: pytest.MonkeyPatch, found: Targets
 ) -> None:
-    found.check_asked({"features", "models", "all"})
+    found.check_asked({"features", "models", "all"}, str)
     with pytest.raises(
         ConfigError, match=r"^answers: .* as no split of data\.scenes has questions"
     ):
-        found.check_asked({"all", "answers"})
+        found.check_asked({"all", "answers"}, str)
+    with pytest.raises(ConfigError, match=r"^mine_answers: there is nothing to make"):
+        found.check_asked({"mine_answers"}, "mine_{}".format)
+    found.check_asked({"answers"}, "mine_{}".format)  # the other workflow's own
+    found.check_asked({"mine"}, lambda name: "mine")  # one rule, of which the name is not known
     alone = {"baseline": {"checkpoint": "initial"}, "3drs": None}
     evaluated = build(monkeypatch, runs=alone)
-    evaluated.check_asked({"all", "scores"})
+    evaluated.check_asked({"all", "scores"}, str)
     for target, reason in (("features", "with a teacher"), ("models", "no run is trained here")):
         with pytest.raises(ConfigError, match=rf"^{target}: there is nothing to make, .*{reason}"):
-            evaluated.check_asked({target})
+            evaluated.check_asked({target}, str)
 
 
 def test_scenes_are_cut_into_shards(found: Targets) -> None:
