@@ -29,6 +29,12 @@ _REFUSED = re.compile(
     r"(?P<why>(?:[^']|'(?=\w))*)"
 )
 
+# Slurm's programs are not installed here, or have not been told of a cluster.
+_NO_SLURM = r"no such file or directory: '(sacct|sinfo|sbatch)'|configuration source"
+_ELSEWHERE = (
+    "run the same on a login node of the cluster, or on this machine alone with `snakemake --cores "
+    "all` and no profile"
+)
 # What Slurm says when it refuses a job -> the setting, first match.
 REFUSALS = (
     (
@@ -132,6 +138,8 @@ def _slurm_reason(message: str, logs: Sequence[Path]) -> tuple[str, str] | None:
         why = said[-1] if said[-1].startswith("sbatch") else said[0]
         why = why.removeprefix("sbatch: error: ").removeprefix("Batch job submission failed: ")
         whole = refused["why"].lower()
+        if re.search(_NO_SLURM, whole):
+            return "this machine belongs to no cluster of Slurm's", _ELSEWHERE
         remedy = next(remedy for sign, remedy in REFUSALS if re.search(sign, whole))
         return f"submission refused ({why})", f"{PROFILE}: {remedy}"
     if ended := _STATE.search(message):

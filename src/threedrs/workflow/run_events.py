@@ -48,6 +48,8 @@ _ESTIMATES = (
 )
 # Exceptions with which Snakemake repeats what the event of a failed job has said.
 _REPEATED = {"CalledProcessError", "RuleException"}
+# Errors of which a job's own event says more. That of Slurm's plugin comes with a traceback.
+_SAID_OF_JOBS = ("Exiting because", "Exception in run_job for rule ")
 _LAST_WORD = "At least one job did not complete successfully."
 
 
@@ -174,7 +176,9 @@ class RunState:
 
     def _message(self, record: LogRecord) -> str | None:
         text = str(record.msg or "").strip()
-        if record.levelno > WARNING and not text.startswith("Exiting because"):
+        if text.startswith(_SAID_OF_JOBS):
+            return None
+        if record.levelno > WARNING:
             self.errors += [line for line in text.splitlines() if line not in self.errors]
         elif record.levelno == WARNING and text:
             if text.startswith("threedrs: "):  # Snakemake's own are said once

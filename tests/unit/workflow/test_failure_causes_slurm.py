@@ -51,6 +51,21 @@ def test_how_a_job_ended(tmp_path: Path, state: str, said: str, expected: str) -
     assert reason.endswith("run the same command to go on")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[Errno 2] No such file or directory: 'sacct'For further error details see the log.",
+        "Failed to run sinfo for retrieval of cluster partitions: sinfo: error: Unknown host\n"
+        "sinfo: fatal: Could not establish a configuration source\n",
+    ],
+)
+def test_a_machine_without_slurm(said: str) -> None:
+    assert slurm_reason(f"Job submission failed with exception: {said}", []) == (
+        "this machine belongs to no cluster of Slurm's; run the same on a login node of the "
+        "cluster, or on this machine alone with `snakemake --cores all` and no profile"
+    )
+
+
 def test_the_log_of_an_attempt_before_does_not_count(tmp_path: Path) -> None:
     rule, own = tmp_path / "train.log", tmp_path / "8.log"
     rule.write_text("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0\n")

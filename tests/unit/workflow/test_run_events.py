@@ -206,6 +206,14 @@ def test_after_ctrl_c_jobs_without_a_word_have_been_stopped() -> None:
     assert not state.errors
 
 
+def test_a_traceback_of_a_submission_is_left_to_the_jobs_own_event() -> None:
+    state = after(*begun(balance=1), job(1, "balance", mix="full"))
+    text = "Exception in run_job for rule balance: no sacct\nTraceback (most recent call last):"
+    assert state.take(record(text, 40)) is None
+    assert state.take(record("the disk is gone", 40)) is None
+    assert state.errors == ["the disk is gone"]
+
+
 def test_a_stop_is_said_once_with_the_first_of_many_jobs() -> None:
     stop = record("Will exit after finishing currently running jobs (scheduler).")
     state = after(
