@@ -171,8 +171,10 @@ def export(
     with progress() as show:
         for shard, scene, file in files:
             show(f"writing {scene}")
-            export_features(shard, scene, file)
-            say(f"{file}: written")
+            known = file.exists()  # of an export that was stopped
+            if not known:
+                export_features(shard, scene, file)
+            say(f"{file}: {'is there already' if known else 'written'}")
 
 
 @features_app.command("show")

@@ -6,6 +6,7 @@ Some two seconds a room.
 """
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable, Sequence
@@ -70,9 +71,16 @@ def write_published_demo(out: Path, scenes: int, seed: int, *, say: Say) -> None
         write_marker(folder, "published", scenes, seed)
         # Asked again, as some may have come in these minutes.
         for file in _files_to_keep(out, scenes):
-            # Copied, so that nothing is lost where this is stopped before the folder is in place.
+            # Not moved: nothing is lost where this is stopped before the folder is in place.
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(out / file, folder / file, follow_symlinks=False)
+            _link_or_copy(out / file, folder / file)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)  # takes no time, however large it is
+    except OSError:  # the file system has no links
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def published_files(scenes: int) -> list[str]:

@@ -167,30 +167,53 @@ def exported_file(store: "FeatureStore", scene: str, folder: Path) -> Path:
     """Return the file that a scene's features are exported to.
 
     ``<folder>/<scene>/<teacher>.npz`` where published files bear the teacher's name, else
-    ``<folder>/<scene>.npz``.
+    ``<folder>/<scene>.npz``. An export that was stopped has written some of them.
 
     Raises:
-        DataError: the folder holds features of the scene, which may have been downloaded; or the
-            scene's name is none.
+        DataError: the folder holds other features of the scene, which may have been downloaded; or
+            the scene's name is none.
     """
     check_scene_name(scene, str(store.path))
-    # A folder with two files of a scene cannot be imported, so another teacher's counts as well.
-    if there := scene_files(folder, scene):
-        raise DataError(f"{there[0]}: is there already; remove it, or name another folder")
     teacher = str(store.manifest.get("teacher")).removesuffix("-tiny")
     named = teacher in FEATURE_FILES
-    return folder / scene / f"{teacher}.npz" if named else folder / f"{scene}.npz"
+    file = folder / scene / f"{teacher}.npz" if named else folder / f"{scene}.npz"
+    # A folder with two files of a scene cannot be imported, so another teacher's counts as well.
+    there = scene_files(folder, scene)
+    if there and not (there == [file] and _holds(file, _exported_arrays(store, scene))):
+        raise DataError(
+            f"{there[0]}: is there already, with other features; remove it, or name another folder"
+        )
+    return file
+
+
+def _holds(file: Path, arrays: Mapping[str, np.ndarray]) -> bool:
+    try:
+        check_npz(file, MOST_BYTES)
+        with np.load(file, allow_pickle=False) as found:
+            return {*found} == {*arrays} and all(
+                found[name].dtype == array.dtype and np.array_equal(found[name], array)
+                for name, array in arrays.items()
+            )
+    except (DataError, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return False  # it is not a file of ours that is whole
 
 
 def export_features(store: "FeatureStore", scene: str, file: Path) -> None:
     """Write a scene's features as a feature file.
 
+    Raises:
+        StoreError: the store is damaged, or has no such scene.
+    """
+    with atomic_file(file) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **_exported_arrays(store, scene))
+
+
+def _exported_arrays(store: "FeatureStore", scene: str) -> dict[str, Any]:
+    """Return what a feature file of a scene holds.
+
     Pooled features (V,14,14,C) keep their half precision under the forks' names; a teacher's own
     grid becomes the published script's float32. Special tokens are not in a store, so ``ps_idx``
     is 0.
-
-    Raises:
-        StoreError: the store is damaged, or has no such scene.
     """
     frames, features_VhwC = store.frames(scene), store.features(scene)
     pooled = features_VhwC.shape[1:3] == (GRID, GRID)
@@ -205,8 +228,7 @@ def export_features(store: "FeatureStore", scene: str, file: Path) -> None:
         # looks like one only where it says its frames itself.
         if pooled:
             arrays |= {"pooled": np.array(True), "patch_grid": np.array(GRID)}
-    with atomic_file(file) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+    return arrays
 
 
 @dataclass(frozen=True)

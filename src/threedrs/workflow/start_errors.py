@@ -51,6 +51,8 @@ def plain_error(
         )
     elif exception == "MissingRuleException" and rules and (found := _MISSING.search(text)):
         said = f"{found[1]}: {_advice(found[1], rules, names)}"
+    # Of a resource that is not a number Snakemake says as well where its rule stands.
+    said = said.removeprefix("Error: ").partition(" Traceback: ")[0]
     return f"threedrs: error: {said}"
 
 

@@ -14,6 +14,7 @@ from fixtures.published_files import published_layout
 from fixtures.scan_files import build_scene
 from threedrs.demo.published_layout import (
     _files_to_keep,
+    _link_or_copy,
     _write_features,
     publish,
     published_files,
@@ -209,6 +210,22 @@ def test_the_working_folder_is_not_replaced(
     monkeypatch.chdir(tmp_path / "desk")
     with pytest.raises(DataError, match=r"is or holds the working folder; run this from outside"):
         write_published_demo(Path(out), 2, 1, say=print)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_users_file_is_linked_where_the_file_system_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(*paths: Path, follow_symlinks: bool) -> None:
+        raise PermissionError(1, "Operation not permitted", str(paths[0]))
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse)
+    mine, kept = tmp_path / "mine", tmp_path / "kept"
+    mine.write_text("mine")
+    _link_or_copy(mine, kept)
+    assert kept.samefile(mine) is links
+    assert kept.read_text() == "mine"
 
 
 def test_what_a_killed_writer_left_is_not_kept(tmp_path: Path) -> None:

@@ -160,7 +160,26 @@ def test_export_writes_over_no_features(
     command = ["features", "export", str(tmp_path / "a.zarr"), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, command)
     assert isinstance(result.exception, DataError)
-    expected = f"{downloaded}: is there already; remove it, or name another folder"
-    assert str(result.exception) == expected
+    assert str(result.exception) == (
+        f"{downloaded}: is there already, with other features; remove it, or name another folder"
+    )
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [downloaded]
     assert downloaded.read_bytes() == b"downloaded"
+
+
+def test_export_goes_on_where_it_was_stopped(scene: Path, folder: Path, tmp_path: Path) -> None:
+    np.savez(folder / "scene0001_00.npz", feature=tokens(), ps_idx=5)
+    run(scene, folder, tmp_path / "a.zarr")
+    out = tmp_path / "out"
+    command = ["features", "export", str(tmp_path / "a.zarr"), "--out", str(out)]
+    assert CliRunner().invoke(app, command).output.endswith(".npz: written\n")
+    (file,) = out.rglob("*.npz")
+    before = file.stat()
+    result = CliRunner().invoke(app, command)
+    assert result.output == f"{file}: is there already\n"
+    assert file.stat() == before
+    with np.load(file) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    np.savez(file, **{**arrays, "feature": arrays["feature"] + 1})
+    result = CliRunner().invoke(app, command)
+    assert "is there already, with other features" in str(result.exception)

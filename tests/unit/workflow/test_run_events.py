@@ -128,7 +128,7 @@ def test_a_retry_after_a_failure_without_an_event_leaves_no_error() -> None:
 
 
 def test_a_whole_run_has_no_errors_of_earlier_attempts() -> None:
-    said = record("Exception in run_job for rule score: no answer", 40)
+    said = record("sbatch: no answer", 40)
     start = begun(score=1, aggregate=1)
     state = after(*start, job(1, "score"), said, *failed(1, "score"))
     state.take(record("Trying to restart job 1."))

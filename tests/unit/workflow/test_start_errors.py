@@ -66,6 +66,13 @@ def test_a_path_that_nothing_is_near_to() -> None:
             "Job needs threads=4 but only 2.",
         ),
         ("", "CliException", "CliException"),
+        ("Error: cores have to be specified", "CliException", "cores have to be specified"),
+        (
+            "WorkflowError:\nError:\n  ResourceConversionError: Resource 'mem_mb' returned 'x'.\n"
+            "Wildcards: run=3drs\nTraceback: (rule train, line 81, /clone/train.smk)",
+            "WorkflowError",
+            "ResourceConversionError: Resource 'mem_mb' returned 'x'. Wildcards: run=3drs",
+        ),
         (
             'ConfigError in file "common.smk", line 7:\nanswers: there is nothing to make\n'
             '  File "common.smk", line 7, in __onstart\n',
