@@ -253,7 +253,7 @@ def sentences_below(summary: Mapping[str, Any], columns: Sequence[Column]) -> li
             best = max(others, key=lambda name: others[name])
             runs = (summary["runs"][run]["benchmarks"][column.benchmark] for run in group["runs"])
             ends = (found["metrics"][column.metric]["high"] for found in runs)
-            highest = max(mean, *(high for high in ends if high is not None))
+            highest = max([mean, *(high for high in ends if high is not None)])
             # As the tables print them.
             if round(highest, 1) < round(others[best], 1):
                 below.append(f"{column.full_title} ({best})")

@@ -241,6 +241,14 @@ def test_a_score_whose_interval_reaches_an_answer_without_looking_is_not_below(r
     assert "SQA3D" not in sentence
 
 
+def test_a_score_without_an_interval_is_held_against_an_answer_without_looking(results):
+    summary = summarise(results, written(results))
+    metrics = summary["runs"]["baseline"]["benchmarks"]["sqa3d"]["metrics"]
+    metrics["em"]["high"] = None  # all questions are about one room
+    (sentence,) = sentences_below(summary, headline_columns(SPLITS))
+    assert "on 3 of 3 metrics" in sentence
+
+
 def test_a_question_that_is_not_among_the_records_is_named(results):
     other = dict.fromkeys(SPLITS, results / "instructions" / "sqa3d_test.jsonl")
     with pytest.raises(DataError, match="has no question 'scanrefer_scene0000_00_0'"):
