@@ -16,7 +16,7 @@ seeds of the side that has fewer:
 
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,17 +139,22 @@ def compare(runs: Sequence[PerQuestion], baselines: Sequence[PerQuestion]) -> di
     Raises:
         DataError: the sides are not of the same questions.
     """
-    sides = [aligned(side, baselines[0].ids) for side in (*runs, *baselines)]
     scenes = baselines[0].scenes
-    names = [name for name in baselines[0].metrics if all(name in side for side in sides)]
-    return {
-        name: _compared(
-            [side[name] for side in sides[: len(runs)]],
-            [side[name] for side in sides[len(runs) :]],
-            scenes,
-        )
-        for name in names
-    }
+    return {name: _compared(*sides, scenes) for name, sides in shared_metrics(runs, baselines)}
+
+
+def shared_metrics(
+    runs: Sequence[PerQuestion], others: Sequence[PerQuestion]
+) -> Iterator[tuple[str, tuple[list[Metric], list[Metric]]]]:
+    """Yield each metric that all runs of two sides have, the questions in the others' order.
+
+    Raises:
+        DataError: the sides are not of the same questions.
+    """
+    mine, base = ([_aligned(run, others[0].ids) for run in side] for side in (runs, others))
+    for name in others[0].metrics:
+        if all(name in run for run in (*mine, *base)):
+            yield name, ([run[name] for run in mine], [run[name] for run in base])
 
 
 def _compared(mine: Sequence[Metric], other: Sequence[Metric], scenes: Sequence[str]) -> Comparison:
@@ -183,7 +188,7 @@ def room_sums(trainings: Sequence[Metric], scenes: Sequence[str]) -> np.ndarray:
     return np.stack([scene_sums(metric.statistics_QS, scenes) for metric in trainings])
 
 
-def aligned(side: PerQuestion, ids: tuple[str, ...]) -> Mapping[str, Metric]:
+def _aligned(side: PerQuestion, ids: tuple[str, ...]) -> Mapping[str, Metric]:
     """Return the side's metrics with its questions in the order of ``ids``.
 
     Raises:

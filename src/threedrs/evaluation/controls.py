@@ -40,18 +40,14 @@ def looking(
     Raises:
         DataError: they are not of the same questions.
     """
-    ids, scenes = runs[0].ids, runs[0].scenes
-    mine, other = ([compare.aligned(run, ids) for run in side] for side in (runs, controls))
+    scenes = controls[0].scenes
     found: dict[str, dict[str, float | None]] = {}
-    for name in runs[0].metrics:
-        if not all(name in run for run in (*mine, *other)):
-            continue
-        sides = [[run[name] for run in side] for side in (mine, other)]
+    for name, sides in compare.shared_metrics(runs, controls):
         with_images, without = (np.mean([metric.value() for metric in side]) for side in sides)
         low = high = None
         if len(set(scenes)) > 1:
             mine_NCS, other_NCS = (compare.room_sums(side, scenes) for side in sides)
-            spread = paired_spread(mine_NCS, other_NCS, mine[0][name].combine)
+            spread = paired_spread(mine_NCS, other_NCS, sides[0][0].combine)
             low, high = spread.interval()
         found[name] = {"difference": float(with_images - without), "low": low, "high": high}
     return found

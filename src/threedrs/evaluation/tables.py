@@ -104,7 +104,7 @@ def _parts(
     """Yield the rows of settings, those without looking, and a list of what stands below them."""
     settings, trivial, notes = [], [], [_explanation(summary)]
     for group in summary["groups"]:
-        cells = [_cell_text(*_cell(summary, group, column)) for column in columns]
+        cells = [_cell_text(*setting_cell(summary, group, column)) for column in columns]
         settings.append([group["name"] + frames_mark(summary, group["runs"]), *cells])
     if summary["trivial"]:
         notes.append("Rows in italics score without a look at the room.")
@@ -126,14 +126,14 @@ def best_values(
     """
     best: dict[Column, float | None] = {}
     for column in columns:
-        cells = [_cell(summary, group, column) for group in summary["groups"]]
+        cells = [setting_cell(summary, group, column) for group in summary["groups"]]
         shown = any(mark for _, _, mark in cells)
         means = [mean for mean, _, _ in cells if mean is not None]
         best[column] = round(max(means), 1) if shown else None
     return best
 
 
-def _cell(
+def setting_cell(
     summary: Mapping[str, Any], group: Mapping[str, Any], column: Column
 ) -> tuple[float | None, float | None, str]:
     """Return mean, standard deviation (None for one run) and mark."""

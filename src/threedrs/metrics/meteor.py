@@ -26,22 +26,17 @@ ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 MATCHER_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 
 
-def meteor_metric(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Metric:
-    """Return METEOR as a function of summed counts.
-
-    Raises:
-        MachineError: there is no Java, or the program failed.
-    """
-    return Metric(statistics_QS=_count(predictions, references), combine=meteor_score)
-
-
 def _one_line(text: str) -> str:
     """Return the text on one line and without the separator of the program's protocol."""
     return " ".join(text.replace("|||", " ").split())
 
 
-def _count(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-    """Return the counts of each question, (Q, 23); `meteor_score` names the columns."""
+def meteor_metric(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Metric:
+    """Return METEOR as a function of summed counts, whose columns `meteor_score` names.
+
+    Raises:
+        MachineError: there is no Java, or the program failed.
+    """
     import pycocoevalcap
 
     java = shutil.which("java")
@@ -83,7 +78,7 @@ def _count(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> n
         & (counts_QS[:, 22] == counts_QS[:, 1])
     )
     counts_QS[perfect, 20] = 0
-    return counts_QS
+    return Metric(statistics_QS=counts_QS, combine=meteor_score)
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ The interval reaches as far as the root of t_seeds^2 x V_seeds + t_rooms^2 x V_r
 each variance with the t quantile of its own degrees of freedom (Banerjee, 1960). Degrees of freedom
 of both variances together would be wrong: where few seeds happen to lie close, the many rooms would
 lend them a certainty that nobody has. Those of the seeds are Welch's and Satterthwaite's, less one
-and within bounds (``_seeds_freedom``).
+and within bounds (`Spread.seeds_freedom`).
 
 p is the larger of two: the level at which that interval ends at zero, and the p of a test that
 swaps the two sides within rooms. However alike C rooms are, the latter cannot fall below 2 / 2^C,
@@ -73,7 +73,19 @@ class Spread:
     @property
     def seeds_freedom(self) -> np.ndarray:
         """The degrees of freedom of ``seeds_variance``."""
-        return _seeds_freedom(self.side_variances, self.side_freedoms)
+        variances, freedoms = self.side_variances, self.side_freedoms
+        squares = variances[0] ** 2 / freedoms[0] + variances[1] ** 2 / freedoms[1]
+        fewest, most = min(freedoms), max(freedoms)
+        # Where no seed differs from another there is nothing to weigh, and the least is taken.
+        least = np.full_like(squares, fewest)
+        welch = np.divide(self.seeds_variance**2, squares, out=least, where=squares > 0)
+        # At 3 seeds and the level that nine metrics ask for, Welch's test says "different" too
+        # often. One less mends it where both sides have as many seeds. Where they do not, the side
+        # with fewer may be the one that varies, which its few seeds hide. Then Welch's formula
+        # trusts the many seeds of the other side, that say nothing about it, so they count for
+        # little.
+        likeness = (fewest + 1) / (most + 1)
+        return np.clip(welch - 1, fewest, fewest + (fewest - 1) * likeness**2)
 
     @property
     def seeds_share(self) -> np.ndarray:
@@ -184,23 +196,6 @@ def _rooms_variance(sides: tuple[np.ndarray, np.ndarray], combine: Combine) -> n
     )
     rooms = sides[0].shape[-2]
     return (rooms - 1) * (without_mine_C - without_other_C).var(axis=-1)
-
-
-def _seeds_freedom(
-    variances: tuple[np.ndarray, np.ndarray], freedoms: tuple[int, int]
-) -> np.ndarray:
-    """Return the degrees of freedom of the sum of two sides' variances."""
-    squares = variances[0] ** 2 / freedoms[0] + variances[1] ** 2 / freedoms[1]
-    fewest, most = min(freedoms), max(freedoms)
-    # Where no seed differs from another there is nothing to weigh, and the least is taken.
-    least = np.full_like(squares, fewest)
-    welch = np.divide((variances[0] + variances[1]) ** 2, squares, out=least, where=squares > 0)
-    # At 3 seeds and the level that nine metrics ask for, Welch's test says "different" too often.
-    # One less mends it where both sides have as many seeds. Where they do not, the side with fewer
-    # may be the one that varies, which its few seeds hide. Then Welch's formula trusts the many
-    # seeds of the other side, that say nothing about it, so they count for little.
-    likeness = (fewest + 1) / (most + 1)
-    return np.clip(welch - 1, fewest, fewest + (fewest - 1) * likeness**2)
 
 
 def _combined(sums: np.ndarray, combine: Combine) -> np.ndarray:

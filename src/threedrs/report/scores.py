@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from threedrs.evaluation.tables import best_values, is_shown
+from threedrs.evaluation.tables import best_values, setting_cell
 from threedrs.evaluation.trivial_answers import mean_of
 from threedrs.report.results import Results
 from threedrs.tasks.base import Column
@@ -94,18 +94,18 @@ def _setting_cell(
     means: Sequence[float | None],
     best: float | None,
 ) -> ScoreCell:
-    value, runs = mean_of(group, column.benchmark, column.metric), group["runs"]
+    value, deviation, mark = setting_cell(results.summary, group, column)
+    runs = group["runs"]
     single = results.metrics(runs[0], column.benchmark)
     origin = origin_of(group, column.benchmark)
     if value is None:
         reason = "not answered" if single.get("unanswered") else "not available"
         return ScoreCell(value=None, spread=reason, origin=origin)
-    if len(runs) > 1:
-        spread = f"± {group['metrics'][column.benchmark][column.metric]['std']:.1f}"
+    if deviation is not None:
+        spread = f"± {deviation:.1f}"
     else:
         entry = single["metrics"][column.metric]
         spread = "" if entry["low"] is None else f"{entry['low']:.1f}–{entry['high']:.1f}"
-    compared = group["comparison"].get(column.benchmark, {}).get(column.metric, {})
     known = [mean for mean in means if mean is not None]
     low, high = min(known), max(known)
     return ScoreCell(
@@ -113,6 +113,6 @@ def _setting_cell(
         spread=spread,
         heat=(value - low) / (high - low) if best is not None and high > low else None,
         best=round(value, 1) == best,
-        shown=is_shown(compared, results.summary["comparison"]["level"]),
+        shown=bool(mark),
         origin=origin,
     )
