@@ -39,13 +39,15 @@ def main() -> int:
     arguments = parser.parse_args()
     rank = start_process("predict")
     with quick_imports():  # of torch, after the GPU is claimed
+        from threedrs.config.section import parse_object
         from threedrs.evaluation.predict_benchmark import predict_benchmark
         from threedrs.evaluation.settings import PredictSettings
         from threedrs.scannet.excluded_scans import read_excluded
 
     with one_line_errors(f"predict: rank {rank}"):
         check_arguments()
-        settings = PredictSettings.from_text(arguments.settings, arguments.model)
+        asked = parse_object(arguments.settings, "--settings: ")
+        settings = PredictSettings.for_model(arguments.model, asked)
         predict_benchmark(
             arguments.model,
             arguments.records,

@@ -14,7 +14,7 @@ with job_log(snakemake.log[0], f"answer_questions {snakemake.wildcards.run}"):
         Path(snakemake.params.model),
         read_scene_questions(Path(snakemake.input.questions), snakemake.params.scenes),
         Path("results/scenes"),
-        PredictSettings.from_json(snakemake.params.settings),
+        PredictSettings(**snakemake.params.settings),
         left_out=read_excluded(Path(snakemake.input.left_out)),
         out=Path(snakemake.output.answers),
         images=Path(snakemake.output.images),

@@ -128,7 +128,7 @@ def _open(
     from threedrs.evaluation.settings import PredictSettings
 
     asked = {"prompt": prompt, "boxes": boxes, "max_new_tokens": max_new_tokens}
-    settings = PredictSettings.from_json(asked, folder)
+    settings = PredictSettings.for_model(folder, asked)
     claim_gpus()
     with progress() as show:
         show(f"loading {folder}")

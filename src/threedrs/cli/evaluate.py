@@ -161,12 +161,13 @@ def awareness(
     names.check_file(scenes)
     names.check_out(out, left_out)
 
+    from threedrs.config.section import parse_object
     from threedrs.distributed.gpus import claim_gpus, own_device
     from threedrs.evaluation.settings import PredictSettings
     from threedrs.scannet.excluded_scans import read_excluded
     from threedrs.scenes.store import SceneStore
 
-    chosen = PredictSettings.from_text(settings, folder)
+    chosen = PredictSettings.for_model(folder, parse_object(settings, "--settings: "))
     excluded = read_excluded(left_out) if left_out else {}
     claim_gpus()
 

@@ -4,6 +4,7 @@ A line names the key by its path in the configuration, what stands there, and wh
 valid key, the choices, or the range.
 """
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -122,6 +123,21 @@ def describe_problem(
     if kind == "string_pattern_mismatch":
         return f"{where}: {value!r:.80} {_pattern_problem(context['pattern'])}"
     return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def parse_object(text: str, where: str, expected: str = "expected a JSON object") -> dict[str, Any]:
+    """Return the JSON object that a user typed; ``where`` begins an error.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{where}is not JSON ({error.msg})") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}{expected}")
+    return value
 
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, of a dataclass

@@ -5,12 +5,11 @@ description of an object ``winner`` (a box, or null for "none of them"), ``none`
 answer, ``boxes``, the best ones first, and ``image``, the path of an image of them.
 """
 
-import json
 from typing import Any
 
 from pydantic import model_validator
 
-from threedrs.config.section import Section
+from threedrs.config.section import Section, parse_object
 from threedrs.errors import ConfigError
 from threedrs.tasks.record import COORD, GROUND, is_box
 
@@ -65,13 +64,8 @@ class Request(Section):
         Raises:
             ConfigError: the line is not such an object.
         """
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"is not JSON ({error.msg})") from error
-        if not isinstance(value, dict):
-            raise ConfigError('expected an object such as {"question": "What is it?"}')
-        return cls(**value)
+        example = 'expected an object such as {"question": "What is it?"}'
+        return cls(**parse_object(line, "", example))
 
     @classmethod
     def from_text(cls, line: str) -> "Request":

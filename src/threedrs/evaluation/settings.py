@@ -1,6 +1,5 @@
 """Settings of inference."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 from threedrs.config.schema import Attention, BoxSet, Control, CoordinateDtype, Decoding, Prompt
 from threedrs.config.section import Section
 from threedrs.config.value_types import PositiveInt
-from threedrs.errors import ConfigError
 from threedrs.io.files import read_json
 
 
@@ -26,25 +24,13 @@ class PredictSettings(Section):
     control: Control | None = None  # one of ``eval.controls``; None: asked with the room's images
 
     @classmethod
-    def from_text(cls, text: str, model: Path) -> "PredictSettings":
-        """Return the settings of the option ``--settings``. Raises ConfigError as `from_json`."""
-        try:
-            return cls.from_json(json.loads(text), model)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"--settings: is not JSON ({error.msg})") from error
-
-    @classmethod
-    def from_json(cls, value: Any, model: Path | None = None) -> "PredictSettings":
-        """Return the settings of a JSON object.
-
-        What it leaves out is as in the run that ``model`` belongs to, or else has its default.
+    def for_model(cls, model: Path, given: Mapping[str, Any]) -> "PredictSettings":
+        """Return the settings ``given``, and of the rest those of the model's run or the defaults.
 
         Raises:
-            ConfigError: not an object, an unknown key, or a wrong value.
+            ConfigError: an unknown key, or a wrong value.
         """
-        if not isinstance(value, Mapping):
-            raise ConfigError("settings: expected a JSON object")
-        return cls(**{**({} if model is None else _of_run(model)), **value})
+        return cls(**{**_of_run(model), **given})
 
 
 def _of_run(model: Path) -> dict[str, Any]:

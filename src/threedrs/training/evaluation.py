@@ -46,7 +46,7 @@ class Evaluation:
         self.student = student
         self.tokenizer = tokenizer
         section, count = config["evaluation"], config["train"]["eval_samples"]
-        self.settings = PredictSettings.from_json(section["settings"])
+        self.settings = PredictSettings(**section["settings"])
         self.scenes = Path(config["paths"]["scenes"])
         left_out = read_excluded(Path(section["left_out"])) if "left_out" in section else {}
         self.records: dict[str, dict[str, list[Record]]] = {}  # by scene, then by benchmark

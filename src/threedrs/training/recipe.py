@@ -8,7 +8,6 @@ The configuration is checked before anything runs, so this module imports neithe
 DeepSpeed. The values within ``zero_optimization`` are checked by DeepSpeed when training starts.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError, model_validator
 
 from threedrs.config.schema import Execution, LoraSettings, Train
-from threedrs.config.section import problem_lines
+from threedrs.config.section import parse_object, problem_lines
 from threedrs.errors import ConfigError
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json
 from threedrs.models.checkpoint.folder import weights_hash
@@ -175,13 +174,7 @@ def read_run(path: Path, execution: str = "{}") -> dict[str, Any]:
     """
     # The workflow hands it over when a training starts. In the file it would make results stale
     # that it does not change.
-    config = read_json(path)
-    try:
-        said = json.loads(execution)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"--execution: is not JSON ({error.msg})") from error
-    if not isinstance(said, dict):
-        raise ConfigError("--execution: expected a JSON object")
+    config, said = read_json(path), parse_object(execution, "--execution: ")
     return {**config, "execution": Execution(**config.get("execution", {}) | said).to_json()}
 
 

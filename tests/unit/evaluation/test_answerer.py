@@ -17,7 +17,7 @@ from threedrs.scenes.store import SceneStore
 def test_the_settings_choose_the_decoding(
     scenes: Path, decoding: str, penalty: float, ends: int
 ) -> None:
-    settings = PredictSettings.from_json({"decoding": decoding})
+    settings = PredictSettings(decoding=decoding)
     answerer = StudentAnswerer(student(), tokenizer(), settings)
     answers = answerer.open(SceneStore.open(scenes / f"{SCENES[0]}.zarr"))
     assert answers.session.decoding.penalty == penalty

@@ -64,18 +64,18 @@ def test_a_runs_model_is_asked_as_it_was_trained(tmp_path: Path) -> None:
     run = tmp_path / "3drs"
     model = run / "model"
     model.mkdir(parents=True)
-    assert PredictSettings.from_text("{}", model).coordinate_dtype == "float32"
+    assert PredictSettings.for_model(model, {}).coordinate_dtype == "float32"
     config = {"run": "3drs", "geometry": {"coordinate_dtype": "float16"}}
     (run / "config.json").write_text(json.dumps(config))
     for path in (model, run / "config.json"):
-        assert PredictSettings.from_text("{}", path).coordinate_dtype == "float16"
-        given = PredictSettings.from_text('{"coordinate_dtype": "bfloat16"}', path)
+        assert PredictSettings.for_model(path, {}).coordinate_dtype == "float16"
+        given = PredictSettings.for_model(path, {"coordinate_dtype": "bfloat16"})
         assert given.coordinate_dtype == "bfloat16"
     other = tmp_path / "3drs" / "checkpoint"  # a model of its own beside a run's settings
     other.mkdir()
-    assert PredictSettings.from_text("{}", other) == PredictSettings()
+    assert PredictSettings.for_model(other, {}) == PredictSettings()
     (run / "config.json").write_text('{"architectures": ["LlavaQwenForCausalLM"]}')
-    assert PredictSettings.from_text("{}", model) == PredictSettings()
+    assert PredictSettings.for_model(model, {}) == PredictSettings()
 
 
 def test_scenes_that_are_left_out_are_not_measured(

@@ -171,16 +171,15 @@ def test_questions_that_cannot_be_scored_are_refused(tmp_path, model, scenes, qu
 
 
 def test_settings_name_what_is_valid():
-    assert PredictSettings.from_json(SETTINGS.to_json()) == SETTINGS
+    assert PredictSettings(**SETTINGS.to_json()) == SETTINGS
     for value, message in (
         ({"promt": "reference"}, "promt is not a key; did you mean prompt"),
         ({"prompt": "plain"}, "settings.prompt is 'plain'; choose one of: reference, as_trained"),
         ({"boxes": "all"}, "choose one of: gt, pred"),
         ({"max_new_tokens": 0}, "settings.max_new_tokens: 0 is less than the minimum of 1"),
-        ([], "expected a JSON object"),
     ):
         with pytest.raises(ConfigError, match=message):
-            PredictSettings.from_json(value)
+            PredictSettings(**value)
 
 
 def test_the_entry_point_ends_in_one_line(tmp_path, model, records, scenes, monkeypatch, capsys):
@@ -194,6 +193,10 @@ def test_the_entry_point_ends_in_one_line(tmp_path, model, records, scenes, monk
     with pytest.raises(SystemExit, match="1"):
         entry.main()
     assert capsys.readouterr().err.startswith("predict: rank 0: --settings: is not JSON")
+    monkeypatch.setattr(sys, "argv", [*arguments, "--settings", "[]"])
+    with pytest.raises(SystemExit, match="1"):
+        entry.main()
+    assert "predict: rank 0: --settings: expected a JSON object" in capsys.readouterr().err
 
 
 def test_the_tiny_student_answers_both_kinds(tmp_path, scenes, monkeypatch):
