@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.inputs.required_files import prepared_records
-from threedrs.scannet.layout import DataLayout, ScanFiles
+from threedrs.scannet.layout import SPLITS, DataLayout, ScanFiles
 from threedrs.scannet.prepared_boxes import listed_scenes
 
 FORMAT_VERSION = 2
@@ -39,7 +39,9 @@ def scan_table(
     for split, members in scenes.items():
         files = layout.prepared_boxes(split)
         prepared = {name: (path, listed_scenes(path)) for name, path in files.items()}
-        infos = [path for path in layout.candidates_files() if path.is_file()]
+        # A scene is looked up in the files of all splits.
+        named = map(layout.candidates_file, SPLITS)
+        infos = [path for path in named if path and path.is_file()]
         candidates = "EmbodiedScan" if infos else None
         if layout.candidates is None:
             candidates = f"every {stride}th frame"

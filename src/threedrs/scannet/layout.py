@@ -166,11 +166,6 @@ class DataLayout(DataPlaces):
         path = self.root / name if name else None
         return path if path and path.is_file() else None
 
-    def candidates_files(self) -> list[Path]:
-        """EmbodiedScan's infos of all splits; a scene is looked up in their union."""
-        named = [self.candidates_file(split) for split in SPLITS]
-        return [path for path in named if path is not None]
-
     def cloud_folder(self, split: str) -> Path | None:
         """The folder of the point clouds of ``split``, or None where none are used."""
         return None if self.point_clouds is None else self.root / self.point_clouds / split

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from threedrs.errors import DataError, StoreError
+from threedrs.errors import DataError, StoreError, without_remedy
 from threedrs.inputs.captures import STORE
 from threedrs.io.files import atomic_folder, write_json
 from threedrs.scannet.excluded_scans import excluded_rows, excluding
@@ -64,7 +64,7 @@ def _copied(given: Path, out: Path) -> SceneStore:
         store = SceneStore.open(given)
         store.verify()
     except StoreError as error:
-        raise DataError(f"{str(error).partition('; ')[0]}; build it again") from error
+        raise DataError(f"{without_remedy(str(error))}; build it again") from error
     if (store.scene, store.split) != (out.stem, SPLIT):
         raise DataError(
             f"{given}: is the store of {store.scene} ({store.split}), not of an own capture of "

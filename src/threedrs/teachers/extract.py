@@ -34,8 +34,6 @@ from threedrs.teachers.known_teachers import open_extractor, teacher_code_hash
 from threedrs.teachers.teacher import LAST, FeatureExtractor, SkippedSceneError, TeacherSettings
 from threedrs.workflow.code_hash import code_hash
 
-__all__ = ["TeacherSettings", "extract_shard"]
-
 WRITERS = 2  # threads; a scene of 26 MB takes one about 0.2 s, most of it checksums and compression
 
 logger = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from threedrs.io.files import sha256_of_json
-from threedrs.scannet.geometry import FINE_GRID, IMAGE_SIZE
+from threedrs.scannet.geometry import FINE_GRID, IMAGE_SIZE, SIDE
 from threedrs.teachers.teacher import GRID, LAST, SceneFeatures, Teacher, TeacherSettings, job_needs
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 WAVELENGTHS = 16.0 * 0.5 ** np.arange(8)  # metres
 HALF_SPREAD = 0.1  # metres of standard deviation of depth that count as 0.5
-SIDE = 378  # pixels that are in a patch, of the 384
 CHANNELS = 2 * 3 * len(WAVELENGTHS) + 3 + 1 + 1
 FEWEST_POINTS = 3  # that span a plane
 
@@ -103,14 +102,6 @@ def frame_descriptors(
     return patch_descriptors(points_NK3, depth_NK, camera_3).reshape(rows, rows, CHANNELS)
 
 
-def store_descriptors(store: "SceneStore", rows: int) -> np.ndarray:
-    """Return the features of a scene's frames, (V, rows, rows, 53) float64."""
-    frames = zip(store.coordinates(), store.depth(), store.poses(), strict=True)
-    return np.stack(
-        [frame_descriptors(points, depth, pose[:3, 3], rows) for points, depth, pose in frames]
-    )
-
-
 def random_signs(seed: int, scene: str, frame: int, rows: int) -> np.ndarray:
     """Return (rows, rows, 53) float16 of 1 and -1 for a frame, which is known by its number."""
     count = rows * rows * CHANNELS
@@ -153,8 +144,12 @@ class WeightlessExtractor:
 
 def open_pointmap(settings: TeacherSettings) -> WeightlessExtractor:
     """Return the extractor of ``pointmap``, which has no settings but the grid."""
-    recipe = {"channels": CHANNELS, "half_spread": HALF_SPREAD}
-    return WeightlessExtractor(recipe, store_descriptors)
+
+    def descriptors(store: "SceneStore", rows: int) -> np.ndarray:
+        frames = zip(store.coordinates(), store.depth(), store.poses(), strict=True)
+        return np.stack([frame_descriptors(p, d, pose[:3, 3], rows) for p, d, pose in frames])
+
+    return WeightlessExtractor({"channels": CHANNELS, "half_spread": HALF_SPREAD}, descriptors)
 
 
 def open_random(settings: TeacherSettings) -> WeightlessExtractor:

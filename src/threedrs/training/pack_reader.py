@@ -113,7 +113,9 @@ class PackReader:
             ThreedrsError: a store or a record cannot be used, or the pack is too long.
         """
         records = [self.records[index] for index in plan.indices]
-        store = _open_scene(self.scenes / f"{plan.scene}.zarr")
+        path = self.scenes / f"{plan.scene}.zarr"
+        metadata = path / "zarr.json"
+        store = _opened(path, metadata.stat().st_mtime_ns if metadata.is_file() else 0)
         boxes = store.boxes(self.boxes)
         if self.boxes == "pred":
             records = name_proposals(records, store.boxes("gt"), boxes)
@@ -168,16 +170,11 @@ class PackReader:
         return torch.from_numpy(features_VGGC), rows_S
 
 
-def _open_scene(path: Path) -> SceneStore:
-    """Open a scene store, or return it as it was opened before, if it is still the same one."""
-    metadata = path / "zarr.json"
-    return _opened(path, metadata.stat().st_mtime_ns if metadata.is_file() else 0)
-
-
 # To open a store parses the metadata of each of its arrays, which takes a third of a read. An
 # opened one holds no array: all of ScanNet's are some 62 MB.
 @lru_cache(maxsize=MOST_SCENES)
 def _opened(path: Path, changed: int) -> SceneStore:
+    """Open a scene store, or return it as it was opened before, if it is still the same one."""
     return SceneStore.open(path)
 
 
@@ -265,7 +262,7 @@ def load_packs(
         batch_size=None,
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
-        collate_fn=_as_is,
+        collate_fn=_as_is,  # a function of the module, as it may be sent to a spawned process
         worker_init_fn=_ignore_stop_signals,
         # A thread takes each pack over from its loader into page-locked memory, while the GPU
         # computes: handing over 41 MB takes 7 ms, and from ordinary memory the GPU waits for it.

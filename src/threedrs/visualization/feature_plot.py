@@ -10,7 +10,7 @@ from PIL import Image
 
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers.feature_store import FeatureStore
-from threedrs.visualization.scene_plot import contact_sheet, evenly_spaced
+from threedrs.visualization.scene_plot import contact_sheet
 from threedrs.visualization.scene_view import SceneView
 
 FRAMES_SHOWN = 8  # evenly spaced over the scene
@@ -52,7 +52,7 @@ def plot_features(features: FeatureStore, scene_store: SceneStore) -> Image.Imag
     view = SceneView.of(scene_store)
     features.frames(scene, view.frame_ids)  # refused where they are of other frames
     colours_Vhw3 = principal_colours(features.features(scene))
-    shown = evenly_spaced(len(view.frame_ids), FRAMES_SHOWN)
+    shown = np.unique(np.linspace(0, len(view.frame_ids) - 1, FRAMES_SHOWN).astype(int)).tolist()
     columns = []
     for index in shown:
         frame = view.image(index, FRAME_WIDTH)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from threedrs.scannet.boxes import BOX_SETS
@@ -52,11 +51,6 @@ def plot_scene(store: SceneStore, title: str) -> Image.Image:
     for left, part in ((0, sheet), (half[0] + 12, above)):
         image.paste(ImageOps.contain(part, half), (left, TITLE_HEIGHT))
     return image
-
-
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """Return up to ``most`` different indices below ``count``, first and last among them."""
-    return np.unique(np.linspace(0, count - 1, most).astype(int)).tolist()
 
 
 def contact_sheet(

@@ -55,9 +55,8 @@ def anchor(*names: str) -> str:
     )
 
 
-def signed(value: float | None, digits: int = 1) -> str:
+def signed(value: float | None) -> str:
     """Return a number with its sign, a zero without one, and a dash where there is no number."""
     if value is None:
         return "–"
-    rounded = round(value, digits)
-    return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"
+    return f"{value:+.1f}" if round(value, 1) else "0.0"

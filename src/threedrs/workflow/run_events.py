@@ -126,7 +126,10 @@ class RunState:
             case "job_error":
                 return self._fail(fields)
             case "error":
-                self._error(str(record.msg), fields.get("exception"))
+                # Snakemake's own end after Ctrl-C is a traceback now and then.
+                known = self.stopped or fields.get("exception") in _REPEATED
+                if not known and _LAST_WORD not in str(record.msg):
+                    self.errors.append(str(record.msg))
             case None:
                 return self._message(record)
         return None
@@ -167,12 +170,6 @@ class RunState:
             self.spans[stage_of(job.rule)][1] = time.time()
         self.causes[number] = cause
         return f"{name}: {'stopped' if cause.wanted else 'failed'}"
-
-    def _error(self, text: str, exception: str | None) -> None:
-        # Snakemake's own end after Ctrl-C is a traceback now and then.
-        if self.stopped or exception in _REPEATED or _LAST_WORD in text:
-            return
-        self.errors.append(text)
 
     def _message(self, record: LogRecord) -> str | None:
         text = str(record.msg or "").strip()

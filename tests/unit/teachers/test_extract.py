@@ -22,12 +22,13 @@ from fixtures.teacher_scenes import scenes as scenes
 from threedrs.cli.stores import features_app as app
 from threedrs.errors import ConfigError, DataError, MachineError, StoreError
 from threedrs.teachers import extract, image_extractor
-from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.extract import extract_shard
 from threedrs.teachers.feature_shards import common_channels, verify_store
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.image_decoding import preprocess_image
 from threedrs.teachers.image_extractor import ImageExtractor, pool_features
 from threedrs.teachers.known_teachers import teacher_settings
+from threedrs.teachers.teacher import TeacherSettings
 from threedrs.teachers.vggt.extractor import TINY_IMAGES, tiny_model
 
 pytestmark = pytest.mark.slow
@@ -104,7 +105,8 @@ def test_after_kill_9_finished_scenes_are_kept(scenes: list[Path], out: Path, ca
 import time
 from pathlib import Path
 from threedrs.teachers import image_extractor
-from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.extract import extract_shard
+from threedrs.teachers.teacher import TeacherSettings
 plain, done = image_extractor.patch_features, []
 def slow(model, pictures):
     if done:

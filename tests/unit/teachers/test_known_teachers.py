@@ -19,7 +19,7 @@ from fixtures.repository import ROOT
 from fixtures.teacher_scenes import payload, write_scene
 from threedrs.config.load import load_config, resolve_run
 from threedrs.errors import CheckpointError, ConfigError, StoreError
-from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.extract import extract_shard
 from threedrs.teachers.feature_shards import verify_store
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.hub_encoders import DINOV2, MAE, SIGLIP2
@@ -35,6 +35,7 @@ from threedrs.teachers.known_teachers import (
     weights_of,
     weights_problem,
 )
+from threedrs.teachers.teacher import TeacherSettings
 from threedrs.teachers.vggt.weights import fill_random
 from threedrs.workflow.code_hash import _hash as code_hash
 

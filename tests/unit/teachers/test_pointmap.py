@@ -10,9 +10,10 @@ from fixtures.teacher_scenes import payload
 from threedrs.scannet.boxes import BoxSet
 from threedrs.scannet.geometry import coordinate_map
 from threedrs.scenes.store import SceneContents, write_scene_store
-from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.extract import extract_shard
 from threedrs.teachers.feature_shards import verify_store
 from threedrs.teachers.feature_store import FeatureStore
+from threedrs.teachers.teacher import TeacherSettings
 from threedrs.teachers.weightless import (
     CHANNELS,
     fourier_features,

@@ -12,10 +12,11 @@ from fixtures.feature_files import scene as scene
 from fixtures.teacher_scenes import write_scene
 from threedrs.errors import CheckpointError, DataError, StoreError
 from threedrs.scenes.store import SceneStore
-from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.extract import extract_shard
 from threedrs.teachers.feature_shards import verify_store
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.precomputed import patch_grid
+from threedrs.teachers.teacher import TeacherSettings
 
 
 @pytest.mark.parametrize("key", ["feature", "arr_0"])

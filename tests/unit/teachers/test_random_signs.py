@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from fixtures.teacher_scenes import payload, write_scene
-from threedrs.teachers.extract import TeacherSettings, extract_shard
+from threedrs.teachers.extract import extract_shard
 from threedrs.teachers.feature_shards import verify_store
 from threedrs.teachers.feature_store import FeatureStore
+from threedrs.teachers.teacher import TeacherSettings
 from threedrs.teachers.weightless import random_signs
 
 

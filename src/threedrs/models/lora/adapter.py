@@ -177,10 +177,8 @@ def read_adapter(folder: Path, settings: ModelSettings) -> SavedAdapter:
     """
     path = folder / "config.json"
     config = read_config(path)
-    channels, dtype = (
-        read_teacher_channels(config, path),
-        DTYPES.get(str(config.get("torch_dtype"))),
-    )
+    channels = read_teacher_channels(config, path)
+    dtype = DTYPES.get(str(config.get("torch_dtype")))
     try:
         base = SavedBase(**config["threedrs"]["base"])
     except (ThreedrsError, TypeError, KeyError) as error:
