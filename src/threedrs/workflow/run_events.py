@@ -94,7 +94,9 @@ class RunState:
     seconds: dict[str, float] = field(default_factory=dict)  # rule -> seconds of these
     running: dict[int, Job] = field(default_factory=dict)
     causes: dict[int, Cause] = field(default_factory=dict)  # job -> why it failed
-    spans: dict[str, list[float]] = field(default_factory=dict)  # stage -> first start, last end
+    # Stage -> seconds in which at least one of its jobs ran, up to when none did.
+    worked: dict[str, float] = field(default_factory=dict)
+    working: dict[str, float] = field(default_factory=dict)  # stage -> since when jobs of it run
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)  # beside those of jobs
     started: float = field(default_factory=time.time)
@@ -140,7 +142,7 @@ class RunState:
             return
         name = " ".join([rule, *map(str, (fields["wildcards"] or {}).values())])
         self.running[number] = Job(number, rule, name, [*map(Path, fields["log"] or [])], now)
-        self.spans.setdefault(stage_of(rule), [now, now])
+        self.working.setdefault(stage_of(rule), now)
 
     def _finish(self, number: int, now: float) -> None:
         job = self.running.pop(number, None)
@@ -151,7 +153,7 @@ class RunState:
         if self.done == self.planned:  # what was said then is of attempts that were repeated
             self.errors.clear()
         self.seconds[job.rule] = self.seconds.get(job.rule, 0.0) + job.seconds(now)
-        self.spans[stage_of(job.rule)][1] = now
+        self._pause(stage_of(job.rule), now)
         for line in [line for log in job.logs for line in tail_lines(log, job.started)]:
             if " WARNING " in line[:20]:
                 self.warnings.append(f"{job.name}: {CLOCK.sub('', line)}")
@@ -167,9 +169,16 @@ class RunState:
             text = "stopped; run the same command to go on"
             cause = replace(cause, text=text, remedy="", wanted=True)
         if job:
-            self.spans[stage_of(job.rule)][1] = time.time()
+            self._pause(stage_of(job.rule), time.time())
         self.causes[number] = cause
         return f"{name}: {'stopped' if cause.wanted else 'failed'}"
+
+    def _pause(self, stage: str, now: float) -> None:
+        """Add up a stage's time if none of its jobs runs any more."""
+        # Jobs of one stage may run far apart: a run's settings are written before the first scene.
+        if not self.running_in(stage) and stage in self.working:
+            self.worked[stage] = self.took(stage, now)
+            del self.working[stage]
 
     def _message(self, record: LogRecord) -> str | None:
         text = str(record.msg or "").strip()
@@ -201,6 +210,8 @@ class RunState:
         # Snakemake has no event for a job whose outputs did not appear, and has just said so.
         why = self.errors.pop() if self.errors else "its results are not whole"
         job = self.running.pop(number, None)
+        if job:
+            self._pause(stage_of(job.rule), time.time())
         name = job.name if job else f"job {number}"
         return f"{name}: tried again after: {why.removeprefix('threedrs: error: ')}"
 
@@ -231,6 +242,10 @@ class RunState:
     def count(jobs: Mapping[str, int], stage: str) -> int:
         """Return how many of the ``jobs`` by rule belong to a stage."""
         return sum(n for rule, n in jobs.items() if stage_of(rule) == stage)
+
+    def took(self, stage: str, now: float) -> float:
+        """Return the seconds in which at least one job of a stage ran, up to now."""
+        return self.worked.get(stage, 0.0) + now - self.working.get(stage, now)
 
     def running_in(self, stage: str) -> list[Job]:
         """Return the jobs of a stage that run."""

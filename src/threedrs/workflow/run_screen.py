@@ -141,10 +141,9 @@ class RunScreen:
         if seconds >= LONG:
             self._say(f"{job.name}: done in {duration(seconds)}")
         if state.status(stage) == "done" and stage != "other":
-            first, last = state.spans[stage]
             count = state.count(state.planned, stage)
             done, total = state.done.total(), state.planned.total()
-            took = f"{counted(count, 'job')} in {duration(last - first)}"
+            took = f"{counted(count, 'job')} in {duration(state.worked[stage])}"
             self._say(f"{stage}: done, {took} ({done} of {counted(total, 'job')})")
 
     def _say_running(self) -> None:
@@ -194,12 +193,10 @@ class RunScreen:
         """Return how many jobs of a stage are done, how long it took so far, and what is left."""
         state = self.state
         count = f"{state.count(state.done, stage)}/{state.count(state.planned, stage)}"
-        if stage not in state.spans:
-            return count, "", ""
-        first, last = state.spans[stage]
+        took = state.took(stage, now)
         left = state.time_left(stage) if status == "runs" else None
-        took = clock((now if status == "runs" else last) - first)
-        return count, took, f"~{clock(left)} left" if left is not None else ""
+        begun = clock(took) if took else ""
+        return count, begun, f"~{clock(left)} left" if left is not None else ""
 
 
 def clock(seconds: float) -> str:

@@ -35,8 +35,8 @@ def end_of_run(state: RunState, reused: Iterable[str], results: Path) -> list[tu
     if not state.planned and not state.nothing_to_do:  # it did not come to any job
         # Where a check ends the process before that, its own line is the last one, and all.
         return [("", error) for error in state.errors] or lines * state.stopped
-    spans = {stage: last - first for stage, (first, last) in state.spans.items()}
-    if made := [f"{stage} {duration(spans[stage])}" for stage in STAGES if stage in spans]:
+    took = {stage: state.took(stage, time.time()) for stage in (*state.worked, *state.working)}
+    if made := [f"{stage} {duration(took[stage])}" for stage in STAGES if stage in took]:
         lines.append(("stages", ", ".join(made)))
         kept = [f"{stage} {up_to_date[stage]}" for stage in STAGES if stage in up_to_date]
         lines.append(("reused", ", ".join(kept) or "nothing"))

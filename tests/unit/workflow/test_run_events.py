@@ -62,8 +62,19 @@ def test_stages_go_from_waiting_to_done() -> None:
     assert state.time_left("training") is None  # nothing tells
     state.take(ended(2, 150.0))
     assert state.status("training") == "done"
-    assert state.spans["training"] == [101.0, 150.0]
     assert state.seconds["train"] == 40.0 + 48.0
+
+
+def test_the_time_of_a_stage_is_that_in_which_one_of_its_jobs_runs() -> None:
+    first, second = job(1, "run_config"), job(2, "train")
+    state = after(*begun(run_config=1, train=2), first, second, ended(1, 103.0), ended(2, 111.0))
+    # Two jobs beside each other, from 101 to 111; then it waits; a third runs for 6 s.
+    third = job(3, "train")
+    third.created = 500.0
+    state.take(third)
+    assert state.took("training", 504.0) == 14.0
+    state.take(ended(3, 506.0))
+    assert state.took("training", 900.0) == 16.0
 
 
 def test_what_is_left_is_what_jobs_say_and_the_mean_of_those_that_ended(tmp_path: Path) -> None:
