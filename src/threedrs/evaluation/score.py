@@ -29,7 +29,8 @@ def summarise(
 ) -> dict[str, Any]:
     """Return ``{"n", "metrics", "by_type", "alike"}`` of rows and their metrics, in percent.
 
-    ``by_type`` holds ``{"n", "metrics"}`` of each question type; rows without one are in none.
+    ``by_type`` holds ``{"n", "metrics"}`` of each question type, in the order of papers; rows
+    without one are in none.
     """
     assert set(metrics) == set(task.metrics)
 
@@ -47,7 +48,7 @@ def summarise(
             groups.setdefault(row.question_type, []).append(index)
     return {
         **estimates(list(range(len(rows)))),
-        "by_type": {name: estimates(groups[name]) for name in sorted(groups)},
+        "by_type": {name: estimates(groups[name]) for name in task.ordered_types(groups)},
         "alike": count_alike(task, rows, not_asked=not_asked),
     }
 

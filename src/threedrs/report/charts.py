@@ -162,10 +162,11 @@ def question_types(results: Results) -> list[BarChart]:
     for benchmark in results.benchmarks:
         column = _first_column(results, benchmark)
         by_type = {run: results.metrics(run, benchmark)["by_type"] for run in results.runs}
-        published = find_task(benchmark).published_details
+        task = find_task(benchmark)
+        published = task.published_details
         counts = {kind: types[kind]["n"] for types in by_type.values() for kind in types}
         groups = []
-        for kind in sorted(counts):
+        for kind in task.ordered_types(counts):
             bars = [
                 Bar(name=run, colour=colours[run], run=run, **_numbers(types.get(kind), column))
                 for run, types in by_type.items()
@@ -174,7 +175,8 @@ def question_types(results: Results) -> list[BarChart]:
                 value = published[kind].get(column.metric)
                 bars.append(Bar(name=f"{MAIN}, published", value=value))
             filters = {"benchmark": benchmark, "type": kind}
-            groups.append(BarGroup(name=kind, bars=bars, count=counts[kind], filters=filters))
+            name = task.types.get(kind, kind)
+            groups.append(BarGroup(name=name, bars=bars, count=counts[kind], filters=filters))
         # A benchmark without types of questions has no such chart.
         if groups:
             drawn.append(BarChart(title=column.full_title, of="Run", groups=groups))

@@ -21,6 +21,7 @@ from threedrs.io.files import write_text
 from threedrs.report import charts
 from threedrs.report.costs import run_costs, stage_costs
 from threedrs.report.curves import packed_curves, quarters, training_curves
+from threedrs.report.details import detail_tables
 from threedrs.report.next_runs import next_runs
 from threedrs.report.published import GROUPS, PUBLISHED, SOURCE, setting_of
 from threedrs.report.question_columns import Questions
@@ -29,7 +30,6 @@ from threedrs.report.room_files import write_rooms
 from threedrs.report.scores import origin_of, run_colours, score_rows
 from threedrs.report.verdict import config_differences, statement, verdicts
 from threedrs.scenes.store import SceneStore
-from threedrs.tasks.registry import find_task
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.visualization.box_overlay import TRUE_COLOUR
 from threedrs.visualization.feature_plot import plot_features
@@ -96,6 +96,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             true_colour=TRUE_COLOUR,
             **_published(results),
             radars=charts.radars(results),
+            details=detail_tables(results),
             types=charts.question_types(results),
             awareness=results.awareness(),
             quartiles=charts.awareness_quartiles(results),
@@ -134,7 +135,7 @@ def _published(results: Results) -> dict[str, Any]:
     """Return what the page says of published scores.
 
     ``published`` has groups of rows: method, runs of its setting, headline values. ``alone`` has
-    the setting of each run that no row is of, ``details`` what is published of a benchmark besides.
+    the setting of each run that no row is of.
     """
     runs_of = {
         row.method: [run for run in results.runs if row.is_of(results.config(run))]
@@ -152,9 +153,6 @@ def _published(results: Results) -> dict[str, Any]:
         },
         "alone": {
             run: setting_of(results.config(run)) for run in results.runs if run not in repeated
-        },
-        "details": {
-            name: find_task(name).published_details.get("all", {}) for name in results.benchmarks
         },
         "source": SOURCE,
     }

@@ -110,6 +110,10 @@ class Task:
     # two sums, such as a mean (``metrics.bootstrap``).
     combine: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     headline: tuple[Headline, ...] = LACKING  # the metrics that papers print, in their order
+    # Further metrics that papers print, and question types by which they do so, each with its name
+    # in papers and in their order. The report's details and the order of types follow them.
+    further: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
     # Method to its published headline values in percent, None where the paper gives no number.
     published_scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     # Question type, or "all", to the other values that the 3DRS paper prints of its main model:
@@ -143,6 +147,11 @@ class Task:
             for headline in self.headline
         ]
 
+    def ordered_types(self, found: Iterable[str]) -> list[str]:
+        """Return question types, each once: those of papers in their order, others by name."""
+        places = {kind: place for place, kind in enumerate(self.types)}
+        return sorted(set(found), key=lambda kind: (places.get(kind, len(places)), kind))
+
     def code_entry(self, part: Literal["convert", "measure"]) -> str:
         """Return where a function stands, as `threedrs.workflow.code_hash` takes its entries."""
         function = getattr(self, part)
@@ -163,7 +172,8 @@ class Task:
             return f"lacks {', '.join(lacking)}"
         if not {TRAINING_SPLIT, self.evaluation_split} <= set(self.splits):
             return f"splits must hold {TRAINING_SPLIT!r} and {self.evaluation_split!r}"
-        for metric in (self.judged_by, *(headline.metric for headline in self.headline)):
+        shown = (self.judged_by, *(headline.metric for headline in self.headline), *self.further)
+        for metric in shown:
             if metric not in self.metrics:
                 return f"metrics does not hold {metric!r}, which a table or the report shows"
         if any(len(row) != len(self.headline) for row in self.published_scores.values()):

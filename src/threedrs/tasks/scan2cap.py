@@ -118,6 +118,7 @@ TASK = Task(
         Headline(metric="cider", title="C@0.5", meaning=f"{_MEANING} rare words counting more"),
         Headline(metric="bleu4", title="B-4@0.5", meaning=f"{_MEANING} runs of four words"),
     ),
+    further={"meteor": "M@0.5", "rouge_l": "R@0.5"},
     published_scores=published_scores("scan2cap"),
     published_details={"all": {"meteor": 28.97, "rouge_l": 62.29}},
     judged_by="cider",

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from threedrs.io.external_json import ExternalRow
 from threedrs.metrics.bootstrap import Metrics, mean_metric
-from threedrs.metrics.captions import CAPTION_METRICS, COMBINE, caption_metrics
+from threedrs.metrics.captions import CAPTION_METRICS, COMBINE, ORDERS, caption_metrics
 from threedrs.metrics.exact_match import exact_match_normalised
 from threedrs.tasks.annotation_rows import (
     AnnotationFile,
@@ -102,6 +102,11 @@ TASK = Task(
             meaning="answer a question: share of answers a person gave verbatim",
         ),
     ),
+    further={
+        **{f"bleu{order}": f"B-{order}" for order in range(1, ORDERS + 1)},
+        "meteor": "M",
+        "rouge_l": "R",
+    },
     published_scores=published_scores("scanqa"),
     published_details={
         "all": {

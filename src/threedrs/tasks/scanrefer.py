@@ -159,6 +159,7 @@ TASK = Task(
         Headline(metric="acc@0.25", title="Acc@0.25", meaning=f"{_MEANING} 25 % or more"),
         Headline(metric="acc@0.5", title="Acc@0.5", meaning=f"{_MEANING} half or more"),
     ),
+    types={"unique": "Unique", "multiple": "Multiple"},
     published_scores=published_scores("scanrefer"),
     published_details={
         "unique": {"acc@0.25": 87.4, "acc@0.5": 77.9},

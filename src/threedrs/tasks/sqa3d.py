@@ -150,6 +150,7 @@ TASK = Task(
             meaning="answer from where one stands: share of right answers",
         ),
     ),
+    types={kind: kind.capitalize() for kind in (*QUESTION_TYPES, OTHER_TYPE)},
     published_scores=published_scores("sqa3d"),
     published_details={
         "what": {"em": 54.4},
