@@ -73,7 +73,8 @@ def detail_tables(results: Results) -> list[DetailTable]:
 
 def _columns(task: Task, files: Sequence[Mapping[str, Any]]) -> list[DetailColumn]:
     """Return the columns of the types that a run was asked, then those of all questions."""
-    titles = {headline.metric: headline.title for headline in task.headline} | task.further
+    titles = {headline.metric: headline.title for headline in task.headline}
+    titles.update(task.further)
     counts: dict[str, int] = {}
     for file in files:
         for kind, part in file["by_type"].items():
