@@ -3,7 +3,8 @@
 The mesh's vertices fall into voxels of 0.1 m. A frame covers the voxels of the mesh that its depth
 pixels fall in. Greedily, the frame that adds most uncovered voxels is taken (ties: the earliest),
 until there are V frames (``coverage``), or also until 90 or 95 % of what all frames together cover
-is covered (``coverage90``, ``coverage95``: V differs from scene to scene).
+is covered (``coverage90``, ``coverage95``: V differs from scene to scene). Once no frame adds any,
+each further one is the one that is farthest in time from those taken.
 
 Cost: some 5 ms a frame of 640x480 and its decoding; one depth image at a time, and a byte a frame
 and voxel (150 frames x 20,000 voxels: 3 MB). The greedy itself looks at each such byte once.
@@ -170,7 +171,8 @@ def greedy_rows(
 ) -> tuple[list[int], int]:
     """Return rows in the order in which greedy coverage takes them, and the voxels they cover.
 
-    Each step takes the row that adds most uncovered voxels, the first of equals.
+    Each step takes the row that adds most uncovered voxels, the first of equals, or once none adds
+    any the row farthest from those taken.
 
     Args:
         seen_FM: (F,M) bool, the voxels that each frame covers.
@@ -186,6 +188,9 @@ def greedy_rows(
         if _is_enough(len(rows), covered, coverable, count, percent):
             break
         row = int(gain_F.argmax())
+        if rows and not gain_F[row]:
+            # The first of equals would be the start of the stream, one image after the other.
+            row = _farthest(rows, len(gain_F))
         new_M = np.flatnonzero(seen_FM[row] & open_M)
         open_M[new_M] = False
         gain_F -= seen_FM[:, new_M].sum(axis=1)
@@ -193,6 +198,12 @@ def greedy_rows(
         covered += len(new_M)
         rows.append(row)
     return rows, covered
+
+
+def _farthest(rows: Sequence[int], count: int) -> int:
+    """Return which of ``count`` rows is farthest from all of ``rows``, the first of equals."""
+    distance_FR = np.abs(np.arange(count)[:, None] - np.array(rows))
+    return int(distance_FR.min(axis=1).argmax())
 
 
 def prefix_length(

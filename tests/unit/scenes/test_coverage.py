@@ -77,6 +77,12 @@ def test_greedy_equals_a_greedy_on_sets(
         assert order[:length] == rows
 
 
+def test_frames_that_add_nothing_are_spread() -> None:
+    seen_FM = np.ones((9, 3), dtype=bool)
+    # The first sees all; then the last, the middle, and the middles of both halves.
+    assert greedy_rows(seen_FM, 5, None) == ([0, 8, 4, 2, 6], 3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", sorted(PERCENT))
 def test_a_scene_equals_the_definition(strategy: str) -> None:
