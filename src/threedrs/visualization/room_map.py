@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_closing, distance_transform_edt
 
 from threedrs.visualization.box_overlay import (
@@ -35,7 +35,7 @@ def draw_from_above(
 ) -> Image.Image:
     """Return the top view with the boxes' outlines and the cameras; those of ``frames`` stand out.
 
-    North is the world's y axis, right its x axis; the bar is one metre long. ``crowded``: lines are
+    North is the world's y axis, right its x axis. ``crowded``: lines are
     thin and labels small, for all boxes of a scene; a box without a label gets none.
     """
     points_N3, colours_N3 = _below_ceiling(*view.points(STRIDE))
@@ -78,6 +78,9 @@ def draw_from_above(
     for colour, thick in ((RIM, 5), ("#ffffff", 3)):
         metre = [(left, bottom), (left + scale, bottom)]
         draw.line(metre, fill=colour, width=thick * OVERSAMPLING)
+    font = ImageFont.load_default(LABEL_SIZE * OVERSAMPLING)
+    above = (left, bottom - 5 * OVERSAMPLING)
+    draw.text(above, "1 m", fill="#ffffff", stroke_width=2, stroke_fill=RIM, anchor="ls", font=font)
     return image.resize((width // OVERSAMPLING, height // OVERSAMPLING))
 
 
