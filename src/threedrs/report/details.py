@@ -24,7 +24,8 @@ class DetailColumn:
 
     kind: str
     metric: str
-    title: str
+    of: str  # the type's name in papers; empty where questions have no types
+    title: str  # the metric's
     questions: int
 
 
@@ -82,7 +83,7 @@ def _columns(task: Task, files: Sequence[Mapping[str, Any]]) -> list[DetailColum
     kinds = [(kind, name, counts[kind]) for kind, name in task.types.items() if kind in counts]
     kinds.append((ALL, "All" if kinds else "", max(file["n"] for file in files)))
     return [
-        DetailColumn(kind=kind, metric=metric, title=f"{name} {title}".lstrip(), questions=count)
+        DetailColumn(kind=kind, metric=metric, of=name, title=title, questions=count)
         for kind, name, count in kinds
         for metric, title in titles.items()
     ]

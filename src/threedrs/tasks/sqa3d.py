@@ -150,7 +150,14 @@ TASK = Task(
             meaning="answer from where one stands: share of right answers",
         ),
     ),
-    types={kind: kind.capitalize() for kind in (*QUESTION_TYPES, OTHER_TYPE)},
+    types={
+        "what": "What",
+        "is": "Is",
+        "how": "How",
+        "can": "Can",
+        "which": "Which",
+        "others": "Others",
+    },
     published_scores=published_scores("sqa3d"),
     published_details={
         "what": {"em": 54.4},

@@ -44,12 +44,16 @@ def tables(tmp_path: Path, benchmark: str, *settings: dict[str, Any]) -> DetailT
     return table
 
 
+def titles_of(table: DetailTable) -> list[str]:
+    return [f"{column.of} {column.title}".lstrip() for column in table.columns]
+
+
 def test_scanrefer_has_unique_multiple_and_all_at_both_thresholds(tmp_path: Path) -> None:
     metrics = ["acc@0.25", "acc@0.5"]
     # In the file the types stand by name.
     types = {"all": (9, [40.0, 20.0]), "multiple": (6, [30.0, 10.0]), "unique": (3, [60.0, 40.0])}
     table = tables(tmp_path, "scanrefer", {"a": scored(types, metrics, 5.0)})
-    assert [column.title for column in table.columns] == [
+    assert titles_of(table) == [
         *("Unique Acc@0.25", "Unique Acc@0.5", "Multiple Acc@0.25", "Multiple Acc@0.5"),
         *("All Acc@0.25", "All Acc@0.5"),
     ]
@@ -67,7 +71,7 @@ def test_seeds_become_mean_and_deviation(tmp_path: Path) -> None:
         for first in (10.0, 12.0, 20.0)
     ]
     table = tables(tmp_path, "sqa3d", dict(zip("abc", files, strict=True)), {"d": files[2]})
-    assert [column.title for column in table.columns] == ["What EM", "Is EM", "All EM"]
+    assert titles_of(table) == ["What EM", "Is EM", "All EM"]
     (_, several), (_, one) = table.settings
     assert [(cell.value, cell.spread) for cell in several] == [
         (1.0, "± 0.0"),
@@ -90,7 +94,7 @@ def test_captions_and_answers_have_all_that_papers_print(tmp_path: Path) -> None
     values = [float(number) for number in range(len(metrics))]
     table = tables(tmp_path, "scanqa", {"a": scored({"all": (7, values)}, metrics, 1.0)})
     titles = ["C", "EM", "B-1", "B-2", "B-3", "B-4", "M", "R"]
-    assert [column.title for column in table.columns] == titles
+    assert titles_of(table) == titles
     by_title = dict(zip(titles, table.settings[0][1], strict=True))
     assert by_title["M"].value == float(metrics.index("meteor"))
     assert table.published is not None
