@@ -140,7 +140,7 @@ def test_rows_are_the_fields_and_come_back(
         "question_type": record.question_type or "unknow",
     }
     said = command("import", theirs, "--records", records, "--out", ours)
-    assert said == f"{ours}: answers to 1 of 1 questions\n"
+    assert said == f"{ours}: answers to 1 of 1 question\n"
     (before,), (after,) = (
         read_predictions(p, TASKS[record.benchmark]) for p in (predictions, ours)
     )

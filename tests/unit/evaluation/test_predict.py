@@ -84,7 +84,7 @@ def test_questions_of_left_out_scenes_are_not_asked_but_counted(tmp_path, model,
         "scanqa", out, tmp_path / "metrics.json", run="a", bootstrap=0, meteor=False
     )
     assert (metrics["n"], metrics["left_out"]) == (6, meta["left_out"])
-    assert "8 more questions are left out" in " ".join(notes(metrics))
+    assert "cannot be used: 8 more questions" in " ".join(notes(metrics))
     every = dict.fromkeys(SCENES, "no pose")
     with pytest.raises(DataError, match="every question is of a scene that is left out"):
         run(model, records, fewer, out, fake, left_out=every)
