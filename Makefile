@@ -12,6 +12,8 @@ DOCS_STAMP := .venv/.docs
 PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 # Byte code is written: a run starts some hundred processes, which would compile the package each.
 export PYTHONDONTWRITEBYTECODE :=
+# pip would say after each call that there is a newer pip.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test check docs setup lint style types tests fast-tests clean
 

@@ -238,7 +238,10 @@ def _plan_lines(name: str, facts: dict[str, Any]) -> list[str]:
     lines += [f"  {part:20}{size / 1e9:8.2f} GB" for part, size in parts]
     lines[-1] += ": fits" if facts["fits"] else ": does NOT fit"
     if facts["memory"]["gathered parameters"]:
-        lines.append("  not counted: what ZeRO-3 copies for its update, 4 to 6 GB at 7B")
+        lines.append(
+            "  not counted: what ZeRO-3 copies for its update, 4 to 6 GB at 7B, after the "
+            "activations are gone"
+        )
     if facts["memory"]["update"]:
         lines.append("  the part of the update is computed and was never measured")
     if facts["host_memory"]:

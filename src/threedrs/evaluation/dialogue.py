@@ -107,4 +107,5 @@ def reply_lines(reply: dict[str, Any]) -> list[str]:
         for rank, box in enumerate(reply["boxes"], start=1)
     ]
     ahead = sum(box["score"] > reply["none"] for box in reply["boxes"])
-    return [*boxes[:ahead], none, *boxes[ahead:], f"image: {reply['image']}"]
+    image = f"image: {reply['image']} (above: rank, score, box with its centre and size in metres)"
+    return [*boxes[:ahead], none, *boxes[ahead:], image]

@@ -49,7 +49,7 @@ def test_ask_takes_names_and_finds(here: Path, monkeypatch: pytest.MonkeyPatch) 
     scores = [float(line.split()[1]) for line in lines[:-1]]
     assert scores == sorted(scores, reverse=True)
     assert sum("none of the 3 boxes" in line for line in lines) == 1
-    assert lines[-1] == f"image: {out}"
+    assert lines[-1].startswith(f"image: {out} (above: rank, score, box")
     with Image.open(out) as written:
         assert (written.format, written.size) == ("PNG", (2, 7))
     # In a terminal lines are broken, JSON is not.

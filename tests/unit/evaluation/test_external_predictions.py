@@ -124,4 +124,6 @@ def test_the_command_says_what_the_intervals_rest_on(tmp_path):
     arguments = ["scanqa", path, "--out", tmp_path / "m.json", "--no-meteor"]
     said = CliRunner().invoke(app, list(map(str, arguments)))
     assert said.exit_code == 0, said.output
-    assert "2 of 2 rows name no scene" in " ".join(said.output.split())
+    words = " ".join(said.output.split())
+    assert "2 of 2 rows name no scene" in words
+    assert "add a field scene, or take the scenes of the records by threedrs predictions" in words
