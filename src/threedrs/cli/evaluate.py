@@ -28,8 +28,7 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Ask the first questions of each only: not a score."),
+        int | None, typer.Option(min=1, help="Ask the first questions of each only: not a score.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run; default: the folder's, as RUN-model.")

@@ -32,8 +32,7 @@ Gpu = Annotated[
     ),
 ]
 Peak = Annotated[
-    float | None,
-    typer.Option(help="Dense bfloat16 TFLOP/s of a GPU; without it as --gpu has."),
+    float | None, typer.Option(help="Dense bfloat16 TFLOP/s of a GPU; without it as --gpu has.")
 ]
 Samples = Annotated[
     int | None,

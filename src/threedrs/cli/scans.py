@@ -92,8 +92,7 @@ def import_rgbd(
 
 @sens_app.command("info")
 def info(
-    file: Annotated[Path, typer.Argument(help="A .sens scan.")],
-    as_json: AsJson = False,
+    file: Annotated[Path, typer.Argument(help="A .sens scan.")], as_json: AsJson = False
 ) -> None:
     """Print cameras, image sizes, frames and poses of a scan."""
     check_file(file)

@@ -58,9 +58,7 @@ def _filled_with(*names: str) -> AfterValidator:
 
 OfSplit = Annotated[str, Field(pattern=r"\{split\}"), _filled_with("split")]
 OfSplitAndSet = Annotated[
-    str,
-    Field(pattern=r"\{split\}.*\{set\}|\{set\}.*\{split\}"),
-    _filled_with("split", "set"),
+    str, Field(pattern=r"\{split\}.*\{set\}|\{set\}.*\{split\}"), _filled_with("split", "set")
 ]
 OfBenchmark = Annotated[Text, _filled_with("split", "benchmark")]
 

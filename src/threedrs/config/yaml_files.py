@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from threedrs.errors import ConfigError, DataError, problems_of
+from threedrs.errors import ConfigError, DataError, problems_of, raise_all
 from threedrs.io.files import read_text
 
 MAIN = Path("config/config.yaml")
@@ -96,10 +96,8 @@ def check_yaml(files: Iterable[Path]) -> None:
     Raises:
         ConfigError: as `read_kind`, a line a file.
     """
-    paths = map(Path, files)
-    problems = [line for path in paths for line in problems_of(partial(_read_configuration, path))]
-    if problems:
-        raise ConfigError("\n".join(problems))
+    checks = (partial(_read_configuration, Path(file)) for file in files)
+    raise_all(ConfigError(line) for check in checks for line in problems_of(check))
 
 
 def _slip(error: Exception, text: str) -> str:

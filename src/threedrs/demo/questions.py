@@ -12,14 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from threedrs.demo.furniture import KINDS
-from threedrs.demo.language import (
-    article,
-    identifying,
-    one_of,
-    phrase,
-    phrases,
-    reference,
-)
+from threedrs.demo.language import article, identifying, one_of, phrase, phrases, reference
 from threedrs.demo.placement import SUPPORTS
 from threedrs.demo.relations import (
     UNCOLOURED,

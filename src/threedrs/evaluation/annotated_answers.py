@@ -60,13 +60,6 @@ def annotated_questions(task: Task, path: Path) -> dict[str, Record]:
     return {record.id: record for record in with_unique_ids(records)}
 
 
-def _names(row_id: str, task: Task) -> tuple[str, ...]:
-    """Return the ids that a question may have whose row says ``row_id``."""
-    # The field's rows of ScanQA number the answers of a question behind its id, and its metrics
-    # set that number to 0. Other tools write the file's own id, without the benchmark before it.
-    return row_id, f"{row_id.rpartition('_')[0]}_0", f"{task.name}_{row_id}_0"
-
-
 def take_annotated_answers(
     rows: Sequence[Prediction], task: Task, predictions: Path, annotations: Path
 ) -> tuple[list[Prediction], AnswerCheck]:
@@ -83,9 +76,10 @@ def take_annotated_answers(
     completed = []
     fewer = other = 0
     for number, row in enumerate(rows, start=1):
-        question = next(
-            (questions[name] for name in _names(row.id, task) if name in questions), None
-        )
+        # The field's rows of ScanQA number the answers of a question behind its id, and its metrics
+        # set that number to 0. Other tools write the file's own id, without the benchmark in front.
+        names = row.id, f"{row.id.rpartition('_')[0]}_0", f"{task.name}_{row.id}_0"
+        question = next((questions[name] for name in names if name in questions), None)
         if question is None:
             raise DataError(
                 f"{predictions}: line {number}: {annotations} has no question {row.id!r}, its "

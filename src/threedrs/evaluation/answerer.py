@@ -181,10 +181,7 @@ def needs_model(record: Record, task: Task) -> bool:
 
 
 def prediction_rows(
-    records: Sequence[Record],
-    task: Task,
-    answers: SceneAnswers | None,
-    store: SceneStore,
+    records: Sequence[Record], task: Task, answers: SceneAnswers | None, store: SceneStore
 ) -> list[Prediction]:
     """Return the rows of a scene's questions.
 

@@ -172,8 +172,7 @@ def _checked_entries(
         try:
             if record.scene not in scenes:
                 raise RowError(
-                    SCENE_MISSING,
-                    f"{record.id}: {record.scene} is not in the split's scene list",
+                    SCENE_MISSING, f"{record.id}: {record.scene} is not in the split's scene list"
                 )
             if record.object_ids is not None:
                 count = len(record.object_ids)
@@ -248,10 +247,7 @@ def _write_conversion(
 
 
 def _write_rejected(
-    rejections: Sequence[Rejection],
-    source: AnnotationTables,
-    out: Path,
-    max_reject_fraction: float,
+    rejections: Sequence[Rejection], source: AnnotationTables, out: Path, max_reject_fraction: float
 ) -> None:
     """List the rejected rows beside ``out``, and refuse too many; see `_write_conversion`."""
     # Written before the limit is checked, so that the user sees what was wrong.

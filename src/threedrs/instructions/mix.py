@@ -158,7 +158,4 @@ def _distribution(values: Iterable[int]) -> dict[str, float]:
     array = np.fromiter(values, dtype=np.int64)
     quantiles = np.quantile(array, [0, 0.25, 0.5, 0.75, 1])
     names = ("minimum", "quartile1", "median", "quartile3", "maximum")
-    return {
-        "mean": float(array.mean()),
-        **dict(zip(names, map(float, quantiles), strict=True)),
-    }
+    return {"mean": float(array.mean()), **dict(zip(names, map(float, quantiles), strict=True))}

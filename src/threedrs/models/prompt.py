@@ -56,30 +56,19 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
 
 
 @lru_cache(maxsize=4)
-def chat_token_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the ids of ``<|im_start|>``, ``<|im_end|>`` and the single newline (198 in Qwen2)."""
-    newline = _encode(tokenizer, "\n")
-    assert len(newline) == 1, "a Qwen2 tokenizer has a token for the newline"
-    return frozenset({token_id(tokenizer, START), token_id(tokenizer, END), newline[0]})
-
-
-def _vision_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """The tokens around the visual tokens, if the tokenizer has them."""
-    # Not by its id: an unknown token may pass for another one.
-    return VISION_MARKS if VISION_MARKS[0] in tokenizer.get_vocab() else ("", "")
-
-
-@lru_cache(maxsize=4)
 def shared_prefix(
     tokenizer: PreTrainedTokenizerBase, prompt: PromptStyle, label_chat_tokens: bool
 ) -> Prefix:
     """Return the shared tokens of a prompt style, whose chat tokens may have labels."""
-    start, end = _vision_marks(tokenizer)
+    # Not by its id: an unknown token may pass for another one.
+    start, end = VISION_MARKS if VISION_MARKS[0] in tokenizer.get_vocab() else ("", "")
+    (newline,) = _encode(tokenizer, "\n")  # 198 in Qwen2
+    chat = frozenset({token_id(tokenizer, START), token_id(tokenizer, END), newline})
     return Prefix(
         before_ids=_encode(tokenizer, BEFORE_IMAGE + start),
         after_ids=_encode(tokenizer, end + SHARED_AFTER_IMAGE[prompt]),
         # By id, so a newline that the tokenizer has merged with what stands before it has no label.
-        labelled=chat_token_ids(tokenizer) if label_chat_tokens else frozenset(),
+        labelled=chat if label_chat_tokens else frozenset(),
     )
 
 

@@ -229,9 +229,7 @@ def _listed(lines: Sequence[Line]) -> Markup:
     """Return metrics with their differences and what these rest on."""
     return Markup("; ").join(
         Markup("{} by {:.1f} points ({})").format(
-            line.column.full_title,
-            abs(line.compared["difference"]),
-            line.evidence,
+            line.column.full_title, abs(line.compared["difference"]), line.evidence
         )
         for line in lines
     )

@@ -170,12 +170,9 @@ class SensReader(Frames):
             offset,
         )
 
-    def _check_index(self, index: int) -> None:
+    def _color_offset(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: frame {index} of {len(self)}")
-
-    def _color_offset(self, index: int) -> int:
-        self._check_index(index)
         return int(self._offsets[index]) + FRAME_HEADER.size
 
     def _depth_offset(self, index: int) -> int:
@@ -261,11 +258,7 @@ class SensWriter:
             pose_values = pose_44.astype(np.float32).ravel()
         self._stream.write(
             FRAME_HEADER.pack(
-                *pose_values,
-                color_timestamp,
-                depth_timestamp,
-                len(color_bytes),
-                len(depth_bytes),
+                *pose_values, color_timestamp, depth_timestamp, len(color_bytes), len(depth_bytes)
             )
         )
         self._stream.write(color_bytes)

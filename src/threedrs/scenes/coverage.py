@@ -137,11 +137,7 @@ class Coverage:
 
 
 def coverage_indices(
-    n: int,
-    strategy: str,
-    count: int | None,
-    voxels: int,
-    seen: Callable[[int], NDArray[np.intp]],
+    n: int, strategy: str, count: int | None, voxels: int, seen: Callable[[int], NDArray[np.intp]]
 ) -> Coverage:
     """Choose among ``n`` candidates by coverage.
 

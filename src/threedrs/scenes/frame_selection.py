@@ -158,11 +158,7 @@ def select_frames(
         if settings.strategy == "coverage" and len(indices) < settings.count:
             few = f"{len(indices)} candidate frames to choose {settings.count} from"
             more.append(f"only {few}: all are taken")
-        coverage = {
-            "covered": cover.covered,
-            "coverable": cover.coverable,
-            "voxels": cover.voxels,
-        }
+        coverage = {"covered": cover.covered, "coverable": cover.coverable, "voxels": cover.voxels}
     places = [found.places[index] for index in indices]
     return FrameSelection(
         places=places,

@@ -18,13 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import DataError, StoreError, without_remedy, write_problem
-from threedrs.io.files import (
-    SCENE_NAME,
-    check_scene_name,
-    is_leftover,
-    sha256_of_json,
-    write_json,
-)
+from threedrs.io.files import SCENE_NAME, check_scene_name, is_leftover, sha256_of_json, write_json
 from threedrs.io.zarr_store import array_digest
 from threedrs.scannet.excluded_scans import excluded_rows
 from threedrs.scenes.store import SceneStore

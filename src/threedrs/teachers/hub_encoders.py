@@ -276,11 +276,7 @@ PUBLISHED = tuple(
         needs=job_needs(threads=8, mem_mb=model.mem_mb, runtime=120),
         weights=Weights(kind="model", remedy=model.what_to_fetch),
     )
-    for model, open_teacher in (
-        (DINOV2, open_dinov2),
-        (SIGLIP2, open_siglip2),
-        (MAE, open_mae),
-    )
+    for model, open_teacher in ((DINOV2, open_dinov2), (SIGLIP2, open_siglip2), (MAE, open_mae))
 )
 SMALL = tuple(
     Teacher(

@@ -130,11 +130,7 @@ class PackReader:
         )
         teacher_VGGC, supervised_S = self._teacher(plan.scene, store.frame_ids)
         scene = read_scene(
-            store,
-            self.boxes,
-            grid=self.grid,
-            teacher_VGGC=teacher_VGGC,
-            supervised_S=supervised_S,
+            store, self.boxes, grid=self.grid, teacher_VGGC=teacher_VGGC, supervised_S=supervised_S
         )
         pack = Pack(scene=scene, samples=samples)
         if pack.tokens > self.max_length:

@@ -54,11 +54,7 @@ def plot_scene(store: SceneStore, title: str) -> Image.Image:
 
 
 def contact_sheet(
-    tiles: Sequence[Image.Image],
-    *,
-    columns: int,
-    captions: Sequence[str] = (),
-    gap: int = 0,
+    tiles: Sequence[Image.Image], *, columns: int, captions: Sequence[str] = (), gap: int = 0
 ) -> Image.Image:
     """Return images of one size in rows of ``columns``, each above its caption, if any.
 

@@ -62,7 +62,12 @@ def text_fields(
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; is it a {kind} checkpoint?")
     check_sizes(config, SHAPE_FIELDS, path)
-    _check_layers(config, path)
+    others = {*(config.get("layer_types") or ())} - {"full_attention"}
+    if others:
+        raise CheckpointError(
+            f"{path}: layer_types holds {min(map(str, others))}, this version computes "
+            "full_attention alone; choose a checkpoint without it"
+        )
     _check_rotary(config, path, rotary)
     chosen = {name: config[name] for name in READ_FIELDS if name in config}
     return chosen | {"vocab_size": tokens}
@@ -83,16 +88,6 @@ def check_sizes(section: Mapping[str, Any], names: Iterable[str], path: Path) ->
                 f"{path}: {name} is {value!r:.40}, expected an integer from 1 to {most}; "
                 "fetch the checkpoint again"
             )
-
-
-def _check_layers(config: Mapping[str, Any], path: Path) -> None:
-    """Check that all layers attend to all tokens before."""
-    others = {*(config.get("layer_types") or ())} - {"full_attention"}
-    if others:
-        raise CheckpointError(
-            f"{path}: layer_types holds {min(map(str, others))}, this version computes "
-            "full_attention alone; choose a checkpoint without it"
-        )
 
 
 def _check_rotary(config: Mapping[str, Any], path: Path, known: Sequence[str]) -> None:

@@ -6,13 +6,7 @@ Wang et al., "VGGT: Visual Geometry Grounded Transformer", CVPR 2025.
 from typing import TYPE_CHECKING, Any
 
 from threedrs.io.files import sha256_of_file, sha256_of_json
-from threedrs.teachers.teacher import (
-    ImageFormat,
-    Teacher,
-    TeacherSettings,
-    Weights,
-    job_needs,
-)
+from threedrs.teachers.teacher import ImageFormat, Teacher, TeacherSettings, Weights, job_needs
 from threedrs.teachers.vggt import WHAT_TO_FETCH
 
 if TYPE_CHECKING:
