@@ -119,34 +119,21 @@ def unseen_pieces(room: Room, mesh: SceneMesh, walk: Walk) -> set[int]:
     return {piece.id for piece in room.furniture if not seen[piece.id]}
 
 
-def find_walk(
-    room: Room, mesh: SceneMesh, frames: int, rng: np.random.Generator
-) -> tuple[Walk, bool]:
-    """Return a walk of ``frames``, and whether it will do: all furniture is seen on it.
-
-    A stream of fewer than ``FEWEST_FRAMES``, too short for that, gets the first walk. Otherwise the
-    last of ``WALKS`` is returned where none will do.
-    """
-    for _ in range(WALKS):
-        walk = Walk(camera_walk(room, frames, rng), lost_frames(frames, rng))
-        if frames < FEWEST_FRAMES or not unseen_pieces(room, mesh, walk):
-            return walk, True
-    return walk, False
-
-
 def draw_scanned_room(
     theme: str, frames: int, of_room: np.random.Generator, of_walk: np.random.Generator
 ) -> tuple[Room, SceneMesh, Walk]:
     """Return a room of a theme, its mesh and a walk on which all furniture is seen.
 
-    A room where a piece stands so that no walk shows it well is drawn again, about one in ten. Of
-    ``ROOMS`` that were drawn in vain the last is returned, with its last walk.
+    A room where a piece stands so that none of ``WALKS`` shows it well is drawn again, about one in
+    ten. Of ``ROOMS`` that were drawn in vain the last is returned, with its last walk. A stream of
+    fewer than ``FEWEST_FRAMES``, too short to show all, gets the first room and walk.
     """
-    for _ in range(ROOMS):
-        room = make_room(theme, of_room)
-        mesh = build_mesh(room)
-        walk, will_do = find_walk(room, mesh, frames, of_walk)
-        if will_do:
+    for attempt in range(ROOMS * WALKS):
+        if attempt % WALKS == 0:
+            room = make_room(theme, of_room)
+            mesh = build_mesh(room)
+        walk = Walk(camera_walk(room, frames, of_walk), lost_frames(frames, of_walk))
+        if frames < FEWEST_FRAMES or not unseen_pieces(room, mesh, walk):
             break
     # So many in vain mean that a change of furniture or walks made success rare. Then a piece that
     # a few frames do not show costs some questions, and a loop without an end all rooms.

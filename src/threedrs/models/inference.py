@@ -96,11 +96,12 @@ class SceneSession:
     @torch.no_grad()
     def ground_all(self, queries: Sequence[Query]) -> list[list[float]]:
         """Return for each query the score of each box and, last, of the zero target."""
-        return self._in_batches(queries, self._ground)
 
-    def _ground(self, queries: Sequence[Query]) -> list[list[float]]:
-        hidden_BD, _ = self._run_queries(queries, self.ground_token)
-        return self.student.grounding_head(self.objects_ND, hidden_BD).tolist()
+        def ground(batch: Sequence[Query]) -> list[list[float]]:
+            hidden_BD, _ = self._run_queries(batch, self.ground_token)
+            return self.student.grounding_head(self.objects_ND, hidden_BD).tolist()
+
+        return self._in_batches(queries, ground)
 
     def _generate(self, queries: Sequence[Query], most: int) -> list[list[int]]:
         hidden_BD, attention = self._run_queries(queries)

@@ -61,12 +61,8 @@ def packed_curves(curves: Mapping[str, Mapping[str, pd.Series]], runs: Sequence[
             {
                 "name": name,
                 "lines": [
-                    {
-                        "run": runs.index(run),
-                        "steps": values.index.tolist(),
-                        "values": values.tolist(),
-                    }
-                    for run, values in lines.items()
+                    {"run": runs.index(run), "steps": v.index.tolist(), "values": v.tolist()}
+                    for run, v in lines.items()
                 ],
             }
             for name, lines in curves.items()

@@ -8,7 +8,6 @@ N images, P patches of a image (row by row), D channels.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,13 +59,10 @@ class VisionTransformer(nn.Module):
         self.register_tokens = nn.Parameter(torch.zeros(1, REGISTERS, size.channels))
         # used by DINOv2's own training only; here so that checkpoints load without exception
         self.mask_token = nn.Parameter(torch.zeros(1, size.channels))
-        options: dict[str, Any] = {
-            "norm_epsilon": 1e-6,
-            "layer_scale": 1.0,
-            "query_key_norm": False,
-        }
+        form = size.channels, size.heads
         self.blocks = nn.ModuleList(
-            Block(size.channels, size.heads, **options) for _ in range(size.depth)
+            Block(*form, norm_epsilon=1e-6, layer_scale=1.0, query_key_norm=False)
+            for _ in range(size.depth)
         )
         self.norm = nn.LayerNorm(size.channels, eps=1e-6)
 
