@@ -164,7 +164,8 @@ def _open_text(path: Path, most: int) -> Iterator[TextIO]:
             raise DataError(
                 f"{path}: has {state.st_size} bytes, such a text has at most {most}; copy it again"
             )
-        with path.open(encoding="utf-8") as stream:
+        # Editors of Windows begin a text with a mark that is no part of it.
+        with path.open(encoding="utf-8-sig") as stream:
             yield stream
     except OSError as error:
         remedy = "check the path and who may read it"
@@ -172,7 +173,9 @@ def _open_text(path: Path, most: int) -> Iterator[TextIO]:
             remedy = nearest_path(path) or "put it there, or correct the path"
         raise DataError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text; copy the file again") from error
+        raise DataError(
+            f"{path}: is not UTF-8 text; copy the file again, or save it as UTF-8"
+        ) from error
 
 
 def read_text(path: Path, *, most: int = MOST_TEXT) -> str:

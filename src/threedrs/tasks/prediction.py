@@ -182,7 +182,9 @@ def read_predictions(
         where = f"{path}: line {number}"
         row = parse(value, task, where)
         if row.id in lines:
-            raise DataError(f"{where}: id {row.id!r} already stands on line {lines[row.id]}")
+            raise DataError(
+                f"{where}: id {row.id!r} already stands on line {lines[row.id]}; keep one of them"
+            )
         lines[row.id] = number
         rows.append(row)
     meta = read_meta(path)

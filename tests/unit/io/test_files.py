@@ -16,6 +16,7 @@ from threedrs.io.files import (
     check_scene_name,
     read_json,
     read_json_lines,
+    read_text,
     sha256_of_json,
     write_json_lines,
     write_text,
@@ -157,6 +158,16 @@ def test_bad_json_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(DataError, match=said) as error:
         read_json(path)
     assert str(path) in str(error.value)
+
+
+def test_a_mark_that_editors_put_before_a_text_is_no_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"a": 1}\r\n', encoding="utf-8-sig")
+    assert read_text(path) == '{"a": 1}\n'
+    assert [read_json(path), *read_json_lines(path)] == [{"a": 1}, {"a": 1}]
+    path.write_text('{"a": 1}', encoding="utf-16")
+    with pytest.raises(DataError, match="is not UTF-8 text; copy the file again, or save it as"):
+        read_text(path)
 
 
 def test_a_bad_line_is_numbered(tmp_path: Path) -> None:

@@ -137,7 +137,9 @@ def test_malformed_json_is_named_by_line(tmp_path):
 
 def test_repeated_ids_and_empty_files_are_refused(tmp_path):
     path = write_lines(tmp_path / "p.jsonl", TEXT, TEXT)
-    assert error_of(path, "scanqa") == f"{path}: line 2: id 'a' already stands on line 1"
+    assert error_of(path, "scanqa") == (
+        f"{path}: line 2: id 'a' already stands on line 1; keep one of them"
+    )
     assert error_of(write_lines(path), "scanqa") == f"{path}: holds no predictions"
     assert "cannot be read" in error_of(tmp_path / "none.jsonl", "scanqa")
 

@@ -110,7 +110,7 @@ def test_a_slip_in_a_configuration_is_named_with_its_file_and_line(
 @pytest.mark.parametrize(
     ("name", "exception", "line"),
     [
-        ("f.gif", "UnicodeDecodeError", "f.gif: is not UTF-8 text; copy the file again"),
+        ("f.gif", "UnicodeDecodeError", "f.gif: is not UTF-8 text; copy the file again, or"),
         ("config", "IsADirectoryError", "config: cannot be read (Is a directory); check the path"),
         ("notes.md", "WorkflowError", "notes.md: is not YAML (line 1: "),
     ],
