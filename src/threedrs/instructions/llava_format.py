@@ -130,7 +130,7 @@ def read_entries(path: Path, *, evaluation: bool = False) -> list[Record]:
     """
     entries = read_json(path)
     if not isinstance(entries, list):
-        raise DataError(f"{path}: expected a JSON array of LLaVA-style entries")
+        raise DataError(f"{path}: expected a JSON array of LLaVA-style entries; copy it again")
     records = []
     for index, entry in enumerate(entries):
         record, task = _record(entry, index, f"{path}: entry {index}")

@@ -203,7 +203,7 @@ def read_proposals(path: Path, vertex_count: int, limit: int) -> tuple[list[np.n
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{path}: the proposals are missing") from error
+        raise DataError(f"{path}: the proposals are missing; copy them there") from error
     except Exception as error:  # zip, zlib, npy header, missing arrays, indices, memory
         raise DataError(
             f"{path}: is not a readable scipy sparse .npz ({one_line(error)}); copy it again"
@@ -216,7 +216,9 @@ def read_proposals(path: Path, vertex_count: int, limit: int) -> tuple[list[np.n
     if matrix.shape[0] > _MOST_PROPOSALS:
         raise DataError(f"{path}: {matrix.shape[0]} proposals are absurd; copy it again")
     if matrix.dtype.kind not in "biuf":
-        raise DataError(f"{path}: masks of dtype {matrix.dtype}, expected bool or a number")
+        raise DataError(
+            f"{path}: masks of dtype {matrix.dtype}, expected bool or a number; copy it again"
+        )
     rows = matrix.tocsr()[:limit]
     values, notes = rows.data.astype(np.float64), list[str]()
     wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))  # also so for NaN

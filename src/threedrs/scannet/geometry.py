@@ -70,7 +70,10 @@ def read_axis_alignment(path: Path) -> np.ndarray | None:
         return None
     numbers = parse_numbers(values["axisAlignment"], f"{path}: axisAlignment")
     if len(numbers) != 16:
-        raise DataError(f"{path}: axisAlignment has {len(numbers)} numbers, expected 16 (4x4)")
+        raise DataError(
+            f"{path}: axisAlignment has {len(numbers)} numbers, expected 16 (4x4); restore the "
+            "file from ScanNet"
+        )
     alignment = np.array(numbers).reshape(4, 4)
     if not np.isfinite(alignment).all() or not is_rigid(alignment):
         raise DataError(

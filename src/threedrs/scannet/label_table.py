@@ -37,11 +37,13 @@ def read_label_table(path: Path) -> dict[str, int]:
         for number, row in enumerate(reader, start=2):
             value = row["nyu40id"]
             if value is None or not (value.strip().isdecimal() and len(value) < 10):
-                raise DataError(f"{path}: line {number}: nyu40id {value!r:.80} is not a number")
+                raise DataError(
+                    f"{path}: line {number}: nyu40id {value!r:.80} is not a number; copy it again"
+                )
             table[row["raw_category"]] = int(value)
     except csv.Error as error:
         raise DataError(
-            f"{path}: line {reader.line_num + 1} is not a table row ({error})"
+            f"{path}: line {reader.line_num + 1} is not a table row ({error}); copy it again"
         ) from error
     return table
 

@@ -55,7 +55,7 @@ def read_vertices(path: Path) -> np.ndarray:
         DataError: the file is missing, not a mesh, truncated, or holds a non-finite vertex.
     """
     if not path.is_file():
-        raise DataError(f"{path}: the mesh is missing")
+        raise DataError(f"{path}: the mesh is missing; copy it there")
     try:
         vertices = _read_ply(path)
     except (ValueError, OSError) as error:
@@ -109,7 +109,10 @@ def read_instances(segments: Path, aggregation: Path, vertex_count: int) -> Inst
     objects_of_segments: dict[frozenset[int], list[int]] = {}
     for group in objects.groups:
         if group.object_id in label_of_object:
-            raise DataError(f"{aggregation}: objectId {group.object_id} stands more than once")
+            raise DataError(
+                f"{aggregation}: objectId {group.object_id} stands more than once; copy the file "
+                "again"
+            )
         label_of_object[group.object_id] = group.label
         object_of_segment.update(dict.fromkeys(group.segments, group.object_id))
         if group.segments:

@@ -70,7 +70,7 @@ def read_prepared_boxes(path: Path, scenes: Iterable[str]) -> dict[str, dict[str
     for scene in scenes:
         named = [key for key in (scene, PREFIX + scene) if key in content]
         if len(named) > 1:
-            raise DataError(f"{path}: {scene} stands there with and without {PREFIX}")
+            raise DataError(f"{path}: {scene} stands there with and without {PREFIX}; {_REMEDY}")
         if named:
             where = f"{path}: {scene}"
             found[scene] = dict(

@@ -69,12 +69,12 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
     depths = _images(_one_of(folder, ("depth",), "depth images", ""))
     for path in depths:
         if path.suffix.lower() != ".png":
-            raise DataError(f"{path}: depth must be a 16-bit PNG")
+            raise DataError(f"{path}: depth must be a 16-bit PNG; convert it, or remove it")
     track = read_trajectory(
         trajectory or _one_of(folder, TRAJECTORIES, "trajectory", "choose with --trajectory")
     )
     if not len(track.poses):
-        raise DataError(f"{track.path}: holds no pose")
+        raise DataError(f"{track.path}: holds no pose; export it again")
     color_times, depth_times = _timestamps(colors), _timestamps(depths)
     timestamps, notes = None, []
     if color_times is None or depth_times is None:
@@ -83,7 +83,8 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
         pairs = _match_times(color_times, depth_times)
         if not pairs:
             raise DataError(
-                f"{folder}: no depth image within {MAX_TIME_DIFFERENCE} s of a colour image"
+                f"{folder}: no depth image within {MAX_TIME_DIFFERENCE} s of a colour image; "
+                "check the numbers in their names, which count as times"
             )
         timestamps = [(round(color_times[i] * 1e6), round(depth_times[j] * 1e6)) for i, j in pairs]
         alone = len(colors) - len(pairs)

@@ -173,7 +173,7 @@ def test_hostile_npz_is_one_error(tmp_path: Path, changes: dict[str, object], me
 
 def test_damaged_npz_is_one_error(tmp_path: Path) -> None:
     path = tmp_path / "mask.npz"
-    with pytest.raises(DataError, match="the proposals are missing"):
+    with pytest.raises(DataError, match="the proposals are missing; copy them there"):
         read_proposals(path, 6, 50)
     scipy.sparse.save_npz(path, scipy.sparse.random(20, 6, density=0.5, format="csr"))
     whole = path.read_bytes()

@@ -149,7 +149,7 @@ def test_absent_key_is_identity(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("1 0 0", "3 numbers, expected 16"),
+        ("1 0 0", "3 numbers, expected 16 .*; restore the file"),
         (QUARTER_TURN.replace("0.25", "up"), "could not convert"),
         (QUARTER_TURN.replace("0.25", "nan"), "not a rigid transform"),
         (QUARTER_TURN.replace("1 0 0 -2", "2 0 0 -2"), "not a rigid transform"),

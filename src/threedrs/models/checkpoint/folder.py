@@ -35,7 +35,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except DataError as error:
         raise CheckpointError(f"{error}; model.path must name a checkpoint folder") from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: is not a JSON object")
+        raise CheckpointError(f"{path}: is not a JSON object; copy the folder again")
     # Folders that transformers saves hold these fields in a section. Where both hold one, such as
     # tie_word_embeddings, the whole model's counts, as it does in transformers.
     text = config.get("text_config")
