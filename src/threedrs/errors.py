@@ -6,6 +6,7 @@ line and the workflow scripts print it without a traceback and exit with status 
 
 import difflib
 import errno
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ _MISPLACED = {
     errno.ENOTDIR: "a file stands where a folder is expected",
     errno.EEXIST: "a file stands where a folder is expected",
 }
+# What `threedrs.io.files` writes to before it renames it.
+_TEMPORARY = re.compile(r"(?<![^/])\.([^/]+)\.\d+\.tmp(?![^/])")
 _FAILING = (errno.EIO, errno.ESTALE)
 
 
@@ -168,7 +171,7 @@ def user_message(error: BaseException) -> str | None:
     if not isinstance(error, OSError):
         return None
     # A rename is from a temporary file to the one that the user knows.
-    name = error.filename2 or error.filename or "a file of the results"
+    name = _TEMPORARY.sub(r"\1", str(error.filename2 or error.filename or "a file of the results"))
     said = error.strerror or str(error)
     if error.errno in (*_FULL, errno.EROFS):
         return f"{name}: {write_problem(error)}"

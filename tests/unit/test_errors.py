@@ -15,6 +15,7 @@ from threedrs.errors import (
     one_line,
     problems_of,
     raise_all,
+    user_message,
 )
 
 
@@ -54,6 +55,17 @@ def test_a_foreign_error_is_one_line() -> None:
 
 def test_things_are_counted_as_people_say_it() -> None:
     assert [counted(number, "job") for number in range(3)] == ["0 jobs", "1 job", "2 jobs"]
+
+
+def test_a_file_that_cannot_be_written_has_the_name_that_the_user_knows() -> None:
+    for name, known in (
+        ("results/.found.png.12.tmp", "results/found.png: cannot be written"),
+        (".found.png.12.tmp", "found.png: cannot be written"),
+        ("out/.pub.12.tmp/scans/a.sens", "out/pub/scans/a.sens: cannot be written"),
+        ("a/notes.12.tmp", "a/notes.12.tmp: cannot be written"),  # not a name of ours
+    ):
+        said = user_message(OSError(errno.EROFS, "Read-only file system", name))
+        assert str(said).startswith(known)
 
 
 def test_several_errors_are_raised_as_one() -> None:

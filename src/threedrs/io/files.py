@@ -114,7 +114,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     old = temporary.with_name(f".{temporary.name}")
     temporary.mkdir()
     try:
-        yield temporary
+        with name_full_disk(path):
+            yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
                 sync(file)

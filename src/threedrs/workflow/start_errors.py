@@ -1,8 +1,10 @@
 """What Snakemake says where it cannot start, on one line with what to do about it."""
 
 import difflib
+import errno
 import io
 import itertools
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +15,11 @@ from typing import Any
 
 from threedrs import errors
 from threedrs.config.yaml_files import check_yaml
-from threedrs.errors import choose_one, problems_of
+from threedrs.errors import choose_one, problems_of, user_message, write_problem
 
 MOST_PATHS = 2000  # possible files of an output whose names are compared
+_SYSTEM = re.compile(r"\[Errno (\d+)\] [^:]+: '([^']+)'$")
+_PROTECTED = re.compile(r"affected files:\s+(\S+)")
 _MISSING = re.compile(r"No rule to produce (\S+)")
 # Wildcard -> the key of the configuration that decides its values.
 _KEYS = {"run": "runs", "benchmark": "eval.benchmarks", "teacher": "teacher.name"}
@@ -44,6 +48,11 @@ def plain_error(
     elif said.startswith(("Config file ", "UnicodeDecodeError", "IsADirectoryError")):
         # Snakemake says neither which of the files nor which line.
         said = "; ".join(problems_of(partial(check_yaml, _configuration_files()))) or said
+    elif found := _SYSTEM.search(lines[-1]):
+        number, path = int(found[1]), found[2]
+        said = user_message(OSError(number, os.strerror(number), path)) or said
+    elif exception == "ProtectedOutputException" and (found := _PROTECTED.search(text)):
+        said = f"{found[1]}: {write_problem(OSError(errno.EACCES, 'write-protected'))}"
     elif exception == "LockException":
         said = (
             "another Snakemake is at work on the same files in this folder; wait until it has "

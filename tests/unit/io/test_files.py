@@ -160,6 +160,12 @@ def test_bad_json_is_named(tmp_path: Path, text: str, said: str) -> None:
     assert str(path) in str(error.value)
 
 
+def test_a_full_disk_is_named_with_the_folder_that_was_being_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as raised, atomic_folder(tmp_path / "scan"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(user_message(raised.value)).startswith(f"{tmp_path}/scan: cannot be written")
+
+
 def test_a_mark_that_editors_put_before_a_text_is_no_part_of_it(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"a": 1}\r\n', encoding="utf-8-sig")

@@ -66,6 +66,19 @@ def test_a_path_that_nothing_is_near_to() -> None:
             "Job needs threads=4 but only 2.",
         ),
         ("", "CliException", "CliException"),
+        (
+            "Traceback ...:\n  File ...\nOSError: [Errno 30] Read-only file system: '/c/locks'\n",
+            "OSError",
+            "/c/locks: cannot be written (Read-only file system); make the folder writable for "
+            "this user, or results/ a link to one that is, and run the same again",
+        ),
+        (
+            "ProtectedOutputException in rule:\nWrite-protected output files for rule score:\n"
+            "output: a.json, b.npz\naffected files:\n    results/a.json\n    results/b.npz",
+            "ProtectedOutputException",
+            "results/a.json: cannot be written (write-protected); make the folder writable for "
+            "this user, or results/ a link to one that is, and run the same again",
+        ),
         ("Error: cores have to be specified", "CliException", "cores have to be specified"),
         (
             "WorkflowError:\nError:\n  ResourceConversionError: Resource 'mem_mb' returned 'x'.\n"
