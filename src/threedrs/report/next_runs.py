@@ -94,7 +94,7 @@ def _more_rooms(summary: Mapping[str, Any], level: float = 0.0) -> str:
     if config.get("data", {}).get("demo"):
         enough = f" to {math.ceil(fewest_rooms(level) * 7 / 3)}" if level else ""
         return (
-            f"Raise data.demo.scenes{enough}, or --scenes of `threedrs demo`: three of seven "
+            f"Raise data.demo.scenes{enough}, or the --scenes of threedrs demo: three of seven "
             "generated rooms are evaluated."
         )
     return "Add scans of the evaluation splits."

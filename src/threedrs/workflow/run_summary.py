@@ -13,11 +13,13 @@ from threedrs.io.files import read_json
 from threedrs.report.verdict import statement, verdicts
 from threedrs.report.verdict_line import plain
 from threedrs.tasks.registry import headline_columns
+from threedrs.workflow.failure_causes import CLOCKS_APART
 from threedrs.workflow.run_events import STAGES, Cause, RunState, duration, stage_of
 
 MOST = 3  # warnings that are shown again
 MOST_SETTINGS = 6  # whose scores are shown
 PAGE = "report/index.html"
+SCENE_PAGE = "scenes/report.html"  # where a target needs no report
 
 
 def end_of_run(state: RunState, reused: Iterable[str], results: Path) -> list[tuple[str, str]]:
@@ -40,7 +42,8 @@ def end_of_run(state: RunState, reused: Iterable[str], results: Path) -> list[tu
         lines.append(("stages", ", ".join(made)))
         kept = [f"{stage} {up_to_date[stage]}" for stage in STAGES if stage in up_to_date]
         lines.append(("reused", ", ".join(kept) or "nothing"))
-    has_page = "build_report" in (*rules, *state.done) and not failed and not state.stopped
+    whole = not failed and not state.stopped
+    has_page = whole and "build_report" in (*rules, *state.done)
     lines += scores(results) if has_page else []
     once = dict[str, str]()
     for warning in state.warnings:  # one scene, or shard, stands for all of which the same is said
@@ -49,8 +52,12 @@ def end_of_run(state: RunState, reused: Iterable[str], results: Path) -> list[tu
     lines += [("warning", warning) for warning in shown]
     if more := len(set(state.warnings)) - len(shown):
         lines.append(("warning", f"and {more} more, in results/logs"))
+    if whole and "answer_questions" in state.done:
+        lines += answers(results, state.started)
     if has_page:
         lines.append(("page", str((results / PAGE).absolute())))
+    elif whole and "scene_report" in (*rules, *state.done):
+        lines.append(("page", str((results / SCENE_PAGE).absolute())))
     return lines + [("", line) for line in failures(state)]
 
 
@@ -67,6 +74,14 @@ def head(state: RunState, reused: int, *, failed: bool) -> str:
     if state.stopped:
         return f"Stopped after {took}: {done}, and the same command goes on{state.waits}"
     return f"Done in {took}: {counted(state.done.total(), 'job')}"
+
+
+def answers(results: Path, since: float) -> list[tuple[str, str]]:
+    """Return a line for each file of answers about own captures that was written since then."""
+    files = sorted(results.glob("eval/*/*/answers.jsonl"))
+    # Those of captures that are no longer configured may lie there, too.
+    made = [file for file in files if file.stat().st_mtime >= since - CLOCKS_APART]
+    return [("answers", str(file.absolute())) for file in made]
 
 
 def scores(results: Path) -> list[tuple[str, str]]:

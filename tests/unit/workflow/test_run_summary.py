@@ -1,6 +1,7 @@
 """The last lines of a run: scores, the report's statement, warnings and the page."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -34,6 +35,31 @@ def test_scores_come_with_the_statement_and_the_page(tmp_path: Path) -> None:
     (answer,) = (text for label, text in lines if label == "answer")
     assert "one training" in answer.lower()
     assert lines[-1] == ("page", str(results / "report/index.html"))
+
+
+def test_answers_and_scenes_come_with_their_place(tmp_path: Path) -> None:
+    state = RunState()
+    plan = begun(scene_report=1, answer_questions=1)
+    for each in [*plan, job(1, "scene_report"), job(2, "answer_questions")]:
+        state.take(each)
+    for each in [ended(1, 106.0), ended(2, 109.0)]:
+        state.take(each)
+    for split, written in (("mylab", 108.0), ("former", 20.0)):
+        file = tmp_path / "eval" / "3drs" / split / "answers.jsonl"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        # A minute before the start may be the clock of a file server.
+        os.utime(file, (written, written))
+    page = ("page", str(tmp_path / "scenes/report.html"))
+    assert end_of_run(state, [], tmp_path)[-2:] == [
+        ("answers", str(tmp_path / "eval/3drs/mylab/answers.jsonl")),
+        page,
+    ]
+    reused = RunState()
+    reused.nothing_to_do = True
+    assert end_of_run(reused, ["scene_report"], tmp_path)[-1] == page
+    state.stopping = True
+    assert page not in end_of_run(state, [], tmp_path)
 
 
 def test_three_warnings_are_repeated_and_the_others_counted(tmp_path: Path) -> None:
