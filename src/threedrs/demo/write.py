@@ -181,7 +181,6 @@ def write_demo(
     splits = demo_scenes(scenes)
     if seed < 0:
         raise ConfigError(f"demo: seed {seed}; valid are 0 and above")
-    out = Path(out)
     check_files(out, scenes)
     if older := older_demo(out, "scans"):
         for file in sorted(set(demo_files(older)) - set(demo_files(scenes))):

@@ -117,10 +117,11 @@ def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
             # With exactly one object nobody looks at the zero target, so any number stands for it.
             scores = [*scores, 0.0]
         answer = grounding_arrays(scores, scored.objects, scored.gt_response, task, where)
+    named = (_SCENE.search(str(row.get(name, ""))) for name in _SCENE_FIELDS)
     return Prediction(
         id=found.sample_id,
         benchmark=task.name,
-        scene=_scene(row) or found.sample_id,
+        scene=next((match.group() for match in named if match), found.sample_id),
         question_type=None if found.question_type == task.untyped else found.question_type,
         **answer,
     )
@@ -129,11 +130,6 @@ def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
 def has_scene(row: Prediction) -> bool:
     """Return whether the row says which scene it is about."""
     return _SCENE.fullmatch(row.scene) is not None
-
-
-def _scene(row: Mapping[str, Any]) -> str | None:
-    found = (_SCENE.search(str(row.get(name, ""))) for name in _SCENE_FIELDS)
-    return next((match.group() for match in found if match), None)
 
 
 def export_predictions(predictions: Path, records: Path, out: Path, model_id: str) -> int:

@@ -58,8 +58,8 @@ def run_name(path: Path, benchmark: str) -> str:
 
     A file that lies elsewhere is its own run, named after the file.
     """
-    folder = Path(path).resolve().parent
-    return folder.parent.name if folder.name == benchmark else Path(path).stem
+    folder = path.resolve().parent
+    return folder.parent.name if folder.name == benchmark else path.stem
 
 
 def _scored(

@@ -184,7 +184,7 @@ def load_records(path: Path) -> Iterator[Record]:
     Raises:
         DataError: the file is missing or malformed.
     """
-    if Path(path).suffix == ".json":
+    if path.suffix == ".json":
         yield from with_unique_ids(read_entries(path))
     else:
         yield from read_records(path)

@@ -33,7 +33,6 @@ _NPY_HEADERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 _JSON_REMEDY = "mend that place, or unpack, download or make the file again"
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def check_scene_name(scene: str, where: str, form: re.Pattern[str] = SCENE_NAME) -> str:
@@ -47,13 +46,6 @@ def check_scene_name(scene: str, where: str, form: re.Pattern[str] = SCENE_NAME)
     if not isinstance(scene, str) or form.fullmatch(scene) is None:
         raise DataError(f"{where}: {scene!r} is not a scene name (expected e.g. scene0000_00)")
     return scene
-
-
-def text_problem(text: str) -> str | None:
-    """Return what is wrong with a text out of JSON, which can spell what UTF-8 cannot; or None."""
-    if text.isascii() or _HALF_PAIR.search(text) is None:
-        return None
-    return "holds half a surrogate pair, which is not a character"
 
 
 def sync(path: Path) -> None:
@@ -94,7 +86,6 @@ def _temporary_path(path: Path) -> Path:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``."""
-    path = Path(path)
     temporary = _temporary_path(path)
     try:
         with name_full_disk(path):
@@ -109,7 +100,6 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder, which on success takes the place of ``path``."""
-    path = Path(path)
     temporary = _temporary_path(path)
     old = temporary.with_name(f".{temporary.name}")
     temporary.mkdir()
@@ -155,7 +145,6 @@ def write_json_lines(path: Path, rows: Iterable[Any]) -> int:
 @contextmanager
 def _open_text(path: Path, most: int) -> Iterator[TextIO]:
     """Open a text of ``most`` bytes at most, and name it in what goes wrong within the block."""
-    path = Path(path)
     try:
         state = path.stat()
         # A named pipe would wait for its writer. Opening a folder says so in the system's words.
@@ -289,7 +278,7 @@ def check_npz(path: Path, limit: int) -> None:
 
 def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of the file's bytes, in hexadecimal."""
-    with name_full_disk(path), Path(path).open("rb") as stream:
+    with name_full_disk(path), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

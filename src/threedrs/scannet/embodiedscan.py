@@ -62,7 +62,6 @@ def read_infos(path: Path) -> dict[str, SceneInfos]:
         DataError: the file is missing, no pickle, holds anything but plain values and numpy
             arrays, or is not laid out as EmbodiedScan's.
     """
-    path = Path(path)
     content = check_external(load_pickle(path, _REMEDY), _Infos, str(path), _REMEDY)
     infos: dict[str, SceneInfos] = {}
     for position, entry in enumerate(content.data_list):

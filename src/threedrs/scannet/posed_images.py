@@ -141,10 +141,13 @@ def export_posed_images(
         SensError: the scan is malformed.
         DataError: ``stride`` is not positive, or ``out`` is in use.
     """
-    path, out = Path(path), Path(out)
     if stride < 1:
         raise DataError(f"stride {stride}: must be 1 or more")
-    _check_target(out)
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; name a folder")
+    for there in out.iterdir() if out.exists() else ():
+        if not _EXPORTED_NAME.fullmatch(there.name):
+            raise DataError(f"{out}: holds {there.name}, which is no export; name a new folder")
     with SensReader(path) as reader, atomic_folder(out) as folder:
         indices = range(0, len(reader), stride)
         _write_matrix(folder / "intrinsic.txt", reader.header.intrinsic_color)
@@ -152,7 +155,11 @@ def export_posed_images(
         for index in indices:
             say(f"frame {index} of {len(reader)}")
             name = f"{index:05d}"
-            (folder / f"{name}.jpg").write_bytes(_jpeg(reader, index))
+            color = reader.color(index)  # decoded in any case, so that no damaged image goes on
+            payload = reader.color_bytes(index)
+            if reader.header.color_compression != "jpeg":
+                payload = encode_image(Image.fromarray(color), "JPEG", quality=JPEG_QUALITY)
+            (folder / f"{name}.jpg").write_bytes(payload)
             Image.fromarray(reader.depth_millimetres(index)).save(folder / f"{name}.png")
             _write_matrix(folder / f"{name}.txt", reader.poses[index])
         return ExportSummary(
@@ -162,22 +169,5 @@ def export_posed_images(
         )
 
 
-def _jpeg(reader: SensReader, index: int) -> bytes:
-    color = reader.color(index)  # decoded in any case, so that no damaged image is handed on
-    if reader.header.color_compression == "jpeg":
-        return reader.color_bytes(index)
-    return encode_image(Image.fromarray(color), "JPEG", quality=JPEG_QUALITY)
-
-
 def _write_matrix(path: Path, matrix: NDArray[np.float64]) -> None:
     np.savetxt(path, matrix, fmt="%.9g")  # nine digits carry f32 exactly
-
-
-def _check_target(out: Path) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise DataError(f"{out}: is a file; name a folder")
-    foreign = next((p.name for p in out.iterdir() if not _EXPORTED_NAME.fullmatch(p.name)), None)
-    if foreign is not None:
-        raise DataError(f"{out}: holds {foreign}, which is no export; name a new folder")

@@ -186,7 +186,6 @@ def import_rgbd(
     Raises:
         DataError: something is missing, malformed or contradictory; names file and remedy.
     """
-    folder, out = Path(folder), Path(out)
     # What is there is replaced, so no other file may be named by mistake.
     if out.suffix.lower() != ".sens" or out.is_dir():
         raise DataError(f"{out}: is not the name of a scan; name the .sens file to write")

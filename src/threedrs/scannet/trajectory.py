@@ -49,7 +49,6 @@ def read_trajectory(path: Path) -> Trajectory:
     Raises:
         DataError: missing or malformed, or a pose is not a rigid motion; names file and pose.
     """
-    path = Path(path)
     if path.is_dir():
         return read_pose_files(path)
     readers = {".log": _read_log, ".traj": _read_arkit}

@@ -148,7 +148,7 @@ def grounding_arrays(
 
 def meta_path(path: Path) -> Path:
     """Return where the meta file of a predictions file lies."""
-    return Path(path).with_suffix(".meta.json")
+    return path.with_suffix(".meta.json")
 
 
 def read_meta(path: Path) -> dict[str, Any] | None:

@@ -57,7 +57,6 @@ def verify_store(path: Path) -> list[str]:
     missing, damaged, or differs from its checksum; a scene that it does not list; values that are
     not finite.
     """
-    path = Path(path)
     try:
         store = FeatureStore.open(path)
     except StoreError as error:

@@ -38,7 +38,11 @@ def draw_from_above(
     North is the world's y axis, right its x axis. ``crowded``: lines are
     thin and labels small, for all boxes of a scene; a box without a label gets none.
     """
-    points_N3, colours_N3 = _below_ceiling(*view.points(STRIDE))
+    points_N3, colours_N3 = view.points(STRIDE)
+    if not len(points_N3):  # one point, where nothing was measured
+        points_N3, colours_N3 = np.zeros((1, 3)), np.array([EMPTY], dtype=np.uint8)
+    low_N = points_N3[:, 2] < np.percentile(points_N3[:, 2], 0.5) + CEILING
+    points_N3, colours_N3 = points_N3[low_N], colours_N3[low_N]
     cameras_V2 = view.poses_V44[:, :2, 3]
     # All but stray points, and all cameras.
     edges = np.percentile(points_N3[:, :2], (0.5, 99.5), axis=0)
@@ -106,13 +110,3 @@ def _raster(
     nearest = distance_transform_edt(~filled, return_distances=False, return_indices=True)
     raster[holes] = raster[tuple(nearest[:, holes])]
     return Image.fromarray(raster)
-
-
-def _below_ceiling(
-    points_N3: NDArray[np.float64], colours_N3: NDArray[np.uint8]
-) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Return the points below the ceiling and their colours; one point where there is none."""
-    if not len(points_N3):
-        return np.zeros((1, 3)), np.array([EMPTY], dtype=np.uint8)
-    low = points_N3[:, 2] < np.percentile(points_N3[:, 2], 0.5) + CEILING
-    return points_N3[low], colours_N3[low]
