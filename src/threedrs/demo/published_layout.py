@@ -286,7 +286,7 @@ def _write_metadata(layout: DataLayout, boxes: dict[str, dict[str, BoxSet]], fol
     for split, name in (("train", "gt"), ("val", "pred")):
         sets = {scene: boxes[scene][name] for scene in layout.scenes(split)}
         content = {
-            f"scannet/{scene}": [[float(str(value)) for value in box] for box in found.boxes]
+            f"scannet/{scene}": [*map(found.numbers, range(len(found)))]
             for scene, found in sets.items()
             if name == "pred" or found.ids.tolist() == list(range(len(found)))
         }

@@ -49,6 +49,10 @@ class BoxSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def numbers(self, row: int) -> list[float]:
+        """Return a box as the shortest decimals that read back to the same float32."""
+        return [float(str(value)) for value in self.boxes[row]]
+
 
 def make_box_set(rows: Sequence[tuple[np.ndarray, int, str]] = ()) -> BoxSet:
     """Return the BoxSet of ``rows``: ((6,) box, id, label) each."""
@@ -285,8 +289,7 @@ def _sets_and_notes(
             notes.append(f"not in {prepared[name].name}: {how} {name} boxes")
         notes += without_box
         sets[name] = {
-            # str() of a float32 is its shortest text, and reads back to the same float32.
-            "boxes": [[float(str(value)) for value in box] for box in boxes.boxes],
+            "boxes": [*map(boxes.numbers, range(len(boxes)))],
             "ids": boxes.ids.tolist(),
             "labels": list(boxes.labels),
         }

@@ -152,12 +152,10 @@ def _images(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: is not a folder")
     images = [path for path in folder.iterdir() if path.suffix.lower() in COLOR_SUFFIXES]
     if not images:
-        kinds = (
-            ", ".join(sorted({path.suffix or path.name for path in folder.iterdir()})[:5])
-            or "nothing"
-        )
+        kinds = sorted({path.suffix or path.name for path in folder.iterdir()})[:5]
         raise DataError(
-            f"{folder}: holds no .jpg, .jpeg or .png image (but {kinds}); convert them, depth to "
+            f"{folder}: holds no .jpg, .jpeg or .png image (but {', '.join(kinds) or 'nothing'}); "
+            "convert them, depth to "
             "16-bit PNG in millimetres"
         )
     return sorted(images, key=natural_order)

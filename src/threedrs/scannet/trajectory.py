@@ -52,7 +52,9 @@ def read_trajectory(path: Path) -> Trajectory:
     if path.is_dir():
         return read_pose_files(path)
     readers = {".log": _read_log, ".traj": _read_arkit}
-    return readers.get(path.suffix.lower(), _read_tum)(path)
+    found = readers.get(path.suffix.lower(), _read_tum)(path)
+    check_poses(found.poses, lambda index: f"{path}: pose {index + 1}")
+    return found
 
 
 def natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
@@ -79,7 +81,6 @@ def _read_log(path: Path) -> Trajectory:
         numbers += values
     table = np.reshape(numbers, (-1, 19))
     poses = table[:, 3:].reshape(-1, 4, 4)
-    check_poses(poses, lambda index: f"{path}: pose {index + 1}")
     return Trajectory(path=path, poses=poses, frames=table[:, 0].tolist())
 
 
@@ -89,7 +90,6 @@ def _read_tum(path: Path) -> Trajectory:
     if len(table):
         poses[:, :3, :3] = Rotation.from_quat(table[:, 4:]).as_matrix()
         poses[:, :3, 3] = table[:, 1:4]
-    check_poses(poses, lambda index: f"{path}: pose {index + 1}")
     return Trajectory(path=path, poses=poses, timestamps=table[:, 0])
 
 
@@ -100,7 +100,6 @@ def _read_arkit(path: Path) -> Trajectory:
     world_to_camera[:, :3, :3] = Rotation.from_rotvec(table[:, 1:4]).as_matrix()
     world_to_camera[:, :3, 3] = table[:, 4:]
     poses = np.linalg.inv(world_to_camera).astype(np.float64)
-    check_poses(poses, lambda index: f"{path}: pose {index + 1}")
     return Trajectory(path=path, poses=poses, timestamps=table[:, 0])
 
 

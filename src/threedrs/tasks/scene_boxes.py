@@ -85,7 +85,7 @@ class SceneBoxes:
         for object_id in object_ids:
             if object_id not in rows:
                 raise RowError(NO_BOX, f"object {object_id} of {scene} has no ground-truth box")
-        return [_numbers(box_set.boxes[rows[object_id]]) for object_id in object_ids]
+        return [box_set.numbers(rows[object_id]) for object_id in object_ids]
 
     def best_detector_box(self, scene: str, box: list[float], minimum: float) -> list[float] | None:
         """Return the detector box that overlaps ``box`` most; None if its IoU is below ``minimum``.
@@ -101,7 +101,7 @@ class SceneBoxes:
             return None
         iou_N = box_iou_NM(np.asarray([box], np.float32), box_set.boxes)[0]
         best = int(iou_N.argmax())
-        return _numbers(box_set.boxes[best]) if iou_N[best] >= minimum else None
+        return box_set.numbers(best) if iou_N[best] >= minimum else None
 
     def _boxes(self, scene: str, kind: str) -> "BoxSet":
         key = (scene, kind)
@@ -153,8 +153,3 @@ class NamesOnly(SceneBoxes):
 
     def best_detector_box(self, scene: str, box: list[float], minimum: float) -> None:
         """Return None."""
-
-
-def _numbers(box: np.ndarray) -> list[float]:
-    """Return float32 values as the shortest decimals that read back to the same float32."""
-    return [float(str(value)) for value in box]
