@@ -40,6 +40,7 @@ from threedrs.tasks.registry import find_task
 
 _SCENE = re.compile(r"scene\d{4}_\d{2}")
 _SCENE_FIELDS = ("scene", "scene_id", "video", "sample_id")
+_FORM_FIELDS = {"sample_id", "format_version"}
 _REMEDY = "mend the row, or write the file again"
 
 
@@ -85,10 +86,16 @@ def read_any_predictions(path: Path, task: Task) -> tuple[list[Prediction], str]
     """Return the rows of a predictions file of either form, and which it is: threedrs or field.
 
     Raises:
-        DataError: as ``read_predictions``.
+        DataError: as ``read_predictions``; the rows are of neither form.
     """
     # By the first row: a file of both forms is refused at the row where it changes.
-    if is_field_row(next(read_json_lines(path), None)):
+    first = next(read_json_lines(path), None)
+    if first is not None and not (isinstance(first, Mapping) and _FORM_FIELDS & first.keys()):
+        raise DataError(
+            f"{path}: line 1: holds neither sample_id, as rows of published code, nor "
+            "format_version, as ours; docs/EVALUATION.md lists the fields of both"
+        )
+    if is_field_row(first):
         return read_predictions(path, task, parse=prediction_of_field_row), "field"
     return read_predictions(path, task), "threedrs"
 

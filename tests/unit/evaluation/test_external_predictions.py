@@ -127,3 +127,10 @@ def test_the_command_says_what_the_intervals_rest_on(tmp_path):
     words = " ".join(said.output.split())
     assert "2 of 2 rows name no scene" in words
     assert "add a field scene, or take the scenes of the records by threedrs predictions" in words
+
+
+@pytest.mark.parametrize("row", [{"question_id": "a", "answer_top10": ["b"]}, ["a"]])
+def test_rows_of_no_known_form_name_both(tmp_path, row):
+    path = write(tmp_path / "a.jsonl", row)
+    with pytest.raises(DataError, match="neither sample_id, as rows of published code, nor format"):
+        read_any_predictions(path, TASKS["scanqa"])
