@@ -30,8 +30,7 @@ def published(finished: Checkout, checkout: Checkout) -> Path:
     for layer in (
         yaml.safe_load((checkout.folder / "config/published.yaml").read_text()),
         {"data": {"root": "published"}, "runs": {"baseline": None}},
-        # Asked as the finished demo was.
-        {"eval": {"benchmarks": ["scanrefer", "scan2cap"], "prompt": "as_trained"}},
+        {"eval": {"benchmarks": ["scanrefer", "scan2cap"]}},
         {"report": {"baseline": "3drs"}},
     ):
         for section, keys in layer.items():

@@ -115,6 +115,20 @@ class Results:
         notes = {run: supervision_notes(self.summary["runs"][run]) for run in self.runs}
         return [(run, " ".join(lines)) for run, lines in notes.items() if lines]
 
+    @property
+    def asked_as_published(self) -> list[str]:
+        """The runs that are trained with an instruction sentence and asked without it."""
+
+        def style(run: str, name: str) -> str | None:
+            meta = self.metrics(run, name).get("provenance", {}).get("predictions_meta") or {}
+            found: str | None = meta.get("decoding", {}).get("prompt")
+            return found
+
+        trained = (run for run in self.runs if self.train(run))
+        return [
+            run for run in trained if "reference" in {style(run, name) for name in self.benchmarks}
+        ]
+
     def awareness(self) -> dict[str, dict[str, Any]]:
         """Return run -> the content of its ``awareness.json``, of the runs that have one."""
         paths = {run: self.folder / "eval" / run / "awareness.json" for run in self.runs}

@@ -60,6 +60,16 @@ def test_pages_about_other_data_than_the_demos_do_not_name_it() -> None:
     assert not [file for file in others if "demo" in file.get("report", {}).get("title", "demo")]
 
 
+def test_each_model_is_asked_as_it_is_meant_to_be() -> None:
+    """The paper's as published; the demo's student as it was trained, on any folder."""
+    layers = {
+        name: yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()).get("eval", {})
+        for name in ("config", "paper", "published")
+    }
+    assert (layers["config"] | layers["published"])["prompt"] == "as_trained"
+    assert (layers["config"] | layers["paper"] | layers["published"])["prompt"] == "reference"
+
+
 def test_defaults_of_the_demo_are_filled_in(config: dict) -> None:
     config["data"]["demo"] = {"scenes": 4, "seed": 0}
     filled = load_config(config)["data"]["demo"]
