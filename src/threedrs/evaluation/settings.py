@@ -30,20 +30,12 @@ class PredictSettings(Section):
         Raises:
             ConfigError: an unknown key, or a wrong value.
         """
-        return cls(**{**_of_run(model), **given})
-
-
-def _of_run(model: Path) -> dict[str, Any]:
-    """Return how a run's model was trained, or nothing of a model that is not of a run.
-
-    A run's is its config.json, or a folder ``model`` beside that.
-    """
-    # A model asked with coordinates of another precision than it was trained with answers worse,
-    # and nothing in its folder says which.
-    file = model if model.is_file() else model.absolute().with_name("config.json")
-    if not file.is_file() or not (model.is_file() or model.name == "model"):
-        return {}
-    config = read_json(file)
-    if not isinstance(config, dict) or not {"run", "geometry"} <= config.keys():
-        return {}
-    return {"coordinate_dtype": config["geometry"]["coordinate_dtype"]}
+        # A model asked with coordinates of another precision than it was trained with answers
+        # worse, and nothing in its folder says which. A run's is its config.json, or a folder
+        # ``model`` beside that.
+        file = model if model.is_file() else model.absolute().with_name("config.json")
+        of_run = file.is_file() and (model.is_file() or model.name == "model")
+        config = read_json(file) if of_run else {}
+        if isinstance(config, dict) and {"run", "geometry"} <= config.keys():
+            given = {"coordinate_dtype": config["geometry"]["coordinate_dtype"], **given}
+        return cls(**given)

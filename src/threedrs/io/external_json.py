@@ -17,6 +17,7 @@ from threedrs.io.files import read_json
 
 T = TypeVar("T")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
+_adapter = cache(TypeAdapter)
 
 
 def _check_text(text: str) -> str:
@@ -66,8 +67,3 @@ def read_external_json(path: Path, form: type[T], remedy: str) -> T:
         DataError: the file is missing, not JSON, or not of this form.
     """
     return check_external(read_json(path), form, str(path), remedy)
-
-
-@cache
-def _adapter(form: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(form)

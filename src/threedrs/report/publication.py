@@ -41,7 +41,10 @@ def write_publication(run: str, results: Path) -> Path:
         DataError, CheckpointError: a file is missing, damaged or malformed.
     """
     train = results / "train" / run
-    scores = _scores(run, results)
+    paths = {name: results / "eval" / run / name / "metrics.json" for name in TASKS}
+    found = {name: read_metrics(path) for name, path in paths.items() if path.is_file()}
+    # The answers to the first questions only are no score.
+    scores = {name: metrics for name, metrics in found.items() if not metrics.get("limit")}
     if not scores:
         raise ConfigError(
             f"{run}: has no scores yet, which its card shows; run `snakemake --cores all scores`"
@@ -105,13 +108,6 @@ def _without_folders(value: Any) -> Any:
             path = Path(path).name
         return path + colon + _FOLDERS.sub("", rest)
     return value
-
-
-def _scores(run: str, results: Path) -> dict[str, dict[str, Any]]:
-    """Return benchmark -> metrics, without those of the first questions only and of controls."""
-    paths = {name: results / "eval" / run / name / "metrics.json" for name in TASKS}
-    found = {name: read_metrics(path) for name, path in paths.items() if path.is_file()}
-    return {name: metrics for name, metrics in found.items() if not metrics.get("limit")}
 
 
 def _provenance(

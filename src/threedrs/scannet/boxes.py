@@ -34,6 +34,7 @@ BOX_SETS = ("gt", "pred")
 # file. The number counts as well, as a row costs memory whether something is stored in it or not.
 MOST_PROPOSAL_BYTES = 4 * 2**30
 _MOST_PROPOSALS = 1_000_000
+MOST_BOXES = 50  # of a detector that are used
 SOFT_THRESHOLD = 0.5
 
 
@@ -153,8 +154,8 @@ def _boxes_of_cloud(path: Path) -> tuple[BoxSet, list[str]]:
     return make_box_set(rows), _note_on_ids(ids)
 
 
-def detector_boxes(scan: ScanFiles, limit: int = 50) -> tuple[BoxSet, list[str]]:
-    """Return the boxes of the first ``limit`` proposals, best first, and notes on excluded ones.
+def detector_boxes(scan: ScanFiles) -> tuple[BoxSet, list[str]]:
+    """Return the boxes of the first ``MOST_BOXES`` proposals, best first, and notes.
 
     A scan without a proposal file (train scans need none) has no boxes and one note. A mask without
     vertices is excluded with a note. Ids keep the rows of the file.
@@ -171,7 +172,7 @@ def detector_boxes(scan: ScanFiles, limit: int = 50) -> tuple[BoxSet, list[str]]
         name = scan.proposals.name
         return make_box_set(), [f"no mesh or point cloud for {name}: no pred boxes"]
     vertices_P3 = aligned_vertices(scan)
-    masks, notes = read_proposals(scan.proposals, len(vertices_P3), limit)
+    masks, notes = read_proposals(scan.proposals, len(vertices_P3))
     rows = []
     for row, mask in enumerate(masks):
         if len(mask) == 0:
@@ -181,8 +182,8 @@ def detector_boxes(scan: ScanFiles, limit: int = 50) -> tuple[BoxSet, list[str]]
     return make_box_set(rows), notes
 
 
-def read_proposals(path: Path, vertex_count: int, limit: int) -> tuple[list[np.ndarray], list[str]]:
-    """Return the vertex indices, (K,) ascending, of the first ``limit`` masks, and notes.
+def read_proposals(path: Path, vertex_count: int) -> tuple[list[np.ndarray], list[str]]:
+    """Return the vertex indices, (K,) ascending, of the first ``MOST_BOXES`` masks, and notes.
 
     A vertex is inside a mask where the matrix holds 1, whatever its dtype, as published. Soft masks
     (values between 0 and 1) are cut at 0.5, with a note.
@@ -221,9 +222,9 @@ def read_proposals(path: Path, vertex_count: int, limit: int) -> tuple[list[np.n
         raise DataError(f"{path}: {matrix.shape[0]} proposals are absurd; copy it again")
     if matrix.dtype.kind not in "biuf":
         raise DataError(
-            f"{path}: masks of dtype {matrix.dtype}, expected bool or a number; copy it again"
+            f"{path}: masks of dtype {matrix.dtype}, not bool or numbers; copy it again"
         )
-    rows = matrix.tocsr()[:limit]
+    rows = matrix.tocsr()[:MOST_BOXES]
     values, notes = rows.data.astype(np.float64), list[str]()
     wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))  # also so for NaN
     if len(wrong):
@@ -232,8 +233,7 @@ def read_proposals(path: Path, vertex_count: int, limit: int) -> tuple[list[np.n
             "save the masks as booleans"
         )
     inside = values >= SOFT_THRESHOLD
-    soft = np.count_nonzero((values > 0) & (values < 1))
-    if soft:
+    if soft := np.count_nonzero((values > 0) & (values < 1)):
         notes.append(
             f"{path.name} holds {soft} values between 0 and 1: a vertex is inside from "
             f"{SOFT_THRESHOLD:g} up"

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from threedrs.scannet.boxes import BoxSet, make_box_set
+from threedrs.scannet.boxes import MOST_BOXES, BoxSet, make_box_set
 from threedrs.scenes.upright import Plane
 
-MOST_BOXES = 50  # as many as of a detector are used
 ROUGH = "rough, clusters of the points above the floor, as no proposals were given"
 _FLOOR = 0.08  # metres; rugs and noise lie below
 _ACROSS = 0.08  # metres around a wall

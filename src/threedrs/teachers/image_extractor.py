@@ -37,18 +37,6 @@ SCENES_IN_FLIGHT = 2  # queued on the GPU at a time
 logger = logging.getLogger(__name__)
 
 
-def cpu_warning(teacher: str) -> str:
-    """Return one line on how slow VGGT-1B is without a GPU.
-
-    32 frames take 176 TFLOP; a core does about 0.05 TFLOP a second in float32.
-    """
-    minutes = 176 / (0.05 * len(os.sched_getaffinity(0))) / 60
-    return (
-        f"there is no GPU: teacher {teacher} takes about {minutes:.0f} minutes for a scene of 32 "
-        "frames on this machine, under half a second on an H100"
-    )
-
-
 def prepare(model: nn.Module, device: torch.device) -> nn.Module:
     """Return the model ready to run; on a GPU with compiled blocks and bfloat16 linear maps."""
     model = model.to(device).eval().requires_grad_(False)
@@ -167,7 +155,13 @@ class ImageExtractor:
         """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if device.type == "cpu" and self.heavy:
-            logger.warning("%s", cpu_warning(self.name))
+            # 32 frames take 176 TFLOP; a core does about 0.05 TFLOP a second in float32.
+            minutes = 176 / (0.05 * len(os.sched_getaffinity(0))) / 60
+            logger.warning(
+                "there is no GPU: teacher %s takes about %.0f minutes for a scene of 32 frames on "
+                "this machine, under half a second on an H100",
+                *(self.name, minutes),
+            )
         model = prepare(self._load(), device)
         on_gpu = device.type == "cuda"
         where = torch.cuda.get_device_name() if on_gpu else "CPU"

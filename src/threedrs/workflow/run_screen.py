@@ -88,7 +88,10 @@ class RunScreen:
             from threedrs.workflow.run_summary import end_of_run, failures
 
             try:
-                reused = map(self.state.own, _reused(self.workflow))
+                # Asked so, as a DAG without jobs to run counts as empty.
+                dag = getattr(self.workflow, "dag", None)
+                kept = [] if dag is None else [job for job in dag.jobs if not dag.needrun(job)]
+                reused = [self.state.own(job.rule.name) for job in kept]
                 lines = end_of_run(self.state, reused, Path("results"))
             except Exception as error:  # Snakemake drops it, and with it why jobs failed
                 self._print([f"threedrs: how the run ended cannot be shown: {error!r}"])
@@ -204,11 +207,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _reused(workflow: Any) -> list[str]:
-    """Return the rules of the jobs whose results were there and up to date."""
-    dag = getattr(workflow, "dag", None)
-    if dag is None:  # asked so, as a DAG without jobs to run counts as empty
-        return []
-    return [job.rule.name for job in dag.jobs if not dag.needrun(job)]

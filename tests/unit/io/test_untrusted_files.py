@@ -200,7 +200,7 @@ def archive(path: Path, name: str, content: bytes) -> Path:
 
 READERS: list[tuple[str, Callable[[Path], Any]]] = [
     ("feature.npy", read_features),
-    ("data.npy", lambda path: read_proposals(path, 6, 50)),
+    ("data.npy", lambda path: read_proposals(path, 6)),
 ]
 
 
@@ -245,9 +245,7 @@ def test_billions_of_empty_masks(tmp_path: Path, kind: bytes) -> None:
     path = tmp_path / "scene0000_00.mask.npz"
     places = {"row": [0, 1], "col": [0, 1]} if kind == b"coo" else {"indptr": [0, 1, *[2] * 5]}
     save_arrays(path, **{**CSR, "format": kind, "shape": [2**40, 6], "indices": [0, 1], **places})
-    assert "1099511627776 proposals are absurd" in one_line(
-        lambda: read_proposals(path, 6, 50), path
-    )
+    assert "1099511627776 proposals are absurd" in one_line(lambda: read_proposals(path, 6), path)
 
 
 # EmbodiedScan's pickle

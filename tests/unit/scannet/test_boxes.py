@@ -113,7 +113,7 @@ def test_stored_zeros_are_outside_the_mask(tmp_path: Path, kind: str) -> None:
         (np.array([1, 0, 1], dtype=np.int8), ([0, 0, 1], [3, 2, 1])), shape=(2, 6)
     )
     scipy.sparse.save_npz(tmp_path / "mask.npz", matrix.asformat(kind))
-    found, notes = read_proposals(tmp_path / "mask.npz", 6, 50)
+    found, notes = read_proposals(tmp_path / "mask.npz", 6)
     assert [mask.tolist() for mask in found] == [[3], [1]]
     assert notes == []
 
@@ -145,7 +145,7 @@ def test_masks_of_other_values_are_refused(
     matrix = scipy.sparse.csr_matrix(np.array([[1, 0, value, 0, 0, 0]], dtype=dtype))
     scipy.sparse.save_npz(tmp_path / "mask.npz", matrix)
     with pytest.raises(DataError, match=f"a mask holds {said}, expected 0 and 1, .*as booleans"):
-        read_proposals(tmp_path / "mask.npz", 6, 50)
+        read_proposals(tmp_path / "mask.npz", 6)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_hostile_npz_is_one_error(tmp_path: Path, changes: dict[str, object], me
     path = tmp_path / "mask.npz"
     save_arrays(path, **{**CSR, **changes})
     with pytest.raises(DataError, match=message) as caught:
-        read_proposals(path, 6, 50)
+        read_proposals(path, 6)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -174,20 +174,20 @@ def test_hostile_npz_is_one_error(tmp_path: Path, changes: dict[str, object], me
 def test_damaged_npz_is_one_error(tmp_path: Path) -> None:
     path = tmp_path / "mask.npz"
     with pytest.raises(DataError, match="the proposals are missing; copy them there"):
-        read_proposals(path, 6, 50)
+        read_proposals(path, 6)
     scipy.sparse.save_npz(path, scipy.sparse.random(20, 6, density=0.5, format="csr"))
     whole = path.read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
         with pytest.raises(DataError, match="not a readable scipy sparse"):
-            read_proposals(path, 6, 50)
+            read_proposals(path, 6)
     header = b"\x93NUMPY\x01\x00"
     text = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,), }\n"
     save_arrays(path, **{key: value for key, value in CSR.items() if key != "data"})
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("data.npy", header + len(text).to_bytes(2, "little") + text)
     with pytest.raises(DataError, match="not a readable scipy sparse"):
-        read_proposals(path, 6, 50)
+        read_proposals(path, 6)
 
 
 def test_file_round_trip_is_exact(tmp_path: Path) -> None:
