@@ -7,6 +7,7 @@ the batches that are left by planning them all again.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,10 @@ class Run:
         """The hash of the fingerprint."""
         return sha256_of_json(self.parts)
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch."""
+        # Each step asks for it, and counting a mix of 300,000 samples takes 11 ms.
         return self.settings.steps_per_epoch(Counter(self.records.groups))
 
     @property

@@ -1,6 +1,7 @@
 """The steps of a run and of its schedule."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,6 +58,21 @@ def test_a_resumed_run_goes_on_with_the_batches_that_are_left() -> None:
     assert list(run.batches_after(5)) == [epochs[0][5:], epochs[1]]
     assert list(run.batches_after(9)) == [epochs[1][2:]]
     assert all(sample_count(batch) == 4 for batches in epochs for batch in batches)
+
+
+def test_the_mix_is_counted_once_however_often_a_step_asks() -> None:
+    class Groups(list[str]):
+        reads = 0
+
+        def __iter__(self) -> Iterator[str]:
+            self.reads += 1
+            return super().__iter__()
+
+    groups = Groups(["questions"] * 20)
+    run = make_run(groups, global_batch=4)
+    assert [run.total_steps for _ in range(3)] == [4, 4, 4]
+    assert run.scheduled_steps == 5
+    assert groups.reads == 1
 
 
 def test_a_group_that_would_never_be_trained_on_is_refused() -> None:
