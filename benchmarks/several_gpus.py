@@ -50,7 +50,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--shards", type=int, default=4, help="of extraction")
     parser.add_argument("--teacher", default="vggt", choices=("vggt", "vggt-tiny"))
-    parser.add_argument("--scans-only", action="store_true", help="make the scans and end there")
+    parser.add_argument(
+        "--prepare", action="store_true", help="make scans and the compiler's cache, and end there"
+    )
     parser.add_argument("--model", type=Path, help="folder of the model that predicts")
     parser.add_argument("--questions", type=int, default=66, help="of a scene")
     parser.add_argument("--tokens", type=int, default=16, help="most tokens of an answer")
@@ -115,19 +117,15 @@ def extract(arguments: argparse.Namespace, counts: list[int]) -> list[dict[str, 
     write_settings(arguments)
     shards = [f"train-{number:03d}" for number in range(arguments.shards)]
     snakemake(arguments, 1, "scans", [f"results/scenes/shards/{shard}.json" for shard in shards])
-    if arguments.scans_only:
-        return []
     made = [FEATURES / arguments.teacher / f"{shard}.zarr/manifest.json" for shard in shards]
     targets = [str(path) for path in made]
-    rows = []
-    measured = [(f"extract-{gpus}", gpus) for gpus in counts]
-    first = [] if (folder / "warm-up.log").exists() else [("warm-up", 1)]
-    for name, gpus in [*first, *measured]:
+    if not (folder / "warm-up.log").exists():
+        snakemake(arguments, 1, "warm-up", targets[:1])
+    rows: list[dict[str, Any]] = []
+    for gpus in [] if arguments.prepare else counts:
         for path in (FEATURES, TIMES):
             shutil.rmtree(folder / path, ignore_errors=True)
-        snakemake(arguments, gpus, name, targets[:1] if name == "warm-up" else targets)
-        if name == "warm-up":
-            continue
+        snakemake(arguments, gpus, f"extract-{gpus}", targets)
         # From the start of the first job to the end of the last: Snakemake's own start is the same
         # for one shard and for all those of ScanNet.
         ends = {path: path.stat().st_mtime for path in (folder / TIMES).rglob("*.tsv")}
