@@ -78,6 +78,9 @@ class Student(nn.Module):
         self.grounding_head: heads.GroundingHead
         self.proj_3d: nn.Sequential | None
         self.reset_heads()
+        # Each parameter needs a name to be saved by. Training would be over when that is missed.
+        for name, _ in self.named_parameters():
+            family.tensor_names.published_name(name)
 
     def reset_heads(self) -> None:
         """Build both heads anew, with random weights from torch's generator."""

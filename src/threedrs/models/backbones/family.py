@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from threedrs.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
@@ -91,11 +93,18 @@ class TensorNames:
         return None
 
     def published_name(self, own: str) -> str:
-        """Return the published name of one of `Student`'s tensors."""
+        """Return the published name of one of `Student`'s tensors.
+
+        Raises:
+            ConfigError: no pair has it.
+        """
         for theirs, ours in (*self.pairs, *SHARED_NAMES):
             if own.startswith(ours):
                 return theirs + own.removeprefix(ours)
-        raise AssertionError(f"{own} has no published name")
+        raise ConfigError(
+            f"{own}: no pair of the backbone's tensor_names says how a checkpoint calls it; "
+            "docs/ADD_A_BACKBONE.md says which it needs"
+        )
 
     def is_ignored(self, published: str, run_layers: int) -> bool:
         """Return whether a tensor is known and not used, such as those of a layer that is not run.

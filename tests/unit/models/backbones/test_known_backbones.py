@@ -11,9 +11,11 @@ import torch
 
 from fixtures.plain_answers import plain_choices
 from fixtures.students import BOX_IDS, MIXED, TEXT, scene
+from fixtures.toy_backbone import ToyFamily
 from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import CheckpointError, ConfigError
 from threedrs.models.backbones import known_backbones
+from threedrs.models.backbones.family import TensorNames
 from threedrs.models.backbones.fused_layers import fuse_projections
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.checkpoint.load_save import load_student, save_student
@@ -79,6 +81,15 @@ def test_a_family_of_another_package_learns_is_saved_and_answers(tmp_path: Path)
         (answer,) = session.generate([query], max_new_tokens=9)
         assert plain_choices(plain, query, answer, seen)[0][:9] == answer
         fuse_projections(again.language_model)
+
+
+def test_a_part_without_a_name_to_be_saved_by_is_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nameless = TensorNames(pairs=(("model.tower.", "vision_tower."),))
+    monkeypatch.setattr(ToyFamily, "tensor_names", nameless)
+    with pytest.raises(ConfigError, match=r"^projector\.weight: no pair of the backbone's tensor_"):
+        load_student(ModelSettings(name="toy"), teacher_channels=16)
 
 
 def test_names_are_ours_and_then_those_of_known() -> None:
