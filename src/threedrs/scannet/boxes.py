@@ -221,9 +221,7 @@ def read_proposals(path: Path, vertex_count: int) -> tuple[list[np.ndarray], lis
     if matrix.shape[0] > _MOST_PROPOSALS:
         raise DataError(f"{path}: {matrix.shape[0]} proposals are absurd; copy it again")
     if matrix.dtype.kind not in "biuf":
-        raise DataError(
-            f"{path}: masks of dtype {matrix.dtype}, not bool or numbers; copy it again"
-        )
+        raise DataError(f"{path}: masks of dtype {matrix.dtype}, not numbers; copy it again")
     rows = matrix.tocsr()[:MOST_BOXES]
     values, notes = rows.data.astype(np.float64), list[str]()
     wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))  # also so for NaN
