@@ -41,7 +41,7 @@ def main() -> int:
     with quick_imports():  # of torch, after the GPU is claimed
         from threedrs.config.section import parse_object
         from threedrs.evaluation.predict_benchmark import predict_benchmark
-        from threedrs.evaluation.settings import PredictSettings
+        from threedrs.models.model_settings import PredictSettings
         from threedrs.scannet.excluded_scans import read_excluded
 
     with one_line_errors(f"predict: rank {rank}"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from threedrs.distributed.gpus import claim_gpus
 from threedrs.evaluation.scene_questions import answer_scene_questions, read_scene_questions
-from threedrs.evaluation.settings import PredictSettings
+from threedrs.models.model_settings import PredictSettings
 from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.workflow.job_log import job_log
 

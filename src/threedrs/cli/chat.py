@@ -125,7 +125,7 @@ def _open(
     folder: Path, store: Path, boxes: str, prompt: str, max_new_tokens: int
 ) -> "SceneDialogue":
     from threedrs.distributed.gpus import claim_gpus, own_device
-    from threedrs.evaluation.settings import PredictSettings
+    from threedrs.models.model_settings import PredictSettings
 
     asked = {"prompt": prompt, "boxes": boxes, "max_new_tokens": max_new_tokens}
     settings = PredictSettings.for_model(folder, asked)

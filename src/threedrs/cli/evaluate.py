@@ -162,7 +162,7 @@ def awareness(
 
     from threedrs.config.section import parse_object
     from threedrs.distributed.gpus import claim_gpus, own_device
-    from threedrs.evaluation.settings import PredictSettings
+    from threedrs.models.model_settings import PredictSettings
     from threedrs.scannet.excluded_scans import read_excluded
     from threedrs.scenes.store import SceneStore
 

@@ -17,13 +17,12 @@ from transformers import PreTrainedTokenizerBase
 
 from threedrs.distributed.gpus import translate_oom
 from threedrs.errors import DataError, StoreError
-from threedrs.evaluation.settings import PredictSettings
 from threedrs.io.files import read_json
 from threedrs.models.backbones.fused_layers import fuse_projections
 from threedrs.models.checkpoint.folder import lacks_grounding_head
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
-from threedrs.models.model_settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings, PredictSettings
 from threedrs.models.packing import Query
 from threedrs.models.prompt import build_query
 from threedrs.models.scene_inputs import read_scene

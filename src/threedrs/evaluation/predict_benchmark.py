@@ -28,9 +28,9 @@ from threedrs.evaluation.answerer import (
     prediction_rows,
     read_questions,
 )
-from threedrs.evaluation.settings import PredictSettings
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, write_json
 from threedrs.models.checkpoint.folder import lacks_grounding_head, model_hash
+from threedrs.models.model_settings import PredictSettings
 from threedrs.scannet.excluded_scans import count_excluded
 from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import (

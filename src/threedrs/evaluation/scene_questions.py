@@ -13,8 +13,8 @@ from typing import Any
 
 from threedrs.errors import ConfigError, DataError, choose_one
 from threedrs.evaluation.dialogue import Request
-from threedrs.evaluation.settings import PredictSettings
 from threedrs.io.files import read_json_lines, write_json_lines
+from threedrs.models.model_settings import PredictSettings
 from threedrs.workflow.processes import quick_imports
 
 SHOWN_BOXES = 3

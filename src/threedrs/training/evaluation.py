@@ -17,8 +17,8 @@ from threedrs.evaluation.answerer import (
     prediction_rows,
     read_questions,
 )
-from threedrs.evaluation.settings import PredictSettings
 from threedrs.metrics.bootstrap import Metric
+from threedrs.models.model_settings import PredictSettings
 from threedrs.models.student import Student
 from threedrs.scannet.excluded_scans import read_excluded
 from threedrs.tasks.prediction import Prediction

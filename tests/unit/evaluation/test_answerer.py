@@ -7,7 +7,7 @@ import pytest
 from fixtures.inference_run import SCENES
 from fixtures.students import student, tokenizer
 from threedrs.evaluation.answerer import StudentAnswerer
-from threedrs.evaluation.settings import PredictSettings
+from threedrs.models.model_settings import PredictSettings
 from threedrs.scenes.store import SceneStore
 
 

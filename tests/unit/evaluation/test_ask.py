@@ -13,9 +13,8 @@ from threedrs.evaluation import ask
 from threedrs.evaluation.answerer import SceneAnswers, StudentAnswerer
 from threedrs.evaluation.ask import SceneDialogue, draw_found
 from threedrs.evaluation.dialogue import Request
-from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.model_settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings, PredictSettings
 from threedrs.scenes.store import SceneStore
 
 SCENE = "scene0003_00"

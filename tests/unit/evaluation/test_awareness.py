@@ -18,10 +18,10 @@ from threedrs.evaluation.awareness import (
     read_awareness,
 )
 from threedrs.evaluation.compare import PerQuestion
-from threedrs.evaluation.settings import PredictSettings
 from threedrs.metrics.bootstrap import mean_metric
 from threedrs.models.checkpoint.load_save import save_student
 from threedrs.models.inference import SceneSession
+from threedrs.models.model_settings import PredictSettings
 from threedrs.models.scene_inputs import read_scene
 from threedrs.models.voxel_awareness import scene_awareness
 from threedrs.scenes.store import SceneStore

@@ -194,7 +194,7 @@ def test_anothers_references_of_an_object_without_a_box_are_put_right(tmp_path: 
         ),
         ('{"sample_id": 7, "gt_response": [1]}', "line 1: 'pred_response' is a required property"),
         ('{"sample_id": 7, "pred_res', "theirs.jsonl: line 1"),
-        ('{"other": 1}', "line 1: 'format_version' is a required property"),
+        ('{"other": 1}', "line 1: holds neither sample_id"),
         ("", "holds no predictions"),
     ],
 )

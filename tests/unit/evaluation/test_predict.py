@@ -18,9 +18,9 @@ from threedrs import predict as entry
 from threedrs.errors import ConfigError, DataError, StoreError
 from threedrs.evaluation.predict_benchmark import partial_folder
 from threedrs.evaluation.score import score_file
-from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.tables import notes
 from threedrs.io.files import sha256_of_file
+from threedrs.models.model_settings import PredictSettings
 from threedrs.tasks.prediction import read_meta, read_predictions
 from threedrs.tasks.record import write_records
 from threedrs.tasks.registry import TASKS

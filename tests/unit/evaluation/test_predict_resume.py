@@ -20,7 +20,7 @@ from threedrs.evaluation.predict_benchmark import (
     partial_folder,
     predict_benchmark,
 )
-from threedrs.evaluation.settings import PredictSettings
+from threedrs.models.model_settings import PredictSettings
 from threedrs.tasks.prediction import read_meta, read_predictions
 from threedrs.tasks.record import write_records
 from threedrs.tasks.registry import TASKS

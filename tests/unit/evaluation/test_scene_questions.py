@@ -12,9 +12,8 @@ from threedrs.errors import DataError
 from threedrs.evaluation import ask, scene_questions
 from threedrs.evaluation.answerer import StudentAnswerer
 from threedrs.evaluation.scene_questions import answer_scene_questions, read_scene_questions
-from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.model_settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings, PredictSettings
 
 
 def write(path: Path, *lines: object) -> Path:

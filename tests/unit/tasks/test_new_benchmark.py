@@ -19,7 +19,6 @@ from threedrs.errors import ConfigError
 from threedrs.evaluation.aggregate import aggregate
 from threedrs.evaluation.predict_benchmark import predict_benchmark
 from threedrs.evaluation.score import score_file
-from threedrs.evaluation.settings import PredictSettings
 from threedrs.evaluation.trivial_answers import read_trivial_answers, write_trivial_answers
 from threedrs.instructions.convert import convert
 from threedrs.instructions.llava_format import load_records, write_llava
@@ -29,7 +28,7 @@ from threedrs.io.external_json import ExternalRow
 from threedrs.io.files import write_json
 from threedrs.metrics.bootstrap import Metric, Metrics, mean_metric
 from threedrs.models.checkpoint.load_save import load_student, save_student
-from threedrs.models.model_settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings, PredictSettings
 from threedrs.report.page import build_report
 from threedrs.scannet.layout import DataLayout
 from threedrs.tasks.annotation_rows import (

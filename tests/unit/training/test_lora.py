@@ -33,11 +33,10 @@ from threedrs.config.schema import LoraSettings
 from threedrs.distributed.gpus import own_device
 from threedrs.errors import ConfigError
 from threedrs.evaluation.answerer import StudentAnswerer
-from threedrs.evaluation.settings import PredictSettings
 from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.lora.adapter import IN_FULL, WEIGHTS
 from threedrs.models.lora.layers import add_lora, is_added, trained_parameters
-from threedrs.models.model_settings import ModelSettings
+from threedrs.models.model_settings import ModelSettings, PredictSettings
 from threedrs.models.prompt import token_id
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore

@@ -9,9 +9,9 @@ from fixtures.repository import ROOT
 from threedrs.demo.write import demo_scenes, write_demo
 from threedrs.evaluation.predict_benchmark import predict_benchmark
 from threedrs.evaluation.score import score_file
-from threedrs.evaluation.settings import PredictSettings
 from threedrs.instructions.convert import convert
 from threedrs.io.files import read_json
+from threedrs.models.model_settings import PredictSettings
 from threedrs.scannet.boxes import extract_boxes, read_boxes_file
 from threedrs.scannet.layout import DataLayout
 from threedrs.scenes.build import build_shard
