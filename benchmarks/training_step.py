@@ -122,8 +122,9 @@ def language_step(student: Student, pack: Pack) -> None:
     )
     tokens = torch.randn(pack.tokens, student.channels, dtype=dtype, device=device)
     tokens.requires_grad_()
-    positions = student.position_ids(layout.position_ids(device), PREFIX, pack.scene)
-    mask = pack_mask(layout, student.attention, tokens)
+    positions = student.position_ids(layout.position_ids().to(device), PREFIX, pack.scene)
+    owner = layout.owner_S.to(device) if len(pack.samples) > 1 else None
+    mask = pack_mask(layout.prefix_length, owner, student.attention, tokens)
     hidden, _ = student.run_language_model(tokens, positions, mask)
     hidden.backward(torch.ones_like(hidden))
 

@@ -370,6 +370,10 @@ class Execution(Section):
     7B, 1.0 GB each at 32 frames) back into the vision tower (26 or 32 of 0.8 or 1.0 GB): faster.
     With `auto` as many as the memory of the GPUs has room for, on a CPU none. Jobs that share a GPU
     each take what is free at their start, so set a number there."""
+    record_passes: bool = False
+    """Replay forward and backward passes as CUDA graphs, for a small student on one GPU, which
+    waits for the host to launch its kernels. Sums are added in another order. Not with LoRA's
+    dropout, ZeRO-3, offload or gradient_checkpointing."""
     max_length: PositiveInt = 32768
     """Tokens of a pack. A longer one is an error."""
     save_every: PositiveInt = 50

@@ -7,6 +7,7 @@ gradients equal the sum over separate sequences, for nearly the cost of one.
 Axis letters: T tokens of a sequence, S suffix tokens, K samples, M predictions with a loss.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import NamedTuple
@@ -88,11 +89,25 @@ class Pack:
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:
-    """Return a small host tensor on ``device``."""
-    if device.type == "cuda":
+    """Return a tensor on ``device``; of the host's only small ones should come here."""
+    if device.type == "cuda" and values.device.type == "cpu":
         # Only from page-locked memory does the host go on before the copy is done.
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
+
+
+def coordinates(items: Sequence[Query], starts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return where the P ``<coord>`` tokens of ``items`` stand (P,), and their points (P,3).
+
+    The items begin at ``starts``.
+    """
+    found = [
+        (start + item.coordinate[0], item.coordinate[1])
+        for item, start in zip(items, starts, strict=True)
+        if item.coordinate is not None
+    ]
+    points = np.array([point for _, point in found], dtype=np.float32).reshape(-1, 3)
+    return torch.tensor([index for index, _ in found], dtype=torch.long), torch.from_numpy(points)
 
 
 class PackLosses(NamedTuple):
@@ -102,11 +117,13 @@ class PackLosses(NamedTuple):
     grounding_K: Tensor  # InfoNCE, 0 for text samples
     # The 3D loss () of the scene, the same for each sample, 0 without a teacher.
     supervision: Tensor
+    counted_K: Tensor  # 1 for a sample, 0 for a row that only pads
     predictions: int  # of the vocabulary head, shared ones once
 
     def total(self, weight: float) -> Tensor:
         """Return the sum () over samples of text or grounding loss + ``weight`` x 3D loss."""
-        return (self.text_K + self.grounding_K + weight * self.supervision).sum()
+        supervision_K = weight * self.supervision * self.counted_K
+        return (self.text_K + self.grounding_K + supervision_K).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,21 +143,21 @@ class Layout:
         """The number (S,) of the suffix that each suffix token belongs to, on the host."""
         return torch.repeat_interleave(torch.arange(len(self.lengths)), torch.tensor(self.lengths))
 
-    def position_ids(self, device: torch.device) -> Tensor:
-        """Return the position (1,T) of each token in its own sample."""
+    def position_ids(self) -> Tensor:
+        """Return the position (1,T) of each token in its own sample, on the host."""
         # Every suffix continues from the prefix, as if the suffixes before it were not there.
         ids_T = torch.arange(self.prefix_length + sum(self.lengths))
         skipped_K = torch.tensor(self.starts) - self.prefix_length
         ids_T[self.prefix_length :] -= skipped_K[self.owner_S]
-        return on_device(ids_T[None], device)
+        return ids_T[None]
 
-    def suffix_mask(self, device: torch.device) -> Tensor:
-        """Return what suffix tokens attend to (1,1,S,T), bool."""
-        # The prefix rows are plain causal too. Left out, they save a mask of prefix x prefix.
-        owner_S = on_device(self.owner_S, device)
-        own_SS = (owner_S[:, None] == owner_S).tril()
-        prefix_SL = own_SS.new_ones(len(owner_S), self.prefix_length)
-        return torch.cat([prefix_SL, own_SS], dim=1)[None, None]
+
+def suffix_mask(prefix_length: int, owner_S: Tensor) -> Tensor:
+    """Return what suffix tokens attend to (1,1,S,T), bool, given the suffix that each is of."""
+    # The prefix rows are plain causal too. Left out, they save a mask of prefix x prefix.
+    own_SS = (owner_S[:, None] == owner_S).tril()
+    prefix_SL = own_SS.new_ones(len(owner_S), prefix_length)
+    return torch.cat([prefix_SL, own_SS], dim=1)[None, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +170,8 @@ class TextTargets:
     weights_KM: Tensor
 
     @classmethod
-    def of(cls, pack: Pack, layout: Layout, device: torch.device) -> "TextTargets":
-        """Collect the targets of a pack."""
+    def of(cls, pack: Pack, layout: Layout) -> "TextTargets":
+        """Collect the targets of a pack, on the host."""
         labels = enumerate(pack.samples[0].prefix.labels(pack.scene.visual_tokens))
         shared = [(index - 1, label) for index, label in labels if index and label != IGNORE]
         last_shared, owner_S = layout.prefix_length - 1, layout.owner_S.numpy()
@@ -180,9 +197,9 @@ class TextTargets:
         weights_KM[:, : len(shared)] = weight_K[:, None]
         weights_KM[owner_M, len(shared) + np.arange(len(own))] = weight_K[owner_M]
         return cls(
-            predictor_M=on_device(torch.tensor(predictor), device),
-            target_M=on_device(torch.tensor(target), device),
-            weights_KM=on_device(weights_KM, device),
+            predictor_M=torch.tensor(predictor),
+            target_M=torch.tensor(target),
+            weights_KM=weights_KM,
         )
 
 
@@ -193,12 +210,13 @@ class GroundingTargets:
     index_K: Tensor  # index of ``<ground>`` in the sequence
     # Bool, marks the target objects, or without any the zero target, the last row.
     target_KM: Tensor
+    known_M: Tensor  # bool, not set where a row only pads the objects
     # 0 for text samples, which take part so that the grounding head runs in every step.
     weight_K: Tensor
 
     @classmethod
-    def of(cls, pack: Pack, layout: Layout, device: torch.device) -> "GroundingTargets":
-        """Collect the targets of a pack."""
+    def of(cls, pack: Pack, layout: Layout) -> "GroundingTargets":
+        """Collect the targets of a pack, on the host."""
         objects, last_shared = len(pack.scene.boxes_N6), layout.prefix_length - 1
         # Row ``objects`` is the zero target. Text samples point at it too, with weight 0.
         targets = [sample.target_rows or [objects] for sample in pack.samples]
@@ -211,7 +229,8 @@ class GroundingTargets:
         ]
         weights = [float(sample.target_rows is not None) for sample in pack.samples]
         return cls(
-            index_K=on_device(torch.tensor(indices), device),
-            target_KM=on_device(target_KM, device),
-            weight_K=on_device(torch.tensor(weights), device),
+            index_K=torch.tensor(indices),
+            target_KM=target_KM,
+            known_M=torch.ones(objects + 1, dtype=torch.bool),
+            weight_K=torch.tensor(weights),
         )

@@ -6,10 +6,10 @@ Axis letters: V frames, S supervised frames, H W image rows and columns (384), F
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,8 +19,24 @@ from threedrs.models.backbones.family import LLAVA_GRID, VisualGrid
 from threedrs.scannet.geometry import GRID, SIDE, patch_counts, patch_means
 from threedrs.scenes.store import SceneStore
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 # A process that reads scenes keeps what is small of so many: ScanNet has 1,513.
 MOST_SCENES = 1_536
+
+Record = TypeVar("Record", bound="DataclassInstance")
+
+
+def with_tensors(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
+    """Return a dataclass with each of its tensors, and of those within it, changed."""
+    changed: dict[str, Any] = {}
+    for name, value in vars(record).items():
+        if isinstance(value, Tensor):
+            changed[name] = change(value)
+        elif is_dataclass(value) and not isinstance(value, type):
+            changed[name] = with_tensors(value, change)
+    return replace(record, **changed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +63,11 @@ class SceneInputs:
 
     def to(self, device: torch.device | str) -> "SceneInputs":
         """Return the scene with every tensor on ``device``."""
-        return self._changed(lambda tensor: tensor.to(device, non_blocking=True))
+        return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "SceneInputs":
         """Return the scene in page-locked memory; a loader's thread calls this by torch's name."""
-        return self._changed(lambda tensor: tensor.pin_memory())
+        return with_tensors(self, lambda tensor: tensor.pin_memory())
 
     def without_images(self) -> "SceneInputs":
         """Return the scene with no frame, for questions that are asked in words alone."""
@@ -62,12 +78,6 @@ class SceneInputs:
             fine_NVFF=self.fine_NVFF[:, :0],
             coarse_NVGG=self.coarse_NVGG[:, :0],
         )
-
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> "SceneInputs":
-        changed: dict[str, Any] = {
-            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, **changed)
 
 
 def grid_masks(

@@ -9,7 +9,6 @@ frames and one language pass over the shared prefix and all suffixes.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import Cache
@@ -22,6 +21,7 @@ from threedrs.models.attention.packed import PACKED, PackMask, pack_mask
 from threedrs.models.attention.question_decoding import QuestionAttention
 from threedrs.models.backbones.family import Family
 from threedrs.models.backbones.fused_layers import fuse
+from threedrs.models.pack_tensors import PackTensors
 from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.visual_tokens import (
     NewlineTokens,
@@ -169,19 +169,19 @@ class Student(nn.Module):
 
         The ``<coord>`` token of an item gets the position embedding of its point added.
         """
+        index_P, points_P3 = packing.coordinates(items, starts)
+        if len(index_P):
+            index_P = packing.on_device(index_P, ids_T.device)
+            points_P3 = packing.on_device(points_P3, ids_T.device)
+        return self.embed_with_points(ids_T, index_P, points_P3)
+
+    def embed_with_points(self, ids_T: Tensor, index_P: Tensor, points_P3: Tensor) -> Tensor:
+        """Return the embeddings (T,D) of text tokens, with those of points added at ``index_P``."""
         tokens_TD = self.language_model.get_input_embeddings()(ids_T)
-        indices, points = [], []
-        for item, start in zip(items, starts, strict=True):
-            if item.coordinate is not None:
-                index, point = item.coordinate
-                indices.append(start + index)
-                points.append(point)
-        if points:
-            points_P3 = packing.on_device(torch.from_numpy(np.stack(points)), ids_T.device)
-            code = self.position_embedding(points_P3)
-            index_P = packing.on_device(torch.tensor(indices), ids_T.device)
-            tokens_TD = tokens_TD.index_add(0, index_P, code.to(tokens_TD.dtype))
-        return tokens_TD
+        if not len(index_P):
+            return tokens_TD
+        code_PD = self.position_embedding(points_P3)
+        return tokens_TD.index_add(0, index_P, code_PD.to(tokens_TD.dtype))
 
     def run_language_model(
         self,
@@ -234,30 +234,23 @@ class Student(nn.Module):
         """
         # Not the student's own device: ZeRO-3 would count a look at a head's parameter from here as
         # its use here, which it has to know from the first pack on.
-        scene, samples, device = pack.scene, pack.samples, pack.scene.rgb_VHWC.device
-        prefix = samples[0].prefix
-        before = len(prefix.before_ids)
-        layout = packing.Layout(
-            prefix_length=prefix.length(scene.visual_tokens),
-            lengths=tuple(len(sample.input_ids) for sample in samples),
-        )
+        device = pack.scene.rgb_VHWC.device
+        return self.losses(PackTensors.of(pack, self.family).to(device), supervision)
+
+    def losses(self, pack: PackTensors, supervision: SupervisionSettings) -> packing.PackLosses:
+        """Return the losses of a pack whose tensors are on the student's device; see `forward`.
+
+        Nothing here asks the device for a number or copies one to it, so that the pass can be
+        recorded.
+        """
+        scene, before = pack.scene, pack.before
         layer = self._supervised_layer(supervision)
-
-        shared_ids = np.array([*prefix.before_ids, *prefix.after_ids], dtype=np.int64)
-        ids = np.concatenate([shared_ids, *(sample.input_ids for sample in samples)])
-        ids_T = packing.on_device(torch.from_numpy(ids), device)
-        text_targets = packing.TextTargets.of(pack, layout, device)
-        grounding_targets = packing.GroundingTargets.of(pack, layout, device)
-        position_ids = self.position_ids(layout.position_ids(device), prefix, scene)
-
         visual = self.visual_tokens(scene)
-        # ``ids_T`` holds no visual tokens, so a sample begins earlier there than in the sequence.
-        starts = [start - scene.visual_tokens for start in layout.starts]
-        text_TD = self.embed(ids_T, samples, starts)
+        text_TD = self.embed_with_points(pack.ids_T, pack.index_P, pack.points_P3)
         tokens_TD = torch.cat([text_TD[:before], visual.sequence_TD, text_TD[before:]])
-        mask = pack_mask(layout, self.attention, tokens_TD)
+        mask = pack_mask(pack.prefix_length, pack.owner_S, self.attention, tokens_TD)
         hidden_TD, supervised_TD = self.run_language_model(
-            tokens_TD, position_ids, mask, layer=layer
+            tokens_TD, pack.position_ids, mask, layer=layer
         )
         at_visual = slice(before, before + scene.visual_tokens)
 
@@ -265,15 +258,16 @@ class Student(nn.Module):
         # features and supervision are computed once and serve every sample of the pack.
         # Every head runs, one without a loss here with weight zero: the ranks of a ZeRO-3 run must
         # gather the same modules in each step.
-        text_K = self._text_losses(hidden_TD, text_targets)
+        text_K = self._text_losses(hidden_TD, pack.text)
         objects_ND = self.object_features(scene, visual.fine_VFFD, hidden_TD[at_visual])
-        grounding_K = self._grounding_losses(hidden_TD, objects_ND, grounding_targets)
+        grounding_K = self._grounding_losses(hidden_TD, objects_ND, pack.grounding)
         supervised_VGGD = token_grid(supervised_TD[at_visual], self.family.grid)
         return packing.PackLosses(
             text_K=text_K,
             grounding_K=grounding_K,
             supervision=self._supervision_loss(scene, supervised_VGGD, supervision),
-            predictions=len(text_targets.predictor_M),
+            counted_K=pack.counted_K,
+            predictions=pack.predictions,
         )
 
     def _supervised_layer(self, supervision: SupervisionSettings) -> int:
@@ -300,6 +294,7 @@ class Student(nn.Module):
     ) -> Tensor:
         """Return InfoNCE (K,) of the grounding samples, 0 for the others."""
         scores_KM = self.grounding_head(objects_ND, hidden_TD[targets.index_K])
+        scores_KM = scores_KM.masked_fill(~targets.known_M, -torch.inf)
         return targets.weight_K * heads.info_nce(scores_KM, targets.target_KM)
 
     def _supervision_loss(

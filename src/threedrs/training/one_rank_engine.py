@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from threedrs.models.backbones.fused_layers import join_parameters
+from threedrs.training.recorded_passes import RecordedPasses
 
 ROUNDING = 1e-6  # keeps the clipped norm from passing the limit, as in DeepSpeed
 
@@ -59,9 +60,16 @@ class OneRankEngine:
     """Runs a module on one rank, by the methods of a DeepSpeed engine that a step calls."""
 
     def __init__(
-        self, module: nn.Module, flat: FlatGroups, lr_scheduler: Any, *, gradient_clip: float
+        self,
+        module: nn.Module,
+        flat: FlatGroups,
+        lr_scheduler: Any,
+        *,
+        gradient_clip: float,
+        passes: RecordedPasses | None,
     ) -> None:
         self.module = module
+        self.passes = passes  # in place of a call and `backward`, if passes are recorded
         self.optimizer = flat
         self.lr_scheduler = lr_scheduler
         self._gradient_clip = gradient_clip

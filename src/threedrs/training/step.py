@@ -1,4 +1,4 @@
-"""One optimizer step: the loss of a pack, the engine around it, and the step itself.
+"""One optimizer step: the engine around the objective of a pack, and the step itself.
 
 The gradient of a step is the mean over exactly the samples of its batch, however they are packed
 and spread over ranks. A step that is not finite leaves the state of the step before.
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.distributed
 from pydantic import ValidationError
-from torch import nn
 
 from threedrs.config.schema import SupervisionSettings
 from threedrs.distributed.ranks import AgreedError, Ranks
@@ -22,67 +21,13 @@ from threedrs.models.packing import Pack
 from threedrs.models.student import Student
 from threedrs.training.flops import OperationCount
 from threedrs.training.one_rank_engine import FlatGroups, OneRankEngine
+from threedrs.training.pack_objective import SUMS, PackObjective
 from threedrs.training.recipe import TrainSettings, is_offloaded, read_deepspeed
-
-# Sums over samples that a step reports, in this order, beside the flags of `StepOutcome`.
-SUMS = (
-    "loss",
-    "samples",
-    "text",
-    "texts",
-    "grounding",
-    "groundings",
-    "supervision",
-    "tokens",
-    "flops",
-)
+from threedrs.training.recorded_passes import RecordedPasses, check_recordable
 
 
 class NonFiniteError(AgreedError):
     """A loss or a gradient is NaN or infinite; the weights are those of the step before."""
-
-
-def _on_device(value: torch.Tensor | float, device: torch.device) -> torch.Tensor:
-    """Return the detached float64 scalar of ``value`` on ``device``."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().double()
-    return torch.full((), value, dtype=torch.float64, device=device)
-
-
-class PackObjective(nn.Module):
-    """The loss of a pack: the sum over its samples of text or grounding loss plus the 3D loss."""
-
-    def __init__(
-        self, student: Student, supervision: SupervisionSettings, operations: OperationCount
-    ) -> None:
-        super().__init__()
-        self.student = student
-        self.supervision = supervision
-        self.operations = operations
-
-    def forward(self, pack: Pack, weight: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the loss () and the detached sums named by ``SUMS`` (9,) float64.
-
-        ``weight`` is 0 for a repeat that only keeps ranks in step, otherwise 1.
-        """
-        losses = self.student(pack, self.supervision)
-        loss = losses.total(self.supervision.weight)
-        samples = len(pack.samples)
-        groundings = sum(sample.target_rows is not None for sample in pack.samples)
-        values = {
-            "loss": loss,
-            "samples": samples,
-            "text": losses.text_K.sum(),
-            "texts": samples - groundings,
-            "grounding": losses.grounding_K.sum(),
-            "groundings": groundings,
-            "supervision": losses.supervision * samples,
-            "tokens": pack.tokens,
-            "flops": self.operations.of(pack, losses.predictions),
-        }
-        # Numbers are filled in on the device: a copy to it would wait until its queue is empty.
-        sums = [_on_device(values[name], loss.device) for name in SUMS]
-        return weight * loss, weight * torch.stack(sums)
 
 
 def deepspeed_config(settings: TrainSettings, ranks: int) -> dict[str, Any]:
@@ -144,8 +89,9 @@ def build_engine(
     ]
     cuda = ranks.device.type == "cuda"
     offloaded = is_offloaded(config, "optimizer")
-    flat = None
-    if stage == 2 and ranks.count == 1 and not offloaded:
+    flat, alone = None, stage == 2 and ranks.count == 1 and not offloaded
+    check_recordable(settings, ranks, alone=alone)
+    if alone:
         student.to(device=ranks.device, dtype=getattr(torch, settings.precision))
         flat = FlatGroups(groups)
         groups = flat.adamw_groups
@@ -164,8 +110,9 @@ def build_engine(
     objective = PackObjective(student, supervision, OperationCount(student, settings.tunable))
     if flat is not None:
         flat.optimizer = optimizer
+        passes = RecordedPasses(objective, settings.pack) if settings.record_passes else None
         clip = settings.gradient_clip
-        return OneRankEngine(objective, flat, scheduler, gradient_clip=clip)
+        return OneRankEngine(objective, flat, scheduler, gradient_clip=clip, passes=passes)
     engine, _, _, _ = deepspeed.initialize(
         model=objective, optimizer=optimizer, lr_scheduler=scheduler, config=config
     )
@@ -193,6 +140,16 @@ def _refuse_not_finite(what: str, own_ids: list[str], ranks: Ranks) -> None:
     raise NonFiniteError(f"the {what} is not finite ({where})")
 
 
+def _add_gradient(engine: Any, pack: Pack, weight: float, scale: float) -> torch.Tensor:
+    """Add the gradient of ``weight`` x ``scale`` times a pack's loss; return its sums (9,)."""
+    if isinstance(engine, OneRankEngine) and engine.passes is not None:
+        assert weight == 1, "a rank alone repeats no pack"
+        return engine.passes.add_gradient(pack, scale)
+    loss, row = engine(pack, weight)
+    engine.backward(loss * scale, scale_wrt_gas=False)
+    return row
+
+
 def train_step(
     engine: Any,
     micro_steps: Iterable[tuple[Pack, float]],
@@ -215,12 +172,10 @@ def train_step(
         # Gradients add up over the micro-steps of a batch. DeepSpeed would count to a fixed number
         # of them, but batches are cut into different numbers of packs; so it is told the last one.
         engine.set_gradient_accumulation_boundary(number == micro_step_count)
-        loss, row = engine(pack.to(ranks.device), weight)
-        # `loss` is a sum over samples, and DeepSpeed takes the mean over ranks. This factor makes
+        # A loss is a sum over samples, and DeepSpeed takes the mean over ranks. This factor makes
         # the gradient the mean over the batch's samples. DeepSpeed's own division by the number of
         # micro-steps is off, because packs hold different numbers of samples.
-        engine.backward(loss * (ranks.count / samples), scale_wrt_gas=False)
-        rows.append(row)
+        rows.append(_add_gradient(engine, pack.to(ranks.device), weight, ranks.count / samples))
         ids.append([sample.id for sample in pack.samples])
     # Only here does the CPU wait for the losses; before, it ran ahead of the GPU.
     finite = [bool(row.isfinite().all()) for row in rows]

@@ -4,9 +4,7 @@ import torch
 
 from fixtures.students import CAPTION, GROUNDING, TEXT, ZERO_TARGET, pack, scene, tokenizer
 from threedrs.models.attention.packed import pack_mask, packed_attention
-from threedrs.models.packing import IGNORE, GroundingTargets, Layout, Pack, TextTargets
-
-CPU = torch.device("cpu")
+from threedrs.models.packing import IGNORE, GroundingTargets, Layout, Pack, TextTargets, suffix_mask
 
 
 def _layout(packed: Pack) -> Layout:
@@ -19,12 +17,11 @@ def _layout(packed: Pack) -> Layout:
 def test_positions_and_starts_by_hand() -> None:
     layout = Layout(prefix_length=3, lengths=(2, 1, 3))
     assert layout.starts == (3, 5, 6)
-    assert layout.position_ids(CPU).tolist() == [[0, 1, 2, 3, 4, 3, 3, 4, 5]]
+    assert layout.position_ids().tolist() == [[0, 1, 2, 3, 4, 3, 3, 4, 5]]
 
 
 def test_mask_by_hand() -> None:
-    mask = Layout(prefix_length=2, lengths=(2, 1, 2)).suffix_mask(CPU)
-    assert mask is not None
+    mask = suffix_mask(2, torch.tensor([0, 0, 1, 2, 2]))
     assert mask[0, 0].int().tolist() == [
         [1, 1, 1, 0, 0, 0, 0],
         [1, 1, 1, 1, 0, 0, 0],
@@ -53,7 +50,7 @@ def test_attention_equals_the_full_dense_mask() -> None:
     module = torch.nn.Module()
     module.num_key_value_groups = heads // key_heads  # type: ignore[assignment]
     module.is_causal = True  # type: ignore[assignment]
-    mask = pack_mask(layout, "sdpa", torch.empty(1))
+    mask = pack_mask(6, layout.owner_S, "sdpa", torch.empty(1))
     result, _ = packed_attention(module, query, key, value, mask, scaling=width**-0.5)
     torch.testing.assert_close(result, expected)
 
@@ -62,7 +59,7 @@ def test_attention_equals_the_full_dense_mask() -> None:
 def test_text_targets_equal_each_samples_own_sequence(label_chat_tokens: bool) -> None:
     packed = pack(label_chat_tokens=label_chat_tokens)
     layout, visual = _layout(packed), packed.scene.visual_tokens
-    targets = TextTargets.of(packed, layout, CPU)
+    targets = TextTargets.of(packed, layout)
     for k, (start, sample) in enumerate(zip(layout.starts, packed.samples, strict=True)):
         whole = sample.prefix.labels(visual)
         places = list(range(layout.prefix_length))
@@ -88,7 +85,7 @@ def test_text_targets_equal_each_samples_own_sequence(label_chat_tokens: bool) -
 def test_grounding_targets_by_sample() -> None:
     packed = pack([TEXT, GROUNDING, ZERO_TARGET])
     layout, objects = _layout(packed), len(packed.scene.boxes_N6)
-    targets = GroundingTargets.of(packed, layout, CPU)
+    targets = GroundingTargets.of(packed, layout)
     assert targets.weight_K.tolist() == [0.0, 1.0, 1.0]
     meant = [row.nonzero().flatten().tolist() for row in targets.target_KM]
     assert meant == [[objects], [0, 2], [objects]]
@@ -100,14 +97,14 @@ def test_grounding_targets_by_sample() -> None:
 def test_first_token_of_the_sequence_has_no_prediction() -> None:
     # Six labelled tokens precede the pictures, one follows them; the very first is not predicted.
     packed = pack([TEXT])
-    targets = TextTargets.of(packed, _layout(packed), CPU)
+    targets = TextTargets.of(packed, _layout(packed))
     own = sum(label != IGNORE for label in packed.samples[0].labels.tolist())
     assert len(targets.predictor_M) == 6 + own
 
 
 def test_grounding_only_packs_list_one_prediction_of_weight_zero() -> None:
     packed = pack([GROUNDING, GROUNDING], label_chat_tokens=False)
-    targets = TextTargets.of(packed, _layout(packed), CPU)
+    targets = TextTargets.of(packed, _layout(packed))
     assert targets.predictor_M.tolist() == [_layout(packed).prefix_length - 1]
     assert targets.weights_KM.tolist() == [[0.0], [0.0]]
 

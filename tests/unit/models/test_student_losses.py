@@ -155,9 +155,10 @@ def test_total_is_the_sum_over_samples() -> None:
         text_K=torch.tensor([1.0, 0.0, 2.0]),
         grounding_K=torch.tensor([0.0, 5.0, 0.0]),
         supervision=torch.tensor(0.25),
+        counted_K=torch.tensor([1.0, 1.0, 0.0]),  # the last one only pads
         predictions=0,
     )
-    assert losses.total(2.0).item() == 1 + 5 + 2 + 3 * 2 * 0.25
+    assert losses.total(2.0).item() == 1 + 5 + 2 + 2 * 2 * 0.25
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 Registered with transformers under the name `PACKED`, so that the language model runs it in every
 layer. One sample is plain causal attention. What the tokens of a pack attend to is in
-`threedrs.models.packing.Layout`. Its prefix rows are a causal call of their own, of torch's exact
-kernels (``sdpa``, on any device) or of flash-attn's (``flash``). A dense mask serves the few
-hundred rows of the suffixes. So a pack costs one sample's pass and the suffix rows.
+`threedrs.models.packing`. Its prefix rows are a causal call of their own, of torch's exact kernels
+(``sdpa``, on any device) or of flash-attn's (``flash``). A dense mask serves the few hundred rows
+of the suffixes. So a pack costs one sample's pass and the suffix rows.
 
 ``auto`` is ``sdpa``: torch ships flash kernels too; flash-attn itself was not measured.
 """
@@ -21,7 +21,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from threedrs.errors import ConfigError, MachineError
 from threedrs.models.attention.kernels import fast_kernels, flash_attention
 from threedrs.models.attention.question_decoding import QuestionAttention
-from threedrs.models.packing import Layout
+from threedrs.models.packing import suffix_mask
 
 PACKED = "threedrs_packed"
 ROWS = 64  # suffix rows are a multiple of this, and of a sixteenth of the next power of two
@@ -89,8 +89,12 @@ def _rounded(mask_11ST: Tensor) -> Tensor:
     return rounded
 
 
-def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | None:
+def pack_mask(
+    prefix_length: int, owner_S: Tensor | None, backend: str, tokens_TD: Tensor
+) -> PackMask | None:
     """Return the mask of a pack with embeddings ``tokens_TD``, None for one sample: plain causal.
+
+    ``owner_S`` is the suffix that each token behind the prefix is of, None for one sample.
 
     Raises:
         MachineError: flash-attn was asked for and is not installed, or there is no GPU for it.
@@ -106,11 +110,11 @@ def pack_mask(layout: Layout, backend: str, tokens_TD: Tensor) -> PackMask | Non
                 "model.attention: flash computes in half precision; set train.precision: bfloat16 "
                 "or choose auto or sdpa"
             )
-    if len(layout.lengths) == 1:
+    if owner_S is None:
         return None
     return PackMask(
-        prefix_length=layout.prefix_length,
-        mask_11ST=_rounded(layout.suffix_mask(device)),
+        prefix_length=prefix_length,
+        mask_11ST=_rounded(suffix_mask(prefix_length, owner_S)),
         flash=backend == "flash",
     )
 

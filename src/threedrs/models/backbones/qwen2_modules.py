@@ -6,7 +6,7 @@ the same number of patches, which the host knows, and all frames are one product
 are turned in float32, as published, but in one pass over them.
 """
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -91,13 +91,26 @@ def frame_features(tower: Any, rgb_VHWC: Tensor, config: Any, grid: int) -> Tens
     )
     # All made on the host: from a GPU, transformers would ask for every frame's size and wait.
     frames = torch.tensor([[len(rgb_VHWC), side, side]])
-    positions = get_vision_position_ids(frames, config.spatial_merge_size)
     return tower(
         patches,
         grid_thw=frames,
-        position_ids=on_device(positions, rgb_VHWC.device),
+        position_ids=_positions(len(rgb_VHWC), side, config.spatial_merge_size, rgb_VHWC.device),
         cu_seqlens=get_vision_cu_seqlens(frames),
     ).last_hidden_state
+
+
+# Both are kept where they are used: a recorded pass must copy nothing from the host, whose memory
+# would hold something else by the time of its replay.
+@cache
+def _positions(frames: int, side: int, merge: int, device: torch.device) -> Tensor:
+    """Return row and column (V*side*side, 2) of each patch, in merged order."""
+    sizes = torch.tensor([[frames, side, side]])
+    return on_device(get_vision_position_ids(sizes, merge), device)
+
+
+@cache
+def _mean_and_deviation(device: torch.device) -> Tensor:
+    return on_device(torch.tensor([MEAN, DEVIATION])[:, :, None, None], device)
 
 
 def pixel_patches(rgb_VHWC: Tensor, *, side: int, patch: int, merge: int, repeats: int) -> Tensor:
@@ -113,10 +126,7 @@ def pixel_patches(rgb_VHWC: Tensor, *, side: int, patch: int, merge: int, repeat
             pixels_V3HW, size=(size, size), mode="bicubic", antialias=True, align_corners=False
         )
         pixels_V3HW = pixels_V3HW.round().clamp(0, 255)
-    mean, deviation = (
-        on_device(torch.tensor(values)[:, None, None], rgb_VHWC.device)
-        for values in (MEAN, DEVIATION)
-    )
+    mean, deviation = _mean_and_deviation(rgb_VHWC.device)
     pixels_V3HW = (pixels_V3HW / 255 - mean) / deviation
     blocks = side // merge
     # (V, colour, block row, row in block, pixel row, block column, column in block, pixel column)

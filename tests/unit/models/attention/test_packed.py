@@ -14,7 +14,7 @@ from threedrs.models.attention import packed as kernels_of_packs
 from threedrs.models.attention.packed import PackMask, pack_mask
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
-from threedrs.models.packing import Layout
+from threedrs.models.packing import Layout, suffix_mask
 
 CPU = torch.device("cpu")
 LAYOUTS = [
@@ -77,7 +77,7 @@ def test_sdpa_kernels_meet_few_shapes_and_strides(monkeypatch: pytest.MonkeyPatc
     rows = [*range(64, 1024, 64), *range(1024, 2048, 128), *range(2048, 4097, 256)]
     for own in [2, *rows, *(length + 1 for length in rows[:-1])]:
         layout = Layout(prefix_length=10, lengths=(own - 1, 1))
-        mask = pack_mask(layout, "sdpa", torch.empty(1))
+        mask = pack_mask(layout.prefix_length, layout.owner_S, "sdpa", torch.empty(1))
         assert mask is not None
         # As the model has them: tokens before heads in memory.
         query, key, value = (
@@ -90,7 +90,7 @@ def test_sdpa_kernels_meet_few_shapes_and_strides(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_sdpa(layout: Layout) -> None:
-    mask = pack_mask(layout, "sdpa", torch.empty(1))
+    mask = pack_mask(layout.prefix_length, layout.owner_S, "sdpa", torch.empty(1))
     assert isinstance(mask, PackMask)
     _check_gradients(lambda *tensors: mask.attend(*tensors, SCALE), layout)
 
@@ -101,7 +101,9 @@ def test_flash_with_its_function_on_the_cpu(
 ) -> None:
     monkeypatch.setattr(kernels_of_packs, "flash_attention", lambda: flash_attn_func)
     mask = PackMask(
-        prefix_length=layout.prefix_length, mask_11ST=layout.suffix_mask(CPU), flash=True
+        prefix_length=layout.prefix_length,
+        mask_11ST=suffix_mask(layout.prefix_length, layout.owner_S),
+        flash=True,
     )
     _check_gradients(lambda *tensors: mask.attend(*tensors, SCALE), layout)
 
@@ -112,7 +114,7 @@ def test_flash_gradients_on_gpu(layout: Layout) -> None:
     pytest.importorskip("flash_attn")
     device = torch.device("cuda")
     *inputs, gradient = (tensor.bfloat16() for tensor in _tensors(layout, device, width=128))
-    mask = pack_mask(layout, "flash", inputs[0][0, :, 0])
+    mask = pack_mask(layout.prefix_length, layout.owner_S, "flash", inputs[0][0, :, 0])
     assert isinstance(mask, PackMask)
     results = []
     for attend, dtype in (
@@ -150,13 +152,13 @@ def test_packed_gradients_on_gpu() -> None:
 
 def test_one_sample_takes_the_plain_path() -> None:
     for backend in ("auto", "sdpa"):
-        assert pack_mask(Layout(prefix_length=9, lengths=(4,)), backend, torch.empty(1)) is None
+        assert pack_mask(9, None, backend, torch.empty(1)) is None
 
 
 def test_backends_that_cannot_run_say_so() -> None:
     layout = LAYOUTS[0]
     with pytest.raises(MachineError, match="flash needs a GPU; choose auto or sdpa"):
-        pack_mask(layout, "flash", torch.empty(1))
+        pack_mask(layout.prefix_length, layout.owner_S, "flash", torch.empty(1))
 
 
 def test_flash_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

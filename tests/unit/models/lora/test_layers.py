@@ -16,7 +16,7 @@ from threedrs.models.backbones.known_backbones import backbone_names
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.lora.layers import add_lora, merge_lora, train_only
 from threedrs.models.model_settings import ModelSettings
-from threedrs.models.packing import Layout, Pack
+from threedrs.models.packing import Pack, suffix_mask
 from threedrs.models.prompt import build_sample
 from threedrs.models.student import Student
 
@@ -82,9 +82,9 @@ def gradients(model: Student, packs: list[Pack]) -> dict[str, torch.Tensor]:
     return {name: grad.clone() for name, grad in grads.items() if grad is not None}
 
 
-def with_flash(layout: Layout, backend: str, tokens_TD: torch.Tensor) -> PackMask:
-    mask_11ST = layout.suffix_mask(tokens_TD.device)
-    return PackMask(prefix_length=layout.prefix_length, mask_11ST=mask_11ST, flash=True)
+def with_flash(prefix_length: int, owner_S: torch.Tensor, *_: object) -> PackMask:
+    mask_11ST = suffix_mask(prefix_length, owner_S)
+    return PackMask(prefix_length=prefix_length, mask_11ST=mask_11ST, flash=True)
 
 
 @pytest.mark.slow

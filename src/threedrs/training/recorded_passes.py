@@ -1,0 +1,161 @@
+"""Forward and backward passes over packs, replayed as CUDA graphs (`execution.record_passes`).
+
+A pass of a small student is some 2,000 small kernels, and the host needs longer to launch them than
+a GPU to run them. A recorded pass reads a pack where the recording did, and adds to the gradients
+where they lie, of parameters that stay where they are (`OneRankEngine`). The update is launched.
+
+A recording serves packs of one size. So sizes are rounded up, and a size is launched at its first
+use, recorded at its second and replayed from then on. Kept are the `SIZES` used last, each with a
+copy of a pack's tensors, mostly images. What a pass takes up meanwhile is kept once, that of the
+largest size. What a graph itself takes is up to CUDA and was not measured.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from threedrs.distributed.ranks import Ranks
+from threedrs.errors import ConfigError
+from threedrs.models.pack_tensors import PackTensors
+from threedrs.models.packing import Pack, on_device
+from threedrs.models.scene_inputs import with_tensors
+from threedrs.training.pack_objective import PackObjective
+from threedrs.training.recipe import TrainSettings
+
+SIZES = 32
+
+
+def check_recordable(settings: TrainSettings, ranks: Ranks, *, alone: bool) -> None:
+    """Raise ConfigError if passes are to be recorded where they cannot be.
+
+    ``alone`` says that one rank holds everything on its device.
+    """
+    obstacles = {
+        "without a GPU": ranks.device.type != "cuda",
+        "on several ranks, with ZeRO-3 or with offload": not alone,
+        # Both ask the GPU for the state of its random numbers.
+        "with execution.gradient_checkpointing": settings.gradient_checkpointing,
+        "with dropout in train.lora": settings.lora is not None and settings.lora.dropout > 0,
+    }
+    for obstacle, there in obstacles.items():
+        if settings.record_passes and there:
+            raise ConfigError(
+                f"execution.record_passes: passes {obstacle} cannot be recorded; set it to false"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassInputs:
+    """Everything that a pass reads, beside the parameters."""
+
+    pack: PackTensors
+    counts: Tensor  # see `PackObjective.counts`
+    scale: Tensor  # () of the loss whose gradient is added
+
+
+def tensors_of(record: Any) -> list[Tensor]:
+    """Return the tensors of a dataclass, and of those within it."""
+    values = [getattr(record, field.name) for field in fields(record)]
+    parts = ([v] if isinstance(v, Tensor) else tensors_of(v) for v in values if _has_tensors(v))
+    return [tensor for part in parts for tensor in part]
+
+
+def _has_tensors(value: Any) -> bool:
+    return isinstance(value, Tensor) or is_dataclass(value)
+
+
+def size_of(inputs: PassInputs) -> tuple[Any, ...]:
+    """Return all that passes of one recording have in common."""
+    shapes = ((tensor.shape, tensor.dtype) for tensor in tensors_of(inputs))
+    return (inputs.pack.before, inputs.pack.prefix_length, *shapes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """A recorded pass, with what it reads and the sums (9,) that it writes."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: PassInputs
+    sums: Tensor
+
+    def replay(self, inputs: PassInputs) -> Tensor:
+        """Run the pass over ``inputs`` of its size; return the sums (9,)."""
+        torch._foreach_copy_(tensors_of(self.inputs), tensors_of(inputs))
+        self.graph.replay()
+        return self.sums.clone()  # the next replay writes there
+
+
+class RecordedPasses:
+    """The passes of an engine's objective over packs of at most ``samples`` samples."""
+
+    def __init__(self, objective: PackObjective, samples: int) -> None:
+        self.objective = objective
+        self.samples = samples
+        self.recordings: dict[Any, Recording | None] = {}  # None: met once
+        self.stream: torch.cuda.Stream | None = None
+
+    def add_gradient(self, pack: Pack, scale: float) -> Tensor:
+        """Add the gradient of ``scale`` times a pack's loss; return its sums (9,), see `SUMS`.
+
+        The scene of the pack is on the device.
+        """
+        inputs = self._inputs(pack, scale)
+        size = size_of(inputs)
+        met = size in self.recordings
+        recording = self.recordings.pop(size, None)
+        if met and recording is None:
+            recording = self._record(inputs)
+        self.recordings[size] = recording  # behind those that were used before
+        if len(self.recordings) > SIZES:
+            torch.cuda.synchronize()  # its last replay may still run
+            del self.recordings[next(iter(self.recordings))]
+        if recording is not None:
+            return recording.replay(inputs)
+        # What a library prepares at first use must not fall into the recording.
+        with self._beside():
+            return self._pass(inputs)
+
+    def _inputs(self, pack: Pack, scale: float) -> PassInputs:
+        tensors = PackTensors.of(pack, self.objective.student.family)
+        inputs = PassInputs(
+            pack=tensors.rounded(self.samples),
+            counts=self.objective.counts(pack, tensors.predictions),
+            scale=torch.tensor(scale),
+        )
+        device = pack.scene.rgb_VHWC.device
+        return with_tensors(inputs, lambda tensor: on_device(tensor, device))
+
+    def _pass(self, inputs: PassInputs) -> Tensor:
+        objective = self.objective
+        losses = objective.student.losses(inputs.pack, objective.supervision)
+        loss, sums = objective.measure(losses, inputs.counts)
+        (inputs.scale * loss).backward()
+        return sums
+
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
+        """Launch what is inside on the stream of recordings, after and before all else."""
+        # Autograd adds to a gradient on the stream where it first met the parameter. A recording
+        # that waited for another stream than its own would fail.
+        if self.stream is None:
+            self.stream = torch.cuda.Stream()
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            yield
+        torch.cuda.current_stream().wait_stream(self.stream)
+
+    def _record(self, inputs: PassInputs) -> Recording:
+        kept = with_tensors(inputs, torch.clone)
+        # One pass runs at a time, so all need the memory of the largest only. A pool ends with its
+        # last graph.
+        others = [other.graph for other in self.recordings.values() if other is not None]
+        pool = others[0].pool() if others else None
+        graph = torch.cuda.CUDAGraph()
+        # The thread that takes packs over from their loaders goes on with work of its own.
+        with torch.cuda.graph(graph, pool, self.stream, capture_error_mode="thread_local"):
+            sums = self._pass(kept)
+        return Recording(graph=graph, inputs=kept, sums=sums)
