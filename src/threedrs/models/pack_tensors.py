@@ -38,7 +38,7 @@ def power_of_two(number: int, least: int) -> int:
 
 def rounded_own(tokens: int) -> int:
     """Return the own tokens that a pack of ``tokens`` is given."""
-    unit = max(OWN_TOKENS, 1 << (tokens.bit_length() - 4))
+    unit = max(OWN_TOKENS, 2 ** (tokens.bit_length() - 4))
     return -(-tokens // unit) * unit
 
 
