@@ -1,6 +1,6 @@
 """Where an optimizer step of the small student spends its time, and what would lower it.
 
-    python benchmarks/small_student.py [--way plain] [--way compiled] [--way plain:FILE.json] ...
+    python benchmarks/small_student.py [--way plain] [--way recorded] [--way plain:FILE.json] ...
 
 A step of 96 samples as config/small.yaml has it, through `build_engine` and `train_step`, on
 made-up packs: no data, no loader. Of three steps two hold one pack of all samples, and the third
@@ -8,12 +8,16 @@ two packs, as the rooms' 279 samples give them. Each way starts from the same we
 takes the same steps:
 
 - ``plain``: as training does; ``plain:FILE`` with another file of DeepSpeed
+- ``recorded``: with `execution.record_passes`, on a GPU; its first rounds launch and record
+- ``rounded``: the same packs with their sizes rounded up as for recording, launched, on a GPU: what
+  another order of sums alone does to the losses
 - ``compiled``: the layers of both towers under torch.compile, which training does not do
 
-A row has the median seconds of three steps by three, the samples a second, and how far the losses
-are from those of the first way. The second table counts a pack's and a step's operators by part: a
-student this small waits for the host to launch them. On the CPU the kernels that torch.compile
-makes are not operators and count nowhere.
+A row has the median seconds of three steps by three, the samples a second, how far the losses are
+from those of the first way, and what torch has reserved of a GPU's memory at most. The second table
+counts a pack's and a step's operators by part: a student this small waits for the host to launch
+them. Of a recorded pass only what is launched around it counts. On the CPU the kernels that
+torch.compile makes are not operators and count nowhere.
 """
 
 import argparse
@@ -69,13 +73,15 @@ class Way:
     def __init__(self, named: str, ranks: Ranks, arguments: argparse.Namespace) -> None:
         self.way, _, file = named.partition(":")
         self.ranks = ranks
+        cuda = ranks.device.type == "cuda"
         settings = TrainSettings(
             deepspeed=Path(file or "config/deepspeed/zero2.json"),
             global_batch=arguments.samples,
             pack=arguments.samples,
             learning_rate=2e-4,
             learning_rate_vision_tower=2e-4,
-            precision="bfloat16" if ranks.device.type == "cuda" else "float32",
+            precision=arguments.precision or ("bfloat16" if cuda else "float32"),
+            record_passes=self.way in ("recorded", "rounded"),
         )
         torch.manual_seed(0)
         self.student, _ = load_student(
@@ -91,6 +97,8 @@ class Way:
             for sizes in ((one,), (one,), (one - rest, rest))
         ]
         self.engine = build_engine(self.student, settings, SUPERVISION, ranks, total_steps=1000)
+        if self.way == "rounded":
+            self.engine.passes._record = lambda inputs: None
         if self.way == "compiled":
             # Each layer has its own patched modules, so each is compiled by itself.
             torch._dynamo.config.recompile_limit = 64
@@ -169,8 +177,9 @@ def operators(way: Way) -> Counter[str]:
 def main() -> None:
     """Measure each way, one after the other, and print both tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--way", action="append", metavar="plain|compiled[:FILE]")
+    parser.add_argument("--way", action="append", metavar="plain|recorded|rounded|compiled[:FILE]")
     parser.add_argument("--rounds", type=int, default=10, help="of three steps, timed")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="bfloat16 on a GPU")
     parser.add_argument("--size", default="small", choices=("tiny", "mini", "small"))
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--samples", type=int, default=96, help="of a step, at least 10")
@@ -179,10 +188,14 @@ def main() -> None:
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else machine()
     print(f"`python {' '.join(sys.argv)}`, {name}, torch {torch.__version__}")
     print(
-        "| way | first round, s | three steps, s | samples/s | losses differ by |\n|" + "---|" * 5
+        "| way | first round, s | three steps, s | samples/s | losses differ by | peak GiB |\n|"
+        + "---|" * 6
     )
     ways, reference, counted = arguments.way or ["plain", "compiled"], None, []
     for text in ways:
+        if ranks.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         way = Way(text, ranks, arguments)
         taken, losses = [], []
         for _ in range(arguments.rounds + 1):
@@ -194,7 +207,8 @@ def main() -> None:
         off = max(abs(a - b) / abs(b) for a, b in zip(losses, reference, strict=True))
         median = sorted(taken[1:])[arguments.rounds // 2]
         speed = len(way.steps) * way.samples / median
-        row = f"{taken[0]:.2f} | {median:.4f} | {speed:.0f} | {off:.1e}"
+        memory = torch.cuda.max_memory_reserved() / 2**30 if ranks.device.type == "cuda" else 0.0
+        row = f"{taken[0]:.2f} | {median:.4f} | {speed:.0f} | {off:.1e} | {memory:.2f}"
         print(f"| {text} | {row} |", flush=True)
         counted.append(operators(way))
     print("\n| operators of a step of one pack | " + " | ".join(ways) + " |")

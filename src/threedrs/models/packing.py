@@ -4,7 +4,8 @@ The language model is causal, so the prefix does not depend on the suffixes. A s
 to the prefix and to its own suffix only, and its position continues from the prefix. Losses and
 gradients equal the sum over separate sequences, for nearly the cost of one.
 
-Axis letters: T tokens of a sequence, S suffix tokens, K samples, M predictions with a loss.
+Axis letters: T tokens of a sequence, S suffix tokens, K samples, M predictions with a loss, P
+points that stand in texts.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threedrs.models.scene_inputs import SceneInputs
+from threedrs.models.backbones.family import Family
+from threedrs.models.scene_inputs import SceneInputs, with_tensors
 
 IGNORE = -100  # label of a token without loss, the convention of torch's cross entropy
 
@@ -234,3 +236,56 @@ class GroundingTargets:
             known_M=torch.ones(objects + 1, dtype=torch.bool),
             weight_K=torch.tensor(weights),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackTensors:
+    """Everything that a training pass reads of a pack, beside the student's parameters."""
+
+    scene: SceneInputs
+    before: int  # shared tokens in front of the visual ones
+    prefix_length: int
+    predictions: int  # of the vocabulary head, without those that only pad
+    ids_T: Tensor  # of the text tokens
+    position_ids: Tensor  # (1,T) or (3,1,T), of all tokens
+    owner_S: Tensor | None  # the sample that each own token is of; None: all of one sample
+    index_P: Tensor  # the ``<coord>`` tokens among the text tokens
+    points_P3: Tensor  # what they stand for, metres, world frame
+    text: TextTargets
+    grounding: GroundingTargets
+    counted_K: Tensor  # float32, 1 for a sample, 0 for one that only pads
+
+    @classmethod
+    def of(cls, pack: Pack, family: Family) -> "PackTensors":
+        """Collect the tensors of a pack, on the host but for those of its scene."""
+        scene, samples = pack.scene, pack.samples
+        prefix = samples[0].prefix
+        before = len(prefix.before_ids)
+        layout = Layout(
+            prefix_length=prefix.length(scene.visual_tokens),
+            lengths=tuple(len(sample.input_ids) for sample in samples),
+        )
+        shared_ids = np.array([*prefix.before_ids, *prefix.after_ids], dtype=np.int64)
+        ids = np.concatenate([shared_ids, *(sample.input_ids for sample in samples)])
+        # ``ids`` holds no visual tokens, so a sample begins earlier there than in the sequence.
+        starts = [start - scene.visual_tokens for start in layout.starts]
+        index_P, points_P3 = coordinates(samples, starts)
+        text = TextTargets.of(pack, layout)
+        return cls(
+            scene=scene,
+            before=before,
+            prefix_length=layout.prefix_length,
+            predictions=len(text.target_M),
+            ids_T=torch.from_numpy(ids),
+            position_ids=family.position_ids(layout.position_ids(), before, len(scene.rgb_VHWC)),
+            owner_S=layout.owner_S if len(samples) > 1 else None,
+            index_P=index_P,
+            points_P3=points_P3,
+            text=text,
+            grounding=GroundingTargets.of(pack, layout),
+            counted_K=torch.ones(len(samples)),
+        )
+
+    def to(self, device: torch.device) -> "PackTensors":
+        """Return the tensors on ``device``."""
+        return with_tensors(self, lambda tensor: on_device(tensor, device))

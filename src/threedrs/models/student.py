@@ -21,7 +21,6 @@ from threedrs.models.attention.packed import PACKED, PackMask, pack_mask
 from threedrs.models.attention.question_decoding import QuestionAttention
 from threedrs.models.backbones.family import Family
 from threedrs.models.backbones.fused_layers import fuse
-from threedrs.models.pack_tensors import PackTensors
 from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.visual_tokens import (
     NewlineTokens,
@@ -235,9 +234,11 @@ class Student(nn.Module):
         # Not the student's own device: ZeRO-3 would count a look at a head's parameter from here as
         # its use here, which it has to know from the first pack on.
         device = pack.scene.rgb_VHWC.device
-        return self.losses(PackTensors.of(pack, self.family).to(device), supervision)
+        return self.losses(packing.PackTensors.of(pack, self.family).to(device), supervision)
 
-    def losses(self, pack: PackTensors, supervision: SupervisionSettings) -> packing.PackLosses:
+    def losses(
+        self, pack: packing.PackTensors, supervision: SupervisionSettings
+    ) -> packing.PackLosses:
         """Return the losses of a pack whose tensors are on the student's device; see `forward`.
 
         Nothing here asks the device for a number or copies one to it, so that the pass can be

@@ -12,7 +12,7 @@ largest size. What a graph itself takes is up to CUDA and was not measured.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from threedrs.distributed.ranks import Ranks
 from threedrs.errors import ConfigError
-from threedrs.models.pack_tensors import PackTensors
-from threedrs.models.packing import Pack, on_device
+from threedrs.models.pack_rounding import rounded
+from threedrs.models.packing import Pack, PackTensors, on_device
 from threedrs.models.scene_inputs import with_tensors
 from threedrs.training.pack_objective import PackObjective
 from threedrs.training.recipe import TrainSettings
@@ -59,13 +59,14 @@ class PassInputs:
 
 def tensors_of(record: Any) -> list[Tensor]:
     """Return the tensors of a dataclass, and of those within it."""
-    values = [getattr(record, field.name) for field in fields(record)]
-    parts = ([v] if isinstance(v, Tensor) else tensors_of(v) for v in values if _has_tensors(v))
-    return [tensor for part in parts for tensor in part]
+    found: list[Tensor] = []
 
+    def keep(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
 
-def _has_tensors(value: Any) -> bool:
-    return isinstance(value, Tensor) or is_dataclass(value)
+    with_tensors(record, keep)
+    return found
 
 
 def size_of(inputs: PassInputs) -> tuple[Any, ...]:
@@ -122,7 +123,7 @@ class RecordedPasses:
     def _inputs(self, pack: Pack, scale: float) -> PassInputs:
         tensors = PackTensors.of(pack, self.objective.student.family)
         inputs = PassInputs(
-            pack=tensors.rounded(self.samples),
+            pack=rounded(tensors, self.samples),
             counts=self.objective.counts(pack, tensors.predictions),
             scale=torch.tensor(scale),
         )

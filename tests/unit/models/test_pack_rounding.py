@@ -10,8 +10,8 @@ from torch import Tensor
 from fixtures import qwen2_vl
 from fixtures.students import CAPTION, GROUNDING, MANY, MIXED, TEXT, ZERO_TARGET, pack, student
 from threedrs.config.schema import SupervisionSettings
-from threedrs.models.pack_tensors import PackTensors, power_of_two, rounded_own
-from threedrs.models.packing import Pack, PackLosses
+from threedrs.models.pack_rounding import power_of_two, rounded, rounded_own
+from threedrs.models.packing import Pack, PackLosses, PackTensors
 from threedrs.models.student import Student
 
 SUPERVISION = SupervisionSettings(weight=0.7)
@@ -79,24 +79,24 @@ def test_sizes_by_hand() -> None:
 def test_rounding_sizes_changes_no_loss_and_no_gradient(kind: str) -> None:
     model, packed = student(), PACKS[kind]
     tensors = PackTensors.of(packed, model.family)
-    rounded = tensors.rounded(SAMPLES)
+    larger = rounded(tensors, SAMPLES)
 
-    assert rounded.predictions == tensors.predictions == len(tensors.text.target_M)
-    _check(model, packed, rounded)
+    assert larger.predictions == tensors.predictions == len(tensors.text.target_M)
+    _check(model, packed, larger)
 
 
 @pytest.mark.parametrize("grid", [14, 7])
 def test_the_same_with_qwen2_vl(grid: int) -> None:
     """Whose positions are three numbers each."""
     model, packed = qwen2_vl.loaded(grid)[0], qwen2_vl.pack(MIXED, grid)
-    _check(model, packed, PackTensors.of(packed, model.family).rounded(SAMPLES))
+    _check(model, packed, rounded(PackTensors.of(packed, model.family), SAMPLES))
 
 
 def test_what_is_added_could_hold_any_numbers() -> None:
     """So that it is left out, and not only small."""
     model, packed = student(), PACKS["mixed"]
     plain = PackTensors.of(packed, model.family)
-    full = plain.rounded(SAMPLES)
+    full = rounded(plain, SAMPLES)
     text, points, objects = len(plain.ids_T), len(plain.index_P), len(plain.scene.boxes_N6)
     full.ids_T[text:] = 5
     full.position_ids[:, plain.position_ids.shape[-1] :] = 3
@@ -115,7 +115,7 @@ def test_what_is_added_could_hold_any_numbers() -> None:
 def test_packs_that_differ_have_one_size() -> None:
     model = student()
     first, second = (
-        PackTensors.of(one, model.family).rounded(SAMPLES)
+        rounded(PackTensors.of(one, model.family), SAMPLES)
         for one in (pack([TEXT, GROUNDING]), pack([CAPTION, *MANY[:4]]))
     )
     assert first.ids_T.shape == second.ids_T.shape
