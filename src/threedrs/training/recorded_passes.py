@@ -10,6 +10,7 @@ copy of a pack's tensors, mostly images. What a pass takes up meanwhile is kept 
 largest size. What a graph itself takes is up to CUDA and was not measured.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ import torch
 from torch import Tensor
 
 from threedrs.distributed.ranks import Ranks
-from threedrs.errors import ConfigError
 from threedrs.models.pack_rounding import rounded
 from threedrs.models.packing import Pack, PackTensors, on_device
 from threedrs.models.scene_inputs import with_tensors
@@ -27,25 +27,7 @@ from threedrs.training.pack_objective import PackObjective
 from threedrs.training.recipe import TrainSettings
 
 SIZES = 32
-
-
-def check_recordable(settings: TrainSettings, ranks: Ranks, *, alone: bool) -> None:
-    """Raise ConfigError if passes are to be recorded where they cannot be.
-
-    ``alone`` says that one rank holds everything on its device.
-    """
-    obstacles = {
-        "without a GPU": ranks.device.type != "cuda",
-        "on several ranks, with ZeRO-3 or with offload": not alone,
-        # Both ask the GPU for the state of its random numbers.
-        "with execution.gradient_checkpointing": settings.gradient_checkpointing,
-        "with dropout in train.lora": settings.lora is not None and settings.lora.dropout > 0,
-    }
-    for obstacle, there in obstacles.items():
-        if settings.record_passes and there:
-            raise ConfigError(
-                f"execution.record_passes: passes {obstacle} cannot be recorded; set it to false"
-            )
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,3 +142,27 @@ class RecordedPasses:
         with torch.cuda.graph(graph, pool, self.stream, capture_error_mode="thread_local"):
             sums = self._pass(kept)
         return Recording(graph=graph, inputs=kept, sums=sums)
+
+
+def recorded_passes(
+    objective: PackObjective, settings: TrainSettings, ranks: Ranks, *, alone: bool
+) -> RecordedPasses | None:
+    """Return the passes if the run asks for recorded ones; one line says why there are none.
+
+    ``alone`` says that one rank holds everything on its device.
+    """
+    obstacles = {
+        "without a GPU": ranks.device.type != "cuda",
+        "on several ranks, with ZeRO-3 or with offload": not alone,
+        # Both ask the GPU for the state of its random numbers.
+        "with execution.gradient_checkpointing": settings.gradient_checkpointing,
+        "with dropout in train.lora": settings.lora is not None and settings.lora.dropout > 0,
+    }
+    found = [obstacle for obstacle, there in obstacles.items() if there]
+    if not settings.record_passes:
+        return None
+    if found:
+        if ranks.first:
+            logger.warning("execution.record_passes: no pass is recorded %s", ", ".join(found))
+        return None
+    return RecordedPasses(objective, settings.pack)

@@ -23,7 +23,7 @@ from threedrs.training.flops import OperationCount
 from threedrs.training.one_rank_engine import FlatGroups, OneRankEngine
 from threedrs.training.pack_objective import SUMS, PackObjective
 from threedrs.training.recipe import TrainSettings, is_offloaded, read_deepspeed
-from threedrs.training.recorded_passes import RecordedPasses, check_recordable
+from threedrs.training.recorded_passes import recorded_passes
 
 
 class NonFiniteError(AgreedError):
@@ -89,9 +89,8 @@ def build_engine(
     ]
     cuda = ranks.device.type == "cuda"
     offloaded = is_offloaded(config, "optimizer")
-    flat, alone = None, stage == 2 and ranks.count == 1 and not offloaded
-    check_recordable(settings, ranks, alone=alone)
-    if alone:
+    flat = None
+    if stage == 2 and ranks.count == 1 and not offloaded:
         student.to(device=ranks.device, dtype=getattr(torch, settings.precision))
         flat = FlatGroups(groups)
         groups = flat.adamw_groups
@@ -108,9 +107,9 @@ def build_engine(
     warm_up = math.ceil(settings.warmup_fraction * total_steps)
     scheduler = get_cosine_schedule_with_warmup(optimizer, warm_up, total_steps)
     objective = PackObjective(student, supervision, OperationCount(student, settings.tunable))
+    passes = recorded_passes(objective, settings, ranks, alone=flat is not None)
     if flat is not None:
         flat.optimizer = optimizer
-        passes = RecordedPasses(objective, settings.pack) if settings.record_passes else None
         clip = settings.gradient_clip
         return OneRankEngine(objective, flat, scheduler, gradient_clip=clip, passes=passes)
     engine, _, _, _ = deepspeed.initialize(
