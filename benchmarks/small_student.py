@@ -40,8 +40,9 @@ from threedrs.distributed.ranks import Ranks, start_ranks
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Pack, Sample
+from threedrs.training.engine import build_engine
 from threedrs.training.recipe import TrainSettings
-from threedrs.training.step import build_engine, train_step
+from threedrs.training.step import train_step
 from training_step import SUPERVISION, sample, scene, synchronize
 
 TEACHER_CHANNELS = 53

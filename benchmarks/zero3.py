@@ -43,11 +43,12 @@ from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Pack
 from threedrs.models.student import Student
 from threedrs.training.checkpoints import Progress, load_checkpoint, save_checkpoint
+from threedrs.training.engine import build_engine, zero_init
 from threedrs.training.export import whole_state
 from threedrs.training.flops import device_peak
 from threedrs.training.recipe import TrainSettings
 from threedrs.training.run_setup import kept_layers
-from threedrs.training.step import build_engine, train_step, zero_init
+from threedrs.training.step import train_step
 from training_step import sample, scene
 
 REPOSITORY = Path(__file__).resolve().parents[1]

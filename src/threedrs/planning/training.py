@@ -20,9 +20,9 @@ from threedrs.errors import ConfigError
 from threedrs.models.lora.layers import add_lora
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.new_student import empty_student
+from threedrs.training.engine import deepspeed_config
 from threedrs.training.full_pack import FullPack
 from threedrs.training.recipe import TrainSettings
-from threedrs.training.step import deepspeed_config
 
 NODE = 8  # GPUs
 # Samples of the paper's mix by task group: ScanQA and SQA3D, Scan2Cap, ScanRefer and Multi3DRefer.

@@ -28,12 +28,13 @@ from threedrs.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from threedrs.training.engine import build_engine
 from threedrs.training.export import export_run, is_exported
 from threedrs.training.pack_reader import PackReader, explain_lost_loader, load_packs
 from threedrs.training.run_log import RunLog, has_row, say
 from threedrs.training.run_setup import Run, prepare, start_student
 from threedrs.training.sampler import Batch, PackPlan, micro_steps, sample_count
-from threedrs.training.step import NonFiniteError, build_engine, step_row, train_step
+from threedrs.training.step import NonFiniteError, step_row, train_step
 from threedrs.workflow.locks import exclusive
 
 if TYPE_CHECKING:

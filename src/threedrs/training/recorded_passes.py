@@ -23,8 +23,8 @@ from threedrs.distributed.ranks import Ranks
 from threedrs.models.pack_rounding import rounded
 from threedrs.models.packing import Pack, PackTensors, on_device
 from threedrs.models.scene_inputs import with_tensors
-from threedrs.training.pack_objective import PackObjective
 from threedrs.training.recipe import TrainSettings
+from threedrs.training.step import PackObjective
 
 SIZES = 32
 logger = logging.getLogger(__name__)

@@ -32,12 +32,12 @@ from threedrs.tasks.record import COORD, GROUND, read_records
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.known_teachers import NO_TEACHER, teacher_channels
 from threedrs.teachers.teacher_frames import FrameCounts, TeacherFrames
+from threedrs.training.engine import deepspeed_config, zero_init
 from threedrs.training.full_pack import GIB, FullPack
 from threedrs.training.pack_reader import RecordTable
 from threedrs.training.recipe import RunPaths, TrainSettings, fingerprint
 from threedrs.training.run_log import say
 from threedrs.training.sampler import Batch, group_steps, plan_batches, plan_task_groups
-from threedrs.training.step import deepspeed_config, zero_init
 from threedrs.training.wandb_logger import require_wandb
 
 

@@ -1,125 +1,91 @@
-"""One optimizer step: the engine around the objective of a pack, and the step itself.
+"""One optimizer step: the loss of a pack, and the step over the packs of a batch.
 
 The gradient of a step is the mean over exactly the samples of its batch, however they are packed
 and spread over ranks. A step that is not finite leaves the state of the step before.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed
-from pydantic import ValidationError
+from torch import Tensor, nn
 
 from threedrs.config.schema import SupervisionSettings
 from threedrs.distributed.ranks import AgreedError, Ranks
-from threedrs.errors import ConfigError
-from threedrs.models.lora.layers import train_only
-from threedrs.models.packing import Pack
+from threedrs.models.packing import Pack, PackLosses, on_device
 from threedrs.models.student import Student
 from threedrs.training.flops import OperationCount
-from threedrs.training.one_rank_engine import FlatGroups, OneRankEngine
-from threedrs.training.pack_objective import SUMS, PackObjective
-from threedrs.training.recipe import TrainSettings, is_offloaded, read_deepspeed
-from threedrs.training.recorded_passes import recorded_passes
+
+# Sums over samples that a step reports, in this order, beside the flags of `StepOutcome`.
+SUMS = (
+    "loss",
+    "samples",
+    "text",
+    "texts",
+    "grounding",
+    "groundings",
+    "supervision",
+    "tokens",
+    "flops",
+)
 
 
 class NonFiniteError(AgreedError):
     """A loss or a gradient is NaN or infinite; the weights are those of the step before."""
 
 
-def deepspeed_config(settings: TrainSettings, ranks: int) -> dict[str, Any]:
-    """Return the DeepSpeed file of the recipe with what the recipe itself decides filled in.
+class PackObjective(nn.Module):
+    """The loss of a pack: the sum over its samples of text or grounding loss plus the 3D loss."""
 
-    Raises:
-        ConfigError: see `read_deepspeed`; or the batch does not divide over the ranks.
-        DataError: the file is missing or malformed.
-    """
-    config = read_deepspeed(settings.deepspeed)
-    return config | {
-        "train_micro_batch_size_per_gpu": settings.pack,
-        "gradient_accumulation_steps": settings.accumulation(ranks),
-        "gradient_clipping": settings.gradient_clip,
-        "bf16": {"enabled": settings.precision == "bfloat16"},
-        "steps_per_print": 2**31 - 1,
-    }
+    def __init__(
+        self, student: Student, supervision: SupervisionSettings, operations: OperationCount
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.supervision = supervision
+        self.operations = operations
 
+    def forward(self, pack: Pack, weight: float) -> tuple[Tensor, Tensor]:
+        """Return the loss () and the detached sums named by ``SUMS`` (9,) float64.
 
-def zero_init(settings: TrainSettings, ranks: int) -> dict[str, Any] | None:
-    """Return what ``load_student`` needs to spread a ZeRO-3 run's student; None for ZeRO-2.
+        ``weight`` is 0 for a repeat that only keeps ranks in step, otherwise 1.
+        """
+        losses = self.student(pack, self.supervision)
+        counts = self.counts(pack, losses.predictions)
+        loss, sums = self.measure(losses, on_device(counts, losses.text_K.device))
+        return weight * loss, weight * sums
 
-    Raises:
-        ConfigError: see `deepspeed_config`; or DeepSpeed itself refuses a setting.
-    """
-    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    def counts(self, pack: Pack, predictions: int) -> Tensor:
+        """Return the sums (9,) that the host knows of a pack, 0 where it does not, float64.
 
-    config = deepspeed_config(settings, ranks)
-    try:
-        DeepSpeedZeroConfig(**config["zero_optimization"])
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, ("zero_optimization", *first["loc"])))
-        raise ConfigError(f"{settings.deepspeed}: {key}: {first['msg']}") from error
-    return config if config["zero_optimization"]["stage"] == 3 else None
+        ``predictions`` is the number of tokens at which the vocabulary head runs.
+        """
+        groundings = sum(sample.target_rows is not None for sample in pack.samples)
+        known: Mapping[str, float] = {
+            "samples": len(pack.samples),
+            "texts": len(pack.samples) - groundings,
+            "groundings": groundings,
+            "tokens": pack.tokens,
+            "flops": self.operations.of(pack, predictions),
+        }
+        return torch.tensor([known.get(name, 0) for name in SUMS], dtype=torch.float64)
 
-
-def build_engine(
-    student: Student,
-    settings: TrainSettings,
-    supervision: SupervisionSettings,
-    ranks: Ranks,
-    total_steps: int,
-) -> Any:
-    """Return the engine: AdamW, warm-up then cosine to 0 over ``total_steps``.
-
-    It is DeepSpeed's, but for ZeRO-2 on one rank, where nothing is shared (`OneRankEngine`).
-    """
-    import deepspeed
-    from transformers import get_cosine_schedule_with_warmup
-
-    config = deepspeed_config(settings, ranks.count)
-    stage = config["zero_optimization"]["stage"]
-    rates = {"vision_tower": settings.learning_rate_vision_tower}
-    groups = [
-        {"params": parameters, "lr": rates.get(name, settings.learning_rate), "name": name}
-        for name, parameters in train_only(student, settings.tunable).items()
-        if parameters
-    ]
-    cuda = ranks.device.type == "cuda"
-    offloaded = is_offloaded(config, "optimizer")
-    flat = None
-    if stage == 2 and ranks.count == 1 and not offloaded:
-        student.to(device=ranks.device, dtype=getattr(torch, settings.precision))
-        flat = FlatGroups(groups)
-        groups = flat.adamw_groups
-    optimizer: torch.optim.Optimizer
-    if cuda and offloaded:
-        optimizer = deepspeed.ops.adam.DeepSpeedCPUAdam(groups, weight_decay=settings.weight_decay)
-    else:
-        # Without a GPU, DeepSpeed must not insist on its own CPU optimizer, which it compiles.
-        config["zero_force_ds_cpu_optimizer"] = False
-        optimizer = torch.optim.AdamW(
-            groups, weight_decay=settings.weight_decay, fused=cuda and not offloaded
-        )
-    # Over the whole run, so that a resumed run has the learning rates of an uninterrupted one.
-    warm_up = math.ceil(settings.warmup_fraction * total_steps)
-    scheduler = get_cosine_schedule_with_warmup(optimizer, warm_up, total_steps)
-    objective = PackObjective(student, supervision, OperationCount(student, settings.tunable))
-    passes = recorded_passes(objective, settings, ranks, alone=flat is not None)
-    if flat is not None:
-        flat.optimizer = optimizer
-        clip = settings.gradient_clip
-        return OneRankEngine(objective, flat, scheduler, gradient_clip=clip, passes=passes)
-    engine, _, _, _ = deepspeed.initialize(
-        model=objective, optimizer=optimizer, lr_scheduler=scheduler, config=config
-    )
-    if stage == 2 and not offloaded:
-        # ZeRO-2 looks for values that are not finite in each gradient, which takes 13 kernels a
-        # parameter, and then in the gradient's norm. The second look alone finds all of them.
-        engine.optimizer.check_overflow = lambda partition_gradients: None
-    return engine
+    def measure(self, losses: PackLosses, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss () and the detached sums (9,) of a pack, given its ``counts`` (9,)."""
+        loss = losses.total(self.supervision.weight)
+        measured = {
+            "loss": loss,
+            "text": losses.text_K.sum(),
+            "grounding": losses.grounding_K.sum(),
+            "supervision": losses.supervision * losses.counted_K.sum(),
+        }
+        sums = [
+            measured[name].detach().double() if name in measured else count
+            for name, count in zip(SUMS, counts.unbind(), strict=True)
+        ]
+        return loss, torch.stack(sums)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,9 +105,9 @@ def _refuse_not_finite(what: str, own_ids: list[str], ranks: Ranks) -> None:
     raise NonFiniteError(f"the {what} is not finite ({where})")
 
 
-def _add_gradient(engine: Any, pack: Pack, weight: float, scale: float) -> torch.Tensor:
+def _add_gradient(engine: Any, pack: Pack, weight: float, scale: float) -> Tensor:
     """Add the gradient of ``weight`` x ``scale`` times a pack's loss; return its sums (9,)."""
-    if isinstance(engine, OneRankEngine) and engine.passes is not None:
+    if engine.passes is not None:
         assert weight == 1, "a rank alone repeats no pack"
         return engine.passes.add_gradient(pack, scale)
     loss, row = engine(pack, weight)

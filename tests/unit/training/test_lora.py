@@ -42,10 +42,10 @@ from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import COORD, GROUND
 from threedrs.teachers.known_teachers import teacher_channels
+from threedrs.training.engine import build_engine
 from threedrs.training.pack_reader import PackReader
 from threedrs.training.recipe import fingerprint, fingerprint_changes
 from threedrs.training.run_log import growing_log, read_rows
-from threedrs.training.step import build_engine
 
 pytestmark = pytest.mark.slow
 

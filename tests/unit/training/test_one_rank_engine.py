@@ -8,9 +8,9 @@ import torch
 from fixtures.training_run import lone_ranks
 from fixtures.training_steps import SUPERVISION, plans, settings, step, tiny_student
 from fixtures.training_steps import reader as reader
+from threedrs.training.engine import build_engine
 from threedrs.training.one_rank_engine import OneRankEngine
 from threedrs.training.optimizer_shards import MOMENTS, read_shards, write_shards
-from threedrs.training.step import build_engine
 
 pytestmark = pytest.mark.slow
 

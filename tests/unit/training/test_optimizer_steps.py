@@ -18,10 +18,11 @@ from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Pack
 from threedrs.models.student import Student
 from threedrs.teachers.known_teachers import teacher_channels
+from threedrs.training.engine import build_engine
 from threedrs.training.pack_reader import PackReader
 from threedrs.training.recipe import RunPaths, TrainSettings
 from threedrs.training.sampler import PackPlan
-from threedrs.training.step import build_engine, train_step
+from threedrs.training.step import train_step
 
 STEPS, SAMPLES, WARM_UP = 6, 3, 2
 RATE, RATE_VISION_TOWER = 3e-3, 1e-3

@@ -10,8 +10,8 @@ from fixtures.training_steps import settings
 from threedrs.config.schema import Execution
 from threedrs.errors import ConfigError
 from threedrs.io.files import write_json
+from threedrs.training.engine import deepspeed_config, zero_init
 from threedrs.training.recipe import fingerprint, fingerprint_changes, is_offloaded, read_run
-from threedrs.training.step import deepspeed_config, zero_init
 
 
 def test_accumulation_counts_samples_whatever_packing_and_ranks():

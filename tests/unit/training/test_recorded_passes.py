@@ -23,16 +23,16 @@ from threedrs.models.packing import Pack
 from threedrs.models.scene_inputs import with_tensors
 from threedrs.models.student import Student
 from threedrs.training import recorded_passes
+from threedrs.training.engine import build_engine
 from threedrs.training.flops import OperationCount
 from threedrs.training.one_rank_engine import OneRankEngine
-from threedrs.training.pack_objective import PackObjective
 from threedrs.training.recorded_passes import (
     PassInputs,
     RecordedPasses,
     Recording,
     size_of,
 )
-from threedrs.training.step import build_engine, train_step
+from threedrs.training.step import PackObjective, train_step
 
 pytestmark = pytest.mark.slow
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

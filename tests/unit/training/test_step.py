@@ -10,8 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fixtures.training_run import ROOT, lone_ranks
 from fixtures.training_steps import SUPERVISION, plans, settings, step, tiny_student, whole_gradient
 from fixtures.training_steps import reader as reader
+from threedrs.training.engine import build_engine
 from threedrs.training.run_log import read_rows
-from threedrs.training.step import NonFiniteError, build_engine, step_row
+from threedrs.training.step import NonFiniteError, step_row
 
 pytestmark = pytest.mark.slow
 

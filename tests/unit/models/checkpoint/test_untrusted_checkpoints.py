@@ -23,7 +23,7 @@ from threedrs.models.checkpoint.load_save import load_student, save_student
 from threedrs.models.lora.adapter import IN_FULL
 from threedrs.models.model_settings import ModelSettings
 from threedrs.teachers.vggt.weights import load_aggregator
-from threedrs.training.step import deepspeed_config
+from threedrs.training.engine import deepspeed_config
 
 QWEN2_VL = {
     "model_type": "qwen2_vl",
