@@ -53,6 +53,11 @@ class PackMask:
                 attn_mask=self.mask_11ST,
                 scale=scale,
             )
+            if suffixes.requires_grad:
+                # torch finds cuDNN's plan of the backward pass by the strides of query, key and
+                # value alone. Where no added row is cut off, this gradient is a view with strides
+                # of its own: a plan for the one kind gives wrong gradients of the other.
+                suffixes.register_hook(Tensor.contiguous)
             if self.flash:
                 tokens_first = (tensor.transpose(1, 2) for tensor in prefix)
                 seen = flash_attention()(*tokens_first, softmax_scale=scale, causal=True)

@@ -1,17 +1,18 @@
 """Every attention backend, results and gradients, against a softmax over a dense mask."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from fixtures.cpu_kernels import flash_attn_func
 from fixtures.students import MIXED, pack, student
 from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import MachineError
 from threedrs.models.attention import packed as kernels_of_packs
-from threedrs.models.attention.packed import PackMask, pack_mask
+from threedrs.models.attention.packed import ROWS, PackMask, pack_mask
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
 from threedrs.models.packing import Layout, suffix_mask
@@ -88,6 +89,42 @@ def test_sdpa_kernels_meet_few_shapes_and_strides(monkeypatch: pytest.MonkeyPatc
     assert sorted(shapes[0][0][2] for shapes in met[False]) == rows
 
 
+class Noted(torch.autograd.Function):
+    """Notes the strides of the gradients that come back to a tensor."""
+
+    strides: ClassVar[list[tuple[int, ...]]] = []
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        Noted.strides.append(gradient.stride()[1:])  # of a batch of one the first means nothing
+        return gradient
+
+
+def test_gradients_of_suffixes_have_the_strides_of_their_shape(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """cuDNN's plan for one kind of strides is taken for all, and gives wrong gradients."""
+
+    def attend(*tensors: Tensor, **options: Any) -> Tensor:
+        result = scaled_dot_product_attention(*tensors, **options)
+        return Noted.apply(result) if "attn_mask" in options else result  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(kernels_of_packs, "scaled_dot_product_attention", attend)
+    monkeypatch.setattr(Noted, "strides", [])
+    for own in (ROWS - 5, ROWS):  # with rows that are cut off, and with none
+        layout = Layout(prefix_length=10, lengths=(own - 1, 1))
+        mask = pack_mask(layout.prefix_length, layout.owner_S, "sdpa", torch.empty(1))
+        assert mask is not None
+        *inputs, gradient = _tensors(layout)
+        inputs[0].requires_grad_()
+        mask.attend(*inputs, SCALE).backward(gradient.transpose(1, 2))
+    assert Noted.strides == [(ROWS * WIDTH, WIDTH, 1)] * 2
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_sdpa(layout: Layout) -> None:
     mask = pack_mask(layout.prefix_length, layout.owner_S, "sdpa", torch.empty(1))
@@ -112,9 +149,18 @@ def test_flash_with_its_function_on_the_cpu(
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_flash_gradients_on_gpu(layout: Layout) -> None:
     pytest.importorskip("flash_attn")
-    device = torch.device("cuda")
-    *inputs, gradient = (tensor.bfloat16() for tensor in _tensors(layout, device, width=128))
-    mask = pack_mask(layout.prefix_length, layout.owner_S, "flash", inputs[0][0, :, 0])
+    _check_half_precision(layout, "flash")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gradients_on_gpu_of_packs_with_as_many_rows() -> None:
+    for own in (ROWS, ROWS - 5, ROWS):
+        _check_half_precision(Layout(prefix_length=141, lengths=(own - 1, 1)), "sdpa")
+
+
+def _check_half_precision(layout: Layout, backend: str) -> None:
+    *inputs, gradient = (t.bfloat16() for t in _tensors(layout, torch.device("cuda"), width=128))
+    mask = pack_mask(layout.prefix_length, layout.owner_S, backend, inputs[0][0, :, 0])
     assert isinstance(mask, PackMask)
     results = []
     for attend, dtype in (
