@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from threedrs.config.load import CHECKOUT, Config
 from threedrs.config.resources import GPUS
@@ -49,7 +50,7 @@ def _kinds(config: Config, machine: Machine, plan: Plan) -> Iterator[list[tuple[
         yield [({"execution": {"kept_layers": plan.most_kept_layers}}, machine)]
     packs = range(train["pack"] - 1, 0, -1)
     yield [({"train": {"pack": pack}}, machine) for pack in packs if train["pack"] % pack == 0]
-    stage = read_deepspeed(execution["deepspeed"])["zero_optimization"]["stage"]
+    stage = read_deepspeed(Path(execution["deepspeed"]))["zero_optimization"]["stage"]
     for file in ("zero3.json",) * (stage != 3 and machine.gpus > 1) + ("zero3_offload.json",):
         path = (CHECKOUT / "config/deepspeed" / file).as_posix()
         yield [({"execution": {"deepspeed": path}}, machine)]
