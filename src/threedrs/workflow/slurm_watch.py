@@ -151,9 +151,9 @@ class JobWatch:
         said = " ".join(answer.stderr.split()) or f"status {answer.returncode}"
         self.executor.logger.warning(
             f"threedrs: Slurm: `{asked}` does not answer ({said[:200]}), for "
-            f"{counted(round((now - self.silent_since) / 60), 'minute')} now; jobs "
-            f"({len(self.jobs)}) go on and are asked about again; see whether `{shown}` answers; "
-            "Ctrl-C ends this run"
+            f"{counted(round((now - self.silent_since) / 60), 'minute')} now; the "
+            f"jobs go on and are asked about again; see whether `{shown}` answers; Ctrl-C ends "
+            "this run"
         )
 
     def _say_waiting(self, states: dict[str, str], reasons: dict[str, str]) -> None:

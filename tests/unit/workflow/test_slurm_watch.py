@@ -182,7 +182,7 @@ def test_a_controller_that_does_not_answer_loses_no_job(cluster: Cluster) -> Non
     assert [cluster.states() for _ in range(6)] == [None] * 6
     (line,) = cluster.said  # and not one a look
     assert "`squeue` does not answer (slurm_load_jobs error: Unable to contact" in line
-    assert "; jobs (2) go on" in line
+    assert "; the jobs go on" in line
 
 
 def test_every_few_minutes_a_line_says_what_is_waited_for(
