@@ -30,7 +30,7 @@ class Section(BaseModel):
     place: ClassVar[str] = ""  # where the section stands in the configuration
     from_yaml: ClassVar[bool] = True  # whether values may be wrong because of how YAML reads them
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:

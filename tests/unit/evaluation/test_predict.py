@@ -176,6 +176,7 @@ def test_settings_name_what_is_valid():
         ({"promt": "reference"}, "promt is not a key; did you mean prompt"),
         ({"prompt": "plain"}, "settings.prompt is 'plain'; choose one of: reference, as_trained"),
         ({"boxes": "all"}, "choose one of: gt, pred"),
+        ({"self": 1}, r"settings\.self is not a key; valid keys: prompt"),
         ({"max_new_tokens": 0}, "settings.max_new_tokens: 0 is less than the minimum of 1"),
     ):
         with pytest.raises(ConfigError, match=message):
