@@ -62,13 +62,15 @@ def shared_prefix(
     """Return the shared tokens of a prompt style, whose chat tokens may have labels."""
     # Not by its id: an unknown token may pass for another one.
     start, end = VISION_MARKS if VISION_MARKS[0] in tokenizer.get_vocab() else ("", "")
-    (newline,) = _encode(tokenizer, "\n")  # 198 in Qwen2
-    chat = frozenset({token_id(tokenizer, START), token_id(tokenizer, END), newline})
+    labelled = frozenset[int]()
+    if label_chat_tokens:
+        (newline,) = _encode(tokenizer, "\n")  # 198 in Qwen2
+        labelled = frozenset({token_id(tokenizer, START), token_id(tokenizer, END), newline})
     return Prefix(
         before_ids=_encode(tokenizer, BEFORE_IMAGE + start),
         after_ids=_encode(tokenizer, end + SHARED_AFTER_IMAGE[prompt]),
         # By id, so a newline that the tokenizer has merged with what stands before it has no label.
-        labelled=chat if label_chat_tokens else frozenset(),
+        labelled=labelled,
     )
 
 
