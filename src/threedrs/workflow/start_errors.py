@@ -1,7 +1,6 @@
 """What Snakemake says where it cannot start, on one line with what to do about it."""
 
 import difflib
-import errno
 import io
 import itertools
 import os
@@ -15,7 +14,7 @@ from typing import Any
 
 from threedrs import errors
 from threedrs.config.yaml_files import check_yaml
-from threedrs.errors import choose_one, problems_of, user_message, write_problem
+from threedrs.errors import choose_one, problems_of, user_message
 
 MOST_PATHS = 2000  # possible files of an output whose names are compared
 _SYSTEM = re.compile(r"\[Errno (\d+)\] [^:]+: '([^']+)'$")
@@ -52,7 +51,10 @@ def plain_error(
         number, path = int(found[1]), found[2]
         said = user_message(OSError(number, os.strerror(number), path)) or said
     elif exception == "ProtectedOutputException" and (found := _PROTECTED.search(text)):
-        said = f"{found[1]}: {write_problem(OSError(errno.EACCES, 'write-protected'))}"
+        said = (
+            f"{found[1]}: is write-protected; make it and its folder writable for this user, or "
+            "results/ a link to a folder that is, and run the same again"
+        )
     elif exception == "LockException":
         said = (
             "another Snakemake is at work on the same files in this folder; wait until it has "

@@ -76,8 +76,8 @@ def test_a_path_that_nothing_is_near_to() -> None:
             "ProtectedOutputException in rule:\nWrite-protected output files for rule score:\n"
             "output: a.json, b.npz\naffected files:\n    results/a.json\n    results/b.npz",
             "ProtectedOutputException",
-            "results/a.json: cannot be written (write-protected); make the folder writable for "
-            "this user, or results/ a link to one that is, and run the same again",
+            "results/a.json: is write-protected; make it and its folder writable for this user, or "
+            "results/ a link to a folder that is, and run the same again",
         ),
         ("Error: cores have to be specified", "CliException", "cores have to be specified"),
         (
