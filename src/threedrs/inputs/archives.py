@@ -273,8 +273,7 @@ def _extract_tar(stream: IO[bytes], members: _Members) -> None:
     if watched.zeros < max(_END, watched.total - archive.offset) or watched.total % _BLOCK:
         raise DataError(
             f"{members.name}: the archive has no end, or is damaged after "
-            f"{counted(members.count, 'file')}; "
-            "download it again, all of its parts"
+            f"{counted(members.count, 'file')}; download it again, all of its parts"
         )
 
 

@@ -155,8 +155,7 @@ def _images(folder: Path) -> list[Path]:
         kinds = sorted({path.suffix or path.name for path in folder.iterdir()})[:5]
         raise DataError(
             f"{folder}: holds no .jpg, .jpeg or .png image (but {', '.join(kinds) or 'nothing'}); "
-            "convert them, depth to "
-            "16-bit PNG in millimetres"
+            "convert them, depth to 16-bit PNG in millimetres"
         )
     return sorted(images, key=natural_order)
 

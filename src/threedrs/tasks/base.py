@@ -149,8 +149,8 @@ class Task:
 
     def ordered_types(self, found: Iterable[str]) -> list[str]:
         """Return question types, each once: those of papers in their order, others by name."""
-        places = {kind: place for place, kind in enumerate(self.types)}
-        return sorted(set(found), key=lambda kind: (places.get(kind, len(places)), kind))
+        order = {kind: index for index, kind in enumerate(self.types)}
+        return sorted(set(found), key=lambda kind: (order.get(kind, len(order)), kind))
 
     def code_entry(self, part: Literal["convert", "measure"]) -> str:
         """Return where a function stands, as `threedrs.workflow.code_hash` takes its entries."""

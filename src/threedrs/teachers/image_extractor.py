@@ -160,7 +160,8 @@ class ImageExtractor:
             logger.warning(
                 "there is no GPU: teacher %s takes about %.0f minutes for a scene of 32 frames on "
                 "this machine, under half a second on an H100",
-                *(self.name, minutes),
+                self.name,
+                minutes,
             )
         model = prepare(self._load(), device)
         on_gpu = device.type == "cuda"

@@ -35,8 +35,8 @@ def draw_from_above(
 ) -> Image.Image:
     """Return the top view with the boxes' outlines and the cameras; those of ``frames`` stand out.
 
-    North is the world's y axis, right its x axis. ``crowded``: lines are
-    thin and labels small, for all boxes of a scene; a box without a label gets none.
+    North is the world's y axis, right its x axis. ``crowded``: lines are thin and labels small, for
+    all boxes of a scene; a box without a label gets none.
     """
     points_N3, colours_N3 = view.points(STRIDE)
     if not len(points_N3):  # one point, where nothing was measured

@@ -146,7 +146,7 @@ class RunScreen:
         if state.status(stage) == "done" and stage != "other":
             count = state.count(state.planned, stage)
             done, total = state.done.total(), state.planned.total()
-            took = f"{counted(count, 'job')} in {duration(state.worked[stage])}"
+            took = f"{counted(count, 'job')} in {duration(state.took(stage, time.time()))}"
             self._say(f"{stage}: done, {took} ({done} of {counted(total, 'job')})")
 
     def _say_running(self) -> None:
