@@ -372,8 +372,9 @@ class Execution(Section):
     each take what is free at their start, so set a number there."""
     record_passes: bool = False
     """Replay forward and backward passes as CUDA graphs, for a small student on one GPU, which
-    waits for the host to launch its kernels. Sums are added in another order. On a CPU, and with
-    LoRA's dropout, ZeRO-3, offload or gradient_checkpointing, nothing is recorded."""
+    waits for the host to launch its kernels. Sums are added in another order. Nothing is recorded
+    on a CPU or on several GPUs, nor with LoRA's dropout, ZeRO-3, offload or
+    gradient_checkpointing."""
     max_length: PositiveInt = 32768
     """Tokens of a pack. A longer one is an error."""
     save_every: PositiveInt = 50
