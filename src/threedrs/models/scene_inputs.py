@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 # A process that reads scenes keeps what is small of so many: ScanNet has 1,513.
 MOST_SCENES = 1_536
 
-Record = TypeVar("Record", bound="DataclassInstance")
+T = TypeVar("T", bound="DataclassInstance")
 
 
-def with_tensors(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
+def with_tensors(holder: T, change: Callable[[Tensor], Tensor]) -> T:
     """Return a dataclass with each of its tensors, and of those within it, changed."""
     changed: dict[str, Any] = {}
-    for name, value in vars(record).items():
+    for name, value in vars(holder).items():
         if isinstance(value, Tensor):
             changed[name] = change(value)
         elif is_dataclass(value) and not isinstance(value, type):
             changed[name] = with_tensors(value, change)
-    return replace(record, **changed)
+    return replace(holder, **changed)
 
 
 @dataclass(frozen=True, kw_only=True)

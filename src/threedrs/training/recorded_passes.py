@@ -39,7 +39,7 @@ class PassInputs:
     scale: Tensor  # () of the loss whose gradient is added
 
 
-def tensors_of(record: Any) -> list[Tensor]:
+def tensors_of(holder: Any) -> list[Tensor]:
     """Return the tensors of a dataclass, and of those within it."""
     found: list[Tensor] = []
 
@@ -47,7 +47,7 @@ def tensors_of(record: Any) -> list[Tensor]:
         found.append(tensor)
         return tensor
 
-    with_tensors(record, keep)
+    with_tensors(holder, keep)
     return found
 
 
