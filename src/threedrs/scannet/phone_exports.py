@@ -113,7 +113,9 @@ def read_arkitscenes(folder: Path) -> RgbdFolder:
     for file in pinholes.values():
         values = parse_numbers(read_text(file), str(file))
         if len(values) != 6:
-            raise DataError(f"{file}: is not of the form 'width height fx fy cx cy'")
+            raise DataError(
+                f"{file}: is not of the form 'width height fx fy cx cy'; export it again"
+            )
         intrinsics.append(values[2:])
     return _phone_folder(
         "ARKitScenes",

@@ -113,9 +113,9 @@ def _rows(path: Path, form: str) -> NDArray[np.float64]:
         where = f"{path}: line {number}"
         values = parse_numbers(line, where)
         if len(values) != columns or not all(map(math.isfinite, values)):
-            raise DataError(f"{where} is not of the form '{form}'")
+            raise DataError(f"{where} is not of the form '{form}'; export it again")
         if form.endswith("qw") and not any(values[4:]):
-            raise DataError(f"{where} holds a quaternion of length 0")
+            raise DataError(f"{where} holds a quaternion of length 0; export it again")
         rows.append(values)
     return np.array(rows).reshape(-1, columns)
 

@@ -222,8 +222,11 @@ def test_bad_logs(folder, tmp_path, text, message):
     [
         ("# nothing\n", "holds no pose"),
         ("1 0 0 0 0 0 1\n", "line 1 is not of the form"),
-        ("# x\n1 0 0 nan 0 0 0 1\n", "line 2 is not of the form"),
-        ("1 0 0 0 0 0 0 0\n", "quaternion of length 0"),
+        (
+            "# x\n1 0 0 nan 0 0 0 1\n",
+            "line 2 is not of the form 'timestamp tx ty tz qx qy qz qw'; export",
+        ),
+        ("1 0 0 0 0 0 0 0\n", "quaternion of length 0; export it again"),
     ],
 )
 def test_bad_tum_files(folder, tmp_path, text, message):
