@@ -255,9 +255,9 @@ def notes(result: Mapping[str, Any]) -> Iterator[str]:
     loose = provenance["rows_without_scene"]
     if loose:
         yield (
-            f"{loose} of {result['n']} rows name no scene: each counts as a room of its own, which "
-            "may make the intervals too narrow; add a field scene, or take the scenes of the "
-            "records by threedrs predictions import"
+            f"no scene is named in {loose} of {counted(result['n'], 'row')}: each counts as a room "
+            "of its own, which may make the intervals too narrow; add a field scene, or take the "
+            "scenes of the records by threedrs predictions import"
         )
     elif provenance["scenes"] == 1:
         yield "all questions are of one scene, so there are no intervals over scenes"

@@ -125,7 +125,7 @@ def test_the_command_says_what_the_intervals_rest_on(tmp_path):
     said = CliRunner().invoke(app, list(map(str, arguments)))
     assert said.exit_code == 0, said.output
     words = " ".join(said.output.split())
-    assert "2 of 2 rows name no scene" in words
+    assert "no scene is named in 2 of 2 rows" in words
     assert "add a field scene, or take the scenes of the records by threedrs predictions" in words
 
 
