@@ -149,11 +149,11 @@ class JobWatch:
             return
         self.told = now
         said = " ".join(answer.stderr.split()) or f"status {answer.returncode}"
+        minutes = round((now - self.silent_since) / 60)
+        lasting = f", for {counted(minutes, 'minute')} now" if minutes else ""
         self.executor.logger.warning(
-            f"threedrs: Slurm: `{asked}` does not answer ({said[:200]}), for "
-            f"{counted(round((now - self.silent_since) / 60), 'minute')} now; the "
-            f"jobs go on and are asked about again; see whether `{shown}` answers; Ctrl-C ends "
-            "this run"
+            f"threedrs: Slurm: `{asked}` does not answer ({said[:200]}){lasting}; the jobs go on "
+            f"and are asked about again; see whether `{shown}` answers; Ctrl-C ends this run"
         )
 
     def _say_waiting(self, states: dict[str, str], reasons: dict[str, str]) -> None:

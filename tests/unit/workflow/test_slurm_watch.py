@@ -178,11 +178,15 @@ def test_a_controller_that_does_not_answer_loses_no_job(cluster: Cluster) -> Non
     cluster.say("squeue", "11|RUNNING|None\\n")
     cluster.say("scontrol", "", "Unable to contact slurm controller (connect failure)", 1)
     assert [(cluster.states() or {})["12"] for _ in range(6)] == ["not listed"] * 6
-    cluster.say("squeue", "", "slurm_load_jobs error: Unable to contact slurm controller", 1)
+    silent = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+    cluster.say("squeue", "", silent, 1)
     assert [cluster.states() for _ in range(6)] == [None] * 6
     (line,) = cluster.said  # and not one a look
     assert "`squeue` does not answer (slurm_load_jobs error: Unable to contact" in line
-    assert "; the jobs go on" in line
+    assert "(connect failure)); the jobs go on" in line
+    cluster.watch.silent_since = cluster.watch.told = time.monotonic() - 360
+    cluster.states()
+    assert "(connect failure)), for 6 minutes now; the jobs go on" in cluster.said[-1]
 
 
 def test_every_few_minutes_a_line_says_what_is_waited_for(
