@@ -66,6 +66,7 @@ def test_how_training_is_carried_out_reruns_nothing_and_arrives(trial: Checkout)
     new = {"workers": 3, "save_every": 7, "log_every": 9, "kept_layers": 1, "max_length": 40000}
     new |= {"gradient_checkpointing": True, "deepspeed": "config/deepspeed/zero3.json", "keep": 1}
     new |= {"wandb": {"project": "rooms", "entity": None, "mode": "online"}}
+    new |= {"record_passes": True}
     runs = {"3drs": {"execution": {"keep": 4}}}
     config = configured(trial.folder, {"execution": new, "runs": runs})
     assert trial.planned(config=config) == set()
