@@ -14,22 +14,12 @@ import torch
 from torch.nn.functional import pad
 
 from threedrs.models.packing import GroundingTargets, PackTensors, TextTargets
+from threedrs.models.pass_sizes import power_of_two, rounded_tokens
 from threedrs.models.scene_inputs import SceneInputs
 
-OWN_TOKENS = 256  # own tokens are a multiple of this, and of a sixteenth of the next power of two
+OWN_TOKENS = 256  # own tokens are a multiple of this
 PREDICTIONS = 256  # the fewest
 OBJECTS = 32  # the fewest
-
-
-def power_of_two(number: int, least: int) -> int:
-    """Return the least power of two that is neither below ``number`` nor below ``least``."""
-    return max(least, 1 << (number - 1).bit_length())
-
-
-def rounded_own(tokens: int) -> int:
-    """Return the own tokens that a pack of ``tokens`` is given."""
-    unit = max(OWN_TOKENS, 2 ** (tokens.bit_length() - 4))
-    return -(-tokens // unit) * unit
 
 
 def rounded(pack: PackTensors, samples: int) -> PackTensors:
@@ -37,7 +27,7 @@ def rounded(pack: PackTensors, samples: int) -> PackTensors:
     tokens = pack.position_ids.shape[-1]
     own = tokens - pack.prefix_length
     # At least one is added: the points that are added have to stand somewhere.
-    own_added = rounded_own(own + 1) - own
+    own_added = rounded_tokens(own + 1, OWN_TOKENS) - own
     assert len(pack.counted_K) <= samples
     added, points_added = samples - len(pack.counted_K), samples - len(pack.index_P)
     owner_S = pack.owner_S

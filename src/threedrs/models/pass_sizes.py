@@ -1,4 +1,4 @@
-"""The sizes of passes over next tokens, and what a pass of one size reads and changes.
+"""Sizes rounded up, so that few are met, and what a pass over next tokens reads and changes.
 
 Axis letters: R rows (questions, rounded up), T own tokens for which a row has cells, K key heads, G
 query heads a key head, d head size, V vocabulary.
@@ -12,14 +12,28 @@ from torch import Tensor
 WIDTH = 64  # cells of the shortest row
 
 
+def power_of_two(number: int, least: int) -> int:
+    """Return the least power of two that is neither below ``number`` nor below ``least``."""
+    return max(least, 1 << (number - 1).bit_length())
+
+
+def rounded_tokens(tokens: int, least: int) -> int:
+    """Return ``tokens`` rounded up by an eighth at most, or to a multiple of ``least``.
+
+    It is a multiple of ``least`` and of a sixteenth of the next power of two.
+    """
+    unit = max(least, 1 << tokens.bit_length() >> 4)
+    return -(-tokens // unit) * unit
+
+
 def rounded_rows(questions: int) -> int:
     """Return the rows for this many questions: a power of two, or a multiple of 8."""
-    return 1 << (questions - 1).bit_length() if questions <= 8 else -(-questions // 8) * 8
+    return power_of_two(questions, 1) if questions <= 8 else -(-questions // 8) * 8
 
 
 def rounded_width(tokens: int) -> int:
     """Return the cells of a row for this many own tokens: a power of two, at least `WIDTH`."""
-    return max(WIDTH, 1 << (tokens - 1).bit_length())
+    return power_of_two(tokens, WIDTH)
 
 
 @dataclass(kw_only=True)

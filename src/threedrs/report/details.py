@@ -12,6 +12,7 @@ from typing import Any
 
 from threedrs.report.published import MAIN
 from threedrs.report.results import Results
+from threedrs.report.scores import spread_text
 from threedrs.tasks.base import Task
 from threedrs.tasks.registry import find_task
 
@@ -97,11 +98,8 @@ def _cell(
     values = [entry["value"] for entry in found]
     if None in values:
         return DetailCell(value=None)
-    if len(values) > 1:
-        spread = f"± {statistics.stdev(values):.1f}"
-        return DetailCell(value=statistics.fmean(values), spread=spread)
-    low, high = found[0].get("low"), found[0].get("high")
-    return DetailCell(value=values[0], spread="" if low is None else f"{low:.1f}–{high:.1f}")
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return DetailCell(value=statistics.fmean(values), spread=spread_text(deviation, found[0]))
 
 
 def _entry(file: Mapping[str, Any], column: DetailColumn) -> Mapping[str, Any]:

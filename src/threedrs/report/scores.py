@@ -81,6 +81,14 @@ def score_rows(results: Results) -> tuple[list[ScoreRow], list[ScoreRow]]:
     return settings, trivial
 
 
+def spread_text(deviation: float | None, entry: Mapping[str, Any]) -> str:
+    """Return the deviation over seeds, or of a single run's ``entry`` the interval over rooms."""
+    if deviation is not None:
+        return f"± {deviation:.1f}"
+    low, high = entry.get("low"), entry.get("high")
+    return "" if low is None else f"{low:.1f}–{high:.1f}"
+
+
 def origin_of(setting: Mapping[str, Any], benchmark: str) -> str:
     """Return the id of the part of the page that a setting's scores on a benchmark come from."""
     runs = setting["runs"]
@@ -101,16 +109,11 @@ def _setting_cell(
     if value is None:
         reason = "not answered" if single.get("unanswered") else "not available"
         return ScoreCell(value=None, spread=reason, origin=origin)
-    if deviation is not None:
-        spread = f"± {deviation:.1f}"
-    else:
-        entry = single["metrics"][column.metric]
-        spread = "" if entry["low"] is None else f"{entry['low']:.1f}–{entry['high']:.1f}"
     known = [mean for mean in means if mean is not None]
     low, high = min(known), max(known)
     return ScoreCell(
         value=value,
-        spread=spread,
+        spread=spread_text(deviation, single["metrics"][column.metric]),
         heat=(value - low) / (high - low) if best is not None and high > low else None,
         best=round(value, 1) == best,
         shown=bool(mark),

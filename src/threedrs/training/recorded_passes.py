@@ -151,6 +151,8 @@ def recorded_passes(
 
     ``alone`` says that one rank holds everything on its device.
     """
+    if not settings.record_passes:
+        return None
     obstacles = {
         "without a GPU": ranks.device.type != "cuda",
         "on several ranks, with ZeRO-3 or with offload": not alone,
@@ -159,8 +161,6 @@ def recorded_passes(
         "with dropout in train.lora": settings.lora is not None and settings.lora.dropout > 0,
     }
     found = [obstacle for obstacle, there in obstacles.items() if there]
-    if not settings.record_passes:
-        return None
     if found:
         if ranks.first:
             logger.warning("execution.record_passes: no pass is recorded %s", ", ".join(found))

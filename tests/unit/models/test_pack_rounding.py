@@ -10,8 +10,9 @@ from torch import Tensor
 from fixtures import qwen2_vl
 from fixtures.students import CAPTION, GROUNDING, MANY, MIXED, TEXT, ZERO_TARGET, pack, student
 from threedrs.config.schema import SupervisionSettings
-from threedrs.models.pack_rounding import power_of_two, rounded, rounded_own
+from threedrs.models.pack_rounding import OWN_TOKENS, rounded
 from threedrs.models.packing import Pack, PackLosses, PackTensors
+from threedrs.models.pass_sizes import power_of_two, rounded_tokens
 from threedrs.models.student import Student
 
 SUPERVISION = SupervisionSettings(weight=0.7)
@@ -68,7 +69,7 @@ def _check(model: Student, packed: Pack, tensors: PackTensors) -> None:
 def test_sizes_by_hand() -> None:
     # Multiples of 256, from 4,097 of 512, from 8,193 of 1,024.
     sizes = [1, 256, 257, 3360, 4095, 4097, 5000, 8193]
-    assert [rounded_own(tokens) for tokens in sizes] == [
+    assert [rounded_tokens(tokens, OWN_TOKENS) for tokens in sizes] == [
         *(256, 256, 512, 3584, 4096),
         *(4608, 5120, 9216),
     ]

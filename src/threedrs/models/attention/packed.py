@@ -22,9 +22,10 @@ from threedrs.errors import ConfigError, MachineError
 from threedrs.models.attention.kernels import fast_kernels, flash_attention
 from threedrs.models.attention.question_decoding import QuestionAttention
 from threedrs.models.packing import suffix_mask
+from threedrs.models.pass_sizes import rounded_tokens
 
 PACKED = "threedrs_packed"
-ROWS = 64  # suffix rows are a multiple of this, and of a sixteenth of the next power of two
+ROWS = 64  # suffix rows are a multiple of this, and rounded up (`rounded_tokens`)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +85,9 @@ def _lengthened(tokens_1NTd: Tensor, added: int) -> Tensor:
 def _rounded(mask_11ST: Tensor) -> Tensor:
     """Return the mask with rows and keys added up to one of few lengths."""
     # cuDNN plans for a tenth of a second, and keeps 4 MB, at each length that it has not met, and
-    # hardly two packs have as many tokens. So rows are rounded up by an eighth at most.
+    # hardly two packs have as many tokens. So rows are rounded up.
     rows, keys = mask_11ST.shape[-2:]
-    added = -rows % max(ROWS, 2 ** (rows.bit_length() - 4))
+    added = rounded_tokens(rows, ROWS) - rows
     rounded = pad(mask_11ST, (0, added, 0, added))
     # Nobody reads an added row, but its softmax must not be over nothing: NaN would spread to the
     # gradients of the keys.
