@@ -238,7 +238,9 @@ def test_without_an_obstacle_passes_are_recorded_if_asked_for() -> None:
     assert passes.samples == 7
 
 
-def test_an_engine_on_the_cpu_launches() -> None:
+def test_an_engine_on_the_cpu_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A group of a machine with a GPU sums on the GPU alone, and one rank has nothing to sum.
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda totals: None)
     ranks = ranks_on("cpu")
     engine = engine_of(students.student(), ranks, recorded=True)
     assert take(engine, [students.pack([TEXT])], ranks)["samples"] == 1
