@@ -192,21 +192,36 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: is not valid JSON ({one_line(error)}); {_JSON_REMEDY}") from error
 
 
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each line of a text, as it stands there, after the file and number that name it.
+
+    Raises:
+        DataError: the file is missing, too large, no regular file, or not UTF-8.
+    """
+    with _open_text(path, MOST_TEXT) as stream:
+        for number, line in enumerate(stream, start=1):
+            yield f"{path}: line {number}", line
+
+
+def parse_json(line: str, where: str) -> Any:
+    """Return the JSON value of a line.
+
+    Raises:
+        DataError: it is not JSON; ``where`` names file and line.
+    """
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not valid JSON; {_JSON_REMEDY}") from error
+
+
 def read_json_lines(path: Path) -> Iterator[Any]:
     """Yield the JSON value of each line.
 
     Raises:
         DataError: the file is missing, or a line is not JSON; the message names the line.
     """
-    with _open_text(path, MOST_TEXT) as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"{path}: line {number} is not valid JSON; {_JSON_REMEDY}"
-                ) from error
-            yield value
+    return (parse_json(line, where) for where, line in read_lines(path))
 
 
 def read_result(path: Path, version: int, target: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ workers. Where there is a GPU, as much again may be page-locked copies on their 
 processes of a rank share the mix.
 """
 
-import json
 import signal
 import time
 import traceback
@@ -56,30 +55,28 @@ ENDING = 2.0  # seconds from the last byte of a killed process to the signal of 
 class RecordTable:
     """The records of a mix, in order, each made when it is asked for."""
 
-    def __init__(self, records: Iterable[Record]) -> None:
+    def __init__(self, lines: Iterable[tuple[str, Record]]) -> None:
         self.scenes: list[str] = []  # the scene of each record
         self.groups: list[str] = []  # its task group: questions, captions or grounding
         self.words: list[int] = []  # the words of its question and answer
-        # Records as JSON in an Arrow array, not as Python objects. A loader process is a fork and
+        # Records as lines in an Arrow array, not as Python objects. A loader process is a fork and
         # shares what it only reads, but Python writes to an object whenever it refers to it: a list
         # of records would be copied into each loader bit by bit, 240 MB for the published mix.
-        self._records_json = pa.array(self._encoded(records), pa.large_string())
+        self._lines = pa.array(self._counted(lines), pa.large_string())
 
-    def _encoded(self, records: Iterable[Record]) -> Iterator[str]:
+    def _counted(self, lines: Iterable[tuple[str, Record]]) -> Iterator[str]:
         names: dict[str, str] = {}  # so that a scene's records share one string
-        for record in records:
+        for line, record in lines:
             self.scenes.append(names.setdefault(record.scene, record.scene))
             self.groups.append(_task_group(record))
             self.words.append(len(record.human.split()) + len(record.answer.split()))
-            yield json.dumps(record.to_json())
+            yield line
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     def __getitem__(self, index: int) -> Record:
-        value = json.loads(self._records_json[index].as_py())
-        del value["format_version"]
-        return Record(**value)
+        return Record.from_line(self._lines[index].as_py(), f"record {index} of the mix")
 
 
 def _task_group(record: Record) -> str:

@@ -28,7 +28,7 @@ from threedrs.models.model_settings import ModelSettings
 from threedrs.models.prompt import token_id
 from threedrs.models.student import Student
 from threedrs.scenes.store import SceneStore
-from threedrs.tasks.record import COORD, GROUND, read_records
+from threedrs.tasks.record import COORD, GROUND, read_record_lines
 from threedrs.teachers.feature_store import FeatureStore
 from threedrs.teachers.known_teachers import NO_TEACHER, teacher_channels
 from threedrs.teachers.teacher_frames import FrameCounts, TeacherFrames
@@ -155,7 +155,7 @@ def prepare(config: Mapping[str, Any], stop: StopRequest) -> Run:
         scenes, features, counts = _read_hashes(records, paths, config["teacher"])
         return fingerprint(config, scenes, features), counts
 
-    records = RecordTable(read_records(paths.mix))
+    records = RecordTable(read_record_lines(paths.mix))
     # Only the first rank reads the stores' hashes, and all get the same fingerprint.
     parts, teacher_frames = broadcast_decision(ranks, describe)
     run = Run(

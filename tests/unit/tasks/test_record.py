@@ -84,6 +84,34 @@ def test_round_trips(tmp_path: Path, records: list[Record]) -> None:
     assert list(load_records(tmp_path / "llava.json")) == records
 
 
+@given(record=training_records(), ascii_only=st.booleans())
+def test_a_line_is_read_as_its_parsed_value_is(record: Record, ascii_only: bool) -> None:
+    value = record.to_json()
+    line = json.dumps(value, ensure_ascii=ascii_only)
+    # In one pass, and in the two that a line of another program's takes.
+    other = json.dumps(dict(reversed(value.items())))
+    assert Record.from_line(line, "a") == Record.from_line(other, "b") == record
+    assert Record.from_json(json.loads(line), "c") == record
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('"format_version": 2}', "here: format_version is 2"),
+        ('"box": [0, 0, 0, 1, 1, NaN]}', "here: box: expected six finite numbers"),
+        ('"box": [0, 0, 0, 1, 1, 1e999]}', "here: box: expected six finite numbers"),
+        ('"id": "\\ud800"}', "here: id: holds half a surrogate pair"),
+        ('"ann_id": 1.0}', "here: ann_id: 1.0 is not of type 'integer'"),
+        ('"id": "cut', "here is not valid JSON"),
+        ('"ann_id": 1} 2', "here is not valid JSON"),
+    ],
+)
+def test_a_line_that_begins_well_and_goes_on_wrong(more: str, message: str) -> None:
+    with pytest.raises(DataError) as error:
+        Record.from_line(f"{json.dumps(VALUE)[:-1]}, {more}", "here")
+    assert str(error.value).startswith(message)
+
+
 def test_absent_optional_fields_are_null() -> None:
     required = ("format_version", "id", "benchmark", "scene", "conversations")
     record = Record.from_json({name: VALUE[name] for name in required}, "here")

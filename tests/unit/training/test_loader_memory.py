@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from fixtures.mix_records import lines_of
 from fixtures.training_run import SCENES, SHARD, records, write_features, write_scene_inputs
 from threedrs.models.packing import Pack
 from threedrs.models.tokenizer import tiny_tokenizer
@@ -129,7 +130,7 @@ def grown_by_reading_all(record: Record, count: int) -> tuple[int, int]:
     """Return the characters of all prompts, and by how many kilobytes a fork grew to read them."""
     fork = multiprocessing.get_context("fork")
     sizes = fork.Queue()
-    process = fork.Process(target=read_all, args=(RecordTable([record] * count), sizes))
+    process = fork.Process(target=read_all, args=(RecordTable(lines_of([record] * count)), sizes))
     process.start()
     found = sizes.get(timeout=60)
     process.join()
@@ -148,7 +149,7 @@ def test_a_loader_shares_the_mix_with_its_rank(fresh: ProcessPoolExecutor) -> No
 
 def test_a_record_table_holds_its_records_in_order() -> None:
     items = [dataclasses.replace(item, id=f"line\n{n} é") for n, item in enumerate(records(5))]
-    table = RecordTable(items)
+    table = RecordTable(lines_of(items))
     assert list(table) == items
     assert table[-2] == items[-2]
     assert table.scenes == [item.scene for item in items]

@@ -32,7 +32,7 @@ from threedrs.errors import StoreError
 from threedrs.io.files import write_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
-from threedrs.tasks.record import read_records
+from threedrs.tasks.record import read_record_lines
 from threedrs.train import main
 from threedrs.training import run_setup
 from threedrs.training.loop import StoppedError
@@ -256,7 +256,7 @@ def test_other_frames_are_counted_and_the_rule_counts_where_there_are_any(tmp_pa
     monkeypatch.chdir(tmp_path)
     config = json.loads(write_run(tmp_path).read_text())
     paths = RunPaths(**config["paths"])
-    records = RecordTable(read_records(paths.mix))
+    records = RecordTable(read_record_lines(paths.mix))
 
     def read(rule):
         section = config["teacher"] | {"other_frames": rule}

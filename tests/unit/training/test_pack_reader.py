@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from fixtures import training_run
+from fixtures.mix_records import lines_of
 from fixtures.training_run import SCENES, SHARD, records, write_features, write_scene_inputs
 from threedrs.errors import DataError, MachineError, StoreError, ThreedrsError
 from threedrs.models.tokenizer import tiny_tokenizer
@@ -60,13 +61,12 @@ def test_records_know_their_task_group_and_their_words():
         turns = [{"from": "human", "value": human}, {"from": "gpt", "value": answer}]
         return Record(id="r", benchmark="b", scene=SCENES[0], conversations=turns, **fields)
 
-    table = RecordTable(
-        [
-            item("<image> What color is it?", "dark red"),
-            item("<image> Describe <coord> .", "A bed.", box_input=[0.0, 0, 0, 1, 1, 1]),
-            item("<image>Find the object.\nA red box.", "<ground>", object_ids=[3]),
-        ]
-    )
+    items = [
+        item("<image> What color is it?", "dark red"),
+        item("<image> Describe <coord> .", "A bed.", box_input=[0.0, 0, 0, 1, 1, 1]),
+        item("<image>Find the object.\nA red box.", "<ground>", object_ids=[3]),
+    ]
+    table = RecordTable(lines_of(items))
     assert table.groups == ["questions", "captions", "grounding"]
     assert table.words == [7, 6, 7]
 
