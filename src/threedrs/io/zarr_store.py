@@ -7,6 +7,7 @@ what their metadata announces.
 """
 
 import hashlib
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -211,11 +212,14 @@ class StoreReader:
     def _array(self, name: str) -> zarr.Array:
         # To open an array parses its metadata, and a sample reads the same ones again and again.
         if name not in self._opened:
-            if not (self.path / name / "zarr.json").exists():
+            file = self.path / name / "zarr.json"
+            if not file.exists():
                 raise self.error(f"array {name} is missing")
             with self._named_damage(f"array {name}"), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UnstableSpecificationWarning)
-                found = self._group[name]
-                assert isinstance(found, zarr.Array)
-            self._opened[name] = found
+                # By the group, each array would wait for zarr's thread: a scene has 14, and a
+                # training opens all scenes when it starts.
+                metadata = ArrayV3Metadata.from_dict(json.loads(file.read_bytes()))
+                place = self._group.store_path / name
+                self._opened[name] = zarr.Array(zarr.AsyncArray(metadata, place))
         return self._opened[name]
