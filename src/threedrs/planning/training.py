@@ -2,12 +2,13 @@
 
 Memory follows from a full pack (`threedrs.training.full_pack`).
 
-Time of an epoch: the operations of forward and backward passes (`threedrs.training.flops`) over
-n x peak x utilisation, which counts no recomputation. The default utilisation follows from what was
-measured under ZeRO-3 on four H200 (benchmarks/RESULTS.md): with the second forward pass of what is
-recomputed, the GPUs reach ``REACHED`` of their peak, much or little recomputed. A small student's
-pack waits for the host to launch its kernels: ``LAUNCHES``, as measured with config/small.yaml and
-three trainings on a GPU.
+Time of a step, by what was measured (benchmarks/RESULTS.md). For the operations of a pack's forward
+and backward passes (`threedrs.training.flops`), with the second forward pass of what is recomputed,
+the GPUs reach ``REACHED`` of their peak, much or little recomputed. A small student's pack waits
+for the host, which launches its kernels in ``LAUNCHED`` or replays them in ``REPLAYED``: one
+training of config/small.yaml on a GPU. A step of ZeRO-3 takes ``ZERO3_STEP`` beside its packs.
+Utilisation is the share of the peak in all this, without what is recomputed; where the user names
+it, the time follows from it alone.
 """
 
 import math
@@ -29,7 +30,9 @@ NODE = 8  # GPUs
 PAPER_GROUPS = {"questions": 26_515 + 79_445, "captions": 36_665, "grounding": 36_665 + 43_838}
 PAPER_SAMPLES = sum(PAPER_GROUPS.values())
 REACHED = 0.44
-LAUNCHES = 0.11  # seconds a pack
+LAUNCHED = 0.05  # seconds a pack
+REPLAYED = 0.02  # seconds a pack, of recorded passes
+ZERO3_STEP = 0.12  # seconds
 PEAK = GPUS["H100"][0]
 
 
@@ -117,10 +120,14 @@ def plan_run(
     least = sum(pack.fitted(deepspeed, machine.gpus, 0).memory(deepspeed, machine.gpus).values())
     pack = pack.fitted(deepspeed, machine.gpus, machine.memory)
     a_pack, repeated = pack.operations()
-    reached = REACHED * a_pack / (a_pack + repeated)
-    utilisation = machine.utilisation or min(reached, a_pack / machine.peak / LAUNCHES)
-    a_sample = a_pack / settings.pack
-    speed = machine.gpus * machine.peak * utilisation
+    packs = settings.accumulation(machine.gpus)
+    fastest = packs * a_pack / machine.peak
+    if machine.utilisation is not None:
+        seconds = fastest / machine.utilisation
+    else:
+        host = REPLAYED if pack.is_recorded(deepspeed, machine.gpus) else LAUNCHED
+        seconds = packs * max((a_pack + repeated) / (REACHED * machine.peak), host)
+        seconds += ZERO3_STEP * (deepspeed["zero_optimization"]["stage"] == 3)
     memory = pack.memory(deepspeed, machine.gpus)
     most = None
     if settings.kept_layers != "auto":
@@ -131,9 +138,9 @@ def plan_run(
         memory=memory,
         least=least,
         host_memory=pack.host_memory(deepspeed),
-        utilisation=utilisation,
-        seconds_a_step=settings.global_batch * a_sample / speed,
-        hours_an_epoch=samples * a_sample / speed / 3600,
+        utilisation=fastest / seconds,
+        seconds_a_step=seconds,
+        hours_an_epoch=samples / settings.global_batch * seconds / 3600,
         steps_an_epoch=settings.steps_per_epoch(_task_groups(samples)),
         layers=pack.layers,
         kept_layers=pack.kept_layers,

@@ -32,6 +32,9 @@ Memory of a GPU, in bytes:
 - projector: b q (w + 3 D)
 - heads and logits: b 6 D of each of the G x G x V supervised tokens, and 10 bytes of each
   vocabulary entry and predicted token
+- recorded passes (`execution.record_passes`): what activations, projector, heads and logits take
+  once more, as recordings keep theirs, and 4 MiB of each of at most 32 recordings, measured on a
+  small student
 - system: 2 GiB for CUDA, NCCL and what the allocator cannot use
 
 Memory of the hosts, all together, for what is offloaded: 16 U for the optimizer with its gradients,
@@ -59,6 +62,7 @@ OWN_TOKENS = 64
 PREDICTIONS = 20  # predicted tokens a sample
 TEXT_TOKENS = 44  # shared by the samples of a scene, beside the visual tokens
 SYSTEM = 2 * GIB
+RECORDINGS = 32 * 4 * 2**20  # of as many as `RecordedPasses` keeps at a time
 HOST_BUFFERS = 1.5
 # Of a GPU's memory, which `auto` leaves: packs may be longer than the typical one, and an allocator
 # without room to move blocks in costs a third of a step (benchmarks/RESULTS.md).
@@ -186,20 +190,32 @@ class FullPack:
             live = whole
         gathered = spread and (gpus > 1 or on_hosts)
         update = 0.0 if is_offloaded(deepspeed, "optimizer") else tuned / gpus
-        alone = update and gpus == 1 and not spread  # `OneRankEngine`
-        bucket = 0 if alone else min(zero.get("reduce_bucket_size", 5e8), tuned)
+        bucket = 0 if self._is_alone(deepspeed, gpus) else min(zero.get("reduce_bucket_size", 5e8), tuned)
         copied = 0.0 if spread else 4 * update * max(self._trained_groups) / tuned
         activations = self.activations()
+        used = sum(activations.values())
+        recorded = self.is_recorded(deepspeed, gpus)
         return {
             "parameters": float(share),
             "gathered parameters": float(self.size * live) if gathered else 0.0,
             "gradients": self.size * update,
             "optimizer": 12 * update,
             "buckets": 2.0 * self.size * bucket,
-            "update": max(0.0, copied - sum(activations.values())),
+            "update": max(0.0, copied - used),
             **activations,
+            "recorded passes": used + RECORDINGS if recorded else 0.0,
             "system": float(SYSTEM),
         }
+
+    def _is_alone(self, deepspeed: Mapping[str, Any], gpus: int) -> bool:
+        """Whether one GPU holds everything (`OneRankEngine`)."""
+        spread = deepspeed["zero_optimization"]["stage"] == 3
+        return gpus == 1 and not spread and not is_offloaded(deepspeed, "optimizer")
+
+    def is_recorded(self, deepspeed: Mapping[str, Any], gpus: int) -> bool:
+        """Whether passes are replayed as CUDA graphs (`RecordedPasses`)."""
+        possible = not any(self.settings.recording_obstacles().values())
+        return self.settings.record_passes and possible and self._is_alone(deepspeed, gpus)
 
     def host_memory(self, deepspeed: Mapping[str, Any]) -> float:
         """Return the bytes of host memory that offloaded parts take on all hosts together."""

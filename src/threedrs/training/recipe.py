@@ -143,6 +143,14 @@ class TrainSettings(Train, Execution):
         """Return the micro-steps of an optimizer step, see the function `accumulation`."""
         return accumulation(self.global_batch, self.pack, ranks)
 
+    def recording_obstacles(self) -> dict[str, bool]:
+        """Return the settings with which no pass can be recorded, and whether this recipe is so."""
+        # Both ask the GPU for the state of its random numbers.
+        return {
+            "with execution.gradient_checkpointing": self.gradient_checkpointing,
+            "with dropout in train.lora": self.lora is not None and self.lora.dropout > 0,
+        }
+
     def steps_per_epoch(self, counts: Mapping[str, int]) -> int:
         """Return the optimizer steps of an epoch with so many samples of each task group."""
         if self.batches == "task_groups":

@@ -7,7 +7,8 @@ where they lie, of parameters that stay where they are (`OneRankEngine`). The up
 A recording serves packs of one size. So sizes are rounded up, and a size is launched at its first
 use, recorded at its second and replayed from then on. Kept are the `SIZES` used last, each with a
 copy of a pack's tensors, mostly images, and 2 to 8 MiB of CUDA's own. What a pass takes up
-meanwhile is kept once, that of the largest size, beside what launched passes took.
+meanwhile is kept once, that of the largest size, beside what launched passes took. `threedrs plan`
+counts both (`threedrs.training.full_pack`).
 """
 
 import logging
@@ -156,9 +157,7 @@ def recorded_passes(
     obstacles = {
         "without a GPU": ranks.device.type != "cuda",
         "on several ranks, with ZeRO-3 or with offload": not alone,
-        # Both ask the GPU for the state of its random numbers.
-        "with execution.gradient_checkpointing": settings.gradient_checkpointing,
-        "with dropout in train.lora": settings.lora is not None and settings.lora.dropout > 0,
+        **settings.recording_obstacles(),
     }
     found = [obstacle for obstacle, there in obstacles.items() if there]
     if found:

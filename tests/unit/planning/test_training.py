@@ -49,6 +49,12 @@ def test_what_two_h200_have_trained_fits_them() -> None:
     memory = GPUS["H200"][1] * 1e9
     plan = plan_run(config, Machine(gpus=2, memory=memory), teacher_channels=2048, samples=1)
     assert 132.3 * GIB <= plan.total <= memory
+    # Steps of eight packs a GPU and of one, as measured: what a step takes beside its packs counts.
+    assert plan.seconds_a_step == pytest.approx(7.499, rel=0.05)
+    config["train"] |= {"global_batch": 16}
+    config["execution"] |= {"gradient_checkpointing": True, "kept_layers": 48}
+    plan = plan_run(config, Machine(gpus=2, memory=memory), teacher_channels=2048, samples=1)
+    assert plan.seconds_a_step == pytest.approx(1.04, rel=0.05)
 
 
 def _paper() -> dict[str, Any]:
@@ -86,14 +92,15 @@ def test_time_from_operations() -> None:
         assert mixed.steps_an_epoch == steps
     assert plan.total < 80e9
     assert (plan.layers, plan.most_kept_layers) == (54, 41)
-    assert plan.utilisation == 0.5
+    assert plan.utilisation == pytest.approx(0.5)
     # What is recomputed, all layers of both towers, is a third of their operations.
     usual = plan_run(
         paper, dataclasses.replace(machine, utilisation=None), teacher_channels=2048, samples=1
     )
-    assert usual.utilisation == pytest.approx(
-        0.44 * operations / (operations + (tower + language) / 3), rel=1e-6
-    )
+    # Each of the eight GPUs has two packs a step.
+    seconds = 2 * (operations + (tower + language) / 3) / 0.44e15 + 0.12
+    assert usual.seconds_a_step == pytest.approx(seconds, rel=1e-6)
+    assert usual.utilisation == pytest.approx(2 * operations / 1e15 / seconds, rel=1e-6)
 
 
 def test_a_small_student_waits_for_the_host() -> None:
@@ -101,16 +108,29 @@ def test_a_small_student_waits_for_the_host() -> None:
     paper = _paper()
     paper["model"] |= {"size": "small"}
     paper["train"] |= {"pack": 96, "global_batch": 192}
-    plans = [
-        plan_run(
-            paper, Machine(gpus=1, memory=80e9, peak=peak), teacher_channels=0, samples=192 * 3600
-        )
-        for peak in (1e15, 1e16)
-    ]
-    for plan in plans:
-        assert plan.seconds_a_step == pytest.approx(2 * 0.11)
-        assert plan.hours_an_epoch == pytest.approx(2 * 0.11)
-    assert plans[0].utilisation == pytest.approx(10 * plans[1].utilisation)
+    paper["execution"]["gradient_checkpointing"] = False
+    for deepspeed, recorded, seconds in (
+        ("zero2", False, 2 * 0.05),
+        ("zero2", True, 2 * 0.02),
+        ("zero3", True, 2 * 0.05 + 0.12),  # records nothing, and has a cost beside its packs
+    ):
+        paper["execution"] |= {
+            "deepspeed": str(ROOT / f"config/deepspeed/{deepspeed}.json"),
+            "record_passes": recorded,
+        }
+        plans = [
+            plan_run(
+                paper,
+                Machine(gpus=1, memory=80e9, peak=peak),
+                teacher_channels=0,
+                samples=192 * 3600,
+            )
+            for peak in (1e16, 1e17)
+        ]
+        for plan in plans:
+            assert plan.seconds_a_step == pytest.approx(seconds)
+            assert plan.hours_an_epoch == pytest.approx(seconds)
+        assert plans[0].utilisation == pytest.approx(10 * plans[1].utilisation)
     asked = Machine(gpus=1, memory=80e9, peak=1e15, utilisation=0.4)
     assert plan_run(paper, asked, teacher_channels=0, samples=1).seconds_a_step < 0.1
 

@@ -112,6 +112,28 @@ def test_stages_and_frozen_parts() -> None:
     assert parts["none"]["optimizer"] == 12 * counts["heads"] / 2
 
 
+def test_recordings_keep_what_a_pass_takes_once_more() -> None:
+    student = empty_student(ModelSettings(name="qwen2-vl"), 0)
+    zero2 = {"zero_optimization": {"stage": 2}}
+    offload = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
+    recipe = settings(record_passes=True)
+    parts = memory_parts(student, recipe, zero2, 2, gpus=1)
+    names = ("kept activations", "layer at work", "projector", "heads and logits")
+    pool = sum(parts[name] for name in names)
+    assert parts["recorded passes"] == pool + 32 * 4 * 2**20
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj"]}
+    language = ["language_model", "heads"]
+    for other, deepspeed, gpus in (
+        (settings(), zero2, 1),
+        (recipe, zero2, 2),
+        (recipe, ZERO3, 1),
+        (recipe, offload, 1),
+        (recipe.replace(gradient_checkpointing=True, kept_layers=0), zero2, 1),
+        (settings(record_passes=True, lora=lora, tunable=language), zero2, 1),
+    ):
+        assert memory_parts(student, other, deepspeed, 2, gpus=gpus)["recorded passes"] == 0
+
+
 @pytest.mark.parametrize(("name", "activations"), [("llava-video", 2), ("qwen2-vl", 3)])
 def test_what_a_layer_of_the_vision_tower_keeps(name: str, activations: int) -> None:
     student, _ = load_student(ModelSettings(name=name), teacher_channels=8)
