@@ -47,6 +47,8 @@ configfile: MAIN
 # A module has its whole configuration from its user. (To Snakemake, `is_module` is the workflow
 # that was started, too.)
 if workflow.modifier.parent_modifier is None:
+    if workflow.is_main_process:  # a module's user has rules of other names
+        checked(rule_helpers.check_rule_names, workflow.resource_settings, ROOT / "workflow/rules")
     # Snakemake makes strings of all scalars within a section.
     typed = checked(parse_values, workflow.config_settings.config_args)
     config = overlaid(config, typed)

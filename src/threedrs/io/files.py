@@ -163,9 +163,11 @@ def _open_text(path: Path, most: int) -> Iterator[TextIO]:
             remedy = nearest_path(path) or "put it there, or correct the path"
         raise DataError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: is not UTF-8 text; copy the file again, or save it as UTF-8"
-        ) from error
+        raise DataError(_not_utf8(path)) from error
+
+
+def _not_utf8(path: Path) -> str:
+    return f"{path}: is not UTF-8 text; copy the file again, or save it as UTF-8"
 
 
 def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
@@ -175,7 +177,10 @@ def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
         DataError: the file is missing, too large, no regular file, or not UTF-8.
     """
     with _open_text(path, most) as stream:
-        return stream.read()
+        text = stream.read()
+    if "\0" in text:  # UTF-16 without a byte-order mark, which UTF-8 decodes all the same
+        raise DataError(_not_utf8(path))
+    return text
 
 
 def read_json(path: Path) -> Any:

@@ -190,7 +190,8 @@ class FullPack:
             live = whole
         gathered = spread and (gpus > 1 or on_hosts)
         update = 0.0 if is_offloaded(deepspeed, "optimizer") else tuned / gpus
-        bucket = 0 if self._is_alone(deepspeed, gpus) else min(zero.get("reduce_bucket_size", 5e8), tuned)
+        largest = min(zero.get("reduce_bucket_size", 5e8), tuned)
+        bucket = 0 if self._is_alone(deepspeed, gpus) else largest
         copied = 0.0 if spread else 4 * update * max(self._trained_groups) / tuned
         activations = self.activations()
         used = sum(activations.values())

@@ -1,11 +1,14 @@
 """What the rule files call: checks that stop a start in a few lines, and what jobs ask for."""
 
 import itertools
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
-from threedrs.errors import ConfigError, ThreedrsError, user_message
+from threedrs.errors import ConfigError, ThreedrsError, did_you_mean, user_message
+from threedrs.io.files import read_text
 from threedrs.teachers.known_teachers import get_teacher
 
 T = TypeVar("T")
@@ -50,6 +53,22 @@ def check_amounts(settings: Any) -> None:
                     f"{name} of rule {rule} is set to {said}, which is not a number; give one, or "
                     "an expression such as attempt*2"
                 )
+
+
+def check_rule_names(settings: Any, folder: Path) -> None:
+    """Check that set-resources and set-threads name rules of the files in ``folder``.
+
+    Raises:
+        ConfigError: a name is nearly that of a rule. Snakemake ignores it. So are other names
+            here, as a profile may serve other workflows as well.
+    """
+    # Which of them a start has depends on its configuration, a profile does not.
+    texts = (read_text(path) for path in sorted(folder.glob("*.smk")))
+    rules = {name for text in texts for name in re.findall(r"^ *rule (\w+):", text, re.MULTILINE)}
+    for option in ("resources", "threads"):
+        for name in getattr(settings, f"overwrite_{option}").keys() - rules:
+            if nearest := did_you_mean(name, rules, cutoff=0.8):
+                raise ConfigError(f"set-{option}: {name} is not a rule; {nearest}")
 
 
 def gate(main: bool, check: Callable[..., Any], *arguments: Any) -> list[str]:

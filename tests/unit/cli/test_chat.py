@@ -73,6 +73,11 @@ def test_chat_gives_what_ask_gives(here: Path) -> None:
     assert lines[:2] == [*asked, *box]
     assert lines[2] == "error: /what: is not a command; /help lists them"
     assert lines[3:] == ["1  Is it?", "2  /box 0,0,0,1,1,1", "3  /what"]
+    for end in ("quit", "exit"):
+        assert run("chat", "3drs", "scene0000_00", *few, typed=f"{end}\n/history\nIs it?\n") == (
+            0,
+            [],
+        )
 
 
 def test_chat_answers_a_script_line_by_line(here: Path) -> None:

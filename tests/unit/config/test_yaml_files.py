@@ -23,7 +23,7 @@ from threedrs.planning.cluster import read_cluster
         ("train:\n  lora: {rank: 1, rank: 2}\n", "line 2: the key rank stands in line 2 already"),
         ("runs: [a\n", "line 2: expected ',' or ']'"),
         ("a: b: c\n", "line 1: mapping values are not allowed here"),
-        ("a: \x00\n", "unacceptable character #x0000"),
+        ("a: \x00\n", "is not UTF-8 text"),
         ("a: 2026-13-45\n", "month must be in 1..12"),
         ("- train\n", "holds no sections"),
     ],

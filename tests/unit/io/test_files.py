@@ -171,9 +171,10 @@ def test_a_mark_that_editors_put_before_a_text_is_no_part_of_it(tmp_path: Path) 
     path.write_text('{"a": 1}\r\n', encoding="utf-8-sig")
     assert read_text(path) == '{"a": 1}\n'
     assert [read_json(path), *read_json_lines(path)] == [{"a": 1}, {"a": 1}]
-    path.write_text('{"a": 1}', encoding="utf-16")
-    with pytest.raises(DataError, match="is not UTF-8 text; copy the file again, or save it as"):
-        read_text(path)
+    for other in ("utf-16", "utf-16-le"):  # with a mark of its own, and without
+        path.write_text('{"a": 1}', encoding=other)
+        with pytest.raises(DataError, match="is not UTF-8 text; copy the file again, or save it"):
+            read_text(path)
 
 
 def test_a_bad_line_is_numbered(tmp_path: Path) -> None:

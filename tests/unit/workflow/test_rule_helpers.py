@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from fixtures.repository import ROOT
 from threedrs.errors import ConfigError, DataError
 from threedrs.workflow.rule_helpers import (
     check_amounts,
     check_cores,
+    check_rule_names,
     checked,
     gate,
     in_force,
@@ -79,6 +81,19 @@ def test_a_count_that_is_a_word_is_refused() -> None:
         check(gpu="x")
     with pytest.raises(ConfigError, match=r"^threads of rule predict is set to all, which is"):
         check(threads="all")
+
+
+def test_a_mistyped_rule_is_refused_and_another_workflows_is_not() -> None:
+    def check(resources: str, threads: str) -> None:
+        asked = {"overwrite_resources": {resources: {}}, "overwrite_threads": {threads: 2}}
+        check_rule_names(SimpleNamespace(**asked), ROOT / "workflow/rules")
+
+    check("train", "map_reads")
+    check("train_model", "demo_data")  # a rule of the demo, whatever is configured
+    with pytest.raises(ConfigError, match=r"^set-resources: trian is not a rule; did you mean tr"):
+        check("trian", "train")
+    with pytest.raises(ConfigError, match=r"^set-threads: scenefacts .* did you mean scene_facts"):
+        check("train", "scenefacts")
 
 
 @pytest.mark.parametrize(

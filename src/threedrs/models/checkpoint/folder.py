@@ -82,10 +82,12 @@ def tensor_files(folder: Path) -> list[Path]:
         files = [folder / name for name in sorted(set(names))]
     else:
         files = [folder / SINGLE]
-    missing = [file for file in files if not file.is_file()]
-    if missing or not files:
+    missing = [file.name for file in files if not file.is_file()] if files else [SINGLE]
+    if missing:
+        # Parts without their index are the download that lacks it, not a model of one file.
+        lacks_index = missing == [SINGLE] and any(folder.glob("model-*-of-*.safetensors"))
         raise CheckpointError(
-            f"{folder}: {missing[0].name if missing else SINGLE} is missing; "
+            f"{folder}: {INDEX if lacks_index else missing[0]} is missing; "
             "fetch the whole checkpoint, in safetensors"
         )
     return files

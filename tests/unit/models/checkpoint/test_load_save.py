@@ -88,6 +88,9 @@ def test_sharded_checkpoints_load(saved: Path) -> None:
     (saved / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors is missing"):
         load(saved)
+    index.unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json is missing"):
+        load(saved)
 
 
 def test_gathered_state_is_saved_instead_of_the_students_own(tmp_path: Path) -> None:
