@@ -48,7 +48,11 @@ configfile: MAIN
 # that was started, too.)
 if workflow.modifier.parent_modifier is None:
     if workflow.is_main_process:  # a module's user has rules of other names
-        checked(rule_helpers.check_rule_names, workflow.resource_settings, ROOT / "workflow/rules")
+        checked(
+            rule_helpers.check_rule_names,
+            workflow.resource_settings,
+            ROOT / "workflow/rules",
+        )
     # Snakemake makes strings of all scalars within a section.
     typed = checked(parse_values, workflow.config_settings.config_args)
     config = overlaid(config, typed)
