@@ -11,12 +11,11 @@ from threedrs.evaluation.awareness import metric_by_quartile
 from threedrs.evaluation.compare import PerQuestion
 from threedrs.metrics.bootstrap import scene_sums
 from threedrs.report import figures
-from threedrs.report.published import BACKBONES, MAIN, METHODS, PUBLISHED
+from threedrs.report.published import BACKBONES, METHODS, PUBLISHED
 from threedrs.report.results import Results
 from threedrs.report.scores import run_colours
 from threedrs.report.verdict import Verdict
 from threedrs.tasks.base import Column
-from threedrs.tasks.registry import find_task
 
 ANSWERS_SHOWN = 8
 ANSWER_WIDTH = 24  # letters
@@ -26,12 +25,10 @@ QUARTILE_NAMES = ("lowest quarter", "second", "third", "highest quarter")
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One bar: its value, None where there is none, and its interval, if any."""
+    """One bar and its value, None where there is none."""
 
     name: str
     value: float | None
-    low: float | None = None
-    high: float | None = None
     colour: str = figures.GREYS[0]
     run: str | None = None  # what the legend highlights
 
@@ -42,8 +39,6 @@ class BarGroup:
 
     name: str
     bars: Sequence[Bar]
-    count: int = 0  # of the questions of a group
-    filters: Mapping[str, str] | None = None  # of the page, that lead to these questions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +53,7 @@ class BarChart:
     def end(self) -> float:
         """The value at which a bar has its full length."""
         bars = (bar for group in self.groups for bar in group.bars)
-        return max((bar.high or bar.value or 0.0 for bar in bars), default=0.0) or 1.0
+        return max((bar.value or 0.0 for bar in bars), default=0.0) or 1.0
 
 
 def reaches_of(verdict: Verdict) -> list[list[float]]:
@@ -135,7 +130,7 @@ def radars(results: Results) -> list[figures.Radar]:
         return []
     rows = {row.method: row.of(columns) for row in PUBLISHED}
     ours = {
-        run: [_numbers(results.metrics(run, c.benchmark), c)["value"] for c in columns]
+        run: [results.metrics(run, c.benchmark)["metrics"][c.metric]["value"] for c in columns]
         for run in results.runs
     }
     highest = np.nanmax(np.array([*rows.values(), *ours.values()], dtype=float), axis=0)
@@ -153,34 +148,6 @@ def radars(results: Results) -> list[figures.Radar]:
         drawn[f"{name}, published, on ScanNet"] = {method: rows[method] for method in methods}
     colours = run_colours(results.runs)
     return [figures.radar(axes, series, colours, title) for title, series in drawn.items()]
-
-
-def question_types(results: Results) -> list[BarChart]:
-    """Return bars per question type: the first headline metric of each benchmark with types."""
-    drawn = []
-    colours = run_colours(results.runs)
-    for benchmark in results.benchmarks:
-        column = _first_column(results, benchmark)
-        by_type = {run: results.metrics(run, benchmark)["by_type"] for run in results.runs}
-        task = find_task(benchmark)
-        published = task.published_details
-        counts = {kind: types[kind]["n"] for types in by_type.values() for kind in types}
-        groups = []
-        for kind in task.ordered_types(counts):
-            bars = [
-                Bar(name=run, colour=colours[run], run=run, **_numbers(types.get(kind), column))
-                for run, types in by_type.items()
-            ]
-            if kind in published:
-                value = published[kind].get(column.metric)
-                bars.append(Bar(name=f"{MAIN}, published", value=value))
-            filters = {"benchmark": benchmark, "type": kind}
-            name = task.types.get(kind, kind)
-            groups.append(BarGroup(name=name, bars=bars, count=counts[kind], filters=filters))
-        # A benchmark without types of questions has no such chart.
-        if groups:
-            drawn.append(BarChart(title=column.full_title, of="Run", groups=groups))
-    return drawn
 
 
 def awareness_quartiles(results: Results) -> list[BarChart]:
@@ -243,9 +210,3 @@ def mixes(results: Results) -> list[tuple[str, dict[str, Any], list[BarChart]]]:
                 )
         drawn.append((name, summary, charts))
     return drawn
-
-
-def _numbers(group: Mapping[str, Any] | None, column: Column) -> dict[str, float | None]:
-    """Return value and interval of a metric in a metrics file or one of its types, if any."""
-    entry = {"value": None} if group is None else group["metrics"][column.metric]
-    return {key: entry.get(key) for key in ("value", "low", "high")}

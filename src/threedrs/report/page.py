@@ -97,7 +97,6 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             **_published(results),
             radars=charts.radars(results),
             details=detail_tables(results),
-            types=charts.question_types(results),
             awareness=results.awareness(),
             quartiles=charts.awareness_quartiles(results),
             curves=curves,

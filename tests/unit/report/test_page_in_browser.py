@@ -49,9 +49,9 @@ def test_curves_zoom_by_key_and_the_legend_lets_a_run_stand_out(page):
     assert page.value(faint) == "1"
     page.value("document.querySelector('#legend [data-of=\"3drs\"]').click()")
     assert page.value(faint) == "0.12"
-    bars = "[...document.querySelectorAll('#types [data-run=baseline]')]"
-    assert page.value(f"{bars}.length") > 0
-    assert page.value(f"{bars}.every((bar) => getComputedStyle(bar).opacity === '0.12')")
+    lines = "[...document.querySelectorAll('#published [data-run=baseline]')]"
+    assert page.value(f"{lines}.length") > 0
+    assert page.value(f"{lines}.every((line) => getComputedStyle(line).opacity === '0.12')")
     page.value("document.querySelector('#legend [data-of=\"3drs\"]').click()")
     assert page.value(faint) == "1"
 
