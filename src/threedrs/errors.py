@@ -65,8 +65,22 @@ def problems_of(check: Callable[[], object], key: str = "") -> list[str]:
     return []
 
 
+def _dead_link(error: OSError) -> Path | None:
+    """Return the link without a target that is, or is above, what an error names, if any."""
+    path = Path(str(error.filename2 or error.filename or ""))
+    above = (one for one in (path, *path.parents) if one.is_symlink() and not one.exists())
+    return next(above, None)
+
+
+def _leads_nowhere(link: Path) -> str:
+    return f"is a link to {link.readlink()}, which is missing; put it there or mend the link"
+
+
 def write_problem(error: OSError) -> str:
     """Return the clause for what cannot be written: what the system says, and the remedy."""
+    link = _dead_link(error)
+    if link is not None:
+        return f"cannot be written, as {link} {_leads_nowhere(link)}, and run the same again"
     remedy = "make the folder writable for this user, or results/ a link to one that is"
     if error.errno in _FULL:
         remedy = "free space there, or make results/ a link to a larger disk"
@@ -185,6 +199,11 @@ def user_message(error: BaseException) -> str | None:
             f"cannot be read or written ({said}); make the file readable or make the folder "
             "writable for this user"
         )
+    elif (link := _dead_link(error)) is not None:
+        # Of a folder's place the system says that a file stands there.
+        name, problem = str(link), _leads_nowhere(link)
+    elif isinstance(error, FileNotFoundError) and error.filename is None:
+        name, problem = "the working folder", "was removed; change into one that is there"
     elif error.errno in _MISPLACED:
         problem = (
             f"{_MISPLACED[error.errno]} ({said}); give another path or move away what stands there"

@@ -16,6 +16,7 @@ from threedrs.errors import (
     problems_of,
     raise_all,
     user_message,
+    write_problem,
 )
 
 
@@ -66,6 +67,31 @@ def test_a_file_that_cannot_be_written_has_the_name_that_the_user_knows() -> Non
     ):
         said = user_message(OSError(errno.EROFS, "Read-only file system", name))
         assert str(said).startswith(known)
+
+
+def test_a_link_without_its_target_is_named(tmp_path: Path) -> None:
+    link = tmp_path / "results"
+    link.symlink_to("/unmounted/disk")
+    with pytest.raises(FileExistsError) as raised:
+        link.mkdir(parents=True, exist_ok=True)
+    says = "is a link to /unmounted/disk, which is missing; put it there or mend the link, and run"
+    assert str(user_message(raised.value)).startswith(f"{link}: {says}")
+    with pytest.raises(FileNotFoundError) as raised_below:
+        (link / "a.json").write_text("")
+    assert str(user_message(raised_below.value)).startswith(f"{link}: {says}")
+    assert write_problem(raised_below.value).startswith(f"cannot be written, as {link} {says}")
+
+
+def test_a_working_folder_that_was_removed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(FileNotFoundError) as raised:
+        Path.cwd()
+    assert str(user_message(raised.value)).startswith("the working folder: was removed; change")
 
 
 def test_several_errors_are_raised_as_one() -> None:

@@ -113,15 +113,25 @@ def find_model(given: str) -> Path:
 
     run = trained_run(given)
     path = run or Path(given)
-    if not path.exists():
+    if not (path.is_dir() or _stands_for_a_start(path)):
         begun = (RESULTS / "train" / given / "checkpoints").is_dir()
         if "/" not in given and (begun or given in configured_runs()):
             raise ConfigError(not_trained(given))
         raise ConfigError(f"{given}: is neither a trained run nor a folder; {RUNS.advice(given)}")
-    # The config.json of a run, which stands for its model before any training, is a file.
     if path.is_dir():
         check_folder(path)
     return path
+
+
+def _stands_for_a_start(path: Path) -> bool:
+    """Return whether this is the config.json of a run, which is its model before any training."""
+    from threedrs.io.files import read_json
+
+    try:
+        content = read_json(path)
+    except DataError:
+        return False
+    return isinstance(content, dict) and {"model", "geometry", "train"} <= content.keys()
 
 
 def trained_run(given: str) -> Path | None:

@@ -63,7 +63,7 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
         DataError: a folder or the trajectory is missing or ambiguous, or counts or names disagree.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder")
+        raise DataError(f"{folder}: is not a folder; name the one that the capture's images lie in")
     color_folder = _one_of(folder, COLOR_FOLDERS, "colour images", "rename the other")
     colors = _one_format(_images(color_folder))
     depths = _images(_one_of(folder, ("depth",), "depth images", ""))

@@ -156,10 +156,10 @@ class FeatureStore:
         """
         path = Path(path)
         if not (path / MANIFEST).is_file():
-            fault = f"has no {MANIFEST}, so the shard is unfinished"
+            fault = f"has no {MANIFEST}, so it is not a finished feature store"
             raise StoreError(
                 f"{path}: {fault if path.is_dir() else 'there is no feature store here'}; "
-                "run `snakemake --cores all features`"
+                "check the name, or run `snakemake --cores all features`"
             )
         try:
             return cls(path, read_result(path / MANIFEST, FORMAT_VERSION, "features"))

@@ -200,3 +200,11 @@ def test_wrong_calls_end_in_one_line(here: Path, arguments: tuple, message: str)
     assert status == 1
     assert message in lines[0]
     assert len(lines) == 1
+
+
+def test_a_file_that_is_not_a_runs_settings_is_no_model(here: Path) -> None:
+    for text in ('{"benchmark": "scanqa"}', '"model"', "no JSON"):
+        (here / "metrics.json").write_text(text)
+        status, lines = run("ask", here / "metrics.json", "scene0000_00", "Is it?")
+        assert (status, len(lines)) == (1, 1)
+        assert "metrics.json: is neither a trained run nor a folder; " in lines[0]

@@ -155,7 +155,10 @@ def test_unfinished_missing_and_unreadable_stores_are_named(shard: Path, tmp_pat
     with pytest.raises(StoreError, match="not valid JSON"):
         FeatureStore.open(shard)
     (shard / "manifest.json").unlink()
-    with pytest.raises(StoreError, match="unfinished; run `snakemake --cores all features`"):
+    with pytest.raises(
+        StoreError,
+        match="finished feature store; check the name, or run `snakemake --cores all features`",
+    ):
         FeatureStore.open(shard)
     with pytest.raises(StoreError, match="no feature store here"):
         FeatureStore.open(tmp_path / "nowhere.zarr")
