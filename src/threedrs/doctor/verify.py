@@ -53,7 +53,7 @@ def verify_results(results: Path, say: Callable[[str], None] = lambda line: None
     being read.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder, or it holds other things than results.
     """
     if not results.is_dir():
         advice = nearest_path(results) or "run this where Snakemake was run"
@@ -62,13 +62,17 @@ def verify_results(results: Path, say: Callable[[str], None] = lambda line: None
         ("scenes/shards/*.json", _scenes),
         (f"features/*/*/{MANIFEST}", _features),
         ("train/*/model", _model),
-        ("", _files),
     )
+    looks = [(look, path) for pattern, look in kinds for path in sorted(results.glob(pattern))]
+    if not (looks or (results.parent / RECORDS).is_dir()) and any(results.iterdir()):
+        raise DataError(
+            f"{results}: holds no results of the workflow; name the folder results/ that "
+            "Snakemake wrote"
+        )
     found = []
-    for pattern, look in kinds:
-        for path in sorted(results.glob(pattern)) if pattern else [results]:
-            say(f"reading {path}")
-            found += [_spare_training(results, damage) for damage in look(path)]
+    for look, path in [*looks, (_files, results)]:
+        say(f"reading {path}")
+        found += [_spare_training(results, damage) for damage in look(path)]
     return found
 
 

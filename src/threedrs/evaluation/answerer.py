@@ -143,7 +143,7 @@ def read_questions(path: Path) -> tuple[list[Record], Task]:
     # What scoring will need is asked for now: without it hours of answering would be for nothing.
     records = list(read_records(path))
     if not records:
-        raise DataError(f"{path}: holds no questions")
+        raise DataError(f"{path}: holds no questions; convert the annotations again")
     task = find_task(records[0].benchmark)
     seen: set[str] = set()
     for number, record in enumerate(records, start=1):

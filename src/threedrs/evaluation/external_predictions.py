@@ -192,7 +192,7 @@ def _answered_questions(
     """Return the rows, the questions by their ids, their benchmark, and what was not asked."""
     questions = {record.id: record for record in read_records(records)}
     if not questions:
-        raise DataError(f"{records}: holds no questions")
+        raise DataError(f"{records}: holds no questions; convert the annotations again")
     task = find_task(next(iter(questions.values())).benchmark)
     rows, _ = read_any_predictions(predictions, task)
     for number, row in enumerate(rows, start=1):

@@ -194,7 +194,7 @@ def read_predictions(
             f"{meta_path(path).name}); a partial file is not scored: rerun predict to finish it"
         )
     if not rows and not (meta and meta.get("unanswered")):
-        raise DataError(f"{path}: holds no predictions")
+        raise DataError(f"{path}: holds no predictions; make them again")
     return rows
 
 

@@ -251,6 +251,10 @@ def test_without_results(tmp_path: Path) -> None:
         verify_results(tmp_path / "results")
     (tmp_path / "results").mkdir()
     assert verify_results(tmp_path / "results") == []
+    (tmp_path / "results/train").mkdir()
+    (tmp_path / "results/train/notes.md").touch()
+    with pytest.raises(DataError, match="holds no results of the workflow; name the folder"):
+        verify_results(tmp_path / "results/train")
 
 
 def test_the_command_clears_what_is_damaged_and_says_how_to_go_on(results: Path) -> None:

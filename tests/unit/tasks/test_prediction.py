@@ -140,7 +140,7 @@ def test_repeated_ids_and_empty_files_are_refused(tmp_path):
     assert error_of(path, "scanqa") == (
         f"{path}: line 2: id 'a' already stands on line 1; keep one of them"
     )
-    assert error_of(write_lines(path), "scanqa") == f"{path}: holds no predictions"
+    assert error_of(write_lines(path), "scanqa") == f"{path}: holds no predictions; make them again"
     assert "cannot be read" in error_of(tmp_path / "none.jsonl", "scanqa")
 
 
