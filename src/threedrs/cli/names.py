@@ -6,6 +6,7 @@ Nothing here loads torch, so that a mistyped name is said at once.
 
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -125,13 +126,11 @@ def find_model(given: str) -> Path:
 
 def _stands_for_a_start(path: Path) -> bool:
     """Return whether this is the config.json of a run, which is its model before any training."""
-    from threedrs.io.files import read_json
+    from threedrs.models.model_settings import read_run_config
 
-    try:
-        content = read_json(path)
-    except DataError:
-        return False
-    return isinstance(content, dict) and {"model", "geometry", "train"} <= content.keys()
+    with suppress(DataError):
+        return bool(read_run_config(path))
+    return False
 
 
 def trained_run(given: str) -> Path | None:

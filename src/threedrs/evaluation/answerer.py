@@ -17,12 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from threedrs.distributed.gpus import translate_oom
 from threedrs.errors import DataError, StoreError
-from threedrs.io.files import read_json
 from threedrs.models.backbones.fused_layers import fuse_projections
 from threedrs.models.checkpoint.folder import lacks_grounding_head
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
-from threedrs.models.model_settings import ModelSettings, PredictSettings
+from threedrs.models.model_settings import ModelSettings, PredictSettings, read_run_config
 from threedrs.models.packing import Query
 from threedrs.models.prompt import build_query
 from threedrs.models.scene_inputs import read_scene
@@ -66,10 +65,11 @@ class StudentAnswerer:
 
         Raises:
             CheckpointError: the model cannot be loaded.
+            DataError: it is a file, and not a run's settings.
             MachineError: the GPU's memory is too small.
         """
         # A run's config.json stands for the model as its training would start, which has no folder.
-        start = read_json(model) if model.is_file() else None
+        start = read_run_config(model) if model.is_file() else None
         model_settings = ModelSettings.from_config(start) if start else ModelSettings(path=model)
         model_settings = model_settings.replace(
             attention=settings.attention, coordinate_dtype=settings.coordinate_dtype

@@ -19,7 +19,7 @@ from threedrs.config.schema import (
 )
 from threedrs.config.section import Section
 from threedrs.config.value_types import FilePath, NaturalInt, PositiveInt
-from threedrs.errors import CheckpointError, ConfigError, ThreedrsError, raise_all
+from threedrs.errors import CheckpointError, ConfigError, DataError, ThreedrsError, raise_all
 from threedrs.io.files import read_json
 from threedrs.models.backbones.known_backbones import DEFAULT_NAME, find_family
 from threedrs.models.checkpoint.folder import read_config
@@ -107,6 +107,18 @@ class ModelSettings(Model):
             coordinate_dtype=config["geometry"]["coordinate_dtype"],
             seed=config["train"]["seed"],
         )
+
+
+def read_run_config(path: Path) -> dict[str, Any]:
+    """Return the resolved run in a file, ``results/train/<run>/config.json``.
+
+    Raises:
+        DataError: the file is missing, or not that of a run.
+    """
+    config = read_json(path)
+    if not (isinstance(config, dict) and {"model", "geometry", "train"} <= config.keys()):
+        raise DataError(f"{path}: is not a run's settings; give results/train/RUN/config.json")
+    return config
 
 
 class PredictSettings(Section):

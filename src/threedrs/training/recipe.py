@@ -19,6 +19,7 @@ from threedrs.config.section import parse_object, problem_lines
 from threedrs.errors import ConfigError
 from threedrs.io.files import read_json, sha256_of_file, sha256_of_json
 from threedrs.models.checkpoint.folder import weights_hash
+from threedrs.models.model_settings import read_run_config
 from threedrs.training.sampler import group_steps
 from threedrs.workflow.code_hash import code_hash
 
@@ -182,7 +183,7 @@ def read_run(path: Path, execution: str = "{}") -> dict[str, Any]:
     """
     # The workflow hands it over when a training starts. In the file it would make results stale
     # that it does not change.
-    config, said = read_json(path), parse_object(execution, "--execution: ")
+    config, said = read_run_config(path), parse_object(execution, "--execution: ")
     return {**config, "execution": Execution(**config.get("execution", {}) | said).to_json()}
 
 

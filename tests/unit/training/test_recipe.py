@@ -8,7 +8,7 @@ from fixtures.training_run import ROOT, write_run
 from fixtures.training_steps import reader as reader
 from fixtures.training_steps import settings
 from threedrs.config.schema import Execution
-from threedrs.errors import ConfigError
+from threedrs.errors import ConfigError, DataError
 from threedrs.io.files import write_json
 from threedrs.training.engine import deepspeed_config, zero_init
 from threedrs.training.recipe import fingerprint, fingerprint_changes, is_offloaded, read_run
@@ -49,6 +49,9 @@ def test_a_run_is_read_as_it_is_to_be_carried_out_now(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             read_run(file, said)
+    write_json(file, {"benchmark": "scanqa"})
+    with pytest.raises(DataError, match=r"is not a run's settings; give results/train/RUN/config"):
+        read_run(file)
 
 
 @pytest.mark.parametrize(
